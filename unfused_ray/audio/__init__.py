@@ -1,0 +1,1 @@
+"""From waveform to augmented log-mel views, in torch; no Ray."""

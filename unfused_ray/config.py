@@ -1,0 +1,283 @@
+"""Typed, validated configuration of every stage.
+
+A configuration is a tree of frozen models. Unknown names, wrong types and impossible values are refused before any
+work starts, with the field, the value and the rule. The docstring under a field is its help text on the command line.
+Named configurations (the paper's numbers) live in ``recipes.py``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PositiveInt = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Config(BaseModel):
+    """Base of all configurations: immutable, no unknown fields, defaults checked like given values."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+    def digest(self) -> str:
+        """Sixteen hex digits that identify the values of this configuration."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+class FrontEndConfig(Config):
+    """From waveform to log-mel spectrogram (BYOL-A, arXiv 2103.06695 sec. IV; settings as in the LAPE code)."""
+
+    sample_rate: Annotated[int, Field(ge=1000, le=192_000)] = 16_000
+    """Samples per second of the shards and of everything after them."""
+    n_fft: Annotated[int, Field(ge=16)] = 1024
+    """Length of the Fourier transform and of its Hann window, in samples."""
+    hop: PositiveInt = 160
+    """Samples from one frame to the next."""
+    num_mels: PositiveInt = 64
+    """Mel bands, on the Slaney scale with Slaney normalisation (librosa's)."""
+    f_min: NonNegativeFloat = 60.0
+    """Lower edge of the lowest band, in Hz."""
+    f_max: PositiveFloat = 7800.0
+    """Upper edge of the highest band, in Hz."""
+    floor: PositiveFloat = 1.2e-7
+    """Smallest power before the natural logarithm; it decides what digital silence looks like."""
+
+    @model_validator(mode="after")
+    def _bands_fit(self) -> Self:
+        if not self.f_min < self.f_max <= self.sample_rate / 2:
+            raise ValueError(
+                f"f_min={self.f_min:g} Hz and f_max={self.f_max:g} Hz must satisfy f_min < f_max <= sample_rate/2 "
+                f"= {self.sample_rate / 2:g} Hz"
+            )
+        if self.hop > self.n_fft:
+            raise ValueError(f"hop={self.hop} must not exceed n_fft={self.n_fft}: samples would be skipped")
+        return self
+
+    def num_frames(self, num_samples: int) -> int:
+        """Frames of a centred spectrogram of ``num_samples`` samples."""
+        return num_samples // self.hop + 1
+
+
+class CropConfig(Config):
+    """What part of a clip a training view sees."""
+
+    seconds: PositiveFloat = 0.95
+    """Length of a crop. A longer clip is cut at a random position."""
+    short_clips: Literal["centre", "tile"] = "centre"
+    """A clip shorter than the crop is centred in silence (the sources' rule) or repeated to fill it."""
+    num_crops: Annotated[int, Field(ge=1, le=2)] = 1
+    """Crops per clip: 1 is augmented once per view (BYOL-A), 2 gives each view a crop of its own (COLA)."""
+
+    def num_samples(self, sample_rate: int) -> int:
+        """Length of a crop in samples."""
+        return round(self.seconds * sample_rate)
+
+
+class AugmentConfig(Config):
+    """One augmented view of a normalised log-mel (BYOL-A, arXiv 2103.06695 sec. III-B, in this order)."""
+
+    mixup: Annotated[float, Field(ge=0, lt=1)] = 0.4
+    """Log-mixup-exp: mixing share λ ~ U(0, mixup) of another clip of the block (0.4 in BYOL-A v1 and LAPE); 0 is off."""
+    virtual_crop: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.5)
+    """Random resize crop: size of the virtual canvas relative to the input, in frequency and in time."""
+    freq_scale: tuple[PositiveFloat, PositiveFloat] = (0.6, 1.5)
+    """Random resize crop: range of the crop's height relative to the input's."""
+    time_scale: tuple[PositiveFloat, PositiveFloat] = (0.6, 1.5)
+    """Random resize crop: range of the crop's width relative to the input's."""
+    fader: NonNegativeFloat = 0.0
+    """Random linear fader (BYOL-A v2): gain at either end ~ U(-fader, fader), in normalised units; 0 is off."""
+
+    @model_validator(mode="after")
+    def _ranges_ordered(self) -> Self:
+        for name in ("freq_scale", "time_scale"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name}=({low:g}, {high:g}) must be (low, high) with low <= high")
+        if min(self.virtual_crop) < 1:
+            raise ValueError(f"virtual_crop={self.virtual_crop} must be at least 1 in both directions")
+        return self
+
+
+class EncoderConfig(Config):
+    """AudioNTT2020 (arXiv 2103.06695 sec. IV-B): three convolution blocks, then two layers per frame."""
+
+    channels: PositiveInt = 64
+    """Channels of the three convolutions."""
+    width: PositiveInt = 2048
+    """Width of both fully connected layers, and so of the clip embedding."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """Dropout after the first fully connected layer."""
+
+
+class DecarConfig(Config):
+    """DECAR-v2: k-means pseudo-labels, prototypes set to the centroids (DeepCluster-v2, arXiv 2006.09882)."""
+
+    projection_hidden: PositiveInt = 2048
+    """Hidden width of the projection head."""
+    projection_dim: PositiveInt = 128
+    """Size of the L2-normalised projection that is clustered and compared with the prototypes."""
+    num_clusters: tuple[Annotated[int, Field(ge=2)], ...] = (512,)
+    """Clusters of each head (DECAR: 512). Several numbers give several heads."""
+    temperature: PositiveFloat = 0.1
+    """Softmax temperature of projection · prototype."""
+    kmeans_iterations: PositiveInt = 10
+    """Lloyd iterations an epoch, from a fresh start."""
+    labels_from: Literal["bank", "full_pass"] = "bank"
+    """Cluster the embeddings computed while training in the epoch before, or those of a full pass each epoch."""
+    bank_embedding: Literal["view0_clean", "mean_of_views"] = "view0_clean"
+    """What the bank keeps: the first view's projection without dropout, or the mean of both views' as trained."""
+    assignment_shards: PositiveInt = 1
+    """Processes that hold the bank and share the k-means; one lives inside the assignment actor."""
+
+    @model_validator(mode="after")
+    def _has_heads(self) -> Self:
+        if not self.num_clusters:
+            raise ValueError("num_clusters=() must name at least one number of clusters")
+        return self
+
+
+class OptimizerConfig(Config):
+    """Optimiser and learning-rate schedule: linear warm-up, then cosine to ``final_lr``."""
+
+    name: Literal["sgd", "lars", "adamw"] = "sgd"
+    """SGD with momentum, LARS (arXiv 1708.03888) or AdamW."""
+    lr: PositiveFloat = 0.03
+    """Peak learning rate for a global batch of 256 clips; scaled linearly with the global batch for sgd and lars."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum of sgd and lars; AdamW uses (0.9, 0.999)."""
+    weight_decay: NonNegativeFloat = 1e-4
+    """Decoupled for adamw, coupled for sgd and lars; never on biases and batch-norm parameters."""
+    warmup_epochs: NonNegativeFloat = 1.0
+    """Epochs of linear warm-up from 0."""
+    final_lr: Probability = 0.0
+    """Learning rate at the end, as a share of the peak."""
+
+
+class BatchConfig(Config):
+    """How clips become batches. The loss and the gradient depend on these two numbers, never on the workers."""
+
+    block: Annotated[int, Field(ge=2)] = 64
+    """Clips of a block (b): the unit of batch-norm statistics, of mixing and of gradient accumulation."""
+    blocks_per_step: PositiveInt = 2
+    """Blocks of a global batch (G), shared by the workers: G must be a multiple of their number."""
+
+    @property
+    def clips_per_step(self) -> int:
+        """Clips of a global batch."""
+        return self.block * self.blocks_per_step
+
+
+class RuntimeConfig(Config):
+    """Where and on what a stage runs. Nothing here changes the result; a run may be resumed with other values."""
+
+    kind: Literal["workers", "in-process"] = "workers"
+    """A Ray Train worker group, or this process alone (first step seconds after the start)."""
+    num_workers: PositiveInt = 1
+    """Workers of the group; must divide blocks_per_step."""
+    cpus_per_worker: PositiveFloat = 1.0
+    """CPUs Ray reserves for a worker. At least one whole CPU must stay free for Ray Data."""
+    gpus_per_worker: NonNegativeFloat = 0.0
+    """GPUs Ray reserves for a worker; 0 trains on CPUs."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """Torch threads of a worker; 0 takes the node's cores divided by its workers. Resumes are bit-equal at equal threads."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto is bfloat16 on a GPU that has it, float32 elsewhere."""
+    prefetch_blocks: PositiveInt = 8
+    """Blocks a worker holds ready, across the end of an epoch."""
+
+
+class CheckpointConfig(Config):
+    """When the state of a run is written, and how much of it is kept."""
+
+    every_minutes: PositiveFloat = 10.0
+    """Longest time between checkpoints; the end of an epoch always writes one."""
+    keep: PositiveInt = 2
+    """Newest checkpoints kept. Assignments are kept while a kept checkpoint needs them, and of keep_assignments epochs."""
+    keep_assignments: PositiveInt = 5
+    """Newest epochs whose assignments (Parquet) are kept."""
+
+
+class TrackingConfig(Config):
+    """Where parameters and curves go."""
+
+    uri: str = ""
+    """MLflow tracking URI; empty is an SQLite file in the output folder (~/unfused-ray/mlflow.db for a remote output)."""
+    experiment: str = "unfused-ray"
+    """MLflow experiment."""
+
+
+class PrepareConfig(Config):
+    """Ingest: any audio to shards."""
+
+    source: str = ""
+    """Folder of audio, CSV (column `files`, or `wav_path` and `label`), WebDataset tar(s), or hub-style Parquet, by path or URI."""
+    output: str = ""
+    """Folder the shards are written to, by path or URI."""
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the source's clips that is taken, the same for the same seed."""
+    seed: Seed = 31
+    """Decides which clips `fraction` takes and their order in the shards."""
+    max_seconds: PositiveFloat = 10.0
+    """Longest clip of a shard."""
+    long_clips: Literal["split", "truncate"] = "split"
+    """What happens to longer ones: cut into pieces of max_seconds, or only the first piece kept."""
+    min_seconds: PositiveFloat = 0.1
+    """Shorter clips are set aside as 'too short'."""
+    silence_peak: NonNegativeFloat = 1e-4
+    """Clips whose largest magnitude is at most this are set aside as 'silent' (full scale is 1)."""
+    clips_per_shard: PositiveInt = 4096
+    """Clips of a shard: one Ray task writes it."""
+    row_group_megabytes: PositiveFloat = 16.0
+    """Size of a row group, the unit of reading; small sources get smaller ones."""
+    front_end: FrontEndConfig = FrontEndConfig()
+    """The front end whose statistics are computed along the way."""
+    preview: bool = False
+    """Also write PNG and WAV of 16 clips with their augmented views to <output>/preview."""
+
+
+class PretrainConfig(Config):
+    """Pre-training of an encoder on one or several prepared sources."""
+
+    data: tuple[str, ...] = ()
+    """Folders written by jobs/prepare.py, by path or URI; several make one run."""
+    output: str = ""
+    """Folder the run is written to, by path or URI; empty is ~/unfused-ray/runs/<name>."""
+    name: str = "decar-v2"
+    """Name of the run: tracking, and the default output folder."""
+    seed: Seed = 0
+    """Seed of everything random: weights, order, crops, augmentation, dropout, clustering."""
+    epochs: PositiveInt = 90
+    """Passes over the data."""
+    init_from: str = ""
+    """Encoder (export or checkpoint) to start from; the data may differ. Empty starts from random weights."""
+    fork: str = ""
+    """Folder of another run: start from its newest checkpoint although the configuration differs."""
+    front_end: FrontEndConfig = FrontEndConfig()
+    crop: CropConfig = CropConfig()
+    augment: AugmentConfig = AugmentConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    method: DecarConfig = DecarConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    batch: BatchConfig = BatchConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _workers_divide_blocks(self) -> Self:
+        workers = self.runtime.num_workers if self.runtime.kind == "workers" else 1
+        if self.batch.blocks_per_step % workers:
+            raise ValueError(
+                f"batch.blocks_per_step={self.batch.blocks_per_step} must be a multiple of "
+                f"runtime.num_workers={workers}: every worker takes the same number of blocks"
+            )
+        return self

@@ -1,0 +1,226 @@
+"""The shard format: what ingest writes and everything else reads.
+
+A prepared source is a folder::
+
+    manifest.json        written last: shards with their row groups, sizes and SHA-256, statistics, configuration
+    00000.parquet …      one row a clip, see SCHEMA; the row group is the unit of reading
+    rejects.parquet      key and reason of every clip that was set aside
+
+A clip is known by its ``clip_id``, a dense int64: the rows of all sources of a run laid end to end, in the order of
+the manifests, their shards and their rows. It is not stored: it follows from the manifests' counts.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from unfused_ray import storage
+from unfused_ray.config import FrontEndConfig
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+REJECTS = "rejects.parquet"
+
+SCHEMA = pa.schema(
+    [
+        pa.field("audio", pa.binary(), nullable=False),  # FLAC, mono, 16 bit, at the front end's sample rate
+        pa.field("num_samples", pa.int32(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),  # the source's own name of the clip
+        pa.field("labels", pa.list_(pa.string()), nullable=False),
+        pa.field("split", pa.string(), nullable=False),  # "" where the source has none
+        pa.field("group", pa.string(), nullable=False),  # what may not cross splits; "" where the source has none
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Sums over every log-mel value of a set of clips; they add up exactly as the sets do."""
+
+    count: int = 0
+    sum: float = 0.0
+    sum_of_squares: float = 0.0
+
+    def __add__(self, other: Statistics) -> Statistics:
+        return Statistics(
+            self.count + other.count, self.sum + other.sum, self.sum_of_squares + other.sum_of_squares
+        )
+
+    @property
+    def mean(self) -> float:
+        """Mean of the log-mel values."""
+        return self.sum / self.count
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the log-mel values (population)."""
+        return math.sqrt(max(self.sum_of_squares / self.count - self.mean**2, 0.0))
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One Parquet file of a prepared source."""
+
+    file: str
+    """Name within the source's folder."""
+    row_groups: tuple[int, ...]
+    """Clips of each row group."""
+    num_bytes: int
+    sha256: str
+
+    @property
+    def num_clips(self) -> int:
+        """Clips of the shard."""
+        return sum(self.row_groups)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a prepared source holds; its file is the sign that the source is whole."""
+
+    uri: str
+    """Folder of the source. Not stored: a source may be moved."""
+    shards: tuple[Shard, ...]
+    seconds: float
+    """Audio in all shards."""
+    rejects: dict[str, int]
+    """Clips set aside, by reason."""
+    statistics: dict[str, Statistics]
+    """By the digest of the front end they were computed with."""
+    config: dict[str, Any]
+    """The ingest configuration."""
+
+    @cached_property
+    def num_clips(self) -> int:
+        """Clips of all shards."""
+        return sum(shard.num_clips for shard in self.shards)
+
+    @cached_property
+    def checksum(self) -> str:
+        """Identifies the contents: changes when any shard does."""
+        return storage.sha256("".join(shard.sha256 for shard in self.shards).encode())
+
+    @classmethod
+    def load(cls, uri: str) -> Self:
+        """Read the manifest of the source at ``uri``.
+
+        Raises:
+            FileNotFoundError: there is no whole source there.
+            ValueError: it was written by another version of the format.
+        """
+        path = storage.join(uri, MANIFEST)
+        if not storage.exists(path):
+            raise FileNotFoundError(
+                f"{uri} holds no {MANIFEST}: it is not a prepared source, or its ingest has not finished. "
+                f"Run jobs/prepare.py with --output {uri}"
+            )
+        raw = json.loads(storage.read_bytes(path))
+        if raw.get("format_version") != FORMAT_VERSION:
+            raise ValueError(
+                f"{path} has format_version {raw.get('format_version')}, this version reads {FORMAT_VERSION}: "
+                "prepare the source again"
+            )
+        return cls(
+            uri=uri,
+            shards=tuple(Shard(**{**shard, "row_groups": tuple(shard["row_groups"])}) for shard in raw["shards"]),
+            seconds=raw["seconds"],
+            rejects=raw["rejects"],
+            statistics={digest: Statistics(**sums) for digest, sums in raw["statistics"].items()},
+            config=raw["config"],
+        )
+
+    def save(self) -> None:
+        """Write the manifest, atomically: from then on the source is whole."""
+        raw = {
+            "format_version": FORMAT_VERSION,
+            "num_clips": self.num_clips,
+            "seconds": self.seconds,
+            "shards": [asdict(shard) for shard in self.shards],
+            "rejects": self.rejects,
+            "statistics": {digest: asdict(sums) for digest, sums in self.statistics.items()},
+            "config": self.config,
+        }
+        storage.write_bytes(storage.join(self.uri, MANIFEST), json.dumps(raw, indent=1).encode())
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A row group of a shard: what one read operation fetches."""
+
+    uri: str
+    row_group: int
+    num_clips: int
+    first_clip_id: int
+
+
+class ClipIndex:
+    """The clips of one run: several prepared sources laid end to end.
+
+    Memory grows with the units (row groups of about 16 MB), not with the clips.
+    """
+
+    def __init__(self, manifests: Sequence[Manifest]) -> None:
+        if not manifests:
+            raise ValueError("data=() names no prepared source: give at least one folder written by jobs/prepare.py")
+        self.manifests = tuple(manifests)
+        units: list[Unit] = []
+        first = 0
+        for manifest in self.manifests:
+            for shard in manifest.shards:
+                uri = storage.join(manifest.uri, shard.file)
+                for row_group, num_clips in enumerate(shard.row_groups):
+                    units.append(Unit(uri, row_group, num_clips, first))
+                    first += num_clips
+        self.units = tuple(units)
+        self.num_clips = first
+
+    @classmethod
+    def load(cls, uris: Sequence[str]) -> ClipIndex:
+        """Read the manifests of the prepared sources at ``uris``."""
+        return cls([Manifest.load(uri) for uri in uris])
+
+    @property
+    def checksums(self) -> list[str]:
+        """One checksum a source: what a checkpoint remembers of its data."""
+        return [manifest.checksum for manifest in self.manifests]
+
+    def statistics(self, front_end: FrontEndConfig) -> Statistics | None:
+        """Log-mel statistics of all clips under ``front_end``; None where a source lacks them."""
+        found = [manifest.statistics.get(front_end.digest()) for manifest in self.manifests]
+        if any(sums is None for sums in found):
+            return None
+        return sum((sums for sums in found if sums is not None), Statistics())
+
+    def column(self, name: str) -> list[Any]:
+        """One metadata column (``key``, ``labels``, ``split``, ``group``, ``num_samples``) of all clips, by clip_id.
+
+        Memory grows with the clips: for evaluation and pictures, not for the training path.
+        """
+        values: list[Any] = []
+        for manifest in self.manifests:
+            for shard in manifest.shards:
+                with storage.open_input(storage.join(manifest.uri, shard.file)) as file:
+                    values.extend(pq.read_table(file, columns=[name])[name].to_pylist())
+        return values
+
+
+def read_unit(unit: Unit, columns: Sequence[str]) -> pa.Table:
+    """Read columns of one row group."""
+    with storage.open_input(unit.uri) as file:
+        return pq.ParquetFile(file).read_row_group(unit.row_group, columns=list(columns))
+
+
+def labels_to_ids(labels: Sequence[Sequence[str]]) -> tuple[np.ndarray, list[str]]:
+    """First label of each clip as int64 ids, and the sorted table of names; a clip without labels is -1."""
+    names = sorted({clip[0] for clip in labels if clip})
+    index = {name: i for i, name in enumerate(names)}
+    return np.array([index[clip[0]] if clip else -1 for clip in labels], np.int64), names

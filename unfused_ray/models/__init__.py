@@ -1,0 +1,1 @@
+"""Encoders and heads, in torch; no Ray."""

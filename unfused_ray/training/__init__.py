@@ -1,0 +1,1 @@
+"""The loop, its two runtimes, checkpoints and tracking."""
