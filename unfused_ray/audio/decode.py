@@ -1,0 +1,165 @@
+"""From encoded audio of any kind to mono 16-bit samples at one rate, and the FLAC of the shards."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import BinaryIO, Literal
+
+import numpy as np
+import soundfile
+import soxr
+
+Reason = Literal["missing", "unreadable", "wrong format", "empty", "too short", "silent", "not finite"]
+
+_BLOCK_SECONDS = 10
+_BLOCK_VALUES = 1 << 22  # float32 of all channels: 16 MB, whatever a header claims
+_RATES = (1_000, 1_000_000)  # below, one second of audio would become minutes of samples; above, no audio is sampled
+_UNRECOGNISED = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
+_FULL_SCALE = 32768
+
+
+class DecodeError(ValueError):
+    """A clip that cannot be used: ``reason`` is one of a few words to count by, ``detail`` says what was found."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"
+
+
+def decode(source: BinaryIO, sample_rate: int, max_samples: int) -> Iterator[np.ndarray]:
+    """Decode WAV, FLAC, OGG Vorbis or Opus, or MP3, piece by piece.
+
+    Memory is bounded by a piece, whatever the length of the audio: a caller that stops early decodes no more.
+
+    Args:
+        source: seekable encoded audio of any sample rate, number of channels and bit depth; channels are averaged.
+        sample_rate: of the result, in Hz.
+        max_samples: of a piece.
+
+    Yields:
+        int16 arrays of ``max_samples`` samples; the last may be shorter, none is empty.
+
+    Raises:
+        DecodeError: unreadable, wrong format, empty or not finite; it may come after good pieces.
+    """
+    pending = np.empty(0, np.int16)
+    decoded = False
+    for block in _resampled(source, sample_rate):
+        pending = np.concatenate([pending, block])
+        while len(pending) >= max_samples:
+            yield pending[:max_samples]
+            decoded = True
+            pending = pending[max_samples:]
+    if len(pending):
+        yield pending
+    elif not decoded:
+        raise DecodeError("empty", "it holds no samples")
+
+
+def refuse_unusable(pcm: np.ndarray, sample_rate: int, min_seconds: float, silence_peak: float) -> None:
+    """Check that a clip is long and loud enough to learn from.
+
+    Args:
+        pcm: (samples,) int16.
+        sample_rate: in Hz.
+        min_seconds: shorter clips are refused.
+        silence_peak: clips whose largest magnitude is at most this are refused; full scale is 1.
+
+    Raises:
+        DecodeError: too short or silent.
+    """
+    seconds = len(pcm) / sample_rate
+    if seconds < min_seconds:
+        raise DecodeError("too short", f"{seconds:.3f} s, at least {min_seconds:g} s are asked for")
+    peak = max(int(pcm.max()), -int(pcm.min())) / _FULL_SCALE
+    if peak <= silence_peak:
+        raise DecodeError("silent", f"its peak is {peak:.2g} of full scale, more than {silence_peak:g} is asked for")
+
+
+def encode_flac(pcm: np.ndarray, sample_rate: int) -> bytes:
+    """Encode (samples,) int16 as mono 16-bit FLAC, without loss."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, pcm, sample_rate, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def read_flac(data: bytes, start: int, num_samples: int) -> np.ndarray:
+    """Decode a crop of a shard's FLAC, and little more than the crop.
+
+    Args:
+        data: mono 16-bit FLAC, as ``encode_flac`` gives it.
+        start: first sample of the crop.
+        num_samples: of the crop.
+
+    Returns:
+        (num_samples,) int16.
+
+    Raises:
+        DecodeError: the bytes are damaged, or hold less than the crop.
+    """
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            if file.channels != 1:
+                raise DecodeError("wrong format", f"{file.channels} channels in a shard's clip")
+            file.seek(start)
+            pcm = file.read(num_samples, dtype="int16")
+    except soundfile.LibsndfileError as error:
+        raise DecodeError("unreadable", error.error_string) from error
+    if len(pcm) != num_samples:
+        raise DecodeError("unreadable", f"{len(pcm)} of {num_samples} samples from sample {start}")
+    return pcm
+
+
+def _resampled(source: BinaryIO, sample_rate: int) -> Iterator[np.ndarray]:
+    """The audio as int16 blocks at ``sample_rate``."""
+    try:
+        with _open(source) as file:
+            if file.samplerate == sample_rate:
+                for mono in _mono_blocks(file):
+                    yield _to_int16(mono)
+                return
+            resampler = soxr.ResampleStream(file.samplerate, sample_rate, 1, dtype="float32")
+            for mono in _mono_blocks(file):
+                yield _to_int16(resampler.resample_chunk(mono))
+            yield _to_int16(resampler.resample_chunk(np.empty(0, np.float32), last=True))
+    except soundfile.LibsndfileError as error:
+        if error.code == _UNRECOGNISED and not _size(source):
+            raise DecodeError("empty", "it holds no bytes") from error
+        reason: Reason = "wrong format" if error.code == _UNRECOGNISED else "unreadable"
+        raise DecodeError(reason, error.error_string) from error
+
+
+def _open(source: BinaryIO) -> soundfile.SoundFile:
+    try:
+        file = soundfile.SoundFile(source)
+    except TypeError as error:  # soundfile asks for a sample rate where the name of the source ends in .raw
+        raise DecodeError("wrong format", "samples without a header") from error
+    low, high = _RATES
+    if not low <= file.samplerate <= high:
+        raise DecodeError("wrong format", f"{file.samplerate} Hz is not between {low} and {high} Hz")
+    if file.frames > 2**62:
+        raise DecodeError("unreadable", f"the {file.format} header gives no length: it was written to a pipe")
+    return file
+
+
+def _mono_blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    """The mean of the channels as float32 blocks of bounded size."""
+    frames = max(1, min(_BLOCK_SECONDS * file.samplerate, _BLOCK_VALUES // file.channels))
+    while len(block := file.read(frames, dtype="float32", always_2d=True)):
+        mono = block[:, 0] if file.channels == 1 else block.mean(axis=1)
+        if not np.isfinite(mono).all():
+            raise DecodeError("not finite", "NaN or infinite samples")
+        yield mono
+
+
+def _to_int16(wave: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(wave * _FULL_SCALE), -_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)
+
+
+def _size(source: BinaryIO) -> int:
+    return source.seek(0, io.SEEK_END)

@@ -1,0 +1,94 @@
+"""How far a job is: a bar on a terminal, a line every few seconds in a log; and the table at its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+
+_LOG_SECONDS = 10.0
+
+
+class Progress:
+    """Progress of one job; use it as a context manager and call ``update`` as often as you like.
+
+    Args:
+        name: what is being done.
+        total: units of work in all.
+        unit: what is counted, in the plural.
+        done: units that an earlier run has done; they count as done but not for the rate.
+        console: where to write; standard error by default.
+    """
+
+    def __init__(self, name: str, total: int, unit: str, done: int = 0, console: Console | None = None) -> None:
+        self.name = name
+        self.total = total
+        self.unit = unit
+        self.done = done
+        self._first = done
+        self._console = console or Console(stderr=True)
+        self._start = self._last_line = time.monotonic()
+        self._bar = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}"),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task(name, total=total, completed=done, figures="")
+
+    @property
+    def rate(self) -> float:
+        """Units done a second since the start of this run."""
+        return (self.done - self._first) / max(time.monotonic() - self._start, 1e-9)
+
+    def update(self, done: int, **figures: float | str) -> None:
+        """Show that ``done`` units are done in all, and ``figures`` beside them."""
+        self.done = done
+        text = "  ".join([f"{self.rate:.1f} {self.unit}/s", *(f"{name} {_short(v)}" for name, v in figures.items())])
+        self._bar.update(self._task, completed=done, figures=text)
+        now = time.monotonic()
+        if not self._console.is_terminal and (now - self._last_line >= _LOG_SECONDS or done >= self.total):
+            self._last_line = now
+            left = (self.total - done) / self.rate if self.rate else float("inf")
+            eta = f"{left:.0f} s left" if left < float("inf") else "time left unknown"
+            self._console.print(
+                f"{self.name}: {done}/{self.total} {self.unit} ({done / max(self.total, 1):.0%}), {eta}, {text}",
+                soft_wrap=True,
+                highlight=False,
+                markup=False,
+            )
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+
+def print_summary(title: str, rows: Mapping[str, float | str], console: Console | None = None) -> None:
+    """Print a table of names and figures."""
+    table = Table(title=title, show_header=False, title_justify="left")
+    table.add_column()
+    table.add_column(justify="right")
+    for name, value in rows.items():
+        table.add_row(name, _short(value))
+    (console or Console(stderr=True)).print(table)
+
+
+def _short(value: float | str) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
