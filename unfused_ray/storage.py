@@ -13,6 +13,8 @@ import functools
 import hashlib
 import os
 import re
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -43,6 +45,22 @@ def join(uri: str, *parts: str) -> str:
     """``uri/part/…``; options of a remote URI stay at its end."""
     base, query = _split_query(uri)
     return "/".join([base.rstrip("/"), *(part.strip("/") for part in parts)]) + query
+
+
+def name(uri: str) -> str:
+    """Last part of a URI, without its options."""
+    return _split_query(uri)[0].rstrip("/").rpartition("/")[2]
+
+
+def parent(uri: str) -> str:
+    """Folder that holds ``uri``, with the same options."""
+    base, query = _split_query(uri)
+    return base.rstrip("/").rpartition("/")[0] + query
+
+
+def relative(uri: str, folder: str) -> str:
+    """Path of ``uri`` from a folder above it, without options."""
+    return _split_query(uri)[0].removeprefix(_split_query(folder)[0].rstrip("/") + "/")
 
 
 def exists(uri: str) -> bool:
@@ -82,13 +100,44 @@ def read_bytes(uri: str) -> bytes:
         return file.read()
 
 
+@contextmanager
+def open_output(uri: str) -> Iterator[BinaryIO]:
+    """A local file to write, read back and seek in; it becomes ``uri`` when the block ends without an exception.
+
+    Missing folders are made.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if not is_local(uri):
+        filesystem, path = _resolve(uri)
+        with tempfile.TemporaryFile() as spool:
+            yield spool
+            spool.seek(0)
+            with _errors_name(uri, "write"), filesystem.open_output_stream(path) as target:
+                shutil.copyfileobj(spool, target, _CHUNK_BYTES)  # an object appears when it is whole
+        return
+    final = Path(absolute(uri))
+    temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex}.tmp")
+    with _errors_name(uri, "write"):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("w+b") as output:
+                yield output
+                output.flush()
+                os.fsync(output.fileno())
+            temporary.replace(final)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
 def write_bytes(uri: str, data: bytes) -> None:
     """Write a file atomically, and its folders where they are missing.
 
     Raises:
         OSError: it cannot be written.
     """
-    with _errors_name(uri, "write"), _atomic_output(uri) as output:
+    with open_output(uri) as output:
         output.write(data)
 
 
@@ -98,9 +147,8 @@ def upload(local_path: Path, uri: str) -> None:
     Raises:
         OSError: it cannot be read or written.
     """
-    with _errors_name(uri, "write"), local_path.open("rb") as source, _atomic_output(uri) as output:
-        while chunk := source.read(_CHUNK_BYTES):
-            output.write(chunk)
+    with local_path.open("rb") as source, open_output(uri) as output:
+        shutil.copyfileobj(source, output, _CHUNK_BYTES)
 
 
 def list_files(uri: str, recursive: bool = False) -> list[str]:
@@ -181,28 +229,7 @@ def _list(uri: str, kind: fs.FileType, recursive: bool) -> list[str]:
 
 
 def _is_temporary(uri: str) -> bool:
-    return _TEMPORARY.fullmatch(uri.rpartition("/")[2]) is not None
-
-
-@contextmanager
-def _atomic_output(uri: str) -> Iterator[BinaryIO | pa.NativeFile]:
-    """An output that replaces ``uri`` when the block ends, and leaves it alone when the block raises."""
-    if not is_local(uri):
-        filesystem, path = _resolve(uri)
-        with filesystem.open_output_stream(path) as output:  # an object appears when its upload is completed
-            yield output
-        return
-    target = Path(absolute(uri))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("wb") as output:
-            yield output
-            output.flush()
-            os.fsync(output.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return _TEMPORARY.fullmatch(name(uri)) is not None
 
 
 @contextmanager
