@@ -1,0 +1,74 @@
+"""Batch norm whose statistics are those of a block of clips, however blocks are spread over workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class BlockBatchNorm(nn.Module):
+    """Batch norm over the block it is given, with running statistics that move once an optimiser step.
+
+    In training each call normalises with the mean and (biased) variance of its input, as torch's batch norm does,
+    and adds its mean and unbiased variance to ``pending``; ``update_running_statistics`` averages them over all
+    blocks of the global batch and makes one step. So neither the output nor the running statistics depend on which
+    worker held which block. In evaluation the running statistics are used.
+
+    Takes (N, C) or (N, C, …). ``pending`` is a buffer, to follow the module to its device, but is not saved: it is
+    zero between steps. Under DistributedDataParallel set ``broadcast_buffers=False``, which would overwrite it.
+
+    Source: batch norm, arXiv 1502.03167; blocks ("ghost batches"), arXiv 1705.08741 sec. 4.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    pending: Tensor
+
+    def __init__(self, num_features: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(num_features))
+        self.bias = nn.Parameter(torch.zeros(num_features))
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+        # Sums of means, sums of variances, number of blocks; double, so that their order does not show.
+        self.register_buffer("pending", torch.zeros(2 * num_features + 1, dtype=torch.float64), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``x``, (N, C) or (N, C, …), over all dimensions but the second."""
+        if not self.training:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        mean, var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
+        # Running statistics of momentum 1 are the block's own: no second pass over x to learn them.
+        out = F.batch_norm(x, mean, var, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps)
+        self.pending += torch.cat([mean, var, mean.new_ones(1)])
+        return out
+
+
+@torch.no_grad()
+def update_running_statistics(
+    module: nn.Module, all_reduce: Callable[[Tensor], object] | None = None, momentum: float = 0.1
+) -> None:
+    """Move the running statistics of every BlockBatchNorm in ``module`` towards the pending blocks' average.
+
+    Called once after each optimiser step. ``all_reduce`` sums its argument, one flat float64 tensor, over the workers
+    in place (``torch.distributed.all_reduce``). A norm that has seen no block stays as it is. With ``momentum`` 1 the
+    running statistics become the average itself: so a pass over data in training mode, then one call, calibrates an
+    encoder with random weights. Nothing waits for the device.
+    """
+    norms = [norm for norm in module.modules() if isinstance(norm, BlockBatchNorm)]
+    if not norms:
+        return
+    pending = torch.cat([norm.pending for norm in norms])
+    if all_reduce is not None:
+        all_reduce(pending)
+    for norm, sums in zip(norms, pending.split([len(norm.pending) for norm in norms]), strict=True):
+        num_blocks = sums[-1]
+        mean, var = (sums[:-1] / num_blocks.clamp_min(1)).to(norm.running_mean.dtype).chunk(2)
+        step = (momentum * (num_blocks > 0)).to(norm.running_mean.dtype)
+        norm.running_mean.lerp_(mean, step)
+        norm.running_var.lerp_(var, step)
+        norm.pending.zero_()
