@@ -1,0 +1,42 @@
+"""The projection head against a plain reference."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from unfused_ray.models.heads import ProjectionHead
+
+
+def test_projections_and_gradients_equal_the_reference():
+    torch.manual_seed(0)
+    head = ProjectionHead(10, 7, 4)
+    x = torch.randn(8, 10, requires_grad=True)
+    first, norm, _, last = head.layers
+    z = x @ first.weight.T
+    z = (z - z.mean(0)) / (z.var(0, correction=0) + 1e-5).sqrt() * norm.weight + norm.bias
+    z = z.clamp_min(0) @ last.weight.T + last.bias
+    expected = z / z.square().sum(1, keepdim=True).sqrt()
+    torch.testing.assert_close(head(x), expected)
+    weights = torch.sin(torch.arange(32.0)).reshape(8, 4)
+    inputs = [x, *head.parameters()]
+    torch.testing.assert_close(
+        torch.autograd.grad((head(x) * weights).sum(), inputs),
+        torch.autograd.grad((expected * weights).sum(), inputs),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+def test_projections_have_unit_length_under_autocast_too():
+    head = ProjectionHead(10, 7, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        z = head(torch.randn(8, 10))
+    assert z.dtype == torch.float32
+    torch.testing.assert_close(z.norm(dim=1), torch.ones(8))
+
+
+def test_a_zero_vector_stays_finite():
+    head = ProjectionHead(3, 2, 2).eval()
+    torch.nn.init.zeros_(head.layers[3].bias)
+    assert torch.equal(head(torch.zeros(1, 3)), F.normalize(torch.zeros(1, 2)))
