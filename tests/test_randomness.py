@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -87,3 +88,11 @@ def test_every_crop_position_is_equally_likely():
     counts = np.bincount(starts, minlength=10)
     assert len(counts) == 10
     assert stats.chisquare(counts).pvalue > 1e-3
+
+
+@given(seeds, small, small)
+def test_derived_seeds_are_taken_by_torch_and_do_not_collide(seed, step, block):
+    derived = randomness.derived_seed(seed, "dropout", step, block)
+    torch.manual_seed(derived)
+    assert 0 <= derived < 2**64
+    assert derived not in {randomness.derived_seed(seed, "dropout", step + 1, block), seed, seed + step}

@@ -23,7 +23,7 @@ def uniform(seed: int, purpose: str, epoch: int, ids: np.ndarray) -> np.ndarray:
     ``ids``: (N,) non-negative integers, usually clip_ids. Returns (N,) float64 with 53 random bits.
     """
     words = ids.astype(np.uint64)
-    hashed = _mix(_mix(words + _GOLDEN) ^ _key(seed, purpose, (epoch,)))
+    hashed = _mix(_mix(words + _GOLDEN) ^ derived_seed(seed, purpose, epoch))
     return (hashed >> 11) * 2.0**-53
 
 
@@ -33,8 +33,19 @@ def generator(seed: int, purpose: str, *key: int) -> np.random.Generator:
     ``key``: non-negative integers, e.g. epoch, block and view. Equal arguments give equal streams; any other
     arguments give an unrelated stream.
     """
-    word = _key(seed, purpose, key)
+    word = derived_seed(seed, purpose, *key)
     return np.random.Generator(np.random.Philox(key=word | _mix(word ^ _GOLDEN) << 64))
+
+
+def derived_seed(seed: int, purpose: str, *key: int) -> int:
+    """A seed below 2^64 for someone else's generator, such as ``torch.manual_seed`` before a block's dropout.
+
+    ``key``: non-negative integers. Unlike ``seed + step``, it leaves no two purposes or steps related.
+    """
+    state = _mix(zlib.crc32(purpose.encode()) + _GOLDEN)
+    for number in (seed, *key):
+        state = _mix((state ^ _mix((number + _GOLDEN) & _MASK)) + _GOLDEN & _MASK)
+    return state
 
 
 def crop_starts(
@@ -47,13 +58,6 @@ def crop_starts(
     """
     positions = np.maximum(num_samples.astype(np.int64) - crop_samples, 0) + 1
     return (uniform(seed, purpose, epoch, clip_ids) * positions).astype(np.int64)
-
-
-def _key(seed: int, purpose: str, key: tuple[int, ...]) -> int:
-    state = _mix(zlib.crc32(purpose.encode()) + _GOLDEN)
-    for number in (seed, *key):
-        state = _mix((state ^ _mix((number + _GOLDEN) & _MASK)) + _GOLDEN & _MASK)
-    return state
 
 
 def _mix(word: _Word) -> _Word:
