@@ -1,4 +1,4 @@
-"""Start or join a Ray cluster, with every port of a one-machine cluster on loopback."""
+"""Start or join a Ray cluster, keep a one-machine cluster off the network, and refuse what cannot be scheduled."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-# Ray reads these when it is imported. Off Linux clusters it binds its ports to 127.0.0.1; asking for that behaviour
-# keeps a private one-machine cluster off the network (binding flags alone leave the GCS and raylet on all interfaces).
+# Read by Ray when it is imported: a one-machine cluster then binds every port to loopback (binding flags alone leave
+# the GCS and the raylet on all interfaces). Set by the user, or for a real cluster, it is left alone.
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-logger = logging.getLogger(__name__)
+from unfused_ray.config import RuntimeConfig
 
 
 @contextmanager
@@ -36,3 +38,39 @@ def session(num_cpus: int | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def is_one_machine() -> bool:
+    """Whether the cluster is a single node that others cannot reach."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    return len(nodes) == 1 and nodes[0]["NodeManagerAddress"] == "127.0.0.1"
+
+
+def on_this_node() -> dict[str, Any]:
+    """Options of an actor that must live where the driver does, and takes none of its CPUs."""
+    node = ray.get_runtime_context().get_node_id()
+    return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
+
+
+def worker_cpus(runtime: RuntimeConfig) -> float:
+    """CPUs that each train worker reserves, such that Ray Data keeps one.
+
+    Raises:
+        ValueError: the cluster has too few CPUs or GPUs; names the field to change.
+    """
+    have = ray.cluster_resources()
+    cpus, gpus = have.get("CPU", 0.0), have.get("GPU", 0.0)
+    workers = runtime.num_workers
+    each = runtime.cpus_per_worker or (1.0 if workers + 1 <= cpus else 0.5)
+    if workers * each + 1 > cpus:
+        raise ValueError(
+            f"runtime.num_workers={workers} × {each:g} CPUs and one CPU for Ray Data need {workers * each + 1:g} CPUs, "
+            f"the cluster has {cpus:g}: lower runtime.num_workers or runtime.cpus_per_worker, or use "
+            "--runtime.kind in-process"
+        )
+    if workers * runtime.gpus_per_worker > gpus:
+        raise ValueError(
+            f"runtime.num_workers={workers} × runtime.gpus_per_worker={runtime.gpus_per_worker:g} need "
+            f"{workers * runtime.gpus_per_worker:g} GPUs, the cluster has {gpus:g}"
+        )
+    return each

@@ -148,14 +148,14 @@ class DecarConfig(Config):
 class OptimizerConfig(Config):
     """Optimiser and learning-rate schedule: linear warm-up, then cosine to ``final_lr``."""
 
-    name: Literal["sgd", "lars", "adamw"] = "sgd"
-    """SGD with momentum, LARS (arXiv 1708.03888) or AdamW."""
-    lr: PositiveFloat = 0.03
-    """Peak learning rate for a global batch of 256 clips; scaled linearly with the global batch for sgd and lars."""
+    name: Literal["sgd", "adamw"] = "adamw"
+    """SGD with momentum, or AdamW with betas (0.9, 0.999)."""
+    lr: PositiveFloat = 3e-4
+    """Peak learning rate, as it is: it is never rescaled by the batch or the workers."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Momentum of sgd and lars; AdamW uses (0.9, 0.999)."""
+    """Momentum of sgd."""
     weight_decay: NonNegativeFloat = 1e-4
-    """Decoupled for adamw, coupled for sgd and lars; never on biases and batch-norm parameters."""
+    """Coupled for sgd, decoupled for adamw; never on biases and batch-norm parameters."""
     warmup_epochs: NonNegativeFloat = 1.0
     """Epochs of linear warm-up from 0."""
     final_lr: Probability = 0.0
@@ -183,8 +183,8 @@ class RuntimeConfig(Config):
     """A Ray Train worker group, or this process alone (first step seconds after the start)."""
     num_workers: PositiveInt = 1
     """Workers of the group; must divide blocks_per_step."""
-    cpus_per_worker: PositiveFloat = 1.0
-    """CPUs Ray reserves for a worker. At least one whole CPU must stay free for Ray Data."""
+    cpus_per_worker: NonNegativeFloat = 0.0
+    """CPUs Ray reserves for a worker; 0 is 1, or 0.5 where cores are few. One whole CPU must stay free for Ray Data."""
     gpus_per_worker: NonNegativeFloat = 0.0
     """GPUs Ray reserves for a worker; 0 trains on CPUs."""
     threads: Annotated[int, Field(ge=0)] = 0
@@ -210,7 +210,7 @@ class TrackingConfig(Config):
     """Where parameters and curves go."""
 
     uri: str = ""
-    """MLflow tracking URI; empty is an SQLite file in the output folder (~/unfused-ray/mlflow.db for a remote output)."""
+    """MLflow tracking URI; empty is the SQLite file <home>/mlflow.db (see output)."""
     experiment: str = "unfused-ray"
     """MLflow experiment."""
 
@@ -250,7 +250,7 @@ class PretrainConfig(Config):
     data: tuple[str, ...] = ()
     """Folders written by jobs/prepare.py, by path or URI; several make one run."""
     output: str = ""
-    """Folder the run is written to, by path or URI; empty is ~/unfused-ray/runs/<name>."""
+    """Folder the run is written to, by path or URI; empty is <home>/runs/<name>, where <home> is the environment variable UNFUSED_RAY_HOME or ~/unfused-ray."""
     name: str = "decar-v2"
     """Name of the run: tracking, and the default output folder."""
     seed: Seed = 0
@@ -258,9 +258,9 @@ class PretrainConfig(Config):
     epochs: PositiveInt = 90
     """Passes over the data."""
     init_from: str = ""
-    """Encoder (export or checkpoint) to start from; the data may differ. Empty starts from random weights."""
+    """Run or exported encoder whose weights to start from (warm start), on these data; empty is random weights."""
     fork: str = ""
-    """Folder of another run: start from its newest checkpoint although the configuration differs."""
+    """Folder of another run: start from its newest checkpoint, at the start of that epoch, although settings differ."""
     front_end: FrontEndConfig = FrontEndConfig()
     crop: CropConfig = CropConfig()
     augment: AugmentConfig = AugmentConfig()

@@ -4,7 +4,8 @@ A prepared source is a folder::
 
     manifest.json        written last: shards with their row groups, sizes and SHA-256, statistics, configuration
     00000.parquet …      one row a clip, see SCHEMA; the row group is the unit of reading
-    rejects.parquet      key and reason of every clip that was set aside
+    rejects.parquet      key, reason and detail of every clip that was set aside
+    statistics-….json    log-mel statistics of further front ends, computed later
 
 A clip is known by its ``clip_id``, a dense int64: the rows of all sources of a run laid end to end, in the order of
 the manifests, their shards and their rows. It is not stored: it follows from the manifests' counts.
@@ -15,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -29,6 +30,7 @@ from unfused_ray.config import FrontEndConfig
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 REJECTS = "rejects.parquet"
+_STATISTICS = "statistics-"
 
 SCHEMA = pa.schema(
     [
@@ -51,9 +53,7 @@ class Statistics:
     sum_of_squares: float = 0.0
 
     def __add__(self, other: Statistics) -> Statistics:
-        return Statistics(
-            self.count + other.count, self.sum + other.sum, self.sum_of_squares + other.sum_of_squares
-        )
+        return Statistics(self.count + other.count, self.sum + other.sum, self.sum_of_squares + other.sum_of_squares)
 
     @property
     def mean(self) -> float:
@@ -136,7 +136,17 @@ class Manifest:
             rejects=raw["rejects"],
             statistics={digest: Statistics(**sums) for digest, sums in raw["statistics"].items()},
             config=raw["config"],
-        )
+        )._with_later_statistics()
+
+    def _with_later_statistics(self) -> Self:
+        """Add the statistics that were computed after the ingest, where they are of these very shards."""
+        statistics = dict(self.statistics)
+        for uri in storage.list_files(self.uri):
+            if storage.name(uri).startswith(_STATISTICS):
+                raw = json.loads(storage.read_bytes(uri))
+                if raw["checksum"] == self.checksum:
+                    statistics |= {digest: Statistics(**sums) for digest, sums in raw["statistics"].items()}
+        return replace(self, statistics=statistics)
 
     def save(self) -> None:
         """Write the manifest, atomically: from then on the source is whole."""
@@ -152,6 +162,11 @@ class Manifest:
         storage.write_bytes(storage.join(self.uri, MANIFEST), json.dumps(raw, indent=1).encode())
 
 
+def statistics_uri(uri: str, digest: str) -> str:
+    """Where the statistics of another front end than the ingest's are kept, for the source at ``uri``."""
+    return storage.join(uri, f"{_STATISTICS}{digest}.json")
+
+
 @dataclass(frozen=True)
 class Unit:
     """A row group of a shard: what one read operation fetches."""
@@ -160,6 +175,8 @@ class Unit:
     row_group: int
     num_clips: int
     first_clip_id: int
+    sha256: str
+    """Of the whole shard."""
 
 
 class ClipIndex:
@@ -178,7 +195,7 @@ class ClipIndex:
             for shard in manifest.shards:
                 uri = storage.join(manifest.uri, shard.file)
                 for row_group, num_clips in enumerate(shard.row_groups):
-                    units.append(Unit(uri, row_group, num_clips, first))
+                    units.append(Unit(uri, row_group, num_clips, first, shard.sha256))
                     first += num_clips
         self.units = tuple(units)
         self.num_clips = first

@@ -15,7 +15,8 @@ class BlockBatchNorm(nn.Module):
     In training each call normalises with the mean and (biased) variance of its input, as torch's batch norm does,
     and adds its mean and unbiased variance to ``pending``; ``update_running_statistics`` averages them over all
     blocks of the global batch and makes one step. So neither the output nor the running statistics depend on which
-    worker held which block. In evaluation the running statistics are used.
+    worker held which block. Under ``torch.no_grad`` a call in training normalises likewise and leaves no trace. In
+    evaluation the running statistics are used.
 
     Takes (N, C) or (N, C, …). ``pending`` is a buffer, to follow the module to its device, but is not saved: it is
     zero between steps. Under DistributedDataParallel set ``broadcast_buffers=False``, which would overwrite it.
@@ -44,7 +45,8 @@ class BlockBatchNorm(nn.Module):
         mean, var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
         # Running statistics of momentum 1 are the block's own: no second pass over x to learn them.
         out = F.batch_norm(x, mean, var, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps)
-        self.pending += torch.cat([mean, var, mean.new_ones(1)])
+        if torch.is_grad_enabled():
+            self.pending += torch.cat([mean, var, mean.new_ones(1)])
         return out
 
 
@@ -56,8 +58,8 @@ def update_running_statistics(
 
     Called once after each optimiser step. ``all_reduce`` sums its argument, one flat float64 tensor, over the workers
     in place (``torch.distributed.all_reduce``). A norm that has seen no block stays as it is. With ``momentum`` 1 the
-    running statistics become the average itself: so a pass over data in training mode, then one call, calibrates an
-    encoder with random weights. Nothing waits for the device.
+    running statistics become the average itself: so a pass over data in training mode (gradients enabled), then one
+    call, calibrates an encoder with random weights. Nothing waits for the device.
     """
     norms = [norm for norm in module.modules() if isinstance(norm, BlockBatchNorm)]
     if not norms:

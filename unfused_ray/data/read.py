@@ -1,0 +1,129 @@
+"""From planned rows to blocks of crops: the work of Ray Data's CPU tasks, pure in (seed, epoch, clip_id)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from unfused_ray import storage
+from unfused_ray.audio import randomness
+from unfused_ray.audio.decode import AudioError, read_flac
+from unfused_ray.config import CropConfig
+from unfused_ray.data.plan import Pass, Slice, Task, row_order
+from unfused_ray.data.shards import Unit, read_unit
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Block:
+    """b clips, the unit of batch-norm statistics and of gradient accumulation."""
+
+    index: int
+    """Place in the epoch."""
+    clip_ids: np.ndarray
+    """``(b,)`` int64; -1 where a clip only fills up the last global batch of an ``embed`` pass."""
+    waves: np.ndarray
+    """``(b, crops, samples)`` int16."""
+    weights: np.ndarray
+    """``(b,)`` float32: 1, or 0 for a damaged clip (which is silence)."""
+
+
+@dataclass(frozen=True)
+class BlockReader:
+    """Reads the blocks of a task. Holds only numbers, so it travels to any process."""
+
+    seed: int
+    block_size: int
+    crop: CropConfig
+    crop_samples: int
+
+    def read(self, pass_: Pass, task: Task) -> Iterator[Block]:
+        """Yield the task's blocks in order.
+
+        A clip whose bytes are not what ingest wrote is silence with weight 0, so the number of blocks never changes.
+
+        Raises:
+            OSError: a shard is missing or its storage does not answer: that is not the data's fault.
+        """
+        b = self.block_size
+        clip_ids = np.empty(b, np.int64)
+        waves = np.zeros((b, self.crop.num_crops, self.crop_samples), np.int16)
+        weights = np.ones(b, np.float32)
+        filled, index = 0, task.first_block
+        for part in task.slices:
+            rows = row_order(self.seed, pass_.epoch, part.unit)[part.start : part.stop]
+            table = _read_rows(part)
+            ids = part.unit.first_clip_id + rows
+            positions = self._crop_positions(pass_, ids)
+            for i, row in enumerate(rows):
+                clip_ids[filled] = -1 if part.padding else ids[i]
+                whole = table is not None and self._read_clip(table, int(row), positions[i], waves[filled])
+                weights[filled] = float(whole)
+                filled += 1
+                if filled == b:
+                    yield Block(index, clip_ids, waves, weights)
+                    clip_ids, waves, weights = np.empty_like(clip_ids), np.zeros_like(waves), np.ones_like(weights)
+                    filled, index = 0, index + 1
+
+    def _crop_positions(self, pass_: Pass, ids: np.ndarray) -> np.ndarray:
+        """Where each crop starts, as a share of the room there is: ``(clips, crops)`` in [0, 1)."""
+        crops = self.crop.num_crops
+        if pass_.kind == "embed":
+            return np.full((len(ids), crops), 0.5)
+        return np.stack(
+            [randomness.uniform(self.seed, f"crop {crop}", pass_.epoch, ids) for crop in range(crops)], axis=1
+        )
+
+    def _read_clip(self, table: pa.Table, row: int, positions: np.ndarray, out_CL: np.ndarray) -> bool:
+        """Write a clip's crops to ``out_CL`` (zeros); False where the clip is damaged."""
+        length = self.crop_samples
+        audio = table["audio"][row].as_buffer()
+        num_samples = table["num_samples"][row].as_py()
+        try:
+            if num_samples <= length:
+                out_CL[:] = fit_short_clip(read_flac(audio, 0, num_samples), length, self.crop.short_clips)
+            else:
+                for crop, position in enumerate(positions):
+                    start = int(position * (num_samples - length + 1))
+                    out_CL[crop] = read_flac(audio, start, length)
+        except AudioError:
+            out_CL[:] = 0
+            return False
+        return True
+
+
+def fit_short_clip(wave: np.ndarray, length: int, rule: str) -> np.ndarray:
+    """A clip no longer than ``length`` samples, centred in silence (``centre``) or repeated (``tile``)."""
+    if rule == "tile":
+        return np.resize(wave, length)
+    out = np.zeros(length, wave.dtype)
+    start = (length - len(wave)) // 2
+    out[start : start + len(wave)] = wave
+    return out
+
+
+def _read_rows(part: Slice) -> pa.Table | None:
+    """The unit's rows; None where the shard is damaged."""
+    try:
+        return read_unit(part.unit, ("audio", "num_samples")).combine_chunks()
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowInvalid, OSError) as error:
+        if not _is_damaged(part.unit):
+            raise
+        logger.warning("%s, row group %d, is damaged (%s): its clips are silence", part.unit.uri, part.unit.row_group, error)
+        return None
+
+
+def _is_damaged(unit: Unit) -> bool:
+    """Whether a shard can be fetched but does not have the bytes that ingest wrote.
+
+    Raises:
+        OSError: it cannot be fetched.
+    """
+    return storage.sha256_file(unit.uri) != unit.sha256

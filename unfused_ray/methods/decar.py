@@ -1,0 +1,87 @@
+"""DECAR-v2: clips are classified into their clusters, the classifier's weights being the centroids.
+
+DECAR (arXiv 2110.08895) alternates k-means and classification with a classifier thrown away each epoch. DECAR-v2 sets
+the prototype weights to the cluster centroids instead, as DeepCluster-v2 does (arXiv 2006.09882, appendix E): the
+prototypes are not trained by gradient, and the embeddings clustered are those computed in the epoch before.
+
+Shapes: V views, B clips, F mel bands, T frames, H heads, K clusters, D projection size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from unfused_ray.config import DecarConfig, EncoderConfig
+from unfused_ray.methods.method import BlockOutput, Method
+from unfused_ray.models.encoder import AudioNTT2020, max_mean
+from unfused_ray.models.heads import ProjectionHead
+
+
+class DecarV2(Method):
+    """The encoder, a projection head, and the prototypes of the current epoch."""
+
+    num_views = 2
+
+    def __init__(self, config: DecarConfig, encoder: EncoderConfig, num_mels: int) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = AudioNTT2020(encoder, num_mels)
+        self.projector = ProjectionHead(encoder.width, config.projection_hidden, config.projection_dim)
+        # Not part of the state: a checkpoint refers to the assignment that they came with.
+        self._prototypes_KD: list[Tensor] = []
+
+    def begin_epoch(self, prototypes: Sequence[np.ndarray]) -> None:
+        """Set the prototypes to the centroids of the new clustering."""
+        device = next(self.parameters()).device
+        self._prototypes_KD = [torch.tensor(head, device=device) for head in prototypes]
+
+    def forward(self, views_VBFT: Tensor, weights_B: Tensor, labels_HB: Tensor) -> BlockOutput:
+        """Cross entropy of every view's projection against the pseudo-labels of every head."""
+        num_views, batch = views_VBFT.shape[:2]
+        hidden = self.encoder.hidden(self.encoder.blocks(views_VBFT.flatten(0, 1))[-1])
+        z_VBD = self.projector(max_mean(self.encoder.frames(hidden))).unflatten(0, (num_views, batch))
+        loss_B, agreement_B = prototype_loss(z_VBD, self._prototypes_KD, labels_HB, self.config.temperature)
+        if self.config.bank_embedding == "mean_of_views":
+            embeddings = F.normalize(z_VBD.detach().float().mean(0), dim=-1)
+        else:
+            with torch.no_grad():
+                embeddings = self.projector(max_mean(self.encoder.frames(hidden[:batch], dropout=False)))
+        return BlockOutput(
+            loss=(loss_B * weights_B).sum(),
+            terms={"agreement": (agreement_B * weights_B).sum().detach()},
+            embeddings=embeddings,
+        )
+
+    @torch.no_grad()
+    def embed(self, log_mel_BFT: Tensor) -> Tensor:
+        """Projections without dropout: ``(B, D)``, L2-normalised."""
+        hidden = self.encoder.hidden(self.encoder.blocks(log_mel_BFT)[-1])
+        return self.projector(max_mean(self.encoder.frames(hidden, dropout=False)))
+
+
+def prototype_loss(
+    z_VBD: Tensor, prototypes_KD: Sequence[Tensor], labels_HB: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Cross entropy of ``z · prototypes / temperature`` against the labels, averaged over views and heads.
+
+    Args:
+        z_VBD: L2-normalised projections.
+        prototypes_KD: L2-normalised prototypes, one tensor a head.
+        labels_HB: int64 pseudo-labels.
+        temperature: of the softmax.
+
+    Returns:
+        Loss of each clip ``(B,)``, and the share of views and heads whose nearest prototype is the label ``(B,)``.
+    """
+    losses, agreements = [], []
+    for prototypes, labels_B in zip(prototypes_KD, labels_HB, strict=True):
+        for z_BD in z_VBD:
+            logits_BK = z_BD.float() @ prototypes.T / temperature
+            losses.append(F.cross_entropy(logits_BK, labels_B, reduction="none"))
+            agreements.append((logits_BK.argmax(1) == labels_B).float())
+    return torch.stack(losses).mean(0), torch.stack(agreements).mean(0)

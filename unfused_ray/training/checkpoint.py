@@ -1,0 +1,156 @@
+"""Checkpoints of a run: files first, a manifest with their SHA-256 last; it is the commit.
+
+A checkpoint is a folder ``<run>/checkpoints/e0003-s000120``: after epoch 3's step 120. Starting again takes the
+newest whose files are all as its manifest says; a bad one is named and skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from unfused_ray import storage
+
+logger = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, order=True)
+class Position:
+    """Where a run stands: ``step`` global batches of ``epoch`` are done."""
+
+    epoch: int = 0
+    step: int = 0
+
+    @property
+    def folder(self) -> str:
+        """Name of this position's checkpoint."""
+        return f"e{self.epoch:04d}-s{self.step:06d}"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose files have been verified."""
+
+    uri: str
+    position: Position
+    details: dict[str, Any]
+
+    @property
+    def bank_uri(self) -> str:
+        """Folder of the clusterer's state."""
+        return storage.join(self.uri, "bank")
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """The tensors of one of its files, on the CPU."""
+        return safetensors.torch.load(storage.read_bytes(storage.join(self.uri, f"{name}.safetensors")))
+
+
+class CheckpointStore:
+    """The checkpoints of one run.
+
+    Args:
+        run_uri: folder of the run.
+        keep: newest checkpoints that :meth:`prune` leaves.
+    """
+
+    def __init__(self, run_uri: str, keep: int) -> None:
+        self.uri = storage.join(run_uri, "checkpoints")
+        self.keep = keep
+
+    def begin(self, position: Position) -> str:
+        """An empty folder for the checkpoint of ``position``; it does not count before :meth:`commit`."""
+        folder = storage.join(self.uri, position.folder)
+        storage.delete(folder)
+        return folder
+
+    def commit(self, position: Position, tensors: Mapping[str, Mapping[str, Tensor]], details: dict[str, Any]) -> None:
+        """Write tensors and details beside what is already in the folder, then the manifest.
+
+        Args:
+            position: where the run stands.
+            tensors: by file name, then by tensor name.
+            details: what JSON can hold.
+        """
+        folder = storage.join(self.uri, position.folder)
+        for name, group in tensors.items():
+            data = safetensors.torch.save({key: value.detach().cpu().contiguous() for key, value in group.items()})
+            storage.write_bytes(storage.join(folder, f"{name}.safetensors"), data)
+        written = storage.list_files(folder, recursive=True)
+        files = {storage.relative(uri, folder): storage.sha256_file(uri) for uri in written}
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "position": asdict(position),
+            "files": files,
+            "details": details,
+        }
+        storage.write_bytes(storage.join(folder, MANIFEST), json.dumps(manifest, indent=1).encode())
+
+    def newest(self) -> Checkpoint | None:
+        """The newest checkpoint that verifies; worse ones are logged. None where there is none."""
+        for folder in reversed(storage.list_folders(self.uri)):
+            try:
+                return self._verified(folder)
+            except (ValueError, OSError, KeyError) as error:
+                logger.warning("checkpoint %s is not used: %s", folder, error)
+        return None
+
+    def prune(self) -> list[Checkpoint]:
+        """Delete all but the newest ``keep`` committed checkpoints; returns those that are left, newest first."""
+        committed = [
+            folder
+            for folder in reversed(storage.list_folders(self.uri))
+            if storage.exists(storage.join(folder, MANIFEST))
+        ]
+        for folder in committed[self.keep :]:
+            # The manifest goes first: what is half deleted must not look whole.
+            storage.delete(storage.join(folder, MANIFEST))
+            storage.delete(folder)
+        return [self._read(folder)[0] for folder in committed[: self.keep]]
+
+    def _read(self, folder: str) -> tuple[Checkpoint, dict[str, str]]:
+        manifest = json.loads(storage.read_bytes(storage.join(folder, MANIFEST)))
+        if manifest["format_version"] != FORMAT_VERSION:
+            raise ValueError(f"format_version {manifest['format_version']}, this version reads {FORMAT_VERSION}")
+        return Checkpoint(folder, Position(**manifest["position"]), manifest["details"]), manifest["files"]
+
+    def _verified(self, folder: str) -> Checkpoint:
+        if not storage.exists(storage.join(folder, MANIFEST)):
+            raise ValueError(f"it has no {MANIFEST}: its writing was interrupted")
+        checkpoint, files = self._read(folder)
+        for name, expected in files.items():
+            uri = storage.join(folder, name)
+            if storage.sha256_file(uri) != expected:
+                raise ValueError(f"{name} is damaged (SHA-256 differs from the manifest's)")
+        return checkpoint
+
+
+def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """An optimiser's state as named tensors and its scalar settings, without pickle."""
+    state = optimizer.state_dict()
+    tensors: dict[str, Tensor] = {}
+    for index, entries in state["state"].items():
+        for name, value in entries.items():
+            if value is not None:
+                tensors[f"{index}.{name}"] = torch.as_tensor(value)
+    return tensors, state["param_groups"]
+
+
+def unflatten_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], param_groups: list[dict[str, Any]]
+) -> None:
+    """Load what :func:`flatten_optimizer` gave into an optimiser of the same shape."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": param_groups})

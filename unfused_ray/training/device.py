@@ -1,0 +1,55 @@
+"""Moving blocks to the training device and results back, without making the device wait."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unfused_ray.config import RuntimeConfig
+
+
+def to_device(array: np.ndarray, device: torch.device) -> Tensor:
+    """An array as a tensor on ``device``; to a GPU through pinned memory, asynchronously."""
+    tensor = torch.from_numpy(np.require(array, requirements="W"))
+    if device.type == "cpu":
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def to_host(tensor: Tensor) -> Callable[[], Tensor]:
+    """Start copying a tensor to the host; the function returned waits for this copy alone and gives it."""
+    if tensor.device.type == "cpu":
+        return lambda: tensor
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    host.copy_(tensor, non_blocking=True)
+    copied = torch.cuda.Event()
+    copied.record()
+
+    def wait() -> Tensor:
+        copied.synchronize()
+        return host
+
+    return wait
+
+
+def set_threads(config: RuntimeConfig, workers_on_node: int) -> int:
+    """Give this process its torch threads: Ray would leave it one. Returns how many."""
+    threads = config.threads or max(1, len(os.sched_getaffinity(0)) // workers_on_node)
+    torch.set_num_threads(threads)
+    return threads
+
+
+def autocast_dtype(config: RuntimeConfig, device: torch.device) -> torch.dtype | None:
+    """The lower precision to compute in, or None for float32.
+
+    Raises:
+        ValueError: bfloat16 is asked for where the GPU lacks it.
+    """
+    supported = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    if config.precision == "bfloat16" and device.type == "cuda" and not supported:
+        raise ValueError("runtime.precision=bfloat16: this GPU does not support it; use auto or float32")
+    return torch.bfloat16 if config.precision == "bfloat16" or (config.precision == "auto" and supported) else None

@@ -1,0 +1,102 @@
+"""What the workers of a group say to each other; alone, a worker agrees with itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+@dataclass(frozen=True)
+class Votes:
+    """What any worker asks of all; they act on it at the same step."""
+
+    stop: bool = False
+    """End after a checkpoint."""
+    checkpoint: bool = False
+    """Write a checkpoint."""
+    diverged: bool = False
+    """End without a checkpoint: a gradient was not finite."""
+
+
+class Alone:
+    """A group of one, in this process."""
+
+    rank = 0
+    world = 1
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module as it is."""
+        return module
+
+    def no_sync(self, module: nn.Module) -> AbstractContextManager[None]:
+        """Nothing to hold back."""
+        return nullcontext()
+
+    @property
+    def all_reduce(self) -> Callable[[Tensor], None] | None:
+        """None: there is nobody to add up with."""
+        return None
+
+    def vote(self, votes: Votes) -> Votes:
+        """The votes as they are."""
+        return votes
+
+    def barrier(self) -> None:
+        """Return at once."""
+
+
+class Distributed:
+    """The process group that Ray Train has opened.
+
+    Votes and barriers go over a gloo group of their own: on a GPU they must not wait for the device.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.rank = dist.get_rank()
+        self.world = dist.get_world_size()
+        self._device = device
+        # Ranks wait here while rank 0 writes a checkpoint, however slow the storage is.
+        self._control = dist.new_group(backend="gloo", timeout=timedelta(hours=12))
+        self._pending: tuple[dist.Work, Tensor] | None = None
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module under DistributedDataParallel; batch norm needs no broadcast, see BlockBatchNorm."""
+        ids = [self._device.index] if self._device.type == "cuda" else None
+        return DistributedDataParallel(
+            module, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=False
+        )
+
+    def no_sync(self, module: nn.Module) -> AbstractContextManager[None]:
+        """Accumulate gradients here, without sending them."""
+        assert isinstance(module, DistributedDataParallel)
+        return module.no_sync()
+
+    @property
+    def all_reduce(self) -> Callable[[Tensor], None] | None:
+        """Sum a tensor over the workers, in place."""
+        return dist.all_reduce
+
+    def vote(self, votes: Votes) -> Votes:
+        """Cast this step's votes and return what all said at the step before, so that nobody waits."""
+        before = self._pending
+        flags = torch.tensor([votes.stop, votes.checkpoint, votes.diverged], dtype=torch.int32)
+        work = dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self._control, async_op=True)
+        self._pending = (work, flags)
+        if before is None:
+            return Votes()
+        before[0].wait()
+        return Votes(*(bool(flag) for flag in before[1]))
+
+    def barrier(self) -> None:
+        """Wait for all workers."""
+        dist.barrier(group=self._control)
+
+
+Group = Alone | Distributed

@@ -1,0 +1,200 @@
+"""The folder of a run: what it is (run.json), how it stands (status.json), and who is working on it (lease.json)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import psutil
+
+from unfused_ray import storage
+from unfused_ray.config import Config
+
+logger = logging.getLogger(__name__)
+
+LEASE_SECONDS = 60.0
+"""A lease of another machine that has not been renewed for so long has lapsed."""
+
+# Settings that may have another value when a run is taken up again. The data are compared by checksum, not by path.
+RESUMABLE_SETTINGS = ("epochs", "runtime", "checkpoint", "tracking", "name", "output", "data", "init_from", "fork")
+
+State = Literal["running", "finished", "stopped", "diverged", "failed"]
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a run stands."""
+
+    state: State
+    epoch: int
+    step: int
+    message: str = ""
+    updated: float = 0.0
+    """Seconds since 1970."""
+
+
+class ConfigurationChangedError(ValueError):
+    """A run was started with other settings than it is to be resumed with."""
+
+
+class RunInUseError(RuntimeError):
+    """Another process is working on the run."""
+
+
+def home() -> str:
+    """Folder of runs and tracking by default: ``UNFUSED_RAY_HOME``, or ~/unfused-ray."""
+    return storage.absolute(os.environ.get("UNFUSED_RAY_HOME", "~/unfused-ray"))
+
+
+class Run:
+    """One run's folder."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+
+    def open(self, config: Config, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Create the run, or check that it may be resumed with these settings.
+
+        Args:
+            config: its full configuration.
+            facts: what else must not change, such as the data's checksums.
+
+        Returns:
+            The record of the run: ``id``, ``created`` (seconds since 1970), ``config``, ``facts``.
+
+        Raises:
+            ConfigurationChangedError: settings differ that would change the result.
+        """
+        path = storage.join(self.uri, "run.json")
+        new = {
+            "id": uuid.uuid4().hex,
+            "created": time.time(),
+            "config": config.model_dump(mode="json"),
+            "facts": dict(facts),
+        }
+        if not storage.exists(path):
+            storage.write_bytes(path, json.dumps(new, indent=1).encode())
+            return new
+        old: dict[str, Any] = json.loads(storage.read_bytes(path))
+        changes = differences({**old["config"], **old["facts"]}, {**new["config"], **new["facts"]})
+        changes = [line for line in changes if line.split(":")[0].split(".")[0] not in RESUMABLE_SETTINGS]
+        if changes:
+            raise ConfigurationChangedError(
+                f"{self.uri} was started with other settings:\n  " + "\n  ".join(changes) + "\nGive the settings of "
+                "the run, another --output, or branch from its newest checkpoint: --fork "
+                f"{self.uri} --output <new folder>"
+            )
+        storage.write_bytes(path, json.dumps({**old, "config": new["config"]}, indent=1).encode())
+        return {**old, "config": new["config"]}
+
+    def write_status(self, status: Status) -> None:
+        """Say how the run stands."""
+        stamped = {**asdict(status), "updated": time.time()}
+        storage.write_bytes(storage.join(self.uri, "status.json"), json.dumps(stamped).encode())
+
+    def status(self) -> Status | None:
+        """How the run stands; None before it was first said."""
+        path = storage.join(self.uri, "status.json")
+        return Status(**json.loads(storage.read_bytes(path))) if storage.exists(path) else None
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """One line ``field: old → new`` per setting that differs, nested fields with dots."""
+    lines = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            lines += differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            lines.append(f"{prefix}{key}: {json.dumps(before)} → {json.dumps(after)}")
+    return lines
+
+
+class Lease:
+    """Keeps a second process out of a run; a context manager.
+
+    The lease of a process that has died on this machine lapses at once, that of another machine after
+    ``LEASE_SECONDS``. Object stores have no locks: the lease is written, and read again after a moment.
+
+    Args:
+        run_uri: folder of the run.
+        on_loss: called, in a thread, where another process has taken the lease over.
+    """
+
+    def __init__(self, run_uri: str, on_loss: Callable[[], None]) -> None:
+        self._uri = storage.join(run_uri, "lease.json")
+        self._on_loss = on_loss
+        self._owner = {
+            "token": uuid.uuid4().hex,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "process_started": _process_started(os.getpid()),
+        }
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
+
+    def __enter__(self) -> Lease:
+        holder = self._read()
+        if holder is not None and self._is_alive(holder):
+            raise RunInUseError(
+                f"process {holder['pid']} on {holder['host']} is working on {self._uri.rpartition('/')[0]} "
+                f"(last sign of life {time.time() - holder['renewed']:.0f} s ago). Stop it first, or wait "
+                f"{LEASE_SECONDS:.0f} s after it has died"
+            )
+        self._write()
+        self._stop.wait(0.5)
+        self._check_ours()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        holder = self._read()
+        if holder is not None and holder["token"] == self._owner["token"]:
+            storage.delete(self._uri)
+
+    def _check_ours(self) -> None:
+        holder = self._read()
+        if holder is None or holder["token"] != self._owner["token"]:
+            raise RunInUseError(f"another process has just taken {self._uri.rpartition('/')[0]}")
+
+    def _renew(self) -> None:
+        while not self._stop.wait(LEASE_SECONDS / 4):
+            try:
+                self._check_ours()
+                self._write()
+            except RunInUseError:
+                logger.exception("the lease of the run is lost")
+                self._on_loss()
+                return
+            except OSError:
+                logger.warning("the lease could not be renewed; trying again", exc_info=True)
+
+    def _write(self) -> None:
+        storage.write_bytes(self._uri, json.dumps({**self._owner, "renewed": time.time()}).encode())
+
+    def _read(self) -> dict[str, Any] | None:
+        return json.loads(storage.read_bytes(self._uri)) if storage.exists(self._uri) else None
+
+    def _is_alive(self, holder: Mapping[str, Any]) -> bool:
+        if holder["host"] == self._owner["host"]:
+            return _process_started(holder["pid"]) == holder["process_started"]
+        return time.time() - holder["renewed"] < LEASE_SECONDS
+
+
+def _process_started(pid: int) -> float | None:
+    """When a process of this machine started, in seconds since 1970; None where it does not run."""
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.NoSuchProcess:
+        return None

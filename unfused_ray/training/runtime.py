@@ -1,0 +1,192 @@
+"""The two runtimes of the one loop: this process alone, or a Ray Train worker group."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import torch
+from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.backend import Backend
+from ray.train.torch import TorchConfig, TorchTrainer
+from torch import Tensor
+
+from unfused_ray import cluster
+from unfused_ray.clustering.clusterer import Clusterer, InProcessClusterer
+from unfused_ray.config import PretrainConfig
+from unfused_ray.data.plan import Planner
+from unfused_ray.data.read import BlockReader
+from unfused_ray.data.shards import ClipIndex, Statistics
+from unfused_ray.data.stream import LocalSource, RaySource, execution_options, make_dataset
+from unfused_ray.training.checkpoint import CheckpointStore
+from unfused_ray.training.coordinator import Coordinator, RemoteCoordinator
+from unfused_ray.training.device import set_threads
+from unfused_ray.training.group import Alone, Distributed
+from unfused_ray.training.loop import Loop, Worker
+from unfused_ray.training.run import Status
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker needs to know of a run; only numbers, so it travels."""
+
+    config: PretrainConfig
+    run_uri: str
+    index: ClipIndex
+    statistics: Statistics
+    warm: Mapping[str, Mapping[str, Tensor]]
+
+    @property
+    def planner(self) -> Planner:
+        """The plan of the run's passes."""
+        return Planner(self.index, self.config.seed, self.config.batch)
+
+    @property
+    def reader(self) -> BlockReader:
+        """What carries the plan out."""
+        crop = self.config.crop
+        samples = crop.num_samples(self.config.front_end.sample_rate)
+        return BlockReader(self.config.seed, self.config.batch.block, crop, samples)
+
+    def loop(self, worker: Worker) -> Loop:
+        """The loop on one worker, at the newest checkpoint of the run."""
+        start = CheckpointStore(self.run_uri, self.config.checkpoint.keep).newest()
+        return Loop(self.config, self.run_uri, self.statistics, worker, start, self.warm)
+
+
+def run_in_process(job: Job, coordinator: Coordinator) -> Status:
+    """Train in this process, without Ray: the first step comes seconds after the start."""
+    threads = set_threads(job.config.runtime, 1)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    clusterer = InProcessClusterer(job.index.num_clips, job.config.method, job.config.seed, job.run_uri, threads)
+    source = LocalSource(job.planner, job.reader)
+    return job.loop(Worker(Alone(), device, job.planner, source, clusterer, coordinator)).run()
+
+
+def run_workers(job: Job, coordinator: ray.actor.ActorHandle, clusterer: Clusterer) -> Status:
+    """Train on a Ray Train worker group; a group that fails is started anew from the newest checkpoint.
+
+    Args:
+        job: the run.
+        coordinator: actor of :class:`Coordinator`.
+        clusterer: handle of the assignment actor.
+    """
+    runtime = job.config.runtime
+    # Ray Train would change the working directory of its workers; paths are absolute here, but tracebacks are not.
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    dataset = make_dataset(job.planner, job.reader, _Position(coordinator))
+    with tempfile.TemporaryDirectory(prefix="unfused-ray-train-") as folder:
+        trainer = TorchTrainer(
+            _WorkerMain(job, coordinator, clusterer),
+            torch_config=LoopbackTorchConfig() if cluster.is_one_machine() else TorchConfig(timeout_s=12 * 3600),
+            scaling_config=ScalingConfig(
+                num_workers=runtime.num_workers,
+                use_gpu=runtime.gpus_per_worker > 0,
+                resources_per_worker={"CPU": cluster.worker_cpus(runtime)}
+                | ({"GPU": runtime.gpus_per_worker} if runtime.gpus_per_worker else {}),
+            ),
+            # Ray Train's own book-keeping is not used: checkpoints are the project's, and the coordinator gives up on
+            # a run that fails twice at one step.
+            run_config=RunConfig(storage_path=folder, failure_config=FailureConfig(max_failures=-1)),
+            datasets={"clips": dataset},
+            dataset_config=DataConfig(execution_options=execution_options()),
+        )
+        result = trainer.fit()
+    status: Status = result.return_value
+    return status
+
+
+@dataclass(frozen=True)
+class _Position:
+    """Asks the coordinator, from wherever Ray Data plans, which segment is wanted."""
+
+    coordinator: ray.actor.ActorHandle
+
+    def __call__(self) -> Any:
+        return ray.get(self.coordinator.segment.remote())
+
+
+@dataclass(frozen=True)
+class _WorkerMain:
+    """What a train worker runs."""
+
+    job: Job
+    coordinator: ray.actor.ActorHandle
+    clusterer: Clusterer
+
+    def __call__(self) -> Status:
+        context = ray.train.get_context()
+        group = Distributed(ray.train.torch.get_device())
+        set_threads(self.job.config.runtime, context.get_local_world_size())
+        coordinator = RemoteCoordinator(self.coordinator)
+        refused = [ray.get(self.coordinator.begin_attempt.remote()) if group.rank == 0 else ""]
+        torch.distributed.broadcast_object_list(refused)
+        if refused[0]:
+            return Status("failed", 0, 0, refused[0])
+        planner = self.job.planner
+        source = RaySource(
+            ray.train.get_dataset_shard("clips"),
+            planner,
+            self.job.reader.crop_samples,
+            group.rank,
+            group.world,
+            coordinator.set_segment,
+        )
+        worker = Worker(group, ray.train.torch.get_device(), planner, source, self.clusterer, coordinator)
+        try:
+            return self.job.loop(worker).run()
+        except torch.OutOfMemoryError as error:
+            batch = self.job.config.batch
+            raise RuntimeError(
+                f"out of memory on {worker.device} with batch.block={batch.block} (b) and "
+                f"batch.blocks_per_step={batch.blocks_per_step} (G): the memory of a step grows with b alone; lower "
+                "batch.block and raise batch.blocks_per_step"
+            ) from error
+
+
+class LoopbackTorchConfig(TorchConfig):
+    """A process group for workers of one machine that opens no port to the network.
+
+    torch's TCPStore, by which workers find each other, listens on all interfaces; here they meet in a file, and gloo
+    listens on the loopback interface.
+    """
+
+    @property
+    def backend_cls(self) -> type[Backend]:
+        """The backend that starts the group."""
+        return _LoopbackBackend
+
+
+class _LoopbackBackend(Backend):
+    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+        folder = Path(tempfile.mkdtemp(prefix="unfused-ray-group-"))
+        world = len(worker_group)
+        use_gpu = worker_group.get_resources_per_worker().get("GPU", 0) > 0
+        backend = "nccl" if use_gpu else "gloo"
+        ray.get(
+            [
+                worker_group.execute_single_async(
+                    rank, _open_group, store=f"file://{folder}/store", backend=backend, rank=rank, world=world
+                )
+                for rank in range(world)
+            ]
+        )
+
+
+def _open_group(store: str, backend: str, rank: int, world: int) -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
+    torch.distributed.init_process_group(
+        backend, init_method=store, rank=rank, world_size=world, timeout=timedelta(hours=12)
+    )

@@ -1,0 +1,137 @@
+"""Curves and parameters of a run, sent to MLflow from one thread that never holds training up.
+
+Losing the server stops nothing: what is logged meanwhile waits in a bounded buffer, is sent when the server is back,
+and is counted where the buffer overflows. A resumed run continues its MLflow run, found by its tag.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+RUN_TAG = "unfused_ray.run"
+MAX_BATCH = 1000
+"""Metrics of one request: MLflow's limit."""
+BUFFERED_METRICS = 100_000
+FLUSH_SECONDS = 5.0
+
+
+class Tracker:
+    """One MLflow run.
+
+    Args:
+        uri: MLflow tracking URI.
+        experiment: its name; created where it does not exist.
+        run_name: shown in MLflow.
+        run_id: the project's id of the run, by which a resumed run finds its MLflow run.
+        params: logged once, at the start of the MLflow run.
+    """
+
+    def __init__(self, uri: str, experiment: str, run_name: str, run_id: str, params: Mapping[str, Any]) -> None:
+        self._uri, self._experiment, self._run_name, self._run_id = uri, experiment, run_name, run_id
+        self._params = {key: str(value)[:6000] for key, value in params.items()}
+        self._buffer: deque[tuple[str, float, int, int]] = deque()
+        self._artifacts: deque[tuple[str, str]] = deque()
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._lost = 0
+        self._mlflow_run: str | None = None
+        self._status = "FINISHED"
+        self._thread = threading.Thread(target=self._send_forever, name="tracker", daemon=True)
+        self._thread.start()
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Queue metrics of a step; returns at once."""
+        now = int(time.time() * 1000)
+        with self._lock:
+            self._buffer.extend((key, float(value), now, step) for key, value in metrics.items())
+            while len(self._buffer) > BUFFERED_METRICS:
+                self._buffer.popleft()
+                self._lost += 1
+
+    def log_artifact(self, path: str, folder: str = "") -> None:
+        """Queue a local file; returns at once."""
+        with self._lock:
+            self._artifacts.append((path, folder))
+
+    def close(self, status: str = "FINISHED", timeout: float = 30.0) -> int:
+        """Send what is left and end the MLflow run; gives up after ``timeout`` seconds.
+
+        Args:
+            status: MLflow's word for how it ended: FINISHED, FAILED or KILLED.
+            timeout: seconds.
+
+        Returns:
+            How many metrics were lost.
+        """
+        self._status = status
+        self._closing.set()
+        self._thread.join(timeout)
+        with self._lock:
+            lost = self._lost + len(self._buffer)
+        if lost:
+            logger.warning("%d metrics did not reach %s", lost, self._uri)
+        return lost
+
+    def _send_forever(self) -> None:
+        # This process may wait for MLflow; its own retries would hide for minutes that the server is gone.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        failures = 0
+        while True:
+            closing = self._closing.wait(min(FLUSH_SECONDS * 2**failures, 60.0))
+            try:
+                self._send(final=closing)
+                failures = 0
+            except Exception as error:  # noqa: BLE001 - whatever the tracking store raises, training goes on
+                failures = min(failures + 1, 4)
+                logger.warning("tracking at %s failed, %d metrics wait: %s", self._uri, len(self._buffer), error)
+            if closing:
+                return
+
+    def _send(self, final: bool) -> None:
+        from mlflow import MlflowClient  # here: importing MLflow takes seconds, and is this thread's business
+        from mlflow.entities import Metric
+
+        client = MlflowClient(tracking_uri=self._uri)
+        if self._mlflow_run is None:
+            self._mlflow_run = self._open(client)
+        while True:
+            with self._lock:
+                batch = [self._buffer.popleft() for _ in range(min(MAX_BATCH, len(self._buffer)))]
+            if not batch:
+                break
+            try:
+                client.log_batch(self._mlflow_run, metrics=[Metric(*metric) for metric in batch])
+            except BaseException:
+                with self._lock:
+                    self._buffer.extendleft(reversed(batch))
+                raise
+        while self._artifacts:
+            client.log_artifact(self._mlflow_run, *self._artifacts[0])
+            self._artifacts.popleft()
+        if final:
+            client.set_terminated(self._mlflow_run, self._status)
+
+    def _open(self, client: Any) -> str:
+        """The MLflow run of this run: the one it had, or a new one."""
+        from mlflow.entities import Param
+
+        found = client.get_experiment_by_name(self._experiment)
+        experiment_id = found.experiment_id if found else client.create_experiment(self._experiment)
+        runs = client.search_runs([experiment_id], f"tags.`{RUN_TAG}` = '{self._run_id}'", max_results=1)
+        if runs:
+            client.update_run(runs[0].info.run_id, status="RUNNING")
+            return runs[0].info.run_id
+        run_id = client.create_run(experiment_id, run_name=self._run_name, tags={RUN_TAG: self._run_id}).info.run_id
+        params = [Param(key, value) for key, value in self._params.items()]
+        for first in range(0, len(params), 100):
+            client.log_batch(run_id, params=params[first : first + 100])
+        return run_id
