@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import pyarrow as pa
 from pyarrow import fs
@@ -101,7 +101,7 @@ def read_bytes(uri: str) -> bytes:
 
 
 @contextmanager
-def open_output(uri: str) -> Iterator[BinaryIO]:
+def open_output(uri: str) -> Iterator[IO[bytes]]:
     """A local file to write, read back and seek in; it becomes ``uri`` when the block ends without an exception.
 
     Missing folders are made.
@@ -183,13 +183,18 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def sha256_stream(file: IO[bytes] | pa.NativeFile) -> str:
+    """SHA-256 of what is left of an open file as hex digits, read in pieces."""
+    digest = hashlib.sha256()
+    while chunk := file.read(_CHUNK_BYTES):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
 def sha256_file(uri: str) -> str:
     """SHA-256 of a file as hex digits, read in pieces."""
-    digest = hashlib.sha256()
     with open_input(uri) as file, _errors_name(uri, "read"):
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return sha256_stream(file)
 
 
 def _split_query(uri: str) -> tuple[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from typing import BinaryIO, Literal
+from typing import IO, Literal
 
 import numpy as np
 import soundfile
@@ -31,7 +31,7 @@ class DecodeError(ValueError):
         return f"{self.reason}: {self.detail}"
 
 
-def decode(source: BinaryIO, sample_rate: int, max_samples: int) -> Iterator[np.ndarray]:
+def decode(source: IO[bytes], sample_rate: int, max_samples: int) -> Iterator[np.ndarray]:
     """Decode WAV, FLAC, OGG Vorbis or Opus, or MP3, piece by piece.
 
     Memory is bounded by a piece, whatever the length of the audio: a caller that stops early decodes no more.
@@ -115,7 +115,7 @@ def read_flac(data: bytes, start: int, num_samples: int) -> np.ndarray:
     return pcm
 
 
-def _resampled(source: BinaryIO, sample_rate: int) -> Iterator[np.ndarray]:
+def _resampled(source: IO[bytes], sample_rate: int) -> Iterator[np.ndarray]:
     """The audio as int16 blocks at ``sample_rate``."""
     try:
         with _open(source) as file:
@@ -134,7 +134,7 @@ def _resampled(source: BinaryIO, sample_rate: int) -> Iterator[np.ndarray]:
         raise DecodeError(reason, error.error_string) from error
 
 
-def _open(source: BinaryIO) -> soundfile.SoundFile:
+def _open(source: IO[bytes]) -> soundfile.SoundFile:
     try:
         file = soundfile.SoundFile(source)
     except TypeError as error:  # soundfile asks for a sample rate where the name of the source ends in .raw
@@ -161,5 +161,5 @@ def _to_int16(wave: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(wave * _FULL_SCALE), -_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)
 
 
-def _size(source: BinaryIO) -> int:
+def _size(source: IO[bytes]) -> int:
     return source.seek(0, io.SEEK_END)

@@ -1,0 +1,1 @@
+"""Ingest: any audio to shards. ``prepare.prepare`` is the whole of it."""

@@ -1,0 +1,158 @@
+"""The listing of WebDataset tars and hub-style Parquet files."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import tarfile
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from unfused_ray import storage
+from unfused_ray.data.ingest.items import Listing, Reject
+from unfused_ray.data.ingest.sources import AUDIO_SUFFIXES
+
+_TAR_BUFFER_BYTES = 1 << 20  # one request to an object store brings many headers
+_MAX_METADATA_BYTES = 1 << 20
+_KEY_COLUMNS = ("key", "__key__", "id", "video_id", "ytid", "fname")
+_LABEL_NAMES = ("human_labels", "labels", "label", "tags", "tag", "mids", "category")  # the first there is
+
+
+def list_tar(uri: str) -> Listing:
+    """List the clips of a WebDataset tar, and read their small ``.json``, ``.txt`` and ``.cls`` companions.
+
+    A key is a member's name up to its *last* dot (AudioSet's keys hold dots). Nothing is extracted and no link is
+    followed, so names such as ``../x`` are only names. Where the tar is damaged, what lies before is listed.
+    """
+    clips: dict[str, dict[str, Any]] = {}
+    labels: dict[str, dict[str, Any]] = {}
+    rejects: list[Reject] = []
+    try:
+        with (
+            storage.open_input(uri) as file,
+            io.BufferedReader(file, _TAR_BUFFER_BYTES) as buffered,
+            tarfile.open(fileobj=buffered, mode="r:") as tar,
+        ):
+            for member in tar:
+                key, dot, suffix = member.name.removeprefix("./").rpartition(".")
+                if not member.isreg() or member.issparse() or not dot:
+                    continue
+                if f".{suffix.lower()}" in AUDIO_SUFFIXES:
+                    clips[member.name] = {"key": key, "offset": member.offset_data, "num_bytes": member.size}
+                elif suffix in ("json", "txt", "cls") and member.size <= _MAX_METADATA_BYTES:
+                    content = tar.extractfile(member)
+                    assert content is not None  # a regular file
+                    try:
+                        labels.setdefault(key, {}).update(_companion(suffix, content.read()))
+                    except ValueError as error:
+                        rejects.append(Reject(key, "unreadable", f"its .{suffix}: {error}"))
+    except tarfile.TarError as error:
+        rejects.append(Reject(storage.name(uri), "unreadable", f"tar file: {error}"))
+    damaged = {reject.key for reject in rejects}
+    rows = [
+        {**clip, **labels.get(clip["key"], {}), "uri": uri} for clip in clips.values() if clip["key"] not in damaged
+    ]
+    return Listing.from_rows(rows, rejects)
+
+
+def list_parquet(uri: str) -> Listing:
+    """List the clips of a hub-style Parquet file without reading their audio.
+
+    The key comes from the first column among key, id, video_id … that is there, else from the path in the audio
+    column, else from the file's name and the row. Labels may be a list, one string, or class numbers whose names are
+    in the hub's metadata; ``labels`` as one string is taken as a list with commas.
+
+    Raises:
+        ValueError: no column holds audio, or the file is not Parquet.
+    """
+    rows: list[dict[str, Any]] = []
+    stem = storage.name(uri).removesuffix(".parquet")
+    hub_split = re.match(r"(\w+)-\d+-of-\d+", stem)
+    try:
+        with storage.open_input(uri) as opened:
+            file = pq.ParquetFile(opened)
+            schema = file.schema_arrow
+            audio = audio_column(schema, uri)
+            key_column = next((name for name in _KEY_COLUMNS if name in schema.names), None)
+            label_column = next((name for name in _LABEL_NAMES if name in schema.names), None)
+            class_names = _class_names(schema, label_column)
+            has_path = pa.types.is_struct(schema.field(audio).type) and "path" in schema.field(audio).type.names
+            wanted = [name for name in (key_column, label_column, "split", "group") if name in schema.names]
+            wanted += [f"{audio}.path"] * has_path
+            for row_group in range(file.num_row_groups):
+                num_rows = file.metadata.row_group(row_group).num_rows
+                table = file.read_row_group(row_group, columns=wanted) if wanted else None
+                records = table.to_pylist() if table is not None else [{}] * num_rows
+                for row, record in enumerate(records):
+                    path = (record.get(audio) or {}).get("path")
+                    rows.append(
+                        {
+                            "key": str(record.get(key_column or "") or path or f"{stem}:{len(rows)}"),
+                            "uri": uri,
+                            "row_group": row_group,
+                            "row": row,
+                            "labels": _label_names(label_column, record.get(label_column or ""), class_names),
+                            "split": str(record.get("split") or (hub_split.group(1) if hub_split else "")),
+                            "group": str(record.get("group") or ""),
+                        }
+                    )
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{uri} cannot be read as Parquet: {error}") from error
+    return Listing.from_rows(rows)
+
+
+def audio_column(schema: pa.Schema, uri: str) -> str:
+    """Name of the column that holds encoded audio: binary, or the hub's struct of bytes and path."""
+    found = [field.name for field in schema if _holds_bytes(field.type)]
+    if "audio" in found:
+        return "audio"
+    if len(found) == 1:
+        return found[0]
+    raise ValueError(
+        f"{uri} has the columns {', '.join(schema.names)}, of which {len(found)} hold bytes: "
+        "the audio must be in a column 'audio', or in the only one of type binary or struct<bytes, path>"
+    )
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return "bytes" in kind.names
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _companion(suffix: str, content: bytes) -> dict[str, Any]:
+    """Labels, split and group out of a file beside a clip in a tar."""
+    text = content.decode()
+    if suffix != "json":
+        return {"labels": [text.strip()]}
+    record = json.loads(text)
+    if not isinstance(record, dict):
+        raise ValueError(f"JSON of an object is expected, this is {type(record).__name__}")
+    name = next((name for name in _LABEL_NAMES if name in record), None)
+    found = {"labels": _label_names(name, record[name], None)} if name else {}
+    return found | {name: str(record[name]) for name in ("split", "group") if record.get(name)}
+
+
+def _label_names(column: str | None, value: Any, class_names: Sequence[str] | None) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, str) and column != "label":
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    values = value if isinstance(value, list) else [value]
+    if class_names:
+        return [class_names[v] if isinstance(v, int) and 0 <= v < len(class_names) else str(v) for v in values]
+    return [str(v) for v in values if v not in (None, "")]
+
+
+def _class_names(schema: pa.Schema, column: str | None) -> list[str] | None:
+    """Names of a hub ClassLabel column, which stores numbers."""
+    metadata = (schema.metadata or {}).get(b"huggingface")
+    if metadata is None or column is None:
+        return None
+    feature = json.loads(metadata).get("info", {}).get("features", {}).get(column, {})
+    feature = feature.get("feature", feature) if isinstance(feature, dict) else feature[0]
+    return feature.get("names") if isinstance(feature, dict) else None

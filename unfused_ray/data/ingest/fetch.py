@@ -1,0 +1,83 @@
+"""The encoded bytes of listed clips, one open file at a time."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from unfused_ray import storage
+from unfused_ray.audio.decode import DecodeError
+from unfused_ray.data.ingest.archives import audio_column
+
+_IN_MEMORY_BYTES = 64 << 20
+_CHUNK_BYTES = 8 << 20
+
+
+def fetch(items: pa.Table) -> Iterator[tuple[dict[str, Any], IO[bytes] | DecodeError]]:
+    """Open the clips of a listing in its order.
+
+    Args:
+        items: rows of ``ITEMS``; those of one Parquet row group lie together.
+
+    Yields:
+        A row, and its bytes as a seekable file, open until the next one is asked for; or why there are none.
+
+    Raises:
+        OSError: an object store does not answer. Unlike a bad file, that is worth another try.
+    """
+    row_group: tuple[str, int] | None = None
+    audio: pa.ChunkedArray | None = None
+    for item in items.to_pylist():
+        if item["row_group"] is not None:
+            if (item["uri"], item["row_group"]) != row_group:
+                row_group = (item["uri"], item["row_group"])
+                audio = _read_audio(*row_group)
+            assert audio is not None
+            yield item, _cell(audio[item["row"]].as_py())
+            continue
+        with ExitStack() as stack:
+            try:
+                source: IO[bytes] | DecodeError = stack.enter_context(_open(item))
+            except FileNotFoundError:
+                source = DecodeError("missing", item["uri"])
+            except OSError as error:
+                if not storage.is_local(item["uri"]):
+                    raise
+                source = DecodeError("unreadable", str(error))
+            yield item, source
+
+
+@contextmanager
+def _open(item: dict[str, Any]) -> Iterator[IO[bytes]]:
+    uri, offset = item["uri"], item["offset"]
+    if offset is None and storage.is_local(uri):
+        with Path(storage.absolute(uri)).open("rb") as file:
+            yield file
+        return
+    # A copy, because an error while libsndfile reads through Python would pass for a damaged file.
+    with storage.open_input(uri) as file, tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES) as copy:
+        left = file.size() if offset is None else item["num_bytes"]
+        file.seek(offset or 0)
+        while chunk := file.read(min(left, _CHUNK_BYTES)):
+            left -= copy.write(chunk)
+        copy.seek(0)
+        yield copy
+
+
+def _read_audio(uri: str, row_group: int) -> pa.ChunkedArray:
+    with storage.open_input(uri) as opened:
+        file = pq.ParquetFile(opened)
+        column = audio_column(file.schema_arrow, uri)
+        return file.read_row_group(row_group, columns=[column])[column]
+
+
+def _cell(value: dict[str, Any] | bytes | None) -> IO[bytes] | DecodeError:
+    data = value.get("bytes") if isinstance(value, dict) else value
+    return io.BytesIO(data) if data is not None else DecodeError("empty", "its cell in the Parquet file holds no bytes")

@@ -1,0 +1,86 @@
+"""What a listing of a source holds: one row a clip, with where its bytes are. No audio is read to make one."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+logger = logging.getLogger(__name__)
+
+ITEMS = pa.schema(
+    [
+        pa.field("key", pa.string()),  # the source's own name of the clip
+        pa.field("uri", pa.string()),  # the file that holds it
+        pa.field("offset", pa.int64()),  # in a tar: its first byte,
+        pa.field("num_bytes", pa.int64()),  # and its length
+        pa.field("row_group", pa.int64()),  # in a Parquet file: its row group,
+        pa.field("row", pa.int64()),  # and the row within
+        pa.field("labels", pa.list_(pa.string())),
+        pa.field("split", pa.string()),
+        pa.field("group", pa.string()),
+    ]
+)
+
+
+class Reject(NamedTuple):
+    """A clip that was set aside."""
+
+    key: str
+    reason: str
+    """One of a few words to count by (``audio.decode.Reason``)."""
+    detail: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The clips of a source or of a part of it, about 150 bytes each, and what could not be listed."""
+
+    items: pa.Table
+    rejects: tuple[Reject, ...] = ()
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[dict[str, Any]], rejects: Sequence[Reject] = ()) -> Listing:
+        """A listing of rows of ``ITEMS``; what a row leaves out is null, or empty for labels, split and group."""
+        defaults = {"labels": [], "split": "", "group": ""}
+        return cls(pa.Table.from_pylist([defaults | row for row in rows], ITEMS), tuple(rejects))
+
+
+def draw(seed: int, name: str) -> float:
+    """A number in [0, 1) that depends on ``seed`` and ``name`` alone: the same in every process and listing."""
+    digest = hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
+    return (int.from_bytes(digest, "big") >> 11) / 2**53
+
+
+def combine(listings: Sequence[Listing]) -> Listing:
+    """Lay listings end to end. A key that occurs again is kept as ``key#2``, ``key#3`` …, and counted in the log."""
+    items = pa.concat_tables([listing.items for listing in listings]) if listings else ITEMS.empty_table()
+    seen: dict[str, int] = {}
+    keys: list[str] = []
+    for key in items["key"].to_pylist():
+        seen[key] = seen.get(key, 0) + 1
+        keys.append(key if seen[key] == 1 else f"{key}#{seen[key]}")
+    if len(seen) < len(keys):
+        logger.warning("%d clips have the key of another; they are kept as key#2, key#3 …", len(keys) - len(seen))
+    items = items.set_column(0, ITEMS.field("key"), pa.array(keys, pa.string()))
+    return Listing(items, tuple(reject for listing in listings for reject in listing.rejects))
+
+
+def select(items: pa.Table, fraction: float, seed: int) -> pa.Table:
+    """Take a share of the clips and put them in the order in which they are read.
+
+    A clip's key and the seed alone decide whether it is taken, so a smaller share is part of a larger one. The order
+    is random; the clips of a Parquet row group stay together, because one of them costs as much to read as all.
+    """
+    draws = np.array([draw(seed, key) for key in items["key"].to_pylist()], np.float64)
+    parts = draws
+    if items["row_group"].null_count < len(items):
+        names = zip(items["uri"].to_pylist(), items["row_group"].to_pylist(), strict=True)
+        parts = np.array([draw(seed, f"{uri.rpartition('/')[2]}:{row_group}") for uri, row_group in names], np.float64)
+    order = np.lexsort((draws, parts))
+    return items.take(order[draws[order] < fraction])
