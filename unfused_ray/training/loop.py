@@ -7,10 +7,11 @@ optimiser's moments and the clusterer's bank; everything else follows from the c
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -59,6 +60,16 @@ class Worker:
     coordinator: Coordinator | RemoteCoordinator
 
 
+@dataclass(frozen=True)
+class Start:
+    """Where a loop goes on."""
+
+    checkpoint: Checkpoint
+    position: Position
+    bank_uri: str | None
+    """The clusterer's state; None where every clip must be embedded anew."""
+
+
 @dataclass
 class _Sums:
     """Sums of an epoch on this worker."""
@@ -83,7 +94,7 @@ class Loop:
         run_uri: folder of the run.
         statistics: of the data's log-mels.
         worker: this worker's device, data, clusterer and group.
-        start: the checkpoint to go on from.
+        start: where to go on.
         warm: weights to start from where there is no checkpoint: by module name of the method, strict.
     """
 
@@ -93,7 +104,7 @@ class Loop:
         run_uri: str,
         statistics: Statistics,
         worker: Worker,
-        start: Checkpoint | None,
+        start: Start | None,
         warm: dict[str, dict[str, Tensor]],
     ) -> None:
         self.config, self.run_uri, self.statistics, self.worker = config, run_uri, statistics, worker
@@ -111,12 +122,17 @@ class Loop:
         ).to(worker.device)
         self.optimizer = build_optimizer(config.optimizer, self.method)
         self.position = Position()
+        self.history: list[dict[str, float]] = []
+        """One entry a finished epoch: mean loss and terms, seconds by what they were spent on, cluster health."""
         if start is not None:
-            self.method.load_state_dict(start.tensors("model"))
-            unflatten_optimizer(self.optimizer, start.tensors("optimizer"), start.details["optimizer"])
-            self.position = start.position
-        self.worker.clusterer.restore(start.bank_uri if start else None, self.position.epoch)
-        self.has_bank = start is not None
+            saved = start.checkpoint
+            self.method.load_state_dict(saved.tensors("model"))
+            unflatten_optimizer(self.optimizer, saved.tensors("optimizer"), saved.details["optimizer"])
+            self.position, self.history = start.position, saved.details["history"]
+        self.has_bank = start is not None and start.bank_uri is not None
+        if worker.group.rank == 0:
+            worker.clusterer.restore(start.bank_uri if start else None, self.position.epoch)
+        worker.group.barrier()  # nobody pushes before it
         self.model = worker.group.wrap(self.method)
         self.autocast = autocast_dtype(config.runtime, worker.device)
         self.prefetcher: Prefetcher
@@ -137,10 +153,7 @@ class Loop:
         self.prefetcher = Prefetcher(self.worker.source, passes, self.config.runtime.prefetch_blocks)
         try:
             for pass_ in passes:
-                if pass_.kind == "embed":
-                    self._embed(pass_)
-                    continue
-                votes = self._epoch(pass_)
+                votes = self._embed(pass_) if pass_.kind == "embed" else self._epoch(pass_)
                 if votes.diverged:
                     return self._diverged()
                 if votes.stop:
@@ -161,7 +174,7 @@ class Loop:
                 yield Pass("embed", epoch)
             yield Pass("train", epoch, step)
 
-    def _embed(self, pass_: Pass) -> None:
+    def _embed(self, pass_: Pass) -> Votes:
         """Fill the bank with an embedding of every clip."""
         self.method.train()  # batch norm over the block, as in training
         blocks = self.worker.planner.num_steps("embed") * self.blocks_per_step
@@ -170,7 +183,11 @@ class Loop:
             with self._autocast():
                 embeddings = self.method.embed(self.views.plain(waves))
             self._push(block.clip_ids, embeddings)
-            self._report("embedding every clip", {"share": done / blocks})
+            stop = bool(self._report("embedding every clip", {"share": done / blocks}))
+            votes = self.worker.group.vote(Votes(stop=stop))
+            if votes.stop:
+                return votes
+        return Votes()
 
     def _epoch(self, pass_: Pass) -> Votes:
         """Assignment, then training, of one epoch or of the rest of one."""
@@ -187,22 +204,24 @@ class Loop:
         sums, waited = _Sums(), self.prefetcher.seconds_waited
         blocks = self.prefetcher.blocks(pass_)
         self.method.train()
+        votes = Votes()
         for step in range(pass_.first_step, self.steps_per_epoch):
             self._step(pass_.epoch, step, blocks, labels_HN, sums)
-            ends = step + 1 == self.steps_per_epoch
-            self.position = Position(pass_.epoch + 1, 0) if ends else Position(pass_.epoch, step + 1)
+            self.position = Position(pass_.epoch, step + 1)
             votes = self.worker.group.vote(self._votes(sums))
             if votes.diverged:
                 return votes
-            if votes.stop or votes.checkpoint or ends:
+            if step + 1 < self.steps_per_epoch and (votes.stop or votes.checkpoint):
                 seconds["checkpoint"] += self._checkpoint()
-            if votes.stop:
-                return votes
+                if votes.stop:
+                    return votes
         if next(blocks, None) is not None:
             raise RuntimeError(f"the stream gave more than the {self.steps_per_epoch} steps of epoch {pass_.epoch}")
         seconds["wait"] = self.prefetcher.seconds_waited - waited
-        self._report_epoch(sums, seconds)
-        return Votes()
+        self._end_epoch(sums, seconds, assignment.health)
+        self.position = Position(pass_.epoch + 1, 0)
+        self._checkpoint()
+        return votes
 
     def _step(self, epoch: int, step: int, blocks: Iterator[Block], labels_HN: np.ndarray, sums: _Sums) -> None:
         """One optimiser step on one global batch."""
@@ -282,8 +301,8 @@ class Loop:
         progress = Progress(phase, done, self.num_steps, values, self._damaged)
         return self.worker.coordinator.report(progress, values if phase == "training" else None)
 
-    def _report_epoch(self, sums: _Sums, seconds: dict[str, float]) -> None:
-        """The epoch's figures over all workers."""
+    def _end_epoch(self, sums: _Sums, seconds: dict[str, float], health: Mapping[str, float]) -> None:
+        """Add the epoch's figures, over all workers, to the history."""
         names = sorted(sums.values)
         totals = torch.stack([sums.values[name].double() for name in names])
         counts = torch.tensor([sums.clips, sums.damaged], dtype=torch.float64, device=totals.device)
@@ -292,15 +311,11 @@ class Loop:
             self.worker.group.all_reduce(totals)
         *values, clips, damaged = totals.tolist()
         self._damaged += int(damaged)
-        elapsed = time.perf_counter() - sums.started
-        figures = {f"epoch/{name}": value / max(clips - damaged, 1) for name, value in zip(names, values, strict=True)}
-        figures |= {f"epoch/seconds_{name}": value for name, value in seconds.items()}
-        figures |= {
-            "epoch/clips_per_second": clips / elapsed,
-            "epoch/damaged_clips": damaged,
-            "epoch/number": float(self.position.epoch),
-        }
-        self._report("training", dict(figures), now=True)
+        figures = {name: value / max(clips - damaged, 1) for name, value in zip(names, values, strict=True)}
+        figures |= {f"seconds_{name}": value for name, value in seconds.items()}
+        figures |= {"clips_per_second": clips / (time.perf_counter() - sums.started), "damaged_clips": damaged}
+        self.history.append({"epoch": float(self.position.epoch), **figures, **health})
+        self._report("training", {f"epoch/{name}": value for name, value in figures.items()}, now=True)
 
     def _checkpoint(self) -> float:
         """Write the state of the run; all workers call it at the same step. Returns the seconds it took."""
@@ -312,8 +327,11 @@ class Loop:
             self.worker.clusterer.save(storage.join(folder, "bank"))
             tensors, groups = flatten_optimizer(self.optimizer)
             self.store.commit(
-                self.position, {"model": self.method.state_dict(), "optimizer": tensors}, {"optimizer": groups}
+                self.position,
+                {"model": self.method.state_dict(), "optimizer": tensors},
+                {"optimizer": groups, "history": self.history},
             )
+            storage.write_bytes(storage.join(self.run_uri, "history.json"), json.dumps(self.history).encode())
             self._prune()
         self.worker.group.barrier()
         self._last_checkpoint = time.perf_counter()

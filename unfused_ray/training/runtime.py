@@ -27,11 +27,11 @@ from unfused_ray.data.plan import Planner
 from unfused_ray.data.read import BlockReader
 from unfused_ray.data.shards import ClipIndex, Statistics
 from unfused_ray.data.stream import LocalSource, RaySource, execution_options, make_dataset
-from unfused_ray.training.checkpoint import CheckpointStore
+from unfused_ray.training.checkpoint import CheckpointStore, Position
 from unfused_ray.training.coordinator import Coordinator, RemoteCoordinator
 from unfused_ray.training.device import set_threads
 from unfused_ray.training.group import Alone, Distributed
-from unfused_ray.training.loop import Loop, Worker
+from unfused_ray.training.loop import Loop, Start, Worker
 from unfused_ray.training.run import Status
 
 logger = logging.getLogger(__name__)
@@ -61,8 +61,19 @@ class Job:
 
     def loop(self, worker: Worker) -> Loop:
         """The loop on one worker, at the newest checkpoint of the run."""
-        start = CheckpointStore(self.run_uri, self.config.checkpoint.keep).newest()
-        return Loop(self.config, self.run_uri, self.statistics, worker, start, self.warm)
+        return Loop(self.config, self.run_uri, self.statistics, worker, self._start(), self.warm)
+
+    def _start(self) -> Start | None:
+        own = CheckpointStore(self.run_uri, self.config.checkpoint.keep).newest()
+        if own is not None:
+            return Start(own, own.position, own.bank_uri)
+        if not self.config.fork:
+            return None
+        other = CheckpointStore(self.config.fork, keep=1).newest()
+        if other is None:
+            raise FileNotFoundError(f"fork={self.config.fork} holds no whole checkpoint: give the folder of a run")
+        # The bank and the labels may not fit the new settings: they are made anew at the start of the epoch.
+        return Start(other, Position(other.position.epoch, 0), None)
 
 
 def run_in_process(job: Job, coordinator: Coordinator) -> Status:

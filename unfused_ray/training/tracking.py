@@ -135,3 +135,14 @@ class Tracker:
         for first in range(0, len(params), 100):
             client.log_batch(run_id, params=params[first : first + 100])
         return run_id
+
+
+def flat_params(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested configuration as one level, with dots in the names."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flat_params(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,47 @@
+"""From the int16 crops of a block to what a method trains on, batched on the device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from unfused_ray.audio import randomness
+from unfused_ray.audio.augment import augment
+from unfused_ray.audio.log_mel import LogMel
+from unfused_ray.config import AugmentConfig, FrontEndConfig
+
+
+class Views(nn.Module):
+    """Normalised log-mels of a block's crops, plain or augmented.
+
+    Args:
+        front_end: how the log-mel is made.
+        config: how it is augmented.
+        mean, std: of the log-mel values of the data.
+        seed: of the augmentation.
+        num_views: augmented views of each clip; view v is made of crop v modulo the number of crops.
+    """
+
+    def __init__(
+        self, front_end: FrontEndConfig, config: AugmentConfig, mean: float, std: float, seed: int, num_views: int
+    ) -> None:
+        super().__init__()
+        self.log_mel = LogMel(front_end, mean, std)
+        self.config = config
+        self.seed = seed
+        self.num_views = num_views
+
+    @torch.no_grad()
+    def forward(self, waves_BCS: Tensor, epoch: int, block: int) -> Tensor:
+        """Augmented views, a pure function of (seed, epoch, block, view) and the crops: ``(V, B, F, T)``."""
+        log_mels = [self.log_mel(waves_BCS[:, crop]) for crop in range(min(waves_BCS.shape[1], self.num_views))]
+        views = []
+        for view in range(self.num_views):
+            rng = randomness.generator(self.seed, "augment", epoch, block, view)
+            views.append(augment(log_mels[view % len(log_mels)], self.config, rng))
+        return torch.stack(views)
+
+    @torch.no_grad()
+    def plain(self, waves_BCS: Tensor) -> Tensor:
+        """Log-mels of the first crop, not augmented: ``(B, F, T)``."""
+        return self.log_mel(waves_BCS[:, 0])

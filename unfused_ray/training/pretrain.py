@@ -1,0 +1,213 @@
+"""Pre-training from the driver's side: check, start, watch, stop, sum up."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from torch import Tensor
+
+from unfused_ray import cluster, storage
+from unfused_ray.clustering.actor import start_assignment_actor
+from unfused_ray.config import PretrainConfig
+from unfused_ray.data.ingest import compute_statistics
+from unfused_ray.data.plan import Planner
+from unfused_ray.data.shards import ClipIndex
+from unfused_ray.models.export import load_encoder
+from unfused_ray.progress import Progress as Bar
+from unfused_ray.training.checkpoint import CheckpointStore
+from unfused_ray.training.coordinator import Coordinator, Progress
+from unfused_ray.training.run import ConfigurationChangedError, Lease, Run, Status, home
+from unfused_ray.training.runtime import Job, run_in_process, run_workers
+from unfused_ray.training.tracking import flat_params
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run whose settings and data have been found to fit."""
+
+    run: Run
+    index: ClipIndex
+    planner: Planner
+    tracking_uri: str
+
+
+def check(config: PretrainConfig) -> Prepared:
+    """Read the manifests and refuse what cannot work, before anything is started or written.
+
+    Raises:
+        ValueError, FileNotFoundError: with the field, its value and the rule.
+    """
+    index = ClipIndex.load(config.data)
+    planner = Planner(index, config.seed, config.batch)
+    for clusters in config.method.num_clusters:
+        if clusters > index.num_clips:
+            raise ValueError(
+                f"method.num_clusters={clusters} must not exceed the number of clips, {index.num_clips} in "
+                f"{', '.join(config.data)}"
+            )
+    rates = {manifest.config["front_end"]["sample_rate"] for manifest in index.manifests}
+    if rates != {config.front_end.sample_rate}:
+        raise ValueError(
+            f"front_end.sample_rate={config.front_end.sample_rate} must be that of the shards, {sorted(rates)}"
+        )
+    uri = config.output or storage.join(home(), "runs", config.name)
+    tracking_uri = config.tracking.uri or f"sqlite:///{storage.join(home(), 'mlflow.db')}"
+    return Prepared(Run(uri), index, planner, tracking_uri)
+
+
+def pretrain(config: PretrainConfig) -> Status:
+    """Pre-train to the end, or to the next SIGTERM or Ctrl-C, from wherever the run stands.
+
+    Raises:
+        ValueError: settings that cannot work, or that differ from those the run was started with.
+        RunInUseError: another process works on the run.
+    """
+    prepared = check(config)
+    run, index = prepared.run, prepared.index
+    with Lease(run.uri, on_loss=lambda: signal.raise_signal(signal.SIGTERM)):
+        facts = {"num_clips": index.num_clips, "data_checksums": index.checksums}
+        record = run.open(config, facts)
+        needs_ray = config.runtime.kind == "workers" or index.statistics(config.front_end) is None
+        with cluster.session() if needs_ray else _nothing():
+            statistics = index.statistics(config.front_end) or compute_statistics(index, config.front_end)
+            job = Job(config, run.uri, index, statistics, _warm_start(config))
+            tracker = {
+                "uri": prepared.tracking_uri,
+                "experiment": config.tracking.experiment,
+                "run_name": config.name,
+                "run_id": record["id"],
+                "params": flat_params(record["config"]) | {"run": run.uri, "num_clips": index.num_clips},
+            }
+            launch = _workers if config.runtime.kind == "workers" else _in_process
+            with launch(job, tracker) as (target, coordinator):
+                status = _supervise(run, target, coordinator)
+    return status
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def _warm_start(config: PretrainConfig) -> dict[str, dict[str, Tensor]]:
+    """Weights to start from: the whole method's (key '') of a run's newest checkpoint, or an exported encoder's."""
+    if not config.init_from:
+        return {}
+    checkpoint = CheckpointStore(config.init_from, keep=1).newest()
+    if checkpoint is not None:
+        return {"": checkpoint.tensors("model")}
+    return {"encoder": load_encoder(config.init_from).encoder.state_dict()}
+
+
+@contextmanager
+def _in_process(job: Job, tracker: dict[str, Any]) -> Iterator[tuple[Callable[[], Status], _Watched]]:
+    coordinator = Coordinator(tracker)
+    yield (
+        lambda: run_in_process(job, coordinator),
+        _Watched(coordinator.progress, coordinator.request_stop, coordinator.close),
+    )
+
+
+@contextmanager
+def _workers(job: Job, tracker: dict[str, Any]) -> Iterator[tuple[Callable[[], Status], _Watched]]:
+    cluster.worker_cpus(job.config.runtime)
+    actor = ray.remote(Coordinator).options(max_restarts=-1, **cluster.on_this_node()).remote(tracker)
+    clusterer = start_assignment_actor(job.index.num_clips, job.config.method, job.config.seed, job.run_uri)
+    try:
+        yield (
+            lambda: run_workers(job, actor, clusterer),
+            _Watched(
+                lambda: ray.get(actor.progress.remote()),
+                lambda reason: ray.get(actor.request_stop.remote(reason)),
+                lambda status: ray.get(actor.close.remote(status)),
+            ),
+        )
+    finally:
+        ray.kill(actor)
+        clusterer.close()
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """What the driver sees of a coordinator, near or far."""
+
+    progress: Callable[[], Progress]
+    request_stop: Callable[[str], None]
+    close: Callable[[str], int]
+
+
+def _supervise(run: Run, target: Callable[[], Status], coordinator: _Watched) -> Status:
+    """Run ``target`` in a thread; show its progress, pass signals on, and leave a status whatever happens."""
+    result: list[Status | BaseException] = []
+
+    def work() -> None:
+        try:
+            result.append(target())
+        except BaseException as error:  # noqa: BLE001 - raised again below, in the main thread
+            result.append(error)
+
+    thread = threading.Thread(target=work, name="training", daemon=True)
+    with _signals(coordinator.request_stop):
+        run.write_status(Status("running", 0, 0))
+        thread.start()
+        _show(run, thread, coordinator)
+    outcome = result[0]
+    if isinstance(outcome, BaseException):
+        progress = coordinator.progress()
+        run.write_status(Status("failed", 0, progress.step, f"{type(outcome).__name__}: {outcome}"))
+        coordinator.close("FAILED")
+        raise outcome
+    run.write_status(outcome)
+    coordinator.close({"finished": "FINISHED", "stopped": "KILLED"}.get(outcome.state, "FAILED"))
+    return outcome
+
+
+def _show(run: Run, thread: threading.Thread, coordinator: _Watched) -> None:
+    """Draw the progress until the thread ends."""
+    bar: Bar | None = None
+    phase = ""
+    while thread.is_alive():
+        thread.join(POLL_SECONDS)
+        progress = coordinator.progress()
+        if progress.phase != phase:
+            phase = progress.phase
+            logger.info("%s", phase)
+        if progress.num_steps and bar is None:
+            bar = Bar("training", progress.num_steps, "steps", done=progress.step).__enter__()
+        if bar is not None:
+            keys = ("loss", "agreement", "clips_per_second")
+            bar.update(progress.step, **{key: progress.figures[key] for key in keys if key in progress.figures})
+    if bar is not None:
+        bar.__exit__(None, None, None)
+
+
+@contextmanager
+def _signals(request_stop: Callable[[str], None]) -> Iterator[None]:
+    """The first SIGTERM or Ctrl-C asks for a checkpoint and an orderly end; the second ends at once."""
+    seen: list[int] = []
+
+    def handle(number: int, frame: object) -> None:
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(number)
+        name = signal.Signals(number).name
+        logger.warning("%s: writing a checkpoint, then ending. Once more ends at once", name)
+        threading.Thread(target=request_stop, args=(name,), daemon=True).start()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
