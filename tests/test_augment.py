@@ -1,0 +1,149 @@
+"""Augmentations against per-clip references written from the papers' descriptions, and their invariants."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unfused_ray.audio import augment as A
+from unfused_ray.audio.randomness import generator
+from unfused_ray.config import AugmentConfig
+
+OFF = AugmentConfig(mixup=0, virtual_crop=(1, 1), freq_scale=(1, 1), time_scale=(1, 1), fader=0)
+
+
+def block(num_clips: int = 5, bands: int = 16, frames: int = 23) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(0).normal(size=(num_clips, bands, frames))).float()
+
+
+def reference_resize_crop(clip: torch.Tensor, box: tuple[int, int, int, int], canvas: tuple[int, int]) -> torch.Tensor:
+    """Zero canvas, the clip in its centre, the box cut out, torch's bicubic interpolation back to the clip's size."""
+    bands, frames = clip.shape
+    area = torch.zeros(canvas, dtype=torch.float64)
+    above, before = (canvas[0] - bands) // 2, (canvas[1] - frames) // 2
+    area[above : above + bands, before : before + frames] = clip
+    top, height, left, width = box
+    crop = area[top : top + height, left : left + width]
+    return F.interpolate(crop[None, None], size=(bands, frames), mode="bicubic", align_corners=True)[0, 0]
+
+
+scale = st.tuples(st.floats(0.05, 2.0), st.floats(0.05, 2.0)).map(lambda pair: tuple(sorted(pair)))
+configs = st.builds(
+    AugmentConfig,
+    mixup=st.sampled_from([0.0, 0.2, 0.9]),
+    virtual_crop=st.tuples(st.floats(1.0, 2.0), st.floats(1.0, 2.0)),
+    freq_scale=scale,
+    time_scale=scale,
+    fader=st.sampled_from([0.0, 1.0]),
+)
+
+
+@settings(deadline=None)
+@given(configs, st.integers(1, 4), st.integers(1, 20), st.integers(1, 20), st.integers(0, 1000))
+def test_resize_crop_is_the_references_at_any_size(config, num_clips, bands, frames, seed):
+    log_mel = block(num_clips, bands, frames)
+    canvas = A.virtual_canvas([bands, frames], config)
+    boxes = A.draw_boxes(np.random.default_rng(seed), num_clips, [bands, frames], config)
+    ours = A.resize_crop(log_mel, boxes, canvas)
+    for clip, out, box in zip(log_mel, ours, zip(*boxes, strict=True), strict=True):
+        expected = reference_resize_crop(clip, tuple(map(int, box)), canvas)
+        torch.testing.assert_close(out.double(), expected, atol=1e-5, rtol=0)
+
+
+@settings(deadline=None)
+@given(configs, st.integers(1, 100), st.integers(1, 100), st.integers(0, 1000))
+def test_boxes_respect_their_scales_and_the_canvas(config, bands, frames, seed):
+    size = [bands, frames]
+    canvas = A.virtual_canvas(size, config)
+    boxes = A.draw_boxes(np.random.default_rng(seed), 50, size, config)
+    sides = [(boxes.top, boxes.height, config.freq_scale), (boxes.left, boxes.width, config.time_scale)]
+    for (start, extent, (low, high)), length, limit in zip(sides, size, canvas, strict=True):
+        assert (start >= 0).all()
+        assert (start + extent <= limit).all()
+        assert (extent >= min(max(int(low * length), 1), limit)).all()
+        assert (extent <= max(int(high * length), 1)).all()
+
+
+def test_boxes_reach_every_size_and_place():
+    config = AugmentConfig(virtual_crop=(1.0, 1.5), freq_scale=(0.6, 1.5), time_scale=(0.6, 1.5))
+    boxes = A.draw_boxes(np.random.default_rng(0), 20_000, [10, 20], config)
+    assert set(boxes.height) == {6, 7, 8, 9, 10}
+    assert set(boxes.width) == set(range(12, 30))
+    assert set(boxes.left[boxes.width == 12]) == set(range(30 - 12 + 1))
+
+
+@given(st.lists(st.floats(0, 0.99), min_size=3, max_size=3))
+def test_log_mixup_exp_mixes_powers(shares):
+    one, other = block(3).double(), block(3).double().flip(2)
+    expected = torch.stack(
+        [((1 - s) * a.exp() + s * b.exp()).log() for s, a, b in zip(shares, one, other, strict=True)]
+    )
+    torch.testing.assert_close(A.log_mixup_exp(one, other, torch.tensor(shares, dtype=torch.float64)), expected)
+
+
+def test_log_mixup_exp_does_not_overflow():
+    loud = torch.full((1, 2, 2), 500.0)
+    torch.testing.assert_close(A.log_mixup_exp(loud, loud - 1000, torch.tensor([0.3])), loud + np.log(0.7))
+
+
+def test_fader_runs_linearly_between_its_gains():
+    log_mel, gains = block(2, 3, 5), torch.tensor([[1.0, -1.0], [0.5, 0.5]])
+    added = A.linear_fader(log_mel, gains) - log_mel
+    expected = torch.tensor([[1.0, 0.5, 0.0, -0.5, -1.0], [0.5] * 5])[:, None].expand(2, 3, 5)
+    torch.testing.assert_close(added, expected)
+
+
+def test_everything_off_is_the_identity():
+    log_mel = block()
+    assert torch.equal(A.augment(log_mel, OFF, generator(0, "augment", 0)), log_mel)
+
+
+def test_mixing_takes_other_clips_of_the_block_with_shares_up_to_the_limit():
+    """One clip is loud in a band of its own: where that band shows up is who it was mixed into."""
+    log_mel = torch.full((8, 8, 4), -50.0)
+    log_mel[torch.arange(8), torch.arange(8)] = 0.0
+    config = OFF.model_copy(update={"mixup": 0.4})
+    for seed in range(20):
+        power = A.augment(log_mel, config, generator(seed, "augment"))[:, :, 0].exp()
+        own = power.diagonal()
+        share = (power - own.diag()).sum(1)
+        assert (own >= 0.6 - 1e-5).all(), "every clip is mixed with another, never replaced"
+        torch.testing.assert_close(own + share, torch.ones(8))
+        assert ((power > 1e-4).sum(1) <= 2).all(), "with one other clip"
+
+
+def test_a_clip_alone_in_its_block_is_not_mixed():
+    log_mel = block(1)
+    config = OFF.model_copy(update={"mixup": 0.4})
+    assert torch.equal(A.augment(log_mel, config, generator(0, "augment")), log_mel)
+
+
+@pytest.mark.parametrize("config", [AugmentConfig(), AugmentConfig(fader=1.0)], ids=["v1", "v2"])
+def test_a_view_is_a_pure_function_of_its_key_and_its_block(config):
+    log_mel = block()
+    before = log_mel.clone()
+    view = A.augment(log_mel, config, generator(0, "augment", 3, 7, 1))
+    assert torch.equal(view, A.augment(log_mel, config, generator(0, "augment", 3, 7, 1)))
+    assert torch.equal(log_mel, before), "the block is left as it was"
+    assert view.shape == log_mel.shape
+    assert view.dtype == torch.float32
+    for key in [(3, 7, 0), (3, 8, 1), (4, 7, 1)]:
+        assert not torch.equal(view, A.augment(log_mel, config, generator(0, "augment", *key)))
+
+
+def test_silence_around_the_clip_is_the_mean():
+    """A box beside the clip, in the canvas' empty border, is all zeros: the mean of normalised log-mels."""
+    log_mel = torch.ones(1, 8, 20)
+    boxes = A.Boxes(*(np.array([n]) for n in (0, 8, 0, 5)))
+    assert (A.resize_crop(log_mel, boxes, (8, 30)) == 0).all()
+
+
+def test_autocast_does_not_reach_the_interpolation():
+    log_mel = block()
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = A.augment(log_mel, AugmentConfig(), generator(0, "augment"))
+    torch.testing.assert_close(inside, A.augment(log_mel, AugmentConfig(), generator(0, "augment")), atol=0, rtol=0)

@@ -1,0 +1,126 @@
+"""Augmented views of a block of normalised log-mels, batched on the device of the block.
+
+Shapes: B clips of a block, F mel bands, T frames. Draws come from a NumPy generator that the caller keys by
+(seed, epoch, block, view), so a view is a pure function of these and of the block's contents.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unfused_ray.config import AugmentConfig
+
+_CUBIC = -0.75  # the coefficient of torch's, OpenCV's and BYOL-A's bicubic interpolation
+
+
+class Boxes(NamedTuple):
+    """One crop per clip on the virtual canvas, in bands and frames of the input: (B,) int64 each."""
+
+    top: np.ndarray
+    height: np.ndarray
+    left: np.ndarray
+    width: np.ndarray
+
+
+@torch.no_grad()
+def augment(log_mel_BFT: Tensor, config: AugmentConfig, rng: np.random.Generator) -> Tensor:
+    """One augmented view of each clip: log-mixup-exp, random resize crop, random linear fader, in this order.
+
+    (B, F, T) float32, normalised → the same shape. A clip is mixed only with clips of its own block.
+
+    Source: BYOL-A, arXiv 2103.06695 sec. III-B; fader: BYOL-A v2, arXiv 2204.07402 sec. III-C. Unlike there, mixing
+    draws from the block instead of a memory of past clips, so that a resumed run sees the same views.
+    """
+    num_clips, *size = log_mel_BFT.shape
+    view = log_mel_BFT
+    if config.mixup > 0 and num_clips > 1:
+        others = (np.arange(num_clips) + rng.integers(1, num_clips, num_clips)) % num_clips
+        shares = rng.uniform(0, config.mixup, num_clips)
+        view = log_mixup_exp(view, view[_to(view, others).long()], _to(view, shares))
+    canvas = virtual_canvas(size, config)
+    view = resize_crop(view, draw_boxes(rng, num_clips, size, config), canvas)
+    if config.fader > 0:
+        view = linear_fader(view, _to(view, rng.uniform(-config.fader, config.fader, (num_clips, 2))))
+    return view
+
+
+def log_mixup_exp(log_mel_BFT: Tensor, other_BFT: Tensor, shares_B: Tensor) -> Tensor:
+    """Mix as powers would: ``log((1 - share)·exp(log_mel) + share·exp(other))``, for shares in [0, 1)."""
+    shares = shares_B[:, None, None]
+    one, other = log_mel_BFT + torch.log1p(-shares), other_BFT + shares.log()
+    # torch.logaddexp's value at a fifth of its time on CPUs, where log1p is not vectorised.
+    return torch.maximum(one, other) + (one - other).abs_().neg_().exp_().add_(1).log_()
+
+
+def virtual_canvas(size: list[int], config: AugmentConfig) -> tuple[int, int]:
+    """Bands and frames of the canvas in whose centre a log-mel of ``size`` lies; the rest is 0, the mean."""
+    return int(size[0] * config.virtual_crop[0]), int(size[1] * config.virtual_crop[1])
+
+
+def draw_boxes(rng: np.random.Generator, num_clips: int, size: list[int], config: AugmentConfig) -> Boxes:
+    """Crops of random height and width at random places of the canvas, never larger than it."""
+    sides: list[np.ndarray] = []
+    scales = (config.freq_scale, config.time_scale)
+    for length, canvas, scale in zip(size, virtual_canvas(size, config), scales, strict=True):
+        extent = np.clip((rng.uniform(*scale, num_clips) * length).astype(np.int64), 1, canvas)
+        sides += [rng.integers(0, canvas - extent + 1), extent]
+    return Boxes(*sides)
+
+
+def resize_crop(log_mel_BFT: Tensor, boxes: Boxes, canvas: tuple[int, int]) -> Tensor:
+    """Each clip's box of the canvas, resized to (F, T) by bicubic interpolation with aligned corners.
+
+    Beyond the border of its box the interpolation repeats the border, as if the box had been cut out first.
+    Interpolation is separable: one product with a matrix over bands and one with a matrix over frames per clip.
+    """
+    _, num_bands, num_frames = log_mel_BFT.shape
+    above, before = (canvas[0] - num_bands) // 2, (canvas[1] - num_frames) // 2
+    rows_BFF = _interpolation(log_mel_BFT, boxes.top - above, boxes.height, num_bands)
+    columns_BTT = _interpolation(log_mel_BFT, boxes.left - before, boxes.width, num_frames)
+    with torch.autocast(log_mel_BFT.device.type, enabled=False):
+        return rows_BFF @ log_mel_BFT @ columns_BTT.transpose(1, 2)
+
+
+def linear_fader(log_mel_BFT: Tensor, gains_B2: Tensor) -> Tensor:
+    """Add a gain that runs linearly over time from the first to the second of each clip's gains."""
+    ramp = torch.linspace(0, 1, log_mel_BFT.shape[2], device=log_mel_BFT.device)
+    return log_mel_BFT + torch.lerp(gains_B2[:, :1], gains_B2[:, 1:], ramp)[:, None]
+
+
+def _interpolation(like: Tensor, start: np.ndarray, extent: np.ndarray, length: int) -> Tensor:
+    """Matrices (B, length, length) from a side of the input to the same side of the resized boxes.
+
+    A box spans ``extent`` input positions from ``start``; positions outside the input hold zeros, so their weights
+    are dropped.
+    """
+    positions = np.arange(length) * (extent[:, None] - 1) / max(length - 1, 1)
+    first = np.floor(positions)
+    fraction = positions - first
+    near = [_kernel_within_1(fraction), _kernel_within_1(1 - fraction)]
+    weights = np.stack([_kernel_from_1_to_2(1 + fraction), *near, _kernel_from_1_to_2(2 - fraction)])
+    taps = first + np.arange(-1, 3)[:, None, None]
+    sources = start[:, None] + np.clip(taps, 0, extent[:, None] - 1)
+    weights *= (sources >= 0) & (sources < length)
+
+    matrix = like.new_zeros(len(start), length, length)
+    indices = _to(like, np.clip(sources, 0, length - 1)).long()
+    # Tap by tap, since clamped taps share a source: within one call no two sums meet, so their order is fixed.
+    for index, weight in zip(indices, _to(like, weights), strict=True):
+        matrix.scatter_add_(2, index[..., None], weight[..., None])
+    return matrix
+
+
+def _kernel_within_1(x: np.ndarray) -> np.ndarray:
+    return ((_CUBIC + 2) * x - (_CUBIC + 3)) * x * x + 1
+
+
+def _kernel_from_1_to_2(x: np.ndarray) -> np.ndarray:
+    return ((_CUBIC * x - 5 * _CUBIC) * x + 8 * _CUBIC) * x - 4 * _CUBIC
+
+
+def _to(like: Tensor, values: np.ndarray) -> Tensor:
+    return torch.as_tensor(values, dtype=like.dtype).to(like.device, non_blocking=True)
