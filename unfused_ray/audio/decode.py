@@ -19,7 +19,7 @@ _UNRECOGNISED = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
 _FULL_SCALE = 32768
 
 
-class DecodeError(ValueError):
+class AudioError(ValueError):
     """A clip that cannot be used: ``reason`` is one of a few words to count by, ``detail`` says what was found."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
@@ -45,7 +45,7 @@ def decode(source: IO[bytes], sample_rate: int, max_samples: int) -> Iterator[np
         int16 arrays of ``max_samples`` samples; the last may be shorter, none is empty.
 
     Raises:
-        DecodeError: unreadable, wrong format, empty or not finite; it may come after good pieces.
+        AudioError: unreadable, wrong format, empty or not finite; it may come after good pieces.
     """
     pending = np.empty(0, np.int16)
     decoded = False
@@ -58,7 +58,7 @@ def decode(source: IO[bytes], sample_rate: int, max_samples: int) -> Iterator[np
     if len(pending):
         yield pending
     elif not decoded:
-        raise DecodeError("empty", "it holds no samples")
+        raise AudioError("empty", "it holds no samples")
 
 
 def refuse_unusable(pcm: np.ndarray, sample_rate: int, min_seconds: float, silence_peak: float) -> None:
@@ -71,14 +71,14 @@ def refuse_unusable(pcm: np.ndarray, sample_rate: int, min_seconds: float, silen
         silence_peak: clips whose largest magnitude is at most this are refused; full scale is 1.
 
     Raises:
-        DecodeError: too short or silent.
+        AudioError: too short or silent.
     """
     seconds = len(pcm) / sample_rate
     if seconds < min_seconds:
-        raise DecodeError("too short", f"{seconds:.3f} s, at least {min_seconds:g} s are asked for")
+        raise AudioError("too short", f"{seconds:.3f} s, at least {min_seconds:g} s are asked for")
     peak = max(int(pcm.max()), -int(pcm.min())) / _FULL_SCALE
     if peak <= silence_peak:
-        raise DecodeError("silent", f"its peak is {peak:.2g} of full scale, more than {silence_peak:g} is asked for")
+        raise AudioError("silent", f"its peak is {peak:.2g} of full scale, more than {silence_peak:g} is asked for")
 
 
 def encode_flac(pcm: np.ndarray, sample_rate: int) -> bytes:
@@ -100,18 +100,18 @@ def read_flac(data: bytes, start: int, num_samples: int) -> np.ndarray:
         (num_samples,) int16.
 
     Raises:
-        DecodeError: the bytes are damaged, or hold less than the crop.
+        AudioError: the bytes are damaged, or hold less than the crop.
     """
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             if file.channels != 1:
-                raise DecodeError("wrong format", f"{file.channels} channels in a shard's clip")
+                raise AudioError("wrong format", f"{file.channels} channels in a shard's clip")
             file.seek(start)
             pcm = file.read(num_samples, dtype="int16")
     except soundfile.LibsndfileError as error:
-        raise DecodeError("unreadable", error.error_string) from error
+        raise AudioError("unreadable", error.error_string) from error
     if len(pcm) != num_samples:
-        raise DecodeError("unreadable", f"{len(pcm)} of {num_samples} samples from sample {start}")
+        raise AudioError("unreadable", f"{len(pcm)} of {num_samples} samples from sample {start}")
     return pcm
 
 
@@ -129,21 +129,21 @@ def _resampled(source: IO[bytes], sample_rate: int) -> Iterator[np.ndarray]:
             yield _to_int16(resampler.resample_chunk(np.empty(0, np.float32), last=True))
     except soundfile.LibsndfileError as error:
         if error.code == _UNRECOGNISED and not _size(source):
-            raise DecodeError("empty", "it holds no bytes") from error
+            raise AudioError("empty", "it holds no bytes") from error
         reason: Reason = "wrong format" if error.code == _UNRECOGNISED else "unreadable"
-        raise DecodeError(reason, error.error_string) from error
+        raise AudioError(reason, error.error_string) from error
 
 
 def _open(source: IO[bytes]) -> soundfile.SoundFile:
     try:
         file = soundfile.SoundFile(source)
     except TypeError as error:  # soundfile asks for a sample rate where the name of the source ends in .raw
-        raise DecodeError("wrong format", "samples without a header") from error
+        raise AudioError("wrong format", "samples without a header") from error
     low, high = _RATES
     if not low <= file.samplerate <= high:
-        raise DecodeError("wrong format", f"{file.samplerate} Hz is not between {low} and {high} Hz")
+        raise AudioError("wrong format", f"{file.samplerate} Hz is not between {low} and {high} Hz")
     if file.frames > 2**62:
-        raise DecodeError("unreadable", f"the {file.format} header gives no length: it was written to a pipe")
+        raise AudioError("unreadable", f"the {file.format} header gives no length: it was written to a pipe")
     return file
 
 
@@ -153,7 +153,7 @@ def _mono_blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
     while len(block := file.read(frames, dtype="float32", always_2d=True)):
         mono = block[:, 0] if file.channels == 1 else block.mean(axis=1)
         if not np.isfinite(mono).all():
-            raise DecodeError("not finite", "NaN or infinite samples")
+            raise AudioError("not finite", "NaN or infinite samples")
         yield mono
 
 

@@ -13,14 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unfused_ray import storage
-from unfused_ray.audio.decode import DecodeError
+from unfused_ray.audio.decode import AudioError
 from unfused_ray.data.ingest.archives import audio_column
 
 _IN_MEMORY_BYTES = 64 << 20
 _CHUNK_BYTES = 8 << 20
 
 
-def fetch(items: pa.Table) -> Iterator[tuple[dict[str, Any], IO[bytes] | DecodeError]]:
+def fetch(items: pa.Table) -> Iterator[tuple[dict[str, Any], IO[bytes] | AudioError]]:
     """Open the clips of a listing in its order.
 
     Args:
@@ -44,13 +44,13 @@ def fetch(items: pa.Table) -> Iterator[tuple[dict[str, Any], IO[bytes] | DecodeE
             continue
         with ExitStack() as stack:
             try:
-                source: IO[bytes] | DecodeError = stack.enter_context(_open(item))
+                source: IO[bytes] | AudioError = stack.enter_context(_open(item))
             except FileNotFoundError:
-                source = DecodeError("missing", item["uri"])
+                source = AudioError("missing", item["uri"])
             except OSError as error:
                 if not storage.is_local(item["uri"]):
                     raise
-                source = DecodeError("unreadable", str(error))
+                source = AudioError("unreadable", str(error))
             yield item, source
 
 
@@ -78,6 +78,6 @@ def _read_audio(uri: str, row_group: int) -> pa.ChunkedArray:
         return file.read_row_group(row_group, columns=[column])[column]
 
 
-def _cell(value: dict[str, Any] | bytes | None) -> IO[bytes] | DecodeError:
+def _cell(value: dict[str, Any] | bytes | None) -> IO[bytes] | AudioError:
     data = value.get("bytes") if isinstance(value, dict) else value
-    return io.BytesIO(data) if data is not None else DecodeError("empty", "its cell in the Parquet file holds no bytes")
+    return io.BytesIO(data) if data is not None else AudioError("empty", "its cell in the Parquet file holds no bytes")

@@ -20,6 +20,7 @@ from unfused_ray.config import PrepareConfig
 from unfused_ray.data.ingest.archives import list_parquet, list_tar
 from unfused_ray.data.ingest.items import Listing, Reject, combine, select
 from unfused_ray.data.ingest.parallel import run_bounded
+from unfused_ray.data.ingest.preview import write_preview
 from unfused_ray.data.ingest.sources import Source, find, list_audio, list_csv
 from unfused_ray.data.ingest.write import REPORTS, ShardReport, write_shard
 from unfused_ray.data.shards import MANIFEST, REJECTS, Manifest, Statistics
@@ -60,6 +61,8 @@ def prepare(config: PrepareConfig) -> Manifest:
         rate = {"seconds": round(seconds), "clips/s": manifest.num_clips / seconds}
         _print_summary(f"prepared {config.output}", manifest, rate)
     storage.delete(storage.join(config.output, REPORTS))  # the manifest now says all that these did
+    if config.preview:
+        logger.info("preview: %s", write_preview(manifest, config.front_end, config.seed))
     return manifest
 
 

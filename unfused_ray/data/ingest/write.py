@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import ray
 
 from unfused_ray import storage
-from unfused_ray.audio.decode import DecodeError, decode, encode_flac, refuse_unusable
+from unfused_ray.audio.decode import AudioError, decode, encode_flac, refuse_unusable
 from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import PrepareConfig
 from unfused_ray.data.ingest.fetch import fetch
@@ -122,24 +122,24 @@ def _finished(report_uri: str, output: str, plan: str) -> ShardReport | None:
     return report
 
 
-def _pieces(key: str, source: IO[bytes] | DecodeError, config: PrepareConfig) -> Iterator[tuple[str, Any] | Reject]:
+def _pieces(key: str, source: IO[bytes] | AudioError, config: PrepareConfig) -> Iterator[tuple[str, Any] | Reject]:
     """The usable pieces of one clip with their keys: ``key``, ``key@10`` (from second 10) …; and why others are not."""
     rate = config.front_end.sample_rate
     max_samples = round(config.max_seconds * rate)
     piece_key = key
     try:
-        if isinstance(source, DecodeError):
+        if isinstance(source, AudioError):
             raise source
         for number, pcm in enumerate(decode(source, rate, max_samples)):
             piece_key = f"{key}@{number * max_samples / rate:g}" if number else key
             try:
                 refuse_unusable(pcm, rate, config.min_seconds, config.silence_peak)
                 yield piece_key, pcm
-            except DecodeError as error:
+            except AudioError as error:
                 yield Reject(piece_key, error.reason, error.detail)
             if config.long_clips == "truncate":
                 return
-    except DecodeError as error:
+    except AudioError as error:
         yield Reject(piece_key, error.reason, error.detail)
 
 
