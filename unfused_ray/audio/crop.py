@@ -1,0 +1,18 @@
+"""Clips that are shorter than a crop."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def fit_short_clip(wave: np.ndarray, length: int, rule: str) -> np.ndarray:
+    """A clip no longer than ``length`` samples, centred in silence (``centre``) or repeated to fill it (``tile``).
+
+    (samples,) of any type → (length,) of the same type.
+    """
+    if rule == "tile":
+        return np.resize(wave, length)
+    out = np.zeros(length, wave.dtype)
+    start = (length - len(wave)) // 2
+    out[start : start + len(wave)] = wave
+    return out

@@ -1,0 +1,160 @@
+"""A trained encoder as a folder of two files, and back: three lines, without Ray.
+
+::
+
+    encoder = load_encoder("runs/decar-v2/encoder")
+    vectors = encoder.embed(wave, sample_rate)
+
+The folder holds ``encoder.safetensors`` and, written after it, ``encoder.json``: everything needed to use the weights.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import soxr
+import torch
+from torch import Tensor, nn
+
+from unfused_ray import storage
+from unfused_ray.audio.crop import fit_short_clip
+from unfused_ray.audio.log_mel import LogMel
+from unfused_ray.config import CropConfig, EncoderConfig, FrontEndConfig
+from unfused_ray.models.encoder import AudioNTT2020
+
+FORMAT_VERSION = 1
+WEIGHTS = "encoder.safetensors"
+DESCRIPTION = "encoder.json"
+
+
+class FrozenEncoder(nn.Module):
+    """An encoder in evaluation mode with the front end it was trained with; from waveform to vectors.
+
+    Freezes the encoder it is given. ``to(device)`` moves both; results are on that device. ``details`` is what the
+    export says about its origin.
+    """
+
+    def __init__(
+        self, encoder: AudioNTT2020, log_mel: LogMel, crop: CropConfig, details: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.log_mel = log_mel
+        self.crop = crop
+        self.details = details or {}
+        self.requires_grad_(False)
+        self.eval()
+
+    def embed(self, wave: np.ndarray | Tensor, sample_rate: int) -> Tensor:
+        """One vector a clip, (B, width) float32: maximum plus mean over the whole clip.
+
+        Args:
+            wave: (samples,) or (B, samples), mono: int16, or floating point in [-1, 1]. Average the channels of a
+                recording first. A clip shorter than the crop of the training is completed as it was there.
+            sample_rate: of ``wave``, in Hz; it is resampled where the front end has another.
+
+        Raises:
+            ValueError: ``wave`` is of another type or shape, empty, or not finite.
+        """
+        return self.encoder(self.spectrogram(wave, sample_rate))
+
+    def frames(self, wave: np.ndarray | Tensor, sample_rate: int) -> Tensor:
+        """Vectors over time, (B, T', width) float32: one for each 8 hops of the front end (80 ms by default).
+
+        Arguments and errors are those of ``embed``.
+        """
+        return self.encoder.frames(self.encoder.hidden(self.encoder.blocks(self.spectrogram(wave, sample_rate))[-1]))
+
+    def spectrogram(self, wave: np.ndarray | Tensor, sample_rate: int) -> Tensor:
+        """Normalised log-mels, (B, num_mels, T) float32: what the encoder reads.
+
+        Arguments and errors are those of ``embed``.
+        """
+        target_rate = self.log_mel.config.sample_rate
+        mono_BS = _checked(wave)
+        if sample_rate != target_rate:
+            mono_BS = soxr.resample(mono_BS.T, sample_rate, target_rate).T
+        if mono_BS.shape[1] < (crop_samples := self.crop.num_samples(target_rate)):
+            mono_BS = np.stack([fit_short_clip(clip, crop_samples, self.crop.short_clips) for clip in mono_BS])
+        return self.log_mel(torch.from_numpy(np.ascontiguousarray(mono_BS)).to(self.log_mel.window.device))
+
+
+def save_encoder(
+    uri: str,
+    encoder: AudioNTT2020,
+    encoder_config: EncoderConfig,
+    front_end: FrontEndConfig,
+    crop: CropConfig,
+    mean: float,
+    std: float,
+    extra: dict[str, Any],
+) -> None:
+    """Write an encoder to the folder ``uri``, local or remote; the description last, as the sign that it is whole.
+
+    Args:
+        uri: folder; an export that is there is replaced.
+        encoder: the weights.
+        encoder_config, front_end, crop: what it was trained with.
+        mean, std: the log-mel statistics its inputs were normalised with.
+        extra: where it comes from: anything JSON can hold.
+    """
+    tensors = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
+    weights = safetensors.torch.save(tensors)
+    description = {
+        "format_version": FORMAT_VERSION,
+        "sha256": storage.sha256(weights),
+        "encoder": encoder_config.model_dump(mode="json"),
+        "front_end": front_end.model_dump(mode="json"),
+        "crop": crop.model_dump(mode="json"),
+        "mean": mean,
+        "std": std,
+        "extra": extra,
+    }
+    storage.write_bytes(storage.join(uri, WEIGHTS), weights)
+    storage.write_bytes(storage.join(uri, DESCRIPTION), json.dumps(description, indent=1).encode())
+
+
+def load_encoder(uri: str) -> FrozenEncoder:
+    """Read the encoder in the folder ``uri``, local or remote.
+
+    Raises:
+        FileNotFoundError: there is no export.
+        ValueError: it was written by another version, or its weights are not those it describes.
+    """
+    path = storage.join(uri, DESCRIPTION)
+    if not storage.exists(path):
+        raise FileNotFoundError(
+            f"{uri} holds no {DESCRIPTION}: it is not an exported encoder. A run writes one to its folder 'encoder'"
+        )
+    description = json.loads(storage.read_bytes(path))
+    if description.get("format_version") != FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has format_version {description.get('format_version')}, this version reads {FORMAT_VERSION}: "
+            "export the encoder again"
+        )
+    weights = storage.read_bytes(storage.join(uri, WEIGHTS))
+    if storage.sha256(weights) != description["sha256"]:
+        raise ValueError(f"{uri}: {WEIGHTS} is not the file that {DESCRIPTION} describes: copy or export it again")
+    front_end = FrontEndConfig(**description["front_end"])
+    with torch.random.fork_rng(devices=[]):  # the weights that are drawn here are replaced at once
+        encoder = AudioNTT2020(EncoderConfig(**description["encoder"]), front_end.num_mels)
+    encoder.load_state_dict(safetensors.torch.load(weights), strict=True)
+    log_mel = LogMel(front_end, description["mean"], description["std"])
+    return FrozenEncoder(encoder, log_mel, CropConfig(**description["crop"]), description["extra"])
+
+
+def _checked(wave: np.ndarray | Tensor) -> np.ndarray:
+    """``wave`` as (B, samples) float32 in [-1, 1]."""
+    array = np.atleast_2d(wave.detach().cpu().numpy() if isinstance(wave, Tensor) else np.asarray(wave))
+    if array.ndim != 2 or array.size == 0 or not (array.dtype == np.int16 or np.issubdtype(array.dtype, np.floating)):
+        raise ValueError(
+            f"wave has shape {array.shape} and type {array.dtype}: give (samples,) or (batch, samples), not empty, "
+            "as int16 or as floating point in [-1, 1]"
+        )
+    if not np.isfinite(array).all():
+        raise ValueError("wave holds NaN or infinite samples")
+    scale = 2.0**-15 if array.dtype == np.int16 else 1.0
+    return array.astype(np.float32) * np.float32(scale)
