@@ -1,20 +1,35 @@
-"""Shared fixtures: one local Ray session for the whole suite."""
+"""Shared fixtures: one local Ray session for the whole suite, and one object store."""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 
+import boto3
 import pytest
+from moto.server import ThreadedMotoServer
 
-# Before `import ray`: every Ray port of a one-machine cluster stays on loopback.
-os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+from unfused_ray import cluster
+
+# Before Ray starts its workers, which inherit them: no test may reach a real object store's account.
+os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_EC2_METADATA_DISABLED="true")
 
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """A local Ray cluster of two CPUs."""
-    from unfused_ray import cluster
-
     with cluster.session(num_cpus=2):
         yield
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[str]:
+    """Options of S3 URIs (``?…``) that lead to a server on loopback with an empty bucket ``bucket``."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1").create_bucket(Bucket="bucket")
+    yield f"?endpoint_override={host}:{port}&scheme=http&region=us-east-1"
+    server.stop()

@@ -158,7 +158,7 @@ def _mono_blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
 
 
 def _to_int16(wave: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(wave * _FULL_SCALE), -_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)
+    return np.minimum(np.rint(np.clip(wave, -1, 1) * _FULL_SCALE), _FULL_SCALE - 1).astype(np.int16)
 
 
 def _size(source: IO[bytes]) -> int:

@@ -1,0 +1,197 @@
+"""Any audio becomes mono 16-bit samples at one rate, in bounded pieces; bad audio says why it is bad."""
+
+from __future__ import annotations
+
+import io
+import struct
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unfused_ray.audio.decode import AudioError, decode, encode_flac, read_flac, refuse_unusable
+
+RATE = 16_000
+FORMATS = [
+    ("WAV", "PCM_U8"),
+    ("WAV", "PCM_16"),
+    ("WAV", "PCM_24"),
+    ("WAV", "PCM_32"),
+    ("WAV", "FLOAT"),
+    ("WAV", "DOUBLE"),
+    ("FLAC", "PCM_S8"),
+    ("FLAC", "PCM_16"),
+    ("FLAC", "PCM_24"),
+    ("OGG", "VORBIS"),
+    ("OGG", "OPUS"),
+    ("MP3", "MPEG_LAYER_III"),
+]
+
+
+def tone(seconds: float, rate: int, channels: int = 1) -> np.ndarray:
+    """(samples, channels) float64: two partials under a slow envelope."""
+    time = np.arange(round(seconds * rate)) / rate
+    partials = 0.4 * np.sin(2 * np.pi * 440 * time) + 0.2 * np.sin(2 * np.pi * 1250 * time)
+    wave = partials * np.sin(np.pi * time / seconds)
+    return np.repeat(wave[:, None], channels, axis=1)
+
+
+def encoded(wave: np.ndarray, rate: int, kind: str = "WAV", subtype: str | None = None) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, wave, rate, format=kind, subtype=subtype)
+    return buffer.getvalue()
+
+
+def decoded(data: bytes, max_samples: int = 10 * RATE) -> np.ndarray:
+    return np.concatenate(list(decode(io.BytesIO(data), RATE, max_samples)))
+
+
+def reason_of(data: bytes) -> str:
+    with pytest.raises(AudioError) as raised:
+        decoded(data)
+    return raised.value.reason
+
+
+@pytest.mark.parametrize(("kind", "subtype"), FORMATS)
+@pytest.mark.parametrize(("rate", "channels"), [(16_000, 1), (48_000, 2)])
+def test_every_format_gives_the_same_sound(kind: str, subtype: str, rate: int, channels: int):
+    pcm = decoded(encoded(tone(1.0, rate, channels), rate, kind, subtype))
+    expected = tone(1.0, RATE)[:, 0]
+    assert pcm.dtype == np.int16
+    assert abs(len(pcm) - RATE) <= RATE * 0.05  # lossy encoders pad
+    lossy = subtype in ("VORBIS", "OPUS", "MPEG_LAYER_III")
+    length = min(len(pcm), RATE)
+    error = pcm[:length] / 32768 - expected[:length]
+    assert np.sqrt(np.mean(error**2)) < (0.03 if lossy else 0.01 if subtype in ("PCM_U8", "PCM_S8") else 1e-3)
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 96_000, 384_000])
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_resampling_in_pieces_equals_resampling_at_once(rate: int, channels: int):
+    wave = np.random.default_rng(rate).normal(0, 0.1, (round(2.3 * rate), channels)).astype(np.float32)
+    expected = soxr.resample(wave.mean(axis=1), rate, RATE)
+    pcm = decoded(encoded(wave, rate, subtype="FLOAT"), max_samples=7_000)
+    assert len(pcm) == len(expected)
+    np.testing.assert_allclose(pcm / 32768, expected, atol=2 / 32768)
+
+
+def test_16_bit_audio_at_the_rate_is_kept_bit_by_bit():
+    pcm = np.random.default_rng(0).integers(-32768, 32768, 50_000).astype(np.int16)
+    for kind in ("WAV", "FLAC"):
+        assert np.array_equal(decoded(encoded(pcm, RATE, kind, "PCM_16")), pcm)
+
+
+def test_float_audio_beyond_full_scale_is_clipped_not_wrapped():
+    pcm = decoded(encoded(np.array([2.0, -2.0, 1.0, -1.0, 0.0]), RATE, subtype="FLOAT"))
+    assert pcm.tolist() == [32767, -32768, 32767, -32768, 0]
+
+
+@settings(max_examples=25, deadline=None)
+@given(num_samples=st.integers(1, 5_000), max_samples=st.integers(1, 2_000))
+def test_pieces_are_full_but_the_last_and_lose_nothing(num_samples: int, max_samples: int):
+    pcm = np.arange(num_samples).astype(np.int16)
+    pieces = list(decode(io.BytesIO(encoded(pcm, RATE)), RATE, max_samples))
+    assert [len(piece) for piece in pieces[:-1]] == [max_samples] * (len(pieces) - 1)
+    assert 0 < len(pieces[-1]) <= max_samples
+    assert np.array_equal(np.concatenate(pieces), pcm)
+
+
+class CountingFile(io.BytesIO):
+    """Counts the bytes that are read."""
+
+    bytes_read = 0
+
+    def readinto(self, buffer: object) -> int:
+        count = super().readinto(buffer)  # type: ignore[arg-type]
+        self.bytes_read += count
+        return count
+
+
+def test_who_takes_one_piece_reads_no_more():
+    data = encoded(np.ones(RATE * 600, np.int16), RATE)
+    file = CountingFile(data)
+    assert len(next(decode(file, RATE, RATE))) == RATE
+    assert file.bytes_read < len(data) / 10
+
+
+def damage(data: bytes, start: int, replacement: bytes) -> bytes:
+    return data[:start] + replacement + data[start + len(replacement) :]
+
+
+def test_bad_audio_has_a_reason():
+    good = encoded(tone(1.0, RATE), RATE, "FLAC", "PCM_16")
+    wav = encoded(tone(1.0, RATE), RATE)
+    no_length = bytearray(good)
+    no_length[8 + 13] &= 0xF0  # STREAMINFO's number of samples: 36 bits
+    no_length[8 + 14 : 8 + 18] = bytes(4)
+    assert reason_of(b"") == "empty"
+    assert reason_of(encoded(np.empty(0, np.int16), RATE)) == "empty"
+    assert reason_of(b"<html>404</html>" * 50) == "wrong format"
+    assert reason_of(good[: len(good) // 2]) == "unreadable"
+    assert reason_of(damage(good, len(good) // 2, bytes(500))) == "unreadable"
+    assert reason_of(bytes(no_length)) == "unreadable"
+    assert reason_of(b"RIFF\0\0\0\0WAVE") == "unreadable"
+    assert reason_of(encoded(np.array([0.1, np.nan, 0.1]), RATE, subtype="FLOAT")) == "not finite"
+    assert reason_of(encoded(np.array([[0.1, np.inf], [0.1, 0.1]]), RATE, subtype="DOUBLE")) == "not finite"
+    assert reason_of(damage(wav, 24, struct.pack("<I", 0))) in ("wrong format", "unreadable")
+    assert reason_of(damage(wav, 24, struct.pack("<I", 7))) == "wrong format"
+    assert reason_of(damage(wav, 24, struct.pack("<I", 2**31 - 1))) == "wrong format"
+
+
+def test_a_header_that_promises_hours_is_not_believed():
+    wav = encoded(tone(1.0, RATE), RATE)
+    assert len(decoded(damage(wav, 40, struct.pack("<I", 2**32 - 1)))) == RATE
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_any_damage_is_an_audio_error_or_decodes(data: st.DataObject):
+    kind, subtype = data.draw(st.sampled_from(FORMATS))
+    good = encoded(tone(0.3, RATE), RATE, kind, subtype)
+    start = data.draw(st.integers(0, len(good)))
+    bad = damage(good, start, data.draw(st.binary(max_size=40)))[: data.draw(st.integers(0, len(good)))]
+    try:
+        for piece in decode(io.BytesIO(bad), RATE, 1_000):
+            assert 0 < len(piece) <= 1_000
+    except AudioError as error:
+        assert error.reason in ("unreadable", "wrong format", "empty", "not finite")
+
+
+def test_short_and_silent_clips_are_refused():
+    loud = np.full(1_600, 1_000, np.int16)
+    refuse_unusable(loud, RATE, min_seconds=0.1, silence_peak=1e-4)
+    with pytest.raises(AudioError, match="too short"):
+        refuse_unusable(loud[:-1], RATE, min_seconds=0.1, silence_peak=1e-4)
+    with pytest.raises(AudioError, match="silent"):
+        refuse_unusable(np.full(1_600, -3, np.int16), RATE, min_seconds=0.1, silence_peak=1e-4)
+    refuse_unusable(np.full(1_600, -32768, np.int16), RATE, min_seconds=0.1, silence_peak=0.9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_a_crop_of_flac_is_that_part_of_the_samples(data: st.DataObject):
+    num_samples = data.draw(st.integers(1, 30_000))
+    pcm = np.random.default_rng(num_samples).integers(-9_000, 9_000, num_samples).astype(np.int16)
+    start = data.draw(st.integers(0, num_samples - 1))
+    length = data.draw(st.integers(1, num_samples - start))
+    crop = read_flac(encode_flac(pcm, RATE), start, length)
+    assert crop.dtype == np.int16
+    assert np.array_equal(crop, pcm[start : start + length])
+
+
+def test_damaged_flac_is_an_audio_error():
+    flac = encode_flac(np.random.default_rng(0).integers(-9_000, 9_000, 40_000).astype(np.int16), RATE)
+    stereo = encoded(np.zeros((1_000, 2)), RATE, "FLAC")
+    for data, start, length in [
+        (b"", 0, 100),
+        (flac[:1_000], 0, 15_200),
+        (damage(flac, len(flac) // 2, bytes(3_000)), 15_000, 15_200),
+        (flac, 30_000, 15_200),
+        (flac, 50_000, 1),
+        (stereo, 0, 100),
+    ]:
+        with pytest.raises(AudioError):
+            read_flac(data, start, length)

@@ -1,0 +1,131 @@
+"""Storage behaves alike on a local disk and on an object store, and a write is whole or absent."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from unfused_ray import storage
+
+
+@pytest.fixture(params=["local", "s3"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A folder that does not exist yet."""
+    if request.param == "local":
+        return str(tmp_path / "a folder")
+    options = request.getfixturevalue("object_store")
+    return f"s3://bucket/{tmp_path.name}/a folder{options}"
+
+
+def test_a_written_file_is_read_back_and_replaced(folder: str):
+    uri = storage.join(folder, "deep/er", "a file.bin")
+    for data in (b"first", b"", b"x" * 100_000):
+        storage.write_bytes(uri, data)
+        assert storage.read_bytes(uri) == data
+        assert storage.sha256_file(uri) == hashlib.sha256(data).hexdigest() == storage.sha256(data)
+    with storage.open_input(uri) as file:
+        file.seek(99_990)
+        assert file.read() == b"x" * 10
+
+
+@pytest.mark.parametrize("name", ["a b.wav", "50%25.wav", "x#1.wav", "why?.wav", "ü/é.wav", "..wav", "a=b&c.wav"])
+def test_names_are_taken_literally_and_listed_as_they_are(folder: str, name: str):
+    uri = storage.join(folder, name)
+    storage.write_bytes(uri, name.encode())
+    assert storage.list_files(folder, recursive=True) == [uri]
+    assert storage.read_bytes(storage.list_files(folder, recursive=True)[0]) == name.encode()
+    assert storage.relative(uri, folder) == name
+    assert storage.name(uri) == name.rpartition("/")[2]
+    assert storage.join(storage.parent(uri), storage.name(uri)) == uri
+
+
+def test_listing_is_sorted_and_tells_files_from_folders(folder: str):
+    assert storage.list_files(folder) == [] == storage.list_folders(folder)
+    names = ["b", "a", "sub/d", "sub/deeper/c"]
+    for name in names:
+        storage.write_bytes(storage.join(folder, name), b"1")
+    assert storage.list_files(folder) == [storage.join(folder, name) for name in ("a", "b")]
+    assert storage.list_files(folder, recursive=True) == sorted(storage.join(folder, name) for name in names)
+    assert storage.list_folders(folder) == [storage.join(folder, "sub")]
+    assert storage.is_folder(folder) and not storage.is_folder(storage.join(folder, "a"))
+
+
+def test_delete_removes_files_and_trees_and_nothing_else(folder: str):
+    for name in ("a", "sub/b", "sub/c", "subway"):
+        storage.write_bytes(storage.join(folder, name), b"1")
+    storage.delete(storage.join(folder, "sub"))
+    storage.delete(storage.join(folder, "a"))
+    storage.delete(storage.join(folder, "never there"))
+    assert storage.list_files(folder, recursive=True) == [storage.join(folder, "subway")]
+    assert not storage.exists(storage.join(folder, "a"))
+
+
+def test_upload_copies_a_big_file(folder: str, tmp_path: Path):
+    content = os.urandom(20 << 20)
+    (tmp_path / "big").write_bytes(content)
+    storage.upload(tmp_path / "big", storage.join(folder, "copy"))
+    assert storage.sha256_file(storage.join(folder, "copy")) == hashlib.sha256(content).hexdigest()
+
+
+def test_a_write_that_fails_leaves_the_old_bytes_and_no_rubbish(folder: str):
+    uri = storage.join(folder, "file")
+    storage.write_bytes(uri, b"old")
+    with pytest.raises(RuntimeError, match="power cut"), storage.open_output(uri) as output:
+        output.write(b"new, but not who")
+        raise RuntimeError("power cut")
+    assert storage.read_bytes(uri) == b"old"
+    assert storage.list_files(folder) == [uri]
+
+
+def test_a_missing_file_is_named(folder: str):
+    uri = storage.join(folder, "nothing")
+    assert not storage.exists(uri)
+    for read in (storage.read_bytes, storage.open_input, storage.sha256_file):
+        with pytest.raises(FileNotFoundError, match="nothing"):
+            read(uri)
+
+
+def test_what_a_killed_writer_leaves_is_not_listed_and_can_be_removed(tmp_path: Path):
+    with storage.open_output(str(tmp_path / "file")) as output:
+        (leftover,) = tmp_path.iterdir()
+        output.write(b"1")
+        leftover_name = leftover.name
+    (tmp_path / leftover_name).write_bytes(b"half")
+    (tmp_path / ".hidden.tmp").write_bytes(b"the user's own")
+    assert [storage.name(uri) for uri in storage.list_files(str(tmp_path))] == [".hidden.tmp", "file"]
+    storage.delete_unfinished(str(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden.tmp", "file"]
+
+
+def test_the_endpoint_may_come_from_the_environment(object_store: str, monkeypatch: pytest.MonkeyPatch):
+    storage.write_bytes(f"s3://bucket/endpoint/x{object_store}", b"1")
+    host = object_store.partition("endpoint_override=")[2].partition("&")[0]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}")
+    assert storage.list_files("s3://bucket/endpoint?region=us-east-1") == ["s3://bucket/endpoint/x?region=us-east-1"]
+
+
+def test_local_uris_become_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert storage.absolute("data/x") == str(tmp_path / "data/x")
+    assert storage.absolute("~/x") == "/home/somebody/x"
+    assert storage.absolute("file:///data/x") == "/data/x"
+    assert storage.absolute("s3://bucket/x") == "s3://bucket/x"
+    assert [storage.is_local(uri) for uri in ("x", "/x", "file:///x", "s3://b/x")] == [True, True, True, False]
+
+
+def test_an_unknown_scheme_is_refused_with_the_way_out():
+    with pytest.raises(ValueError, match=r"ftp://host/x.*s3://bucket/folder"):
+        storage.exists("ftp://host/x")
+
+
+def test_a_folder_in_the_way_is_named(tmp_path: Path):
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OSError, match="taken"):
+        storage.write_bytes(str(tmp_path / "taken"), b"1")
+    (tmp_path / "file").write_bytes(b"1")
+    with pytest.raises(OSError, match="file/below"):
+        storage.write_bytes(str(tmp_path / "file/below"), b"1")
