@@ -219,7 +219,12 @@ class PrepareConfig(Config):
     """Ingest: any audio to shards."""
 
     source: str = ""
-    """Folder of audio, CSV (column `files`, or `wav_path` and `label`), WebDataset tar(s), or hub-style Parquet, by path or URI."""
+    """Audio, CSV, WebDataset tar or hub-style Parquet, by path or URI: a file, a folder, or a pattern (`d/*.tar`).
+
+    `*` stands for any characters. A folder with CSV files directly in it (train.csv, valid.csv …) is read by them. A
+    CSV has a column `files` or `wav_path` (absolute, or relative to the CSV's folder or the one above), and may have
+    `label`, `split` (else the name of the CSV, where there are several) and `group`.
+    """
     output: str = ""
     """Folder the shards are written to, by path or URI."""
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -235,7 +240,7 @@ class PrepareConfig(Config):
     silence_peak: NonNegativeFloat = 1e-4
     """Clips whose largest magnitude is at most this are set aside as 'silent' (full scale is 1)."""
     clips_per_shard: PositiveInt = 4096
-    """Clips of a shard: one Ray task writes it."""
+    """Source clips of a shard, which one Ray task writes; small sources get smaller ones."""
     row_group_megabytes: PositiveFloat = 16.0
     """Size of a row group, the unit of reading; small sources get smaller ones."""
     front_end: FrontEndConfig = FrontEndConfig()

@@ -14,6 +14,9 @@ def run_bounded(task: Any, arguments: Iterable[tuple[Any, ...]]) -> Iterator[tup
     Yields:
         The number of an argument and its result, as they are done. What is still running when the caller stops, or
         when a task fails, is cancelled.
+
+    Raises:
+        Exception: what a task raised, itself.
     """
     in_flight = max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))
     running: dict[ray.ObjectRef, int] = {}
@@ -26,7 +29,11 @@ def run_bounded(task: Any, arguments: Iterable[tuple[Any, ...]]) -> Iterator[tup
             if not running:
                 return
             done, _ = ray.wait(list(running), num_returns=1)
-            yield running.pop(done[0]), ray.get(done[0])
+            try:
+                result = ray.get(done[0])
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from error
+            yield running.pop(done[0]), result
     finally:
         for reference in running:
             ray.cancel(reference)

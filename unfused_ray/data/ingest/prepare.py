@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -25,8 +24,6 @@ from unfused_ray.data.ingest.sources import Source, find, list_audio, list_csv
 from unfused_ray.data.ingest.write import REPORTS, ShardReport, write_shard
 from unfused_ray.data.shards import MANIFEST, REJECTS, Manifest, Statistics
 from unfused_ray.progress import Progress, print_summary
-
-logger = logging.getLogger(__name__)
 
 _MIN_UNITS = 16
 _MIN_CLIPS_PER_SHARD = 64
@@ -50,19 +47,21 @@ def prepare(config: PrepareConfig) -> Manifest:
         update={"source": storage.absolute(config.source), "output": storage.absolute(config.output)}
     )
     start = time.monotonic()
+    figures: dict[str, float | str] = {}
     if storage.exists(storage.join(config.output, MANIFEST)):
         manifest = Manifest.load(config.output)
         _refuse_difference(manifest.config, config)
-        _print_summary(f"{config.output} is already prepared: nothing to do", manifest, {})
+        title = f"{config.output} is already prepared: nothing to do"
     else:
         with cluster.session():
             manifest = _ingest(config)
         seconds = time.monotonic() - start
-        rate = {"seconds": round(seconds), "clips/s": manifest.num_clips / seconds}
-        _print_summary(f"prepared {config.output}", manifest, rate)
+        figures |= {"seconds": round(seconds), "clips/s": manifest.num_clips / seconds}
+        title = f"prepared {config.output}"
     storage.delete(storage.join(config.output, REPORTS))  # the manifest now says all that these did
     if config.preview:
-        logger.info("preview: %s", write_preview(manifest, config.front_end, config.seed))
+        figures["preview"] = write_preview(manifest, config.front_end, config.seed)
+    _print_summary(title, manifest, figures)
     return manifest
 
 
@@ -196,7 +195,7 @@ def _reasons(rejects: Sequence[Reject]) -> str:
     return f" ({', '.join(f'{count} {reason}' for reason, count in counts.most_common())})" if counts else ""
 
 
-def _print_summary(title: str, manifest: Manifest, rate: dict[str, float]) -> None:
+def _print_summary(title: str, manifest: Manifest, figures: dict[str, float | str]) -> None:
     rows: dict[str, float | str] = {
         "clips": manifest.num_clips,
         "hours": manifest.seconds / 3600,
@@ -204,6 +203,6 @@ def _print_summary(title: str, manifest: Manifest, rate: dict[str, float]) -> No
         "row groups": sum(len(shard.row_groups) for shard in manifest.shards),
         "megabytes": sum(shard.num_bytes for shard in manifest.shards) / 1e6,
         **{f"set aside: {reason}": count for reason, count in manifest.rejects.items()},
-        **rate,
+        **figures,
     }
     print_summary(title, rows)
