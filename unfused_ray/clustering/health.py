@@ -1,0 +1,38 @@
+"""Figures that tell a healthy clustering from a collapsed one; all follow from sums that do not depend on any order."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def size_entropy(sizes_K: np.ndarray) -> float:
+    """Entropy of the cluster sizes as a share of log K: 1 where all are equal, 0 where one cluster holds everything."""
+    shares = sizes_K[sizes_K > 0] / sizes_K.sum()
+    return float(-(shares * np.log(shares)).sum() / np.log(len(sizes_K)))
+
+
+def effective_rank(gram_DD: np.ndarray) -> float:
+    """Number of directions the embeddings use, between 1 and D (RankMe, arXiv 2210.02885, eq. 1).
+
+    The exponential of the entropy of the embeddings' singular values, which are the square roots of the eigenvalues
+    of ``gram_DD``, the sum of the embeddings' outer products.
+    """
+    singular = np.sqrt(np.linalg.eigvalsh(gram_DD).clip(min=0))
+    shares = singular[singular > 0] / singular.sum()
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def normalized_mutual_information(first_N: np.ndarray, second_N: np.ndarray) -> float:
+    """Agreement of two labelings, whatever their ids mean: 1 where they are the same up to names, near 0 by chance.
+
+    The mutual information over the mean of both entropies; 1 where neither labeling says anything.
+    """
+    pairs = first_N.astype(np.int64) * (int(second_N.max()) + 1) + second_N
+    joint = _entropy(np.unique(pairs, return_counts=True)[1])
+    first, second = _entropy(np.bincount(first_N)), _entropy(np.bincount(second_N))
+    return (first + second - joint) / ((first + second) / 2) if first + second > 0 else 1.0
+
+
+def _entropy(counts: np.ndarray) -> float:
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * np.log(shares)).sum())

@@ -1,0 +1,252 @@
+"""Spherical k-means: k-means of unit vectors under cosine similarity (Dhillon and Modha 2001, Machine Learning 42).
+
+The result depends on the rows and the starts alone, *bit for bit*: not on the processes or threads that share the
+work, nor on the order in which partial results arrive. Two facts make it so:
+
+* Rows are multiplied with the centroids in blocks of ``BLOCK_ROWS``, the last one padded with zeros, each by one
+  thread. A block is never divided, so every row is always computed in the same product.
+* Rows are kept as float16. Each of their values is a multiple of 2^-24 and at most 1, so a float64 holds the sum of up
+  to 2^29 of them without rounding, whatever the order.
+
+Shapes: N rows, D dimensions, K clusters. A zero row (padding, or an embedding without a direction) is in cluster 0, at
+distance 1, and moves no centroid.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import faiss
+import numpy as np
+from scipy import sparse
+
+logger = logging.getLogger(__name__)
+
+BLOCK_ROWS = 4096
+_SPLIT = 1 / 1024
+_T = TypeVar("_T")
+
+
+class Points(Protocol):
+    """Rows to cluster, wherever they are."""
+
+    @property
+    def num_rows(self) -> int:
+        """N."""
+        ...
+
+    def gather(self, ids: np.ndarray) -> np.ndarray:
+        """Float16 rows of these ids."""
+        ...
+
+    def sums(self, centroids_KD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Sum of the rows nearest to each centroid, ``(K, D)`` float64, and their number, ``(K,)`` int64."""
+        ...
+
+    def assign(self, centroids_KD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Nearest centroid of each row, ``(N,)`` int32, and the similarity with it, ``(N,)`` float32."""
+        ...
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """A clustering of N rows into K clusters."""
+
+    labels: np.ndarray
+    """(N,) int32: the nearest of the final centroids."""
+    distances: np.ndarray
+    """(N,) float32: 1 - cosine similarity with it, at least 0."""
+    centroids: np.ndarray
+    """(K, D) float32, L2-normalised."""
+    num_refills: int
+    """Empty clusters that were refilled, over all iterations."""
+    num_distinct_starts: int
+    """Different rows among the starts: less than K where the data hold no more."""
+
+
+class RowBlocks:
+    """Rows in the memory of this process, in whole blocks.
+
+    Args:
+        num_rows: N; all rows are zero at first.
+        dim: D.
+        threads: blocks worked on at once.
+    """
+
+    def __init__(self, num_rows: int, dim: int, threads: int) -> None:
+        padded = -(-num_rows // BLOCK_ROWS) * BLOCK_ROWS
+        self.num_rows = num_rows
+        self.rows = np.zeros((padded, dim), np.float16)
+        self.has_direction = np.zeros(padded, bool)
+        self._threads = threads
+        self._half = faiss.ScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16)
+
+    @classmethod
+    def of(cls, embeddings_ND: np.ndarray, threads: int) -> RowBlocks:
+        """The L2-normalised embeddings as rows."""
+        num_rows, dim = embeddings_ND.shape
+        points = cls(num_rows, dim, threads)
+        points.write(np.arange(num_rows), normalize_rows(embeddings_ND))
+        return points
+
+    def write(self, ids: np.ndarray, rows: np.ndarray) -> None:
+        """Replace the float16 rows of these ids."""
+        self.rows[ids] = rows
+        self.has_direction[ids] = rows.any(axis=1)
+
+    def gather(self, ids: np.ndarray) -> np.ndarray:
+        """See :class:`Points`."""
+        return self.rows[ids]
+
+    def sums(self, centroids_KD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See :class:`Points`."""
+        num_clusters, dim = centroids_KD.shape
+        index = _index(centroids_KD)
+        ones, columns = np.ones(BLOCK_ROWS), np.arange(BLOCK_ROWS + 1)
+
+        def block_sums(start: int) -> tuple[np.ndarray, np.ndarray]:
+            rows = self._block(start)
+            labels = index.search(rows, 1)[1][:, 0]
+            members = sparse.csc_array((ones, labels, columns), shape=(num_clusters, BLOCK_ROWS))
+            counted = labels[self.has_direction[start : start + BLOCK_ROWS]]
+            return members @ rows, np.bincount(counted, minlength=num_clusters)
+
+        sums, counts = np.zeros((num_clusters, dim)), np.zeros(num_clusters, np.int64)
+        for block, block_counts in self._map(block_sums):
+            sums += block
+            counts += block_counts
+        return sums, counts
+
+    def assign(self, centroids_KD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See :class:`Points`."""
+        index = _index(centroids_KD)
+        labels, similarities = np.empty(len(self.rows), np.int32), np.empty(len(self.rows), np.float32)
+
+        def block_assign(start: int) -> None:
+            found, nearest = index.search(self._block(start), 1)
+            labels[start : start + BLOCK_ROWS] = nearest[:, 0]
+            similarities[start : start + BLOCK_ROWS] = found[:, 0]
+
+        for _ in self._map(block_assign):
+            pass
+        return labels[: self.num_rows], similarities[: self.num_rows]
+
+    def gram(self) -> np.ndarray:
+        """Sum over the rows of their outer products, ``(D, D)`` float64.
+
+        Each block's is rounded to multiples of 2^-24, so that the sum over blocks is exact in any order.
+        """
+
+        def block_gram(start: int) -> np.ndarray:
+            rows = self._block(start).astype(np.float64)
+            return np.rint(rows.T @ rows * 2.0**24) * 2.0**-24
+
+        return sum(self._map(block_gram), np.zeros((self.rows.shape[1],) * 2))
+
+    def _block(self, start: int) -> np.ndarray:
+        """One block as float32."""
+        return self._half.decode(self.rows[start : start + BLOCK_ROWS].view(np.uint8))
+
+    def _map(self, function: Callable[[int], _T]) -> Iterator[_T]:
+        """``function`` of the first row of every block."""
+        # One OpenMP thread in each of ours: a product's last bits depend on the number of threads that share it.
+        with ThreadPoolExecutor(self._threads, initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool:
+            yield from pool.map(function, range(0, len(self.rows), BLOCK_ROWS))
+
+
+def normalize_rows(embeddings_ND: np.ndarray) -> np.ndarray:
+    """L2-normalise, then round to float16.
+
+    A zero embedding stays zero. One that is not finite becomes NaN somewhere: whoever stores rows must look.
+    """
+    embeddings = np.ascontiguousarray(embeddings_ND, np.float64)
+    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        rows = (embeddings / np.where(norms == 0, 1, norms)).astype(np.float16)
+    return rows + np.float16(0)  # -0 becomes 0: equal rows have equal bytes
+
+
+def fit(points: Points, num_clusters: int, iterations: int, rng: np.random.Generator) -> Clustering:
+    """Cluster the rows from distinct starts drawn by ``rng``.
+
+    Raises:
+        ValueError: there are fewer rows than clusters, or all rows are zero.
+    """
+    if num_clusters > points.num_rows:
+        raise ValueError(f"num_clusters={num_clusters} must not exceed the number of rows, {points.num_rows}")
+    return lloyd(points, draw_starts(points, num_clusters, rng), num_clusters, iterations)
+
+
+def draw_starts(points: Points, num_clusters: int, rng: np.random.Generator) -> np.ndarray:
+    """The first ``num_clusters`` different, non-zero rows of a random order: ``(at most K, D)`` float32.
+
+    Raises:
+        ValueError: all rows are zero.
+    """
+    order = rng.permutation(points.num_rows)
+    distinct: dict[bytes, None] = {}
+    chunk = max(2 * num_clusters, BLOCK_ROWS)
+    for start in range(0, len(order), chunk):
+        rows = points.gather(order[start : start + chunk])
+        distinct |= dict.fromkeys(rows.view(f"V{rows.shape[1] * rows.itemsize}")[:, 0].tolist())
+        distinct.pop(bytes(rows.shape[1] * rows.itemsize), None)
+        if len(distinct) >= num_clusters:
+            break
+    if not distinct:
+        raise ValueError(f"all {points.num_rows} embeddings are zero: there is nothing to cluster, the encoder is dead")
+    starts = [np.frombuffer(row, np.float16) for row in list(distinct)[:num_clusters]]
+    return _unit(np.stack(starts).astype(np.float64)).astype(np.float32)
+
+
+def lloyd(points: Points, starts: np.ndarray, num_clusters: int, iterations: int) -> Clustering:
+    """``iterations`` times assign and average, from given starts; then every row goes to its nearest final centroid.
+
+    Args:
+        points: the rows.
+        starts: ``(S, D)`` float32 unit vectors; fewer than K are repeated, the copies count as empty and are refilled.
+        num_clusters: K.
+        iterations: of Lloyd's algorithm.
+    """
+    if len(starts) < num_clusters:
+        logger.warning("only %d different embeddings for %d clusters: some stay empty", len(starts), num_clusters)
+    centroids = starts[np.arange(num_clusters) % len(starts)]
+    num_refills = 0
+    for _ in range(iterations):
+        centroids, refilled = update_centroids(*points.sums(centroids))
+        num_refills += refilled
+    labels, similarities = points.assign(centroids)
+    return Clustering(labels, np.maximum(1 - similarities, 0), centroids, num_refills, len(starts))
+
+
+def update_centroids(sums_KD: np.ndarray, counts_K: np.ndarray) -> tuple[np.ndarray, int]:
+    """The directions of the sums, ``(K, D)`` float32, and the number of clusters that had none and were refilled.
+
+    Such a cluster takes half of the largest one: both get its direction, tilted a little either way (as in faiss).
+    """
+    norms = np.linalg.norm(sums_KD, axis=1)
+    centroids = _unit(sums_KD)
+    sizes = np.where(norms > 0, counts_K, 0)
+    empty = np.flatnonzero(norms == 0)
+    tilt = _SPLIT * np.where(np.arange(sums_KD.shape[1]) % 2, -1, 1)
+    for cluster in empty:
+        largest = sizes.argmax()
+        centroids[cluster] = centroids[largest] * (1 + tilt)
+        centroids[largest] *= 1 - tilt
+        sizes[cluster] = sizes[largest] // 2
+        sizes[largest] -= sizes[cluster]
+    return _unit(centroids).astype(np.float32), len(empty)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(norms > 0, norms, 1)
+
+
+def _index(centroids_KD: np.ndarray) -> faiss.IndexFlatIP:
+    index = faiss.IndexFlatIP(centroids_KD.shape[1])
+    index.add(np.ascontiguousarray(centroids_KD, np.float32))
+    return index
