@@ -1,0 +1,99 @@
+"""The pseudo-labels of one epoch, in memory and on storage.
+
+An assignment is a folder::
+
+    head-0.parquet …         clip_id int64, cluster int32, distance float32; one file a head
+    prototypes.safetensors   float32 (K, D), one tensor a head, named "0", "1", …
+    assignment.json          written last: epoch, health, SHA-256 of the other files
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import safetensors.numpy
+
+from unfused_ray import storage
+
+FORMAT_VERSION = 1
+MANIFEST = "assignment.json"
+_PROTOTYPES = "prototypes.safetensors"
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Every clip's cluster; N clips, H heads. Cluster ids mean nothing in another epoch."""
+
+    epoch: int
+    """The epoch that trains on it."""
+    labels: tuple[np.ndarray, ...]
+    """(N,) int32 a head, by clip_id."""
+    distances: tuple[np.ndarray, ...]
+    """(N,) float32 a head: 1 - cosine similarity of the embedding with its prototype."""
+    prototypes: tuple[np.ndarray, ...]
+    """(K, D) float32 a head, L2-normalised."""
+    health: dict[str, float]
+    """See :meth:`Bank.cluster`; figures of one head begin with ``head0/`` … where there are several."""
+
+
+def write_assignment(uri: str, assignment: Assignment) -> None:
+    """Write an assignment to the folder ``uri``.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    files = [_PROTOTYPES]
+    prototypes = {str(head): array for head, array in enumerate(assignment.prototypes)}
+    storage.write_bytes(storage.join(uri, _PROTOTYPES), safetensors.numpy.save(prototypes))
+    for head, (labels, distances) in enumerate(zip(assignment.labels, assignment.distances, strict=True)):
+        table = pa.table({"clip_id": np.arange(len(labels)), "cluster": labels, "distance": distances})
+        files.append(_head_file(head))
+        with storage.open_output(storage.join(uri, files[-1])) as output:
+            pq.write_table(table, output)
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "epoch": assignment.epoch,
+        "health": assignment.health,
+        "files": {file: storage.sha256_file(storage.join(uri, file)) for file in files},
+    }
+    storage.write_bytes(storage.join(uri, MANIFEST), json.dumps(manifest, indent=1).encode())
+
+
+def read_assignment(uri: str) -> Assignment:
+    """Read what :func:`write_assignment` wrote; every array comes back bit for bit.
+
+    Raises:
+        FileNotFoundError: there is no whole assignment at ``uri``.
+        ValueError: a file is damaged, or of another version.
+    """
+    manifest = json.loads(storage.read_bytes(storage.join(uri, MANIFEST)))
+    if manifest["format_version"] != FORMAT_VERSION:
+        raise ValueError(
+            f"{storage.join(uri, MANIFEST)} has format_version {manifest['format_version']}, "
+            f"this version reads {FORMAT_VERSION}: cluster again"
+        )
+    for file, expected in manifest["files"].items():
+        if storage.sha256_file(storage.join(uri, file)) != expected:
+            raise ValueError(f"{storage.join(uri, file)} is damaged: its SHA-256 is not the one in {MANIFEST}")
+    prototypes = safetensors.numpy.load(storage.read_bytes(storage.join(uri, _PROTOTYPES)))
+    labels, distances = [], []
+    for head in range(len(prototypes)):
+        with storage.open_input(storage.join(uri, _head_file(head))) as file:
+            table = pq.read_table(file, columns=["cluster", "distance"])
+        labels.append(table["cluster"].to_numpy())
+        distances.append(table["distance"].to_numpy())
+    return Assignment(
+        epoch=manifest["epoch"],
+        labels=tuple(labels),
+        distances=tuple(distances),
+        prototypes=tuple(prototypes[str(head)] for head in range(len(prototypes))),
+        health=manifest["health"],
+    )
+
+
+def _head_file(head: int) -> str:
+    return f"head-{head}.parquet"

@@ -1,0 +1,180 @@
+"""What a training loop asks of clustering, and the clusterer that lives in the loop's own process."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from unfused_ray import storage
+from unfused_ray.clustering.assignment import MANIFEST, Assignment, read_assignment, write_assignment
+from unfused_ray.clustering.bank import Bank, LocalShards
+from unfused_ray.clustering.bank_shard import BankShard
+from unfused_ray.clustering.kmeans import normalize_rows
+
+_ASSIGNMENT = "assignment"
+_EPOCH = re.compile(r"epoch-(\d+)")
+
+
+class Clusterer(Protocol):
+    """One worker's access to the clustering of a run. Any failure raises; going on then begins with :meth:`restore`."""
+
+    def restore(self, folder: str | None, epoch: int) -> None:
+        """Begin, or begin again: every worker of a group calls it first, with the same arguments.
+
+        Args:
+            folder: what :meth:`save` wrote; None for an empty bank.
+            epoch: the epoch that is about to begin, or that the state was saved in the middle of.
+
+        Raises:
+            ValueError: the folder is of another run or epoch.
+        """
+        ...
+
+    def push(self, clip_ids: np.ndarray, embeddings: np.ndarray) -> None:
+        """Give the bank embeddings ``(n, D)`` of clips ``(n,)`` int64, each clip at most once between assignments."""
+        ...
+
+    def flush(self) -> None:
+        """Wait until everything pushed has arrived."""
+        ...
+
+    def labels(self, epoch: int, rank: int, rows_pushed: int) -> Assignment:
+        """The assignment that ``epoch`` trains on. Every worker calls it once; again, it gives the same result.
+
+        Args:
+            epoch: the epoch that is about to begin; after a restore, also the one restored into.
+            rank: of this worker.
+            rows_pushed: by this worker since the last assignment or restore.
+
+        Raises:
+            RuntimeError: not all that was pushed has arrived, or a clip was never pushed.
+        """
+        ...
+
+    def save(self, folder: str) -> None:
+        """Write the bank and the current assignment. One worker calls it, after all have flushed."""
+        ...
+
+    def forget(self, before_epoch: int) -> None:
+        """Delete the written assignments of all epochs before this one."""
+        ...
+
+
+@dataclass(frozen=True)
+class ClusteringPlan:
+    """What is clustered, and how."""
+
+    num_clips: int
+    """N: clip_ids are 0 … N - 1."""
+    dim: int
+    """D, size of an embedding."""
+    num_clusters: tuple[int, ...]
+    """K of each head."""
+    iterations: int
+    """Lloyd iterations of an assignment."""
+    seed: int
+    """Of the starts."""
+    assignments: str
+    """Folder the assignments are written to, ``epoch-0000`` and on, by path or URI."""
+    threads: int = 0
+    """Threads of each process that holds embeddings; 0 takes all cores of its node."""
+
+    def __post_init__(self) -> None:
+        if max(self.num_clusters) > self.num_clips:
+            raise ValueError(
+                f"method.num_clusters={self.num_clusters} must not exceed the number of clips, {self.num_clips}"
+            )
+
+    def build_shard(self, shard: int, num_shards: int) -> BankShard:
+        """An empty shard in this process."""
+        return BankShard(shard, num_shards, self.num_clips, self.dim, self.threads or os.cpu_count() or 1)
+
+    def build_bank(self) -> Bank:
+        """An empty bank in this process."""
+        return Bank(LocalShards([self.build_shard(0, 1)]), self.num_clips, self.dim)
+
+
+class InProcessClusterer:
+    """The clusterer of one worker, in its process; the assignment actor is this one behind a barrier.
+
+    Args:
+        plan: what is clustered, and how.
+        build_bank: gives an empty bank; one in this process by default.
+    """
+
+    def __init__(self, plan: ClusteringPlan, build_bank: Callable[[], Bank] | None = None) -> None:
+        self.plan = plan
+        self.current: Assignment | None = None
+        self._build_bank = build_bank or plan.build_bank
+        self._restored: Bank | None = None
+        self._next_epoch = 0
+        self._arrived = 0
+
+    def restore(self, folder: str | None, epoch: int) -> None:
+        """See :class:`Clusterer`."""
+        self._restored = None  # frees the old embeddings before the new ones need their place
+        bank = self._build_bank()
+        self.current, self._next_epoch, self._arrived = None, epoch, 0
+        if folder is not None:
+            bank.load(folder)
+            saved = storage.join(folder, _ASSIGNMENT)
+            if storage.exists(storage.join(saved, MANIFEST)):
+                self.current = read_assignment(saved)
+                self._next_epoch = self.current.epoch + 1
+                if epoch not in (self.current.epoch, self._next_epoch):
+                    raise ValueError(f"{folder} is of epoch {self.current.epoch}: it cannot begin epoch {epoch}")
+        self._restored = bank
+
+    def push(self, clip_ids: np.ndarray, embeddings: np.ndarray) -> None:
+        """See :class:`Clusterer`."""
+        self.push_rows(clip_ids, normalize_rows(embeddings))
+
+    def push_rows(self, clip_ids: np.ndarray, rows: np.ndarray) -> None:
+        """Store rows that are already normalised and float16."""
+        self._bank.push(clip_ids, rows)
+        self._arrived += len(rows)
+
+    def flush(self) -> None:
+        """See :class:`Clusterer`; nothing is on the way."""
+
+    def labels(self, epoch: int, rank: int, rows_pushed: int) -> Assignment:
+        """See :class:`Clusterer`; ``rows_pushed`` is of all workers together."""
+        if self.current is not None and epoch == self.current.epoch:
+            return self.current
+        if epoch != self._next_epoch:
+            raise RuntimeError(f"the next assignment is of epoch {self._next_epoch}, asked for was epoch {epoch}")
+        if rows_pushed != self._arrived:
+            raise RuntimeError(
+                f"{rows_pushed} embeddings were pushed for epoch {epoch} but {self._arrived} arrived: "
+                "restore the newest checkpoint"
+            )
+        plan = self.plan
+        assignment = self._bank.cluster(epoch, plan.num_clusters, plan.iterations, plan.seed, self.current)
+        write_assignment(storage.join(plan.assignments, f"epoch-{epoch:04d}"), assignment)
+        self._bank.begin_epoch()
+        self.current, self._next_epoch, self._arrived = assignment, epoch + 1, 0
+        return assignment
+
+    def save(self, folder: str) -> None:
+        """See :class:`Clusterer`."""
+        self._bank.save(folder)
+        if self.current is not None:
+            write_assignment(storage.join(folder, _ASSIGNMENT), self.current)
+
+    def forget(self, before_epoch: int) -> None:
+        """See :class:`Clusterer`."""
+        for folder in storage.list_folders(self.plan.assignments):
+            epoch = _EPOCH.fullmatch(storage.name(folder))
+            if epoch and int(epoch[1]) < before_epoch:
+                storage.delete(folder)
+
+    @property
+    def _bank(self) -> Bank:
+        if self._restored is None:
+            raise RuntimeError("the clusterer has no state: call restore() first")
+        return self._restored
