@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from unfused_ray.config import FrontEndConfig
 
 _INT16_SCALE = 2.0**-15
-_CLIPS_AT_A_TIME = 8
+_CLIPS_AT_A_TIME = 4
 
 
 class LogMel(nn.Module):
@@ -54,9 +54,10 @@ class LogMel(nn.Module):
             raise ValueError(
                 f"wave has shape {tuple(wave.shape)} and type {wave.dtype}: give (batch, samples), int16 or float32"
             )
-        # Few clips at a time: the frames of a whole batch overflow the processor's caches (2.8 times slower).
+        # A CPU takes few clips at a time: the frames of a whole block overflow its caches (2 to 3 times slower).
+        parts = wave.split(_CLIPS_AT_A_TIME) if wave.device.type == "cpu" else [wave]
         with torch.autocast(wave.device.type, enabled=False):
-            log_power = torch.cat([self._log_power(part) for part in wave.split(_CLIPS_AT_A_TIME)])
+            log_power = torch.cat([self._log_power(part) for part in parts])
             return ((log_power - self.mean) / self.std).transpose(1, 2)
 
     def _log_power(self, wave: Tensor) -> Tensor:
