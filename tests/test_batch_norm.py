@@ -74,18 +74,23 @@ def test_running_statistics_do_not_depend_on_the_workers(spread):
 def test_one_pass_and_momentum_one_calibrate():
     xs = blocks(5, (16, 3))
     norm, reference = BlockBatchNorm(3), torch_norm((16, 3), momentum=None)
-    with torch.no_grad():
-        for x in xs:
-            torch.testing.assert_close(norm(x), reference(x))
+    for x in xs:
+        torch.testing.assert_close(norm(x), reference(x))
     update_running_statistics(norm, momentum=1.0)
     torch.testing.assert_close(norm.running_mean, reference.running_mean)
     torch.testing.assert_close(norm.running_var, reference.running_var)
 
 
-def test_nothing_moves_without_blocks_and_evaluation_leaves_no_trace():
+def test_nothing_moves_without_blocks_in_evaluation_or_without_gradients():
     norm = BlockBatchNorm(3)
     before = {name: value.clone() for name, value in norm.state_dict().items()}
     update_running_statistics(norm)
+    x = torch.randn(4, 3)
+    with torch.no_grad():
+        without_gradients = norm(x)
+    update_running_statistics(norm)
+    torch.testing.assert_close(without_gradients, norm(x), atol=0, rtol=0)
+    norm.pending.zero_()
     norm.eval()(torch.randn(4, 3))
     update_running_statistics(norm)
     update_running_statistics(nn.Linear(2, 2))
