@@ -50,6 +50,9 @@ def list_tar(uri: str) -> Listing:
                         labels.setdefault(key, {}).update(_companion(suffix, content.read()))
                     except ValueError as error:
                         rejects.append(Reject(key, "unreadable", f"its .{suffix}: {error}"))
+            buffered.seek(tar.offset)  # tarfile takes a broken header for the end, which is a block of zeros
+            if buffered.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                rejects.append(Reject(storage.name(uri), "unreadable", f"tar file: damaged from byte {tar.offset}"))
     except tarfile.TarError as error:
         rejects.append(Reject(storage.name(uri), "unreadable", f"tar file: {error}"))
     damaged = {reject.key for reject in rejects}
