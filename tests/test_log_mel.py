@@ -49,7 +49,7 @@ def sounds(num_samples: int, sample_rate: int) -> np.ndarray:
     "config",
     [
         FrontEndConfig(),
-        FrontEndConfig(num_mels=128, hop=320, floor=1e-10),
+        FrontEndConfig(num_mels=96, hop=320, floor=1e-10),
         FrontEndConfig(sample_rate=8000, n_fft=256, hop=80, num_mels=20, f_min=0, f_max=900),
     ],
     ids=["default", "fine", "below-1kHz"],
@@ -77,7 +77,8 @@ def test_clips_shorter_than_the_window_are_reflected_repeatedly(num_samples):
 def test_filters_are_librosas():
     config = FrontEndConfig()
     theirs = librosa.filters.mel(sr=16_000, n_fft=1024, n_mels=64, fmin=60, fmax=7800, dtype=np.float64)
-    np.testing.assert_allclose(mel_filters(config), theirs.T, atol=1e-12)
+    # torchaudio makes them in float32; the largest is 0.02.
+    np.testing.assert_allclose(mel_filters(config), theirs.T, atol=1e-7, rtol=0)
 
 
 def test_digital_silence_is_the_log_of_the_floor():

@@ -1,4 +1,4 @@
-"""Start or join a Ray cluster, keep a one-machine cluster off the network, and refuse what cannot be scheduled."""
+"""Start or join a Ray cluster, and refuse what cannot be scheduled."""
 
 from __future__ import annotations
 
@@ -7,10 +7,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-
-# Read by Ray when it is imported: a one-machine cluster then binds every port to loopback (binding flags alone leave
-# the GCS and the raylet on all interfaces). Set by the user, or for a real cluster, it is left alone.
-os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy

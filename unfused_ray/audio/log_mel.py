@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+from torchaudio.functional import melscale_fbanks
 
 from unfused_ray.config import FrontEndConfig
 
@@ -38,7 +38,7 @@ class LogMel(nn.Module):
         self.std = std
         self.register_buffer("window", torch.hann_window(config.n_fft, dtype=torch.float64), persistent=False)
         # Each row twice: real and imaginary parts lie side by side, and the product adds their squares.
-        filters = torch.from_numpy(mel_filters(config)).float().repeat_interleave(2, dim=0)
+        filters = mel_filters(config).repeat_interleave(2, dim=0)
         self.register_buffer("filters", filters, persistent=False)
 
     def forward(self, wave: Tensor) -> Tensor:
@@ -77,24 +77,17 @@ class LogMel(nn.Module):
         return wave[:, torch.minimum(index, period - index)]
 
 
-def mel_filters(config: FrontEndConfig) -> np.ndarray:
-    """Triangular filters on the Slaney scale with Slaney normalisation: (n_fft // 2 + 1, num_mels) float64.
+def mel_filters(config: FrontEndConfig) -> Tensor:
+    """Triangular filters on the Slaney scale with Slaney normalisation: (n_fft // 2 + 1, num_mels) float32.
 
     A filter's area over frequency is 1 (in Hz), so that white noise has equal power in all bands.
     """
-    edges = _mel_to_hz(np.linspace(_hz_to_mel(config.f_min), _hz_to_mel(config.f_max), config.num_mels + 2))
-    bins = np.fft.rfftfreq(config.n_fft, 1 / config.sample_rate)[:, None]
-    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
-    triangles = np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre))
-    return np.maximum(triangles, 0) * 2 / (high - low)
-
-
-# The Slaney scale (Auditory Toolbox, 1998): linear up to 1 kHz, 3 mels per 200 Hz; above, 27 mels per factor 6.4.
-
-
-def _hz_to_mel(hz: float) -> float:
-    return 15 + 27 * np.log(hz / 1000) / np.log(6.4) if hz >= 1000 else hz * 3 / 200
-
-
-def _mel_to_hz(mel: np.ndarray) -> np.ndarray:
-    return np.where(mel >= 15, 1000 * 6.4 ** ((mel - 15) / 27), mel * 200 / 3)
+    return melscale_fbanks(
+        config.n_fft // 2 + 1,
+        config.f_min,
+        config.f_max,
+        config.num_mels,
+        config.sample_rate,
+        norm="slaney",
+        mel_scale="slaney",
+    )

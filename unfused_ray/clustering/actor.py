@@ -220,11 +220,16 @@ class _RemoteShards:
     def broadcast(self, method: str, *arguments: Any) -> list[Any]:
         """See :class:`Shards`; the arguments travel once to each node."""
         shared = [ray.put(argument) for argument in arguments]
-        return ray.get([actor.call.remote(method, *shared) for actor in self._actors])
+        return _results([actor.call.remote(method, *shared) for actor in self._actors])
 
     def scatter(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         """See :class:`Shards`."""
-        return ray.get([actor.call.remote(method, *own) for actor, own in zip(self._actors, arguments, strict=True)])
+        return _results([actor.call.remote(method, *own) for actor, own in zip(self._actors, arguments, strict=True)])
+
+
+def _results(references: list[ray.ObjectRef]) -> list[Any]:
+    # ray.get would warn that it blocks an async actor, though this runs in a thread of its own.
+    return [reference.future().result() for reference in references]
 
 
 class _ShardActor:

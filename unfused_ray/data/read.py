@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from unfused_ray import storage
 from unfused_ray.audio import randomness
+from unfused_ray.audio.crop import fit_short_clip
 from unfused_ray.audio.decode import AudioError, read_flac
 from unfused_ray.config import CropConfig
 from unfused_ray.data.plan import Pass, Slice, Task, row_order
@@ -97,16 +98,6 @@ class BlockReader:
         return True
 
 
-def fit_short_clip(wave: np.ndarray, length: int, rule: str) -> np.ndarray:
-    """A clip no longer than ``length`` samples, centred in silence (``centre``) or repeated (``tile``)."""
-    if rule == "tile":
-        return np.resize(wave, length)
-    out = np.zeros(length, wave.dtype)
-    start = (length - len(wave)) // 2
-    out[start : start + len(wave)] = wave
-    return out
-
-
 def _read_rows(part: Slice) -> pa.Table | None:
     """The unit's rows; None where the shard is damaged."""
     try:
@@ -116,7 +107,9 @@ def _read_rows(part: Slice) -> pa.Table | None:
     except (pa.ArrowInvalid, OSError) as error:
         if not _is_damaged(part.unit):
             raise
-        logger.warning("%s, row group %d, is damaged (%s): its clips are silence", part.unit.uri, part.unit.row_group, error)
+        logger.warning(
+            "%s, row group %d, is damaged (%s): its clips are silence", part.unit.uri, part.unit.row_group, error
+        )
         return None
 
 

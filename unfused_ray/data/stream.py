@@ -38,6 +38,10 @@ class Segment:
     num_steps: int
 
 
+# Ray Data plans a Dataset once when it is made, before any rank has said what it wants; nothing of it is read.
+UNREAD = Segment(Pass("embed", 0), 1)
+
+
 def segments(planner: Planner, pass_: Pass) -> Iterator[Segment]:
     """Cut a pass into executions of at most ``MAX_TASKS_PER_EXECUTION`` read tasks."""
     longest = max(1, MAX_TASKS_PER_EXECUTION * BLOCKS_PER_TASK // planner.batch.blocks_per_step)
@@ -206,7 +210,9 @@ class RaySource:
                 # The others wait inside Ray Data until this rank has arrived, so they see the new position.
                 self.set_position(segment)
             first = segment.pass_.first_step * self.planner.batch.blocks_per_step
-            expected = range(first + self.rank, first + segment.num_steps * self.planner.batch.blocks_per_step, self.world)
+            expected = range(
+                first + self.rank, first + segment.num_steps * self.planner.batch.blocks_per_step, self.world
+            )
             tables = self.iterator.iter_batches(
                 batch_size=self.planner.batch.block, batch_format="pyarrow", prefetch_batches=2
             )

@@ -5,24 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 from torch import Tensor, nn
 
-
-class PseudoLabels(Protocol):
-    """What a clustering gives a method at the start of an epoch: one entry a head."""
-
-    @property
-    def labels(self) -> Sequence[np.ndarray]:
-        """``(num_clips,)`` int32 each, by clip_id."""
-        ...
-
-    @property
-    def prototypes(self) -> Sequence[np.ndarray]:
-        """``(K, D)`` float32 each."""
-        ...
+from unfused_ray.models.encoder import AudioNTT2020
 
 
 @dataclass
@@ -42,7 +29,7 @@ class Method(nn.Module, ABC):
 
     num_views: int
     """Augmented views of a clip."""
-    encoder: nn.Module
+    encoder: AudioNTT2020
 
     @abstractmethod
     def forward(self, views_VBFT: Tensor, weights_B: Tensor, labels_HB: Tensor) -> BlockOutput:

@@ -12,7 +12,7 @@ from typing import Any
 
 import ray
 
-from unfused_ray.data.stream import Segment
+from unfused_ray.data.stream import UNREAD, Segment
 from unfused_ray.training.tracking import Tracker
 
 MAX_FAILURES_AT_A_STEP = 2
@@ -39,7 +39,7 @@ class Coordinator:
 
     def __init__(self, tracker: Mapping[str, Any]) -> None:
         self._tracker = Tracker(**tracker)
-        self._segment: Segment | None = None
+        self._segment = UNREAD
         self._stop = ""
         self._progress = Progress()
         self._failures: dict[int, int] = {}
@@ -50,13 +50,7 @@ class Coordinator:
         self._segment = segment
 
     def segment(self) -> Segment:
-        """The part of the pass that is wanted now.
-
-        Raises:
-            RuntimeError: rank 0 has not said so yet.
-        """
-        if self._segment is None:
-            raise RuntimeError("the stream was started before rank 0 said where")
+        """The part of the pass that is wanted now."""
         return self._segment
 
     def begin_attempt(self) -> str:

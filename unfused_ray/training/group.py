@@ -40,7 +40,7 @@ class Alone:
         return nullcontext()
 
     @property
-    def all_reduce(self) -> Callable[[Tensor], None] | None:
+    def all_reduce(self) -> Callable[[Tensor], object] | None:
         """None: there is nobody to add up with."""
         return None
 
@@ -63,7 +63,7 @@ class Distributed:
         self.world = dist.get_world_size()
         self._device = device
         # Ranks wait here while rank 0 writes a checkpoint, however slow the storage is.
-        self._control = dist.new_group(backend="gloo", timeout=timedelta(hours=12))
+        self._control: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=timedelta(hours=12))  # type: ignore[assignment]
         self._pending: tuple[dist.Work, Tensor] | None = None
 
     def wrap(self, module: nn.Module) -> nn.Module:
@@ -79,15 +79,16 @@ class Distributed:
         return module.no_sync()
 
     @property
-    def all_reduce(self) -> Callable[[Tensor], None] | None:
+    def all_reduce(self) -> Callable[[Tensor], object] | None:
         """Sum a tensor over the workers, in place."""
-        return dist.all_reduce
+        return lambda tensor: dist.all_reduce(tensor)
 
     def vote(self, votes: Votes) -> Votes:
         """Cast this step's votes and return what all said at the step before, so that nobody waits."""
         before = self._pending
         flags = torch.tensor([votes.stop, votes.checkpoint, votes.diverged], dtype=torch.int32)
         work = dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self._control, async_op=True)
+        assert work is not None  # asynchronous, and this rank is in the group
         self._pending = (work, flags)
         if before is None:
             return Votes()

@@ -130,9 +130,8 @@ class Loop:
             unflatten_optimizer(self.optimizer, saved.tensors("optimizer"), saved.details["optimizer"])
             self.position, self.history = start.position, saved.details["history"]
         self.has_bank = start is not None and start.bank_uri is not None
-        if worker.group.rank == 0:
-            worker.clusterer.restore(start.bank_uri if start else None, self.position.epoch)
-        worker.group.barrier()  # nobody pushes before it
+        worker.clusterer.restore(start.bank_uri if start else None, self.position.epoch)
+        worker.group.barrier()  # nobody pushes before all have restored
         self.model = worker.group.wrap(self.method)
         self.autocast = autocast_dtype(config.runtime, worker.device)
         self.prefetcher: Prefetcher
@@ -248,7 +247,7 @@ class Loop:
         labels_HB = to_device(labels_HN[:, block.clip_ids].astype(np.int64), device)
         views = self.views(to_device(block.waves, device), epoch, block.index)
         # Dropout is a function of the block, not of what this worker has drawn before.
-        torch.manual_seed(int(randomness.generator(self.config.seed, "dropout", epoch, block.index).integers(2**63)))
+        torch.manual_seed(randomness.derived_seed(self.config.seed, "dropout", epoch, block.index))
         with self._autocast():
             output = self.model(views, to_device(block.weights, device), labels_HB)
         # DDP averages over the workers; the loss is the mean over the global batch, whose size never changes.

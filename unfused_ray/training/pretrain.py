@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from rich.table import Table
 from torch import Tensor
 
 from unfused_ray import cluster, storage
 from unfused_ray.clustering.actor import start_assignment_actor
 from unfused_ray.config import PretrainConfig
-from unfused_ray.data.ingest import compute_statistics
+from unfused_ray.data.ingest.statistics import compute_statistics
 from unfused_ray.data.plan import Planner
-from unfused_ray.data.shards import ClipIndex
+from unfused_ray.data.shards import ClipIndex, Statistics
 from unfused_ray.models.export import load_encoder
 from unfused_ray.progress import Progress as Bar
 from unfused_ray.training.checkpoint import CheckpointStore
@@ -66,6 +67,26 @@ def check(config: PretrainConfig) -> Prepared:
     return Prepared(Run(uri), index, planner, tracking_uri)
 
 
+def describe(config: PretrainConfig) -> Table:
+    """What :func:`pretrain` would do, checked against the data and the cluster that Ray is connected to."""
+    prepared = check(config)
+    planner, index = prepared.planner, prepared.index
+    steps = planner.num_steps("train")
+    table = Table("", "", title=prepared.run.uri, title_justify="left", show_header=False)
+    table.add_row("data", "\n".join(f"{manifest.uri} ({manifest.num_clips:,} clips)" for manifest in index.manifests))
+    table.add_row("epochs × steps", f"{config.epochs} × {steps:,} of {config.batch.clips_per_step} clips")
+    table.add_row("left out of each epoch", f"{index.num_clips - steps * config.batch.clips_per_step:,} clips")
+    table.add_row("clusters", " + ".join(map(str, config.method.num_clusters)))
+    table.add_row("embedding bank", f"{index.num_clips * config.method.projection_dim * 2 / 1e6:,.1f} MB")
+    if config.runtime.kind == "workers":
+        cpus = cluster.worker_cpus(config.runtime)
+        table.add_row("workers", f"{config.runtime.num_workers} × {cpus:g} CPU, {config.runtime.gpus_per_worker:g} GPU")
+    table.add_row("statistics", "known" if index.statistics(config.front_end) else "would be computed first")
+    status = prepared.run.status()
+    table.add_row("state", f"{status.state}, epoch {status.epoch} step {status.step}" if status else "new")
+    return table
+
+
 def pretrain(config: PretrainConfig) -> Status:
     """Pre-train to the end, or to the next SIGTERM or Ctrl-C, from wherever the run stands.
 
@@ -80,7 +101,9 @@ def pretrain(config: PretrainConfig) -> Status:
         record = run.open(config, facts)
         needs_ray = config.runtime.kind == "workers" or index.statistics(config.front_end) is None
         with cluster.session() if needs_ray else _nothing():
-            statistics = index.statistics(config.front_end) or compute_statistics(index, config.front_end)
+            statistics = index.statistics(config.front_end) or sum(
+                (compute_statistics(manifest, config.front_end) for manifest in index.manifests), Statistics()
+            )
             job = Job(config, run.uri, index, statistics, _warm_start(config))
             tracker = {
                 "uri": prepared.tracking_uri,
@@ -123,10 +146,10 @@ def _in_process(job: Job, tracker: dict[str, Any]) -> Iterator[tuple[Callable[[]
 def _workers(job: Job, tracker: dict[str, Any]) -> Iterator[tuple[Callable[[], Status], _Watched]]:
     cluster.worker_cpus(job.config.runtime)
     actor = ray.remote(Coordinator).options(max_restarts=-1, **cluster.on_this_node()).remote(tracker)
-    clusterer = start_assignment_actor(job.index.num_clips, job.config.method, job.config.seed, job.run_uri)
+    assignment = start_assignment_actor(job.clustering, job.config.method.assignment_shards)
     try:
         yield (
-            lambda: run_workers(job, actor, clusterer),
+            lambda: run_workers(job, actor, assignment),
             _Watched(
                 lambda: ray.get(actor.progress.remote()),
                 lambda reason: ray.get(actor.request_stop.remote(reason)),
@@ -135,7 +158,7 @@ def _workers(job: Job, tracker: dict[str, Any]) -> Iterator[tuple[Callable[[], S
         )
     finally:
         ray.kill(actor)
-        clusterer.close()
+        ray.kill(assignment)
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ class Run:
             ConfigurationChangedError: settings differ that would change the result.
         """
         path = storage.join(self.uri, "run.json")
-        new = {
+        new: dict[str, Any] = {
             "id": uuid.uuid4().hex,
             "created": time.time(),
             "config": config.model_dump(mode="json"),

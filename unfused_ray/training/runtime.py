@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+import uuid
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -20,8 +21,9 @@ from ray.train.backend import Backend
 from ray.train.torch import TorchConfig, TorchTrainer
 from torch import Tensor
 
-from unfused_ray import cluster
-from unfused_ray.clustering.clusterer import Clusterer, InProcessClusterer
+from unfused_ray import cluster, storage
+from unfused_ray.clustering.actor import RayClusterer
+from unfused_ray.clustering.clusterer import ClusteringPlan, InProcessClusterer
 from unfused_ray.config import PretrainConfig
 from unfused_ray.data.plan import Planner
 from unfused_ray.data.read import BlockReader
@@ -45,7 +47,7 @@ class Job:
     run_uri: str
     index: ClipIndex
     statistics: Statistics
-    warm: Mapping[str, Mapping[str, Tensor]]
+    warm: dict[str, dict[str, Tensor]]
 
     @property
     def planner(self) -> Planner:
@@ -58,6 +60,19 @@ class Job:
         crop = self.config.crop
         samples = crop.num_samples(self.config.front_end.sample_rate)
         return BlockReader(self.config.seed, self.config.batch.block, crop, samples)
+
+    @property
+    def clustering(self) -> ClusteringPlan:
+        """What is clustered each epoch, and how."""
+        method = self.config.method
+        return ClusteringPlan(
+            num_clips=self.index.num_clips,
+            dim=method.projection_dim,
+            num_clusters=method.num_clusters,
+            iterations=method.kmeans_iterations,
+            seed=self.config.seed,
+            assignments=storage.join(self.run_uri, "assignments"),
+        )
 
     def loop(self, worker: Worker) -> Loop:
         """The loop on one worker, at the newest checkpoint of the run."""
@@ -80,18 +95,18 @@ def run_in_process(job: Job, coordinator: Coordinator) -> Status:
     """Train in this process, without Ray: the first step comes seconds after the start."""
     threads = set_threads(job.config.runtime, 1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    clusterer = InProcessClusterer(job.index.num_clips, job.config.method, job.config.seed, job.run_uri, threads)
+    clusterer = InProcessClusterer(dataclasses.replace(job.clustering, threads=threads))
     source = LocalSource(job.planner, job.reader)
     return job.loop(Worker(Alone(), device, job.planner, source, clusterer, coordinator)).run()
 
 
-def run_workers(job: Job, coordinator: ray.actor.ActorHandle, clusterer: Clusterer) -> Status:
+def run_workers(job: Job, coordinator: ray.actor.ActorHandle, assignment: ray.actor.ActorHandle) -> Status:
     """Train on a Ray Train worker group; a group that fails is started anew from the newest checkpoint.
 
     Args:
         job: the run.
         coordinator: actor of :class:`Coordinator`.
-        clusterer: handle of the assignment actor.
+        assignment: the assignment actor.
     """
     runtime = job.config.runtime
     # Ray Train would change the working directory of its workers; paths are absolute here, but tracebacks are not.
@@ -100,7 +115,7 @@ def run_workers(job: Job, coordinator: ray.actor.ActorHandle, clusterer: Cluster
     dataset = make_dataset(job.planner, job.reader, _Position(coordinator))
     with tempfile.TemporaryDirectory(prefix="unfused-ray-train-") as folder:
         trainer = TorchTrainer(
-            _WorkerMain(job, coordinator, clusterer),
+            _WorkerMain(job, coordinator, assignment),
             torch_config=LoopbackTorchConfig() if cluster.is_one_machine() else TorchConfig(timeout_s=12 * 3600),
             scaling_config=ScalingConfig(
                 num_workers=runtime.num_workers,
@@ -135,17 +150,20 @@ class _WorkerMain:
 
     job: Job
     coordinator: ray.actor.ActorHandle
-    clusterer: Clusterer
+    assignment: ray.actor.ActorHandle
 
     def __call__(self) -> Status:
         context = ray.train.get_context()
         group = Distributed(ray.train.torch.get_device())
         set_threads(self.job.config.runtime, context.get_local_world_size())
         coordinator = RemoteCoordinator(self.coordinator)
-        refused = [ray.get(self.coordinator.begin_attempt.remote()) if group.rank == 0 else ""]
-        torch.distributed.broadcast_object_list(refused)
-        if refused[0]:
-            return Status("failed", 0, 0, refused[0])
+        words = ["", ""]
+        if group.rank == 0:
+            words = [ray.get(self.coordinator.begin_attempt.remote()), uuid.uuid4().hex]
+        torch.distributed.broadcast_object_list(words)
+        refused, name = words
+        if refused:
+            return Status("failed", 0, 0, refused)
         planner = self.job.planner
         source = RaySource(
             ray.train.get_dataset_shard("clips"),
@@ -155,7 +173,8 @@ class _WorkerMain:
             group.world,
             coordinator.set_segment,
         )
-        worker = Worker(group, ray.train.torch.get_device(), planner, source, self.clusterer, coordinator)
+        clusterer = RayClusterer(self.assignment, name, group.world)
+        worker = Worker(group, ray.train.torch.get_device(), planner, source, clusterer, coordinator)
         try:
             return self.job.loop(worker).run()
         except torch.OutOfMemoryError as error:

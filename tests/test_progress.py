@@ -1,0 +1,40 @@
+"""Progress can be read in a job's log and on a terminal."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from unfused_ray import progress
+from unfused_ray.progress import Progress, print_summary
+
+
+def test_a_log_gets_a_line_every_few_seconds_and_at_the_end(monkeypatch: pytest.MonkeyPatch):
+    clock = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    log = io.StringIO()
+    with Progress("ingest", total=200, unit="clips", console=Console(file=log)) as bar:
+        for done in range(10, 201, 10):
+            clock[0] += 2
+            bar.update(done, rejected=3, loss=0.123456)
+    lines = log.getvalue().splitlines()
+    assert lines[0] == "ingest: 50/200 clips (25%), 30 s left, 5.0 clips/s  rejected 3  loss 0.1235"
+    assert [line.split()[1] for line in lines] == ["50/200", "100/200", "150/200", "200/200"]
+
+
+def test_a_terminal_gets_one_bar(monkeypatch: pytest.MonkeyPatch):
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=120)
+    with Progress("ingest", total=4, unit="clips", console=console) as bar:
+        bar.update(4, rejected=1)
+    assert "4/4" in screen.getvalue()
+    assert "rejected 1" in screen.getvalue()
+    assert "left" not in screen.getvalue()
+
+
+def test_a_summary_shows_every_figure():
+    text = io.StringIO()
+    print_summary("prepared x", {"clips": 12345, "hours": 1.23456, "where": "there"}, Console(file=text))
+    assert [word in text.getvalue() for word in ("prepared x", "12,345", "1.235", "there")] == [True] * 4

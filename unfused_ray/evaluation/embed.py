@@ -1,0 +1,94 @@
+"""Embeddings of whole clips, straight from the shards."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unfused_ray.audio.decode import AudioError, read_flac
+from unfused_ray.data.shards import ClipIndex, read_unit
+from unfused_ray.models.export import FrozenEncoder
+
+logger = logging.getLogger(__name__)
+
+_BATCH_FRAMES = 3072
+"""Spectrogram frames of a batch: 32 crops of 0.95 s, and 50 MB after the encoder's first convolution."""
+
+
+def read_clips(index: ClipIndex, clip_ids: np.ndarray) -> Iterator[list[tuple[int, np.ndarray]]]:
+    """Decode some clips, a row group at a time; each row group is read once.
+
+    A clip whose bytes are not what ingest wrote is left out, and logged.
+
+    Args:
+        index: the clips.
+        clip_ids: (N,) int64, in any order.
+
+    Yields:
+        Pairs of a position in ``clip_ids`` and the whole clip, (samples,) int16.
+
+    Raises:
+        ValueError: there is no clip of that id.
+        OSError: a shard cannot be read.
+    """
+    if len(clip_ids) and not (clip_ids.min() >= 0 and clip_ids.max() < index.num_clips):
+        raise ValueError(
+            f"clip_ids from {clip_ids.min()} to {clip_ids.max()} must lie in 0 … {index.num_clips - 1}, the clips of "
+            f"{', '.join(manifest.uri for manifest in index.manifests)}"
+        )
+    firsts = [unit.first_clip_id for unit in index.units]
+    owners = np.searchsorted(firsts, clip_ids, side="right") - 1
+    for owner in np.unique(owners):
+        unit = index.units[owner]
+        table = read_unit(unit, ("audio", "num_samples"))
+        clips = []
+        for position in np.flatnonzero(owners == owner).tolist():
+            row = int(clip_ids[position]) - unit.first_clip_id
+            try:
+                wave = read_flac(table["audio"][row].as_buffer(), 0, table["num_samples"][row].as_py())
+            except AudioError as error:
+                logger.warning("clip %d, in %s, is damaged and left out: %s", clip_ids[position], unit.uri, error)
+                continue
+            clips.append((position, wave))
+        yield clips
+
+
+@torch.inference_mode()
+def embed_clips(encoder: FrozenEncoder, index: ClipIndex, clip_ids: np.ndarray) -> np.ndarray:
+    """Embed whole clips, each in one pass: (N,) int64 → (N, width) float32.
+
+    Clips of a row group with equally many spectrogram frames form batches. Nothing is padded: only a clip shorter than
+    the crop of the training is completed, as it was there. A damaged clip is a row of NaN.
+
+    Args:
+        encoder: on the device to compute on.
+        index: the clips.
+        clip_ids: which of them, in any order.
+
+    Raises:
+        ValueError: the shards have another sample rate than the encoder, or no clip has that id.
+        OSError: a shard cannot be read.
+    """
+    sample_rate = encoder.log_mel.config.sample_rate
+    for manifest in index.manifests:
+        if (stored := manifest.config["front_end"]["sample_rate"]) != sample_rate:
+            raise ValueError(
+                f"{manifest.uri} is at {stored} Hz, the encoder at {sample_rate} Hz: prepare the source at that rate"
+            )
+    embeddings = np.full((len(clip_ids), encoder.encoder.config.width), np.nan, np.float32)
+    for clips in read_clips(index, clip_ids):
+        groups: dict[int, list[tuple[int, Tensor]]] = defaultdict(list)
+        for position, wave in clips:
+            log_mel_1FT = encoder.spectrogram(wave, sample_rate)
+            groups[log_mel_1FT.shape[-1]].append((position, log_mel_1FT))
+        for num_frames, group in groups.items():
+            size = max(1, _BATCH_FRAMES // num_frames)
+            for first in range(0, len(group), size):
+                positions, log_mels = zip(*group[first : first + size], strict=True)
+                embeddings[list(positions)] = encoder.encoder(torch.cat(log_mels)).float().cpu().numpy()
+    return embeddings

@@ -1,0 +1,79 @@
+"""What a pre-training run left in its folder, read back for pictures and tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from unfused_ray import storage
+from unfused_ray.clustering.assignment import Assignment, read_assignment
+from unfused_ray.config import PretrainConfig
+
+HISTORY = "history.json"
+ASSIGNMENTS = "assignments"
+ENCODER = "encoder"
+PICTURES = "pictures"
+
+
+class RunFolder:
+    """The records of one run.
+
+    Args:
+        uri: folder of the run.
+
+    Raises:
+        FileNotFoundError: there is no run.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        path = storage.join(uri, "run.json")
+        if not storage.exists(path):
+            raise FileNotFoundError(f"{uri} holds no run.json: it is not the folder of a run")
+        self.record: dict[str, Any] = json.loads(storage.read_bytes(path))
+
+    @cached_property
+    def config(self) -> PretrainConfig:
+        """The configuration it was last started with."""
+        return PretrainConfig(**self.record["config"])
+
+    @property
+    def num_clips(self) -> int:
+        """Clips of its data."""
+        return self.record["facts"]["num_clips"]
+
+    @cached_property
+    def history(self) -> list[dict[str, float]]:
+        """One entry a finished epoch; empty before the first."""
+        path = storage.join(self.uri, HISTORY)
+        return json.loads(storage.read_bytes(path)) if storage.exists(path) else []
+
+    @cached_property
+    def assignment(self) -> Assignment:
+        """The newest assignment.
+
+        Raises:
+            FileNotFoundError: nothing was clustered yet.
+        """
+        folders = storage.list_folders(storage.join(self.uri, ASSIGNMENTS))
+        if not folders:
+            raise FileNotFoundError(f"{storage.join(self.uri, ASSIGNMENTS)} holds no assignment: no epoch has begun")
+        return read_assignment(folders[-1])
+
+
+def curves(history: Sequence[Mapping[str, float]], figure: str) -> dict[str, tuple[list[int], list[float]]]:
+    """A figure over the epochs: by head ('' where it is not a head's), the epochs that have it, and its values.
+
+    A figure of one of several heads is recorded as ``head0/<figure>``.
+    """
+    found: dict[str, tuple[list[int], list[float]]] = {}
+    for entry in history:
+        for key, value in entry.items():
+            head, _, name = key.rpartition("/")
+            if name == figure:
+                epochs, values = found.setdefault(head, ([], []))
+                epochs.append(int(entry["epoch"]))
+                values.append(value)
+    return found
