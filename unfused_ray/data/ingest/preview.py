@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from unfused_ray import storage
 from unfused_ray.audio import randomness
 from unfused_ray.audio.augment import augment
+from unfused_ray.audio.crop import fit_short_clip
 from unfused_ray.audio.decode import read_flac
 from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import AugmentConfig, CropConfig, FrontEndConfig
-from unfused_ray.audio.crop import fit_short_clip
 from unfused_ray.data.shards import ClipIndex, Manifest, read_unit
 
 FOLDER = "preview"
