@@ -77,6 +77,20 @@ def is_folder(uri: str) -> bool:
         return filesystem.get_file_info(path).type == fs.FileType.Directory
 
 
+def modified(uri: str) -> float:
+    """When a file was last written, in seconds since 1970.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+    """
+    filesystem, path = _resolve(uri)
+    with _errors_name(uri, "look up"):
+        info = filesystem.get_file_info(path)
+    if info.type == fs.FileType.NotFound:
+        raise FileNotFoundError(f"cannot look up {uri}: there is no such file or folder")
+    return info.mtime_ns / 1e9
+
+
 def open_input(uri: str) -> pa.NativeFile:
     """Open a file for random access; use it as a context manager.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from unfused_ray.audio import randomness
 from unfused_ray.audio.crop import fit_short_clip
 from unfused_ray.audio.decode import AudioError, read_flac
 from unfused_ray.config import CropConfig
-from unfused_ray.data.plan import Pass, Slice, Task, row_order
+from unfused_ray.data.plan import Pass, Task, row_order
 from unfused_ray.data.shards import Unit, read_unit
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class BlockReader:
         filled, index = 0, task.first_block
         for part in task.slices:
             rows = row_order(self.seed, pass_.epoch, part.unit)[part.start : part.stop]
-            table = _read_rows(part)
+            table = read_unit_if_whole(part.unit, ("audio", "num_samples"))
             ids = part.unit.first_clip_id + rows
             positions = self._crop_positions(pass_, ids)
             for i, row in enumerate(rows):
@@ -98,18 +98,20 @@ class BlockReader:
         return True
 
 
-def _read_rows(part: Slice) -> pa.Table | None:
-    """The unit's rows; None where the shard is damaged."""
+def read_unit_if_whole(unit: Unit, columns: Sequence[str]) -> pa.Table | None:
+    """Columns of one row group; None, and a warning, where its shard is not as ingest wrote it.
+
+    Raises:
+        OSError: the shard is missing or its storage does not answer.
+    """
     try:
-        return read_unit(part.unit, ("audio", "num_samples")).combine_chunks()
+        return read_unit(unit, columns).combine_chunks()
     except FileNotFoundError:
         raise
     except (pa.ArrowInvalid, OSError) as error:
-        if not _is_damaged(part.unit):
+        if not _is_damaged(unit):
             raise
-        logger.warning(
-            "%s, row group %d, is damaged (%s): its clips are silence", part.unit.uri, part.unit.row_group, error
-        )
+        logger.warning("%s, row group %d, is damaged: its clips are not used (%s)", unit.uri, unit.row_group, error)
         return None
 
 

@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 import safetensors.torch
 import torch
@@ -35,6 +35,12 @@ class Position:
     def folder(self) -> str:
         """Name of this position's checkpoint."""
         return f"e{self.epoch:04d}-s{self.step:06d}"
+
+    @classmethod
+    def of(cls, folder: str) -> Self:
+        """The position that gave its checkpoint the name ``folder``."""
+        epoch, step = folder.split("-")
+        return cls(int(epoch[1:]), int(step[1:]))
 
 
 @dataclass(frozen=True)
@@ -104,13 +110,17 @@ class CheckpointStore:
                 logger.warning("checkpoint %s is not used: %s", folder, error)
         return None
 
-    def prune(self) -> list[Checkpoint]:
-        """Delete all but the newest ``keep`` committed checkpoints; returns those that are left, newest first."""
-        committed = [
+    def committed(self) -> list[str]:
+        """Folders of the checkpoints that were committed, newest first; their files are not verified."""
+        return [
             folder
             for folder in reversed(storage.list_folders(self.uri))
             if storage.exists(storage.join(folder, MANIFEST))
         ]
+
+    def prune(self) -> list[Checkpoint]:
+        """Delete all but the newest ``keep`` committed checkpoints; returns those that are left, newest first."""
+        committed = self.committed()
         for folder in committed[self.keep :]:
             # The manifest goes first: what is half deleted must not look whole.
             storage.delete(storage.join(folder, MANIFEST))

@@ -130,7 +130,7 @@ class Lease:
     """
 
     def __init__(self, run_uri: str, on_loss: Callable[[], None]) -> None:
-        self._uri = storage.join(run_uri, "lease.json")
+        self._uri = _lease_uri(run_uri)
         self._on_loss = on_loss
         self._owner = {
             "token": uuid.uuid4().hex,
@@ -143,7 +143,7 @@ class Lease:
 
     def __enter__(self) -> Lease:
         holder = self._read()
-        if holder is not None and self._is_alive(holder):
+        if holder is not None and _is_alive(holder):
             raise RunInUseError(
                 f"process {holder['pid']} on {holder['host']} is working on {self._uri.rpartition('/')[0]} "
                 f"(last sign of life {time.time() - holder['renewed']:.0f} s ago). Stop it first, or wait "
@@ -183,12 +183,27 @@ class Lease:
         storage.write_bytes(self._uri, json.dumps({**self._owner, "renewed": time.time()}).encode())
 
     def _read(self) -> dict[str, Any] | None:
-        return json.loads(storage.read_bytes(self._uri)) if storage.exists(self._uri) else None
+        return _read_lease(self._uri)
 
-    def _is_alive(self, holder: Mapping[str, Any]) -> bool:
-        if holder["host"] == self._owner["host"]:
-            return _process_started(holder["pid"]) == holder["process_started"]
-        return time.time() - holder["renewed"] < LEASE_SECONDS
+
+def is_in_use(run_uri: str) -> bool:
+    """Whether a living process is working on the run."""
+    holder = _read_lease(_lease_uri(run_uri))
+    return holder is not None and _is_alive(holder)
+
+
+def _lease_uri(run_uri: str) -> str:
+    return storage.join(run_uri, "lease.json")
+
+
+def _read_lease(uri: str) -> dict[str, Any] | None:
+    return json.loads(storage.read_bytes(uri)) if storage.exists(uri) else None
+
+
+def _is_alive(holder: Mapping[str, Any]) -> bool:
+    if holder["host"] == socket.gethostname():
+        return _process_started(holder["pid"]) == holder["process_started"]
+    return time.time() - holder["renewed"] < LEASE_SECONDS
 
 
 def _process_started(pid: int) -> float | None:
