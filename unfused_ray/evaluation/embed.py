@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from unfused_ray.audio.decode import AudioError, read_flac
-from unfused_ray.data.shards import ClipIndex, read_unit
+from unfused_ray.data.read import read_unit_if_whole
+from unfused_ray.data.shards import ClipIndex
 from unfused_ray.models.export import FrozenEncoder
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ def read_clips(index: ClipIndex, clip_ids: np.ndarray) -> Iterator[list[tuple[in
 
     Raises:
         ValueError: there is no clip of that id.
-        OSError: a shard cannot be read.
+        OSError: a shard is missing or its storage does not answer.
     """
     if len(clip_ids) and not (clip_ids.min() >= 0 and clip_ids.max() < index.num_clips):
         raise ValueError(
@@ -45,7 +46,9 @@ def read_clips(index: ClipIndex, clip_ids: np.ndarray) -> Iterator[list[tuple[in
     owners = np.searchsorted(firsts, clip_ids, side="right") - 1
     for owner in np.unique(owners):
         unit = index.units[owner]
-        table = read_unit(unit, ("audio", "num_samples"))
+        table = read_unit_if_whole(unit, ("audio", "num_samples"))
+        if table is None:
+            continue
         clips = []
         for position in np.flatnonzero(owners == owner).tolist():
             row = int(clip_ids[position]) - unit.first_clip_id
@@ -72,7 +75,7 @@ def embed_clips(encoder: FrozenEncoder, index: ClipIndex, clip_ids: np.ndarray) 
 
     Raises:
         ValueError: the shards have another sample rate than the encoder, or no clip has that id.
-        OSError: a shard cannot be read.
+        OSError: a shard is missing or its storage does not answer.
     """
     sample_rate = encoder.log_mel.config.sample_rate
     for manifest in index.manifests:

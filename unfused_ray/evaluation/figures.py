@@ -7,17 +7,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from unfused_ray.config import DecarConfig, FrontEndConfig
 from unfused_ray.evaluation.run_folder import curves
 
-MAX_NAMED = 20
-"""Groups of points that a reader can still tell apart: ten colours in two shapes."""
 _GREY = "0.8"
+_COLOURS = (
+    "tab:blue",
+    "tab:orange",
+    "tab:green",
+    "tab:red",
+    "tab:purple",
+    "tab:brown",
+    "tab:pink",
+    "tab:olive",
+    "tab:cyan",
+    "black",
+)
+_SHAPES = ("o", "^")
+MAX_NAMED = len(_COLOURS) * len(_SHAPES)
+"""Groups of points that a reader can still tell apart."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +70,7 @@ def draw_health(title: str, history: Sequence[Mapping[str, float]], method: Deca
         "largest_share": ("largest cluster", "share of all clips"),
         "clips_per_second": ("speed", "clips per second"),
     }
-    figure = Figure(figsize=(14, 6), layout="constrained")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=13)
+    figure = _figure(title, 14, 6)
     axes = figure.subplots(2, 4, sharex=True)
     for axis, (name, (heading, note)) in zip(axes.flat, panels.items(), strict=True):
         axis.set_title(f"{heading}\n", loc="left", fontsize=11, fontweight="bold")
@@ -81,23 +93,27 @@ def draw_health(title: str, history: Sequence[Mapping[str, float]], method: Deca
 
 def draw_map(title: str, positions_N2: np.ndarray, groupings: Sequence[Grouping]) -> Figure:
     """The same points once for each grouping, coloured by it."""
-    figure = Figure(figsize=(8.2 * len(groupings), 6.6), layout="constrained")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=13)
+    figure = _figure(title, 8.2 * len(groupings), 6.6)
     for axis, grouping in zip(figure.subplots(1, len(groupings), squeeze=False).flat, groupings, strict=True):
         _draw_points(axis, positions_N2, grouping)
     return figure
 
 
 def _draw_points(axis: Axes, positions_N2: np.ndarray, grouping: Grouping) -> None:
-    palette = colormaps["tab10"].colors
     rest = positions_N2[grouping.ids < 0]
     if len(rest):
-        axis.scatter(*rest.T, s=9, color=_GREY, linewidths=0, label=f"{grouping.rest} ({len(rest)})")
+        axis.scatter(rest[:, 0], rest[:, 1], s=9, color=_GREY, linewidths=0, label=f"{grouping.rest} ({len(rest)})")
     for group, name in enumerate(grouping.names):
         points = positions_N2[grouping.ids == group]
-        marker = "o" if group < len(palette) else "^"
-        colour = palette[group % len(palette)]
-        axis.scatter(*points.T, s=16, color=colour, marker=marker, linewidths=0, label=f"{name} ({len(points)})")
+        axis.scatter(
+            points[:, 0],
+            points[:, 1],
+            s=16,
+            color=_COLOURS[group % len(_COLOURS)],
+            marker=_SHAPES[group // len(_COLOURS)],
+            linewidths=0,
+            label=f"{name} ({len(points)})",
+        )
     axis.set_title(grouping.title, loc="left", fontsize=11, fontweight="bold")
     axis.set_xticks([])
     axis.set_yticks([])
@@ -112,26 +128,27 @@ def draw_clusters(title: str, clusters: Sequence[Cluster], front_end: FrontEndCo
     low, high = np.percentile(np.concatenate([image.ravel() for image in images]), [2, 99.5])
     seconds_per_frame = front_end.hop / front_end.sample_rate
     longest = max(image.shape[1] for image in images) * seconds_per_frame
-    figure = Figure(figsize=(2.2 * num_columns + 1.2, 1.62 * len(clusters) + 1.0), layout="constrained")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=13)
-    rows = figure.subfigures(len(clusters), 1, squeeze=False)[:, 0]
-    for number, (row, cluster) in enumerate(zip(rows, clusters, strict=True)):
-        row.suptitle(cluster.title, x=0.012, ha="left", fontsize=10, fontweight="bold")
-        axes = row.subplots(1, num_columns, squeeze=False, sharey=True)[0]
-        for axis in axes[len(cluster.log_mels) :]:
-            axis.set_axis_off()
-        for axis, image, caption in zip(axes, cluster.log_mels, cluster.captions, strict=False):
-            axis.set_title(caption, fontsize=7.5, loc="left", pad=2, color="0.25")
-            axis.set_facecolor("0.93")
-            axis.set(xlim=(0, longest), ylim=(0, front_end.num_mels))
-            axis.set_yticks([])
-            axis.tick_params(labelsize=7, length=2, labelbottom=number == len(clusters) - 1)
+    figure = _figure(title, 2.0 * num_columns + 1.6, 1.4 * len(clusters) + 1.0)
+    figure.supxlabel("seconds", fontsize=9)
+    grid = figure.subplots(len(clusters), num_columns, squeeze=False, sharex=True, sharey=True)
+    grid[0, 0].set(xlim=(0, longest), ylim=(0, front_end.num_mels), yticks=[])
+    for row, cluster in zip(grid, clusters, strict=True):
+        row[0].set_ylabel(cluster.title, rotation=0, ha="right", va="center", fontsize=10, linespacing=1.5, labelpad=8)
+        for axis in row:
             axis.spines[:].set_visible(False)
+            axis.set_facecolor("0.94")
+            axis.tick_params(labelsize=8, length=2)
+        for axis, image, caption in zip(row, cluster.log_mels, cluster.captions, strict=False):
+            axis.set_title(caption, fontsize=8, loc="left", pad=2, color="0.25")
             if image is not None:
                 extent = (0.0, image.shape[1] * seconds_per_frame, 0.0, float(front_end.num_mels))
-                axis.imshow(
-                    image, origin="lower", aspect="auto", cmap="magma", vmin=low, vmax=high, extent=extent,
-                    interpolation="nearest",
-                )  # fmt: skip
-                axis.set(xlim=(0, longest))
+                axis.imshow(image, origin="lower", aspect="auto", cmap="magma", vmin=low, vmax=high, extent=extent)
+        row[0].set(xlim=(0, longest))  # imshow has fitted the axes to its image
+    return figure
+
+
+def _figure(title: str, width: float, height: float) -> Figure:
+    """An empty picture, sizes in inches."""
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13)
     return figure

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -29,6 +30,20 @@ _PERPLEXITY = 30.0
 _DPI = 110
 
 
+@dataclass(frozen=True)
+class _Scene:
+    """What the map and the sheet are drawn from."""
+
+    run: RunFolder
+    encoder: FrozenEncoder
+    index: ClipIndex
+    label_ids: np.ndarray
+    """First label of each clip as an index into ``label_names``; -1 where it has none."""
+    label_names: Sequence[str]
+    shown: np.ndarray
+    """Clusters of the sheet."""
+
+
 def write(run_uri: str) -> list[str]:
     """Draw a finished run into its folder ``pictures``: ``health.png``, ``map.png`` and ``clusters.png``.
 
@@ -44,13 +59,12 @@ def write(run_uri: str) -> list[str]:
     run = RunFolder(run_uri)
     encoder = load_encoder(storage.join(run_uri, ENCODER))
     index = ClipIndex.load(run.config.data)
-    label_ids, label_names = labels_to_ids(index.column("labels"))
-    clusters = run.assignment.labels[0]
-    shown = spread_clusters(clusters, NUM_CLUSTERS)
+    shown = spread_clusters(run.assignment.labels[0], NUM_CLUSTERS)
+    scene = _Scene(run, encoder, index, *labels_to_ids(index.column("labels")), shown)
     figures = {
         "health": draw_health(f"Health of {run.config.name}", run.history, run.config.method),
-        "map": _map(run, encoder, index, label_ids, label_names, shown),
-        "clusters": _sheet(run, encoder, index, label_ids, label_names, shown),
+        "map": _map(scene),
+        "clusters": _sheet(scene),
     }
     return [_save(figure, storage.join(run_uri, PICTURES, f"{name}.png")) for name, figure in figures.items()]
 
@@ -78,19 +92,13 @@ def project(embeddings_ND: np.ndarray) -> np.ndarray:
     return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(components)
 
 
-def _map(
-    run: RunFolder,
-    encoder: FrozenEncoder,
-    index: ClipIndex,
-    label_ids: np.ndarray,
-    label_names: Sequence[str],
-    shown: np.ndarray,
-) -> Figure:
+def _map(scene: _Scene) -> Figure:
+    run, index, shown, label_names = scene.run, scene.index, scene.shown, scene.label_names
     clip_ids = np.arange(index.num_clips)
     if index.num_clips > MAX_POINTS:
         chosen = randomness.generator(0, "map").choice(index.num_clips, MAX_POINTS, replace=False)
         clip_ids = np.sort(chosen)
-    embeddings = embed_clips(encoder, index, clip_ids)
+    embeddings = embed_clips(scene.encoder, index, clip_ids)
     whole = np.isfinite(embeddings).all(axis=1)
     clip_ids = clip_ids[whole]
     clusters = run.assignment.labels[0][clip_ids]
@@ -103,53 +111,49 @@ def _map(
     )
     groupings = [by_cluster]
     if label_names:
-        common = [label for label, _ in Counter(label_ids[label_ids >= 0].tolist()).most_common(MAX_NAMED)]
+        common = [label for label, _ in Counter(scene.label_ids[scene.label_ids >= 0].tolist()).most_common(MAX_NAMED)]
         common.sort(key=lambda label: label_names[label])
         title = "by label" if len(common) == len(label_names) else f"by label: the {MAX_NAMED} most common"
-        ids = _positions_in(label_ids[clip_ids], np.array(common))
+        ids = _positions_in(scene.label_ids[clip_ids], np.array(common))
         groupings.insert(0, Grouping(title, ids, [label_names[label] for label in common], "others"))
-    title = f"{len(clip_ids)} clips of {run.config.name}, as its encoder hears them (t-SNE; labels were never trained on)"
+    title = (
+        f"{len(clip_ids)} clips of {run.config.name}, as its encoder hears them (t-SNE; labels were never trained on)"
+    )
     return draw_map(title, project(embeddings[whole]), groupings)
 
 
-def _sheet(
-    run: RunFolder,
-    encoder: FrozenEncoder,
-    index: ClipIndex,
-    label_ids: np.ndarray,
-    label_names: Sequence[str],
-    shown: np.ndarray,
-) -> Figure:
+def _sheet(scene: _Scene) -> Figure:
+    run, shown, label_names = scene.run, scene.shown, scene.label_names
     clusters, distances = run.assignment.labels[0], run.assignment.distances[0]
     members = [np.flatnonzero(clusters == cluster) for cluster in shown]
     nearest = [ids[np.argsort(distances[ids], kind="stable")[:CLIPS_PER_CLUSTER]] for ids in members]
     clip_ids = np.concatenate(nearest)
     log_mels: dict[int, np.ndarray] = {}
-    for clips in read_clips(index, clip_ids):
+    for clips in read_clips(scene.index, clip_ids):
         for position, wave in clips:
-            log_mels[int(clip_ids[position])] = encoder.log_mel(torch.from_numpy(wave)[None])[0].numpy()
+            log_mels[int(clip_ids[position])] = scene.encoder.log_mel(torch.from_numpy(wave)[None])[0].numpy()
     rows = [
         Cluster(
-            title=_describe(int(cluster), label_ids[ids], label_names),
+            title=_describe(int(cluster), scene.label_ids[ids], label_names),
             log_mels=[log_mels.get(clip_id) for clip_id in closest.tolist()],
-            captions=[label_names[label] if label >= 0 else "" for label in label_ids[closest]],
+            captions=[label_names[label] if label >= 0 else "" for label in scene.label_ids[closest]],
         )
         for cluster, ids, closest in zip(shown, members, nearest, strict=True)
     ]
     title = (
-        f"{run.config.name}: the clips nearest to their centroid, in {len(shown)} of {len(run.assignment.prototypes[0])} "
-        "clusters, spread from the largest to the smallest"
+        f"{run.config.name}: clips nearest to their centroid, in {len(shown)} of {len(run.assignment.prototypes[0])} "
+        "clusters, evenly spread from the largest to the smallest"
     )
-    return draw_clusters(title, rows, encoder.log_mel.config)
+    return draw_clusters(title, rows, scene.encoder.log_mel.config)
 
 
 def _describe(cluster: int, label_ids: np.ndarray, label_names: Sequence[str]) -> str:
     """A cluster in words: id, size, and the commonest label among its labelled clips."""
-    text = f"cluster {cluster} · {len(label_ids)} clips"
+    text = f"cluster {cluster}\n{len(label_ids)} clips"
     labelled = label_ids[label_ids >= 0].tolist()
     if labelled:
         label, count = Counter(labelled).most_common(1)[0]
-        text += f" · {count / len(labelled):.0%} {label_names[label]}"
+        text += f"\n{count / len(labelled):.0%} {label_names[label]}"
     return text
 
 

@@ -1,0 +1,96 @@
+"""Tables for the terminal: one run at its end, and all runs of a folder."""
+
+from __future__ import annotations
+
+import time
+
+from rich import box
+from rich.table import Table
+
+from unfused_ray import storage
+from unfused_ray.evaluation.run_folder import ASSIGNMENTS, ENCODER, PICTURES, RunFolder, curves
+from unfused_ray.training.checkpoint import MANIFEST, CheckpointStore, Position
+from unfused_ray.training.run import Run, is_in_use
+
+
+def summary(run_uri: str, tracking_uri: str) -> Table:
+    """How a run stands, what its figures did from the first epoch to the last, and where its results are.
+
+    Args:
+        run_uri: folder of the run.
+        tracking_uri: MLflow's.
+
+    Raises:
+        FileNotFoundError: there is no run.
+    """
+    run = RunFolder(run_uri)
+    table = Table(title=f"run {run.config.name}", title_justify="left", show_header=False, box=box.HORIZONTALS)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    status = Run(run_uri).status()
+    message = f": {status.message}" if status and status.message else ""
+    table.add_row("state", _state(run_uri) + message)
+    table.add_row("progress", _progress(run))
+    table.add_row("clips", f"{run.num_clips:,}")
+    for heading, name, form in (
+        ("loss", "loss", ".3f"),
+        ("NMI to the epoch before", "nmi_previous", ".2f"),
+        ("effective rank", "effective_rank", ".1f"),
+        ("empty clusters", "empty_clusters", ".0f"),
+        ("clips per second", "clips_per_second", ".1f"),
+    ):
+        for head, (_, values) in curves(run.history, name).items():
+            label = f"{heading}, {head}" if head else heading
+            table.add_row(label, " → ".join(f"{value:{form}}" for value in values[:: max(len(values) - 1, 1)]))
+    table.add_section()
+    committed = CheckpointStore(run_uri, keep=1).committed()
+    folders = {
+        "checkpoint": committed[0] if committed else "",
+        **{name: storage.join(run_uri, name) for name in (ENCODER, PICTURES, ASSIGNMENTS)},
+    }
+    for name, folder in folders.items():
+        if folder and storage.exists(folder):
+            table.add_row(name, folder)
+    is_server = tracking_uri.startswith(("http://", "https://"))
+    table.add_row("see the curves", tracking_uri if is_server else f"mlflow ui --backend-store-uri {tracking_uri}")
+    return table
+
+
+def runs_table(folder_uri: str) -> Table:
+    """The runs in a folder, in the order they were started in.
+
+    A run that says it is running but that no living process works on is shown as ``died``: the command that started
+    it takes it up again.
+    """
+    table = Table(title=f"runs in {folder_uri}", title_justify="left", box=box.HORIZONTALS)
+    for heading in ("name", "state", "progress", "last checkpoint"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("folder", overflow="fold")
+    uris = [uri for uri in storage.list_folders(folder_uri) if storage.exists(storage.join(uri, "run.json"))]
+    for run in sorted(map(RunFolder, uris), key=lambda run: run.record["created"]):
+        table.add_row(run.record["config"]["name"], _state(run.uri), _progress(run), _last_checkpoint(run.uri), run.uri)
+    return table
+
+
+def _state(run_uri: str) -> str:
+    status = Run(run_uri).status()
+    if status is not None and status.state != "running":
+        return status.state
+    if not is_in_use(run_uri):
+        return "died"
+    return "running" if status else "starting"
+
+
+def _progress(run: RunFolder) -> str:
+    """How far its newest checkpoint is: what a crash would leave."""
+    committed = CheckpointStore(run.uri, keep=1).committed()
+    position = Position.of(storage.name(committed[0])) if committed else Position()
+    text = f"{position.epoch} of {run.record['config']['epochs']} epochs"
+    return f"{text}, {position.step} steps" if position.step else text
+
+
+def _last_checkpoint(run_uri: str) -> str:
+    committed = CheckpointStore(run_uri, keep=1).committed()
+    if not committed:
+        return "none"
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(storage.modified(storage.join(committed[0], MANIFEST))))
