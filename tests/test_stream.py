@@ -239,6 +239,14 @@ def test_ray_gives_the_same_global_batches_to_any_number_of_consumers(
         assert_same_blocks(found, list(local.blocks(pass_)))
 
 
+def test_ray_does_not_cut_the_blocks_of_a_plan_of_many_tasks(ray_session: None, tmp_path: Path) -> None:
+    """With fewer than 200 read tasks, Ray Data by default makes more blocks of what they yield."""
+    index = ClipIndex([write_source(tmp_path, [[785, 785]], lengths=(800,))])
+    planner = Planner(index, 5, BATCH)
+    found = stream_through_ray(planner, reader(), 2, [Pass("embed", 0), Pass("train", 0)])[1]
+    assert_same_blocks(found, list(LocalSource(planner, reader()).blocks(Pass("train", 0))))
+
+
 @dataclass(frozen=True)
 class DyingReader(BlockReader):
     """Kills its own process the first two times it is used."""

@@ -172,7 +172,8 @@ def make_dataset(planner: Planner, reader: BlockReader, position: Callable[[], S
     # A worker that waits for a long clustering holds its iterator open: that is not a hang.
     context.execution_no_progress_timeout_s = -1
     with DataContext.current(context):
-        return ray.data.read_datasource(PlannedClips(planner, reader, position))
+        # One block wanted: with the default of 200, Ray Data would cut the blocks of short plans into pieces.
+        return ray.data.read_datasource(PlannedClips(planner, reader, position), override_num_blocks=1)
 
 
 def execution_options() -> ExecutionOptions:

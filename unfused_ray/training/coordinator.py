@@ -7,7 +7,7 @@ the in-process runtime it is a plain object, otherwise a Ray actor.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -28,6 +28,8 @@ class Progress:
     num_steps: int = 0
     figures: dict[str, float] = field(default_factory=dict)
     damaged_clips: int = 0
+    messages: tuple[str, ...] = ()
+    """What has happened to the run since it started, such as a worker group that failed."""
 
 
 class Coordinator:
@@ -42,6 +44,7 @@ class Coordinator:
         self._segment = UNREAD
         self._stop = ""
         self._progress = Progress()
+        self._messages: list[str] = []
         self._failures: dict[int, int] = {}
         self._attempts = 0
 
@@ -70,9 +73,13 @@ class Coordinator:
             self._tracker.log(metrics, progress.step)
         return self._stop
 
+    def note(self, message: str) -> None:
+        """Keep a message for whoever watches the run."""
+        self._messages.append(message)
+
     def progress(self) -> Progress:
-        """The newest report."""
-        return self._progress
+        """The newest report, with all messages."""
+        return replace(self._progress, messages=tuple(self._messages))
 
     def request_stop(self, reason: str) -> None:
         """Ask the workers to write a checkpoint and end."""

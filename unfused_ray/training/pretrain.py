@@ -24,7 +24,7 @@ from unfused_ray.models.export import load_encoder
 from unfused_ray.progress import Progress as Bar
 from unfused_ray.training.checkpoint import CheckpointStore
 from unfused_ray.training.coordinator import Coordinator, Progress
-from unfused_ray.training.run import ConfigurationChangedError, Lease, Run, Status, home
+from unfused_ray.training.run import Lease, Run, Status, home
 from unfused_ray.training.runtime import Job, run_in_process, run_workers
 from unfused_ray.training.tracking import flat_params
 
@@ -199,15 +199,18 @@ def _supervise(run: Run, target: Callable[[], Status], coordinator: _Watched) ->
 def _show(run: Run, thread: threading.Thread, coordinator: _Watched) -> None:
     """Draw the progress until the thread ends."""
     bar: Bar | None = None
-    phase = ""
+    phase, told = "", 0
     while thread.is_alive():
         thread.join(POLL_SECONDS)
         progress = coordinator.progress()
+        for message in progress.messages[told:]:
+            logger.warning("%s", message)
+        told = len(progress.messages)
         if progress.phase != phase:
             phase = progress.phase
             logger.info("%s", phase)
         if progress.num_steps and bar is None:
-            bar = Bar("training", progress.num_steps, "steps", done=progress.step).__enter__()
+            bar = Bar("training", progress.num_steps, "steps").__enter__()
         if bar is not None:
             keys = ("loss", "agreement", "clips_per_second")
             bar.update(progress.step, **{key: progress.figures[key] for key in keys if key in progress.figures})

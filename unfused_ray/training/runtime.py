@@ -16,7 +16,7 @@ from typing import Any
 import ray
 import ray.train
 import torch
-from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.backend import Backend
 from ray.train.torch import TorchConfig, TorchTrainer
 from torch import Tensor
@@ -125,13 +125,30 @@ def run_workers(job: Job, coordinator: ray.actor.ActorHandle, assignment: ray.ac
             ),
             # Ray Train's own book-keeping is not used: checkpoints are the project's, and the coordinator gives up on
             # a run that fails twice at one step.
-            run_config=RunConfig(storage_path=folder, failure_config=FailureConfig(max_failures=-1)),
+            run_config=RunConfig(
+                storage_path=folder,
+                failure_config=FailureConfig(max_failures=-1),
+                callbacks=[_NoteFailures(coordinator)],
+            ),
             datasets={"clips": dataset},
             dataset_config=DataConfig(execution_options=execution_options()),
         )
         result = trainer.fit()
     status: Status = result.return_value
     return status
+
+
+class _NoteFailures(UserCallback):
+    """Tells the coordinator of every worker group that fails."""
+
+    def __init__(self, coordinator: ray.actor.ActorHandle) -> None:
+        self._coordinator = coordinator
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        for rank, error in sorted(worker_exceptions.items()):
+            last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+            # Not waited for: this runs in Ray Train's controller, and whatever it raises would end the run.
+            self._coordinator.note.remote(f"worker {rank} failed ({last[0]}): starting again from the newest checkpoint")
 
 
 @dataclass(frozen=True)
@@ -207,9 +224,7 @@ class _LoopbackBackend(Backend):
         backend = "nccl" if use_gpu else "gloo"
         ray.get(
             [
-                worker_group.execute_single_async(
-                    rank, _open_group, store=f"file://{folder}/store", backend=backend, rank=rank, world=world
-                )
+                worker_group.execute_single_async(rank, _open_group, f"file://{folder}/store", backend, rank, world)
                 for rank in range(world)
             ]
         )
