@@ -109,7 +109,10 @@ def pretrain_job() -> int:
     if status.state == "finished":
         logger.info("drawing pictures")
         pictures.write(run.run.uri)
-    Console().print(summary(run.run.uri, run.tracking_uri))
+    Console().print(summary(run.run.uri))
+    where = run.tracking_uri
+    watch = where if where.startswith("http") else f"mlflow ui --backend-store-uri {where}"
+    Console().print(f"the curves: {watch}", soft_wrap=True, highlight=False)
     return {"finished": 0, "stopped": 128 + signal.SIGTERM}.get(status.state, 1)
 
 
@@ -121,6 +124,7 @@ def main(job: Callable[[], int]) -> None:
         datefmt="%H:%M:%S",
         handlers=[RichHandler(console=Console(stderr=True), show_path=False, show_level=False)],
     )
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # which build of faiss it found
     try:
         code = job()
     except (ValueError, FileNotFoundError, RunInUseError) as error:

@@ -27,7 +27,7 @@ def session(num_cpus: int | None = None) -> Iterator[None]:
         yield
         return
     # What the workers print stays in Ray's log files; what a person must know comes through the coordinator.
-    options: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**options)
     else:

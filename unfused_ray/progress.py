@@ -22,14 +22,15 @@ class Progress:
         name: what is being done.
         total: units of work in all.
         unit: what is counted, in the plural.
+        done: units that were done before; they do not count for the rate.
         console: where to write; standard error by default.
     """
 
-    def __init__(self, name: str, total: int, unit: str, console: Console | None = None) -> None:
+    def __init__(self, name: str, total: int, unit: str, done: int = 0, console: Console | None = None) -> None:
         self.name = name
         self.total = total
         self.unit = unit
-        self.done = 0
+        self.done = self._first = done
         self._console = console or Console(stderr=True)
         self._start = self._last_line = time.monotonic()
         self._bar = RichProgress(
@@ -42,12 +43,12 @@ class Progress:
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._task = self._bar.add_task(name, total=total, figures="")
+        self._task = self._bar.add_task(name, total=total, completed=done, figures="")
 
     @property
     def rate(self) -> float:
         """Units done a second since the start."""
-        return self.done / max(time.monotonic() - self._start, 1e-9)
+        return (self.done - self._first) / max(time.monotonic() - self._start, 1e-9)
 
     def update(self, done: int, **figures: float | str) -> None:
         """Show that ``done`` units are done in all, and ``figures`` beside them."""

@@ -19,8 +19,9 @@ from unfused_ray.audio import randomness
 from unfused_ray.data.shards import ClipIndex, labels_to_ids
 from unfused_ray.evaluation.embed import embed_clips, read_clips
 from unfused_ray.evaluation.figures import MAX_NAMED, Cluster, Grouping, draw_clusters, draw_health, draw_map
-from unfused_ray.evaluation.run_folder import ENCODER, PICTURES, RunFolder
+from unfused_ray.evaluation.run_folder import PICTURES, RunFolder
 from unfused_ray.models.export import FrozenEncoder, load_encoder
+from unfused_ray.training.run import ENCODER
 
 MAX_POINTS = 2000
 NUM_CLUSTERS = 8

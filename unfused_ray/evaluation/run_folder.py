@@ -10,10 +10,8 @@ from typing import Any
 from unfused_ray import storage
 from unfused_ray.clustering.assignment import Assignment, read_assignment
 from unfused_ray.config import PretrainConfig
+from unfused_ray.training.run import ASSIGNMENTS, HISTORY
 
-HISTORY = "history.json"
-ASSIGNMENTS = "assignments"
-ENCODER = "encoder"
 PICTURES = "pictures"
 
 

@@ -8,17 +8,16 @@ from rich import box
 from rich.table import Table
 
 from unfused_ray import storage
-from unfused_ray.evaluation.run_folder import ASSIGNMENTS, ENCODER, PICTURES, RunFolder, curves
+from unfused_ray.evaluation.run_folder import PICTURES, RunFolder, curves
 from unfused_ray.training.checkpoint import MANIFEST, CheckpointStore, Position
-from unfused_ray.training.run import Run, is_in_use
+from unfused_ray.training.run import ASSIGNMENTS, ENCODER, Run, is_in_use
 
 
-def summary(run_uri: str, tracking_uri: str) -> Table:
+def summary(run_uri: str) -> Table:
     """How a run stands, what its figures did from the first epoch to the last, and where its results are.
 
     Args:
         run_uri: folder of the run.
-        tracking_uri: MLflow's.
 
     Raises:
         FileNotFoundError: there is no run.
@@ -51,8 +50,6 @@ def summary(run_uri: str, tracking_uri: str) -> Table:
     for name, folder in folders.items():
         if folder and storage.exists(folder):
             table.add_row(name, folder)
-    is_server = tracking_uri.startswith(("http://", "https://"))
-    table.add_row("see the curves", tracking_uri if is_server else f"mlflow ui --backend-store-uri {tracking_uri}")
     return table
 
 

@@ -41,7 +41,7 @@ from unfused_ray.training.coordinator import Coordinator, Progress, RemoteCoordi
 from unfused_ray.training.device import autocast_dtype, to_device, to_host
 from unfused_ray.training.group import Group, Votes
 from unfused_ray.training.optimizer import build_optimizer, learning_rate, set_learning_rate
-from unfused_ray.training.run import Status
+from unfused_ray.training.run import ENCODER, HISTORY, Status
 
 logger = logging.getLogger(__name__)
 
@@ -330,7 +330,7 @@ class Loop:
                 {"model": self.method.state_dict(), "optimizer": tensors},
                 {"optimizer": groups, "history": self.history},
             )
-            storage.write_bytes(storage.join(self.run_uri, "history.json"), json.dumps(self.history).encode())
+            storage.write_bytes(storage.join(self.run_uri, HISTORY), json.dumps(self.history).encode())
             self._prune()
         self.worker.group.barrier()
         self._last_checkpoint = time.perf_counter()
@@ -349,7 +349,7 @@ class Loop:
     def _export(self) -> None:
         config = self.config
         save_encoder(
-            storage.join(self.run_uri, "encoder"),
+            storage.join(self.run_uri, ENCODER),
             self.method.encoder,
             config.encoder,
             config.front_end,

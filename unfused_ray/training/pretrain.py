@@ -24,7 +24,7 @@ from unfused_ray.models.export import load_encoder
 from unfused_ray.progress import Progress as Bar
 from unfused_ray.training.checkpoint import CheckpointStore
 from unfused_ray.training.coordinator import Coordinator, Progress
-from unfused_ray.training.run import Lease, Run, Status, home
+from unfused_ray.training.run import ENCODER, Lease, Run, Status, home
 from unfused_ray.training.runtime import Job, run_in_process, run_workers
 from unfused_ray.training.tracking import flat_params
 
@@ -99,6 +99,14 @@ def pretrain(config: PretrainConfig) -> Status:
     with Lease(run.uri, on_loss=lambda: signal.raise_signal(signal.SIGTERM)):
         facts = {"num_clips": index.num_clips, "data_checksums": index.checksums}
         record = run.open(config, facts)
+        newest = CheckpointStore(run.uri, keep=1).newest()
+        if (
+            newest is not None
+            and newest.position.epoch >= config.epochs
+            and storage.exists(storage.join(run.uri, ENCODER))
+        ):
+            logger.info("%s is finished: nothing is done. More --epochs go on from its end", run.uri)
+            return Status("finished", newest.position.epoch, newest.position.step)
         needs_ray = config.runtime.kind == "workers" or index.statistics(config.front_end) is None
         with cluster.session() if needs_ray else _nothing():
             statistics = index.statistics(config.front_end) or sum(
@@ -210,7 +218,7 @@ def _show(run: Run, thread: threading.Thread, coordinator: _Watched) -> None:
             phase = progress.phase
             logger.info("%s", phase)
         if progress.num_steps and bar is None:
-            bar = Bar("training", progress.num_steps, "steps").__enter__()
+            bar = Bar("training", progress.num_steps, "steps", done=progress.step).__enter__()
         if bar is not None:
             keys = ("loss", "agreement", "clips_per_second")
             bar.update(progress.step, **{key: progress.figures[key] for key in keys if key in progress.figures})

@@ -20,6 +20,11 @@ from unfused_ray.config import Config
 
 logger = logging.getLogger(__name__)
 
+# What a run leaves in its folder, beside run.json, status.json and checkpoints/.
+HISTORY = "history.json"
+ASSIGNMENTS = "assignments"
+ENCODER = "encoder"
+
 LEASE_SECONDS = 60.0
 """A lease of another machine that has not been renewed for so long has lapsed."""
 

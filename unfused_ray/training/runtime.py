@@ -34,7 +34,7 @@ from unfused_ray.training.coordinator import Coordinator, RemoteCoordinator
 from unfused_ray.training.device import set_threads
 from unfused_ray.training.group import Alone, Distributed
 from unfused_ray.training.loop import Loop, Start, Worker
-from unfused_ray.training.run import Status
+from unfused_ray.training.run import ASSIGNMENTS, Status
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Job:
             num_clusters=method.num_clusters,
             iterations=method.kmeans_iterations,
             seed=self.config.seed,
-            assignments=storage.join(self.run_uri, "assignments"),
+            assignments=storage.join(self.run_uri, ASSIGNMENTS),
         )
 
     def loop(self, worker: Worker) -> Loop:
@@ -146,9 +146,9 @@ class _NoteFailures(UserCallback):
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         for rank, error in sorted(worker_exceptions.items()):
-            last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+            cause = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             # Not waited for: this runs in Ray Train's controller, and whatever it raises would end the run.
-            self._coordinator.note.remote(f"worker {rank} failed ({last[0]}): starting again from the newest checkpoint")
+            self._coordinator.note.remote(f"worker {rank} failed ({cause}): starting again from the newest checkpoint")
 
 
 @dataclass(frozen=True)
