@@ -1,14 +1,46 @@
-# make demo: install, then pre-train on the embedded recordings. make test: install, then every check and test.
-PYTHON ?= python3
-BIN := .venv/bin
-EXTRA ?= cpu
+# make demo: install, then pre-train on the embedded recordings, with pictures to look at.
+# make test: install, then every check and every test.
 
-.PHONY: demo test check venv format clean
+PYTHON ?= python3
+# faiss for this machine: cpu, or gpu (CUDA 12).
+FAISS ?= cpu
+# Runs, shards and tracking of the targets below; nothing is written elsewhere.
+export UNFUSED_RAY_HOME ?= $(CURDIR)/output
+# The builder of the free corpus, and where it goes (outside git, 800 MB).
+CORPUS_BUILDER ?= ../shared/corpus/build_corpus.py
+CORPUS ?= ../corpus
+
+BIN := .venv/bin
+
+.PHONY: demo test check venv corpus clean
+
+demo: venv
+	$(BIN)/python jobs/prepare.py --source recordings --output $(UNFUSED_RAY_HOME)/shards/recordings
+	$(BIN)/python jobs/pretrain.py demo --data $(UNFUSED_RAY_HOME)/shards/recordings
+
+test: venv check
+	$(BIN)/python -m pytest
+
+check: venv
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 venv: .venv/installed
 
 .venv/installed: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.11 …")'
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, make PYTHON=… names another" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRA),dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[$(FAISS),dev]'
 	touch $@
+
+# Six labelled tasks and 8,332 clips for pre-training, out of Debian packages (needs ffmpeg, fluidsynth, espeak-ng).
+corpus: venv
+	test -f $(CORPUS_BUILDER) || { echo "no corpus builder at $(CORPUS_BUILDER): make corpus CORPUS_BUILDER=…" >&2; exit 1; }
+	test -f $(CORPUS)/pretrain.csv || $(BIN)/python $(CORPUS_BUILDER) --out $(CORPUS)
+	$(BIN)/python jobs/prepare.py --source $(CORPUS)/pretrain.csv --output $(UNFUSED_RAY_HOME)/shards/corpus
+	$(BIN)/python jobs/pretrain.py corpus --data $(UNFUSED_RAY_HOME)/shards/corpus --dry-run
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
