@@ -18,8 +18,6 @@ from rich.logging import RichHandler
 from unfused_ray import cluster, recipes, storage
 from unfused_ray.config import Config
 from unfused_ray.data.ingest.prepare import prepare
-from unfused_ray.evaluation import pictures
-from unfused_ray.evaluation.summary import summary
 from unfused_ray.training.pretrain import check, describe, pretrain
 from unfused_ray.training.run import RunInUseError
 
@@ -89,8 +87,7 @@ def prepare_job() -> int:
     config = absolute_paths(config, inputs=(), outputs=("output",))
     if options.print_config:
         return _print_config(config)
-    with cluster.session():
-        prepare(config, dry_run=options.dry_run)
+    prepare(config, dry_run=options.dry_run)
     return 0
 
 
@@ -105,6 +102,10 @@ def pretrain_job() -> int:
             Console().print(describe(config))
         return 0
     status = pretrain(config)
+    # Here, because scikit-learn and matplotlib take seconds to import, and training should not start later for it.
+    from unfused_ray.evaluation import pictures
+    from unfused_ray.evaluation.summary import summary
+
     run = check(config)
     if status.state == "finished":
         logger.info("drawing pictures")
