@@ -1,15 +1,17 @@
 """Checkpoints of a run: files first, a manifest with their SHA-256 last; it is the commit.
 
 A checkpoint is a folder ``<run>/checkpoints/e0003-s000120``: after epoch 3's step 120. Starting again takes the
-newest whose files are all as its manifest says; a bad one is named and skipped.
+newest whose files are all as its manifest says; a bad one is named and skipped. The manifest holds nothing else, so
+no damage goes unseen.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
 import safetensors.torch
@@ -22,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+_DETAILS = "details.json"
+_FOLDER = re.compile(r"e\d+-s\d+")
 
 
 @dataclass(frozen=True, order=True)
@@ -91,57 +95,66 @@ class CheckpointStore:
         for name, group in tensors.items():
             data = safetensors.torch.save({key: value.detach().cpu().contiguous() for key, value in group.items()})
             storage.write_bytes(storage.join(folder, f"{name}.safetensors"), data)
+        storage.write_bytes(storage.join(folder, _DETAILS), json.dumps(details, indent=1).encode())
         written = storage.list_files(folder, recursive=True)
         files = {storage.relative(uri, folder): storage.sha256_file(uri) for uri in written}
-        manifest = {
-            "format_version": FORMAT_VERSION,
-            "position": asdict(position),
-            "files": files,
-            "details": details,
-        }
+        manifest = {"format_version": FORMAT_VERSION, "files": files}
         storage.write_bytes(storage.join(folder, MANIFEST), json.dumps(manifest, indent=1).encode())
 
     def newest(self) -> Checkpoint | None:
-        """The newest checkpoint that verifies; worse ones are logged. None where there is none."""
-        for folder in reversed(storage.list_folders(self.uri)):
+        """The newest checkpoint that verifies; worse ones are logged. None where there is none.
+
+        Raises:
+            OSError: the storage does not answer: that is no reason to start from an older one.
+        """
+        for folder in self._folders():
             try:
-                return self._verified(folder)
-            except (ValueError, OSError, KeyError) as error:
+                return _verified(folder)
+            except (ValueError, FileNotFoundError, KeyError) as error:
                 logger.warning("checkpoint %s is not used: %s", folder, error)
         return None
 
     def committed(self) -> list[str]:
         """Folders of the checkpoints that were committed, newest first; their files are not verified."""
-        return [
-            folder
-            for folder in reversed(storage.list_folders(self.uri))
-            if storage.exists(storage.join(folder, MANIFEST))
-        ]
+        return [folder for folder in self._folders() if storage.exists(storage.join(folder, MANIFEST))]
 
-    def prune(self) -> list[Checkpoint]:
-        """Delete all but the newest ``keep`` committed checkpoints; returns those that are left, newest first."""
-        committed = self.committed()
-        for folder in committed[self.keep :]:
-            # The manifest goes first: what is half deleted must not look whole.
-            storage.delete(storage.join(folder, MANIFEST))
-            storage.delete(folder)
-        return [self._read(folder)[0] for folder in committed[: self.keep]]
+    def prune(self, newest: Position) -> list[Position]:
+        """Delete all but the ``keep`` newest committed checkpoints up to ``newest``, which was just committed.
 
-    def _read(self, folder: str) -> tuple[Checkpoint, dict[str, str]]:
-        manifest = json.loads(storage.read_bytes(storage.join(folder, MANIFEST)))
-        if manifest["format_version"] != FORMAT_VERSION:
-            raise ValueError(f"format_version {manifest['format_version']}, this version reads {FORMAT_VERSION}")
-        return Checkpoint(folder, Position(**manifest["position"]), manifest["details"]), manifest["files"]
+        Those after it did not verify when the run was taken up, those not committed were interrupted.
 
-    def _verified(self, folder: str) -> Checkpoint:
-        if not storage.exists(storage.join(folder, MANIFEST)):
-            raise ValueError(f"it has no {MANIFEST}: its writing was interrupted")
-        checkpoint, files = self._read(folder)
-        for name, expected in files.items():
-            uri = storage.join(folder, name)
-            if storage.sha256_file(uri) != expected:
-                raise ValueError(f"{name} is damaged (SHA-256 differs from the manifest's)")
-        return checkpoint
+        Returns:
+            The positions that are left, newest first.
+        """
+        kept = [folder for folder in self.committed() if _position(folder) <= newest][: self.keep]
+        for folder in self._folders():
+            if folder not in kept:
+                # The manifest goes first: what is half deleted must not look whole.
+                storage.delete(storage.join(folder, MANIFEST))
+                storage.delete(folder)
+        return [_position(folder) for folder in kept]
+
+    def _folders(self) -> list[str]:
+        """Folders of checkpoints, whole or not, newest first."""
+        found = [folder for folder in storage.list_folders(self.uri) if _FOLDER.fullmatch(storage.name(folder))]
+        return sorted(found, key=_position, reverse=True)
+
+
+def _position(folder_uri: str) -> Position:
+    return Position.of(storage.name(folder_uri))
+
+
+def _verified(folder: str) -> Checkpoint:
+    if not storage.exists(storage.join(folder, MANIFEST)):
+        raise ValueError(f"it has no {MANIFEST}: its writing was interrupted")
+    manifest = json.loads(storage.read_bytes(storage.join(folder, MANIFEST)))
+    if manifest["format_version"] != FORMAT_VERSION:
+        raise ValueError(f"format_version {manifest['format_version']}, this version reads {FORMAT_VERSION}")
+    for name, expected in manifest["files"].items():
+        if storage.sha256_file(storage.join(folder, name)) != expected:
+            raise ValueError(f"{name} is damaged (SHA-256 differs from the manifest's)")
+    details = json.loads(storage.read_bytes(storage.join(folder, _DETAILS)))
+    return Checkpoint(folder, _position(folder), details)
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:

@@ -338,7 +338,7 @@ class Loop:
 
     def _prune(self) -> None:
         """Delete what neither the rule nor a kept checkpoint needs."""
-        oldest = min(checkpoint.position.epoch for checkpoint in self.store.prune())
+        oldest = min(position.epoch for position in self.store.prune(self.position))
         self.worker.clusterer.forget(min(oldest, self.position.epoch - self.config.checkpoint.keep_assignments))
 
     def _diverged(self) -> Status:
