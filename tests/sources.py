@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,27 +26,33 @@ def tone(seed: int, num_samples: int, sample_rate: int = 16_000) -> np.ndarray:
     return np.round((wave + rng.normal(0, 0.02, num_samples)) * 20_000).astype(np.int16)
 
 
-def write_source(folder: Path, sizes: list[list[int]], lengths: tuple[int, ...] = (4_000, 9_000, 20_000)) -> Manifest:
+def write_source(
+    folder: Path,
+    sizes: list[list[int]],
+    lengths: tuple[int, ...] = (4_000, 9_000, 20_000),
+    splits: Sequence[str] | None = None,
+) -> Manifest:
     """A prepared source with one shard an entry of ``sizes``, of row groups of these sizes.
 
-    Clip ``i`` is ``tone(i, lengths[i % len(lengths)])`` with the label ``i % 8``.
+    Clip ``i`` is ``tone(i, lengths[i % len(lengths)])`` with the label ``i % 8``; ``splits`` are those of the shards,
+    of none by default.
     """
     front_end = FrontEndConfig()
     log_mel = LogMel(front_end)
-    shards, statistics, seconds, clip = [], Statistics(), 0.0, 0
-    for number, row_groups in enumerate(sizes):
-        rows = []
+    shards, clip = [], 0
+    for number, (row_groups, split) in enumerate(zip(sizes, splits or [""] * len(sizes), strict=True)):
+        rows, statistics, num_samples = [], Statistics(), 0
         for _ in range(sum(row_groups)):
             pcm = tone(clip, lengths[clip % len(lengths)])
             statistics += clip_statistics(log_mel, pcm)
-            seconds += len(pcm) / front_end.sample_rate
+            num_samples += len(pcm)
             rows.append(
                 {
                     "audio": encode_flac(pcm, front_end.sample_rate),
                     "num_samples": len(pcm),
                     "key": f"clip-{clip}",
                     "labels": [str(clip % 8)],
-                    "split": "",
+                    "split": split,
                     "group": "",
                 }
             )
@@ -58,10 +65,18 @@ def write_source(folder: Path, sizes: list[list[int]], lengths: tuple[int, ...] 
                 writer.write_table(table.slice(first, size), row_group_size=size)
                 first += size
         data = buffer.getvalue()
-        file = f"{number:05d}.parquet"
-        storage.write_bytes(storage.join(str(folder), file), data)
-        shards.append(Shard(file, tuple(row_groups), len(data), storage.sha256(data)))
+        shard = Shard(
+            file=f"{number:05d}.parquet",
+            split=split,
+            row_groups=tuple(row_groups),
+            seconds=num_samples / front_end.sample_rate,
+            num_bytes=len(data),
+            sha256=storage.sha256(data),
+            statistics={front_end.digest(): statistics},
+        )
+        storage.write_bytes(storage.join(str(folder), shard.file), data)
+        shards.append(shard)
     config = PrepareConfig(source="tones", output=str(folder)).model_dump(mode="json")
-    manifest = Manifest(str(folder), tuple(shards), seconds, {}, {front_end.digest(): statistics}, config)
+    manifest = Manifest(str(folder), tuple(shards), {}, config)
     manifest.save()
     return manifest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -70,12 +71,13 @@ def test_every_format_becomes_16_khz_flac_with_exact_statistics(tmp_path: Path):
         assert np.array_equal(pcm, expected)
         values.append(LogMel(front_end)(torch.from_numpy(pcm)[None]).double().flatten())
     assert rows == {}
-    statistics = manifest.statistics[front_end.digest()]
+    statistics = manifest.statistics(front_end)
+    assert statistics is not None
     assert statistics.count == torch.cat(values).numel()
     assert statistics.mean == pytest.approx(torch.cat(values).mean().item(), rel=1e-12)
     assert statistics.std == pytest.approx(torch.cat(values).std(correction=0).item(), rel=1e-12)
     assert Manifest.load(manifest.uri) == manifest
-    assert [shard.num_clips for shard in manifest.shards] == [16, 16, 8]
+    assert [shard.num_clips for shard in manifest.shards] == [13, 13, 14]
     assert max(max(shard.row_groups) for shard in manifest.shards) <= 3  # a small source still has many units
     for shard in manifest.shards:
         assert storage.sha256_file(storage.join(manifest.uri, shard.file)) == shard.sha256
@@ -83,6 +85,66 @@ def test_every_format_becomes_16_khz_flac_with_exact_statistics(tmp_path: Path):
     assert sorted(path.name for path in Path(manifest.uri).iterdir()) == [
         "00000.parquet", "00001.parquet", "00002.parquet", MANIFEST, REJECTS,
     ]  # fmt: skip
+
+
+def split_source(folder: Path, sizes: dict[str, int]) -> Path:
+    """A folder with one CSV a split, and a brief clip of its own for each row."""
+    folder.mkdir()
+    first = 0
+    for split, size in sizes.items():
+        names = [f"{number:03d}.wav" for number in range(first, first + size)]
+        for name in names:
+            (folder / name).write_bytes(encoded(int(name[:3]), seconds=0.11, rate=8_000, channels=1))
+        (folder / f"{split}.csv").write_text("\n".join(["wav_path,label", *(f"{name},{split}" for name in names)]))
+        first += size
+    return folder
+
+
+def test_a_shard_holds_clips_of_one_split(tmp_path: Path):
+    sizes = {"train": 150, "valid": 20, "test": 3}
+    source = split_source(tmp_path / "in", sizes)
+    manifest = prepare(PrepareConfig(source=str(source), output=str(tmp_path / "out")))
+    assert manifest is not None and manifest.clips_by_split == sizes
+    for shard in manifest.shards:
+        rows = pq.read_table(tmp_path / "out" / shard.file).to_pylist()
+        assert {row["split"] for row in rows} == {shard.split}
+        assert {row["labels"][0] for row in rows} == {shard.split}
+        assert shard.num_clips == len(rows)
+        assert shard.seconds == pytest.approx(0.11 * len(rows), rel=0.01)
+    index = ClipIndex([manifest], ["train"])
+    assert len(index.units) >= 16 and index.num_clips == 150
+    keys = [f"{number:03d}.wav" for number in range(150)]
+    assert sorted(index.column("key")) == keys != index.column("key")  # in random order
+
+
+def test_a_dry_run_tells_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    source = split_source(tmp_path / "in", {"train": 30, "test": 10})
+    (source / "train.csv").write_text((source / "train.csv").read_text().replace("000.wav,train", "000.wav,"))
+    config = PrepareConfig(source=str(source), output=str(tmp_path / "out"), clips_per_shard=8)
+    assert prepare(config, dry_run=True) is None
+    assert not (tmp_path / "out").exists()
+    told = capsys.readouterr().err.split()
+    assert {"train", "30", "(29", "test", "10", "(10"} <= set(told)
+
+    def interrupt(self: Progress, done: int, **figures: float | str) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Progress, "update", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(config)
+    begun = contents(tmp_path / "out/_ingest")
+    capsys.readouterr()
+    assert prepare(config, dry_run=True) is None
+    finished = len(list((tmp_path / "out/_ingest").glob("0*.json")))
+    assert re.findall(r"shards finished before\W+(\d+)", capsys.readouterr().err) == [str(finished)]
+    assert begun.items() <= contents(tmp_path / "out/_ingest").items()
+    with pytest.raises(ValueError, match="seed: 31 there, 32 asked for"):
+        prepare(config.model_copy(update={"seed": 32}), dry_run=True)
+    manifest = prepare(config)
+    assert prepare(config, dry_run=True) == manifest
 
 
 def test_bad_files_are_set_aside_with_their_reason(tmp_path: Path):
@@ -248,25 +310,28 @@ def test_an_object_store_gives_and_takes_the_same_bytes(tmp_path: Path, object_s
         output = storage.join(remote, f"out {name}")
         there = prepare(PrepareConfig(source=storage.join(remote, name), output=output))
         assert there.shards == local.shards
-        assert there.statistics == local.statistics
         assert Manifest.load(output) == there
         for file in (*(shard.file for shard in local.shards), REJECTS):
             assert storage.read_bytes(storage.join(output, file)) == (tmp_path / f"out {name}" / file).read_bytes()
 
 
-def test_statistics_of_another_front_end_are_computed_once_and_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    manifest = prepare(PrepareConfig(source=str(audio_folder(tmp_path / "in", 20)), output=str(tmp_path / "out")))
+def test_statistics_of_another_front_end_are_computed_once_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    source = split_source(tmp_path / "in", {"train": 20, "valid": 6})
+    manifest = prepare(PrepareConfig(source=str(source), output=str(tmp_path / "out")))
     other = FrontEndConfig(num_mels=32, floor=1e-6)
     assert ClipIndex([manifest]).statistics(other) is None
-    computed = compute_statistics(manifest, other)
-    values = [
-        LogMel(other)(torch.from_numpy(read_flac(row["audio"], 0, row["num_samples"]))[None]).double().flatten()
-        for row in rows_of(manifest).values()
-    ]
-    assert computed.count == torch.cat(values).numel()
-    assert computed.mean == pytest.approx(torch.cat(values).mean().item(), rel=1e-12)
-    again = Manifest.load(manifest.uri)
-    assert ClipIndex([again]).statistics(other) == computed
+    values = {"train": [], "valid": []}
+    for row in rows_of(manifest).values():
+        pcm = torch.from_numpy(read_flac(row["audio"], 0, row["num_samples"]))
+        values[row["split"]].append(LogMel(other)(pcm[None]).double().flatten())
+    for splits in (["valid"], ["train", "valid"]):
+        computed = compute_statistics(Manifest.load(manifest.uri).select(splits), other)
+        expected = torch.cat([clip for split in splits for clip in values[split]])
+        assert computed.count == len(expected)
+        assert computed.mean == pytest.approx(expected.mean().item(), rel=1e-12)
+        again = Manifest.load(manifest.uri)
+        assert ClipIndex([again], splits).statistics(other) == computed
+        assert (again.statistics(other) is None) == (splits == ["valid"])
     assert again.checksum == manifest.checksum
     monkeypatch.setattr("unfused_ray.data.ingest.statistics.run_bounded", None)
     assert compute_statistics(again, other) == computed

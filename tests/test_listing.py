@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from unfused_ray.data.ingest.archives import list_parquet, list_tar
 from unfused_ray.data.ingest.items import Listing, combine, draw, select
+from unfused_ray.data.ingest.plan import cut
 from unfused_ray.data.ingest.sources import find, list_audio, list_csv
 
 
@@ -204,6 +205,32 @@ def test_a_smaller_fraction_is_part_of_a_larger_one(small: float, large: float):
     of_small, of_large = (set(select(items, fraction, 31)["key"].to_pylist()) for fraction in (small, large))
     assert of_small <= of_large
     assert set(select(items, 1.0, 31)["key"].to_pylist()) == set(KEYS)
+
+
+def test_clips_of_a_split_lie_together_in_the_same_order_as_without_splits():
+    splits = {key: ("train", "", "test")[number % 3] for number, key in enumerate(KEYS)}
+    rows = [{"key": key, "uri": key, "split": split} for key, split in splits.items()]
+    taken = select(Listing.from_rows(rows).items, 0.5, 31)["key"].to_pylist()
+    shuffled = select(listing_of(KEYS).items, 0.5, 31)["key"].to_pylist()
+    assert taken == [key for split in ("", "test", "train") for key in shuffled if splits[key] == split]
+
+
+@given(
+    sizes=st.dictionaries(st.text(max_size=3), st.integers(1, 5000), max_size=4),
+    clips_per_shard=st.integers(1, 1000),
+)
+def test_shards_are_of_one_split_and_small_splits_have_many_units(sizes: dict[str, int], clips_per_shard: int):
+    splits = [split for split, size in sizes.items() for _ in range(size)]
+    parts = list(cut(splits, clips_per_shard))
+    assert [split for part in parts for split in splits[part.start : part.stop]] == splits
+    for split, size in sizes.items():
+        of_split = [part for part in parts if part.split == split]
+        assert {split for part in of_split for split in splits[part.start : part.stop]} == {split}
+        counts = [part.stop - part.start for part in of_split]
+        assert sum(counts) == size and max(counts) <= clips_per_shard
+        units = sum(-(-count // part.max_rows) for count, part in zip(counts, of_split, strict=True))
+        assert units >= min(16, size)
+        assert max(counts) - min(counts) <= 1
 
 
 def test_clips_of_a_parquet_row_group_stay_together():

@@ -78,9 +78,10 @@ def _prepare(folder: Path, waves: list[np.ndarray], damaged: int = -1) -> None:
         path = folder / f"{number:05d}.parquet"
         size = -(-len(ids) // 2)
         pq.write_table(pa.table(rows, schema=SCHEMA), path, row_group_size=size)
-        shards.append(Shard(path.name, (size, len(ids) - size), path.stat().st_size, sha256_file(str(path))))
-    seconds = sum(map(len, waves)) / RATE
-    Manifest(str(folder), tuple(shards), seconds, {}, {}, {"front_end": FRONT_END.model_dump()}).save()
+        seconds = sum(len(waves[i]) for i in ids) / RATE
+        row_groups, digest = (size, len(ids) - size), sha256_file(str(path))
+        shards.append(Shard(path.name, "", row_groups, seconds, path.stat().st_size, digest, {}))
+    Manifest(str(folder), tuple(shards), {}, {"front_end": FRONT_END.model_dump()}).save()
 
 
 def _assignment(epoch: int) -> Assignment:
@@ -126,7 +127,7 @@ def encoder(example: Example) -> FrozenEncoder:
 
 def test_embeddings_are_those_of_each_whole_clip_alone(example: Example, encoder: FrozenEncoder) -> None:
     clip_ids = np.array([44, 0, 7, 23, 22, 7])
-    embeddings = embed_clips(encoder, ClipIndex.load([example.data]), clip_ids)
+    embeddings = embed_clips(encoder, ClipIndex.load([example.data], None), clip_ids)
     alone = torch.cat([encoder.embed(example.waves[clip_id], RATE) for clip_id in clip_ids]).numpy()
     assert embeddings.dtype == np.float32
     np.testing.assert_allclose(embeddings, alone, rtol=1e-4, atol=1e-5)
@@ -134,7 +135,7 @@ def test_embeddings_are_those_of_each_whole_clip_alone(example: Example, encoder
 
 @given(clip_ids=st.lists(st.integers(0, NUM_CLIPS - 1), max_size=8))
 def test_any_clips_in_any_order_are_read_once_each(example: Example, clip_ids: list[int]) -> None:
-    index = ClipIndex.load([example.data])
+    index = ClipIndex.load([example.data], None)
     found = dict(clip for clips in read_clips(index, np.array(clip_ids, np.int64)) for clip in clips)
     assert sorted(found) == list(range(len(clip_ids)))
     for position, clip_id in enumerate(clip_ids):
@@ -144,7 +145,7 @@ def test_any_clips_in_any_order_are_read_once_each(example: Example, clip_ids: l
 @pytest.mark.parametrize("clip_id", [-1, NUM_CLIPS])
 def test_a_clip_that_does_not_exist_is_refused(example: Example, encoder: FrozenEncoder, clip_id: int) -> None:
     with pytest.raises(ValueError, match=f"must lie in 0 … {NUM_CLIPS - 1}"):
-        embed_clips(encoder, ClipIndex.load([example.data]), np.array([3, clip_id]))
+        embed_clips(encoder, ClipIndex.load([example.data], None), np.array([3, clip_id]))
 
 
 def test_damaged_clips_and_those_of_a_damaged_shard_are_nan_and_the_others_are_not(
@@ -155,7 +156,7 @@ def test_damaged_clips_and_those_of_a_damaged_shard_are_nan_and_the_others_are_n
     content = bytearray(shard.read_bytes())
     content[-200:] = bytes(200)
     shard.write_bytes(content)
-    embeddings = embed_clips(encoder, ClipIndex.load([str(tmp_path)]), np.arange(NUM_CLIPS))
+    embeddings = embed_clips(encoder, ClipIndex.load([str(tmp_path)], None), np.arange(NUM_CLIPS))
     np.testing.assert_array_equal(np.flatnonzero(np.isnan(embeddings).all(axis=1)), [5, *range(23, NUM_CLIPS)])
 
 
@@ -163,7 +164,7 @@ def test_shards_of_another_sample_rate_are_refused(example: Example) -> None:
     front_end = FrontEndConfig(sample_rate=32_000)
     other = FrozenEncoder(AudioNTT2020(ENCODER, front_end.num_mels), LogMel(front_end), CROP)
     with pytest.raises(ValueError, match="16000 Hz, the encoder at 32000 Hz"):
-        embed_clips(other, ClipIndex.load([example.data]), np.arange(2))
+        embed_clips(other, ClipIndex.load([example.data], None), np.arange(2))
 
 
 # --- pictures ---

@@ -48,8 +48,8 @@ def reader(num_crops: int = 1) -> BlockReader:
 
 
 def manifest(sizes: list[list[int]]) -> Manifest:
-    shards = tuple(Shard(f"{i}.parquet", tuple(groups), 1, "0") for i, groups in enumerate(sizes))
-    return Manifest("/nowhere", shards, 0.0, {}, {}, {})
+    shards = tuple(Shard(f"{i}.parquet", "", tuple(groups), 1.0, 1, "0", {}) for i, groups in enumerate(sizes))
+    return Manifest("/nowhere", shards, {}, {})
 
 
 def planned_ids(planner: Planner, pass_: Pass, blocks_per_task: int = 3) -> list[int]:

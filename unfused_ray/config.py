@@ -254,6 +254,8 @@ class PretrainConfig(Config):
 
     data: tuple[str, ...] = ()
     """Folders written by jobs/prepare.py, by path or URI; several make one run."""
+    splits: tuple[str, ...] = ("", "train")
+    """Splits to train on: never validation or test. An empty name stands for the clips of no split."""
     output: str = ""
     """Folder the run is written to, by path or URI; empty is <home>/runs/<name>, where <home> is the environment variable UNFUSED_RAY_HOME or ~/unfused-ray."""
     name: str = "decar-v2"

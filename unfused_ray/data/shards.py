@@ -2,13 +2,13 @@
 
 A prepared source is a folder::
 
-    manifest.json        written last: shards with their row groups, sizes and SHA-256, statistics, configuration
-    00000.parquet …      one row a clip, see SCHEMA; the row group is the unit of reading
+    manifest.json        written last: shards with their split, row groups, size, SHA-256, statistics; configuration
+    00000.parquet …      one row a clip, see SCHEMA, all of one split; the row group is the unit of reading
     rejects.parquet      key, reason and detail of every clip that was set aside
     statistics-….json    log-mel statistics of further front ends, computed later
 
-A clip is known by its ``clip_id``, a dense int64: the rows of all sources of a run laid end to end, in the order of
-the manifests, their shards and their rows. It is not stored: it follows from the manifests' counts.
+A clip is known by its ``clip_id``, a dense int64: the rows of a run laid end to end, in the order of its sources, their
+shards of the splits that the run is on, and their rows. It is not stored: it follows from the manifests' counts.
 """
 
 from __future__ import annotations
@@ -68,34 +68,42 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Shard:
-    """One Parquet file of a prepared source."""
+    """One Parquet file of a prepared source: clips of one split."""
 
     file: str
     """Name within the source's folder."""
+    split: str
+    """"" where the source has none."""
     row_groups: tuple[int, ...]
     """Clips of each row group."""
+    seconds: float
+    """Audio in the shard."""
     num_bytes: int
     sha256: str
+    statistics: dict[str, Statistics]
+    """By the digest of the front end they were computed with."""
 
     @property
     def num_clips(self) -> int:
         """Clips of the shard."""
         return sum(self.row_groups)
 
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> Self:
+        """A shard out of what ``asdict`` made of it."""
+        statistics = {digest: Statistics(**sums) for digest, sums in raw["statistics"].items()}
+        return cls(**{**raw, "row_groups": tuple(raw["row_groups"]), "statistics": statistics})
+
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a prepared source holds; its file is the sign that the source is whole."""
+    """What a prepared source, or some splits of it, holds; its file is the sign that the source is whole."""
 
     uri: str
     """Folder of the source. Not stored: a source may be moved."""
     shards: tuple[Shard, ...]
-    seconds: float
-    """Audio in all shards."""
     rejects: dict[str, int]
-    """Clips set aside, by reason."""
-    statistics: dict[str, Statistics]
-    """By the digest of the front end they were computed with."""
+    """Clips set aside from the whole source, by reason."""
     config: dict[str, Any]
     """The ingest configuration."""
 
@@ -104,10 +112,42 @@ class Manifest:
         """Clips of all shards."""
         return sum(shard.num_clips for shard in self.shards)
 
+    @property
+    def seconds(self) -> float:
+        """Audio in all shards."""
+        return sum(shard.seconds for shard in self.shards)
+
+    @property
+    def clips_by_split(self) -> dict[str, int]:
+        """Clips of every split that has any."""
+        counts: dict[str, int] = {}
+        for shard in self.shards:
+            counts[shard.split] = counts.get(shard.split, 0) + shard.num_clips
+        return counts
+
     @cached_property
     def checksum(self) -> str:
         """Identifies the contents: changes when any shard does."""
         return storage.sha256("".join(shard.sha256 for shard in self.shards).encode())
+
+    def statistics(self, front_end: FrontEndConfig) -> Statistics | None:
+        """Log-mel statistics of all shards under ``front_end``; None where one lacks them."""
+        return _total([shard.statistics.get(front_end.digest()) for shard in self.shards])
+
+    def select(self, splits: Sequence[str]) -> Self:
+        """The part of the source that is of these splits.
+
+        Raises:
+            ValueError: it has none of them.
+        """
+        shards = tuple(shard for shard in self.shards if shard.split in splits)
+        if not shards:
+            raise ValueError(
+                f"splits={tuple(splits)} take no clip of {self.uri}, which has "
+                f"{', '.join(f'{count} of {split!r}' for split, count in self.clips_by_split.items())} "
+                "('' is: in no split). Name one of these, or leave the source out"
+            )
+        return replace(self, shards=shards)
 
     @classmethod
     def load(cls, uri: str) -> Self:
@@ -131,40 +171,49 @@ class Manifest:
             )
         return cls(
             uri=uri,
-            shards=tuple(Shard(**{**shard, "row_groups": tuple(shard["row_groups"])}) for shard in raw["shards"]),
-            seconds=raw["seconds"],
+            shards=tuple(Shard.from_json(shard) for shard in raw["shards"]),
             rejects=raw["rejects"],
-            statistics={digest: Statistics(**sums) for digest, sums in raw["statistics"].items()},
             config=raw["config"],
         )._with_later_statistics()
 
     def _with_later_statistics(self) -> Self:
         """Add the statistics that were computed after the ingest, where they are of these very shards."""
-        statistics = dict(self.statistics)
+        shards = list(self.shards)
         for uri in storage.list_files(self.uri):
             if storage.name(uri).startswith(_STATISTICS):
                 raw = json.loads(storage.read_bytes(uri))
-                if raw["checksum"] == self.checksum:
-                    statistics |= {digest: Statistics(**sums) for digest, sums in raw["statistics"].items()}
-        return replace(self, statistics=statistics)
+                for i, shard in enumerate(shards):
+                    if sums := raw["shards"].get(shard.sha256):
+                        statistics = {**shard.statistics, raw["front_end"]: Statistics(**sums)}
+                        shards[i] = replace(shard, statistics=statistics)
+        return replace(self, shards=tuple(shards))
 
     def save(self) -> None:
         """Write the manifest, atomically: from then on the source is whole."""
         raw = {
             "format_version": FORMAT_VERSION,
             "num_clips": self.num_clips,
-            "seconds": self.seconds,
             "shards": [asdict(shard) for shard in self.shards],
             "rejects": self.rejects,
-            "statistics": {digest: asdict(sums) for digest, sums in self.statistics.items()},
             "config": self.config,
         }
         storage.write_bytes(storage.join(self.uri, MANIFEST), json.dumps(raw, indent=1).encode())
 
 
-def statistics_uri(uri: str, digest: str) -> str:
-    """Where the statistics of another front end than the ingest's are kept, for the source at ``uri``."""
-    return storage.join(uri, f"{_STATISTICS}{digest}.json")
+def save_statistics(manifest: Manifest, front_end: FrontEndConfig) -> None:
+    """Keep the shards' statistics under another front end than the ingest's in a file beside the manifest."""
+    digest = front_end.digest()
+    # Of the whole source: the manifest may be of some splits, and others' statistics be there already.
+    known = {shard.sha256: shard.statistics for shard in (*Manifest.load(manifest.uri).shards, *manifest.shards)}
+    sums = {sha256: asdict(statistics[digest]) for sha256, statistics in known.items() if digest in statistics}
+    content = json.dumps({"front_end": digest, "shards": sums}, indent=1)
+    storage.write_bytes(storage.join(manifest.uri, f"{_STATISTICS}{digest}.json"), content.encode())
+
+
+def _total(parts: Sequence[Statistics | None]) -> Statistics | None:
+    """Their sum, in their order; None where one is missing."""
+    known = [part for part in parts if part is not None]
+    return sum(known, Statistics()) if len(known) == len(parts) else None
 
 
 @dataclass(frozen=True)
@@ -180,15 +229,22 @@ class Unit:
 
 
 class ClipIndex:
-    """The clips of one run: several prepared sources laid end to end.
+    """The clips of one run: some splits of several prepared sources, laid end to end.
 
     Memory grows with the units (row groups of about 16 MB), not with the clips.
+
+    Args:
+        manifests: of the sources; ``self.manifests`` keeps of each what is of the splits.
+        splits: whose clips there are; None is all.
+
+    Raises:
+        ValueError: there is no source, or one has no clip of the splits.
     """
 
-    def __init__(self, manifests: Sequence[Manifest]) -> None:
+    def __init__(self, manifests: Sequence[Manifest], splits: Sequence[str] | None = None) -> None:
         if not manifests:
             raise ValueError("data=() names no prepared source: give at least one folder written by jobs/prepare.py")
-        self.manifests = tuple(manifests)
+        self.manifests = tuple(manifests if splits is None else (manifest.select(splits) for manifest in manifests))
         units: list[Unit] = []
         first = 0
         for manifest in self.manifests:
@@ -201,21 +257,18 @@ class ClipIndex:
         self.num_clips = first
 
     @classmethod
-    def load(cls, uris: Sequence[str]) -> ClipIndex:
-        """Read the manifests of the prepared sources at ``uris``."""
-        return cls([Manifest.load(uri) for uri in uris])
+    def load(cls, uris: Sequence[str], splits: Sequence[str] | None) -> ClipIndex:
+        """Read the manifests of the prepared sources at ``uris``, and take their clips of ``splits``; None is all."""
+        return cls([Manifest.load(uri) for uri in uris], splits)
 
     @property
     def checksums(self) -> list[str]:
-        """One checksum a source: what a checkpoint remembers of its data."""
+        """One checksum a source, of what is taken of it: what a checkpoint remembers of its data."""
         return [manifest.checksum for manifest in self.manifests]
 
     def statistics(self, front_end: FrontEndConfig) -> Statistics | None:
-        """Log-mel statistics of all clips under ``front_end``; None where a source lacks them."""
-        found = [manifest.statistics.get(front_end.digest()) for manifest in self.manifests]
-        if any(sums is None for sums in found):
-            return None
-        return sum((sums for sums in found if sums is not None), Statistics())
+        """Log-mel statistics of all clips under ``front_end``; None where a shard lacks them."""
+        return _total([manifest.statistics(front_end) for manifest in self.manifests])
 
     def column(self, name: str) -> list[Any]:
         """One metadata column (``key``, ``labels``, ``split``, ``group``, ``num_samples``) of all clips, by clip_id.

@@ -59,7 +59,7 @@ def write(run_uri: str) -> list[str]:
     """
     run = RunFolder(run_uri)
     encoder = load_encoder(storage.join(run_uri, ENCODER))
-    index = ClipIndex.load(run.config.data)
+    index = ClipIndex.load(run.config.data, run.config.splits)
     shown = spread_clusters(run.assignment.labels[0], NUM_CLUSTERS)
     scene = _Scene(run, encoder, index, *labels_to_ids(index.column("labels")), shown)
     figures = {

@@ -49,7 +49,7 @@ def check(config: PretrainConfig) -> Prepared:
     Raises:
         ValueError, FileNotFoundError: with the field, its value and the rule.
     """
-    index = ClipIndex.load(config.data)
+    index = ClipIndex.load(config.data, config.splits)
     planner = Planner(index, config.seed, config.batch)
     for clusters in config.method.num_clusters:
         if clusters > index.num_clips:

@@ -74,13 +74,15 @@ def combine(listings: Sequence[Listing]) -> Listing:
 def select(items: pa.Table, fraction: float, seed: int) -> pa.Table:
     """Take a share of the clips and put them in the order in which they are read.
 
-    A clip's key and the seed alone decide whether it is taken, so a smaller share is part of a larger one. The order
-    is random; the clips of a Parquet row group stay together, because one of them costs as much to read as all.
+    A clip's key and the seed alone decide whether it is taken, so a smaller share is part of a larger one. The clips
+    of a split lie together, in random order; those of a Parquet row group stay together within it, because one of
+    them costs as much to read as all.
     """
     draws = np.array([draw(seed, key) for key in items["key"].to_pylist()], np.float64)
     parts = draws
     if items["row_group"].null_count < len(items):
         names = zip(items["uri"].to_pylist(), items["row_group"].to_pylist(), strict=True)
         parts = np.array([draw(seed, f"{uri.rpartition('/')[2]}:{row_group}") for uri, row_group in names], np.float64)
-    order = np.lexsort((draws, parts))
+    _, splits = np.unique(np.array(items["split"].to_pylist(), object), return_inverse=True)
+    order = np.lexsort((draws, parts, splits))
     return items.take(order[draws[order] < fraction])

@@ -25,7 +25,7 @@ _TITLES = ("clip", "view 1", "view 2")
 
 
 def write_preview(manifest: Manifest, front_end: FrontEndConfig, seed: int) -> str:
-    """Write the first clips of a prepared source to its folder ``preview``: ``views.png`` and one WAV a clip.
+    """Write some clips of a prepared source to its folder ``preview``: ``views.png`` and one WAV a clip.
 
     The picture shows each clip's random crop and two augmented views of it, with the default crop and augmentation.
     Views are made of log-mels, so they have no sound.
@@ -33,13 +33,14 @@ def write_preview(manifest: Manifest, front_end: FrontEndConfig, seed: int) -> s
     Returns:
         URI of the folder.
     """
-    keys, waves = _first_clips(manifest)
+    statistics = manifest.statistics(front_end)
+    assert statistics is not None  # ingest computed them
+    keys, waves = _some_clips(manifest)
     folder = storage.join(manifest.uri, FOLDER)
     for number, wave in enumerate(waves):
         sound = io.BytesIO()
         soundfile.write(sound, wave, front_end.sample_rate, format="WAV", subtype="PCM_16")
         storage.write_bytes(storage.join(folder, f"{number:02d}.wav"), sound.getvalue())
-    statistics = manifest.statistics[front_end.digest()]
     crops = torch.from_numpy(_crops(waves, CropConfig(), front_end.sample_rate, seed))
     log_mel = LogMel(front_end, statistics.mean, statistics.std)(crops)
     views = [augment(log_mel, AugmentConfig(), randomness.generator(seed, "preview", view)) for view in (0, 1)]
@@ -49,16 +50,17 @@ def write_preview(manifest: Manifest, front_end: FrontEndConfig, seed: int) -> s
     return folder
 
 
-def _first_clips(manifest: Manifest) -> tuple[list[str], list[np.ndarray]]:
-    """Keys and (samples,) int16 waves of the first clips; their order is random already."""
+def _some_clips(manifest: Manifest) -> tuple[list[str], list[np.ndarray]]:
+    """Keys and (samples,) int16 waves of clips from all over the source; their order in a split is random already."""
     keys: list[str] = []
     waves: list[np.ndarray] = []
-    for unit in ClipIndex([manifest]).units:
-        rows = read_unit(unit, ("key", "audio", "num_samples")).slice(0, _NUM_CLIPS - len(waves)).to_pylist()
+    units = ClipIndex([manifest]).units
+    spread = np.linspace(0, len(units) - 1, min(_NUM_CLIPS, len(units))).round().astype(int)
+    for number, unit in enumerate(spread):
+        count = -(-(_NUM_CLIPS - len(waves)) // (len(spread) - number))
+        rows = read_unit(units[unit], ("key", "audio", "num_samples")).slice(0, count).to_pylist()
         keys += [row["key"] for row in rows]
         waves += [read_flac(row["audio"], 0, row["num_samples"]) for row in rows]
-        if len(waves) == _NUM_CLIPS:
-            break
     return keys, waves
 
 

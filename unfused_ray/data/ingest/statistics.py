@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 import ray
 import torch
 
-from unfused_ray import storage
 from unfused_ray.audio.decode import read_flac
 from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import FrontEndConfig
 from unfused_ray.data.ingest.parallel import run_bounded
-from unfused_ray.data.shards import ClipIndex, Manifest, Statistics, Unit, read_unit, statistics_uri
+from unfused_ray.data.shards import ClipIndex, Manifest, Statistics, Unit, read_unit, save_statistics
 from unfused_ray.progress import Progress
 
 
@@ -27,12 +26,12 @@ def clip_statistics(log_mel: LogMel, pcm: np.ndarray) -> Statistics:
 
 
 def compute_statistics(manifest: Manifest, front_end: FrontEndConfig) -> Statistics:
-    """Log-mel statistics of a prepared source: those it has, or computed in parallel and stored beside its manifest.
+    """Log-mel statistics of a manifest's shards: those they have, or computed in parallel and stored beside it.
 
     Raises:
         ValueError: the front end wants another sample rate than the shards have.
     """
-    if found := manifest.statistics.get(front_end.digest()):
+    if found := manifest.statistics(front_end):
         return found
     sample_rate = manifest.config["front_end"]["sample_rate"]
     if front_end.sample_rate != sample_rate:
@@ -40,19 +39,27 @@ def compute_statistics(manifest: Manifest, front_end: FrontEndConfig) -> Statist
             f"front_end.sample_rate={front_end.sample_rate} Hz, but the shards of {manifest.uri} are at {sample_rate} "
             "Hz: prepare the source again at the other rate"
         )
-    parts = [Statistics()] * len(manifest.shards)
-    units = iter(ClipIndex([manifest]).units)
-    arguments = ((list(islice(units, len(shard.row_groups))), front_end) for shard in manifest.shards)
+    shards = list(manifest.shards)
+    missing = [number for number, shard in enumerate(shards) if front_end.digest() not in shard.statistics]
+    lacking = replace(manifest, shards=tuple(shards[number] for number in missing))
     done = 0
-    with Progress("statistics", manifest.num_clips, "clips") as bar:
-        for index, part in run_bounded(_units_statistics, arguments):
-            parts[index] = part
-            done += manifest.shards[index].num_clips
+    with Progress("statistics", lacking.num_clips, "clips") as bar:
+        for index, sums in run_bounded(_units_statistics, _units_of_shards(lacking, front_end)):
+            shard = shards[missing[index]]
+            shards[missing[index]] = replace(shard, statistics={**shard.statistics, front_end.digest(): sums})
+            done += shard.num_clips
             bar.update(done)
-    total = sum(parts, Statistics())
-    content = {"checksum": manifest.checksum, "statistics": {front_end.digest(): asdict(total)}}
-    storage.write_bytes(statistics_uri(manifest.uri, front_end.digest()), json.dumps(content, indent=1).encode())
+    complete = replace(manifest, shards=tuple(shards))
+    save_statistics(complete, front_end)
+    total = complete.statistics(front_end)
+    assert total is not None  # no shard lacks them now
     return total
+
+
+def _units_of_shards(manifest: Manifest, front_end: FrontEndConfig) -> Iterator[tuple[list[Unit], FrontEndConfig]]:
+    units = iter(ClipIndex([manifest]).units)
+    for shard in manifest.shards:
+        yield list(islice(units, len(shard.row_groups))), front_end
 
 
 @ray.remote(num_cpus=1, max_retries=3, retry_exceptions=[OSError])

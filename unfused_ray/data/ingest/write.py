@@ -33,17 +33,14 @@ class ShardReport:
     """Digest of the plan that the shard belongs to."""
     shard: Shard | None
     """None where every clip was set aside."""
-    seconds: float
     rejects: tuple[Reject, ...]
-    statistics: Statistics
 
     @classmethod
     def load(cls, uri: str) -> Self:
         """Read a report."""
         raw = json.loads(storage.read_bytes(uri))
-        shard = raw["shard"] and Shard(**{**raw["shard"], "row_groups": tuple(raw["shard"]["row_groups"])})
-        rejects = tuple(Reject(*reject) for reject in raw["rejects"])
-        return cls(raw["plan"], shard, raw["seconds"], rejects, Statistics(**raw["statistics"]))
+        shard = Shard.from_json(raw["shard"]) if raw["shard"] else None
+        return cls(raw["plan"], shard, tuple(Reject(*reject) for reject in raw["rejects"]))
 
     def save(self, uri: str) -> None:
         """Write the report, atomically: from then on the shard counts as finished."""
@@ -70,7 +67,7 @@ def write_shard(number: int, items: pa.Table, config: PrepareConfig, plan: str, 
 
     Args:
         number: of the shard.
-        items: the source clips of the shard, rows of ``ITEMS``.
+        items: the source clips of the shard, rows of ``ITEMS``, all of one split.
         config: of the ingest.
         plan: digest of the plan.
         max_rows: of a row group.
@@ -101,9 +98,8 @@ def write_shard(number: int, items: pa.Table, config: PrepareConfig, plan: str, 
             if len(rows) > first + 1 and not item["group"]:  # pieces of one recording may not cross splits
                 rows[first:] = [row._replace(group=item["key"]) for row in rows[first:]]
         rows.sort(key=lambda row: draw(config.seed, row.key))
-        shard = _write_parquet(rows, spool, config, f"{name}.parquet", max_rows) if rows else None
-    seconds = sum(row.num_samples for row in rows) / config.front_end.sample_rate
-    report = ShardReport(plan, shard, seconds, tuple(rejects), statistics)
+        shard = _write_parquet(rows, spool, config, f"{name}.parquet", max_rows, statistics) if rows else None
+    report = ShardReport(plan, shard, tuple(rejects))
     report.save(report_uri)
     return report
 
@@ -143,7 +139,9 @@ def _pieces(key: str, source: IO[bytes] | AudioError, config: PrepareConfig) -> 
         yield Reject(piece_key, error.reason, error.detail)
 
 
-def _write_parquet(rows: Sequence[_Row], spool: Any, config: PrepareConfig, file: str, max_rows: int) -> Shard:
+def _write_parquet(
+    rows: Sequence[_Row], spool: Any, config: PrepareConfig, file: str, max_rows: int, statistics: Statistics
+) -> Shard:
     row_groups: list[int] = []
     max_bytes = config.row_group_megabytes * 1e6
     with storage.open_output(storage.join(config.output, file)) as output:
@@ -156,7 +154,15 @@ def _write_parquet(rows: Sequence[_Row], spool: Any, config: PrepareConfig, file
         num_bytes = output.tell()
         output.seek(0)
         digest = storage.sha256_stream(output)
-    return Shard(file, tuple(row_groups), num_bytes, digest)
+    return Shard(
+        file=file,
+        split=rows[0].split,
+        row_groups=tuple(row_groups),
+        seconds=sum(row.num_samples for row in rows) / config.front_end.sample_rate,
+        num_bytes=num_bytes,
+        sha256=digest,
+        statistics={config.front_end.digest(): statistics},
+    )
 
 
 def _row_groups(rows: Sequence[_Row], max_bytes: float, max_rows: int) -> Iterator[Sequence[_Row]]:
