@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 RUN_TAG = "unfused_ray.run"
 MAX_BATCH = 1000
 """Metrics of one request: MLflow's limit."""
+MAX_PARAMS = 100
+"""Parameters of one request: MLflow's limit."""
 BUFFERED_METRICS = 100_000
 FLUSH_SECONDS = 5.0
 
@@ -31,13 +33,15 @@ class Tracker:
         experiment: its name; created where it does not exist.
         run_name: shown in MLflow.
         run_id: the project's id of the run, by which a resumed run finds its MLflow run.
-        params: logged once, at the start of the MLflow run.
+        params: logged once, at the start of the MLflow run; it keeps the values it was started with.
     """
 
     def __init__(self, uri: str, experiment: str, run_name: str, run_id: str, params: Mapping[str, Any]) -> None:
         self._uri, self._experiment, self._run_name, self._run_id = uri, experiment, run_name, run_id
         self._params = {key: str(value)[:6000] for key, value in params.items()}
         self._buffer: deque[tuple[str, float, int, int]] = deque()
+        self._sending: list[tuple[str, float, int, int]] = []
+        """Taken from the buffer, not yet acknowledged."""
         self._artifacts: deque[tuple[str, str]] = deque()
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -75,7 +79,7 @@ class Tracker:
         self._closing.set()
         self._thread.join(timeout)
         with self._lock:
-            lost = self._lost + len(self._buffer)
+            lost = self._lost + len(self._buffer) + len(self._sending)
         if lost:
             logger.warning("%d metrics did not reach %s", lost, self._uri)
         return lost
@@ -103,22 +107,20 @@ class Tracker:
         client = MlflowClient(tracking_uri=self._uri)
         if self._mlflow_run is None:
             self._mlflow_run = self._open(client)
-        while True:
-            with self._lock:
-                batch = [self._buffer.popleft() for _ in range(min(MAX_BATCH, len(self._buffer)))]
-            if not batch:
-                break
-            try:
-                client.log_batch(self._mlflow_run, metrics=[Metric(*metric) for metric in batch])
-            except BaseException:
-                with self._lock:
-                    self._buffer.extendleft(reversed(batch))
-                raise
+        while self._take_batch():
+            client.log_batch(self._mlflow_run, metrics=[Metric(*metric) for metric in self._sending])
+            self._sending = []
         while self._artifacts:
             client.log_artifact(self._mlflow_run, *self._artifacts[0])
             self._artifacts.popleft()
         if final:
             client.set_terminated(self._mlflow_run, self._status)
+
+    def _take_batch(self) -> bool:
+        """Fill what is being sent, unless the last time it did not arrive; whether there is anything."""
+        with self._lock:
+            self._sending = self._sending or [self._buffer.popleft() for _ in range(min(MAX_BATCH, len(self._buffer)))]
+        return bool(self._sending)
 
     def _open(self, client: Any) -> str:
         """The MLflow run of this run: the one it had, or a new one."""
@@ -128,13 +130,14 @@ class Tracker:
         experiment_id = found.experiment_id if found else client.create_experiment(self._experiment)
         runs = client.search_runs([experiment_id], f"tags.`{RUN_TAG}` = '{self._run_id}'", max_results=1)
         if runs:
-            client.update_run(runs[0].info.run_id, status="RUNNING")
-            return runs[0].info.run_id
-        run_id = client.create_run(experiment_id, run_name=self._run_name, tags={RUN_TAG: self._run_id}).info.run_id
-        params = [Param(key, value) for key, value in self._params.items()]
-        for first in range(0, len(params), 100):
-            client.log_batch(run_id, params=params[first : first + 100])
-        return run_id
+            run = runs[0]
+            client.update_run(run.info.run_id, status="RUNNING")
+        else:
+            run = client.create_run(experiment_id, run_name=self._run_name, tags={RUN_TAG: self._run_id})
+        params = [Param(key, value) for key, value in self._params.items() if key not in run.data.params]
+        for first in range(0, len(params), MAX_PARAMS):
+            client.log_batch(run.info.run_id, params=params[first : first + MAX_PARAMS])
+        return run.info.run_id
 
 
 def flat_params(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
