@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
+from rich.text import Text
 
 _LOG_SECONDS = 10.0
 
@@ -52,11 +53,11 @@ class Progress:
 
     def update(self, done: int, **figures: float | str) -> None:
         """Show that ``done`` units are done in all, and ``figures`` beside them."""
-        self.done = done
+        moved, self.done = done != self.done, done
         text = "  ".join([f"{self.rate:.1f} {self.unit}/s", *(f"{name} {_short(v)}" for name, v in figures.items())])
         self._bar.update(self._task, completed=done, figures=text)
         now = time.monotonic()
-        if not self._console.is_terminal and (now - self._last_line >= _LOG_SECONDS or done >= self.total):
+        if not self._console.is_terminal and moved and (now - self._last_line >= _LOG_SECONDS or done >= self.total):
             self._last_line = now
             left = (self.total - done) / self.rate if self.rate else float("inf")
             eta = f"{left:.0f} s left" if left < float("inf") else "time left unknown"
@@ -78,13 +79,15 @@ class Progress:
 
 
 def print_summary(title: str, rows: Mapping[str, float | str], console: Console | None = None) -> None:
-    """Print a table of names and figures."""
-    table = Table(title=title, show_header=False, title_justify="left")
+    """Print a title and a table of names and figures."""
+    table = Table(show_header=False)
     table.add_column()
-    table.add_column(justify="right")
+    table.add_column(justify="right", overflow="fold")
     for name, value in rows.items():
-        table.add_row(name, _short(value))
-    (console or Console(stderr=True)).print(table)
+        table.add_row(Text(name), Text(_short(value)))
+    console = console or Console(stderr=True)
+    console.print(Text(title), soft_wrap=True)
+    console.print(table)
 
 
 def _short(value: float | str) -> str:

@@ -6,7 +6,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,7 @@ from unfused_ray.training.tracking import flat_params
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
+_SHOWN_FIGURES = ("loss", "agreement", "clips_per_second")
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ def _supervise(run: Run, target: Callable[[], Status], coordinator: _Watched) ->
     with _signals(coordinator.request_stop):
         run.write_status(Status("running", 0, 0))
         thread.start()
-        _show(run, thread, coordinator)
+        _show(thread, coordinator)
     outcome = result[0]
     if isinstance(outcome, BaseException):
         progress = coordinator.progress()
@@ -204,26 +205,26 @@ def _supervise(run: Run, target: Callable[[], Status], coordinator: _Watched) ->
     return outcome
 
 
-def _show(run: Run, thread: threading.Thread, coordinator: _Watched) -> None:
-    """Draw the progress until the thread ends."""
-    bar: Bar | None = None
-    phase, told = "", 0
-    while thread.is_alive():
-        thread.join(POLL_SECONDS)
-        progress = coordinator.progress()
-        for message in progress.messages[told:]:
-            logger.warning("%s", message)
-        told = len(progress.messages)
-        if progress.phase != phase:
+def _show(thread: threading.Thread, coordinator: _Watched) -> None:
+    """Draw the progress until the thread ends: a bar for each long phase, a line for each message."""
+    with ExitStack() as bars:
+        bar: Bar | None = None
+        phase, told = "", 0
+        while thread.is_alive():
+            thread.join(POLL_SECONDS)
+            progress = coordinator.progress()
+            for message in progress.messages[told:]:
+                logger.warning("%s", message)
+            told = len(progress.messages)
+            if progress.phase == "training":
+                if bar is None or bar.name != "training":
+                    bars.close()
+                    bar = bars.enter_context(Bar("training", progress.num_steps, "steps", done=progress.step))
+                figures = {name: value for name, value in progress.figures.items() if name in _SHOWN_FIGURES}
+                bar.update(progress.step, **figures)
+            elif progress.phase != phase:
+                logger.info("%s", progress.phase)
             phase = progress.phase
-            logger.info("%s", phase)
-        if progress.num_steps and bar is None:
-            bar = Bar("training", progress.num_steps, "steps", done=progress.step).__enter__()
-        if bar is not None:
-            keys = ("loss", "agreement", "clips_per_second")
-            bar.update(progress.step, **{key: progress.figures[key] for key in keys if key in progress.figures})
-    if bar is not None:
-        bar.__exit__(None, None, None)
 
 
 @contextmanager
