@@ -31,7 +31,8 @@ def session(num_cpus: int | None = None) -> Iterator[None]:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**options)
     else:
-        ray.init(num_cpus=num_cpus, include_dashboard=False, **options)
+        # "local": without it, ray.init would join whatever `ray start` left on this machine.
+        ray.init("local", num_cpus=num_cpus, include_dashboard=False, **options)
     try:
         yield
     finally:
