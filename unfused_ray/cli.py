@@ -9,11 +9,14 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_type_hints
 
 import tyro
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 
 from unfused_ray import cluster, recipes, storage
 from unfused_ray.config import Config
@@ -41,23 +44,80 @@ class Options:
 def parse(recipes: Mapping[str, tuple[str, T]], description: str, default: str | None = None) -> tuple[T, Options]:
     """Read a recipe's name and the fields that differ from it off the command line.
 
-    A configuration that cannot work ends the process with code 2, naming field, value and rule.
+    A flag that does not exist, or whose value is of another type, ends the process with code 2, as ``--help`` does
+    with code 0.
 
     Args:
         recipes: by name, a line of help and a full configuration.
         description: what the job does, for ``--help``.
         default: the recipe that is meant where none is named.
+
+    Raises:
+        ValueError: no recipe is named, or the configuration cannot work; names field, value and rule.
     """
     arguments = [argument for argument in sys.argv[1:] if argument not in _FLAGS]
     options = Options("--print-config" in sys.argv, "--dry-run" in sys.argv)
-    asks_help = bool({"-h", "--help"} & set(arguments))
-    if default and not asks_help and (not arguments or arguments[0] not in recipes):
-        arguments = [default, *arguments]
-    flags = "\n".join(f"{flag}: {text}." for flag, text in _FLAGS.items())
-    config = tyro.extras.overridable_config_cli(
-        dict(recipes), description=f"{description}\n\nEverywhere:\n{flags}", args=arguments
+    if arguments and arguments[0] in recipes:
+        name = arguments.pop(0)
+    elif default or {"-h", "--help"} & set(arguments):
+        name = default or next(iter(recipes))
+    else:
+        given = f"{arguments[0]} is no recipe" if arguments else "no recipe is named"
+        raise ValueError(f"{given}: start with one of {', '.join(recipes)} (--help says more)")
+    config = recipes[name][1]
+    values = tyro.cli(
+        type(config),
+        default=config,
+        prog=f"{Path(sys.argv[0]).name} {name}",
+        description=_help(recipes, description, name, default),
+        args=arguments,
+        registry=_unvalidated(),
     )
-    return config, options
+    try:
+        return type(config).model_validate(values), options
+    except ValidationError as error:
+        raise ValueError("\n".join(_refusal(details) for details in error.errors())) from error
+
+
+def _help(recipes: Mapping[str, tuple[str, Config]], description: str, name: str, default: str | None) -> str:
+    first = f"The first argument is a recipe{f' ({default} where there is none)' if default else ''}:"
+    names = [f"  {recipe}: {text}" for recipe, (text, _) in recipes.items()]
+    flags = [f"  {flag}: {text}." for flag, text in _FLAGS.items()]
+    end = f"Then any field; the values below are those of {name}."
+    return "\n".join([description, "", first, *names, "", "Everywhere:", *flags, "", end])
+
+
+def _unvalidated() -> tyro.constructors.ConstructorRegistry:
+    """Configurations as plain dictionaries: so all of one is validated at once, and refused in our own words."""
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.struct_rule
+    def rule(info: tyro.constructors.StructTypeInfo) -> tyro.constructors.StructConstructorSpec | None:
+        if not (isinstance(info.type, type) and issubclass(info.type, Config)):
+            return None
+        types = get_type_hints(info.type)
+        fields = tuple(
+            tyro.constructors.StructFieldSpec(
+                name, types[name], default=getattr(info.default, name), helptext=_unwrapped(field.description or "")
+            )
+            for name, field in info.type.model_fields.items()
+        )
+        return tyro.constructors.StructConstructorSpec(instantiate=dict, fields=fields)
+
+    return registry
+
+
+def _unwrapped(docstring: str) -> str:
+    """A docstring whose paragraphs are a line each: tyro wraps them to the terminal."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in docstring.split("\n\n"))
+
+
+def _refusal(details: ErrorDetails) -> str:
+    field = ".".join(map(str, details["loc"]))
+    message = details["msg"].removeprefix("Value error, ")
+    if details["type"] == "value_error":  # our own validators', which name the value
+        return f"{field}: {message}" if field else message
+    return f"{field}={details['input']!r}: {message}"
 
 
 def absolute_paths(config: T, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> T:
@@ -142,7 +202,7 @@ def _print_config(config: Config) -> int:
 
 
 def _fail(message: str) -> int:
-    Console(stderr=True).print(f"[bold red]error:[/] {message}", highlight=False, soft_wrap=True)
+    Console(stderr=True).print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
     return 2
 
 

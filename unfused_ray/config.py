@@ -86,7 +86,8 @@ class AugmentConfig(Config):
     """One augmented view of a normalised log-mel (BYOL-A, arXiv 2103.06695 sec. III-B, in this order)."""
 
     mixup: Annotated[float, Field(ge=0, lt=1)] = 0.4
-    """Log-mixup-exp: mixing share λ ~ U(0, mixup) of another clip of the block (0.4 in BYOL-A v1 and LAPE); 0 is off."""
+    """Log-mixup-exp: mixing share λ ~ U(0, mixup) of another clip of the block (0.4 in BYOL-A v1 and LAPE); 0 is
+    off."""
     virtual_crop: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.5)
     """Random resize crop: size of the virtual canvas relative to the input, in frequency and in time."""
     freq_scale: tuple[PositiveFloat, PositiveFloat] = (0.6, 1.5)
@@ -188,7 +189,8 @@ class RuntimeConfig(Config):
     gpus_per_worker: NonNegativeFloat = 0.0
     """GPUs Ray reserves for a worker; 0 trains on CPUs."""
     threads: Annotated[int, Field(ge=0)] = 0
-    """Torch threads of a worker; 0 takes the node's cores divided by its workers. Resumes are bit-equal at equal threads."""
+    """Torch threads of a worker; 0 takes the node's cores divided by its workers. Resumes are bit-equal at equal
+    threads."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto is bfloat16 on a GPU that has it, float32 elsewhere."""
     prefetch_blocks: PositiveInt = 8
@@ -201,7 +203,8 @@ class CheckpointConfig(Config):
     every_minutes: PositiveFloat = 10.0
     """Longest time between checkpoints; the end of an epoch always writes one."""
     keep: PositiveInt = 2
-    """Newest checkpoints kept. Assignments are kept while a kept checkpoint needs them, and of keep_assignments epochs."""
+    """Newest checkpoints kept. Assignments are kept while a kept checkpoint needs them, and of keep_assignments
+    epochs."""
     keep_assignments: PositiveInt = 5
     """Newest epochs whose assignments (Parquet) are kept."""
 
@@ -257,7 +260,8 @@ class PretrainConfig(Config):
     splits: tuple[str, ...] = ("", "train")
     """Splits to train on: never validation or test. An empty name stands for the clips of no split."""
     output: str = ""
-    """Folder the run is written to, by path or URI; empty is <home>/runs/<name>, where <home> is the environment variable UNFUSED_RAY_HOME or ~/unfused-ray."""
+    """Folder the run is written to, by path or URI; empty is <home>/runs/<name>, where <home> is the environment
+    variable UNFUSED_RAY_HOME or ~/unfused-ray."""
     name: str = "decar-v2"
     """Name of the run: tracking, and the default output folder."""
     seed: Seed = 0
