@@ -188,10 +188,11 @@ def main(job: Callable[[], int]) -> None:
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # which build of faiss it found
     try:
         code = job()
-    except (ValueError, FileNotFoundError, RunInUseError) as error:
+    except (ValueError, OSError, RunInUseError) as error:
         code = _fail(str(error))
         logger.debug("", exc_info=True)
     except KeyboardInterrupt:
+        logger.warning("interrupted: the same command goes on from what is finished")
         code = 128 + signal.SIGINT
     sys.exit(code)
 

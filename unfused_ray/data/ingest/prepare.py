@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,11 +20,12 @@ from unfused_ray.data.ingest.archives import list_parquet, list_tar
 from unfused_ray.data.ingest.items import Listing, Reject, combine
 from unfused_ray.data.ingest.parallel import run_bounded
 from unfused_ray.data.ingest.plan import Plan, refuse_difference, stored
-from unfused_ray.data.ingest.preview import write_preview
 from unfused_ray.data.ingest.sources import Source, find, list_audio, list_csv
 from unfused_ray.data.ingest.write import REPORTS, ShardReport, write_shard
 from unfused_ray.data.shards import MANIFEST, REJECTS, Manifest
 from unfused_ray.progress import Progress, print_summary
+
+logger = logging.getLogger(__name__)
 
 
 def prepare(config: PrepareConfig, dry_run: bool = False) -> Manifest | None:
@@ -57,6 +59,7 @@ def prepare(config: PrepareConfig, dry_run: bool = False) -> Manifest | None:
         title = f"{config.output} is already prepared: nothing to do"
     else:
         source = find(config.source)
+        logger.info("reading %s (%s)", config.source, source.kind)
         with ExitStack() as session:  # Ray is started as late as can be: most errors and dry runs need not wait for it
             if source.kind in ("tar", "parquet"):
                 session.enter_context(cluster.session())
@@ -73,6 +76,8 @@ def prepare(config: PrepareConfig, dry_run: bool = False) -> Manifest | None:
     if not dry_run:
         storage.delete(storage.join(config.output, REPORTS))  # the manifest now says all that these did
         if config.preview:
+            from unfused_ray.data.ingest.preview import write_preview  # matplotlib takes a second to import
+
             figures["preview"] = write_preview(manifest, config.front_end, config.seed)
     _print_summary(title, manifest, figures)
     return manifest
