@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unfused_ray.data.ingest.archives import list_parquet, list_tar
@@ -215,6 +215,7 @@ def test_clips_of_a_split_lie_together_in_the_same_order_as_without_splits():
     assert taken == [key for split in ("", "test", "train") for key in shuffled if splits[key] == split]
 
 
+@settings(deadline=None)
 @given(
     sizes=st.dictionaries(st.text(max_size=3), st.integers(1, 5000), max_size=4),
     clips_per_shard=st.integers(1, 1000),
