@@ -21,8 +21,6 @@ class Votes:
     """End after a checkpoint."""
     checkpoint: bool = False
     """Write a checkpoint."""
-    diverged: bool = False
-    """End without a checkpoint: a gradient was not finite."""
 
 
 class Alone:
@@ -47,6 +45,10 @@ class Alone:
     def vote(self, votes: Votes) -> Votes:
         """The votes as they are."""
         return votes
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """The tensor as it is."""
+        return tensor
 
     def barrier(self) -> None:
         """Return at once."""
@@ -86,7 +88,7 @@ class Distributed:
     def vote(self, votes: Votes) -> Votes:
         """Cast this step's votes and return what all said at the step before, so that nobody waits."""
         before = self._pending
-        flags = torch.tensor([votes.stop, votes.checkpoint, votes.diverged], dtype=torch.int32)
+        flags = torch.tensor([votes.stop, votes.checkpoint], dtype=torch.int32)
         work = dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self._control, async_op=True)
         assert work is not None  # asynchronous, and this rank is in the group
         self._pending = (work, flags)
@@ -94,6 +96,12 @@ class Distributed:
             return Votes()
         before[0].wait()
         return Votes(*(bool(flag) for flag in before[1]))
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """The workers' tensors, of one shape and on the CPU, one after the other."""
+        tensors = [torch.empty_like(tensor) for _ in range(self.world)]
+        dist.all_gather(tensors, tensor, group=self._control)
+        return torch.cat(tensors)
 
     def barrier(self) -> None:
         """Wait for all workers."""

@@ -12,7 +12,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -41,7 +41,8 @@ from unfused_ray.training.coordinator import Coordinator, Progress, RemoteCoordi
 from unfused_ray.training.device import autocast_dtype, to_device, to_host
 from unfused_ray.training.group import Group, Votes
 from unfused_ray.training.optimizer import build_optimizer, learning_rate, set_learning_rate
-from unfused_ray.training.run import ENCODER, HISTORY, Status
+from unfused_ray.training.run import ENCODER, HISTORY, State, Status
+from unfused_ray.training.sums import EpochSums, means
 
 logger = logging.getLogger(__name__)
 
@@ -68,22 +69,6 @@ class Start:
     position: Position
     bank_uri: str | None
     """The clusterer's state; None where every clip must be embedded anew."""
-
-
-@dataclass
-class _Sums:
-    """Sums of an epoch on this worker."""
-
-    values: dict[str, Tensor] = field(default_factory=dict)
-    clips: int = 0
-    damaged: int = 0
-    started: float = field(default_factory=time.perf_counter)
-
-    def add(self, block: Block, values: dict[str, Tensor]) -> None:
-        for name, value in values.items():
-            self.values[name] = self.values[name] + value if name in self.values else value
-        self.clips += len(block.clip_ids)
-        self.damaged += int((block.weights == 0).sum())
 
 
 class Loop:
@@ -124,11 +109,14 @@ class Loop:
         self.position = Position()
         self.history: list[dict[str, float]] = []
         """One entry a finished epoch: mean loss and terms, seconds by what they were spent on, cluster health."""
+        self.sums = EpochSums()
         if start is not None:
             saved = start.checkpoint
             self.method.load_state_dict(saved.tensors("model"))
             unflatten_optimizer(self.optimizer, saved.tensors("optimizer"), saved.details["optimizer"])
             self.position, self.history = start.position, saved.details["history"]
+            if self.position.step and worker.group.rank == 0:
+                self.sums = EpochSums(**saved.details["sums"])
         self.has_bank = start is not None and start.bank_uri is not None
         worker.clusterer.restore(start.bank_uri if start else None, self.position.epoch)
         worker.group.barrier()  # nobody pushes before all have restored
@@ -140,7 +128,6 @@ class Loop:
         self._last_norm: Callable[[], Tensor] = to_host(torch.zeros(()))
         self._last_clips: list[np.ndarray] = []
         self._last_report = self._last_checkpoint = time.perf_counter()
-        self._damaged = 0
 
     def run(self) -> Status:
         """Train; returns how it ended.
@@ -152,17 +139,15 @@ class Loop:
         self.prefetcher = Prefetcher(self.worker.source, passes, self.config.runtime.prefetch_blocks)
         try:
             for pass_ in passes:
-                votes = self._embed(pass_) if pass_.kind == "embed" else self._epoch(pass_)
-                if votes.diverged:
-                    return self._diverged()
-                if votes.stop:
-                    return Status("stopped", self.position.epoch, self.position.step)
+                ended = self._embed(pass_) if pass_.kind == "embed" else self._epoch(pass_)
+                if ended is not None:
+                    return ended
         finally:
             self.prefetcher.close()
         if self.worker.group.rank == 0:
             self._export()
         self.worker.group.barrier()
-        return Status("finished", self.position.epoch, self.position.step)
+        return self._status("finished")
 
     def _passes(self) -> Iterator[Pass]:
         """Every pass over the data that is left, in order."""
@@ -173,8 +158,8 @@ class Loop:
                 yield Pass("embed", epoch)
             yield Pass("train", epoch, step)
 
-    def _embed(self, pass_: Pass) -> Votes:
-        """Fill the bank with an embedding of every clip."""
+    def _embed(self, pass_: Pass) -> Status | None:
+        """Fill the bank with an embedding of every clip; None where the run goes on."""
         self.method.train()  # batch norm over the block, as in training
         blocks = self.worker.planner.num_steps("embed") * self.blocks_per_step
         for done, block in enumerate(self.prefetcher.blocks(pass_)):
@@ -183,13 +168,12 @@ class Loop:
                 embeddings = self.method.embed(self.views.plain(waves))
             self._push(block.clip_ids, embeddings)
             stop = bool(self._report("embedding every clip", {"share": done / blocks}))
-            votes = self.worker.group.vote(Votes(stop=stop))
-            if votes.stop:
-                return votes
-        return Votes()
+            if self.worker.group.vote(Votes(stop=stop)).stop:
+                return self._status("stopped")
+        return None
 
-    def _epoch(self, pass_: Pass) -> Votes:
-        """Assignment, then training, of one epoch or of the rest of one."""
+    def _epoch(self, pass_: Pass) -> Status | None:
+        """Assignment, then training, of one epoch or of the rest of one; None where the run goes on."""
         started = time.perf_counter()
         self._report("clustering", {}, now=True)
         self._drain_outbox()
@@ -197,32 +181,34 @@ class Loop:
         self.pushed = 0
         self.method.begin_epoch(assignment.prototypes)
         labels_HN = np.stack(assignment.labels)
-        seconds = {"cluster": time.perf_counter() - started, "checkpoint": 0.0}
+        self.sums.spend("cluster", time.perf_counter() - started)
         if pass_.first_step == 0:
             self._report("training", {f"cluster/{key}": value for key, value in assignment.health.items()}, now=True)
-        sums, waited = _Sums(), self.prefetcher.seconds_waited
         blocks = self.prefetcher.blocks(pass_)
         self.method.train()
         votes = Votes()
         for step in range(pass_.first_step, self.steps_per_epoch):
-            self._step(pass_.epoch, step, blocks, labels_HN, sums)
+            started, waited = time.perf_counter(), self.prefetcher.seconds_waited
+            self._step(pass_.epoch, step, blocks, labels_HN)
             self.position = Position(pass_.epoch, step + 1)
-            votes = self.worker.group.vote(self._votes(sums))
-            if votes.diverged:
-                return votes
+            # All workers hold the same gradient, so all of them end here, before it reaches a checkpoint.
+            if not torch.isfinite(self._last_norm()):
+                return self._diverged()
+            votes = self.worker.group.vote(self._votes())
+            self.sums.spend("train", time.perf_counter() - started)
+            self.sums.spend("wait", self.prefetcher.seconds_waited - waited)
             if step + 1 < self.steps_per_epoch and (votes.stop or votes.checkpoint):
-                seconds["checkpoint"] += self._checkpoint()
+                self._checkpoint()
                 if votes.stop:
-                    return votes
+                    return self._status("stopped")
         if next(blocks, None) is not None:
             raise RuntimeError(f"the stream gave more than the {self.steps_per_epoch} steps of epoch {pass_.epoch}")
-        seconds["wait"] = self.prefetcher.seconds_waited - waited
-        self._end_epoch(sums, seconds, assignment.health)
+        self._end_epoch(assignment.health)
         self.position = Position(pass_.epoch + 1, 0)
         self._checkpoint()
-        return votes
+        return self._status("stopped") if votes.stop and self.position.epoch < self.config.epochs else None
 
-    def _step(self, epoch: int, step: int, blocks: Iterator[Block], labels_HN: np.ndarray, sums: _Sums) -> None:
+    def _step(self, epoch: int, step: int, blocks: Iterator[Block], labels_HN: np.ndarray) -> None:
         """One optimiser step on one global batch."""
         group, config = self.worker.group, self.config
         lr = learning_rate(config.optimizer, epoch * self.steps_per_epoch + step, self.steps_per_epoch, self.num_steps)
@@ -234,15 +220,15 @@ class Loop:
             self._last_clips.append(block.clip_ids)
             if i < self.blocks_per_step - 1:
                 with group.no_sync(self.model):
-                    self._forward_backward(epoch, block, labels_HN, sums)
+                    self._forward_backward(epoch, block, labels_HN)
             else:
-                self._forward_backward(epoch, block, labels_HN, sums)
+                self._forward_backward(epoch, block, labels_HN)
         update_running_statistics(self.method, group.all_reduce)
         gradients = [p.grad for p in self.method.parameters() if p.grad is not None]
         self._last_norm = to_host(torch.nn.utils.get_total_norm(gradients))
         self.optimizer.step()
 
-    def _forward_backward(self, epoch: int, block: Block, labels_HN: np.ndarray, sums: _Sums) -> None:
+    def _forward_backward(self, epoch: int, block: Block, labels_HN: np.ndarray) -> None:
         device = self.worker.device
         labels_HB = to_device(labels_HN[:, block.clip_ids].astype(np.int64), device)
         views = self.views(to_device(block.waves, device), epoch, block.index)
@@ -252,7 +238,7 @@ class Loop:
             output = self.model(views, to_device(block.weights, device), labels_HB)
         # DDP averages over the workers; the loss is the mean over the global batch, whose size never changes.
         (output.loss * (self.worker.group.world / self.config.batch.clips_per_step)).backward()
-        sums.add(block, {"loss": output.loss.detach(), **output.terms})
+        self.sums.add(block, {"loss": output.loss.detach(), **output.terms})
         if self.config.method.labels_from == "bank" and output.embeddings is not None:
             self._push(block.clip_ids, output.embeddings)
 
@@ -278,49 +264,53 @@ class Loop:
         self.worker.clusterer.push(clip_ids[real], embeddings().numpy()[real])
         self.pushed += int(real.sum())
 
-    def _votes(self, sums: _Sums) -> Votes:
+    def _votes(self) -> Votes:
         """What this worker asks of all after a step."""
-        stop = due = False
-        if self.worker.group.rank == 0:
-            clips = max(sums.clips, 1)
-            figures = {name: value / clips for name, value in sums.values.items()}
-            seconds = time.perf_counter() - sums.started
-            rate = clips * self.worker.group.world / seconds
-            stop = bool(self._report("training", {**figures, "clips_per_second": rate}))
-            due = time.perf_counter() - self._last_checkpoint > 60 * self.config.checkpoint.every_minutes
-        return Votes(stop, due, diverged=not bool(torch.isfinite(self._last_norm())))
+        if self.worker.group.rank != 0:
+            return Votes()
+        clips, seconds = self.position.step * self.config.batch.clips_per_step, self.sums.seconds.get("train", 0.0)
+        rate = {"clips_per_second": clips / seconds} if seconds else {}
+        stop = bool(self._report("training", {**means(self.sums.values), **rate}))
+        due = time.perf_counter() - self._last_checkpoint > 60 * self.config.checkpoint.every_minutes
+        if due:
+            self._last_checkpoint = time.perf_counter()  # asked for once: the answer may come a step later
+        return Votes(stop, due)
 
-    def _report(self, phase: str, figures: dict[str, float | Tensor], now: bool = False) -> str:
+    def _report(self, phase: str, figures: Mapping[str, float | Tensor], now: bool = False) -> str:
         """Rank 0's report, at most once a second; returns why to stop, or ''."""
         if self.worker.group.rank != 0 or not (now or time.perf_counter() - self._last_report > REPORT_SECONDS):
             return ""
         self._last_report = time.perf_counter()
         done = self.position.epoch * self.steps_per_epoch + self.position.step
         values = {name: float(value) for name, value in figures.items()}
-        progress = Progress(phase, done, self.num_steps, values, self._damaged)
+        progress = Progress(phase, done, self.num_steps, values, self._damaged_clips)
         return self.worker.coordinator.report(progress, values if phase == "training" else None)
 
-    def _end_epoch(self, sums: _Sums, seconds: dict[str, float], health: Mapping[str, float]) -> None:
+    def _end_epoch(self, health: Mapping[str, float]) -> None:
         """Add the epoch's figures, over all workers, to the history."""
-        names = sorted(sums.values)
-        totals = torch.stack([sums.values[name].double() for name in names])
-        counts = torch.tensor([sums.clips, sums.damaged], dtype=torch.float64, device=totals.device)
-        totals = torch.cat([totals, counts])
-        if self.worker.group.all_reduce:
-            self.worker.group.all_reduce(totals)
-        *values, clips, damaged = totals.tolist()
-        self._damaged += int(damaged)
-        figures = {name: value / max(clips - damaged, 1) for name, value in zip(names, values, strict=True)}
+        totals, seconds = self._totals(), self.sums.seconds
+        figures = {name: float(value) for name, value in means(totals).items()}
         figures |= {f"seconds_{name}": value for name, value in seconds.items()}
-        figures |= {"clips_per_second": clips / (time.perf_counter() - sums.started), "damaged_clips": damaged}
+        figures |= {"clips_per_second": totals["clips"] / seconds["train"], "damaged_clips": totals["damaged_clips"]}
         self.history.append({"epoch": float(self.position.epoch), **figures, **health})
+        self.sums = EpochSums()
         self._report("training", {f"epoch/{name}": value for name, value in figures.items()}, now=True)
 
-    def _checkpoint(self) -> float:
-        """Write the state of the run; all workers call it at the same step. Returns the seconds it took."""
+    def _totals(self) -> dict[str, float]:
+        """The epoch's sums over all workers, so far."""
+        return self.sums.totals(self.worker.device, self.worker.group.all_reduce)
+
+    @property
+    def _damaged_clips(self) -> int:
+        """Clips that did not count because they were damaged, summed over the finished epochs."""
+        return int(sum(entry["damaged_clips"] for entry in self.history))
+
+    def _checkpoint(self) -> None:
+        """Write the state of the run; all workers call it at the same step."""
         started = time.perf_counter()
         self._drain_outbox()
         self.worker.group.barrier()  # every worker's embeddings have arrived
+        sums = {"values": self._totals(), "seconds": self.sums.seconds} if self.position.step else {}
         if self.worker.group.rank == 0:
             folder = self.store.begin(self.position)
             self.worker.clusterer.save(storage.join(folder, "bank"))
@@ -328,13 +318,13 @@ class Loop:
             self.store.commit(
                 self.position,
                 {"model": self.method.state_dict(), "optimizer": tensors},
-                {"optimizer": groups, "history": self.history},
+                {"optimizer": groups, "history": self.history, "sums": sums},
             )
             storage.write_bytes(storage.join(self.run_uri, HISTORY), json.dumps(self.history).encode())
             self._prune()
         self.worker.group.barrier()
         self._last_checkpoint = time.perf_counter()
-        return self._last_checkpoint - started
+        self.sums.spend("checkpoint", self._last_checkpoint - started)
 
     def _prune(self) -> None:
         """Delete what neither the rule nor a kept checkpoint needs."""
@@ -342,9 +332,13 @@ class Loop:
         self.worker.clusterer.forget(min(oldest, self.position.epoch - self.config.checkpoint.keep_assignments))
 
     def _diverged(self) -> Status:
-        clips = np.concatenate(self._last_clips).tolist()
-        logger.error("rank %d: a gradient was not finite; clips %s", self.worker.group.rank, clips)
-        return Status("diverged", self.position.epoch, self.position.step, f"a gradient was not finite; clips {clips}")
+        clips = self.worker.group.gather(torch.from_numpy(np.concatenate(self._last_clips)))
+        return self._status("diverged", f"a gradient was not finite; it is of the clips {sorted(clips.tolist())}")
+
+    def _status(self, state: State, message: str = "") -> Status:
+        if self._damaged_clips:
+            message += f"{'; ' if message else ''}{self._damaged_clips:,} times a clip was left out, being damaged"
+        return Status(state, self.position.epoch, self.position.step, message)
 
     def _export(self) -> None:
         config = self.config

@@ -20,7 +20,7 @@ from unfused_ray.config import PretrainConfig
 from unfused_ray.data.ingest.statistics import compute_statistics
 from unfused_ray.data.plan import Planner
 from unfused_ray.data.shards import ClipIndex, Statistics
-from unfused_ray.models.export import load_encoder
+from unfused_ray.models.export import DESCRIPTION, load_encoder
 from unfused_ray.progress import Progress as Bar
 from unfused_ray.training.checkpoint import CheckpointStore
 from unfused_ray.training.coordinator import Coordinator, Progress
@@ -64,8 +64,22 @@ def check(config: PretrainConfig) -> Prepared:
             f"front_end.sample_rate={config.front_end.sample_rate} must be that of the shards, {sorted(rates)}"
         )
     uri = config.output or storage.join(home(), "runs", config.name)
+    if not CheckpointStore(uri, keep=1).committed():
+        _check_origin(config)
     tracking_uri = config.tracking.uri or f"sqlite:///{storage.join(home(), 'mlflow.db')}"
     return Prepared(Run(uri), index, planner, tracking_uri)
+
+
+def _check_origin(config: PretrainConfig) -> None:
+    """Refuse to begin a run from a folder that holds nothing to begin from."""
+    if config.fork and not CheckpointStore(config.fork, keep=1).committed():
+        raise FileNotFoundError(f"fork={config.fork} holds no checkpoint: give the folder of a run")
+    is_run = config.init_from and CheckpointStore(config.init_from, keep=1).committed()
+    if config.init_from and not is_run and not storage.exists(storage.join(config.init_from, DESCRIPTION)):
+        raise FileNotFoundError(
+            f"init_from={config.init_from} holds neither a checkpoint nor {DESCRIPTION}: give the folder of a run or "
+            "of an exported encoder"
+        )
 
 
 def describe(config: PretrainConfig) -> Table:
@@ -113,7 +127,7 @@ def pretrain(config: PretrainConfig) -> Status:
             statistics = index.statistics(config.front_end) or sum(
                 (compute_statistics(manifest, config.front_end) for manifest in index.manifests), Statistics()
             )
-            job = Job(config, run.uri, index, statistics, _warm_start(config))
+            job = Job(config, run.uri, index, statistics, _warm_start(config, run.uri))
             tracker = {
                 "uri": prepared.tracking_uri,
                 "experiment": config.tracking.experiment,
@@ -132,9 +146,9 @@ def _nothing() -> Iterator[None]:
     yield
 
 
-def _warm_start(config: PretrainConfig) -> dict[str, dict[str, Tensor]]:
-    """Weights to start from: the whole method's (key '') of a run's newest checkpoint, or an exported encoder's."""
-    if not config.init_from:
+def _warm_start(config: PretrainConfig, run_uri: str) -> dict[str, dict[str, Tensor]]:
+    """Weights to begin with: the whole method's (key '') of a run's newest checkpoint, or an exported encoder's."""
+    if not config.init_from or CheckpointStore(run_uri, keep=1).newest() is not None:
         return {}
     checkpoint = CheckpointStore(config.init_from, keep=1).newest()
     if checkpoint is not None:

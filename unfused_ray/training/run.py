@@ -27,6 +27,8 @@ ENCODER = "encoder"
 
 LEASE_SECONDS = 60.0
 """A lease of another machine that has not been renewed for so long has lapsed."""
+SETTLE_SECONDS = 0.5
+"""From writing a lease to reading it again: who else came at the same moment has written by then."""
 
 # Settings that may have another value when a run is taken up again. The data are compared by checksum, not by path.
 RESUMABLE_SETTINGS = ("epochs", "runtime", "checkpoint", "tracking", "name", "output", "data", "init_from", "fork")
@@ -155,7 +157,7 @@ class Lease:
                 f"{LEASE_SECONDS:.0f} s after it has died"
             )
         self._write()
-        self._stop.wait(0.5)
+        self._stop.wait(SETTLE_SECONDS)
         self._check_ours()
         self._thread.start()
         return self
