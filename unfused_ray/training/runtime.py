@@ -10,7 +10,6 @@ import tempfile
 import uuid
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -74,9 +73,22 @@ class Job:
             assignments=storage.join(self.run_uri, ASSIGNMENTS),
         )
 
-    def loop(self, worker: Worker) -> Loop:
-        """The loop on one worker, at the newest checkpoint of the run."""
-        return Loop(self.config, self.run_uri, self.statistics, worker, self._start(), self.warm)
+    def train(self, worker: Worker) -> Status:
+        """Train on one worker, from the newest checkpoint of the run on.
+
+        Raises:
+            RuntimeError: out of memory; names the settings that decide.
+            Exception: whatever else ended it.
+        """
+        try:
+            return Loop(self.config, self.run_uri, self.statistics, worker, self._start(), self.warm).run()
+        except torch.OutOfMemoryError as error:
+            batch = self.config.batch
+            raise RuntimeError(
+                f"out of memory on {worker.device} with batch.block={batch.block} (b) and "
+                f"batch.blocks_per_step={batch.blocks_per_step} (G): the memory of a step grows with b alone; lower "
+                "batch.block and raise batch.blocks_per_step"
+            ) from error
 
     def _start(self) -> Start | None:
         own = CheckpointStore(self.run_uri, self.config.checkpoint.keep).newest()
@@ -97,7 +109,7 @@ def run_in_process(job: Job, coordinator: Coordinator) -> Status:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     clusterer = InProcessClusterer(dataclasses.replace(job.clustering, threads=threads))
     source = LocalSource(job.planner, job.reader)
-    return job.loop(Worker(Alone(), device, job.planner, source, clusterer, coordinator)).run()
+    return job.train(Worker(Alone(), device, job.planner, source, clusterer, coordinator))
 
 
 def run_workers(job: Job, coordinator: ray.actor.ActorHandle, assignment: ray.actor.ActorHandle) -> Status:
@@ -114,9 +126,11 @@ def run_workers(job: Job, coordinator: ray.actor.ActorHandle, assignment: ray.ac
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     dataset = make_dataset(job.planner, job.reader, _Position(coordinator))
     with tempfile.TemporaryDirectory(prefix="unfused-ray-train-") as folder:
-        trainer = TorchTrainer(
+        trainer = _Trainer(
             _WorkerMain(job, coordinator, assignment),
-            torch_config=LoopbackTorchConfig() if cluster.is_one_machine() else TorchConfig(timeout_s=12 * 3600),
+            torch_config=LoopbackTorchConfig(folder=folder)
+            if cluster.is_one_machine()
+            else TorchConfig(timeout_s=12 * 3600),
             scaling_config=ScalingConfig(
                 num_workers=runtime.num_workers,
                 use_gpu=runtime.gpus_per_worker > 0,
@@ -136,6 +150,19 @@ def run_workers(job: Job, coordinator: ray.actor.ActorHandle, assignment: ray.ac
         result = trainer.fit()
     status: Status = result.return_value
     return status
+
+
+class _Trainer(TorchTrainer):
+    """TorchTrainer without Ray Train's placement group cleaner.
+
+    The cleaner asks "a running Ray instance" whether the run's controller lives. Where another cluster has been started
+    on the machine it asks that one, and then removes the placement group of a run that is well (seen with Ray 2.60).
+    What it is for, a driver that dies, needs no cleaner here: the actors of a job end with it.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        callbacks = super()._create_default_callbacks()
+        return [callback for callback in callbacks if type(callback).__name__ != "PlacementGroupCleanerCallback"]
 
 
 class _NoteFailures(UserCallback):
@@ -192,23 +219,19 @@ class _WorkerMain:
         )
         clusterer = RayClusterer(self.assignment, name, group.world)
         worker = Worker(group, ray.train.torch.get_device(), planner, source, clusterer, coordinator)
-        try:
-            return self.job.loop(worker).run()
-        except torch.OutOfMemoryError as error:
-            batch = self.job.config.batch
-            raise RuntimeError(
-                f"out of memory on {worker.device} with batch.block={batch.block} (b) and "
-                f"batch.blocks_per_step={batch.blocks_per_step} (G): the memory of a step grows with b alone; lower "
-                "batch.block and raise batch.blocks_per_step"
-            ) from error
+        return self.job.train(worker)
 
 
+@dataclass
 class LoopbackTorchConfig(TorchConfig):
     """A process group for workers of one machine that opens no port to the network.
 
     torch's TCPStore, by which workers find each other, listens on all interfaces; here they meet in a file, and gloo
     listens on the loopback interface.
     """
+
+    folder: str = ""
+    """Where the files are made in which workers meet."""
 
     @property
     def backend_cls(self) -> type[Backend]:
@@ -218,15 +241,13 @@ class LoopbackTorchConfig(TorchConfig):
 
 class _LoopbackBackend(Backend):
     def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
-        folder = Path(tempfile.mkdtemp(prefix="unfused-ray-group-"))
+        assert isinstance(backend_config, LoopbackTorchConfig)
+        store = f"file://{backend_config.folder}/group-{uuid.uuid4().hex}"
         world = len(worker_group)
         use_gpu = worker_group.get_resources_per_worker().get("GPU", 0) > 0
         backend = "nccl" if use_gpu else "gloo"
         ray.get(
-            [
-                worker_group.execute_single_async(rank, _open_group, f"file://{folder}/store", backend, rank, world)
-                for rank in range(world)
-            ]
+            [worker_group.execute_single_async(rank, _open_group, store, backend, rank, world) for rank in range(world)]
         )
 
 
