@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -180,7 +180,6 @@ class Loop:
         assignment = self.worker.clusterer.labels(pass_.epoch, self.worker.group.rank, self.pushed)
         self.pushed = 0
         self.method.begin_epoch(assignment.prototypes)
-        labels_HN = np.stack(assignment.labels)
         self.sums.spend("cluster", time.perf_counter() - started)
         if pass_.first_step == 0:
             self._report("training", {f"cluster/{key}": value for key, value in assignment.health.items()}, now=True)
@@ -189,7 +188,7 @@ class Loop:
         votes = Votes()
         for step in range(pass_.first_step, self.steps_per_epoch):
             started, waited = time.perf_counter(), self.prefetcher.seconds_waited
-            self._step(pass_.epoch, step, blocks, labels_HN)
+            self._step(pass_.epoch, step, blocks, assignment.labels)
             self.position = Position(pass_.epoch, step + 1)
             # All workers hold the same gradient, so all of them end here, before it reaches a checkpoint.
             if not torch.isfinite(self._last_norm()):
@@ -208,7 +207,7 @@ class Loop:
         self._checkpoint()
         return self._status("stopped") if votes.stop and self.position.epoch < self.config.epochs else None
 
-    def _step(self, epoch: int, step: int, blocks: Iterator[Block], labels_HN: np.ndarray) -> None:
+    def _step(self, epoch: int, step: int, blocks: Iterator[Block], labels: Sequence[np.ndarray]) -> None:
         """One optimiser step on one global batch."""
         group, config = self.worker.group, self.config
         lr = learning_rate(config.optimizer, epoch * self.steps_per_epoch + step, self.steps_per_epoch, self.num_steps)
@@ -220,17 +219,18 @@ class Loop:
             self._last_clips.append(block.clip_ids)
             if i < self.blocks_per_step - 1:
                 with group.no_sync(self.model):
-                    self._forward_backward(epoch, block, labels_HN)
+                    self._forward_backward(epoch, block, labels)
             else:
-                self._forward_backward(epoch, block, labels_HN)
+                self._forward_backward(epoch, block, labels)
         update_running_statistics(self.method, group.all_reduce)
         gradients = [p.grad for p in self.method.parameters() if p.grad is not None]
         self._last_norm = to_host(torch.nn.utils.get_total_norm(gradients))
         self.optimizer.step()
 
-    def _forward_backward(self, epoch: int, block: Block, labels_HN: np.ndarray) -> None:
+    def _forward_backward(self, epoch: int, block: Block, labels: Sequence[np.ndarray]) -> None:
         device = self.worker.device
-        labels_HB = to_device(labels_HN[:, block.clip_ids].astype(np.int64), device)
+        # Only the block's labels are copied: the table of all clips is shared by the workers of a node.
+        labels_HB = to_device(np.stack([head[block.clip_ids] for head in labels]).astype(np.int64), device)
         views = self.views(to_device(block.waves, device), epoch, block.index)
         # Dropout is a function of the block, not of what this worker has drawn before.
         torch.manual_seed(randomness.derived_seed(self.config.seed, "dropout", epoch, block.index))
