@@ -130,6 +130,15 @@ def test_a_stop_after_the_last_step_finishes_the_run(
     assert_equal_runs(Path(job.output), undisturbed("bank"))
 
 
+def test_a_stop_is_heard_although_epochs_are_shorter_than_the_time_between_reports(
+    config: Callable[..., PretrainConfig], stop_after: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_after(STEPS)
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 3600.0)
+    status = pretrain(config("run"))
+    assert (status.state, status.epoch, status.step) == ("stopped", 1, 1)
+
+
 def test_a_finished_run_stays_as_it_is_and_can_be_given_more_epochs(
     config: Callable[..., PretrainConfig], undisturbed: Callable[[str], Path]
 ) -> None:

@@ -128,6 +128,7 @@ class Loop:
         self._last_norm: Callable[[], Tensor] = to_host(torch.zeros(()))
         self._last_clips: list[np.ndarray] = []
         self._last_report = self._last_checkpoint = time.perf_counter()
+        self._asked_to_stop = False
 
     def run(self) -> Status:
         """Train; returns how it ended.
@@ -167,8 +168,8 @@ class Loop:
             with self._autocast():
                 embeddings = self.method.embed(self.views.plain(waves))
             self._push(block.clip_ids, embeddings)
-            stop = bool(self._report("embedding every clip", {"share": done / blocks}))
-            if self.worker.group.vote(Votes(stop=stop)).stop:
+            self._report("embedding every clip", {"share": done / blocks})
+            if self.worker.group.vote(Votes(stop=self._asked_to_stop)).stop:
                 return self._status("stopped")
         return None
 
@@ -270,21 +271,22 @@ class Loop:
             return Votes()
         clips, seconds = self.position.step * self.config.batch.clips_per_step, self.sums.seconds.get("train", 0.0)
         rate = {"clips_per_second": clips / seconds} if seconds else {}
-        stop = bool(self._report("training", {**means(self.sums.values), **rate}))
+        self._report("training", {**means(self.sums.values), **rate})
         due = time.perf_counter() - self._last_checkpoint > 60 * self.config.checkpoint.every_minutes
         if due:
             self._last_checkpoint = time.perf_counter()  # asked for once: the answer may come a step later
-        return Votes(stop, due)
+        return Votes(self._asked_to_stop, due)
 
-    def _report(self, phase: str, figures: Mapping[str, float | Tensor], now: bool = False) -> str:
-        """Rank 0's report, at most once a second; returns why to stop, or ''."""
+    def _report(self, phase: str, figures: Mapping[str, float | Tensor], now: bool = False) -> None:
+        """Rank 0's report, at most once a second unless it is wanted ``now``; the answer may be a request to stop."""
         if self.worker.group.rank != 0 or not (now or time.perf_counter() - self._last_report > REPORT_SECONDS):
-            return ""
+            return
         self._last_report = time.perf_counter()
         done = self.position.epoch * self.steps_per_epoch + self.position.step
         values = {name: float(value) for name, value in figures.items()}
         progress = Progress(phase, done, self.num_steps, values, self._damaged_clips)
-        return self.worker.coordinator.report(progress, values if phase == "training" else None)
+        answer = self.worker.coordinator.report(progress, values if phase == "training" else None)
+        self._asked_to_stop = self._asked_to_stop or bool(answer)
 
     def _end_epoch(self, health: Mapping[str, float]) -> None:
         """Add the epoch's figures, over all workers, to the history."""

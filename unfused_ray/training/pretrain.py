@@ -31,6 +31,8 @@ from unfused_ray.training.tracking import flat_params
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
+# A coordinator that is started anew knows all that matters: workers and stream tell it where they stand.
+_OUTLIVES_ITS_PROCESS = {"max_restarts": -1, "max_task_retries": -1}
 _SHOWN_FIGURES = ("loss", "agreement", "clips_per_second")
 
 
@@ -137,7 +139,7 @@ def pretrain(config: PretrainConfig) -> Status:
             }
             launch = _workers if config.runtime.kind == "workers" else _in_process
             with launch(job, tracker) as (target, coordinator):
-                status = _supervise(run, target, coordinator)
+                status = _supervise(run, prepared.planner.num_steps("train"), target, coordinator)
     return status
 
 
@@ -168,7 +170,7 @@ def _in_process(job: Job, tracker: dict[str, Any]) -> Iterator[tuple[Callable[[]
 @contextmanager
 def _workers(job: Job, tracker: dict[str, Any]) -> Iterator[tuple[Callable[[], Status], _Watched]]:
     cluster.worker_cpus(job.config.runtime)
-    actor = ray.remote(Coordinator).options(max_restarts=-1, **cluster.on_this_node()).remote(tracker)
+    actor = ray.remote(Coordinator).options(**_OUTLIVES_ITS_PROCESS, **cluster.on_this_node()).remote(tracker)
     assignment = start_assignment_actor(job.clustering, job.config.method.assignment_shards)
     try:
         yield (
@@ -193,7 +195,7 @@ class _Watched:
     close: Callable[[str], int]
 
 
-def _supervise(run: Run, target: Callable[[], Status], coordinator: _Watched) -> Status:
+def _supervise(run: Run, steps_per_epoch: int, target: Callable[[], Status], coordinator: _Watched) -> Status:
     """Run ``target`` in a thread; show its progress, pass signals on, and leave a status whatever happens."""
     result: list[Status | BaseException] = []
 
@@ -210,8 +212,8 @@ def _supervise(run: Run, target: Callable[[], Status], coordinator: _Watched) ->
         _show(thread, coordinator)
     outcome = result[0]
     if isinstance(outcome, BaseException):
-        progress = coordinator.progress()
-        run.write_status(Status("failed", 0, progress.step, f"{type(outcome).__name__}: {outcome}"))
+        epoch, step = divmod(coordinator.progress().step, steps_per_epoch)
+        run.write_status(Status("failed", epoch, step, f"{type(outcome).__name__}: {outcome}"))
         coordinator.close("FAILED")
         raise outcome
     run.write_status(outcome)
