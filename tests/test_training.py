@@ -270,6 +270,21 @@ def test_a_fork_goes_on_from_another_run_with_other_clusters(
     assert weights(Path(trunk.output)).keys() == weights(Path(branch.output)).keys()
 
 
+@pytest.mark.parametrize(
+    ("fields", "setting"),
+    [({"encoder__width": 48}, r"encoder\.width: 32 → 48"), ({"optimizer__name": "sgd"}, r"optimizer\.name")],
+)
+def test_a_fork_into_other_shapes_is_refused_before_anything_is_written(
+    config: Callable[..., PretrainConfig], fields: dict[str, Any], setting: str
+) -> None:
+    trunk = config("trunk")
+    pretrain(trunk)
+    branch = config("branch", fork=trunk.output, **fields)
+    with pytest.raises(ValueError, match=setting):
+        pretrain(branch)
+    assert not Path(branch.output).exists()
+
+
 def test_a_fork_of_nothing_is_refused_before_anything_is_written(
     config: Callable[..., PretrainConfig], tmp_path: Path
 ) -> None:

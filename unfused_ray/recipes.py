@@ -39,8 +39,8 @@ _CORPUS = _DECAR_V2_AUDIOSET.model_copy(
     }
 )
 
-# 7,680 training views of 1,009 clips: two minutes on two cores. Labels of a full pass: on so few clips those of the bank,
-# whose embeddings are of one augmented view each, are half as stable from epoch to epoch (docs/log.md).
+# 7,680 training views of 1,009 clips: two minutes on two cores. Labels of a full pass: on so few clips those of the
+# bank, whose embeddings are of one augmented view each, are less stable from epoch to epoch (docs/log.md).
 _DEMO = _CORPUS.model_copy(
     update={
         "name": "demo",

@@ -85,10 +85,6 @@ class Coordinator:
         """Ask the workers to write a checkpoint and end."""
         self._stop = reason
 
-    def log_artifact(self, path: str, folder: str = "") -> None:
-        """Send a local file of this node to the tracker."""
-        self._tracker.log_artifact(path, folder)
-
     def close(self, status: str) -> int:
         """End tracking; returns how many metrics were lost."""
         return self._tracker.close(status)

@@ -24,7 +24,7 @@ from unfused_ray.models.export import DESCRIPTION, load_encoder
 from unfused_ray.progress import Progress as Bar
 from unfused_ray.training.checkpoint import CheckpointStore
 from unfused_ray.training.coordinator import Coordinator, Progress
-from unfused_ray.training.run import ENCODER, Lease, Run, Status, home
+from unfused_ray.training.run import ENCODER, Lease, Run, Status, differences, home
 from unfused_ray.training.runtime import Job, run_in_process, run_workers
 from unfused_ray.training.tracking import flat_params
 
@@ -73,15 +73,26 @@ def check(config: PretrainConfig) -> Prepared:
 
 
 def _check_origin(config: PretrainConfig) -> None:
-    """Refuse to begin a run from a folder that holds nothing to begin from."""
-    if config.fork and not CheckpointStore(config.fork, keep=1).committed():
-        raise FileNotFoundError(f"fork={config.fork} holds no checkpoint: give the folder of a run")
-    is_run = config.init_from and CheckpointStore(config.init_from, keep=1).committed()
-    if config.init_from and not is_run and not storage.exists(storage.join(config.init_from, DESCRIPTION)):
-        raise FileNotFoundError(
-            f"init_from={config.init_from} holds neither a checkpoint nor {DESCRIPTION}: give the folder of a run or "
-            "of an exported encoder"
-        )
+    """Refuse to begin a run from a folder that holds nothing to begin from, or weights of other shapes."""
+    for field, source in (("fork", config.fork), ("init_from", config.init_from)):
+        if source and CheckpointStore(source, keep=1).committed():
+            _refuse_other_shapes(field, source, config)
+        elif source and (field == "fork" or not storage.exists(storage.join(source, DESCRIPTION))):
+            wanted = "the folder of a run" if field == "fork" else "the folder of a run or of an exported encoder"
+            raise FileNotFoundError(f"{field}={source} holds no checkpoint: give {wanted}")
+
+
+def _refuse_other_shapes(field: str, source: str, config: PretrainConfig) -> None:
+    theirs, ours = (_shapes(raw, field) for raw in (Run(source).record()["config"], config.model_dump(mode="json")))
+    if changes := differences(theirs, ours):
+        raise ValueError(f"{field}={source} has weights of other shapes:\n  " + "\n  ".join(changes))
+
+
+def _shapes(config: dict[str, Any], field: str) -> dict[str, Any]:
+    """The settings that decide the shapes of what ``field`` loads."""
+    method = {name: config["method"][name] for name in ("projection_hidden", "projection_dim")}
+    shapes = {"encoder": config["encoder"], "front_end.num_mels": config["front_end"]["num_mels"], "method": method}
+    return shapes | ({"optimizer.name": config["optimizer"]["name"]} if field == "fork" else {})
 
 
 def describe(config: PretrainConfig) -> Table:
@@ -155,7 +166,11 @@ def _warm_start(config: PretrainConfig, run_uri: str) -> dict[str, dict[str, Ten
     checkpoint = CheckpointStore(config.init_from, keep=1).newest()
     if checkpoint is not None:
         return {"": checkpoint.tensors("model")}
-    return {"encoder": load_encoder(config.init_from).encoder.state_dict()}
+    encoder = load_encoder(config.init_from).encoder
+    if encoder.config != config.encoder:
+        changes = differences(encoder.config.model_dump(), config.encoder.model_dump(), "encoder.")
+        raise ValueError(f"init_from={config.init_from} is another encoder:\n  " + "\n  ".join(changes))
+    return {"encoder": encoder.state_dict()}
 
 
 @contextmanager

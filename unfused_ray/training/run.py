@@ -90,7 +90,7 @@ class Run:
         if not storage.exists(path):
             storage.write_bytes(path, json.dumps(new, indent=1).encode())
             return new
-        old: dict[str, Any] = json.loads(storage.read_bytes(path))
+        old = self.record()
         changes = differences({**old["config"], **old["facts"]}, {**new["config"], **new["facts"]})
         changes = [line for line in changes if line.split(":")[0].split(".")[0] not in RESUMABLE_SETTINGS]
         if changes:
@@ -101,6 +101,14 @@ class Run:
             )
         storage.write_bytes(path, json.dumps({**old, "config": new["config"]}, indent=1).encode())
         return {**old, "config": new["config"]}
+
+    def record(self) -> dict[str, Any]:
+        """What :meth:`open` has written.
+
+        Raises:
+            FileNotFoundError: there is no run.
+        """
+        return json.loads(storage.read_bytes(storage.join(self.uri, "run.json")))
 
     def write_status(self, status: Status) -> None:
         """Say how the run stands."""

@@ -73,15 +73,15 @@ class Job:
             assignments=storage.join(self.run_uri, ASSIGNMENTS),
         )
 
-    def train(self, worker: Worker) -> Status:
-        """Train on one worker, from the newest checkpoint of the run on.
+    def train(self, worker: Worker, start: Start | None) -> Status:
+        """Train on one worker, from what :meth:`start` has found.
 
         Raises:
             RuntimeError: out of memory; names the settings that decide.
             Exception: whatever else ended it.
         """
         try:
-            return Loop(self.config, self.run_uri, self.statistics, worker, self._start(), self.warm).run()
+            return Loop(self.config, self.run_uri, self.statistics, worker, start, self.warm).run()
         except torch.OutOfMemoryError as error:
             batch = self.config.batch
             raise RuntimeError(
@@ -90,7 +90,8 @@ class Job:
                 "batch.block and raise batch.blocks_per_step"
             ) from error
 
-    def _start(self) -> Start | None:
+    def start(self) -> Start | None:
+        """Where the run goes on: its newest whole checkpoint, or that of the run it is forked from, or None."""
         own = CheckpointStore(self.run_uri, self.config.checkpoint.keep).newest()
         if own is not None:
             return Start(own, own.position, own.bank_uri)
@@ -109,7 +110,7 @@ def run_in_process(job: Job, coordinator: Coordinator) -> Status:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     clusterer = InProcessClusterer(dataclasses.replace(job.clustering, threads=threads))
     source = LocalSource(job.planner, job.reader)
-    return job.train(Worker(Alone(), device, job.planner, source, clusterer, coordinator))
+    return job.train(Worker(Alone(), device, job.planner, source, clusterer, coordinator), job.start())
 
 
 def run_workers(job: Job, coordinator: ray.actor.ActorHandle, assignment: ray.actor.ActorHandle) -> Status:
@@ -201,11 +202,12 @@ class _WorkerMain:
         group = Distributed(ray.train.torch.get_device())
         set_threads(self.job.config.runtime, context.get_local_world_size())
         coordinator = RemoteCoordinator(self.coordinator)
-        words = ["", ""]
+        # Rank 0 decides for all whether and where to start: a second look at the storage could find another checkpoint.
+        told: list[Any] = [None, None, None]
         if group.rank == 0:
-            words = [ray.get(self.coordinator.begin_attempt.remote()), uuid.uuid4().hex]
-        torch.distributed.broadcast_object_list(words)
-        refused, name = words
+            told = [ray.get(self.coordinator.begin_attempt.remote()), uuid.uuid4().hex, self.job.start()]
+        torch.distributed.broadcast_object_list(told)
+        refused, name, start = told
         if refused:
             return Status("failed", 0, 0, refused)
         planner = self.job.planner
@@ -219,7 +221,7 @@ class _WorkerMain:
         )
         clusterer = RayClusterer(self.assignment, name, group.world)
         worker = Worker(group, ray.train.torch.get_device(), planner, source, clusterer, coordinator)
-        return self.job.train(worker)
+        return self.job.train(worker, start)
 
 
 @dataclass

@@ -42,7 +42,6 @@ class Tracker:
         self._buffer: deque[tuple[str, float, int, int]] = deque()
         self._sending: list[tuple[str, float, int, int]] = []
         """Taken from the buffer, not yet acknowledged."""
-        self._artifacts: deque[tuple[str, str]] = deque()
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._lost = 0
@@ -59,11 +58,6 @@ class Tracker:
             while len(self._buffer) > BUFFERED_METRICS:
                 self._buffer.popleft()
                 self._lost += 1
-
-    def log_artifact(self, path: str, folder: str = "") -> None:
-        """Queue a local file; returns at once."""
-        with self._lock:
-            self._artifacts.append((path, folder))
 
     def close(self, status: str = "FINISHED", timeout: float = 30.0) -> int:
         """Send what is left and end the MLflow run; gives up after ``timeout`` seconds.
@@ -110,9 +104,6 @@ class Tracker:
         while self._take_batch():
             client.log_batch(self._mlflow_run, metrics=[Metric(*metric) for metric in self._sending])
             self._sending = []
-        while self._artifacts:
-            client.log_artifact(self._mlflow_run, *self._artifacts[0])
-            self._artifacts.popleft()
         if final:
             client.set_terminated(self._mlflow_run, self._status)
 
