@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import ray
 from hypothesis import given
@@ -17,7 +18,6 @@ from sources import tone, write_source
 
 from unfused_ray.audio import randomness
 from unfused_ray.config import BatchConfig, CropConfig
-from unfused_ray.data import stream
 from unfused_ray.data.plan import Pass, Planner, row_order
 from unfused_ray.data.read import Block, BlockReader
 from unfused_ray.data.shards import ClipIndex, Manifest, Shard
@@ -115,13 +115,13 @@ def test_crops_are_those_of_a_naive_reader(index: ClipIndex, num_crops: int) -> 
 
 def test_table_and_back(index: ClipIndex) -> None:
     block = next(LocalSource(Planner(index, 5, BATCH), reader(2)).blocks(Pass("train", 0)))
-    same = from_table(to_table(block), SAMPLES)
-    assert_same_blocks([same], [block])
+    train = Pass("train", 0)
+    assert_same_blocks([from_table(to_table(block, train), train, SAMPLES)], [block])
+    with pytest.raises(RuntimeError, match="another pass"):
+        from_table(to_table(block, train), Pass("embed", 0), SAMPLES)
     with pytest.raises(RuntimeError, match="mixed blocks"):
         other = Block(block.index + 1, block.clip_ids, block.waves, block.weights)
-        import pyarrow as pa
-
-        from_table(pa.concat_tables([to_table(block), to_table(other)]), SAMPLES)
+        from_table(pa.concat_tables([to_table(block, train), to_table(other, train)]), train, SAMPLES)
 
 
 def test_a_damaged_shard_is_silence_of_weight_0(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -198,24 +198,26 @@ class Position:
 
 @ray.remote(num_cpus=0)
 def consume(
-    iterator: Any, planner: Planner, rank: int, world: int, actor: Any, passes: list[Pass]
+    iterator: Any, planner: Planner, rank: int, world: int, actor: Any, passes: list[Pass], max_tasks: int
 ) -> list[list[Block]]:
     def set_position(segment: Segment) -> None:
         ray.get(actor.set.remote(segment))
 
-    source = RaySource(iterator, planner, SAMPLES, rank, world, set_position)
+    source = RaySource(iterator, planner, SAMPLES, rank, world, set_position, max_tasks)
     return [list(source.blocks(pass_)) for pass_ in passes]
 
 
 def stream_through_ray(
-    planner: Planner, block_reader: BlockReader, world: int, passes: list[Pass]
+    planner: Planner, block_reader: BlockReader, world: int, passes: list[Pass], max_tasks: int = 256
 ) -> list[list[Block]]:
     """The blocks of each pass, put back in their global order."""
     actor = PositionActor.remote()
     dataset = make_dataset(planner, block_reader, Position(actor))
     dataset.context.execution_options = execution_options()
     splits = dataset.streaming_split(world, equal=True)
-    ranks = ray.get([consume.remote(split, planner, rank, world, actor, passes) for rank, split in enumerate(splits)])
+    ranks = ray.get(
+        [consume.remote(split, planner, rank, world, actor, passes, max_tasks) for rank, split in enumerate(splits)]
+    )
     return [sorted((b for rank in ranks for b in rank[i]), key=lambda b: b.index) for i in range(len(passes))]
 
 
@@ -229,13 +231,13 @@ def assert_same_blocks(one: list[Block], other: list[Block]) -> None:
 
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_ray_gives_the_same_global_batches_to_any_number_of_consumers(
-    ray_session: None, index: ClipIndex, world: int, monkeypatch: pytest.MonkeyPatch
+    ray_session: None, index: ClipIndex, world: int
 ) -> None:
-    monkeypatch.setattr(stream, "MAX_TASKS_PER_EXECUTION", 1)  # every step is a segment of its own
     planner = Planner(index, 5, BATCH)
     passes = [Pass("embed", 0), Pass("train", 0), Pass("train", 1), Pass("train", 1, 1)]
     local = LocalSource(planner, reader(2))
-    for found, pass_ in zip(stream_through_ray(planner, reader(2), world, passes), passes, strict=True):
+    streamed = stream_through_ray(planner, reader(2), world, passes, max_tasks=1)  # every step is an execution
+    for found, pass_ in zip(streamed, passes, strict=True):
         assert_same_blocks(found, list(local.blocks(pass_)))
 
 

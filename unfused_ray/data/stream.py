@@ -42,9 +42,9 @@ class Segment:
 UNREAD = Segment(Pass("embed", 0), 1)
 
 
-def segments(planner: Planner, pass_: Pass) -> Iterator[Segment]:
-    """Cut a pass into executions of at most ``MAX_TASKS_PER_EXECUTION`` read tasks."""
-    longest = max(1, MAX_TASKS_PER_EXECUTION * BLOCKS_PER_TASK // planner.batch.blocks_per_step)
+def segments(planner: Planner, pass_: Pass, max_tasks: int = MAX_TASKS_PER_EXECUTION) -> Iterator[Segment]:
+    """Cut a pass into executions of at most ``max_tasks`` read tasks."""
+    longest = max(1, max_tasks * BLOCKS_PER_TASK // planner.batch.blocks_per_step)
     last = planner.num_steps(pass_.kind)
     for step in range(pass_.first_step, last, longest):
         yield Segment(Pass(pass_.kind, pass_.epoch, step), min(longest, last - step))
@@ -118,15 +118,15 @@ class _ReadBlocks:
 
     def __call__(self) -> Iterator[pa.Table]:
         for block in self.reader.read(self.pass_, self.task):
-            yield to_table(block)
+            yield to_table(block, self.pass_)
 
 
 def row_bytes(reader: BlockReader) -> int:
     """Bytes of a clip in a block's table."""
-    return 2 * reader.crop.num_crops * reader.crop_samples + 8 + 4 + 4
+    return 2 * reader.crop.num_crops * reader.crop_samples + 8 + 4 + 4 + 4
 
 
-def to_table(block: Block) -> pa.Table:
+def to_table(block: Block, pass_: Pass) -> pa.Table:
     """A block as an Arrow table: the waves are fixed-size binaries, so no value is copied or boxed on the way."""
     waves = np.ascontiguousarray(block.waves).reshape(len(block.clip_ids), -1)
     binary = pa.FixedSizeBinaryArray.from_buffers(
@@ -134,6 +134,7 @@ def to_table(block: Block) -> pa.Table:
     )
     return pa.table(
         {
+            "pass": pa.array(np.full(len(waves), pass_.number, np.int32)),
             "index": pa.array(np.full(len(waves), block.index, np.int32)),
             "clip_id": pa.array(block.clip_ids),
             "weight": pa.array(block.weights),
@@ -142,16 +143,18 @@ def to_table(block: Block) -> pa.Table:
     )
 
 
-def from_table(table: pa.Table, crop_samples: int) -> Block:
+def from_table(table: pa.Table, pass_: Pass, crop_samples: int) -> Block:
     """The block of a table made by :func:`to_table`.
 
     Raises:
-        RuntimeError: the rows are not one whole block.
+        RuntimeError: the rows are not one whole block of this pass.
     """
     table = table.combine_chunks()
-    index = table["index"].to_numpy()
+    index, passes = table["index"].to_numpy(), table["pass"].to_numpy()
     if index.min() != index.max():
         raise RuntimeError(f"Ray Data mixed blocks {index.min()} to {index.max()} in one batch")
+    if (passes != pass_.number).any():
+        raise RuntimeError(f"Ray Data delivered a block of another pass than {pass_}")
     waves = table["waves"].chunk(0)
     width = waves.type.byte_width // 2
     flat = np.frombuffer(waves.buffers()[1], np.int16)[waves.offset * width : (waves.offset + len(waves)) * width]
@@ -182,7 +185,16 @@ def execution_options() -> ExecutionOptions:
 
 
 class RaySource:
-    """A rank's share of the Ray Dataset: block j goes to rank j mod world."""
+    """A rank's share of the Ray Dataset: block j goes to rank j mod world.
+
+    Args:
+        iterator: the rank's split of the dataset.
+        planner: plans the passes, as the dataset does.
+        crop_samples: of a crop.
+        rank, world: of the worker in its group.
+        set_position: tells the dataset which segment is wanted.
+        max_tasks: read tasks of an execution at most; the same on all ranks.
+    """
 
     def __init__(
         self,
@@ -192,6 +204,7 @@ class RaySource:
         rank: int,
         world: int,
         set_position: Callable[[Segment], None],
+        max_tasks: int = MAX_TASKS_PER_EXECUTION,
     ) -> None:
         self.iterator = iterator
         self.planner = planner
@@ -199,6 +212,7 @@ class RaySource:
         self.rank = rank
         self.world = world
         self.set_position = set_position
+        self.max_tasks = max_tasks
 
     def blocks(self, pass_: Pass) -> Iterator[Block]:
         """This rank's blocks of the pass from its first step on.
@@ -206,7 +220,7 @@ class RaySource:
         Raises:
             RuntimeError: Ray Data delivered another block than the plan's next one.
         """
-        for segment in segments(self.planner, pass_):
+        for segment in segments(self.planner, pass_, self.max_tasks):
             if self.rank == 0:
                 # The others wait inside Ray Data until this rank has arrived, so they see the new position.
                 self.set_position(segment)
@@ -219,7 +233,7 @@ class RaySource:
             )
             received = 0
             for table in tables:
-                block = from_table(table, self.crop_samples)
+                block = from_table(table, segment.pass_, self.crop_samples)
                 if received >= len(expected) or block.index != expected[received]:
                     raise RuntimeError(
                         f"rank {self.rank} received block {block.index} of {segment} where the plan has "
