@@ -117,12 +117,27 @@ def test_a_checkpoint_does_not_count_before_its_manifest_which_is_written_last(
     assert found(store) == Position(0, 2)
 
 
-def test_another_formats_checkpoint_is_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_where_no_committed_checkpoint_can_be_used_each_is_named_and_nothing_begins_again(tmp_path: Path) -> None:
     store = CheckpointStore(str(tmp_path), keep=2)
     manifest = Path(write(store, Position(0, 1))) / "manifest.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format_version": 99}))
-    assert found(store) is None
-    assert "format_version 99" in caplog.text
+    (Path(write(store, Position(0, 2))) / "model.safetensors").write_bytes(b"")
+    Path(write(store, Position(0, 3)), "manifest.json").unlink()
+    with pytest.raises(ValueError, match="Move these folders away") as refusal:
+        store.newest()
+    _, newer, older, _ = str(refusal.value).splitlines()
+    assert "e0000-s000002" in newer
+    assert "model.safetensors is damaged" in newer
+    assert "e0000-s000001" in older
+    assert "format_version 99" in older
+
+
+def test_a_checkpoint_without_the_clusterers_state_is_not_committed(tmp_path: Path) -> None:
+    store = CheckpointStore(str(tmp_path), keep=2)
+    store.begin(Position(0, 1))
+    with pytest.raises(RuntimeError, match="reachable by one path or URI from every node"):
+        store.commit(Position(0, 1), {}, {})
+    assert not store.committed()
 
 
 def test_storage_that_does_not_answer_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -336,6 +337,19 @@ def test_a_run_is_not_resumed_on_other_data_but_on_the_same_in_another_place(
     moved.symlink_to(source)
     pretrain(config("run", data=(str(moved),)))
     assert_equal_runs(Path(config("run").output), undisturbed("bank"))
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_again(
+    config: Callable[..., PretrainConfig], undisturbed: Callable[[str], Path], tmp_path: Path
+) -> None:
+    shutil.copytree(undisturbed("bank"), tmp_path / "run")
+    job = config("run", epochs=3)
+    folders = sorted(Path(job.output, "checkpoints").iterdir())
+    for folder in folders:
+        (folder / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match="no checkpoint of the run can be used"):
+        pretrain(job)
+    assert sorted(Path(job.output, "checkpoints").iterdir()) == folders
 
 
 def test_more_clusters_than_clips_are_refused(config: Callable[..., PretrainConfig]) -> None:

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 _DETAILS = "details.json"
+_BANK_MANIFEST = "bank/bank.json"
 _FOLDER = re.compile(r"e\d+-s\d+")
 
 
@@ -90,6 +91,9 @@ class CheckpointStore:
             position: where the run stands.
             tensors: by file name, then by tensor name.
             details: what JSON can hold.
+
+        Raises:
+            RuntimeError: the clusterer's state is not in the folder.
         """
         folder = storage.join(self.uri, position.folder)
         for name, group in tensors.items():
@@ -98,20 +102,36 @@ class CheckpointStore:
         storage.write_bytes(storage.join(folder, _DETAILS), json.dumps(details, indent=1).encode())
         written = storage.list_files(folder, recursive=True)
         files = {storage.relative(uri, folder): storage.sha256_file(uri) for uri in written}
+        if _BANK_MANIFEST not in files:
+            raise RuntimeError(
+                f"{folder} has no {_BANK_MANIFEST}: the assignment actor, which writes it, sees another folder there. "
+                "The output must be reachable by one path or URI from every node of the cluster"
+            )
         manifest = {"format_version": FORMAT_VERSION, "files": files}
         storage.write_bytes(storage.join(folder, MANIFEST), json.dumps(manifest, indent=1).encode())
 
     def newest(self) -> Checkpoint | None:
-        """The newest checkpoint that verifies; worse ones are logged. None where there is none.
+        """The newest checkpoint that verifies; worse ones are logged. None where none was ever committed.
 
         Raises:
+            ValueError: some were committed, but none verifies: a run that began again would delete them.
             OSError: the storage does not answer: that is no reason to start from an older one.
         """
+        unusable = []
         for folder in self._folders():
+            if not storage.exists(storage.join(folder, MANIFEST)):
+                logger.warning("checkpoint %s is not used: it has no %s, its writing was interrupted", folder, MANIFEST)
+                continue
             try:
                 return _verified(folder)
             except (ValueError, FileNotFoundError, KeyError) as error:
                 logger.warning("checkpoint %s is not used: %s", folder, error)
+                unusable.append(f"  {folder}: {error}")
+        if unusable:
+            raise ValueError(
+                "no checkpoint of the run can be used:\n" + "\n".join(unusable) + "\nMove these folders away to begin "
+                "again at epoch 0, or give another --output"
+            )
         return None
 
     def committed(self) -> list[str]:
@@ -145,8 +165,6 @@ def _position(folder_uri: str) -> Position:
 
 
 def _verified(folder: str) -> Checkpoint:
-    if not storage.exists(storage.join(folder, MANIFEST)):
-        raise ValueError(f"it has no {MANIFEST}: its writing was interrupted")
     manifest = json.loads(storage.read_bytes(storage.join(folder, MANIFEST)))
     if manifest["format_version"] != FORMAT_VERSION:
         raise ValueError(f"format_version {manifest['format_version']}, this version reads {FORMAT_VERSION}")
@@ -157,23 +175,20 @@ def _verified(folder: str) -> Checkpoint:
     return Checkpoint(folder, _position(folder), details)
 
 
-def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """An optimiser's state as named tensors and its scalar settings, without pickle."""
-    state = optimizer.state_dict()
-    tensors: dict[str, Tensor] = {}
-    for index, entries in state["state"].items():
-        for name, value in entries.items():
-            if value is not None:
-                tensors[f"{index}.{name}"] = torch.as_tensor(value)
-    return tensors, state["param_groups"]
+def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimiser's state as named tensors, without pickle; its settings are the configuration's."""
+    return {
+        f"{index}.{name}": torch.as_tensor(value)
+        for index, entries in optimizer.state_dict()["state"].items()
+        for name, value in entries.items()
+        if value is not None
+    }
 
 
-def unflatten_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], param_groups: list[dict[str, Any]]
-) -> None:
-    """Load what :func:`flatten_optimizer` gave into an optimiser of the same shape."""
+def unflatten_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Load what :func:`flatten_optimizer` gave into an optimiser of the same shape, which keeps its own settings."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": param_groups})
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -113,7 +113,7 @@ class Loop:
         if start is not None:
             saved = start.checkpoint
             self.method.load_state_dict(saved.tensors("model"))
-            unflatten_optimizer(self.optimizer, saved.tensors("optimizer"), saved.details["optimizer"])
+            unflatten_optimizer(self.optimizer, saved.tensors("optimizer"))
             self.position, self.history = start.position, saved.details["history"]
             if self.position.step and worker.group.rank == 0:
                 self.sums = EpochSums(**saved.details["sums"])
@@ -316,11 +316,10 @@ class Loop:
         if self.worker.group.rank == 0:
             folder = self.store.begin(self.position)
             self.worker.clusterer.save(storage.join(folder, "bank"))
-            tensors, groups = flatten_optimizer(self.optimizer)
             self.store.commit(
                 self.position,
-                {"model": self.method.state_dict(), "optimizer": tensors},
-                {"optimizer": groups, "history": self.history, "sums": sums},
+                {"model": self.method.state_dict(), "optimizer": flatten_optimizer(self.optimizer)},
+                {"history": self.history, "sums": sums},
             )
             storage.write_bytes(storage.join(self.run_uri, HISTORY), json.dumps(self.history).encode())
             self._prune()
