@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from unfused_ray.training import tracking
-from unfused_ray.training.tracking import RUN_TAG, Tracker, flat_params
+from unfused_ray.training.tracking import RUN_TAG, Tracker, flat_params, log_results
 
 EXPERIMENT = "tests"
 
@@ -142,6 +142,20 @@ def test_curves_and_parameters_arrive_and_a_resumed_run_goes_on_in_its_mlflow_ru
     assert run.data.params["lr"] == "0.1"
     assert curve(uri, run_id, "loss") == [(step, 1.0 / (step + 1)) for step in range(1500)]
     assert curve(uri, run_id, "epoch/loss") == [(0, 0.0), (1, 1.0), (2, 2.0)]
+
+
+def test_results_of_a_run_that_has_ended_are_added_to_its_mlflow_run(
+    uri: str, run_id: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    picture = tmp_path / "map.png"
+    picture.write_bytes(b"a picture")
+    assert tracker(uri, run_id).close() == 0
+    assert log_results(uri, EXPERIMENT, run_id, [str(picture)], {"encoder": "s3://bucket/encoder"})
+    (run,) = runs(uri, run_id)
+    assert run.data.tags["unfused_ray.encoder"] == "s3://bucket/encoder"
+    assert [file.path for file in MlflowClient(tracking_uri=uri).list_artifacts(run.info.run_id)] == ["map.png"]
+    assert not log_results(uri, EXPERIMENT, "another", [str(picture)], {})
+    assert "no MLflow run of run another" in caplog.text
 
 
 def test_another_run_gets_an_mlflow_run_of_its_own_and_nothing_is_left_in_the_working_directory(

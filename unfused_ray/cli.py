@@ -22,7 +22,8 @@ from unfused_ray import cluster, recipes, storage
 from unfused_ray.config import Config
 from unfused_ray.data.ingest.prepare import prepare
 from unfused_ray.training.pretrain import check, describe, pretrain
-from unfused_ray.training.run import RunInUseError
+from unfused_ray.training.run import ENCODER, RunInUseError
+from unfused_ray.training.tracking import log_results
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T", bound=Config)
@@ -169,10 +170,13 @@ def pretrain_job() -> int:
     run = check(config)
     if status.state == "finished":
         logger.info("drawing pictures")
-        pictures.write(run.run.uri)
+        drawn = pictures.write(run.run.uri)
+        places = {"run": run.run.uri, "encoder": storage.join(run.run.uri, ENCODER)}
+        log_results(run.tracking_uri, config.tracking.experiment, run.run.record()["id"], drawn, places)
     Console().print(summary(run.run.uri))
     where = run.tracking_uri
-    watch = where if where.startswith("http") else f"mlflow ui --backend-store-uri {where}"
+    mlflow = Path(sys.executable).with_name("mlflow")  # of this environment, which need not be activated
+    watch = where if where.startswith("http") else f"{mlflow} ui --backend-store-uri {where}"
     Console().print(f"the curves: {watch}", soft_wrap=True, highlight=False)
     return {"finished": 0, "stopped": 128 + signal.SIGTERM}.get(status.state, 1)
 

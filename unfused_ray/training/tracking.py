@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from unfused_ray import storage
 
 logger = logging.getLogger(__name__)
 
@@ -118,10 +122,13 @@ class Tracker:
         from mlflow.entities import Param
 
         found = client.get_experiment_by_name(self._experiment)
-        experiment_id = found.experiment_id if found else client.create_experiment(self._experiment)
-        runs = client.search_runs([experiment_id], f"tags.`{RUN_TAG}` = '{self._run_id}'", max_results=1)
-        if runs:
-            run = runs[0]
+        experiment_id = (
+            found.experiment_id
+            if found
+            else client.create_experiment(self._experiment, artifact_location=_artifact_location(self._uri))
+        )
+        run = _find(client, experiment_id, self._run_id)
+        if run is not None:
             client.update_run(run.info.run_id, status="RUNNING")
         else:
             run = client.create_run(experiment_id, run_name=self._run_name, tags={RUN_TAG: self._run_id})
@@ -129,6 +136,49 @@ class Tracker:
         for first in range(0, len(params), MAX_PARAMS):
             client.log_batch(run.info.run_id, params=params[first : first + MAX_PARAMS])
         return run.info.run_id
+
+
+def log_results(uri: str, experiment: str, run_id: str, files: Sequence[str], places: Mapping[str, str]) -> bool:
+    """Add to the MLflow run of a run that has ended its pictures, and where its results are.
+
+    Args:
+        uri, experiment, run_id: as of its :class:`Tracker`.
+        files: URIs of files to keep as artefacts.
+        places: tags, by name.
+
+    Returns:
+        Whether they arrived; where not, a warning says why.
+    """
+    from mlflow import MlflowClient  # here: importing MLflow takes seconds
+
+    try:
+        client = MlflowClient(tracking_uri=uri)
+        found = client.get_experiment_by_name(experiment)
+        run = _find(client, found.experiment_id, run_id) if found else None
+        if run is None:
+            raise LookupError(f"there is no MLflow run of run {run_id}")
+        for name, value in places.items():
+            client.set_tag(run.info.run_id, f"unfused_ray.{name}", value)
+        with tempfile.TemporaryDirectory() as folder:
+            for file in files:
+                path = Path(folder, storage.name(file))
+                path.write_bytes(storage.read_bytes(file))
+                client.log_artifact(run.info.run_id, str(path))
+    except Exception as error:  # noqa: BLE001 - whatever the tracking store raises, the run itself is safe
+        logger.warning("the pictures did not reach %s: %s", uri, error)
+        return False
+    return True
+
+
+def _find(client: Any, experiment_id: str, run_id: str) -> Any | None:
+    runs = client.search_runs([experiment_id], f"tags.`{RUN_TAG}` = '{run_id}'", max_results=1)
+    return runs[0] if runs else None
+
+
+def _artifact_location(uri: str) -> str | None:
+    """Artefacts lie beside an SQLite file; by default MLflow puts them in the working directory of whoever asks."""
+    path = uri.removeprefix("sqlite:///")
+    return None if path == uri else str(Path(path).parent / "mlartifacts")
 
 
 def flat_params(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
