@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from matplotlib.image import imread
 from rich.console import Console
 
+from unfused_ray import storage
 from unfused_ray.audio.decode import encode_flac
 from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.clustering.assignment import Assignment, write_assignment
