@@ -298,6 +298,20 @@ def test_bad_input_is_one_error_and_no_manifest(tmp_path: Path):
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
 
 
+def test_files_that_were_all_rejected_are_looked_at_again_once_repaired(tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    for number in range(2):
+        (tmp_path / f"in/{number}.wav").write_bytes(b"")
+    config = PrepareConfig(source=str(tmp_path / "in"), output=str(tmp_path / "out"))
+    with pytest.raises(ValueError, match=r"none of the 2 clips .* can be used \(2 empty\)"):
+        prepare(config)
+    for number in range(2):
+        (tmp_path / f"in/{number}.wav").write_bytes(encoded(number))
+    manifest = prepare(config)
+    assert manifest is not None and manifest.num_clips == 2 and manifest.rejects == {}
+    assert pq.read_table(tmp_path / "out" / REJECTS).num_rows == 0
+
+
 def test_an_object_store_gives_and_takes_the_same_bytes(tmp_path: Path, object_store: str):
     source = audio_folder(tmp_path / "in", 12)
     write_tar(tmp_path / "clips.tar", {f"{number}.wav": encoded(number) for number in range(9)})

@@ -123,6 +123,7 @@ def _ingest(plan: Plan, listing_rejects: Sequence[Reject]) -> Manifest:
     _write_rejects(config.output, rejects)
     shards = tuple(report.shard for report in reports if report.shard is not None)
     if not shards:
+        storage.delete(storage.join(config.output, REPORTS))  # or repaired files would be rejected by these again
         raise ValueError(
             f"none of the {len(plan.items)} clips of {config.source} can be used{_reasons(rejects)}; "
             f"see {storage.join(config.output, REJECTS)}"
