@@ -85,6 +85,23 @@ def test_a_csv_without_paths_is_refused_with_its_columns(tmp_path: Path):
         list_csv(str(tmp_path / "x.csv"), one_of_several=False)
 
 
+def test_csv_rows_without_a_path_are_set_aside_with_their_line(tmp_path: Path):
+    (tmp_path / "x.csv").write_text('label,files\ndog,a.wav\n"a\ncat",\n\ncow\nhen,b.wav\n')
+    listing = list_csv(str(tmp_path / "x.csv"), one_of_several=False)
+    assert column(listing, "key") == ["a.wav", "b.wav"]
+    assert [(reject.key, reject.reason) for reject in listing.rejects] == [
+        ("x.csv:4", "missing"),
+        ("x.csv:6", "missing"),
+    ]
+
+
+@pytest.mark.parametrize(("text", "line"), [('files,label\na.wav,1\nb.wav,"', 3), ('files,"', 1), ('files\n"', 2)])
+def test_a_csv_that_cannot_be_parsed_is_refused_with_its_line(tmp_path: Path, text: str, line: int):
+    (tmp_path / "x.csv").write_text(text + "c.wav,2\n" * 20_000)  # a quote that is never closed
+    with pytest.raises(ValueError, match=rf"x\.csv cannot be read as CSV from line {line} on \(field larger"):
+        list_csv(str(tmp_path / "x.csv"), one_of_several=False)
+
+
 def write_tar(path: Path, members: dict[str, bytes], links: dict[str, str] | None = None) -> None:
     with tarfile.open(path, "w") as tar:
         for name, data in members.items():

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from unfused_ray import storage
-from unfused_ray.data.ingest.items import Listing
+from unfused_ray.data.ingest.items import Listing, Reject
 
 Kind = Literal["audio", "csv", "tar", "parquet"]
 
@@ -87,22 +87,24 @@ def list_csv(uri: str, one_of_several: bool) -> Listing:
     (train.csv, valid.csv …), its own name is the split. Paths are absolute, or relative to the CSV's folder, or, where
     none of the first is there, to the folder above it.
 
+    A row without a path is set aside as missing.
+
     Raises:
-        ValueError: a column is missing, or the file is not UTF-8.
+        ValueError: a column is missing, or the file is not UTF-8 or no CSV.
     """
-    try:
-        text = storage.read_bytes(uri).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{uri} is not UTF-8 text ({error}): save it as UTF-8") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    columns = reader.fieldnames or []
+    columns, rows = _read_csv(uri)
     path_column = next((name for name in _PATH_COLUMNS if name in columns), None)
     if path_column is None:
         raise ValueError(
             f"{uri} has the columns {', '.join(columns) or '(none)'}: one of {', '.join(_PATH_COLUMNS)} must name the "
             "audio files. To read a folder in spite of the CSV files in it, give a pattern such as folder/*.wav"
         )
-    records = [record for record in reader if record[path_column]]
+    records = [row for _, row in rows if row[path_column]]
+    rejects = [
+        Reject(f"{storage.name(uri)}:{line}", "missing", f"column {path_column} is empty in line {line} of {uri}")
+        for line, row in rows
+        if not row[path_column]
+    ]
     folder = _folder_of_paths(uri, [record[path_column] for record in records[:_PROBED_ROWS]])
     split = storage.name(uri).removesuffix(".csv") if one_of_several else ""
     return Listing.from_rows(
@@ -115,8 +117,31 @@ def list_csv(uri: str, one_of_several: bool) -> Listing:
                 "group": record.get("group") or "",
             }
             for record in records
-        ]
+        ],
+        rejects,
     )
+
+
+def _read_csv(uri: str) -> tuple[Sequence[str], list[tuple[int, dict[str, str]]]]:
+    """The columns of a CSV file, and its rows, each with the number of the line on which it ends."""
+    try:
+        text = storage.read_bytes(uri).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{uri} is not UTF-8 text ({error}): save it as UTF-8") from error
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    rows: list[tuple[int, dict[str, str]]] = []
+    line = 0
+    try:
+        columns = reader.fieldnames or []
+        line = reader.line_num
+        for row in reader:
+            line = reader.line_num
+            rows.append((line, row))
+    except csv.Error as error:
+        raise ValueError(
+            f"{uri} cannot be read as CSV from line {line + 1} on ({error}): close the quotes there, or save it again"
+        ) from error
+    return columns, rows
 
 
 def _folder_of_paths(uri: str, paths: Sequence[str]) -> str:
