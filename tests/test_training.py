@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +17,18 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from pydantic import ValidationError
+from rich.console import Console
 from runs import assert_equal_runs, history, tiny, weights
 from sources import write_source
 
+from unfused_ray import cluster
 from unfused_ray.clustering.assignment import read_assignment
 from unfused_ray.config import PretrainConfig
 from unfused_ray.methods.decar import DecarV2
-from unfused_ray.training import loop, run
+from unfused_ray.training import loop, run, supervise
 from unfused_ray.training.coordinator import Coordinator, Progress
-from unfused_ray.training.pretrain import check, pretrain
+from unfused_ray.training.pretrain import check, describe, pretrain
 
 STEPS = 3  # an epoch: 100 clips, 32 a global batch
 
@@ -149,6 +157,32 @@ def test_a_finished_run_stays_as_it_is_and_can_be_given_more_epochs(
     assert_equal_runs(Path(job.output), undisturbed("bank"))
     assert pretrain(config("run", epochs=3)).state == "finished"
     assert [entry["epoch"] for entry in history(Path(job.output))] == [0, 1, 2]
+
+
+def test_an_encoder_older_than_the_last_checkpoint_is_exported_again(
+    config: Callable[..., PretrainConfig],
+    undisturbed: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Killed after the last checkpoint of two further epochs, before their encoder was written."""
+    shutil.copytree(undisturbed("bank"), tmp_path / "run")
+    job = config("run", epochs=3)
+    encoder = Path(job.output, "encoder", "encoder.safetensors")
+    before = encoder.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_encoder", end_here)
+        with pytest.raises(BeginningError):
+            pretrain(job)
+    assert encoder.read_bytes() == before
+    assert pretrain(job).state == "finished"
+    exported = safetensors.torch.load_file(encoder)
+    trained = weights(Path(job.output))
+    assert all(np.array_equal(value.numpy(), trained[f"model/encoder.{name}"]) for name, value in exported.items())
+
+
+def end_here(*arguments: object) -> None:
+    raise BeginningError
 
 
 def test_checkpoints_by_time_change_nothing(
@@ -286,6 +320,56 @@ def test_a_fork_into_other_shapes_is_refused_before_anything_is_written(
     assert not Path(branch.output).exists()
 
 
+def test_a_fork_and_a_warm_start_may_differ_in_all_but_shapes(
+    config: Callable[..., PretrainConfig], undisturbed: Callable[[str], Path]
+) -> None:
+    trunk = undisturbed("bank")
+    check(config("branch", fork=str(trunk), epochs=3, encoder__dropout=0.5, front_end__f_max=7000.0))
+    check(config("pupil", init_from=str(trunk / "encoder"), encoder__dropout=0.5))
+
+
+@pytest.mark.parametrize("origin", ["", "encoder"], ids=["run", "export"])
+@pytest.mark.parametrize(
+    ("fields", "setting"),
+    [({"encoder__channels": 4}, r"encoder\.channels: 8 → 4"), ({"front_end__num_mels": 32}, r"num_mels: 64 → 32")],
+)
+def test_a_warm_start_from_other_shapes_is_refused_before_anything_is_written(
+    config: Callable[..., PretrainConfig],
+    undisturbed: Callable[[str], Path],
+    origin: str,
+    fields: dict[str, Any],
+    setting: str,
+) -> None:
+    job = config("run", init_from=str(undisturbed("bank") / origin), **fields)
+    with pytest.raises(ValueError, match=setting):
+        pretrain(job)
+    assert not Path(job.output).exists()
+
+
+def test_a_fork_with_no_epoch_left_is_refused_before_anything_is_written(
+    config: Callable[..., PretrainConfig], undisturbed: Callable[[str], Path]
+) -> None:
+    branch = config("branch", fork=str(undisturbed("bank")), method__num_clusters=(5,))
+    with pytest.raises(ValueError, match=r"epochs=2 leaves nothing to train.*--epochs 3"):
+        pretrain(branch)
+    assert not Path(branch.output).exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "setting"),
+    [
+        ({"crop__seconds": 0.05}, r"crop\.seconds=0\.05 must be at least 0\.07"),
+        ({"front_end__num_mels": 60}, r"front_end\.num_mels=60 must be a multiple of 8"),
+    ],
+)
+def test_what_the_encoder_cannot_halve_is_refused_at_once(
+    config: Callable[..., PretrainConfig], fields: dict[str, Any], setting: str
+) -> None:
+    with pytest.raises(ValidationError, match=setting):
+        config("run", **fields)
+    config("run", crop__seconds=0.07)
+
+
 def test_a_fork_of_nothing_is_refused_before_anything_is_written(
     config: Callable[..., PretrainConfig], tmp_path: Path
 ) -> None:
@@ -395,3 +479,122 @@ def test_a_gradient_that_is_not_finite_ends_the_run_and_leaves_the_checkpoint_be
     assert saved.state == "diverged"
     assert [path.name for path in Path(job.output, "checkpoints").iterdir()] == ["e0001-s000000"]
     assert all(np.isfinite(value).all() for value in weights(Path(job.output)).values())
+
+
+def test_a_run_that_another_process_has_taken_over_ends_without_writing_to_it(
+    config: Callable[..., PretrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = config("run", checkpoint__every_minutes=1e-9)
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(run, "LEASE_SECONDS", 0.04)
+    monkeypatch.setattr(supervise, "POLL_SECONDS", 0.02)
+    report, seen = Coordinator.report, {}
+
+    def reporting(self: Coordinator, progress: Progress, metrics: Mapping[str, float] | None = None) -> str:
+        if progress.step == STEPS + 1:  # another machine comes, and this run waits until it has heard of it
+            lease = Path(job.output, "lease.json")
+            while not self._abandoned:
+                lease.write_text(json.dumps({**json.loads(lease.read_text()), "token": "another's"}))
+                threading.Event().wait(0.01)
+            seen.update(files(Path(job.output)))
+        return report(self, progress, metrics)
+
+    monkeypatch.setattr(Coordinator, "report", reporting)
+    with pytest.raises(run.RunInUseError, match="another process has taken"):
+        pretrain(job)
+    assert files(Path(job.output)) == seen
+    assert json.loads(Path(job.output, "lease.json").read_text())["token"] == "another's"
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder but the lease."""
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "lease.json"}
+
+
+def test_a_run_that_fails_says_where_and_why(
+    config: Callable[..., PretrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = config("run")
+    forward = loop.Loop._forward_backward
+
+    def failing(self: loop.Loop, epoch: int, block: Any, labels: np.ndarray) -> None:
+        if epoch == 1 and block.index >= (STEPS - 1) * 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        forward(self, epoch, block, labels)
+
+    monkeypatch.setattr(loop.Loop, "_forward_backward", failing)
+    with pytest.raises(RuntimeError, match=r"lower batch\.block"):
+        pretrain(job)
+    saved = run.Run(job.output).status()
+    assert saved is not None
+    assert (saved.state, saved.epoch, saved.step) == ("failed", 1, STEPS - 1)
+    assert "out of memory" in saved.message
+
+
+def attempts(tracking_uri: str, failures: list[tuple[int, int]]) -> str:
+    """What the next group of workers is told after groups that began and failed at these steps."""
+    coordinator = Coordinator({"uri": tracking_uri, "experiment": "e", "run_name": "r", "run_id": "i", "params": {}})
+    for first, last in failures:
+        assert coordinator.begin_attempt(first) == ""
+        coordinator.report(Progress("training", max(first, last - 2)))
+        coordinator.failed_at(last)
+        coordinator.note_failure("worker 1 failed (out of memory)")
+    answer = coordinator.begin_attempt(failures[-1][0])
+    coordinator.close("FAILED")
+    return answer
+
+
+def test_groups_that_fail_three_times_at_one_place_are_given_up(tracking_uri: str) -> None:
+    assert attempts(tracking_uri, [(0, 9), (4, 7), (4, 7), (4, 7)]) == (
+        "the workers have failed 3 times at step 7: worker 1 failed (out of memory)"
+    )
+    assert attempts(tracking_uri, [(4, 7), (4, 5), (4, 6)]) != ""  # the last report is a moment old
+
+
+@pytest.mark.parametrize(
+    "failures",
+    [[(4, 7), (4, 7)], [(4, 20), (4, 60), (4, 35)], [(3, 7), (4, 7), (5, 7)]],
+    ids=["twice", "anywhere", "after newer checkpoints"],
+)
+def test_groups_that_are_lost_on_their_way_begin_again(tracking_uri: str, failures: list[tuple[int, int]]) -> None:
+    assert attempts(tracking_uri, failures) == ""
+
+
+def test_other_threads_are_named(config: Callable[..., PretrainConfig], stop_after: Callable[[int], None]) -> None:
+    stop_after(1)
+    pretrain(config("run"))
+    notes: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Coordinator, "note", lambda self, message: notes.append(message))
+        stop_after(2)
+        pretrain(config("run"))
+        assert not notes
+        stop_after(4)
+        pretrain(config("run", runtime__threads=2))
+    assert "going on with 2 threads a worker, the checkpoint was written with 1" in notes[0]
+
+
+def test_paths_of_one_machine_are_refused_on_several_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = {"data": ("s3://bucket/data",), "output": ("/runs/a",)}
+    for alive, refused in (([True], False), ([True, False], False), ([True, True], True)):
+        monkeypatch.setattr(cluster.ray, "nodes", lambda alive=alive: [{"Alive": value} for value in alive])
+        with pytest.raises(ValueError, match="output=/runs/a") if refused else nullcontext():
+            cluster.refuse_local_paths(fields)
+
+
+def test_a_dry_run_shows_who_works_on_the_run_and_other_settings(
+    config: Callable[..., PretrainConfig], stop_after: Callable[[int], None]
+) -> None:
+    stop_after(1)
+    pretrain(config("run"))
+    console = Console(file=StringIO(), width=200)
+    with run.Lease(config("run").output, on_loss=lambda: None):
+        console.print(describe(config("run", seed=1)))
+    assert f"process {os.getpid()} on" in console.file.getvalue()
+    assert "seed: 0 → 1" in console.file.getvalue()
+
+
+def test_a_long_pass_that_embeds_clips_is_drawn_by_its_share() -> None:
+    drawn = supervise.drawn_bar(Progress("embedding every clip", figures={"share": 0.25}))
+    assert drawn == supervise.DrawnBar("embedding every clip", 25, 100, "%")
+    assert supervise.drawn_bar(Progress("clustering")) is None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from unfused_ray import storage
 from unfused_ray.config import RuntimeConfig
 
 
@@ -43,6 +44,22 @@ def is_one_machine() -> bool:
     """Whether the cluster is a single node that others cannot reach."""
     nodes = [node for node in ray.nodes() if node["Alive"]]
     return len(nodes) == 1 and nodes[0]["NodeManagerAddress"] == "127.0.0.1"
+
+
+def refuse_local_paths(fields: Mapping[str, tuple[str, ...]]) -> None:
+    """Refuse paths of one machine on a cluster of several nodes, whose processes would each see another folder.
+
+    Raises:
+        ValueError: a field has a local path; names it.
+    """
+    num_nodes = sum(node["Alive"] for node in ray.nodes())
+    for field, uris in fields.items():
+        for uri in uris:
+            if num_nodes > 1 and storage.is_local(uri):
+                raise ValueError(
+                    f"{field}={uri} is a path of one machine, but the cluster has {num_nodes} nodes: give a URI that "
+                    "all of them reach, such as s3://bucket/folder"
+                )
 
 
 def on_this_node() -> dict[str, Any]:

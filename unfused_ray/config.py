@@ -178,7 +178,10 @@ class BatchConfig(Config):
 
 
 class RuntimeConfig(Config):
-    """Where and on what a stage runs. Nothing here changes the result; a run may be resumed with other values."""
+    """Where and on what a stage runs; a run may be resumed with other values, of all but ``precision``.
+
+    What is computed stays the same. Its last bits do not: they depend on threads, workers and device.
+    """
 
     kind: Literal["workers", "in-process"] = "workers"
     """A Ray Train worker group, or this process alone (first step seconds after the start)."""
@@ -192,7 +195,8 @@ class RuntimeConfig(Config):
     """Torch threads of a worker; 0 takes the node's cores divided by its workers. Resumes are bit-equal at equal
     threads."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto is bfloat16 on a GPU that has it, float32 elsewhere."""
+    """auto is bfloat16 on a GPU that has it, float32 elsewhere. It changes the result: a run keeps what it began with.
+    """
     prefetch_blocks: PositiveInt = 8
     """Blocks a worker holds ready, across the end of an epoch."""
 
@@ -291,4 +295,15 @@ class PretrainConfig(Config):
                 f"batch.blocks_per_step={self.batch.blocks_per_step} must be a multiple of "
                 f"runtime.num_workers={workers}: every worker takes the same number of blocks"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _encoder_can_halve(self) -> Self:
+        shrink = 8  # AudioNTT2020 halves bands and frames three times
+        if self.front_end.num_mels % shrink:
+            raise ValueError(f"front_end.num_mels={self.front_end.num_mels} must be a multiple of {shrink}")
+        samples = self.crop.num_samples(self.front_end.sample_rate)
+        if self.front_end.num_frames(samples) < shrink:
+            shortest = (shrink - 1) * self.front_end.hop / self.front_end.sample_rate
+            raise ValueError(f"crop.seconds={self.crop.seconds:g} must be at least {shortest:g}: {shrink} frames")
         return self

@@ -41,6 +41,10 @@ class Position:
         """Name of this position's checkpoint."""
         return f"e{self.epoch:04d}-s{self.step:06d}"
 
+    def steps(self, steps_per_epoch: int) -> int:
+        """Global batches done since the start of the run."""
+        return self.epoch * steps_per_epoch + self.step
+
     @classmethod
     def of(cls, folder: str) -> Self:
         """The position that gave its checkpoint the name ``folder``."""
@@ -129,8 +133,8 @@ class CheckpointStore:
                 unusable.append(f"  {folder}: {error}")
         if unusable:
             raise ValueError(
-                "no checkpoint of the run can be used:\n" + "\n".join(unusable) + "\nMove these folders away to begin "
-                "again at epoch 0, or give another --output"
+                "no checkpoint of the run can be used:\n" + "\n".join(unusable) + "\nMove these folders away to do "
+                "without them, or name another folder (--output, --fork, --init-from)"
             )
         return None
 

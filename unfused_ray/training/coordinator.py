@@ -13,9 +13,13 @@ from typing import Any
 import ray
 
 from unfused_ray.data.stream import UNREAD, Segment
+from unfused_ray.training.run import RunInUseError
 from unfused_ray.training.tracking import Tracker
 
-MAX_FAILURES_AT_A_STEP = 2
+MAX_FAILURES = 3
+"""Attempts in a row that may begin at one step and fail at another, or close to it."""
+CLOSE_STEPS = 3
+"""A worker that is killed says nothing: where it was, its last report says, which may be a second old."""
 
 
 @dataclass
@@ -37,16 +41,19 @@ class Coordinator:
 
     Args:
         tracker: arguments of its :class:`Tracker`.
+        first_step: global batches that were done before.
     """
 
-    def __init__(self, tracker: Mapping[str, Any]) -> None:
+    def __init__(self, tracker: Mapping[str, Any], first_step: int = 0) -> None:
         self._tracker = Tracker(**tracker)
         self._segment = UNREAD
         self._stop = ""
-        self._progress = Progress()
+        self._abandoned = ""
+        self._progress = Progress(step=first_step)
         self._messages: list[str] = []
-        self._failures: dict[int, int] = {}
-        self._attempts = 0
+        self._attempt: int | None = None  # the step at which the group that is on began
+        self._failures: list[tuple[int, int]] = []  # where the groups that have failed began, and how far they came
+        self._cause = ""
 
     def set_segment(self, segment: Segment) -> None:
         """Say which part of which pass the next execution of Ray Data covers."""
@@ -56,18 +63,44 @@ class Coordinator:
         """The part of the pass that is wanted now."""
         return self._segment
 
-    def begin_attempt(self) -> str:
-        """A worker group starts: '' where it may, otherwise why it may not (it fails at the same step again)."""
-        step = self._progress.step
-        self._attempts += 1
-        if self._attempts > 1:
-            self._failures[step] = self._failures.get(step, 0) + 1
-            if self._failures[step] >= MAX_FAILURES_AT_A_STEP:
-                return f"the workers have failed {self._failures[step]} times after step {step}"
+    def begin_attempt(self, first_step: int) -> str:
+        """A worker group starts: '' where it may, otherwise why it may not.
+
+        It may not where the last ``MAX_FAILURES`` groups began at one checkpoint and failed at one place. On machines
+        that come and go, groups are lost between the same two checkpoints too, but not at one place.
+
+        Args:
+            first_step: global batches that were done before.
+        """
+        if self._abandoned:
+            return self._abandoned
+        if self._attempt is not None:
+            self._failures.append((self._attempt, self._progress.step))
+        last = self._failures[-MAX_FAILURES:]
+        began, ended = {first for first, _ in last}, [step for _, step in last]
+        if len(last) == MAX_FAILURES and len(began) == 1 and max(ended) - min(ended) <= CLOSE_STEPS:
+            return f"the workers have failed {MAX_FAILURES} times at step {ended[-1]}: {self._cause or 'killed'}"
+        self._attempt = first_step
+        self._progress = replace(self._progress, phase="starting", step=first_step, figures={})
         return ""
 
+    def note_failure(self, cause: str) -> None:
+        """A worker of the group that is on has failed."""
+        self._cause = cause
+        self.note(f"{cause}: starting again from the newest checkpoint")
+
+    def failed_at(self, step: int) -> None:
+        """A worker says, before it fails, how many global batches are done."""
+        self._progress = replace(self._progress, step=step)
+
     def report(self, progress: Progress, metrics: Mapping[str, float] | None = None) -> str:
-        """Rank 0's sign of life; ``metrics`` go to the tracker. Returns why to stop, or ''."""
+        """Rank 0's sign of life; ``metrics`` go to the tracker. Returns why to stop, or ''.
+
+        Raises:
+            RunInUseError: the run was abandoned.
+        """
+        if self._abandoned:
+            raise RunInUseError(self._abandoned)
         self._progress = progress
         if metrics:
             self._tracker.log(metrics, progress.step)
@@ -85,6 +118,10 @@ class Coordinator:
         """Ask the workers to write a checkpoint and end."""
         self._stop = reason
 
+    def abandon(self, reason: str) -> None:
+        """Make the workers end without writing anything."""
+        self._abandoned = reason
+
     def close(self, status: str) -> int:
         """End tracking; returns how many metrics were lost."""
         return self._tracker.close(status)
@@ -101,6 +138,14 @@ class RemoteCoordinator:
     def set_segment(self, segment: Segment) -> None:
         """See :meth:`Coordinator.set_segment`; waits, because the stream starts right after."""
         ray.get(self._actor.set_segment.remote(segment))
+
+    def note(self, message: str) -> None:
+        """See :meth:`Coordinator.note`; does not wait."""
+        self._actor.note.remote(message)
+
+    def failed_at(self, step: int) -> None:
+        """See :meth:`Coordinator.failed_at`; waits, because this process may end right after."""
+        ray.get(self._actor.failed_at.remote(step))
 
     def report(self, progress: Progress, metrics: Mapping[str, float] | None = None) -> str:
         """See :meth:`Coordinator.report`."""

@@ -117,6 +117,7 @@ class Loop:
             self.position, self.history = start.position, saved.details["history"]
             if self.position.step and worker.group.rank == 0:
                 self.sums = EpochSums(**saved.details["sums"])
+            self._note_other_threads(saved.details.get("threads"))
         self.has_bank = start is not None and start.bank_uri is not None
         worker.clusterer.restore(start.bank_uri if start else None, self.position.epoch)
         worker.group.barrier()  # nobody pushes before all have restored
@@ -129,6 +130,14 @@ class Loop:
         self._last_clips: list[np.ndarray] = []
         self._last_report = self._last_checkpoint = time.perf_counter()
         self._asked_to_stop = False
+
+    def _note_other_threads(self, saved: int | None) -> None:
+        threads = torch.get_num_threads()
+        if self.worker.group.rank == 0 and self.worker.device.type == "cpu" and saved not in (None, threads):
+            self.worker.coordinator.note(
+                f"going on with {threads} threads a worker, the checkpoint was written with {saved}: the last bits of "
+                "the result will differ"
+            )
 
     def run(self) -> Status:
         """Train; returns how it ended.
@@ -149,6 +158,11 @@ class Loop:
             self._export()
         self.worker.group.barrier()
         return self._status("finished")
+
+    @property
+    def steps_done(self) -> int:
+        """Global batches done since the start of the run."""
+        return self.position.steps(self.steps_per_epoch)
 
     def _passes(self) -> Iterator[Pass]:
         """Every pass over the data that is left, in order."""
@@ -282,9 +296,8 @@ class Loop:
         if self.worker.group.rank != 0 or not (now or time.perf_counter() - self._last_report > REPORT_SECONDS):
             return
         self._last_report = time.perf_counter()
-        done = self.position.epoch * self.steps_per_epoch + self.position.step
         values = {name: float(value) for name, value in figures.items()}
-        progress = Progress(phase, done, self.num_steps, values, self._damaged_clips)
+        progress = Progress(phase, self.steps_done, self.num_steps, values, self._damaged_clips)
         answer = self.worker.coordinator.report(progress, values if phase == "training" else None)
         self._asked_to_stop = self._asked_to_stop or bool(answer)
 
@@ -319,7 +332,7 @@ class Loop:
             self.store.commit(
                 self.position,
                 {"model": self.method.state_dict(), "optimizer": flatten_optimizer(self.optimizer)},
-                {"history": self.history, "sums": sums},
+                {"history": self.history, "sums": sums, "threads": torch.get_num_threads()},
             )
             storage.write_bytes(storage.join(self.run_uri, HISTORY), json.dumps(self.history).encode())
             self._prune()
@@ -351,5 +364,5 @@ class Loop:
             config.crop,
             self.statistics.mean,
             self.statistics.std,
-            {"method": "DECAR-v2", "epochs": config.epochs, "config": config.model_dump(mode="json")},
+            {"method": "DECAR-v2", "epochs": self.position.epoch, "config": config.model_dump(mode="json")},
         )

@@ -17,6 +17,7 @@ import psutil
 
 from unfused_ray import storage
 from unfused_ray.config import Config
+from unfused_ray.training.checkpoint import CheckpointStore
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,8 @@ SETTLE_SECONDS = 0.5
 
 # Settings that may have another value when a run is taken up again. The data are compared by checksum, not by path.
 RESUMABLE_SETTINGS = ("epochs", "runtime", "checkpoint", "tracking", "name", "output", "data", "init_from", "fork")
+KEPT_SETTINGS = ("runtime.precision",)
+"""Exceptions to them."""
 
 State = Literal["running", "finished", "stopped", "diverged", "failed"]
 
@@ -70,6 +73,8 @@ class Run:
     def open(self, config: Config, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Create the run, or check that it may be resumed with these settings.
 
+        A run that has no checkpoint yet takes any settings: with other ones it begins anew.
+
         Args:
             config: its full configuration.
             facts: what else must not change, such as the data's checksums.
@@ -87,20 +92,30 @@ class Run:
             "config": config.model_dump(mode="json"),
             "facts": dict(facts),
         }
-        if not storage.exists(path):
+        changes = self.changes(config, facts)
+        if not storage.exists(path) or (changes and not CheckpointStore(self.uri, keep=1).committed()):
+            storage.delete(storage.join(self.uri, ASSIGNMENTS))
             storage.write_bytes(path, json.dumps(new, indent=1).encode())
             return new
-        old = self.record()
-        changes = differences({**old["config"], **old["facts"]}, {**new["config"], **new["facts"]})
-        changes = [line for line in changes if line.split(":")[0].split(".")[0] not in RESUMABLE_SETTINGS]
         if changes:
             raise ConfigurationChangedError(
                 f"{self.uri} was started with other settings:\n  " + "\n  ".join(changes) + "\nGive the settings of "
                 "the run, another --output, or branch from its newest checkpoint: --fork "
                 f"{self.uri} --output <new folder>"
             )
-        storage.write_bytes(path, json.dumps({**old, "config": new["config"]}, indent=1).encode())
-        return {**old, "config": new["config"]}
+        record = {**self.record(), "config": new["config"]}
+        storage.write_bytes(path, json.dumps(record, indent=1).encode())
+        return record
+
+    def changes(self, config: Config, facts: Mapping[str, Any]) -> list[str]:
+        """Settings and facts, a line each, that are not those of the run and would change its result."""
+        if not storage.exists(storage.join(self.uri, "run.json")):
+            return []
+        old, new = self.record(), {**config.model_dump(mode="json"), **facts}
+        lines = [(line.partition(":")[0], line) for line in differences({**old["config"], **old["facts"]}, new)]
+        return [
+            line for name, line in lines if name in KEPT_SETTINGS or name.partition(".")[0] not in RESUMABLE_SETTINGS
+        ]
 
     def record(self) -> dict[str, Any]:
         """What :meth:`open` has written.
@@ -188,10 +203,9 @@ class Lease:
                 self._check_ours()
                 self._write()
             except RunInUseError:
-                logger.exception("the lease of the run is lost")
                 self._on_loss()
                 return
-            except OSError:
+            except (OSError, ValueError):  # a lease that is no JSON may be another's that is being written
                 logger.warning("the lease could not be renewed; trying again", exc_info=True)
 
     def _write(self) -> None:
@@ -203,8 +217,13 @@ class Lease:
 
 def is_in_use(run_uri: str) -> bool:
     """Whether a living process is working on the run."""
+    return bool(user(run_uri))
+
+
+def user(run_uri: str) -> str:
+    """The living process that is working on the run, in words; '' where there is none."""
     holder = _read_lease(_lease_uri(run_uri))
-    return holder is not None and _is_alive(holder)
+    return f"process {holder['pid']} on {holder['host']}" if holder is not None and _is_alive(holder) else ""
 
 
 def _lease_uri(run_uri: str) -> str:

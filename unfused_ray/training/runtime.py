@@ -80,15 +80,24 @@ class Job:
             RuntimeError: out of memory; names the settings that decide.
             Exception: whatever else ended it.
         """
+        loop = Loop(self.config, self.run_uri, self.statistics, worker, start, self.warm)
         try:
-            return Loop(self.config, self.run_uri, self.statistics, worker, start, self.warm).run()
+            return loop.run()
         except torch.OutOfMemoryError as error:
+            worker.coordinator.failed_at(loop.steps_done)
             batch = self.config.batch
             raise RuntimeError(
                 f"out of memory on {worker.device} with batch.block={batch.block} (b) and "
                 f"batch.blocks_per_step={batch.blocks_per_step} (G): the memory of a step grows with b alone; lower "
                 "batch.block and raise batch.blocks_per_step"
             ) from error
+        except Exception:
+            worker.coordinator.failed_at(loop.steps_done)
+            raise
+
+    def first_step(self, start: Start | None) -> int:
+        """Global batches that are done where the run goes on."""
+        return start.position.steps(self.planner.num_steps("train")) if start else 0
 
     def start(self) -> Start | None:
         """Where the run goes on: its newest whole checkpoint, or that of the run it is forked from, or None."""
@@ -139,7 +148,7 @@ def run_workers(job: Job, coordinator: ray.actor.ActorHandle, assignment: ray.ac
                 | ({"GPU": runtime.gpus_per_worker} if runtime.gpus_per_worker else {}),
             ),
             # Ray Train's own book-keeping is not used: checkpoints are the project's, and the coordinator gives up on
-            # a run that fails twice at one step.
+            # a run that fails again and again at one step.
             run_config=RunConfig(
                 storage_path=folder,
                 failure_config=FailureConfig(max_failures=-1),
@@ -176,7 +185,7 @@ class _NoteFailures(UserCallback):
         for rank, error in sorted(worker_exceptions.items()):
             cause = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             # Not waited for: this runs in Ray Train's controller, and whatever it raises would end the run.
-            self._coordinator.note.remote(f"worker {rank} failed ({cause}): starting again from the newest checkpoint")
+            self._coordinator.note_failure.remote(f"worker {rank} failed ({cause})")
 
 
 @dataclass(frozen=True)
@@ -205,11 +214,13 @@ class _WorkerMain:
         # Rank 0 decides for all whether and where to start: a second look at the storage could find another checkpoint.
         told: list[Any] = [None, None, None]
         if group.rank == 0:
-            told = [ray.get(self.coordinator.begin_attempt.remote()), uuid.uuid4().hex, self.job.start()]
+            start = self.job.start()
+            refusal = ray.get(self.coordinator.begin_attempt.remote(self.job.first_step(start)))
+            told = [refusal, uuid.uuid4().hex, start]
         torch.distributed.broadcast_object_list(told)
         refused, name, start = told
         if refused:
-            return Status("failed", 0, 0, refused)
+            return Status("failed", 0, 0, refused)  # the driver knows where
         planner = self.job.planner
         source = RaySource(
             ray.train.get_dataset_shard("clips"),
