@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 import torch
-from test_listing import write_tar
+from test_listing import spoil, write_tar
 
 from unfused_ray import storage
 from unfused_ray.audio.decode import decode, read_flac
@@ -281,11 +281,13 @@ def test_bad_input_is_one_error_and_no_manifest(tmp_path: Path):
     (tmp_path / "bad/a.wav").write_bytes(b"no audio")
     (tmp_path / "columns.csv").write_text("path\na.wav\n")
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "text.parquet")
+    (tmp_path / "cut.parquet").write_bytes(b"PAR1")
     cases: list[tuple[dict, type[Exception], str]] = [
         ({"source": ""}, ValueError, "source='' names nothing"),
         ({"source": "nowhere"}, FileNotFoundError, "nowhere"),
         ({"source": "bad"}, ValueError, r"none of the 1 clips .* can be used \(1 wrong format\)"),
         ({"source": "columns.csv"}, ValueError, "columns path: one of files, wav_path"),
+        ({"source": "cut.parquet"}, ValueError, r"holds no clips \(1 unreadable\); cut.parquet: Parquet"),
         ({"source": "text.parquet"}, ValueError, r"columns text, of which 0 hold bytes"),
         ({"source": "in", "fraction": 1e-9}, ValueError, "fraction=1e-09 takes none of the 2 clips"),
     ]
@@ -296,6 +298,25 @@ def test_bad_input_is_one_error_and_no_manifest(tmp_path: Path):
             prepare(config)
         assert not (tmp_path / "out" / MANIFEST).exists()
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
+
+
+@pytest.mark.parametrize("struct", [True, False])
+def test_damaged_parquet_files_and_row_groups_are_set_aside_and_the_rest_is_used(tmp_path: Path, struct: bool):
+    clips = {f"k{number}": encoded(number, "flac") for number in range(12)}
+    audio = [{"bytes": data, "path": None} if struct else data for data in clips.values()]
+    source = tmp_path / "in"
+    source.mkdir()
+    pq.write_table(pa.table({"id": list(clips), "audio": audio}), source / "x.parquet", row_group_size=4)
+    (source / "cut.parquet").write_bytes((source / "x.parquet").read_bytes()[:-9])
+    (source / "empty.parquet").write_bytes(b"")
+    spoil(source / "x.parquet", 1, "audio.bytes" if struct else "audio")
+    manifest = prepare(PrepareConfig(source=str(source), output=str(tmp_path / "out")))
+    assert manifest is not None
+    assert rows_of(manifest).keys() == {"k0", "k1", "k2", "k3", "k8", "k9", "k10", "k11"}
+    assert manifest.rejects == {"unreadable": 6}
+    rejects = {row["key"]: row["detail"] for row in pq.read_table(tmp_path / "out" / REJECTS).to_pylist()}
+    assert rejects.keys() == {"cut.parquet", "empty.parquet", "k4", "k5", "k6", "k7"}
+    assert "row group 1 of" in rejects["k4"]
 
 
 def test_files_that_were_all_rejected_are_looked_at_again_once_repaired(tmp_path: Path):

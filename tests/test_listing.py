@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unfused_ray import storage
 from unfused_ray.data.ingest.archives import list_parquet, list_tar
 from unfused_ray.data.ingest.items import Listing, combine, draw, select
 from unfused_ray.data.ingest.plan import cut
@@ -189,9 +190,68 @@ def test_parquet_without_audio_is_refused_with_its_columns(tmp_path: Path):
     pq.write_table(pa.table({"file": ["a"], "label": [1]}), tmp_path / "x.parquet")
     with pytest.raises(ValueError, match=r"columns file, label, of which 0 hold bytes"):
         list_parquet(str(tmp_path / "x.parquet"))
-    (tmp_path / "y.parquet").write_bytes(b"no parquet at all")
-    with pytest.raises(ValueError, match=r"y\.parquet cannot be read as Parquet"):
-        list_parquet(str(tmp_path / "y.parquet"))
+
+
+@pytest.mark.parametrize("where", ["local", "s3"])
+@pytest.mark.parametrize("damage", ["empty", "no Parquet", "cut short"])
+def test_a_damaged_parquet_file_is_set_aside(tmp_path: Path, request: pytest.FixtureRequest, where: str, damage: str):
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"audio": [b"1" * 500]}), buffer)
+    content = {"empty": b"", "no Parquet": b"<html>404</html>", "cut short": buffer.getvalue()[:-20]}[damage]
+    options = request.getfixturevalue("object_store") if where == "s3" else ""
+    uri = f"s3://bucket/{tmp_path.name}/x.parquet{options}" if where == "s3" else str(tmp_path / "x.parquet")
+    storage.write_bytes(uri, content)
+    listing = list_parquet(uri)
+    assert len(listing.items) == 0
+    assert [(reject.key, reject.reason) for reject in listing.rejects] == [("x.parquet", "unreadable")]
+    assert "Parquet" in listing.rejects[0].detail
+
+
+def spoil(path: Path, row_group: int, column: str) -> None:
+    """Overwrite the header of a column's first page in a row group."""
+    metadata = pq.ParquetFile(path).metadata.row_group(row_group)
+    chunks = [metadata.column(number) for number in range(metadata.num_columns)]
+    chunk = next(chunk for chunk in chunks if chunk.path_in_schema == column)
+    offset = chunk.data_page_offset if chunk.dictionary_page_offset is None else chunk.dictionary_page_offset
+    content = bytearray(path.read_bytes())
+    content[offset : offset + 8] = b"\xff" * 8
+    path.write_bytes(content)
+
+
+def test_the_rows_of_a_damaged_parquet_row_group_are_set_aside(tmp_path: Path):
+    path = tmp_path / "x.parquet"
+    names = [f"k{number}" for number in range(6)]
+    pq.write_table(pa.table({"audio": [b"1"] * 6, "id": names}), path, row_group_size=2)
+    spoil(path, 1, "id")
+    listing = list_parquet(str(path))
+    assert column(listing, "key") == ["k0", "k1", "k4", "k5"]
+    assert [(reject.key, reject.reason) for reject in listing.rejects] == [("x:2", "unreadable"), ("x:3", "unreadable")]
+    assert "row group 1 of" in listing.rejects[0].detail
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_store_that_fails_is_no_damage(
+    tmp_path: Path, object_store: str, monkeypatch: pytest.MonkeyPatch, comes_back: bool
+):
+    uri = f"s3://bucket/{tmp_path.name}/x.parquet{object_store}"
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"audio": [b"1"], "id": ["k"]}), buffer)
+    storage.write_bytes(uri, buffer.getvalue())
+
+    def gone(*args: object, **options: object) -> None:
+        if comes_back:
+            monkeypatch.undo()
+        else:
+            monkeypatch.setattr(storage, "open_input", gone)
+        raise OSError("connection reset")
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", gone)
+    if comes_back:
+        listing = list_parquet(uri)
+        assert column(listing, "key") == ["k"] and listing.rejects == ()
+    else:
+        with pytest.raises(OSError, match="connection reset"):
+            list_parquet(uri)
 
 
 def listing_of(keys: list[str]) -> Listing:

@@ -7,13 +7,16 @@ import json
 import re
 import tarfile
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unfused_ray import storage
+from unfused_ray.audio.decode import AudioError
 from unfused_ray.data.ingest.items import Listing, Reject
+from unfused_ray.data.ingest.parquet import audio_column, read_parquet
 from unfused_ray.data.ingest.sources import AUDIO_SUFFIXES
 
 _TAR_BUFFER_BYTES = 1 << 20  # one request to an object store brings many headers
@@ -69,62 +72,55 @@ def list_parquet(uri: str) -> Listing:
     column, else from the file's name and the row. Labels may be a list, one string, or class numbers whose names are
     in the hub's metadata; ``labels`` as one string is taken as a list with commas.
 
+    A damaged file is set aside, as are the rows of a row group that is.
+
     Raises:
-        ValueError: no column holds audio, or the file is not Parquet.
+        ValueError: no column holds audio.
+        OSError: an object store does not answer.
     """
-    rows: list[dict[str, Any]] = []
+    try:
+        metadata, schema = read_parquet(uri, lambda file: (file.metadata, file.schema_arrow))
+    except AudioError as error:
+        return Listing.from_rows([], [Reject(storage.name(uri), error.reason, error.detail)])
+    audio = audio_column(schema, uri)
+    key_column = next((name for name in _KEY_COLUMNS if name in schema.names), None)
+    label_column = next((name for name in _LABEL_NAMES if name in schema.names), None)
+    class_names = _class_names(schema, label_column)
+    has_path = pa.types.is_struct(schema.field(audio).type) and "path" in schema.field(audio).type.names
+    wanted = [name for name in (key_column, label_column, "split", "group") if name and name in schema.names]
+    wanted += [f"{audio}.path"] * has_path
     stem = storage.name(uri).removesuffix(".parquet")
     hub_split = re.match(r"(\w+)-\d+-of-\d+", stem)
-    try:
-        with storage.open_input(uri) as opened:
-            file = pq.ParquetFile(opened)
-            schema = file.schema_arrow
-            audio = audio_column(schema, uri)
-            key_column = next((name for name in _KEY_COLUMNS if name in schema.names), None)
-            label_column = next((name for name in _LABEL_NAMES if name in schema.names), None)
-            class_names = _class_names(schema, label_column)
-            has_path = pa.types.is_struct(schema.field(audio).type) and "path" in schema.field(audio).type.names
-            wanted = [name for name in (key_column, label_column, "split", "group") if name in schema.names]
-            wanted += [f"{audio}.path"] * has_path
-            for row_group in range(file.num_row_groups):
-                num_rows = file.metadata.row_group(row_group).num_rows
-                table = file.read_row_group(row_group, columns=wanted) if wanted else None
-                records = table.to_pylist() if table is not None else [{}] * num_rows
-                for row, record in enumerate(records):
-                    path = (record.get(audio) or {}).get("path")
-                    rows.append(
-                        {
-                            "key": str(record.get(key_column or "") or path or f"{stem}:{len(rows)}"),
-                            "uri": uri,
-                            "row_group": row_group,
-                            "row": row,
-                            "labels": _label_names(label_column, record.get(label_column or ""), class_names),
-                            "split": str(record.get("split") or (hub_split.group(1) if hub_split else "")),
-                            "group": str(record.get("group") or ""),
-                        }
-                    )
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{uri} cannot be read as Parquet: {error}") from error
-    return Listing.from_rows(rows)
+    rows: list[dict[str, Any]] = []
+    rejects: list[Reject] = []
+    first = 0
+    for row_group in range(metadata.num_row_groups):
+        names = [f"{stem}:{row}" for row in range(first, first + metadata.row_group(row_group).num_rows)]
+        first += len(names)
+        try:
+            records = read_parquet(uri, partial(_records, row_group, wanted), metadata) if wanted else [{}] * len(names)
+        except AudioError as error:
+            detail = f"row group {row_group} of {uri}: {error.detail}"
+            rejects += [Reject(name, error.reason, detail) for name in names]
+            continue
+        for row, (name, record) in enumerate(zip(names, records, strict=True)):
+            path = (record.get(audio) or {}).get("path")
+            rows.append(
+                {
+                    "key": str(record.get(key_column or "") or path or name),
+                    "uri": uri,
+                    "row_group": row_group,
+                    "row": row,
+                    "labels": _label_names(label_column, record.get(label_column or ""), class_names),
+                    "split": str(record.get("split") or (hub_split.group(1) if hub_split else "")),
+                    "group": str(record.get("group") or ""),
+                }
+            )
+    return Listing.from_rows(rows, rejects)
 
 
-def audio_column(schema: pa.Schema, uri: str) -> str:
-    """Name of the column that holds encoded audio: binary, or the hub's struct of bytes and path."""
-    found = [field.name for field in schema if _holds_bytes(field.type)]
-    if "audio" in found:
-        return "audio"
-    if len(found) == 1:
-        return found[0]
-    raise ValueError(
-        f"{uri} has the columns {', '.join(schema.names)}, of which {len(found)} hold bytes: "
-        "the audio must be in a column 'audio', or in the only one of type binary or struct<bytes, path>"
-    )
-
-
-def _holds_bytes(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind):
-        return "bytes" in kind.names
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+def _records(row_group: int, columns: Sequence[str], file: pq.ParquetFile) -> list[dict[str, Any]]:
+    return file.read_row_group(row_group, columns=list(columns)).to_pylist()
 
 
 def _companion(suffix: str, content: bytes) -> dict[str, Any]:

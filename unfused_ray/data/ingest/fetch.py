@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from unfused_ray import storage
 from unfused_ray.audio.decode import AudioError
-from unfused_ray.data.ingest.archives import audio_column
+from unfused_ray.data.ingest.parquet import audio_column, read_parquet
 
 _IN_MEMORY_BYTES = 64 << 20
 _CHUNK_BYTES = 8 << 20
@@ -33,14 +33,14 @@ def fetch(items: pa.Table) -> Iterator[tuple[dict[str, Any], IO[bytes] | AudioEr
         OSError: an object store does not answer. Unlike a bad file, that is worth another try.
     """
     row_group: tuple[str, int] | None = None
-    audio: pa.ChunkedArray | None = None
+    audio: pa.ChunkedArray | AudioError | None = None
     for item in items.to_pylist():
         if item["row_group"] is not None:
             if (item["uri"], item["row_group"]) != row_group:
                 row_group = (item["uri"], item["row_group"])
                 audio = _read_audio(*row_group)
             assert audio is not None
-            yield item, _cell(audio[item["row"]].as_py())
+            yield item, audio if isinstance(audio, AudioError) else _cell(audio[item["row"]].as_py())
             continue
         with ExitStack() as stack:
             try:
@@ -71,11 +71,16 @@ def _open(item: dict[str, Any]) -> Iterator[IO[bytes]]:
         yield copy
 
 
-def _read_audio(uri: str, row_group: int) -> pa.ChunkedArray:
-    with storage.open_input(uri) as opened:
-        file = pq.ParquetFile(opened)
+def _read_audio(uri: str, row_group: int) -> pa.ChunkedArray | AudioError:
+    def read(file: pq.ParquetFile) -> pa.ChunkedArray:
         column = audio_column(file.schema_arrow, uri)
-        return file.read_row_group(row_group, columns=[column])[column]
+        is_struct = pa.types.is_struct(file.schema_arrow.field(column).type)
+        return file.read_row_group(row_group, columns=[f"{column}.bytes" if is_struct else column])[column]
+
+    try:
+        return read_parquet(uri, read)
+    except AudioError as error:
+        return AudioError(error.reason, f"row group {row_group} of {uri}: {error.detail}")
 
 
 def _cell(value: dict[str, Any] | bytes | None) -> IO[bytes] | AudioError:

@@ -105,7 +105,8 @@ def _list_archive(kind: str, uri: str) -> Listing:
 
 def _plan(config: PrepareConfig, listing: Listing) -> Plan:
     if not len(listing.items):
-        raise ValueError(f"source {config.source} holds no clips{_reasons(listing.rejects)}")
+        first = [f"; {reject.key}: {reject.detail}" for reject in listing.rejects[:1]]
+        raise ValueError(f"source {config.source} holds no clips{_reasons(listing.rejects)}{''.join(first)}")
     plan = Plan.of(config, listing.items)
     if not len(plan.items):
         raise ValueError(

@@ -1,0 +1,73 @@
+"""Reading of Parquet sources: what is damaged, and what is only out of reach for now."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from typing import TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from unfused_ray import storage
+from unfused_ray.audio.decode import AudioError
+
+T = TypeVar("T")
+
+_CHUNK_BYTES = 8 << 20
+_DAMAGED = (pa.ArrowException, OSError, UnicodeDecodeError)  # what Arrow raises on bytes that make no sense
+
+
+def read_parquet(uri: str, read: Callable[[pq.ParquetFile], T], metadata: pq.FileMetaData | None = None) -> T:
+    """What ``read`` takes out of a Parquet file, which is open only for it.
+
+    Arrow reports a damaged file and a lost connection alike. So a remote file that fails is copied and read again:
+    what cannot be copied is out of reach, and what cannot be read from the copy either is damaged.
+
+    Args:
+        uri: of the file.
+        read: takes what is wanted from the open file.
+        metadata: of the file, if it is known; it is not read again then.
+
+    Raises:
+        AudioError: the file is missing, or unreadable where ``read`` reads.
+        OSError: an object store does not answer.
+    """
+    try:
+        with storage.open_input(uri) as file:
+            return read(pq.ParquetFile(file, metadata=metadata))
+    except FileNotFoundError as error:
+        raise AudioError("missing", uri) from error
+    except _DAMAGED as error:
+        if storage.is_local(uri):
+            raise AudioError("unreadable", f"Parquet: {error}") from error
+    with storage.open_input(uri) as file, tempfile.TemporaryFile() as copy:
+        shutil.copyfileobj(file, copy, _CHUNK_BYTES)
+        try:
+            return read(pq.ParquetFile(copy, metadata=metadata))
+        except _DAMAGED as error:
+            raise AudioError("unreadable", f"Parquet: {error}") from error
+
+
+def audio_column(schema: pa.Schema, uri: str) -> str:
+    """Name of the column that holds encoded audio: binary, or the hub's struct of bytes and path.
+
+    Raises:
+        ValueError: there is no such column, or there are several and none is called audio.
+    """
+    found = [field.name for field in schema if _holds_bytes(field.type)]
+    if "audio" in found:
+        return "audio"
+    if len(found) == 1:
+        return found[0]
+    raise ValueError(
+        f"{uri} has the columns {', '.join(schema.names)}, of which {len(found)} hold bytes: "
+        "the audio must be in a column 'audio', or in the only one of type binary or struct<bytes, path>"
+    )
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return "bytes" in kind.names
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
