@@ -47,12 +47,9 @@ def check_origin(config: PretrainConfig) -> None:
         _refuse_changes("init_from", config.init_from, json.loads(storage.read_bytes(description)), config)
 
 
-def warm_start(config: PretrainConfig, run_uri: str) -> dict[str, dict[str, Tensor]]:
-    """Weights to begin with: the whole method's (key '') of a run's newest checkpoint, or an exported encoder's.
-
-    None where the run has a checkpoint of its own.
-    """
-    if not config.init_from or CheckpointStore(run_uri, keep=1).newest() is not None:
+def warm_start(config: PretrainConfig) -> dict[str, dict[str, Tensor]]:
+    """Weights to begin with: the whole method's (key '') of a run's newest checkpoint, or an exported encoder's."""
+    if not config.init_from:
         return {}
     checkpoint = CheckpointStore(config.init_from, keep=1).newest()
     if checkpoint is not None:

@@ -122,7 +122,8 @@ def pretrain(config: PretrainConfig) -> Status:
             statistics = index.statistics(config.front_end) or sum(
                 (compute_statistics(manifest, config.front_end) for manifest in index.manifests), Statistics()
             )
-            job = Job(config, run.uri, index, statistics, warm_start(config, run.uri))
+            warm = warm_start(config) if newest is None else {}
+            job = Job(config, run.uri, index, statistics, warm)
             tracker = {
                 "uri": prepared.tracking_uri,
                 "experiment": config.tracking.experiment,
@@ -137,7 +138,7 @@ def pretrain(config: PretrainConfig) -> Status:
 
 
 def _exported(run: Run) -> int:
-    """Epochs that the exported encoder was trained for; 0 where there is none."""
+    """Epochs that the exported encoder has seen, which may be older than the newest checkpoint; 0 without one."""
     path = storage.join(run.uri, ENCODER, DESCRIPTION)
     epochs: int = json.loads(storage.read_bytes(path))["extra"]["epochs"] if storage.exists(path) else 0
     return epochs
