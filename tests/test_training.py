@@ -598,3 +598,10 @@ def test_a_long_pass_that_embeds_clips_is_drawn_by_its_share() -> None:
     drawn = supervise.drawn_bar(Progress("embedding every clip", figures={"share": 0.25}))
     assert drawn == supervise.DrawnBar("embedding every clip", 25, 100, "%")
     assert supervise.drawn_bar(Progress("clustering")) is None
+
+
+def test_a_relative_sqlite_file_is_refused(config: Callable[..., PretrainConfig]) -> None:
+    job = config("run", tracking__uri="sqlite:///mlflow.db")
+    with pytest.raises(ValueError, match=r"tracking\.uri=sqlite:///mlflow\.db is relative"):
+        pretrain(job)
+    assert not Path(job.output).exists()

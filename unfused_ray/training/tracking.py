@@ -20,6 +20,8 @@ from unfused_ray import storage
 
 logger = logging.getLogger(__name__)
 
+SQLITE = "sqlite:///"
+"""Beginning of the URI of an SQLite file; its absolute path follows."""
 RUN_TAG = "unfused_ray.run"
 MAX_BATCH = 1000
 """Metrics of one request: MLflow's limit."""
@@ -102,6 +104,8 @@ class Tracker:
         from mlflow import MlflowClient  # here: importing MLflow takes seconds, and is this thread's business
         from mlflow.entities import Metric
 
+        if self._uri.startswith(SQLITE):
+            Path(self._uri.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
         client = MlflowClient(tracking_uri=self._uri)
         if self._mlflow_run is None:
             self._mlflow_run = self._open(client)
@@ -177,7 +181,7 @@ def _find(client: Any, experiment_id: str, run_id: str) -> Any | None:
 
 def _artifact_location(uri: str) -> str | None:
     """Artefacts lie beside an SQLite file; by default MLflow puts them in the working directory of whoever asks."""
-    path = uri.removeprefix("sqlite:///")
+    path = uri.removeprefix(SQLITE)
     return None if path == uri else str(Path(path).parent / "mlartifacts")
 
 
