@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import tempfile
+import textwrap
 import uuid
 from dataclasses import dataclass
 from datetime import timedelta
@@ -183,7 +184,8 @@ class _NoteFailures(UserCallback):
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         for rank, error in sorted(worker_exceptions.items()):
-            cause = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            # Ray explains a lost process in a paragraph; its first words say what happened.
+            cause = textwrap.shorten((str(error).strip().splitlines() or [type(error).__name__])[-1], 300)
             # Not waited for: this runs in Ray Train's controller, and whatever it raises would end the run.
             self._coordinator.note_failure.remote(f"worker {rank} failed ({cause})")
 
