@@ -338,8 +338,8 @@ def test_an_object_store_gives_and_takes_the_same_bytes(tmp_path: Path, object_s
     write_tar(tmp_path / "clips.tar", {f"{number}.wav": encoded(number) for number in range(9)})
     remote = f"s3://bucket/{tmp_path.name}{object_store}"
     for path in source.rglob("*.*"):
-        storage.upload(path, storage.join(remote, "in", str(path.relative_to(source))))
-    storage.upload(tmp_path / "clips.tar", storage.join(remote, "clips.tar"))
+        storage.write_bytes(storage.join(remote, "in", str(path.relative_to(source))), path.read_bytes())
+    storage.write_bytes(storage.join(remote, "clips.tar"), (tmp_path / "clips.tar").read_bytes())
     for name in ("in", "clips.tar"):
         local = prepare(PrepareConfig(source=str(tmp_path / name), output=str(tmp_path / f"out {name}")))
         output = storage.join(remote, f"out {name}")

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
+from moto.s3.exceptions import S3ClientError
+from moto.s3.models import S3Backend
 
 from unfused_ray import storage
 
@@ -63,11 +67,26 @@ def test_delete_removes_files_and_trees_and_nothing_else(folder: str):
     assert not storage.exists(storage.join(folder, "a"))
 
 
-def test_upload_copies_a_big_file(folder: str, tmp_path: Path):
+def test_a_big_file_arrives_whole(folder: str):
     content = os.urandom(20 << 20)
-    (tmp_path / "big").write_bytes(content)
-    storage.upload(tmp_path / "big", storage.join(folder, "copy"))
-    assert storage.sha256_file(storage.join(folder, "copy")) == hashlib.sha256(content).hexdigest()
+    storage.write_bytes(storage.join(folder, "big"), content)
+    assert storage.sha256_file(storage.join(folder, "big")) == hashlib.sha256(content).hexdigest()
+
+
+def test_an_upload_interrupted_between_two_pieces_leaves_the_old_bytes(
+    object_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    uri = f"s3://bucket/{tmp_path.name}/file{object_store}"
+    storage.write_bytes(uri, b"old")
+
+    def interrupt(source: IO[bytes], target: IO[bytes], length: int) -> None:
+        target.write(source.read(5))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "copyfileobj", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        storage.write_bytes(uri, b"new bytes")
+    assert storage.read_bytes(uri) == b"old"
 
 
 def test_a_write_that_fails_leaves_the_old_bytes_and_no_rubbish(folder: str):
@@ -78,6 +97,24 @@ def test_a_write_that_fails_leaves_the_old_bytes_and_no_rubbish(folder: str):
         raise RuntimeError("power cut")
     assert storage.read_bytes(uri) == b"old"
     assert storage.list_files(folder) == [uri]
+
+
+def test_an_upload_that_the_store_refuses_midway_leaves_the_old_bytes(
+    object_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    uri = f"s3://bucket/{tmp_path.name}/file{object_store}"
+    storage.write_bytes(uri, b"old")
+    upload_part = S3Backend.upload_part
+
+    def refuse_second(self: S3Backend, *args: Any, **options: Any) -> Any:
+        if 2 in (*args, *options.values()):
+            raise S3ClientError("AccessDenied", "no more of it")
+        return upload_part(self, *args, **options)
+
+    monkeypatch.setattr(S3Backend, "upload_part", refuse_second)
+    with pytest.raises(OSError, match="no more of it"):
+        storage.write_bytes(uri, os.urandom(30 << 20))
+    assert storage.read_bytes(uri) == b"old"
 
 
 def test_a_missing_file_is_named(folder: str):

@@ -125,24 +125,34 @@ def open_output(uri: str) -> Iterator[IO[bytes]]:
     """
     if not is_local(uri):
         filesystem, path = _resolve(uri)
+        folder, _, last = path.rpartition("/")
+        temporary = f"{folder}/{_temporary(last)}"
         with tempfile.TemporaryFile() as spool:
             yield spool
             spool.seek(0)
-            with _errors_name(uri, "write"), filesystem.open_output_stream(path) as target:
-                shutil.copyfileobj(spool, target, _CHUNK_BYTES)  # an object appears when it is whole
+            with _errors_name(uri, "write"):
+                try:
+                    # Not to its place at once: closing commits what was sent, also after an error between two pieces.
+                    with filesystem.open_output_stream(temporary) as target:
+                        shutil.copyfileobj(spool, target, _CHUNK_BYTES)
+                    filesystem.move(temporary, path)
+                except BaseException:
+                    with suppress(FileNotFoundError):
+                        filesystem.delete_file(temporary)
+                    raise
         return
     final = Path(absolute(uri))
-    temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex}.tmp")
+    unfinished = final.with_name(_temporary(final.name))
     with _errors_name(uri, "write"):
         final.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open("w+b") as output:
+            with unfinished.open("w+b") as output:
                 yield output
                 output.flush()
                 os.fsync(output.fileno())
-            temporary.replace(final)
+            unfinished.replace(final)
         finally:
-            temporary.unlink(missing_ok=True)
+            unfinished.unlink(missing_ok=True)
 
 
 def write_bytes(uri: str, data: bytes) -> None:
@@ -153,16 +163,6 @@ def write_bytes(uri: str, data: bytes) -> None:
     """
     with open_output(uri) as output:
         output.write(data)
-
-
-def upload(local_path: Path, uri: str) -> None:
-    """Copy a local file to ``uri`` atomically, in pieces.
-
-    Raises:
-        OSError: it cannot be read or written.
-    """
-    with local_path.open("rb") as source, open_output(uri) as output:
-        shutil.copyfileobj(source, output, _CHUNK_BYTES)
 
 
 def list_files(uri: str, recursive: bool = False) -> list[str]:
@@ -245,6 +245,11 @@ def _list(uri: str, kind: fs.FileType, recursive: bool) -> list[str]:
         found = filesystem.get_file_info(fs.FileSelector(root, allow_not_found=True, recursive=recursive))
     folder = absolute(uri)
     return sorted(join(folder, info.path[len(root) :]) for info in found if info.type == kind)
+
+
+def _temporary(name: str) -> str:
+    """Name beside ``name`` for what is not whole yet; no two are equal."""
+    return f".{name}.{uuid.uuid4().hex}.tmp"
 
 
 def _is_temporary(uri: str) -> bool:
