@@ -60,10 +60,11 @@ class BlockReader:
             rows = row_order(self.seed, pass_.epoch, part.unit)[part.start : part.stop]
             table = read_unit_if_whole(part.unit, ("audio", "num_samples"))
             ids = part.unit.first_clip_id + rows
-            positions = self._crop_positions(pass_, ids)
+            num_samples = np.zeros(len(rows), np.int64) if table is None else table["num_samples"].to_numpy()[rows]
+            starts = self._crop_starts(pass_, ids, num_samples)
             for i, row in enumerate(rows):
                 clip_ids[filled] = -1 if part.padding else ids[i]
-                whole = table is not None and self._read_clip(table, int(row), positions[i], waves[filled])
+                whole = table is not None and self._read_clip(table, int(row), starts[i], waves[filled])
                 weights[filled] = float(whole)
                 filled += 1
                 if filled == b:
@@ -71,16 +72,21 @@ class BlockReader:
                     clip_ids, waves, weights = np.empty_like(clip_ids), np.zeros_like(waves), np.ones_like(weights)
                     filled, index = 0, index + 1
 
-    def _crop_positions(self, pass_: Pass, ids: np.ndarray) -> np.ndarray:
-        """Where each crop starts, as a share of the room there is: ``(clips, crops)`` in [0, 1)."""
+    def _crop_starts(self, pass_: Pass, ids: np.ndarray, num_samples: np.ndarray) -> np.ndarray:
+        """First sample of each crop, ``(clips, crops)``: random to train, in the middle to embed."""
         crops = self.crop.num_crops
         if pass_.kind == "embed":
-            return np.full((len(ids), crops), 0.5)
+            middle = (np.maximum(num_samples - self.crop_samples, 0) + 1) // 2
+            return np.repeat(middle[:, None], crops, axis=1)
         return np.stack(
-            [randomness.uniform(self.seed, f"crop {crop}", pass_.epoch, ids) for crop in range(crops)], axis=1
+            [
+                randomness.crop_starts(self.seed, f"crop {crop}", pass_.epoch, ids, num_samples, self.crop_samples)
+                for crop in range(crops)
+            ],
+            axis=1,
         )
 
-    def _read_clip(self, table: pa.Table, row: int, positions: np.ndarray, out_CL: np.ndarray) -> bool:
+    def _read_clip(self, table: pa.Table, row: int, starts: np.ndarray, out_CL: np.ndarray) -> bool:
         """Write a clip's crops to ``out_CL`` (zeros); False where the clip is damaged."""
         length = self.crop_samples
         audio = table["audio"][row].as_buffer()
@@ -89,9 +95,8 @@ class BlockReader:
             if num_samples <= length:
                 out_CL[:] = fit_short_clip(read_flac(audio, 0, num_samples), length, self.crop.short_clips)
             else:
-                for crop, position in enumerate(positions):
-                    start = int(position * (num_samples - length + 1))
-                    out_CL[crop] = read_flac(audio, start, length)
+                for crop, start in enumerate(starts):
+                    out_CL[crop] = read_flac(audio, int(start), length)
         except AudioError:
             out_CL[:] = 0
             return False
