@@ -30,15 +30,15 @@ check: venv
 venv: .venv/installed
 
 .venv/installed: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, make PYTHON=… names another" if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, make PYTHON=… names another" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[$(FAISS),dev]'
 	touch $@
 
 # Six labelled tasks and 8,332 clips for pre-training, out of Debian packages (needs ffmpeg, fluidsynth, espeak-ng).
 corpus: venv
-	test -f $(CORPUS_BUILDER) || { echo "no corpus builder at $(CORPUS_BUILDER): make corpus CORPUS_BUILDER=…" >&2; exit 1; }
-	test -f $(CORPUS)/pretrain.csv || $(BIN)/python $(CORPUS_BUILDER) --out $(CORPUS)
+	@test -f $(CORPUS_BUILDER) || { echo "no corpus builder at $(CORPUS_BUILDER): make corpus CORPUS_BUILDER=…" >&2; exit 1; }
+	@test -f $(CORPUS)/pretrain.csv || $(BIN)/python $(CORPUS_BUILDER) --out $(CORPUS)
 	$(BIN)/python jobs/prepare.py --source $(CORPUS)/pretrain.csv --output $(UNFUSED_RAY_HOME)/shards/corpus
 	$(BIN)/python jobs/pretrain.py corpus --data $(UNFUSED_RAY_HOME)/shards/corpus --dry-run
 
