@@ -4,7 +4,7 @@
 PYTHON ?= python3
 # faiss for this machine: cpu, or gpu (CUDA 12).
 FAISS ?= cpu
-# Runs, shards and tracking of the targets below; nothing is written elsewhere.
+# Runs, shards and tracking of the targets below.
 export UNFUSED_RAY_HOME ?= $(CURDIR)/output
 # The builder of the free corpus, and where it goes (outside git, 800 MB).
 CORPUS_BUILDER ?= ../shared/corpus/build_corpus.py

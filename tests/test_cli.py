@@ -114,3 +114,14 @@ def test_prepare_dry_then_for_good_then_nothing_to_do(run: Run, source: str, tmp
     assert code == 0 and "prepared" in err and "clips of split train" in err
     code, _, err = run(cli.prepare_job, *arguments)
     assert code == 0 and "nothing to do" in err
+
+
+@pytest.mark.parametrize("job", [cli.prepare_job, cli.pretrain_job])
+def test_a_relative_output_is_refused_in_a_submitted_job(
+    run: Run, job: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")  # what `ray job submit` sets
+    recipe = ["tiny"] if job is cli.pretrain_job else []
+    code, _, err = run(job, *recipe, "--output", "relative/out")
+    assert code == 2
+    assert "output=relative/out is relative, but a submitted job" in err

@@ -118,7 +118,7 @@ def pretrain(config: PretrainConfig) -> Status:
         record = run.open(config, prepared.facts)
         newest = CheckpointStore(run.uri, keep=1).newest()
         if newest is not None and newest.position.epoch >= config.epochs and _exported(run) == newest.position.epoch:
-            logger.info("%s is finished: nothing is done. More --epochs go on from its end", run.uri)
+            logger.info("%s is finished: nothing is left to train. More --epochs go on from its end", run.uri)
             return Status("finished", newest.position.epoch, newest.position.step)
         needs_ray = config.runtime.kind == "workers" or index.statistics(config.front_end) is None
         with cluster.session() if needs_ray else _nothing():
