@@ -34,7 +34,7 @@ def trained() -> AudioNTT2020:
 @pytest.fixture
 def exported(trained: AudioNTT2020, tmp_path: Path) -> Path:
     folder = tmp_path / "run" / "encoder"
-    save_encoder(str(folder), trained, CONFIG, FRONT_END, CropConfig(), MEAN, STD, {"method": "test"})
+    save_encoder(str(folder), trained, FRONT_END, CropConfig(), MEAN, STD, {"method": "test"})
     return folder
 
 

@@ -19,7 +19,7 @@ from sources import write_source
 
 from unfused_ray import cli
 from unfused_ray.config import PretrainConfig
-from unfused_ray.training.pretrain import pretrain
+from unfused_ray.training.launch import train
 from unfused_ray.training.run import Lease, Run
 
 JOB = Path(__file__).parent.parent / "jobs" / "pretrain.py"
@@ -46,7 +46,7 @@ def config(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
 def undisturbed(config: Callable[..., PretrainConfig]) -> Path:
     """Folder of a run in this process on one thread that nothing disturbed."""
     job = config("undisturbed")
-    assert pretrain(job).state == "finished"
+    assert train(job).state == "finished"
     return Path(job.output)
 
 
@@ -69,7 +69,7 @@ def test_two_workers_give_the_labels_and_nearly_the_weights_of_one_process(
     config: Callable[..., PretrainConfig], undisturbed: Path
 ) -> None:
     job = config("two-workers", runtime__kind="workers", runtime__num_workers=2)
-    status = pretrain(job)
+    status = train(job)
     assert (status.state, status.epoch, status.step) == ("finished", 2, 0)
     run = Path(job.output)
     ours, theirs = assignments(run), assignments(undisturbed)
@@ -107,7 +107,7 @@ def test_killed_processes_of_a_job_change_nothing(config: Callable[..., Pretrain
 
     killer = threading.Thread(target=kill)
     killer.start()
-    assert pretrain(job).state == "finished"
+    assert train(job).state == "finished"
     killer.join()
     assert killed == [name for name, _, _ in kills]
     assert_equal_runs(run, undisturbed)
@@ -165,7 +165,7 @@ def test_a_job_that_is_interrupted_or_killed_goes_on_by_the_same_command(
     start: Callable[[str], subprocess.Popen[str]], config: Callable[..., PretrainConfig]
 ) -> None:
     whole = config("long", **LONG)
-    assert pretrain(whole).state == "finished"
+    assert train(whole).state == "finished"
     run = Path(config("interrupted").output)
 
     for number in (signal.SIGTERM, signal.SIGINT):

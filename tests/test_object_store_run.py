@@ -14,7 +14,7 @@ from unfused_ray import storage
 from unfused_ray.models.export import load_encoder
 from unfused_ray.training import loop
 from unfused_ray.training.coordinator import Coordinator, Progress
-from unfused_ray.training.pretrain import pretrain
+from unfused_ray.training.launch import train
 
 
 def put(folder: Path, uri: str) -> None:
@@ -31,7 +31,7 @@ def test_a_run_in_an_object_store_stopped_and_taken_up_equals_a_local_one(
     write_source(source, [[40, 30], [30]])
     put(source, shards)
     local = tiny(source, tmp_path / "local", tracking_uri)
-    assert pretrain(local).state == "finished"
+    assert train(local).state == "finished"
 
     output = f"s3://bucket/runs/remote{object_store}"
     remote = local.model_copy(update={"data": (shards,), "output": output})
@@ -45,8 +45,8 @@ def test_a_run_in_an_object_store_stopped_and_taken_up_equals_a_local_one(
 
     with monkeypatch.context() as stopping:
         stopping.setattr(Coordinator, "report", stop_after_two)
-        assert pretrain(remote).state == "stopped"
-    assert pretrain(remote).state == "finished"
+        assert train(remote).state == "stopped"
+    assert train(remote).state == "finished"
 
     wave = np.sin(np.arange(16_000) / 20).astype(np.float32)
     vectors = [load_encoder(storage.join(uri, "encoder")).embed(wave, 16_000) for uri in (local.output, output)]

@@ -104,7 +104,7 @@ def _write_run(uri: str, data: str) -> None:
     write_assignment(f"{uri}/assignments/epoch-0001", _assignment(1))
     torch.manual_seed(0)
     encoder = AudioNTT2020(ENCODER, FRONT_END.num_mels)
-    save_encoder(f"{uri}/encoder", encoder, ENCODER, FRONT_END, CROP, -5.0, 4.0, {})
+    save_encoder(f"{uri}/encoder", encoder, FRONT_END, CROP, -5.0, 4.0, {})
 
 
 def _commit(uri: str, position: Position) -> None:

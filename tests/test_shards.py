@@ -13,7 +13,7 @@ from sources import write_source
 
 from unfused_ray.config import FrontEndConfig, PretrainConfig
 from unfused_ray.data.shards import ClipIndex, Manifest, Statistics, read_unit
-from unfused_ray.training.pretrain import check
+from unfused_ray.training.launch import check
 
 SPLITS = ("", "test", "train", "valid")
 SHARDS = (

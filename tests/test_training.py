@@ -28,7 +28,7 @@ from unfused_ray.config import PretrainConfig
 from unfused_ray.methods.decar import DecarV2
 from unfused_ray.training import loop, run, supervise
 from unfused_ray.training.coordinator import Coordinator, Progress
-from unfused_ray.training.pretrain import check, describe, pretrain
+from unfused_ray.training.launch import check, describe, train
 
 STEPS = 3  # an epoch: 100 clips, 32 a global batch
 
@@ -75,7 +75,7 @@ def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory, tracking
     def run_of(settings: str) -> Path:
         output = folder / settings
         if not output.exists():
-            assert pretrain(tiny(source, output, tracking_uri, **SETTINGS[settings])).state == "finished"
+            assert train(tiny(source, output, tracking_uri, **SETTINGS[settings])).state == "finished"
         return output
 
     return run_of
@@ -112,10 +112,10 @@ def test_a_run_that_was_stopped_anywhere_ends_as_if_it_had_not_been(
 ) -> None:
     job = config("run", **SETTINGS[settings])
     stop_after(steps)
-    status = pretrain(job)
+    status = train(job)
     assert (status.state, STEPS * status.epoch + status.step) == ("stopped", steps)
     stop_after(-1)
-    assert pretrain(job).state == "finished"
+    assert train(job).state == "finished"
     assert_equal_runs(Path(job.output), undisturbed(settings))
 
 
@@ -125,8 +125,8 @@ def test_a_run_that_is_stopped_at_every_step_ends_as_if_it_had_not_been(
     job = config("run")
     for steps in range(1, 2 * STEPS):
         stop_after(steps)
-        assert pretrain(job).state == "stopped"
-    assert pretrain(job).state == "finished"
+        assert train(job).state == "stopped"
+    assert train(job).state == "finished"
     assert_equal_runs(Path(job.output), undisturbed("bank"))
 
 
@@ -135,7 +135,7 @@ def test_a_stop_after_the_last_step_finishes_the_run(
 ) -> None:
     job = config("run")
     stop_after(2 * STEPS)
-    assert pretrain(job).state == "finished"
+    assert train(job).state == "finished"
     assert_equal_runs(Path(job.output), undisturbed("bank"))
 
 
@@ -144,7 +144,7 @@ def test_a_stop_is_heard_although_epochs_are_shorter_than_the_time_between_repor
 ) -> None:
     stop_after(STEPS)
     monkeypatch.setattr(loop, "REPORT_SECONDS", 3600.0)
-    status = pretrain(config("run"))
+    status = train(config("run"))
     assert (status.state, status.epoch, status.step) == ("stopped", 1, 1)
 
 
@@ -152,10 +152,10 @@ def test_a_finished_run_stays_as_it_is_and_can_be_given_more_epochs(
     config: Callable[..., PretrainConfig], undisturbed: Callable[[str], Path]
 ) -> None:
     job = config("run")
-    pretrain(job)
-    assert pretrain(job).state == "finished"
+    train(job)
+    assert train(job).state == "finished"
     assert_equal_runs(Path(job.output), undisturbed("bank"))
-    assert pretrain(config("run", epochs=3)).state == "finished"
+    assert train(config("run", epochs=3)).state == "finished"
     assert [entry["epoch"] for entry in history(Path(job.output))] == [0, 1, 2]
 
 
@@ -173,9 +173,9 @@ def test_an_encoder_older_than_the_last_checkpoint_is_exported_again(
     with monkeypatch.context() as patch:
         patch.setattr(loop, "save_encoder", end_here)
         with pytest.raises(BeginningError):
-            pretrain(job)
+            train(job)
     assert encoder.read_bytes() == before
-    assert pretrain(job).state == "finished"
+    assert train(job).state == "finished"
     exported = safetensors.torch.load_file(encoder)
     trained = weights(Path(job.output))
     assert all(np.array_equal(value.numpy(), trained[f"model/encoder.{name}"]) for name, value in exported.items())
@@ -189,7 +189,7 @@ def test_checkpoints_by_time_change_nothing(
     config: Callable[..., PretrainConfig], undisturbed: Callable[[str], Path]
 ) -> None:
     job = config("run", checkpoint__every_minutes=1e-9, checkpoint__keep=100)
-    pretrain(job)
+    train(job)
     folders = sorted(path.name for path in Path(job.output, "checkpoints").iterdir())
     assert folders == [f"e{epoch:04d}-s{step:06d}" for epoch, step in [(0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0)]]
     assert_equal_runs(Path(job.output), undisturbed("bank"))
@@ -197,7 +197,7 @@ def test_checkpoints_by_time_change_nothing(
 
 def test_old_checkpoints_and_assignments_are_deleted(config: Callable[..., PretrainConfig]) -> None:
     job = config("run", epochs=6, checkpoint__keep=2, checkpoint__keep_assignments=3)
-    pretrain(job)
+    train(job)
     assert sorted(path.name[:5] for path in Path(job.output, "checkpoints").iterdir()) == ["e0005", "e0006"]
     kept = sorted(path.name for path in Path(job.output, "assignments").iterdir())
     assert kept == ["epoch-0003", "epoch-0004", "epoch-0005"]
@@ -221,7 +221,7 @@ def test_every_clip_has_a_label_before_the_first_gradient(
         return forward(method, views, weights, labels)
 
     monkeypatch.setattr(DecarV2, "forward", watched)
-    pretrain(job)
+    train(job)
     assert labelled == [100] * len(job.method.num_clusters)
 
 
@@ -234,7 +234,7 @@ def initial_weights(monkeypatch: pytest.MonkeyPatch, job: PretrainConfig) -> dic
     with monkeypatch.context() as patch:
         patch.setattr(loop.Loop, "run", begin)
         with pytest.raises(BeginningError) as beginning:
-            pretrain(job)
+            train(job)
     return beginning.value.args[0]
 
 
@@ -260,7 +260,7 @@ def test_a_warm_start_takes_a_runs_weights_to_other_data_and_clusters(
     model = safetensors.torch.load_file(max((teacher / "checkpoints").iterdir()) / "model.safetensors")
     beginning = initial_weights(monkeypatch, job)
     assert all(torch.equal(beginning[name], model[name]) for name in model)
-    assert pretrain(job).state == "finished"
+    assert train(job).state == "finished"
     assert [entry["epoch"] for entry in history(Path(job.output))] == [0, 1]
 
 
@@ -275,7 +275,7 @@ def test_a_warm_start_takes_an_exported_encoders_weights(
     exported = safetensors.torch.load_file(export / "encoder.safetensors")
     beginning = initial_weights(monkeypatch, job)
     assert all(torch.equal(beginning[f"encoder.{name}"], exported[name]) for name in exported)
-    assert pretrain(job).state == "finished"
+    assert train(job).state == "finished"
 
 
 def test_a_warm_start_from_nothing_is_refused_before_anything_is_written(
@@ -283,7 +283,7 @@ def test_a_warm_start_from_nothing_is_refused_before_anything_is_written(
 ) -> None:
     job = config("run", init_from=str(tmp_path / "nowhere"))
     with pytest.raises(FileNotFoundError, match=r"init_from=.*nowhere"):
-        pretrain(job)
+        train(job)
     assert not Path(job.output).exists()
 
 
@@ -292,13 +292,13 @@ def test_a_fork_goes_on_from_another_run_with_other_clusters(
 ) -> None:
     trunk = config("trunk")
     stop_after(STEPS + 1)
-    pretrain(trunk)
+    train(trunk)
     stop_after(-1)
     branch = config("branch", fork=trunk.output, method__num_clusters=(5, 4))
     model = safetensors.torch.load_file(Path(trunk.output, "checkpoints/e0001-s000001/model.safetensors"))
     beginning = initial_weights(monkeypatch, branch)
     assert all(torch.equal(beginning[name], model[name]) for name in model)
-    assert pretrain(branch).state == "finished"
+    assert train(branch).state == "finished"
     first, second = history(Path(branch.output))
     assert first == history(Path(trunk.output))[0]
     assert "head1/inertia" in second
@@ -313,10 +313,10 @@ def test_a_fork_into_other_shapes_is_refused_before_anything_is_written(
     config: Callable[..., PretrainConfig], fields: dict[str, Any], setting: str
 ) -> None:
     trunk = config("trunk")
-    pretrain(trunk)
+    train(trunk)
     branch = config("branch", fork=trunk.output, **fields)
     with pytest.raises(ValueError, match=setting):
-        pretrain(branch)
+        train(branch)
     assert not Path(branch.output).exists()
 
 
@@ -342,7 +342,7 @@ def test_a_warm_start_from_other_shapes_is_refused_before_anything_is_written(
 ) -> None:
     job = config("run", init_from=str(undisturbed("bank") / origin), **fields)
     with pytest.raises(ValueError, match=setting):
-        pretrain(job)
+        train(job)
     assert not Path(job.output).exists()
 
 
@@ -351,7 +351,7 @@ def test_a_fork_with_no_epoch_left_is_refused_before_anything_is_written(
 ) -> None:
     branch = config("branch", fork=str(undisturbed("bank")), method__num_clusters=(5,))
     with pytest.raises(ValueError, match=r"epochs=2 leaves nothing to train.*--epochs 3"):
-        pretrain(branch)
+        train(branch)
     assert not Path(branch.output).exists()
 
 
@@ -375,7 +375,7 @@ def test_a_fork_of_nothing_is_refused_before_anything_is_written(
 ) -> None:
     job = config("run", fork=str(tmp_path / "nowhere"))
     with pytest.raises(FileNotFoundError, match=r"fork=.*nowhere"):
-        pretrain(job)
+        train(job)
     assert not Path(job.output).exists()
 
 
@@ -396,10 +396,10 @@ def test_a_run_is_not_resumed_with_other_settings(
     stop_after: Callable[[int], None],
 ) -> None:
     stop_after(1)
-    pretrain(config("run"))
+    train(config("run"))
     before = weights(Path(config("run").output))
     with pytest.raises(run.ConfigurationChangedError, match=f"  {re.escape(name)}: "):
-        pretrain(config("run", **fields))
+        train(config("run", **fields))
     after = weights(Path(config("run").output))
     assert all(np.array_equal(before[key], after[key]) for key in before)
 
@@ -413,13 +413,13 @@ def test_a_run_is_not_resumed_on_other_data_but_on_the_same_in_another_place(
     undisturbed: Callable[[str], Path],
 ) -> None:
     stop_after(1)
-    pretrain(config("run"))
+    train(config("run"))
     stop_after(-1)
     with pytest.raises(run.ConfigurationChangedError, match="data_checksums"):
-        pretrain(config("run", data=(str(other_source),)))
+        train(config("run", data=(str(other_source),)))
     moved = tmp_path / "moved"
     moved.symlink_to(source)
-    pretrain(config("run", data=(str(moved),)))
+    train(config("run", data=(str(moved),)))
     assert_equal_runs(Path(config("run").output), undisturbed("bank"))
 
 
@@ -432,7 +432,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_again(
     for folder in folders:
         (folder / "model.safetensors").write_bytes(b"")
     with pytest.raises(ValueError, match="no checkpoint of the run can be used"):
-        pretrain(job)
+        train(job)
     assert sorted(Path(job.output, "checkpoints").iterdir()) == folders
 
 
@@ -447,7 +447,7 @@ def test_a_damaged_shard_is_counted(config: Callable[..., PretrainConfig], tmp_p
     shard = folder / "00001.parquet"
     shard.write_bytes(shard.read_bytes()[:-20] + bytes(20))
     job = config("run", data=(str(folder),))
-    status = pretrain(job)
+    status = train(job)
     assert status.state == "finished"
     assert "60 times" in status.message
     assert [entry["damaged_clips"] for entry in history(Path(job.output))] == [30, 30]
@@ -471,7 +471,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run_and_leaves_the_checkpoint_be
 
     with monkeypatch.context() as patch:
         patch.setattr(loop.Loop, "_forward_backward", poisoned)
-        status = pretrain(job)
+        status = train(job)
     assert (status.state, status.epoch, status.step) == ("diverged", 1, STEPS)
     assert str(sorted(seen)) in status.message
     saved = run.Run(job.output).status()
@@ -501,7 +501,7 @@ def test_a_run_that_another_process_has_taken_over_ends_without_writing_to_it(
 
     monkeypatch.setattr(Coordinator, "report", reporting)
     with pytest.raises(run.RunInUseError, match="another process has taken"):
-        pretrain(job)
+        train(job)
     assert files(Path(job.output)) == seen
     assert json.loads(Path(job.output, "lease.json").read_text())["token"] == "another's"
 
@@ -524,7 +524,7 @@ def test_a_run_that_fails_says_where_and_why(
 
     monkeypatch.setattr(loop.Loop, "_forward_backward", failing)
     with pytest.raises(RuntimeError, match=r"lower batch\.block"):
-        pretrain(job)
+        train(job)
     saved = run.Run(job.output).status()
     assert saved is not None
     assert (saved.state, saved.epoch, saved.step) == ("failed", 1, STEPS - 1)
@@ -562,15 +562,15 @@ def test_groups_that_are_lost_on_their_way_begin_again(tracking_uri: str, failur
 
 def test_other_threads_are_named(config: Callable[..., PretrainConfig], stop_after: Callable[[int], None]) -> None:
     stop_after(1)
-    pretrain(config("run"))
+    train(config("run"))
     notes: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Coordinator, "note", lambda self, message: notes.append(message))
         stop_after(2)
-        pretrain(config("run"))
+        train(config("run"))
         assert not notes
         stop_after(4)
-        pretrain(config("run", runtime__threads=2))
+        train(config("run", runtime__threads=2))
     assert "going on with 2 threads a worker, the checkpoint was written with 1" in notes[0]
 
 
@@ -586,7 +586,7 @@ def test_a_dry_run_shows_who_works_on_the_run_and_other_settings(
     config: Callable[..., PretrainConfig], stop_after: Callable[[int], None]
 ) -> None:
     stop_after(1)
-    pretrain(config("run"))
+    train(config("run"))
     console = Console(file=StringIO(), width=200)
     with run.Lease(config("run").output, on_loss=lambda: None):
         console.print(describe(config("run", seed=1)))
@@ -603,5 +603,5 @@ def test_a_long_pass_that_embeds_clips_is_drawn_by_its_share() -> None:
 def test_a_relative_sqlite_file_is_refused(config: Callable[..., PretrainConfig]) -> None:
     job = config("run", tracking__uri="sqlite:///mlflow.db")
     with pytest.raises(ValueError, match=r"tracking\.uri=sqlite:///mlflow\.db is relative"):
-        pretrain(job)
+        train(job)
     assert not Path(job.output).exists()

@@ -19,10 +19,10 @@ from rich.logging import RichHandler
 from rich.markup import escape
 
 from unfused_ray import cluster, recipes, storage
-from unfused_ray.config import Config
+from unfused_ray.config import Config, TrainingConfig
 from unfused_ray.data.ingest.prepare import prepare
-from unfused_ray.training.pretrain import check, describe, pretrain
-from unfused_ray.training.run import ENCODER, RunInUseError
+from unfused_ray.training.launch import check, describe, train
+from unfused_ray.training.run import RunInUseError
 from unfused_ray.training.tracking import log_results
 
 logger = logging.getLogger(__name__)
@@ -155,14 +155,26 @@ def prepare_job() -> int:
 def pretrain_job() -> int:
     """What ``jobs/pretrain.py`` runs."""
     config, options = parse(recipes.PRETRAIN, "Pre-train an encoder with DECAR-v2 on prepared shards.")
-    config = absolute_paths(config, inputs=("data", "init_from", "fork"), outputs=("output",))
+    return _training_job(absolute_paths(config, ("data", "init_from", "fork"), outputs=("output",)), options)
+
+
+def distill_job() -> int:
+    """What ``jobs/distill.py`` runs."""
+    config, options = parse(
+        recipes.DISTILL,
+        "Distil a student (UnFuSeD) on a task's own clips, from a pre-trained encoder's clusters instead of labels.",
+    )
+    return _training_job(absolute_paths(config, ("data", "teacher", "init_from", "fork"), outputs=("output",)), options)
+
+
+def _training_job(config: TrainingConfig, options: Options) -> int:
     if options.print_config:
         return _print_config(config)
     if options.dry_run:
         with cluster.session():
             Console().print(describe(config))
         return 0
-    status = pretrain(config)
+    status = train(config)
     # Here, because scikit-learn and matplotlib take seconds to import, and training should not start later for it.
     from unfused_ray.evaluation import pictures
     from unfused_ray.evaluation.summary import summary
@@ -171,7 +183,7 @@ def pretrain_job() -> int:
     if status.state == "finished":
         logger.info("drawing pictures")
         drawn = pictures.write(run.run.uri)
-        places = {"run": run.run.uri, "encoder": storage.join(run.run.uri, ENCODER)}
+        places = {"run": run.run.uri, config.export: storage.join(run.run.uri, config.export)}
         log_results(run.tracking_uri, config.tracking.experiment, run.run.record()["id"], drawn, places)
     Console().print(summary(run.run.uri))
     where = run.tracking_uri

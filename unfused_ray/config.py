@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -108,6 +108,10 @@ class AugmentConfig(Config):
         return self
 
 
+Cut = Literal["block1", "block2", "block3", "fc1", "fc2"]
+"""A layer after which an AudioNTT2020 can end: a convolution block, or one of the two layers per frame."""
+
+
 class EncoderConfig(Config):
     """AudioNTT2020 (arXiv 2103.06695 sec. IV-B): three convolution blocks, then two layers per frame."""
 
@@ -117,6 +121,8 @@ class EncoderConfig(Config):
     """Width of both fully connected layers, and so of the clip embedding."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """Dropout after the first fully connected layer."""
+    cut: Cut = "fc2"
+    """Last layer of the network; fc2 is all of it."""
 
 
 class DecarConfig(Config):
@@ -138,6 +144,59 @@ class DecarConfig(Config):
     """What the bank keeps: the first view's projection without dropout, or the mean of both views' as trained."""
     assignment_shards: PositiveInt = 1
     """Processes that hold the bank and share the k-means; one lives inside the assignment actor."""
+
+    @model_validator(mode="after")
+    def _has_heads(self) -> Self:
+        if not self.num_clusters:
+            raise ValueError("num_clusters=() must name at least one number of clusters")
+        return self
+
+
+class UnfusedConfig(Config):
+    """UnFuSeD: self-distillation within one network, from its end to a branch after each block (arXiv 2303.05668).
+
+    Loss: L_ce + alpha · Σ L_ce^i + (1 - alpha) · Σ L_kl^i + beta · Σ L_mse^i, over the branches i.
+    """
+
+    alpha: Probability = 0.7
+    """Share of the branches' cross entropies; 1 - alpha is that of their KL divergences (0.7 in the LAPE code)."""
+    beta: NonNegativeFloat = 0.003
+    """Weight of the branches' MSE, 2 - 2·cos (0.003 in the LAPE code)."""
+    temperature: PositiveFloat = 1.0
+    """Of both softmaxes in the KL divergence, which is multiplied by its square (1 in the LAPE code, 3 in
+    arXiv 1905.08094)."""
+    detach_teacher: bool = True
+    """Whether KL and MSE pull the branches alone, and not the teacher towards them as well (the LAPE code's way)."""
+    mse_of: Literal["logits", "features"] = "logits"
+    """What the MSE compares: the logits (LAPE), or the heads' hidden features (arXiv 1905.08094)."""
+    head_hidden: PositiveInt = 512
+    """Hidden width of the four heads; less than 512 would be a bottleneck."""
+    num_views: Annotated[int, Field(ge=1, le=2)] = 1
+    """Augmented views of a clip in a step."""
+    cut: Cut = "fc1"
+    """Layer that the student ends with: what is exported is the network up to it, without its heads."""
+
+
+Readout = Literal["last", "blocks", "both"]
+"""Which layers of an encoder are read: its last, its convolution blocks, or both."""
+
+
+class PseudoLabelConfig(Config):
+    """Pseudo-labels of the target task (UnFuSeD, arXiv 2303.05668): k-means of the teacher's whole-clip embeddings."""
+
+    origin: Literal["teacher", "random", "shuffled", "true"] = "teacher"
+    """The teacher's clusters. For analysis alone: those of a random encoder, the teacher's dealt out at random (the
+    floor), or the true labels (the ceiling)."""
+    num_clusters: tuple[Annotated[int, Field(ge=2)], ...] = (48,)
+    """Clusters (K_t). Several numbers give several clusterings, each with logits of its own."""
+    readout: Readout = "last"
+    """Layers of the teacher that are clustered."""
+    max_dim: PositiveInt = 128
+    """PCA-whitening keeps min(max_dim, clips / 8) dimensions."""
+    starts: PositiveInt = 10
+    """Runs of k-means, of which the one with the least inertia counts."""
+    iterations: PositiveInt = 50
+    """Lloyd iterations of a run."""
 
     @model_validator(mode="after")
     def _has_heads(self) -> Self:
@@ -256,8 +315,13 @@ class PrepareConfig(Config):
     """Also write PNG and WAV of 16 clips with their augmented views to <output>/preview."""
 
 
-class PretrainConfig(Config):
-    """Pre-training of an encoder on one or several prepared sources."""
+class TrainingConfig(Config):
+    """What every stage that trains has: one or several prepared sources, an encoder, and how it is trained."""
+
+    stage: ClassVar[str]
+    """What the stage is called in a run's record."""
+    export: ClassVar[str]
+    """Folder in the run that the trained network is exported to."""
 
     data: tuple[str, ...] = ()
     """Folders written by jobs/prepare.py, by path or URI; several make one run."""
@@ -266,11 +330,11 @@ class PretrainConfig(Config):
     output: str = ""
     """Folder the run is written to, by path or URI; empty is <home>/runs/<name>, where <home> is the environment
     variable UNFUSED_RAY_HOME or ~/unfused-ray."""
-    name: str = "decar-v2"
+    name: str = "run"
     """Name of the run: tracking, and the default output folder."""
     seed: Seed = 0
     """Seed of everything random: weights, order, crops, augmentation, dropout, clustering."""
-    epochs: PositiveInt = 90
+    epochs: PositiveInt = 20
     """Passes over the data."""
     init_from: str = ""
     """Run or exported encoder whose weights to start from (warm start), on these data; empty is random weights."""
@@ -280,9 +344,11 @@ class PretrainConfig(Config):
     crop: CropConfig = CropConfig()
     augment: AugmentConfig = AugmentConfig()
     encoder: EncoderConfig = EncoderConfig()
-    method: DecarConfig = DecarConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     batch: BatchConfig = BatchConfig()
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Export the exponential moving average of the encoder's weights with this decay a step; 0 exports them as they
+    are."""
     runtime: RuntimeConfig = RuntimeConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     tracking: TrackingConfig = TrackingConfig()
@@ -306,4 +372,44 @@ class PretrainConfig(Config):
         if self.front_end.num_frames(samples) < shrink:
             shortest = (shrink - 1) * self.front_end.hop / self.front_end.sample_rate
             raise ValueError(f"crop.seconds={self.crop.seconds:g} must be at least {shortest:g}: {shrink} frames")
+        return self
+
+
+class PretrainConfig(TrainingConfig):
+    """Pre-training of an encoder without labels (DECAR-v2)."""
+
+    stage = "pretrain"
+    export = "encoder"
+
+    name: str = "decar-v2"
+    """Name of the run: tracking, and the default output folder."""
+    epochs: PositiveInt = 90
+    """Passes over the data."""
+    method: DecarConfig = DecarConfig()
+
+
+class DistillConfig(TrainingConfig):
+    """UnFuSeD: a student distilled on a task's own clips, without their labels, from a pre-trained encoder's clusters.
+
+    Several sources are distilled jointly: one clustering of all their clips, one student.
+    """
+
+    stage = "distill"
+    export = "student"
+
+    name: str = "unfused"
+    """Name of the run: tracking, and the default output folder."""
+    teacher: str = ""
+    """Pre-training run or exported encoder whose clusters are the pseudo-labels. Its weights are not trained on."""
+    labels: PseudoLabelConfig = PseudoLabelConfig()
+    method: UnfusedConfig = UnfusedConfig()
+
+    @model_validator(mode="after")
+    def _student_is_a_part(self) -> Self:
+        layers = get_args(Cut)
+        if layers.index(self.method.cut) > layers.index(self.encoder.cut):
+            raise ValueError(
+                f"method.cut={self.method.cut} must not lie behind encoder.cut={self.encoder.cut}: the student is the "
+                "beginning of the network"
+            )
         return self

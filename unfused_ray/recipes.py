@@ -10,11 +10,14 @@ from unfused_ray.config import (
     BatchConfig,
     CropConfig,
     DecarConfig,
+    DistillConfig,
     EncoderConfig,
     OptimizerConfig,
     PrepareConfig,
     PretrainConfig,
+    PseudoLabelConfig,
     RuntimeConfig,
+    UnfusedConfig,
 )
 
 # UnFuSeD's brief and DECAR (arXiv 2110.08895): 512 clusters, prototypes set to the centroids; teacher of 90 epochs, as
@@ -69,6 +72,37 @@ PRETRAIN: dict[str, tuple[str, PretrainConfig]] = {
     "corpus": ("The free corpus of real recordings (make corpus), about an hour on two cores.", _CORPUS),
     "decar-v2-audioset": ("The paper's setting: 10 % of AudioSet and FSD50K, four GPUs.", _DECAR_V2_AUDIOSET),
     "tiny": ("A toy encoder, to try an installation out in seconds.", _TINY),
+}
+
+# UnFuSeD: alpha and beta of the authors' code. Clusters, optimiser and batch are those of METHOD's first trial (kws,
+# section 3). Short clips are repeated: silence around them would be heard as their length (docs/log.md).
+_UNFUSED = DistillConfig(
+    crop=CropConfig(short_clips="tile"),
+    optimizer=OptimizerConfig(lr=5e-4, warmup_epochs=1),
+    batch=BatchConfig(block=64, blocks_per_step=1),
+    runtime=RuntimeConfig(kind="in-process"),
+)
+
+_UNFUSED_DEMO = _UNFUSED.model_copy(
+    update={"name": "demo-student", "epochs": 4, "batch": BatchConfig(block=32, blocks_per_step=1)}
+)
+
+_UNFUSED_TINY = _UNFUSED.model_copy(
+    update={
+        "name": "tiny-student",
+        "epochs": 2,
+        "crop": _TINY.crop,
+        "encoder": _TINY.encoder,
+        "labels": PseudoLabelConfig(num_clusters=(4,), starts=2, iterations=5),
+        "method": UnfusedConfig(head_hidden=16),
+        "batch": _TINY.batch,
+    }
+)
+
+DISTILL: dict[str, tuple[str, DistillConfig]] = {
+    "unfused": ("A target task of some thousand clips, in this process.", _UNFUSED),
+    "demo": ("One task of the embedded recordings, a minute on two cores.", _UNFUSED_DEMO),
+    "tiny": ("A toy network, to try an installation out in seconds.", _UNFUSED_TINY),
 }
 
 PREPARE: dict[str, tuple[str, PrepareConfig]] = {

@@ -18,7 +18,7 @@ from unfused_ray.audio import randomness
 from unfused_ray.clustering import health, kmeans
 from unfused_ray.clustering.assignment import Assignment
 from unfused_ray.clustering.bank_shard import BankShard, Census
-from unfused_ray.clustering.kmeans import BLOCK_ROWS, Clustering
+from unfused_ray.clustering.kmeans import BLOCK_ROWS
 
 FORMAT_VERSION = 1
 _MANIFEST = "bank.json"
@@ -141,7 +141,7 @@ class Bank:
             heads.append(kmeans.fit(self, clusters, iterations, rng))
             old = previous.labels[head] if previous and head < len(previous.labels) else None
             prefix = f"head{head}/" if len(num_clusters) > 1 else ""
-            figures |= {prefix + name: value for name, value in _head_health(heads[-1], old).items()}
+            figures |= {prefix + name: value for name, value in health.of_head(heads[-1], old).items()}
         return Assignment(
             epoch=epoch,
             labels=tuple(head.labels for head in heads),
@@ -183,19 +183,3 @@ class Bank:
         """For each shard the positions of its clips."""
         shards = clip_ids // BLOCK_ROWS % len(self._shards)
         return [np.flatnonzero(shards == shard) for shard in range(len(self._shards))]
-
-
-def _head_health(head: Clustering, previous_N: np.ndarray | None) -> dict[str, float]:
-    sizes = np.bincount(head.labels, minlength=len(head.centroids))
-    figures = {
-        # Squared Euclidean distance of unit vectors, summed in the order of the clips.
-        "inertia": float(2 * head.distances.sum(dtype=np.float64)),
-        "empty_clusters": float((sizes == 0).sum()),
-        "refilled_clusters": float(head.num_refills),
-        "distinct_starts": float(head.num_distinct_starts),
-        "largest_share": float(sizes.max() / sizes.sum()),
-        "size_entropy": health.size_entropy(sizes),
-    }
-    if previous_N is not None:
-        figures["nmi_previous"] = health.normalized_mutual_information(previous_N, head.labels)
-    return figures

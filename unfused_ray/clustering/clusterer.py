@@ -178,3 +178,39 @@ class InProcessClusterer:
         if self._restored is None:
             raise RuntimeError("the clusterer has no state: call restore() first")
         return self._restored
+
+
+class FixedLabels:
+    """The pseudo-labels of a run that were made before it began, and stay; nothing is ever clustered.
+
+    Args:
+        folder: the assignment, as :func:`write_assignment` wrote it. Checkpoints take a copy along.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._assignment: Assignment | None = None
+
+    def restore(self, folder: str | None, epoch: int) -> None:
+        """See :class:`Clusterer`."""
+        self._assignment = read_assignment(storage.join(folder, _ASSIGNMENT) if folder else self._folder)
+
+    def push(self, clip_ids: np.ndarray, embeddings: np.ndarray) -> None:
+        """See :class:`Clusterer`; a method with fixed labels pushes nothing."""
+        raise RuntimeError("nothing is clustered in a run whose labels are fixed")
+
+    def flush(self) -> None:
+        """See :class:`Clusterer`; nothing is on the way."""
+
+    def labels(self, epoch: int, rank: int, rows_pushed: int) -> Assignment:
+        """See :class:`Clusterer`; the same in all epochs."""
+        if self._assignment is None:
+            raise RuntimeError("the labels have not been read: call restore() first")
+        return self._assignment
+
+    def save(self, folder: str) -> None:
+        """See :class:`Clusterer`."""
+        write_assignment(storage.join(folder, _ASSIGNMENT), self.labels(0, 0, 0))
+
+    def forget(self, before_epoch: int) -> None:
+        """See :class:`Clusterer`; there is one assignment, which is kept."""

@@ -4,6 +4,29 @@ from __future__ import annotations
 
 import numpy as np
 
+from unfused_ray.clustering.kmeans import Clustering
+
+
+def of_head(head: Clustering, previous_N: np.ndarray | None = None) -> dict[str, float]:
+    """The figures of one clustering.
+
+    Args:
+        head: the clustering.
+        previous_N: labels of the same rows before, where there are any.
+    """
+    sizes = np.bincount(head.labels, minlength=len(head.centroids))
+    figures = {
+        "inertia": head.inertia,
+        "empty_clusters": float((sizes == 0).sum()),
+        "refilled_clusters": float(head.num_refills),
+        "distinct_starts": float(head.num_distinct_starts),
+        "largest_share": float(sizes.max() / sizes.sum()),
+        "size_entropy": size_entropy(sizes),
+    }
+    if previous_N is not None:
+        figures["nmi_previous"] = normalized_mutual_information(previous_N, head.labels)
+    return figures
+
 
 def size_entropy(sizes_K: np.ndarray) -> float:
     """Entropy of the cluster sizes as a share of log K: 1 where all are equal, 0 where one cluster holds everything."""

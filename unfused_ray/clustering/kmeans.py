@@ -67,6 +67,11 @@ class Clustering:
     num_distinct_starts: int
     """Different rows among the starts: less than K where the data hold no more."""
 
+    @property
+    def inertia(self) -> float:
+        """Squared Euclidean distances of the unit vectors to their centroids, summed in the order of the rows."""
+        return float(2 * self.distances.sum(dtype=np.float64))
+
 
 class RowBlocks:
     """Rows in the memory of this process, in whole blocks.

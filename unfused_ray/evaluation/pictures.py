@@ -17,11 +17,10 @@ from sklearn.preprocessing import normalize
 from unfused_ray import storage
 from unfused_ray.audio import randomness
 from unfused_ray.data.shards import ClipIndex, labels_to_ids
-from unfused_ray.evaluation.embed import embed_clips, read_clips
+from unfused_ray.embedding.clips import embed_clips, read_clips
 from unfused_ray.evaluation.figures import MAX_NAMED, Cluster, Grouping, draw_clusters, draw_health, draw_map
 from unfused_ray.evaluation.run_folder import PICTURES, RunFolder
 from unfused_ray.models.export import FrozenEncoder, load_encoder
-from unfused_ray.training.run import ENCODER
 
 MAX_POINTS = 2000
 NUM_CLUSTERS = 8
@@ -58,7 +57,7 @@ def write(run_uri: str) -> list[str]:
         ValueError, OSError: its data cannot be read.
     """
     run = RunFolder(run_uri)
-    encoder = load_encoder(storage.join(run_uri, ENCODER))
+    encoder = load_encoder(run_uri)
     index = ClipIndex.load(run.config.data, run.config.splits)
     shown = spread_clusters(run.assignment.labels[0], NUM_CLUSTERS)
     scene = _Scene(run, encoder, index, *labels_to_ids(index.column("labels")), shown)
@@ -110,7 +109,7 @@ def _sample(index: ClipIndex) -> np.ndarray:
 def _map(scene: _Scene) -> Figure:
     run, index, shown, label_names = scene.run, scene.index, scene.shown, scene.label_names
     clip_ids = _sample(index)
-    embeddings = embed_clips(scene.encoder, index, clip_ids)
+    embeddings = embed_clips(scene.encoder, index, clip_ids)[scene.encoder.encoder.config.cut]
     whole = np.isfinite(embeddings).all(axis=1)
     clip_ids = clip_ids[whole]
     clusters = run.assignment.labels[0][clip_ids]

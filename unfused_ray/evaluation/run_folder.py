@@ -1,4 +1,4 @@
-"""What a pre-training run left in its folder, read back for pictures and tables."""
+"""What a training run left in its folder, read back for pictures and tables."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from unfused_ray import storage
 from unfused_ray.clustering.assignment import Assignment, read_assignment
-from unfused_ray.config import PretrainConfig
-from unfused_ray.training.run import ASSIGNMENTS, HISTORY
+from unfused_ray.config import DistillConfig, PretrainConfig
+from unfused_ray.training.run import ASSIGNMENTS, HISTORY, PSEUDO_LABELS
 
 PICTURES = "pictures"
 
@@ -33,9 +33,10 @@ class RunFolder:
         self.record: dict[str, Any] = json.loads(storage.read_bytes(path))
 
     @cached_property
-    def config(self) -> PretrainConfig:
+    def config(self) -> PretrainConfig | DistillConfig:
         """The configuration it was last started with."""
-        return PretrainConfig(**self.record["config"])
+        config = DistillConfig if self.record["stage"] == DistillConfig.stage else PretrainConfig
+        return config(**self.record["config"])
 
     @property
     def num_clips(self) -> int:
@@ -50,11 +51,13 @@ class RunFolder:
 
     @cached_property
     def assignment(self) -> Assignment:
-        """The newest assignment.
+        """The newest assignment; of a distillation, its pseudo-labels.
 
         Raises:
             FileNotFoundError: nothing was clustered yet.
         """
+        if isinstance(self.config, DistillConfig):
+            return read_assignment(storage.join(self.uri, PSEUDO_LABELS))
         folders = storage.list_folders(storage.join(self.uri, ASSIGNMENTS))
         if not folders:
             raise FileNotFoundError(f"{storage.join(self.uri, ASSIGNMENTS)} holds no assignment: no epoch has begun")

@@ -10,7 +10,7 @@ from rich.table import Table
 from unfused_ray import storage
 from unfused_ray.evaluation.run_folder import PICTURES, RunFolder, curves
 from unfused_ray.training.checkpoint import MANIFEST, CheckpointStore, Position
-from unfused_ray.training.run import ASSIGNMENTS, ENCODER, Run, is_in_use
+from unfused_ray.training.run import ASSIGNMENTS, PSEUDO_LABELS, Run, is_in_use
 
 
 def summary(run_uri: str) -> Table:
@@ -45,7 +45,7 @@ def summary(run_uri: str) -> Table:
     committed = CheckpointStore(run_uri, keep=1).committed()
     folders = {
         "checkpoint": committed[0] if committed else "",
-        **{name: storage.join(run_uri, name) for name in (ENCODER, PICTURES, ASSIGNMENTS)},
+        **{name: storage.join(run_uri, name) for name in (run.config.export, PICTURES, ASSIGNMENTS, PSEUDO_LABELS)},
     }
     for name, folder in folders.items():
         if folder and storage.exists(folder):

@@ -25,13 +25,15 @@ from unfused_ray.models.heads import ProjectionHead
 class DecarV2(Method):
     """The encoder, a projection head, and the prototypes of the current epoch."""
 
+    name = "DECAR-v2"
     num_views = 2
 
     def __init__(self, config: DecarConfig, encoder: EncoderConfig, num_mels: int) -> None:
         super().__init__()
         self.config = config
+        self.labels_from = config.labels_from
         self.encoder = AudioNTT2020(encoder, num_mels)
-        self.projector = ProjectionHead(encoder.width, config.projection_hidden, config.projection_dim)
+        self.projector = ProjectionHead(self.encoder.dim, config.projection_hidden, config.projection_dim)
         # Not part of the state: a checkpoint refers to the assignment that they came with.
         self._prototypes_KD: list[Tensor] = []
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 import numpy as np
 from torch import Tensor, nn
 
+from unfused_ray.config import Cut
 from unfused_ray.models.encoder import AudioNTT2020
 
 
@@ -27,9 +29,19 @@ class BlockOutput:
 class Method(nn.Module, ABC):
     """An encoder with a loss over a block of augmented clips."""
 
+    name: ClassVar[str]
+    """As papers call it."""
     num_views: int
     """Augmented views of a clip."""
+    labels_from: Literal["bank", "full_pass", "fixed"]
+    """Where an epoch's pseudo-labels come from: a clustering of the embeddings of the epoch before, or of a pass over
+    all clips; or they were made before the run."""
     encoder: AudioNTT2020
+
+    @property
+    def export_cut(self) -> Cut:
+        """Last layer of what is kept of the encoder; all of it, unless a method says otherwise."""
+        return self.encoder.config.cut
 
     @abstractmethod
     def forward(self, views_VBFT: Tensor, weights_B: Tensor, labels_HB: Tensor) -> BlockOutput:
@@ -41,10 +53,12 @@ class Method(nn.Module, ABC):
             labels_HB: int64 pseudo-labels of each head.
         """
 
-    @abstractmethod
     def embed(self, log_mel_BFT: Tensor) -> Tensor:
-        """``(B, D)`` embeddings for the clusterer, without dropout or gradient, batch norm over this block."""
+        """``(B, D)`` embeddings for the clusterer, without dropout or gradient, batch norm over this block.
 
-    @abstractmethod
+        Asked for where labels are clustered, from a full pass at least.
+        """
+        raise NotImplementedError(f"{self.name} has nothing to cluster")
+
     def begin_epoch(self, prototypes: Sequence[np.ndarray]) -> None:
-        """Take over the prototypes of a new clustering, one ``(K, D)`` array a head."""
+        """Take over the prototypes of the epoch's labels, one ``(K, D)`` array a head."""

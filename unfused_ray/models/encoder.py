@@ -1,31 +1,34 @@
-"""AudioNTT2020, the encoder of BYOL-A, as a chain of stages that can be entered and left anywhere."""
+"""AudioNTT2020, the encoder of BYOL-A, as a chain of layers that can be left anywhere and cut anywhere."""
 
 from __future__ import annotations
 
 import itertools
+from typing import Self, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unfused_ray.config import EncoderConfig
+from unfused_ray.config import Cut, EncoderConfig
 from unfused_ray.models.batch_norm import BlockBatchNorm
 
+LAYERS: tuple[Cut, ...] = get_args(Cut)
 _NUM_BLOCKS = 3
 
 
 class AudioNTT2020(nn.Module):
-    """Three convolution blocks, two layers per frame, max plus mean over time.
+    """Three convolution blocks, two layers per frame, max plus mean over time; or its beginning.
 
-    The stages, for log-mels of F bands and T frames, C channels and width D::
+    The layers, for log-mels of F bands and T frames, C channels and width D::
 
         blocks   (B, F, T)             → three outputs, (B, C, F/2, T/2) to (B, C, F/8, T/8)
         hidden   (B, C, F/8, T/8)      → (B, T/8, D)    first layer, ReLU
         frames   (B, T/8, D)           → (B, T/8, D)    dropout, second layer, ReLU: one vector per 8 frames
         max_mean (B, T/8, D)           → (B, D)         the clip's embedding
 
-    5,321,856 parameters at C = 64, D = 2048, F = 64. Weights start from torch's defaults: seed torch before
-    constructing.
+    5,321,856 parameters at C = 64, D = 2048, F = 64. A network that is cut after layer ``config.cut`` has no later
+    layers: after block i its frames are the block's output, (B, T/2^i, C·F/2^i). Weights start from torch's defaults:
+    seed torch before constructing.
 
     Source: BYOL-A, arXiv 2103.06695 sec. IV-B. Here ReLU follows the max pool, which it commutes with, at a
     quarter of the cost.
@@ -33,47 +36,87 @@ class AudioNTT2020(nn.Module):
 
     def __init__(self, config: EncoderConfig, num_mels: int) -> None:
         super().__init__()
-        shrink = 2**_NUM_BLOCKS
-        if num_mels % shrink:
-            raise ValueError(f"num_mels={num_mels} must be a multiple of {shrink}: {_NUM_BLOCKS} blocks each halve it")
+        if num_mels % 2**_NUM_BLOCKS:
+            raise ValueError(
+                f"num_mels={num_mels} must be a multiple of {2**_NUM_BLOCKS}: {_NUM_BLOCKS} blocks each halve it"
+            )
         self.config = config
         self.num_mels = num_mels
-        channels = [1] + [config.channels] * _NUM_BLOCKS
+        depth = LAYERS.index(config.cut) + 1
+        num_blocks = min(depth, _NUM_BLOCKS)
+        channels = [1] + [config.channels] * num_blocks
         self.conv = nn.ModuleList(_block(*pair) for pair in itertools.pairwise(channels))
-        self.fc1 = nn.Linear(config.channels * num_mels // shrink, config.width)
-        self.fc2 = nn.Linear(config.width, config.width)
+        self._bands = config.channels * num_mels // 2**num_blocks
+        self.fc1 = nn.Linear(self._bands, config.width) if depth > _NUM_BLOCKS else None
+        self.fc2 = nn.Linear(config.width, config.width) if depth > _NUM_BLOCKS + 1 else None
+
+    @property
+    def dim(self) -> int:
+        """Size of a clip embedding."""
+        return self._bands if self.fc1 is None else self.config.width
 
     def forward(self, log_mel: Tensor) -> Tensor:
-        """Clip embeddings: (B, F, T) normalised log-mels → (B, width)."""
+        """Clip embeddings: (B, F, T) normalised log-mels → (B, dim)."""
         return max_mean(self.frames(self.hidden(self.blocks(log_mel)[-1])))
 
     def blocks(self, log_mel: Tensor) -> tuple[Tensor, ...]:
-        """Outputs of the three convolution blocks: the i-th is (B, C, F / 2^i, T // 2^i), i from 1.
+        """Outputs of the convolution blocks: the i-th is (B, C, F / 2^i, T // 2^i), i from 1.
 
         Raises:
-            ValueError: the number of bands is not the encoder's, or there are fewer than 8 frames.
+            ValueError: the number of bands is not the encoder's, or there are too few frames to halve.
         """
-        if log_mel.ndim != 3 or log_mel.shape[1] != self.num_mels or log_mel.shape[2] < 2**_NUM_BLOCKS:
+        fewest = 2 ** len(self.conv)
+        if log_mel.ndim != 3 or log_mel.shape[1] != self.num_mels or log_mel.shape[2] < fewest:
             raise ValueError(
                 f"log_mel has shape {tuple(log_mel.shape)}: give (batch, {self.num_mels} bands, "
-                f"{2**_NUM_BLOCKS} frames or more)"
+                f"{fewest} frames or more)"
             )
         outputs = [log_mel.unsqueeze(1).to(memory_format=torch.channels_last)]
         for block in self.conv:
             outputs.append(block(outputs[-1]))
         return tuple(outputs[1:])
 
-    def hidden(self, block3: Tensor) -> Tensor:
-        """First layer on each frame of the last block's output: (B, C, F/8, T') → (B, T', width)."""
-        return F.relu(self.fc1(flatten_bands(block3)))
+    def hidden(self, block: Tensor) -> Tensor:
+        """First layer on each frame of the last block's output: (B, C, F/8, T') → (B, T', width).
+
+        Where the network ends with a block, the block's frames.
+        """
+        frames = flatten_bands(block)
+        return frames if self.fc1 is None else F.relu(self.fc1(frames))
 
     def frames(self, hidden: Tensor, dropout: bool = True) -> Tensor:
-        """Second layer on each frame: (B, T', width) → (B, T', width).
+        """Second layer on each frame: (B, T', width) → (B, T', width); ``hidden`` itself where the network ends there.
 
         In training, ``dropout=False`` gives the clean features of the same ``hidden``.
         """
+        if self.fc2 is None:
+            return hidden
         hidden = F.dropout(hidden, self.config.dropout, training=self.training and dropout)
         return F.relu(self.fc2(hidden))
+
+    def layers(self, log_mel: Tensor) -> dict[Cut, Tensor]:
+        """Every layer's clip embedding, max plus mean over time: by layer, (B, that layer's size)."""
+        blocks = self.blocks(log_mel)
+        frames: dict[Cut, Tensor] = dict(zip(LAYERS, map(flatten_bands, blocks), strict=False))
+        if self.fc1 is not None:
+            frames["fc1"] = self.hidden(blocks[-1])
+        if self.fc2 is not None:
+            frames["fc2"] = self.frames(frames["fc1"])
+        return {layer: max_mean(features) for layer, features in frames.items()}
+
+    def truncated(self, cut: Cut) -> Self:
+        """A copy of the beginning of this network, up to the layer ``cut``.
+
+        Raises:
+            ValueError: this network ends before.
+        """
+        if LAYERS.index(cut) > LAYERS.index(self.config.cut):
+            raise ValueError(f"cut={cut} is not in a network that ends with {self.config.cut}")
+        with torch.random.fork_rng(devices=[]):  # the weights that are drawn here are replaced at once
+            beginning = type(self)(self.config.model_copy(update={"cut": cut}), self.num_mels)
+        state = self.state_dict()
+        beginning.load_state_dict({name: state[name] for name in beginning.state_dict()})
+        return beginning.to(next(self.parameters()).device)
 
 
 def flatten_bands(block: Tensor) -> Tensor:

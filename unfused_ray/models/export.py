@@ -2,10 +2,12 @@
 
 ::
 
-    encoder = load_encoder("runs/decar-v2/encoder")
-    vectors = encoder.embed(wave, sample_rate)
+    encoder = load_encoder("runs/decar-v2")
+    student = load_student("runs/unfused")
+    vectors = student.embed(wave, sample_rate)
 
-The folder holds ``encoder.safetensors`` and, written after it, ``encoder.json``: everything needed to use the weights.
+In a run, the folder is called ``encoder`` or ``student``. It holds ``encoder.safetensors`` and, written after it,
+``encoder.json``: everything needed to use the weights.
 """
 
 from __future__ import annotations
@@ -22,12 +24,15 @@ from torch import Tensor, nn
 from unfused_ray import storage
 from unfused_ray.audio.crop import fit_short_clip
 from unfused_ray.audio.log_mel import LogMel
-from unfused_ray.config import CropConfig, EncoderConfig, FrontEndConfig
+from unfused_ray.config import CropConfig, Cut, EncoderConfig, FrontEndConfig
+from unfused_ray.models.cost import num_parameters, refuse_large_student
 from unfused_ray.models.encoder import AudioNTT2020
 
 FORMAT_VERSION = 1
 WEIGHTS = "encoder.safetensors"
 DESCRIPTION = "encoder.json"
+FOLDERS = ("encoder", "student")
+"""What a run calls the folder of its export: that of a pre-training, that of a distillation."""
 
 
 class FrozenEncoder(nn.Module):
@@ -49,7 +54,7 @@ class FrozenEncoder(nn.Module):
         self.eval()
 
     def embed(self, wave: np.ndarray | Tensor, sample_rate: int) -> Tensor:
-        """One vector a clip, (B, width) float32: maximum plus mean over the whole clip.
+        """One vector a clip, (B, dim) float32: maximum plus mean over the whole clip.
 
         Args:
             wave: (samples,) or (B, samples), mono: int16, or floating point in [-1, 1]. Average the channels of a
@@ -62,11 +67,18 @@ class FrozenEncoder(nn.Module):
         return self.encoder(self.spectrogram(wave, sample_rate))
 
     def frames(self, wave: np.ndarray | Tensor, sample_rate: int) -> Tensor:
-        """Vectors over time, (B, T', width) float32: one for each 8 hops of the front end (80 ms by default).
+        """Vectors over time, (B, T', dim) float32: one for each 8 hops of the front end (80 ms by default).
 
         Arguments and errors are those of ``embed``.
         """
         return self.encoder.frames(self.encoder.hidden(self.encoder.blocks(self.spectrogram(wave, sample_rate))[-1]))
+
+    def layers(self, wave: np.ndarray | Tensor, sample_rate: int) -> dict[Cut, Tensor]:
+        """Every layer's vector of a clip, (B, that layer's size) float32: maximum plus mean over the whole clip.
+
+        Arguments and errors are those of ``embed``.
+        """
+        return self.encoder.layers(self.spectrogram(wave, sample_rate))
 
     def spectrogram(self, wave: np.ndarray | Tensor, sample_rate: int) -> Tensor:
         """Normalised log-mels, (B, num_mels, T) float32: what the encoder reads.
@@ -85,7 +97,6 @@ class FrozenEncoder(nn.Module):
 def save_encoder(
     uri: str,
     encoder: AudioNTT2020,
-    encoder_config: EncoderConfig,
     front_end: FrontEndConfig,
     crop: CropConfig,
     mean: float,
@@ -96,8 +107,8 @@ def save_encoder(
 
     Args:
         uri: folder; an export that is there is replaced.
-        encoder: the weights.
-        encoder_config, front_end, crop: what it was trained with.
+        encoder: the network.
+        front_end, crop: what it was trained with.
         mean, std: the log-mel statistics its inputs were normalised with.
         extra: where it comes from: anything JSON can hold.
     """
@@ -106,7 +117,8 @@ def save_encoder(
     description = {
         "format_version": FORMAT_VERSION,
         "sha256": storage.sha256(weights),
-        "encoder": encoder_config.model_dump(mode="json"),
+        "encoder": encoder.config.model_dump(mode="json"),
+        "num_parameters": num_parameters(encoder),
         "front_end": front_end.model_dump(mode="json"),
         "crop": crop.model_dump(mode="json"),
         "mean": mean,
@@ -117,33 +129,64 @@ def save_encoder(
     storage.write_bytes(storage.join(uri, DESCRIPTION), json.dumps(description, indent=1).encode())
 
 
+def find_export(uri: str) -> str | None:
+    """The folder of an exported encoder: ``uri`` itself, or the one in the run at ``uri``; None where there is none."""
+    folders = (uri, *(storage.join(uri, name) for name in FOLDERS))
+    return next((folder for folder in folders if storage.exists(storage.join(folder, DESCRIPTION))), None)
+
+
+def read_description(uri: str) -> dict[str, Any]:
+    """What the export at ``uri`` (see :func:`find_export`) says of itself; ``folder`` is where it was found.
+
+    Raises:
+        FileNotFoundError: there is no export.
+        ValueError: it was written by another version.
+    """
+    folder = find_export(uri)
+    if folder is None:
+        raise FileNotFoundError(
+            f"{uri} holds no {DESCRIPTION}: it is not an exported encoder, nor a run that has finished. A run writes "
+            f"its export to its folder {' or '.join(map(repr, FOLDERS))}"
+        )
+    description: dict[str, Any] = json.loads(storage.read_bytes(storage.join(folder, DESCRIPTION)))
+    if description.get("format_version") != FORMAT_VERSION:
+        raise ValueError(
+            f"{folder} has format_version {description.get('format_version')}, this version reads {FORMAT_VERSION}: "
+            "export the encoder again"
+        )
+    return {**description, "folder": folder}
+
+
 def load_encoder(uri: str) -> FrozenEncoder:
-    """Read the encoder in the folder ``uri``, local or remote.
+    """Read an exported encoder: ``uri`` is its folder or that of its run, local or remote.
 
     Raises:
         FileNotFoundError: there is no export.
         ValueError: it was written by another version, or its weights are not those it describes.
     """
-    path = storage.join(uri, DESCRIPTION)
-    if not storage.exists(path):
-        raise FileNotFoundError(
-            f"{uri} holds no {DESCRIPTION}: it is not an exported encoder. A run writes one to its folder 'encoder'"
-        )
-    description = json.loads(storage.read_bytes(path))
-    if description.get("format_version") != FORMAT_VERSION:
-        raise ValueError(
-            f"{path} has format_version {description.get('format_version')}, this version reads {FORMAT_VERSION}: "
-            "export the encoder again"
-        )
-    weights = storage.read_bytes(storage.join(uri, WEIGHTS))
+    description = read_description(uri)
+    folder = description["folder"]
+    weights = storage.read_bytes(storage.join(folder, WEIGHTS))
     if storage.sha256(weights) != description["sha256"]:
-        raise ValueError(f"{uri}: {WEIGHTS} is not the file that {DESCRIPTION} describes: copy or export it again")
+        raise ValueError(f"{folder}: {WEIGHTS} is not the file that {DESCRIPTION} describes: copy or export it again")
     front_end = FrontEndConfig(**description["front_end"])
     with torch.random.fork_rng(devices=[]):  # the weights that are drawn here are replaced at once
         encoder = AudioNTT2020(EncoderConfig(**description["encoder"]), front_end.num_mels)
     encoder.load_state_dict(safetensors.torch.load(weights), strict=True)
     log_mel = LogMel(front_end, description["mean"], description["std"])
     return FrozenEncoder(encoder, log_mel, CropConfig(**description["crop"]), description["extra"])
+
+
+def load_student(uri: str) -> FrozenEncoder:
+    """Read the student of a distillation: ``uri`` is its folder or that of its run, local or remote.
+
+    Raises:
+        FileNotFoundError: there is no export.
+        ValueError: it is too large for a student, or not what it describes.
+    """
+    student = load_encoder(uri)
+    refuse_large_student(student.encoder, uri)
+    return student
 
 
 def _checked(wave: np.ndarray | Tensor) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -29,3 +31,25 @@ class ProjectionHead(nn.Module):
     def forward(self, embedding: Tensor) -> Tensor:
         """Projections of length 1: (B, in_dim) → (B, out_dim), float32 also under autocast."""
         return F.normalize(self.layers(embedding).float(), dim=1)
+
+
+class ClassifierHead(nn.Module):
+    """From a layer's clip embedding to logits: linear, batch norm, ReLU, then a linear layer for each set of classes.
+
+    The first layer has no bias: batch norm would remove it. Weights start from torch's defaults: seed torch before
+    constructing.
+
+    Source: the branches of "Be your own teacher", arXiv 1905.08094 sec. 3, as a perceptron with one hidden layer.
+    """
+
+    def __init__(self, in_dim: int, hidden: int, num_classes: Sequence[int]) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(in_dim, hidden, bias=False), BlockBatchNorm(hidden), nn.ReLU(inplace=True)
+        )
+        self.logits = nn.ModuleList(nn.Linear(hidden, classes) for classes in num_classes)
+
+    def forward(self, embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(N, in_dim) → hidden features (N, hidden), and logits (N, K) of each set; float32 also under autocast."""
+        features = self.layers(embedding)
+        return features.float(), [layer(features).float() for layer in self.logits]

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 _DETAILS = "details.json"
-_BANK_MANIFEST = "bank/bank.json"
+_BANK = "bank"
 _FOLDER = re.compile(r"e\d+-s\d+")
 
 
@@ -63,7 +63,7 @@ class Checkpoint:
     @property
     def bank_uri(self) -> str:
         """Folder of the clusterer's state."""
-        return storage.join(self.uri, "bank")
+        return storage.join(self.uri, _BANK)
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """The tensors of one of its files, on the CPU."""
@@ -106,10 +106,10 @@ class CheckpointStore:
         storage.write_bytes(storage.join(folder, _DETAILS), json.dumps(details, indent=1).encode())
         written = storage.list_files(folder, recursive=True)
         files = {storage.relative(uri, folder): storage.sha256_file(uri) for uri in written}
-        if _BANK_MANIFEST not in files:
+        if not any(file.startswith(f"{_BANK}/") for file in files):
             raise RuntimeError(
-                f"{folder} has no {_BANK_MANIFEST}: the assignment actor, which writes it, sees another folder there. "
-                "The output must be reachable by one path or URI from every node of the cluster"
+                f"{folder} has no {_BANK}: the assignment actor, which writes it, sees another folder there. The "
+                "output must be reachable by one path or URI from every node of the cluster"
             )
         manifest = {"format_version": FORMAT_VERSION, "files": files}
         storage.write_bytes(storage.join(folder, MANIFEST), json.dumps(manifest, indent=1).encode())

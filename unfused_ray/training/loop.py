@@ -1,7 +1,7 @@
 """The training loop: one method, one worker's share of every global batch, in any runtime.
 
-An epoch is two phases (UnFuSeD's brief, METHOD "DECAR-v2"): *assignment*, one call of the clusterer that returns a
-pseudo-label for every clip, and *training* with them. The state between two steps is (epoch, step), the weights, the
+An epoch is two phases (UnFuSeD's brief): *assignment*, one call of the clusterer that returns a pseudo-label for every
+clip, and *training* with them. The state between two steps is (epoch, step), the weights and their average, the
 optimiser's moments and the clusterer's bank; everything else follows from the configuration.
 """
 
@@ -10,25 +10,26 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from unfused_ray import storage
 from unfused_ray.audio import randomness
 from unfused_ray.audio.views import Views
 from unfused_ray.clustering.clusterer import Clusterer
-from unfused_ray.config import PretrainConfig
+from unfused_ray.config import TrainingConfig
 from unfused_ray.data.plan import Pass, Planner
 from unfused_ray.data.read import Block
 from unfused_ray.data.shards import Statistics
 from unfused_ray.data.stream import BlockSource, Prefetcher
-from unfused_ray.methods.decar import DecarV2
+from unfused_ray.methods.method import Method
 from unfused_ray.models.batch_norm import update_running_statistics
+from unfused_ray.models.encoder import AudioNTT2020
 from unfused_ray.models.export import save_encoder
 from unfused_ray.training.checkpoint import (
     Checkpoint,
@@ -41,7 +42,8 @@ from unfused_ray.training.coordinator import Coordinator, Progress, RemoteCoordi
 from unfused_ray.training.device import autocast_dtype, to_device, to_host
 from unfused_ray.training.group import Group, Votes
 from unfused_ray.training.optimizer import build_optimizer, learning_rate, set_learning_rate
-from unfused_ray.training.run import ENCODER, HISTORY, State, Status
+from unfused_ray.training.outbox import Outbox
+from unfused_ray.training.run import HISTORY, State, Status
 from unfused_ray.training.sums import EpochSums, means
 
 logger = logging.getLogger(__name__)
@@ -78,34 +80,35 @@ class Loop:
         config: of the run.
         run_uri: folder of the run.
         statistics: of the data's log-mels.
+        method: what is trained, with the weights to begin with.
         worker: this worker's device, data, clusterer and group.
         start: where to go on.
-        warm: weights to start from where there is no checkpoint: by module name of the method, strict.
     """
 
     def __init__(
         self,
-        config: PretrainConfig,
+        config: TrainingConfig,
         run_uri: str,
         statistics: Statistics,
+        method: Method,
         worker: Worker,
         start: Start | None,
-        warm: dict[str, dict[str, Tensor]],
     ) -> None:
         self.config, self.run_uri, self.statistics, self.worker = config, run_uri, statistics, worker
         self.store = CheckpointStore(run_uri, config.checkpoint.keep)
         self.steps_per_epoch = worker.planner.num_steps("train")
         self.num_steps = config.epochs * self.steps_per_epoch
         self.blocks_per_step = config.batch.blocks_per_step // worker.group.world
-        torch.manual_seed(config.seed)  # the weights
-        self.method = DecarV2(config.method, config.encoder, config.front_end.num_mels)
-        for name, tensors in warm.items():
-            self.method.get_submodule(name).load_state_dict(tensors)
-        self.method.to(worker.device)
+        self.method = method.to(worker.device)
         self.views = Views(
             config.front_end, config.augment, statistics.mean, statistics.std, config.seed, self.method.num_views
         ).to(worker.device)
         self.optimizer = build_optimizer(config.optimizer, self.method)
+        self.average: AveragedModel | None = None
+        if config.ema_decay:
+            self.average = AveragedModel(
+                self.method.encoder, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True
+            )
         self.position = Position()
         self.history: list[dict[str, float]] = []
         """One entry a finished epoch: mean loss and terms, seconds by what they were spent on, cluster health."""
@@ -114,6 +117,8 @@ class Loop:
             saved = start.checkpoint
             self.method.load_state_dict(saved.tensors("model"))
             unflatten_optimizer(self.optimizer, saved.tensors("optimizer"))
+            if self.average is not None:
+                self.average.load_state_dict(saved.tensors("average"))
             self.position, self.history = start.position, saved.details["history"]
             if self.position.step and worker.group.rank == 0:
                 self.sums = EpochSums(**saved.details["sums"])
@@ -124,8 +129,7 @@ class Loop:
         self.model = worker.group.wrap(self.method)
         self.autocast = autocast_dtype(config.runtime, worker.device)
         self.prefetcher: Prefetcher
-        self.pushed = 0
-        self._outbox: deque[tuple[np.ndarray, Callable[[], Tensor]]] = deque()
+        self.outbox = Outbox(worker.clusterer, self.blocks_per_step)
         self._last_norm: Callable[[], Tensor] = to_host(torch.zeros(()))
         self._last_clips: list[np.ndarray] = []
         self._last_report = self._last_checkpoint = time.perf_counter()
@@ -166,10 +170,11 @@ class Loop:
 
     def _passes(self) -> Iterator[Pass]:
         """Every pass over the data that is left, in order."""
-        full_pass = self.config.method.labels_from == "full_pass"
+        source = self.method.labels_from
         for epoch in range(self.position.epoch, self.config.epochs):
             step = self.position.step if epoch == self.position.epoch else 0
-            if step == 0 and (full_pass or not (self.has_bank or epoch > self.position.epoch)):
+            empty = not self.has_bank and epoch == self.position.epoch
+            if step == 0 and (source == "full_pass" or (source == "bank" and empty)):
                 yield Pass("embed", epoch)
             yield Pass("train", epoch, step)
 
@@ -181,7 +186,7 @@ class Loop:
             waves = to_device(block.waves, self.worker.device)
             with self._autocast():
                 embeddings = self.method.embed(self.views.plain(waves))
-            self._push(block.clip_ids, embeddings)
+            self.outbox.push(block.clip_ids, embeddings)
             self._report("embedding every clip", {"share": done / blocks})
             if self.worker.group.vote(Votes(stop=self._asked_to_stop)).stop:
                 return self._status("stopped")
@@ -190,10 +195,9 @@ class Loop:
     def _epoch(self, pass_: Pass) -> Status | None:
         """Assignment, then training, of one epoch or of the rest of one; None where the run goes on."""
         started = time.perf_counter()
-        self._report("clustering", {}, now=True)
-        self._drain_outbox()
-        assignment = self.worker.clusterer.labels(pass_.epoch, self.worker.group.rank, self.pushed)
-        self.pushed = 0
+        if self.method.labels_from != "fixed":
+            self._report("clustering", {}, now=True)
+        assignment = self.worker.clusterer.labels(pass_.epoch, self.worker.group.rank, self.outbox.drain())
         self.method.begin_epoch(assignment.prototypes)
         self.sums.spend("cluster", time.perf_counter() - started)
         if pass_.first_step == 0:
@@ -241,6 +245,8 @@ class Loop:
         gradients = [p.grad for p in self.method.parameters() if p.grad is not None]
         self._last_norm = to_host(torch.nn.utils.get_total_norm(gradients))
         self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.method.encoder)
 
     def _forward_backward(self, epoch: int, block: Block, labels: Sequence[np.ndarray]) -> None:
         device = self.worker.device
@@ -254,30 +260,13 @@ class Loop:
         # DDP averages over the workers; the loss is the mean over the global batch, whose size never changes.
         (output.loss * (self.worker.group.world / self.config.batch.clips_per_step)).backward()
         self.sums.add(block, {"loss": output.loss.detach(), **output.terms})
-        if self.config.method.labels_from == "bank" and output.embeddings is not None:
-            self._push(block.clip_ids, output.embeddings)
+        if self.method.labels_from == "bank" and output.embeddings is not None:
+            self.outbox.push(block.clip_ids, output.embeddings)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(
             self.worker.device.type, dtype=self.autocast or torch.bfloat16, enabled=self.autocast is not None
         )
-
-    def _push(self, clip_ids: np.ndarray, embeddings: Tensor) -> None:
-        """Send embeddings to the clusterer, one step late so that the device is not waited for."""
-        self._outbox.append((clip_ids, to_host(embeddings.float())))
-        if len(self._outbox) > self.blocks_per_step:
-            self._send_one()
-
-    def _drain_outbox(self) -> None:
-        while self._outbox:
-            self._send_one()
-        self.worker.clusterer.flush()
-
-    def _send_one(self) -> None:
-        clip_ids, embeddings = self._outbox.popleft()
-        real = clip_ids >= 0
-        self.worker.clusterer.push(clip_ids[real], embeddings().numpy()[real])
-        self.pushed += int(real.sum())
 
     def _votes(self) -> Votes:
         """What this worker asks of all after a step."""
@@ -323,15 +312,18 @@ class Loop:
     def _checkpoint(self) -> None:
         """Write the state of the run; all workers call it at the same step."""
         started = time.perf_counter()
-        self._drain_outbox()
+        self.outbox.flush()
         self.worker.group.barrier()  # every worker's embeddings have arrived
         sums = {"values": self._totals(), "seconds": self.sums.seconds} if self.position.step else {}
         if self.worker.group.rank == 0:
             folder = self.store.begin(self.position)
             self.worker.clusterer.save(storage.join(folder, "bank"))
+            tensors = {"model": self.method.state_dict(), "optimizer": flatten_optimizer(self.optimizer)}
+            if self.average is not None:
+                tensors["average"] = self.average.state_dict()
             self.store.commit(
                 self.position,
-                {"model": self.method.state_dict(), "optimizer": flatten_optimizer(self.optimizer)},
+                tensors,
                 {"history": self.history, "sums": sums, "threads": torch.get_num_threads()},
             )
             storage.write_bytes(storage.join(self.run_uri, HISTORY), json.dumps(self.history).encode())
@@ -356,13 +348,14 @@ class Loop:
 
     def _export(self) -> None:
         config = self.config
+        encoder = self.method.encoder if self.average is None else self.average.module
+        assert isinstance(encoder, AudioNTT2020)
         save_encoder(
-            storage.join(self.run_uri, ENCODER),
-            self.method.encoder,
-            config.encoder,
+            storage.join(self.run_uri, config.export),
+            encoder.truncated(self.method.export_cut),
             config.front_end,
             config.crop,
             self.statistics.mean,
             self.statistics.std,
-            {"method": "DECAR-v2", "epochs": self.position.epoch, "config": config.model_dump(mode="json")},
+            {"method": self.method.name, "epochs": self.position.epoch, "config": config.model_dump(mode="json")},
         )

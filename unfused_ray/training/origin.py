@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
-from unfused_ray import storage
-from unfused_ray.config import PretrainConfig
-from unfused_ray.models.export import DESCRIPTION, load_encoder
+from unfused_ray.config import TrainingConfig
+from unfused_ray.models.export import find_export, load_encoder, read_description
 from unfused_ray.training.checkpoint import CheckpointStore
 from unfused_ray.training.run import Run, differences
 
-_ENCODER_SHAPES = ("encoder.channels", "encoder.width", "front_end.num_mels")
-_METHOD_SHAPES = (*_ENCODER_SHAPES, "method.projection_hidden", "method.projection_dim")
+_ENCODER_SHAPES = ("encoder.channels", "encoder.width", "encoder.cut", "front_end.num_mels")
+_METHOD_SHAPES = {
+    "pretrain": (*_ENCODER_SHAPES, "method.projection_hidden", "method.projection_dim"),
+    "distill": (*_ENCODER_SHAPES, "method.head_hidden", "labels.origin", "labels.num_clusters"),
+}
+"""By stage, settings that decide the shapes of a whole method's weights."""
 
 
-def check_origin(config: PretrainConfig) -> None:
+def check_origin(config: TrainingConfig) -> None:
     """Refuse to begin a run from a folder that holds nothing to begin from, or whose weights do not fit.
 
     Raises:
@@ -29,7 +31,11 @@ def check_origin(config: PretrainConfig) -> None:
         newest = CheckpointStore(config.fork, keep=1).newest()
         if newest is None:
             raise FileNotFoundError(f"fork={config.fork} holds no checkpoint: give the folder of a run")
-        _refuse_changes("fork", config.fork, Run(config.fork).record()["config"], config, "optimizer.name")
+        record = Run(config.fork).record()
+        if record["stage"] != config.stage:
+            raise ValueError(f"fork={config.fork} is a run of stage {record['stage']}, this one is of {config.stage}")
+        shapes = (*_METHOD_SHAPES[config.stage], "optimizer.name", "ema_decay")
+        _refuse_changes("fork", config.fork, record["config"], config, shapes)
         if newest.position.epoch >= config.epochs:
             raise ValueError(
                 f"epochs={config.epochs} leaves nothing to train: fork={config.fork} has {newest.position.epoch} "
@@ -37,32 +43,52 @@ def check_origin(config: PretrainConfig) -> None:
                 "--init-from"
             )
     if config.init_from and CheckpointStore(config.init_from, keep=1).committed():
-        _refuse_changes("init_from", config.init_from, Run(config.init_from).record()["config"], config)
+        record = Run(config.init_from).record()
+        shapes = _METHOD_SHAPES["pretrain"] if _takes_all(record, config) else _ENCODER_SHAPES
+        _refuse_changes("init_from", config.init_from, record["config"], config, shapes)
     elif config.init_from:
-        description = storage.join(config.init_from, DESCRIPTION)
-        if not storage.exists(description):
+        if find_export(config.init_from) is None:
             raise FileNotFoundError(
                 f"init_from={config.init_from} holds no checkpoint: give the folder of a run or of an exported encoder"
             )
-        _refuse_changes("init_from", config.init_from, json.loads(storage.read_bytes(description)), config)
+        description = read_description(config.init_from)
+        _refuse_changes("init_from", config.init_from, description, config, _ENCODER_SHAPES)
 
 
-def warm_start(config: PretrainConfig) -> dict[str, dict[str, Tensor]]:
-    """Weights to begin with: the whole method's (key '') of a run's newest checkpoint, or an exported encoder's."""
+def warm_start(config: TrainingConfig) -> dict[str, dict[str, Tensor]]:
+    """Weights to begin with, by module of the method.
+
+    From a run's newest checkpoint the whole method's (key '') where both are pre-training, otherwise the encoder's; or
+    those of an exported encoder.
+    """
     if not config.init_from:
         return {}
     checkpoint = CheckpointStore(config.init_from, keep=1).newest()
-    if checkpoint is not None:
-        return {"": checkpoint.tensors("model")}
-    return {"encoder": load_encoder(config.init_from).encoder.state_dict()}
+    if checkpoint is None:
+        return {"encoder": load_encoder(config.init_from).encoder.state_dict()}
+    tensors = checkpoint.tensors("model")
+    if _takes_all(Run(config.init_from).record(), config):
+        return {"": tensors}
+    prefix = "encoder."
+    return {"encoder": {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}}
 
 
-def _refuse_changes(field: str, source: str, theirs: Mapping[str, Any], config: PretrainConfig, *more: str) -> None:
-    """Compare the settings that decide the shapes of what ``field`` loads; an export has no method."""
-    names = (*(_METHOD_SHAPES if "method" in theirs else _ENCODER_SHAPES), *more)
+def _takes_all(record: Mapping[str, Any], config: TrainingConfig) -> bool:
+    """Whether a warm start takes heads too: a distillation's are of its own labels."""
+    return bool(record["stage"] == config.stage == "pretrain")
+
+
+def _refuse_changes(
+    field: str, source: str, theirs: Mapping[str, Any], config: TrainingConfig, names: tuple[str, ...]
+) -> None:
+    """Compare the settings that decide the shapes of what ``field`` loads."""
     if changes := differences(_chosen(theirs, names), _chosen(config.model_dump(mode="json"), names)):
         raise ValueError(f"{field}={source} has weights of other shapes:\n  " + "\n  ".join(changes))
 
 
 def _chosen(tree: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: tree[name.partition(".")[0]][name.partition(".")[2]] for name in names}
+    found = {}
+    for name in names:
+        group, _, field = name.partition(".")
+        found[name] = tree[group][field] if field else tree[group]
+    return found

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import psutil
 
 from unfused_ray import storage
-from unfused_ray.config import Config
+from unfused_ray.config import TrainingConfig
 from unfused_ray.training.checkpoint import CheckpointStore
 
 logger = logging.getLogger(__name__)
@@ -24,15 +24,18 @@ logger = logging.getLogger(__name__)
 # What a run leaves in its folder, beside run.json, status.json and checkpoints/.
 HISTORY = "history.json"
 ASSIGNMENTS = "assignments"
-ENCODER = "encoder"
+PSEUDO_LABELS = "pseudo-labels"
 
 LEASE_SECONDS = 60.0
 """A lease of another machine that has not been renewed for so long has lapsed."""
 SETTLE_SECONDS = 0.5
 """From writing a lease to reading it again: who else came at the same moment has written by then."""
 
-# Settings that may have another value when a run is taken up again. The data are compared by checksum, not by path.
-RESUMABLE_SETTINGS = ("epochs", "runtime", "checkpoint", "tracking", "name", "output", "data", "init_from", "fork")
+# Settings that may have another value when a run is taken up again. Data and teacher are compared by checksum.
+RESUMABLE_SETTINGS = (
+    *("epochs", "runtime", "checkpoint", "tracking", "name", "output"),
+    *("data", "teacher", "init_from", "fork"),
+)
 KEPT_SETTINGS = ("runtime.precision",)
 """Exceptions to them."""
 
@@ -75,7 +78,7 @@ class Run:
     def __init__(self, uri: str) -> None:
         self.uri = uri
 
-    def open(self, config: Config, facts: Mapping[str, Any]) -> dict[str, Any]:
+    def open(self, config: TrainingConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Create the run, or check that it may be resumed with these settings.
 
         A run that has no checkpoint yet takes any settings: with other ones it begins anew.
@@ -85,7 +88,7 @@ class Run:
             facts: what else must not change, such as the data's checksums.
 
         Returns:
-            The record of the run: ``id``, ``created`` (seconds since 1970), ``config``, ``facts``.
+            The record of the run: ``id``, ``created`` (seconds since 1970), ``stage``, ``config``, ``facts``.
 
         Raises:
             ConfigurationChangedError: settings differ that would change the result.
@@ -94,12 +97,14 @@ class Run:
         new: dict[str, Any] = {
             "id": uuid.uuid4().hex,
             "created": time.time(),
+            "stage": config.stage,
             "config": config.model_dump(mode="json"),
             "facts": dict(facts),
         }
         changes = self.changes(config, facts)
         if not storage.exists(path) or (changes and not CheckpointStore(self.uri, keep=1).committed()):
-            storage.delete(storage.join(self.uri, ASSIGNMENTS))
+            for folder in (ASSIGNMENTS, PSEUDO_LABELS):
+                storage.delete(storage.join(self.uri, folder))
             storage.write_bytes(path, json.dumps(new, indent=1).encode())
             return new
         if changes:
@@ -112,11 +117,13 @@ class Run:
         storage.write_bytes(path, json.dumps(record, indent=1).encode())
         return record
 
-    def changes(self, config: Config, facts: Mapping[str, Any]) -> list[str]:
+    def changes(self, config: TrainingConfig, facts: Mapping[str, Any]) -> list[str]:
         """Settings and facts, a line each, that are not those of the run and would change its result."""
         if not storage.exists(storage.join(self.uri, "run.json")):
             return []
         old, new = self.record(), {**config.model_dump(mode="json"), **facts}
+        if old["stage"] != config.stage:
+            return [f"stage: {old['stage']} → {config.stage}"]
         lines = [(line.partition(":")[0], line) for line in differences({**old["config"], **old["facts"]}, new)]
         return [
             line for name, line in lines if name in KEPT_SETTINGS or name.partition(".")[0] not in RESUMABLE_SETTINGS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import sys
@@ -22,19 +21,21 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from torch import Tensor
 
 from unfused_ray import cluster, storage
-from unfused_ray.clustering.actor import RayClusterer
-from unfused_ray.clustering.clusterer import ClusteringPlan, InProcessClusterer
-from unfused_ray.config import PretrainConfig
+from unfused_ray.clustering.actor import RayClusterer, start_assignment_actor
+from unfused_ray.clustering.clusterer import Clusterer, ClusteringPlan, FixedLabels, InProcessClusterer
+from unfused_ray.config import PretrainConfig, TrainingConfig
 from unfused_ray.data.plan import Planner
 from unfused_ray.data.read import BlockReader
 from unfused_ray.data.shards import ClipIndex, Statistics
 from unfused_ray.data.stream import LocalSource, RaySource, execution_options, make_dataset
+from unfused_ray.methods.method import Method
 from unfused_ray.training.checkpoint import CheckpointStore, Position
 from unfused_ray.training.coordinator import Coordinator, RemoteCoordinator
 from unfused_ray.training.device import set_threads
 from unfused_ray.training.group import Alone, Distributed
 from unfused_ray.training.loop import Loop, Start, Worker
-from unfused_ray.training.run import ASSIGNMENTS, Status
+from unfused_ray.training.run import ASSIGNMENTS, PSEUDO_LABELS, Status
+from unfused_ray.training.stages import stage_of
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ logger = logging.getLogger(__name__)
 class Job:
     """What every worker needs to know of a run; only numbers, so it travels."""
 
-    config: PretrainConfig
+    config: TrainingConfig
     run_uri: str
     index: ClipIndex
     statistics: Statistics
@@ -61,9 +62,10 @@ class Job:
         samples = crop.num_samples(self.config.front_end.sample_rate)
         return BlockReader(self.config.seed, self.config.batch.block, crop, samples)
 
-    @property
-    def clustering(self) -> ClusteringPlan:
-        """What is clustered each epoch, and how."""
+    def clustering(self, threads: int = 0) -> ClusteringPlan | None:
+        """What is clustered each epoch, and how; None where the labels are fixed."""
+        if not isinstance(self.config, PretrainConfig):
+            return None
         method = self.config.method
         return ClusteringPlan(
             num_clips=self.index.num_clips,
@@ -72,7 +74,29 @@ class Job:
             iterations=method.kmeans_iterations,
             seed=self.config.seed,
             assignments=storage.join(self.run_uri, ASSIGNMENTS),
+            threads=threads,
         )
+
+    def start_clustering(self) -> ray.actor.ActorHandle | None:
+        """Start the assignment actor; None where the labels are fixed."""
+        plan = self.clustering()
+        if plan is None:
+            return None
+        assert isinstance(self.config, PretrainConfig)
+        return start_assignment_actor(plan, self.config.method.assignment_shards)
+
+    @property
+    def fixed_labels(self) -> FixedLabels:
+        """The labels of a run that clusters nothing."""
+        return FixedLabels(storage.join(self.run_uri, PSEUDO_LABELS))
+
+    def build_method(self) -> Method:
+        """The method with the weights that the run begins with."""
+        torch.manual_seed(self.config.seed)
+        method = stage_of(self.config).build_method(self.run_uri)
+        for name, tensors in self.warm.items():
+            method.get_submodule(name).load_state_dict(tensors)
+        return method
 
     def train(self, worker: Worker, start: Start | None) -> Status:
         """Train on one worker, from what :meth:`start` has found.
@@ -81,7 +105,7 @@ class Job:
             RuntimeError: out of memory; names the settings that decide.
             Exception: whatever else ended it.
         """
-        loop = Loop(self.config, self.run_uri, self.statistics, worker, start, self.warm)
+        loop = Loop(self.config, self.run_uri, self.statistics, self.build_method(), worker, start)
         try:
             return loop.run()
         except torch.OutOfMemoryError as error:
@@ -118,18 +142,19 @@ def run_in_process(job: Job, coordinator: Coordinator) -> Status:
     """Train in this process, without Ray: the first step comes seconds after the start."""
     threads = set_threads(job.config.runtime, 1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    clusterer = InProcessClusterer(dataclasses.replace(job.clustering, threads=threads))
+    plan = job.clustering(threads)
+    clusterer: Clusterer = job.fixed_labels if plan is None else InProcessClusterer(plan)
     source = LocalSource(job.planner, job.reader)
     return job.train(Worker(Alone(), device, job.planner, source, clusterer, coordinator), job.start())
 
 
-def run_workers(job: Job, coordinator: ray.actor.ActorHandle, assignment: ray.actor.ActorHandle) -> Status:
+def run_workers(job: Job, coordinator: ray.actor.ActorHandle, assignment: ray.actor.ActorHandle | None) -> Status:
     """Train on a Ray Train worker group; a group that fails is started anew from the newest checkpoint.
 
     Args:
         job: the run.
         coordinator: actor of :class:`Coordinator`.
-        assignment: the assignment actor.
+        assignment: the assignment actor; None where the labels are fixed.
     """
     runtime = job.config.runtime
     # Ray Train would change the working directory of its workers; paths are absolute here, but tracebacks are not.
@@ -206,7 +231,7 @@ class _WorkerMain:
 
     job: Job
     coordinator: ray.actor.ActorHandle
-    assignment: ray.actor.ActorHandle
+    assignment: ray.actor.ActorHandle | None
 
     def __call__(self) -> Status:
         context = ray.train.get_context()
@@ -232,7 +257,9 @@ class _WorkerMain:
             group.world,
             coordinator.set_segment,
         )
-        clusterer = RayClusterer(self.assignment, name, group.world)
+        clusterer: Clusterer = self.job.fixed_labels
+        if self.assignment is not None:
+            clusterer = RayClusterer(self.assignment, name, group.world)
         worker = Worker(group, ray.train.torch.get_device(), planner, source, clusterer, coordinator)
         return self.job.train(worker, start)
 

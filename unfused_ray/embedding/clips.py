@@ -1,18 +1,20 @@
-"""Embeddings of whole clips, straight from the shards."""
+"""Vectors of whole clips, straight from the shards."""
 
 from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from unfused_ray.audio.decode import AudioError, read_flac
+from unfused_ray.config import Cut, Readout
 from unfused_ray.data.read import read_unit_if_whole
 from unfused_ray.data.shards import ClipIndex
+from unfused_ray.models.encoder import LAYERS
 from unfused_ray.models.export import FrozenEncoder
 
 logger = logging.getLogger(__name__)
@@ -62,11 +64,11 @@ def read_clips(index: ClipIndex, clip_ids: np.ndarray) -> Iterator[list[tuple[in
 
 
 @torch.inference_mode()
-def embed_clips(encoder: FrozenEncoder, index: ClipIndex, clip_ids: np.ndarray) -> np.ndarray:
-    """Embed whole clips, each in one pass: (N,) int64 → (N, width) float32.
+def embed_clips(encoder: FrozenEncoder, index: ClipIndex, clip_ids: np.ndarray) -> dict[Cut, np.ndarray]:
+    """Embed whole clips, each in one pass: (N,) int64 → for every layer of the encoder, (N, its size) float32.
 
     Clips of a row group with equally many spectrogram frames form batches. Nothing is padded: only a clip shorter than
-    the crop of the training is completed, as it was there. A damaged clip is a row of NaN.
+    the encoder's crop is completed. A damaged clip is a row of NaN.
 
     Args:
         encoder: on the device to compute on.
@@ -83,7 +85,8 @@ def embed_clips(encoder: FrozenEncoder, index: ClipIndex, clip_ids: np.ndarray) 
             raise ValueError(
                 f"{manifest.uri} is at {stored} Hz, the encoder at {sample_rate} Hz: prepare the source at that rate"
             )
-    embeddings = np.full((len(clip_ids), encoder.encoder.config.width), np.nan, np.float32)
+    sizes = {layer: vector.shape[1] for layer, vector in encoder.layers(np.zeros(sample_rate), sample_rate).items()}
+    embeddings = {layer: np.full((len(clip_ids), size), np.nan, np.float32) for layer, size in sizes.items()}
     for clips in read_clips(index, clip_ids):
         groups: dict[int, list[tuple[int, Tensor]]] = defaultdict(list)
         for position, wave in clips:
@@ -93,5 +96,19 @@ def embed_clips(encoder: FrozenEncoder, index: ClipIndex, clip_ids: np.ndarray) 
             size = max(1, _BATCH_FRAMES // num_frames)
             for first in range(0, len(group), size):
                 positions, log_mels = zip(*group[first : first + size], strict=True)
-                embeddings[list(positions)] = encoder.encoder(torch.cat(log_mels)).float().cpu().numpy()
+                for layer, vectors in encoder.encoder.layers(torch.cat(log_mels)).items():
+                    embeddings[layer][list(positions)] = vectors.float().cpu().numpy()
     return embeddings
+
+
+def read_out(layers: Mapping[Cut, np.ndarray], cut: Cut, readout: Readout) -> np.ndarray:
+    """The vectors of a readout, (N, D): of the network's last layer, of its blocks side by side, or of both.
+
+    Args:
+        layers: (N, size) of every layer up to ``cut`` at least.
+        cut: last layer of the network that is read.
+        readout: which layers.
+    """
+    blocks = [layer for layer in LAYERS[: LAYERS.index(cut) + 1] if layer.startswith("block")]
+    chosen = {"last": [cut], "blocks": blocks, "both": [*blocks, *([] if cut in blocks else [cut])]}[readout]
+    return np.concatenate([layers[layer] for layer in chosen], axis=1)

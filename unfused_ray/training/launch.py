@@ -1,4 +1,4 @@
-"""Pre-training from the driver's side: check, start, watch, stop, sum up."""
+"""A training stage from the driver's side: check, start, watch, stop."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ import ray
 from rich.table import Table
 
 from unfused_ray import cluster, storage
-from unfused_ray.clustering.actor import start_assignment_actor
-from unfused_ray.config import PretrainConfig
+from unfused_ray.config import TrainingConfig
 from unfused_ray.data.ingest.statistics import compute_statistics
 from unfused_ray.data.plan import Planner
 from unfused_ray.data.shards import ClipIndex, Statistics
@@ -23,8 +22,9 @@ from unfused_ray.models.export import DESCRIPTION
 from unfused_ray.training.checkpoint import CheckpointStore
 from unfused_ray.training.coordinator import Coordinator
 from unfused_ray.training.origin import check_origin, warm_start
-from unfused_ray.training.run import ENCODER, Lease, Run, Status, home, local_home, user
+from unfused_ray.training.run import Lease, Run, Status, home, local_home, user
 from unfused_ray.training.runtime import Job, run_in_process, run_workers
+from unfused_ray.training.stages import stage_of
 from unfused_ray.training.supervise import Watched, supervise
 from unfused_ray.training.tracking import SQLITE, flat_params
 
@@ -47,7 +47,7 @@ class Prepared:
     tracking_uri: str
 
 
-def check(config: PretrainConfig) -> Prepared:
+def check(config: TrainingConfig) -> Prepared:
     """Read the manifests and refuse what cannot work, before anything is started or written.
 
     Raises:
@@ -55,17 +55,12 @@ def check(config: PretrainConfig) -> Prepared:
     """
     index = ClipIndex.load(config.data, config.splits)
     planner = Planner(index, config.seed, config.batch)
-    for clusters in config.method.num_clusters:
-        if clusters > index.num_clips:
-            raise ValueError(
-                f"method.num_clusters={clusters} must not exceed the number of clips, {index.num_clips} in "
-                f"{', '.join(config.data)}"
-            )
     rates = {manifest.config["front_end"]["sample_rate"] for manifest in index.manifests}
     if rates != {config.front_end.sample_rate}:
         raise ValueError(
             f"front_end.sample_rate={config.front_end.sample_rate} must be that of the shards, {sorted(rates)}"
         )
+    facts = {"num_clips": index.num_clips, "data_checksums": index.checksums, **stage_of(config).check(index)}
     uri = config.output or storage.join(home(), "runs", config.name)
     if not CheckpointStore(uri, keep=1).committed():
         check_origin(config)
@@ -75,12 +70,11 @@ def check(config: PretrainConfig) -> Prepared:
             f"tracking.uri={tracking_uri} is relative, and would mean another file wherever it is opened: "
             f"give {SQLITE}/absolute/path/mlflow.db"
         )
-    facts = {"num_clips": index.num_clips, "data_checksums": index.checksums}
     return Prepared(Run(uri), facts, index, planner, tracking_uri)
 
 
-def describe(config: PretrainConfig) -> Table:
-    """What :func:`pretrain` would do, checked against the data and the cluster that Ray is connected to."""
+def describe(config: TrainingConfig) -> Table:
+    """What :func:`train` would do, checked against the data and the cluster that Ray is connected to."""
     prepared = check(config)
     planner, index = prepared.planner, prepared.index
     steps = planner.num_steps("train")
@@ -88,8 +82,8 @@ def describe(config: PretrainConfig) -> Table:
     table.add_row("data", "\n".join(f"{manifest.uri} ({manifest.num_clips:,} clips)" for manifest in index.manifests))
     table.add_row("epochs × steps", f"{config.epochs} × {steps:,} of {config.batch.clips_per_step} clips")
     table.add_row("left out of each epoch", f"{index.num_clips - steps * config.batch.clips_per_step:,} clips")
-    table.add_row("clusters", " + ".join(map(str, config.method.num_clusters)))
-    table.add_row("embedding bank", f"{index.num_clips * config.method.projection_dim * 2 / 1e6:,.1f} MB")
+    for heading, text in stage_of(config).describe(index).items():
+        table.add_row(heading, text)
     if config.runtime.kind == "workers":
         cpus = cluster.worker_cpus(config.runtime)
         table.add_row("workers", f"{config.runtime.num_workers} × {cpus:g} CPU, {config.runtime.gpus_per_worker:g} GPU")
@@ -104,8 +98,8 @@ def describe(config: PretrainConfig) -> Table:
     return table
 
 
-def pretrain(config: PretrainConfig) -> Status:
-    """Pre-train to the end, or to the next SIGTERM or Ctrl-C, from wherever the run stands.
+def train(config: TrainingConfig) -> Status:
+    """Train to the end, or to the next SIGTERM or Ctrl-C, from wherever the run stands.
 
     Raises:
         ValueError: settings that cannot work, or that differ from those the run was started with.
@@ -117,7 +111,11 @@ def pretrain(config: PretrainConfig) -> Status:
     with Lease(run.uri, on_loss=lost.set):
         record = run.open(config, prepared.facts)
         newest = CheckpointStore(run.uri, keep=1).newest()
-        if newest is not None and newest.position.epoch >= config.epochs and _exported(run) == newest.position.epoch:
+        if (
+            newest is not None
+            and newest.position.epoch >= config.epochs
+            and _exported(run, config.export) == newest.position.epoch
+        ):
             logger.info("%s is finished: nothing is left to train. More --epochs go on from its end", run.uri)
             return Status("finished", newest.position.epoch, newest.position.step)
         needs_ray = config.runtime.kind == "workers" or index.statistics(config.front_end) is None
@@ -127,6 +125,7 @@ def pretrain(config: PretrainConfig) -> Status:
             statistics = index.statistics(config.front_end) or sum(
                 (compute_statistics(manifest, config.front_end) for manifest in index.manifests), Statistics()
             )
+            stage_of(config).make_labels(run.uri, index, statistics)
             warm = warm_start(config) if newest is None else {}
             job = Job(config, run.uri, index, statistics, warm)
             tracker = {
@@ -134,7 +133,8 @@ def pretrain(config: PretrainConfig) -> Status:
                 "experiment": config.tracking.experiment,
                 "run_name": config.name,
                 "run_id": record["id"],
-                "params": flat_params(record["config"]) | {"run": run.uri, "num_clips": index.num_clips},
+                "params": flat_params(record["config"])
+                | {"stage": config.stage, "run": run.uri, "num_clips": index.num_clips},
             }
             launch = _workers if config.runtime.kind == "workers" else _in_process
             with launch(job, tracker) as (target, coordinator):
@@ -142,9 +142,9 @@ def pretrain(config: PretrainConfig) -> Status:
     return status
 
 
-def _exported(run: Run) -> int:
-    """Epochs that the exported encoder has seen, which may be older than the newest checkpoint; 0 without one."""
-    path = storage.join(run.uri, ENCODER, DESCRIPTION)
+def _exported(run: Run, export: str) -> int:
+    """Epochs that the exported network has seen, which may be older than the newest checkpoint; 0 without one."""
+    path = storage.join(run.uri, export, DESCRIPTION)
     epochs: int = json.loads(storage.read_bytes(path))["extra"]["epochs"] if storage.exists(path) else 0
     return epochs
 
@@ -168,7 +168,7 @@ def _workers(job: Job, tracker: dict[str, Any]) -> Iterator[tuple[Callable[[], S
     cluster.worker_cpus(job.config.runtime)
     options = {**_OUTLIVES_ITS_PROCESS, **cluster.on_this_node()}
     actor = ray.remote(Coordinator).options(**options).remote(tracker, job.first_step(job.start()))
-    assignment = start_assignment_actor(job.clustering, job.config.method.assignment_shards)
+    assignment = job.start_clustering()
     try:
         yield (
             lambda: run_workers(job, actor, assignment),
@@ -181,4 +181,5 @@ def _workers(job: Job, tracker: dict[str, Any]) -> Iterator[tuple[Callable[[], S
         )
     finally:
         ray.kill(actor)
-        ray.kill(assignment)
+        if assignment is not None:
+            ray.kill(assignment)

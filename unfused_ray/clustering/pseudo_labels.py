@@ -1,0 +1,120 @@
+"""Pseudo-labels of a task: its clips' embeddings, whitened, clustered from several starts.
+
+Source: UnFuSeD, arXiv 2303.05668; PCA-whitening before k-means as in DECAR, arXiv 2110.08895.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.decomposition import PCA
+
+from unfused_ray.audio import randomness
+from unfused_ray.clustering import health
+from unfused_ray.clustering.assignment import Assignment
+from unfused_ray.clustering.kmeans import Clustering, RowBlocks, fit
+from unfused_ray.config import PseudoLabelConfig
+
+_ROWS_PER_DIM = 8
+
+
+def whiten(embeddings_ND: np.ndarray, max_dim: int) -> np.ndarray:
+    """PCA-whiten to min(max_dim, N / 8, D) dimensions of variance 1, then L2-normalise: ``(N, d)`` float32.
+
+    Directions without variance are left out.
+    """
+    num_rows, dim = embeddings_ND.shape
+    kept = max(1, min(max_dim, num_rows // _ROWS_PER_DIM, dim, num_rows - 1))
+    pca = PCA(kept, svd_solver="full").fit(embeddings_ND.astype(np.float64))
+    scale = np.sqrt(pca.explained_variance_)
+    real = scale > 1e-6 * scale[0]
+    components = pca.transform(embeddings_ND.astype(np.float64))[:, real] / scale[real]
+    norms = np.linalg.norm(components, axis=1, keepdims=True)
+    return (components / np.where(norms > 0, norms, 1)).astype(np.float32)
+
+
+def cluster(embeddings_ND: np.ndarray, config: PseudoLabelConfig, seed: int, threads: int) -> Assignment:
+    """Pseudo-labels of every clip, a head for each of ``config.num_clusters``; -1 where an embedding is NaN.
+
+    Args:
+        embeddings_ND: of whole clips, by clip_id; a row of NaN is a damaged clip.
+        config: dimensions, numbers of clusters, starts, iterations.
+        seed: of the starts.
+        threads: of the k-means; they change nothing.
+
+    Raises:
+        ValueError: there are fewer whole clips than clusters.
+    """
+    whole = np.isfinite(embeddings_ND).all(axis=1)
+    points_ND = whiten(embeddings_ND[whole], config.max_dim)
+    points = RowBlocks.of(points_ND, threads)
+    labels, distances, prototypes = [], [], []
+    gram_DD = points_ND.astype(np.float64).T @ points_ND
+    figures = {"effective_rank": health.effective_rank(gram_DD), "dim": float(points_ND.shape[1])}
+    for head, num_clusters in enumerate(config.num_clusters):
+        best = _best_of_starts(points, num_clusters, config, seed, head)
+        labels.append(_spread(best.labels, whole, -1))
+        distances.append(_spread(best.distances, whole, np.nan))
+        prototypes.append(best.centroids)
+        figures |= _named(health.of_head(best), head, len(config.num_clusters))
+    return Assignment(0, tuple(labels), tuple(distances), tuple(prototypes), figures)
+
+
+def of_classes(class_ids_N: np.ndarray) -> Assignment:
+    """The true classes as an assignment of one head, with one-hot prototypes: the ceiling that METHOD asks for."""
+    num_classes = int(class_ids_N.max()) + 1
+    distances = np.zeros(len(class_ids_N), np.float32)
+    return Assignment(0, (class_ids_N.astype(np.int32),), (distances,), (np.eye(num_classes, dtype=np.float32),), {})
+
+
+def shuffled(assignment: Assignment, seed: int) -> Assignment:
+    """The same labels dealt out at random, so that cluster sizes stay: the floor."""
+    order = randomness.generator(seed, "shuffled labels").permutation(len(assignment.labels[0]))
+    return Assignment(
+        assignment.epoch,
+        tuple(head[order] for head in assignment.labels),
+        tuple(head[order] for head in assignment.distances),
+        assignment.prototypes,
+        assignment.health,
+    )
+
+
+def agreement_with(assignment: Assignment, class_ids_N: np.ndarray) -> dict[str, float]:
+    """Normalised mutual information of every head with the true classes, of the clips that have both.
+
+    It is reported, never trained on.
+    """
+    figures: dict[str, float] = {}
+    for head, labels in enumerate(assignment.labels):
+        both = (labels >= 0) & (class_ids_N >= 0)
+        if both.any():
+            nmi = health.normalized_mutual_information(class_ids_N[both], labels[both])
+            figures |= _named({"nmi_labels": nmi}, head, len(assignment.labels))
+    return figures
+
+
+def _named(figures: dict[str, float], head: int, num_heads: int) -> dict[str, float]:
+    """Figures of one of several heads, by names of their own."""
+    prefix = f"head{head}/" if num_heads > 1 else ""
+    return {f"{prefix}{name}": value for name, value in figures.items()}
+
+
+def _best_of_starts(
+    points: RowBlocks, num_clusters: int, config: PseudoLabelConfig, seed: int, head: int
+) -> Clustering:
+    runs = (
+        fit(
+            points,
+            num_clusters,
+            config.iterations,
+            randomness.generator(seed, "pseudo-label starts", head, start),
+        )
+        for start in range(config.starts)
+    )
+    return min(runs, key=lambda clustering: clustering.inertia)
+
+
+def _spread(values: np.ndarray, whole_N: np.ndarray, missing: float) -> np.ndarray:
+    """Values of the whole clips at their places among all clips."""
+    spread = np.full(len(whole_N), missing, values.dtype)
+    spread[whole_N] = values
+    return spread

@@ -1,0 +1,55 @@
+"""Networks that were never trained: what an encoder's shape alone is worth."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from unfused_ray.audio.log_mel import LogMel
+from unfused_ray.config import BatchConfig, CropConfig, EncoderConfig, FrontEndConfig
+from unfused_ray.data.plan import Pass, Planner
+from unfused_ray.data.read import BlockReader
+from unfused_ray.data.shards import ClipIndex, Statistics
+from unfused_ray.data.stream import LocalSource
+from unfused_ray.models.batch_norm import update_running_statistics
+from unfused_ray.models.encoder import AudioNTT2020
+from unfused_ray.models.export import FrozenEncoder
+
+_BLOCK = 64
+
+
+def random_encoder(
+    config: EncoderConfig,
+    front_end: FrontEndConfig,
+    crop: CropConfig,
+    index: ClipIndex,
+    statistics: Statistics,
+    seed: int,
+) -> FrozenEncoder:
+    """An encoder with random weights whose batch norms know the data: one pass over ``index`` in training mode.
+
+    Without that pass the running statistics are those of white noise, and a random network reads far worse than it
+    could (kws 61.9 % instead of 71.5 %, METHOD section 1).
+
+    Args:
+        config: its shape.
+        front_end, crop: how clips are read; the pass takes the crop in the middle of each.
+        index: clips to calibrate on.
+        statistics: of their log-mels.
+        seed: of the weights.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = AudioNTT2020(config, front_end.num_mels)
+    log_mel = LogMel(front_end, statistics.mean, statistics.std)
+    block = min(_BLOCK, index.num_clips)
+    planner = Planner(index, 0, BatchConfig(block=block, blocks_per_step=1))
+    reader = BlockReader(0, block, crop, crop.num_samples(front_end.sample_rate))
+    encoder.train()
+    # Gradients are enabled, because only then batch norms take note; the graph is dropped at once.
+    for read in LocalSource(planner, reader).blocks(Pass("embed", 0)):
+        waves = torch.from_numpy(np.require(read.waves[read.weights > 0][:, 0], requirements="W"))
+        if len(waves) > 1:
+            encoder.blocks(log_mel(waves))
+    update_running_statistics(encoder, momentum=1.0)
+    return FrozenEncoder(encoder, log_mel, crop, {"method": "random", "seed": seed})

@@ -1,0 +1,47 @@
+"""What an encoder costs: parameters and multiply–adds, counted alike for all; heads and probes are left out."""
+
+from __future__ import annotations
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from unfused_ray.config import FrontEndConfig
+from unfused_ray.models.encoder import AudioNTT2020
+
+REFERENCE_PARAMETERS = 5_321_856
+"""Of the whole AudioNTT2020, which is DeLoRes-M's encoder in UnFuSeD's comparison."""
+MIN_SAVING = 0.4
+"""Share of them that a student must do without (UnFuSeD's brief: "at least 40 % fewer")."""
+_SECONDS = 10
+
+
+def num_parameters(encoder: AudioNTT2020) -> int:
+    """Trainable parameters."""
+    return sum(parameter.numel() for parameter in encoder.parameters())
+
+
+@torch.no_grad()
+def multiply_adds(encoder: AudioNTT2020, front_end: FrontEndConfig) -> float:
+    """Multiply–adds for a second of audio, of convolutions and matrix products, averaged over ten."""
+    frames = front_end.num_frames(_SECONDS * front_end.sample_rate)
+    log_mel = torch.zeros(1, encoder.num_mels, frames, device=next(encoder.parameters()).device)
+    was_training = encoder.training
+    with FlopCounterMode(display=False) as counter:
+        encoder.eval()(log_mel)
+    encoder.train(was_training)
+    return counter.get_total_flops() / 2 / _SECONDS
+
+
+def refuse_large_student(encoder: AudioNTT2020, name: str) -> None:
+    """Check that an encoder is small enough to be called a student.
+
+    Raises:
+        ValueError: it has more than 60 % of the reference's parameters.
+    """
+    count, most = num_parameters(encoder), int((1 - MIN_SAVING) * REFERENCE_PARAMETERS)
+    if count > most:
+        raise ValueError(
+            f"{name}: the network up to {encoder.config.cut} has {count:,} parameters, a student at most {most:,} "
+            f"({MIN_SAVING:.0%} fewer than the whole encoder's {REFERENCE_PARAMETERS:,}): cut it at fc1 or a block, or "
+            "make it narrower"
+        )
