@@ -413,3 +413,62 @@ class DistillConfig(TrainingConfig):
                 "beginning of the network"
             )
         return self
+
+
+class EmbedConfig(Config):
+    """Vectors of any audio, or of prepared shards, as Parquet."""
+
+    encoder: str = ""
+    """Run, exported encoder or student, by path or URI."""
+    source: str = ""
+    """A folder written by jobs/prepare.py, or any audio, named as for jobs/prepare.py."""
+    output: str = ""
+    """Folder the vectors are written to, by path or URI."""
+    splits: tuple[str, ...] = ()
+    """Of a prepared source, splits to embed; none named is all."""
+    readout: Readout = "last"
+    """Layers the vectors are made of."""
+    window_seconds: NonNegativeFloat = 0.0
+    """Length of the windows that slide over a clip, a vector each; 0 makes one vector of a whole clip."""
+    hop_seconds: NonNegativeFloat = 0.0
+    """From the start of one window to the next; 0 is window_seconds."""
+    max_seconds: PositiveFloat = 60.0
+    """A longer recording is embedded in pieces of this length: it bounds the memory of a task."""
+    clips_per_part: PositiveInt = 256
+    """Clips of any audio in one part of the output, which is written by one task; shards have a part a row group."""
+    gpus_per_task: NonNegativeFloat = 0.0
+    """GPUs that a task reserves; 0 embeds on CPUs, one a task."""
+
+    @model_validator(mode="after")
+    def _hop_needs_windows(self) -> Self:
+        if self.hop_seconds and not self.window_seconds:
+            raise ValueError(f"hop_seconds={self.hop_seconds:g} has no meaning where window_seconds=0: name both")
+        if self.window_seconds > self.max_seconds:
+            raise ValueError(
+                f"window_seconds={self.window_seconds:g} must not exceed max_seconds={self.max_seconds:g}, the length "
+                "of the pieces that windows slide over"
+            )
+        return self
+
+
+class EvaluateConfig(Config):
+    """Linear evaluation of frozen encoders on labelled tasks, beside what needs no training."""
+
+    models: tuple[str, ...] = ()
+    """Runs, exported encoders or students, as PATH or NAME=PATH; `{task}` in a path stands for the task's name, where
+    every task has a student of its own."""
+    tasks: tuple[str, ...] = ()
+    """Folders written by jobs/prepare.py, of labelled clips with splits train, test and, best, valid."""
+    name: str = "evaluation"
+    """Name in tracking, and of the default output folder."""
+    output: str = ""
+    """Folder for tables and pictures, by path or URI; empty is <home>/evaluations/<name>."""
+    reference: str = ""
+    """Row that all others are compared with; empty is the first of the models."""
+    protocol: str = ""
+    """TOML file that says how everything is read and scored; empty is the one that comes with the package."""
+    random_seeds: Annotated[int, Field(ge=0)] = 3
+    """Random networks of each shape; 0 leaves them out."""
+    cache: str = ""
+    """Folder that embeddings are kept in, by path or URI; empty is <home>/embeddings."""
+    tracking: TrackingConfig = TrackingConfig()
