@@ -23,7 +23,7 @@ from unfused_ray.methods.method import Method
 from unfused_ray.methods.unfused import Unfused
 from unfused_ray.models.cost import num_parameters, refuse_large_student
 from unfused_ray.models.encoder import AudioNTT2020
-from unfused_ray.models.export import load_encoder, read_description
+from unfused_ray.models.export import FrozenEncoder, load_encoder, read_description
 from unfused_ray.training.run import PSEUDO_LABELS
 
 logger = logging.getLogger(__name__)
@@ -140,7 +140,9 @@ class Distillation:
             # Of another seed than the network that is distilled: that would be labelled by itself.
             encoder = random_encoder(config.encoder, config.front_end, config.crop, index, statistics, config.seed + 1)
         else:
-            encoder = load_encoder(config.teacher)
+            teacher = load_encoder(config.teacher)
+            # Short clips are completed by the student's rule: both should hear the same.
+            encoder = FrozenEncoder(teacher.encoder, teacher.log_mel, config.crop)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         layers = embed_clips(encoder.to(device), index, np.arange(index.num_clips))
         embeddings = read_out(layers, encoder.encoder.config.cut, labels.readout)
