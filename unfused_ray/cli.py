@@ -193,6 +193,28 @@ def _training_job(config: TrainingConfig, options: Options) -> int:
     return {"finished": 0, "stopped": 128 + signal.SIGTERM}.get(status.state, 1)
 
 
+def evaluate_job() -> int:
+    """What ``jobs/evaluate.py`` runs."""
+    config, options = parse(
+        recipes.EVALUATE, "Probe frozen encoders on labelled tasks: one table, with intervals.", default="default"
+    )
+    config = absolute_paths(config, inputs=("tasks", "protocol"), outputs=("output", "cache"))
+    if options.print_config:
+        return _print_config(config)
+    # Here, because scikit-learn and matplotlib take seconds to import, and --help should not wait for them.
+    from unfused_ray.evaluation import evaluate
+
+    evaluation = evaluate.check(config)
+    if options.dry_run:
+        Console().print(evaluate.describe(evaluation))
+        return 0
+    table = evaluate.evaluate(evaluation)
+    evaluate.track(evaluation, table)
+    Console().print(table.to_terminal())
+    Console().print(f"table, figures and pictures: {evaluation.output}", soft_wrap=True, highlight=False)
+    return 0
+
+
 def main(job: Callable[[], int]) -> None:
     """Run a job and end the process with its exit code; a user's error is one message, not a traceback."""
     logging.basicConfig(

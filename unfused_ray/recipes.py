@@ -12,6 +12,7 @@ from unfused_ray.config import (
     DecarConfig,
     DistillConfig,
     EncoderConfig,
+    EvaluateConfig,
     OptimizerConfig,
     PrepareConfig,
     PretrainConfig,
@@ -103,6 +104,10 @@ DISTILL: dict[str, tuple[str, DistillConfig]] = {
     "unfused": ("A target task of some thousand clips, in this process.", _UNFUSED),
     "demo": ("One task of the embedded recordings, a minute on two cores.", _UNFUSED_DEMO),
     "tiny": ("A toy network, to try an installation out in seconds.", _UNFUSED_TINY),
+}
+
+EVALUATE: dict[str, tuple[str, EvaluateConfig]] = {
+    "default": ("The protocol that comes with the package.", EvaluateConfig()),
 }
 
 PREPARE: dict[str, tuple[str, PrepareConfig]] = {

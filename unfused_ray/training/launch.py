@@ -22,11 +22,11 @@ from unfused_ray.models.export import DESCRIPTION
 from unfused_ray.training.checkpoint import CheckpointStore
 from unfused_ray.training.coordinator import Coordinator
 from unfused_ray.training.origin import check_origin, warm_start
-from unfused_ray.training.run import Lease, Run, Status, home, local_home, user
+from unfused_ray.training.run import Lease, Run, Status, home, user
 from unfused_ray.training.runtime import Job, run_in_process, run_workers
 from unfused_ray.training.stages import stage_of
 from unfused_ray.training.supervise import Watched, supervise
-from unfused_ray.training.tracking import SQLITE, flat_params
+from unfused_ray.training.tracking import flat_params, tracking_uri
 
 logger = logging.getLogger(__name__)
 
@@ -64,13 +64,7 @@ def check(config: TrainingConfig) -> Prepared:
     uri = config.output or storage.join(home(), "runs", config.name)
     if not CheckpointStore(uri, keep=1).committed():
         check_origin(config)
-    tracking_uri = config.tracking.uri or f"{SQLITE}{storage.join(local_home(), 'mlflow.db')}"
-    if tracking_uri.startswith(SQLITE) and not tracking_uri.startswith(SQLITE + "/"):
-        raise ValueError(
-            f"tracking.uri={tracking_uri} is relative, and would mean another file wherever it is opened: "
-            f"give {SQLITE}/absolute/path/mlflow.db"
-        )
-    return Prepared(Run(uri), facts, index, planner, tracking_uri)
+    return Prepared(Run(uri), facts, index, planner, tracking_uri(config.tracking))
 
 
 def describe(config: TrainingConfig) -> Table:

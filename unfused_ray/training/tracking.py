@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import tempfile
 import threading
 import time
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from unfused_ray import storage
+from unfused_ray.config import TrackingConfig
+from unfused_ray.training.run import local_home
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +32,26 @@ MAX_PARAMS = 100
 """Parameters of one request: MLflow's limit."""
 BUFFERED_METRICS = 100_000
 FLUSH_SECONDS = 5.0
+
+
+def tracking_uri(config: TrackingConfig) -> str:
+    """Where MLflow is: as configured, or the SQLite file in <home>.
+
+    Raises:
+        ValueError: an SQLite file is named relative to the working directory.
+    """
+    uri = config.uri or f"{SQLITE}{storage.join(local_home(), 'mlflow.db')}"
+    if uri.startswith(SQLITE) and not uri.startswith(SQLITE + "/"):
+        raise ValueError(
+            f"tracking.uri={uri} is relative, and would mean another file wherever it is opened: "
+            f"give {SQLITE}/absolute/path/mlflow.db"
+        )
+    return uri
+
+
+def metric_name(text: str) -> str:
+    """``text`` with whatever MLflow does not take in the name of a metric replaced."""
+    return re.sub(r"[^A-Za-z0-9_\-. /:]", "_", text)
 
 
 class Tracker:

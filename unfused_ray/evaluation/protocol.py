@@ -1,0 +1,65 @@
+"""The protocol of an evaluation: one file, known by its hash, that every row of a table obeys."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from importlib import resources
+from typing import Literal
+
+from pydantic import ValidationError
+
+from unfused_ray import storage
+from unfused_ray.config import Config, PositiveFloat, PositiveInt, Readout, Seed
+from unfused_ray.evaluation.probe import ProbeConfig
+
+FILE = "protocol.toml"
+
+
+class BootstrapConfig(Config):
+    """Intervals by drawing groups of test clips with replacement."""
+
+    replicates: PositiveInt
+    """Draws."""
+    seed: Seed
+    """Of the draws."""
+
+
+class ProtocolConfig(Config):
+    """How clips are read and vectors scored; what each field means stands in ``protocol.toml``."""
+
+    crop_seconds: PositiveFloat
+    short_clips: Literal["centre", "tile"]
+    readouts: tuple[Readout, ...]
+    probe: ProbeConfig
+    bootstrap: BootstrapConfig
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A protocol file."""
+
+    config: ProtocolConfig
+    text: bytes
+
+    @property
+    def sha256(self) -> str:
+        """Of the file."""
+        return storage.sha256(self.text)
+
+
+def load_protocol(uri: str = "") -> Protocol:
+    """Read a protocol file, by default the package's own.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is no TOML, or a field is missing, unknown or impossible; names it.
+    """
+    text = storage.read_bytes(uri) if uri else resources.files(__package__).joinpath(FILE).read_bytes()
+    try:
+        return Protocol(ProtocolConfig(**tomllib.loads(text.decode())), text)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"protocol={uri} is no TOML file: {error}") from error
+    except ValidationError as error:
+        problems = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise ValueError(f"protocol={uri or FILE} cannot be used:\n" + "\n".join(problems)) from error
