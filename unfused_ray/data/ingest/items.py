@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
+
+from unfused_ray import storage
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +40,21 @@ class Reject(NamedTuple):
     reason: str
     """One of a few words to count by (``audio.decode.Reason``)."""
     detail: str
+
+
+def write_rejects(uri: str, rejects: Sequence[Reject]) -> None:
+    """Write clips that were set aside as Parquet: their key, the reason and what was found."""
+    table = pa.table(
+        {name: pa.array([getattr(reject, name) for reject in rejects], pa.string()) for name in Reject._fields}
+    )
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    storage.write_bytes(uri, buffer.getvalue())
+
+
+def count_reasons(rejects: Sequence[Reject]) -> dict[str, int]:
+    """How many clips were set aside for each reason, in the order of the alphabet."""
+    return dict(sorted(Counter(reject.reason for reject in rejects).items()))
 
 
 @dataclass(frozen=True)

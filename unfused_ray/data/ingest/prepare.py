@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import time
 from collections import Counter
@@ -10,18 +9,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-import ray
-
 from unfused_ray import cluster, storage
 from unfused_ray.config import PrepareConfig
-from unfused_ray.data.ingest.archives import list_parquet, list_tar
-from unfused_ray.data.ingest.items import Listing, Reject, combine
+from unfused_ray.data.ingest.items import Listing, Reject, count_reasons, write_rejects
+from unfused_ray.data.ingest.ledger import refuse_difference
+from unfused_ray.data.ingest.listing import list_source
 from unfused_ray.data.ingest.parallel import run_bounded
-from unfused_ray.data.ingest.plan import Plan, refuse_difference, stored
-from unfused_ray.data.ingest.sources import Source, find, list_audio, list_csv
-from unfused_ray.data.ingest.write import REPORTS, ShardReport, write_shard
+from unfused_ray.data.ingest.plan import REPORTS, Plan, stored
+from unfused_ray.data.ingest.sources import Source, find
+from unfused_ray.data.ingest.write import ShardReport, write_shard
 from unfused_ray.data.shards import MANIFEST, REJECTS, Manifest
 from unfused_ray.progress import Progress, print_summary
 
@@ -55,7 +51,7 @@ def prepare(config: PrepareConfig, dry_run: bool = False) -> Manifest | None:
     figures: dict[str, float | str] = {}
     if storage.exists(storage.join(config.output, MANIFEST)):
         manifest = Manifest.load(config.output)
-        refuse_difference(manifest.config, config)
+        refuse_difference(config.output, manifest.config, stored(config))
         title = f"{config.output} is already prepared: nothing to do"
     else:
         source = find(config.source)
@@ -63,7 +59,7 @@ def prepare(config: PrepareConfig, dry_run: bool = False) -> Manifest | None:
         with ExitStack() as session:  # Ray is started as late as can be: most errors and dry runs need not wait for it
             if source.kind in ("tar", "parquet"):
                 session.enter_context(cluster.session())
-            listing = _list(source)
+            listing = list_source(source)
             plan = _plan(config, listing)
             if dry_run:
                 _print_plan(source, listing, plan)
@@ -83,26 +79,6 @@ def prepare(config: PrepareConfig, dry_run: bool = False) -> Manifest | None:
     return manifest
 
 
-def _list(source: Source) -> Listing:
-    """All clips of a source: archives in parallel tasks, which see many small parts of big files."""
-    if source.kind == "audio":
-        return combine([list_audio(source)])
-    if source.kind == "csv":
-        return combine([list_csv(uri, len(source.files) > 1) for uri in source.files])
-    listings: list[Listing] = [Listing.from_rows([])] * len(source.files)
-    with Progress("listing", len(source.files), f"{source.kind} files") as bar:
-        results = run_bounded(_list_archive, ((source.kind, uri) for uri in source.files))
-        for done, (index, listing) in enumerate(results, start=1):
-            listings[index] = listing
-            bar.update(done)
-    return combine(listings)
-
-
-@ray.remote(num_cpus=1, max_retries=3, retry_exceptions=[OSError])
-def _list_archive(kind: str, uri: str) -> Listing:
-    return list_tar(uri) if kind == "tar" else list_parquet(uri)
-
-
 def _plan(config: PrepareConfig, listing: Listing) -> Plan:
     if not len(listing.items):
         first = [f"; {reject.key}: {reject.detail}" for reject in listing.rejects[:1]]
@@ -112,25 +88,24 @@ def _plan(config: PrepareConfig, listing: Listing) -> Plan:
         raise ValueError(
             f"fraction={config.fraction:g} takes none of the {len(listing.items)} clips of {config.source}"
         )
-    plan.check_begun()
+    plan.ledger.check_begun()
     return plan
 
 
 def _ingest(plan: Plan, listing_rejects: Sequence[Reject]) -> Manifest:
     config = plan.config
-    plan.begin()
+    plan.ledger.begin()
     reports = _write_shards(plan)
     rejects = [*listing_rejects, *(reject for report in reports for reject in report.rejects)]
-    _write_rejects(config.output, rejects)
+    write_rejects(storage.join(config.output, REJECTS), rejects)
     shards = tuple(report.shard for report in reports if report.shard is not None)
     if not shards:
-        storage.delete(storage.join(config.output, REPORTS))  # or repaired files would be rejected by these again
+        plan.ledger.delete()  # or repaired files would be rejected by these again
         raise ValueError(
             f"none of the {len(plan.items)} clips of {config.source} can be used{_reasons(rejects)}; "
             f"see {storage.join(config.output, REJECTS)}"
         )
-    counts = dict(sorted(Counter(reject.reason for reject in rejects).items()))
-    manifest = Manifest(config.output, shards, counts, stored(config))
+    manifest = Manifest(config.output, shards, count_reasons(rejects), stored(config))
     manifest.save()
     return manifest
 
@@ -139,7 +114,7 @@ def _write_shards(plan: Plan) -> list[ShardReport]:
     def arguments() -> Iterator[tuple[Any, ...]]:
         for number, part in enumerate(plan.parts):
             items = plan.items.take(list(range(part.start, part.stop)))  # a slice would carry the whole table
-            yield number, items, plan.config, plan.digest, part.max_rows
+            yield number, items, plan.config, plan.ledger, part.max_rows
 
     reports: dict[int, ShardReport] = {}
     done = num_rejects = 0
@@ -150,15 +125,6 @@ def _write_shards(plan: Plan) -> list[ShardReport]:
             num_rejects += len(report.rejects)
             bar.update(done, rejected=num_rejects)
     return [reports[number] for number in range(len(plan.parts))]
-
-
-def _write_rejects(output: str, rejects: Sequence[Reject]) -> None:
-    table = pa.table(
-        {name: pa.array([getattr(reject, name) for reject in rejects], pa.string()) for name in Reject._fields}
-    )
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    storage.write_bytes(storage.join(output, REJECTS), buffer.getvalue())
 
 
 def _reasons(rejects: Sequence[Reject]) -> str:
@@ -181,7 +147,7 @@ def _print_plan(source: Source, listing: Listing, plan: Plan) -> None:
         rows[f"clips of fraction {plan.config.fraction:g}"] = len(plan.items)
     for split, count in Counter(plan.items["split"].to_pylist()).items():
         rows[_of_split(split)] = f"{count:,} ({labelled[split]:,} labelled)"
-    rows |= {"shards": len(plan.parts), "shards finished before": plan.num_finished()}
+    rows |= {"shards": len(plan.parts), "shards finished before": plan.ledger.num_finished()}
     print_summary(f"would prepare {plan.config.output}; a dry run writes nothing", rows)
 
 

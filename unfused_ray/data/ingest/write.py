@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import IO, Any, NamedTuple, Self
+from itertools import islice
+from typing import Any, NamedTuple, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
 from unfused_ray import storage
-from unfused_ray.audio.decode import AudioError, decode, encode_flac, refuse_unusable
+from unfused_ray.audio.decode import AudioError, encode_flac, refuse_unusable
 from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import PrepareConfig
 from unfused_ray.data.ingest.fetch import fetch
 from unfused_ray.data.ingest.items import Reject, draw
+from unfused_ray.data.ingest.ledger import Ledger
+from unfused_ray.data.ingest.pieces import Piece, pieces
 from unfused_ray.data.ingest.statistics import clip_statistics
 from unfused_ray.data.shards import SCHEMA, Shard, Statistics
 
-REPORTS = "_ingest"
 _SPOOL_BYTES = 64 << 20
 
 
@@ -29,22 +30,15 @@ _SPOOL_BYTES = 64 << 20
 class ShardReport:
     """What became of the clips of one shard."""
 
-    plan: str
-    """Digest of the plan that the shard belongs to."""
     shard: Shard | None
     """None where every clip was set aside."""
     rejects: tuple[Reject, ...]
 
     @classmethod
-    def load(cls, uri: str) -> Self:
-        """Read a report."""
-        raw = json.loads(storage.read_bytes(uri))
+    def from_json(cls, raw: dict[str, Any]) -> Self:
+        """A report out of what ``asdict`` made of it."""
         shard = Shard.from_json(raw["shard"]) if raw["shard"] else None
-        return cls(raw["plan"], shard, tuple(Reject(*reject) for reject in raw["rejects"]))
-
-    def save(self, uri: str) -> None:
-        """Write the report, atomically: from then on the shard counts as finished."""
-        storage.write_bytes(uri, json.dumps(asdict(self)).encode())
+        return cls(shard, tuple(Reject(*reject) for reject in raw["rejects"]))
 
 
 class _Row(NamedTuple):
@@ -60,7 +54,7 @@ class _Row(NamedTuple):
 
 
 @ray.remote(num_cpus=1, max_retries=3, retry_exceptions=[OSError])
-def write_shard(number: int, items: pa.Table, config: PrepareConfig, plan: str, max_rows: int) -> ShardReport:
+def write_shard(number: int, items: pa.Table, config: PrepareConfig, ledger: Ledger, max_rows: int) -> ShardReport:
     """Write shard ``number`` of an output, unless an earlier run has: then its bytes are checked.
 
     Memory is bounded by a row group and a piece of a clip: the encoded clips lie in a temporary file.
@@ -69,16 +63,14 @@ def write_shard(number: int, items: pa.Table, config: PrepareConfig, plan: str, 
         number: of the shard.
         items: the source clips of the shard, rows of ``ITEMS``, all of one split.
         config: of the ingest.
-        plan: digest of the plan.
+        ledger: of the finished shards.
         max_rows: of a row group.
 
     Raises:
         OSError: the source's or the output's object store does not answer.
     """
-    name = f"{number:05d}"
-    report_uri = storage.join(config.output, REPORTS, f"{name}.json")
-    if (finished := _finished(report_uri, config.output, plan)) is not None:
-        return finished
+    if (finished := ledger.finished(number)) is not None:
+        return ShardReport.from_json(finished)
     rejects: list[Reject] = []
     rows: list[_Row] = []
     statistics = Statistics()
@@ -86,11 +78,11 @@ def write_shard(number: int, items: pa.Table, config: PrepareConfig, plan: str, 
     with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
         for item, source in fetch(items):
             first = len(rows)
-            for piece in _pieces(item["key"], source, config):
+            for piece in _usable(pieces(item["key"], source, config.front_end.sample_rate, config.max_seconds), config):
                 if isinstance(piece, Reject):
                     rejects.append(piece)
                     continue
-                key, pcm = piece
+                key, _, pcm = piece
                 flac = encode_flac(pcm, config.front_end.sample_rate)
                 statistics += clip_statistics(log_mel, pcm)
                 rows.append(_Row(key, len(pcm), item["labels"], item["split"], item["group"], spool.tell(), len(flac)))
@@ -98,45 +90,22 @@ def write_shard(number: int, items: pa.Table, config: PrepareConfig, plan: str, 
             if len(rows) > first + 1 and not item["group"]:  # pieces of one recording may not cross splits
                 rows[first:] = [row._replace(group=item["key"]) for row in rows[first:]]
         rows.sort(key=lambda row: draw(config.seed, row.key))
-        shard = _write_parquet(rows, spool, config, f"{name}.parquet", max_rows, statistics) if rows else None
-    report = ShardReport(plan, shard, tuple(rejects))
-    report.save(report_uri)
+        shard = _write_parquet(rows, spool, config, f"{number:05d}.parquet", max_rows, statistics) if rows else None
+    report = ShardReport(shard, tuple(rejects))
+    ledger.finish(number, shard and shard.file, shard and shard.sha256, asdict(report))
     return report
 
 
-def _finished(report_uri: str, output: str, plan: str) -> ShardReport | None:
-    """The report of an earlier run, where its shard is whole."""
-    if not storage.exists(report_uri):
-        return None
-    report = ShardReport.load(report_uri)
-    if report.plan != plan:
-        return None
-    if report.shard is not None:
-        uri = storage.join(output, report.shard.file)
-        if not storage.exists(uri) or storage.sha256_file(uri) != report.shard.sha256:
-            return None
-    return report
-
-
-def _pieces(key: str, source: IO[bytes] | AudioError, config: PrepareConfig) -> Iterator[tuple[str, Any] | Reject]:
-    """The usable pieces of one clip with their keys: ``key``, ``key@10`` (from second 10) …; and why others are not."""
-    rate = config.front_end.sample_rate
-    max_samples = round(config.max_seconds * rate)
-    piece_key = key
-    try:
-        if isinstance(source, AudioError):
-            raise source
-        for number, pcm in enumerate(decode(source, rate, max_samples)):
-            piece_key = f"{key}@{number * max_samples / rate:g}" if number else key
+def _usable(found: Iterator[Piece | Reject], config: PrepareConfig) -> Iterator[Piece | Reject]:
+    """The pieces of a clip that are to be taken, those that cannot be learnt from turned into rejects."""
+    for piece in islice(found, 1 if config.long_clips == "truncate" else None):
+        if isinstance(piece, Piece):
             try:
-                refuse_unusable(pcm, rate, config.min_seconds, config.silence_peak)
-                yield piece_key, pcm
+                refuse_unusable(piece.pcm, config.front_end.sample_rate, config.min_seconds, config.silence_peak)
             except AudioError as error:
-                yield Reject(piece_key, error.reason, error.detail)
-            if config.long_clips == "truncate":
-                return
-    except AudioError as error:
-        yield Reject(piece_key, error.reason, error.detail)
+                yield Reject(piece.key, error.reason, error.detail)
+                continue
+        yield piece
 
 
 def _write_parquet(
