@@ -21,8 +21,16 @@ def whiten(embeddings_ND: np.ndarray, max_dim: int) -> np.ndarray:
     """PCA-whiten to min(max_dim, N / 8, D) dimensions of variance 1, then L2-normalise: ``(N, d)`` float32.
 
     Directions without variance are left out.
+
+    Raises:
+        ValueError: no two embeddings differ.
     """
     num_rows, dim = embeddings_ND.shape
+    if (embeddings_ND == embeddings_ND[:1]).all():
+        raise ValueError(
+            f"the embeddings of {num_rows} whole clips do not differ: there is nothing to cluster, the encoder is dead "
+            "or the clips are damaged"
+        )
     kept = max(1, min(max_dim, num_rows // _ROWS_PER_DIM, dim, num_rows - 1))
     pca = PCA(kept, svd_solver="full").fit(embeddings_ND.astype(np.float64))
     scale = np.sqrt(pca.explained_variance_)
@@ -42,7 +50,7 @@ def cluster(embeddings_ND: np.ndarray, config: PseudoLabelConfig, seed: int, thr
         threads: of the k-means; they change nothing.
 
     Raises:
-        ValueError: there are fewer whole clips than clusters.
+        ValueError: there are fewer whole clips than clusters, or their embeddings do not differ.
     """
     whole = np.isfinite(embeddings_ND).all(axis=1)
     points_ND = whiten(embeddings_ND[whole], config.max_dim)
