@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from unfused_ray.config import EncoderConfig
-from unfused_ray.models.encoder import AudioNTT2020, flatten_bands, max_mean
+from unfused_ray.models.encoder import LAYERS, AudioNTT2020, flatten_bands, max_mean
 
 SMALL = EncoderConfig(channels=4, width=12)
 
@@ -60,16 +60,6 @@ def test_embeddings_and_gradients_equal_the_reference(training):
     )
 
 
-def test_sizes_are_the_papers():
-    encoder = AudioNTT2020(EncoderConfig(), num_mels=64)
-    count = [sum(p.numel() for p in block.parameters()) for block in encoder.conv]
-    assert [sum(count[:exit]) for exit in (1, 2, 3)] == [768, 37_824, 74_880]
-    assert sum(count) + sum(p.numel() for p in encoder.fc1.parameters()) == 1_125_504
-    assert sum(p.numel() for p in encoder.parameters()) == 5_321_856
-    narrow = AudioNTT2020(EncoderConfig(width=1024), num_mels=64)
-    assert sum(p.numel() for p in narrow.parameters()) == 1_649_792
-
-
 def test_shapes_of_the_stages():
     encoder = AudioNTT2020(EncoderConfig(), num_mels=64)
     blocks = encoder.blocks(torch.randn(2, 64, 96))
@@ -78,6 +68,58 @@ def test_shapes_of_the_stages():
     hidden = encoder.hidden(blocks[-1])
     assert hidden.shape == encoder.frames(hidden).shape == (2, 12, 2048)
     assert max_mean(hidden).shape == (2, 2048)
+
+
+def layers_by_hand(encoder: AudioNTT2020, log_mel: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Maximum plus mean over time of every layer, computed module by module."""
+    x, frames = log_mel[:, None], {}
+    for number, block in enumerate(encoder.conv, start=1):
+        x = block(x)
+        frames[f"block{number}"] = x.transpose(1, 2).flatten(1, 2).transpose(1, 2)
+    frames["fc1"] = F.relu(encoder.fc1(frames["block3"]))
+    frames["fc2"] = F.relu(encoder.fc2(frames["fc1"]))
+    return {layer: value.max(1).values + value.mean(1) for layer, value in frames.items()}
+
+
+def test_every_layer_gives_a_clip_embedding():
+    encoder = small_encoder().eval()
+    layers = encoder.layers(log_mels())
+    assert tuple(layers) == LAYERS
+    assert [vectors.shape[1] for vectors in layers.values()] == [4 * 8, 4 * 4, 4 * 2, 12, 12]
+    torch.testing.assert_close(layers, layers_by_hand(encoder, log_mels()))
+    assert torch.equal(layers["fc2"], encoder(log_mels()))
+
+
+@pytest.mark.parametrize("cut", LAYERS)
+def test_a_truncated_network_gives_the_same_layers_and_ends_with_the_cut(cut):
+    encoder = small_encoder().eval()
+    for block in encoder.conv:
+        nn.init.uniform_(block[1].running_var, 0.5, 2)
+    random_state = torch.get_rng_state()
+    beginning = encoder.truncated(cut)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    beginning.eval()
+    whole, layers = encoder.layers(log_mels()), beginning.layers(log_mels())
+    assert tuple(layers) == LAYERS[: LAYERS.index(cut) + 1]
+    assert all(torch.equal(layers[layer], whole[layer]) for layer in layers)
+    assert torch.equal(beginning(log_mels()), whole[cut])
+    assert (beginning.config.cut, beginning.dim) == (cut, whole[cut].shape[1])
+    assert beginning.frames(beginning.hidden(beginning.blocks(log_mels())[-1])).shape[2] == beginning.dim
+    with torch.no_grad():  # a copy: training goes on without it
+        next(encoder.parameters()).zero_()
+    assert torch.equal(beginning(log_mels()), whole[cut])
+
+
+def test_a_network_cannot_be_cut_behind_its_end():
+    with pytest.raises(ValueError, match="cut=fc1 is not in a network that ends with block2"):
+        small_encoder().truncated("block2").truncated("fc1")
+
+
+def test_a_shallow_network_takes_fewer_frames():
+    beginning = small_encoder().truncated("block1").eval()
+    assert beginning(torch.zeros(1, 16, 2)).shape == (1, 32)
+    with pytest.raises(ValueError, match="16 bands, 2 frames or more"):
+        beginning(torch.zeros(1, 16, 1))
 
 
 def test_block_features_are_ordered_by_band_then_channel():

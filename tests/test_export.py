@@ -13,8 +13,18 @@ import torch
 
 from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import CropConfig, EncoderConfig, FrontEndConfig
-from unfused_ray.models.encoder import AudioNTT2020, max_mean
-from unfused_ray.models.export import DESCRIPTION, WEIGHTS, FrozenEncoder, load_encoder, save_encoder
+from unfused_ray.models.cost import num_parameters
+from unfused_ray.models.encoder import LAYERS, AudioNTT2020, max_mean
+from unfused_ray.models.export import (
+    DESCRIPTION,
+    WEIGHTS,
+    FrozenEncoder,
+    find_export,
+    load_encoder,
+    load_student,
+    read_description,
+    save_encoder,
+)
 
 CONFIG = EncoderConfig(channels=4, width=12)
 FRONT_END = FrontEndConfig(num_mels=16)
@@ -113,6 +123,50 @@ def test_short_clips_are_completed_as_in_training(trained, rule):
 def test_unusable_waves_are_refused(exported, wave):
     with pytest.raises(ValueError, match="wave h"):
         load_encoder(str(exported)).embed(wave, 16_000)
+
+
+def test_every_layer_of_a_wave_is_that_of_its_spectrogram(exported):
+    encoder = load_encoder(str(exported))
+    wave = noise(2, 20_000)
+    layers = encoder.layers(wave, 16_000)
+    assert tuple(layers) == LAYERS
+    torch.testing.assert_close(layers, encoder.encoder.layers(encoder.spectrogram(wave, 16_000)))
+    torch.testing.assert_close(layers["fc2"], encoder.embed(wave, 16_000))
+
+
+@pytest.mark.parametrize("name", ["encoder", "student"])
+def test_an_export_is_found_by_its_folder_and_by_that_of_its_run(trained, tmp_path, name):
+    run = tmp_path / "run"
+    assert find_export(str(run)) is None
+    save_encoder(str(run / name), trained, FRONT_END, CropConfig(), MEAN, STD, {})
+    for uri in (run, run / name):
+        assert find_export(str(uri)) == str(run / name)
+        assert read_description(str(uri))["folder"] == str(run / name)
+        state = load_encoder(str(uri)).encoder.state_dict()
+        assert all(torch.equal(state[key], value) for key, value in trained.state_dict().items())
+
+
+def test_a_truncated_encoder_comes_back_truncated(trained, tmp_path):
+    student = trained.truncated("block2")
+    save_encoder(str(tmp_path), student, FRONT_END, CropConfig(), MEAN, STD, {})
+    loaded = load_encoder(str(tmp_path))
+    assert loaded.encoder.config == CONFIG.model_copy(update={"cut": "block2"})
+    assert read_description(str(tmp_path))["num_parameters"] == num_parameters(student) == 204
+    wave = noise(2, 20_000)
+    torch.testing.assert_close(
+        loaded.embed(wave, 16_000), FrozenEncoder(trained, loaded.log_mel, CropConfig()).layers(wave, 16_000)["block2"]
+    )
+    torch.testing.assert_close(max_mean(loaded.frames(wave, 16_000)), loaded.embed(wave, 16_000))
+
+
+def test_a_student_is_taken_and_the_whole_encoder_is_not(tmp_path):
+    """The reference's own size, 40 % of which must be saved."""
+    whole = AudioNTT2020(EncoderConfig(), num_mels=64)
+    for name, encoder in (("encoder", whole), ("student", whole.truncated("fc1"))):
+        save_encoder(str(tmp_path / name), encoder, FrontEndConfig(), CropConfig(), MEAN, STD, {})
+    assert num_parameters(load_student(str(tmp_path / "student")).encoder) == 1_125_504
+    with pytest.raises(ValueError, match=r"fc2 has 5,321,856 parameters, a student at most 3,193,113"):
+        load_student(str(tmp_path / "encoder"))
 
 
 def test_damaged_weights_are_refused(exported):

@@ -1,11 +1,11 @@
-"""The projection head against a plain reference."""
+"""The heads against plain references."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 
-from unfused_ray.models.heads import ProjectionHead
+from unfused_ray.models.heads import ClassifierHead, ProjectionHead
 
 
 def test_projections_and_gradients_equal_the_reference():
@@ -40,3 +40,31 @@ def test_a_zero_vector_stays_finite():
     head = ProjectionHead(3, 2, 2).eval()
     torch.nn.init.zeros_(head.layers[3].bias)
     assert torch.equal(head(torch.zeros(1, 3)), F.normalize(torch.zeros(1, 2)))
+
+
+def test_a_classifiers_features_logits_and_gradients_equal_the_reference():
+    torch.manual_seed(0)
+    head = ClassifierHead(10, 7, (4, 3))
+    x = torch.randn(8, 10, requires_grad=True)
+    first, norm, _ = head.layers
+    z = x @ first.weight.T
+    z = (z - z.mean(0)) / (z.var(0, correction=0) + 1e-5).sqrt() * norm.weight + norm.bias
+    expected = [z.clamp_min(0)]
+    expected += [expected[0] @ layer.weight.T + layer.bias for layer in head.logits]
+    features, logits = head(x)
+    found = [features, *logits]
+    assert [tuple(output.shape) for output in found] == [(8, 7), (8, 4), (8, 3)]
+    torch.testing.assert_close(found, expected)
+    inputs = [x, *head.parameters()]
+
+    def gradients(outputs):
+        weighted = [(output * torch.sin(torch.arange(1.0, output.numel() + 1)).view_as(output)) for output in outputs]
+        return torch.autograd.grad(sum(output.sum() for output in weighted), inputs)
+
+    torch.testing.assert_close(gradients(found), gradients(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_a_classifier_gives_float32_under_autocast_too():
+    with torch.autocast("cpu", torch.bfloat16):
+        features, logits = ClassifierHead(10, 7, (4, 3))(torch.randn(8, 10))
+    assert {output.dtype for output in (features, *logits)} == {torch.float32}
