@@ -21,6 +21,7 @@ from rich.markup import escape
 from unfused_ray import cluster, recipes, storage
 from unfused_ray.config import Config, TrainingConfig
 from unfused_ray.data.ingest.prepare import prepare
+from unfused_ray.embedding.job import embed
 from unfused_ray.training.launch import check, describe, train
 from unfused_ray.training.run import RunInUseError
 from unfused_ray.training.tracking import log_results
@@ -212,6 +213,18 @@ def evaluate_job() -> int:
     evaluate.track(evaluation, table)
     Console().print(table.to_terminal())
     Console().print(f"table, figures and pictures: {evaluation.output}", soft_wrap=True, highlight=False)
+    return 0
+
+
+def embed_job() -> int:
+    """What ``jobs/embed.py`` runs."""
+    config, options = parse(
+        recipes.EMBED, "Make vectors of any audio, or of prepared shards, as Parquet.", default="default"
+    )
+    config = absolute_paths(config, ("encoder", "source"), outputs=("output",))
+    if options.print_config:
+        return _print_config(config)
+    embed(config, dry_run=options.dry_run)
     return 0
 
 

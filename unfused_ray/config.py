@@ -435,7 +435,8 @@ class EmbedConfig(Config):
     max_seconds: PositiveFloat = 60.0
     """A longer recording is embedded in pieces of this length: it bounds the memory of a task."""
     clips_per_part: PositiveInt = 256
-    """Clips of any audio in one part of the output, which is written by one task; shards have a part a row group."""
+    """Most clips of a part of the output, which one task writes; small sources get smaller ones. Row groups (of shards,
+    of Parquet sources) stay whole."""
     gpus_per_task: NonNegativeFloat = 0.0
     """GPUs that a task reserves; 0 embeds on CPUs, one a task."""
 

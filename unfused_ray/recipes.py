@@ -11,6 +11,7 @@ from unfused_ray.config import (
     CropConfig,
     DecarConfig,
     DistillConfig,
+    EmbedConfig,
     EncoderConfig,
     EvaluateConfig,
     OptimizerConfig,
@@ -108,6 +109,11 @@ DISTILL: dict[str, tuple[str, DistillConfig]] = {
 
 EVALUATE: dict[str, tuple[str, EvaluateConfig]] = {
     "default": ("The protocol that comes with the package.", EvaluateConfig()),
+}
+
+EMBED: dict[str, tuple[str, EmbedConfig]] = {
+    "default": ("One vector a clip.", EmbedConfig()),
+    "windows": ("A vector every 0.95 s, the crop that encoders are trained on.", EmbedConfig(window_seconds=0.95)),
 }
 
 PREPARE: dict[str, tuple[str, PrepareConfig]] = {

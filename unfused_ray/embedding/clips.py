@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from unfused_ray.audio.decode import AudioError, read_flac
 from unfused_ray.config import Cut, Readout
 from unfused_ray.data.read import read_unit_if_whole
 from unfused_ray.data.shards import ClipIndex
+from unfused_ray.embedding.waves import embed_waves
 from unfused_ray.models.encoder import LAYERS
 from unfused_ray.models.export import FrozenEncoder
 
 logger = logging.getLogger(__name__)
-
-_BATCH_FRAMES = 3072
-"""Spectrogram frames of a batch: 32 crops of 0.95 s, and 50 MB after the encoder's first convolution."""
 
 
 def read_clips(index: ClipIndex, clip_ids: np.ndarray) -> Iterator[list[tuple[int, np.ndarray]]]:
@@ -63,7 +58,6 @@ def read_clips(index: ClipIndex, clip_ids: np.ndarray) -> Iterator[list[tuple[in
         yield clips
 
 
-@torch.inference_mode()
 def embed_clips(encoder: FrozenEncoder, index: ClipIndex, clip_ids: np.ndarray) -> dict[Cut, np.ndarray]:
     """Embed whole clips, each in one pass: (N,) int64 → for every layer of the encoder, (N, its size) float32.
 
@@ -80,25 +74,27 @@ def embed_clips(encoder: FrozenEncoder, index: ClipIndex, clip_ids: np.ndarray) 
         OSError: a shard is missing or its storage does not answer.
     """
     sample_rate = encoder.log_mel.config.sample_rate
+    refuse_other_rate(index, sample_rate)
+    sizes = {layer: vector.shape[1] for layer, vector in encoder.layers(np.zeros(sample_rate), sample_rate).items()}
+    embeddings = {layer: np.full((len(clip_ids), size), np.nan, np.float32) for layer, size in sizes.items()}
+    for clips in read_clips(index, clip_ids):
+        for positions, layers in embed_waves(encoder, clips):
+            for layer, vectors in layers.items():
+                embeddings[layer][positions] = vectors
+    return embeddings
+
+
+def refuse_other_rate(index: ClipIndex, sample_rate: int) -> None:
+    """Refuse shards of another sample rate than the encoder's, in Hz.
+
+    Raises:
+        ValueError: names the source.
+    """
     for manifest in index.manifests:
         if (stored := manifest.config["front_end"]["sample_rate"]) != sample_rate:
             raise ValueError(
                 f"{manifest.uri} is at {stored} Hz, the encoder at {sample_rate} Hz: prepare the source at that rate"
             )
-    sizes = {layer: vector.shape[1] for layer, vector in encoder.layers(np.zeros(sample_rate), sample_rate).items()}
-    embeddings = {layer: np.full((len(clip_ids), size), np.nan, np.float32) for layer, size in sizes.items()}
-    for clips in read_clips(index, clip_ids):
-        groups: dict[int, list[tuple[int, Tensor]]] = defaultdict(list)
-        for position, wave in clips:
-            log_mel_1FT = encoder.spectrogram(wave, sample_rate)
-            groups[log_mel_1FT.shape[-1]].append((position, log_mel_1FT))
-        for num_frames, group in groups.items():
-            size = max(1, _BATCH_FRAMES // num_frames)
-            for first in range(0, len(group), size):
-                positions, log_mels = zip(*group[first : first + size], strict=True)
-                for layer, vectors in encoder.encoder.layers(torch.cat(log_mels)).items():
-                    embeddings[layer][list(positions)] = vectors.float().cpu().numpy()
-    return embeddings
 
 
 def read_out(layers: Mapping[Cut, np.ndarray], cut: Cut, readout: Readout) -> np.ndarray:

@@ -92,7 +92,8 @@ def write_shard(number: int, items: pa.Table, config: PrepareConfig, ledger: Led
         rows.sort(key=lambda row: draw(config.seed, row.key))
         shard = _write_parquet(rows, spool, config, f"{number:05d}.parquet", max_rows, statistics) if rows else None
     report = ShardReport(shard, tuple(rejects))
-    ledger.finish(number, shard and shard.file, shard and shard.sha256, asdict(report))
+    file, sha256 = (shard.file, shard.sha256) if shard else (None, None)
+    ledger.finish(number, file, sha256, asdict(report))
     return report
 
 

@@ -1,0 +1,214 @@
+"""The driver of an embedding: cut the source into parts, embed them in parallel, and sign with the manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+
+from unfused_ray import cluster, storage
+from unfused_ray.config import EmbedConfig
+from unfused_ray.data.ingest.items import Reject, count_reasons, write_rejects
+from unfused_ray.data.ingest.ledger import Ledger, refuse_difference
+from unfused_ray.data.ingest.listing import list_source
+from unfused_ray.data.ingest.parallel import run_bounded
+from unfused_ray.data.ingest.sources import find
+from unfused_ray.data.shards import MANIFEST, REJECTS, ClipIndex
+from unfused_ray.embedding.clips import read_out, refuse_other_rate
+from unfused_ray.embedding.parts import Part, audio_parts, shard_parts
+from unfused_ray.embedding.vectors import PartReport, VectorManifest, vector_schema
+from unfused_ray.embedding.write import PartWriter, write_part
+from unfused_ray.models.export import FrozenEncoder, load_encoder, read_description
+from unfused_ray.progress import Progress, print_summary
+
+logger = logging.getLogger(__name__)
+
+_REPORTS = "_embed"
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What there is to do."""
+
+    parts: Sequence[Part]
+    rejects: Sequence[Reject]
+    """What could not be listed."""
+    contents: str
+    """Identifies the source's clips, as far as they are known before they are read."""
+    seconds: float | None
+    """Audio in all; None where it is not known before it is read."""
+
+    @property
+    def num_clips(self) -> int:
+        return sum(part.num_clips for part in self.parts)
+
+
+def embed(config: EmbedConfig, dry_run: bool = False) -> VectorManifest | None:
+    """Make vectors of prepared shards or of any audio; on an output that is finished, nothing is done.
+
+    An interrupted job goes on from its finished parts. A clip that cannot be read is set aside with its reason in
+    ``rejects.parquet``. What was done, or with ``dry_run`` what would be, is printed.
+
+    Args:
+        config: what to read, with which encoder, and how.
+        dry_run: only load the encoder and list the source; nothing is written.
+
+    Returns:
+        The manifest; None where a dry run found that there is something to do.
+
+    Raises:
+        FileNotFoundError: the source or the encoder is not there.
+        ValueError: the source holds no audio, none of it can be used, the shards have another sample rate than the
+            encoder, the cluster lacks what is asked for, or the output was made with other settings.
+    """
+    for field in ("encoder", "source", "output"):
+        if not getattr(config, field):
+            raise ValueError(f"{field}='' names nothing: give a path or a URI, --{field} …")
+    config = config.model_copy(
+        update={field: storage.absolute(getattr(config, field)) for field in ("encoder", "source", "output")}
+    )
+    settings = _settings(config)
+    if storage.exists(storage.join(config.output, MANIFEST)):
+        manifest = VectorManifest.load(config.output)
+        refuse_difference(config.output, manifest.settings, settings)
+        storage.delete(storage.join(config.output, _REPORTS))  # the manifest says all that these did
+        _print_summary(f"{config.output} is already finished: nothing to do", manifest, {})
+        return manifest
+    encoder = load_encoder(config.encoder)
+    with cluster.session():
+        _refuse_unschedulable(config)
+        work = _work(config, encoder.log_mel.config.sample_rate)
+        digest = hashlib.sha256(json.dumps([settings, work.contents], sort_keys=True).encode()).hexdigest()
+        ledger = Ledger(config.output, _REPORTS, config.source, settings, digest)
+        resumed = ledger.check_begun()
+        dim = _dim(encoder, config)
+        if dry_run:
+            _print_plan(config, work, ledger, dim)
+            return None
+        start = time.monotonic()
+        manifest = _embed(config, encoder, work, ledger, dim)
+    seconds = time.monotonic() - start
+    figures: dict[str, float | str] = {"seconds": round(seconds)}
+    if not resumed:
+        figures["clips/s"] = work.num_clips / seconds
+    _print_summary(f"embedded {config.source} to {config.output}", manifest, figures)
+    return manifest
+
+
+def _settings(config: EmbedConfig) -> dict[str, Any]:
+    """What decides the vectors, not where they lie nor how fast they are made."""
+    settings = config.model_dump(mode="json", exclude={"encoder", "output", "gpus_per_task"})
+    return {**settings, "encoder_sha256": read_description(config.encoder)["sha256"]}
+
+
+def _refuse_unschedulable(config: EmbedConfig) -> None:
+    """Refuse what the cluster that Ray is connected to could never do.
+
+    Raises:
+        ValueError: names the field.
+    """
+    cluster.refuse_local_paths({"source": (config.source,), "output": (config.output,)})
+    if config.gpus_per_task > (gpus := ray.cluster_resources().get("GPU", 0.0)):
+        raise ValueError(f"gpus_per_task={config.gpus_per_task:g} must not exceed the cluster's {gpus:g} GPUs")
+
+
+def _work(config: EmbedConfig, sample_rate: int) -> _Work:
+    if storage.exists(storage.join(config.source, MANIFEST)):
+        index = ClipIndex.load([config.source], config.splits or None)
+        refuse_other_rate(index, sample_rate)
+        seconds = sum(manifest.seconds for manifest in index.manifests)
+        return _Work(shard_parts(index, config.clips_per_part), (), index.checksums[0], seconds)
+    if config.splits:
+        raise ValueError(
+            f"splits={config.splits} are of prepared sources, but {config.source} holds no {MANIFEST}: leave them out, "
+            "or prepare the source with jobs/prepare.py"
+        )
+    source = find(config.source)
+    logger.info("reading %s (%s)", config.source, source.kind)
+    listing = list_source(source)
+    if not len(listing.items):
+        first = [f" ({reject.key}: {reject.detail})" for reject in listing.rejects[:1]]
+        raise ValueError(f"source {config.source} holds no clips{''.join(first)}")
+    digest = hashlib.sha256()
+    for column in ("key", "uri", "split"):
+        for value in listing.items[column].to_pylist():
+            digest.update(value.encode() + b"\0")
+    parts = audio_parts(listing.items, config.clips_per_part)
+    return _Work(parts, listing.rejects, digest.hexdigest(), seconds=None)
+
+
+def _dim(encoder: FrozenEncoder, config: EmbedConfig) -> int:
+    """Size of a vector."""
+    sample_rate = encoder.log_mel.config.sample_rate
+    layers = encoder.layers(np.zeros(sample_rate), sample_rate)
+    arrays = {layer: vector.numpy() for layer, vector in layers.items()}
+    return read_out(arrays, encoder.encoder.config.cut, config.readout).shape[1]
+
+
+def _embed(config: EmbedConfig, encoder: FrozenEncoder, work: _Work, ledger: Ledger, dim: int) -> VectorManifest:
+    ledger.begin()
+    schema = vector_schema(dim, ledger.settings["encoder_sha256"], config.readout)
+    task = write_part.options(num_gpus=config.gpus_per_task)
+    writer = PartWriter(config, schema, ledger, ray.put(encoder))
+    reports: dict[int, PartReport] = {}
+    done = num_rejects = 0
+    with Progress("embed", work.num_clips, "clips") as bar:
+        for number, report in run_bounded(task, ((number, part, writer) for number, part in enumerate(work.parts))):
+            reports[number] = report
+            done += work.parts[number].num_clips
+            num_rejects += len(report.rejects)
+            bar.update(done, rejected=num_rejects)
+    ordered = [reports[number] for number in range(len(work.parts))]
+    rejects = [*work.rejects, *(reject for report in ordered for reject in report.rejects)]
+    reasons = count_reasons(rejects)
+    write_rejects(storage.join(config.output, REJECTS), rejects)
+    manifest = VectorManifest(
+        config.output, config.encoder, dim, ledger.settings, tuple(report.file for report in ordered), reasons
+    )
+    if not manifest.num_vectors:
+        ledger.delete()  # or repaired files would be rejected by these again
+        raise ValueError(
+            f"none of the {work.num_clips} clips of {config.source} can be used "
+            f"({', '.join(f'{count} {reason}' for reason, count in reasons.items())}); "
+            f"see {storage.join(config.output, REJECTS)}"
+        )
+    manifest.save()
+    ledger.delete()
+    return manifest
+
+
+def _print_plan(config: EmbedConfig, work: _Work, ledger: Ledger, dim: int) -> None:
+    rows: dict[str, float | str] = {
+        "clips": work.num_clips,
+        **{f"set aside: {reason}": count for reason, count in count_reasons(work.rejects).items()},
+        "parts": len(work.parts),
+        "parts finished before": ledger.num_finished(),
+        "values of a vector": dim,
+    }
+    vectors_per_second = 1 / (config.hop_seconds or config.window_seconds) if config.window_seconds else 0.0
+    if vectors_per_second and work.seconds is None:
+        rows["megabytes an hour of audio, about"] = 3600 * vectors_per_second * dim * 4 / 1e6
+    else:
+        num_vectors = max(work.num_clips, round((work.seconds or 0.0) * vectors_per_second))
+        rows |= {"vectors, about": num_vectors, "megabytes, about": num_vectors * dim * 4 / 1e6}
+    print_summary(f"would embed {config.source} to {config.output}; a dry run writes nothing", rows)
+
+
+def _print_summary(title: str, manifest: VectorManifest, figures: dict[str, float | str]) -> None:
+    rows: dict[str, float | str] = {
+        "clips": manifest.num_clips,
+        "vectors": manifest.num_vectors,
+        "values of a vector": manifest.dim,
+        "parts": len(manifest.parts),
+        "megabytes": sum(part.num_bytes for part in manifest.parts) / 1e6,
+        **{f"set aside: {reason}": count for reason, count in manifest.rejects.items()},
+        **figures,
+    }
+    print_summary(title, rows)

@@ -1,0 +1,133 @@
+"""What is embedded, cut into parts: each is read by one task, clip by clip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from unfused_ray.audio.decode import AudioError, read_flac
+from unfused_ray.data.ingest.fetch import fetch
+from unfused_ray.data.ingest.items import Reject
+from unfused_ray.data.ingest.pieces import pieces
+from unfused_ray.data.read import read_unit_if_whole
+from unfused_ray.data.shards import ClipIndex, Unit
+
+_FEW_PARTS = 16
+_FEW_CLIPS = 32  # still fill a batch of the encoder
+
+
+class Clip(NamedTuple):
+    """A clip that can be embedded, or a piece of a long one."""
+
+    clip_id: int | None
+    """None where the source is not prepared."""
+    key: str
+    split: str
+    start: int
+    """First sample of the piece in the clip."""
+    pcm: np.ndarray
+    """``(samples,)`` int16, at least one."""
+
+
+class Part(Protocol):
+    """What one task reads. Holds no audio, so it travels to any process."""
+
+    @property
+    def num_clips(self) -> int:
+        """Clips of the part, those included that will turn out to be rejects."""
+        ...
+
+    def clips(self, sample_rate: int, max_seconds: float) -> Iterator[Clip | Reject]:
+        """Read the clips in their order, long ones in pieces of ``max_seconds``.
+
+        Raises:
+            OSError: the source's object store does not answer.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ShardPart:
+    """Row groups of a prepared source."""
+
+    units: tuple[Unit, ...]
+
+    @property
+    def num_clips(self) -> int:
+        """See :class:`Part`."""
+        return sum(unit.num_clips for unit in self.units)
+
+    def clips(self, sample_rate: int, max_seconds: float) -> Iterator[Clip | Reject]:
+        """See :class:`Part`; the shards must be at ``sample_rate``."""
+        max_samples = round(max_seconds * sample_rate)
+        for unit in self.units:
+            table = read_unit_if_whole(unit, ("audio", "num_samples", "key", "split"))
+            for row, clip_id in enumerate(range(unit.first_clip_id, unit.first_clip_id + unit.num_clips)):
+                if table is None:
+                    detail = f"row group {unit.row_group} of {unit.uri} is damaged"
+                    yield Reject(f"clip_id {clip_id}", "unreadable", detail)
+                    continue
+                key, split = table["key"][row].as_py(), table["split"][row].as_py()
+                try:
+                    pcm = read_flac(table["audio"][row].as_buffer(), 0, table["num_samples"][row].as_py())
+                except AudioError as error:
+                    yield Reject(key, error.reason, error.detail)
+                    continue
+                for start in range(0, len(pcm), max_samples):
+                    yield Clip(clip_id, key, split, start, pcm[start : start + max_samples])
+
+
+@dataclass(frozen=True)
+class AudioPart:
+    """Clips of any audio, rows of ``ITEMS``."""
+
+    items: pa.Table
+
+    @property
+    def num_clips(self) -> int:
+        """See :class:`Part`."""
+        return len(self.items)
+
+    def clips(self, sample_rate: int, max_seconds: float) -> Iterator[Clip | Reject]:
+        """See :class:`Part`; they are decoded to ``sample_rate``."""
+        for item, source in fetch(self.items):
+            for piece in pieces(item["key"], source, sample_rate, max_seconds):
+                if isinstance(piece, Reject):
+                    yield piece
+                else:
+                    yield Clip(None, item["key"], item["split"], piece.start, piece.pcm)
+
+
+def shard_parts(index: ClipIndex, clips_per_part: int) -> list[Part]:
+    """The parts of a prepared source: whole row groups."""
+    sizes = [unit.num_clips for unit in index.units]
+    return [ShardPart(index.units[part.start : part.stop]) for part in _join(sizes, clips_per_part)]
+
+
+def audio_parts(items: pa.Table, clips_per_part: int) -> list[Part]:
+    """The parts of listed audio, rows of ``ITEMS``; one row group of a Parquet source is read by one task."""
+    places = zip(items["uri"].to_pylist(), items["row_group"].to_pylist(), strict=True)
+    units = (number if place[1] is None else place for number, place in enumerate(places))
+    sizes = [len(list(unit)) for _, unit in groupby(units)]
+    edges = np.cumsum([0, *sizes])
+    return [
+        AudioPart(items.take(list(range(edges[part.start], edges[part.stop]))))  # a slice would carry the whole table
+        for part in _join(sizes, clips_per_part)
+    ]
+
+
+def _join(sizes: Sequence[int], clips_per_part: int) -> Iterator[range]:
+    """Runs of units of together at most ``clips_per_part`` clips, less for small sources; at least a unit each."""
+    limit = min(clips_per_part, max(sum(sizes) // _FEW_PARTS, _FEW_CLIPS))
+    first = num_clips = 0
+    for number, size in enumerate(sizes):
+        if number > first and num_clips + size > limit:
+            yield range(first, number)
+            first, num_clips = number, 0
+        num_clips += size
+    yield range(first, len(sizes))

@@ -1,0 +1,121 @@
+"""The format of vectors: what ``jobs/embed.py`` writes.
+
+A folder::
+
+    manifest.json          written last: parts with their counts and SHA-256, rejects by reason, settings, encoder
+    part-00000.parquet …   one row a vector, in the order of the source, see :func:`vector_schema`
+    rejects.parquet        key, reason and detail of every clip that was set aside
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import pyarrow as pa
+
+from unfused_ray import storage
+from unfused_ray.config import Readout
+from unfused_ray.data.ingest.items import Reject
+from unfused_ray.data.shards import MANIFEST
+
+FORMAT_VERSION = "vectors 1"  # prepared sources, whose manifest has the same name, are of format 1
+
+
+@dataclass(frozen=True)
+class PartFile:
+    """One Parquet file of vectors."""
+
+    file: str
+    """Name within the folder."""
+    num_clips: int
+    """Clips that have vectors in it."""
+    num_vectors: int
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class PartReport:
+    """What became of the clips of one part."""
+
+    file: PartFile
+    rejects: tuple[Reject, ...]
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Self:
+        """A report out of what ``asdict`` made of it."""
+        return cls(PartFile(**raw["file"]), tuple(Reject(*reject) for reject in raw["rejects"]))
+
+
+@dataclass(frozen=True)
+class VectorManifest:
+    """What a folder of vectors holds; its file is the sign that the folder is whole."""
+
+    uri: str
+    """Folder. Not stored: it may be moved."""
+    encoder: str
+    """Where the encoder lay."""
+    dim: int
+    """Size of a vector."""
+    settings: Mapping[str, Any]
+    """What decided the vectors: the job's configuration, and the SHA-256 of the encoder's weights."""
+    parts: tuple[PartFile, ...]
+    rejects: Mapping[str, int]
+    """Clips set aside, by reason."""
+
+    @property
+    def num_clips(self) -> int:
+        """Clips that have vectors."""
+        return sum(part.num_clips for part in self.parts)
+
+    @property
+    def num_vectors(self) -> int:
+        """Vectors of all parts."""
+        return sum(part.num_vectors for part in self.parts)
+
+    def save(self) -> None:
+        """Write the manifest, atomically: from then on the folder is whole."""
+        raw = asdict(self)
+        del raw["uri"]
+        totals = {"num_clips": self.num_clips, "num_vectors": self.num_vectors}
+        content = json.dumps({"format_version": FORMAT_VERSION, **totals, **raw}, indent=1)
+        storage.write_bytes(storage.join(self.uri, MANIFEST), content.encode())
+
+    @classmethod
+    def load(cls, uri: str) -> Self:
+        """Read the manifest of the folder of vectors at ``uri``.
+
+        Raises:
+            FileNotFoundError: it has none.
+            ValueError: it is of something else, or of another version of the format.
+        """
+        raw = json.loads(storage.read_bytes(storage.join(uri, MANIFEST)))
+        if raw.get("format_version") != FORMAT_VERSION:
+            raise ValueError(
+                f"{uri} holds a {MANIFEST} of format {raw.get('format_version')}, not {FORMAT_VERSION!r}: it is a "
+                "prepared source, or was written by another version. Name another output"
+            )
+        parts = tuple(PartFile(**part) for part in raw["parts"])
+        return cls(uri, raw["encoder"], raw["dim"], raw["settings"], parts, raw["rejects"])
+
+
+def vector_schema(dim: int, encoder_sha256: str, readout: Readout) -> pa.Schema:
+    """Columns of a part; its metadata names encoder and readout.
+
+    Args:
+        dim: size of a vector.
+        encoder_sha256: of the encoder's weights.
+        readout: layers that the vectors are made of.
+    """
+    fields: Sequence[pa.Field] = [
+        pa.field("clip_id", pa.int64()),  # of the prepared source (and its chosen splits); null for any audio
+        pa.field("key", pa.string(), nullable=False),  # the source's own name of the clip
+        pa.field("split", pa.string(), nullable=False),  # "" where the source has none
+        pa.field("start_seconds", pa.float64(), nullable=False),  # of the window, in the clip
+        pa.field("end_seconds", pa.float64(), nullable=False),
+        pa.field("vector", pa.list_(pa.field("element", pa.float32(), nullable=False), dim), nullable=False),
+    ]
+    return pa.schema(fields, metadata={"encoder_sha256": encoder_sha256, "readout": readout})

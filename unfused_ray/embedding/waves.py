@@ -1,0 +1,74 @@
+"""Vectors of waves of any lengths, in batches; and the windows that slide over a wave."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+
+import numpy as np
+import torch
+
+from unfused_ray.config import Cut
+from unfused_ray.models.export import FrozenEncoder
+
+_BATCH_FRAMES = 3072
+"""Spectrogram frames of a batch: 32 crops of 0.95 s, and 50 MB after the encoder's first convolution."""
+
+
+def windows(num_samples: int, length: int, hop: int) -> list[tuple[int, int]]:
+    """First sample and end of the windows over a wave.
+
+    One starts every ``hop`` samples. Where that leaves a rest, a last one ends with the wave; where the wave is no
+    longer than a window, it is one window.
+
+    Args:
+        num_samples: of the wave, at least 1.
+        length: of a window, in samples; 0 is the whole wave.
+        hop: from the start of one window to the next, in samples, at least 1.
+    """
+    if not length or num_samples <= length:
+        return [(0, num_samples)]
+    starts = list(range(0, num_samples - length + 1, hop))
+    if starts[-1] + length < num_samples:
+        starts.append(num_samples - length)
+    return [(start, start + length) for start in starts]
+
+
+def embed_waves(
+    encoder: FrozenEncoder, waves: Iterable[tuple[int, np.ndarray]]
+) -> Iterator[tuple[list[int], dict[Cut, np.ndarray]]]:
+    """Embed waves in batches of equally many spectrogram frames: nothing is padded.
+
+    Only a wave shorter than the encoder's crop is completed. A wave's vectors are those of ``encoder.layers``, but for
+    last bits, which depend on its batch. Memory grows with the different lengths among the waves, not with their
+    number.
+
+    Args:
+        encoder: on the device to compute on.
+        waves: pairs of a number that the caller knows a wave by, and the wave, (samples,) int16 at the encoder's rate.
+
+    Yields:
+        A batch as it is full: numbers, and for every layer of the encoder, (B, its size) float32.
+    """
+    front_end = encoder.log_mel.config
+    shortest = encoder.crop.num_samples(front_end.sample_rate)
+    waiting: dict[int, list[tuple[int, np.ndarray]]] = defaultdict(list)
+    for number, wave in waves:
+        num_frames = front_end.num_frames(max(len(wave), shortest))
+        waiting[num_frames].append((number, wave))
+        if (len(waiting[num_frames]) + 1) * num_frames > _BATCH_FRAMES:
+            yield _embed(encoder, waiting.pop(num_frames))
+    for batch in waiting.values():
+        yield _embed(encoder, batch)
+
+
+@torch.inference_mode()
+def _embed(encoder: FrozenEncoder, batch: Sequence[tuple[int, np.ndarray]]) -> tuple[list[int], dict[Cut, np.ndarray]]:
+    sample_rate = encoder.log_mel.config.sample_rate
+    numbers, waves = zip(*batch, strict=True)
+    log_mels = [
+        encoder.spectrogram(np.stack(list(equally_long)), sample_rate) for _, equally_long in groupby(waves, len)
+    ]
+    layers = encoder.encoder.layers(torch.cat(log_mels))
+    return list(numbers), {layer: vectors.float().cpu().numpy() for layer, vectors in layers.items()}
