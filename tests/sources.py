@@ -31,11 +31,12 @@ def write_source(
     sizes: list[list[int]],
     lengths: tuple[int, ...] = (4_000, 9_000, 20_000),
     splits: Sequence[str] | None = None,
+    damaged: Sequence[int] = (),
 ) -> Manifest:
     """A prepared source with one shard an entry of ``sizes``, of row groups of these sizes.
 
     Clip ``i`` is ``tone(i, lengths[i % len(lengths)])`` with the label ``i % 8``; ``splits`` are those of the shards,
-    of none by default.
+    of none by default. The audio of the clips ``damaged`` cannot be decoded.
     """
     front_end = FrontEndConfig()
     log_mel = LogMel(front_end)
@@ -48,7 +49,7 @@ def write_source(
             num_samples += len(pcm)
             rows.append(
                 {
-                    "audio": encode_flac(pcm, front_end.sample_rate),
+                    "audio": b"not audio" if clip in damaged else encode_flac(pcm, front_end.sample_rate),
                     "num_samples": len(pcm),
                     "key": f"clip-{clip}",
                     "labels": [str(clip % 8)],
