@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,16 +20,24 @@ from rich.console import Console
 
 from unfused_ray import storage
 from unfused_ray.audio.decode import encode_flac
-from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.clustering.assignment import Assignment, write_assignment
-from unfused_ray.config import CropConfig, DecarConfig, EncoderConfig, FrontEndConfig, PretrainConfig
-from unfused_ray.data.shards import SCHEMA, ClipIndex, Manifest, Shard
+from unfused_ray.config import (
+    CropConfig,
+    DecarConfig,
+    DistillConfig,
+    EncoderConfig,
+    FrontEndConfig,
+    PretrainConfig,
+    PseudoLabelConfig,
+    UnfusedConfig,
+)
+from unfused_ray.data.shards import SCHEMA, Manifest, Shard
 from unfused_ray.evaluation import figures, pictures
-from unfused_ray.evaluation.embed import embed_clips, read_clips
 from unfused_ray.evaluation.run_folder import RunFolder, curves
+from unfused_ray.evaluation.stage_views import view_of
 from unfused_ray.evaluation.summary import runs_table, summary
 from unfused_ray.models.encoder import AudioNTT2020
-from unfused_ray.models.export import FrozenEncoder, load_encoder, save_encoder
+from unfused_ray.models.export import load_encoder, load_student, save_encoder
 from unfused_ray.storage import sha256_file
 from unfused_ray.training.checkpoint import CheckpointStore, Position
 from unfused_ray.training.run import Lease, Run, Status
@@ -41,6 +50,12 @@ ENCODER = EncoderConfig(channels=4, width=16)
 CROP = CropConfig(seconds=0.2)
 LABELS = ("hum", "hiss", "")
 FIGURES = ("epoch", "loss", "inertia", "effective_rank", "empty_clusters", "clips_per_second", "nmi_previous")
+DAMAGED = 44
+TERMS = ("epoch", "loss", "ce", "ce_branches", "kl", "mse", "agreement", "clips_per_second")
+DISTILLATION = [
+    dict(zip(TERMS, (0.0, 9.5, 3.25, 8.0, 1.5, 4.0, 0.125, 50.0), strict=True)),
+    dict(zip(TERMS, (1.0, 2.5, 0.75, 2.0, 1.0, 3.0, 0.75, 60.0), strict=True)),
+]
 HISTORY = [
     dict(zip(FIGURES[:-1], (0.0, 1.6, 30.0, 7.5, 0.0, 50.0), strict=True)),
     dict(zip(FIGURES, (1.0, 1.2, 20.0, 6.5, 2.0, 60.0, 0.75), strict=True)),
@@ -48,10 +63,10 @@ HISTORY = [
 
 
 class Example(NamedTuple):
-    """A finished run and what it was made of."""
+    """A finished pre-training, a distillation of it on the same clips, and what they were made of."""
 
     uri: str
-    data: str
+    student: str
     waves: list[np.ndarray]
 
 
@@ -107,6 +122,29 @@ def _write_run(uri: str, data: str) -> None:
     save_encoder(f"{uri}/encoder", encoder, FRONT_END, CROP, -5.0, 4.0, {})
 
 
+def _write_distillation(uri: str, data: str, **labels: Any) -> None:
+    """The folder that a finished distillation on ``data``, whose clip ``DAMAGED`` is damaged, leaves."""
+    config = DistillConfig(
+        data=(data,),
+        name="hum-student",
+        epochs=2,
+        teacher="s3://bucket/hum/encoder?region=x",
+        labels=PseudoLabelConfig(**{"num_clusters": (NUM_CLUSTERS,), **labels}),
+        method=UnfusedConfig(alpha=0.6, beta=0.25),
+    )
+    run = Run(uri)
+    run.open(config, {"num_clips": NUM_CLIPS})
+    run.write_status(Status("finished", 2, 0))
+    (Path(uri) / "history.json").write_text(json.dumps(DISTILLATION))
+    _commit(uri, Position(2, 0))
+    assignment = _assignment(0)
+    assignment.labels[0][DAMAGED], assignment.distances[0][DAMAGED] = -1, np.nan
+    write_assignment(f"{uri}/pseudo-labels", replace(assignment, health={"dim": 8.0, "nmi_labels": 0.3125}))
+    torch.manual_seed(0)
+    student = AudioNTT2020(EncoderConfig(cut="fc1"), FRONT_END.num_mels)
+    save_encoder(f"{uri}/student", student, FRONT_END, CROP, -5.0, 4.0, {})
+
+
 def _commit(uri: str, position: Position) -> None:
     """A checkpoint that holds only what every checkpoint must."""
     store = CheckpointStore(uri, keep=1)
@@ -117,70 +155,25 @@ def _commit(uri: str, position: Position) -> None:
 @pytest.fixture(scope="module")
 def example(tmp_path_factory: pytest.TempPathFactory) -> Example:
     folder = tmp_path_factory.mktemp("runs")
-    data, uri = folder / "data", str(folder / "runs" / "hum")
+    data, damaged = folder / "data", folder / "damaged"
+    example = Example(str(folder / "hum"), str(folder / "student"), [_wave(clip_id) for clip_id in range(NUM_CLIPS)])
     data.mkdir()
-    waves = [_wave(clip_id) for clip_id in range(NUM_CLIPS)]
-    _prepare(data, waves)
-    _write_run(uri, str(data))
-    return Example(uri, str(data), waves)
-
-
-@pytest.fixture(scope="module")
-def encoder(example: Example) -> FrozenEncoder:
-    return load_encoder(f"{example.uri}/encoder")
-
-
-# --- embedding ---
-
-
-def test_embeddings_are_those_of_each_whole_clip_alone(example: Example, encoder: FrozenEncoder) -> None:
-    clip_ids = np.array([44, 0, 7, 23, 22, 7])
-    embeddings = embed_clips(encoder, ClipIndex.load([example.data], None), clip_ids)
-    alone = torch.cat([encoder.embed(example.waves[clip_id], RATE) for clip_id in clip_ids]).numpy()
-    assert embeddings.dtype == np.float32
-    np.testing.assert_allclose(embeddings, alone, rtol=1e-4, atol=1e-5)
-
-
-@given(clip_ids=st.lists(st.integers(0, NUM_CLIPS - 1), max_size=8))
-def test_any_clips_in_any_order_are_read_once_each(example: Example, clip_ids: list[int]) -> None:
-    index = ClipIndex.load([example.data], None)
-    found = dict(clip for clips in read_clips(index, np.array(clip_ids, np.int64)) for clip in clips)
-    assert sorted(found) == list(range(len(clip_ids)))
-    for position, clip_id in enumerate(clip_ids):
-        np.testing.assert_array_equal(found[position], example.waves[clip_id])
-
-
-@pytest.mark.parametrize("clip_id", [-1, NUM_CLIPS])
-def test_a_clip_that_does_not_exist_is_refused(example: Example, encoder: FrozenEncoder, clip_id: int) -> None:
-    with pytest.raises(ValueError, match=f"must lie in 0 … {NUM_CLIPS - 1}"):
-        embed_clips(encoder, ClipIndex.load([example.data], None), np.array([3, clip_id]))
-
-
-def test_damaged_clips_and_those_of_a_damaged_shard_are_nan_and_the_others_are_not(
-    example: Example, encoder: FrozenEncoder, tmp_path: Path
-) -> None:
-    _prepare(tmp_path, example.waves, damaged=5)
-    shard = tmp_path / "00001.parquet"
-    content = bytearray(shard.read_bytes())
-    content[-200:] = bytes(200)
-    shard.write_bytes(content)
-    embeddings = embed_clips(encoder, ClipIndex.load([str(tmp_path)], None), np.arange(NUM_CLIPS))
-    np.testing.assert_array_equal(np.flatnonzero(np.isnan(embeddings).all(axis=1)), [5, *range(23, NUM_CLIPS)])
-
-
-def test_shards_of_another_sample_rate_are_refused(example: Example) -> None:
-    front_end = FrontEndConfig(sample_rate=32_000)
-    other = FrozenEncoder(AudioNTT2020(ENCODER, front_end.num_mels), LogMel(front_end), CROP)
-    with pytest.raises(ValueError, match="16000 Hz, the encoder at 32000 Hz"):
-        embed_clips(other, ClipIndex.load([example.data], None), np.arange(2))
+    damaged.mkdir()
+    _prepare(data, example.waves)
+    _prepare(damaged, example.waves, damaged=DAMAGED)
+    _write_run(example.uri, str(data))
+    _write_distillation(example.student, str(damaged))
+    return example
 
 
 # --- pictures ---
 
 
-def test_a_run_gets_three_pictures_that_are_not_blank(example: Example) -> None:
-    uris = pictures.write(example.uri)
-    assert uris == [f"{example.uri}/pictures/{name}.png" for name in ("health", "map", "clusters")]
+@pytest.mark.parametrize("stage", ["pretrain", "distill"])
+def test_a_run_gets_three_pictures_that_are_not_blank(example: Example, stage: str) -> None:
+    run_uri = example.uri if stage == "pretrain" else example.student
+    uris = pictures.write(run_uri)
+    assert uris == [f"{run_uri}/pictures/{name}.png" for name in ("health", "map", "clusters")]
     for uri in uris:
         pixels = imread(io.BytesIO(Path(uri).read_bytes()), format="png")
         assert min(pixels.shape[:2]) > 300
@@ -195,13 +188,42 @@ def test_a_run_without_an_assignment_is_refused(tmp_path: Path) -> None:
         _ = RunFolder(str(tmp_path)).assignment
 
 
-def test_health_draws_the_history() -> None:
-    figure = figures.draw_health("run", HISTORY, DecarConfig(num_clusters=(5,)))
-    loss, _, nmi, rank, *_ = figure.axes
-    np.testing.assert_array_equal(loss.lines[0].get_xydata(), [[0, 1.6], [1, 1.2]])
-    np.testing.assert_array_equal(nmi.lines[0].get_xydata(), [[1, 0.75]])
-    np.testing.assert_array_equal(rank.lines[0].get_xydata(), [[0, 7.5], [1, 6.5]])
-    assert f"{np.log(5):.2f}" in loss.texts[0].get_text()
+def _panels(uri: str) -> dict[str, tuple[str, list[list[float]]]]:
+    """What the picture of a run's health says: note and curve, by heading."""
+    run = RunFolder(uri)
+    axes = figures.draw_health("run", run.history, view_of(run).panels()).axes
+    return {
+        axis.get_title(loc="left").strip(): (
+            axis.texts[0].get_text(),
+            [point for line in axis.lines for point in line.get_xydata().tolist()],
+        )
+        for axis in axes
+    }
+
+
+def test_health_of_a_pretraining_draws_its_loss_and_its_clusters(example: Example) -> None:
+    panels = _panels(example.uri)
+    assert panels["loss"] == (f"cross entropy; a blind guess is {np.log(5):.2f}", [[0, 1.6], [1, 1.2]])
+    assert panels["stability"][1] == [[1, 0.75]]
+    assert panels["effective rank"] == ("directions used, of 8; near 1 is collapse", [[0, 7.5], [1, 6.5]])
+
+
+def test_health_of_a_distillation_draws_its_four_terms_with_their_weights(example: Example) -> None:
+    panels = _panels(example.student)
+    curves_by_heading = {heading: [value for _, value in curve] for heading, (_, curve) in panels.items()}
+    assert curves_by_heading == {
+        "loss": [9.5, 2.5],
+        "cross entropy of the teacher": [3.25, 0.75],
+        "cross entropy of the branches": [8, 2],
+        "KL, teacher ‖ branches": [1.5, 1],
+        "MSE, teacher and branches": [4, 3],
+        "agreement of the teacher": [0.125, 0.75],
+        "speed": [50, 60],
+    }
+    assert f"blind guess is {np.log(5):.2f}" in panels["cross entropy of the teacher"][0]
+    assert "α = 0.6 " in panels["cross entropy of the branches"][0]
+    assert "1 - α = 0.4 " in panels["KL, teacher ‖ branches"][0]
+    assert "of logits, summed; × β = 0.25 " in panels["MSE, teacher and branches"][0]
 
 
 def test_each_head_has_its_own_curve() -> None:
@@ -209,17 +231,51 @@ def test_each_head_has_its_own_curve() -> None:
     assert curves(history, "inertia") == {"head0": ([3], [1.0]), "head1": ([3], [2.0])}
 
 
-def test_map_draws_every_point_once_in_each_panel() -> None:
-    positions = np.random.default_rng(0).standard_normal((40, 2))
-    ids = np.arange(40) % 21 - 1
-    grouping = figures.Grouping("by label", ids, [f"label {i}" for i in range(20)], "others")
-    figure = figures.draw_map("run", positions, [grouping, grouping])
-    assert len(figure.axes) == 2
-    for axis in figure.axes:
-        drawn = np.concatenate([points.get_offsets() for points in axis.collections])
-        np.testing.assert_array_equal(np.sort(drawn, axis=0), np.sort(positions, axis=0))
-        looks = {(*points.get_facecolor()[0], points.get_paths()[0].vertices.shape) for points in axis.collections}
-        assert len(looks) == 21
+def test_map_of_a_distillation_shows_what_its_student_hears_by_label_and_pseudo_label(
+    example: Example, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: dict[str, Any] = {}
+
+    def project(embeddings_ND: np.ndarray) -> np.ndarray:
+        drawn["embeddings"] = embeddings_ND
+        return embeddings_ND[:, :2]
+
+    def draw(title: str, positions_N2: np.ndarray, groupings: list[figures.Grouping]) -> figures.Figure:
+        drawn.update(title=title, groupings=groupings)
+        return figures.draw_map(title, positions_N2, groupings)
+
+    monkeypatch.setattr(pictures, "project", project)
+    monkeypatch.setattr(pictures, "draw_map", draw)
+    pictures.write(example.student)
+    student = load_student(example.student)
+    assert len(drawn["embeddings"]) == DAMAGED  # all before the damaged clip, which is the last
+    for clip_id in (0, 7, 43):
+        alone = student.embed(example.waves[clip_id], RATE)[0]
+        np.testing.assert_allclose(drawn["embeddings"][clip_id], alone, rtol=1e-4, atol=1e-5)
+    by_label, by_pseudo_label = drawn["groupings"]
+    assert by_label.names == ["hiss", "hum"]
+    assert by_label.ids[:6].tolist() == [1, 0, -1, 1, 0, -1]
+    assert by_pseudo_label.names == [f"pseudo-label {i}" for i in range(NUM_CLUSTERS)]
+    assert by_pseudo_label.ids.tolist() == np.repeat(np.arange(NUM_CLUSTERS), [15, 12, 9, 6, 2]).tolist()
+    assert drawn["title"].startswith("44 clips of hum-student, as its student hears them")
+    assert "labels were never trained on" in drawn["title"]
+
+
+@given(label_ids=st.lists(st.integers(-1, 29), min_size=1, max_size=80))
+def test_the_most_common_labels_are_named_and_the_rest_is_not(label_ids: list[int]) -> None:
+    names = [f"{29 - i:02d}" for i in range(30)]
+    grouping = pictures.by_class("by label", np.array(label_ids), names)
+    present = set(label_ids) - {-1}
+    assert len(grouping.names) == min(len(present), figures.MAX_NAMED)
+    assert list(grouping.names) == sorted(grouping.names)
+    assert ("most common" in grouping.title) == (len(present) > figures.MAX_NAMED)
+    for label, place in zip(label_ids, grouping.ids, strict=True):
+        assert place == -1 or grouping.names[place] == names[label]
+    counts = {label: label_ids.count(label) for label in present}
+    named = [counts[label] for label in present if names[label] in grouping.names]
+    unnamed = [counts[label] for label in present if names[label] not in grouping.names]
+    assert max(unnamed, default=0) <= min(named, default=0)
+    assert (grouping.ids >= 0).sum() == sum(named)
 
 
 def test_projection_keeps_groups_apart_and_repeats() -> None:
@@ -231,9 +287,15 @@ def test_projection_keeps_groups_apart_and_repeats() -> None:
     assert ((distances.argmin(axis=1) // 30) == np.arange(90) // 30).all()
 
 
-@given(sizes=st.lists(st.integers(0, 20), min_size=1, max_size=30).filter(any), num_shown=st.integers(1, 10))
-def test_shown_clusters_spread_from_the_largest_to_the_smallest(sizes: list[int], num_shown: int) -> None:
-    clusters = np.repeat(np.arange(len(sizes)), sizes)
+@given(
+    sizes=st.lists(st.integers(0, 20), min_size=1, max_size=30).filter(any),
+    num_without=st.integers(0, 30),
+    num_shown=st.integers(1, 10),
+)
+def test_shown_clusters_spread_from_the_largest_to_the_smallest(
+    sizes: list[int], num_without: int, num_shown: int
+) -> None:
+    clusters = np.repeat(np.arange(-1, len(sizes)), [num_without, *sizes])
     shown = pictures.spread_clusters(clusters, num_shown)
     filled = sorted((size for size in sizes if size), reverse=True)
     assert len(set(shown.tolist())) == len(shown) == min(num_shown, len(filled))
@@ -245,7 +307,7 @@ def test_shown_clusters_spread_from_the_largest_to_the_smallest(sizes: list[int]
 
 
 def test_sheet_shows_the_clips_nearest_to_each_centroid_as_far_as_they_can_be_read(
-    example: Example, encoder: FrozenEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    example: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sheets: list[list[figures.Cluster]] = []
 
@@ -263,17 +325,8 @@ def test_sheet_shows_the_clips_nearest_to_each_centroid_as_far_as_they_can_be_re
     assert sheet[0].title == "cluster 0\n15 clips\n50% hum"
     assert sheet[0].captions == ["", "hiss", "hum"] * 2
     assert [log_mel is None for log_mel in sheet[0].log_mels] == [False, False, True, False, False, False]
-    expected = encoder.log_mel(torch.from_numpy(example.waves[14])[None])[0].numpy()
+    expected = load_encoder(example.uri).log_mel(torch.from_numpy(example.waves[14])[None])[0].numpy()
     np.testing.assert_allclose(sheet[0].log_mels[0], expected, rtol=1e-4, atol=1e-5)
-
-
-def test_sheet_leaves_the_place_of_an_unreadable_clip_empty() -> None:
-    image = np.random.default_rng(0).standard_normal((64, 30)).astype(np.float32)
-    row = figures.Cluster("cluster 3\n2 clips", [None, image], ["hum", "hiss"])
-    figure = figures.draw_clusters("run", [row], FRONT_END)
-    assert [len(axis.images) for axis in figure.axes] == [0, 1]
-    np.testing.assert_array_equal(figure.axes[1].images[0].get_array(), image)
-    np.testing.assert_allclose(figure.axes[0].get_xlim(), (0, 30 * 160 / RATE))
 
 
 # --- tables ---
@@ -299,6 +352,56 @@ def test_summary_says_what_the_run_did_and_where_it_is(example: Example) -> None
         f"{example.uri}/encoder",
     ):
         assert part in text
+
+
+def test_summary_of_a_distillation_says_what_its_student_learnt_and_costs(example: Example) -> None:
+    text = _text(summary(example.student))
+    for part in (
+        "state finished",
+        "2 of 2 epochs",
+        f"clips {NUM_CLIPS}",
+        "loss 9.500 → 2.500",
+        "cross entropy of the teacher 3.250 → 0.750",
+        "cross entropy of the branches 8.000 → 2.000",
+        "KL of the branches 1.500 → 1.000",
+        "MSE of the branches 4.000 → 3.000",
+        "agreement with the pseudo-labels 0.12 → 0.75",
+        "pseudo-labels 5 clusters of the teacher hum, NMI with the labels 0.31",
+        "student the network up to fc1: 1,125,504 parameters (79 % fewer than 5,321,856)",
+        "90.5 million multiply–adds per second of audio (the whole encoder: 143)",
+        f"{example.student}/checkpoints/e0002-s000000",
+        f"{example.student}/student",
+        f"{example.student}/pseudo-labels",
+    ):
+        assert part in text
+    assert "empty clusters" not in text and "effective rank" not in text
+
+
+@pytest.mark.parametrize(
+    ("origin", "text", "trained_on"),
+    [
+        ("random", "5 clusters of a random encoder, NMI", False),
+        ("shuffled", "5 clusters of the teacher hum, dealt out at random, NMI", False),
+        ("true", "5 true classes, NMI", True),
+    ],
+)
+def test_a_distillation_for_analysis_says_where_its_labels_are_from(
+    tmp_path: Path, origin: str, text: str, trained_on: bool
+) -> None:
+    _write_distillation(str(tmp_path), "data", origin=origin)
+    view = view_of(RunFolder(str(tmp_path)))
+    assert view.facts()["pseudo-labels"].startswith(text)
+    assert ("never trained on" in view.labels_note) != trained_on
+    assert ("centroid" in view.choice) == (origin == "random")
+
+
+def test_summary_of_a_distillation_that_has_just_begun_claims_nothing(tmp_path: Path) -> None:
+    Run(str(tmp_path)).open(DistillConfig(), {"num_clips": 9})
+    text = _text(summary(str(tmp_path)))
+    assert "0 of 20 epochs" in text
+    assert "pseudo-labels" not in text and "student" not in text
+    with pytest.raises(FileNotFoundError, match="holds no assignment"):
+        view_of(RunFolder(str(tmp_path))).panels()
 
 
 def test_a_running_run_whose_process_is_gone_has_died(example: Example, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
-from unfused_ray.config import DecarConfig, FrontEndConfig
+from unfused_ray.config import FrontEndConfig
 from unfused_ray.evaluation.run_folder import curves
 
 _GREY = "0.8"
@@ -31,6 +32,18 @@ _COLOURS = (
 _SHAPES = ("o", "^")
 MAX_NAMED = len(_COLOURS) * len(_SHAPES)
 """Groups of points that a reader can still tell apart."""
+_PANELS_A_ROW = 4
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One figure of the history over the epochs."""
+
+    figure: str
+    """Its name in the history."""
+    heading: str
+    note: str
+    """How it is read: unit, direction, what a bad value is."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +58,13 @@ class Grouping:
     rest: str
     """What the grey points are."""
 
+    @classmethod
+    def of(cls, title: str, groups_N: np.ndarray, shown: Sequence[int], names: Sequence[str], rest: str) -> Self:
+        """Name some of the groups that points are in; the points of all others, and of none (-1), are the rest."""
+        places = {group: place for place, group in enumerate(shown)}
+        ids = np.array([places.get(group, -1) for group in groups_N.tolist()], np.int64)
+        return cls(title, ids, names, rest)
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -57,25 +77,16 @@ class Cluster:
     """One a clip."""
 
 
-def draw_health(title: str, history: Sequence[Mapping[str, float]], method: DecarConfig) -> Figure:
-    """Small multiples over the epochs: is the loss falling, are the clusters stable, is anything collapsing?"""
-    guess = sum(math.log(clusters) for clusters in method.num_clusters) / len(method.num_clusters)
-    panels = {
-        "loss": ("loss", f"cross entropy; a blind guess is {guess:.2f}"),
-        "agreement": ("agreement", "share of views nearest to their pseudo-label"),
-        "nmi_previous": ("stability", "NMI with the epoch before; 1 is unchanged"),
-        "effective_rank": ("effective rank", f"directions used, of {method.projection_dim}; near 1 is collapse"),
-        "inertia": ("inertia", "squared distances to the centroids, summed"),
-        "size_entropy": ("cluster sizes: entropy", "1 is all clusters equal, 0 is one cluster"),
-        "largest_share": ("largest cluster", "share of all clips"),
-        "clips_per_second": ("speed", "clips per second"),
-    }
-    figure = _figure(title, 14, 6)
-    axes = figure.subplots(2, 4, sharex=True)
-    for axis, (name, (heading, note)) in zip(axes.flat, panels.items(), strict=True):
-        axis.set_title(f"{heading}\n", loc="left", fontsize=11, fontweight="bold")
-        axis.text(0, 1.03, note, transform=axis.transAxes, fontsize=8.5, color="0.35")
-        series = curves(history, name)
+def draw_health(title: str, history: Sequence[Mapping[str, float]], panels: Sequence[Panel]) -> Figure:
+    """Small multiples over the epochs; a figure of several heads has a curve for each."""
+    num_rows = math.ceil(len(panels) / _PANELS_A_ROW)
+    figure = new_figure(title, 3.5 * _PANELS_A_ROW, 3.0 * num_rows)
+    for number, panel in enumerate(panels, start=1):
+        first = figure.axes[0] if figure.axes else None
+        axis = figure.add_subplot(num_rows, _PANELS_A_ROW, number, sharex=first)
+        axis.set_title(f"{panel.heading}\n", loc="left", fontsize=11, fontweight="bold")
+        axis.text(0, 1.03, panel.note, transform=axis.transAxes, fontsize=8.5, color="0.35")
+        series = curves(history, panel.figure)
         for head, (epochs, values) in series.items():
             axis.plot(epochs, values, marker="o", markersize=4, linewidth=1.8, label=head)
         if not series:
@@ -86,14 +97,14 @@ def draw_health(title: str, history: Sequence[Mapping[str, float]], method: Deca
         axis.ticklabel_format(axis="y", useOffset=False)
         axis.grid(color="0.92")
         axis.spines[["top", "right"]].set_visible(False)
-    for axis in axes[-1]:
-        axis.set_xlabel("epoch")
+        if number > len(panels) - _PANELS_A_ROW:
+            axis.set_xlabel("epoch")
     return figure
 
 
 def draw_map(title: str, positions_N2: np.ndarray, groupings: Sequence[Grouping]) -> Figure:
     """The same points once for each grouping, coloured by it."""
-    figure = _figure(title, 8.2 * len(groupings), 6.6)
+    figure = new_figure(title, 8.2 * len(groupings), 6.6)
     for axis, grouping in zip(figure.subplots(1, len(groupings), squeeze=False).flat, groupings, strict=True):
         _draw_points(axis, positions_N2, grouping)
     return figure
@@ -128,7 +139,7 @@ def draw_clusters(title: str, clusters: Sequence[Cluster], front_end: FrontEndCo
     low, high = np.percentile(np.concatenate([image.ravel() for image in images]), [2, 99.5])
     seconds_per_frame = front_end.hop / front_end.sample_rate
     longest = max(image.shape[1] for image in images) * seconds_per_frame
-    figure = _figure(title, 2.0 * num_columns + 1.6, 1.4 * len(clusters) + 1.0)
+    figure = new_figure(title, 2.0 * num_columns + 1.6, 1.4 * len(clusters) + 1.0)
     figure.supxlabel("seconds", fontsize=9)
     grid = figure.subplots(len(clusters), num_columns, squeeze=False, sharex=True, sharey=True)
     grid[0, 0].set(xlim=(0, longest), ylim=(0, front_end.num_mels), yticks=[])
@@ -147,7 +158,7 @@ def draw_clusters(title: str, clusters: Sequence[Cluster], front_end: FrontEndCo
     return figure
 
 
-def _figure(title: str, width: float, height: float) -> Figure:
+def new_figure(title: str, width: float, height: float) -> Figure:
     """An empty picture, sizes in inches."""
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
     figure.suptitle(title, x=0.01, ha="left", fontsize=13)

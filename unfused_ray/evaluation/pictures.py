@@ -20,6 +20,7 @@ from unfused_ray.data.shards import ClipIndex, labels_to_ids
 from unfused_ray.embedding.clips import embed_clips, read_clips
 from unfused_ray.evaluation.figures import MAX_NAMED, Cluster, Grouping, draw_clusters, draw_health, draw_map
 from unfused_ray.evaluation.run_folder import PICTURES, RunFolder
+from unfused_ray.evaluation.stage_views import StageView, view_of
 from unfused_ray.models.export import FrozenEncoder, load_encoder
 
 MAX_POINTS = 2000
@@ -35,6 +36,7 @@ class _Scene:
     """What the map and the sheet are drawn from."""
 
     run: RunFolder
+    view: StageView
     encoder: FrozenEncoder
     index: ClipIndex
     label_ids: np.ndarray
@@ -43,11 +45,17 @@ class _Scene:
     shown: np.ndarray
     """Clusters of the sheet."""
 
+    @property
+    def num_clusters(self) -> int:
+        """Clusters of the first head."""
+        return len(self.run.assignment.prototypes[0])
+
 
 def write(run_uri: str) -> list[str]:
     """Draw a finished run into its folder ``pictures``: ``health.png``, ``map.png`` and ``clusters.png``.
 
-    The clusters are those of the first head in the newest assignment. About 15 s for 1,600 short clips on 2 cores.
+    The clusters are those of the first head in the newest assignment; of a distillation, its pseudo-labels.
+    About 15 s for 1,600 short clips on 2 cores.
 
     Returns:
         URIs of the pictures.
@@ -57,29 +65,30 @@ def write(run_uri: str) -> list[str]:
         ValueError, OSError: its data cannot be read.
     """
     run = RunFolder(run_uri)
+    view = view_of(run)
     encoder = load_encoder(run_uri)
     index = ClipIndex.load(run.config.data, run.config.splits)
     shown = spread_clusters(run.assignment.labels[0], NUM_CLUSTERS)
-    scene = _Scene(run, encoder, index, *labels_to_ids(index.column("labels")), shown)
+    scene = _Scene(run, view, encoder, index, *labels_to_ids(index.column("labels")), shown)
     figures = {
-        "health": draw_health(f"Health of {run.config.name}", run.history, run.config.method),
+        "health": draw_health(f"Health of {run.config.name}", run.history, view.panels()),
         "map": _map(scene),
         "clusters": _sheet(scene),
     }
-    return [_save(figure, storage.join(run_uri, PICTURES, f"{name}.png")) for name, figure in figures.items()]
+    return [save(figure, storage.join(run_uri, PICTURES, f"{name}.png")) for name, figure in figures.items()]
 
 
 def spread_clusters(clusters_N: np.ndarray, num_shown: int) -> np.ndarray:
     """Which clusters to show: evenly spread over the ranks of their sizes, from the largest to the smallest.
 
     Args:
-        clusters_N: cluster of each clip.
+        clusters_N: cluster of each clip; -1 is none.
         num_shown: how many at most.
 
     Returns:
         Ids of clusters that are not empty, the largest first.
     """
-    sizes = np.bincount(clusters_N)
+    sizes = np.bincount(clusters_N[clusters_N >= 0])
     ranked = np.argsort(-sizes, kind="stable")[: np.count_nonzero(sizes)]
     return ranked[np.linspace(0, len(ranked) - 1, min(num_shown, len(ranked))).round().astype(int)]
 
@@ -90,6 +99,21 @@ def project(embeddings_ND: np.ndarray) -> np.ndarray:
     components = PCA(min(_PCA_DIM, *unit.shape), random_state=0).fit_transform(unit)
     perplexity = min(_PERPLEXITY, (len(unit) - 1) / 3)
     return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(components)
+
+
+def by_class(title: str, class_ids_N: np.ndarray, class_names: Sequence[str]) -> Grouping:
+    """Points of a map by their class, in the order of the names; of many classes, those that most points have.
+
+    Args:
+        title: of the grouping.
+        class_ids_N: index into ``class_names``; -1 is a point without a class.
+        class_names: of all classes.
+    """
+    counts = Counter(class_ids_N[class_ids_N >= 0].tolist())
+    shown = sorted((group for group, _ in counts.most_common(MAX_NAMED)), key=lambda group: class_names[group])
+    if len(shown) < len(counts):
+        title += f": the {len(shown)} most common of {len(counts)}"
+    return Grouping.of(title, class_ids_N, shown, [class_names[group] for group in shown], "others")
 
 
 def _sample(index: ClipIndex) -> np.ndarray:
@@ -107,28 +131,24 @@ def _sample(index: ClipIndex) -> np.ndarray:
 
 
 def _map(scene: _Scene) -> Figure:
-    run, index, shown, label_names = scene.run, scene.index, scene.shown, scene.label_names
-    clip_ids = _sample(index)
-    embeddings = embed_clips(scene.encoder, index, clip_ids)[scene.encoder.encoder.config.cut]
+    run, shown, group = scene.run, scene.shown, scene.view.group
+    clip_ids = _sample(scene.index)
+    embeddings = embed_clips(scene.encoder, scene.index, clip_ids)[scene.encoder.encoder.config.cut]
     whole = np.isfinite(embeddings).all(axis=1)
     clip_ids = clip_ids[whole]
-    clusters = run.assignment.labels[0][clip_ids]
-    num_clusters = len(run.assignment.prototypes[0])
-    by_cluster = Grouping(
-        title=f"by cluster: the {len(shown)} of the sheet, of {num_clusters}",
-        ids=_positions_in(clusters, shown),
-        names=[f"cluster {cluster}" for cluster in shown],
-        rest="other clusters",
+    by_cluster = Grouping.of(
+        f"by {group}: the {len(shown)} of the sheet, of {scene.num_clusters}",
+        run.assignment.labels[0][clip_ids],
+        shown.tolist(),
+        [f"{group} {cluster}" for cluster in shown],
+        f"other {group}s",
     )
     groupings = [by_cluster]
-    if label_names:
-        common = [label for label, _ in Counter(scene.label_ids[scene.label_ids >= 0].tolist()).most_common(MAX_NAMED)]
-        common.sort(key=lambda label: label_names[label])
-        title = "by label" if len(common) == len(label_names) else f"by label: the {MAX_NAMED} most common"
-        ids = _positions_in(scene.label_ids[clip_ids], np.array(common))
-        groupings.insert(0, Grouping(title, ids, [label_names[label] for label in common], "others"))
+    if scene.label_names:
+        groupings.insert(0, by_class("by label", scene.label_ids[clip_ids], scene.label_names))
     title = (
-        f"{len(clip_ids)} clips of {run.config.name}, as its encoder hears them (t-SNE; labels were never trained on)"
+        f"{len(clip_ids)} clips of {run.config.name}, as its {run.config.export} hears them "
+        f"(t-SNE; {scene.view.labels_note})"
     )
     return draw_map(title, project(embeddings[whole]), groupings)
 
@@ -145,22 +165,22 @@ def _sheet(scene: _Scene) -> Figure:
             log_mels[int(clip_ids[position])] = scene.encoder.log_mel(torch.from_numpy(wave)[None])[0].numpy()
     rows = [
         Cluster(
-            title=_describe(int(cluster), scene.label_ids[ids], label_names),
+            title=_describe(f"{scene.view.group} {cluster}", scene.label_ids[ids], label_names),
             log_mels=[log_mels.get(clip_id) for clip_id in closest.tolist()],
             captions=[label_names[label] if label >= 0 else "" for label in scene.label_ids[closest]],
         )
         for cluster, ids, closest in zip(shown, members, nearest, strict=True)
     ]
     title = (
-        f"{run.config.name}: clips nearest to their centroid, in {len(shown)} of {len(run.assignment.prototypes[0])} "
-        "clusters, evenly spread from the largest to the smallest"
+        f"{run.config.name}: {scene.view.choice}, in {len(shown)} of {scene.num_clusters} {scene.view.group}s, "
+        "evenly spread from the largest to the smallest"
     )
     return draw_clusters(title, rows, scene.encoder.log_mel.config)
 
 
-def _describe(cluster: int, label_ids: np.ndarray, label_names: Sequence[str]) -> str:
-    """A cluster in words: id, size, and the commonest label among its labelled clips."""
-    text = f"cluster {cluster}\n{len(label_ids)} clips"
+def _describe(cluster: str, label_ids: np.ndarray, label_names: Sequence[str]) -> str:
+    """A cluster in words: name, size, and the commonest label among its labelled clips."""
+    text = f"{cluster}\n{len(label_ids)} clips"
     labelled = label_ids[label_ids >= 0].tolist()
     if labelled:
         label, count = Counter(labelled).most_common(1)[0]
@@ -168,14 +188,8 @@ def _describe(cluster: int, label_ids: np.ndarray, label_names: Sequence[str]) -
     return text
 
 
-def _positions_in(values_N: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Where each value stands in ``wanted``; -1 where it does not."""
-    positions = np.full(max(values_N.max(), wanted.max()) + 2, -1)  # one more, so that -1 finds -1
-    positions[wanted] = np.arange(len(wanted))
-    return positions[values_N]
-
-
-def _save(figure: Figure, uri: str) -> str:
+def save(figure: Figure, uri: str) -> str:
+    """Write a drawing as PNG to ``uri``, which is returned."""
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=_DPI)
     storage.write_bytes(uri, picture.getvalue())

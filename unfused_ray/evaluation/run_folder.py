@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from unfused_ray import storage
-from unfused_ray.clustering.assignment import Assignment, read_assignment
+from unfused_ray.clustering.assignment import MANIFEST, Assignment, read_assignment
 from unfused_ray.config import DistillConfig, PretrainConfig
 from unfused_ray.training.run import ASSIGNMENTS, HISTORY, PSEUDO_LABELS
 
@@ -49,6 +49,11 @@ class RunFolder:
         path = storage.join(self.uri, HISTORY)
         return json.loads(storage.read_bytes(path)) if storage.exists(path) else []
 
+    @property
+    def is_labelled(self) -> bool:
+        """Whether there is an assignment."""
+        return bool(self._assignments)
+
     @cached_property
     def assignment(self) -> Assignment:
         """The newest assignment; of a distillation, its pseudo-labels.
@@ -56,12 +61,17 @@ class RunFolder:
         Raises:
             FileNotFoundError: nothing was clustered yet.
         """
-        if isinstance(self.config, DistillConfig):
-            return read_assignment(storage.join(self.uri, PSEUDO_LABELS))
-        folders = storage.list_folders(storage.join(self.uri, ASSIGNMENTS))
-        if not folders:
-            raise FileNotFoundError(f"{storage.join(self.uri, ASSIGNMENTS)} holds no assignment: no epoch has begun")
-        return read_assignment(folders[-1])
+        if not self._assignments:
+            raise FileNotFoundError(f"{self.uri} holds no assignment: no epoch has begun")
+        return read_assignment(self._assignments[-1])
+
+    @property
+    def _assignments(self) -> list[str]:
+        """Folders of the assignments, the newest last."""
+        if not isinstance(self.config, DistillConfig):
+            return storage.list_folders(storage.join(self.uri, ASSIGNMENTS))
+        folder = storage.join(self.uri, PSEUDO_LABELS)
+        return [folder] if storage.exists(storage.join(folder, MANIFEST)) else []
 
 
 def curves(history: Sequence[Mapping[str, float]], figure: str) -> dict[str, tuple[list[int], list[float]]]:

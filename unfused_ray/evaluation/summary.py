@@ -9,6 +9,7 @@ from rich.table import Table
 
 from unfused_ray import storage
 from unfused_ray.evaluation.run_folder import PICTURES, RunFolder, curves
+from unfused_ray.evaluation.stage_views import view_of
 from unfused_ray.training.checkpoint import MANIFEST, CheckpointStore, Position
 from unfused_ray.training.run import ASSIGNMENTS, PSEUDO_LABELS, Run, is_in_use
 
@@ -31,16 +32,13 @@ def summary(run_uri: str) -> Table:
     table.add_row("state", _state(run_uri) + message)
     table.add_row("progress", _progress(run))
     table.add_row("clips", f"{run.num_clips:,}")
-    for heading, name, form in (
-        ("loss", "loss", ".3f"),
-        ("NMI to the epoch before", "nmi_previous", ".2f"),
-        ("effective rank", "effective_rank", ".1f"),
-        ("empty clusters", "empty_clusters", ".0f"),
-        ("clips per second", "clips_per_second", ".1f"),
-    ):
-        for head, (_, values) in curves(run.history, name).items():
-            label = f"{heading}, {head}" if head else heading
-            table.add_row(label, " → ".join(f"{value:{form}}" for value in values[:: max(len(values) - 1, 1)]))
+    view = view_of(run)
+    for row in view.rows:
+        for head, (_, values) in curves(run.history, row.figure).items():
+            heading = f"{row.heading}, {head}" if head else row.heading
+            table.add_row(heading, " → ".join(f"{value:{row.form}}" for value in values[:: max(len(values) - 1, 1)]))
+    for heading, fact in view.facts().items():
+        table.add_row(heading, fact)
     table.add_section()
     committed = CheckpointStore(run_uri, keep=1).committed()
     folders = {
