@@ -1,4 +1,4 @@
-# make demo: install, then pre-train on the embedded recordings, with pictures to look at.
+# make demo: install, then pre-train, distil and evaluate on the embedded recordings, with a table and pictures.
 # make test: install, then every check and every test.
 
 PYTHON ?= python3
@@ -11,12 +11,19 @@ CORPUS_BUILDER ?= ../shared/corpus/build_corpus.py
 CORPUS ?= ../corpus
 
 BIN := .venv/bin
+SHARDS := $(UNFUSED_RAY_HOME)/shards
+RUNS := $(UNFUSED_RAY_HOME)/runs
 
 .PHONY: demo test check venv corpus clean
 
 demo: venv
-	$(BIN)/python jobs/prepare.py --source recordings --output $(UNFUSED_RAY_HOME)/shards/recordings
-	$(BIN)/python jobs/pretrain.py demo --data $(UNFUSED_RAY_HOME)/shards/recordings
+	$(BIN)/python jobs/prepare.py --source recordings/drums.tar --output $(SHARDS)/drums
+	$(BIN)/python jobs/prepare.py --source recordings/languages.tar --output $(SHARDS)/languages
+	$(BIN)/python jobs/pretrain.py demo --data $(SHARDS)/drums $(SHARDS)/languages
+	$(BIN)/python jobs/distill.py demo-drums --data $(SHARDS)/drums --teacher $(RUNS)/demo
+	$(BIN)/python jobs/distill.py demo-languages --data $(SHARDS)/languages --teacher $(RUNS)/demo
+	$(BIN)/python jobs/evaluate.py --name demo --tasks $(SHARDS)/drums $(SHARDS)/languages \
+		--models DECAR-v2=$(RUNS)/demo 'UnFuSeD student=$(RUNS)/demo-{task}'
 
 test: venv check
 	$(BIN)/python -m pytest

@@ -66,6 +66,7 @@ class Table:
                 task.groups[task.splits == "test"],
                 config.replicates,
                 config.seed,
+                task.name,
             )
             for system in systems
             for task in tasks
