@@ -1,0 +1,132 @@
+"""Intervals: against a loop over drawn groups, paired, and as wide as theory says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unfused_ray.audio import randomness
+from unfused_ray.evaluation.bootstrap import (
+    Interval,
+    difference,
+    distinct_groups,
+    interval,
+    mean_over_tasks,
+    replicates,
+)
+
+
+@st.composite
+def outcomes(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """Correct or not, of 1 to 4 seeds, and groups of which some are empty names."""
+    num_clips = draw(st.integers(1, 30))
+    groups = draw(st.lists(st.sampled_from(["", "a", "b", "c"]), min_size=num_clips, max_size=num_clips))
+    rng = np.random.default_rng(draw(st.integers(0, 1000)))
+    return rng.random((draw(st.integers(1, 4)), num_clips)) < 0.6, np.array(groups)
+
+
+@given(outcomes())
+@settings(deadline=None, max_examples=50)
+def test_replicates_equal_a_loop_over_the_drawn_groups_and_seeds(drawn: tuple[np.ndarray, np.ndarray]) -> None:
+    correct_SN, groups_N = drawn
+    ids_N = distinct_groups(groups_N)
+    num_seeds, num_groups = len(correct_SN), ids_N.max() + 1
+    group_draws = randomness.generator(5, "bootstrap groups of t").integers(num_groups, size=(20, num_groups))
+    seed_draws = randomness.generator(5, "bootstrap seeds").integers(num_seeds, size=(20, num_seeds))
+    expected = []
+    for groups, seeds in zip(group_draws, seed_draws, strict=True):
+        clips = [n for group in groups for n in np.flatnonzero(ids_N == group)]
+        expected.append(np.mean([np.mean([correct_SN[s, n] for n in clips]) for s in seeds]))
+    assert np.allclose(replicates(correct_SN, groups_N, 20, 5, "t"), expected, atol=1e-12)
+
+
+@given(outcomes(), st.integers(0, 2**31 - 1))
+@settings(deadline=None, max_examples=50)
+def test_a_row_minus_itself_is_exactly_zero_and_a_perfect_row_exactly_one(
+    drawn: tuple[np.ndarray, np.ndarray], seed: int
+) -> None:
+    correct_SN, groups_N = drawn
+    first, second = (replicates(correct_SN, groups_N, 50, seed, "t") for _ in range(2))
+    assert difference(0.5, first, 0.5, second) == Interval(0, 0, 0)
+    perfect = replicates(np.ones_like(correct_SN), groups_N, 50, seed, "t")
+    assert interval(1.0, perfect) == Interval(1, 1, 1)
+    assert np.allclose(difference(0, first, 1, perfect).low, np.quantile(first, 0.025) - 1)
+
+
+@given(outcomes(), st.randoms(use_true_random=False))
+@settings(deadline=None, max_examples=50)
+def test_the_order_of_clips_in_named_groups_changes_nothing(
+    drawn: tuple[np.ndarray, np.ndarray], random: np.random.Generator
+) -> None:
+    correct_SN, groups_N = drawn
+    named_N = np.where(groups_N == "", "d", groups_N)
+    order = list(range(len(named_N)))
+    random.shuffle(order)
+    before = replicates(correct_SN, named_N, 30, 1, "t")
+    assert np.array_equal(before, replicates(correct_SN[:, order], named_N[order], 30, 1, "t"))
+
+
+def test_one_group_alone_has_an_interval_of_no_width() -> None:
+    correct_SN = np.array([[True, False, True, True]])
+    draws = replicates(correct_SN, np.array(["a"] * 4), 100, 0, "t")
+    assert interval(0.75, draws) == Interval(0.75, 0.75, 0.75)
+
+
+def test_a_clip_without_a_group_is_a_group_of_its_own() -> None:
+    ids_N = distinct_groups(np.array(["", "b", "", "a", "b"]))
+    assert ids_N[1] == ids_N[4]
+    assert sorted(set(ids_N.tolist())) == [0, 1, 2, 3]
+
+
+def test_groups_drawn_do_not_depend_on_the_number_of_seeds() -> None:
+    row = np.random.default_rng(0).random((1, 200)) < 0.7
+    groups = np.full(200, "")
+    one, five = replicates(row, groups, 500, 3, "t"), replicates(np.repeat(row, 5, axis=0), groups, 500, 3, "t")
+    assert np.allclose(one, five, atol=1e-12)
+
+
+def test_tasks_are_drawn_independently_and_their_seeds_together() -> None:
+    row = np.random.default_rng(0).random((1, 300)) < 0.5
+    groups = np.full(300, "")
+    a, b = (replicates(row, groups, 4000, 3, task) for task in ("a", "b"))
+    assert abs(np.corrcoef(a, b)[0, 1]) < 0.06
+    assert np.isclose(mean_over_tasks([a, b]).std(), a.std() / np.sqrt(2), rtol=0.06)
+    seeds = np.repeat([[True], [False], [False]], 300, axis=1)
+    a, b = (replicates(seeds, groups, 100, 3, task) for task in ("a", "b"))
+    assert a.std() > 0
+    assert np.array_equal(a, b)
+
+
+def test_many_replicates_of_many_groups_are_drawn_in_chunks_of_one_stream() -> None:
+    row = np.random.default_rng(0).random((1, 3000)) < 0.5
+    groups = np.full(3000, "")
+    many = replicates(row, groups, 1500, 3, "t")
+    assert len(many) == 1500
+    assert len(np.unique(many[:20])) > 5
+    assert np.array_equal(many[:20], replicates(row, groups, 20, 3, "t"))
+
+
+def test_the_interval_of_single_clips_is_the_binomial_one() -> None:
+    correct = np.arange(400) < 280
+    found = interval(0.7, replicates(correct[None], np.full(400, ""), 10_000, 0, "t"))
+    half = 1.96 * np.sqrt(0.7 * 0.3 / 400)
+    assert np.allclose([found.low, found.high], [0.7 - half, 0.7 + half], atol=0.004)
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for trial in range(200):
+        groups_correct = np.repeat(rng.random(80) < 0.6, 3)  # clips of a group stand or fall together
+        draws = replicates(groups_correct[None], np.repeat(np.arange(80).astype(str), 3), 400, trial, "t")
+        found = interval(groups_correct.mean(), draws)
+        covered += found.low <= 0.6 <= found.high
+    assert 0.90 <= covered / 200 <= 0.99
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (1, 0), (1, 2), (3,)])
+def test_shapes_that_do_not_fit_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="a column for each test clip"):
+        replicates(np.ones(shape, bool), np.full(3 if shape[-1] else 0, ""), 10, 0, "t")
