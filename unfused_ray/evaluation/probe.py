@@ -1,0 +1,272 @@
+"""The linear probe: one linear layer on frozen features, its readout and regularisation chosen by validation.
+
+METHOD section 6: the readout and the regularisation decide more than pre-training does, so every system has the same
+choice among them, made without the test split.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.preprocessing import StandardScaler
+
+from unfused_ray.config import Config, PositiveFloat, PositiveInt
+from unfused_ray.evaluation.bootstrap import distinct_groups
+
+_log = logging.getLogger(__name__)
+
+
+class ProbeConfig(Config):
+    """How the linear layer is trained and chosen; the protocol file holds the values."""
+
+    strengths: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
+    """Values of C tried: the weight of the summed cross-entropy against half the squared norm of the coefficients."""
+    tolerance: PositiveFloat
+    """A fit has converged where no entry of the gradient of (mean cross-entropy + penalty / (C N)) is larger."""
+    max_iterations: PositiveInt
+    """Iterations of L-BFGS after which a fit ends without having converged."""
+    folds: Annotated[int, Field(ge=2)]
+    """Parts of the cross-validation within train, for tasks without a valid split."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What is known of the N clips of a task."""
+
+    class_ids: np.ndarray
+    """(N,) int64, 0 to num_classes - 1."""
+    splits: np.ndarray
+    """(N,) "train", "valid" or "test"."""
+    groups: np.ndarray
+    """(N,) what may not be torn apart, such as a speaker; "" where a clip is its own group."""
+    num_classes: int
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How each of K classes fared."""
+
+    precision: np.ndarray
+    """(K,) float64; 0 for a class never predicted."""
+    recall: np.ndarray
+    """(K,) float64; 0 for a class without clips."""
+    f1: np.ndarray
+    """(K,) float64."""
+    support: np.ndarray
+    """(K,) int64 clips of the class."""
+    confusion: np.ndarray
+    """(K, K) int64 clips, true class by predicted class."""
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """The chosen linear layer's accuracies (0 to 1) and predictions, and how it was chosen."""
+
+    readout: str
+    strength: float
+    validation_accuracies: dict[tuple[str, float], float]
+    """Of every (readout, strength)."""
+    train_accuracy: float
+    validation_accuracy: float
+    test_accuracy: float
+    predictions: np.ndarray
+    """(T,) int64 class of every test clip, in the order of the test rows; -1 for a damaged clip."""
+    scores: Scores
+    """Of the test clips."""
+    converged: bool
+    """Whether the chosen fit did."""
+    iterations: int
+    """Of the chosen fit, which starts where that of the strength before ended."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything in plain values: arrays as lists, validation accuracies as a list of records."""
+        accuracies = [
+            {"readout": readout, "strength": strength, "accuracy": accuracy}
+            for (readout, strength), accuracy in self.validation_accuracies.items()
+        ]
+        scores = {name: values.tolist() for name, values in vars(self.scores).items()}
+        changed = {"validation_accuracies": accuracies, "predictions": self.predictions.tolist(), "scores": scores}
+        return vars(self) | changed
+
+
+def linear_probe(features: Mapping[str, np.ndarray], labelled: Labelled, config: ProbeConfig) -> ProbeResult:
+    """Choose readout and regularisation by validation accuracy, then classify the test split once.
+
+    Features are standardised by the training clips; multinomial logistic regression with an L2 penalty (of two
+    classes: binomial). Without a valid split, grouped and stratified cross-validation within train takes its place.
+    Of equal validation accuracies, the stronger regularisation wins, then the first readout. A clip with a feature
+    that is not finite is damaged: left out of train and valid, wrong in test.
+
+    Args:
+        features: ``(N, D)`` by the readout's name; D may differ.
+        labelled: classes, splits and groups of the N clips.
+        config: strengths and when a fit has converged.
+
+    Raises:
+        ValueError: shapes or class ids do not fit, train or test is empty, or train has one class only.
+    """
+    whole_N = _check(features, labelled)
+    train = np.flatnonzero((labelled.splits == "train") & whole_N)
+    valid = np.flatnonzero((labelled.splits == "valid") & whole_N)
+    test = np.flatnonzero(labelled.splits == "test")
+    if not len(train) or not len(test):
+        raise ValueError(f"a probe needs train and test clips, not {len(train)} whole train and {len(test)} test clips")
+    parts = [(train, valid)] if len(valid) else _folds(labelled, train, config.folds)
+    accuracies = {
+        (readout, strength): accuracy
+        for readout, features_ND in features.items()
+        for strength, accuracy in _validate(features_ND, labelled.class_ids, parts, config).items()
+    }
+    strongest_first = sorted(accuracies, key=lambda choice: choice[1])  # stable: readouts stay in their order
+    readout, strength = max(strongest_first, key=lambda choice: accuracies[choice])
+
+    path = [tried for tried in config.strengths if tried <= strength]
+    frame = Frame.of(features[readout][train])
+    *_, fitted = fit_path(frame.coordinates(features[readout][train]), labelled.class_ids[train], path, config)
+    if not fitted.converged:
+        _log.warning("the probe of %s with C=%g ended after %d iterations", readout, strength, fitted.iterations)
+    predictions_T = np.full(len(test), -1, np.int64)
+    readable = whole_N[test]
+    if readable.any():
+        predictions_T[readable] = fitted.model.predict(frame.coordinates(features[readout][test[readable]]))
+    trained = fitted.model.predict(frame.coordinates(features[readout][train]))
+    return ProbeResult(
+        readout=readout,
+        strength=strength,
+        validation_accuracies=accuracies,
+        train_accuracy=float((trained == labelled.class_ids[train]).mean()),
+        validation_accuracy=accuracies[readout, strength],
+        test_accuracy=float((predictions_T == labelled.class_ids[test]).mean()),
+        predictions=predictions_T,
+        scores=class_scores(labelled.class_ids[test], predictions_T, labelled.num_classes),
+        converged=fitted.converged,
+        iterations=fitted.iterations,
+    )
+
+
+def class_scores(true_N: np.ndarray, predicted_N: np.ndarray, num_classes: int) -> Scores:
+    """Scores of every class; a prediction of -1 is wrong, and in no column of the confusion matrix."""
+    labels = np.arange(num_classes)
+    precision, recall, f1, support = precision_recall_fscore_support(
+        true_N, predicted_N, labels=labels, zero_division=0.0
+    )
+    return Scores(precision, recall, f1, support, confusion_matrix(true_N, predicted_N, labels=labels))
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Coordinates that a probe is fitted in: standardised, then within the span of the training clips.
+
+    The coefficients that an L2 penalty leaves lie in that span, and a rotation changes neither their norm nor any
+    logit: with fewer clips than dimensions the fit is the same in N coordinates as in D.
+    """
+
+    scaler: StandardScaler
+    basis: np.ndarray | None
+    """(D, N) float64, orthonormal columns; None where there are no fewer clips than dimensions."""
+
+    @classmethod
+    def of(cls, train_ND: np.ndarray) -> Frame:
+        """The frame of the training clips' features."""
+        scaler = StandardScaler().fit(train_ND.astype(np.float64))
+        num_clips, dim = train_ND.shape
+        if num_clips >= dim:
+            return cls(scaler, None)
+        return cls(scaler, np.linalg.qr(scaler.transform(train_ND.astype(np.float64)).T)[0])
+
+    def coordinates(self, features_ND: np.ndarray) -> np.ndarray:
+        """Float64 coordinates of clips: ``(clips, min(N, D))``."""
+        standardised = self.scaler.transform(features_ND.astype(np.float64))
+        return standardised if self.basis is None else standardised @ self.basis
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fit of one strength."""
+
+    model: LogisticRegression
+    converged: bool
+    iterations: int
+
+
+def fit_path(
+    train_NR: np.ndarray, class_ids_N: np.ndarray, strengths: Sequence[float], config: ProbeConfig
+) -> Iterator[Fitted]:
+    """Fits from the strongest regularisation (smallest C) to the weakest, each started where the last one ended.
+
+    Raises:
+        ValueError: there is one class only.
+    """
+    if len(np.unique(class_ids_N)) < 2:
+        raise ValueError(f"all {len(class_ids_N)} training clips of a probe are of one class: there is nothing to fit")
+    model = LogisticRegression(tol=config.tolerance, max_iter=config.max_iterations, warm_start=True)
+    for strength in sorted(strengths):
+        model.set_params(C=strength)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ConvergenceWarning)
+            model.fit(train_NR, class_ids_N)
+        converged = True
+        for warning in caught:
+            if issubclass(warning.category, ConvergenceWarning):
+                converged = False
+            else:
+                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+        yield Fitted(copy.deepcopy(model), converged, int(model.n_iter_.max()))
+
+
+def _check(features: Mapping[str, np.ndarray], labelled: Labelled) -> np.ndarray:
+    """Refuse what does not fit; which clips have finite features in every readout: ``(N,)`` bool."""
+    num_clips = len(labelled.class_ids)
+    if not features:
+        raise ValueError("a probe needs features of at least one readout")
+    for readout, features_ND in features.items():
+        if features_ND.ndim != 2 or len(features_ND) != num_clips:
+            raise ValueError(f"features {readout!r} have shape {features_ND.shape} for {num_clips} labelled clips")
+    wrong = (labelled.class_ids < 0) | (labelled.class_ids >= labelled.num_classes)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(f"clip {row} has class {labelled.class_ids[row]}, not 0 to {labelled.num_classes - 1}")
+    return np.logical_and.reduce([np.isfinite(features_ND).all(axis=1) for features_ND in features.values()])
+
+
+def _folds(labelled: Labelled, train: np.ndarray, folds: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Rows to fit on and rows to score, a pair for each fold of the training rows; no group is in both."""
+    groups = distinct_groups(labelled.groups[train])
+    num_groups = len(np.unique(groups))
+    if num_groups < folds:
+        raise ValueError(
+            f"without a valid split, {folds} folds need as many groups in train, not {num_groups}: give valid clips, "
+            "or set folds lower"
+        )
+    pairs = StratifiedGroupKFold(folds).split(train, labelled.class_ids[train], groups)
+    return [(train[fitting], train[held]) for fitting, held in pairs]
+
+
+def _validate(
+    features_ND: np.ndarray,
+    class_ids_N: np.ndarray,
+    parts: list[tuple[np.ndarray, np.ndarray]],
+    config: ProbeConfig,
+) -> dict[float, float]:
+    """Accuracy on the held-out rows of all parts together, by strength."""
+    strengths = sorted(config.strengths)
+    correct = dict.fromkeys(strengths, 0)
+    for fitting, held in parts:
+        frame = Frame.of(features_ND[fitting])
+        held_coordinates = frame.coordinates(features_ND[held])
+        path = fit_path(frame.coordinates(features_ND[fitting]), class_ids_N[fitting], strengths, config)
+        for strength, fitted in zip(strengths, path, strict=True):
+            correct[strength] += int((fitted.model.predict(held_coordinates) == class_ids_N[held]).sum())
+    num_held = sum(len(held) for _, held in parts)
+    return {strength: count / num_held for strength, count in correct.items()}
