@@ -1,10 +1,10 @@
-"""Shared fixtures: one local Ray session for the whole suite, and one object store."""
+"""Shared fixtures: one local Ray session for the whole suite, one object store, and what whole runs need."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import boto3
@@ -12,6 +12,8 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from unfused_ray import cluster
+from unfused_ray.training import loop, run
+from unfused_ray.training.coordinator import Coordinator, Progress
 
 # Before Ray starts its workers, which inherit them: no test may reach a real object store's account.
 os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_EC2_METADATA_DISABLED="true")
@@ -35,3 +37,32 @@ def object_store() -> Iterator[str]:
     boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1").create_bucket(Bucket="bucket")
     yield f"?endpoint_override={host}:{port}&scheme=http&region=us-east-1"
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One SQLite file for all: MLflow takes seconds to make its tables."""
+    return f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlflow.db"
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody else comes for the runs of this test: their leases need not settle."""
+    monkeypatch.setattr(run, "SETTLE_SECONDS", 0.0)
+
+
+@pytest.fixture
+def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Ask the run to stop once it has done so many steps; 0 is while it embeds every clip; no more for -1."""
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
+    report = Coordinator.report
+
+    def arm(steps: int) -> None:
+        def reporting(self: Coordinator, progress: Progress, metrics: Mapping[str, float] | None = None) -> str:
+            if progress.step == steps:
+                self.request_stop("the test")
+            return report(self, progress, metrics)
+
+        monkeypatch.setattr(Coordinator, "report", reporting)
+
+    return arm

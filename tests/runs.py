@@ -7,10 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import safetensors.numpy
+import torch
 
 from unfused_ray import recipes
-from unfused_ray.config import PretrainConfig
+from unfused_ray.config import DistillConfig, PretrainConfig, TrainingConfig
+from unfused_ray.models.export import WEIGHTS, read_description
+from unfused_ray.training import loop
+from unfused_ray.training.launch import train
 
 TIMES = ("clips_per_second", "seconds_")
 """Beginnings of the names of what differs between two equal runs."""
@@ -18,7 +23,18 @@ TIMES = ("clips_per_second", "seconds_")
 
 def tiny(source: Path, output: Path, tracking_uri: str, **fields: Any) -> PretrainConfig:
     """The recipe "tiny" in this process on one thread; ``group__field`` changes a field of a group."""
-    values: dict[str, Any] = recipes.PRETRAIN["tiny"][1].model_dump()
+    return PretrainConfig(**_values(recipes.PRETRAIN["tiny"][1], source, output, tracking_uri, fields))
+
+
+def tiny_student(source: Path, output: Path, tracking_uri: str, **fields: Any) -> DistillConfig:
+    """The same of a distillation; name at least its ``teacher``."""
+    return DistillConfig(**_values(recipes.DISTILL["tiny"][1], source, output, tracking_uri, fields))
+
+
+def _values(
+    recipe: TrainingConfig, source: Path, output: Path, tracking_uri: str, fields: dict[str, Any]
+) -> dict[str, Any]:
+    values: dict[str, Any] = recipe.model_dump()
     values |= {"data": (str(source),), "output": str(output)}
     values["tracking"]["uri"] = tracking_uri
     values["runtime"]["threads"] = 1
@@ -28,29 +44,51 @@ def tiny(source: Path, output: Path, tracking_uri: str, **fields: Any) -> Pretra
         for group in groups:
             place = place[group]
         place[field] = value
-    return PretrainConfig(**values)
+    return values
 
 
 def weights(run: Path) -> dict[str, np.ndarray]:
-    """The newest checkpoint's weights and optimiser state."""
+    """The newest checkpoint's weights, their average where there is one, and optimiser state."""
     newest = max((run / "checkpoints").iterdir())
     return {
-        f"{file}/{name}": tensor
-        for file in ("model", "optimizer")
-        for name, tensor in safetensors.numpy.load((newest / f"{file}.safetensors").read_bytes()).items()
+        f"{file.stem}/{name}": tensor
+        for file in sorted(newest.glob("*.safetensors"))
+        for name, tensor in safetensors.numpy.load(file.read_bytes()).items()
     }
 
 
 def assignments(run: Path) -> dict[str, bytes]:
     """Every written pseudo-label and prototype, byte for byte."""
-    files = sorted((run / "assignments").rglob("*.*"))
+    files = [file for name in ("assignments", "pseudo-labels") for file in sorted((run / name).rglob("*.*"))]
     return {str(file.relative_to(run)): file.read_bytes() for file in files if file.name != "assignment.json"}
+
+
+def exported(run: Path) -> bytes:
+    """The file of the network that a run leaves."""
+    return Path(read_description(str(run))["folder"], WEIGHTS).read_bytes()
 
 
 def history(run: Path) -> list[dict[str, float]]:
     """The figures of every epoch, without times."""
     entries = json.loads((run / "history.json").read_text())
     return [{key: value for key, value in entry.items() if not key.startswith(TIMES)} for entry in entries]
+
+
+class BeginningError(Exception):
+    """Carries the weights of a run that has not begun."""
+
+
+def initial_weights(monkeypatch: pytest.MonkeyPatch, job: TrainingConfig) -> dict[str, torch.Tensor]:
+    """Weights with which a run begins; it is ended there."""
+
+    def begin(self: loop.Loop) -> None:
+        raise BeginningError({name: value.clone() for name, value in self.method.state_dict().items()})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Loop, "run", begin)
+        with pytest.raises(BeginningError) as beginning:
+            train(job)
+    return beginning.value.args[0]
 
 
 def assert_equal_runs(run: Path, other: Path) -> None:
@@ -61,5 +99,4 @@ def assert_equal_runs(run: Path, other: Path) -> None:
     assert not differing
     assert assignments(run) == assignments(other)
     assert history(run) == history(other)
-    export = "encoder/encoder.safetensors"
-    assert (run / export).read_bytes() == (other / export).read_bytes()
+    assert exported(run) == exported(other)

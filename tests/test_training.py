@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from io import StringIO
 from pathlib import Path
@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from pydantic import ValidationError
 from rich.console import Console
-from runs import assert_equal_runs, history, tiny, weights
+from runs import BeginningError, assert_equal_runs, history, initial_weights, tiny, weights
 from sources import write_source
 
 from unfused_ray import cluster
@@ -36,16 +36,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "bank": {},
     "full pass": {"method__labels_from": "full_pass"},
     "mean of views": {"method__bank_embedding": "mean_of_views"},
+    "average": {"ema_decay": 0.9},
     "two heads, sgd": {"method__num_clusters": (8, 5), "optimizer__name": "sgd", "optimizer__lr": 0.05},
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def alone() -> Iterator[None]:
-    """Nobody else comes for these runs: their leases need not settle."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "SETTLE_SECONDS", 0.0)
-        yield
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +49,6 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("source")
     write_source(folder, [[40, 30], [30]])
     return folder
-
-
-@pytest.fixture(scope="module")
-def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One SQLite file for all: MLflow takes seconds to make its tables."""
-    return f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlflow.db"
 
 
 @pytest.fixture
@@ -79,23 +69,6 @@ def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory, tracking
         return output
 
     return run_of
-
-
-@pytest.fixture
-def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Ask the run to stop once it has done so many steps; 0 is while it embeds every clip; no more for -1."""
-    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
-    report = Coordinator.report
-
-    def arm(steps: int) -> None:
-        def reporting(self: Coordinator, progress: Progress, metrics: Mapping[str, float] | None = None) -> str:
-            if progress.step == steps:
-                self.request_stop("the test")
-            return report(self, progress, metrics)
-
-        monkeypatch.setattr(Coordinator, "report", reporting)
-
-    return arm
 
 
 @pytest.mark.parametrize(
@@ -223,23 +196,6 @@ def test_every_clip_has_a_label_before_the_first_gradient(
     monkeypatch.setattr(DecarV2, "forward", watched)
     train(job)
     assert labelled == [100] * len(job.method.num_clusters)
-
-
-def initial_weights(monkeypatch: pytest.MonkeyPatch, job: PretrainConfig) -> dict[str, torch.Tensor]:
-    """Weights with which a run begins; it is ended there."""
-
-    def begin(self: loop.Loop) -> None:
-        raise BeginningError({name: value.clone() for name, value in self.method.state_dict().items()})
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop.Loop, "run", begin)
-        with pytest.raises(BeginningError) as beginning:
-            train(job)
-    return beginning.value.args[0]
-
-
-class BeginningError(Exception):
-    """Carries the weights of a run that has not begun."""
 
 
 @pytest.fixture(scope="module")
