@@ -58,7 +58,7 @@ def fill(output: str, task: Task, system: System, protocol: Protocol, cache: Emb
         results.append(linear_probe(features, labelled, protocol.config.probe))
         if system.has_picture:
             _draw_map(f"{base}-map.png", task, system, features, results[-1])
-    confusion_KK = np.sum([np.array(result.scores.confusion_KK) for result in results], axis=0)
+    confusion_KK = np.sum([result.scores.confusion for result in results], axis=0)
     title = f"{system.name} on {task.name}: {_accuracy(results):.1%} of {len(true_N)} test clips"
     save(draw_confusion(title, confusion_KK, task.class_names), f"{base}-confusion.png")
     seeds = [result.to_json() for result in results]
