@@ -79,6 +79,9 @@ PRETRAIN: dict[str, tuple[str, PretrainConfig]] = {
 # UnFuSeD: alpha and beta of the authors' code. Clusters, optimiser and batch are those of METHOD's first trial (kws,
 # section 3). Short clips are repeated: silence around them would be heard as their length (docs/log.md).
 _UNFUSED = DistillConfig(
+    labels=PseudoLabelConfig(num_clusters=(48,)),
+    method=UnfusedConfig(alpha=0.7, beta=0.003),
+    ema_decay=0.99,
     crop=CropConfig(short_clips="tile"),
     optimizer=OptimizerConfig(lr=5e-4, warmup_epochs=1),
     batch=BatchConfig(block=64, blocks_per_step=1),

@@ -82,6 +82,14 @@ def embed(config: EmbedConfig, dry_run: bool = False) -> VectorManifest | None:
         _print_summary(f"{config.output} is already finished: nothing to do", manifest, {})
         return manifest
     encoder = load_encoder(config.encoder)
+    if 0 < config.window_seconds < encoder.crop.seconds:
+        logger.warning(
+            "window_seconds=%g is less than the %g s that the encoder was trained on: every window is completed by the "
+            "encoder's rule for short clips (%s)",
+            config.window_seconds,
+            encoder.crop.seconds,
+            encoder.crop.short_clips,
+        )
     with cluster.session():
         _refuse_unschedulable(config)
         work = _work(config, encoder.log_mel.config.sample_rate)

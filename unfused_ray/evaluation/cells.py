@@ -44,12 +44,13 @@ def fill(output: str, task: Task, system: System, protocol: Protocol, cache: Emb
     Beside ``<task>/<row>.json`` a picture of the confusion matrix, of all seeds together, and for trained models a map
     of the test clips.
     """
-    base = storage.join(output, task.name, system.name.replace(" ", "-"))
+    folder, name = storage.join(output, task.name), system.name.replace(" ", "-")
+    path = storage.join(folder, f"{name}.json")
     true_N = task.class_ids[task.splits == "test"]
     identity = f"{FORMAT_VERSION} {system.identity(task)} {task.index.checksums} {protocol.sha256}"
     key = storage.sha256(identity.encode())
-    if storage.exists(f"{base}.json"):
-        written = json.loads(storage.read_bytes(f"{base}.json"))
+    if storage.exists(path):
+        written = json.loads(storage.read_bytes(path))
         if written["key"] == key:
             return _cell(written["seeds"], true_N)
     labelled = Labelled(task.class_ids, task.splits, task.groups, len(task.class_names))
@@ -57,13 +58,13 @@ def fill(output: str, task: Task, system: System, protocol: Protocol, cache: Emb
     for features in system.features(task, protocol.config, cache):
         results.append(linear_probe(features, labelled, protocol.config.probe))
         if system.has_picture:
-            _draw_map(f"{base}-map.png", task, system, features, results[-1])
+            _draw_map(storage.join(folder, f"{name}-map.png"), task, system, features, results[-1])
     confusion_KK = np.sum([result.scores.confusion for result in results], axis=0)
     title = f"{system.name} on {task.name}: {_accuracy(results):.1%} of {len(true_N)} test clips"
-    save(draw_confusion(title, confusion_KK, task.class_names), f"{base}-confusion.png")
+    save(draw_confusion(title, confusion_KK, task.class_names), storage.join(folder, f"{name}-confusion.png"))
     seeds = [result.to_json() for result in results]
     content = {"key": key, "task": task.name, "row": system.name, "classes": task.class_names, "seeds": seeds}
-    storage.write_bytes(f"{base}.json", json.dumps(content, indent=1).encode())
+    storage.write_bytes(path, json.dumps(content, indent=1).encode())
     return _cell(seeds, true_N)
 
 

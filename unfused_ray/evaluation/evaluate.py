@@ -72,7 +72,7 @@ def check(config: EvaluateConfig) -> Evaluation:
             shapes.append((EncoderConfig(**description["encoder"]), FrontEndConfig(**description["front_end"])))
     front_end = shapes[0][1] if shapes else FrontEndConfig(**tasks[0].index.manifests[0].config["front_end"])
     shapes = shapes or [(EncoderConfig(), front_end)]
-    systems = (LogMelStatistics(front_end), *random_rows(shapes, config.random_seeds), *models)
+    systems: tuple[System, ...] = (LogMelStatistics(front_end), *random_rows(shapes, config.random_seeds), *models)
     names = [system.name for system in systems]
     _refuse_repeated("models", names)
     if config.reference and config.reference not in names:

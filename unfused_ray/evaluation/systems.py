@@ -23,16 +23,22 @@ from unfused_ray.models.encoder import LAYERS, AudioNTT2020
 from unfused_ray.models.export import FOLDERS, FrozenEncoder, load_encoder, read_description
 
 _QUARTILES = (0, 25, 50, 75, 100)
-Features = Mapping[Readout, np.ndarray]
+Features = Mapping[str, np.ndarray]
 """(N, D) float32 of every clip of a task, by readout."""
 
 
 class System(TypingProtocol):
     """A row of the table."""
 
-    name: str
-    has_picture: bool
-    """Whether a map of its vectors is worth drawing."""
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
+
+    @property
+    def has_picture(self) -> bool:
+        """Whether a map of its vectors is worth drawing."""
+        ...
 
     def identity(self, task: Task) -> str:
         """Changes when its features of the task would, beyond the protocol."""
@@ -94,7 +100,7 @@ class RandomNetwork:
     has_picture: bool = False
 
     @property
-    def name(self) -> str:  # type: ignore[override] # a row's name, whether stored or made
+    def name(self) -> str:
         """The shape in words."""
         usual = EncoderConfig(cut=self.shape.cut, dropout=self.shape.dropout)
         size = "" if self.shape == usual else f" ({self.shape.channels} × {self.shape.width})"
@@ -173,7 +179,7 @@ def random_rows(shapes: Sequence[tuple[EncoderConfig, FrontEndConfig]], num_seed
 
 def _read(
     cache: EmbeddingCache, encoder: FrozenEncoder, task: Task, cut: Cut, readouts: Sequence[Readout]
-) -> dict[Readout, np.ndarray]:
+) -> dict[str, np.ndarray]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     layers = cache.layers(encoder.to(device), task.index)
     # Where the network ends with a block, its last layer is one of the blocks: both is blocks.
