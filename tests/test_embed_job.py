@@ -21,15 +21,18 @@ from unfused_ray import cli, storage
 from unfused_ray.audio.decode import decode
 from unfused_ray.config import CropConfig, EmbedConfig, EncoderConfig, FrontEndConfig
 from unfused_ray.data.ingest.items import ITEMS, Listing
-from unfused_ray.data.shards import MANIFEST, REJECTS
+from unfused_ray.data.shards import MANIFEST, REJECTS, ClipIndex
+from unfused_ray.embedding import write
 from unfused_ray.embedding.clips import read_out
 from unfused_ray.embedding.job import embed
-from unfused_ray.embedding.parts import audio_parts
-from unfused_ray.embedding.vectors import VectorManifest
+from unfused_ray.embedding.parts import audio_parts, shard_parts
+from unfused_ray.embedding.vectors import VectorManifest, vector_schema
 from unfused_ray.embedding.waves import embed_waves, windows
+from unfused_ray.embedding.write import write_vectors
 from unfused_ray.models.encoder import AudioNTT2020
 from unfused_ray.models.export import FrozenEncoder, load_encoder, save_encoder
 from unfused_ray.progress import Progress
+from unfused_ray.recipes import EMBED
 
 RATE = 16_000
 FRONT_END = FrontEndConfig()
@@ -113,6 +116,28 @@ def test_parts_hold_every_clip_once_and_whole_row_groups(sizes: list[tuple[bool,
     assert sum(map(len, row_groups)) == len(set().union(*row_groups))
     for part in parts:
         assert len(part) <= most or len({row["row_group"] for row in part}) == 1
+
+
+@pytest.mark.parametrize(("vectors", "samples"), [(7, 1 << 24), (4096, 50_000)])
+def test_a_part_written_in_several_row_groups_holds_the_same_rows(
+    vectors: int, samples: int, tmp_path: Path, encoder: FrozenEncoder, monkeypatch: pytest.MonkeyPatch
+):
+    (part,) = shard_parts(ClipIndex([write_source(tmp_path / "in", [[20]])]), clips_per_part=20)
+    config = EmbedConfig(output=str(tmp_path), window_seconds=0.4, hop_seconds=0.3)
+    schema = vector_schema(12, "0" * 64, "last")
+    whole = write_vectors("whole.parquet", part, encoder, config, schema)
+    monkeypatch.setattr(write, "_ROW_GROUP_VECTORS", vectors)
+    monkeypatch.setattr(write, "_ROW_GROUP_SAMPLES", samples)
+    cut = write_vectors("cut.parquet", part, encoder, config, schema)
+    assert pq.ParquetFile(tmp_path / "whole.parquet").num_row_groups == 1
+    assert pq.ParquetFile(tmp_path / "cut.parquet").num_row_groups > 2
+    assert (
+        (cut.file.num_clips, cut.file.num_vectors) == (whole.file.num_clips, whole.file.num_vectors) == (20, 45)
+    )  # 7, 7 and 6 clips of 1, 2 and 4 windows
+    ours, theirs = (pq.read_table(tmp_path / file) for file in ("cut.parquet", "whole.parquet"))
+    assert ours.drop_columns("vector").equals(theirs.drop_columns("vector"))
+    for our, their in zip(ours["vector"].to_pylist(), theirs["vector"].to_pylist(), strict=True):
+        np.testing.assert_allclose(our, their, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -313,13 +338,18 @@ def test_an_object_store_gives_and_takes_the_same_vectors(object_store: str, tmp
 
 @pytest.mark.usefixtures("ray_session")
 def test_the_command_line_plans_and_embeds(
-    tmp_path: Path, encoder_uri: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    encoder_uri: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ):
     source, output = wav_folder(tmp_path / "in", [0.4] * 5), tmp_path / "out"
 
     def run(*arguments: str) -> tuple[int, str, str]:
         paths = ["--encoder", encoder_uri, "--source", str(source), "--output", str(output)]
-        monkeypatch.setattr("sys.argv", ["jobs/embed.py", *paths, *arguments])
+        recipe = [argument for argument in arguments[:1] if argument in EMBED]
+        monkeypatch.setattr("sys.argv", ["jobs/embed.py", *recipe, *paths, *arguments[len(recipe) :]])
         with pytest.raises(SystemExit) as exit_:
             cli.main(cli.embed_job)
         return (int(exit_.value.code or 0), *capsys.readouterr())
@@ -331,5 +361,8 @@ def test_the_command_line_plans_and_embeds(
     assert {"clips", "5", "parts", "1", "12"} <= set(err.replace("│", " ").split())
     code, _, err = run("--hop-seconds", "1")
     assert code == 2 and "hop_seconds=1 has no meaning" in err
+    code, _, err = run("windows", "--window-seconds", "0.1", "--dry-run")
+    assert code == 0 and "megabytes an hour of audio" in err
+    assert "window_seconds=0.1 is less than the 0.3 s" in caplog.text
     code, _, err = run()
     assert code == 0 and "5" in err and VectorManifest.load(str(output)).num_vectors == 5
