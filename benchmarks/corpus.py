@@ -2,16 +2,17 @@
 
     python benchmarks/corpus.py --corpus FOLDER [--steps 320] [--output FOLDER]
 
-Takes what ``make corpus`` builds; pre-trains DECAR-v2 on it (recipe ``corpus``), distils a student for each task and one
-for all tasks together, each within the same number of steps of 64 clips, and evaluates them beside random networks and
-log-mel statistics. Then, on kws and inst, students of true labels (the ceiling), of a random encoder's clusters and of
-shuffled labels (the floor). Every stage goes on where it was: the same command again finishes an interrupted one.
+Takes what ``make corpus`` builds; pre-trains DECAR-v2 on it (recipe ``corpus``), distils a student for each task, each
+within the same number of steps of 64 clips, and one for all tasks together, and evaluates them beside random networks
+and log-mel statistics. Then, on kws and inst, students of true labels (the ceiling), of a random encoder's clusters and
+of shuffled labels (the floor). Every stage goes on where it was: the same command again finishes an interrupted one.
 Two to four hours on two cores, of which the pre-training takes half an hour.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import subprocess
 import sys
 import time
@@ -36,9 +37,9 @@ def run(job: str, *arguments: str | Path) -> None:
 
 
 def epochs_of(steps: int, *shards: Path) -> int:
-    """Passes over the training clips of some tasks that come closest to a number of steps."""
+    """The fewest passes over the training clips of some tasks that make a number of steps."""
     clips = ClipIndex.load([str(folder) for folder in shards], ("", "train")).num_clips
-    return max(1, round(steps / (clips // CLIPS_PER_STEP)))
+    return math.ceil(steps / (clips // CLIPS_PER_STEP))
 
 
 def main() -> None:
@@ -46,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, required=True, help="what make corpus has built")
     parser.add_argument("--output", type=Path, default=Path("output/corpus"), help="shards, runs and tables")
-    parser.add_argument("--steps", type=int, default=320, help="of each student; the joint one takes three times as many")
+    parser.add_argument("--steps", type=int, default=320, help="of a student; the joint one takes three times as many")
     options = parser.parse_args()
     shards, runs = options.output / "shards", options.output / "runs"
     run("prepare", "--source", options.corpus / "pretrain.csv", "--output", shards / "pretrain")
