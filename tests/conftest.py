@@ -12,7 +12,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from unfused_ray import cluster
-from unfused_ray.training import loop, run
+from unfused_ray.training import journal, run
 from unfused_ray.training.coordinator import Coordinator, Progress
 
 # Before Ray starts its workers, which inherit them: no test may reach a real object store's account.
@@ -54,7 +54,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Ask the run to stop once it has done so many steps; 0 is while it embeds every clip; no more for -1."""
-    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(journal, "REPORT_SECONDS", 0.0)
     report = Coordinator.report
 
     def arm(steps: int) -> None:

@@ -12,7 +12,7 @@ from sources import write_source
 
 from unfused_ray import storage
 from unfused_ray.models.export import load_encoder
-from unfused_ray.training import loop
+from unfused_ray.training import journal
 from unfused_ray.training.coordinator import Coordinator, Progress
 from unfused_ray.training.launch import train
 
@@ -35,7 +35,7 @@ def test_a_run_in_an_object_store_stopped_and_taken_up_equals_a_local_one(
 
     output = f"s3://bucket/runs/remote{object_store}"
     remote = local.model_copy(update={"data": (shards,), "output": output})
-    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(journal, "REPORT_SECONDS", 0.0)
     report = Coordinator.report
 
     def stop_after_two(self: Coordinator, progress: Progress, metrics: Mapping[str, float] | None = None) -> str:

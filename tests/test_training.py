@@ -26,7 +26,7 @@ from unfused_ray import cluster
 from unfused_ray.clustering.assignment import read_assignment
 from unfused_ray.config import PretrainConfig
 from unfused_ray.methods.decar import DecarV2
-from unfused_ray.training import loop, run, supervise
+from unfused_ray.training import journal, loop, run, supervise
 from unfused_ray.training.coordinator import Coordinator, Progress
 from unfused_ray.training.launch import check, describe, train
 
@@ -116,7 +116,7 @@ def test_a_stop_is_heard_although_epochs_are_shorter_than_the_time_between_repor
     config: Callable[..., PretrainConfig], stop_after: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop_after(STEPS)
-    monkeypatch.setattr(loop, "REPORT_SECONDS", 3600.0)
+    monkeypatch.setattr(journal, "REPORT_SECONDS", 3600.0)
     status = train(config("run"))
     assert (status.state, status.epoch, status.step) == ("stopped", 1, 1)
 
@@ -441,7 +441,7 @@ def test_a_run_that_another_process_has_taken_over_ends_without_writing_to_it(
     config: Callable[..., PretrainConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = config("run", checkpoint__every_minutes=1e-9)
-    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(journal, "REPORT_SECONDS", 0.0)
     monkeypatch.setattr(run, "LEASE_SECONDS", 0.04)
     monkeypatch.setattr(supervise, "POLL_SECONDS", 0.02)
     report, seen = Coordinator.report, {}

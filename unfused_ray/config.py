@@ -347,8 +347,8 @@ class TrainingConfig(Config):
     optimizer: OptimizerConfig = OptimizerConfig()
     batch: BatchConfig = BatchConfig()
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Export the exponential moving average of the encoder's weights with this decay a step; 0 exports them as they
-    are."""
+    """Export the exponential moving average of the encoder's weights; 0 exports them as they are. The decay of the
+    n-th step is (1 + n) / (10 + n) until it reaches this one, so that a short run's beginning is forgotten too."""
     runtime: RuntimeConfig = RuntimeConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     tracking: TrackingConfig = TrackingConfig()

@@ -105,7 +105,7 @@ _UNFUSED_TINY = _UNFUSED.model_copy(
     update={
         "name": "tiny-student",
         "epochs": 2,
-        "crop": _TINY.crop,
+        "crop": CropConfig(seconds=_TINY.crop.seconds, short_clips="tile"),
         "encoder": _TINY.encoder,
         "labels": PseudoLabelConfig(num_clusters=(4,), starts=2, iterations=5),
         "method": UnfusedConfig(head_hidden=16),

@@ -46,10 +46,11 @@ def random_encoder(
     planner = Planner(index, 0, BatchConfig(block=block, blocks_per_step=1))
     reader = BlockReader(0, block, crop, crop.num_samples(front_end.sample_rate))
     encoder.train()
-    # Gradients are enabled, because only then batch norms take note; the graph is dropped at once.
-    for read in LocalSource(planner, reader).blocks(Pass("embed", 0)):
-        waves = torch.from_numpy(np.require(read.waves[read.weights > 0][:, 0], requirements="W"))
-        if len(waves) > 1:
-            encoder.blocks(log_mel(waves))
+    with torch.enable_grad():  # only then batch norms take note
+        for read in LocalSource(planner, reader).blocks(Pass("embed", 0)):
+            counts = (read.weights > 0) & (read.clip_ids >= 0)  # neither damaged nor there to fill up the last block
+            waves = torch.from_numpy(np.require(read.waves[counts][:, 0], requirements="W"))
+            if len(waves) > 1:
+                encoder.blocks(log_mel(waves))
     update_running_statistics(encoder, momentum=1.0)
     return FrozenEncoder(encoder, log_mel, crop, {"method": "random", "seed": seed})

@@ -10,7 +10,7 @@ from typing import Any
 from unfused_ray import storage
 from unfused_ray.clustering.assignment import MANIFEST, Assignment, read_assignment
 from unfused_ray.config import DistillConfig, PretrainConfig
-from unfused_ray.training.run import ASSIGNMENTS, HISTORY, PSEUDO_LABELS
+from unfused_ray.training.run import ASSIGNMENTS, HISTORY, PSEUDO_LABELS, Run
 
 PICTURES = "pictures"
 
@@ -30,7 +30,7 @@ class RunFolder:
         path = storage.join(uri, "run.json")
         if not storage.exists(path):
             raise FileNotFoundError(f"{uri} holds no run.json: it is not the folder of a run")
-        self.record: dict[str, Any] = json.loads(storage.read_bytes(path))
+        self.record: dict[str, Any] = Run(uri).record()
 
     @cached_property
     def config(self) -> PretrainConfig | DistillConfig:

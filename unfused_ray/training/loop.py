@@ -10,13 +10,12 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from unfused_ray import storage
 from unfused_ray.audio import randomness
@@ -29,26 +28,23 @@ from unfused_ray.data.shards import Statistics
 from unfused_ray.data.stream import BlockSource, Prefetcher
 from unfused_ray.methods.method import Method
 from unfused_ray.models.batch_norm import update_running_statistics
-from unfused_ray.models.encoder import AudioNTT2020
 from unfused_ray.models.export import save_encoder
 from unfused_ray.training.checkpoint import (
     Checkpoint,
     CheckpointStore,
     Position,
-    flatten_optimizer,
-    unflatten_optimizer,
 )
-from unfused_ray.training.coordinator import Coordinator, Progress, RemoteCoordinator
+from unfused_ray.training.coordinator import Coordinator, RemoteCoordinator
 from unfused_ray.training.device import autocast_dtype, to_device, to_host
 from unfused_ray.training.group import Group, Votes
-from unfused_ray.training.optimizer import build_optimizer, learning_rate, set_learning_rate
+from unfused_ray.training.journal import Journal
+from unfused_ray.training.optimizer import learning_rate
 from unfused_ray.training.outbox import Outbox
 from unfused_ray.training.run import HISTORY, State, Status
-from unfused_ray.training.sums import EpochSums, means
+from unfused_ray.training.state import TrainingState
+from unfused_ray.training.sums import means
 
 logger = logging.getLogger(__name__)
-
-REPORT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -103,25 +99,14 @@ class Loop:
         self.views = Views(
             config.front_end, config.augment, statistics.mean, statistics.std, config.seed, self.method.num_views
         ).to(worker.device)
-        self.optimizer = build_optimizer(config.optimizer, self.method)
-        self.average: AveragedModel | None = None
-        if config.ema_decay:
-            self.average = AveragedModel(
-                self.method.encoder, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True
-            )
+        self.state = TrainingState(config, self.method)
+        self.journal = Journal(worker.coordinator, worker.group.rank, self.num_steps)
         self.position = Position()
-        self.history: list[dict[str, float]] = []
-        """One entry a finished epoch: mean loss and terms, seconds by what they were spent on, cluster health."""
-        self.sums = EpochSums()
         if start is not None:
             saved = start.checkpoint
-            self.method.load_state_dict(saved.tensors("model"))
-            unflatten_optimizer(self.optimizer, saved.tensors("optimizer"))
-            if self.average is not None:
-                self.average.load_state_dict(saved.tensors("average"))
-            self.position, self.history = start.position, saved.details["history"]
-            if self.position.step and worker.group.rank == 0:
-                self.sums = EpochSums(**saved.details["sums"])
+            self.state.load(saved)
+            self.position = start.position
+            self.journal.load(saved.details, in_epoch=self.position.step > 0)
             self._note_other_threads(saved.details.get("threads"))
         self.has_bank = start is not None and start.bank_uri is not None
         worker.clusterer.restore(start.bank_uri if start else None, self.position.epoch)
@@ -132,8 +117,7 @@ class Loop:
         self.outbox = Outbox(worker.clusterer, self.blocks_per_step)
         self._last_norm: Callable[[], Tensor] = to_host(torch.zeros(()))
         self._last_clips: list[np.ndarray] = []
-        self._last_report = self._last_checkpoint = time.perf_counter()
-        self._asked_to_stop = False
+        self._last_checkpoint = time.perf_counter()
 
     def _note_other_threads(self, saved: int | None) -> None:
         threads = torch.get_num_threads()
@@ -187,8 +171,8 @@ class Loop:
             with self._autocast():
                 embeddings = self.method.embed(self.views.plain(waves))
             self.outbox.push(block.clip_ids, embeddings)
-            self._report("embedding every clip", {"share": done / blocks})
-            if self.worker.group.vote(Votes(stop=self._asked_to_stop)).stop:
+            self.journal.report("embedding every clip", self.steps_done, {"share": done / blocks})
+            if self.worker.group.vote(Votes(stop=self.journal.asked_to_stop)).stop:
                 return self._status("stopped")
         return None
 
@@ -196,12 +180,13 @@ class Loop:
         """Assignment, then training, of one epoch or of the rest of one; None where the run goes on."""
         started = time.perf_counter()
         if self.method.labels_from != "fixed":
-            self._report("clustering", {}, now=True)
+            self.journal.report("clustering", self.steps_done, {}, now=True)
         assignment = self.worker.clusterer.labels(pass_.epoch, self.worker.group.rank, self.outbox.drain())
         self.method.begin_epoch(assignment.prototypes)
-        self.sums.spend("cluster", time.perf_counter() - started)
+        self.journal.sums.spend("cluster", time.perf_counter() - started)
         if pass_.first_step == 0:
-            self._report("training", {f"cluster/{key}": value for key, value in assignment.health.items()}, now=True)
+            health = {f"cluster/{key}": value for key, value in assignment.health.items()}
+            self.journal.report("training", self.steps_done, health, now=True)
         blocks = self.prefetcher.blocks(pass_)
         self.method.train()
         votes = Votes()
@@ -213,15 +198,16 @@ class Loop:
             if not torch.isfinite(self._last_norm()):
                 return self._diverged()
             votes = self.worker.group.vote(self._votes())
-            self.sums.spend("train", time.perf_counter() - started)
-            self.sums.spend("wait", self.prefetcher.seconds_waited - waited)
+            self.journal.sums.spend("train", time.perf_counter() - started)
+            self.journal.sums.spend("wait", self.prefetcher.seconds_waited - waited)
             if step + 1 < self.steps_per_epoch and (votes.stop or votes.checkpoint):
                 self._checkpoint()
                 if votes.stop:
                     return self._status("stopped")
         if next(blocks, None) is not None:
             raise RuntimeError(f"the stream gave more than the {self.steps_per_epoch} steps of epoch {pass_.epoch}")
-        self._end_epoch(assignment.health)
+        figures = self.journal.end_epoch(pass_.epoch, self._totals(), assignment.health)
+        self.journal.report("training", self.steps_done, {f"epoch/{k}": v for k, v in figures.items()}, now=True)
         self.position = Position(pass_.epoch + 1, 0)
         self._checkpoint()
         return self._status("stopped") if votes.stop and self.position.epoch < self.config.epochs else None
@@ -229,9 +215,7 @@ class Loop:
     def _step(self, epoch: int, step: int, blocks: Iterator[Block], labels: Sequence[np.ndarray]) -> None:
         """One optimiser step on one global batch."""
         group, config = self.worker.group, self.config
-        lr = learning_rate(config.optimizer, epoch * self.steps_per_epoch + step, self.steps_per_epoch, self.num_steps)
-        set_learning_rate(self.optimizer, lr)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.state.optimizer.zero_grad(set_to_none=True)
         self._last_clips = []
         for i in range(self.blocks_per_step):
             block = next(blocks)
@@ -244,9 +228,8 @@ class Loop:
         update_running_statistics(self.method, group.all_reduce)
         gradients = [p.grad for p in self.method.parameters() if p.grad is not None]
         self._last_norm = to_host(torch.nn.utils.get_total_norm(gradients))
-        self.optimizer.step()
-        if self.average is not None:
-            self.average.update_parameters(self.method.encoder)
+        done = epoch * self.steps_per_epoch + step
+        self.state.step(learning_rate(config.optimizer, done, self.steps_per_epoch, self.num_steps))
 
     def _forward_backward(self, epoch: int, block: Block, labels: Sequence[np.ndarray]) -> None:
         device = self.worker.device
@@ -259,7 +242,7 @@ class Loop:
             output = self.model(views, to_device(block.weights, device), labels_HB)
         # DDP averages over the workers; the loss is the mean over the global batch, whose size never changes.
         (output.loss * (self.worker.group.world / self.config.batch.clips_per_step)).backward()
-        self.sums.add(block, {"loss": output.loss.detach(), **output.terms})
+        self.journal.sums.add(block, {"loss": output.loss.detach(), **output.terms})
         if self.method.labels_from == "bank" and output.embeddings is not None:
             self.outbox.push(block.clip_ids, output.embeddings)
 
@@ -272,65 +255,36 @@ class Loop:
         """What this worker asks of all after a step."""
         if self.worker.group.rank != 0:
             return Votes()
-        clips, seconds = self.position.step * self.config.batch.clips_per_step, self.sums.seconds.get("train", 0.0)
+        sums = self.journal.sums
+        clips, seconds = self.position.step * self.config.batch.clips_per_step, sums.seconds.get("train", 0.0)
         rate = {"clips_per_second": clips / seconds} if seconds else {}
-        self._report("training", {**means(self.sums.values), **rate})
+        self.journal.report("training", self.steps_done, {**means(sums.values), **rate})
         due = time.perf_counter() - self._last_checkpoint > 60 * self.config.checkpoint.every_minutes
         if due:
             self._last_checkpoint = time.perf_counter()  # asked for once: the answer may come a step later
-        return Votes(self._asked_to_stop, due)
-
-    def _report(self, phase: str, figures: Mapping[str, float | Tensor], now: bool = False) -> None:
-        """Rank 0's report, at most once a second unless it is wanted ``now``; the answer may be a request to stop."""
-        if self.worker.group.rank != 0 or not (now or time.perf_counter() - self._last_report > REPORT_SECONDS):
-            return
-        self._last_report = time.perf_counter()
-        values = {name: float(value) for name, value in figures.items()}
-        progress = Progress(phase, self.steps_done, self.num_steps, values, self._damaged_clips)
-        answer = self.worker.coordinator.report(progress, values if phase == "training" else None)
-        self._asked_to_stop = self._asked_to_stop or bool(answer)
-
-    def _end_epoch(self, health: Mapping[str, float]) -> None:
-        """Add the epoch's figures, over all workers, to the history."""
-        totals, seconds = self._totals(), self.sums.seconds
-        figures = {name: float(value) for name, value in means(totals).items()}
-        figures |= {f"seconds_{name}": value for name, value in seconds.items()}
-        figures |= {"clips_per_second": totals["clips"] / seconds["train"], "damaged_clips": totals["damaged_clips"]}
-        self.history.append({"epoch": float(self.position.epoch), **figures, **health})
-        self.sums = EpochSums()
-        self._report("training", {f"epoch/{name}": value for name, value in figures.items()}, now=True)
+        return Votes(self.journal.asked_to_stop, due)
 
     def _totals(self) -> dict[str, float]:
         """The epoch's sums over all workers, so far."""
-        return self.sums.totals(self.worker.device, self.worker.group.all_reduce)
-
-    @property
-    def _damaged_clips(self) -> int:
-        """Clips that did not count because they were damaged, summed over the finished epochs."""
-        return int(sum(entry["damaged_clips"] for entry in self.history))
+        return self.journal.sums.totals(self.worker.device, self.worker.group.all_reduce)
 
     def _checkpoint(self) -> None:
         """Write the state of the run; all workers call it at the same step."""
         started = time.perf_counter()
         self.outbox.flush()
         self.worker.group.barrier()  # every worker's embeddings have arrived
-        sums = {"values": self._totals(), "seconds": self.sums.seconds} if self.position.step else {}
+        sums = {"values": self._totals(), "seconds": self.journal.sums.seconds} if self.position.step else {}
         if self.worker.group.rank == 0:
             folder = self.store.begin(self.position)
             self.worker.clusterer.save(storage.join(folder, "bank"))
-            tensors = {"model": self.method.state_dict(), "optimizer": flatten_optimizer(self.optimizer)}
-            if self.average is not None:
-                tensors["average"] = self.average.state_dict()
-            self.store.commit(
-                self.position,
-                tensors,
-                {"history": self.history, "sums": sums, "threads": torch.get_num_threads()},
-            )
-            storage.write_bytes(storage.join(self.run_uri, HISTORY), json.dumps(self.history).encode())
+            history = self.journal.history
+            details = {"history": history, "sums": sums, "threads": torch.get_num_threads()}
+            self.store.commit(self.position, self.state.tensors(), details)
+            storage.write_bytes(storage.join(self.run_uri, HISTORY), json.dumps(history).encode())
             self._prune()
         self.worker.group.barrier()
         self._last_checkpoint = time.perf_counter()
-        self.sums.spend("checkpoint", self._last_checkpoint - started)
+        self.journal.sums.spend("checkpoint", self._last_checkpoint - started)
 
     def _prune(self) -> None:
         """Delete what neither the rule nor a kept checkpoint needs."""
@@ -342,17 +296,15 @@ class Loop:
         return self._status("diverged", f"a gradient was not finite; it is of the clips {sorted(clips.tolist())}")
 
     def _status(self, state: State, message: str = "") -> Status:
-        if self._damaged_clips:
-            message += f"{'; ' if message else ''}{self._damaged_clips:,} times a clip was left out, being damaged"
+        if damaged := self.journal.damaged_clips:
+            message += f"{'; ' if message else ''}{damaged:,} times a clip was left out, being damaged"
         return Status(state, self.position.epoch, self.position.step, message)
 
     def _export(self) -> None:
         config = self.config
-        encoder = self.method.encoder if self.average is None else self.average.module
-        assert isinstance(encoder, AudioNTT2020)
         save_encoder(
             storage.join(self.run_uri, config.export),
-            encoder.truncated(self.method.export_cut),
+            self.state.exported(),
             config.front_end,
             config.crop,
             self.statistics.mean,

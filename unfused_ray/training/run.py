@@ -135,7 +135,8 @@ class Run:
         Raises:
             FileNotFoundError: there is no run.
         """
-        return json.loads(storage.read_bytes(storage.join(self.uri, "run.json")))
+        record: dict[str, Any] = json.loads(storage.read_bytes(storage.join(self.uri, "run.json")))
+        return {"stage": "pretrain", **record}  # before there were others, it was not written
 
     def write_status(self, status: Status) -> None:
         """Say how the run stands."""

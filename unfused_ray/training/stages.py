@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -24,6 +23,7 @@ from unfused_ray.methods.unfused import Unfused
 from unfused_ray.models.cost import num_parameters, refuse_large_student
 from unfused_ray.models.encoder import AudioNTT2020
 from unfused_ray.models.export import FrozenEncoder, load_encoder, read_description
+from unfused_ray.training.device import set_threads
 from unfused_ray.training.run import PSEUDO_LABELS
 
 logger = logging.getLogger(__name__)
@@ -136,6 +136,7 @@ class Distillation:
         config, labels = self.config, self.config.labels
         if labels.origin == "true":
             return pseudo_labels.of_classes(classes)
+        threads = set_threads(config.runtime, 1)
         if labels.origin == "random":
             # Of another seed than the network that is distilled: that would be labelled by itself.
             encoder = random_encoder(config.encoder, config.front_end, config.crop, index, statistics, config.seed + 1)
@@ -146,7 +147,6 @@ class Distillation:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         layers = embed_clips(encoder.to(device), index, np.arange(index.num_clips))
         embeddings = read_out(layers, encoder.encoder.config.cut, labels.readout)
-        threads = config.runtime.threads or len(os.sched_getaffinity(0))
         assignment = pseudo_labels.cluster(embeddings, labels, config.seed, threads)
         return pseudo_labels.shuffled(assignment, config.seed) if labels.origin == "shuffled" else assignment
 

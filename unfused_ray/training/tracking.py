@@ -165,13 +165,16 @@ class Tracker:
         return run.info.run_id
 
 
-def log_results(uri: str, experiment: str, run_id: str, files: Sequence[str], places: Mapping[str, str]) -> bool:
+def log_results(
+    uri: str, experiment: str, run_id: str, files: Sequence[str], places: Mapping[str, str], folder: str | None = None
+) -> bool:
     """Add to the MLflow run of a run that has ended its pictures, and where its results are.
 
     Args:
         uri, experiment, run_id: as of its :class:`Tracker`.
         files: URIs of files to keep as artefacts.
         places: tags, by name.
+        folder: of the run's artefacts that the files go to; None is the topmost.
 
     Returns:
         Whether they arrived; where not, a warning says why.
@@ -186,11 +189,11 @@ def log_results(uri: str, experiment: str, run_id: str, files: Sequence[str], pl
             raise LookupError(f"there is no MLflow run of run {run_id}")
         for name, value in places.items():
             client.set_tag(run.info.run_id, f"unfused_ray.{name}", value)
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as copies:
             for file in files:
-                path = Path(folder, storage.name(file))
+                path = Path(copies, storage.name(file))
                 path.write_bytes(storage.read_bytes(file))
-                client.log_artifact(run.info.run_id, str(path))
+                client.log_artifact(run.info.run_id, str(path), folder)
     except Exception as error:  # noqa: BLE001 - whatever the tracking store raises, the run itself is safe
         logger.warning("the pictures did not reach %s: %s", uri, error)
         return False
