@@ -5,9 +5,9 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from importlib import resources
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from unfused_ray import storage
 from unfused_ray.config import Config, PositiveFloat, PositiveInt, Readout, Seed
@@ -30,7 +30,7 @@ class ProtocolConfig(Config):
 
     crop_seconds: PositiveFloat
     short_clips: Literal["centre", "tile"]
-    readouts: tuple[Readout, ...]
+    readouts: Annotated[tuple[Readout, ...], Field(min_length=1)]
     probe: ProbeConfig
     bootstrap: BootstrapConfig
 

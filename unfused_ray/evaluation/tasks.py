@@ -41,11 +41,12 @@ class Task:
 
     def statistics(self, front_end: FrontEndConfig) -> Statistics:
         """Log-mel statistics of the training split; computed on Ray, and kept, where the source lacks them."""
-        known = self.training.statistics(front_end)
+        training = ClipIndex.load([self.uri], ("train",))  # read anew: another row may have had them computed
+        known = training.statistics(front_end)
         if known is not None:
             return known
         with cluster.session():
-            return compute_statistics(self.training.manifests[0], front_end)
+            return compute_statistics(training.manifests[0], front_end)
 
 
 def load_task(uri: str) -> Task:
