@@ -210,9 +210,9 @@ def evaluate_job() -> int:
         Console().print(evaluate.describe(evaluation))
         return 0
     table = evaluate.evaluate(evaluation)
+    Console().print(table.to_terminal(Console()))
+    Console().print(f"table, figures and pictures: {evaluation.output}", soft_wrap=True, highlight=False, markup=False)
     evaluate.track(evaluation, table)
-    Console().print(table.to_terminal())
-    Console().print(f"table, figures and pictures: {evaluation.output}", soft_wrap=True, highlight=False)
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -12,15 +12,13 @@ from unfused_ray import storage
 from unfused_ray.embedding.cache import EmbeddingCache
 from unfused_ray.evaluation.drawings import draw_confusion
 from unfused_ray.evaluation.figures import draw_map
-from unfused_ray.evaluation.pictures import by_class, project, save
+from unfused_ray.evaluation.pictures import MAX_POINTS, by_class, project, save
 from unfused_ray.evaluation.probe import Labelled, ProbeResult, linear_probe
 from unfused_ray.evaluation.protocol import Protocol
 from unfused_ray.evaluation.systems import Features, System
 from unfused_ray.evaluation.tasks import Task
 
 FORMAT_VERSION = 1
-MAX_POINTS = 2000
-"""Clips of a map."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +29,16 @@ class Cell:
     """(S, N) bool, of the test clips in the order of their clip_ids."""
     results: list[dict[str, Any]]
     """One a seed, as written."""
+
+    @classmethod
+    def of(cls, results: list[dict[str, Any]], true_N: np.ndarray) -> Self:
+        """The cell of these results, from the true classes of the test clips: (N,) int64."""
+        return cls(np.stack([np.array(result["predictions"]) == true_N for result in results]), results)
+
+    @property
+    def converged(self) -> bool:
+        """Whether the chosen fit of every seed has."""
+        return all(result["converged"] for result in self.results)
 
     @property
     def accuracy(self) -> float:
@@ -44,42 +52,46 @@ def fill(output: str, task: Task, system: System, protocol: Protocol, cache: Emb
     Beside ``<task>/<row>.json`` a picture of the confusion matrix, of all seeds together, and for trained models a map
     of the test clips.
     """
-    folder, name = storage.join(output, task.name), system.name.replace(" ", "-")
-    path = storage.join(folder, f"{name}.json")
+    folder = storage.join(output, task.name)
+    path = storage.join(folder, f"{file_stem(system)}.json")
     true_N = task.class_ids[task.splits == "test"]
     identity = f"{FORMAT_VERSION} {system.identity(task)} {task.index.checksums} {protocol.sha256}"
     key = storage.sha256(identity.encode())
     if storage.exists(path):
         written = json.loads(storage.read_bytes(path))
         if written["key"] == key:
-            return _cell(written["seeds"], true_N)
+            return Cell.of(written["seeds"], true_N)
     labelled = Labelled(task.class_ids, task.splits, task.groups, len(task.class_names))
     results: list[ProbeResult] = []
     for features in system.features(task, protocol.config, cache):
         results.append(linear_probe(features, labelled, protocol.config.probe))
         if system.has_picture:
-            _draw_map(storage.join(folder, f"{name}-map.png"), task, system, features, results[-1])
-    confusion_KK = np.sum([result.scores.confusion for result in results], axis=0)
-    title = f"{system.name} on {task.name}: {_accuracy(results):.1%} of {len(true_N)} test clips"
-    save(draw_confusion(title, confusion_KK, task.class_names), storage.join(folder, f"{name}-confusion.png"))
+            _draw_map(storage.join(folder, f"{file_stem(system)}-map.png"), task, system, features, results[-1])
     seeds = [result.to_json() for result in results]
+    cell = Cell.of(seeds, true_N)
+    confusion_KK = np.sum([result.scores.confusion for result in results], axis=0)
+    title = f"{system.name} on {task.name}: {cell.accuracy:.1%} of {len(true_N):,} test clips"
+    if len(seeds) > 1:
+        title += f", each heard by {len(seeds)} networks"
+    picture = draw_confusion(title, confusion_KK, task.class_names)
+    save(picture, storage.join(folder, f"{file_stem(system)}-confusion.png"))
     content = {"key": key, "task": task.name, "row": system.name, "classes": task.class_names, "seeds": seeds}
     storage.write_bytes(path, json.dumps(content, indent=1).encode())
-    return _cell(seeds, true_N)
+    return cell
 
 
-def _cell(seeds: list[dict[str, Any]], true_N: np.ndarray) -> Cell:
-    return Cell(np.stack([np.array(seed["predictions"]) == true_N for seed in seeds]), seeds)
-
-
-def _accuracy(results: list[ProbeResult]) -> float:
-    return float(np.mean([result.test_accuracy for result in results]))
+def file_stem(system: System) -> str:
+    """Beginning of the names of a row's files."""
+    return system.name.replace(" ", "-")
 
 
 def _draw_map(uri: str, task: Task, system: System, features: Features, result: ProbeResult) -> None:
     test = np.flatnonzero(task.splits == "test")[:MAX_POINTS]
     vectors_ND = features[result.readout][test]
     whole = np.isfinite(vectors_ND).all(axis=1)
-    title = f"{whole.sum():,} test clips of {task.name}, as {system.name} hears them ({result.readout}; t-SNE)"
+    if whole.sum() < 2:
+        return  # no two points, no distances to show
+    layers = {"last": "its last layer", "blocks": "its blocks", "both": "its blocks and last layer"}[result.readout]
+    title = f"{whole.sum():,} test clips of {task.name}, as {system.name} hears them ({layers}; t-SNE)"
     classes = by_class("by class", task.class_ids[test][whole], task.class_names)
     save(draw_map(title, project(vectors_ND[whole]), [classes]), uri)

@@ -10,18 +10,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from unfused_ray import storage
 from unfused_ray.config import EncoderConfig, EvaluateConfig, FrontEndConfig
 from unfused_ray.embedding.cache import EmbeddingCache
+from unfused_ray.embedding.clips import refuse_other_rate
 from unfused_ray.evaluation import cells
-from unfused_ray.evaluation.cells import Cell
+from unfused_ray.evaluation.cells import Cell, file_stem
 from unfused_ray.evaluation.protocol import FILE, Protocol, load_protocol
-from unfused_ray.evaluation.systems import LogMelStatistics, System, TrainedModel, parse_model, random_rows
-from unfused_ray.evaluation.table import Table
+from unfused_ray.evaluation.systems import (
+    LogMelStatistics,
+    System,
+    TrainedModel,
+    largest_cost,
+    parse_model,
+    random_rows,
+)
+from unfused_ray.evaluation.table import FILES, MEAN, Table
 from unfused_ray.evaluation.tasks import SPLITS, Task, load_task
-from unfused_ray.models.export import read_description
 from unfused_ray.progress import Progress
 from unfused_ray.training.run import home
 from unfused_ray.training.tracking import Tracker, flat_params, log_results, metric_name, tracking_uri
@@ -61,20 +69,22 @@ def check(config: EvaluateConfig) -> Evaluation:
     """
     if not config.tasks:
         raise ValueError("tasks=() names no task: give at least one folder written by jobs/prepare.py")
+    tracking_uri(config.tracking)
     protocol = load_protocol(config.protocol)
     tasks = tuple(load_task(uri) for uri in config.tasks)
+    _refuse_repeated_tasks(tasks)
     models = [parse_model(text) for text in config.models]
-    _refuse_repeated("tasks", [task.name for task in tasks])
     shapes: list[tuple[EncoderConfig, FrontEndConfig]] = []
     for model in models:
         for task in tasks:
-            description = read_description(model.uri(task))
-            shapes.append((EncoderConfig(**description["encoder"]), FrontEndConfig(**description["front_end"])))
+            shape, front_end = model.shape(task)
+            refuse_other_rate(task.index, front_end.sample_rate)
+            shapes.append((shape, front_end))
     front_end = shapes[0][1] if shapes else FrontEndConfig(**tasks[0].index.manifests[0].config["front_end"])
     shapes = shapes or [(EncoderConfig(), front_end)]
     systems: tuple[System, ...] = (LogMelStatistics(front_end), *random_rows(shapes, config.random_seeds), *models)
+    _refuse_repeated_rows(systems)
     names = [system.name for system in systems]
-    _refuse_repeated("models", names)
     if config.reference and config.reference not in names:
         raise ValueError(f"reference={config.reference} is no row; the rows are {', '.join(names)}")
     return Evaluation(config, protocol, tasks, systems)
@@ -108,34 +118,49 @@ def describe(evaluation: Evaluation) -> RichTable:
         splits = ", ".join(f"{int((task.splits == split).sum()):,} {split}" for split in SPLITS)
         table.add_row(f"task {task.name}", f"{len(task.class_names)} classes; {splits}")
     for system in evaluation.systems:
-        cost = system.cost(evaluation.tasks[0])
-        table.add_row(system.name, f"{cost[0]:,} parameters" if cost else "no network")
-    table.add_row("reference", evaluation.reference)
+        cost = largest_cost(system, evaluation.tasks)
+        table.add_row(escape(system.name), f"{cost[0]:,} parameters" if cost else "no network")
+    table.add_row("reference", escape(evaluation.reference))
     table.add_row("protocol", evaluation.protocol.sha256)
     return table
 
 
 def track(evaluation: Evaluation, table: Table) -> None:
-    """Send the table to MLflow: an accuracy a cell, and the files."""
+    """Send the table to MLflow: accuracies of all cells, the files, and each task's in a folder of its own.
+
+    Given again, an evaluation goes on in its MLflow run, which keeps the parameters that it was begun with.
+    """
     config, output = evaluation.config, evaluation.output
-    uri = tracking_uri(config.tracking)
-    run_id = storage.sha256(output.encode())[:32]  # given again, it goes on in the same MLflow run
-    params = flat_params(config.model_dump(mode="json")) | {"stage": "evaluate", "protocol": evaluation.protocol.sha256}
-    tracker = Tracker(uri, config.tracking.experiment, config.name, run_id, params)
+    uri, experiment = tracking_uri(config.tracking), config.tracking.experiment
+    run_id = storage.sha256(output.encode())[:32]
+    params = flat_params(config.model_dump(mode="json")) | {"stage": "evaluate"}
+    tracker = Tracker(uri, experiment, config.name, run_id, params)
     for row in table.rows:
         for heading, interval in row.accuracy.items():
             bounds = {"accuracy": interval.value, "low": interval.low, "high": interval.high}
-            tracker.log({f"{metric_name(row.name)}/{heading}/{name}": value for name, value in bounds.items()}, 0)
+            tracker.log({metric_name(f"{row.name}/{heading}/{name}"): value for name, value in bounds.items()}, 0)
     tracker.close()
-    files = [*storage.list_files(output), *(uri for task in table.tasks for uri in _pictures(output, task))]
-    log_results(uri, config.tracking.experiment, run_id, files, {"evaluation": output})
+    places = {"evaluation": output, "protocol": evaluation.protocol.sha256}
+    log_results(uri, experiment, run_id, [storage.join(output, name) for name in (FILE, *FILES)], places)
+    for task in table.tasks:
+        log_results(uri, experiment, run_id, storage.list_files(storage.join(output, task)), {}, folder=task)
 
 
-def _pictures(output: str, task: str) -> list[str]:
-    return [uri for uri in storage.list_files(storage.join(output, task)) if uri.endswith(".png")]
+def _refuse_repeated_tasks(tasks: Sequence[Task]) -> None:
+    names = [task.name for task in tasks]
+    for task in tasks:
+        if names.count(task.name) > 1 or task.name == MEAN:
+            raise ValueError(
+                f"tasks={task.uri}: another column of the table is called {task.name!r}; a task is called as its "
+                "folder is: rename the folder"
+            )
 
 
-def _refuse_repeated(field: str, names: Sequence[str]) -> None:
-    for name in names:
-        if names.count(name) > 1 or "/" in name:
-            raise ValueError(f"{field}: the name {name!r} occurs twice or has a slash; name each one by NAME=PATH")
+def _refuse_repeated_rows(systems: Sequence[System]) -> None:
+    stems = [file_stem(system) for system in systems]
+    for system in systems:
+        if stems.count(file_stem(system)) > 1 or "/" in system.name:
+            raise ValueError(
+                f"models: {system.name!r} cannot be the name of one row alone (it is another's too, or has a slash): "
+                "name each model by NAME=PATH"
+            )

@@ -45,7 +45,7 @@ class System(TypingProtocol):
         ...
 
     def cost(self, task: Task) -> tuple[int, float] | None:
-        """Parameters, and multiply–adds for a second of audio; None where there is no network."""
+        """Parameters, and multiply–adds for a second of audio, of its network for a task; None where there is none."""
         ...
 
     def features(self, task: Task, protocol: ProtocolConfig, cache: EmbeddingCache) -> Iterator[Features]:
@@ -94,26 +94,27 @@ class RandomNetwork:
 
     shape: EncoderConfig
     deepest: EncoderConfig
-    """A network that begins like ``shape`` and is shared by several rows."""
+    """A network whose beginning is this row's, for every seed: rows that share it are embedded once."""
     front_end: FrontEndConfig
     seeds: tuple[int, ...]
     has_picture: bool = False
 
     @property
     def name(self) -> str:
-        """The shape in words."""
-        usual = EncoderConfig(cut=self.shape.cut, dropout=self.shape.dropout)
-        size = "" if self.shape == usual else f" ({self.shape.channels} × {self.shape.width})"
-        return f"random {self.shape.cut}{size}"
+        """The shape in words, with what is unusual about it."""
+        size = (self.shape.channels, self.shape.width)
+        unusual = [f"{size[0]} × {size[1]}"] if size != (EncoderConfig().channels, EncoderConfig().width) else []
+        if self.front_end != FrontEndConfig():
+            unusual.append(f"front end {self.front_end.digest()[:6]}")
+        return f"random {self.shape.cut}" + (f" ({', '.join(unusual)})" if unusual else "")
 
     def identity(self, task: Task) -> str:
-        """See :class:`System`."""
-        return f"{self.deepest.digest()} {self.front_end.digest()} {self.seeds}"
+        """See :class:`System`; not ``deepest``, which depends on the other rows and changes nothing."""
+        return f"{self.shape.digest()} {self.front_end.digest()} {self.seeds}"
 
     def cost(self, task: Task) -> tuple[int, float] | None:
         """See :class:`System`."""
-        encoder = AudioNTT2020(self.shape, self.front_end.num_mels)
-        return num_parameters(encoder), multiply_adds(encoder, self.front_end)
+        return _cost(self.shape, self.front_end)
 
     def features(self, task: Task, protocol: ProtocolConfig, cache: EmbeddingCache) -> Iterator[Features]:
         """See :class:`System`."""
@@ -135,14 +136,23 @@ class TrainedModel:
         """Where the network for this task is."""
         return self.path.replace("{task}", task.name)
 
+    def shape(self, task: Task) -> tuple[EncoderConfig, FrontEndConfig]:
+        """What its network for this task says of itself.
+
+        Raises:
+            FileNotFoundError, ValueError: see :func:`read_description`.
+        """
+        description = read_description(self.uri(task))
+        return EncoderConfig(**description["encoder"]), FrontEndConfig(**description["front_end"])
+
     def identity(self, task: Task) -> str:
         """See :class:`System`."""
-        return str(read_description(self.uri(task))["sha256"])
+        description = read_description(self.uri(task))
+        return f"{description['sha256']} {FrontEndConfig(**description['front_end']).digest()}"
 
     def cost(self, task: Task) -> tuple[int, float] | None:
         """See :class:`System`."""
-        encoder = load_encoder(self.uri(task))
-        return num_parameters(encoder.encoder), multiply_adds(encoder.encoder, encoder.log_mel.config)
+        return _cost(*self.shape(task))
 
     def features(self, task: Task, protocol: ProtocolConfig, cache: EmbeddingCache) -> Iterator[Features]:
         """See :class:`System`; normalised by the task's own statistics, as every row is."""
@@ -155,10 +165,18 @@ class TrainedModel:
         yield _read(cache, encoder, task, exported.encoder.config.cut, protocol.readouts)
 
 
+def largest_cost(system: System, tasks: Sequence[Task]) -> tuple[int, float] | None:
+    """What a row's largest network costs, where it has one for each task; None where there is no network."""
+    return max((cost for task in tasks if (cost := system.cost(task))), default=None)
+
+
 def parse_model(text: str) -> TrainedModel:
-    """A model as the command line names it: NAME=PATH, or a path, whose last folder then is the name."""
+    """A model as the command line names it: NAME=PATH, or a path, whose last folder then is the name.
+
+    A name has no slash: before the ``=`` of ``s3://bucket/run?scheme=http`` there is none.
+    """
     name, equals, path = text.partition("=")
-    if not equals:
+    if not equals or "/" in name:
         name, path = "", text
     path = storage.absolute(path)
     folder = storage.parent(path) if storage.name(path) in FOLDERS else path
@@ -166,14 +184,19 @@ def parse_model(text: str) -> TrainedModel:
 
 
 def random_rows(shapes: Sequence[tuple[EncoderConfig, FrontEndConfig]], num_seeds: int) -> list[RandomNetwork]:
-    """One row for each distinct shape; those that differ in their cut alone share the deepest network."""
-    rows: list[RandomNetwork] = []
-    for shape, front_end in shapes:
-        family = [other for other, _ in shapes if other.model_copy(update={"cut": shape.cut}) == shape]
-        deepest = max(family, key=lambda other: LAYERS.index(other.cut))
-        row = RandomNetwork(shape, deepest, front_end, tuple(range(num_seeds)))
-        if num_seeds and row not in rows:
-            rows.append(row)
+    """One row for each distinct shape; those that differ in their cut alone share the deepest network.
+
+    Dropout makes no difference to a network that is never trained.
+    """
+    if not num_seeds:
+        return []
+    usual = EncoderConfig().dropout
+    distinct = dict.fromkeys((shape.model_copy(update={"dropout": usual}), front_end) for shape, front_end in shapes)
+    rows = []
+    for shape, front_end in distinct:
+        family = [shape.model_copy(update={"cut": cut}) for cut in LAYERS]
+        deepest = next(other for other in reversed(family) if (other, front_end) in distinct)
+        rows.append(RandomNetwork(shape, deepest, front_end, tuple(range(num_seeds))))
     return rows
 
 
@@ -182,9 +205,15 @@ def _read(
 ) -> dict[str, np.ndarray]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     layers = cache.layers(encoder.to(device), task.index)
-    # Where the network ends with a block, its last layer is one of the blocks: both is blocks.
-    wanted = [readout for readout in readouts if readout != "both" or not cut.startswith("block")]
-    return {readout: read_out(layers, cut, readout) for readout in wanted}
+    if cut.startswith("block"):  # its last layer is one of the blocks, and fitting the same vectors twice is idle
+        readouts = tuple(dict.fromkeys("blocks" if readout == "both" else readout for readout in readouts))
+    return {readout: read_out(layers, cut, readout) for readout in readouts}
+
+
+def _cost(shape: EncoderConfig, front_end: FrontEndConfig) -> tuple[int, float]:
+    with torch.device("meta"):  # counted without weights
+        encoder = AudioNTT2020(shape, front_end.num_mels)
+    return num_parameters(encoder), multiply_adds(encoder, front_end)
 
 
 def _crop(protocol: ProtocolConfig) -> CropConfig:

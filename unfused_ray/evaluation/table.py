@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich import box
+from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from unfused_ray import storage
@@ -17,11 +20,13 @@ from unfused_ray.evaluation.cells import Cell
 from unfused_ray.evaluation.drawings import draw_table
 from unfused_ray.evaluation.pictures import save
 from unfused_ray.evaluation.protocol import Protocol
-from unfused_ray.evaluation.systems import System
+from unfused_ray.evaluation.systems import System, largest_cost
 from unfused_ray.evaluation.tasks import Task
 
 MEAN = "mean"
 """Heading of the mean over the tasks."""
+FILES = ("table.md", "table.json", "table.png")
+"""What a table is written as."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class Row:
 
     name: str
     parameters: int | None
+    """Of its largest network, where every task has one of its own; None without a network."""
     multiply_adds: float | None
     """For a second of audio."""
     num_seeds: int
@@ -47,6 +53,8 @@ class Table:
     rows: tuple[Row, ...]
     reference: str
     protocol_sha256: str
+    unconverged: tuple[str, ...]
+    """Cells whose chosen fit ended before it converged, as "row on task"."""
 
     @classmethod
     def of(
@@ -78,7 +86,7 @@ class Table:
         headings = [*names, *([MEAN] if len(names) > 1 else [])]
         rows = []
         for system in systems:
-            cost = system.cost(tasks[0])
+            cost = largest_cost(system, tasks)
             rows.append(
                 Row(
                     name=system.name,
@@ -96,7 +104,8 @@ class Table:
                     },
                 )
             )
-        return cls(tuple(names), tuple(rows), reference, protocol.sha256)
+        unconverged = tuple(f"{row} on {task}" for (row, task), cell in cells.items() if not cell.converged)
+        return cls(tuple(names), tuple(rows), reference, protocol.sha256, unconverged)
 
     @property
     def headings(self) -> tuple[str, ...]:
@@ -122,31 +131,46 @@ class Table:
         return (
             "Test accuracy in %, with 95 % intervals (paired bootstrap over groups of test clips"
             f"{several}). Protocol {self.protocol_sha256[:16]}."
+            + (f" Not converged: {', '.join(self.unconverged)}." if self.unconverged else "")
         )
 
-    def to_terminal(self) -> RichTable:
-        """The accuracies for the terminal, with differences whose interval leaves out 0 marked ▲ and ▼."""
-        table = RichTable(box=box.HORIZONTALS, caption=self._caption(), caption_justify="left")
-        table.add_column("system", no_wrap=True)
-        for heading in ("parameters", *self.headings):
-            table.add_column(heading, justify="right", no_wrap=True)
+    def to_terminal(self, console: Console) -> RichTable:
+        """The accuracies, with differences whose interval leaves out 0 marked ▲ and ▼.
+
+        Where the terminal is too narrow for all of it, without parameters and intervals.
+        """
+        full = self._terminal_table(full=True)
+        unbounded = console.options.update(max_width=sys.maxsize)
+        return full if console.measure(full, options=unbounded).maximum <= console.width else self._terminal_table()
+
+    def _terminal_table(self, full: bool = False) -> RichTable:
+        caption = (
+            f"▲ ▼ above, below {self.reference} by more than chance (95 % interval of the difference).\n{self.note}"
+            + ("" if full else " This terminal is too narrow for the intervals: see table.md.")
+        )
+        table = RichTable(box=box.HORIZONTALS, caption=escape(caption), caption_justify="left")
+        table.add_column("system", overflow="fold")
+        for heading in (*(["parameters"] if full else []), *self.headings):
+            table.add_column(escape(heading), justify="right", no_wrap=True)
         for row in self.rows:
-            cells = [f"{_percent(row.accuracy[h])}{_mark(row.difference.get(h))}" for h in self.headings]
-            table.add_row(row.name, f"{row.parameters:,}" if row.parameters else "", *cells)
+            cells = [f"{100 * row.accuracy[h].value:.1f}{_mark(row.difference.get(h))}" for h in self.headings]
+            if full:
+                intervals = [f"{100 * row.accuracy[h].low:.1f}–{100 * row.accuracy[h].high:.1f}" for h in self.headings]
+                cells = [f"{cell}\n[dim]{interval}[/]" for cell, interval in zip(cells, intervals, strict=True)]
+                cells.insert(0, f"{row.parameters:,}" if row.parameters else "")
+            table.add_row(escape(row.name), *cells)
         return table
 
     def write(self, output: str) -> None:
-        """Write ``table.md``, ``table.json`` and ``table.png`` to a folder."""
-        storage.write_bytes(storage.join(output, "table.md"), self.to_markdown().encode())
-        storage.write_bytes(storage.join(output, "table.json"), json.dumps(self.to_json(), indent=1).encode())
+        """Write ``FILES`` to a folder."""
+        markdown, numbers, picture = (storage.join(output, file) for file in FILES)
+        storage.write_bytes(markdown, self.to_markdown().encode())
+        storage.write_bytes(numbers, json.dumps(self.to_json(), indent=1).encode())
         estimates = {row.name: {h: (i.value, i.low, i.high) for h, i in row.accuracy.items()} for row in self.rows}
         figure = draw_table(
             "Linear evaluation: test accuracy", [row.name for row in self.rows], self.headings, estimates
         )
-        save(figure, storage.join(output, "table.png"))
-
-    def _caption(self) -> str:
-        return f"▲ ▼ above, below {self.reference} by more than chance (95 % interval of the difference).\n{self.note}"
+        save(figure, picture)
 
     def _accuracies(self) -> Iterator[list[str]]:
         for row in self.rows:
@@ -176,7 +200,7 @@ def _points(interval: Interval) -> str:
 
 
 def _mark(difference: Interval | None) -> str:
-    """Direction of a difference whose interval leaves out 0."""
+    """Direction of a difference whose interval leaves out 0, one column wide."""
     if difference is None:
-        return "  "
-    return " ▲" if difference.low > 0 else " ▼" if difference.high < 0 else "  "
+        return " "
+    return "▲" if difference.low > 0 else "▼" if difference.high < 0 else " "
