@@ -18,7 +18,8 @@ from unfused_ray.evaluation.protocol import Protocol
 from unfused_ray.evaluation.systems import Features, System
 from unfused_ray.evaluation.tasks import Task
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Changes when the same networks, clips and protocol give other results (2: random networks were calibrated anew)."""
 
 
 @dataclass(frozen=True)
