@@ -463,7 +463,8 @@ class EvaluateConfig(Config):
     name: str = "evaluation"
     """Name in tracking, and of the default output folder."""
     output: str = ""
-    """Folder for tables and pictures, by path or URI; empty is <home>/evaluations/<name>."""
+    """Folder for tables and pictures, by path or URI; empty is <home>/evaluations/<name>, where <home> is the
+    environment variable UNFUSED_RAY_HOME, or ~/unfused-ray."""
     reference: str = ""
     """Row that all others are compared with; empty is the first of the models."""
     protocol: str = ""
