@@ -20,6 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from unfused_ray.config import Config, PositiveFloat, PositiveInt
 from unfused_ray.evaluation.bootstrap import distinct_groups
@@ -100,6 +101,9 @@ class ProbeResult:
         return vars(self) | changed
 
 
+# One thread: the products are small, and where other work is on the machine, OpenMP's threads wait for each other far
+# longer than they compute (280 clips of 9 classes: 3 s on one thread, 175 s on two of two busy cores).
+@threadpool_limits.wrap(limits=1)
 def linear_probe(features: Mapping[str, np.ndarray], labelled: Labelled, config: ProbeConfig) -> ProbeResult:
     """Choose readout and regularisation by validation accuracy, then classify the test split once.
 
