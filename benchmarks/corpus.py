@@ -47,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, required=True, help="what make corpus has built")
     parser.add_argument("--output", type=Path, default=Path("output/corpus"), help="shards, runs and tables")
-    parser.add_argument("--steps", type=int, default=320, help="of a student; the joint one takes three times as many")
+    parser.add_argument("--steps", type=int, default=320, help="of a student; the joint one takes twice as many")
     options = parser.parse_args()
     shards, runs = options.output / "shards", options.output / "runs"
     run("prepare", "--source", options.corpus / "pretrain.csv", "--output", shards / "pretrain")
@@ -64,7 +64,7 @@ def main() -> None:
 
     for task in TASKS:
         distil(f"teacher-{task}", options.steps, (task,))
-    distil("joint", 3 * options.steps, TASKS, "--labels.num-clusters", str(JOINT_CLUSTERS))
+    distil("joint", 2 * options.steps, TASKS, "--labels.num-clusters", str(JOINT_CLUSTERS))
     models = [
         f"DECAR-v2={teacher}",
         f"UnFuSeD, per task={runs}/teacher-{{task}}",
