@@ -88,6 +88,15 @@ _UNFUSED = DistillConfig(
     runtime=RuntimeConfig(kind="in-process"),
 )
 
+# Of more clips than one process takes: the same on four GPUs.
+_UNFUSED_CLUSTER = _UNFUSED.model_copy(
+    update={
+        "name": "unfused-cluster",
+        "batch": BatchConfig(block=64, blocks_per_step=4),
+        "runtime": _DECAR_V2_AUDIOSET.runtime,
+    }
+)
+
 # 2,048 and 2,816 training views of 280 and 729 clips; with the pre-training's 5,760 the demo has 10,624.
 _DEMO_DRUMS = _UNFUSED.model_copy(
     update={
@@ -115,6 +124,10 @@ _UNFUSED_TINY = _UNFUSED.model_copy(
 
 DISTILL: dict[str, tuple[str, DistillConfig]] = {
     "unfused": ("A target task of some thousand clips, in this process.", _UNFUSED),
+    "unfused-cluster": (
+        "A target of a hundred thousand clips: a worker group, four GPUs.",
+        _UNFUSED_CLUSTER,
+    ),
     "demo-drums": ("The embedded recordings of drums, half a minute on two cores.", _DEMO_DRUMS),
     "demo-languages": ("The embedded recordings of languages, half a minute on two cores.", _DEMO_LANGUAGES),
     "tiny": ("A toy network, to try an installation out in seconds.", _UNFUSED_TINY),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -58,7 +58,9 @@ def read_clips(index: ClipIndex, clip_ids: np.ndarray) -> Iterator[list[tuple[in
         yield clips
 
 
-def embed_clips(encoder: FrozenEncoder, index: ClipIndex, clip_ids: np.ndarray) -> dict[Cut, np.ndarray]:
+def embed_clips(
+    encoder: FrozenEncoder, index: ClipIndex, clip_ids: np.ndarray, tell: Callable[[int], object] = lambda done: None
+) -> dict[Cut, np.ndarray]:
     """Embed whole clips, each in one pass: (N,) int64 → for every layer of the encoder, (N, its size) float32.
 
     Clips of a row group with equally many spectrogram frames form batches. Nothing is padded: only a clip shorter than
@@ -68,6 +70,7 @@ def embed_clips(encoder: FrozenEncoder, index: ClipIndex, clip_ids: np.ndarray) 
         encoder: on the device to compute on.
         index: the clips.
         clip_ids: which of them, in any order.
+        tell: is told now and then how many clips are done.
 
     Raises:
         ValueError: the shards have another sample rate than the encoder, or no clip has that id.
@@ -77,10 +80,13 @@ def embed_clips(encoder: FrozenEncoder, index: ClipIndex, clip_ids: np.ndarray) 
     refuse_other_rate(index, sample_rate)
     sizes = {layer: vector.shape[1] for layer, vector in encoder.layers(np.zeros(sample_rate), sample_rate).items()}
     embeddings = {layer: np.full((len(clip_ids), size), np.nan, np.float32) for layer, size in sizes.items()}
+    done = 0
     for clips in read_clips(index, clip_ids):
         for positions, layers in embed_waves(encoder, clips):
             for layer, vectors in layers.items():
                 embeddings[layer][positions] = vectors
+            done += len(positions)
+            tell(done)
     return embeddings
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -23,10 +22,9 @@ from unfused_ray.methods.unfused import Unfused
 from unfused_ray.models.cost import num_parameters, refuse_large_student
 from unfused_ray.models.encoder import AudioNTT2020
 from unfused_ray.models.export import FrozenEncoder, load_encoder, read_description
+from unfused_ray.progress import Progress
 from unfused_ray.training.device import set_threads
 from unfused_ray.training.run import PSEUDO_LABELS
-
-logger = logging.getLogger(__name__)
 
 
 class Stage(Protocol):
@@ -120,7 +118,6 @@ class Distillation:
         folder = storage.join(run_uri, PSEUDO_LABELS)
         if storage.exists(storage.join(folder, MANIFEST)):
             return
-        logger.info("labelling %s clips", f"{index.num_clips:,}")
         classes = labels_to_ids(index.column("labels"))[0]
         assignment = self._assign(index, statistics, classes)
         figures = pseudo_labels.agreement_with(assignment, classes)
@@ -145,7 +142,8 @@ class Distillation:
             # Short clips are completed by the student's rule: both should hear the same.
             encoder = FrozenEncoder(teacher.encoder, teacher.log_mel, config.crop)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        layers = embed_clips(encoder.to(device), index, np.arange(index.num_clips))
+        with Progress("labelling", index.num_clips, "clips") as bar:
+            layers = embed_clips(encoder.to(device), index, np.arange(index.num_clips), bar.update)
         embeddings = read_out(layers, encoder.encoder.config.cut, labels.readout)
         assignment = pseudo_labels.cluster(embeddings, labels, config.seed, threads)
         return pseudo_labels.shuffled(assignment, config.seed) if labels.origin == "shuffled" else assignment
