@@ -311,6 +311,22 @@ def test_a_run_is_not_resumed_with_another_teacher_but_with_the_same_in_another_
     assert_equal_runs(Path(config("run").output), undisturbed("plain"))
 
 
+def test_a_run_whose_labels_are_made_goes_on_without_its_teacher(
+    config: Callable[..., DistillConfig],
+    teacher: Path,
+    tmp_path: Path,
+    stop_after: Callable[[int], None],
+    undisturbed: Callable[[str], Path],
+) -> None:
+    moved = shutil.copytree(teacher, tmp_path / "moved")
+    stop_after(1)
+    train(config("run", teacher=str(moved)))
+    stop_after(-1)
+    shutil.rmtree(moved)
+    assert train(config("run", teacher=str(moved))).state == "finished"
+    assert_equal_runs(Path(config("run").output), undisturbed("plain"))
+
+
 @pytest.mark.parametrize(
     ("fields", "name"),
     [
@@ -390,13 +406,26 @@ def test_a_fork_goes_on_with_other_weights_of_the_loss(
 
 @pytest.mark.parametrize(
     ("fields", "setting"),
-    [({"labels__num_clusters": (5,)}, r"labels\.num_clusters"), ({"ema_decay": 0.5}, "ema_decay")],
+    [
+        ({"labels__num_clusters": (5,)}, r"labels\.num_clusters"),
+        ({"labels__readout": "blocks"}, r"labels\.readout"),
+        ({"seed": 1}, "seed"),
+        ({"ema_decay": 0.5}, "ema_decay"),
+    ],
 )
-def test_a_fork_into_other_shapes_is_refused(
+def test_a_fork_into_other_labels_or_shapes_is_refused(
     fields: dict[str, Any], setting: str, config: Callable[..., DistillConfig], undisturbed: Callable[[str], Path]
 ) -> None:
     with pytest.raises(ValueError, match=setting):
         check(config("branch", fork=str(undisturbed("plain")), epochs=3, **fields))
+
+
+def test_a_fork_with_another_teacher_is_refused(
+    config: Callable[..., DistillConfig], undisturbed: Callable[[str], Path], tmp_path: Path
+) -> None:
+    other = save_teacher(tmp_path / "other", seed=1)
+    with pytest.raises(ValueError, match=r"has learnt other labels:\n  teacher_sha256"):
+        check(config("branch", fork=str(undisturbed("plain")), epochs=3, teacher=str(other)))
 
 
 def test_a_fork_of_another_stage_is_refused(

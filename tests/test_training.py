@@ -243,6 +243,22 @@ def test_a_warm_start_from_nothing_is_refused_before_anything_is_written(
     assert not Path(job.output).exists()
 
 
+def test_a_run_that_was_begun_before_some_settings_existed_is_resumed_forked_and_started_from(
+    config: Callable[..., PretrainConfig], stop_after: Callable[[int], None]
+) -> None:
+    job = config("run")
+    stop_after(1)
+    train(job)
+    stop_after(-1)
+    path = Path(job.output, "run.json")
+    record = json.loads(path.read_text())
+    del record["stage"], record["config"]["ema_decay"], record["config"]["encoder"]["cut"]
+    path.write_text(json.dumps(record))
+    check(config("branch", fork=job.output))
+    check(config("warm", init_from=job.output))
+    assert train(job).state == "finished"
+
+
 def test_a_fork_goes_on_from_another_run_with_other_clusters(
     config: Callable[..., PretrainConfig], stop_after: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -337,7 +337,8 @@ class TrainingConfig(Config):
     epochs: PositiveInt = 20
     """Passes over the data."""
     init_from: str = ""
-    """Run or exported encoder whose weights to start from (warm start), on these data; empty is random weights."""
+    """Run or exported encoder whose weights to start from (warm start), on these data; empty is random weights. Of a
+    run, those of its newest checkpoint as they were trained, not their average."""
     fork: str = ""
     """Folder of another run: start from its newest checkpoint, at the start of that epoch, although settings differ."""
     front_end: FrontEndConfig = FrontEndConfig()

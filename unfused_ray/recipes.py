@@ -49,6 +49,7 @@ _CORPUS = _DECAR_V2_AUDIOSET.model_copy(
 _DEMO = _CORPUS.model_copy(
     update={
         "name": "demo",
+        "crop": CropConfig(short_clips="tile"),
         "epochs": 3,
         "method": DecarConfig(num_clusters=(64,), labels_from="full_pass"),
         "batch": BatchConfig(block=32, blocks_per_step=2),

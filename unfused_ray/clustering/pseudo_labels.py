@@ -56,7 +56,8 @@ def cluster(embeddings_ND: np.ndarray, config: PseudoLabelConfig, seed: int, thr
     points_ND = whiten(embeddings_ND[whole], config.max_dim)
     points = RowBlocks.of(points_ND, threads)
     labels, distances, prototypes = [], [], []
-    gram_DD = points_ND.astype(np.float64).T @ points_ND
+    centred_ND = embeddings_ND[whole] - embeddings_ND[whole].mean(axis=0, dtype=np.float64)
+    gram_DD = centred_ND.T @ centred_ND  # before whitening, which gives all directions one variance
     figures = {"effective_rank": health.effective_rank(gram_DD), "dim": float(points_ND.shape[1])}
     for head, num_clusters in enumerate(config.num_clusters):
         best = _best_of_starts(points, num_clusters, config, seed, head)

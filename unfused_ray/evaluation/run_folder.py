@@ -10,7 +10,7 @@ from typing import Any
 from unfused_ray import storage
 from unfused_ray.clustering.assignment import MANIFEST, Assignment, read_assignment
 from unfused_ray.config import DistillConfig, PretrainConfig
-from unfused_ray.training.run import ASSIGNMENTS, HISTORY, PSEUDO_LABELS, Run
+from unfused_ray.training.run import ASSIGNMENTS, CONFIGS, HISTORY, PSEUDO_LABELS, Run
 
 PICTURES = "pictures"
 
@@ -35,8 +35,7 @@ class RunFolder:
     @cached_property
     def config(self) -> PretrainConfig | DistillConfig:
         """The configuration it was last started with."""
-        config = DistillConfig if self.record["stage"] == DistillConfig.stage else PretrainConfig
-        return config(**self.record["config"])
+        return CONFIGS[self.record["stage"]](**self.record["config"])
 
     @property
     def num_clips(self) -> int:

@@ -60,10 +60,12 @@ def check(config: TrainingConfig) -> Prepared:
         raise ValueError(
             f"front_end.sample_rate={config.front_end.sample_rate} must be that of the shards, {sorted(rates)}"
         )
-    facts = {"num_clips": index.num_clips, "data_checksums": index.checksums, **stage_of(config).check(index)}
     uri = config.output or storage.join(home(), "runs", config.name)
-    if not CheckpointStore(uri, keep=1).committed():
-        check_origin(config)
+    begun = bool(CheckpointStore(uri, keep=1).committed())
+    known = Run(uri).record()["facts"] if begun else {}
+    facts = {"num_clips": index.num_clips, "data_checksums": index.checksums, **stage_of(config).check(index, known)}
+    if not begun:
+        check_origin(config, facts)
     return Prepared(Run(uri), facts, index, planner, tracking_uri(config.tracking))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from unfused_ray.config import TrainingConfig
+from unfused_ray.config import EncoderConfig, TrainingConfig
 from unfused_ray.models.export import find_export, load_encoder, read_description
 from unfused_ray.training.checkpoint import CheckpointStore
 from unfused_ray.training.run import Run, differences
@@ -15,13 +15,19 @@ from unfused_ray.training.run import Run, differences
 _ENCODER_SHAPES = ("encoder.channels", "encoder.width", "encoder.cut", "front_end.num_mels")
 _METHOD_SHAPES = {
     "pretrain": (*_ENCODER_SHAPES, "method.projection_hidden", "method.projection_dim"),
-    "distill": (*_ENCODER_SHAPES, "method.head_hidden", "labels.origin", "labels.num_clusters"),
+    "distill": (*_ENCODER_SHAPES, "method.head_hidden", "labels", "crop", "splits", "seed"),
 }
-"""By stage, settings that decide the shapes of a whole method's weights."""
+"""By stage, settings that decide what a whole method's weights fit: their shapes, and which class is which."""
+_LABEL_FACTS = ("data_checksums", "teacher_sha256")
+"""What else decides the labels of a distillation."""
 
 
-def check_origin(config: TrainingConfig) -> None:
+def check_origin(config: TrainingConfig, facts: Mapping[str, Any]) -> None:
     """Refuse to begin a run from a folder that holds nothing to begin from, or whose weights do not fit.
+
+    Args:
+        config: of the run that is to begin.
+        facts: of its data.
 
     Raises:
         FileNotFoundError: ``fork`` or ``init_from`` holds no checkpoint, and no export either.
@@ -36,6 +42,10 @@ def check_origin(config: TrainingConfig) -> None:
             raise ValueError(f"fork={config.fork} is a run of stage {record['stage']}, this one is of {config.stage}")
         shapes = (*_METHOD_SHAPES[config.stage], "optimizer.name", "ema_decay")
         _refuse_changes("fork", config.fork, record["config"], config, shapes)
+        if config.stage == "distill":  # its heads tell the labels of the other run apart
+            theirs, ours = ({name: known.get(name) for name in _LABEL_FACTS} for known in (record["facts"], facts))
+            if changes := differences(theirs, ours):
+                raise ValueError(f"fork={config.fork} has learnt other labels:\n  " + "\n  ".join(changes))
         if newest.position.epoch >= config.epochs:
             raise ValueError(
                 f"epochs={config.epochs} leaves nothing to train: fork={config.fork} has {newest.position.epoch} "
@@ -52,6 +62,7 @@ def check_origin(config: TrainingConfig) -> None:
                 f"init_from={config.init_from} holds no checkpoint: give the folder of a run or of an exported encoder"
             )
         description = read_description(config.init_from)
+        description["encoder"] = EncoderConfig(**description["encoder"]).model_dump(mode="json")
         _refuse_changes("init_from", config.init_from, description, config, _ENCODER_SHAPES)
 
 
@@ -83,7 +94,7 @@ def _refuse_changes(
 ) -> None:
     """Compare the settings that decide the shapes of what ``field`` loads."""
     if changes := differences(_chosen(theirs, names), _chosen(config.model_dump(mode="json"), names)):
-        raise ValueError(f"{field}={source} has weights of other shapes:\n  " + "\n  ".join(changes))
+        raise ValueError(f"{field}={source} has weights that do not fit:\n  " + "\n  ".join(changes))
 
 
 def _chosen(tree: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

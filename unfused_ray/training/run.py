@@ -14,9 +14,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import psutil
+from pydantic import ValidationError
 
 from unfused_ray import storage
-from unfused_ray.config import TrainingConfig
+from unfused_ray.config import DistillConfig, PretrainConfig, TrainingConfig
 from unfused_ray.training.checkpoint import CheckpointStore
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,11 @@ RESUMABLE_SETTINGS = (
 )
 KEPT_SETTINGS = ("runtime.precision",)
 """Exceptions to them."""
+
+CONFIGS: Mapping[str, type[PretrainConfig | DistillConfig]] = {
+    config.stage: config for config in (PretrainConfig, DistillConfig)
+}
+"""By the stage of a run's record."""
 
 State = Literal["running", "finished", "stopped", "diverged", "failed"]
 
@@ -130,13 +136,19 @@ class Run:
         ]
 
     def record(self) -> dict[str, Any]:
-        """What :meth:`open` has written.
+        """What :meth:`open` has written; settings that did not exist then have their defaults.
 
         Raises:
             FileNotFoundError: there is no run.
+            ValueError: its settings are not those of this version.
         """
         record: dict[str, Any] = json.loads(storage.read_bytes(storage.join(self.uri, "run.json")))
-        return {"stage": "pretrain", **record}  # before there were others, it was not written
+        record = {"stage": "pretrain", **record}  # before there were others, it was not written
+        try:
+            config = CONFIGS[record["stage"]](**record["config"])
+        except ValidationError as error:
+            raise ValueError(f"{self.uri} was written by another version: {error}") from error
+        return {**record, "config": config.model_dump(mode="json")}
 
     def write_status(self, status: Status) -> None:
         """Say how the run stands."""

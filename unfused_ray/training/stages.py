@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -21,7 +21,7 @@ from unfused_ray.methods.method import Method
 from unfused_ray.methods.unfused import Unfused
 from unfused_ray.models.cost import num_parameters, refuse_large_student
 from unfused_ray.models.encoder import AudioNTT2020
-from unfused_ray.models.export import FrozenEncoder, load_encoder, read_description
+from unfused_ray.models.export import FrozenEncoder, find_export, load_encoder, read_description
 from unfused_ray.progress import Progress
 from unfused_ray.training.device import set_threads
 from unfused_ray.training.run import PSEUDO_LABELS
@@ -30,8 +30,12 @@ from unfused_ray.training.run import PSEUDO_LABELS
 class Stage(Protocol):
     """A training stage."""
 
-    def check(self, index: ClipIndex) -> dict[str, Any]:
+    def check(self, index: ClipIndex, known: Mapping[str, Any]) -> dict[str, Any]:
         """Facts beyond its configuration that must not change while the run is on.
+
+        Args:
+            index: the clips.
+            known: facts of the run where it has begun.
 
         Raises:
             ValueError, FileNotFoundError: what cannot work; names field, value and rule.
@@ -57,7 +61,7 @@ class Pretraining:
     def __init__(self, config: PretrainConfig) -> None:
         self.config = config
 
-    def check(self, index: ClipIndex) -> dict[str, Any]:
+    def check(self, index: ClipIndex, known: Mapping[str, Any]) -> dict[str, Any]:
         """See :class:`Stage`."""
         _refuse_many_clusters("method.num_clusters", self.config.method.num_clusters, index)
         return {}
@@ -84,7 +88,7 @@ class Distillation:
     def __init__(self, config: DistillConfig) -> None:
         self.config = config
 
-    def check(self, index: ClipIndex) -> dict[str, Any]:
+    def check(self, index: ClipIndex, known: Mapping[str, Any]) -> dict[str, Any]:
         """See :class:`Stage`."""
         config, labels = self.config, self.config.labels
         refuse_large_student(_network(config, config.method.cut), f"method.cut={config.method.cut}")
@@ -97,6 +101,8 @@ class Distillation:
             return {}
         if not config.teacher:
             raise ValueError("teacher= is empty: give the folder of a pre-training run or of an exported encoder")
+        if "teacher_sha256" in known and find_export(config.teacher) is None:
+            return {"teacher_sha256": known["teacher_sha256"]}  # gone, but its labels are made
         teacher = read_description(config.teacher)
         rate, ours = teacher["front_end"]["sample_rate"], config.front_end.sample_rate
         if rate != ours:
