@@ -5,11 +5,9 @@ python benchmarks/sizes.py
 
 from __future__ import annotations
 
-import torch
-
 from unfused_ray.config import EncoderConfig, FrontEndConfig
-from unfused_ray.models.cost import REFERENCE_PARAMETERS, multiply_adds, num_parameters
-from unfused_ray.models.encoder import LAYERS, AudioNTT2020
+from unfused_ray.models.cost import REFERENCE_PARAMETERS, cost_of
+from unfused_ray.models.encoder import LAYERS
 
 
 def main() -> None:
@@ -18,12 +16,9 @@ def main() -> None:
     front_end = FrontEndConfig()
     print("| ends with | width | parameters | fewer | M multiply–adds / s |\n|---|--:|--:|--:|--:|")
     for shape in shapes:
-        with torch.device("meta"):
-            encoder = AudioNTT2020(shape, front_end.num_mels)
-        count = num_parameters(encoder)
+        count, work = cost_of(shape, front_end)
         fewer = 1 - count / REFERENCE_PARAMETERS
-        work = multiply_adds(encoder, front_end) / 1e6
-        print(f"| {shape.cut} | {shape.width} | {count:,} | {fewer:.1%} | {work:.0f} |")
+        print(f"| {shape.cut} | {shape.width} | {count:,} | {fewer:.1%} | {work / 1e6:.0f} |")
 
 
 if __name__ == "__main__":

@@ -6,26 +6,24 @@ import pytest
 import torch
 
 from unfused_ray.config import EncoderConfig, FrontEndConfig
-from unfused_ray.models.cost import REFERENCE_PARAMETERS, multiply_adds, num_parameters, refuse_large_student
+from unfused_ray.models.cost import REFERENCE_PARAMETERS, cost_of, multiply_adds, num_parameters, refuse_large_student
 from unfused_ray.models.encoder import LAYERS, AudioNTT2020
 
 PARAMETERS = {"block1": 768, "block2": 37_824, "block3": 74_880, "fc1": 1_125_504, "fc2": 5_321_856}
 
 
-def network(**fields: object) -> AudioNTT2020:
-    """Without memory for its weights: parameters are counted, not computed with."""
-    with torch.device("meta"):
-        return AudioNTT2020(EncoderConfig(**fields), num_mels=64)
+def parameters_of(**fields: object) -> int:
+    return cost_of(EncoderConfig(**fields), FrontEndConfig())[0]
 
 
 @pytest.mark.parametrize(("cut", "parameters"), PARAMETERS.items())
 def test_parameters_of_every_cut_are_those_of_the_method(cut: str, parameters: int) -> None:
-    assert num_parameters(network(cut=cut)) == parameters
+    assert parameters_of(cut=cut) == parameters
 
 
 def test_the_reference_is_the_whole_network_and_a_narrow_one_has_69_percent_fewer() -> None:
-    assert num_parameters(network()) == REFERENCE_PARAMETERS
-    assert num_parameters(network(width=1024)) == 1_649_792
+    assert parameters_of() == REFERENCE_PARAMETERS
+    assert parameters_of(width=1024) == 1_649_792
     assert round(1 - 1_649_792 / REFERENCE_PARAMETERS, 3) == 0.69
 
 
@@ -51,6 +49,7 @@ def test_multiply_adds_are_those_of_a_count_by_hand(cut: str) -> None:
     encoder = AudioNTT2020(config, num_mels=16).train()
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     assert multiply_adds(encoder, front_end) == by_hand(config, front_end, seconds=10)
+    assert cost_of(config, front_end) == (num_parameters(encoder), multiply_adds(encoder, front_end))
     assert encoder.training
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
 
@@ -62,15 +61,10 @@ def test_multiply_adds_of_the_encoder_are_the_methods() -> None:
 
 @pytest.mark.parametrize("fields", [{"cut": "fc1"}, {"cut": "block1"}, {"width": 1024}, {"cut": "fc1", "width": 4096}])
 def test_students_may_have_60_percent_of_the_parameters(fields: dict[str, object]) -> None:
-    refuse_large_student(network(**fields), "here")
+    refuse_large_student(parameters_of(**fields), "fc2", "here")
 
 
 def test_the_largest_student_has_3_193_113_parameters() -> None:
-    for width, refused in ((1527, False), (1528, True)):
-        encoder = network(width=width)
-        assert (num_parameters(encoder) > 3_193_113) == refused
-        if refused:
-            with pytest.raises(ValueError, match=r"here: the network up to fc2 has .* a student at most 3,193,113"):
-                refuse_large_student(encoder, "here")
-        else:
-            refuse_large_student(encoder, "here")
+    refuse_large_student(3_193_113, "fc2", "here")
+    with pytest.raises(ValueError, match=r"here: the network up to fc2 has 3,193,114 .* a student at most 3,193,113"):
+        refuse_large_student(3_193_114, "fc2", "here")

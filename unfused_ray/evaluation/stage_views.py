@@ -7,14 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
-
 from unfused_ray import storage
 from unfused_ray.config import DistillConfig, EncoderConfig, FrontEndConfig, PretrainConfig
 from unfused_ray.evaluation.figures import Panel
 from unfused_ray.evaluation.run_folder import RunFolder
-from unfused_ray.models.cost import REFERENCE_PARAMETERS, multiply_adds
-from unfused_ray.models.encoder import AudioNTT2020
+from unfused_ray.models.cost import REFERENCE_PARAMETERS, cost_of
 from unfused_ray.models.export import FOLDERS, find_export, read_description
 
 
@@ -153,13 +150,12 @@ class DistillationView:
     def _student(self) -> str:
         description = read_description(self.run.uri)
         shape, front_end = EncoderConfig(**description["encoder"]), FrontEndConfig(**description["front_end"])
-        count = description["num_parameters"]
+        (count, cost), (_, whole) = (cost_of(config, front_end) for config in (shape, EncoderConfig()))
         saving = 100 * (1 - count / REFERENCE_PARAMETERS)
-        cost, whole = (_millions_of_multiply_adds(config, front_end) for config in (shape, EncoderConfig()))
         return (
             f"the network up to {shape.cut}: {count:,} parameters "
             f"({saving:.0f} % fewer than {REFERENCE_PARAMETERS:,}), "
-            f"{cost:.3g} million multiply–adds per second of audio (the whole encoder: {whole:.3g})"
+            f"{cost / 1e6:.3g} million multiply–adds per second of audio (the whole encoder: {whole / 1e6:.3g})"
         )
 
 
@@ -179,8 +175,3 @@ def _blind_guess(run: RunFolder) -> float:
 def _name(teacher: str) -> str:
     """The name of a teacher's run, which may be given by the folder of its export."""
     return storage.name(storage.parent(teacher) if storage.name(teacher) in FOLDERS else teacher)
-
-
-def _millions_of_multiply_adds(config: EncoderConfig, front_end: FrontEndConfig) -> float:
-    with torch.device("meta"):  # only shapes are needed
-        return multiply_adds(AudioNTT2020(config, front_end.num_mels), front_end) / 1e6

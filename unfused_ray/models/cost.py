@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from unfused_ray.config import FrontEndConfig
+from unfused_ray.config import Cut, EncoderConfig, FrontEndConfig
 from unfused_ray.models.encoder import AudioNTT2020
 
 REFERENCE_PARAMETERS = 5_321_856
@@ -32,16 +32,28 @@ def multiply_adds(encoder: AudioNTT2020, front_end: FrontEndConfig) -> float:
     return counter.get_total_flops() / 2 / _SECONDS
 
 
-def refuse_large_student(encoder: AudioNTT2020, name: str) -> None:
-    """Check that an encoder is small enough to be called a student.
+def cost_of(config: EncoderConfig, front_end: FrontEndConfig) -> tuple[int, float]:
+    """Parameters, and multiply–adds for a second of audio, of a shape; no memory is taken for its weights."""
+    with torch.device("meta"):
+        encoder = AudioNTT2020(config, front_end.num_mels)
+    return num_parameters(encoder), multiply_adds(encoder, front_end)
+
+
+def refuse_large_student(count: int, cut: Cut, name: str) -> None:
+    """Check that a network is small enough to be called a student.
+
+    Args:
+        count: its parameters.
+        cut: its last layer.
+        name: what to call it in the error.
 
     Raises:
         ValueError: it has more than 60 % of the reference's parameters.
     """
-    count, most = num_parameters(encoder), int((1 - MIN_SAVING) * REFERENCE_PARAMETERS)
+    most = int((1 - MIN_SAVING) * REFERENCE_PARAMETERS)
     if count > most:
         raise ValueError(
-            f"{name}: the network up to {encoder.config.cut} has {count:,} parameters, a student at most {most:,} "
+            f"{name}: the network up to {cut} has {count:,} parameters, a student at most {most:,} "
             f"({MIN_SAVING:.0%} fewer than the whole encoder's {REFERENCE_PARAMETERS:,}): cut it at fc1 or a block, or "
             "make it narrower"
         )

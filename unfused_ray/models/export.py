@@ -185,7 +185,7 @@ def load_student(uri: str) -> FrozenEncoder:
         ValueError: it is too large for a student, or not what it describes.
     """
     student = load_encoder(uri)
-    refuse_large_student(student.encoder, uri)
+    refuse_large_student(num_parameters(student.encoder), student.encoder.config.cut, uri)
     return student
 
 

@@ -19,8 +19,7 @@ from unfused_ray.embedding.random_network import random_encoder
 from unfused_ray.methods.decar import DecarV2
 from unfused_ray.methods.method import Method
 from unfused_ray.methods.unfused import Unfused
-from unfused_ray.models.cost import num_parameters, refuse_large_student
-from unfused_ray.models.encoder import AudioNTT2020
+from unfused_ray.models.cost import cost_of, refuse_large_student
 from unfused_ray.models.export import FrozenEncoder, find_export, load_encoder, read_description
 from unfused_ray.progress import Progress
 from unfused_ray.training.device import set_threads
@@ -91,7 +90,8 @@ class Distillation:
     def check(self, index: ClipIndex, known: Mapping[str, Any]) -> dict[str, Any]:
         """See :class:`Stage`."""
         config, labels = self.config, self.config.labels
-        refuse_large_student(_network(config, config.method.cut), f"method.cut={config.method.cut}")
+        cut = config.method.cut
+        refuse_large_student(_num_parameters(config, cut), cut, f"method.cut={cut}")
         if labels.origin == "true":
             if not any(index.column("labels")):
                 raise ValueError("labels.origin=true needs labelled clips: " + ", ".join(config.data) + " has no label")
@@ -112,7 +112,7 @@ class Distillation:
     def describe(self, index: ClipIndex) -> dict[str, str]:
         """See :class:`Stage`."""
         labels, method = self.config.labels, self.config.method
-        count, whole = num_parameters(_network(self.config, method.cut)), num_parameters(_network(self.config))
+        count, whole = (_num_parameters(self.config, cut) for cut in (method.cut, self.config.encoder.cut))
         clusters = " + ".join(map(str, labels.num_clusters))
         return {
             "pseudo-labels": "the true classes" if labels.origin == "true" else f"{labels.origin}, {clusters} clusters",
@@ -163,11 +163,9 @@ def stage_of(config: TrainingConfig) -> Stage:
     return Pretraining(config)
 
 
-def _network(config: TrainingConfig, cut: Cut | None = None) -> AudioNTT2020:
-    """The encoder, or its beginning, without memory for its weights: to count them."""
-    shape = config.encoder.model_copy(update={"cut": cut}) if cut else config.encoder
-    with torch.device("meta"):
-        return AudioNTT2020(shape, config.front_end.num_mels)
+def _num_parameters(config: TrainingConfig, cut: Cut) -> int:
+    """Of the encoder up to a layer."""
+    return cost_of(config.encoder.model_copy(update={"cut": cut}), config.front_end)[0]
 
 
 def _refuse_many_clusters(field: str, num_clusters: Sequence[int], index: ClipIndex) -> None:
