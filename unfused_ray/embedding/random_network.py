@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
@@ -15,7 +17,7 @@ from unfused_ray.models.batch_norm import update_running_statistics
 from unfused_ray.models.encoder import AudioNTT2020
 from unfused_ray.models.export import FrozenEncoder
 
-_BLOCK = 64
+_LARGEST_BLOCK = 64
 
 
 def random_encoder(
@@ -37,12 +39,22 @@ def random_encoder(
         index: clips to calibrate on.
         statistics: of their log-mels.
         seed: of the weights.
+
+    Raises:
+        ValueError: there are less than two clips.
+        OSError: a shard is missing or its storage does not answer.
     """
+    if index.num_clips < 2:
+        raise ValueError(
+            f"{', '.join(manifest.uri for manifest in index.manifests)} holds {index.num_clips} clip: the batch norms "
+            "of a random network are calibrated on two at least, prepare more clips"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = AudioNTT2020(config, front_end.num_mels)
     log_mel = LogMel(front_end, statistics.mean, statistics.std)
-    block = min(_BLOCK, index.num_clips)
+    # Every block weighs the same, so none may be a small rest: 452 clips are 8 blocks of 57, not 7 of 64 and one of 4.
+    block = math.ceil(index.num_clips / math.ceil(index.num_clips / _LARGEST_BLOCK))
     planner = Planner(index, 0, BatchConfig(block=block, blocks_per_step=1))
     reader = BlockReader(0, block, crop, crop.num_samples(front_end.sample_rate))
     encoder.train()
