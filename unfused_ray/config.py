@@ -430,11 +430,13 @@ class EmbedConfig(Config):
     readout: Readout = "last"
     """Layers the vectors are made of."""
     window_seconds: NonNegativeFloat = 0.0
-    """Length of the windows that slide over a clip, a vector each; 0 makes one vector of a whole clip."""
+    """Length of the windows that slide over a clip, a vector each; 0 makes one vector of a whole clip. Of a recording
+    longer than max_seconds they begin anew at every piece, and 0 makes one vector of each."""
     hop_seconds: NonNegativeFloat = 0.0
     """From the start of one window to the next; 0 is window_seconds."""
     max_seconds: PositiveFloat = 60.0
-    """A longer recording is embedded in pieces of this length: it bounds the memory of a task."""
+    """A longer recording is embedded in pieces of this length, which bounds the memory of a task: it has a vector a
+    piece, or windows that begin anew at every piece."""
     clips_per_part: PositiveInt = 256
     """Most clips of a part of the output, which one task writes; small sources get smaller ones. Row groups (of shards,
     of Parquet sources) stay whole."""

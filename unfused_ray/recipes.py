@@ -139,7 +139,7 @@ EVALUATE: dict[str, tuple[str, EvaluateConfig]] = {
 }
 
 EMBED: dict[str, tuple[str, EmbedConfig]] = {
-    "default": ("One vector a clip.", EmbedConfig()),
+    "default": ("One vector a clip, of a longer recording one a minute.", EmbedConfig()),
     "windows": ("A vector every 0.95 s, the crop that encoders are trained on.", EmbedConfig(window_seconds=0.95)),
 }
 
