@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from itertools import groupby
 from pathlib import Path
 
@@ -275,8 +276,6 @@ def test_a_finished_output_is_left_alone_or_refused(
     config = EmbedConfig(encoder=encoder_uri, source=str(source), output=str(tmp_path / "out"))
     manifest = embed(config)
     before = contents(tmp_path / "out")
-    for path in source.iterdir():
-        path.unlink()
     capsys.readouterr()
     assert embed(config) == manifest
     assert "already finished" in capsys.readouterr().err
@@ -286,7 +285,28 @@ def test_a_finished_output_is_left_alone_or_refused(
     save_encoder(other, tiny_encoder(1), FRONT_END, CROP, -7.0, 4.0, {})
     with pytest.raises(ValueError, match=r"encoder_sha256: .* there, .* asked for"):
         embed(config.model_copy(update={"encoder": other}))
+    soundfile.write(source / "more.wav", tone(9, 8_000), RATE)
+    with pytest.raises(ValueError, match=r"the clips of .*in have changed since .*out was begun"):
+        embed(config)
+    shutil.rmtree(source)
+    assert embed(config) == manifest  # gone, but its vectors are made
     assert contents(tmp_path / "out") == before
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_vectors_of_a_source_that_was_prepared_anew_are_refused(tmp_path: Path, encoder_uri: str):
+    shards = tmp_path / "in"
+    write_source(shards, [[4], [4]], splits=["train", "test"])
+    config = EmbedConfig(encoder=encoder_uri, source=str(shards), output=str(tmp_path / "out"), splits=("train",))
+    manifest = embed(config)
+    shutil.rmtree(shards)
+    write_source(shards, [[4], [5]], splits=["train", "test"])
+    assert embed(config) == manifest  # only the other split has changed
+    shutil.rmtree(shards)
+    write_source(shards, [[5], [4]], splits=["train", "test"])
+    with pytest.raises(ValueError, match=r"the clips of .*in have changed since .*out was begun"):
+        embed(config)
+    assert VectorManifest.load(config.output) == manifest
 
 
 @pytest.mark.usefixtures("ray_session")

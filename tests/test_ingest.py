@@ -257,7 +257,7 @@ def test_a_finished_output_is_left_alone_or_refused(tmp_path: Path):
     shutil.rmtree(source)
     assert prepare(config) == manifest
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
-    with pytest.raises(ValueError, match=r"prepared differently \(fraction: 1\.0 there, 0\.5 asked for\)"):
+    with pytest.raises(ValueError, match=r"made differently \(fraction: 1\.0 there, 0\.5 asked for\)"):
         prepare(config.model_copy(update={"fraction": 0.5}))
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +15,11 @@ import ray
 
 from unfused_ray import cluster, storage
 from unfused_ray.config import EmbedConfig
-from unfused_ray.data.ingest.items import Reject, count_reasons, write_rejects
-from unfused_ray.data.ingest.ledger import Ledger, refuse_difference
 from unfused_ray.data.ingest.listing import list_source
-from unfused_ray.data.ingest.parallel import run_bounded
 from unfused_ray.data.ingest.sources import find
+from unfused_ray.data.ledger import Ledger, changed, refuse_difference
+from unfused_ray.data.parallel import run_bounded
+from unfused_ray.data.rejects import Reject, count_reasons, write_rejects
 from unfused_ray.data.shards import MANIFEST, REJECTS, ClipIndex
 from unfused_ray.embedding.clips import read_out, refuse_other_rate
 from unfused_ray.embedding.parts import Part, audio_parts, shard_parts
@@ -41,7 +41,7 @@ class _Work:
     rejects: Sequence[Reject]
     """What could not be listed."""
     contents: str
-    """Identifies the source's clips, as far as they are known before they are read."""
+    """Digest of the source's clips, as far as they are known before they are read."""
     seconds: float | None
     """Audio in all; None where it is not known before it is read."""
 
@@ -52,6 +52,8 @@ class _Work:
 
 def embed(config: EmbedConfig, dry_run: bool = False) -> VectorManifest | None:
     """Make vectors of prepared shards or of any audio; on an output that is finished, nothing is done.
+
+    A finished output stays good where its source is gone; where the source's clips have changed, it is refused.
 
     An interrupted job goes on from its finished parts. A clip that cannot be read is set aside with its reason in
     ``rejects.parquet``. What was done, or with ``dry_run`` what would be, is printed.
@@ -66,7 +68,7 @@ def embed(config: EmbedConfig, dry_run: bool = False) -> VectorManifest | None:
     Raises:
         FileNotFoundError: the source or the encoder is not there.
         ValueError: the source holds no audio, none of it can be used, the shards have another sample rate than the
-            encoder, the cluster lacks what is asked for, or the output was made with other settings.
+            encoder, the cluster lacks what is asked for, or the output was made with other settings or of other clips.
     """
     for field in ("encoder", "source", "output"):
         if not getattr(config, field):
@@ -74,25 +76,18 @@ def embed(config: EmbedConfig, dry_run: bool = False) -> VectorManifest | None:
     config = config.model_copy(
         update={field: storage.absolute(getattr(config, field)) for field in ("encoder", "source", "output")}
     )
-    settings = _settings(config)
-    if storage.exists(storage.join(config.output, MANIFEST)):
-        manifest = VectorManifest.load(config.output)
-        refuse_difference(config.output, manifest.settings, settings)
-        storage.delete(storage.join(config.output, _REPORTS))  # the manifest says all that these did
-        _print_summary(f"{config.output} is already finished: nothing to do", manifest, {})
-        return manifest
-    encoder = load_encoder(config.encoder)
-    if 0 < config.window_seconds < encoder.crop.seconds:
-        logger.warning(
-            "window_seconds=%g is less than the %g s that the encoder was trained on: every window is completed by the "
-            "encoder's rule for short clips (%s)",
-            config.window_seconds,
-            encoder.crop.seconds,
-            encoder.crop.short_clips,
-        )
+    description = read_description(config.encoder)
+    settings, sample_rate = _settings(config, description["sha256"]), description["front_end"]["sample_rate"]
     with cluster.session():
+        if (manifest := _finished(config, settings, sample_rate)) is not None:
+            if not dry_run:
+                storage.delete(storage.join(config.output, _REPORTS))  # the manifest says all that these did
+            _print_summary(f"{config.output} is already finished: nothing to do", manifest, {})
+            return manifest
         _refuse_unschedulable(config)
-        work = _work(config, encoder.log_mel.config.sample_rate)
+        encoder = load_encoder(config.encoder)
+        _warn_of_short_windows(config, encoder)
+        work = _work(config, sample_rate)
         digest = hashlib.sha256(json.dumps([settings, work.contents], sort_keys=True).encode()).hexdigest()
         ledger = Ledger(config.output, _REPORTS, config.source, settings, digest)
         resumed = ledger.check_begun()
@@ -110,10 +105,41 @@ def embed(config: EmbedConfig, dry_run: bool = False) -> VectorManifest | None:
     return manifest
 
 
-def _settings(config: EmbedConfig) -> dict[str, Any]:
+def _settings(config: EmbedConfig, encoder_sha256: str) -> dict[str, Any]:
     """What decides the vectors, not where they lie nor how fast they are made."""
     settings = config.model_dump(mode="json", exclude={"encoder", "output", "gpus_per_task"})
-    return {**settings, "encoder_sha256": read_description(config.encoder)["sha256"]}
+    return {**settings, "encoder_sha256": encoder_sha256}
+
+
+def _finished(config: EmbedConfig, settings: Mapping[str, Any], sample_rate: int) -> VectorManifest | None:
+    """The manifest of an output that is finished.
+
+    Raises:
+        ValueError: the output was made with other settings, or the source's clips have changed since.
+    """
+    if not storage.exists(storage.join(config.output, MANIFEST)):
+        return None
+    manifest = VectorManifest.load(config.output)
+    refuse_difference(config.output, manifest.settings, settings)
+    try:
+        contents = _work(config, sample_rate).contents
+    except FileNotFoundError as error:
+        logger.warning("%s is not compared with its source: %s", config.output, error)
+        return manifest
+    if contents != manifest.contents:
+        raise changed(config.source, config.output)
+    return manifest
+
+
+def _warn_of_short_windows(config: EmbedConfig, encoder: FrozenEncoder) -> None:
+    if 0 < config.window_seconds < encoder.crop.seconds:
+        logger.warning(
+            "window_seconds=%g is less than the %g s that the encoder was trained on: every window is completed by the "
+            "encoder's rule for short clips (%s)",
+            config.window_seconds,
+            encoder.crop.seconds,
+            encoder.crop.short_clips,
+        )
 
 
 def _refuse_unschedulable(config: EmbedConfig) -> None:
@@ -177,9 +203,8 @@ def _embed(config: EmbedConfig, encoder: FrozenEncoder, work: _Work, ledger: Led
     rejects = [*work.rejects, *(reject for report in ordered for reject in report.rejects)]
     reasons = count_reasons(rejects)
     write_rejects(storage.join(config.output, REJECTS), rejects)
-    manifest = VectorManifest(
-        config.output, config.encoder, dim, ledger.settings, tuple(report.file for report in ordered), reasons
-    )
+    files = tuple(report.file for report in ordered)
+    manifest = VectorManifest(config.output, config.encoder, dim, ledger.settings, work.contents, files, reasons)
     if not manifest.num_vectors:
         ledger.delete()  # or repaired files would be rejected by these again
         raise ValueError(

@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from unfused_ray.audio.decode import AudioError, read_flac
 from unfused_ray.data.ingest.fetch import fetch
-from unfused_ray.data.ingest.items import Reject
 from unfused_ray.data.ingest.pieces import pieces
 from unfused_ray.data.read import read_unit_if_whole
+from unfused_ray.data.rejects import Reject
 from unfused_ray.data.shards import ClipIndex, Unit
 
 _FEW_PARTS = 16

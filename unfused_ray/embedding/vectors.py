@@ -18,10 +18,10 @@ import pyarrow as pa
 
 from unfused_ray import storage
 from unfused_ray.config import Readout
-from unfused_ray.data.ingest.items import Reject
+from unfused_ray.data.rejects import Reject
 from unfused_ray.data.shards import MANIFEST
 
-FORMAT_VERSION = "vectors 1"  # prepared sources, whose manifest has the same name, are of format 1
+FORMAT_VERSION = "vectors 2"  # prepared sources, whose manifest has the same name, are of format 1
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ class VectorManifest:
     """Size of a vector."""
     settings: Mapping[str, Any]
     """What decided the vectors: the job's configuration, and the SHA-256 of the encoder's weights."""
+    contents: str
+    """Digest of the source's clips, as far as they are known before they are read."""
     parts: tuple[PartFile, ...]
     rejects: Mapping[str, int]
     """Clips set aside, by reason."""
@@ -99,7 +101,7 @@ class VectorManifest:
                 "prepared source, or was written by another version. Name another output"
             )
         parts = tuple(PartFile(**part) for part in raw["parts"])
-        return cls(uri, raw["encoder"], raw["dim"], raw["settings"], parts, raw["rejects"])
+        return cls(uri, raw["encoder"], raw["dim"], raw["settings"], raw["contents"], parts, raw["rejects"])
 
 
 def vector_schema(dim: int, encoder_sha256: str, readout: Readout) -> pa.Schema:

@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 
 from unfused_ray import storage
 from unfused_ray.audio.decode import AudioError
-from unfused_ray.data.ingest.items import Listing, Reject
+from unfused_ray.data.ingest.items import Listing
 from unfused_ray.data.ingest.parquet import audio_column, read_parquet
 from unfused_ray.data.ingest.sources import AUDIO_SUFFIXES
+from unfused_ray.data.rejects import Reject
 
 _TAR_BUFFER_BYTES = 1 << 20  # one request to an object store brings many headers
 _MAX_METADATA_BYTES = 1 << 20

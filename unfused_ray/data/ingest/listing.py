@@ -6,8 +6,8 @@ import ray
 
 from unfused_ray.data.ingest.archives import list_parquet, list_tar
 from unfused_ray.data.ingest.items import Listing, combine
-from unfused_ray.data.ingest.parallel import run_bounded
 from unfused_ray.data.ingest.sources import Source, list_audio, list_csv
+from unfused_ray.data.parallel import run_bounded
 from unfused_ray.progress import Progress
 
 

@@ -8,7 +8,7 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from unfused_ray.audio.decode import AudioError, decode
-from unfused_ray.data.ingest.items import Reject
+from unfused_ray.data.rejects import Reject
 
 
 class Piece(NamedTuple):

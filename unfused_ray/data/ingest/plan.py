@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from unfused_ray.config import PrepareConfig
 from unfused_ray.data.ingest.items import select
-from unfused_ray.data.ingest.ledger import Ledger
+from unfused_ray.data.ledger import Ledger
 
 REPORTS = "_ingest"
 _MIN_UNITS = 16

@@ -11,13 +11,14 @@ from typing import Any
 
 from unfused_ray import cluster, storage
 from unfused_ray.config import PrepareConfig
-from unfused_ray.data.ingest.items import Listing, Reject, count_reasons, write_rejects
-from unfused_ray.data.ingest.ledger import refuse_difference
+from unfused_ray.data.ingest.items import Listing
 from unfused_ray.data.ingest.listing import list_source
-from unfused_ray.data.ingest.parallel import run_bounded
 from unfused_ray.data.ingest.plan import REPORTS, Plan, stored
 from unfused_ray.data.ingest.sources import Source, find
 from unfused_ray.data.ingest.write import ShardReport, write_shard
+from unfused_ray.data.ledger import refuse_difference
+from unfused_ray.data.parallel import run_bounded
+from unfused_ray.data.rejects import Reject, count_reasons, write_rejects
 from unfused_ray.data.shards import MANIFEST, REJECTS, Manifest
 from unfused_ray.progress import Progress, print_summary
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from unfused_ray import storage
-from unfused_ray.data.ingest.items import Listing, Reject
+from unfused_ray.data.ingest.items import Listing
+from unfused_ray.data.rejects import Reject
 
 Kind = Literal["audio", "csv", "tar", "parquet"]
 

@@ -13,7 +13,7 @@ import torch
 from unfused_ray.audio.decode import read_flac
 from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import FrontEndConfig
-from unfused_ray.data.ingest.parallel import run_bounded
+from unfused_ray.data.parallel import run_bounded
 from unfused_ray.data.shards import ClipIndex, Manifest, Statistics, Unit, read_unit, save_statistics
 from unfused_ray.progress import Progress
 

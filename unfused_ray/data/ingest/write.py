@@ -17,10 +17,11 @@ from unfused_ray.audio.decode import AudioError, encode_flac, refuse_unusable
 from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import PrepareConfig
 from unfused_ray.data.ingest.fetch import fetch
-from unfused_ray.data.ingest.items import Reject, draw
-from unfused_ray.data.ingest.ledger import Ledger
+from unfused_ray.data.ingest.items import draw
 from unfused_ray.data.ingest.pieces import Piece, pieces
 from unfused_ray.data.ingest.statistics import clip_statistics
+from unfused_ray.data.ledger import Ledger
+from unfused_ray.data.rejects import Reject
 from unfused_ray.data.shards import SCHEMA, Shard, Statistics
 
 _SPOOL_BYTES = 64 << 20

@@ -41,10 +41,7 @@ class Ledger:
         begun = json.loads(storage.read_bytes(uri))
         refuse_difference(self.output, begun["config"], self.settings)
         if begun["plan"] != self.plan:
-            raise ValueError(
-                f"the clips of {self.source} have changed since {self.output} was begun: delete that folder, or name "
-                "another output"
-            )
+            raise changed(self.source, self.output)
         return True
 
     def begin(self) -> None:
@@ -111,6 +108,13 @@ def refuse_difference(output: str, before: Mapping[str, Any], now: Mapping[str, 
     ]
     if differences:
         raise ValueError(
-            f"{output} was prepared differently ({'; '.join(differences)}): "
-            "name another output, or delete that folder to prepare it again"
+            f"{output} was made differently ({'; '.join(differences)}): "
+            "name another output, or delete that folder to make it again"
         )
+
+
+def changed(source: str, output: str) -> ValueError:
+    """The error that refuses an output which was made, or begun, of other clips than ``source`` now holds."""
+    return ValueError(
+        f"the clips of {source} have changed since {output} was begun: delete that folder, or name another output"
+    )
