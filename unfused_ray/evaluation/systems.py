@@ -18,8 +18,8 @@ from unfused_ray.embedding.clips import read_clips, read_out
 from unfused_ray.embedding.random_network import random_encoder
 from unfused_ray.evaluation.protocol import ProtocolConfig
 from unfused_ray.evaluation.tasks import Task
-from unfused_ray.models.cost import multiply_adds, num_parameters
-from unfused_ray.models.encoder import LAYERS, AudioNTT2020
+from unfused_ray.models.cost import cost_of
+from unfused_ray.models.encoder import LAYERS
 from unfused_ray.models.export import FOLDERS, FrozenEncoder, load_encoder, read_description
 
 _QUARTILES = (0, 25, 50, 75, 100)
@@ -114,7 +114,7 @@ class RandomNetwork:
 
     def cost(self, task: Task) -> tuple[int, float] | None:
         """See :class:`System`."""
-        return _cost(self.shape, self.front_end)
+        return cost_of(self.shape, self.front_end)
 
     def features(self, task: Task, protocol: ProtocolConfig, cache: EmbeddingCache) -> Iterator[Features]:
         """See :class:`System`."""
@@ -152,7 +152,7 @@ class TrainedModel:
 
     def cost(self, task: Task) -> tuple[int, float] | None:
         """See :class:`System`."""
-        return _cost(*self.shape(task))
+        return cost_of(*self.shape(task))
 
     def features(self, task: Task, protocol: ProtocolConfig, cache: EmbeddingCache) -> Iterator[Features]:
         """See :class:`System`; normalised by the task's own statistics, as every row is."""
@@ -208,12 +208,6 @@ def _read(
     if cut.startswith("block"):  # its last layer is one of the blocks, and fitting the same vectors twice is idle
         readouts = tuple(dict.fromkeys("blocks" if readout == "both" else readout for readout in readouts))
     return {readout: read_out(layers, cut, readout) for readout in readouts}
-
-
-def _cost(shape: EncoderConfig, front_end: FrontEndConfig) -> tuple[int, float]:
-    with torch.device("meta"):  # counted without weights
-        encoder = AudioNTT2020(shape, front_end.num_mels)
-    return num_parameters(encoder), multiply_adds(encoder, front_end)
 
 
 def _crop(protocol: ProtocolConfig) -> CropConfig:
