@@ -12,6 +12,8 @@ from unfused_ray.evaluation.bootstrap import (
     Interval,
     difference,
     distinct_groups,
+    expanded,
+    expansion,
     interval,
     mean_over_tasks,
     replicates,
@@ -68,10 +70,11 @@ def test_the_order_of_clips_in_named_groups_changes_nothing(
     assert np.array_equal(before, replicates(correct_SN[:, order], named_N[order], 30, 1, "t"))
 
 
-def test_one_group_alone_has_an_interval_of_no_width() -> None:
+def test_replicates_of_one_group_alone_are_all_its_value_and_its_interval_cannot_be_known() -> None:
     correct_SN = np.array([[True, False, True, True]])
     draws = replicates(correct_SN, np.array(["a"] * 4), 100, 0, "t")
     assert interval(0.75, draws) == Interval(0.75, 0.75, 0.75)
+    assert np.isnan(interval(0.75, expanded(0.75, draws, 1)).low)
 
 
 def test_a_clip_without_a_group_is_a_group_of_its_own() -> None:
@@ -124,6 +127,52 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
         found = interval(groups_correct.mean(), draws)
         covered += found.low <= 0.6 <= found.high
     assert 0.90 <= covered / 200 <= 0.99
+
+
+@pytest.mark.parametrize(
+    ("num_groups", "factor"),  # √(G / (G - 1)) · t / 1.95996, with t of G - 1 degrees of freedom from a printed table
+    [(2, 9.1681), (3, 2.6885), (6, 1.4367), (9, 1.2479), (25, 1.0748), (61, 1.0290)],
+)
+def test_few_groups_widen_deviations_by_the_factors_of_students_t(num_groups: int, factor: float) -> None:
+    assert expansion(num_groups) == pytest.approx(factor, rel=2e-4)
+    found = expanded(0.5, np.array([0.4, 0.5, 0.7]), num_groups)
+    assert found == pytest.approx([0.5 - 0.1 * factor, 0.5, 0.5 + 0.2 * factor], rel=2e-4)
+
+
+@given(outcomes(), st.integers(2, 40))
+@settings(deadline=None, max_examples=50)
+def test_a_difference_of_widened_rows_is_the_widened_difference(
+    drawn: tuple[np.ndarray, np.ndarray], num_groups: int
+) -> None:
+    correct_SN, groups_N = drawn
+    a, b = replicates(correct_SN, groups_N, 50, 1, "t"), replicates(~correct_SN[:1], groups_N, 50, 1, "t")
+    wide = expanded(0.6, a, num_groups) - expanded(0.3, b, num_groups)
+    assert np.allclose(wide, expanded(0.6 - 0.3, a - b, num_groups), atol=1e-12)
+
+
+def test_intervals_end_where_accuracies_and_differences_do() -> None:
+    low, high = np.full(10, -2.0), np.full(10, 2.0)
+    assert interval(0.5, np.concatenate([low, high])) == Interval(0.5, 0, 1)
+    assert difference(0.5, np.concatenate([low, high]), 0.5, np.zeros(20)) == Interval(0, -1, 1)
+
+
+def test_with_few_groups_widened_intervals_of_a_difference_cover_it_where_plain_ones_miss_it() -> None:
+    """Two systems that are equally good, each better on some speakers than on others: the difference is 0."""
+    rng = np.random.default_rng(0)
+    num_groups, num_trials = 5, 300
+    groups_N = np.repeat(np.arange(num_groups).astype(str), 20)
+    plain = wide = 0
+    for trial in range(num_trials):
+        a_N, b_N = (rng.random(100) < np.repeat(rng.normal(0.6, 0.12, num_groups), 20) for _ in range(2))
+        draws = [replicates(row_N[None], groups_N, 400, trial, "t") for row_N in (a_N, b_N)]
+        means = [row_N.mean() for row_N in (a_N, b_N)]
+        wider = [expanded(mean, drawn_R, num_groups) for mean, drawn_R in zip(means, draws, strict=True)]
+        narrow = difference(means[0], draws[0], means[1], draws[1])
+        found = difference(means[0], wider[0], means[1], wider[1])
+        plain += narrow.low <= 0 <= narrow.high
+        wide += found.low <= 0 <= found.high
+    assert plain / num_trials < 0.88
+    assert 0.92 <= wide / num_trials <= 0.985
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (1, 0), (1, 2), (3,)])
