@@ -20,13 +20,16 @@ from tasks import PROTOCOL, replace_columns, write_encoder, write_task
 
 from unfused_ray import cli, storage
 from unfused_ray.config import EvaluateConfig, FrontEndConfig, TrackingConfig
-from unfused_ray.evaluation import cells, evaluate, probe
+from unfused_ray.evaluation import bootstrap, cells, evaluate, probe
+from unfused_ray.evaluation.bootstrap import Interval
 from unfused_ray.evaluation.probe import linear_probe
+from unfused_ray.evaluation.rows import Choice, Row
 from unfused_ray.evaluation.systems import TrainedModel
 from unfused_ray.evaluation.table import Table
 
 ROWS = ["log-mel statistics", "random fc2 (4 × 16)", "random fc1 (4 × 16)", "teacher", "student"]
 SIZES = {"grouped": (32, 16, 23), "bare": (24, 0, 14)}
+ENDS = ("low", "high")
 PNG = b"\x89PNG\r\n"
 
 
@@ -104,10 +107,14 @@ def test_table_cells_and_pictures_are_all_there_and_agree(world: World, done: Pa
     assert table["tasks"] == list(SIZES)
     assert (done / "protocol.toml").read_text() == PROTOCOL
     assert table["protocol_sha256"][:16] in markdown
-    assert table["unconverged"] == []
+    assert table["unconverged"] == table["damaged"] == []
+    assert table["num_groups"] == {"grouped": 12, "bare": 14}
+    assert "Groups of test clips: grouped 12, bare 14." in markdown
     assert (done / "table.png").read_bytes().startswith(PNG)
     for row in table["rows"]:
-        (line,) = [line for line in markdown.split("\n\n")[0].splitlines() if line.startswith(f"| {row['name']} |")]
+        parts = [part for part in markdown.split("\n\n") if part.startswith("| system |")]
+        lines = [line for part in parts for line in part.splitlines() if line.startswith(f"| {row['name']} |")]
+        assert len(lines) == (2 if row["name"] == table["reference"] else 3)
         for task, (*_, num_test) in SIZES.items():
             cell = world.cell(done, task, row["name"])
             assert len(cell["seeds"]) == row["num_seeds"] == (2 if row["name"].startswith("random") else 1)
@@ -116,7 +123,10 @@ def test_table_cells_and_pictures_are_all_there_and_agree(world: World, done: Pa
             assert interval["value"] == pytest.approx(np.mean(accuracies))
             assert interval["low"] <= interval["value"] <= interval["high"]
             shown = " ({low:.1f}–{high:.1f})".format(**{name: 100 * value for name, value in interval.items()})
-            assert f"{100 * interval['value']:.1f}{shown}" in line
+            assert f"{100 * interval['value']:.1f}{shown}" in lines[0]
+            chosen = [{"readout": seed["readout"], "strength": seed["strength"]} for seed in cell["seeds"]]
+            assert row["chosen"][task] == chosen
+            assert f"| {chosen[0]['readout']}, {chosen[0]['strength']:g}" in lines[-1] or len(chosen) > 1
             for seed in cell["seeds"]:
                 confusion = np.array(seed["scores"]["confusion"])
                 assert confusion.sum() == num_test
@@ -240,6 +250,70 @@ def test_another_protocol_other_clips_and_other_weights_compute_cells_again(tmp_
     assert len(probed) == 7
 
 
+def test_a_cell_of_damaged_clips_is_named_and_computed_again(tmp_path: Path, probed: list[int]) -> None:
+    world = World.write(tmp_path / "world")
+    fields = {"tasks": (str(world.folder / "bare"),), "models": (f"{world.folder}/teacher",), "random_seeds": 0}
+    expected = world.run(tmp_path / "expected", **fields)
+    shard = world.folder / "bare" / "00001.parquet"  # of all test clips
+    whole = shard.read_bytes()
+    evaluation = evaluate.check(world.config(tmp_path / "out", **fields))
+    shard.write_bytes(whole[:-100] + bytes(100))
+    table = evaluate.evaluate(evaluation)
+    assert table.damaged == ("log-mel statistics on bare (14)", "teacher on bare (14)")
+    assert "teacher on bare (14)" in table.note
+    assert world.cell(tmp_path / "out", "bare", "teacher")["damaged"] == 14
+    shard.write_bytes(whole)
+    for _ in range(2):  # the second time from its cells
+        assert world.run(tmp_path / "out", **fields) == expected
+        assert len(probed) == 6
+    assert world.cell(tmp_path / "out", "bare", "teacher")["damaged"] == 0
+    assert "damaged" not in expected.note
+
+
+def test_of_one_group_of_test_clips_no_interval_is_known_and_no_difference_marked(world: World, tmp_path: Path) -> None:
+    groups = [f"train {clip}" for clip in range(24)] + ["test"] * 14
+    task = write_task(tmp_path / "alone", 24, 0, 14, labels=noisy_labels(38), group=groups)
+    models = (f"{world.folder}/teacher",)
+    table = world.run(tmp_path / "out", tasks=(task,), models=models, reference=ROWS[0], random_seeds=0)
+    assert table.num_groups == {"alone": 1}
+    numbers = json.loads((tmp_path / "out" / "table.json").read_text())["rows"]
+    for row in numbers:
+        ends = [interval[end] for kind in ("accuracy", "difference") for interval in row[kind].values() for end in ENDS]
+        assert set(ends) == {None}
+    value = table.rows[1].difference["alone"].value
+    assert f"| teacher | {100 * value:+.1f} (–) |" in table.to_markdown()
+    console = Console(file=StringIO(), width=100)
+    console.print(table.to_terminal(console))
+    rows, caption = console.file.getvalue().split("▲ ▼ above, below")  # type: ignore[attr-defined]
+    assert "▲" not in rows and "▼" not in rows and "nan" not in rows
+    assert "alone 1" in caption
+
+
+def test_intervals_of_few_groups_are_wider_by_their_tasks_factor(world: World, done: Path, tmp_path: Path) -> None:
+    evaluation = evaluate.check(world.config(done))
+    grouped = evaluation.tasks[0]
+    for row in evaluate.evaluate(evaluation).rows:
+        predictions = [seed["predictions"] for seed in world.cell(done, "grouped", row.name)["seeds"]]
+        correct_SN = np.array(predictions) == grouped.class_ids[grouped.splits == "test"]
+        draws = bootstrap.replicates(correct_SN, grouped.groups[grouped.splits == "test"], 200, 0, "grouped")
+        wide = bootstrap.expanded(correct_SN.mean(), draws, 12)
+        ends = np.clip(np.quantile(wide, [0.025, 0.975]), 0, 1)
+        found = row.accuracy["grouped"]
+        assert [found.low, found.high] == pytest.approx(ends)
+
+
+def test_what_validation_chose_for_several_networks_is_the_most_common_and_of_how_many() -> None:
+    blocks, last = Choice("blocks", 1e-5), Choice("last", 10.0)
+    interval = Interval(0.5, 0.4, 0.6)
+    rows = [
+        Row(name, 10, 1e6, len(chosen), {"t": interval}, {}, {"t": chosen})
+        for name, chosen in {"mixed": [last, blocks, blocks], "agreed": [last, last], "one": [blocks]}.items()
+    ]
+    markdown = Table(("t",), {"t": 5}, tuple(rows), "one", "0" * 64, (), ()).to_markdown()
+    lines = markdown.split("What validation chose")[1].splitlines()
+    assert lines[4:7] == ["| mixed | blocks, 1e-05 (2 of 3) |", "| agreed | last, 10 |", "| one | blocks, 1e-05 |"]
+
+
 def test_a_row_and_the_same_under_another_name_differ_by_exactly_nothing(world: World, tmp_path: Path) -> None:
     models = (f"{world.folder}/teacher", f"again={world.folder}/teacher", f"student={world.folder}/{{task}}-run")
     table = world.run(tmp_path, models=models, random_seeds=0)
@@ -301,6 +375,8 @@ def test_mlflow_has_one_run_with_metrics_and_files_and_a_second_evaluation_goes_
     fields = {"tracking": TrackingConfig(uri=tracking_uri, experiment=experiment), "random_seeds": 1, "name": "mine"}
     client = MlflowClient(tracking_uri=tracking_uri)
     runs = []
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "another-evaluations-row.json").write_text("{}")
     for models in ((f"{world.folder}/teacher",), (f"{world.folder}/teacher", f"student={world.folder}/{{task}}-run")):
         evaluation = evaluate.check(world.config(tmp_path, **fields, models=models))
         table = evaluate.evaluate(evaluation)
@@ -321,6 +397,17 @@ def test_mlflow_has_one_run_with_metrics_and_files_and_a_second_evaluation_goes_
     for task in SIZES:
         kept = {artifact.path for artifact in client.list_artifacts(runs[1].info.run_id, task)}
         assert {f"{task}/student.json", f"{task}/student-confusion.png", f"{task}/student-map.png"} <= kept
+        assert f"{task}/another-evaluations-row.json" not in kept
+
+
+def test_an_end_of_an_interval_that_cannot_be_known_is_no_metric(world: World, done: Path, tracking_uri: str) -> None:
+    tracking = TrackingConfig(uri=tracking_uri, experiment="unknown")
+    evaluation = evaluate.check(world.config(done, tracking=tracking))
+    unknown = Row("row", None, None, 1, {"alone": Interval(0.5, float("nan"), float("nan"))}, {}, {})
+    evaluate.track(evaluation, Table((), {}, (unknown,), "row", evaluation.protocol.sha256, (), ()))
+    client = MlflowClient(tracking_uri=tracking_uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("unknown").experiment_id])
+    assert run.data.metrics == {"row/alone/accuracy": 0.5}
 
 
 @pytest.fixture
@@ -382,7 +469,7 @@ def test_the_job_says_what_it_would_do_then_does_it_and_shows_the_table(
     assert not (tmp_path / "out").exists()
     code, out, _ = job(*arguments)
     assert code == 0
-    assert "(4 × 16)" in out and "▲ ▼ above, below teacher" in out and f"{tmp_path}/out" in out
+    assert "(4 × 16)" in out and "▲ ▼ above, below teacher: the 95 %" in out and f"{tmp_path}/out" in out
     assert (tmp_path / "out" / "table.md").exists()
 
 

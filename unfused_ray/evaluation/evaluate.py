@@ -6,6 +6,7 @@ tasks, computes the missing cells alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,8 +19,9 @@ from unfused_ray.config import EncoderConfig, EvaluateConfig, FrontEndConfig
 from unfused_ray.embedding.cache import EmbeddingCache
 from unfused_ray.embedding.clips import refuse_other_rate
 from unfused_ray.evaluation import cells
-from unfused_ray.evaluation.cells import Cell, file_stem
+from unfused_ray.evaluation.cells import Cell, file_names, file_stem
 from unfused_ray.evaluation.protocol import FILE, Protocol, load_protocol
+from unfused_ray.evaluation.rows import MEAN
 from unfused_ray.evaluation.systems import (
     LogMelStatistics,
     System,
@@ -28,7 +30,7 @@ from unfused_ray.evaluation.systems import (
     parse_model,
     random_rows,
 )
-from unfused_ray.evaluation.table import FILES, MEAN, Table
+from unfused_ray.evaluation.table import FILES, Table
 from unfused_ray.evaluation.tasks import SPLITS, Task, load_task
 from unfused_ray.progress import Progress
 from unfused_ray.training.run import home
@@ -126,9 +128,10 @@ def describe(evaluation: Evaluation) -> RichTable:
 
 
 def track(evaluation: Evaluation, table: Table) -> None:
-    """Send the table to MLflow: accuracies of all cells, the files, and each task's in a folder of its own.
+    """Send the table to MLflow: accuracies of all cells, the files, and those of its rows in a folder a task.
 
-    Given again, an evaluation goes on in its MLflow run, which keeps the parameters that it was begun with.
+    An end of an interval that cannot be known is no metric. Given again, an evaluation goes on in its MLflow run, which
+    keeps the parameters that it was begun with.
     """
     config, output = evaluation.config, evaluation.output
     uri, experiment = tracking_uri(config.tracking), config.tracking.experiment
@@ -138,12 +141,15 @@ def track(evaluation: Evaluation, table: Table) -> None:
     for row in table.rows:
         for heading, interval in row.accuracy.items():
             bounds = {"accuracy": interval.value, "low": interval.low, "high": interval.high}
-            tracker.log({metric_name(f"{row.name}/{heading}/{name}"): value for name, value in bounds.items()}, 0)
+            known = {name: value for name, value in bounds.items() if not math.isnan(value)}
+            tracker.log({metric_name(f"{row.name}/{heading}/{name}"): value for name, value in known.items()}, 0)
     tracker.close()
     places = {"evaluation": output, "protocol": evaluation.protocol.sha256}
     log_results(uri, experiment, run_id, [storage.join(output, name) for name in (FILE, *FILES)], places)
-    for task in table.tasks:
-        log_results(uri, experiment, run_id, storage.list_files(storage.join(output, task)), {}, folder=task)
+    names = {name for system in evaluation.systems for name in file_names(system)}
+    for task in table.tasks:  # the folder may hold rows of another evaluation
+        files = [file for file in storage.list_files(storage.join(output, task)) if storage.name(file) in names]
+        log_results(uri, experiment, run_id, files, {}, folder=task)
 
 
 def _refuse_repeated_tasks(tasks: Sequence[Task]) -> None:

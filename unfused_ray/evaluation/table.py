@@ -1,9 +1,11 @@
-"""The table of an evaluation: accuracies with intervals, differences from one row, and what each row costs."""
+"""The table of an evaluation as JSON, Markdown, picture and in the terminal."""
 
 from __future__ import annotations
 
 import json
+import math
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,35 +16,18 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from unfused_ray import storage
-from unfused_ray.evaluation import bootstrap
 from unfused_ray.evaluation.bootstrap import Interval
 from unfused_ray.evaluation.cells import Cell
 from unfused_ray.evaluation.drawings import draw_table
 from unfused_ray.evaluation.pictures import save
 from unfused_ray.evaluation.protocol import Protocol
-from unfused_ray.evaluation.systems import System, largest_cost
+from unfused_ray.evaluation.rows import Choice, Row, headings, num_test_groups, score
+from unfused_ray.evaluation.systems import System
 from unfused_ray.evaluation.tasks import Task
 
-MEAN = "mean"
-"""Heading of the mean over the tasks."""
 FILES = ("table.md", "table.json", "table.png")
 """What a table is written as."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One system, in shares of 1."""
-
-    name: str
-    parameters: int | None
-    """Of its largest network, where every task has one of its own; None without a network."""
-    multiply_adds: float | None
-    """For a second of audio."""
-    num_seeds: int
-    accuracy: dict[str, Interval]
-    """By task, and their mean."""
-    difference: dict[str, Interval]
-    """From the reference row, drawn with the same test clips; empty for that row."""
+_NOT_CORRECTED = "not corrected for the number of comparisons"
 
 
 @dataclass(frozen=True)
@@ -50,11 +35,15 @@ class Table:
     """What an evaluation found."""
 
     tasks: tuple[str, ...]
+    num_groups: dict[str, int]
+    """Groups of test clips, by task."""
     rows: tuple[Row, ...]
     reference: str
     protocol_sha256: str
     unconverged: tuple[str, ...]
     """Cells whose chosen fit ended before it converged, as "row on task"."""
+    damaged: tuple[str, ...]
+    """Cells in which clips were damaged, as "row on task (clips)"."""
 
     @classmethod
     def of(
@@ -66,73 +55,54 @@ class Table:
         reference: str,
     ) -> Table:
         """Score all cells, by (row, task)."""
-        config = protocol.config.bootstrap
-        values = {place: cell.accuracy for place, cell in cells.items()}
-        draws = {
-            (system.name, task.name): bootstrap.replicates(
-                cells[system.name, task.name].correct,
-                task.groups[task.splits == "test"],
-                config.replicates,
-                config.seed,
-                task.name,
-            )
-            for system in systems
-            for task in tasks
-        }
-        names = [task.name for task in tasks]
-        for system in systems:
-            values[system.name, MEAN] = sum(values[system.name, name] for name in names) / len(names)
-            draws[system.name, MEAN] = bootstrap.mean_over_tasks([draws[system.name, name] for name in names])
-        headings = [*names, *([MEAN] if len(names) > 1 else [])]
-        rows = []
-        for system in systems:
-            cost = largest_cost(system, tasks)
-            rows.append(
-                Row(
-                    name=system.name,
-                    parameters=cost[0] if cost else None,
-                    multiply_adds=cost[1] if cost else None,
-                    num_seeds=max(len(cells[system.name, name].correct) for name in names),
-                    accuracy={h: bootstrap.interval(values[system.name, h], draws[system.name, h]) for h in headings},
-                    difference={}
-                    if system.name == reference
-                    else {
-                        h: bootstrap.difference(
-                            values[system.name, h], draws[system.name, h], values[reference, h], draws[reference, h]
-                        )
-                        for h in headings
-                    },
-                )
-            )
-        unconverged = tuple(f"{row} on {task}" for (row, task), cell in cells.items() if not cell.converged)
-        return cls(tuple(names), tuple(rows), reference, protocol.sha256, unconverged)
+        return cls(
+            tasks=tuple(task.name for task in tasks),
+            num_groups={task.name: num_test_groups(task) for task in tasks},
+            rows=score(protocol.config.bootstrap, tasks, systems, cells, reference),
+            reference=reference,
+            protocol_sha256=protocol.sha256,
+            unconverged=tuple(f"{row} on {task}" for (row, task), cell in cells.items() if not cell.converged),
+            damaged=tuple(f"{row} on {task} ({cell.damaged:,})" for (row, task), cell in cells.items() if cell.damaged),
+        )
 
     @property
     def headings(self) -> tuple[str, ...]:
         """Tasks, and the mean where there are several."""
-        return (*self.tasks, *([MEAN] if len(self.tasks) > 1 else []))
+        return headings(self.tasks)
 
     def to_json(self) -> dict[str, Any]:
-        """All numbers, accuracies as shares of 1."""
-        return asdict(self)
+        """All numbers, accuracies as shares of 1; null for an end of an interval that cannot be known."""
+        return asdict(self, dict_factory=_known)
 
     def to_markdown(self) -> str:
-        """Both parts as Markdown, accuracies in per cent."""
+        """All three parts as Markdown, accuracies in per cent."""
         lines = list(_markdown(["system", "parameters", "M multiply–adds / s", *self.headings], self._accuracies()))
-        lines += ["", f"Difference from {self.reference}, in points, on the same test clips:", ""]
+        lines += ["", f"Difference from {self.reference}, in points, on the same test clips ({_NOT_CORRECTED}):", ""]
         lines += _markdown(["system", *self.headings], self._differences())
+        lines += ["", "What validation chose, readout and C:", ""]
+        lines += _markdown(["system", *self.tasks], self._choices())
         return "\n".join([*lines, "", self.note, ""])
 
     @property
     def note(self) -> str:
         """What stands under the table."""
         seeds = sorted({row.num_seeds for row in self.rows if row.num_seeds > 1})
-        several = f"; rows with several networks: the mean of {' or '.join(map(str, seeds))}" if seeds else ""
-        return (
-            "Test accuracy in %, with 95 % intervals (paired bootstrap over groups of test clips"
-            f"{several}). Protocol {self.protocol_sha256[:16]}."
-            + (f" Not converged: {', '.join(self.unconverged)}." if self.unconverged else "")
-        )
+        groups = ", ".join(f"{task} {count:,}" for task, count in self.num_groups.items())
+        sentences = [
+            "Test accuracy in %, with 95 % intervals: paired bootstrap over groups of test clips, widened where groups "
+            "are few",
+            f"Groups of test clips: {groups}",
+            "Each trained row is one training: its interval is of test clips alone",
+        ]
+        if seeds:
+            several = " or ".join(map(str, seeds))
+            sentences.append(f"Rows with several networks: the mean of {several}, drawn for the interval too")
+        sentences.append(f"Protocol {self.protocol_sha256[:16]}")
+        if self.unconverged:
+            sentences.append(f"Not converged: {', '.join(self.unconverged)}")
+        if self.damaged:
+            sentences.append(f"Clips were damaged, these are computed again next time: {', '.join(self.damaged)}")
+        return ". ".join(sentences) + "."
 
     def to_terminal(self, console: Console) -> RichTable:
         """The accuracies, with differences whose interval leaves out 0 marked ▲ and ▼.
@@ -145,7 +115,8 @@ class Table:
 
     def _terminal_table(self, full: bool = False) -> RichTable:
         caption = (
-            f"▲ ▼ above, below {self.reference} by more than chance (95 % interval of the difference).\n{self.note}"
+            f"▲ ▼ above, below {self.reference}: the 95 % interval of the difference leaves out 0; {_NOT_CORRECTED}.\n"
+            + self.note
             + ("" if full else " This terminal is too narrow for the intervals: see table.md.")
         )
         table = RichTable(box=box.HORIZONTALS, caption=escape(caption), caption_justify="left")
@@ -155,7 +126,7 @@ class Table:
         for row in self.rows:
             cells = [f"{100 * row.accuracy[h].value:.1f}{_mark(row.difference.get(h))}" for h in self.headings]
             if full:
-                intervals = [f"{100 * row.accuracy[h].low:.1f}–{100 * row.accuracy[h].high:.1f}" for h in self.headings]
+                intervals = [_ends(row.accuracy[h]) for h in self.headings]
                 cells = [f"{cell}\n[dim]{interval}[/]" for cell, interval in zip(cells, intervals, strict=True)]
                 cells.insert(0, f"{row.parameters:,}" if row.parameters else "")
             table.add_row(escape(row.name), *cells)
@@ -183,6 +154,10 @@ class Table:
             if row.difference:
                 yield [row.name, *(_points(row.difference[h]) for h in self.headings)]
 
+    def _choices(self) -> Iterator[list[str]]:
+        for row in self.rows:
+            yield [row.name, *(_most_common(row.chosen[task]) for task in self.tasks)]
+
 
 def _markdown(headings: Sequence[str], rows: Iterator[list[str]]) -> Iterator[str]:
     yield f"| {' | '.join(headings)} |"
@@ -191,12 +166,28 @@ def _markdown(headings: Sequence[str], rows: Iterator[list[str]]) -> Iterator[st
         yield f"| {' | '.join(row)} |"
 
 
+def _known(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A part of the JSON file, which knows no NaN."""
+    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in items}
+
+
 def _percent(interval: Interval) -> str:
-    return f"{100 * interval.value:.1f} ({100 * interval.low:.1f}–{100 * interval.high:.1f})"
+    return f"{100 * interval.value:.1f} ({_ends(interval)})"
+
+
+def _ends(interval: Interval) -> str:
+    return "–" if math.isnan(interval.low) else f"{100 * interval.low:.1f}–{100 * interval.high:.1f}"
 
 
 def _points(interval: Interval) -> str:
-    return f"{100 * interval.value:+.1f} ({100 * interval.low:+.1f} … {100 * interval.high:+.1f})"
+    ends = "–" if math.isnan(interval.low) else f"{100 * interval.low:+.1f} … {100 * interval.high:+.1f}"
+    return f"{100 * interval.value:+.1f} ({ends})"
+
+
+def _most_common(chosen: Sequence[Choice]) -> str:
+    """The choice of most seeds, and of how many where they differ."""
+    ((choice, count),) = Counter(chosen).most_common(1)
+    return f"{choice.readout}, {choice.strength:g}" + (f" ({count} of {len(chosen)})" if count < len(chosen) else "")
 
 
 def _mark(difference: Interval | None) -> str:
