@@ -129,7 +129,7 @@ def test_labels_are_made_once(
 ) -> None:
     passes, embed = [], stages.embed_clips
 
-    def counted(encoder: FrozenEncoder, index: ClipIndex, clip_ids: np.ndarray) -> object:
+    def counted(encoder: FrozenEncoder, index: ClipIndex, clip_ids: np.ndarray, *tell: Any) -> object:
         passes.append(len(clip_ids))
         return embed(encoder, index, clip_ids)
 
