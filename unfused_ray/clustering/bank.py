@@ -140,8 +140,7 @@ class Bank:
             rng = randomness.generator(seed, "kmeans", epoch, head)
             heads.append(kmeans.fit(self, clusters, iterations, rng))
             old = previous.labels[head] if previous and head < len(previous.labels) else None
-            prefix = f"head{head}/" if len(num_clusters) > 1 else ""
-            figures |= {prefix + name: value for name, value in health.of_head(heads[-1], old).items()}
+            figures |= health.named(health.of_head(heads[-1], old), head, len(num_clusters))
         return Assignment(
             epoch=epoch,
             labels=tuple(head.labels for head in heads),

@@ -28,6 +28,12 @@ def of_head(head: Clustering, previous_N: np.ndarray | None = None) -> dict[str,
     return figures
 
 
+def named(figures: dict[str, float], head: int, num_heads: int) -> dict[str, float]:
+    """The figures of one of several heads, by names of their own: ``head0/…``."""
+    prefix = f"head{head}/" if num_heads > 1 else ""
+    return {f"{prefix}{name}": value for name, value in figures.items()}
+
+
 def size_entropy(sizes_K: np.ndarray) -> float:
     """Entropy of the cluster sizes as a share of log K: 1 where all are equal, 0 where one cluster holds everything."""
     shares = sizes_K[sizes_K > 0] / sizes_K.sum()

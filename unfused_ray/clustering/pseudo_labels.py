@@ -64,7 +64,7 @@ def cluster(embeddings_ND: np.ndarray, config: PseudoLabelConfig, seed: int, thr
         labels.append(_spread(best.labels, whole, -1))
         distances.append(_spread(best.distances, whole, np.nan))
         prototypes.append(best.centroids)
-        figures |= _named(health.of_head(best), head, len(config.num_clusters))
+        figures |= health.named(health.of_head(best), head, len(config.num_clusters))
     return Assignment(0, tuple(labels), tuple(distances), tuple(prototypes), figures)
 
 
@@ -97,14 +97,8 @@ def agreement_with(assignment: Assignment, class_ids_N: np.ndarray) -> dict[str,
         both = (labels >= 0) & (class_ids_N >= 0)
         if both.any():
             nmi = health.normalized_mutual_information(class_ids_N[both], labels[both])
-            figures |= _named({"nmi_labels": nmi}, head, len(assignment.labels))
+            figures |= health.named({"nmi_labels": nmi}, head, len(assignment.labels))
     return figures
-
-
-def _named(figures: dict[str, float], head: int, num_heads: int) -> dict[str, float]:
-    """Figures of one of several heads, by names of their own."""
-    prefix = f"head{head}/" if num_heads > 1 else ""
-    return {f"{prefix}{name}": value for name, value in figures.items()}
 
 
 def _best_of_starts(
