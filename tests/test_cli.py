@@ -54,14 +54,14 @@ def test_the_printed_configuration_is_the_recipe_with_what_was_changed(run: Run,
     code, out, _ = run(cli.pretrain_job, recipe, "--print-config")
     assert code == 0
     assert PretrainConfig.model_validate_json(out) == PRETRAIN[recipe][1]
-    changes = ["--method.num-clusters", "4", "5", "--augment.virtual-crop", "1", "2", "--crop.short-clips", "tile"]
+    changes = ["--method.num-clusters", "4", "5", "--augment.virtual-crop", "1", "2", "--crop.short-clips", "centre"]
     code, out, _ = run(cli.pretrain_job, recipe, "--splits", "", "a b", *changes, "--print-config")
     assert code == 0
     changed = PretrainConfig.model_validate_json(out)
     expected = PRETRAIN[recipe][1].model_dump(mode="json") | {"splits": ["", "a b"]}
     expected["method"]["num_clusters"] = [4, 5]
     expected["augment"]["virtual_crop"] = [1.0, 2.0]
-    expected["crop"]["short_clips"] = "tile"
+    expected["crop"]["short_clips"] = "centre"
     assert changed == PretrainConfig.model_validate(expected)
 
 

@@ -11,10 +11,11 @@ import pytest
 from sources import write_source
 from tasks import PROTOCOL, write_encoder, write_task
 
-from unfused_ray.config import EncoderConfig, FrontEndConfig
+from unfused_ray.config import EncoderConfig, FrontEndConfig, TrainingConfig
 from unfused_ray.evaluation.protocol import load_protocol
 from unfused_ray.evaluation.systems import parse_model
 from unfused_ray.evaluation.tasks import Task, load_task
+from unfused_ray.recipes import DISTILL, PRETRAIN
 
 
 def test_the_packages_protocol_is_that_of_the_method_and_known_by_the_hash_of_its_file() -> None:
@@ -24,6 +25,11 @@ def test_the_packages_protocol_is_that_of_the_method_and_known_by_the_hash_of_it
     assert config.probe.strengths == (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
     file = resources.files("unfused_ray.evaluation").joinpath("protocol.toml").read_bytes()
     assert protocol.sha256 == hashlib.sha256(file).hexdigest()
+
+
+@pytest.mark.parametrize("config", [recipe for _, recipe in (*PRETRAIN.values(), *DISTILL.values())])
+def test_short_clips_are_completed_in_training_as_the_protocol_reads_them(config: TrainingConfig) -> None:
+    assert config.crop.short_clips == load_protocol().config.short_clips
 
 
 def test_another_protocol_is_read_from_its_file_and_a_comment_changes_its_hash(tmp_path: Path) -> None:

@@ -72,8 +72,9 @@ class CropConfig(Config):
 
     seconds: PositiveFloat = 0.95
     """Length of a crop. A longer clip is cut at a random position."""
-    short_clips: Literal["centre", "tile"] = "centre"
-    """A clip shorter than the crop is centred in silence (the sources' rule) or repeated to fill it."""
+    short_clips: Literal["centre", "tile"] = "tile"
+    """A clip shorter than the crop is repeated to fill it, or centred in silence (the sources' rule). Silence would be
+    heard as the clip's length; one rule for training and evaluation (docs/log.md)."""
     num_crops: Annotated[int, Field(ge=1, le=2)] = 1
     """Crops per clip: 1 is augmented once per view (BYOL-A), 2 gives each view a crop of its own (COLA)."""
 

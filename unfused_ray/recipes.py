@@ -49,7 +49,6 @@ _CORPUS = _DECAR_V2_AUDIOSET.model_copy(
 _DEMO = _CORPUS.model_copy(
     update={
         "name": "demo",
-        "crop": CropConfig(short_clips="tile"),
         "epochs": 3,
         "method": DecarConfig(num_clusters=(64,), labels_from="full_pass"),
         "batch": BatchConfig(block=32, blocks_per_step=2),
@@ -78,12 +77,11 @@ PRETRAIN: dict[str, tuple[str, PretrainConfig]] = {
 }
 
 # UnFuSeD: alpha and beta of the authors' code. Clusters, optimiser and batch are those of METHOD's first trial (kws,
-# section 3). Short clips are repeated: silence around them would be heard as their length (docs/log.md).
+# section 3).
 _UNFUSED = DistillConfig(
     labels=PseudoLabelConfig(num_clusters=(48,)),
     method=UnfusedConfig(alpha=0.7, beta=0.003),
     ema_decay=0.99,
-    crop=CropConfig(short_clips="tile"),
     optimizer=OptimizerConfig(lr=5e-4, warmup_epochs=1),
     batch=BatchConfig(block=64, blocks_per_step=1),
     runtime=RuntimeConfig(kind="in-process"),
@@ -115,7 +113,7 @@ _UNFUSED_TINY = _UNFUSED.model_copy(
     update={
         "name": "tiny-student",
         "epochs": 2,
-        "crop": CropConfig(seconds=_TINY.crop.seconds, short_clips="tile"),
+        "crop": _TINY.crop,
         "encoder": _TINY.encoder,
         "labels": PseudoLabelConfig(num_clusters=(4,), starts=2, iterations=5),
         "method": UnfusedConfig(head_hidden=16),
