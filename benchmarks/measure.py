@@ -1,0 +1,109 @@
+"""What every benchmark shares: contenders by turns, the machine's description, one form of result."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+import torch
+from rich.console import Console
+from rich.table import Table
+
+_PACKAGES = ("torch", "torchaudio", "ray", "faiss-cpu", "faiss-gpu", "numpy", "pyarrow", "scikit-learn", "librosa")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of a benchmark's result."""
+
+    name: str
+    value: float
+    """Median where it was measured several times."""
+    unit: str
+    low: float | None = None
+    high: float | None = None
+    reach: str = ""
+    """What was aimed at, in the figure's unit; empty where nothing was."""
+
+
+def by_turns(contenders: Mapping[str, Callable[[], object]], rounds: int, warmups: int = 1) -> dict[str, list[float]]:
+    """Seconds of each call, each contender once a round: what slows the machine down for a while hits all of them.
+
+    Contenders that work on a GPU must wait for it themselves.
+    """
+    for _ in range(warmups):
+        for work in contenders.values():
+            work()
+    taken: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, work in contenders.items():
+            started = time.perf_counter()
+            work()
+            taken[name].append(time.perf_counter() - started)
+    return taken
+
+
+def figure(name: str, values: Sequence[float], unit: str, reach: str = "") -> Figure:
+    """The median of several measurements, with their range."""
+    return Figure(name, statistics.median(values), unit, min(values), max(values), reach)
+
+
+def ratio(name: str, above: Sequence[float], below: Sequence[float], reach: str = "") -> Figure:
+    """The median of the ratios of two contenders, round by round, with their range."""
+    return figure(name, [a / b for a, b in zip(above, below, strict=True)], "×", reach)
+
+
+def report(title: str, figures: Sequence[Figure], output: Path) -> None:
+    """Print the figures as a table and write them, with machine, versions and command, to ``output``/<title>.json."""
+    table = Table(title=title)
+    for heading in ("figure", "median", "range", "unit", "reach"):
+        table.add_column(heading, justify="right" if heading in ("median", "range") else "left")
+    for line in figures:
+        spread = "" if line.low is None or line.high is None else f"{line.low:.4g} to {line.high:.4g}"
+        table.add_row(line.name, f"{line.value:.4g}", spread, line.unit, line.reach)
+    Console(width=120).print(table)
+    output.mkdir(parents=True, exist_ok=True)
+    record = {
+        "title": title,
+        "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "command": " ".join(["python", *sys.argv]),
+        "machine": machine(),
+        "figures": [asdict(line) for line in figures],
+    }
+    (output / f"{title}.json").write_text(json.dumps(record, indent=1))
+
+
+def machine() -> dict[str, object]:
+    """Processor, memory, accelerator and versions."""
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:  # one of the two faiss, librosa without the dev extra
+            continue
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "versions": versions,
+    }
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
