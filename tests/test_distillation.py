@@ -275,13 +275,13 @@ def test_with_an_average_the_export_is_that_of_all_steps(
     config: Callable[..., DistillConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = config("run", ema_decay=0.3)
-    step, trajectory = loop.Loop._step, []
+    step, trajectory = loop.Loop.step, []
 
     def recorded(self: loop.Loop, *arguments: Any) -> None:
         step(self, *arguments)
         trajectory.append({name: value.double().clone() for name, value in self.method.encoder.state_dict().items()})
 
-    monkeypatch.setattr(loop.Loop, "_step", recorded)
+    monkeypatch.setattr(loop.Loop, "step", recorded)
     train(job)
     assert len(trajectory) == 2 * STEPS
     average = trajectory[0]

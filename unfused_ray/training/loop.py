@@ -167,14 +167,18 @@ class Loop:
         self.method.train()  # batch norm over the block, as in training
         blocks = self.worker.planner.num_steps("embed") * self.blocks_per_step
         for done, block in enumerate(self.prefetcher.blocks(pass_)):
-            waves = to_device(block.waves, self.worker.device)
-            with self._autocast():
-                embeddings = self.method.embed(self.views.plain(waves))
-            self.outbox.push(block.clip_ids, embeddings)
+            self.embed(block)
             self.journal.report("embedding every clip", self.steps_done, {"share": done / blocks})
             if self.worker.group.vote(Votes(stop=self.journal.asked_to_stop)).stop:
                 return self._status("stopped")
         return None
+
+    def embed(self, block: Block) -> None:
+        """Give the clusterer an embedding of every clip of a block."""
+        waves = to_device(block.waves, self.worker.device)
+        with self._autocast():
+            embeddings = self.method.embed(self.views.plain(waves))
+        self.outbox.push(block.clip_ids, embeddings)
 
     def _epoch(self, pass_: Pass) -> Status | None:
         """Assignment, then training, of one epoch or of the rest of one; None where the run goes on."""
@@ -192,7 +196,7 @@ class Loop:
         votes = Votes()
         for step in range(pass_.first_step, self.steps_per_epoch):
             started, waited = time.perf_counter(), self.prefetcher.seconds_waited
-            self._step(pass_.epoch, step, blocks, assignment.labels)
+            self.step(pass_.epoch, step, blocks, assignment.labels)
             self.position = Position(pass_.epoch, step + 1)
             # All workers hold the same gradient, so all of them end here, before it reaches a checkpoint.
             if not torch.isfinite(self._last_norm()):
@@ -212,7 +216,7 @@ class Loop:
         self._checkpoint()
         return self._status("stopped") if votes.stop and self.position.epoch < self.config.epochs else None
 
-    def _step(self, epoch: int, step: int, blocks: Iterator[Block], labels: Sequence[np.ndarray]) -> None:
+    def step(self, epoch: int, step: int, blocks: Iterator[Block], labels: Sequence[np.ndarray]) -> None:
         """One optimiser step on one global batch."""
         group, config = self.worker.group, self.config
         self.state.optimizer.zero_grad(set_to_none=True)

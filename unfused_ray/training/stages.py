@@ -53,6 +53,10 @@ class Stage(Protocol):
         """The method, with random weights."""
         ...
 
+    def rehearse(self, index: ClipIndex) -> tuple[Method, Sequence[int]]:
+        """The method before any labels are made, to measure it, and the classes of each head that they will have."""
+        ...
+
 
 class Pretraining:
     """DECAR-v2: labels are clustered anew each epoch."""
@@ -79,6 +83,10 @@ class Pretraining:
     def build_method(self, run_uri: str) -> Method:
         """See :class:`Stage`."""
         return DecarV2(self.config.method, self.config.encoder, self.config.front_end.num_mels)
+
+    def rehearse(self, index: ClipIndex) -> tuple[Method, Sequence[int]]:
+        """See :class:`Stage`."""
+        return self.build_method(""), self.config.method.num_clusters
 
 
 class Distillation:
@@ -132,7 +140,17 @@ class Distillation:
     def build_method(self, run_uri: str) -> Method:
         """See :class:`Stage`; as many logits as the labels have clusters."""
         assignment = read_assignment(storage.join(run_uri, PSEUDO_LABELS))
-        num_classes = [len(prototypes) for prototypes in assignment.prototypes]
+        return self._of_classes([len(prototypes) for prototypes in assignment.prototypes])
+
+    def rehearse(self, index: ClipIndex) -> tuple[Method, Sequence[int]]:
+        """See :class:`Stage`."""
+        labels = self.config.labels
+        num_classes: Sequence[int] = labels.num_clusters
+        if labels.origin == "true":
+            num_classes = [len(labels_to_ids(index.column("labels"))[1])]
+        return self._of_classes(num_classes), num_classes
+
+    def _of_classes(self, num_classes: Sequence[int]) -> Unfused:
         return Unfused(self.config.method, self.config.encoder, self.config.front_end.num_mels, num_classes)
 
     def _assign(self, index: ClipIndex, statistics: Statistics, classes: np.ndarray) -> Assignment:
