@@ -18,11 +18,12 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
 
-from unfused_ray import cluster, recipes, storage
+from unfused_ray import cluster, memory, recipes, storage
 from unfused_ray.config import Config, TrainingConfig
 from unfused_ray.data.ingest.prepare import prepare
 from unfused_ray.embedding.job import embed
 from unfused_ray.training.launch import check, describe, train
+from unfused_ray.training.milestones import Milestones, process_started
 from unfused_ray.training.run import RunInUseError
 from unfused_ray.training.tracking import log_results
 
@@ -175,7 +176,7 @@ def _training_job(config: TrainingConfig, options: Options) -> int:
         with cluster.session():
             Console().print(describe(config))
         return 0
-    status = train(config)
+    status = train(config, Milestones(process_started()))
     # Here, because scikit-learn and matplotlib take seconds to import, and training should not start later for it.
     from unfused_ray.evaluation import pictures
     from unfused_ray.evaluation.summary import summary
@@ -236,6 +237,7 @@ def main(job: Callable[[], int]) -> None:
         datefmt="%H:%M:%S",
         handlers=[RichHandler(console=Console(stderr=True), show_path=False, show_level=False)],
     )
+    memory.keep_freed()
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # which build of faiss it found
     try:
         code = job()

@@ -20,7 +20,7 @@ from ray.train.backend import Backend
 from ray.train.torch import TorchConfig, TorchTrainer
 from torch import Tensor
 
-from unfused_ray import cluster, storage
+from unfused_ray import cluster, memory, storage
 from unfused_ray.clustering.actor import RayClusterer, start_assignment_actor
 from unfused_ray.clustering.clusterer import Clusterer, ClusteringPlan, FixedLabels, InProcessClusterer
 from unfused_ray.config import PretrainConfig, TrainingConfig
@@ -34,6 +34,7 @@ from unfused_ray.training.coordinator import Coordinator, RemoteCoordinator
 from unfused_ray.training.device import set_threads
 from unfused_ray.training.group import Alone, Distributed
 from unfused_ray.training.loop import Loop, Start, Worker
+from unfused_ray.training.milestones import Milestones, process_started
 from unfused_ray.training.run import ASSIGNMENTS, PSEUDO_LABELS, Status
 from unfused_ray.training.stages import stage_of
 
@@ -49,6 +50,7 @@ class Job:
     index: ClipIndex
     statistics: Statistics
     warm: dict[str, dict[str, Tensor]]
+    milestones: Milestones
 
     @property
     def planner(self) -> Planner:
@@ -106,6 +108,7 @@ class Job:
             Exception: whatever else ended it.
         """
         loop = Loop(self.config, self.run_uri, self.statistics, self.build_method(), worker, start)
+        self.milestones.reach("loop built")
         try:
             return loop.run()
         except torch.OutOfMemoryError as error:
@@ -145,7 +148,8 @@ def run_in_process(job: Job, coordinator: Coordinator) -> Status:
     plan = job.clustering(threads)
     clusterer: Clusterer = job.fixed_labels if plan is None else InProcessClusterer(plan)
     source = LocalSource(job.planner, job.reader)
-    return job.train(Worker(Alone(), device, job.planner, source, clusterer, coordinator), job.start())
+    worker = Worker(Alone(), device, job.planner, source, clusterer, coordinator, job.milestones)
+    return job.train(worker, job.start())
 
 
 def run_workers(job: Job, coordinator: ray.actor.ActorHandle, assignment: ray.actor.ActorHandle | None) -> Status:
@@ -179,6 +183,7 @@ def run_workers(job: Job, coordinator: ray.actor.ActorHandle, assignment: ray.ac
                 storage_path=folder,
                 failure_config=FailureConfig(max_failures=-1),
                 callbacks=[_NoteFailures(coordinator)],
+                worker_runtime_env={"env_vars": memory.ENVIRONMENT},
             ),
             datasets={"clips": dataset},
             dataset_config=DataConfig(execution_options=execution_options()),
@@ -234,6 +239,9 @@ class _WorkerMain:
     assignment: ray.actor.ActorHandle | None
 
     def __call__(self) -> Status:
+        milestones = self.job.milestones
+        milestones.reach("worker process", process_started())
+        milestones.reach("worker called")
         context = ray.train.get_context()
         group = Distributed(ray.train.torch.get_device())
         set_threads(self.job.config.runtime, context.get_local_world_size())
@@ -246,6 +254,7 @@ class _WorkerMain:
             told = [refusal, uuid.uuid4().hex, start]
         torch.distributed.broadcast_object_list(told)
         refused, name, start = told
+        milestones.reach("workers agreed")
         if refused:
             return Status("failed", 0, 0, refused)  # the driver knows where
         planner = self.job.planner
@@ -260,7 +269,7 @@ class _WorkerMain:
         clusterer: Clusterer = self.job.fixed_labels
         if self.assignment is not None:
             clusterer = RayClusterer(self.assignment, name, group.world)
-        worker = Worker(group, ray.train.torch.get_device(), planner, source, clusterer, coordinator)
+        worker = Worker(group, ray.train.torch.get_device(), planner, source, clusterer, coordinator, milestones)
         return self.job.train(worker, start)
 
 
