@@ -21,6 +21,7 @@ from unfused_ray.data.shards import ClipIndex, Statistics
 from unfused_ray.models.export import DESCRIPTION
 from unfused_ray.training.checkpoint import CheckpointStore
 from unfused_ray.training.coordinator import Coordinator
+from unfused_ray.training.milestones import Milestones
 from unfused_ray.training.origin import check_origin, warm_start
 from unfused_ray.training.run import Lease, Run, Status, home, user
 from unfused_ray.training.runtime import Job, run_in_process, run_workers
@@ -94,13 +95,19 @@ def describe(config: TrainingConfig) -> Table:
     return table
 
 
-def train(config: TrainingConfig) -> Status:
+def train(config: TrainingConfig, milestones: Milestones | None = None) -> Status:
     """Train to the end, or to the next SIGTERM or Ctrl-C, from wherever the run stands.
+
+    Args:
+        config: of the run.
+        milestones: of the command that starts it; from now on by default.
 
     Raises:
         ValueError: settings that cannot work, or that differ from those the run was started with.
         RunInUseError: another process works on the run, or has taken it over.
     """
+    milestones = milestones or Milestones()
+    milestones.reach("imported")
     prepared = check(config)
     run, index = prepared.run, prepared.index
     lost = threading.Event()
@@ -114,8 +121,11 @@ def train(config: TrainingConfig) -> Status:
         ):
             logger.info("%s is finished: nothing is left to train. More --epochs go on from its end", run.uri)
             return Status("finished", newest.position.epoch, newest.position.step)
+        milestones.reach("checked")
         needs_ray = config.runtime.kind == "workers" or index.statistics(config.front_end) is None
         with cluster.session() if needs_ray else _nothing():
+            if needs_ray:
+                milestones.reach("Ray started")
             if config.runtime.kind == "workers":
                 cluster.refuse_local_paths({"data": config.data, "output": (run.uri,)})
             statistics = index.statistics(config.front_end) or sum(
@@ -123,7 +133,8 @@ def train(config: TrainingConfig) -> Status:
             )
             stage_of(config).make_labels(run.uri, index, statistics)
             warm = warm_start(config) if newest is None else {}
-            job = Job(config, run.uri, index, statistics, warm)
+            milestones.reach("data and labels ready")
+            job = Job(config, run.uri, index, statistics, warm, milestones)
             tracker = {
                 "uri": prepared.tracking_uri,
                 "experiment": config.tracking.experiment,

@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ from unfused_ray.training.coordinator import Coordinator, RemoteCoordinator
 from unfused_ray.training.device import autocast_dtype, to_device, to_host
 from unfused_ray.training.group import Group, Votes
 from unfused_ray.training.journal import Journal
+from unfused_ray.training.milestones import Milestones
 from unfused_ray.training.optimizer import learning_rate
 from unfused_ray.training.outbox import Outbox
 from unfused_ray.training.run import HISTORY, State, Status
@@ -57,6 +58,7 @@ class Worker:
     source: BlockSource
     clusterer: Clusterer
     coordinator: Coordinator | RemoteCoordinator
+    milestones: Milestones = field(default_factory=Milestones)
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,7 @@ class Loop:
         self.method.train()  # batch norm over the block, as in training
         blocks = self.worker.planner.num_steps("embed") * self.blocks_per_step
         for done, block in enumerate(self.prefetcher.blocks(pass_)):
+            self.worker.milestones.reach("first block")
             self.embed(block)
             self.journal.report("embedding every clip", self.steps_done, {"share": done / blocks})
             if self.worker.group.vote(Votes(stop=self.journal.asked_to_stop)).stop:
@@ -187,6 +190,7 @@ class Loop:
             self.journal.report("clustering", self.steps_done, {}, now=True)
         assignment = self.worker.clusterer.labels(pass_.epoch, self.worker.group.rank, self.outbox.drain())
         self.method.begin_epoch(assignment.prototypes)
+        self.worker.milestones.reach("labels")
         self.journal.sums.spend("cluster", time.perf_counter() - started)
         if pass_.first_step == 0:
             health = {f"cluster/{key}": value for key, value in assignment.health.items()}
@@ -201,6 +205,8 @@ class Loop:
             # All workers hold the same gradient, so all of them end here, before it reaches a checkpoint.
             if not torch.isfinite(self._last_norm()):
                 return self._diverged()
+            if self.worker.milestones.reach("first step") and self.worker.group.rank == 0:
+                self.worker.milestones.write(self.run_uri)
             votes = self.worker.group.vote(self._votes())
             self.journal.sums.spend("train", time.perf_counter() - started)
             self.journal.sums.spend("wait", self.prefetcher.seconds_waited - waited)
@@ -223,6 +229,7 @@ class Loop:
         self._last_clips = []
         for i in range(self.blocks_per_step):
             block = next(blocks)
+            self.worker.milestones.reach("first block")
             self._last_clips.append(block.clip_ids)
             if i < self.blocks_per_step - 1:
                 with group.no_sync(self.model):

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import textwrap
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -50,7 +50,7 @@ class Job:
     index: ClipIndex
     statistics: Statistics
     warm: dict[str, dict[str, Tensor]]
-    milestones: Milestones
+    milestones: Milestones = field(default_factory=Milestones)
 
     @property
     def planner(self) -> Planner:
