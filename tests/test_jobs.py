@@ -19,6 +19,7 @@ from sources import write_source
 
 from unfused_ray import cli
 from unfused_ray.config import PretrainConfig
+from unfused_ray.training import rehearsal
 from unfused_ray.training.launch import train
 from unfused_ray.training.run import Lease, Run
 
@@ -214,6 +215,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
     paths = ["--data", str(source), "--output", str(tmp_path / "run")]
     monkeypatch.setattr("sys.argv", ["pretrain.py", "tiny", *paths, "--runtime.kind", "workers", "--dry-run"])
     monkeypatch.setenv("UNFUSED_RAY_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(rehearsal, "STEP_SECONDS", 0.0)
     before = sorted(source.iterdir())
     with pytest.raises(SystemExit) as end_of_job:
         cli.main(cli.pretrain_job)

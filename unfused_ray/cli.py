@@ -22,6 +22,7 @@ from unfused_ray import cluster, memory, recipes, storage
 from unfused_ray.config import Config, TrainingConfig
 from unfused_ray.data.ingest.prepare import prepare
 from unfused_ray.embedding.job import embed
+from unfused_ray.training import rehearsal
 from unfused_ray.training.launch import check, describe, train
 from unfused_ray.training.milestones import Milestones, process_started
 from unfused_ray.training.run import RunInUseError
@@ -32,7 +33,7 @@ T = TypeVar("T", bound=Config)
 
 _FLAGS = {
     "--print-config": "print the full configuration as JSON and end",
-    "--dry-run": "check configuration, data and resources, say what would be done, and end",
+    "--dry-run": "check configuration, data and resources, say what would be done and how long a training takes",
 }
 
 
@@ -175,6 +176,8 @@ def _training_job(config: TrainingConfig, options: Options) -> int:
     if options.dry_run:
         with cluster.session():
             Console().print(describe(config))
+            logger.info("measuring for about ten seconds")
+            Console().print(rehearsal.describe(config, check(config).index))
         return 0
     status = train(config, Milestones(process_started()))
     # Here, because scikit-learn and matplotlib take seconds to import, and training should not start later for it.
