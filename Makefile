@@ -1,5 +1,6 @@
 # make demo: install, then pre-train, distil and evaluate on the embedded recordings, with a table and pictures.
 # make test: install, then every check and every test.
+# make bench: install, then every benchmark and docs/performance.md. The machine should have nothing else to do.
 
 PYTHON ?= python3
 # faiss for this machine: cpu, or gpu (CUDA 12).
@@ -9,12 +10,15 @@ export UNFUSED_RAY_HOME ?= $(CURDIR)/output
 # The builder of the free corpus, and where it goes (outside git, 800 MB).
 CORPUS_BUILDER ?= ../shared/corpus/build_corpus.py
 CORPUS ?= ../corpus
+# Benchmarks, in the order they are run, and the folder of their results.
+BENCHMARKS ?= stream step end_to_end kmeans scale start
+BENCH ?= output/bench
 
 BIN := .venv/bin
 SHARDS := $(UNFUSED_RAY_HOME)/shards
 RUNS := $(UNFUSED_RAY_HOME)/runs
 
-.PHONY: demo test check venv corpus clean
+.PHONY: demo test bench check venv corpus clean
 
 demo: venv
 	$(BIN)/python jobs/prepare.py --source recordings/drums.tar --output $(SHARDS)/drums
@@ -27,6 +31,10 @@ demo: venv
 
 test: venv check
 	$(BIN)/python -m pytest
+
+bench: venv
+	set -e; for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py --output $(BENCH); done
+	$(BIN)/python benchmarks/page.py --results $(BENCH)
 
 check: venv
 	$(BIN)/ruff check
