@@ -62,9 +62,12 @@ class BlockReader:
             ids = part.unit.first_clip_id + rows
             num_samples = np.zeros(len(rows), np.int64) if table is None else table["num_samples"].to_numpy()[rows]
             starts = self._crop_starts(pass_, ids, num_samples)
+            audio = None if table is None else table["audio"].chunk(0)
             for i, row in enumerate(rows):
                 clip_ids[filled] = -1 if part.padding else ids[i]
-                whole = table is not None and self._read_clip(table, int(row), starts[i], waves[filled])
+                whole = audio is not None and self._read_clip(
+                    audio[int(row)].as_buffer(), int(num_samples[i]), starts[i], waves[filled]
+                )
                 weights[filled] = float(whole)
                 filled += 1
                 if filled == b:
@@ -86,17 +89,15 @@ class BlockReader:
             axis=1,
         )
 
-    def _read_clip(self, table: pa.Table, row: int, starts: np.ndarray, out_CL: np.ndarray) -> bool:
+    def _read_clip(self, flac: pa.Buffer, num_samples: int, starts: np.ndarray, out_CL: np.ndarray) -> bool:
         """Write a clip's crops to ``out_CL`` (zeros); False where the clip is damaged."""
         length = self.crop_samples
-        audio = table["audio"][row].as_buffer()
-        num_samples = table["num_samples"][row].as_py()
         try:
             if num_samples <= length:
-                out_CL[:] = fit_short_clip(read_flac(audio, 0, num_samples), length, self.crop.short_clips)
+                out_CL[:] = fit_short_clip(read_flac(flac, 0, num_samples), length, self.crop.short_clips)
             else:
                 for crop, start in enumerate(starts):
-                    out_CL[crop] = read_flac(audio, int(start), length)
+                    out_CL[crop] = read_flac(flac, int(start), length)
         except AudioError:
             out_CL[:] = 0
             return False
