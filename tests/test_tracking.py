@@ -93,6 +93,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, database: str) -> Iterator[
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tracking, "FLUSH_SECONDS", 0.1)
+    monkeypatch.setattr(tracking, "SILENT_SECONDS", 0.1)
     monkeypatch.chdir(tmp_path)  # nothing may be left there
 
 

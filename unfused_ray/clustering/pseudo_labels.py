@@ -6,7 +6,6 @@ Source: UnFuSeD, arXiv 2303.05668; PCA-whitening before k-means as in DECAR, arX
 from __future__ import annotations
 
 import numpy as np
-from sklearn.decomposition import PCA
 
 from unfused_ray.audio import randomness
 from unfused_ray.clustering import health
@@ -25,6 +24,8 @@ def whiten(embeddings_ND: np.ndarray, max_dim: int) -> np.ndarray:
     Raises:
         ValueError: no two embeddings differ.
     """
+    from sklearn.decomposition import PCA  # here: it takes a second to import, and pre-training never asks for it
+
     num_rows, dim = embeddings_ND.shape
     if (embeddings_ND == embeddings_ND[:1]).all():
         raise ValueError(

@@ -36,6 +36,18 @@ class Pass:
 
 
 @dataclass(frozen=True)
+class Segment:
+    """The part of a pass that one execution of Ray Data covers."""
+
+    pass_: Pass
+    num_steps: int
+
+
+# Ray Data plans a Dataset once when it is made, before any rank has said what it wants; nothing of it is read.
+UNREAD = Segment(Pass("embed", 0), 1)
+
+
+@dataclass(frozen=True)
 class Slice:
     """Rows ``start`` to ``stop`` of a unit, counted in the unit's random order."""
 

@@ -22,24 +22,12 @@ from ray.data import DataContext, Datasource, ExecutionOptions
 from ray.data.block import BlockMetadata
 from ray.data.datasource import ReadTask
 
-from unfused_ray.data.plan import Pass, Planner, Task
+from unfused_ray.data.plan import Pass, Planner, Segment, Task
 from unfused_ray.data.read import Block, BlockReader
 
 BLOCKS_PER_TASK = 4
 # Planning a Ray read task costs about 1 ms (measured): a longer pass runs as several executions.
 MAX_TASKS_PER_EXECUTION = 256
-
-
-@dataclass(frozen=True)
-class Segment:
-    """The part of a pass that one execution of Ray Data covers."""
-
-    pass_: Pass
-    num_steps: int
-
-
-# Ray Data plans a Dataset once when it is made, before any rank has said what it wants; nothing of it is read.
-UNREAD = Segment(Pass("embed", 0), 1)
 
 
 def segments(planner: Planner, pass_: Pass, max_tasks: int = MAX_TASKS_PER_EXECUTION) -> Iterator[Segment]:

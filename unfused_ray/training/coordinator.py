@@ -12,7 +12,7 @@ from typing import Any
 
 import ray
 
-from unfused_ray.data.stream import UNREAD, Segment
+from unfused_ray.data.plan import UNREAD, Segment
 from unfused_ray.training.run import RunInUseError
 from unfused_ray.training.tracking import Tracker
 

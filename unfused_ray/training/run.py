@@ -18,7 +18,6 @@ from pydantic import ValidationError
 
 from unfused_ray import storage
 from unfused_ray.config import DistillConfig, PretrainConfig, TrainingConfig
-from unfused_ray.training.checkpoint import CheckpointStore
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +106,9 @@ class Run:
             "config": config.model_dump(mode="json"),
             "facts": dict(facts),
         }
+        # Here: with it comes torch, which the coordinator, an actor of its own that knows of runs, need not wait for.
+        from unfused_ray.training.checkpoint import CheckpointStore
+
         changes = self.changes(config, facts)
         if not storage.exists(path) or (changes and not CheckpointStore(self.uri, keep=1).committed()):
             for folder in (ASSIGNMENTS, PSEUDO_LABELS):

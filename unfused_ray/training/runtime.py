@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import tempfile
-import textwrap
 import uuid
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
 import ray
 import ray.train
 import torch
-from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
-from ray.train.backend import Backend
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig
 from torch import Tensor
 
 from unfused_ray import cluster, memory, storage
@@ -37,6 +33,7 @@ from unfused_ray.training.loop import Loop, Start, Worker
 from unfused_ray.training.milestones import Milestones, process_started
 from unfused_ray.training.run import ASSIGNMENTS, PSEUDO_LABELS, Status
 from unfused_ray.training.stages import stage_of
+from unfused_ray.training.worker_group import LoopbackTorchConfig, NoteFailures, WorkerGroupTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -166,7 +163,7 @@ def run_workers(job: Job, coordinator: ray.actor.ActorHandle, assignment: ray.ac
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     dataset = make_dataset(job.planner, job.reader, _Position(coordinator))
     with tempfile.TemporaryDirectory(prefix="unfused-ray-train-") as folder:
-        trainer = _Trainer(
+        trainer = WorkerGroupTrainer(
             _WorkerMain(job, coordinator, assignment),
             torch_config=LoopbackTorchConfig(folder=folder)
             if cluster.is_one_machine()
@@ -182,7 +179,7 @@ def run_workers(job: Job, coordinator: ray.actor.ActorHandle, assignment: ray.ac
             run_config=RunConfig(
                 storage_path=folder,
                 failure_config=FailureConfig(max_failures=-1),
-                callbacks=[_NoteFailures(coordinator)],
+                callbacks=[NoteFailures(coordinator)],
                 worker_runtime_env={"env_vars": memory.ENVIRONMENT},
             ),
             datasets={"clips": dataset},
@@ -191,33 +188,6 @@ def run_workers(job: Job, coordinator: ray.actor.ActorHandle, assignment: ray.ac
         result = trainer.fit()
     status: Status = result.return_value
     return status
-
-
-class _Trainer(TorchTrainer):
-    """TorchTrainer without Ray Train's placement group cleaner.
-
-    The cleaner asks "a running Ray instance" whether the run's controller lives. Where another cluster has been started
-    on the machine it asks that one, and then removes the placement group of a run that is well (seen with Ray 2.60).
-    What it is for, a driver that dies, needs no cleaner here: the actors of a job end with it.
-    """
-
-    def _create_default_callbacks(self) -> list[Any]:
-        callbacks = super()._create_default_callbacks()
-        return [callback for callback in callbacks if type(callback).__name__ != "PlacementGroupCleanerCallback"]
-
-
-class _NoteFailures(UserCallback):
-    """Tells the coordinator of every worker group that fails."""
-
-    def __init__(self, coordinator: ray.actor.ActorHandle) -> None:
-        self._coordinator = coordinator
-
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        for rank, error in sorted(worker_exceptions.items()):
-            # Ray explains a lost process in a paragraph; its first words say what happened.
-            cause = textwrap.shorten((str(error).strip().splitlines() or [type(error).__name__])[-1], 300)
-            # Not waited for: this runs in Ray Train's controller, and whatever it raises would end the run.
-            self._coordinator.note_failure.remote(f"worker {rank} failed ({cause})")
 
 
 @dataclass(frozen=True)
@@ -271,39 +241,3 @@ class _WorkerMain:
             clusterer = RayClusterer(self.assignment, name, group.world)
         worker = Worker(group, ray.train.torch.get_device(), planner, source, clusterer, coordinator, milestones)
         return self.job.train(worker, start)
-
-
-@dataclass
-class LoopbackTorchConfig(TorchConfig):
-    """A process group for workers of one machine that opens no port to the network.
-
-    torch's TCPStore, by which workers find each other, listens on all interfaces; here they meet in a file, and gloo
-    listens on the loopback interface.
-    """
-
-    folder: str = ""
-    """Where the files are made in which workers meet."""
-
-    @property
-    def backend_cls(self) -> type[Backend]:
-        """The backend that starts the group."""
-        return _LoopbackBackend
-
-
-class _LoopbackBackend(Backend):
-    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
-        assert isinstance(backend_config, LoopbackTorchConfig)
-        store = f"file://{backend_config.folder}/group-{uuid.uuid4().hex}"
-        world = len(worker_group)
-        use_gpu = worker_group.get_resources_per_worker().get("GPU", 0) > 0
-        backend = "nccl" if use_gpu else "gloo"
-        ray.get(
-            [worker_group.execute_single_async(rank, _open_group, store, backend, rank, world) for rank in range(world)]
-        )
-
-
-def _open_group(store: str, backend: str, rank: int, world: int) -> None:
-    os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
-    torch.distributed.init_process_group(
-        backend, init_method=store, rank=rank, world_size=world, timeout=timedelta(hours=12)
-    )

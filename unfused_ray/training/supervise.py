@@ -56,8 +56,8 @@ def supervise(
 
     thread = threading.Thread(target=work, name="training", daemon=True)
     with _signals() as stop:
+        thread.start()  # before the coordinator is asked: an actor takes seconds until its first answer
         run.write_status(Status("running", *divmod(coordinator.progress().step, steps_per_epoch)))
-        thread.start()
         _watch(thread, coordinator, stop, lost)
     if lost.is_set():
         raise RunInUseError(f"another process has taken {run.uri} over: this one has ended and leaves it alone")

@@ -32,6 +32,8 @@ MAX_PARAMS = 100
 """Parameters of one request: MLflow's limit."""
 BUFFERED_METRICS = 100_000
 FLUSH_SECONDS = 5.0
+SILENT_SECONDS = 60.0
+"""A run with nothing to log is opened after so long: importing MLflow takes seconds from processes that start."""
 
 
 def tracking_uri(config: TrackingConfig) -> str:
@@ -73,6 +75,8 @@ class Tracker:
         """Taken from the buffer, not yet acknowledged."""
         self._lock = threading.Lock()
         self._closing = threading.Event()
+        self._wanted = threading.Event()
+        """Set once there is something to send."""
         self._lost = 0
         self._mlflow_run: str | None = None
         self._status = "FINISHED"
@@ -87,6 +91,7 @@ class Tracker:
             while len(self._buffer) > BUFFERED_METRICS:
                 self._buffer.popleft()
                 self._lost += 1
+        self._wanted.set()
 
     def close(self, status: str = "FINISHED", timeout: float = 30.0) -> int:
         """Send what is left and end the MLflow run; gives up after ``timeout`` seconds.
@@ -100,6 +105,7 @@ class Tracker:
         """
         self._status = status
         self._closing.set()
+        self._wanted.set()
         self._thread.join(timeout)
         with self._lock:
             lost = self._lost + len(self._buffer) + len(self._sending)
@@ -112,6 +118,7 @@ class Tracker:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         failures = 0
+        self._wanted.wait(SILENT_SECONDS)
         while True:
             closing = self._closing.wait(min(FLUSH_SECONDS * 2**failures, 60.0))
             try:
