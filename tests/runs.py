@@ -13,6 +13,7 @@ import torch
 
 from unfused_ray import recipes
 from unfused_ray.config import DistillConfig, PretrainConfig, TrainingConfig
+from unfused_ray.data.stream import Prefetcher
 from unfused_ray.models.export import WEIGHTS, read_description
 from unfused_ray.training import loop
 from unfused_ray.training.launch import train
@@ -81,7 +82,7 @@ class BeginningError(Exception):
 def initial_weights(monkeypatch: pytest.MonkeyPatch, job: TrainingConfig) -> dict[str, torch.Tensor]:
     """Weights with which a run begins; it is ended there."""
 
-    def begin(self: loop.Loop) -> None:
+    def begin(self: loop.Loop, prefetcher: Prefetcher) -> None:
         raise BeginningError({name: value.clone() for name, value in self.method.state_dict().items()})
 
     with monkeypatch.context() as patch:

@@ -244,7 +244,7 @@ class Prefetcher:
 
     def __init__(self, source: BlockSource, passes: Sequence[Pass], depth: int) -> None:
         self._source = source
-        self._passes = tuple(passes)
+        self.passes = tuple(passes)
         self._queue: queue.Queue[Any] = queue.Queue(maxsize=depth)
         self._stopped = threading.Event()
         self.seconds_waited = 0.0
@@ -286,7 +286,7 @@ class Prefetcher:
 
     def _pull(self) -> None:
         try:
-            for pass_ in self._passes:
+            for pass_ in self.passes:
                 for block in self._source.blocks(pass_):
                     if not self._put((pass_, block)):
                         return

@@ -71,6 +71,23 @@ class Start:
     """The clusterer's state; None where every clip must be embedded anew."""
 
 
+def passes_left(epochs: int, labels_from: str, start: Start | None) -> Iterator[Pass]:
+    """Every pass over the data that a run still makes, in order.
+
+    Args:
+        epochs: of the run.
+        labels_from: of its method.
+        start: where it goes on.
+    """
+    position = start.position if start else Position()
+    for epoch in range(position.epoch, epochs):
+        step = position.step if epoch == position.epoch else 0
+        empty = epoch == position.epoch and (start is None or start.bank_uri is None)
+        if step == 0 and (labels_from == "full_pass" or (labels_from == "bank" and empty)):
+            yield Pass("embed", epoch)
+        yield Pass("train", epoch, step)
+
+
 class Loop:
     """Trains a method to the end of its run, or until it is asked to stop.
 
@@ -82,6 +99,8 @@ class Loop:
         worker: this worker's device, data, clusterer and group.
         start: where to go on.
     """
+
+    prefetcher: Prefetcher
 
     def __init__(
         self,
@@ -110,12 +129,10 @@ class Loop:
             self.position = start.position
             self.journal.load(saved.details, in_epoch=self.position.step > 0)
             self._note_other_threads(saved.details.get("threads"))
-        self.has_bank = start is not None and start.bank_uri is not None
         worker.clusterer.restore(start.bank_uri if start else None, self.position.epoch)
         worker.group.barrier()  # nobody pushes before all have restored
         self.model = worker.group.wrap(self.method)
         self.autocast = autocast_dtype(config.runtime, worker.device)
-        self.prefetcher: Prefetcher
         self.outbox = Outbox(worker.clusterer, self.blocks_per_step)
         self._last_norm: Callable[[], Tensor] = to_host(torch.zeros(()))
         self._last_clips: list[np.ndarray] = []
@@ -129,21 +146,20 @@ class Loop:
                 "the result will differ"
             )
 
-    def run(self) -> Status:
+    def run(self, prefetcher: Prefetcher) -> Status:
         """Train; returns how it ended.
+
+        Args:
+            prefetcher: of all that :func:`passes_left` names.
 
         Raises:
             Exception: whatever a worker, the data or the clusterer raised: the runtime starts a new group.
         """
-        passes = list(self._passes())
-        self.prefetcher = Prefetcher(self.worker.source, passes, self.config.runtime.prefetch_blocks)
-        try:
-            for pass_ in passes:
-                ended = self._embed(pass_) if pass_.kind == "embed" else self._epoch(pass_)
-                if ended is not None:
-                    return ended
-        finally:
-            self.prefetcher.close()
+        self.prefetcher = prefetcher
+        for pass_ in prefetcher.passes:
+            ended = self._embed(pass_) if pass_.kind == "embed" else self._epoch(pass_)
+            if ended is not None:
+                return ended
         if self.worker.group.rank == 0:
             self._export()
         self.worker.group.barrier()
@@ -153,16 +169,6 @@ class Loop:
     def steps_done(self) -> int:
         """Global batches done since the start of the run."""
         return self.position.steps(self.steps_per_epoch)
-
-    def _passes(self) -> Iterator[Pass]:
-        """Every pass over the data that is left, in order."""
-        source = self.method.labels_from
-        for epoch in range(self.position.epoch, self.config.epochs):
-            step = self.position.step if epoch == self.position.epoch else 0
-            empty = not self.has_bank and epoch == self.position.epoch
-            if step == 0 and (source == "full_pass" or (source == "bank" and empty)):
-                yield Pass("embed", epoch)
-            yield Pass("train", epoch, step)
 
     def _embed(self, pass_: Pass) -> Status | None:
         """Fill the bank with an embedding of every clip; None where the run goes on."""

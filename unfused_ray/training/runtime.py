@@ -6,6 +6,7 @@ import logging
 import os
 import tempfile
 import uuid
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,13 +24,13 @@ from unfused_ray.config import PretrainConfig, TrainingConfig
 from unfused_ray.data.plan import Planner
 from unfused_ray.data.read import BlockReader
 from unfused_ray.data.shards import ClipIndex, Statistics
-from unfused_ray.data.stream import LocalSource, RaySource, execution_options, make_dataset
+from unfused_ray.data.stream import LocalSource, Prefetcher, RaySource, execution_options, make_dataset
 from unfused_ray.methods.method import Method
 from unfused_ray.training.checkpoint import CheckpointStore, Position
 from unfused_ray.training.coordinator import Coordinator, RemoteCoordinator
 from unfused_ray.training.device import set_threads
 from unfused_ray.training.group import Alone, Distributed
-from unfused_ray.training.loop import Loop, Start, Worker
+from unfused_ray.training.loop import Loop, Start, Worker, passes_left
 from unfused_ray.training.milestones import Milestones, process_started
 from unfused_ray.training.run import ASSIGNMENTS, PSEUDO_LABELS, Status
 from unfused_ray.training.stages import stage_of
@@ -104,10 +105,18 @@ class Job:
             RuntimeError: out of memory; names the settings that decide.
             Exception: whatever else ended it.
         """
-        loop = Loop(self.config, self.run_uri, self.statistics, self.build_method(), worker, start)
-        self.milestones.reach("loop built")
+        method = self.build_method()
+        passes = list(passes_left(self.config.epochs, method.labels_from, start))
+        # Before the loop: the first blocks are read while it is built, which takes torch a second or two.
+        with closing(Prefetcher(worker.source, passes, self.config.runtime.prefetch_blocks)) as prefetcher:
+            loop = Loop(self.config, self.run_uri, self.statistics, method, worker, start)
+            self.milestones.reach("loop built")
+            return self._run(loop, prefetcher)
+
+    def _run(self, loop: Loop, prefetcher: Prefetcher) -> Status:
+        worker = loop.worker
         try:
-            return loop.run()
+            return loop.run(prefetcher)
         except torch.OutOfMemoryError as error:
             worker.coordinator.failed_at(loop.steps_done)
             batch = self.config.batch
