@@ -13,6 +13,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 
 import numpy as np
@@ -73,7 +74,8 @@ def describe(config: TrainingConfig, index: ClipIndex) -> Table:
     embedding = f" + {work.embed_passes} × {expected.embed_seconds:.3g} s to embed" if work.embed_passes else ""
     table.add_row(
         "the whole run",
-        f"{expected.hours:.2g} hours with {work.workers} worker{'s' * (work.workers > 1)}: {work.epochs} epochs × "
+        f"{expected.hours:.2g} hours ({timedelta(seconds=round(3600 * expected.hours))}) with {work.workers} "
+        f"worker{'s' * (work.workers > 1)}: {work.epochs} epochs × "
         f"({expected.train_seconds:.3g} s to train + {measured.cluster:.2g} s to cluster){embedding}",
     )
     return table
