@@ -429,22 +429,23 @@ def test_a_damaged_shard_is_counted(config: Callable[..., PretrainConfig], tmp_p
     assert np.isfinite([entry["loss"] for entry in history(Path(job.output))]).all()
 
 
+@pytest.mark.parametrize("step", [0, STEPS - 1])  # the last one is followed by a checkpoint
 def test_a_gradient_that_is_not_finite_ends_the_run_and_leaves_the_checkpoint_before_it(
-    config: Callable[..., PretrainConfig], monkeypatch: pytest.MonkeyPatch
+    config: Callable[..., PretrainConfig], monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     job = config("run")
     forward, seen = loop.Loop._forward_backward, []
 
     def poisoned(self: loop.Loop, epoch: int, block: Any, labels: np.ndarray) -> None:
         forward(self, epoch, block, labels)
-        if epoch == 1 and block.index >= (STEPS - 1) * 4:  # the last step before a checkpoint
+        if epoch == 1 and block.index // 4 == step:
             seen.extend(block.clip_ids.tolist())
             self.method.encoder.fc1.weight.grad[0, 0] = torch.nan
 
     with monkeypatch.context() as patch:
         patch.setattr(loop.Loop, "_forward_backward", poisoned)
         status = train(job)
-    assert (status.state, status.epoch, status.step) == ("diverged", 1, STEPS)
+    assert (status.state, status.epoch, status.step) == ("diverged", 1, step + 1)
     assert str(sorted(seen)) in status.message
     saved = run.Run(job.output).status()
     assert saved is not None

@@ -10,12 +10,11 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from unfused_ray import storage
 from unfused_ray.audio import randomness
@@ -35,7 +34,8 @@ from unfused_ray.training.checkpoint import (
     Position,
 )
 from unfused_ray.training.coordinator import Coordinator, RemoteCoordinator
-from unfused_ray.training.device import autocast_dtype, to_device, to_host
+from unfused_ray.training.device import autocast_dtype, to_device
+from unfused_ray.training.gradient_watch import GradientWatch
 from unfused_ray.training.group import Group, Votes
 from unfused_ray.training.journal import Journal
 from unfused_ray.training.milestones import Milestones
@@ -134,8 +134,7 @@ class Loop:
         self.model = worker.group.wrap(self.method)
         self.autocast = autocast_dtype(config.runtime, worker.device)
         self.outbox = Outbox(worker.clusterer, self.blocks_per_step)
-        self._last_norm: Callable[[], Tensor] = to_host(torch.zeros(()))
-        self._last_clips: list[np.ndarray] = []
+        self.gradients = GradientWatch()
         self._last_checkpoint = time.perf_counter()
 
     def _note_other_threads(self, saved: int | None) -> None:
@@ -208,20 +207,24 @@ class Loop:
             started, waited = time.perf_counter(), self.prefetcher.seconds_waited
             self.step(pass_.epoch, step, blocks, assignment.labels)
             self.position = Position(pass_.epoch, step + 1)
-            # All workers hold the same gradient, so all of them end here, before it reaches a checkpoint.
-            if not torch.isfinite(self._last_norm()):
-                return self._diverged()
+            # A step late, so that a GPU is not waited for; but before it reaches a checkpoint.
+            if found := self.gradients.first_not_finite(late=1):
+                return self._diverged(*found)
             if self.worker.milestones.reach("first step") and self.worker.group.rank == 0:
                 self.worker.milestones.write(self.run_uri)
             votes = self.worker.group.vote(self._votes())
             self.journal.sums.spend("train", time.perf_counter() - started)
             self.journal.sums.spend("wait", self.prefetcher.seconds_waited - waited)
             if step + 1 < self.steps_per_epoch and (votes.stop or votes.checkpoint):
+                if found := self.gradients.first_not_finite(late=0):
+                    return self._diverged(*found)
                 self._checkpoint()
                 if votes.stop:
                     return self._status("stopped")
         if next(blocks, None) is not None:
             raise RuntimeError(f"the stream gave more than the {self.steps_per_epoch} steps of epoch {pass_.epoch}")
+        if found := self.gradients.first_not_finite(late=0):
+            return self._diverged(*found)
         figures = self.journal.end_epoch(pass_.epoch, self._totals(), assignment.health)
         self.journal.report("training", self.steps_done, {f"epoch/{k}": v for k, v in figures.items()}, now=True)
         self.position = Position(pass_.epoch + 1, 0)
@@ -232,19 +235,18 @@ class Loop:
         """One optimiser step on one global batch."""
         group, config = self.worker.group, self.config
         self.state.optimizer.zero_grad(set_to_none=True)
-        self._last_clips = []
+        clip_ids = []
         for i in range(self.blocks_per_step):
             block = next(blocks)
             self.worker.milestones.reach("first block")
-            self._last_clips.append(block.clip_ids)
+            clip_ids.append(block.clip_ids)
             if i < self.blocks_per_step - 1:
                 with group.no_sync(self.model):
                     self._forward_backward(epoch, block, labels)
             else:
                 self._forward_backward(epoch, block, labels)
         update_running_statistics(self.method, group.all_reduce)
-        gradients = [p.grad for p in self.method.parameters() if p.grad is not None]
-        self._last_norm = to_host(torch.nn.utils.get_total_norm(gradients))
+        self.gradients.note(self.method, Position(epoch, step), clip_ids)
         done = epoch * self.steps_per_epoch + step
         self.state.step(learning_rate(config.optimizer, done, self.steps_per_epoch, self.num_steps))
 
@@ -308,8 +310,9 @@ class Loop:
         oldest = min(position.epoch for position in self.store.prune(self.position))
         self.worker.clusterer.forget(min(oldest, self.position.epoch - self.config.checkpoint.keep_assignments))
 
-    def _diverged(self) -> Status:
-        clips = self.worker.group.gather(torch.from_numpy(np.concatenate(self._last_clips)))
+    def _diverged(self, position: Position, clip_ids: np.ndarray) -> Status:
+        self.position = Position(position.epoch, position.step + 1)
+        clips = self.worker.group.gather(torch.from_numpy(clip_ids))
         return self._status("diverged", f"a gradient was not finite; it is of the clips {sorted(clips.tolist())}")
 
     def _status(self, state: State, message: str = "") -> Status:
