@@ -429,6 +429,22 @@ def test_a_damaged_shard_is_counted(config: Callable[..., PretrainConfig], tmp_p
     assert np.isfinite([entry["loss"] for entry in history(Path(job.output))]).all()
 
 
+def test_a_compiled_run_learns_the_same(
+    config: Callable[..., PretrainConfig], undisturbed: Callable[[str], Path]
+) -> None:
+    job = config("run", runtime__compile_backend="aot_eager")  # needs no compiler
+    assert train(job).state == "finished"
+    compiled, eager = weights(Path(job.output)), weights(undisturbed("bank"))
+    assert compiled.keys() == eager.keys()
+    losses = [[entry["loss"] for entry in history(run)] for run in (Path(job.output), undisturbed("bank"))]
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
+def test_a_backend_that_torch_does_not_have_is_refused(config: Callable[..., PretrainConfig]) -> None:
+    with pytest.raises(ValueError, match=r"runtime\.compile_backend=inductr is none of .*inductor"):
+        check(config("run", runtime__compile_backend="inductr"))
+
+
 @pytest.mark.parametrize("step", [0, STEPS - 1])  # the last one is followed by a checkpoint
 def test_a_gradient_that_is_not_finite_ends_the_run_and_leaves_the_checkpoint_before_it(
     config: Callable[..., PretrainConfig], monkeypatch: pytest.MonkeyPatch, step: int

@@ -257,6 +257,9 @@ class RuntimeConfig(Config):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto is bfloat16 on a GPU that has it, float32 elsewhere. It changes the result: a run keeps what it began with.
     """
+    compile_backend: str = ""
+    """Backend of torch.compile, such as inductor; empty computes operator by operator. The first step then takes a
+    minute; inductor draws other dropout masks."""
     prefetch_blocks: PositiveInt = 8
     """Blocks a worker holds ready, across the end of an epoch."""
 

@@ -53,3 +53,15 @@ def autocast_dtype(config: RuntimeConfig, device: torch.device) -> torch.dtype |
     if config.precision == "bfloat16" and device.type == "cuda" and not supported:
         raise ValueError("runtime.precision=bfloat16: this GPU does not support it; use auto or float32")
     return torch.bfloat16 if config.precision == "bfloat16" or (config.precision == "auto" and supported) else None
+
+
+def refuse_unknown_backend(config: RuntimeConfig) -> None:
+    """Refuse a backend that torch.compile does not have.
+
+    Raises:
+        ValueError: names those it has.
+    """
+    if config.compile_backend:
+        known = torch.compiler.list_backends(exclude_tags=())
+        if config.compile_backend not in known:
+            raise ValueError(f"runtime.compile_backend={config.compile_backend} is none of {', '.join(known)}")

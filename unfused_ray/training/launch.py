@@ -21,6 +21,7 @@ from unfused_ray.data.shards import ClipIndex, Statistics
 from unfused_ray.models.export import DESCRIPTION
 from unfused_ray.training.checkpoint import CheckpointStore
 from unfused_ray.training.coordinator import Coordinator
+from unfused_ray.training.device import refuse_unknown_backend
 from unfused_ray.training.milestones import Milestones
 from unfused_ray.training.origin import check_origin, warm_start
 from unfused_ray.training.run import Lease, Run, Status, home, user
@@ -54,6 +55,7 @@ def check(config: TrainingConfig) -> Prepared:
     Raises:
         ValueError, FileNotFoundError: with the field, its value and the rule.
     """
+    refuse_unknown_backend(config.runtime)
     index = ClipIndex.load(config.data, config.splits)
     planner = Planner(index, config.seed, config.batch)
     rates = {manifest.config["front_end"]["sample_rate"] for manifest in index.manifests}

@@ -131,6 +131,8 @@ class Loop:
             self._note_other_threads(saved.details.get("threads"))
         worker.clusterer.restore(start.bank_uri if start else None, self.position.epoch)
         worker.group.barrier()  # nobody pushes before all have restored
+        if backend := config.runtime.compile_backend:
+            self.method.compile(backend=backend)
         self.model = worker.group.wrap(self.method)
         self.autocast = autocast_dtype(config.runtime, worker.device)
         self.outbox = Outbox(worker.clusterer, self.blocks_per_step)
