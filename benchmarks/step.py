@@ -1,6 +1,6 @@
 """The training step of DECAR-v2 and UnFuSeD on tensors in memory, against a plain encoder's and the machine's peak.
 
-    python benchmarks/step.py [--clips 64] [--rounds 7]
+    python benchmarks/step.py [--clips 64] [--rounds 7] [--compile-backend inductor]
 
 The plain step is what a researcher would write: eager modules as in the papers' code, PyTorch's default AdamW, glibc's
 default memory. Both see the same views and heads of the same size. "Bound" is the number of floating point operations
@@ -59,9 +59,11 @@ def waiting(work: Step) -> Step:
     return waited
 
 
-def our_step(method: Method, clips: int, num_classes: int) -> Step:
+def our_step(method: Method, clips: int, num_classes: int, backend: str = "") -> Step:
     """Forward, backward, statistics, gradient norm and optimiser, as the loop does them."""
     method.to(DEVICE).train()
+    if backend:
+        method.compile(backend=backend)
     optimizer = build_optimizer(OptimizerConfig(), method)
     views = torch.randn(method.num_views, clips, method.encoder.num_mels, FRAMES, device=DEVICE)
     weights = torch.ones(clips, device=DEVICE)
@@ -106,12 +108,12 @@ def plain_step(clips: int, num_views: int, num_classes: int) -> Step:
     return waiting(step)
 
 
-def decar(clips: int) -> Step:
+def decar(clips: int, backend: str = "") -> Step:
     """A step of pre-training."""
     config = DecarConfig(num_clusters=(CLUSTERS,))
     method = DecarV2(config, EncoderConfig(), FrontEndConfig().num_mels)
     method.to(DEVICE).begin_epoch([F.normalize(torch.randn(CLUSTERS, config.projection_dim), dim=1).numpy()])
-    return our_step(method, clips, CLUSTERS)
+    return our_step(method, clips, CLUSTERS, backend)
 
 
 def unfused(clips: int) -> Step:
@@ -126,21 +128,23 @@ def gemm() -> Step:
     return waiting(lambda: torch.mm(left, right, out=out))
 
 
-def contenders(clips: int) -> dict[str, Step]:
+def contenders(clips: int, backend: str) -> dict[str, Step]:
     """All there is, by name; steps of two views first."""
     torch.manual_seed(0)
+    compiled = {"DECAR-v2, compiled": decar(clips, backend)} if backend else {}
     return {
         "plain, 2 views": plain_step(clips, 2, CLUSTERS),
         "DECAR-v2": decar(clips),
+        **compiled,
         "plain, 1 view": plain_step(clips, 1, CLUSTERS),
         "UnFuSeD": unfused(clips),
         "GEMM": gemm(),
     }
 
 
-def serve(pipe: Connection, clips: int) -> None:
+def serve(pipe: Connection, clips: int, backend: str) -> None:
     """Run the contenders one at a time, as the other process asks: glibc's memory is a choice of a whole process."""
-    steps = contenders(clips)
+    steps = contenders(clips, backend)
     for name in iter(pipe.recv, ""):
         steps[name]()
         pipe.send(None)
@@ -149,11 +153,11 @@ def serve(pipe: Connection, clips: int) -> None:
 class Server:
     """A process of its own, with memory kept or given back."""
 
-    def __init__(self, clips: int, environment: dict[str, str]) -> None:
+    def __init__(self, clips: int, backend: str, environment: dict[str, str]) -> None:
         self.pipe, theirs = multiprocessing.Pipe()
         os.environ.update(environment)
         context = multiprocessing.get_context("spawn")
-        context.Process(target=serve, args=(theirs, clips), daemon=True).start()
+        context.Process(target=serve, args=(theirs, clips, backend), daemon=True).start()
         for name in environment:
             del os.environ[name]
 
@@ -210,13 +214,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=64, help="of a block")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--compile-backend", default="", help="of torch.compile, such as inductor; none by default")
     parser.add_argument("--output", type=Path, default=Path("output/bench"))
     options = parser.parse_args()
-    clips = options.clips
-    kept, returned = Server(clips, memory.ENVIRONMENT), Server(clips, {})
+    clips, backend = options.clips, options.compile_backend
+    kept, returned = Server(clips, backend, memory.ENVIRONMENT), Server(clips, "", {})
     names = ["plain, 2 views", "DECAR-v2", "plain, 1 view", "UnFuSeD"]
+    compiled = ["DECAR-v2, compiled"] if backend else []
     work: dict[str, Step] = {f"{name}, memory given back": partial(returned.run, name) for name in names}
-    work |= {f"{name}, memory kept": partial(kept.run, name) for name in (*names, "GEMM")}
+    work |= {f"{name}, memory kept": partial(kept.run, name) for name in (*names, *compiled, "GEMM")}
     taken = by_turns(work, options.rounds, warmups=3)  # the heap takes some steps to settle
     kept.close()
     returned.close()
