@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from unfused_ray.evaluation.probe import Frame, Labelled, ProbeConfig, class_scores, fit_path, linear_probe
+from unfused_ray.evaluation.logistic import Frame, fit_path
+from unfused_ray.evaluation.probe import Labelled, ProbeConfig, class_scores, linear_probe, validate
 
 CONFIG = ProbeConfig(strengths=(1e-4, 1e-2, 1.0), tolerance=1e-6, max_iterations=2000, folds=3)
 
@@ -48,7 +49,13 @@ def test_the_span_of_the_clips_gives_the_fit_of_all_dimensions(
     frame = Frame.of(features[train])
     assert frame.coordinates(features).shape[1] == min(num_clips, dim)
     exact = CONFIG.model_copy(update={"tolerance": 1e-9})
-    fits = fit_path(frame.coordinates(features[train]), labelled.class_ids[train], CONFIG.strengths, exact)
+    fits = fit_path(
+        frame.coordinates(features[train]),
+        labelled.class_ids[train],
+        CONFIG.strengths,
+        exact.tolerance,
+        exact.max_iterations,
+    )
     for strength, fitted in zip(CONFIG.strengths, fits, strict=True):
         _, logits = direct(features, labelled, train, strength)
         assert fitted.converged
@@ -61,7 +68,7 @@ def test_the_gradient_is_zero_at_the_solution() -> None:
     train = labelled.splits == "train"
     frame = Frame.of(features[train])
     rows = frame.coordinates(features[train])
-    *_, fitted = fit_path(rows, labelled.class_ids[train], [0.01, 0.1], CONFIG)
+    *_, fitted = fit_path(rows, labelled.class_ids[train], [0.01, 0.1], CONFIG.tolerance, CONFIG.max_iterations)
     residuals = fitted.model.predict_proba(rows) - np.eye(3)[labelled.class_ids[train]]
     gradient = (0.1 * residuals.T @ rows + fitted.model.coef_) / (0.1 * len(rows))
     assert np.abs(gradient).max() <= CONFIG.tolerance
@@ -199,3 +206,22 @@ def test_a_result_as_json_holds_everything() -> None:
     assert written["scores"]["confusion"] == result.scores.confusion.tolist()
     assert len(written["validation_accuracies"]) == len(CONFIG.strengths)
     assert written["strength"] == result.strength
+
+
+def test_validation_holds_the_valid_clips_out_and_needs_no_test_clips() -> None:
+    features, labelled = make_task()
+    result = linear_probe({"x": features}, labelled, CONFIG)
+    seen = labelled.splits != "test"
+    without = Labelled(labelled.class_ids[seen], labelled.splits[seen], labelled.groups[seen], labelled.num_classes)
+    chosen = validate({"x": features[seen]}, without, CONFIG)
+    assert (chosen.readout, chosen.strength) == (result.readout, result.strength)
+    assert chosen.accuracies == result.validation_accuracies
+    assert chosen.accuracy == chosen.correct.mean()
+    np.testing.assert_array_equal(chosen.clips, np.flatnonzero(without.splits == "valid"))
+
+
+def test_validation_by_folds_holds_every_clip_of_train_and_valid_out_once() -> None:
+    features, labelled = make_task()
+    chosen = validate({"x": features}, labelled, CONFIG, by_folds=True)
+    np.testing.assert_array_equal(np.sort(chosen.clips), np.flatnonzero(labelled.splits != "test"))
+    assert chosen.correct.shape == chosen.clips.shape

@@ -6,24 +6,20 @@ choice among them, made without the test split.
 
 from __future__ import annotations
 
-import copy
 import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from unfused_ray.config import Config, PositiveFloat, PositiveInt
 from unfused_ray.evaluation.bootstrap import distinct_groups
+from unfused_ray.evaluation.logistic import Frame, fit_path
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +64,25 @@ class Scores:
     """(K,) int64 clips of the class."""
     confusion: np.ndarray
     """(K, K) int64 clips, true class by predicted class."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How the best of all readouts and strengths does on clips that it was not fitted on."""
+
+    readout: str
+    strength: float
+    accuracies: dict[tuple[str, float], float]
+    """Of every (readout, strength)."""
+    clips: np.ndarray
+    """(V,) int64 rows of the clips that were held out, each once."""
+    correct: np.ndarray
+    """(V,) bool, of the chosen readout and strength."""
+
+    @property
+    def accuracy(self) -> float:
+        """Of the chosen readout and strength."""
+        return self.accuracies[self.readout, self.strength]
 
 
 @dataclass(frozen=True)
@@ -122,41 +137,73 @@ def linear_probe(features: Mapping[str, np.ndarray], labelled: Labelled, config:
     """
     whole_N = _check(features, labelled)
     train = np.flatnonzero((labelled.splits == "train") & whole_N)
-    valid = np.flatnonzero((labelled.splits == "valid") & whole_N)
     test = np.flatnonzero(labelled.splits == "test")
     if not len(train) or not len(test):
         raise ValueError(f"a probe needs train and test clips, not {len(train)} whole train and {len(test)} test clips")
-    parts = [(train, valid)] if len(valid) else _folds(labelled, train, config.folds)
-    accuracies = {
-        (readout, strength): accuracy
-        for readout, features_ND in features.items()
-        for strength, accuracy in _validate(features_ND, labelled.class_ids, parts, config).items()
-    }
-    strongest_first = sorted(accuracies, key=lambda choice: choice[1])  # stable: readouts stay in their order
-    readout, strength = max(strongest_first, key=lambda choice: accuracies[choice])
+    chosen = validate(features, labelled, config)
+    readout, strength = chosen.readout, chosen.strength
 
     path = [tried for tried in config.strengths if tried <= strength]
     frame = Frame.of(features[readout][train])
-    *_, fitted = fit_path(frame.coordinates(features[readout][train]), labelled.class_ids[train], path, config)
+    *_, fitted = fit_path(
+        frame.coordinates(features[readout][train]),
+        labelled.class_ids[train],
+        path,
+        config.tolerance,
+        config.max_iterations,
+    )
     if not fitted.converged:
         _log.warning("the probe of %s with C=%g ended after %d iterations", readout, strength, fitted.iterations)
     predictions_T = np.full(len(test), -1, np.int64)
     readable = whole_N[test]
     if readable.any():
         predictions_T[readable] = fitted.model.predict(frame.coordinates(features[readout][test[readable]]))
-    trained = fitted.model.predict(frame.coordinates(features[readout][train]))
+    trained = fitted.model.predict(coordinates)
     return ProbeResult(
         readout=readout,
         strength=strength,
-        validation_accuracies=accuracies,
+        validation_accuracies=chosen.accuracies,
         train_accuracy=float((trained == labelled.class_ids[train]).mean()),
-        validation_accuracy=accuracies[readout, strength],
+        validation_accuracy=chosen.accuracy,
         test_accuracy=float((predictions_T == labelled.class_ids[test]).mean()),
         predictions=predictions_T,
         scores=class_scores(labelled.class_ids[test], predictions_T, labelled.num_classes),
         converged=fitted.converged,
         iterations=fitted.iterations,
     )
+
+
+@threadpool_limits.wrap(limits=1)
+def validate(
+    features: Mapping[str, np.ndarray], labelled: Labelled, config: ProbeConfig, by_folds: bool = False
+) -> Validation:
+    """Choose readout and regularisation as :func:`linear_probe` does, without touching the test clips.
+
+    Args:
+        features, labelled, config: as for :func:`linear_probe`.
+        by_folds: cross-validate by groups within train and valid together, instead of fitting on train alone: of a
+            small task, more clips are held out.
+
+    Raises:
+        ValueError: shapes or class ids do not fit, no training clip is whole, or train has one class only.
+    """
+    whole_N = _check(features, labelled)
+    train = np.flatnonzero((labelled.splits == "train") & whole_N)
+    valid = np.flatnonzero((labelled.splits == "valid") & whole_N)
+    if not len(train):
+        raise ValueError("a probe needs training clips, and none is whole")
+    if by_folds:
+        train, valid = np.union1d(train, valid), valid[:0]
+    parts = [(train, valid)] if len(valid) else _folds(labelled, train, config.folds)
+    correct = {
+        (readout, strength): held_V
+        for readout, features_ND in features.items()
+        for strength, held_V in _held_out(features_ND, labelled.class_ids, parts, config).items()
+    }
+    accuracies = {choice: float(held_V.mean()) for choice, held_V in correct.items()}
+    strongest_first = sorted(accuracies, key=lambda choice: choice[1])  # stable: readouts stay in their order
+    best = max(strongest_first, key=lambda choice: accuracies[choice])
+    return Validation(*best, accuracies, np.concatenate([held for _, held in parts]), correct[best])
 
 
 def class_scores(true_N: np.ndarray, predicted_N: np.ndarray, num_classes: int) -> Scores:
@@ -166,67 +213,6 @@ def class_scores(true_N: np.ndarray, predicted_N: np.ndarray, num_classes: int) 
         true_N, predicted_N, labels=labels, zero_division=0.0
     )
     return Scores(precision, recall, f1, support, confusion_matrix(true_N, predicted_N, labels=labels))
-
-
-@dataclass(frozen=True)
-class Frame:
-    """Coordinates that a probe is fitted in: standardised, then within the span of the training clips.
-
-    The coefficients that an L2 penalty leaves lie in that span, and a rotation changes neither their norm nor any
-    logit: with fewer clips than dimensions the fit is the same in N coordinates as in D.
-    """
-
-    scaler: StandardScaler
-    basis: np.ndarray | None
-    """(D, N) float64, orthonormal columns; None where there are no fewer clips than dimensions."""
-
-    @classmethod
-    def of(cls, train_ND: np.ndarray) -> Frame:
-        """The frame of the training clips' features."""
-        scaler = StandardScaler().fit(train_ND.astype(np.float64))
-        num_clips, dim = train_ND.shape
-        if num_clips >= dim:
-            return cls(scaler, None)
-        return cls(scaler, np.linalg.qr(scaler.transform(train_ND.astype(np.float64)).T)[0])
-
-    def coordinates(self, features_ND: np.ndarray) -> np.ndarray:
-        """Float64 coordinates of clips: ``(clips, min(N, D))``."""
-        standardised = self.scaler.transform(features_ND.astype(np.float64))
-        return standardised if self.basis is None else standardised @ self.basis
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A fit of one strength."""
-
-    model: LogisticRegression
-    converged: bool
-    iterations: int
-
-
-def fit_path(
-    train_NR: np.ndarray, class_ids_N: np.ndarray, strengths: Sequence[float], config: ProbeConfig
-) -> Iterator[Fitted]:
-    """Fits from the strongest regularisation (smallest C) to the weakest, each started where the last one ended.
-
-    Raises:
-        ValueError: there is one class only.
-    """
-    if len(np.unique(class_ids_N)) < 2:
-        raise ValueError(f"all {len(class_ids_N)} training clips of a probe are of one class: there is nothing to fit")
-    model = LogisticRegression(tol=config.tolerance, max_iter=config.max_iterations, warm_start=True)
-    for strength in sorted(strengths):
-        model.set_params(C=strength)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", ConvergenceWarning)
-            model.fit(train_NR, class_ids_N)
-        converged = True
-        for warning in caught:
-            if issubclass(warning.category, ConvergenceWarning):
-                converged = False
-            else:
-                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-        yield Fitted(copy.deepcopy(model), converged, int(model.n_iter_.max()))
 
 
 def _check(features: Mapping[str, np.ndarray], labelled: Labelled) -> np.ndarray:
@@ -257,20 +243,25 @@ def _folds(labelled: Labelled, train: np.ndarray, folds: int) -> list[tuple[np.n
     return [(train[fitting], train[held]) for fitting, held in pairs]
 
 
-def _validate(
+def _held_out(
     features_ND: np.ndarray,
     class_ids_N: np.ndarray,
     parts: list[tuple[np.ndarray, np.ndarray]],
     config: ProbeConfig,
-) -> dict[float, float]:
-    """Accuracy on the held-out rows of all parts together, by strength."""
+) -> dict[float, np.ndarray]:
+    """Whether each held-out row is classified correctly, of all parts one after another: (V,) bool by strength."""
     strengths = sorted(config.strengths)
-    correct = dict.fromkeys(strengths, 0)
+    correct: dict[float, list[np.ndarray]] = {strength: [] for strength in strengths}
     for fitting, held in parts:
         frame = Frame.of(features_ND[fitting])
         held_coordinates = frame.coordinates(features_ND[held])
-        path = fit_path(frame.coordinates(features_ND[fitting]), class_ids_N[fitting], strengths, config)
+        path = fit_path(
+            frame.coordinates(features_ND[fitting]),
+            class_ids_N[fitting],
+            strengths,
+            config.tolerance,
+            config.max_iterations,
+        )
         for strength, fitted in zip(strengths, path, strict=True):
-            correct[strength] += int((fitted.model.predict(held_coordinates) == class_ids_N[held]).sum())
-    num_held = sum(len(held) for _, held in parts)
-    return {strength: count / num_held for strength, count in correct.items()}
+            correct[strength].append(fitted.model.predict(held_coordinates) == class_ids_N[held])
+    return {strength: np.concatenate(rows) for strength, rows in correct.items()}
