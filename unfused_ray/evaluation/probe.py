@@ -145,13 +145,8 @@ def linear_probe(features: Mapping[str, np.ndarray], labelled: Labelled, config:
 
     path = [tried for tried in config.strengths if tried <= strength]
     frame = Frame.of(features[readout][train])
-    *_, fitted = fit_path(
-        frame.coordinates(features[readout][train]),
-        labelled.class_ids[train],
-        path,
-        config.tolerance,
-        config.max_iterations,
-    )
+    coordinates, limits = frame.coordinates(features[readout][train]), (config.tolerance, config.max_iterations)
+    *_, fitted = fit_path(coordinates, labelled.class_ids[train], path, *limits)
     if not fitted.converged:
         _log.warning("the probe of %s with C=%g ended after %d iterations", readout, strength, fitted.iterations)
     predictions_T = np.full(len(test), -1, np.int64)
@@ -255,13 +250,8 @@ def _held_out(
     for fitting, held in parts:
         frame = Frame.of(features_ND[fitting])
         held_coordinates = frame.coordinates(features_ND[held])
-        path = fit_path(
-            frame.coordinates(features_ND[fitting]),
-            class_ids_N[fitting],
-            strengths,
-            config.tolerance,
-            config.max_iterations,
-        )
+        coordinates, limits = frame.coordinates(features_ND[fitting]), (config.tolerance, config.max_iterations)
+        path = fit_path(coordinates, class_ids_N[fitting], strengths, *limits)
         for strength, fitted in zip(strengths, path, strict=True):
             correct[strength].append(fitted.model.predict(held_coordinates) == class_ids_N[held])
     return {strength: np.concatenate(rows) for strength, rows in correct.items()}
