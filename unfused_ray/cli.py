@@ -1,4 +1,8 @@
-"""The one parser: a recipe, then any field of its configuration; and how every job ends."""
+"""The one parser: a recipe, then any field of its configuration; and how every job ends.
+
+Each job imports what it runs by itself, because torch, Ray Data, scikit-learn and matplotlib take a second or more:
+neither ``--help`` nor another job should wait for them.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,11 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TypeVar, get_type_hints
 
@@ -20,12 +27,8 @@ from rich.markup import escape
 
 from unfused_ray import cluster, memory, recipes, storage
 from unfused_ray.config import Config, TrainingConfig
-from unfused_ray.data.ingest.prepare import prepare
-from unfused_ray.embedding.job import embed
-from unfused_ray.training import rehearsal
-from unfused_ray.training.launch import check, describe, train
 from unfused_ray.training.milestones import Milestones, process_started
-from unfused_ray.training.run import RunInUseError
+from unfused_ray.training.run import RunInUseError, Status
 from unfused_ray.training.tracking import log_results
 
 logger = logging.getLogger(__name__)
@@ -151,6 +154,8 @@ def prepare_job() -> int:
     config = absolute_paths(config, inputs=(), outputs=("output",))
     if options.print_config:
         return _print_config(config)
+    from unfused_ray.data.ingest.prepare import prepare
+
     prepare(config, dry_run=options.dry_run)
     return 0
 
@@ -174,15 +179,12 @@ def _training_job(config: TrainingConfig, options: Options) -> int:
     if options.print_config:
         return _print_config(config)
     if options.dry_run:
-        with cluster.session():
-            Console().print(describe(config))
-            logger.info("measuring for about ten seconds")
-            Console().print(rehearsal.describe(config, check(config).index))
+        _rehearse(config)
         return 0
-    status = train(config, Milestones(process_started()))
-    # Here, because scikit-learn and matplotlib take seconds to import, and training should not start later for it.
+    status = _train(config)
     from unfused_ray.evaluation import pictures
     from unfused_ray.evaluation.summary import summary
+    from unfused_ray.training.launch import check
 
     run = check(config)
     if status.state == "finished":
@@ -198,6 +200,30 @@ def _training_job(config: TrainingConfig, options: Options) -> int:
     return {"finished": 0, "stopped": 128 + signal.SIGTERM}.get(status.state, 1)
 
 
+def _rehearse(config: TrainingConfig) -> None:
+    from unfused_ray.training import rehearsal
+    from unfused_ray.training.launch import check, describe
+
+    with cluster.session():
+        Console().print(describe(config))
+        logger.info("measuring for about ten seconds")
+        Console().print(rehearsal.describe(config, check(config).index))
+
+
+def _train(config: TrainingConfig) -> Status:
+    milestones = Milestones(process_started())
+    with ExitStack() as session:
+        if config.runtime.kind == "workers":
+            # Torch is imported while Ray starts, which is mostly waiting for other processes.
+            # Not the other way round: what Ray starts would end with the thread that has started it.
+            threading.Thread(target=import_module, args=("torch",), daemon=True).start()
+            session.enter_context(cluster.session())
+            milestones.reach("Ray started")
+        from unfused_ray.training.launch import train
+
+        return train(config, milestones)
+
+
 def evaluate_job() -> int:
     """What ``jobs/evaluate.py`` runs."""
     config, options = parse(
@@ -206,7 +232,6 @@ def evaluate_job() -> int:
     config = absolute_paths(config, inputs=("tasks", "protocol"), outputs=("output", "cache"))
     if options.print_config:
         return _print_config(config)
-    # Here, because scikit-learn and matplotlib take seconds to import, and --help should not wait for them.
     from unfused_ray.evaluation import evaluate
 
     evaluation = evaluate.check(config)
@@ -228,6 +253,8 @@ def embed_job() -> int:
     config = absolute_paths(config, ("encoder", "source"), outputs=("output",))
     if options.print_config:
         return _print_config(config)
+    from unfused_ray.embedding.job import embed
+
     embed(config, dry_run=options.dry_run)
     return 0
 

@@ -154,3 +154,18 @@ class RemoteCoordinator:
         for answer in ray.get(ready):
             self._stop = answer
         return self._stop
+
+
+@dataclass(frozen=True)
+class WantedSegment:
+    """Asks the coordinator, from wherever Ray Data plans, which segment is wanted.
+
+    Ray Train and Ray Data hold the dataset, and with it this, in actors of their own: so it lives here, without torch.
+    """
+
+    actor: Any
+
+    def __call__(self) -> Segment:
+        """What :meth:`Coordinator.segment` says now."""
+        segment: Segment = ray.get(self.actor.segment.remote())
+        return segment

@@ -27,7 +27,7 @@ from unfused_ray.data.shards import ClipIndex, Statistics
 from unfused_ray.data.stream import LocalSource, Prefetcher, RaySource, execution_options, make_dataset
 from unfused_ray.methods.method import Method
 from unfused_ray.training.checkpoint import CheckpointStore, Position
-from unfused_ray.training.coordinator import Coordinator, RemoteCoordinator
+from unfused_ray.training.coordinator import Coordinator, RemoteCoordinator, WantedSegment
 from unfused_ray.training.device import set_threads
 from unfused_ray.training.group import Alone, Distributed
 from unfused_ray.training.loop import Loop, Start, Worker, passes_left
@@ -170,7 +170,7 @@ def run_workers(job: Job, coordinator: ray.actor.ActorHandle, assignment: ray.ac
     # Ray Train would change the working directory of its workers; paths are absolute here, but tracebacks are not.
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-    dataset = make_dataset(job.planner, job.reader, _Position(coordinator))
+    dataset = make_dataset(job.planner, job.reader, WantedSegment(coordinator))
     with tempfile.TemporaryDirectory(prefix="unfused-ray-train-") as folder:
         trainer = WorkerGroupTrainer(
             _WorkerMain(job, coordinator, assignment),
@@ -197,16 +197,6 @@ def run_workers(job: Job, coordinator: ray.actor.ActorHandle, assignment: ray.ac
         result = trainer.fit()
     status: Status = result.return_value
     return status
-
-
-@dataclass(frozen=True)
-class _Position:
-    """Asks the coordinator, from wherever Ray Data plans, which segment is wanted."""
-
-    coordinator: ray.actor.ActorHandle
-
-    def __call__(self) -> Any:
-        return ray.get(self.coordinator.segment.remote())
 
 
 @dataclass(frozen=True)
