@@ -26,6 +26,7 @@ from unfused_ray import cluster
 from unfused_ray.clustering.assignment import read_assignment
 from unfused_ray.config import PretrainConfig
 from unfused_ray.methods.decar import DecarV2
+from unfused_ray.models.export import read_description
 from unfused_ray.training import journal, loop, run, supervise
 from unfused_ray.training.coordinator import Coordinator, Progress
 from unfused_ray.training.launch import check, describe, train
@@ -427,6 +428,18 @@ def test_a_damaged_shard_is_counted(config: Callable[..., PretrainConfig], tmp_p
     assert saved is not None
     assert saved.message == status.message
     assert np.isfinite([entry["loss"] for entry in history(Path(job.output))]).all()
+
+
+def test_a_run_that_stops_after_an_epoch_exports_it_and_goes_on_as_if_it_had_not(
+    config: Callable[..., PretrainConfig], undisturbed: Callable[[str], Path]
+) -> None:
+    first = config("run", stop_after=1)
+    for _ in range(2):  # the second has nothing to do
+        status = train(first)
+        assert (status.state, status.epoch, status.step) == ("stopped", 1, 0)
+        assert read_description(first.output)["extra"]["epochs"] == 1
+    assert train(config("run")).state == "finished"
+    assert_equal_runs(Path(first.output), undisturbed("bank"))
 
 
 def test_a_compiled_run_learns_the_same(

@@ -118,11 +118,13 @@ def train(config: TrainingConfig, milestones: Milestones | None = None) -> Statu
         newest = CheckpointStore(run.uri, keep=1).newest()
         if (
             newest is not None
-            and newest.position.epoch >= config.epochs
+            and newest.position.epoch >= config.last_epoch
             and _exported(run, config.export) == newest.position.epoch
         ):
-            logger.info("%s is finished: nothing is left to train. More --epochs go on from its end", run.uri)
-            return Status("finished", newest.position.epoch, newest.position.step)
+            finished = newest.position.epoch >= config.epochs
+            more = "More --epochs go on from its end" if finished else "A later --stop-after goes on"
+            logger.info("%s has no epoch left to train. %s", run.uri, more)
+            return Status("finished" if finished else "stopped", newest.position.epoch, newest.position.step)
         milestones.reach("checked")
         needs_ray = config.runtime.kind == "workers" or index.statistics(config.front_end) is None
         with cluster.session() if needs_ray else _nothing():

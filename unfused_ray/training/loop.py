@@ -75,7 +75,7 @@ def passes_left(epochs: int, labels_from: str, start: Start | None) -> Iterator[
     """Every pass over the data that a run still makes, in order.
 
     Args:
-        epochs: of the run.
+        epochs: after which it ends.
         labels_from: of its method.
         start: where it goes on.
     """
@@ -164,7 +164,7 @@ class Loop:
         if self.worker.group.rank == 0:
             self._export()
         self.worker.group.barrier()
-        return self._status("finished")
+        return self._status("finished" if self.position.epoch >= self.config.epochs else "stopped")
 
     @property
     def steps_done(self) -> int:
@@ -231,7 +231,7 @@ class Loop:
         self.journal.report("training", self.steps_done, {f"epoch/{k}": v for k, v in figures.items()}, now=True)
         self.position = Position(pass_.epoch + 1, 0)
         self._checkpoint()
-        return self._status("stopped") if votes.stop and self.position.epoch < self.config.epochs else None
+        return self._status("stopped") if votes.stop and self.position.epoch < self.config.last_epoch else None
 
     def step(self, epoch: int, step: int, blocks: Iterator[Block], labels: Sequence[np.ndarray]) -> None:
         """One optimiser step on one global batch."""

@@ -106,7 +106,7 @@ class Job:
             Exception: whatever else ended it.
         """
         method = self.build_method()
-        passes = list(passes_left(self.config.epochs, method.labels_from, start))
+        passes = list(passes_left(self.config.last_epoch, method.labels_from, start))
         # Before the loop: the first blocks are read while it is built, which takes torch a second or two.
         with closing(Prefetcher(worker.source, passes, self.config.runtime.prefetch_blocks)) as prefetcher:
             loop = Loop(self.config, self.run_uri, self.statistics, method, worker, start)
