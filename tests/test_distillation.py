@@ -506,3 +506,36 @@ def test_two_workers_give_the_labels_and_nearly_the_weights_of_one_process(
         np.testing.assert_allclose(value, theirs[name], rtol=1e-3, atol=1e-4, err_msg=name)
     for entry, wanted in zip(history(found), history(expected), strict=True):
         assert entry == pytest.approx(wanted, rel=1e-3)
+
+
+def test_labels_of_another_distillation_are_taken_over_and_nothing_is_labelled(
+    config: Callable[..., DistillConfig], undisturbed: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = undisturbed("plain")
+    with monkeypatch.context() as patch:
+        patch.delattr("unfused_ray.training.stages.Distillation._assign")
+        assert train(config("taken", labels_of=str(other))).state == "finished"
+    assert_equal_runs(Path(config("taken").output), other)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"labels__num_clusters": (3,)},
+            r"labels_of=.*plain has other pseudo-labels:\n  labels\.num_clusters: \[4\] → \[3\]",
+        ),
+        ({"seed": 5}, r"seed: 0 → 5"),
+        ({"crop__short_clips": "centre"}, r"crop\.short_clips: "),
+    ],
+)
+def test_labels_of_other_settings_are_not_taken_over(
+    config: Callable[..., DistillConfig], undisturbed: Callable[[str], Path], fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        check(config("other", labels_of=str(undisturbed("plain")), **fields))
+
+
+def test_a_folder_without_labels_is_no_source_of_them(config: Callable[..., DistillConfig], tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"labels_of=.* holds no pseudo-labels: give the folder"):
+        check(config("other", labels_of=str(tmp_path)))

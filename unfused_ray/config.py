@@ -340,6 +340,9 @@ class TrainingConfig(Config):
     """Seed of everything random: weights, order, crops, augmentation, dropout, clustering."""
     epochs: PositiveInt = 20
     """Passes over the data."""
+    stop_after: Annotated[int, Field(ge=0)] = 0
+    """Export and stop after so many epochs, although the learning rate is that of a run of ``epochs``; 0 goes on to the
+    end. Given again with a later one, the run goes on."""
     init_from: str = ""
     """Run or exported encoder whose weights to start from (warm start), on these data; empty is random weights. Of a
     run, those of its newest checkpoint as they were trained, not their average."""
@@ -357,6 +360,11 @@ class TrainingConfig(Config):
     runtime: RuntimeConfig = RuntimeConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     tracking: TrackingConfig = TrackingConfig()
+
+    @property
+    def last_epoch(self) -> int:
+        """Epochs after which this start of the run ends."""
+        return min(self.stop_after or self.epochs, self.epochs)
 
     @model_validator(mode="after")
     def _workers_divide_blocks(self) -> Self:
@@ -406,6 +414,9 @@ class DistillConfig(TrainingConfig):
     """Name of the run: tracking, and the default output folder."""
     teacher: str = ""
     """Pre-training run or exported encoder whose clusters are the pseudo-labels. Its weights are not trained on."""
+    labels_of: str = ""
+    """Another distillation on the same clips whose pseudo-labels to take over, made with the same settings; empty makes
+    them anew."""
     labels: PseudoLabelConfig = PseudoLabelConfig()
     method: UnfusedConfig = UnfusedConfig()
 

@@ -7,10 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from unfused_ray.config import EncoderConfig, TrainingConfig
+from unfused_ray import storage
+from unfused_ray.clustering.assignment import MANIFEST
+from unfused_ray.config import DistillConfig, EncoderConfig, TrainingConfig
 from unfused_ray.models.export import find_export, load_encoder, read_description
 from unfused_ray.training.checkpoint import CheckpointStore
-from unfused_ray.training.run import Run, differences
+from unfused_ray.training.run import PSEUDO_LABELS, Run, differences
 
 _ENCODER_SHAPES = ("encoder.channels", "encoder.width", "encoder.cut", "front_end.num_mels")
 _METHOD_SHAPES = {
@@ -30,9 +32,12 @@ def check_origin(config: TrainingConfig, facts: Mapping[str, Any]) -> None:
         facts: of its data.
 
     Raises:
-        FileNotFoundError: ``fork`` or ``init_from`` holds no checkpoint, and no export either.
-        ValueError: its weights are of other shapes, or a fork would have no epoch left.
+        FileNotFoundError: ``fork`` or ``init_from`` holds no checkpoint, and no export either; ``labels_of`` no labels.
+        ValueError: its weights are of other shapes, a fork would have no epoch left, or the labels are of other
+            settings.
     """
+    if isinstance(config, DistillConfig) and config.labels_of:
+        _refuse_other_labels(config, facts)
     if config.fork:
         newest = CheckpointStore(config.fork, keep=1).newest()
         if newest is None:
@@ -64,6 +69,20 @@ def check_origin(config: TrainingConfig, facts: Mapping[str, Any]) -> None:
         description = read_description(config.init_from)
         description["encoder"] = EncoderConfig(**description["encoder"]).model_dump(mode="json")
         _refuse_changes("init_from", config.init_from, description, config, _ENCODER_SHAPES)
+
+
+def _refuse_other_labels(config: DistillConfig, facts: Mapping[str, Any]) -> None:
+    """Refuse pseudo-labels that this run would not have made itself."""
+    source = config.labels_of
+    if not storage.exists(storage.join(source, PSEUDO_LABELS, MANIFEST)):
+        raise FileNotFoundError(f"labels_of={source} holds no pseudo-labels: give the folder of a distillation")
+    record = Run(source).record()
+    shape = ("encoder",) if config.labels.origin == "random" else ()  # a network of its shape has made them
+    names = ("labels", "crop", "front_end", "splits", "seed", *shape)
+    theirs = {**_chosen(record["config"], names), **{name: record["facts"].get(name) for name in _LABEL_FACTS}}
+    ours = {**_chosen(config.model_dump(mode="json"), names), **{name: facts.get(name) for name in _LABEL_FACTS}}
+    if changes := differences(theirs, ours):
+        raise ValueError(f"labels_of={source} has other pseudo-labels:\n  " + "\n  ".join(changes))
 
 
 def warm_start(config: TrainingConfig) -> dict[str, dict[str, Tensor]]:

@@ -33,8 +33,8 @@ SETTLE_SECONDS = 0.5
 
 # Settings that may have another value when a run is taken up again. Data and teacher are compared by checksum.
 RESUMABLE_SETTINGS = (
-    *("epochs", "runtime", "checkpoint", "tracking", "name", "output"),
-    *("data", "teacher", "init_from", "fork"),
+    *("epochs", "stop_after", "runtime", "checkpoint", "tracking", "name", "output"),
+    *("data", "teacher", "labels_of", "init_from", "fork"),
 )
 KEPT_SETTINGS = ("runtime.precision",)
 """Exceptions to them."""

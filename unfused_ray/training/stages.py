@@ -132,6 +132,9 @@ class Distillation:
         folder = storage.join(run_uri, PSEUDO_LABELS)
         if storage.exists(storage.join(folder, MANIFEST)):
             return
+        if self.config.labels_of:
+            write_assignment(folder, read_assignment(storage.join(self.config.labels_of, PSEUDO_LABELS)))
+            return
         classes = labels_to_ids(index.column("labels"))[0]
         assignment = self._assign(index, statistics, classes)
         figures = pseudo_labels.agreement_with(assignment, classes)

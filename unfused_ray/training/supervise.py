@@ -134,7 +134,10 @@ def _signals() -> Iterator[list[str]]:
         seen.append(signal.Signals(number).name)
         logger.warning("%s: writing a checkpoint, then ending. Once more ends at once", seen[0])
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    # In another thread, as of a sweep's trial, signals are its process's business, and Python handles none.
+    main = threading.current_thread() is threading.main_thread()
+    numbers = [signal.SIGINT, signal.SIGTERM] if main else []
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield seen
     finally:
