@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections import Counter
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from sources import write_source
 
 from unfused_ray.config import FrontEndConfig, PretrainConfig
-from unfused_ray.data.shards import ClipIndex, Manifest, Statistics, read_unit
+from unfused_ray.data.shards import ClipIndex, Manifest, Shard, Statistics, Unit, read_unit
 from unfused_ray.training.launch import check
 
 SPLITS = ("", "test", "train", "valid")
@@ -58,6 +59,27 @@ def test_selections_by_split_part_the_clips(sources: list[Manifest], groups: lis
     of_all = whole.statistics(FrontEndConfig())
     assert of_all is not None and statistics.count == of_all.count
     assert statistics.mean == pytest.approx(of_all.mean, rel=1e-12)
+
+
+@given(sources=st.lists(st.lists(st.lists(st.integers(1, 9), max_size=4), max_size=4), min_size=1, max_size=3))
+def test_units_are_the_row_groups_laid_end_to_end(sources: list[list[list[int]]]) -> None:
+    manifests, expected = [], []
+    for source, shards in enumerate(sources):
+        contents = [
+            Shard(f"{number}.parquet", "", tuple(row_groups), 1.0, 1, f"{source}/{number}", {})
+            for number, row_groups in enumerate(shards)
+        ]
+        manifests.append(Manifest(f"/source{source}", tuple(contents), {}, {}))
+        for shard in contents:
+            for row_group, num_clips in enumerate(shard.row_groups):
+                first = sum(unit.num_clips for unit in expected)
+                expected.append(Unit(f"/source{source}/{shard.file}", row_group, num_clips, first, shard.sha256))
+    units = pickle.loads(pickle.dumps(ClipIndex(manifests))).units
+    assert list(units) == expected and len(units) == len(expected)
+    assert repr(units[:]) == repr(tuple(expected))  # plain integers: what is drawn by them depends on how they print
+    assert units[1:-1] == tuple(expected[1:-1])
+    if expected:
+        assert units[-1] == expected[-1] and units[units.num_clips.argmax()].num_clips == max(units.num_clips)
 
 
 def test_the_checksum_is_that_of_the_selected_shards(sources: list[Manifest], tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ class Planner:
         """Cut ``num_steps`` steps of a pass, from its first step on, into read tasks of consecutive blocks."""
         units, size, num_clips = self.index.units, self.batch.block, self.index.num_clips
         order = randomness.generator(self.seed, "units", pass_.epoch).permutation(len(units))
-        ends = np.cumsum(np.array([units[u].num_clips for u in order], np.int64))
+        ends = np.cumsum(units.num_clips[order], dtype=np.int64)
         first_block = pass_.first_step * self.batch.blocks_per_step
         last_block = first_block + num_steps * self.batch.blocks_per_step
         tasks = []

@@ -18,7 +18,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any, Self
+from itertools import chain
+from typing import Any, Self, SupportsIndex, overload
 
 import numpy as np
 import pyarrow as pa
@@ -228,6 +229,40 @@ class Unit:
     """Of the whole shard."""
 
 
+class Units(Sequence[Unit]):
+    """The row groups of some sources, laid end to end; each is made when it is asked for.
+
+    Twelve bytes a unit: a run of 10⁷ clips of 10 s has 200,000 of them, and every actor of Ray Data a copy.
+    """
+
+    def __init__(self, manifests: Sequence[Manifest]) -> None:
+        shards = [shard for manifest in manifests for shard in manifest.shards]
+        self._uris = [storage.join(manifest.uri, shard.file) for manifest in manifests for shard in manifest.shards]
+        self._sha256 = [shard.sha256 for shard in shards]
+        self._first_units = np.cumsum([0, *(len(shard.row_groups) for shard in shards)])
+        self.num_clips = np.fromiter(chain.from_iterable(shard.row_groups for shard in shards), np.int32)
+        """Of each unit."""
+        self._first_clip_ids = np.cumsum(self.num_clips, dtype=np.int64) - self.num_clips
+
+    def __len__(self) -> int:
+        return len(self.num_clips)
+
+    @overload
+    def __getitem__(self, place: SupportsIndex) -> Unit: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Unit, ...]: ...
+
+    def __getitem__(self, place: SupportsIndex | slice) -> Unit | tuple[Unit, ...]:
+        if isinstance(place, slice):
+            return tuple(self[i] for i in range(len(self))[place])
+        i = range(len(self))[place]
+        shard = int(np.searchsorted(self._first_units, i, side="right")) - 1
+        row_group = i - int(self._first_units[shard])
+        num_clips, first_clip_id = int(self.num_clips[i]), int(self._first_clip_ids[i])
+        return Unit(self._uris[shard], row_group, num_clips, first_clip_id, self._sha256[shard])
+
+
 class ClipIndex:
     """The clips of one run: some splits of several prepared sources, laid end to end.
 
@@ -245,16 +280,8 @@ class ClipIndex:
         if not manifests:
             raise ValueError("data=() names no prepared source: give at least one folder written by jobs/prepare.py")
         self.manifests = tuple(manifests if splits is None else (manifest.select(splits) for manifest in manifests))
-        units: list[Unit] = []
-        first = 0
-        for manifest in self.manifests:
-            for shard in manifest.shards:
-                uri = storage.join(manifest.uri, shard.file)
-                for row_group, num_clips in enumerate(shard.row_groups):
-                    units.append(Unit(uri, row_group, num_clips, first, shard.sha256))
-                    first += num_clips
-        self.units = tuple(units)
-        self.num_clips = first
+        self.units = Units(self.manifests)
+        self.num_clips = int(self.units.num_clips.sum(dtype=np.int64))
 
     @classmethod
     def load(cls, uris: Sequence[str], splits: Sequence[str] | None) -> ClipIndex:
