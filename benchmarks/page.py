@@ -82,7 +82,7 @@ def replace_generated(page: str, generated: str) -> str:
 
 
 def stage_seconds(result: Mapping[str, Any]) -> dict[str, float]:
-    """Seconds of each stage in a result of end_to_end.py, whose figures of stages are named ``stage: …``."""
+    """Seconds an epoch of each stage in a result of end_to_end.py, whose figures of stages are named ``stage: …``."""
     return {
         figure["name"].removeprefix(STAGE): figure["value"]
         for figure in result["figures"]
@@ -91,7 +91,7 @@ def stage_seconds(result: Mapping[str, Any]) -> dict[str, float]:
 
 
 def draw_stages(runs: Mapping[str, Mapping[str, float]]) -> Figure:
-    """One bar a run: the seconds of its stages, end to end."""
+    """One bar a run: the seconds an epoch of its stages, end to end."""
     figure = Figure(figsize=(9, 1.4 + 0.7 * len(runs)), layout="constrained")
     axis = figure.subplots()
     left = [0.0] * len(runs)
@@ -104,7 +104,7 @@ def draw_stages(runs: Mapping[str, Mapping[str, float]]) -> Figure:
     axis.set_yticks(range(len(runs)), list(runs))
     axis.invert_yaxis()
     axis.margins(x=0.1)
-    axis.set_xlabel("seconds")
+    axis.set_xlabel("seconds an epoch")
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(ncols=5, loc="lower left", bbox_to_anchor=(0, 1), frameon=False, fontsize=9)
     return figure

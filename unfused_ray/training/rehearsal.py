@@ -108,10 +108,10 @@ class Rehearsal:
         method, self.num_classes = stage_of(config).rehearse(index)
         self.loop = self._loop(method)
         self.work = Work(
-            epochs=config.epochs,
+            epochs=config.last_epoch,
             train_blocks=planner.num_steps("train") * batch.blocks_per_step,
             embed_blocks=planner.num_steps("embed") * batch.blocks_per_step,
-            embed_passes={"full_pass": config.epochs, "bank": 1, "fixed": 0}[method.labels_from],
+            embed_passes={"full_pass": config.last_epoch, "bank": 1, "fixed": 0}[method.labels_from],
             workers=workers,
             busy_cpus=1 if on_gpu else self.threads,
             decoders=cpus - workers * cluster.worker_cpus(runtime) if grouped else 1,
