@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import patch
+
 import faiss
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import normalized_mutual_info_score
@@ -109,11 +114,69 @@ def test_threads_change_no_bit() -> None:
     assert np.array_equal(one.centroids, three.centroids)
 
 
+def test_other_threads_of_the_process_keep_their_torch_threads() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    RowBlocks.of(np.eye(4), threads=2).sums(np.eye(4, dtype=np.float32))
+    with ThreadPoolExecutor(1) as pool:
+        later = pool.submit(torch.get_num_threads).result()
+    found = torch.get_num_threads()
+    torch.set_num_threads(before)
+    assert (found, later) == (2, 2)
+
+
+@given(num_clusters=st.sampled_from([1, 7, 1024, 1025, 2100]), num_rows=st.sampled_from([1, 1024, 1500, 4097]))
+@settings(max_examples=10, deadline=None)
+def test_sums_and_counts_are_those_of_the_nearest_rows(num_clusters: int, num_rows: int) -> None:
+    rng = np.random.default_rng(num_rows)
+    rows, centroids = rng.standard_normal((num_rows, 16)), rng.standard_normal((num_clusters, 16)).astype(np.float32)
+    rows[::5] = 0
+    centroids.flags.writeable = False  # as Ray hands them to a shard
+    points = RowBlocks.of(rows, threads=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sums, counts = points.sums(centroids)
+        labels, similarities = points.assign(centroids)
+    stored = points.rows[:num_rows].astype(np.float64)
+    expected = stored @ centroids.T.astype(np.float64)
+    assert np.allclose(similarities, expected.max(axis=1), atol=1e-5)
+    assert np.allclose(expected[np.arange(num_rows), labels], expected.max(axis=1), atol=1e-5)
+    one_hot = np.eye(num_clusters)[labels]
+    assert np.array_equal(sums, one_hot.T @ stored)
+    assert np.array_equal(counts, one_hot[stored.any(axis=1)].sum(axis=0))
+
+
+def test_a_row_is_computed_alike_wherever_its_tile_is() -> None:
+    rows, _ = blobs(4 * BLOCK_ROWS, 50, 24, noise=2.0)
+    centroids = rows[:300].astype(np.float32)
+    whole = RowBlocks.of(rows, threads=3).assign(centroids)
+    for start in range(0, len(rows), BLOCK_ROWS):
+        for found, of_all in zip(
+            RowBlocks.of(rows[start : start + BLOCK_ROWS], 1).assign(centroids), whole, strict=True
+        ):
+            assert np.array_equal(found, of_all[start : start + BLOCK_ROWS])
+
+
+def test_iterations_end_where_nothing_moves_any_more() -> None:
+    rows, _ = blobs(300, 4, 8, noise=0.1)
+    points = RowBlocks.of(rows, 1)
+    starts = rows[:4].astype(np.float32)
+    with patch.object(points, "sums", wraps=points.sums) as sums:
+        found = lloyd(points, starts, 4, iterations=1000)
+    assert sums.call_count < 20
+    longer = starts
+    for _ in range(30):
+        longer, _ = update_centroids(*points.sums(longer))
+    assert np.array_equal(found.centroids, longer)
+
+
 def test_ties_go_to_the_lowest_cluster() -> None:
     points = RowBlocks.of(np.eye(4), threads=1)
     labels, similarities = points.assign(np.eye(4, dtype=np.float32)[[1, 0, 0, 1, 3]])
     assert labels.tolist() == [1, 0, 0, 4]
     assert similarities.tolist() == [1, 1, 0, 1]
+    many = np.eye(4, dtype=np.float32)[np.arange(3000) % 3]
+    assert points.assign(many)[0].tolist() == [0, 1, 2, 0]
 
 
 def test_starts_are_distinct_and_follow_the_seed() -> None:

@@ -3,8 +3,8 @@
 The result depends on the rows and the starts alone, *bit for bit*: not on the processes or threads that share the
 work, nor on the order in which partial results arrive. Two facts make it so:
 
-* Rows are multiplied with the centroids in blocks of ``BLOCK_ROWS``, the last one padded with zeros, each by one
-  thread. A block is never divided, so every row is always computed in the same product.
+* Rows are multiplied with the centroids in tiles of ``TILE_ROWS``, the last one padded with zeros, each by one thread.
+  A tile is never divided, so every row is always computed in the same product.
 * Rows are kept as float16. Each of their values is a multiple of 2^-24 and at most 1, so a float64 holds the sum of up
   to 2^29 of them without rounding, whatever the order.
 
@@ -18,15 +18,17 @@ import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import reduce
 from typing import Protocol, TypeVar
 
-import faiss
 import numpy as np
-from scipy import sparse
 
 logger = logging.getLogger(__name__)
 
 BLOCK_ROWS = 4096
+"""Rows that are kept together: a shard has whole blocks."""
+TILE_ROWS = 2048
+"""R, rows multiplied at once: the similarities stay in a core's cache, and few rows still employ several threads."""
 _SPLIT = 1 / 1024
 _T = TypeVar("_T")
 
@@ -79,7 +81,7 @@ class RowBlocks:
     Args:
         num_rows: N; all rows are zero at first.
         dim: D.
-        threads: blocks worked on at once.
+        threads: tiles worked on at once.
     """
 
     def __init__(self, num_rows: int, dim: int, threads: int) -> None:
@@ -88,7 +90,7 @@ class RowBlocks:
         self.rows = np.zeros((padded, dim), np.float16)
         self.has_direction = np.zeros(padded, bool)
         self._threads = threads
-        self._half = faiss.ScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16)
+        self._pool = ThreadPoolExecutor(threads, initializer=_use_one_thread)
 
     @classmethod
     def of(cls, embeddings_ND: np.ndarray, threads: int) -> RowBlocks:
@@ -109,58 +111,57 @@ class RowBlocks:
 
     def sums(self, centroids_KD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See :class:`Points`."""
-        num_clusters, dim = centroids_KD.shape
-        index = _index(centroids_KD)
-        ones, columns = np.ones(BLOCK_ROWS), np.arange(BLOCK_ROWS + 1)
+        from unfused_ray.clustering.tiles import sum_by_cluster
 
-        def block_sums(start: int) -> tuple[np.ndarray, np.ndarray]:
-            rows = self._block(start)
-            labels = index.search(rows, 1)[1][:, 0]
-            members = sparse.csc_array((ones, labels, columns), shape=(num_clusters, BLOCK_ROWS))
-            counted = labels[self.has_direction[start : start + BLOCK_ROWS]]
-            return members @ rows, np.bincount(counted, minlength=num_clusters)
+        def thread_sums(starts: Iterator[int]) -> tuple[np.ndarray, np.ndarray]:
+            return sum_by_cluster((self._tile(start) for start in starts), centroids_KD)
 
-        sums, counts = np.zeros((num_clusters, dim)), np.zeros(num_clusters, np.int64)
-        for block, block_counts in self._map(block_sums):
-            sums += block
-            counts += block_counts
-        return sums, counts
+        sums, counts = zip(*self._share(thread_sums), strict=True)
+        counts_K = reduce(np.add, counts)
+        # A zero row is in cluster 0, and does not count.
+        counts_K[0] -= len(self._tiles()) * TILE_ROWS - np.count_nonzero(self.has_direction)
+        return reduce(np.add, sums), counts_K
 
     def assign(self, centroids_KD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See :class:`Points`."""
-        index = _index(centroids_KD)
-        labels, similarities = np.empty(len(self.rows), np.int32), np.empty(len(self.rows), np.float32)
+        from unfused_ray.clustering.tiles import nearest
 
-        def block_assign(start: int) -> None:
-            found, nearest = index.search(self._block(start), 1)
-            labels[start : start + BLOCK_ROWS] = nearest[:, 0]
-            similarities[start : start + BLOCK_ROWS] = found[:, 0]
+        labels, similarities = np.zeros(len(self.rows), np.int32), np.zeros(len(self.rows), np.float32)
 
-        for _ in self._map(block_assign):
-            pass
+        def thread_assign(starts: Iterator[int]) -> None:
+            for start in starts:
+                tile = slice(start, start + TILE_ROWS)
+                labels[tile], similarities[tile] = nearest(self._tile(start), centroids_KD)
+
+        self._share(thread_assign)
         return labels[: self.num_rows], similarities[: self.num_rows]
 
     def gram(self) -> np.ndarray:
         """Sum over the rows of their outer products, ``(D, D)`` float64.
 
-        Each block's is rounded to multiples of 2^-24, so that the sum over blocks is exact in any order.
+        Each tile's is rounded to multiples of 2^-24, so that the sum over tiles is exact in any order.
         """
 
-        def block_gram(start: int) -> np.ndarray:
-            rows = self._block(start).astype(np.float64)
-            return np.rint(rows.T @ rows * 2.0**24) * 2.0**-24
+        def thread_gram(starts: Iterator[int]) -> np.ndarray:
+            gram_DD = np.zeros((self.rows.shape[1],) * 2)
+            for start in starts:
+                rows = self._tile(start).astype(np.float64)
+                gram_DD += np.rint(rows.T @ rows * 2.0**24) * 2.0**-24
+            return gram_DD
 
-        return sum(self._map(block_gram), np.zeros((self.rows.shape[1],) * 2))
+        return reduce(np.add, self._share(thread_gram))
 
-    def _block(self, start: int) -> np.ndarray:
-        """One block as float32."""
-        return self._half.decode(self.rows[start : start + BLOCK_ROWS].view(np.uint8))
+    def _tile(self, start: int) -> np.ndarray:
+        return self.rows[start : start + TILE_ROWS]
 
-    def _map(self, function: Callable[[int], _T]) -> Iterator[_T]:
-        """``function`` of the first row of every block."""
-        # One OpenMP thread in each of ours: a product's last bits depend on the number of threads that share it.
-        with ThreadPoolExecutor(self._threads, initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool:
-            yield from pool.map(function, range(0, len(self.rows), BLOCK_ROWS))
+    def _tiles(self) -> list[int]:
+        """First rows of the tiles that are not all zero; the others have nothing to add, and stay in cluster 0."""
+        return (np.flatnonzero(self.has_direction.reshape(-1, TILE_ROWS).any(axis=1)) * TILE_ROWS).tolist()
+
+    def _share(self, work: Callable[[Iterator[int]], _T]) -> list[_T]:
+        """What each thread makes of its share of the tiles: whoever is free takes the next."""
+        tiles = iter(self._tiles())
+        return list(self._pool.map(work, [tiles] * self._threads))
 
 
 def normalize_rows(embeddings_ND: np.ndarray) -> np.ndarray:
@@ -221,8 +222,11 @@ def lloyd(points: Points, starts: np.ndarray, num_clusters: int, iterations: int
     centroids = starts[np.arange(num_clusters) % len(starts)]
     num_refills = 0
     for _ in range(iterations):
-        centroids, refilled = update_centroids(*points.sums(centroids))
+        previous = centroids
+        centroids, refilled = update_centroids(*points.sums(previous))
         num_refills += refilled
+        if not refilled and np.array_equal(centroids, previous):
+            break  # every other iteration would give the same
     labels, similarities = points.assign(centroids)
     return Clustering(labels, np.maximum(1 - similarities, 0), centroids, num_refills, len(starts))
 
@@ -251,7 +255,8 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.where(norms > 0, norms, 1)
 
 
-def _index(centroids_KD: np.ndarray) -> faiss.IndexFlatIP:
-    index = faiss.IndexFlatIP(centroids_KD.shape[1])
-    index.add(np.ascontiguousarray(centroids_KD, np.float32))
-    return index
+def _use_one_thread() -> None:
+    # Torch takes 1.3 s to import: only where, and when, something is clustered.
+    from unfused_ray.clustering.tiles import use_one_thread
+
+    use_one_thread()
