@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TypeVar, get_type_hints
+from typing import TYPE_CHECKING, TypeVar, get_type_hints
 
 import tyro
 from pydantic import ValidationError
@@ -30,6 +30,9 @@ from unfused_ray.config import Config, TrainingConfig
 from unfused_ray.training.milestones import Milestones, process_started
 from unfused_ray.training.run import RunInUseError, Status
 from unfused_ray.training.tracking import log_results
+
+if TYPE_CHECKING:
+    from unfused_ray.sweep.space import Space
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T", bound=Config)
@@ -64,7 +67,10 @@ def parse(recipes: Mapping[str, tuple[str, T]], description: str, default: str |
     """
     arguments = [argument for argument in sys.argv[1:] if argument not in _FLAGS]
     options = Options("--print-config" in sys.argv, "--dry-run" in sys.argv)
-    if arguments and arguments[0] in recipes:
+    if arguments and arguments[0].endswith(".json"):
+        name = arguments.pop(0)
+        recipes = {**recipes, name: ("a recipe of your own", _from_file(name, type(next(iter(recipes.values()))[1])))}
+    elif arguments and arguments[0] in recipes:
         name = arguments.pop(0)
     elif default or {"-h", "--help"} & set(arguments):
         name = default or next(iter(recipes))
@@ -86,8 +92,21 @@ def parse(recipes: Mapping[str, tuple[str, T]], description: str, default: str |
         raise ValueError("\n".join(_refusal(details) for details in error.errors())) from error
 
 
+def _from_file(path: str, kind: type[T]) -> T:
+    """A recipe that ``--print-config`` or a sweep has written.
+
+    Raises:
+        FileNotFoundError, ValueError: there is none, or it is of another job or version.
+    """
+    try:
+        return kind.model_validate_json(storage.read_bytes(storage.absolute(path)))
+    except ValidationError as error:
+        raise ValueError(f"{path} is no recipe of this job:\n" + "\n".join(map(_refusal, error.errors()))) from error
+
+
 def _help(recipes: Mapping[str, tuple[str, Config]], description: str, name: str, default: str | None) -> str:
-    first = f"The first argument is a recipe{f' ({default} where there is none)' if default else ''}:"
+    otherwise = f" ({default} where there is none)" if default else ""
+    first = f"The first argument is a recipe{otherwise}, or a JSON file of --print-config:"
     names = [f"  {recipe}: {text}" for recipe, (text, _) in recipes.items()]
     flags = [f"  {flag}: {text}." for flag, text in _FLAGS.items()]
     end = f"Then any field; the values below are those of {name}."
@@ -242,6 +261,37 @@ def evaluate_job() -> int:
     Console().print(table.to_terminal(Console()))
     Console().print(f"table, figures and pictures: {evaluation.output}", soft_wrap=True, highlight=False, markup=False)
     evaluate.track(evaluation, table)
+    return 0
+
+
+def sweep_job(spaces: dict[str, Space]) -> int:
+    """What ``tuning/sweep.py`` runs.
+
+    Args:
+        spaces: by name, what a sweep can vary.
+    """
+    config, options = parse(recipes.SWEEP, "Sweep a distillation's settings, judged on validation clips.")
+    config = absolute_paths(config, inputs=("tasks", "protocol"), outputs=("output",))
+    distill = absolute_paths(config.distill, inputs=("teacher",), outputs=())
+    config = config.model_copy(update={"distill": distill})
+    if options.print_config:
+        return _print_config(config)
+    from unfused_ray.sweep import result, sweep
+    from unfused_ray.sweep.space import identity
+
+    prepared = sweep.check(config, spaces)
+    if options.dry_run:
+        Console().print(sweep.describe(prepared))
+        return 0
+    records = sweep.sweep(prepared)
+    ranked = result.rank(records, identity(prepared.default), prepared.protocol.bootstrap)
+    if not ranked:
+        raise ValueError(f"no trial of {prepared.plan.uri} went to its end: see the warnings above")
+    Console().print(result.to_terminal(ranked, records))
+    recipe = result.winner(prepared, ranked[0].record)
+    where = result.write_winner(prepared, recipe)
+    Console().print(f"the winner as a recipe: python jobs/distill.py {where} --data …", soft_wrap=True, highlight=False)
+    Console().print(result.evaluate_winner(prepared, recipe).to_terminal(Console()))
     return 0
 
 

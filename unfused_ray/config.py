@@ -492,3 +492,51 @@ class EvaluateConfig(Config):
     cache: str = ""
     """Folder that embeddings are kept in, by path or URI; empty is <home>/embeddings."""
     tracking: TrackingConfig = TrackingConfig()
+
+
+class SweepConfig(Config):
+    """A sweep of a distillation's settings with Ray Tune, judged on validation clips alone.
+
+    A trial distils a student for each task. Of several tasks the mean validation accuracy decides, of a single one a
+    cross-validation by groups over its training and validation clips: one small split selects noise.
+    """
+
+    tasks: tuple[str, ...] = ()
+    """Folders written by jobs/prepare.py, of labelled clips with splits train and, best, valid. Test is never read
+    before the end."""
+    name: str = "sweep"
+    """Name in tracking, and of the default output folder."""
+    output: str = ""
+    """Folder the sweep is written to, by path or URI; empty is <home>/sweeps/<name>, where <home> is the environment
+    variable UNFUSED_RAY_HOME, or ~/unfused-ray."""
+    resume: bool = False
+    """Go on with the sweep that is in the output folder: finished trials are kept, others go on from their
+    checkpoints."""
+    space: str = "alpha-beta"
+    """What is varied: a name in tuning/spaces.py."""
+    search: Literal["tpe", "random", "grid"] = "tpe"
+    """How points are chosen: Optuna's TPE, at random, or on a grid."""
+    num_trials: PositiveInt = 20
+    """Trials in all, the default one among them: that of the settings below as they are."""
+    early_stopping: bool = True
+    """Stop the worse trials early (ASHA)."""
+    halving: Annotated[int, Field(ge=2)] = 3
+    """One in so many trials goes on at each of ASHA's rungs, which are so many times apart."""
+    grace: PositiveFloat = 0.25
+    """First rung, as a share of the epochs."""
+    readouts: Annotated[tuple[Readout, ...], Field(min_length=1)] = ("last",)
+    """Layers the probe may choose among; each further one takes the probe's time again."""
+    protocol: str = ""
+    """TOML file that says how everything is read and scored; empty is the one that comes with the package."""
+    cpus_per_trial: PositiveInt = 1
+    """CPUs of a trial that trains in its own process: as many trials as fit run at a time."""
+    workers_per_trial: Annotated[int, Field(ge=0)] = 0
+    """Workers of a worker group for each trial; 0 trains in the trial's own process."""
+    max_concurrent: Annotated[int, Field(ge=0)] = 0
+    """Trials at a time at most; 0 as many as fit."""
+    seed: Seed = 0
+    """Of the search."""
+    distill: DistillConfig = DistillConfig()
+    """What a trial changes a few fields of; its data and output are the sweep's business."""
+    random_seeds: Annotated[int, Field(ge=0)] = 3
+    """Random networks beside the winner in the table on the test split; 0 leaves them out."""

@@ -19,6 +19,7 @@ from unfused_ray.config import (
     PretrainConfig,
     PseudoLabelConfig,
     RuntimeConfig,
+    SweepConfig,
     UnfusedConfig,
 )
 
@@ -130,6 +131,19 @@ DISTILL: dict[str, tuple[str, DistillConfig]] = {
     "demo-drums": ("The embedded recordings of drums, half a minute on two cores.", _DEMO_DRUMS),
     "demo-languages": ("The embedded recordings of languages, half a minute on two cores.", _DEMO_LANGUAGES),
     "tiny": ("A toy network, to try an installation out in seconds.", _UNFUSED_TINY),
+}
+
+# A student of every trial on every task; twenty trials of the demo's end within 25 minutes on two cores.
+SWEEP: dict[str, tuple[str, SweepConfig]] = {
+    "unfused": ("Alpha and beta of UnFuSeD on your tasks.", SweepConfig(distill=_UNFUSED)),
+    "demo": (
+        "The embedded recordings.",
+        SweepConfig(name="demo", distill=_DEMO_DRUMS.model_copy(update={"name": "demo-sweep", "epochs": 6})),
+    ),
+    "tiny": (
+        "A toy network, to try an installation out in seconds.",
+        SweepConfig(name="tiny", num_trials=4, distill=_UNFUSED_TINY, random_seeds=0),
+    ),
 }
 
 EVALUATE: dict[str, tuple[str, EvaluateConfig]] = {

@@ -49,21 +49,25 @@ class Task:
             return compute_statistics(training.manifests[0], front_end)
 
 
-def load_task(uri: str) -> Task:
+def load_task(uri: str, splits: tuple[str, ...] = SPLITS) -> Task:
     """Read a task.
+
+    Args:
+        uri: folder of the prepared source.
+        splits: that are read; others are as if they did not exist.
 
     Raises:
         FileNotFoundError: there is no prepared source.
-        ValueError: it has no train or no test split, or not one label a clip.
+        ValueError: it has no train or no test split where they are to be read, or not one label a clip.
     """
-    index = ClipIndex.load([uri], SPLITS)
+    index = ClipIndex.load([uri], splits)
     have = index.manifests[0].clips_by_split
-    if missing := [split for split in ("train", "test") if split not in have]:
+    if missing := [split for split in ("train", "test") if split in splits and split not in have]:
         raise ValueError(
             f"tasks={uri} has no split {' and no split '.join(missing)}, only {', '.join(have)}: a task needs "
             "train and test, and valid to choose the probe by"
         )
-    labels, splits, groups = (index.column(name) for name in ("labels", "split", "group"))
+    labels, split_names, groups = (index.column(name) for name in ("labels", "split", "group"))
     if odd := [i for i, clip in enumerate(labels) if len(clip) != 1]:
         key = index.column("key")[odd[0]]
         raise ValueError(
@@ -71,7 +75,7 @@ def load_task(uri: str) -> Task:
             f"with {len(labels[odd[0]])}): linear evaluation needs one class a clip"
         )
     class_ids, class_names = labels_to_ids(labels)
-    task = Task(storage.name(uri), uri, index, class_ids, class_names, np.array(splits), np.array(groups))
+    task = Task(storage.name(uri), uri, index, class_ids, class_names, np.array(split_names), np.array(groups))
     _warn_of_leaks(task)
     return task
 

@@ -132,9 +132,7 @@ def train(config: TrainingConfig, milestones: Milestones | None = None) -> Statu
                 milestones.reach("Ray started")
             if config.runtime.kind == "workers":
                 cluster.refuse_local_paths({"data": config.data, "output": (run.uri,)})
-            statistics = index.statistics(config.front_end) or sum(
-                (compute_statistics(manifest, config.front_end) for manifest in index.manifests), Statistics()
-            )
+            statistics = _statistics(index, config)
             stage_of(config).make_labels(run.uri, index, statistics)
             warm = warm_start(config) if newest is None else {}
             milestones.reach("data and labels ready")
@@ -151,6 +149,26 @@ def train(config: TrainingConfig, milestones: Milestones | None = None) -> Statu
             with launch(job, tracker) as (target, coordinator):
                 status = supervise(run, prepared.planner.num_steps("train"), target, coordinator, lost)
     return status
+
+
+def label(config: TrainingConfig) -> None:
+    """Make the labels that are fixed for a whole run, and train nothing: other runs take them over (``labels_of``).
+
+    Raises:
+        ValueError, FileNotFoundError: settings that cannot work.
+        RunInUseError: another process works on the run.
+    """
+    prepared = check(config)
+    with Lease(prepared.run.uri, on_loss=lambda: logger.warning("another process makes %s", prepared.run.uri)):
+        prepared.run.open(config, prepared.facts)
+        with cluster.session() if prepared.index.statistics(config.front_end) is None else _nothing():
+            stage_of(config).make_labels(prepared.run.uri, prepared.index, _statistics(prepared.index, config))
+
+
+def _statistics(index: ClipIndex, config: TrainingConfig) -> Statistics:
+    """Of the log-mels of all clips; computed on Ray where ingest has not."""
+    parts = (compute_statistics(manifest, config.front_end) for manifest in index.manifests)
+    return index.statistics(config.front_end) or sum(parts, Statistics())
 
 
 def _exported(run: Run, export: str) -> int:

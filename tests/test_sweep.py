@@ -1,0 +1,196 @@
+"""Sweeps: spaces and points, trials kept as files, a whole sweep that is killed and resumed, and the winner."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from tasks import PROTOCOL, write_encoder, write_task
+
+from unfused_ray import recipes
+from unfused_ray.config import DistillConfig, SweepConfig
+from unfused_ray.evaluation.protocol import BootstrapConfig
+from unfused_ray.sweep import result, space, sweep, trial
+from unfused_ray.sweep.score import Score, interval, mean_accuracy
+from unfused_ray.sweep.trial import Record, Rung
+
+SPACE: space.Space = {
+    "method.alpha": FloatDistribution(0.0, 1.0),
+    "method.beta": FloatDistribution(1e-3, 10.0, log=True),
+    "labels.num_clusters": CategoricalDistribution((3, 4)),
+}
+SPACES = {"three": SPACE}
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """Two tasks of training and validation clips, and test clips whose shard is no longer there."""
+    folder = tmp_path_factory.mktemp("tasks")
+    uris = []
+    for name in ("a", "b"):
+        groups = [f"g{i % 5}" for i in range(24)] + [f"v{i % 4}" for i in range(12)] + [""] * 4
+        uris.append(write_task(folder / name, 24, 12, 4, group=groups))
+        manifest = json.loads((folder / name / "manifest.json").read_text())
+        (folder / name / manifest["shards"][-1]["file"]).unlink()
+    return tuple(uris)
+
+
+@pytest.fixture
+def config(tasks: tuple[str, ...], tmp_path: Path, tracking_uri: str) -> Callable[..., SweepConfig]:
+    (tmp_path / "protocol.toml").write_text(PROTOCOL)
+    teacher = write_encoder(tmp_path / "teacher" / "encoder", "fc2")
+
+    def make(**fields: Any) -> SweepConfig:
+        base = recipes.SWEEP["tiny"][1]
+        distill = base.distill.model_copy(
+            update={
+                "teacher": teacher,
+                "batch": base.distill.batch.model_copy(update={"blocks_per_step": 1}),
+                "tracking": base.distill.tracking.model_copy(update={"uri": tracking_uri}),
+            }
+        )
+        given = {"tasks": tasks, "output": str(tmp_path / "sweep"), "distill": distill, "space": "three"}
+        return base.model_copy(update={**given, "protocol": str(tmp_path / "protocol.toml"), **fields})
+
+    return make
+
+
+def test_a_point_changes_the_fields_it_names_and_no_others() -> None:
+    config = DistillConfig()
+    changed = space.apply(config, {"method.alpha": 0.25, "labels.num_clusters": 7})
+    assert (changed.method.alpha, changed.labels.num_clusters) == (0.25, (7,))
+    back = {"method.alpha": config.method.alpha, "labels.num_clusters": config.labels.num_clusters}
+    assert space.apply(changed, back) == config
+
+
+@pytest.mark.parametrize(
+    ("point", "message"),
+    [
+        ({"method.alhpa": 1.0}, r"space: method\.alhpa is no field of a distillation"),
+        ({"nothing.at.all": 1.0}, r"space: nothing\.at\.all is no field"),
+        ({"method.alpha": 2.0}, r'space: \{"method.alpha": 2.0\} cannot work'),
+    ],
+)
+def test_a_point_that_cannot_work_is_refused(point: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        space.apply(DistillConfig(), point)
+
+
+def test_the_default_trial_must_lie_in_the_space() -> None:
+    assert space.default_point(DistillConfig(), {"method.alpha": SPACE["method.alpha"]}) == {"method.alpha": 0.7}
+    with pytest.raises(ValueError, match=r"distill\.method\.alpha=0\.7, the default trial, lies outside"):
+        space.default_point(DistillConfig(), {"method.alpha": FloatDistribution(0.8, 1.0)})
+
+
+def test_labels_are_made_for_every_combination_of_their_settings() -> None:
+    both = {**SPACE, "labels.starts": CategoricalDistribution((1, 2))}
+    assert len(space.label_points(both)) == 4
+    assert space.label_points({"method.alpha": SPACE["method.alpha"]}) == [{}]
+    with pytest.raises(ValueError, match=r"labels\.num_clusters must be a CategoricalDistribution"):
+        space.label_points({"labels.num_clusters": IntDistribution(2, 9)})
+
+
+@given(num_trials=st.integers(1, 60))
+def test_a_grid_lies_in_the_space_with_its_ends(num_trials: int) -> None:
+    points = space.grid(SPACE, num_trials)
+    assert points["labels.num_clusters"] == [3, 4]
+    for name in ("method.alpha", "method.beta"):
+        low, *_, high = points[name]
+        assert (low, high) == pytest.approx((SPACE[name].low, SPACE[name].high))  # type: ignore[attr-defined]
+        assert all(SPACE[name]._contains(value) for value in points[name])
+
+
+@given(epochs=st.integers(1, 200), halving=st.integers(2, 5), grace=st.floats(0.01, 1.0))
+def test_rungs_rise_to_the_last_epoch(epochs: int, halving: int, grace: float) -> None:
+    distill = DistillConfig(epochs=epochs)
+    found = sweep.rungs(SweepConfig(distill=distill, halving=halving, grace=grace))
+    assert found[-1] == epochs and list(found) == sorted(set(found))
+    assert all(later == halving * earlier for earlier, later in itertools.pairwise(found[:-1]))
+    assert sweep.rungs(SweepConfig(distill=distill, early_stopping=False)) == (epochs,)
+
+
+def record(accuracies: list[float], alpha: float, state: trial.State = "finished") -> Record:
+    """A trial on tasks of 10 clips of 5 groups each."""
+    scores = [
+        Score(f"task {i}", share, (np.arange(10) < 10 * share).tolist(), [f"g{n % 5}" for n in range(10)])
+        for i, share in enumerate(accuracies)
+    ]
+    return Record({"method.alpha": alpha}, state, [Rung(2, mean_accuracy(scores), scores)], 1.5)
+
+
+def test_trials_that_went_to_their_end_are_ranked_with_intervals_and_differences() -> None:
+    bootstrap = BootstrapConfig(replicates=500, seed=0)
+    records = [record([0.5, 0.7], 0.7), record([0.9, 0.9], 0.1), record([1.0, 1.0], 0.2, "stopped early")]
+    ranked = result.rank(records, records[0].id, bootstrap)
+    assert [each.record.point["method.alpha"] for each in ranked] == [0.1, 0.7]
+    assert ranked[0].accuracy.value == pytest.approx(0.9)
+    assert ranked[0].accuracy == interval(records[1].rungs[-1].scores, bootstrap)
+    assert ranked[0].accuracy.low < 0.9 < ranked[0].accuracy.high
+    assert ranked[0].difference is not None and ranked[0].difference.value == pytest.approx(0.3)
+    assert ranked[1].difference is None
+    assert result.rank(records[1:], records[0].id, bootstrap)[0].difference is None  # no default to compare with
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    written = record([0.5], 0.3, "stopped early")
+    written.write(str(tmp_path))
+    assert list(trial.read_records(str(tmp_path))) == [written]
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"space": "none"}, "space=none is none of three"),
+        ({"tasks": ()}, r"tasks=\(\) names no task"),
+        ({"tasks": ("/nowhere",)}, "/nowhere"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(
+    config: Callable[..., SweepConfig], fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        sweep.check(config(**fields), SPACES)
+
+
+@pytest.mark.usefixtures("alone", "ray_session")
+def test_a_sweep_that_was_interrupted_keeps_its_trials_and_ends_with_all(
+    config: Callable[..., SweepConfig],
+) -> None:
+    first = config(num_trials=2)
+    records = sweep.sweep(sweep.check(first, SPACES))
+    assert len(records) == 2
+    assert space.default_point(first.distill, SPACE) in [dict(each.point) for each in records]
+    with pytest.raises(ValueError, match=r"holds a sweep: --resume goes on with it"):
+        sweep.check(first, SPACES)
+    with pytest.raises(ValueError, match=r"was started with other settings:\s+search"):
+        sweep.check(config(resume=True, search="random"), SPACES)
+
+    # As a killed driver leaves it: one trial has not ended, and stands at its last checkpoint.
+    uri = first.output
+    undone = records[0]
+    Record(undone.point, "running", undone.rungs[:-1], undone.seconds).write(uri)
+    checkpoints = sorted(path.name for path in Path(uri, "trials", undone.id, "a", "checkpoints").iterdir())
+    again = sweep.sweep(sweep.check(config(num_trials=3, resume=True), SPACES))
+    assert len(again) == 3
+    assert {each.id for each in records} <= {each.id for each in again}
+    assert all(each.has_ended for each in again)
+    done = next(each for each in again if each.id == undone.id)
+    assert [rung.accuracy for rung in done.rungs] == [rung.accuracy for rung in undone.rungs]
+    assert sorted(p.name for p in Path(uri, "trials", undone.id, "a", "checkpoints").iterdir()) == checkpoints
+
+    prepared = sweep.check(config(num_trials=3, resume=True), SPACES)
+    ranked = result.rank(again, space.identity(prepared.default), prepared.protocol.bootstrap)
+    recipe = result.winner(prepared, ranked[0].record)
+    written = DistillConfig.model_validate_json(Path(result.write_winner(prepared, recipe)).read_bytes())
+    assert written == recipe
+    assert (written.data, written.output, written.labels_of) == ((), "", "")
+    assert written.method.alpha == ranked[0].record.point["method.alpha"]

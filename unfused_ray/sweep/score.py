@@ -1,0 +1,67 @@
+"""What a student is worth on validation clips: the test split is never read here."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+
+import numpy as np
+
+from unfused_ray.embedding.cache import EmbeddingCache
+from unfused_ray.evaluation import bootstrap
+from unfused_ray.evaluation.bootstrap import Interval
+from unfused_ray.evaluation.probe import Labelled, validate
+from unfused_ray.evaluation.protocol import BootstrapConfig, ProtocolConfig
+from unfused_ray.evaluation.systems import TrainedModel
+from unfused_ray.evaluation.tasks import Task
+
+
+@dataclass(frozen=True)
+class Score:
+    """A student on the held-out clips of one task."""
+
+    task: str
+    accuracy: float
+    correct: list[bool]
+    """Of each held-out clip, in the order of their clip_ids."""
+    groups: list[str]
+    """Of the same clips; "" is a group of its own."""
+
+
+def score(task: Task, student_uri: str, protocol: ProtocolConfig, by_folds: bool) -> Score:
+    """Probe a student on a task without its test split.
+
+    Args:
+        task: of train and valid clips.
+        student_uri: folder of its run or export.
+        protocol: whose readouts and strengths the probe chooses among.
+        by_folds: hold every clip of train and valid out once, by groups, instead of the valid clips alone.
+    """
+    labelled = Labelled(task.class_ids, task.splits, task.groups, len(task.class_names))
+    with tempfile.TemporaryDirectory() as folder:  # the vectors of a trial are read once
+        (features,) = TrainedModel("student", student_uri).features(task, protocol, EmbeddingCache(folder))
+    found = validate(features, labelled, protocol.probe, by_folds)
+    order = np.argsort(found.clips)
+    groups = task.groups[found.clips[order]]
+    return Score(task.name, found.accuracy, found.correct[order].tolist(), groups.tolist())
+
+
+def mean_accuracy(scores: list[Score]) -> float:
+    """Over the tasks, each of the same weight."""
+    return float(np.mean([each.accuracy for each in scores]))
+
+
+def draws(scores: list[Score], config: BootstrapConfig) -> np.ndarray:
+    """Bootstrap replicates of the mean over the tasks, paired between trials: (R,)."""
+    drawn = []
+    for each in scores:
+        groups = np.array(each.groups)
+        replicates = bootstrap.replicates(np.array([each.correct]), groups, config.replicates, config.seed, each.task)
+        num_groups = len(np.unique(bootstrap.distinct_groups(groups)))
+        drawn.append(bootstrap.expanded(each.accuracy, replicates, num_groups))
+    return bootstrap.mean_over_tasks(drawn)
+
+
+def interval(scores: list[Score], config: BootstrapConfig) -> Interval:
+    """The mean over the tasks with its 95 % interval, over groups of held-out clips."""
+    return bootstrap.interval(mean_accuracy(scores), draws(scores, config))

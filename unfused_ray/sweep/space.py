@@ -1,0 +1,101 @@
+"""A search space: which settings of a distillation a sweep varies, and over what."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from itertools import product
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from pydantic import ValidationError
+
+from unfused_ray import storage
+from unfused_ray.config import DistillConfig
+
+Space = Mapping[str, BaseDistribution]
+"""Distributions of Optuna by the dotted name of a field, such as ``method.alpha``."""
+Point = Mapping[str, Any]
+"""A value of each of a space's fields."""
+
+LABELS = "labels."
+"""Fields of the pseudo-labels, which are made once for every combination of their values."""
+
+
+def apply(config: DistillConfig, point: Point) -> DistillConfig:
+    """The configuration with a point's values; of a field that takes several values, the point's is the only one.
+
+    Raises:
+        ValueError: there is no such field, or its values cannot work.
+    """
+    values = config.model_dump()
+    for name, value in point.items():
+        *groups, field = name.split(".")
+        place: Any = values
+        for group in groups:
+            place = place.get(group) if isinstance(place, dict) else None
+        if not isinstance(place, dict) or field not in place:
+            raise ValueError(f"space: {name} is no field of a distillation (jobs/distill.py --help names them)")
+        place[field] = (value,) if isinstance(place[field], tuple) and not isinstance(value, tuple) else value
+    try:
+        return DistillConfig(**values)
+    except ValidationError as error:
+        raise ValueError(f"space: {json.dumps(dict(point))} cannot work: {error}") from error
+
+
+def default_point(config: DistillConfig, space: Space) -> dict[str, Any]:
+    """What the configuration itself has, the trial that is always in.
+
+    Raises:
+        ValueError: a value lies outside the space.
+    """
+    point: dict[str, Any] = {}
+    for name, distribution in space.items():
+        value: Any = apply(config, {}).model_dump()
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if isinstance(value, tuple) and len(value) == 1:
+            value = value[0]
+        if value is None or not distribution._contains(distribution.to_internal_repr(value)):
+            raise ValueError(f"space: distill.{name}={value}, the default trial, lies outside {distribution}")
+        point[name] = value
+    return point
+
+
+def label_points(space: Space) -> list[dict[str, Any]]:
+    """Every combination of the values of the fields that decide pseudo-labels; one empty one where there are none.
+
+    Raises:
+        ValueError: such a field has no finite list of values.
+    """
+    names = [name for name in space if name.startswith(LABELS)]
+    for name in names:
+        if not isinstance(space[name], CategoricalDistribution):
+            raise ValueError(f"space: {name} must be a CategoricalDistribution: its pseudo-labels are made beforehand")
+    choices = [space[name].choices for name in names]  # type: ignore[attr-defined] # categorical, see above
+    return [dict(zip(names, values, strict=True)) for values in product(*choices)]
+
+
+def grid(space: Space, num_trials: int) -> dict[str, list[Any]]:
+    """Evenly spaced values of every field, as many as make at most about ``num_trials`` points."""
+    ranges = [distribution for distribution in space.values() if not isinstance(distribution, CategoricalDistribution)]
+    categories = [len(d.choices) for d in space.values() if isinstance(d, CategoricalDistribution)]
+    each = max(2, int((num_trials / np.prod(categories or [1])) ** (1 / max(1, len(ranges))) + 1e-9))
+    return {name: list(_evenly(distribution, each)) for name, distribution in space.items()}
+
+
+def _evenly(distribution: BaseDistribution, count: int) -> Iterator[Any]:
+    if isinstance(distribution, CategoricalDistribution):
+        yield from distribution.choices
+        return
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    spaced = np.geomspace if distribution.log else np.linspace
+    values = spaced(distribution.low, distribution.high, count).clip(distribution.low, distribution.high)
+    whole = isinstance(distribution, IntDistribution)
+    yield from dict.fromkeys(round(value) if whole else float(value) for value in values)
+
+
+def identity(point: Point) -> str:
+    """A short name of a point, the same in every sweep."""
+    return storage.sha256(json.dumps(dict(point), sort_keys=True).encode())[:10]

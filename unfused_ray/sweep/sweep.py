@@ -1,0 +1,268 @@
+"""The driver of a sweep: labels once, trials under Ray Tune, a table, and the winner on the test split.
+
+What a sweep knows lies in plain files (``sweep.json``, ``trials/<id>/trial.json`` and the checkpoints of unfinished
+trials): nothing of Ray Tune's own state is kept or read back.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import optuna
+import ray
+from optuna.samplers import BaseSampler, GridSampler, RandomSampler, TPESampler
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
+from ray.tune.search import ConcurrencyLimiter
+from ray.tune.search.optuna import OptunaSearch
+from rich.table import Table as RichTable
+
+from unfused_ray import cluster, memory, storage
+from unfused_ray.config import SweepConfig
+from unfused_ray.evaluation.protocol import ProtocolConfig, load_protocol
+from unfused_ray.evaluation.tasks import load_task
+from unfused_ray.progress import Progress
+from unfused_ray.sweep.space import Space, apply, default_point, grid, identity, label_points
+from unfused_ray.sweep.trial import SPLITS, Plan, Record, read_records, run_trial
+from unfused_ray.training.launch import check as check_training
+from unfused_ray.training.launch import label
+from unfused_ray.training.run import Lease, differences, home
+
+logger = logging.getLogger(__name__)
+
+SWEEP = "sweep.json"
+_MAY_CHANGE = ("num_trials", "max_concurrent", "cpus_per_trial", "workers_per_trial", "resume", "random_seeds")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A sweep whose settings have been found to fit."""
+
+    config: SweepConfig
+    space: Space
+    plan: Plan
+    default: dict[str, Any]
+    """The point of the default trial."""
+    records: Sequence[Record]
+    """Of trials that have begun before."""
+
+    @property
+    def protocol(self) -> ProtocolConfig:
+        """How trials are scored."""
+        return self.plan.protocol
+
+
+def check(config: SweepConfig, spaces: dict[str, Space]) -> Prepared:
+    """Refuse what cannot work, before anything is started or written.
+
+    Raises:
+        ValueError, FileNotFoundError: with the field, its value and the rule.
+    """
+    if config.space not in spaces:
+        raise ValueError(f"space={config.space} is none of {', '.join(sorted(spaces))}")
+    if not config.tasks:
+        raise ValueError("tasks=() names no task: give at least one folder written by jobs/prepare.py")
+    for name in ("data", "output", "labels_of", "stop_after"):
+        if getattr(config.distill, name):
+            raise ValueError(f"distill.{name} is the sweep's business: name tasks and output of the sweep instead")
+    space = spaces[config.space]
+    kind = "workers" if config.workers_per_trial else "in-process"
+    runtime = {"kind": kind, "num_workers": config.workers_per_trial or 1}
+    if not config.workers_per_trial:
+        runtime["threads"] = config.cpus_per_trial
+    distill = config.distill.model_copy(update={"runtime": config.distill.runtime.model_copy(update=runtime)})
+    protocol = load_protocol(config.protocol).config.model_copy(update={"readouts": config.readouts})
+    uri = config.output or storage.join(home(), "sweeps", config.name)
+    by_folds = len(config.tasks) == 1
+    plan = Plan(uri, config.name, distill, config.tasks, rungs(config), protocol, by_folds)
+    for task in config.tasks:
+        loaded = load_task(task, SPLITS)
+        if not by_folds and "valid" not in loaded.splits:
+            raise ValueError(
+                f"tasks={task} has no validation clips, by whose mean over several tasks trials are judged"
+            )
+        for point in label_points(space):
+            check_training(apply(distill, point).model_copy(update={"data": (task,)}))
+    default = default_point(distill, space)
+    _refuse_other_sweep(config, uri)
+    return Prepared(config, space, plan, default, read_records(uri))
+
+
+def describe(prepared: Prepared) -> RichTable:
+    """What :func:`sweep` would do."""
+    plan, config = prepared.plan, prepared.config
+    table = RichTable("", "", title=plan.uri, title_justify="left", show_header=False)
+    table.add_row("tasks", "\n".join(plan.tasks))
+    table.add_row("judged by", "folds of train and valid" if plan.by_folds else "the mean over the valid splits")
+    for name, distribution in prepared.space.items():
+        table.add_row(name, str(distribution))
+    table.add_row("default trial", json.dumps(prepared.default))
+    ended = sum(record.has_ended for record in prepared.records)
+    table.add_row("trials", f"{config.num_trials} by {config.search}, {ended} of them done")
+    table.add_row("scored after epochs", ", ".join(map(str, plan.rungs)))
+    return table
+
+
+def rungs(config: SweepConfig) -> tuple[int, ...]:
+    """Epochs after which the trials of a sweep are scored."""
+    epochs = config.distill.epochs
+    if not config.early_stopping:
+        return (epochs,)
+    first = max(1, round(config.grace * epochs))
+    inner = [first * config.halving**k for k in range(epochs) if first * config.halving**k < epochs]
+    return (*inner, epochs)
+
+
+def sweep(prepared: Prepared) -> Sequence[Record]:
+    """Run the trials that are missing; returns the records of all.
+
+    Raises:
+        KeyboardInterrupt: it was stopped; the same command with ``--resume`` goes on.
+    """
+    plan, config = prepared.plan, prepared.config
+    with Lease(plan.uri, on_loss=lambda: os._exit(1)):
+        storage.write_bytes(storage.join(plan.uri, SWEEP), config.model_dump_json(indent=1).encode())
+        for task in plan.tasks:
+            for point in label_points(prepared.space):
+                data = {"data": (task,), "output": plan.labels_uri(point, task), "name": f"{plan.name}-labels"}
+                label(apply(plan.distill, point).model_copy(update=data))
+        missing = config.num_trials - sum(record.has_ended for record in prepared.records)
+        if missing > 0:
+            os.environ.update(memory.ENVIRONMENT)  # of the trials' processes, where the cluster is started here
+            with cluster.session(), tempfile.TemporaryDirectory(prefix="unfused-ray-sweep-") as folder:
+                _tune(prepared, missing, folder)
+        records = read_records(plan.uri)
+        for record in records:
+            if record.state == "failed":
+                logger.warning("trial %s failed: %s", record.id, record.message)
+        if sum(record.state != "running" for record in records) < min(config.num_trials, _most_points(prepared)):
+            raise KeyboardInterrupt
+    return records
+
+
+def _tune(prepared: Prepared, num_trials: int, folder: str) -> None:
+    config, plan = prepared.config, prepared.plan
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    trainable = tune.with_parameters(_trainable, plan=plan)
+    cpus = 0.01 if config.workers_per_trial else float(config.cpus_per_trial)
+    scheduler = FIFOScheduler()
+    if config.early_stopping and len(plan.rungs) > 1:
+        scheduler = AsyncHyperBandScheduler(
+            time_attr="epoch", max_t=plan.rungs[-1], grace_period=plan.rungs[0], reduction_factor=config.halving
+        )
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    with Progress("trials", config.num_trials, "trials", done=config.num_trials - num_trials) as bar:
+        tune.Tuner(
+            tune.with_resources(trainable, {"CPU": cpus}),
+            tune_config=tune.TuneConfig(
+                metric="accuracy",
+                mode="max",
+                search_alg=ConcurrencyLimiter(_search(prepared), _concurrent(config, cpus)),
+                scheduler=scheduler,
+                num_samples=num_trials,
+                reuse_actors=True,
+            ),
+            # Ray Tune's own state goes to a folder that is thrown away: a sweep resumes from its trials' files.
+            run_config=tune.RunConfig(storage_path=folder, callbacks=[_Records(plan.uri, bar)], verbose=0),
+        ).fit()
+
+
+def _trainable(point: dict[str, Any], plan: Plan) -> None:
+    run_trial(plan, point, tune.report)
+
+
+def _search(prepared: Prepared) -> OptunaSearch:
+    """The search, knowing the trials that have ended, and with those to begin with that have not."""
+    config, space = prepared.config, prepared.space
+    samplers: dict[str, BaseSampler] = {
+        "tpe": TPESampler(seed=config.seed),
+        "random": RandomSampler(seed=config.seed),
+        "grid": GridSampler(grid(space, config.num_trials), seed=config.seed),
+    }
+    ended = [record for record in prepared.records if record.has_ended]
+    begun = [record.point for record in prepared.records if not record.has_ended]
+    first = [prepared.default] if identity(prepared.default) not in {r.id for r in prepared.records} else []
+    search = OptunaSearch(
+        dict(space), metric="accuracy", mode="max", sampler=samplers[config.search], points_to_evaluate=first + begun
+    )
+    for record in ended:
+        search.add_evaluated_point(record.point, record.accuracy)
+    return search
+
+
+def _concurrent(config: SweepConfig, cpus: float) -> int:
+    """Trials at a time, such that none holds what another waits for."""
+    have = ray.cluster_resources().get("CPU", 1.0)
+    if config.workers_per_trial:
+        runtime = config.distill.runtime.model_copy(update={"num_workers": config.workers_per_trial})
+        each = config.workers_per_trial * cluster.worker_cpus(runtime) + 1  # and one CPU for its Ray Data
+    else:
+        each = cpus
+    fitting = math.floor(have / each)
+    if not fitting:
+        raise ValueError(f"cpus_per_trial={config.cpus_per_trial} are more than the cluster's {have:g} CPUs")
+    return min(fitting, config.max_concurrent or fitting)
+
+
+class _Records(tune.Callback):
+    """Notes in the trials' files how they ended, and shows how far the sweep is."""
+
+    def __init__(self, uri: str, bar: Progress) -> None:
+        self._uri, self._bar = uri, bar
+        self._best = -math.inf
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the bar: Ray Tune writes its callbacks to a folder that is thrown away, and a bar cannot be."""
+        return {**vars(self), "_bar": None}
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
+    ) -> None:
+        self._best = max(self._best, result["accuracy"])
+        self._show(0)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        self._end(trial, "stopped early", "")
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        error = trial.get_error()
+        self._end(trial, "failed", str(error).strip().splitlines()[-1] if error else "its process died")
+
+    def _end(self, trial: Trial, state: Any, message: str) -> None:
+        record = next((record for record in read_records(self._uri) if record.id == identity(trial.config)), None)
+        record = record or Record(dict(trial.config))
+        if record.state != "finished":
+            replace(record, state=state, message=message).write(self._uri)
+        self._show(1)
+
+    def _show(self, done: int) -> None:
+        self._bar.update(self._bar.done + done, best=self._best)
+
+
+def _most_points(prepared: Prepared) -> int:
+    """Trials that the space has."""
+    if prepared.config.search != "grid":
+        return prepared.config.num_trials
+    return 1 + math.prod(len(values) for values in grid(prepared.space, prepared.config.num_trials).values())
+
+
+def _refuse_other_sweep(config: SweepConfig, uri: str) -> None:
+    path = storage.join(uri, SWEEP)
+    if not storage.exists(path):
+        return
+    if not config.resume:
+        raise ValueError(f"{uri} holds a sweep: --resume goes on with it, another --output begins a new one")
+    old, new = (
+        {name: value for name, value in values.items() if name not in _MAY_CHANGE}
+        for values in (json.loads(storage.read_bytes(path)), config.model_dump(mode="json"))
+    )
+    if changes := differences(old, new):
+        raise ValueError(f"{uri} was started with other settings:\n  " + "\n  ".join(changes))

@@ -1,0 +1,151 @@
+"""One trial: a student for each task with one point's settings, scored on validation clips at every rung."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from unfused_ray import storage
+from unfused_ray.config import DistillConfig
+from unfused_ray.evaluation.protocol import ProtocolConfig
+from unfused_ray.evaluation.tasks import load_task
+from unfused_ray.sweep.score import Score, mean_accuracy, score
+from unfused_ray.sweep.space import LABELS, Point, apply, identity
+from unfused_ray.training.launch import train
+
+RECORD = "trial.json"
+SPLITS = ("train", "valid")
+"""All that a sweep reads of a task."""
+State = Literal["running", "finished", "stopped early", "failed"]
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A trial after some epochs."""
+
+    epoch: int
+    accuracy: float
+    """Mean over the tasks."""
+    scores: list[Score]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a trial; the file of a trial that has ended is all that a resumed sweep needs of it."""
+
+    point: dict[str, Any]
+    state: State = "running"
+    rungs: list[Rung] = field(default_factory=list)
+    seconds: float = 0.0
+    """Of training and scoring, over all starts."""
+    message: str = ""
+
+    @property
+    def id(self) -> str:
+        """Name of the trial."""
+        return identity(self.point)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it need not be started again."""
+        return self.state in ("finished", "stopped early")
+
+    @property
+    def accuracy(self) -> float:
+        """At its last rung."""
+        return self.rungs[-1].accuracy
+
+    def write(self, sweep_uri: str) -> None:
+        """Keep it in the trial's folder."""
+        storage.write_bytes(storage.join(trial_uri(sweep_uri, self.point), RECORD), json.dumps(asdict(self)).encode())
+
+    @classmethod
+    def read(cls, uri: str) -> Record:
+        """What :meth:`write` has written to the folder ``uri``."""
+        values = json.loads(storage.read_bytes(storage.join(uri, RECORD)))
+        rungs = [Rung(r["epoch"], r["accuracy"], [Score(**each) for each in r["scores"]]) for r in values.pop("rungs")]
+        return cls(rungs=rungs, **values)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every trial of a sweep needs; only values, so it travels."""
+
+    uri: str
+    """Folder of the sweep."""
+    name: str
+    distill: DistillConfig
+    """What a point changes a few fields of."""
+    tasks: tuple[str, ...]
+    rungs: tuple[int, ...]
+    """Epochs after which a trial is scored; the last is its end."""
+    protocol: ProtocolConfig
+    by_folds: bool
+
+    def config(self, point: Point, task: str, last_epoch: int) -> DistillConfig:
+        """The distillation of a point on a task, up to an epoch."""
+        changed = apply(self.distill, point)
+        return changed.model_copy(
+            update={
+                "data": (task,),
+                "output": storage.join(trial_uri(self.uri, point), storage.name(task)),
+                "name": f"{self.name}-{identity(point)}-{storage.name(task)}",
+                "labels_of": self.labels_uri(point, task),
+                "stop_after": last_epoch,
+            }
+        )
+
+    def labels_uri(self, point: Point, task: str) -> str:
+        """Folder of the pseudo-labels that all trials with the same label settings share."""
+        labels = {name: value for name, value in point.items() if name.startswith(LABELS)}
+        return storage.join(self.uri, "labels", f"{storage.name(task)}-{identity(labels)}")
+
+
+def run_trial(plan: Plan, point: Point, report: Callable[[dict[str, Any]], object]) -> None:
+    """Train and score a trial from wherever it stands.
+
+    Args:
+        plan: of the sweep.
+        point: of the trial.
+        report: is told epoch and mean accuracy at every rung; it may end the trial by raising.
+    """
+    uri = trial_uri(plan.uri, point)
+    known = Record.read(uri) if storage.exists(storage.join(uri, RECORD)) else Record(dict(point))
+    record = replace(known, state="running", message="")
+    record.write(plan.uri)
+    for epoch in plan.rungs:
+        if all(rung.epoch != epoch for rung in record.rungs):
+            started = time.perf_counter()
+            scores = [_advance(plan, point, task, epoch) for task in plan.tasks]
+            rung = Rung(epoch, mean_accuracy(scores), scores)
+            seconds = record.seconds + time.perf_counter() - started
+            state: State = "finished" if epoch == plan.rungs[-1] else "running"
+            record = replace(record, rungs=[*record.rungs, rung], seconds=seconds, state=state)
+            record.write(plan.uri)
+        accuracy = next(rung.accuracy for rung in record.rungs if rung.epoch == epoch)
+        report({"epoch": epoch, "accuracy": accuracy})
+    replace(record, state="finished").write(plan.uri)
+
+
+def read_records(sweep_uri: str) -> Sequence[Record]:
+    """Every trial of a sweep that has begun."""
+    folders = storage.list_folders(storage.join(sweep_uri, "trials"))
+    return [Record.read(uri) for uri in folders if storage.exists(storage.join(uri, RECORD))]
+
+
+def trial_uri(sweep_uri: str, point: Point) -> str:
+    """Folder of a trial."""
+    return storage.join(sweep_uri, "trials", identity(point))
+
+
+def _advance(plan: Plan, point: Point, task: str, epoch: int) -> Score:
+    config = plan.config(point, task, epoch)
+    status = train(config)
+    if status.epoch != epoch:
+        raise RuntimeError(
+            f"{config.output} is {status.state} after {status.epoch} of {epoch} epochs: {status.message}"
+        )
+    return score(load_task(task, SPLITS), config.output, plan.protocol, plan.by_folds)
