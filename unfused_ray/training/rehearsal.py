@@ -163,7 +163,7 @@ class Rehearsal:
         return statistics.median(seconds), blocks
 
     def _cluster(self) -> float:
-        """An epoch's clustering: that of a few blocks of random embeddings, multiplied."""
+        """An epoch's clustering at most: iterations over a few blocks of random embeddings, multiplied."""
         plan = self.plan
         if plan is None:
             return 0.0
