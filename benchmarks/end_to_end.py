@@ -27,6 +27,7 @@ from unfused_ray import (
 import argparse
 import itertools
 import json
+import statistics
 import tempfile
 import time
 from dataclasses import dataclass
@@ -154,9 +155,14 @@ class Run:
     wall: float
     """Seconds from the call of ``train`` to its end."""
 
+    @property
+    def checkpoint(self) -> float:
+        """Seconds of a checkpoint: the history has that of an epoch's end in the next epoch, and not the last one's."""
+        return statistics.median(epoch["seconds_checkpoint"] for epoch in self.epochs[1:])
+
     def seconds(self, epoch: int) -> float:
         """Of an epoch: training, clustering and checkpoint."""
-        return sum(self.epochs[epoch].get(f"seconds_{name}", 0.0) for name in ("train", "cluster", "checkpoint"))
+        return self.epochs[epoch]["seconds_train"] + self.epochs[epoch]["seconds_cluster"] + self.checkpoint
 
 
 def measure_run(config: PretrainConfig, index: ClipIndex) -> Run:
@@ -206,12 +212,13 @@ def make_figures(run: Run, bounds: list[Bound], references: dict[int, Reference]
         "forward, backward, optimiser, views": [e["seconds_train"] - e.get("seconds_wait", 0.0) for e in run.epochs],
         "waiting for data": [epoch.get("seconds_wait", 0.0) for epoch in run.epochs],
         "clustering and label exchange": [epoch["seconds_cluster"] for epoch in run.epochs],
-        "checkpoint": [epoch.get("seconds_checkpoint", 0.0) for epoch in run.epochs],
+        "checkpoint": [epoch["seconds_checkpoint"] for epoch in run.epochs[1:]],
     }
     figures += [figure(f"stage: {name}", taken, "s an epoch") for name, taken in stages.items()]
-    for name in ("waiting for data", "clustering and label exchange", "checkpoint"):
+    for name in ("waiting for data", "clustering and label exchange"):
         shares = [100 * taken / whole for taken, whole in zip(stages[name], seconds, strict=True)]
         figures.append(figure(f"share of an epoch: {name}", shares, "%", "≤ 3" if name.startswith("clus") else ""))
+    figures.append(Figure("share of an epoch: checkpoint", 100 * run.checkpoint * len(seconds) / sum(seconds), "%"))
     figures.append(Figure("before the first epoch: filling the bank", run.embed, "s"))
     figures.append(Figure("start and end of the run", run.wall - run.embed - sum(seconds), "s"))
     return figures
@@ -229,11 +236,11 @@ def main() -> None:
     parser.add_argument("--runtime", choices=("workers", "in-process"), default="workers")
     parser.add_argument("--processes", type=int, nargs="+", default=[0, 2], help="of the field's loader")
     parser.add_argument("--batches", type=int, default=4, help="of each of its passes that are measured")
-    parser.add_argument("--quick", action="store_true", help="2,048 clips, 2 batches")
+    parser.add_argument("--quick", action="store_true", help="each source once, 2 batches, 2 processes")
     parser.add_argument("--output", type=Path, default=Path("output/bench"))
     args = parser.parse_args()
     if args.quick:
-        args.clips, args.batches = 2048, 2
+        args.clips, args.batches, args.processes = 1, 2, [2]
     with tempfile.TemporaryDirectory(prefix="unfused-ray-bench-") as name, cluster.session():
         folder = Path(name)
         manifests = [Manifest.load(uri) for uri in args.data] or short_clips(folder / "shards")

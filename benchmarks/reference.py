@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +114,7 @@ class Augmentation:
 
     def __init__(self, config: AugmentConfig) -> None:
         self.config = config
-        self.memory: list[Tensor] = []
+        self.memory: deque[Tensor] = deque(maxlen=MIXUP_MEMORY)
 
     def __call__(self, log_mel_FT: Tensor) -> Tensor:
         """(F, T) → the same shape."""
@@ -126,7 +127,7 @@ class Augmentation:
         if self.memory:
             share = self.config.mixup * random.random()
             mixed = torch.log((1 - share) * log_mel_FT.exp() + share * random.choice(self.memory).exp())
-        self.memory = [*self.memory, log_mel_FT][-MIXUP_MEMORY:]
+        self.memory.append(log_mel_FT)
         return mixed
 
     def _resize_crop(self, log_mel_FT: Tensor) -> Tensor:
