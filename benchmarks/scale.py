@@ -256,7 +256,7 @@ def main() -> None:
         folders = [write_manifest(Path(name, str(clips)), clips) for clips in args.clips]
         figures = compared(args.clips, folders)
         with cluster.session():
-            for source in folders:
+            for source in (folders[0], folders[-1]):
                 figures += of_epoch(source)
             ingest(Path(name), 10)  # imports, once
             for one in (ingest(Path(name), files) for files in args.files):
