@@ -13,11 +13,12 @@ import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import optuna
 import ray
-from optuna.samplers import BaseSampler, GridSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
@@ -134,7 +135,7 @@ def sweep(prepared: Prepared) -> Sequence[Record]:
             for point in label_points(prepared.space):
                 data = {"data": (task,), "output": plan.labels_uri(point, task), "name": f"{plan.name}-labels"}
                 label(apply(plan.distill, point).model_copy(update=data))
-        missing = config.num_trials - sum(record.has_ended for record in prepared.records)
+        missing = _num_trials(prepared) - sum(record.has_ended for record in prepared.records)
         if missing > 0:
             os.environ.update(memory.ENVIRONMENT)  # of the trials' processes, where the cluster is started here
             with cluster.session(), tempfile.TemporaryDirectory(prefix="unfused-ray-sweep-") as folder:
@@ -143,7 +144,7 @@ def sweep(prepared: Prepared) -> Sequence[Record]:
         for record in records:
             if record.state == "failed":
                 logger.warning("trial %s failed: %s", record.id, record.message)
-        if sum(record.state != "running" for record in records) < min(config.num_trials, _most_points(prepared)):
+        if sum(record.state != "running" for record in records) < _num_trials(prepared):
             raise KeyboardInterrupt
     return records
 
@@ -181,17 +182,14 @@ def _trainable(point: dict[str, Any], plan: Plan) -> None:
 
 def _search(prepared: Prepared) -> OptunaSearch:
     """The search, knowing the trials that have ended, and with those to begin with that have not."""
-    config, space = prepared.config, prepared.space
-    samplers: dict[str, BaseSampler] = {
-        "tpe": TPESampler(seed=config.seed),
-        "random": RandomSampler(seed=config.seed),
-        "grid": GridSampler(grid(space, config.num_trials), seed=config.seed),
-    }
+    config, known = prepared.config, {record.id for record in prepared.records}
+    seed = config.seed + len(known)  # a resumed search must not draw what was drawn before
+    sampler: BaseSampler = TPESampler(seed=seed) if config.search == "tpe" else RandomSampler(seed=seed)
     ended = [record for record in prepared.records if record.has_ended]
-    begun = [record.point for record in prepared.records if not record.has_ended]
-    first = [prepared.default] if identity(prepared.default) not in {r.id for r in prepared.records} else []
+    wanted = [record.point for record in prepared.records if not record.has_ended]
+    wanted += [point for point in _given(prepared) if identity(point) not in known]
     search = OptunaSearch(
-        dict(space), metric="accuracy", mode="max", sampler=samplers[config.search], points_to_evaluate=first + begun
+        dict(prepared.space), metric="accuracy", mode="max", sampler=sampler, points_to_evaluate=wanted
     )
     for record in ended:
         search.add_evaluated_point(record.point, record.accuracy)
@@ -247,11 +245,19 @@ class _Records(tune.Callback):
         self._bar.update(self._bar.done + done, best=self._best)
 
 
-def _most_points(prepared: Prepared) -> int:
-    """Trials that the space has."""
+def _given(prepared: Prepared) -> list[dict[str, Any]]:
+    """Points that are tried whatever the search finds: the default one, and those of a grid."""
     if prepared.config.search != "grid":
-        return prepared.config.num_trials
-    return 1 + math.prod(len(values) for values in grid(prepared.space, prepared.config.num_trials).values())
+        return [prepared.default]
+    values = grid(prepared.space, prepared.config.num_trials)
+    points = [dict(zip(values, point, strict=True)) for point in product(*values.values())]
+    return [prepared.default, *(point for point in points if point != prepared.default)]
+
+
+def _num_trials(prepared: Prepared) -> int:
+    """Trials in all, of which a grid may have fewer than were asked for."""
+    asked = prepared.config.num_trials
+    return min(asked, len(_given(prepared))) if prepared.config.search == "grid" else asked
 
 
 def _refuse_other_sweep(config: SweepConfig, uri: str) -> None:
