@@ -318,7 +318,6 @@ def main(job: Callable[[], int]) -> None:
         handlers=[RichHandler(console=Console(stderr=True), show_path=False, show_level=False)],
     )
     memory.keep_freed()
-    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # which build of faiss it found
     try:
         code = job()
     except (ValueError, OSError, RunInUseError) as error:
