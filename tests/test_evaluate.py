@@ -20,7 +20,7 @@ from tasks import PROTOCOL, replace_columns, write_encoder, write_task
 
 from unfused_ray import cli, storage
 from unfused_ray.config import EvaluateConfig, FrontEndConfig, TrackingConfig
-from unfused_ray.evaluation import bootstrap, cells, evaluate, probe
+from unfused_ray.evaluation import bootstrap, cells, evaluate
 from unfused_ray.evaluation.bootstrap import Interval
 from unfused_ray.evaluation.probe import linear_probe
 from unfused_ray.evaluation.rows import Choice, Row
@@ -179,7 +179,7 @@ def test_test_clips_are_classified_once_a_network(
         predicted.append(len(features))
         return predict(self, features)
 
-    monkeypatch.setattr(probe.LogisticRegression, "predict", counting)
+    monkeypatch.setattr(LogisticRegression, "predict", counting)
     world.run(tmp_path)
     num_networks = 1 + 2 + 2 + 1 + 1
     for _, _, num_test in SIZES.values():
