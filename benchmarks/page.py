@@ -106,7 +106,7 @@ def draw_stages(runs: Mapping[str, Mapping[str, float]]) -> Figure:
     axis.margins(x=0.1)
     axis.set_xlabel("seconds an epoch")
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(ncols=5, loc="lower left", bbox_to_anchor=(0, 1), frameon=False, fontsize=9)
+    figure.legend(ncols=2, loc="outside upper left", frameon=False, fontsize=9)
     return figure
 
 
