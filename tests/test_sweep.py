@@ -27,7 +27,11 @@ SPACE: space.Space = {
     "method.beta": FloatDistribution(1e-3, 10.0, log=True),
     "labels.num_clusters": CategoricalDistribution((3, 4)),
 }
-SPACES = {"three": SPACE}
+SPACES: dict[str, space.Space] = {
+    "three": SPACE,
+    "seeds": {"seed": IntDistribution(0, 9)},
+    "crops": {"crop.seconds": FloatDistribution(0.5, 2.0)},
+}
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +112,12 @@ def test_a_grid_lies_in_the_space_with_its_ends(num_trials: int) -> None:
         assert all(SPACE[name]._contains(value) for value in points[name])
 
 
+def test_a_finite_space_has_so_many_points() -> None:
+    assert space.num_values(CategoricalDistribution((3, 4))) == 2
+    assert space.num_values(IntDistribution(2, 9, step=3)) == 3
+    assert space.num_values(FloatDistribution(0.0, 1.0)) == float("inf")
+
+
 @given(epochs=st.integers(1, 200), halving=st.integers(2, 5), grace=st.floats(0.01, 1.0))
 def test_rungs_rise_to_the_last_epoch(epochs: int, halving: int, grace: float) -> None:
     distill = DistillConfig(epochs=epochs)
@@ -149,7 +159,9 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"space": "none"}, "space=none is none of three"),
+        ({"space": "none"}, "space=none is none of crops, seeds, three"),
+        ({"space": "seeds"}, r"space: seed cannot be varied"),
+        ({"space": "crops"}, r"space: crop\.seconds cannot be varied"),
         ({"tasks": ()}, r"tasks=\(\) names no task"),
         ({"tasks": ("/nowhere",)}, "/nowhere"),
     ],
@@ -159,6 +171,17 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
 ) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         sweep.check(config(**fields), SPACES)
+
+
+def test_two_tasks_of_one_name_are_refused(config: Callable[..., SweepConfig], tmp_path: Path) -> None:
+    other = write_task(tmp_path / "other" / "a", 24, 12, 4)
+    with pytest.raises(ValueError, match=r"another task's folder is called the same"):
+        sweep.check(config(tasks=(*config().tasks, other)), SPACES)
+
+
+def test_a_task_without_test_clips_is_refused(config: Callable[..., SweepConfig], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"has no test split, by which the winner is judged"):
+        sweep.check(config(tasks=(write_task(tmp_path / "c", 24, 12, 0),)), SPACES)
 
 
 @pytest.mark.usefixtures("alone", "ray_session")

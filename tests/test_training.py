@@ -442,6 +442,15 @@ def test_a_run_that_stops_after_an_epoch_exports_it_and_goes_on_as_if_it_had_not
     assert_equal_runs(Path(first.output), undisturbed("bank"))
 
 
+def test_a_run_does_not_stop_before_where_it_stands(
+    config: Callable[..., PretrainConfig], stop_after: Callable[[int], None]
+) -> None:
+    stop_after(STEPS + 1)
+    assert train(config("run")).state == "stopped"
+    with pytest.raises(ValueError, match=r"stop_after=1 lies before where .*run stands, epoch 1 step [12]: give"):
+        train(config("run", stop_after=1))
+
+
 def test_a_compiled_run_learns_the_same(
     config: Callable[..., PretrainConfig], undisturbed: Callable[[str], Path]
 ) -> None:

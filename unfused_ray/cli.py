@@ -216,6 +216,8 @@ def _training_job(config: TrainingConfig, options: Options) -> int:
     mlflow = Path(sys.executable).with_name("mlflow")  # of this environment, which need not be activated
     watch = where if where.startswith("http") else f"{mlflow} ui --backend-store-uri {where}"
     Console().print(f"the curves: {watch}", soft_wrap=True, highlight=False)
+    if (status.state, status.epoch, status.step) == ("stopped", config.last_epoch, 0):
+        return 0  # as --stop-after has asked
     return {"finished": 0, "stopped": 128 + signal.SIGTERM}.get(status.state, 1)
 
 
@@ -323,8 +325,8 @@ def main(job: Callable[[], int]) -> None:
     except (ValueError, OSError, RunInUseError) as error:
         code = _fail(str(error))
         logger.debug("", exc_info=True)
-    except KeyboardInterrupt:
-        logger.warning("interrupted: the same command goes on from what is finished")
+    except KeyboardInterrupt as error:
+        logger.warning(str(error) or "interrupted: the same command goes on from what is finished")
         code = 128 + signal.SIGINT
     sys.exit(code)
 

@@ -238,7 +238,8 @@ class BatchConfig(Config):
 
 
 class RuntimeConfig(Config):
-    """Where and on what a stage runs; a run may be resumed with other values, of all but ``precision``.
+    """Where and on what a stage runs; a run may be resumed with other values, of all but ``precision`` and
+    ``compile_backend``.
 
     What is computed stays the same. Its last bits do not: they depend on threads, workers and device.
     """

@@ -96,13 +96,15 @@ def evaluate_winner(prepared: Prepared, recipe: DistillConfig) -> Table:
     Given again, what is trained is kept, and so is every cell of the table.
     """
     config: SweepConfig = prepared.config
-    runs = storage.join(prepared.plan.uri, "winner")
+    runs = storage.join(prepared.plan.uri, "winner", storage.sha256(recipe.model_dump_json().encode())[:10])
     for task in config.tasks:
         name = storage.name(task)
         update = {"data": (task,), "output": storage.join(runs, name), "name": f"{recipe.name}-{name}"}
         status = train(recipe.model_copy(update={**update, "seed": recipe.seed + 1}))
+        if status.state == "stopped":
+            raise KeyboardInterrupt("stopped: the same command with --resume goes on")
         if status.state != "finished":
-            raise KeyboardInterrupt
+            raise ValueError(f"the winner on {task} is {status.state}: {status.message}")
     evaluation = evaluate.check(
         EvaluateConfig(
             models=(f"winner={runs}/{{task}}",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Any
@@ -75,6 +76,15 @@ def label_points(space: Space) -> list[dict[str, Any]]:
             raise ValueError(f"space: {name} must be a CategoricalDistribution: its pseudo-labels are made beforehand")
     choices = [space[name].choices for name in names]  # type: ignore[attr-defined] # categorical, see above
     return [dict(zip(names, values, strict=True)) for values in product(*choices)]
+
+
+def num_values(distribution: BaseDistribution) -> float:
+    """Values that a distribution has; infinite for those of real numbers."""
+    if isinstance(distribution, CategoricalDistribution):
+        return len(distribution.choices)
+    if isinstance(distribution, IntDistribution):
+        return 1 + (distribution.high - distribution.low) // distribution.step
+    return math.inf
 
 
 def grid(space: Space, num_trials: int) -> dict[str, list[Any]]:

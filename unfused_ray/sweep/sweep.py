@@ -28,10 +28,11 @@ from rich.table import Table as RichTable
 
 from unfused_ray import cluster, memory, storage
 from unfused_ray.config import SweepConfig
+from unfused_ray.data.shards import Manifest
 from unfused_ray.evaluation.protocol import ProtocolConfig, load_protocol
 from unfused_ray.evaluation.tasks import load_task
 from unfused_ray.progress import Progress
-from unfused_ray.sweep.space import Space, apply, default_point, grid, identity, label_points
+from unfused_ray.sweep.space import Space, apply, default_point, grid, identity, label_points, num_values
 from unfused_ray.sweep.trial import SPLITS, Plan, Record, read_records, run_trial
 from unfused_ray.training.launch import check as check_training
 from unfused_ray.training.launch import label
@@ -40,6 +41,10 @@ from unfused_ray.training.run import Lease, differences, home
 logger = logging.getLogger(__name__)
 
 SWEEP = "sweep.json"
+_NOT_VARIED = (
+    *("data", "output", "name", "teacher", "seed", "epochs", "stop_after", "labels_of", "splits", "crop"),
+    *("front_end", "runtime", "tracking", "init_from", "fork"),
+)
 _MAY_CHANGE = ("num_trials", "max_concurrent", "cpus_per_trial", "workers_per_trial", "resume", "random_seeds")
 
 
@@ -75,17 +80,28 @@ def check(config: SweepConfig, spaces: dict[str, Space]) -> Prepared:
         if getattr(config.distill, name):
             raise ValueError(f"distill.{name} is the sweep's business: name tasks and output of the sweep instead")
     space = spaces[config.space]
+    for name in space:
+        if name in _NOT_VARIED or name.partition(".")[0] in _NOT_VARIED:
+            raise ValueError(f"space: {name} cannot be varied: labels, rungs or folders of a sweep depend on it")
     kind = "workers" if config.workers_per_trial else "in-process"
-    runtime = {"kind": kind, "num_workers": config.workers_per_trial or 1}
-    if not config.workers_per_trial:
+    runtime: dict[str, Any] = {"kind": kind, "num_workers": config.workers_per_trial or 1}
+    if config.workers_per_trial:
+        # Less than one by default: the trial itself needs a little, and one whole CPU must stay free for Ray Data.
+        runtime["cpus_per_worker"] = config.distill.runtime.cpus_per_worker or 0.9
+    else:
         runtime["threads"] = config.cpus_per_trial
     distill = config.distill.model_copy(update={"runtime": config.distill.runtime.model_copy(update=runtime)})
     protocol = load_protocol(config.protocol).config.model_copy(update={"readouts": config.readouts})
     uri = config.output or storage.join(home(), "sweeps", config.name)
     by_folds = len(config.tasks) == 1
     plan = Plan(uri, config.name, distill, config.tasks, rungs(config), protocol, by_folds)
+    names = [storage.name(task) for task in config.tasks]
     for task in config.tasks:
+        if names.count(storage.name(task)) > 1:
+            raise ValueError(f"tasks={task}: another task's folder is called the same, rename one")
         loaded = load_task(task, SPLITS)
+        if "test" not in Manifest.load(task).clips_by_split:
+            raise ValueError(f"tasks={task} has no test split, by which the winner is judged at the end")
         if not by_folds and "valid" not in loaded.splits:
             raise ValueError(
                 f"tasks={task} has no validation clips, by whose mean over several tasks trials are judged"
@@ -144,8 +160,8 @@ def sweep(prepared: Prepared) -> Sequence[Record]:
         for record in records:
             if record.state == "failed":
                 logger.warning("trial %s failed: %s", record.id, record.message)
-        if sum(record.state != "running" for record in records) < _num_trials(prepared):
-            raise KeyboardInterrupt
+        if any(record.state == "running" for record in records):
+            raise KeyboardInterrupt("the sweep was interrupted: the same command with --resume goes on")
     return records
 
 
@@ -199,14 +215,12 @@ def _search(prepared: Prepared) -> OptunaSearch:
 def _concurrent(config: SweepConfig, cpus: float) -> int:
     """Trials at a time, such that none holds what another waits for."""
     have = ray.cluster_resources().get("CPU", 1.0)
+    each = cpus
     if config.workers_per_trial:
-        runtime = config.distill.runtime.model_copy(update={"num_workers": config.workers_per_trial})
-        each = config.workers_per_trial * cluster.worker_cpus(runtime) + 1  # and one CPU for its Ray Data
-    else:
-        each = cpus
+        each += config.workers_per_trial * (config.distill.runtime.cpus_per_worker or 0.9) + 1
     fitting = math.floor(have / each)
     if not fitting:
-        raise ValueError(f"cpus_per_trial={config.cpus_per_trial} are more than the cluster's {have:g} CPUs")
+        raise ValueError(f"a trial needs {each:g} CPUs, its workers and Ray Data among them; the cluster has {have:g}")
     return min(fitting, config.max_concurrent or fitting)
 
 
@@ -255,9 +269,10 @@ def _given(prepared: Prepared) -> list[dict[str, Any]]:
 
 
 def _num_trials(prepared: Prepared) -> int:
-    """Trials in all, of which a grid may have fewer than were asked for."""
-    asked = prepared.config.num_trials
-    return min(asked, len(_given(prepared))) if prepared.config.search == "grid" else asked
+    """Trials in all: no more than the space, or the grid, has points."""
+    sizes = [num_values(distribution) for distribution in prepared.space.values()]
+    most = len(_given(prepared)) if prepared.config.search == "grid" else math.prod(sizes)
+    return int(min(prepared.config.num_trials, most))
 
 
 def _refuse_other_sweep(config: SweepConfig, uri: str) -> None:

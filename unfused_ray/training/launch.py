@@ -19,7 +19,7 @@ from unfused_ray.data.ingest.statistics import compute_statistics
 from unfused_ray.data.plan import Planner
 from unfused_ray.data.shards import ClipIndex, Statistics
 from unfused_ray.models.export import DESCRIPTION
-from unfused_ray.training.checkpoint import CheckpointStore
+from unfused_ray.training.checkpoint import CheckpointStore, Position
 from unfused_ray.training.coordinator import Coordinator
 from unfused_ray.training.device import refuse_unknown_backend
 from unfused_ray.training.milestones import Milestones
@@ -125,6 +125,12 @@ def train(config: TrainingConfig, milestones: Milestones | None = None) -> Statu
             more = "More --epochs go on from its end" if finished else "A later --stop-after goes on"
             logger.info("%s has no epoch left to train. %s", run.uri, more)
             return Status("finished" if finished else "stopped", newest.position.epoch, newest.position.step)
+        if newest is not None and config.stop_after and newest.position > Position(config.last_epoch):
+            epoch, step = newest.position.epoch, newest.position.step
+            raise ValueError(
+                f"stop_after={config.stop_after} lies before where {run.uri} stands, epoch {epoch} step {step}: give a "
+                "later one"
+            )
         milestones.reach("checked")
         needs_ray = config.runtime.kind == "workers" or index.statistics(config.front_end) is None
         with cluster.session() if needs_ray else _nothing():

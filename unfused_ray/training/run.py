@@ -36,7 +36,7 @@ RESUMABLE_SETTINGS = (
     *("epochs", "stop_after", "runtime", "checkpoint", "tracking", "name", "output"),
     *("data", "teacher", "labels_of", "init_from", "fork"),
 )
-KEPT_SETTINGS = ("runtime.precision",)
+KEPT_SETTINGS = ("runtime.precision", "runtime.compile_backend")
 """Exceptions to them."""
 
 CONFIGS: Mapping[str, type[PretrainConfig | DistillConfig]] = {
