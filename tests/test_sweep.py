@@ -197,6 +197,11 @@ def test_a_sweep_that_was_interrupted_keeps_its_trials_and_ends_with_all(
     with pytest.raises(ValueError, match=r"was started with other settings:\s+search"):
         sweep.check(config(resume=True, search="random"), SPACES)
 
+    other = write_encoder(Path(first.output).parent / "other" / "encoder", "fc2", seed=1)
+    changed = first.distill.model_copy(update={"teacher": other})
+    with pytest.raises(ValueError, match=r"was started with other settings:\s+teacher: "):
+        sweep.check(config(resume=True, distill=changed), SPACES)
+
     # As a killed driver leaves it: one trial has not ended, and stands at its last checkpoint.
     uri = first.output
     undone = records[0]

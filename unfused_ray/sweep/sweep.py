@@ -31,6 +31,7 @@ from unfused_ray.config import SweepConfig
 from unfused_ray.data.shards import Manifest
 from unfused_ray.evaluation.protocol import ProtocolConfig, load_protocol
 from unfused_ray.evaluation.tasks import load_task
+from unfused_ray.models.export import read_description
 from unfused_ray.progress import Progress
 from unfused_ray.sweep.space import Space, apply, default_point, grid, identity, label_points, num_values
 from unfused_ray.sweep.trial import SPLITS, Plan, Record, read_records, run_trial
@@ -53,6 +54,8 @@ class Prepared:
     """A sweep whose settings have been found to fit."""
 
     config: SweepConfig
+    record: dict[str, Any]
+    """What is kept of it: the configuration, and checksums of tasks, teacher and protocol."""
     space: Space
     plan: Plan
     default: dict[str, Any]
@@ -91,7 +94,10 @@ def check(config: SweepConfig, spaces: dict[str, Space]) -> Prepared:
     else:
         runtime["threads"] = config.cpus_per_trial
     distill = config.distill.model_copy(update={"runtime": config.distill.runtime.model_copy(update=runtime)})
-    protocol = load_protocol(config.protocol).config.model_copy(update={"readouts": config.readouts})
+    read = load_protocol(config.protocol)
+    protocol = read.config.model_copy(update={"readouts": config.readouts})
+    teacher = read_description(distill.teacher)["sha256"] if distill.teacher else ""
+    facts: dict[str, Any] = {"protocol": read.sha256, "teacher": teacher, "tasks": {}}
     uri = config.output or storage.join(home(), "sweeps", config.name)
     by_folds = len(config.tasks) == 1
     plan = Plan(uri, config.name, distill, config.tasks, rungs(config), protocol, by_folds)
@@ -100,6 +106,7 @@ def check(config: SweepConfig, spaces: dict[str, Space]) -> Prepared:
         if names.count(storage.name(task)) > 1:
             raise ValueError(f"tasks={task}: another task's folder is called the same, rename one")
         loaded = load_task(task, SPLITS)
+        facts["tasks"][storage.name(task)] = loaded.index.checksums
         if "test" not in Manifest.load(task).clips_by_split:
             raise ValueError(f"tasks={task} has no test split, by which the winner is judged at the end")
         if not by_folds and "valid" not in loaded.splits:
@@ -109,8 +116,9 @@ def check(config: SweepConfig, spaces: dict[str, Space]) -> Prepared:
         for point in label_points(space):
             check_training(apply(distill, point).model_copy(update={"data": (task,)}))
     default = default_point(distill, space)
-    _refuse_other_sweep(config, uri)
-    return Prepared(config, space, plan, default, read_records(uri))
+    record = {"config": config.model_dump(mode="json"), "facts": facts}
+    _refuse_other_sweep(config.resume, record, uri)
+    return Prepared(config, record, space, plan, default, read_records(uri))
 
 
 def describe(prepared: Prepared) -> RichTable:
@@ -144,9 +152,9 @@ def sweep(prepared: Prepared) -> Sequence[Record]:
     Raises:
         KeyboardInterrupt: it was stopped; the same command with ``--resume`` goes on.
     """
-    plan, config = prepared.plan, prepared.config
+    plan = prepared.plan
     with Lease(plan.uri, on_loss=lambda: os._exit(1)):
-        storage.write_bytes(storage.join(plan.uri, SWEEP), config.model_dump_json(indent=1).encode())
+        storage.write_bytes(storage.join(plan.uri, SWEEP), json.dumps(prepared.record, indent=1).encode())
         for task in plan.tasks:
             for point in label_points(prepared.space):
                 data = {"data": (task,), "output": plan.labels_uri(point, task), "name": f"{plan.name}-labels"}
@@ -275,15 +283,20 @@ def _num_trials(prepared: Prepared) -> int:
     return int(min(prepared.config.num_trials, most))
 
 
-def _refuse_other_sweep(config: SweepConfig, uri: str) -> None:
+def _refuse_other_sweep(resume: bool, record: dict[str, Any], uri: str) -> None:
+    """Refuse to go on with a sweep of other settings, clips, teacher or protocol: its trials would not compare."""
     path = storage.join(uri, SWEEP)
     if not storage.exists(path):
         return
-    if not config.resume:
+    if not resume:
         raise ValueError(f"{uri} holds a sweep: --resume goes on with it, another --output begins a new one")
-    old, new = (
-        {name: value for name, value in values.items() if name not in _MAY_CHANGE}
-        for values in (json.loads(storage.read_bytes(path)), config.model_dump(mode="json"))
-    )
+    old, new = map(_compared, (json.loads(storage.read_bytes(path)), record))
     if changes := differences(old, new):
         raise ValueError(f"{uri} was started with other settings:\n  " + "\n  ".join(changes))
+
+
+def _compared(record: dict[str, Any]) -> dict[str, Any]:
+    """What may not change: settings, and what tasks, teacher and protocol hold, wherever they lie."""
+    kept = {name: value for name, value in record["config"].items() if name not in _MAY_CHANGE}
+    distill = {name: value for name, value in kept["distill"].items() if name != "teacher"}
+    return {**kept, "distill": distill, **record["facts"]}
