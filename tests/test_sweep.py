@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from rich.console import Console
 from tasks import PROTOCOL, write_encoder, write_task
 
 from unfused_ray import recipes
@@ -146,7 +148,13 @@ def test_trials_that_went_to_their_end_are_ranked_with_intervals_and_differences
     assert ranked[0].accuracy.low < 0.9 < ranked[0].accuracy.high
     assert ranked[0].difference is not None and ranked[0].difference.value == pytest.approx(0.3)
     assert ranked[1].difference is None
-    assert result.rank(records[1:], records[0].id, bootstrap)[0].difference is None  # no default to compare with
+    without = result.rank(records[1:], records[0].id, bootstrap)
+    assert without[0].difference is None  # no default to compare with
+    for known, said in ((ranked, True), (without, False)):
+        console = Console(width=200, file=StringIO(), force_terminal=False)
+        console.print(result.to_terminal(known, records, records[0].id))
+        assert isinstance(console.file, StringIO)
+        assert ("the default " in console.file.getvalue().replace("from the default", "")) == said
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:

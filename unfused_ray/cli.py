@@ -286,10 +286,11 @@ def sweep_job(spaces: dict[str, Space]) -> int:
         Console().print(sweep.describe(prepared))
         return 0
     records = sweep.sweep(prepared)
-    ranked = result.rank(records, identity(prepared.default), prepared.protocol.bootstrap)
+    default = identity(prepared.default)
+    ranked = result.rank(records, default, prepared.protocol.bootstrap)
     if not ranked:
         raise ValueError(f"no trial of {prepared.plan.uri} went to its end: see the warnings above")
-    Console().print(result.to_terminal(ranked, records))
+    Console().print(result.to_terminal(ranked, records, default))
     recipe = result.winner(prepared, ranked[0].record)
     where = result.write_winner(prepared, recipe)
     Console().print(f"the winner as a recipe: python jobs/distill.py {where} --data …", soft_wrap=True, highlight=False)

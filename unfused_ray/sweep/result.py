@@ -58,8 +58,8 @@ def rank(records: Sequence[Record], default: str, config: BootstrapConfig) -> li
     ]
 
 
-def to_terminal(ranked: Sequence[Ranked], records: Sequence[Record]) -> RichTable:
-    """The best trials as a table."""
+def to_terminal(ranked: Sequence[Ranked], records: Sequence[Record], default: str) -> RichTable:
+    """The best trials as a table; the default one is told by its id."""
     names = list(ranked[0].record.point)
     ended = {state: sum(record.state == state for record in records) for state in ("stopped early", "failed")}
     caption = (
@@ -72,7 +72,7 @@ def to_terminal(ranked: Sequence[Ranked], records: Sequence[Record]) -> RichTabl
         table.add_column(heading, justify="left" if heading == "trial" else "right")
     for each in ranked[:_SHOWN]:
         point = [_short(each.record.point[name]) for name in names]
-        change = _percent(each.difference, "+") if each.difference else "the default"
+        change = _percent(each.difference, "+") if each.difference else "the default" * (each.record.id == default)
         table.add_row(each.record.id, *point, _percent(each.accuracy), change, f"{each.record.seconds:.0f}")
     return table
 
