@@ -34,7 +34,7 @@ from unfused_ray.evaluation.tasks import load_task
 from unfused_ray.models.export import read_description
 from unfused_ray.progress import Progress
 from unfused_ray.sweep.space import Space, apply, default_point, grid, identity, label_points, num_values
-from unfused_ray.sweep.trial import SPLITS, Plan, Record, read_records, run_trial
+from unfused_ray.sweep.trial import SPLITS, Plan, Record, read_record, read_records, run_trial
 from unfused_ray.training.launch import check as check_training
 from unfused_ray.training.launch import label
 from unfused_ray.training.run import Lease, differences, home
@@ -190,7 +190,7 @@ def _tune(prepared: Prepared, num_trials: int, folder: str) -> None:
             tune_config=tune.TuneConfig(
                 metric="accuracy",
                 mode="max",
-                search_alg=ConcurrencyLimiter(_search(prepared), _concurrent(config, cpus)),
+                search_alg=ConcurrencyLimiter(_search(prepared), _concurrent(prepared, cpus)),
                 scheduler=scheduler,
                 num_samples=num_trials,
                 reuse_actors=True,
@@ -220,12 +220,12 @@ def _search(prepared: Prepared) -> OptunaSearch:
     return search
 
 
-def _concurrent(config: SweepConfig, cpus: float) -> int:
+def _concurrent(prepared: Prepared, cpus: float) -> int:
     """Trials at a time, such that none holds what another waits for."""
-    have = ray.cluster_resources().get("CPU", 1.0)
+    config, have = prepared.config, ray.cluster_resources().get("CPU", 1.0)
     each = cpus
     if config.workers_per_trial:
-        each += config.workers_per_trial * (config.distill.runtime.cpus_per_worker or 0.9) + 1
+        each += config.workers_per_trial * prepared.plan.distill.runtime.cpus_per_worker + 1
     fitting = math.floor(have / each)
     if not fitting:
         raise ValueError(f"a trial needs {each:g} CPUs, its workers and Ray Data among them; the cluster has {have:g}")
@@ -257,8 +257,7 @@ class _Records(tune.Callback):
         self._end(trial, "failed", str(error).strip().splitlines()[-1] if error else "its process died")
 
     def _end(self, trial: Trial, state: Any, message: str) -> None:
-        record = next((record for record in read_records(self._uri) if record.id == identity(trial.config)), None)
-        record = record or Record(dict(trial.config))
+        record = read_record(self._uri, trial.config)
         if record.state != "finished":
             replace(record, state=state, message=message).write(self._uri)
         self._show(1)

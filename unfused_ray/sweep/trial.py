@@ -112,9 +112,7 @@ def run_trial(plan: Plan, point: Point, report: Callable[[dict[str, Any]], objec
         point: of the trial.
         report: is told epoch and mean accuracy at every rung; it may end the trial by raising.
     """
-    uri = trial_uri(plan.uri, point)
-    known = Record.read(uri) if storage.exists(storage.join(uri, RECORD)) else Record(dict(point))
-    record = replace(known, state="running", message="")
+    record = replace(read_record(plan.uri, point), state="running", message="")
     record.write(plan.uri)
     for epoch in plan.rungs:
         if all(rung.epoch != epoch for rung in record.rungs):
@@ -128,6 +126,12 @@ def run_trial(plan: Plan, point: Point, report: Callable[[dict[str, Any]], objec
         accuracy = next(rung.accuracy for rung in record.rungs if rung.epoch == epoch)
         report({"epoch": epoch, "accuracy": accuracy})
     replace(record, state="finished").write(plan.uri)
+
+
+def read_record(sweep_uri: str, point: Point) -> Record:
+    """What is known of a point's trial, which may not have begun."""
+    uri = trial_uri(sweep_uri, point)
+    return Record.read(uri) if storage.exists(storage.join(uri, RECORD)) else Record(dict(point))
 
 
 def read_records(sweep_uri: str) -> Sequence[Record]:
