@@ -82,7 +82,7 @@ class AudioNTT2020(nn.Module):
         Where the network ends with a block, the block's frames.
         """
         frames = flatten_bands(block)
-        return frames if self.fc1 is None else F.relu(self.fc1(frames))
+        return frames if self.fc1 is None else F.relu(on_frames(self.fc1, frames))
 
     def frames(self, hidden: Tensor, dropout: bool = True) -> Tensor:
         """Second layer on each frame: (B, T', width) → (B, T', width); ``hidden`` itself where the network ends there.
@@ -92,7 +92,7 @@ class AudioNTT2020(nn.Module):
         if self.fc2 is None:
             return hidden
         hidden = F.dropout(hidden, self.config.dropout, training=self.training and dropout)
-        return F.relu(self.fc2(hidden))
+        return F.relu(on_frames(self.fc2, hidden))
 
     def layers(self, log_mel: Tensor) -> dict[Cut, Tensor]:
         """Every layer's clip embedding, max plus mean over time: by layer, (B, that layer's size)."""
@@ -125,6 +125,20 @@ def flatten_bands(block: Tensor) -> Tensor:
     Its mean or maximum over dimension 1 is the block's clip embedding.
     """
     return block.permute(0, 3, 2, 1).flatten(2)
+
+
+def on_frames(layer: nn.Linear, frames: Tensor) -> Tensor:
+    """A linear layer on each frame: (B, T', D) → (B, T', layer.out_features).
+
+    On a CPU as a 1 × 1 convolution, which is oneDNN's where a matrix product is MKL's: forward and backward of 1,536
+    frames take 0.55 of the time (docs/performance.md).
+    """
+    if frames.is_cuda:
+        return layer(frames)
+    batch, num_frames, size = frames.shape
+    images = frames.reshape(1, batch * num_frames, 1, size).permute(0, 3, 1, 2)
+    outputs = F.conv2d(images, layer.weight[:, :, None, None], layer.bias)
+    return outputs.permute(0, 2, 3, 1).reshape(batch, num_frames, -1)
 
 
 def max_mean(frames: Tensor) -> Tensor:
