@@ -248,10 +248,10 @@ def libsndfile_epoch(files: Sequence[Path], num_samples: Sequence[int], _: int) 
 
 def make_contenders(manifests: list[Manifest], args: argparse.Namespace, folder: Path) -> dict[str, Contender]:
     """All that are compared, on the clips of some sources."""
-    index = repeated(manifests, args.clips)
+    index, few = repeated(manifests, args.clips), repeated(manifests, args.loader_clips)
     files = write_files(ClipIndex(manifests), 4 * args.slow_clips, folder)
     front_end = FrontEnd(FrontEndConfig(), CROP, AugmentConfig(), -7.0, 4.0)
-    plain = partial(DataLoader, ShardClips(index.units), BATCH.block)
+    plain = partial(DataLoader, ShardClips(few.units), BATCH.block)
     paths = sorted({unit.uri for unit in index.units})
     contenders: dict[str, Contender] = {
         "libsndfile alone": partial(libsndfile_epoch, files, [soundfile.info(file).frames for file in files]),
@@ -309,6 +309,7 @@ def main() -> None:
     parser.add_argument("--data", nargs="*", default=[], help="prepared sources of short clips")
     parser.add_argument("--data-10s", nargs="*", default=[], help="prepared sources of 10 s clips")
     parser.add_argument("--clips", type=int, default=8192, help="of an epoch, at least")
+    parser.add_argument("--loader-clips", type=int, default=2048, help="of an epoch of the plain DataLoader, at least")
     parser.add_argument("--slow-clips", type=int, default=192, help="of an epoch of the loader with librosa")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path("output/bench"))
