@@ -42,7 +42,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unfused_ray import recipes
-from unfused_ray.config import PretrainConfig, TrackingConfig
+from unfused_ray.config import DecarConfig, PretrainConfig, TrackingConfig
 from unfused_ray.data.plan import Pass
 from unfused_ray.data.shards import ClipIndex, Manifest
 from unfused_ray.data.stream import BLOCKS_PER_TASK
@@ -133,6 +133,7 @@ def measure_reference(
     assert statistics is not None  # ingest has computed them
     front_end = FrontEnd(config.front_end, config.crop, config.augment, statistics.mean, statistics.std)
     method = config.method
+    assert isinstance(method, DecarConfig)
     loop = DecarLoop(
         files, front_end, method.num_clusters[0], config.batch.clips_per_step, processes, method.kmeans_iterations
     )

@@ -124,7 +124,11 @@ def _unvalidated() -> tyro.constructors.ConstructorRegistry:
         types = get_type_hints(info.type)
         fields = tuple(
             tyro.constructors.StructFieldSpec(
-                name, types[name], default=getattr(info.default, name), helptext=_unwrapped(field.description or "")
+                # Of several kinds of configuration (a method's) the recipe has chosen one.
+                name,
+                type(getattr(info.default, name)) if isinstance(getattr(info.default, name), Config) else types[name],
+                default=getattr(info.default, name),
+                helptext=_unwrapped(field.description or ""),
             )
             for name, field in info.type.model_fields.items()
         )

@@ -11,7 +11,7 @@ import hashlib
 import json
 from typing import Annotated, ClassVar, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -129,6 +129,11 @@ class EncoderConfig(Config):
 class DecarConfig(Config):
     """DECAR-v2: k-means pseudo-labels, prototypes set to the centroids (DeepCluster-v2, arXiv 2006.09882)."""
 
+    shapes: ClassVar[tuple[str, ...]] = ("projection_hidden", "projection_dim")
+    """Fields that decide the shapes of the method's weights."""
+
+    kind: Literal["decar-v2"] = "decar-v2"
+    """The method."""
     projection_hidden: PositiveInt = 2048
     """Hidden width of the projection head."""
     projection_dim: PositiveInt = 128
@@ -151,6 +156,25 @@ class DecarConfig(Config):
         if not self.num_clusters:
             raise ValueError("num_clusters=() must name at least one number of clusters")
         return self
+
+
+class ColaConfig(Config):
+    """COLA: two crops of a clip are a positive pair, those of other clips negatives (arXiv 2010.10915)."""
+
+    shapes: ClassVar[tuple[str, ...]] = ("projection_dim",)
+
+    kind: Literal["cola"] = "cola"
+    """The method."""
+    projection_dim: PositiveInt = 512
+    """Size of the projection that is compared (sec. 3.1)."""
+
+
+PretrainMethodConfig = Annotated[
+    Annotated[DecarConfig, Tag("decar-v2")] | Annotated[ColaConfig, Tag("cola")],
+    # Runs of before there were others do not say which method they are of.
+    Discriminator(lambda method: method.get("kind", "decar-v2") if isinstance(method, dict) else method.kind),
+]
+"""Settings of a pre-training method; ``kind`` says of which."""
 
 
 class UnfusedConfig(Config):
@@ -286,9 +310,19 @@ class TrackingConfig(Config):
     """MLflow experiment."""
 
 
+LapeTaskCode = Literal[
+    "sc-v1", "sc-v2-12", "sc-v2-35", "lbs", "vc", "ic", "vf", "ns", "bsd", "tut", "us8k", "lbs-chapters"
+]
+"""A task of the LAPE benchmark; ``python -m unfused_ray tasks`` says what each is."""
+
+
 class PrepareConfig(Config):
     """Ingest: any audio to shards."""
 
+    task: LapeTaskCode | Literal[""] = ""
+    """Instead of a source: a LAPE task, of the data set as its publisher distributes it. Its clips are kept whole."""
+    root: str = ""
+    """Folder that holds the task's data set, by path or URI; empty is the environment variable UNFUSED_RAY_DATA."""
     source: str = ""
     """Audio, CSV, WebDataset tar or hub-style Parquet, by path or URI: a file, a folder, or a pattern (`d/*.tar`).
 
@@ -309,7 +343,7 @@ class PrepareConfig(Config):
     min_seconds: PositiveFloat = 0.1
     """Shorter clips are set aside as 'too short'."""
     silence_peak: NonNegativeFloat = 1e-4
-    """Clips whose largest magnitude is at most this are set aside as 'silent' (full scale is 1)."""
+    """Clips whose largest magnitude is less than this are set aside as 'silent' (full scale is 1); 0 keeps all."""
     clips_per_shard: PositiveInt = 4096
     """Source clips of a shard, which one Ray task writes; small sources get smaller ones."""
     row_group_megabytes: PositiveFloat = 16.0
@@ -318,6 +352,26 @@ class PrepareConfig(Config):
     """The front end whose statistics are computed along the way."""
     preview: bool = False
     """Also write PNG and WAV of 16 clips with their augmented views to <output>/preview."""
+
+    @property
+    def reads(self) -> str:
+        """What is read, to tell a person."""
+        return f"task {self.task} in {self.root}" if self.task else self.source
+
+    @model_validator(mode="after")
+    def _task_or_source(self) -> Self:
+        if self.task and self.source:
+            raise ValueError(f"task={self.task} and source={self.source} contradict each other: give one of them")
+        if self.root and not self.task:
+            raise ValueError(f"root={self.root} has no meaning without a task: give --task, or --source instead")
+        for field in ("max_seconds", "long_clips", "min_seconds", "silence_peak") if self.task else ():
+            value = getattr(self, field)
+            if value != type(self).model_fields[field].default:
+                raise ValueError(
+                    f"{field}={value} has no meaning with task={self.task}, whose clips are kept whole, the short and "
+                    "the silent ones too: leave it out"
+                )
+        return self
 
 
 class TrainingConfig(Config):
@@ -390,7 +444,7 @@ class TrainingConfig(Config):
 
 
 class PretrainConfig(TrainingConfig):
-    """Pre-training of an encoder without labels (DECAR-v2)."""
+    """Pre-training of an encoder without labels: DECAR-v2, or a method that it is compared with."""
 
     stage = "pretrain"
     export = "encoder"
@@ -399,7 +453,7 @@ class PretrainConfig(TrainingConfig):
     """Name of the run: tracking, and the default output folder."""
     epochs: PositiveInt = 90
     """Passes over the data."""
-    method: DecarConfig = DecarConfig()
+    method: PretrainMethodConfig = DecarConfig()
 
 
 class DistillConfig(TrainingConfig):
@@ -476,9 +530,10 @@ class EvaluateConfig(Config):
 
     models: tuple[str, ...] = ()
     """Runs, exported encoders or students, as PATH or NAME=PATH; `{task}` in a path stands for the task's name, where
-    every task has a student of its own."""
+    every task has a student of its own, or every fold: `us8k-fold3` is tested on fold3."""
     tasks: tuple[str, ...] = ()
-    """Folders written by jobs/prepare.py, of labelled clips with splits train, test and, best, valid."""
+    """Folders written by jobs/prepare.py, of labelled clips with splits train, test and, best, valid; or fold1, fold2 …
+    of which one is tested at a time and the next validates: the mean counts."""
     name: str = "evaluation"
     """Name in tracking, and of the default output folder."""
     output: str = ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from unfused_ray.config import (
     BatchConfig,
+    ColaConfig,
     CropConfig,
     DecarConfig,
     DistillConfig,
@@ -70,10 +71,24 @@ _TINY = _DEMO.model_copy(
     }
 )
 
+# COLA (arXiv 2010.10915): two crops of a clip, Adam; the rest as the corpus's DECAR-v2, so that rows compare.
+_COLA_CORPUS = _CORPUS.model_copy(
+    update={"name": "cola-corpus", "method": ColaConfig(), "crop": CropConfig(num_crops=2)}
+)
+_COLA_TINY = _TINY.model_copy(
+    update={
+        "name": "cola-tiny",
+        "method": ColaConfig(projection_dim=16),
+        "crop": _TINY.crop.model_copy(update={"num_crops": 2}),
+    }
+)
+
 PRETRAIN: dict[str, tuple[str, PretrainConfig]] = {
     "demo": ("The embedded recordings, minutes on two cores.", _DEMO),
     "corpus": ("The free corpus of real recordings (make corpus), about an hour on two cores.", _CORPUS),
     "decar-v2-audioset": ("The paper's setting: 10 % of AudioSet and FSD50K, four GPUs.", _DECAR_V2_AUDIOSET),
+    "cola-corpus": ("COLA on the free corpus.", _COLA_CORPUS),
+    "cola-tiny": ("COLA with a toy encoder.", _COLA_TINY),
     "tiny": ("A toy encoder, to try an installation out in seconds.", _TINY),
 }
 

@@ -180,6 +180,31 @@ class InProcessClusterer:
         return self._restored
 
 
+class NoLabels:
+    """The clusterer of a method without pseudo-labels: assignments without a head."""
+
+    def restore(self, folder: str | None, epoch: int) -> None:
+        """See :class:`Clusterer`; there is nothing to restore."""
+
+    def push(self, clip_ids: np.ndarray, embeddings: np.ndarray) -> None:
+        """See :class:`Clusterer`; a method without labels pushes nothing."""
+        raise RuntimeError("nothing is clustered in a run without labels")
+
+    def flush(self) -> None:
+        """See :class:`Clusterer`; nothing is on the way."""
+
+    def labels(self, epoch: int, rank: int, rows_pushed: int) -> Assignment:
+        """See :class:`Clusterer`; there are none."""
+        return Assignment(epoch, (), (), (), {})
+
+    def save(self, folder: str) -> None:
+        """See :class:`Clusterer`; an assignment without a head, by which a checkpoint knows that nothing is missing."""
+        write_assignment(storage.join(folder, _ASSIGNMENT), self.labels(0, 0, 0))
+
+    def forget(self, before_epoch: int) -> None:
+        """See :class:`Clusterer`; there is nothing to delete."""
+
+
 class FixedLabels:
     """The pseudo-labels of a run that were made before it began, and stay; nothing is ever clustered.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from unfused_ray import storage
-from unfused_ray.config import DistillConfig, EncoderConfig, FrontEndConfig, PretrainConfig
+from unfused_ray.config import DecarConfig, DistillConfig, EncoderConfig, FrontEndConfig
 from unfused_ray.evaluation.figures import Panel
 from unfused_ray.evaluation.run_folder import RunFolder
 from unfused_ray.models.cost import REFERENCE_PARAMETERS, cost_of
@@ -30,7 +30,7 @@ class StageView(Protocol):
     """What pictures and tables of a run depend on its stage for."""
 
     group: str
-    """What clips are grouped by."""
+    """What clips are grouped by; empty where they are not."""
     choice: str
     """Which clips of a group the sheet shows."""
     labels_note: str
@@ -51,7 +51,7 @@ class StageView(Protocol):
         ...
 
 
-class PretrainingView:
+class ClusteringView:
     """DECAR-v2: is the loss falling, are the clusters stable, is anything collapsing?"""
 
     group = "cluster"
@@ -65,13 +65,13 @@ class PretrainingView:
         Row("clips per second", "clips_per_second", ".1f"),
     )
 
-    def __init__(self, run: RunFolder, config: PretrainConfig) -> None:
+    def __init__(self, run: RunFolder, method: DecarConfig) -> None:
         self.run = run
-        self.config = config
+        self.method = method
 
     def panels(self) -> Sequence[Panel]:
         """See :class:`StageView`."""
-        dim = self.config.method.projection_dim
+        dim = self.method.projection_dim
         return (
             Panel("loss", "loss", f"cross entropy; a blind guess is {_blind_guess(self.run):.2f}"),
             Panel("agreement", "agreement", "share of views nearest to their pseudo-label"),
@@ -80,6 +80,33 @@ class PretrainingView:
             Panel("inertia", "inertia", "squared distances to the centroids, summed"),
             Panel("size_entropy", "cluster sizes: entropy", "1 is all clusters equal, 0 is one cluster"),
             Panel("largest_share", "largest cluster", "share of all clips"),
+            Panel("empty_clusters", "empty clusters", "after k-means: prototypes that no clip has"),
+            Panel("learning_rate", "learning rate", "at the end of the epoch"),
+            Panel("clips_per_second", "speed", "clips per second"),
+        )
+
+    def facts(self) -> dict[str, str]:
+        """See :class:`StageView`; there are none."""
+        return {}
+
+
+class ComparisonView:
+    """A pre-training without pseudo-labels: is the loss falling, is anything collapsing?"""
+
+    group = ""
+    choice = ""
+    labels_note = "labels were never trained on"
+    rows: Sequence[Row] = (
+        Row("loss", "loss", ".3f"),
+        Row("effective rank", "effective_rank", ".1f"),
+        Row("clips per second", "clips_per_second", ".1f"),
+    )
+
+    def panels(self) -> Sequence[Panel]:
+        """See :class:`StageView`."""
+        return (
+            Panel("loss", "loss", "a mean over the clips"),
+            Panel("effective_rank", "effective rank", "directions used by an epoch's last batch; near 1 is collapse"),
             Panel("clips_per_second", "speed", "clips per second"),
         )
 
@@ -122,6 +149,7 @@ class DistillationView:
             Panel("kl", "KL, teacher ‖ branches", f"summed over them; × 1 - α = {1 - alpha:g} in the loss"),
             Panel("mse", "MSE, teacher and branches", f"of {compared}, summed; × β = {beta:g} in the loss"),
             Panel("agreement", "agreement of the teacher", "share of clips whose pseudo-label it predicts"),
+            Panel("learning_rate", "learning rate", "at the end of the epoch"),
             Panel("clips_per_second", "speed", "clips per second"),
         )
 
@@ -163,7 +191,8 @@ def view_of(run: RunFolder) -> StageView:
     """How a run is told of."""
     if isinstance(run.config, DistillConfig):
         return DistillationView(run, run.config)
-    return PretrainingView(run, run.config)
+    method = run.config.method
+    return ClusteringView(run, method) if isinstance(method, DecarConfig) else ComparisonView()
 
 
 def _blind_guess(run: RunFolder) -> float:

@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unfused_ray.config import DecarConfig, EncoderConfig
-from unfused_ray.methods.method import BlockOutput, Method
+from unfused_ray.methods.method import BlockMethod, BlockOutput
 from unfused_ray.models.encoder import AudioNTT2020, max_mean
 from unfused_ray.models.heads import ProjectionHead
 
 
-class DecarV2(Method):
+class DecarV2(BlockMethod):
     """The encoder, a projection head, and the prototypes of the current epoch."""
 
     name = "DECAR-v2"

@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unfused_ray.config import Cut, EncoderConfig, UnfusedConfig
-from unfused_ray.methods.method import BlockOutput, Method
+from unfused_ray.methods.method import BlockMethod, BlockOutput
 from unfused_ray.models.encoder import AudioNTT2020, flatten_bands, max_mean
 from unfused_ray.models.heads import ClassifierHead
 
 
-class Unfused(Method):
+class Unfused(BlockMethod):
     """The encoder, and a classifier after each block and at its end.
 
     Args:

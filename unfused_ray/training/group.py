@@ -50,6 +50,10 @@ class Alone:
         """The tensor as it is."""
         return tensor
 
+    def join(self, blocks: Tensor) -> Tensor:
+        """The blocks, (n, B, …), one after the other: (n·B, …)."""
+        return blocks.flatten(0, 1)
+
     def barrier(self) -> None:
         """Return at once."""
 
@@ -102,6 +106,17 @@ class Distributed:
         tensors = [torch.empty_like(tensor) for _ in range(self.world)]
         dist.all_gather(tensors, tensor, group=self._control)
         return torch.cat(tensors)
+
+    def join(self, blocks: Tensor) -> Tensor:
+        """The blocks of all workers, each (n, B, …), in the plan's order: (n·world·B, …).
+
+        This worker's own keep their gradient, which is that of a loss of all of them: where every worker computes the
+        same loss, no gradient needs to be sent.
+        """
+        everyone = [torch.empty_like(blocks) for _ in range(self.world)]
+        dist.all_gather(everyone, blocks.detach().contiguous())
+        everyone[self.rank] = blocks
+        return torch.stack(everyone, dim=1).flatten(0, 2)  # block j is with rank j mod world
 
     def barrier(self) -> None:
         """Wait for all workers."""

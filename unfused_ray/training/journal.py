@@ -61,18 +61,22 @@ class Journal:
         answer = self._coordinator.report(progress, values if phase == "training" else None)
         self.asked_to_stop = self.asked_to_stop or bool(answer)
 
-    def end_epoch(self, epoch: int, totals: Mapping[str, float], health: Mapping[str, float]) -> dict[str, float]:
+    def end_epoch(
+        self, epoch: int, totals: Mapping[str, float], health: Mapping[str, float], learning_rate: float
+    ) -> dict[str, float]:
         """Add an epoch to the history; returns its figures.
 
         Args:
             epoch: that has ended.
             totals: its sums over all workers.
             health: of its labels.
+            learning_rate: of its last step.
         """
         seconds = self.sums.seconds
         figures = {name: float(value) for name, value in means(totals).items()}
         figures |= {f"seconds_{name}": value for name, value in seconds.items()}
         figures |= {"clips_per_second": totals["clips"] / seconds["train"], "damaged_clips": totals["damaged_clips"]}
+        figures["learning_rate"] = learning_rate
         self.history.append({"epoch": float(epoch), **figures, **health})
         self.sums = EpochSums()
         return figures

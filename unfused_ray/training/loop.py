@@ -7,25 +7,30 @@ optimiser's moments and the clusterer's bank; everything else follows from the c
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from unfused_ray import storage
 from unfused_ray.audio import randomness
 from unfused_ray.audio.views import Views
 from unfused_ray.clustering.clusterer import Clusterer
+from unfused_ray.clustering.health import effective_rank
 from unfused_ray.config import TrainingConfig
 from unfused_ray.data.plan import Pass, Planner
 from unfused_ray.data.read import Block
 from unfused_ray.data.shards import Statistics
 from unfused_ray.data.stream import BlockSource, Prefetcher
-from unfused_ray.methods.method import Method
+from unfused_ray.methods.method import BatchMethod, BlockOutput, Method
 from unfused_ray.models.batch_norm import update_running_statistics
 from unfused_ray.models.export import save_encoder
 from unfused_ray.training.checkpoint import (
@@ -137,6 +142,7 @@ class Loop:
         self.autocast = autocast_dtype(config.runtime, worker.device)
         self.outbox = Outbox(worker.clusterer, self.blocks_per_step)
         self.gradients = GradientWatch()
+        self._embedded: list[Tensor] = []  # in the newest step, where they are not clustered
         self._last_checkpoint = time.perf_counter()
 
     def _note_other_threads(self, saved: int | None) -> None:
@@ -193,7 +199,7 @@ class Loop:
     def _epoch(self, pass_: Pass) -> Status | None:
         """Assignment, then training, of one epoch or of the rest of one; None where the run goes on."""
         started = time.perf_counter()
-        if self.method.labels_from != "fixed":
+        if self.method.labels_from in ("bank", "full_pass"):
             self.journal.report("clustering", self.steps_done, {}, now=True)
         assignment = self.worker.clusterer.labels(pass_.epoch, self.worker.group.rank, self.outbox.drain())
         self.method.begin_epoch(assignment.prototypes)
@@ -227,7 +233,8 @@ class Loop:
             raise RuntimeError(f"the stream gave more than the {self.steps_per_epoch} steps of epoch {pass_.epoch}")
         if found := self.gradients.first_not_finite(late=0):
             return self._diverged(*found)
-        figures = self.journal.end_epoch(pass_.epoch, self._totals(), assignment.health)
+        health = assignment.health if self.method.labels_from != "none" else self._health()
+        figures = self.journal.end_epoch(pass_.epoch, self._totals(), health, self.state.learning_rate)
         self.journal.report("training", self.steps_done, {f"epoch/{k}": v for k, v in figures.items()}, now=True)
         self.position = Position(pass_.epoch + 1, 0)
         self._checkpoint()
@@ -237,35 +244,86 @@ class Loop:
         """One optimiser step on one global batch."""
         group, config = self.worker.group, self.config
         self.state.optimizer.zero_grad(set_to_none=True)
-        clip_ids = []
-        for i in range(self.blocks_per_step):
-            block = next(blocks)
-            self.worker.milestones.reach("first block")
-            clip_ids.append(block.clip_ids)
-            if i < self.blocks_per_step - 1:
-                with group.no_sync(self.model):
-                    self._forward_backward(epoch, block, labels)
-            else:
-                self._forward_backward(epoch, block, labels)
+        self._embedded = []
+        clip_ids: list[np.ndarray] = []
+        taken = self._taken(blocks, clip_ids)
+        batch: Mapping[str, Tensor] = {}
+        if isinstance(self.method, BatchMethod):
+            batch = self._batch_gradient(self.method, epoch, taken, labels)
+        else:
+            for i, block in enumerate(taken):
+                with self._sync_at_last(i):
+                    self._block_gradient(epoch, block, labels)
         update_running_statistics(self.method, group.all_reduce)
         self.gradients.note(self.method, Position(epoch, step), clip_ids)
         done = epoch * self.steps_per_epoch + step
         self.state.step(learning_rate(config.optimizer, done, self.steps_per_epoch, self.num_steps))
+        self.method.after_step(batch)
 
-    def _forward_backward(self, epoch: int, block: Block, labels: Sequence[np.ndarray]) -> None:
+    def _taken(self, blocks: Iterator[Block], clip_ids: list[np.ndarray]) -> Iterator[Block]:
+        """This worker's blocks of a step, whose clip_ids are noted."""
+        for block in itertools.islice(blocks, self.blocks_per_step):
+            self.worker.milestones.reach("first block")
+            clip_ids.append(block.clip_ids)
+            yield block
+        if len(clip_ids) < self.blocks_per_step:
+            raise RuntimeError(f"the stream ended {self.blocks_per_step - len(clip_ids)} blocks before the step")
+
+    def _sync_at_last(self, i: int) -> AbstractContextManager[None]:
+        """Gradients are sent with the last of a step's blocks."""
+        return nullcontext() if i == self.blocks_per_step - 1 else self.worker.group.no_sync(self.model)
+
+    def _block_gradient(self, epoch: int, block: Block, labels: Sequence[np.ndarray]) -> None:
+        """Add the gradient of a block's loss."""
+        output: BlockOutput = self._forward(epoch, block, labels)
+        self._backward(output)
+        self.journal.sums.add(block, {"loss": output.loss.detach(), **output.terms})
+        if self.method.labels_from == "bank" and output.embeddings is not None:
+            self.outbox.push(block.clip_ids, output.embeddings)
+
+    def _batch_gradient(
+        self, method: BatchMethod, epoch: int, blocks: Iterator[Block], labels: Sequence[np.ndarray]
+    ) -> Mapping[str, Tensor]:
+        """The gradient of a global batch's loss; returns what it was made of."""
+        features: list[Mapping[str, Tensor]] = []
+        weights: list[Tensor] = []
+        for i, block in enumerate(blocks):
+            with self._sync_at_last(i):
+                features.append(self._forward(epoch, block, labels))
+            weights.append(to_device(block.weights, self.worker.device))
+            self.journal.sums.add(block, {})
+        group = self.worker.group
+        batch = {name: group.join(torch.stack([output[name] for output in features])) for name in features[0]}
+        with self._autocast():
+            output = method.batch_loss(batch, group.join(torch.stack(weights)))
+        self._backward(output)
+        values = {"loss": output.loss.detach(), **output.terms}
+        self.journal.sums.add_values({name: value / group.world for name, value in values.items()})  # all have the same
+        return {name: tensor.detach() for name, tensor in batch.items()}
+
+    def _backward(self, output: BlockOutput) -> None:
+        # DDP averages over the workers; the loss is the mean over the global batch, whose size never changes.
+        (output.loss * (self.worker.group.world / self.config.batch.clips_per_step)).backward()
+        if self.method.labels_from == "none" and output.embeddings is not None:
+            self._embedded.append(output.embeddings)
+
+    def _forward(self, epoch: int, block: Block, labels: Sequence[np.ndarray]) -> Any:
+        """What the method gives for a block."""
         device = self.worker.device
         # Only the block's labels are copied: the table of all clips is shared by the workers of a node.
-        labels_HB = to_device(np.stack([head[block.clip_ids] for head in labels]).astype(np.int64), device)
+        own = np.array([head[block.clip_ids] for head in labels], np.int64).reshape(len(labels), len(block.clip_ids))
         views = self.views(to_device(block.waves, device), epoch, block.index)
         # Dropout is a function of the block, not of what this worker has drawn before.
         torch.manual_seed(randomness.derived_seed(self.config.seed, "dropout", epoch, block.index))
         with self._autocast():
-            output = self.model(views, to_device(block.weights, device), labels_HB)
-        # DDP averages over the workers; the loss is the mean over the global batch, whose size never changes.
-        (output.loss * (self.worker.group.world / self.config.batch.clips_per_step)).backward()
-        self.journal.sums.add(block, {"loss": output.loss.detach(), **output.terms})
-        if self.method.labels_from == "bank" and output.embeddings is not None:
-            self.outbox.push(block.clip_ids, output.embeddings)
+            return self.model(views, to_device(block.weights, device), to_device(own, device))
+
+    def _health(self) -> dict[str, float]:
+        """Effective rank of what the epoch's last step embedded: near 1 is collapse. All workers call it together."""
+        embeddings_ND = torch.cat(self._embedded).double().cpu()
+        if not isinstance(self.method, BatchMethod):  # there every worker has embeddings of the whole batch
+            embeddings_ND = self.worker.group.gather(embeddings_ND)
+        return {"effective_rank": effective_rank((embeddings_ND.T @ embeddings_ND).numpy())}
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(

@@ -11,9 +11,10 @@ from unfused_ray.config import OptimizerConfig
 
 
 def build_optimizer(config: OptimizerConfig, module: nn.Module) -> torch.optim.Optimizer:
-    """SGD or AdamW over a module's parameters; biases, and gains and offsets of batch norm, are not decayed."""
-    decayed = [p for p in module.parameters() if p.ndim > 1]
-    kept = [p for p in module.parameters() if p.ndim <= 1]
+    """SGD or AdamW over the trained parameters of a module; biases, gains and offsets of batch norm are not decayed."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    decayed = [p for p in trained if p.ndim > 1]
+    kept = [p for p in trained if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": kept, "weight_decay": 0.0}]
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)

@@ -9,17 +9,12 @@ from torch import Tensor
 
 from unfused_ray import storage
 from unfused_ray.clustering.assignment import MANIFEST
-from unfused_ray.config import DistillConfig, EncoderConfig, TrainingConfig
+from unfused_ray.config import DistillConfig, EncoderConfig, PretrainConfig, TrainingConfig
 from unfused_ray.models.export import find_export, load_encoder, read_description
 from unfused_ray.training.checkpoint import CheckpointStore
 from unfused_ray.training.run import PSEUDO_LABELS, Run, differences
 
 _ENCODER_SHAPES = ("encoder.channels", "encoder.width", "encoder.cut", "front_end.num_mels")
-_METHOD_SHAPES = {
-    "pretrain": (*_ENCODER_SHAPES, "method.projection_hidden", "method.projection_dim"),
-    "distill": (*_ENCODER_SHAPES, "method.head_hidden", "labels", "crop", "splits", "seed"),
-}
-"""By stage, settings that decide what a whole method's weights fit: their shapes, and which class is which."""
 _LABEL_FACTS = ("data_checksums", "teacher_sha256")
 """What else decides the labels of a distillation."""
 
@@ -45,7 +40,7 @@ def check_origin(config: TrainingConfig, facts: Mapping[str, Any]) -> None:
         record = Run(config.fork).record()
         if record["stage"] != config.stage:
             raise ValueError(f"fork={config.fork} is a run of stage {record['stage']}, this one is of {config.stage}")
-        shapes = (*_METHOD_SHAPES[config.stage], "optimizer.name", "ema_decay")
+        shapes = (*_method_shapes(config), "optimizer.name", "ema_decay")
         _refuse_changes("fork", config.fork, record["config"], config, shapes)
         if config.stage == "distill":  # its heads tell the labels of the other run apart
             theirs, ours = ({name: known.get(name) for name in _LABEL_FACTS} for known in (record["facts"], facts))
@@ -59,7 +54,7 @@ def check_origin(config: TrainingConfig, facts: Mapping[str, Any]) -> None:
             )
     if config.init_from and CheckpointStore(config.init_from, keep=1).committed():
         record = Run(config.init_from).record()
-        shapes = _METHOD_SHAPES["pretrain"] if _takes_all(record, config) else _ENCODER_SHAPES
+        shapes = _method_shapes(config) if _takes_all(record, config) else _ENCODER_SHAPES
         _refuse_changes("init_from", config.init_from, record["config"], config, shapes)
     elif config.init_from:
         if find_export(config.init_from) is None:
@@ -104,8 +99,19 @@ def warm_start(config: TrainingConfig) -> dict[str, dict[str, Tensor]]:
 
 
 def _takes_all(record: Mapping[str, Any], config: TrainingConfig) -> bool:
-    """Whether a warm start takes heads too: a distillation's are of its own labels."""
-    return bool(record["stage"] == config.stage == "pretrain")
+    """Whether a warm start takes heads too: those of the same method, but a distillation's are of its own labels."""
+    return (
+        isinstance(config, PretrainConfig)
+        and record["stage"] == config.stage
+        and record["config"]["method"]["kind"] == config.method.kind
+    )
+
+
+def _method_shapes(config: TrainingConfig) -> tuple[str, ...]:
+    """Settings that decide what a whole method's weights fit: their shapes, and which class is which."""
+    if isinstance(config, PretrainConfig):
+        return (*_ENCODER_SHAPES, "method.kind", *(f"method.{name}" for name in config.method.shapes))
+    return (*_ENCODER_SHAPES, "method.head_hidden", "labels", "crop", "splits", "seed")
 
 
 def _refuse_changes(
@@ -120,5 +126,5 @@ def _chosen(tree: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     found = {}
     for name in names:
         group, _, field = name.partition(".")
-        found[name] = tree[group][field] if field else tree[group]
+        found[name] = tree[group].get(field) if field else tree[group]
     return found

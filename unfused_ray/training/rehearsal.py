@@ -67,7 +67,7 @@ def describe(config: TrainingConfig, index: ClipIndex) -> Table:
     )
     if work.embed_passes:
         table.add_row("embedding every clip", f"{batch.block / measured.embed:,.1f} clips/s a worker")
-    table.add_row("clustering", f"{measured.cluster:.2g} s an epoch" if rehearsal.plan else "none: labels are fixed")
+    table.add_row("clustering", f"{measured.cluster:.2g} s an epoch" if rehearsal.plan else "none")
     table.add_row("limited by", expected.limit)
     table.add_row("CPUs for decoding", f"{expected.decode_cpus:.2g} a worker, so that none waits for data")
     table.add_row("checkpoints", f"{rehearsal.checkpoint_bytes() / 1e6:,.1f} MB each, {config.checkpoint.keep} kept")
@@ -111,7 +111,7 @@ class Rehearsal:
             epochs=config.last_epoch,
             train_blocks=planner.num_steps("train") * batch.blocks_per_step,
             embed_blocks=planner.num_steps("embed") * batch.blocks_per_step,
-            embed_passes={"full_pass": config.last_epoch, "bank": 1, "fixed": 0}[method.labels_from],
+            embed_passes={"full_pass": config.last_epoch, "bank": 1, "fixed": 0, "none": 0}[method.labels_from],
             workers=workers,
             busy_cpus=1 if on_gpu else self.threads,
             decoders=cpus - workers * cluster.worker_cpus(runtime) if grouped else 1,

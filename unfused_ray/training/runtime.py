@@ -19,8 +19,8 @@ from torch import Tensor
 
 from unfused_ray import cluster, memory, storage
 from unfused_ray.clustering.actor import RayClusterer, start_assignment_actor
-from unfused_ray.clustering.clusterer import Clusterer, ClusteringPlan, FixedLabels, InProcessClusterer
-from unfused_ray.config import PretrainConfig, TrainingConfig
+from unfused_ray.clustering.clusterer import Clusterer, ClusteringPlan, FixedLabels, InProcessClusterer, NoLabels
+from unfused_ray.config import DecarConfig, PretrainConfig, TrainingConfig
 from unfused_ray.data.plan import Planner
 from unfused_ray.data.read import BlockReader
 from unfused_ray.data.shards import ClipIndex, Statistics
@@ -63,10 +63,10 @@ class Job:
         return BlockReader(self.config.seed, self.config.batch.block, crop, samples)
 
     def clustering(self, threads: int = 0) -> ClusteringPlan | None:
-        """What is clustered each epoch, and how; None where the labels are fixed."""
-        if not isinstance(self.config, PretrainConfig):
+        """What is clustered each epoch, and how; None where nothing is."""
+        method = self._clustering_method
+        if method is None:
             return None
-        method = self.config.method
         return ClusteringPlan(
             num_clips=self.index.num_clips,
             dim=method.projection_dim,
@@ -78,16 +78,23 @@ class Job:
         )
 
     def start_clustering(self) -> ray.actor.ActorHandle | None:
-        """Start the assignment actor; None where the labels are fixed."""
-        plan = self.clustering()
-        if plan is None:
+        """Start the assignment actor; None where nothing is clustered."""
+        plan, method = self.clustering(), self._clustering_method
+        if plan is None or method is None:
             return None
-        assert isinstance(self.config, PretrainConfig)
-        return start_assignment_actor(plan, self.config.method.assignment_shards)
+        return start_assignment_actor(plan, method.assignment_shards)
 
     @property
-    def fixed_labels(self) -> FixedLabels:
+    def _clustering_method(self) -> DecarConfig | None:
+        """Settings of the method that clusters."""
+        method = self.config.method if isinstance(self.config, PretrainConfig) else None
+        return method if isinstance(method, DecarConfig) else None
+
+    @property
+    def given_labels(self) -> FixedLabels | NoLabels:
         """The labels of a run that clusters nothing."""
+        if isinstance(self.config, PretrainConfig):
+            return NoLabels()
         return FixedLabels(storage.join(self.run_uri, PSEUDO_LABELS))
 
     def build_method(self) -> Method:
@@ -152,7 +159,7 @@ def run_in_process(job: Job, coordinator: Coordinator) -> Status:
     threads = set_threads(job.config.runtime, 1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     plan = job.clustering(threads)
-    clusterer: Clusterer = job.fixed_labels if plan is None else InProcessClusterer(plan)
+    clusterer: Clusterer = job.given_labels if plan is None else InProcessClusterer(plan)
     source = LocalSource(job.planner, job.reader)
     worker = Worker(Alone(), device, job.planner, source, clusterer, coordinator, job.milestones)
     return job.train(worker, job.start())
@@ -164,7 +171,7 @@ def run_workers(job: Job, coordinator: ray.actor.ActorHandle, assignment: ray.ac
     Args:
         job: the run.
         coordinator: actor of :class:`Coordinator`.
-        assignment: the assignment actor; None where the labels are fixed.
+        assignment: the assignment actor; None where nothing is clustered.
     """
     runtime = job.config.runtime
     # Ray Train would change the working directory of its workers; paths are absolute here, but tracebacks are not.
@@ -235,7 +242,7 @@ class _WorkerMain:
             group.world,
             coordinator.set_segment,
         )
-        clusterer: Clusterer = self.job.fixed_labels
+        clusterer: Clusterer = self.job.given_labels
         if self.assignment is not None:
             clusterer = RayClusterer(self.assignment, name, group.world)
         worker = Worker(group, ray.train.torch.get_device(), planner, source, clusterer, coordinator, milestones)

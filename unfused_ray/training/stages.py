@@ -12,12 +12,12 @@ import torch
 from unfused_ray import storage
 from unfused_ray.clustering import pseudo_labels
 from unfused_ray.clustering.assignment import MANIFEST, Assignment, read_assignment, write_assignment
-from unfused_ray.config import Cut, DistillConfig, PretrainConfig, TrainingConfig
+from unfused_ray.config import Cut, DecarConfig, DistillConfig, PretrainConfig, TrainingConfig
 from unfused_ray.data.shards import ClipIndex, Statistics, labels_to_ids
 from unfused_ray.embedding.clips import embed_clips, read_out
 from unfused_ray.embedding.random_network import random_encoder
-from unfused_ray.methods.decar import DecarV2
 from unfused_ray.methods.method import Method
+from unfused_ray.methods.pretraining import build_pretraining
 from unfused_ray.methods.unfused import Unfused
 from unfused_ray.models.cost import cost_of, refuse_large_student
 from unfused_ray.models.export import FrozenEncoder, find_export, load_encoder, read_description
@@ -59,19 +59,21 @@ class Stage(Protocol):
 
 
 class Pretraining:
-    """DECAR-v2: labels are clustered anew each epoch."""
+    """DECAR-v2, whose labels are clustered anew each epoch, or a method without labels."""
 
     def __init__(self, config: PretrainConfig) -> None:
         self.config = config
 
     def check(self, index: ClipIndex, known: Mapping[str, Any]) -> dict[str, Any]:
         """See :class:`Stage`."""
-        _refuse_many_clusters("method.num_clusters", self.config.method.num_clusters, index)
+        _refuse_many_clusters("method.num_clusters", self._num_clusters, index)
         return {}
 
     def describe(self, index: ClipIndex) -> dict[str, str]:
         """See :class:`Stage`."""
         method = self.config.method
+        if not isinstance(method, DecarConfig):
+            return {"method": method.kind}
         return {
             "clusters": " + ".join(map(str, method.num_clusters)),
             "embedding bank": f"{index.num_clips * method.projection_dim * 2 / 1e6:,.1f} MB",
@@ -82,11 +84,16 @@ class Pretraining:
 
     def build_method(self, run_uri: str) -> Method:
         """See :class:`Stage`."""
-        return DecarV2(self.config.method, self.config.encoder, self.config.front_end.num_mels)
+        return build_pretraining(self.config)
 
     def rehearse(self, index: ClipIndex) -> tuple[Method, Sequence[int]]:
         """See :class:`Stage`."""
-        return self.build_method(""), self.config.method.num_clusters
+        return self.build_method(""), self._num_clusters
+
+    @property
+    def _num_clusters(self) -> Sequence[int]:
+        """K of each head; none where nothing is clustered."""
+        return self.config.method.num_clusters if isinstance(self.config.method, DecarConfig) else ()
 
 
 class Distillation:

@@ -37,6 +37,12 @@ class TrainingState:
         if self.average is not None:
             self.average.update_parameters(self.method.encoder)
 
+    @property
+    def learning_rate(self) -> float:
+        """Of the newest step."""
+        lr: float = self.optimizer.param_groups[0]["lr"]
+        return lr
+
     def tensors(self) -> Mapping[str, Mapping[str, Tensor]]:
         """All of it by name, for a checkpoint."""
         tensors = {"model": self.method.state_dict(), "optimizer": flatten_optimizer(self.optimizer)}

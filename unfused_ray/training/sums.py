@@ -25,10 +25,14 @@ class EpochSums:
 
     def add(self, block: Block, values: Mapping[str, Tensor]) -> None:
         """Add what a method gave for a block. Nothing waits for the device."""
-        for name, value in values.items():
-            self._add(name, value)
+        self.add_values(values)
         self._add("clips", len(block.clip_ids))
         self._add("damaged_clips", float((block.weights == 0).sum()))
+
+    def add_values(self, values: Mapping[str, Tensor]) -> None:
+        """Add sums over clips that are counted elsewhere."""
+        for name, value in values.items():
+            self._add(name, value)
 
     def spend(self, purpose: str, seconds: float) -> None:
         """Add to the seconds of a purpose."""

@@ -1,0 +1,18 @@
+"""The method that a pre-training's configuration names."""
+
+from __future__ import annotations
+
+from unfused_ray.config import ColaConfig, DecarConfig, PretrainConfig
+from unfused_ray.methods.cola import Cola
+from unfused_ray.methods.decar import DecarV2
+from unfused_ray.methods.method import Method
+
+
+def build_pretraining(config: PretrainConfig) -> Method:
+    """The method, with random weights: seed torch before."""
+    encoder, num_mels = config.encoder, config.front_end.num_mels
+    match config.method:
+        case DecarConfig():
+            return DecarV2(config.method, encoder, num_mels)
+        case ColaConfig():
+            return Cola(config.method, encoder, num_mels)
