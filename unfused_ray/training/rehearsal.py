@@ -67,7 +67,7 @@ def describe(config: TrainingConfig, index: ClipIndex) -> Table:
     )
     if work.embed_passes:
         table.add_row("embedding every clip", f"{batch.block / measured.embed:,.1f} clips/s a worker")
-    table.add_row("clustering", f"{measured.cluster:.2g} s an epoch" if rehearsal.plan else "none")
+    table.add_row("clustering", f"{measured.cluster:.2g} s an epoch" if rehearsal.plan else "none: nothing is clustered")
     table.add_row("limited by", expected.limit)
     table.add_row("CPUs for decoding", f"{expected.decode_cpus:.2g} a worker, so that none waits for data")
     table.add_row("checkpoints", f"{rehearsal.checkpoint_bytes() / 1e6:,.1f} MB each, {config.checkpoint.keep} kept")
