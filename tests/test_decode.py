@@ -117,6 +117,19 @@ def test_who_takes_one_piece_reads_no_more():
     assert file.bytes_read < len(data) / 10
 
 
+@settings(max_examples=25, deadline=None)
+@given(start=st.integers(0, 12_000), length=st.integers(1, 12_000), rate=st.sampled_from([8_000, RATE]))
+def test_a_part_of_the_audio_is_cut_at_the_rate_of_its_file(start: int, length: int, rate: int):
+    pcm = np.random.default_rng(0).integers(-9_000, 9_000, 10_000).astype(np.int16)
+    found = decode(io.BytesIO(encoded(pcm, rate)), RATE, 3_000, start / rate, length / rate)
+    part = pcm[start : start + length]
+    if not len(part):
+        with pytest.raises(AudioError, match="empty"):
+            next(found)
+        return
+    np.testing.assert_array_equal(np.concatenate(list(found)), decoded(encoded(part, rate)))
+
+
 def damage(data: bytes, start: int, replacement: bytes) -> bytes:
     return data[:start] + replacement + data[start + len(replacement) :]
 
@@ -168,6 +181,7 @@ def test_short_and_silent_clips_are_refused():
     with pytest.raises(AudioError, match="silent"):
         refuse_unusable(np.full(1_600, -3, np.int16), RATE, min_seconds=0.1, silence_peak=1e-4)
     refuse_unusable(np.full(1_600, -32768, np.int16), RATE, min_seconds=0.1, silence_peak=0.9)
+    refuse_unusable(np.zeros(1_600, np.int16), RATE, min_seconds=0.1, silence_peak=0)
 
 
 @settings(max_examples=40, deadline=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Iterator
 from typing import IO, Literal
 
@@ -31,7 +32,9 @@ class AudioError(ValueError):
         return f"{self.reason}: {self.detail}"
 
 
-def decode(source: IO[bytes], sample_rate: int, max_samples: int) -> Iterator[np.ndarray]:
+def decode(
+    source: IO[bytes], sample_rate: int, max_samples: int, start: float = 0.0, seconds: float | None = None
+) -> Iterator[np.ndarray]:
     """Decode WAV, FLAC, OGG Vorbis or Opus, or MP3, piece by piece.
 
     Memory is bounded by a piece, whatever the length of the audio: a caller that stops early decodes no more.
@@ -40,6 +43,8 @@ def decode(source: IO[bytes], sample_rate: int, max_samples: int) -> Iterator[np
         source: seekable encoded audio of any sample rate, number of channels and bit depth; channels are averaged.
         sample_rate: of the result, in Hz.
         max_samples: of a piece.
+        start: where to begin, in seconds.
+        seconds: how much to decode; None is to the end.
 
     Yields:
         int16 arrays of ``max_samples`` samples; the last may be shorter, none is empty.
@@ -49,7 +54,7 @@ def decode(source: IO[bytes], sample_rate: int, max_samples: int) -> Iterator[np
     """
     pending = np.empty(0, np.int16)
     decoded = False
-    for block in _resampled(source, sample_rate):
+    for block in _resampled(source, sample_rate, start, seconds):
         pending = np.concatenate([pending, block])
         while len(pending) >= max_samples:
             yield pending[:max_samples]
@@ -68,7 +73,7 @@ def refuse_unusable(pcm: np.ndarray, sample_rate: int, min_seconds: float, silen
         pcm: (samples,) int16.
         sample_rate: in Hz.
         min_seconds: shorter clips are refused.
-        silence_peak: clips whose largest magnitude is at most this are refused; full scale is 1.
+        silence_peak: clips whose largest magnitude is less are refused; full scale is 1.
 
     Raises:
         AudioError: too short or silent.
@@ -77,8 +82,8 @@ def refuse_unusable(pcm: np.ndarray, sample_rate: int, min_seconds: float, silen
     if seconds < min_seconds:
         raise AudioError("too short", f"{seconds:.3f} s, at least {min_seconds:g} s are asked for")
     peak = max(int(pcm.max()), -int(pcm.min())) / _FULL_SCALE
-    if peak <= silence_peak:
-        raise AudioError("silent", f"its peak is {peak:.2g} of full scale, more than {silence_peak:g} is asked for")
+    if peak < silence_peak:
+        raise AudioError("silent", f"its peak is {peak:.2g} of full scale, at least {silence_peak:g} is asked for")
 
 
 def encode_flac(pcm: np.ndarray, sample_rate: int) -> bytes:
@@ -127,16 +132,19 @@ class _ReadOnce(soundfile.SoundFile):
         return False
 
 
-def _resampled(source: IO[bytes], sample_rate: int) -> Iterator[np.ndarray]:
-    """The audio as int16 blocks at ``sample_rate``."""
+def _resampled(source: IO[bytes], sample_rate: int, start: float, seconds: float | None) -> Iterator[np.ndarray]:
+    """A part of the audio as int16 blocks at ``sample_rate``."""
     try:
         with _open(source) as file:
+            if start:
+                file.seek(min(round(start * file.samplerate), file.frames))
+            frames = sys.maxsize if seconds is None else round(seconds * file.samplerate)
             if file.samplerate == sample_rate:
-                for mono in _mono_blocks(file):
+                for mono in _mono_blocks(file, frames):
                     yield _to_int16(mono)
                 return
             resampler = soxr.ResampleStream(file.samplerate, sample_rate, 1, dtype="float32")
-            for mono in _mono_blocks(file):
+            for mono in _mono_blocks(file, frames):
                 yield _to_int16(resampler.resample_chunk(mono))
             yield _to_int16(resampler.resample_chunk(np.empty(0, np.float32), last=True))
     except soundfile.LibsndfileError as error:
@@ -159,10 +167,11 @@ def _open(source: IO[bytes]) -> soundfile.SoundFile:
     return file
 
 
-def _mono_blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
-    """The mean of the channels as float32 blocks of bounded size."""
-    frames = max(1, min(_BLOCK_SECONDS * file.samplerate, _BLOCK_VALUES // file.channels))
-    while len(block := file.read(frames, dtype="float32", always_2d=True)):
+def _mono_blocks(file: soundfile.SoundFile, frames: int) -> Iterator[np.ndarray]:
+    """The mean of the channels of at most so many frames, as float32 blocks of bounded size."""
+    longest = max(1, min(_BLOCK_SECONDS * file.samplerate, _BLOCK_VALUES // file.channels))
+    while frames and len(block := file.read(min(longest, frames), dtype="float32", always_2d=True)):
+        frames -= len(block)
         mono = block[:, 0] if file.channels == 1 else block.mean(axis=1)
         if not np.isfinite(mono).all():
             raise AudioError("not finite", "NaN or infinite samples")

@@ -96,7 +96,7 @@ class AudioPart:
     def clips(self, sample_rate: int, max_seconds: float) -> Iterator[Clip | Reject]:
         """See :class:`Part`; they are decoded to ``sample_rate``."""
         for item, source in fetch(self.items):
-            for piece in pieces(item["key"], source, sample_rate, max_seconds):
+            for piece in pieces(item, source, sample_rate, max_seconds):
                 if isinstance(piece, Reject):
                     yield piece
                 else:

@@ -23,6 +23,8 @@ ITEMS = pa.schema(
         pa.field("num_bytes", pa.int64()),  # and its length
         pa.field("row_group", pa.int64()),  # in a Parquet file: its row group,
         pa.field("row", pa.int64()),  # and the row within
+        pa.field("start", pa.float64()),  # of a clip that is a part of its audio: where it begins,
+        pa.field("seconds", pa.float64()),  # and its length
         pa.field("labels", pa.list_(pa.string())),
         pa.field("split", pa.string()),
         pa.field("group", pa.string()),

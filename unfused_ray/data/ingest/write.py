@@ -79,7 +79,7 @@ def write_shard(number: int, items: pa.Table, config: PrepareConfig, ledger: Led
     with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
         for item, source in fetch(items):
             first = len(rows)
-            for piece in _usable(pieces(item["key"], source, config.front_end.sample_rate, config.max_seconds), config):
+            for piece in _usable(pieces(item, source, config.front_end.sample_rate, config.max_seconds), config):
                 if isinstance(piece, Reject):
                     rejects.append(piece)
                     continue
