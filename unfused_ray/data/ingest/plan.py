@@ -50,7 +50,7 @@ class Plan:
         for column in ("key", "uri", "labels", "split", "group"):
             for value in items[column].to_pylist():
                 digest.update(repr(value).encode() + b"\0")
-        ledger = Ledger(config.output, REPORTS, config.source, stored(config), digest.hexdigest())
+        ledger = Ledger(config.output, REPORTS, config.reads, stored(config), digest.hexdigest())
         return cls(config, items, tuple(cut(items["split"].to_pylist(), config.clips_per_shard)), ledger)
 
 
@@ -78,4 +78,5 @@ def cut(splits: Sequence[str], clips_per_shard: int) -> Iterator[Part]:
 
 def stored(config: PrepareConfig) -> dict[str, Any]:
     """The configuration as the manifest keeps it: what decides the bytes, not where they lie."""
-    return config.model_dump(mode="json", exclude={"output", "preview"})
+    unused = {"source"} if config.task else {"task", "root"}
+    return config.model_dump(mode="json", exclude={"output", "preview", *unused})

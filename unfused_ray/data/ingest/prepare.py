@@ -14,8 +14,9 @@ from unfused_ray.config import PrepareConfig
 from unfused_ray.data.ingest.items import Listing
 from unfused_ray.data.ingest.listing import list_source
 from unfused_ray.data.ingest.plan import REPORTS, Plan, stored
-from unfused_ray.data.ingest.sources import Source, find
+from unfused_ray.data.ingest.sources import find
 from unfused_ray.data.ingest.write import ShardReport, write_shard
+from unfused_ray.data.lape.registry import WHOLE_CLIPS, data_root, list_task
 from unfused_ray.data.ledger import refuse_difference
 from unfused_ray.data.parallel import run_bounded
 from unfused_ray.data.rejects import Reject, count_reasons, write_rejects
@@ -42,12 +43,7 @@ def prepare(config: PrepareConfig, dry_run: bool = False) -> Manifest | None:
         FileNotFoundError: the source is not there.
         ValueError: the source holds no audio, none of it can be used, or the output was prepared differently.
     """
-    for field in ("source", "output"):
-        if not getattr(config, field):
-            raise ValueError(f"{field}='' names nothing: give a path or a URI, --{field} …")
-    config = config.model_copy(
-        update={"source": storage.absolute(config.source), "output": storage.absolute(config.output)}
-    )
+    config = _resolved(config)
     start = time.monotonic()
     figures: dict[str, float | str] = {}
     if storage.exists(storage.join(config.output, MANIFEST)):
@@ -55,15 +51,11 @@ def prepare(config: PrepareConfig, dry_run: bool = False) -> Manifest | None:
         refuse_difference(config.output, manifest.config, stored(config))
         title = f"{config.output} is already prepared: nothing to do"
     else:
-        source = find(config.source)
-        logger.info("reading %s (%s)", config.source, source.kind)
         with ExitStack() as session:  # Ray is started as late as can be: most errors and dry runs need not wait for it
-            if source.kind in ("tar", "parquet"):
-                session.enter_context(cluster.session())
-            listing = list_source(source)
+            listing = _list(config, session)
             plan = _plan(config, listing)
             if dry_run:
-                _print_plan(source, listing, plan)
+                _print_plan(listing, plan)
                 return None
             session.enter_context(cluster.session())
             manifest = _ingest(plan, listing.rejects)
@@ -80,15 +72,35 @@ def prepare(config: PrepareConfig, dry_run: bool = False) -> Manifest | None:
     return manifest
 
 
+def _resolved(config: PrepareConfig) -> PrepareConfig:
+    """The configuration with paths that do not depend on the working directory, and with what a task decides."""
+    for field in ("output",) if config.task else ("source", "output"):
+        if not getattr(config, field):
+            raise ValueError(f"{field}='' names nothing: give a path or a URI, --{field} …")
+    output = storage.absolute(config.output)
+    if config.task:
+        return config.model_copy(update={"output": output, "root": data_root(config.root), **WHOLE_CLIPS})
+    return config.model_copy(update={"output": output, "source": storage.absolute(config.source)})
+
+
+def _list(config: PrepareConfig, session: ExitStack) -> Listing:
+    if config.task:
+        logger.info("reading %s", config.reads)
+        return list_task(config.task, config.root)
+    source = find(config.source)
+    logger.info("reading %s (%s)", config.source, source.kind)
+    if source.kind in ("tar", "parquet"):
+        session.enter_context(cluster.session())
+    return list_source(source)
+
+
 def _plan(config: PrepareConfig, listing: Listing) -> Plan:
     if not len(listing.items):
         first = [f"; {reject.key}: {reject.detail}" for reject in listing.rejects[:1]]
-        raise ValueError(f"source {config.source} holds no clips{_reasons(listing.rejects)}{''.join(first)}")
+        raise ValueError(f"source {config.reads} holds no clips{_reasons(listing.rejects)}{''.join(first)}")
     plan = Plan.of(config, listing.items)
     if not len(plan.items):
-        raise ValueError(
-            f"fraction={config.fraction:g} takes none of the {len(listing.items)} clips of {config.source}"
-        )
+        raise ValueError(f"fraction={config.fraction:g} takes none of the {len(listing.items)} clips of {config.reads}")
     plan.ledger.check_begun()
     return plan
 
@@ -103,7 +115,7 @@ def _ingest(plan: Plan, listing_rejects: Sequence[Reject]) -> Manifest:
     if not shards:
         plan.ledger.delete()  # or repaired files would be rejected by these again
         raise ValueError(
-            f"none of the {len(plan.items)} clips of {config.source} can be used{_reasons(rejects)}; "
+            f"none of the {len(plan.items)} clips of {config.reads} can be used{_reasons(rejects)}; "
             f"see {storage.join(config.output, REJECTS)}"
         )
     manifest = Manifest(config.output, shards, count_reasons(rejects), stored(config))
@@ -133,14 +145,14 @@ def _reasons(rejects: Sequence[Reject]) -> str:
     return f" ({', '.join(f'{count} {reason}' for reason, count in counts.most_common())})" if counts else ""
 
 
-def _print_plan(source: Source, listing: Listing, plan: Plan) -> None:
+def _print_plan(listing: Listing, plan: Plan) -> None:
     labelled = Counter(
         split
         for split, labels in zip(plan.items["split"].to_pylist(), plan.items["labels"].to_pylist(), strict=True)
         if labels
     )
     rows: dict[str, float | str] = {
-        f"{source.kind} files": len(source.files),
+        "files": len(set(listing.items["uri"].to_pylist())),
         "clips found": len(listing.items),
         **{f"set aside: {reason}": n for reason, n in Counter(reject.reason for reject in listing.rejects).items()},
     }
