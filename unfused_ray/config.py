@@ -169,8 +169,27 @@ class ColaConfig(Config):
     """Size of the projection that is compared (sec. 3.1)."""
 
 
+class DeloresSConfig(Config):
+    """DeLoRes-S: cross-correlations of two views' features pulled towards the identity (arXiv 2203.13628).
+
+    Loss: Σ_i (1 - C_ii)² + off_diagonal · Σ_i Σ_{j≠i} C_ij².
+    """
+
+    shapes: ClassVar[tuple[str, ...]] = ("decorrelation_dim",)
+
+    kind: Literal["delores-s"] = "delores-s"
+    """The method."""
+    decorrelation_dim: PositiveInt = 2048
+    """Width of the head's three layers, and so the number of features (2048 in the LAPE code)."""
+    off_diagonal: NonNegativeFloat = 0.0051
+    """Weight of redundancy reduction against invariance (0.0051 in Barlow Twins and the authors' first code; the LAPE
+    code weighs both alike, 1 here)."""
+
+
 PretrainMethodConfig = Annotated[
-    Annotated[DecarConfig, Tag("decar-v2")] | Annotated[ColaConfig, Tag("cola")],
+    Annotated[DecarConfig, Tag("decar-v2")]
+    | Annotated[ColaConfig, Tag("cola")]
+    | Annotated[DeloresSConfig, Tag("delores-s")],
     # Runs of before there were others do not say which method they are of.
     Discriminator(lambda method: method.get("kind", "decar-v2") if isinstance(method, dict) else method.kind),
 ]

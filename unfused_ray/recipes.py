@@ -11,6 +11,7 @@ from unfused_ray.config import (
     ColaConfig,
     CropConfig,
     DecarConfig,
+    DeloresSConfig,
     DistillConfig,
     EmbedConfig,
     EncoderConfig,
@@ -83,12 +84,18 @@ _COLA_TINY = _TINY.model_copy(
     }
 )
 
+# DeLoRes-S (arXiv 2203.13628): two views of one crop; head as in the LAPE code, λ as in the authors' first code.
+_DELORES_S_CORPUS = _CORPUS.model_copy(update={"name": "delores-s-corpus", "method": DeloresSConfig()})
+_DELORES_S_TINY = _TINY.model_copy(update={"name": "delores-s-tiny", "method": DeloresSConfig(decorrelation_dim=16)})
+
 PRETRAIN: dict[str, tuple[str, PretrainConfig]] = {
     "demo": ("The embedded recordings, minutes on two cores.", _DEMO),
     "corpus": ("The free corpus of real recordings (make corpus), about an hour on two cores.", _CORPUS),
     "decar-v2-audioset": ("The paper's setting: 10 % of AudioSet and FSD50K, four GPUs.", _DECAR_V2_AUDIOSET),
     "cola-corpus": ("COLA on the free corpus.", _COLA_CORPUS),
     "cola-tiny": ("COLA with a toy encoder.", _COLA_TINY),
+    "delores-s-corpus": ("DeLoRes-S on the free corpus.", _DELORES_S_CORPUS),
+    "delores-s-tiny": ("DeLoRes-S with a toy encoder.", _DELORES_S_TINY),
     "tiny": ("A toy encoder, to try an installation out in seconds.", _TINY),
 }
 

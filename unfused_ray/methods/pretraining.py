@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from unfused_ray.config import ColaConfig, DecarConfig, PretrainConfig
+from unfused_ray.config import ColaConfig, DecarConfig, DeloresSConfig, PretrainConfig
 from unfused_ray.methods.cola import Cola
 from unfused_ray.methods.decar import DecarV2
+from unfused_ray.methods.delores_s import DeloresS
 from unfused_ray.methods.method import Method
 
 
@@ -16,3 +17,5 @@ def build_pretraining(config: PretrainConfig) -> Method:
             return DecarV2(config.method, encoder, num_mels)
         case ColaConfig():
             return Cola(config.method, encoder, num_mels)
+        case DeloresSConfig():
+            return DeloresS(config.method, encoder, num_mels)

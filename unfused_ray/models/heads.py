@@ -33,6 +33,32 @@ class ProjectionHead(nn.Module):
         return F.normalize(self.layers(embedding).float(), dim=1)
 
 
+class DecorrelationHead(nn.Module):
+    """From a layer's clip embedding to what is decorrelated: three linear layers, batch norm and ReLU between them.
+
+    No layer has a bias: batch norm, or the standardisation of what comes out, would remove it. Weights start from
+    torch's defaults: seed torch before constructing.
+
+    Source: Barlow Twins, arXiv 2103.03230 sec. 2.2 (width 8192); the LAPE code's has width 2048.
+    """
+
+    def __init__(self, in_dim: int, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(in_dim, width, bias=False),
+            BlockBatchNorm(width),
+            nn.ReLU(inplace=True),
+            nn.Linear(width, width, bias=False),
+            BlockBatchNorm(width),
+            nn.ReLU(inplace=True),
+            nn.Linear(width, width, bias=False),
+        )
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """(B, in_dim) → (B, width), float32 also under autocast."""
+        return self.layers(embedding).float()
+
+
 class ClassifierHead(nn.Module):
     """From a layer's clip embedding to logits: linear, batch norm, ReLU, then a linear layer for each set of classes.
 
