@@ -89,6 +89,9 @@ class AugmentConfig(Config):
     mixup: Annotated[float, Field(ge=0, lt=1)] = 0.4
     """Log-mixup-exp: mixing share λ ~ U(0, mixup) of another clip of the block (0.4 in BYOL-A v1 and LAPE); 0 is
     off."""
+    k_mix: Annotated[int, Field(ge=0)] = 0
+    """Clusters of the block's clips by their mean log-mel, of which the one farthest from a clip's own gives the clip
+    it is mixed with (k-mix, SLICER: 4); 0 mixes with any."""
     virtual_crop: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.5)
     """Random resize crop: size of the virtual canvas relative to the input, in frequency and in time."""
     freq_scale: tuple[PositiveFloat, PositiveFloat] = (0.6, 1.5)
@@ -186,10 +189,81 @@ class DeloresSConfig(Config):
     code weighs both alike, 1 here)."""
 
 
+class DeloresMConfig(Config):
+    """DeLoRes-M: momentum contrast, and decorrelation after each block (doi 10.1109/JSTSP.2022.3202093).
+
+    Loss: InfoNCE + Σ_l (on_diagonal · Σ_i (1 - C_ii)² + off_diagonal · Σ_i Σ_{j≠i} C_ij²), over the blocks l.
+    """
+
+    shapes: ClassVar[tuple[str, ...]] = ("projection_dim", "queue_size", "decorrelation_dim")
+
+    kind: Literal["delores-m"] = "delores-m"
+    """The method."""
+    projection_dim: PositiveInt = 128
+    """Size of the L2-normalised projection, of queries and keys."""
+    queue_size: PositiveInt = 65_536
+    """Past keys that are negatives (as in MoCo, arXiv 1911.05722)."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Share of itself that the key's encoder keeps at a step."""
+    temperature: PositiveFloat = 0.07
+    """Softmax temperature of query · key."""
+    decorrelation_dim: PositiveInt = 2048
+    """Width of the three layers of each block's head, and so the number of its features."""
+    on_diagonal: NonNegativeFloat = 5e-5 / 32
+    """Weight of invariance (5e-5 / 32 in the LAPE code, which leaves little but InfoNCE; 1 in the authors' older)."""
+    off_diagonal: NonNegativeFloat = 5e-5 / 32
+    """Weight of redundancy reduction (5e-5 / 32 in the LAPE code, 0.0051 in the authors' older)."""
+
+
+class ByolAConfig(Config):
+    """BYOL-A: predict what a following target network makes of another view (arXiv 2103.06695)."""
+
+    shapes: ClassVar[tuple[str, ...]] = ("hidden", "projection_dim")
+
+    kind: Literal["byol-a"] = "byol-a"
+    """The method."""
+    hidden: PositiveInt = 4096
+    """Hidden width of projector and predictor."""
+    projection_dim: PositiveInt = 256
+    """Size of the projection, which is also the prediction's."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """Share of itself that the target network keeps at a step."""
+
+
+class SlicerConfig(Config):
+    """SLICER: instance- and cluster-level contrast of a student, with a teacher's queue of keys (arXiv 2211.01519).
+
+    Loss: both directions' InfoNCE + cluster contrast - entropy · (entropies of both views' cluster sizes).
+    """
+
+    shapes: ClassVar[tuple[str, ...]] = ("projection_dim", "num_clusters", "queue")
+
+    kind: Literal["slicer"] = "slicer"
+    """The method."""
+    projection_dim: PositiveInt = 128
+    """Size of the projection that tells clips apart."""
+    num_clusters: Annotated[int, Field(ge=2)] = 128
+    """Clusters of the soft assignment, learnt along with everything else."""
+    queue: PositiveInt = 65_536
+    """Keys of past batches that are the negatives, two a clip."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Share of itself that the teacher keeps at a step."""
+    temperature: PositiveFloat = 0.07
+    """Of the instance-level softmax."""
+    cluster_temperature: PositiveFloat = 1.0
+    """Of the cluster-level softmax."""
+    entropy: NonNegativeFloat = 0.0
+    """Weight of the cluster sizes' entropy, which keeps clusters from emptying (1 in arXiv 2009.09687, off in the LAPE
+    code)."""
+
+
 PretrainMethodConfig = Annotated[
     Annotated[DecarConfig, Tag("decar-v2")]
     | Annotated[ColaConfig, Tag("cola")]
-    | Annotated[DeloresSConfig, Tag("delores-s")],
+    | Annotated[DeloresSConfig, Tag("delores-s")]
+    | Annotated[DeloresMConfig, Tag("delores-m")]
+    | Annotated[ByolAConfig, Tag("byol-a")]
+    | Annotated[SlicerConfig, Tag("slicer")],
     # Runs of before there were others do not say which method they are of.
     Discriminator(lambda method: method.get("kind", "decar-v2") if isinstance(method, dict) else method.kind),
 ]

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from unfused_ray.config import (
     BatchConfig,
+    ByolAConfig,
     ColaConfig,
     CropConfig,
     DecarConfig,
+    DeloresMConfig,
     DeloresSConfig,
     DistillConfig,
     EmbedConfig,
@@ -88,6 +90,30 @@ _COLA_TINY = _TINY.model_copy(
 _DELORES_S_CORPUS = _CORPUS.model_copy(update={"name": "delores-s-corpus", "method": DeloresSConfig()})
 _DELORES_S_TINY = _TINY.model_copy(update={"name": "delores-s-tiny", "method": DeloresSConfig(decorrelation_dim=16)})
 
+# DeLoRes-M (doi 10.1109/JSTSP.2022.3202093): heads, weights and temperature of the LAPE code. Its queue of 65,536 would
+# hold each of 8,332 clips eight times, and an average that keeps 0.999 would outlast the run's 520 steps: a quarter of
+# an epoch, and 0.99, which MoCo's authors took for CIFAR-10.
+_DELORES_M_CORPUS = _CORPUS.model_copy(
+    update={"name": "delores-m-corpus", "method": DeloresMConfig(queue_size=2048, ema_decay=0.99)}
+)
+_DELORES_M_TINY = _TINY.model_copy(
+    update={
+        "name": "delores-m-tiny",
+        "method": DeloresMConfig(
+            projection_dim=8,
+            queue_size=64,
+            ema_decay=0.9,
+            decorrelation_dim=16,
+            on_diagonal=0.01,  # as much as InfoNCE, so that tests see both
+            off_diagonal=0.01,
+        ),
+    }
+)
+
+# BYOL-A (arXiv 2103.06695 sec. IV and the authors' configuration): projection, hidden width, EMA, Adam 3e-4.
+_BYOL_A_CORPUS = _CORPUS.model_copy(update={"name": "byol-a-corpus", "method": ByolAConfig()})
+_BYOL_A_TINY = _TINY.model_copy(update={"name": "byol-a-tiny", "method": ByolAConfig(hidden=32, projection_dim=16)})
+
 PRETRAIN: dict[str, tuple[str, PretrainConfig]] = {
     "demo": ("The embedded recordings, minutes on two cores.", _DEMO),
     "corpus": ("The free corpus of real recordings (make corpus), about an hour on two cores.", _CORPUS),
@@ -96,6 +122,10 @@ PRETRAIN: dict[str, tuple[str, PretrainConfig]] = {
     "cola-tiny": ("COLA with a toy encoder.", _COLA_TINY),
     "delores-s-corpus": ("DeLoRes-S on the free corpus.", _DELORES_S_CORPUS),
     "delores-s-tiny": ("DeLoRes-S with a toy encoder.", _DELORES_S_TINY),
+    "delores-m-corpus": ("DeLoRes-M on the free corpus.", _DELORES_M_CORPUS),
+    "delores-m-tiny": ("DeLoRes-M with a toy encoder.", _DELORES_M_TINY),
+    "byol-a-corpus": ("BYOL-A on the free corpus.", _BYOL_A_CORPUS),
+    "byol-a-tiny": ("BYOL-A with a toy encoder.", _BYOL_A_TINY),
     "tiny": ("A toy encoder, to try an installation out in seconds.", _TINY),
 }
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from unfused_ray.config import ColaConfig, DecarConfig, DeloresSConfig, PretrainConfig
+from unfused_ray.config import ByolAConfig, ColaConfig, DecarConfig, DeloresMConfig, DeloresSConfig, PretrainConfig
+from unfused_ray.methods.byol_a import ByolA
 from unfused_ray.methods.cola import Cola
 from unfused_ray.methods.decar import DecarV2
+from unfused_ray.methods.delores_m import DeloresM
 from unfused_ray.methods.delores_s import DeloresS
 from unfused_ray.methods.method import Method
 
@@ -19,3 +21,7 @@ def build_pretraining(config: PretrainConfig) -> Method:
             return Cola(config.method, encoder, num_mels)
         case DeloresSConfig():
             return DeloresS(config.method, encoder, num_mels)
+        case DeloresMConfig():
+            return DeloresM(config.method, encoder, num_mels)
+        case ByolAConfig():
+            return ByolA(config.method, encoder, num_mels)
