@@ -26,6 +26,7 @@ from unfused_ray.evaluation.probe import linear_probe
 from unfused_ray.evaluation.rows import Choice, Row
 from unfused_ray.evaluation.systems import TrainedModel
 from unfused_ray.evaluation.table import Table
+from unfused_ray.models.export import read_description
 
 ROWS = ["log-mel statistics", "random fc2 (4 × 16)", "random fc1 (4 × 16)", "teacher", "student"]
 SIZES = {"grouped": (32, 16, 23), "bare": (24, 0, 14)}
@@ -384,7 +385,11 @@ def test_mlflow_has_one_run_with_metrics_and_files_and_a_second_evaluation_goes_
         (run,) = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
         runs.append(run)
         assert (run.info.status, run.info.run_name) == ("FINISHED", "mine")
-        assert run.data.params["stage"] == "evaluate"
+        assert run.data.tags["unfused_ray.stage"] == "evaluate"
+        upstream = json.loads(run.data.tags["unfused_ray.upstream"])
+        teacher = read_description(f"{world.folder}/teacher")["sha256"]
+        assert upstream[0] == {"uri": f"{world.folder}/teacher", "sha256": teacher}
+        assert len(json.loads(run.data.tags["unfused_ray.data"])) == len(SIZES)
         assert run.data.tags["unfused_ray.protocol"] == table.protocol_sha256
         for row in table.rows:
             for heading, interval in row.accuracy.items():
@@ -393,7 +398,7 @@ def test_mlflow_has_one_run_with_metrics_and_files_and_a_second_evaluation_goes_
                 assert run.data.metrics[f"{name}/{heading}/high"] == pytest.approx(interval.high)
     assert runs[0].info.run_id == runs[1].info.run_id
     kept = {artifact.path for artifact in client.list_artifacts(runs[1].info.run_id)}
-    assert kept == {"table.json", "table.md", "table.png", "protocol.toml", *SIZES}
+    assert kept == {"config.json", "table.json", "table.md", "table.png", "protocol.toml", *SIZES}
     for task in SIZES:
         kept = {artifact.path for artifact in client.list_artifacts(runs[1].info.run_id, task)}
         assert {f"{task}/student.json", f"{task}/student-confusion.png", f"{task}/student-map.png"} <= kept

@@ -20,7 +20,7 @@ from tasks import PROTOCOL, write_encoder, write_task
 from unfused_ray import recipes
 from unfused_ray.config import DistillConfig, SweepConfig
 from unfused_ray.evaluation.protocol import BootstrapConfig
-from unfused_ray.sweep import result, space, sweep, trial
+from unfused_ray.sweep import prepare, result, space, sweep, trial
 from unfused_ray.sweep.score import Score, interval, mean_accuracy
 from unfused_ray.sweep.trial import Record, Rung
 
@@ -104,29 +104,40 @@ def test_labels_are_made_for_every_combination_of_their_settings() -> None:
         space.label_points({"labels.num_clusters": IntDistribution(2, 9)})
 
 
-@given(num_trials=st.integers(1, 60))
-def test_a_grid_lies_in_the_space_with_its_ends(num_trials: int) -> None:
-    points = space.grid(SPACE, num_trials)
-    assert points["labels.num_clusters"] == [3, 4]
+@given(most=st.integers(8, 200))
+def test_a_grid_lies_in_the_space_with_its_ends(most: int) -> None:
+    points = space.grid(SPACE, most)
+    assert len(points) <= most
+    assert len({space.identity(point) for point in points}) == len(points)
+    assert {point["labels.num_clusters"] for point in points} == {3, 4}
     for name in ("method.alpha", "method.beta"):
-        low, *_, high = points[name]
-        assert (low, high) == pytest.approx((SPACE[name].low, SPACE[name].high))  # type: ignore[attr-defined]
-        assert all(SPACE[name]._contains(value) for value in points[name])
+        values = [point[name] for point in points]
+        assert (min(values), max(values)) == pytest.approx((SPACE[name].low, SPACE[name].high))  # type: ignore[attr-defined]
+        assert all(SPACE[name]._contains(value) for value in values)
+
+
+@given(low=st.integers(0, 5), size=st.integers(0, 20), step=st.integers(1, 7), most=st.integers(1, 30))
+def test_a_grid_of_whole_numbers_keeps_to_their_steps(low: int, size: int, step: int, most: int) -> None:
+    distribution = IntDistribution(low, low + size // step * step, step=step)
+    assert all(distribution._contains(point["seed"]) for point in space.grid({"seed": distribution}, most))
 
 
 def test_a_finite_space_has_so_many_points() -> None:
     assert space.num_values(CategoricalDistribution((3, 4))) == 2
     assert space.num_values(IntDistribution(2, 9, step=3)) == 3
     assert space.num_values(FloatDistribution(0.0, 1.0)) == float("inf")
+    finite = {"a": CategoricalDistribution((3, 4)), "b": IntDistribution(2, 9, step=3)}
+    assert space.num_points(finite) == len(list(space.points(finite))) == 6
+    assert space.num_points({**finite, "c": FloatDistribution(0.0, 1.0)}) == float("inf")
 
 
 @given(epochs=st.integers(1, 200), halving=st.integers(2, 5), grace=st.floats(0.01, 1.0))
 def test_rungs_rise_to_the_last_epoch(epochs: int, halving: int, grace: float) -> None:
     distill = DistillConfig(epochs=epochs)
-    found = sweep.rungs(SweepConfig(distill=distill, halving=halving, grace=grace))
+    found = prepare.rungs(SweepConfig(distill=distill, halving=halving, grace=grace))
     assert found[-1] == epochs and list(found) == sorted(set(found))
     assert all(later == halving * earlier for earlier, later in itertools.pairwise(found[:-1]))
-    assert sweep.rungs(SweepConfig(distill=distill, early_stopping=False)) == (epochs,)
+    assert prepare.rungs(SweepConfig(distill=distill, early_stopping=False)) == (epochs,)
 
 
 def record(accuracies: list[float], alpha: float, state: trial.State = "finished") -> Record:
@@ -178,18 +189,18 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
     config: Callable[..., SweepConfig], fields: dict[str, Any], message: str
 ) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        sweep.check(config(**fields), SPACES)
+        prepare.check(config(**fields), SPACES)
 
 
 def test_two_tasks_of_one_name_are_refused(config: Callable[..., SweepConfig], tmp_path: Path) -> None:
     other = write_task(tmp_path / "other" / "a", 24, 12, 4)
     with pytest.raises(ValueError, match=r"another task's folder is called the same"):
-        sweep.check(config(tasks=(*config().tasks, other)), SPACES)
+        prepare.check(config(tasks=(*config().tasks, other)), SPACES)
 
 
 def test_a_task_without_test_clips_is_refused(config: Callable[..., SweepConfig], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"has no test split, by which the winner is judged"):
-        sweep.check(config(tasks=(write_task(tmp_path / "c", 24, 12, 0),)), SPACES)
+        prepare.check(config(tasks=(write_task(tmp_path / "c", 24, 12, 0),)), SPACES)
 
 
 @pytest.mark.usefixtures("alone", "ray_session")
@@ -197,25 +208,25 @@ def test_a_sweep_that_was_interrupted_keeps_its_trials_and_ends_with_all(
     config: Callable[..., SweepConfig],
 ) -> None:
     first = config(num_trials=2)
-    records = sweep.sweep(sweep.check(first, SPACES))
+    records = sweep.sweep(prepare.check(first, SPACES))
     assert len(records) == 2
     assert space.default_point(first.distill, SPACE) in [dict(each.point) for each in records]
     with pytest.raises(ValueError, match=r"holds a sweep: --resume goes on with it"):
-        sweep.check(first, SPACES)
+        prepare.check(first, SPACES)
     with pytest.raises(ValueError, match=r"was started with other settings:\s+search"):
-        sweep.check(config(resume=True, search="random"), SPACES)
+        prepare.check(config(resume=True, search="random"), SPACES)
 
     other = write_encoder(Path(first.output).parent / "other" / "encoder", "fc2", seed=1)
     changed = first.distill.model_copy(update={"teacher": other})
     with pytest.raises(ValueError, match=r"was started with other settings:\s+teacher: "):
-        sweep.check(config(resume=True, distill=changed), SPACES)
+        prepare.check(config(resume=True, distill=changed), SPACES)
 
     # As a killed driver leaves it: one trial has not ended, and stands at its last checkpoint.
     uri = first.output
     undone = records[0]
     Record(undone.point, "running", undone.rungs[:-1], undone.seconds).write(uri)
     checkpoints = sorted(path.name for path in Path(uri, "trials", undone.id, "a", "checkpoints").iterdir())
-    again = sweep.sweep(sweep.check(config(num_trials=3, resume=True), SPACES))
+    again = sweep.sweep(prepare.check(config(num_trials=3, resume=True), SPACES))
     assert len(again) == 3
     assert {each.id for each in records} <= {each.id for each in again}
     assert all(each.has_ended for each in again)
@@ -223,7 +234,7 @@ def test_a_sweep_that_was_interrupted_keeps_its_trials_and_ends_with_all(
     assert [rung.accuracy for rung in done.rungs] == [rung.accuracy for rung in undone.rungs]
     assert sorted(p.name for p in Path(uri, "trials", undone.id, "a", "checkpoints").iterdir()) == checkpoints
 
-    prepared = sweep.check(config(num_trials=3, resume=True), SPACES)
+    prepared = prepare.check(config(num_trials=3, resume=True), SPACES)
     ranked = result.rank(again, space.identity(prepared.default), prepared.protocol.bootstrap)
     recipe = result.winner(prepared, ranked[0].record)
     written = DistillConfig.model_validate_json(Path(result.write_winner(prepared, recipe)).read_bytes())

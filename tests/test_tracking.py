@@ -7,19 +7,23 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.artifacts import load_dict
 from mlflow.entities import Run
 
-from unfused_ray.training import tracking
-from unfused_ray.training.tracking import RUN_TAG, Tracker, flat_params, log_results
+from unfused_ray.training import tracker as tracker_module
+from unfused_ray.training.tracker import Tracker
+from unfused_ray.training.tracking import CONFIG, RUN_TAG, TrackedRun, flat_params, kept_id, log_results
 
 EXPERIMENT = "tests"
 
@@ -92,13 +96,13 @@ def server(tmp_path_factory: pytest.TempPathFactory, database: str) -> Iterator[
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(tracking, "FLUSH_SECONDS", 0.1)
-    monkeypatch.setattr(tracking, "SILENT_SECONDS", 0.1)
+    monkeypatch.setattr(tracker_module, "FLUSH_SECONDS", 0.1)
+    monkeypatch.setattr(tracker_module, "SILENT_SECONDS", 0.1)
     monkeypatch.chdir(tmp_path)  # nothing may be left there
 
 
-def tracker(uri: str, run_id: str, **params: object) -> Tracker:
-    return Tracker(uri, EXPERIMENT, run_name="name", run_id=run_id, params=params)
+def tracker(uri: str, run_id: str, **fields: Any) -> Tracker:
+    return Tracker(TrackedRun(uri, EXPERIMENT, "name", run_id, **fields))
 
 
 def runs(uri: str, run_id: str) -> list[Run]:
@@ -124,7 +128,8 @@ def run_id() -> str:
 
 
 def test_curves_and_parameters_arrive_and_a_resumed_run_goes_on_in_its_mlflow_run(uri: str, run_id: str) -> None:
-    first = tracker(uri, run_id, lr=0.1, **{f"p{i}": i for i in range(150)})  # more than a request may hold
+    many = {f"p{i}": i for i in range(150)}  # more than a request may hold
+    first = tracker(uri, run_id, params={"lr": 0.1, **many}, config={"a": [1]}, tags={"commit": "1"})
     for step in range(3):
         first.log({"loss": 1.0 / (step + 1), "epoch/loss": float(step)}, step)
     assert first.close("KILLED") == 0
@@ -134,13 +139,15 @@ def test_curves_and_parameters_arrive_and_a_resumed_run_goes_on_in_its_mlflow_ru
     assert len(run.data.params) == 151
     assert run.data.params["lr"] == "0.1"
 
-    second = tracker(uri, run_id, lr=0.2)
+    second = tracker(uri, run_id, params={"lr": 0.2}, config={"a": [2]}, tags={"commit": "2"})
     for step in range(3, 1500):
         second.log({"loss": 1.0 / (step + 1)}, step)
     assert second.close() == 0
     (run,) = runs(uri, run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params["lr"] == "0.1"
+    assert run.data.tags["commit"] == "2"
+    assert load_dict(f"{run.info.artifact_uri}/{CONFIG}") == {"a": [2]}
     assert curve(uri, run_id, "loss") == [(step, 1.0 / (step + 1)) for step in range(1500)]
     assert curve(uri, run_id, "epoch/loss") == [(0, 0.0), (1, 1.0), (2, 2.0)]
 
@@ -151,11 +158,12 @@ def test_results_of_a_run_that_has_ended_are_added_to_its_mlflow_run(
     picture = tmp_path / "map.png"
     picture.write_bytes(b"a picture")
     assert tracker(uri, run_id).close() == 0
-    assert log_results(uri, EXPERIMENT, run_id, [str(picture)], {"encoder": "s3://bucket/encoder"})
+    tracked = TrackedRun(uri, EXPERIMENT, "name", run_id)
+    assert log_results(tracked, [str(picture)], {"encoder": "s3://bucket/encoder"})
     (run,) = runs(uri, run_id)
     assert run.data.tags["unfused_ray.encoder"] == "s3://bucket/encoder"
     assert [file.path for file in MlflowClient(tracking_uri=uri).list_artifacts(run.info.run_id)] == ["map.png"]
-    assert not log_results(uri, EXPERIMENT, "another", [str(picture)], {})
+    assert not log_results(TrackedRun(uri, EXPERIMENT, "name", "another"), [str(picture)], {})
     assert "no MLflow run of run another" in caplog.text
 
 
@@ -171,20 +179,70 @@ def test_another_run_gets_an_mlflow_run_of_its_own_and_nothing_is_left_in_the_wo
     assert not list(tmp_path.iterdir())
 
 
-def test_a_server_that_goes_away_and_comes_back_gets_everything(
+def test_a_run_is_shown_under_its_parent_although_that_comes_later(uri: str, run_id: str) -> None:
+    child = tracker(uri, run_id, parent=f"{run_id}-parent")
+    child.log({"loss": 1.0}, 0)
+    wait_for(lambda: bool(runs(uri, run_id)))
+    assert tracker(uri, f"{run_id}-parent").close() == 0
+    (parent,) = runs(uri, f"{run_id}-parent")
+    wait_for(lambda: runs(uri, run_id)[0].data.tags.get("mlflow.parentRunId") == parent.info.run_id)
+    assert child.close() == 0
+
+
+def test_what_is_known_only_at_the_end_is_said_while_others_go_on(database: str, run_id: str) -> None:
+    ended, other = tracker(database, run_id), tracker(database, f"{run_id}-other")
+    ended.end("FINISHED", {"stopped": "epoch 2"})
+    other.log({"loss": 1.0}, 0)
+    assert ended.wait(60.0) == other.close() == 0
+    (run,) = runs(database, run_id)
+    assert (run.info.status, run.data.tags["stopped"]) == ("FINISHED", "epoch 2")
+
+
+def test_cpu_and_memory_are_logged_at_the_step_that_the_run_has_reached(database: str, run_id: str) -> None:
+    tracked = tracker(database, run_id, system_metrics=True)
+    tracked.log({"loss": 1.0}, 7)
+    assert tracked.close() == 0
+    for name in ("cpu_utilization_percentage", "system_memory_usage_megabytes", "system_memory_usage_percentage"):
+        samples = curve(database, run_id, f"system/{name}")
+        assert samples and all(step == 7 and value >= 0 for step, value in samples)
+
+
+def test_a_server_that_goes_away_and_comes_back_gets_everything_of_several_writers(
     server: Server, run_id: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tracked = tracker(server.uri, run_id)
-    tracked.log({"loss": 0.0}, 0)
-    wait_for(lambda: bool(runs(server.uri, run_id) and curve(server.uri, run_id, "loss")))
-    server.stop()
-    with caplog.at_level(logging.WARNING):
-        for step in range(1, 2500):
-            tracked.log({"loss": float(step)}, step)
-        wait_for(lambda: "tracking at" in caplog.text)  # it has noticed
-    server.start()
-    assert tracked.close() == 0
-    assert curve(server.uri, run_id, "loss") == [(step, float(step)) for step in range(2500)]
+    """Four runs that log all the time; what they log while the server is away arrives, each figure once."""
+    trackers = [tracker(server.uri, f"{run_id}-{i}") for i in range(4)]
+    steps = [0] * len(trackers)
+    enough = threading.Event()
+
+    def write(number: int) -> None:
+        while not enough.wait(0.002):
+            trackers[number].log({"loss": float(number)}, steps[number])
+            steps[number] += 1
+
+    threads = [threading.Thread(target=write, args=(i,)) for i in range(len(trackers))]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_for(lambda: all(runs(server.uri, f"{run_id}-{i}") for i in range(len(trackers))))
+        server.stop()
+        ended = tracker(server.uri, f"{run_id}-ended")
+        ended.log({"loss": 1.0}, 0)
+        ended.end()
+        with caplog.at_level(logging.WARNING):
+            before = list(steps)
+            wait_for(lambda: caplog.text.count("tracking at") >= len(trackers))  # they have noticed
+            wait_for(lambda: all(now > then + 50 for now, then in zip(steps, before, strict=True)))
+        server.start()
+    finally:
+        enough.set()
+        for thread in threads:
+            thread.join()
+    assert ended.wait(60.0) == 0
+    assert runs(server.uri, f"{run_id}-ended")[0].info.status == "FINISHED"
+    for number, each in enumerate(trackers):
+        assert each.close() == 0
+        assert curve(server.uri, f"{run_id}-{number}", "loss") == [(i, float(number)) for i in range(steps[number])]
 
 
 def test_a_server_that_never_answers_costs_seconds_and_the_lost_are_counted() -> None:
@@ -201,9 +259,10 @@ def test_metrics_on_their_way_to_a_server_that_falls_silent_are_counted_as_lost(
 ) -> None:
     started = []
 
-    def hang(client: MlflowClient, run_id: str, metrics: list[object] = (), params: list[object] = ()) -> None:
-        started.append(len(metrics))
-        time.sleep(60)
+    def hang(client: MlflowClient, run_id: str, metrics: list[object] = (), **_: object) -> None:
+        if metrics:
+            started.append(len(metrics))
+            time.sleep(60)
 
     monkeypatch.setattr(MlflowClient, "log_batch", hang)
     tracked = tracker(database, run_id)
@@ -214,11 +273,11 @@ def test_metrics_on_their_way_to_a_server_that_falls_silent_are_counted_as_lost(
 
 
 def test_the_oldest_metrics_make_room_and_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "BUFFERED_METRICS", 10)
+    monkeypatch.setattr(tracker_module, "BUFFERED_METRICS", 10)
     tracked = tracker("http://127.0.0.1:9", "full")  # nobody listens
     for step in range(25):
         tracked.log({"loss": 1.0}, step)
-    assert tracked.close(timeout=10.0) == 25
+    assert tracked.close(timeout=0.2) == 25
 
 
 def test_parameters_that_were_cut_off_are_sent_later(
@@ -232,10 +291,37 @@ def test_parameters_that_were_cut_off_are_sent_later(
         log_batch(client, *args, **kwargs)
 
     monkeypatch.setattr(MlflowClient, "log_batch", fail_once)
-    tracked = tracker(database, run_id, lr=0.1)
+    tracked = tracker(database, run_id, params={"lr": 0.1})
     wait_for(lambda: bool(runs(database, run_id) and runs(database, run_id)[0].data.params))
     assert tracked.close() == 0
     assert runs(database, run_id)[0].data.params == {"lr": "0.1"}
+
+
+def test_metrics_that_made_room_are_counted_in_mlflow_too(
+    database: str, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracker_module, "BUFFERED_METRICS", 10)
+    tracked = tracker(database, run_id)
+    tracked.log({f"m{i}": 1.0 for i in range(12)}, 0)
+    assert tracked.close() == 2
+    assert runs(database, run_id)[0].data.tags["unfused_ray.lost_metrics"] == "2"
+
+
+def test_metrics_arrive_where_artefacts_cannot(database: str, run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(client: MlflowClient, *args: object) -> None:
+        raise PermissionError("no access to the bucket")
+
+    monkeypatch.setattr(MlflowClient, "log_dict", refuse)
+    tracked = tracker(database, run_id, config={"a": 1})
+    tracked.log({"loss": 1.0}, 0)
+    assert tracked.close(timeout=5.0) == 0
+    (run,) = runs(database, run_id)
+    assert (run.info.status, run.data.metrics) == ("FINISHED", {"loss": 1.0})
+
+
+def test_a_folder_keeps_its_id(tmp_path: Path) -> None:
+    first, second = kept_id(str(tmp_path / "a")), kept_id(str(tmp_path / "b"))
+    assert first == kept_id(str(tmp_path / "a")) != second
 
 
 def test_a_nested_configuration_becomes_dotted_names() -> None:

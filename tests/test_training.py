@@ -542,9 +542,9 @@ def test_a_run_that_fails_says_where_and_why(
     assert "out of memory" in saved.message
 
 
-def attempts(tracking_uri: str, failures: list[tuple[int, int]]) -> str:
+def attempts(failures: list[tuple[int, int]]) -> str:
     """What the next group of workers is told after groups that began and failed at these steps."""
-    coordinator = Coordinator({"uri": tracking_uri, "experiment": "e", "run_name": "r", "run_id": "i", "params": {}})
+    coordinator = Coordinator(None)
     for first, last in failures:
         assert coordinator.begin_attempt(first) == ""
         coordinator.report(Progress("training", max(first, last - 2)))
@@ -555,11 +555,11 @@ def attempts(tracking_uri: str, failures: list[tuple[int, int]]) -> str:
     return answer
 
 
-def test_groups_that_fail_three_times_at_one_place_are_given_up(tracking_uri: str) -> None:
-    assert attempts(tracking_uri, [(0, 9), (4, 7), (4, 7), (4, 7)]) == (
+def test_groups_that_fail_three_times_at_one_place_are_given_up() -> None:
+    assert attempts([(0, 9), (4, 7), (4, 7), (4, 7)]) == (
         "the workers have failed 3 times at step 7: worker 1 failed (out of memory)"
     )
-    assert attempts(tracking_uri, [(4, 7), (4, 5), (4, 6)]) != ""  # the last report is a moment old
+    assert attempts([(4, 7), (4, 5), (4, 6)]) != ""  # the last report is a moment old
 
 
 @pytest.mark.parametrize(
@@ -567,8 +567,8 @@ def test_groups_that_fail_three_times_at_one_place_are_given_up(tracking_uri: st
     [[(4, 7), (4, 7)], [(4, 20), (4, 60), (4, 35)], [(3, 7), (4, 7), (5, 7)]],
     ids=["twice", "anywhere", "after newer checkpoints"],
 )
-def test_groups_that_are_lost_on_their_way_begin_again(tracking_uri: str, failures: list[tuple[int, int]]) -> None:
-    assert attempts(tracking_uri, failures) == ""
+def test_groups_that_are_lost_on_their_way_begin_again(failures: list[tuple[int, int]]) -> None:
+    assert attempts(failures) == ""
 
 
 def test_other_threads_are_named(config: Callable[..., PretrainConfig], stop_after: Callable[[int], None]) -> None:

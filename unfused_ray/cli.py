@@ -29,7 +29,7 @@ from unfused_ray import cluster, memory, recipes, storage
 from unfused_ray.config import Config, TrainingConfig
 from unfused_ray.training.milestones import Milestones, process_started
 from unfused_ray.training.run import RunInUseError, Status
-from unfused_ray.training.tracking import log_results
+from unfused_ray.training.tracking import TrackedRun, log_results
 
 if TYPE_CHECKING:
     from unfused_ray.sweep.space import Space
@@ -213,16 +213,16 @@ def _training_job(config: TrainingConfig, options: Options) -> int:
     if status.state == "finished":
         logger.info("drawing pictures")
         drawn = pictures.write(run.run.uri)
-        places = {"run": run.run.uri, config.export: storage.join(run.run.uri, config.export)}
-        log_results(run.tracking_uri, config.tracking.experiment, run.run.record()["id"], drawn, places)
+        tracked = TrackedRun(run.tracking_uri, config.tracking.experiment, config.name, run.run.record()["id"])
+        log_results(tracked, drawn, {config.export: storage.join(run.run.uri, config.export)})
     Console().print(summary(run.run.uri))
     where = run.tracking_uri
     mlflow = Path(sys.executable).with_name("mlflow")  # of this environment, which need not be activated
     watch = where if where.startswith("http") else f"{mlflow} ui --backend-store-uri {where}"
     Console().print(f"the curves: {watch}", soft_wrap=True, highlight=False)
-    if (status.state, status.epoch, status.step) == ("stopped", config.last_epoch, 0):
-        return 0  # as --stop-after has asked
-    return {"finished": 0, "stopped": 128 + signal.SIGTERM}.get(status.state, 1)
+    if status.as_asked(config.last_epoch):
+        return 0
+    return 128 + signal.SIGTERM if status.state == "stopped" else 1
 
 
 def _rehearse(config: TrainingConfig) -> None:
@@ -282,12 +282,12 @@ def sweep_job(spaces: dict[str, Space]) -> int:
     config = config.model_copy(update={"distill": distill})
     if options.print_config:
         return _print_config(config)
-    from unfused_ray.sweep import result, sweep
+    from unfused_ray.sweep import prepare, result, sweep
     from unfused_ray.sweep.space import identity
 
-    prepared = sweep.check(config, spaces)
+    prepared = prepare.check(config, spaces)
     if options.dry_run:
-        Console().print(sweep.describe(prepared))
+        Console().print(prepare.describe(prepared))
         return 0
     records = sweep.sweep(prepared)
     default = identity(prepared.default)

@@ -6,6 +6,7 @@ tasks, computes the missing cells alone.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,8 +34,12 @@ from unfused_ray.evaluation.systems import (
 from unfused_ray.evaluation.table import FILES, Table
 from unfused_ray.evaluation.tasks import SPLITS, Task, load_task
 from unfused_ray.progress import Progress
+from unfused_ray.training.lineage import tags, upstream
 from unfused_ray.training.run import home
-from unfused_ray.training.tracking import Tracker, flat_params, log_results, metric_name, tracking_uri
+from unfused_ray.training.tracker import Tracker
+from unfused_ray.training.tracking import TAGS, TrackedRun, flat_params, kept_id, log_results, metric_name, tracking_uri
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -127,29 +132,49 @@ def describe(evaluation: Evaluation) -> RichTable:
     return table
 
 
-def track(evaluation: Evaluation, table: Table) -> None:
+def track(evaluation: Evaluation, table: Table, parent: str = "") -> None:
     """Send the table to MLflow: accuracies of all cells, the files, and those of its rows in a folder a task.
 
     An end of an interval that cannot be known is no metric. Given again, an evaluation goes on in its MLflow run, which
     keeps the parameters that it was begun with.
+
+    Args:
+        evaluation: that was done.
+        table: that it gave.
+        parent: id of the run that it is shown under; '' is none.
     """
-    config, output = evaluation.config, evaluation.output
-    uri, experiment = tracking_uri(config.tracking), config.tracking.experiment
-    run_id = storage.sha256(output.encode())[:32]
-    params = flat_params(config.model_dump(mode="json")) | {"stage": "evaluate"}
-    tracker = Tracker(uri, experiment, config.name, run_id, params)
+    output = evaluation.output
+    run = _tracked_run(evaluation, parent)
+    tracker = Tracker(run)
     for row in table.rows:
         for heading, interval in row.accuracy.items():
             bounds = {"accuracy": interval.value, "low": interval.low, "high": interval.high}
             known = {name: value for name, value in bounds.items() if not math.isnan(value)}
             tracker.log({metric_name(f"{row.name}/{heading}/{name}"): value for name, value in known.items()}, 0)
-    tracker.close()
-    places = {"evaluation": output, "protocol": evaluation.protocol.sha256}
-    log_results(uri, experiment, run_id, [storage.join(output, name) for name in (FILE, *FILES)], places)
+    if lost := tracker.close():
+        logger.warning("%d figures did not reach the tracking server; %s has them all", lost, output)
+    log_results(run, [storage.join(output, name) for name in (FILE, *FILES)], {})
     names = {name for system in evaluation.systems for name in file_names(system)}
     for task in table.tasks:  # the folder may hold rows of another evaluation
         files = [file for file in storage.list_files(storage.join(output, task)) if storage.name(file) in names]
-        log_results(uri, experiment, run_id, files, {}, folder=task)
+        log_results(run, files, {}, folder=task)
+
+
+def _tracked_run(evaluation: Evaluation, parent: str) -> TrackedRun:
+    config, models = evaluation.config, [s for s in evaluation.systems if isinstance(s, TrainedModel)]
+    networks = dict.fromkeys(model.uri(task) for model in models for task in evaluation.tasks)
+    data = [task.index.manifests[0] for task in evaluation.tasks]
+    return TrackedRun(
+        uri=tracking_uri(config.tracking),
+        experiment=config.tracking.experiment,
+        name=config.name,
+        id=kept_id(evaluation.output),
+        config=config.model_dump(mode="json"),
+        params=flat_params(config.model_dump(mode="json")),
+        tags=tags("evaluate", evaluation.output, data, [upstream(uri) for uri in networks])
+        | {f"{TAGS}protocol": evaluation.protocol.sha256},
+        parent=parent,
+    )
 
 
 def _refuse_repeated_tasks(tasks: Sequence[Task]) -> None:

@@ -14,9 +14,9 @@ from unfused_ray.evaluation import bootstrap, evaluate
 from unfused_ray.evaluation.bootstrap import Interval
 from unfused_ray.evaluation.protocol import BootstrapConfig
 from unfused_ray.evaluation.table import Table
+from unfused_ray.sweep.prepare import Prepared
 from unfused_ray.sweep.score import draws
 from unfused_ray.sweep.space import apply
-from unfused_ray.sweep.sweep import Prepared
 from unfused_ray.sweep.trial import Record
 from unfused_ray.training.launch import train
 
@@ -100,7 +100,7 @@ def evaluate_winner(prepared: Prepared, recipe: DistillConfig) -> Table:
     for task in config.tasks:
         name = storage.name(task)
         update = {"data": (task,), "output": storage.join(runs, name), "name": f"{recipe.name}-{name}"}
-        status = train(recipe.model_copy(update={**update, "seed": recipe.seed + 1}))
+        status = train(recipe.model_copy(update={**update, "seed": recipe.seed + 1}), parent=prepared.id)
         if status.state == "stopped":
             raise KeyboardInterrupt("stopped: the same command with --resume goes on")
         if status.state != "finished":
@@ -118,7 +118,7 @@ def evaluate_winner(prepared: Prepared, recipe: DistillConfig) -> Table:
         )
     )
     table = evaluate.evaluate(evaluation)
-    evaluate.track(evaluation, table)
+    evaluate.track(evaluation, table, parent=prepared.id)
     return table
 
 

@@ -87,12 +87,27 @@ def num_values(distribution: BaseDistribution) -> float:
     return math.inf
 
 
-def grid(space: Space, num_trials: int) -> dict[str, list[Any]]:
-    """Evenly spaced values of every field, as many as make at most about ``num_trials`` points."""
+def num_points(space: Space) -> float:
+    """Points that a space has."""
+    return math.prod(num_values(distribution) for distribution in space.values())
+
+
+def points(space: Space) -> Iterator[dict[str, Any]]:
+    """Every point of a space that has finitely many."""
+    values = [list(_evenly(distribution, int(num_values(distribution)))) for distribution in space.values()]
+    yield from (dict(zip(space, point, strict=True)) for point in product(*values))
+
+
+def grid(space: Space, num_points: int) -> list[dict[str, Any]]:
+    """Every combination of evenly spaced values of the fields: the finest of at most ``num_points`` points.
+
+    The coarsest has the ends of every range, and may have more.
+    """
     ranges = [distribution for distribution in space.values() if not isinstance(distribution, CategoricalDistribution)]
     categories = [len(d.choices) for d in space.values() if isinstance(d, CategoricalDistribution)]
-    each = max(2, int((num_trials / np.prod(categories or [1])) ** (1 / max(1, len(ranges))) + 1e-9))
-    return {name: list(_evenly(distribution, each)) for name, distribution in space.items()}
+    each = max(2, int((num_points / math.prod(categories)) ** (1 / max(1, len(ranges))) + 1e-9))
+    values = [list(_evenly(distribution, each)) for distribution in space.values()]
+    return [dict(zip(space, point, strict=True)) for point in product(*values)]
 
 
 def _evenly(distribution: BaseDistribution, count: int) -> Iterator[Any]:
@@ -102,8 +117,11 @@ def _evenly(distribution: BaseDistribution, count: int) -> Iterator[Any]:
     assert isinstance(distribution, FloatDistribution | IntDistribution)
     spaced = np.geomspace if distribution.log else np.linspace
     values = spaced(distribution.low, distribution.high, count).clip(distribution.low, distribution.high)
-    whole = isinstance(distribution, IntDistribution)
-    yield from dict.fromkeys(round(value) if whole else float(value) for value in values)
+    if isinstance(distribution, FloatDistribution):
+        yield from values.tolist()
+        return
+    low, step = distribution.low, distribution.step
+    yield from dict.fromkeys(low + step * round((value - low) / step) for value in values.tolist())
 
 
 def identity(point: Point) -> str:

@@ -15,8 +15,12 @@ from unfused_ray.evaluation.tasks import load_task
 from unfused_ray.sweep.score import Score, mean_accuracy, score
 from unfused_ray.sweep.space import LABELS, Point, apply, identity
 from unfused_ray.training.launch import train
+from unfused_ray.training.run import HISTORY
 
 RECORD = "trial.json"
+# What a trial reports at a rung.
+METRIC = "accuracy"
+EPOCH = "epoch"
 SPLITS = ("train", "valid")
 """All that a sweep reads of a task."""
 State = Literal["running", "finished", "stopped early", "failed"]
@@ -41,6 +45,10 @@ class Record:
     rungs: list[Rung] = field(default_factory=list)
     seconds: float = 0.0
     """Of training and scoring, over all starts."""
+    training_seconds: float = 0.0
+    """Of them, of the loops alone: what a trial takes beyond them is its overhead."""
+    scoring_seconds: float = 0.0
+    """Of them, of embedding the clips and probing."""
     message: str = ""
 
     @property
@@ -114,17 +122,16 @@ def run_trial(plan: Plan, point: Point, report: Callable[[dict[str, Any]], objec
     """
     record = replace(read_record(plan.uri, point), state="running", message="")
     record.write(plan.uri)
-    for epoch in plan.rungs:
-        if all(rung.epoch != epoch for rung in record.rungs):
-            started = time.perf_counter()
-            scores = [_advance(plan, point, task, epoch) for task in plan.tasks]
-            rung = Rung(epoch, mean_accuracy(scores), scores)
-            seconds = record.seconds + time.perf_counter() - started
-            state: State = "finished" if epoch == plan.rungs[-1] else "running"
-            record = replace(record, rungs=[*record.rungs, rung], seconds=seconds, state=state)
+    try:
+        if record.rungs:  # whether it goes on from there may not have been decided
+            _tell(record, report)
+        for epoch in plan.rungs[len(record.rungs) :]:
+            record = _advance(plan, record, epoch)
             record.write(plan.uri)
-        accuracy = next(rung.accuracy for rung in record.rungs if rung.epoch == epoch)
-        report({"epoch": epoch, "accuracy": accuracy})
+            _tell(record, report)
+    except Exception as error:
+        replace(record, message=f"{type(error).__name__}: {error}").write(plan.uri)
+        raise
     replace(record, state="finished").write(plan.uri)
 
 
@@ -145,11 +152,31 @@ def trial_uri(sweep_uri: str, point: Point) -> str:
     return storage.join(sweep_uri, "trials", identity(point))
 
 
-def _advance(plan: Plan, point: Point, task: str, epoch: int) -> Score:
-    config = plan.config(point, task, epoch)
-    status = train(config)
-    if status.epoch != epoch:
-        raise RuntimeError(
-            f"{config.output} is {status.state} after {status.epoch} of {epoch} epochs: {status.message}"
-        )
-    return score(load_task(task, SPLITS), config.output, plan.protocol, plan.by_folds)
+def _tell(record: Record, report: Callable[[dict[str, Any]], object]) -> None:
+    report({EPOCH: record.rungs[-1].epoch, METRIC: record.accuracy})
+
+
+def _advance(plan: Plan, record: Record, epoch: int) -> Record:
+    """The record of a trial that has been trained and scored up to a rung."""
+    started, scores, scoring, training = time.perf_counter(), [], 0.0, 0.0
+    before = record.rungs[-1].epoch if record.rungs else 0
+    for task in plan.tasks:
+        config = plan.config(record.point, task, epoch)
+        status = train(config, in_sweep=True)
+        if status.epoch != epoch:
+            raise RuntimeError(
+                f"{config.output} is {status.state} after {status.epoch} of {epoch} epochs: {status.message}"
+            )
+        history = json.loads(storage.read_bytes(storage.join(config.output, HISTORY)))
+        training += sum(entry["seconds_train"] for entry in history[before:])
+        trained = time.perf_counter()
+        scores.append(score(load_task(task, SPLITS), config.output, plan.protocol, plan.by_folds))
+        scoring += time.perf_counter() - trained
+    return replace(
+        record,
+        rungs=[*record.rungs, Rung(epoch, mean_accuracy(scores), scores)],
+        state="finished" if epoch == plan.rungs[-1] else "running",
+        seconds=record.seconds + time.perf_counter() - started,
+        training_seconds=record.training_seconds + training,
+        scoring_seconds=record.scoring_seconds + scoring,
+    )

@@ -14,7 +14,8 @@ import ray
 
 from unfused_ray.data.plan import UNREAD, Segment
 from unfused_ray.training.run import RunInUseError
-from unfused_ray.training.tracking import Tracker
+from unfused_ray.training.tracker import Tracker
+from unfused_ray.training.tracking import TrackedRun
 
 MAX_FAILURES = 3
 """Attempts in a row that may begin at one step and fail at another, or close to it."""
@@ -40,12 +41,12 @@ class Coordinator:
     """State shared by the driver and the workers of one run.
 
     Args:
-        tracker: arguments of its :class:`Tracker`.
+        tracked: what the run is in MLflow; None where it is not tracked.
         first_step: global batches that were done before.
     """
 
-    def __init__(self, tracker: Mapping[str, Any], first_step: int = 0) -> None:
-        self._tracker = Tracker(**tracker)
+    def __init__(self, tracked: TrackedRun | None, first_step: int = 0) -> None:
+        self._tracker = Tracker(tracked) if tracked else None
         self._segment = UNREAD
         self._stop = ""
         self._abandoned = ""
@@ -102,7 +103,7 @@ class Coordinator:
         if self._abandoned:
             raise RunInUseError(self._abandoned)
         self._progress = progress
-        if metrics:
+        if metrics and self._tracker:
             self._tracker.log(metrics, progress.step)
         return self._stop
 
@@ -124,7 +125,7 @@ class Coordinator:
 
     def close(self, status: str) -> int:
         """End tracking; returns how many metrics were lost."""
-        return self._tracker.close(status)
+        return self._tracker.close(status) if self._tracker else 0
 
 
 class RemoteCoordinator:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,13 +22,14 @@ from unfused_ray.models.export import DESCRIPTION
 from unfused_ray.training.checkpoint import CheckpointStore, Position
 from unfused_ray.training.coordinator import Coordinator
 from unfused_ray.training.device import refuse_unknown_backend
+from unfused_ray.training.lineage import origins, tags
 from unfused_ray.training.milestones import Milestones
 from unfused_ray.training.origin import check_origin, warm_start
 from unfused_ray.training.run import Lease, Run, Status, home, user
 from unfused_ray.training.runtime import Job, run_in_process, run_workers
 from unfused_ray.training.stages import stage_of
 from unfused_ray.training.supervise import Watched, supervise
-from unfused_ray.training.tracking import flat_params, tracking_uri
+from unfused_ray.training.tracking import TrackedRun, flat_params, tracking_uri
 
 logger = logging.getLogger(__name__)
 
@@ -97,12 +98,17 @@ def describe(config: TrainingConfig) -> Table:
     return table
 
 
-def train(config: TrainingConfig, milestones: Milestones | None = None) -> Status:
+def train(
+    config: TrainingConfig, milestones: Milestones | None = None, in_sweep: bool = False, parent: str = ""
+) -> Status:
     """Train to the end, or to the next SIGTERM or Ctrl-C, from wherever the run stands.
 
     Args:
         config: of the run.
         milestones: of the command that starts it; from now on by default.
+        in_sweep: whether a sweep, whose folder it is in, tracks it and keeps others out: it is no run of its own in
+            MLflow then, and its lease need not settle.
+        parent: id of the run that it is shown under there; '' is none.
 
     Raises:
         ValueError: settings that cannot work, or that differ from those the run was started with.
@@ -113,7 +119,7 @@ def train(config: TrainingConfig, milestones: Milestones | None = None) -> Statu
     prepared = check(config)
     run, index = prepared.run, prepared.index
     lost = threading.Event()
-    with Lease(run.uri, on_loss=lost.set):
+    with Lease(run.uri, on_loss=lost.set, settle=not in_sweep):
         record = run.open(config, prepared.facts)
         newest = CheckpointStore(run.uri, keep=1).newest()
         if (
@@ -143,18 +149,29 @@ def train(config: TrainingConfig, milestones: Milestones | None = None) -> Statu
             warm = warm_start(config) if newest is None else {}
             milestones.reach("data and labels ready")
             job = Job(config, run.uri, index, statistics, warm, milestones)
-            tracker = {
-                "uri": prepared.tracking_uri,
-                "experiment": config.tracking.experiment,
-                "run_name": config.name,
-                "run_id": record["id"],
-                "params": flat_params(record["config"])
-                | {"stage": config.stage, "run": run.uri, "num_clips": index.num_clips},
-            }
+            tracking = _tracked_run(prepared, config, record, parent, begins=newest is None) if not in_sweep else None
             launch = _workers if config.runtime.kind == "workers" else _in_process
-            with launch(job, tracker) as (target, coordinator):
-                status = supervise(run, prepared.planner.num_steps("train"), target, coordinator, lost)
+            with launch(job, tracking) as (target, coordinator):
+                steps = prepared.planner.num_steps("train")
+                status = supervise(run, steps, config.last_epoch, target, coordinator, lost)
     return status
+
+
+def _tracked_run(
+    prepared: Prepared, config: TrainingConfig, record: Mapping[str, Any], parent: str, begins: bool
+) -> TrackedRun:
+    """What the run is in MLflow; what it began with is said where it begins, later that may look otherwise."""
+    return TrackedRun(
+        uri=prepared.tracking_uri,
+        experiment=config.tracking.experiment,
+        name=config.name,
+        id=record["id"],
+        config=record["config"],
+        params=flat_params(record["config"]) | {"num_clips": prepared.index.num_clips},
+        tags=tags(config.stage, prepared.run.uri, prepared.index.manifests, origins(config) if begins else ()),
+        parent=parent,
+        system_metrics=True,
+    )
 
 
 def label(config: TrainingConfig) -> None:
@@ -190,8 +207,8 @@ def _nothing() -> Iterator[None]:
 
 
 @contextmanager
-def _in_process(job: Job, tracker: dict[str, Any]) -> Iterator[tuple[Callable[[], Status], Watched]]:
-    coordinator = Coordinator(tracker, job.first_step(job.start()))
+def _in_process(job: Job, tracked: TrackedRun | None) -> Iterator[tuple[Callable[[], Status], Watched]]:
+    coordinator = Coordinator(tracked, job.first_step(job.start()))
     yield (
         lambda: run_in_process(job, coordinator),
         Watched(coordinator.progress, coordinator.request_stop, coordinator.abandon, coordinator.close),
@@ -199,10 +216,10 @@ def _in_process(job: Job, tracker: dict[str, Any]) -> Iterator[tuple[Callable[[]
 
 
 @contextmanager
-def _workers(job: Job, tracker: dict[str, Any]) -> Iterator[tuple[Callable[[], Status], Watched]]:
+def _workers(job: Job, tracked: TrackedRun | None) -> Iterator[tuple[Callable[[], Status], Watched]]:
     cluster.worker_cpus(job.config.runtime)
     options = {**_OUTLIVES_ITS_PROCESS, **cluster.on_this_node()}
-    actor = ray.remote(Coordinator).options(**options).remote(tracker, job.first_step(job.start()))
+    actor = ray.remote(Coordinator).options(**options).remote(tracked, job.first_step(job.start()))
     assignment = job.start_clustering()
     try:
         yield (

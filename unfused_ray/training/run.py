@@ -57,6 +57,12 @@ class Status:
     message: str = ""
     updated: float = 0.0
     """Seconds since 1970."""
+    lost_metrics: int = 0
+    """Figures of this start that did not reach the tracking server."""
+
+    def as_asked(self, last_epoch: int) -> bool:
+        """Whether the run ended where it was to: at its end, or after ``last_epoch`` epochs."""
+        return self.state == "finished" or (self.state, self.epoch, self.step) == ("stopped", last_epoch, 0)
 
 
 class ConfigurationChangedError(ValueError):
@@ -184,11 +190,13 @@ class Lease:
     Args:
         run_uri: folder of the run.
         on_loss: called, in a thread, where another process has taken the lease over.
+        settle: whether somebody else may come at the same moment.
     """
 
-    def __init__(self, run_uri: str, on_loss: Callable[[], None]) -> None:
+    def __init__(self, run_uri: str, on_loss: Callable[[], None], settle: bool = True) -> None:
         self._uri = _lease_uri(run_uri)
         self._on_loss = on_loss
+        self._settle = settle
         self._owner = {
             "token": uuid.uuid4().hex,
             "host": socket.gethostname(),
@@ -207,8 +215,9 @@ class Lease:
                 f"{LEASE_SECONDS:.0f} s after it has died"
             )
         self._write()
-        self._stop.wait(SETTLE_SECONDS)
-        self._check_ours()
+        if self._settle:
+            self._stop.wait(SETTLE_SECONDS)
+            self._check_ours()
         self._thread.start()
         return self
 

@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unfused_ray.progress import Progress as Bar
 from unfused_ray.training.coordinator import Progress
@@ -32,13 +32,19 @@ class Watched:
 
 
 def supervise(
-    run: Run, steps_per_epoch: int, target: Callable[[], Status], coordinator: Watched, lost: threading.Event
+    run: Run,
+    steps_per_epoch: int,
+    last_epoch: int,
+    target: Callable[[], Status],
+    coordinator: Watched,
+    lost: threading.Event,
 ) -> Status:
     """Run ``target`` in a thread; show its progress, pass signals on, and leave a status whatever happens.
 
     Args:
         run: its folder.
         steps_per_epoch: of the run.
+        last_epoch: epochs after which it is to end.
         target: trains; what it raises is raised here.
         coordinator: of the run.
         lost: set once the run belongs to another process.
@@ -68,7 +74,10 @@ def supervise(
     else:
         status = Status("failed", *reached, outcome.message) if outcome.state == "failed" else outcome
     run.write_status(status)
-    if unsent := coordinator.close({"finished": "FINISHED", "stopped": "KILLED"}.get(status.state, "FAILED")):
+    word = "FINISHED" if status.as_asked(last_epoch) else "KILLED" if status.state == "stopped" else "FAILED"
+    if unsent := coordinator.close(word):
+        status = replace(status, lost_metrics=unsent)
+        run.write_status(status)
         logger.warning("%d figures did not reach the tracking server; history.json has those of every epoch", unsent)
     if isinstance(outcome, BaseException):
         raise outcome

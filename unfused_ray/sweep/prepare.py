@@ -1,0 +1,182 @@
+"""What a sweep is to do: its settings checked before anything is started, and what is kept of them."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich.table import Table as RichTable
+
+from unfused_ray import storage
+from unfused_ray.config import SweepConfig
+from unfused_ray.data.shards import Manifest
+from unfused_ray.evaluation.bootstrap import distinct_groups
+from unfused_ray.evaluation.protocol import ProtocolConfig, load_protocol
+from unfused_ray.evaluation.tasks import Task, load_task
+from unfused_ray.models.export import read_description
+from unfused_ray.sweep.search import num_trials
+from unfused_ray.sweep.space import Space, apply, default_point, label_points
+from unfused_ray.sweep.trial import SPLITS, Plan, Record, read_records
+from unfused_ray.training.launch import check as check_training
+from unfused_ray.training.run import differences, home
+from unfused_ray.training.tracking import tracking_uri
+
+SWEEP = "sweep.json"
+_NOT_VARIED = (
+    *("data", "output", "name", "teacher", "seed", "epochs", "stop_after", "labels_of", "splits", "crop"),
+    *("front_end", "runtime", "tracking", "init_from", "fork"),
+)
+_MAY_CHANGE = ("num_trials", "max_concurrent", "cpus_per_trial", "workers_per_trial", "resume", "random_seeds")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A sweep whose settings have been found to fit."""
+
+    config: SweepConfig
+    record: dict[str, Any]
+    """What is kept of it: an id, the configuration, and checksums of tasks, teacher and protocol."""
+    space: Space
+    plan: Plan
+    default: dict[str, Any]
+    """The point of the default trial."""
+    records: Sequence[Record]
+    """Of trials that have begun before."""
+
+    @property
+    def id(self) -> str:
+        """The project's id of the sweep."""
+        name: str = self.record["id"]
+        return name
+
+    @property
+    def protocol(self) -> ProtocolConfig:
+        """How trials are scored."""
+        return self.plan.protocol
+
+    @property
+    def num_trials(self) -> int:
+        """Trials in all."""
+        return num_trials(self.config, self.space, self.default)
+
+
+def check(config: SweepConfig, spaces: dict[str, Space]) -> Prepared:
+    """Refuse what cannot work, before anything is started or written.
+
+    Raises:
+        ValueError, FileNotFoundError: with the field, its value and the rule.
+    """
+    if config.space not in spaces:
+        raise ValueError(f"space={config.space} is none of {', '.join(sorted(spaces))}")
+    if not config.tasks:
+        raise ValueError("tasks=() names no task: give at least one folder written by jobs/prepare.py")
+    for name in ("data", "output", "labels_of", "stop_after"):
+        if getattr(config.distill, name):
+            raise ValueError(f"distill.{name} is the sweep's business: name tasks and output of the sweep instead")
+    space = spaces[config.space]
+    for name in space:
+        if name in _NOT_VARIED or name.partition(".")[0] in _NOT_VARIED:
+            raise ValueError(f"space: {name} cannot be varied: labels, rungs or folders of a sweep depend on it")
+    kind = "workers" if config.workers_per_trial else "in-process"
+    runtime: dict[str, Any] = {"kind": kind, "num_workers": config.workers_per_trial or 1}
+    if config.workers_per_trial:
+        # Less than one by default: the trial itself needs a little, and one whole CPU must stay free for Ray Data.
+        runtime["cpus_per_worker"] = config.distill.runtime.cpus_per_worker or 0.9
+    else:
+        runtime["threads"] = config.cpus_per_trial
+    distill = config.distill.model_copy(update={"runtime": config.distill.runtime.model_copy(update=runtime)})
+    read = load_protocol(config.protocol)
+    protocol = read.config.model_copy(update={"readouts": config.readouts})
+    teacher = read_description(distill.teacher)["sha256"] if distill.teacher else ""
+    facts: dict[str, Any] = {"protocol": read.sha256, "teacher": teacher, "tasks": {}}
+    uri = config.output or storage.join(home(), "sweeps", config.name)
+    by_folds = len(config.tasks) == 1
+    names = [storage.name(task) for task in config.tasks]
+    for task in config.tasks:
+        if names.count(storage.name(task)) > 1:
+            raise ValueError(f"tasks={task}: another task's folder is called the same, rename one")
+        loaded = load_task(task, SPLITS)
+        facts["tasks"][storage.name(task)] = loaded.index.checksums
+        if "test" not in Manifest.load(task).clips_by_split:
+            raise ValueError(f"tasks={task} has no test split, by which the winner is judged at the end")
+        if not by_folds and "valid" not in loaded.splits:
+            raise ValueError(
+                f"tasks={task} has no validation clips, by whose mean over several tasks trials are judged"
+            )
+        if by_folds:
+            protocol = _with_folds(protocol, loaded)
+        for point in label_points(space):
+            check_training(apply(distill, point).model_copy(update={"data": (task,)}))
+    plan = Plan(uri, config.name, distill, config.tasks, rungs(config), protocol, by_folds)
+    default = default_point(distill, space)
+    num_trials(config, space, default)
+    tracking_uri(distill.tracking)
+    record = _kept(config.resume, {"config": config.model_dump(mode="json"), "facts": facts}, uri)
+    return Prepared(config, record, space, plan, default, read_records(uri))
+
+
+def describe(prepared: Prepared) -> RichTable:
+    """What :func:`sweep` would do."""
+    plan, config = prepared.plan, prepared.config
+    table = RichTable("", "", title=plan.uri, title_justify="left", show_header=False)
+    table.add_row("tasks", "\n".join(plan.tasks))
+    folds = f"{plan.protocol.probe.folds} folds of train and valid, by groups"
+    table.add_row("judged by", folds if plan.by_folds else "the mean over the valid splits")
+    for name, distribution in prepared.space.items():
+        table.add_row(name, str(distribution))
+    table.add_row("default trial", json.dumps(prepared.default))
+    ended = sum(record.has_ended for record in prepared.records)
+    table.add_row("trials", f"{prepared.num_trials} by {config.search}, {ended} of them done")
+    table.add_row("scored after epochs", ", ".join(map(str, plan.rungs)))
+    return table
+
+
+def rungs(config: SweepConfig) -> tuple[int, ...]:
+    """Epochs after which the trials of a sweep are scored."""
+    epochs = config.distill.epochs
+    if not config.early_stopping:
+        return (epochs,)
+    first = max(1, round(config.grace * epochs))
+    inner = [first * config.halving**k for k in range(epochs) if first * config.halving**k < epochs]
+    return (*inner, epochs)
+
+
+def _with_folds(protocol: ProtocolConfig, task: Task) -> ProtocolConfig:
+    """The protocol with as many folds as a task's groups allow: those of few are each held out by itself."""
+    num_groups = len(np.unique(distinct_groups(task.groups)))
+    if num_groups < 2:
+        raise ValueError(f"tasks={task.uri} has one group of clips in train and valid: nothing can be held out of it")
+    folds = min(protocol.probe.folds, num_groups)
+    return protocol.model_copy(update={"probe": protocol.probe.model_copy(update={"folds": folds})})
+
+
+def _kept(resume: bool, record: dict[str, Any], uri: str) -> dict[str, Any]:
+    """The record with the id of the sweep that is resumed, or a new one.
+
+    Raises:
+        ValueError: the folder holds a sweep that is not to be resumed, or one of other settings, clips, teacher or
+            protocol: its trials would not compare.
+    """
+    path = storage.join(uri, SWEEP)
+    if not storage.exists(path):
+        return {"id": uuid.uuid4().hex, **record}
+    if not resume:
+        raise ValueError(f"{uri} holds a sweep: --resume goes on with it, another --output begins a new one")
+    old = json.loads(storage.read_bytes(path))
+    if changes := differences(_compared(old), _compared(record)):
+        raise ValueError(f"{uri} was started with other settings:\n  " + "\n  ".join(changes))
+    return {"id": old.get("id", uuid.uuid4().hex), **record}
+
+
+def _compared(record: dict[str, Any]) -> dict[str, Any]:
+    """What may not change: settings, and what tasks, teacher and protocol hold, wherever they lie."""
+    free = set(_MAY_CHANGE)
+    if record["config"]["search"] == "grid":
+        free.remove("num_trials")  # it decides the points
+    kept = {name: value for name, value in record["config"].items() if name not in free}
+    distill = {name: value for name, value in kept["distill"].items() if name not in ("teacher", "tracking")}
+    return {**kept, "distill": distill, **record["facts"]}

@@ -1,0 +1,129 @@
+"""A sweep in MLflow: one run, and under it one run a trial.
+
+The driver alone writes, from the trials' files: so a trial costs no import of MLflow and no connection, an SQLite file
+has one writer however many trials there are, and a tracking server that is away holds no trial up.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from unfused_ray import storage
+from unfused_ray.config import SweepConfig
+from unfused_ray.data.shards import Manifest
+from unfused_ray.sweep.space import Point, apply, identity
+from unfused_ray.sweep.trial import METRIC, Plan, Record, trial_uri
+from unfused_ray.training.lineage import tags, upstream
+from unfused_ray.training.run import HISTORY
+from unfused_ray.training.tracker import CLOSE_SECONDS, Tracker
+from unfused_ray.training.tracking import TAGS, TrackedRun, flat_params, metric_name, tracking_uri
+
+logger = logging.getLogger(__name__)
+
+LOST = "tracking.json"
+"""What of the newest start did not reach MLflow."""
+_WORDS = {"finished": "FINISHED", "stopped early": "FINISHED", "failed": "FAILED"}
+"""MLflow's for the states of trials: one that was stopped early has told what it was to tell."""
+
+
+class SweepTracking:
+    """Sends a sweep and its trials to MLflow.
+
+    Args:
+        config: of the sweep.
+        plan: of its trials.
+        sweep_id: the project's id of the sweep.
+    """
+
+    def __init__(self, config: SweepConfig, plan: Plan, sweep_id: str) -> None:
+        self._plan, self._id = plan, sweep_id
+        self._tracking = config.distill.tracking
+        teacher = [upstream(config.distill.teacher)] if config.distill.teacher else []
+        values = config.model_dump(mode="json")
+        self._sweep = Tracker(
+            self._run(
+                config.name,
+                sweep_id,
+                values,
+                params=flat_params(values),
+                tags=tags("sweep", plan.uri, [Manifest.load(task) for task in plan.tasks], teacher),
+                system_metrics=True,
+            )
+        )
+        self._trials: dict[str, Tracker] = {}
+        self._ended: list[Tracker] = []
+        """Those of trials that have ended, which may still be sending."""
+
+    def begin(self, point: Point) -> None:
+        """A trial begins, or goes on."""
+        name, uri = identity(point), trial_uri(self._plan.uri, point)
+        values = apply(self._plan.distill, point).model_dump(mode="json")
+        run = self._run(name, f"{self._id}-{name}", values, params=point, tags=tags("trial", uri), parent=self._id)
+        self._trials[name] = Tracker(run)
+
+    def report(self, record: Record) -> None:
+        """A trial has reached a rung: its accuracies, and its students' figures of the epochs since the one before."""
+        *_, before, rung = (None, *record.rungs)
+        tracker = self._trials[record.id]
+        for score in rung.scores:
+            uri = storage.join(trial_uri(self._plan.uri, record.point), score.task, HISTORY)
+            for figures in json.loads(storage.read_bytes(uri))[before.epoch if before else 0 :]:
+                named = {metric_name(f"{score.task}/{name}"): value for name, value in figures.items()}
+                tracker.log(named, int(figures["epoch"]) + 1)
+        accuracies = {metric_name(f"{score.task}/{METRIC}"): score.accuracy for score in rung.scores}
+        tracker.log({METRIC: rung.accuracy, **accuracies}, rung.epoch)
+
+    def end(self, record: Record, num_ended: int, best: float) -> None:
+        """A trial has ended.
+
+        Args:
+            record: of the trial.
+            num_ended: trials that have.
+            best: highest accuracy so far; infinite where none has been scored.
+        """
+        known = {"state": record.state, "message": record.message, "seconds": f"{record.seconds:.1f}"}
+        if record.state == "stopped early":
+            known["stopped_after_epochs"] = str(record.rungs[-1].epoch)
+        tracker = self._trials.pop(record.id)
+        tracker.end(_WORDS[record.state], {TAGS + name: value for name, value in known.items()})
+        self._ended.append(tracker)
+        if math.isfinite(best):
+            self._sweep.log({f"best_{METRIC}": best}, num_ended)
+
+    def close(self, status: str) -> int:
+        """End what has not ended, and wait for all together; returns how many figures were lost."""
+        running = [*self._trials.values(), self._sweep]
+        for tracker in running:
+            tracker.end(status)
+        ends = time.monotonic() + CLOSE_SECONDS
+        return sum(tracker.wait(max(0.0, ends - time.monotonic())) for tracker in (*self._ended, *running))
+
+    def _run(self, name: str, run_id: str, values: Mapping[str, Any], **fields: Any) -> TrackedRun:
+        uri, experiment = tracking_uri(self._tracking), self._tracking.experiment
+        return TrackedRun(uri, experiment, name, run_id, values, **fields)
+
+
+@contextmanager
+def tracked(config: SweepConfig, plan: Plan, sweep_id: str) -> Iterator[SweepTracking]:
+    """Track a sweep while it is on; what was lost is said at its end, and kept in its folder.
+
+    Args:
+        config, plan, sweep_id: see :class:`SweepTracking`.
+    """
+    tracking, status = SweepTracking(config, plan, sweep_id), "FAILED"
+    try:
+        yield tracking
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        if lost := tracking.close(status):
+            logger.warning("%d figures did not reach the tracking server; the trials' files have them all", lost)
+        storage.write_bytes(storage.join(plan.uri, LOST), json.dumps({"lost_metrics": lost}).encode())

@@ -1,0 +1,89 @@
+"""What a run was made by and from, as tags of its MLflow run: code, clips, and the networks it began with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from unfused_ray import storage
+from unfused_ray.config import DistillConfig, TrainingConfig
+from unfused_ray.data.shards import Manifest
+from unfused_ray.models.export import find_export, read_description
+from unfused_ray.training.checkpoint import MANIFEST, CheckpointStore
+from unfused_ray.training.run import Run
+from unfused_ray.training.tracking import TAGS
+
+GIT_TAG = "mlflow.source.git.commit"
+"""MLflow shows it as the version of a run."""
+_SECONDS = 10.0
+"""A git that takes longer, as on a network's file system, is not waited for."""
+
+
+def tags(
+    stage: str, folder: str, data: Sequence[Manifest] = (), upstream: Sequence[Mapping[str, str]] = ()
+) -> dict[str, str]:
+    """What says where a run comes from.
+
+    Args:
+        stage: what it is.
+        folder: where it is.
+        data: of its clips.
+        upstream: see :func:`upstream`.
+    """
+    found = {"stage": stage, "folder": folder, "version": package_version()}
+    if data:
+        found["data"] = json.dumps([{"uri": manifest.uri, "checksum": manifest.checksum} for manifest in data])
+    if upstream:
+        found["upstream"] = json.dumps([dict(each) for each in upstream])
+    commit = git_commit()
+    return {TAGS + name: value for name, value in found.items()} | ({GIT_TAG: commit} if commit else {})
+
+
+def package_version() -> str:
+    """Of this package; '' where it runs without being installed."""
+    try:
+        return version("unfused-ray")
+    except PackageNotFoundError:
+        return ""
+
+
+def git_commit() -> str:
+    """Commit that this package's code is of, with ``-dirty`` where files have changed since; '' where there is none."""
+    package = Path(__file__).parents[1]
+    try:
+        # An installed package may lie in the checkout of another project, which does not know its files.
+        _git(package, "ls-files", "--error-unmatch", "__init__.py")
+        return _git(package, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def origins(config: TrainingConfig) -> list[dict[str, str]]:
+    """The runs and exports that a training begins with."""
+    places = [config.init_from, config.fork, config.teacher if isinstance(config, DistillConfig) else ""]
+    return [upstream(place) for place in places if place]
+
+
+def upstream(uri: str) -> dict[str, str]:
+    """Folder of a run or an export, the run's id, and the SHA-256 of what it exports or of its newest checkpoint.
+
+    What is not there is left out.
+    """
+    known = {"uri": uri}
+    export, newest = find_export(uri), CheckpointStore(uri, keep=1).committed()
+    if export is not None:
+        known["sha256"] = read_description(uri)["sha256"]
+    elif newest:
+        known["sha256"] = storage.sha256_file(storage.join(newest[0], MANIFEST))
+    for folder in (uri, storage.parent(export or uri)):
+        if storage.exists(storage.join(folder, "run.json")):
+            return {**known, "run": Run(folder).record()["id"]}
+    return known
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=_SECONDS).stdout.strip()
