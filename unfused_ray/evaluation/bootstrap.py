@@ -39,7 +39,14 @@ def distinct_groups(groups_N: np.ndarray) -> np.ndarray:
     return np.unique(ids_N, return_inverse=True)[1].astype(np.int64)
 
 
-def replicates(correct_SN: np.ndarray, groups_N: np.ndarray, num_replicates: int, seed: int, task: str) -> np.ndarray:
+def replicates(
+    correct_SN: np.ndarray,
+    groups_N: np.ndarray,
+    num_replicates: int,
+    seed: int,
+    task: str,
+    weights_N: np.ndarray | None = None,
+) -> np.ndarray:
     """Accuracies of ``num_replicates`` bootstrap samples of one task's test clips: ``(R,)`` float64.
 
     A replicate draws as many groups as there are, with replacement, and of a system with several seeds as many seeds;
@@ -53,6 +60,7 @@ def replicates(correct_SN: np.ndarray, groups_N: np.ndarray, num_replicates: int
         num_replicates: R.
         seed: of all draws.
         task: name of the task: groups of different tasks are drawn independently.
+        weights_N: of the clips in an accuracy; None is all alike.
 
     Raises:
         ValueError: there is no clip or no seed, or the shapes do not match.
@@ -63,8 +71,9 @@ def replicates(correct_SN: np.ndarray, groups_N: np.ndarray, num_replicates: int
             "each seed, at least one, and a column for each test clip, at least one"
         )
     ids_N = distinct_groups(groups_N)
-    sizes_G = np.bincount(ids_N)
-    correct_GS = np.stack([np.bincount(ids_N, row, len(sizes_G)) for row in correct_SN], axis=1)
+    weights_N = np.ones(len(ids_N)) if weights_N is None else weights_N
+    sizes_G = np.bincount(ids_N, weights_N)
+    correct_GS = np.stack([np.bincount(ids_N, row * weights_N, len(sizes_G)) for row in correct_SN], axis=1)
     sums_GT = np.column_stack([correct_GS, sizes_G])
     rng = randomness.generator(seed, f"bootstrap groups of {task}")
     drawn_RT = np.concatenate([counts @ sums_GT for counts in _group_counts(rng, num_replicates, len(sizes_G))])

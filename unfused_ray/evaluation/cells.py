@@ -28,57 +28,66 @@ class Cell:
     """What a row reached on a task's test clips, a result a seed."""
 
     correct: np.ndarray
-    """(S, N) bool, of the test clips in the order of their clip_ids."""
+    """(S, T) bool, of the tested clips in the order of their clip_ids."""
+    weights: np.ndarray
+    """(T,) float64 of the tested clips; all 1 but of a task with folds, which all count alike."""
     results: list[dict[str, Any]]
-    """One a seed, as written."""
+    """As written: one a seed; of a task with folds those of its first round, then of its second …"""
     damaged: int
     """Clips of any split without finite features, left out of train and wrong in test: the cell is not read again."""
 
     @classmethod
-    def of(cls, results: list[dict[str, Any]], true_N: np.ndarray, damaged: int) -> Self:
-        """The cell of these results, from the true classes of the test clips: (N,) int64."""
-        correct = np.stack([np.array(result["predictions"]) == true_N for result in results])
-        return cls(correct, results, damaged)
+    def of(cls, results: list[dict[str, Any]], task: Task, damaged: int) -> Self:
+        """The cell of these results on a task."""
+        num_seeds = len(results) // len(task.rounds)
+        correct_SN = np.zeros((num_seeds, len(task.splits)), bool)
+        for number, result in enumerate(results):
+            test = task.rounds[number // num_seeds].splits == "test"
+            correct_SN[number % num_seeds, test] = np.array(result["predictions"]) == task.class_ids[test]
+        return cls(correct_SN[:, task.tested], task.test_weights, results, damaged)
 
     @property
     def converged(self) -> bool:
-        """Whether the chosen fit of every seed has."""
+        """Whether all chosen fits have."""
         return all(result["converged"] for result in self.results)
 
     @property
     def accuracy(self) -> float:
-        """Test accuracy, the mean over the seeds."""
-        return float(self.correct.mean())
+        """Test accuracy, the mean over the seeds and over the folds."""
+        return float(np.average(self.correct, axis=1, weights=self.weights).mean())
 
 
 def fill(output: str, task: Task, system: System, protocol: Protocol, cache: EmbeddingCache) -> Cell:
     """The cell of a row and a task: read from the output folder, or probed and written there.
 
-    Beside ``<task>/<row>.json`` a picture of the confusion matrix, of all seeds together, and for trained models a map
-    of the test clips. A cell of damaged clips is not read: what damaged them, a file that was away, may be over.
+    Beside ``<task>/<row>.json`` a picture of the confusion matrix, of all seeds and folds together, and for trained
+    models a map of the test clips, of the first fold where there are folds. A cell of damaged clips is not read: what
+    damaged them, a file that was away, may be over.
     """
     path, confusion, picture = (storage.join(output, task.name, name) for name in file_names(system))
-    true_N = task.class_ids[task.splits == "test"]
-    identity = f"{FORMAT_VERSION} {system.identity(task)} {task.index.checksums} {protocol.sha256}"
+    networks = " ".join(system.identity(round_) for round_ in task.rounds)
+    identity = f"{FORMAT_VERSION} {networks} {task.index.checksums} {protocol.sha256}"
     key = storage.sha256(identity.encode())
     if storage.exists(path):
         written = json.loads(storage.read_bytes(path))
         if written["key"] == key and not written["damaged"]:
-            return Cell.of(written["seeds"], true_N, damaged=0)
-    labelled = Labelled(task.class_ids, task.splits, task.groups, len(task.class_names))
+            return Cell.of(written["seeds"], task, damaged=0)
     results: list[ProbeResult] = []
     damaged = 0
-    for features in system.features(task, protocol.config, cache):
-        results.append(linear_probe(features, labelled, protocol.config.probe))
-        damaged = max(damaged, _num_damaged(features))
-        if system.has_picture:
-            _draw_map(picture, task, system, features, results[-1])
+    for round_ in task.rounds:
+        labelled = Labelled(round_.class_ids, round_.splits, round_.groups, len(round_.class_names))
+        for features in system.features(round_, protocol.config, cache):
+            results.append(linear_probe(features, labelled, protocol.config.probe))
+            damaged = max(damaged, _num_damaged(features))
+            if system.has_picture and round_ is task.rounds[0]:
+                _draw_map(picture, round_, system, features, results[-1])
     seeds = [result.to_json() for result in results]
-    cell = Cell.of(seeds, true_N, damaged)
+    cell = Cell.of(seeds, task, damaged)
     confusion_KK = np.sum([result.scores.confusion for result in results], axis=0)
-    title = f"{system.name} on {task.name}: {cell.accuracy:.1%} of {len(true_N):,} test clips"
-    if len(seeds) > 1:
-        title += f", each heard by {len(seeds)} networks"
+    num_seeds, num_tested = cell.correct.shape
+    title = f"{system.name} on {task.name}: {cell.accuracy:.1%} of {num_tested:,} test clips"
+    if num_seeds > 1:
+        title += f", each heard by {num_seeds} networks"
     save(draw_confusion(title, confusion_KK, task.class_names), confusion)
     content = {
         "key": key,

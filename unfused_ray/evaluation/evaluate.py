@@ -83,9 +83,9 @@ def check(config: EvaluateConfig) -> Evaluation:
     models = [parse_model(text) for text in config.models]
     shapes: list[tuple[EncoderConfig, FrontEndConfig]] = []
     for model in models:
-        for task in tasks:
-            shape, front_end = model.shape(task)
-            refuse_other_rate(task.index, front_end.sample_rate)
+        for round_ in (round_ for task in tasks for round_ in task.rounds):
+            shape, front_end = model.shape(round_)
+            refuse_other_rate(round_.index, front_end.sample_rate)
             shapes.append((shape, front_end))
     front_end = shapes[0][1] if shapes else FrontEndConfig(**tasks[0].index.manifests[0].config["front_end"])
     shapes = shapes or [(EncoderConfig(), front_end)]
@@ -122,7 +122,7 @@ def describe(evaluation: Evaluation) -> RichTable:
     """What :func:`evaluate` would do."""
     table = RichTable("", "", title=evaluation.output, title_justify="left", show_header=False)
     for task in evaluation.tasks:
-        splits = ", ".join(f"{int((task.splits == split).sum()):,} {split}" for split in SPLITS)
+        splits = ", ".join(f"{int((task.splits == split).sum()):,} {split}" for split in task.folds or SPLITS)
         table.add_row(f"task {task.name}", f"{len(task.class_names)} classes; {splits}")
     for system in evaluation.systems:
         cost = largest_cost(system, evaluation.tasks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -42,7 +42,9 @@ class Row:
     difference: dict[str, Interval]
     """From the reference row, drawn with the same test clips; empty for that row."""
     chosen: dict[str, list[Choice]]
-    """By task, one a seed."""
+    """By task, one a seed and fold."""
+    accuracy_by_part: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By task and part, of tasks whose test clips have parts that are reported too."""
 
 
 def headings(tasks: Sequence[str]) -> tuple[str, ...]:
@@ -51,8 +53,8 @@ def headings(tasks: Sequence[str]) -> tuple[str, ...]:
 
 
 def groups_of_test(task: Task) -> np.ndarray:
-    """Groups of the test clips, in the order of their clip_ids: (N,) str."""
-    return task.groups[task.splits == "test"]
+    """Groups of the tested clips, in the order of their clip_ids: (T,) str."""
+    return task.groups[task.tested]
 
 
 def num_test_groups(task: Task) -> int:
@@ -89,6 +91,9 @@ def score(
                     name: [Choice(seed["readout"], seed["strength"]) for seed in cells[system.name, name].results]
                     for name in names
                 },
+                accuracy_by_part={
+                    task.name: _by_part(cells[system.name, task.name], task) for task in tasks if task.parts.any()
+                },
             )
         )
     return tuple(rows)
@@ -99,6 +104,11 @@ def _values(tasks: Sequence[str], system: System, cells: Mapping[tuple[str, str]
     return values | {MEAN: sum(values.values()) / len(tasks)}
 
 
+def _by_part(cell: Cell, task: Task) -> dict[str, float]:
+    parts_T = task.parts[task.tested]
+    return {part: float(cell.correct[:, parts_T == part].mean()) for part in np.unique(parts_T).tolist()}
+
+
 def _draws(
     config: BootstrapConfig, tasks: Sequence[Task], system: System, cells: Mapping[tuple[str, str], Cell]
 ) -> dict[str, np.ndarray]:
@@ -106,6 +116,8 @@ def _draws(
     draws = {}
     for task in tasks:
         cell = cells[system.name, task.name]
-        drawn_R = bootstrap.replicates(cell.correct, groups_of_test(task), config.replicates, config.seed, task.name)
+        drawn_R = bootstrap.replicates(
+            cell.correct, groups_of_test(task), config.replicates, config.seed, task.name, cell.weights
+        )
         draws[task.name] = bootstrap.expanded(cell.accuracy, drawn_R, num_test_groups(task))
     return draws | {MEAN: bootstrap.mean_over_tasks(list(draws.values()))}

@@ -126,7 +126,8 @@ class RandomNetwork:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """An exported encoder or student; ``{task}`` in its path stands for the task's name."""
+    """An exported encoder or student; ``{task}`` in its path stands for the task's name, with that of the tested fold
+    where there are folds: ``us8k-fold3``."""
 
     name: str
     path: str
@@ -166,8 +167,9 @@ class TrainedModel:
 
 
 def largest_cost(system: System, tasks: Sequence[Task]) -> tuple[int, float] | None:
-    """What a row's largest network costs, where it has one for each task; None where there is no network."""
-    return max((cost for task in tasks if (cost := system.cost(task))), default=None)
+    """What a row's largest network costs, where it has one for each task or fold; None where there is no network."""
+    costs = (system.cost(round_) for task in tasks for round_ in task.rounds)
+    return max((cost for cost in costs if cost), default=None)
 
 
 def parse_model(text: str) -> TrainedModel:

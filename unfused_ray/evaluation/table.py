@@ -7,7 +7,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich import box
@@ -44,6 +44,8 @@ class Table:
     """Cells whose chosen fit ended before it converged, as "row on task"."""
     damaged: tuple[str, ...]
     """Cells in which clips were damaged, as "row on task (clips)"."""
+    num_folds: dict[str, int] = field(default_factory=dict)
+    """Of the tasks that have folds."""
 
     @classmethod
     def of(
@@ -63,6 +65,7 @@ class Table:
             protocol_sha256=protocol.sha256,
             unconverged=tuple(f"{row} on {task}" for (row, task), cell in cells.items() if not cell.converged),
             damaged=tuple(f"{row} on {task} ({cell.damaged:,})" for (row, task), cell in cells.items() if cell.damaged),
+            num_folds={task.name: len(task.folds) for task in tasks if task.folds},
         )
 
     @property
@@ -75,12 +78,15 @@ class Table:
         return asdict(self, dict_factory=_known)
 
     def to_markdown(self) -> str:
-        """All three parts as Markdown, accuracies in per cent."""
+        """The tables of accuracies, differences, choices and, where there are, parts as Markdown, in per cent."""
         lines = list(_markdown(["system", "parameters", "M multiply–adds / s", *self.headings], self._accuracies()))
         lines += ["", f"Difference from {self.reference}, in points, on the same test clips ({_NOT_CORRECTED}):", ""]
         lines += _markdown(["system", *self.headings], self._differences())
         lines += ["", "What validation chose, readout and C:", ""]
         lines += _markdown(["system", *self.tasks], self._choices())
+        if parts := [(task, part) for task, parts in self.rows[0].accuracy_by_part.items() for part in parts]:
+            lines += ["", "Test accuracy by part of the test clips:", ""]
+            lines += _markdown(["system", *(f"{task}: {part}" for task, part in parts)], self._by_part(parts))
         return "\n".join([*lines, "", self.note, ""])
 
     @property
@@ -94,6 +100,9 @@ class Table:
             f"Groups of test clips: {groups}",
             "Each trained row is one training: its interval is of test clips alone",
         ]
+        if self.num_folds:
+            folds = ", ".join(f"{task} {count}" for task, count in self.num_folds.items())
+            sentences.append(f"Mean of folds, each tested once: {folds}")
         if seeds:
             several = " or ".join(map(str, seeds))
             sentences.append(f"Rows with several networks: the mean of {several}, drawn for the interval too")
@@ -154,6 +163,10 @@ class Table:
             if row.difference:
                 yield [row.name, *(_points(row.difference[h]) for h in self.headings)]
 
+    def _by_part(self, parts: Sequence[tuple[str, str]]) -> Iterator[list[str]]:
+        for row in self.rows:
+            yield [row.name, *(f"{100 * row.accuracy_by_part[task][part]:.1f}" for task, part in parts)]
+
     def _choices(self) -> Iterator[list[str]]:
         for row in self.rows:
             yield [row.name, *(_most_common(row.chosen[task]) for task in self.tasks)]
@@ -185,7 +198,7 @@ def _points(interval: Interval) -> str:
 
 
 def _most_common(chosen: Sequence[Choice]) -> str:
-    """The choice of most seeds, and of how many where they differ."""
+    """The choice of most seeds and folds, and of how many where they differ."""
     ((choice, count),) = Counter(chosen).most_common(1)
     return f"{choice.readout}, {choice.strength:g}" + (f" ({count} of {len(chosen)})" if count < len(chosen) else "")
 

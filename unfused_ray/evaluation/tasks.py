@@ -1,10 +1,12 @@
-"""Labelled tasks: prepared sources whose clips have one label each, and splits."""
+"""Labelled tasks: prepared sources whose clips have one label each, and splits or folds."""
 
 from __future__ import annotations
 
 import logging
+import re
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -12,16 +14,22 @@ import numpy as np
 from unfused_ray import cluster, storage
 from unfused_ray.config import FrontEndConfig
 from unfused_ray.data.ingest.statistics import compute_statistics
-from unfused_ray.data.shards import ClipIndex, Statistics, labels_to_ids
+from unfused_ray.data.shards import ClipIndex, Manifest, Statistics, labels_to_ids
 
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "valid", "test")
+_FOLD = re.compile(r"fold(\d+)")
+_PART = re.compile(r"test-(.+)")
 
 
 @dataclass(frozen=True)
 class Task:
-    """The clips of one task, by clip_id."""
+    """The clips of one task, by clip_id.
+
+    A task whose splits are fold1, fold2 … has as many rounds: in each, one fold is tested, the next validates, and the
+    others train. Any other task is its own only round.
+    """
 
     name: str
     uri: str
@@ -30,18 +38,52 @@ class Task:
     """(N,) int64 index into ``class_names``."""
     class_names: list[str]
     splits: np.ndarray
-    """(N,) "train", "valid" or "test"."""
+    """(N,) "train", "valid" or "test"; of a task with folds, the fold."""
     groups: np.ndarray
     """(N,) what may not be torn apart, such as a speaker; "" where a clip stands alone."""
+    parts: np.ndarray
+    """(N,) of a test clip, the part of the test clips that it is in and that is reported too; else ""."""
+    training_splits: tuple[str, ...] = ("train",)
+    """Splits of the prepared source that training clips are in; none of a task with folds, only of its rounds."""
+
+    @cached_property
+    def folds(self) -> tuple[str, ...]:
+        """Names of the folds, in the order of their numbers; none where there are splits."""
+        names = np.unique(self.splits).tolist()
+        return tuple(sorted((name for name in names if _FOLD.fullmatch(name)), key=lambda name: int(name[4:])))
+
+    @cached_property
+    def rounds(self) -> tuple[Task, ...]:
+        """The task as it is trained and tested on: a task a fold, called ``<task>-<fold>``, or itself."""
+        return tuple(self._round(number) for number in range(len(self.folds))) or (self,)
+
+    def _round(self, number: int) -> Task:
+        tested, validating, *training = (*self.folds[number:], *self.folds[:number])
+        splits = np.where(self.splits == tested, "test", np.where(self.splits == validating, "valid", "train"))
+        return replace(self, name=f"{self.name}-{tested}", splits=splits, training_splits=tuple(training))
+
+    @cached_property
+    def tested(self) -> np.ndarray:
+        """(N,) bool, whether a clip is tested in some round."""
+        return np.logical_or.reduce([round_.splits == "test" for round_ in self.rounds])
+
+    @cached_property
+    def test_weights(self) -> np.ndarray:
+        """(T,) of each tested clip, so that a weighted mean over all is the mean of the rounds' means."""
+        weights_N = np.zeros(len(self.splits))
+        for round_ in self.rounds:
+            test = round_.splits == "test"
+            weights_N[test] = self.tested.sum() / (len(self.rounds) * test.sum())
+        return weights_N[self.tested]
 
     @cached_property
     def training(self) -> ClipIndex:
         """The clips of the training split alone."""
-        return ClipIndex(self.index.manifests, ("train",))
+        return ClipIndex(self.index.manifests, self.training_splits)
 
     def statistics(self, front_end: FrontEndConfig) -> Statistics:
         """Log-mel statistics of the training split; computed on Ray, and kept, where the source lacks them."""
-        training = ClipIndex.load([self.uri], ("train",))  # read anew: another row may have had them computed
+        training = ClipIndex.load([self.uri], self.training_splits)  # read anew: another row may have had them computed
         known = training.statistics(front_end)
         if known is not None:
             return known
@@ -54,19 +96,15 @@ def load_task(uri: str, splits: tuple[str, ...] = SPLITS) -> Task:
 
     Args:
         uri: folder of the prepared source.
-        splits: that are read; others are as if they did not exist.
+        splits: that are read; others are as if they did not exist. Folds are read where all are.
 
     Raises:
         FileNotFoundError: there is no prepared source.
-        ValueError: it has no train or no test split where they are to be read, or not one label a clip.
+        ValueError: it has no train or no test split where they are to be read, fewer than three folds, or not one
+            label a clip.
     """
-    index = ClipIndex.load([uri], splits)
-    have = index.manifests[0].clips_by_split
-    if missing := [split for split in ("train", "test") if split in splits and split not in have]:
-        raise ValueError(
-            f"tasks={uri} has no split {' and no split '.join(missing)}, only {', '.join(have)}: a task needs "
-            "train and test, and valid to choose the probe by"
-        )
+    manifest = Manifest.load(uri)
+    index = ClipIndex([manifest], _splits_to_read(manifest, splits))
     labels, split_names, groups = (index.column(name) for name in ("labels", "split", "group"))
     if odd := [i for i, clip in enumerate(labels) if len(clip) != 1]:
         key = index.column("key")[odd[0]]
@@ -75,18 +113,44 @@ def load_task(uri: str, splits: tuple[str, ...] = SPLITS) -> Task:
             f"with {len(labels[odd[0]])}): linear evaluation needs one class a clip"
         )
     class_ids, class_names = labels_to_ids(labels)
-    task = Task(storage.name(uri), uri, index, class_ids, class_names, np.array(split_names), np.array(groups))
+    parts = [part.group(1) if (part := _PART.fullmatch(split)) else "" for split in split_names]
+    roles = ["test" if part else split for part, split in zip(parts, split_names, strict=True)]
+    task = Task(
+        storage.name(uri), uri, index, class_ids, class_names, np.array(roles), np.array(groups), np.array(parts)
+    )
     _warn_of_leaks(task)
     return task
 
 
+def _splits_to_read(manifest: Manifest, wanted: tuple[str, ...]) -> Sequence[str]:
+    """Names in the prepared source of the wanted splits: themselves, parts of test, or folds."""
+    have = manifest.clips_by_split
+    if folds := [split for split in have if _FOLD.fullmatch(split)]:
+        if len(folds) < 3 or "test" not in wanted:
+            raise ValueError(
+                f"tasks={manifest.uri} has {len(folds)} folds and no train, valid and test clips: an evaluation takes "
+                "three folds or more in turn, anything else needs splits"
+            )
+        return folds
+    found = [split for split in have if split in wanted or ("test" in wanted and _PART.fullmatch(split))]
+    roles = {split.partition("-")[0] for split in found}
+    missing = [split for split in ("train", "test") if split in wanted and split not in roles]
+    if found and missing:
+        raise ValueError(
+            f"tasks={manifest.uri} has no split {' and no split '.join(missing)}, only {', '.join(found)}: a task "
+            "needs train and test, and valid to choose the probe by"
+        )
+    return found or wanted
+
+
 def _warn_of_leaks(task: Task) -> None:
-    """Say so where a group is in more than one split: test clips then resemble training clips."""
+    """Say so where a group is in test and another split, or in two folds: test clips then resemble training clips."""
     splits_of: dict[str, set[str]] = defaultdict(set)
     for group, split in zip(task.groups.tolist(), task.splits.tolist(), strict=True):
         if group:
             splits_of[group].add(split)
-    if leaks := sorted(group for group, splits in splits_of.items() if "test" in splits and len(splits) > 1):
+    tested = {"test", *task.folds}
+    if leaks := sorted(group for group, splits in splits_of.items() if tested & splits and len(splits) > 1):
         logger.warning(
             "%s: %d groups are in test and in another split (%s …): its accuracy is too high",
             task.name,
