@@ -162,7 +162,8 @@ def track(evaluation: Evaluation, table: Table, parent: str = "") -> None:
 
 def _tracked_run(evaluation: Evaluation, parent: str) -> TrackedRun:
     config, models = evaluation.config, [s for s in evaluation.systems if isinstance(s, TrainedModel)]
-    networks = dict.fromkeys(model.uri(task) for model in models for task in evaluation.tasks)
+    rounds = [round_ for task in evaluation.tasks for round_ in task.rounds]
+    networks = dict.fromkeys(model.uri(round_) for model in models for round_ in rounds)
     data = [task.index.manifests[0] for task in evaluation.tasks]
     return TrackedRun(
         uri=tracking_uri(config.tracking),
