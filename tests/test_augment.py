@@ -116,13 +116,56 @@ def test_mixing_takes_other_clips_of_the_block_with_shares_up_to_the_limit():
         assert ((power > 1e-4).sum(1) <= 2).all(), "with one other clip"
 
 
+def _low_middle_and_high() -> np.ndarray:
+    """Mean log-mels of 12 clips, four of each of three spectra: low and high are far apart, middle is nearer to low."""
+    return np.repeat([[1.0, 0.0], [0.9, 0.5], [-0.2, 1.0]], 4, axis=0)
+
+
+def test_k_mix_takes_partners_of_the_cluster_that_is_farthest_from_a_clips_own():
+    spectra, partners = _low_middle_and_high(), []
+    for seed in range(40):
+        kind = A.far_clips(spectra, 12, np.random.default_rng(seed)) // 4  # 12 starts find all three spectra
+        assert (kind[:8] == 2).all(), "low and middle are mixed with high"
+        assert (kind[8:] == 0).all(), "high with low"
+        partners.append(A.far_clips(spectra, 12, np.random.default_rng(seed)))
+    assert set(np.concatenate(partners)) == {0, 1, 2, 3, 8, 9, 10, 11}, "any clip of that cluster"
+
+
+def test_k_mix_looks_at_the_direction_of_spectra_only():
+    spectra = np.random.default_rng(0).normal(size=(12, 5))
+    louder = spectra * np.random.default_rng(1).uniform(0.5, 2, (len(spectra), 1))
+    for seed in range(5):
+        same = (A.far_clips(block, 3, np.random.default_rng(seed)) for block in (spectra, louder))
+        np.testing.assert_array_equal(*same)
+
+
+@given(st.integers(2, 9), st.integers(1, 12), st.integers(0, 100))
+def test_k_mix_finds_a_partner_in_any_block(num_clips, num_clusters, seed):
+    spectra = np.random.default_rng(seed).integers(-1, 2, (num_clips, 3)).astype(np.float32)  # equal and zero ones too
+    partners = A.far_clips(spectra, num_clusters, np.random.default_rng(seed))
+    assert partners.shape == (num_clips,)
+    assert set(partners) <= set(range(num_clips))
+
+
+def test_k_mix_mixes_a_view_with_its_partner():
+    log_mel = block(8)
+    rng = np.random.default_rng(3)
+    partners = A.far_clips(log_mel.mean(2).numpy(), 4, rng)
+    shares = torch.from_numpy(rng.uniform(0, 0.4, 8)).float()
+    expected = A.log_mixup_exp(log_mel, log_mel[partners], shares)
+    config = OFF.model_copy(update={"mixup": 0.4, "k_mix": 4})
+    torch.testing.assert_close(A.augment(log_mel, config, np.random.default_rng(3)), expected)
+
+
 def test_a_clip_alone_in_its_block_is_not_mixed():
     log_mel = block(1)
     config = OFF.model_copy(update={"mixup": 0.4})
     assert torch.equal(A.augment(log_mel, config, generator(0, "augment")), log_mel)
 
 
-@pytest.mark.parametrize("config", [AugmentConfig(), AugmentConfig(fader=1.0)], ids=["v1", "v2"])
+@pytest.mark.parametrize(
+    "config", [AugmentConfig(), AugmentConfig(fader=1.0), AugmentConfig(k_mix=2)], ids=["v1", "v2", "k-mix"]
+)
 def test_a_view_is_a_pure_function_of_its_key_and_its_block(config):
     log_mel = block()
     before = log_mel.clone()

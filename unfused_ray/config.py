@@ -195,13 +195,13 @@ class DeloresMConfig(Config):
     Loss: InfoNCE + Σ_l (on_diagonal · Σ_i (1 - C_ii)² + off_diagonal · Σ_i Σ_{j≠i} C_ij²), over the blocks l.
     """
 
-    shapes: ClassVar[tuple[str, ...]] = ("projection_dim", "queue_size", "decorrelation_dim")
+    shapes: ClassVar[tuple[str, ...]] = ("projection_dim", "queue", "decorrelation_dim")
 
     kind: Literal["delores-m"] = "delores-m"
     """The method."""
     projection_dim: PositiveInt = 128
     """Size of the L2-normalised projection, of queries and keys."""
-    queue_size: PositiveInt = 65_536
+    queue: PositiveInt = 65_536
     """Past keys that are negatives (as in MoCo, arXiv 1911.05722)."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Share of itself that the key's encoder keeps at a step."""

@@ -7,6 +7,7 @@ A recipe is a full configuration; a variant changes a few fields of another. The
 from __future__ import annotations
 
 from unfused_ray.config import (
+    AugmentConfig,
     BatchConfig,
     ByolAConfig,
     ColaConfig,
@@ -23,6 +24,7 @@ from unfused_ray.config import (
     PretrainConfig,
     PseudoLabelConfig,
     RuntimeConfig,
+    SlicerConfig,
     SweepConfig,
     UnfusedConfig,
 )
@@ -94,14 +96,14 @@ _DELORES_S_TINY = _TINY.model_copy(update={"name": "delores-s-tiny", "method": D
 # hold each of 8,332 clips eight times, and an average that keeps 0.999 would outlast the run's 520 steps: a quarter of
 # an epoch, and 0.99, which MoCo's authors took for CIFAR-10.
 _DELORES_M_CORPUS = _CORPUS.model_copy(
-    update={"name": "delores-m-corpus", "method": DeloresMConfig(queue_size=2048, ema_decay=0.99)}
+    update={"name": "delores-m-corpus", "method": DeloresMConfig(queue=2048, ema_decay=0.99)}
 )
 _DELORES_M_TINY = _TINY.model_copy(
     update={
         "name": "delores-m-tiny",
         "method": DeloresMConfig(
             projection_dim=8,
-            queue_size=64,
+            queue=64,
             ema_decay=0.9,
             decorrelation_dim=16,
             on_diagonal=0.01,  # as much as InfoNCE, so that tests see both
@@ -113,6 +115,24 @@ _DELORES_M_TINY = _TINY.model_copy(
 # BYOL-A (arXiv 2103.06695 sec. IV and the authors' configuration): projection, hidden width, EMA, Adam 3e-4.
 _BYOL_A_CORPUS = _CORPUS.model_copy(update={"name": "byol-a-corpus", "method": ByolAConfig()})
 _BYOL_A_TINY = _TINY.model_copy(update={"name": "byol-a-tiny", "method": ByolAConfig(hidden=32, projection_dim=16)})
+
+# SLICER (arXiv 2211.01519): projection, clusters, temperatures and k-mix of the LAPE code. Its queue of 65,536 is about
+# a quarter of its clips, as 2,048 is of the corpus's; its decay of 0.999 would keep 0.6 of the teacher's random weights
+# over the corpus's 520 steps.
+_SLICER_CORPUS = _CORPUS.model_copy(
+    update={
+        "name": "slicer-corpus",
+        "method": SlicerConfig(queue=2048, ema_decay=0.99),
+        "augment": AugmentConfig(k_mix=4),
+    }
+)
+_SLICER_TINY = _TINY.model_copy(
+    update={
+        "name": "slicer-tiny",
+        "method": SlicerConfig(projection_dim=16, num_clusters=8, queue=96, ema_decay=0.9),
+        "augment": _SLICER_CORPUS.augment,
+    }
+)
 
 PRETRAIN: dict[str, tuple[str, PretrainConfig]] = {
     "demo": ("The embedded recordings, minutes on two cores.", _DEMO),
@@ -126,6 +146,8 @@ PRETRAIN: dict[str, tuple[str, PretrainConfig]] = {
     "delores-m-tiny": ("DeLoRes-M with a toy encoder.", _DELORES_M_TINY),
     "byol-a-corpus": ("BYOL-A on the free corpus.", _BYOL_A_CORPUS),
     "byol-a-tiny": ("BYOL-A with a toy encoder.", _BYOL_A_TINY),
+    "slicer-corpus": ("SLICER on the free corpus.", _SLICER_CORPUS),
+    "slicer-tiny": ("SLICER with a toy encoder.", _SLICER_TINY),
     "tiny": ("A toy encoder, to try an installation out in seconds.", _TINY),
 }
 

@@ -38,7 +38,10 @@ def augment(log_mel_BFT: Tensor, config: AugmentConfig, rng: np.random.Generator
     num_clips, *size = log_mel_BFT.shape
     view = log_mel_BFT
     if config.mixup > 0 and num_clips > 1:
-        others = (np.arange(num_clips) + rng.integers(1, num_clips, num_clips)) % num_clips
+        if config.k_mix:
+            others = far_clips(view.mean(2).cpu().numpy(), config.k_mix, rng)
+        else:
+            others = (np.arange(num_clips) + rng.integers(1, num_clips, num_clips)) % num_clips
         shares = rng.uniform(0, config.mixup, num_clips)
         view = log_mixup_exp(view, view[_to(view, others).long()], _to(view, shares))
     canvas = virtual_canvas(size, config)
@@ -46,6 +49,33 @@ def augment(log_mel_BFT: Tensor, config: AugmentConfig, rng: np.random.Generator
     if config.fader > 0:
         view = linear_fader(view, _to(view, rng.uniform(-config.fader, config.fader, (num_clips, 2))))
     return view
+
+
+def far_clips(spectra_BF: np.ndarray, num_clusters: int, rng: np.random.Generator) -> np.ndarray:
+    """K-mix: for every clip, one at random of the cluster farthest from its own, by mean log-mel; (B,) int64.
+
+    Args:
+        spectra_BF: normalised log-mels, averaged over time; only their direction counts.
+        num_clusters: of the block; where its clips differ less, of those that hold any.
+        rng: of the first centroids and of the partners.
+
+    Source: SLICER, arXiv 2211.01519, as the LAPE code has it: four clusters, by spherical k-means of 20 iterations.
+    There one k-means of all clips is made before training and partners come from a memory of 2,048 past samples; here
+    both are of the block. There k-mix may follow a plain mixup; here it takes its place.
+    """
+    from scipy.cluster.vq import kmeans, vq  # others than SLICER need not wait for its import
+
+    spectra_BF = spectra_BF.astype(np.float64)
+    spectra_BF /= np.linalg.norm(spectra_BF, axis=1, keepdims=True).clip(1e-12)
+    starts = rng.choice(len(spectra_BF), min(num_clusters, len(spectra_BF)), replace=False)
+    centroids, _ = kmeans(spectra_BF, spectra_BF[starts])
+    used, labels_B = np.unique(vq(spectra_BF, centroids)[0], return_inverse=True)
+    centroids = centroids[used]
+    distances = np.linalg.norm(centroids[:, None] - centroids, axis=2)
+    farthest_B = distances.argmax(1)[labels_B]
+    counts, by_cluster = np.bincount(labels_B), np.argsort(labels_B, kind="stable")
+    first = np.cumsum(counts) - counts
+    return by_cluster[first[farthest_B] + rng.integers(0, counts[farthest_B])]
 
 
 def log_mixup_exp(log_mel_BFT: Tensor, other_BFT: Tensor, shares_B: Tensor) -> Tensor:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from unfused_ray.config import ByolAConfig, ColaConfig, DecarConfig, DeloresMConfig, DeloresSConfig, PretrainConfig
+from unfused_ray.config import (
+    ByolAConfig,
+    ColaConfig,
+    DecarConfig,
+    DeloresMConfig,
+    DeloresSConfig,
+    PretrainConfig,
+    SlicerConfig,
+)
 from unfused_ray.methods.byol_a import ByolA
 from unfused_ray.methods.cola import Cola
 from unfused_ray.methods.decar import DecarV2
 from unfused_ray.methods.delores_m import DeloresM
 from unfused_ray.methods.delores_s import DeloresS
 from unfused_ray.methods.method import Method
+from unfused_ray.methods.slicer import Slicer
 
 
 def build_pretraining(config: PretrainConfig) -> Method:
@@ -25,3 +34,5 @@ def build_pretraining(config: PretrainConfig) -> Method:
             return DeloresM(config.method, encoder, num_mels)
         case ByolAConfig():
             return ByolA(config.method, encoder, num_mels)
+        case SlicerConfig():
+            return Slicer(config.method, encoder, num_mels)
