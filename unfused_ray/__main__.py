@@ -1,4 +1,5 @@
-"""``python -m unfused_ray runs [FOLDER]``: what there is and how it stands; ``… tasks``: those of the LAPE benchmark."""
+"""``python -m unfused_ray runs [FOLDER]``: what there is; ``… report RUN…``: a page to look at and to listen to;
+``… tasks``: the tasks of the LAPE benchmark."""
 
 from __future__ import annotations
 
@@ -25,6 +26,22 @@ def runs(folder: tyro.conf.Positional[str] = "") -> int:
     return 0
 
 
+def report(runs: tyro.conf.Positional[tuple[str, ...]], output: str = "report.html") -> int:
+    """Write one HTML page of runs that needs no network: figures, tables, settings, and their clusters to listen to.
+
+    Args:
+        runs: folders of pre-trainings, distillations, evaluations and sweeps, by path or URI; of several, the page
+            shows in what their settings differ.
+        output: where the page goes, by path or URI.
+    """
+    from unfused_ray.report.report import write  # here: matplotlib and torch, which the list of runs need not wait for
+
+    where = storage.absolute(output)
+    size = write([storage.absolute(run) for run in runs], where)
+    Console().print(f"{where}: {size / 1e6:.1f} MB", soft_wrap=True, highlight=False, markup=False)
+    return 0
+
+
 def tasks(root: str = "") -> int:
     """List the LAPE tasks: classes, clips, hours, licence, from where to get them, and what is found on this disk.
 
@@ -38,5 +55,7 @@ def tasks(root: str = "") -> int:
 
 if __name__ == "__main__":
     main(
-        lambda: tyro.extras.subcommand_cli_from_dict({"runs": runs, "tasks": tasks}, prog="python -m unfused_ray")
+        lambda: tyro.extras.subcommand_cli_from_dict(
+            {"runs": runs, "report": report, "tasks": tasks}, prog="python -m unfused_ray"
+        )
     )

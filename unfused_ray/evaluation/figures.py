@@ -87,19 +87,24 @@ def draw_health(title: str, history: Sequence[Mapping[str, float]], panels: Sequ
         axis.set_title(f"{panel.heading}\n", loc="left", fontsize=11, fontweight="bold")
         axis.text(0, 1.03, panel.note, transform=axis.transAxes, fontsize=8.5, color="0.35")
         series = curves(history, panel.figure)
-        for head, (epochs, values) in series.items():
-            axis.plot(epochs, values, marker="o", markersize=4, linewidth=1.8, label=head)
+        draw_curves(axis, series)
         if not series:
             axis.text(0.5, 0.5, "from the second epoch on", transform=axis.transAxes, ha="center", color="0.5")
-        elif len(series) > 1:
-            axis.legend(fontsize=8, frameon=False)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.ticklabel_format(axis="y", useOffset=False)
-        axis.grid(color="0.92")
-        axis.spines[["top", "right"]].set_visible(False)
         if number > len(panels) - _PANELS_A_ROW:
             axis.set_xlabel("epoch")
     return figure
+
+
+def draw_curves(axis: Axes, series: Mapping[str, tuple[Sequence[int], Sequence[float]]]) -> None:
+    """Curves over the epochs: by name, epochs and values; one of several is named in a legend."""
+    for name, (epochs, values) in series.items():
+        axis.plot(epochs, values, marker="o", markersize=4, linewidth=1.8, label=name)
+    if len(series) > 1:
+        axis.legend(fontsize=8, frameon=False)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.ticklabel_format(axis="y", useOffset=False)
+    axis.grid(color="0.92")
+    axis.spines[["top", "right"]].set_visible(False)
 
 
 def draw_map(title: str, positions_N2: np.ndarray, groupings: Sequence[Grouping]) -> Figure:

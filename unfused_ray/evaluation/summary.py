@@ -27,18 +27,8 @@ def summary(run_uri: str) -> Table:
     table = Table(title=f"run {run.config.name}", title_justify="left", show_header=False, box=box.HORIZONTALS)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    status = Run(run_uri).status()
-    message = f": {status.message}" if status and status.message else ""
-    table.add_row("state", _state(run_uri) + message)
-    table.add_row("progress", _progress(run))
-    table.add_row("clips", f"{run.num_clips:,}")
-    view = view_of(run)
-    for row in view.rows:
-        for head, (_, values) in curves(run.history, row.figure).items():
-            heading = f"{row.heading}, {head}" if head else row.heading
-            table.add_row(heading, " → ".join(f"{value:{row.form}}" for value in values[:: max(len(values) - 1, 1)]))
-    for heading, fact in view.facts().items():
-        table.add_row(heading, fact)
+    for heading, text in standing(run).items():
+        table.add_row(heading, text)
     table.add_section()
     committed = CheckpointStore(run_uri, keep=1).committed()
     folders = {
@@ -49,6 +39,19 @@ def summary(run_uri: str) -> Table:
         if folder and storage.exists(folder):
             table.add_row(name, folder)
     return table
+
+
+def standing(run: RunFolder) -> dict[str, str]:
+    """How a run stands and what its figures did from the first epoch to the last, by heading."""
+    status = Run(run.uri).status()
+    message = f": {status.message}" if status and status.message else ""
+    rows = {"state": _state(run.uri) + message, "progress": _progress(run), "clips": f"{run.num_clips:,}"}
+    view = view_of(run)
+    for row in view.rows:
+        for head, (_, values) in curves(run.history, row.figure).items():
+            heading = f"{row.heading}, {head}" if head else row.heading
+            rows[heading] = " → ".join(f"{value:{row.form}}" for value in values[:: max(len(values) - 1, 1)])
+    return rows | view.facts()
 
 
 def runs_table(folder_uri: str) -> Table:

@@ -1,0 +1,1 @@
+"""One self-contained HTML page of runs: figures, tables, configurations, and their clusters to listen to."""

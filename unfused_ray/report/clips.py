@@ -1,0 +1,269 @@
+"""Clusters to listen to: which of them, which of their clips, and each clip as sound and spectrogram."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+
+from unfused_ray import storage
+from unfused_ray.audio.log_mel import LogMel
+from unfused_ray.config import DistillConfig
+from unfused_ray.data.shards import ClipIndex, labels_to_ids
+from unfused_ray.embedding.clips import embed_clips, read_clips
+from unfused_ray.evaluation.pictures import spread_clusters
+from unfused_ray.evaluation.run_folder import RunFolder
+from unfused_ray.evaluation.stage_views import view_of
+from unfused_ray.models.export import load_encoder
+from unfused_ray.report.page import Clip, Cluster, Section
+from unfused_ray.report.pictures import data_uri, spectrogram
+
+NUM_CLUSTERS = 8
+_PLACES = ("nearest", "median", "farthest")
+_CLIP_BYTES = 3_000_000
+"""Of a page: all sound and spectrograms as they stand in it, so that a page stays under 5 MB."""
+_BYTES_PER_SECOND = 14_000
+"""Of Opus (4 kB) and a spectrogram (4 kB), in base64, with some room (measured on 20 clips of speech and notes)."""
+_MAX_SECONDS = 8.0
+_MAX_MEMBERS = 200
+_OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much of each clip a page has room for."""
+
+    seconds: float
+
+    @classmethod
+    def of(cls, num_runs: int) -> Budget:
+        """Of each clip of so many runs."""
+        num_clips = max(1, num_runs) * NUM_CLUSTERS * len(_PLACES)
+        return cls(min(_MAX_SECONDS, _CLIP_BYTES / num_clips / _BYTES_PER_SECOND))
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """Clips of a run, and how far each is from the middle of its cluster."""
+
+    run: RunFolder
+    index: ClipIndex
+    shown: Mapping[int, str]
+    """Why each cluster is shown."""
+    distances: np.ndarray
+    """(N,) float32 by clip_id; NaN where it is not known."""
+    budget: Budget
+
+    @property
+    def clusters(self) -> np.ndarray:
+        """(N,) int32, of the first head."""
+        return self.run.assignment.labels[0]
+
+    @cached_property
+    def labels(self) -> list[list[str]]:
+        """Of every clip."""
+        return self.index.column("labels")
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """Of every clip."""
+        return self.index.column("key")
+
+    def members(self, cluster: int) -> np.ndarray:
+        """Clips of a cluster whose distance is known, the nearest first."""
+        ids = np.flatnonzero((self.clusters == cluster) & np.isfinite(self.distances))
+        return ids[np.argsort(self.distances[ids], kind="stable")]
+
+    def source(self, clip_id: int) -> str:
+        """Name of the prepared source that a clip is of."""
+        ends = np.cumsum([manifest.num_clips for manifest in self.index.manifests])
+        return storage.name(self.index.manifests[int(np.searchsorted(ends, clip_id, side="right"))].uri)
+
+
+def clusters_to_hear(run: RunFolder, budget: Budget) -> Section:
+    """The nearest, the median and the farthest clip of some clusters; where clips cannot be read, why.
+
+    Args:
+        run: with an assignment. Of several heads, the first.
+        budget: how much of each clip there is room for.
+    """
+    heading = f"Listen to the {view_of(run).group}s"
+    try:
+        heard = _hear(run, budget)
+        clusters = _clusters(heard)
+    except (OSError, ValueError) as error:
+        return Section(heading, [f"The clips cannot be heard here, because they cannot be read now: {error}"])
+    return Section(heading, [_explain(heard)], clusters=clusters)
+
+
+def _hear(run: RunFolder, budget: Budget) -> _Heard:
+    index = ClipIndex.load(run.config.data, run.config.splits)
+    if index.checksums != run.record["facts"]["data_checksums"]:
+        raise ValueError(f"the clips at {', '.join(run.config.data)} are no longer those that the run was trained on")
+    clusters, distances = run.assignment.labels[0], run.assignment.distances[0]
+    if _has_distances(run):
+        return _Heard(run, index, choose(clusters, distances), distances, budget)
+    shown = choose(clusters, np.full(len(clusters), np.nan, np.float32))
+    return _Heard(run, index, shown, _measured(run, index, list(shown)), budget)
+
+
+def _has_distances(run: RunFolder) -> bool:
+    """Whether the saved distances are of the clips themselves: shuffled and true labels have none."""
+    return not isinstance(run.config, DistillConfig) or run.config.labels.origin in ("teacher", "random")
+
+
+def _measured(run: RunFolder, index: ClipIndex, shown: Sequence[int]) -> np.ndarray:
+    """Distances of some clips of each cluster to their mean direction, as the exported encoder hears them: (N,)."""
+    encoder = load_encoder(run.uri)
+    clusters = run.assignment.labels[0]
+    distances = np.full(len(clusters), np.nan, np.float32)
+    for cluster in shown:
+        ids = np.flatnonzero(clusters == cluster)[:_MAX_MEMBERS]
+        vectors_ND = embed_clips(encoder, index, ids)[encoder.encoder.config.cut]
+        unit_ND = vectors_ND / np.linalg.norm(vectors_ND, axis=1, keepdims=True)
+        mean_D = np.nanmean(unit_ND, axis=0)
+        distances[ids] = 1 - unit_ND @ (mean_D / np.linalg.norm(mean_D))
+    return distances
+
+
+def choose(clusters_N: np.ndarray, distances_N: np.ndarray) -> dict[int, str]:
+    """Which clusters to listen to, and why: at most ``NUM_CLUSTERS``.
+
+    The most and the least coherent ones (mean distance to the centroid) and sizes evenly spread from the largest to the
+    smallest; of those with at least three clips, as long as there are any.
+
+    Args:
+        clusters_N: cluster of each clip; -1 is none.
+        distances_N: of each clip to its centroid; NaN where it is not known.
+
+    Returns:
+        By cluster, the reasons; the largest cluster first.
+    """
+    sizes = np.bincount(clusters_N[clusters_N >= 0])
+    whole = sizes >= min(len(_PLACES), sizes.max())
+    eligible_N = np.where((clusters_N >= 0) & whole[clusters_N], clusters_N, -1)
+    reasons: dict[int, list[str]] = {}
+    known = (eligible_N >= 0) & np.isfinite(distances_N)
+    if known.any():
+        counts = np.bincount(eligible_N[known], minlength=len(sizes))
+        totals = np.bincount(eligible_N[known], distances_N[known], minlength=len(sizes))
+        means = totals / np.where(counts > 0, counts, np.nan)
+        reasons.setdefault(int(np.nanargmin(means)), []).append("the most coherent")
+        reasons.setdefault(int(np.nanargmax(means)), []).append("the least coherent")
+    spread = spread_clusters(eligible_N, NUM_CLUSTERS - len(reasons)).tolist()
+    names = {0: "the largest", len(spread) - 1: "the smallest", (len(spread) - 1) // 2: "of median size"}
+    for place, cluster in enumerate(spread):
+        reasons.setdefault(cluster, []).append(names.get(place, ""))
+    ordered = sorted(reasons, key=lambda cluster: (-sizes[cluster], cluster))
+    return {cluster: ", ".join(filter(None, reasons[cluster])) for cluster in ordered}
+
+
+def _explain(heard: _Heard) -> str:
+    """Which clusters are here and why, and how the clips are given."""
+    view, seconds = view_of(heard.run), heard.budget.seconds
+    group, assignment = view.group, heard.run.assignment
+    total = np.count_nonzero(np.bincount(heard.clusters[heard.clusters >= 0]))
+    if _has_distances(heard.run):
+        chosen = "the most and the least coherent (mean distance to the centroid) and sizes spread evenly"
+        measure = "1 - cosine similarity to the centroid, as training saw it"
+    else:
+        chosen = "sizes spread evenly"
+        measure = (
+            f"these labels are no clusters, so distances are to the mean of at most {_MAX_MEMBERS} of their clips, "
+            f"as the {heard.run.config.export} hears them"
+        )
+    heads = f", of the first of {len(assignment.labels)} heads" if len(assignment.labels) > 1 else ""
+    return (
+        f"{len(heard.shown)} of {total} {group}s{heads}: {chosen} from the largest to the smallest with at least "
+        f"{len(_PLACES)} clips. Distance: {measure}. Each clip is cut to its first {seconds:.1f} s and coded "
+        f"with Opus; spectrograms share one scale of colour and time. {view.labels_note.capitalize()}."
+    )
+
+
+def _clusters(heard: _Heard) -> list[Cluster]:
+    members = {cluster: heard.members(cluster) for cluster in heard.shown}
+    places = {cluster: _ends(ids) for cluster, ids in members.items() if len(ids)}
+    wanted = np.unique(np.concatenate([list(chosen.values()) for chosen in places.values()]))
+    clips = _clips(heard, wanted)
+    group = view_of(heard.run).group
+    return [
+        Cluster(
+            name=f"{group} {cluster}",
+            why=heard.shown[cluster],
+            facts=_describe(heard, cluster),
+            clips=[Clip(place, *clips[clip_id]) for place, clip_id in chosen.items() if clip_id in clips],
+        )
+        for cluster, chosen in places.items()
+    ]
+
+
+def _ends(ids: np.ndarray) -> dict[str, int]:
+    """The nearest, the median and the farthest of ordered clips; of fewer clips, fewer."""
+    middle = (len(ids) - 1) // 2
+    places = dict(zip(_PLACES, (0, middle, len(ids) - 1), strict=True))
+    found: dict[str, int] = {}
+    for place, position in places.items():
+        if int(ids[position]) not in found.values():
+            found[place] = int(ids[position])
+    return found
+
+
+def _describe(heard: _Heard, cluster: int) -> str:
+    """Size, coherence and the commonest labels of a cluster."""
+    ids = np.flatnonzero(heard.clusters == cluster)
+    text = f"{len(ids):,} clips, mean distance {np.nanmean(heard.distances[ids]):.2f}"
+    label_ids, names = labels_to_ids([heard.labels[i] for i in ids])
+    counts = Counter(label_ids[label_ids >= 0].tolist())
+    if counts:
+        total = sum(counts.values())
+        common = ", ".join(f"{count / total:.0%} {names[label]}" for label, count in counts.most_common(3))
+        text += f"; labels: {common}"
+    return text
+
+
+def _clips(heard: _Heard, clip_ids: np.ndarray) -> dict[int, tuple[str, str, str, str, float]]:
+    """Key, facts, sound, spectrogram and seconds by clip_id; without those that are damaged."""
+    front_end = heard.run.config.front_end
+    log_mel = LogMel(front_end)
+    waves: dict[int, np.ndarray] = {}
+    for clips in read_clips(heard.index, clip_ids):
+        waves.update((int(clip_ids[position]), wave) for position, wave in clips)
+    num_samples = int(heard.budget.seconds * front_end.sample_rate)
+    images = {
+        clip_id: log_mel(torch.from_numpy(wave[:num_samples])[None])[0].numpy() for clip_id, wave in waves.items()
+    }
+    if not images:
+        raise ValueError("every clip that was chosen is damaged")
+    low, high = np.percentile(np.concatenate([image.ravel() for image in images.values()]), [2, 99.5])
+    found = {}
+    for clip_id, wave in waves.items():
+        shown = wave[:num_samples]
+        seconds = len(wave) / front_end.sample_rate
+        labels = ", ".join(heard.labels[clip_id])
+        facts = (
+            f"{heard.source(clip_id)}, clip {clip_id}{f', {labels}' if labels else ''}, {seconds:.2f} s"
+            f"{' (cut)' if len(shown) < len(wave) else ''}, distance {heard.distances[clip_id]:.2f}"
+        )
+        picture = spectrogram(images[clip_id], low, high)
+        sound = data_uri("audio/ogg", encode_opus(shown, front_end.sample_rate))
+        found[clip_id] = heard.keys[clip_id], facts, sound, picture, len(shown) / front_end.sample_rate
+    return found
+
+
+def encode_opus(pcm: np.ndarray, sample_rate: int) -> bytes:
+    """Encode (samples,) int16 as mono Ogg Opus: 4 kB a second of 16 kHz, a quarter of FLAC (measured).
+
+    Browsers play it since Chromium 33, Firefox 15, Safari 18.4.
+    """
+    if sample_rate not in _OPUS_RATES:
+        pcm, sample_rate = soxr.resample(pcm, sample_rate, _OPUS_RATES[-1]), _OPUS_RATES[-1]
+    buffer = io.BytesIO()
+    soundfile.write(buffer, pcm, sample_rate, format="OGG", subtype="OPUS")
+    return buffer.getvalue()

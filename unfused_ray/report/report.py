@@ -1,0 +1,125 @@
+"""From folders of runs to one page."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+from unfused_ray import storage
+from unfused_ray.evaluation.run_folder import RunFolder
+from unfused_ray.evaluation.stage_views import view_of
+from unfused_ray.report import evaluation, page
+from unfused_ray.report.clips import Budget
+from unfused_ray.report.page import Cell, Chapter, Section, Table
+from unfused_ray.report.training import KINDS, panel_pictures, training_chapter
+
+logger = logging.getLogger(__name__)
+
+_RUN, _SWEEP = "run.json", "sweep.json"
+_NAMES = ("name", "output")
+"""Settings that say which run it is, not what it does."""
+
+
+def write(uris: Sequence[str], output: str) -> int:
+    """Make one page of some runs: pre-trainings, distillations, evaluations and sweeps.
+
+    Args:
+        uris: their folders.
+        output: where the page goes.
+
+    Returns:
+        Its size in bytes.
+
+    Raises:
+        ValueError: no folder is given, or one is of no run.
+        OSError: one cannot be read, or the page not be written.
+    """
+    html = to_html(uris).encode()
+    storage.write_bytes(output, html)
+    return len(html)
+
+
+def to_html(uris: Sequence[str]) -> str:
+    """The page of some runs, see :func:`write`."""
+    if not uris:
+        raise ValueError("no run is named: give the folders of one or several runs")
+    kinds = {uri: kind_of(uri) for uri in dict.fromkeys(uris)}
+    runs = {uri: RunFolder(uri) for uri, kind in kinds.items() if kind == _RUN}
+    budget = Budget.of(sum(run.is_labelled for run in runs.values()))
+    chapters = []
+    for uri, kind in kinds.items():
+        logger.info("reading %s", page.masked(uri))
+        if kind == _RUN:
+            chapters.append(training_chapter(runs[uri], budget))
+        elif kind == _SWEEP:
+            from unfused_ray.report.sweep import sweep_chapter  # here: with it comes Ray Tune, seconds others save
+
+            chapters.append(sweep_chapter(uri))
+        else:
+            chapters.append(evaluation.evaluation_chapter(uri))
+    comparisons = [_compare(chapters, list(runs.values()))] if len(chapters) > 1 else []
+    title = chapters[0].heading if len(chapters) == 1 else f"{len(chapters)} runs"
+    subtitle = time.strftime("written %Y-%m-%d %H:%M UTC", time.gmtime())
+    return page.to_html(title, subtitle, [*comparisons, *chapters])
+
+
+def kind_of(uri: str) -> str:
+    """The file that a folder is known by: that of a training run, of a sweep, or of an evaluation's table.
+
+    Raises:
+        ValueError: it holds none of them.
+    """
+    for name in (_SWEEP, _RUN, evaluation.TABLE):
+        if storage.exists(storage.join(uri, name)):
+            return name
+    raise ValueError(
+        f"{uri} is not the folder of a run: it holds neither {_RUN} (pre-training, distillation), {_SWEEP} (sweep) nor "
+        f"{evaluation.TABLE} (evaluation)"
+    )
+
+
+def _compare(chapters: Sequence[Chapter], runs: Sequence[RunFolder]) -> Chapter:
+    """What several runs have in common and what not: a line each, differing settings, curves on one scale."""
+    rows = [
+        [Cell(chapter.heading), Cell(chapter.kind), Cell(chapter.facts.get("progress", "–")), Cell(chapter.uri)]
+        for chapter in chapters
+    ]
+    sections = [Section("Runs", tables=[Table("Runs", ("name", "kind", "progress", "folder"), rows)])]
+    for kind in dict.fromkeys(chapter.kind for chapter in chapters):
+        alike = [chapter for chapter in chapters if chapter.kind == kind]
+        if len(alike) > 1:
+            sections.append(_differences(kind, alike))
+    for stage, kind in KINDS.items():
+        alike_runs = [run for run in runs if run.record["stage"] == stage and run.history]
+        if len(alike_runs) > 1:
+            panels = {panel.figure: panel for run in alike_runs for panel in view_of(run).panels()}
+            histories = dict(zip(_distinct([run.config.name for run in alike_runs]), alike_runs, strict=True))
+            pictures = panel_pictures(list(panels.values()), {name: run.history for name, run in histories.items()})
+            sections.append(Section(f"Curves, {kind}", pictures=pictures))
+    return Chapter("Side by side", "comparison", sections=sections)
+
+
+def _differences(kind: str, chapters: Sequence[Chapter]) -> Section:
+    """The settings in which runs of one kind differ, a column a run."""
+    settings = [chapter.settings for chapter in chapters]
+    names = [name for name in dict.fromkeys(name for each in settings for name in each) if name not in _NAMES]
+    rows = [
+        [Cell(name), *(Cell(each.get(name, "–")) for each in settings)]
+        for name in names
+        if len({each.get(name) for each in settings}) > 1
+    ]
+    heading = f"Differences, {kind}"
+    if not rows:
+        return Section(heading, ["Their configurations are the same, but for name and output."])
+    columns = _distinct([chapter.heading for chapter in chapters])
+    caption = f"Settings that differ; {len(names) - len(rows)} are the same"
+    return Section(heading, tables=[Table(caption, ("setting", *columns), rows)])
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """The names, with a number where one is that of several runs."""
+    return [
+        f"{name} ({names[: place + 1].count(name)})" if names.count(name) > 1 else name
+        for place, name in enumerate(names)
+    ]

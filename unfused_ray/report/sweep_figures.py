@@ -1,0 +1,157 @@
+"""The drawings of a sweep: its trials on a map of two parameters and over all of them, and each one's importance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.tri import Triangulation
+
+from unfused_ray.evaluation.figures import new_figure
+from unfused_ray.report.parameters import MIN_TRIALS, Parameter, Scored
+
+_COLOURS = "viridis"
+_LONGEST_EDGE = 0.4
+"""Of the surface's triangles, as a share of the map's diagonal: over longer gaps nothing is known."""
+
+
+def draw_parameter_map(scored: Scored, x: Parameter, y: Parameter, marks: Mapping[str, str]) -> Figure:
+    """Trials as points over two parameters, their accuracy as colour; a surface between them where they are dense.
+
+    Args:
+        scored: the trials.
+        x, y: the parameters.
+        marks: names of trials to mark, by their id.
+    """
+    figure = new_figure("", 7.2, 4.4)
+    axis = figure.add_subplot()
+    places = np.stack([x.places(scored.values(x)), y.places(scored.values(y))], axis=1)
+    accuracies = 100 * scored.accuracies
+    scale = {"cmap": _COLOURS, "vmin": accuracies.min(), "vmax": max(accuracies.max(), accuracies.min() + 0.1)}
+    if (triangles := surface(places, (x, y))) is not None:
+        axis.tricontourf(triangles, accuracies, levels=12, alpha=0.45, **scale)
+    points = axis.scatter(places[:, 0], places[:, 1], c=accuracies, s=52, edgecolors="0.25", linewidths=0.8, **scale)
+    for record, (left, bottom) in zip(scored.records, places, strict=True):
+        if record.id in marks:
+            axis.scatter([left], [bottom], s=190, facecolors="none", edgecolors="tab:red", linewidths=1.8)
+            above = bottom <= places[:, 1].mean()
+            axis.annotate(
+                marks[record.id],
+                (left, bottom),
+                xytext=(0, 11 if above else -11),
+                textcoords="offset points",
+                ha="center",
+                va="bottom" if above else "top",
+                fontsize=9,
+                fontweight="bold",
+            )
+    axis.margins(0.12)
+    _set_axis(axis, "x", x)
+    _set_axis(axis, "y", y)
+    axis.grid(color="0.92")
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+    bar = figure.colorbar(points, ax=axis, aspect=30)
+    bar.set_label("mean validation accuracy in %", fontsize=9)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def surface(places_T2: np.ndarray, parameters: Sequence[Parameter]) -> Triangulation | None:
+    """Triangles between neighbouring trials; None where they are too few, lie on a line, or a parameter is no number.
+
+    Accuracies are interpolated linearly within them and nowhere else: outside of the trials, and where the nearest are
+    far apart, the map stays empty.
+    """
+    if any(parameter.scale == "category" for parameter in parameters):
+        return None
+    spans = np.ptp(places_T2, axis=0)
+    unit_T2 = (places_T2 - places_T2.min(axis=0)) / np.where(spans > 0, spans, 1)
+    if len(np.unique(unit_T2, axis=0)) < MIN_TRIALS or np.linalg.matrix_rank(unit_T2 - unit_T2.mean(axis=0)) < 2:
+        return None
+    triangles = Triangulation(unit_T2[:, 0], unit_T2[:, 1])
+    corners = unit_T2[triangles.triangles]
+    edges = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2)
+    mask = (edges > _LONGEST_EDGE * np.sqrt(2)).any(axis=1)
+    return None if mask.all() else Triangulation(*places_T2.T, triangles.triangles, mask)
+
+
+def draw_parallel(scored: Scored, parameters: Sequence[Parameter], marks: Mapping[str, str]) -> Figure:
+    """A line a trial over all parameters to its accuracy; trials named in ``marks`` are drawn thick."""
+    figure = new_figure("", 1.9 * (len(parameters) + 1) + 1.4, 3.9)
+    axis = figure.add_subplot()
+    order = np.argsort(scored.accuracies, kind="stable")
+    columns = [parameter.places(scored.values(parameter)) for parameter in parameters] + [100 * scored.accuracies]
+    shares = np.stack([_share(column) for column in columns], axis=1)
+    colours = colormaps[_COLOURS](_share(scored.accuracies))
+    for trial in order:
+        marked = scored.records[trial].id in marks
+        axis.plot(shares[trial], color=colours[trial], linewidth=3.2 if marked else 1.4, alpha=1 if marked else 0.7)
+        if marked:
+            axis.annotate(
+                marks[scored.records[trial].id],
+                (len(columns) - 1, shares[trial, -1]),
+                xytext=(6, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=9,
+                fontweight="bold",
+            )
+    for place, column in enumerate(columns):
+        axis.axvline(place, color="0.5", linewidth=1)
+        parameter = parameters[place] if place < len(parameters) else None
+        for share in (0.0, 0.5, 1.0):
+            text = _tick(column.min() + share * np.ptp(column), parameter)
+            axis.text(place - 0.03, share, text, ha="right", va="center", fontsize=8, color="0.35")
+    labels = [parameter.label for parameter in parameters] + ["accuracy in %"]
+    axis.set_xticks(range(len(labels)), labels, fontweight="bold")
+    axis.set(yticks=[], xlim=(-0.35, len(labels) - 0.5), ylim=(-0.06, 1.06))
+    axis.spines[:].set_visible(False)
+    axis.tick_params(length=0)
+    return figure
+
+
+def draw_importance(shares: Mapping[str, float], parameters: Sequence[Parameter]) -> Figure:
+    """Bars, the most important parameter on top."""
+    labels = {parameter.name: parameter.label for parameter in parameters}
+    figure = new_figure("", 5.2, 0.5 * len(shares) + 0.9)
+    axis = figure.add_subplot()
+    values = [100 * share for share in shares.values()]
+    axis.barh(range(len(shares)), values, color="tab:blue", height=0.6)
+    for line, value in enumerate(values):
+        axis.text(value + 1, line, f"{value:.0f} %", va="center", fontsize=9)
+    axis.set_yticks(range(len(shares)), [labels[name] for name in shares])
+    axis.set(ylim=(len(shares) - 0.5, -0.5), xlim=(0, 112), xlabel="share of the variance explained, in %")
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    axis.tick_params(axis="y", length=0)
+    return figure
+
+
+def _set_axis(axis: Axes, which: str, parameter: Parameter) -> None:
+    """Name an even axis, with the ticks of the values that lie on it."""
+    ticks = axis.xaxis if which == "x" else axis.yaxis
+    ticks.set_label_text(parameter.label + (" (log)" if parameter.scale == "log" else ""))
+    if parameter.scale == "category":
+        ticks.set_ticks(range(len(parameter.categories)), list(parameter.categories))
+    elif parameter.scale == "log":
+        low, high = ticks.get_view_interval()
+        decades = np.arange(np.ceil(low), np.floor(high) + 1)
+        ticks.set_ticks(decades, [f"{10.0**decade:g}" for decade in decades])
+
+
+def _tick(place: float, parameter: Parameter | None) -> str:
+    """The value at a place of an axis; without a parameter it is the accuracy's, in %."""
+    if parameter is None:
+        return f"{place:.1f}"
+    if parameter.scale == "category":
+        return parameter.categories[round(place)]
+    return f"{10.0**place if parameter.scale == 'log' else place:.3g}"
+
+
+def _share(column: np.ndarray) -> np.ndarray:
+    """Values between 0 and 1; 0.5 where all are equal."""
+    span = np.ptp(column)
+    return (column - column.min()) / span if span else np.full(len(column), 0.5)
