@@ -16,7 +16,7 @@ NO_LABELS = torch.empty(0)
 
 def build(**settings: Any) -> DeloresM:
     torch.manual_seed(0)
-    values = {"projection_dim": 5, "queue_size": QUEUE, "ema_decay": 0.8, "temperature": 0.3, "decorrelation_dim": 7}
+    values = {"projection_dim": 5, "queue": QUEUE, "ema_decay": 0.8, "temperature": 0.3, "decorrelation_dim": 7}
     config = DeloresMConfig(**values | {"on_diagonal": 0.2, "off_diagonal": 0.1} | settings)
     return DeloresM(config, EncoderConfig(channels=4, width=12, dropout=0.0), NUM_MELS)
 

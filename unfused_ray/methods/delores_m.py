@@ -43,7 +43,7 @@ class DeloresM(BatchMethod):
         self.projector = nn.Linear(self.encoder.dim, config.projection_dim)
         self.key_encoder = target_of(self.encoder)
         self.key_projector = target_of(self.projector)
-        self.queue = KeyQueue(config.queue_size, config.projection_dim)
+        self.queue = KeyQueue(config.queue, config.projection_dim)
         bands = [num_mels // 2 ** (i + 1) for i in range(len(self.encoder.conv))]
         self.heads = nn.ModuleList(
             DecorrelationHead(encoder.channels * band, config.decorrelation_dim) for band in bands
