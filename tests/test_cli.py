@@ -100,7 +100,7 @@ def test_a_recipe_must_be_named_where_none_is_the_default(run: Run):
     assert run(cli.pretrain_job, "--epochs", "3") == (
         2,
         "",
-        "error: --epochs is no recipe: start with one of demo, corpus, decar-v2-audioset, tiny (--help says more)\n",
+        f"error: --epochs is no recipe: start with one of {', '.join(PRETRAIN)} (--help says more)\n",
     )
     assert "no recipe is named" in run(cli.pretrain_job)[2]
 
