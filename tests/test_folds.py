@@ -151,6 +151,21 @@ def test_every_fold_may_have_a_network_of_its_own(task: Task, tmp_path: Path) ->
     assert keys[0] != keys[1]
 
 
+def test_an_evaluation_is_linked_to_the_network_of_every_fold(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for fold in task.folds:
+        write_encoder(tmp_path / f"student-tones-{fold}", "block1")
+    (tmp_path / "protocol.toml").write_text(PROTOCOL)
+    asked: list[str] = []
+    monkeypatch.setattr(evaluate, "upstream", asked.append)
+    monkeypatch.setattr(evaluate, "tags", lambda *arguments: {})
+    monkeypatch.setattr(evaluate, "kept_id", lambda output: "0" * 32)
+    config = table_config(tmp_path, task.uri, f"student={tmp_path}/student-{{task}}")
+    evaluate._tracked_run(evaluate.check(config), "")
+    assert asked == [f"{tmp_path}/student-tones-{fold}" for fold in task.folds]
+
+
 def test_replicates_of_weighted_clips_are_means_of_folds_where_whole_folds_are_drawn(task: Task) -> None:
     """Each fold a group: a replicate is a mean of folds drawn with replacement."""
     folds = fold_of(task)

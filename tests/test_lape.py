@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 from collections import Counter, defaultdict
 from dataclasses import dataclass
@@ -18,14 +19,16 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from tasks import PROTOCOL, write_encoder
 
 from unfused_ray import __main__
 from unfused_ray.audio.decode import decode, read_flac
-from unfused_ray.config import LapeTaskCode, PrepareConfig
+from unfused_ray.config import EvaluateConfig, LapeTaskCode, PrepareConfig
 from unfused_ray.data.ingest.prepare import prepare
 from unfused_ray.data.lape.registry import TASKS, list_task
 from unfused_ray.data.lape.splits import deal
 from unfused_ray.data.shards import REJECTS, Manifest
+from unfused_ray.evaluation import evaluate
 
 ELEVEN = ("sc-v1", "sc-v2-12", "sc-v2-35", "lbs", "vc", "ic", "vf", "ns", "bsd", "tut", "us8k")
 # Of the miniatures: clips by split, and by reason what is set aside.
@@ -235,7 +238,7 @@ def test_what_a_folder_lacks_is_said_in_one_error_with_its_place_and_where_to_ge
         prepare(PrepareConfig(task=code, root=str(tmp_path), output=str(tmp_path / "out")))
     message = str(refusal.value)
     assert f"{len(task.requires)} of {len(task.requires)}" in message
-    for part in (task.name, str(tmp_path), task.requires[0], task.origin):
+    for part in (task.name, str(tmp_path), task.requires[0], task.url, task.archives):
         assert part in message
 
 
@@ -287,7 +290,7 @@ def test_a_list_that_is_not_the_publishers_is_refused_with_its_place(
     (tmp_path / path).write_bytes(content.encode("latin-1"))
     with pytest.raises(ValueError, match=message) as refusal:
         list_task(code, str(tmp_path))
-    assert path in str(refusal.value) and TASKS[code].origin in str(refusal.value)
+    assert path in str(refusal.value) and TASKS[code].url in str(refusal.value)
 
 
 @pytest.mark.parametrize("code", TASKS)
@@ -342,11 +345,12 @@ def test_the_tasks_are_listed_with_their_facts_and_what_is_on_this_disk(
     shown = {}
     for folder in ("", str(root), str(tmp_path)):
         assert __main__.tasks(folder) == 0
-        lines = capsys.readouterr().out.splitlines()
-        shown[folder] = {code: line for line in lines for code in TASKS if line.split()[:1] == [code]}
+        out = capsys.readouterr().out
+        shown[folder] = {line.split()[0]: line for line in out.splitlines() if line.split()[0] in TASKS}
     for code, task in TASKS.items():
-        for fact in (task.name, f"{task.classes:,}", f"{task.clips:,}", task.licence, task.origin[:40]):
+        for fact in (task.name, f"{task.classes:,}", f"{task.clips:,}", f"{task.hours:g}", task.licence):
             assert fact in shown[""][code]
+        assert task.url.partition("://")[2] in out
         assert shown[str(root)][code].rstrip().endswith("there")
     assert shown[str(tmp_path)]["ns"].rstrip().endswith("without nsynth-train/examples.json and 3 more")
     assert shown[str(tmp_path)]["ic"].rstrip().endswith("–")
@@ -374,3 +378,38 @@ def test_dealing_depends_on_the_names_alone_and_changes_little_with_one_more(fou
     assert dealt == deal(found, {"test": 0.5})
     more = deal([*order, "another"], {"test": 0.5})
     assert sum(more[name] != dealt[name] for name in found) <= 1
+
+
+def test_one_evaluation_of_an_encoder_fills_a_table_of_eleven_columns(
+    prepared: dict[str, Prepared], tmp_path: Path, ray_session: None
+) -> None:
+    (tmp_path / "protocol.toml").write_text(PROTOCOL)
+    config = EvaluateConfig(
+        models=(f"tiny={write_encoder(tmp_path / 'tiny', 'fc2')}",),
+        tasks=tuple(str(prepared[code].folder) for code in ELEVEN),
+        output=str(tmp_path / "out"),
+        cache=str(tmp_path / "cache"),
+        protocol=str(tmp_path / "protocol.toml"),
+        random_seeds=0,
+    )
+    table = evaluate.evaluate(evaluate.check(config))
+    assert table.tasks == ELEVEN
+    assert table.num_folds == {"ic": 5, "us8k": 10}
+    for row in table.rows:
+        for code in ELEVEN:
+            interval = row.accuracy[code]
+            cell = json.loads((tmp_path / "out" / code / f"{row.name.replace(' ', '-')}.json").read_text())
+            accuracies = [result["test_accuracy"] for result in cell["seeds"]]
+            assert len(accuracies) == table.num_folds.get(code, 1)
+            assert interval.value == pytest.approx(np.mean(accuracies))
+            tested = sum(len(result["predictions"]) for result in cell["seeds"])
+            of_test = [size for split, size in CLIPS[code].items() if split.startswith(("test", "fold"))]
+            assert tested == sum(of_test)
+            assert len(cell["classes"]) == len({label for row in rows_of_shards(prepared[code]) for label in row})
+        assert row.accuracy_by_part["bsd"].keys() == {"ff1010bird", "warblrb10k"}
+    heading = f"| system | parameters | M multiply–adds / s | {' | '.join(ELEVEN)} | mean |"
+    assert (tmp_path / "out" / "table.md").read_text().startswith(heading)
+
+
+def rows_of_shards(task: Prepared) -> list[list[str]]:
+    return [row["labels"] for row in task.rows().values()]

@@ -13,16 +13,17 @@ def overview(root: str) -> Table:
     """The table; ``root`` is the folder that holds the data sets, '' where none is named."""
     title = f"LAPE tasks; data sets in {root}" if root else f"LAPE tasks; --root or {ROOT} says where data sets are"
     table = Table(title=escape(title), title_justify="left", box=box.HORIZONTALS)
-    for name in ("code", "data set"):
-        table.add_column(name, no_wrap=True)
+    table.add_column("code", no_wrap=True)
+    table.add_column("data set, and from where", overflow="fold")
     for name in ("classes", "clips", "hours"):
         table.add_column(name, justify="right", no_wrap=True)
-    for name in ("licence", "from where", "on this disk"):
-        table.add_column(name, overflow="fold")
+    table.add_column("licence")
+    table.add_column("on this disk", overflow="fold")
     for code, task in TASKS.items():
         figures = (f"{task.classes:,}", f"{task.clips:,}", f"{task.hours:g}")
         found = _found(task, root) if root else ""
-        table.add_row(code, task.name, *figures, task.licence, escape(task.origin), escape(found))
+        address = f"[dim link={task.url}]{task.url.partition('://')[2]}[/]"
+        table.add_row(code, f"{task.name}\n{address}", *figures, task.licence, escape(found))
     return table
 
 

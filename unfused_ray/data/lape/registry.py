@@ -43,15 +43,17 @@ class LapeTask:
     hours: float
     """About."""
     licence: str
-    origin: str
+    url: str
     """From where to get the data set."""
+    archives: str
+    """What of it, and what goes into a folder of whose name."""
     requires: tuple[str, ...]
     """Files and folders of the publisher's layout."""
     list_clips: Callable[[Disk], Listing]
 
     def on(self, root: str) -> Disk:
         """The data set in the folder ``root``."""
-        return Disk.at(root, self.name, self.origin, self.requires)
+        return Disk.at(root, self.name, f"{self.url} ({self.archives})", self.requires)
 
 
 def _speech_commands(version: str, classes: int, clips: int, hours: float) -> LapeTask:
@@ -59,14 +61,17 @@ def _speech_commands(version: str, classes: int, clips: int, hours: float) -> La
     lists = tuple(f"{archive}/{name}" for name in ("validation_list.txt", "testing_list.txt"))
     folders = (test_set, f"{archive}/{speech_commands.NOISE}/{speech_commands.VALIDATION_NOISE}")
     list_clips = speech_commands.clips_12 if classes == 12 else speech_commands.clips_35
-    archives = f"{archive}.tar.gz" + (f" and {test_set}.tar.gz" if classes == 12 else "")
+    archives = f"{archive}.tar.gz into a folder {archive}"
+    if classes == 12:
+        archives += f", {test_set}.tar.gz into {test_set}"
     return LapeTask(
         name=f"Speech Commands {version}",
         classes=classes,
         clips=clips,
         hours=hours,
         licence="CC BY 4.0",
-        origin=f"http://download.tensorflow.org/data/ ({archives}, into a folder of its name)",
+        url="http://download.tensorflow.org/data/",
+        archives=archives,
         requires=lists + (folders if classes == 12 else ()),
         list_clips=partial(list_clips, version=version),
     )
@@ -79,7 +84,8 @@ def _librispeech(list_clips: Callable[[Disk], Listing], name: str) -> LapeTask:
         clips=28_539,
         hours=101,
         licence="CC BY 4.0",
-        origin="https://www.openslr.org/12 (train-clean-100.tar.gz)",
+        url="https://www.openslr.org/12",
+        archives="train-clean-100.tar.gz",
         requires=(librispeech.FOLDER,),
         list_clips=list_clips,
     )
@@ -96,9 +102,9 @@ TASKS: dict[str, LapeTask] = {
         classes=1_251,
         clips=153_516,
         hours=352,
-        licence="CC BY 4.0 (lists)",
-        origin="https://www.robots.ox.ac.uk/~vgg/data/voxceleb/ (audio of dev and test, and meta/iden_split.txt, into "
-        "a folder VoxCeleb1)",
+        licence="CC BY 4.0",
+        url="https://www.robots.ox.ac.uk/~vgg/data/voxceleb/",
+        archives="audio of dev and test and meta/iden_split.txt, into a folder VoxCeleb1",
         requires=(voxceleb.LIST,),
         list_clips=voxceleb.clips,
     ),
@@ -107,8 +113,9 @@ TASKS: dict[str, LapeTask] = {
         classes=4,
         clips=4_490,
         hours=5.6,
-        licence="research, on request",
-        origin="https://sail.usc.edu/iemocap/ (IEMOCAP_full_release.tar.gz)",
+        licence="on request",
+        url="https://sail.usc.edu/iemocap/",
+        archives="IEMOCAP_full_release.tar.gz",
         requires=tuple(
             f"{iemocap.FOLDER}/Session{session}/{folder}"
             for session in iemocap.SESSIONS
@@ -122,8 +129,9 @@ TASKS: dict[str, LapeTask] = {
         clips=176_428,
         hours=284,
         licence="GPL-3.0",
-        origin="http://www.repository.voxforge1.org/downloads/ (<language>/Trunk/Audio/Main/16kHz_16bit, of English "
-        "SpeechCorpus/Trunk/Audio/Main/16kHz_16bit, into a folder voxforge/<language>)",
+        url="http://www.repository.voxforge1.org/downloads/",
+        archives="<language>/Trunk/Audio/Main/16kHz_16bit/*.tgz, SpeechCorpus/Trunk/… of English, into a folder "
+        "voxforge/<language>",
         requires=tuple(f"{voxforge.FOLDER}/{language}" for language in voxforge.LANGUAGES),
         list_clips=voxforge.clips,
     ),
@@ -133,7 +141,8 @@ TASKS: dict[str, LapeTask] = {
         clips=305_979,
         hours=340,
         licence="CC BY 4.0",
-        origin="https://magenta.tensorflow.org/datasets/nsynth (nsynth-train, -valid and -test.jsonwav.tar.gz)",
+        url="https://magenta.tensorflow.org/datasets/nsynth",
+        archives="nsynth-train, nsynth-valid and nsynth-test.jsonwav.tar.gz",
         requires=tuple(f"nsynth-{split}/{name}" for split in nsynth.SPLITS for name in ("examples.json", "audio")),
         list_clips=nsynth.clips,
     ),
@@ -143,8 +152,8 @@ TASKS: dict[str, LapeTask] = {
         clips=15_690,
         hours=43.6,
         licence="CC BY 4.0",
-        origin="https://dcase.community/challenge2018/task-bird-audio-detection (freefield1010 and Warblr, into "
-        "folders ff1010bird and warblrb10k)",
+        url="https://dcase.community/challenge2018/task-bird-audio-detection",
+        archives="audio and labels of freefield1010 into a folder ff1010bird, of Warblr into warblrb10k",
         requires=tuple(path for source, names in birds.LISTS.items() for path in (names, f"{source}/wav")),
         list_clips=birds.clips,
     ),
@@ -154,7 +163,8 @@ TASKS: dict[str, LapeTask] = {
         clips=8_640,
         hours=24,
         licence="non-commercial",
-        origin="https://zenodo.org/record/1228142 (the development set's audio and meta archives)",
+        url="https://zenodo.org/record/1228142",
+        archives="the audio and meta archives of the development set",
         requires=(*scenes.LISTS.values(), f"{scenes.FOLDER}/audio"),
         list_clips=scenes.clips,
     ),
@@ -164,7 +174,8 @@ TASKS: dict[str, LapeTask] = {
         clips=8_732,
         hours=8.8,
         licence="CC BY-NC 3.0",
-        origin="https://urbansounddataset.weebly.com/urbansound8k.html",
+        url="https://urbansounddataset.weebly.com/urbansound8k.html",
+        archives="UrbanSound8K.tar.gz",
         requires=(urbansound.LIST, f"{urbansound.FOLDER}/audio"),
         list_clips=urbansound.clips,
     ),
