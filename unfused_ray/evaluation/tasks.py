@@ -96,7 +96,7 @@ def load_task(uri: str, splits: tuple[str, ...] = SPLITS) -> Task:
 
     Args:
         uri: folder of the prepared source.
-        splits: that are read; others are as if they did not exist. Folds are read where all are.
+        splits: that are read; others are as if they did not exist. Of a task with folds, all are.
 
     Raises:
         FileNotFoundError: there is no prepared source.
