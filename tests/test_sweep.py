@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,10 @@ from tasks import PROTOCOL, write_encoder, write_task
 
 from unfused_ray import recipes
 from unfused_ray.config import DistillConfig, SweepConfig
-from unfused_ray.evaluation.protocol import BootstrapConfig
+from unfused_ray.evaluation.protocol import BootstrapConfig, load_protocol
 from unfused_ray.sweep import prepare, result, space, sweep, trial
 from unfused_ray.sweep.score import Score, interval, mean_accuracy
-from unfused_ray.sweep.trial import Record, Rung
+from unfused_ray.sweep.trial import Plan, Record, Rung
 
 SPACE: space.Space = {
     "method.alpha": FloatDistribution(0.0, 1.0),
@@ -124,9 +125,9 @@ def test_a_grid_of_whole_numbers_keeps_to_their_steps(low: int, size: int, step:
 
 def test_a_finite_space_has_so_many_points() -> None:
     assert space.num_values(CategoricalDistribution((3, 4))) == 2
-    assert space.num_values(IntDistribution(2, 9, step=3)) == 3
+    assert space.num_values(IntDistribution(2, 8, step=3)) == 3
     assert space.num_values(FloatDistribution(0.0, 1.0)) == float("inf")
-    finite = {"a": CategoricalDistribution((3, 4)), "b": IntDistribution(2, 9, step=3)}
+    finite = {"a": CategoricalDistribution((3, 4)), "b": IntDistribution(2, 8, step=3)}
     assert space.num_points(finite) == len(list(space.points(finite))) == 6
     assert space.num_points({**finite, "c": FloatDistribution(0.0, 1.0)}) == float("inf")
 
@@ -183,6 +184,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
         ({"space": "crops"}, r"space: crop\.seconds cannot be varied"),
         ({"tasks": ()}, r"tasks=\(\) names no task"),
         ({"tasks": ("/nowhere",)}, "/nowhere"),
+        ({"search": "grid"}, r"num_trials=4 is too few for a grid of space=three: the coarsest has 9 points"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(
@@ -201,6 +203,37 @@ def test_two_tasks_of_one_name_are_refused(config: Callable[..., SweepConfig], t
 def test_a_task_without_test_clips_is_refused(config: Callable[..., SweepConfig], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"has no test split, by which the winner is judged"):
         prepare.check(config(tasks=(write_task(tmp_path / "c", 24, 12, 0),)), SPACES)
+
+
+def test_a_single_task_is_folded_by_its_groups_where_they_are_few(
+    config: Callable[..., SweepConfig], tmp_path: Path
+) -> None:
+    (tmp_path / "protocol.toml").write_text(PROTOCOL.replace("folds = 2", "folds = 5"))
+    few = write_task(tmp_path / "few", 24, 12, 4, group=[f"g{i % 3}" for i in range(40)])
+    prepared = prepare.check(config(tasks=(few,)), SPACES)
+    assert (prepared.plan.by_folds, prepared.protocol.probe.folds) == (True, 3)
+    one = write_task(tmp_path / "one", 24, 12, 4, group=["g"] * 40)
+    with pytest.raises(ValueError, match="has one group of clips in train and valid"):
+        prepare.check(config(tasks=(one,)), SPACES)
+
+
+@pytest.mark.usefixtures("alone", "ray_session")
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"workers_per_trial": 2}, r"workers_per_trial=2: a trial needs 2\.81 CPUs, .* the cluster has 2"),
+        ({"cpus_per_trial": 3}, r"cpus_per_trial=3: a trial needs 3 CPUs, .* the cluster has 2"),
+    ],
+)
+def test_trials_that_do_not_fit_on_the_cluster_are_refused_before_anything_is_begun(
+    config: Callable[..., SweepConfig], fields: dict[str, Any], message: str
+) -> None:
+    distill = config().distill
+    even = distill.model_copy(update={"batch": distill.batch.model_copy(update={"blocks_per_step": 2})})
+    prepared = prepare.check(config(distill=even, **fields), SPACES)
+    with pytest.raises(ValueError, match=message):
+        sweep.sweep(prepared)
+    assert not [path for path in Path(prepared.plan.uri).rglob("*") if path.is_file()]
 
 
 @pytest.mark.usefixtures("alone", "ray_session")
@@ -241,3 +274,26 @@ def test_a_sweep_that_was_interrupted_keeps_its_trials_and_ends_with_all(
     assert written == recipe
     assert (written.data, written.output, written.labels_of) == ((), "", "")
     assert written.method.alpha == ranked[0].record.point["method.alpha"]
+
+
+def test_a_trial_goes_on_behind_its_last_rung_and_reports_that_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it goes on from there may not have been decided when the driver was killed."""
+    trained: list[int] = []
+
+    def advance(plan: Plan, known: Record, epoch: int) -> Record:
+        trained.append(epoch)
+        if epoch == 9:
+            raise ValueError("no space left")
+        return replace(known, rungs=[*known.rungs, Rung(epoch, 0.1 * epoch, [])])
+
+    monkeypatch.setattr(trial, "_advance", advance)
+    plan = Plan(str(tmp_path), "sweep", DistillConfig(), (), (1, 3, 9), load_protocol("").config, by_folds=True)
+    Record({"method.alpha": 0.5}, "running", [Rung(1, 0.3, [])]).write(plan.uri)
+    told: list[dict[str, Any]] = []
+    with pytest.raises(ValueError, match="no space left"):
+        trial.run_trial(plan, {"method.alpha": 0.5}, told.append)
+    assert trained == [3, 9]
+    assert told == [{"epoch": 1, "accuracy": 0.3}, {"epoch": 3, "accuracy": pytest.approx(0.3)}]
+    assert trial.read_record(plan.uri, {"method.alpha": 0.5}).message == "ValueError: no space left"

@@ -666,9 +666,10 @@ class SweepConfig(Config):
     search: Literal["tpe", "random", "grid"] = "tpe"
     """How points are chosen: Optuna's TPE, at random, or on a grid."""
     num_trials: PositiveInt = 20
-    """Trials in all, the default one among them: that of the settings below as they are."""
+    """Trials in all, the default one among them: that of the settings below as they are. A grid is as fine as they
+    allow."""
     early_stopping: bool = True
-    """Stop the worse trials early (ASHA)."""
+    """Stop the worse trials early (ASHA); the default one goes to its end, for the others to be compared with."""
     halving: Annotated[int, Field(ge=2)] = 3
     """One in so many trials goes on at each of ASHA's rungs, which are so many times apart."""
     grace: PositiveFloat = 0.25

@@ -41,32 +41,38 @@ def sweep(prepared: Prepared) -> Sequence[Record]:
     """Run the trials that are missing; returns the records of all.
 
     Raises:
+        ValueError: no trial fits on the cluster; nothing is begun.
         KeyboardInterrupt: it was stopped; the same command with ``--resume`` goes on.
     """
-    plan = prepared.plan
-    with Lease(plan.uri, on_loss=lambda: os._exit(1)):
-        storage.write_bytes(storage.join(plan.uri, SWEEP), json.dumps(prepared.record, indent=1).encode())
+    uri = prepared.plan.uri
+    with Lease(uri, on_loss=lambda: os._exit(1)):
         missing = prepared.num_trials - sum(record.has_ended for record in prepared.records)
         if missing > 0:
             os.environ.update(memory.ENVIRONMENT)  # of the trials' processes, where the cluster is started here
-            with cluster.session(), tracked(prepared.config, plan, prepared.id) as tracking:
-                concurrent = _concurrent(prepared)  # before the labels, which take a while
-                for task in plan.tasks:
-                    for point in label_points(prepared.space):
-                        data = {"data": (task,), "output": plan.labels_uri(point, task), "name": f"{plan.name}-labels"}
-                        label(apply(plan.distill, point).model_copy(update=data))
-                _tune(prepared, missing, concurrent, tracking)
-                if any(record.state == "running" for record in read_records(plan.uri)):
-                    raise KeyboardInterrupt("the sweep was interrupted: the same command with --resume goes on")
-        records = read_records(plan.uri)
+            with cluster.session():
+                _run(prepared, missing, _concurrent(prepared))
+        records = read_records(uri)
         for record in records:
             if record.state == "failed":
                 logger.warning("trial %s failed: %s", record.id, record.message)
     return records
 
 
-def _tune(prepared: Prepared, missing: int, concurrent: int, tracking: SweepTracking) -> None:
+def _run(prepared: Prepared, missing: int, concurrent: int) -> None:
     """Run ``missing`` trials, ``concurrent`` at a time."""
+    plan = prepared.plan
+    storage.write_bytes(storage.join(plan.uri, SWEEP), json.dumps(prepared.record, indent=1).encode())
+    with tracked(prepared.config, plan, prepared.id) as tracking:
+        for task in plan.tasks:
+            for point in label_points(prepared.space):
+                data = {"data": (task,), "output": plan.labels_uri(point, task), "name": f"{plan.name}-labels"}
+                label(apply(plan.distill, point).model_copy(update=data))
+        _tune(prepared, missing, concurrent, tracking)
+        if any(record.state == "running" for record in read_records(plan.uri)):
+            raise KeyboardInterrupt("the sweep was interrupted: the same command with --resume goes on")
+
+
+def _tune(prepared: Prepared, missing: int, concurrent: int, tracking: SweepTracking) -> None:
     config, plan = prepared.config, prepared.plan
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     trainable = tune.with_parameters(_trainable, plan=plan)
@@ -82,7 +88,8 @@ def _tune(prepared: Prepared, missing: int, concurrent: int, tracking: SweepTrac
         tempfile.TemporaryDirectory(prefix="unfused-ray-sweep-") as folder,
         Progress("trials", prepared.num_trials, "trials", done=done) as bar,
     ):
-        callback = _Records(plan.uri, bar, tracking, done)
+        best = max((record.accuracy for record in prepared.records if record.has_ended), default=-math.inf)
+        callback = _Records(plan.uri, bar, tracking, done, best)
         tune.Tuner(
             tune.with_resources(trainable, {"CPU": _trial_cpus(config)}),
             tune_config=tune.TuneConfig(
@@ -128,9 +135,9 @@ def _concurrent(prepared: Prepared) -> int:
 class _Records(tune.Callback):
     """Notes in the trials' files how they ended, tracks them, and shows how far the sweep is."""
 
-    def __init__(self, uri: str, bar: Progress, tracking: SweepTracking, num_ended: int) -> None:
-        self._uri, self._bar, self._tracking, self._num_ended = uri, bar, tracking, num_ended
-        self._best = -math.inf
+    def __init__(self, uri: str, bar: Progress, tracking: SweepTracking, num_ended: int, best: float) -> None:
+        self._uri, self._bar, self._tracking = uri, bar, tracking
+        self._num_ended, self._best = num_ended, best
 
     def __getstate__(self) -> dict[str, Any]:
         """Of what is plain: Ray Tune writes its callbacks to a folder that is thrown away, and the rest cannot be."""

@@ -56,6 +56,7 @@ class SweepTracking:
                 system_metrics=True,
             )
         )
+        self._sweep.log({}, 0)  # opens it now: its trials are shown under it
         self._trials: dict[str, Tracker] = {}
         self._ended: list[Tracker] = []
         """Those of trials that have ended, which may still be sending."""
@@ -87,6 +88,8 @@ class SweepTracking:
             num_ended: trials that have.
             best: highest accuracy so far; infinite where none has been scored.
         """
+        if record.id not in self._trials:  # its process never came
+            self.begin(record.point)
         known = {"state": record.state, "message": record.message, "seconds": f"{record.seconds:.1f}"}
         if record.state == "stopped early":
             known["stopped_after_epochs"] = str(record.rungs[-1].epoch)

@@ -8,7 +8,6 @@ run's id, which its folder keeps: so a request whose answer was lost makes no se
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -18,7 +17,16 @@ from typing import Any
 
 import psutil
 
-from unfused_ray.training.tracking import CONFIG, RUN_TAG, SQLITE, TAGS, TrackedRun, artifact_location, find
+from unfused_ray.training.tracking import (
+    CONFIG,
+    RUN_TAG,
+    SQLITE,
+    TAGS,
+    TrackedRun,
+    artifact_location,
+    do_not_wait_for_server,
+    find,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -97,15 +105,13 @@ class Tracker:
         return self.wait(CLOSE_SECONDS if timeout is None else timeout)
 
     def _send_forever(self) -> None:
-        # This process may wait for MLflow; its own retries would hide for minutes that the server is gone.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        do_not_wait_for_server()
         failures = 0
         psutil.cpu_percent()  # from now on: the first answer means nothing
         self._wanted.wait(SILENT_SECONDS)
         while not self._given_up.is_set():
             ending = self._ending.wait(min(FLUSH_SECONDS * 2**failures, 60.0))
-            if self._run.system_metrics:
+            if self._run.system_metrics and not (ending and failures):
                 self.log(_system_metrics(), self._step)
             try:
                 self._send(final=ending)
@@ -138,9 +144,19 @@ class Tracker:
             for name, value in {**self._last_tags, **lost}.items():
                 client.set_tag(self._mlflow_run, name, value)
             client.set_terminated(self._mlflow_run, self._status)
-        if not self._config_sent:  # last: the store of artefacts may be out of reach although the server is not
+        self._send_config(client)
+        if final and not self._parent_known:
+            raise LookupError(f"there is no MLflow run yet of run {self._run.parent}, which this one is a part of")
+
+    def _send_config(self, client: Any) -> None:
+        """Try it once, after all else: the store of artefacts may be out of reach although the server is not."""
+        if self._config_sent:
+            return
+        self._config_sent = True
+        try:
             client.log_dict(self._mlflow_run, dict(self._run.config), CONFIG)
-            self._config_sent = True
+        except Exception as error:  # noqa: BLE001 - whatever the store raises, figures go on
+            logger.warning("the configuration did not reach the artefacts of %s: %s", self._run.uri, error)
 
     def _take_batch(self) -> bool:
         """Fill what is being sent, unless the last time it did not arrive; whether there is anything."""

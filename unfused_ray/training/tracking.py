@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import tempfile
 import uuid
@@ -84,6 +85,12 @@ def kept_id(folder: str) -> str:
     return kept
 
 
+def do_not_wait_for_server() -> None:
+    """Let requests fail within seconds; MLflow's retries would hide for minutes that a server is gone."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+
+
 def log_results(run: TrackedRun, files: Sequence[str], places: Mapping[str, str], folder: str | None = None) -> bool:
     """Add to the MLflow run of a run that has ended its pictures, and where its results are.
 
@@ -98,6 +105,7 @@ def log_results(run: TrackedRun, files: Sequence[str], places: Mapping[str, str]
     """
     from mlflow import MlflowClient  # here: importing MLflow takes seconds
 
+    do_not_wait_for_server()
     try:
         client = MlflowClient(tracking_uri=run.uri)
         experiment = client.get_experiment_by_name(run.experiment)

@@ -1,0 +1,111 @@
+"""What a run in MLflow says of where it comes from, and what a run says of what MLflow never got."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run as MlflowRun
+from runs import tiny, tiny_student
+from sources import write_source
+
+from unfused_ray import cli, storage
+from unfused_ray.data.shards import ClipIndex
+from unfused_ray.models.export import read_description
+from unfused_ray.training import lineage, tracker
+from unfused_ray.training.launch import train
+from unfused_ray.training.run import Run
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("source")
+    write_source(folder, [[32], [16]], (3_000, 6_000), ("train", "valid"))
+    return folder
+
+
+def tracked(uri: str, run: str) -> MlflowRun:
+    """The one MLflow run of the run in a folder."""
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("unfused-ray")
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id], f"tags.`unfused_ray.run` = '{Run(run).record()['id']}'")
+    assert len(found) == 1
+    return found[0]
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_student_names_its_teacher_and_a_run_that_goes_on_after_its_end_stays_one_run(
+    source: Path, tmp_path: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher, student = tiny(source, tmp_path / "teacher", tracking_uri), str(tmp_path / "student")
+    monkeypatch.setattr(cli, "_train", train)
+    for epochs in (1, 2):  # through the job, which adds pictures and places at the end
+        assert cli._training_job(teacher.model_copy(update={"epochs": epochs}), cli.Options(False, False)) == 0
+    run = tracked(tracking_uri, teacher.output)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["unfused_ray.folder"] == teacher.output
+    assert run.data.tags["unfused_ray.encoder"] == f"{teacher.output}/encoder"
+    assert json.loads(run.data.tags["unfused_ray.data"]) == [
+        {"uri": str(source), "checksum": ClipIndex.load(teacher.data, teacher.splits).checksums[0]}
+    ]
+
+    job = tiny_student(source, Path(student), tracking_uri, teacher=teacher.output, stop_after=1)
+    assert train(job).state == "stopped"
+    run = tracked(tracking_uri, student)
+    assert run.info.status == "FINISHED"  # it ended where it was to
+    assert json.loads(run.data.tags["unfused_ray.upstream"]) == [
+        {
+            "uri": teacher.output,
+            "sha256": read_description(teacher.output)["sha256"],
+            "run": Run(teacher.output).record()["id"],
+        }
+    ]
+
+
+def test_a_run_that_has_exported_nothing_is_named_by_its_newest_checkpoint(tmp_path: Path) -> None:
+    folder = str(tmp_path / "run")
+    assert lineage.upstream(folder) == {"uri": folder}
+    manifest = storage.join(folder, "checkpoints", "e0001-s000000", "manifest.json")
+    storage.write_bytes(manifest, b"{}")
+    assert lineage.upstream(folder) == {"uri": folder, "sha256": storage.sha256(b"{}")}
+
+
+def test_the_commit_is_that_of_the_code_and_of_no_other_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    package = tmp_path / "unfused_ray"
+    (package / "training").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    monkeypatch.setattr(lineage, "__file__", str(package / "training" / "lineage.py"))
+    assert lineage.git_commit() == ""
+    git("init")
+    git("commit", "--allow-empty", "-m", "another project's")
+    assert lineage.git_commit() == ""
+    git("add", ".")
+    git("commit", "-m", "the package")
+    commit = git("rev-parse", "HEAD")
+    assert lineage.git_commit() == commit
+    (package / "__init__.py").write_text("changed = True\n")
+    assert lineage.git_commit() == f"{commit}-dirty"
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_run_whose_figures_reach_nobody_ends_well_and_counts_them(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tracker, "CLOSE_SECONDS", 0.1)
+    job = tiny(source, tmp_path / "run", "http://127.0.0.1:9", epochs=1)  # nobody listens
+    with caplog.at_level(logging.WARNING):
+        assert train(job).state == "finished"
+    status = Run(job.output).status()
+    assert status is not None and status.lost_metrics > 0
+    assert f"{status.lost_metrics} figures did not reach the tracking server" in caplog.text
