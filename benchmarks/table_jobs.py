@@ -1,0 +1,69 @@
+"""The jobs of a table as processes: each with its settings in a file and its output in a log, stopped together."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+_JOBS = Path(__file__).parent.parent / "jobs"
+_LAST_LINES = 12
+
+
+class Jobs:
+    """Runs jobs, from several threads at a time.
+
+    Args:
+        logs: folder of the logs.
+        threads: for each process's arithmetic; 0 leaves it to the process.
+    """
+
+    def __init__(self, logs: Path, threads: int = 0) -> None:
+        self._logs = logs
+        self._environment = {**os.environ, **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._stopped = False
+
+    def run(self, job: str, settings: str, name: str) -> None:
+        """Run a job to its end.
+
+        Args:
+            job: file in ``jobs/``, without its ending.
+            settings: JSON file of its configuration.
+            name: of the log, to which it is appended.
+
+        Raises:
+            RuntimeError: it failed, or was stopped; with the end of its log.
+        """
+        self._logs.mkdir(parents=True, exist_ok=True)
+        path = self._logs / f"{name}.log"
+        with path.open("ab") as log:
+            with self._lock:
+                if self._stopped:
+                    raise RuntimeError(f"{name} was not begun: the table was stopped")
+                # In a session of its own: a Ctrl-C reaches it once, by stop(), and not from the terminal too.
+                process = subprocess.Popen(
+                    command(job, settings), stdout=log, stderr=log, env=self._environment, start_new_session=True
+                )
+                self._running.add(process)
+            code = process.wait()
+            with self._lock:
+                self._running.discard(process)
+        if code:
+            lines = path.read_text(errors="replace").splitlines()[-_LAST_LINES:]
+            raise RuntimeError("\n  ".join([f"{name} ended with code {code}, see {path}", *lines]))
+
+    def stop(self) -> None:
+        """Ask what is running to stop where it can go on from, and begin nothing more."""
+        with self._lock:
+            self._stopped = True
+            for process in self._running:
+                process.terminate()
+
+
+def command(job: str, settings: str) -> list[str]:
+    """What a person would type."""
+    return [sys.executable, str(_JOBS / f"{job}.py"), settings]

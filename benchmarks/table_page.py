@@ -1,0 +1,185 @@
+"""The table as Markdown, JSON and a figure."""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from table_results import Line, Results
+
+from unfused_ray import storage
+from unfused_ray.evaluation.bootstrap import Interval
+from unfused_ray.evaluation.figures import new_figure
+from unfused_ray.evaluation.pictures import save
+from unfused_ray.evaluation.protocol import FILE
+from unfused_ray.evaluation.rows import headings, num_test_groups
+
+FILES = ("table.md", "table.json", "accuracy_by_parameters.png")
+_AS_PRINTED = Path(__file__).with_name("as_printed.toml")
+_MEAN = "mean"
+
+
+def write(results: Results, output: str) -> None:
+    """Write ``FILES`` and the protocol to a folder."""
+    markdown, numbers, picture = (storage.join(output, file) for file in FILES)
+    storage.write_bytes(storage.join(output, FILE), results.evaluation.protocol.text)
+    storage.write_bytes(numbers, json.dumps(to_json(results), indent=1).encode())
+    save(draw(results), picture)
+    storage.write_bytes(markdown, to_markdown(results).encode())
+
+
+def to_json(results: Results) -> dict[str, Any]:
+    """All numbers, accuracies as shares of 1; null where one cannot be known."""
+    return {
+        "plan": results.plan.model_dump(mode="json"),
+        "plan_digest": results.plan.digest(),
+        "protocol_sha256": results.evaluation.protocol.sha256,
+        "reference": results.reference,
+        "rows": [asdict(line, dict_factory=_known) for line in results.lines],
+    }
+
+
+def _known(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in items}
+
+
+def to_markdown(results: Results) -> str:
+    """Accuracies, differences from the reference, what is behind them, and the paper's own numbers apart."""
+    tasks = [task.name for task in results.evaluation.tasks]
+    columns = list(headings(tasks))
+    synthetic = [task for task in tasks if task in results.plan.synthetic]
+    natural = [f"{_MEAN} without {' and '.join(synthetic)}"] if results.lines[0].natural else []
+    costs = ["parameters", "M multiply–adds / s", "TFLOP", "epochs", "seeds"]
+    parts = [
+        "\n".join(
+            _table(["system", *costs, *columns, *natural], [_accuracies(line, columns) for line in results.lines])
+        ),
+        f"Difference from {results.reference}, in points, on the same test clips:",
+        "\n".join(
+            _table(
+                ["system", *columns, *natural, "p", "p by Holm"],
+                [_differences(line, columns) for line in results.lines if line.row.difference],
+            )
+        ),
+        note(results),
+        as_printed(),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def note(results: Results) -> str:
+    """What stands under the table."""
+    plan, protocol = results.plan, results.evaluation.protocol
+    groups = ", ".join(f"{task.name} {num_test_groups(task):,}" for task in results.evaluation.tasks)
+    compared = sum(line.p_value is not None for line in results.lines)
+    budgets = [f"{plan.tflop.sources:g} on the sources"]
+    budgets += [f"{plan.tflop.each_task:g} on each task"] if plan.tflop.each_task else []
+    budgets += [f"{plan.tflop.all_tasks:g} on all tasks together"] if plan.tflop.all_tasks else []
+    sentences = [
+        "Test accuracy in %, with 95 % intervals: paired bootstrap over groups of test clips with the seeds of a row "
+        "nested, widened where groups are few",
+        f"Groups of test clips: {groups}",
+        "Of a row with one seed the interval is of test clips alone",
+        f"p is of the difference in the mean over tasks, by the same draws; Holm's correction is for the {compared} "
+        "comparisons of this table, differences of single tasks are not corrected",
+        "TFLOP are the 10¹² floating point operations of one pipeline's training: on the pre-training sources (a "
+        "student's teacher and a start's weights included) + on the tasks, the sum of all networks. Counted are "
+        "matrix products and convolutions of a training step, forward and backward, with all views, heads and momentum "
+        "networks; not decoding, log-mels, augmentation, k-means, or the pass that makes pseudo-labels",
+        f"Budgets: {', '.join(budgets)}, in whole epochs",
+        "Parameters and multiply–adds are those of the frozen encoder, of the largest where each task has its own",
+        f"Plan {plan.name} {plan.digest()}. Protocol {FILE}, SHA-256 {protocol.sha256}; both were recorded before the "
+        "first test clip was read",
+    ]
+    missing = {
+        system.name: missed
+        for system in plan.systems
+        if (
+            missed := set(plan.seeds)
+            - {seed for line in results.lines if line.row.name == system.name for seed in line.seeds}
+        )
+    }
+    if missing:
+        rows = "; ".join(f"{name}: {', '.join(map(str, sorted(seeds)))}" for name, seeds in missing.items())
+        sentences.append(f"Not finished, seeds still to come: {rows}")
+    return ". ".join(sentences) + "."
+
+
+def as_printed() -> str:
+    """The paper's numbers, which stand beside none of ours."""
+    printed = tomllib.loads(_AS_PRINTED.read_text())
+    lines = _table(["system", *printed["tasks"]], [[name, *map(str, row)] for name, row in printed["accuracy"].items()])
+    return "\n".join(["As printed:", "", *lines, "", printed["note"]])
+
+
+def draw(results: Results) -> Figure:
+    """Mean accuracy against parameters, on a logarithmic axis, with 95 % intervals; a dashed line without network."""
+    (heading,) = list(headings([task.name for task in results.evaluation.tasks]))[-1:]
+    figure = new_figure(f"Linear evaluation: {heading} accuracy against parameters", 10.0, 6.5)
+    axis = figure.add_subplot()
+    for place, line in enumerate(sorted(results.lines, key=lambda line: -line.row.accuracy[heading].value)):
+        found, colour = line.row.accuracy[heading], f"C{place % 10}"
+        label = f"{line.row.name}: {100 * found.value:.1f}"
+        if line.row.parameters is None:
+            axis.axhline(100 * found.value, color="0.6", linestyle="--", label=label)
+            continue
+        # Rows of one shape stand side by side.
+        x = line.row.parameters * 1.035 ** (place - len(results.lines) / 2)
+        if not math.isnan(found.low):
+            axis.plot([x, x], [100 * found.low, 100 * found.high], color=colour, alpha=0.4, linewidth=2)
+        axis.plot([x], [100 * found.value], "o", color=colour, label=label)
+    axis.set_xscale("log")
+    axis.set_xlabel("parameters of the frozen encoder")
+    axis.set_ylabel("test accuracy in %")
+    axis.grid(color="0.92")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
+    return figure
+
+
+def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(names)} |"
+    yield f"|---|{'--:|' * (len(names) - 1)}"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+
+
+def _accuracies(line: Line, columns: Sequence[str]) -> list[str]:
+    row, cost = line.row, line.cost
+    size = f"{row.parameters:,}" if row.parameters else ""
+    work = f"{row.multiply_adds / 1e6:,.0f}" if row.multiply_adds else ""
+    tflop = epochs = ""
+    if cost:
+        tflop = " + ".join(
+            f"{part:.0f}" if part >= 10 else f"{part:.2g}" for part in (cost.sources_tflop, cost.tasks_tflop) if part
+        )
+        epochs = "–".join(str(end) for end in sorted({min(cost.epochs), max(cost.epochs)}))
+    seeds = str(len(line.seeds) or (row.num_seeds if row.parameters else ""))
+    intervals = [row.accuracy[column] for column in columns] + ([line.natural] if line.natural else [])
+    return [row.name, size, work, tflop, epochs, seeds, *map(_percent, intervals)]
+
+
+def _differences(line: Line, columns: Sequence[str]) -> list[str]:
+    intervals = [line.row.difference[column] for column in columns]
+    intervals += [line.natural_difference] if line.natural_difference else []
+    return [line.row.name, *map(_points, intervals), *(_p_value(p) for p in (line.p_value, line.p_holm))]
+
+
+def _percent(interval: Interval) -> str:
+    ends = "–" if math.isnan(interval.low) else f"{100 * interval.low:.1f}–{100 * interval.high:.1f}"
+    return f"{100 * interval.value:.1f} ({ends})"
+
+
+def _points(interval: Interval) -> str:
+    ends = "–" if math.isnan(interval.low) else f"{100 * interval.low:+.1f} … {100 * interval.high:+.1f}"
+    return f"{100 * interval.value:+.1f} ({ends})"
+
+
+def _p_value(p: float | None) -> str:
+    return "–" if p is None or math.isnan(p) else f"{p:.2g}"

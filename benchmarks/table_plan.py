@@ -1,0 +1,214 @@
+"""The plan of a table: which systems are trained on what, for how many operations, and on which tasks they are read.
+
+A plan is a TOML file. Whatever decides a number of the table stands in it; where the shards lie does not.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from unfused_ray import recipes, storage
+from unfused_ray.config import Config, PositiveFloat, Seed, TrainingConfig
+from unfused_ray.evaluation.protocol import load_protocol
+
+FROZEN = "frozen.json"
+
+TrainedOn = Literal["sources", "each task", "all tasks"]
+"""The sources for pre-training; the training clips of a task, a network for each; those of all tasks together."""
+_RECIPES: Mapping[str, Mapping[str, tuple[str, TrainingConfig]]] = {
+    "pretrain": recipes.PRETRAIN,
+    "distill": recipes.DISTILL,
+}
+
+
+class System(Config):
+    """A row of the table: how its networks are trained."""
+
+    name: str
+    """Heading of the row. In folders and on the command line it is written in small letters, with hyphens."""
+    job: Literal["pretrain", "distill"] = "pretrain"
+    """The job that trains it."""
+    recipe: str
+    """A recipe of that job."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """What differs from the recipe: fields with dots, such as "encoder.cut"."""
+    on: TrainedOn = "sources"
+    """What it is trained on."""
+    teacher: str = ""
+    """An earlier system whose clusters are the pseudo-labels, where it is distilled."""
+    init_from: str = ""
+    """An earlier system whose weights it starts from."""
+
+    @property
+    def slug(self) -> str:
+        """The name as folders have it."""
+        return re.sub(r"[^a-z0-9]+", "-", self.name.lower().replace("'", "")).strip("-")
+
+    def config(self, values: Mapping[str, Any]) -> TrainingConfig:
+        """The recipe with the system's settings and these values over it, by field, groups with dots.
+
+        Raises:
+            ValueError: no such recipe, or a setting that cannot be; names it.
+        """
+        known = _RECIPES[self.job]
+        if self.recipe not in known:
+            raise ValueError(f"{self.name}: {self.recipe!r} is no recipe of jobs/{self.job}.py: {', '.join(known)}")
+        recipe = known[self.recipe][1]
+        tree = recipe.model_dump()
+        for field, value in {**self.settings, **values}.items():
+            *groups, last = field.split(".")
+            place: Any = tree
+            for group in groups:
+                place = place.get(group) if isinstance(place, dict) else None
+            if not isinstance(place, dict) or last not in place:
+                raise ValueError(f"{self.name}: settings: {field} is no field of recipe {self.recipe!r}")
+            place[last] = value
+        try:
+            return type(recipe).model_validate(tree)
+        except ValidationError as error:
+            lines = [f"  {'.'.join(map(str, e['loc']))}={e['input']!r}: {e['msg']}" for e in error.errors()]
+            raise ValueError(f"{self.name} cannot be trained:\n" + "\n".join(lines)) from error
+
+
+class Budget(Config):
+    """Floating point operations of a training, in units of 10¹²; epochs follow from them."""
+
+    sources: PositiveFloat
+    """On the sources for pre-training."""
+    each_task: PositiveFloat | None = None
+    """On the training clips of one task."""
+    all_tasks: PositiveFloat | None = None
+    """On those of all tasks together."""
+
+    def of(self, system: System) -> float:
+        """What a training of a system may cost.
+
+        Raises:
+            ValueError: the plan names no such budget.
+        """
+        field = system.on.replace(" ", "_")
+        budget: float | None = getattr(self, field)
+        if budget is None:
+            raise ValueError(f"tflop.{field} is missing: {system.name} is trained on {system.on}")
+        return budget
+
+
+class Plan(Config):
+    """A whole table."""
+
+    name: str
+    """Of the output folder, and of what the evaluation is called in tracking."""
+    sources: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Prepared sources for pre-training, folders below the data root."""
+    tasks: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Prepared tasks, likewise."""
+    synthetic: tuple[str, ...] = ()
+    """Tasks of synthetic sounds: a second mean leaves them out."""
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+    """Full pipelines: each trains every system anew."""
+    reference: str
+    """Row that the others are compared with."""
+    random_seeds: Annotated[int, Field(ge=0)] = 10
+    """Random networks of each shape."""
+    protocol: str = ""
+    """Protocol file beside the plan; empty is the one that comes with the package."""
+    tflop: Budget
+    systems: Annotated[tuple[System, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _systems_build_on_earlier_ones(self) -> Self:
+        earlier: dict[str, System] = {}
+        for system in self.systems:
+            if system.slug in {other.slug for other in earlier.values()} or "/" in system.name:
+                raise ValueError(f"{system.name!r} cannot be the name of one system alone, or has a slash")
+            if system.teacher and system.job != "distill":
+                raise ValueError(f"{system.name}: a teacher is for job = 'distill'")
+            for name in filter(None, (system.teacher, system.init_from)):
+                if name not in earlier:
+                    raise ValueError(f"{system.name}: {name!r} is no system before it; there are {', '.join(earlier)}")
+                if earlier[name].on == "each task" != system.on:
+                    raise ValueError(f"{system.name}: {name!r} has a network for each task, of which none is meant")
+            self.tflop.of(system)
+            earlier[system.name] = system
+        return self
+
+    @model_validator(mode="after")
+    def _synthetic_are_tasks(self) -> Self:
+        if unknown := set(self.synthetic) - set(self.tasks):
+            raise ValueError(f"synthetic: {', '.join(sorted(unknown))} is no task; these are {', '.join(self.tasks)}")
+        return self
+
+    def select(self, names: tuple[str, ...]) -> list[System]:
+        """The systems of these names, as the plan or as folders have them, and before each what it builds on.
+
+        Raises:
+            ValueError: there is no such system.
+        """
+        known = {key: system for system in self.systems for key in (system.name, system.slug)}
+        wanted = set()
+        for name in names:
+            if name not in known:
+                raise ValueError(
+                    f"{name} is no system of the plan; these are {', '.join(s.slug for s in self.systems)}"
+                )
+            wanted.add(known[name].name)
+        for system in reversed(self.systems):
+            if system.name in wanted:
+                wanted |= {system.teacher, system.init_from}
+        return [system for system in self.systems if system.name in wanted or not names]
+
+
+def load_plan(path: Path) -> Plan:
+    """Read a plan.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is no TOML, or a field is missing, unknown or impossible; names it.
+    """
+    try:
+        return Plan(**tomllib.loads(path.read_text()))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} is no TOML file: {error}") from error
+    except ValidationError as error:
+        problems = [
+            f"  {'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()
+        ]
+        raise ValueError(f"{path} is no plan:\n" + "\n".join(problems)) from error
+
+
+def refuse_changes(plan: Plan, protocol: str, output: str) -> None:
+    """Check that a table is that of its plan and protocol, if its test clips have been read.
+
+    Raises:
+        ValueError: they differ from those that it was frozen with.
+    """
+    path = storage.join(output, FROZEN)
+    if storage.exists(path):
+        frozen, now = json.loads(storage.read_bytes(path)), _hashes(plan, protocol)
+        if changed := [name for name, value in now.items() if frozen[name] != value]:
+            raise ValueError(
+                f"the {' and the '.join(changed)} changed since test clips were first read for {output}: results would "
+                "be chosen by them. Undo the change, or give another --output for another table"
+            )
+
+
+def freeze(plan: Plan, protocol: str, output: str) -> None:
+    """Write down what decides the table, before its first test clip is read.
+
+    Raises:
+        ValueError: something else is written there.
+    """
+    refuse_changes(plan, protocol, output)
+    content = json.dumps(_hashes(plan, protocol) | {"settings": plan.model_dump(mode="json")}, indent=1)
+    storage.write_bytes(storage.join(output, FROZEN), content.encode())
+
+
+def _hashes(plan: Plan, protocol: str) -> dict[str, str]:
+    return {"plan": plan.digest(), "protocol": load_protocol(protocol).sha256}

@@ -1,0 +1,229 @@
+"""The table out of its cells: seeds nested in the paired bootstrap, Holm over the comparisons, and what a row cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from table_plan import Plan, System
+from table_trainings import Training, Trainings
+
+from unfused_ray import storage
+from unfused_ray.config import EvaluateConfig
+from unfused_ray.evaluation import bootstrap, cells, evaluate
+from unfused_ray.evaluation.bootstrap import Interval
+from unfused_ray.evaluation.cells import Cell
+from unfused_ray.evaluation.evaluate import Evaluation
+from unfused_ray.evaluation.protocol import BootstrapConfig
+from unfused_ray.evaluation.rows import MEAN, Row, groups_of_test, num_test_groups, score
+from unfused_ray.evaluation.systems import System as Network
+from unfused_ray.evaluation.systems import TrainedModel
+from unfused_ray.evaluation.tasks import Task
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the networks of a row took to train: one full pipeline, of the first seed."""
+
+    sources_tflop: float
+    """On the sources for pre-training, those of the runs that it builds on included."""
+    tasks_tflop: float
+    """On tasks, the sum over all of them."""
+    epochs: tuple[int, ...]
+    """Of its own trainings, one a task where each task has a network."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of the table, in shares of 1."""
+
+    row: Row
+    cost: Cost | None
+    """None where nothing was trained."""
+    seeds: tuple[int, ...]
+    """Of its trainings."""
+    natural: Interval | None
+    """Mean over the tasks that are not synthetic; None where all are alike."""
+    natural_difference: Interval | None
+    """From the reference row."""
+    p_value: float | None
+    """Of the mean's difference from the reference, two-sided; None for the reference."""
+    p_holm: float | None
+    """The same, corrected for all comparisons with the reference."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """The whole table."""
+
+    plan: Plan
+    evaluation: Evaluation
+    reference: str
+    """That of the plan, or the first row as long as that one is not trained."""
+    lines: tuple[Line, ...]
+
+
+def model_name(system: System, seed: int) -> str:
+    """What an evaluation calls the networks of one seed."""
+    return f"{system.name} (seed {seed})"
+
+
+def evaluation_config(
+    trainings: Trainings, finished: Mapping[str, Sequence[int]], tasks: Sequence[str], output: str, protocol: str
+) -> EvaluateConfig:
+    """The evaluation of everything that is trained on some of the tasks.
+
+    Args:
+        trainings: of the plan.
+        finished: by system, the seeds whose networks all are.
+        tasks: names of tasks.
+        output: folder of the evaluation.
+        protocol: file; empty is the package's own.
+    """
+    plan = trainings.plan
+    models = [
+        f"{model_name(system, seed)}={trainings.path(system, seed)}"
+        for system in plan.systems
+        for seed in finished.get(system.name, ())
+    ]
+    return EvaluateConfig(
+        name=f"{plan.name}-{'-'.join(tasks)}",
+        models=tuple(models),
+        tasks=tuple(trainings.uri(task) for task in tasks),
+        output=output,
+        random_seeds=plan.random_seeds,
+        protocol=protocol,
+    )
+
+
+def results(
+    trainings: Trainings, finished: Mapping[str, Sequence[int]], config: EvaluateConfig, output: str
+) -> Results:
+    """Read the cells, each of which is computed where it is missing, and score the rows.
+
+    Args:
+        trainings: of the plan.
+        finished: by system, the seeds whose networks all are.
+        config: of the evaluation of all tasks.
+        output: folder of the evaluations, one a task.
+    """
+    evaluation = evaluate.check(config)
+    found = {
+        (system.name, task.name): cells.fill(
+            storage.join(output, task.name), task, system, evaluation.protocol, evaluation.cache
+        )
+        for task in evaluation.tasks
+        for system in evaluation.systems
+    }
+    plan = trainings.plan
+    names = [task.name for task in evaluation.tasks]
+    networks: list[Network] = [system for system in evaluation.systems if not isinstance(system, TrainedModel)]
+    for system in plan.systems:
+        if seeds := finished.get(system.name, ()):
+            networks.append(TrainedModel(system.name, trainings.path(system, seeds[0])))
+            for task in names:
+                found[system.name, task] = joined([found[model_name(system, seed), task] for seed in seeds])
+    known = [network.name for network in networks]
+    reference = plan.reference if plan.reference in known else known[0]
+    config_of_draws = evaluation.protocol.config.bootstrap
+    rows = score(config_of_draws, evaluation.tasks, networks, found, reference)
+    natural_tasks = [task for task in evaluation.tasks if task.name not in plan.synthetic]
+    natural: Sequence[Row] = ()
+    if 0 < len(natural_tasks) < len(names):
+        natural = score(config_of_draws, natural_tasks, networks, found, reference)
+    p_values = mean_p_values(config_of_draws, evaluation.tasks, known, found, reference)
+    corrected = holm(p_values)
+    by_name = {system.name: system for system in plan.systems}
+    lines = []
+    for place, row in enumerate(rows):
+        seeds = tuple(finished.get(row.name, ()))
+        other = natural[place] if natural else None
+        # Of one task alone there is no mean, but that task.
+        heading = MEAN if len(natural_tasks) > 1 else natural_tasks[0].name if natural_tasks else ""
+        lines.append(
+            Line(
+                row=row,
+                cost=cost(trainings.of(by_name[row.name], seeds[0])) if seeds else None,
+                seeds=seeds,
+                natural=other.accuracy[heading] if other else None,
+                natural_difference=other.difference.get(heading) if other else None,
+                p_value=p_values.get(row.name),
+                p_holm=corrected.get(row.name),
+            )
+        )
+    return Results(plan, evaluation, reference, tuple(lines))
+
+
+def joined(seeds: Sequence[Cell]) -> Cell:
+    """One cell of several seeds' cells of a task."""
+    return replace(
+        seeds[0],
+        correct=np.concatenate([cell.correct for cell in seeds]),
+        results=[result for cell in seeds for result in cell.results],
+        damaged=max(cell.damaged for cell in seeds),
+    )
+
+
+def cost(trainings: Sequence[Training]) -> Cost:
+    """What a row's trainings and all that they build on cost, each run once."""
+    runs: dict[str, Training] = {}
+    found = list(trainings)
+    while found:
+        training = found.pop()
+        runs[training.folder] = training
+        found += training.needs
+    on_sources = [run.tflop for run in runs.values() if run.system.on == "sources"]
+    on_tasks = [run.tflop for run in runs.values() if run.system.on != "sources"]
+    return Cost(sum(on_sources), sum(on_tasks), tuple(training.config.epochs for training in trainings))
+
+
+def mean_p_values(
+    config: BootstrapConfig,
+    tasks: Sequence[Task],
+    rows: Sequence[str],
+    found: Mapping[tuple[str, str], Cell],
+    reference: str,
+) -> dict[str, float]:
+    """Two-sided p of each row's difference from the reference in the mean over tasks, by the intervals' own draws.
+
+    The smallest level at which the percentile interval leaves out 0, with one draw added on either side: never 0.
+    NaN where a task's test clips are a single group. A row without any difference has 1.
+    """
+    means = {row: _mean_draws(config, tasks, row, found) for row in rows}
+    values = {}
+    for row in rows:
+        if row != reference:
+            difference_R = means[row] - means[reference]
+            below, above = (int(count.sum()) for count in (difference_R <= 0, difference_R >= 0))
+            p = 2 * (min(below, above) + 1) / (len(difference_R) + 1)
+            values[row] = float("nan") if np.isnan(difference_R).any() else min(1.0, p)
+    return values
+
+
+def _mean_draws(
+    config: BootstrapConfig, tasks: Sequence[Task], row: str, found: Mapping[tuple[str, str], Cell]
+) -> np.ndarray:
+    draws = []
+    for task in tasks:
+        cell = found[row, task.name]
+        drawn_R = bootstrap.replicates(
+            cell.correct, groups_of_test(task), config.replicates, config.seed, task.name, cell.weights
+        )
+        draws.append(bootstrap.expanded(cell.accuracy, drawn_R, num_test_groups(task)))
+    return bootstrap.mean_over_tasks(draws)
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """P-values corrected for their number (Holm, A simple sequentially rejective multiple test procedure, 1979).
+
+    The k-th smallest of m is multiplied by m - k + 1; none is less than a smaller one's. One that is not known is
+    counted as 1 and stays NaN.
+    """
+    corrected: dict[str, float] = {}
+    largest = 0.0
+    ordered = sorted(p_values, key=lambda name: 1.0 if np.isnan(p_values[name]) else p_values[name])
+    for place, name in enumerate(ordered):
+        largest = max(largest, min(1.0, (len(ordered) - place) * p_values[name]))
+        corrected[name] = float("nan") if np.isnan(p_values[name]) else largest
+    return corrected
