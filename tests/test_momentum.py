@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from unfused_ray import recipes
 from unfused_ray.methods.momentum import KeyQueue, follow, target_of
+from unfused_ray.methods.pretraining import build_pretraining
+from unfused_ray.models.encoder import AudioNTT2020
 
 
 def _unit(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -62,3 +66,18 @@ def test_without_negatives_there_is_nothing_to_learn():
     (gradient,) = torch.autograd.grad(loss.sum(), queries)
     assert math.isclose(loss.sum().item(), 0, abs_tol=1e-12)
     assert not gradient.any()
+
+
+METHODS = [name for name, (_, recipe) in recipes.PRETRAIN.items() if name.endswith("-tiny")]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_after_a_warm_start_every_encoder_of_a_method_has_the_same_weights(name: str):
+    config = recipes.PRETRAIN[name][1]
+    trained = AudioNTT2020(config.encoder, config.front_end.num_mels).state_dict()
+    method = build_pretraining(config)
+    method.load_encoder(trained)
+    encoders = [module for module in method.modules() if isinstance(module, AudioNTT2020)]
+    assert encoders
+    for encoder in encoders:
+        torch.testing.assert_close(dict(encoder.state_dict()), dict(trained), rtol=0, atol=0)

@@ -47,6 +47,10 @@ class Method(nn.Module):
         """Last layer of what is kept of the encoder; all of it, unless a method says otherwise."""
         return self.encoder.config.cut
 
+    def load_encoder(self, tensors: Mapping[str, Tensor]) -> None:
+        """Begin with these weights of the encoder, the rest being as it is: a warm start."""
+        self.encoder.load_state_dict(tensors)
+
     def embed(self, log_mel_BFT: Tensor) -> Tensor:
         """``(B, D)`` embeddings for the clusterer, without dropout or gradient, batch norm over this block.
 

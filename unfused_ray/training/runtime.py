@@ -102,7 +102,10 @@ class Job:
         torch.manual_seed(self.config.seed)
         method = stage_of(self.config).build_method(self.run_uri)
         for name, tensors in self.warm.items():
-            method.get_submodule(name).load_state_dict(tensors)
+            if name == "encoder":
+                method.load_encoder(tensors)
+            else:
+                method.load_state_dict(tensors)
         return method
 
     def train(self, worker: Worker, start: Start | None) -> Status:
