@@ -1,5 +1,6 @@
 # make demo: install, then pre-train, distil and evaluate on the embedded recordings, with a table and pictures.
 # make test: install, then every check and every test.
+# make test-browser: the tests that need a Chromium.
 # make bench: install, then every benchmark and docs/performance.md. The machine should have nothing else to do.
 
 PYTHON ?= python3
@@ -18,7 +19,7 @@ BIN := .venv/bin
 SHARDS := $(UNFUSED_RAY_HOME)/shards
 RUNS := $(UNFUSED_RAY_HOME)/runs
 
-.PHONY: demo test bench check venv corpus clean
+.PHONY: demo test test-browser bench check venv corpus clean
 
 demo: venv
 	$(BIN)/python jobs/prepare.py --source recordings/drums.tar --output $(SHARDS)/drums
@@ -31,6 +32,12 @@ demo: venv
 
 test: venv check
 	$(BIN)/python -m pytest
+
+# The report in a headless Chromium: one on PATH, else playwright's own, which needs the internet.
+test-browser: venv
+	$(BIN)/python -m pip install --quiet --editable '.[browser]'
+	command -v chromium chromium-browser google-chrome google-chrome-stable >/dev/null || $(BIN)/playwright install --with-deps chromium
+	$(BIN)/python -m pytest -m browser
 
 bench: venv
 	set -e; for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py --output $(BENCH); done

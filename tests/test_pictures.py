@@ -218,6 +218,7 @@ def test_health_of_a_distillation_draws_its_four_terms_with_their_weights(exampl
         "KL, teacher ‖ branches": [1.5, 1],
         "MSE, teacher and branches": [4, 3],
         "agreement of the teacher": [0.125, 0.75],
+        "learning rate": [],
         "speed": [50, 60],
     }
     assert f"blind guess is {np.log(5):.2f}" in panels["cross entropy of the teacher"][0]

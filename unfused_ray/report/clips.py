@@ -242,7 +242,7 @@ def _clips(heard: _Heard, clip_ids: np.ndarray) -> dict[int, tuple[str, str, str
     if not images:
         raise ValueError("every clip that was chosen is damaged")
     low, high = np.percentile(np.concatenate([image.ravel() for image in images.values()]), [2, 99.5])
-    found = {}
+    found: dict[int, tuple[str, str, str, str, float]] = {}
     for clip_id, wave in waves.items():
         shown = wave[:num_samples]
         seconds = len(wave) / front_end.sample_rate

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -131,10 +132,11 @@ def _worst_table(heading: str, confusion_KK: np.ndarray, classes: Sequence[str])
 def percent(interval: Mapping[str, float | None] | None, sign: str = "") -> Cell:
     """A share of 1 as per cent, with the ends of its interval where they are known."""
     if interval is None or interval["value"] is None:
-        return Cell("–", -np.inf)
+        return Cell("–", -math.inf)
     low, high = interval["low"], interval["high"]
-    is_known = low is not None and high is not None and np.isfinite([low, high]).all()
-    ends = f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}" if is_known else ""
+    ends = ""
+    if low is not None and high is not None and math.isfinite(low):
+        ends = f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}"
     return Cell(f"{100 * interval['value']:{sign}.1f}", interval["value"], ends)
 
 
@@ -146,4 +148,4 @@ def _ends(interval: Mapping[str, float | None]) -> tuple[float, float, float]:
 
 
 def _count(number: int | None) -> Cell:
-    return Cell("–", -np.inf) if number is None else Cell(f"{number:,}", number)
+    return Cell("–", -math.inf) if number is None else Cell(f"{number:,}", number)

@@ -20,7 +20,7 @@ _LOG_RATIO = 30.0
 _LOWEST = 0.2
 """Of numbers over decades, at least half lie in the lowest fifth of their range."""
 MIN_TRIALS = 10
-"""Trials from which on accuracies after one epoch make a surface or an importance."""
+"""So many trials must have reached an epoch to be compared after it, and not after an earlier one that more have."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ def data_uri(kind: str, data: bytes) -> Markup:
 def as_svg(figure: Figure) -> Markup:
     """A drawing as a data URI, sharp at any size; the same drawing gives the same bytes."""
     buffer = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "unfused-ray"}):
+    # Text stays text, in the reader's sans-serif: as outlines it would be most of the bytes.
+    with mpl.rc_context({"svg.hashsalt": "unfused-ray", "svg.fonttype": "none", "font.family": "sans-serif"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     return data_uri("image/svg+xml", buffer.getvalue())
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from unfused_ray import storage
+from unfused_ray.evaluation.figures import Panel
 from unfused_ray.evaluation.run_folder import RunFolder
 from unfused_ray.evaluation.stage_views import view_of
 from unfused_ray.report import evaluation, page
@@ -17,6 +19,7 @@ from unfused_ray.report.training import KINDS, panel_pictures, training_chapter
 logger = logging.getLogger(__name__)
 
 _RUN, _SWEEP = "run.json", "sweep.json"
+_MANY_BYTES = 5_000_000
 _NAMES = ("name", "output")
 """Settings that say which run it is, not what it does."""
 
@@ -36,6 +39,8 @@ def write(uris: Sequence[str], output: str) -> int:
         OSError: one cannot be read, or the page not be written.
     """
     html = to_html(uris).encode()
+    if len(html) > _MANY_BYTES:
+        logger.warning("the page has %.1f MB: a phone may be slow with it, name fewer runs", len(html) / 1e6)
     storage.write_bytes(output, html)
     return len(html)
 
@@ -46,19 +51,21 @@ def to_html(uris: Sequence[str]) -> str:
         raise ValueError("no run is named: give the folders of one or several runs")
     kinds = {uri: kind_of(uri) for uri in dict.fromkeys(uris)}
     runs = {uri: RunFolder(uri) for uri, kind in kinds.items() if kind == _RUN}
+    compared = _alike(list(runs.values()))
     budget = Budget.of(sum(run.is_labelled for run in runs.values()))
     chapters = []
     for uri, kind in kinds.items():
         logger.info("reading %s", page.masked(uri))
         if kind == _RUN:
-            chapters.append(training_chapter(runs[uri], budget))
+            is_compared = any(runs[uri] in alike for alike in compared.values())
+            chapters.append(training_chapter(runs[uri], budget, is_compared))
         elif kind == _SWEEP:
             from unfused_ray.report.sweep import sweep_chapter  # here: with it comes Ray Tune, seconds others save
 
             chapters.append(sweep_chapter(uri))
         else:
             chapters.append(evaluation.evaluation_chapter(uri))
-    comparisons = [_compare(chapters, list(runs.values()))] if len(chapters) > 1 else []
+    comparisons = [_compare(chapters, compared)] if len(chapters) > 1 else []
     title = chapters[0].heading if len(chapters) == 1 else f"{len(chapters)} runs"
     subtitle = time.strftime("written %Y-%m-%d %H:%M UTC", time.gmtime())
     return page.to_html(title, subtitle, [*comparisons, *chapters])
@@ -79,7 +86,15 @@ def kind_of(uri: str) -> str:
     )
 
 
-def _compare(chapters: Sequence[Chapter], runs: Sequence[RunFolder]) -> Chapter:
+def _alike(runs: Sequence[RunFolder]) -> dict[str, list[RunFolder]]:
+    """By kind, the runs whose curves share their axes; of a kind there are several or none."""
+    begun = {
+        kind: [run for run in runs if run.record["stage"] == stage and run.history] for stage, kind in KINDS.items()
+    }
+    return {kind: alike for kind, alike in begun.items() if len(alike) > 1}
+
+
+def _compare(chapters: Sequence[Chapter], compared: Mapping[str, Sequence[RunFolder]]) -> Chapter:
     """What several runs have in common and what not: a line each, differing settings, curves on one scale."""
     rows = [
         [Cell(chapter.heading), Cell(chapter.kind), Cell(chapter.facts.get("progress", "–")), Cell(chapter.uri)]
@@ -90,13 +105,14 @@ def _compare(chapters: Sequence[Chapter], runs: Sequence[RunFolder]) -> Chapter:
         alike = [chapter for chapter in chapters if chapter.kind == kind]
         if len(alike) > 1:
             sections.append(_differences(kind, alike))
-    for stage, kind in KINDS.items():
-        alike_runs = [run for run in runs if run.record["stage"] == stage and run.history]
-        if len(alike_runs) > 1:
-            panels = {panel.figure: panel for run in alike_runs for panel in view_of(run).panels()}
-            histories = dict(zip(_distinct([run.config.name for run in alike_runs]), alike_runs, strict=True))
-            pictures = panel_pictures(list(panels.values()), {name: run.history for name, run in histories.items()})
-            sections.append(Section(f"Curves, {kind}", pictures=pictures))
+    for kind, runs in compared.items():
+        panels: dict[str, Panel] = {}
+        for panel in (panel for run in runs for panel in view_of(run).panels()):
+            known = panels.setdefault(panel.figure, panel)
+            if panel.note != known.note:  # such as α, which is not the same for all
+                panels[panel.figure] = replace(known, note="")
+        histories = dict(zip(_distinct([run.config.name for run in runs]), [run.history for run in runs], strict=True))
+        sections.append(Section(f"Curves, {kind}", pictures=panel_pictures(list(panels.values()), histories)))
     return Chapter("Side by side", "comparison", sections=sections)
 
 

@@ -15,9 +15,9 @@ from unfused_ray.config import SweepConfig
 from unfused_ray.evaluation.protocol import load_protocol
 from unfused_ray.report.evaluation import TABLE, accuracies, percent
 from unfused_ray.report.page import Cell, Chapter, Picture, Section, Table, settings
-from unfused_ray.report.parameters import MIN_TRIALS, Parameter, Scored, comparable, importances, parameters_of
+from unfused_ray.report.parameters import Parameter, Scored, comparable, importances, parameters_of
 from unfused_ray.report.pictures import as_svg
-from unfused_ray.report.sweep_figures import draw_importance, draw_parallel, draw_parameter_map, surface
+from unfused_ray.report.sweep_figures import MIN_SURFACE, draw_importance, draw_parallel, draw_parameter_map, surface
 from unfused_ray.sweep.result import Ranked, rank
 from unfused_ray.sweep.space import apply
 from unfused_ray.sweep.trial import Record, read_records
@@ -97,8 +97,8 @@ def _drawings(scored: Scored, num_trials: int, parameters: Sequence[Parameter], 
         figure = draw_parameter_map(scored, x, y, marks)
         places = np.stack([x.places(scored.values(x)), y.places(scored.values(y))], axis=1)
         filled = surface(places, (x, y)) is not None
-        note = "interpolated between neighbouring trials" if filled else f"no surface: fewer than {MIN_TRIALS} trials"
-        if not filled and len(scored.records) >= MIN_TRIALS:
+        note = "interpolated between neighbouring trials" if filled else f"no surface: fewer than {MIN_SURFACE} trials"
+        if not filled and len(scored.records) >= MIN_SURFACE:
             note = "no surface: the trials do not cover an area"
         heading, alt = f"{x.label}–{y.label} map", _in_words(scored, (x, y), marks)
         pictures.append(Picture(heading, alt, as_svg(figure), note, width="two-thirds"))

@@ -11,8 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.tri import Triangulation
 
 from unfused_ray.evaluation.figures import new_figure
-from unfused_ray.report.parameters import MIN_TRIALS, Parameter, Scored
+from unfused_ray.report.parameters import Parameter, Scored
 
+MIN_SURFACE = 15
+"""Trials from which on a surface between them says more than they do."""
 _COLOURS = "viridis"
 _LONGEST_EDGE = 0.4
 """Of the surface's triangles, as a share of the map's diagonal: over longer gaps nothing is known."""
@@ -48,7 +50,8 @@ def draw_parameter_map(scored: Scored, x: Parameter, y: Parameter, marks: Mappin
                 fontsize=9,
                 fontweight="bold",
             )
-    axis.margins(0.12)
+    axis.use_sticky_edges = False  # the surface's, which would cut the outermost points in two
+    axis.margins(0.09)
     _set_axis(axis, "x", x)
     _set_axis(axis, "y", y)
     axis.grid(color="0.92")
@@ -70,13 +73,13 @@ def surface(places_T2: np.ndarray, parameters: Sequence[Parameter]) -> Triangula
         return None
     spans = np.ptp(places_T2, axis=0)
     unit_T2 = (places_T2 - places_T2.min(axis=0)) / np.where(spans > 0, spans, 1)
-    if len(np.unique(unit_T2, axis=0)) < MIN_TRIALS or np.linalg.matrix_rank(unit_T2 - unit_T2.mean(axis=0)) < 2:
+    if len(np.unique(unit_T2, axis=0)) < MIN_SURFACE or np.linalg.matrix_rank(unit_T2 - unit_T2.mean(axis=0)) < 2:
         return None
     triangles = Triangulation(unit_T2[:, 0], unit_T2[:, 1])
     corners = unit_T2[triangles.triangles]
     edges = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2)
     mask = (edges > _LONGEST_EDGE * np.sqrt(2)).any(axis=1)
-    return None if mask.all() else Triangulation(*places_T2.T, triangles.triangles, mask)
+    return None if mask.all() else Triangulation(places_T2[:, 0], places_T2[:, 1], triangles.triangles, mask)
 
 
 def draw_parallel(scored: Scored, parameters: Sequence[Parameter], marks: Mapping[str, str]) -> Figure:

@@ -23,15 +23,18 @@ KINDS = {"pretrain": "pre-training", "distill": "distillation"}
 _SIZE = (4.4, 2.7)
 
 
-def training_chapter(run: RunFolder, budget: Budget) -> Chapter:
+def training_chapter(run: RunFolder, budget: Budget, is_compared: bool) -> Chapter:
     """What the folder of a training run holds.
 
     Args:
         run: finished or not.
         budget: of the clips to listen to.
+        is_compared: whether its curves stand elsewhere, beside those of other runs.
     """
     sections = []
-    if run.history:
+    if is_compared:
+        sections.append(Section("Over the epochs", ["Its curves stand beside those of the other runs, at the top."]))
+    elif run.history:
         panels = view_of(run).panels()
         pictures = panel_pictures(panels, {"": run.history})
         missing = [panel.heading for panel in panels if panel.heading not in {each.heading for each in pictures}]
@@ -91,11 +94,10 @@ def _sizes(run: RunFolder) -> Section:
     figure = new_figure("", 8.8, 2.9)
     axis = figure.add_subplot()
     whole = np.arange(sizes.min(), sizes.max() + 2)  # each size is a bar of its own as long as there is room
-    axis.hist(sizes, bins=whole - 0.5 if len(whole) <= 60 else 40, color="tab:blue", rwidth=0.9)
+    axis.hist(sizes, bins=(whole - 0.5).tolist() if len(whole) <= 60 else 40, color="tab:blue", rwidth=0.9)
     even = len(labels) / num_clusters
-    axis.axvline(even, color="0.35", linewidth=1.2, linestyle="--", label=f"all equal: {even:.1f}")
-    axis.set(xlabel=f"clips of a {group}", ylabel=f"{group}s")
-    axis.legend(fontsize=8, frameon=False)
+    axis.axvline(even, color="0.35", linewidth=1.2, linestyle="--")
+    axis.set(xlabel=f"clips of a {group}", ylabel=f"{group}s", xlim=(0, sizes.max() * 1.02 + 1))
     axis.spines[["top", "right"]].set_visible(False)
     heads = len(assignment.prototypes)
     text = (
@@ -103,7 +105,7 @@ def _sizes(run: RunFolder) -> Section:
         f"median {np.median(sizes):g}, {np.count_nonzero(sizes == 0)} empty"
     )
     paragraphs = [f"{text}{f'; of the first of {heads} heads' if heads > 1 else ''}."]
-    picture = Picture("", f"Histogram of the sizes of {text}", as_svg(figure), width="full")
+    picture = Picture("", f"Histogram of the sizes of {text}", as_svg(figure), f"dashed: if all had {even:.1f}", "full")
     return Section(f"Sizes of the {group}s", paragraphs, pictures=[picture])
 
 
