@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -220,6 +221,7 @@ def _training_job(config: TrainingConfig, options: Options) -> int:
     mlflow = Path(sys.executable).with_name("mlflow")  # of this environment, which need not be activated
     watch = where if where.startswith("http") else f"{mlflow} ui --backend-store-uri {where}"
     Console().print(f"the curves: {watch}", soft_wrap=True, highlight=False)
+    _tell_report(run.run.uri)
     if status.as_asked(config.last_epoch):
         return 0
     return 128 + signal.SIGTERM if status.state == "stopped" else 1
@@ -266,6 +268,7 @@ def evaluate_job() -> int:
     table = evaluate.evaluate(evaluation)
     Console().print(table.to_terminal(Console()))
     Console().print(f"table, figures and pictures: {evaluation.output}", soft_wrap=True, highlight=False, markup=False)
+    _tell_report(evaluation.output)
     evaluate.track(evaluation, table)
     return 0
 
@@ -299,6 +302,7 @@ def sweep_job(spaces: dict[str, Space]) -> int:
     where = result.write_winner(prepared, recipe)
     Console().print(f"the winner as a recipe: python jobs/distill.py {where} --data …", soft_wrap=True, highlight=False)
     Console().print(result.evaluate_winner(prepared, recipe).to_terminal(Console()))
+    _tell_report(prepared.plan.uri)
     return 0
 
 
@@ -334,6 +338,11 @@ def main(job: Callable[[], int]) -> None:
         logger.warning(str(error) or "interrupted: the same command goes on from what is finished")
         code = 128 + signal.SIGINT
     sys.exit(code)
+
+
+def _tell_report(uri: str) -> None:
+    text = f"a page to look at and to listen to: python -m unfused_ray report {shlex.quote(uri)}"
+    Console().print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def _print_config(config: Config) -> int:
