@@ -22,9 +22,9 @@ TIMES = ("clips_per_second", "seconds_")
 """Beginnings of the names of what differs between two equal runs."""
 
 
-def tiny(source: Path, output: Path, tracking_uri: str, **fields: Any) -> PretrainConfig:
-    """The recipe "tiny" in this process on one thread; ``group__field`` changes a field of a group."""
-    return PretrainConfig(**_values(recipes.PRETRAIN["tiny"][1], source, output, tracking_uri, fields))
+def tiny(source: Path, output: Path, tracking_uri: str, recipe: str = "tiny", **fields: Any) -> PretrainConfig:
+    """The recipe "tiny", or another, in this process on one thread; ``group__field`` changes a field of a group."""
+    return PretrainConfig(**_values(recipes.PRETRAIN[recipe][1], source, output, tracking_uri, fields))
 
 
 def tiny_student(source: Path, output: Path, tracking_uri: str, **fields: Any) -> DistillConfig:
