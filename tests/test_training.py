@@ -472,7 +472,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run_and_leaves_the_checkpoint_be
     config: Callable[..., PretrainConfig], monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     job = config("run")
-    forward, seen = loop.Loop._forward_backward, []
+    forward, seen = loop.Loop._block_gradient, []
 
     def poisoned(self: loop.Loop, epoch: int, block: Any, labels: np.ndarray) -> None:
         forward(self, epoch, block, labels)
@@ -481,7 +481,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run_and_leaves_the_checkpoint_be
             self.method.encoder.fc1.weight.grad[0, 0] = torch.nan
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Loop, "_forward_backward", poisoned)
+        patch.setattr(loop.Loop, "_block_gradient", poisoned)
         status = train(job)
     assert (status.state, status.epoch, status.step) == ("diverged", 1, step + 1)
     assert str(sorted(seen)) in status.message
@@ -526,14 +526,14 @@ def test_a_run_that_fails_says_where_and_why(
     config: Callable[..., PretrainConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = config("run")
-    forward = loop.Loop._forward_backward
+    forward = loop.Loop._block_gradient
 
     def failing(self: loop.Loop, epoch: int, block: Any, labels: np.ndarray) -> None:
         if epoch == 1 and block.index >= (STEPS - 1) * 4:
             raise torch.OutOfMemoryError("CUDA out of memory")
         forward(self, epoch, block, labels)
 
-    monkeypatch.setattr(loop.Loop, "_forward_backward", failing)
+    monkeypatch.setattr(loop.Loop, "_block_gradient", failing)
     with pytest.raises(RuntimeError, match=r"lower batch\.block"):
         train(job)
     saved = run.Run(job.output).status()
