@@ -164,13 +164,13 @@ def test_where_labels_are_of_a_full_pass_every_epoch_embeds_every_clip(config: C
 def test_the_step_tried_is_a_workers_share_of_it(
     config: Callable[..., PretrainConfig], monkeypatch: pytest.MonkeyPatch
 ):
-    forward, seen = Loop._forward_backward, []
+    forward, seen = Loop._block_gradient, []
 
     def counted(self: Loop, epoch: int, block: Block, labels: Sequence[np.ndarray]) -> None:
         seen.append(block.index)
         forward(self, epoch, block, labels)
 
-    monkeypatch.setattr(Loop, "_forward_backward", counted)
+    monkeypatch.setattr(Loop, "_block_gradient", counted)
     job = config(runtime__kind="workers", runtime__num_workers=2)
     tried = Rehearsal(job, check(job).index)
     tried.measure()
