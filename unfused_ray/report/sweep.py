@@ -67,6 +67,7 @@ def _nothing() -> Section:
 
 def _sections(config: SweepConfig, records: Sequence[Record]) -> list[Section]:
     default = next((each.id for each in records if is_default(config, each)), "")
+    # The package's bootstrap: the file of the protocol may be on another machine, and trials were scored already.
     ranked = rank(records, default, load_protocol().config.bootstrap)
     marks = {default: "default"} if default else {}
     if ranked:
