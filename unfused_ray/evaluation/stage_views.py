@@ -107,6 +107,7 @@ class ComparisonView:
         return (
             Panel("loss", "loss", "a mean over the clips"),
             Panel("effective_rank", "effective rank", "directions used by an epoch's last batch; near 1 is collapse"),
+            Panel("learning_rate", "learning rate", "at the end of the epoch"),
             Panel("clips_per_second", "speed", "clips per second"),
         )
 
