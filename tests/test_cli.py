@@ -48,18 +48,31 @@ def test_help_names_recipes_and_every_field(run: Run, arguments: list[str]):
     assert "--front-end.hop" in out and "--dry-run" in out
 
 
+METHOD_CHANGES = {"projection_dim": "5", "decorrelation_dim": "6"}
+"""Of a method, the first that it has."""
+
+
 @pytest.mark.parametrize("recipe", PRETRAIN)
 def test_the_printed_configuration_is_the_recipe_with_what_was_changed(run: Run, recipe: str):
     assert run(cli.pretrain_job, "--help")[0] == 0
     code, out, _ = run(cli.pretrain_job, recipe, "--print-config")
     assert code == 0
     assert PretrainConfig.model_validate_json(out) == PRETRAIN[recipe][1]
-    changes = ["--method.num-clusters", "4", "5", "--augment.virtual-crop", "1", "2", "--crop.short-clips", "centre"]
+    field = next(name for name in METHOD_CHANGES if hasattr(PRETRAIN[recipe][1].method, name))
+    changes = [
+        f"--method.{field.replace('_', '-')}",
+        METHOD_CHANGES[field],
+        "--augment.virtual-crop",
+        "1",
+        "2",
+        "--crop.short-clips",
+        "centre",
+    ]
     code, out, _ = run(cli.pretrain_job, recipe, "--splits", "", "a b", *changes, "--print-config")
     assert code == 0
     changed = PretrainConfig.model_validate_json(out)
     expected = PRETRAIN[recipe][1].model_dump(mode="json") | {"splits": ["", "a b"]}
-    expected["method"]["num_clusters"] = [4, 5]
+    expected["method"][field] = METHOD_CHANGES[field]
     expected["augment"]["virtual_crop"] = [1.0, 2.0]
     expected["crop"]["short_clips"] = "centre"
     assert changed == PretrainConfig.model_validate(expected)
