@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 
@@ -141,6 +142,13 @@ def test_the_history_has_the_learning_rate_of_each_epochs_last_step(runs: Runs) 
     rates = [entry["learning_rate"] for entry in RunFolder(runs.pretraining).history]
     steps = 1  # an epoch: 60 clips, 32 a global batch
     assert rates == [learning_rate(config.optimizer, (epoch + 1) * steps - 1, steps, 2 * steps) for epoch in range(2)]
+
+
+def test_a_run_says_what_it_ran_on(runs: Runs, pages: dict[str, Page]) -> None:
+    record = RunFolder(runs.distillation).record
+    assert record["environment"]["torch"] == version("torch")
+    told = " ".join(element.text for element in pages["distillation"].all("details"))
+    assert all(f"{name}" in told and value in told for name, value in record["environment"].items())
 
 
 def test_clips_are_the_nearest_the_median_and_the_farthest_of_their_cluster(runs: Runs, pages: dict[str, Page]) -> None:

@@ -46,7 +46,8 @@ def training_chapter(run: RunFolder, budget: Budget, is_compared: bool) -> Chapt
         sections.append(_sizes(run))
         sections.append(clusters_to_hear(run, budget))
     facts = {**standing(run), "started": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(run.record["created"]))}
-    environment = {"run id": run.record["id"], **settings(run.record["facts"]), **_beginning(run.uri)}
+    known = run.record.get("environment", {})  # older runs say nothing of it
+    environment = {"run id": run.record["id"], **known, **settings(run.record["facts"]), **_beginning(run.uri)}
     config = settings(run.record["config"])
     return Chapter(run.config.name, KINDS[run.record["stage"]], run.uri, facts, sections, config, environment)
 

@@ -22,7 +22,7 @@ from unfused_ray.models.export import DESCRIPTION
 from unfused_ray.training.checkpoint import CheckpointStore, Position
 from unfused_ray.training.coordinator import Coordinator
 from unfused_ray.training.device import refuse_unknown_backend
-from unfused_ray.training.lineage import origins, tags
+from unfused_ray.training.lineage import environment, origins, tags
 from unfused_ray.training.milestones import Milestones
 from unfused_ray.training.origin import check_origin, warm_start
 from unfused_ray.training.run import Lease, Run, Status, home, user
@@ -120,7 +120,7 @@ def train(
     run, index = prepared.run, prepared.index
     lost = threading.Event()
     with Lease(run.uri, on_loss=lost.set, settle=not in_sweep):
-        record = run.open(config, prepared.facts)
+        record = run.open(config, prepared.facts, environment())
         newest = CheckpointStore(run.uri, keep=1).newest()
         if (
             newest is not None

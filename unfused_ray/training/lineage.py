@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +20,7 @@ from unfused_ray.training.tracking import TAGS
 
 GIT_TAG = "mlflow.source.git.commit"
 """MLflow shows it as the version of a run."""
+_DECISIVE = ("torch", "torchaudio", "ray", "numpy", "pyarrow", "scikit-learn", "mlflow")
 _SECONDS = 10.0
 """A git that takes longer, as on a network's file system, is not waited for."""
 
@@ -59,6 +62,14 @@ def git_commit() -> str:
         return _git(package, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return ""
+
+
+def environment() -> dict[str, str]:
+    """What a process runs on: versions of what decides results, commit of the code, machine."""
+    versions = {name: version(name) for name in _DECISIVE}
+    code = {"unfused-ray": package_version(), "commit": git_commit()}
+    machine = f"{platform.system()} {platform.release()} {platform.machine()}, {os.cpu_count()} CPUs"
+    return {"python": platform.python_version(), **{k: v for k, v in code.items() if v}, **versions, "machine": machine}
 
 
 def origins(config: TrainingConfig) -> list[dict[str, str]]:

@@ -89,7 +89,9 @@ class Run:
     def __init__(self, uri: str) -> None:
         self.uri = uri
 
-    def open(self, config: TrainingConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
+    def open(
+        self, config: TrainingConfig, facts: Mapping[str, Any], environment: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
         """Create the run, or check that it may be resumed with these settings.
 
         A run that has no checkpoint yet takes any settings: with other ones it begins anew.
@@ -97,9 +99,11 @@ class Run:
         Args:
             config: its full configuration.
             facts: what else must not change, such as the data's checksums.
+            environment: what the run now runs on.
 
         Returns:
-            The record of the run: ``id``, ``created`` (seconds since 1970), ``stage``, ``config``, ``facts``.
+            The record of the run: ``id``, ``created`` (seconds since 1970), ``stage``, ``config``, ``facts``,
+            ``environment``.
 
         Raises:
             ConfigurationChangedError: settings differ that would change the result.
@@ -111,6 +115,7 @@ class Run:
             "stage": config.stage,
             "config": config.model_dump(mode="json"),
             "facts": dict(facts),
+            "environment": dict(environment or {}),
         }
         # Here: with it comes torch, which the coordinator, an actor of its own that knows of runs, need not wait for.
         from unfused_ray.training.checkpoint import CheckpointStore
@@ -127,7 +132,7 @@ class Run:
                 "the run, another --output, or branch from its newest checkpoint: --fork "
                 f"{self.uri} --output <new folder>"
             )
-        record = {**self.record(), "config": new["config"]}
+        record = {**self.record(), "config": new["config"], "environment": new["environment"]}
         storage.write_bytes(path, json.dumps(record, indent=1).encode())
         return record
 
