@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from unfused_ray import cluster
 from unfused_ray.config import RuntimeConfig
 
 
+@pytest.fixture
+def has(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Make the cluster have so much, and its autoscaler, if it has one, give up to so much."""
+
+    def set_resources(now: dict[str, float], most: dict[str, float] | None = None) -> None:
+        monkeypatch.setattr(cluster.ray, "cluster_resources", lambda: now)
+        monkeypatch.setattr(cluster.state, "get_max_resources_from_cluster_config", lambda: most)
+
+    return set_resources
+
+
 @pytest.mark.parametrize(
     ("cpus", "workers", "each"),
     [(2, 1, 1.0), (2, 2, 0.5), (3, 2, 1.0), (8, 4, 1.0), (4, 6, 0.5)],
 )
-def test_workers_leave_a_cpu_to_ray_data(monkeypatch: pytest.MonkeyPatch, cpus: int, workers: int, each: float) -> None:
-    monkeypatch.setattr(cluster.ray, "cluster_resources", lambda: {"CPU": float(cpus)})
+def test_workers_leave_a_cpu_to_ray_data(has: Callable[..., None], cpus: int, workers: int, each: float) -> None:
+    has({"CPU": float(cpus)})
     assert cluster.worker_cpus(RuntimeConfig(num_workers=workers)) == each
     assert workers * each + 1 <= cpus
 
@@ -26,10 +39,32 @@ def test_workers_leave_a_cpu_to_ray_data(monkeypatch: pytest.MonkeyPatch, cpus: 
         ({"gpus_per_worker": 1}, r"runtime\.gpus_per_worker=1 need 1 GPUs, the cluster has 0"),
     ],
 )
-def test_what_cannot_run_is_refused(monkeypatch: pytest.MonkeyPatch, fields: dict[str, float], words: str) -> None:
-    monkeypatch.setattr(cluster.ray, "cluster_resources", lambda: {"CPU": 2.0})
+def test_what_cannot_run_is_refused(has: Callable[..., None], fields: dict[str, float], words: str) -> None:
+    has({"CPU": 2.0})
     with pytest.raises(ValueError, match=words):
         cluster.worker_cpus(RuntimeConfig(**fields))
+
+
+def test_nodes_that_the_autoscaler_would_start_count(has: Callable[..., None]) -> None:
+    runtime = RuntimeConfig(num_workers=4, gpus_per_worker=1)
+    has({"memory": 1e9}, most={"CPU": 32, "GPU": 4})
+    assert cluster.capacity() == {"memory": 1e9, "CPU": 32, "GPU": 4}
+    assert cluster.worker_cpus(runtime) == 1.0
+    has({"memory": 1e9}, most={"CPU": 32, "GPU": 3})
+    with pytest.raises(ValueError, match="need 4 GPUs, the cluster has 3"):
+        cluster.worker_cpus(runtime)
+
+
+def test_a_path_of_one_machine_is_refused_where_an_autoscaler_may_add_others(
+    has: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: [{"Alive": True}])
+    has({"CPU": 2.0})
+    cluster.refuse_local_paths({"output": ("/somewhere",)})
+    has({"CPU": 2.0}, most={"CPU": 64})
+    cluster.refuse_local_paths({"output": ("s3://bucket/run",)})
+    with pytest.raises(ValueError, match=r"output=/somewhere .* has an autoscaler: give a URI"):
+        cluster.refuse_local_paths({"output": ("/somewhere",)})
 
 
 def test_the_session_is_off_the_network(ray_session: None) -> None:

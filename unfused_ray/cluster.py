@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray._private.state import state
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from unfused_ray import storage
@@ -46,6 +47,12 @@ def is_one_machine() -> bool:
     return len(nodes) == 1 and nodes[0]["NodeManagerAddress"] == "127.0.0.1"
 
 
+def capacity() -> dict[str, float]:
+    """Resources that the cluster has, or that its autoscaler may give it: nodes without work need not be there."""
+    have, most = ray.cluster_resources(), _autoscaler_limit()
+    return {name: max(have.get(name, 0.0), most.get(name, 0.0)) for name in {*have, *most}}
+
+
 def refuse_local_paths(fields: Mapping[str, tuple[str, ...]]) -> None:
     """Refuse paths of one machine on a cluster of several nodes, whose processes would each see another folder.
 
@@ -53,11 +60,13 @@ def refuse_local_paths(fields: Mapping[str, tuple[str, ...]]) -> None:
         ValueError: a field has a local path; names it.
     """
     num_nodes = sum(node["Alive"] for node in ray.nodes())
+    several = num_nodes > 1 or bool(_autoscaler_limit())
+    nodes = f"{num_nodes} nodes" if num_nodes > 1 else "an autoscaler"
     for field, uris in fields.items():
         for uri in uris:
-            if num_nodes > 1 and storage.is_local(uri):
+            if several and storage.is_local(uri):
                 raise ValueError(
-                    f"{field}={uri} is a path of one machine, but the cluster has {num_nodes} nodes: give a URI that "
+                    f"{field}={uri} is a path of one machine, but the cluster has {nodes}: give a URI that "
                     "all of them reach, such as s3://bucket/folder"
                 )
 
@@ -74,7 +83,7 @@ def worker_cpus(runtime: RuntimeConfig) -> float:
     Raises:
         ValueError: the cluster has too few CPUs or GPUs; names the field to change.
     """
-    have = ray.cluster_resources()
+    have = capacity()
     cpus, gpus = have.get("CPU", 0.0), have.get("GPU", 0.0)
     workers = runtime.num_workers
     each = runtime.cpus_per_worker or (1.0 if workers + 1 <= cpus else 0.5)
@@ -87,6 +96,12 @@ def worker_cpus(runtime: RuntimeConfig) -> float:
     if workers * runtime.gpus_per_worker > gpus:
         raise ValueError(
             f"runtime.num_workers={workers} × runtime.gpus_per_worker={runtime.gpus_per_worker:g} need "
-            f"{workers * runtime.gpus_per_worker:g} GPUs, the cluster has {gpus:g}"
+            f"{workers * runtime.gpus_per_worker:g} GPUs, the cluster has {gpus:g}: lower one of them, "
+            "or add nodes with GPUs"
         )
     return each
+
+
+def _autoscaler_limit() -> dict[str, float]:
+    """What an autoscaler may grow the cluster to; empty without one. Ray Train asks the same; it has no public name."""
+    return state.get_max_resources_from_cluster_config() or {}

@@ -7,6 +7,8 @@ from typing import Any
 
 import ray
 
+from unfused_ray import cluster
+
 
 def run_bounded(task: Any, arguments: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
     """Run a Ray task on each of ``arguments``, made as they are needed; at most two tasks a CPU are in flight.
@@ -18,7 +20,7 @@ def run_bounded(task: Any, arguments: Iterable[tuple[Any, ...]]) -> Iterator[tup
     Raises:
         Exception: what a task raised, itself.
     """
-    in_flight = max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))
+    in_flight = max(2, 2 * int(cluster.capacity().get("CPU", 1)))
     running: dict[ray.ObjectRef, int] = {}
     numbered = enumerate(arguments)
     try:

@@ -149,7 +149,7 @@ def _refuse_unschedulable(config: EmbedConfig) -> None:
         ValueError: names the field.
     """
     cluster.refuse_local_paths({"source": (config.source,), "output": (config.output,)})
-    if config.gpus_per_task > (gpus := ray.cluster_resources().get("GPU", 0.0)):
+    if config.gpus_per_task > (gpus := cluster.capacity().get("GPU", 0.0)):
         raise ValueError(f"gpus_per_task={config.gpus_per_task:g} must not exceed the cluster's {gpus:g} GPUs")
 
 

@@ -67,7 +67,9 @@ def describe(config: TrainingConfig, index: ClipIndex) -> Table:
     )
     if work.embed_passes:
         table.add_row("embedding every clip", f"{batch.block / measured.embed:,.1f} clips/s a worker")
-    table.add_row("clustering", f"{measured.cluster:.2g} s an epoch" if rehearsal.plan else "none: nothing is clustered")
+    table.add_row(
+        "clustering", f"{measured.cluster:.2g} s an epoch" if rehearsal.plan else "none: nothing is clustered"
+    )
     table.add_row("limited by", expected.limit)
     table.add_row("CPUs for decoding", f"{expected.decode_cpus:.2g} a worker, so that none waits for data")
     table.add_row("checkpoints", f"{rehearsal.checkpoint_bytes() / 1e6:,.1f} MB each, {config.checkpoint.keep} kept")
@@ -96,7 +98,7 @@ class Rehearsal:
         grouped = runtime.kind == "workers"
         workers = runtime.num_workers if grouped else 1
         nodes = sum(node["Alive"] for node in ray.nodes()) if grouped else 1
-        cpus = ray.cluster_resources()["CPU"] if grouped else len(os.sched_getaffinity(0))
+        cpus = cluster.capacity()["CPU"] if grouped else len(os.sched_getaffinity(0))
         on_gpu = torch.cuda.is_available() and (not grouped or runtime.gpus_per_worker > 0)
         self.device = torch.device("cuda" if on_gpu else "cpu")
         self.threads = set_threads(runtime, math.ceil(workers / nodes))
