@@ -1,5 +1,5 @@
 """``python -m unfused_ray runs [FOLDER]``: what there is; ``… report RUN…``: a page to look at and to listen to;
-``… tasks``: the tasks of the LAPE benchmark."""
+``… tasks``: the tasks of the LAPE benchmark; ``… doctor [RECIPE]``: whether everything is there that a run needs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import os
 import tyro
 from rich.console import Console
 
-from unfused_ray import storage
+from unfused_ray import recipes, storage
 from unfused_ray.cli import main
+from unfused_ray.config import TrainingConfig
 from unfused_ray.data.lape.overview import overview
 from unfused_ray.data.lape.registry import ROOT
 from unfused_ray.evaluation.summary import runs_table
@@ -53,9 +54,48 @@ def tasks(root: str = "") -> int:
     return 0
 
 
+def doctor(
+    recipe: tyro.conf.Positional[str] = "",
+    output: str = "",
+    num_workers: int = 0,
+    tracking: str = "",
+) -> int:
+    """Look for what a training needs, here or on the cluster of RAY_ADDRESS; ends with 1 where something is missing.
+
+    Every node writes an object beside the output folder, and deletes it; nothing else is changed.
+
+    Args:
+        recipe: of jobs/pretrain.py or jobs/distill.py, whose request is compared with what there is; none asks for one
+            worker without a GPU.
+        output: folder that runs would be written to, by path or URI; <home>/runs by default.
+        num_workers: instead of the recipe's.
+        tracking: MLflow tracking URI, instead of the recipe's.
+    """
+    from unfused_ray import cluster  # here: Ray, which the other commands need not wait for
+    from unfused_ray.doctor import examine
+
+    config = _training(recipe)
+    runtime = config.runtime.model_copy(update={"num_workers": num_workers or config.runtime.num_workers})
+    tracked = config.tracking.model_copy(update={"uri": tracking or config.tracking.uri})
+    where = storage.absolute(output) if output else config.output
+    config = config.model_copy(update={"runtime": runtime, "tracking": tracked, "output": where})
+    with cluster.session():
+        findings = examine.examine(config)
+    Console().print(examine.table(findings))
+    return examine.exit_code(findings)
+
+
+def _training(recipe: str) -> TrainingConfig:
+    known: dict[str, TrainingConfig] = {name: config for name, (_, config) in recipes.DISTILL.items()}
+    known |= {name: config for name, (_, config) in recipes.PRETRAIN.items()}
+    if recipe and recipe not in known:
+        raise ValueError(f"{recipe} is no recipe: name one of {', '.join(known)}, or none")
+    return known[recipe] if recipe else TrainingConfig()
+
+
 if __name__ == "__main__":
     main(
         lambda: tyro.extras.subcommand_cli_from_dict(
-            {"runs": runs, "report": report, "tasks": tasks}, prog="python -m unfused_ray"
+            {"runs": runs, "report": report, "tasks": tasks, "doctor": doctor}, prog="python -m unfused_ray"
         )
     )

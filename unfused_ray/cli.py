@@ -203,8 +203,7 @@ def _training_job(config: TrainingConfig, options: Options) -> int:
     if options.print_config:
         return _print_config(config)
     if options.dry_run:
-        _rehearse(config)
-        return 0
+        return _rehearse(config)
     status = _train(config)
     from unfused_ray.evaluation import pictures
     from unfused_ray.evaluation.summary import summary
@@ -227,14 +226,18 @@ def _training_job(config: TrainingConfig, options: Options) -> int:
     return 128 + signal.SIGTERM if status.state == "stopped" else 1
 
 
-def _rehearse(config: TrainingConfig) -> None:
+def _rehearse(config: TrainingConfig) -> int:
+    from unfused_ray.doctor import examine
     from unfused_ray.training import rehearsal
     from unfused_ray.training.launch import check, describe
 
     with cluster.session():
+        findings = examine.examine(config)
+        Console().print(examine.table(findings))
         Console().print(describe(config))
         logger.info("measuring for about ten seconds")
         Console().print(rehearsal.describe(config, check(config).index))
+    return examine.exit_code(findings)
 
 
 def _train(config: TrainingConfig) -> Status:

@@ -1,0 +1,194 @@
+"""The doctor: a healthy machine, each thing that can be missing with what to do about it, and the command."""
+
+from __future__ import annotations
+
+import http.server
+import io
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from rich.console import Console
+
+from unfused_ray import __main__ as commands
+from unfused_ray.config import RuntimeConfig, TrackingConfig, TrainingConfig
+from unfused_ray.doctor import examine
+from unfused_ray.doctor.examine import Finding
+from unfused_ray.doctor.node import look, versions
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+@pytest.fixture
+def findings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Finding]]:
+    """The findings for a run with some settings, by check."""
+    monkeypatch.setenv("UNFUSED_RAY_HOME", str(tmp_path / "home"))
+
+    def find(**fields: Any) -> dict[str, Finding]:
+        fields = {"output": str(tmp_path / "runs/one"), **fields}
+        return {finding.check: finding for finding in examine.examine(TrainingConfig(**fields))}
+
+    return find
+
+
+@pytest.fixture
+def every_node_says(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Change what the nodes report."""
+
+    def say(**fields: Any) -> None:
+        monkeypatch.setattr(examine, "look", lambda output, gpus: replace(look(output, gpus), **fields))
+
+    return say
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """A tracking server that is healthy."""
+
+    class Healthy(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/health" else 404)
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Healthy) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+def test_on_a_healthy_machine_all_is_well_and_nothing_is_left_behind(
+    findings: Callable[..., dict[str, Finding]], tmp_path: Path
+):
+    found = findings()
+    assert {finding.state for finding in found.values()} == {"ok"}, found
+    checks = {"resources", "CPUs for Ray Data", "storage", "shared memory", "codecs", "tracker", "token", "versions"}
+    assert set(found) == checks
+    assert not list(tmp_path.iterdir())
+    assert examine.exit_code(list(found.values())) == 0
+
+
+@pytest.mark.parametrize(
+    ("runtime", "found", "fix"),
+    [
+        ({"num_workers": 3}, "the cluster has 2", "lower runtime.num_workers"),
+        ({"gpus_per_worker": 1}, "need 1 GPUs, the cluster has 0", "add nodes with GPUs"),
+    ],
+)
+def test_a_request_that_the_cluster_cannot_meet_is_a_problem(
+    findings: Callable[..., dict[str, Finding]], runtime: dict[str, float], found: str, fix: str
+):
+    resources = findings(runtime=RuntimeConfig(**runtime), batch={"blocks_per_step": 12})["resources"]
+    assert resources.state == "problem"
+    assert found in resources.found
+    assert fix in resources.fix
+
+
+def test_storage_that_cannot_be_written_is_named_with_its_node(
+    findings: Callable[..., dict[str, Finding]], tmp_path: Path
+):
+    (tmp_path / "file").write_text("")
+    storage = findings(output=str(tmp_path / "file/run"))["storage"]
+    assert storage.state == "problem"
+    assert storage.found.startswith("127.0.0.1: cannot write")
+    assert str(tmp_path / "file") in storage.found
+
+
+def test_an_object_store_is_written_beside_the_run_and_left_as_it_was(
+    findings: Callable[..., dict[str, Finding]], object_store: str
+):
+    store = boto3.client(
+        "s3", endpoint_url=f"http://{object_store.split('=')[1].split('&')[0]}", region_name="us-east-1"
+    )
+
+    def objects() -> list[str]:
+        return [entry["Key"] for entry in store.list_objects_v2(Bucket="bucket").get("Contents", []) if entry["Size"]]
+
+    before = objects()
+    assert findings(output=f"s3://bucket/doctor/run{object_store}")["storage"].state == "ok"
+    assert objects() == before
+    missing = findings(output=f"s3://no-such-bucket/doctor/run{object_store}")["storage"]
+    assert missing.state == "problem"
+    assert "no-such-bucket" in missing.found
+
+
+@pytest.mark.parametrize(
+    ("check", "report", "found"),
+    [
+        ("shared memory", {"shared_memory": 64 << 20}, "0.067 GB for an object store of"),
+        ("codecs", {"codecs": {"MP3": "no decoder"}}, "MP3: no decoder"),
+        ("versions", {"versions": {**versions(), "torch": "1.0"}}, "torch 1.0, here"),
+    ],
+)
+def test_what_is_wrong_on_a_node_is_found(
+    findings: Callable[..., dict[str, Finding]],
+    every_node_says: Callable[..., None],
+    check: str,
+    report: dict[str, Any],
+    found: str,
+):
+    every_node_says(**report)
+    finding = findings()[check]
+    assert finding.state == "problem"
+    assert finding.found.startswith("127.0.0.1: ")
+    assert found in finding.found
+    assert finding.fix
+
+
+def test_a_cluster_that_others_can_reach_needs_the_token_on_every_node(
+    findings: Callable[..., dict[str, Finding]],
+    every_node_says: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(examine.cluster, "is_one_machine", lambda: False)
+    every_node_says(token=True)
+    assert findings()["token"].state == "ok"
+    every_node_says(token=False)
+    token = findings()["token"]
+    assert token.state == "problem"
+    assert "RAY_AUTH_MODE=token" in token.fix
+
+
+def test_a_node_that_cannot_run_the_project_is_a_problem_and_not_a_crash(
+    findings: Callable[..., dict[str, Finding]], monkeypatch: pytest.MonkeyPatch
+):
+    def fail(output: str, gpus: bool) -> None:
+        raise ModuleNotFoundError("No module named 'soundfile'")
+
+    monkeypatch.setattr(examine, "look", fail)
+    nodes = findings()["nodes"]
+    assert nodes.state == "problem"
+    assert "No module named 'soundfile'" in nodes.found
+
+
+def test_a_tracking_server_must_answer(findings: Callable[..., dict[str, Finding]], server: str):
+    assert findings(tracking=TrackingConfig(uri=server))["tracker"].state == "ok"
+    away = findings(tracking=TrackingConfig(uri="http://127.0.0.1:9"))["tracker"]
+    assert away.state == "problem"
+    assert "http://127.0.0.1:9" in away.found
+
+
+def test_findings_are_shown_as_they_are(findings: Callable[..., dict[str, Finding]]):
+    console = Console(file=io.StringIO(), width=200)
+    console.print(examine.table([Finding("storage", "problem", "cannot write [bold]x[/]", "see [red]")]))
+    assert "cannot write [bold]x[/]" in console.file.getvalue()
+    assert "see [red]" in console.file.getvalue()
+
+
+def test_the_command_ends_with_1_where_something_is_missing_and_names_unknown_recipes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("UNFUSED_RAY_HOME", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "200")
+    assert commands.doctor("tiny") == 0
+    assert "storage" in capsys.readouterr().out
+    assert commands.doctor("decar-v2-audioset", tracking="http://127.0.0.1:9") == 1
+    assert "problem" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="unheard-of is no recipe: name one of"):
+        commands.doctor("unheard-of")

@@ -1,0 +1,241 @@
+"""Findings, each with what to do about it: the cluster and its nodes against what a run asks for."""
+
+from __future__ import annotations
+
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from rich.markup import escape
+from rich.table import Table
+
+from unfused_ray import cluster, storage
+from unfused_ray.config import RuntimeConfig, TrainingConfig
+from unfused_ray.doctor.node import NodeReport, look, versions
+from unfused_ray.training.run import home
+from unfused_ray.training.tracking import SQLITE, tracking_uri
+
+_ANSWER_SECONDS = 60.0
+_SERVER_SECONDS = 3.0
+_SOME_GPU = 0.001  # a task that reserves none sees none; this little is left on a node that trains
+_STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    check: str
+    state: Literal["ok", "warning", "problem"]
+    """A run may start with warnings; with a problem it would fail, or let others in."""
+    found: str
+    fix: str = ""
+    """What to do; '' where all is well."""
+
+
+def examine(config: TrainingConfig) -> list[Finding]:
+    """Look at the cluster that Ray is connected to, and at every node of it, for a run that is to be started.
+
+    Nothing is changed, but that every node writes an object beside the run's folder and deletes it. On one machine it
+    takes about a second.
+
+    Args:
+        config: of the run; its data are not looked at.
+    """
+    output = config.output or storage.join(home(), "runs", config.name)
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    reports, silent = _look_everywhere(nodes, output, wanted_gpus=config.runtime.gpus_per_worker > 0)
+    return [
+        *_resources(config.runtime),
+        *silent,
+        *_storage(reports, output, len(nodes)),
+        *_shared_memory(reports, nodes),
+        *_codecs(reports),
+        *_tracker(config, len(nodes)),
+        *_token(reports),
+        *_versions(reports),
+        *_gpus(reports, config.runtime),
+    ]
+
+
+def exit_code(findings: Sequence[Finding]) -> int:
+    """1 where a finding is a problem, else 0."""
+    return int(any(finding.state == "problem" for finding in findings))
+
+
+def table(findings: Sequence[Finding]) -> Table:
+    """The findings for a terminal."""
+    shown = Table("", "", "found", "what to do", title="doctor", title_justify="left")
+    for finding in findings:
+        state = f"[{_STYLES[finding.state]}]{finding.state}[/]"
+        shown.add_row(finding.check, state, escape(finding.found), escape(finding.fix))
+    return shown
+
+
+def _look_everywhere(
+    nodes: Sequence[Mapping[str, Any]], output: str, wanted_gpus: bool
+) -> tuple[dict[str, NodeReport], list[Finding]]:
+    """Reports by node address, and findings about the nodes that gave none."""
+    asked = {}
+    for node in nodes:
+        gpus = wanted_gpus and node["Resources"].get("GPU", 0) > 0
+        options = {"num_cpus": 0, "num_gpus": _SOME_GPU if gpus else 0, "max_retries": 0}
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        reference = ray.remote(look).options(scheduling_strategy=there, **options).remote(output, gpus)
+        asked[reference] = node["NodeManagerAddress"]
+    answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_SECONDS)
+    reports, findings = {}, []
+    for reference in answered:
+        try:
+            reports[asked[reference]] = ray.get(reference)
+        except ray.exceptions.RayError as error:
+            found = f"{asked[reference]} cannot run the project: {str(error).strip().splitlines()[-1]}"
+            findings.append(Finding("nodes", "problem", found, "install the project's dependencies there"))
+    for reference in silent:
+        ray.cancel(reference, force=True)
+        found = f"{asked[reference]} gave no answer in {_ANSWER_SECONDS:g} s"
+        findings.append(Finding("nodes", "problem", found, "see `ray status` and that node's raylet log; end the node"))
+    return reports, findings
+
+
+def _resources(runtime: RuntimeConfig) -> Iterator[Finding]:
+    have, most = ray.cluster_resources(), cluster.capacity()
+    now = ", ".join(f"{have.get(name, 0):g} {name}s" for name in ("CPU", "GPU"))
+    if most.get("CPU", 0) > have.get("CPU", 0) or most.get("GPU", 0) > have.get("GPU", 0):
+        now += f", by the autoscaler up to {most.get('CPU', 0):g} and {most.get('GPU', 0):g}"
+    if runtime.kind == "in-process":
+        yield Finding("resources", "ok", f"{now}; the run takes this process alone")
+        return
+    try:
+        each = cluster.worker_cpus(runtime)
+    except ValueError as error:
+        found, _, fix = str(error).partition(": ")
+        yield Finding("resources", "problem", found, fix)
+        return
+    workers = runtime.num_workers
+    yield Finding(
+        "resources", "ok", f"{now}; {workers} × {each:g} CPUs and {runtime.gpus_per_worker:g} GPUs are asked for"
+    )
+    yield Finding("CPUs for Ray Data", "ok", f"{most['CPU'] - workers * each:g}, for reading and decoding")
+
+
+def _storage(reports: Mapping[str, NodeReport], output: str, num_nodes: int) -> Iterator[Finding]:
+    if num_nodes > 1 and storage.is_local(output):
+        found = f"{output} is a folder of one machine, and the cluster has {num_nodes}"
+        yield Finding("storage", "problem", found, "give --output a URI such as s3://bucket/folder")
+        return
+    failed = {node: report.storage for node, report in reports.items() if report.storage}
+    for node, problem in failed.items():
+        yield Finding("storage", "problem", f"{node}: {problem}", "see that every node's role or key may write there")
+    if not failed:
+        slowest = max((report.storage_seconds for report in reports.values()), default=0.0)
+        found = f"{output}: written, read and deleted from {_count(len(reports))} in {slowest:.2g} s"
+        yield Finding("storage", "ok", found)
+
+
+def _shared_memory(reports: Mapping[str, NodeReport], nodes: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    stores = {node["NodeManagerAddress"]: node["Resources"].get("object_store_memory", 0.0) for node in nodes}
+    short = False
+    for node, report in reports.items():
+        if report.shared_memory is not None and report.shared_memory < stores[node]:
+            short = True
+            found = f"{node}: {_gigabytes(report.shared_memory)} for an object store of {_gigabytes(stores[node])}"
+            fix = "start its container with --shm-size, or ray start with a smaller --object-store-memory"
+            yield Finding("shared memory", "problem", found, fix)
+    if not short:
+        least = min((stores[node] for node in reports), default=0.0)
+        yield Finding("shared memory", "ok", f"the object stores, of at least {_gigabytes(least)}, fit into it")
+
+
+def _codecs(reports: Mapping[str, NodeReport]) -> Iterator[Finding]:
+    failed = {(node, codec): why for node, report in reports.items() for codec, why in report.codecs.items()}
+    for (node, codec), why in failed.items():
+        yield Finding(
+            "codecs", "problem", f"{node}: {codec}: {why}", "pip install --upgrade soundfile (libsndfile 1.1)"
+        )
+    if not failed:
+        yield Finding("codecs", "ok", "WAV, FLAC, OGG (Vorbis, Opus) and MP3 are decoded")
+
+
+def _tracker(config: TrainingConfig, num_nodes: int) -> Iterator[Finding]:
+    uri = tracking_uri(config.tracking)
+    if uri.startswith(SQLITE):
+        folder = Path(uri.removeprefix(SQLITE)).parent
+        while not folder.exists():
+            folder = folder.parent
+        if not os.access(folder, os.W_OK):
+            yield Finding("tracker", "problem", f"{folder} cannot be written", "set tracking.uri or UNFUSED_RAY_HOME")
+        elif num_nodes > 1:
+            found = f"{uri} is a file of this node, and ends with it"
+            yield Finding("tracker", "warning", found, "set tracking.uri to an MLflow server")
+        else:
+            yield Finding("tracker", "ok", uri)
+    elif uri.startswith(("http://", "https://")):
+        try:
+            with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_SERVER_SECONDS):
+                yield Finding("tracker", "ok", f"{uri} answers")
+        except (urllib.error.URLError, TimeoutError, ValueError) as error:
+            fix = "training would go on and lose its curves: start the server, or set tracking.uri"
+            yield Finding("tracker", "problem", f"{uri}: {error}", fix)
+    else:
+        yield Finding("tracker", "ok", f"{uri} (only http servers and SQLite files are looked at)")
+
+
+def _token(reports: Mapping[str, NodeReport]) -> Iterator[Finding]:
+    if cluster.is_one_machine():
+        yield Finding("token", "ok", "none is needed: every port is on loopback")
+        return
+    without = [node for node, report in reports.items() if not report.token]
+    if without:
+        found = f"{', '.join(without)}: whoever reaches a port may run code"
+        fix = "ray get-auth-token --generate, then RAY_AUTH_MODE=token for every `ray start`"
+        yield Finding("token", "problem", found, fix)
+    else:
+        yield Finding("token", "ok", "every node asks for it")
+
+
+def _versions(reports: Mapping[str, NodeReport]) -> Iterator[Finding]:
+    here = versions()
+    differ = [
+        f"{node}: {name} {theirs}, here {here[name]}"
+        for node, report in reports.items()
+        for name, theirs in report.versions.items()
+        if theirs != here[name]
+    ]
+    if differ:
+        fix = "install deploy/constraints.txt on every node, and submit with --working-dir or update the nodes' copy"
+        yield Finding("versions", "problem", "\n".join(differ), fix)
+    else:
+        shown = ", ".join(f"{name} {number}" for name, number in list(here.items())[:3])
+        yield Finding("versions", "ok", f"{shown} on {_count(len(reports))}")
+
+
+def _gpus(reports: Mapping[str, NodeReport], runtime: RuntimeConfig) -> Iterator[Finding]:
+    if not runtime.gpus_per_worker:
+        return
+    seen = {node: report for node, report in reports.items() if report.torch_gpus is not None}
+    if not seen:
+        fix = "ask again when one is up"
+        yield Finding("GPUs", "warning", "no node with a GPU is up: none could be looked at", fix)
+    for node, report in seen.items():
+        if not report.torch_gpus:
+            fix = "install NVIDIA's driver there, and a torch built with CUDA"
+            yield Finding("GPUs", "problem", f"{node}: torch sees none", fix)
+        elif report.faiss_gpus == 0:
+            yield Finding("GPUs", "warning", f"{node}: torch sees one, faiss none", "faiss-gpu needs CUDA 12's driver")
+        else:
+            yield Finding("GPUs", "ok", f"{node}: visible to torch" + (" and faiss" if report.faiss_gpus else ""))
+
+
+def _count(nodes: int) -> str:
+    return f"{nodes} node{'s' if nodes != 1 else ''}"
+
+
+def _gigabytes(num_bytes: float) -> str:
+    return f"{num_bytes / 1e9:.2g} GB"

@@ -1,0 +1,132 @@
+"""What one node says of itself: a Ray task that imports little and changes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import platform
+import shutil
+import time
+import uuid
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+import unfused_ray
+from unfused_ray import storage
+from unfused_ray.audio.decode import AudioError, decode
+
+_SHARED_MEMORY = Path("/dev/shm")
+_CODECS = (("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III"))
+_RATE = 16000
+
+
+@dataclass(frozen=True)
+class NodeReport:
+    """What was found on a node."""
+
+    versions: dict[str, str]
+    """Of Python and packages; of this project a digest of its code too, because a copy of it may be an older one."""
+    token: bool
+    """Whether Ray's processes here ask for a token."""
+    shared_memory: int | None
+    """Bytes of /dev/shm; None where the system has none."""
+    codecs: dict[str, str]
+    """Formats that cannot be decoded, and why."""
+    storage: str
+    """Why the output folder cannot be written; '' where it can."""
+    storage_seconds: float
+    """Taken by writing, reading back and deleting an object there."""
+    torch_gpus: int | None
+    """GPUs that torch sees; None where none is wanted."""
+    faiss_gpus: int | None
+    """GPUs that faiss sees; None where none is wanted, or faiss-gpu is not installed."""
+
+
+def look(output: str, gpus: bool) -> NodeReport:
+    """Look at the node that this runs on.
+
+    Args:
+        output: folder of the run, by path or URI, which need not exist yet.
+        gpus: whether a GPU is wanted here; torch is imported only then, which takes a second.
+    """
+    start = time.perf_counter()
+    problem = _write(output)
+    seconds = time.perf_counter() - start
+    return NodeReport(
+        versions=versions(),
+        token=os.environ.get("RAY_AUTH_MODE", "").lower() == "token",
+        shared_memory=shutil.disk_usage(_SHARED_MEMORY).total if _SHARED_MEMORY.is_dir() else None,
+        codecs=_undecodable(),
+        storage=problem,
+        storage_seconds=seconds,
+        torch_gpus=_torch_gpus() if gpus else None,
+        faiss_gpus=_faiss_gpus() if gpus else None,
+    )
+
+
+def _write(output: str) -> str:
+    """Write, read and delete an object beside ``output``, which is not made; returns why that cannot be done, or ''."""
+    folder = storage.parent(output)
+    while storage.is_local(folder) and not storage.exists(folder):
+        folder = storage.parent(folder)
+    name = f".doctor-{uuid.uuid4().hex}"
+    probe, data = storage.join(folder, name), name.encode()
+    try:
+        storage.write_bytes(probe, data)
+        read = storage.read_bytes(probe)
+        storage.delete(probe)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return "" if read == data else f"{probe} was read otherwise than it was written"
+
+
+def versions() -> dict[str, str]:
+    """What :attr:`NodeReport.versions` is on this node."""
+    package = Path(unfused_ray.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
+    installed = {name: _version(name) for name in ("ray", "torch", "unfused-ray")}
+    return {"python": platform.python_version(), **installed, "unfused-ray's code": digest.hexdigest()[:12]}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # a submitted working directory is not installed
+        return "not installed"
+
+
+def _undecodable() -> dict[str, str]:
+    wave = (0.5 * np.sin(np.arange(_RATE // 10) * 0.2)).astype(np.float32)
+    problems = {}
+    for container, codec in _CODECS:
+        encoded = io.BytesIO()
+        try:
+            soundfile.write(encoded, wave, _RATE, format=container, subtype=codec)
+            encoded.seek(0)
+            if not sum(len(piece) for piece in decode(encoded, _RATE, _RATE)):
+                problems[f"{container} {codec}"] = "nothing was decoded"
+        except (AudioError, soundfile.LibsndfileError, ValueError) as error:
+            problems[f"{container} {codec}"] = str(error)
+    return problems
+
+
+def _torch_gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def _faiss_gpus() -> int | None:
+    if _version("faiss-gpu") == "not installed":
+        return None
+    import faiss
+
+    gpus: int = faiss.get_num_gpus()
+    return gpus
