@@ -75,5 +75,5 @@ def epochs_of(budget: float, epoch: float) -> int:
 
 
 def within_budget(epochs: int, budget: float, epoch: float) -> bool:
-    """Whether a number of epochs costs what the budget says, but for half an epoch or a twentieth."""
-    return abs(epochs * epoch - budget) <= max(0.5 * epoch, 0.05 * budget)
+    """Whether a number of epochs costs what the budget says, but for half an epoch or a twentieth; or is the least."""
+    return epochs == 1 >= budget / epoch or abs(epochs * epoch - budget) <= max(0.5 * epoch, 0.05 * budget)
