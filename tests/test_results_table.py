@@ -49,7 +49,6 @@ class InProcess:
     def run(self, job: str, settings: str, name: str) -> None:
         self.begun.append(name)
 
-        print(name, _t.time())
         text = Path(settings).read_bytes()
         if job == "evaluate":
             evaluate.evaluate(evaluate.check(EvaluateConfig.model_validate_json(text)))
