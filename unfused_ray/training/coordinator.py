@@ -13,6 +13,7 @@ from typing import Any
 import ray
 
 from unfused_ray.data.plan import UNREAD, Segment
+from unfused_ray.training.metrics import Exported
 from unfused_ray.training.run import RunInUseError
 from unfused_ray.training.tracker import Tracker
 from unfused_ray.training.tracking import TrackedRun
@@ -47,6 +48,7 @@ class Coordinator:
 
     def __init__(self, tracked: TrackedRun | None, first_step: int = 0) -> None:
         self._tracker = Tracker(tracked) if tracked else None
+        self._exported = Exported(tracked.name) if tracked else None
         self._segment = UNREAD
         self._stop = ""
         self._abandoned = ""
@@ -105,6 +107,8 @@ class Coordinator:
         self._progress = progress
         if metrics and self._tracker:
             self._tracker.log(metrics, progress.step)
+        if metrics and self._exported:
+            self._exported.set({**metrics, "step": progress.step, "damaged_clips": progress.damaged_clips})
         return self._stop
 
     def note(self, message: str) -> None:

@@ -336,7 +336,8 @@ class Loop:
             return Votes()
         sums = self.journal.sums
         clips, seconds = self.position.step * self.config.batch.clips_per_step, sums.seconds.get("train", 0.0)
-        rate = {"clips_per_second": clips / seconds} if seconds else {}
+        waited = sums.seconds.get("wait", 0.0)
+        rate = {"clips_per_second": clips / seconds, "wait_share": waited / seconds} if seconds else {}
         self.journal.report("training", self.steps_done, {**means(sums.values), **rate})
         due = time.perf_counter() - self._last_checkpoint > 60 * self.config.checkpoint.every_minutes
         if due:
