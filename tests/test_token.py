@@ -39,6 +39,8 @@ GRPC = {
 WORKER = "CoreWorkerService/PushTask"
 WORKER_PORTS = 100
 
+pytestmark = pytest.mark.slow  # 20 s and more on two cores: a head node starts and ends
+
 
 @dataclass
 class Head:
