@@ -15,8 +15,9 @@ import yaml
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "deploy/kuberay"
 KUBERNETES = "1.33"
-# The fields of KubeRay's own types (ray.io/v1, KubeRay 1.6) that the RayJob uses, and what they hold. The schema of the
-# resource itself, most of which repeats Kubernetes' pods, is in no package: what is in it of pods is checked as such.
+# The fields of KubeRay's own types that the RayJob uses, and what they hold, noted by hand from its Go types and, for
+# authOptions, its reference (1.6). The schema of the resource, most of which repeats Kubernetes' pods, is in no package:
+# what is in it of pods is checked as such.
 KNOWN = {
     "RayJobSpec": {
         "entrypoint": str,
@@ -34,7 +35,7 @@ KNOWN = {
         "headGroupSpec": dict,
         "workerGroupSpecs": list,
     },
-    "AutoscalerOptions": {"version": str, "idleTimeoutSeconds": int, "securityContext": dict, "resources": dict},
+    "AutoscalerOptions": {"idleTimeoutSeconds": int, "securityContext": dict, "resources": dict},
     "HeadGroupSpec": {"serviceType": str, "rayStartParams": dict, "template": dict},
     "WorkerGroupSpec": {
         "groupName": str,
@@ -107,7 +108,7 @@ def test_the_ray_job_has_fields_that_kuberay_knows(cluster: dict[str, Any]):
 
 
 def test_the_cluster_asks_for_the_token_and_grows_from_no_worker(cluster: dict[str, Any]):
-    assert cluster["authOptions"] == {"mode": "token"}
+    assert cluster["authOptions"] == {"mode": "token", "secretName": "unfused-ray-token"}
     assert cluster["rayVersion"] == version("ray")
     assert {group["minReplicas"] for group in cluster["workerGroupSpecs"]} == {0}
     assert cluster["headGroupSpec"]["serviceType"] == "ClusterIP"  # no address outside
