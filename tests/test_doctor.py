@@ -141,6 +141,29 @@ def test_what_is_wrong_on_a_node_is_found(
     assert finding.fix
 
 
+@pytest.mark.parametrize(
+    ("seen", "state", "words"),
+    [
+        ({"torch_gpus": None}, "warning", "no node with a GPU is up"),
+        ({"torch_gpus": 0}, "problem", "torch sees none"),
+        ({"torch_gpus": 1, "faiss_gpus": 0}, "warning", "torch sees one, faiss none"),
+        ({"torch_gpus": 1, "faiss_gpus": None}, "ok", "visible to torch"),
+    ],
+)
+def test_gpus_are_looked_at_where_they_are_asked_for(
+    findings: Callable[..., dict[str, Finding]],
+    every_node_says: Callable[..., None],
+    seen: dict[str, int | None],
+    state: str,
+    words: str,
+):
+    every_node_says(**seen)
+    assert "GPUs" not in findings()
+    gpus = findings(runtime=RuntimeConfig(gpus_per_worker=1))["GPUs"]
+    assert gpus.state == state
+    assert words in gpus.found
+
+
 def test_a_cluster_that_others_can_reach_needs_the_token_on_every_node(
     findings: Callable[..., dict[str, Finding]],
     every_node_says: Callable[..., None],

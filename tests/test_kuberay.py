@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "deploy/kuberay"
 KUBERNETES = "1.33"
 # The fields of KubeRay's own types that the RayJob uses, and what they hold, noted by hand from its Go types and, for
-# authOptions, its reference (1.6). The schema of the resource, most of which repeats Kubernetes' pods, is in no package:
+# authOptions, its reference (1.6). The resource's own schema, most of which repeats Kubernetes' pods, is in no package:
 # what is in it of pods is checked as such.
 KNOWN = {
     "RayJobSpec": {
