@@ -3,9 +3,9 @@
 #
 # drain-on-spot-notice.sh GCS_ADDRESS
 #
-# Ray then places no further task, actor or worker here, and the autoscaler starts a replacement at once. What runs goes on
-# until the instance ends; a training begins again from its newest checkpoint. On an on-demand instance nothing is ever
-# announced. The instance's metadata are asked every five seconds, as AWS recommends.
+# Ray then places no further task, actor or worker here, and the autoscaler starts a replacement at once. What runs goes
+# on until the instance ends; a training begins again from its newest checkpoint. On an on-demand instance nothing is
+# ever announced. The instance's metadata are asked every five seconds, as AWS recommends.
 set -euo pipefail
 
 address=$1

@@ -1,4 +1,5 @@
-# Read by every shell on a node of cluster.yaml, so by `ray start`, by what it starts, and by `ray exec` and `ray attach`.
+# Read by every shell on a node of cluster.yaml, so by `ray start`, by what it starts, and by `ray exec` and `ray
+# attach`.
 export PATH="$HOME/venv/bin:$PATH"
 
 # Whoever has no token is refused. The token is in ~/.ray/auth_token, where cluster.yaml has put it.
