@@ -16,7 +16,6 @@ from dataclasses import replace
 from typing import Any
 
 import optuna
-import ray
 from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
@@ -117,7 +116,7 @@ def _concurrent(prepared: Prepared) -> int:
     Raises:
         ValueError: not one fits on the cluster.
     """
-    config, have = prepared.config, ray.cluster_resources().get("CPU", 1.0)
+    config, have = prepared.config, cluster.capacity().get("CPU", 1.0)
     each = _trial_cpus(config)
     if config.workers_per_trial:
         each += config.workers_per_trial * prepared.plan.distill.runtime.cpus_per_worker + 1
