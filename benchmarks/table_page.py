@@ -94,8 +94,8 @@ def note(results: Results) -> str:
         "networks; not decoding, log-mels, augmentation, k-means, or the pass that makes pseudo-labels",
         f"Budgets: {', '.join(budgets)}, in whole epochs",
         "Parameters and multiply–adds are those of the frozen encoder, of the largest where each task has its own",
-        f"Plan {plan.name} {plan.digest()}. Protocol {FILE}, SHA-256 {protocol.sha256}; both were recorded before the "
-        "first test clip was read",
+        f"Plan {plan.name} {plan.digest()}. Protocol {FILE}, SHA-256 {protocol.sha256}; both were recorded before this "
+        "table read its first test clip",
     ]
     missing = {
         system.name: missed
@@ -135,7 +135,7 @@ def draw(results: Results) -> Figure:
             axis.plot([x, x], [100 * found.low, 100 * found.high], color=colour, alpha=0.4, linewidth=2)
         axis.plot([x], [100 * found.value], "o", color=colour, label=label)
     axis.set_xscale("log")
-    axis.set_xlabel("parameters of the frozen encoder")
+    axis.set_xlabel("parameters of the frozen encoder (rows of one size are set a little apart)")
     axis.set_ylabel("test accuracy in %")
     axis.grid(color="0.92")
     axis.spines[["top", "right"]].set_visible(False)
