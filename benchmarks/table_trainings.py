@@ -72,7 +72,8 @@ class Trainings:
         data_root: folder that its sources and tasks lie in, by path or URI.
         output: folder of the table.
         given: by the name of a system, finished runs to take instead of training: a folder, in which ``{seed}`` and
-            ``{task}`` stand for theirs. One that is of another seed, or not there, is not taken.
+            ``{task}`` stand for theirs. One that is of another seed is not taken; of paths with ``{seed}``, those that
+            are there.
     """
 
     def __init__(self, plan: Plan, data_root: str, output: str, given: Mapping[str, str]) -> None:
@@ -159,9 +160,16 @@ class Trainings:
         return training
 
     def _taken(self, system: System, seed: int, task: str) -> str:
-        """Folder of the given run that is taken instead of training; empty is none."""
-        path = self._given.get(system.name, "").replace("{seed}", str(seed)).replace("{task}", task)
+        """Folder of the given run that is taken instead of training; empty is none.
+
+        Raises:
+            FileNotFoundError: it is not there.
+        """
+        given = self._given.get(system.name, "")
+        path = given.replace("{seed}", str(seed)).replace("{task}", task)
         if not path or not storage.exists(storage.join(path, "run.json")):
+            if given and "{seed}" not in given:
+                raise FileNotFoundError(f"--use {system.slug}={given}: {path} is not the folder of a run")
             return ""
         return path if Run(path).record()["config"]["seed"] == seed else ""
 

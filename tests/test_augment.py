@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from unfused_ray.audio import augment as A
 from unfused_ray.audio.randomness import generator
@@ -155,6 +156,12 @@ def test_k_mix_mixes_a_view_with_its_partner():
     expected = A.log_mixup_exp(log_mel, log_mel[partners], shares)
     config = OFF.model_copy(update={"mixup": 0.4, "k_mix": 4})
     torch.testing.assert_close(A.augment(log_mel, config, np.random.default_rng(3)), expected)
+
+
+@pytest.mark.parametrize(("mixup", "k_mix", "message"), [(0.0, 4, "mixup=0 mixes nothing"), (0.4, 1, "k_mix=1")])
+def test_k_mix_that_would_do_nothing_is_refused(mixup, k_mix, message):
+    with pytest.raises(ValidationError, match=message):
+        AugmentConfig(mixup=mixup, k_mix=k_mix)
 
 
 def test_a_clip_alone_in_its_block_is_not_mixed():

@@ -25,6 +25,7 @@ from unfused_ray import __main__
 from unfused_ray.audio.decode import decode, read_flac
 from unfused_ray.config import EvaluateConfig, LapeTaskCode, PrepareConfig
 from unfused_ray.data.ingest.prepare import prepare
+from unfused_ray.data.lape.disk import Entry
 from unfused_ray.data.lape.registry import TASKS, list_task
 from unfused_ray.data.lape.splits import deal
 from unfused_ray.data.shards import REJECTS, Manifest
@@ -85,6 +86,11 @@ def splits_by_group(rows: list[dict[str, Any]]) -> dict[str, set[str]]:
 
 def test_the_registry_knows_the_tasks_that_can_be_named() -> None:
     assert tuple(TASKS) == get_args(LapeTaskCode) == (*ELEVEN, "lbs-chapters")
+
+
+def test_parts_of_a_file_that_begin_within_a_millisecond_have_keys_of_their_own() -> None:
+    keys = {Entry("noise.wav", "silence", "train", start=start, seconds=1.0).key for start in (10.00001, 10.00002)}
+    assert len(keys) == 2
 
 
 @dataclass(frozen=True)

@@ -212,6 +212,8 @@ def test_an_unknown_recipe_setting_system_or_seed_is_named(command: Call, tmp_pa
         command(tmp_path, "--seeds", "7")
     with pytest.raises(ValueError, match="SYSTEM=FOLDER"):
         command(tmp_path, "--use", "decar-v2")
+    with pytest.raises(FileNotFoundError, match="nowhere is not the folder of a run"):
+        command(tmp_path, "--use", f"decar-v2={tmp_path}/nowhere", "--stages", "train").run()
 
 
 @given(budget=st.floats(0.01, 1000), epoch=st.floats(0.01, 100))

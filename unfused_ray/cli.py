@@ -186,7 +186,9 @@ def prepare_job() -> int:
 
 def pretrain_job() -> int:
     """What ``jobs/pretrain.py`` runs."""
-    config, options = parse(recipes.PRETRAIN, "Pre-train an encoder with DECAR-v2 on prepared shards.")
+    config, options = parse(
+        recipes.PRETRAIN, "Pre-train an encoder on prepared shards: DECAR-v2, or what it is compared with."
+    )
     return _training_job(absolute_paths(config, ("data", "init_from", "fork"), outputs=("output",)), options)
 
 

@@ -59,9 +59,10 @@ def far_clips(spectra_BF: np.ndarray, num_clusters: int, rng: np.random.Generato
         num_clusters: of the block; where its clips differ less, of those that hold any.
         rng: of the first centroids and of the partners.
 
-    Source: SLICER, arXiv 2211.01519, as the LAPE code has it: four clusters, by spherical k-means of 20 iterations.
-    There one k-means of all clips is made before training and partners come from a memory of 2,048 past samples; here
-    both are of the block. There k-mix may follow a plain mixup; here it takes its place.
+    Source: SLICER, arXiv 2211.01519, as the LAPE code has it: four clusters of directions. There one spherical
+    k-means of 20 iterations of all clips is made before training and partners come from a memory of 2,048 past samples;
+    here both are of the block, and k-means of unit vectors runs until it changes nothing. There k-mix may follow a
+    plain mixup; here it takes its place.
     """
     from scipy.cluster.vq import kmeans, vq  # others than SLICER need not wait for its import
 

@@ -34,7 +34,7 @@ class Entry(NamedTuple):
     @property
     def key(self) -> str:
         """The path, and where the clip begins if it is a part of the file."""
-        return self.path if self.seconds is None else f"{self.path}@{self.start:g}"
+        return self.path if self.seconds is None else f"{self.path}@{self.start:.6f}"
 
 
 @dataclass(frozen=True)
