@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from rich.console import Console
-from tasks import PROTOCOL, write_encoder, write_task
+from sources import write_source
+from tasks import LENGTHS, PROTOCOL, write_encoder, write_task
 
 from unfused_ray import recipes
 from unfused_ray.config import DistillConfig, SweepConfig
@@ -203,6 +204,19 @@ def test_two_tasks_of_one_name_are_refused(config: Callable[..., SweepConfig], t
 def test_a_task_without_test_clips_is_refused(config: Callable[..., SweepConfig], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"has no test split, by which the winner is judged"):
         prepare.check(config(tasks=(write_task(tmp_path / "c", 24, 12, 0),)), SPACES)
+
+
+@pytest.mark.parametrize("split", ["valid", "test", "test-warblrb10k", "fold3"])
+def test_students_never_train_on_what_they_are_judged_by(config: Callable[..., SweepConfig], split: str) -> None:
+    distill = config().distill.model_copy(update={"splits": ("train", split)})
+    with pytest.raises(ValueError, match=rf"distill\.splits=\('train', '{split}'\) has {split}: trials are judged on"):
+        prepare.check(config(distill=distill), SPACES)
+
+
+def test_a_task_whose_test_clips_have_parts_can_be_swept(config: Callable[..., SweepConfig], tmp_path: Path) -> None:
+    splits = ["train", "valid", "test-ff1010bird", "test-warblrb10k"]
+    write_source(tmp_path / "birds", [[24], [12], [4], [4]], LENGTHS, splits)
+    assert prepare.check(config(tasks=(str(tmp_path / "birds"),)), SPACES).plan.by_folds
 
 
 def test_a_single_task_is_folded_by_its_groups_where_they_are_few(

@@ -91,6 +91,13 @@ class Task:
             return compute_statistics(training.manifests[0], front_end)
 
 
+def role(split: str) -> str:
+    """What a split of a prepared source is for: "test" of a part of the test clips, "fold" of a fold, else its name."""
+    if _FOLD.fullmatch(split):
+        return "fold"
+    return "test" if _PART.fullmatch(split) else split
+
+
 def load_task(uri: str, splits: tuple[str, ...] = SPLITS) -> Task:
     """Read a task.
 
@@ -125,15 +132,15 @@ def load_task(uri: str, splits: tuple[str, ...] = SPLITS) -> Task:
 def _splits_to_read(manifest: Manifest, wanted: tuple[str, ...]) -> Sequence[str]:
     """Names in the prepared source of the wanted splits: themselves, parts of test, or folds."""
     have = manifest.clips_by_split
-    if folds := [split for split in have if _FOLD.fullmatch(split)]:
+    if folds := [split for split in have if role(split) == "fold"]:
         if len(folds) < 3 or "test" not in wanted:
             raise ValueError(
                 f"tasks={manifest.uri} has {len(folds)} folds and no train, valid and test clips: an evaluation takes "
                 "three folds or more in turn, anything else needs splits"
             )
         return folds
-    found = [split for split in have if split in wanted or ("test" in wanted and _PART.fullmatch(split))]
-    roles = {split.partition("-")[0] for split in found}
+    found = [split for split in have if role(split) in wanted]
+    roles = {role(split) for split in found}
     missing = [split for split in ("train", "test") if split in wanted and split not in roles]
     if found and missing:
         raise ValueError(

@@ -16,7 +16,7 @@ from unfused_ray.config import SweepConfig
 from unfused_ray.data.shards import Manifest
 from unfused_ray.evaluation.bootstrap import distinct_groups
 from unfused_ray.evaluation.protocol import ProtocolConfig, load_protocol
-from unfused_ray.evaluation.tasks import Task, load_task
+from unfused_ray.evaluation.tasks import Task, load_task, role
 from unfused_ray.models.export import read_description
 from unfused_ray.sweep.search import num_trials
 from unfused_ray.sweep.space import Space, apply, default_point, label_points
@@ -77,6 +77,11 @@ def check(config: SweepConfig, spaces: dict[str, Space]) -> Prepared:
     for name in ("data", "output", "labels_of", "stop_after"):
         if getattr(config.distill, name):
             raise ValueError(f"distill.{name} is the sweep's business: name tasks and output of the sweep instead")
+    if held_out := [split for split in config.distill.splits if role(split) in ("valid", "test", "fold")]:
+        raise ValueError(
+            f"distill.splits={config.distill.splits} has {held_out[0]}: trials are judged on validation clips, and the "
+            "winner on test clips, so students train on neither. Leave them out"
+        )
     space = spaces[config.space]
     for name in space:
         if name in _NOT_VARIED or name.partition(".")[0] in _NOT_VARIED:
@@ -101,7 +106,7 @@ def check(config: SweepConfig, spaces: dict[str, Space]) -> Prepared:
             raise ValueError(f"tasks={task}: another task's folder is called the same, rename one")
         loaded = load_task(task, SPLITS)
         facts["tasks"][storage.name(task)] = loaded.index.checksums
-        if "test" not in Manifest.load(task).clips_by_split:
+        if "test" not in {role(split) for split in Manifest.load(task).clips_by_split}:
             raise ValueError(f"tasks={task} has no test split, by which the winner is judged at the end")
         if not by_folds and "valid" not in loaded.splits:
             raise ValueError(
