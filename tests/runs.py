@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
+from mlflow import MlflowClient
+from mlflow.entities import Run as MlflowRun
 
 from unfused_ray import recipes
 from unfused_ray.config import DistillConfig, PretrainConfig, TrainingConfig
@@ -17,6 +19,7 @@ from unfused_ray.data.stream import Prefetcher
 from unfused_ray.models.export import WEIGHTS, read_description
 from unfused_ray.training import loop
 from unfused_ray.training.launch import train
+from unfused_ray.training.run import Run
 
 TIMES = ("clips_per_second", "seconds_")
 """Beginnings of the names of what differs between two equal runs."""
@@ -73,6 +76,16 @@ def history(run: Path) -> list[dict[str, float]]:
     """The figures of every epoch, without times."""
     entries = json.loads((run / "history.json").read_text())
     return [{key: value for key, value in entry.items() if not key.startswith(TIMES)} for entry in entries]
+
+
+def tracked(uri: str, run: str) -> MlflowRun:
+    """The one MLflow run of the run in a folder."""
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("unfused-ray")
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id], f"tags.`unfused_ray.run` = '{Run(run).record()['id']}'")
+    assert len(found) == 1
+    return found[0]
 
 
 class BeginningError(Exception):

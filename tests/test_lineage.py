@@ -8,9 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
-from mlflow.entities import Run as MlflowRun
-from runs import tiny, tiny_student
+from runs import tiny, tiny_student, tracked
 from sources import write_source
 
 from unfused_ray import cli, storage
@@ -26,16 +24,6 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("source")
     write_source(folder, [[32], [16]], (3_000, 6_000), ("train", "valid"))
     return folder
-
-
-def tracked(uri: str, run: str) -> MlflowRun:
-    """The one MLflow run of the run in a folder."""
-    client = MlflowClient(tracking_uri=uri)
-    experiment = client.get_experiment_by_name("unfused-ray")
-    assert experiment is not None
-    found = client.search_runs([experiment.experiment_id], f"tags.`unfused_ray.run` = '{Run(run).record()['id']}'")
-    assert len(found) == 1
-    return found[0]
 
 
 @pytest.mark.usefixtures("alone")

@@ -10,7 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 import torch.distributed as dist
-from runs import assert_equal_runs, history
+from runs import assert_equal_runs, history, tracked
 from sources import write_source
 
 from unfused_ray import recipes
@@ -21,6 +21,7 @@ from unfused_ray.data.read import BlockReader
 from unfused_ray.data.shards import Statistics
 from unfused_ray.data.stream import LocalSource
 from unfused_ray.evaluation.run_folder import RunFolder
+from unfused_ray.evaluation.stage_views import view_of
 from unfused_ray.evaluation.summary import summary
 from unfused_ray.methods.pretraining import build_pretraining
 from unfused_ray.training.coordinator import RemoteCoordinator
@@ -61,8 +62,13 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
     assert train(parts).state == "finished"
     assert_equal_runs(tmp_path / "parts", tmp_path / "whole")
     assert all(entry["loss"] > 0 and entry["effective_rank"] > 1 for entry in history(tmp_path / "whole"))
-    assert not RunFolder(str(tmp_path / "whole")).is_labelled
-    assert summary(str(tmp_path / "whole")).row_count
+    run = RunFolder(str(tmp_path / "whole"))
+    assert not run.is_labelled
+    assert summary(run.uri).row_count
+    drawn = {panel.figure for panel in view_of(run).panels()}
+    assert {name for name in history(tmp_path / "whole")[-1] if name not in ("epoch", "damaged_clips")} <= drawn
+    figures = tracked(tracking_uri, run.uri).data.metrics
+    assert figures["epoch/effective_rank"] == run.history[-1]["effective_rank"]
 
 
 def _loop(config: PretrainConfig, group: Group) -> Loop:

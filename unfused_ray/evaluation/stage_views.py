@@ -90,22 +90,38 @@ class ClusteringView:
         return {}
 
 
+_TERMS = (
+    Panel("info_nce", "InfoNCE", "cross entropy of each clip's key among the queue's"),
+    Panel("invariance", "invariance", "Σ (1 - C_ii)² of the views' correlations; 0 is equal views"),
+    Panel("redundancy", "redundancy", "Σ C_ij², j ≠ i, of the views' correlations; 0 is no redundancy"),
+    Panel("instance_loss", "instance contrast", "InfoNCE of the clips, both directions"),
+    Panel("cluster_loss", "cluster contrast", "of the soft clusters' columns, less weighted entropies"),
+    Panel("agreement", "agreement", "share of clips whose positive is the most similar"),
+)
+"""What the losses of the methods without pseudo-labels are made of, and how often they hit."""
+
+
 class ComparisonView:
-    """A pre-training without pseudo-labels: is the loss falling, is anything collapsing?"""
+    """A pre-training without pseudo-labels: is the loss falling, which of its terms, is anything collapsing?"""
 
     group = ""
     choice = ""
     labels_note = "labels were never trained on"
-    rows: Sequence[Row] = (
-        Row("loss", "loss", ".3f"),
-        Row("effective rank", "effective_rank", ".1f"),
-        Row("clips per second", "clips_per_second", ".1f"),
-    )
+
+    def __init__(self, run: RunFolder) -> None:
+        self._terms = [term for term in _TERMS if any(term.figure in entry for entry in run.history)]
+        self.rows: Sequence[Row] = (
+            Row("loss", "loss", ".3f"),
+            *(Row(term.heading, term.figure, ".3f") for term in self._terms),
+            Row("effective rank", "effective_rank", ".1f"),
+            Row("clips per second", "clips_per_second", ".1f"),
+        )
 
     def panels(self) -> Sequence[Panel]:
         """See :class:`StageView`."""
         return (
             Panel("loss", "loss", "a mean over the clips"),
+            *self._terms,
             Panel("effective_rank", "effective rank", "directions used by an epoch's last batch; near 1 is collapse"),
             Panel("learning_rate", "learning rate", "at the end of the epoch"),
             Panel("clips_per_second", "speed", "clips per second"),
@@ -193,7 +209,7 @@ def view_of(run: RunFolder) -> StageView:
     if isinstance(run.config, DistillConfig):
         return DistillationView(run, run.config)
     method = run.config.method
-    return ClusteringView(run, method) if isinstance(method, DecarConfig) else ComparisonView()
+    return ClusteringView(run, method) if isinstance(method, DecarConfig) else ComparisonView(run)
 
 
 def _blind_guess(run: RunFolder) -> float:

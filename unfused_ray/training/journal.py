@@ -64,12 +64,12 @@ class Journal:
     def end_epoch(
         self, epoch: int, totals: Mapping[str, float], health: Mapping[str, float], learning_rate: float
     ) -> dict[str, float]:
-        """Add an epoch to the history; returns its figures.
+        """Add an epoch to the history; returns its figures without its health.
 
         Args:
             epoch: that has ended.
             totals: its sums over all workers.
-            health: of its labels.
+            health: of its labels, or of its embeddings where there are none.
             learning_rate: of its last step.
         """
         seconds = self.sums.seconds

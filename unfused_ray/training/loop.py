@@ -233,8 +233,9 @@ class Loop:
             raise RuntimeError(f"the stream gave more than the {self.steps_per_epoch} steps of epoch {pass_.epoch}")
         if found := self.gradients.first_not_finite(late=0):
             return self._diverged(*found)
-        health = assignment.health if self.method.labels_from != "none" else self._health()
-        figures = self.journal.end_epoch(pass_.epoch, self._totals(), health, self.state.learning_rate)
+        measured = self._health() if self.method.labels_from == "none" else {}  # labels told theirs as they were made
+        health = {**assignment.health, **measured}
+        figures = self.journal.end_epoch(pass_.epoch, self._totals(), health, self.state.learning_rate) | measured
         self.journal.report("training", self.steps_done, {f"epoch/{k}": v for k, v in figures.items()}, now=True)
         self.position = Position(pass_.epoch + 1, 0)
         self._checkpoint()
