@@ -188,6 +188,17 @@ def test_a_run_without_an_assignment_is_refused(tmp_path: Path) -> None:
         _ = RunFolder(str(tmp_path)).assignment
 
 
+def test_an_assignment_that_is_being_written_does_not_count_yet(tmp_path: Path) -> None:
+    Run(str(tmp_path)).open(PretrainConfig(), {"num_clips": NUM_CLIPS})
+    unfinished = tmp_path / "assignments" / "epoch-0001" / "head-0.parquet"
+    unfinished.parent.mkdir(parents=True)
+    unfinished.write_bytes(b"the first of several files")
+    assert not RunFolder(str(tmp_path)).is_labelled
+    write_assignment(str(tmp_path / "assignments" / "epoch-0000"), _assignment(0))
+    run = RunFolder(str(tmp_path))
+    assert run.is_labelled and run.assignment.epoch == 0
+
+
 def _panels(uri: str) -> dict[str, tuple[str, list[list[float]]]]:
     """What the picture of a run's health says: note and curve, by heading."""
     run = RunFolder(uri)

@@ -66,11 +66,12 @@ class RunFolder:
 
     @property
     def _assignments(self) -> list[str]:
-        """Folders of the assignments, the newest last."""
-        if not isinstance(self.config, DistillConfig):
-            return storage.list_folders(storage.join(self.uri, ASSIGNMENTS))
-        folder = storage.join(self.uri, PSEUDO_LABELS)
-        return [folder] if storage.exists(storage.join(folder, MANIFEST)) else []
+        """Folders of the assignments, the newest last; without one that is being written, or never was to its end."""
+        if isinstance(self.config, DistillConfig):
+            folders = [storage.join(self.uri, PSEUDO_LABELS)]
+        else:
+            folders = storage.list_folders(storage.join(self.uri, ASSIGNMENTS))
+        return [folder for folder in folders if storage.exists(storage.join(folder, MANIFEST))]
 
 
 def curves(history: Sequence[Mapping[str, float]], figure: str) -> dict[str, tuple[list[int], list[float]]]:
