@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 from runs import tiny, tiny_student, tracked
 from sources import write_source
+from tasks import write_encoder
 
 from unfused_ray import cli, storage
 from unfused_ray.data.shards import ClipIndex
 from unfused_ray.models.export import read_description
 from unfused_ray.training import lineage, tracker
+from unfused_ray.training.checkpoint import CheckpointStore, Position
 from unfused_ray.training.launch import train
 from unfused_ray.training.run import Run
 
@@ -56,12 +58,20 @@ def test_a_student_names_its_teacher_and_a_run_that_goes_on_after_its_end_stays_
     ]
 
 
-def test_a_run_that_has_exported_nothing_is_named_by_its_newest_checkpoint(tmp_path: Path) -> None:
+def test_what_trains_on_names_the_newest_checkpoint_where_there_is_one(source: Path, tmp_path: Path) -> None:
     folder = str(tmp_path / "run")
-    assert lineage.upstream(folder) == {"uri": folder}
-    manifest = storage.join(folder, "checkpoints", "e0001-s000000", "manifest.json")
-    storage.write_bytes(manifest, b"{}")
-    assert lineage.upstream(folder) == {"uri": folder, "sha256": storage.sha256(b"{}")}
+    assert lineage.upstream(folder, trains_on=True) == lineage.upstream(folder) == {"uri": folder}
+    write_encoder(Path(folder, "encoder"), "fc2")
+    export = {"uri": folder, "sha256": read_description(folder)["sha256"]}
+    assert lineage.upstream(folder, trains_on=True) == lineage.upstream(folder) == export
+    store = CheckpointStore(folder, keep=1)
+    begun = store.begin(Position(1, 0))
+    storage.write_bytes(storage.join(begun, "bank", "bank.json"), b"{}")
+    store.commit(Position(1, 0), {}, {})
+    checkpointed = {"uri": folder, "sha256": storage.sha256_file(storage.join(begun, "manifest.json"))}
+    warm = tiny_student(source, tmp_path / "student", "", init_from=folder, teacher=folder)
+    assert lineage.origins(warm) == [checkpointed, export]
+    assert lineage.origins(tiny(source, tmp_path / "fork", "", fork=folder)) == [checkpointed]
 
 
 def test_the_commit_is_that_of_the_code_and_of_no_other_checkout(

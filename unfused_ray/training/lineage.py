@@ -74,21 +74,28 @@ def environment() -> dict[str, str]:
 
 def origins(config: TrainingConfig) -> list[dict[str, str]]:
     """The runs and exports that a training begins with."""
-    places = [config.init_from, config.fork, config.teacher if isinstance(config, DistillConfig) else ""]
-    return [upstream(place) for place in places if place]
+    found = [upstream(place, trains_on=True) for place in (config.init_from, config.fork) if place]
+    if isinstance(config, DistillConfig) and config.teacher:
+        found.append(upstream(config.teacher))
+    return found
 
 
-def upstream(uri: str) -> dict[str, str]:
-    """Folder of a run or an export, the run's id, and the SHA-256 of what it exports or of its newest checkpoint.
+def upstream(uri: str, trains_on: bool = False) -> dict[str, str]:
+    """Folder of a run or an export, the run's id, and the SHA-256 of the weights that were taken from it.
 
     What is not there is left out.
+
+    Args:
+        uri: the folder.
+        trains_on: whether the weights are those of the newest checkpoint that verifies, where there is one, whose
+            manifest is named; otherwise they are those of the export.
     """
     known = {"uri": uri}
-    export, newest = find_export(uri), CheckpointStore(uri, keep=1).committed()
-    if export is not None:
+    export, newest = find_export(uri), CheckpointStore(uri, keep=1).newest() if trains_on else None
+    if newest is not None:
+        known["sha256"] = storage.sha256_file(storage.join(newest.uri, MANIFEST))
+    elif export is not None:
         known["sha256"] = read_description(uri)["sha256"]
-    elif newest:
-        known["sha256"] = storage.sha256_file(storage.join(newest[0], MANIFEST))
     for folder in (uri, storage.parent(export or uri)):
         if storage.exists(storage.join(folder, "run.json")):
             return {**known, "run": Run(folder).record()["id"]}
