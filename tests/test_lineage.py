@@ -15,7 +15,7 @@ from tasks import write_encoder
 from unfused_ray import cli, storage
 from unfused_ray.data.shards import ClipIndex
 from unfused_ray.models.export import read_description
-from unfused_ray.training import lineage, tracker
+from unfused_ray.training import lineage, tracker, tracking
 from unfused_ray.training.checkpoint import CheckpointStore, Position
 from unfused_ray.training.launch import train
 from unfused_ray.training.run import Run
@@ -72,6 +72,14 @@ def test_what_trains_on_names_the_newest_checkpoint_where_there_is_one(source: P
     warm = tiny_student(source, tmp_path / "student", "", init_from=folder, teacher=folder)
     assert lineage.origins(warm) == [checkpointed, export]
     assert lineage.origins(tiny(source, tmp_path / "fork", "", fork=folder)) == [checkpointed]
+
+
+def test_a_tag_of_many_networks_is_json_that_says_how_many_are_left_out() -> None:
+    networks = [{"uri": f"s3://bucket/run-{number}", "sha256": 64 * "0"} for number in range(80)]
+    tag = lineage.tags("evaluate", "folder", upstream=networks)["unfused_ray.upstream"]
+    *named, rest = json.loads(tag)
+    assert 4_500 < len(tag) <= tracking.MAX_TAG
+    assert named == networks[: len(named)] and rest == {"left_out": 80 - len(named)}
 
 
 def test_the_commit_is_that_of_the_code_and_of_no_other_checkout(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from moto.s3.exceptions import S3ClientError
 from moto.s3.models import S3Backend
 
@@ -166,3 +169,26 @@ def test_a_folder_in_the_way_is_named(tmp_path: Path):
     (tmp_path / "file").write_bytes(b"1")
     with pytest.raises(OSError, match="file/below"):
         storage.write_bytes(str(tmp_path / "file/below"), b"1")
+
+
+@given(
+    secret=st.text("abcXYZ0123456789:._-%", min_size=8),
+    odd=st.text("aZ0/@?#=:%+", min_size=6),
+    name=st.sampled_from(["secret_key", "token", "x-password", "sig", "SAS"]),
+)
+def test_no_secret_of_a_uri_survives(secret: str, odd: str, name: str) -> None:
+    for uri in (
+        f"s3://{secret}@bucket/a",
+        f"see http://me:{secret}@host:1/a?b=c",
+        f"s3://b/c?region=r&{name}={secret}",
+        f"https://account.example/container?{name}={secret}&x=1",
+    ):
+        assert secret not in storage.masked(uri)
+        assert storage.masked(storage.masked(uri)) == storage.masked(uri)
+        assert json.loads(storage.masked(json.dumps([uri, 1]))) == [storage.masked(uri), 1]
+    assert storage.masked(f"http://me:{odd}@host/a") == "http://…@host/a"
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket/a@b?region=r", "http://host:9000/a?design=1&x=2", "/a:b@c?x=1"])
+def test_a_uri_without_secrets_stays(uri: str) -> None:
+    assert storage.masked(uri) == uri

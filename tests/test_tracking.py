@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
@@ -320,6 +321,21 @@ def test_metrics_arrive_where_artefacts_cannot(
     assert "the configuration did not reach" in caplog.text
     (run,) = runs(database, run_id)
     assert (run.info.status, run.data.metrics) == ("FINISHED", {"loss": 1.0})
+
+
+def test_credentials_of_uris_stay_at_home(database: str, run_id: str) -> None:
+    config = {"data": ["s3://me:sec/ret@bucket/a"], "tracking": {"uri": "https://host/?sig=secret"}}
+    tags = {"folder": "s3://me:secret@bucket/run", "data": json.dumps([{"uri": config["data"][0], "checksum": "0"}])}
+    tracked = tracker(database, run_id, config=config, params=flat_params(config), tags=tags)
+    tracked.end(tags={"message": "cannot read http://me:secret@host/a"})
+    assert tracked.wait(60.0) == 0
+    log_results(TrackedRun(database, EXPERIMENT, "name", run_id), [], {"encoder": "s3://me:secret@bucket/encoder"})
+    (run,) = runs(database, run_id)
+    assert run.data.params == {"data": "['s3://…@bucket/a']", "tracking.uri": "https://host/?sig=…"}
+    assert load_dict(f"{run.info.artifact_uri}/{CONFIG}")["data"] == ["s3://…@bucket/a"]
+    assert run.data.tags["folder"] == "s3://…@bucket/run"
+    assert json.loads(run.data.tags["data"]) == [{"uri": "s3://…@bucket/a", "checksum": "0"}]
+    assert not [value for value in run.data.tags.values() if "secret" in value]
 
 
 def test_a_folder_keeps_its_id(tmp_path: Path) -> None:

@@ -27,6 +27,11 @@ from pyarrow import fs
 _CHUNK_BYTES = 8 << 20
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{32}\.tmp")
 _QUERY = re.compile(r"\?[a-z_]+=[^&?=/]*(&[a-z_]+=[^&?=/]*)*$")
+# A password may hold slashes and @s: behind "user:" everything up to the last @ is masked, and rather too much.
+_USER = re.compile(r"(?<=://)(?:[^/?#@\s\"]*:[^\s\"]*|[^/?#@\s\"]*)@")
+_SECRET = re.compile(
+    r"(?i)([?&](?:[\w-]*(?:key|secret|token|password|passwd|pwd|signature|credential)[\w-]*|sig|sas)=)[^&\s\"]+"
+)
 
 
 def is_local(uri: str) -> bool:
@@ -209,6 +214,14 @@ def sha256_file(uri: str) -> str:
     """SHA-256 of a file as hex digits, read in pieces."""
     with open_input(uri) as file, _errors_name(uri, "read"):
         return sha256_stream(file)
+
+
+def masked(text: str) -> str:
+    """``text`` without the credentials of URIs in it: users, passwords, and options such as a secret key.
+
+    Quotation marks end a URI, so that masked JSON is still JSON.
+    """
+    return _SECRET.sub(r"\1…", _USER.sub("…@", text))
 
 
 def _split_query(uri: str) -> tuple[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -11,10 +10,8 @@ from typing import Any, Literal
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from unfused_ray import storage
 from unfused_ray.training.tracking import flat_params
-
-_USER = re.compile(r"(?<=://)[^/?#@\s]*@")
-_SECRET = re.compile(r"(?i)([?&][\w-]*(?:key|secret|token|password|signature|credential)[\w-]*=)[^&\s]+")
 
 
 @dataclass(frozen=True)
@@ -110,12 +107,10 @@ class Chapter:
 
 def settings(config: Mapping[str, Any]) -> dict[str, str]:
     """A nested configuration as texts by dotted names."""
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in flat_params(config).items()}
-
-
-def masked(text: str) -> str:
-    """``text`` without the credentials of URIs in it: users, passwords, and options such as a secret key."""
-    return _SECRET.sub(r"\1…", _USER.sub("…@", text))
+    return {
+        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for name, value in flat_params(config).items()
+    }
 
 
 def to_html(title: str, subtitle: str, chapters: Sequence[Chapter]) -> str:
@@ -126,6 +121,8 @@ def to_html(title: str, subtitle: str, chapters: Sequence[Chapter]) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: masked(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
+        finalize=lambda value: (
+            storage.masked(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+        ),
     )
     return environment.get_template("page.html.j2").render(title=title, subtitle=subtitle, chapters=chapters)

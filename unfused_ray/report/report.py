@@ -55,7 +55,7 @@ def to_html(uris: Sequence[str]) -> str:
     budget = Budget.of(sum(run.is_labelled for run in runs.values()))
     chapters = []
     for uri, kind in kinds.items():
-        logger.info("reading %s", page.masked(uri))
+        logger.info("reading %s", storage.masked(uri))
         if kind == _RUN:
             is_compared = any(runs[uri] in alike for alike in compared.values())
             chapters.append(training_chapter(runs[uri], budget, is_compared))

@@ -16,7 +16,7 @@ from unfused_ray.data.shards import Manifest
 from unfused_ray.models.export import find_export, read_description
 from unfused_ray.training.checkpoint import MANIFEST, CheckpointStore
 from unfused_ray.training.run import Run
-from unfused_ray.training.tracking import TAGS
+from unfused_ray.training.tracking import MAX_TAG, TAGS
 
 GIT_TAG = "mlflow.source.git.commit"
 """MLflow shows it as the version of a run."""
@@ -38,9 +38,9 @@ def tags(
     """
     found = {"stage": stage, "folder": folder, "version": package_version()}
     if data:
-        found["data"] = json.dumps([{"uri": manifest.uri, "checksum": manifest.checksum} for manifest in data])
+        found["data"] = _as_json([{"uri": manifest.uri, "checksum": manifest.checksum} for manifest in data])
     if upstream:
-        found["upstream"] = json.dumps([dict(each) for each in upstream])
+        found["upstream"] = _as_json(upstream)
     commit = git_commit()
     return {TAGS + name: value for name, value in found.items()} | ({GIT_TAG: commit} if commit else {})
 
@@ -100,6 +100,16 @@ def upstream(uri: str, trains_on: bool = False) -> dict[str, str]:
         if storage.exists(storage.join(folder, "run.json")):
             return {**known, "run": Run(folder).record()["id"]}
     return known
+
+
+def _as_json(entries: Sequence[Mapping[str, str]]) -> str:
+    """As many entries as a tag has room for, the first ones, and the number of those that are left out."""
+    kept = [dict(each) for each in entries]
+    text = json.dumps(kept)
+    while len(text) > MAX_TAG:
+        kept.pop()
+        text = json.dumps([*kept, {"left_out": len(entries) - len(kept)}])
+    return text
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -17,8 +17,10 @@ from typing import Any
 
 import psutil
 
+from unfused_ray import storage
 from unfused_ray.training.tracking import (
     CONFIG,
+    MAX_TAG,
     RUN_TAG,
     SQLITE,
     TAGS,
@@ -118,7 +120,12 @@ class Tracker:
                 failures = 0
             except Exception as error:  # noqa: BLE001 - whatever the tracking store raises, training goes on
                 failures = min(failures + 1, 4)
-                logger.warning("tracking at %s failed, %d metrics wait: %s", self._run.uri, len(self._buffer), error)
+                logger.warning(
+                    "tracking at %s failed, %d metrics wait: %s",
+                    storage.masked(self._run.uri),
+                    len(self._buffer),
+                    error,
+                )
                 if ending:
                     self._given_up.wait(FLUSH_SECONDS)
             else:
@@ -142,7 +149,7 @@ class Tracker:
         if final:
             lost = {f"{TAGS}lost_metrics": str(self._lost)} if self._lost else {}
             for name, value in {**self._last_tags, **lost}.items():
-                client.set_tag(self._mlflow_run, name, value)
+                client.set_tag(self._mlflow_run, name, storage.masked(value)[:MAX_TAG])
             client.set_terminated(self._mlflow_run, self._status)
         self._send_config(client)
         if final and not self._parent_known:
@@ -156,7 +163,9 @@ class Tracker:
         try:
             client.log_dict(self._mlflow_run, dict(self._run.config), CONFIG)
         except Exception as error:  # noqa: BLE001 - whatever the store raises, figures go on
-            logger.warning("the configuration did not reach the artefacts of %s: %s", self._run.uri, error)
+            logger.warning(
+                "the configuration did not reach the artefacts of %s: %s", storage.masked(self._run.uri), error
+            )
 
     def _take_batch(self) -> bool:
         """Fill what is being sent, unless the last time it did not arrive; whether there is anything."""
@@ -184,7 +193,7 @@ class Tracker:
         params = [Param(key, str(value)[:6000]) for key, value in this.params.items() if key not in run.data.params]
         for first in range(0, len(params), MAX_PARAMS):
             client.log_batch(mlflow_run, params=params[first : first + MAX_PARAMS])
-        client.log_batch(mlflow_run, tags=[RunTag(key, value[:5000]) for key, value in this.tags.items()])
+        client.log_batch(mlflow_run, tags=[RunTag(key, value[:MAX_TAG]) for key, value in this.tags.items()])
         return mlflow_run
 
 

@@ -29,6 +29,8 @@ FILE = "tracking.json"
 """Where :func:`kept_id` keeps it."""
 CONFIG = "config.json"
 """Artefact with the full configuration."""
+MAX_TAG = 5000
+"""Characters of a tag."""
 
 
 def tracking_uri(config: TrackingConfig) -> str:
@@ -75,6 +77,11 @@ class TrackedRun:
     """Whether to log CPU and memory of this machine, as MLflow names them. MLflow's own monitor sends each figure by
     itself, and ends with the first that does not arrive."""
 
+    def __post_init__(self) -> None:
+        """Mask the credentials of URIs: whoever may look at an experiment sees all of these."""
+        for name in ("config", "params", "tags"):
+            object.__setattr__(self, name, masked_values(getattr(self, name)))
+
 
 def kept_id(folder: str) -> str:
     """The project's id of what is in a folder, made and kept there the first time it is asked for."""
@@ -113,14 +120,14 @@ def log_results(run: TrackedRun, files: Sequence[str], places: Mapping[str, str]
         if found is None:
             raise LookupError(f"there is no MLflow run of run {run.id}")
         for name, value in places.items():
-            client.set_tag(found.info.run_id, TAGS + name, value)
+            client.set_tag(found.info.run_id, TAGS + name, storage.masked(value))
         with tempfile.TemporaryDirectory() as copies:
             for file in files:
                 path = Path(copies, storage.name(file))
                 path.write_bytes(storage.read_bytes(file))
                 client.log_artifact(found.info.run_id, str(path), folder)
     except Exception as error:  # noqa: BLE001 - whatever the tracking store raises, the run itself is safe
-        logger.warning("the pictures did not reach %s: %s", run.uri, error)
+        logger.warning("the pictures did not reach %s: %s", storage.masked(run.uri), error)
         return False
     return True
 
@@ -135,6 +142,15 @@ def artifact_location(uri: str) -> str | None:
     """Artefacts lie beside an SQLite file; by default MLflow puts them in the working directory of whoever asks."""
     path = uri.removeprefix(SQLITE)
     return None if path == uri else str(Path(path).parent / "mlartifacts")
+
+
+def masked_values(value: Any) -> Any:
+    """A configuration, or a part of one, with the credentials of the URIs in it masked."""
+    if isinstance(value, str):
+        return storage.masked(value)
+    if isinstance(value, Mapping):
+        return {key: masked_values(each) for key, each in value.items()}
+    return [masked_values(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def flat_params(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
