@@ -19,7 +19,7 @@ from rich.console import Console
 from sources import write_source
 from tasks import LENGTHS, PROTOCOL, write_encoder, write_task
 
-from unfused_ray import recipes
+from unfused_ray import cluster, recipes
 from unfused_ray.config import DistillConfig, SweepConfig
 from unfused_ray.evaluation.protocol import BootstrapConfig, load_protocol
 from unfused_ray.sweep import prepare, result, space, sweep, trial
@@ -69,6 +69,13 @@ def config(tasks: tuple[str, ...], tmp_path: Path, tracking_uri: str) -> Callabl
         return base.model_copy(update={**given, "protocol": str(tmp_path / "protocol.toml"), **fields})
 
     return make
+
+
+def two_blocks(distill: DistillConfig, gpus_per_worker: float = 0.0) -> DistillConfig:
+    """With a step that two workers can share."""
+    batch = distill.batch.model_copy(update={"blocks_per_step": 2})
+    runtime = distill.runtime.model_copy(update={"gpus_per_worker": gpus_per_worker})
+    return distill.model_copy(update={"batch": batch, "runtime": runtime})
 
 
 def test_a_point_changes_the_fields_it_names_and_no_others() -> None:
@@ -231,6 +238,43 @@ def test_a_single_task_is_folded_by_its_groups_where_they_are_few(
         prepare.check(config(tasks=(one,)), SPACES)
 
 
+@pytest.mark.parametrize(
+    ("have", "fields", "gpus_per_worker", "reserved", "at_a_time"),
+    [
+        ({"CPU": 8, "GPU": 2}, {}, 0, {"CPU": 1, "GPU": 1}, 2),
+        ({"CPU": 8, "GPU": 2}, {"gpus_per_trial": 0.4}, 0, {"CPU": 1, "GPU": 0.4}, 4),  # a trial is on one GPU
+        ({"CPU": 3, "GPU": 4}, {}, 0, {"CPU": 1, "GPU": 1}, 3),
+        ({"CPU": 8}, {}, 0, {"CPU": 1, "GPU": 0}, 8),
+        ({"CPU": 64, "GPU": 5}, {"workers_per_trial": 2}, 1, {"CPU": 0.01}, 2),
+        ({"CPU": 64, "GPU": 4}, {"workers_per_trial": 2}, 2, {"CPU": 0.01}, 1),
+        ({"CPU": 64, "GPU": 3}, {"workers_per_trial": 2}, 0.5, {"CPU": 0.01}, 3),
+    ],
+)
+def test_so_many_trials_run_at_a_time_as_have_gpus(
+    config: Callable[..., SweepConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    have: dict[str, float],
+    fields: dict[str, Any],
+    gpus_per_worker: float,
+    reserved: dict[str, float],
+    at_a_time: int,
+) -> None:
+    monkeypatch.setattr(cluster, "capacity", lambda: have)
+    prepared = prepare.check(config(distill=two_blocks(config().distill, gpus_per_worker), **fields), SPACES)
+    assert sweep.trial_resources(prepared.config) == reserved
+    assert sweep.max_concurrent(prepared) == at_a_time
+
+
+def test_workers_without_gpus_for_one_trial_are_refused(
+    config: Callable[..., SweepConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "capacity", lambda: {"CPU": 64.0, "GPU": 1.0})
+    prepared = prepare.check(config(distill=two_blocks(config().distill, 1), workers_per_trial=2), SPACES)
+    message = r"workers_per_trial=2 × distill\.runtime\.gpus_per_worker=1 need 2 GPUs, the cluster has 1"
+    with pytest.raises(ValueError, match=message):
+        sweep.max_concurrent(prepared)
+
+
 @pytest.mark.usefixtures("alone", "ray_session")
 @pytest.mark.parametrize(
     ("fields", "message"),
@@ -242,12 +286,36 @@ def test_a_single_task_is_folded_by_its_groups_where_they_are_few(
 def test_trials_that_do_not_fit_on_the_cluster_are_refused_before_anything_is_begun(
     config: Callable[..., SweepConfig], fields: dict[str, Any], message: str
 ) -> None:
-    distill = config().distill
-    even = distill.model_copy(update={"batch": distill.batch.model_copy(update={"blocks_per_step": 2})})
-    prepared = prepare.check(config(distill=even, **fields), SPACES)
+    prepared = prepare.check(config(distill=two_blocks(config().distill), **fields), SPACES)
     with pytest.raises(ValueError, match=message):
         sweep.sweep(prepared)
     assert not [path for path in Path(prepared.plan.uri).rglob("*") if path.is_file()]
+
+
+@pytest.mark.usefixtures("alone", "ray_session")
+def test_paths_of_one_machine_are_refused_on_several_nodes_before_anything_is_begun(
+    config: Callable[..., SweepConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = prepare.check(config(), SPACES)
+    asked: dict[str, tuple[str, ...]] = {}
+    refuse = cluster.refuse_local_paths
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: [{"Alive": True}, {"Alive": True}])
+    monkeypatch.setattr(cluster, "refuse_local_paths", lambda fields: (asked.update(fields), refuse(fields)))
+    with pytest.raises(ValueError, match=rf"tasks={prepared.plan.tasks[0]} is a path of one machine"):
+        sweep.sweep(prepared)
+    teacher = prepared.config.distill.teacher
+    assert asked == {"tasks": prepared.plan.tasks, "distill.teacher": (teacher,), "output": (prepared.plan.uri,)}
+    assert not [path for path in Path(prepared.plan.uri).rglob("*") if path.is_file()]
+
+
+def test_a_sweep_that_another_process_has_taken_over_says_so_and_ends(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    said: list[tuple[int, str]] = []
+    monkeypatch.setattr(sweep.os, "_exit", lambda code: said.append((code, caplog.text)))
+    sweep._end_at_once("s3://bucket/sweep")
+    ((code, text),) = said
+    assert code == 1 and "another process has taken over the sweep in s3://bucket/sweep" in text
 
 
 @pytest.mark.usefixtures("alone", "ray_session")

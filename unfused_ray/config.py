@@ -684,6 +684,8 @@ class SweepConfig(Config):
     """TOML file that says how everything is read and scored; empty is the one that comes with the package."""
     cpus_per_trial: PositiveInt = 1
     """CPUs of a trial that trains in its own process: as many trials as fit run at a time."""
+    gpus_per_trial: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """GPUs of a trial that trains in its own process, on a cluster that has any: 0.5 lets two share one."""
     workers_per_trial: Annotated[int, Field(ge=0)] = 0
     """Workers of a worker group for each trial; 0 trains in the trial's own process."""
     max_concurrent: Annotated[int, Field(ge=0)] = 0

@@ -30,7 +30,10 @@ _NOT_VARIED = (
     *("data", "output", "name", "teacher", "seed", "epochs", "stop_after", "labels_of", "splits", "crop"),
     *("front_end", "runtime", "tracking", "init_from", "fork"),
 )
-_MAY_CHANGE = ("num_trials", "max_concurrent", "cpus_per_trial", "workers_per_trial", "resume", "random_seeds")
+_MAY_CHANGE = (
+    *("num_trials", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "workers_per_trial", "resume"),
+    "random_seeds",
+)
 
 
 @dataclass(frozen=True)

@@ -40,16 +40,20 @@ def sweep(prepared: Prepared) -> Sequence[Record]:
     """Run the trials that are missing; returns the records of all.
 
     Raises:
-        ValueError: no trial fits on the cluster; nothing is begun.
+        ValueError: no trial fits on the cluster, or its nodes cannot all reach a path; nothing is begun.
         KeyboardInterrupt: it was stopped; the same command with ``--resume`` goes on.
     """
     uri = prepared.plan.uri
-    with Lease(uri, on_loss=lambda: os._exit(1)):
+    with Lease(uri, on_loss=lambda: _end_at_once(uri)):
         missing = prepared.num_trials - sum(record.has_ended for record in prepared.records)
         if missing > 0:
             os.environ.update(memory.ENVIRONMENT)  # of the trials' processes, where the cluster is started here
             with cluster.session():
-                _run(prepared, missing, _concurrent(prepared))
+                distill = prepared.config.distill
+                paths = {"distill.teacher": distill.teacher, "distill.init_from": distill.init_from, "output": uri}
+                given = {field: (path,) for field, path in paths.items() if path}
+                cluster.refuse_local_paths({"tasks": prepared.plan.tasks, **given})
+                _run(prepared, missing, max_concurrent(prepared))
         records = read_records(uri)
         for record in records:
             if record.state == "failed":
@@ -90,7 +94,7 @@ def _tune(prepared: Prepared, missing: int, concurrent: int, tracking: SweepTrac
         best = max((record.accuracy for record in prepared.records if record.has_ended), default=-math.inf)
         callback = _Records(plan.uri, bar, tracking, done, best)
         tune.Tuner(
-            tune.with_resources(trainable, {"CPU": _trial_cpus(config)}),
+            tune.with_resources(trainable, trial_resources(config)),
             tune_config=tune.TuneConfig(
                 search_alg=ConcurrencyLimiter(search, concurrent),
                 scheduler=scheduler,
@@ -105,30 +109,51 @@ def _trainable(point: dict[str, Any], plan: Plan) -> None:
     run_trial(plan, point, tune.report)
 
 
-def _trial_cpus(config: SweepConfig) -> float:
-    """CPUs of a trial's own process; where workers train for it, it waits for them."""
-    return 0.01 if config.workers_per_trial else float(config.cpus_per_trial)
+def trial_resources(config: SweepConfig) -> dict[str, float]:
+    """What a trial's own process reserves; where workers train for it, it waits for them."""
+    if config.workers_per_trial:
+        return {"CPU": 0.01}
+    # Asked for: Ray hides no GPU from a process that reserves none, so all trials would train on a node's first.
+    gpus = config.gpus_per_trial if cluster.capacity().get("GPU") else 0.0
+    return {"CPU": float(config.cpus_per_trial), "GPU": gpus}
 
 
-def _concurrent(prepared: Prepared) -> int:
+def max_concurrent(prepared: Prepared) -> int:
     """Trials at a time, such that none holds what another waits for.
 
     Raises:
         ValueError: not one fits on the cluster.
     """
-    config, have = prepared.config, cluster.capacity().get("CPU", 1.0)
-    each = _trial_cpus(config)
-    if config.workers_per_trial:
-        each += config.workers_per_trial * prepared.plan.distill.runtime.cpus_per_worker + 1
-    fitting = math.floor(have / each)
+    config, have, own = prepared.config, cluster.capacity(), trial_resources(prepared.config)
+    runtime, workers = prepared.plan.distill.runtime, config.workers_per_trial
+    cpus, field = own["CPU"], f"cpus_per_trial={config.cpus_per_trial}"
+    if workers:
+        cpus, field = cpus + workers * runtime.cpus_per_worker + 1, f"workers_per_trial={workers}"
+    fitting = math.floor(have.get("CPU", 1.0) / cpus)
     if not fitting:
-        field = f"workers_per_trial={config.workers_per_trial}"
-        if not config.workers_per_trial:
-            field = f"cpus_per_trial={config.cpus_per_trial}"
         raise ValueError(
-            f"{field}: a trial needs {each:g} CPUs, one for Ray Data where workers train; the cluster has {have:g}"
+            f"{field}: a trial needs {cpus:g} CPUs, one for Ray Data where workers train; the cluster has "
+            f"{have.get('CPU', 1.0):g}"
+        )
+    if gpus := runtime.gpus_per_worker if workers else own["GPU"]:
+        fitting = min(fitting, _processes(have.get("GPU", 0.0), gpus) // max(1, workers))
+    if not fitting:
+        raise ValueError(
+            f"{field} × distill.runtime.gpus_per_worker={gpus:g} need {workers * gpus:g} GPUs, the cluster has "
+            f"{have.get('GPU', 0.0):g}: lower one of them, or add nodes with GPUs"
         )
     return min(fitting, config.max_concurrent or fitting)
+
+
+def _processes(gpus: float, each: float) -> int:
+    """Processes that GPUs have room for: one that takes less than a whole GPU takes it of a single one."""
+    return math.floor(gpus) * math.floor(1 / each) if each <= 1 else math.floor(gpus / each)
+
+
+def _end_at_once(uri: str) -> None:
+    """What the process does whose sweep another one has taken over: it writes nothing more."""
+    logger.error("another process has taken over the sweep in %s: this one ends here", uri)
+    os._exit(1)  # called in the lease's thread, where an exception would end nothing but that
 
 
 class _Records(tune.Callback):
