@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 
 from unfused_ray.config import FrontEndConfig
-from unfused_ray.evaluation import drawings, figures
+from unfused_ray.evaluation import drawings, figures, pictures
+from unfused_ray.report.pictures import as_svg
 
 
 def test_every_panel_draws_its_figure_of_the_history() -> None:
@@ -115,3 +122,31 @@ def test_table_of_many_tasks_goes_on_in_another_row_that_names_the_systems_again
         axis.get_title(loc="left") for axis in figure.axes if any(text.get_text() for text in axis.get_yticklabels())
     ]
     assert named == ["task 0", "task 6"]
+
+
+ODD = ("_silence_", "5 $ or $ 6", "x^2 \\ $$ {")
+
+
+def _odd_map() -> Figure:
+    return figures.draw_map(ODD[1], np.eye(3, 2), [figures.Grouping(ODD[0], np.arange(3), ODD, ODD[1])])
+
+
+def _odd_curves() -> Figure:
+    history = [{"epoch": 0.0, **{f"{name}/x": 1.0 for name in ODD}}]
+    return figures.draw_health(ODD[1], history, [figures.Panel("x", ODD[0], ODD[2])])
+
+
+def _odd_confusion() -> Figure:
+    return drawings.draw_confusion(ODD[1], np.eye(3, dtype=int), ODD)
+
+
+def _odd_table() -> Figure:
+    return drawings.draw_table(ODD[0], ODD, ODD, {name: dict.fromkeys(ODD, (0.5, 0.4, 0.6)) for name in ODD})
+
+
+@pytest.mark.parametrize("draw", [_odd_map, _odd_curves, _odd_confusion, _odd_table])
+def test_names_are_drawn_as_they_are(draw: Callable[[], Figure], tmp_path: Path) -> None:
+    svg = base64.b64decode(as_svg(draw()).partition(",")[2]).decode()
+    assert all(svg.count(name) >= 2 for name in ODD[:2])  # in a title, and in a legend or beside an axis
+    assert ODD[2] in svg
+    pictures.save(draw(), str(tmp_path / "picture.png"))

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 from unfused_ray.config import FrontEndConfig
@@ -97,10 +98,11 @@ def draw_health(title: str, history: Sequence[Mapping[str, float]], panels: Sequ
 
 def draw_curves(axis: Axes, series: Mapping[str, tuple[Sequence[int], Sequence[float]]]) -> None:
     """Curves over the epochs: by name, epochs and values; one of several is named in a legend."""
-    for name, (epochs, values) in series.items():
-        axis.plot(epochs, values, marker="o", markersize=4, linewidth=1.8, label=name)
+    for epochs, values in series.values():
+        axis.plot(epochs, values, marker="o", markersize=4, linewidth=1.8)
     if len(series) > 1:
-        axis.legend(fontsize=8, frameon=False)
+        # Handles and names, because Matplotlib by itself leaves out names that begin with _.
+        axis.legend(axis.lines, list(series), fontsize=8, frameon=False)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.ticklabel_format(axis="y", useOffset=False)
     axis.grid(color="0.92")
@@ -117,10 +119,13 @@ def draw_map(title: str, positions_N2: np.ndarray, groupings: Sequence[Grouping]
 
 def _draw_points(axis: Axes, positions_N2: np.ndarray, grouping: Grouping) -> None:
     rest = positions_N2[grouping.ids < 0]
+    labels = []
     if len(rest):
-        axis.scatter(rest[:, 0], rest[:, 1], s=9, color=_GREY, linewidths=0, label=f"{grouping.rest} ({len(rest)})")
+        axis.scatter(rest[:, 0], rest[:, 1], s=9, color=_GREY, linewidths=0)
+        labels.append(f"{grouping.rest} ({len(rest)})")
     for group, name in enumerate(grouping.names):
         points = positions_N2[grouping.ids == group]
+        labels.append(f"{name} ({len(points)})")
         axis.scatter(
             points[:, 0],
             points[:, 1],
@@ -128,13 +133,20 @@ def _draw_points(axis: Axes, positions_N2: np.ndarray, grouping: Grouping) -> No
             color=_COLOURS[group % len(_COLOURS)],
             marker=_SHAPES[group // len(_COLOURS)],
             linewidths=0,
-            label=f"{name} ({len(points)})",
         )
     axis.set_title(grouping.title, loc="left", fontsize=11, fontweight="bold")
     axis.set_xticks([])
     axis.set_yticks([])
     axis.spines[:].set_color("0.85")
-    axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9, markerscale=1.6)
+    axis.legend(
+        axis.collections,
+        labels,
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.0),
+        frameon=False,
+        fontsize=9,
+        markerscale=1.6,
+    )
 
 
 def draw_clusters(title: str, clusters: Sequence[Cluster], front_end: FrontEndConfig) -> Figure:
@@ -167,4 +179,11 @@ def new_figure(title: str, width: float, height: float) -> Figure:
     """An empty picture, sizes in inches."""
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
     figure.suptitle(title, x=0.01, ha="left", fontsize=13)
+    return figure
+
+
+def without_math(figure: Figure) -> Figure:
+    """A drawing, to be saved, in whose texts a $ is a $: names of runs, classes and clips are no TeX."""
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
     return figure

@@ -18,7 +18,15 @@ from unfused_ray import storage
 from unfused_ray.audio import randomness
 from unfused_ray.data.shards import ClipIndex, labels_to_ids
 from unfused_ray.embedding.clips import embed_clips, read_clips
-from unfused_ray.evaluation.figures import MAX_NAMED, Cluster, Grouping, draw_clusters, draw_health, draw_map
+from unfused_ray.evaluation.figures import (
+    MAX_NAMED,
+    Cluster,
+    Grouping,
+    draw_clusters,
+    draw_health,
+    draw_map,
+    without_math,
+)
 from unfused_ray.evaluation.run_folder import PICTURES, RunFolder
 from unfused_ray.evaluation.stage_views import StageView, view_of
 from unfused_ray.models.export import FrozenEncoder, load_encoder
@@ -193,6 +201,6 @@ def _describe(cluster: str, label_ids: np.ndarray, label_names: Sequence[str]) -
 def save(figure: Figure, uri: str) -> str:
     """Write a drawing as PNG to ``uri``, which is returned."""
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=_DPI)
+    without_math(figure).savefig(picture, format="png", dpi=_DPI)
     storage.write_bytes(uri, picture.getvalue())
     return uri

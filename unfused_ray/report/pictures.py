@@ -11,6 +11,8 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
+from unfused_ray.evaluation.figures import without_math
+
 _LEVELS = 32
 
 
@@ -24,7 +26,7 @@ def as_svg(figure: Figure) -> Markup:
     buffer = io.BytesIO()
     # Text stays text, in the reader's sans-serif: as outlines it would be most of the bytes.
     with mpl.rc_context({"svg.hashsalt": "unfused-ray", "svg.fonttype": "none", "font.family": "sans-serif"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+        without_math(figure).savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     return data_uri("image/svg+xml", buffer.getvalue())
 
 
