@@ -376,7 +376,7 @@ def test_statistics_of_another_front_end_are_computed_once_a_shard(tmp_path: Pat
 
 def test_preview_shows_clips_and_views(tmp_path: Path):
     source = audio_folder(tmp_path / "in", 3)
-    soundfile.write(source / "long.wav", np.random.default_rng(0).normal(0, 0.1, 40_000), 16_000)
+    soundfile.write(source / "$a^^$ long.wav", np.random.default_rng(0).normal(0, 0.1, 40_000), 16_000)
     config = PrepareConfig(source=str(source), output=str(tmp_path / "out"), preview=True)
     prepare(config)
     preview = tmp_path / "out" / "preview"

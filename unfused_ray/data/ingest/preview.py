@@ -91,7 +91,7 @@ def _draw(keys: list[str], images_CVFT: np.ndarray, front_end: FrontEndConfig) -
             axis = axes.flat[number * len(_TITLES) + view]
             drawn = axis.imshow(image, origin="lower", aspect="auto", cmap="magma", vmin=-2, vmax=2.5, extent=extent)
             title = f"{number:02d}  …{key[-24:]}" if len(key) > 25 else f"{number:02d}  {key}"
-            axis.set_title(title if view == 0 else _TITLES[view], fontsize=7, loc="left")
+            axis.set_title(title if view == 0 else _TITLES[view], fontsize=7, loc="left", parse_math=False)
             axis.tick_params(labelsize=6)
     figure.supxlabel("seconds", fontsize=8)
     figure.supylabel("mel band", fontsize=8)
