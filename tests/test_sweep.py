@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from ray.tune.search import Searcher
 from rich.console import Console
 from sources import write_source
 from tasks import LENGTHS, PROTOCOL, write_encoder, write_task
@@ -22,8 +23,10 @@ from tasks import LENGTHS, PROTOCOL, write_encoder, write_task
 from unfused_ray import cluster, recipes
 from unfused_ray.config import DistillConfig, SweepConfig
 from unfused_ray.evaluation.protocol import BootstrapConfig, load_protocol
+from unfused_ray.report.sweep import is_default
 from unfused_ray.sweep import prepare, result, space, sweep, trial
 from unfused_ray.sweep.score import Score, interval, mean_accuracy
+from unfused_ray.sweep.search import make_search
 from unfused_ray.sweep.trial import Plan, Record, Rung
 
 SPACE: space.Space = {
@@ -104,6 +107,22 @@ def test_the_default_trial_must_lie_in_the_space() -> None:
     with pytest.raises(ValueError, match=r"distill\.method\.alpha=0\.7, the default trial, lies outside"):
         space.default_point(DistillConfig(), {"method.alpha": FloatDistribution(0.8, 1.0)})
 
+    with pytest.raises(ValueError, match=r"distill\.labels\.num_clusters=48, the default trial, lies outside"):
+        space.default_point(DistillConfig(), {"labels.num_clusters": CategoricalDistribution((3, 4))})
+
+
+@pytest.mark.filterwarnings("ignore:Choices for a categorical distribution:UserWarning")
+@pytest.mark.parametrize(
+    ("configured", "choices", "expected"),
+    [((4,), ((4,), (4, 8)), (4,)), ((4,), (4, (4, 8)), 4), ((4, 8), (4, (4, 8)), (4, 8))],
+)
+def test_the_default_trial_has_a_choice_of_several_values_as_it_is(
+    configured: tuple[int, ...], choices: tuple[Any, ...], expected: object
+) -> None:
+    config = space.apply(DistillConfig(), {"labels.num_clusters": configured})
+    several: space.Space = {"labels.num_clusters": CategoricalDistribution(choices)}
+    assert space.default_point(config, several) == {"labels.num_clusters": expected}
+
 
 def test_labels_are_made_for_every_combination_of_their_settings() -> None:
     both = {**SPACE, "labels.starts": CategoricalDistribution((1, 2))}
@@ -181,6 +200,26 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     written = record([0.5], 0.3, "stopped early")
     written.write(str(tmp_path))
     assert list(trial.read_records(str(tmp_path))) == [written]
+
+
+@pytest.mark.filterwarnings("ignore:Choices for a categorical distribution:UserWarning")
+def test_a_space_whose_choices_have_several_values_is_resumed_and_won(config: Callable[..., SweepConfig]) -> None:
+    clusters: dict[str, space.Space] = {
+        "several": {"labels.num_clusters": CategoricalDistribution(((3,), (3, 4), (4, 5)))}
+    }
+    distill = space.apply(config().distill, {"labels.num_clusters": (3,)})
+    begun = prepare.check(config(space="several", distill=distill), clusters)
+    assert begun.default == {"labels.num_clusters": (3,)}
+    for choice, state in (((3,), "finished"), ((3, 4), "running")):
+        each = replace(record([0.5], 0.0, state), point={"labels.num_clusters": choice})
+        each.write(begun.plan.uri)
+
+    again = prepare.check(config(space="several", distill=distill, resume=True), clusters)
+    search = make_search(again.config, again.space, again.default, again.records)
+    drawn = [search.suggest("1"), search.suggest("2"), search.suggest("3")]
+    assert drawn == [{"labels.num_clusters": (3, 4)}, {"labels.num_clusters": (4, 5)}, Searcher.FINISHED]
+    assert result.winner(again, again.records[-1]).labels.num_clusters in ((3,), (3, 4))
+    assert sum(is_default(again.config, each) for each in again.records) == 1
 
 
 @pytest.mark.usefixtures("alone")

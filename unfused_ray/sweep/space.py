@@ -56,12 +56,19 @@ def default_point(config: DistillConfig, space: Space) -> dict[str, Any]:
         value: Any = apply(config, {}).model_dump()
         for part in name.split("."):
             value = value.get(part) if isinstance(value, dict) else None
-        if isinstance(value, tuple) and len(value) == 1:
+        if isinstance(value, tuple) and len(value) == 1 and not _contains(distribution, value):
             value = value[0]
-        if value is None or not distribution._contains(distribution.to_internal_repr(value)):
+        if not _contains(distribution, value):
             raise ValueError(f"space: distill.{name}={value}, the default trial, lies outside {distribution}")
         point[name] = value
     return point
+
+
+def _contains(distribution: BaseDistribution, value: Any) -> bool:
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except ValueError:  # a value of another type, or none of the choices
+        return False
 
 
 def label_points(space: Space) -> list[dict[str, Any]]:
