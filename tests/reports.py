@@ -8,20 +8,24 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+from optuna.distributions import FloatDistribution
 from runs import tiny, tiny_student
 from sources import write_source
 from tasks import PROTOCOL, replace_columns, write_encoder, write_task
 
 from unfused_ray import recipes
-from unfused_ray.config import EvaluateConfig
+from unfused_ray.config import EvaluateConfig, TrackingConfig
 from unfused_ray.evaluation import evaluate
 from unfused_ray.sweep.score import Score
+from unfused_ray.sweep.space import to_json
 from unfused_ray.sweep.trial import Record, Rung, State
 from unfused_ray.training.launch import train
 
 LENGTHS = (4_000, 9_000, 20_000)
 NUM_CLIPS = 60
 HOSTILE = "</script><script>alert('x')</script>\"><img src=x onerror=alert(1)>&amp;"
+TRACKING = "https://alice:hunter2@tracking.example/?api_token=sesame&x=1"
+"""A server that asks for a password."""
 VOID = {"meta", "link", "img", "br", "input"}
 
 
@@ -63,7 +67,7 @@ def write_runs(folder: Path, tracking_uri: str) -> Runs:
 def _share_tracking(run: Path) -> None:
     """As of a run that was tracked by a server that asks for a password."""
     record = json.loads((run / "run.json").read_text())
-    record["config"]["tracking"]["uri"] = "https://alice:hunter2@tracking.example/?api_token=sesame&x=1"
+    record["config"]["tracking"]["uri"] = TRACKING
     (run / "run.json").write_text(json.dumps(record))
 
 
@@ -79,6 +83,7 @@ def _evaluate(folder: Path, output: str) -> None:
         cache=str(folder / "embeddings"),
         protocol=str(folder / "protocol.toml"),
         random_seeds=1,
+        tracking=TrackingConfig(uri=TRACKING),
     )
     evaluate.evaluate(evaluate.check(config))
 
@@ -87,7 +92,13 @@ def write_sweep(folder: Path, num_trials: int) -> list[Record]:
     """A sweep over α and β, the default trial first; α decides the accuracy, every third is stopped early."""
     folder.mkdir(parents=True, exist_ok=True)
     config = recipes.SWEEP["tiny"][1].model_copy(update={"tasks": ("birds",), "num_trials": num_trials})
-    record = {"config": config.model_dump(mode="json"), "facts": {"protocol": "0", "teacher": "", "tasks": {}}}
+    searched = {"method.alpha": FloatDistribution(0.0, 1.0), "method.beta": FloatDistribution(1e-3, 10.0, log=True)}
+    record = {
+        "config": config.model_dump(mode="json"),
+        "space": to_json(searched),
+        "facts": {"protocol": "0", "teacher": "", "tasks": {}},
+        "environment": {"machine": "a machine of 2 CPUs"},
+    }
     (folder / "sweep.json").write_text(json.dumps(record))
     rng = np.random.default_rng(0)
     method = config.distill.method

@@ -16,6 +16,7 @@ import pytest
 import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from reports import HOSTILE, LENGTHS, Page, Runs, write_runs, write_sweep
 
 from unfused_ray import __main__, recipes
@@ -28,6 +29,7 @@ from unfused_ray.report import clips, report, sweep, sweep_figures
 from unfused_ray.report.clips import Budget, choose
 from unfused_ray.report.evaluation import most_confused
 from unfused_ray.report.parameters import Parameter, Scored, comparable, importances, parameters_of
+from unfused_ray.sweep.space import to_json
 from unfused_ray.sweep.trial import Record, read_records
 from unfused_ray.training.optimizer import learning_rate
 from unfused_ray.training.run import Run
@@ -293,6 +295,22 @@ def test_an_evaluation_has_its_table_and_its_confusions(runs: Runs, pages: dict[
     assert f"Confusion matrix of {table['reference']} on task & co" in " ".join(alts)
 
 
+def test_an_evaluation_says_what_it_is_of_and_two_in_what_they_differ(
+    runs: Runs, pages: dict[str, Page], tmp_path: Path
+) -> None:
+    text = Path(runs.evaluation, "evaluation.json").read_text()
+    assert "hunter2" not in text and "sesame" not in text
+    record = json.loads(text)
+    told = {element.text for element in pages["evaluation"].all("dd")}
+    assert {record["config"]["cache"], json.dumps(record["config"]["models"]), version("torch")} <= told
+    other = tmp_path / "other"
+    shutil.copytree(runs.evaluation, other)
+    record["config"] |= {"random_seeds": 7, "name": "other"}
+    (other / "evaluation.json").write_text(json.dumps(record))
+    table = Page(section(Page(report.to_html([runs.evaluation, str(other)])), "Differences, evaluation"))
+    assert [row.text.split() for row in table.all("tr")[1:]] == [["random_seeds", "1", "7"]]
+
+
 @given(
     st.integers(1, 6).flatmap(
         lambda k: st.lists(st.lists(st.integers(0, 3), min_size=k, max_size=k), min_size=k, max_size=k)
@@ -321,6 +339,11 @@ def test_a_sweep_marks_the_default_trial_and_the_winner(runs: Runs, pages: dict[
     assert any(re.search(r"winner: [\d.]+% at α [\d.]+, β [\d.]+", alt) for alt in alts)
 
 
+def test_a_sweep_says_what_it_ran_on(pages: dict[str, Page]) -> None:
+    (details,) = [each for each in pages["sweep"].all("details") if "Environment and origin" in each.text]
+    assert "a machine of 2 CPUs" in details.text
+
+
 def test_trials_are_compared_after_the_same_epoch(tmp_path: Path) -> None:
     few, many = write_sweep(tmp_path / "few", 6), write_sweep(tmp_path / "many", 18)
     scored = comparable(few)
@@ -335,26 +358,40 @@ def test_importance_finds_the_parameter_that_decides(tmp_path: Path) -> None:
     records = write_sweep(tmp_path, 30)
     scored = comparable(records)
     assert scored is not None
-    shares = importances(scored, parameters_of(records))
+    searched = json.loads((tmp_path / "sweep.json").read_text())["space"]
+    shares = importances(scored, parameters_of(records, searched))
     assert list(shares) == ["method.alpha", "method.beta"]
     assert shares["method.alpha"] > 0.8 and sum(shares.values()) == pytest.approx(1)
     level = Scored(1, records[:5], np.full(5, 0.5))
-    assert importances(level, parameters_of(records)) == {}
+    assert importances(level, parameters_of(records, searched)) == {}
+
+
+def test_numbers_lie_on_the_scale_that_they_were_searched_on() -> None:
+    searched = {
+        "method.alpha": FloatDistribution(1e-6, 1.0),
+        "method.beta": FloatDistribution(0.1, 0.2, log=True),
+        "labels.num_clusters": CategoricalDistribution((16, 4096)),
+        "batch.block": IntDistribution(1, 1000, log=True),
+    }
+    points = [dict(zip(searched, values, strict=True)) for values in ((1e-6, 0.1, 16, 1), (1.0, 0.2, 4096, 1000))]
+    found = parameters_of([Record(point) for point in points], to_json(searched))
+    assert [parameter.scale for parameter in found] == ["linear", "log", "linear", "log"]
+    older = parameters_of([Record(point) for point in points], {})  # a sweep that has not kept its space
+    assert {parameter.scale for parameter in older} == {"linear"}
 
 
 @pytest.mark.parametrize(
-    ("name", "values", "scale"),
+    ("values", "is_log", "scale"),
     [
-        ("method.beta", [0.003, 0.15, 0.7], "log"),
-        ("method.alpha", [0.01, 0.3, 0.5, 0.9, 0.99], "linear"),
-        ("batch.block", [1, 2, 4, 8, 1000], "log"),
-        ("method.cut", ["fc1", "block3"], "category"),
-        ("method.detach_teacher", [True, False], "category"),
-        ("optimizer.lr", [0.0, 1.0], "linear"),
+        ([0.003, 0.15, 0.7], True, "log"),
+        ([0.01, 0.3, 0.5, 0.9, 0.99], False, "linear"),
+        (["fc1", "block3"], False, "category"),
+        ([True, False], False, "category"),
+        ([4, [4, 8]], False, "category"),
     ],
 )
-def test_scales_of_parameters(name: str, values: list[object], scale: str) -> None:
-    parameter = Parameter.of(name, values)
+def test_scales_of_parameters(values: list[object], is_log: bool, scale: str) -> None:
+    parameter = Parameter.of("a.field", values, is_log)
     assert parameter.scale == scale
     places = parameter.places(values)
     if scale == "log":

@@ -6,6 +6,7 @@ tasks, computes the missing cells alone.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Sequence
@@ -34,12 +35,24 @@ from unfused_ray.evaluation.systems import (
 from unfused_ray.evaluation.table import FILES, Table
 from unfused_ray.evaluation.tasks import SPLITS, Task, load_task
 from unfused_ray.progress import Progress
-from unfused_ray.training.lineage import tags, upstream
+from unfused_ray.training.lineage import environment, tags, upstream
 from unfused_ray.training.run import home
 from unfused_ray.training.tracker import Tracker
-from unfused_ray.training.tracking import TAGS, TrackedRun, flat_params, kept_id, log_results, metric_name, tracking_uri
+from unfused_ray.training.tracking import (
+    TAGS,
+    TrackedRun,
+    flat_params,
+    kept_id,
+    log_results,
+    masked_values,
+    metric_name,
+    tracking_uri,
+)
 
 logger = logging.getLogger(__name__)
+
+RECORD = "evaluation.json"
+"""What a table was made of and with: configuration and environment, beside it."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +111,9 @@ def check(config: EvaluateConfig) -> Evaluation:
 
 
 def evaluate(evaluation: Evaluation) -> Table:
-    """Fill the cells that are missing, and write table and pictures to the output folder.
+    """Fill the cells that are missing, and write table, pictures and ``RECORD`` to the output folder.
+
+    ``RECORD`` holds the configuration, without credentials, and the environment of the newest start.
 
     Raises:
         ValueError, OSError: a task or a model cannot be read.
@@ -115,6 +130,8 @@ def evaluate(evaluation: Evaluation) -> Table:
         bar.update(len(pairs))
     table = Table.of(evaluation.protocol, evaluation.tasks, evaluation.systems, found, evaluation.reference)
     table.write(evaluation.output)
+    record = {"config": masked_values(evaluation.config.model_dump(mode="json")), "environment": environment()}
+    storage.write_bytes(storage.join(evaluation.output, RECORD), json.dumps(record, indent=1).encode())
     return table
 
 

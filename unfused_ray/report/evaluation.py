@@ -11,9 +11,10 @@ import numpy as np
 
 from unfused_ray import storage
 from unfused_ray.evaluation.drawings import draw_confusion, draw_table
+from unfused_ray.evaluation.evaluate import RECORD
 from unfused_ray.evaluation.protocol import FILE
 from unfused_ray.evaluation.rows import headings
-from unfused_ray.report.page import Cell, Chapter, Picture, Section, Table
+from unfused_ray.report.page import Cell, Chapter, Picture, Section, Table, settings
 from unfused_ray.report.pictures import as_svg
 
 KIND = "evaluation"
@@ -41,9 +42,13 @@ def evaluation_chapter(uri: str) -> Chapter:
         if table[name]:
             facts[heading] = ", ".join(table[name])
     sections = [accuracies(table), *_confusions(uri, table)]
+    path = storage.join(uri, RECORD)
+    record = json.loads(storage.read_bytes(path)) if storage.exists(path) else {}  # older evaluations have none
+    config = settings(record.get("config", {}))
     path = storage.join(uri, FILE)
-    settings = {"protocol": storage.read_bytes(path).decode()} if storage.exists(path) else {}
-    return Chapter(storage.name(uri), KIND, uri, facts, sections, settings)
+    if storage.exists(path):
+        config["protocol"] = storage.read_bytes(path).decode()
+    return Chapter(storage.name(uri), KIND, uri, facts, sections, config, record.get("environment", {}))
 
 
 def accuracies(table: Mapping[str, Any]) -> Section:
