@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
 import torch.distributed as dist
-from runs import assert_equal_runs, history, tracked
+from runs import assert_equal_runs, history, tiny, tracked
 from sources import write_source
 
 from unfused_ray import recipes
@@ -42,20 +41,11 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def recipe(recipe_name: str, source: Path, output: Path, tracking_uri: str, **optimizer: Any) -> PretrainConfig:
-    values = recipes.PRETRAIN[recipe_name][1].model_dump()
-    values |= {"data": (str(source),), "output": str(output)}
-    values["tracking"]["uri"] = tracking_uri
-    values["runtime"]["threads"] = 1
-    values["optimizer"] |= optimizer
-    return PretrainConfig(**values)
-
-
 @pytest.mark.parametrize("name", METHODS)
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
     name: str, source: Path, tmp_path: Path, tracking_uri: str, stop_after: Callable[[int], None]
 ) -> None:
-    whole, parts = (recipe(name, source, tmp_path / folder, tracking_uri) for folder in ("whole", "parts"))
+    whole, parts = (tiny(source, tmp_path / folder, tracking_uri, name) for folder in ("whole", "parts"))
     assert train(whole).state == "finished"
     stop_after(STEPS + 1)
     assert train(parts).state == "stopped"
@@ -109,7 +99,7 @@ def test_two_workers_learn_what_one_does(
 ) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     # Not AdamW, whose step of a bias before batch norm, without a gradient but for rounding, is as long as any.
-    config = recipe(name, source, tmp_path / "run", tracking_uri, name="sgd", lr=0.1)
+    config = tiny(source, tmp_path / "run", tracking_uri, name, optimizer__name="sgd", optimizer__lr=0.1)
     torch.multiprocessing.spawn(_worker, (2, config.model_dump_json(), str(tmp_path)), nprocs=2)
     alone = _two_steps(config, Alone())
     for rank in range(2):
