@@ -26,7 +26,8 @@ from unfused_ray.embedding.clips import embed_clips
 from unfused_ray.evaluation.run_folder import RunFolder
 from unfused_ray.models.export import load_encoder
 from unfused_ray.report import clips, report, sweep, sweep_figures
-from unfused_ray.report.clips import Budget, choose
+from unfused_ray.report.choice import NUM_CLUSTERS, choose
+from unfused_ray.report.clips import Budget
 from unfused_ray.report.evaluation import most_confused
 from unfused_ray.report.parameters import Parameter, Scored, comparable, importances, parameters_of
 from unfused_ray.sweep.space import to_json
@@ -230,7 +231,7 @@ def test_chosen_clusters_include_the_extremes_of_size_and_coherence(
     distances = np.random.default_rng(seed).uniform(size=len(labels)).astype(np.float32)
     chosen = choose(labels, distances)
     enough = {c: size for c, size in enumerate(sizes) if size >= min(3, max(sizes))}
-    assert chosen.keys() <= enough.keys() and 1 <= len(chosen) <= clips.NUM_CLUSTERS
+    assert chosen.keys() <= enough.keys() and 1 <= len(chosen) <= NUM_CLUSTERS
     found = [sizes[cluster] for cluster in chosen]
     assert found == sorted(found, reverse=True)
     assert found[0] == max(sizes) and found[-1] == min(enough.values())
@@ -238,6 +239,22 @@ def test_chosen_clusters_include_the_extremes_of_size_and_coherence(
     reasons = {reason: cluster for cluster, text in chosen.items() for reason in text.split(", ")}
     assert means[reasons["the most coherent"]] == min(means.values())
     assert means[reasons["the least coherent"]] == max(means.values())
+    asked = [cluster for cluster in range(len(sizes)) if sizes[cluster]][:3]
+    more = choose(labels, distances, asked)
+    assert more.keys() == {*chosen, *asked}
+    assert all(("asked for" in why.split(", ")) == (cluster in asked) for cluster, why in more.items())
+
+
+def test_a_cluster_that_is_asked_for_is_heard_and_one_that_is_not_there_refused(runs: Runs, tmp_path: Path) -> None:
+    output = tmp_path / "page.html"
+    largest = int(np.bincount(RunFolder(runs.pretraining).assignment.labels[0]).argmax())
+    assert __main__.report((runs.pretraining, runs.sweep), str(output), (largest,)) == 0
+    headings = [element.text for element in Page(output.read_text()).all("h4")]
+    assert headings[0].startswith(f"cluster {largest} asked for, ")
+    with pytest.raises(ValueError, match=r"clusters=99 100: .* no such cluster .* its \d clusters are numbered 0 to 3"):
+        report.to_html([runs.pretraining], [largest, 99, 100])
+    with pytest.raises(ValueError, match="no run of the page has clusters"):
+        report.to_html([runs.sweep], [largest])
 
 
 @pytest.mark.parametrize("num_runs", [0, 1, 2, 5, 40])
@@ -245,7 +262,7 @@ def test_the_clips_of_any_number_of_runs_fit_on_a_page(num_runs: int) -> None:
     seconds = Budget.of(num_runs).seconds
     noise = np.random.default_rng(0).integers(-20_000, 20_000, int(16_000 * seconds)).astype(np.int16)
     num_bytes = 4 / 3 * (len(clips.encode_opus(noise, 16_000)) + 64 * 100 * seconds * 5 / 8)
-    assert num_runs * clips.NUM_CLUSTERS * 3 * num_bytes < MAX_BYTES
+    assert num_runs * NUM_CLUSTERS * 3 * num_bytes < MAX_BYTES
 
 
 # --- several runs ---

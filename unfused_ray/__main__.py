@@ -27,18 +27,22 @@ def runs(folder: tyro.conf.Positional[str] = "") -> int:
     return 0
 
 
-def report(runs: tyro.conf.Positional[tuple[str, ...]], output: str = "report.html") -> int:
+def report(
+    runs: tyro.conf.Positional[tuple[str, ...]], output: str = "report.html", clusters: tuple[int, ...] = ()
+) -> int:
     """Write one HTML page of runs that needs no network: figures, tables, settings, and their clusters to listen to.
 
     Args:
         runs: folders of pre-trainings, distillations, evaluations and sweeps, by path or URI; of several, the page
             shows in what their settings differ.
         output: where the page goes, by path or URI.
+        clusters: numbers of clusters to listen to, besides those that the page chooses itself; every run that has
+            clusters must have them.
     """
     from unfused_ray.report.report import write  # here: matplotlib and torch, which the list of runs need not wait for
 
     where = storage.absolute(output)
-    size = write([storage.absolute(run) for run in runs], where)
+    size = write([storage.absolute(run) for run in runs], where, clusters)
     Console().print(f"{where}: {size / 1e6:.1f} MB", soft_wrap=True, highlight=False, markup=False)
     return 0
 

@@ -18,15 +18,13 @@ from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import DistillConfig
 from unfused_ray.data.shards import ClipIndex, labels_to_ids
 from unfused_ray.embedding.clips import embed_clips, read_clips
-from unfused_ray.evaluation.pictures import spread_clusters
 from unfused_ray.evaluation.run_folder import RunFolder
 from unfused_ray.evaluation.stage_views import view_of
 from unfused_ray.models.export import load_encoder
+from unfused_ray.report.choice import NUM_CLUSTERS, PLACES, choose
 from unfused_ray.report.page import Clip, Cluster, Section
 from unfused_ray.report.pictures import data_uri, spectrogram
 
-NUM_CLUSTERS = 8
-_PLACES = ("nearest", "median", "farthest")
 _CLIP_BYTES = 3_000_000
 """Of a page: all sound and spectrograms as they stand in it, so that a page stays under 5 MB."""
 _BYTES_PER_SECOND = 14_000
@@ -43,9 +41,9 @@ class Budget:
     seconds: float
 
     @classmethod
-    def of(cls, num_runs: int) -> Budget:
-        """Of each clip of so many runs."""
-        num_clips = max(1, num_runs) * NUM_CLUSTERS * len(_PLACES)
+    def of(cls, num_runs: int, num_asked: int = 0) -> Budget:
+        """Of each clip of so many runs, with so many clusters each that somebody has asked for."""
+        num_clips = max(1, num_runs) * (NUM_CLUSTERS + num_asked) * len(PLACES)
         return cls(min(_MAX_SECONDS, _CLIP_BYTES / num_clips / _BYTES_PER_SECOND))
 
 
@@ -87,30 +85,31 @@ class _Heard:
         return storage.name(self.index.manifests[int(np.searchsorted(ends, clip_id, side="right"))].uri)
 
 
-def clusters_to_hear(run: RunFolder, budget: Budget) -> Section:
+def clusters_to_hear(run: RunFolder, budget: Budget, asked: Sequence[int] = ()) -> Section:
     """The nearest, the median and the farthest clip of some clusters; where clips cannot be read, why.
 
     Args:
         run: with an assignment. Of several heads, the first.
         budget: how much of each clip there is room for.
+        asked: clusters to be among them, which have clips.
     """
     heading = f"Listen to the {view_of(run).group}s"
     try:
-        heard = _hear(run, budget)
+        heard = _hear(run, budget, asked)
         clusters = _clusters(heard)
     except (OSError, ValueError) as error:
         return Section(heading, [f"The clips cannot be heard here, because they cannot be read now: {error}"])
     return Section(heading, [_explain(heard)], clusters=clusters)
 
 
-def _hear(run: RunFolder, budget: Budget) -> _Heard:
+def _hear(run: RunFolder, budget: Budget, asked: Sequence[int]) -> _Heard:
     index = ClipIndex.load(run.config.data, run.config.splits)
     if index.checksums != run.record["facts"]["data_checksums"]:
         raise ValueError(f"the clips at {', '.join(run.config.data)} are no longer those that the run was trained on")
     clusters, distances = run.assignment.labels[0], run.assignment.distances[0]
     if _has_distances(run):
-        return _Heard(run, index, choose(clusters, distances), distances, budget)
-    shown = choose(clusters, np.full(len(clusters), np.nan, np.float32))
+        return _Heard(run, index, choose(clusters, distances, asked), distances, budget)
+    shown = choose(clusters, np.full(len(clusters), np.nan, np.float32), asked)
     return _Heard(run, index, shown, _measured(run, index, list(shown)), budget)
 
 
@@ -133,38 +132,6 @@ def _measured(run: RunFolder, index: ClipIndex, shown: Sequence[int]) -> np.ndar
     return distances
 
 
-def choose(clusters_N: np.ndarray, distances_N: np.ndarray) -> dict[int, str]:
-    """Which clusters to listen to, and why: at most ``NUM_CLUSTERS``.
-
-    The most and the least coherent ones (mean distance to the centroid) and sizes evenly spread from the largest to the
-    smallest; of those with at least three clips, as long as there are any.
-
-    Args:
-        clusters_N: cluster of each clip; -1 is none.
-        distances_N: of each clip to its centroid; NaN where it is not known.
-
-    Returns:
-        By cluster, the reasons; the largest cluster first.
-    """
-    sizes = np.bincount(clusters_N[clusters_N >= 0])
-    whole = sizes >= min(len(_PLACES), sizes.max())
-    eligible_N = np.where((clusters_N >= 0) & whole[clusters_N], clusters_N, -1)
-    reasons: dict[int, list[str]] = {}
-    known = (eligible_N >= 0) & np.isfinite(distances_N)
-    if known.any():
-        counts = np.bincount(eligible_N[known], minlength=len(sizes))
-        totals = np.bincount(eligible_N[known], distances_N[known], minlength=len(sizes))
-        means = totals / np.where(counts > 0, counts, np.nan)
-        reasons.setdefault(int(np.nanargmin(means)), []).append("the most coherent")
-        reasons.setdefault(int(np.nanargmax(means)), []).append("the least coherent")
-    spread = spread_clusters(eligible_N, NUM_CLUSTERS - len(reasons)).tolist()
-    names = {0: "the largest", len(spread) - 1: "the smallest", (len(spread) - 1) // 2: "of median size"}
-    for place, cluster in enumerate(spread):
-        reasons.setdefault(cluster, []).append(names.get(place, ""))
-    ordered = sorted(reasons, key=lambda cluster: (-sizes[cluster], cluster))
-    return {cluster: ", ".join(filter(None, reasons[cluster])) for cluster in ordered}
-
-
 def _explain(heard: _Heard) -> str:
     """Which clusters are here and why, and how the clips are given."""
     view, seconds = view_of(heard.run), heard.budget.seconds
@@ -179,10 +146,11 @@ def _explain(heard: _Heard) -> str:
             f"these labels are no clusters, so distances are to the mean of at most {_MAX_MEMBERS} of their clips, "
             f"as the {heard.run.config.export} hears them"
         )
+    asked = ", and what was asked for" if any("asked for" in why for why in heard.shown.values()) else ""
     heads = f", of the first of {len(assignment.labels)} heads" if len(assignment.labels) > 1 else ""
     return (
         f"{len(heard.shown)} of {total} {group}s{heads}: {chosen} from the largest to the smallest with at least "
-        f"{len(_PLACES)} clips. Distance: {measure}. Each clip is cut to its first {seconds:.1f} s and coded "
+        f"{len(PLACES)} clips{asked}. Distance: {measure}. Each clip is cut to its first {seconds:.1f} s and coded "
         f"with Opus; spectrograms share one scale of colour and time. {view.labels_note.capitalize()}."
     )
 
@@ -207,7 +175,7 @@ def _clusters(heard: _Heard) -> list[Cluster]:
 def _ends(ids: np.ndarray) -> dict[str, int]:
     """The nearest, the median and the farthest of ordered clips; of fewer clips, fewer."""
     middle = (len(ids) - 1) // 2
-    places = dict(zip(_PLACES, (0, middle, len(ids) - 1), strict=True))
+    places = dict(zip(PLACES, (0, middle, len(ids) - 1), strict=True))
     found: dict[str, int] = {}
     for place, position in places.items():
         if int(ids[position]) not in found.values():

@@ -14,11 +14,6 @@ from optuna.importance import FanovaImportanceEvaluator
 
 from unfused_ray.sweep.trial import Record
 
-_LOGARITHMIC = ("method.beta", "optimizer.lr", "optimizer.weight_decay")
-"""Fields that are searched over decades. Of others it is told by their values: a sweep keeps no distributions."""
-_LOG_RATIO = 30.0
-_LOWEST = 0.2
-"""Of numbers over decades, at least half lie in the lowest fifth of their range."""
 MIN_TRIALS = 10
 """So many trials must have reached an epoch to be compared after it, and not after an earlier one that more have."""
 
@@ -34,15 +29,11 @@ class Parameter:
     """Names of the values of a category, in order."""
 
     @classmethod
-    def of(cls, name: str, values: Sequence[Any]) -> Parameter:
-        """Told by its values: text and truth values are categories, numbers over decades are logarithmic."""
+    def of(cls, name: str, values: Sequence[Any], is_log: bool = False) -> Parameter:
+        """Told by its values, of which all but numbers are categories, and by how it was searched."""
         if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
             return cls(name, "category", sorted({json.dumps(value) for value in values}))
-        numbers = np.array(values, float)
-        low, high = numbers.min(), numbers.max()
-        is_low = np.mean(numbers <= low + _LOWEST * (high - low)) >= 0.5
-        over_decades = name in _LOGARITHMIC or (low > 0 and high / low >= _LOG_RATIO and is_low)
-        return cls(name, "log" if low > 0 and over_decades else "linear", ())
+        return cls(name, "log" if is_log else "linear", ())
 
     @property
     def label(self) -> str:
@@ -97,9 +88,17 @@ def comparable(records: Sequence[Record]) -> Scored | None:
     return Scored(epoch, found, np.array([scores[record.id] for record in found]))
 
 
-def parameters_of(records: Sequence[Record]) -> list[Parameter]:
-    """Every field that the trials vary."""
-    return [Parameter.of(name, [record.point[name] for record in records]) for name in records[0].point]
+def parameters_of(records: Sequence[Record], space: Mapping[str, Any]) -> list[Parameter]:
+    """Every field that the trials vary, on the scale that it was searched on.
+
+    Args:
+        records: of the trials.
+        space: that was searched, as ``sweep.json`` has it; fields it does not name are linear.
+    """
+    logarithmic = {name for name, distribution in space.items() if distribution["attributes"].get("log")}
+    return [
+        Parameter.of(name, [record.point[name] for record in records], name in logarithmic) for name in records[0].point
+    ]
 
 
 def importances(scored: Scored, parameters: Sequence[Parameter]) -> Mapping[str, float]:

@@ -12,6 +12,7 @@ from unfused_ray.evaluation.figures import Panel
 from unfused_ray.evaluation.run_folder import RunFolder
 from unfused_ray.evaluation.stage_views import view_of
 from unfused_ray.report import evaluation, page
+from unfused_ray.report.choice import refuse_unknown
 from unfused_ray.report.clips import Budget
 from unfused_ray.report.page import Cell, Chapter, Section, Table
 from unfused_ray.report.training import KINDS, panel_pictures, training_chapter
@@ -24,41 +25,44 @@ _NAMES = ("name", "output")
 """Settings that say which run it is, not what it does."""
 
 
-def write(uris: Sequence[str], output: str) -> int:
+def write(uris: Sequence[str], output: str, asked: Sequence[int] = ()) -> int:
     """Make one page of some runs: pre-trainings, distillations, evaluations and sweeps.
 
     Args:
         uris: their folders.
         output: where the page goes.
+        asked: clusters, by number, to be among those to listen to, of every run that has clusters.
 
     Returns:
         Its size in bytes.
 
     Raises:
-        ValueError: no folder is given, or one is of no run.
+        ValueError: no folder is given, one is of no run, or a run does not have a cluster that is asked for.
         OSError: one cannot be read, or the page not be written.
     """
-    html = to_html(uris).encode()
+    html = to_html(uris, asked).encode()
     if len(html) > _MANY_BYTES:
         logger.warning("the page has %.1f MB: a phone may be slow with it, name fewer runs", len(html) / 1e6)
     storage.write_bytes(output, html)
     return len(html)
 
 
-def to_html(uris: Sequence[str]) -> str:
+def to_html(uris: Sequence[str], asked: Sequence[int] = ()) -> str:
     """The page of some runs, see :func:`write`."""
     if not uris:
         raise ValueError("no run is named: give the folders of one or several runs")
     kinds = {uri: kind_of(uri) for uri in dict.fromkeys(uris)}
     runs = {uri: RunFolder(uri) for uri, kind in kinds.items() if kind == _RUN}
+    asked = tuple(dict.fromkeys(asked))
+    refuse_unknown(list(runs.values()), asked)
     compared = _alike(list(runs.values()))
-    budget = Budget.of(sum(run.is_labelled for run in runs.values()))
+    budget = Budget.of(sum(run.is_labelled for run in runs.values()), len(asked))
     chapters = []
     for uri, kind in kinds.items():
         logger.info("reading %s", storage.masked(uri))
         if kind == _RUN:
             is_compared = any(runs[uri] in alike for alike in compared.values())
-            chapters.append(training_chapter(runs[uri], budget, is_compared))
+            chapters.append(training_chapter(runs[uri], budget, is_compared, asked))
         elif kind == _SWEEP:
             from unfused_ray.report.sweep import sweep_chapter  # here: with it comes Ray Tune, seconds others save
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
@@ -52,20 +53,22 @@ def sweep_chapter(uri: str) -> Chapter:
         + (f"; stopped early, 1 of {config.halving} goes on" if config.early_stopping else ""),
         "time": f"{sum(each.seconds for each in records) / 60:.1f} min of training and scoring, over all trials",
     }
-    sections = [_nothing()] if not records else _sections(config, records)
+    # Older sweeps have kept neither their search space nor what they ran on.
+    sections = [_nothing()] if not records else _sections(config, records, record.get("space", {}))
+    environment = {**record.get("environment", {}), **settings(record["facts"])}
     path = storage.join(uri, "table", TABLE)
     if storage.exists(path):
         found = accuracies(json.loads(storage.read_bytes(path)))
         text = "The winner was trained anew, with another seed than it was chosen with; the test split was read once."
         sections.append(Section("The winner on the test split", [text], found.tables, found.pictures))
-    return Chapter(config.name, KIND, uri, facts, sections, settings(record["config"]), settings(record["facts"]))
+    return Chapter(config.name, KIND, uri, facts, sections, settings(record["config"]), environment)
 
 
 def _nothing() -> Section:
     return Section("Trials", ["No trial has begun."])
 
 
-def _sections(config: SweepConfig, records: Sequence[Record]) -> list[Section]:
+def _sections(config: SweepConfig, records: Sequence[Record], space: Mapping[str, Any]) -> list[Section]:
     default = next((each.id for each in records if is_default(config, each)), "")
     # The package's bootstrap: the file of the protocol may be on another machine, and trials were scored already.
     ranked = rank(records, default, load_protocol().config.bootstrap)
@@ -73,7 +76,7 @@ def _sections(config: SweepConfig, records: Sequence[Record]) -> list[Section]:
     if ranked:
         best = ranked[0].record.id
         marks[best] = "default, winner" if best == default else "winner"
-    parameters = parameters_of(records)
+    parameters = parameters_of(records, space)
     sections = [Section("Trials", [_read(ranked)], [_table(records, ranked, parameters, marks)])]
     scored = comparable(records)
     if scored is not None:

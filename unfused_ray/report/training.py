@@ -23,13 +23,14 @@ KINDS = {"pretrain": "pre-training", "distill": "distillation"}
 _SIZE = (4.4, 2.7)
 
 
-def training_chapter(run: RunFolder, budget: Budget, is_compared: bool) -> Chapter:
+def training_chapter(run: RunFolder, budget: Budget, is_compared: bool, asked: Sequence[int] = ()) -> Chapter:
     """What the folder of a training run holds.
 
     Args:
         run: finished or not.
         budget: of the clips to listen to.
         is_compared: whether its curves stand elsewhere, beside those of other runs.
+        asked: clusters to be among those to listen to, which have clips.
     """
     sections = []
     if is_compared:
@@ -44,7 +45,7 @@ def training_chapter(run: RunFolder, budget: Budget, is_compared: bool) -> Chapt
         sections.append(Section("Over the epochs", ["No epoch has ended yet."]))
     if run.is_labelled:
         sections.append(_sizes(run))
-        sections.append(clusters_to_hear(run, budget))
+        sections.append(clusters_to_hear(run, budget, asked))
     facts = {**standing(run), "started": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(run.record["created"]))}
     known = run.record.get("environment", {})  # older runs say nothing of it
     environment = {"run id": run.record["id"], **known, **settings(run.record["facts"]), **_beginning(run.uri)}

@@ -1,0 +1,77 @@
+"""Which clusters of a run to listen to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from unfused_ray import storage
+from unfused_ray.evaluation.pictures import spread_clusters
+from unfused_ray.evaluation.run_folder import RunFolder
+
+NUM_CLUSTERS = 8
+PLACES = ("nearest", "median", "farthest")
+"""Which clips of a cluster are heard."""
+
+
+def refuse_unknown(runs: Sequence[RunFolder], asked: Sequence[int]) -> None:
+    """Refuse clusters that somebody asks to listen to but that a run does not have.
+
+    Args:
+        runs: of a page.
+        asked: by number, of every run that has clusters; of several heads, of the first.
+
+    Raises:
+        ValueError: a run has no such cluster or no clip in it, or no run has clusters.
+    """
+    labelled = [run for run in runs if run.is_labelled]
+    if asked and not labelled:
+        raise ValueError(f"clusters={_listed(asked)}: no run of the page has clusters to listen to")
+    for run in labelled:
+        labels = run.assignment.labels[0]
+        known = np.unique(labels[labels >= 0])
+        if missing := [cluster for cluster in asked if cluster not in known]:
+            raise ValueError(
+                f"clusters={_listed(missing)}: {storage.masked(run.uri)} has no such cluster with clips in it; its "
+                f"{len(known)} clusters are numbered {known[0]} to {known[-1]}"
+            )
+
+
+def choose(clusters_N: np.ndarray, distances_N: np.ndarray, asked: Sequence[int] = ()) -> dict[int, str]:
+    """Which clusters to listen to, and why: at most ``NUM_CLUSTERS``, and those that somebody has asked for.
+
+    The most and the least coherent ones (mean distance to the centroid) and sizes evenly spread from the largest to the
+    smallest; of those with at least three clips, as long as there are any.
+
+    Args:
+        clusters_N: cluster of each clip; -1 is none.
+        distances_N: of each clip to its centroid; NaN where it is not known.
+        asked: clusters that have clips.
+
+    Returns:
+        By cluster, the reasons; the largest cluster first.
+    """
+    sizes = np.bincount(clusters_N[clusters_N >= 0])
+    whole = sizes >= min(len(PLACES), sizes.max())
+    eligible_N = np.where((clusters_N >= 0) & whole[clusters_N], clusters_N, -1)
+    reasons: dict[int, list[str]] = {}
+    known = (eligible_N >= 0) & np.isfinite(distances_N)
+    if known.any():
+        counts = np.bincount(eligible_N[known], minlength=len(sizes))
+        totals = np.bincount(eligible_N[known], distances_N[known], minlength=len(sizes))
+        means = totals / np.where(counts > 0, counts, np.nan)
+        reasons.setdefault(int(np.nanargmin(means)), []).append("the most coherent")
+        reasons.setdefault(int(np.nanargmax(means)), []).append("the least coherent")
+    spread = spread_clusters(eligible_N, NUM_CLUSTERS - len(reasons)).tolist()
+    names = {0: "the largest", len(spread) - 1: "the smallest", (len(spread) - 1) // 2: "of median size"}
+    for place, cluster in enumerate(spread):
+        reasons.setdefault(cluster, []).append(names.get(place, ""))
+    for cluster in asked:
+        reasons.setdefault(cluster, []).insert(0, "asked for")
+    ordered = sorted(reasons, key=lambda cluster: (-sizes[cluster], cluster))
+    return {cluster: ", ".join(filter(None, reasons[cluster])) for cluster in ordered}
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return " ".join(map(str, numbers))
