@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution, json_to_distribution
 from ray.tune.search import Searcher
 from rich.console import Console
 from sources import write_source
@@ -28,6 +28,7 @@ from unfused_ray.sweep import prepare, result, space, sweep, trial
 from unfused_ray.sweep.score import Score, interval, mean_accuracy
 from unfused_ray.sweep.search import make_search
 from unfused_ray.sweep.trial import Plan, Record, Rung
+from unfused_ray.training.lineage import environment
 
 SPACE: space.Space = {
     "method.alpha": FloatDistribution(0.0, 1.0),
@@ -355,6 +356,21 @@ def test_a_sweep_that_another_process_has_taken_over_says_so_and_ends(
     sweep._end_at_once("s3://bucket/sweep")
     ((code, text),) = said
     assert code == 1 and "another process has taken over the sweep in s3://bucket/sweep" in text
+
+
+def test_a_sweep_keeps_its_space_and_what_it_runs_on(config: Callable[..., SweepConfig]) -> None:
+    begun = prepare.check(config(), SPACES)
+    kept = json.loads(json.dumps(begun.record))
+    assert {name: json_to_distribution(json.dumps(each)) for name, each in kept["space"].items()} == SPACE
+    assert kept["environment"] == environment()
+    path = Path(begun.plan.uri, prepare.SWEEP)
+    path.parent.mkdir()
+    path.write_text(json.dumps({**kept, "environment": {"python": "3.10"}}))
+    again = prepare.check(config(resume=True), SPACES)
+    assert (again.id, again.record["environment"]) == (begun.id, environment())
+    other = {"three": {**SPACE, "method.beta": FloatDistribution(1e-3, 1.0, log=True)}}
+    with pytest.raises(ValueError, match=r"other settings:\s+space\.method\.beta\.attributes\.high: 10\.0 → 1\.0"):
+        prepare.check(config(resume=True), other)
 
 
 @pytest.mark.usefixtures("alone", "ray_session")

@@ -19,9 +19,10 @@ from unfused_ray.evaluation.protocol import ProtocolConfig, load_protocol
 from unfused_ray.evaluation.tasks import Task, load_task, role
 from unfused_ray.models.export import read_description
 from unfused_ray.sweep.search import num_trials
-from unfused_ray.sweep.space import Space, apply, default_point, label_points
+from unfused_ray.sweep.space import Space, apply, default_point, label_points, to_json
 from unfused_ray.sweep.trial import SPLITS, Plan, Record, read_records
 from unfused_ray.training.launch import check as check_training
+from unfused_ray.training.lineage import environment
 from unfused_ray.training.run import differences, home
 from unfused_ray.training.tracking import tracking_uri
 
@@ -42,7 +43,8 @@ class Prepared:
 
     config: SweepConfig
     record: dict[str, Any]
-    """What is kept of it: an id, the configuration, and checksums of tasks, teacher and protocol."""
+    """What is kept of it: an id, configuration and search space, checksums of tasks, teacher and protocol, and what it
+    runs on."""
     space: Space
     plan: Plan
     default: dict[str, Any]
@@ -123,7 +125,8 @@ def check(config: SweepConfig, spaces: dict[str, Space]) -> Prepared:
     default = default_point(distill, space)
     num_trials(config, space, default)
     tracking_uri(distill.tracking)
-    record = _kept(config.resume, {"config": config.model_dump(mode="json"), "facts": facts}, uri)
+    record = {"config": config.model_dump(mode="json"), "space": to_json(space), "facts": facts}
+    record = _kept(config.resume, {**record, "environment": environment()}, uri)
     return Prepared(config, record, space, plan, default, read_records(uri))
 
 
@@ -174,7 +177,7 @@ def _kept(resume: bool, record: dict[str, Any], uri: str) -> dict[str, Any]:
         return {"id": uuid.uuid4().hex, **record}
     if not resume:
         raise ValueError(f"{uri} holds a sweep: --resume goes on with it, another --output begins a new one")
-    old = json.loads(storage.read_bytes(path))
+    old = {"space": record["space"], **json.loads(storage.read_bytes(path))}  # older sweeps have not kept it
     if changes := differences(_compared(old), _compared(record)):
         raise ValueError(f"{uri} was started with other settings:\n  " + "\n  ".join(changes))
     return {"id": old.get("id", uuid.uuid4().hex), **record}
@@ -187,4 +190,4 @@ def _compared(record: dict[str, Any]) -> dict[str, Any]:
         free.remove("num_trials")  # it decides the points
     kept = {name: value for name, value in record["config"].items() if name not in free}
     distill = {name: value for name, value in kept["distill"].items() if name not in ("teacher", "tracking")}
-    return {**kept, "distill": distill, **record["facts"]}
+    return {**kept, "distill": distill, "space": record["space"], **record["facts"]}

@@ -9,7 +9,13 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+)
 from pydantic import ValidationError
 
 from unfused_ray import storage
@@ -22,6 +28,11 @@ Point = Mapping[str, Any]
 
 LABELS = "labels."
 """Fields of the pseudo-labels, which are made once for every combination of their values."""
+
+
+def to_json(space: Space) -> dict[str, Any]:
+    """A space as plain values: of each field, what Optuna writes of its distribution."""
+    return {name: json.loads(distribution_to_json(distribution)) for name, distribution in space.items()}
 
 
 def apply(config: DistillConfig, point: Point) -> DistillConfig:
