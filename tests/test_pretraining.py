@@ -85,22 +85,36 @@ def _two_steps(config: PretrainConfig, group: Group) -> dict[str, torch.Tensor]:
     return dict(loop.method.state_dict())
 
 
-def _worker(rank: int, world: int, config: str, folder: str) -> None:
+def _worker(rank: int, world: int, configs: dict[str, str], folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
-    state = _two_steps(PretrainConfig.model_validate_json(config), Distributed(torch.device("cpu")))
-    safetensors.torch.save_file(state, f"{folder}/state-{rank}")
+    for name, config in configs.items():
+        state = _two_steps(PretrainConfig.model_validate_json(config), Distributed(torch.device("cpu")))
+        safetensors.torch.save_file(state, f"{folder}/{name}-{rank}")
     dist.destroy_process_group()
+
+
+def _on_sgd(name: str, source: Path, output: Path, tracking_uri: str) -> PretrainConfig:
+    """Not on AdamW, whose step of a bias before batch norm, without a gradient but for rounding, is as long as any."""
+    return tiny(source, output, tracking_uri, name, optimizer__name="sgd", optimizer__lr=0.1)
+
+
+@pytest.fixture(scope="module")
+def of_two_workers(source: Path, tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of each method's state on both workers, ``<recipe>-<rank>``: two processes for all, which start slowly."""
+    folder = tmp_path_factory.mktemp("workers")
+    configs = {name: _on_sgd(name, source, folder / "run", tracking_uri).model_dump_json() for name in METHODS}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GLOO_SOCKET_IFNAME", "lo")
+        torch.multiprocessing.spawn(_worker, (2, configs, str(folder)), nprocs=2)
+    return folder
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_two_workers_learn_what_one_does(
-    name: str, source: Path, tmp_path: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+    name: str, source: Path, tmp_path: Path, tracking_uri: str, of_two_workers: Path
 ) -> None:
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    # Not AdamW, whose step of a bias before batch norm, without a gradient but for rounding, is as long as any.
-    config = tiny(source, tmp_path / "run", tracking_uri, name, optimizer__name="sgd", optimizer__lr=0.1)
-    torch.multiprocessing.spawn(_worker, (2, config.model_dump_json(), str(tmp_path)), nprocs=2)
-    alone = _two_steps(config, Alone())
+    alone = _two_steps(_on_sgd(name, source, tmp_path / "run", tracking_uri), Alone())
     for rank in range(2):
-        torch.testing.assert_close(safetensors.torch.load_file(tmp_path / f"state-{rank}"), alone, rtol=1e-4, atol=1e-5)
+        state = safetensors.torch.load_file(of_two_workers / f"{name}-{rank}")
+        torch.testing.assert_close(state, alone, rtol=1e-4, atol=1e-5)
