@@ -29,7 +29,7 @@ class Parameter:
     """Names of the values of a category, in order."""
 
     @classmethod
-    def of(cls, name: str, values: Sequence[Any], is_log: bool = False) -> Parameter:
+    def of(cls, name: str, values: Sequence[Any], is_log: bool) -> Parameter:
         """Told by its values, of which all but numbers are categories, and by how it was searched."""
         if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
             return cls(name, "category", sorted({json.dumps(value) for value in values}))
