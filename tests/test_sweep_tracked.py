@@ -19,6 +19,7 @@ from unfused_ray.sweep.score import Score
 from unfused_ray.sweep.tracked import LOST, SweepTracking, tracked
 from unfused_ray.sweep.trial import Plan, Record, Rung, trial_uri
 from unfused_ray.training import tracker
+from unfused_ray.training.tracking import kept_id
 
 EXPERIMENT = "tracked sweeps"
 
@@ -104,3 +105,4 @@ def test_what_of_a_sweep_reaches_nobody_is_counted_in_its_folder(
     lost = json.loads((tmp_path / LOST).read_text())["lost_metrics"]
     assert lost >= 5  # loss, its epoch, two accuracies and the best one
     assert f"{lost} figures did not reach the tracking server" in caplog.text
+    assert kept_id(str(tmp_path))  # the id that an evaluation keeps in a folder has a file of its own
