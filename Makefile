@@ -36,7 +36,7 @@ test: venv check
 # The report in a headless Chromium: one on PATH, else playwright's own, which needs the internet.
 test-browser: venv
 	$(BIN)/python -m pip install --quiet --editable '.[browser]'
-	command -v chromium chromium-browser google-chrome google-chrome-stable >/dev/null || $(BIN)/playwright install --with-deps chromium
+	for name in chromium chromium-browser google-chrome google-chrome-stable; do command -v $$name && exit; done; $(BIN)/playwright install --with-deps chromium
 	$(BIN)/python -m pytest -m browser
 
 bench: venv

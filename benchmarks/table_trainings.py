@@ -14,7 +14,7 @@ from table_plan import Plan, System
 from unfused_ray import storage
 from unfused_ray.config import TrainingConfig
 from unfused_ray.data.shards import ClipIndex, Manifest
-from unfused_ray.evaluation.tasks import load_task
+from unfused_ray.evaluation.tasks import load_task, role
 from unfused_ray.training import launch
 from unfused_ray.training.checkpoint import CheckpointStore
 from unfused_ray.training.run import HISTORY, Run, is_in_use
@@ -216,7 +216,7 @@ def _begun_epochs(config: TrainingConfig) -> int:
 
 
 def _folds(uri: str) -> list[str]:
-    return [split for split in Manifest.load(uri).clips_by_split if split.startswith("fold")]
+    return [split for split in Manifest.load(uri).clips_by_split if role(split) == "fold"]
 
 
 def _rounds(uri: str) -> dict[str, tuple[str, ...]]:

@@ -220,7 +220,7 @@ def _training_job(config: TrainingConfig, options: Options) -> int:
     Console().print(summary(run.run.uri))
     where = run.tracking_uri
     mlflow = Path(sys.executable).with_name("mlflow")  # of this environment, which need not be activated
-    watch = where if where.startswith("http") else f"{mlflow} ui --backend-store-uri {where}"
+    watch = storage.masked(where) if where.startswith("http") else f"{mlflow} ui --backend-store-uri {where}"
     Console().print(f"the curves: {watch}", soft_wrap=True, highlight=False)
     _tell_report(run.run.uri)
     if status.as_asked(config.last_epoch):

@@ -165,6 +165,7 @@ def _codecs(reports: Mapping[str, NodeReport]) -> Iterator[Finding]:
 
 def _tracker(config: TrainingConfig, num_nodes: int) -> Iterator[Finding]:
     uri = tracking_uri(config.tracking)
+    shown = storage.masked(uri)
     if uri.startswith(SQLITE):
         folder = Path(uri.removeprefix(SQLITE)).parent
         while not folder.exists():
@@ -172,19 +173,19 @@ def _tracker(config: TrainingConfig, num_nodes: int) -> Iterator[Finding]:
         if not os.access(folder, os.W_OK):
             yield Finding("tracker", "problem", f"{folder} cannot be written", "set tracking.uri or UNFUSED_RAY_HOME")
         elif num_nodes > 1:
-            found = f"{uri} is a file of this node, and ends with it"
+            found = f"{shown} is a file of this node, and ends with it"
             yield Finding("tracker", "warning", found, "set tracking.uri to an MLflow server")
         else:
-            yield Finding("tracker", "ok", uri)
+            yield Finding("tracker", "ok", shown)
     elif uri.startswith(("http://", "https://")):
         try:
             with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_SERVER_SECONDS):
-                yield Finding("tracker", "ok", f"{uri} answers")
+                yield Finding("tracker", "ok", f"{shown} answers")
         except (urllib.error.URLError, TimeoutError, ValueError) as error:
             fix = "training would go on and lose its curves: start the server, or set tracking.uri"
-            yield Finding("tracker", "problem", f"{uri}: {error}", fix)
+            yield Finding("tracker", "problem", storage.masked(f"{uri}: {error}"), fix)
     else:
-        yield Finding("tracker", "ok", f"{uri} (only http servers and SQLite files are looked at)")
+        yield Finding("tracker", "ok", f"{shown} (only http servers and SQLite files are looked at)")
 
 
 def _token(reports: Mapping[str, NodeReport]) -> Iterator[Finding]:

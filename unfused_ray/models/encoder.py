@@ -131,7 +131,7 @@ def on_frames(layer: nn.Linear, frames: Tensor) -> Tensor:
     """A linear layer on each frame: (B, T', D) → (B, T', layer.out_features).
 
     On a CPU as a 1 × 1 convolution, which is oneDNN's where a matrix product is MKL's: forward and backward of 1,536
-    frames take 0.55 of the time (docs/performance.md).
+    frames take 0.54 of the time (docs/log.md).
     """
     if frames.is_cuda:
         return layer(frames)

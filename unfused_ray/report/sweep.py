@@ -19,12 +19,12 @@ from unfused_ray.report.page import Cell, Chapter, Picture, Section, Table, sett
 from unfused_ray.report.parameters import Parameter, Scored, comparable, importances, parameters_of
 from unfused_ray.report.pictures import as_svg
 from unfused_ray.report.sweep_figures import MIN_SURFACE, draw_importance, draw_parallel, draw_parameter_map, surface
+from unfused_ray.sweep.prepare import SWEEP
 from unfused_ray.sweep.result import Ranked, rank
 from unfused_ray.sweep.space import apply
 from unfused_ray.sweep.trial import Record, read_records
 
 KIND = "sweep"
-_RECORD = "sweep.json"
 _PREFERRED = ("method.alpha", "method.beta")
 """Parameters of the map, where a sweep varies both."""
 _FEW = 10
@@ -38,7 +38,7 @@ def sweep_chapter(uri: str) -> Chapter:
         FileNotFoundError: there is no sweep.
         ValueError: it is of another version.
     """
-    record = json.loads(storage.read_bytes(storage.join(uri, _RECORD)))
+    record = json.loads(storage.read_bytes(storage.join(uri, SWEEP)))
     try:
         config = SweepConfig(**record["config"])
     except (KeyError, ValidationError) as error:
@@ -53,9 +53,8 @@ def sweep_chapter(uri: str) -> Chapter:
         + (f"; stopped early, 1 of {config.halving} goes on" if config.early_stopping else ""),
         "time": f"{sum(each.seconds for each in records) / 60:.1f} min of training and scoring, over all trials",
     }
-    # Older sweeps have kept neither their search space nor what they ran on.
-    sections = [_nothing()] if not records else _sections(config, records, record.get("space", {}))
-    environment = {**record.get("environment", {}), **settings(record["facts"])}
+    sections = [_nothing()] if not records else _sections(config, records, record["space"])
+    environment = {**record["environment"], **settings(record["facts"])}
     path = storage.join(uri, "table", TABLE)
     if storage.exists(path):
         found = accuracies(json.loads(storage.read_bytes(path)))

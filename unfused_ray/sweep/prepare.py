@@ -177,10 +177,10 @@ def _kept(resume: bool, record: dict[str, Any], uri: str) -> dict[str, Any]:
         return {"id": uuid.uuid4().hex, **record}
     if not resume:
         raise ValueError(f"{uri} holds a sweep: --resume goes on with it, another --output begins a new one")
-    old = {"space": record["space"], **json.loads(storage.read_bytes(path))}  # older sweeps have not kept it
+    old = json.loads(storage.read_bytes(path))
     if changes := differences(_compared(old), _compared(record)):
         raise ValueError(f"{uri} was started with other settings:\n  " + "\n  ".join(changes))
-    return {"id": old.get("id", uuid.uuid4().hex), **record}
+    return {"id": old["id"], **record}
 
 
 def _compared(record: dict[str, Any]) -> dict[str, Any]:
