@@ -100,10 +100,11 @@ class TableCommand:
         done.append(training)
 
     def _as_run(self, config: TrainingConfig) -> TrainingConfig:
-        """With its share of the cores, where several are trained at a time."""
+        """Of several at a time on this machine: in one process, where a Ray cluster each would share its cores."""
         if not self.threads or os.environ.get("RAY_ADDRESS"):
             return config
-        return config.model_copy(update={"runtime": config.runtime.model_copy(update={"threads": self.threads})})
+        here = {"kind": "in-process", "threads": self.threads}
+        return config.model_copy(update={"runtime": config.runtime.model_copy(update=here)})
 
     def _settings(self, config: TrainingConfig | EvaluateConfig) -> str:
         return storage.join(self.output, "settings", f"{config.name}.json")
