@@ -51,10 +51,10 @@ check: venv
 
 venv: .venv/installed
 
-.venv/installed: pyproject.toml
+.venv/installed: pyproject.toml deploy/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, make PYTHON=… names another" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable '.[$(FAISS),dev]'
+	$(BIN)/python -m pip install --quiet --constraint deploy/constraints.txt --editable '.[$(FAISS),dev]'
 	touch $@
 
 # Six labelled tasks and 8,332 clips for pre-training, out of Debian packages (needs ffmpeg, fluidsynth, espeak-ng).
