@@ -60,9 +60,9 @@ class Cell:
 def fill(output: str, task: Task, system: System, protocol: Protocol, cache: EmbeddingCache) -> Cell:
     """The cell of a row and a task: read from the output folder, or probed and written there.
 
-    Beside ``<task>/<row>.json`` a picture of the confusion matrix, of all seeds and folds together, and for trained
-    models a map of the test clips, of the first fold where there are folds. A cell of damaged clips is not read: what
-    damaged them, a file that was away, may be over.
+    Beside ``<task>/<row>.json`` a picture of the confusion matrix, of all seeds and folds together, and a map of the
+    test clips (of the first fold, where there are folds) as the row hears them with its first network. A cell of
+    damaged clips is not read: what damaged them, a file that was away, may be over.
     """
     path, confusion, picture = (storage.join(output, task.name, name) for name in file_names(system))
     networks = " ".join(system.identity(round_) for round_ in task.rounds)
@@ -79,7 +79,7 @@ def fill(output: str, task: Task, system: System, protocol: Protocol, cache: Emb
         for features in system.features(round_, protocol.config, cache):
             results.append(linear_probe(features, labelled, protocol.config.probe))
             damaged = max(damaged, _num_damaged(features))
-            if system.has_picture and round_ is task.rounds[0]:
+            if len(results) == 1:
                 _draw_map(picture, round_, system, features, results[-1])
     seeds = [result.to_json() for result in results]
     cell = Cell.of(seeds, task, damaged)
@@ -107,7 +107,7 @@ def file_stem(system: System) -> str:
 
 
 def file_names(system: System) -> tuple[str, str, str]:
-    """A row's files in a task's folder: its cell, the confusion matrix, and the map, which not every row has."""
+    """A row's files in a task's folder: its cell, the confusion matrix, and the map."""
     stem = file_stem(system)
     return f"{stem}.json", f"{stem}-confusion.png", f"{stem}-map.png"
 

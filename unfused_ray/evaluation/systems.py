@@ -35,11 +35,6 @@ class System(TypingProtocol):
         """What it is called."""
         ...
 
-    @property
-    def has_picture(self) -> bool:
-        """Whether a map of its vectors is worth drawing."""
-        ...
-
     def identity(self, task: Task) -> str:
         """Changes when its features of the task would, beyond the protocol."""
         ...
@@ -60,7 +55,6 @@ class LogMelStatistics:
 
     front_end: FrontEndConfig
     name: str = "log-mel statistics"
-    has_picture: bool = False
 
     def identity(self, task: Task) -> str:
         """See :class:`System`."""
@@ -97,7 +91,6 @@ class RandomNetwork:
     """A network whose beginning is this row's, for every seed: rows that share it are embedded once."""
     front_end: FrontEndConfig
     seeds: tuple[int, ...]
-    has_picture: bool = False
 
     @property
     def name(self) -> str:
@@ -131,7 +124,6 @@ class TrainedModel:
 
     name: str
     path: str
-    has_picture: bool = True
 
     def uri(self, task: Task) -> str:
         """Where the network for this task is."""
