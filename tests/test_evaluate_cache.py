@@ -13,8 +13,8 @@ from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import CropConfig, FrontEndConfig
 from unfused_ray.data.shards import ClipIndex
 from unfused_ray.embedding import cache as cache_module
-from unfused_ray.embedding.cache import EmbeddingCache, key
-from unfused_ray.embedding.clips import embed_clips
+from unfused_ray.embedding.cache import EmbeddingCache, KeptVectors, key
+from unfused_ray.embedding.clips import embed_clips, read_out
 from unfused_ray.models.export import FrozenEncoder, load_encoder
 
 
@@ -41,43 +41,64 @@ def embedded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
-def assert_equal_layers(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
-    assert found.keys() == expected.keys()
+def assert_equal_layers(found: KeptVectors, expected: dict[str, np.ndarray], rtol: float = 0.0) -> None:
     for layer in expected:
-        np.testing.assert_array_equal(found[layer], expected[layer])
+        np.testing.assert_allclose(found.read(layer, "last"), expected[layer], rtol, atol=rtol)
+    np.testing.assert_allclose(found.read("fc2", "both"), read_out(expected, "fc2", "both"), rtol, atol=rtol)
 
 
 def test_vectors_are_those_of_all_clips_and_the_second_time_nothing_is_computed(
     tmp_path: Path, encoder: FrozenEncoder, index: ClipIndex, embedded: list[int]
 ) -> None:
     expected = embed_clips(encoder, index, np.arange(9))
-    assert_equal_layers(EmbeddingCache(str(tmp_path / "cache")).layers(encoder, index), expected)
-    assert_equal_layers(EmbeddingCache(str(tmp_path / "cache")).layers(encoder, index), expected)
+    assert_equal_layers(EmbeddingCache(str(tmp_path / "cache")).vectors(encoder, index), expected)
+    assert_equal_layers(EmbeddingCache(str(tmp_path / "cache")).vectors(encoder, index), expected)
     assert embedded == [9]
+
+
+def test_vectors_are_kept_in_parts_and_go_on_behind_the_last_one(
+    tmp_path: Path, encoder: FrozenEncoder, index: ClipIndex, embedded: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_module, "CLIPS_PER_PART", 4)
+    expected = embed_clips(encoder, index, np.arange(9))
+    vectors = EmbeddingCache(str(tmp_path / "cache")).vectors(encoder, index)
+    assert_equal_layers(vectors, expected, rtol=1e-5)  # clips of other parts are no batch any more
+    assert embedded == [4, 4, 1]
+    files = sorted((tmp_path / "cache").rglob("*.safetensors"))
+    assert [file.name for file in files] == ["000000000.safetensors", "000000004.safetensors", "000000008.safetensors"]
+    files[1].unlink()  # as after an interruption
+    assert_equal_layers(vectors, expected, rtol=1e-5)
+    assert embedded == [4, 4, 1, 4]
 
 
 def test_a_damaged_file_is_made_again(
     tmp_path: Path, encoder: FrozenEncoder, index: ClipIndex, embedded: list[int]
 ) -> None:
     cache = EmbeddingCache(str(tmp_path / "cache"))
-    expected = cache.layers(encoder, index)
-    (file,) = (tmp_path / "cache").iterdir()
+    expected = embed_clips(encoder, index, np.arange(9))
+    assert_equal_layers(cache.vectors(encoder, index), expected)
+    (file,) = (tmp_path / "cache").rglob("*.safetensors")
     whole = file.read_bytes()
     for damaged in (whole[:-1], b"", b"\xff" * len(whole)):
         file.write_bytes(damaged)
-        assert_equal_layers(cache.layers(encoder, index), expected)
+        assert_equal_layers(cache.vectors(encoder, index), expected)
         assert file.read_bytes() == whole
     assert embedded == [9] * 4
 
 
-def test_vectors_of_a_damaged_shard_are_not_kept(tmp_path: Path, encoder: FrozenEncoder, index: ClipIndex) -> None:
+def test_vectors_of_a_damaged_shard_are_not_kept(
+    tmp_path: Path, encoder: FrozenEncoder, index: ClipIndex, embedded: list[int]
+) -> None:
     cache = EmbeddingCache(str(tmp_path / "cache"))
     shard = tmp_path / "source" / "00000.parquet"
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-100] + bytes(100))
-    assert np.isnan(cache.layers(encoder, index)["fc2"]).all(axis=1).tolist() == [True] * 6 + [False] * 3
+    vectors = cache.vectors(encoder, index)
+    for _ in range(2):
+        assert np.isnan(vectors.read("fc2", "last")).all(axis=1).tolist() == [True] * 6 + [False] * 3
+    assert embedded == [9]
     shard.write_bytes(whole)
-    assert np.isfinite(cache.layers(encoder, index)["fc2"]).all()
+    assert np.isfinite(cache.vectors(encoder, index).read("fc2", "last")).all()
 
 
 def test_the_key_changes_with_all_that_decides_the_vectors_and_with_nothing_else(

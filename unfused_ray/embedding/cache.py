@@ -12,19 +12,21 @@ import safetensors.numpy
 import safetensors.torch
 
 from unfused_ray import storage
-from unfused_ray.config import Cut
+from unfused_ray.config import Cut, Readout
 from unfused_ray.data.shards import ClipIndex
-from unfused_ray.embedding.clips import embed_clips
+from unfused_ray.embedding.clips import embed_clips, read_out
 from unfused_ray.models.export import FrozenEncoder
 
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 """Changes when the same encoder makes other vectors of the same clips."""
+CLIPS_PER_PART = 4096
+"""Clips of a file: 130 MB of AudioNTT2020's five layers."""
 
 
 class EmbeddingCache:
-    """A folder of vectors; a file is named by all that decides its content, so nothing in it is ever out of date.
+    """A folder of vectors; a folder in it is named by all that decides its content, so nothing is ever out of date.
 
     Args:
         uri: folder, by path or URI.
@@ -33,24 +35,61 @@ class EmbeddingCache:
     def __init__(self, uri: str) -> None:
         self.uri = uri
 
-    def layers(self, encoder: FrozenEncoder, index: ClipIndex) -> dict[Cut, np.ndarray]:
-        """Every layer's vector of every clip, (N, size) float32 by clip_id; a damaged clip is a row of NaN.
+    def vectors(self, encoder: FrozenEncoder, index: ClipIndex) -> KeptVectors:
+        """The vectors of all clips by an encoder."""
+        return KeptVectors(storage.join(self.uri, key(encoder, index)), encoder, index)
 
-        Vectors with such a row are not kept: the shard may be put right, which the clips' checksums would not show.
+
+class KeptVectors:
+    """Every layer's vectors of all clips of an index, part by part: computed when first read, and kept.
+
+    Of a large data set no more is in memory than what is asked for, and what was interrupted goes on behind its last
+    part.
+
+    Args:
+        uri: folder of the parts.
+        encoder: on the device to compute on.
+        index: the clips.
+    """
+
+    def __init__(self, uri: str, encoder: FrozenEncoder, index: ClipIndex) -> None:
+        self._uri, self._encoder, self._index = uri, encoder, index
+        self._damaged: dict[int, dict[Cut, np.ndarray]] = {}
+
+    def read(self, cut: Cut, readout: Readout) -> np.ndarray:
+        """A readout of the network up to ``cut``: (N, D) float32 by clip_id; a damaged clip is a row of NaN.
 
         Raises:
             ValueError, OSError: see :func:`embed_clips`.
         """
-        path = storage.join(self.uri, f"{key(encoder, index)}.safetensors")
+        rows_ND = np.empty((0, 0), np.float32)
+        for first in range(0, self._index.num_clips, CLIPS_PER_PART):
+            part_ND = read_out(self._part(first), cut, readout)
+            if not first:
+                rows_ND = np.empty((self._index.num_clips, part_ND.shape[1]), np.float32)
+            rows_ND[first : first + len(part_ND)] = part_ND
+        return rows_ND
+
+    def _part(self, first: int) -> dict[Cut, np.ndarray]:
+        """Every layer of the part that begins with a clip.
+
+        One with a damaged clip is kept in memory alone: the shard may be put right, which checksums would not show.
+        """
+        if first in self._damaged:
+            return self._damaged[first]
+        path = storage.join(self._uri, f"{first:09d}.safetensors")
         if storage.exists(path):
             try:
                 found = safetensors.numpy.load(storage.read_bytes(path))
                 return {layer: found[layer] for layer in found}  # type: ignore[misc] # names of layers, as written below
             except safetensors.SafetensorError as error:
                 logger.warning("%s is damaged and made again: %s", path, error)
-        vectors = embed_clips(encoder, index, np.arange(index.num_clips))
+        last = min(first + CLIPS_PER_PART, self._index.num_clips)
+        vectors = embed_clips(self._encoder, self._index, np.arange(first, last))
         if all(np.isfinite(array).all() for array in vectors.values()):
             storage.write_bytes(path, safetensors.numpy.save({str(layer): array for layer, array in vectors.items()}))
+        else:
+            self._damaged[first] = vectors
         return vectors
 
 

@@ -69,19 +69,18 @@ def fill(output: str, task: Task, system: System, protocol: Protocol, cache: Emb
     identity = f"{FORMAT_VERSION} {networks} {task.index.checksums} {protocol.sha256}"
     key = storage.sha256(identity.encode())
     if storage.exists(path):
-        written = json.loads(storage.read_bytes(path))
+        written = storage.read_json(path)
         if written["key"] == key and not written["damaged"]:
             return Cell.of(written["seeds"], task, damaged=0)
     results: list[ProbeResult] = []
-    damaged = 0
     for round_ in task.rounds:
         labelled = Labelled(round_.class_ids, round_.splits, round_.groups, len(round_.class_names))
         for features in system.features(round_, protocol.config, cache):
             results.append(linear_probe(features, labelled, protocol.config.probe))
-            damaged = max(damaged, _num_damaged(features))
             if len(results) == 1:
                 _draw_map(picture, round_, system, features, results[-1])
     seeds = [result.to_json() for result in results]
+    damaged = max(result.num_damaged for result in results)
     cell = Cell.of(seeds, task, damaged)
     confusion_KK = np.sum([result.scores.confusion for result in results], axis=0)
     num_seeds, num_tested = cell.correct.shape
@@ -110,12 +109,6 @@ def file_names(system: System) -> tuple[str, str, str]:
     """A row's files in a task's folder: its cell, the confusion matrix, and the map."""
     stem = file_stem(system)
     return f"{stem}.json", f"{stem}-confusion.png", f"{stem}-map.png"
-
-
-def _num_damaged(features: Features) -> int:
-    """Clips that a readout has no finite features of, as the probe counts them."""
-    whole_N = np.logical_and.reduce([np.isfinite(features_ND).all(axis=1) for features_ND in features.values()])
-    return int((~whole_N).sum())
 
 
 def _draw_map(uri: str, task: Task, system: System, features: Features, result: ProbeResult) -> None:

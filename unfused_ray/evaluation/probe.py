@@ -104,6 +104,8 @@ class ProbeResult:
     """Whether the chosen fit did."""
     iterations: int
     """Of the chosen fit, which starts where that of the strength before ended."""
+    num_damaged: int
+    """Clips of any split that have a feature that is not finite."""
 
     def to_json(self) -> dict[str, Any]:
         """Everything in plain values: arrays as lists, validation accuracies as a list of records."""
@@ -128,7 +130,7 @@ def linear_probe(features: Mapping[str, np.ndarray], labelled: Labelled, config:
     that is not finite is damaged: left out of train and valid, wrong in test.
 
     Args:
-        features: ``(N, D)`` by the readout's name; D may differ.
+        features: ``(N, D)`` by the readout's name; D may differ. Each is asked for when it is needed, one at a time.
         labelled: classes, splits and groups of the N clips.
         config: strengths and when a fit has converged.
 
@@ -140,19 +142,20 @@ def linear_probe(features: Mapping[str, np.ndarray], labelled: Labelled, config:
     test = np.flatnonzero(labelled.splits == "test")
     if not len(train) or not len(test):
         raise ValueError(f"a probe needs train and test clips, not {len(train)} whole train and {len(test)} test clips")
-    chosen = validate(features, labelled, config)
+    chosen = _validate(features, labelled, config, whole_N)
     readout, strength = chosen.readout, chosen.strength
 
     path = [tried for tried in config.strengths if tried <= strength]
-    frame = Frame.of(features[readout][train])
-    coordinates, limits = frame.coordinates(features[readout][train]), (config.tolerance, config.max_iterations)
+    features_ND = features[readout]
+    frame = Frame.of(features_ND[train])
+    coordinates, limits = frame.coordinates(features_ND[train]), (config.tolerance, config.max_iterations)
     *_, fitted = fit_path(coordinates, labelled.class_ids[train], path, *limits)
     if not fitted.converged:
         _log.warning("the probe of %s with C=%g ended after %d iterations", readout, strength, fitted.iterations)
     predictions_T = np.full(len(test), -1, np.int64)
     readable = whole_N[test]
     if readable.any():
-        predictions_T[readable] = fitted.model.predict(frame.coordinates(features[readout][test[readable]]))
+        predictions_T[readable] = fitted.model.predict(frame.coordinates(features_ND[test[readable]]))
     trained = fitted.model.predict(coordinates)
     return ProbeResult(
         readout=readout,
@@ -165,6 +168,7 @@ def linear_probe(features: Mapping[str, np.ndarray], labelled: Labelled, config:
         scores=class_scores(labelled.class_ids[test], predictions_T, labelled.num_classes),
         converged=fitted.converged,
         iterations=fitted.iterations,
+        num_damaged=int((~whole_N).sum()),
     )
 
 
@@ -182,7 +186,17 @@ def validate(
     Raises:
         ValueError: shapes or class ids do not fit, no training clip is whole, or train has one class only.
     """
-    whole_N = _check(features, labelled)
+    return _validate(features, labelled, config, _check(features, labelled), by_folds)
+
+
+def _validate(
+    features: Mapping[str, np.ndarray],
+    labelled: Labelled,
+    config: ProbeConfig,
+    whole_N: np.ndarray,
+    by_folds: bool = False,
+) -> Validation:
+    """:func:`validate` on the clips that are whole: (N,) bool."""
     train = np.flatnonzero((labelled.splits == "train") & whole_N)
     valid = np.flatnonzero((labelled.splits == "valid") & whole_N)
     if not len(train):

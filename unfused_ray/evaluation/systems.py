@@ -13,8 +13,8 @@ from unfused_ray import storage
 from unfused_ray.audio.crop import fit_short_clip
 from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import CropConfig, Cut, EncoderConfig, FrontEndConfig, Readout
-from unfused_ray.embedding.cache import EmbeddingCache
-from unfused_ray.embedding.clips import read_clips, read_out
+from unfused_ray.embedding.cache import EmbeddingCache, KeptVectors
+from unfused_ray.embedding.clips import read_clips
 from unfused_ray.embedding.random_network import random_encoder
 from unfused_ray.evaluation.protocol import ProtocolConfig
 from unfused_ray.evaluation.tasks import Task
@@ -194,14 +194,30 @@ def random_rows(shapes: Sequence[tuple[EncoderConfig, FrontEndConfig]], num_seed
     return rows
 
 
-def _read(
-    cache: EmbeddingCache, encoder: FrozenEncoder, task: Task, cut: Cut, readouts: Sequence[Readout]
-) -> dict[str, np.ndarray]:
+def _read(cache: EmbeddingCache, encoder: FrozenEncoder, task: Task, cut: Cut, readouts: Sequence[Readout]) -> Features:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    layers = cache.layers(encoder.to(device), task.index)
     if cut.startswith("block"):  # its last layer is one of the blocks, and fitting the same vectors twice is idle
         readouts = tuple(dict.fromkeys("blocks" if readout == "both" else readout for readout in readouts))
-    return {readout: read_out(layers, cut, readout) for readout in readouts}
+    return _Readouts(cache.vectors(encoder.to(device), task.index), cut, tuple(readouts))
+
+
+@dataclass(frozen=True)
+class _Readouts(Mapping[str, np.ndarray]):
+    """Features that are put together when they are asked for: of a large task one readout at a time is in memory."""
+
+    vectors: KeptVectors
+    cut: Cut
+    names: tuple[Readout, ...]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        (readout,) = (known for known in self.names if known == name)
+        return self.vectors.read(self.cut, readout)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
 
 
 def _crop(protocol: ProtocolConfig) -> CropConfig:

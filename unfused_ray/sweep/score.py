@@ -38,9 +38,9 @@ def score(task: Task, student_uri: str, protocol: ProtocolConfig, by_folds: bool
         by_folds: hold every clip of train and valid out once, by groups, instead of the valid clips alone.
     """
     labelled = Labelled(task.class_ids, task.splits, task.groups, len(task.class_names))
-    with tempfile.TemporaryDirectory() as folder:  # the vectors of a trial are read once
+    with tempfile.TemporaryDirectory() as folder:  # nobody asks for a trial's vectors again
         (features,) = TrainedModel("student", student_uri).features(task, protocol, EmbeddingCache(folder))
-    found = validate(features, labelled, protocol.probe, by_folds)
+        found = validate(features, labelled, protocol.probe, by_folds)
     order = np.argsort(found.clips)
     groups = task.groups[found.clips[order]]
     return Score(task.name, found.accuracy, found.correct[order].tolist(), groups.tolist())
