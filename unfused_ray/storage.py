@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -19,7 +20,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pyarrow as pa
 from pyarrow import fs
@@ -106,6 +107,23 @@ def open_input(uri: str) -> pa.NativeFile:
     filesystem, path = _resolve(uri)
     with _errors_name(uri, "open"):
         return filesystem.open_input_file(path)
+
+
+def read_json(uri: str) -> dict[str, Any]:
+    """Read a file that holds a JSON object.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: it holds something else.
+        OSError: it cannot be read.
+    """
+    try:
+        content = json.loads(read_bytes(uri))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{uri} is no JSON ({error}): copy it again, or write it anew") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{uri} holds a JSON {type(content).__name__}, not an object: copy it again, or write it anew")
+    return content
 
 
 def read_bytes(uri: str) -> bytes:

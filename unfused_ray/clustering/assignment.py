@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import safetensors.numpy
 
 from unfused_ray import storage
+from unfused_ray.parquet import open_parquet
 
 FORMAT_VERSION = 1
 MANIFEST = "assignment.json"
@@ -70,7 +71,7 @@ def read_assignment(uri: str) -> Assignment:
         FileNotFoundError: there is no whole assignment at ``uri``.
         ValueError: a file is damaged, or of another version.
     """
-    manifest = json.loads(storage.read_bytes(storage.join(uri, MANIFEST)))
+    manifest = storage.read_json(storage.join(uri, MANIFEST))
     if manifest["format_version"] != FORMAT_VERSION:
         raise ValueError(
             f"{storage.join(uri, MANIFEST)} has format_version {manifest['format_version']}, "
@@ -82,8 +83,9 @@ def read_assignment(uri: str) -> Assignment:
     prototypes = safetensors.numpy.load(storage.read_bytes(storage.join(uri, _PROTOTYPES)))
     labels, distances = [], []
     for head in range(len(prototypes)):
-        with storage.open_input(storage.join(uri, _head_file(head))) as file:
-            table = pq.read_table(file, columns=["cluster", "distance"])
+        path = storage.join(uri, _head_file(head))
+        with storage.open_input(path) as file:
+            table = open_parquet(file, path).read(["cluster", "distance"])
         labels.append(table["cluster"].to_numpy())
         distances.append(table["distance"].to_numpy())
     return Assignment(

@@ -171,7 +171,7 @@ class Bank:
         Raises:
             ValueError: it is a bank of other clips or dimensions, or of another version.
         """
-        manifest = json.loads(storage.read_bytes(storage.join(folder, _MANIFEST)))
+        manifest = storage.read_json(storage.join(folder, _MANIFEST))
         expected = {"format_version": FORMAT_VERSION, "num_clips": self.num_rows, "dim": self.dim}
         for name, value in expected.items():
             if manifest[name] != value:

@@ -38,7 +38,7 @@ class Ledger:
         uri = self._uri(_BEGUN)
         if not storage.exists(uri):
             return False
-        begun = json.loads(storage.read_bytes(uri))
+        begun = storage.read_json(uri)
         refuse_difference(self.output, begun["config"], self.settings)
         if begun["plan"] != self.plan:
             raise changed(self.source, self.output)
@@ -66,7 +66,7 @@ class Ledger:
         uri = self._uri(f"{number:05d}.json")
         if not storage.exists(uri):
             return None
-        entry = json.loads(storage.read_bytes(uri))
+        entry = storage.read_json(uri)
         if entry["plan"] != self.plan:
             return None
         if entry["file"] is not None:

@@ -23,10 +23,10 @@ from typing import Any, Self, SupportsIndex, overload
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from unfused_ray import storage
 from unfused_ray.config import FrontEndConfig
+from unfused_ray.parquet import open_parquet
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -164,7 +164,7 @@ class Manifest:
                 f"{uri} holds no {MANIFEST}: it is not a prepared source, or its ingest has not finished. "
                 f"Run jobs/prepare.py with --output {uri}"
             )
-        raw = json.loads(storage.read_bytes(path))
+        raw = storage.read_json(path)
         if raw.get("format_version") != FORMAT_VERSION:
             raise ValueError(
                 f"{path} has format_version {raw.get('format_version')}, this version reads {FORMAT_VERSION}: "
@@ -182,7 +182,7 @@ class Manifest:
         shards = list(self.shards)
         for uri in storage.list_files(self.uri):
             if storage.name(uri).startswith(_STATISTICS):
-                raw = json.loads(storage.read_bytes(uri))
+                raw = storage.read_json(uri)
                 for i, shard in enumerate(shards):
                     if sums := raw["shards"].get(shard.sha256):
                         statistics = {**shard.statistics, raw["front_end"]: Statistics(**sums)}
@@ -305,15 +305,16 @@ class ClipIndex:
         values: list[Any] = []
         for manifest in self.manifests:
             for shard in manifest.shards:
-                with storage.open_input(storage.join(manifest.uri, shard.file)) as file:
-                    values.extend(pq.read_table(file, columns=[name])[name].to_pylist())
+                uri = storage.join(manifest.uri, shard.file)
+                with storage.open_input(uri) as file:
+                    values.extend(open_parquet(file, uri).read([name])[name].to_pylist())
         return values
 
 
 def read_unit(unit: Unit, columns: Sequence[str]) -> pa.Table:
     """Read columns of one row group."""
     with storage.open_input(unit.uri) as file:
-        return pq.ParquetFile(file).read_row_group(unit.row_group, columns=list(columns))
+        return open_parquet(file, unit.uri).read_row_group(unit.row_group, columns=list(columns))
 
 
 def labels_to_ids(labels: Sequence[Sequence[str]]) -> tuple[np.ndarray, list[str]]:

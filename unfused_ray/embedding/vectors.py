@@ -94,7 +94,7 @@ class VectorManifest:
             FileNotFoundError: it has none.
             ValueError: it is of something else, or of another version of the format.
         """
-        raw = json.loads(storage.read_bytes(storage.join(uri, MANIFEST)))
+        raw = storage.read_json(storage.join(uri, MANIFEST))
         if raw.get("format_version") != FORMAT_VERSION:
             raise ValueError(
                 f"{uri} holds a {MANIFEST} of format {raw.get('format_version')}, not {FORMAT_VERSION!r}: it is a "

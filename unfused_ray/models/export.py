@@ -148,7 +148,7 @@ def read_description(uri: str) -> dict[str, Any]:
             f"{uri} holds no {DESCRIPTION}: it is not an exported encoder, nor a run that has finished. A run writes "
             f"its export to its folder {' or '.join(map(repr, FOLDERS))}"
         )
-    description: dict[str, Any] = json.loads(storage.read_bytes(storage.join(folder, DESCRIPTION)))
+    description: dict[str, Any] = storage.read_json(storage.join(folder, DESCRIPTION))
     if description.get("format_version") != FORMAT_VERSION:
         raise ValueError(
             f"{folder} has format_version {description.get('format_version')}, this version reads {FORMAT_VERSION}: "

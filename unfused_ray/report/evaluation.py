@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,7 +29,7 @@ def evaluation_chapter(uri: str) -> Chapter:
     Raises:
         FileNotFoundError: there is no table.
     """
-    table = json.loads(storage.read_bytes(storage.join(uri, TABLE)))
+    table = storage.read_json(storage.join(uri, TABLE))
     rows, tasks = table["rows"], table["tasks"]
     facts = {
         "systems": ", ".join(row["name"] for row in rows),
@@ -43,7 +42,7 @@ def evaluation_chapter(uri: str) -> Chapter:
             facts[heading] = ", ".join(table[name])
     sections = [accuracies(table), *_confusions(uri, table)]
     path = storage.join(uri, RECORD)
-    record = json.loads(storage.read_bytes(path)) if storage.exists(path) else {}  # older evaluations have none
+    record = storage.read_json(path) if storage.exists(path) else {}  # older evaluations have none
     config = settings(record.get("config", {}))
     path = storage.join(uri, FILE)
     if storage.exists(path):
@@ -97,7 +96,7 @@ def _confusions(uri: str, table: Mapping[str, Any]) -> list[Section]:
             if not storage.exists(path):
                 missing.append(f"{name} on {task}")
                 continue
-            cell = json.loads(storage.read_bytes(path))
+            cell = storage.read_json(path)
             confusion_KK = np.sum([seed["scores"]["confusion"] for seed in cell["seeds"]], axis=0)
             heading = f"{task}: {name}{', the best row' if name == best else ''}"
             if len(cell["classes"]) <= _MAX_CLASSES:

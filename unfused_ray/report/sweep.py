@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -38,7 +37,7 @@ def sweep_chapter(uri: str) -> Chapter:
         FileNotFoundError: there is no sweep.
         ValueError: it is of another version.
     """
-    record = json.loads(storage.read_bytes(storage.join(uri, SWEEP)))
+    record = storage.read_json(storage.join(uri, SWEEP))
     try:
         config = SweepConfig(**record["config"])
     except (KeyError, ValidationError) as error:
@@ -57,7 +56,7 @@ def sweep_chapter(uri: str) -> Chapter:
     environment = {**record["environment"], **settings(record["facts"])}
     path = storage.join(uri, "table", TABLE)
     if storage.exists(path):
-        found = accuracies(json.loads(storage.read_bytes(path)))
+        found = accuracies(storage.read_json(path))
         text = "The winner was trained anew, with another seed than it was chosen with; the test split was read once."
         sections.append(Section("The winner on the test split", [text], found.tables, found.pictures))
     return Chapter(config.name, KIND, uri, facts, sections, settings(record["config"]), environment)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 
@@ -116,5 +115,5 @@ def _beginning(run_uri: str) -> dict[str, str]:
     path = storage.join(run_uri, START)
     if not storage.exists(path):
         return {}
-    reached: dict[str, float] = json.loads(storage.read_bytes(path))
+    reached: dict[str, float] = storage.read_json(path)
     return {"last start": ", ".join(f"{name} {seconds:.1f} s" for name, seconds in reached.items())}

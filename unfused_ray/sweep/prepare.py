@@ -177,7 +177,7 @@ def _kept(resume: bool, record: dict[str, Any], uri: str) -> dict[str, Any]:
         return {"id": uuid.uuid4().hex, **record}
     if not resume:
         raise ValueError(f"{uri} holds a sweep: --resume goes on with it, another --output begins a new one")
-    old = json.loads(storage.read_bytes(path))
+    old = storage.read_json(path)
     if changes := differences(_compared(old), _compared(record)):
         raise ValueError(f"{uri} was started with other settings:\n  " + "\n  ".join(changes))
     return {"id": old["id"], **record}

@@ -73,7 +73,7 @@ class Record:
     @classmethod
     def read(cls, uri: str) -> Record:
         """What :meth:`write` has written to the folder ``uri``."""
-        values = json.loads(storage.read_bytes(storage.join(uri, RECORD)))
+        values = storage.read_json(storage.join(uri, RECORD))
         rungs = [Rung(r["epoch"], r["accuracy"], [Score(**each) for each in r["scores"]]) for r in values.pop("rungs")]
         # JSON has no tuples, and a search space no lists: a point is to be the choices it was made of.
         read = {name: tuple(value) if isinstance(value, list) else value for name, value in values.pop("point").items()}

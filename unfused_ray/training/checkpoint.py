@@ -169,13 +169,13 @@ def _position(folder_uri: str) -> Position:
 
 
 def _verified(folder: str) -> Checkpoint:
-    manifest = json.loads(storage.read_bytes(storage.join(folder, MANIFEST)))
+    manifest = storage.read_json(storage.join(folder, MANIFEST))
     if manifest["format_version"] != FORMAT_VERSION:
         raise ValueError(f"format_version {manifest['format_version']}, this version reads {FORMAT_VERSION}")
     for name, expected in manifest["files"].items():
         if storage.sha256_file(storage.join(folder, name)) != expected:
             raise ValueError(f"{name} is damaged (SHA-256 differs from the manifest's)")
-    details = json.loads(storage.read_bytes(storage.join(folder, _DETAILS)))
+    details = storage.read_json(storage.join(folder, _DETAILS))
     return Checkpoint(folder, _position(folder), details)
 
 

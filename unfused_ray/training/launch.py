@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -197,7 +196,7 @@ def _statistics(index: ClipIndex, config: TrainingConfig) -> Statistics:
 def _exported(run: Run, export: str) -> int:
     """Epochs that the exported network has seen, which may be older than the newest checkpoint; 0 without one."""
     path = storage.join(run.uri, export, DESCRIPTION)
-    epochs: int = json.loads(storage.read_bytes(path))["extra"]["epochs"] if storage.exists(path) else 0
+    epochs: int = storage.read_json(path)["extra"]["epochs"] if storage.exists(path) else 0
     return epochs
 
 

@@ -155,7 +155,7 @@ class Run:
             FileNotFoundError: there is no run.
             ValueError: its settings are not those of this version.
         """
-        record: dict[str, Any] = json.loads(storage.read_bytes(storage.join(self.uri, "run.json")))
+        record: dict[str, Any] = storage.read_json(storage.join(self.uri, "run.json"))
         record = {"stage": "pretrain", **record}  # before there were others, it was not written
         try:
             config = CONFIGS[record["stage"]](**record["config"])
@@ -171,7 +171,7 @@ class Run:
     def status(self) -> Status | None:
         """How the run stands; None before it was first said."""
         path = storage.join(self.uri, "status.json")
-        return Status(**json.loads(storage.read_bytes(path))) if storage.exists(path) else None
+        return Status(**storage.read_json(path)) if storage.exists(path) else None
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -272,7 +272,7 @@ def _lease_uri(run_uri: str) -> str:
 
 
 def _read_lease(uri: str) -> dict[str, Any] | None:
-    return json.loads(storage.read_bytes(uri)) if storage.exists(uri) else None
+    return storage.read_json(uri) if storage.exists(uri) else None
 
 
 def _is_alive(holder: Mapping[str, Any]) -> bool:

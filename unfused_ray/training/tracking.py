@@ -88,7 +88,7 @@ def kept_id(folder: str) -> str:
     path = storage.join(folder, FILE)
     if not storage.exists(path):
         storage.write_bytes(path, json.dumps({"id": uuid.uuid4().hex}).encode())
-    kept: str = json.loads(storage.read_bytes(path))["id"]
+    kept: str = storage.read_json(path)["id"]
     return kept
 
 

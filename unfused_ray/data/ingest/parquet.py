@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from unfused_ray import storage
 from unfused_ray.audio.decode import AudioError
+from unfused_ray.parquet import open_parquet
 
 T = TypeVar("T")
 
@@ -36,7 +37,7 @@ def read_parquet(uri: str, read: Callable[[pq.ParquetFile], T], metadata: pq.Fil
     """
     try:
         with storage.open_input(uri) as file:
-            return read(pq.ParquetFile(file, metadata=metadata))
+            return read(open_parquet(file, uri, metadata))
     except FileNotFoundError as error:
         raise AudioError("missing", uri) from error
     except _DAMAGED as error:
@@ -45,7 +46,7 @@ def read_parquet(uri: str, read: Callable[[pq.ParquetFile], T], metadata: pq.Fil
     with storage.open_input(uri) as file, tempfile.TemporaryFile() as copy:
         shutil.copyfileobj(file, copy, _CHUNK_BYTES)
         try:
-            return read(pq.ParquetFile(copy, metadata=metadata))
+            return read(open_parquet(copy, uri, metadata))
         except _DAMAGED as error:
             raise AudioError("unreadable", f"Parquet: {error}") from error
 
@@ -69,5 +70,5 @@ def audio_column(schema: pa.Schema, uri: str) -> str:
 
 def _holds_bytes(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
-        return "bytes" in kind.names
+        return kind.get_field_index("bytes") >= 0 and _holds_bytes(kind.field("bytes").type)
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)

@@ -1,0 +1,46 @@
+"""Opening of Parquet files, which may come from anyone.
+
+A file's metadata names the types of its columns, and Ray Data registers one whose values are pickles: reading such a
+column would run the code that the file holds. No column of such a type is read.
+"""
+
+from __future__ import annotations
+
+from typing import IO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+def open_parquet(file: IO[bytes] | pa.NativeFile, uri: str, metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
+    """A Parquet file to read from; ``file`` stays the caller's to close.
+
+    Args:
+        file: open for random access.
+        uri: its name, for messages.
+        metadata: of the file, if it is known; it is not read again then.
+
+    Raises:
+        pa.ArrowInvalid: it is no Parquet file, or a column, or a part of one, is of a type that Python code defines.
+        OSError: it is damaged, or its storage does not answer.
+    """
+    try:
+        parquet = pq.ParquetFile(file, metadata=metadata)
+    except pa.ArrowInvalid as error:
+        raise pa.ArrowInvalid(f"cannot read {uri}: {error}") from error
+    for field in parquet.schema_arrow:
+        if _runs_python(field.type):
+            raise pa.ArrowInvalid(
+                f"cannot read {uri}: its column {field.name!r} is of type {field.type}, whose values may be code: "
+                "write plain strings, numbers or bytes"
+            )
+    return parquet
+
+
+def _runs_python(kind: pa.DataType) -> bool:
+    """Whether reading values calls a registered Python class; Arrow's own types, such as UUIDs, do not."""
+    if isinstance(kind, pa.ExtensionType):
+        return True
+    if pa.types.is_dictionary(kind):
+        return _runs_python(kind.value_type)
+    return any(_runs_python(kind.field(i).type) for i in range(kind.num_fields))
