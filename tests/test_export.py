@@ -194,7 +194,7 @@ def test_weights_of_another_shape_are_refused(exported):
     description = json.loads((exported / DESCRIPTION).read_bytes())
     description["encoder"]["width"] = 24
     (exported / DESCRIPTION).write_text(json.dumps(description))
-    with pytest.raises(RuntimeError, match="size mismatch"):
+    with pytest.raises(ValueError, match="size mismatch"):
         load_encoder(str(exported))
 
 

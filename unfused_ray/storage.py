@@ -43,7 +43,8 @@ def is_local(uri: str) -> bool:
 def absolute(uri: str) -> str:
     """``uri`` without dependence on the working directory: ``~`` expanded, ``file://`` off, relative made absolute."""
     if is_local(uri):
-        return os.path.abspath(Path(uri.removeprefix("file://")).expanduser())  # noqa: PTH100 - keeps symbolic links
+        # Not pathlib's: it follows symbolic links, and raises where there is no such user.
+        return os.path.abspath(os.path.expanduser(uri.removeprefix("file://")))  # noqa: PTH100, PTH111
     return uri
 
 
@@ -189,7 +190,11 @@ def write_bytes(uri: str, data: bytes) -> None:
 
 
 def list_files(uri: str, recursive: bool = False) -> list[str]:
-    """URIs of the files in a folder, sorted; none where there is no folder. Unfinished writes are left out."""
+    """URIs of the files in a folder, sorted; none where there is no folder. Unfinished writes are left out.
+
+    Links to local folders are followed, but not into a folder that is listed anyway: they may lead in circles. A local
+    name that is not UTF-8 has surrogates for its bytes.
+    """
     return [found for found in _list(uri, fs.FileType.File, recursive) if not _is_temporary(found)]
 
 
@@ -273,9 +278,31 @@ def _list(uri: str, kind: fs.FileType, recursive: bool) -> list[str]:
     with _errors_name(uri, "list"):
         if filesystem.get_file_info(root).type != fs.FileType.Directory:
             return []
+        if is_local(uri):
+            return sorted(_list_local(root, kind, recursive))
         found = filesystem.get_file_info(fs.FileSelector(root, allow_not_found=True, recursive=recursive))
     folder = absolute(uri)
     return sorted(join(folder, info.path[len(root) :]) for info in found if info.type == kind)
+
+
+def _list_local(root: str, kind: fs.FileType, recursive: bool) -> Iterator[str]:
+    """What :func:`_list` lists of a local folder: Arrow takes links round in circles, and only names that are UTF-8."""
+    top = os.path.realpath(root)
+    seen, left = {top}, [root]
+    while left:
+        with os.scandir(left.pop()) as entries:
+            for entry in entries:
+                if not os.path.isdir(entry.path) if entry.is_symlink() else not entry.is_dir():  # noqa: PTH112
+                    if kind == fs.FileType.File and os.path.isfile(entry.path):  # noqa: PTH113 - False for bad links
+                        yield entry.path
+                    continue
+                if kind == fs.FileType.Directory:
+                    yield entry.path
+                real = os.path.realpath(entry.path)
+                is_listed_anyway = entry.is_symlink() and real.startswith(f"{top}/")
+                if recursive and real not in seen and not is_listed_anyway:
+                    seen.add(real)
+                    left.append(entry.path)
 
 
 def _temporary(name: str) -> str:

@@ -18,6 +18,9 @@ _BLOCK_VALUES = 1 << 22  # float32 of all channels: 16 MB, whatever a header cla
 _RATES = (1_000, 1_000_000)  # below, one second of audio would become minutes of samples; above, no audio is sampled
 _UNRECOGNISED = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
 _FULL_SCALE = 32768
+_LARGEST = (
+    2.0**32
+)  # of float samples, full scale being 1: sums of larger ones overflow where channels or rates are changed
 
 
 class AudioError(ValueError):
@@ -172,10 +175,9 @@ def _mono_blocks(file: soundfile.SoundFile, frames: int) -> Iterator[np.ndarray]
     longest = max(1, min(_BLOCK_SECONDS * file.samplerate, _BLOCK_VALUES // file.channels))
     while frames and len(block := file.read(min(longest, frames), dtype="float32", always_2d=True)):
         frames -= len(block)
-        mono = block[:, 0] if file.channels == 1 else block.mean(axis=1)
-        if not np.isfinite(mono).all():
-            raise AudioError("not finite", "NaN or infinite samples")
-        yield mono
+        if not (block.min() >= -_LARGEST and block.max() <= _LARGEST):  # nor is NaN
+            raise AudioError("not finite", f"NaN, infinite, or larger than {_LARGEST:g} times full scale")
+        yield block[:, 0] if file.channels == 1 else block.mean(axis=1)
 
 
 def _to_int16(wave: np.ndarray) -> np.ndarray:

@@ -23,6 +23,7 @@ from typing import Any, Self, SupportsIndex, overload
 
 import numpy as np
 import pyarrow as pa
+from pydantic import TypeAdapter, ValidationError
 
 from unfused_ray import storage
 from unfused_ray.config import FrontEndConfig
@@ -156,7 +157,7 @@ class Manifest:
 
         Raises:
             FileNotFoundError: there is no whole source there.
-            ValueError: it was written by another version of the format.
+            ValueError: it is damaged, or was written by another version of the format.
         """
         path = storage.join(uri, MANIFEST)
         if not storage.exists(path):
@@ -170,12 +171,15 @@ class Manifest:
                 f"{path} has format_version {raw.get('format_version')}, this version reads {FORMAT_VERSION}: "
                 "prepare the source again"
             )
-        return cls(
-            uri=uri,
-            shards=tuple(Shard.from_json(shard) for shard in raw["shards"]),
-            rejects=raw["rejects"],
-            config=raw["config"],
-        )._with_later_statistics()
+        try:
+            shards = TypeAdapter(tuple[Shard, ...]).validate_python(raw["shards"])
+            manifest = cls(uri=uri, shards=shards, rejects=raw["rejects"], config=raw["config"])
+        except (KeyError, ValidationError) as error:
+            raise ValueError(
+                f"{path} is not as jobs/prepare.py has written it ({type(error).__name__}: {error}): copy it again, or "
+                "prepare the source again"
+            ) from error
+        return manifest._with_later_statistics()
 
     def _with_later_statistics(self) -> Self:
         """Add the statistics that were computed after the ingest, where they are of these very shards."""

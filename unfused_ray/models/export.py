@@ -19,6 +19,8 @@ import numpy as np
 import safetensors.torch
 import soxr
 import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from unfused_ray import storage
@@ -165,7 +167,16 @@ def load_encoder(uri: str) -> FrozenEncoder:
         ValueError: it was written by another version, or its weights are not those it describes.
     """
     description = read_description(uri)
-    folder = description["folder"]
+    try:
+        return _load(description["folder"], description)
+    except (KeyError, TypeError, RuntimeError, SafetensorError, ValidationError) as error:
+        raise ValueError(
+            f"{description['folder']}: {DESCRIPTION} and {WEIGHTS} are no encoder ({type(error).__name__}: {error}): "
+            "copy it again, or export it again"
+        ) from error
+
+
+def _load(folder: str, description: dict[str, Any]) -> FrozenEncoder:
     weights = storage.read_bytes(storage.join(folder, WEIGHTS))
     if storage.sha256(weights) != description["sha256"]:
         raise ValueError(f"{folder}: {WEIGHTS} is not the file that {DESCRIPTION} describes: copy or export it again")

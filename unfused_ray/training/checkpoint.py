@@ -128,7 +128,7 @@ class CheckpointStore:
                 continue
             try:
                 return _verified(folder)
-            except (ValueError, FileNotFoundError, KeyError) as error:
+            except (ValueError, FileNotFoundError, KeyError, AttributeError, TypeError) as error:
                 logger.warning("checkpoint %s is not used: %s", folder, error)
                 unusable.append(f"  {folder}: {error}")
         if unusable:

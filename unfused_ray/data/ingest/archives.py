@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import re
 import tarfile
 from collections.abc import Sequence
@@ -20,8 +21,12 @@ from unfused_ray.data.ingest.parquet import audio_column, read_parquet
 from unfused_ray.data.ingest.sources import AUDIO_SUFFIXES
 from unfused_ray.data.rejects import Reject
 
+logger = logging.getLogger(__name__)
+
 _TAR_BUFFER_BYTES = 1 << 20  # one request to an object store brings many headers
 _MAX_METADATA_BYTES = 1 << 20
+_MAX_READ_BYTES = 2 << 20  # of tarfile at a time: what is read is headers, which may claim to be of any size
+_DAMAGED_TAR = (tarfile.TarError, ValueError, OverflowError, RecursionError)  # what tarfile raises on damaged headers
 _KEY_COLUMNS = ("key", "__key__", "id", "video_id", "ytid", "fname")
 _LABEL_NAMES = ("human_labels", "labels", "label", "tags", "tag", "mids", "category")  # the first there is
 
@@ -35,35 +40,65 @@ def list_tar(uri: str) -> Listing:
     clips: dict[str, dict[str, Any]] = {}
     labels: dict[str, dict[str, Any]] = {}
     rejects: list[Reject] = []
-    try:
-        with (
-            storage.open_input(uri) as file,
-            io.BufferedReader(file, _TAR_BUFFER_BYTES) as buffered,
-            tarfile.open(fileobj=buffered, mode="r:") as tar,
-        ):
+    with storage.open_input(uri) as file, _TarReader(file, _TAR_BUFFER_BYTES) as buffered:
+        try:
+            tar = tarfile.open(fileobj=buffered, mode="r:")  # noqa: SIM115 - it does not own the file
             for member in tar:
+                buffered.refuse_outside(member, tar)
                 key, dot, suffix = member.name.removeprefix("./").rpartition(".")
-                if not member.isreg() or member.issparse() or not dot:
+                if not member.isreg() or not dot:
                     continue
-                if f".{suffix.lower()}" in AUDIO_SUFFIXES:
+                if f".{suffix.lower()}" in AUDIO_SUFFIXES and member.issparse():
+                    rejects.append(
+                        Reject(key, "unreadable", "it is sparse: its bytes do not lie in the tar as they are")
+                    )
+                elif f".{suffix.lower()}" in AUDIO_SUFFIXES:
                     clips[member.name] = {"key": key, "offset": member.offset_data, "num_bytes": member.size}
                 elif suffix in ("json", "txt", "cls") and member.size <= _MAX_METADATA_BYTES:
                     content = tar.extractfile(member)
                     assert content is not None  # a regular file
                     try:
                         labels.setdefault(key, {}).update(_companion(suffix, content.read()))
-                    except ValueError as error:
+                    except (ValueError, RecursionError) as error:
                         rejects.append(Reject(key, "unreadable", f"its .{suffix}: {error}"))
             buffered.seek(tar.offset)  # tarfile takes a broken header for the end, which is a block of zeros
             if buffered.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                 rejects.append(Reject(storage.name(uri), "unreadable", f"tar file: damaged from byte {tar.offset}"))
-    except tarfile.TarError as error:
-        rejects.append(Reject(storage.name(uri), "unreadable", f"tar file: {error}"))
+        except _DAMAGED_TAR as error:
+            rejects.append(Reject(storage.name(uri), "unreadable", f"tar file: {error}"))
     damaged = {reject.key for reject in rejects}
     rows = [
         {**clip, **labels.get(clip["key"], {}), "uri": uri} for clip in clips.values() if clip["key"] not in damaged
     ]
     return Listing.from_rows(rows, rejects)
+
+
+class _TarReader(io.BufferedReader):
+    """A tar's bytes for ``tarfile``, which believes what headers say of sizes: those that cannot be are refused."""
+
+    raw: pa.NativeFile
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Read ``size`` bytes; a ``tarfile.ReadError`` where they are more than a header may have."""
+        if size is None or not 0 <= size <= _MAX_READ_BYTES:
+            raise tarfile.ReadError(f"a header claims {size} bytes")
+        return super().read(size)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to ``offset``; a ``tarfile.ReadError`` where it lies outside of the file."""
+        if whence == io.SEEK_SET and not 0 <= offset <= self.raw.size():
+            raise tarfile.ReadError(f"byte {offset} lies outside of the file, which is cut off or damaged")
+        return super().seek(offset, whence)
+
+    def refuse_outside(self, member: tarfile.TarInfo, tar: tarfile.TarFile) -> None:
+        """Refuse a member that does not end within the file, or after which ``tarfile`` would go backwards.
+
+        Raises:
+            tarfile.ReadError: names it.
+        """
+        end = member.offset_data + (member.size if member.isreg() and not member.issparse() else 0)
+        if not (0 <= member.offset_data <= end <= self.raw.size() and tar.offset >= member.offset_data):
+            raise tarfile.ReadError(f"{member.name!r}, of {member.size} bytes, does not end within the file")
 
 
 def list_parquet(uri: str) -> Listing:
@@ -81,6 +116,8 @@ def list_parquet(uri: str) -> Listing:
     """
     try:
         metadata, schema = read_parquet(uri, lambda file: (file.metadata, file.schema_arrow))
+        with storage.open_input(uri) as file:
+            num_bytes = file.size()
     except AudioError as error:
         return Listing.from_rows([], [Reject(storage.name(uri), error.reason, error.detail)])
     audio = audio_column(schema, uri)
@@ -96,7 +133,12 @@ def list_parquet(uri: str) -> Listing:
     rejects: list[Reject] = []
     first = 0
     for row_group in range(metadata.num_row_groups):
-        names = [f"{stem}:{row}" for row in range(first, first + metadata.row_group(row_group).num_rows)]
+        num_rows = metadata.row_group(row_group).num_rows
+        if not 0 <= num_rows <= num_bytes:
+            detail = f"row group {row_group} of {uri} claims {num_rows} rows, the file has {num_bytes} bytes"
+            rejects.append(Reject(f"{stem}:{first}", "unreadable", detail))
+            break
+        names = [f"{stem}:{row}" for row in range(first, first + num_rows)]
         first += len(names)
         try:
             records = read_parquet(uri, partial(_records, row_group, wanted), metadata) if wanted else [{}] * len(names)
@@ -153,6 +195,13 @@ def _class_names(schema: pa.Schema, column: str | None) -> list[str] | None:
     metadata = (schema.metadata or {}).get(b"huggingface")
     if metadata is None or column is None:
         return None
-    feature = json.loads(metadata).get("info", {}).get("features", {}).get(column, {})
-    feature = feature.get("feature", feature) if isinstance(feature, dict) else feature[0]
-    return feature.get("names") if isinstance(feature, dict) else None
+    try:
+        feature = json.loads(metadata)["info"]["features"][column]
+        feature = feature.get("feature", feature) if isinstance(feature, dict) else feature[0]
+        names = feature.get("names")
+    except (ValueError, RecursionError, AttributeError, KeyError, IndexError, TypeError) as error:
+        logger.warning(
+            "the metadata for the hub do not describe column %s (%r): its labels are as stored", column, error
+        )
+        return None
+    return [str(name) for name in names] if isinstance(names, list) else None

@@ -47,6 +47,10 @@ def fetch(items: pa.Table) -> Iterator[tuple[dict[str, Any], IO[bytes] | AudioEr
                 source: IO[bytes] | AudioError = stack.enter_context(_open(item))
             except FileNotFoundError:
                 source = AudioError("missing", item["uri"])
+            except AudioError as error:
+                source = error
+            except ValueError as error:  # a path or URI that cannot be, such as one with a NUL
+                source = AudioError("missing", f"{item['uri']}: {error}")
             except OSError as error:
                 if not storage.is_local(item["uri"]):
                     raise
@@ -58,7 +62,10 @@ def fetch(items: pa.Table) -> Iterator[tuple[dict[str, Any], IO[bytes] | AudioEr
 def _open(item: dict[str, Any]) -> Iterator[IO[bytes]]:
     uri, offset = item["uri"], item["offset"]
     if offset is None and storage.is_local(uri):
-        with Path(storage.absolute(uri)).open("rb") as file:
+        path = Path(storage.absolute(uri))
+        if path.is_fifo() or path.is_char_device():  # to open one may wait for ever
+            raise AudioError("unreadable", f"{uri} is no regular file")
+        with path.open("rb") as file:
             yield file
         return
     # A copy, because an error while libsndfile reads through Python would pass for a damaged file.

@@ -41,9 +41,30 @@ class Listing:
 
     @classmethod
     def from_rows(cls, rows: Sequence[dict[str, Any]], rejects: Sequence[Reject] = ()) -> Listing:
-        """A listing of rows of ``ITEMS``; what a row leaves out is null, or empty for labels, split and group."""
+        """A listing of rows of ``ITEMS``; what a row leaves out is null, or empty for labels, split and group.
+
+        A row whose strings no UTF-8 can hold, such as the name of a file in another encoding, is set aside.
+        """
         defaults = {"labels": [], "split": "", "group": ""}
-        return cls(pa.Table.from_pylist([defaults | row for row in rows], ITEMS), tuple(rejects))
+        good = [defaults | row for row in rows]
+        found = list(rejects)
+        try:
+            items = pa.Table.from_pylist(good, ITEMS)
+        except UnicodeEncodeError:
+            bad = [row for row in good if not _is_utf8(row)]
+            found += [Reject(row["key"], "unreadable", "its name, labels, split or group are not UTF-8") for row in bad]
+            items = pa.Table.from_pylist([row for row in good if _is_utf8(row)], ITEMS)
+        return cls(items, tuple(Reject(*map(_printable, reject)) for reject in found))
+
+
+def _is_utf8(row: dict[str, Any]) -> bool:
+    strings = [row["key"], row["uri"], row["split"], row["group"], *row["labels"]]
+    return all(_printable(string) == string for string in strings)
+
+
+def _printable(text: str) -> str:
+    """``text`` with what no UTF-8 can hold written out, such as ``\\udcff``."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def draw(seed: int, name: str) -> float:

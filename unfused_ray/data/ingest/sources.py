@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,11 +101,11 @@ def list_csv(uri: str, one_of_several: bool) -> Listing:
             f"{uri} has the columns {', '.join(columns) or '(none)'}: one of {', '.join(_PATH_COLUMNS)} must name the "
             "audio files. To read a folder in spite of the CSV files in it, give a pattern such as folder/*.wav"
         )
-    records = [row for _, row in rows if row[path_column]]
+    records = [row for _, row in rows if _can_be_path(row[path_column])]
     rejects = [
-        Reject(f"{storage.name(uri)}:{line}", "missing", f"column {path_column} is empty in line {line} of {uri}")
+        Reject(f"{storage.name(uri)}:{line}", "missing", f"column {path_column} names no file in line {line} of {uri}")
         for line, row in rows
-        if not row[path_column]
+        if not _can_be_path(row[path_column])
     ]
     folder = _folder_of_paths(uri, [record[path_column] for record in records[:_PROBED_ROWS]])
     split = storage.name(uri).removesuffix(".csv") if one_of_several else ""
@@ -149,14 +150,26 @@ def _folder_of_paths(uri: str, paths: Sequence[str]) -> str:
     """The folder from which the paths of the CSV at ``uri`` are given: its own, or the one above."""
     own = storage.parent(uri)
     for folder in (own, storage.parent(own)):
-        if any(storage.exists(_locate(path, folder)) for path in paths):
+        if any(_is_there(_locate(path, folder)) for path in paths if not _is_absolute(path)):
             return folder
     return own
 
 
+def _can_be_path(value: str | None) -> bool:
+    return bool(value and "\0" not in value)
+
+
+def _is_there(uri: str) -> bool:
+    # os.path's is False for what no file can be called.
+    return os.path.exists(uri) if storage.is_local(uri) else storage.exists(uri)  # noqa: PTH110
+
+
 def _locate(path: str, folder: str) -> str:
-    is_absolute = path.startswith(("/", "~")) or not storage.is_local(path)
-    return storage.absolute(path) if is_absolute else storage.join(folder, path)
+    return storage.absolute(path) if _is_absolute(path) else storage.join(folder, path)
+
+
+def _is_absolute(path: str) -> bool:
+    return path.startswith(("/", "~", "file://")) or not storage.is_local(path)
 
 
 def _suffix(uri: str) -> str:

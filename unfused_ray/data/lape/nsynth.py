@@ -32,6 +32,6 @@ def _of_split(disk: Disk, split: str) -> Listing:
             Entry(f"{folder}/audio/{note}.wav", facts["instrument_family_str"], split, facts["instrument_str"])
             for note, facts in notes.items()
         ]
-    except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, RecursionError, AttributeError, KeyError, TypeError) as error:
         raise disk.damaged(names, f"{type(error).__name__}: {error}") from error
     return disk.listing(entries, disk.audio(f"{folder}/audio"), names)
