@@ -1,6 +1,8 @@
 # make demo: install, then pre-train, distil and evaluate on the embedded recordings, with a table and pictures.
 # make test: install, then every check and every test.
 # make test-browser: the tests that need a Chromium.
+# make chaos: every job disturbed again and again, half an hour on a quiet machine: docs/reliability.md.
+# make audit: known vulnerabilities (asks PyPI, needs the internet) and licences of what is installed.
 # make bench: install, then every benchmark and docs/performance.md. The machine should have nothing else to do.
 
 PYTHON ?= python3
@@ -19,7 +21,7 @@ BIN := .venv/bin
 SHARDS := $(UNFUSED_RAY_HOME)/shards
 RUNS := $(UNFUSED_RAY_HOME)/runs
 
-.PHONY: demo test test-browser bench check venv corpus clean
+.PHONY: demo test audit test-browser chaos bench check venv corpus clean
 
 demo: venv
 	$(BIN)/python jobs/prepare.py --source recordings/drums.tar --output $(SHARDS)/drums
@@ -33,11 +35,20 @@ demo: venv
 test: venv check
 	$(BIN)/python -m pytest
 
+# Strict: a package that the advisories cannot be asked about fails, too.
+audit: venv
+	$(BIN)/python -m pip install --quiet --editable '.[audit]'
+	$(BIN)/pip-licenses
+	$(BIN)/pip-audit --strict --skip-editable
+
 # The report in a headless Chromium: one on PATH, else playwright's own, which needs the internet.
 test-browser: venv
 	$(BIN)/python -m pip install --quiet --editable '.[browser]'
 	for name in chromium chromium-browser google-chrome google-chrome-stable; do command -v $$name && exit; done; $(BIN)/playwright install --with-deps chromium
 	$(BIN)/python -m pytest -m browser
+
+chaos: venv
+	$(BIN)/python benchmarks/chaos.py --output $(BENCH)
 
 bench: venv
 	set -e; for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py --output $(BENCH); done
@@ -61,8 +72,9 @@ venv: .venv/installed
 corpus: venv
 	@test -f $(CORPUS_BUILDER) || { echo "no corpus builder at $(CORPUS_BUILDER): make corpus CORPUS_BUILDER=…" >&2; exit 1; }
 	@test -f $(CORPUS)/pretrain.csv || $(BIN)/python $(CORPUS_BUILDER) --out $(CORPUS)
-	$(BIN)/python jobs/prepare.py --source $(CORPUS)/pretrain.csv --output $(UNFUSED_RAY_HOME)/shards/corpus
-	$(BIN)/python jobs/pretrain.py corpus --data $(UNFUSED_RAY_HOME)/shards/corpus --dry-run
+	$(BIN)/python jobs/prepare.py --source $(CORPUS)/pretrain.csv --output $(SHARDS)/pretrain
+	set -e; for task in kws spk drum letter inst lid; do $(BIN)/python jobs/prepare.py --source $(CORPUS)/$$task --output $(SHARDS)/$$task; done
+	$(BIN)/python jobs/pretrain.py corpus --data $(SHARDS)/pretrain --dry-run
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
