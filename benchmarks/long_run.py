@@ -21,7 +21,9 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from urllib.error import HTTPError
 
 import psutil
 from measure import Figure, figure, report
@@ -53,9 +55,12 @@ def main() -> None:
         (folder / "tmp").mkdir()
         sources = [_prepared(folder, task) for task in ("drums", "languages")]
         process = _start(folder, "jobs/pretrain.py", "tiny", "--data", *sources, *_settings(folder))
-        samples, seen = watch(folder, process, options.minutes)
-        process.send_signal(signal.SIGTERM)
-        code = process.wait(timeout=300)
+        try:
+            samples, seen = watch(folder, process, options.minutes)
+            process.send_signal(signal.SIGTERM)
+            code = process.wait(timeout=300)
+        finally:
+            process.kill()
         status = Run(str(folder / "run")).status()
         figures, verdicts = judge(samples)
         left = {
@@ -108,7 +113,8 @@ def sample(run: Path, tree: Sequence[psutil.Process]) -> Sample:
         session = session or next((part.split("=")[1] for part in command if part.startswith("--session-dir=")), "")
         kind = "driver" if index == 0 else _kind(command)
         found[f"{kind}, MB"] = found.get(f"{kind}, MB", 0.0) + (memory.rss - memory.shared) / 1e6
-    found["object store, MB"] = _object_store_mb(Path(session))
+    with suppress(HTTPError):  # Ray's exporter, on a busy machine: this sample goes without
+        found["object store, MB"] = _object_store_mb(Path(session))
     found[_LOGS] = sum(path.stat().st_size for path in (Path(session) / "logs").rglob("*") if path.is_file()) / 1e6
     found["files of the run"] = sum(len(files) for _, _, files in os.walk(run))  # rglob trips over what is deleted
     found["checkpoints"] = len(list((run / "checkpoints").glob("*/manifest.json")))
@@ -127,11 +133,12 @@ def judge(samples: Sequence[Sample]) -> tuple[list[Figure], dict[str, bool]]:
         "checkpoints to the rule": max(one["checkpoints"] for one in samples) <= rule.keep + 1,
         "assignments to the rule": max(one["assignments"] for one in samples) <= rule.keep_assignments + 2,
     }
-    for name in samples[-1]:
+    for name in dict.fromkeys(name for one in later for name in one):
         if name in ("minutes", "epochs"):
             continue
-        values = [one.get(name, 0.0) for one in later]
-        slope = statistics.linear_regression([one["minutes"] for one in later], values).slope
+        having = [one for one in later if name in one]
+        values = [one[name] for one in having]
+        slope = statistics.linear_regression([one["minutes"] for one in having], values).slope
         growth = slope * (later[-1]["minutes"] - later[0]["minutes"])
         if name == _LOGS:
             figures.append(Figure(f"{name}, growth an hour", 60 * slope, ""))
