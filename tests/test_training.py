@@ -485,6 +485,8 @@ def test_a_gradient_that_is_not_finite_ends_the_run_and_leaves_the_checkpoint_be
         status = train(job)
     assert (status.state, status.epoch, status.step) == ("diverged", 1, step + 1)
     assert str(sorted(seen)) in status.message
+    batch = json.loads(Path(job.output, run.DIVERGED).read_text())
+    assert batch == {"epoch": 1, "step": step, "clip_ids": sorted(seen)}
     saved = run.Run(job.output).status()
     assert saved is not None
     assert saved.state == "diverged"

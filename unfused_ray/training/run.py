@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 # What a run leaves in its folder, beside run.json, status.json and checkpoints/.
 HISTORY = "history.json"
+DIVERGED = "diverged.json"
 ASSIGNMENTS = "assignments"
 PSEUDO_LABELS = "pseudo-labels"
 

@@ -1,0 +1,114 @@
+"""Every field of every configuration refuses what it cannot be, by name, value and rule; a new field is walked too."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import pytest
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from unfused_ray import cli, config
+from unfused_ray.config import Config
+
+MODELS = [model for _, model in inspect.getmembers(config, inspect.isclass) if issubclass(model, Config)]
+FIELDS = [(model, name) for model in MODELS for name in model.model_fields]
+
+
+def parts(kind: Any, metadata: list[Any]) -> Iterator[tuple[Any, list[Any], Any]]:
+    """A field's type and rules, those of a tuple's items too, and what puts a value in its place."""
+    if get_origin(kind) is Annotated:
+        kind, *more = get_args(kind)
+        metadata = [*metadata, *(rule for item in more for rule in (getattr(item, "metadata", None) or [item]))]
+    yield kind, metadata, lambda value: value
+    if get_origin(kind) is tuple:
+        first, *others = (item for item in get_args(kind) if item is not Ellipsis)
+        for item, rules, _ in parts(first, []):
+            yield item, rules, lambda value: (value,) * (1 + len(others))
+
+
+def impossible(field: FieldInfo) -> Iterator[Any]:
+    """Values of another type and out of the range that a field's type names."""
+    for kind, rules, put in parts(field.annotation, field.metadata):
+        yield put({"no": "value"})
+        if get_origin(kind) is Literal:
+            yield put("none of them")
+        if kind in (int, float):
+            yield put("many")
+            yield put(math.nan)
+            yield put(math.inf)
+        if kind is int:
+            yield put(0.5)
+        for rule in rules:
+            below = -1 if kind is int else -1e-9
+            if isinstance(rule, Ge):
+                yield put(rule.ge + below)
+            if isinstance(rule, Gt):
+                yield put(rule.gt)
+            if isinstance(rule, Le):
+                yield put(rule.le - below)
+            if isinstance(rule, Lt):
+                yield put(rule.lt)
+            if isinstance(rule, MinLen):
+                yield ()
+
+
+@pytest.mark.parametrize(("model", "name"), FIELDS, ids=lambda value: getattr(value, "__name__", value))
+def test_a_field_refuses_what_it_cannot_be(model: type[Config], name: str) -> None:
+    values = list(impossible(model.model_fields[name]))
+    assert values
+    for value in values:
+        with pytest.raises(ValidationError) as refusal:
+            model(**{name: value})
+        told = [cli._refusal(details) for details in refusal.value.errors()]
+        assert any(line.startswith(name) and ": " in line for line in told), (value, told)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+def test_a_configuration_refuses_names_that_it_does_not_know(model: type[Config]) -> None:
+    with pytest.raises(ValidationError, match="no_such_field"):
+        model(no_such_field=1)
+
+
+def test_every_number_has_a_bound() -> None:
+    unbounded = [
+        f"{model.__name__}.{name}"
+        for model, name in FIELDS
+        for kind, rules, _ in parts(model.model_fields[name].annotation, model.model_fields[name].metadata)
+        if kind in (int, float) and not any(isinstance(rule, Ge | Gt) for rule in rules)
+    ]
+    assert unbounded == []
+
+
+@pytest.mark.parametrize(
+    ("job", "recipe", "flags", "told"),
+    [
+        (cli.pretrain_job, "tiny", ["--epochs", "0"], "epochs=0"),
+        (cli.pretrain_job, "tiny", ["--optimizer.lr", "nan"], "optimizer.lr=nan"),
+        (cli.pretrain_job, "tiny", ["--method.num-clusters", "1"], "method.decar-v2.num_clusters.0=1"),
+        (cli.pretrain_job, "tiny", ["--runtime.kind", "workers", "--runtime.num-workers", "7"], "num_workers=7"),
+        (cli.distill_job, "tiny", ["--method.alpha", "1.5"], "method.alpha=1.5"),
+        (cli.distill_job, "tiny", ["--method.cut", "fc2", "--encoder.cut", "block1"], "method.cut=fc2"),
+        (cli.prepare_job, "default", ["--task", "us8k", "--source", "x"], "contradict each other"),
+        (cli.embed_job, "default", ["--hop-seconds", "1"], "hop_seconds=1 has no meaning"),
+        (cli.evaluate_job, "default", ["--random-seeds", "-1"], "random_seeds=-1"),
+    ],
+)
+def test_a_job_that_cannot_work_ends_with_code_2_and_one_message(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    job: Any,
+    recipe: str,
+    flags: list[str],
+    told: str,
+) -> None:
+    monkeypatch.setattr("sys.argv", ["jobs/job.py", recipe, *flags])
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(job)
+    out, err = capsys.readouterr()
+    assert (exit_.value.code, out) == (2, "")
+    assert told in err and err.count("error:") == 1 and "Traceback" not in err
