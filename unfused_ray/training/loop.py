@@ -46,7 +46,7 @@ from unfused_ray.training.journal import Journal
 from unfused_ray.training.milestones import Milestones
 from unfused_ray.training.optimizer import learning_rate
 from unfused_ray.training.outbox import Outbox
-from unfused_ray.training.run import HISTORY, State, Status
+from unfused_ray.training.run import DIVERGED, HISTORY, State, Status
 from unfused_ray.training.state import TrainingState
 from unfused_ray.training.sums import means
 
@@ -374,8 +374,12 @@ class Loop:
 
     def _diverged(self, position: Position, clip_ids: np.ndarray) -> Status:
         self.position = Position(position.epoch, position.step + 1)
-        clips = self.worker.group.gather(torch.from_numpy(clip_ids))
-        return self._status("diverged", f"a gradient was not finite; it is of the clips {sorted(clips.tolist())}")
+        clips = sorted(self.worker.group.gather(torch.from_numpy(clip_ids)).tolist())
+        uri = storage.join(self.run_uri, DIVERGED)
+        if self.worker.group.rank == 0:
+            batch = {"epoch": position.epoch, "step": position.step, "clip_ids": clips}
+            storage.write_bytes(uri, json.dumps(batch).encode())
+        return self._status("diverged", f"a gradient was not finite; it is of the clips {clips} (in {uri} too)")
 
     def _status(self, state: State, message: str = "") -> Status:
         if damaged := self.journal.damaged_clips:
