@@ -277,6 +277,12 @@ def test_a_list_most_of_whose_files_are_not_there_is_refused(
         ("bsd", "ff1010bird/ff1010bird_metadata_2018.csv", "itemid,hasbird\n1,1\n2,\n", "its row 2 has no hasbird"),
         ("ns", "nsynth-valid/examples.json", '{"a": {}}', "KeyError: 'instrument_family_str'"),
         ("ns", "nsynth-valid/examples.json", "<html>", "JSONDecodeError"),
+        (
+            "ns",
+            "nsynth-valid/examples.json",
+            '{"a": {"instrument_family_str": NaN, "instrument_str": "b"}}',
+            "TypeError: an instrument's name is no text",
+        ),
         ("sc-v2-35", "speech_commands_v0.02/testing_list.txt", "\xff\xfe", "no utf-8-sig text"),
         (
             "tut",

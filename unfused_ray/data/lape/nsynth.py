@@ -32,6 +32,8 @@ def _of_split(disk: Disk, split: str) -> Listing:
             Entry(f"{folder}/audio/{note}.wav", facts["instrument_family_str"], split, facts["instrument_str"])
             for note, facts in notes.items()
         ]
+        if not all(isinstance(name, str) for entry in entries for name in (entry.label, entry.group)):
+            raise TypeError("an instrument's name is no text")
     except (json.JSONDecodeError, RecursionError, AttributeError, KeyError, TypeError) as error:
         raise disk.damaged(names, f"{type(error).__name__}: {error}") from error
     return disk.listing(entries, disk.audio(f"{folder}/audio"), names)
