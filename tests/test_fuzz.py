@@ -220,6 +220,11 @@ def test_a_tar_of_bombs_and_of_names_that_lead_elsewhere_is_read_within_its_outp
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
 
+def test_a_shard_whose_column_names_are_not_utf8_is_damaged(tmp_path: Path) -> None:
+    reader = READERS["shard"](tmp_path)
+    assert reader.read(reader.originals[0].replace(b"num_samples", b"num_sample\xf3")) == "rejected"
+
+
 @pytest.mark.parametrize("name", sorted(READERS.keys() - {"csv", "parquet"}))  # theirs hold rows that are set aside
 def test_what_is_fuzzed_is_read_where_it_is_intact(tmp_path: Path, name: str) -> None:
     reader = READERS[name](tmp_path)

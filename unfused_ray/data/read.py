@@ -114,7 +114,7 @@ def read_unit_if_whole(unit: Unit, columns: Sequence[str]) -> pa.Table | None:
         return read_unit(unit, columns).combine_chunks()
     except FileNotFoundError:
         raise
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if not _is_damaged(unit):
             raise
         logger.warning("%s, row group %d, is damaged: its clips are not used (%s)", unit.uri, unit.row_group, error)
