@@ -65,8 +65,10 @@ def main() -> None:
         figures, verdicts = judge(samples)
         left = {
             "processes left": sum(_still_runs(one) for one in seen),
-            # Ray keeps its logs, as it does of every session.
-            "temporary files left": sum(path.name != "ray" for path in (folder / "tmp").iterdir()),
+            # Ray keeps its logs, as it does of every session, and torch a cache.
+            "temporary files left": sum(
+                not path.name.startswith(("ray", "torchinductor_")) for path in (folder / "tmp").iterdir()
+            ),
             "lease left": float((folder / "run" / "lease.json").exists()),
         }
         verdicts |= {name: count == 0 for name, count in left.items()}
