@@ -1,7 +1,7 @@
 # make demo: install, then pre-train, distil and evaluate on the embedded recordings, with a table and pictures.
 # make test: install, then every check and every test.
 # make test-browser: the tests that need a Chromium.
-# make chaos: every job disturbed again and again, half an hour on a quiet machine: docs/reliability.md.
+# make chaos: install, then every job disturbed again and again, see docs/reliability.md. It takes its time.
 # make audit: known vulnerabilities (asks PyPI, needs the internet) and licences of what is installed.
 # make bench: install, then every benchmark and docs/performance.md. The machine should have nothing else to do.
 
