@@ -23,14 +23,13 @@ import tyro
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.markup import escape
 
-from unfused_ray import cluster, memory, recipes, storage
+from unfused_ray import cluster, logs, memory, recipes, storage
 from unfused_ray.config import Config, TrainingConfig
 from unfused_ray.training.milestones import Milestones, process_started
 from unfused_ray.training.run import RunInUseError, Status
-from unfused_ray.training.tracking import TrackedRun, log_results
+from unfused_ray.training.tracking import TrackedRun, flat_params, log_results
 
 if TYPE_CHECKING:
     from unfused_ray.sweep.space import Space
@@ -64,7 +63,8 @@ def parse(recipes: Mapping[str, tuple[str, T]], description: str, default: str |
         default: the recipe that is meant where none is named.
 
     Raises:
-        ValueError: no recipe is named, or the configuration cannot work; names field, value and rule.
+        ValueError: no recipe is named, the configuration cannot work, or a URI of it holds credentials; names field,
+            value and rule.
     """
     arguments = [argument for argument in sys.argv[1:] if argument not in _FLAGS]
     options = Options("--print-config" in sys.argv, "--dry-run" in sys.argv)
@@ -88,9 +88,22 @@ def parse(recipes: Mapping[str, tuple[str, T]], description: str, default: str |
         registry=_unvalidated(),
     )
     try:
-        return type(config).model_validate(values), options
+        config = type(config).model_validate(values)
     except ValidationError as error:
         raise ValueError("\n".join(_refusal(details) for details in error.errors())) from error
+    _refuse_credentials(config)
+    return config, options
+
+
+def _refuse_credentials(config: Config) -> None:
+    for field, value in flat_params(config.model_dump()).items():
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str) and (shown := storage.masked(text)) != text:
+                raise ValueError(
+                    f"{field}={shown} holds credentials, which a run would keep in its folder: put them into the "
+                    "environment instead (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, MLFLOW_TRACKING_USERNAME and "
+                    "MLFLOW_TRACKING_PASSWORD)"
+                )
 
 
 def _from_file(path: str, kind: type[T]) -> T:
@@ -327,18 +340,13 @@ def embed_job() -> int:
 
 def main(job: Callable[[], int]) -> None:
     """Run a job and end the process with its exit code; a user's error is one message, not a traceback."""
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(message)s",
-        datefmt="%H:%M:%S",
-        handlers=[RichHandler(console=Console(stderr=True), show_path=False, show_level=False)],
-    )
     memory.keep_freed()
     try:
+        logs.configure()
         code = job()
     except (ValueError, OSError, RunInUseError) as error:
-        code = _fail(str(error))
-        logger.debug("", exc_info=True)
+        code = _fail(storage.masked(str(error)))
+        logger.debug("%s", error, exc_info=True)
     except KeyboardInterrupt as error:
         logger.warning(str(error) or "interrupted: the same command goes on from what is finished")
         code = 128 + signal.SIGINT

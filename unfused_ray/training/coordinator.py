@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 
@@ -24,6 +24,14 @@ CLOSE_STEPS = 3
 """A worker that is killed says nothing: where it was, its last report says, which may be a second old."""
 
 
+class Message(NamedTuple):
+    """What has happened to a run."""
+
+    text: str
+    rank: int | None = None
+    """Of the worker that it happened to; None where it is of no one worker."""
+
+
 @dataclass
 class Progress:
     """What a person wants to know of a run that is on."""
@@ -34,8 +42,8 @@ class Progress:
     num_steps: int = 0
     figures: dict[str, float] = field(default_factory=dict)
     damaged_clips: int = 0
-    messages: tuple[str, ...] = ()
-    """What has happened to the run since it started, such as a worker group that failed."""
+    messages: tuple[Message, ...] = ()
+    """Since the run started, such as that a worker group failed."""
 
 
 class Coordinator:
@@ -53,7 +61,7 @@ class Coordinator:
         self._stop = ""
         self._abandoned = ""
         self._progress = Progress(step=first_step)
-        self._messages: list[str] = []
+        self._messages: list[Message] = []
         self._attempt: int | None = None  # the step at which the group that is on began
         self._failures: list[tuple[int, int]] = []  # where the groups that have failed began, and how far they came
         self._cause = ""
@@ -111,9 +119,9 @@ class Coordinator:
             self._exported.set({**metrics, "step": progress.step, "damaged_clips": progress.damaged_clips})
         return self._stop
 
-    def note(self, message: str) -> None:
-        """Keep a message for whoever watches the run."""
-        self._messages.append(message)
+    def note(self, text: str, rank: int | None = None) -> None:
+        """Keep a message for whoever watches the run; see :class:`Message`."""
+        self._messages.append(Message(text, rank))
 
     def progress(self) -> Progress:
         """The newest report, with all messages."""
@@ -144,9 +152,9 @@ class RemoteCoordinator:
         """See :meth:`Coordinator.set_segment`; waits, because the stream starts right after."""
         ray.get(self._actor.set_segment.remote(segment))
 
-    def note(self, message: str) -> None:
+    def note(self, text: str, rank: int | None = None) -> None:
         """See :meth:`Coordinator.note`; does not wait."""
-        self._actor.note.remote(message)
+        self._actor.note.remote(text, rank)
 
     def failed_at(self, step: int) -> None:
         """See :meth:`Coordinator.failed_at`; waits, because this process may end right after."""

@@ -17,7 +17,7 @@ from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig
 from torch import Tensor
 
-from unfused_ray import cluster, memory, storage
+from unfused_ray import cluster, logs, memory, storage
 from unfused_ray.clustering.actor import RayClusterer, start_assignment_actor
 from unfused_ray.clustering.clusterer import Clusterer, ClusteringPlan, FixedLabels, InProcessClusterer, NoLabels
 from unfused_ray.config import DecarConfig, PretrainConfig, TrainingConfig
@@ -225,6 +225,11 @@ class _WorkerMain:
         group = Distributed(ray.train.torch.get_device())
         set_threads(self.job.config.runtime, context.get_local_world_size())
         coordinator = RemoteCoordinator(self.coordinator)
+        with logs.forwarded(coordinator.note, group.rank):
+            return self._train(group, coordinator)
+
+    def _train(self, group: Distributed, coordinator: RemoteCoordinator) -> Status:
+        milestones = self.job.milestones
         # Rank 0 decides for all whether and where to start: a second look at the storage could find another checkpoint.
         told: list[Any] = [None, None, None]
         if group.rank == 0:

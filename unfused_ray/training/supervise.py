@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
+from unfused_ray import logs
 from unfused_ray.progress import Progress as Bar
 from unfused_ray.training.coordinator import Progress
 from unfused_ray.training.run import Run, RunInUseError, Status
@@ -18,6 +22,8 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 ABANDON_SECONDS = 30.0
 """How long a run whose lease is lost may take to end by itself."""
+LOG_SECONDS = 10.0
+"""Between two records of a run's figures in the log file."""
 _SHOWN_FIGURES = ("loss", "agreement", "clips_per_second")
 
 
@@ -61,10 +67,12 @@ def supervise(
             result.append(error)
 
     thread = threading.Thread(target=work, name="training", daemon=True)
-    with _signals() as stop:
+    seen = [Progress()]
+    with _signals() as stop, logs.fields(partial(_where, run.record(), seen, steps_per_epoch)):
         thread.start()  # before the coordinator is asked: an actor takes seconds until its first answer
-        run.write_status(Status("running", *divmod(coordinator.progress().step, steps_per_epoch)))
-        _watch(thread, coordinator, stop, lost)
+        seen[0] = coordinator.progress()
+        run.write_status(Status("running", *divmod(seen[0].step, steps_per_epoch)))
+        _watch(thread, coordinator, stop, lost, seen)
     if lost.is_set():
         raise RunInUseError(f"another process has taken {run.uri} over: this one has ended and leaves it alone")
     outcome = result[0]
@@ -84,8 +92,24 @@ def supervise(
     return status
 
 
-def _watch(thread: threading.Thread, coordinator: Watched, stop: list[str], lost: threading.Event) -> None:
-    """Draw the progress until the thread ends: a bar for each long phase, a line for each message."""
+def _where(record: Mapping[str, Any], seen: list[Progress], steps_per_epoch: int) -> dict[str, Any]:
+    epoch, step = divmod(seen[0].step, steps_per_epoch)
+    return {"run": record["id"], "stage": record["stage"], "epoch": epoch, "step": step}
+
+
+def _watch(
+    thread: threading.Thread, coordinator: Watched, stop: list[str], lost: threading.Event, seen: list[Progress]
+) -> None:
+    """Draw the progress until the thread ends: a bar for each long phase, a line for each message.
+
+    Args:
+        thread: of the training.
+        coordinator: of the run.
+        stop: the signal that has come.
+        lost: set once the run belongs to another process.
+        seen: its only element is replaced by the newest progress.
+    """
+    last_log = 0.0
     with ExitStack() as bars:
         bar: Bar | None = None
         phase, told = "", 0
@@ -97,10 +121,13 @@ def _watch(thread: threading.Thread, coordinator: Watched, stop: list[str], lost
                 return
             if stop:  # again and again: a coordinator that is started anew has forgotten it
                 coordinator.request_stop(stop[0])
-            progress = coordinator.progress()
+            seen[0] = progress = coordinator.progress()
+            if progress.figures and time.monotonic() - last_log > LOG_SECONDS:
+                last_log = time.monotonic()
+                logger.debug("%s", progress.phase, extra={"figures": progress.figures})
             told = min(told, len(progress.messages))  # fewer than before: it was started anew
             for message in progress.messages[told:]:
-                logger.warning("%s", message)
+                logger.warning("%s", message.text, extra={} if message.rank is None else {"rank": message.rank})
             told = len(progress.messages)
             if (drawn := drawn_bar(progress)) is not None:
                 if bar is None or bar.name != drawn.name:
