@@ -14,7 +14,9 @@ from unfused_ray.clustering.assignment import Assignment, read_assignment, write
 from unfused_ray.clustering.bank import Bank, LocalShards
 from unfused_ray.clustering.bank_shard import BankShard
 from unfused_ray.clustering.clusterer import ClusteringPlan, InProcessClusterer
+from unfused_ray.clustering.health import signs_of_collapse
 from unfused_ray.clustering.kmeans import BLOCK_ROWS, normalize_rows
+from unfused_ray.config import HealthConfig
 
 NUM_CLIPS, DIM = 5 * BLOCK_ROWS + 100, 8
 CLUSTERS = (12, 5)
@@ -111,6 +113,14 @@ def test_pushes_that_do_not_fit_are_refused() -> None:
     for clip_ids in ([-1, 0], [0, NUM_CLIPS]):
         with pytest.raises(ValueError, match="clip_ids from"):
             bank.push(np.array(clip_ids), np.zeros((2, DIM), np.float16))
+
+
+def test_signs_of_a_collapse_are_what_is_beyond_a_limit_of_any_head() -> None:
+    limits = HealthConfig(min_effective_rank=2.0, max_cluster_share=0.5)
+    at_the_limits = {"effective_rank": 2.0, "head0/largest_share": 0.5, "head1/largest_share": 0.1, "inertia": 9.0}
+    assert signs_of_collapse(at_the_limits, limits) == []
+    beyond = {"effective_rank": 1.5, "head0/largest_share": 0.1, "head1/largest_share": 0.75}
+    assert signs_of_collapse(beyond, limits) == ["effective_rank 1.50 < 2", "head1/largest_share 0.750 > 0.5"]
 
 
 def test_health() -> None:

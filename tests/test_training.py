@@ -9,9 +9,11 @@ import shutil
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -494,6 +496,26 @@ def test_a_gradient_that_is_not_finite_ends_the_run_and_leaves_the_checkpoint_be
     assert all(np.isfinite(value).all() for value in weights(Path(job.output)).values())
 
 
+def test_signs_of_a_collapse_are_said_and_kept_and_end_the_run_where_they_are_to(
+    config: Callable[..., PretrainConfig], caplog: pytest.LogCaptureFixture
+) -> None:
+    limits = {"health__max_cluster_share": 1e-3, "health__min_effective_rank": 1e3}
+    job = config("run", **limits, health__on_collapse="stop")
+    status = train(job)
+    assert (status.state, status.epoch, status.step) == ("collapsed", 1, 0)
+    signs = r"effective_rank \d\.\d\d < 1000, largest_share 0\.\d{3} > 0\.001"
+    assert re.match(rf"after epoch 0: {signs}; signs of a collapse after 1 of 1 epochs", status.message)
+    assert "signs of a collapse after epoch 0" in caplog.text and "; ending here" in caplog.text
+    assert [entry["collapse_signs"] for entry in history(Path(job.output))] == [2.0]
+
+    going_on = train(config("run", **limits))  # the limits are none of what must stay
+    message = "signs of a collapse after 2 of 2 epochs, first after epoch 0"
+    assert (going_on.state, going_on.message) == ("finished", message)
+    assert run.Run(job.output).status() == replace(going_on, updated=ANY)
+    assert [entry["collapse_signs"] for entry in history(Path(job.output))] == [2.0, 2.0]
+    assert "signs of a collapse after epoch 1" in caplog.text and "; going on" in caplog.text
+
+
 def test_a_run_that_another_process_has_taken_over_ends_without_writing_to_it(
     config: Callable[..., PretrainConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -587,6 +609,7 @@ def test_other_threads_are_named(config: Callable[..., PretrainConfig], stop_aft
     assert "going on with 2 threads a worker, the checkpoint was written with 1" in notes[0]
 
 
+@pytest.mark.usefixtures("ray_session")  # is asked what its autoscaler may add
 def test_paths_of_one_machine_are_refused_on_several_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     fields = {"data": ("s3://bucket/data",), "output": ("/runs/a",)}
     for alive, refused in (([True], False), ([True, False], False), ([True, True], True)):

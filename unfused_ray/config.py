@@ -398,6 +398,17 @@ class CheckpointConfig(Config):
     """Newest epochs whose assignments (Parquet) are kept."""
 
 
+class HealthConfig(Config):
+    """What counts as a collapse at the end of an epoch, and what is then done; of fixed labels nothing is looked at."""
+
+    min_effective_rank: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.0
+    """Directions that embeddings use at least (RankMe, arXiv 2210.02885); fewer are a collapse, 1 allows all."""
+    max_cluster_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the clips that the largest cluster holds at most; more is a collapse, 1 allows all."""
+    on_collapse: Literal["warn", "stop"] = "warn"
+    """Say it and go on, or end after the epoch's checkpoint. Either is in the run's history and status."""
+
+
 class TrackingConfig(Config):
     """Where parameters and curves go."""
 
@@ -511,6 +522,7 @@ class TrainingConfig(Config):
     n-th step is (1 + n) / (10 + n) until it reaches this one, so that a short run's beginning is forgotten too."""
     runtime: RuntimeConfig = RuntimeConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    health: HealthConfig = HealthConfig()
     tracking: TrackingConfig = TrackingConfig()
 
     @property

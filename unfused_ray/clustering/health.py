@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from unfused_ray.clustering.kmeans import Clustering
+from unfused_ray.config import HealthConfig
 
 
 def of_head(head: Clustering, previous_N: np.ndarray | None = None) -> dict[str, float]:
@@ -32,6 +35,23 @@ def named(figures: dict[str, float], head: int, num_heads: int) -> dict[str, flo
     """The figures of one of several heads, by names of their own: ``head0/…``."""
     prefix = f"head{head}/" if num_heads > 1 else ""
     return {f"{prefix}{name}": value for name, value in figures.items()}
+
+
+def signs_of_collapse(figures: Mapping[str, float], limits: HealthConfig) -> list[str]:
+    """What of an epoch's figures is beyond the limits, in words; of several heads each counts.
+
+    Args:
+        figures: of the labels, or of the embeddings where there are none.
+        limits: of the configuration.
+    """
+    signs = []
+    for name, value in figures.items():
+        figure = name.rpartition("/")[2]
+        if figure == "effective_rank" and value < limits.min_effective_rank:
+            signs.append(f"{name} {value:.2f} < {limits.min_effective_rank:g}")
+        if figure == "largest_share" and value > limits.max_cluster_share:
+            signs.append(f"{name} {value:.3f} > {limits.max_cluster_share:g}")
+    return signs
 
 
 def size_entropy(sizes_K: np.ndarray) -> float:

@@ -44,6 +44,11 @@ class Journal:
         """How often a clip did not count because it was damaged, over the finished epochs."""
         return int(sum(entry["damaged_clips"] for entry in self.history))
 
+    @property
+    def collapsed_epochs(self) -> list[int]:
+        """Finished epochs with signs of a collapse."""
+        return [int(entry["epoch"]) for entry in self.history if entry.get("collapse_signs")]
+
     def report(self, phase: str, step: int, figures: Mapping[str, float | Tensor], now: bool = False) -> None:
         """A sign of life of rank 0, at most once a second unless it is wanted ``now``.
 

@@ -24,7 +24,7 @@ from unfused_ray import storage
 from unfused_ray.audio import randomness
 from unfused_ray.audio.views import Views
 from unfused_ray.clustering.clusterer import Clusterer
-from unfused_ray.clustering.health import effective_rank
+from unfused_ray.clustering.health import effective_rank, signs_of_collapse
 from unfused_ray.config import TrainingConfig
 from unfused_ray.data.plan import Pass, Planner
 from unfused_ray.data.read import Block
@@ -234,11 +234,17 @@ class Loop:
         if found := self.gradients.first_not_finite(late=0):
             return self._diverged(*found)
         measured = self._health() if self.method.labels_from == "none" else {}  # labels told theirs as they were made
-        health = {**assignment.health, **measured}
+        health, signs = {**assignment.health, **measured}, list[str]()
+        if self.method.labels_from != "fixed":
+            signs = signs_of_collapse(health, self.config.health)
+            measured["collapse_signs"] = health["collapse_signs"] = float(len(signs))
+            self._note_collapse(pass_.epoch, signs)
         figures = self.journal.end_epoch(pass_.epoch, self._totals(), health, self.state.learning_rate) | measured
         self.journal.report("training", self.steps_done, {f"epoch/{k}": v for k, v in figures.items()}, now=True)
         self.position = Position(pass_.epoch + 1, 0)
         self._checkpoint()
+        if signs and self.config.health.on_collapse == "stop":
+            return self._status("collapsed", f"after epoch {pass_.epoch}: {', '.join(signs)}")
         return self._status("stopped") if votes.stop and self.position.epoch < self.config.last_epoch else None
 
     def step(self, epoch: int, step: int, blocks: Iterator[Block], labels: Sequence[np.ndarray]) -> None:
@@ -326,6 +332,11 @@ class Loop:
             embeddings_ND = self.worker.group.gather(embeddings_ND)
         return {"effective_rank": effective_rank((embeddings_ND.T @ embeddings_ND).numpy())}
 
+    def _note_collapse(self, epoch: int, signs: Sequence[str]) -> None:
+        if signs and self.worker.group.rank == 0:
+            action = "ending here" if self.config.health.on_collapse == "stop" else "going on"
+            self.worker.coordinator.note(f"signs of a collapse after epoch {epoch}: {', '.join(signs)}; {action}")
+
     def _autocast(self) -> torch.autocast:
         return torch.autocast(
             self.worker.device.type, dtype=self.autocast or torch.bfloat16, enabled=self.autocast is not None
@@ -382,9 +393,13 @@ class Loop:
         return self._status("diverged", f"a gradient was not finite; it is of the clips {clips} (in {uri} too)")
 
     def _status(self, state: State, message: str = "") -> Status:
+        parts = [message] if message else []
+        if collapsed := self.journal.collapsed_epochs:
+            of = len(self.journal.history)
+            parts.append(f"signs of a collapse after {len(collapsed)} of {of} epochs, first after epoch {collapsed[0]}")
         if damaged := self.journal.damaged_clips:
-            message += f"{'; ' if message else ''}{damaged:,} times a clip was left out, being damaged"
-        return Status(state, self.position.epoch, self.position.step, message)
+            parts.append(f"{damaged:,} times a clip was left out, being damaged")
+        return Status(state, self.position.epoch, self.position.step, "; ".join(parts))
 
     def _export(self) -> None:
         config = self.config

@@ -34,7 +34,7 @@ SETTLE_SECONDS = 0.5
 
 # Settings that may have another value when a run is taken up again. Data and teacher are compared by checksum.
 RESUMABLE_SETTINGS = (
-    *("epochs", "stop_after", "runtime", "checkpoint", "tracking", "name", "output"),
+    *("epochs", "stop_after", "runtime", "checkpoint", "health", "tracking", "name", "output"),
     *("data", "teacher", "labels_of", "init_from", "fork"),
 )
 KEPT_SETTINGS = ("runtime.precision", "runtime.compile_backend")
@@ -45,7 +45,7 @@ CONFIGS: Mapping[str, type[PretrainConfig | DistillConfig]] = {
 }
 """By the stage of a run's record."""
 
-State = Literal["running", "finished", "stopped", "diverged", "failed"]
+State = Literal["running", "finished", "stopped", "collapsed", "diverged", "failed"]
 
 
 @dataclass(frozen=True)
