@@ -9,6 +9,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+from faulty_store import FaultyStore, faulty_store
 from moto.server import ThreadedMotoServer
 
 from unfused_ray import cluster
@@ -37,6 +38,14 @@ def object_store() -> Iterator[str]:
     boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1").create_bucket(Bucket="bucket")
     yield f"?endpoint_override={host}:{port}&scheme=http&region=us-east-1"
     server.stop()
+
+
+@pytest.fixture
+def store(object_store: str) -> Iterator[FaultyStore]:
+    """A proxy before the object store, which may break requests; ``store.options`` leads to it."""
+    host, port = object_store.partition("endpoint_override=")[2].partition("&")[0].split(":")
+    with faulty_store((host, int(port))) as proxy:
+        yield proxy
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import tiny
+from faulty_store import Fault, FaultyStore
+from runs import tiny, tiny_student
 from sources import write_source
 
 from unfused_ray import storage
-from unfused_ray.models.export import load_encoder
+from unfused_ray.clustering.assignment import read_assignment
+from unfused_ray.models.export import load_encoder, load_student
 from unfused_ray.training import journal
 from unfused_ray.training.coordinator import Coordinator, Progress
 from unfused_ray.training.launch import train
@@ -52,3 +54,26 @@ def test_a_run_in_an_object_store_stopped_and_taken_up_equals_a_local_one(
     vectors = [load_encoder(storage.join(uri, "encoder")).embed(wave, 16_000) for uri in (local.output, output)]
     np.testing.assert_array_equal(*vectors)
     assert not storage.exists(storage.join(output, "lease.json"))
+
+    here = tiny_student(source, tmp_path / "student", tracking_uri, teacher=local.output)
+    distilled = f"s3://bucket/runs/student{object_store}"
+    there = here.model_copy(update={"data": (shards,), "teacher": output, "output": distilled})
+    assert [train(config).state for config in (here, there)] == ["finished", "finished"]
+    labels = [read_assignment(storage.join(uri, "pseudo-labels")).labels for uri in (here.output, distilled)]
+    np.testing.assert_array_equal(*labels)
+    vectors = [load_student(uri).embed(wave, 16_000) for uri in (here.output, distilled)]
+    np.testing.assert_array_equal(*vectors)
+
+
+def test_a_large_file_goes_to_an_object_store_in_parts(store: FaultyStore, object_store: str) -> None:
+    asked: list[bytes] = []
+
+    def note(head: bytes) -> Fault:
+        asked.append(head.partition(b"\r\n")[0])
+        return ""
+
+    store.judge = note
+    data = np.random.default_rng(0).bytes(25 << 20)
+    storage.write_bytes(f"s3://bucket/large{store.options}", data)
+    assert sum(b"partNumber=" in line for line in asked if line.startswith(b"PUT")) >= 3
+    assert storage.read_bytes(f"s3://bucket/large{object_store}") == data

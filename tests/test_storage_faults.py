@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from faulty_store import Fault, FaultyStore, faulty_store
+from faulty_store import Fault, FaultyStore
 from runs import assert_equal_runs, tiny
 from sources import write_source
 
@@ -51,14 +51,6 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("this user may not mount a file system")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-@pytest.fixture
-def store(object_store: str) -> Iterator[FaultyStore]:
-    """A proxy before the object store."""
-    host, port = object_store.partition("endpoint_override=")[2].partition("&")[0].split(":")
-    with faulty_store((host, int(port))) as proxy:
-        yield proxy
 
 
 def begun(job: PretrainConfig) -> Position:
