@@ -198,6 +198,15 @@ def test_weights_of_another_shape_are_refused(exported):
         load_encoder(str(exported))
 
 
+@pytest.mark.parametrize(("group", "field", "value"), [("front_end", "num_mels", 66), ("encoder", "widht", 12)])
+def test_a_description_that_cannot_be_is_refused_with_its_place(exported, group, field, value):
+    description = json.loads((exported / DESCRIPTION).read_bytes())
+    description[group][field] = value
+    (exported / DESCRIPTION).write_text(json.dumps(description))
+    with pytest.raises(ValueError, match=rf"(?s){exported}: .* are no encoder .*{field}"):
+        load_encoder(str(exported))
+
+
 def test_loading_leaves_torchs_random_state_alone(exported):
     before = torch.get_rng_state()
     load_encoder(str(exported))

@@ -19,7 +19,6 @@ import numpy as np
 import safetensors.torch
 import soxr
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -167,19 +166,20 @@ def load_encoder(uri: str) -> FrozenEncoder:
         ValueError: it was written by another version, or its weights are not those it describes.
     """
     description = read_description(uri)
+    folder = description["folder"]
+    weights = storage.read_bytes(storage.join(folder, WEIGHTS))
+    if storage.sha256(weights) != description.get("sha256"):
+        raise ValueError(f"{folder}: {WEIGHTS} is not the file that {DESCRIPTION} describes: copy or export it again")
     try:
-        return _load(description["folder"], description)
-    except (KeyError, TypeError, RuntimeError, SafetensorError, ValidationError) as error:
+        return _build(description, weights)
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(
-            f"{description['folder']}: {DESCRIPTION} and {WEIGHTS} are no encoder ({type(error).__name__}: {error}): "
+            f"{folder}: {DESCRIPTION} and {WEIGHTS} are no encoder ({type(error).__name__}: {error}): "
             "copy it again, or export it again"
         ) from error
 
 
-def _load(folder: str, description: dict[str, Any]) -> FrozenEncoder:
-    weights = storage.read_bytes(storage.join(folder, WEIGHTS))
-    if storage.sha256(weights) != description["sha256"]:
-        raise ValueError(f"{folder}: {WEIGHTS} is not the file that {DESCRIPTION} describes: copy or export it again")
+def _build(description: dict[str, Any], weights: bytes) -> FrozenEncoder:
     front_end = FrontEndConfig(**description["front_end"])
     with torch.random.fork_rng(devices=[]):  # the weights that are drawn here are replaced at once
         encoder = AudioNTT2020(EncoderConfig(**description["encoder"]), front_end.num_mels)
