@@ -48,7 +48,7 @@ def test_the_span_of_the_clips_gives_the_fit_of_all_dimensions(
     train = np.flatnonzero(labelled.splits == "train")
     frame = Frame.of(features[train])
     assert frame.coordinates(features).shape[1] == min(num_clips, dim)
-    exact = CONFIG.model_copy(update={"tolerance": 1e-9})
+    exact = CONFIG.model_copy(update={"tolerance": 1e-7})  # of 1e-9 rounding may keep a line search from its end
     fits = fit_path(
         frame.coordinates(features[train]),
         labelled.class_ids[train],
