@@ -162,11 +162,11 @@ def test_no_flipped_bit_of_a_shard_goes_unseen(tmp_path: Path) -> None:
 def test_faults_that_pass_are_not_noticed(
     store: FaultyStore, source: Path, undisturbed: Path, tmp_path: Path, tracking_uri: str
 ) -> None:
-    """Every fifth request fails; Arrow asks again."""
+    """Every fifteenth request fails; Arrow asks again."""
     requests = itertools.count(1)
 
     def judge(head: bytes) -> Fault:
-        if next(requests) % 5:
+        if next(requests) % 15:
             return ""
         return "cut" if b"partNumber" in head else "error"
 
@@ -174,13 +174,14 @@ def test_faults_that_pass_are_not_noticed(
     output = f"s3://bucket/{tmp_path.name}{store.options}"
     job = tiny(source, tmp_path, tracking_uri, epochs=EPOCHS).model_copy(update={"output": output})
     assert train(job).state == "finished"
-    assert store.num_faults > 20
+    assert store.num_faults > 5
     store.judge = lambda head: ""
     fetch(output, tmp_path / "fetched")
     assert_equal_runs(tmp_path / "fetched", undisturbed)
 
 
-@pytest.mark.parametrize("fault", ["error", "cut", pytest.param("stall", marks=pytest.mark.slow)])  # 31 times 3 s
+# Arrow asks 31 times: one that is cut off takes a second each, one that is not answered three.
+@pytest.mark.parametrize("fault", ["error", *(pytest.param(one, marks=pytest.mark.slow) for one in ("cut", "stall"))])
 @pytest.mark.usefixtures("alone")
 def test_a_store_that_fails_ends_the_run_and_leaves_the_checkpoint_before(
     store: FaultyStore, source: Path, undisturbed: Path, tmp_path: Path, tracking_uri: str, fault: Fault
