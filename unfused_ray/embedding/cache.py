@@ -36,12 +36,18 @@ class EmbeddingCache:
         self.uri = uri
 
     def vectors(self, encoder: FrozenEncoder, index: ClipIndex) -> KeptVectors:
-        """The vectors of all clips by an encoder."""
-        return KeptVectors(storage.join(self.uri, key(encoder, index)), encoder, index)
+        """The vectors of all clips by an encoder; those that are missing are made here, on all threads of the caller.
+
+        Raises:
+            ValueError, OSError: see :func:`embed_clips`.
+        """
+        kept = KeptVectors(storage.join(self.uri, key(encoder, index)), encoder, index)
+        kept.make()
+        return kept
 
 
 class KeptVectors:
-    """Every layer's vectors of all clips of an index, part by part: computed when first read, and kept.
+    """Every layer's vectors of all clips of an index, kept part by part.
 
     Of a large data set no more is in memory than what is asked for, and what was interrupted goes on behind its last
     part.
@@ -55,6 +61,12 @@ class KeptVectors:
     def __init__(self, uri: str, encoder: FrozenEncoder, index: ClipIndex) -> None:
         self._uri, self._encoder, self._index = uri, encoder, index
         self._damaged: dict[int, dict[Cut, np.ndarray]] = {}
+
+    def make(self) -> None:
+        """Make the parts that are missing."""
+        for first in range(0, self._index.num_clips, CLIPS_PER_PART):
+            if not storage.exists(self._path(first)):
+                self._part(first)
 
     def read(self, cut: Cut, readout: Readout) -> np.ndarray:
         """A readout of the network up to ``cut``: (N, D) float32 by clip_id; a damaged clip is a row of NaN.
@@ -77,7 +89,7 @@ class KeptVectors:
         """
         if first in self._damaged:
             return self._damaged[first]
-        path = storage.join(self._uri, f"{first:09d}.safetensors")
+        path = self._path(first)
         if storage.exists(path):
             try:
                 found = safetensors.numpy.load(storage.read_bytes(path))
@@ -91,6 +103,9 @@ class KeptVectors:
         else:
             self._damaged[first] = vectors
         return vectors
+
+    def _path(self, first: int) -> str:
+        return storage.join(self._uri, f"{first:09d}.safetensors")
 
 
 def key(encoder: FrozenEncoder, index: ClipIndex) -> str:
