@@ -18,9 +18,8 @@ _BLOCK_VALUES = 1 << 22  # float32 of all channels: 16 MB, whatever a header cla
 _RATES = (1_000, 1_000_000)  # below, one second of audio would become minutes of samples; above, no audio is sampled
 _UNRECOGNISED = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
 _FULL_SCALE = 32768
-_LARGEST = (
-    2.0**32
-)  # of float samples, full scale being 1: sums of larger ones overflow where channels or rates are changed
+# Of float samples, full scale being 1: sums of larger ones overflow where channels or rates are changed.
+_LARGEST = 2.0**32
 
 
 class AudioError(ValueError):
