@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -128,6 +129,24 @@ def test_a_part_of_the_audio_is_cut_at_the_rate_of_its_file(start: int, length: 
             next(found)
         return
     np.testing.assert_array_equal(np.concatenate(list(found)), decoded(encoded(part, rate)))
+
+
+def test_a_small_file_of_days_is_decoded_piece_by_piece_and_no_further_than_a_day():
+    bomb = io.BytesIO()
+    hour = np.zeros(3_600_000, np.int16)
+    with soundfile.SoundFile(bomb, "w", 1_000, 1, "PCM_16", format="FLAC") as file:
+        for _ in range(25):
+            file.write(hour)
+    assert len(bomb.getvalue()) < 1_000_000
+    seconds = 0
+    tracemalloc.start()
+    with pytest.raises(AudioError, match="24 hours") as raised:
+        for piece in decode(io.BytesIO(bomb.getvalue()), 1_000, 600_000):
+            seconds += len(piece) // 1_000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (raised.value.reason, seconds) == ("too long", 24 * 3600)
+    assert peak < 10e6
 
 
 def damage(data: bytes, start: int, replacement: bytes) -> bytes:

@@ -11,8 +11,9 @@ import numpy as np
 import soundfile
 import soxr
 
-Reason = Literal["missing", "unreadable", "wrong format", "empty", "too short", "silent", "not finite"]
+Reason = Literal["missing", "unreadable", "wrong format", "empty", "too short", "too long", "silent", "not finite"]
 
+_MAX_HOURS = 24  # of audio in a clip: a megabyte of FLAC can hold weeks of silence
 _BLOCK_SECONDS = 10
 _BLOCK_VALUES = 1 << 22  # float32 of all channels: 16 MB, whatever a header claims
 _RATES = (1_000, 1_000_000)  # below, one second of audio would become minutes of samples; above, no audio is sampled
@@ -39,7 +40,8 @@ def decode(
 ) -> Iterator[np.ndarray]:
     """Decode WAV, FLAC, OGG Vorbis or Opus, or MP3, piece by piece.
 
-    Memory is bounded by a piece, whatever the length of the audio: a caller that stops early decodes no more.
+    Memory is bounded by a piece, whatever the length of the audio: a caller that stops early decodes no more. Time is
+    bounded too, because a small file may decode to weeks: audio ends with an error where it goes on after a day.
 
     Args:
         source: seekable encoded audio of any sample rate, number of channels and bit depth; channels are averaged.
@@ -52,7 +54,7 @@ def decode(
         int16 arrays of ``max_samples`` samples; the last may be shorter, none is empty.
 
     Raises:
-        AudioError: unreadable, wrong format, empty or not finite; it may come after good pieces.
+        AudioError: unreadable, wrong format, empty, too long or not finite; it may come after good pieces.
     """
     pending = np.empty(0, np.int16)
     decoded = False
@@ -172,8 +174,12 @@ def _open(source: IO[bytes]) -> soundfile.SoundFile:
 def _mono_blocks(file: soundfile.SoundFile, frames: int) -> Iterator[np.ndarray]:
     """The mean of the channels of at most so many frames, as float32 blocks of bounded size."""
     longest = max(1, min(_BLOCK_SECONDS * file.samplerate, _BLOCK_VALUES // file.channels))
+    allowed = _MAX_HOURS * 3600 * file.samplerate
     while frames and len(block := file.read(min(longest, frames), dtype="float32", always_2d=True)):
         frames -= len(block)
+        allowed -= len(block)
+        if allowed < 0:
+            raise AudioError("too long", f"it goes on after {_MAX_HOURS} hours")
         if not (block.min() >= -_LARGEST and block.max() <= _LARGEST):  # nor is NaN
             raise AudioError("not finite", f"NaN, infinite, or larger than {_LARGEST:g} times full scale")
         yield block[:, 0] if file.channels == 1 else block.mean(axis=1)
