@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import struct
 import tracemalloc
@@ -147,6 +148,24 @@ def test_a_small_file_of_days_is_decoded_piece_by_piece_and_no_further_than_a_da
     tracemalloc.stop()
     assert (raised.value.reason, seconds) == ("too long", 24 * 3600)
     assert peak < 10e6
+
+
+class FailingFile(io.BytesIO):
+    """Its second half cannot be read."""
+
+    def readinto(self, buffer: object) -> int:
+        if self.tell() > len(self.getvalue()) // 2:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().readinto(buffer)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("kind", "subtype"), FORMATS)
+def test_audio_that_cannot_be_read_to_its_end_is_no_shorter_audio(kind: str, subtype: str):
+    rate = 48_000
+    wave = np.random.default_rng(0).normal(0, 0.1, (20 * rate, 2))
+    with pytest.raises(AudioError, match="Input/output error") as raised:
+        list(decode(FailingFile(encoded(wave, rate, kind, subtype)), RATE, RATE))
+    assert raised.value.reason == "unreadable"
 
 
 def damage(data: bytes, start: int, replacement: bytes) -> bytes:

@@ -261,6 +261,14 @@ def test_a_finished_output_is_left_alone_or_refused(tmp_path: Path):
         prepare(config.model_copy(update={"fraction": 0.5}))
 
 
+def test_an_output_that_cannot_be_written_ends_the_ingest(tmp_path: Path):
+    source = audio_folder(tmp_path / "in", 2)
+    (tmp_path / "out/00000.parquet").mkdir(parents=True)
+    with pytest.raises(OSError, match=r"cannot write .*out/00000\.parquet: .*directory"):
+        prepare(PrepareConfig(source=str(source), output=str(tmp_path / "out")))
+    assert not (tmp_path / "out" / MANIFEST).exists()
+
+
 def test_an_unfinished_output_takes_no_other_source_or_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     source = audio_folder(tmp_path / "in", 6)
     config = PrepareConfig(source=str(source), output=str(tmp_path / "out"))

@@ -138,31 +138,63 @@ class _ReadOnce(soundfile.SoundFile):
 
 def _resampled(source: IO[bytes], sample_rate: int, start: float, seconds: float | None) -> Iterator[np.ndarray]:
     """A part of the audio as int16 blocks at ``sample_rate``."""
+    reader = _Reader(source)
     try:
-        with _open(source) as file:
+        with _open(reader) as file:
             if start:
                 file.seek(min(round(start * file.samplerate), file.frames))
             frames = sys.maxsize if seconds is None else round(seconds * file.samplerate)
             if file.samplerate == sample_rate:
-                for mono in _mono_blocks(file, frames):
+                for mono in _mono_blocks(file, reader, frames):
                     yield _to_int16(mono)
                 return
             resampler = soxr.ResampleStream(file.samplerate, sample_rate, 1, dtype="float32")
-            for mono in _mono_blocks(file, frames):
+            for mono in _mono_blocks(file, reader, frames):
                 yield _to_int16(resampler.resample_chunk(mono))
             yield _to_int16(resampler.resample_chunk(np.empty(0, np.float32), last=True))
     except soundfile.LibsndfileError as error:
-        if error.code == _UNRECOGNISED and not _size(source):
+        reader.refuse_failed()
+        if error.code == _UNRECOGNISED and not reader.seek(0, io.SEEK_END):
             raise AudioError("empty", "it holds no bytes") from error
         reason: Reason = "wrong format" if error.code == _UNRECOGNISED else "unreadable"
         raise AudioError(reason, error.error_string) from error
 
 
-def _open(source: IO[bytes]) -> soundfile.SoundFile:
-    try:
-        file = soundfile.SoundFile(source)
-    except TypeError as error:  # soundfile asks for a sample rate where the name of the source ends in .raw
-        raise AudioError("wrong format", "samples without a header") from error
+class _Reader:
+    """Encoded audio for libsndfile, which no exception reaches: to it, what cannot be read is the end of the audio."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        self._source = source
+        self._error: OSError | None = None
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill ``buffer`` as far as can be; returns the number of bytes."""
+        try:
+            return self._source.readinto(buffer)  # type: ignore[attr-defined]
+        except OSError as error:
+            self._error = error
+            return 0
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a place; returns it."""
+        try:
+            return self._source.seek(offset, whence)
+        except OSError as error:
+            self._error = error
+            return -1
+
+    def tell(self) -> int:
+        """The place where the next byte is read."""
+        return self._source.tell()
+
+    def refuse_failed(self) -> None:
+        """Raise an ``AudioError`` where something could not be read."""
+        if self._error:
+            raise AudioError("unreadable", str(self._error)) from self._error
+
+
+def _open(source: _Reader) -> soundfile.SoundFile:
+    file = soundfile.SoundFile(source)
     low, high = _RATES
     if not low <= file.samplerate <= high:
         raise AudioError("wrong format", f"{file.samplerate} Hz is not between {low} and {high} Hz")
@@ -171,11 +203,15 @@ def _open(source: IO[bytes]) -> soundfile.SoundFile:
     return file
 
 
-def _mono_blocks(file: soundfile.SoundFile, frames: int) -> Iterator[np.ndarray]:
+def _mono_blocks(file: soundfile.SoundFile, reader: _Reader, frames: int) -> Iterator[np.ndarray]:
     """The mean of the channels of at most so many frames, as float32 blocks of bounded size."""
     longest = max(1, min(_BLOCK_SECONDS * file.samplerate, _BLOCK_VALUES // file.channels))
     allowed = _MAX_HOURS * 3600 * file.samplerate
-    while frames and len(block := file.read(min(longest, frames), dtype="float32", always_2d=True)):
+    while frames:
+        block = file.read(min(longest, frames), dtype="float32", always_2d=True)
+        reader.refuse_failed()
+        if not len(block):
+            return
         frames -= len(block)
         allowed -= len(block)
         if allowed < 0:
@@ -187,7 +223,3 @@ def _mono_blocks(file: soundfile.SoundFile, frames: int) -> Iterator[np.ndarray]
 
 def _to_int16(wave: np.ndarray) -> np.ndarray:
     return np.minimum(np.rint(np.clip(wave, -1, 1) * _FULL_SCALE), _FULL_SCALE - 1).astype(np.int16)
-
-
-def _size(source: IO[bytes]) -> int:
-    return source.seek(0, io.SEEK_END)

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from unfused_ray import storage
 from unfused_ray.audio.decode import AudioError
+from unfused_ray.data.ingest.fetch import as_reason
 from unfused_ray.data.ingest.items import Listing
 from unfused_ray.data.ingest.parquet import audio_column, read_parquet
 from unfused_ray.data.ingest.sources import AUDIO_SUFFIXES
@@ -36,41 +37,52 @@ def list_tar(uri: str) -> Listing:
 
     A key is a member's name up to its *last* dot (AudioSet's keys hold dots). Nothing is extracted and no link is
     followed, so names such as ``../x`` are only names. Where the tar is damaged, what lies before is listed.
+
+    Raises:
+        OSError: an object store does not answer.
     """
     clips: dict[str, dict[str, Any]] = {}
     labels: dict[str, dict[str, Any]] = {}
     rejects: list[Reject] = []
-    with storage.open_input(uri) as file, _TarReader(file, _TAR_BUFFER_BYTES) as buffered:
-        try:
-            tar = tarfile.open(fileobj=buffered, mode="r:")  # noqa: SIM115 - it does not own the file
-            for member in tar:
-                buffered.refuse_outside(member, tar)
-                key, dot, suffix = member.name.removeprefix("./").rpartition(".")
-                if not member.isreg() or not dot:
-                    continue
-                if f".{suffix.lower()}" in AUDIO_SUFFIXES and member.issparse():
-                    rejects.append(
-                        Reject(key, "unreadable", "it is sparse: its bytes do not lie in the tar as they are")
-                    )
-                elif f".{suffix.lower()}" in AUDIO_SUFFIXES:
-                    clips[member.name] = {"key": key, "offset": member.offset_data, "num_bytes": member.size}
-                elif suffix in ("json", "txt", "cls") and member.size <= _MAX_METADATA_BYTES:
-                    content = tar.extractfile(member)
-                    assert content is not None  # a regular file
-                    try:
-                        labels.setdefault(key, {}).update(_companion(suffix, content.read()))
-                    except (ValueError, RecursionError) as error:
-                        rejects.append(Reject(key, "unreadable", f"its .{suffix}: {error}"))
-            buffered.seek(tar.offset)  # tarfile takes a broken header for the end, which is a block of zeros
-            if buffered.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                rejects.append(Reject(storage.name(uri), "unreadable", f"tar file: damaged from byte {tar.offset}"))
-        except _DAMAGED_TAR as error:
-            rejects.append(Reject(storage.name(uri), "unreadable", f"tar file: {error}"))
+    try:
+        with as_reason(uri), storage.open_input(uri) as file, _TarReader(file, _TAR_BUFFER_BYTES) as buffered:
+            try:
+                _list_members(buffered, clips, labels, rejects)
+            except _DAMAGED_TAR as error:
+                raise AudioError("unreadable", f"tar file: {error}") from error
+    except AudioError as error:
+        rejects.append(Reject(storage.name(uri), error.reason, error.detail))
     damaged = {reject.key for reject in rejects}
     rows = [
         {**clip, **labels.get(clip["key"], {}), "uri": uri} for clip in clips.values() if clip["key"] not in damaged
     ]
     return Listing.from_rows(rows, rejects)
+
+
+def _list_members(
+    buffered: _TarReader, clips: dict[str, dict[str, Any]], labels: dict[str, dict[str, Any]], rejects: list[Reject]
+) -> None:
+    """Add a tar's clips by name, what its companions say by key, and what is set aside."""
+    tar = tarfile.open(fileobj=buffered, mode="r:")  # noqa: SIM115 - it does not own the file
+    for member in tar:
+        buffered.refuse_outside(member, tar)
+        key, dot, suffix = member.name.removeprefix("./").rpartition(".")
+        if not member.isreg() or not dot:
+            continue
+        if f".{suffix.lower()}" in AUDIO_SUFFIXES and member.issparse():
+            rejects.append(Reject(key, "unreadable", "it is sparse: its bytes do not lie in the tar as they are"))
+        elif f".{suffix.lower()}" in AUDIO_SUFFIXES:
+            clips[member.name] = {"key": key, "offset": member.offset_data, "num_bytes": member.size}
+        elif suffix in ("json", "txt", "cls") and member.size <= _MAX_METADATA_BYTES:
+            content = tar.extractfile(member)
+            assert content is not None  # a regular file
+            try:
+                labels.setdefault(key, {}).update(_companion(suffix, content.read()))
+            except (ValueError, RecursionError) as error:
+                rejects.append(Reject(key, "unreadable", f"its .{suffix}: {error}"))
+    buffered.seek(tar.offset)  # tarfile takes a broken header for the end, which is a block of zeros
+    if buffered.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError(f"damaged from byte {tar.offset}")
 
 
 class _TarReader(io.BufferedReader):
@@ -116,7 +128,7 @@ def list_parquet(uri: str) -> Listing:
     """
     try:
         metadata, schema = read_parquet(uri, lambda file: (file.metadata, file.schema_arrow))
-        with storage.open_input(uri) as file:
+        with as_reason(uri), storage.open_input(uri) as file:
             num_bytes = file.size()
     except AudioError as error:
         return Listing.from_rows([], [Reject(storage.name(uri), error.reason, error.detail)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import tempfile
 from collections.abc import Iterator
@@ -43,19 +44,35 @@ def fetch(items: pa.Table) -> Iterator[tuple[dict[str, Any], IO[bytes] | AudioEr
             yield item, audio if isinstance(audio, AudioError) else _cell(audio[item["row"]].as_py())
             continue
         with ExitStack() as stack:
+            source: IO[bytes] | AudioError
             try:
-                source: IO[bytes] | AudioError = stack.enter_context(_open(item))
-            except FileNotFoundError:
-                source = AudioError("missing", item["uri"])
+                with as_reason(item["uri"]):
+                    source = stack.enter_context(_open(item))
             except AudioError as error:
                 source = error
             except ValueError as error:  # a path or URI that cannot be, such as one with a NUL
+                if isinstance(error.__cause__, OSError):  # it can be, and its object store was not reached
+                    raise OSError(str(error)) from error
                 source = AudioError("missing", f"{item['uri']}: {error}")
-            except OSError as error:
-                if not storage.is_local(item["uri"]):
-                    raise
-                source = AudioError("unreadable", str(error))
             yield item, source
+
+
+@contextmanager
+def as_reason(uri: str) -> Iterator[None]:
+    """Turn the error of a file that is not there, or of a local one that cannot be read, into why it is set aside.
+
+    Raises:
+        AudioError: missing or unreadable.
+        OSError: an object store does not answer, or a disk is full.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise AudioError("missing", uri) from error
+    except OSError as error:
+        if not storage.is_local(uri) or error.errno == errno.ENOSPC:  # where a copy was written: the file may be good
+            raise
+        raise AudioError("unreadable", str(error)) from error
 
 
 @contextmanager
