@@ -70,6 +70,19 @@ def test_a_uri_with_a_secret_is_refused_by_every_job_and_not_shown(
     assert SECRET not in printed
 
 
+@pytest.mark.parametrize("uri", URIS.values(), ids=URIS)
+def test_a_row_of_a_csv_with_a_secret_is_refused_and_not_shown(
+    ended: Callable[..., tuple[int, str]], tmp_path: Path, uri: str
+) -> None:
+    (tmp_path / "x.csv").write_text(f"files,label\na.wav,dog\n{uri},cat\n")
+    code, printed = ended(cli.prepare_job, "--source", str(tmp_path / "x.csv"), "--output", str(tmp_path / "out"))
+    assert code == 2
+    assert f"line 3 of {tmp_path / 'x.csv'}" in printed
+    assert "AWS_SECRET_ACCESS_KEY" in printed
+    assert SECRET not in printed
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_recipe_of_ones_own_with_a_secret_is_refused(ended: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
     config = PRETRAIN["tiny"][1].model_dump(mode="json")
     config["tracking"]["uri"] = URIS["server"]

@@ -92,7 +92,7 @@ def list_csv(uri: str, one_of_several: bool) -> Listing:
     A row without a path is set aside as missing.
 
     Raises:
-        ValueError: a column is missing, or the file is not UTF-8 or no CSV.
+        ValueError: a column is missing, the file is not UTF-8 or no CSV, or a URI in it holds credentials.
     """
     columns, rows = _read_csv(uri)
     path_column = next((name for name in _PATH_COLUMNS if name in columns), None)
@@ -101,6 +101,8 @@ def list_csv(uri: str, one_of_several: bool) -> Listing:
             f"{uri} has the columns {', '.join(columns) or '(none)'}: one of {', '.join(_PATH_COLUMNS)} must name the "
             "audio files. To read a folder in spite of the CSV files in it, give a pattern such as folder/*.wav"
         )
+    for line, row in rows:
+        _refuse_credentials(row[path_column] or "", f"line {line} of {uri}")
     records = [row for _, row in rows if _can_be_path(row[path_column])]
     rejects = [
         Reject(f"{storage.name(uri)}:{line}", "missing", f"column {path_column} names no file in line {line} of {uri}")
@@ -153,6 +155,14 @@ def _folder_of_paths(uri: str, paths: Sequence[str]) -> str:
         if any(_is_there(_locate(path, folder)) for path in paths if not _is_absolute(path)):
             return folder
     return own
+
+
+def _refuse_credentials(path: str, place: str) -> None:
+    if not storage.is_local(path) and (shown := storage.masked(path)) != path:
+        raise ValueError(
+            f"{place} names {shown}, which holds credentials that shards and rejects would keep: put them into the "
+            "environment instead (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
+        )
 
 
 def _can_be_path(value: str | None) -> bool:
