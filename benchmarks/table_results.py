@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -109,13 +110,11 @@ def results(
         output: folder of the evaluations, one a task.
     """
     evaluation = evaluate.check(config)
-    found = {
-        (system.name, task.name): cells.fill(
-            storage.join(output, task.name), task, system, evaluation.protocol, evaluation.cache
-        )
-        for task in evaluation.tasks
-        for system in evaluation.systems
-    }
+    found = {}
+    for of, network in itertools.product(evaluation.tasks, evaluation.systems):
+        folder, protocol = storage.join(output, of.name), evaluation.protocol
+        cell = cells.read(folder, of, network, protocol)
+        found[network.name, of.name] = cell or cells.fill(folder, of, network, protocol, evaluation.cache)
     plan = trainings.plan
     names = [task.name for task in evaluation.tasks]
     networks: list[Network] = [system for system in evaluation.systems if not isinstance(system, TrainedModel)]

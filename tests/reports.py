@@ -83,6 +83,7 @@ def _evaluate(folder: Path, output: str) -> None:
         cache=str(folder / "embeddings"),
         protocol=str(folder / "protocol.toml"),
         random_seeds=1,
+        processes=1,
         tracking=TrackingConfig(uri=TRACKING),
     )
     evaluate.evaluate(evaluate.check(config))

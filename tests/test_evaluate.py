@@ -65,6 +65,7 @@ class World:
             "cache": storage.join(str(output), "embeddings"),
             "protocol": str(self.folder / "protocol.toml"),
             "random_seeds": 2,
+            "processes": 1,  # two of them would take 4 s to start
         }
         return EvaluateConfig(**(values | fields))
 
@@ -99,6 +100,19 @@ def probed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(cells, "linear_probe", counting)
     return calls
+
+
+def test_two_processes_fill_the_cells_that_one_does(world: World, done: Path, tmp_path: Path) -> None:
+    table = world.run(tmp_path, processes=2)
+    assert [row.name for row in table.rows] == ROWS
+    for name in sorted(path.relative_to(done) for path in done.glob("*/*.json")):
+        one, two = (json.loads((output / name).read_text()) for output in (done, tmp_path))
+        assert two["key"] == one["key"]
+        for result, expected in zip(two["seeds"], one["seeds"], strict=True):
+            assert result["test_accuracy"] == pytest.approx(expected["test_accuracy"], abs=0.1)  # threads differ
+    assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*.png")} == {
+        path.relative_to(done) for path in done.rglob("*.png")
+    }
 
 
 def test_table_cells_and_pictures_are_all_there_and_agree(world: World, done: Path) -> None:

@@ -41,6 +41,7 @@ def run(folder: Path, task: str, models: tuple[str, ...], random_seeds: int = 0)
         cache=str(folder / "cache"),
         protocol=str(folder / "protocol.toml"),
         random_seeds=random_seeds,
+        processes=1,
     )
     return evaluate.evaluate(evaluate.check(config))
 

@@ -163,6 +163,7 @@ def evaluate_again(folder: Path, runs: Runs, tracking_uri: str, output: str = "t
         cache=str(folder / "embeddings"),
         protocol=str(folder / "protocol.toml"),
         random_seeds=1,
+        processes=1,
     )
     evaluate.evaluate(evaluate.check(config))
 

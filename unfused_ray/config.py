@@ -656,6 +656,8 @@ class EvaluateConfig(Config):
     """Random networks of each shape; 0 leaves them out."""
     cache: str = ""
     """Folder that embeddings are kept in, by path or URI; empty is <home>/embeddings."""
+    processes: Annotated[int, Field(ge=0)] = 0
+    """Cells filled side by side: they share the cores, and each has its vectors in memory; 0 is one a core."""
     tracking: TrackingConfig = TrackingConfig()
 
 

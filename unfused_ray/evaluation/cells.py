@@ -57,21 +57,27 @@ class Cell:
         return float(np.average(self.correct, axis=1, weights=self.weights).mean())
 
 
+def read(output: str, task: Task, system: System, protocol: Protocol) -> Cell | None:
+    """The cell of a row and a task as it lies in the output folder; None where it is to be filled.
+
+    A cell of damaged clips is not read: what damaged them, a file that was away, may be over.
+    """
+    path, *_ = _paths(output, task, system)
+    if not storage.exists(path):
+        return None
+    written = storage.read_json(path)
+    if written["key"] != _key(task, system, protocol) or written["damaged"]:
+        return None
+    return Cell.of(written["seeds"], task, damaged=0)
+
+
 def fill(output: str, task: Task, system: System, protocol: Protocol, cache: EmbeddingCache) -> Cell:
-    """The cell of a row and a task: read from the output folder, or probed and written there.
+    """Probe a row on a task, and write the cell.
 
     Beside ``<task>/<row>.json`` a picture of the confusion matrix, of all seeds and folds together, and a map of the
-    test clips (of the first fold, where there are folds) as the row hears them with its first network. A cell of
-    damaged clips is not read: what damaged them, a file that was away, may be over.
+    test clips (of the first fold, where there are folds) as the row hears them with its first network.
     """
-    path, confusion, picture = (storage.join(output, task.name, name) for name in file_names(system))
-    networks = " ".join(system.identity(round_) for round_ in task.rounds)
-    identity = f"{FORMAT_VERSION} {networks} {task.index.checksums} {protocol.sha256}"
-    key = storage.sha256(identity.encode())
-    if storage.exists(path):
-        written = storage.read_json(path)
-        if written["key"] == key and not written["damaged"]:
-            return Cell.of(written["seeds"], task, damaged=0)
+    path, confusion, picture = _paths(output, task, system)
     results: list[ProbeResult] = []
     for round_ in task.rounds:
         labelled = Labelled(round_.class_ids, round_.splits, round_.groups, len(round_.class_names))
@@ -89,7 +95,7 @@ def fill(output: str, task: Task, system: System, protocol: Protocol, cache: Emb
         title += f", each heard by {num_seeds} networks"
     save(draw_confusion(title, confusion_KK, task.class_names), confusion)
     content = {
-        "key": key,
+        "key": _key(task, system, protocol),
         "task": task.name,
         "row": system.name,
         "classes": task.class_names,
@@ -109,6 +115,16 @@ def file_names(system: System) -> tuple[str, str, str]:
     """A row's files in a task's folder: its cell, the confusion matrix, and the map."""
     stem = file_stem(system)
     return f"{stem}.json", f"{stem}-confusion.png", f"{stem}-map.png"
+
+
+def _paths(output: str, task: Task, system: System) -> tuple[str, ...]:
+    return tuple(storage.join(output, task.name, name) for name in file_names(system))
+
+
+def _key(task: Task, system: System, protocol: Protocol) -> str:
+    """Changes when the cell's content would."""
+    networks = " ".join(system.identity(round_) for round_ in task.rounds)
+    return storage.sha256(f"{FORMAT_VERSION} {networks} {task.index.checksums} {protocol.sha256}".encode())
 
 
 def _draw_map(uri: str, task: Task, system: System, features: Features, result: ProbeResult) -> None:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
+import joblib
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from unfused_ray import storage
+from unfused_ray import logs, storage
 from unfused_ray.config import EncoderConfig, EvaluateConfig, FrontEndConfig
 from unfused_ray.embedding.cache import EmbeddingCache
 from unfused_ray.embedding.clips import refuse_other_rate
@@ -28,6 +29,7 @@ from unfused_ray.evaluation.systems import (
     LogMelStatistics,
     System,
     TrainedModel,
+    families,
     largest_cost,
     parse_model,
     random_rows,
@@ -111,9 +113,10 @@ def check(config: EvaluateConfig) -> Evaluation:
 
 
 def evaluate(evaluation: Evaluation) -> Table:
-    """Fill the cells that are missing, and write table, pictures and ``RECORD`` to the output folder.
+    """Fill the cells that are missing, side by side on this machine's cores, and write table, pictures and ``RECORD``.
 
-    ``RECORD`` holds the configuration, without credentials, and the environment of the newest start.
+    All go to the output folder. ``RECORD`` holds the configuration, without credentials, and the environment of the
+    newest start.
 
     Raises:
         ValueError, OSError: a task or a model cannot be read.
@@ -121,18 +124,50 @@ def evaluate(evaluation: Evaluation) -> Table:
     storage.write_bytes(storage.join(evaluation.output, FILE), evaluation.protocol.text)
     pairs = [(task, system) for task in evaluation.tasks for system in evaluation.systems]
     found: dict[tuple[str, str], Cell] = {}
-    with Progress("cells", len(pairs), "cells") as bar:
-        for done, (task, system) in enumerate(pairs):
-            bar.update(done, task=task.name, row=system.name)
-            found[system.name, task.name] = cells.fill(
-                evaluation.output, task, system, evaluation.protocol, evaluation.cache
-            )
-        bar.update(len(pairs))
+    missing = []
+    for task, system in pairs:
+        if cell := cells.read(evaluation.output, task, system, evaluation.protocol):
+            found[system.name, task.name] = cell
+        else:
+            missing.append((task, system))
+    with Progress("cells", len(pairs), "cells", done=len(found)) as bar:
+        bar.update(len(found))
+        for filled in _filled(evaluation, missing):
+            found |= filled
+            row, task_name = next(reversed(filled))
+            bar.update(len(found), task=task_name, row=row)
     table = Table.of(evaluation.protocol, evaluation.tasks, evaluation.systems, found, evaluation.reference)
     table.write(evaluation.output)
     record = {"config": masked_values(evaluation.config.model_dump(mode="json")), "environment": environment()}
     storage.write_bytes(storage.join(evaluation.output, RECORD), json.dumps(record, indent=1).encode())
     return table
+
+
+def _filled(evaluation: Evaluation, missing: Sequence[tuple[Task, System]]) -> Iterator[dict[tuple[str, str], Cell]]:
+    """Cells by row and task, as they are done: those that share their vectors at a time."""
+    parts = [
+        (task, family)
+        for task in evaluation.tasks
+        for family in families([system for other, system in missing if other is task])
+    ]
+    for task, family in parts:  # what a source lacks is computed once, on Ray, and not by each process
+        for round_ in task.rounds:
+            family[0].statistics(round_)
+    # The longest first, or a process may be left alone with it at the end.
+    parts.sort(key=lambda part: len(part[0].splits) * sum(system.num_networks for system in part[1]), reverse=True)
+    processes = min(evaluation.config.processes or joblib.cpu_count(), max(1, len(parts)))
+    fill = partial(_fill, evaluation.output, evaluation.protocol, evaluation.cache, processes > 1)
+    yield from joblib.Parallel(processes, return_as="generator_unordered")(
+        joblib.delayed(fill)(task, family) for task, family in parts
+    )
+
+
+def _fill(
+    output: str, protocol: Protocol, cache: EmbeddingCache, own_process: bool, task: Task, family: list[System]
+) -> dict[tuple[str, str], Cell]:
+    if own_process and not logging.getLogger().handlers:
+        logs.configure()
+    return {(system.name, task.name): cells.fill(output, task, system, protocol, cache) for system in family}
 
 
 def describe(evaluation: Evaluation) -> RichTable:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from unfused_ray.config import Config, PositiveFloat, PositiveInt
 from unfused_ray.evaluation.bootstrap import distinct_groups
-from unfused_ray.evaluation.logistic import Frame, fit_path
+from unfused_ray.evaluation.logistic import Fitted, Frame, fit_path
 
 _log = logging.getLogger(__name__)
 
@@ -78,6 +78,8 @@ class Validation:
     """(V,) int64 rows of the clips that were held out, each once."""
     correct: np.ndarray
     """(V,) bool, of the chosen readout and strength."""
+    fit: tuple[Frame, Fitted] | None
+    """Of the chosen readout and strength, on train alone; None after a cross-validation, whose fits are of parts."""
 
     @property
     def accuracy(self) -> float:
@@ -145,18 +147,15 @@ def linear_probe(features: Mapping[str, np.ndarray], labelled: Labelled, config:
     chosen = _validate(features, labelled, config, whole_N)
     readout, strength = chosen.readout, chosen.strength
 
-    path = [tried for tried in config.strengths if tried <= strength]
     features_ND = features[readout]
-    frame = Frame.of(features_ND[train])
-    coordinates, limits = frame.coordinates(features_ND[train]), (config.tolerance, config.max_iterations)
-    *_, fitted = fit_path(coordinates, labelled.class_ids[train], path, *limits)
+    frame, fitted = chosen.fit or _fit(features_ND[train], labelled.class_ids[train], strength, config)
     if not fitted.converged:
         _log.warning("the probe of %s with C=%g ended after %d iterations", readout, strength, fitted.iterations)
     predictions_T = np.full(len(test), -1, np.int64)
     readable = whole_N[test]
     if readable.any():
         predictions_T[readable] = fitted.model.predict(frame.coordinates(features_ND[test[readable]]))
-    trained = fitted.model.predict(coordinates)
+    trained = fitted.model.predict(frame.coordinates(features_ND[train]))
     return ProbeResult(
         readout=readout,
         strength=strength,
@@ -204,15 +203,16 @@ def _validate(
     if by_folds:
         train, valid = np.union1d(train, valid), valid[:0]
     parts = [(train, valid)] if len(valid) else _folds(labelled, train, config.folds)
-    correct = {
-        (readout, strength): held_V
-        for readout, features_ND in features.items()
-        for strength, held_V in _held_out(features_ND, labelled.class_ids, parts, config).items()
-    }
-    accuracies = {choice: float(held_V.mean()) for choice, held_V in correct.items()}
-    strongest_first = sorted(accuracies, key=lambda choice: choice[1])  # stable: readouts stay in their order
-    best = max(strongest_first, key=lambda choice: accuracies[choice])
-    return Validation(*best, accuracies, np.concatenate([held for _, held in parts]), correct[best])
+    accuracies: dict[tuple[str, float], float] = {}
+    for readout, features_ND in features.items():
+        tried = _try(features_ND, labelled.class_ids, parts, config)
+        accuracies |= {(readout, strength): float(one.correct.mean()) for strength, one in tried.items()}
+        # Stable: of equal accuracies the strongest regularisation wins, then the first readout.
+        best = max(sorted(accuracies, key=lambda choice: choice[1]), key=lambda choice: accuracies[choice])
+        if best[0] == readout:
+            chosen = tried[best[1]]
+    fit = None if len(parts) > 1 else chosen.fit
+    return Validation(*best, accuracies, np.concatenate([held for _, held in parts]), chosen.correct, fit)
 
 
 def class_scores(true_N: np.ndarray, predicted_N: np.ndarray, num_classes: int) -> Scores:
@@ -252,20 +252,43 @@ def _folds(labelled: Labelled, train: np.ndarray, folds: int) -> list[tuple[np.n
     return [(train[fitting], train[held]) for fitting, held in pairs]
 
 
-def _held_out(
+class _Tried(NamedTuple):
+    """A strength on one readout."""
+
+    correct: np.ndarray
+    """(V,) bool: whether each held-out row is classified correctly, of all parts one after another."""
+    fit: tuple[Frame, Fitted]
+    """Of the last part."""
+
+
+def _try(
     features_ND: np.ndarray,
     class_ids_N: np.ndarray,
     parts: list[tuple[np.ndarray, np.ndarray]],
     config: ProbeConfig,
-) -> dict[float, np.ndarray]:
-    """Whether each held-out row is classified correctly, of all parts one after another: (V,) bool by strength."""
-    strengths = sorted(config.strengths)
-    correct: dict[float, list[np.ndarray]] = {strength: [] for strength in strengths}
+) -> dict[float, _Tried]:
+    """Every strength, fitted on the first rows of each part and tried on the second."""
+    tried: dict[float, _Tried] = {}
     for fitting, held in parts:
         frame = Frame.of(features_ND[fitting])
         held_coordinates = frame.coordinates(features_ND[held])
-        coordinates, limits = frame.coordinates(features_ND[fitting]), (config.tolerance, config.max_iterations)
-        path = fit_path(coordinates, class_ids_N[fitting], strengths, *limits)
-        for strength, fitted in zip(strengths, path, strict=True):
-            correct[strength].append(fitted.model.predict(held_coordinates) == class_ids_N[held])
-    return {strength: np.concatenate(rows) for strength, rows in correct.items()}
+        path = fit_path(
+            frame.coordinates(features_ND[fitting]), class_ids_N[fitting], config.strengths, *_limits(config)
+        )
+        for strength, fitted in zip(sorted(config.strengths), path, strict=True):
+            before = tried[strength].correct if strength in tried else np.zeros(0, bool)
+            correct = fitted.model.predict(held_coordinates) == class_ids_N[held]
+            tried[strength] = _Tried(np.concatenate([before, correct]), (frame, fitted))
+    return tried
+
+
+def _fit(train_ND: np.ndarray, class_ids_N: np.ndarray, strength: float, config: ProbeConfig) -> tuple[Frame, Fitted]:
+    """A strength on all training clips, by the path of those before it."""
+    frame = Frame.of(train_ND)
+    strengths = [other for other in config.strengths if other <= strength]
+    *_, fitted = fit_path(frame.coordinates(train_ND), class_ids_N, strengths, *_limits(config))
+    return frame, fitted
+
+
+def _limits(config: ProbeConfig) -> tuple[float, int]:
+    return config.tolerance, config.max_iterations

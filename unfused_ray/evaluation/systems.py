@@ -13,6 +13,7 @@ from unfused_ray import storage
 from unfused_ray.audio.crop import fit_short_clip
 from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import CropConfig, Cut, EncoderConfig, FrontEndConfig, Readout
+from unfused_ray.data.shards import Statistics
 from unfused_ray.embedding.cache import EmbeddingCache, KeptVectors
 from unfused_ray.embedding.clips import read_clips
 from unfused_ray.embedding.random_network import random_encoder
@@ -39,6 +40,15 @@ class System(TypingProtocol):
         """Changes when its features of the task would, beyond the protocol."""
         ...
 
+    @property
+    def num_networks(self) -> int:
+        """How many are probed on a task, or on each of its folds."""
+        ...
+
+    def statistics(self, task: Task) -> Statistics:
+        """What its log-mels of a task are normalised by."""
+        ...
+
     def cost(self, task: Task) -> tuple[int, float] | None:
         """Parameters, and multiply–adds for a second of audio, of its network for a task; None where there is none."""
         ...
@@ -55,10 +65,15 @@ class LogMelStatistics:
 
     front_end: FrontEndConfig
     name: str = "log-mel statistics"
+    num_networks: int = 1
 
     def identity(self, task: Task) -> str:
         """See :class:`System`."""
         return self.front_end.digest()
+
+    def statistics(self, task: Task) -> Statistics:
+        """See :class:`System`."""
+        return task.statistics(self.front_end)
 
     def cost(self, task: Task) -> tuple[int, float] | None:
         """See :class:`System`."""
@@ -66,7 +81,7 @@ class LogMelStatistics:
 
     def features(self, task: Task, protocol: ProtocolConfig, cache: EmbeddingCache) -> Iterator[Features]:
         """See :class:`System`; one readout, (N, 9 · bands)."""
-        statistics = task.statistics(self.front_end)
+        statistics = self.statistics(task)
         log_mel = LogMel(self.front_end, statistics.mean, statistics.std)
         features_ND = np.full((task.index.num_clips, 9 * self.front_end.num_mels), np.nan, np.float32)
         shortest = _crop(protocol).num_samples(self.front_end.sample_rate)
@@ -105,13 +120,22 @@ class RandomNetwork:
         """See :class:`System`; not ``deepest``, which depends on the other rows and changes nothing."""
         return f"{self.shape.digest()} {self.front_end.digest()} {self.seeds}"
 
+    @property
+    def num_networks(self) -> int:
+        """See :class:`System`."""
+        return len(self.seeds)
+
+    def statistics(self, task: Task) -> Statistics:
+        """See :class:`System`."""
+        return task.statistics(self.front_end)
+
     def cost(self, task: Task) -> tuple[int, float] | None:
         """See :class:`System`."""
         return cost_of(self.shape, self.front_end)
 
     def features(self, task: Task, protocol: ProtocolConfig, cache: EmbeddingCache) -> Iterator[Features]:
         """See :class:`System`."""
-        statistics = task.statistics(self.front_end)
+        statistics = self.statistics(task)
         for seed in self.seeds:
             encoder = random_encoder(self.deepest, self.front_end, _crop(protocol), task.training, statistics, seed)
             yield _read(cache, encoder, task, self.shape.cut, protocol.readouts)
@@ -124,6 +148,7 @@ class TrainedModel:
 
     name: str
     path: str
+    num_networks: int = 1
 
     def uri(self, task: Task) -> str:
         """Where the network for this task is."""
@@ -143,6 +168,11 @@ class TrainedModel:
         description = read_description(self.uri(task))
         return f"{description['sha256']} {FrontEndConfig(**description['front_end']).digest()}"
 
+    def statistics(self, task: Task) -> Statistics:
+        """See :class:`System`."""
+        _, front_end = self.shape(task)
+        return task.statistics(front_end)
+
     def cost(self, task: Task) -> tuple[int, float] | None:
         """See :class:`System`."""
         return cost_of(*self.shape(task))
@@ -151,7 +181,7 @@ class TrainedModel:
         """See :class:`System`; normalised by the task's own statistics, as every row is."""
         exported = load_encoder(self.uri(task))
         front_end = exported.log_mel.config
-        statistics = task.statistics(front_end)
+        statistics = self.statistics(task)
         encoder = FrozenEncoder(
             exported.encoder, LogMel(front_end, statistics.mean, statistics.std), _crop(protocol), exported.details
         )
@@ -194,6 +224,15 @@ def random_rows(shapes: Sequence[tuple[EncoderConfig, FrontEndConfig]], num_seed
     return rows
 
 
+def families(systems: Sequence[System]) -> list[list[System]]:
+    """Rows that share their networks' vectors, together: what is to be embedded by one process."""
+    found: dict[object, list[System]] = {}
+    for system in systems:
+        shared = (system.deepest, system.front_end) if isinstance(system, RandomNetwork) else system.name
+        found.setdefault(shared, []).append(system)
+    return list(found.values())
+
+
 def _read(cache: EmbeddingCache, encoder: FrozenEncoder, task: Task, cut: Cut, readouts: Sequence[Readout]) -> Features:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if cut.startswith("block"):  # its last layer is one of the blocks, and fitting the same vectors twice is idle
@@ -210,8 +249,10 @@ class _Readouts(Mapping[str, np.ndarray]):
     names: tuple[Readout, ...]
 
     def __getitem__(self, name: str) -> np.ndarray:
-        (readout,) = (known for known in self.names if known == name)
-        return self.vectors.read(self.cut, readout)
+        for readout in self.names:
+            if readout == name:
+                return self.vectors.read(self.cut, readout)
+        raise KeyError(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
