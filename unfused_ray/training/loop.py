@@ -238,13 +238,12 @@ class Loop:
         if self.method.labels_from != "fixed":
             signs = signs_of_collapse(health, self.config.health)
             measured["collapse_signs"] = health["collapse_signs"] = float(len(signs))
-            self._note_collapse(pass_.epoch, signs)
         figures = self.journal.end_epoch(pass_.epoch, self._totals(), health, self.state.learning_rate) | measured
         self.journal.report("training", self.steps_done, {f"epoch/{k}": v for k, v in figures.items()}, now=True)
         self.position = Position(pass_.epoch + 1, 0)
         self._checkpoint()
-        if signs and self.config.health.on_collapse == "stop":
-            return self._status("collapsed", f"after epoch {pass_.epoch}: {', '.join(signs)}")
+        if signs and (ended := self._collapse(pass_.epoch, signs)) is not None:
+            return ended
         return self._status("stopped") if votes.stop and self.position.epoch < self.config.last_epoch else None
 
     def step(self, epoch: int, step: int, blocks: Iterator[Block], labels: Sequence[np.ndarray]) -> None:
@@ -332,10 +331,14 @@ class Loop:
             embeddings_ND = self.worker.group.gather(embeddings_ND)
         return {"effective_rank": effective_rank((embeddings_ND.T @ embeddings_ND).numpy())}
 
-    def _note_collapse(self, epoch: int, signs: Sequence[str]) -> None:
-        if signs and self.worker.group.rank == 0:
-            action = "ending here" if self.config.health.on_collapse == "stop" else "going on"
-            self.worker.coordinator.note(f"signs of a collapse after epoch {epoch}: {', '.join(signs)}; {action}")
+    def _collapse(self, epoch: int, signs: Sequence[str]) -> Status | None:
+        """Say the signs of a collapse: as the end of the run where it is to end, otherwise on its way."""
+        said = f"signs of a collapse after epoch {epoch}: {', '.join(signs)}"
+        if self.config.health.on_collapse == "stop":
+            return self._status("collapsed", said)
+        if self.worker.group.rank == 0:
+            self.worker.coordinator.note(f"{said}; going on")
+        return None
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(
@@ -394,7 +397,7 @@ class Loop:
 
     def _status(self, state: State, message: str = "") -> Status:
         parts = [message] if message else []
-        if collapsed := self.journal.collapsed_epochs:
+        if state != "collapsed" and (collapsed := self.journal.collapsed_epochs):
             of = len(self.journal.history)
             parts.append(f"signs of a collapse after {len(collapsed)} of {of} epochs, first after epoch {collapsed[0]}")
         if damaged := self.journal.damaged_clips:
