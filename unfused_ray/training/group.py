@@ -21,6 +21,8 @@ class Votes:
     """End after a checkpoint."""
     checkpoint: bool = False
     """Write a checkpoint."""
+    look: bool = False
+    """Ask, all together, which nodes are to be taken away."""
 
 
 class Alone:
@@ -92,7 +94,7 @@ class Distributed:
     def vote(self, votes: Votes) -> Votes:
         """Cast this step's votes and return what all said at the step before, so that nobody waits."""
         before = self._pending
-        flags = torch.tensor([votes.stop, votes.checkpoint], dtype=torch.int32)
+        flags = torch.tensor([votes.stop, votes.checkpoint, votes.look], dtype=torch.int32)
         work = dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self._control, async_op=True)
         assert work is not None  # asynchronous, and this rank is in the group
         self._pending = (work, flags)

@@ -11,7 +11,7 @@ import itertools
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,6 +52,9 @@ from unfused_ray.training.sums import means
 
 logger = logging.getLogger(__name__)
 
+LOOK_SECONDS = 5.0
+"""Between two looks for nodes that are to be taken away, of milliseconds each; Ray Train itself looks as often."""
+
 
 @dataclass(frozen=True)
 class Worker:
@@ -64,6 +67,8 @@ class Worker:
     clusterer: Clusterer
     coordinator: Coordinator | RemoteCoordinator
     milestones: Milestones = field(default_factory=Milestones)
+    leaving_nodes: Callable[[], Sequence[str]] = tuple
+    """Nodes of the group that are to be taken away; all workers call it together and are told the same."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +148,8 @@ class Loop:
         self.outbox = Outbox(worker.clusterer, self.blocks_per_step)
         self.gradients = GradientWatch()
         self._embedded: list[Tensor] = []  # in the newest step, where they are not clustered
-        self._last_checkpoint = time.perf_counter()
+        self._last_checkpoint = self._last_look = time.perf_counter()
+        self._leaving: set[str] = set()  # nodes whose leaving is known
 
     def _note_other_threads(self, saved: int | None) -> None:
         threads = torch.get_num_threads()
@@ -223,7 +229,8 @@ class Loop:
             votes = self.worker.group.vote(self._votes())
             self.journal.sums.spend("train", time.perf_counter() - started)
             self.journal.sums.spend("wait", self.prefetcher.seconds_waited - waited)
-            if step + 1 < self.steps_per_epoch and (votes.stop or votes.checkpoint):
+            told = votes.look and self._told_of_leaving_nodes()
+            if step + 1 < self.steps_per_epoch and (votes.stop or votes.checkpoint or told):
                 if found := self.gradients.first_not_finite(late=0):
                     return self._diverged(*found)
                 self._checkpoint()
@@ -357,7 +364,18 @@ class Loop:
         due = time.perf_counter() - self._last_checkpoint > 60 * self.config.checkpoint.every_minutes
         if due:
             self._last_checkpoint = time.perf_counter()  # asked for once: the answer may come a step later
-        return Votes(self.journal.asked_to_stop, due)
+        look = time.perf_counter() - self._last_look > LOOK_SECONDS
+        if look:
+            self._last_look = time.perf_counter()
+        return Votes(self.journal.asked_to_stop, due, look)
+
+    def _told_of_leaving_nodes(self) -> bool:
+        """Whether a node is to be taken away of which that was not known; all workers call it at the same step."""
+        new = sorted(set(self.worker.leaving_nodes()) - self._leaving)
+        self._leaving.update(new)
+        if new and self.worker.group.rank == 0:
+            self.worker.coordinator.note(f"to be taken away: node {', '.join(new)}; writing a checkpoint and going on")
+        return bool(new)
 
     def _totals(self) -> dict[str, float]:
         """The epoch's sums over all workers, so far."""

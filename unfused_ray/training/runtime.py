@@ -6,6 +6,7 @@ import logging
 import os
 import tempfile
 import uuid
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -253,5 +254,12 @@ class _WorkerMain:
         clusterer: Clusterer = self.job.given_labels
         if self.assignment is not None:
             clusterer = RayClusterer(self.assignment, name, group.world)
-        worker = Worker(group, ray.train.torch.get_device(), planner, source, clusterer, coordinator, milestones)
+        device = ray.train.torch.get_device()
+        worker = Worker(group, device, planner, source, clusterer, coordinator, milestones, leaving_nodes)
         return self.job.train(worker, start)
+
+
+def leaving_nodes() -> Sequence[str]:
+    """Nodes of this worker group that are being drained, as by a spot notice; all its workers must call it together."""
+    info = ray.train.get_preemption_info()
+    return info.preempted_node_ids if info else ()
