@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -16,20 +22,30 @@ from unfused_ray import recipes
 from unfused_ray.clustering.clusterer import NoLabels
 from unfused_ray.config import PretrainConfig
 from unfused_ray.data.plan import Pass
-from unfused_ray.data.read import BlockReader
+from unfused_ray.data.read import Block, BlockReader
 from unfused_ray.data.shards import Statistics
-from unfused_ray.data.stream import LocalSource
+from unfused_ray.data.stream import BlockSource, LocalSource, Prefetcher
 from unfused_ray.evaluation.run_folder import RunFolder
 from unfused_ray.evaluation.stage_views import view_of
 from unfused_ray.evaluation.summary import summary
 from unfused_ray.methods.pretraining import build_pretraining
-from unfused_ray.training.coordinator import RemoteCoordinator
+from unfused_ray.training import loop
+from unfused_ray.training.coordinator import Coordinator
 from unfused_ray.training.group import Alone, Distributed, Group
 from unfused_ray.training.launch import check, train
-from unfused_ray.training.loop import Loop, Worker
+from unfused_ray.training.loop import Loop, Worker, passes_left
+from unfused_ray.training.run import DIVERGED, Status
 
 STEPS = 3  # an epoch: 100 clips, 32 a global batch
 METHODS = [name for name, (_, recipe) in recipes.PRETRAIN.items() if name.endswith("-tiny")]
+
+SMALL_STEPS = {"batch__block": 4, "batch__blocks_per_step": 2, "checkpoint__keep": 9}  # an epoch is 12
+NOT_FINITE = 11  # a block of the second worker, in the sixth step
+ENDINGS: dict[str, dict[str, Any]] = {
+    "diverged": {},
+    "collapsed": {"health__min_effective_rank": 1e3, "health__on_collapse": "stop"},
+    "finished": {"epochs": 1},
+}
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -62,11 +78,11 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
     assert figures["epoch/effective_rank"] == run.history[-1]["effective_rank"]
 
 
-def _loop(config: PretrainConfig, group: Group) -> Loop:
+def _loop(config: PretrainConfig, group: Group, leaving_nodes: Callable[[], Sequence[str]] = tuple) -> Loop:
     """A loop of one worker, before its first step."""
-    prepared = check(config)
+    prepared, device = check(config), torch.device("cpu")
     source = LocalSource(prepared.planner, _reader(config))
-    worker = Worker(group, torch.device("cpu"), prepared.planner, source, NoLabels(), RemoteCoordinator(None))
+    worker = Worker(group, device, prepared.planner, source, NoLabels(), Coordinator(None), leaving_nodes=leaving_nodes)
     torch.manual_seed(config.seed)
     return Loop(config, prepared.run.uri, Statistics(1, 0.0, 1.0), build_pretraining(config), worker, None)
 
@@ -79,19 +95,49 @@ def _reader(config: PretrainConfig) -> BlockReader:
 def _two_steps(config: PretrainConfig, group: Group) -> dict[str, torch.Tensor]:
     """The method's state after two steps, of this worker's share of the blocks, on one thread: bits depend on them."""
     torch.set_num_threads(1)
-    loop = _loop(config, group)
-    blocks = list(loop.worker.source.blocks(Pass("train", 0)))[group.rank :: group.world]
-    loop.method.train()
+    run = _loop(config, group)
+    blocks = list(run.worker.source.blocks(Pass("train", 0)))[group.rank :: group.world]
+    run.method.train()
     for step in range(2):
-        loop.step(0, step, iter(blocks[step * loop.blocks_per_step :]), [])
-    return dict(loop.method.state_dict())
+        run.step(0, step, iter(blocks[step * run.blocks_per_step :]), [])
+    return dict(run.method.state_dict())
+
+
+@dataclass(frozen=True)
+class _Share:
+    """This worker's blocks of a pass; the loss of one of the plan's blocks is not finite."""
+
+    source: BlockSource
+    group: Group
+    not_finite: int | None
+
+    def blocks(self, pass_: Pass) -> Iterator[Block]:
+        for block in self.source.blocks(pass_):
+            if block.index % self.group.world == self.group.rank:
+                bad = block.index == self.not_finite
+                yield replace(block, weights=block.weights * np.nan) if bad else block
+
+
+def _ending(name: str, config: PretrainConfig, group: Group) -> Status:
+    """How a whole run ends on this worker; from its third look on one node is leaving, from its sixth on two."""
+    looks = itertools.count(1)
+    leaving = ["", "", "a", "a", "a", "b"]
+    run = _loop(config, group, lambda: leaving[2 : next(looks)])
+    source = _Share(run.worker.source, group, NOT_FINITE if name == "diverged" else None)
+    passes = list(passes_left(config.last_epoch, "none", None))
+    with closing(Prefetcher(source, passes, config.runtime.prefetch_blocks)) as prefetcher:
+        return run.run(prefetcher)
 
 
 def _worker(rank: int, world: int, configs: dict[str, str], folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
-    for name, config in configs.items():
-        state = _two_steps(PretrainConfig.model_validate_json(config), Distributed(torch.device("cpu")))
-        safetensors.torch.save_file(state, f"{folder}/{name}-{rank}")
+    loop.LOOK_SECONDS = 0.0 if rank == 0 else 1e9  # the first worker looks at every step, and all with it
+    for name, text in configs.items():
+        config, group = PretrainConfig.model_validate_json(text), Distributed(torch.device("cpu"))
+        if name in ENDINGS:
+            Path(folder, f"{name}-{rank}").write_text(json.dumps(asdict(_ending(name, config, group))))
+        else:
+            safetensors.torch.save_file(_two_steps(config, group), f"{folder}/{name}-{rank}")
     dist.destroy_process_group()
 
 
@@ -102,12 +148,15 @@ def _on_sgd(name: str, source: Path, output: Path, tracking_uri: str) -> Pretrai
 
 @pytest.fixture(scope="module")
 def of_two_workers(source: Path, tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of each method's state on both workers, ``<recipe>-<rank>``: two processes for all, which start slowly."""
+    """Folder of what both workers leave, ``<recipe or ending>-<rank>``: two processes for all, which start slowly."""
     folder = tmp_path_factory.mktemp("workers")
-    configs = {name: _on_sgd(name, source, folder / "run", tracking_uri).model_dump_json() for name in METHODS}
+    configs = {name: _on_sgd(name, source, folder / "run", tracking_uri) for name in METHODS}
+    for name, fields in ENDINGS.items():
+        configs[name] = tiny(source, folder / f"run-{name}", tracking_uri, "byol-a-tiny", **SMALL_STEPS, **fields)
+    texts = {name: config.model_dump_json() for name, config in configs.items()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GLOO_SOCKET_IFNAME", "lo")
-        torch.multiprocessing.spawn(_worker, (2, configs, str(folder)), nprocs=2)
+        torch.multiprocessing.spawn(_worker, (2, texts, str(folder)), nprocs=2)
     return folder
 
 
@@ -119,3 +168,32 @@ def test_two_workers_learn_what_one_does(
     for rank in range(2):
         state = safetensors.torch.load_file(of_two_workers / f"{name}-{rank}")
         torch.testing.assert_close(state, alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "checkpoints"),
+    [
+        ("diverged", (0, 6), ["e0000-s000004"]),
+        ("collapsed", (1, 0), ["e0000-s000004", "e0000-s000007", "e0001-s000000"]),
+        ("finished", (1, 0), ["e0000-s000004", "e0000-s000007", "e0001-s000000"]),
+    ],
+)
+def test_two_workers_end_at_the_same_step_and_write_one_checkpoint_for_each_node_that_leaves(
+    name: str, at: tuple[int, int], checkpoints: list[str], source: Path, of_two_workers: Path
+) -> None:
+    first, second = (json.loads((of_two_workers / f"{name}-{rank}").read_text()) for rank in range(2))
+    assert (first["state"], first["epoch"], first["step"]) == (name, *at)
+    assert second == first
+    run = of_two_workers / f"run-{name}"
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == checkpoints
+
+
+def test_of_a_divergence_the_clips_of_all_workers_are_kept(
+    source: Path, tmp_path: Path, tracking_uri: str, of_two_workers: Path
+) -> None:
+    config = tiny(source, tmp_path / "run", tracking_uri, "byol-a-tiny", **SMALL_STEPS)
+    blocks = list(LocalSource(check(config).planner, _reader(config)).blocks(Pass("train", 0)))
+    batch = json.loads((of_two_workers / "run-diverged" / DIVERGED).read_text())
+    step = NOT_FINITE // 2
+    clips = sorted(clip for block in blocks[2 * step : 2 * step + 2] for clip in block.clip_ids.tolist())
+    assert batch == {"epoch": 0, "step": step, "clip_ids": clips}
