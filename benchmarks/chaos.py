@@ -96,7 +96,7 @@ def evaluate(case: Case) -> list[Outcome]:
         return ["jobs/evaluate.py", "--tasks", str(case.drums), "--models", models, "--output", str(output)]
 
     def result(output: Path) -> object:
-        return {path.name: json.loads(path.read_bytes())["results"] for path in (output / "drums").glob("*.json")}
+        return {path.name: json.loads(path.read_bytes())["seeds"] for path in (output / "drums").glob("*.json")}
 
     return _until_done(case, "evaluate", command, result, ("driver",))
 

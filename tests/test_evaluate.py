@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import StringIO
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from mlflow import MlflowClient
 from rich.console import Console
@@ -102,8 +105,26 @@ def probed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
-def test_two_processes_fill_the_cells_that_one_does(world: World, done: Path, tmp_path: Path) -> None:
+def test_two_processes_fill_the_cells_that_one_does_and_those_that_a_killed_one_left(
+    world: World, done: Path, tmp_path: Path
+) -> None:
+    def kill() -> None:
+        while not list(tmp_path.glob("*/*.json")):
+            time.sleep(0.01)
+        for process in psutil.Process().children(recursive=True):
+            if "loky" in " ".join(process.cmdline()) and "resource_tracker" not in " ".join(process.cmdline()):
+                process.kill()
+                return
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(OSError, match=r"ended from outside.* processes=1"):
+        world.run(tmp_path, processes=2)
+    killer.join()
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*.json")}
+    assert kept
     table = world.run(tmp_path, processes=2)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert [row.name for row in table.rows] == ROWS
     for name in sorted(path.relative_to(done) for path in done.glob("*/*.json")):
         one, two = (json.loads((output / name).read_text()) for output in (done, tmp_path))

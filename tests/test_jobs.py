@@ -114,7 +114,7 @@ def test_killed_processes_of_a_job_change_nothing(config: Callable[..., Pretrain
     assert_equal_runs(run, undisturbed)
 
 
-LONG = {"epochs": 30}  # long enough to be interrupted three times
+LONG = {"epochs": 15}  # long enough to be interrupted three times
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -119,7 +120,7 @@ def evaluate(evaluation: Evaluation) -> Table:
     newest start.
 
     Raises:
-        ValueError, OSError: a task or a model cannot be read.
+        ValueError, OSError: a task or a model cannot be read, or a process was ended from outside.
     """
     storage.write_bytes(storage.join(evaluation.output, FILE), evaluation.protocol.text)
     pairs = [(task, system) for task in evaluation.tasks for system in evaluation.systems]
@@ -157,9 +158,14 @@ def _filled(evaluation: Evaluation, missing: Sequence[tuple[Task, System]]) -> I
     parts.sort(key=lambda part: len(part[0].splits) * sum(system.num_networks for system in part[1]), reverse=True)
     processes = min(evaluation.config.processes or joblib.cpu_count(), max(1, len(parts)))
     fill = partial(_fill, evaluation.output, evaluation.protocol, evaluation.cache, processes > 1)
-    yield from joblib.Parallel(processes, return_as="generator_unordered")(
-        joblib.delayed(fill)(task, family) for task, family in parts
-    )
+    filling = joblib.Parallel(processes, return_as="generator_unordered")
+    try:
+        yield from filling(joblib.delayed(fill)(task, family) for task, family in parts)
+    except BrokenProcessPool as error:
+        raise OSError(
+            f"one of {processes} processes that filled cells was ended from outside, perhaps for want of memory: the "
+            f"same command goes on from the cells that are finished, with fewer at a time by processes={processes - 1}"
+        ) from error
 
 
 def _fill(
