@@ -262,8 +262,10 @@ def _resolve(uri: str) -> tuple[fs.FileSystem, str]:
     try:
         # Only the host goes through Arrow's parser, which would decode the path.
         filesystem, root = _connect(f"{scheme}://{host}{query}", os.environ.get("AWS_ENDPOINT_URL", ""))
-    except (pa.ArrowInvalid, OSError) as error:
+    except pa.ArrowInvalid as error:
         raise ValueError(f"cannot use {uri}: {error}. Give a path, or a URI such as s3://bucket/folder") from error
+    except OSError as error:  # such as a bucket's region, which is asked for here
+        raise OSError(f"cannot reach {uri}: {error}") from error
     return filesystem, f"{root.rstrip('/')}/{path}".rstrip("/")
 
 

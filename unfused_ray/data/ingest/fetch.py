@@ -51,8 +51,6 @@ def fetch(items: pa.Table) -> Iterator[tuple[dict[str, Any], IO[bytes] | AudioEr
             except AudioError as error:
                 source = error
             except ValueError as error:  # a path or URI that cannot be, such as one with a NUL
-                if isinstance(error.__cause__, OSError):  # it can be, and its object store was not reached
-                    raise OSError(str(error)) from error
                 source = AudioError("missing", f"{item['uri']}: {error}")
             yield item, source
 
