@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from unfused_ray import storage
 from unfused_ray.config import EvaluateConfig
 from unfused_ray.data.ingest.archives import list_parquet
+from unfused_ray.data.ledger import Ledger
 from unfused_ray.data.shards import ClipIndex, read_unit
 from unfused_ray.embedding.vectors import VectorManifest
 from unfused_ray.evaluation import evaluate
@@ -31,6 +32,7 @@ from unfused_ray.parquet import open_parquet
 from unfused_ray.report import report
 from unfused_ray.sweep.trial import read_records
 from unfused_ray.training.launch import train
+from unfused_ray.training.tracking import kept_id
 
 
 class Mark:
@@ -94,9 +96,18 @@ def tree(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> tuple[P
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("unfused_ray.training.run.SETTLE_SECONDS", 0.0)
         runs = write_runs(folder, tracking_uri)
+    kept_id(runs.evaluation)
+    ledger(folder).begin()
+    (folder / "half-made" / "part").write_bytes(b"part")
+    ledger(folder).finish(0, "part", storage.sha256(b"part"), {})
     (folder / "vectors").mkdir()
     (folder / "vectors" / "manifest.json").write_text("{}")
     return folder, runs
+
+
+def ledger(folder: Path) -> Ledger:
+    """Of an ingest that was interrupted."""
+    return Ledger(str(folder / "half-made"), "reports", "source", {}, "plan")
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
@@ -184,6 +195,15 @@ def read_vectors(folder: Path, runs: Runs, tracking_uri: str) -> None:
     VectorManifest.load(str(folder / "vectors"))
 
 
+def go_on(folder: Path, runs: Runs, tracking_uri: str) -> None:
+    assert ledger(folder).check_begun()
+    assert ledger(folder).finished(0) is not None
+
+
+def find_tracked(folder: Path, runs: Runs, tracking_uri: str) -> None:
+    kept_id(runs.evaluation)
+
+
 PLACES: list[tuple[str, Callable[[Path, Runs, str], None]]] = [
     ("source/manifest.json", read_clips),
     ("source/*.parquet", read_clips),
@@ -195,6 +215,7 @@ PLACES: list[tuple[str, Callable[[Path, Runs, str], None]]] = [
     ("run/checkpoints/e0002-*/bank/assignment/*", resume),
     ("run/encoder/*", distill),
     ("run/status.json", show("pretraining")),
+    ("run/history.json", show("pretraining")),
     ("run/assignments/epoch-0001/*", show("pretraining")),
     ("student/pseudo-labels/*", resume_student),
     ("student/student/*", load_student),
@@ -203,6 +224,8 @@ PLACES: list[tuple[str, Callable[[Path, Runs, str], None]]] = [
     ("task & co/*.parquet", evaluate_again),
     ("table/task & co/*.json", evaluate_again),
     ("table/table.json", show("evaluation")),
+    ("table/tracking.json", find_tracked),
+    ("half-made/reports/*.json", go_on),
     ("embeddings/**/*", evaluate_anew),
     ("sweep/sweep.json", show("sweep")),
     ("sweep/trials/60bc22425b/trial.json", resume_sweep),

@@ -118,12 +118,22 @@ def read_json(uri: str) -> dict[str, Any]:
         ValueError: it holds something else.
         OSError: it cannot be read.
     """
+    return _read_json(uri, dict)
+
+
+def read_json_list(uri: str) -> list[dict[str, Any]]:
+    """Read a file that holds a JSON array of objects; errors as of :func:`read_json`."""
+    return _read_json(uri, list)
+
+
+def _read_json(uri: str, kind: type) -> Any:
     try:
         content = json.loads(read_bytes(uri))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{uri} is no JSON ({error}): copy it again, or write it anew") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{uri} holds a JSON {type(content).__name__}, not an object: copy it again, or write it anew")
+    if not isinstance(content, kind):
+        found = type(content).__name__
+        raise ValueError(f"{uri} holds a JSON {found}, not a {kind.__name__}: copy it again, or write it anew")
     return content
 
 

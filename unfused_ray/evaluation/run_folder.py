@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -46,7 +45,7 @@ class RunFolder:
     def history(self) -> list[dict[str, float]]:
         """One entry a finished epoch; empty before the first."""
         path = storage.join(self.uri, HISTORY)
-        return json.loads(storage.read_bytes(path)) if storage.exists(path) else []
+        return storage.read_json_list(path) if storage.exists(path) else []
 
     @property
     def is_labelled(self) -> bool:

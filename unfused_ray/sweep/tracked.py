@@ -74,7 +74,7 @@ class SweepTracking:
         tracker = self._trials[record.id]
         for score in rung.scores:
             uri = storage.join(trial_uri(self._plan.uri, record.point), score.task, HISTORY)
-            for figures in json.loads(storage.read_bytes(uri))[before.epoch if before else 0 :]:
+            for figures in storage.read_json_list(uri)[before.epoch if before else 0 :]:
                 named = {metric_name(f"{score.task}/{name}"): value for name, value in figures.items()}
                 tracker.log(named, int(figures["epoch"]) + 1)
         accuracies = {metric_name(f"{score.task}/{METRIC}"): score.accuracy for score in rung.scores}

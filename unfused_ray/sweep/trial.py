@@ -169,7 +169,7 @@ def _advance(plan: Plan, record: Record, epoch: int) -> Record:
             raise RuntimeError(
                 f"{config.output} is {status.state} after {status.epoch} of {epoch} epochs: {status.message}"
             )
-        history = json.loads(storage.read_bytes(storage.join(config.output, HISTORY)))
+        history = storage.read_json_list(storage.join(config.output, HISTORY))
         training += sum(entry["seconds_train"] for entry in history[before:])
         trained = time.perf_counter()
         scores.append(score(load_task(task, SPLITS), config.output, plan.protocol, plan.by_folds))
