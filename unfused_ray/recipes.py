@@ -6,6 +6,8 @@ A recipe is a full configuration; a variant changes a few fields of another. The
 
 from __future__ import annotations
 
+from typing import Any
+
 from unfused_ray.config import (
     AugmentConfig,
     BatchConfig,
@@ -31,24 +33,23 @@ from unfused_ray.config import (
 
 # UnFuSeD's brief and DECAR (arXiv 2110.08895): 512 clusters, prototypes set to the centroids; teacher of 90 epochs, as
 # the LAPE code loads its epoch 89. Head, temperature and k-means as DeepCluster-v2 (arXiv 2006.09882, appendix).
-# The batch is within METHOD's 64 to 256; AdamW 3e-4 is what the corpus trial of METHOD section 2 used.
+# The batch is within METHOD's 64 to 256; AdamW 3e-4 is what the corpus trial of METHOD section 2 used. What is exported
+# is the average of the weights, as for UnFuSeD's students: what helps one method is given to all.
 _DECAR_V2_AUDIOSET = PretrainConfig(
     name="decar-v2-audioset",
     epochs=90,
+    ema_decay=0.99,
     method=DecarConfig(num_clusters=(512,)),
     batch=BatchConfig(block=64, blocks_per_step=4),
     optimizer=OptimizerConfig(lr=3e-4, warmup_epochs=1),
     runtime=RuntimeConfig(num_workers=4, gpus_per_worker=1, cpus_per_worker=4),
 )
 
-# K scales with the data, N/16 where N is small (METHOD section 2): 8,332 clips, 520 ≈ 512 clusters; two cores. What is
-# exported is the average of the weights, as for UnFuSeD's students: the methods below begin from these settings too, so
-# that what helps one is given to all.
+# K scales with the data, N/16 where N is small (METHOD section 2): 8,332 clips, 520 ≈ 512 clusters; two cores.
 _CORPUS = _DECAR_V2_AUDIOSET.model_copy(
     update={
         "name": "decar-v2-corpus",
         "epochs": 8,
-        "ema_decay": 0.99,
         "batch": BatchConfig(block=64, blocks_per_step=2),
         "runtime": RuntimeConfig(),
     }
@@ -80,10 +81,21 @@ _TINY = _DEMO.model_copy(
     }
 )
 
-# COLA (arXiv 2010.10915): two crops of a clip, Adam; the rest as the corpus's DECAR-v2, so that rows compare.
-_COLA_CORPUS = _CORPUS.model_copy(
-    update={"name": "cola-corpus", "method": ColaConfig(), "crop": CropConfig(num_crops=2)}
-)
+
+def _audioset(name: str, **update: Any) -> PretrainConfig:
+    """Another method at the size of the paper's setting; all but its own is as DECAR-v2's, so that rows compare."""
+    return _DECAR_V2_AUDIOSET.model_copy(update={"name": f"{name}-audioset", **update})
+
+
+def _corpus(name: str, of: PretrainConfig, **update: Any) -> PretrainConfig:
+    """The same method on the free corpus."""
+    own = {"method": of.method, "crop": of.crop, "augment": of.augment}
+    return _CORPUS.model_copy(update={"name": f"{name}-corpus", **own, **update})
+
+
+# COLA (arXiv 2010.10915): two crops of a clip, Adam.
+_COLA_AUDIOSET = _audioset("cola", method=ColaConfig(), crop=CropConfig(num_crops=2))
+_COLA_CORPUS = _corpus("cola", _COLA_AUDIOSET)
 _COLA_TINY = _TINY.model_copy(
     update={
         "name": "cola-tiny",
@@ -93,15 +105,15 @@ _COLA_TINY = _TINY.model_copy(
 )
 
 # DeLoRes-S (arXiv 2203.13628): two views of one crop; head as in the LAPE code, λ as in the authors' first code.
-_DELORES_S_CORPUS = _CORPUS.model_copy(update={"name": "delores-s-corpus", "method": DeloresSConfig()})
+_DELORES_S_AUDIOSET = _audioset("delores-s", method=DeloresSConfig())
+_DELORES_S_CORPUS = _corpus("delores-s", _DELORES_S_AUDIOSET)
 _DELORES_S_TINY = _TINY.model_copy(update={"name": "delores-s-tiny", "method": DeloresSConfig(decorrelation_dim=16)})
 
 # DeLoRes-M (doi 10.1109/JSTSP.2022.3202093): heads, weights and temperature of the LAPE code. Its queue of 65,536 would
 # hold each of 8,332 clips eight times, and an average that keeps 0.999 would outlast the run's 520 steps: a quarter of
 # an epoch, and 0.99, which MoCo's authors took for CIFAR-10.
-_DELORES_M_CORPUS = _CORPUS.model_copy(
-    update={"name": "delores-m-corpus", "method": DeloresMConfig(queue=2048, ema_decay=0.99)}
-)
+_DELORES_M_AUDIOSET = _audioset("delores-m", method=DeloresMConfig())
+_DELORES_M_CORPUS = _corpus("delores-m", _DELORES_M_AUDIOSET, method=DeloresMConfig(queue=2048, ema_decay=0.99))
 _DELORES_M_TINY = _TINY.model_copy(
     update={
         "name": "delores-m-tiny",
@@ -117,19 +129,15 @@ _DELORES_M_TINY = _TINY.model_copy(
 )
 
 # BYOL-A (arXiv 2103.06695 sec. IV and the authors' configuration): projection, hidden width, EMA, Adam 3e-4.
-_BYOL_A_CORPUS = _CORPUS.model_copy(update={"name": "byol-a-corpus", "method": ByolAConfig()})
+_BYOL_A_AUDIOSET = _audioset("byol-a", method=ByolAConfig())
+_BYOL_A_CORPUS = _corpus("byol-a", _BYOL_A_AUDIOSET)
 _BYOL_A_TINY = _TINY.model_copy(update={"name": "byol-a-tiny", "method": ByolAConfig(hidden=32, projection_dim=16)})
 
 # SLICER (arXiv 2211.01519): projection, clusters, temperatures and k-mix of the LAPE code. Its queue of 65,536 is about
 # a quarter of its clips, as 2,048 is of the corpus's; its decay of 0.999 would keep 0.6 of the teacher's random weights
 # over the corpus's 520 steps.
-_SLICER_CORPUS = _CORPUS.model_copy(
-    update={
-        "name": "slicer-corpus",
-        "method": SlicerConfig(queue=2048, ema_decay=0.99),
-        "augment": AugmentConfig(k_mix=4),
-    }
-)
+_SLICER_AUDIOSET = _audioset("slicer", method=SlicerConfig(), augment=AugmentConfig(k_mix=4))
+_SLICER_CORPUS = _corpus("slicer", _SLICER_AUDIOSET, method=SlicerConfig(queue=2048, ema_decay=0.99))
 _SLICER_TINY = _TINY.model_copy(
     update={
         "name": "slicer-tiny",
@@ -142,6 +150,16 @@ PRETRAIN: dict[str, tuple[str, PretrainConfig]] = {
     "demo": ("The embedded recordings, minutes on two cores.", _DEMO),
     "corpus": ("The free corpus of real recordings (make corpus), about an hour on two cores.", _CORPUS),
     "decar-v2-audioset": ("The paper's setting: 10 % of AudioSet and FSD50K, four GPUs.", _DECAR_V2_AUDIOSET),
+    **{
+        config.name: (f"{heading} at the size of the paper's setting.", config)
+        for heading, config in (
+            ("COLA", _COLA_AUDIOSET),
+            ("DeLoRes-S", _DELORES_S_AUDIOSET),
+            ("DeLoRes-M", _DELORES_M_AUDIOSET),
+            ("BYOL-A", _BYOL_A_AUDIOSET),
+            ("SLICER", _SLICER_AUDIOSET),
+        )
+    },
     "cola-corpus": ("COLA on the free corpus.", _COLA_CORPUS),
     "cola-tiny": ("COLA with a toy encoder.", _COLA_TINY),
     "delores-s-corpus": ("DeLoRes-S on the free corpus.", _DELORES_S_CORPUS),
