@@ -8,6 +8,7 @@ import os
 import re
 import stat
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +22,8 @@ from moto import mock_aws
 from ray.autoscaler._private.aws.config import bootstrap_aws
 from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 from ray.autoscaler._private.util import prepare_config, validate_config
+
+from unfused_ray.cluster import AUTOSCALER
 
 ROOT = Path(__file__).parent.parent
 STACK = ROOT / "deploy/aws/stack.yaml"
@@ -77,6 +80,16 @@ def test_every_worker_starts_from_none_and_only_workers_are_on_spot(config: dict
     spot, on_demand = kinds["gpu-spot"], kinds["gpu-on-demand"]
     assert spot["resources"] == on_demand["resources"]  # so that they fit equally well, and the priority decides
     assert spot["priority"] > on_demand["priority"]
+
+
+def test_jobs_are_told_what_the_autoscaler_may_grow_the_cluster_to(config: dict[str, Any]):
+    command = f"source {ROOT}/deploy/aws/environment.sh; printenv {AUTOSCALER}"
+    told = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True, env={"HOME": "/home/x"})
+    most: Counter[str] = Counter()
+    for name, kind in config["available_node_types"].items():
+        nodes = 1 if name == config["head_node_type"] else kind["max_workers"]
+        most.update({resource: nodes * amount for resource, amount in kind["resources"].items()})
+    assert json.loads(told.stdout) == most
 
 
 def test_the_pinned_versions_are_those_that_these_tests_run_on(config: dict[str, Any]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -16,7 +17,8 @@ def has(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def set_resources(now: dict[str, float], most: dict[str, float] | None = None) -> None:
         monkeypatch.setattr(cluster.ray, "cluster_resources", lambda: now)
-        monkeypatch.setattr(cluster.state, "get_max_resources_from_cluster_config", lambda: most)
+        monkeypatch.setattr(cluster, "is_one_machine", lambda: False)
+        monkeypatch.setenv(cluster.AUTOSCALER, json.dumps(most) if most else "")
 
     return set_resources
 
@@ -53,6 +55,24 @@ def test_nodes_that_the_autoscaler_would_start_count(has: Callable[..., None]) -
     has({"memory": 1e9}, most={"CPU": 32, "GPU": 3})
     with pytest.raises(ValueError, match="need 4 GPUs, the cluster has 3"):
         cluster.worker_cpus(runtime)
+
+
+def test_a_private_cluster_on_a_node_of_one_that_grows_does_not_grow(
+    has: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has({"CPU": 2.0}, most={"CPU": 32})
+    monkeypatch.setattr(cluster, "is_one_machine", lambda: True)
+    assert cluster.capacity() == {"CPU": 2.0}
+
+
+@pytest.mark.parametrize("said", ["32 CPUs", "[32]", '{"CPU": "many"}'])
+def test_bounds_of_an_autoscaler_that_are_none_are_refused(
+    has: Callable[..., None], monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    has({"CPU": 2.0})
+    monkeypatch.setenv(cluster.AUTOSCALER, said)
+    with pytest.raises(ValueError, match=r"UNFUSED_RAY_AUTOSCALER=.* is no JSON such as"):
+        cluster.capacity()
 
 
 def test_a_path_of_one_machine_is_refused_where_an_autoscaler_may_add_others(

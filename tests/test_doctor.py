@@ -178,6 +178,19 @@ def test_a_cluster_that_others_can_reach_needs_the_token_on_every_node(
     assert "RAY_AUTH_MODE=token" in token.fix
 
 
+def test_what_lies_on_one_machine_is_found_before_the_autoscaler_has_added_another(
+    findings: Callable[..., dict[str, Finding]], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(examine.cluster, "is_one_machine", lambda: False)
+    monkeypatch.setenv(examine.cluster.AUTOSCALER, '{"CPU": 64, "GPU": 4}')
+    found = findings(runtime=RuntimeConfig(num_workers=4, gpus_per_worker=1), batch={"blocks_per_step": 4})
+    assert (found["resources"].state, found["CPUs for Ray Data"].found[:2]) == ("ok", "60")
+    assert "by the autoscaler up to 64 and 4" in found["resources"].found
+    assert found["storage"].state == "problem"
+    assert "the cluster has an autoscaler" in found["storage"].found
+    assert found["tracker"].state == "warning"
+
+
 def test_a_node_that_cannot_run_the_project_is_a_problem_and_not_a_crash(
     findings: Callable[..., dict[str, Finding]], monkeypatch: pytest.MonkeyPatch
 ):
@@ -202,6 +215,13 @@ def test_findings_are_shown_as_they_are(findings: Callable[..., dict[str, Findin
     console.print(examine.table([Finding("storage", "problem", "cannot write [bold]x[/]", "see [red]")]))
     assert "cannot write [bold]x[/]" in console.file.getvalue()
     assert "see [red]" in console.file.getvalue()
+
+
+def test_a_path_that_is_longer_than_a_line_is_shown_whole():
+    console = Console(file=io.StringIO(), width=80)
+    path = "s3://bucket/" + "0123456789" * 20
+    console.print(examine.table([Finding("storage", "problem", path, "see that every node's role may write there")]))
+    assert path.count("0123456789") * 10 == sum(letter.isdigit() for letter in console.file.getvalue()) - 1  # of "s3"
 
 
 def test_the_command_ends_with_1_where_something_is_missing_and_names_unknown_recipes(

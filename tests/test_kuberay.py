@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from importlib.metadata import version
@@ -11,6 +12,8 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+
+from unfused_ray.cluster import AUTOSCALER
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "deploy/kuberay"
@@ -112,6 +115,18 @@ def test_the_cluster_asks_for_the_token_and_grows_from_no_worker(cluster: dict[s
     assert cluster["rayVersion"] == version("ray")
     assert {group["minReplicas"] for group in cluster["workerGroupSpecs"]} == {0}
     assert cluster["headGroupSpec"]["serviceType"] == "ClusterIP"  # no address outside
+
+
+def test_jobs_are_told_what_the_autoscaler_may_grow_the_cluster_to(cluster: dict[str, Any]):
+    most = {"CPU": 0, "GPU": 0}
+    for group in cluster["workerGroupSpecs"]:
+        (limits,) = (c["resources"]["limits"] for c in group["template"]["spec"]["containers"])
+        most["CPU"] += group["maxReplicas"] * int(limits["cpu"])
+        most["GPU"] += group["maxReplicas"] * int(limits.get("nvidia.com/gpu", 0))
+    for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
+        (environment,) = (c["env"] for c in group["template"]["spec"]["containers"])
+        (told,) = (entry["value"] for entry in environment if entry["name"] == AUTOSCALER)
+        assert json.loads(told) == most
 
 
 def test_no_pod_is_root_or_can_become_it():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -9,11 +10,16 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
-from ray._private.state import state
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from unfused_ray import storage
 from unfused_ray.config import RuntimeConfig
+
+AUTOSCALER = "UNFUSED_RAY_AUTOSCALER"
+"""Environment variable of a cluster's nodes: what its autoscaler may grow it to, such as ``{"CPU": 320, "GPU": 8}``.
+
+Ray has a place for that, which neither of its autoscalers fills in.
+"""
 
 
 @contextmanager
@@ -47,6 +53,14 @@ def is_one_machine() -> bool:
     return len(nodes) == 1 and nodes[0]["NodeManagerAddress"] == "127.0.0.1"
 
 
+def several_nodes() -> str:
+    """The nodes that there are, or an autoscaler that may add some, in words; '' where one is all there will be."""
+    num_nodes = sum(node["Alive"] for node in ray.nodes())
+    if num_nodes > 1:
+        return f"{num_nodes} nodes"
+    return "an autoscaler" if _autoscaler_limit() else ""
+
+
 def capacity() -> dict[str, float]:
     """Resources that the cluster has, or that its autoscaler may give it: nodes without work need not be there."""
     have, most = ray.cluster_resources(), _autoscaler_limit()
@@ -59,14 +73,12 @@ def refuse_local_paths(fields: Mapping[str, tuple[str, ...]]) -> None:
     Raises:
         ValueError: a field has a local path; names it.
     """
-    num_nodes = sum(node["Alive"] for node in ray.nodes())
-    several = num_nodes > 1 or bool(_autoscaler_limit())
-    nodes = f"{num_nodes} nodes" if num_nodes > 1 else "an autoscaler"
+    several = several_nodes()
     for field, uris in fields.items():
         for uri in uris:
             if several and storage.is_local(uri):
                 raise ValueError(
-                    f"{field}={uri} is a path of one machine, but the cluster has {nodes}: give a URI that "
+                    f"{field}={uri} is a path of one machine, but the cluster has {several}: give a URI that "
                     "all of them reach, such as s3://bucket/folder"
                 )
 
@@ -103,5 +115,15 @@ def worker_cpus(runtime: RuntimeConfig) -> float:
 
 
 def _autoscaler_limit() -> dict[str, float]:
-    """What an autoscaler may grow the cluster to; empty without one. Ray Train asks the same; it has no public name."""
-    return state.get_max_resources_from_cluster_config() or {}
+    """What an autoscaler may grow the cluster to; empty without one.
+
+    Raises:
+        ValueError: what the environment says is no such thing.
+    """
+    said = os.environ.get(AUTOSCALER, "")
+    if not said or is_one_machine():  # a private cluster on one of those nodes
+        return {}
+    try:
+        return {str(name): float(amount) for name, amount in json.loads(said).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f'{AUTOSCALER}={said} is no JSON such as {{"CPU": 320, "GPU": 8}}') from error

@@ -54,10 +54,10 @@ def examine(config: TrainingConfig) -> list[Finding]:
     return [
         *_resources(config.runtime),
         *silent,
-        *_storage(reports, output, len(nodes)),
+        *_storage(reports, output),
         *_shared_memory(reports, nodes),
         *_codecs(reports),
-        *_tracker(config, len(nodes)),
+        *_tracker(config),
         *_token(reports),
         *_versions(reports),
         *_gpus(reports, config.runtime),
@@ -71,7 +71,9 @@ def exit_code(findings: Sequence[Finding]) -> int:
 
 def table(findings: Sequence[Finding]) -> Table:
     """The findings for a terminal."""
-    shown = Table("", "", "found", "what to do", title="doctor", title_justify="left")
+    shown = Table("", "", title="doctor", title_justify="left")
+    for heading in ("found", "what to do"):
+        shown.add_column(heading, overflow="fold")  # a path that is longer than a line is shown whole
     for finding in findings:
         state = f"[{_STYLES[finding.state]}]{finding.state}[/]"
         shown.add_row(finding.check, state, escape(finding.found), escape(finding.fix))
@@ -125,9 +127,9 @@ def _resources(runtime: RuntimeConfig) -> Iterator[Finding]:
     yield Finding("CPUs for Ray Data", "ok", f"{most['CPU'] - workers * each:g}, for reading and decoding")
 
 
-def _storage(reports: Mapping[str, NodeReport], output: str, num_nodes: int) -> Iterator[Finding]:
-    if num_nodes > 1 and storage.is_local(output):
-        found = f"{output} is a folder of one machine, and the cluster has {num_nodes}"
+def _storage(reports: Mapping[str, NodeReport], output: str) -> Iterator[Finding]:
+    if (several := cluster.several_nodes()) and storage.is_local(output):
+        found = f"{output} is a folder of one machine, and the cluster has {several}"
         yield Finding("storage", "problem", found, "give --output a URI such as s3://bucket/folder")
         return
     failed = {node: report.storage for node, report in reports.items() if report.storage}
@@ -163,7 +165,7 @@ def _codecs(reports: Mapping[str, NodeReport]) -> Iterator[Finding]:
         yield Finding("codecs", "ok", "WAV, FLAC, OGG (Vorbis, Opus) and MP3 are decoded")
 
 
-def _tracker(config: TrainingConfig, num_nodes: int) -> Iterator[Finding]:
+def _tracker(config: TrainingConfig) -> Iterator[Finding]:
     uri = tracking_uri(config.tracking)
     shown = storage.masked(uri)
     if uri.startswith(SQLITE):
@@ -172,7 +174,7 @@ def _tracker(config: TrainingConfig, num_nodes: int) -> Iterator[Finding]:
             folder = folder.parent
         if not os.access(folder, os.W_OK):
             yield Finding("tracker", "problem", f"{folder} cannot be written", "set tracking.uri or UNFUSED_RAY_HOME")
-        elif num_nodes > 1:
+        elif cluster.several_nodes():
             found = f"{shown} is a file of this node, and ends with it"
             yield Finding("tracker", "warning", found, "set tracking.uri to an MLflow server")
         else:
