@@ -9,6 +9,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+import torch
 from faulty_store import FaultyStore, faulty_store
 from moto.server import ThreadedMotoServer
 
@@ -16,6 +17,10 @@ from unfused_ray import cluster
 from unfused_ray.training import journal, run
 from unfused_ray.training.coordinator import Coordinator, Progress
 
+# Networks and tasks of tests are so small that two threads wait for each other longer than they compute: beside other
+# work an evaluation's tests took four times as long. The last bits depend on it, here and in the processes of a test.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 # Before Ray starts its workers, which inherit them: no test may reach a real object store's account.
 os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_EC2_METADATA_DISABLED="true")
 

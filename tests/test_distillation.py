@@ -45,12 +45,6 @@ MORE: dict[str, Any] = {
 SETTINGS: dict[str, dict[str, Any]] = {"plain": {"ema_decay": 0.0}, "average, heads, views": MORE}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> None:
-    """As the runs, whose labels are made before they set their threads: bits depend on them."""
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("source")

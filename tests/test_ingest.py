@@ -6,7 +6,6 @@ import io
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,15 +28,6 @@ from unfused_ray.progress import Progress
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 SUFFIXES = {"wav": "WAV", "flac": "FLAC", "ogg": "OGG", "opus": "OGG", "mp3": "MP3"}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """As an ingest's tasks have: the last bits of a log-mel depend on the number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def encoded(number: int, suffix: str = "wav", seconds: float = 0.2, rate: int = 22_050, channels: int = 2) -> bytes:
