@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -10,32 +11,40 @@ import ray
 from unfused_ray import cluster
 
 
-def run_bounded(task: Any, arguments: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
+@contextmanager
+def run_bounded(task: Any, arguments: Iterable[tuple[Any, ...]]) -> Iterator[Iterator[tuple[int, Any]]]:
     """Run a Ray task on each of ``arguments``, made as they are needed; at most two tasks a CPU are in flight.
 
-    Yields:
-        The number of an argument and its result, as they are done. What is still running when the caller stops, or
-        when a task fails, is cancelled.
+    Gives pairs of the number of an argument and its result, as they are done. What still runs at the end of the
+    context is killed: its writes must be atomic.
 
     Raises:
         Exception: what a task raised, itself.
     """
-    in_flight = max(2, 2 * int(cluster.capacity().get("CPU", 1)))
     running: dict[ray.ObjectRef, int] = {}
-    numbered = enumerate(arguments)
     try:
-        while True:
-            while len(running) < in_flight and (following := next(numbered, None)) is not None:
-                index, values = following
-                running[task.remote(*values)] = index
-            if not running:
-                return
-            done, _ = ray.wait(list(running), num_returns=1)
-            try:
-                result = ray.get(done[0])
-            except ray.exceptions.RayTaskError as error:
-                raise error.cause from error
-            yield running.pop(done[0]), result
+        yield _results(task, arguments, running)
     finally:
         for reference in running:
-            ray.cancel(reference)
+            # Killed, not interrupted: where the interrupt comes while libsndfile calls back, CFFI drops it and
+            # libsndfile sees an end of the file. The task would go on, and set a good clip aside.
+            ray.cancel(reference, force=True)
+
+
+def _results(
+    task: Any, arguments: Iterable[tuple[Any, ...]], running: dict[ray.ObjectRef, int]
+) -> Iterator[tuple[int, Any]]:
+    in_flight = max(2, 2 * int(cluster.capacity().get("CPU", 1)))
+    numbered = enumerate(arguments)
+    while True:
+        while len(running) < in_flight and (following := next(numbered, None)) is not None:
+            index, values = following
+            running[task.remote(*values)] = index
+        if not running:
+            return
+        done, _ = ray.wait(list(running), num_returns=1)
+        try:
+            result = ray.get(done[0])
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+        yield running.pop(done[0]), result

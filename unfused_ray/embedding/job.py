@@ -193,8 +193,9 @@ def _embed(config: EmbedConfig, encoder: FrozenEncoder, work: _Work, ledger: Led
     writer = PartWriter(config, schema, ledger, ray.put(encoder))
     reports: dict[int, PartReport] = {}
     done = num_rejects = 0
-    with Progress("embed", work.num_clips, "clips") as bar:
-        for number, report in run_bounded(task, ((number, part, writer) for number, part in enumerate(work.parts))):
+    arguments = ((number, part, writer) for number, part in enumerate(work.parts))
+    with Progress("embed", work.num_clips, "clips") as bar, run_bounded(task, arguments) as results:
+        for number, report in results:
             reports[number] = report
             done += work.parts[number].num_clips
             num_rejects += len(report.rejects)

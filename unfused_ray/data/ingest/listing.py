@@ -25,8 +25,11 @@ def list_source(source: Source) -> Listing:
     if source.kind == "csv":
         return combine([list_csv(uri, len(source.files) > 1) for uri in source.files])
     listings: list[Listing] = [Listing.from_rows([])] * len(source.files)
-    with Progress("listing", len(source.files), f"{source.kind} files") as bar:
-        results = run_bounded(_list_archive, ((source.kind, uri) for uri in source.files))
+    arguments = ((source.kind, uri) for uri in source.files)
+    with (
+        Progress("listing", len(source.files), f"{source.kind} files") as bar,
+        run_bounded(_list_archive, arguments) as results,
+    ):
         for done, (index, listing) in enumerate(results, start=1):
             listings[index] = listing
             bar.update(done)

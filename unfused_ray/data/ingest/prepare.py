@@ -131,8 +131,8 @@ def _write_shards(plan: Plan) -> list[ShardReport]:
 
     reports: dict[int, ShardReport] = {}
     done = num_rejects = 0
-    with Progress("ingest", len(plan.items), "clips") as bar:
-        for number, report in run_bounded(write_shard, arguments()):
+    with Progress("ingest", len(plan.items), "clips") as bar, run_bounded(write_shard, arguments()) as results:
+        for number, report in results:
             reports[number] = report
             done += plan.parts[number].stop - plan.parts[number].start
             num_rejects += len(report.rejects)

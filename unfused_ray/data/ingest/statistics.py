@@ -43,8 +43,9 @@ def compute_statistics(manifest: Manifest, front_end: FrontEndConfig) -> Statist
     missing = [number for number, shard in enumerate(shards) if front_end.digest() not in shard.statistics]
     lacking = replace(manifest, shards=tuple(shards[number] for number in missing))
     done = 0
-    with Progress("statistics", lacking.num_clips, "clips") as bar:
-        for index, sums in run_bounded(_units_statistics, _units_of_shards(lacking, front_end)):
+    units = _units_of_shards(lacking, front_end)
+    with Progress("statistics", lacking.num_clips, "clips") as bar, run_bounded(_units_statistics, units) as results:
+        for index, sums in results:
             shard = shards[missing[index]]
             shards[missing[index]] = replace(shard, statistics={**shard.statistics, front_end.digest(): sums})
             done += shard.num_clips
