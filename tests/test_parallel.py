@@ -27,6 +27,11 @@ def deaf(folder: Path, seconds: float) -> float:
     return seconds
 
 
+@ray.remote
+def failing() -> None:
+    raise OSError("no space left")
+
+
 def test_results_come_with_the_numbers_of_their_arguments(tmp_path: Path) -> None:
     seconds = [0.001 * number for number in range(12)]
     with run_bounded(deaf, ((tmp_path, value) for value in seconds)) as results:
@@ -46,3 +51,11 @@ def test_a_task_that_still_runs_when_the_caller_stops_writes_nothing(tmp_path: P
         time.sleep(0.01)
     assert not psutil.pid_exists(process)
     assert not (tmp_path / "100.0.written").exists()
+
+
+def test_a_failed_task_raises_what_it_raised_and_is_not_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    cancelled: list[ray.ObjectRef] = []
+    monkeypatch.setattr(ray, "cancel", lambda reference, **options: cancelled.append(reference))
+    with pytest.raises(OSError, match="no space left"), run_bounded(failing, [()]) as results:
+        next(results)
+    assert not cancelled

@@ -25,7 +25,7 @@ def run_bounded(task: Any, arguments: Iterable[tuple[Any, ...]]) -> Iterator[Ite
     try:
         yield _results(task, arguments, running)
     finally:
-        for reference in running:
+        for reference in _unfinished(running):
             # Killed, not interrupted: where the interrupt comes while libsndfile calls back, CFFI drops it and
             # libsndfile sees an end of the file. The task would go on, and set a good clip aside.
             ray.cancel(reference, force=True)
@@ -42,9 +42,16 @@ def _results(
             running[task.remote(*values)] = index
         if not running:
             return
-        done, _ = ray.wait(list(running), num_returns=1)
+        (done,), _ = ray.wait(list(running), num_returns=1)
+        index = running.pop(done)
         try:
-            result = ray.get(done[0])
+            result = ray.get(done)
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error
-        yield running.pop(done[0]), result
+        yield index, result
+
+
+def _unfinished(running: Iterable[ray.ObjectRef]) -> list[ray.ObjectRef]:
+    """Those without a result: Ray 2.60 aborts the whole driver where a task is cancelled while its end is noted."""
+    references = list(running)
+    return ray.wait(references, num_returns=len(references), timeout=0)[1] if references else []
