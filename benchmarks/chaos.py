@@ -1,6 +1,6 @@
 """Every job, disturbed at seeded random moments, several times in one run, until it ends: is the result the same?
 
-    make chaos, or: python benchmarks/chaos.py [--jobs pretrain sweep …] [--rounds 2] [--seed 0] [--output output/bench]
+    make chaos, or: python benchmarks/chaos.py [--jobs pretrain sweep …] [--rounds 2] [--seed 0] [--keep]
 
 The jobs are commands as a user gives them, on the embedded recordings with toy networks; processes are killed
 (SIGKILL), asked to end (SIGTERM) and frozen for 15 s (SIGSTOP, SIGCONT). Where a driver ends, the same command is given
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -40,16 +41,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="how often each fault is done in a run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=ROOT / "output" / "bench")
+    parser.add_argument("--keep", action="store_true", help="leave the runs and logs in the temporary folder")
     options = parser.parse_args()
     outcomes: list[Outcome] = []
-    with tempfile.TemporaryDirectory(prefix="unfused-ray-chaos-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
+    folder = Path(tempfile.mkdtemp(prefix="unfused-ray-chaos-"))
+    print(f"runs and logs are in {folder}")
+    try:
         drums = folder / "drums"
         _prepare(folder, drums)
         for job in options.jobs:
             case = Case(folder, drums, random.Random(f"{options.seed} {job}"), options.rounds)
             outcomes += _CASES[job](case)
             _report(outcomes, options.output)
+    finally:
+        if not options.keep:
+            shutil.rmtree(folder, ignore_errors=True)
     sys.exit(not all(outcome.equal and outcome.within_bound for outcome in outcomes))
 
 
