@@ -447,7 +447,9 @@ class PrepareConfig(Config):
     max_seconds: PositiveFloat = 10.0
     """Longest clip of a shard."""
     long_clips: Literal["split", "truncate"] = "split"
-    """What happens to longer ones: cut into pieces of max_seconds, or only the first piece kept."""
+    """What happens to longer ones: cut into pieces of max_seconds, or only the first piece kept.
+
+    A recording of more than 24 hours is set aside as 'too long' where it is split."""
     min_seconds: PositiveFloat = 0.1
     """Shorter clips are set aside as 'too short'."""
     silence_peak: NonNegativeFloat = 1e-4
