@@ -15,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unfused_ray import storage
+from unfused_ray.audio.decode import AudioError
 from unfused_ray.data.ingest.archives import list_parquet, list_tar
+from unfused_ray.data.ingest.fetch import fetch
 from unfused_ray.data.ingest.items import Listing, combine, draw, select
 from unfused_ray.data.ingest.plan import cut
 from unfused_ray.data.ingest.sources import find, list_audio, list_csv
@@ -227,6 +229,34 @@ def test_the_rows_of_a_damaged_parquet_row_group_are_set_aside(tmp_path: Path):
     assert column(listing, "key") == ["k0", "k1", "k4", "k5"]
     assert [(reject.key, reject.reason) for reject in listing.rejects] == [("x:2", "unreadable"), ("x:3", "unreadable")]
     assert "row group 1 of" in listing.rejects[0].detail
+
+
+def claims_one_more_row(path: Path, columns: dict[str, list]) -> Path:
+    """Write a Parquet file of 64 rows whose row group says that there are 65."""
+    pq.write_table(pa.table(columns), path)
+    data = path.read_bytes()
+    at = -1
+    while pq.ParquetFile(path).metadata.row_group(0).num_rows != 65:  # 64 as thrift writes it, until it is that one
+        at = data.index(b"\x80\x01", at + 1)
+        path.write_bytes(data[:at] + b"\x82\x01" + data[at + 2 :])
+    return path
+
+
+def test_a_row_group_that_claims_more_rows_than_it_holds_is_set_aside(tmp_path: Path):
+    columns = {"audio": [b"1"] * 64, "id": [f"k{number}" for number in range(64)]}
+    path = claims_one_more_row(tmp_path / "x.parquet", columns)
+    listing = list_parquet(str(path))
+    assert not len(listing.items)
+    assert {reject.reason for reject in listing.rejects} == {"unreadable"}
+    assert listing.rejects[0].detail == f"row group 0 of {path}: Parquet: it claims 65 rows and holds 64"
+
+
+def test_audio_that_is_not_there_in_a_row_group_that_claims_it_is_a_reason(tmp_path: Path):
+    path = claims_one_more_row(tmp_path / "x.parquet", {"audio": [b"1"] * 64})
+    listing = list_parquet(str(path))
+    assert len(listing.items) == 65  # nothing but the audio, which a listing does not read, could tell
+    found = [audio for _, audio in fetch(listing.items)]
+    assert all(isinstance(audio, AudioError) and "claims 65 rows and holds 64" in audio.detail for audio in found)
 
 
 @pytest.mark.parametrize("comes_back", [True, False])

@@ -18,7 +18,7 @@ from unfused_ray import storage
 from unfused_ray.audio.decode import AudioError
 from unfused_ray.data.ingest.fetch import as_reason
 from unfused_ray.data.ingest.items import Listing
-from unfused_ray.data.ingest.parquet import audio_column, read_parquet
+from unfused_ray.data.ingest.parquet import audio_column, read_parquet, read_row_group
 from unfused_ray.data.ingest.sources import AUDIO_SUFFIXES
 from unfused_ray.data.rejects import Reject
 
@@ -175,7 +175,7 @@ def list_parquet(uri: str) -> Listing:
 
 
 def _records(row_group: int, columns: Sequence[str], file: pq.ParquetFile) -> list[dict[str, Any]]:
-    return file.read_row_group(row_group, columns=list(columns)).to_pylist()
+    return read_row_group(file, row_group, columns).to_pylist()
 
 
 def _companion(suffix: str, content: bytes) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from unfused_ray import storage
 from unfused_ray.audio.decode import AudioError
-from unfused_ray.data.ingest.parquet import audio_column, read_parquet
+from unfused_ray.data.ingest.parquet import audio_column, read_parquet, read_row_group
 
 _IN_MEMORY_BYTES = 64 << 20
 _CHUNK_BYTES = 8 << 20
@@ -97,7 +97,7 @@ def _read_audio(uri: str, row_group: int) -> pa.ChunkedArray | AudioError:
     def read(file: pq.ParquetFile) -> pa.ChunkedArray:
         column = audio_column(file.schema_arrow, uri)
         is_struct = pa.types.is_struct(file.schema_arrow.field(column).type)
-        return file.read_row_group(row_group, columns=[f"{column}.bytes" if is_struct else column])[column]
+        return read_row_group(file, row_group, [f"{column}.bytes" if is_struct else column])[column]
 
     try:
         return read_parquet(uri, read)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import pyarrow as pa
@@ -49,6 +49,20 @@ def read_parquet(uri: str, read: Callable[[pq.ParquetFile], T], metadata: pq.Fil
             return read(open_parquet(copy, uri, metadata))
         except _DAMAGED as error:
             raise AudioError("unreadable", f"Parquet: {error}") from error
+
+
+def read_row_group(file: pq.ParquetFile, row_group: int, columns: Sequence[str]) -> pa.Table:
+    """All rows of a row group.
+
+    Raises:
+        pa.ArrowInvalid: it is damaged, or holds another number of rows than it claims, which Arrow does not mind.
+        OSError: it is damaged, or its storage does not answer.
+    """
+    table = file.read_row_group(row_group, columns=list(columns))
+    claimed = file.metadata.row_group(row_group).num_rows
+    if len(table) != claimed:
+        raise pa.ArrowInvalid(f"it claims {claimed} rows and holds {len(table)}")
+    return table
 
 
 def audio_column(schema: pa.Schema, uri: str) -> str:
