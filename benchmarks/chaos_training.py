@@ -7,9 +7,12 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from chaos_faults import Case, Injected, Job, Outcome, inject
 from mlflow import MlflowClient
 
+from unfused_ray.clustering.bank import Bank, LocalShards
+from unfused_ray.clustering.bank_shard import BankShard
 from unfused_ray.config import TrackingConfig
 from unfused_ray.training.checkpoint import MANIFEST, CheckpointStore, Position
 from unfused_ray.training.run import Run
@@ -86,9 +89,22 @@ def newest(run: Path | str) -> str:
 def _result(run: Path) -> tuple[object, ...]:
     """All that must not differ: weights, optimiser, bank and labels of the end, and the exported network."""
     checkpoint = run / "checkpoints" / newest(run)
-    files = json.loads((checkpoint / MANIFEST).read_bytes())["files"]
+    files: dict[str, object] = json.loads((checkpoint / MANIFEST).read_bytes())["files"]
+    del files["details.json"]
+    if (checkpoint / "bank").exists():  # one process keeps in one file what a run's shards keep in several
+        files = {name: sha for name, sha in files.items() if not name.startswith(("bank/bank.json", "bank/shard-"))}
+        files["bank"] = _bank(checkpoint / "bank")
     exported = [path.read_bytes() for path in sorted(run.glob("*/*.safetensors"))]
-    return checkpoint.name, {name: sha for name, sha in files.items() if name != "details.json"}, exported
+    return checkpoint.name, files, exported
+
+
+def _bank(folder: Path) -> bytes:
+    """The embeddings of all clips."""
+    manifest = json.loads((folder / "bank.json").read_bytes())
+    num_clips, dim = manifest["num_clips"], manifest["dim"]
+    bank = Bank(LocalShards([BankShard(0, 1, num_clips, dim, threads=1)]), num_clips, dim)
+    bank.load(str(folder))
+    return bank.gather(np.arange(num_clips)).tobytes()
 
 
 def _reports(home: Path, run: Path) -> list[tuple[float, int]]:
