@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import ray
 from hypothesis import given
@@ -120,12 +122,33 @@ def test_table_and_back(index: ClipIndex) -> None:
         from_table(pa.concat_tables([to_table(block, train), to_table(other, train)]), train, SAMPLES)
 
 
-def test_a_damaged_shard_is_silence_of_weight_0(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def rename(path: Path) -> None:
+    """As a flipped bit does to the name of a column."""
+    path.write_bytes(path.read_bytes().replace(b"audio", b"audin"))
+
+
+def retype(path: Path) -> None:
+    table = pq.read_table(path)
+    number = table.schema.names.index("num_samples")
+    pq.write_table(table.set_column(number, "num_samples", table["num_samples"].cast(pa.string())), path)
+
+
+def lose_rows(path: Path) -> None:
+    pq.write_table(pq.read_table(path).slice(1), path)
+
+
+@pytest.mark.parametrize("damage", [cut, rename, retype, lose_rows])
+def test_a_damaged_shard_is_silence_of_weight_0(
+    damage: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     index = ClipIndex([write_source(tmp_path, SIZES)])
     planner = Planner(index, 5, BATCH)
     whole = list(LocalSource(planner, reader()).blocks(Pass("train", 0)))
-    path = tmp_path / "00001.parquet"
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    damage(tmp_path / "00001.parquet")
     damaged = list(LocalSource(planner, reader()).blocks(Pass("train", 0)))
     assert len(damaged) == len(whole)
     assert "00001.parquet" in caplog.text

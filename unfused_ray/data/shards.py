@@ -316,9 +316,22 @@ class ClipIndex:
 
 
 def read_unit(unit: Unit, columns: Sequence[str]) -> pa.Table:
-    """Read columns of one row group."""
+    """Read columns of one row group.
+
+    Raises:
+        pa.ArrowInvalid: it holds other clips or columns than ingest wrote, or cannot be read.
+        OSError: the same, or its storage does not answer.
+    """
     with storage.open_input(unit.uri) as file:
-        return open_parquet(file, unit.uri).read_row_group(unit.row_group, columns=list(columns))
+        table = open_parquet(file, unit.uri).read_row_group(unit.row_group, columns=list(columns))
+    # Arrow leaves out columns that are not there without a word.
+    if len(table) != unit.num_clips or set(table.schema) != {SCHEMA.field(name) for name in columns}:
+        found = ", ".join(f"{field.name} ({field.type})" for field in table.schema)
+        raise pa.ArrowInvalid(
+            f"row group {unit.row_group} of {unit.uri} has {len(table)} clips with the columns {found or '(none)'}: "
+            f"{unit.num_clips} with {', '.join(columns)} as ingest writes them are expected"
+        )
+    return table
 
 
 def labels_to_ids(labels: Sequence[Sequence[str]]) -> tuple[np.ndarray, list[str]]:
