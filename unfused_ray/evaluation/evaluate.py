@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -160,7 +161,10 @@ def _filled(evaluation: Evaluation, missing: Sequence[tuple[Task, System]]) -> I
     fill = partial(_fill, evaluation.output, evaluation.protocol, evaluation.cache, processes > 1)
     filling = joblib.Parallel(processes, return_as="generator_unordered")
     try:
-        yield from filling(joblib.delayed(fill)(task, family) for task, family in parts)
+        with warnings.catch_warnings():
+            # Such a process is replaced when it has grown, which is no news for who reads the table.
+            warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
+            yield from filling(joblib.delayed(fill)(task, family) for task, family in parts)
     except BrokenProcessPool as error:
         raise OSError(
             f"one of {processes} processes that filled cells was ended from outside, perhaps for want of memory: the "
