@@ -243,8 +243,14 @@ def test_interrupted_and_run_again_ends_with_the_same_bytes(tmp_path: Path, monk
     kept, damaged = output / f"{finished[0]}.parquet", output / f"{finished[1]}.parquet"
     untouched = kept.stat().st_mtime_ns
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
-    (output / f".{kept.name}.{'0' * 32}.tmp").write_bytes(b"of a killed task")
-    prepare(config)
+
+    def write_late(self: Progress, done: int, **figures: float | str) -> None:
+        update(self, done, **figures)
+        (output / f".{kept.name}.{'0' * 32}.tmp").write_bytes(b"of a killed task, not yet gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Progress, "update", write_late)
+        prepare(config)
     assert kept.stat().st_mtime_ns == untouched
     assert contents(output) == contents(tmp_path / "whole")
 

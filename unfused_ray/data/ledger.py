@@ -88,11 +88,17 @@ class Ledger:
         storage.write_bytes(self._uri(f"{number:05d}.json"), json.dumps(entry).encode())
 
     def delete(self) -> None:
-        """Remove all reports."""
-        storage.delete(self._uri())
+        """Remove all reports, and what killed processes of an interrupted job wrote after :meth:`begin`."""
+        delete_reports(self.output, self.folder)
 
     def _uri(self, *names: str) -> str:
         return storage.join(self.output, self.folder, *names)
+
+
+def delete_reports(output: str, folder: str) -> None:
+    """What :meth:`Ledger.delete` does, where no ledger is made any more."""
+    storage.delete(storage.join(output, folder))
+    storage.delete_unfinished(output)
 
 
 def refuse_difference(output: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from unfused_ray.data.ingest.plan import REPORTS, Plan, stored
 from unfused_ray.data.ingest.sources import find
 from unfused_ray.data.ingest.write import ShardReport, write_shard
 from unfused_ray.data.lape.registry import WHOLE_CLIPS, data_root, list_task
-from unfused_ray.data.ledger import refuse_difference
+from unfused_ray.data.ledger import delete_reports, refuse_difference
 from unfused_ray.data.parallel import run_bounded
 from unfused_ray.data.rejects import Reject, count_reasons, write_rejects
 from unfused_ray.data.shards import MANIFEST, REJECTS, Manifest
@@ -63,7 +63,7 @@ def prepare(config: PrepareConfig, dry_run: bool = False) -> Manifest | None:
         figures |= {"seconds": round(seconds), "clips/s": manifest.num_clips / seconds}
         title = f"prepared {config.output}"
     if not dry_run:
-        storage.delete(storage.join(config.output, REPORTS))  # the manifest now says all that these did
+        delete_reports(config.output, REPORTS)  # the manifest now says all that these did
         if config.preview:
             from unfused_ray.data.ingest.preview import write_preview  # matplotlib takes a second to import
 
