@@ -178,10 +178,10 @@ class TableCommand:
         chosen = self.chosen()
         done = [training for training in chosen if training.state == "finished"]
         table = Table(title=self.output, title_justify="left")
-        for heading in ("training", "state"):
-            table.add_column(heading, no_wrap=True)
+        table.add_column("training")  # the one that may wrap, in a narrow terminal
+        table.add_column("state", no_wrap=True)
         for heading in ("epochs", "TFLOP", "minutes", "left"):
-            table.add_column(heading, justify="right")
+            table.add_column(heading, justify="right", no_wrap=True)
         total = 0.0
         for training in chosen:
             left = 0.0 if training in done else expected_minutes(training, done)
