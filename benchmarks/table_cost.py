@@ -2,9 +2,9 @@
 
 Counted are the matrix products and convolutions of a step, forward and backward, with all views, heads, momentum
 networks and queues: what PyTorch's counter counts, on a few clips of the method itself. Of DECAR-v2 with a full pass,
-the pass an epoch too. Left out, for every method alike: decoding, log-mels and augmentation, k-means, the optimiser,
-and the one pass that makes an encoder's first labels, or a student's: of clips of up to 2.9 s less than an epoch of the
-student.
+the pass an epoch too. Left out, for every method alike: decoding, log-mels and augmentation, k-means, the optimiser.
+The one pass that makes an encoder's first labels, or a student's, is counted by itself: epochs are those that a budget
+pays for without it, a row's cost is with it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from step import Operations
 
-from unfused_ray.config import DecarConfig, PretrainConfig, TrainingConfig
+from unfused_ray.config import DecarConfig, DistillConfig, EncoderConfig, PretrainConfig, TrainingConfig
 from unfused_ray.data.plan import Planner
 from unfused_ray.data.shards import ClipIndex
 from unfused_ray.methods.method import BatchMethod, BlockMethod, BlockOutput, Method
+from unfused_ray.models.cost import cost_of
 from unfused_ray.training.stages import stage_of
 
 _CLIPS = 8
@@ -42,6 +43,22 @@ def clip_operations(config: TrainingConfig, index: ClipIndex) -> float:
         if method.labels_from == "full_pass":
             method.embed(views[0])
     return operations.count / _CLIPS
+
+
+def labelling_operations(config: TrainingConfig, index: ClipIndex, labelled_by: EncoderConfig) -> float:
+    """Floating point operations of the pass before the first epoch that makes pseudo-labels; 0 where none is made.
+
+    Args:
+        config: of the training.
+        index: its clips: of a student whole ones, of DECAR-v2 crops.
+        labelled_by: shape of the encoder that is clustered.
+    """
+    seconds = 0.0
+    if isinstance(config, DistillConfig) and config.labels.origin != "true":
+        seconds = sum(manifest.seconds for manifest in index.manifests)
+    elif isinstance(config, PretrainConfig) and isinstance(config.method, DecarConfig):
+        seconds = index.num_clips * config.crop.seconds * (config.method.labels_from == "bank")
+    return 2 * seconds * cost_of(labelled_by, config.front_end)[1]
 
 
 def _loss(method: Method, views_VBFT: torch.Tensor, labels_HB: torch.Tensor) -> torch.Tensor:

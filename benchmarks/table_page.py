@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 import math
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from table_results import Line, Results
+from table_plan import plan_hash
+from table_results import Comparison, Line, Results
 
 from unfused_ray import storage
-from unfused_ray.evaluation.bootstrap import Interval
 from unfused_ray.evaluation.figures import new_figure
 from unfused_ray.evaluation.pictures import save
 from unfused_ray.evaluation.protocol import FILE
 from unfused_ray.evaluation.rows import headings, num_test_groups
+from unfused_ray.evaluation.table import markdown_lines, percent, points
 
 FILES = ("table.md", "table.json", "accuracy_by_parameters.png")
 _AS_PRINTED = Path(__file__).with_name("as_printed.toml")
@@ -38,9 +39,10 @@ def to_json(results: Results) -> dict[str, Any]:
     """All numbers, accuracies as shares of 1; null where one cannot be known."""
     return {
         "plan": results.plan.model_dump(mode="json"),
-        "plan_digest": results.plan.digest(),
+        "plan_sha256": plan_hash(results.plan),
         "protocol_sha256": results.evaluation.protocol.sha256,
         "reference": results.reference,
+        "comparisons": [asdict(each, dict_factory=_known) for each in results.comparisons],
         "rows": [asdict(line, dict_factory=_known) for line in results.lines],
     }
 
@@ -56,46 +58,46 @@ def to_markdown(results: Results) -> str:
     synthetic = [task for task in tasks if task in results.plan.synthetic]
     natural = [f"{_MEAN} without {' and '.join(synthetic)}"] if results.lines[0].natural else []
     costs = ["parameters", "M multiply–adds / s", "TFLOP", "epochs", "seeds"]
+    rows = [_accuracies(line, columns) for line in results.lines]
+    differences = [_differences(line, columns) for line in results.lines if line.row.difference]
     parts = [
-        "\n".join(
-            _table(["system", *costs, *columns, *natural], [_accuracies(line, columns) for line in results.lines])
-        ),
-        f"Difference from {results.reference}, in points, on the same test clips:",
-        "\n".join(
-            _table(
-                ["system", *columns, *natural, "p", "p by Holm"],
-                [_differences(line, columns) for line in results.lines if line.row.difference],
-            )
-        ),
-        note(results),
-        as_printed(),
+        "\n".join(markdown_lines(["system", *costs, *columns, *natural], rows)),
+        f"Difference from {results.reference}, in points, on the same test clips (not corrected for the number of "
+        "comparisons):",
+        "\n".join(markdown_lines(["system", *columns, *natural], differences)),
     ]
-    return "\n\n".join(parts) + "\n"
+    if results.comparisons:
+        compared = [_comparison(each, columns) for each in results.comparisons]
+        parts += [
+            "Differences that are tested, in points:",
+            "\n".join(markdown_lines(["rows", *columns, "p", "p by Holm"], compared)),
+        ]
+    return "\n\n".join([*parts, results.table.details(), note(results), as_printed()]) + "\n"
 
 
 def note(results: Results) -> str:
     """What stands under the table."""
     plan, protocol = results.plan, results.evaluation.protocol
     groups = ", ".join(f"{task.name} {num_test_groups(task):,}" for task in results.evaluation.tasks)
-    compared = sum(line.p_value is not None for line in results.lines)
     budgets = [f"{plan.tflop.sources:g} on the sources"]
     budgets += [f"{plan.tflop.each_task:g} on each task"] if plan.tflop.each_task else []
     budgets += [f"{plan.tflop.all_tasks:g} on all tasks together"] if plan.tflop.all_tasks else []
     sentences = [
         "Test accuracy in %, with 95 % intervals: paired bootstrap over groups of test clips with the seeds of a row "
-        "nested, widened where groups are few",
+        "nested, widened where groups or seeds are few",
         f"Groups of test clips: {groups}",
         "Of a row with one seed the interval is of test clips alone",
-        f"p is of the difference in the mean over tasks, by the same draws; Holm's correction is for the {compared} "
-        "comparisons of this table, differences of single tasks are not corrected",
+        "p is of the difference in the mean over tasks, Student's t by Welch and Satterthwaite with the variances of "
+        f"the same draws; Holm's correction is for the {len(results.comparisons)} differences that are tested, those "
+        "of single tasks are not corrected",
         "TFLOP are the 10¹² floating point operations of one pipeline's training: on the pre-training sources (a "
         "student's teacher and a start's weights included) + on the tasks, the sum of all networks. Counted are "
         "matrix products and convolutions of a training step, forward and backward, with all views, heads and momentum "
-        "networks; not decoding, log-mels, augmentation, k-means, or the pass that makes pseudo-labels",
-        f"Budgets: {', '.join(budgets)}, in whole epochs",
+        "networks, and the pass that makes the first pseudo-labels; not decoding, log-mels, augmentation, k-means",
+        f"Budgets: {', '.join(budgets)}, in whole epochs, without that pass",
         "Parameters and multiply–adds are those of the frozen encoder, of the largest where each task has its own",
-        f"Plan {plan.name} {plan.digest()}. Protocol {FILE}, SHA-256 {protocol.sha256}; both were recorded before this "
-        "table read its first test clip",
+        f"Plan {plan.name} with its recipes, SHA-256 {plan_hash(plan)}. Protocol {FILE}, SHA-256 {protocol.sha256}; "
+        "both were recorded before this table read its first test clip",
     ]
     missing = {
         system.name: missed
@@ -108,13 +110,21 @@ def note(results: Results) -> str:
     if missing:
         rows = "; ".join(f"{name}: {', '.join(map(str, sorted(seeds)))}" for name, seeds in missing.items())
         sentences.append(f"Not finished, seeds still to come: {rows}")
-    return ". ".join(sentences) + "."
+    if folds := results.table.num_folds:
+        sentences.append(f"Mean of folds, each tested once: {', '.join(f'{task} {n}' for task, n in folds.items())}")
+        if any(system.on == "all tasks" for system in plan.systems):
+            sentences.append(
+                "A system trained on all tasks hears none of those with folds: each of their clips is tested"
+            )
+    return ". ".join([*sentences, *results.table.flaws]) + "."
 
 
 def as_printed() -> str:
     """The paper's numbers, which stand beside none of ours."""
     printed = tomllib.loads(_AS_PRINTED.read_text())
-    lines = _table(["system", *printed["tasks"]], [[name, *map(str, row)] for name, row in printed["accuracy"].items()])
+    lines = markdown_lines(
+        ["system", *printed["tasks"]], [[name, *map(str, row)] for name, row in printed["accuracy"].items()]
+    )
     return "\n".join(["As printed:", "", *lines, "", printed["note"]])
 
 
@@ -143,13 +153,6 @@ def draw(results: Results) -> Figure:
     return figure
 
 
-def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(names)} |"
-    yield f"|---|{'--:|' * (len(names) - 1)}"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
-
-
 def _accuracies(line: Line, columns: Sequence[str]) -> list[str]:
     row, cost = line.row, line.cost
     size = f"{row.parameters:,}" if row.parameters else ""
@@ -162,24 +165,20 @@ def _accuracies(line: Line, columns: Sequence[str]) -> list[str]:
         epochs = "–".join(str(end) for end in sorted({min(cost.epochs), max(cost.epochs)}))
     seeds = str(len(line.seeds) or (row.num_seeds if row.parameters else ""))
     intervals = [row.accuracy[column] for column in columns] + ([line.natural] if line.natural else [])
-    return [row.name, size, work, tflop, epochs, seeds, *map(_percent, intervals)]
+    return [row.name, size, work, tflop, epochs, seeds, *map(percent, intervals)]
 
 
 def _differences(line: Line, columns: Sequence[str]) -> list[str]:
     intervals = [line.row.difference[column] for column in columns]
     intervals += [line.natural_difference] if line.natural_difference else []
-    return [line.row.name, *map(_points, intervals), *(_p_value(p) for p in (line.p_value, line.p_holm))]
+    return [line.row.name, *map(points, intervals)]
 
 
-def _percent(interval: Interval) -> str:
-    ends = "–" if math.isnan(interval.low) else f"{100 * interval.low:.1f}–{100 * interval.high:.1f}"
-    return f"{100 * interval.value:.1f} ({ends})"
+def _comparison(compared: Comparison, columns: Sequence[str]) -> list[str]:
+    intervals = (compared.difference[column] for column in columns)
+    names = (compared.first, compared.second)
+    return [" – ".join(names), *map(points, intervals), *map(_p_value, (compared.p_value, compared.p_holm))]
 
 
-def _points(interval: Interval) -> str:
-    ends = "–" if math.isnan(interval.low) else f"{100 * interval.low:+.1f} … {100 * interval.high:+.1f}"
-    return f"{100 * interval.value:+.1f} ({ends})"
-
-
-def _p_value(p: float | None) -> str:
-    return "–" if p is None or math.isnan(p) else f"{p:.2g}"
+def _p_value(p: float) -> str:
+    return "–" if math.isnan(p) else f"{p:.2g}"

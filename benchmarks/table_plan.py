@@ -1,6 +1,7 @@
 """The plan of a table: which systems are trained on what, for how many operations, and on which tasks they are read.
 
-A plan is a TOML file. Whatever decides a number of the table stands in it; where the shards lie does not.
+A plan is a TOML file. With the recipes that it names, it says whatever decides a number of the table; where the shards
+lie it does not say.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 from unfused_ray import recipes, storage
 from unfused_ray.config import Config, PositiveFloat, Seed, TrainingConfig
 from unfused_ray.evaluation.protocol import load_protocol
+from unfused_ray.evaluation.systems import LogMelStatistics
 
 FROZEN = "frozen.json"
 
@@ -114,7 +116,10 @@ class Plan(Config):
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     """Full pipelines: each trains every system anew."""
     reference: str
-    """Row that the others are compared with."""
+    """Row that all others' differences are shown from."""
+    compare: tuple[tuple[str, str], ...] = ()
+    """Pairs of rows whose difference in the mean is tested, the first minus the second; Holm's correction is for these.
+    Rows without training are "log-mel statistics" and "random " with a layer, as "random fc1"."""
     random_seeds: Annotated[int, Field(ge=0)] = 10
     """Random networks of each shape."""
     protocol: str = ""
@@ -137,6 +142,14 @@ class Plan(Config):
                     raise ValueError(f"{system.name}: {name!r} has a network for each task, of which none is meant")
             self.tflop.of(system)
             earlier[system.name] = system
+        return self
+
+    @model_validator(mode="after")
+    def _compares_rows(self) -> Self:
+        trained = [system.name for system in self.systems]
+        for name in (name for pair in self.compare for name in pair):
+            if name not in (*trained, LogMelStatistics.name) and not name.startswith("random "):
+                raise ValueError(f"compare: {name!r} is no row; these are {', '.join(trained)}")
         return self
 
     @model_validator(mode="after")
@@ -210,5 +223,11 @@ def freeze(plan: Plan, protocol: str, output: str) -> None:
     storage.write_bytes(storage.join(output, FROZEN), content.encode())
 
 
+def plan_hash(plan: Plan) -> str:
+    """Of the plan and of every system's whole configuration, so of the recipes too: SHA-256."""
+    configs = [system.config({}).model_dump_json() for system in plan.systems]
+    return storage.sha256("\n".join([plan.model_dump_json(), *configs]).encode())
+
+
 def _hashes(plan: Plan, protocol: str) -> dict[str, str]:
-    return {"plan": plan.digest(), "protocol": load_protocol(protocol).sha256}
+    return {"plan": plan_hash(plan), "protocol": load_protocol(protocol).sha256}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from table_plan import Plan, System
@@ -17,10 +18,13 @@ from unfused_ray.evaluation.bootstrap import Interval
 from unfused_ray.evaluation.cells import Cell
 from unfused_ray.evaluation.evaluate import Evaluation
 from unfused_ray.evaluation.protocol import BootstrapConfig
-from unfused_ray.evaluation.rows import MEAN, Row, groups_of_test, num_test_groups, score
+from unfused_ray.evaluation.rows import MEAN, Row, groups_of_test, score
 from unfused_ray.evaluation.systems import System as Network
 from unfused_ray.evaluation.systems import TrainedModel
+from unfused_ray.evaluation.table import Table
 from unfused_ray.evaluation.tasks import Task
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -48,10 +52,20 @@ class Line:
     """Mean over the tasks that are not synthetic; None where all are alike."""
     natural_difference: Interval | None
     """From the reference row."""
-    p_value: float | None
-    """Of the mean's difference from the reference, two-sided; None for the reference."""
-    p_holm: float | None
-    """The same, corrected for all comparisons with the reference."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A pair of rows that the plan compares: the first minus the second."""
+
+    first: str
+    second: str
+    difference: dict[str, Interval]
+    """By task, and their mean."""
+    p_value: float
+    """Of the mean's difference, two-sided."""
+    p_holm: float
+    """The same, corrected for all comparisons of the plan that can be made."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +77,10 @@ class Results:
     reference: str
     """That of the plan, or the first row as long as that one is not trained."""
     lines: tuple[Line, ...]
+    comparisons: tuple[Comparison, ...]
+    """Those of the plan whose rows are both trained."""
+    table: Table
+    """The evaluation's own, of the same rows."""
 
 
 def model_name(system: System, seed: int) -> str:
@@ -71,7 +89,12 @@ def model_name(system: System, seed: int) -> str:
 
 
 def evaluation_config(
-    trainings: Trainings, finished: Mapping[str, Sequence[int]], tasks: Sequence[str], output: str, protocol: str
+    trainings: Trainings,
+    finished: Mapping[str, Sequence[int]],
+    tasks: Sequence[str],
+    output: str,
+    protocol: str,
+    processes: int = 0,
 ) -> EvaluateConfig:
     """The evaluation of everything that is trained on some of the tasks.
 
@@ -81,6 +104,7 @@ def evaluation_config(
         tasks: names of tasks.
         output: folder of the evaluation.
         protocol: file; empty is the package's own.
+        processes: that fill cells; 0 is one a core.
     """
     plan = trainings.plan
     models = [
@@ -95,6 +119,7 @@ def evaluation_config(
         output=output,
         random_seeds=plan.random_seeds,
         protocol=protocol,
+        processes=processes,
     )
 
 
@@ -126,16 +151,15 @@ def results(
     known = [network.name for network in networks]
     reference = plan.reference if plan.reference in known else known[0]
     config_of_draws = evaluation.protocol.config.bootstrap
-    rows = score(config_of_draws, evaluation.tasks, networks, found, reference)
+    of_rows = {(network.name, task): found[network.name, task] for network in networks for task in names}
+    table = Table.of(evaluation.protocol, evaluation.tasks, networks, of_rows, reference)
     natural_tasks = [task for task in evaluation.tasks if task.name not in plan.synthetic]
     natural: Sequence[Row] = ()
     if 0 < len(natural_tasks) < len(names):
         natural = score(config_of_draws, natural_tasks, networks, found, reference)
-    p_values = mean_p_values(config_of_draws, evaluation.tasks, known, found, reference)
-    corrected = holm(p_values)
     by_name = {system.name: system for system in plan.systems}
     lines = []
-    for place, row in enumerate(rows):
+    for place, row in enumerate(table.rows):
         seeds = tuple(finished.get(row.name, ()))
         other = natural[place] if natural else None
         # Of one task alone there is no mean, but that task.
@@ -147,11 +171,11 @@ def results(
                 seeds=seeds,
                 natural=other.accuracy[heading] if other else None,
                 natural_difference=other.difference.get(heading) if other else None,
-                p_value=p_values.get(row.name),
-                p_holm=corrected.get(row.name),
             )
         )
-    return Results(plan, evaluation, reference, tuple(lines))
+    pairs = [pair for pair in plan.compare if set(pair) <= set(known)]
+    compared = comparisons(config_of_draws, evaluation.tasks, networks, found, pairs)
+    return Results(plan, evaluation, reference, tuple(lines), compared, table)
 
 
 def joined(seeds: Sequence[Cell]) -> Cell:
@@ -172,54 +196,60 @@ def cost(trainings: Sequence[Training]) -> Cost:
         training = found.pop()
         runs[training.folder] = training
         found += training.needs
-    on_sources = [run.tflop for run in runs.values() if run.system.on == "sources"]
-    on_tasks = [run.tflop for run in runs.values() if run.system.on != "sources"]
+    operations = {run.folder: run.tflop + run.labelling_tflop for run in runs.values()}
+    on_sources = [operations[run.folder] for run in runs.values() if run.system.on == "sources"]
+    on_tasks = [operations[run.folder] for run in runs.values() if run.system.on != "sources"]
     return Cost(sum(on_sources), sum(on_tasks), tuple(training.config.epochs for training in trainings))
 
 
-def mean_p_values(
+def comparisons(
     config: BootstrapConfig,
     tasks: Sequence[Task],
-    rows: Sequence[str],
+    networks: Sequence[Network],
     found: Mapping[tuple[str, str], Cell],
-    reference: str,
-) -> dict[str, float]:
-    """Two-sided p of each row's difference from the reference in the mean over tasks, by the intervals' own draws.
+    pairs: Sequence[tuple[str, str]],
+) -> tuple[Comparison, ...]:
+    """Compare pairs of rows, and correct p of the differences in the mean for their number.
 
-    The smallest level at which the percentile interval leaves out 0, with one draw added on either side: never 0.
-    NaN where a task's test clips are a single group. A row without any difference has 1.
+    Args:
+        config: of the bootstrap.
+        tasks: of the table.
+        networks: rows of the table.
+        found: cells by row and task.
+        pairs: of rows, the first minus the second.
     """
-    means = {row: _mean_draws(config, tasks, row, found) for row in rows}
-    values = {}
-    for row in rows:
-        if row != reference:
-            difference_R = means[row] - means[reference]
-            below, above = (int(count.sum()) for count in (difference_R <= 0, difference_R >= 0))
-            p = 2 * (min(below, above) + 1) / (len(difference_R) + 1)
-            values[row] = float("nan") if np.isnan(difference_R).any() else min(1.0, p)
-    return values
+    by_name = {network.name: network for network in networks}
+    drawn = {
+        name: [
+            bootstrap.deviations(
+                found[name, task.name].correct,
+                groups_of_test(task),
+                config.replicates,
+                config.seed,
+                task.name,
+                found[name, task.name].weights,
+            )
+            for task in tasks
+        ]
+        for name in dict.fromkeys(name for pair in pairs for name in pair)
+    }
+    p_values = {pair: bootstrap.p_value(drawn[pair[0]], drawn[pair[1]]) for pair in pairs}
+    corrected = holm(p_values)
+    compared = []
+    for first, second in pairs:
+        of_first, _ = score(config, tasks, [by_name[first], by_name[second]], found, second)
+        pair = (first, second)
+        compared.append(Comparison(first, second, of_first.difference, p_values[pair], corrected[pair]))
+    return tuple(compared)
 
 
-def _mean_draws(
-    config: BootstrapConfig, tasks: Sequence[Task], row: str, found: Mapping[tuple[str, str], Cell]
-) -> np.ndarray:
-    draws = []
-    for task in tasks:
-        cell = found[row, task.name]
-        drawn_R = bootstrap.replicates(
-            cell.correct, groups_of_test(task), config.replicates, config.seed, task.name, cell.weights
-        )
-        draws.append(bootstrap.expanded(cell.accuracy, drawn_R, num_test_groups(task)))
-    return bootstrap.mean_over_tasks(draws)
-
-
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+def holm(p_values: Mapping[Name, float]) -> dict[Name, float]:
     """P-values corrected for their number (Holm, A simple sequentially rejective multiple test procedure, 1979).
 
     The k-th smallest of m is multiplied by m - k + 1; none is less than a smaller one's. One that is not known is
     counted as 1 and stays NaN.
     """
-    corrected: dict[str, float] = {}
+    corrected: dict[Name, float] = {}
     largest = 0.0
     ordered = sorted(p_values, key=lambda name: 1.0 if np.isnan(p_values[name]) else p_values[name])
     for place, name in enumerate(ordered):

@@ -139,7 +139,9 @@ class TableCommand:
     def evaluations(self, finished: dict[str, list[int]]) -> list[EvaluateConfig]:
         """A job a task: all finished encoders."""
         return [
-            evaluation_config(self.trainings, finished, [task], self._evaluation_folder(task), self.protocol)
+            evaluation_config(
+                self.trainings, finished, [task], self._evaluation_folder(task), self.protocol, self.threads
+            )
             for task in self.plan.tasks
         ]
 

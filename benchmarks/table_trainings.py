@@ -32,7 +32,9 @@ class Training:
     """Of a system with a network for each task: the task, with folds the fold, as in ``us8k-fold3``; else empty."""
     config: TrainingConfig
     tflop: float
-    """Operations in 10¹², without those of the runs that it builds on."""
+    """Operations of its epochs in 10¹², without those of the runs that it builds on."""
+    labelling_tflop: float
+    """Of the pass that makes its first pseudo-labels, likewise."""
     needs: tuple[Training, ...]
     """Runs that must be finished first."""
 
@@ -151,7 +153,9 @@ class Trainings:
                 f"{budget:g} TFLOP: give another --output, or another plan"
             )
         config = config.model_copy(update={"epochs": epochs})
-        return Training(system, seed, task, config, epochs * epoch, tuple(earlier.values()))
+        teacher = earlier[system.teacher].config if system.teacher else config
+        labelling = table_cost.labelling_operations(config, index, teacher.encoder) / table_cost.TERA
+        return Training(system, seed, task, config, epochs * epoch, labelling, tuple(earlier.values()))
 
     def _builds_on(self, name: str, seed: int, task: str) -> Training:
         """The training of an earlier system that one builds on: the only one, or that of the task."""

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from unfused_ray.audio import randomness
 from unfused_ray.evaluation.bootstrap import (
+    Deviations,
     Interval,
+    deviations,
     difference,
     distinct_groups,
-    expanded,
     expansion,
     interval,
     mean_over_tasks,
+    p_value,
     replicates,
 )
 
@@ -29,9 +34,15 @@ def outcomes(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     return rng.random((draw(st.integers(1, 4)), num_clips)) < 0.6, np.array(groups)
 
 
+def several_groups(drawn: tuple[np.ndarray, np.ndarray]) -> bool:
+    return distinct_groups(drawn[1]).max() > 0
+
+
 @given(outcomes())
 @settings(deadline=None, max_examples=50)
-def test_replicates_equal_a_loop_over_the_drawn_groups_and_seeds(drawn: tuple[np.ndarray, np.ndarray]) -> None:
+def test_replicates_equal_a_loop_over_the_drawn_groups_and_seeds_widened(
+    drawn: tuple[np.ndarray, np.ndarray],
+) -> None:
     correct_SN, groups_N = drawn
     ids_N = distinct_groups(groups_N)
     num_seeds, num_groups = len(correct_SN), ids_N.max() + 1
@@ -40,11 +51,17 @@ def test_replicates_equal_a_loop_over_the_drawn_groups_and_seeds(drawn: tuple[np
     expected = []
     for groups, seeds in zip(group_draws, seed_draws, strict=True):
         clips = [n for group in groups for n in np.flatnonzero(ids_N == group)]
-        expected.append(np.mean([np.mean([correct_SN[s, n] for n in clips]) for s in seeds]))
-    assert np.allclose(replicates(correct_SN, groups_N, 20, 5, "t"), expected, atol=1e-12)
+        by_seed = [np.mean([correct_SN[s, n] for n in clips]) for s in range(num_seeds)]
+        by_clips, by_seeds = (
+            np.mean(by_seed) - correct_SN.mean(),
+            np.mean([by_seed[s] for s in seeds]) - np.mean(by_seed),
+        )
+        widened = expansion(num_groups) * by_clips + (expansion(num_seeds) * by_seeds if num_seeds > 1 else 0)
+        expected.append(correct_SN.mean() + widened)
+    assert np.allclose(replicates(correct_SN, groups_N, 20, 5, "t"), expected, atol=1e-12, equal_nan=True)
 
 
-@given(outcomes(), st.integers(0, 2**31 - 1))
+@given(outcomes().filter(several_groups), st.integers(0, 2**31 - 1))
 @settings(deadline=None, max_examples=50)
 def test_a_row_minus_itself_is_exactly_zero_and_a_perfect_row_exactly_one(
     drawn: tuple[np.ndarray, np.ndarray], seed: int
@@ -54,7 +71,7 @@ def test_a_row_minus_itself_is_exactly_zero_and_a_perfect_row_exactly_one(
     assert difference(0.5, first, 0.5, second) == Interval(0, 0, 0)
     perfect = replicates(np.ones_like(correct_SN), groups_N, 50, seed, "t")
     assert interval(1.0, perfect) == Interval(1, 1, 1)
-    assert np.allclose(difference(0, first, 1, perfect).low, np.quantile(first, 0.025) - 1)
+    assert np.allclose(difference(0, first, 1, perfect).low, max(-1, np.quantile(first, 0.025) - 1))
 
 
 @given(outcomes(), st.randoms(use_true_random=False))
@@ -67,14 +84,16 @@ def test_the_order_of_clips_in_named_groups_changes_nothing(
     order = list(range(len(named_N)))
     random.shuffle(order)
     before = replicates(correct_SN, named_N, 30, 1, "t")
-    assert np.array_equal(before, replicates(correct_SN[:, order], named_N[order], 30, 1, "t"))
+    assert np.array_equal(before, replicates(correct_SN[:, order], named_N[order], 30, 1, "t"), equal_nan=True)
 
 
-def test_replicates_of_one_group_alone_are_all_its_value_and_its_interval_cannot_be_known() -> None:
-    correct_SN = np.array([[True, False, True, True]])
-    draws = replicates(correct_SN, np.array(["a"] * 4), 100, 0, "t")
-    assert interval(0.75, draws) == Interval(0.75, 0.75, 0.75)
-    assert np.isnan(interval(0.75, expanded(0.75, draws, 1)).low)
+def test_the_interval_of_one_group_alone_cannot_be_known() -> None:
+    correct_SN, groups_N = np.array([[True, False, True, True]]), np.array(["a"] * 4)
+    drawn = deviations(correct_SN, groups_N, 100, 0, "t")
+    assert drawn.accuracy == 0.75
+    assert not drawn.by_clips.any()
+    assert np.isnan(interval(0.75, drawn.accuracies).low)
+    assert np.isnan(p_value([drawn], [deviations(~correct_SN, groups_N, 100, 0, "t")]))
 
 
 def test_a_clip_without_a_group_is_a_group_of_its_own() -> None:
@@ -135,19 +154,10 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
 )
 def test_few_groups_widen_deviations_by_the_factors_of_students_t(num_groups: int, factor: float) -> None:
     assert expansion(num_groups) == pytest.approx(factor, rel=2e-4)
-    found = expanded(0.5, np.array([0.4, 0.5, 0.7]), num_groups)
+    found = Deviations(0.5, np.array([-0.1, 0, 0.2]), np.zeros(3), num_groups, 1).accuracies
     assert found == pytest.approx([0.5 - 0.1 * factor, 0.5, 0.5 + 0.2 * factor], rel=2e-4)
-
-
-@given(outcomes(), st.integers(2, 40))
-@settings(deadline=None, max_examples=50)
-def test_a_difference_of_widened_rows_is_the_widened_difference(
-    drawn: tuple[np.ndarray, np.ndarray], num_groups: int
-) -> None:
-    correct_SN, groups_N = drawn
-    a, b = replicates(correct_SN, groups_N, 50, 1, "t"), replicates(~correct_SN[:1], groups_N, 50, 1, "t")
-    wide = expanded(0.6, a, num_groups) - expanded(0.3, b, num_groups)
-    assert np.allclose(wide, expanded(0.6 - 0.3, a - b, num_groups), atol=1e-12)
+    found = Deviations(0.5, np.zeros(3), np.array([-0.1, 0, 0.2]), 1_000_000, num_groups).accuracies
+    assert found == pytest.approx([0.5 - 0.1 * factor, 0.5, 0.5 + 0.2 * factor], rel=2e-4)
 
 
 def test_intervals_end_where_accuracies_and_differences_do() -> None:
@@ -164,15 +174,62 @@ def test_with_few_groups_widened_intervals_of_a_difference_cover_it_where_plain_
     plain = wide = 0
     for trial in range(num_trials):
         a_N, b_N = (rng.random(100) < np.repeat(rng.normal(0.6, 0.12, num_groups), 20) for _ in range(2))
-        draws = [replicates(row_N[None], groups_N, 400, trial, "t") for row_N in (a_N, b_N)]
-        means = [row_N.mean() for row_N in (a_N, b_N)]
-        wider = [expanded(mean, drawn_R, num_groups) for mean, drawn_R in zip(means, draws, strict=True)]
-        narrow = difference(means[0], draws[0], means[1], draws[1])
-        found = difference(means[0], wider[0], means[1], wider[1])
+        drawn = [deviations(row_N[None], groups_N, 400, trial, "t") for row_N in (a_N, b_N)]
+        a, b = (of.accuracy for of in drawn)
+        narrow = difference(a, a + drawn[0].by_clips, b, b + drawn[1].by_clips)
+        found = difference(a, drawn[0].accuracies, b, drawn[1].accuracies)
         plain += narrow.low <= 0 <= narrow.high
         wide += found.low <= 0 <= found.high
     assert plain / num_trials < 0.88
     assert 0.92 <= wide / num_trials <= 0.985
+
+
+@pytest.mark.parametrize("rival_seeds", [3, 10])
+def test_of_three_seeds_a_difference_of_nothing_is_called_one_no_more_often_than_the_level_says(
+    rival_seeds: int,
+) -> None:
+    """Two systems that are equally good on many clips of two tasks, whose seeds differ by more than clips do."""
+    rng = np.random.default_rng(0)
+    num_trials, groups_N = 300, np.repeat(np.arange(150).astype(str), 2)
+    plain = missed = small = smaller = 0
+    for trial in range(num_trials):
+        drawn = []
+        for num_seeds in (3, rival_seeds):
+            quality_S = 0.6 + rng.normal(0, 0.05, num_seeds)
+            rows = [rng.random((num_seeds, 300)) * 0.999 < quality_S[:, None] for _ in range(2)]
+            drawn.append([deviations(row, groups_N, 300, trial, task) for row, task in zip(rows, "uv", strict=True)])
+        means = [np.mean([of.accuracy for of in system]) for system in drawn]
+        widened = [mean_over_tasks([of.accuracies for of in system]) for system in drawn]
+        without = [mean_over_tasks([of.accuracy + of.by_clips + of.by_seeds for of in system]) for system in drawn]
+        narrow, found = (difference(means[0], of[0], means[1], of[1]) for of in (without, widened))
+        plain += not narrow.low <= 0 <= narrow.high
+        missed += not found.low <= 0 <= found.high
+        p = p_value(*drawn)
+        small += p < 0.05
+        smaller += p < 0.01
+    assert plain / num_trials > 0.08
+    assert missed / num_trials < 0.07
+    assert small / num_trials < 0.07
+    assert smaller / num_trials < 0.02
+
+
+def test_p_is_that_of_a_paired_t_test_where_every_group_is_one_clip() -> None:
+    rng = np.random.default_rng(0)
+    first_N, second_N = rng.random(60) < 0.7, rng.random(60) < 0.5
+    drawn = [deviations(row_N[None], np.full(60, ""), 20_000, 0, "t") for row_N in (first_N, second_N)]
+    expected = stats.ttest_rel(first_N.astype(float), second_N.astype(float)).pvalue
+    assert p_value([drawn[0]], [drawn[1]]) == pytest.approx(expected, rel=0.1)
+    assert p_value([drawn[0]], [drawn[0]]) == 1
+
+
+def test_p_is_that_of_a_paired_t_test_of_the_seeds_where_clips_do_not_differ() -> None:
+    """All test clips of a seed stand or fall together in both systems but for their number: seeds alone vary."""
+    groups_N = np.full(2000, "")
+    rows = [np.stack([np.arange(2000) % 10 < tenths for tenths in system]) for system in ((5, 6, 8), (4, 6, 5))]
+    drawn = [deviations(row_SN, groups_N, 20_000, 0, "t") for row_SN in rows]
+    alone = [replace(of, by_clips=np.zeros(20_000)) for of in drawn]
+    expected = stats.ttest_rel(*(row_SN.mean(axis=1) for row_SN in rows)).pvalue
+    assert p_value([alone[0]], [alone[1]]) == pytest.approx(expected, rel=0.05)
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (1, 0), (1, 2), (3,)])

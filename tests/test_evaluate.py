@@ -330,8 +330,10 @@ def test_intervals_of_few_groups_are_wider_by_their_tasks_factor(world: World, d
     for row in evaluate.evaluate(evaluation).rows:
         predictions = [seed["predictions"] for seed in world.cell(done, "grouped", row.name)["seeds"]]
         correct_SN = np.array(predictions) == grouped.class_ids[grouped.splits == "test"]
-        draws = bootstrap.replicates(correct_SN, grouped.groups[grouped.splits == "test"], 200, 0, "grouped")
-        wide = bootstrap.expanded(correct_SN.mean(), draws, 12)
+        drawn = bootstrap.deviations(correct_SN, grouped.groups[grouped.splits == "test"], 200, 0, "grouped")
+        wide = correct_SN.mean() + bootstrap.expansion(12) * drawn.by_clips
+        if len(correct_SN) > 1:
+            wide += bootstrap.expansion(len(correct_SN)) * drawn.by_seeds
         ends = np.clip(np.quantile(wide, [0.025, 0.975]), 0, 1)
         found = row.accuracy["grouped"]
         assert [found.low, found.high] == pytest.approx(ends)

@@ -14,7 +14,7 @@ from tasks import PROTOCOL, SMALL, replace_columns, write_encoder, write_task
 
 from unfused_ray.config import EvaluateConfig
 from unfused_ray.evaluation import evaluate
-from unfused_ray.evaluation.bootstrap import replicates
+from unfused_ray.evaluation.bootstrap import deviations
 from unfused_ray.evaluation.systems import TrainedModel, largest_cost
 from unfused_ray.evaluation.table import Table
 from unfused_ray.evaluation.tasks import Task, load_task
@@ -172,7 +172,9 @@ def test_replicates_of_weighted_clips_are_means_of_folds_where_whole_folds_are_d
     folds = fold_of(task)
     correct = np.concatenate([np.arange(size) < right for size, right in zip(SIZES, (1, 2, 7, 5), strict=True)])[None]
     of_fold = [correct[0, folds == fold].mean() for fold in task.folds]
-    found = replicates(correct, folds, 200, 0, "t", task.test_weights)
+    drawn = deviations(correct, folds, 200, 0, "t", task.test_weights)
+    found = drawn.accuracy + drawn.by_clips
+    assert drawn.accuracy == pytest.approx(np.mean(of_fold))
     possible = {round(np.mean([of_fold[i] for i in (a, b, c, d)]), 9) for a, b, c, d in np.ndindex(4, 4, 4, 4)}
     assert {round(value, 9) for value in found.tolist()} <= possible
     assert len({round(value, 9) for value in found.tolist()}) > 10

@@ -115,15 +115,16 @@ def test_one_command_trains_reads_and_compares_and_given_again_finds_everything_
     rows = {line["row"]["name"]: line for line in table["rows"]}
     assert next(iter(rows)) == "log-mel statistics"
     assert {"DECAR-v2", "UnFuSeD"} < rows.keys()
-    assert rows["DECAR-v2"]["p_value"] is None
-    for name, line in rows.items():
+    (compared,) = table["comparisons"]  # random fc1 is no row here
+    assert (compared["first"], compared["second"]) == ("UnFuSeD", "DECAR-v2")
+    assert compared["difference"] == rows["UnFuSeD"]["row"]["difference"]
+    assert compared["p_value"] == compared["p_holm"] <= 1
+    for line in rows.values():
         accuracy = line["row"]["accuracy"]
         assert accuracy["mean"]["value"] == pytest.approx(
             (accuracy["drums"]["value"] + accuracy["languages"]["value"]) / 2
         )
         assert line["natural"]["value"] == accuracy["languages"]["value"]  # drums are called synthetic in the tiny plan
-        if name != "DECAR-v2":
-            assert line["p_value"] <= line["p_holm"] <= 1
     teacher, student = rows["DECAR-v2"]["cost"], rows["UnFuSeD"]["cost"]
     assert student["sources_tflop"] == teacher["sources_tflop"] > 0 == teacher["tasks_tflop"]
     assert student["tasks_tflop"] > 0
@@ -189,6 +190,7 @@ def test_every_system_of_a_plan_has_a_configuration(path: Path) -> None:
         ('name = "UnFuSeD"', 'name = "decar v2"', "cannot be the name of one system alone"),
         ('synthetic = ["drums"]', 'synthetic = ["speech"]', "speech is no task"),
         ("each_task = 0.0", "all_tasks = 0.0", "tflop.each_task is missing: UnFuSeD"),
+        ('["UnFuSeD", "DECAR-v2"]', '["UnFuSeD", "BYOL"]', "compare: 'BYOL' is no row"),
         ("seeds = [0]", "seeds = [-1]", "seeds.0: Input should be greater than or equal to 0"),
         ("seeds = [0]", "seeds = [0", "no TOML"),
     ],

@@ -4,7 +4,7 @@ METHOD section 6: clips of one recording or speaker stand or fall together, so g
 a system with several seeds, as random networks have, the seeds are drawn too: its interval covers another network. A
 trained system is one training: its interval is of test clips alone, and says nothing of another pre-training.
 Percentile intervals: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13; they are too narrow where
-groups are few, see :func:`expansion`.
+groups or seeds are few, see :func:`expansion`.
 """
 
 from __future__ import annotations
@@ -39,6 +39,30 @@ def distinct_groups(groups_N: np.ndarray) -> np.ndarray:
     return np.unique(ids_N, return_inverse=True)[1].astype(np.int64)
 
 
+@dataclass(frozen=True)
+class Deviations:
+    """How far bootstrap samples of a system on a task are from its accuracy, as drawn: nothing is widened."""
+
+    accuracy: float
+    """Weighted over the test clips, the mean over the seeds."""
+    by_clips: np.ndarray
+    """Of the groups drawn, the mean over all seeds: (R,) float64."""
+    by_seeds: np.ndarray
+    """Of the seeds drawn, in the same groups: (R,) float64; 0 of one seed."""
+    num_groups: int
+    """G, of the task's test clips."""
+    num_seeds: int
+    """S."""
+
+    @property
+    def accuracies(self) -> np.ndarray:
+        """Accuracies of the samples: (R,) float64, NaN of one group."""
+        widened_R = expansion(self.num_groups) * self.by_clips
+        if self.num_seeds > 1:
+            widened_R = widened_R + expansion(self.num_seeds) * self.by_seeds
+        return self.accuracy + widened_R
+
+
 def replicates(
     correct_SN: np.ndarray,
     groups_N: np.ndarray,
@@ -47,11 +71,29 @@ def replicates(
     task: str,
     weights_N: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Accuracies of ``num_replicates`` bootstrap samples of one task's test clips: ``(R,)`` float64.
+    """Accuracies of bootstrap samples of one task's test clips, as wide as few groups and seeds need: ``(R,)`` float64.
 
-    A replicate draws as many groups as there are, with replacement, and of a system with several seeds as many seeds;
+    Arguments and errors are those of :func:`deviations`. Deviations by the groups drawn are widened by the expansion of
+    the number of groups, deviations by the seeds drawn by that of the number of seeds: replicates of two systems with
+    the same seeds stay paired. Hesterberg reads percentiles further out instead; of three groups there are no such
+    percentiles.
+    """
+    return deviations(correct_SN, groups_N, num_replicates, seed, task, weights_N).accuracies
+
+
+def deviations(
+    correct_SN: np.ndarray,
+    groups_N: np.ndarray,
+    num_replicates: int,
+    seed: int,
+    task: str,
+    weights_N: np.ndarray | None = None,
+) -> Deviations:
+    """Draw ``num_replicates`` bootstrap samples of one task's test clips.
+
+    A sample draws as many groups as there are, with replacement, and of a system with several seeds as many seeds;
     its accuracy is drawn correct clips / drawn clips, averaged over the drawn seeds. The groups drawn depend on
-    ``seed``, ``task`` and the number of groups alone: replicates of two systems are paired where ``groups_N`` is equal.
+    ``seed``, ``task`` and the number of groups alone: samples of two systems are paired where ``groups_N`` is equal.
     The seeds drawn depend on ``seed`` and S alone: they are the same for all tasks, as a pre-training is.
 
     Args:
@@ -80,34 +122,58 @@ def replicates(
     accuracies_RS = drawn_RT[:, :-1] / drawn_RT[:, -1:]
     num_seeds = len(correct_SN)
     seeds_RS = randomness.generator(seed, "bootstrap seeds").integers(num_seeds, size=(num_replicates, num_seeds))
-    return np.take_along_axis(accuracies_RS, seeds_RS, axis=1).mean(axis=1)
+    accuracy = float((correct_GS.sum(axis=0) / sizes_G.sum()).mean())
+    of_all_R = accuracies_RS.mean(axis=1)
+    of_drawn_R = np.take_along_axis(accuracies_RS, seeds_RS, axis=1).mean(axis=1)
+    return Deviations(accuracy, of_all_R - accuracy, of_drawn_R - of_all_R, len(sizes_G), num_seeds)
 
 
-def expansion(num_groups: int) -> float:
+def expansion(number: int) -> float:
     """How much wider the interval of a mean of G groups is than the plain bootstrap's: √(G / (G - 1)) · t / z.
 
     The bootstrap's variance divides by G instead of G - 1, and its tails are a normal distribution's instead of
-    Student's t: a factor of 2.69 of 3 groups, 1.44 of 6, 1.04 of 50; NaN of one. Hesterberg, What Teachers Should Know
-    About the Bootstrap, 2015, on the expanded percentile interval.
+    Student's t: a factor of 2.69 of 3 groups, 1.44 of 6, 1.04 of 50; NaN of one. The same of seeds. Hesterberg, What
+    Teachers Should Know About the Bootstrap, 2015, on the expanded percentile interval.
     """
-    if num_groups < 2:
+    if number < 2:
         return float("nan")
     upper = _TAILS[1]
-    return float(np.sqrt(num_groups / (num_groups - 1)) * stats.t.ppf(upper, num_groups - 1) / stats.norm.ppf(upper))
+    return float(np.sqrt(number / (number - 1)) * stats.t.ppf(upper, number - 1) / stats.norm.ppf(upper))
 
 
-def expanded(value: float, replicates_R: np.ndarray, num_groups: int) -> np.ndarray:
-    """Replicates with their deviations from the value made as wide as few groups need: ``(R,)`` float64, NaN of one.
+def p_value(a: Sequence[Deviations], b: Sequence[Deviations]) -> float:
+    """Two-sided p of the difference of two systems' mean over the same tasks; NaN where a task has a single group.
 
-    Hesterberg reads percentiles further out instead; of three groups there are no such percentiles. Widened replicates
-    of one task stay paired: the difference of two rows is widened by the same factor.
+    Student's t of the difference over its standard error. The variances of the groups of each task and of the seeds are
+    the bootstrap's, times G / (G - 1) and S / (S - 1); degrees of freedom by Welch and Satterthwaite: Satterthwaite, An
+    Approximate Distribution of Estimates of Variance Components, 1946. Percentiles alone would call the difference of
+    three seeds certain that all point the same way, which one in four do by chance.
 
     Args:
-        value: that the replicates are of.
-        replicates_R: of a row on a task, see :func:`replicates`.
-        num_groups: of the task's test clips, 1 or more.
+        a, b: a system each, by task, in the same order and of the same draws.
     """
-    return value + expansion(num_groups) * (replicates_R - value)
+    num_tasks = len(a)
+    if min(of.num_groups for of in a) < 2:
+        return float("nan")
+    components = [
+        (_variance((mine.by_clips - other.by_clips) / num_tasks, mine.num_groups), mine.num_groups - 1)
+        for mine, other in zip(a, b, strict=True)
+    ]
+    by_seeds = [(np.mean([of.by_seeds for of in system], axis=0), system[0].num_seeds) for system in (a, b)]
+    (first_R, first), (second_R, second) = by_seeds
+    # Of as many seeds the same ones are drawn: one difference. Of different numbers there are two systems' variances.
+    differences = [(first_R - second_R, first)] if first == second else by_seeds
+    components += [(_variance(of_R, number), number - 1) for of_R, number in differences if number > 1]
+    difference = float(np.mean([mine.accuracy - other.accuracy for mine, other in zip(a, b, strict=True)]))
+    variance = sum(of for of, _ in components)
+    if variance == 0:
+        return 1.0 if difference == 0 else 0.0
+    freedom = variance**2 / sum(of**2 / number for of, number in components)
+    return float(2 * stats.t.sf(abs(difference) / np.sqrt(variance), freedom))
+
+
+def _variance(deviations_R: np.ndarray, number: int) -> float:
+    return float(deviations_R.var() * number / (number - 1))
 
 
 def interval(value: float, replicates_R: np.ndarray, least: float = 0.0) -> Interval:

@@ -112,12 +112,11 @@ def _by_part(cell: Cell, task: Task) -> dict[str, float]:
 def _draws(
     config: BootstrapConfig, tasks: Sequence[Task], system: System, cells: Mapping[tuple[str, str], Cell]
 ) -> dict[str, np.ndarray]:
-    """Replicates of a row by heading, widened where a task's groups are few."""
+    """Replicates of a row by heading."""
     draws = {}
     for task in tasks:
         cell = cells[system.name, task.name]
-        drawn_R = bootstrap.replicates(
+        draws[task.name] = bootstrap.replicates(
             cell.correct, groups_of_test(task), config.replicates, config.seed, task.name, cell.weights
         )
-        draws[task.name] = bootstrap.expanded(cell.accuracy, drawn_R, num_test_groups(task))
     return draws | {MEAN: bootstrap.mean_over_tasks(list(draws.values()))}

@@ -6,7 +6,7 @@ import json
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -79,15 +79,31 @@ class Table:
 
     def to_markdown(self) -> str:
         """The tables of accuracies, differences, choices and, where there are, parts as Markdown, in per cent."""
-        lines = list(_markdown(["system", "parameters", "M multiply–adds / s", *self.headings], self._accuracies()))
+        lines = list(
+            markdown_lines(["system", "parameters", "M multiply–adds / s", *self.headings], self._accuracies())
+        )
         lines += ["", f"Difference from {self.reference}, in points, on the same test clips ({_NOT_CORRECTED}):", ""]
-        lines += _markdown(["system", *self.headings], self._differences())
-        lines += ["", "What validation chose, readout and C:", ""]
-        lines += _markdown(["system", *self.tasks], self._choices())
+        lines += markdown_lines(["system", *self.headings], self._differences())
+        return "\n".join([*lines, "", self.details(), "", self.note, ""])
+
+    def details(self) -> str:
+        """What validation chose and, where there are, the accuracies of parts, as Markdown."""
+        lines = ["What validation chose, readout and C:", ""]
+        lines += markdown_lines(["system", *self.tasks], self._choices())
         if parts := [(task, part) for task, parts in self.rows[0].accuracy_by_part.items() for part in parts]:
             lines += ["", "Test accuracy by part of the test clips:", ""]
-            lines += _markdown(["system", *(f"{task}: {part}" for task, part in parts)], self._by_part(parts))
-        return "\n".join([*lines, "", self.note, ""])
+            lines += markdown_lines(["system", *(f"{task}: {part}" for task, part in parts)], self._by_part(parts))
+        return "\n".join(lines)
+
+    @property
+    def flaws(self) -> list[str]:
+        """Sentences on cells that are not what the protocol asks for; none where all are."""
+        sentences = []
+        if self.unconverged:
+            sentences.append(f"Not converged: {', '.join(self.unconverged)}")
+        if self.damaged:
+            sentences.append(f"Clips were damaged, these are computed again next time: {', '.join(self.damaged)}")
+        return sentences
 
     @property
     def note(self) -> str:
@@ -107,11 +123,7 @@ class Table:
             several = " or ".join(map(str, seeds))
             sentences.append(f"Rows with several networks: the mean of {several}, drawn for the interval too")
         sentences.append(f"Protocol {self.protocol_sha256[:16]}")
-        if self.unconverged:
-            sentences.append(f"Not converged: {', '.join(self.unconverged)}")
-        if self.damaged:
-            sentences.append(f"Clips were damaged, these are computed again next time: {', '.join(self.damaged)}")
-        return ". ".join(sentences) + "."
+        return ". ".join([*sentences, *self.flaws]) + "."
 
     def to_terminal(self, console: Console) -> RichTable:
         """The accuracies, with differences whose interval leaves out 0 marked ▲ and ▼.
@@ -156,12 +168,12 @@ class Table:
         for row in self.rows:
             size = f"{row.parameters:,}" if row.parameters else ""
             work = f"{row.multiply_adds / 1e6:,.0f}" if row.multiply_adds else ""
-            yield [row.name, size, work, *(_percent(row.accuracy[h]) for h in self.headings)]
+            yield [row.name, size, work, *(percent(row.accuracy[h]) for h in self.headings)]
 
     def _differences(self) -> Iterator[list[str]]:
         for row in self.rows:
             if row.difference:
-                yield [row.name, *(_points(row.difference[h]) for h in self.headings)]
+                yield [row.name, *(points(row.difference[h]) for h in self.headings)]
 
     def _by_part(self, parts: Sequence[tuple[str, str]]) -> Iterator[list[str]]:
         for row in self.rows:
@@ -172,7 +184,8 @@ class Table:
             yield [row.name, *(_most_common(row.chosen[task]) for task in self.tasks)]
 
 
-def _markdown(headings: Sequence[str], rows: Iterator[list[str]]) -> Iterator[str]:
+def markdown_lines(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """A Markdown table, numbers to the right of the first column."""
     yield f"| {' | '.join(headings)} |"
     yield f"|---|{'--:|' * (len(headings) - 1)}"
     for row in rows:
@@ -184,7 +197,8 @@ def _known(items: list[tuple[str, Any]]) -> dict[str, Any]:
     return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in items}
 
 
-def _percent(interval: Interval) -> str:
+def percent(interval: Interval) -> str:
+    """An accuracy in % with the ends of its interval, or a dash where they cannot be known."""
     return f"{100 * interval.value:.1f} ({_ends(interval)})"
 
 
@@ -192,7 +206,8 @@ def _ends(interval: Interval) -> str:
     return "–" if math.isnan(interval.low) else f"{100 * interval.low:.1f}–{100 * interval.high:.1f}"
 
 
-def _points(interval: Interval) -> str:
+def points(interval: Interval) -> str:
+    """A difference in points, likewise."""
     ends = "–" if math.isnan(interval.low) else f"{100 * interval.low:+.1f} … {100 * interval.high:+.1f}"
     return f"{100 * interval.value:+.1f} ({ends})"
 

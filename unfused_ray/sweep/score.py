@@ -53,12 +53,10 @@ def mean_accuracy(scores: list[Score]) -> float:
 
 def draws(scores: list[Score], config: BootstrapConfig) -> np.ndarray:
     """Bootstrap replicates of the mean over the tasks, paired between trials: (R,)."""
-    drawn = []
-    for each in scores:
-        groups = np.array(each.groups)
-        replicates = bootstrap.replicates(np.array([each.correct]), groups, config.replicates, config.seed, each.task)
-        num_groups = len(np.unique(bootstrap.distinct_groups(groups)))
-        drawn.append(bootstrap.expanded(each.accuracy, replicates, num_groups))
+    drawn = [
+        bootstrap.replicates(np.array([each.correct]), np.array(each.groups), config.replicates, config.seed, each.task)
+        for each in scores
+    ]
     return bootstrap.mean_over_tasks(drawn)
 
 
