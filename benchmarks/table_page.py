@@ -19,6 +19,7 @@ from unfused_ray.evaluation.figures import new_figure
 from unfused_ray.evaluation.pictures import save
 from unfused_ray.evaluation.protocol import FILE
 from unfused_ray.evaluation.rows import headings, num_test_groups
+from unfused_ray.evaluation.systems import RandomNetwork
 from unfused_ray.evaluation.table import markdown_lines, percent, points
 
 FILES = ("table.md", "table.json", "accuracy_by_parameters.png")
@@ -107,6 +108,8 @@ def note(results: Results) -> str:
             - {seed for line in results.lines if line.row.name == system.name for seed in line.seeds}
         )
     }
+    if plan.random_seeds and not any(isinstance(network, RandomNetwork) for network in results.evaluation.systems):
+        sentences.append("Random networks are still to be read")
     if missing:
         rows = "; ".join(f"{name}: {', '.join(map(str, sorted(seeds)))}" for name, seeds in missing.items())
         sentences.append(f"Not finished, seeds still to come: {rows}")

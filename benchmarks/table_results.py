@@ -94,9 +94,10 @@ def evaluation_config(
     tasks: Sequence[str],
     output: str,
     protocol: str,
+    random_seeds: int,
     processes: int = 0,
 ) -> EvaluateConfig:
-    """The evaluation of everything that is trained on some of the tasks.
+    """The evaluation on some of the tasks of everything that is trained.
 
     Args:
         trainings: of the plan.
@@ -104,6 +105,7 @@ def evaluation_config(
         tasks: names of tasks.
         output: folder of the evaluation.
         protocol: file; empty is the package's own.
+        random_seeds: random networks of each shape.
         processes: that fill cells; 0 is one a core.
     """
     plan = trainings.plan
@@ -117,7 +119,7 @@ def evaluation_config(
         models=tuple(models),
         tasks=tuple(trainings.uri(task) for task in tasks),
         output=output,
-        random_seeds=plan.random_seeds,
+        random_seeds=random_seeds,
         protocol=protocol,
         processes=processes,
     )

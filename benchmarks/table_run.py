@@ -15,7 +15,7 @@ import table_page
 from rich.table import Table
 from table_jobs import Jobs, command
 from table_plan import System, freeze, load_plan, refuse_changes
-from table_results import evaluation_config, results
+from table_results import Results, evaluation_config, results
 from table_trainings import Training, Trainings, expected_minutes, refuse_other_settings
 
 from unfused_ray import storage
@@ -136,11 +136,17 @@ class TableCommand:
             refuse_other_settings(training)
         return True
 
-    def evaluations(self, finished: dict[str, list[int]]) -> list[EvaluateConfig]:
-        """A job a task: all finished encoders."""
+    def evaluations(self, finished: dict[str, list[int]], random_seeds: int) -> list[EvaluateConfig]:
+        """A job a task: all finished encoders, and random networks."""
         return [
             evaluation_config(
-                self.trainings, finished, [task], self._evaluation_folder(task), self.protocol, self.threads
+                self.trainings,
+                finished,
+                [task],
+                self._evaluation_folder(task),
+                self.protocol,
+                random_seeds,
+                self.threads,
             )
             for task in self.plan.tasks
         ]
@@ -149,7 +155,7 @@ class TableCommand:
         return storage.join(self.output, "evaluations", *task)
 
     def evaluate(self) -> None:
-        """Read every finished encoder on every task and write the table.
+        """Read every finished encoder on every task and write the table; then random networks, and write it again.
 
         Raises:
             ValueError: nothing is finished, or a run is of other settings than the plan's.
@@ -161,19 +167,27 @@ class TableCommand:
                 f"{self.output} has no row of which all networks are trained: there is nothing to evaluate"
             )
         freeze(self.plan, self.protocol, self.output)
+        # Random networks are many, and tell nothing that the first look at a table waits for.
+        for random_seeds in dict.fromkeys((0, self.plan.random_seeds)):
+            table = self._read(finished, random_seeds)
+        print(f"\n{table_page.to_markdown(table)}\n{', '.join(table_page.FILES)}: {self.output}")
+
+    def _read(self, finished: dict[str, list[int]], random_seeds: int) -> Results:
         with self._pool() as pool:
             futures = []
-            for config in self.evaluations(finished):
+            for config in self.evaluations(finished, random_seeds):
                 storage.write_bytes(self._settings(config), config.model_dump_json().encode())
                 futures.append(pool.submit(self.jobs.run, "evaluate", self._settings(config), config.name))
             for future, task in zip(futures, self.plan.tasks, strict=True):
                 future.result()
-                print(f"{task}: every finished encoder is read", flush=True)
+                print(
+                    f"{task}: {'random networks are' if random_seeds else 'every finished encoder is'} read", flush=True
+                )
         folder = self._evaluation_folder()
-        config = evaluation_config(self.trainings, finished, self.plan.tasks, folder, self.protocol)
+        config = evaluation_config(self.trainings, finished, self.plan.tasks, folder, self.protocol, random_seeds)
         table = results(self.trainings, finished, config, folder)
         table_page.write(table, self.output)
-        print(f"\n{table_page.to_markdown(table)}\n{', '.join(table_page.FILES)}: {self.output}")
+        return table
 
     def listing(self) -> Table:
         """How every chosen training stands, and the minutes that are left where a finished one tells."""
@@ -203,5 +217,5 @@ class TableCommand:
             left = [training for training in self.chosen() if training.state != "finished"]
             lines += [shlex.join(command(t.system.job, self._settings(t.config))) for t in left]
         if "evaluate" in self.stages:
-            lines += [shlex.join(command("evaluate", self._settings(config))) for config in self.evaluations({})]
+            lines += [shlex.join(command("evaluate", self._settings(config))) for config in self.evaluations({}, 0)]
         return lines

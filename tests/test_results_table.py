@@ -30,7 +30,7 @@ from unfused_ray.training.run import CONFIGS, Run
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 PLANS = sorted(BENCHMARKS.glob("*_table.toml"))
 TRAININGS = ["decar-v2-seed-0", "unfused-seed-0-drums", "unfused-seed-0-languages"]
-EVALUATIONS = ["tiny-drums", "tiny-languages"]
+EVALUATIONS = 2 * ["tiny-drums", "tiny-languages"]  # trained encoders first, then random networks
 
 
 @pytest.fixture(scope="module", autouse=True)
