@@ -58,6 +58,16 @@ def test_loss_and_gradient_are_those_of_the_definition(clusters: tuple[int, ...]
     torch.testing.assert_close(z_ours.grad, z_naive.grad.float())
 
 
+def test_loss_is_that_of_float32_where_networks_compute_in_bfloat16() -> None:
+    rng = np.random.default_rng(0)
+    z = torch.tensor(unit_rows(rng, 2, 7, 64), dtype=torch.float32)
+    prototypes = [torch.tensor(unit_rows(rng, 9, 64), dtype=torch.float32)]
+    labels = torch.tensor(rng.integers(9, size=(1, 7)))
+    with torch.autocast("cpu", torch.bfloat16):
+        lower, _ = prototype_loss(z, prototypes, labels, 0.1)
+    assert torch.equal(lower, prototype_loss(z, prototypes, labels, 0.1)[0])
+
+
 def test_agreement_is_the_share_of_views_and_heads_whose_nearest_prototype_is_the_label() -> None:
     axes = torch.eye(3)
     z = torch.stack([axes[[0, 1]], axes[[0, 2]]])  # both views of the first clip on axis 0, those of the second apart

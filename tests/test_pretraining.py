@@ -28,7 +28,10 @@ from unfused_ray.data.stream import BlockSource, LocalSource, Prefetcher
 from unfused_ray.evaluation.run_folder import RunFolder
 from unfused_ray.evaluation.stage_views import view_of
 from unfused_ray.evaluation.summary import summary
+from unfused_ray.methods import cola
+from unfused_ray.methods.method import BatchMethod
 from unfused_ray.methods.pretraining import build_pretraining
+from unfused_ray.models.encoder import AudioNTT2020
 from unfused_ray.training import loop
 from unfused_ray.training.coordinator import Coordinator
 from unfused_ray.training.group import Alone, Distributed, Group
@@ -55,6 +58,40 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("source")
     write_source(folder, [[40, 30], [30]])
     return folder
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_a_batch_loss_is_made_of_is_float32_where_networks_compute_in_bfloat16(name: str) -> None:
+    config = recipes.PRETRAIN[name][1]
+    method = build_pretraining(config)
+    if isinstance(method, BatchMethod):
+        views = torch.randn(method.num_views, 4, config.front_end.num_mels, 96)
+        with torch.autocast("cpu", torch.bfloat16):
+            batch = method(views, torch.ones(4), torch.zeros(0, 4, dtype=torch.int64))
+        assert {rows.dtype for rows in batch.values()} == {torch.float32}
+
+
+def test_the_loss_of_a_batch_is_not_computed_in_bfloat16(
+    source: Path, tmp_path: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """COLA's logits are not normalised: near 60, bfloat16 rounds them by a quarter."""
+    lower: dict[str, list[bool]] = {"networks": [], "loss": []}
+    bilinear_loss, blocks = cola.bilinear_loss, AudioNTT2020.blocks
+
+    def noted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            lower[name].append(torch.is_autocast_enabled("cpu"))
+            return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr(cola, "bilinear_loss", noted("loss", bilinear_loss))
+    monkeypatch.setattr(AudioNTT2020, "blocks", noted("networks", blocks))
+    config = tiny(source, tmp_path / "run", tracking_uri, "cola-tiny")
+    runtime = config.runtime.model_copy(update={"precision": "bfloat16"})
+    assert train(config.model_copy(update={"runtime": runtime, "epochs": 1})).state == "finished"
+    assert any(lower["networks"])
+    assert set(lower["loss"]) == {False}
 
 
 @pytest.mark.parametrize("name", METHODS)

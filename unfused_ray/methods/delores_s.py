@@ -62,8 +62,7 @@ def correlation_sums(first_ND: Tensor, second_ND: Tensor, weights_N: Tensor) -> 
         Σ_i (1 - C_ii)² and Σ_i Σ_{j≠i} C_ij²; both 0 where no clip counts.
     """
     shares_N = weights_N / weights_N.sum().clamp_min(1)
-    with torch.autocast(first_ND.device.type, enabled=False):
-        correlations_DD = (_standardised(first_ND, shares_N) * shares_N[:, None]).T @ _standardised(second_ND, shares_N)
+    correlations_DD = (_standardised(first_ND, shares_N) * shares_N[:, None]).T @ _standardised(second_ND, shares_N)
     diagonal_D = correlations_DD.diagonal()
     redundancy = correlations_DD.square().sum() - diagonal_D.square().sum()
     return (shares_N.sum() - diagonal_D).square().sum(), redundancy

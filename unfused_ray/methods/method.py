@@ -95,11 +95,11 @@ class BatchMethod(Method, ABC):
 
     @abstractmethod
     def forward(self, views_VBFT: Tensor, weights_B: Tensor, labels_HB: Tensor) -> Mapping[str, Tensor]:
-        """What the loss is made of: tensors (B, …) by name, a row a clip, always the same names."""
+        """What the loss is made of: float32 tensors (B, …) by name, a row a clip, always the same names."""
 
     @abstractmethod
     def batch_loss(self, batch: Mapping[str, Tensor], weights_N: Tensor) -> BlockOutput:
-        """The loss of a global batch.
+        """The loss of a global batch, in float32 where the networks are in bfloat16, too.
 
         Args:
             batch: what ``forward`` gave, (N, …) each.

@@ -307,8 +307,7 @@ class Loop:
             self.journal.sums.add(block, {})
         group = self.worker.group
         batch = {name: group.join(torch.stack([output[name] for output in features])) for name in features[0]}
-        with self._autocast():
-            output = method.batch_loss(batch, group.join(torch.stack(weights)))
+        output = method.batch_loss(batch, group.join(torch.stack(weights)))
         self._backward(output)
         values = {"loss": output.loss.detach(), **output.terms}
         self.journal.sums.add_values({name: value / group.world for name, value in values.items()})  # all have the same
