@@ -6,7 +6,7 @@ import io
 import json
 import shutil
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -305,6 +305,24 @@ def test_a_list_that_is_not_the_publishers_is_refused_with_its_place(
     assert path in str(refusal.value) and TASKS[code].url in str(refusal.value)
 
 
+def test_a_data_set_of_which_a_part_is_extracted_is_said_to_be_another_task(
+    root: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = list_task("us8k", str(root)).items
+    found, classes = len(items), len({label for (label,) in items["labels"].to_pylist()})
+    assert f"UrbanSound8K in {root} has {found} clips of {classes} classes, as published 8,732 of 10" in caplog.text
+    caplog.clear()
+    whole = replace(TASKS["us8k"], clips=found, classes=classes)
+    monkeypatch.setitem(TASKS, "us8k", whole)
+    list_task("us8k", str(root))
+    assert not caplog.text
+    for part in ({"classes": classes + 1}, {"clips": found + 2}):
+        monkeypatch.setitem(TASKS, "us8k", replace(whole, **part))
+        list_task("us8k", str(root))
+        assert f"has {found} clips of {classes} classes" in caplog.text
+        caplog.clear()
+
+
 @pytest.mark.parametrize("code", TASKS)
 def test_the_data_sets_own_folder_may_be_named_instead_of_the_one_above(root: Path, code: str) -> None:
     own = root / TASKS[code].requires[0].split("/")[0]
@@ -358,11 +376,13 @@ def test_the_tasks_are_listed_with_their_facts_and_what_is_on_this_disk(
     for folder in ("", str(root), str(tmp_path)):
         assert __main__.tasks(folder) == 0
         out = capsys.readouterr().out
-        shown[folder] = {line.split()[0]: line for line in out.splitlines() if line.split()[0] in TASKS}
+        facts, addresses = out.split("where to get them")
+        shown[folder] = {line.split()[0]: line for line in facts.splitlines() if line[1:2].isalpha()}
     for code, task in TASKS.items():
         for fact in (task.name, f"{task.classes:,}", f"{task.clips:,}", f"{task.hours:g}", task.licence):
             assert fact in shown[""][code]
-        assert task.url.partition("://")[2] in out
+        (line,) = (line for line in addresses.splitlines() if code in line.replace(",", "").split())
+        assert line.split()[-1] == task.url
         assert shown[str(root)][code].rstrip().endswith("there")
     assert shown[str(tmp_path)]["ns"].rstrip().endswith("without nsynth-train/examples.json and 3 more")
     assert shown[str(tmp_path)]["ic"].rstrip().endswith("–")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,9 +23,14 @@ from unfused_ray.data.lape import (
 )
 from unfused_ray.data.lape.disk import Disk
 
+logger = logging.getLogger(__name__)
+
 ROOT = "UNFUSED_RAY_DATA"
 """Environment variable: the folder that holds the data sets."""
 
+
+_TOLERANCE = 0.01
+"""Of the number of clips: publishers have corrected data sets by less."""
 
 # 33 ms is what the window of the front end reflects; the longest clip of all tasks has 145 s.
 WHOLE_CLIPS = {"min_seconds": 0.04, "max_seconds": 600.0, "silence_peak": 0.0}
@@ -198,7 +204,7 @@ def data_root(root: str = "") -> str:
 
 
 def list_task(code: str, root: str) -> Listing:
-    """The clips of a task, without reading their audio.
+    """The clips of a task, without reading their audio; a warning where they are not about as many as published.
 
     Args:
         code: a key of ``TASKS``.
@@ -211,4 +217,13 @@ def list_task(code: str, root: str) -> Listing:
     task = TASKS[code]
     disk = task.on(root)
     disk.check()
-    return task.list_clips(disk)
+    listing = task.list_clips(disk)
+    found = len(listing.items)
+    classes = len({label for labels in listing.items["labels"].to_pylist() for label in labels})
+    if classes != task.classes or abs(found - task.clips) > _TOLERANCE * task.clips:
+        logger.warning(
+            "%s in %s has %s clips of %d classes, as published %s of %d: it is another task than the published one, "
+            "and its accuracies compare with nobody's. If that is not meant, extract all archives of %s",
+            task.name, disk.root, f"{found:,}", classes, f"{task.clips:,}", task.classes, disk.origin,
+        )  # fmt: skip
+    return listing
