@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -134,6 +136,23 @@ def test_two_processes_fill_the_cells_that_one_does_and_those_that_a_killed_one_
     assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*.png")} == {
         path.relative_to(done) for path in done.rglob("*.png")
     }
+
+
+def test_a_process_that_fills_cells_ends_with_the_one_that_waits_for_it() -> None:
+    child = f"""{sys.executable} -c '
+import os, time
+from unfused_ray.evaluation.evaluate import end_with
+end_with(os.getppid())
+print(os.getpid(), flush=True)
+time.sleep(600)' & wait"""
+    with subprocess.Popen(["sh", "-c", child], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        process = psutil.Process(int(parent.stdout.readline()))
+        time.sleep(1.5)
+        assert process.is_running()
+        parent.kill()
+        parent.wait()
+        process.wait(timeout=20)
 
 
 def test_table_cells_and_pictures_are_all_there_and_agree(world: World, done: Path) -> None:

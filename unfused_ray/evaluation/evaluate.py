@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
+import threading
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 
 import joblib
 from rich.markup import escape
@@ -158,7 +161,8 @@ def _filled(evaluation: Evaluation, missing: Sequence[tuple[Task, System]]) -> I
     # The longest first, or a process may be left alone with it at the end.
     parts.sort(key=lambda part: len(part[0].splits) * sum(system.num_networks for system in part[1]), reverse=True)
     processes = min(evaluation.config.processes or joblib.cpu_count(), max(1, len(parts)))
-    fill = partial(_fill, evaluation.output, evaluation.protocol, evaluation.cache, processes > 1)
+    parent = os.getpid() if processes > 1 else 0
+    fill = partial(_fill, evaluation.output, evaluation.protocol, evaluation.cache, parent)
     filling = joblib.Parallel(processes, return_as="generator_unordered")
     try:
         with warnings.catch_warnings():
@@ -173,11 +177,29 @@ def _filled(evaluation: Evaluation, missing: Sequence[tuple[Task, System]]) -> I
 
 
 def _fill(
-    output: str, protocol: Protocol, cache: EmbeddingCache, own_process: bool, task: Task, family: list[System]
+    output: str, protocol: Protocol, cache: EmbeddingCache, parent: int, task: Task, family: list[System]
 ) -> dict[tuple[str, str], Cell]:
-    if own_process and not logging.getLogger().handlers:
-        logs.configure()
+    """Fill the cells of some rows on a task; ``parent`` is the process that waits for this one, 0 if none does."""
+    if parent:
+        end_with(parent)
+        if not logging.getLogger().handlers:
+            logs.configure()
     return {(system.name, task.name): cells.fill(output, task, system, protocol, cache) for system in family}
+
+
+@cache
+def end_with(parent: int) -> None:
+    """Let this process end within a second of its parent: loky asks for it between two cells alone, minutes later.
+
+    Whoever stops a job, kill or ``ray job stop``, would leave processes behind that go on computing.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)  # all writes are atomic
+
+    threading.Thread(target=watch, name="end with the parent", daemon=True).start()
 
 
 def describe(evaluation: Evaluation) -> RichTable:
