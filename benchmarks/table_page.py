@@ -136,18 +136,23 @@ def draw(results: Results) -> Figure:
     (heading,) = list(headings([task.name for task in results.evaluation.tasks]))[-1:]
     figure = new_figure(f"Linear evaluation: {heading} accuracy against parameters", 10.0, 6.5)
     axis = figure.add_subplot()
-    for place, line in enumerate(sorted(results.lines, key=lambda line: -line.row.accuracy[heading].value)):
+    best_first = sorted(results.lines, key=lambda line: -line.row.accuracy[heading].value)
+    for place, line in enumerate(best_first):
         found, colour = line.row.accuracy[heading], f"C{place % 10}"
         label = f"{line.row.name}: {100 * found.value:.1f}"
         if line.row.parameters is None:
             axis.axhline(100 * found.value, color="0.6", linestyle="--", label=label)
             continue
-        # Rows of one shape stand side by side.
-        x = line.row.parameters * 1.035 ** (place - len(results.lines) / 2)
+        # Rows of one shape stand side by side, around their size.
+        alike = [other for other in best_first if other.row.parameters == line.row.parameters]
+        x = line.row.parameters * 1.04 ** (alike.index(line) - (len(alike) - 1) / 2)
         if not math.isnan(found.low):
             axis.plot([x, x], [100 * found.low, 100 * found.high], color=colour, alpha=0.4, linewidth=2)
         axis.plot([x], [100 * found.value], "o", color=colour, label=label)
     axis.set_xscale("log")
+    sizes = sorted({line.row.parameters for line in results.lines if line.row.parameters})
+    axis.set_xticks(sizes, [f"{size / 1e6:.3g} M" for size in sizes])
+    axis.set_xticks([], minor=True)
     axis.set_xlabel("parameters of the frozen encoder (rows of one size are set a little apart)")
     axis.set_ylabel("test accuracy in %")
     axis.grid(color="0.92")
