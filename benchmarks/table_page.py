@@ -62,7 +62,7 @@ def to_markdown(results: Results) -> str:
     rows = [_accuracies(line, columns) for line in results.lines]
     differences = [_differences(line, columns) for line in results.lines if line.row.difference]
     parts = [
-        "\n".join(markdown_lines(["system", *costs, *columns, *natural], rows)),
+        "\n".join(markdown_lines(["system", *costs, *columns, *natural, "validation"], rows)),
         f"Difference from {results.reference}, in points, on the same test clips (not corrected for the number of "
         "comparisons):",
         "\n".join(markdown_lines(["system", *columns, *natural], differences)),
@@ -88,6 +88,7 @@ def note(results: Results) -> str:
         "nested, widened where groups or seeds are few",
         f"Groups of test clips: {groups}",
         "Of a row with one seed the interval is of test clips alone",
+        "Validation is the mean over tasks on the clips that chose each readout and C, which rows may be chosen by",
         "p is of the difference in the mean over tasks, Student's t by Welch and Satterthwaite with the variances of "
         f"the same draws; Holm's correction is for the {len(results.comparisons)} differences that are tested, those "
         "of single tasks are not corrected",
@@ -173,7 +174,8 @@ def _accuracies(line: Line, columns: Sequence[str]) -> list[str]:
         epochs = "–".join(str(end) for end in sorted({min(cost.epochs), max(cost.epochs)}))
     seeds = str(len(line.seeds) or (row.num_seeds if row.parameters else ""))
     intervals = [row.accuracy[column] for column in columns] + ([line.natural] if line.natural else [])
-    return [row.name, size, work, tflop, epochs, seeds, *map(percent, intervals)]
+    validation = f"{100 * line.validation_accuracy:.1f}"
+    return [row.name, size, work, tflop, epochs, seeds, *map(percent, intervals), validation]
 
 
 def _differences(line: Line, columns: Sequence[str]) -> list[str]:

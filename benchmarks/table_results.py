@@ -52,6 +52,8 @@ class Line:
     """Mean over the tasks that are not synthetic; None where all are alike."""
     natural_difference: Interval | None
     """From the reference row."""
+    validation_accuracy: float
+    """Mean over tasks on the clips that chose readouts and C: what rows may be chosen by."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,7 @@ def results(
                 seeds=seeds,
                 natural=other.accuracy[heading] if other else None,
                 natural_difference=other.difference.get(heading) if other else None,
+                validation_accuracy=float(np.mean([found[row.name, name].validation_accuracy for name in names])),
             )
         )
     pairs = [pair for pair in plan.compare if set(pair) <= set(known)]

@@ -54,6 +54,16 @@ def test_map_draws_every_point_once_in_each_panel() -> None:
         assert len(looks) == 21
 
 
+def test_a_title_that_is_longer_than_its_picture_is_folded() -> None:
+    title = "150 test clips of drum, as " + ", ".join(["a system with a long name"] * 4) + " hears them"
+    figure = figures.draw_map(title, np.zeros((3, 2)), [figures.Grouping("by class", np.zeros(3, int), ["a"], "")])
+    figure.draw_without_rendering()
+    shown = figure.get_suptitle()
+    assert shown.count("\n") == 1 and shown.replace("\n", " ") == title
+    (text,) = (text for text in figure.texts if text.get_text() == shown)
+    assert text.get_window_extent().x1 < figure.bbox.x1
+
+
 def test_sheet_leaves_the_place_of_an_unreadable_clip_empty() -> None:
     image = np.random.default_rng(0).standard_normal((64, 30)).astype(np.float32)
     row = figures.Cluster("cluster 3\n2 clips", [None, image], ["hum", "hiss"])

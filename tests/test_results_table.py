@@ -119,6 +119,10 @@ def test_one_command_trains_reads_and_compares_and_given_again_finds_everything_
     assert (compared["first"], compared["second"]) == ("UnFuSeD", "DECAR-v2")
     assert compared["difference"] == rows["UnFuSeD"]["row"]["difference"]
     assert compared["p_value"] == compared["p_holm"] <= 1
+    cells = [json.loads(file.read_text()) for file in (output / "evaluations").glob("*/*/UnFuSeD*.json")]
+    assert len(cells) == 2
+    validation = np.mean([seed["validation_accuracy"] for cell in cells for seed in cell["seeds"]])
+    assert rows["UnFuSeD"]["validation_accuracy"] == pytest.approx(validation)
     for line in rows.values():
         accuracy = line["row"]["accuracy"]
         assert accuracy["mean"]["value"] == pytest.approx(
@@ -281,11 +285,14 @@ def test_an_unknown_p_value_counts_as_a_comparison_and_stays_unknown() -> None:
 
 def test_seeds_of_a_row_are_one_cell_whose_accuracy_is_their_mean() -> None:
     rng = np.random.default_rng(0)
-    seeds = [Cell(rng.random((1, 20)) < share, np.ones(20), [{"seed": share}], int(10 * share)) for share in (0.2, 0.9)]
+    seeds = [
+        Cell(rng.random((1, 20)) < share, np.ones(20), [{"validation_accuracy": share}], int(10 * share))
+        for share in (0.2, 0.9)
+    ]
     cell = import_module("table_results").joined(seeds)
     assert cell.correct.shape == (2, 20)
     assert cell.accuracy == pytest.approx(np.mean([seed.accuracy for seed in seeds]))
-    assert cell.results == [{"seed": 0.2}, {"seed": 0.9}]
+    assert cell.validation_accuracy == pytest.approx(0.55)
     assert cell.damaged == 9
 
 

@@ -56,6 +56,11 @@ class Cell:
         """Test accuracy, the mean over the seeds and over the folds."""
         return float(np.average(self.correct, axis=1, weights=self.weights).mean())
 
+    @property
+    def validation_accuracy(self) -> float:
+        """That of the readout and C that it chose, the mean over the seeds and over the folds."""
+        return float(np.mean([result["validation_accuracy"] for result in self.results]))
+
 
 def read(output: str, task: Task, system: System, protocol: Protocol) -> Cell | None:
     """The cell of a row and a task as it lies in the output folder; None where it is to be filled.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -34,6 +35,8 @@ _SHAPES = ("o", "^")
 MAX_NAMED = len(_COLOURS) * len(_SHAPES)
 """Groups of points that a reader can still tell apart."""
 _PANELS_A_ROW = 4
+_INCHES_A_LETTER = 0.105
+"""Of a title, on average."""
 
 
 @dataclass(frozen=True)
@@ -176,9 +179,10 @@ def draw_clusters(title: str, clusters: Sequence[Cluster], front_end: FrontEndCo
 
 
 def new_figure(title: str, width: float, height: float) -> Figure:
-    """An empty picture, sizes in inches."""
+    """An empty picture, sizes in inches; a title that is longer than the picture is wide is folded."""
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
-    figure.suptitle(title, x=0.01, ha="left", fontsize=13)
+    folded = textwrap.fill(title, max(20, int(width / _INCHES_A_LETTER)))
+    figure.suptitle(folded, x=0.01, ha="left", fontsize=13)
     return figure
 
 
