@@ -56,16 +56,11 @@ def to_markdown(results: Results) -> str:
     """Accuracies, differences from the reference, what is behind them, and the paper's own numbers apart."""
     tasks = [task.name for task in results.evaluation.tasks]
     columns = list(headings(tasks))
-    synthetic = [task for task in tasks if task in results.plan.synthetic]
-    natural = [f"{_MEAN} without {' and '.join(synthetic)}"] if results.lines[0].natural else []
     costs = ["parameters", "M multiply–adds / s", "TFLOP", "epochs", "seeds"]
     rows = [_accuracies(line, columns) for line in results.lines]
-    differences = [_differences(line, columns) for line in results.lines if line.row.difference]
     parts = [
-        "\n".join(markdown_lines(["system", *costs, *columns, *natural, "validation"], rows)),
-        f"Difference from {results.reference}, in points, on the same test clips (not corrected for the number of "
-        "comparisons):",
-        "\n".join(markdown_lines(["system", *columns, *natural], differences)),
+        "\n".join(markdown_lines(["system", *costs, *columns, *_natural(results), "validation"], rows)),
+        differences(results),
     ]
     if results.comparisons:
         compared = [_comparison(each, columns) for each in results.comparisons]
@@ -74,6 +69,23 @@ def to_markdown(results: Results) -> str:
             "\n".join(markdown_lines(["rows", *columns, "p", "p by Holm"], compared)),
         ]
     return "\n\n".join([*parts, results.table.details(), note(results), as_printed()]) + "\n"
+
+
+def differences(results: Results) -> str:
+    """Every row's difference from the reference."""
+    columns = list(headings([task.name for task in results.evaluation.tasks]))
+    rows = [_differences(line, columns) for line in results.lines if line.row.difference]
+    heading = (
+        f"Difference from {results.reference}, in points, on the same test clips (not corrected for the number of "
+        "comparisons):"
+    )
+    return "\n\n".join([heading, "\n".join(markdown_lines(["system", *columns, *_natural(results)], rows))])
+
+
+def _natural(results: Results) -> list[str]:
+    """Heading of the mean over the tasks that are not synthetic, where there are others."""
+    synthetic = [task.name for task in results.evaluation.tasks if task.name in results.plan.synthetic]
+    return [f"{_MEAN} without {' and '.join(synthetic)}"] if results.lines[0].natural else []
 
 
 def note(results: Results) -> str:
@@ -149,7 +161,7 @@ def draw(results: Results) -> Figure:
         x = line.row.parameters * 1.04 ** (alike.index(line) - (len(alike) - 1) / 2)
         if not math.isnan(found.low):
             axis.plot([x, x], [100 * found.low, 100 * found.high], color=colour, alpha=0.4, linewidth=2)
-        axis.plot([x], [100 * found.value], "o", color=colour, label=label)
+        axis.plot([x], [100 * found.value], "os^D"[place // 10 % 4], color=colour, label=label)
     axis.set_xscale("log")
     sizes = sorted({line.row.parameters for line in results.lines if line.row.parameters})
     axis.set_xticks(sizes, [f"{size / 1e6:.3g} M" for size in sizes])

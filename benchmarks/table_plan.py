@@ -158,20 +158,24 @@ class Plan(Config):
             raise ValueError(f"synthetic: {', '.join(sorted(unknown))} is no task; these are {', '.join(self.tasks)}")
         return self
 
-    def select(self, names: tuple[str, ...]) -> list[System]:
-        """The systems of these names, as the plan or as folders have them, and before each what it builds on.
+    def system(self, name: str) -> System:
+        """The system of this name, as the plan or as folders have it.
 
         Raises:
             ValueError: there is no such system.
         """
-        known = {key: system for system in self.systems for key in (system.name, system.slug)}
-        wanted = set()
-        for name in names:
-            if name not in known:
-                raise ValueError(
-                    f"{name} is no system of the plan; these are {', '.join(s.slug for s in self.systems)}"
-                )
-            wanted.add(known[name].name)
+        for system in self.systems:
+            if name in (system.name, system.slug):
+                return system
+        raise ValueError(f"{name} is no system of the plan; these are {', '.join(s.slug for s in self.systems)}")
+
+    def select(self, names: tuple[str, ...]) -> list[System]:
+        """The systems of these names, and before each what it builds on; all of them where none is named.
+
+        Raises:
+            ValueError: there is no such system.
+        """
+        wanted = {self.system(name).name for name in names}
         for system in reversed(self.systems):
             if system.name in wanted:
                 wanted |= {system.teacher, system.init_from}

@@ -77,7 +77,7 @@ class Results:
     plan: Plan
     evaluation: Evaluation
     reference: str
-    """That of the plan, or the first row as long as that one is not trained."""
+    """Row that ``lines`` are compared with."""
     lines: tuple[Line, ...]
     comparisons: tuple[Comparison, ...]
     """Those of the plan whose rows are both trained."""
@@ -128,7 +128,7 @@ def evaluation_config(
 
 
 def results(
-    trainings: Trainings, finished: Mapping[str, Sequence[int]], config: EvaluateConfig, output: str
+    trainings: Trainings, finished: Mapping[str, Sequence[int]], config: EvaluateConfig, output: str, reference: str
 ) -> Results:
     """Read the cells, each of which is computed where it is missing, and score the rows.
 
@@ -137,6 +137,7 @@ def results(
         finished: by system, the seeds whose networks all are.
         config: of the evaluation of all tasks.
         output: folder of the evaluations, one a task.
+        reference: row that others are compared with; as long as it is not trained, the first is.
     """
     evaluation = evaluate.check(config)
     found = {}
@@ -153,7 +154,7 @@ def results(
             for task in names:
                 found[system.name, task] = joined([found[model_name(system, seed), task] for seed in seeds])
     known = [network.name for network in networks]
-    reference = plan.reference if plan.reference in known else known[0]
+    reference = reference if reference in known else known[0]
     config_of_draws = evaluation.protocol.config.bootstrap
     of_rows = {(network.name, task): found[network.name, task] for network in networks for task in names}
     table = Table.of(evaluation.protocol, evaluation.tasks, networks, of_rows, reference)

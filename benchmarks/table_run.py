@@ -7,7 +7,7 @@ import os
 import shlex
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,6 +47,7 @@ class TableCommand:
         if len(given) < len(options.use):
             raise ValueError(f"--use {' '.join(options.use)}: each must be SYSTEM=FOLDER, a system once")
         self.trainings = Trainings(self.plan, storage.absolute(options.data_root), self.output, given)
+        self.against = self.plan.system(options.against).name if options.against else ""
         self.stages: Sequence[str] = options.stages
         self.num_jobs: int = options.jobs
         self.threads = max(1, (os.cpu_count() or 1) // self.num_jobs) if self.num_jobs > 1 else 0
@@ -76,20 +77,28 @@ class TableCommand:
         """Train what is not finished; how many failed. One that fails leaves out what builds on it."""
         chosen = self.chosen()
         done = [training for training in chosen if training.state == "finished"]
-        futures: dict[str, Future[None]] = {}
+        waiting = [training for training in chosen if training not in done]
+        running: dict[Future[None], Training] = {}
+        failed: dict[str, BaseException] = {}  # by folder
         with self._pool() as pool:
-            for training in chosen:
-                if training not in done:
-                    needs = [futures[need.folder] for need in training.needs if need.folder in futures]
-                    futures[training.folder] = pool.submit(self._train, training, needs, done)
-            errors = [future.exception() for future in futures.values()]
-        for message in dict.fromkeys(str(error) for error in errors if error):
+            while waiting or running:
+                for training in tuple(waiting):
+                    needs = {need.folder for need in training.needs}
+                    if broken := sorted(needs & failed.keys()):
+                        failed[training.folder] = failed[broken[0]]
+                        waiting.remove(training)
+                    elif len(running) < self.num_jobs and not needs & {t.folder for t in (*waiting, *running.values())}:
+                        running[pool.submit(self._train, training, done)] = training
+                        waiting.remove(training)
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    training = running.pop(future)
+                    if error := future.exception():
+                        failed[training.folder] = error
+        for message in dict.fromkeys(map(str, failed.values())):
             print(f"failed: {message}", flush=True)
-        return sum(error is not None for error in errors)
+        return len(failed)
 
-    def _train(self, training: Training, needs: Sequence[Future[None]], done: list[Training]) -> None:
-        for need in needs:  # they were begun earlier: nothing waits for a place that this one holds
-            need.result()
+    def _train(self, training: Training, done: list[Training]) -> None:
         minutes = expected_minutes(training, done)
         hope = f", about {minutes:.0f} min" if minutes is not None else ""
         print(f"{training.name}: {training.config.epochs} epochs, {training.tflop:.3g} TFLOP{hope}", flush=True)
@@ -171,6 +180,8 @@ class TableCommand:
         for random_seeds in dict.fromkeys((0, self.plan.random_seeds)):
             table = self._read(finished, random_seeds)
         print(f"\n{table_page.to_markdown(table)}\n{', '.join(table_page.FILES)}: {self.output}")
+        if self.against:
+            print(f"\n{table_page.differences(self._results(finished, self.plan.random_seeds, self.against))}")
 
     def _read(self, finished: dict[str, list[int]], random_seeds: int) -> Results:
         with self._pool() as pool:
@@ -183,11 +194,14 @@ class TableCommand:
                 print(
                     f"{task}: {'random networks are' if random_seeds else 'every finished encoder is'} read", flush=True
                 )
-        folder = self._evaluation_folder()
-        config = evaluation_config(self.trainings, finished, self.plan.tasks, folder, self.protocol, random_seeds)
-        table = results(self.trainings, finished, config, folder)
+        table = self._results(finished, random_seeds, self.plan.reference)
         table_page.write(table, self.output)
         return table
+
+    def _results(self, finished: dict[str, list[int]], random_seeds: int, reference: str) -> Results:
+        folder = self._evaluation_folder()
+        config = evaluation_config(self.trainings, finished, self.plan.tasks, folder, self.protocol, random_seeds)
+        return results(self.trainings, finished, config, folder, reference)
 
     def listing(self) -> Table:
         """How every chosen training stands, and the minutes that are left where a finished one tells."""

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -105,7 +105,7 @@ def command(shards: Path, plan: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_one_command_trains_reads_and_compares_and_given_again_finds_everything_done(
-    command: Call, plan: Path, tmp_path: Path
+    command: Call, plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "table"
     first = command(output)
@@ -138,10 +138,18 @@ def test_one_command_trains_reads_and_compares_and_given_again_finds_everything_
     assert frozen["protocol"] in markdown and frozen["plan"] in markdown
     assert (output / "accuracy_by_parameters.png").read_bytes().startswith(b"\x89PNG")
 
-    again = command(output)
+    capsys.readouterr()
+    again = command(output, "--against", "unfused")
     assert again.run() == 0
     assert again.jobs.begun == EVALUATIONS
     assert (output / "table.md").read_text() == markdown
+    _, _, against = capsys.readouterr().out.partition("Difference from UnFuSeD")
+    (line,) = (line for line in against.splitlines() if line.startswith("| DECAR-v2 "))
+    assert [float(cell.split()[0]) for cell in line.split("|")[2:-1]] == pytest.approx(
+        [-100 * compared["difference"][column]["value"] for column in ("drums", "languages", "mean")]
+        + [-100 * rows["UnFuSeD"]["natural_difference"]["value"]],
+        abs=0.06,
+    )
 
     with pytest.raises(ValueError, match="the plan changed since test clips were first read"):
         command(output, of=changed(plan, "random_seeds = 1", "random_seeds = 2"))
@@ -281,6 +289,27 @@ def test_an_unknown_p_value_counts_as_a_comparison_and_stays_unknown() -> None:
     found = import_module("table_results").holm({"a": 0.01, "b": float("nan")})
     assert found["a"] == pytest.approx(0.02)
     assert np.isnan(found["b"])
+
+
+def test_what_waits_for_another_training_holds_no_place(
+    command: Call, plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+    last_begins = Event()
+
+    class Waiting(InProcess):
+        def run(self, job: str, settings: str, name: str) -> None:
+            begun.append(name)
+            if name.startswith("cola"):
+                last_begins.set()
+            assert last_begins.wait(10)
+
+    monkeypatch.setattr(import_module("table_run"), "Jobs", Waiting)
+    more = plan.with_name("more.toml")
+    more.write_text(plan.read_text() + '\n[[systems]]\nname = "COLA"\nrecipe = "cola-tiny"\n')
+    assert command(tmp_path / "table", "--jobs", "2", "--stages", "train", of=more).run() == 0
+    assert set(begun[:2]) == {"decar-v2-seed-0", "cola-seed-0"}
+    assert set(begun[2:]) == {"unfused-seed-0-drums", "unfused-seed-0-languages"}
 
 
 def test_seeds_of_a_row_are_one_cell_whose_accuracy_is_their_mean() -> None:
