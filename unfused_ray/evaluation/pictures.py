@@ -190,7 +190,7 @@ def _sheet(scene: _Scene) -> Figure:
 
 def _describe(cluster: str, label_ids: np.ndarray, label_names: Sequence[str]) -> str:
     """A cluster in words: name, size, and the commonest label among its labelled clips."""
-    text = f"{cluster}\n{len(label_ids)} clips"
+    text = f"{cluster}\n{len(label_ids)} clip{'s' if len(label_ids) != 1 else ''}"
     labelled = label_ids[label_ids >= 0].tolist()
     if labelled:
         label, count = Counter(labelled).most_common(1)[0]
