@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import ray
+from processes import wait_for
 
 from unfused_ray.data.parallel import run_bounded
 
@@ -39,8 +40,7 @@ def test_results_come_with_the_numbers_of_their_arguments(tmp_path: Path) -> Non
 def test_a_task_that_still_runs_when_the_caller_stops_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), run_bounded(deaf, [(tmp_path, 0.0), (tmp_path, 100.0)]) as results:
         assert next(results) == (0, 0.0)
-        while not (tmp_path / "100.0.running").exists():
-            time.sleep(0.01)
+        wait_for((tmp_path / "100.0.running").exists)
         raise KeyboardInterrupt
     stopped = time.time_ns()
     time.sleep(0.3)

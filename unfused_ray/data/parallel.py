@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from typing import Any
 import ray
 
 from unfused_ray import cluster
+
+logger = logging.getLogger(__name__)
 
 # A killed task of a node that answers has ended within a second; a lost node must not hold the caller.
 KILL_SECONDS = 10.0
@@ -30,13 +33,14 @@ def run_bounded(task: Any, arguments: Iterable[tuple[Any, ...]]) -> Iterator[Ite
         yield _results(task, arguments, running)
     finally:
         deadline = time.monotonic() + KILL_SECONDS
-        while (unfinished := _unfinished(running)) and time.monotonic() < deadline:
+        while unfinished := _unfinished(running):
+            if time.monotonic() > deadline:
+                logger.warning("%d tasks still run that were to be killed: their node does not answer", len(unfinished))
+                break
             for reference in unfinished:
                 # Killed, not interrupted: where the interrupt comes while libsndfile calls back, CFFI drops it and
                 # libsndfile sees an end of the file. The task would go on, and set a good clip aside.
                 ray.cancel(reference, force=True)
-            # A cancel returns before its task has ended, and can be lost: seen for one of 900 tasks, Ray 2.60.
-            ray.wait(unfinished, num_returns=len(unfinished), timeout=1.0)
 
 
 def _results(
@@ -60,6 +64,11 @@ def _results(
 
 
 def _unfinished(running: Iterable[ray.ObjectRef]) -> list[ray.ObjectRef]:
-    """Those without a result: Ray 2.60 aborts the whole driver where a task is cancelled while its end is noted."""
+    """Those without a result after a second.
+
+    Ray 2.60 aborts the whole driver where a task is cancelled while its end is noted, so tasks that are about to end,
+    as others like them just did, are let. And a cancel returns before its task has ended, and can be lost: seen for one
+    of 900 tasks.
+    """
     references = list(running)
-    return ray.wait(references, num_returns=len(references), timeout=0)[1] if references else []
+    return ray.wait(references, num_returns=len(references), timeout=1.0)[1] if references else []

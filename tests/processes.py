@@ -1,0 +1,29 @@
+"""Waiting for what another thread or process does, and ending processes of this session."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import psutil
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 180.0) -> None:
+    """Return once the condition holds; fail where it does not within this time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
+
+
+def kill_child(part: str, but: str | None = None) -> psutil.Process:
+    """End a process below this one in whose command line a text is, and another is not; it may take a moment."""
+    for process in psutil.Process().children(recursive=True):
+        try:
+            line = " ".join(process.cmdline())
+        except psutil.NoSuchProcess:  # it ended by itself
+            continue
+        if part in line and not (but and but in line):
+            process.kill()
+            return process
+    raise AssertionError(f"no process has {part} in its command line")
