@@ -15,7 +15,7 @@ import pytest
 import safetensors.torch
 import torch
 import torch.distributed as dist
-from runs import assert_equal_runs, history, tiny, tracked
+from runs import assert_equal_runs, history, initial_weights, tiny, tracked
 from sources import write_source
 
 from unfused_ray import recipes
@@ -113,6 +113,24 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
     assert history(tmp_path / "whole")[-1].keys() - counts <= drawn
     figures = tracked(tracking_uri, run.uri).data.metrics
     assert figures["epoch/effective_rank"] == run.history[-1]["effective_rank"]
+
+
+@pytest.mark.parametrize("name", ["delores-m-tiny", "slicer-tiny"])
+def test_a_warm_start_leaves_the_keys_of_the_other_runs_clips_behind(
+    name: str, source: Path, tmp_path: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = tiny(source, tmp_path / "trained", tracking_uri, name, epochs=1)
+    assert train(trained).state == "finished"
+    model = safetensors.torch.load_file(max((tmp_path / "trained/checkpoints").iterdir()) / "model.safetensors")
+    assert model.pop("queue.keys").any()
+    beginning = initial_weights(monkeypatch, tiny(source, tmp_path / "a", tracking_uri, name, init_from=trained.output))
+    assert not beginning.pop("queue.keys").any()
+    torch.testing.assert_close(beginning, model, rtol=0, atol=0)
+    smaller = tiny(source, tmp_path / "b", tracking_uri, name, init_from=trained.output, method__queue=40)
+    assert train(smaller).state == "finished"
+    fork = tiny(source, tmp_path / "c", tracking_uri, name, fork=trained.output, method__queue=40)
+    with pytest.raises(ValueError, match=r"method\.queue: \d+ → 40"):
+        check(fork)
 
 
 def _loop(config: PretrainConfig, group: Group, leaving_nodes: Callable[[], Sequence[str]] = tuple) -> Loop:

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from unfused_ray.config import Cut
+from unfused_ray.methods.momentum import KeyQueue
 from unfused_ray.models.encoder import AudioNTT2020
 
 
@@ -50,6 +51,15 @@ class Method(nn.Module):
     def load_encoder(self, tensors: Mapping[str, Tensor]) -> None:
         """Begin with these weights of the encoder, the rest being as it is: a warm start."""
         self.encoder.load_state_dict(tensors)
+
+    def load_all(self, tensors: Mapping[str, Tensor]) -> None:
+        """Begin with the weights of another run of this method, on other clips: a warm start.
+
+        A queue stays as it is: the other run's holds keys of clips that are not there, and may be of another size.
+        """
+        queues = {name for name, module in self.named_modules() if isinstance(module, KeyQueue)}
+        own = {name: value for name, value in self.state_dict().items() if name.rpartition(".")[0] in queues}
+        self.load_state_dict({**tensors, **own})
 
     def embed(self, log_mel_BFT: Tensor) -> Tensor:
         """``(B, D)`` embeddings for the clusterer, without dropout or gradient, batch norm over this block.

@@ -15,6 +15,8 @@ from unfused_ray.training.checkpoint import CheckpointStore
 from unfused_ray.training.run import PSEUDO_LABELS, Run, differences
 
 _ENCODER_SHAPES = ("encoder.channels", "encoder.width", "encoder.cut", "front_end.num_mels")
+_NOT_CARRIED = ("method.queue",)
+"""Sizes of what a warm start leaves behind: keys of other clips."""
 _LABEL_FACTS = ("data_checksums", "teacher_sha256")
 """What else decides the labels of a distillation."""
 
@@ -55,6 +57,7 @@ def check_origin(config: TrainingConfig, facts: Mapping[str, Any]) -> None:
     if config.init_from and CheckpointStore(config.init_from, keep=1).committed():
         record = Run(config.init_from).record()
         shapes = _method_shapes(config) if _takes_all(record, config) else _ENCODER_SHAPES
+        shapes = tuple(name for name in shapes if name not in _NOT_CARRIED)
         _refuse_changes("init_from", config.init_from, record["config"], config, shapes)
     elif config.init_from:
         if find_export(config.init_from) is None:
@@ -83,8 +86,8 @@ def _refuse_other_labels(config: DistillConfig, facts: Mapping[str, Any]) -> Non
 def warm_start(config: TrainingConfig) -> dict[str, dict[str, Tensor]]:
     """Weights to begin with, by module of the method.
 
-    From a run's newest checkpoint the whole method's (key '') where both are pre-training, otherwise the encoder's; or
-    those of an exported encoder.
+    From a run's newest checkpoint the whole method's (key '') where both are pre-training with it, otherwise the
+    encoder's; or those of an exported encoder.
     """
     if not config.init_from:
         return {}

@@ -106,7 +106,7 @@ class Job:
             if name == "encoder":
                 method.load_encoder(tensors)
             else:
-                method.load_state_dict(tensors)
+                method.load_all(tensors)
         return method
 
     def train(self, worker: Worker, start: Start | None) -> Status:
