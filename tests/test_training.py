@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from processes import wait_for
 from pydantic import ValidationError
 from rich.console import Console
 from runs import BeginningError, assert_equal_runs, history, initial_weights, tiny, weights
@@ -524,6 +525,7 @@ def test_a_run_that_another_process_has_taken_over_ends_without_writing_to_it(
     monkeypatch.setattr(run, "LEASE_SECONDS", 0.04)
     monkeypatch.setattr(supervise, "POLL_SECONDS", 0.02)
     report, seen = Coordinator.report, {}
+    threads = set(threading.enumerate())
 
     def reporting(self: Coordinator, progress: Progress, metrics: Mapping[str, float] | None = None) -> str:
         if progress.step == STEPS + 1:  # another machine comes, and this run waits until it has heard of it
@@ -539,6 +541,7 @@ def test_a_run_that_another_process_has_taken_over_ends_without_writing_to_it(
         train(job)
     assert files(Path(job.output)) == seen
     assert json.loads(Path(job.output, "lease.json").read_text())["token"] == "another's"
+    wait_for(lambda: not [t for t in threading.enumerate() if t.name == "tracker" and t not in threads])
 
 
 def files(folder: Path) -> dict[str, bytes]:

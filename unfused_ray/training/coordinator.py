@@ -139,6 +139,11 @@ class Coordinator:
         """End tracking; returns how many metrics were lost."""
         return self._tracker.close(status) if self._tracker else 0
 
+    def stop_tracking(self) -> None:
+        """Send nothing more: the run has ended here, or belongs to another process."""
+        if self._tracker:
+            self._tracker.give_up()
+
 
 class RemoteCoordinator:
     """A worker's way to the coordinator that never waits: reports are sent, the answer to an earlier one returned."""

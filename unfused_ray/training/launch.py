@@ -208,10 +208,13 @@ def _nothing() -> Iterator[None]:
 @contextmanager
 def _in_process(job: Job, tracked: TrackedRun | None) -> Iterator[tuple[Callable[[], Status], Watched]]:
     coordinator = Coordinator(tracked, job.first_step(job.start()))
-    yield (
-        lambda: run_in_process(job, coordinator),
-        Watched(coordinator.progress, coordinator.request_stop, coordinator.abandon, coordinator.close),
-    )
+    try:
+        yield (
+            lambda: run_in_process(job, coordinator),
+            Watched(coordinator.progress, coordinator.request_stop, coordinator.abandon, coordinator.close),
+        )
+    finally:
+        coordinator.stop_tracking()
 
 
 @contextmanager

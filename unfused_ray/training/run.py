@@ -273,7 +273,11 @@ def _lease_uri(run_uri: str) -> str:
 
 
 def _read_lease(uri: str) -> dict[str, Any] | None:
-    return storage.read_json(uri) if storage.exists(uri) else None
+    try:
+        found: dict[str, Any] = storage.read_json(uri)
+    except FileNotFoundError:  # its holder may have ended just now
+        return None
+    return found
 
 
 def _is_alive(holder: Mapping[str, Any]) -> bool:

@@ -106,6 +106,12 @@ class Tracker:
         self.end(status)
         return self.wait(CLOSE_SECONDS if timeout is None else timeout)
 
+    def give_up(self) -> None:
+        """Send nothing more and leave the MLflow run as it is, for another process may write it; returns at once."""
+        self._given_up.set()
+        self._ending.set()
+        self._wanted.set()
+
     def _send_forever(self) -> None:
         do_not_wait_for_server()
         failures = 0
@@ -113,6 +119,8 @@ class Tracker:
         self._wanted.wait(SILENT_SECONDS)
         while not self._given_up.is_set():
             ending = self._ending.wait(min(FLUSH_SECONDS * 2**failures, 60.0))
+            if self._given_up.is_set():
+                return
             if self._run.system_metrics and not (ending and failures):
                 self.log(_system_metrics(), self._step)
             try:
