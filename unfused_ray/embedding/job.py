@@ -17,7 +17,7 @@ from unfused_ray import cluster, storage
 from unfused_ray.config import EmbedConfig
 from unfused_ray.data.ingest.listing import list_source
 from unfused_ray.data.ingest.sources import find
-from unfused_ray.data.ledger import Ledger, changed, refuse_difference
+from unfused_ray.data.ledger import Ledger, changed, delete_reports, refuse_difference
 from unfused_ray.data.parallel import run_bounded
 from unfused_ray.data.rejects import Reject, count_reasons, write_rejects
 from unfused_ray.data.shards import MANIFEST, REJECTS, ClipIndex
@@ -81,7 +81,7 @@ def embed(config: EmbedConfig, dry_run: bool = False) -> VectorManifest | None:
     with cluster.session():
         if (manifest := _finished(config, settings, sample_rate)) is not None:
             if not dry_run:
-                storage.delete(storage.join(config.output, _REPORTS))  # the manifest says all that these did
+                delete_reports(config.output, _REPORTS)  # the manifest says all that these did
             _print_summary(f"{config.output} is already finished: nothing to do", manifest, {})
             return manifest
         _refuse_unschedulable(config)
