@@ -44,10 +44,14 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--stages", nargs="+", choices=("train", "evaluate"), default=("train", "evaluate"))
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument(
-        "--against", default="", metavar="SYSTEM", help="print every row's difference from this one, too: not planned"
+        "--against", default="", metavar="ROW", help="print every row's difference from this one, too: not planned"
     )
     parser.add_argument("--list", action="store_true", help="say what is done and what is left, and end")
-    parser.add_argument("--dry-run", action="store_true", help="print the jobs that would be run, and end")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the jobs that would be run, and end; each run writes its settings file first",
+    )
     return parser
 
 

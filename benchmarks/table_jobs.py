@@ -65,5 +65,5 @@ class Jobs:
 
 
 def command(job: str, settings: str) -> list[str]:
-    """What a person would type."""
+    """The process of a job."""
     return [sys.executable, str(_JOBS / f"{job}.py"), settings]

@@ -102,8 +102,8 @@ def note(results: Results) -> str:
         "Of a row with one seed the interval is of test clips alone",
         "Validation is the mean over tasks on the clips that chose each readout and C, which rows may be chosen by",
         "p is of the difference in the mean over tasks, Student's t by Welch and Satterthwaite with the variances of "
-        f"the same draws; Holm's correction is for the {len(results.comparisons)} differences that are tested, those "
-        "of single tasks are not corrected",
+        f"the same draws; Holm's correction is for the {len(plan.compare)} differences that the plan tests, those of "
+        "single tasks are not corrected",
         "TFLOP are the 10¹² floating point operations of one pipeline's training: on the pre-training sources (a "
         "student's teacher and a start's weights included) + on the tasks, the sum of all networks. Counted are "
         "matrix products and convolutions of a training step, forward and backward, with all views, heads and momentum "
@@ -113,6 +113,8 @@ def note(results: Results) -> str:
         f"Plan {plan.name} with its recipes, SHA-256 {plan_hash(plan)}. Protocol {FILE}, SHA-256 {protocol.sha256}; "
         "both were recorded before this table read its first test clip",
     ]
+    if any(compared.single for compared in results.comparisons):
+        sentences.append("¹ One training: p takes it as it is, another seed's network could differ")
     missing = {
         system.name: missed
         for system in plan.systems
@@ -198,7 +200,7 @@ def _differences(line: Line, columns: Sequence[str]) -> list[str]:
 
 def _comparison(compared: Comparison, columns: Sequence[str]) -> list[str]:
     intervals = (compared.difference[column] for column in columns)
-    names = (compared.first, compared.second)
+    names = (name + "¹" * (name in compared.single) for name in (compared.first, compared.second))
     return [" – ".join(names), *map(points, intervals), *map(_p_value, (compared.p_value, compared.p_holm))]
 
 

@@ -19,6 +19,7 @@ from unfused_ray import recipes, storage
 from unfused_ray.config import Config, PositiveFloat, Seed, TrainingConfig
 from unfused_ray.evaluation.protocol import load_protocol
 from unfused_ray.evaluation.systems import LogMelStatistics
+from unfused_ray.models.encoder import LAYERS
 
 FROZEN = "frozen.json"
 
@@ -146,10 +147,9 @@ class Plan(Config):
 
     @model_validator(mode="after")
     def _compares_rows(self) -> Self:
-        trained = [system.name for system in self.systems]
         for name in (name for pair in self.compare for name in pair):
-            if name not in (*trained, LogMelStatistics.name) and not name.startswith("random "):
-                raise ValueError(f"compare: {name!r} is no row; these are {', '.join(trained)}")
+            if name not in [system.name for system in self.systems] and not _is_untrained(name):
+                raise ValueError(f"compare: {name!r} is no row; these are {self._rows()}")
         return self
 
     @model_validator(mode="after")
@@ -169,6 +169,23 @@ class Plan(Config):
                 return system
         raise ValueError(f"{name} is no system of the plan; these are {', '.join(s.slug for s in self.systems)}")
 
+    def row(self, name: str) -> str:
+        """The row of this name, a system's as the plan or as folders have it.
+
+        Raises:
+            ValueError: there is no such row.
+        """
+        if _is_untrained(name):
+            return name
+        for system in self.systems:
+            if name in (system.name, system.slug):
+                return system.name
+        raise ValueError(f"{name!r} is no row; these are {self._rows()}")
+
+    def _rows(self) -> str:
+        trained = (system.name for system in self.systems)
+        return ", ".join([*trained, LogMelStatistics.name, *(f"random {layer}" for layer in LAYERS)])
+
     def select(self, names: tuple[str, ...]) -> list[System]:
         """The systems of these names, and before each what it builds on; all of them where none is named.
 
@@ -180,6 +197,12 @@ class Plan(Config):
             if system.name in wanted:
                 wanted |= {system.teacher, system.init_from}
         return [system for system in self.systems if system.name in wanted or not names]
+
+
+def _is_untrained(row: str) -> bool:
+    """Whether this is the name of a row without training; of random networks of an unusual size it says which."""
+    kind, _, shape = row.partition(" ")
+    return row == LogMelStatistics.name or (kind == "random" and shape.partition(" (")[0] in LAYERS)
 
 
 def load_plan(path: Path) -> Plan:

@@ -67,7 +67,9 @@ class Comparison:
     p_value: float
     """Of the mean's difference, two-sided."""
     p_holm: float
-    """The same, corrected for all comparisons of the plan that can be made."""
+    """The same, corrected for all comparisons of the plan, those that cannot be made yet too."""
+    single: tuple[str, ...]
+    """Which of the two are one training: p then says nothing of another one."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Results:
     """Row that ``lines`` are compared with."""
     lines: tuple[Line, ...]
     comparisons: tuple[Comparison, ...]
-    """Those of the plan whose rows are both trained."""
+    """Those of the plan whose rows are both there."""
     table: Table
     """The evaluation's own, of the same rows."""
 
@@ -179,8 +181,7 @@ def results(
                 validation_accuracy=float(np.mean([found[row.name, name].validation_accuracy for name in names])),
             )
         )
-    pairs = [pair for pair in plan.compare if set(pair) <= set(known)]
-    compared = comparisons(config_of_draws, evaluation.tasks, networks, found, pairs)
+    compared = comparisons(config_of_draws, evaluation.tasks, networks, found, plan.compare)
     return Results(plan, evaluation, reference, tuple(lines), compared, table)
 
 
@@ -215,7 +216,7 @@ def comparisons(
     found: Mapping[tuple[str, str], Cell],
     pairs: Sequence[tuple[str, str]],
 ) -> tuple[Comparison, ...]:
-    """Compare pairs of rows, and correct p of the differences in the mean for their number.
+    """Compare pairs of rows that are there, and correct p of the differences in the mean for the number of all pairs.
 
     Args:
         config: of the bootstrap.
@@ -225,6 +226,7 @@ def comparisons(
         pairs: of rows, the first minus the second.
     """
     by_name = {network.name: network for network in networks}
+    made = [pair for pair in pairs if set(pair) <= by_name.keys()]
     drawn = {
         name: [
             bootstrap.deviations(
@@ -237,15 +239,20 @@ def comparisons(
             )
             for task in tasks
         ]
-        for name in dict.fromkeys(name for pair in pairs for name in pair)
+        for name in dict.fromkeys(name for pair in made for name in pair)
     }
-    p_values = {pair: bootstrap.p_value(drawn[pair[0]], drawn[pair[1]]) for pair in pairs}
+    p_values = {
+        pair: bootstrap.p_value(drawn[pair[0]], drawn[pair[1]]) if pair in made else float("nan") for pair in pairs
+    }
     corrected = holm(p_values)
     compared = []
-    for first, second in pairs:
+    for pair in made:
+        first, second = pair
         of_first, _ = score(config, tasks, [by_name[first], by_name[second]], found, second)
-        pair = (first, second)
-        compared.append(Comparison(first, second, of_first.difference, p_values[pair], corrected[pair]))
+        single = tuple(
+            name for name in pair if isinstance(by_name[name], TrainedModel) and drawn[name][0].num_seeds == 1
+        )
+        compared.append(Comparison(first, second, of_first.difference, p_values[pair], corrected[pair], single))
     return tuple(compared)
 
 

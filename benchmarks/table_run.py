@@ -47,7 +47,7 @@ class TableCommand:
         if len(given) < len(options.use):
             raise ValueError(f"--use {' '.join(options.use)}: each must be SYSTEM=FOLDER, a system once")
         self.trainings = Trainings(self.plan, storage.absolute(options.data_root), self.output, given)
-        self.against = self.plan.system(options.against).name if options.against else ""
+        self.against = self.plan.row(options.against) if options.against else ""
         self.stages: Sequence[str] = options.stages
         self.num_jobs: int = options.jobs
         self.threads = max(1, (os.cpu_count() or 1) // self.num_jobs) if self.num_jobs > 1 else 0
@@ -74,10 +74,17 @@ class TableCommand:
         return found
 
     def train(self) -> int:
-        """Train what is not finished; how many failed. One that fails leaves out what builds on it."""
+        """Train what is not finished; how many failed. One that fails leaves out what builds on it.
+
+        Raises:
+            ValueError: a finished training is of other settings than the plan's, or one is for a cluster with GPUs that
+                is not there.
+        """
         chosen = self.chosen()
         done = [training for training in chosen if training.state == "finished"]
         waiting = [training for training in chosen if training not in done]
+        for training in waiting:
+            self._as_run(training.config)
         running: dict[Future[None], Training] = {}
         failed: dict[str, BaseException] = {}  # by folder
         with self._pool() as pool:
@@ -112,6 +119,12 @@ class TableCommand:
         """Of several at a time on this machine: in one process, where a Ray cluster each would share its cores."""
         if not self.threads or os.environ.get("RAY_ADDRESS"):
             return config
+        if config.runtime.gpus_per_worker:
+            raise ValueError(
+                f"--jobs {self.num_jobs} without RAY_ADDRESS would train {config.name}, which is for "
+                f"{config.runtime.num_workers} workers with GPUs, on {self.threads} threads of this machine: submit "
+                "the table to a cluster (ray job submit), or give --jobs 1"
+            )
         here = {"kind": "in-process", "threads": self.threads}
         return config.model_copy(update={"runtime": config.runtime.model_copy(update=here)})
 
@@ -180,6 +193,8 @@ class TableCommand:
         for random_seeds in dict.fromkeys((0, self.plan.random_seeds)):
             table = self._read(finished, random_seeds)
         print(f"\n{table_page.to_markdown(table)}\n{', '.join(table_page.FILES)}: {self.output}")
+        if self.against and self.against not in [line.row.name for line in table.lines]:
+            raise ValueError(f"--against: {self.against} is no row yet")
         if self.against:
             print(f"\n{table_page.differences(self._results(finished, self.plan.random_seeds, self.against))}")
 
@@ -225,7 +240,7 @@ class TableCommand:
         return table
 
     def commands(self) -> list[str]:
-        """What a run would do, as a person would type it."""
+        """The processes that a run would start, in their order."""
         lines = []
         if "train" in self.stages:
             left = [training for training in self.chosen() if training.state != "finished"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 import tomllib
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import wait_for
 from tasks import PROTOCOL, write_task
 
 from unfused_ray import recipes, storage
@@ -115,10 +115,13 @@ def test_one_command_trains_reads_and_compares_and_given_again_finds_everything_
     rows = {line["row"]["name"]: line for line in table["rows"]}
     assert next(iter(rows)) == "log-mel statistics"
     assert {"DECAR-v2", "UnFuSeD"} < rows.keys()
-    (compared,) = table["comparisons"]  # random fc1 is no row here
+    compared, with_random = table["comparisons"]
+    assert with_random["single"] == ["UnFuSeD"]
     assert (compared["first"], compared["second"]) == ("UnFuSeD", "DECAR-v2")
     assert compared["difference"] == rows["UnFuSeD"]["row"]["difference"]
-    assert compared["p_value"] == compared["p_holm"] <= 1
+    p_values = {each["second"]: each["p_value"] for each in (compared, with_random)}
+    assert {each["second"]: each["p_holm"] for each in (compared, with_random)} == pytest.approx(naive_holm(p_values))
+    assert compared["single"] == ["UnFuSeD", "DECAR-v2"]
     cells = [json.loads(file.read_text()) for file in (output / "evaluations").glob("*/*/UnFuSeD*.json")]
     assert len(cells) == 2
     validation = np.mean([seed["validation_accuracy"] for cell in cells for seed in cell["seeds"]])
@@ -136,6 +139,7 @@ def test_one_command_trains_reads_and_compares_and_given_again_finds_everything_
     markdown = (output / "table.md").read_text()
     assert frozen["protocol"] == table["protocol_sha256"] == storage.sha256((output / "protocol.toml").read_bytes())
     assert frozen["protocol"] in markdown and frozen["plan"] in markdown
+    assert "| UnFuSeD¹ – DECAR-v2¹ |" in markdown and "for the 2 differences that the plan tests" in markdown
     assert (output / "accuracy_by_parameters.png").read_bytes().startswith(b"\x89PNG")
 
     capsys.readouterr()
@@ -203,6 +207,7 @@ def test_every_system_of_a_plan_has_a_configuration(path: Path) -> None:
         ('synthetic = ["drums"]', 'synthetic = ["speech"]', "speech is no task"),
         ("each_task = 0.0", "all_tasks = 0.0", "tflop.each_task is missing: UnFuSeD"),
         ('["UnFuSeD", "DECAR-v2"]', '["UnFuSeD", "BYOL"]', "compare: 'BYOL' is no row"),
+        ('"random fc1 (8 × 32)"', '"random fc3"', "compare: 'random fc3' is no row.* random fc1, random fc2"),
         ("seeds = [0]", "seeds = [-1]", "seeds.0: Input should be greater than or equal to 0"),
         ("seeds = [0]", "seeds = [0", "no TOML"),
     ],
@@ -222,6 +227,8 @@ def test_an_unknown_recipe_setting_system_or_seed_is_named(command: Call, tmp_pa
         system(name="a", recipe="tiny", settings={"batch.block": 1}).config({})
     with pytest.raises(ValueError, match="cola is no system"):
         command(tmp_path, "--only", "cola")
+    with pytest.raises(ValueError, match="'random' is no row"):
+        command(tmp_path, "--against", "random")
     with pytest.raises(ValueError, match="are not of the plan"):
         command(tmp_path, "--seeds", "7")
     with pytest.raises(ValueError, match="SYSTEM=FOLDER"):
@@ -312,6 +319,16 @@ def test_what_waits_for_another_training_holds_no_place(
     assert set(begun[2:]) == {"unfused-seed-0-drums", "unfused-seed-0-languages"}
 
 
+def test_what_is_for_gpus_is_not_squeezed_beside_others_onto_this_machine(
+    command: Call, plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    large = changed(plan, 'recipe = "tiny"\n\n', 'recipe = "tiny"\nsettings = { "runtime.gpus_per_worker" = 1 }\n\n')
+    with pytest.raises(ValueError, match="--jobs 2 without RAY_ADDRESS would train decar-v2-seed-0"):
+        command(tmp_path / "table", "--jobs", "2", "--stages", "train", of=large).run()
+    assert not (tmp_path / "table").exists()
+
+
 def test_seeds_of_a_row_are_one_cell_whose_accuracy_is_their_mean() -> None:
     rng = np.random.default_rng(0)
     seeds = [
@@ -358,8 +375,7 @@ def test_stopping_ends_what_runs_and_begins_nothing_more(tmp_path: Path, monkeyp
 
     thread = Thread(target=work)
     thread.start()
-    while not (tmp_path / "waiting.log").exists() or not (tmp_path / "waiting.log").read_text():
-        time.sleep(0.001)
+    wait_for(lambda: (tmp_path / "waiting.log").exists() and (tmp_path / "waiting.log").read_text())
     jobs.stop()
     thread.join()
     assert "waiting ended with code -15" in errors[0]
