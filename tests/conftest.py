@@ -11,6 +11,7 @@ import boto3
 import pytest
 import torch
 from faulty_store import FaultyStore, faulty_store
+from hypothesis import HealthCheck, settings
 from moto.server import ThreadedMotoServer
 
 from unfused_ray import cluster
@@ -21,6 +22,9 @@ from unfused_ray.training.coordinator import Coordinator, Progress
 # work an evaluation's tests took four times as long. The last bits depend on it, here and in the processes of a test.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+# How long an example takes says how busy the machine is.
+settings.register_profile("suite", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 # Before Ray starts its workers, which inherit them: no test may reach a real object store's account.
 os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_EC2_METADATA_DISABLED="true")
 
@@ -55,8 +59,12 @@ def store(object_store: str) -> Iterator[FaultyStore]:
 
 @pytest.fixture(scope="session")
 def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One SQLite file for all: MLflow takes seconds to make its tables."""
-    return f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlflow.db"
+    """One SQLite file for all, with its tables: MLflow takes seconds to make them."""
+    from mlflow import MlflowClient  # here: importing MLflow takes seconds
+
+    uri = f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlflow.db"
+    MlflowClient(tracking_uri=uri).search_experiments()
+    return uri
 
 
 @pytest.fixture

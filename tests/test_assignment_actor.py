@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import ray
+from processes import kill_child
 from ray.exceptions import RayError
 
 from unfused_ray.clustering.actor import RayClusterer, start_assignment_actor
@@ -53,16 +53,10 @@ def assert_equal(first: Assignment, second: Assignment) -> None:
 @contextmanager
 def assignment_actor(folder: Path, num_shards: int = 1) -> Iterator[ray.actor.ActorHandle]:
     actor = start_assignment_actor(plan(folder), num_shards)
-    yield actor
-    ray.kill(actor)
-
-
-def kill_one(kind: str) -> None:
-    """End a process of this session that runs an actor of a class."""
-    children = psutil.Process().children(recursive=True)
-    process = next(child for child in children if any(kind in part for part in child.cmdline()))
-    process.kill()
-    process.wait()
+    try:
+        yield actor
+    finally:
+        ray.kill(actor)
 
 
 @pytest.mark.parametrize("num_shards", [1, 2, 5])
@@ -142,7 +136,7 @@ def test_a_process_lost_in_mid_epoch_changes_nothing(lost: str, tmp_path: Path) 
         push_epoch(clusterer, 1, slice(0, 12))
         clusterer.save(str(tmp_path / "checkpoint"))
         push_epoch(clusterer, 1, slice(12, 15))
-        kill_one(lost)
+        kill_child(lost).wait()
         with pytest.raises((RayError, RuntimeError)):
             clusterer.labels(1, 0, push_epoch(clusterer, 1, slice(15, None)))
         with pytest.raises(ValueError, match="is of epoch 0: it cannot begin epoch 5"):

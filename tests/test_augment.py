@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -43,7 +43,6 @@ configs = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(configs, st.integers(1, 4), st.integers(1, 20), st.integers(1, 20), st.integers(0, 1000))
 def test_resize_crop_is_the_references_at_any_size(config, num_clips, bands, frames, seed):
     log_mel = block(num_clips, bands, frames)
@@ -55,7 +54,6 @@ def test_resize_crop_is_the_references_at_any_size(config, num_clips, bands, fra
         torch.testing.assert_close(out.double(), expected, atol=1e-5, rtol=0)
 
 
-@settings(deadline=None)
 @given(configs, st.integers(1, 100), st.integers(1, 100), st.integers(0, 1000))
 def test_boxes_respect_their_scales_and_the_canvas(config, bands, frames, seed):
     size = [bands, frames]

@@ -51,7 +51,7 @@ def assert_equal(first: Assignment, second: Assignment) -> None:
 
 
 @given(num_shards=st.integers(1, 7), seed=st.integers(0, 2**20), num_pushes=st.integers(1, 40))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_shards_and_arrival_order_change_no_bit(num_shards: int, seed: int, num_pushes: int) -> None:
     rng = np.random.default_rng(seed)
     bank = build(num_shards)

@@ -39,7 +39,7 @@ def several_groups(drawn: tuple[np.ndarray, np.ndarray]) -> bool:
 
 
 @given(outcomes())
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_replicates_equal_a_loop_over_the_drawn_groups_and_seeds_widened(
     drawn: tuple[np.ndarray, np.ndarray],
 ) -> None:
@@ -62,7 +62,7 @@ def test_replicates_equal_a_loop_over_the_drawn_groups_and_seeds_widened(
 
 
 @given(outcomes().filter(several_groups), st.integers(0, 2**31 - 1))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_a_row_minus_itself_is_exactly_zero_and_a_perfect_row_exactly_one(
     drawn: tuple[np.ndarray, np.ndarray], seed: int
 ) -> None:
@@ -75,7 +75,7 @@ def test_a_row_minus_itself_is_exactly_zero_and_a_perfect_row_exactly_one(
 
 
 @given(outcomes(), st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_the_order_of_clips_in_named_groups_changes_nothing(
     drawn: tuple[np.ndarray, np.ndarray], random: np.random.Generator
 ) -> None:

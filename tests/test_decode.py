@@ -91,7 +91,7 @@ def test_float_audio_beyond_full_scale_is_clipped_not_wrapped():
     assert pcm.tolist() == [32767, -32768, 32767, -32768, 0]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(num_samples=st.integers(1, 5_000), max_samples=st.integers(1, 2_000))
 def test_pieces_are_full_but_the_last_and_lose_nothing(num_samples: int, max_samples: int):
     pcm = np.arange(num_samples).astype(np.int16)
@@ -119,7 +119,7 @@ def test_who_takes_one_piece_reads_no_more():
     assert file.bytes_read < len(data) / 10
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(start=st.integers(0, 12_000), length=st.integers(1, 12_000), rate=st.sampled_from([8_000, RATE]))
 def test_a_part_of_the_audio_is_cut_at_the_rate_of_its_file(start: int, length: int, rate: int):
     pcm = np.random.default_rng(0).integers(-9_000, 9_000, 10_000).astype(np.int16)
@@ -197,7 +197,7 @@ def test_a_header_that_promises_hours_is_not_believed():
     assert len(decoded(damage(wav, 40, struct.pack("<I", 2**32 - 1)))) == RATE
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_any_damage_is_an_audio_error_or_decodes(data: st.DataObject):
     kind, subtype = data.draw(st.sampled_from(FORMATS))
@@ -222,7 +222,7 @@ def test_short_and_silent_clips_are_refused():
     refuse_unusable(np.zeros(1_600, np.int16), RATE, min_seconds=0.1, silence_peak=0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_a_crop_of_flac_is_that_part_of_the_samples(data: st.DataObject):
     num_samples = data.draw(st.integers(1, 30_000))

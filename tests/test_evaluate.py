@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 import pytest
 from mlflow import MlflowClient
+from processes import kill_child, wait_for
 from rich.console import Console
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, confusion_matrix, recall_score
@@ -111,12 +112,8 @@ def test_two_processes_fill_the_cells_that_one_does_and_those_that_a_killed_one_
     world: World, done: Path, tmp_path: Path
 ) -> None:
     def kill() -> None:
-        while not list(tmp_path.glob("*/*.json")):
-            time.sleep(0.01)
-        for process in psutil.Process().children(recursive=True):
-            if "loky" in " ".join(process.cmdline()) and "resource_tracker" not in " ".join(process.cmdline()):
-                process.kill()
-                return
+        wait_for(lambda: list(tmp_path.glob("*/*.json")))
+        kill_child("loky", but="resource_tracker")
 
     killer = threading.Thread(target=kill)
     killer.start()

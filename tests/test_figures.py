@@ -73,7 +73,7 @@ def test_sheet_leaves_the_place_of_an_unreadable_clip_empty() -> None:
     np.testing.assert_allclose(figure.axes[0].get_xlim(), (0, 30 * 160 / 16_000))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(num_classes=st.integers(2, 6), seed=st.integers(0, 999))
 def test_confusion_has_shares_of_the_true_class_as_colours_and_clips_as_numbers(num_classes: int, seed: int) -> None:
     confusion_KK = np.random.default_rng(seed).integers(0, 4, (num_classes, num_classes)) * 700

@@ -57,7 +57,7 @@ def test_of_a_hundred_thousand_damaged_inputs_each_is_read_set_aside_or_refused(
 VALUES = {"noise": None, "silence": 0.0, "dc": 0.5, "denormal": 1e-40, "NaN": np.nan, "infinite": np.inf, "huge": 1e38}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rate=st.sampled_from([1, 8_000, 16_000, 44_100, 384_000]),
     channels=st.sampled_from([1, 2, 64]),

@@ -7,13 +7,12 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
+from processes import kill_child, wait_for
 from runs import assert_equal_runs, assignments, history, tiny, weights
 from sources import write_source
 
@@ -51,13 +50,6 @@ def undisturbed(config: Callable[..., PretrainConfig]) -> Path:
     return Path(job.output)
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 180.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
-
-
 def has_checkpoint(run: Path, epoch: int, step: int) -> Callable[[], bool]:
     """Whether a run has ever come so far in this epoch: its newest checkpoint is there, older ones may be pruned."""
     first = f"e{epoch:04d}-s{step:06d}"
@@ -84,15 +76,6 @@ def test_two_workers_give_the_labels_and_nearly_the_weights_of_one_process(
         assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-3)
 
 
-def kill_actor(name: str) -> None:
-    """End the process of this session that runs an actor of a class."""
-    for process in psutil.Process().children(recursive=True):
-        if process.cmdline()[:1] and process.cmdline()[0].startswith(f"ray::{name}"):
-            process.kill()
-            return
-    raise AssertionError(f"no process runs {name}")
-
-
 @pytest.mark.usefixtures("ray_session")
 def test_killed_processes_of_a_job_change_nothing(config: Callable[..., PretrainConfig], undisturbed: Path) -> None:
     job = config("killed", runtime__kind="workers", checkpoint__every_minutes=1e-9)
@@ -103,7 +86,7 @@ def test_killed_processes_of_a_job_change_nothing(config: Callable[..., Pretrain
     def kill() -> None:
         for name, epoch, step in kills:
             wait_for(has_checkpoint(run, epoch, step))
-            kill_actor(name)
+            kill_child(f"ray::{name}")
             killed.append(name)
 
     killer = threading.Thread(target=kill)

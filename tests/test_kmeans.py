@@ -52,7 +52,7 @@ def naive_lloyd(rows: np.ndarray, starts: np.ndarray, iterations: int) -> tuple[
     dim=st.integers(8, 40),
     iterations=st.integers(1, 4),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_equals_the_naive_reference(num_rows: int, num_clusters: int, dim: int, iterations: int) -> None:
     rows, _ = blobs(num_rows, num_clusters, dim, noise=0.1)
     points = RowBlocks.of(rows, threads=2)
@@ -96,7 +96,7 @@ def test_clusters_are_pure_where_groups_are_apart() -> None:
 
 
 @given(st.permutations(range(40)), st.integers(1, 3))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_sums_of_stored_rows_are_exact_in_any_order(order: list[int], scale: int) -> None:
     rng = np.random.default_rng(scale)
     rows = normalize_rows(rng.standard_normal((40, 24)) * 10.0 ** rng.integers(-8, 3, (40, 24)))
@@ -126,7 +126,7 @@ def test_other_threads_of_the_process_keep_their_torch_threads() -> None:
 
 
 @given(num_clusters=st.sampled_from([1, 7, 1024, 1025, 2100]), num_rows=st.sampled_from([1, 1024, 1500, 4097]))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_sums_and_counts_are_those_of_the_nearest_rows(num_clusters: int, num_rows: int) -> None:
     rng = np.random.default_rng(num_rows)
     rows, centroids = rng.standard_normal((num_rows, 16)), rng.standard_normal((num_clusters, 16)).astype(np.float32)
@@ -254,7 +254,7 @@ def test_gram_is_the_sum_of_outer_products() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 7)), min_size=2, max_size=200))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_mutual_information_is_that_of_sklearn(pairs: list[tuple[int, int]]) -> None:
     first, second = np.array(pairs, np.int32).T
     expected = normalized_mutual_info_score(first, second)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from unfused_ray import storage
@@ -297,7 +297,6 @@ def test_keys_that_occur_again_are_kept_and_told_apart(caplog: pytest.LogCapture
 KEYS = [f"clip {number}" for number in range(400)]
 
 
-@settings(deadline=None)
 @given(fraction=st.floats(0.01, 1), seed=st.integers(0, 2**31 - 1), shuffle=st.integers(0, 2**31 - 1))
 def test_fraction_and_order_depend_on_keys_and_seed_alone(fraction: float, seed: int, shuffle: int):
     permutation = np.random.default_rng(shuffle).permutation(KEYS).tolist()
@@ -307,7 +306,6 @@ def test_fraction_and_order_depend_on_keys_and_seed_alone(fraction: float, seed:
     assert taken == [key for key in sorted(KEYS, key=lambda key: draw(seed, key)) if draw(seed, key) < fraction]
 
 
-@settings(deadline=None)
 @given(small=st.floats(0.01, 1), large=st.floats(0.01, 1))
 def test_a_smaller_fraction_is_part_of_a_larger_one(small: float, large: float):
     small, large = sorted((small, large))
@@ -325,7 +323,6 @@ def test_clips_of_a_split_lie_together_in_the_same_order_as_without_splits():
     assert taken == [key for split in ("", "test", "train") for key in shuffled if splits[key] == split]
 
 
-@settings(deadline=None)
 @given(
     sizes=st.dictionaries(st.text(max_size=3), st.integers(1, 5000), max_size=4),
     clips_per_shard=st.integers(1, 1000),

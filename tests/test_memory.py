@@ -35,8 +35,11 @@ def in_a_thread() -> int:
 
 
 def measured(how: str, environment: dict[str, str]) -> int:
+    inherited = {
+        name: value for name, value in os.environ.items() if name not in memory.ENVIRONMENT
+    }  # a sweep sets them
     out = subprocess.run(
-        [sys.executable, __file__, how], env={**os.environ, **environment}, check=True, capture_output=True, text=True
+        [sys.executable, __file__, how], env={**inherited, **environment}, check=True, capture_output=True, text=True
     )
     return int(out.stdout)
 

@@ -40,7 +40,7 @@ def direct(
 
 
 @given(num_clips=st.integers(20, 60), dim=st.integers(2, 100), num_classes=st.integers(2, 4), seed=st.integers(0, 1000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_span_of_the_clips_gives_the_fit_of_all_dimensions(
     num_clips: int, dim: int, num_classes: int, seed: int
 ) -> None:

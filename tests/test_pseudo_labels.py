@@ -49,7 +49,7 @@ def test_whitened_embeddings_are_those_of_the_definition_up_to_signs(max_dim: in
     np.testing.assert_allclose(found * signs, expected, atol=1e-4)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(num_rows=st.integers(9, 200), dim=st.integers(1, 24), max_dim=st.integers(1, 32), seed=st.integers(0, 99))
 def test_whitening_keeps_an_eighth_as_many_dimensions_as_clips_and_gives_unit_vectors(
     num_rows: int, dim: int, max_dim: int, seed: int
@@ -147,7 +147,7 @@ def test_embeddings_that_hold_nothing_to_cluster_are_refused(value: float) -> No
         cluster(np.full((40, 8), value, np.float32), config(), seed=0, threads=1)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**20), num_clips=st.integers(2, 60))
 def test_shuffled_labels_keep_the_sizes_of_all_clusters_and_pairs_of_heads(seed: int, num_clips: int) -> None:
     rng = np.random.default_rng(seed)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import wait_for
 
 from unfused_ray.config import PretrainConfig
 from unfused_ray.training import run as run_module
@@ -192,13 +193,6 @@ def test_the_lease_is_released_whatever_ends_the_work(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), lease(str(tmp_path)):
         raise KeyboardInterrupt
     assert not (tmp_path / "lease.json").exists()
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
 
 
 def test_a_held_lease_is_renewed_and_its_loss_is_told(

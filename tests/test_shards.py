@@ -33,7 +33,7 @@ def test_what_is_written_is_read(sources: list[Manifest]) -> None:
     assert [Manifest.load(source.uri) for source in sources] == sources
 
 
-@settings(deadline=None, max_examples=25)  # every example reads files
+@settings(max_examples=25)  # every example reads files
 @given(groups=st.lists(st.integers(0, 2), min_size=len(SPLITS), max_size=len(SPLITS)))
 def test_selections_by_split_part_the_clips(sources: list[Manifest], groups: list[int]) -> None:
     whole = ClipIndex(sources)

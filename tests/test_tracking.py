@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,13 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.artifacts import load_dict
 from mlflow.entities import Run
+from processes import wait_for
 
 from unfused_ray.training import tracker as tracker_module
 from unfused_ray.training.tracker import Tracker
 from unfused_ray.training.tracking import CONFIG, RUN_TAG, TrackedRun, flat_params, kept_id, log_results
 
 EXPERIMENT = "tests"
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)
 
 
 class Server:
@@ -83,8 +77,10 @@ class Server:
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One SQLite file for all: MLflow takes seconds to make its tables."""
-    return f"sqlite:///{tmp_path_factory.mktemp('database')}/tracking.db"
+    """One SQLite file for all, with its tables: MLflow takes seconds to make them."""
+    uri = f"sqlite:///{tmp_path_factory.mktemp('database')}/tracking.db"
+    MlflowClient(tracking_uri=uri).search_experiments()
+    return uri
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +95,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, database: str) -> Iterator[
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tracker_module, "FLUSH_SECONDS", 0.1)
     monkeypatch.setattr(tracker_module, "SILENT_SECONDS", 0.1)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")  # of what a test asks: a tracker sets seconds for all
     monkeypatch.chdir(tmp_path)  # nothing may be left there
 
 
@@ -234,11 +231,11 @@ def test_a_server_that_goes_away_and_comes_back_gets_everything_of_several_write
             before = list(steps)
             wait_for(lambda: caplog.text.count("tracking at") >= len(trackers))  # they have noticed
             wait_for(lambda: all(now > then + 50 for now, then in zip(steps, before, strict=True)))
-        server.start()
     finally:
         enough.set()
         for thread in threads:
             thread.join()
+        server.start()  # no sooner: how much there is to send must not depend on how long a start takes
     assert ended.wait(60.0) == 0
     assert runs(server.uri, f"{run_id}-ended")[0].info.status == "FINISHED"
     for number, each in enumerate(trackers):

@@ -112,7 +112,7 @@ def test_a_detached_teacher_is_not_pulled_towards_its_branches(mse_of: str) -> N
         assert any(gradient.any() for gradient in gradients) == pulled
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**16), temperature=st.floats(0.5, 5), scale=st.floats(0.1, 10))
 def test_divergences_vanish_at_the_teacher_and_the_mse_sees_directions_alone(
     seed: int, temperature: float, scale: float
