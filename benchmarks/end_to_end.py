@@ -253,7 +253,7 @@ def main() -> None:
             splits=tuple(sorted({split for manifest in manifests for split in manifest.clips_by_split})),
             output=str(folder / "run"),
             epochs=EPOCHS,
-            # METHOD section 2: K scales with the data.
+            # K scales with the data.
             method=base.method.model_copy(update={"num_clusters": (min(512, index.num_clips // 16),)}),
             runtime=base.runtime.model_copy(update={"kind": args.runtime}),
             tracking=TrackingConfig(uri=f"sqlite:///{folder}/mlflow.db"),

@@ -1,4 +1,4 @@
-"""What an encoder costs, counted against METHOD's table and by hand."""
+"""What an encoder costs, counted against a table made before this project and by hand."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_multiply_adds_are_those_of_a_count_by_hand(cut: str) -> None:
 
 
 def test_multiply_adds_of_the_encoder_are_the_methods() -> None:
-    """METHOD section 1: 0.27 GFLOP forward for a crop of 0.95 s, two a multiply–add."""
+    """0.27 GFLOP forward for a crop of 0.95 s, two a multiply–add."""
     assert 2 * 0.95 * by_hand(EncoderConfig(), FrontEndConfig(), seconds=10) / 1e9 == pytest.approx(0.27, abs=0.01)
 
 

@@ -48,7 +48,7 @@ def softmax(logits_K: Tensor, temperature: float) -> list[Tensor]:
 def naive_terms(
     teacher: Exit, branches: Sequence[Exit], labels_HN: Tensor, config: UnfusedConfig
 ) -> dict[str, list[Tensor]]:
-    """METHOD section 3, one view, branch, head and class at a time."""
+    """The definition, one view, branch, head and class at a time."""
     num_heads, num_views = labels_HN.shape
     terms: dict[str, list[Tensor]] = {name: [] for name in TERMS}
     for view in range(num_views):

@@ -33,8 +33,8 @@ from unfused_ray.config import (
 
 # UnFuSeD's brief and DECAR (arXiv 2110.08895): 512 clusters, prototypes set to the centroids; teacher of 90 epochs, as
 # the LAPE code loads its epoch 89. Head, temperature and k-means as DeepCluster-v2 (arXiv 2006.09882, appendix).
-# The batch is within METHOD's 64 to 256; AdamW 3e-4 is what the corpus trial of METHOD section 2 used. What is exported
-# is the average of the weights, as for UnFuSeD's students: what helps one method is given to all.
+# A batch of 256 and AdamW 3e-4: a trial on the corpus before this project used the latter. What is exported is the
+# average of the weights, as for UnFuSeD's students: what helps one method is given to all.
 _DECAR_V2_AUDIOSET = PretrainConfig(
     name="decar-v2-audioset",
     epochs=90,
@@ -45,7 +45,7 @@ _DECAR_V2_AUDIOSET = PretrainConfig(
     runtime=RuntimeConfig(num_workers=4, gpus_per_worker=1, cpus_per_worker=4),
 )
 
-# K scales with the data, N/16 where N is small (METHOD section 2): 8,332 clips, 520 ≈ 512 clusters; two cores.
+# K scales with the data, N/16 where N is small: 8,332 clips, 520 ≈ 512 clusters; two cores.
 _CORPUS = _DECAR_V2_AUDIOSET.model_copy(
     update={
         "name": "decar-v2-corpus",
@@ -173,8 +173,7 @@ PRETRAIN: dict[str, tuple[str, PretrainConfig]] = {
     "tiny": ("A toy encoder, to try an installation out in seconds.", _TINY),
 }
 
-# UnFuSeD: alpha and beta of the authors' code. Clusters, optimiser and batch are those of METHOD's first trial (kws,
-# section 3).
+# UnFuSeD: alpha and beta of the authors' code. Clusters, optimiser and batch are those of a first trial on kws.
 _UNFUSED = DistillConfig(
     labels=PseudoLabelConfig(num_clusters=(48,)),
     method=UnfusedConfig(alpha=0.7, beta=0.003),

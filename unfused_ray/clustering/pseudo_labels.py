@@ -70,7 +70,7 @@ def cluster(embeddings_ND: np.ndarray, config: PseudoLabelConfig, seed: int, thr
 
 
 def of_classes(class_ids_N: np.ndarray) -> Assignment:
-    """The true classes as an assignment of one head, with one-hot prototypes: the ceiling that METHOD asks for."""
+    """The true classes as an assignment of one head, with one-hot prototypes: the ceiling of what labels can give."""
     num_classes = int(class_ids_N.max()) + 1
     distances = np.zeros(len(class_ids_N), np.float32)
     return Assignment(0, (class_ids_N.astype(np.int32),), (distances,), (np.eye(num_classes, dtype=np.float32),), {})

@@ -1,6 +1,6 @@
 """The linear probe: one linear layer on frozen features, its readout and regularisation chosen by validation.
 
-METHOD section 6: the readout and the regularisation decide more than pre-training does, so every system has the same
+The readout and the regularisation decide more than pre-training does, so every system has the same
 choice among them, made without the test split.
 """
 

@@ -133,7 +133,7 @@ class ComparisonView:
 
 
 class DistillationView:
-    """UnFuSeD: does the teacher learn its pseudo-labels, and do the branches follow? (METHOD section 3)."""
+    """UnFuSeD: does the teacher learn its pseudo-labels, and do the branches follow?"""
 
     group = "pseudo-label"
     rows: Sequence[Row] = (
