@@ -288,7 +288,7 @@ class UnfusedConfig(Config):
     """Of both softmaxes in the KL divergence, which is multiplied by its square (1 in the LAPE code, 3 in
     arXiv 1905.08094)."""
     detach_teacher: bool = True
-    """Whether KL and MSE pull the branches alone. Where not, as in the LAPE code, they pull the teacher to them, too."""
+    """Whether KL and MSE pull the branches alone. Where not, as in the LAPE code, they pull the teacher as well."""
     mse_of: Literal["logits", "features"] = "logits"
     """What the MSE compares: the logits (LAPE), or the heads' hidden features (arXiv 1905.08094)."""
     head_hidden: PositiveInt = 512
