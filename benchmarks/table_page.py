@@ -113,6 +113,9 @@ def note(results: Results) -> str:
         f"Plan {plan.name} with its recipes, SHA-256 {plan_hash(plan)}. Protocol {FILE}, SHA-256 {protocol.sha256}; "
         "both were recorded before this table read its first test clip",
     ]
+    made = {(compared.first, compared.second) for compared in results.comparisons}
+    if later := [" – ".join(pair) for pair in plan.compare if pair not in made]:
+        sentences.append(f"Planned, but not there yet: {'; '.join(later)}")
     if any(compared.single for compared in results.comparisons):
         sentences.append("¹ One training: p takes it as it is, another seed's network could differ")
     missing = {

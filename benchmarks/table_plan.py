@@ -149,7 +149,7 @@ class Plan(Config):
     def _compares_rows(self) -> Self:
         for name in (name for pair in self.compare for name in pair):
             if name not in [system.name for system in self.systems] and not _is_untrained(name):
-                raise ValueError(f"compare: {name!r} is no row; these are {self._rows()}")
+                raise ValueError(f"compare: {name!r} is no row of the plan; these are {self._rows()}")
         return self
 
     @model_validator(mode="after")
@@ -167,7 +167,7 @@ class Plan(Config):
         for system in self.systems:
             if name in (system.name, system.slug):
                 return system
-        raise ValueError(f"{name} is no system of the plan; these are {', '.join(s.slug for s in self.systems)}")
+        raise ValueError(f"{name!r} is no row of the plan; these are {self._rows()}")
 
     def row(self, name: str) -> str:
         """The row of this name, a system's as the plan or as folders have it.
@@ -175,12 +175,7 @@ class Plan(Config):
         Raises:
             ValueError: there is no such row.
         """
-        if _is_untrained(name):
-            return name
-        for system in self.systems:
-            if name in (system.name, system.slug):
-                return system.name
-        raise ValueError(f"{name!r} is no row; these are {self._rows()}")
+        return name if _is_untrained(name) else self.system(name).name
 
     def _rows(self) -> str:
         trained = (system.name for system in self.systems)

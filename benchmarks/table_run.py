@@ -188,13 +188,15 @@ class TableCommand:
             raise ValueError(
                 f"{self.output} has no row of which all networks are trained: there is nothing to evaluate"
             )
+        if self.against in [system.name for system in self.plan.systems] and self.against not in finished:
+            raise ValueError(f"--against: not all networks of {self.against} are trained yet")
         freeze(self.plan, self.protocol, self.output)
         # Random networks are many, and tell nothing that the first look at a table waits for.
         for random_seeds in dict.fromkeys((0, self.plan.random_seeds)):
             table = self._read(finished, random_seeds)
         print(f"\n{table_page.to_markdown(table)}\n{', '.join(table_page.FILES)}: {self.output}")
         if self.against and self.against not in [line.row.name for line in table.lines]:
-            raise ValueError(f"--against: {self.against} is no row yet")
+            raise ValueError(f"--against: the table has no row {self.against}")
         if self.against:
             print(f"\n{table_page.differences(self._results(finished, self.plan.random_seeds, self.against))}")
 

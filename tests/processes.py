@@ -21,9 +21,9 @@ def kill_child(part: str, but: str | None = None) -> psutil.Process:
     for process in psutil.Process().children(recursive=True):
         try:
             line = " ".join(process.cmdline())
+            if part in line and not (but and but in line):
+                process.kill()
+                return process
         except psutil.NoSuchProcess:  # it ended by itself
             continue
-        if part in line and not (but and but in line):
-            process.kill()
-            return process
     raise AssertionError(f"no process has {part} in its command line")

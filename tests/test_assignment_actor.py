@@ -136,7 +136,7 @@ def test_a_process_lost_in_mid_epoch_changes_nothing(lost: str, tmp_path: Path) 
         push_epoch(clusterer, 1, slice(0, 12))
         clusterer.save(str(tmp_path / "checkpoint"))
         push_epoch(clusterer, 1, slice(12, 15))
-        kill_child(lost).wait()
+        kill_child(lost).wait(60)
         with pytest.raises((RayError, RuntimeError)):
             clusterer.labels(1, 0, push_epoch(clusterer, 1, slice(15, None)))
         with pytest.raises(ValueError, match="is of epoch 0: it cannot begin epoch 5"):

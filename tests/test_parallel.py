@@ -7,6 +7,7 @@ import pytest
 import ray
 from processes import wait_for
 
+from unfused_ray.data import parallel
 from unfused_ray.data.parallel import run_bounded
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -38,14 +39,44 @@ def test_results_come_with_the_numbers_of_their_arguments(tmp_path: Path) -> Non
 
 
 def test_a_task_that_still_runs_when_the_caller_stops_writes_nothing(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), run_bounded(deaf, [(tmp_path, 0.0), (tmp_path, 100.0)]) as results:
-        assert next(results) == (0, 0.0)
-        wait_for((tmp_path / "100.0.running").exists)
-        raise KeyboardInterrupt
+    stop_while_running(tmp_path, 100.0)
     stopped = time.time_ns()
     time.sleep(0.3)
     assert (tmp_path / "100.0.running").stat().st_mtime_ns <= stopped
     assert not (tmp_path / "100.0.written").exists()
+
+
+def stop_while_running(folder: Path, seconds: float) -> None:
+    with pytest.raises(KeyboardInterrupt), run_bounded(deaf, [(folder, 0.0), (folder, seconds)]) as results:
+        next(results)
+        wait_for((folder / f"{seconds}.running").exists)
+        raise KeyboardInterrupt
+
+
+def test_a_kill_that_is_lost_is_said_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cancel, calls = ray.cancel, []
+
+    def lose_the_first(reference: ray.ObjectRef, **options: bool) -> None:
+        calls.append(reference)
+        if len(calls) > 1:
+            cancel(reference, **options)
+
+    monkeypatch.setattr(ray, "cancel", lose_the_first)
+    stop_while_running(tmp_path, 100.0)
+    assert len(calls) > 1
+    assert not ray.wait(calls[:1], timeout=0)[1]
+
+
+def test_what_cannot_be_killed_holds_nobody_for_long_and_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cancel, alive = ray.cancel, set()
+    monkeypatch.setattr(ray, "cancel", lambda reference, **options: alive.add(reference))
+    monkeypatch.setattr(parallel, "KILL_SECONDS", 1.5)
+    stop_while_running(tmp_path, 100.0)
+    assert "1 tasks have not ended 1.5 s after they were to be killed" in caplog.text
+    for reference in alive:
+        cancel(reference, force=True)
 
 
 def test_a_failed_task_raises_what_it_raised_and_is_not_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -207,7 +207,11 @@ def test_every_system_of_a_plan_has_a_configuration(path: Path) -> None:
         ('synthetic = ["drums"]', 'synthetic = ["speech"]', "speech is no task"),
         ("each_task = 0.0", "all_tasks = 0.0", "tflop.each_task is missing: UnFuSeD"),
         ('["UnFuSeD", "DECAR-v2"]', '["UnFuSeD", "BYOL"]', "compare: 'BYOL' is no row"),
-        ('"random fc1 (8 × 32)"', '"random fc3"', "compare: 'random fc3' is no row.* random fc1, random fc2"),
+        (
+            '"random fc1 (8 × 32)"',
+            '"random fc3"',
+            "'random fc3' is no row of the plan.* random fc1, random fc2",
+        ),
         ("seeds = [0]", "seeds = [-1]", "seeds.0: Input should be greater than or equal to 0"),
         ("seeds = [0]", "seeds = [0", "no TOML"),
     ],
@@ -225,9 +229,9 @@ def test_an_unknown_recipe_setting_system_or_seed_is_named(command: Call, tmp_pa
         system(name="a", recipe="tiny", settings={"method.alpha": 1}).config({})
     with pytest.raises(ValueError, match="a cannot be trained"):
         system(name="a", recipe="tiny", settings={"batch.block": 1}).config({})
-    with pytest.raises(ValueError, match="cola is no system"):
+    with pytest.raises(ValueError, match="'cola' is no row of the plan; these are DECAR-v2, UnFuSeD, log-mel"):
         command(tmp_path, "--only", "cola")
-    with pytest.raises(ValueError, match="'random' is no row"):
+    with pytest.raises(ValueError, match="'random' is no row of the plan"):
         command(tmp_path, "--against", "random")
     with pytest.raises(ValueError, match="are not of the plan"):
         command(tmp_path, "--seeds", "7")

@@ -42,6 +42,8 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        if self._process is not None:
+            return
         options = {
             "--host": "127.0.0.1",
             "--port": str(self._port),

@@ -23,7 +23,7 @@ def run_bounded(task: Any, arguments: Iterable[tuple[Any, ...]]) -> Iterator[Ite
     """Run a Ray task on each of ``arguments``, made as they are needed; at most two tasks a CPU are in flight.
 
     Gives pairs of the number of an argument and its result, as they are done. What still runs at the end of the
-    context is killed, and has ended when the context is left: its writes must be atomic, and none comes later.
+    context is killed: its writes must be atomic, and unless a warning says so none comes later.
 
     Raises:
         Exception: what a task raised, itself.
@@ -35,7 +35,11 @@ def run_bounded(task: Any, arguments: Iterable[tuple[Any, ...]]) -> Iterator[Ite
         deadline = time.monotonic() + KILL_SECONDS
         while unfinished := _unfinished(running):
             if time.monotonic() > deadline:
-                logger.warning("%d tasks still run that were to be killed: their node does not answer", len(unfinished))
+                logger.warning(
+                    "%d tasks have not ended %g s after they were to be killed: they may still write",
+                    len(unfinished),
+                    KILL_SECONDS,
+                )
                 break
             for reference in unfinished:
                 # Killed, not interrupted: where the interrupt comes while libsndfile calls back, CFFI drops it and

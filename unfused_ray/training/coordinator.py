@@ -132,8 +132,9 @@ class Coordinator:
         self._stop = reason
 
     def abandon(self, reason: str) -> None:
-        """Make the workers end without writing anything."""
+        """Make the workers end without writing anything, and track nothing more."""
         self._abandoned = reason
+        self.stop_tracking()
 
     def close(self, status: str) -> int:
         """End tracking; returns how many metrics were lost."""

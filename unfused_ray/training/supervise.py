@@ -112,16 +112,13 @@ def _watch(
     last_log = 0.0
     with ExitStack() as bars:
         bar: Bar | None = None
-        phase, told, announced = "", 0, False
+        phase, told = "", 0
         while thread.is_alive():
             thread.join(POLL_SECONDS)
             if lost.is_set():
                 coordinator.abandon("the run belongs to another process")
                 thread.join(ABANDON_SECONDS)
                 return
-            if stop and not announced:  # not by the handler, which may have interrupted another line
-                logger.warning("%s: writing a checkpoint, then ending. Once more ends at once", stop[0])
-                announced = True
             if stop:  # again and again: a coordinator that is started anew has forgotten it
                 coordinator.request_stop(stop[0])
             seen[0] = progress = coordinator.progress()
@@ -171,6 +168,7 @@ def _signals() -> Iterator[list[str]]:
         if seen:
             raise KeyboardInterrupt
         seen.append(signal.Signals(number).name)
+        logger.warning("%s: writing a checkpoint, then ending. Once more ends at once", seen[0])
 
     # In another thread, as of a sweep's trial, signals are its process's business, and Python handles none.
     main = threading.current_thread() is threading.main_thread()

@@ -117,7 +117,7 @@ class Tracker:
         failures = 0
         psutil.cpu_percent()  # from now on: the first answer means nothing
         self._wanted.wait(SILENT_SECONDS)
-        while not self._given_up.is_set():
+        while True:
             ending = self._ending.wait(min(FLUSH_SECONDS * 2**failures, 60.0))
             if self._given_up.is_set():
                 return
@@ -152,6 +152,8 @@ class Tracker:
         if not self._parent_known:
             self._parent_known = _nest(client, self._mlflow_run, self._run)
         while self._take_batch():
+            if self._given_up.is_set():
+                return
             client.log_batch(self._mlflow_run, metrics=[Metric(*metric) for metric in self._sending])
             self._sending = []
         if final:
