@@ -35,9 +35,8 @@ def in_a_thread() -> int:
 
 
 def measured(how: str, environment: dict[str, str]) -> int:
-    inherited = {
-        name: value for name, value in os.environ.items() if name not in memory.ENVIRONMENT
-    }  # a sweep sets them
+    # A sweep of this session has set them for its trials.
+    inherited = {name: value for name, value in os.environ.items() if name not in memory.ENVIRONMENT}
     out = subprocess.run(
         [sys.executable, __file__, how], env={**inherited, **environment}, check=True, capture_output=True, text=True
     )

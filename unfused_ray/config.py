@@ -510,7 +510,7 @@ class TrainingConfig(Config):
     end. Given again with a later one, the run goes on."""
     init_from: str = ""
     """Run or exported encoder whose weights to start from (warm start), on these data; empty is random weights. Of a
-    run, those of its newest checkpoint as they were trained, not their average."""
+    run, those of its newest checkpoint as they were trained, not their average; a queue of keys begins empty."""
     fork: str = ""
     """Folder of another run: start from its newest checkpoint, at the start of that epoch, although settings differ."""
     front_end: FrontEndConfig = FrontEndConfig()
