@@ -48,11 +48,11 @@ test-browser: venv
 	$(BIN)/python -m pytest -m browser
 
 chaos: venv
-	$(BIN)/python benchmarks/chaos.py --output $(BENCH)
+	$(BIN)/python -m benchmarks.chaos.run --output $(BENCH)
 
 bench: venv
-	set -e; for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py --output $(BENCH); done
-	$(BIN)/python benchmarks/page.py --results $(BENCH)
+	set -e; for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.speed.$$name --output $(BENCH); done
+	$(BIN)/python -m benchmarks.speed.page --results $(BENCH)
 
 check: venv
 	$(BIN)/ruff check

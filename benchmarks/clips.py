@@ -9,10 +9,10 @@ import numpy as np
 
 from unfused_ray.audio.decode import encode_flac, read_flac
 from unfused_ray.config import PrepareConfig
-from unfused_ray.data.ingest.prepare import prepare
-from unfused_ray.data.shards import ClipIndex, Manifest, read_unit
+from unfused_ray.data.shards.format import ClipIndex, Manifest, read_unit
+from unfused_ray.data.shards.ingest import prepare
 
-RECORDINGS = Path(__file__).parent.parent / "recordings"
+RECORDINGS = Path(__file__).parents[1] / "recordings"
 
 
 def short_clips(folder: Path) -> list[Manifest]:

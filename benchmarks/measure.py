@@ -76,7 +76,7 @@ def report(title: str, figures: Sequence[Figure], output: Path) -> None:
     record = {
         "title": title,
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        "command": " ".join(["python", *sys.argv]),
+        "command": command(),
         "machine": machine(),
         "figures": [asdict(line) for line in figures],
     }
@@ -107,3 +107,9 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def command() -> str:
+    """The command line of this process, as a reader would type it."""
+    spec = sys.modules["__main__"].__spec__
+    return " ".join(["python", "-m", spec.name if spec else sys.argv[0], *sys.argv[1:]])

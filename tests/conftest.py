@@ -10,13 +10,14 @@ from pathlib import Path
 import boto3
 import pytest
 import torch
-from faulty_store import FaultyStore, faulty_store
 from hypothesis import HealthCheck, settings
 from moto.server import ThreadedMotoServer
+from support.faulty_store import FaultyStore, faulty_store
 
 from unfused_ray import cluster
-from unfused_ray.training import journal, run
+from unfused_ray.runs import lease
 from unfused_ray.training.coordinator import Coordinator, Progress
+from unfused_ray.training.worker import reporter
 
 # Networks and tasks of tests are so small that two threads wait for each other longer than they compute: beside other
 # work an evaluation's tests took four times as long. The last bits depend on it, here and in the processes of a test.
@@ -32,7 +33,9 @@ os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_EC
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """A local Ray cluster of two CPUs, whose workers can import what the tests define."""
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    tests = Path(__file__).parent
+    folders = [tests, *sorted({path.parent for path in tests.rglob("test_*.py")})]
+    os.environ["PYTHONPATH"] = os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")])
     with cluster.session(num_cpus=2):
         yield
 
@@ -70,13 +73,13 @@ def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody else comes for the runs of this test: their leases need not settle."""
-    monkeypatch.setattr(run, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.0)
 
 
 @pytest.fixture
 def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Ask the run to stop once it has done so many steps; 0 is while it embeds every clip; no more for -1."""
-    monkeypatch.setattr(journal, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(reporter, "REPORT_SECONDS", 0.0)
     report = Coordinator.report
 
     def arm(steps: int) -> None:

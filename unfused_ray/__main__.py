@@ -11,10 +11,10 @@ from rich.console import Console
 from unfused_ray import recipes, storage
 from unfused_ray.cli import main
 from unfused_ray.config import TrainingConfig
-from unfused_ray.data.lape.overview import overview
-from unfused_ray.data.lape.registry import ROOT
-from unfused_ray.evaluation.summary import runs_table
-from unfused_ray.training.run import home
+from unfused_ray.data.sources.lape.overview import overview
+from unfused_ray.data.sources.lape.registry import ROOT
+from unfused_ray.figures.summary import runs_table
+from unfused_ray.home import home
 
 
 def runs(folder: tyro.conf.Positional[str] = "") -> int:

@@ -1,8 +1,8 @@
 """Freed memory is kept for the next tensors of the same size, instead of going back to the system.
 
 A training step allocates the same large tensors again and again. glibc gives each of them back when it is freed and the
-system faults every page in anew, zeroed: a third of a step on CPUs (``benchmarks/step.py``). The memory of a process
-then stays at its peak, which a training process has in every step anyway.
+system faults every page in anew, zeroed: a third of a step on CPUs (``benchmarks/speed/step.py``). The memory of a
+process then stays at its peak, which a training process has in every step anyway.
 """
 
 from __future__ import annotations

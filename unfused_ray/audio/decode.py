@@ -128,7 +128,7 @@ class _ReadOnce(soundfile.SoundFile):
     """An audio file that is read once and closed.
 
     Of a file that calls itself seekable, soundfile seeks to where a read has just ended. libFLAC decodes a frame for
-    that: an eighth of the time of a crop (benchmarks/stream.py).
+    that: an eighth of the time of a crop (benchmarks/speed/stream.py).
     """
 
     def seekable(self) -> bool:

@@ -18,8 +18,8 @@ from rich.table import Table
 from unfused_ray import cluster, storage
 from unfused_ray.config import RuntimeConfig, TrainingConfig
 from unfused_ray.doctor.node import NodeReport, look, versions
-from unfused_ray.training.run import home
-from unfused_ray.training.tracking import SQLITE, tracking_uri
+from unfused_ray.home import home
+from unfused_ray.tracking.mlflow import SQLITE, tracking_uri
 
 _ANSWER_SECONDS = 60.0
 _SERVER_SECONDS = 3.0

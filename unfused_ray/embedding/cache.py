@@ -13,7 +13,7 @@ import safetensors.torch
 
 from unfused_ray import storage
 from unfused_ray.config import Cut, Readout
-from unfused_ray.data.shards import ClipIndex
+from unfused_ray.data.shards.format import ClipIndex
 from unfused_ray.embedding.clips import embed_clips, read_out
 from unfused_ray.models.export import FrozenEncoder
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from unfused_ray.audio.decode import AudioError, read_flac
 from unfused_ray.config import Cut, Readout
-from unfused_ray.data.read import read_unit_if_whole
-from unfused_ray.data.shards import ClipIndex
+from unfused_ray.data.shards.format import ClipIndex
+from unfused_ray.data.stream.read import read_unit_if_whole
 from unfused_ray.embedding.waves import embed_waves
 from unfused_ray.models.encoder import LAYERS
 from unfused_ray.models.export import FrozenEncoder

@@ -15,12 +15,12 @@ import ray
 
 from unfused_ray import cluster, storage
 from unfused_ray.config import EmbedConfig
-from unfused_ray.data.ingest.listing import list_source
-from unfused_ray.data.ingest.sources import find
-from unfused_ray.data.ledger import Ledger, changed, delete_reports, refuse_difference
-from unfused_ray.data.parallel import run_bounded
-from unfused_ray.data.rejects import Reject, count_reasons, write_rejects
-from unfused_ray.data.shards import MANIFEST, REJECTS, ClipIndex
+from unfused_ray.data.shards.format import MANIFEST, REJECTS, ClipIndex
+from unfused_ray.data.shards.ledger import Ledger, changed, delete_reports, refuse_difference
+from unfused_ray.data.shards.parallel import run_bounded
+from unfused_ray.data.shards.rejects import Reject, count_reasons, write_rejects
+from unfused_ray.data.sources.find import find
+from unfused_ray.data.sources.listing import list_source
 from unfused_ray.embedding.clips import read_out, refuse_other_rate
 from unfused_ray.embedding.parts import Part, audio_parts, shard_parts
 from unfused_ray.embedding.vectors import PartReport, VectorManifest, vector_schema

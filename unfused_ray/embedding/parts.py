@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from unfused_ray.audio.decode import AudioError, read_flac
-from unfused_ray.data.ingest.fetch import fetch
-from unfused_ray.data.ingest.pieces import pieces
-from unfused_ray.data.read import read_unit_if_whole
-from unfused_ray.data.rejects import Reject
-from unfused_ray.data.shards import ClipIndex, Unit
+from unfused_ray.data.shards.format import ClipIndex, Unit
+from unfused_ray.data.shards.pieces import pieces
+from unfused_ray.data.shards.rejects import Reject
+from unfused_ray.data.sources.fetch import fetch
+from unfused_ray.data.stream.read import read_unit_if_whole
 
 _FEW_PARTS = 16
 _FEW_CLIPS = 32  # still fill a batch of the encoder

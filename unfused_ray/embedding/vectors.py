@@ -18,8 +18,8 @@ import pyarrow as pa
 
 from unfused_ray import storage
 from unfused_ray.config import Readout
-from unfused_ray.data.rejects import Reject
-from unfused_ray.data.shards import MANIFEST
+from unfused_ray.data.shards.format import MANIFEST
+from unfused_ray.data.shards.rejects import Reject
 
 FORMAT_VERSION = "vectors 2"  # prepared sources, whose manifest has the same name, are of format 1
 

@@ -16,8 +16,8 @@ import torch
 
 from unfused_ray import storage
 from unfused_ray.config import EmbedConfig
-from unfused_ray.data.ledger import Ledger
-from unfused_ray.data.rejects import Reject
+from unfused_ray.data.shards.ledger import Ledger
+from unfused_ray.data.shards.rejects import Reject
 from unfused_ray.embedding.clips import read_out
 from unfused_ray.embedding.parts import Clip, Part
 from unfused_ray.embedding.vectors import PartFile, PartReport

@@ -10,13 +10,13 @@ import numpy as np
 
 from unfused_ray import storage
 from unfused_ray.embedding.cache import EmbeddingCache
-from unfused_ray.evaluation.drawings import draw_confusion
-from unfused_ray.evaluation.figures import draw_map
-from unfused_ray.evaluation.pictures import MAX_POINTS, by_class, project, save
 from unfused_ray.evaluation.probe import Labelled, ProbeResult, linear_probe
 from unfused_ray.evaluation.protocol import Protocol
 from unfused_ray.evaluation.systems import Features, System
 from unfused_ray.evaluation.tasks import Task
+from unfused_ray.figures.evaluation_figures import draw_confusion
+from unfused_ray.figures.run_figures import draw_map
+from unfused_ray.figures.run_pictures import MAX_POINTS, by_class, project, save
 
 FORMAT_VERSION = 3
 """Changes when the same networks, clips and protocol give other results, or a cell says more (3: random networks are

@@ -41,11 +41,10 @@ from unfused_ray.evaluation.systems import (
 )
 from unfused_ray.evaluation.table import FILES, Table
 from unfused_ray.evaluation.tasks import SPLITS, Task, load_task
+from unfused_ray.home import home
 from unfused_ray.progress import Progress
-from unfused_ray.training.lineage import environment, tags, upstream
-from unfused_ray.training.run import home
-from unfused_ray.training.tracker import Tracker
-from unfused_ray.training.tracking import (
+from unfused_ray.runs.provenance import environment, upstream
+from unfused_ray.tracking.mlflow import (
     TAGS,
     TrackedRun,
     flat_params,
@@ -53,8 +52,10 @@ from unfused_ray.training.tracking import (
     log_results,
     masked_values,
     metric_name,
+    tags,
     tracking_uri,
 )
+from unfused_ray.tracking.sender import Tracker
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from unfused_ray import storage
 from unfused_ray.audio.crop import fit_short_clip
 from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import CropConfig, Cut, EncoderConfig, FrontEndConfig, Readout
-from unfused_ray.data.shards import Statistics
+from unfused_ray.data.shards.format import Statistics
 from unfused_ray.embedding.cache import EmbeddingCache, KeptVectors
 from unfused_ray.embedding.clips import read_clips
 from unfused_ray.embedding.random_network import random_encoder

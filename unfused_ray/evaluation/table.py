@@ -18,12 +18,12 @@ from rich.table import Table as RichTable
 from unfused_ray import storage
 from unfused_ray.evaluation.bootstrap import Interval
 from unfused_ray.evaluation.cells import Cell
-from unfused_ray.evaluation.drawings import draw_table
-from unfused_ray.evaluation.pictures import save
 from unfused_ray.evaluation.protocol import Protocol
 from unfused_ray.evaluation.rows import Choice, Row, headings, num_test_groups, score
 from unfused_ray.evaluation.systems import System
 from unfused_ray.evaluation.tasks import Task
+from unfused_ray.figures.evaluation_figures import draw_table
+from unfused_ray.figures.run_pictures import save
 
 FILES = ("table.md", "table.json", "table.png")
 """What a table is written as."""

@@ -13,8 +13,8 @@ import numpy as np
 
 from unfused_ray import cluster, storage
 from unfused_ray.config import FrontEndConfig
-from unfused_ray.data.ingest.statistics import compute_statistics
-from unfused_ray.data.shards import ClipIndex, Manifest, Statistics, labels_to_ids
+from unfused_ray.data.shards.format import ClipIndex, Manifest, Statistics, labels_to_ids
+from unfused_ray.data.shards.statistics import compute_statistics
 
 logger = logging.getLogger(__name__)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from unfused_ray.config import Cut, EncoderConfig, FrontEndConfig
 from unfused_ray.models.encoder import AudioNTT2020
@@ -13,6 +16,24 @@ REFERENCE_PARAMETERS = 5_321_856
 MIN_SAVING = 0.4
 """Share of them that a student must do without (UnFuSeD's brief: "at least 40 % fewer")."""
 _SECONDS = 10
+
+
+class Operations(TorchDispatchMode):
+    """Counts the floating point operations of matrix products and convolutions, forward and backward.
+
+    PyTorch's own counting mode also attributes them to modules, and fails where a module is called without gradient.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Count one operator."""
+        out = func(*args, **(kwargs or {}))
+        if count := flop_registry.get(func.overloadpacket):
+            self.count += count(*args, **(kwargs or {}), out_val=out)
+        return out
 
 
 def num_parameters(encoder: AudioNTT2020) -> int:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from unfused_ray import storage
-from unfused_ray.evaluation.pictures import spread_clusters
-from unfused_ray.evaluation.run_folder import RunFolder
+from unfused_ray.figures.run_folder import RunFolder
+from unfused_ray.figures.run_pictures import spread_clusters
 
 NUM_CLUSTERS = 8
 PLACES = ("nearest", "median", "farthest")

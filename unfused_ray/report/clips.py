@@ -16,10 +16,10 @@ import torch
 from unfused_ray import storage
 from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import DistillConfig
-from unfused_ray.data.shards import ClipIndex, labels_to_ids
+from unfused_ray.data.shards.format import ClipIndex, labels_to_ids
 from unfused_ray.embedding.clips import embed_clips, read_clips
-from unfused_ray.evaluation.run_folder import RunFolder
-from unfused_ray.evaluation.stage_views import view_of
+from unfused_ray.figures.run_folder import RunFolder
+from unfused_ray.figures.stage_views import view_of
 from unfused_ray.models.export import load_encoder
 from unfused_ray.report.choice import NUM_CLUSTERS, PLACES, choose
 from unfused_ray.report.page import Clip, Cluster, Section

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from unfused_ray import storage
-from unfused_ray.evaluation.drawings import draw_confusion, draw_table
 from unfused_ray.evaluation.evaluate import RECORD
 from unfused_ray.evaluation.protocol import FILE
 from unfused_ray.evaluation.rows import headings
+from unfused_ray.figures.evaluation_figures import draw_confusion, draw_table
 from unfused_ray.report.page import Cell, Chapter, Picture, Section, Table, settings
 from unfused_ray.report.pictures import as_svg
 

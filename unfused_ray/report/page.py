@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from unfused_ray import storage
-from unfused_ray.training.tracking import flat_params
+from unfused_ray.tracking.mlflow import flat_params
 
 
 @dataclass(frozen=True)

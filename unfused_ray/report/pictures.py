@@ -11,7 +11,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
-from unfused_ray.evaluation.figures import without_math
+from unfused_ray.figures.run_figures import without_math
 
 _LEVELS = 32
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from unfused_ray import storage
-from unfused_ray.evaluation.figures import Panel
-from unfused_ray.evaluation.run_folder import RunFolder
-from unfused_ray.evaluation.stage_views import view_of
+from unfused_ray.figures.run_figures import Panel
+from unfused_ray.figures.run_folder import RunFolder
+from unfused_ray.figures.stage_views import view_of
 from unfused_ray.report import evaluation, page
 from unfused_ray.report.choice import refuse_unknown
 from unfused_ray.report.clips import Budget

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.tri import Triangulation
 
-from unfused_ray.evaluation.figures import new_figure
+from unfused_ray.figures.run_figures import new_figure
 from unfused_ray.report.parameters import Parameter, Scored
 
 MIN_SURFACE = 15

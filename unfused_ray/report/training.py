@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from unfused_ray import storage
-from unfused_ray.evaluation.figures import Panel, draw_curves, new_figure
-from unfused_ray.evaluation.run_folder import RunFolder, curves
-from unfused_ray.evaluation.stage_views import view_of
-from unfused_ray.evaluation.summary import standing
+from unfused_ray.figures.run_figures import Panel, draw_curves, new_figure
+from unfused_ray.figures.run_folder import RunFolder, curves
+from unfused_ray.figures.stage_views import view_of
+from unfused_ray.figures.summary import standing
 from unfused_ray.report.clips import Budget, clusters_to_hear
 from unfused_ray.report.page import Chapter, Picture, Section, settings
 from unfused_ray.report.pictures import as_svg
-from unfused_ray.training.milestones import START
+from unfused_ray.runs.start_times import START
 
 KINDS = {"pretrain": "pre-training", "distill": "distillation"}
 """By the stage of a run's record."""

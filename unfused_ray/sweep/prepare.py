@@ -13,18 +13,19 @@ from rich.table import Table as RichTable
 
 from unfused_ray import storage
 from unfused_ray.config import SweepConfig
-from unfused_ray.data.shards import Manifest
+from unfused_ray.data.shards.format import Manifest
 from unfused_ray.evaluation.bootstrap import distinct_groups
 from unfused_ray.evaluation.protocol import ProtocolConfig, load_protocol
 from unfused_ray.evaluation.tasks import Task, load_task, role
+from unfused_ray.home import home
 from unfused_ray.models.export import read_description
+from unfused_ray.runs.provenance import environment
+from unfused_ray.runs.run import differences
 from unfused_ray.sweep.search import num_trials
 from unfused_ray.sweep.space import Space, apply, default_point, label_points, to_json
 from unfused_ray.sweep.trial import SPLITS, Plan, Record, read_records
-from unfused_ray.training.launch import check as check_training
-from unfused_ray.training.lineage import environment
-from unfused_ray.training.run import differences, home
-from unfused_ray.training.tracking import tracking_uri
+from unfused_ray.tracking.mlflow import tracking_uri
+from unfused_ray.training.driver.launch import check as check_training
 
 SWEEP = "sweep.json"
 _NOT_VARIED = (

@@ -18,7 +18,7 @@ from unfused_ray.sweep.prepare import Prepared
 from unfused_ray.sweep.score import draws
 from unfused_ray.sweep.space import apply
 from unfused_ray.sweep.trial import Record
-from unfused_ray.training.launch import train
+from unfused_ray.training.driver.launch import train
 
 WINNER = "winner.json"
 _SHOWN = 10

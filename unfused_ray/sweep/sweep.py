@@ -24,14 +24,14 @@ from ray.tune.search import ConcurrencyLimiter
 from unfused_ray import cluster, memory, storage
 from unfused_ray.config import SweepConfig
 from unfused_ray.progress import Progress
+from unfused_ray.runs.lease import Lease
 from unfused_ray.sweep.halving import Halving
 from unfused_ray.sweep.prepare import SWEEP, Prepared
 from unfused_ray.sweep.search import make_search
 from unfused_ray.sweep.space import apply, identity, label_points
 from unfused_ray.sweep.tracked import SweepTracking, tracked
 from unfused_ray.sweep.trial import METRIC, Plan, Record, read_record, read_records, run_trial
-from unfused_ray.training.launch import label
-from unfused_ray.training.run import Lease
+from unfused_ray.training.driver.launch import label
 
 logger = logging.getLogger(__name__)
 

@@ -16,13 +16,13 @@ from typing import Any
 
 from unfused_ray import storage
 from unfused_ray.config import SweepConfig
-from unfused_ray.data.shards import Manifest
+from unfused_ray.data.shards.format import Manifest
+from unfused_ray.runs.provenance import upstream
+from unfused_ray.runs.run import HISTORY
 from unfused_ray.sweep.space import Point, apply, identity
 from unfused_ray.sweep.trial import METRIC, Plan, Record, trial_uri
-from unfused_ray.training.lineage import tags, upstream
-from unfused_ray.training.run import HISTORY
-from unfused_ray.training.tracker import CLOSE_SECONDS, Tracker
-from unfused_ray.training.tracking import TAGS, TrackedRun, flat_params, metric_name, tracking_uri
+from unfused_ray.tracking.mlflow import TAGS, TrackedRun, flat_params, metric_name, tags, tracking_uri
+from unfused_ray.tracking.sender import CLOSE_SECONDS, Tracker
 
 logger = logging.getLogger(__name__)
 

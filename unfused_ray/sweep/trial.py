@@ -12,10 +12,10 @@ from unfused_ray import storage
 from unfused_ray.config import DistillConfig
 from unfused_ray.evaluation.protocol import ProtocolConfig
 from unfused_ray.evaluation.tasks import load_task
+from unfused_ray.runs.run import HISTORY
 from unfused_ray.sweep.score import Score, mean_accuracy, score
 from unfused_ray.sweep.space import LABELS, Point, apply, identity
-from unfused_ray.training.launch import train
-from unfused_ray.training.run import HISTORY
+from unfused_ray.training.driver.launch import train
 
 RECORD = "trial.json"
 # What a trial reports at a rung.

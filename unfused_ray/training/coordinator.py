@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import ray
 
-from unfused_ray.data.plan import UNREAD, Segment
-from unfused_ray.training.metrics import Exported
-from unfused_ray.training.run import RunInUseError
-from unfused_ray.training.tracker import Tracker
-from unfused_ray.training.tracking import TrackedRun
+from unfused_ray.data.stream.plan import UNREAD, Segment
+from unfused_ray.runs.lease import RunInUseError
+from unfused_ray.tracking.mlflow import TrackedRun
+from unfused_ray.tracking.prometheus import Exported
+from unfused_ray.tracking.sender import Tracker
 
 MAX_FAILURES = 3
 """Attempts in a row that may begin at one step and fail at another, or close to it."""

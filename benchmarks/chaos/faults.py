@@ -1,0 +1,180 @@
+"""Faults done to real processes of a job: SIGKILL, SIGTERM and SIGSTOP, to whoever plays a role in it."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_SECONDS = 600.0
+_FREEZE_SECONDS = 15.0
+
+# What the titles of a role's processes begin with, behind their folder: Ray gives them actor class or task.
+_ROLES: Mapping[str, str] = {
+    "train worker": "ray::RayTrainWorker",
+    "data task": "ray::Read",
+    "assignment actor": "ray::AssignmentActor",
+    "assignment shard": "ray::_ShardActor",
+    "coordinator": "ray::Coordinator",
+    "task": "ray::write_",
+    "raylet": "raylet",
+    "GCS": "gcs_server",
+}
+
+
+class Job:
+    """A command that is started, disturbed, and started again.
+
+    Args:
+        folder: its home; its output is appended to ``<name>.log`` there.
+        command: script and arguments.
+        again: arguments that are added from the second start on.
+        name: of the log.
+    """
+
+    def __init__(self, folder: Path, name: str, command: Sequence[str], again: Sequence[str] = ()) -> None:
+        self._folder, self._command, self._again = folder, command, again
+        self.log = folder / f"{name}.log"
+        self.process = self._start(command)
+        atexit.register(lambda: self.process.kill())  # an interrupted benchmark leaves nothing running
+
+    def finish(self) -> None:
+        """Wait for its end.
+
+        Raises:
+            RuntimeError: it failed.
+        """
+        if code := self.process.wait(PATIENCE_SECONDS):
+            raise RuntimeError(f"{' '.join(self._command)} ended with code {code}: see {self.log}")
+
+    def again(self) -> None:
+        """Start the same command, once the process has ended."""
+        self.process = self._start([*self._command, *self._again])
+
+    def wait_for(self, condition: Callable[[], object]) -> bool:
+        """Whether the condition comes true before the process ends.
+
+        Raises:
+            RuntimeError: neither happens.
+        """
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not condition():
+            if self.process.poll() is not None:
+                return False
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"nothing has happened for {PATIENCE_SECONDS:.0f} s: see {self.log}")
+            time.sleep(0.25)
+        return True
+
+    def reach(self, condition: Callable[[], object]) -> None:
+        """Wait until the condition comes true.
+
+        Raises:
+            RuntimeError: it does not.
+        """
+        if not self.wait_for(condition):
+            raise RuntimeError(f"{' '.join(self._command)} ended before its time: see {self.log}")
+
+    def of_role(self, role: str) -> list[psutil.Process]:
+        """The processes that play a role now, oldest first."""
+        found = []
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            try:
+                title = " ".join(process.cmdline()[:1])
+            except psutil.NoSuchProcess:
+                continue
+            if re.search(rf"(^|/){_ROLES[role]}", title):
+                found.append(process)
+        return found
+
+    def _start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "UNFUSED_RAY_HOME": str(self._folder), "OMP_NUM_THREADS": "1"}
+        with self.log.open("ab") as log:
+            return subprocess.Popen([sys.executable, *command], cwd=ROOT, env=environment, stdout=log, stderr=log)
+
+
+@dataclass(frozen=True)
+class Injected:
+    """A fault that was done."""
+
+    fault: str
+    at: float
+    """Seconds since 1970."""
+    code: int | None = None
+    """With which the driver ended, where it did."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a fault."""
+
+    job: str
+    fault: str
+    seconds: float
+    """Until it had recovered."""
+    equal: bool
+    """Whether the job's result is that of an undisturbed one."""
+    lost: int | None = None
+    """Steps trained twice; None where nothing is trained."""
+    within_bound: bool = True
+    """Whether none of them lies before the newest checkpoint."""
+    code: int | None = None
+    """See :class:`Injected`."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What every job is given."""
+
+    folder: Path
+    drums: Path
+    """A prepared source."""
+    rng: random.Random
+    rounds: int
+
+    def shuffled(self, faults: Sequence[str]) -> list[str]:
+        """Each fault once a round, in an order of the seed's."""
+        return [fault for _ in range(self.rounds) for fault in self.rng.sample(faults, len(faults))]
+
+
+def inject(job: Job, fault: str) -> Injected | None:
+    """Do a fault, and wait for the driver's end where it ends by it. None where the job has ended before.
+
+    Args:
+        job: that runs.
+        fault: a role, whose process gets SIGKILL; "driver"; "SIGTERM" to the driver; or "frozen train worker".
+    """
+    if fault in ("driver", "SIGTERM"):
+        at = time.time()
+        job.process.send_signal(signal.SIGKILL if fault == "driver" else signal.SIGTERM)
+        return Injected(fault, at, job.process.wait(PATIENCE_SECONDS))
+    role = fault.removeprefix("frozen ")
+    found: list[psutil.Process] = []
+
+    def find() -> bool:
+        found.extend(job.of_role(role))
+        return bool(found)
+
+    if not job.wait_for(find):
+        return None
+    at = time.time()
+    if fault.startswith("frozen"):
+        found[0].suspend()
+        time.sleep(_FREEZE_SECONDS)
+        found[0].resume()
+    else:
+        found[0].kill()
+    if role in ("raylet", "GCS"):  # what cannot be replaced on one machine: the driver is to end by itself
+        return Injected(fault, at, job.process.wait(PATIENCE_SECONDS))
+    return Injected(fault, at)

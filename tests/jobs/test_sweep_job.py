@@ -1,0 +1,122 @@
+"""The sweep's job from the command line: a grid on one task, its winner on the test split, what MLflow has of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run as MlflowRun
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from support.tasks import PROTOCOL, write_encoder, write_task
+
+from unfused_ray import cli
+from unfused_ray.config import DistillConfig
+from unfused_ray.sweep.space import Space
+from unfused_ray.sweep.trial import read_records
+
+SPACES: dict[str, Space] = {
+    "two": {"method.alpha": FloatDistribution(0.0, 0.7), "method.cut": CategoricalDistribution(("fc1",))}
+}
+EXPERIMENT = "sweeps"
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Of three groups in train and valid: fewer than the protocol's folds, as of the embedded drums."""
+    groups = [f"g{i % 3}" for i in range(36)] + [f"t{i % 2}" for i in range(8)]
+    return write_task(tmp_path_factory.mktemp("task") / "a", 24, 12, 8, group=groups)
+
+
+@pytest.fixture
+def arguments(task: str, tmp_path: Path, tracking_uri: str) -> list[str]:
+    """Of ``tuning/sweep.py``."""
+    (tmp_path / "protocol.toml").write_text(PROTOCOL.replace("folds = 2", "folds = 5"))
+    teacher = write_encoder(tmp_path / "teacher" / "encoder", "fc2")
+    given = {
+        "--tasks": task,
+        "--output": f"{tmp_path}/sweep",
+        "--protocol": f"{tmp_path}/protocol.toml",
+        "--space": "two",
+        "--search": "grid",
+        "--num-trials": "3",
+        "--distill.teacher": teacher,
+        "--distill.batch.blocks-per-step": "1",
+        "--distill.tracking.uri": tracking_uri,
+        "--distill.tracking.experiment": EXPERIMENT,
+    }
+    return ["tiny", *(part for argument in given.items() for part in argument)]
+
+
+@pytest.fixture
+def job(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a job with these arguments: exit code, standard output, standard error."""
+
+    def run(work: Callable[[], int], *arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["job.py", *arguments])
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as exit_:
+            cli.main(work)
+        return int(exit_.value.code or 0), *capsys.readouterr()
+
+    return run
+
+
+def tracked(uri: str) -> dict[str, list[MlflowRun]]:
+    """MLflow's runs by stage."""
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    found: dict[str, list[MlflowRun]] = {}
+    for run in client.search_runs([experiment.experiment_id]):
+        found.setdefault(run.data.tags["unfused_ray.stage"], []).append(run)
+    return found
+
+
+@pytest.mark.usefixtures("alone", "ray_session")
+def test_a_sweep_ends_with_a_recipe_a_table_and_a_run_in_mlflow_for_each_of_its_parts(
+    arguments: list[str], task: str, tmp_path: Path, tracking_uri: str, job: Callable[..., tuple[int, str, str]]
+) -> None:
+    code, output, errors = job(lambda: cli.sweep_job(SPACES), *arguments)
+    assert code == 0, errors
+    assert "the default" in output and "winner" in output
+
+    uri = f"{tmp_path}/sweep"
+    records = read_records(uri)
+    assert sorted(each.point["method.alpha"] for each in records) == [0.0, 0.7]  # the default one is on the grid
+    assert all(each.has_ended and 0 < each.training_seconds < each.seconds for each in records)
+    recipe = DistillConfig.model_validate_json(Path(uri, "winner.json").read_bytes())
+    assert recipe.method.alpha in (0.0, 0.7)
+    assert "winner" in [row["name"] for row in json.loads(Path(uri, "table", "table.json").read_text())["rows"]]
+    (run,) = Path(uri, "winner").glob("*/a/run.json")
+    assert json.loads(run.read_text())["config"]["seed"] == recipe.seed + 1  # another than it was chosen with
+
+    found = tracked(tracking_uri)
+    assert {stage: len(runs) for stage, runs in found.items()} == {"sweep": 1, "trial": 2, "distill": 1, "evaluate": 1}
+    (parent,) = found["sweep"]
+    assert (parent.info.status, parent.info.run_name) == ("FINISHED", "tiny")
+    for child in (*found["trial"], *found["distill"], *found["evaluate"]):
+        assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert child.info.status == "FINISHED"
+    by_name = {each.info.run_name: each for each in found["trial"]}
+    for each in records:
+        trial = by_name[each.id]
+        assert trial.data.metrics["accuracy"] == pytest.approx(each.accuracy)
+        assert trial.data.metrics["a/loss"] > 0
+        assert float(trial.data.params["method.alpha"]) == each.point["method.alpha"]
+        assert trial.data.tags["unfused_ray.state"] == each.state
+        stopped = str(each.rungs[-1].epoch) if each.state == "stopped early" else None
+        assert trial.data.tags.get("unfused_ray.stopped_after_epochs") == stopped
+    assert parent.data.metrics["best_accuracy"] == pytest.approx(max(each.accuracy for each in records))
+
+    code, again, errors = job(lambda: cli.sweep_job(SPACES), *arguments, "--resume")
+    assert (code, again) == (0, output), errors  # nothing is left to do
+    assert {name: len(runs) for name, runs in tracked(tracking_uri).items()} == {n: len(r) for n, r in found.items()}
+
+    student = ["--output", f"{tmp_path}/student", "--data", task]
+    code, _, errors = job(cli.distill_job, f"{uri}/winner.json", *student)
+    assert code == 0, errors
+    written = json.loads(Path(tmp_path, "student", "run.json").read_text())["config"]
+    assert DistillConfig(**written).method == recipe.method

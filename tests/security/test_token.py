@@ -1,0 +1,183 @@
+"""Who has no token is refused: at every control port of a head node that is started as cluster.yaml starts it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shlex
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import psutil
+import pytest
+import yaml
+from support.paths import ROOT
+
+HTTP = {
+    "dashboard-port": ("/api/jobs/", "/api/version", "/nodes?view=summary", "/logs/"),
+    "dashboard-agent-listen-port": ("/api/job_agent/jobs/", "/logs/"),
+    "runtime-env-agent-port": ("/get_or_create_runtime_env",),
+}
+GRPC = {
+    "port": ("NodeInfoGcsService/GetAllNodeInfo", "InternalKVGcsService/InternalKVPut", "JobInfoGcsService/AddJob"),
+    "node-manager-port": ("NodeManagerService/RequestWorkerLease", "NodeManagerService/GetNodeStats"),
+    "object-manager-port": ("ObjectManagerService/Pull",),
+    "dashboard-agent-grpc-port": ("ReporterService/GetTraceback",),
+    "ray-client-server-port": ("RayletDriver/ClusterInfo",),
+}
+WORKER = "CoreWorkerService/PushTask"
+WORKER_PORTS = 100
+
+pytestmark = pytest.mark.slow  # 20 s and more on two cores: a head node starts and ends
+
+
+@dataclass
+class Head:
+    """A head node that is on."""
+
+    ports: dict[str, int]
+    """By option of ray start."""
+    token: str
+    process: psutil.Process
+
+    def listening(self) -> dict[int, psutil.Process]:
+        """Processes of the node by the port that they listen on."""
+        found = {}
+        for process in [self.process, *self.process.children(recursive=True)]:
+            try:
+                connections = process.net_connections("inet")
+            except psutil.NoSuchProcess:
+                continue
+            found |= {c.laddr.port: process for c in connections if c.status == psutil.CONN_LISTEN}
+        return found
+
+    def worker_range(self) -> set[int]:
+        """Ports that workers may listen on."""
+        return set(range(self.ports["min-worker-port"], self.ports["max-worker-port"] + 1))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    """Started with the shipped options and environment, but on free ports and on loopback alone."""
+    shipped = yaml.safe_load((ROOT / "cluster.yaml").read_text())["head_start_ray_commands"][-1]
+    options = shlex.split(shipped.partition("ray start")[2])
+    ports = {name: free_port() for name in re.findall(r"--((?:[a-z]+-)*port)=\d+", shipped)}
+    ports["min-worker-port"] //= 3  # below those that the system deals out, so the range holds none of the others
+    ports["max-worker-port"] = ports["min-worker-port"] + WORKER_PORTS - 1
+    kept = [option for option in options if not re.match(r"--([a-z]+-)*port=|--autoscaling-config=", option)]
+    command = ["ray", "start", *kept, *(f"--{name}={port}" for name, port in ports.items())]
+    command += ["--node-ip-address=127.0.0.1", "--num-cpus=1", "--object-store-memory=80000000", "--block"]
+    # The names of Ray's sockets must be short.
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as home:
+        token = secrets.token_hex(32)
+        (Path(home) / ".ray").mkdir()
+        (Path(home) / ".ray/auth_token").write_text(token)
+        environment = {
+            "HOME": home,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+        }
+        script = f"source {ROOT}/deploy/aws/environment.sh; exec {shlex.join([*command, f'--temp-dir={home}/t'])}"
+        with (Path(home) / "log").open("w") as log:
+            started = subprocess.Popen(["bash", "-c", script], env=environment, stdout=log, stderr=log)
+        node = psutil.Process(started.pid)
+        processes = []
+        try:
+            found = Head(ports, token, node)
+            wanted = {port for name, port in ports.items() if not name.endswith("worker-port")}
+            deadline = time.monotonic() + 240
+            while not wanted <= found.listening().keys():
+                assert started.poll() is None and time.monotonic() < deadline, (Path(home) / "log").read_text()
+                time.sleep(0.1)
+            yield found
+        finally:
+            if started.poll() is None:
+                processes = node.children(recursive=True)
+            started.terminate()
+            started.wait(30)
+            for process in psutil.wait_procs(processes, timeout=10)[1]:
+                process.kill()
+
+
+@pytest.fixture(scope="module")
+def worker_port(head: Head) -> int:
+    """Port of a worker process: of the actor that watches over a job."""
+    assert http_status(head.ports["dashboard-port"], "/api/jobs/", head.token, {"entrypoint": "sleep 60"}) == 200
+    deadline = time.monotonic() + 120
+    while not (found := head.listening().keys() & head.worker_range()):
+        assert time.monotonic() < deadline, "no worker was started for the job"
+        time.sleep(0.1)
+    return min(found)
+
+
+def http_status(port: int, path: str, token: str = "", body: dict[str, str] | None = None) -> int:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    data = json.dumps(body).encode() if body else None  # with a body it is a POST
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def grpc_code(port: int, method: str, token: str = "") -> grpc.StatusCode:
+    metadata = [("authorization", f"Bearer {token}")] if token else []
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        try:
+            channel.unary_unary(f"/ray.rpc.{method}")(b"", timeout=60, metadata=metadata)
+        except grpc.RpcError as error:
+            return error.code()
+    return grpc.StatusCode.OK
+
+
+def test_a_client_without_the_token_is_refused_by_every_control_port(head: Head, worker_port: int):
+    other = {"metrics-export-port", "min-worker-port", "max-worker-port"}
+    assert head.ports.keys() - other == HTTP.keys() | GRPC.keys(), "cluster.yaml names a port that is not asked"
+    for token in ("", secrets.token_hex(32)):  # none, and another one
+        answers = {(name, path): http_status(head.ports[name], path, token) for name in HTTP for path in HTTP[name]}
+        answers["dashboard-port", "a job"] = http_status(
+            head.ports["dashboard-port"], "/api/jobs/", token, {"entrypoint": "true"}
+        )
+        assert set(answers.values()) <= {401, 403}, answers
+        codes = {(name, method): grpc_code(head.ports[name], method, token) for name in GRPC for method in GRPC[name]}
+        codes["a worker", WORKER] = grpc_code(worker_port, WORKER, token)
+        assert set(codes.values()) == {grpc.StatusCode.UNAUTHENTICATED}, codes
+
+
+def test_a_client_with_the_token_is_served(head: Head):
+    assert http_status(head.ports["dashboard-port"], "/api/jobs/", head.token) == 200
+    assert grpc_code(head.ports["port"], "NodeInfoGcsService/GetAllNodeInfo", head.token) == grpc.StatusCode.OK
+
+
+def test_the_dashboard_cannot_be_reached_from_another_machine(head: Head):
+    owner = head.listening()[head.ports["dashboard-port"]]
+    addresses = {c.laddr.ip for c in owner.net_connections("inet") if c.laddr.port == head.ports["dashboard-port"]}
+    assert addresses == {"127.0.0.1"}
+
+
+def test_every_port_that_is_not_a_control_port_serves_figures_alone(head: Head):
+    named = {port for name, port in head.ports.items() if name != "metrics-export-port"}
+    others = head.listening().keys() - named - head.worker_range()
+    assert head.ports["metrics-export-port"] in others
+    for port in others:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
+            assert answer.read(6) == b"# HELP", port

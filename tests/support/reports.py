@@ -1,0 +1,172 @@
+"""Runs of the four kinds for tests of the report, and a page as its elements."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+from optuna.distributions import FloatDistribution
+
+from support.runs import tiny, tiny_student
+from support.sources import write_source
+from support.tasks import PROTOCOL, replace_columns, write_encoder, write_task
+from unfused_ray import recipes
+from unfused_ray.config import EvaluateConfig, TrackingConfig
+from unfused_ray.evaluation import evaluate
+from unfused_ray.sweep.score import Score
+from unfused_ray.sweep.space import to_json
+from unfused_ray.sweep.trial import Record, Rung, State
+from unfused_ray.training.driver.launch import train
+
+LENGTHS = (4_000, 9_000, 20_000)
+NUM_CLIPS = 60
+HOSTILE = "</script><script>alert('x')</script>\"><img src=x onerror=alert(1)>&amp;"
+TRACKING = "https://alice:hunter2@tracking.example/?api_token=sesame&x=1"
+"""A server that asks for a password."""
+VOID = {"meta", "link", "img", "br", "input"}
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Folders of a run of each kind."""
+
+    source: Path
+    pretraining: str
+    distillation: str
+    shuffled: str
+    evaluation: str
+    sweep: str
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every one."""
+        return self.pretraining, self.distillation, self.shuffled, self.evaluation, self.sweep
+
+
+def write_runs(folder: Path, tracking_uri: str) -> Runs:
+    """A run of each kind on clips whose keys and labels a page must not take for HTML."""
+    source = folder / "source"
+    write_source(source, [[NUM_CLIPS]], LENGTHS, splits=["train"])
+    keys = [f"clip {i} {HOSTILE}" for i in range(NUM_CLIPS)]
+    replace_columns(source, key=keys, labels=[[f"label {i % 3} <b>"] for i in range(NUM_CLIPS)])
+    runs = Runs(source, *(str(folder / name) for name in ("run", "student", "shuffled", "table", "sweep")))
+    train(tiny(source, Path(runs.pretraining), tracking_uri, method__num_clusters=(4,)))
+    for origin, uri in (("teacher", runs.distillation), ("shuffled", runs.shuffled)):
+        fields = {"teacher": runs.pretraining, "name": f"{origin}-student", "labels__origin": origin}
+        train(tiny_student(source, Path(uri), tracking_uri, **fields))
+    for uri in (runs.pretraining, runs.distillation, runs.shuffled):
+        _share_tracking(Path(uri))
+    _evaluate(folder, runs.evaluation)
+    write_sweep(Path(runs.sweep), 12)
+    return runs
+
+
+def _share_tracking(run: Path) -> None:
+    """As of a run that was tracked by a server that asks for a password."""
+    record = json.loads((run / "run.json").read_text())
+    record["config"]["tracking"]["uri"] = TRACKING
+    (run / "run.json").write_text(json.dumps(record))
+
+
+def _evaluate(folder: Path, output: str) -> None:
+    classes = [[f"class <{clip % 4}>"] for clip in range(60)]
+    task = write_task(folder / "task & co", 24, 12, 24, labels=classes, group=[f"g{clip // 2}" for clip in range(60)])
+    write_encoder(folder / "model" / "encoder", "fc1")
+    (folder / "protocol.toml").write_text(PROTOCOL)
+    config = EvaluateConfig(
+        models=(f"model <i>={folder}/model",),
+        tasks=(task,),
+        output=output,
+        cache=str(folder / "embeddings"),
+        protocol=str(folder / "protocol.toml"),
+        random_seeds=1,
+        processes=1,
+        tracking=TrackingConfig(uri=TRACKING),
+    )
+    evaluate.evaluate(evaluate.check(config))
+
+
+def write_sweep(folder: Path, num_trials: int) -> list[Record]:
+    """A sweep over α and β, the default trial first; α decides the accuracy, every third is stopped early."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = recipes.SWEEP["tiny"][1].model_copy(update={"tasks": ("birds",), "num_trials": num_trials})
+    searched = {"method.alpha": FloatDistribution(0.0, 1.0), "method.beta": FloatDistribution(1e-3, 10.0, log=True)}
+    record = {
+        "config": config.model_dump(mode="json"),
+        "space": to_json(searched),
+        "facts": {"protocol": "0", "teacher": "", "tasks": {}},
+        "environment": {"machine": "a machine of 2 CPUs"},
+    }
+    (folder / "sweep.json").write_text(json.dumps(record))
+    rng = np.random.default_rng(0)
+    method = config.distill.method
+    records = []
+    for number in range(num_trials):
+        alpha, beta = rng.uniform(), 10 ** rng.uniform(-3, 1)
+        point = {"method.alpha": alpha, "method.beta": beta}
+        if number == 0:
+            point = {"method.alpha": method.alpha, "method.beta": method.beta}
+        state: State = "stopped early" if number % 3 == 2 else "finished"
+        rungs = [_rung(1, point["method.alpha"])]
+        if state == "finished":
+            rungs.append(_rung(2, point["method.alpha"]))
+        records.append(Record(point, state, rungs, seconds=10.0 + number))
+        records[-1].write(str(folder))
+    return records
+
+
+def _rung(epoch: int, alpha: float) -> Rung:
+    correct = [clip < 50 + 40 * alpha + epoch for clip in range(100)]
+    accuracy = float(np.mean(correct))
+    return Rung(epoch, accuracy, [Score("birds", accuracy, correct, [f"g{clip % 10}" for clip in range(100)])])
+
+
+@dataclass
+class Element:
+    """An element of a page."""
+
+    tag: str
+    attributes: dict[str, str]
+    path: tuple[str, ...]
+    """Tags of what it is in."""
+    text: str = ""
+    """Of itself and all within."""
+
+
+@dataclass
+class Page(HTMLParser):
+    """A page as its elements, in their order; refuses tags that are not closed where they were opened."""
+
+    html: str
+    elements: list[Element] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self._open: list[Element] = []
+        self.feed(self.html)
+        self.close()
+        assert not self._open, f"not closed: {[element.tag for element in self._open]}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        path = tuple(element.tag for element in self._open)
+        element = Element(tag, {name: value or "" for name, value in attrs}, path)
+        assert len(element.attributes) == len(attrs), f"an attribute twice in {tag}"
+        self.elements.append(element)
+        if tag not in VOID:
+            self._open.append(element)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open and self._open[-1].tag == tag, f"</{tag}> in {[element.tag for element in self._open]}"
+        self._open.pop()
+
+    def handle_data(self, data: str) -> None:
+        for element in self._open:
+            element.text += data
+
+    def all(self, tag: str, **attributes: str) -> list[Element]:
+        """The elements of a tag with these attributes; ``class_`` is class."""
+        wanted = {name.rstrip("_"): value for name, value in attributes.items()}
+        return [e for e in self.elements if e.tag == tag and wanted.items() <= e.attributes.items()]

@@ -1,0 +1,116 @@
+"""Tiny runs for tests: their configuration, a tracking store that is made once, and what to compare."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+from mlflow import MlflowClient
+from mlflow.entities import Run as MlflowRun
+
+from unfused_ray import recipes
+from unfused_ray.config import DistillConfig, PretrainConfig, TrainingConfig
+from unfused_ray.data.stream.stream import Prefetcher
+from unfused_ray.models.export import WEIGHTS, read_description
+from unfused_ray.runs.run import Run
+from unfused_ray.training.driver.launch import train
+from unfused_ray.training.worker import loop
+
+TIMES = ("clips_per_second", "seconds_")
+"""Beginnings of the names of what differs between two equal runs."""
+
+
+def tiny(source: Path, output: Path, tracking_uri: str, recipe: str = "tiny", **fields: Any) -> PretrainConfig:
+    """The recipe "tiny", or another, in this process on one thread; ``group__field`` changes a field of a group."""
+    return PretrainConfig(**_values(recipes.PRETRAIN[recipe][1], source, output, tracking_uri, fields))
+
+
+def tiny_student(source: Path, output: Path, tracking_uri: str, **fields: Any) -> DistillConfig:
+    """The same of a distillation; name at least its ``teacher``."""
+    return DistillConfig(**_values(recipes.DISTILL["tiny"][1], source, output, tracking_uri, fields))
+
+
+def _values(
+    recipe: TrainingConfig, source: Path, output: Path, tracking_uri: str, fields: dict[str, Any]
+) -> dict[str, Any]:
+    values: dict[str, Any] = recipe.model_dump()
+    values |= {"data": (str(source),), "output": str(output)}
+    values["tracking"]["uri"] = tracking_uri
+    values["runtime"]["threads"] = 1
+    for name, value in fields.items():
+        *groups, field = name.split("__")
+        place = values
+        for group in groups:
+            place = place[group]
+        place[field] = value
+    return values
+
+
+def weights(run: Path) -> dict[str, np.ndarray]:
+    """The newest checkpoint's weights, their average where there is one, and optimiser state."""
+    newest = max((run / "checkpoints").iterdir())
+    return {
+        f"{file.stem}/{name}": tensor
+        for file in sorted(newest.glob("*.safetensors"))
+        for name, tensor in safetensors.numpy.load(file.read_bytes()).items()
+    }
+
+
+def assignments(run: Path) -> dict[str, bytes]:
+    """Every written pseudo-label and prototype, byte for byte."""
+    files = [file for name in ("assignments", "pseudo-labels") for file in sorted((run / name).rglob("*.*"))]
+    return {str(file.relative_to(run)): file.read_bytes() for file in files if file.name != "assignment.json"}
+
+
+def exported(run: Path) -> bytes:
+    """The file of the network that a run leaves."""
+    return Path(read_description(str(run))["folder"], WEIGHTS).read_bytes()
+
+
+def history(run: Path) -> list[dict[str, float]]:
+    """The figures of every epoch, without times."""
+    entries = json.loads((run / "history.json").read_text())
+    return [{key: value for key, value in entry.items() if not key.startswith(TIMES)} for entry in entries]
+
+
+def tracked(uri: str, run: str) -> MlflowRun:
+    """The one MLflow run of the run in a folder."""
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("unfused-ray")
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id], f"tags.`unfused_ray.run` = '{Run(run).record()['id']}'")
+    assert len(found) == 1
+    return found[0]
+
+
+class BeginningError(Exception):
+    """Carries the weights of a run that has not begun."""
+
+
+def initial_weights(monkeypatch: pytest.MonkeyPatch, job: TrainingConfig) -> dict[str, torch.Tensor]:
+    """Weights with which a run begins; it is ended there."""
+
+    def begin(self: loop.Loop, prefetcher: Prefetcher) -> None:
+        raise BeginningError({name: value.clone() for name, value in self.method.state_dict().items()})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Loop, "run", begin)
+        with pytest.raises(BeginningError) as beginning:
+            train(job)
+    return beginning.value.args[0]
+
+
+def assert_equal_runs(run: Path, other: Path) -> None:
+    """Weights, optimiser, pseudo-labels, figures and export of two runs are equal, bit for bit."""
+    ours, theirs = weights(run), weights(other)
+    assert ours.keys() == theirs.keys()
+    differing = [name for name in ours if not np.array_equal(ours[name], theirs[name])]
+    assert not differing
+    assert assignments(run) == assignments(other)
+    assert history(run) == history(other)
+    assert exported(run) == exported(other)

@@ -1,0 +1,74 @@
+"""Tiny tasks and exported encoders for tests of the evaluation."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from support.sources import write_source
+from unfused_ray import storage
+from unfused_ray.config import CropConfig, Cut, EncoderConfig, FrontEndConfig
+from unfused_ray.data.shards.format import MANIFEST, SCHEMA
+from unfused_ray.models.encoder import AudioNTT2020
+from unfused_ray.models.export import save_encoder
+
+LENGTHS = (2_400, 4_000, 7_000)
+"""The first two are shorter than the crop."""
+CROP = CropConfig(seconds=0.31, short_clips="tile")
+SMALL = EncoderConfig(channels=4, width=16)
+PROTOCOL = """
+crop_seconds = 0.31
+short_clips = "tile"
+readouts = ["last", "blocks", "both"]
+[probe]
+strengths = [0.01, 1.0]
+tolerance = 1e-5
+max_iterations = 10000
+folds = 2
+[bootstrap]
+replicates = 200
+seed = 0
+"""
+
+
+def write_task(folder: Path, train: int, valid: int, test: int, **columns: Sequence[Any]) -> str:
+    """A task of so many clips, of 8 classes that are easy to tell; ``columns`` replace those of all clips."""
+    sizes = {"train": train, "valid": valid, "test": test}
+    splits = [split for split, size in sizes.items() if size]
+    write_source(folder, [[sizes[split]] for split in splits], LENGTHS, splits)
+    return replace_columns(folder, **columns)
+
+
+def replace_columns(folder: Path, **columns: Sequence[Any]) -> str:
+    """Write other values into columns of a prepared source, by clip_id."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    first = 0
+    for shard in manifest["shards"]:
+        path = folder / shard["file"]
+        table = pq.read_table(path)
+        for name, values in columns.items():
+            values = pa.array(values[first : first + len(table)], SCHEMA.field(name).type)
+            table = table.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), values)
+        first += len(table)
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer)
+        path.write_bytes(buffer.getvalue())
+        shard["sha256"] = storage.sha256(buffer.getvalue())
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    return str(folder)
+
+
+def write_encoder(folder: Path, cut: Cut, seed: int = 0, front_end: FrontEndConfig | None = None) -> str:
+    """An exported encoder with random weights; its own statistics and its rule for short clips are no task's."""
+    torch.manual_seed(seed)
+    front_end = front_end or FrontEndConfig()
+    encoder = AudioNTT2020(SMALL.model_copy(update={"cut": cut}), front_end.num_mels)
+    save_encoder(str(folder), encoder, front_end, CropConfig(seconds=0.5), mean=3.0, std=0.7, extra={})
+    return str(folder)

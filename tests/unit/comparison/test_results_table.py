@@ -1,0 +1,382 @@
+"""The results table: one command from a plan to rows with intervals, taken up where it stopped, never mixed."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.paths import ROOT
+from support.processes import wait_for
+from support.tasks import PROTOCOL, write_task
+
+from unfused_ray import recipes, storage
+from unfused_ray.comparison import budget, page, processes, results, runner, table
+from unfused_ray.comparison.plan import System, load_plan
+from unfused_ray.config import EncoderConfig, EvaluateConfig, FrontEndConfig
+from unfused_ray.data.shards.format import ClipIndex
+from unfused_ray.evaluation import evaluate
+from unfused_ray.evaluation.cells import Cell
+from unfused_ray.models.cost import cost_of
+from unfused_ray.runs.run import CONFIGS, Run
+from unfused_ray.training.driver import launch
+
+COMPARISON = ROOT / "unfused_ray" / "comparison"
+PLANS = sorted((COMPARISON / "plans").glob("*.toml"))
+TRAININGS = ["decar-v2-seed-0", "unfused-seed-0-drums", "unfused-seed-0-languages"]
+EVALUATIONS = 2 * ["tiny-drums", "tiny-languages"]  # trained encoders first, then random networks
+
+
+class InProcess:
+    """What jobs do, in this process and without tracking and pictures: tens of seconds that are tested elsewhere."""
+
+    def __init__(self, logs: Path, threads: int = 0) -> None:
+        self.begun: list[str] = []
+
+    def run(self, job: str, settings: str, name: str) -> None:
+        self.begun.append(name)
+        text = Path(settings).read_bytes()
+        if job == "evaluate":
+            evaluate.evaluate(evaluate.check(EvaluateConfig.model_validate_json(text)))
+            return
+        config = CONFIGS[job].model_validate_json(text)
+        status = launch.train(config, in_sweep=True)
+        if status.state != "finished":
+            raise RuntimeError(f"{name} {status.state}")
+
+    def stop(self) -> None:
+        """Nothing outlives a test."""
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    """The tiny plan, read by a protocol that takes a second."""
+    (tmp_path / "protocol.toml").write_text(PROTOCOL.replace('["last", "blocks", "both"]', '["last"]'))
+    text = (COMPARISON / "plans" / "tiny.toml").read_text()
+    (tmp_path / "plan.toml").write_text(text.replace("[tflop]", 'protocol = "protocol.toml"\n[tflop]'))
+    return tmp_path / "plan.toml"
+
+
+def changed(plan: Path, old: str, new: str) -> Path:
+    """A copy of a plan in which something else stands."""
+    text = plan.read_text()
+    assert old in text
+    copy = plan.with_name("changed.toml")
+    copy.write_text(text.replace(old, new))
+    return copy
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The two tasks of the tiny plan, which it pre-trains on too."""
+    folder = tmp_path_factory.mktemp("shards")
+    for name in ("drums", "languages"):
+        write_task(folder / name, 34, 8, 12, group=[f"{name} {clip // 2}" for clip in range(54)])
+    return folder
+
+
+Call = Callable[..., Any]
+
+
+@pytest.fixture
+def command(shards: Path, plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """A call of the command on the tiny plan, whose jobs run in this process."""
+    monkeypatch.setenv("UNFUSED_RAY_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(runner, "Jobs", InProcess)
+
+    def make(output: Path, *arguments: str, of: Path = plan) -> Any:
+        line = [str(of), "--data-root", str(shards), "--output", str(output), *arguments]
+        return runner.TableCommand(table.parser().parse_args(line))
+
+    return make
+
+
+def test_one_command_trains_reads_and_compares_and_given_again_finds_everything_done(
+    command: Call, plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "table"
+    first = command(output)
+    assert first.run() == 0
+    assert first.jobs.begun == [*TRAININGS, *EVALUATIONS]
+    table = json.loads((output / "table.json").read_text())
+    rows = {line["row"]["name"]: line for line in table["rows"]}
+    assert next(iter(rows)) == "log-mel statistics"
+    assert {"DECAR-v2", "UnFuSeD"} < rows.keys()
+    compared, with_random = table["comparisons"]
+    assert with_random["single"] == ["UnFuSeD"]
+    assert (compared["first"], compared["second"]) == ("UnFuSeD", "DECAR-v2")
+    assert compared["difference"] == rows["UnFuSeD"]["row"]["difference"]
+    p_values = {each["second"]: each["p_value"] for each in (compared, with_random)}
+    assert {each["second"]: each["p_holm"] for each in (compared, with_random)} == pytest.approx(naive_holm(p_values))
+    assert compared["single"] == ["UnFuSeD", "DECAR-v2"]
+    cells = [json.loads(file.read_text()) for file in (output / "evaluations").glob("*/*/UnFuSeD*.json")]
+    assert len(cells) == 2
+    validation = np.mean([seed["validation_accuracy"] for cell in cells for seed in cell["seeds"]])
+    assert rows["UnFuSeD"]["validation_accuracy"] == pytest.approx(validation)
+    for line in rows.values():
+        accuracy = line["row"]["accuracy"]
+        assert accuracy["mean"]["value"] == pytest.approx(
+            (accuracy["drums"]["value"] + accuracy["languages"]["value"]) / 2
+        )
+        assert line["natural"]["value"] == accuracy["languages"]["value"]  # drums are called synthetic in the tiny plan
+    teacher, student = rows["DECAR-v2"]["cost"], rows["UnFuSeD"]["cost"]
+    assert student["sources_tflop"] == teacher["sources_tflop"] > 0 == teacher["tasks_tflop"]
+    assert student["tasks_tflop"] > 0
+    frozen = json.loads((output / "frozen.json").read_text())
+    markdown = (output / "table.md").read_text()
+    assert frozen["protocol"] == table["protocol_sha256"] == storage.sha256((output / "protocol.toml").read_bytes())
+    assert frozen["protocol"] in markdown and frozen["plan"] in markdown
+    assert "| UnFuSeD¹ – DECAR-v2¹ |" in markdown and "for the 2 differences that the plan tests" in markdown
+    assert (output / "accuracy_by_parameters.png").read_bytes().startswith(b"\x89PNG")
+
+    capsys.readouterr()
+    again = command(output, "--against", "unfused")
+    assert again.run() == 0
+    assert again.jobs.begun == EVALUATIONS
+    assert (output / "table.md").read_text() == markdown
+    _, _, against = capsys.readouterr().out.partition("Difference from UnFuSeD")
+    (line,) = (line for line in against.splitlines() if line.startswith("| DECAR-v2 "))
+    assert [float(cell.split()[0]) for cell in line.split("|")[2:-1]] == pytest.approx(
+        [-100 * compared["difference"][column]["value"] for column in ("drums", "languages", "mean")]
+        + [-100 * rows["UnFuSeD"]["natural_difference"]["value"]],
+        abs=0.06,
+    )
+
+    with pytest.raises(ValueError, match="the plan changed since test clips were first read"):
+        command(output, of=changed(plan, "random_seeds = 1", "random_seeds = 2"))
+    plan.with_name("protocol.toml").write_text(PROTOCOL.replace("folds = 2", "folds = 3"))
+    with pytest.raises(ValueError, match="the protocol changed since test clips were first read"):
+        command(output)
+
+    taken = command(tmp_path / "other", "--use", f"decar-v2={output}/runs/decar-v2/seed-{{seed}}", "--stages", "train")
+    assert taken.run() == 0
+    assert taken.jobs.begun == TRAININGS[1:]
+
+
+def test_a_training_that_stopped_goes_on_and_leaves_out_what_builds_on_it_until_then(
+    command: Call, plan: Path, tmp_path: Path, stop_after: Callable[[int], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    stop_after(1)
+    stopped = command(tmp_path, "--stages", "train")
+    assert stopped.run() == len(TRAININGS)
+    assert stopped.jobs.begun == TRAININGS[:1]
+    assert "failed: decar-v2-seed-0 stopped" in capsys.readouterr().out
+    half = Run(str(tmp_path / "runs" / "decar-v2" / "seed-0"))
+    status = half.status()
+    assert status is not None and status.state == "stopped"
+    begun = half.record()["id"]
+    (training,) = command(tmp_path, "--only", "decar-v2").chosen()
+    assert training.state == "begun"
+    stop_after(-1)
+    assert command(tmp_path, "--only", "decar-v2", "--stages", "train").run() == 0
+    status = half.status()
+    assert status is not None and status.state == "finished"
+    assert half.record()["id"] == begun
+    with pytest.raises(ValueError, match=r"was trained for \d+ epochs"):
+        command(tmp_path, "--only", "decar-v2", of=changed(plan, "sources = 0.0", "sources = 9.0")).chosen()
+    assert not (tmp_path / "frozen.json").exists()  # no test clip has been read: another plan is no offence yet
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
+def test_every_system_of_a_plan_has_a_configuration(path: Path) -> None:
+    plan = load_plan(path)
+    for system in plan.systems:
+        config = system.config({"seed": 1})
+        assert config.stage == system.job
+        assert config.seed == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('teacher = "DECAR-v2"', 'teacher = "BYOL"', "'BYOL' is no system before it"),
+        ('name = "UnFuSeD"', 'name = "decar v2"', "cannot be the name of one system alone"),
+        ('synthetic = ["drums"]', 'synthetic = ["speech"]', "speech is no task"),
+        ("each_task = 0.0", "all_tasks = 0.0", "tflop.each_task is missing: UnFuSeD"),
+        ('["UnFuSeD", "DECAR-v2"]', '["UnFuSeD", "BYOL"]', "compare: 'BYOL' is no row"),
+        (
+            '"random fc1 (8 × 32)"',
+            '"random fc3"',
+            "'random fc3' is no row of the plan.* random fc1, random fc2",
+        ),
+        ("seeds = [0]", "seeds = [-1]", "seeds.0: Input should be greater than or equal to 0"),
+        ("seeds = [0]", "seeds = [0", "no TOML"),
+    ],
+)
+def test_an_impossible_plan_is_refused_with_what_is_wrong(plan: Path, old: str, new: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_plan(changed(plan, old, new))
+
+
+def test_an_unknown_recipe_setting_system_or_seed_is_named(command: Call, tmp_path: Path) -> None:
+    system = System
+    with pytest.raises(ValueError, match=r"'nothing' is no recipe of jobs/pretrain\.py"):
+        system(name="a", recipe="nothing").config({})
+    with pytest.raises(ValueError, match=r"method\.alpha is no field of recipe 'tiny'"):
+        system(name="a", recipe="tiny", settings={"method.alpha": 1}).config({})
+    with pytest.raises(ValueError, match="a cannot be trained"):
+        system(name="a", recipe="tiny", settings={"batch.block": 1}).config({})
+    with pytest.raises(ValueError, match="'cola' is no row of the plan; these are DECAR-v2, UnFuSeD, log-mel"):
+        command(tmp_path, "--only", "cola")
+    with pytest.raises(ValueError, match="'random' is no row of the plan"):
+        command(tmp_path, "--against", "random")
+    with pytest.raises(ValueError, match="are not of the plan"):
+        command(tmp_path, "--seeds", "7")
+    with pytest.raises(ValueError, match="SYSTEM=FOLDER"):
+        command(tmp_path, "--use", "decar-v2")
+    with pytest.raises(FileNotFoundError, match="nowhere is not the folder of a run"):
+        command(tmp_path, "--use", f"decar-v2={tmp_path}/nowhere", "--stages", "train").run()
+
+
+@given(budget=st.floats(0.01, 1000), epoch=st.floats(0.01, 100))
+def test_no_number_of_epochs_comes_nearer_to_the_budget(budget: float, epoch: float) -> None:
+    cost = budget
+    epochs = cost.epochs_of(budget, epoch)
+    assert epochs >= 1
+    for other in (epochs - 1, epochs + 1):
+        if other >= 1:
+            assert abs(epochs * epoch - budget) <= abs(other * epoch - budget) * (1 + 1e-9)
+    assert cost.within_budget(epochs, budget, epoch)
+    assert not cost.within_budget(2 * epochs + 2, budget, epoch)
+
+
+def test_a_training_step_costs_three_forward_passes_and_more_views_cost_more(shards: Path) -> None:
+    cost = budget
+    data = (str(shards / "drums"),)
+    index = ClipIndex.load(data, ("train",))
+    found = {}
+    for name in ("tiny", "cola-tiny", "byol-a-tiny"):
+        config = recipes.PRETRAIN[name][1].model_copy(update={"data": data})
+        found[name] = cost.clip_operations(config, index)
+    student = recipes.DISTILL["tiny"][1].model_copy(update={"data": data})
+    found["student"] = cost.clip_operations(student, index)
+    full_pass = recipes.PRETRAIN["tiny"][1].model_copy(update={"data": data})
+    full_pass = full_pass.model_copy(
+        update={"method": full_pass.method.model_copy(update={"labels_from": "full_pass"})}
+    )
+    seconds = student.crop.seconds
+    forward = 2 * seconds * cost_of(EncoderConfig(channels=8, width=32), FrontEndConfig())[1]
+    assert 2.3 * forward < found["student"] < 4 * forward  # no gradient of the input; heads
+    assert found["student"] < 0.6 * found["tiny"]
+    assert found["tiny"] < cost.clip_operations(full_pass, index) < found["tiny"] + 1.5 * forward
+    assert found["cola-tiny"] < found["byol-a-tiny"]  # whose target network hears both views too
+
+
+def naive_holm(p_values: dict[str, float]) -> dict[str, float]:
+    """The adjusted p is the smallest level at which the step-down test rejects."""
+    levels = sorted({min(1.0, k * p) for p in p_values.values() for k in range(1, len(p_values) + 1)} | {1.0})
+    found = {}
+    for level in levels:
+        left = dict(p_values)
+        while left:
+            name = min(left, key=lambda name: left[name])
+            if min(1.0, len(left) * left[name]) > level:
+                break
+            found.setdefault(name, level)
+            del left[name]
+    return found
+
+
+@given(st.lists(st.floats(1e-4, 1), min_size=1, max_size=7))
+def test_holm_agrees_with_stepping_down_level_by_level(p_values: list[float]) -> None:
+    named = {str(place): p for place, p in enumerate(p_values)}
+    assert results.holm(named) == pytest.approx(naive_holm(named))
+
+
+def test_an_unknown_p_value_counts_as_a_comparison_and_stays_unknown() -> None:
+    found = results.holm({"a": 0.01, "b": float("nan")})
+    assert found["a"] == pytest.approx(0.02)
+    assert np.isnan(found["b"])
+
+
+def test_what_waits_for_another_training_holds_no_place(
+    command: Call, plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+    last_begins = Event()
+
+    class Waiting(InProcess):
+        def run(self, job: str, settings: str, name: str) -> None:
+            begun.append(name)
+            if name.startswith("cola"):
+                last_begins.set()
+            assert last_begins.wait(10)
+
+    monkeypatch.setattr(runner, "Jobs", Waiting)
+    more = plan.with_name("more.toml")
+    more.write_text(plan.read_text() + '\n[[systems]]\nname = "COLA"\nrecipe = "cola-tiny"\n')
+    assert command(tmp_path / "table", "--jobs", "2", "--stages", "train", of=more).run() == 0
+    assert set(begun[:2]) == {"decar-v2-seed-0", "cola-seed-0"}
+    assert set(begun[2:]) == {"unfused-seed-0-drums", "unfused-seed-0-languages"}
+
+
+def test_what_is_for_gpus_is_not_squeezed_beside_others_onto_this_machine(
+    command: Call, plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    large = changed(plan, 'recipe = "tiny"\n\n', 'recipe = "tiny"\nsettings = { "runtime.gpus_per_worker" = 1 }\n\n')
+    with pytest.raises(ValueError, match="--jobs 2 without RAY_ADDRESS would train decar-v2-seed-0"):
+        command(tmp_path / "table", "--jobs", "2", "--stages", "train", of=large).run()
+    assert not (tmp_path / "table").exists()
+
+
+def test_seeds_of_a_row_are_one_cell_whose_accuracy_is_their_mean() -> None:
+    rng = np.random.default_rng(0)
+    seeds = [
+        Cell(rng.random((1, 20)) < share, np.ones(20), [{"validation_accuracy": share}], int(10 * share))
+        for share in (0.2, 0.9)
+    ]
+    cell = results.joined(seeds)
+    assert cell.correct.shape == (2, 20)
+    assert cell.accuracy == pytest.approx(np.mean([seed.accuracy for seed in seeds]))
+    assert cell.validation_accuracy == pytest.approx(0.55)
+    assert cell.damaged == 9
+
+
+def test_the_papers_numbers_are_all_printed_under_a_heading_of_their_own() -> None:
+    printed = tomllib.loads((COMPARISON / "as_printed.toml").read_text())
+    assert all(len(row) == len(printed["tasks"]) == 11 for row in printed["accuracy"].values())
+    text = page.as_printed()
+    assert text.startswith("As printed:")
+    for name, row in printed["accuracy"].items():
+        assert f"| {name} | {' | '.join(map(str, row))} |" in text
+
+
+def test_a_failed_process_is_reported_with_the_end_of_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = processes
+    monkeypatch.setattr(module, "command", lambda job, settings: [sys.executable, "-c", settings])
+    jobs = module.Jobs(tmp_path, threads=3)
+    jobs.run("pretrain", "import os; print('threads', os.environ['OMP_NUM_THREADS'])", "good")
+    assert (tmp_path / "good.log").read_text() == "threads 3\n"
+    with pytest.raises(RuntimeError, match=r"bad ended with code 4, see .*bad\.log\n  no such shard"):
+        jobs.run("pretrain", "print('no such shard'); raise SystemExit(4)", "bad")
+
+
+def test_stopping_ends_what_runs_and_begins_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = processes
+    monkeypatch.setattr(module, "command", lambda job, settings: ["sh", "-c", "echo begun; exec tail -f /dev/null"])
+    jobs = module.Jobs(tmp_path)
+    errors: list[str] = []
+
+    def work() -> None:
+        try:
+            jobs.run("pretrain", "", "waiting")
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    thread = Thread(target=work)
+    thread.start()
+    wait_for(lambda: (tmp_path / "waiting.log").exists() and (tmp_path / "waiting.log").read_text())
+    jobs.stop()
+    thread.join()
+    assert "waiting ended with code -15" in errors[0]
+    with pytest.raises(RuntimeError, match="was not begun"):
+        jobs.run("pretrain", "", "more")

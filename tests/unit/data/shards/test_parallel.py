@@ -1,0 +1,87 @@
+"""Bounded Ray tasks: what still runs when the caller stops ends at once."""
+
+import time
+from pathlib import Path
+
+import pytest
+import ray
+from support.processes import wait_for
+
+from unfused_ray.data.shards import parallel
+from unfused_ray.data.shards.parallel import run_bounded
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+@ray.remote
+def deaf(folder: Path, seconds: float) -> float:
+    """Sleep, and go on when interrupted, as a C library does that calls back into Python."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            (folder / f"{seconds}.running").touch()
+            time.sleep(0.001)
+        except KeyboardInterrupt:
+            end = 0
+    (folder / f"{seconds}.written").touch()
+    return seconds
+
+
+@ray.remote
+def failing() -> None:
+    raise OSError("no space left")
+
+
+def test_results_come_with_the_numbers_of_their_arguments(tmp_path: Path) -> None:
+    seconds = [0.001 * number for number in range(12)]
+    with run_bounded(deaf, ((tmp_path, value) for value in seconds)) as results:
+        assert sorted(results) == list(enumerate(seconds))
+
+
+def test_a_task_that_still_runs_when_the_caller_stops_writes_nothing(tmp_path: Path) -> None:
+    stop_while_running(tmp_path, 100.0)
+    stopped = time.time_ns()
+    time.sleep(0.3)
+    assert (tmp_path / "100.0.running").stat().st_mtime_ns <= stopped
+    assert not (tmp_path / "100.0.written").exists()
+
+
+def stop_while_running(folder: Path, seconds: float) -> None:
+    with pytest.raises(KeyboardInterrupt), run_bounded(deaf, [(folder, 0.0), (folder, seconds)]) as results:
+        next(results)
+        wait_for((folder / f"{seconds}.running").exists)
+        raise KeyboardInterrupt
+
+
+def test_a_kill_that_is_lost_is_said_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cancel, calls = ray.cancel, []
+
+    def lose_the_first(reference: ray.ObjectRef, **options: bool) -> None:
+        calls.append(reference)
+        if len(calls) > 1:
+            cancel(reference, **options)
+
+    monkeypatch.setattr(ray, "cancel", lose_the_first)
+    stop_while_running(tmp_path, 100.0)
+    assert len(calls) > 1
+    assert not ray.wait(calls[:1], timeout=0)[1]
+
+
+def test_what_cannot_be_killed_holds_nobody_for_long_and_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cancel, alive = ray.cancel, set()
+    monkeypatch.setattr(ray, "cancel", lambda reference, **options: alive.add(reference))
+    monkeypatch.setattr(parallel, "KILL_SECONDS", 1.5)
+    stop_while_running(tmp_path, 100.0)
+    assert "1 tasks have not ended 1.5 s after they were to be killed" in caplog.text
+    for reference in alive:
+        cancel(reference, force=True)
+
+
+def test_a_failed_task_raises_what_it_raised_and_is_not_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    cancelled: list[ray.ObjectRef] = []
+    monkeypatch.setattr(ray, "cancel", lambda reference, **options: cancelled.append(reference))
+    with pytest.raises(OSError, match="no space left"), run_bounded(failing, [()]) as results:
+        next(results)
+    assert not cancelled

@@ -1,0 +1,85 @@
+"""The bytes of listed clips: a file that fails is a clip's reason; a store or a disk that fails ends the reading."""
+
+from __future__ import annotations
+
+import errno
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.archives import write_tar
+from support.fuzz_readers import MAX_SECONDS, RATE, encoded
+
+from unfused_ray import storage
+from unfused_ray.data.shards.pieces import Piece, pieces
+from unfused_ray.data.shards.rejects import Reject
+from unfused_ray.data.sources import fetch as fetching
+from unfused_ray.data.sources.archives import list_parquet, list_tar
+from unfused_ray.data.sources.fetch import fetch
+from unfused_ray.data.sources.items import Listing
+
+
+def unreadable_file(path: Path) -> Path:
+    """A file that opens, and whose first byte cannot be read (EIO)."""
+    path.symlink_to("/proc/self/mem")
+    return path
+
+
+def ends(rows: list[dict[str, Any]]) -> list[Piece | Reject]:
+    """The last that comes of each clip."""
+    return [list(pieces(item, source, RATE, MAX_SECONDS))[-1] for item, source in fetch(Listing.from_rows(rows).items)]
+
+
+def test_local_files_that_cannot_be_read_are_set_aside_and_the_next_is_read(tmp_path: Path) -> None:
+    (tmp_path / "good.wav").write_bytes(encoded("wav"))
+    write_tar(tmp_path / "gone.tar", {"a.wav": encoded("wav")})
+    (in_tar,) = list_tar(str(tmp_path / "gone.tar")).items.to_pylist()
+    (tmp_path / "gone.tar").unlink()
+    bad = unreadable_file(tmp_path / "bad.wav")
+    rows = [
+        {"key": "bad", "uri": str(bad)},
+        {"key": "bad tar", "uri": str(bad), "offset": 0, "num_bytes": 9},
+        {"key": "gone", "uri": str(tmp_path / "gone.wav")},
+        in_tar | {"key": "gone tar"},
+        {"key": "good", "uri": str(tmp_path / "good.wav")},
+    ]
+    *rejects, good = ends(rows)
+    assert [(reject.key, reject.reason) for reject in rejects if isinstance(reject, Reject)] == [
+        ("bad", "unreadable"),
+        ("bad tar", "unreadable"),
+        ("gone", "missing"),
+        ("gone tar", "missing"),
+    ]
+    assert all("Input/output error" in reject[2] for reject in rejects[:2])
+    assert isinstance(good, Piece)
+
+
+@pytest.mark.parametrize("list_file", [list_tar, list_parquet])
+def test_local_archives_that_cannot_be_read_are_set_aside(tmp_path: Path, list_file: Any) -> None:
+    for path, reason in ((unreadable_file(tmp_path / "bad"), "unreadable"), (tmp_path / "gone", "missing")):
+        listing = list_file(str(path))
+        assert [(reject.key, reject.reason) for reject in listing.rejects] == [(path.name, reason)]
+        assert len(listing.items) == 0
+
+
+@pytest.mark.parametrize("fails", ["open_input", "_connect"])
+def test_a_store_that_does_not_answer_is_no_reason_of_a_clip(monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
+    def gone(*args: object) -> None:
+        raise OSError("no connection")
+
+    monkeypatch.setattr(storage, fails, gone)
+    with pytest.raises(OSError, match="no connection"):
+        ends([{"key": "k", "uri": "s3://bucket/k.wav"}])
+    with pytest.raises((OSError, ValueError), match="no connection"):
+        list_tar("s3://bucket/k.tar")
+
+
+def test_a_full_disk_for_temporary_files_is_no_reason_of_a_clip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tar(tmp_path / "x.tar", {"a.wav": encoded("wav")})
+    monkeypatch.setattr(fetching.tempfile, "SpooledTemporaryFile", lambda size: io.FileIO("/dev/full", "r+"))
+    with pytest.raises(OSError) as raised:
+        ends(list_tar(str(tmp_path / "x.tar")).items.to_pylist())
+    assert raised.value.errno == errno.ENOSPC

@@ -1,0 +1,292 @@
+"""The same batches for any number of workers, after any restart, whatever happens to a data task or a shard."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+from hypothesis import given
+from hypothesis import strategies as st
+from support.sources import tone, write_source
+
+from unfused_ray.audio import randomness
+from unfused_ray.config import BatchConfig, CropConfig
+from unfused_ray.data.shards.format import ClipIndex, Manifest, Shard
+from unfused_ray.data.stream.plan import UNREAD, Pass, Planner, Segment, row_order
+from unfused_ray.data.stream.read import Block, BlockReader
+from unfused_ray.data.stream.stream import (
+    LocalSource,
+    Prefetcher,
+    RaySource,
+    execution_options,
+    from_table,
+    make_dataset,
+    to_table,
+)
+
+BATCH = BatchConfig(block=8, blocks_per_step=4)
+SAMPLES = 8_000
+SIZES = [[13, 12], [25], [9, 9, 7]]  # 75 clips: two training steps of 32
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> ClipIndex:
+    return ClipIndex([write_source(tmp_path_factory.mktemp("tones"), SIZES)])
+
+
+def reader(num_crops: int = 1) -> BlockReader:
+    return BlockReader(seed=5, block_size=BATCH.block, crop=CropConfig(num_crops=num_crops), crop_samples=SAMPLES)
+
+
+def manifest(sizes: list[list[int]]) -> Manifest:
+    shards = tuple(Shard(f"{i}.parquet", "", tuple(groups), 1.0, 1, "0", {}) for i, groups in enumerate(sizes))
+    return Manifest("/nowhere", shards, {}, {})
+
+
+def planned_ids(planner: Planner, pass_: Pass, blocks_per_task: int = 3) -> list[int]:
+    """clip_ids of a pass in order, with -1 for padding."""
+    ids: list[int] = []
+    num_steps = planner.num_steps(pass_.kind) - pass_.first_step
+    for task in planner.tasks(pass_, num_steps, blocks_per_task):
+        for part in task.slices:
+            rows = row_order(planner.seed, pass_.epoch, part.unit)[part.start : part.stop]
+            ids += [-1 if part.padding else part.unit.first_clip_id + int(row) for row in rows]
+    return ids
+
+
+row_groups = st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=4), min_size=1, max_size=5)
+
+
+@given(row_groups, st.integers(2, 5), st.integers(1, 3), st.integers(0, 3), st.integers(1, 7), st.data())
+def test_plan_covers_the_clips_and_a_restart_is_the_tail(
+    sizes: list[list[int]], block: int, per_step: int, epoch: int, per_task: int, data: st.DataObject
+) -> None:
+    batch = BatchConfig(block=block, blocks_per_step=per_step)
+    index = ClipIndex([manifest(sizes)])
+    if index.num_clips < batch.clips_per_step:
+        with pytest.raises(ValueError, match=f"hold {index.num_clips} clips"):
+            Planner(index, 3, batch)
+        return
+    planner = Planner(index, 3, batch)
+    train = planned_ids(planner, Pass("train", epoch), per_task)
+    assert len(train) == planner.num_steps("train") * batch.clips_per_step > index.num_clips - batch.clips_per_step
+    assert len(set(train)) == len(train) and set(train) <= set(range(index.num_clips))
+    embed = planned_ids(planner, Pass("embed", epoch), per_task)
+    assert sorted(i for i in embed if i >= 0) == list(range(index.num_clips))
+    assert len(embed) % batch.clips_per_step == 0
+    step = data.draw(st.integers(0, planner.num_steps("train")))
+    assert planned_ids(planner, Pass("train", epoch, step), per_task) == train[step * batch.clips_per_step :]
+
+
+def test_epochs_differ(index: ClipIndex) -> None:
+    planner = Planner(index, 3, BATCH)
+    assert planned_ids(planner, Pass("train", 0)) != planned_ids(planner, Pass("train", 1))
+
+
+@pytest.mark.parametrize("num_crops", [1, 2])
+def test_crops_are_those_of_a_naive_reader(index: ClipIndex, num_crops: int) -> None:
+    planner = Planner(index, 5, BATCH)
+    blocks = list(LocalSource(planner, reader(num_crops)).blocks(Pass("train", 2)))
+    assert [block.index for block in blocks] == list(range(8))
+    for block in blocks:
+        assert block.waves.shape == (8, num_crops, SAMPLES)
+        for clip_id, crops in zip(block.clip_ids, block.waves, strict=True):
+            wave = tone(int(clip_id), (4_000, 9_000, 20_000)[clip_id % 3])
+            for number, crop in enumerate(crops):
+                if len(wave) <= SAMPLES:
+                    expected = np.tile(wave, SAMPLES // len(wave) + 1)[:SAMPLES]
+                else:
+                    where = randomness.uniform(5, f"crop {number}", 2, np.array([clip_id]))[0]
+                    start = int(where * (len(wave) - SAMPLES + 1))
+                    expected = wave[start : start + SAMPLES]
+                np.testing.assert_array_equal(crop, expected)
+
+
+def test_table_and_back(index: ClipIndex) -> None:
+    block = next(LocalSource(Planner(index, 5, BATCH), reader(2)).blocks(Pass("train", 0)))
+    train = Pass("train", 0)
+    assert_same_blocks([from_table(to_table(block, train), train, SAMPLES)], [block])
+    with pytest.raises(RuntimeError, match="another pass"):
+        from_table(to_table(block, train), Pass("embed", 0), SAMPLES)
+    with pytest.raises(RuntimeError, match="mixed blocks"):
+        other = Block(block.index + 1, block.clip_ids, block.waves, block.weights)
+        from_table(pa.concat_tables([to_table(block, train), to_table(other, train)]), train, SAMPLES)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def rename(path: Path) -> None:
+    """As a flipped bit does to the name of a column."""
+    path.write_bytes(path.read_bytes().replace(b"audio", b"audin"))
+
+
+def retype(path: Path) -> None:
+    table = pq.read_table(path)
+    number = table.schema.names.index("num_samples")
+    pq.write_table(table.set_column(number, "num_samples", table["num_samples"].cast(pa.string())), path)
+
+
+def lose_rows(path: Path) -> None:
+    pq.write_table(pq.read_table(path).slice(1), path)
+
+
+@pytest.mark.parametrize("damage", [cut, rename, retype, lose_rows])
+def test_a_damaged_shard_is_silence_of_weight_0(
+    damage: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    index = ClipIndex([write_source(tmp_path, SIZES)])
+    planner = Planner(index, 5, BATCH)
+    whole = list(LocalSource(planner, reader()).blocks(Pass("train", 0)))
+    damage(tmp_path / "00001.parquet")
+    damaged = list(LocalSource(planner, reader()).blocks(Pass("train", 0)))
+    assert len(damaged) == len(whole)
+    assert "00001.parquet" in caplog.text
+    for before, after in zip(whole, damaged, strict=True):
+        lost = (before.clip_ids >= 25) & (before.clip_ids < 50)
+        np.testing.assert_array_equal(after.clip_ids, before.clip_ids)
+        np.testing.assert_array_equal(after.weights, np.where(lost, 0, 1))
+        np.testing.assert_array_equal(after.waves, np.where(lost[:, None, None], 0, before.waves))
+
+
+def test_a_flipped_bit_in_a_clip_is_silence_of_weight_0(tmp_path: Path) -> None:
+    index = ClipIndex([write_source(tmp_path, [[40]])])
+    path = tmp_path / "00000.parquet"
+    data = bytearray(path.read_bytes())
+    data[data.index(b"fLaC") + 2_000] ^= 0x10
+    path.write_bytes(bytes(data))
+    blocks = list(LocalSource(Planner(index, 5, BATCH), reader()).blocks(Pass("embed", 0)))
+    lost = [int(i) for block in blocks for i in block.clip_ids[block.weights == 0]]
+    assert set(lost) <= {0, -1} and 0 in lost
+
+
+def test_a_missing_shard_is_an_error_not_silence(tmp_path: Path) -> None:
+    index = ClipIndex([write_source(tmp_path, [[40]])])
+    (tmp_path / "00000.parquet").unlink()
+    with pytest.raises(FileNotFoundError, match=r"00000\.parquet"):
+        list(LocalSource(Planner(index, 5, BATCH), reader()).blocks(Pass("train", 0)))
+
+
+def test_prefetcher_hands_over_passes_in_order_and_raises_in_the_consumer(index: ClipIndex) -> None:
+    source = LocalSource(Planner(index, 5, BATCH), reader())
+    passes = [Pass("embed", 0), Pass("train", 0)]
+    prefetcher = Prefetcher(source, passes, depth=2)
+    for pass_ in passes:
+        assert_same_blocks(list(prefetcher.blocks(pass_)), list(source.blocks(pass_)))
+
+    class Broken:
+        def blocks(self, pass_: Pass) -> Any:
+            raise OSError("no answer")
+
+    with pytest.raises(OSError, match="no answer"):
+        next(Prefetcher(Broken(), passes, depth=2).blocks(passes[0]))
+
+
+# ------------------------------------------------------------------------------------------------------- Ray Data
+
+
+@ray.remote(num_cpus=0)
+class PositionActor:
+    def __init__(self) -> None:
+        self.segment = UNREAD
+
+    def set(self, segment: Segment) -> None:
+        self.segment = segment
+
+    def get(self) -> Segment:
+        return self.segment
+
+
+@dataclass(frozen=True)
+class Position:
+    actor: Any
+
+    def __call__(self) -> Segment:
+        return ray.get(self.actor.get.remote())
+
+
+@ray.remote(num_cpus=0)
+def consume(
+    iterator: Any, planner: Planner, rank: int, world: int, actor: Any, passes: list[Pass], max_tasks: int
+) -> list[list[Block]]:
+    def set_position(segment: Segment) -> None:
+        ray.get(actor.set.remote(segment))
+
+    source = RaySource(iterator, planner, SAMPLES, rank, world, set_position, max_tasks)
+    return [list(source.blocks(pass_)) for pass_ in passes]
+
+
+def stream_through_ray(
+    planner: Planner, block_reader: BlockReader, world: int, passes: list[Pass], max_tasks: int = 256
+) -> list[list[Block]]:
+    """The blocks of each pass, put back in their global order."""
+    actor = PositionActor.remote()
+    dataset = make_dataset(planner, block_reader, Position(actor))
+    dataset.context.execution_options = execution_options()
+    splits = dataset.streaming_split(world, equal=True)
+    ranks = ray.get(
+        [consume.remote(split, planner, rank, world, actor, passes, max_tasks) for rank, split in enumerate(splits)]
+    )
+    return [sorted((b for rank in ranks for b in rank[i]), key=lambda b: b.index) for i in range(len(passes))]
+
+
+def assert_same_blocks(one: list[Block], other: list[Block]) -> None:
+    assert [block.index for block in one] == [block.index for block in other]
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_array_equal(a.clip_ids, b.clip_ids)
+        np.testing.assert_array_equal(a.weights, b.weights)
+        np.testing.assert_array_equal(a.waves, b.waves)
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_ray_gives_the_same_global_batches_to_any_number_of_consumers(
+    ray_session: None, index: ClipIndex, world: int
+) -> None:
+    planner = Planner(index, 5, BATCH)
+    passes = [Pass("embed", 0), Pass("train", 0), Pass("train", 1), Pass("train", 1, 1)]
+    local = LocalSource(planner, reader(2))
+    streamed = stream_through_ray(planner, reader(2), world, passes, max_tasks=1)  # every step is an execution
+    for found, pass_ in zip(streamed, passes, strict=True):
+        assert_same_blocks(found, list(local.blocks(pass_)))
+
+
+def test_ray_does_not_cut_the_blocks_of_a_plan_of_many_tasks(ray_session: None, tmp_path: Path) -> None:
+    """With fewer than 200 read tasks, Ray Data by default makes more blocks of what they yield."""
+    index = ClipIndex([write_source(tmp_path, [[785, 785]], lengths=(800,))])
+    planner = Planner(index, 5, BATCH)
+    found = stream_through_ray(planner, reader(), 2, [Pass("embed", 0), Pass("train", 0)])[1]
+    assert_same_blocks(found, list(LocalSource(planner, reader()).blocks(Pass("train", 0))))
+
+
+@dataclass(frozen=True)
+class DyingReader(BlockReader):
+    """Kills its own process the first two times it is used."""
+
+    folder: str = ""
+
+    def read(self, pass_: Pass, task: Any) -> Any:
+        blocks = super().read(pass_, task)
+        yield next(blocks)
+        deaths = len(list(Path(self.folder).iterdir()))
+        if deaths < 2:
+            (Path(self.folder) / str(deaths)).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield from blocks
+
+
+def test_a_data_task_killed_twice_changes_nothing(ray_session: None, index: ClipIndex, tmp_path: Path) -> None:
+    planner = Planner(index, 5, BATCH)
+    dying = DyingReader(5, BATCH.block, CropConfig(), SAMPLES, str(tmp_path))
+    found = stream_through_ray(planner, dying, 2, [Pass("train", 3)])[0]
+    assert len(list(tmp_path.iterdir())) == 2
+    assert_same_blocks(found, list(LocalSource(planner, reader()).blocks(Pass("train", 3))))

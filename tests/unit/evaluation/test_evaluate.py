@@ -1,0 +1,537 @@
+"""Whole evaluations of tiny tasks: what is written agrees, choices are made without test clips, cells are kept."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from mlflow import MlflowClient
+from rich.console import Console
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, confusion_matrix, recall_score
+from sklearn.preprocessing import StandardScaler
+from support.processes import kill_child, wait_for
+from support.tasks import PROTOCOL, replace_columns, write_encoder, write_task
+
+from unfused_ray import cli, storage
+from unfused_ray.config import EvaluateConfig, FrontEndConfig, TrackingConfig
+from unfused_ray.evaluation import bootstrap, cells, evaluate
+from unfused_ray.evaluation.bootstrap import Interval
+from unfused_ray.evaluation.probe import linear_probe
+from unfused_ray.evaluation.rows import Choice, Row
+from unfused_ray.evaluation.systems import TrainedModel
+from unfused_ray.evaluation.table import Table
+from unfused_ray.models.export import read_description
+
+ROWS = ["log-mel statistics", "random fc2 (4 × 16)", "random fc1 (4 × 16)", "teacher", "student"]
+SIZES = {"grouped": (32, 16, 23), "bare": (24, 0, 14)}
+ENDS = ("low", "high")
+PNG = b"\x89PNG\r\n"
+
+
+def noisy_labels(num_clips: int) -> list[list[str]]:
+    """Four classes that can be heard, but for every third clip, whose class is drawn."""
+    rng = np.random.default_rng(0)
+    return [[f"class {rng.integers(4) if clip % 3 == 0 else clip % 4}"] for clip in range(num_clips)]
+
+
+@dataclass(frozen=True)
+class World:
+    """Two tasks, a pre-trained encoder and a student a task, on disk."""
+
+    folder: Path
+
+    @classmethod
+    def write(cls, folder: Path) -> World:
+        for name, sizes in SIZES.items():
+            groups = [f"{name} {clip // 2}" for clip in range(sum(sizes))] if name == "grouped" else [""] * sum(sizes)
+            write_task(folder / name, *sizes, labels=noisy_labels(sum(sizes)), group=groups)
+            write_encoder(folder / f"{name}-run" / "student", "fc1", seed=len(name))
+        write_encoder(folder / "teacher" / "encoder", "fc2")
+        (folder / "protocol.toml").write_text(PROTOCOL)
+        return cls(folder)
+
+    def config(self, output: Path | str, **fields: Any) -> EvaluateConfig:
+        models = (f"{self.folder}/teacher", f"student={self.folder}/{{task}}-run")
+        values = {
+            "models": models,
+            "tasks": tuple(str(self.folder / name) for name in SIZES),
+            "output": str(output),
+            "cache": storage.join(str(output), "embeddings"),
+            "protocol": str(self.folder / "protocol.toml"),
+            "random_seeds": 2,
+            "processes": 1,  # two of them would take 4 s to start
+        }
+        return EvaluateConfig(**(values | fields))
+
+    def run(self, output: Path | str, **fields: Any) -> Table:
+        return evaluate.evaluate(evaluate.check(self.config(output, **fields)))
+
+    def cell(self, output: Path, task: str, row: str) -> dict[str, Any]:
+        return json.loads((output / task / f"{row.replace(' ', '-')}.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World.write(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def done(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of an evaluation of everything; tests do not write to it."""
+    output = tmp_path_factory.mktemp("done")
+    world.run(output)
+    return output
+
+
+@pytest.fixture
+def probed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many clips every probe was fitted and tested on: one entry a probe."""
+    calls: list[int] = []
+
+    def counting(features: Any, labelled: Any, config: Any) -> Any:
+        calls.append(len(labelled.class_ids))
+        return linear_probe(features, labelled, config)
+
+    monkeypatch.setattr(cells, "linear_probe", counting)
+    return calls
+
+
+def test_two_processes_fill_the_cells_that_one_does_and_those_that_a_killed_one_left(
+    world: World, done: Path, tmp_path: Path
+) -> None:
+    def kill() -> None:
+        wait_for(lambda: list(tmp_path.glob("*/*.json")))
+        kill_child("loky", but="resource_tracker")
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(OSError, match=r"ended from outside.* processes=1"):
+        world.run(tmp_path, processes=2)
+    killer.join()
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*.json")}
+    assert kept
+    table = world.run(tmp_path, processes=2)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert [row.name for row in table.rows] == ROWS
+    for name in sorted(path.relative_to(done) for path in done.glob("*/*.json")):
+        one, two = (json.loads((output / name).read_text()) for output in (done, tmp_path))
+        assert two["key"] == one["key"]
+        for result, expected in zip(two["seeds"], one["seeds"], strict=True):
+            assert result["test_accuracy"] == pytest.approx(expected["test_accuracy"], abs=0.1)  # threads differ
+    assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*.png")} == {
+        path.relative_to(done) for path in done.rglob("*.png")
+    }
+
+
+def test_a_process_that_fills_cells_ends_with_the_one_that_waits_for_it() -> None:
+    child = f"""{sys.executable} -c '
+import os, time
+from unfused_ray.evaluation.evaluate import end_with
+end_with(os.getppid())
+print(os.getpid(), flush=True)
+time.sleep(600)' & wait"""
+    with subprocess.Popen(["sh", "-c", child], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        process = psutil.Process(int(parent.stdout.readline()))
+        time.sleep(1.5)
+        assert process.is_running()
+        parent.kill()
+        parent.wait()
+        process.wait(timeout=20)
+
+
+def test_table_cells_and_pictures_are_all_there_and_agree(world: World, done: Path) -> None:
+    table = json.loads((done / "table.json").read_text())
+    markdown = (done / "table.md").read_text()
+    assert [row["name"] for row in table["rows"]] == ROWS
+    assert table["tasks"] == list(SIZES)
+    assert (done / "protocol.toml").read_text() == PROTOCOL
+    assert table["protocol_sha256"][:16] in markdown
+    assert table["unconverged"] == table["damaged"] == []
+    assert table["num_groups"] == {"grouped": 12, "bare": 14}
+    assert "Groups of test clips: grouped 12, bare 14." in markdown
+    assert (done / "table.png").read_bytes().startswith(PNG)
+    for row in table["rows"]:
+        parts = [part for part in markdown.split("\n\n") if part.startswith("| system |")]
+        lines = [line for part in parts for line in part.splitlines() if line.startswith(f"| {row['name']} |")]
+        assert len(lines) == (2 if row["name"] == table["reference"] else 3)
+        for task, (*_, num_test) in SIZES.items():
+            cell = world.cell(done, task, row["name"])
+            assert len(cell["seeds"]) == row["num_seeds"] == (2 if row["name"].startswith("random") else 1)
+            accuracies = [seed["test_accuracy"] for seed in cell["seeds"]]
+            interval = row["accuracy"][task]
+            assert interval["value"] == pytest.approx(np.mean(accuracies))
+            assert interval["low"] <= interval["value"] <= interval["high"]
+            shown = " ({low:.1f}–{high:.1f})".format(**{name: 100 * value for name, value in interval.items()})
+            assert f"{100 * interval['value']:.1f}{shown}" in lines[0]
+            chosen = [{"readout": seed["readout"], "strength": seed["strength"]} for seed in cell["seeds"]]
+            assert row["chosen"][task] == chosen
+            assert f"| {chosen[0]['readout']}, {chosen[0]['strength']:g}" in lines[-1] or len(chosen) > 1
+            for seed in cell["seeds"]:
+                confusion = np.array(seed["scores"]["confusion"])
+                assert confusion.sum() == num_test
+                assert confusion.trace() == round(seed["test_accuracy"] * num_test)
+            stem = row["name"].replace(" ", "-")
+            assert (done / task / f"{stem}-confusion.png").read_bytes().startswith(PNG)
+            assert (done / task / f"{stem}-map.png").read_bytes().startswith(PNG)
+        mean = np.mean([row["accuracy"][task]["value"] for task in SIZES])
+        assert row["accuracy"]["mean"]["value"] == pytest.approx(mean)
+
+
+def test_an_accuracy_is_that_of_a_probe_written_out_with_scikit_learn(world: World, done: Path) -> None:
+    evaluation = evaluate.check(world.config(done))
+    task = evaluation.tasks[0]
+    (model,) = [system for system in evaluation.systems if system.name == "teacher"]
+    (features,) = model.features(task, evaluation.protocol.config, evaluation.cache)
+    classes = np.array([label for (label,) in task.index.column("labels")])
+    train, valid, test = (task.splits == split for split in ("train", "valid", "test"))
+    tried = {}
+    for strength in (0.01, 1.0):
+        for readout, vectors in features.items():
+            scaler = StandardScaler().fit(vectors[train])
+            fitted = LogisticRegression(C=strength, tol=1e-6, max_iter=10_000)
+            fitted.fit(scaler.transform(vectors[train]), classes[train])
+            tried[strength, readout] = (
+                accuracy_score(classes[valid], fitted.predict(scaler.transform(vectors[valid]))),
+                fitted.predict(scaler.transform(vectors[test])),
+            )
+    best = max(tried, key=lambda choice: tried[choice][0])  # of equals the first: smaller C, then the first readout
+    predicted = tried[best][1]
+    (seed,) = world.cell(done, task.name, "teacher")["seeds"]
+    names = world.cell(done, task.name, "teacher")["classes"]
+    assert (seed["strength"], seed["readout"]) == best
+    assert [names[prediction] for prediction in seed["predictions"]] == predicted.tolist()
+    assert seed["test_accuracy"] == pytest.approx(accuracy_score(classes[test], predicted))
+    assert seed["scores"]["confusion"] == confusion_matrix(classes[test], predicted, labels=names).tolist()
+    recalls = recall_score(classes[test], predicted, labels=names, average=None, zero_division=0)
+    assert seed["scores"]["recall"] == pytest.approx(recalls)
+    assert 0.3 < seed["test_accuracy"] < 1  # else this test would tell little
+
+
+def test_test_clips_are_classified_once_a_network(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predicted: list[int] = []
+    predict = LogisticRegression.predict
+
+    def counting(self: LogisticRegression, features: np.ndarray) -> np.ndarray:
+        predicted.append(len(features))
+        return predict(self, features)
+
+    monkeypatch.setattr(LogisticRegression, "predict", counting)
+    world.run(tmp_path)
+    num_networks = 1 + 2 + 2 + 1 + 1
+    for _, _, num_test in SIZES.values():
+        assert predicted.count(num_test) == num_networks
+
+
+def test_test_labels_change_no_choice_and_no_prediction(world: World, done: Path, tmp_path: Path) -> None:
+    other = World.write(tmp_path / "world")
+    for name, sizes in SIZES.items():
+        labels = noisy_labels(sum(sizes))
+        first = sum(sizes[:2])
+        replace_columns(other.folder / name, labels=labels[:first] + labels[first:][::-1])
+    other.run(tmp_path / "out")
+    changed = 0
+    for task in SIZES:
+        for row in ROWS:
+            seeds = world.cell(done, task, row)["seeds"]
+            for before, after in zip(seeds, other.cell(tmp_path / "out", task, row)["seeds"], strict=True):
+                for chosen in ("readout", "strength", "validation_accuracies", "predictions", "train_accuracy"):
+                    assert before[chosen] == after[chosen]
+                changed += before["test_accuracy"] != after["test_accuracy"]
+    assert changed
+
+
+def test_cells_that_are_there_are_not_computed_again(world: World, tmp_path: Path, probed: list[int]) -> None:
+    tasks = {"tasks": (str(world.folder / "bare"),)}
+    student = f"student={world.folder}/bare-run"
+    first = world.run(tmp_path, **tasks, models=(student,))
+    assert len(probed) == 1 + 2 + 1
+    written = {path: path.read_bytes() for path in (tmp_path / "bare").iterdir()}
+    assert world.run(tmp_path, **tasks, models=(student,)) == first
+    assert len(probed) == 4
+    assert {path: path.read_bytes() for path in (tmp_path / "bare").iterdir()} == written
+
+    # One more model has its cell, and the random networks of its shape have theirs.
+    both = world.run(tmp_path, **tasks, models=(student, f"{world.folder}/teacher"))
+    assert len(probed) == 4 + 1 + 2
+    assert [row.name for row in both.rows] == [ROWS[0], ROWS[2], ROWS[1], ROWS[4], ROWS[3]]
+    assert both.rows[-2].accuracy == first.rows[-1].accuracy
+
+    # One more task has all its cells.
+    world.run(tmp_path, models=(student,))
+    assert len(probed) == 7 + 4
+
+    # A cell that an interruption left without its JSON is made again.
+    (tmp_path / "bare" / "student.json").unlink()
+    assert world.run(tmp_path, **tasks, models=(student,)) == first
+    assert len(probed) == 12
+
+
+def test_another_protocol_other_clips_and_other_weights_compute_cells_again(tmp_path: Path, probed: list[int]) -> None:
+    world = World.write(tmp_path / "world")
+    fields = {"tasks": (str(world.folder / "bare"),), "models": (f"{world.folder}/teacher",), "random_seeds": 0}
+    old = world.run(tmp_path / "out", **fields)
+    assert len(probed) == 2
+    (world.folder / "protocol.toml").write_text(PROTOCOL.replace("[0.01, 1.0]", "[0.1]"))
+    table = world.run(tmp_path / "out", **fields)
+    assert len(probed) == 4
+    assert table.protocol_sha256 != old.protocol_sha256
+    assert world.cell(tmp_path / "out", "bare", "teacher")["seeds"][0]["strength"] == 0.1
+
+    write_encoder(world.folder / "teacher" / "encoder", "fc2", seed=9)
+    world.run(tmp_path / "out", **fields)
+    assert len(probed) == 5
+
+    replace_columns(world.folder / "bare", labels=noisy_labels(38)[::-1])
+    world.run(tmp_path / "out", **fields)
+    assert len(probed) == 7
+
+
+def test_a_cell_of_damaged_clips_is_named_and_computed_again(tmp_path: Path, probed: list[int]) -> None:
+    world = World.write(tmp_path / "world")
+    fields = {"tasks": (str(world.folder / "bare"),), "models": (f"{world.folder}/teacher",), "random_seeds": 0}
+    expected = world.run(tmp_path / "expected", **fields)
+    shard = world.folder / "bare" / "00001.parquet"  # of all test clips
+    whole = shard.read_bytes()
+    evaluation = evaluate.check(world.config(tmp_path / "out", **fields))
+    shard.write_bytes(whole[:-100] + bytes(100))
+    table = evaluate.evaluate(evaluation)
+    assert table.damaged == ("log-mel statistics on bare (14)", "teacher on bare (14)")
+    assert "teacher on bare (14)" in table.note
+    assert world.cell(tmp_path / "out", "bare", "teacher")["damaged"] == 14
+    shard.write_bytes(whole)
+    for _ in range(2):  # the second time from its cells
+        assert world.run(tmp_path / "out", **fields) == expected
+        assert len(probed) == 6
+    assert world.cell(tmp_path / "out", "bare", "teacher")["damaged"] == 0
+    assert "damaged" not in expected.note
+
+
+def test_of_one_group_of_test_clips_no_interval_is_known_and_no_difference_marked(world: World, tmp_path: Path) -> None:
+    groups = [f"train {clip}" for clip in range(24)] + ["test"] * 14
+    task = write_task(tmp_path / "alone", 24, 0, 14, labels=noisy_labels(38), group=groups)
+    models = (f"{world.folder}/teacher",)
+    table = world.run(tmp_path / "out", tasks=(task,), models=models, reference=ROWS[0], random_seeds=0)
+    assert table.num_groups == {"alone": 1}
+    numbers = json.loads((tmp_path / "out" / "table.json").read_text())["rows"]
+    for row in numbers:
+        ends = [interval[end] for kind in ("accuracy", "difference") for interval in row[kind].values() for end in ENDS]
+        assert set(ends) == {None}
+    value = table.rows[1].difference["alone"].value
+    assert f"| teacher | {100 * value:+.1f} (–) |" in table.to_markdown()
+    console = Console(file=StringIO(), width=100)
+    console.print(table.to_terminal(console))
+    rows, caption = console.file.getvalue().split("▲ ▼ above, below")  # type: ignore[attr-defined]
+    assert "▲" not in rows and "▼" not in rows and "nan" not in rows
+    assert "alone 1" in caption
+
+
+def test_intervals_of_few_groups_are_wider_by_their_tasks_factor(world: World, done: Path, tmp_path: Path) -> None:
+    evaluation = evaluate.check(world.config(done))
+    grouped = evaluation.tasks[0]
+    for row in evaluate.evaluate(evaluation).rows:
+        predictions = [seed["predictions"] for seed in world.cell(done, "grouped", row.name)["seeds"]]
+        correct_SN = np.array(predictions) == grouped.class_ids[grouped.splits == "test"]
+        drawn = bootstrap.deviations(correct_SN, grouped.groups[grouped.splits == "test"], 200, 0, "grouped")
+        wide = correct_SN.mean() + bootstrap.expansion(12) * drawn.by_clips
+        if len(correct_SN) > 1:
+            wide += bootstrap.expansion(len(correct_SN)) * drawn.by_seeds
+        ends = np.clip(np.quantile(wide, [0.025, 0.975]), 0, 1)
+        found = row.accuracy["grouped"]
+        assert [found.low, found.high] == pytest.approx(ends)
+
+
+def test_what_validation_chose_for_several_networks_is_the_most_common_and_of_how_many() -> None:
+    blocks, last = Choice("blocks", 1e-5), Choice("last", 10.0)
+    interval = Interval(0.5, 0.4, 0.6)
+    rows = [
+        Row(name, 10, 1e6, len(chosen), {"t": interval}, {}, {"t": chosen})
+        for name, chosen in {"mixed": [last, blocks, blocks], "agreed": [last, last], "one": [blocks]}.items()
+    ]
+    markdown = Table(("t",), {"t": 5}, tuple(rows), "one", "0" * 64, (), ()).to_markdown()
+    lines = markdown.split("What validation chose")[1].splitlines()
+    assert lines[4:7] == ["| mixed | blocks, 1e-05 (2 of 3) |", "| agreed | last, 10 |", "| one | blocks, 1e-05 |"]
+
+
+def test_a_row_and_the_same_under_another_name_differ_by_exactly_nothing(world: World, tmp_path: Path) -> None:
+    models = (f"{world.folder}/teacher", f"again={world.folder}/teacher", f"student={world.folder}/{{task}}-run")
+    table = world.run(tmp_path, models=models, random_seeds=0)
+    rows = {row.name: row for row in table.rows}
+    assert table.reference == "teacher"  # the first model
+    assert rows["teacher"].difference == {}
+    for difference in rows["again"].difference.values():
+        assert (difference.value, difference.low, difference.high) == (0, 0, 0)
+    assert rows["again"].accuracy == rows["teacher"].accuracy
+    for heading, difference in rows["student"].difference.items():
+        expected = rows["student"].accuracy[heading].value - rows["teacher"].accuracy[heading].value
+        assert difference.value == pytest.approx(expected)
+        assert difference.low <= difference.value <= difference.high
+    turned = {row.name: row for row in world.run(tmp_path, models=models, random_seeds=0, reference="student").rows}
+    for heading, difference in turned["teacher"].difference.items():
+        assert difference.value == pytest.approx(-rows["student"].difference[heading].value)
+        assert difference.low == pytest.approx(-rows["student"].difference[heading].high)
+
+
+def test_without_models_there_are_log_mel_statistics_and_the_usual_random_network(world: World, tmp_path: Path) -> None:
+    evaluation = evaluate.check(world.config(tmp_path, models=()))
+    assert [system.name for system in evaluation.systems] == ["log-mel statistics", "random fc2"]
+    assert evaluation.reference == "log-mel statistics"
+
+
+@pytest.mark.parametrize(("width", "full"), [(60, False), (100, True)])
+def test_the_terminals_table_is_never_cut_and_has_intervals_where_there_is_room(
+    world: World, done: Path, width: int, full: bool
+) -> None:
+    table = world.run(done)
+    console = Console(file=StringIO(), width=width)
+    console.print(table.to_terminal(console))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in text
+    assert table.protocol_sha256[:16] in text
+    lines = text.splitlines()
+    for row in table.rows:
+        (first,) = [number for number, line in enumerate(lines) if line.startswith(f"  {row.name}  ")]
+        for heading, interval in row.accuracy.items():
+            difference = row.difference.get(heading)
+            mark = "▲" if difference and difference.low > 0 else "▼" if difference and difference.high < 0 else ""
+            assert f" {100 * interval.value:.1f}{mark} " in lines[first]
+            assert (f" {100 * interval.low:.1f}–{100 * interval.high:.1f} " in lines[first + 1]) == full
+        if row.parameters:
+            assert (f" {row.parameters:,} " in lines[first]) == full
+
+
+def test_results_and_kept_vectors_may_lie_in_an_object_store(world: World, tmp_path: Path, object_store: str) -> None:
+    fields = {"tasks": (str(world.folder / "bare"),), "models": (f"{world.folder}/teacher",), "random_seeds": 0}
+    local = world.run(tmp_path, **fields)
+    for _ in range(2):  # the second time from its cells
+        assert world.run(f"s3://bucket/evaluation{object_store}", **fields) == local
+
+
+def test_mlflow_has_one_run_with_metrics_and_files_and_a_second_evaluation_goes_on_in_it(
+    world: World, tmp_path: Path, tracking_uri: str
+) -> None:
+    experiment = "evaluations"
+    fields = {"tracking": TrackingConfig(uri=tracking_uri, experiment=experiment), "random_seeds": 1, "name": "mine"}
+    client = MlflowClient(tracking_uri=tracking_uri)
+    runs = []
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "another-evaluations-row.json").write_text("{}")
+    for models in ((f"{world.folder}/teacher",), (f"{world.folder}/teacher", f"student={world.folder}/{{task}}-run")):
+        evaluation = evaluate.check(world.config(tmp_path, **fields, models=models))
+        table = evaluate.evaluate(evaluation)
+        evaluate.track(evaluation, table)
+        (run,) = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+        runs.append(run)
+        assert (run.info.status, run.info.run_name) == ("FINISHED", "mine")
+        assert run.data.tags["unfused_ray.stage"] == "evaluate"
+        upstream = json.loads(run.data.tags["unfused_ray.upstream"])
+        teacher = read_description(f"{world.folder}/teacher")["sha256"]
+        assert upstream[0] == {"uri": f"{world.folder}/teacher", "sha256": teacher}
+        assert len(json.loads(run.data.tags["unfused_ray.data"])) == len(SIZES)
+        assert run.data.tags["unfused_ray.protocol"] == table.protocol_sha256
+        for row in table.rows:
+            for heading, interval in row.accuracy.items():
+                name = row.name.replace("(4 × 16)", "_4 _ 16_")
+                assert run.data.metrics[f"{name}/{heading}/accuracy"] == pytest.approx(interval.value)
+                assert run.data.metrics[f"{name}/{heading}/high"] == pytest.approx(interval.high)
+    assert runs[0].info.run_id == runs[1].info.run_id
+    kept = {artifact.path for artifact in client.list_artifacts(runs[1].info.run_id)}
+    assert kept == {"config.json", "table.json", "table.md", "table.png", "protocol.toml", *SIZES}
+    for task in SIZES:
+        kept = {artifact.path for artifact in client.list_artifacts(runs[1].info.run_id, task)}
+        assert {f"{task}/student.json", f"{task}/student-confusion.png", f"{task}/student-map.png"} <= kept
+        assert f"{task}/another-evaluations-row.json" not in kept
+
+
+def test_an_end_of_an_interval_that_cannot_be_known_is_no_metric(world: World, done: Path, tracking_uri: str) -> None:
+    tracking = TrackingConfig(uri=tracking_uri, experiment="unknown")
+    evaluation = evaluate.check(world.config(done, tracking=tracking))
+    unknown = Row("row", None, None, 1, {"alone": Interval(0.5, float("nan"), float("nan"))}, {}, {})
+    evaluate.track(evaluation, Table((), {}, (unknown,), "row", evaluation.protocol.sha256, (), ()))
+    client = MlflowClient(tracking_uri=tracking_uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("unknown").experiment_id])
+    assert run.data.metrics == {"row/alone/accuracy": 0.5}
+
+
+@pytest.fixture
+def job(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run ``jobs/evaluate.py`` with these arguments: exit code, standard output, standard error."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["jobs/evaluate.py", *arguments])
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as exit_:
+            cli.main(cli.evaluate_job)
+        return (int(exit_.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("", "tasks=() names no task: give at least one folder written by jobs/prepare.py"),
+        ("--tasks {0}/bare {0}/bare", "tasks={0}/bare: another column of the table is called 'bare'"),
+        ("--tasks {0}/bare {0}/mean", "tasks={0}/mean: another column of the table is called 'mean'"),
+        ("--tasks {0}/nowhere", "{0}/nowhere holds no manifest.json"),
+        ("--tasks {0}/bare --reference best", "reference=best is no row; the rows are log-mel statistics, random fc2"),
+        ("--tasks {0}/bare --models {0}/bare", "{0}/bare holds no encoder.json: it is not an exported encoder, nor a"),
+        ("--tasks {0}/bare --models s={0}/{{task}}-x", "{0}/bare-x holds no encoder.json"),
+        ("--tasks {0}/bare --models {0}/teacher {0}/teacher/encoder", "'teacher' cannot be the name of one row alone"),
+        ("--tasks {0}/bare --models log-mel-statistics={0}/teacher", "cannot be the name of one row alone"),
+        ("--tasks {0}/bare --models {0}/fast", "{0}/bare is at 16000 Hz, the encoder at 32000 Hz"),
+        ("--tasks {0}/bare --tracking.uri sqlite:///a.db", "tracking.uri=sqlite:///a.db is relative"),
+        ("--tasks {0}/bare --protocol {0}/no.toml", "{0}/no.toml: there is no such file"),
+        ("--random-seeds -1", "random_seeds=-1: Input should be greater than or equal to 0"),
+    ],
+)
+def test_what_cannot_work_is_one_message_before_anything_is_computed(
+    job: Callable[..., tuple[int, str, str]], tmp_path: Path, arguments: str, message: str, probed: list[int]
+) -> None:
+    for name in ("bare", "mean"):
+        write_task(tmp_path / name, 2, 0, 2)
+    write_encoder(tmp_path / "teacher" / "encoder", "fc2")
+    write_encoder(tmp_path / "fast", "fc2", front_end=FrontEndConfig(sample_rate=32_000))
+    code, out, err = job(*arguments.format(tmp_path).split(), "--output", str(tmp_path / "out"))
+    assert (code, out, probed) == (2, "", [])
+    assert message.format(tmp_path) in err
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_job_says_what_it_would_do_then_does_it_and_shows_the_table(
+    world: World, tmp_path: Path, job: Callable[..., tuple[int, str, str]], tracking_uri: str
+) -> None:
+    arguments = ["--tasks", f"{world.folder}/bare", "--models", f"{world.folder}/teacher", "--random-seeds", "1"]
+    arguments += ["--protocol", f"{world.folder}/protocol.toml", "--output", f"{tmp_path}/out"]
+    arguments += ["--cache", f"{tmp_path}/cache", "--tracking.uri", tracking_uri]
+    code, out, _ = job(*arguments, "--dry-run")
+    assert code == 0
+    assert "4 classes; 24 train, 0 valid, 14 test" in out
+    assert all(row in out for row in ("log-mel statistics", "random fc2 (4 × 16)", "teacher"))
+    assert not (tmp_path / "out").exists()
+    code, out, _ = job(*arguments)
+    assert code == 0
+    assert "(4 × 16)" in out and "▲ ▼ above, below teacher: the 95 %" in out and f"{tmp_path}/out" in out
+    assert (tmp_path / "out" / "table.md").exists()
+
+
+def test_models_are_known_by_their_rows_and_the_reference_is_a_row(world: World, tmp_path: Path) -> None:
+    evaluation = evaluate.check(world.config(tmp_path, reference="random fc1 (4 × 16)"))
+    assert [system.name for system in evaluation.systems] == ROWS
+    assert [system.name for system in evaluation.systems if isinstance(system, TrainedModel)] == ROWS[3:]
+    assert evaluation.reference == "random fc1 (4 × 16)"

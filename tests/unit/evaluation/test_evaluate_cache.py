@@ -1,0 +1,130 @@
+"""Vectors that are kept: made once, and again wherever anything that decides them has changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.sources import write_source
+from support.tasks import CROP, LENGTHS, write_encoder
+
+from unfused_ray.audio.log_mel import LogMel
+from unfused_ray.config import CropConfig, FrontEndConfig
+from unfused_ray.data.shards.format import ClipIndex
+from unfused_ray.embedding import cache as cache_module
+from unfused_ray.embedding.cache import EmbeddingCache, KeptVectors, key
+from unfused_ray.embedding.clips import embed_clips, read_out
+from unfused_ray.models.export import FrozenEncoder, load_encoder
+
+
+@pytest.fixture
+def encoder(tmp_path: Path) -> FrozenEncoder:
+    return load_encoder(write_encoder(tmp_path / "encoder", "fc2"))
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> ClipIndex:
+    return ClipIndex([write_source(tmp_path / "source", [[6], [3]], LENGTHS, ["train", "test"])])
+
+
+@pytest.fixture
+def embedded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many clips every call of ``embed_clips`` was asked for."""
+    calls: list[int] = []
+
+    def counting(encoder: FrozenEncoder, index: ClipIndex, clip_ids: np.ndarray) -> dict[str, np.ndarray]:
+        calls.append(len(clip_ids))
+        return embed_clips(encoder, index, clip_ids)
+
+    monkeypatch.setattr(cache_module, "embed_clips", counting)
+    return calls
+
+
+def assert_equal_layers(found: KeptVectors, expected: dict[str, np.ndarray], rtol: float = 0.0) -> None:
+    for layer in expected:
+        np.testing.assert_allclose(found.read(layer, "last"), expected[layer], rtol, atol=rtol)
+    np.testing.assert_allclose(found.read("fc2", "both"), read_out(expected, "fc2", "both"), rtol, atol=rtol)
+
+
+def test_vectors_are_those_of_all_clips_and_the_second_time_nothing_is_computed(
+    tmp_path: Path, encoder: FrozenEncoder, index: ClipIndex, embedded: list[int]
+) -> None:
+    expected = embed_clips(encoder, index, np.arange(9))
+    assert_equal_layers(EmbeddingCache(str(tmp_path / "cache")).vectors(encoder, index), expected)
+    assert_equal_layers(EmbeddingCache(str(tmp_path / "cache")).vectors(encoder, index), expected)
+    assert embedded == [9]
+
+
+def test_vectors_are_kept_in_parts_and_go_on_behind_the_last_one(
+    tmp_path: Path, encoder: FrozenEncoder, index: ClipIndex, embedded: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_module, "CLIPS_PER_PART", 4)
+    expected = embed_clips(encoder, index, np.arange(9))
+    vectors = EmbeddingCache(str(tmp_path / "cache")).vectors(encoder, index)
+    assert_equal_layers(vectors, expected, rtol=1e-5)  # clips of other parts are no batch any more
+    assert embedded == [4, 4, 1]
+    files = sorted((tmp_path / "cache").rglob("*.safetensors"))
+    assert [file.name for file in files] == ["000000000.safetensors", "000000004.safetensors", "000000008.safetensors"]
+    files[1].unlink()  # as after an interruption
+    assert_equal_layers(vectors, expected, rtol=1e-5)
+    assert embedded == [4, 4, 1, 4]
+
+
+def test_a_damaged_file_is_made_again(
+    tmp_path: Path, encoder: FrozenEncoder, index: ClipIndex, embedded: list[int]
+) -> None:
+    cache = EmbeddingCache(str(tmp_path / "cache"))
+    expected = embed_clips(encoder, index, np.arange(9))
+    assert_equal_layers(cache.vectors(encoder, index), expected)
+    (file,) = (tmp_path / "cache").rglob("*.safetensors")
+    whole = file.read_bytes()
+    for damaged in (whole[:-1], b"", b"\xff" * len(whole)):
+        file.write_bytes(damaged)
+        assert_equal_layers(cache.vectors(encoder, index), expected)
+        assert file.read_bytes() == whole
+    assert embedded == [9] * 4
+
+
+def test_vectors_of_a_damaged_shard_are_not_kept(
+    tmp_path: Path, encoder: FrozenEncoder, index: ClipIndex, embedded: list[int]
+) -> None:
+    cache = EmbeddingCache(str(tmp_path / "cache"))
+    shard = tmp_path / "source" / "00000.parquet"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-100] + bytes(100))
+    vectors = cache.vectors(encoder, index)
+    for _ in range(2):
+        assert np.isnan(vectors.read("fc2", "last")).all(axis=1).tolist() == [True] * 6 + [False] * 3
+    assert embedded == [9]
+    shard.write_bytes(whole)
+    assert np.isfinite(cache.vectors(encoder, index).read("fc2", "last")).all()
+
+
+def test_the_key_changes_with_all_that_decides_the_vectors_and_with_nothing_else(
+    tmp_path: Path, encoder: FrozenEncoder, index: ClipIndex
+) -> None:
+    def reading(mean: float = 1.0, std: float = 2.0, crop: CropConfig = CROP, **front_end: float) -> FrozenEncoder:
+        return FrozenEncoder(encoder.encoder, LogMel(FrontEndConfig(**front_end), mean, std), crop)
+
+    other_weights = load_encoder(write_encoder(tmp_path / "other", "fc2", seed=1)).encoder
+    cut = encoder.encoder.truncated("fc1")
+    encoders = {
+        "as it is": reading(),
+        "other weights": FrozenEncoder(other_weights, LogMel(FrontEndConfig(), 1.0, 2.0), CROP),
+        "another cut": FrozenEncoder(cut, LogMel(FrontEndConfig(), 1.0, 2.0), CROP),
+        "another mean": reading(mean=1.1),
+        "another deviation": reading(std=2.1),
+        "another rule for short clips": reading(crop=CropConfig(seconds=0.31, short_clips="centre")),
+        "another length of short clips": reading(crop=CropConfig(seconds=0.4, short_clips="tile")),
+        "another front end": reading(floor=1e-6),
+    }
+    keys = {name: key(encoder, index) for name, encoder in encoders.items()}
+    keys["other clips"] = key(reading(), ClipIndex(index.manifests, ["train"]))
+    assert len(set(keys.values())) == len(keys)
+    assert key(reading(), ClipIndex(index.manifests)) == keys["as it is"]
+
+    running = encoder.encoder.conv[0][1].running_mean
+    assert running is not None
+    running += 1  # what calibration changes is a part of the weights
+    assert key(reading(), index) not in keys.values()

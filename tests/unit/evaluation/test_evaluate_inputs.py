@@ -1,0 +1,169 @@
+"""Protocols, tasks and models as users give them: read whole, or refused with what is wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from importlib import resources
+from pathlib import Path
+
+import pytest
+from support.sources import write_source
+from support.tasks import PROTOCOL, write_encoder, write_task
+
+from unfused_ray.config import EncoderConfig, FrontEndConfig, TrainingConfig
+from unfused_ray.evaluation.protocol import load_protocol
+from unfused_ray.evaluation.systems import parse_model
+from unfused_ray.evaluation.tasks import Task, load_task
+from unfused_ray.recipes import DISTILL, PRETRAIN
+
+
+def test_the_packages_protocol_is_that_of_the_method_and_known_by_the_hash_of_its_file() -> None:
+    protocol = load_protocol()
+    config = protocol.config
+    assert config.readouts == ("last", "blocks", "both")
+    assert config.probe.strengths == (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+    file = resources.files("unfused_ray.evaluation").joinpath("protocol.toml").read_bytes()
+    assert protocol.sha256 == hashlib.sha256(file).hexdigest()
+
+
+@pytest.mark.parametrize("config", [recipe for _, recipe in (*PRETRAIN.values(), *DISTILL.values())])
+def test_short_clips_are_completed_in_training_as_the_protocol_reads_them(config: TrainingConfig) -> None:
+    assert config.crop.short_clips == load_protocol().config.short_clips
+
+
+def test_another_protocol_is_read_from_its_file_and_a_comment_changes_its_hash(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(PROTOCOL)
+    protocol = load_protocol(str(path))
+    assert (protocol.config.crop_seconds, protocol.config.bootstrap.replicates) == (0.31, 200)
+    path.write_text(PROTOCOL + "# said\n")
+    assert load_protocol(str(path)).config == protocol.config
+    assert load_protocol(str(path)).sha256 != protocol.sha256
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("folds = 2", "", "probe.folds: Field required"),
+        ("[bootstrap]\nreplicates = 200\nseed = 0", "", "bootstrap: Field required"),
+        ("seed = 0", "seed = 0\nsede = 1", "bootstrap.sede: Extra inputs are not permitted"),
+        ("folds = 2", "folds = 1", "probe.folds: Input should be greater than or equal to 2"),
+        ("strengths = [0.01, 1.0]", "strengths = []", "probe.strengths: Tuple should have at least 1 item"),
+        ('["last", "blocks", "both"]', "[]", "readouts: Tuple should have at least 1 item"),
+        ('"both"]', '"first"]', "readouts.2: Input should be 'last', 'blocks' or 'both'"),
+        ('"tile"', '"loop"', "short_clips: Input should be 'centre' or 'tile'"),
+        ("crop_seconds = 0.31", "crop_seconds = -1", "crop_seconds: Input should be greater than 0"),
+        ("seed = 0", "seed = ", "is no TOML file"),
+    ],
+)
+def test_what_is_missing_unknown_or_impossible_in_a_protocol_is_named(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    path = tmp_path / "mine.toml"
+    assert old in PROTOCOL
+    path.write_text(PROTOCOL.replace(old, new))
+    with pytest.raises(ValueError, match=r"protocol=.*mine\.toml") as error:
+        load_protocol(str(path))
+    assert message in str(error.value)
+
+
+def test_all_mistakes_of_a_protocol_are_named_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("crop_seconds = 1.0\n")
+    with pytest.raises(ValueError, match=r"(?s)short_clips: .*readouts: .*probe: .*bootstrap: "):
+        load_protocol(str(path))
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        load_protocol(str(tmp_path / "nowhere"))
+
+
+def test_a_task_has_classes_splits_and_groups_by_clip_id(tmp_path: Path) -> None:
+    groups = ["a", "b", "b", "", "c", ""]
+    labels = [["wet"], ["dry"], ["dry"], ["wet"], ["dry"], ["icy"]]
+    task = load_task(write_task(tmp_path / "weather", 3, 1, 2, group=groups, labels=labels))
+    assert (task.name, task.class_names) == ("weather", ["dry", "icy", "wet"])
+    assert task.class_ids.tolist() == [2, 0, 0, 2, 0, 1]
+    assert task.splits.tolist() == ["train", "train", "train", "valid", "test", "test"]
+    assert task.groups.tolist() == groups
+    assert task.training.num_clips == 3
+
+
+def test_clips_of_other_splits_are_no_part_of_a_task(tmp_path: Path) -> None:
+    write_source(tmp_path, [[3], [2], [4]], splits=["train", "", "test"])
+    assert load_task(str(tmp_path)).splits.tolist() == ["train"] * 3 + ["test"] * 4
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        (["train", "valid"], "has no split test, only train, valid"),
+        (["valid", "test"], "has no split train, only valid, test"),
+        (["valid", ""], "has no split train and no split test, only valid"),
+        (["", ""], "take no clip of"),
+    ],
+)
+def test_a_task_without_training_or_test_clips_is_refused(tmp_path: Path, splits: list[str], message: str) -> None:
+    write_source(tmp_path, [[2], [2]], splits=splits)
+    with pytest.raises(ValueError, match=message) as error:
+        load_task(str(tmp_path))
+    assert str(tmp_path) in str(error.value)
+
+
+@pytest.mark.parametrize("labels", [[], ["x", "y"]])
+def test_clips_without_exactly_one_label_are_refused_by_name(tmp_path: Path, labels: list[str]) -> None:
+    uri = write_task(tmp_path, 3, 0, 2, labels=[["x"], ["y"], labels, ["x"], labels])
+    message = rf"2 of 5 clips without exactly one label \(the first is clip-2, with {len(labels)}\)"
+    with pytest.raises(ValueError, match=message):
+        load_task(uri)
+
+
+@pytest.mark.parametrize(
+    ("groups", "warned"),
+    [
+        (["a", "a", "b", "a", "c"], "1 groups are in test and in another split (a …)"),
+        (["a", "a", "b", "b", "b"], "1 groups are in test and in another split (b …)"),
+        (["a", "a", "a", "b", "b"], ""),
+        (["", "", "", "", ""], ""),
+    ],
+)
+def test_a_group_that_is_in_test_and_elsewhere_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, groups: list[str], warned: str
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        load_task(write_task(tmp_path, 2, 1, 2, group=groups))
+    assert warned in caplog.text
+    assert bool(caplog.text) == bool(warned)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "path"),
+    [
+        ("/runs/first", "first", "/runs/first"),
+        ("mine=/runs/first", "mine", "/runs/first"),
+        ("/runs/first/encoder", "first", "/runs/first/encoder"),
+        ("/runs/first/student/", "first", "/runs/first/student"),
+        ("student=/runs/{task}-a", "student", "/runs/{task}-a"),
+        ("s3://b/run?scheme=http&region=x", "run", "s3://b/run?scheme=http&region=x"),
+        ("mine=s3://b/run/student?scheme=http", "mine", "s3://b/run/student?scheme=http"),
+        ("s3://b/run/student?scheme=http", "run", "s3://b/run/student?scheme=http"),
+    ],
+)
+def test_a_model_is_named_on_the_command_line_by_name_or_by_its_folder(text: str, name: str, path: str) -> None:
+    model = parse_model(text)
+    assert (model.name, model.path) == (name, path)
+
+
+def test_relative_paths_of_models_are_those_of_the_working_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    assert parse_model("mine=runs/x").path == "/runs/x"
+
+
+def test_each_task_has_its_own_student_where_the_path_says_so(tmp_path: Path) -> None:
+    tasks: list[Task] = []
+    for name, cut in (("a", "fc1"), ("b", "block2")):
+        tasks.append(load_task(write_task(tmp_path / name, 2, 0, 2)))
+        write_encoder(tmp_path / f"{name}-run" / "student", cut)
+    model = parse_model(f"student={tmp_path}/{{task}}-run")
+    shapes = [EncoderConfig(channels=4, width=16, cut="fc1"), EncoderConfig(channels=4, width=16, cut="block2")]
+    assert [model.shape(task) for task in tasks] == [(shape, FrontEndConfig()) for shape in shapes]
+    assert model.identity(tasks[0]) != model.identity(tasks[1])

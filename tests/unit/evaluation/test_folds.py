@@ -1,0 +1,215 @@
+"""Tasks with folds, where each clip is tested once and the mean counts, and tasks whose test clips have parts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from support.sources import write_source
+from support.tasks import PROTOCOL, SMALL, replace_columns, write_encoder, write_task
+
+from unfused_ray.config import EvaluateConfig
+from unfused_ray.evaluation import evaluate
+from unfused_ray.evaluation.bootstrap import deviations
+from unfused_ray.evaluation.systems import TrainedModel, largest_cost
+from unfused_ray.evaluation.table import Table
+from unfused_ray.evaluation.tasks import Task, load_task
+from unfused_ray.models.cost import num_parameters
+from unfused_ray.models.encoder import AudioNTT2020
+
+SIZES = (9, 6, 12, 6)
+
+
+def write_folds(folder: Path, sizes: tuple[int, ...] = SIZES) -> str:
+    """A task with folds of these sizes, of three classes that are hard to tell; clips stand in pairs."""
+    write_source(folder, [[size] for size in sizes], (2_400, 4_000), [f"fold{1 + n}" for n in range(len(sizes))])
+    labels = [[f"class {number % 3}"] for number in range(sum(sizes))]
+    groups = [f"pair {first} {number // 2}" for first, size in enumerate(sizes) for number in range(size)]
+    return replace_columns(folder, labels=labels, group=groups)
+
+
+def run(folder: Path, task: str, models: tuple[str, ...], random_seeds: int = 0) -> Table:
+    (folder / "protocol.toml").write_text(PROTOCOL)
+    config = EvaluateConfig(
+        models=models,
+        tasks=(task,),
+        output=str(folder / "out"),
+        cache=str(folder / "cache"),
+        protocol=str(folder / "protocol.toml"),
+        random_seeds=random_seeds,
+        processes=1,
+    )
+    return evaluate.evaluate(evaluate.check(config))
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
+    return load_task(write_folds(tmp_path_factory.mktemp("folds") / "tones"))
+
+
+def fold_of(task: Task) -> np.ndarray:
+    return np.repeat([f"fold{1 + number}" for number in range(len(SIZES))], SIZES)
+
+
+def test_in_round_k_fold_k_is_tested_the_next_validates_and_the_others_train(task: Task) -> None:
+    assert task.folds == ("fold1", "fold2", "fold3", "fold4")
+    assert [round_.name for round_ in task.rounds] == [f"tones-fold{number}" for number in (1, 2, 3, 4)]
+    folds = fold_of(task)
+    for number, round_ in enumerate(task.rounds):
+        tested, validating = task.folds[number], task.folds[(number + 1) % 4]
+        assert set(folds[round_.splits == "test"]) == {tested}
+        assert set(folds[round_.splits == "valid"]) == {validating}
+        training = {*task.folds} - {tested, validating}
+        assert set(folds[round_.splits == "train"]) == training
+        assert {shard.split for shard in round_.training.manifests[0].shards} == training
+        assert round_.training.num_clips == (round_.splits == "train").sum()
+    assert np.sum([round_.splits == "test" for round_ in task.rounds], axis=0).tolist() == [1] * sum(SIZES)
+
+
+def test_folds_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    task = load_task(write_folds(tmp_path, (3,) * 11))
+    assert task.folds == tuple(f"fold{number}" for number in range(1, 12))
+    assert set(task.rounds[9].training_splits) == {f"fold{n}" for n in range(1, 10)}
+
+
+def test_a_task_without_folds_is_its_own_only_round_and_its_clips_count_alike(tmp_path: Path) -> None:
+    task = load_task(write_task(tmp_path, 6, 2, 4))
+    assert task.rounds == (task,)
+    assert task.tested.tolist() == [False] * 8 + [True] * 4
+    assert task.test_weights.tolist() == [1.0] * 4
+
+
+def test_normalisation_is_that_of_the_rounds_training_folds_alone(task: Task) -> None:
+    front_end = evaluate.FrontEndConfig()
+    of_shards = [shard.statistics[front_end.digest()] for shard in task.index.manifests[0].shards]
+    for number, round_ in enumerate(task.rounds):
+        training = [of_shards[(number + offset) % 4] for offset in (2, 3)]
+        assert round_.statistics(front_end).sum == pytest.approx(sum(statistics.sum for statistics in training))
+
+
+def test_the_accuracy_is_the_mean_of_the_folds_of_probes_written_out_with_scikit_learn(
+    task: Task, tmp_path: Path
+) -> None:
+    model = f"mine={write_encoder(tmp_path / 'run', 'fc2')}"
+    table = run(tmp_path, task.uri, (model,), random_seeds=2)
+    mine = TrainedModel("mine", str(tmp_path / "run"))
+    evaluation = evaluate.check(table_config(tmp_path, task.uri, model))
+    accuracies = []
+    for round_ in task.rounds:
+        (features,) = mine.features(round_, evaluation.protocol.config, evaluation.cache)
+        tried = {}
+        for strength in (0.01, 1.0):
+            for readout, vectors in features.items():
+                train, valid, test = (round_.splits == split for split in ("train", "valid", "test"))
+                scaler = StandardScaler().fit(vectors[train])
+                fitted = LogisticRegression(C=strength, tol=1e-6, max_iter=10_000)
+                fitted.fit(scaler.transform(vectors[train]), round_.class_ids[train])
+                right = [
+                    fitted.score(scaler.transform(vectors[rows]), round_.class_ids[rows]) for rows in (valid, test)
+                ]
+                tried[strength, readout] = tuple(right)
+        accuracies.append(tried[max(tried, key=lambda choice: tried[choice][0])][1])
+    rows = {row.name: row for row in table.rows}
+    assert rows["mine"].accuracy["tones"].value == pytest.approx(np.mean(accuracies))
+    assert len(rows["mine"].chosen["tones"]) == 4
+    random = rows["random fc2 (4 × 16)"]
+    assert (random.num_seeds, len(random.chosen["tones"])) == (2, 8)
+    cell = json.loads((tmp_path / "out/tones/random-fc2-(4-×-16).json").read_text())
+    by_fold = np.reshape([result["test_accuracy"] for result in cell["seeds"]], (4, 2)).mean(axis=1)
+    assert random.accuracy["tones"].value == pytest.approx(by_fold.mean())
+    pooled = np.average(by_fold, weights=SIZES)
+    assert pooled != pytest.approx(by_fold.mean())
+    assert "Mean of folds, each tested once: tones 4." in table.to_markdown()
+    assert table.num_groups == {"tones": len({*task.groups})}
+    assert run(tmp_path, task.uri, (model,), random_seeds=2) == table  # from its cells
+
+
+def table_config(folder: Path, task: str, model: str) -> EvaluateConfig:
+    return EvaluateConfig(
+        models=(model,), tasks=(task,), cache=str(folder / "cache"), protocol=str(folder / "protocol.toml")
+    )
+
+
+def test_every_fold_may_have_a_network_of_its_own(task: Task, tmp_path: Path) -> None:
+    for number, fold in enumerate(task.folds):
+        write_encoder(tmp_path / f"student-tones-{fold}", "fc1" if number == 2 else "block1", seed=number)
+    model = TrainedModel("student", f"{tmp_path}/student-{{task}}")
+    uris = [model.uri(round_) for round_ in task.rounds]
+    assert uris == [f"{tmp_path}/student-tones-{fold}" for fold in task.folds]
+    cost = largest_cost(model, [task])
+    assert cost is not None and cost[0] == num_parameters(AudioNTT2020(SMALL.model_copy(update={"cut": "fc1"}), 64))
+    keys = []
+    for seed in (3, 9):  # another network of one fold makes another cell
+        write_encoder(tmp_path / f"student-tones-{task.folds[3]}", "block1", seed=seed)
+        run(tmp_path, task.uri, (f"student={tmp_path}/student-{{task}}",))
+        cell = json.loads((tmp_path / "out/tones/student.json").read_text())
+        assert [len(result["predictions"]) for result in cell["seeds"]] == list(SIZES)
+        keys.append(cell["key"])
+    assert keys[0] != keys[1]
+
+
+def test_an_evaluation_is_linked_to_the_network_of_every_fold(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for fold in task.folds:
+        write_encoder(tmp_path / f"student-tones-{fold}", "block1")
+    (tmp_path / "protocol.toml").write_text(PROTOCOL)
+    asked: list[str] = []
+    monkeypatch.setattr(evaluate, "upstream", asked.append)
+    monkeypatch.setattr(evaluate, "tags", lambda *arguments: {})
+    monkeypatch.setattr(evaluate, "kept_id", lambda output: "0" * 32)
+    config = table_config(tmp_path, task.uri, f"student={tmp_path}/student-{{task}}")
+    evaluate._tracked_run(evaluate.check(config), "")
+    assert asked == [f"{tmp_path}/student-tones-{fold}" for fold in task.folds]
+
+
+def test_replicates_of_weighted_clips_are_means_of_folds_where_whole_folds_are_drawn(task: Task) -> None:
+    """Each fold a group: a replicate is a mean of folds drawn with replacement."""
+    folds = fold_of(task)
+    correct = np.concatenate([np.arange(size) < right for size, right in zip(SIZES, (1, 2, 7, 5), strict=True)])[None]
+    of_fold = [correct[0, folds == fold].mean() for fold in task.folds]
+    drawn = deviations(correct, folds, 200, 0, "t", task.test_weights)
+    found = drawn.accuracy + drawn.by_clips
+    assert drawn.accuracy == pytest.approx(np.mean(of_fold))
+    possible = {round(np.mean([of_fold[i] for i in (a, b, c, d)]), 9) for a, b, c, d in np.ndindex(4, 4, 4, 4)}
+    assert {round(value, 9) for value in found.tolist()} <= possible
+    assert len({round(value, 9) for value in found.tolist()}) > 10
+
+
+def test_too_few_folds_and_uses_that_need_splits_are_refused(tmp_path: Path, task: Task) -> None:
+    with pytest.raises(ValueError, match="has 2 folds and no train, valid and test clips"):
+        load_task(write_folds(tmp_path, (4, 4)))
+    with pytest.raises(ValueError, match="has 4 folds and no train, valid and test clips"):
+        load_task(task.uri, ("train", "valid"))
+
+
+def test_a_group_in_two_folds_is_a_leak(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    uri = write_folds(tmp_path, (3, 3, 3))
+    load_task(uri)
+    assert not caplog.records
+    load_task(replace_columns(tmp_path, group=["a", "", "", "a", *[""] * 5]))
+    assert "1 groups are in test and in another split (a …)" in caplog.text
+
+
+def test_parts_of_the_test_clips_are_tested_together_and_reported_too(tmp_path: Path) -> None:
+    splits = ["train", "valid", "test-field", "test-phone"]
+    write_source(tmp_path / "birds", [[24], [8], [6], [10]], (2_400, 4_000), splits)
+    labels = [[f"class {number % 3}"] for number in range(48)]
+    uri = replace_columns(tmp_path / "birds", labels=labels)
+    task = load_task(uri)
+    assert (task.splits == "test").sum() == 16
+    assert task.parts.tolist() == [""] * 32 + ["field"] * 6 + ["phone"] * 10
+    table = run(tmp_path, uri, (f"mine={write_encoder(tmp_path / 'run', 'fc2')}",))
+    (seed,) = json.loads((tmp_path / "out/birds/mine.json").read_text())["seeds"]
+    right = np.array(seed["predictions"]) == task.class_ids[32:]
+    (row,) = [row for row in table.rows if row.name == "mine"]
+    assert row.accuracy_by_part == {"birds": pytest.approx({"field": right[:6].mean(), "phone": right[6:].mean()})}
+    assert row.accuracy["birds"].value == pytest.approx(right.mean())
+    heading = "| system | birds: field | birds: phone |\n|---|--:|--:|\n"
+    line = f"| mine | {100 * right[:6].mean():.1f} | {100 * right[6:].mean():.1f} |"
+    assert heading in table.to_markdown() and line in table.to_markdown()
+    assert load_task(uri, ("train", "valid")).splits.tolist() == ["train"] * 24 + ["valid"] * 8

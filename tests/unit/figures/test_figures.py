@@ -1,0 +1,164 @@
+"""Drawings hold the values they were given: read back from the drawn artists, not from pixels."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from unfused_ray.config import FrontEndConfig
+from unfused_ray.figures import evaluation_figures as drawings
+from unfused_ray.figures import run_figures as figures
+from unfused_ray.figures import run_pictures as pictures
+from unfused_ray.report.pictures import as_svg
+
+
+def test_every_panel_draws_its_figure_of_the_history() -> None:
+    history = [{"epoch": 0.0, "loss": 1.6}, {"epoch": 1.0, "loss": 1.2, "nmi": 0.75}]
+    panels = [
+        figures.Panel("loss", "Loss", "falls"),
+        figures.Panel("nmi", "Stability", ""),
+        figures.Panel("x", "X", ""),
+    ]
+    loss, nmi, other = figures.draw_health("run", history, panels).axes
+    np.testing.assert_array_equal(loss.lines[0].get_xydata(), [[0, 1.6], [1, 1.2]])
+    np.testing.assert_array_equal(nmi.lines[0].get_xydata(), [[1, 0.75]])
+    assert loss.get_title(loc="left").strip() == "Loss" and loss.texts[0].get_text() == "falls"
+    assert not other.lines
+    assert loss.get_xlim() == nmi.get_xlim() == other.get_xlim()
+
+
+def test_a_panel_has_a_curve_for_each_head() -> None:
+    history = [{"epoch": 3.0, "head0/inertia": 1.0, "head1/inertia": 2.0}]
+    (axis,) = figures.draw_health("run", history, [figures.Panel("inertia", "inertia", "")]).axes
+    assert [line.get_xydata().tolist() for line in axis.lines] == [[[3, 1]], [[3, 2]]]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["head0", "head1"]
+
+
+def test_map_draws_every_point_once_in_each_panel() -> None:
+    positions = np.random.default_rng(0).standard_normal((40, 2))
+    ids = np.arange(40) % 21 - 1
+    grouping = figures.Grouping("by label", ids, [f"label {i}" for i in range(20)], "others")
+    figure = figures.draw_map("run", positions, [grouping, grouping])
+    assert len(figure.axes) == 2
+    for axis in figure.axes:
+        drawn = np.concatenate([points.get_offsets() for points in axis.collections])
+        np.testing.assert_array_equal(np.sort(drawn, axis=0), np.sort(positions, axis=0))
+        looks = {(*points.get_facecolor()[0], points.get_paths()[0].vertices.shape) for points in axis.collections}
+        assert len(looks) == 21
+
+
+def test_a_title_that_is_longer_than_its_picture_is_folded() -> None:
+    title = "150 test clips of drum, as " + ", ".join(["a system with a long name"] * 4) + " hears them"
+    figure = figures.draw_map(title, np.zeros((3, 2)), [figures.Grouping("by class", np.zeros(3, int), ["a"], "")])
+    figure.draw_without_rendering()
+    shown = figure.get_suptitle()
+    assert shown.count("\n") == 1 and shown.replace("\n", " ") == title
+    (text,) = (text for text in figure.texts if text.get_text() == shown)
+    assert text.get_window_extent().x1 < figure.bbox.x1
+
+
+def test_sheet_leaves_the_place_of_an_unreadable_clip_empty() -> None:
+    image = np.random.default_rng(0).standard_normal((64, 30)).astype(np.float32)
+    row = figures.Cluster("cluster 3\n2 clips", [None, image], ["hum", "hiss"])
+    figure = figures.draw_clusters("run", [row], FrontEndConfig())
+    assert [len(axis.images) for axis in figure.axes] == [0, 1]
+    np.testing.assert_array_equal(figure.axes[1].images[0].get_array(), image)
+    np.testing.assert_allclose(figure.axes[0].get_xlim(), (0, 30 * 160 / 16_000))
+
+
+@settings(max_examples=20)
+@given(num_classes=st.integers(2, 6), seed=st.integers(0, 999))
+def test_confusion_has_shares_of_the_true_class_as_colours_and_clips_as_numbers(num_classes: int, seed: int) -> None:
+    confusion_KK = np.random.default_rng(seed).integers(0, 4, (num_classes, num_classes)) * 700
+    names = [f"class {i}" for i in range(num_classes)]
+    axis = drawings.draw_confusion("kws", confusion_KK, names).axes[0]
+    shares_KK = axis.images[0].get_array()
+    for true, row in enumerate(confusion_KK):
+        np.testing.assert_allclose(shares_KK[true], row / row.sum() if row.any() else 0 * row)
+    cells = {text.get_position(): int(text.get_text().replace(",", "")) for text in axis.texts}
+    assert cells == {(predicted, true): count for (true, predicted), count in np.ndenumerate(confusion_KK) if count}
+    assert [label.get_text() for label in axis.get_xticklabels()] == names
+    expected = [f"{name} ({row.sum():,})" for name, row in zip(names, confusion_KK, strict=True)]
+    assert [label.get_text() for label in axis.get_yticklabels()] == expected
+
+
+def test_confusion_of_many_classes_names_all_of_them_and_has_no_numbers() -> None:
+    axis = drawings.draw_confusion("spk", np.eye(50, dtype=int), [f"speaker {i}" for i in range(50)]).axes[0]
+    assert not axis.texts
+    assert len(axis.get_xticklabels()) == len(axis.get_yticklabels()) == 50
+
+
+def _lines(axis: Axes) -> dict[float, tuple[list[float], list[float]]]:
+    """By line of the table: the interval's ends, and the dot."""
+    drawn: dict[float, tuple[list[float], list[float]]] = {}
+    for line in axis.lines:
+        ends, dot = drawn.setdefault(line.get_ydata()[0], ([], []))
+        (dot if line.get_marker() == "o" else ends).extend(line.get_xdata())
+    return drawn
+
+
+def test_table_draws_every_estimate_in_the_panel_of_its_task_on_the_line_of_its_system() -> None:
+    values = {
+        "random": {"kws": (0.5, 0.4, 0.65), "spk": None},
+        "student": {"kws": (0.7, 0.6, 0.75), "spk": (1, 1, 1), "mean": (0.85, 0.8, 0.875)},
+    }
+    kws, spk, mean = drawings.draw_table("table", ["student", "random"], ["kws", "spk", "mean"], values).axes
+    assert [axis.get_title(loc="left") for axis in (kws, spk, mean)] == ["kws", "spk", "mean"]
+    assert [label.get_text() for label in kws.get_yticklabels()] == ["student", "random"]
+    np.testing.assert_allclose(_lines(kws)[0][0] + _lines(kws)[0][1], [60, 75, 70])
+    np.testing.assert_allclose(_lines(kws)[1][0] + _lines(kws)[1][1], [40, 65, 50])
+    assert _lines(spk).keys() == {0} and _lines(mean).keys() == {0}
+    np.testing.assert_allclose(_lines(mean)[0][0] + _lines(mean)[0][1], [80, 87.5, 85])
+    for axis, numbers in ((kws, ["70.0", "50.0"]), (spk, ["100.0", "–"]), (mean, ["85.0", "–"])):
+        assert [text.get_text() for text in axis.texts] == numbers
+        assert [text.get_position()[1] for text in axis.texts] == [0, 1]
+    assert kws.yaxis_inverted()
+    assert to_hex(mean.get_facecolor()) != to_hex(kws.get_facecolor())
+
+
+def test_table_of_many_tasks_goes_on_in_another_row_that_names_the_systems_again() -> None:
+    tasks = [f"task {i}" for i in range(12)]
+    values = {"random": dict.fromkeys(tasks, (0.5, 0.4, 0.6))}
+    figure = drawings.draw_table("table", ["random"], tasks, values)
+    assert len(figure.axes) == 12
+    named = [
+        axis.get_title(loc="left") for axis in figure.axes if any(text.get_text() for text in axis.get_yticklabels())
+    ]
+    assert named == ["task 0", "task 6"]
+
+
+ODD = ("_silence_", "5 $ or $ 6", "x^2 \\ $$ {")
+
+
+def _odd_map() -> Figure:
+    return figures.draw_map(ODD[1], np.eye(3, 2), [figures.Grouping(ODD[0], np.arange(3), ODD, ODD[1])])
+
+
+def _odd_curves() -> Figure:
+    history = [{"epoch": 0.0, **{f"{name}/x": 1.0 for name in ODD}}]
+    return figures.draw_health(ODD[1], history, [figures.Panel("x", ODD[0], ODD[2])])
+
+
+def _odd_confusion() -> Figure:
+    return drawings.draw_confusion(ODD[1], np.eye(3, dtype=int), ODD)
+
+
+def _odd_table() -> Figure:
+    return drawings.draw_table(ODD[0], ODD, ODD, {name: dict.fromkeys(ODD, (0.5, 0.4, 0.6)) for name in ODD})
+
+
+@pytest.mark.parametrize("draw", [_odd_map, _odd_curves, _odd_confusion, _odd_table])
+def test_names_are_drawn_as_they_are(draw: Callable[[], Figure], tmp_path: Path) -> None:
+    svg = base64.b64decode(as_svg(draw()).partition(",")[2]).decode()
+    assert all(svg.count(name) >= 2 for name in ODD[:2])  # in a title, and in a legend or beside an axis
+    assert ODD[2] in svg
+    pictures.save(draw(), str(tmp_path / "picture.png"))

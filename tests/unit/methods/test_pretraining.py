@@ -1,0 +1,255 @@
+"""What every pre-training without pseudo-labels has to keep: exact resumes, one result for any number of workers."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+import torch.distributed as dist
+from support.runs import assert_equal_runs, history, initial_weights, tiny, tracked
+from support.sources import write_source
+
+from unfused_ray import recipes
+from unfused_ray.clustering.clusterer import NoLabels
+from unfused_ray.config import PretrainConfig
+from unfused_ray.data.shards.format import Statistics
+from unfused_ray.data.stream.plan import Pass
+from unfused_ray.data.stream.read import Block, BlockReader
+from unfused_ray.data.stream.stream import BlockSource, LocalSource, Prefetcher
+from unfused_ray.figures.run_folder import RunFolder
+from unfused_ray.figures.stage_views import view_of
+from unfused_ray.figures.summary import summary
+from unfused_ray.methods import cola
+from unfused_ray.methods.method import BatchMethod
+from unfused_ray.methods.pretraining import build_pretraining
+from unfused_ray.models.encoder import AudioNTT2020
+from unfused_ray.runs.run import DIVERGED
+from unfused_ray.runs.status import Status
+from unfused_ray.training.coordinator import Coordinator
+from unfused_ray.training.driver.launch import check, train
+from unfused_ray.training.worker import loop
+from unfused_ray.training.worker.collectives import Alone, Distributed, Group
+from unfused_ray.training.worker.loop import Loop, Worker, passes_left
+
+STEPS = 3  # an epoch: 100 clips, 32 a global batch
+METHODS = [name for name, (_, recipe) in recipes.PRETRAIN.items() if name.endswith("-tiny")]
+
+SMALL_STEPS = {"batch__block": 4, "batch__blocks_per_step": 2, "checkpoint__keep": 9}  # an epoch is 12
+NOT_FINITE = 11  # a block of the second worker, in the sixth step
+ENDINGS: dict[str, dict[str, Any]] = {
+    "diverged": {},
+    "collapsed": {"health__min_effective_rank": 1e3, "health__on_collapse": "stop"},
+    "finished": {"epochs": 1},
+}
+
+pytestmark = pytest.mark.usefixtures("alone")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("source")
+    write_source(folder, [[40, 30], [30]])
+    return folder
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_a_batch_loss_is_made_of_is_float32_where_networks_compute_in_bfloat16(name: str) -> None:
+    config = recipes.PRETRAIN[name][1]
+    method = build_pretraining(config)
+    if isinstance(method, BatchMethod):
+        views = torch.randn(method.num_views, 4, config.front_end.num_mels, 96)
+        with torch.autocast("cpu", torch.bfloat16):
+            batch = method(views, torch.ones(4), torch.zeros(0, 4, dtype=torch.int64))
+        assert {rows.dtype for rows in batch.values()} == {torch.float32}
+
+
+def test_the_loss_of_a_batch_is_not_computed_in_bfloat16(
+    source: Path, tmp_path: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """COLA's logits are not normalised: near 60, bfloat16 rounds them by a quarter."""
+    lower: dict[str, list[bool]] = {"networks": [], "loss": []}
+    bilinear_loss, blocks = cola.bilinear_loss, AudioNTT2020.blocks
+
+    def noted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            lower[name].append(torch.is_autocast_enabled("cpu"))
+            return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr(cola, "bilinear_loss", noted("loss", bilinear_loss))
+    monkeypatch.setattr(AudioNTT2020, "blocks", noted("networks", blocks))
+    config = tiny(source, tmp_path / "run", tracking_uri, "cola-tiny")
+    runtime = config.runtime.model_copy(update={"precision": "bfloat16"})
+    assert train(config.model_copy(update={"runtime": runtime, "epochs": 1})).state == "finished"
+    assert any(lower["networks"])
+    assert set(lower["loss"]) == {False}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
+    name: str, source: Path, tmp_path: Path, tracking_uri: str, stop_after: Callable[[int], None]
+) -> None:
+    whole, parts = (tiny(source, tmp_path / folder, tracking_uri, name) for folder in ("whole", "parts"))
+    assert train(whole).state == "finished"
+    stop_after(STEPS + 1)
+    assert train(parts).state == "stopped"
+    assert train(parts).state == "finished"
+    assert_equal_runs(tmp_path / "parts", tmp_path / "whole")
+    assert all(entry["loss"] > 0 and entry["effective_rank"] > 1 for entry in history(tmp_path / "whole"))
+    run = RunFolder(str(tmp_path / "whole"))
+    assert not run.is_labelled
+    assert summary(run.uri).row_count
+    drawn = {panel.figure for panel in view_of(run).panels()}
+    counts = {"epoch", "damaged_clips", "collapse_signs"}
+    assert history(tmp_path / "whole")[-1].keys() - counts <= drawn
+    figures = tracked(tracking_uri, run.uri).data.metrics
+    assert figures["epoch/effective_rank"] == run.history[-1]["effective_rank"]
+
+
+@pytest.mark.parametrize("name", ["delores-m-tiny", "slicer-tiny"])
+def test_a_warm_start_leaves_the_keys_of_the_other_runs_clips_behind(
+    name: str, source: Path, tmp_path: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = tiny(source, tmp_path / "trained", tracking_uri, name, epochs=1)
+    assert train(trained).state == "finished"
+    model = safetensors.torch.load_file(max((tmp_path / "trained/checkpoints").iterdir()) / "model.safetensors")
+    assert model.pop("queue.keys").any()
+    beginning = initial_weights(monkeypatch, tiny(source, tmp_path / "a", tracking_uri, name, init_from=trained.output))
+    assert not beginning.pop("queue.keys").any()
+    torch.testing.assert_close(beginning, model, rtol=0, atol=0)
+    smaller = tiny(source, tmp_path / "b", tracking_uri, name, init_from=trained.output, method__queue=40)
+    assert train(smaller).state == "finished"
+    fork = tiny(source, tmp_path / "c", tracking_uri, name, fork=trained.output, method__queue=40)
+    with pytest.raises(ValueError, match=r"method\.queue: \d+ → 40"):
+        check(fork)
+
+
+def _loop(config: PretrainConfig, group: Group, leaving_nodes: Callable[[], Sequence[str]] = tuple) -> Loop:
+    """A loop of one worker, before its first step."""
+    prepared, device = check(config), torch.device("cpu")
+    source = LocalSource(prepared.planner, _reader(config))
+    worker = Worker(group, device, prepared.planner, source, NoLabels(), Coordinator(None), leaving_nodes=leaving_nodes)
+    torch.manual_seed(config.seed)
+    return Loop(config, prepared.run.uri, Statistics(1, 0.0, 1.0), build_pretraining(config), worker, None)
+
+
+def _reader(config: PretrainConfig) -> BlockReader:
+    samples = config.crop.num_samples(config.front_end.sample_rate)
+    return BlockReader(config.seed, config.batch.block, config.crop, samples)
+
+
+def _two_steps(config: PretrainConfig, group: Group) -> dict[str, torch.Tensor]:
+    """The method's state after two steps, of this worker's share of the blocks, on one thread: bits depend on them."""
+    torch.set_num_threads(1)
+    run = _loop(config, group)
+    blocks = list(run.worker.source.blocks(Pass("train", 0)))[group.rank :: group.world]
+    run.method.train()
+    for step in range(2):
+        run.step(0, step, iter(blocks[step * run.blocks_per_step :]), [])
+    return dict(run.method.state_dict())
+
+
+@dataclass(frozen=True)
+class _Share:
+    """This worker's blocks of a pass; the loss of one of the plan's blocks is not finite."""
+
+    source: BlockSource
+    group: Group
+    not_finite: int | None
+
+    def blocks(self, pass_: Pass) -> Iterator[Block]:
+        for block in self.source.blocks(pass_):
+            if block.index % self.group.world == self.group.rank:
+                bad = block.index == self.not_finite
+                yield replace(block, weights=block.weights * np.nan) if bad else block
+
+
+def _ending(name: str, config: PretrainConfig, group: Group) -> Status:
+    """How a whole run ends on this worker; from its third look on one node is leaving, from its sixth on two."""
+    looks = itertools.count(1)
+    leaving = ["", "", "a", "a", "a", "b"]
+    run = _loop(config, group, lambda: leaving[2 : next(looks)])
+    source = _Share(run.worker.source, group, NOT_FINITE if name == "diverged" else None)
+    passes = list(passes_left(config.last_epoch, "none", None))
+    with closing(Prefetcher(source, passes, config.runtime.prefetch_blocks)) as prefetcher:
+        return run.run(prefetcher)
+
+
+def _worker(rank: int, world: int, configs: dict[str, str], folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
+    loop.LOOK_SECONDS = 0.0 if rank == 0 else 1e9  # the first worker looks at every step, and all with it
+    for name, text in configs.items():
+        config, group = PretrainConfig.model_validate_json(text), Distributed(torch.device("cpu"))
+        if name in ENDINGS:
+            Path(folder, f"{name}-{rank}").write_text(json.dumps(asdict(_ending(name, config, group))))
+        else:
+            safetensors.torch.save_file(_two_steps(config, group), f"{folder}/{name}-{rank}")
+    dist.destroy_process_group()
+
+
+def _on_sgd(name: str, source: Path, output: Path, tracking_uri: str) -> PretrainConfig:
+    """Not on AdamW, whose step of a bias before batch norm, without a gradient but for rounding, is as long as any."""
+    return tiny(source, output, tracking_uri, name, optimizer__name="sgd", optimizer__lr=0.1)
+
+
+@pytest.fixture(scope="module")
+def of_two_workers(source: Path, tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of what both workers leave, ``<recipe or ending>-<rank>``: two processes for all, which start slowly."""
+    folder = tmp_path_factory.mktemp("workers")
+    configs = {name: _on_sgd(name, source, folder / "run", tracking_uri) for name in METHODS}
+    for name, fields in ENDINGS.items():
+        configs[name] = tiny(source, folder / f"run-{name}", tracking_uri, "byol-a-tiny", **SMALL_STEPS, **fields)
+    texts = {name: config.model_dump_json() for name, config in configs.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GLOO_SOCKET_IFNAME", "lo")
+        torch.multiprocessing.spawn(_worker, (2, texts, str(folder)), nprocs=2)
+    return folder
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_two_workers_learn_what_one_does(
+    name: str, source: Path, tmp_path: Path, tracking_uri: str, of_two_workers: Path
+) -> None:
+    alone = _two_steps(_on_sgd(name, source, tmp_path / "run", tracking_uri), Alone())
+    for rank in range(2):
+        state = safetensors.torch.load_file(of_two_workers / f"{name}-{rank}")
+        torch.testing.assert_close(state, alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "checkpoints"),
+    [
+        ("diverged", (0, 6), ["e0000-s000004"]),
+        ("collapsed", (1, 0), ["e0000-s000004", "e0000-s000007", "e0001-s000000"]),
+        ("finished", (1, 0), ["e0000-s000004", "e0000-s000007", "e0001-s000000"]),
+    ],
+)
+def test_two_workers_end_at_the_same_step_and_write_one_checkpoint_for_each_node_that_leaves(
+    name: str, at: tuple[int, int], checkpoints: list[str], source: Path, of_two_workers: Path
+) -> None:
+    first, second = (json.loads((of_two_workers / f"{name}-{rank}").read_text()) for rank in range(2))
+    assert (first["state"], first["epoch"], first["step"]) == (name, *at)
+    assert second == first
+    run = of_two_workers / f"run-{name}"
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == checkpoints
+
+
+def test_of_a_divergence_the_clips_of_all_workers_are_kept(
+    source: Path, tmp_path: Path, tracking_uri: str, of_two_workers: Path
+) -> None:
+    config = tiny(source, tmp_path / "run", tracking_uri, "byol-a-tiny", **SMALL_STEPS)
+    blocks = list(LocalSource(check(config).planner, _reader(config)).blocks(Pass("train", 0)))
+    batch = json.loads((of_two_workers / "run-diverged" / DIVERGED).read_text())
+    step = NOT_FINITE // 2
+    clips = sorted(clip for block in blocks[2 * step : 2 * step + 2] for clip in block.clip_ids.tolist())
+    assert batch == {"epoch": 0, "step": step, "clip_ids": clips}

@@ -1,0 +1,43 @@
+"""Milestones of a run's start: seconds since the command, each the first time, kept in the run's folder."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import time
+from pathlib import Path
+
+from support.runs import tiny
+from support.sources import write_source
+
+from unfused_ray.runs.start_times import START, Milestones, process_started
+from unfused_ray.training.driver.launch import train
+
+
+def test_a_milestone_counts_the_first_time_it_is_reached():
+    milestones = Milestones(began=100.0)
+    assert milestones.reach("checked", when=102.5)
+    assert not milestones.reach("checked", when=200.0)
+    assert milestones.reached == {"checked": 2.5}
+
+
+def test_milestones_travel_and_are_written_in_their_order(tmp_path: Path):
+    milestones = Milestones(began=100.0)
+    milestones.reach("step", when=103.0)
+    milestones.reach("checked", when=102.5)
+    pickle.loads(pickle.dumps(milestones)).write(str(tmp_path))
+    assert list(json.loads((tmp_path / START).read_text()).items()) == [("checked", 2.5), ("step", 3.0)]
+
+
+def test_a_process_was_started_before_now():
+    assert 0 < time.time() - process_started() < 3600 * 24
+
+
+def test_a_run_leaves_how_it_came_to_its_first_step(tmp_path: Path, tracking_uri: str, alone: None):
+    source = tmp_path / "source"
+    write_source(source, [[40, 30]], lengths=(7_000,))
+    train(tiny(source, tmp_path / "run", tracking_uri, epochs=1))
+    reached = json.loads((tmp_path / "run" / START).read_text())
+    order = ["imported", "checked", "data and labels ready", "loop built", "first block", "labels"]
+    assert list(reached) == [*order, "first step"]
+    assert sorted(reached.values()) == list(reached.values())

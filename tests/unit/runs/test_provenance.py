@@ -1,0 +1,121 @@
+"""What a run in MLflow says of where it comes from, and what a run says of what MLflow never got."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+from pathlib import Path
+
+import pytest
+from support.runs import tiny, tiny_student, tracked
+from support.sources import write_source
+from support.tasks import write_encoder
+
+from unfused_ray import cli, storage
+from unfused_ray.data.shards.format import ClipIndex
+from unfused_ray.models.export import read_description
+from unfused_ray.runs import provenance
+from unfused_ray.runs.checkpoints import CheckpointStore, Position
+from unfused_ray.runs.run import Run
+from unfused_ray.tracking import mlflow
+from unfused_ray.tracking import mlflow as tracking
+from unfused_ray.tracking import sender as tracker
+from unfused_ray.training.driver.launch import train
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("source")
+    write_source(folder, [[32], [16]], (3_000, 6_000), ("train", "valid"))
+    return folder
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_student_names_its_teacher_and_a_run_that_goes_on_after_its_end_stays_one_run(
+    source: Path, tmp_path: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher, student = tiny(source, tmp_path / "teacher", tracking_uri), str(tmp_path / "student")
+    monkeypatch.setattr(cli, "_train", train)
+    shorter = teacher.model_copy(update={"epochs": 1})
+    assert cli._training_job(shorter, cli.Options(False, False)) == 0  # it adds pictures and places at the end
+    assert train(teacher).state == "finished"
+    run = tracked(tracking_uri, teacher.output)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["unfused_ray.folder"] == teacher.output
+    assert run.data.tags["unfused_ray.encoder"] == f"{teacher.output}/encoder"
+    assert json.loads(run.data.tags["unfused_ray.data"]) == [
+        {"uri": str(source), "checksum": ClipIndex.load(teacher.data, teacher.splits).checksums[0]}
+    ]
+
+    job = tiny_student(source, Path(student), tracking_uri, teacher=teacher.output, stop_after=1)
+    assert train(job).state == "stopped"
+    run = tracked(tracking_uri, student)
+    assert run.info.status == "FINISHED"  # it ended where it was to
+    assert json.loads(run.data.tags["unfused_ray.upstream"]) == [
+        {
+            "uri": teacher.output,
+            "sha256": read_description(teacher.output)["sha256"],
+            "run": Run(teacher.output).record()["id"],
+        }
+    ]
+
+
+def test_what_trains_on_names_the_newest_checkpoint_where_there_is_one(source: Path, tmp_path: Path) -> None:
+    folder = str(tmp_path / "run")
+    assert provenance.upstream(folder, trains_on=True) == provenance.upstream(folder) == {"uri": folder}
+    write_encoder(Path(folder, "encoder"), "fc2")
+    export = {"uri": folder, "sha256": read_description(folder)["sha256"]}
+    assert provenance.upstream(folder, trains_on=True) == provenance.upstream(folder) == export
+    store = CheckpointStore(folder, keep=1)
+    begun = store.begin(Position(1, 0))
+    storage.write_bytes(storage.join(begun, "bank", "bank.json"), b"{}")
+    store.commit(Position(1, 0), {}, {})
+    checkpointed = {"uri": folder, "sha256": storage.sha256_file(storage.join(begun, "manifest.json"))}
+    warm = tiny_student(source, tmp_path / "student", "", init_from=folder, teacher=folder)
+    assert provenance.origins(warm) == [checkpointed, export]
+    assert provenance.origins(tiny(source, tmp_path / "fork", "", fork=folder)) == [checkpointed]
+
+
+def test_a_tag_of_many_networks_is_json_that_says_how_many_are_left_out() -> None:
+    networks = [{"uri": f"s3://bucket/run-{number}", "sha256": 64 * "0"} for number in range(80)]
+    tag = mlflow.tags("evaluate", "folder", upstream=networks)["unfused_ray.upstream"]
+    *named, rest = json.loads(tag)
+    assert 4_500 < len(tag) <= tracking.MAX_TAG
+    assert named == networks[: len(named)] and rest == {"left_out": 80 - len(named)}
+
+
+def test_the_commit_is_that_of_the_code_and_of_no_other_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    package = tmp_path / "unfused_ray"
+    (package / "training").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    monkeypatch.setattr(provenance, "__file__", str(package / "runs" / "provenance.py"))
+    assert provenance.git_commit() == ""
+    git("init")
+    git("commit", "--allow-empty", "-m", "another project's")
+    assert provenance.git_commit() == ""
+    git("add", ".")
+    git("commit", "-m", "the package")
+    commit = git("rev-parse", "HEAD")
+    assert provenance.git_commit() == commit
+    (package / "__init__.py").write_text("changed = True\n")
+    assert provenance.git_commit() == f"{commit}-dirty"
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_run_whose_figures_reach_nobody_ends_well_and_counts_them(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tracker, "CLOSE_SECONDS", 0.1)
+    job = tiny(source, tmp_path / "run", "http://127.0.0.1:9", epochs=1)  # nobody listens
+    with caplog.at_level(logging.WARNING):
+        assert train(job).state == "finished"
+    status = Run(job.output).status()
+    assert status is not None and status.lost_metrics > 0
+    assert f"{status.lost_metrics} figures did not reach the tracking server" in caplog.text

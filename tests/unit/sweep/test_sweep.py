@@ -1,0 +1,436 @@
+"""Sweeps: spaces and points, trials kept as files, a whole sweep that is killed and resumed, and the winner."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution, json_to_distribution
+from ray.tune.search import Searcher
+from rich.console import Console
+from support.sources import write_source
+from support.tasks import LENGTHS, PROTOCOL, write_encoder, write_task
+
+from unfused_ray import cluster, recipes
+from unfused_ray.config import DistillConfig, SweepConfig
+from unfused_ray.evaluation.protocol import BootstrapConfig, load_protocol
+from unfused_ray.report.sweep import is_default
+from unfused_ray.runs.provenance import environment
+from unfused_ray.sweep import prepare, result, space, sweep, trial
+from unfused_ray.sweep.score import Score, interval, mean_accuracy
+from unfused_ray.sweep.search import make_search
+from unfused_ray.sweep.trial import Plan, Record, Rung
+
+SPACE: space.Space = {
+    "method.alpha": FloatDistribution(0.0, 1.0),
+    "method.beta": FloatDistribution(1e-3, 10.0, log=True),
+    "labels.num_clusters": CategoricalDistribution((3, 4)),
+}
+SPACES: dict[str, space.Space] = {
+    "three": SPACE,
+    "seeds": {"seed": IntDistribution(0, 9)},
+    "crops": {"crop.seconds": FloatDistribution(0.5, 2.0)},
+}
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """Two tasks of training and validation clips, and test clips whose shard is no longer there."""
+    folder = tmp_path_factory.mktemp("tasks")
+    uris = []
+    for name in ("a", "b"):
+        groups = [f"g{i % 5}" for i in range(24)] + [f"v{i % 4}" for i in range(12)] + [""] * 4
+        uris.append(write_task(folder / name, 24, 12, 4, group=groups))
+        manifest = json.loads((folder / name / "manifest.json").read_text())
+        (folder / name / manifest["shards"][-1]["file"]).unlink()
+    return tuple(uris)
+
+
+@pytest.fixture
+def config(tasks: tuple[str, ...], tmp_path: Path, tracking_uri: str) -> Callable[..., SweepConfig]:
+    (tmp_path / "protocol.toml").write_text(PROTOCOL)
+    teacher = write_encoder(tmp_path / "teacher" / "encoder", "fc2")
+
+    def make(**fields: Any) -> SweepConfig:
+        base = recipes.SWEEP["tiny"][1]
+        distill = base.distill.model_copy(
+            update={
+                "teacher": teacher,
+                "batch": base.distill.batch.model_copy(update={"blocks_per_step": 1}),
+                "tracking": base.distill.tracking.model_copy(update={"uri": tracking_uri}),
+            }
+        )
+        given = {"tasks": tasks, "output": str(tmp_path / "sweep"), "distill": distill, "space": "three"}
+        return base.model_copy(update={**given, "protocol": str(tmp_path / "protocol.toml"), **fields})
+
+    return make
+
+
+def two_blocks(distill: DistillConfig, gpus_per_worker: float = 0.0) -> DistillConfig:
+    """With a step that two workers can share."""
+    batch = distill.batch.model_copy(update={"blocks_per_step": 2})
+    runtime = distill.runtime.model_copy(update={"gpus_per_worker": gpus_per_worker})
+    return distill.model_copy(update={"batch": batch, "runtime": runtime})
+
+
+def test_a_point_changes_the_fields_it_names_and_no_others() -> None:
+    config = DistillConfig()
+    changed = space.apply(config, {"method.alpha": 0.25, "labels.num_clusters": 7})
+    assert (changed.method.alpha, changed.labels.num_clusters) == (0.25, (7,))
+    back = {"method.alpha": config.method.alpha, "labels.num_clusters": config.labels.num_clusters}
+    assert space.apply(changed, back) == config
+
+
+@pytest.mark.parametrize(
+    ("point", "message"),
+    [
+        ({"method.alhpa": 1.0}, r"space: method\.alhpa is no field of a distillation"),
+        ({"nothing.at.all": 1.0}, r"space: nothing\.at\.all is no field"),
+        ({"method.alpha": 2.0}, r'space: \{"method.alpha": 2.0\} cannot work'),
+    ],
+)
+def test_a_point_that_cannot_work_is_refused(point: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        space.apply(DistillConfig(), point)
+
+
+def test_the_default_trial_must_lie_in_the_space() -> None:
+    assert space.default_point(DistillConfig(), {"method.alpha": SPACE["method.alpha"]}) == {"method.alpha": 0.7}
+    with pytest.raises(ValueError, match=r"distill\.method\.alpha=0\.7, the default trial, lies outside"):
+        space.default_point(DistillConfig(), {"method.alpha": FloatDistribution(0.8, 1.0)})
+
+    with pytest.raises(ValueError, match=r"distill\.labels\.num_clusters=48, the default trial, lies outside"):
+        space.default_point(DistillConfig(), {"labels.num_clusters": CategoricalDistribution((3, 4))})
+
+
+@pytest.mark.filterwarnings("ignore:Choices for a categorical distribution:UserWarning")
+@pytest.mark.parametrize(
+    ("configured", "choices", "expected"),
+    [((4,), ((4,), (4, 8)), (4,)), ((4,), (4, (4, 8)), 4), ((4, 8), (4, (4, 8)), (4, 8))],
+)
+def test_the_default_trial_has_a_choice_of_several_values_as_it_is(
+    configured: tuple[int, ...], choices: tuple[Any, ...], expected: object
+) -> None:
+    config = space.apply(DistillConfig(), {"labels.num_clusters": configured})
+    several: space.Space = {"labels.num_clusters": CategoricalDistribution(choices)}
+    assert space.default_point(config, several) == {"labels.num_clusters": expected}
+
+
+def test_labels_are_made_for_every_combination_of_their_settings() -> None:
+    both = {**SPACE, "labels.starts": CategoricalDistribution((1, 2))}
+    assert len(space.label_points(both)) == 4
+    assert space.label_points({"method.alpha": SPACE["method.alpha"]}) == [{}]
+    with pytest.raises(ValueError, match=r"labels\.num_clusters must be a CategoricalDistribution"):
+        space.label_points({"labels.num_clusters": IntDistribution(2, 9)})
+
+
+@given(most=st.integers(8, 200))
+def test_a_grid_lies_in_the_space_with_its_ends(most: int) -> None:
+    points = space.grid(SPACE, most)
+    assert len(points) <= most
+    assert len({space.identity(point) for point in points}) == len(points)
+    assert {point["labels.num_clusters"] for point in points} == {3, 4}
+    for name in ("method.alpha", "method.beta"):
+        values = [point[name] for point in points]
+        assert (min(values), max(values)) == pytest.approx((SPACE[name].low, SPACE[name].high))  # type: ignore[attr-defined]
+        assert all(SPACE[name]._contains(value) for value in values)
+
+
+@given(low=st.integers(0, 5), size=st.integers(0, 20), step=st.integers(1, 7), most=st.integers(1, 30))
+def test_a_grid_of_whole_numbers_keeps_to_their_steps(low: int, size: int, step: int, most: int) -> None:
+    distribution = IntDistribution(low, low + size // step * step, step=step)
+    assert all(distribution._contains(point["seed"]) for point in space.grid({"seed": distribution}, most))
+
+
+def test_a_finite_space_has_so_many_points() -> None:
+    assert space.num_values(CategoricalDistribution((3, 4))) == 2
+    assert space.num_values(IntDistribution(2, 8, step=3)) == 3
+    assert space.num_values(FloatDistribution(0.0, 1.0)) == float("inf")
+    finite = {"a": CategoricalDistribution((3, 4)), "b": IntDistribution(2, 8, step=3)}
+    assert space.num_points(finite) == len(list(space.points(finite))) == 6
+    assert space.num_points({**finite, "c": FloatDistribution(0.0, 1.0)}) == float("inf")
+
+
+@given(epochs=st.integers(1, 200), halving=st.integers(2, 5), grace=st.floats(0.01, 1.0))
+def test_rungs_rise_to_the_last_epoch(epochs: int, halving: int, grace: float) -> None:
+    distill = DistillConfig(epochs=epochs)
+    found = prepare.rungs(SweepConfig(distill=distill, halving=halving, grace=grace))
+    assert found[-1] == epochs and list(found) == sorted(set(found))
+    assert all(later == halving * earlier for earlier, later in itertools.pairwise(found[:-1]))
+    assert prepare.rungs(SweepConfig(distill=distill, early_stopping=False)) == (epochs,)
+
+
+def record(accuracies: list[float], alpha: float, state: trial.State = "finished") -> Record:
+    """A trial on tasks of 10 clips of 5 groups each."""
+    scores = [
+        Score(f"task {i}", share, (np.arange(10) < 10 * share).tolist(), [f"g{n % 5}" for n in range(10)])
+        for i, share in enumerate(accuracies)
+    ]
+    return Record({"method.alpha": alpha}, state, [Rung(2, mean_accuracy(scores), scores)], 1.5)
+
+
+def test_trials_that_went_to_their_end_are_ranked_with_intervals_and_differences() -> None:
+    bootstrap = BootstrapConfig(replicates=500, seed=0)
+    records = [record([0.5, 0.7], 0.7), record([0.9, 0.9], 0.1), record([1.0, 1.0], 0.2, "stopped early")]
+    ranked = result.rank(records, records[0].id, bootstrap)
+    assert [each.record.point["method.alpha"] for each in ranked] == [0.1, 0.7]
+    assert ranked[0].accuracy.value == pytest.approx(0.9)
+    assert ranked[0].accuracy == interval(records[1].rungs[-1].scores, bootstrap)
+    assert ranked[0].accuracy.low < 0.9 < ranked[0].accuracy.high
+    assert ranked[0].difference is not None and ranked[0].difference.value == pytest.approx(0.3)
+    assert ranked[1].difference is None
+    without = result.rank(records[1:], records[0].id, bootstrap)
+    assert without[0].difference is None  # no default to compare with
+    for known, said in ((ranked, True), (without, False)):
+        console = Console(width=200, file=StringIO(), force_terminal=False)
+        console.print(result.to_terminal(known, records, records[0].id))
+        assert isinstance(console.file, StringIO)
+        assert ("the default " in console.file.getvalue().replace("from the default", "")) == said
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    written = record([0.5], 0.3, "stopped early")
+    written.write(str(tmp_path))
+    assert list(trial.read_records(str(tmp_path))) == [written]
+
+
+@pytest.mark.filterwarnings("ignore:Choices for a categorical distribution:UserWarning")
+def test_a_space_whose_choices_have_several_values_is_resumed_and_won(config: Callable[..., SweepConfig]) -> None:
+    clusters: dict[str, space.Space] = {
+        "several": {"labels.num_clusters": CategoricalDistribution(((3,), (3, 4), (4, 5)))}
+    }
+    distill = space.apply(config().distill, {"labels.num_clusters": (3,)})
+    begun = prepare.check(config(space="several", distill=distill), clusters)
+    assert begun.default == {"labels.num_clusters": (3,)}
+    for choice, state in (((3,), "finished"), ((3, 4), "running")):
+        each = replace(record([0.5], 0.0, state), point={"labels.num_clusters": choice})
+        each.write(begun.plan.uri)
+
+    again = prepare.check(config(space="several", distill=distill, resume=True), clusters)
+    search = make_search(again.config, again.space, again.default, again.records)
+    drawn = [search.suggest("1"), search.suggest("2"), search.suggest("3")]
+    assert drawn == [{"labels.num_clusters": (3, 4)}, {"labels.num_clusters": (4, 5)}, Searcher.FINISHED]
+    assert result.winner(again, again.records[-1]).labels.num_clusters in ((3,), (3, 4))
+    assert sum(is_default(again.config, each) for each in again.records) == 1
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"space": "none"}, "space=none is none of crops, seeds, three"),
+        ({"space": "seeds"}, r"space: seed cannot be varied"),
+        ({"space": "crops"}, r"space: crop\.seconds cannot be varied"),
+        ({"tasks": ()}, r"tasks=\(\) names no task"),
+        ({"tasks": ("/nowhere",)}, "/nowhere"),
+        ({"search": "grid"}, r"num_trials=4 is too few for a grid of space=three: the coarsest has 9 points"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(
+    config: Callable[..., SweepConfig], fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        prepare.check(config(**fields), SPACES)
+
+
+def test_two_tasks_of_one_name_are_refused(config: Callable[..., SweepConfig], tmp_path: Path) -> None:
+    other = write_task(tmp_path / "other" / "a", 24, 12, 4)
+    with pytest.raises(ValueError, match=r"another task's folder is called the same"):
+        prepare.check(config(tasks=(*config().tasks, other)), SPACES)
+
+
+def test_a_task_without_test_clips_is_refused(config: Callable[..., SweepConfig], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"has no test split, by which the winner is judged"):
+        prepare.check(config(tasks=(write_task(tmp_path / "c", 24, 12, 0),)), SPACES)
+
+
+@pytest.mark.parametrize("split", ["valid", "test", "test-warblrb10k", "fold3"])
+def test_students_never_train_on_what_they_are_judged_by(config: Callable[..., SweepConfig], split: str) -> None:
+    distill = config().distill.model_copy(update={"splits": ("train", split)})
+    with pytest.raises(ValueError, match=rf"distill\.splits=\('train', '{split}'\) has {split}: trials are judged on"):
+        prepare.check(config(distill=distill), SPACES)
+
+
+def test_a_task_whose_test_clips_have_parts_can_be_swept(config: Callable[..., SweepConfig], tmp_path: Path) -> None:
+    splits = ["train", "valid", "test-ff1010bird", "test-warblrb10k"]
+    write_source(tmp_path / "birds", [[24], [12], [4], [4]], LENGTHS, splits)
+    assert prepare.check(config(tasks=(str(tmp_path / "birds"),)), SPACES).plan.by_folds
+
+
+def test_a_single_task_is_folded_by_its_groups_where_they_are_few(
+    config: Callable[..., SweepConfig], tmp_path: Path
+) -> None:
+    (tmp_path / "protocol.toml").write_text(PROTOCOL.replace("folds = 2", "folds = 5"))
+    few = write_task(tmp_path / "few", 24, 12, 4, group=[f"g{i % 3}" for i in range(40)])
+    prepared = prepare.check(config(tasks=(few,)), SPACES)
+    assert (prepared.plan.by_folds, prepared.protocol.probe.folds) == (True, 3)
+    one = write_task(tmp_path / "one", 24, 12, 4, group=["g"] * 40)
+    with pytest.raises(ValueError, match="has one group of clips in train and valid"):
+        prepare.check(config(tasks=(one,)), SPACES)
+
+
+@pytest.mark.parametrize(
+    ("have", "fields", "gpus_per_worker", "reserved", "at_a_time"),
+    [
+        ({"CPU": 8, "GPU": 2}, {}, 0, {"CPU": 1, "GPU": 1}, 2),
+        ({"CPU": 8, "GPU": 2}, {"gpus_per_trial": 0.4}, 0, {"CPU": 1, "GPU": 0.4}, 4),  # a trial is on one GPU
+        ({"CPU": 3, "GPU": 4}, {}, 0, {"CPU": 1, "GPU": 1}, 3),
+        ({"CPU": 8}, {}, 0, {"CPU": 1, "GPU": 0}, 8),
+        ({"CPU": 64, "GPU": 5}, {"workers_per_trial": 2}, 1, {"CPU": 0.01}, 2),
+        ({"CPU": 64, "GPU": 4}, {"workers_per_trial": 2}, 2, {"CPU": 0.01}, 1),
+        ({"CPU": 64, "GPU": 3}, {"workers_per_trial": 2}, 0.5, {"CPU": 0.01}, 3),
+    ],
+)
+def test_so_many_trials_run_at_a_time_as_have_gpus(
+    config: Callable[..., SweepConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    have: dict[str, float],
+    fields: dict[str, Any],
+    gpus_per_worker: float,
+    reserved: dict[str, float],
+    at_a_time: int,
+) -> None:
+    monkeypatch.setattr(cluster, "capacity", lambda: have)
+    prepared = prepare.check(config(distill=two_blocks(config().distill, gpus_per_worker), **fields), SPACES)
+    assert sweep.trial_resources(prepared.config) == reserved
+    assert sweep.max_concurrent(prepared) == at_a_time
+
+
+def test_workers_without_gpus_for_one_trial_are_refused(
+    config: Callable[..., SweepConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "capacity", lambda: {"CPU": 64.0, "GPU": 1.0})
+    prepared = prepare.check(config(distill=two_blocks(config().distill, 1), workers_per_trial=2), SPACES)
+    message = r"workers_per_trial=2 × distill\.runtime\.gpus_per_worker=1 need 2 GPUs, the cluster has 1"
+    with pytest.raises(ValueError, match=message):
+        sweep.max_concurrent(prepared)
+
+
+@pytest.mark.usefixtures("alone", "ray_session")
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"workers_per_trial": 2}, r"workers_per_trial=2: a trial needs 2\.81 CPUs, .* the cluster has 2"),
+        ({"cpus_per_trial": 3}, r"cpus_per_trial=3: a trial needs 3 CPUs, .* the cluster has 2"),
+    ],
+)
+def test_trials_that_do_not_fit_on_the_cluster_are_refused_before_anything_is_begun(
+    config: Callable[..., SweepConfig], fields: dict[str, Any], message: str
+) -> None:
+    prepared = prepare.check(config(distill=two_blocks(config().distill), **fields), SPACES)
+    with pytest.raises(ValueError, match=message):
+        sweep.sweep(prepared)
+    assert not [path for path in Path(prepared.plan.uri).rglob("*") if path.is_file()]
+
+
+@pytest.mark.usefixtures("alone", "ray_session")
+def test_paths_of_one_machine_are_refused_on_several_nodes_before_anything_is_begun(
+    config: Callable[..., SweepConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = prepare.check(config(), SPACES)
+    asked: dict[str, tuple[str, ...]] = {}
+    refuse = cluster.refuse_local_paths
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: [{"Alive": True}, {"Alive": True}])
+    monkeypatch.setattr(cluster, "refuse_local_paths", lambda fields: (asked.update(fields), refuse(fields)))
+    with pytest.raises(ValueError, match=rf"tasks={prepared.plan.tasks[0]} is a path of one machine"):
+        sweep.sweep(prepared)
+    teacher = prepared.config.distill.teacher
+    assert asked == {"tasks": prepared.plan.tasks, "distill.teacher": (teacher,), "output": (prepared.plan.uri,)}
+    assert not [path for path in Path(prepared.plan.uri).rglob("*") if path.is_file()]
+
+
+def test_a_sweep_that_another_process_has_taken_over_says_so_and_ends(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    said: list[tuple[int, str]] = []
+    monkeypatch.setattr(sweep.os, "_exit", lambda code: said.append((code, caplog.text)))
+    sweep._end_at_once("s3://bucket/sweep")
+    ((code, text),) = said
+    assert code == 1 and "another process has taken over the sweep in s3://bucket/sweep" in text
+
+
+def test_a_sweep_keeps_its_space_and_what_it_runs_on(config: Callable[..., SweepConfig]) -> None:
+    begun = prepare.check(config(), SPACES)
+    kept = json.loads(json.dumps(begun.record))
+    assert {name: json_to_distribution(json.dumps(each)) for name, each in kept["space"].items()} == SPACE
+    assert kept["environment"] == environment()
+    path = Path(begun.plan.uri, prepare.SWEEP)
+    path.parent.mkdir()
+    path.write_text(json.dumps({**kept, "environment": {"python": "3.10"}}))
+    again = prepare.check(config(resume=True), SPACES)
+    assert (again.id, again.record["environment"]) == (begun.id, environment())
+    other = {"three": {**SPACE, "method.beta": FloatDistribution(1e-3, 1.0, log=True)}}
+    with pytest.raises(ValueError, match=r"other settings:\s+space\.method\.beta\.attributes\.high: 10\.0 → 1\.0"):
+        prepare.check(config(resume=True), other)
+
+
+@pytest.mark.usefixtures("alone", "ray_session")
+def test_a_sweep_that_was_interrupted_keeps_its_trials_and_ends_with_all(
+    config: Callable[..., SweepConfig],
+) -> None:
+    first = config(num_trials=2)
+    records = sweep.sweep(prepare.check(first, SPACES))
+    assert len(records) == 2
+    assert space.default_point(first.distill, SPACE) in [dict(each.point) for each in records]
+    with pytest.raises(ValueError, match=r"holds a sweep: --resume goes on with it"):
+        prepare.check(first, SPACES)
+    with pytest.raises(ValueError, match=r"was started with other settings:\s+search"):
+        prepare.check(config(resume=True, search="random"), SPACES)
+
+    other = write_encoder(Path(first.output).parent / "other" / "encoder", "fc2", seed=1)
+    changed = first.distill.model_copy(update={"teacher": other})
+    with pytest.raises(ValueError, match=r"was started with other settings:\s+teacher: "):
+        prepare.check(config(resume=True, distill=changed), SPACES)
+
+    # As a killed driver leaves it: one trial has not ended, and stands at its last checkpoint.
+    uri = first.output
+    undone = records[0]
+    Record(undone.point, "running", undone.rungs[:-1], undone.seconds).write(uri)
+    checkpoints = sorted(path.name for path in Path(uri, "trials", undone.id, "a", "checkpoints").iterdir())
+    again = sweep.sweep(prepare.check(config(num_trials=3, resume=True), SPACES))
+    assert len(again) == 3
+    assert {each.id for each in records} <= {each.id for each in again}
+    assert all(each.has_ended for each in again)
+    done = next(each for each in again if each.id == undone.id)
+    assert [rung.accuracy for rung in done.rungs] == [rung.accuracy for rung in undone.rungs]
+    assert sorted(p.name for p in Path(uri, "trials", undone.id, "a", "checkpoints").iterdir()) == checkpoints
+
+    prepared = prepare.check(config(num_trials=3, resume=True), SPACES)
+    ranked = result.rank(again, space.identity(prepared.default), prepared.protocol.bootstrap)
+    recipe = result.winner(prepared, ranked[0].record)
+    written = DistillConfig.model_validate_json(Path(result.write_winner(prepared, recipe)).read_bytes())
+    assert written == recipe
+    assert (written.data, written.output, written.labels_of) == ((), "", "")
+    assert written.method.alpha == ranked[0].record.point["method.alpha"]
+
+
+def test_a_trial_goes_on_behind_its_last_rung_and_reports_that_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it goes on from there may not have been decided when the driver was killed."""
+    trained: list[int] = []
+
+    def advance(plan: Plan, known: Record, epoch: int) -> Record:
+        trained.append(epoch)
+        if epoch == 9:
+            raise ValueError("no space left")
+        return replace(known, rungs=[*known.rungs, Rung(epoch, 0.1 * epoch, [])])
+
+    monkeypatch.setattr(trial, "_advance", advance)
+    plan = Plan(str(tmp_path), "sweep", DistillConfig(), (), (1, 3, 9), load_protocol("").config, by_folds=True)
+    Record({"method.alpha": 0.5}, "running", [Rung(1, 0.3, [])]).write(plan.uri)
+    told: list[dict[str, Any]] = []
+    with pytest.raises(ValueError, match="no space left"):
+        trial.run_trial(plan, {"method.alpha": 0.5}, told.append)
+    assert trained == [3, 9]
+    assert told == [{"epoch": 1, "accuracy": 0.3}, {"epoch": 3, "accuracy": pytest.approx(0.3)}]
+    assert trial.read_record(plan.uri, {"method.alpha": 0.5}).message == "ValueError: no space left"

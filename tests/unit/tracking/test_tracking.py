@@ -1,0 +1,346 @@
+"""The tracker against a real MLflow server and an SQLite file: what is logged arrives, and training never waits."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.artifacts import load_dict
+from mlflow.entities import Run
+from support.processes import wait_for
+
+from unfused_ray.tracking import sender as tracker_module
+from unfused_ray.tracking.mlflow import CONFIG, RUN_TAG, TrackedRun, flat_params, kept_id, log_results
+from unfused_ray.tracking.sender import Tracker
+
+EXPERIMENT = "tests"
+
+
+class Server:
+    """An MLflow server on loopback that can be stopped and started again."""
+
+    def __init__(self, folder: Path, database: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = free.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self._port}"
+        self._folder, self._database = folder, database
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        if self._process is not None:
+            return
+        options = {
+            "--host": "127.0.0.1",
+            "--port": str(self._port),
+            "--workers": "1",
+            "--backend-store-uri": self._database,
+            "--artifacts-destination": str(self._folder / "artifacts"),
+        }
+        command = [sys.executable, "-m", "mlflow", "server", *(part for option in options.items() for part in option)]
+        with (self._folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                cwd=self._folder,
+                start_new_session=True,
+                env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},  # starts in two thirds of the time
+            )
+        wait_for(self._answers)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            subprocess.run(["kill", "--", f"-{self._process.pid}"], check=True)  # with the process that serves
+            self._process.wait()
+            self._process = None
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.uri}/health", timeout=1) as answer:
+                return answer.status == 200
+        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            return False
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One SQLite file for all, with its tables: MLflow takes seconds to make them."""
+    uri = f"sqlite:///{tmp_path_factory.mktemp('database')}/tracking.db"
+    MlflowClient(tracking_uri=uri).search_experiments()
+    return uri
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, database: str) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("server"), database)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tracker_module, "FLUSH_SECONDS", 0.1)
+    monkeypatch.setattr(tracker_module, "SILENT_SECONDS", 0.1)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")  # of what a test asks: a tracker sets seconds for all
+    monkeypatch.chdir(tmp_path)  # nothing may be left there
+
+
+def tracker(uri: str, run_id: str, **fields: Any) -> Tracker:
+    return Tracker(TrackedRun(uri, EXPERIMENT, "name", run_id, **fields))
+
+
+def runs(uri: str, run_id: str) -> list[Run]:
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    return client.search_runs([experiment.experiment_id], f"tags.`{RUN_TAG}` = '{run_id}'") if experiment else []
+
+
+def curve(uri: str, run_id: str, metric: str) -> list[tuple[int, float]]:
+    (run,) = runs(uri, run_id)
+    history = MlflowClient(tracking_uri=uri).get_metric_history(run.info.run_id, metric)
+    return sorted((point.step, point.value) for point in history)
+
+
+@pytest.fixture(params=["SQLite file", "server"])
+def uri(request: pytest.FixtureRequest, database: str) -> str:
+    return database if request.param == "SQLite file" else request.getfixturevalue("server").uri
+
+
+@pytest.fixture
+def run_id() -> str:
+    return uuid.uuid4().hex
+
+
+def test_curves_and_parameters_arrive_and_a_resumed_run_goes_on_in_its_mlflow_run(uri: str, run_id: str) -> None:
+    many = {f"p{i}": i for i in range(150)}  # more than a request may hold
+    first = tracker(uri, run_id, params={"lr": 0.1, **many}, config={"a": [1]}, tags={"commit": "1"})
+    for step in range(3):
+        first.log({"loss": 1.0 / (step + 1), "epoch/loss": float(step)}, step)
+    assert first.close("KILLED") == 0
+    (run,) = runs(uri, run_id)
+    assert run.info.status == "KILLED"
+    assert run.info.run_name == "name"
+    assert len(run.data.params) == 151
+    assert run.data.params["lr"] == "0.1"
+
+    second = tracker(uri, run_id, params={"lr": 0.2}, config={"a": [2]}, tags={"commit": "2"})
+    for step in range(3, 1500):
+        second.log({"loss": 1.0 / (step + 1)}, step)
+    assert second.close() == 0
+    (run,) = runs(uri, run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["lr"] == "0.1"
+    assert run.data.tags["commit"] == "2"
+    assert load_dict(f"{run.info.artifact_uri}/{CONFIG}") == {"a": [2]}
+    assert curve(uri, run_id, "loss") == [(step, 1.0 / (step + 1)) for step in range(1500)]
+    assert curve(uri, run_id, "epoch/loss") == [(0, 0.0), (1, 1.0), (2, 2.0)]
+
+
+def test_results_of_a_run_that_has_ended_are_added_to_its_mlflow_run(
+    uri: str, run_id: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    picture = tmp_path / "map.png"
+    picture.write_bytes(b"a picture")
+    assert tracker(uri, run_id).close() == 0
+    tracked = TrackedRun(uri, EXPERIMENT, "name", run_id)
+    assert log_results(tracked, [str(picture)], {"encoder": "s3://bucket/encoder"})
+    (run,) = runs(uri, run_id)
+    assert run.data.tags["unfused_ray.encoder"] == "s3://bucket/encoder"
+    assert [file.path for file in MlflowClient(tracking_uri=uri).list_artifacts(run.info.run_id)] == ["map.png"]
+    assert not log_results(TrackedRun(uri, EXPERIMENT, "name", "another"), [str(picture)], {})
+    assert "no MLflow run of run another" in caplog.text
+
+
+def test_another_run_gets_an_mlflow_run_of_its_own_and_nothing_is_left_in_the_working_directory(
+    uri: str, tmp_path: Path
+) -> None:
+    run_ids = [uuid.uuid4().hex for _ in range(2)]
+    for run_id in run_ids:
+        assert tracker(uri, run_id).close() == 0
+    first, second = (runs(uri, run_id) for run_id in run_ids)
+    assert len(first) == len(second) == 1
+    assert first[0].info.run_id != second[0].info.run_id
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_is_shown_under_its_parent_although_that_comes_later(uri: str, run_id: str) -> None:
+    child = tracker(uri, run_id, parent=f"{run_id}-parent")
+    child.log({"loss": 1.0}, 0)
+    wait_for(lambda: bool(runs(uri, run_id)))
+    assert tracker(uri, f"{run_id}-parent").close() == 0
+    (parent,) = runs(uri, f"{run_id}-parent")
+    wait_for(lambda: runs(uri, run_id)[0].data.tags.get("mlflow.parentRunId") == parent.info.run_id)
+    assert child.close() == 0
+
+
+def test_what_is_known_only_at_the_end_is_said_while_others_go_on(database: str, run_id: str) -> None:
+    ended, other = tracker(database, run_id), tracker(database, f"{run_id}-other")
+    ended.end("FINISHED", {"stopped": "epoch 2"})
+    other.log({"loss": 1.0}, 0)
+    assert ended.wait(60.0) == other.close() == 0
+    (run,) = runs(database, run_id)
+    assert (run.info.status, run.data.tags["stopped"]) == ("FINISHED", "epoch 2")
+
+
+def test_cpu_and_memory_are_logged_at_the_step_that_the_run_has_reached(database: str, run_id: str) -> None:
+    tracked = tracker(database, run_id, system_metrics=True)
+    tracked.log({"loss": 1.0}, 7)
+    assert tracked.close() == 0
+    for name in ("cpu_utilization_percentage", "system_memory_usage_megabytes", "system_memory_usage_percentage"):
+        samples = curve(database, run_id, f"system/{name}")
+        assert samples and all(step == 7 and value >= 0 for step, value in samples)
+
+
+def test_a_server_that_goes_away_and_comes_back_gets_everything_of_several_writers(
+    server: Server, run_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Four runs that log all the time; what they log while the server is away arrives, each figure once."""
+    trackers = [tracker(server.uri, f"{run_id}-{i}") for i in range(4)]
+    steps = [0] * len(trackers)
+    enough = threading.Event()
+
+    def write(number: int) -> None:
+        while not enough.wait(0.002):
+            trackers[number].log({"loss": float(number)}, steps[number])
+            steps[number] += 1
+
+    threads = [threading.Thread(target=write, args=(i,)) for i in range(len(trackers))]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_for(lambda: all(runs(server.uri, f"{run_id}-{i}") for i in range(len(trackers))))
+        server.stop()
+        ended = tracker(server.uri, f"{run_id}-ended")
+        ended.log({"loss": 1.0}, 0)
+        ended.end()
+        with caplog.at_level(logging.WARNING):
+            before = list(steps)
+            wait_for(lambda: caplog.text.count("tracking at") >= len(trackers))  # they have noticed
+            wait_for(lambda: all(now > then + 50 for now, then in zip(steps, before, strict=True)))
+    finally:
+        enough.set()
+        for thread in threads:
+            thread.join()
+        server.start()  # no sooner: how much there is to send must not depend on how long a start takes
+    assert ended.wait(60.0) == 0
+    assert runs(server.uri, f"{run_id}-ended")[0].info.status == "FINISHED"
+    for number, each in enumerate(trackers):
+        assert each.close() == 0
+        assert curve(server.uri, f"{run_id}-{number}", "loss") == [(i, float(number)) for i in range(steps[number])]
+
+
+def test_a_server_that_never_answers_costs_seconds_and_the_lost_are_counted() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and says nothing
+        tracked = tracker(f"http://127.0.0.1:{silent.getsockname()[1]}", "lost")
+        tracked.log({"loss": 1.0, "agreement": 0.5}, 0)
+        started = time.monotonic()
+        assert tracked.close(timeout=1.0) == 2
+        assert time.monotonic() - started < 5
+
+
+def test_metrics_on_their_way_to_a_server_that_falls_silent_are_counted_as_lost(
+    database: str, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+
+    def hang(client: MlflowClient, run_id: str, metrics: list[object] = (), **_: object) -> None:
+        if metrics:
+            started.append(len(metrics))
+            time.sleep(60)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", hang)
+    tracked = tracker(database, run_id)
+    tracked.log({"loss": 1.0}, 0)
+    wait_for(lambda: bool(started))
+    tracked.log({"loss": 2.0}, 1)
+    assert tracked.close(timeout=0.2) == 2
+
+
+def test_the_oldest_metrics_make_room_and_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracker_module, "BUFFERED_METRICS", 10)
+    tracked = tracker("http://127.0.0.1:9", "full")  # nobody listens
+    for step in range(25):
+        tracked.log({"loss": 1.0}, step)
+    assert tracked.close(timeout=0.2) == 25
+
+
+def test_parameters_that_were_cut_off_are_sent_later(
+    database: str, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_batch, failures = MlflowClient.log_batch, iter([ConnectionError("gone")])
+
+    def fail_once(client: MlflowClient, *args: object, **kwargs: object) -> None:
+        for failure in failures:
+            raise failure
+        log_batch(client, *args, **kwargs)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", fail_once)
+    tracked = tracker(database, run_id, params={"lr": 0.1})
+    wait_for(lambda: bool(runs(database, run_id) and runs(database, run_id)[0].data.params))
+    assert tracked.close() == 0
+    assert runs(database, run_id)[0].data.params == {"lr": "0.1"}
+
+
+def test_metrics_that_made_room_are_counted_in_mlflow_too(
+    database: str, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracker_module, "BUFFERED_METRICS", 10)
+    tracked = tracker(database, run_id)
+    tracked.log({f"m{i}": 1.0 for i in range(12)}, 0)
+    assert tracked.close() == 2
+    assert runs(database, run_id)[0].data.tags["unfused_ray.lost_metrics"] == "2"
+
+
+def test_metrics_arrive_where_artefacts_cannot(
+    database: str, run_id: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(client: MlflowClient, *args: object) -> None:
+        raise PermissionError("no access to the bucket")
+
+    monkeypatch.setattr(MlflowClient, "log_dict", refuse)
+    tracked = tracker(database, run_id, config={"a": 1})
+    tracked.log({"loss": 1.0}, 0)
+    assert tracked.close() == 0
+    assert "the configuration did not reach" in caplog.text
+    (run,) = runs(database, run_id)
+    assert (run.info.status, run.data.metrics) == ("FINISHED", {"loss": 1.0})
+
+
+def test_credentials_of_uris_stay_at_home(database: str, run_id: str) -> None:
+    config = {"data": ["s3://me:sec/ret@bucket/a"], "tracking": {"uri": "https://host/?sig=secret"}}
+    tags = {"folder": "s3://me:secret@bucket/run", "data": json.dumps([{"uri": config["data"][0], "checksum": "0"}])}
+    tracked = tracker(database, run_id, config=config, params=flat_params(config), tags=tags)
+    tracked.end(tags={"message": "cannot read http://me:secret@host/a"})
+    assert tracked.wait(60.0) == 0
+    log_results(TrackedRun(database, EXPERIMENT, "name", run_id), [], {"encoder": "s3://me:secret@bucket/encoder"})
+    (run,) = runs(database, run_id)
+    assert run.data.params == {"data": "['s3://…@bucket/a']", "tracking.uri": "https://host/?sig=…"}
+    assert load_dict(f"{run.info.artifact_uri}/{CONFIG}")["data"] == ["s3://…@bucket/a"]
+    assert run.data.tags["folder"] == "s3://…@bucket/run"
+    assert json.loads(run.data.tags["data"]) == [{"uri": "s3://…@bucket/a", "checksum": "0"}]
+    assert not [value for value in run.data.tags.values() if "secret" in value]
+
+
+def test_a_folder_keeps_its_id(tmp_path: Path) -> None:
+    first, second = kept_id(str(tmp_path / "a")), kept_id(str(tmp_path / "b"))
+    assert first == kept_id(str(tmp_path / "a")) != second
+
+
+def test_a_nested_configuration_becomes_dotted_names() -> None:
+    assert flat_params({"a": 1, "b": {"c": {"d": (1, 2)}, "e": None}}) == {"a": 1, "b.c.d": (1, 2), "b.e": None}

@@ -1,0 +1,199 @@
+"""Forecasts: what measured stages make of a run, and dry runs that measure them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from rich.console import Console
+from support.runs import tiny, tiny_student
+from support.sources import write_source
+
+from unfused_ray import cli
+from unfused_ray.config import PretrainConfig, TrainingConfig
+from unfused_ray.data.stream.read import Block
+from unfused_ray.training.driver import dry_run as rehearsal
+from unfused_ray.training.driver.dry_run import Rehearsal
+from unfused_ray.training.driver.forecast import Forecast, Measured, Work, forecast
+from unfused_ray.training.driver.launch import check, train
+from unfused_ray.training.worker.loop import Loop
+
+seconds = st.floats(1e-4, 1e3)
+measurements = st.builds(
+    Measured, decode=seconds, train=seconds, embed=seconds, cluster=st.one_of(st.just(0.0), seconds)
+)
+works = st.builds(
+    Work,
+    epochs=st.integers(1, 100),
+    train_blocks=st.integers(1, 10**6),
+    embed_blocks=st.integers(1, 10**6),
+    embed_passes=st.integers(0, 100),
+    workers=st.integers(1, 64),
+    busy_cpus=st.floats(0.5, 64),
+    decoders=st.floats(1, 256),
+    cpus=st.floats(1, 512),
+)
+
+
+def test_a_forecast_worked_by_hand():
+    # 2 workers with a CPU each on 4 CPUs, 2 of them for decoding; an epoch of 100 blocks.
+    measured = Measured(decode=0.5, train=4.0, embed=1.0, cluster=10.0)
+    work = Work(
+        epochs=3, train_blocks=100, embed_blocks=104, embed_passes=1, workers=2, busy_cpus=1.0, decoders=2.0, cpus=4.0
+    )
+    assert forecast(measured, work) == Forecast(
+        limit="training",
+        decode_cpus=0.5,  # a worker embeds a block in the time of two to decode
+        train_seconds=200.0,
+        embed_seconds=52.0,
+        hours=(3 * (200 + 10) + 52) / 3600,
+    )
+    slow_data = forecast(replace(measured, decode=9.0), work)
+    assert (slow_data.limit, slow_data.train_seconds) == ("decoding", 450.0)
+    # Both take all CPUs: 100 blocks of 4 s on each worker's two, and of 0.5 s to decode, on four.
+    assert forecast(measured, replace(work, busy_cpus=2.0)).train_seconds == (2 * 400 + 50) / 4
+    assert forecast(replace(measured, cluster=500.0), work).limit == "clustering"
+
+
+@given(measurements, works, st.integers(2, 5))
+def test_hours_are_proportional_to_epochs(measured: Measured, work: Work, times: int):
+    longer = replace(work, epochs=times * work.epochs, embed_passes=times * work.embed_passes)
+    assert forecast(measured, longer).hours == pytest.approx(times * forecast(measured, work).hours)
+
+
+@given(measurements, works, st.sampled_from(["workers", "decoders", "cpus"]), st.integers(2, 5))
+def test_more_workers_or_cpus_are_never_slower(measured: Measured, work: Work, name: str, times: int):
+    more = replace(work, **{name: times * getattr(work, name)})
+    assert forecast(measured, more).hours <= forecast(measured, work).hours * (1 + 1e-9)
+
+
+@given(measurements, works, st.sampled_from(["decode", "train", "embed", "cluster"]), st.floats(1, 100))
+def test_a_slower_stage_is_never_faster(measured: Measured, work: Work, stage: str, times: float):
+    slower = replace(measured, **{stage: times * getattr(measured, stage)})
+    assert forecast(slower, work).hours >= forecast(measured, work).hours * (1 - 1e-9)
+
+
+@given(measurements, works)
+def test_with_the_cpus_it_names_no_pass_waits_for_data(measured: Measured, work: Work):
+    needed = work.workers * forecast(measured, work).decode_cpus
+    enough = replace(work, decoders=needed, cpus=work.workers * work.busy_cpus + needed)
+    expected = forecast(measured, enough)
+    assert expected.train_seconds == pytest.approx(work.train_blocks * measured.train / work.workers)
+    if work.embed_passes:
+        assert expected.embed_seconds == pytest.approx(work.embed_blocks * measured.embed / work.workers)
+
+
+@given(measurements, works)
+def test_the_limit_is_a_stage_that_would_shorten_an_epoch(measured: Measured, work: Work):
+    own_cpus = replace(work, cpus=work.workers * work.busy_cpus + work.decoders, embed_passes=0)
+    training, decoding = measured.train / work.workers, measured.decode / work.decoders
+    assume(training != pytest.approx(decoding))
+    before = forecast(measured, own_cpus)
+    stage = {"training": "train", "decoding": "decode", "clustering": "cluster"}[before.limit]
+    assert forecast(replace(measured, **{stage: getattr(measured, stage) / 2}), own_cpus).hours < before.hours
+
+
+@pytest.fixture(autouse=True)
+def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every stage is tried as often as it must be."""
+    for name in ("DECODE_SECONDS", "STEP_SECONDS", "OTHER_SECONDS"):
+        monkeypatch.setattr(rehearsal, name, 0.0)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("source")
+    write_source(folder, [[40, 30], [30]])
+    return folder
+
+
+@pytest.fixture
+def config(source: Path, tmp_path: Path, tracking_uri: str) -> Callable[..., PretrainConfig]:
+    """Configuration of a run with some fields changed."""
+    return lambda **fields: tiny(source, tmp_path / "run", tracking_uri, **fields)
+
+
+def described(job: TrainingConfig) -> str:
+    console = Console(file=StringIO(), width=200)
+    console.print(rehearsal.describe(job, check(job).index))
+    return console.file.getvalue()
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_dry_run_of_the_tiny_recipe_prints_a_forecast_and_writes_nothing(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    arguments = ["--data", str(source), "--output", str(tmp_path / "run"), "--runtime.threads", "1", "--dry-run"]
+    monkeypatch.setattr("sys.argv", ["pretrain.py", "tiny", *arguments])
+    monkeypatch.setenv("UNFUSED_RAY_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as end:
+        cli.main(cli.pretrain_job)
+    assert end.value.code == 0
+    output = capsys.readouterr().out
+    for heading in ("decoding", "training", "embedding every clip", "clustering", "limited by", "CPUs for decoding"):
+        assert heading in output
+    assert "a step of 32 clips" in output
+    whole = r"hours \(0:\d\d:\d\d\) with 1 worker: 2 epochs × \(.* to train \+ .* to cluster\) \+ 1 × .* to embed"
+    assert re.search(whole, output)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_distillation_is_rehearsed_before_its_labels_are_made(source: Path, tmp_path: Path, tracking_uri: str):
+    for labels in ({"origin": "random", "num_clusters": (4, 3)}, {"origin": "true"}):
+        fields = {f"labels__{name}": value for name, value in labels.items()}
+        output = described(tiny_student(source, tmp_path / "run", tracking_uri, **fields))
+        assert "nothing is clustered" in output
+        assert "embed" not in output
+    assert not list(tmp_path.iterdir())
+
+
+def test_where_labels_are_of_a_full_pass_every_epoch_embeds_every_clip(config: Callable[..., PretrainConfig]):
+    assert "+ 2 × " in described(config(method__labels_from="full_pass"))
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_the_step_tried_is_a_workers_share_of_it(
+    config: Callable[..., PretrainConfig], monkeypatch: pytest.MonkeyPatch
+):
+    forward, seen = Loop._block_gradient, []
+
+    def counted(self: Loop, epoch: int, block: Block, labels: Sequence[np.ndarray]) -> None:
+        seen.append(block.index)
+        forward(self, epoch, block, labels)
+
+    monkeypatch.setattr(Loop, "_block_gradient", counted)
+    job = config(runtime__kind="workers", runtime__num_workers=2)
+    tried = Rehearsal(job, check(job).index)
+    tried.measure()
+    assert seen == [0, 1] * 3  # once to warm up and twice to measure, of a batch of four blocks
+    assert (tried.work.train_blocks, tried.work.embed_blocks) == (12, 16)
+    assert (tried.work.workers, tried.work.cpus, tried.work.decoders) == (2, 2.0, 1.0)
+
+
+@pytest.mark.usefixtures("alone")
+def test_the_size_of_a_checkpoint_is_that_of_its_files(config: Callable[..., PretrainConfig]):
+    job = config(ema_decay=0.5, epochs=1, encoder__width=256, method__num_clusters=(8, 4))
+    tried = Rehearsal(job, check(job).index)
+    tried.measure()
+    assert train(job).state == "finished"
+    folder = max(Path(job.output, "checkpoints").iterdir())
+    written = sum(file.stat().st_size for file in folder.rglob("*.*"))
+    assert tried.checkpoint_bytes() == pytest.approx(written, rel=0.05)
+
+
+def test_nothing_is_forecast_of_gpus_that_are_elsewhere(
+    config: Callable[..., PretrainConfig], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    output = described(config(runtime__kind="workers", runtime__gpus_per_worker=1.0))
+    assert "none: its workers have GPUs" in output
+    assert "hours" not in output

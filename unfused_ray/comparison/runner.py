@@ -1,0 +1,255 @@
+"""One call of the table's command: trainings, evaluations, the listing and the commands themselves."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from unfused_ray import storage
+from unfused_ray.comparison import page
+from unfused_ray.comparison.plan import System, freeze, load_plan, refuse_changes
+from unfused_ray.comparison.processes import Jobs, command
+from unfused_ray.comparison.results import Results, evaluation_config, results
+from unfused_ray.comparison.trainings import Training, Trainings, expected_minutes, refuse_other_settings
+from unfused_ray.config import EvaluateConfig, TrainingConfig
+
+
+class TableCommand:
+    """One call of the command.
+
+    Args:
+        options: of the command line.
+
+    Raises:
+        ValueError, FileNotFoundError: the plan, or a choice from it, cannot be.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.plan = load_plan(options.plan)
+        self.output = storage.absolute(options.output or f"output/tables/{self.plan.name}")
+        self.protocol = storage.absolute(str(options.plan.parent / self.plan.protocol)) if self.plan.protocol else ""
+        refuse_changes(self.plan, self.protocol, self.output)
+        self.systems = self.plan.select(tuple(options.only))
+        if unknown := set(options.seeds) - set(self.plan.seeds):
+            raise ValueError(f"--seeds {sorted(unknown)} are not of the plan, whose seeds are {self.plan.seeds}")
+        self.seeds: Sequence[int] = options.seeds or self.plan.seeds
+        given = {
+            name: storage.absolute(path) for name, _, path in (part.partition("=") for part in options.use) if path
+        }
+        if len(given) < len(options.use):
+            raise ValueError(f"--use {' '.join(options.use)}: each must be SYSTEM=FOLDER, a system once")
+        self.trainings = Trainings(self.plan, storage.absolute(options.data_root), self.output, given)
+        self.against = self.plan.row(options.against) if options.against else ""
+        self.stages: Sequence[str] = options.stages
+        self.num_jobs: int = options.jobs
+        self.threads = max(1, (os.cpu_count() or 1) // self.num_jobs) if self.num_jobs > 1 else 0
+        local = self.output if storage.is_local(self.output) else f"output/tables/{self.plan.name}"
+        self.jobs = Jobs(Path(local) / "logs", self.threads)
+
+    def run(self) -> int:
+        """Train what is not finished, read test clips, and write the table; how many trainings failed."""
+        failed = self.train() if "train" in self.stages else 0
+        if "evaluate" in self.stages:
+            self.evaluate()
+        return failed
+
+    def chosen(self) -> list[Training]:
+        """The trainings of the chosen systems and seeds, each after what it builds on.
+
+        Raises:
+            ValueError: a finished one is of other settings than the plan's.
+        """
+        found = [t for seed in self.seeds for system in self.systems for t in self.trainings.of(system, seed)]
+        for training in found:
+            if training.state == "finished":
+                refuse_other_settings(training)
+        return found
+
+    def train(self) -> int:
+        """Train what is not finished; how many failed. One that fails leaves out what builds on it.
+
+        Raises:
+            ValueError: a finished training is of other settings than the plan's, or one is for a cluster with GPUs that
+                is not there.
+        """
+        chosen = self.chosen()
+        done = [training for training in chosen if training.state == "finished"]
+        waiting = [training for training in chosen if training not in done]
+        for training in waiting:
+            self._as_run(training.config)
+        running: dict[Future[None], Training] = {}
+        failed: dict[str, BaseException] = {}  # by folder
+        with self._pool() as pool:
+            while waiting or running:
+                for training in tuple(waiting):
+                    needs = {need.folder for need in training.needs}
+                    if broken := sorted(needs & failed.keys()):
+                        failed[training.folder] = failed[broken[0]]
+                        waiting.remove(training)
+                    elif len(running) < self.num_jobs and not needs & {t.folder for t in (*waiting, *running.values())}:
+                        running[pool.submit(self._train, training, done)] = training
+                        waiting.remove(training)
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    training = running.pop(future)
+                    if error := future.exception():
+                        failed[training.folder] = error
+        for message in dict.fromkeys(map(str, failed.values())):
+            _say(f"failed: {message}")
+        return len(failed)
+
+    def _train(self, training: Training, done: list[Training]) -> None:
+        minutes = expected_minutes(training, done)
+        hope = f", about {minutes:.0f} min" if minutes is not None else ""
+        _say(f"{training.name}: {training.config.epochs} epochs, {training.tflop:.3g} TFLOP{hope}")
+        started = time.monotonic()
+        storage.write_bytes(self._settings(training.config), self._as_run(training.config).model_dump_json().encode())
+        self.jobs.run(training.system.job, self._settings(training.config), training.config.name)
+        _say(f"{training.name}: {(time.monotonic() - started) / 60:.1f} min")
+        done.append(training)
+
+    def _as_run(self, config: TrainingConfig) -> TrainingConfig:
+        """Of several at a time on this machine: in one process, where a Ray cluster each would share its cores."""
+        if not self.threads or os.environ.get("RAY_ADDRESS"):
+            return config
+        if config.runtime.gpus_per_worker:
+            raise ValueError(
+                f"--jobs {self.num_jobs} without RAY_ADDRESS would train {config.name}, which is for "
+                f"{config.runtime.num_workers} workers with GPUs, on {self.threads} threads of this machine: submit "
+                "the table to a cluster (ray job submit), or give --jobs 1"
+            )
+        here = {"kind": "in-process", "threads": self.threads}
+        return config.model_copy(update={"runtime": config.runtime.model_copy(update=here)})
+
+    def _settings(self, config: TrainingConfig | EvaluateConfig) -> str:
+        return storage.join(self.output, "settings", f"{config.name}.json")
+
+    @contextmanager
+    def _pool(self) -> Iterator[ThreadPoolExecutor]:
+        """Threads that each wait for a job; an interruption stops the jobs where they can go on from."""
+        with ThreadPoolExecutor(self.num_jobs) as pool:
+            try:
+                yield pool
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                self.jobs.stop()
+                raise
+
+    def finished(self) -> dict[str, list[int]]:
+        """By system, the seeds whose trainings are all finished, those that are not chosen too."""
+        seeds = {
+            system.name: [seed for seed in self.plan.seeds if self._is_finished(system, seed)]
+            for system in self.plan.systems
+        }
+        return {name: found for name, found in seeds.items() if found}
+
+    def _is_finished(self, system: System, seed: int) -> bool:
+        trainings = self.trainings.of(system, seed)
+        if any(training.state != "finished" for training in trainings):
+            return False
+        for training in trainings:
+            refuse_other_settings(training)
+        return True
+
+    def evaluations(self, finished: dict[str, list[int]], random_seeds: int) -> list[EvaluateConfig]:
+        """A job a task: all finished encoders, and random networks."""
+        return [
+            evaluation_config(
+                self.trainings,
+                finished,
+                [task],
+                self._evaluation_folder(task),
+                self.protocol,
+                random_seeds,
+                self.threads,
+            )
+            for task in self.plan.tasks
+        ]
+
+    def _evaluation_folder(self, *task: str) -> str:
+        return storage.join(self.output, "evaluations", *task)
+
+    def evaluate(self) -> None:
+        """Read every finished encoder on every task and write the table; then random networks, and write it again.
+
+        Raises:
+            ValueError: nothing is finished, or a run is of other settings than the plan's.
+            RuntimeError: a job failed.
+        """
+        finished = self.finished()
+        if not finished:
+            raise ValueError(
+                f"{self.output} has no row of which all networks are trained: there is nothing to evaluate"
+            )
+        if self.against in [system.name for system in self.plan.systems] and self.against not in finished:
+            raise ValueError(f"--against: not all networks of {self.against} are trained yet")
+        freeze(self.plan, self.protocol, self.output)
+        # Random networks are many, and tell nothing that the first look at a table waits for.
+        for random_seeds in dict.fromkeys((0, self.plan.random_seeds)):
+            table = self._read(finished, random_seeds)
+        _say(f"\n{page.to_markdown(table)}\n{', '.join(page.FILES)}: {self.output}")
+        if self.against and self.against not in [line.row.name for line in table.lines]:
+            raise ValueError(f"--against: the table has no row {self.against}")
+        if self.against:
+            _say(f"\n{page.differences(self._results(finished, self.plan.random_seeds, self.against))}")
+
+    def _read(self, finished: dict[str, list[int]], random_seeds: int) -> Results:
+        with self._pool() as pool:
+            futures = []
+            for config in self.evaluations(finished, random_seeds):
+                storage.write_bytes(self._settings(config), config.model_dump_json().encode())
+                futures.append(pool.submit(self.jobs.run, "evaluate", self._settings(config), config.name))
+            for future, task in zip(futures, self.plan.tasks, strict=True):
+                future.result()
+                _say(f"{task}: {'random networks are' if random_seeds else 'every finished encoder is'} read")
+        table = self._results(finished, random_seeds, self.plan.reference)
+        page.write(table, self.output)
+        return table
+
+    def _results(self, finished: dict[str, list[int]], random_seeds: int, reference: str) -> Results:
+        folder = self._evaluation_folder()
+        config = evaluation_config(self.trainings, finished, self.plan.tasks, folder, self.protocol, random_seeds)
+        return results(self.trainings, finished, config, folder, reference)
+
+    def listing(self) -> Table:
+        """How every chosen training stands, and the minutes that are left where a finished one tells."""
+        chosen = self.chosen()
+        done = [training for training in chosen if training.state == "finished"]
+        table = Table(title=self.output, title_justify="left")
+        table.add_column("training")  # the one that may wrap, in a narrow terminal
+        table.add_column("state", no_wrap=True)
+        for heading in ("epochs", "TFLOP", "minutes", "left"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        total = 0.0
+        for training in chosen:
+            left = 0.0 if training in done else expected_minutes(training, done)
+            total += left or 0.0
+            cells = [training.name, training.state, str(training.config.epochs), f"{training.tflop:.3g}"]
+            cells += [f"{training.minutes:.1f}" if training.minutes else "", "" if left is None else f"{left:.0f}"]
+            table.add_row(*cells)
+        table.add_section()
+        known = f"{total:.0f}" if done else "unknown: none is finished"
+        table.add_row(f"{len(done)} of {len(chosen)} finished", "", "", "", "", known)
+        return table
+
+    def commands(self) -> list[str]:
+        """The processes that a run would start, in their order."""
+        lines = []
+        if "train" in self.stages:
+            left = [training for training in self.chosen() if training.state != "finished"]
+            lines += [shlex.join(command(t.system.job, self._settings(t.config))) for t in left]
+        if "evaluate" in self.stages:
+            lines += [shlex.join(command("evaluate", self._settings(config))) for config in self.evaluations({}, 0)]
+        return lines
+
+
+def _say(text: str) -> None:
+    Console().print(text, soft_wrap=True, highlight=False, markup=False)

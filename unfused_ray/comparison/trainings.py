@@ -1,0 +1,240 @@
+"""The trainings of a table: one a system and seed, or one a system, seed and task; where each is, and how it stands."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from unfused_ray import storage
+from unfused_ray.comparison.budget import (
+    TERA,
+    clip_operations,
+    epoch_clips,
+    epochs_of,
+    labelling_operations,
+    within_budget,
+)
+from unfused_ray.comparison.plan import Plan, System
+from unfused_ray.config import TrainingConfig
+from unfused_ray.data.shards.format import ClipIndex, Manifest
+from unfused_ray.evaluation.tasks import load_task, role
+from unfused_ray.runs.checkpoints import CheckpointStore
+from unfused_ray.runs.lease import is_in_use
+from unfused_ray.runs.run import HISTORY, Run
+from unfused_ray.training.driver import launch
+
+State = Literal["to do", "begun", "running", "finished"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """A run of ``jobs/pretrain.py`` or ``jobs/distill.py``."""
+
+    system: System
+    seed: int
+    task: str
+    """Of a system with a network for each task: the task, with folds the fold, as in ``us8k-fold3``; else empty."""
+    config: TrainingConfig
+    tflop: float
+    """Operations of its epochs in 10¹², without those of the runs that it builds on."""
+    labelling_tflop: float
+    """Of the pass that makes its first pseudo-labels, likewise."""
+    needs: tuple[Training, ...]
+    """Runs that must be finished first."""
+
+    @property
+    def name(self) -> str:
+        """To tell a person."""
+        return f"{self.system.slug}, seed {self.seed}" + (f", {self.task}" if self.task else "")
+
+    @property
+    def folder(self) -> str:
+        """Of the run."""
+        return self.config.output
+
+    @property
+    def state(self) -> State:
+        """How it stands."""
+        status = Run(self.folder).status()
+        if status is not None and status.state == "finished" and status.epoch >= self.config.epochs:
+            return "finished"
+        if is_in_use(self.folder):
+            return "running"
+        return "begun" if status is not None else "to do"
+
+    @property
+    def minutes(self) -> float:
+        """That its epochs have taken so far, without starting."""
+        path = storage.join(self.folder, HISTORY)
+        epochs = json.loads(storage.read_bytes(path)) if storage.exists(path) else []
+        return sum(value for epoch in epochs for name, value in epoch.items() if name.startswith("seconds_")) / 60
+
+
+class Trainings:
+    """All trainings of a plan.
+
+    Args:
+        plan: of the table.
+        data_root: folder that its sources and tasks lie in, by path or URI.
+        output: folder of the table.
+        given: by the name of a system, finished runs to take instead of training: a folder, in which ``{seed}`` and
+            ``{task}`` stand for theirs. One that is of another seed is not taken; of paths with ``{seed}``, those that
+            are there.
+    """
+
+    def __init__(self, plan: Plan, data_root: str, output: str, given: Mapping[str, str]) -> None:
+        self.plan = plan
+        self._root = data_root
+        self._output = output
+        self._given = {system.name: path for slug, path in given.items() for system in plan.select((slug,))[-1:]}
+        self._operations: dict[str, float] = {}
+        self._known: dict[tuple[str, int], tuple[Training, ...]] = {}
+
+    def uri(self, source: str) -> str:
+        """Where a prepared source or task is."""
+        return storage.join(self._root, source)
+
+    def of(self, system: System, seed: int) -> tuple[Training, ...]:
+        """The trainings of a system and a seed.
+
+        Raises:
+            FileNotFoundError, ValueError: data are missing, a setting cannot be, or a run is of another budget.
+        """
+        key = (system.name, seed)
+        if key not in self._known:
+            self._known[key] = self._of(system, seed)
+        return self._known[key]
+
+    def _of(self, system: System, seed: int) -> tuple[Training, ...]:
+        if system.on == "sources":
+            return (self._training(system, seed, "", [self.uri(name) for name in self.plan.sources], ()),)
+        if system.on == "all tasks":
+            whole = [self.uri(task) for task in self.plan.tasks if not _folds(self.uri(task))]
+            return (self._training(system, seed, "", whole, ()),)
+        return tuple(
+            self._training(system, seed, name, [self.uri(task)], splits)
+            for task in self.plan.tasks
+            for name, splits in _rounds(self.uri(task)).items()
+        )
+
+    def path(self, system: System, seed: int) -> str:
+        """Where the networks of a system and a seed are; of one for each task, with ``{task}`` for its name.
+
+        Raises:
+            ValueError: the given runs are not of all tasks.
+        """
+        trainings = self.of(system, seed)
+        if system.on != "each task":
+            return trainings[0].folder
+        given, own = self._given.get(system.name, ""), self._folder(system, seed, "{task}")
+        for path in (given.replace("{seed}", str(seed)), own):
+            if all(training.folder == path.replace("{task}", training.task) for training in trainings):
+                return path
+        raise ValueError(f"--use {system.slug}={given} holds runs of some tasks and not of others: give all or none")
+
+    def _folder(self, system: System, seed: int, task: str) -> str:
+        return storage.join(self._output, "runs", system.slug, f"seed-{seed}", *([task] if task else []))
+
+    def _training(self, system: System, seed: int, task: str, data: Sequence[str], splits: tuple[str, ...]) -> Training:
+        earlier = {name: self._builds_on(name, seed, task) for name in (system.teacher, system.init_from) if name}
+        values = {
+            "name": "-".join([system.slug, f"seed-{seed}", *([task] if task else [])]),
+            "seed": seed,
+            "data": tuple(data),
+            "output": self._taken(system, seed, task) or self._folder(system, seed, task),
+            "init_from": earlier[system.init_from].folder if system.init_from else "",
+        }
+        values |= {"splits": splits} if splits else {}
+        values |= {"teacher": earlier[system.teacher].folder} if system.teacher else {}
+        config = system.config(values)
+        index = ClipIndex.load(config.data, config.splits)
+        epoch = self._epoch(config, index)
+        budget = self.plan.tflop.of(system)
+        epochs = _begun_epochs(config) or epochs_of(budget, epoch)
+        if not within_budget(epochs, budget, epoch):
+            raise ValueError(
+                f"{config.output} was trained for {epochs} epochs of {epoch:.3g} TFLOP, the plan gives {system.name} "
+                f"{budget:g} TFLOP: give another --output, or another plan"
+            )
+        config = config.model_copy(update={"epochs": epochs})
+        teacher = earlier[system.teacher].config if system.teacher else config
+        labelling = labelling_operations(config, index, teacher.encoder) / TERA
+        return Training(system, seed, task, config, epochs * epoch, labelling, tuple(earlier.values()))
+
+    def _builds_on(self, name: str, seed: int, task: str) -> Training:
+        """The training of an earlier system that one builds on: the only one, or that of the task."""
+        (system,) = (system for system in self.plan.systems if system.name == name)
+        (training,) = (training for training in self.of(system, seed) if training.task in ("", task))
+        return training
+
+    def _taken(self, system: System, seed: int, task: str) -> str:
+        """Folder of the given run that is taken instead of training; empty is none.
+
+        Raises:
+            FileNotFoundError: it is not there.
+        """
+        given = self._given.get(system.name, "")
+        path = given.replace("{seed}", str(seed)).replace("{task}", task)
+        if not path or not storage.exists(storage.join(path, "run.json")):
+            if given and "{seed}" not in given:
+                raise FileNotFoundError(f"--use {system.slug}={given}: {path} is not the folder of a run")
+            return ""
+        return path if Run(path).record()["config"]["seed"] == seed else ""
+
+    def _epoch(self, config: TrainingConfig, index: ClipIndex) -> float:
+        """Operations of an epoch in 10¹²; a method is counted once, for all seeds and tasks whose heads are alike."""
+        parts = config.model_dump(mode="json", include={"method", "encoder", "crop", "front_end", "labels"})
+        true_labels = parts.get("labels", {}).get("origin") == "true"
+        key = json.dumps([parts, config.data if true_labels else ()], sort_keys=True)
+        if key not in self._operations:
+            self._operations[key] = clip_operations(config, index)
+        return epoch_clips(config, index) * self._operations[key] / TERA
+
+
+def refuse_other_settings(training: Training) -> None:
+    """Check that a finished run is what its plan says: settings, data and teacher.
+
+    Raises:
+        ValueError: it differs; names what in.
+    """
+    facts = launch.check(training.config).facts
+    if changes := Run(training.folder).changes(training.config, facts):
+        raise ValueError(
+            f"{training.folder} was trained with other settings than those of {training.system.name}:\n  "
+            + "\n  ".join(changes)
+            + "\nGive another --output, or another run"
+        )
+
+
+def expected_minutes(training: Training, finished: Sequence[Training]) -> float | None:
+    """Minutes that are left of a training, by the finished ones of its system or else of all; None without any."""
+    alike = [other for other in finished if other.system == training.system] or finished
+    rates = [other.minutes / other.tflop for other in alike if other.minutes]
+    return max(0.0, statistics.median(rates) * training.tflop - training.minutes) if rates else None
+
+
+def _begun_epochs(config: TrainingConfig) -> int:
+    """Epochs that a run was begun with: another number would be another learning rate; 0 where it has not begun."""
+    status = Run(config.output).status()
+    finished = status is not None and status.state == "finished"
+    if not finished and not CheckpointStore(config.output, keep=1).committed():
+        return 0
+    epochs: int = Run(config.output).record()["config"]["epochs"]
+    return epochs
+
+
+def _folds(uri: str) -> list[str]:
+    return [split for split in Manifest.load(uri).clips_by_split if role(split) == "fold"]
+
+
+def _rounds(uri: str) -> dict[str, tuple[str, ...]]:
+    """What a network is trained for, with the splits that it may hear: a task, or each fold of one.
+
+    No splits are a training's default, training clips and those of no split.
+    """
+    if not _folds(uri):
+        return {storage.name(uri): ()}
+    return {round_.name: round_.training_splits for round_ in load_task(uri).rounds}

@@ -1,1 +1,0 @@
-"""Ingest: any audio to shards. ``prepare.prepare`` is the whole of it."""

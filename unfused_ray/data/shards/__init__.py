@@ -1,0 +1,1 @@
+"""Prepared audio: the shard format, and the job that writes it."""

@@ -1,0 +1,46 @@
+"""One fetched clip as pieces of bounded length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+
+from unfused_ray.audio.decode import AudioError, decode
+from unfused_ray.data.shards.rejects import Reject
+
+
+class Piece(NamedTuple):
+    """A part of a clip, or all of it."""
+
+    key: str
+    """``key`` of the clip, then ``key@10`` (from second 10) …"""
+    start: int
+    """Its first sample in the clip."""
+    pcm: np.ndarray
+    """``(samples,)`` int16."""
+
+
+def pieces(
+    item: dict[str, Any], source: IO[bytes] | AudioError, sample_rate: int, max_seconds: float
+) -> Iterator[Piece | Reject]:
+    """Decode a clip piece by piece; where it ends early, the last that is yielded says why.
+
+    Args:
+        item: of the clip, a row of ``ITEMS``.
+        source: its bytes, or why there are none, as :func:`fetch` gives them.
+        sample_rate: of the pieces, in Hz.
+        max_seconds: length of a piece; the last may be shorter.
+    """
+    max_samples = round(max_seconds * sample_rate)
+    piece_key = key = item["key"]
+    try:
+        if isinstance(source, AudioError):
+            raise source
+        for number, pcm in enumerate(decode(source, sample_rate, max_samples, item["start"] or 0.0, item["seconds"])):
+            start = number * max_samples
+            piece_key = f"{key}@{start / sample_rate:g}" if number else key
+            yield Piece(piece_key, start, pcm)
+    except AudioError as error:
+        yield Reject(piece_key, error.reason, error.detail)

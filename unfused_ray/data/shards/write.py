@@ -1,0 +1,155 @@
+"""One shard: decode its clips, and write them with a report that lets an interrupted ingest go on."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any, NamedTuple, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+
+from unfused_ray import storage
+from unfused_ray.audio.decode import AudioError, encode_flac, refuse_unusable
+from unfused_ray.audio.log_mel import LogMel
+from unfused_ray.config import PrepareConfig
+from unfused_ray.data.shards.format import SCHEMA, Shard, Statistics
+from unfused_ray.data.shards.ledger import Ledger
+from unfused_ray.data.shards.pieces import Piece, pieces
+from unfused_ray.data.shards.rejects import Reject
+from unfused_ray.data.shards.statistics import clip_statistics
+from unfused_ray.data.sources.fetch import fetch
+from unfused_ray.data.sources.items import draw
+
+_SPOOL_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class ShardReport:
+    """What became of the clips of one shard."""
+
+    shard: Shard | None
+    """None where every clip was set aside."""
+    rejects: tuple[Reject, ...]
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> Self:
+        """A report out of what ``asdict`` made of it."""
+        shard = Shard.from_json(raw["shard"]) if raw["shard"] else None
+        return cls(shard, tuple(Reject(*reject) for reject in raw["rejects"]))
+
+
+class _Row(NamedTuple):
+    """A clip of the shard: what is said of it, and where its FLAC lies in the spool."""
+
+    key: str
+    num_samples: int
+    labels: list[str]
+    split: str
+    group: str
+    offset: int
+    num_bytes: int
+
+
+@ray.remote(num_cpus=1, max_retries=3, retry_exceptions=[OSError])
+def write_shard(number: int, items: pa.Table, config: PrepareConfig, ledger: Ledger, max_rows: int) -> ShardReport:
+    """Write shard ``number`` of an output, unless an earlier run has: then its bytes are checked.
+
+    Memory is bounded by a row group and a piece of a clip: the encoded clips lie in a temporary file.
+
+    Args:
+        number: of the shard.
+        items: the source clips of the shard, rows of ``ITEMS``, all of one split.
+        config: of the ingest.
+        ledger: of the finished shards.
+        max_rows: of a row group.
+
+    Raises:
+        OSError: the source's or the output's object store does not answer.
+    """
+    if (finished := ledger.finished(number)) is not None:
+        return ShardReport.from_json(finished)
+    rejects: list[Reject] = []
+    rows: list[_Row] = []
+    statistics = Statistics()
+    log_mel = LogMel(config.front_end)
+    with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
+        for item, source in fetch(items):
+            first = len(rows)
+            for piece in _usable(pieces(item, source, config.front_end.sample_rate, config.max_seconds), config):
+                if isinstance(piece, Reject):
+                    rejects.append(piece)
+                    continue
+                key, _, pcm = piece
+                flac = encode_flac(pcm, config.front_end.sample_rate)
+                statistics += clip_statistics(log_mel, pcm)
+                rows.append(_Row(key, len(pcm), item["labels"], item["split"], item["group"], spool.tell(), len(flac)))
+                spool.write(flac)
+            if len(rows) > first + 1 and not item["group"]:  # pieces of one recording may not cross splits
+                rows[first:] = [row._replace(group=item["key"]) for row in rows[first:]]
+        rows.sort(key=lambda row: draw(config.seed, row.key))
+        shard = _write_parquet(rows, spool, config, f"{number:05d}.parquet", max_rows, statistics) if rows else None
+    report = ShardReport(shard, tuple(rejects))
+    file, sha256 = (shard.file, shard.sha256) if shard else (None, None)
+    ledger.finish(number, file, sha256, asdict(report))
+    return report
+
+
+def _usable(found: Iterator[Piece | Reject], config: PrepareConfig) -> Iterator[Piece | Reject]:
+    """The pieces of a clip that are to be taken, those that cannot be learnt from turned into rejects."""
+    for piece in islice(found, 1 if config.long_clips == "truncate" else None):
+        if isinstance(piece, Piece):
+            try:
+                refuse_unusable(piece.pcm, config.front_end.sample_rate, config.min_seconds, config.silence_peak)
+            except AudioError as error:
+                yield Reject(piece.key, error.reason, error.detail)
+                continue
+        yield piece
+
+
+def _write_parquet(
+    rows: Sequence[_Row], spool: Any, config: PrepareConfig, file: str, max_rows: int, statistics: Statistics
+) -> Shard:
+    row_groups: list[int] = []
+    max_bytes = config.row_group_megabytes * 1e6
+    with storage.open_output(storage.join(config.output, file)) as output:
+        # No column statistics: they would repeat whole clips in the footer. FLAC does not compress further.
+        options = {"compression": "none", "write_statistics": False, "use_dictionary": False}
+        with pq.ParquetWriter(output, SCHEMA, **options) as writer:
+            for group in _row_groups(rows, max_bytes, max_rows):
+                writer.write_table(_table(group, spool), row_group_size=len(group))
+                row_groups.append(len(group))
+        num_bytes = output.tell()
+        output.seek(0)
+        digest = storage.sha256_stream(output)
+    return Shard(
+        file=file,
+        split=rows[0].split,
+        row_groups=tuple(row_groups),
+        seconds=sum(row.num_samples for row in rows) / config.front_end.sample_rate,
+        num_bytes=num_bytes,
+        sha256=digest,
+        statistics={config.front_end.digest(): statistics},
+    )
+
+
+def _row_groups(rows: Sequence[_Row], max_bytes: float, max_rows: int) -> Iterator[Sequence[_Row]]:
+    first, num_bytes = 0, 0
+    for last, row in enumerate(rows):
+        if last > first and (num_bytes + row.num_bytes > max_bytes or last - first >= max_rows):
+            yield rows[first:last]
+            first, num_bytes = last, 0
+        num_bytes += row.num_bytes
+    yield rows[first:]
+
+
+def _table(rows: Sequence[_Row], spool: Any) -> pa.Table:
+    def audio(row: _Row) -> bytes:
+        spool.seek(row.offset)
+        return spool.read(row.num_bytes)
+
+    columns = {name: [getattr(row, name) for row in rows] for name in SCHEMA.names if name != "audio"}
+    return pa.table({"audio": [audio(row) for row in rows], **columns}, SCHEMA)

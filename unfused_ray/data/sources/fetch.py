@@ -1,0 +1,110 @@
+"""The encoded bytes of listed clips, one open file at a time."""
+
+from __future__ import annotations
+
+import errno
+import io
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from unfused_ray import storage
+from unfused_ray.audio.decode import AudioError
+from unfused_ray.data.sources.parquet import audio_column, read_parquet, read_row_group
+
+_IN_MEMORY_BYTES = 64 << 20
+_CHUNK_BYTES = 8 << 20
+
+
+def fetch(items: pa.Table) -> Iterator[tuple[dict[str, Any], IO[bytes] | AudioError]]:
+    """Open the clips of a listing in its order.
+
+    Args:
+        items: rows of ``ITEMS``; those of one Parquet row group lie together.
+
+    Yields:
+        A row, and its bytes as a seekable file, open until the next one is asked for; or why there are none.
+
+    Raises:
+        OSError: an object store does not answer. Unlike a bad file, that is worth another try.
+    """
+    row_group: tuple[str, int] | None = None
+    audio: pa.ChunkedArray | AudioError | None = None
+    for item in items.to_pylist():
+        if item["row_group"] is not None:
+            if (item["uri"], item["row_group"]) != row_group:
+                row_group = (item["uri"], item["row_group"])
+                audio = _read_audio(*row_group)
+            assert audio is not None
+            yield item, audio if isinstance(audio, AudioError) else _cell(audio[item["row"]].as_py())
+            continue
+        with ExitStack() as stack:
+            source: IO[bytes] | AudioError
+            try:
+                with as_reason(item["uri"]):
+                    source = stack.enter_context(_open(item))
+            except AudioError as error:
+                source = error
+            except ValueError as error:  # a path or URI that cannot be, such as one with a NUL
+                source = AudioError("missing", f"{item['uri']}: {error}")
+            yield item, source
+
+
+@contextmanager
+def as_reason(uri: str) -> Iterator[None]:
+    """Turn the error of a file that is not there, or of a local one that cannot be read, into why it is set aside.
+
+    Raises:
+        AudioError: missing or unreadable.
+        OSError: an object store does not answer, or a disk is full.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise AudioError("missing", uri) from error
+    except OSError as error:
+        if not storage.is_local(uri) or error.errno == errno.ENOSPC:  # where a copy was written: the file may be good
+            raise
+        raise AudioError("unreadable", str(error)) from error
+
+
+@contextmanager
+def _open(item: dict[str, Any]) -> Iterator[IO[bytes]]:
+    uri, offset = item["uri"], item["offset"]
+    if offset is None and storage.is_local(uri):
+        path = Path(storage.absolute(uri))
+        if path.is_fifo() or path.is_char_device():  # to open one may wait for ever
+            raise AudioError("unreadable", f"{uri} is no regular file")
+        with path.open("rb") as file:
+            yield file
+        return
+    # A copy, because an error while libsndfile reads through Python would pass for a damaged file.
+    with storage.open_input(uri) as file, tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES) as copy:
+        left = file.size() if offset is None else item["num_bytes"]
+        file.seek(offset or 0)
+        while chunk := file.read(min(left, _CHUNK_BYTES)):
+            left -= copy.write(chunk)
+        copy.seek(0)
+        yield copy
+
+
+def _read_audio(uri: str, row_group: int) -> pa.ChunkedArray | AudioError:
+    def read(file: pq.ParquetFile) -> pa.ChunkedArray:
+        column = audio_column(file.schema_arrow, uri)
+        is_struct = pa.types.is_struct(file.schema_arrow.field(column).type)
+        return read_row_group(file, row_group, [f"{column}.bytes" if is_struct else column])[column]
+
+    try:
+        return read_parquet(uri, read)
+    except AudioError as error:
+        return AudioError(error.reason, f"row group {row_group} of {uri}: {error.detail}")
+
+
+def _cell(value: dict[str, Any] | bytes | None) -> IO[bytes] | AudioError:
+    data = value.get("bytes") if isinstance(value, dict) else value
+    return io.BytesIO(data) if data is not None else AudioError("empty", "its cell in the Parquet file holds no bytes")

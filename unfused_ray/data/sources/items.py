@@ -1,0 +1,104 @@
+"""What a listing of a source holds: one row a clip, with where its bytes are. No audio is read to make one."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from unfused_ray.data.shards.rejects import Reject
+
+logger = logging.getLogger(__name__)
+
+ITEMS = pa.schema(
+    [
+        pa.field("key", pa.string()),  # the source's own name of the clip
+        pa.field("uri", pa.string()),  # the file that holds it
+        pa.field("offset", pa.int64()),  # in a tar: its first byte,
+        pa.field("num_bytes", pa.int64()),  # and its length
+        pa.field("row_group", pa.int64()),  # in a Parquet file: its row group,
+        pa.field("row", pa.int64()),  # and the row within
+        pa.field("start", pa.float64()),  # of a clip that is a part of its audio: where it begins,
+        pa.field("seconds", pa.float64()),  # and its length
+        pa.field("labels", pa.list_(pa.string())),
+        pa.field("split", pa.string()),
+        pa.field("group", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The clips of a source or of a part of it, about 150 bytes each, and what could not be listed."""
+
+    items: pa.Table
+    rejects: tuple[Reject, ...] = ()
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[dict[str, Any]], rejects: Sequence[Reject] = ()) -> Listing:
+        """A listing of rows of ``ITEMS``; what a row leaves out is null, or empty for labels, split and group.
+
+        A row whose strings no UTF-8 can hold, such as the name of a file in another encoding, is set aside.
+        """
+        defaults = {"labels": [], "split": "", "group": ""}
+        good = [defaults | row for row in rows]
+        found = list(rejects)
+        try:
+            items = pa.Table.from_pylist(good, ITEMS)
+        except UnicodeEncodeError:
+            bad = [row for row in good if not _is_utf8(row)]
+            found += [Reject(row["key"], "unreadable", "its name, labels, split or group are not UTF-8") for row in bad]
+            items = pa.Table.from_pylist([row for row in good if _is_utf8(row)], ITEMS)
+        return cls(items, tuple(Reject(*map(_printable, reject)) for reject in found))
+
+
+def _is_utf8(row: dict[str, Any]) -> bool:
+    strings = [row["key"], row["uri"], row["split"], row["group"], *row["labels"]]
+    return all(_printable(string) == string for string in strings)
+
+
+def _printable(text: str) -> str:
+    """``text`` with what no UTF-8 can hold written out, such as ``\\udcff``."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def draw(seed: int, name: str) -> float:
+    """A number in [0, 1) that depends on ``seed`` and ``name`` alone: the same in every process and listing."""
+    digest = hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
+    return (int.from_bytes(digest, "big") >> 11) / 2**53
+
+
+def combine(listings: Sequence[Listing]) -> Listing:
+    """Lay listings end to end. A key that occurs again is kept as ``key#2``, ``key#3`` …, and counted in the log."""
+    items = pa.concat_tables([listing.items for listing in listings]) if listings else ITEMS.empty_table()
+    seen: dict[str, int] = {}
+    keys: list[str] = []
+    for key in items["key"].to_pylist():
+        seen[key] = seen.get(key, 0) + 1
+        keys.append(key if seen[key] == 1 else f"{key}#{seen[key]}")
+    if len(seen) < len(keys):
+        logger.warning("%d clips have the key of another; they are kept as key#2, key#3 …", len(keys) - len(seen))
+    items = items.set_column(0, ITEMS.field("key"), pa.array(keys, pa.string()))
+    return Listing(items, tuple(reject for listing in listings for reject in listing.rejects))
+
+
+def select(items: pa.Table, fraction: float, seed: int) -> pa.Table:
+    """Take a share of the clips and put them in the order in which they are read.
+
+    A clip's key and the seed alone decide whether it is taken, so a smaller share is part of a larger one. The clips
+    of a split lie together, in random order; those of a Parquet row group stay together within it, because one of
+    them costs as much to read as all.
+    """
+    draws = np.array([draw(seed, key) for key in items["key"].to_pylist()], np.float64)
+    parts = draws
+    if items["row_group"].null_count < len(items):
+        names = zip(items["uri"].to_pylist(), items["row_group"].to_pylist(), strict=True)
+        parts = np.array([draw(seed, f"{uri.rpartition('/')[2]}:{row_group}") for uri, row_group in names], np.float64)
+    _, splits = np.unique(np.array(items["split"].to_pylist(), object), return_inverse=True)
+    order = np.lexsort((draws, parts, splits))
+    return items.take(order[draws[order] < fraction])

@@ -1,0 +1,46 @@
+"""Bird audio detection (Stowell et al., arXiv 1807.05812): whether a bird is heard in ten seconds.
+
+Two sources, freefield1010 (field recordings of all the world) and Warblr (telephones in Britain), each a folder ``wav``
+with ``<itemid>.wav`` and a CSV file with the columns ``itemid,datasetid,hasbird``. A quarter of the first has birds and
+three quarters of the second: to know the source is to know three quarters of the labels.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from unfused_ray.data.sources.items import Listing, combine
+from unfused_ray.data.sources.lape.disk import Disk, Entry
+from unfused_ray.data.sources.lape.splits import deal
+
+LISTS = {
+    "ff1010bird": "ff1010bird/ff1010bird_metadata_2018.csv",
+    "warblrb10k": "warblrb10k/warblrb10k_public_metadata_2018.csv",
+}
+"""The CSV file of each source, which is named as its folder."""
+_LABELS = {"0": "no bird", "1": "bird"}
+
+
+def clips(disk: Disk) -> Listing:
+    """A fifth of each source's clips with a bird and of those without is test, a tenth valid.
+
+    The test clips' splits are ``test-ff1010bird`` and ``test-warblrb10k``, so that each source is reported too.
+
+    Raises:
+        ValueError: a list lacks a column, or says neither 0 nor 1.
+    """
+    return combine([_of_source(disk, source) for source in LISTS])
+
+
+def _of_source(disk: Disk, source: str) -> Listing:
+    names = LISTS[source]
+    by_label: dict[str, list[str]] = defaultdict(list)
+    for row in disk.rows(names, ("itemid", "hasbird")):
+        if row["hasbird"] not in _LABELS:
+            raise disk.damaged(names, f"hasbird of {row['itemid']} is {row['hasbird']!r}, neither 0 nor 1")
+        by_label[_LABELS[row["hasbird"]]].append(f"{source}/wav/{row['itemid']}.wav")
+    entries: list[Entry] = []
+    for label, paths in by_label.items():
+        splits = deal(paths, {f"test-{source}": 0.2, "valid": 0.1})
+        entries += [Entry(path, label, splits[path]) for path in paths]
+    return disk.listing(entries, disk.audio(f"{source}/wav"), names)

@@ -1,0 +1,173 @@
+"""A data set on somebody's disk, as its publisher distributes it: what is there, and what its lists name."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from unfused_ray import storage
+from unfused_ray.data.shards.rejects import Reject
+from unfused_ray.data.sources.find import AUDIO_SUFFIXES
+from unfused_ray.data.sources.items import Listing
+
+_NAMED = 3
+
+
+class Entry(NamedTuple):
+    """A clip of a task."""
+
+    path: str
+    """Of its file, from the folder that holds the data set."""
+    label: str
+    split: str
+    """train, valid, test, ``test-<part>`` where parts of the test clips are reported too, or fold1, fold2 …"""
+    group: str = ""
+    """What may not be torn apart, such as a speaker; "" where the clip stands alone."""
+    start: float = 0.0
+    """Where the clip begins in its file, in seconds."""
+    seconds: float | None = None
+    """Its length; None is to the end of the file."""
+
+    @property
+    def key(self) -> str:
+        """The path, and where the clip begins if it is a part of the file."""
+        return self.path if self.seconds is None else f"{self.path}@{self.start:.6f}"
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A folder that holds a data set in the layout of its publisher.
+
+    Args:
+        root: that folder, by path or URI.
+        name: of the data set, to tell a person.
+        origin: from where to get it, to tell a person.
+        requires: files and folders that must be there, by their paths from ``root``.
+    """
+
+    root: str
+    name: str
+    origin: str
+    requires: tuple[str, ...]
+
+    @classmethod
+    def at(cls, root: str, name: str, origin: str, requires: tuple[str, ...]) -> Disk:
+        """The data set in ``root``, which may also be the data set's own folder."""
+        own_folders = {path.partition("/")[0] for path in requires}
+        return cls(storage.parent(root) if storage.name(root) in own_folders else root, name, origin, requires)
+
+    def missing(self) -> list[str]:
+        """Required files and folders that are not there."""
+        return [path for path in self.requires if not storage.exists(self.uri(path))]
+
+    def check(self) -> None:
+        """Refuse a data set that is not whole.
+
+        Raises:
+            FileNotFoundError: says what is missing, where it should be, and from where to get it.
+        """
+        if missing := self.missing():
+            raise FileNotFoundError(
+                f"{self.name} is not whole in {self.root}: {len(missing)} of {len(self.requires)} files and folders "
+                f"that its publisher's layout has are missing ({_first(missing)}). Get it from {self.origin}, extract "
+                "its archives, and name the folder that holds what is extracted"
+            )
+
+    def uri(self, path: str) -> str:
+        """URI of a path from the root."""
+        return storage.join(self.root, path)
+
+    def text(self, path: str, encoding: str = "utf-8-sig") -> str:
+        """Read a text file.
+
+        Raises:
+            ValueError: it is not in this encoding.
+        """
+        try:
+            return storage.read_bytes(self.uri(path)).decode(encoding)
+        except UnicodeDecodeError as error:
+            raise self.damaged(path, f"it is no {encoding} text ({error})") from error
+
+    def lines(self, path: str) -> list[str]:
+        """The lines of a text file, without those that are empty."""
+        return [line.strip() for line in self.text(path).splitlines() if line.strip()]
+
+    def rows(self, path: str, columns: Sequence[str]) -> list[dict[str, str]]:
+        """The rows of a CSV file.
+
+        Raises:
+            ValueError: a column is missing, or has no value in some row.
+        """
+        reader = csv.DictReader(io.StringIO(self.text(path), newline=""))
+        found = list(reader.fieldnames or [])
+        if lacking := [column for column in columns if column not in found]:
+            raise self.damaged(path, f"its columns are {', '.join(found)}, without {', '.join(lacking)}")
+        rows = list(reader)
+        for number, row in enumerate(rows, start=1):
+            if empty := [column for column in columns if not row[column]]:
+                raise self.damaged(path, f"its row {number} has no {', '.join(empty)}")
+        return rows
+
+    def audio(self, folder: str) -> dict[str, str]:
+        """URIs of the audio files at any depth of a folder, by their paths from the root."""
+        uris = storage.list_files(self.uri(folder), recursive=True)
+        return {
+            storage.relative(uri, self.root): uri
+            for uri in uris
+            if storage.name(uri).lower().endswith(AUDIO_SUFFIXES) and not storage.name(uri).startswith(".")
+        }
+
+    def damaged(self, path: str, what: str) -> ValueError:
+        """The error that refuses a file of the data set that cannot be read as its publisher's."""
+        return ValueError(f"{self.uri(path)} is not as {self.name} has it: {what}. Get it anew from {self.origin}")
+
+    def listing(self, entries: Iterable[Entry], files: Mapping[str, str], named_by: str) -> Listing:
+        """The clips that have a file, and why others are set aside.
+
+        An entry whose file is not there is missing, one whose clip was named before a duplicate, and a file that no
+        entry names is unlisted.
+
+        Args:
+            entries: the task's clips.
+            files: URIs of the files that there are, by path.
+            named_by: the list that names the clips, to tell a person.
+
+        Raises:
+            FileNotFoundError: more than half of the entries' files are missing.
+        """
+        rows: list[dict[str, Any]] = []
+        rejects: list[Reject] = []
+        missing: list[str] = []
+        keys: set[str] = set()
+        named: set[str] = set()
+        for entry in entries:
+            named.add(entry.path)
+            if entry.key in keys:
+                rejects.append(Reject(entry.key, "duplicate", f"{named_by} names it again, in split {entry.split}"))
+            elif entry.path not in files:
+                missing.append(entry.path)
+            else:
+                rows.append(_row(entry, files[entry.path]))
+            keys.add(entry.key)
+        if len(missing) > len(rows):
+            raise FileNotFoundError(
+                f"{self.name} is not whole in {self.root}: {len(missing):,} of the {len(missing) + len(rows):,} files "
+                f"that {named_by} names are missing ({_first(missing)}). Get it from {self.origin}"
+            )
+        rejects += [Reject(path, "missing", f"{named_by} names it, and it is not there") for path in missing]
+        unlisted = sorted(files.keys() - named)
+        rejects += [Reject(path, "unlisted", f"{files[path]} is not named by {named_by}") for path in unlisted]
+        return Listing.from_rows(rows, rejects)
+
+
+def _row(entry: Entry, uri: str) -> dict[str, Any]:
+    place = {} if entry.seconds is None else {"start": entry.start, "seconds": entry.seconds}
+    labels = {"labels": [entry.label], "split": entry.split, "group": entry.group}
+    return {"key": entry.key, "uri": uri, **labels, **place}
+
+
+def _first(paths: Sequence[str]) -> str:
+    return ", ".join(paths[:_NAMED]) + (", …" if len(paths) > _NAMED else "")

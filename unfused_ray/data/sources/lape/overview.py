@@ -1,0 +1,45 @@
+"""A table of the LAPE tasks: what they are, from where to get them, and what of them is on this disk."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+
+from unfused_ray.data.sources.lape.registry import ROOT, TASKS, LapeTask
+
+
+def overview(root: str) -> Group:
+    """The table, and addresses under it; ``root`` is the folder that holds the data sets, '' where none is named."""
+    title = f"LAPE tasks; data sets in {root}" if root else f"LAPE tasks; --root or {ROOT} says where data sets are"
+    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
+    table.add_column("code", no_wrap=True)
+    table.add_column("data set", overflow="fold")
+    for name in ("classes", "clips", "hours"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("licence", overflow="fold")
+    if root:
+        table.add_column("on this disk", overflow="fold")
+    codes_by_address: dict[str, list[str]] = {}
+    for code, task in TASKS.items():
+        figures = (f"{task.classes:,}", f"{task.clips:,}", f"{task.hours:g}")
+        found = [escape(_found(task, root))] if root else []
+        table.add_row(code, task.name, *figures, task.licence, *found)
+        codes_by_address.setdefault(task.url, []).append(code)
+    # Under the table, where a narrow terminal folds none of them.
+    addresses = Table(title="where to get them", title_justify="left", box=None, show_header=False, pad_edge=False)
+    addresses.add_column(overflow="fold")
+    addresses.add_column(overflow="fold")
+    for address, codes in codes_by_address.items():
+        addresses.add_row(", ".join(codes), f"[link={address}]{address}[/]")
+    return Group(table, addresses)
+
+
+def _found(task: LapeTask, root: str) -> str:
+    missing = task.on(root).missing()
+    if not missing:
+        return "there"
+    if len(missing) == len(task.requires):
+        return "–"
+    return f"without {missing[0]}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")

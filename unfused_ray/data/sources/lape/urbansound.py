@@ -1,0 +1,31 @@
+"""UrbanSound8K (Salamon et al., ACM Multimedia 2014): ten kinds of sounds, at most four seconds, in ten folds.
+
+``metadata/UrbanSound8K.csv`` has, among others, the columns ``slice_file_name, fsID, fold, class``; the file is
+``audio/fold<fold>/<slice_file_name>``. Slices of one Freesound recording (fsID) are in one fold.
+"""
+
+from __future__ import annotations
+
+from unfused_ray.data.sources.items import Listing
+from unfused_ray.data.sources.lape.disk import Disk, Entry
+
+FOLDER = "UrbanSound8K"
+LIST = f"{FOLDER}/metadata/UrbanSound8K.csv"
+
+
+def clips(disk: Disk) -> Listing:
+    """The publisher's folds; groups are Freesound recordings.
+
+    Raises:
+        ValueError: the list lacks a column.
+    """
+    entries = [
+        Entry(
+            f"{FOLDER}/audio/fold{row['fold']}/{row['slice_file_name']}",
+            row["class"],
+            f"fold{row['fold']}",
+            row["fsID"],
+        )
+        for row in disk.rows(LIST, ("slice_file_name", "fsID", "fold", "class"))
+    ]
+    return disk.listing(entries, disk.audio(f"{FOLDER}/audio"), LIST)

@@ -1,0 +1,117 @@
+"""Which clips make which batch: a pure function of (seed, epoch), the same for any number of workers.
+
+The units (row groups) of a run are put in a random order and their rows laid end to end, each unit's in a random
+order of its own; the line is cut into **blocks** of exactly b clips; G blocks are a global batch. Block j of an epoch
+belongs to step j // G, and to rank j % world. Nothing is ever saved of it: (seed, epoch, step) says it all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from unfused_ray.audio import randomness
+from unfused_ray.config import BatchConfig
+from unfused_ray.data.shards.format import ClipIndex, Unit
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One way through the data, or the rest of one.
+
+    ``train`` goes through N - N mod (G·b) clips at random crops; ``embed`` goes through every clip at centred crops,
+    the last global batch filled up with the first clips, whose clip_id then is -1.
+    """
+
+    kind: Literal["train", "embed"]
+    epoch: int
+    first_step: int = 0
+
+    @property
+    def number(self) -> int:
+        """Tells passes apart, whatever step they start from."""
+        return 2 * self.epoch + (self.kind == "train")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The part of a pass that one execution of Ray Data covers."""
+
+    pass_: Pass
+    num_steps: int
+
+
+# Ray Data plans a Dataset once when it is made, before any rank has said what it wants; nothing of it is read.
+UNREAD = Segment(Pass("embed", 0), 1)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Rows ``start`` to ``stop`` of a unit, counted in the unit's random order."""
+
+    unit: Unit
+    start: int
+    stop: int
+    padding: bool = False
+    """True where the rows only fill up the last global batch of an ``embed`` pass."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Consecutive blocks that one read operation makes."""
+
+    first_block: int
+    slices: tuple[Slice, ...]
+
+    @property
+    def num_clips(self) -> int:
+        """Clips of all its blocks."""
+        return sum(part.stop - part.start for part in self.slices)
+
+
+class Planner:
+    """Plans passes over a :class:`ClipIndex`. Memory and time grow with the units, not with the clips."""
+
+    def __init__(self, index: ClipIndex, seed: int, batch: BatchConfig) -> None:
+        if index.num_clips < batch.clips_per_step:
+            raise ValueError(
+                f"the data hold {index.num_clips} clips, a global batch is batch.block={batch.block} × "
+                f"batch.blocks_per_step={batch.blocks_per_step} = {batch.clips_per_step}: lower one of them"
+            )
+        self.index = index
+        self.seed = seed
+        self.batch = batch
+
+    def num_steps(self, kind: Literal["train", "embed"]) -> int:
+        """Global batches of a whole pass."""
+        clips, per_step = self.index.num_clips, self.batch.clips_per_step
+        return clips // per_step if kind == "train" else -(-clips // per_step)
+
+    def tasks(self, pass_: Pass, num_steps: int, blocks_per_task: int) -> list[Task]:
+        """Cut ``num_steps`` steps of a pass, from its first step on, into read tasks of consecutive blocks."""
+        units, size, num_clips = self.index.units, self.batch.block, self.index.num_clips
+        order = randomness.generator(self.seed, "units", pass_.epoch).permutation(len(units))
+        ends = np.cumsum(units.num_clips[order], dtype=np.int64)
+        first_block = pass_.first_step * self.batch.blocks_per_step
+        last_block = first_block + num_steps * self.batch.blocks_per_step
+        tasks = []
+        for block in range(first_block, last_block, blocks_per_task):
+            slices = []
+            position, stop = block * size, min(block + blocks_per_task, last_block) * size
+            while position < stop:
+                lap, offset = divmod(position, num_clips)
+                place = int(np.searchsorted(ends, offset, side="right"))
+                unit = units[order[place]]
+                start = offset - (int(ends[place]) - unit.num_clips)
+                count = min(unit.num_clips - start, stop - position)
+                slices.append(Slice(unit, start, start + count, padding=lap > 0))
+                position += count
+            tasks.append(Task(block, tuple(slices)))
+        return tasks
+
+
+def row_order(seed: int, epoch: int, unit: Unit) -> np.ndarray:
+    """The random order of a unit's rows in an epoch: int64, ``(num_clips,)``."""
+    return randomness.generator(seed, "rows", epoch, unit.first_clip_id).permutation(unit.num_clips)

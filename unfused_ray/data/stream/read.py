@@ -1,0 +1,130 @@
+"""From planned rows to blocks of crops: the work of Ray Data's CPU tasks, pure in (seed, epoch, clip_id)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from unfused_ray import storage
+from unfused_ray.audio import randomness
+from unfused_ray.audio.crop import fit_short_clip
+from unfused_ray.audio.decode import AudioError, read_flac
+from unfused_ray.config import CropConfig
+from unfused_ray.data.shards.format import Unit, read_unit
+from unfused_ray.data.stream.plan import Pass, Task, row_order
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Block:
+    """b clips, the unit of batch-norm statistics and of gradient accumulation."""
+
+    index: int
+    """Place in the epoch."""
+    clip_ids: np.ndarray
+    """``(b,)`` int64; -1 where a clip only fills up the last global batch of an ``embed`` pass."""
+    waves: np.ndarray
+    """``(b, crops, samples)`` int16."""
+    weights: np.ndarray
+    """``(b,)`` float32: 1, or 0 for a damaged clip (which is silence)."""
+
+
+@dataclass(frozen=True)
+class BlockReader:
+    """Reads the blocks of a task. Holds only numbers, so it travels to any process."""
+
+    seed: int
+    block_size: int
+    crop: CropConfig
+    crop_samples: int
+
+    def read(self, pass_: Pass, task: Task) -> Iterator[Block]:
+        """Yield the task's blocks in order.
+
+        A clip whose bytes are not what ingest wrote is silence with weight 0, so the number of blocks never changes.
+
+        Raises:
+            OSError: a shard is missing or its storage does not answer: that is not the data's fault.
+        """
+        b = self.block_size
+        clip_ids = np.empty(b, np.int64)
+        waves = np.zeros((b, self.crop.num_crops, self.crop_samples), np.int16)
+        weights = np.ones(b, np.float32)
+        filled, index = 0, task.first_block
+        for part in task.slices:
+            rows = row_order(self.seed, pass_.epoch, part.unit)[part.start : part.stop]
+            table = read_unit_if_whole(part.unit, ("audio", "num_samples"))
+            ids = part.unit.first_clip_id + rows
+            num_samples = np.zeros(len(rows), np.int64) if table is None else table["num_samples"].to_numpy()[rows]
+            starts = self._crop_starts(pass_, ids, num_samples)
+            audio = None if table is None else table["audio"].chunk(0)
+            for i, row in enumerate(rows):
+                clip_ids[filled] = -1 if part.padding else ids[i]
+                whole = audio is not None and self._read_clip(
+                    audio[int(row)].as_buffer(), int(num_samples[i]), starts[i], waves[filled]
+                )
+                weights[filled] = float(whole)
+                filled += 1
+                if filled == b:
+                    yield Block(index, clip_ids, waves, weights)
+                    clip_ids, waves, weights = np.empty_like(clip_ids), np.zeros_like(waves), np.ones_like(weights)
+                    filled, index = 0, index + 1
+
+    def _crop_starts(self, pass_: Pass, ids: np.ndarray, num_samples: np.ndarray) -> np.ndarray:
+        """First sample of each crop, ``(clips, crops)``: random to train, in the middle to embed."""
+        crops = self.crop.num_crops
+        if pass_.kind == "embed":
+            middle = (np.maximum(num_samples - self.crop_samples, 0) + 1) // 2
+            return np.repeat(middle[:, None], crops, axis=1)
+        return np.stack(
+            [
+                randomness.crop_starts(self.seed, f"crop {crop}", pass_.epoch, ids, num_samples, self.crop_samples)
+                for crop in range(crops)
+            ],
+            axis=1,
+        )
+
+    def _read_clip(self, flac: pa.Buffer, num_samples: int, starts: np.ndarray, out_CL: np.ndarray) -> bool:
+        """Write a clip's crops to ``out_CL`` (zeros); False where the clip is damaged."""
+        length = self.crop_samples
+        try:
+            if num_samples <= length:
+                out_CL[:] = fit_short_clip(read_flac(flac, 0, num_samples), length, self.crop.short_clips)
+            else:
+                for crop, start in enumerate(starts):
+                    out_CL[crop] = read_flac(flac, int(start), length)
+        except AudioError:
+            out_CL[:] = 0
+            return False
+        return True
+
+
+def read_unit_if_whole(unit: Unit, columns: Sequence[str]) -> pa.Table | None:
+    """Columns of one row group; None, and a warning, where its shard is not as ingest wrote it.
+
+    Raises:
+        OSError: the shard is missing or its storage does not answer.
+    """
+    try:
+        return read_unit(unit, columns).combine_chunks()
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        if not _is_damaged(unit):
+            raise
+        logger.warning("%s, row group %d, is damaged: its clips are not used (%s)", unit.uri, unit.row_group, error)
+        return None
+
+
+def _is_damaged(unit: Unit) -> bool:
+    """Whether a shard can be fetched but does not have the bytes that ingest wrote.
+
+    Raises:
+        OSError: it cannot be fetched.
+    """
+    return storage.sha256_file(unit.uri) != unit.sha256

@@ -1,0 +1,296 @@
+"""Streams of blocks: the plan carried out by Ray Data for a worker group, or by this process alone.
+
+Ray Data asks a :class:`Datasource` for its read tasks anew at every execution, after all ranks have arrived. Ours then
+asks the run which pass is wanted from which step on (``position``), plans just that, and every rank receives its
+blocks: no order is saved, none is repeated after a restart, and the number of workers changes nothing.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.data
+from ray.data import DataContext, Datasource, ExecutionOptions
+from ray.data.block import BlockMetadata
+from ray.data.datasource import ReadTask
+
+from unfused_ray.data.stream.plan import Pass, Planner, Segment, Task
+from unfused_ray.data.stream.read import Block, BlockReader
+
+BLOCKS_PER_TASK = 4
+# Planning a Ray read task costs about 1 ms (measured): a longer pass runs as several executions.
+MAX_TASKS_PER_EXECUTION = 256
+
+
+def segments(planner: Planner, pass_: Pass, max_tasks: int = MAX_TASKS_PER_EXECUTION) -> Iterator[Segment]:
+    """Cut a pass into executions of at most ``max_tasks`` read tasks."""
+    longest = max(1, max_tasks * BLOCKS_PER_TASK // planner.batch.blocks_per_step)
+    last = planner.num_steps(pass_.kind)
+    for step in range(pass_.first_step, last, longest):
+        yield Segment(Pass(pass_.kind, pass_.epoch, step), min(longest, last - step))
+
+
+class BlockSource(Protocol):
+    """Gives one worker its blocks of a pass."""
+
+    def blocks(self, pass_: Pass) -> Iterator[Block]:
+        """The worker's blocks, in the order of the plan."""
+        ...
+
+
+class LocalSource:
+    """Reads all blocks in this process, without Ray."""
+
+    def __init__(self, planner: Planner, reader: BlockReader) -> None:
+        self.planner = planner
+        self.reader = reader
+
+    def blocks(self, pass_: Pass) -> Iterator[Block]:
+        """Every block of the pass from its first step on."""
+        for segment in segments(self.planner, pass_):
+            for task in self.planner.tasks(segment.pass_, segment.num_steps, BLOCKS_PER_TASK):
+                yield from self.reader.read(segment.pass_, task)
+
+
+class PlannedClips(Datasource):
+    """The Datasource that is planned at every execution.
+
+    Args:
+        planner: plans the passes.
+        reader: carries a task out.
+        position: gives the segment that is wanted now; called once an execution.
+    """
+
+    def __init__(self, planner: Planner, reader: BlockReader, position: Callable[[], Segment]) -> None:
+        super().__init__()
+        self.planner = planner
+        self.reader = reader
+        self.position = position
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        """Unknown: it depends on the segment."""
+        return None
+
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
+    ) -> list[ReadTask]:
+        """Plan the segment that is wanted now. ``parallelism`` does not matter: the plan says what a task is."""
+        segment = self.position()
+        return [
+            ReadTask(
+                _ReadBlocks(self.reader, segment.pass_, task),
+                BlockMetadata(
+                    num_rows=task.num_clips,
+                    size_bytes=task.num_clips * row_bytes(self.reader),
+                    input_files=None,
+                    exec_stats=None,
+                ),
+            )
+            for task in self.planner.tasks(segment.pass_, segment.num_steps, BLOCKS_PER_TASK)
+        ]
+
+
+@dataclass(frozen=True)
+class _ReadBlocks:
+    reader: BlockReader
+    pass_: Pass
+    task: Task
+
+    def __call__(self) -> Iterator[pa.Table]:
+        for block in self.reader.read(self.pass_, self.task):
+            yield to_table(block, self.pass_)
+
+
+def row_bytes(reader: BlockReader) -> int:
+    """Bytes of a clip in a block's table."""
+    return 2 * reader.crop.num_crops * reader.crop_samples + 8 + 4 + 4 + 4
+
+
+def to_table(block: Block, pass_: Pass) -> pa.Table:
+    """A block as an Arrow table: the waves are fixed-size binaries, so no value is copied or boxed on the way."""
+    waves = np.ascontiguousarray(block.waves).reshape(len(block.clip_ids), -1)
+    binary = pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(waves.shape[1] * 2), len(waves), [None, pa.py_buffer(waves.data)]
+    )
+    return pa.table(
+        {
+            "pass": pa.array(np.full(len(waves), pass_.number, np.int32)),
+            "index": pa.array(np.full(len(waves), block.index, np.int32)),
+            "clip_id": pa.array(block.clip_ids),
+            "weight": pa.array(block.weights),
+            "waves": binary,
+        }
+    )
+
+
+def from_table(table: pa.Table, pass_: Pass, crop_samples: int) -> Block:
+    """The block of a table made by :func:`to_table`.
+
+    Raises:
+        RuntimeError: the rows are not one whole block of this pass.
+    """
+    table = table.combine_chunks()
+    index, passes = table["index"].to_numpy(), table["pass"].to_numpy()
+    if index.min() != index.max():
+        raise RuntimeError(f"Ray Data mixed blocks {index.min()} to {index.max()} in one batch")
+    if (passes != pass_.number).any():
+        raise RuntimeError(f"Ray Data delivered a block of another pass than {pass_}")
+    waves = table["waves"].chunk(0)
+    width = waves.type.byte_width // 2
+    flat = np.frombuffer(waves.buffers()[1], np.int16)[waves.offset * width : (waves.offset + len(waves)) * width]
+    return Block(
+        int(index[0]),
+        table["clip_id"].to_numpy(),
+        flat.reshape(len(waves), width // crop_samples, crop_samples),
+        table["weight"].to_numpy(),
+    )
+
+
+def make_dataset(planner: Planner, reader: BlockReader, position: Callable[[], Segment]) -> ray.data.Dataset:
+    """The Ray Dataset of a run, for ``TorchTrainer(datasets=…)`` together with :func:`execution_options`."""
+    context = DataContext.get_current().copy()
+    # One byte less than a block: Ray Data then closes an output after every table that the reader yields.
+    context.target_max_block_size = planner.batch.block * row_bytes(reader) - 1
+    context.enable_progress_bars = False
+    # A worker that waits for a long clustering holds its iterator open: that is not a hang.
+    context.execution_no_progress_timeout_s = -1
+    with DataContext.current(context):
+        # One block wanted: with the default of 200, Ray Data would cut the blocks of short plans into pieces.
+        return ray.data.read_datasource(PlannedClips(planner, reader, position), override_num_blocks=1)
+
+
+def execution_options() -> ExecutionOptions:
+    """Options under which the ranks receive the blocks in the order of the plan, in turn."""
+    return ExecutionOptions(preserve_order=True)
+
+
+class RaySource:
+    """A rank's share of the Ray Dataset: block j goes to rank j mod world.
+
+    Args:
+        iterator: the rank's split of the dataset.
+        planner: plans the passes, as the dataset does.
+        crop_samples: of a crop.
+        rank, world: of the worker in its group.
+        set_position: tells the dataset which segment is wanted.
+        max_tasks: read tasks of an execution at most; the same on all ranks.
+    """
+
+    def __init__(
+        self,
+        iterator: ray.data.DataIterator,
+        planner: Planner,
+        crop_samples: int,
+        rank: int,
+        world: int,
+        set_position: Callable[[Segment], None],
+        max_tasks: int = MAX_TASKS_PER_EXECUTION,
+    ) -> None:
+        self.iterator = iterator
+        self.planner = planner
+        self.crop_samples = crop_samples
+        self.rank = rank
+        self.world = world
+        self.set_position = set_position
+        self.max_tasks = max_tasks
+
+    def blocks(self, pass_: Pass) -> Iterator[Block]:
+        """This rank's blocks of the pass from its first step on.
+
+        Raises:
+            RuntimeError: Ray Data delivered another block than the plan's next one.
+        """
+        for segment in segments(self.planner, pass_, self.max_tasks):
+            if self.rank == 0:
+                # The others wait inside Ray Data until this rank has arrived, so they see the new position.
+                self.set_position(segment)
+            first = segment.pass_.first_step * self.planner.batch.blocks_per_step
+            expected = range(
+                first + self.rank, first + segment.num_steps * self.planner.batch.blocks_per_step, self.world
+            )
+            tables = self.iterator.iter_batches(
+                batch_size=self.planner.batch.block, batch_format="pyarrow", prefetch_batches=2
+            )
+            received = 0
+            for table in tables:
+                block = from_table(table, segment.pass_, self.crop_samples)
+                if received >= len(expected) or block.index != expected[received]:
+                    raise RuntimeError(
+                        f"rank {self.rank} received block {block.index} of {segment} where the plan has "
+                        f"{expected[received] if received < len(expected) else 'no more'}"
+                    )
+                received += 1
+                yield block
+            if received != len(expected):
+                raise RuntimeError(f"rank {self.rank} received {received} of {len(expected)} blocks of {segment}")
+
+
+class Prefetcher:
+    """Pulls blocks in a thread, ahead of the training and across the ends of passes.
+
+    Args:
+        source: where the blocks come from.
+        passes: every pass that will be asked for, in order.
+        depth: blocks held ready.
+    """
+
+    def __init__(self, source: BlockSource, passes: Sequence[Pass], depth: int) -> None:
+        self._source = source
+        self.passes = tuple(passes)
+        self._queue: queue.Queue[Any] = queue.Queue(maxsize=depth)
+        self._stopped = threading.Event()
+        self.seconds_waited = 0.0
+        """Time the consumer has waited for a block since the start."""
+        self._thread = threading.Thread(target=self._pull, name="prefetch", daemon=True)
+        self._thread.start()
+
+    def blocks(self, pass_: Pass) -> Iterator[Block]:
+        """The blocks of the next pass.
+
+        Raises:
+            ValueError: ``pass_`` is not the next of the announced passes.
+            Exception: whatever the source raised, once.
+        """
+        while True:
+            started = time.perf_counter()
+            announced, item = self._queue.get()
+            self.seconds_waited += time.perf_counter() - started
+            if isinstance(item, BaseException):
+                raise item
+            if announced != pass_:
+                raise ValueError(f"asked for {pass_}, but the next pass is {announced}")
+            if item is None:
+                return
+            yield item
+
+    def close(self) -> None:
+        """Stop pulling."""
+        self._stopped.set()
+
+    def _put(self, item: tuple[Pass | None, Any]) -> bool:
+        while not self._stopped.is_set():
+            try:
+                self._queue.put(item, timeout=0.2)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def _pull(self) -> None:
+        try:
+            for pass_ in self.passes:
+                for block in self._source.blocks(pass_):
+                    if not self._put((pass_, block)):
+                        return
+                if not self._put((pass_, None)):
+                    return
+        except BaseException as error:  # noqa: BLE001 - raised again in the consumer's thread
+            self._put((None, error))

@@ -1,0 +1,206 @@
+"""The pictures of a run: health over the epochs, a map of its embeddings, and a sheet of spectrograms by cluster."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from sklearn.preprocessing import normalize
+
+from unfused_ray import storage
+from unfused_ray.audio import randomness
+from unfused_ray.data.shards.format import ClipIndex, labels_to_ids
+from unfused_ray.embedding.clips import embed_clips, read_clips
+from unfused_ray.figures.run_figures import (
+    MAX_NAMED,
+    Cluster,
+    Grouping,
+    draw_clusters,
+    draw_health,
+    draw_map,
+    without_math,
+)
+from unfused_ray.figures.run_folder import PICTURES, RunFolder
+from unfused_ray.figures.stage_views import StageView, view_of
+from unfused_ray.models.export import FrozenEncoder, load_encoder
+
+MAX_POINTS = 2000
+NUM_CLUSTERS = 8
+CLIPS_PER_CLUSTER = 6
+_PCA_DIM = 50
+_PERPLEXITY = 30.0
+_DPI = 110
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """What the map and the sheet are drawn from."""
+
+    run: RunFolder
+    view: StageView
+    encoder: FrozenEncoder
+    index: ClipIndex
+    label_ids: np.ndarray
+    """First label of each clip as an index into ``label_names``; -1 where it has none."""
+    label_names: Sequence[str]
+    shown: np.ndarray
+    """Clusters of the sheet; empty where nothing is clustered."""
+
+    @property
+    def num_clusters(self) -> int:
+        """Clusters of the first head."""
+        return len(self.run.assignment.prototypes[0])
+
+
+def write(run_uri: str) -> list[str]:
+    """Draw a finished run into its folder ``pictures``: ``health.png``, ``map.png`` and ``clusters.png``.
+
+    The clusters are those of the first head in the newest assignment; of a distillation, its pseudo-labels. A method
+    without pseudo-labels has no sheet of clusters.
+    About 15 s for 1,600 short clips on 2 cores.
+
+    Returns:
+        URIs of the pictures.
+
+    Raises:
+        FileNotFoundError: there is no run, or it has no exported encoder or no assignment yet.
+        ValueError, OSError: its data cannot be read.
+    """
+    run = RunFolder(run_uri)
+    view = view_of(run)
+    encoder = load_encoder(run_uri)
+    index = ClipIndex.load(run.config.data, run.config.splits)
+    shown = spread_clusters(run.assignment.labels[0], NUM_CLUSTERS) if view.group else np.empty(0, np.int64)
+    scene = _Scene(run, view, encoder, index, *labels_to_ids(index.column("labels")), shown)
+    figures = {
+        "health": draw_health(f"Health of {run.config.name}", run.history, view.panels()),
+        "map": _map(scene),
+    }
+    if view.group:
+        figures["clusters"] = _sheet(scene)
+    return [save(figure, storage.join(run_uri, PICTURES, f"{name}.png")) for name, figure in figures.items()]
+
+
+def spread_clusters(clusters_N: np.ndarray, num_shown: int) -> np.ndarray:
+    """Which clusters to show: evenly spread over the ranks of their sizes, from the largest to the smallest.
+
+    Args:
+        clusters_N: cluster of each clip; -1 is none.
+        num_shown: how many at most.
+
+    Returns:
+        Ids of clusters that are not empty, the largest first.
+    """
+    sizes = np.bincount(clusters_N[clusters_N >= 0])
+    ranked = np.argsort(-sizes, kind="stable")[: np.count_nonzero(sizes)]
+    return ranked[np.linspace(0, len(ranked) - 1, min(num_shown, len(ranked))).round().astype(int)]
+
+
+def project(embeddings_ND: np.ndarray) -> np.ndarray:
+    """Two coordinates for each embedding, (N, 2): directions → 50 principal components → t-SNE, always the same."""
+    unit = normalize(embeddings_ND)
+    components = PCA(min(_PCA_DIM, *unit.shape), random_state=0).fit_transform(unit)
+    perplexity = min(_PERPLEXITY, (len(unit) - 1) / 3)
+    return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(components)
+
+
+def by_class(title: str, class_ids_N: np.ndarray, class_names: Sequence[str]) -> Grouping:
+    """Points of a map by their class, in the order of the names; of many classes, those that most points have.
+
+    Args:
+        title: of the grouping.
+        class_ids_N: index into ``class_names``; -1 is a point without a class.
+        class_names: of all classes.
+    """
+    counts = Counter(class_ids_N[class_ids_N >= 0].tolist())
+    shown = sorted((group for group, _ in counts.most_common(MAX_NAMED)), key=lambda group: class_names[group])
+    if len(shown) < len(counts):
+        title += f": the {len(shown)} most common of {len(counts)}"
+    return Grouping.of(title, class_ids_N, shown, [class_names[group] for group in shown], "others")
+
+
+def _sample(index: ClipIndex) -> np.ndarray:
+    """At most ``MAX_POINTS`` clip_ids, the same each time: whole row groups, whose clips ingest has shuffled.
+
+    Clips drawn one by one would cost a row group of 16 MB each.
+    """
+    taken: list[np.ndarray] = []
+    for number in randomness.generator(0, "map").permutation(len(index.units)):
+        unit = index.units[number]
+        taken.append(np.arange(unit.first_clip_id, unit.first_clip_id + unit.num_clips))
+        if sum(map(len, taken)) >= MAX_POINTS:
+            break
+    return np.sort(np.concatenate(taken)[:MAX_POINTS])
+
+
+def _map(scene: _Scene) -> Figure:
+    run, shown, group = scene.run, scene.shown, scene.view.group
+    clip_ids = _sample(scene.index)
+    embeddings = embed_clips(scene.encoder, scene.index, clip_ids)[scene.encoder.encoder.config.cut]
+    whole = np.isfinite(embeddings).all(axis=1)
+    clip_ids = clip_ids[whole]
+    groupings = []
+    if scene.label_names:
+        groupings.append(by_class("by label", scene.label_ids[clip_ids], scene.label_names))
+    if group:
+        title = f"by {group}: the {len(shown)} of the sheet, of {scene.num_clusters}"
+        names = [f"{group} {cluster}" for cluster in shown]
+        clusters = run.assignment.labels[0][clip_ids]
+        groupings.append(Grouping.of(title, clusters, shown.tolist(), names, f"other {group}s"))
+    elif not groupings:
+        groupings.append(Grouping.of("clips", np.zeros(len(clip_ids), np.int64), [0], ["clip"], "others"))
+    title = (
+        f"{len(clip_ids)} clips of {run.config.name}, as its {run.config.export} hears them "
+        f"(t-SNE; {scene.view.labels_note})"
+    )
+    return draw_map(title, project(embeddings[whole]), groupings)
+
+
+def _sheet(scene: _Scene) -> Figure:
+    run, shown, label_names = scene.run, scene.shown, scene.label_names
+    clusters, distances = run.assignment.labels[0], run.assignment.distances[0]
+    members = [np.flatnonzero(clusters == cluster) for cluster in shown]
+    nearest = [ids[np.argsort(distances[ids], kind="stable")[:CLIPS_PER_CLUSTER]] for ids in members]
+    clip_ids = np.concatenate(nearest)
+    log_mels: dict[int, np.ndarray] = {}
+    for clips in read_clips(scene.index, clip_ids):
+        for position, wave in clips:
+            log_mels[int(clip_ids[position])] = scene.encoder.log_mel(torch.from_numpy(wave)[None])[0].numpy()
+    rows = [
+        Cluster(
+            title=_describe(f"{scene.view.group} {cluster}", scene.label_ids[ids], label_names),
+            log_mels=[log_mels.get(clip_id) for clip_id in closest.tolist()],
+            captions=[label_names[label] if label >= 0 else "" for label in scene.label_ids[closest]],
+        )
+        for cluster, ids, closest in zip(shown, members, nearest, strict=True)
+    ]
+    title = (
+        f"{run.config.name}: {scene.view.choice}, in {len(shown)} of {scene.num_clusters} {scene.view.group}s, "
+        "evenly spread from the largest to the smallest"
+    )
+    return draw_clusters(title, rows, scene.encoder.log_mel.config)
+
+
+def _describe(cluster: str, label_ids: np.ndarray, label_names: Sequence[str]) -> str:
+    """A cluster in words: name, size, and the commonest label among its labelled clips."""
+    text = f"{cluster}\n{len(label_ids)} clip{'s' if len(label_ids) != 1 else ''}"
+    labelled = label_ids[label_ids >= 0].tolist()
+    if labelled:
+        label, count = Counter(labelled).most_common(1)[0]
+        text += f"\n{count / len(labelled):.0%} {label_names[label]}"
+    return text
+
+
+def save(figure: Figure, uri: str) -> str:
+    """Write a drawing as PNG to ``uri``, which is returned."""
+    picture = io.BytesIO()
+    without_math(figure).savefig(picture, format="png", dpi=_DPI)
+    storage.write_bytes(uri, picture.getvalue())
+    return uri

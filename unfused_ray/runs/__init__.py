@@ -1,0 +1,1 @@
+"""What a training leaves on storage: its record, status, lease, checkpoints and provenance."""

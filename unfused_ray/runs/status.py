@@ -1,0 +1,26 @@
+"""How a run stands: the content of its status.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+State = Literal["running", "finished", "stopped", "collapsed", "diverged", "failed"]
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a run stands."""
+
+    state: State
+    epoch: int
+    step: int
+    message: str = ""
+    updated: float = 0.0
+    """Seconds since 1970."""
+    lost_metrics: int = 0
+    """Figures of this start that did not reach the tracking server."""
+
+    def as_asked(self, last_epoch: int) -> bool:
+        """Whether the run ended where it was to: at its end, or after ``last_epoch`` epochs."""
+        return self.state == "finished" or (self.state, self.epoch, self.step) == ("stopped", last_epoch, 0)

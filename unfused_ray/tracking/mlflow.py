@@ -1,0 +1,200 @@
+"""What a run is in MLflow: its name there, its parameters and tags, and what is added once it has ended."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import tempfile
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unfused_ray import storage
+from unfused_ray.config import TrackingConfig
+from unfused_ray.data.shards.format import Manifest
+from unfused_ray.home import local_home
+from unfused_ray.runs.provenance import git_commit, package_version
+
+logger = logging.getLogger(__name__)
+
+SQLITE = "sqlite:///"
+"""Beginning of the URI of an SQLite file; its absolute path follows."""
+TAGS = "unfused_ray."
+"""Beginning of the project's tags."""
+RUN_TAG = f"{TAGS}run"
+"""The project's id of a run."""
+FILE = "tracking.json"
+"""Where :func:`kept_id` keeps it."""
+CONFIG = "config.json"
+"""Artefact with the full configuration."""
+MAX_TAG = 5000
+"""Characters of a tag."""
+
+
+def tracking_uri(config: TrackingConfig) -> str:
+    """Where MLflow is: as configured, or the SQLite file in <home>.
+
+    Raises:
+        ValueError: an SQLite file is named relative to the working directory.
+    """
+    uri = config.uri or f"{SQLITE}{storage.join(local_home(), 'mlflow.db')}"
+    if uri.startswith(SQLITE) and not uri.startswith(SQLITE + "/"):
+        raise ValueError(
+            f"tracking.uri={uri} is relative, and would mean another file wherever it is opened: "
+            f"give {SQLITE}/absolute/path/mlflow.db"
+        )
+    return uri
+
+
+def metric_name(text: str) -> str:
+    """``text`` with whatever MLflow does not take in the name of a metric replaced."""
+    return re.sub(r"[^A-Za-z0-9_\-. /:]", "_", text)
+
+
+GIT_TAG = "mlflow.source.git.commit"
+"""MLflow shows it as the version of a run."""
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """What a run is in MLflow; only values, so it travels."""
+
+    uri: str
+    """MLflow tracking URI."""
+    experiment: str
+    """Its name; it is created where it does not exist."""
+    name: str
+    """Shown in MLflow."""
+    id: str
+    """The project's id of the run, by which a resumed run finds its MLflow run."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """Kept as an artefact, as of the newest start."""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """They keep the values that the run was begun with."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """As of the newest start."""
+    parent: str = ""
+    """The project's id of the run that it is a part of."""
+    system_metrics: bool = False
+    """Whether to log CPU and memory of this machine, as MLflow names them. MLflow's own monitor sends each figure by
+    itself, and ends with the first that does not arrive."""
+
+    def __post_init__(self) -> None:
+        """Mask the credentials of URIs: whoever may look at an experiment sees all of these."""
+        for name in ("config", "params", "tags"):
+            object.__setattr__(self, name, masked_values(getattr(self, name)))
+
+
+def kept_id(folder: str) -> str:
+    """The project's id of what is in a folder, made and kept there the first time it is asked for."""
+    path = storage.join(folder, FILE)
+    if not storage.exists(path):
+        storage.write_bytes(path, json.dumps({"id": uuid.uuid4().hex}).encode())
+    kept: str = storage.read_json(path)["id"]
+    return kept
+
+
+def do_not_wait_for_server() -> None:
+    """Let requests fail within seconds; MLflow's retries would hide for minutes that a server is gone."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+
+
+def log_results(run: TrackedRun, files: Sequence[str], places: Mapping[str, str], folder: str | None = None) -> bool:
+    """Add to the MLflow run of a run that has ended its pictures, and where its results are.
+
+    Args:
+        run: its ``uri``, ``experiment`` and ``id`` tell it.
+        files: URIs of files to keep as artefacts.
+        places: tags, by name.
+        folder: of the run's artefacts that the files go to; None is the topmost.
+
+    Returns:
+        Whether they arrived; where not, a warning says why.
+    """
+    from mlflow import MlflowClient  # here: importing MLflow takes seconds
+
+    do_not_wait_for_server()
+    try:
+        client = MlflowClient(tracking_uri=run.uri)
+        experiment = client.get_experiment_by_name(run.experiment)
+        found = find(client, experiment.experiment_id, run.id) if experiment else None
+        if found is None:
+            raise LookupError(f"there is no MLflow run of run {run.id}")
+        for name, value in places.items():
+            client.set_tag(found.info.run_id, TAGS + name, storage.masked(value))
+        with tempfile.TemporaryDirectory() as copies:
+            for file in files:
+                path = Path(copies, storage.name(file))
+                path.write_bytes(storage.read_bytes(file))
+                client.log_artifact(found.info.run_id, str(path), folder)
+    except Exception as error:  # noqa: BLE001 - whatever the tracking store raises, the run itself is safe
+        logger.warning("the pictures did not reach %s: %s", storage.masked(run.uri), error)
+        return False
+    return True
+
+
+def find(client: Any, experiment_id: str, run_id: str) -> Any | None:
+    """The MLflow run of the project's run of this id; None where there is none."""
+    runs = client.search_runs([experiment_id], f"tags.`{RUN_TAG}` = '{run_id}'", max_results=1)
+    return runs[0] if runs else None
+
+
+def artifact_location(uri: str) -> str | None:
+    """Artefacts lie beside an SQLite file; by default MLflow puts them in the working directory of whoever asks."""
+    path = uri.removeprefix(SQLITE)
+    return None if path == uri else str(Path(path).parent / "mlartifacts")
+
+
+def masked_values(value: Any) -> Any:
+    """A configuration, or a part of one, with the credentials of the URIs in it masked."""
+    if isinstance(value, str):
+        return storage.masked(value)
+    if isinstance(value, Mapping):
+        return {key: masked_values(each) for key, each in value.items()}
+    return [masked_values(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def flat_params(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested configuration as one level, with dots in the names."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flat_params(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def tags(
+    stage: str, folder: str, data: Sequence[Manifest] = (), upstream: Sequence[Mapping[str, str]] = ()
+) -> dict[str, str]:
+    """What says where a run comes from.
+
+    Args:
+        stage: what it is.
+        folder: where it is.
+        data: of its clips.
+        upstream: see :func:`upstream`.
+    """
+    found = {"stage": stage, "folder": folder, "version": package_version()}
+    if data:
+        found["data"] = _as_json([{"uri": manifest.uri, "checksum": manifest.checksum} for manifest in data])
+    if upstream:
+        found["upstream"] = _as_json(upstream)
+    commit = git_commit()
+    return {TAGS + name: value for name, value in found.items()} | ({GIT_TAG: commit} if commit else {})
+
+
+def _as_json(entries: Sequence[Mapping[str, str]]) -> str:
+    """As many entries as a tag has room for, the first ones, and the number of those that are left out."""
+    kept = [dict(each) for each in entries]
+    text = json.dumps(kept)
+    while len(text) > MAX_TAG:
+        kept.pop()
+        text = json.dumps([*kept, {"left_out": len(entries) - len(kept)}])
+    return text

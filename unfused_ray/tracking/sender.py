@@ -1,0 +1,226 @@
+"""Curves and parameters of a run, sent to MLflow from one thread that never holds training up.
+
+Losing the server stops nothing: what is logged meanwhile waits in a bounded buffer, is sent when the server is back,
+and is counted where the buffer overflows or the run ends first. A resumed run continues its MLflow run, found by the
+run's id, which its folder keeps: so a request whose answer was lost makes no second one either.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from unfused_ray import storage
+from unfused_ray.tracking.mlflow import (
+    CONFIG,
+    MAX_TAG,
+    RUN_TAG,
+    SQLITE,
+    TAGS,
+    TrackedRun,
+    artifact_location,
+    do_not_wait_for_server,
+    find,
+)
+
+logger = logging.getLogger(__name__)
+
+MAX_BATCH = 1000
+"""Metrics of one request: MLflow's limit."""
+MAX_PARAMS = 100
+"""Parameters of one request: MLflow's limit."""
+BUFFERED_METRICS = 100_000
+FLUSH_SECONDS = 5.0
+SILENT_SECONDS = 60.0
+"""A run with nothing to log is opened after so long: importing MLflow takes seconds from processes that start."""
+CLOSE_SECONDS = 30.0
+"""How long the end of a run waits for a server that does not answer."""
+
+
+class Tracker:
+    """Sends one run to MLflow."""
+
+    def __init__(self, run: TrackedRun) -> None:
+        self._run = run
+        self._buffer: deque[tuple[str, float, int, int]] = deque()
+        self._sending: list[tuple[str, float, int, int]] = []
+        """Taken from the buffer, not yet acknowledged."""
+        self._step = 0
+        self._lock = threading.Lock()
+        self._ending = threading.Event()
+        self._given_up = threading.Event()
+        self._wanted = threading.Event()
+        """Set once there is something to send."""
+        self._lost = 0
+        self._mlflow_run: str | None = None
+        self._parent_known = not run.parent
+        self._config_sent = not run.config
+        self._status = "FINISHED"
+        self._last_tags: Mapping[str, str] = {}
+        self._thread = threading.Thread(target=self._send_forever, name="tracker", daemon=True)
+        self._thread.start()
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Queue metrics of a step; returns at once."""
+        now = int(time.time() * 1000)
+        with self._lock:
+            self._step = step
+            self._buffer.extend((key, float(value), now, step) for key, value in metrics.items())
+            while len(self._buffer) > BUFFERED_METRICS:
+                self._buffer.popleft()
+                self._lost += 1
+        self._wanted.set()
+
+    def end(self, status: str = "FINISHED", tags: Mapping[str, str] | None = None) -> None:
+        """Say that nothing more comes; returns at once, what is left is still being sent.
+
+        Args:
+            status: MLflow's word for how it ended: FINISHED, FAILED or KILLED.
+            tags: what is known only now.
+        """
+        self._status, self._last_tags = status, tags or {}
+        self._ending.set()
+        self._wanted.set()
+
+    def wait(self, timeout: float) -> int:
+        """Wait at most ``timeout`` seconds until everything has arrived, after :meth:`end`; returns what was lost."""
+        self._thread.join(timeout)
+        self._given_up.set()
+        with self._lock:
+            return self._lost + len(self._buffer) + len(self._sending)
+
+    def close(self, status: str = "FINISHED", timeout: float | None = None) -> int:
+        """Send what is left and end the MLflow run; returns how many metrics were lost.
+
+        Args:
+            status: see :meth:`end`.
+            timeout: seconds after which it gives up, by default ``CLOSE_SECONDS``.
+        """
+        self.end(status)
+        return self.wait(CLOSE_SECONDS if timeout is None else timeout)
+
+    def give_up(self) -> None:
+        """Send nothing more and leave the MLflow run as it is, for another process may write it; returns at once."""
+        self._given_up.set()
+        self._ending.set()
+        self._wanted.set()
+
+    def _send_forever(self) -> None:
+        do_not_wait_for_server()
+        failures = 0
+        psutil.cpu_percent()  # from now on: the first answer means nothing
+        self._wanted.wait(SILENT_SECONDS)
+        while True:
+            ending = self._ending.wait(min(FLUSH_SECONDS * 2**failures, 60.0))
+            if self._given_up.is_set():
+                return
+            if self._run.system_metrics and not (ending and failures):
+                self.log(_system_metrics(), self._step)
+            try:
+                self._send(final=ending)
+                failures = 0
+            except Exception as error:  # noqa: BLE001 - whatever the tracking store raises, training goes on
+                failures = min(failures + 1, 4)
+                logger.warning(
+                    "tracking at %s failed, %d metrics wait: %s",
+                    storage.masked(self._run.uri),
+                    len(self._buffer),
+                    error,
+                )
+                if ending:
+                    self._given_up.wait(FLUSH_SECONDS)
+            else:
+                if ending:
+                    return
+
+    def _send(self, final: bool) -> None:
+        from mlflow import MlflowClient  # here: importing MLflow takes seconds, and is this thread's business
+        from mlflow.entities import Metric
+
+        if self._run.uri.startswith(SQLITE):
+            Path(self._run.uri.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+        client = MlflowClient(tracking_uri=self._run.uri)
+        if self._mlflow_run is None:
+            self._mlflow_run = self._open(client)
+        if not self._parent_known:
+            self._parent_known = _nest(client, self._mlflow_run, self._run)
+        while self._take_batch():
+            if self._given_up.is_set():
+                return
+            client.log_batch(self._mlflow_run, metrics=[Metric(*metric) for metric in self._sending])
+            self._sending = []
+        if final:
+            lost = {f"{TAGS}lost_metrics": str(self._lost)} if self._lost else {}
+            for name, value in {**self._last_tags, **lost}.items():
+                client.set_tag(self._mlflow_run, name, storage.masked(value)[:MAX_TAG])
+            client.set_terminated(self._mlflow_run, self._status)
+        self._send_config(client)
+        if final and not self._parent_known:
+            raise LookupError(f"there is no MLflow run yet of run {self._run.parent}, which this one is a part of")
+
+    def _send_config(self, client: Any) -> None:
+        """Try it once, after all else: the store of artefacts may be out of reach although the server is not."""
+        if self._config_sent:
+            return
+        self._config_sent = True
+        try:
+            client.log_dict(self._mlflow_run, dict(self._run.config), CONFIG)
+        except Exception as error:  # noqa: BLE001 - whatever the store raises, figures go on
+            logger.warning(
+                "the configuration did not reach the artefacts of %s: %s", storage.masked(self._run.uri), error
+            )
+
+    def _take_batch(self) -> bool:
+        """Fill what is being sent, unless the last time it did not arrive; whether there is anything."""
+        with self._lock:
+            self._sending = self._sending or [self._buffer.popleft() for _ in range(min(MAX_BATCH, len(self._buffer)))]
+        return bool(self._sending)
+
+    def _open(self, client: Any) -> str:
+        """The MLflow run of this run: the one it had, or a new one."""
+        from mlflow.entities import Param, RunTag
+
+        this = self._run
+        found = client.get_experiment_by_name(this.experiment)
+        experiment_id = (
+            found.experiment_id
+            if found
+            else client.create_experiment(this.experiment, artifact_location=artifact_location(this.uri))
+        )
+        run = find(client, experiment_id, this.id)
+        if run is not None:
+            client.update_run(run.info.run_id, status="RUNNING")
+        else:
+            run = client.create_run(experiment_id, run_name=this.name, tags={RUN_TAG: this.id})
+        mlflow_run: str = run.info.run_id
+        params = [Param(key, str(value)[:6000]) for key, value in this.params.items() if key not in run.data.params]
+        for first in range(0, len(params), MAX_PARAMS):
+            client.log_batch(mlflow_run, params=params[first : first + MAX_PARAMS])
+        client.log_batch(mlflow_run, tags=[RunTag(key, value[:MAX_TAG]) for key, value in this.tags.items()])
+        return mlflow_run
+
+
+def _nest(client: Any, mlflow_run: str, run: TrackedRun) -> bool:
+    """Show an MLflow run under its parent's; whether that is there already."""
+    from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+    parent = find(client, client.get_run(mlflow_run).info.experiment_id, run.parent)
+    if parent is not None:
+        client.set_tag(mlflow_run, MLFLOW_PARENT_RUN_ID, parent.info.run_id)
+    return parent is not None
+
+
+def _system_metrics() -> dict[str, float]:
+    memory = psutil.virtual_memory()
+    return {
+        "system/cpu_utilization_percentage": psutil.cpu_percent(),
+        "system/system_memory_usage_megabytes": memory.used / 1e6,
+        "system/system_memory_usage_percentage": memory.percent,
+    }

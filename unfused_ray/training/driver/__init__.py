@@ -1,0 +1,1 @@
+"""The driver's side of a training: check, start, watch and stop it."""

@@ -1,0 +1,183 @@
+"""What the driver does while a run is on: show its progress, pass requests to stop on, and leave a status."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from unfused_ray import logs
+from unfused_ray.progress import Progress as Bar
+from unfused_ray.runs.lease import RunInUseError
+from unfused_ray.runs.run import Run
+from unfused_ray.runs.status import Status
+from unfused_ray.training.coordinator import Progress
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.5
+ABANDON_SECONDS = 30.0
+"""How long a run whose lease is lost may take to end by itself."""
+LOG_SECONDS = 10.0
+"""Between two records of a run's figures in the log file."""
+_SHOWN_FIGURES = ("loss", "agreement", "clips_per_second")
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What the driver sees of a coordinator, near or far."""
+
+    progress: Callable[[], Progress]
+    request_stop: Callable[[str], None]
+    abandon: Callable[[str], None]
+    close: Callable[[str], int]
+
+
+def supervise(
+    run: Run,
+    steps_per_epoch: int,
+    last_epoch: int,
+    target: Callable[[], Status],
+    coordinator: Watched,
+    lost: threading.Event,
+) -> Status:
+    """Run ``target`` in a thread; show its progress, pass signals on, and leave a status whatever happens.
+
+    Args:
+        run: its folder.
+        steps_per_epoch: of the run.
+        last_epoch: epochs after which it is to end.
+        target: trains; what it raises is raised here.
+        coordinator: of the run.
+        lost: set once the run belongs to another process.
+
+    Raises:
+        RunInUseError: the lease is lost. Nothing more is written to the run.
+    """
+    result: list[Status | BaseException] = []
+
+    def work() -> None:
+        try:
+            result.append(target())
+        except BaseException as error:  # noqa: BLE001 - raised again below, in the main thread
+            result.append(error)
+
+    thread = threading.Thread(target=work, name="training", daemon=True)
+    seen = [Progress()]
+    with _signals() as stop, logs.fields(partial(_where, run.record(), seen, steps_per_epoch)):
+        thread.start()  # before the coordinator is asked: an actor takes seconds until its first answer
+        seen[0] = coordinator.progress()
+        run.write_status(Status("running", *divmod(seen[0].step, steps_per_epoch)))
+        _watch(thread, coordinator, stop, lost, seen)
+    if lost.is_set():
+        raise RunInUseError(f"another process has taken {run.uri} over: this one has ended and leaves it alone")
+    outcome = result[0]
+    reached = divmod(coordinator.progress().step, steps_per_epoch)
+    if isinstance(outcome, BaseException):
+        status = Status("failed", *reached, f"{type(outcome).__name__}: {outcome}")
+    else:
+        status = Status("failed", *reached, outcome.message) if outcome.state == "failed" else outcome
+    run.write_status(status)
+    word = "FINISHED" if status.as_asked(last_epoch) else "KILLED" if status.state == "stopped" else "FAILED"
+    if unsent := coordinator.close(word):
+        status = replace(status, lost_metrics=unsent)
+        run.write_status(status)
+        logger.warning("%d figures did not reach the tracking server; history.json has those of every epoch", unsent)
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return status
+
+
+def _where(record: Mapping[str, Any], seen: list[Progress], steps_per_epoch: int) -> dict[str, Any]:
+    epoch, step = divmod(seen[0].step, steps_per_epoch)
+    return {"run": record["id"], "stage": record["stage"], "epoch": epoch, "step": step}
+
+
+def _watch(
+    thread: threading.Thread, coordinator: Watched, stop: list[str], lost: threading.Event, seen: list[Progress]
+) -> None:
+    """Draw the progress until the thread ends: a bar for each long phase, a line for each message.
+
+    Args:
+        thread: of the training.
+        coordinator: of the run.
+        stop: the signal that has come.
+        lost: set once the run belongs to another process.
+        seen: its only element is replaced by the newest progress.
+    """
+    last_log = 0.0
+    with ExitStack() as bars:
+        bar: Bar | None = None
+        phase, told = "", 0
+        while thread.is_alive():
+            thread.join(POLL_SECONDS)
+            if lost.is_set():
+                coordinator.abandon("the run belongs to another process")
+                thread.join(ABANDON_SECONDS)
+                return
+            if stop:  # again and again: a coordinator that is started anew has forgotten it
+                coordinator.request_stop(stop[0])
+            seen[0] = progress = coordinator.progress()
+            if progress.figures and time.monotonic() - last_log > LOG_SECONDS:
+                last_log = time.monotonic()
+                logger.debug("%s", progress.phase, extra={"figures": progress.figures})
+            told = min(told, len(progress.messages))  # fewer than before: it was started anew
+            for message in progress.messages[told:]:
+                logger.warning("%s", message.text, extra={} if message.rank is None else {"rank": message.rank})
+            told = len(progress.messages)
+            if (drawn := drawn_bar(progress)) is not None:
+                if bar is None or bar.name != drawn.name:
+                    bars.close()
+                    bar = bars.enter_context(Bar(drawn.name, drawn.total, drawn.unit, done=drawn.done))
+                figures = {name: value for name, value in progress.figures.items() if name in _SHOWN_FIGURES}
+                bar.update(drawn.done, **figures)
+            elif progress.phase != phase:
+                logger.info("%s", progress.phase)
+            phase = progress.phase
+
+
+@dataclass(frozen=True)
+class DrawnBar:
+    """What a bar shows."""
+
+    name: str
+    done: int
+    total: int
+    unit: str
+
+
+def drawn_bar(progress: Progress) -> DrawnBar | None:
+    """The bar of a phase; None for a short one."""
+    if progress.phase == "training":
+        return DrawnBar("training", progress.step, progress.num_steps, "steps")
+    if "share" in progress.figures:
+        return DrawnBar(progress.phase, round(100 * progress.figures["share"]), 100, "%")
+    return None
+
+
+@contextmanager
+def _signals() -> Iterator[list[str]]:
+    """The first SIGTERM or Ctrl-C, whose name is then in the list, asks for an orderly end; the second ends at once."""
+    seen: list[str] = []
+
+    def handle(number: int, frame: object) -> None:
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(signal.Signals(number).name)
+        logger.warning("%s: writing a checkpoint, then ending. Once more ends at once", seen[0])
+
+    # In another thread, as of a sweep's trial, signals are its process's business, and Python handles none.
+    main = threading.current_thread() is threading.main_thread()
+    numbers = [signal.SIGINT, signal.SIGTERM] if main else []
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield seen
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""The training stages: what pre-training and distillation check, label and build."""

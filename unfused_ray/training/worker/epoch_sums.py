@@ -1,0 +1,56 @@
+"""What an epoch adds up to, so that its figures are those of the whole epoch although it was interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from unfused_ray.data.stream.read import Block
+
+
+@dataclass
+class EpochSums:
+    """Sums over the clips that this worker has trained on in an epoch.
+
+    A checkpoint in mid-epoch keeps the sums of all workers; rank 0 goes on with them.
+    """
+
+    values: dict[str, Tensor | float] = field(default_factory=dict)
+    """Loss and terms of a method, ``clips`` and ``damaged_clips``."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """By what they were spent on."""
+
+    def add(self, block: Block, values: Mapping[str, Tensor]) -> None:
+        """Add what a method gave for a block. Nothing waits for the device."""
+        self.add_values(values)
+        self._add("clips", len(block.clip_ids))
+        self._add("damaged_clips", float((block.weights == 0).sum()))
+
+    def add_values(self, values: Mapping[str, Tensor]) -> None:
+        """Add sums over clips that are counted elsewhere."""
+        for name, value in values.items():
+            self._add(name, value)
+
+    def spend(self, purpose: str, seconds: float) -> None:
+        """Add to the seconds of a purpose."""
+        self.seconds[purpose] = self.seconds.get(purpose, 0.0) + seconds
+
+    def totals(self, device: torch.device, all_reduce: Callable[[Tensor], object] | None) -> dict[str, float]:
+        """The values over all workers, which call it together."""
+        names = sorted(self.values)
+        totals = torch.stack([torch.as_tensor(self.values[n], dtype=torch.float64, device=device) for n in names])
+        if all_reduce is not None:
+            all_reduce(totals)
+        return dict(zip(names, totals.tolist(), strict=True))
+
+    def _add(self, name: str, value: Tensor | float) -> None:
+        self.values[name] = self.values.get(name, 0.0) + value
+
+
+def means(values: Mapping[str, Tensor | float]) -> dict[str, Tensor | float]:
+    """Means over the clips that count, of all but the counts."""
+    clips = max(float(values["clips"]) - float(values["damaged_clips"]), 1.0)
+    return {name: value / clips for name, value in values.items() if name not in ("clips", "damaged_clips")}
