@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.archives import write_tar
 from support.fuzz_readers import RATE, READERS, became_of, encoded
+from support.paths import ROOT
 
 from unfused_ray import storage
 from unfused_ray.audio.decode import AudioError, decode, refuse_unusable
@@ -35,9 +36,9 @@ MEGABYTES = 200
 
 def fuzz(folder: Path, inputs: int) -> None:
     """A process of its own: a crash, a hang and its memory are seen from here."""
-    command = [sys.executable, str(Path(__file__).with_name("fuzz.py"))]
+    command = [sys.executable, "-m", "support.fuzz"]
     options = ["--inputs", str(inputs), "--folder", str(folder)]
-    ended = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+    ended = subprocess.run([*command, *options], cwd=ROOT / "tests", capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr[-3000:]
     report = json.loads(ended.stdout)
     assert report["inputs"] >= inputs

@@ -43,7 +43,8 @@ from unfused_ray.evaluation.table import FILES, Table
 from unfused_ray.evaluation.tasks import SPLITS, Task, load_task
 from unfused_ray.home import home
 from unfused_ray.progress import Progress
-from unfused_ray.runs.provenance import environment, upstream
+from unfused_ray.runs.environment import environment
+from unfused_ray.runs.provenance import upstream
 from unfused_ray.tracking.mlflow import (
     TAGS,
     TrackedRun,

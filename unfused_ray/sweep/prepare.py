@@ -19,7 +19,7 @@ from unfused_ray.evaluation.protocol import ProtocolConfig, load_protocol
 from unfused_ray.evaluation.tasks import Task, load_task, role
 from unfused_ray.home import home
 from unfused_ray.models.export import read_description
-from unfused_ray.runs.provenance import environment
+from unfused_ray.runs.environment import environment
 from unfused_ray.runs.run import differences
 from unfused_ray.sweep.search import num_trials
 from unfused_ray.sweep.space import Space, apply, default_point, label_points, to_json

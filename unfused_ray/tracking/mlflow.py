@@ -17,7 +17,7 @@ from unfused_ray import storage
 from unfused_ray.config import TrackingConfig
 from unfused_ray.data.shards.format import Manifest
 from unfused_ray.home import local_home
-from unfused_ray.runs.provenance import git_commit, package_version
+from unfused_ray.runs.environment import git_commit, package_version
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,8 @@ from support.processes import wait_for
 from support.tasks import PROTOCOL, write_task
 
 from unfused_ray import recipes, storage
-from unfused_ray.comparison import budget, page, processes, results, runner, table
+from unfused_ray.comparison import budget as cost
+from unfused_ray.comparison import page, processes, results, runner, table
 from unfused_ray.comparison.plan import System, load_plan
 from unfused_ray.config import EncoderConfig, EvaluateConfig, FrontEndConfig
 from unfused_ray.data.shards.format import ClipIndex
@@ -238,7 +239,6 @@ def test_an_unknown_recipe_setting_system_or_seed_is_named(command: Call, tmp_pa
 
 @given(budget=st.floats(0.01, 1000), epoch=st.floats(0.01, 100))
 def test_no_number_of_epochs_comes_nearer_to_the_budget(budget: float, epoch: float) -> None:
-    cost = budget
     epochs = cost.epochs_of(budget, epoch)
     assert epochs >= 1
     for other in (epochs - 1, epochs + 1):
@@ -249,7 +249,6 @@ def test_no_number_of_epochs_comes_nearer_to_the_budget(budget: float, epoch: fl
 
 
 def test_a_training_step_costs_three_forward_passes_and_more_views_cost_more(shards: Path) -> None:
-    cost = budget
     data = (str(shards / "drums"),)
     index = ClipIndex.load(data, ("train",))
     found = {}

@@ -15,7 +15,7 @@ from support.tasks import write_encoder
 from unfused_ray import cli, storage
 from unfused_ray.data.shards.format import ClipIndex
 from unfused_ray.models.export import read_description
-from unfused_ray.runs import provenance
+from unfused_ray.runs import environment, provenance
 from unfused_ray.runs.checkpoints import CheckpointStore, Position
 from unfused_ray.runs.run import Run
 from unfused_ray.tracking import mlflow
@@ -95,17 +95,17 @@ def test_the_commit_is_that_of_the_code_and_of_no_other_checkout(
     package = tmp_path / "unfused_ray"
     (package / "training").mkdir(parents=True)
     (package / "__init__.py").touch()
-    monkeypatch.setattr(provenance, "__file__", str(package / "runs" / "provenance.py"))
-    assert provenance.git_commit() == ""
+    monkeypatch.setattr(environment, "__file__", str(package / "runs" / "environment.py"))
+    assert environment.git_commit() == ""
     git("init")
     git("commit", "--allow-empty", "-m", "another project's")
-    assert provenance.git_commit() == ""
+    assert environment.git_commit() == ""
     git("add", ".")
     git("commit", "-m", "the package")
     commit = git("rev-parse", "HEAD")
-    assert provenance.git_commit() == commit
+    assert environment.git_commit() == commit
     (package / "__init__.py").write_text("changed = True\n")
-    assert provenance.git_commit() == f"{commit}-dirty"
+    assert environment.git_commit() == f"{commit}-dirty"
 
 
 @pytest.mark.usefixtures("alone")

@@ -24,7 +24,7 @@ from unfused_ray import cluster, recipes
 from unfused_ray.config import DistillConfig, SweepConfig
 from unfused_ray.evaluation.protocol import BootstrapConfig, load_protocol
 from unfused_ray.report.sweep import is_default
-from unfused_ray.runs.provenance import environment
+from unfused_ray.runs.environment import environment
 from unfused_ray.sweep import prepare, result, space, sweep, trial
 from unfused_ray.sweep.score import Score, interval, mean_accuracy
 from unfused_ray.sweep.search import make_search

@@ -525,16 +525,16 @@ def test_a_run_that_another_process_has_taken_over_ends_without_writing_to_it(
 ) -> None:
     job = config("run", checkpoint__every_minutes=1e-9)
     monkeypatch.setattr(journal, "REPORT_SECONDS", 0.0)
-    monkeypatch.setattr(run, "LEASE_SECONDS", 0.04)
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 0.04)
     monkeypatch.setattr(supervise, "POLL_SECONDS", 0.02)
     report, seen = Coordinator.report, {}
     threads = set(threading.enumerate())
 
     def reporting(self: Coordinator, progress: Progress, metrics: Mapping[str, float] | None = None) -> str:
         if progress.step == STEPS + 1:  # another machine comes, and this run waits until it has heard of it
-            lease = Path(job.output, "lease.json")
+            file = Path(job.output, "lease.json")
             while not self._abandoned:
-                lease.write_text(json.dumps({**json.loads(lease.read_text()), "token": "another's"}))
+                file.write_text(json.dumps({**json.loads(file.read_text()), "token": "another's"}))
                 threading.Event().wait(0.01)
             seen.update(files(Path(job.output)))
         return report(self, progress, metrics)

@@ -20,8 +20,9 @@ from unfused_ray.data.stream.plan import Planner
 from unfused_ray.home import home
 from unfused_ray.models.export import DESCRIPTION
 from unfused_ray.runs.checkpoints import CheckpointStore, Position
+from unfused_ray.runs.environment import environment
 from unfused_ray.runs.lease import Lease, user
-from unfused_ray.runs.provenance import environment, origins
+from unfused_ray.runs.provenance import origins
 from unfused_ray.runs.run import Run
 from unfused_ray.runs.start_times import Milestones
 from unfused_ray.runs.status import Status
