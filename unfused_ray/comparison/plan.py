@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from unfused_ray import recipes, storage
-from unfused_ray.config import Config, PositiveFloat, Seed, TrainingConfig
+from unfused_ray.config import Config, PositiveFloat, Seed, TrainingConfig, explain
 from unfused_ray.evaluation.protocol import load_protocol
 from unfused_ray.evaluation.systems import LogMelStatistics
 from unfused_ray.models.encoder import LAYERS
@@ -63,21 +63,10 @@ class System(Config):
         known = _RECIPES[self.job]
         if self.recipe not in known:
             raise ValueError(f"{self.name}: {self.recipe!r} is no recipe of jobs/{self.job}.py: {', '.join(known)}")
-        recipe = known[self.recipe][1]
-        tree = recipe.model_dump()
-        for field, value in {**self.settings, **values}.items():
-            *groups, last = field.split(".")
-            place: Any = tree
-            for group in groups:
-                place = place.get(group) if isinstance(place, dict) else None
-            if not isinstance(place, dict) or last not in place:
-                raise ValueError(f"{self.name}: settings: {field} is no field of recipe {self.recipe!r}")
-            place[last] = value
         try:
-            return type(recipe).model_validate(tree)
-        except ValidationError as error:
-            lines = [f"  {'.'.join(map(str, e['loc']))}={e['input']!r}: {e['msg']}" for e in error.errors()]
-            raise ValueError(f"{self.name} cannot be trained:\n" + "\n".join(lines)) from error
+            return known[self.recipe][1].replace({**self.settings, **values})
+        except ValueError as error:
+            raise ValueError(f"{self.name} cannot be trained:\n{error}") from error
 
 
 class Budget(Config):
@@ -212,10 +201,7 @@ def load_plan(path: Path) -> Plan:
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path} is no TOML file: {error}") from error
     except ValidationError as error:
-        problems = [
-            f"  {'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()
-        ]
-        raise ValueError(f"{path} is no plan:\n" + "\n".join(problems)) from error
+        raise ValueError(f"{path} is no plan:\n{explain(error)}") from error
 
 
 def refuse_changes(plan: Plan, protocol: str, output: str) -> None:

@@ -16,8 +16,9 @@ from unfused_ray.config.base import (
     differences,
     explain,
     flatten,
+    within,
 )
-from unfused_ray.config.jobs import EmbedConfig, EvaluateConfig, LapeTaskCode, PrepareConfig, SweepConfig
+from unfused_ray.config.jobs import WHOLE_CLIPS, EmbedConfig, EvaluateConfig, LapeTaskCode, PrepareConfig, SweepConfig
 from unfused_ray.config.methods import (
     ByolAConfig,
     ColaConfig,
@@ -43,6 +44,7 @@ from unfused_ray.config.training import (
 )
 
 __all__ = [
+    "WHOLE_CLIPS",
     "AugmentConfig",
     "BatchConfig",
     "ByolAConfig",
@@ -81,4 +83,5 @@ __all__ = [
     "differences",
     "explain",
     "flatten",
+    "within",
 ]

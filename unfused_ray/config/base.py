@@ -96,6 +96,11 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str
     }
 
 
+def within(name: str, names: Iterable[str]) -> bool:
+    """True if a dotted name is one of these, or lies in a nested configuration that is."""
+    return any(name == each or name.startswith(f"{each}.") for each in names)
+
+
 def explain(error: ValidationError) -> str:
     """Word a refusal: a line for each error, with field, value and rule."""
     lines = []
