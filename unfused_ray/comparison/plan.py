@@ -15,20 +15,17 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from unfused_ray import recipes, storage
+from unfused_ray import storage
 from unfused_ray.config import Config, PositiveFloat, Seed, TrainingConfig, explain
 from unfused_ray.evaluation.protocol import load_protocol
 from unfused_ray.evaluation.systems import LogMelStatistics
 from unfused_ray.models.encoder import LAYERS
+from unfused_ray.recipes import recipe
 
 FROZEN = "frozen.json"
 
 TrainedOn = Literal["sources", "each task", "all tasks"]
 """The sources for pre-training; the training clips of a task, a network for each; those of all tasks together."""
-_RECIPES: Mapping[str, Mapping[str, tuple[str, TrainingConfig]]] = {
-    "pretrain": recipes.PRETRAIN,
-    "distill": recipes.DISTILL,
-}
 
 
 class System(Config):
@@ -60,13 +57,12 @@ class System(Config):
         Raises:
             ValueError: no such recipe, or a setting that cannot be; names it.
         """
-        known = _RECIPES[self.job]
-        if self.recipe not in known:
-            raise ValueError(f"{self.name}: {self.recipe!r} is no recipe of jobs/{self.job}.py: {', '.join(known)}")
         try:
-            return known[self.recipe][1].replace({**self.settings, **values})
+            config = recipe(f"{self.job}/{self.recipe}", {**self.settings, **values})
         except ValueError as error:
             raise ValueError(f"{self.name} cannot be trained:\n{error}") from error
+        assert isinstance(config, TrainingConfig)
+        return config
 
 
 class Budget(Config):

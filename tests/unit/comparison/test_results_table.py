@@ -218,7 +218,7 @@ def test_an_impossible_plan_is_refused_with_what_is_wrong(plan: Path, old: str, 
 
 def test_an_unknown_recipe_setting_system_or_seed_is_named(command: Call, tmp_path: Path) -> None:
     system = System
-    with pytest.raises(ValueError, match=r"'nothing' is no recipe of jobs/pretrain\.py"):
+    with pytest.raises(ValueError, match=r"a cannot be trained:\npretrain/nothing is no recipe"):
         system(name="a", recipe="nothing").config({})
     with pytest.raises(ValueError, match=r"(?s)a cannot be trained.*method\.alpha is no field"):
         system(name="a", recipe="tiny", settings={"method.alpha": 1}).config({})
