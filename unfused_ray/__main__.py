@@ -79,10 +79,13 @@ def doctor(
     from unfused_ray.doctor import examine
 
     config = _training(recipe)
-    runtime = config.runtime.model_copy(update={"num_workers": num_workers or config.runtime.num_workers})
-    tracked = config.tracking.model_copy(update={"uri": tracking or config.tracking.uri})
-    where = storage.absolute(output) if output else config.output
-    config = config.model_copy(update={"runtime": runtime, "tracking": tracked, "output": where})
+    given = {
+        "runtime.num_workers": num_workers,
+        "batch.blocks_per_step": num_workers,  # so that any number divides it: nothing is trained
+        "tracking.uri": tracking,
+        "output": storage.absolute(output) if output else "",
+    }
+    config = config.replace({field: value for field, value in given.items() if value})
     with cluster.session():
         findings = examine.examine(config)
     Console().print(examine.table(findings))

@@ -254,8 +254,8 @@ def main() -> None:
             output=str(folder / "run"),
             epochs=EPOCHS,
             # K scales with the data.
-            method=base.method.model_copy(update={"num_clusters": (min(512, index.num_clips // 16),)}),
-            runtime=base.runtime.model_copy(update={"kind": args.runtime}),
+            method=base.method.replace(num_clusters=(min(512, index.num_clips // 16),)),
+            runtime=base.runtime.replace(kind=args.runtime),
             tracking=TrackingConfig(uri=f"sqlite:///{folder}/mlflow.db"),
         )
         per_pass = (args.batches + 2) * config.batch.clips_per_step

@@ -55,7 +55,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 def begun(job: PretrainConfig) -> Position:
     """Train the first epoch; returns where the run then stands."""
-    assert train(job.model_copy(update={"stop_after": 1})).state == "stopped"
+    assert train(job.replace(stop_after=1)).state == "stopped"
     return newest(job)
 
 
@@ -120,7 +120,7 @@ def test_a_checkpoint_with_a_flipped_bit_is_named_and_the_run_goes_on_from_the_o
 ) -> None:
     job = tiny(source, tmp_path / "run", tracking_uri, epochs=EPOCHS)
     begun(job)
-    train(job.model_copy(update={"stop_after": 2}))
+    train(job.replace(stop_after=2))
     folder = Path(job.output, "checkpoints", newest(job).folder)
     weights = folder / "model.safetensors"
     data = bytearray(weights.read_bytes())
@@ -172,7 +172,7 @@ def test_faults_that_pass_are_not_noticed(
 
     store.judge = judge
     output = f"s3://bucket/{tmp_path.name}{store.options}"
-    job = tiny(source, tmp_path, tracking_uri, epochs=EPOCHS).model_copy(update={"output": output})
+    job = tiny(source, tmp_path, tracking_uri, epochs=EPOCHS).replace(output=output)
     assert train(job).state == "finished"
     assert store.num_faults > 5
     store.judge = lambda head: ""
@@ -187,7 +187,7 @@ def test_a_store_that_fails_ends_the_run_and_leaves_the_checkpoint_before(
     store: FaultyStore, source: Path, undisturbed: Path, tmp_path: Path, tracking_uri: str, fault: Fault
 ) -> None:
     output = f"s3://bucket/{tmp_path.name}{store.options}"
-    job = tiny(source, tmp_path, tracking_uri, epochs=EPOCHS).model_copy(update={"output": output})
+    job = tiny(source, tmp_path, tracking_uri, epochs=EPOCHS).replace(output=output)
     begun(job)
     store.judge = lambda head: fault if b"model.safetensors" in head and b"partNumber" in head else ""
     with pytest.raises(OSError, match=r"cannot write s3://bucket/\S+model\.safetensors\S*: .*AWS Error"):

@@ -259,7 +259,7 @@ def test_the_export_is_the_beginning_of_the_network_and_nothing_else(
     kept = ("conv.0", "conv.1") if cut == "block2" else ("conv", "fc1")
     assert state.keys() == {name for name in trained if name.startswith(kept)}
     assert all(np.array_equal(value.numpy(), trained[name]) for name, value in state.items())
-    assert student.encoder.config == job.encoder.model_copy(update={"cut": cut})
+    assert student.encoder.config == job.encoder.replace(cut=cut)
     whole = AudioNTT2020(job.encoder, 64)
     whole.load_state_dict({name: torch.from_numpy(value) for name, value in trained.items()})
     wave = tone(3, 9_000)

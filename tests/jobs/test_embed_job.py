@@ -169,7 +169,7 @@ def test_shards_give_the_vectors_of_the_frozen_encoder(
     assert schema.metadata[b"readout"].decode() == readout
     assert schema.field("vector").type.list_size == manifest.dim == len(rows[0]["vector"])
     assert VectorManifest.load(str(tmp_path / "out")) == manifest
-    test_only = config.model_copy(update={"splits": ("test",), "output": str(tmp_path / "test")})
+    test_only = config.replace(splits=("test",), output=str(tmp_path / "test"))
     assert [row["vector"] for row in rows_of(embed(test_only))] == [
         pytest.approx(row["vector"], rel=1e-4, abs=1e-5) for row in rows[35:]
     ]
@@ -235,7 +235,7 @@ def test_interrupted_and_run_again_ends_with_the_same_bytes(
     assert whole is not None and len(whole.parts) == 4
 
     output = tmp_path / "resumed"
-    config = config.model_copy(update={"output": str(output)})
+    config = config.replace(output=str(output))
     update = Progress.update
 
     def interrupt(self: Progress, done: int, **figures: float | str) -> None:
@@ -255,7 +255,7 @@ def test_interrupted_and_run_again_ends_with_the_same_bytes(
     truncated.write_bytes(truncated.read_bytes()[:-100])
     missing.unlink()
     with pytest.raises(ValueError, match=r"readout: last there, both asked for"):
-        embed(config.model_copy(update={"readout": "both"}))
+        embed(config.replace(readout="both"))
     capsys.readouterr()
     assert embed(config, dry_run=True) is None
     assert truncated.read_bytes() != (tmp_path / "whole" / truncated.name).read_bytes()  # a dry run writes nothing
@@ -280,11 +280,11 @@ def test_a_finished_output_is_left_alone_or_refused(
     assert embed(config) == manifest
     assert "already finished" in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"window_seconds: 0\.0 there, 0\.5 asked for"):
-        embed(config.model_copy(update={"window_seconds": 0.5}))
+        embed(config.replace(window_seconds=0.5))
     other = str(tmp_path / "other")
     save_encoder(other, tiny_encoder(1), FRONT_END, CROP, -7.0, 4.0, {})
     with pytest.raises(ValueError, match=r"encoder_sha256: .* there, .* asked for"):
-        embed(config.model_copy(update={"encoder": other}))
+        embed(config.replace(encoder=other))
     soundfile.write(source / "more.wav", tone(9, 8_000), RATE)
     with pytest.raises(ValueError, match=r"the clips of .*in have changed since .*out was begun"):
         embed(config)
@@ -316,25 +316,25 @@ def test_what_cannot_work_is_refused_and_leaves_no_manifest(tmp_path: Path, enco
     config = EmbedConfig(encoder=encoder_uri, source=str(shards), output=str(tmp_path / "out"))
     before = contents(shards)
     with pytest.raises(ValueError, match="prepared source"):
-        embed(config.model_copy(update={"output": str(shards)}))
+        embed(config.replace(output=str(shards)))
     assert contents(shards) == before
     with pytest.raises(ValueError, match="gpus_per_task=1 must not exceed the cluster's 0 GPUs"):
-        embed(config.model_copy(update={"gpus_per_task": 1.0}))
+        embed(config.replace(gpus_per_task=1.0))
     slow = str(tmp_path / "slow")
-    save_encoder(slow, tiny_encoder(0), FRONT_END.model_copy(update={"sample_rate": 22_050}), CROP, -7.0, 4.0, {})
+    save_encoder(slow, tiny_encoder(0), FRONT_END.replace(sample_rate=22_050), CROP, -7.0, 4.0, {})
     with pytest.raises(ValueError, match="is at 16000 Hz, the encoder at 22050 Hz"):
-        embed(config.model_copy(update={"encoder": slow}))
+        embed(config.replace(encoder=slow))
     bad = tmp_path / "bad"
     bad.mkdir()
     (bad / "a.wav").write_bytes(b"no audio")
     with pytest.raises(ValueError, match="are of prepared sources"):
-        embed(config.model_copy(update={"source": str(bad), "splits": ("test",)}))
+        embed(config.replace(source=str(bad), splits=("test",)))
     assert not (tmp_path / "out").exists()
     with pytest.raises(ValueError, match=r"none of the 1 clips of .* can be used \(1 wrong format\)"):
-        embed(config.model_copy(update={"source": str(bad)}))
+        embed(config.replace(source=str(bad)))
     assert sorted(contents(tmp_path / "out")) == ["part-00000.parquet", REJECTS]
     soundfile.write(bad / "a.wav", tone(0, 8_000), RATE)
-    repaired = embed(config.model_copy(update={"source": str(bad)}))
+    repaired = embed(config.replace(source=str(bad)))
     assert repaired is not None and repaired.num_vectors == 1
 
 

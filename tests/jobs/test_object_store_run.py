@@ -36,7 +36,7 @@ def test_a_run_in_an_object_store_stopped_and_taken_up_equals_a_local_one(
     assert train(local).state == "finished"
 
     output = f"s3://bucket/runs/remote{object_store}"
-    remote = local.model_copy(update={"data": (shards,), "output": output})
+    remote = local.replace(data=(shards,), output=output)
     monkeypatch.setattr(journal, "REPORT_SECONDS", 0.0)
     report = Coordinator.report
 
@@ -57,7 +57,7 @@ def test_a_run_in_an_object_store_stopped_and_taken_up_equals_a_local_one(
 
     here = tiny_student(source, tmp_path / "student", tracking_uri, teacher=local.output)
     distilled = f"s3://bucket/runs/student{object_store}"
-    there = here.model_copy(update={"data": (shards,), "teacher": output, "output": distilled})
+    there = here.replace(data=(shards,), teacher=output, output=distilled)
     assert [train(config).state for config in (here, there)] == ["finished", "finished"]
     labels = [read_assignment(storage.join(uri, "pseudo-labels")).labels for uri in (here.output, distilled)]
     np.testing.assert_array_equal(*labels)

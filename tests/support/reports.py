@@ -92,7 +92,7 @@ def _evaluate(folder: Path, output: str) -> None:
 def write_sweep(folder: Path, num_trials: int) -> list[Record]:
     """A sweep over α and β, the default trial first; α decides the accuracy, every third is stopped early."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = recipes.SWEEP["tiny"][1].model_copy(update={"tasks": ("birds",), "num_trials": num_trials})
+    config = recipes.SWEEP["tiny"][1].replace(tasks=("birds",), num_trials=num_trials)
     searched = {"method.alpha": FloatDistribution(0.0, 1.0), "method.beta": FloatDistribution(1e-3, 10.0, log=True)}
     record = {
         "config": config.model_dump(mode="json"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -21,34 +21,24 @@ from unfused_ray.runs.run import Run
 from unfused_ray.training.driver.launch import train
 from unfused_ray.training.worker import loop
 
+T = TypeVar("T", bound=TrainingConfig)
 TIMES = ("clips_per_second", "seconds_")
 """Beginnings of the names of what differs between two equal runs."""
 
 
 def tiny(source: Path, output: Path, tracking_uri: str, recipe: str = "tiny", **fields: Any) -> PretrainConfig:
     """The recipe "tiny", or another, in this process on one thread; ``group__field`` changes a field of a group."""
-    return PretrainConfig(**_values(recipes.PRETRAIN[recipe][1], source, output, tracking_uri, fields))
+    return _here(recipes.PRETRAIN[recipe][1], source, output, tracking_uri, fields)
 
 
 def tiny_student(source: Path, output: Path, tracking_uri: str, **fields: Any) -> DistillConfig:
     """The same of a distillation; name at least its ``teacher``."""
-    return DistillConfig(**_values(recipes.DISTILL["tiny"][1], source, output, tracking_uri, fields))
+    return _here(recipes.DISTILL["tiny"][1], source, output, tracking_uri, fields)
 
 
-def _values(
-    recipe: TrainingConfig, source: Path, output: Path, tracking_uri: str, fields: dict[str, Any]
-) -> dict[str, Any]:
-    values: dict[str, Any] = recipe.model_dump()
-    values |= {"data": (str(source),), "output": str(output)}
-    values["tracking"]["uri"] = tracking_uri
-    values["runtime"]["threads"] = 1
-    for name, value in fields.items():
-        *groups, field = name.split("__")
-        place = values
-        for group in groups:
-            place = place[group]
-        place[field] = value
-    return values
+def _here(recipe: T, source: Path, output: Path, tracking_uri: str, fields: dict[str, Any]) -> T:
+    given = {"data": (str(source),), "output": str(output), "tracking.uri": tracking_uri, "runtime.threads": 1}
+    return recipe.replace(given | {name.replace("__", "."): value for name, value in fields.items()})
 
 
 def weights(run: Path) -> dict[str, np.ndarray]:

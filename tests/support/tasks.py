@@ -69,6 +69,6 @@ def write_encoder(folder: Path, cut: Cut, seed: int = 0, front_end: FrontEndConf
     """An exported encoder with random weights; its own statistics and its rule for short clips are no task's."""
     torch.manual_seed(seed)
     front_end = front_end or FrontEndConfig()
-    encoder = AudioNTT2020(SMALL.model_copy(update={"cut": cut}), front_end.num_mels)
+    encoder = AudioNTT2020(SMALL.replace(cut=cut), front_end.num_mels)
     save_encoder(str(folder), encoder, front_end, CropConfig(seconds=0.5), mean=3.0, std=0.7, extra={})
     return str(folder)

@@ -21,16 +21,15 @@ from typing import TYPE_CHECKING, TypeVar, get_type_hints
 
 import tyro
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 from rich.console import Console
 from rich.markup import escape
 
 from unfused_ray import cluster, logs, memory, recipes, storage
-from unfused_ray.config import Config, TrainingConfig
+from unfused_ray.config import Config, TrainingConfig, explain
 from unfused_ray.runs.lease import RunInUseError
 from unfused_ray.runs.start_times import Milestones, process_started
 from unfused_ray.runs.status import Status
-from unfused_ray.tracking.mlflow import TrackedRun, flat_params, log_results
+from unfused_ray.tracking.mlflow import TrackedRun, log_results
 
 if TYPE_CHECKING:
     from unfused_ray.sweep.space import Space
@@ -91,13 +90,13 @@ def parse(recipes: Mapping[str, tuple[str, T]], description: str, default: str |
     try:
         config = type(config).model_validate(values)
     except ValidationError as error:
-        raise ValueError("\n".join(_refusal(details) for details in error.errors())) from error
+        raise ValueError(explain(error)) from error
     _refuse_credentials(config)
     return config, options
 
 
 def _refuse_credentials(config: Config) -> None:
-    for field, value in flat_params(config.model_dump()).items():
+    for field, value in config.flat().items():
         for text in value if isinstance(value, tuple) else (value,):
             if isinstance(text, str) and (shown := storage.masked(text)) != text:
                 raise ValueError(
@@ -116,7 +115,7 @@ def _from_file(path: str, kind: type[T]) -> T:
     try:
         return kind.model_validate_json(storage.read_bytes(storage.absolute(path)))
     except ValidationError as error:
-        raise ValueError(f"{path} is no recipe of this job:\n" + "\n".join(map(_refusal, error.errors()))) from error
+        raise ValueError(f"{path} is no recipe of this job:\n{explain(error)}") from error
 
 
 def _help(recipes: Mapping[str, tuple[str, Config]], description: str, name: str, default: str | None) -> str:
@@ -157,14 +156,6 @@ def _unwrapped(docstring: str) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in docstring.split("\n\n"))
 
 
-def _refusal(details: ErrorDetails) -> str:
-    field = ".".join(map(str, details["loc"]))
-    message = details["msg"].removeprefix("Value error, ")
-    if details["type"] == "value_error":  # our own validators', which name the value
-        return f"{field}: {message}" if field else message
-    return f"{field}={details['input']!r}: {message}"
-
-
 def absolute_paths(config: T, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> T:
     """A configuration whose paths no longer depend on the working directory.
 
@@ -183,7 +174,7 @@ def absolute_paths(config: T, inputs: tuple[str, ...], outputs: tuple[str, ...])
             update[name] = tuple(storage.absolute(part) for part in value)
         elif value:
             update[name] = storage.absolute(value)
-    return config.model_copy(update=update)
+    return config.replace(update)
 
 
 def prepare_job() -> int:
@@ -301,7 +292,7 @@ def sweep_job(spaces: dict[str, Space]) -> int:
     config, options = parse(recipes.SWEEP, "Sweep a distillation's settings, judged on validation clips.")
     config = absolute_paths(config, inputs=("tasks", "protocol"), outputs=("output",))
     distill = absolute_paths(config.distill, inputs=("teacher",), outputs=())
-    config = config.model_copy(update={"distill": distill})
+    config = config.replace(distill=distill)
     if options.print_config:
         return _print_config(config)
     from unfused_ray.sweep import prepare, result, sweep

@@ -15,20 +15,17 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from unfused_ray import recipes, storage
-from unfused_ray.config import Config, PositiveFloat, Seed, TrainingConfig
+from unfused_ray import storage
+from unfused_ray.config import Config, PositiveFloat, Seed, TrainingConfig, explain
 from unfused_ray.evaluation.protocol import load_protocol
 from unfused_ray.evaluation.systems import LogMelStatistics
 from unfused_ray.models.encoder import LAYERS
+from unfused_ray.recipes import recipe
 
 FROZEN = "frozen.json"
 
 TrainedOn = Literal["sources", "each task", "all tasks"]
 """The sources for pre-training; the training clips of a task, a network for each; those of all tasks together."""
-_RECIPES: Mapping[str, Mapping[str, tuple[str, TrainingConfig]]] = {
-    "pretrain": recipes.PRETRAIN,
-    "distill": recipes.DISTILL,
-}
 
 
 class System(Config):
@@ -60,24 +57,12 @@ class System(Config):
         Raises:
             ValueError: no such recipe, or a setting that cannot be; names it.
         """
-        known = _RECIPES[self.job]
-        if self.recipe not in known:
-            raise ValueError(f"{self.name}: {self.recipe!r} is no recipe of jobs/{self.job}.py: {', '.join(known)}")
-        recipe = known[self.recipe][1]
-        tree = recipe.model_dump()
-        for field, value in {**self.settings, **values}.items():
-            *groups, last = field.split(".")
-            place: Any = tree
-            for group in groups:
-                place = place.get(group) if isinstance(place, dict) else None
-            if not isinstance(place, dict) or last not in place:
-                raise ValueError(f"{self.name}: settings: {field} is no field of recipe {self.recipe!r}")
-            place[last] = value
         try:
-            return type(recipe).model_validate(tree)
-        except ValidationError as error:
-            lines = [f"  {'.'.join(map(str, e['loc']))}={e['input']!r}: {e['msg']}" for e in error.errors()]
-            raise ValueError(f"{self.name} cannot be trained:\n" + "\n".join(lines)) from error
+            config = recipe(f"{self.job}/{self.recipe}", {**self.settings, **values})
+        except ValueError as error:
+            raise ValueError(f"{self.name} cannot be trained:\n{error}") from error
+        assert isinstance(config, TrainingConfig)
+        return config
 
 
 class Budget(Config):
@@ -212,10 +197,7 @@ def load_plan(path: Path) -> Plan:
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path} is no TOML file: {error}") from error
     except ValidationError as error:
-        problems = [
-            f"  {'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()
-        ]
-        raise ValueError(f"{path} is no plan:\n" + "\n".join(problems)) from error
+        raise ValueError(f"{path} is no plan:\n{explain(error)}") from error
 
 
 def refuse_changes(plan: Plan, protocol: str, output: str) -> None:

@@ -126,8 +126,7 @@ class TableCommand:
                 f"{config.runtime.num_workers} workers with GPUs, on {self.threads} threads of this machine: submit "
                 "the table to a cluster (ray job submit), or give --jobs 1"
             )
-        here = {"kind": "in-process", "threads": self.threads}
-        return config.model_copy(update={"runtime": config.runtime.model_copy(update=here)})
+        return config.replace({"runtime.kind": "in-process", "runtime.threads": self.threads})
 
     def _settings(self, config: TrainingConfig | EvaluateConfig) -> str:
         return storage.join(self.output, "settings", f"{config.name}.json")

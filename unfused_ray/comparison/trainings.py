@@ -159,7 +159,7 @@ class Trainings:
                 f"{config.output} was trained for {epochs} epochs of {epoch:.3g} TFLOP, the plan gives {system.name} "
                 f"{budget:g} TFLOP: give another --output, or another plan"
             )
-        config = config.model_copy(update={"epochs": epochs})
+        config = config.replace(epochs=epochs)
         teacher = earlier[system.teacher].config if system.teacher else config
         labelling = labelling_operations(config, index, teacher.encoder) / TERA
         return Training(system, seed, task, config, epochs * epoch, labelling, tuple(earlier.values()))

@@ -73,9 +73,8 @@ def embed(config: EmbedConfig, dry_run: bool = False) -> VectorManifest | None:
     for field in ("encoder", "source", "output"):
         if not getattr(config, field):
             raise ValueError(f"{field}='' names nothing: give a path or a URI, --{field} …")
-    config = config.model_copy(
-        update={field: storage.absolute(getattr(config, field)) for field in ("encoder", "source", "output")}
-    )
+    paths = ("encoder", "source", "output")
+    config = config.replace({field: storage.absolute(getattr(config, field)) for field in paths})
     description = read_description(config.encoder)
     settings, sample_rate = _settings(config, description["sha256"]), description["front_end"]["sample_rate"]
     with cluster.session():

@@ -23,7 +23,7 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from unfused_ray import logs, storage
-from unfused_ray.config import EncoderConfig, EvaluateConfig, FrontEndConfig
+from unfused_ray.config import EncoderConfig, EvaluateConfig, FrontEndConfig, flatten
 from unfused_ray.embedding.cache import EmbeddingCache
 from unfused_ray.embedding.clips import refuse_other_rate
 from unfused_ray.evaluation import cells
@@ -48,7 +48,6 @@ from unfused_ray.runs.provenance import upstream
 from unfused_ray.tracking.mlflow import (
     TAGS,
     TrackedRun,
-    flat_params,
     kept_id,
     log_results,
     masked_values,
@@ -257,7 +256,7 @@ def _tracked_run(evaluation: Evaluation, parent: str) -> TrackedRun:
         name=config.name,
         id=kept_id(evaluation.output),
         config=config.model_dump(mode="json"),
-        params=flat_params(config.model_dump(mode="json")),
+        params=flatten(config.model_dump(mode="json")),
         tags=tags("evaluate", evaluation.output, data, [upstream(uri) for uri in networks])
         | {f"{TAGS}protocol": evaluation.protocol.sha256},
         parent=parent,

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from unfused_ray import storage
-from unfused_ray.config import Config, PositiveFloat, PositiveInt, Readout, Seed
+from unfused_ray.config import Config, PositiveFloat, PositiveInt, Readout, Seed, explain
 from unfused_ray.evaluation.probe import ProbeConfig
 
 FILE = "protocol.toml"
@@ -61,5 +61,4 @@ def load_protocol(uri: str = "") -> Protocol:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"protocol={uri} is no TOML file: {error}") from error
     except ValidationError as error:
-        problems = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise ValueError(f"protocol={uri or FILE} cannot be used:\n" + "\n".join(problems)) from error
+        raise ValueError(f"protocol={uri or FILE} cannot be used:\n{explain(error)}") from error

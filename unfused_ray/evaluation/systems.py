@@ -215,10 +215,10 @@ def random_rows(shapes: Sequence[tuple[EncoderConfig, FrontEndConfig]], num_seed
     if not num_seeds:
         return []
     usual = EncoderConfig().dropout
-    distinct = dict.fromkeys((shape.model_copy(update={"dropout": usual}), front_end) for shape, front_end in shapes)
+    distinct = dict.fromkeys((shape.replace(dropout=usual), front_end) for shape, front_end in shapes)
     rows = []
     for shape, front_end in distinct:
-        family = [shape.model_copy(update={"cut": cut}) for cut in LAYERS]
+        family = [shape.replace(cut=cut) for cut in LAYERS]
         deepest = next(other for other in reversed(family) if (other, front_end) in distinct)
         rows.append(RandomNetwork(shape, deepest, front_end, tuple(range(num_seeds))))
     return rows

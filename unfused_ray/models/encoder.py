@@ -113,7 +113,7 @@ class AudioNTT2020(nn.Module):
         if LAYERS.index(cut) > LAYERS.index(self.config.cut):
             raise ValueError(f"cut={cut} is not in a network that ends with {self.config.cut}")
         with torch.random.fork_rng(devices=[]):  # the weights that are drawn here are replaced at once
-            beginning = type(self)(self.config.model_copy(update={"cut": cut}), self.num_mels)
+            beginning = type(self)(self.config.replace(cut=cut), self.num_mels)
         state = self.state_dict()
         beginning.load_state_dict({name: state[name] for name in beginning.state_dict()})
         return beginning.to(next(self.parameters()).device)

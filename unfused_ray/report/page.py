@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from unfused_ray import storage
-from unfused_ray.tracking.mlflow import flat_params
+from unfused_ray.config import flatten
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def settings(config: Mapping[str, Any]) -> dict[str, str]:
     """A nested configuration as texts by dotted names."""
     return {
         name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        for name, value in flat_params(config).items()
+        for name, value in flatten(config).items()
     }
 
 

@@ -84,7 +84,7 @@ def _sections(config: SweepConfig, records: Sequence[Record], space: Mapping[str
 
 def is_default(config: SweepConfig, record: Record) -> bool:
     """Whether a trial has the settings that the sweep's distillation has itself."""
-    return apply(config.distill, record.point) == apply(config.distill, {})
+    return apply(config.distill, record.point) == config.distill
 
 
 def _drawings(scored: Scored, num_trials: int, parameters: Sequence[Parameter], marks: dict[str, str]) -> Section:

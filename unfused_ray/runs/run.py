@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from unfused_ray import storage
-from unfused_ray.config import DistillConfig, PretrainConfig, TrainingConfig
+from unfused_ray.config import DistillConfig, PretrainConfig, TrainingConfig, differences, explain, within
 from unfused_ray.runs.status import Status
 
 logger = logging.getLogger(__name__)
@@ -102,9 +102,11 @@ class Run:
         old, new = self.record(), {**config.model_dump(mode="json"), **facts}
         if old["stage"] != config.stage:
             return [f"stage: {old['stage']} → {config.stage}"]
-        lines = [(line.partition(":")[0], line) for line in differences({**old["config"], **old["facts"]}, new)]
+        changes = differences({**old["config"], **old["facts"]}, new)
         return [
-            line for name, line in lines if name in KEPT_SETTINGS or name.partition(".")[0] not in RESUMABLE_SETTINGS
+            line
+            for name, line in changes.items()
+            if within(name, KEPT_SETTINGS) or not within(name, RESUMABLE_SETTINGS)
         ]
 
     def record(self) -> dict[str, Any]:
@@ -119,7 +121,7 @@ class Run:
         try:
             config = CONFIGS[record["stage"]](**record["config"])
         except ValidationError as error:
-            raise ValueError(f"{self.uri} was written by another version: {error}") from error
+            raise ValueError(f"{self.uri} was written by another version: {explain(error)}") from error
         return {**record, "config": config.model_dump(mode="json")}
 
     def write_status(self, status: Status) -> None:
@@ -131,15 +133,3 @@ class Run:
         """How the run stands; None before it was first said."""
         path = storage.join(self.uri, "status.json")
         return Status(**storage.read_json(path)) if storage.exists(path) else None
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """One line ``field: old → new`` per setting that differs, nested fields with dots."""
-    lines = []
-    for key in sorted(old.keys() | new.keys()):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            lines += differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            lines.append(f"{prefix}{key}: {json.dumps(before)} → {json.dumps(after)}")
-    return lines

@@ -12,7 +12,7 @@ import numpy as np
 from rich.table import Table as RichTable
 
 from unfused_ray import storage
-from unfused_ray.config import SweepConfig
+from unfused_ray.config import SweepConfig, differences, within
 from unfused_ray.data.shards.format import Manifest
 from unfused_ray.evaluation.bootstrap import distinct_groups
 from unfused_ray.evaluation.protocol import ProtocolConfig, load_protocol
@@ -20,7 +20,6 @@ from unfused_ray.evaluation.tasks import Task, load_task, role
 from unfused_ray.home import home
 from unfused_ray.models.export import read_description
 from unfused_ray.runs.environment import environment
-from unfused_ray.runs.run import differences
 from unfused_ray.sweep.search import num_trials
 from unfused_ray.sweep.space import Space, apply, default_point, label_points, to_json
 from unfused_ray.sweep.trial import SPLITS, Plan, Record, read_records
@@ -90,18 +89,18 @@ def check(config: SweepConfig, spaces: dict[str, Space]) -> Prepared:
         )
     space = spaces[config.space]
     for name in space:
-        if name in _NOT_VARIED or name.partition(".")[0] in _NOT_VARIED:
+        if within(name, _NOT_VARIED):
             raise ValueError(f"space: {name} cannot be varied: labels, rungs or folders of a sweep depend on it")
     kind = "workers" if config.workers_per_trial else "in-process"
-    runtime: dict[str, Any] = {"kind": kind, "num_workers": config.workers_per_trial or 1}
+    runtime: dict[str, Any] = {"runtime.kind": kind, "runtime.num_workers": config.workers_per_trial or 1}
     if config.workers_per_trial:
         # Less than one by default: the trial itself needs a little, and one whole CPU must stay free for Ray Data.
-        runtime["cpus_per_worker"] = config.distill.runtime.cpus_per_worker or 0.9
+        runtime["runtime.cpus_per_worker"] = config.distill.runtime.cpus_per_worker or 0.9
     else:
-        runtime["threads"] = config.cpus_per_trial
-    distill = config.distill.model_copy(update={"runtime": config.distill.runtime.model_copy(update=runtime)})
+        runtime["runtime.threads"] = config.cpus_per_trial
+    distill = config.distill.replace(runtime)
     read = load_protocol(config.protocol)
-    protocol = read.config.model_copy(update={"readouts": config.readouts})
+    protocol = read.config.replace(readouts=config.readouts)
     teacher = read_description(distill.teacher)["sha256"] if distill.teacher else ""
     facts: dict[str, Any] = {"protocol": read.sha256, "teacher": teacher, "tasks": {}}
     uri = config.output or storage.join(home(), "sweeps", config.name)
@@ -121,7 +120,7 @@ def check(config: SweepConfig, spaces: dict[str, Space]) -> Prepared:
         if by_folds:
             protocol = _with_folds(protocol, loaded)
         for point in label_points(space):
-            check_training(apply(distill, point).model_copy(update={"data": (task,)}))
+            check_training(apply(distill, point).replace(data=(task,)))
     plan = Plan(uri, config.name, distill, config.tasks, rungs(config), protocol, by_folds)
     default = default_point(distill, space)
     num_trials(config, space, default)
@@ -163,7 +162,7 @@ def _with_folds(protocol: ProtocolConfig, task: Task) -> ProtocolConfig:
     if num_groups < 2:
         raise ValueError(f"tasks={task.uri} has one group of clips in train and valid: nothing can be held out of it")
     folds = min(protocol.probe.folds, num_groups)
-    return protocol.model_copy(update={"probe": protocol.probe.model_copy(update={"folds": folds})})
+    return protocol.replace({"probe.folds": folds})
 
 
 def _kept(resume: bool, record: dict[str, Any], uri: str) -> dict[str, Any]:
@@ -180,7 +179,7 @@ def _kept(resume: bool, record: dict[str, Any], uri: str) -> dict[str, Any]:
         raise ValueError(f"{uri} holds a sweep: --resume goes on with it, another --output begins a new one")
     old = storage.read_json(path)
     if changes := differences(_compared(old), _compared(record)):
-        raise ValueError(f"{uri} was started with other settings:\n  " + "\n  ".join(changes))
+        raise ValueError(f"{uri} was started with other settings:\n  " + "\n  ".join(changes.values()))
     return {"id": old["id"], **record}
 
 

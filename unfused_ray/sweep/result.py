@@ -80,7 +80,7 @@ def to_terminal(ranked: Sequence[Ranked], records: Sequence[Record], default: st
 def winner(prepared: Prepared, best: Record) -> DistillConfig:
     """The winning settings as a recipe: whoever takes it names data and output."""
     found = apply(prepared.config.distill, best.point)
-    return found.model_copy(update={"name": f"{prepared.config.name}-winner"})
+    return found.replace(name=f"{prepared.config.name}-winner")
 
 
 def write_winner(prepared: Prepared, recipe: DistillConfig) -> str:
@@ -99,8 +99,10 @@ def evaluate_winner(prepared: Prepared, recipe: DistillConfig) -> Table:
     runs = storage.join(prepared.plan.uri, "winner", storage.sha256(recipe.model_dump_json().encode())[:10])
     for task in config.tasks:
         name = storage.name(task)
-        update = {"data": (task,), "output": storage.join(runs, name), "name": f"{recipe.name}-{name}"}
-        status = train(recipe.model_copy(update={**update, "seed": recipe.seed + 1}), parent=prepared.id)
+        changed = recipe.replace(
+            data=(task,), output=storage.join(runs, name), name=f"{recipe.name}-{name}", seed=recipe.seed + 1
+        )
+        status = train(changed, parent=prepared.id)
         if status.state == "stopped":
             raise KeyboardInterrupt("stopped: the same command with --resume goes on")
         if status.state != "finished":

@@ -16,7 +16,6 @@ from optuna.distributions import (
     IntDistribution,
     distribution_to_json,
 )
-from pydantic import ValidationError
 
 from unfused_ray import storage
 from unfused_ray.config import DistillConfig
@@ -41,18 +40,12 @@ def apply(config: DistillConfig, point: Point) -> DistillConfig:
     Raises:
         ValueError: there is no such field, or its values cannot work.
     """
-    values = config.model_dump()
-    for name, value in point.items():
-        *groups, field = name.split(".")
-        place: Any = values
-        for group in groups:
-            place = place.get(group) if isinstance(place, dict) else None
-        if not isinstance(place, dict) or field not in place:
-            raise ValueError(f"space: {name} is no field of a distillation (jobs/distill.py --help names them)")
-        place[field] = (value,) if isinstance(place[field], tuple) and not isinstance(value, tuple) else value
     try:
-        return DistillConfig(**values)
-    except ValidationError as error:
+        alone = {name: value for name, value in point.items() if isinstance(config.get(name), tuple)}
+        return config.replace(
+            {**point, **{name: (value,) for name, value in alone.items() if not isinstance(value, tuple)}}
+        )
+    except ValueError as error:
         raise ValueError(f"space: {json.dumps(dict(point))} cannot work: {error}") from error
 
 
@@ -64,9 +57,7 @@ def default_point(config: DistillConfig, space: Space) -> dict[str, Any]:
     """
     point: dict[str, Any] = {}
     for name, distribution in space.items():
-        value: Any = apply(config, {}).model_dump()
-        for part in name.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
+        value = config.get(name)
         if isinstance(value, tuple) and len(value) == 1 and not _contains(distribution, value):
             value = value[0]
         if not _contains(distribution, value):

@@ -68,8 +68,8 @@ def _run(prepared: Prepared, missing: int, concurrent: int) -> None:
     with tracked(prepared.config, plan, prepared.id) as tracking:
         for task in plan.tasks:
             for point in label_points(prepared.space):
-                data = {"data": (task,), "output": plan.labels_uri(point, task), "name": f"{plan.name}-labels"}
-                label(apply(plan.distill, point).model_copy(update=data))
+                changed = apply(plan.distill, point)
+                label(changed.replace(data=(task,), output=plan.labels_uri(point, task), name=f"{plan.name}-labels"))
         _tune(prepared, missing, concurrent, tracking)
         if any(record.state == "running" for record in read_records(plan.uri)):
             raise KeyboardInterrupt("the sweep was interrupted: the same command with --resume goes on")

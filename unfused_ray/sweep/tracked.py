@@ -15,13 +15,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from unfused_ray import storage
-from unfused_ray.config import SweepConfig
+from unfused_ray.config import SweepConfig, flatten
 from unfused_ray.data.shards.format import Manifest
 from unfused_ray.runs.provenance import upstream
 from unfused_ray.runs.run import HISTORY
 from unfused_ray.sweep.space import Point, apply, identity
 from unfused_ray.sweep.trial import METRIC, Plan, Record, trial_uri
-from unfused_ray.tracking.mlflow import TAGS, TrackedRun, flat_params, metric_name, tags, tracking_uri
+from unfused_ray.tracking.mlflow import TAGS, TrackedRun, metric_name, tags, tracking_uri
 from unfused_ray.tracking.sender import CLOSE_SECONDS, Tracker
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class SweepTracking:
                 config.name,
                 sweep_id,
                 values,
-                params=flat_params(values),
+                params=flatten(values),
                 tags=tags("sweep", plan.uri, [Manifest.load(task) for task in plan.tasks], teacher),
                 system_metrics=True,
             )

@@ -98,14 +98,12 @@ class Plan:
     def config(self, point: Point, task: str, last_epoch: int) -> DistillConfig:
         """The distillation of a point on a task, up to an epoch."""
         changed = apply(self.distill, point)
-        return changed.model_copy(
-            update={
-                "data": (task,),
-                "output": storage.join(trial_uri(self.uri, point), storage.name(task)),
-                "name": f"{self.name}-{identity(point)}-{storage.name(task)}",
-                "labels_of": self.labels_uri(point, task),
-                "stop_after": last_epoch,
-            }
+        return changed.replace(
+            data=(task,),
+            output=storage.join(trial_uri(self.uri, point), storage.name(task)),
+            name=f"{self.name}-{identity(point)}-{storage.name(task)}",
+            labels_of=self.labels_uri(point, task),
+            stop_after=last_epoch,
         )
 
     def labels_uri(self, point: Point, task: str) -> str:

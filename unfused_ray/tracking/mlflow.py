@@ -159,17 +159,6 @@ def masked_values(value: Any) -> Any:
     return [masked_values(each) for each in value] if isinstance(value, list | tuple) else value
 
 
-def flat_params(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested configuration as one level, with dots in the names."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= flat_params(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
 def tags(
     stage: str, folder: str, data: Sequence[Manifest] = (), upstream: Sequence[Mapping[str, str]] = ()
 ) -> dict[str, str]:

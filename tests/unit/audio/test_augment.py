@@ -105,7 +105,7 @@ def test_mixing_takes_other_clips_of_the_block_with_shares_up_to_the_limit():
     """One clip is loud in a band of its own: where that band shows up is who it was mixed into."""
     log_mel = torch.full((8, 8, 4), -50.0)
     log_mel[torch.arange(8), torch.arange(8)] = 0.0
-    config = OFF.model_copy(update={"mixup": 0.4})
+    config = OFF.replace(mixup=0.4)
     for seed in range(20):
         power = A.augment(log_mel, config, generator(seed, "augment"))[:, :, 0].exp()
         own = power.diagonal()
@@ -152,7 +152,7 @@ def test_k_mix_mixes_a_view_with_its_partner():
     partners = A.far_clips(log_mel.mean(2).numpy(), 4, rng)
     shares = torch.from_numpy(rng.uniform(0, 0.4, 8)).float()
     expected = A.log_mixup_exp(log_mel, log_mel[partners], shares)
-    config = OFF.model_copy(update={"mixup": 0.4, "k_mix": 4})
+    config = OFF.replace(mixup=0.4, k_mix=4)
     torch.testing.assert_close(A.augment(log_mel, config, np.random.default_rng(3)), expected)
 
 
@@ -164,7 +164,7 @@ def test_k_mix_that_would_do_nothing_is_refused(mixup, k_mix, message):
 
 def test_a_clip_alone_in_its_block_is_not_mixed():
     log_mel = block(1)
-    config = OFF.model_copy(update={"mixup": 0.4})
+    config = OFF.replace(mixup=0.4)
     assert torch.equal(A.augment(log_mel, config, generator(0, "augment")), log_mel)
 
 

@@ -208,7 +208,7 @@ def test_every_system_of_a_plan_has_a_configuration(path: Path) -> None:
             '"random fc3"',
             "'random fc3' is no row of the plan.* random fc1, random fc2",
         ),
-        ("seeds = [0]", "seeds = [-1]", "seeds.0: Input should be greater than or equal to 0"),
+        ("seeds = [0]", "seeds = [-1]", "seeds.0=-1: Input should be greater than or equal to 0"),
         ("seeds = [0]", "seeds = [0", "no TOML"),
     ],
 )
@@ -219,9 +219,9 @@ def test_an_impossible_plan_is_refused_with_what_is_wrong(plan: Path, old: str, 
 
 def test_an_unknown_recipe_setting_system_or_seed_is_named(command: Call, tmp_path: Path) -> None:
     system = System
-    with pytest.raises(ValueError, match=r"'nothing' is no recipe of jobs/pretrain\.py"):
+    with pytest.raises(ValueError, match=r"a cannot be trained:\npretrain/nothing is no recipe"):
         system(name="a", recipe="nothing").config({})
-    with pytest.raises(ValueError, match=r"method\.alpha is no field of recipe 'tiny'"):
+    with pytest.raises(ValueError, match=r"(?s)a cannot be trained.*method\.alpha is no field"):
         system(name="a", recipe="tiny", settings={"method.alpha": 1}).config({})
     with pytest.raises(ValueError, match="a cannot be trained"):
         system(name="a", recipe="tiny", settings={"batch.block": 1}).config({})
@@ -253,14 +253,12 @@ def test_a_training_step_costs_three_forward_passes_and_more_views_cost_more(sha
     index = ClipIndex.load(data, ("train",))
     found = {}
     for name in ("tiny", "cola-tiny", "byol-a-tiny"):
-        config = recipes.PRETRAIN[name][1].model_copy(update={"data": data})
+        config = recipes.PRETRAIN[name][1].replace(data=data)
         found[name] = cost.clip_operations(config, index)
-    student = recipes.DISTILL["tiny"][1].model_copy(update={"data": data})
+    student = recipes.DISTILL["tiny"][1].replace(data=data)
     found["student"] = cost.clip_operations(student, index)
-    full_pass = recipes.PRETRAIN["tiny"][1].model_copy(update={"data": data})
-    full_pass = full_pass.model_copy(
-        update={"method": full_pass.method.model_copy(update={"labels_from": "full_pass"})}
-    )
+    full_pass = recipes.PRETRAIN["tiny"][1].replace(data=data)
+    full_pass = full_pass.replace({"method.labels_from": "full_pass"})
     seconds = student.crop.seconds
     forward = 2 * seconds * cost_of(EncoderConfig(channels=8, width=32), FrontEndConfig())[1]
     assert 2.3 * forward < found["student"] < 4 * forward  # no gradient of the input; heads

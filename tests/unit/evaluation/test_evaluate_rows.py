@@ -55,7 +55,7 @@ def cache(tmp_path: Path) -> EmbeddingCache:
 
 
 def cut_at(cut: Cut, **fields: float) -> EncoderConfig:
-    return SMALL.model_copy(update={"cut": cut, **fields})
+    return SMALL.replace(cut=cut, **fields)
 
 
 def naive_log_mel(wave: np.ndarray) -> np.ndarray:
@@ -90,7 +90,7 @@ def features_of(system: System, task: Task, protocol: ProtocolConfig, cache: Emb
 def test_log_mel_statistics_are_those_of_librosas_spectrogram(
     task: Task, protocol: ProtocolConfig, cache: EmbeddingCache, rule: str
 ) -> None:
-    protocol = protocol.model_copy(update={"short_clips": rule})
+    protocol = protocol.replace(short_clips=rule)
     found = features_of(LogMelStatistics(FRONT_END), task, protocol, cache)["last"]
     assert found.shape == (NUM_CLIPS, 9 * 64)
     mean, std = naive_statistics()
@@ -131,7 +131,7 @@ def test_of_a_network_that_ends_with_a_block_both_is_its_blocks(
     tmp_path: Path, task: Task, protocol: ProtocolConfig, cache: EmbeddingCache, readouts: tuple[str, ...]
 ) -> None:
     model = TrainedModel("mine", write_encoder(tmp_path / "run", "block2"))
-    found = features_of(model, task, protocol.model_copy(update={"readouts": readouts}), cache)
+    found = features_of(model, task, protocol.replace(readouts=readouts), cache)
     assert list(found) == list(dict.fromkeys(r if r != "both" else "blocks" for r in readouts))
     sizes = {"last": 4 * 16, "blocks": 4 * 32 + 4 * 16}
     assert {name: values.shape[1] for name, values in found.items()} == {name: sizes[name] for name in found}

@@ -141,7 +141,7 @@ def test_every_fold_may_have_a_network_of_its_own(task: Task, tmp_path: Path) ->
     uris = [model.uri(round_) for round_ in task.rounds]
     assert uris == [f"{tmp_path}/student-tones-{fold}" for fold in task.folds]
     cost = largest_cost(model, [task])
-    assert cost is not None and cost[0] == num_parameters(AudioNTT2020(SMALL.model_copy(update={"cut": "fc1"}), 64))
+    assert cost is not None and cost[0] == num_parameters(AudioNTT2020(SMALL.replace(cut="fc1"), 64))
     keys = []
     for seed in (3, 9):  # another network of one fold makes another cell
         write_encoder(tmp_path / f"student-tones-{task.folds[3]}", "block1", seed=seed)

@@ -48,7 +48,7 @@ def test_the_span_of_the_clips_gives_the_fit_of_all_dimensions(
     train = np.flatnonzero(labelled.splits == "train")
     frame = Frame.of(features[train])
     assert frame.coordinates(features).shape[1] == min(num_clips, dim)
-    exact = CONFIG.model_copy(update={"tolerance": 1e-7})  # of 1e-9 rounding may keep a line search from its end
+    exact = CONFIG.replace(tolerance=1e-7)  # of 1e-9 rounding may keep a line search from its end
     fits = fit_path(
         frame.coordinates(features[train]),
         labelled.class_ids[train],
@@ -99,7 +99,7 @@ def test_of_equal_accuracies_the_stronger_regularisation_then_the_first_readout_
     class_ids = np.tile([0, 1], 30)
     features = (2.0 * class_ids - 1)[:, None]
     labelled = Labelled(class_ids, np.repeat(["train", "valid", "test"], 20), np.full(60, ""), 2)
-    config = CONFIG.model_copy(update={"strengths": (1.0, 1e-2)})
+    config = CONFIG.replace(strengths=(1.0, 1e-2))
     result = linear_probe({"b": features, "a": features}, labelled, config)
     assert (result.readout, result.strength) == ("b", 1e-2)
     noise = np.random.default_rng(0).standard_normal((60, 1))
@@ -166,7 +166,7 @@ def test_a_class_missing_in_train_is_never_predicted() -> None:
 
 def test_a_fit_that_ends_early_is_said_to_not_have_converged(caplog: pytest.LogCaptureFixture) -> None:
     features, labelled = make_task()
-    config = CONFIG.model_copy(update={"max_iterations": 1, "strengths": (1.0,)})
+    config = CONFIG.replace(max_iterations=1, strengths=(1.0,))
     with caplog.at_level(logging.WARNING):
         result = linear_probe({"x": features}, labelled, config)
     assert not result.converged

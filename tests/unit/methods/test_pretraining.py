@@ -89,8 +89,7 @@ def test_the_loss_of_a_batch_is_not_computed_in_bfloat16(
     monkeypatch.setattr(cola, "bilinear_loss", noted("loss", bilinear_loss))
     monkeypatch.setattr(AudioNTT2020, "blocks", noted("networks", blocks))
     config = tiny(source, tmp_path / "run", tracking_uri, "cola-tiny")
-    runtime = config.runtime.model_copy(update={"precision": "bfloat16"})
-    assert train(config.model_copy(update={"runtime": runtime, "epochs": 1})).state == "finished"
+    assert train(config.replace({"runtime.precision": "bfloat16"}, epochs=1)).state == "finished"
     assert any(lower["networks"])
     assert set(lower["loss"]) == {False}
 

@@ -151,7 +151,7 @@ def test_a_truncated_encoder_comes_back_truncated(trained, tmp_path):
     student = trained.truncated("block2")
     save_encoder(str(tmp_path), student, FRONT_END, CropConfig(), MEAN, STD, {})
     loaded = load_encoder(str(tmp_path))
-    assert loaded.encoder.config == CONFIG.model_copy(update={"cut": "block2"})
+    assert loaded.encoder.config == CONFIG.replace(cut="block2")
     assert read_description(str(tmp_path))["num_parameters"] == num_parameters(student) == 204
     wave = noise(2, 20_000)
     torch.testing.assert_close(

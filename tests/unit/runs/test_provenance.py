@@ -37,7 +37,7 @@ def test_a_student_names_its_teacher_and_a_run_that_goes_on_after_its_end_stays_
 ) -> None:
     teacher, student = tiny(source, tmp_path / "teacher", tracking_uri), str(tmp_path / "student")
     monkeypatch.setattr(cli, "_train", train)
-    shorter = teacher.model_copy(update={"epochs": 1})
+    shorter = teacher.replace(epochs=1)
     assert cli._training_job(shorter, cli.Options(False, False)) == 0  # it adds pictures and places at the end
     assert train(teacher).state == "finished"
     run = tracked(tracking_uri, teacher.output)

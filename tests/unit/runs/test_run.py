@@ -27,37 +27,27 @@ from unfused_ray.runs.status import Status
 FACTS = {"num_clips": 10, "data_checksums": ["a"]}
 
 
-def changed(**groups: Any) -> PretrainConfig:
-    """The default configuration with some fields of some groups changed."""
-    config = PretrainConfig()
-    update = {
-        name: getattr(config, name).model_copy(update=value) if isinstance(value, dict) else value
-        for name, value in groups.items()
-    }
-    return config.model_copy(update=update)
-
-
 @pytest.mark.parametrize(
-    ("groups", "line"),
+    ("name", "value", "line"),
     [
-        ({"seed": 4}, "seed: 0 → 4"),
-        ({"batch": {"block": 32}}, "batch.block: 64 → 32"),
-        ({"batch": {"blocks_per_step": 4}}, "batch.blocks_per_step: 2 → 4"),
-        ({"method": {"num_clusters": (7, 8)}}, "method.num_clusters: [512] → [7, 8]"),
-        ({"encoder": {"width": 1024}}, "encoder.width: 2048 → 1024"),
-        ({"optimizer": {"lr": 0.1}}, "optimizer.lr: 0.0003 → 0.1"),
-        ({"crop": {"seconds": 2.0}}, "crop.seconds: 0.95 → 2.0"),
-        ({"runtime": {"precision": "bfloat16"}}, 'runtime.precision: "auto" → "bfloat16"'),
+        ("seed", 4, "seed: 0 → 4"),
+        ("batch.block", 32, "batch.block: 64 → 32"),
+        ("batch.blocks_per_step", 4, "batch.blocks_per_step: 2 → 4"),
+        ("method.num_clusters", (7, 8), "method.num_clusters: [512] → [7, 8]"),
+        ("encoder.width", 1024, "encoder.width: 2048 → 1024"),
+        ("optimizer.lr", 0.1, "optimizer.lr: 0.0003 → 0.1"),
+        ("crop.seconds", 2.0, "crop.seconds: 0.95 → 2.0"),
+        ("runtime.precision", "bfloat16", 'runtime.precision: "auto" → "bfloat16"'),
     ],
 )
 def test_a_run_refuses_other_settings_and_shows_the_difference(
-    groups: dict[str, Any], line: str, tmp_path: Path
+    name: str, value: Any, line: str, tmp_path: Path
 ) -> None:
     Run(str(tmp_path)).open(PretrainConfig(), FACTS)
     commit_checkpoint(tmp_path)
     before = (tmp_path / "run.json").read_bytes()
     with pytest.raises(ConfigurationChangedError) as refusal:
-        Run(str(tmp_path)).open(changed(**groups), FACTS)
+        Run(str(tmp_path)).open(PretrainConfig().replace({name: value}), FACTS)
     assert [text for text in str(refusal.value).splitlines() if "→" in text] == [f"  {line}"]
     assert "--fork" in str(refusal.value)
     assert (tmp_path / "run.json").read_bytes() == before
@@ -75,7 +65,7 @@ def test_a_run_without_a_checkpoint_begins_anew_with_other_settings(tmp_path: Pa
     first = run.open(PretrainConfig(), FACTS)
     assert run.open(PretrainConfig(), FACTS) == first
     (tmp_path / "assignments" / "epoch-0000").mkdir(parents=True)
-    corrected = changed(crop={"seconds": 2.0})
+    corrected = PretrainConfig().replace({"crop.seconds": 2.0})
     second = run.open(corrected, FACTS)
     assert second["config"] == run.record()["config"] == corrected.model_dump(mode="json")
     assert second["id"] != first["id"]
@@ -91,14 +81,8 @@ def test_a_run_refuses_other_data(tmp_path: Path) -> None:
 
 def test_a_run_goes_on_with_other_workers_epochs_and_paths(tmp_path: Path) -> None:
     first = Run(str(tmp_path)).open(PretrainConfig(data=("here",)), FACTS)
-    config = changed(
-        data=("there",),
-        output="moved",
-        epochs=7,
-        runtime={"num_workers": 2},
-        checkpoint={"keep": 9},
-        tracking={"uri": "http://127.0.0.1:5000"},
-    )
+    nested = {"runtime.num_workers": 2, "checkpoint.keep": 9, "tracking.uri": "http://127.0.0.1:5000"}
+    config = PretrainConfig().replace(nested, data=("there",), output="moved", epochs=7)
     second = Run(str(tmp_path)).open(config, FACTS)
     assert (second["id"], second["created"]) == (first["id"], first["created"])
     assert (

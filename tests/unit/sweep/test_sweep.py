@@ -62,24 +62,16 @@ def config(tasks: tuple[str, ...], tmp_path: Path, tracking_uri: str) -> Callabl
 
     def make(**fields: Any) -> SweepConfig:
         base = recipes.SWEEP["tiny"][1]
-        distill = base.distill.model_copy(
-            update={
-                "teacher": teacher,
-                "batch": base.distill.batch.model_copy(update={"blocks_per_step": 1}),
-                "tracking": base.distill.tracking.model_copy(update={"uri": tracking_uri}),
-            }
-        )
-        given = {"tasks": tasks, "output": str(tmp_path / "sweep"), "distill": distill, "space": "three"}
-        return base.model_copy(update={**given, "protocol": str(tmp_path / "protocol.toml"), **fields})
+        given = {"tasks": tasks, "output": str(tmp_path / "sweep"), "space": "three"}
+        given |= {"distill.teacher": teacher, "distill.tracking.uri": tracking_uri, "distill.batch.blocks_per_step": 1}
+        return base.replace({**given, "protocol": str(tmp_path / "protocol.toml"), **fields})
 
     return make
 
 
 def two_blocks(distill: DistillConfig, gpus_per_worker: float = 0.0) -> DistillConfig:
     """With a step that two workers can share."""
-    batch = distill.batch.model_copy(update={"blocks_per_step": 2})
-    runtime = distill.runtime.model_copy(update={"gpus_per_worker": gpus_per_worker})
-    return distill.model_copy(update={"batch": batch, "runtime": runtime})
+    return distill.replace({"batch.blocks_per_step": 2, "runtime.gpus_per_worker": gpus_per_worker})
 
 
 def test_a_point_changes_the_fields_it_names_and_no_others() -> None:
@@ -93,8 +85,8 @@ def test_a_point_changes_the_fields_it_names_and_no_others() -> None:
 @pytest.mark.parametrize(
     ("point", "message"),
     [
-        ({"method.alhpa": 1.0}, r"space: method\.alhpa is no field of a distillation"),
-        ({"nothing.at.all": 1.0}, r"space: nothing\.at\.all is no field"),
+        ({"method.alhpa": 1.0}, r"space: .* cannot work: method\.alhpa is no field .* method\.alpha"),
+        ({"nothing.at.all": 1.0}, r"space: .* cannot work: nothing\.at\.all is no field"),
         ({"method.alpha": 2.0}, r'space: \{"method.alpha": 2.0\} cannot work'),
     ],
 )
@@ -255,7 +247,7 @@ def test_a_task_without_test_clips_is_refused(config: Callable[..., SweepConfig]
 
 @pytest.mark.parametrize("split", ["valid", "test", "test-warblrb10k", "fold3"])
 def test_students_never_train_on_what_they_are_judged_by(config: Callable[..., SweepConfig], split: str) -> None:
-    distill = config().distill.model_copy(update={"splits": ("train", split)})
+    distill = config().distill.replace(splits=("train", split))
     with pytest.raises(ValueError, match=rf"distill\.splits=\('train', '{split}'\) has {split}: trials are judged on"):
         prepare.check(config(distill=distill), SPACES)
 
@@ -387,7 +379,7 @@ def test_a_sweep_that_was_interrupted_keeps_its_trials_and_ends_with_all(
         prepare.check(config(resume=True, search="random"), SPACES)
 
     other = write_encoder(Path(first.output).parent / "other" / "encoder", "fc2", seed=1)
-    changed = first.distill.model_copy(update={"teacher": other})
+    changed = first.distill.replace(teacher=other)
     with pytest.raises(ValueError, match=r"was started with other settings:\s+teacher: "):
         prepare.check(config(resume=True, distill=changed), SPACES)
 

@@ -23,8 +23,9 @@ from mlflow.artifacts import load_dict
 from mlflow.entities import Run
 from support.processes import wait_for
 
+from unfused_ray.config import flatten
 from unfused_ray.tracking import sender as tracker_module
-from unfused_ray.tracking.mlflow import CONFIG, RUN_TAG, TrackedRun, flat_params, kept_id, log_results
+from unfused_ray.tracking.mlflow import CONFIG, RUN_TAG, TrackedRun, kept_id, log_results
 from unfused_ray.tracking.sender import Tracker
 
 EXPERIMENT = "tests"
@@ -325,7 +326,7 @@ def test_metrics_arrive_where_artefacts_cannot(
 def test_credentials_of_uris_stay_at_home(database: str, run_id: str) -> None:
     config = {"data": ["s3://me:sec/ret@bucket/a"], "tracking": {"uri": "https://host/?sig=secret"}}
     tags = {"folder": "s3://me:secret@bucket/run", "data": json.dumps([{"uri": config["data"][0], "checksum": "0"}])}
-    tracked = tracker(database, run_id, config=config, params=flat_params(config), tags=tags)
+    tracked = tracker(database, run_id, config=config, params=flatten(config), tags=tags)
     tracked.end(tags={"message": "cannot read http://me:secret@host/a"})
     assert tracked.wait(60.0) == 0
     log_results(TrackedRun(database, EXPERIMENT, "name", run_id), [], {"encoder": "s3://me:secret@bucket/encoder"})
@@ -340,7 +341,3 @@ def test_credentials_of_uris_stay_at_home(database: str, run_id: str) -> None:
 def test_a_folder_keeps_its_id(tmp_path: Path) -> None:
     first, second = kept_id(str(tmp_path / "a")), kept_id(str(tmp_path / "b"))
     assert first == kept_id(str(tmp_path / "a")) != second
-
-
-def test_a_nested_configuration_becomes_dotted_names() -> None:
-    assert flat_params({"a": 1, "b": {"c": {"d": (1, 2)}, "e": None}}) == {"a": 1, "b.c.d": (1, 2), "b.e": None}

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from unfused_ray import cluster, storage
-from unfused_ray.config import PrepareConfig
+from unfused_ray.config import WHOLE_CLIPS, PrepareConfig
 from unfused_ray.data.shards.format import MANIFEST, REJECTS, Manifest
 from unfused_ray.data.shards.ledger import delete_reports, refuse_difference
 from unfused_ray.data.shards.parallel import run_bounded
@@ -19,7 +19,7 @@ from unfused_ray.data.shards.rejects import Reject, count_reasons, write_rejects
 from unfused_ray.data.shards.write import ShardReport, write_shard
 from unfused_ray.data.sources.find import find
 from unfused_ray.data.sources.items import Listing
-from unfused_ray.data.sources.lape.registry import WHOLE_CLIPS, data_root, list_task
+from unfused_ray.data.sources.lape.registry import data_root, list_task
 from unfused_ray.data.sources.listing import list_source
 from unfused_ray.progress import Progress, print_summary
 
@@ -79,8 +79,8 @@ def _resolved(config: PrepareConfig) -> PrepareConfig:
             raise ValueError(f"{field}='' names nothing: give a path or a URI, --{field} …")
     output = storage.absolute(config.output)
     if config.task:
-        return config.model_copy(update={"output": output, "root": data_root(config.root), **WHOLE_CLIPS})
-    return config.model_copy(update={"output": output, "source": storage.absolute(config.source)})
+        return config.replace(output=output, root=data_root(config.root), **WHOLE_CLIPS)
+    return config.replace(output=output, source=storage.absolute(config.source))
 
 
 def _list(config: PrepareConfig, session: ExitStack) -> Listing:

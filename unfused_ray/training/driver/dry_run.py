@@ -103,9 +103,9 @@ class Rehearsal:
         self.device = torch.device("cuda" if on_gpu else "cpu")
         self.threads = set_threads(runtime, math.ceil(workers / nodes))
         # A worker's share of a step, as a step of its own: that is what one process can measure.
-        share = batch.model_copy(update={"blocks_per_step": batch.blocks_per_step // workers})
+        share = {"batch.blocks_per_step": batch.blocks_per_step // workers, "runtime.kind": "in-process"}
         known = index.statistics(config.front_end) or Statistics(1, 0.0, 1.0)  # any do: they change no time
-        self.job = Job(config.model_copy(update={"batch": share}), "", index, known, {}, Milestones())
+        self.job = Job(config.replace(share), "", index, known, {}, Milestones())
         self.plan = self.job.clustering(0 if grouped else self.threads)
         method, self.num_classes = stage_of(config).rehearse(index)
         self.loop = self._loop(method)

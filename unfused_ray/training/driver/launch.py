@@ -13,7 +13,7 @@ import ray
 from rich.table import Table
 
 from unfused_ray import cluster, storage
-from unfused_ray.config import TrainingConfig
+from unfused_ray.config import TrainingConfig, flatten
 from unfused_ray.data.shards.format import ClipIndex, Statistics
 from unfused_ray.data.shards.statistics import compute_statistics
 from unfused_ray.data.stream.plan import Planner
@@ -26,7 +26,7 @@ from unfused_ray.runs.provenance import origins
 from unfused_ray.runs.run import Run
 from unfused_ray.runs.start_times import Milestones
 from unfused_ray.runs.status import Status
-from unfused_ray.tracking.mlflow import TrackedRun, flat_params, tags, tracking_uri
+from unfused_ray.tracking.mlflow import TrackedRun, tags, tracking_uri
 from unfused_ray.training.coordinator import Coordinator
 from unfused_ray.training.driver.monitor import Watched, supervise
 from unfused_ray.training.driver.warm_start import check_origin, warm_start
@@ -170,7 +170,7 @@ def _tracked_run(
         name=config.name,
         id=record["id"],
         config=record["config"],
-        params=flat_params(record["config"]) | {"num_clips": prepared.index.num_clips},
+        params=flatten(record["config"]) | {"num_clips": prepared.index.num_clips},
         tags=tags(config.stage, prepared.run.uri, prepared.index.manifests, origins(config) if begins else ()),
         parent=parent,
         system_metrics=True,

@@ -9,14 +9,15 @@ from torch import Tensor
 
 from unfused_ray import storage
 from unfused_ray.clustering.assignment import MANIFEST
-from unfused_ray.config import DistillConfig, EncoderConfig, PretrainConfig, TrainingConfig
+from unfused_ray.config import DistillConfig, EncoderConfig, PretrainConfig, TrainingConfig, differences, within
 from unfused_ray.models.export import find_export, load_encoder, read_description
 from unfused_ray.runs.checkpoints import CheckpointStore
-from unfused_ray.runs.run import PSEUDO_LABELS, Run, differences
+from unfused_ray.runs.run import PSEUDO_LABELS, Run
 
 _ENCODER_SHAPES = ("encoder.channels", "encoder.width", "encoder.cut", "front_end.num_mels")
 _NOT_CARRIED = ("method.queue",)
 """Sizes of what a warm start leaves behind: keys of other clips."""
+_MISFIT = "has weights that do not fit"
 _LABEL_FACTS = ("data_checksums", "teacher_sha256")
 """What else decides the labels of a distillation."""
 
@@ -35,6 +36,7 @@ def check_origin(config: TrainingConfig, facts: Mapping[str, Any]) -> None:
     """
     if isinstance(config, DistillConfig) and config.labels_of:
         _refuse_other_labels(config, facts)
+    ours = config.model_dump(mode="json")
     if config.fork:
         newest = CheckpointStore(config.fork, keep=1).newest()
         if newest is None:
@@ -43,11 +45,9 @@ def check_origin(config: TrainingConfig, facts: Mapping[str, Any]) -> None:
         if record["stage"] != config.stage:
             raise ValueError(f"fork={config.fork} is a run of stage {record['stage']}, this one is of {config.stage}")
         shapes = (*_method_shapes(config), "optimizer.name", "ema_decay")
-        _refuse_changes("fork", config.fork, record["config"], config, shapes)
+        _refuse_changes(f"fork={config.fork} {_MISFIT}", record["config"], ours, shapes)
         if config.stage == "distill":  # its heads tell the labels of the other run apart
-            theirs, ours = ({name: known.get(name) for name in _LABEL_FACTS} for known in (record["facts"], facts))
-            if changes := differences(theirs, ours):
-                raise ValueError(f"fork={config.fork} has learnt other labels:\n  " + "\n  ".join(changes))
+            _refuse_changes(f"fork={config.fork} has learnt other labels", record["facts"], facts, _LABEL_FACTS)
         if newest.position.epoch >= config.epochs:
             raise ValueError(
                 f"epochs={config.epochs} leaves nothing to train: fork={config.fork} has {newest.position.epoch} "
@@ -58,7 +58,7 @@ def check_origin(config: TrainingConfig, facts: Mapping[str, Any]) -> None:
         record = Run(config.init_from).record()
         shapes = _method_shapes(config) if _takes_all(record, config) else _ENCODER_SHAPES
         shapes = tuple(name for name in shapes if name not in _NOT_CARRIED)
-        _refuse_changes("init_from", config.init_from, record["config"], config, shapes)
+        _refuse_changes(f"init_from={config.init_from} {_MISFIT}", record["config"], ours, shapes)
     elif config.init_from:
         if find_export(config.init_from) is None:
             raise FileNotFoundError(
@@ -66,7 +66,7 @@ def check_origin(config: TrainingConfig, facts: Mapping[str, Any]) -> None:
             )
         description = read_description(config.init_from)
         description["encoder"] = EncoderConfig(**description["encoder"]).model_dump(mode="json")
-        _refuse_changes("init_from", config.init_from, description, config, _ENCODER_SHAPES)
+        _refuse_changes(f"init_from={config.init_from} {_MISFIT}", description, ours, _ENCODER_SHAPES)
 
 
 def _refuse_other_labels(config: DistillConfig, facts: Mapping[str, Any]) -> None:
@@ -76,11 +76,9 @@ def _refuse_other_labels(config: DistillConfig, facts: Mapping[str, Any]) -> Non
         raise FileNotFoundError(f"labels_of={source} holds no pseudo-labels: give the folder of a distillation")
     record = Run(source).record()
     shape = ("encoder",) if config.labels.origin == "random" else ()  # a network of its shape has made them
-    names = ("labels", "crop", "front_end", "splits", "seed", *shape)
-    theirs = {**_chosen(record["config"], names), **{name: record["facts"].get(name) for name in _LABEL_FACTS}}
-    ours = {**_chosen(config.model_dump(mode="json"), names), **{name: facts.get(name) for name in _LABEL_FACTS}}
-    if changes := differences(theirs, ours):
-        raise ValueError(f"labels_of={source} has other pseudo-labels:\n  " + "\n  ".join(changes))
+    names = ("labels", "crop", "front_end", "splits", "seed", *shape, *_LABEL_FACTS)
+    theirs, ours = {**record["config"], **record["facts"]}, {**config.model_dump(mode="json"), **facts}
+    _refuse_changes(f"labels_of={source} has other pseudo-labels", theirs, ours, names)
 
 
 def warm_start(config: TrainingConfig) -> dict[str, dict[str, Tensor]]:
@@ -117,17 +115,7 @@ def _method_shapes(config: TrainingConfig) -> tuple[str, ...]:
     return (*_ENCODER_SHAPES, "method.head_hidden", "labels", "crop", "splits", "seed")
 
 
-def _refuse_changes(
-    field: str, source: str, theirs: Mapping[str, Any], config: TrainingConfig, names: tuple[str, ...]
-) -> None:
-    """Compare the settings that decide the shapes of what ``field`` loads."""
-    if changes := differences(_chosen(theirs, names), _chosen(config.model_dump(mode="json"), names)):
-        raise ValueError(f"{field}={source} has weights that do not fit:\n  " + "\n  ".join(changes))
-
-
-def _chosen(tree: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    found = {}
-    for name in names:
-        group, _, field = name.partition(".")
-        found[name] = tree[group].get(field) if field else tree[group]
-    return found
+def _refuse_changes(refusal: str, theirs: Mapping[str, Any], ours: Mapping[str, Any], names: tuple[str, ...]) -> None:
+    """Compare the settings and facts of these names."""
+    if changes := [line for name, line in differences(theirs, ours).items() if within(name, names)]:
+        raise ValueError(f"{refusal}:\n  " + "\n  ".join(changes))

@@ -193,7 +193,7 @@ def stage_of(config: TrainingConfig) -> Stage:
 
 def _num_parameters(config: TrainingConfig, cut: Cut) -> int:
     """Of the encoder up to a layer."""
-    return cost_of(config.encoder.model_copy(update={"cut": cut}), config.front_end)[0]
+    return cost_of(config.encoder.replace(cut=cut), config.front_end)[0]
 
 
 def _refuse_many_clusters(field: str, num_clusters: Sequence[int], index: ClipIndex) -> None:

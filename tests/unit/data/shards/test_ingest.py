@@ -142,7 +142,7 @@ def test_a_dry_run_tells_and_writes_nothing(
     assert re.findall(r"shards finished before\W+(\d+)", capsys.readouterr().err) == [str(finished)]
     assert begun.items() <= contents(tmp_path / "out/_ingest").items()
     with pytest.raises(ValueError, match="seed: 31 there, 32 asked for"):
-        prepare(config.model_copy(update={"seed": 32}), dry_run=True)
+        prepare(config.replace(seed=32), dry_run=True)
     manifest = prepare(config)
     assert prepare(config, dry_run=True) == manifest
 
@@ -223,7 +223,7 @@ def test_interrupted_and_run_again_ends_with_the_same_bytes(tmp_path: Path, monk
     config = PrepareConfig(source=str(source), output=str(tmp_path / "whole"), clips_per_shard=8)
     prepare(config)
     output = tmp_path / "resumed"
-    config = config.model_copy(update={"output": str(output)})
+    config = config.replace(output=str(output))
     update = Progress.update
 
     def interrupt(self: Progress, done: int, **figures: float | str) -> None:
@@ -264,7 +264,7 @@ def test_a_finished_output_is_left_alone_or_refused(tmp_path: Path):
     assert prepare(config) == manifest
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
     with pytest.raises(ValueError, match=r"made differently \(fraction: 1\.0 there, 0\.5 asked for\)"):
-        prepare(config.model_copy(update={"fraction": 0.5}))
+        prepare(config.replace(fraction=0.5))
 
 
 def test_an_output_that_cannot_be_written_ends_the_ingest(tmp_path: Path):
@@ -283,7 +283,7 @@ def test_an_unfinished_output_takes_no_other_source_or_configuration(tmp_path: P
         with pytest.raises(KeyboardInterrupt):
             prepare(config)
     with pytest.raises(ValueError, match="seed: 31 there, 32 asked for"):
-        prepare(config.model_copy(update={"seed": 32}))
+        prepare(config.replace(seed=32))
     (source / "new.wav").write_bytes(encoded(99))
     with pytest.raises(ValueError, match="have changed since"):
         prepare(config)
@@ -398,4 +398,4 @@ def test_preview_shows_clips_and_views(tmp_path: Path):
     assert (preview / "views.png").read_bytes().startswith(b"\x89PNG")
     lengths = sorted(soundfile.info(preview / f"{number:02d}.wav").frames for number in range(4))
     assert lengths[-1] == 40_000
-    prepare(config.model_copy(update={"preview": False}))  # a preview is no other preparation
+    prepare(config.replace(preview=False))  # a preview is no other preparation

@@ -363,7 +363,7 @@ def test_a_prepared_task_is_known_again_and_another_task_is_refused_in_its_place
     config = PrepareConfig(task="tut", root=str(root), output=str(done.folder))
     assert prepare(config, dry_run=True) == done.manifest
     with pytest.raises(ValueError, match="task: tut there, ic asked for"):
-        prepare(config.model_copy(update={"task": "ic"}), dry_run=True)
+        prepare(config.replace(task="ic"), dry_run=True)
 
 
 def test_the_tasks_are_listed_with_their_facts_and_what_is_on_this_disk(

@@ -32,10 +32,6 @@ ROOT = "UNFUSED_RAY_DATA"
 _TOLERANCE = 0.01
 """Of the number of clips: publishers have corrected data sets by less."""
 
-# 33 ms is what the window of the front end reflects; the longest clip of all tasks has 145 s.
-WHOLE_CLIPS = {"min_seconds": 0.04, "max_seconds": 600.0, "silence_peak": 0.0}
-"""Of an ingest: no clip is cut, or set aside for being short or silent, as clips of published test sets are."""
-
 
 @dataclass(frozen=True)
 class LapeTask:

@@ -1,0 +1,132 @@
+"""Base of all configurations: validation, dotted names, and the wording of refusals."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+PositiveInt = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Config(BaseModel):
+    """Base of all configurations: immutable, no unknown fields, defaults checked like given values.
+
+    Fields of a nested configuration have dotted names: ``optimizer.lr``.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+    def digest(self) -> str:
+        """Sixteen hex digits that identify the values of this configuration."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    def get(self, name: str) -> Any:
+        """Return the value of a field, by its dotted name; a nested configuration is a value too.
+
+        Raises:
+            ValueError: there is no such field; names the closest ones.
+        """
+        value: Any = self
+        for part in name.split("."):
+            if not isinstance(value, Config) or part not in type(value).model_fields:
+                raise ValueError(_no_field(name, self))
+            value = getattr(value, part)
+        return value
+
+    def flat(self) -> dict[str, Any]:
+        """Every single value by its dotted name."""
+        return flatten(self.model_dump())
+
+    def replace(self, changes: Mapping[str, Any] | None = None, /, **fields: Any) -> Self:
+        """Return a validated copy with other values, applied in their order.
+
+        Args:
+            changes: values by dotted name. One for a nested configuration replaces it as a whole; it is a
+                configuration, or a dictionary in which missing fields have their defaults.
+            fields: the same, for names without dots.
+
+        Raises:
+            ValueError: there is no such field, or the values cannot work; names field, value and rule.
+        """
+        values = self.model_dump()
+        for name, value in {**(changes or {}), **fields}.items():
+            *groups, field = name.split(".")
+            place: Any = values
+            for group in groups:
+                place = place.get(group) if isinstance(place, dict) else None
+            if not isinstance(place, dict) or field not in place:
+                raise ValueError(_no_field(name, self))
+            place[field] = value.model_dump() if isinstance(value, Config) else value
+        try:
+            return type(self).model_validate(values)
+        except ValidationError as error:
+            raise ValueError(explain(error)) from error
+
+
+def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Every value that is no mapping by its dotted name, from nested mappings."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name}.{inner}": each for inner, each in flatten(value).items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
+    """Values that differ between two nested mappings of JSON values, as ``name: old → new`` by dotted name."""
+    before, after = flatten(old), flatten(new)
+    return {
+        name: f"{name}: {json.dumps(before.get(name))} → {json.dumps(after.get(name))}"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    }
+
+
+def within(name: str, names: Iterable[str]) -> bool:
+    """True if a dotted name is one of these, or lies in a nested configuration that is."""
+    return any(name == each or name.startswith(f"{each}.") for each in names)
+
+
+def explain(error: ValidationError) -> str:
+    """Word a refusal: a line for each error, with field, value and rule."""
+    lines = []
+    for details in error.errors():
+        field = ".".join(map(str, details["loc"]))
+        message = details["msg"].removeprefix("Value error, ")
+        if details["type"] == "missing":  # its input is all that was given instead
+            lines.append(f"{field}: {message}")
+        elif details["type"] == "value_error":  # our own validators', which name the value
+            lines.append(f"{field}: {message}" if field else message)
+        else:
+            lines.append(f"{field}={details['input']!r}: {message}")
+    return "\n".join(lines)
+
+
+def _no_field(name: str, config: Config) -> str:
+    known = list(_names(config))
+    last = name.rpartition(".")[2]
+    close = [each for each in known if each.rpartition(".")[2] == last] or get_close_matches(name, known)
+    return f"{name} is no field of {type(config).__name__}" + (f": did you mean {', '.join(close)}?" if close else "")
+
+
+def _names(config: Config) -> Iterable[str]:
+    """Dotted names of all fields, of nested configurations too."""
+    for name in type(config).model_fields:
+        yield name
+        value = getattr(config, name)
+        if isinstance(value, Config):
+            yield from (f"{name}.{inner}" for inner in _names(value))

@@ -1,0 +1,29 @@
+"""Shape of the encoder, and which of its layers are read."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from unfused_ray.config.base import Config, PositiveInt
+
+Cut = Literal["block1", "block2", "block3", "fc1", "fc2"]
+"""A layer after which an AudioNTT2020 can end: a convolution block, or one of the two layers per frame."""
+
+
+class EncoderConfig(Config):
+    """AudioNTT2020 (arXiv 2103.06695 sec. IV-B): three convolution blocks, then two layers per frame."""
+
+    channels: PositiveInt = 64
+    """Channels of the three convolutions."""
+    width: PositiveInt = 2048
+    """Width of both fully connected layers, and so of the clip embedding."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """Dropout after the first fully connected layer."""
+    cut: Cut = "fc2"
+    """Last layer of the network; fc2 is all of it."""
+
+
+Readout = Literal["last", "blocks", "both"]
+"""Which layers of an encoder are read: its last, its convolution blocks, or both."""

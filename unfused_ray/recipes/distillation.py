@@ -1,0 +1,41 @@
+"""Distillation: UnFuSeD on a task of one process, on a cluster, and as a demo."""
+
+from __future__ import annotations
+
+from unfused_ray.config import (
+    BatchConfig,
+    DistillConfig,
+    OptimizerConfig,
+    PseudoLabelConfig,
+    RuntimeConfig,
+    UnfusedConfig,
+)
+from unfused_ray.recipes.pretraining import DECAR_V2_AUDIOSET
+
+# UnFuSeD: alpha and beta of the authors' code. Clusters, optimiser and batch are those of a first trial on kws.
+UNFUSED = DistillConfig(
+    labels=PseudoLabelConfig(num_clusters=(48,)),
+    method=UnfusedConfig(alpha=0.7, beta=0.003),
+    ema_decay=0.99,
+    optimizer=OptimizerConfig(lr=5e-4, warmup_epochs=1),
+    batch=BatchConfig(block=64, blocks_per_step=1),
+    runtime=RuntimeConfig(kind="in-process"),
+)
+
+# The same on four GPUs, for more clips than one process takes.
+UNFUSED_CLUSTER = UNFUSED.replace(
+    name="unfused-cluster",
+    batch=BatchConfig(block=64, blocks_per_step=4),
+    runtime=DECAR_V2_AUDIOSET.runtime,
+)
+
+# 2,048 and 2,816 training views of 280 and 729 clips; with the pre-training's 5,760 the demo has 10,624.
+DEMO_DRUMS = UNFUSED.replace(
+    name="demo-drums",
+    epochs=8,
+    labels=PseudoLabelConfig(num_clusters=(32,)),
+    optimizer=OptimizerConfig(lr=5e-4, warmup_epochs=0.5),
+    batch=BatchConfig(block=32, blocks_per_step=1),
+    ema_decay=0.9,
+)
+DEMO_LANGUAGES = DEMO_DRUMS.replace(name="demo-languages", epochs=4)
