@@ -17,7 +17,7 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -110,31 +110,40 @@ def open_input(uri: str) -> pa.NativeFile:
         return filesystem.open_input_file(path)
 
 
-def read_json(uri: str) -> dict[str, Any]:
+def read_json(uri: str, format_version: int | str | None = None, remedy: str = "write it anew") -> dict[str, Any]:
     """Read a file that holds a JSON object.
+
+    Args:
+        uri: the file.
+        format_version: the version it must have, which is then left out; None asks for none.
+        remedy: what to do about another version.
 
     Raises:
         FileNotFoundError: nothing is there.
-        ValueError: it holds something else.
+        ValueError: it holds something else, or is of another version.
         OSError: it cannot be read.
     """
-    return _read_json(uri, dict)
-
-
-def read_json_list(uri: str) -> list[dict[str, Any]]:
-    """Read a file that holds a JSON array of objects; errors as of :func:`read_json`."""
-    return _read_json(uri, list)
-
-
-def _read_json(uri: str, kind: type) -> Any:
     try:
         content = json.loads(read_bytes(uri))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{uri} is no JSON ({error}): copy it again, or write it anew") from error
-    if not isinstance(content, kind):
+    if not isinstance(content, dict):
         found = type(content).__name__
-        raise ValueError(f"{uri} holds a JSON {found}, not a {kind.__name__}: copy it again, or write it anew")
+        raise ValueError(f"{uri} holds a JSON {found}, not a dict: copy it again, or write it anew")
+    if format_version is not None:
+        found = content.pop("format_version", "none (of an older version of unfused-ray)")
+        if found != format_version:
+            raise ValueError(f"{uri} has format_version {found}, this version reads {format_version}: {remedy}")
     return content
+
+
+def write_json(uri: str, content: Mapping[str, Any], format_version: int | str) -> None:
+    """Write a JSON object with its format version, atomically.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    write_bytes(uri, json.dumps({"format_version": format_version, **content}, indent=1).encode())
 
 
 def read_bytes(uri: str) -> bytes:

@@ -20,13 +20,11 @@ from __future__ import annotations
 from unfused_ray import (
     cluster,
     memory,
-    storage,
 )  # before Ray is imported: it keeps Ray's ports on the loopback interface
 
 # isort: split
 import argparse
 import itertools
-import json
 import statistics
 import tempfile
 import time
@@ -46,8 +44,8 @@ from unfused_ray.config import DecarConfig, PretrainConfig, TrackingConfig
 from unfused_ray.data.shards.format import ClipIndex, Manifest
 from unfused_ray.data.stream.plan import Pass
 from unfused_ray.data.stream.stream import BLOCKS_PER_TASK
-from unfused_ray.runs.run import HISTORY
-from unfused_ray.runs.start_times import START
+from unfused_ray.runs import run as runs
+from unfused_ray.runs.start_times import read_start_times
 from unfused_ray.training.driver.dry_run import Rehearsal
 from unfused_ray.training.driver.launch import train
 from unfused_ray.training.worker.device import to_device
@@ -173,8 +171,7 @@ def measure_run(config: PretrainConfig, index: ClipIndex) -> Run:
     wall = time.perf_counter() - started
     if status.state != "finished":
         raise RuntimeError(f"the run has {status.state}: {status.message}")
-    epochs = json.loads(storage.read_bytes(storage.join(config.output, HISTORY)))
-    milestones = json.loads(storage.read_bytes(storage.join(config.output, START)))
+    epochs, milestones = runs.Run(config.output).history(), read_start_times(config.output)
     embed = milestones["labels"] - milestones["first block"] - epochs[0]["seconds_cluster"]
     per_step = config.batch.clips_per_step
     return Run(index.num_clips // per_step * per_step, epochs, embed, wall)

@@ -10,7 +10,6 @@ every clip, which is arithmetic: it lies between "first block" and "labels".
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import subprocess
@@ -20,7 +19,7 @@ import time
 from pathlib import Path
 
 from benchmarks.measure import Figure, figure, report
-from unfused_ray.runs.start_times import START
+from unfused_ray.runs.start_times import START, read_start_times
 
 ROOT = Path(__file__).parents[2]
 REACH = {"in-process": "≤ 12", "workers": "≤ 25"}
@@ -55,8 +54,7 @@ def milestones(recipe: str, kind: str, shards: list[str], folder: Path) -> dict[
     output, _ = process.communicate()
     if not start.exists():
         raise RuntimeError(f"no first step after {_PATIENCE_SECONDS:.0f} s of {' '.join(command)}: {output[-2000:]}")
-    reached: dict[str, float] = json.loads(start.read_text())
-    return reached
+    return read_start_times(str(run))
 
 
 def _call(job: str, *arguments: str, home: Path) -> subprocess.Popen[str]:

@@ -13,12 +13,13 @@ from optuna.distributions import FloatDistribution
 from support.runs import tiny, tiny_student
 from support.sources import write_source
 from support.tasks import PROTOCOL, replace_columns, write_encoder, write_task
-from unfused_ray import recipes
+from unfused_ray import recipes, storage
 from unfused_ray.config import EvaluateConfig, TrackingConfig
 from unfused_ray.evaluation import evaluate
+from unfused_ray.sweep.prepare import SWEEP
 from unfused_ray.sweep.score import Score
 from unfused_ray.sweep.space import to_json
-from unfused_ray.sweep.trial import Record, Rung, State
+from unfused_ray.sweep.trial import FORMAT_VERSION, Record, Rung, State
 from unfused_ray.training.driver.launch import train
 
 LENGTHS = (4_000, 9_000, 20_000)
@@ -100,7 +101,7 @@ def write_sweep(folder: Path, num_trials: int) -> list[Record]:
         "facts": {"protocol": "0", "teacher": "", "tasks": {}},
         "environment": {"machine": "a machine of 2 CPUs"},
     }
-    (folder / "sweep.json").write_text(json.dumps(record))
+    storage.write_json(str(folder / SWEEP), record, FORMAT_VERSION)
     rng = np.random.default_rng(0)
     method = config.distill.method
     records = []

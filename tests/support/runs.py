@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -64,8 +63,8 @@ def exported(run: Path) -> bytes:
 
 def history(run: Path) -> list[dict[str, float]]:
     """The figures of every epoch, without times."""
-    entries = json.loads((run / "history.json").read_text())
-    return [{key: value for key, value in entry.items() if not key.startswith(TIMES)} for entry in entries]
+    epochs = Run(str(run)).history()
+    return [{key: value for key, value in epoch.items() if not key.startswith(TIMES)} for epoch in epochs]
 
 
 def tracked(uri: str, run: str) -> MlflowRun:

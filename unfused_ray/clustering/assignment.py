@@ -9,7 +9,6 @@ An assignment is a folder::
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,12 +55,11 @@ def write_assignment(uri: str, assignment: Assignment) -> None:
         with storage.open_output(storage.join(uri, files[-1])) as output:
             pq.write_table(table, output)
     manifest = {
-        "format_version": FORMAT_VERSION,
         "epoch": assignment.epoch,
         "health": assignment.health,
         "files": {file: storage.sha256_file(storage.join(uri, file)) for file in files},
     }
-    storage.write_bytes(storage.join(uri, MANIFEST), json.dumps(manifest, indent=1).encode())
+    storage.write_json(storage.join(uri, MANIFEST), manifest, FORMAT_VERSION)
 
 
 def read_assignment(uri: str) -> Assignment:
@@ -71,12 +69,7 @@ def read_assignment(uri: str) -> Assignment:
         FileNotFoundError: there is no whole assignment at ``uri``.
         ValueError: a file is damaged, or of another version.
     """
-    manifest = storage.read_json(storage.join(uri, MANIFEST))
-    if manifest["format_version"] != FORMAT_VERSION:
-        raise ValueError(
-            f"{storage.join(uri, MANIFEST)} has format_version {manifest['format_version']}, "
-            f"this version reads {FORMAT_VERSION}: cluster again"
-        )
+    manifest = storage.read_json(storage.join(uri, MANIFEST), FORMAT_VERSION, "cluster again")
     for file, expected in manifest["files"].items():
         if storage.sha256_file(storage.join(uri, file)) != expected:
             raise ValueError(f"{storage.join(uri, file)} is damaged: its SHA-256 is not the one in {MANIFEST}")

@@ -7,7 +7,6 @@ objects of this process, or stand-ins that call them elsewhere.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -157,13 +156,8 @@ class Bank:
         """Write the bank, each shard its own file from where it is."""
         files = [f"shard-{shard:05d}.safetensors" for shard in range(len(self._shards))]
         self._shards.scatter("save", [(storage.join(folder, file),) for file in files])
-        manifest = {
-            "format_version": FORMAT_VERSION,
-            "num_clips": self.num_rows,
-            "dim": self.dim,
-            "files": files,
-        }
-        storage.write_bytes(storage.join(folder, _MANIFEST), json.dumps(manifest, indent=1).encode())
+        manifest = {"num_clips": self.num_rows, "dim": self.dim, "files": files}
+        storage.write_json(storage.join(folder, _MANIFEST), manifest, FORMAT_VERSION)
 
     def load(self, folder: str) -> None:
         """Take over what :meth:`save` wrote, with any number of shards.
@@ -171,9 +165,8 @@ class Bank:
         Raises:
             ValueError: it is a bank of other clips or dimensions, or of another version.
         """
-        manifest = storage.read_json(storage.join(folder, _MANIFEST))
-        expected = {"format_version": FORMAT_VERSION, "num_clips": self.num_rows, "dim": self.dim}
-        for name, value in expected.items():
+        manifest = storage.read_json(storage.join(folder, _MANIFEST), FORMAT_VERSION, "begin the run anew")
+        for name, value in {"num_clips": self.num_rows, "dim": self.dim}.items():
             if manifest[name] != value:
                 raise ValueError(f"{storage.join(folder, _MANIFEST)} has {name}={manifest[name]}, this run {value}")
         self._shards.broadcast("load", [storage.join(folder, file) for file in manifest["files"]])

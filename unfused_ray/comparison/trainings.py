@@ -23,7 +23,7 @@ from unfused_ray.data.shards.format import ClipIndex, Manifest
 from unfused_ray.evaluation.tasks import load_task, role
 from unfused_ray.runs.checkpoints import CheckpointStore
 from unfused_ray.runs.lease import is_in_use
-from unfused_ray.runs.run import HISTORY, Run
+from unfused_ray.runs.run import Run
 from unfused_ray.training.driver import launch
 
 State = Literal["to do", "begun", "running", "finished"]
@@ -68,8 +68,7 @@ class Training:
     @property
     def minutes(self) -> float:
         """That its epochs have taken so far, without starting."""
-        path = storage.join(self.folder, HISTORY)
-        epochs = json.loads(storage.read_bytes(path)) if storage.exists(path) else []
+        epochs = Run(self.folder).history()
         return sum(value for epoch in epochs for name, value in epoch.items() if name.startswith("seconds_")) / 60
 
 

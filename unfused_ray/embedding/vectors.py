@@ -9,7 +9,6 @@ A folder::
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -83,8 +82,7 @@ class VectorManifest:
         raw = asdict(self)
         del raw["uri"]
         totals = {"num_clips": self.num_clips, "num_vectors": self.num_vectors}
-        content = json.dumps({"format_version": FORMAT_VERSION, **totals, **raw}, indent=1)
-        storage.write_bytes(storage.join(self.uri, MANIFEST), content.encode())
+        storage.write_json(storage.join(self.uri, MANIFEST), totals | raw, FORMAT_VERSION)
 
     @classmethod
     def load(cls, uri: str) -> Self:
@@ -94,12 +92,8 @@ class VectorManifest:
             FileNotFoundError: it has none.
             ValueError: it is of something else, or of another version of the format.
         """
-        raw = storage.read_json(storage.join(uri, MANIFEST))
-        if raw.get("format_version") != FORMAT_VERSION:
-            raise ValueError(
-                f"{uri} holds a {MANIFEST} of format {raw.get('format_version')}, not {FORMAT_VERSION!r}: it is a "
-                "prepared source, or was written by another version. Name another output"
-            )
+        remedy = "it is a prepared source, or was written by another version. Name another output"
+        raw = storage.read_json(storage.join(uri, MANIFEST), FORMAT_VERSION, remedy)
         parts = tuple(PartFile(**part) for part in raw["parts"])
         return cls(uri, raw["encoder"], raw["dim"], raw["settings"], raw["contents"], parts, raw["rejects"])
 

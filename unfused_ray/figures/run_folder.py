@@ -9,7 +9,7 @@ from typing import Any
 from unfused_ray import storage
 from unfused_ray.clustering.assignment import MANIFEST, Assignment, read_assignment
 from unfused_ray.config import DistillConfig, PretrainConfig
-from unfused_ray.runs.run import ASSIGNMENTS, CONFIGS, HISTORY, PSEUDO_LABELS, Run
+from unfused_ray.runs.run import ASSIGNMENTS, CONFIGS, PSEUDO_LABELS, Run
 
 PICTURES = "pictures"
 
@@ -44,8 +44,7 @@ class RunFolder:
     @cached_property
     def history(self) -> list[dict[str, float]]:
         """One entry a finished epoch; empty before the first."""
-        path = storage.join(self.uri, HISTORY)
-        return storage.read_json_list(path) if storage.exists(path) else []
+        return Run(self.uri).history()
 
     @property
     def is_labelled(self) -> bool:

@@ -12,7 +12,6 @@ In a run, the folder is called ``encoder`` or ``student``. It holds ``encoder.sa
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
@@ -116,7 +115,6 @@ def save_encoder(
     tensors = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
     weights = safetensors.torch.save(tensors)
     description = {
-        "format_version": FORMAT_VERSION,
         "sha256": storage.sha256(weights),
         "encoder": encoder.config.model_dump(mode="json"),
         "num_parameters": num_parameters(encoder),
@@ -127,7 +125,7 @@ def save_encoder(
         "extra": extra,
     }
     storage.write_bytes(storage.join(uri, WEIGHTS), weights)
-    storage.write_bytes(storage.join(uri, DESCRIPTION), json.dumps(description, indent=1).encode())
+    storage.write_json(storage.join(uri, DESCRIPTION), description, FORMAT_VERSION)
 
 
 def find_export(uri: str) -> str | None:
@@ -149,12 +147,8 @@ def read_description(uri: str) -> dict[str, Any]:
             f"{uri} holds no {DESCRIPTION}: it is not an exported encoder, nor a run that has finished. A run writes "
             f"its export to its folder {' or '.join(map(repr, FOLDERS))}"
         )
-    description: dict[str, Any] = storage.read_json(storage.join(folder, DESCRIPTION))
-    if description.get("format_version") != FORMAT_VERSION:
-        raise ValueError(
-            f"{folder} has format_version {description.get('format_version')}, this version reads {FORMAT_VERSION}: "
-            "export the encoder again"
-        )
+    path = storage.join(folder, DESCRIPTION)
+    description = storage.read_json(path, FORMAT_VERSION, "export the encoder again")
     return {**description, "folder": folder}
 
 

@@ -11,14 +11,14 @@ import numpy as np
 from pydantic import ValidationError
 
 from unfused_ray import storage
-from unfused_ray.config import SweepConfig
+from unfused_ray.config import SweepConfig, explain
 from unfused_ray.evaluation.protocol import load_protocol
 from unfused_ray.report.evaluation import TABLE, accuracies, percent
 from unfused_ray.report.page import Cell, Chapter, Picture, Section, Table, settings
 from unfused_ray.report.parameters import Parameter, Scored, comparable, importances, parameters_of
 from unfused_ray.report.pictures import as_svg
 from unfused_ray.report.sweep_figures import MIN_SURFACE, draw_importance, draw_parallel, draw_parameter_map, surface
-from unfused_ray.sweep.prepare import SWEEP
+from unfused_ray.sweep.prepare import read_sweep
 from unfused_ray.sweep.result import Ranked, rank
 from unfused_ray.sweep.space import apply
 from unfused_ray.sweep.trial import Record, read_records
@@ -37,11 +37,11 @@ def sweep_chapter(uri: str) -> Chapter:
         FileNotFoundError: there is no sweep.
         ValueError: it is of another version.
     """
-    record = storage.read_json(storage.join(uri, SWEEP))
+    record = read_sweep(uri)
     try:
-        config = SweepConfig(**record["config"])
-    except (KeyError, ValidationError) as error:
-        raise ValueError(f"{uri} is a sweep of another version, which cannot be read: {error}") from error
+        config = SweepConfig.model_validate(record["config"])
+    except ValidationError as error:
+        raise ValueError(f"{uri} has settings of another version:\n{explain(error)}") from error
     records = read_records(uri)
     states = [each.state for each in records]
     facts = {

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from unfused_ray import storage
 from unfused_ray.figures.run_figures import Panel, draw_curves, new_figure
 from unfused_ray.figures.run_folder import RunFolder, curves
 from unfused_ray.figures.stage_views import view_of
@@ -15,7 +14,7 @@ from unfused_ray.figures.summary import standing
 from unfused_ray.report.clips import Budget, clusters_to_hear
 from unfused_ray.report.page import Chapter, Picture, Section, settings
 from unfused_ray.report.pictures import as_svg
-from unfused_ray.runs.start_times import START
+from unfused_ray.runs.start_times import read_start_times
 
 KINDS = {"pretrain": "pre-training", "distill": "distillation"}
 """By the stage of a run's record."""
@@ -112,8 +111,5 @@ def _sizes(run: RunFolder) -> Section:
 
 def _beginning(run_uri: str) -> dict[str, str]:
     """Where the first seconds of its last start went, where that is kept."""
-    path = storage.join(run_uri, START)
-    if not storage.exists(path):
-        return {}
-    reached: dict[str, float] = storage.read_json(path)
-    return {"last start": ", ".join(f"{name} {seconds:.1f} s" for name, seconds in reached.items())}
+    reached = read_start_times(run_uri)
+    return {"last start": ", ".join(f"{name} {seconds:.1f} s" for name, seconds in reached.items())} if reached else {}

@@ -111,8 +111,7 @@ class CheckpointStore:
                 f"{folder} has no {_BANK}: the assignment actor, which writes it, sees another folder there. The "
                 "output must be reachable by one path or URI from every node of the cluster"
             )
-        manifest = {"format_version": FORMAT_VERSION, "files": files}
-        storage.write_bytes(storage.join(folder, MANIFEST), json.dumps(manifest, indent=1).encode())
+        storage.write_json(storage.join(folder, MANIFEST), {"files": files}, FORMAT_VERSION)
 
     def newest(self) -> Checkpoint | None:
         """The newest checkpoint that verifies; worse ones are logged. None where none was ever committed.
@@ -169,9 +168,7 @@ def _position(folder_uri: str) -> Position:
 
 
 def _verified(folder: str) -> Checkpoint:
-    manifest = storage.read_json(storage.join(folder, MANIFEST))
-    if manifest["format_version"] != FORMAT_VERSION:
-        raise ValueError(f"format_version {manifest['format_version']}, this version reads {FORMAT_VERSION}")
+    manifest = storage.read_json(storage.join(folder, MANIFEST), FORMAT_VERSION, "begin the run anew")
     for name, expected in manifest["files"].items():
         if storage.sha256_file(storage.join(folder, name)) != expected:
             raise ValueError(f"{name} is damaged (SHA-256 differs from the manifest's)")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,12 +13,15 @@ from pydantic import ValidationError
 
 from unfused_ray import storage
 from unfused_ray.config import DistillConfig, PretrainConfig, TrainingConfig, differences, explain, within
+from unfused_ray.runs.files import read_file, write_file
 from unfused_ray.runs.status import Status
 
 logger = logging.getLogger(__name__)
 
-# What a run leaves in its folder, beside run.json, status.json and checkpoints/.
-HISTORY = "history.json"
+# What a run leaves in its folder, beside checkpoints/.
+RECORD = "run.json"
+_STATUS = "status.json"
+_HISTORY = "history.json"
 DIVERGED = "diverged.json"
 ASSIGNMENTS = "assignments"
 PSEUDO_LABELS = "pseudo-labels"
@@ -67,7 +69,6 @@ class Run:
         Raises:
             ConfigurationChangedError: settings differ that would change the result.
         """
-        path = storage.join(self.uri, "run.json")
         new: dict[str, Any] = {
             "id": uuid.uuid4().hex,
             "created": time.time(),
@@ -80,10 +81,10 @@ class Run:
         from unfused_ray.runs.checkpoints import CheckpointStore
 
         changes = self.changes(config, facts)
-        if not storage.exists(path) or (changes and not CheckpointStore(self.uri, keep=1).committed()):
+        if not self._has(RECORD) or (changes and not CheckpointStore(self.uri, keep=1).committed()):
             for folder in (ASSIGNMENTS, PSEUDO_LABELS):
                 storage.delete(storage.join(self.uri, folder))
-            storage.write_bytes(path, json.dumps(new, indent=1).encode())
+            write_file(self.uri, RECORD, new)
             return new
         if changes:
             raise ConfigurationChangedError(
@@ -92,12 +93,12 @@ class Run:
                 f"{self.uri} --output <new folder>"
             )
         record = {**self.record(), "config": new["config"], "environment": new["environment"]}
-        storage.write_bytes(path, json.dumps(record, indent=1).encode())
+        write_file(self.uri, RECORD, record)
         return record
 
     def changes(self, config: TrainingConfig, facts: Mapping[str, Any]) -> list[str]:
         """Settings and facts, a line each, that are not those of the run and would change its result."""
-        if not storage.exists(storage.join(self.uri, "run.json")):
+        if not self._has(RECORD):
             return []
         old, new = self.record(), {**config.model_dump(mode="json"), **facts}
         if old["stage"] != config.stage:
@@ -110,26 +111,34 @@ class Run:
         ]
 
     def record(self) -> dict[str, Any]:
-        """What :meth:`open` has written; settings that did not exist then have their defaults.
+        """Read what :meth:`open` wrote.
 
         Raises:
             FileNotFoundError: there is no run.
-            ValueError: its settings are not those of this version.
+            ValueError: it was written by another version.
         """
-        record: dict[str, Any] = storage.read_json(storage.join(self.uri, "run.json"))
-        record = {"stage": "pretrain", **record}  # before there were others, it was not written
+        record = read_file(self.uri, RECORD)
         try:
-            config = CONFIGS[record["stage"]](**record["config"])
+            CONFIGS[record["stage"]].model_validate(record["config"])
         except ValidationError as error:
-            raise ValueError(f"{self.uri} was written by another version: {explain(error)}") from error
-        return {**record, "config": config.model_dump(mode="json")}
+            raise ValueError(f"{self.uri} has settings of another version:\n{explain(error)}") from error
+        return record
 
     def write_status(self, status: Status) -> None:
-        """Say how the run stands."""
-        stamped = {**asdict(status), "updated": time.time()}
-        storage.write_bytes(storage.join(self.uri, "status.json"), json.dumps(stamped).encode())
+        """Write the run's status, with the time."""
+        write_file(self.uri, _STATUS, {**asdict(status), "updated": time.time()})
 
     def status(self) -> Status | None:
-        """How the run stands; None before it was first said."""
-        path = storage.join(self.uri, "status.json")
-        return Status(**storage.read_json(path)) if storage.exists(path) else None
+        """The status that was written last; None before the first."""
+        return Status(**read_file(self.uri, _STATUS)) if self._has(_STATUS) else None
+
+    def write_history(self, epochs: Sequence[Mapping[str, float]]) -> None:
+        """Write the metrics of all finished epochs."""
+        write_file(self.uri, _HISTORY, {"epochs": epochs})
+
+    def history(self) -> list[dict[str, float]]:
+        """The metrics of every finished epoch; none before the first."""
+        return read_file(self.uri, _HISTORY)["epochs"] if self._has(_HISTORY) else []
+
+    def _has(self, file: str) -> bool:
+        return storage.exists(storage.join(self.uri, file))

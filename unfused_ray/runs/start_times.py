@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, field
 
 import psutil
 
 from unfused_ray import storage
+from unfused_ray.runs.files import read_file, write_file
 
 START = "start.json"
 
@@ -34,7 +34,12 @@ class Milestones:
     def write(self, run_uri: str) -> None:
         """Keep them in the run's folder, in their order."""
         seconds = {name: round(when, 3) for name, when in sorted(self.reached.items(), key=lambda item: item[1])}
-        storage.write_bytes(storage.join(run_uri, START), json.dumps(seconds, indent=1).encode())
+        write_file(run_uri, START, {"seconds": seconds})
+
+
+def read_start_times(run_uri: str) -> dict[str, float]:
+    """Seconds to each milestone of a run's newest start, in their order; none where it has not come to its end."""
+    return read_file(run_uri, START)["seconds"] if storage.exists(storage.join(run_uri, START)) else {}
 
 
 def process_started() -> float:

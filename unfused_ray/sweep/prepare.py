@@ -22,7 +22,7 @@ from unfused_ray.models.export import read_description
 from unfused_ray.runs.environment import environment
 from unfused_ray.sweep.search import num_trials
 from unfused_ray.sweep.space import Space, apply, default_point, label_points, to_json
-from unfused_ray.sweep.trial import SPLITS, Plan, Record, read_records
+from unfused_ray.sweep.trial import FORMAT_VERSION, REMEDY, SPLITS, Plan, Record, read_records
 from unfused_ray.tracking.mlflow import tracking_uri
 from unfused_ray.training.driver.launch import check as check_training
 
@@ -172,22 +172,30 @@ def _kept(resume: bool, record: dict[str, Any], uri: str) -> dict[str, Any]:
         ValueError: the folder holds a sweep that is not to be resumed, or one of other settings, clips, teacher or
             protocol: its trials would not compare.
     """
-    path = storage.join(uri, SWEEP)
-    if not storage.exists(path):
+    if not storage.exists(storage.join(uri, SWEEP)):
         return {"id": uuid.uuid4().hex, **record}
     if not resume:
         raise ValueError(f"{uri} holds a sweep: --resume goes on with it, another --output begins a new one")
-    old = storage.read_json(path)
-    if changes := differences(_compared(old), _compared(record)):
-        raise ValueError(f"{uri} was started with other settings:\n  " + "\n  ".join(changes.values()))
+    old = read_sweep(uri)
+    free = {*_MAY_CHANGE, "distill.teacher", "distill.tracking"}
+    if record["config"]["search"] == "grid":
+        free.remove("num_trials")  # it decides the points
+    changes = differences(_decisive(old), _decisive(record))
+    if lines := [line for name, line in changes.items() if not within(name, free)]:
+        raise ValueError(f"{uri} was started with other settings:\n  " + "\n  ".join(lines))
     return {"id": old["id"], **record}
 
 
-def _compared(record: dict[str, Any]) -> dict[str, Any]:
-    """What may not change: settings, and what tasks, teacher and protocol hold, wherever they lie."""
-    free = set(_MAY_CHANGE)
-    if record["config"]["search"] == "grid":
-        free.remove("num_trials")  # it decides the points
-    kept = {name: value for name, value in record["config"].items() if name not in free}
-    distill = {name: value for name, value in kept["distill"].items() if name not in ("teacher", "tracking")}
-    return {**kept, "distill": distill, "space": record["space"], **record["facts"]}
+def _decisive(record: dict[str, Any]) -> dict[str, Any]:
+    """What decides a sweep: settings, and what tasks, teacher and protocol hold, wherever they lie."""
+    return {**record["config"], "space": record["space"], **record["facts"]}
+
+
+def read_sweep(uri: str) -> dict[str, Any]:
+    """Read the record of the sweep in the folder ``uri``.
+
+    Raises:
+        FileNotFoundError: there is no sweep.
+        ValueError: it was written by another version.
+    """
+    return storage.read_json(storage.join(uri, SWEEP), FORMAT_VERSION, REMEDY)

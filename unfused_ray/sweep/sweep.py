@@ -6,7 +6,6 @@ trials): nothing of Ray Tune's own state is kept or read back.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -30,7 +29,7 @@ from unfused_ray.sweep.prepare import SWEEP, Prepared
 from unfused_ray.sweep.search import make_search
 from unfused_ray.sweep.space import apply, identity, label_points
 from unfused_ray.sweep.tracked import SweepTracking, tracked
-from unfused_ray.sweep.trial import METRIC, Plan, Record, read_record, read_records, run_trial
+from unfused_ray.sweep.trial import FORMAT_VERSION, METRIC, Plan, Record, read_record, read_records, run_trial
 from unfused_ray.training.driver.launch import label
 
 logger = logging.getLogger(__name__)
@@ -64,7 +63,7 @@ def sweep(prepared: Prepared) -> Sequence[Record]:
 def _run(prepared: Prepared, missing: int, concurrent: int) -> None:
     """Run ``missing`` trials, ``concurrent`` at a time."""
     plan = prepared.plan
-    storage.write_bytes(storage.join(plan.uri, SWEEP), json.dumps(prepared.record, indent=1).encode())
+    storage.write_json(storage.join(plan.uri, SWEEP), prepared.record, FORMAT_VERSION)
     with tracked(prepared.config, plan, prepared.id) as tracking:
         for task in plan.tasks:
             for point in label_points(prepared.space):

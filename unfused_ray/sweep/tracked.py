@@ -6,7 +6,6 @@ has one writer however many trials there are, and a tracking server that is away
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
@@ -18,9 +17,9 @@ from unfused_ray import storage
 from unfused_ray.config import SweepConfig, flatten
 from unfused_ray.data.shards.format import Manifest
 from unfused_ray.runs.provenance import upstream
-from unfused_ray.runs.run import HISTORY
+from unfused_ray.runs.run import Run
 from unfused_ray.sweep.space import Point, apply, identity
-from unfused_ray.sweep.trial import METRIC, Plan, Record, trial_uri
+from unfused_ray.sweep.trial import FORMAT_VERSION, METRIC, Plan, Record, trial_uri
 from unfused_ray.tracking.mlflow import TAGS, TrackedRun, metric_name, tags, tracking_uri
 from unfused_ray.tracking.sender import CLOSE_SECONDS, Tracker
 
@@ -73,8 +72,8 @@ class SweepTracking:
         *_, before, rung = (None, *record.rungs)
         tracker = self._trials[record.id]
         for score in rung.scores:
-            uri = storage.join(trial_uri(self._plan.uri, record.point), score.task, HISTORY)
-            for figures in storage.read_json_list(uri)[before.epoch if before else 0 :]:
+            run = Run(storage.join(trial_uri(self._plan.uri, record.point), score.task))
+            for figures in run.history()[before.epoch if before else 0 :]:
                 named = {metric_name(f"{score.task}/{name}"): value for name, value in figures.items()}
                 tracker.log(named, int(figures["epoch"]) + 1)
         accuracies = {metric_name(f"{score.task}/{METRIC}"): score.accuracy for score in rung.scores}
@@ -129,4 +128,4 @@ def tracked(config: SweepConfig, plan: Plan, sweep_id: str) -> Iterator[SweepTra
     finally:
         if lost := tracking.close(status):
             logger.warning("%d figures did not reach the tracking server; the trials' files have them all", lost)
-        storage.write_bytes(storage.join(plan.uri, LOST), json.dumps({"lost_metrics": lost}).encode())
+        storage.write_json(storage.join(plan.uri, LOST), {"lost_metrics": lost}, FORMAT_VERSION)

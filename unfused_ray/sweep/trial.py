@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -12,12 +11,15 @@ from unfused_ray import storage
 from unfused_ray.config import DistillConfig
 from unfused_ray.evaluation.protocol import ProtocolConfig
 from unfused_ray.evaluation.tasks import load_task
-from unfused_ray.runs.run import HISTORY
+from unfused_ray.runs.run import Run
 from unfused_ray.sweep.score import Score, mean_accuracy, score
 from unfused_ray.sweep.space import LABELS, Point, apply, identity
 from unfused_ray.training.driver.launch import train
 
 RECORD = "trial.json"
+FORMAT_VERSION = 1
+"""Of all JSON files that a sweep writes."""
+REMEDY = "begin a sweep in another folder, or use the version of unfused-ray that wrote this one"
 # What a trial reports at a rung.
 METRIC = "accuracy"
 EPOCH = "epoch"
@@ -68,12 +70,12 @@ class Record:
 
     def write(self, sweep_uri: str) -> None:
         """Keep it in the trial's folder."""
-        storage.write_bytes(storage.join(trial_uri(sweep_uri, self.point), RECORD), json.dumps(asdict(self)).encode())
+        storage.write_json(storage.join(trial_uri(sweep_uri, self.point), RECORD), asdict(self), FORMAT_VERSION)
 
     @classmethod
     def read(cls, uri: str) -> Record:
         """What :meth:`write` has written to the folder ``uri``."""
-        values = storage.read_json(storage.join(uri, RECORD))
+        values = storage.read_json(storage.join(uri, RECORD), FORMAT_VERSION, REMEDY)
         rungs = [Rung(r["epoch"], r["accuracy"], [Score(**each) for each in r["scores"]]) for r in values.pop("rungs")]
         # JSON has no tuples, and a search space no lists: a point is to be the choices it was made of.
         read = {name: tuple(value) if isinstance(value, list) else value for name, value in values.pop("point").items()}
@@ -167,7 +169,7 @@ def _advance(plan: Plan, record: Record, epoch: int) -> Record:
             raise RuntimeError(
                 f"{config.output} is {status.state} after {status.epoch} of {epoch} epochs: {status.message}"
             )
-        history = storage.read_json_list(storage.join(config.output, HISTORY))
+        history = Run(config.output).history()
         training += sum(entry["seconds_train"] for entry in history[before:])
         trained = time.perf_counter()
         scores.append(score(load_task(task, SPLITS), config.output, plan.protocol, plan.by_folds))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -116,7 +115,7 @@ def _write_run(uri: str, data: str) -> None:
     run = Run(uri)
     run.open(PretrainConfig(data=(data,), name="hum", epochs=2, method=method), {"num_clips": NUM_CLIPS})
     run.write_status(Status("finished", 2, 0))
-    (Path(uri) / "history.json").write_text(json.dumps(HISTORY))
+    run.write_history(HISTORY)
     _commit(uri, Position(2, 0))
     write_assignment(f"{uri}/assignments/epoch-0000", Assignment(0, (), (), (), {}))
     write_assignment(f"{uri}/assignments/epoch-0001", _assignment(1))
@@ -138,7 +137,7 @@ def _write_distillation(uri: str, data: str, **labels: Any) -> None:
     run = Run(uri)
     run.open(config, {"num_clips": NUM_CLIPS})
     run.write_status(Status("finished", 2, 0))
-    (Path(uri) / "history.json").write_text(json.dumps(DISTILLATION))
+    run.write_history(DISTILLATION)
     _commit(uri, Position(2, 0))
     assignment = _assignment(0)
     assignment.labels[0][DAMAGED], assignment.distances[0][DAMAGED] = -1, np.nan

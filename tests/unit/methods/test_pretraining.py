@@ -32,6 +32,7 @@ from unfused_ray.methods import cola
 from unfused_ray.methods.method import BatchMethod
 from unfused_ray.methods.pretraining import build_pretraining
 from unfused_ray.models.encoder import AudioNTT2020
+from unfused_ray.runs.files import read_file
 from unfused_ray.runs.run import DIVERGED
 from unfused_ray.runs.status import Status
 from unfused_ray.training.coordinator import Coordinator
@@ -248,7 +249,7 @@ def test_of_a_divergence_the_clips_of_all_workers_are_kept(
 ) -> None:
     config = tiny(source, tmp_path / "run", tracking_uri, "byol-a-tiny", **SMALL_STEPS)
     blocks = list(LocalSource(check(config).planner, _reader(config)).blocks(Pass("train", 0)))
-    batch = json.loads((of_two_workers / "run-diverged" / DIVERGED).read_text())
+    batch = read_file(str(of_two_workers / "run-diverged"), DIVERGED)
     step = NOT_FINITE // 2
     clips = sorted(clip for block in blocks[2 * step : 2 * step + 2] for clip in block.clip_ids.tolist())
     assert batch == {"epoch": 0, "step": step, "clip_ids": clips}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import time
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from support.runs import tiny
 from support.sources import write_source
 
-from unfused_ray.runs.start_times import START, Milestones, process_started
+from unfused_ray.runs.start_times import Milestones, process_started, read_start_times
 from unfused_ray.training.driver.launch import train
 
 
@@ -26,7 +25,7 @@ def test_milestones_travel_and_are_written_in_their_order(tmp_path: Path):
     milestones.reach("step", when=103.0)
     milestones.reach("checked", when=102.5)
     pickle.loads(pickle.dumps(milestones)).write(str(tmp_path))
-    assert list(json.loads((tmp_path / START).read_text()).items()) == [("checked", 2.5), ("step", 3.0)]
+    assert list(read_start_times(str(tmp_path)).items()) == [("checked", 2.5), ("step", 3.0)]
 
 
 def test_a_process_was_started_before_now():
@@ -37,7 +36,7 @@ def test_a_run_leaves_how_it_came_to_its_first_step(tmp_path: Path, tracking_uri
     source = tmp_path / "source"
     write_source(source, [[40, 30]], lengths=(7_000,))
     train(tiny(source, tmp_path / "run", tracking_uri, epochs=1))
-    reached = json.loads((tmp_path / "run" / START).read_text())
+    reached = read_start_times(str(tmp_path / "run"))
     order = ["imported", "checked", "data and labels ready", "loop built", "first block", "labels"]
     assert list(reached) == [*order, "first step"]
     assert sorted(reached.values()) == list(reached.values())

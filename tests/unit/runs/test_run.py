@@ -20,6 +20,7 @@ from support.processes import wait_for
 
 from unfused_ray.config import PretrainConfig
 from unfused_ray.runs import lease as lease_module
+from unfused_ray.runs.files import write_file
 from unfused_ray.runs.lease import Lease, RunInUseError, is_in_use
 from unfused_ray.runs.run import ConfigurationChangedError, Run
 from unfused_ray.runs.status import Status
@@ -88,6 +89,30 @@ def test_a_run_goes_on_with_other_workers_epochs_and_paths(tmp_path: Path) -> No
     assert (
         second["config"] == json.loads((tmp_path / "run.json").read_text())["config"] == config.model_dump(mode="json")
     )
+
+
+@pytest.mark.parametrize("version", [None, 1, 99])
+def test_a_run_of_another_version_is_refused_with_the_version_named(version: int | None, tmp_path: Path) -> None:
+    run = Run(str(tmp_path))
+    run.open(PretrainConfig(), FACTS)
+    run.write_status(Status("stopped", 1, 0))
+    run.write_history([{"epoch": 0.0}])
+    for file in tmp_path.iterdir():
+        content = json.loads(file.read_text())
+        del content["format_version"]
+        file.write_text(json.dumps(content if version is None else {"format_version": version, **content}))
+    told = f"format_version {version or 'none'}.*, this version reads 2: train the run anew"
+    for read in (run.record, run.status, run.history, lambda: run.open(PretrainConfig(), FACTS)):
+        with pytest.raises(ValueError, match=told):
+            read()
+
+
+def test_a_run_whose_settings_are_not_those_of_this_version_is_refused(tmp_path: Path) -> None:
+    run = Run(str(tmp_path))
+    record = run.open(PretrainConfig(), FACTS)
+    write_file(run.uri, "run.json", {**record, "config": {**record["config"], "epoch": 3}})
+    with pytest.raises(ValueError, match=r"has settings of another version:\nepoch=3: Extra inputs"):
+        run.record()
 
 
 def test_status_is_what_was_said_last(tmp_path: Path) -> None:

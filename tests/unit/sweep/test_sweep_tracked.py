@@ -14,6 +14,7 @@ from mlflow.entities import Run as MlflowRun
 from unfused_ray import storage
 from unfused_ray.config import DistillConfig, SweepConfig, TrackingConfig
 from unfused_ray.evaluation.protocol import load_protocol
+from unfused_ray.runs.run import Run
 from unfused_ray.sweep import tracked as tracked_module
 from unfused_ray.sweep.score import Score
 from unfused_ray.sweep.tracked import LOST, SweepTracking, tracked
@@ -39,9 +40,9 @@ def reach(tracking: SweepTracking, plan: Plan, alpha: float, epochs: tuple[int, 
     """A trial begins and reaches rungs, its student's loss being the epoch's number."""
     record = Record({"method.alpha": alpha})
     tracking.begin(record.point)
-    history = storage.join(trial_uri(plan.uri, record.point), "task", "history.json")
+    student = Run(storage.join(trial_uri(plan.uri, record.point), "task"))
     for epoch in epochs:
-        storage.write_bytes(history, json.dumps([{"epoch": i, "loss": float(i)} for i in range(epoch)]).encode())
+        student.write_history([{"epoch": i, "loss": float(i)} for i in range(epoch)])
         rung = Rung(epoch, alpha * epoch, [Score("task", alpha * epoch, [], [])])
         record = replace(record, rungs=[*record.rungs, rung])
         tracking.report(record)

@@ -165,12 +165,7 @@ class Manifest:
                 f"{uri} holds no {MANIFEST}: it is not a prepared source, or its ingest has not finished. "
                 f"Run jobs/prepare.py with --output {uri}"
             )
-        raw = storage.read_json(path)
-        if raw.get("format_version") != FORMAT_VERSION:
-            raise ValueError(
-                f"{path} has format_version {raw.get('format_version')}, this version reads {FORMAT_VERSION}: "
-                "prepare the source again"
-            )
+        raw = storage.read_json(path, FORMAT_VERSION, "prepare the source again")
         try:
             shards = TypeAdapter(tuple[Shard, ...]).validate_python(raw["shards"])
             manifest = cls(uri=uri, shards=shards, rejects=raw["rejects"], config=raw["config"])
@@ -196,13 +191,12 @@ class Manifest:
     def save(self) -> None:
         """Write the manifest, atomically: from then on the source is whole."""
         raw = {
-            "format_version": FORMAT_VERSION,
             "num_clips": self.num_clips,
             "shards": [asdict(shard) for shard in self.shards],
             "rejects": self.rejects,
             "config": self.config,
         }
-        storage.write_bytes(storage.join(self.uri, MANIFEST), json.dumps(raw, indent=1).encode())
+        storage.write_json(storage.join(self.uri, MANIFEST), raw, FORMAT_VERSION)
 
 
 def save_statistics(manifest: Manifest, front_end: FrontEndConfig) -> None:

@@ -8,7 +8,6 @@ optimiser's moments and the clusterer's bank; everything else follows from the c
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,7 +37,8 @@ from unfused_ray.runs.checkpoints import (
     CheckpointStore,
     Position,
 )
-from unfused_ray.runs.run import DIVERGED, HISTORY
+from unfused_ray.runs.files import write_file
+from unfused_ray.runs.run import DIVERGED, Run
 from unfused_ray.runs.start_times import Milestones
 from unfused_ray.runs.status import State, Status
 from unfused_ray.training.coordinator import Coordinator, RemoteCoordinator
@@ -393,7 +393,7 @@ class Loop:
             history = self.journal.history
             details = {"history": history, "sums": sums, "threads": torch.get_num_threads()}
             self.store.commit(self.position, self.state.tensors(), details)
-            storage.write_bytes(storage.join(self.run_uri, HISTORY), json.dumps(history).encode())
+            Run(self.run_uri).write_history(history)
             self._prune()
         self.worker.group.barrier()
         self._last_checkpoint = time.perf_counter()
@@ -407,10 +407,9 @@ class Loop:
     def _diverged(self, position: Position, clip_ids: np.ndarray) -> Status:
         self.position = Position(position.epoch, position.step + 1)
         clips = sorted(self.worker.group.gather(torch.from_numpy(clip_ids)).tolist())
-        uri = storage.join(self.run_uri, DIVERGED)
         if self.worker.group.rank == 0:
-            batch = {"epoch": position.epoch, "step": position.step, "clip_ids": clips}
-            storage.write_bytes(uri, json.dumps(batch).encode())
+            write_file(self.run_uri, DIVERGED, {"epoch": position.epoch, "step": position.step, "clip_ids": clips})
+        uri = storage.join(self.run_uri, DIVERGED)
         return self._status("diverged", f"a gradient was not finite; it is of the clips {clips} (in {uri} too)")
 
     def _status(self, state: State, message: str = "") -> Status:
