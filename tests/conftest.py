@@ -14,8 +14,7 @@ from hypothesis import HealthCheck, settings
 from moto.server import ThreadedMotoServer
 from support.faulty_store import FaultyStore, faulty_store
 
-from unfused_ray import cluster
-from unfused_ray.runs import lease
+from unfused_ray import cluster, lease
 from unfused_ray.training.coordinator import Coordinator, Progress
 from unfused_ray.training.worker import reporter
 

@@ -42,8 +42,7 @@ from benchmarks.speed.reference import DecarLoop, FrontEnd
 from unfused_ray import recipes
 from unfused_ray.config import DecarConfig, PretrainConfig, TrackingConfig
 from unfused_ray.data.shards.format import ClipIndex, Manifest
-from unfused_ray.data.stream.plan import Pass
-from unfused_ray.data.stream.stream import BLOCKS_PER_TASK
+from unfused_ray.data.stream.plan import Pass, Segment
 from unfused_ray.runs import run as runs
 from unfused_ray.runs.start_times import read_start_times
 from unfused_ray.training.driver.dry_run import Rehearsal
@@ -75,7 +74,7 @@ def measure_bound(config: PretrainConfig, index: ClipIndex, rounds: int) -> list
     """The bound, once a round; gives this process the torch threads of a worker."""
     rehearsal = Rehearsal(config, index)
     loop, planner, reader = rehearsal.loop, rehearsal.job.planner, rehearsal.job.reader
-    task = planner.tasks(Pass("train", 0), planner.num_steps("train"), BLOCKS_PER_TASK)[0]
+    task = planner.read_tasks(Segment(Pass("train", 0), planner.num_steps("train")))[0]
     blocks = list(reader.read(Pass("train", 0), task))
     labels = [np.zeros(index.num_clips, np.int32) for _ in rehearsal.num_classes]
     waves = to_device(blocks[0].waves, rehearsal.device)

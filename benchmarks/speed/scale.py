@@ -35,16 +35,10 @@ from unfused_ray.clustering.kmeans import BLOCK_ROWS, normalize_rows
 from unfused_ray.config import BatchConfig, CropConfig, FrontEndConfig, PrepareConfig
 from unfused_ray.data.shards.format import SCHEMA, ClipIndex, Manifest, Shard, Statistics
 from unfused_ray.data.shards.ingest import prepare
-from unfused_ray.data.stream.plan import UNREAD, Pass, Planner, Segment
+from unfused_ray.data.stream.plan import BLOCKS_PER_TASK, MAX_TASKS_PER_EXECUTION, UNREAD, Pass, Planner, Segment
+from unfused_ray.data.stream.prefetch import LocalSource
+from unfused_ray.data.stream.ray_source import RaySource, execution_options, make_dataset
 from unfused_ray.data.stream.read import BlockReader
-from unfused_ray.data.stream.stream import (
-    BLOCKS_PER_TASK,
-    MAX_TASKS_PER_EXECUTION,
-    LocalSource,
-    RaySource,
-    execution_options,
-    make_dataset,
-)
 
 CLIPS_PER_SHARD = 4_000
 CLIPS_PER_UNIT = 50
@@ -125,8 +119,8 @@ def of_driver(folder: str) -> list[Figure]:
     planner = Planner(index, 0, BATCH)
     loaded = time.perf_counter() - started
     segment = last_segment(planner, 0)
-    planning = seconds(lambda: planner.tasks(segment.pass_, segment.num_steps, BLOCKS_PER_TASK))
-    num_tasks = len(planner.tasks(segment.pass_, segment.num_steps, BLOCKS_PER_TASK))
+    planning = seconds(lambda: planner.read_tasks(segment))
+    num_tasks = len(planner.read_tasks(segment))
     held = memory() - before
     source, epochs = LocalSource(planner, reader()), iter(range(REPEATS))
     first_block = seconds(lambda: next(iter(source.blocks(last_segment(planner, next(epochs)).pass_))))

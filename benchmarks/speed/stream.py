@@ -40,14 +40,9 @@ from benchmarks.speed.reference import FrontEnd, make_loader
 from unfused_ray.config import AugmentConfig, BatchConfig, CropConfig, FrontEndConfig
 from unfused_ray.data.shards.format import ClipIndex, Manifest, Unit
 from unfused_ray.data.stream.plan import UNREAD, Pass, Planner, Segment
+from unfused_ray.data.stream.prefetch import LocalSource, Prefetcher
+from unfused_ray.data.stream.ray_source import RaySource, execution_options, make_dataset
 from unfused_ray.data.stream.read import BlockReader
-from unfused_ray.data.stream.stream import (
-    LocalSource,
-    Prefetcher,
-    RaySource,
-    execution_options,
-    make_dataset,
-)
 
 BATCH = BatchConfig()
 CROP = CropConfig()

@@ -18,7 +18,7 @@ from support.sources import write_source
 from unfused_ray import storage
 from unfused_ray.config import BatchConfig, CropConfig, PretrainConfig
 from unfused_ray.data.shards.format import ClipIndex
-from unfused_ray.data.stream.plan import Pass, Planner
+from unfused_ray.data.stream.plan import Pass, Planner, Segment
 from unfused_ray.data.stream.read import Block, BlockReader
 from unfused_ray.runs.checkpoints import CheckpointStore, Position
 from unfused_ray.runs.run import Run
@@ -137,7 +137,8 @@ def blocks(source: Path) -> list[Block]:
     planner = Planner(ClipIndex.load((str(source),), None), 1, BatchConfig(block=8, blocks_per_step=1))
     reader = BlockReader(1, 8, CropConfig(seconds=0.31), 4_960)
     one = Pass("train", 0)
-    return [block for task in planner.tasks(one, planner.num_steps("train"), 4) for block in reader.read(one, task)]
+    segment = Segment(one, planner.num_steps("train"))
+    return [block for task in planner.read_tasks(segment) for block in reader.read(one, task)]
 
 
 def test_no_flipped_bit_of_a_shard_goes_unseen(tmp_path: Path) -> None:

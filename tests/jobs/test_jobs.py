@@ -19,7 +19,7 @@ from support.sources import write_source
 
 from unfused_ray import cli
 from unfused_ray.config import PretrainConfig
-from unfused_ray.runs.lease import Lease
+from unfused_ray.lease import Lease
 from unfused_ray.runs.run import Run
 from unfused_ray.training.driver import dry_run as rehearsal
 from unfused_ray.training.driver.launch import train

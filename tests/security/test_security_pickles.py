@@ -94,7 +94,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> tuple[P
     """A folder with a run of each kind, an embedding cache and a manifest of vectors."""
     folder = tmp_path_factory.mktemp("tree")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unfused_ray.runs.lease.SETTLE_SECONDS", 0.0)
+        patch.setattr("unfused_ray.lease.SETTLE_SECONDS", 0.0)
         runs = write_runs(folder, tracking_uri)
     kept_id(runs.evaluation)
     ledger(folder).begin()

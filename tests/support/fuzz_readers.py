@@ -28,7 +28,7 @@ from unfused_ray.data.sources.fetch import fetch
 from unfused_ray.data.sources.find import list_csv
 from unfused_ray.data.sources.items import Listing
 from unfused_ray.data.sources.lape.registry import TASKS, list_task
-from unfused_ray.data.stream.plan import Pass, Planner
+from unfused_ray.data.stream.plan import Pass, Planner, Segment
 from unfused_ray.data.stream.read import BlockReader
 from unfused_ray.evaluation.protocol import load_protocol
 from unfused_ray.models.export import DESCRIPTION, WEIGHTS, load_encoder
@@ -172,7 +172,7 @@ def shard(folder: Path) -> Reader:
     manifest = write_source(folder, [[4, 4]])
     path = folder / manifest.shards[0].file
     planner = Planner(ClipIndex([manifest]), 0, BatchConfig(block=4, blocks_per_step=2))
-    tasks = planner.tasks(Pass("train", 0), num_steps=1, blocks_per_task=1)
+    tasks = planner.read_tasks(Segment(Pass("train", 0), num_steps=1), blocks_per_task=1)
     reader = BlockReader(0, 4, CropConfig(), 15_200)
 
     def read(data: bytes) -> str:

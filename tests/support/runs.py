@@ -14,7 +14,7 @@ from mlflow.entities import Run as MlflowRun
 
 from unfused_ray import recipes
 from unfused_ray.config import DistillConfig, PretrainConfig, TrainingConfig
-from unfused_ray.data.stream.stream import Prefetcher
+from unfused_ray.data.stream.prefetch import Prefetcher
 from unfused_ray.models.export import WEIGHTS, read_description
 from unfused_ray.runs.run import Run
 from unfused_ray.training.driver.launch import train

@@ -11,7 +11,7 @@ import pytest
 NEEDLESS = {
     "unfused_ray.training.coordinator": {"torch", "ray.data", "sklearn", "mlflow"},
     "unfused_ray.clustering.actor": {"torch", "ray.data", "sklearn", "mlflow"},
-    "unfused_ray.data.stream.stream": {"torch", "sklearn", "mlflow"},
+    "unfused_ray.data.stream.ray_source": {"torch", "sklearn", "mlflow"},
     "unfused_ray.training.driver.launch": {"sklearn", "mlflow", "matplotlib"},
 }
 

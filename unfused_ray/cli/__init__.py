@@ -26,7 +26,7 @@ from rich.markup import escape
 
 from unfused_ray import cluster, logs, memory, recipes, storage
 from unfused_ray.config import Config, TrainingConfig, explain
-from unfused_ray.runs.lease import RunInUseError
+from unfused_ray.lease import InUseError
 from unfused_ray.runs.start_times import Milestones, process_started
 from unfused_ray.runs.status import Status
 from unfused_ray.tracking.mlflow import TrackedRun, log_results
@@ -336,7 +336,7 @@ def main(job: Callable[[], int]) -> None:
     try:
         logs.configure()
         code = job()
-    except (ValueError, OSError, RunInUseError) as error:
+    except (ValueError, OSError, InUseError) as error:
         code = _fail(storage.masked(str(error)))
         logger.debug("%s", error, exc_info=True)
     except KeyboardInterrupt as error:

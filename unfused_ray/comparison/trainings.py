@@ -21,8 +21,8 @@ from unfused_ray.comparison.plan import Plan, System
 from unfused_ray.config import TrainingConfig
 from unfused_ray.data.shards.format import ClipIndex, Manifest
 from unfused_ray.evaluation.tasks import load_task, role
+from unfused_ray.lease import is_in_use
 from unfused_ray.runs.checkpoints import CheckpointStore
-from unfused_ray.runs.lease import is_in_use
 from unfused_ray.runs.run import Run
 from unfused_ray.training.driver import launch
 

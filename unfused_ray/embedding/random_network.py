@@ -11,8 +11,8 @@ from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import BatchConfig, CropConfig, EncoderConfig, FrontEndConfig
 from unfused_ray.data.shards.format import ClipIndex, Statistics
 from unfused_ray.data.stream.plan import Pass, Planner
+from unfused_ray.data.stream.prefetch import LocalSource
 from unfused_ray.data.stream.read import BlockReader
-from unfused_ray.data.stream.stream import LocalSource
 from unfused_ray.models.batch_norm import update_running_statistics
 from unfused_ray.models.encoder import AudioNTT2020
 from unfused_ray.models.export import FrozenEncoder

@@ -10,8 +10,8 @@ from rich.table import Table
 from unfused_ray import storage
 from unfused_ray.figures.run_folder import PICTURES, RunFolder, curves
 from unfused_ray.figures.stage_views import view_of
+from unfused_ray.lease import is_in_use
 from unfused_ray.runs.checkpoints import MANIFEST, CheckpointStore, Position
-from unfused_ray.runs.lease import is_in_use
 from unfused_ray.runs.run import ASSIGNMENTS, PSEUDO_LABELS, Run
 
 

@@ -22,8 +22,8 @@ from ray.tune.search import ConcurrencyLimiter
 
 from unfused_ray import cluster, memory, storage
 from unfused_ray.config import SweepConfig
+from unfused_ray.lease import Lease
 from unfused_ray.progress import Progress
-from unfused_ray.runs.lease import Lease
 from unfused_ray.sweep.halving import Halving
 from unfused_ray.sweep.prepare import SWEEP, Prepared
 from unfused_ray.sweep.search import make_search

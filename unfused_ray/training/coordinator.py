@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import ray
 
 from unfused_ray.data.stream.plan import UNREAD, Segment
-from unfused_ray.runs.lease import RunInUseError
+from unfused_ray.lease import InUseError
 from unfused_ray.tracking.mlflow import TrackedRun
 from unfused_ray.tracking.prometheus import Exported
 from unfused_ray.tracking.sender import Tracker
@@ -108,10 +108,10 @@ class Coordinator:
         """Rank 0's sign of life; ``metrics`` go to the tracker. Returns why to stop, or ''.
 
         Raises:
-            RunInUseError: the run was abandoned.
+            InUseError: the run was abandoned.
         """
         if self._abandoned:
-            raise RunInUseError(self._abandoned)
+            raise InUseError(self._abandoned)
         self._progress = progress
         if metrics and self._tracker:
             self._tracker.log(metrics, progress.step)

@@ -14,8 +14,8 @@ from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import BatchConfig, CropConfig, EncoderConfig, FrontEndConfig
 from unfused_ray.data.shards.format import ClipIndex
 from unfused_ray.data.stream.plan import Pass, Planner
+from unfused_ray.data.stream.prefetch import LocalSource
 from unfused_ray.data.stream.read import BlockReader
-from unfused_ray.data.stream.stream import LocalSource
 from unfused_ray.embedding.random_network import random_encoder
 from unfused_ray.models.encoder import AudioNTT2020
 from unfused_ray.models.export import FrozenEncoder

@@ -36,10 +36,10 @@ from unfused_ray.figures import run_pictures as pictures
 from unfused_ray.figures.run_folder import RunFolder, curves
 from unfused_ray.figures.stage_views import view_of
 from unfused_ray.figures.summary import runs_table, summary
+from unfused_ray.lease import Lease
 from unfused_ray.models.encoder import AudioNTT2020
 from unfused_ray.models.export import load_encoder, load_student, save_encoder
 from unfused_ray.runs.checkpoints import CheckpointStore, Position
-from unfused_ray.runs.lease import Lease
 from unfused_ray.runs.run import Run
 from unfused_ray.runs.status import Status
 from unfused_ray.storage import sha256_file

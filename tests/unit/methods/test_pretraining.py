@@ -23,8 +23,8 @@ from unfused_ray.clustering.clusterer import NoLabels
 from unfused_ray.config import PretrainConfig
 from unfused_ray.data.shards.format import Statistics
 from unfused_ray.data.stream.plan import Pass
+from unfused_ray.data.stream.prefetch import BlockSource, LocalSource, Prefetcher
 from unfused_ray.data.stream.read import Block, BlockReader
-from unfused_ray.data.stream.stream import BlockSource, LocalSource, Prefetcher
 from unfused_ray.figures.run_folder import RunFolder
 from unfused_ray.figures.stage_views import view_of
 from unfused_ray.figures.summary import summary

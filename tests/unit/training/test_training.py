@@ -24,12 +24,12 @@ from support.processes import wait_for
 from support.runs import BeginningError, assert_equal_runs, history, initial_weights, tiny, weights
 from support.sources import write_source
 
-from unfused_ray import cluster
+from unfused_ray import cluster, lease
 from unfused_ray.clustering.assignment import read_assignment
 from unfused_ray.config import PretrainConfig
 from unfused_ray.methods.decar import DecarV2
 from unfused_ray.models.export import read_description
-from unfused_ray.runs import lease, run
+from unfused_ray.runs import run
 from unfused_ray.runs.files import read_file
 from unfused_ray.training.coordinator import Coordinator, Progress
 from unfused_ray.training.driver import monitor as supervise
@@ -524,7 +524,7 @@ def test_a_run_that_another_process_has_taken_over_ends_without_writing_to_it(
         return report(self, progress, metrics)
 
     monkeypatch.setattr(Coordinator, "report", reporting)
-    with pytest.raises(lease.RunInUseError, match="another process has taken"):
+    with pytest.raises(lease.InUseError, match="another process has taken"):
         train(job)
     assert files(Path(job.output)) == seen
     assert json.loads(Path(job.output, "lease.json").read_text())["token"] == "another's"

@@ -1,12 +1,13 @@
-"""Which clips make which batch: a pure function of (seed, epoch), the same for any number of workers.
+"""Decides which clips make which batch: a pure function of (seed, epoch), the same for any number of workers.
 
 The units (row groups) of a run are put in a random order and their rows laid end to end, each unit's in a random
-order of its own; the line is cut into **blocks** of exactly b clips; G blocks are a global batch. Block j of an epoch
-belongs to step j // G, and to rank j % world. Nothing is ever saved of it: (seed, epoch, step) says it all.
+order of its own. The line is cut into **blocks** of exactly b clips; G blocks are a global batch. Block j of an epoch
+belongs to step j // G, and to rank j % world. No order is ever saved: it follows from (seed, epoch, step).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +16,10 @@ import numpy as np
 from unfused_ray.audio import randomness
 from unfused_ray.config import BatchConfig
 from unfused_ray.data.shards.format import ClipIndex, Unit
+
+BLOCKS_PER_TASK = 4
+# Planning a Ray read task costs about 1 ms (measured): a longer pass runs as several executions.
+MAX_TASKS_PER_EXECUTION = 256
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class Pass:
 
     @property
     def number(self) -> int:
-        """Tells passes apart, whatever step they start from."""
+        """Number of the pass within its run, the same whatever step it starts from."""
         return 2 * self.epoch + (self.kind == "train")
 
 
@@ -43,27 +48,27 @@ class Segment:
     num_steps: int
 
 
-# Ray Data plans a Dataset once when it is made, before any rank has said what it wants; nothing of it is read.
+# Ray Data plans a Dataset once when it is made, before any rank has asked for a pass; nothing of that plan is read.
 UNREAD = Segment(Pass("embed", 0), 1)
 
 
 @dataclass(frozen=True)
-class Slice:
+class UnitSlice:
     """Rows ``start`` to ``stop`` of a unit, counted in the unit's random order."""
 
     unit: Unit
     start: int
     stop: int
     padding: bool = False
-    """True where the rows only fill up the last global batch of an ``embed`` pass."""
+    """True if the rows only fill up the last global batch of an ``embed`` pass."""
 
 
 @dataclass(frozen=True)
-class Task:
+class ReadTask:
     """Consecutive blocks that one read operation makes."""
 
     first_block: int
-    slices: tuple[Slice, ...]
+    slices: tuple[UnitSlice, ...]
 
     @property
     def num_clips(self) -> int:
@@ -72,7 +77,11 @@ class Task:
 
 
 class Planner:
-    """Plans passes over a :class:`ClipIndex`. Memory and time grow with the units, not with the clips."""
+    """Plans passes over a :class:`ClipIndex`. Memory and time grow with the units, not with the clips.
+
+    Raises:
+        ValueError: the data hold fewer clips than a global batch.
+    """
 
     def __init__(self, index: ClipIndex, seed: int, batch: BatchConfig) -> None:
         if index.num_clips < batch.clips_per_step:
@@ -89,13 +98,21 @@ class Planner:
         clips, per_step = self.index.num_clips, self.batch.clips_per_step
         return clips // per_step if kind == "train" else -(-clips // per_step)
 
-    def tasks(self, pass_: Pass, num_steps: int, blocks_per_task: int) -> list[Task]:
-        """Cut ``num_steps`` steps of a pass, from its first step on, into read tasks of consecutive blocks."""
+    def segments(self, pass_: Pass, max_tasks: int = MAX_TASKS_PER_EXECUTION) -> Iterator[Segment]:
+        """Cut a pass into executions of at most ``max_tasks`` read tasks."""
+        longest = max(1, max_tasks * BLOCKS_PER_TASK // self.batch.blocks_per_step)
+        last = self.num_steps(pass_.kind)
+        for step in range(pass_.first_step, last, longest):
+            yield Segment(Pass(pass_.kind, pass_.epoch, step), min(longest, last - step))
+
+    def read_tasks(self, segment: Segment, blocks_per_task: int = BLOCKS_PER_TASK) -> list[ReadTask]:
+        """Cut the steps of a segment into read tasks of consecutive blocks."""
+        pass_ = segment.pass_
         units, size, num_clips = self.index.units, self.batch.block, self.index.num_clips
         order = randomness.generator(self.seed, "units", pass_.epoch).permutation(len(units))
         ends = np.cumsum(units.num_clips[order], dtype=np.int64)
         first_block = pass_.first_step * self.batch.blocks_per_step
-        last_block = first_block + num_steps * self.batch.blocks_per_step
+        last_block = first_block + segment.num_steps * self.batch.blocks_per_step
         tasks = []
         for block in range(first_block, last_block, blocks_per_task):
             slices = []
@@ -106,9 +123,9 @@ class Planner:
                 unit = units[order[place]]
                 start = offset - (int(ends[place]) - unit.num_clips)
                 count = min(unit.num_clips - start, stop - position)
-                slices.append(Slice(unit, start, start + count, padding=lap > 0))
+                slices.append(UnitSlice(unit, start, start + count, padding=lap > 0))
                 position += count
-            tasks.append(Task(block, tuple(slices)))
+            tasks.append(ReadTask(block, tuple(slices)))
         return tasks
 
 

@@ -15,7 +15,7 @@ from unfused_ray.audio.crop import fit_short_clip
 from unfused_ray.audio.decode import AudioError, read_flac
 from unfused_ray.config import CropConfig
 from unfused_ray.data.shards.format import Unit, read_unit
-from unfused_ray.data.stream.plan import Pass, Task, row_order
+from unfused_ray.data.stream.plan import Pass, ReadTask, row_order
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class BlockReader:
     crop: CropConfig
     crop_samples: int
 
-    def read(self, pass_: Pass, task: Task) -> Iterator[Block]:
+    def read(self, pass_: Pass, task: ReadTask) -> Iterator[Block]:
         """Yield the task's blocks in order.
 
         A clip whose bytes are not what ingest wrote is silence with weight 0, so the number of blocks never changes.

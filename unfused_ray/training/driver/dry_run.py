@@ -27,8 +27,8 @@ from unfused_ray.clustering.kmeans import BLOCK_ROWS, RowBlocks
 from unfused_ray.config import TrainingConfig
 from unfused_ray.data.shards.format import ClipIndex, Statistics
 from unfused_ray.data.stream.plan import Pass, Planner
+from unfused_ray.data.stream.prefetch import LocalSource
 from unfused_ray.data.stream.read import Block
-from unfused_ray.data.stream.stream import BLOCKS_PER_TASK, LocalSource, segments
 from unfused_ray.methods.method import Method
 from unfused_ray.runs.start_times import Milestones
 from unfused_ray.training.coordinator import RemoteCoordinator
@@ -152,10 +152,10 @@ class Rehearsal:
 
     def _decode(self) -> tuple[float, list[Block]]:
         """Read some tasks of an epoch: seconds a block, and blocks to train on, no more than a step has."""
-        segment = next(segments(self.job.planner, Pass("train", 0)))
+        segment = next(self.job.planner.segments(Pass("train", 0)))
         seconds: list[float] = []
         blocks: list[Block] = []
-        for task in self.job.planner.tasks(segment.pass_, segment.num_steps, BLOCKS_PER_TASK):
+        for task in self.job.planner.read_tasks(segment):
             started = time.perf_counter()
             made = list(self.job.reader.read(segment.pass_, task))
             seconds.append((time.perf_counter() - started) / len(made))

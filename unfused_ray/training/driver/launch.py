@@ -18,10 +18,10 @@ from unfused_ray.data.shards.format import ClipIndex, Statistics
 from unfused_ray.data.shards.statistics import compute_statistics
 from unfused_ray.data.stream.plan import Planner
 from unfused_ray.home import home
+from unfused_ray.lease import Lease, user
 from unfused_ray.models.export import DESCRIPTION
 from unfused_ray.runs.checkpoints import CheckpointStore, Position
 from unfused_ray.runs.environment import environment
-from unfused_ray.runs.lease import Lease, user
 from unfused_ray.runs.provenance import origins
 from unfused_ray.runs.run import Run
 from unfused_ray.runs.start_times import Milestones
@@ -115,7 +115,7 @@ def train(
 
     Raises:
         ValueError: settings that cannot work, or that differ from those the run was started with.
-        RunInUseError: another process works on the run, or has taken it over.
+        InUseError: another process works on the run, or has taken it over.
     """
     milestones = milestones or Milestones()
     milestones.reach("imported")
@@ -182,7 +182,7 @@ def label(config: TrainingConfig) -> None:
 
     Raises:
         ValueError, FileNotFoundError: settings that cannot work.
-        RunInUseError: another process works on the run.
+        InUseError: another process works on the run.
     """
     prepared = check(config)
     with Lease(prepared.run.uri, on_loss=lambda: logger.warning("another process makes %s", prepared.run.uri)):

@@ -13,8 +13,8 @@ from functools import partial
 from typing import Any
 
 from unfused_ray import logs
+from unfused_ray.lease import InUseError
 from unfused_ray.progress import Progress as Bar
-from unfused_ray.runs.lease import RunInUseError
 from unfused_ray.runs.run import Run
 from unfused_ray.runs.status import Status
 from unfused_ray.training.coordinator import Progress
@@ -58,7 +58,7 @@ def supervise(
         lost: set once the run belongs to another process.
 
     Raises:
-        RunInUseError: the lease is lost. Nothing more is written to the run.
+        InUseError: the lease is lost. Nothing more is written to the run.
     """
     result: list[Status | BaseException] = []
 
@@ -76,7 +76,7 @@ def supervise(
         run.write_status(Status("running", *divmod(seen[0].step, steps_per_epoch)))
         _watch(thread, coordinator, stop, lost, seen)
     if lost.is_set():
-        raise RunInUseError(f"another process has taken {run.uri} over: this one has ended and leaves it alone")
+        raise InUseError(f"another process has taken {run.uri} over: this one has ended and leaves it alone")
     outcome = result[0]
     reached = divmod(coordinator.progress().step, steps_per_epoch)
     if isinstance(outcome, BaseException):

@@ -24,8 +24,9 @@ from unfused_ray.clustering.clusterer import Clusterer, ClusteringPlan, FixedLab
 from unfused_ray.config import DecarConfig, PretrainConfig, TrainingConfig
 from unfused_ray.data.shards.format import ClipIndex, Statistics
 from unfused_ray.data.stream.plan import Planner
+from unfused_ray.data.stream.prefetch import LocalSource, Prefetcher
+from unfused_ray.data.stream.ray_source import RaySource, execution_options, make_dataset
 from unfused_ray.data.stream.read import BlockReader
-from unfused_ray.data.stream.stream import LocalSource, Prefetcher, RaySource, execution_options, make_dataset
 from unfused_ray.methods.method import Method
 from unfused_ray.runs.checkpoints import CheckpointStore, Position
 from unfused_ray.runs.run import ASSIGNMENTS, PSEUDO_LABELS

@@ -27,8 +27,8 @@ from unfused_ray.clustering.health import effective_rank, signs_of_collapse
 from unfused_ray.config import TrainingConfig
 from unfused_ray.data.shards.format import Statistics
 from unfused_ray.data.stream.plan import Pass, Planner
+from unfused_ray.data.stream.prefetch import BlockSource, Prefetcher
 from unfused_ray.data.stream.read import Block
-from unfused_ray.data.stream.stream import BlockSource, Prefetcher
 from unfused_ray.methods.method import BatchMethod, BlockOutput, Method
 from unfused_ray.models.batch_norm import update_running_statistics
 from unfused_ray.models.export import save_encoder

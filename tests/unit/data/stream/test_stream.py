@@ -22,16 +22,9 @@ from unfused_ray.audio import randomness
 from unfused_ray.config import BatchConfig, CropConfig
 from unfused_ray.data.shards.format import ClipIndex, Manifest, Shard
 from unfused_ray.data.stream.plan import UNREAD, Pass, Planner, Segment, row_order
+from unfused_ray.data.stream.prefetch import LocalSource, Prefetcher
+from unfused_ray.data.stream.ray_source import RaySource, execution_options, from_table, make_dataset, to_table
 from unfused_ray.data.stream.read import Block, BlockReader
-from unfused_ray.data.stream.stream import (
-    LocalSource,
-    Prefetcher,
-    RaySource,
-    execution_options,
-    from_table,
-    make_dataset,
-    to_table,
-)
 
 BATCH = BatchConfig(block=8, blocks_per_step=4)
 SAMPLES = 8_000
@@ -56,7 +49,7 @@ def planned_ids(planner: Planner, pass_: Pass, blocks_per_task: int = 3) -> list
     """clip_ids of a pass in order, with -1 for padding."""
     ids: list[int] = []
     num_steps = planner.num_steps(pass_.kind) - pass_.first_step
-    for task in planner.tasks(pass_, num_steps, blocks_per_task):
+    for task in planner.read_tasks(Segment(pass_, num_steps), blocks_per_task):
         for part in task.slices:
             rows = row_order(planner.seed, pass_.epoch, part.unit)[part.start : part.stop]
             ids += [-1 if part.padding else part.unit.first_clip_id + int(row) for row in rows]

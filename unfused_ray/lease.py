@@ -1,4 +1,4 @@
-"""The lease that keeps a second process out of a run: its lease.json."""
+"""Keeps a second process out of a folder that one process writes: its lease.json."""
 
 from __future__ import annotations
 
@@ -19,29 +19,32 @@ from unfused_ray import storage
 logger = logging.getLogger(__name__)
 
 LEASE_SECONDS = 60.0
-"""A lease of another machine that has not been renewed for so long has lapsed."""
+"""The lease of another machine lapses when it has not been renewed for this long."""
 SETTLE_SECONDS = 0.5
-"""From writing a lease to reading it again: who else came at the same moment has written by then."""
+"""Time between writing a lease and reading it back: a process that came at the same moment has written by then."""
 
 
-class RunInUseError(RuntimeError):
-    """Another process is working on the run."""
+class InUseError(RuntimeError):
+    """Another process works in the folder."""
 
 
 class Lease:
-    """Keeps a second process out of a run; a context manager.
+    """Keeps a second process out of a folder; a context manager.
 
     The lease of a process that has died on this machine lapses at once, that of another machine after
-    ``LEASE_SECONDS``. Object stores have no locks: the lease is written, and read again after a moment.
+    ``LEASE_SECONDS``. Object stores have no locks: the lease is written, and read back after a moment.
 
     Args:
-        run_uri: folder of the run.
-        on_loss: called, in a thread, where another process has taken the lease over.
-        settle: whether somebody else may come at the same moment.
+        folder: by path or URI; made where it is missing.
+        on_loss: called, in a thread, when another process has taken the lease over.
+        settle: False if no other process can come at the same moment.
+
+    Raises:
+        InUseError: on entering, if another process holds the lease; names it.
     """
 
-    def __init__(self, run_uri: str, on_loss: Callable[[], None], settle: bool = True) -> None:
-        self._uri = _lease_uri(run_uri)
+    def __init__(self, folder: str, on_loss: Callable[[], None], settle: bool = True) -> None:
+        self._uri = _lease_uri(folder)
         self._on_loss = on_loss
         self._settle = settle
         self._owner = {
@@ -56,7 +59,7 @@ class Lease:
     def __enter__(self) -> Lease:
         holder = self._read()
         if holder is not None and _is_alive(holder):
-            raise RunInUseError(
+            raise InUseError(
                 f"process {holder['pid']} on {holder['host']} is working on {self._uri.rpartition('/')[0]} "
                 f"(last sign of life {time.time() - holder['renewed']:.0f} s ago). Stop it first, or wait "
                 f"{LEASE_SECONDS:.0f} s after it has died"
@@ -78,14 +81,14 @@ class Lease:
     def _check_ours(self) -> None:
         holder = self._read()
         if holder is None or holder["token"] != self._owner["token"]:
-            raise RunInUseError(f"another process has just taken {self._uri.rpartition('/')[0]}")
+            raise InUseError(f"another process has just taken {self._uri.rpartition('/')[0]}")
 
     def _renew(self) -> None:
         while not self._stop.wait(LEASE_SECONDS / 4):
             try:
                 self._check_ours()
                 self._write()
-            except RunInUseError:
+            except InUseError:
                 self._on_loss()
                 return
             except (OSError, ValueError):  # a lease that is no JSON may be another's that is being written
@@ -98,19 +101,19 @@ class Lease:
         return _read_lease(self._uri)
 
 
-def is_in_use(run_uri: str) -> bool:
-    """Whether a living process is working on the run."""
-    return bool(user(run_uri))
+def is_in_use(folder: str) -> bool:
+    """True if a living process holds the folder's lease."""
+    return bool(user(folder))
 
 
-def user(run_uri: str) -> str:
-    """The living process that is working on the run, in words; '' where there is none."""
-    holder = _read_lease(_lease_uri(run_uri))
+def user(folder: str) -> str:
+    """The living process that holds the folder's lease, in words; '' if there is none."""
+    holder = _read_lease(_lease_uri(folder))
     return f"process {holder['pid']} on {holder['host']}" if holder is not None and _is_alive(holder) else ""
 
 
-def _lease_uri(run_uri: str) -> str:
-    return storage.join(run_uri, "lease.json")
+def _lease_uri(folder: str) -> str:
+    return storage.join(folder, "lease.json")
 
 
 def _read_lease(uri: str) -> dict[str, Any] | None:
@@ -128,7 +131,7 @@ def _is_alive(holder: Mapping[str, Any]) -> bool:
 
 
 def _process_started(pid: int) -> float | None:
-    """When a process of this machine started, in seconds since 1970; None where it does not run."""
+    """Start time of a process of this machine, in seconds since 1970; None if it does not run."""
     try:
         process = psutil.Process(pid)
         return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()

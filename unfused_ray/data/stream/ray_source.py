@@ -1,67 +1,27 @@
-"""Streams of blocks: the plan carried out by Ray Data for a worker group, or by this process alone.
+"""Streams blocks to a worker group by Ray Data: the only module of this room that imports Ray.
 
-Ray Data asks a :class:`Datasource` for its read tasks anew at every execution, after all ranks have arrived. Ours then
-asks the run which pass is wanted from which step on (``position``), plans just that, and every rank receives its
-blocks: no order is saved, none is repeated after a restart, and the number of workers changes nothing.
+Ray Data asks a :class:`Datasource` for its read tasks anew at every execution, after all ranks have arrived. The one
+here then asks the run which pass is wanted from which step on (``position``) and plans just that. No order is saved,
+none is repeated after a restart, and the number of workers changes nothing.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import ray
 import ray.data
-from ray.data import DataContext, Datasource, ExecutionOptions
+from ray.data import DataContext, ExecutionOptions, datasource
 from ray.data.block import BlockMetadata
-from ray.data.datasource import ReadTask
 
-from unfused_ray.data.stream.plan import Pass, Planner, Segment, Task
+from unfused_ray.data.stream.plan import MAX_TASKS_PER_EXECUTION, Pass, Planner, ReadTask, Segment
 from unfused_ray.data.stream.read import Block, BlockReader
 
-BLOCKS_PER_TASK = 4
-# Planning a Ray read task costs about 1 ms (measured): a longer pass runs as several executions.
-MAX_TASKS_PER_EXECUTION = 256
 
-
-def segments(planner: Planner, pass_: Pass, max_tasks: int = MAX_TASKS_PER_EXECUTION) -> Iterator[Segment]:
-    """Cut a pass into executions of at most ``max_tasks`` read tasks."""
-    longest = max(1, max_tasks * BLOCKS_PER_TASK // planner.batch.blocks_per_step)
-    last = planner.num_steps(pass_.kind)
-    for step in range(pass_.first_step, last, longest):
-        yield Segment(Pass(pass_.kind, pass_.epoch, step), min(longest, last - step))
-
-
-class BlockSource(Protocol):
-    """Gives one worker its blocks of a pass."""
-
-    def blocks(self, pass_: Pass) -> Iterator[Block]:
-        """The worker's blocks, in the order of the plan."""
-        ...
-
-
-class LocalSource:
-    """Reads all blocks in this process, without Ray."""
-
-    def __init__(self, planner: Planner, reader: BlockReader) -> None:
-        self.planner = planner
-        self.reader = reader
-
-    def blocks(self, pass_: Pass) -> Iterator[Block]:
-        """Every block of the pass from its first step on."""
-        for segment in segments(self.planner, pass_):
-            for task in self.planner.tasks(segment.pass_, segment.num_steps, BLOCKS_PER_TASK):
-                yield from self.reader.read(segment.pass_, task)
-
-
-class PlannedClips(Datasource):
-    """The Datasource that is planned at every execution.
+class PlannedClips(datasource.Datasource):
+    """A Datasource that is planned at every execution.
 
     Args:
         planner: plans the passes.
@@ -81,11 +41,11 @@ class PlannedClips(Datasource):
 
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
-    ) -> list[ReadTask]:
-        """Plan the segment that is wanted now. ``parallelism`` does not matter: the plan says what a task is."""
+    ) -> list[datasource.ReadTask]:
+        """Plan the segment that is wanted now. ``parallelism`` is ignored: the plan decides the size of a task."""
         segment = self.position()
         return [
-            ReadTask(
+            datasource.ReadTask(
                 _ReadBlocks(self.reader, segment.pass_, task),
                 BlockMetadata(
                     num_rows=task.num_clips,
@@ -94,7 +54,7 @@ class PlannedClips(Datasource):
                     exec_stats=None,
                 ),
             )
-            for task in self.planner.tasks(segment.pass_, segment.num_steps, BLOCKS_PER_TASK)
+            for task in self.planner.read_tasks(segment)
         ]
 
 
@@ -102,7 +62,7 @@ class PlannedClips(Datasource):
 class _ReadBlocks:
     reader: BlockReader
     pass_: Pass
-    task: Task
+    task: ReadTask
 
     def __call__(self) -> Iterator[pa.Table]:
         for block in self.reader.read(self.pass_, self.task):
@@ -208,7 +168,7 @@ class RaySource:
         Raises:
             RuntimeError: Ray Data delivered another block than the plan's next one.
         """
-        for segment in segments(self.planner, pass_, self.max_tasks):
+        for segment in self.planner.segments(pass_, self.max_tasks):
             if self.rank == 0:
                 # The others wait inside Ray Data until this rank has arrived, so they see the new position.
                 self.set_position(segment)
@@ -231,66 +191,3 @@ class RaySource:
                 yield block
             if received != len(expected):
                 raise RuntimeError(f"rank {self.rank} received {received} of {len(expected)} blocks of {segment}")
-
-
-class Prefetcher:
-    """Pulls blocks in a thread, ahead of the training and across the ends of passes.
-
-    Args:
-        source: where the blocks come from.
-        passes: every pass that will be asked for, in order.
-        depth: blocks held ready.
-    """
-
-    def __init__(self, source: BlockSource, passes: Sequence[Pass], depth: int) -> None:
-        self._source = source
-        self.passes = tuple(passes)
-        self._queue: queue.Queue[Any] = queue.Queue(maxsize=depth)
-        self._stopped = threading.Event()
-        self.seconds_waited = 0.0
-        """Time the consumer has waited for a block since the start."""
-        self._thread = threading.Thread(target=self._pull, name="prefetch", daemon=True)
-        self._thread.start()
-
-    def blocks(self, pass_: Pass) -> Iterator[Block]:
-        """The blocks of the next pass.
-
-        Raises:
-            ValueError: ``pass_`` is not the next of the announced passes.
-            Exception: whatever the source raised, once.
-        """
-        while True:
-            started = time.perf_counter()
-            announced, item = self._queue.get()
-            self.seconds_waited += time.perf_counter() - started
-            if isinstance(item, BaseException):
-                raise item
-            if announced != pass_:
-                raise ValueError(f"asked for {pass_}, but the next pass is {announced}")
-            if item is None:
-                return
-            yield item
-
-    def close(self) -> None:
-        """Stop pulling."""
-        self._stopped.set()
-
-    def _put(self, item: tuple[Pass | None, Any]) -> bool:
-        while not self._stopped.is_set():
-            try:
-                self._queue.put(item, timeout=0.2)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def _pull(self) -> None:
-        try:
-            for pass_ in self.passes:
-                for block in self._source.blocks(pass_):
-                    if not self._put((pass_, block)):
-                        return
-                if not self._put((pass_, None)):
-                    return
-        except BaseException as error:  # noqa: BLE001 - raised again in the consumer's thread
-            self._put((None, error))

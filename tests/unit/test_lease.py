@@ -1,0 +1,121 @@
+"""Who may work in a folder: one process, until it ends or is heard of no more."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support.processes import wait_for
+
+from unfused_ray import lease as lease_module
+from unfused_ray.lease import InUseError, Lease, is_in_use
+
+HOLD = """
+import sys
+from unfused_ray.lease import Lease
+with Lease(sys.argv[1], on_loss=lambda: None):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def holder(run_uri: str) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the lease until its standard input is closed."""
+    command = [sys.executable, "-c", HOLD, run_uri]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def lease(run_uri: str, on_loss: Callable[[], None] = lambda: None) -> Lease:
+    return Lease(run_uri, on_loss)
+
+
+def test_a_second_process_is_refused_and_told_who_works_on_the_run(tmp_path: Path) -> None:
+    with holder(str(tmp_path)) as process:
+        assert is_in_use(str(tmp_path))
+        for _ in range(2):  # a refusal leaves the lease as it is
+            with (
+                pytest.raises(InUseError, match=f"process {process.pid} on {socket.gethostname()}"),
+                lease(str(tmp_path)),
+            ):
+                pass
+        process.communicate("")
+        assert process.returncode == 0
+        assert not is_in_use(str(tmp_path))
+        with lease(str(tmp_path)):
+            assert is_in_use(str(tmp_path))
+
+
+@pytest.mark.parametrize("reaped", [True, False], ids=["gone", "zombie"])
+def test_the_lease_of_a_dead_process_lapses_at_once(tmp_path: Path, reaped: bool) -> None:
+    with holder(str(tmp_path)) as process:
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | (0 if reaped else os.WNOWAIT))
+        assert not is_in_use(str(tmp_path))
+        with lease(str(tmp_path)):
+            pass
+
+
+def test_a_process_that_has_got_the_number_of_a_dead_holder_is_not_the_holder(tmp_path: Path) -> None:
+    write_lease(tmp_path, host=socket.gethostname(), pid=os.getpid(), process_started=1.0)
+    with lease(str(tmp_path)):
+        pass
+
+
+def write_lease(folder: Path, host: str = "another-machine", pid: int = 1, process_started: float = 1.0) -> None:
+    owner = {"token": uuid.uuid4().hex, "host": host, "pid": pid, "process_started": process_started}
+    (folder / "lease.json").write_text(json.dumps({**owner, "renewed": time.time()}))
+
+
+def test_the_lease_of_another_machine_lapses_when_it_is_not_renewed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_lease(tmp_path)
+    with pytest.raises(InUseError, match="process 1 on another-machine"), lease(str(tmp_path)):
+        pass
+    monkeypatch.setattr(
+        lease_module, "LEASE_SECONDS", time.time() - json.loads((tmp_path / "lease.json").read_text())["renewed"]
+    )
+    with lease(str(tmp_path)):
+        assert is_in_use(str(tmp_path))
+
+
+def test_the_lease_is_released_whatever_ends_the_work(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), lease(str(tmp_path)):
+        raise KeyboardInterrupt
+    assert not (tmp_path / "lease.json").exists()
+
+
+def test_a_held_lease_is_renewed_and_its_loss_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(lease_module, "LEASE_SECONDS", 0.2)
+    file, lost = tmp_path / "lease.json", threading.Event()
+    with lease(str(tmp_path), lost.set):
+        first = json.loads(file.read_text())["renewed"]
+        wait_for(lambda: json.loads(file.read_text())["renewed"] > first)
+        # What is no lease is no loss, and does not end the renewing. The thread may write over it once.
+        wait_for(lambda: file.write_text("half a l") > 0 and "could not be renewed" in caplog.text)
+        assert not lost.is_set()
+
+        # Between two renewals another process may write over ours; whose lease it then is, is read back.
+        def take_over() -> bool:
+            write_lease(tmp_path)
+            return lost.wait(0.05)
+
+        wait_for(take_over)
+    assert json.loads(file.read_text())["host"] == "another-machine"
