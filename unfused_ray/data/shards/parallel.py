@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -45,6 +45,16 @@ def run_bounded(task: Any, arguments: Iterable[tuple[Any, ...]]) -> Iterator[Ite
                 # Killed, not interrupted: where the interrupt comes while libsndfile calls back, CFFI drops it and
                 # libsndfile sees an end of the file. The task would go on, and set a good clip aside.
                 ray.cancel(reference, force=True)
+
+
+@contextmanager
+def run_on_ray(
+    function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]
+) -> Iterator[Iterator[tuple[int, Any]]]:
+    """:func:`run_bounded` of a function, on one CPU each; tasks whose storage does not answer are tried again."""
+    task = ray.remote(num_cpus=1, max_retries=3, retry_exceptions=[OSError])(function)
+    with run_bounded(task, arguments) as results:
+        yield results
 
 
 def _results(

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
-import ray
 import torch
 
 from unfused_ray.audio.decode import read_flac
 from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import FrontEndConfig
 from unfused_ray.data.shards.format import ClipIndex, Manifest, Statistics, Unit, read_unit, save_statistics
-from unfused_ray.data.shards.parallel import run_bounded
 from unfused_ray.progress import Progress
+
+Run = Callable[[Callable[..., Any], Iterable[tuple[Any, ...]]], AbstractContextManager[Iterator[tuple[int, Any]]]]
+"""Calls a function with each of some arguments; gives pairs of an argument's number and its result as they come."""
+
+
+@contextmanager
+def run_here(function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Iterator[tuple[int, Any]]]:
+    """Call the function in this process, one argument after another."""
+    yield ((number, function(*values)) for number, values in enumerate(arguments))
 
 
 @torch.inference_mode()
@@ -25,8 +34,13 @@ def clip_statistics(log_mel: LogMel, pcm: np.ndarray) -> Statistics:
     return Statistics(values.numel(), values.sum().item(), values.square().sum().item())
 
 
-def compute_statistics(manifest: Manifest, front_end: FrontEndConfig) -> Statistics:
-    """Log-mel statistics of a manifest's shards: those they have, or computed in parallel and stored beside it.
+def compute_statistics(manifest: Manifest, front_end: FrontEndConfig, run: Run = run_here) -> Statistics:
+    """Log-mel statistics of a manifest's shards: those they have, or computed and stored beside it.
+
+    Args:
+        manifest: of the shards.
+        front_end: of the log-mels.
+        run: computes the shards that lack them; ``parallel.run_on_ray`` does so on all CPUs of a cluster.
 
     Raises:
         ValueError: the front end wants another sample rate than the shards have.
@@ -44,7 +58,7 @@ def compute_statistics(manifest: Manifest, front_end: FrontEndConfig) -> Statist
     lacking = replace(manifest, shards=tuple(shards[number] for number in missing))
     done = 0
     units = _units_of_shards(lacking, front_end)
-    with Progress("statistics", lacking.num_clips, "clips") as bar, run_bounded(_units_statistics, units) as results:
+    with Progress("statistics", lacking.num_clips, "clips") as bar, run(_units_statistics, units) as results:
         for index, sums in results:
             shard = shards[missing[index]]
             shards[missing[index]] = replace(shard, statistics={**shard.statistics, front_end.digest(): sums})
@@ -63,7 +77,6 @@ def _units_of_shards(manifest: Manifest, front_end: FrontEndConfig) -> Iterator[
         yield list(islice(units, len(shard.row_groups))), front_end
 
 
-@ray.remote(num_cpus=1, max_retries=3, retry_exceptions=[OSError])
 def _units_statistics(units: list[Unit], front_end: FrontEndConfig) -> Statistics:
     log_mel = LogMel(front_end)
     total = Statistics()

@@ -22,7 +22,8 @@ from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import FrontEndConfig, PrepareConfig
 from unfused_ray.data.shards.format import MANIFEST, REJECTS, ClipIndex, Manifest
 from unfused_ray.data.shards.ingest import prepare
-from unfused_ray.data.shards.statistics import compute_statistics
+from unfused_ray.data.shards.parallel import run_on_ray
+from unfused_ray.data.shards.statistics import compute_statistics, run_here
 from unfused_ray.progress import Progress
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -364,7 +365,7 @@ def test_an_object_store_gives_and_takes_the_same_bytes(tmp_path: Path, object_s
             assert storage.read_bytes(storage.join(output, file)) == (tmp_path / f"out {name}" / file).read_bytes()
 
 
-def test_statistics_of_another_front_end_are_computed_once_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_statistics_of_another_front_end_are_computed_once_a_shard(tmp_path: Path):
     source = split_source(tmp_path / "in", {"train": 20, "valid": 6})
     manifest = prepare(PrepareConfig(source=str(source), output=str(tmp_path / "out")))
     other = FrontEndConfig(num_mels=32, floor=1e-6)
@@ -373,8 +374,8 @@ def test_statistics_of_another_front_end_are_computed_once_a_shard(tmp_path: Pat
     for row in rows_of(manifest).values():
         pcm = torch.from_numpy(read_flac(row["audio"], 0, row["num_samples"]))
         values[row["split"]].append(LogMel(other)(pcm[None]).double().flatten())
-    for splits in (["valid"], ["train", "valid"]):
-        computed = compute_statistics(Manifest.load(manifest.uri).select(splits), other)
+    for splits, run in ((["valid"], run_here), (["train", "valid"], run_on_ray)):
+        computed = compute_statistics(Manifest.load(manifest.uri).select(splits), other, run)
         expected = torch.cat([clip for split in splits for clip in values[split]])
         assert computed.count == len(expected)
         assert computed.mean == pytest.approx(expected.mean().item(), rel=1e-12)
@@ -382,8 +383,7 @@ def test_statistics_of_another_front_end_are_computed_once_a_shard(tmp_path: Pat
         assert ClipIndex([again], splits).statistics(other) == computed
         assert (again.statistics(other) is None) == (splits == ["valid"])
     assert again.checksum == manifest.checksum
-    monkeypatch.setattr("unfused_ray.data.shards.statistics.run_bounded", None)
-    assert compute_statistics(again, other) == computed
+    assert compute_statistics(again, other, run=None) == computed
     with pytest.raises(ValueError, match="sample_rate=8000 Hz"):
         compute_statistics(manifest, FrontEndConfig(sample_rate=8_000, f_max=4_000))
 
