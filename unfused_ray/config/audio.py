@@ -10,10 +10,10 @@ from unfused_ray.config.base import Config, NonNegativeFloat, PositiveFloat, Pos
 
 
 class FrontEndConfig(Config):
-    """From waveform to log-mel spectrogram (BYOL-A, arXiv 2103.06695 sec. IV; settings as in the LAPE code)."""
+    """Turns a waveform into a log-mel spectrogram (BYOL-A, arXiv 2103.06695 sec. IV; settings of the LAPE code)."""
 
     sample_rate: Annotated[int, Field(ge=1000, le=192_000)] = 16_000
-    """Samples per second of the shards and of everything after them."""
+    """Samples per second, of the shards and of all that reads them."""
     n_fft: Annotated[int, Field(ge=16)] = 1024
     """Length of the Fourier transform and of its Hann window, in samples."""
     hop: PositiveInt = 160
@@ -25,7 +25,7 @@ class FrontEndConfig(Config):
     f_max: PositiveFloat = 7800.0
     """Upper edge of the highest band, in Hz."""
     floor: PositiveFloat = 1.2e-7
-    """Smallest power before the natural logarithm; it decides what digital silence looks like."""
+    """Smallest power, taken before the natural logarithm; digital silence has this value."""
 
     @model_validator(mode="after")
     def _bands_fit(self) -> Self:
@@ -44,15 +44,15 @@ class FrontEndConfig(Config):
 
 
 class CropConfig(Config):
-    """What part of a clip a training view sees."""
+    """The part of a clip that a training view is made of."""
 
     seconds: PositiveFloat = 0.95
     """Length of a crop. A longer clip is cut at a random position."""
     short_clips: Literal["centre", "tile"] = "tile"
-    """A clip shorter than the crop is repeated to fill it, or centred in silence (the sources' rule). Silence would be
-    heard as the clip's length; one rule for training and evaluation (docs/log.md)."""
+    """How a clip shorter than the crop fills it: "tile" repeats the clip, "centre" puts silence around it, as the
+    papers' code does. The length of that silence would tell clips apart. Evaluation has the same rule (docs/log.md)."""
     num_crops: Annotated[int, Field(ge=1, le=2)] = 1
-    """Crops per clip: 1 is augmented once per view (BYOL-A), 2 gives each view a crop of its own (COLA)."""
+    """Crops of a clip: 1 is shared by both views (BYOL-A), 2 gives each view its own (COLA)."""
 
     def num_samples(self, sample_rate: int) -> int:
         """Length of a crop in samples."""
@@ -63,19 +63,19 @@ class AugmentConfig(Config):
     """One augmented view of a normalised log-mel (BYOL-A, arXiv 2103.06695 sec. III-B, in this order)."""
 
     mixup: Annotated[float, Field(ge=0, lt=1)] = 0.4
-    """Log-mixup-exp: mixing share λ ~ U(0, mixup) of another clip of the block (0.4 in BYOL-A v1 and LAPE); 0 is
-    off."""
+    """Largest share λ ~ U(0, mixup) of another clip of the block that is mixed in (log-mixup-exp; 0.4 in BYOL-A v1 and
+    LAPE); 0 is off."""
     k_mix: Annotated[int, Field(ge=0)] = 0
-    """Clusters of the block's clips by their mean log-mel, of which the one farthest from a clip's own gives the clip
-    it is mixed with (k-mix, SLICER: 4); 0 mixes with any."""
+    """Number of clusters that k-mix makes of a block's clips, by their mean log-mel (SLICER: 4). A clip is mixed with
+    one of the cluster farthest from its own; 0 mixes with any clip."""
     virtual_crop: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.5)
-    """Random resize crop: size of the virtual canvas relative to the input, in frequency and in time."""
+    """Size of the canvas of the random resize crop, relative to the input, in frequency and in time."""
     freq_scale: tuple[PositiveFloat, PositiveFloat] = (0.6, 1.5)
-    """Random resize crop: range of the crop's height relative to the input's."""
+    """Smallest and largest height of the random resize crop, relative to the input."""
     time_scale: tuple[PositiveFloat, PositiveFloat] = (0.6, 1.5)
-    """Random resize crop: range of the crop's width relative to the input's."""
+    """Smallest and largest width of the random resize crop, relative to the input."""
     fader: NonNegativeFloat = 0.0
-    """Random linear fader (BYOL-A v2): gain at either end ~ U(-fader, fader), in normalised units; 0 is off."""
+    """Largest gain at either end of the random linear fader (BYOL-A v2), in normalised units; 0 is off."""
 
     @model_validator(mode="after")
     def _ranges_ordered(self) -> Self:

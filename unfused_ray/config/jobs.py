@@ -14,7 +14,7 @@ from unfused_ray.config.training import DistillConfig, TrackingConfig
 LapeTaskCode = Literal[
     "sc-v1", "sc-v2-12", "sc-v2-35", "lbs", "vc", "ic", "vf", "ns", "bsd", "tut", "us8k", "lbs-chapters"
 ]
-"""A task of the LAPE benchmark; ``python -m unfused_ray tasks`` says what each is."""
+"""Task of the LAPE benchmark; ``unfused-ray tasks`` describes each."""
 
 # 33 ms is what the window of the front end reflects; the longest clip of all tasks has 145 s.
 WHOLE_CLIPS = {"min_seconds": 0.04, "max_seconds": 600.0, "silence_peak": 0.0}
@@ -22,47 +22,47 @@ WHOLE_CLIPS = {"min_seconds": 0.04, "max_seconds": 600.0, "silence_peak": 0.0}
 
 
 class PrepareConfig(Config):
-    """Ingest: any audio to shards."""
+    """Ingest of any audio into shards."""
 
     task: LapeTaskCode | Literal[""] = ""
-    """Instead of a source: a LAPE task, of the data set as its publisher distributes it. Its clips are kept whole."""
+    """LAPE task to prepare instead of a source, from the data set as published. Its clips are kept whole."""
     root: str = ""
-    """Folder that holds the task's data set, by path or URI; empty is the environment variable UNFUSED_RAY_DATA."""
+    """Folder of the task's data set, by path or URI; empty is the environment variable UNFUSED_RAY_DATA."""
     source: str = ""
     """Audio, CSV, WebDataset tar or hub-style Parquet, by path or URI: a file, a folder, or a pattern (`d/*.tar`).
 
-    `*` stands for any characters. A folder with CSV files directly in it (train.csv, valid.csv …) is read by them. A
+    `*` matches any characters. CSV files directly in a folder (train.csv, valid.csv …) decide what is read from it. A
     CSV has a column `files` or `wav_path` (absolute, or relative to the CSV's folder or the one above), and may have
-    `label`, `split` (else the name of the CSV, where there are several) and `group`.
+    `label`, `group` and `split`, which otherwise is the name of the CSV if there are several.
     """
     output: str = ""
-    """Folder the shards are written to, by path or URI."""
+    """Folder to write the shards to, by path or URI."""
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the source's clips that is taken, the same for the same seed."""
+    """Share of the source's clips to take; the same seed takes the same clips."""
     seed: Seed = 31
-    """Decides which clips `fraction` takes and their order in the shards."""
+    """Seed of the clips that `fraction` takes, and of their order in the shards."""
     max_seconds: PositiveFloat = 10.0
-    """Longest clip of a shard."""
+    """Longest clip of a shard, in seconds."""
     long_clips: Literal["split", "truncate"] = "split"
-    """What happens to longer ones: cut into pieces of max_seconds, or only the first piece kept.
+    """Split longer clips into pieces of max_seconds, or keep their first piece only.
 
-    A recording of more than 24 hours is set aside as 'too long' where it is split."""
+    Splitting sets a recording of more than 24 hours aside as 'too long'."""
     min_seconds: PositiveFloat = 0.1
-    """Shorter clips are set aside as 'too short'."""
+    """Shortest clip, in seconds; shorter ones are set aside as 'too short'."""
     silence_peak: NonNegativeFloat = 1e-4
-    """Clips whose largest magnitude is less than this are set aside as 'silent' (full scale is 1); 0 keeps all."""
+    """Smallest peak of a clip, where full scale is 1; clips below are set aside as 'silent'. 0 keeps all."""
     clips_per_shard: PositiveInt = 4096
-    """Source clips of a shard, which one Ray task writes; small sources get smaller ones."""
+    """Source clips of a shard, which one Ray task writes; small sources get smaller shards."""
     row_group_megabytes: PositiveFloat = 16.0
-    """Size of a row group, the unit of reading; small sources get smaller ones."""
+    """Size of a row group, the unit of reading, in megabytes; small sources get smaller ones."""
     front_end: FrontEndConfig = FrontEndConfig()
-    """The front end whose statistics are computed along the way."""
+    """Front end whose statistics are computed along the way."""
     preview: bool = False
-    """Also write PNG and WAV of 16 clips with their augmented views to <output>/preview."""
+    """Write 16 clips and their augmented views as PNG and WAV to <output>/preview."""
 
     @property
     def reads(self) -> str:
-        """What is read, to tell a person."""
+        """The task or source in words."""
         return f"task {self.task} in {self.root}" if self.task else self.source
 
     @model_validator(mode="after")
@@ -82,31 +82,30 @@ class PrepareConfig(Config):
 
 
 class EmbedConfig(Config):
-    """Vectors of any audio, or of prepared shards, as Parquet."""
+    """Embedding of any audio, or of a prepared source, as vectors in Parquet."""
 
     encoder: str = ""
-    """Run, exported encoder or student, by path or URI."""
+    """Run, or exported encoder or student, by path or URI."""
     source: str = ""
-    """A folder written by jobs/prepare.py, or any audio, named as for jobs/prepare.py."""
+    """Prepared source, or any audio that the prepare job reads, by path or URI."""
     output: str = ""
-    """Folder the vectors are written to, by path or URI."""
+    """Folder to write the vectors to, by path or URI."""
     splits: tuple[str, ...] = ()
-    """Of a prepared source, splits to embed; none named is all."""
+    """Splits of a prepared source to embed; none named is all."""
     readout: Readout = "last"
-    """Layers the vectors are made of."""
+    """Layers that the vectors are made of."""
     window_seconds: NonNegativeFloat = 0.0
-    """Length of the windows that slide over a clip, a vector each; 0 makes one vector of a whole clip. Of a recording
-    longer than max_seconds they begin anew at every piece, and 0 makes one vector of each."""
+    """Length of the windows that slide over a clip, one vector each; 0 makes one vector of a whole clip, or of each
+    piece of max_seconds. Windows begin anew at every piece."""
     hop_seconds: NonNegativeFloat = 0.0
-    """From the start of one window to the next; 0 is window_seconds."""
+    """Time from one window to the next; 0 is window_seconds."""
     max_seconds: PositiveFloat = 60.0
-    """A longer recording is embedded in pieces of this length, which bounds the memory of a task: it has a vector a
-    piece, or windows that begin anew at every piece."""
+    """Length of the pieces that a longer recording is embedded in; it bounds the memory of a task."""
     clips_per_part: PositiveInt = 256
-    """Most clips of a part of the output, which one task writes; small sources get smaller ones. Row groups (of shards,
-    of Parquet sources) stay whole."""
+    """Most clips of a part of the output, which one task writes; small sources get smaller parts. Row groups stay
+    whole."""
     gpus_per_task: NonNegativeFloat = 0.0
-    """GPUs that a task reserves; 0 embeds on CPUs, one a task."""
+    """GPUs that a task reserves; 0 embeds on one CPU a task."""
 
     @model_validator(mode="after")
     def _hop_needs_windows(self) -> Self:
@@ -121,78 +120,75 @@ class EmbedConfig(Config):
 
 
 class EvaluateConfig(Config):
-    """Linear evaluation of frozen encoders on labelled tasks, beside what needs no training."""
+    """Linear evaluation of frozen encoders on labelled tasks, beside baselines without training."""
 
     models: tuple[str, ...] = ()
-    """Runs, exported encoders or students, as PATH or NAME=PATH; `{task}` in a path stands for the task's name, where
-    every task has a student of its own, or every fold: `us8k-fold3` is tested on fold3."""
+    """Runs, or exported encoders or students, as PATH or NAME=PATH. `{task}` in a path becomes the name of the task, or
+    of its fold (`us8k-fold3` is tested on fold3), for tasks that have students of their own."""
     tasks: tuple[str, ...] = ()
-    """Folders written by jobs/prepare.py, of labelled clips with splits train, test and, best, valid; or fold1, fold2 …
-    of which one is tested at a time and the next validates: the mean counts."""
+    """Prepared sources of labelled clips with splits train, test and preferably valid; or fold1, fold2 …, of which each
+    is tested once and the next one validates."""
     name: str = "evaluation"
-    """Name in tracking, and of the default output folder."""
+    """Name in tracking and of the default folder."""
     output: str = ""
     """Folder for tables and pictures, by path or URI; empty is <home>/evaluations/<name>, where <home> is the
-    environment variable UNFUSED_RAY_HOME, or ~/unfused-ray."""
+    environment variable UNFUSED_RAY_HOME or ~/unfused-ray."""
     reference: str = ""
-    """Row that all others are compared with; empty is the first of the models."""
+    """Row that all others are compared with; empty is the first model."""
     protocol: str = ""
-    """TOML file that says how everything is read and scored; empty is the one that comes with the package."""
+    """TOML file that says how clips are read and scored; empty is the one of the package."""
     random_seeds: Annotated[int, Field(ge=0)] = 3
-    """Random networks of each shape; 0 leaves them out."""
+    """Number of random networks of each shape; 0 leaves them out."""
     cache: str = ""
-    """Folder that embeddings are kept in, by path or URI; empty is <home>/embeddings."""
+    """Folder to keep embeddings in, by path or URI; empty is <home>/embeddings."""
     processes: Annotated[int, Field(ge=0)] = 0
-    """Cells filled side by side: they share the cores, and each has its vectors in memory; 0 is one a core."""
+    """Cells of the table that are filled side by side, each with its vectors in memory; 0 is one a core."""
     tracking: TrackingConfig = TrackingConfig()
 
 
 class SweepConfig(Config):
-    """A sweep of a distillation's settings with Ray Tune, judged on validation clips alone.
+    """Sweep of a distillation's settings with Ray Tune, judged on validation clips alone.
 
-    A trial distils a student for each task. Of several tasks the mean validation accuracy decides, of a single one a
-    cross-validation by groups over its training and validation clips: one small split selects noise.
+    A trial distils a student for each task. The mean validation accuracy of several tasks decides; a single task is
+    judged by cross-validation over the groups of its training and validation clips: one small split selects noise.
     """
 
     tasks: tuple[str, ...] = ()
-    """Folders written by jobs/prepare.py, of labelled clips with splits train and, best, valid. Test is never read
-    before the end."""
+    """Prepared sources of labelled clips with splits train, test and preferably valid. Test is read at the end only."""
     name: str = "sweep"
-    """Name in tracking, and of the default output folder."""
+    """Name in tracking and of the default folder."""
     output: str = ""
-    """Folder the sweep is written to, by path or URI; empty is <home>/sweeps/<name>, where <home> is the environment
-    variable UNFUSED_RAY_HOME, or ~/unfused-ray."""
+    """Folder to write the sweep to, by path or URI; empty is <home>/sweeps/<name>, where <home> is the environment
+    variable UNFUSED_RAY_HOME or ~/unfused-ray."""
     resume: bool = False
-    """Go on with the sweep that is in the output folder: finished trials are kept, others go on from their
-    checkpoints."""
+    """Resume the sweep in the output folder: finished trials are kept, others resume from their checkpoints."""
     space: str = "alpha-beta"
-    """What is varied: a name in tuning/spaces.py."""
+    """Search space, by its name in tuning/spaces.py."""
     search: Literal["tpe", "random", "grid"] = "tpe"
     """How points are chosen: Optuna's TPE, at random, or on a grid."""
     num_trials: PositiveInt = 20
-    """Trials in all, the default one among them: that of the settings below as they are. A grid is as fine as they
-    allow."""
+    """Number of trials, with the default one that has the settings below unchanged. A grid is as fine as it allows."""
     early_stopping: bool = True
-    """Stop the worse trials early (ASHA); the default one goes to its end, for the others to be compared with."""
+    """Stop the worse trials early (ASHA), but never the default one, which all are compared with."""
     halving: Annotated[int, Field(ge=2)] = 3
-    """One in so many trials goes on at each of ASHA's rungs, which are so many times apart."""
+    """Reduction factor of ASHA: at each rung one in this many trials goes on, for this many times the epochs."""
     grace: PositiveFloat = 0.25
-    """First rung, as a share of the epochs."""
+    """First rung of ASHA, as a share of the epochs."""
     readouts: Annotated[tuple[Readout, ...], Field(min_length=1)] = ("last",)
-    """Layers the probe may choose among; each further one takes the probe's time again."""
+    """Readouts that the probe may choose among; each one takes the probe's time again."""
     protocol: str = ""
-    """TOML file that says how everything is read and scored; empty is the one that comes with the package."""
+    """TOML file that says how clips are read and scored; empty is the one of the package."""
     cpus_per_trial: PositiveInt = 1
-    """CPUs of a trial that trains in its own process: as many trials as fit run at a time."""
+    """CPUs of a trial that trains in its own process."""
     gpus_per_trial: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """GPUs of a trial that trains in its own process, on a cluster that has any: 0.5 lets two share one."""
+    """GPUs of a trial that trains in its own process, if the cluster has any; 0.5 lets two share one."""
     workers_per_trial: Annotated[int, Field(ge=0)] = 0
-    """Workers of a worker group for each trial; 0 trains in the trial's own process."""
+    """Size of each trial's worker group; 0 trains in the trial's own process."""
     max_concurrent: Annotated[int, Field(ge=0)] = 0
-    """Trials at a time at most; 0 as many as fit."""
+    """Most trials at a time; 0 is as many as fit."""
     seed: Seed = 0
-    """Of the search."""
+    """Seed of the search."""
     distill: DistillConfig = DistillConfig()
-    """What a trial changes a few fields of; its data and output are the sweep's business."""
+    """Distillation whose settings the trials vary; leave its data and output to the sweep."""
     random_seeds: Annotated[int, Field(ge=0)] = 3
-    """Random networks beside the winner in the table on the test split; 0 leaves them out."""
+    """Number of random networks beside the winner in the final table; 0 leaves them out."""

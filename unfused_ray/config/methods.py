@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from unfused_ray.config.base import Config, NonNegativeFloat, PositiveFloat, PositiveInt, Probability
 from unfused_ray.config.model import Cut, Readout
+
+NumClusters = Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)]
+"""Numbers of clusters, one for each clustering."""
 
 
 class DecarConfig(Config):
@@ -22,24 +25,20 @@ class DecarConfig(Config):
     """Hidden width of the projection head."""
     projection_dim: PositiveInt = 128
     """Size of the L2-normalised projection that is clustered and compared with the prototypes."""
-    num_clusters: tuple[Annotated[int, Field(ge=2)], ...] = (512,)
-    """Clusters of each head (DECAR: 512). Several numbers give several heads."""
+    num_clusters: NumClusters = (512,)
+    """Number of clusters (DECAR: 512). Several numbers make several heads."""
     temperature: PositiveFloat = 0.1
-    """Softmax temperature of projection · prototype."""
+    """Temperature of the softmax over projection · prototype."""
     kmeans_iterations: PositiveInt = 10
-    """Lloyd iterations an epoch, from a fresh start."""
+    """Lloyd iterations of each epoch's k-means, which starts anew."""
     labels_from: Literal["bank", "full_pass"] = "bank"
-    """Cluster the embeddings computed while training in the epoch before, or those of a full pass each epoch."""
+    """Embeddings that are clustered: those of the last epoch's training steps (bank), or of an extra pass each
+    epoch."""
     bank_embedding: Literal["view0_clean", "mean_of_views"] = "view0_clean"
-    """What the bank keeps: the first view's projection without dropout, or the mean of both views' as trained."""
+    """Embedding that the bank keeps: the first view's projection without dropout, or the mean of both views'
+    projections as trained."""
     assignment_shards: PositiveInt = 1
-    """Processes that hold the bank and share the k-means; one lives inside the assignment actor."""
-
-    @model_validator(mode="after")
-    def _has_heads(self) -> Self:
-        if not self.num_clusters:
-            raise ValueError("num_clusters=() must name at least one number of clusters")
-        return self
+    """Processes that share the bank and its k-means; one of them is the assignment actor."""
 
 
 class ColaConfig(Config):
@@ -50,7 +49,7 @@ class ColaConfig(Config):
     kind: Literal["cola"] = "cola"
     """The method."""
     projection_dim: PositiveInt = 512
-    """Size of the projection that is compared (sec. 3.1)."""
+    """Size of the projection (sec. 3.1)."""
 
 
 class DeloresSConfig(Config):
@@ -64,10 +63,10 @@ class DeloresSConfig(Config):
     kind: Literal["delores-s"] = "delores-s"
     """The method."""
     decorrelation_dim: PositiveInt = 2048
-    """Width of the head's three layers, and so the number of features (2048 in the LAPE code)."""
+    """Width of the head's three layers, the number of decorrelated features (2048 in the LAPE code)."""
     off_diagonal: NonNegativeFloat = 0.0051
-    """Weight of redundancy reduction against invariance (0.0051 in Barlow Twins and the authors' first code; the LAPE
-    code weighs both alike, 1 here)."""
+    """Weight of redundancy reduction against invariance (0.0051 in Barlow Twins and the authors' first code, 1 in the
+    LAPE code)."""
 
 
 class DeloresMConfig(Config):
@@ -81,23 +80,24 @@ class DeloresMConfig(Config):
     kind: Literal["delores-m"] = "delores-m"
     """The method."""
     projection_dim: PositiveInt = 128
-    """Size of the L2-normalised projection, of queries and keys."""
+    """Size of queries and keys, the L2-normalised projections."""
     queue: PositiveInt = 65_536
-    """Past keys that are negatives (as in MoCo, arXiv 1911.05722)."""
+    """Number of past keys that serve as negatives (65,536 in MoCo, arXiv 1911.05722)."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    """Share of itself that the key's encoder keeps at a step."""
+    """Decay of the key encoder, the share of itself that it keeps at a step."""
     temperature: PositiveFloat = 0.07
-    """Softmax temperature of query · key."""
+    """Temperature of the softmax over query · key."""
     decorrelation_dim: PositiveInt = 2048
-    """Width of the three layers of each block's head, and so the number of its features."""
+    """Width of the three layers of each block's head, the number of its decorrelated features."""
     on_diagonal: NonNegativeFloat = 5e-5 / 32
-    """Weight of invariance (5e-5 / 32 in the LAPE code, which leaves little but InfoNCE; 1 in the authors' older)."""
+    """Weight of invariance (5e-5 / 32 in the LAPE code, which leaves little but InfoNCE; 1 in the authors' older
+    code)."""
     off_diagonal: NonNegativeFloat = 5e-5 / 32
-    """Weight of redundancy reduction (5e-5 / 32 in the LAPE code, 0.0051 in the authors' older)."""
+    """Weight of redundancy reduction (5e-5 / 32 in the LAPE code, 0.0051 in the authors' older code)."""
 
 
 class ByolAConfig(Config):
-    """BYOL-A: predict what a following target network makes of another view (arXiv 2103.06695)."""
+    """BYOL-A: predict a slowly following target network's projection of another view (arXiv 2103.06695)."""
 
     shapes: ClassVar[tuple[str, ...]] = ("hidden", "projection_dim")
 
@@ -106,9 +106,9 @@ class ByolAConfig(Config):
     hidden: PositiveInt = 4096
     """Hidden width of projector and predictor."""
     projection_dim: PositiveInt = 256
-    """Size of the projection, which is also the prediction's."""
+    """Size of the projection and of the prediction."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    """Share of itself that the target network keeps at a step."""
+    """Decay of the target network, the share of itself that it keeps at a step."""
 
 
 class SlicerConfig(Config):
@@ -122,19 +122,19 @@ class SlicerConfig(Config):
     kind: Literal["slicer"] = "slicer"
     """The method."""
     projection_dim: PositiveInt = 128
-    """Size of the projection that tells clips apart."""
+    """Size of the instance-level projection."""
     num_clusters: Annotated[int, Field(ge=2)] = 128
-    """Clusters of the soft assignment, learnt along with everything else."""
+    """Number of clusters of the learnt soft assignment."""
     queue: PositiveInt = 65_536
-    """Keys of past batches that are the negatives, two a clip."""
+    """Number of past keys that serve as negatives, two a clip."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    """Share of itself that the teacher keeps at a step."""
+    """Decay of the teacher, the share of itself that it keeps at a step."""
     temperature: PositiveFloat = 0.07
-    """Of the instance-level softmax."""
+    """Temperature of the instance-level softmax."""
     cluster_temperature: PositiveFloat = 1.0
-    """Of the cluster-level softmax."""
+    """Temperature of the cluster-level softmax."""
     entropy: NonNegativeFloat = 0.0
-    """Weight of the cluster sizes' entropy, which keeps clusters from emptying (1 in arXiv 2009.09687, off in the LAPE
+    """Weight of the entropy of cluster sizes, which keeps clusters from emptying (1 in arXiv 2009.09687, 0 in the LAPE
     code)."""
 
 
@@ -152,43 +152,37 @@ class UnfusedConfig(Config):
     """
 
     alpha: Probability = 0.7
-    """Share of the branches' cross entropies; 1 - alpha is that of their KL divergences (0.7 in the LAPE code)."""
+    """Weight of the branches' cross entropies; their KL divergences have 1 - alpha (0.7 in the LAPE code)."""
     beta: NonNegativeFloat = 0.003
-    """Weight of the branches' MSE, 2 - 2·cos (0.003 in the LAPE code)."""
+    """Weight of the branches' MSE, which is 2 - 2·cos (0.003 in the LAPE code)."""
     temperature: PositiveFloat = 1.0
-    """Of both softmaxes in the KL divergence, which is multiplied by its square (1 in the LAPE code, 3 in
+    """Temperature T of both softmaxes in the KL divergence, which is multiplied by T² (1 in the LAPE code, 3 in
     arXiv 1905.08094)."""
     detach_teacher: bool = True
-    """Whether KL and MSE pull the branches alone. Where not, as in the LAPE code, they pull the teacher as well."""
+    """Train the branches alone by KL and MSE; without it, as in the LAPE code, both train the teacher as well."""
     mse_of: Literal["logits", "features"] = "logits"
-    """What the MSE compares: the logits (LAPE), or the heads' hidden features (arXiv 1905.08094)."""
+    """Outputs that the MSE compares: the logits (LAPE code), or the heads' hidden features (arXiv 1905.08094)."""
     head_hidden: PositiveInt = 512
     """Hidden width of the four heads; less than 512 would be a bottleneck."""
     num_views: Annotated[int, Field(ge=1, le=2)] = 1
-    """Augmented views of a clip in a step."""
+    """Number of augmented views of a clip in a step."""
     cut: Cut = "fc1"
-    """Layer that the student ends with: what is exported is the network up to it, without its heads."""
+    """Last layer of the student, which is exported without its heads."""
 
 
 class PseudoLabelConfig(Config):
     """Pseudo-labels of the target task (UnFuSeD, arXiv 2303.05668): k-means of the teacher's whole-clip embeddings."""
 
     origin: Literal["teacher", "random", "shuffled", "true"] = "teacher"
-    """The teacher's clusters. For analysis alone: those of a random encoder, the teacher's dealt out at random (the
-    floor), or the true labels (the ceiling)."""
-    num_clusters: tuple[Annotated[int, Field(ge=2)], ...] = (48,)
-    """Clusters (K_t). Several numbers give several clusterings, each with logits of its own."""
+    """Source of the labels: the teacher's clusters or, for analysis alone, a random encoder's clusters, the teacher's
+    clusters shuffled (the floor), or the true labels (the ceiling)."""
+    num_clusters: NumClusters = (48,)
+    """Number of clusters (K_t). Several numbers make several clusterings, each with its own logits."""
     readout: Readout = "last"
-    """Layers of the teacher that are clustered."""
+    """Layers of the teacher whose embeddings are clustered."""
     max_dim: PositiveInt = 128
-    """PCA-whitening keeps min(max_dim, clips / 8) dimensions."""
+    """Most dimensions that PCA-whitening keeps; it keeps at most an eighth of the number of clips."""
     starts: PositiveInt = 10
-    """Runs of k-means, of which the one with the least inertia counts."""
+    """Runs of k-means; the one with the lowest inertia is taken."""
     iterations: PositiveInt = 50
-    """Lloyd iterations of a run."""
-
-    @model_validator(mode="after")
-    def _has_heads(self) -> Self:
-        if not self.num_clusters:
-            raise ValueError("num_clusters=() must name at least one number of clusters")
-        return self
+    """Lloyd iterations of each run."""

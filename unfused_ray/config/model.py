@@ -1,4 +1,4 @@
-"""Shape of the encoder, and which of its layers are read."""
+"""Shape of the encoder, and the layers that are read from it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Field
 from unfused_ray.config.base import Config, PositiveInt
 
 Cut = Literal["block1", "block2", "block3", "fc1", "fc2"]
-"""A layer after which an AudioNTT2020 can end: a convolution block, or one of the two layers per frame."""
+"""Last layer of an AudioNTT2020: a convolution block, or one of the two layers per frame."""
 
 
 class EncoderConfig(Config):
@@ -18,12 +18,12 @@ class EncoderConfig(Config):
     channels: PositiveInt = 64
     """Channels of the three convolutions."""
     width: PositiveInt = 2048
-    """Width of both fully connected layers, and so of the clip embedding."""
+    """Width of both fully connected layers, and of the clip embedding."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """Dropout after the first fully connected layer."""
     cut: Cut = "fc2"
-    """Last layer of the network; fc2 is all of it."""
+    """Last layer of the network; fc2 is the whole network."""
 
 
 Readout = Literal["last", "blocks", "both"]
-"""Which layers of an encoder are read: its last, its convolution blocks, or both."""
+"""Layers that are read from an encoder: the last, the convolution blocks, or both."""

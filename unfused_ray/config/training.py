@@ -18,24 +18,24 @@ class OptimizerConfig(Config):
     name: Literal["sgd", "adamw"] = "adamw"
     """SGD with momentum, or AdamW with betas (0.9, 0.999)."""
     lr: PositiveFloat = 3e-4
-    """Peak learning rate, as it is: it is never rescaled by the batch or the workers."""
+    """Peak learning rate; it is never rescaled by batch size or workers."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Momentum of sgd."""
+    """Momentum of SGD."""
     weight_decay: NonNegativeFloat = 1e-4
-    """Coupled for sgd, decoupled for adamw; never on biases and batch-norm parameters."""
+    """Weight decay, coupled for sgd and decoupled for adamw; biases and batch-norm parameters have none."""
     warmup_epochs: NonNegativeFloat = 1.0
     """Epochs of linear warm-up from 0."""
     final_lr: Probability = 0.0
-    """Learning rate at the end, as a share of the peak."""
+    """Learning rate of the last step, as a share of the peak."""
 
 
 class BatchConfig(Config):
-    """How clips become batches. The loss and the gradient depend on these two numbers, never on the workers."""
+    """Size of a batch. Loss and gradient depend on these two numbers, never on the number of workers."""
 
     block: Annotated[int, Field(ge=2)] = 64
-    """Clips of a block (b): the unit of batch-norm statistics, of mixing and of gradient accumulation."""
+    """Clips of a block (b), the unit of batch-norm statistics, mixing and gradient accumulation."""
     blocks_per_step: PositiveInt = 2
-    """Blocks of a global batch (G), shared by the workers: G must be a multiple of their number."""
+    """Blocks of a global batch (G), shared equally by the workers."""
 
     @property
     def clips_per_step(self) -> int:
@@ -44,94 +44,95 @@ class BatchConfig(Config):
 
 
 class RuntimeConfig(Config):
-    """Where and on what a stage runs; a run may be resumed with other values, of all but ``precision`` and
-    ``compile_backend``.
+    """Processes and devices of a training.
 
-    What is computed stays the same. Its last bits do not: they depend on threads, workers and device.
+    A run may be resumed with other values of all but ``precision`` and ``compile_backend``. Its result then differs in
+    the last bits only, which depend on threads, workers and device.
     """
 
     kind: Literal["workers", "in-process"] = "workers"
-    """A Ray Train worker group, or this process alone (first step seconds after the start)."""
+    """Train in a Ray Train worker group, or in this process, which starts within seconds."""
     num_workers: PositiveInt = 1
-    """Workers of the group; must divide blocks_per_step."""
+    """Number of workers; it must divide blocks_per_step."""
     cpus_per_worker: NonNegativeFloat = 0.0
-    """CPUs Ray reserves for a worker; 0 is 1, or 0.5 where cores are few. One whole CPU must stay free for Ray Data."""
+    """CPUs that Ray reserves for a worker; 0 is 1, or 0.5 where cores are few. One whole CPU stays free for Ray
+    Data."""
     gpus_per_worker: NonNegativeFloat = 0.0
-    """GPUs Ray reserves for a worker; 0 trains on CPUs."""
+    """GPUs that Ray reserves for a worker; 0 trains on CPUs."""
     threads: Annotated[int, Field(ge=0)] = 0
-    """Torch threads of a worker; 0 takes the node's cores divided by its workers. Resumes are bit-equal at equal
+    """Torch threads of a worker; 0 is the node's cores divided by its workers. A resume is bit-equal with equal
     threads."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto is bfloat16 on a GPU that has it, float32 elsewhere. It changes the result: a run keeps what it began with.
-    """
+    """Number format of the network; auto is bfloat16 on a GPU that has it, float32 elsewhere. A run cannot change
+    it."""
     compile_backend: str = ""
-    """Backend of torch.compile, such as inductor; empty computes operator by operator. The first step then takes a
-    minute; inductor draws other dropout masks."""
+    """Backend of torch.compile, such as inductor, whose first step takes a minute and whose dropout masks differ; empty
+    does not compile."""
     prefetch_blocks: PositiveInt = 8
-    """Blocks a worker holds ready, across the end of an epoch."""
+    """Blocks that a worker reads ahead, also into the next epoch."""
 
 
 class CheckpointConfig(Config):
-    """When the state of a run is written, and how much of it is kept."""
+    """How often checkpoints are written, and how many are kept."""
 
     every_minutes: PositiveFloat = 10.0
-    """Longest time between checkpoints; the end of an epoch always writes one."""
+    """Longest time between checkpoints, in minutes; the end of an epoch always writes one."""
     keep: PositiveInt = 2
-    """Newest checkpoints kept. Assignments are kept while a kept checkpoint needs them, and of keep_assignments
-    epochs."""
+    """Number of newest checkpoints that are kept, with the assignments they need."""
     keep_assignments: PositiveInt = 5
-    """Newest epochs whose assignments (Parquet) are kept."""
+    """Number of newest epochs whose assignments (Parquet) are kept."""
 
 
 class HealthConfig(Config):
-    """What counts as a collapse at the end of an epoch, and what is then done; of fixed labels nothing is looked at."""
+    """Signs of a collapse at the end of an epoch, and what follows; with fixed labels none are looked for."""
 
     min_effective_rank: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.0
-    """Directions that embeddings use at least (RankMe, arXiv 2210.02885); fewer are a collapse, 1 allows all."""
+    """Lowest effective rank of the embeddings (RankMe, arXiv 2210.02885) that is no collapse; 1 allows all."""
     max_cluster_share: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Share of the clips that the largest cluster holds at most; more is a collapse, 1 allows all."""
+    """Largest share of the clips in one cluster that is no collapse; 1 allows all."""
     on_collapse: Literal["warn", "stop"] = "warn"
-    """Say it and go on, or end after the epoch's checkpoint. Either is in the run's history and status."""
+    """Warn and go on, or stop after the epoch's checkpoint. History and status record it either way."""
 
 
 class TrackingConfig(Config):
-    """Where parameters and curves go."""
+    """The MLflow server that parameters and metrics are sent to."""
 
     uri: str = ""
-    """MLflow tracking URI; empty is the SQLite file <home>/mlflow.db (see output)."""
+    """MLflow tracking URI; empty is the SQLite file <home>/mlflow.db, where <home> is the environment variable
+    UNFUSED_RAY_HOME or ~/unfused-ray."""
     experiment: str = "unfused-ray"
     """MLflow experiment."""
 
 
 class TrainingConfig(Config):
-    """What every stage that trains has: one or several prepared sources, an encoder, and how it is trained."""
+    """Settings that pre-training and distillation share: prepared sources, an encoder, and how it is trained."""
 
     stage: ClassVar[str]
-    """What the stage is called in a run's record."""
+    """Name of the stage in a run's record."""
     export: ClassVar[str]
     """Folder in the run that the trained network is exported to."""
 
     data: tuple[str, ...] = ()
-    """Folders written by jobs/prepare.py, by path or URI; several make one run."""
+    """Prepared sources, by path or URI; several are trained on together."""
     splits: tuple[str, ...] = ("", "train")
-    """Splits to train on: never validation or test. An empty name stands for the clips of no split."""
+    """Splits to train on, never validation or test. An empty name means clips without a split."""
     output: str = ""
     """Folder the run is written to, by path or URI; empty is <home>/runs/<name>, where <home> is the environment
     variable UNFUSED_RAY_HOME or ~/unfused-ray."""
     name: str = "run"
-    """Name of the run: tracking, and the default output folder."""
+    """Name of the run in tracking and in its default folder."""
     seed: Seed = 0
-    """Seed of everything random: weights, order, crops, augmentation, dropout, clustering."""
+    """Seed of weights, order, crops, augmentation, dropout and clustering."""
     epochs: PositiveInt = 20
     """Passes over the data."""
     stop_after: Annotated[int, Field(ge=0)] = 0
-    """Export and stop after so many epochs, although the learning rate is that of a run of ``epochs``; 0 goes on to the
-    end. Given again with a later one, the run goes on."""
+    """Stop and export after this many epochs, while the schedule still spans ``epochs``; 0 trains to the end. The run
+    resumes with a later value."""
     init_from: str = ""
-    """Run or exported encoder whose weights to start from (warm start), on these data; empty is random weights. Of a
-    run, those of its newest checkpoint as they were trained, not their average; a queue of keys begins empty."""
+    """Run or exported encoder whose weights to start from (warm start); empty is random weights. A run gives those of
+    its newest checkpoint, not their average; a queue of keys begins empty."""
     fork: str = ""
-    """Folder of another run: start from its newest checkpoint, at the start of that epoch, although settings differ."""
+    """Run whose newest checkpoint to continue from with other settings, from the start of its epoch."""
     front_end: FrontEndConfig = FrontEndConfig()
     crop: CropConfig = CropConfig()
     augment: AugmentConfig = AugmentConfig()
@@ -139,8 +140,8 @@ class TrainingConfig(Config):
     optimizer: OptimizerConfig = OptimizerConfig()
     batch: BatchConfig = BatchConfig()
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Export the exponential moving average of the encoder's weights; 0 exports them as they are. The decay of the
-    n-th step is (1 + n) / (10 + n) until it reaches this one, so that a short run's beginning is forgotten too."""
+    """Decay of the exponential moving average of weights that is exported; 0 exports the weights themselves. The decay
+    of the n-th step is (1 + n) / (10 + n) until it reaches this one, so that short runs forget their beginning too."""
     runtime: RuntimeConfig = RuntimeConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     health: HealthConfig = HealthConfig()
@@ -148,7 +149,7 @@ class TrainingConfig(Config):
 
     @property
     def last_epoch(self) -> int:
-        """Epochs after which this start of the run ends."""
+        """Epochs after which the run ends or stops."""
         return min(self.stop_after or self.epochs, self.epochs)
 
     @model_validator(mode="after")
@@ -174,20 +175,20 @@ class TrainingConfig(Config):
 
 
 class PretrainConfig(TrainingConfig):
-    """Pre-training of an encoder without labels: DECAR-v2, or a method that it is compared with."""
+    """Pre-training of an encoder without labels, by DECAR-v2 or a method that it is compared with."""
 
     stage = "pretrain"
     export = "encoder"
 
     name: str = "decar-v2"
-    """Name of the run: tracking, and the default output folder."""
+    """Name of the run in tracking and in its default folder."""
     epochs: PositiveInt = 90
     """Passes over the data."""
     method: PretrainMethodConfig = DecarConfig()
 
 
 class DistillConfig(TrainingConfig):
-    """UnFuSeD: a student distilled on a task's own clips, without their labels, from a pre-trained encoder's clusters.
+    """UnFuSeD: distillation of a student on a task's clips, from a pre-trained encoder's clusters instead of labels.
 
     Several sources are distilled jointly: one clustering of all their clips, one student.
     """
@@ -196,12 +197,11 @@ class DistillConfig(TrainingConfig):
     export = "student"
 
     name: str = "unfused"
-    """Name of the run: tracking, and the default output folder."""
+    """Name of the run in tracking and in its default folder."""
     teacher: str = ""
-    """Pre-training run or exported encoder whose clusters are the pseudo-labels. Its weights are not trained on."""
+    """Pre-training run or exported encoder whose clusters are the pseudo-labels; the student does not start from it."""
     labels_of: str = ""
-    """Another distillation on the same clips whose pseudo-labels to take over, made with the same settings; empty makes
-    them anew."""
+    """Distillation with the same clips and label settings whose pseudo-labels to reuse; empty makes them."""
     labels: PseudoLabelConfig = PseudoLabelConfig()
     method: UnfusedConfig = UnfusedConfig()
 

@@ -20,7 +20,7 @@ from rich.console import Console
 from support.sources import write_source
 from support.tasks import LENGTHS, PROTOCOL, write_encoder, write_task
 
-from unfused_ray import cluster, recipes
+from unfused_ray import cluster, recipes, storage
 from unfused_ray.config import DistillConfig, SweepConfig
 from unfused_ray.evaluation.protocol import BootstrapConfig, load_protocol
 from unfused_ray.report.sweep import is_default
@@ -355,9 +355,8 @@ def test_a_sweep_keeps_its_space_and_what_it_runs_on(config: Callable[..., Sweep
     kept = json.loads(json.dumps(begun.record))
     assert {name: json_to_distribution(json.dumps(each)) for name, each in kept["space"].items()} == SPACE
     assert kept["environment"] == environment()
-    path = Path(begun.plan.uri, prepare.SWEEP)
-    path.parent.mkdir()
-    path.write_text(json.dumps({**kept, "environment": {"python": "3.10"}}))
+    path = storage.join(begun.plan.uri, prepare.SWEEP)
+    storage.write_json(path, {**kept, "environment": {"python": "3.10"}}, trial.FORMAT_VERSION)
     again = prepare.check(config(resume=True), SPACES)
     assert (again.id, again.record["environment"]) == (begun.id, environment())
     other = {"three": {**SPACE, "method.beta": FloatDistribution(1e-3, 1.0, log=True)}}

@@ -99,7 +99,11 @@ def test_splits_that_a_source_has_not_are_refused_with_those_it_has(sources: lis
 
 def test_pre_training_never_sees_validation_or_test(sources: list[Manifest]) -> None:
     config = PretrainConfig.model_validate(
-        {"data": [source.uri for source in sources], "method": {"num_clusters": [2]}, "batch": {"block": 2}}
+        {
+            "data": [source.uri for source in sources],
+            "method": {"kind": "decar-v2", "num_clusters": [2]},
+            "batch": {"block": 2},
+        }
     )
     index = check(config).index
     assert set(index.column("split")) == {"", "train"}
