@@ -29,6 +29,7 @@ RUN_TAG = f"{TAGS}run"
 """The project's id of a run."""
 FILE = "tracking.json"
 """Where :func:`kept_id` keeps it."""
+_FORMAT_VERSION = 1
 CONFIG = "config.json"
 """Artefact with the full configuration."""
 MAX_TAG = 5000
@@ -93,8 +94,8 @@ def kept_id(folder: str) -> str:
     """The project's id of what is in a folder, made and kept there the first time it is asked for."""
     path = storage.join(folder, FILE)
     if not storage.exists(path):
-        storage.write_bytes(path, json.dumps({"id": uuid.uuid4().hex}).encode())
-    kept: str = storage.read_json(path)["id"]
+        storage.write_json(path, {"id": uuid.uuid4().hex}, _FORMAT_VERSION)
+    kept: str = storage.read_json(path, _FORMAT_VERSION, "delete it to begin a new MLflow run")["id"]
     return kept
 
 

@@ -10,6 +10,8 @@ from typing import Any
 from unfused_ray import storage
 
 _BEGUN = "plan.json"
+_FORMAT_VERSION = 1
+"""Version of the plan, and of the reports that name it."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Ledger:
         uri = self._uri(_BEGUN)
         if not storage.exists(uri):
             return False
-        begun = storage.read_json(uri)
+        begun = storage.read_json(uri, _FORMAT_VERSION, f"delete {self.output}, or name another output")
         refuse_difference(self.output, begun["config"], self.settings)
         if begun["plan"] != self.plan:
             raise changed(self.source, self.output)
@@ -54,8 +56,7 @@ class Ledger:
             storage.delete_unfinished(self.output)
             storage.delete_unfinished(self._uri())
             return
-        content = {"plan": self.plan, "config": self.settings}
-        storage.write_bytes(self._uri(_BEGUN), json.dumps(content, indent=1).encode())
+        storage.write_json(self._uri(_BEGUN), {"plan": self.plan, "config": self.settings}, _FORMAT_VERSION)
 
     def num_finished(self) -> int:
         """Parts that an interrupted job has left finished; their bytes are not checked."""
