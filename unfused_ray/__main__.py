@@ -13,8 +13,8 @@ from unfused_ray.cli import main
 from unfused_ray.config import TrainingConfig
 from unfused_ray.data.sources.lape.overview import overview
 from unfused_ray.data.sources.lape.registry import ROOT
-from unfused_ray.figures.summary import runs_table
 from unfused_ray.home import home
+from unfused_ray.report.terminal import runs_table
 
 
 def runs(folder: tyro.conf.Positional[str] = "") -> int:

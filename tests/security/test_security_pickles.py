@@ -20,13 +20,12 @@ from safetensors import SafetensorError
 from support.reports import Runs, write_runs
 from support.runs import tiny, tiny_student
 
-from unfused_ray import storage
+from unfused_ray import evaluation_job, storage
 from unfused_ray.config import EvaluateConfig
 from unfused_ray.data.shards.format import ClipIndex, read_unit
 from unfused_ray.data.shards.ledger import Ledger
 from unfused_ray.data.sources.archives import list_parquet
 from unfused_ray.embedding.vectors import VectorManifest
-from unfused_ray.evaluation import evaluate
 from unfused_ray.models.export import load_encoder
 from unfused_ray.parquet import open_parquet
 from unfused_ray.report import report
@@ -176,7 +175,7 @@ def evaluate_again(folder: Path, runs: Runs, tracking_uri: str, output: str = "t
         random_seeds=1,
         processes=1,
     )
-    evaluate.evaluate(evaluate.check(config))
+    evaluation_job.run(evaluation_job.check(config))
 
 
 def evaluate_anew(folder: Path, runs: Runs, tracking_uri: str) -> None:

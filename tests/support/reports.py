@@ -13,9 +13,8 @@ from optuna.distributions import FloatDistribution
 from support.runs import tiny, tiny_student
 from support.sources import write_source
 from support.tasks import PROTOCOL, replace_columns, write_encoder, write_task
-from unfused_ray import recipes, storage
+from unfused_ray import evaluation_job, recipes, storage
 from unfused_ray.config import EvaluateConfig, TrackingConfig
-from unfused_ray.evaluation import evaluate
 from unfused_ray.sweep.prepare import SWEEP
 from unfused_ray.sweep.score import Score
 from unfused_ray.sweep.space import to_json
@@ -87,7 +86,7 @@ def _evaluate(folder: Path, output: str) -> None:
         processes=1,
         tracking=TrackingConfig(uri=TRACKING),
     )
-    evaluate.evaluate(evaluate.check(config))
+    evaluation_job.run(evaluation_job.check(config))
 
 
 def write_sweep(folder: Path, num_trials: int) -> list[Record]:

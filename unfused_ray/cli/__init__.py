@@ -212,8 +212,8 @@ def _training_job(config: TrainingConfig, options: Options) -> int:
     if options.dry_run:
         return _rehearse(config)
     status = _train(config)
-    from unfused_ray.figures import run_pictures as pictures
-    from unfused_ray.figures.summary import summary
+    from unfused_ray.figures import run as pictures
+    from unfused_ray.report.terminal import summary
     from unfused_ray.training.driver.launch import check
 
     run = check(config)
@@ -269,14 +269,15 @@ def evaluate_job() -> int:
     config = absolute_paths(config, inputs=("tasks", "protocol"), outputs=("output", "cache"))
     if options.print_config:
         return _print_config(config)
-    from unfused_ray.evaluation import evaluate
+    from unfused_ray import evaluation_job as evaluate
+    from unfused_ray.report.terminal import evaluation_table
 
     evaluation = evaluate.check(config)
     if options.dry_run:
         Console().print(evaluate.describe(evaluation))
         return 0
-    table = evaluate.evaluate(evaluation)
-    Console().print(table.to_terminal(Console()))
+    table = evaluate.run(evaluation)
+    Console().print(evaluation_table(table, Console()))
     Console().print(f"table, figures and pictures: {evaluation.output}", soft_wrap=True, highlight=False, markup=False)
     _tell_report(evaluation.output)
     evaluate.track(evaluation, table)
@@ -295,6 +296,7 @@ def sweep_job(spaces: dict[str, Space]) -> int:
     config = config.replace(distill=distill)
     if options.print_config:
         return _print_config(config)
+    from unfused_ray.report.terminal import evaluation_table
     from unfused_ray.sweep import prepare, result, sweep
     from unfused_ray.sweep.space import identity
 
@@ -311,7 +313,7 @@ def sweep_job(spaces: dict[str, Space]) -> int:
     recipe = result.winner(prepared, ranked[0].record)
     where = result.write_winner(prepared, recipe)
     Console().print(f"the winner as a recipe: python jobs/distill.py {where} --data …", soft_wrap=True, highlight=False)
-    Console().print(result.evaluate_winner(prepared, recipe).to_terminal(Console()))
+    Console().print(evaluation_table(result.evaluate_winner(prepared, recipe), Console()))
     _tell_report(prepared.plan.uri)
     return 0
 

@@ -1,12 +1,10 @@
-"""The table as Markdown, JSON and a figure."""
+"""The results table as Markdown, JSON and a figure."""
 
 from __future__ import annotations
 
-import json
 import math
 import tomllib
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,91 +12,79 @@ from matplotlib.figure import Figure
 
 from unfused_ray import storage
 from unfused_ray.comparison.plan import plan_hash
-from unfused_ray.comparison.results import Comparison, Line, Results
+from unfused_ray.comparison.results import ResultsRow, ResultsTable, TestedDifference
 from unfused_ray.evaluation.protocol import FILE
-from unfused_ray.evaluation.rows import headings, num_test_groups
+from unfused_ray.evaluation.rows import MEAN
 from unfused_ray.evaluation.systems import RandomNetwork
-from unfused_ray.evaluation.table import markdown_lines, percent, points
-from unfused_ray.figures.run_figures import new_figure
-from unfused_ray.figures.run_pictures import save
+from unfused_ray.evaluation.table import MARKDOWN, NOT_CORRECTED, TABLE, costs, markdown, plain
+from unfused_ray.figures.accuracies import draw_by_parameters
+from unfused_ray.figures.canvas import save
 
-FILES = ("table.md", "table.json", "accuracy_by_parameters.png")
+FORMAT_VERSION = 1
+FILES = (MARKDOWN, TABLE, "accuracy_by_parameters.png")
 _AS_PRINTED = Path(__file__).with_name("as_printed.toml")
-_MEAN = "mean"
 
 
-def write(results: Results, output: str) -> None:
+def write(results: ResultsTable, output: str) -> None:
     """Write ``FILES`` and the protocol to a folder."""
     markdown, numbers, picture = (storage.join(output, file) for file in FILES)
     storage.write_bytes(storage.join(output, FILE), results.evaluation.protocol.text)
-    storage.write_bytes(numbers, json.dumps(to_json(results), indent=1).encode())
+    storage.write_json(numbers, to_json(results), FORMAT_VERSION)
     save(draw(results), picture)
     storage.write_bytes(markdown, to_markdown(results).encode())
 
 
-def to_json(results: Results) -> dict[str, Any]:
+def to_json(results: ResultsTable) -> dict[str, Any]:
     """All numbers, accuracies as shares of 1; null where one cannot be known."""
     return {
         "plan": results.plan.model_dump(mode="json"),
         "plan_sha256": plan_hash(results.plan),
         "protocol_sha256": results.evaluation.protocol.sha256,
         "reference": results.reference,
-        "comparisons": [asdict(each, dict_factory=_known) for each in results.comparisons],
-        "rows": [asdict(line, dict_factory=_known) for line in results.lines],
+        "comparisons": [plain(each) for each in results.comparisons],
+        "rows": [plain(row) for row in results.rows],
     }
 
 
-def _known(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in items}
-
-
-def to_markdown(results: Results) -> str:
+def to_markdown(results: ResultsTable) -> str:
     """Accuracies, differences from the reference, what is behind them, and the paper's own numbers apart."""
-    tasks = [task.name for task in results.evaluation.tasks]
-    columns = list(headings(tasks))
-    costs = ["parameters", "M multiply–adds / s", "TFLOP", "epochs", "seeds"]
-    rows = [_accuracies(line, columns) for line in results.lines]
-    parts = [
-        "\n".join(markdown_lines(["system", *costs, *columns, *_natural(results), "validation"], rows)),
-        differences(results),
-    ]
+    columns = results.headings
+    rows = [_accuracies(row, columns) for row in results.rows]
+    first = ["system", "parameters", "M multiply–adds / s", "TFLOP", "epochs", "seeds"]
+    parts = [markdown([*first, *columns, *_natural(results), "validation"], rows), differences(results)]
     if results.comparisons:
         compared = [_comparison(each, columns) for each in results.comparisons]
         parts += [
             "Differences that are tested, in points:",
-            "\n".join(markdown_lines(["rows", *columns, "p", "p by Holm"], compared)),
+            markdown(["rows", *columns, "p", "p by Holm"], compared),
         ]
     return "\n\n".join([*parts, results.table.details(), note(results), as_printed()]) + "\n"
 
 
-def differences(results: Results) -> str:
+def differences(results: ResultsTable) -> str:
     """Every row's difference from the reference."""
-    columns = list(headings([task.name for task in results.evaluation.tasks]))
-    rows = [_differences(line, columns) for line in results.lines if line.row.difference]
-    heading = (
-        f"Difference from {results.reference}, in points, on the same test clips (not corrected for the number of "
-        "comparisons):"
-    )
-    return "\n\n".join([heading, "\n".join(markdown_lines(["system", *columns, *_natural(results)], rows))])
+    columns = results.headings
+    rows = [_differences(row, columns) for row in results.rows if row.row.difference]
+    heading = f"Difference from {results.reference}, in points, on the same test clips ({NOT_CORRECTED}):"
+    return "\n\n".join([heading, markdown(["system", *columns, *_natural(results)], rows)])
 
 
-def _natural(results: Results) -> list[str]:
+def _natural(results: ResultsTable) -> list[str]:
     """Heading of the mean over the tasks that are not synthetic, where there are others."""
     synthetic = [task.name for task in results.evaluation.tasks if task.name in results.plan.synthetic]
-    return [f"{_MEAN} without {' and '.join(synthetic)}"] if results.lines[0].natural else []
+    return [f"{MEAN} without {' and '.join(synthetic)}"] if results.rows[0].natural else []
 
 
-def note(results: Results) -> str:
-    """What stands under the table."""
+def note(results: ResultsTable) -> str:
+    """The text under the table."""
     plan, protocol = results.plan, results.evaluation.protocol
-    groups = ", ".join(f"{task.name} {num_test_groups(task):,}" for task in results.evaluation.tasks)
     budgets = [f"{plan.tflop.sources:g} on the sources"]
     budgets += [f"{plan.tflop.each_task:g} on each task"] if plan.tflop.each_task else []
     budgets += [f"{plan.tflop.all_tasks:g} on all tasks together"] if plan.tflop.all_tasks else []
     sentences = [
         "Test accuracy in %, with 95 % intervals: paired bootstrap over groups of test clips with the seeds of a row "
         "nested, widened where groups or seeds are few",
-        f"Groups of test clips: {groups}",
+        results.table.groups_note,
         "Of a row with one seed the interval is of test clips alone",
         "Validation is the mean over tasks on the clips that chose each readout and C, which rows may be chosen by",
         "p is of the difference in the mean over tasks, Student's t by Welch and Satterthwaite with the variances of "
@@ -118,71 +104,39 @@ def note(results: Results) -> str:
         sentences.append(f"Planned, but not there yet: {'; '.join(later)}")
     if any(compared.single for compared in results.comparisons):
         sentences.append("¹ One training: p takes it as it is, another seed's network could differ")
+    seeds = {row.row.name: row.seeds for row in results.rows}
     missing = {
-        system.name: missed
+        system.name: sorted(set(plan.seeds) - set(seeds.get(system.name, ())))
         for system in plan.systems
-        if (
-            missed := set(plan.seeds)
-            - {seed for line in results.lines if line.row.name == system.name for seed in line.seeds}
-        )
+        if set(plan.seeds) > set(seeds.get(system.name, ()))
     }
     if plan.random_seeds and not any(isinstance(network, RandomNetwork) for network in results.evaluation.systems):
         sentences.append("Random networks are still to be read")
     if missing:
-        rows = "; ".join(f"{name}: {', '.join(map(str, sorted(seeds)))}" for name, seeds in missing.items())
+        rows = "; ".join(f"{name}: {', '.join(map(str, absent))}" for name, absent in missing.items())
         sentences.append(f"Not finished, seeds still to come: {rows}")
-    if folds := results.table.num_folds:
-        sentences.append(f"Mean of folds, each tested once: {', '.join(f'{task} {n}' for task, n in folds.items())}")
-        if any(system.on == "all tasks" for system in plan.systems):
-            sentences.append(
-                "A system trained on all tasks hears none of those with folds: each of their clips is tested"
-            )
+    sentences += results.table.folds_note
+    if results.table.num_folds and any(system.on == "all tasks" for system in plan.systems):
+        sentences.append("A system trained on all tasks hears none of those with folds: each of their clips is tested")
     return ". ".join([*sentences, *results.table.flaws]) + "."
 
 
 def as_printed() -> str:
     """The paper's numbers, which stand beside none of ours."""
     printed = tomllib.loads(_AS_PRINTED.read_text())
-    lines = markdown_lines(
-        ["system", *printed["tasks"]], [[name, *map(str, row)] for name, row in printed["accuracy"].items()]
-    )
-    return "\n".join(["As printed:", "", *lines, "", printed["note"]])
+    rows = [[name, *map(str, row)] for name, row in printed["accuracy"].items()]
+    return "\n\n".join(["As printed:", markdown(["system", *printed["tasks"]], rows), printed["note"]])
 
 
-def draw(results: Results) -> Figure:
-    """Mean accuracy against parameters, on a logarithmic axis, with 95 % intervals; a dashed line without network."""
-    (heading,) = list(headings([task.name for task in results.evaluation.tasks]))[-1:]
-    figure = new_figure(f"Linear evaluation: {heading} accuracy against parameters", 10.0, 6.5)
-    axis = figure.add_subplot()
-    best_first = sorted(results.lines, key=lambda line: -line.row.accuracy[heading].value)
-    for place, line in enumerate(best_first):
-        found, colour = line.row.accuracy[heading], f"C{place % 10}"
-        label = f"{line.row.name}: {100 * found.value:.1f}"
-        if line.row.parameters is None:
-            axis.axhline(100 * found.value, color="0.6", linestyle="--", label=label)
-            continue
-        # Rows of one shape stand side by side, around their size.
-        alike = [other for other in best_first if other.row.parameters == line.row.parameters]
-        x = line.row.parameters * 1.04 ** (alike.index(line) - (len(alike) - 1) / 2)
-        if not math.isnan(found.low):
-            axis.plot([x, x], [100 * found.low, 100 * found.high], color=colour, alpha=0.4, linewidth=2)
-        axis.plot([x], [100 * found.value], "os^D"[place // 10 % 4], color=colour, label=label)
-    axis.set_xscale("log")
-    sizes = sorted({line.row.parameters for line in results.lines if line.row.parameters})
-    axis.set_xticks(sizes, [f"{size / 1e6:.3g} M" for size in sizes])
-    axis.set_xticks([], minor=True)
-    axis.set_xlabel("parameters of the frozen encoder (rows of one size are set a little apart)")
-    axis.set_ylabel("test accuracy in %")
-    axis.grid(color="0.92")
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
-    return figure
+def draw(results: ResultsTable) -> Figure:
+    """Accuracy in the last column against parameters."""
+    heading = results.headings[-1]
+    found = {line.row.name: (line.row.parameters, line.row.accuracy[heading]) for line in results.rows}
+    return draw_by_parameters(f"Linear evaluation: {heading} accuracy against parameters", found)
 
 
-def _accuracies(line: Line, columns: Sequence[str]) -> list[str]:
+def _accuracies(line: ResultsRow, columns: Sequence[str]) -> list[str]:
     row, cost = line.row, line.cost
-    size = f"{row.parameters:,}" if row.parameters else ""
-    work = f"{row.multiply_adds / 1e6:,.0f}" if row.multiply_adds else ""
     tflop = epochs = ""
     if cost:
         tflop = " + ".join(
@@ -192,19 +146,20 @@ def _accuracies(line: Line, columns: Sequence[str]) -> list[str]:
     seeds = str(len(line.seeds) or (row.num_seeds if row.parameters else ""))
     intervals = [row.accuracy[column] for column in columns] + ([line.natural] if line.natural else [])
     validation = f"{100 * line.validation_accuracy:.1f}"
-    return [row.name, size, work, tflop, epochs, seeds, *map(percent, intervals), validation]
+    return [row.name, *costs(row), tflop, epochs, seeds, *(each.text() for each in intervals), validation]
 
 
-def _differences(line: Line, columns: Sequence[str]) -> list[str]:
+def _differences(line: ResultsRow, columns: Sequence[str]) -> list[str]:
     intervals = [line.row.difference[column] for column in columns]
     intervals += [line.natural_difference] if line.natural_difference else []
-    return [line.row.name, *map(points, intervals)]
+    return [line.row.name, *(each.text("+") for each in intervals)]
 
 
-def _comparison(compared: Comparison, columns: Sequence[str]) -> list[str]:
+def _comparison(compared: TestedDifference, columns: Sequence[str]) -> list[str]:
     intervals = (compared.difference[column] for column in columns)
     names = (name + "¹" * (name in compared.single) for name in (compared.first, compared.second))
-    return [" – ".join(names), *map(points, intervals), *map(_p_value, (compared.p_value, compared.p_holm))]
+    p_values = map(_p_value, (compared.p_value, compared.p_holm))
+    return [" – ".join(names), *(each.text("+") for each in intervals), *p_values]
 
 
 def _p_value(p: float) -> str:

@@ -1,63 +1,63 @@
-"""The table out of its cells: seeds nested in the paired bootstrap, Holm over the comparisons, and what a row cost."""
+"""The results table from its cells: seeds nested in the paired bootstrap, Holm over the comparisons, training costs."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
-from unfused_ray import storage
+from unfused_ray import evaluation_job, storage
 from unfused_ray.comparison.plan import Plan, System
 from unfused_ray.comparison.trainings import Training, Trainings
 from unfused_ray.config import EvaluateConfig
-from unfused_ray.evaluation import bootstrap, cells, evaluate
+from unfused_ray.evaluation import bootstrap, cells
 from unfused_ray.evaluation.bootstrap import Interval
 from unfused_ray.evaluation.cells import Cell
-from unfused_ray.evaluation.evaluate import Evaluation
 from unfused_ray.evaluation.protocol import BootstrapConfig
-from unfused_ray.evaluation.rows import MEAN, Row, groups_of_test, score
+from unfused_ray.evaluation.rows import Row, deviations, headings, score
 from unfused_ray.evaluation.systems import System as Network
 from unfused_ray.evaluation.systems import TrainedModel
-from unfused_ray.evaluation.table import Table
+from unfused_ray.evaluation.table import EvaluationTable
 from unfused_ray.evaluation.tasks import Task
+from unfused_ray.evaluation_job import EvaluationPlan
 
 Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What the networks of a row took to train: one full pipeline, of the first seed."""
+class TrainingCost:
+    """Operations and epochs of a row's networks: one full pipeline, of the first seed."""
 
     sources_tflop: float
-    """On the sources for pre-training, those of the runs that it builds on included."""
+    """Operations on the sources for pre-training, those of the runs that it builds on included."""
     tasks_tflop: float
-    """On tasks, the sum over all of them."""
+    """Operations on tasks, the sum over all of them."""
     epochs: tuple[int, ...]
-    """Of its own trainings, one a task where each task has a network."""
+    """Epochs of its own trainings, one a task where each task has a network."""
 
 
 @dataclass(frozen=True)
-class Line:
+class ResultsRow:
     """A row of the table, in shares of 1."""
 
     row: Row
-    cost: Cost | None
+    cost: TrainingCost | None
     """None where nothing was trained."""
     seeds: tuple[int, ...]
-    """Of its trainings."""
+    """Seeds of its trainings."""
     natural: Interval | None
     """Mean over the tasks that are not synthetic; None where all are alike."""
     natural_difference: Interval | None
     """From the reference row."""
     validation_accuracy: float
-    """Mean over tasks on the clips that chose readouts and C: what rows may be chosen by."""
+    """Mean over tasks on the clips that chose readouts and C; rows may be chosen by it."""
 
 
 @dataclass(frozen=True)
-class Comparison:
+class TestedDifference:
     """A pair of rows that the plan compares: the first minus the second."""
 
     first: str
@@ -65,30 +65,35 @@ class Comparison:
     difference: dict[str, Interval]
     """By task, and their mean."""
     p_value: float
-    """Of the mean's difference, two-sided."""
+    """Two-sided p of the mean's difference."""
     p_holm: float
     """The same, corrected for all comparisons of the plan, those that cannot be made yet too."""
     single: tuple[str, ...]
-    """Which of the two are one training: p then says nothing of another one."""
+    """Those of the two that are one training: p then says nothing of another one."""
 
 
 @dataclass(frozen=True)
-class Results:
-    """The whole table."""
+class ResultsTable:
+    """All rows, and the differences that the plan tests."""
 
     plan: Plan
-    evaluation: Evaluation
+    evaluation: EvaluationPlan
     reference: str
-    """Row that ``lines`` are compared with."""
-    lines: tuple[Line, ...]
-    comparisons: tuple[Comparison, ...]
+    """Row that ``rows`` are compared with."""
+    rows: tuple[ResultsRow, ...]
+    comparisons: tuple[TestedDifference, ...]
     """Those of the plan whose rows are both there."""
-    table: Table
+    table: EvaluationTable
     """The evaluation's own, of the same rows."""
+
+    @property
+    def headings(self) -> tuple[str, ...]:
+        """Tasks, and the mean where there are several."""
+        return headings([task.name for task in self.evaluation.tasks])
 
 
 def model_name(system: System, seed: int) -> str:
-    """What an evaluation calls the networks of one seed."""
+    """The evaluation's name for the networks of one seed."""
     return f"{system.name} (seed {seed})"
 
 
@@ -131,7 +136,7 @@ def evaluation_config(
 
 def results(
     trainings: Trainings, finished: Mapping[str, Sequence[int]], config: EvaluateConfig, output: str, reference: str
-) -> Results:
+) -> ResultsTable:
     """Read the cells, each of which is computed where it is missing, and score the rows.
 
     Args:
@@ -141,62 +146,62 @@ def results(
         output: folder of the evaluations, one a task.
         reference: row that others are compared with; as long as it is not trained, the first is.
     """
-    evaluation = evaluate.check(config)
+    evaluation = evaluation_job.check(config)
+    protocol, tasks = evaluation.protocol, evaluation.tasks
     found = {}
-    for of, network in itertools.product(evaluation.tasks, evaluation.systems):
-        folder, protocol = storage.join(output, of.name), evaluation.protocol
-        cell = cells.read(folder, of, network, protocol)
-        found[network.name, of.name] = cell or cells.fill(folder, of, network, protocol, evaluation.cache)
-    plan = trainings.plan
-    names = [task.name for task in evaluation.tasks]
-    networks: list[Network] = [system for system in evaluation.systems if not isinstance(system, TrainedModel)]
-    for system in plan.systems:
-        if seeds := finished.get(system.name, ()):
-            networks.append(TrainedModel(system.name, trainings.path(system, seeds[0])))
-            for task in names:
-                found[system.name, task] = joined([found[model_name(system, seed), task] for seed in seeds])
-    known = [network.name for network in networks]
-    reference = reference if reference in known else known[0]
-    config_of_draws = evaluation.protocol.config.bootstrap
-    of_rows = {(network.name, task): found[network.name, task] for network in networks for task in names}
-    table = Table.of(evaluation.protocol, evaluation.tasks, networks, of_rows, reference)
-    natural_tasks = [task for task in evaluation.tasks if task.name not in plan.synthetic]
-    natural: Sequence[Row] = ()
-    if 0 < len(natural_tasks) < len(names):
-        natural = score(config_of_draws, natural_tasks, networks, found, reference)
+    for task, network in itertools.product(tasks, evaluation.systems):
+        folder = storage.join(output, task.name)
+        cell = cells.read(folder, task, network, protocol)
+        found[network.name, task.name] = cell or evaluation_job.fill(folder, protocol, evaluation.cache, task, network)
+    networks = _join_seeds(trainings, finished, evaluation, found)
+    names = [network.name for network in networks]
+    reference = reference if reference in names else names[0]
+    of_rows = {(name, task.name): found[name, task.name] for name in names for task in tasks}
+    table = EvaluationTable.of(protocol, tasks, networks, of_rows, reference)
+    plan, draws = trainings.plan, protocol.config.bootstrap
+    natural_tasks = [task for task in tasks if task.name not in plan.synthetic]
+    natural: dict[str, Row] = {}
+    if 0 < len(natural_tasks) < len(tasks):
+        natural = {row.name: row for row in score(draws, natural_tasks, networks, of_rows, reference)}
+    heading = headings([task.name for task in natural_tasks])[-1:]  # without a mean, the only task
     by_name = {system.name: system for system in plan.systems}
-    lines = []
-    for place, row in enumerate(table.rows):
+    rows = []
+    for row in table.rows:
         seeds = tuple(finished.get(row.name, ()))
-        other = natural[place] if natural else None
-        # Of one task alone there is no mean, but that task.
-        heading = MEAN if len(natural_tasks) > 1 else natural_tasks[0].name if natural_tasks else ""
-        lines.append(
-            Line(
+        validation = [of_rows[row.name, task.name].validation_accuracy for task in tasks]
+        rows.append(
+            ResultsRow(
                 row=row,
                 cost=cost(trainings.of(by_name[row.name], seeds[0])) if seeds else None,
                 seeds=seeds,
-                natural=other.accuracy[heading] if other else None,
-                natural_difference=other.difference.get(heading) if other else None,
-                validation_accuracy=float(np.mean([found[row.name, name].validation_accuracy for name in names])),
+                natural=natural[row.name].accuracy[heading[0]] if natural else None,
+                natural_difference=natural[row.name].difference.get(heading[0]) if natural else None,
+                validation_accuracy=float(np.mean(validation)),
             )
         )
-    compared = comparisons(config_of_draws, evaluation.tasks, networks, found, plan.compare)
-    return Results(plan, evaluation, reference, tuple(lines), compared, table)
+    compared = comparisons(draws, tasks, networks, of_rows, plan.compare)
+    return ResultsTable(plan, evaluation, reference, tuple(rows), compared, table)
 
 
-def joined(seeds: Sequence[Cell]) -> Cell:
-    """One cell of several seeds' cells of a task."""
-    return replace(
-        seeds[0],
-        correct=np.concatenate([cell.correct for cell in seeds]),
-        results=[result for cell in seeds for result in cell.results],
-        damaged=max(cell.damaged for cell in seeds),
-    )
+def _join_seeds(
+    trainings: Trainings,
+    finished: Mapping[str, Sequence[int]],
+    evaluation: EvaluationPlan,
+    found: dict[tuple[str, str], Cell],
+) -> list[Network]:
+    """Rows of the table: the evaluation's without training, and one a system, whose cells of all seeds are added."""
+    rows: list[Network] = [network for network in evaluation.systems if not isinstance(network, TrainedModel)]
+    for system in trainings.plan.systems:
+        if seeds := finished.get(system.name, ()):
+            rows.append(TrainedModel(system.name, trainings.path(system, seeds[0])))
+            for task in evaluation.tasks:
+                alike = [found[model_name(system, seed), task.name] for seed in seeds]
+                found[system.name, task.name] = Cell.joined(alike)
+    return rows
 
 
-def cost(trainings: Sequence[Training]) -> Cost:
-    """What a row's trainings and all that they build on cost, each run once."""
+def cost(trainings: Sequence[Training]) -> TrainingCost:
+    """The cost of a row's trainings and of all that they build on, each run once."""
     runs: dict[str, Training] = {}
     found = list(trainings)
     while found:
@@ -206,7 +211,7 @@ def cost(trainings: Sequence[Training]) -> Cost:
     operations = {run.folder: run.tflop + run.labelling_tflop for run in runs.values()}
     on_sources = [operations[run.folder] for run in runs.values() if run.system.on == "sources"]
     on_tasks = [operations[run.folder] for run in runs.values() if run.system.on != "sources"]
-    return Cost(sum(on_sources), sum(on_tasks), tuple(training.config.epochs for training in trainings))
+    return TrainingCost(sum(on_sources), sum(on_tasks), tuple(training.config.epochs for training in trainings))
 
 
 def comparisons(
@@ -215,7 +220,7 @@ def comparisons(
     networks: Sequence[Network],
     found: Mapping[tuple[str, str], Cell],
     pairs: Sequence[tuple[str, str]],
-) -> tuple[Comparison, ...]:
+) -> tuple[TestedDifference, ...]:
     """Compare pairs of rows that are there, and correct p of the differences in the mean for the number of all pairs.
 
     Args:
@@ -228,17 +233,7 @@ def comparisons(
     by_name = {network.name: network for network in networks}
     made = [pair for pair in pairs if set(pair) <= by_name.keys()]
     drawn = {
-        name: [
-            bootstrap.deviations(
-                found[name, task.name].correct,
-                groups_of_test(task),
-                config.replicates,
-                config.seed,
-                task.name,
-                found[name, task.name].weights,
-            )
-            for task in tasks
-        ]
+        name: [deviations(config, task, found[name, task.name]) for task in tasks]
         for name in dict.fromkeys(name for pair in made for name in pair)
     }
     p_values = {
@@ -252,7 +247,7 @@ def comparisons(
         single = tuple(
             name for name in pair if isinstance(by_name[name], TrainedModel) and drawn[name][0].num_seeds == 1
         )
-        compared.append(Comparison(first, second, of_first.difference, p_values[pair], corrected[pair], single))
+        compared.append(TestedDifference(first, second, of_first.difference, p_values[pair], corrected[pair], single))
     return tuple(compared)
 
 

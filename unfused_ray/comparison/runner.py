@@ -18,7 +18,7 @@ from unfused_ray import storage
 from unfused_ray.comparison import page
 from unfused_ray.comparison.plan import System, freeze, load_plan, refuse_changes
 from unfused_ray.comparison.processes import Jobs, command
-from unfused_ray.comparison.results import Results, evaluation_config, results
+from unfused_ray.comparison.results import ResultsTable, evaluation_config, results
 from unfused_ray.comparison.trainings import Training, Trainings, expected_minutes, refuse_other_settings
 from unfused_ray.config import EvaluateConfig, TrainingConfig
 
@@ -195,12 +195,12 @@ class TableCommand:
         for random_seeds in dict.fromkeys((0, self.plan.random_seeds)):
             table = self._read(finished, random_seeds)
         _say(f"\n{page.to_markdown(table)}\n{', '.join(page.FILES)}: {self.output}")
-        if self.against and self.against not in [line.row.name for line in table.lines]:
+        if self.against and self.against not in [line.row.name for line in table.rows]:
             raise ValueError(f"--against: the table has no row {self.against}")
         if self.against:
             _say(f"\n{page.differences(self._results(finished, self.plan.random_seeds, self.against))}")
 
-    def _read(self, finished: dict[str, list[int]], random_seeds: int) -> Results:
+    def _read(self, finished: dict[str, list[int]], random_seeds: int) -> ResultsTable:
         with self._pool() as pool:
             futures = []
             for config in self.evaluations(finished, random_seeds):
@@ -213,7 +213,7 @@ class TableCommand:
         page.write(table, self.output)
         return table
 
-    def _results(self, finished: dict[str, list[int]], random_seeds: int, reference: str) -> Results:
+    def _results(self, finished: dict[str, list[int]], random_seeds: int, reference: str) -> ResultsTable:
         folder = self._evaluation_folder()
         config = evaluation_config(self.trainings, finished, self.plan.tasks, folder, self.protocol, random_seeds)
         return results(self.trainings, finished, config, folder, reference)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -18,6 +20,9 @@ from unfused_ray.embedding.clips import embed_clips, read_out
 from unfused_ray.models.export import FrozenEncoder
 
 logger = logging.getLogger(__name__)
+
+Embed = Callable[[np.ndarray], Mapping[Any, np.ndarray]]
+"""Makes the vectors of some clips: (N,) int64 clip_ids → (N, D) float32 of each layer, by its name."""
 
 FORMAT_VERSION = 1
 """Changes when the same encoder makes other vectors of the same clips."""
@@ -41,9 +46,19 @@ class EmbeddingCache:
         Raises:
             ValueError, OSError: see :func:`embed_clips`.
         """
-        kept = KeptVectors(storage.join(self.uri, key(encoder, index)), encoder, index)
-        kept.make()
-        return kept
+        return self.kept(key(encoder, index), index, lambda clip_ids: embed_clips(encoder, index, clip_ids))
+
+    def kept(self, key: str, index: ClipIndex, embed: Embed) -> KeptVectors:
+        """The vectors of all clips by a function; those that are missing are made here.
+
+        Args:
+            key: names all that decides the vectors.
+            index: the clips.
+            embed: makes them.
+        """
+        found = KeptVectors(storage.join(self.uri, key), index, embed)
+        found.make()
+        return found
 
 
 class KeptVectors:
@@ -54,13 +69,13 @@ class KeptVectors:
 
     Args:
         uri: folder of the parts.
-        encoder: on the device to compute on.
         index: the clips.
+        embed: makes the vectors of some clips.
     """
 
-    def __init__(self, uri: str, encoder: FrozenEncoder, index: ClipIndex) -> None:
-        self._uri, self._encoder, self._index = uri, encoder, index
-        self._damaged: dict[int, dict[Cut, np.ndarray]] = {}
+    def __init__(self, uri: str, index: ClipIndex, embed: Embed) -> None:
+        self._uri, self._index, self._embed = uri, index, embed
+        self._damaged: dict[int, dict[str, np.ndarray]] = {}
 
     def make(self) -> None:
         """Make the parts that are missing."""
@@ -74,15 +89,22 @@ class KeptVectors:
         Raises:
             ValueError, OSError: see :func:`embed_clips`.
         """
+        return self._rows(lambda layers: read_out(layers, cut, readout))
+
+    def layer(self, name: str) -> np.ndarray:
+        """One layer: (N, D) float32 by clip_id; a damaged clip is a row of NaN."""
+        return self._rows(lambda layers: layers[name])
+
+    def _rows(self, select: Callable[[Mapping[Any, np.ndarray]], np.ndarray]) -> np.ndarray:
         rows_ND = np.empty((0, 0), np.float32)
         for first in range(0, self._index.num_clips, CLIPS_PER_PART):
-            part_ND = read_out(self._part(first), cut, readout)
+            part_ND = select(self._part(first))
             if not first:
                 rows_ND = np.empty((self._index.num_clips, part_ND.shape[1]), np.float32)
             rows_ND[first : first + len(part_ND)] = part_ND
         return rows_ND
 
-    def _part(self, first: int) -> dict[Cut, np.ndarray]:
+    def _part(self, first: int) -> dict[str, np.ndarray]:
         """Every layer of the part that begins with a clip.
 
         One with a damaged clip is kept in memory alone: the shard may be put right, which checksums would not show.
@@ -92,14 +114,14 @@ class KeptVectors:
         path = self._path(first)
         if storage.exists(path):
             try:
-                found = safetensors.numpy.load(storage.read_bytes(path))
-                return {layer: found[layer] for layer in found}  # type: ignore[misc] # names of layers, as written below
+                found: dict[str, np.ndarray] = safetensors.numpy.load(storage.read_bytes(path))
+                return found
             except safetensors.SafetensorError as error:
                 logger.warning("%s is damaged and made again: %s", path, error)
         last = min(first + CLIPS_PER_PART, self._index.num_clips)
-        vectors = embed_clips(self._encoder, self._index, np.arange(first, last))
+        vectors: dict[str, np.ndarray] = dict(self._embed(np.arange(first, last)))
         if all(np.isfinite(array).all() for array in vectors.values()):
-            storage.write_bytes(path, safetensors.numpy.save({str(layer): array for layer, array in vectors.items()}))
+            storage.write_bytes(path, safetensors.numpy.save(vectors))
         else:
             self._damaged[first] = vectors
         return vectors

@@ -1,1 +1,1 @@
-"""Embedding clips with a frozen encoder, and the pictures and tables made of them."""
+"""Scores frozen encoders on labelled tasks: numbers alone, without Ray, tracking and drawings."""

@@ -9,8 +9,10 @@ groups or seeds are few, see :func:`expansion`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, Self
 
 import numpy as np
 from scipy import stats
@@ -23,15 +25,34 @@ _DRAWS_PER_CHUNK = 2**21  # 16 MB of draws at a time: 10,000 replicates of 3,000
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with its 95 % interval; both ends are NaN where none can be known."""
+    """A value with its 95 % interval; both ends are NaN if the interval is unknown."""
 
     value: float
     low: float
     high: float
 
+    @classmethod
+    def from_json(cls, raw: Mapping[str, float | None]) -> Self:
+        """An interval as JSON has it, where an unknown end is null."""
+        return cls(**{name: math.nan if value is None else value for name, value in raw.items()})
+
+    def percent(self, sign: Literal["", "+"] = "") -> str:
+        """The value in %; a difference in points, with "+"."""
+        return f"{100 * self.value:{sign}.1f}"
+
+    def ends(self, sign: Literal["", "+"] = "") -> str:
+        """Both ends likewise; '' if they are unknown."""
+        if math.isnan(self.low):
+            return ""
+        return f"{100 * self.low:{sign}.1f}{' … ' if sign else '–'}{100 * self.high:{sign}.1f}"
+
+    def text(self, sign: Literal["", "+"] = "") -> str:
+        """The value with both ends, or a dash for them, in brackets."""
+        return f"{self.percent(sign)} ({self.ends(sign) or '–'})"
+
 
 def distinct_groups(groups_N: np.ndarray) -> np.ndarray:
-    """Which distinct group each clip is in: ``(N,)`` int64, dense from 0; a clip without a group ("") is its own."""
+    """Number the distinct groups from 0: ``(N,)`` int64 group of each clip; a clip without a group ("") is its own."""
     names, ids_N = np.unique(groups_N, return_inverse=True)
     ids_N = ids_N.astype(np.int64)
     alone = groups_N == ""
@@ -41,44 +62,31 @@ def distinct_groups(groups_N: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Deviations:
-    """How far bootstrap samples of a system on a task are from its accuracy, as drawn: nothing is widened."""
+    """Deviations of bootstrap samples from the accuracy of a system on a task, as drawn: nothing is widened."""
 
     accuracy: float
     """Weighted over the test clips, the mean over the seeds."""
     by_clips: np.ndarray
-    """Of the groups drawn, the mean over all seeds: (R,) float64."""
+    """(R,) float64: by the groups drawn, the mean over all seeds."""
     by_seeds: np.ndarray
-    """Of the seeds drawn, in the same groups: (R,) float64; 0 of one seed."""
+    """(R,) float64: by the seeds drawn, in the same groups; 0 for one seed."""
     num_groups: int
-    """G, of the task's test clips."""
+    """G: groups of the task's test clips."""
     num_seeds: int
-    """S."""
+    """S: networks of the system."""
 
     @property
     def accuracies(self) -> np.ndarray:
-        """Accuracies of the samples: (R,) float64, NaN of one group."""
+        """(R,) float64 accuracies of the samples, as wide as few groups and seeds need; NaN for one group.
+
+        Deviations by the groups drawn are widened by the expansion of the number of groups, those by the seeds drawn by
+        that of the number of seeds: accuracies of two systems with the same seeds stay paired. Hesterberg reads
+        percentiles further out instead; three groups have no such percentiles.
+        """
         widened_R = expansion(self.num_groups) * self.by_clips
         if self.num_seeds > 1:
             widened_R = widened_R + expansion(self.num_seeds) * self.by_seeds
         return self.accuracy + widened_R
-
-
-def replicates(
-    correct_SN: np.ndarray,
-    groups_N: np.ndarray,
-    num_replicates: int,
-    seed: int,
-    task: str,
-    weights_N: np.ndarray | None = None,
-) -> np.ndarray:
-    """Accuracies of bootstrap samples of one task's test clips, as wide as few groups and seeds need: ``(R,)`` float64.
-
-    Arguments and errors are those of :func:`deviations`. Deviations by the groups drawn are widened by the expansion of
-    the number of groups, deviations by the seeds drawn by that of the number of seeds: replicates of two systems with
-    the same seeds stay paired. Hesterberg reads percentiles further out instead; of three groups there are no such
-    percentiles.
-    """
-    return deviations(correct_SN, groups_N, num_replicates, seed, task, weights_N).accuracies
 
 
 def deviations(
@@ -91,16 +99,16 @@ def deviations(
 ) -> Deviations:
     """Draw ``num_replicates`` bootstrap samples of one task's test clips.
 
-    A sample draws as many groups as there are, with replacement, and of a system with several seeds as many seeds;
-    its accuracy is drawn correct clips / drawn clips, averaged over the drawn seeds. The groups drawn depend on
-    ``seed``, ``task`` and the number of groups alone: samples of two systems are paired where ``groups_N`` is equal.
-    The seeds drawn depend on ``seed`` and S alone: they are the same for all tasks, as a pre-training is.
+    A sample draws as many groups as there are, with replacement, and as many seeds as the system has; its accuracy is
+    drawn correct clips / drawn clips, averaged over the drawn seeds. The groups drawn depend on ``seed``, ``task`` and
+    the number of groups alone: samples of two systems are paired where ``groups_N`` is equal. The seeds drawn depend on
+    ``seed`` and S alone: they are the same for all tasks, as a pre-training is.
 
     Args:
-        correct_SN: bool, whether each seed's system is right on each test clip.
+        correct_SN: bool, True where a seed's network is right on a test clip.
         groups_N: str, the clips' groups; "" is a group of its own.
         num_replicates: R.
-        seed: of all draws.
+        seed: of the draws.
         task: name of the task: groups of different tasks are drawn independently.
         weights_N: of the clips in an accuracy; None is all alike.
 
@@ -123,17 +131,17 @@ def deviations(
     num_seeds = len(correct_SN)
     seeds_RS = randomness.generator(seed, "bootstrap seeds").integers(num_seeds, size=(num_replicates, num_seeds))
     accuracy = float((correct_GS.sum(axis=0) / sizes_G.sum()).mean())
-    of_all_R = accuracies_RS.mean(axis=1)
-    of_drawn_R = np.take_along_axis(accuracies_RS, seeds_RS, axis=1).mean(axis=1)
-    return Deviations(accuracy, of_all_R - accuracy, of_drawn_R - of_all_R, len(sizes_G), num_seeds)
+    all_seeds_R = accuracies_RS.mean(axis=1)
+    drawn_seeds_R = np.take_along_axis(accuracies_RS, seeds_RS, axis=1).mean(axis=1)
+    return Deviations(accuracy, all_seeds_R - accuracy, drawn_seeds_R - all_seeds_R, len(sizes_G), num_seeds)
 
 
 def expansion(number: int) -> float:
-    """How much wider the interval of a mean of G groups is than the plain bootstrap's: √(G / (G - 1)) · t / z.
+    """The width of a mean of G groups' interval over that of the plain bootstrap: √(G / (G - 1)) · t / z.
 
     The bootstrap's variance divides by G instead of G - 1, and its tails are a normal distribution's instead of
-    Student's t: a factor of 2.69 of 3 groups, 1.44 of 6, 1.04 of 50; NaN of one. The same of seeds. Hesterberg, What
-    Teachers Should Know About the Bootstrap, 2015, on the expanded percentile interval.
+    Student's t: a factor of 2.69 for 3 groups, 1.44 for 6, 1.04 for 50; NaN for one. The same for seeds. Hesterberg,
+    What Teachers Should Know About the Bootstrap, 2015, on the expanded percentile interval.
     """
     if number < 2:
         return float("nan")
@@ -153,22 +161,22 @@ def p_value(a: Sequence[Deviations], b: Sequence[Deviations]) -> float:
         a, b: a system each, by task, in the same order and of the same draws.
     """
     num_tasks = len(a)
-    if min(of.num_groups for of in a) < 2:
+    if min(system.num_groups for system in a) < 2:
         return float("nan")
     components = [
         (_variance((mine.by_clips - other.by_clips) / num_tasks, mine.num_groups), mine.num_groups - 1)
         for mine, other in zip(a, b, strict=True)
     ]
-    by_seeds = [(np.mean([of.by_seeds for of in system], axis=0), system[0].num_seeds) for system in (a, b)]
+    by_seeds = [(np.mean([task.by_seeds for task in system], axis=0), system[0].num_seeds) for system in (a, b)]
     (first_R, first), (second_R, second) = by_seeds
-    # Of as many seeds the same ones are drawn: one difference. Of different numbers there are two systems' variances.
+    # Equally many seeds are drawn alike: one difference. Different numbers of seeds are two systems' variances.
     differences = [(first_R - second_R, first)] if first == second else by_seeds
-    components += [(_variance(of_R, number), number - 1) for of_R, number in differences if number > 1]
+    components += [(_variance(drawn_R, number), number - 1) for drawn_R, number in differences if number > 1]
     difference = float(np.mean([mine.accuracy - other.accuracy for mine, other in zip(a, b, strict=True)]))
-    variance = sum(of for of, _ in components)
+    variance = sum(part for part, _ in components)
     if variance == 0:
         return 1.0 if difference == 0 else 0.0
-    freedom = variance**2 / sum(of**2 / number for of, number in components)
+    freedom = variance**2 / sum(part**2 / number for part, number in components)
     return float(2 * stats.t.sf(abs(difference) / np.sqrt(variance), freedom))
 
 
@@ -183,7 +191,7 @@ def interval(value: float, replicates_R: np.ndarray, least: float = 0.0) -> Inte
 
 
 def difference(value_a: float, replicates_a_R: np.ndarray, value_b: float, replicates_b_R: np.ndarray) -> Interval:
-    """The interval of ``a - b``, within -1 and 1; both have replicates of the same draws, see ``replicates``."""
+    """The interval of ``a - b``, within -1 and 1; both have replicates of the same draws."""
     return interval(value_a - value_b, replicates_a_R - replicates_b_R, least=-1.0)
 
 
@@ -193,7 +201,7 @@ def mean_over_tasks(replicates_by_task: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _group_counts(rng: np.random.Generator, num_replicates: int, num_groups: int) -> Iterator[np.ndarray]:
-    """How often each group is drawn in each replicate, some replicates at a time: float64 ``(chunk, G)``.
+    """Counts of each group in each replicate, some replicates at a time: float64 ``(chunk, G)``.
 
     Multinomial counts, made from the groups drawn: ``Generator.multinomial`` takes a binomial draw for every group.
     """

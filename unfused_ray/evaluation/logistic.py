@@ -42,7 +42,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fit of one strength."""
+    """A fit with one strength."""
 
     model: LogisticRegression
     converged: bool

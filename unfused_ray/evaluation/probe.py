@@ -39,20 +39,20 @@ class ProbeConfig(Config):
 
 @dataclass(frozen=True)
 class Labelled:
-    """What is known of the N clips of a task."""
+    """Classes, splits and groups of the N clips of a task."""
 
     class_ids: np.ndarray
     """(N,) int64, 0 to num_classes - 1."""
     splits: np.ndarray
     """(N,) "train", "valid" or "test"."""
     groups: np.ndarray
-    """(N,) what may not be torn apart, such as a speaker; "" where a clip is its own group."""
+    """(N,) recordings or speakers that may not be torn apart; "" is a clip that is its own group."""
     num_classes: int
 
 
 @dataclass(frozen=True)
 class Scores:
-    """How each of K classes fared."""
+    """Scores of K classes."""
 
     precision: np.ndarray
     """(K,) float64; 0 for a class never predicted."""
@@ -68,22 +68,22 @@ class Scores:
 
 @dataclass(frozen=True)
 class Validation:
-    """How the best of all readouts and strengths does on clips that it was not fitted on."""
+    """The best of all readouts and strengths, on clips that it was not fitted on."""
 
     readout: str
     strength: float
     accuracies: dict[tuple[str, float], float]
-    """Of every (readout, strength)."""
+    """By (readout, strength)."""
     clips: np.ndarray
     """(V,) int64 rows of the clips that were held out, each once."""
     correct: np.ndarray
-    """(V,) bool, of the chosen readout and strength."""
+    """(V,) bool, True where the chosen readout and strength are right."""
     fit: tuple[Frame, Fitted] | None
-    """Of the chosen readout and strength, on train alone; None after a cross-validation, whose fits are of parts."""
+    """The chosen fit, on train alone; None after a cross-validation, whose fits are of parts."""
 
     @property
     def accuracy(self) -> float:
-        """Of the chosen readout and strength."""
+        """Accuracy of the chosen readout and strength."""
         return self.accuracies[self.readout, self.strength]
 
 
@@ -94,18 +94,18 @@ class ProbeResult:
     readout: str
     strength: float
     validation_accuracies: dict[tuple[str, float], float]
-    """Of every (readout, strength)."""
+    """By (readout, strength)."""
     train_accuracy: float
     validation_accuracy: float
     test_accuracy: float
     predictions: np.ndarray
     """(T,) int64 class of every test clip, in the order of the test rows; -1 for a damaged clip."""
     scores: Scores
-    """Of the test clips."""
+    """Scores on the test clips."""
     converged: bool
-    """Whether the chosen fit did."""
+    """True if the chosen fit did."""
     iterations: int
-    """Of the chosen fit, which starts where that of the strength before ended."""
+    """Iterations of the chosen fit, which starts where that of the strength before ended."""
     num_damaged: int
     """Clips of any split that have a feature that is not finite."""
 
@@ -225,7 +225,7 @@ def class_scores(true_N: np.ndarray, predicted_N: np.ndarray, num_classes: int) 
 
 
 def _check(features: Mapping[str, np.ndarray], labelled: Labelled) -> np.ndarray:
-    """Refuse what does not fit; which clips have finite features in every readout: ``(N,)`` bool."""
+    """Refuse features that do not fit; (N,) bool, True for a clip with finite features in every readout."""
     num_clips = len(labelled.class_ids)
     if not features:
         raise ValueError("a probe needs features of at least one readout")
@@ -256,9 +256,9 @@ class _Tried(NamedTuple):
     """A strength on one readout."""
 
     correct: np.ndarray
-    """(V,) bool: whether each held-out row is classified correctly, of all parts one after another."""
+    """(V,) bool, True where a held-out row is classified correctly, of all parts one after another."""
     fit: tuple[Frame, Fitted]
-    """Of the last part."""
+    """Fit of the last part."""
 
 
 def _try(

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from unfused_ray import storage
-from unfused_ray.config import Config, PositiveFloat, PositiveInt, Readout, Seed, explain
+from unfused_ray.config import Config, CropConfig, PositiveFloat, PositiveInt, Readout, Seed, explain
 from unfused_ray.evaluation.probe import ProbeConfig
 
 FILE = "protocol.toml"
@@ -20,19 +20,24 @@ class BootstrapConfig(Config):
     """Intervals by drawing groups of test clips with replacement."""
 
     replicates: PositiveInt
-    """Draws."""
+    """Bootstrap samples."""
     seed: Seed
-    """Of the draws."""
+    """Seed of the draws."""
 
 
 class ProtocolConfig(Config):
-    """How clips are read and vectors scored; what each field means stands in ``protocol.toml``."""
+    """How clips are read and vectors scored; ``protocol.toml`` explains each field."""
 
     crop_seconds: PositiveFloat
     short_clips: Literal["centre", "tile"]
     readouts: Annotated[tuple[Readout, ...], Field(min_length=1)]
     probe: ProbeConfig
     bootstrap: BootstrapConfig
+
+    @property
+    def crop(self) -> CropConfig:
+        """Length to which shorter clips are completed, and how."""
+        return CropConfig(seconds=self.crop_seconds, short_clips=self.short_clips)
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Protocol:
 
     @property
     def sha256(self) -> str:
-        """Of the file."""
+        """SHA-256 of the file."""
         return storage.sha256(self.text)
 
 

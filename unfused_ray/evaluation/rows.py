@@ -1,14 +1,15 @@
-"""The rows of a table: accuracies and differences with their intervals, what validation chose, what a network costs."""
+"""The rows of a table: accuracies and differences with their intervals, choices of validation, size of the network."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
 
 from unfused_ray.evaluation import bootstrap
-from unfused_ray.evaluation.bootstrap import Interval
+from unfused_ray.evaluation.bootstrap import Deviations, Interval
 from unfused_ray.evaluation.cells import Cell
 from unfused_ray.evaluation.protocol import BootstrapConfig
 from unfused_ray.evaluation.systems import System, largest_cost
@@ -20,7 +21,7 @@ MEAN = "mean"
 
 @dataclass(frozen=True)
 class Choice:
-    """What validation chose for one network on one task."""
+    """Readout and C that validation chose for one network on one task."""
 
     readout: str
     strength: float
@@ -33,9 +34,9 @@ class Row:
 
     name: str
     parameters: int | None
-    """Of its largest network, where every task has one of its own; None without a network."""
+    """Size of its largest network, where every task has one of its own; None if it has none, or does not say."""
     multiply_adds: float | None
-    """For a second of audio."""
+    """Work for a second of audio."""
     num_seeds: int
     accuracy: dict[str, Interval]
     """By task, and their mean."""
@@ -46,20 +47,31 @@ class Row:
     accuracy_by_part: dict[str, dict[str, float]] = field(default_factory=dict)
     """By task and part, of tasks whose test clips have parts that are reported too."""
 
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Self:
+        """A row as JSON has it, where an unknown end of an interval is null."""
+        intervals = {
+            name: {heading: Interval.from_json(each) for heading, each in raw[name].items()}
+            for name in ("accuracy", "difference")
+        }
+        chosen = {task: [Choice(**each) for each in choices] for task, choices in raw["chosen"].items()}
+        return cls(**{**raw, **intervals, "chosen": chosen})
+
 
 def headings(tasks: Sequence[str]) -> tuple[str, ...]:
     """Tasks, and the mean where there are several."""
     return (*tasks, *([MEAN] if len(tasks) > 1 else []))
 
 
-def groups_of_test(task: Task) -> np.ndarray:
-    """Groups of the tested clips, in the order of their clip_ids: (T,) str."""
-    return task.groups[task.tested]
-
-
 def num_test_groups(task: Task) -> int:
-    """Distinct groups of test clips, each clip without a group one."""
-    return len(np.unique(bootstrap.distinct_groups(groups_of_test(task))))
+    """Distinct groups of test clips; each clip without a group is one."""
+    return len(np.unique(bootstrap.distinct_groups(task.groups[task.tested])))
+
+
+def deviations(config: BootstrapConfig, task: Task, cell: Cell) -> Deviations:
+    """Bootstrap samples of a cell."""
+    groups_T = task.groups[task.tested]
+    return bootstrap.deviations(cell.correct, groups_T, config.replicates, config.seed, task.name, cell.weights)
 
 
 def score(
@@ -78,22 +90,21 @@ def score(
         mine, drawn = values[system.name], draws[system.name]
         other, other_drawn = values[reference], draws[reference]
         compared = headings(names) if system.name != reference else ()
-        cost = largest_cost(system, tasks)
+        own = {task.name: cells[system.name, task.name] for task in tasks}
+        parameters, multiply_adds = largest_cost(system, tasks) or (None, None)
         rows.append(
             Row(
                 name=system.name,
-                parameters=cost[0] if cost else None,
-                multiply_adds=cost[1] if cost else None,
-                num_seeds=max(len(cells[system.name, name].correct) for name in names),
+                parameters=parameters,
+                multiply_adds=multiply_adds,
+                num_seeds=max(len(cell.correct) for cell in own.values()),
                 accuracy={h: bootstrap.interval(mine[h], drawn[h]) for h in headings(names)},
                 difference={h: bootstrap.difference(mine[h], drawn[h], other[h], other_drawn[h]) for h in compared},
                 chosen={
-                    name: [Choice(seed["readout"], seed["strength"]) for seed in cells[system.name, name].results]
-                    for name in names
+                    name: [Choice(seed["readout"], seed["strength"]) for seed in cell.results]
+                    for name, cell in own.items()
                 },
-                accuracy_by_part={
-                    task.name: _by_part(cells[system.name, task.name], task) for task in tasks if task.parts.any()
-                },
+                accuracy_by_part={task.name: _by_part(own[task.name], task) for task in tasks if task.parts.any()},
             )
         )
     return tuple(rows)
@@ -112,11 +123,6 @@ def _by_part(cell: Cell, task: Task) -> dict[str, float]:
 def _draws(
     config: BootstrapConfig, tasks: Sequence[Task], system: System, cells: Mapping[tuple[str, str], Cell]
 ) -> dict[str, np.ndarray]:
-    """Replicates of a row by heading."""
-    draws = {}
-    for task in tasks:
-        cell = cells[system.name, task.name]
-        draws[task.name] = bootstrap.replicates(
-            cell.correct, groups_of_test(task), config.replicates, config.seed, task.name, cell.weights
-        )
+    """Accuracies of bootstrap samples, by heading."""
+    draws = {task.name: deviations(config, task, cells[system.name, task.name]).accuracies for task in tasks}
     return draws | {MEAN: bootstrap.mean_over_tasks(list(draws.values()))}

@@ -1,4 +1,4 @@
-"""The rows of a table: frozen encoders, random networks of their shapes, and log-mel statistics."""
+"""The systems of a table: frozen encoders, random networks of their shapes, and log-mel statistics."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import torch
 from unfused_ray import storage
 from unfused_ray.audio.crop import fit_short_clip
 from unfused_ray.audio.log_mel import LogMel
-from unfused_ray.config import CropConfig, Cut, EncoderConfig, FrontEndConfig, Readout
-from unfused_ray.data.shards.format import Statistics
+from unfused_ray.config import Cut, EncoderConfig, FrontEndConfig, Readout
 from unfused_ray.embedding.cache import EmbeddingCache, KeptVectors
 from unfused_ray.embedding.clips import read_clips
 from unfused_ray.embedding.random_network import random_encoder
+from unfused_ray.evaluation.embedders import EmbedderModel, is_spec
 from unfused_ray.evaluation.protocol import ProtocolConfig
 from unfused_ray.evaluation.tasks import Task
 from unfused_ray.models.cost import cost_of
@@ -25,15 +25,15 @@ from unfused_ray.models.export import FOLDERS, FrozenEncoder, load_encoder, read
 
 _QUARTILES = (0, 25, 50, 75, 100)
 Features = Mapping[str, np.ndarray]
-"""(N, D) float32 of every clip of a task, by readout."""
+"""(N, D) float32 vectors of a task's clips, by readout."""
 
 
 class System(TypingProtocol):
-    """A row of the table."""
+    """A row of the table: features of any task, from one network or several."""
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """Heading of the row."""
         ...
 
     def identity(self, task: Task) -> str:
@@ -42,19 +42,19 @@ class System(TypingProtocol):
 
     @property
     def num_networks(self) -> int:
-        """How many are probed on a task, or on each of its folds."""
+        """Networks that are probed on a task, or on each of its folds."""
         ...
 
-    def statistics(self, task: Task) -> Statistics:
-        """What its log-mels of a task are normalised by."""
+    def front_end_of(self, task: Task) -> FrontEndConfig | None:
+        """The log-mels that it hears a task by, normalised by the task's own statistics; None if it hears waves."""
         ...
 
-    def cost(self, task: Task) -> tuple[int, float] | None:
-        """Parameters, and multiply–adds for a second of audio, of its network for a task; None where there is none."""
+    def cost(self, task: Task) -> tuple[int, float | None] | None:
+        """Parameters, and multiply–adds for a second of audio, of its network for a task; None if there is none."""
         ...
 
     def features(self, task: Task, protocol: ProtocolConfig, cache: EmbeddingCache) -> Iterator[Features]:
-        """The features of each of its seeds."""
+        """The features of each of its networks."""
         ...
 
 
@@ -68,23 +68,22 @@ class LogMelStatistics:
     num_networks: int = 1
 
     def identity(self, task: Task) -> str:
-        """See :class:`System`."""
+        """The front end decides."""
         return self.front_end.digest()
 
-    def statistics(self, task: Task) -> Statistics:
-        """See :class:`System`."""
-        return task.statistics(self.front_end)
+    def front_end_of(self, task: Task) -> FrontEndConfig:
+        """One for all tasks."""
+        return self.front_end
 
-    def cost(self, task: Task) -> tuple[int, float] | None:
-        """See :class:`System`."""
-        return None
+    def cost(self, task: Task) -> None:
+        """There is no network."""
 
     def features(self, task: Task, protocol: ProtocolConfig, cache: EmbeddingCache) -> Iterator[Features]:
-        """See :class:`System`; one readout, (N, 9 · bands)."""
-        statistics = self.statistics(task)
+        """One readout, (N, 9 · bands)."""
+        statistics = task.statistics(self.front_end)
         log_mel = LogMel(self.front_end, statistics.mean, statistics.std)
         features_ND = np.full((task.index.num_clips, 9 * self.front_end.num_mels), np.nan, np.float32)
-        shortest = _crop(protocol).num_samples(self.front_end.sample_rate)
+        shortest = protocol.crop.num_samples(self.front_end.sample_rate)
         for clips in read_clips(task.index, np.arange(task.index.num_clips)):
             for clip_id, wave in clips:
                 if len(wave) < shortest:
@@ -117,27 +116,27 @@ class RandomNetwork:
         return f"random {self.shape.cut}" + (f" ({', '.join(unusual)})" if unusual else "")
 
     def identity(self, task: Task) -> str:
-        """See :class:`System`; not ``deepest``, which depends on the other rows and changes nothing."""
+        """Shape, front end and seeds decide; not ``deepest``, which depends on the other rows and changes nothing."""
         return f"{self.shape.digest()} {self.front_end.digest()} {self.seeds}"
 
     @property
     def num_networks(self) -> int:
-        """See :class:`System`."""
+        """One a seed."""
         return len(self.seeds)
 
-    def statistics(self, task: Task) -> Statistics:
-        """See :class:`System`."""
-        return task.statistics(self.front_end)
+    def front_end_of(self, task: Task) -> FrontEndConfig:
+        """One for all tasks."""
+        return self.front_end
 
-    def cost(self, task: Task) -> tuple[int, float] | None:
-        """See :class:`System`."""
+    def cost(self, task: Task) -> tuple[int, float]:
+        """The same for every seed and task."""
         return cost_of(self.shape, self.front_end)
 
     def features(self, task: Task, protocol: ProtocolConfig, cache: EmbeddingCache) -> Iterator[Features]:
-        """See :class:`System`."""
-        statistics = self.statistics(task)
+        """A network a seed, calibrated on the task's training clips."""
+        statistics = task.statistics(self.front_end)
         for seed in self.seeds:
-            encoder = random_encoder(self.deepest, self.front_end, _crop(protocol), task.training, statistics, seed)
+            encoder = random_encoder(self.deepest, self.front_end, protocol.crop, task.training, statistics, seed)
             yield _read(cache, encoder, task, self.shape.cut, protocol.readouts)
 
 
@@ -151,57 +150,59 @@ class TrainedModel:
     num_networks: int = 1
 
     def uri(self, task: Task) -> str:
-        """Where the network for this task is."""
+        """Place of the network for this task."""
         return self.path.replace("{task}", task.name)
 
     def shape(self, task: Task) -> tuple[EncoderConfig, FrontEndConfig]:
-        """What its network for this task says of itself.
+        """Shape and front end of its network for this task.
 
         Raises:
-            FileNotFoundError, ValueError: see :func:`read_description`.
+            FileNotFoundError, ValueError: there is no export, or none of this version.
         """
         description = read_description(self.uri(task))
         return EncoderConfig(**description["encoder"]), FrontEndConfig(**description["front_end"])
 
     def identity(self, task: Task) -> str:
-        """See :class:`System`."""
+        """Weights and front end decide."""
         description = read_description(self.uri(task))
         return f"{description['sha256']} {FrontEndConfig(**description['front_end']).digest()}"
 
-    def statistics(self, task: Task) -> Statistics:
-        """See :class:`System`."""
-        _, front_end = self.shape(task)
-        return task.statistics(front_end)
+    def front_end_of(self, task: Task) -> FrontEndConfig:
+        """The front end that the network was trained with."""
+        return self.shape(task)[1]
 
-    def cost(self, task: Task) -> tuple[int, float] | None:
-        """See :class:`System`."""
+    def cost(self, task: Task) -> tuple[int, float]:
+        """Counted on the network for this task."""
         return cost_of(*self.shape(task))
 
     def features(self, task: Task, protocol: ProtocolConfig, cache: EmbeddingCache) -> Iterator[Features]:
-        """See :class:`System`; normalised by the task's own statistics, as every row is."""
+        """Normalised by the task's own statistics, as every row is."""
         exported = load_encoder(self.uri(task))
         front_end = exported.log_mel.config
-        statistics = self.statistics(task)
+        statistics = task.statistics(front_end)
         encoder = FrozenEncoder(
-            exported.encoder, LogMel(front_end, statistics.mean, statistics.std), _crop(protocol), exported.details
+            exported.encoder, LogMel(front_end, statistics.mean, statistics.std), protocol.crop, exported.details
         )
         yield _read(cache, encoder, task, exported.encoder.config.cut, protocol.readouts)
 
 
-def largest_cost(system: System, tasks: Sequence[Task]) -> tuple[int, float] | None:
-    """What a row's largest network costs, where it has one for each task or fold; None where there is no network."""
+def largest_cost(system: System, tasks: Sequence[Task]) -> tuple[int, float | None] | None:
+    """The cost of a row's largest network, where it has one for each task or fold; None if there is no network."""
     costs = (system.cost(round_) for task in tasks for round_ in task.rounds)
-    return max((cost for cost in costs if cost), default=None)
+    return max((cost for cost in costs if cost), key=lambda cost: (cost[0], cost[1] or 0.0), default=None)
 
 
-def parse_model(text: str) -> TrainedModel:
-    """A model as the command line names it: NAME=PATH, or a path, whose last folder then is the name.
+def parse_model(text: str) -> TrainedModel | EmbedderModel:
+    """A model as the command line names it: NAME=PATH or NAME=module:callable.
 
-    A name has no slash: before the ``=`` of ``s3://bucket/run?scheme=http`` there is none.
+    Without a name, a path is called as its last folder, and an embedder as its callable. A name has no slash: before
+    the ``=`` of ``s3://bucket/run?scheme=http`` there is none.
     """
     name, equals, path = text.partition("=")
     if not equals or "/" in name:
         name, path = "", text
+    if is_spec(path):
+        return EmbedderModel(name or path.partition(":")[2], path)
     path = storage.absolute(path)
     folder = storage.parent(path) if storage.name(path) in FOLDERS else path
     return TrainedModel(name or storage.name(folder), path)
@@ -225,7 +226,7 @@ def random_rows(shapes: Sequence[tuple[EncoderConfig, FrontEndConfig]], num_seed
 
 
 def families(systems: Sequence[System]) -> list[list[System]]:
-    """Rows that share their networks' vectors, together: what is to be embedded by one process."""
+    """Group the rows that share their networks' vectors, which one process is to make."""
     found: dict[object, list[System]] = {}
     for system in systems:
         shared = (system.deepest, system.front_end) if isinstance(system, RandomNetwork) else system.name
@@ -242,7 +243,7 @@ def _read(cache: EmbeddingCache, encoder: FrozenEncoder, task: Task, cut: Cut, r
 
 @dataclass(frozen=True)
 class _Readouts(Mapping[str, np.ndarray]):
-    """Features that are put together when they are asked for: of a large task one readout at a time is in memory."""
+    """Features that are put together on demand: one readout of a large task at a time is in memory."""
 
     vectors: KeptVectors
     cut: Cut
@@ -259,7 +260,3 @@ class _Readouts(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self.names)
-
-
-def _crop(protocol: ProtocolConfig) -> CropConfig:
-    return CropConfig(seconds=protocol.crop_seconds, short_clips=protocol.short_clips)

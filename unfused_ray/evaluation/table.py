@@ -1,38 +1,32 @@
-"""The table of an evaluation as JSON, Markdown, picture and in the terminal."""
+"""The table of an evaluation as data, as JSON and as Markdown."""
 
 from __future__ import annotations
 
-import json
 import math
-import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
-
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table as RichTable
+from typing import Any, Self
 
 from unfused_ray import storage
-from unfused_ray.evaluation.bootstrap import Interval
 from unfused_ray.evaluation.cells import Cell
 from unfused_ray.evaluation.protocol import Protocol
 from unfused_ray.evaluation.rows import Choice, Row, headings, num_test_groups, score
 from unfused_ray.evaluation.systems import System
 from unfused_ray.evaluation.tasks import Task
-from unfused_ray.figures.evaluation_figures import draw_table
-from unfused_ray.figures.run_pictures import save
 
-FILES = ("table.md", "table.json", "table.png")
-"""What a table is written as."""
-_NOT_CORRECTED = "not corrected for the number of comparisons"
+FORMAT_VERSION = 1
+"""Version of ``TABLE`` and ``RECORD``."""
+TABLE = "table.json"
+MARKDOWN = "table.md"
+RECORD = "evaluation.json"
+"""Settings and environment of the table, beside it."""
+NOT_CORRECTED = "not corrected for the number of comparisons"
 
 
 @dataclass(frozen=True)
-class Table:
-    """What an evaluation found."""
+class EvaluationTable:
+    """Every system on every task."""
 
     tasks: tuple[str, ...]
     num_groups: dict[str, int]
@@ -45,7 +39,7 @@ class Table:
     damaged: tuple[str, ...]
     """Cells in which clips were damaged, as "row on task (clips)"."""
     num_folds: dict[str, int] = field(default_factory=dict)
-    """Of the tasks that have folds."""
+    """Folds of the tasks that have some."""
 
     @classmethod
     def of(
@@ -55,7 +49,7 @@ class Table:
         systems: Sequence[System],
         cells: Mapping[tuple[str, str], Cell],
         reference: str,
-    ) -> Table:
+    ) -> Self:
         """Score all cells, by (row, task)."""
         return cls(
             tasks=tuple(task.name for task in tasks),
@@ -68,36 +62,63 @@ class Table:
             num_folds={task.name: len(task.folds) for task in tasks if task.folds},
         )
 
+    @classmethod
+    def load(cls, folder: str) -> Self:
+        """Read the table of an evaluation's folder.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: it was written by another version.
+        """
+        raw = storage.read_json(storage.join(folder, TABLE), FORMAT_VERSION, "evaluate again")
+        lists = {name: tuple(raw[name]) for name in ("tasks", "unconverged", "damaged")}
+        return cls(**{**raw, **lists, "rows": tuple(map(Row.from_json, raw["rows"]))})
+
+    def save(self, folder: str) -> None:
+        """Write ``MARKDOWN`` and ``TABLE``: all numbers, accuracies as shares of 1."""
+        storage.write_bytes(storage.join(folder, MARKDOWN), self.to_markdown().encode())
+        storage.write_json(storage.join(folder, TABLE), plain(self), FORMAT_VERSION)
+
     @property
     def headings(self) -> tuple[str, ...]:
         """Tasks, and the mean where there are several."""
         return headings(self.tasks)
 
-    def to_json(self) -> dict[str, Any]:
-        """All numbers, accuracies as shares of 1; null for an end of an interval that cannot be known."""
-        return asdict(self, dict_factory=_known)
-
     def to_markdown(self) -> str:
         """The tables of accuracies, differences, choices and, where there are, parts as Markdown, in per cent."""
-        lines = list(
-            markdown_lines(["system", "parameters", "M multiply–adds / s", *self.headings], self._accuracies())
-        )
-        lines += ["", f"Difference from {self.reference}, in points, on the same test clips ({_NOT_CORRECTED}):", ""]
-        lines += markdown_lines(["system", *self.headings], self._differences())
-        return "\n".join([*lines, "", self.details(), "", self.note, ""])
+        accuracies = [
+            [row.name, *costs(row), *(row.accuracy[heading].text() for heading in self.headings)] for row in self.rows
+        ]
+        differences = [
+            [row.name, *(row.difference[heading].text("+") for heading in self.headings)]
+            for row in self.rows
+            if row.difference
+        ]
+        parts = [
+            markdown(["system", "parameters", "M multiply–adds / s", *self.headings], accuracies),
+            f"Difference from {self.reference}, in points, on the same test clips ({NOT_CORRECTED}):",
+            markdown(["system", *self.headings], differences),
+            self.details(),
+            self.note,
+        ]
+        return "\n\n".join(parts) + "\n"
 
     def details(self) -> str:
-        """What validation chose and, where there are, the accuracies of parts, as Markdown."""
-        lines = ["What validation chose, readout and C:", ""]
-        lines += markdown_lines(["system", *self.tasks], self._choices())
+        """Choices of validation and, where there are, the accuracies of parts, as Markdown."""
+        choices = [[row.name, *(_most_common(row.chosen[task]) for task in self.tasks)] for row in self.rows]
+        tables = ["What validation chose, readout and C:", markdown(["system", *self.tasks], choices)]
         if parts := [(task, part) for task, parts in self.rows[0].accuracy_by_part.items() for part in parts]:
-            lines += ["", "Test accuracy by part of the test clips:", ""]
-            lines += markdown_lines(["system", *(f"{task}: {part}" for task, part in parts)], self._by_part(parts))
-        return "\n".join(lines)
+            by_part = [
+                [row.name, *(f"{100 * row.accuracy_by_part[task][part]:.1f}" for task, part in parts)]
+                for row in self.rows
+            ]
+            names = [f"{task}: {part}" for task, part in parts]
+            tables += ["Test accuracy by part of the test clips:", markdown(["system", *names], by_part)]
+        return "\n\n".join(tables)
 
     @property
     def flaws(self) -> list[str]:
-        """Sentences on cells that are not what the protocol asks for; none where all are."""
+        """Sentences on cells that are not as the protocol asks; none where all are."""
         sentences = []
         if self.unconverged:
             sentences.append(f"Not converged: {', '.join(self.unconverged)}")
@@ -106,120 +127,58 @@ class Table:
         return sentences
 
     @property
+    def folds_note(self) -> list[str]:
+        """A sentence on tasks with folds; none without."""
+        folds = ", ".join(f"{task} {count}" for task, count in self.num_folds.items())
+        return [f"Mean of folds, each tested once: {folds}"] if folds else []
+
+    @property
+    def groups_note(self) -> str:
+        """A sentence on the groups of test clips."""
+        return f"Groups of test clips: {', '.join(f'{task} {count:,}' for task, count in self.num_groups.items())}"
+
+    @property
     def note(self) -> str:
-        """What stands under the table."""
-        seeds = sorted({row.num_seeds for row in self.rows if row.num_seeds > 1})
-        groups = ", ".join(f"{task} {count:,}" for task, count in self.num_groups.items())
+        """The text under the table."""
+        several = " or ".join(str(number) for number in sorted({row.num_seeds for row in self.rows}) if number > 1)
         sentences = [
             "Test accuracy in %, with 95 % intervals: paired bootstrap over groups of test clips, widened where groups "
             "are few",
-            f"Groups of test clips: {groups}",
+            self.groups_note,
             "Each trained row is one training: its interval is of test clips alone",
+            *self.folds_note,
+            *([f"Rows with several networks: the mean of {several}, drawn for the interval too"] if several else []),
+            f"Protocol {self.protocol_sha256[:16]}",
+            *self.flaws,
         ]
-        if self.num_folds:
-            folds = ", ".join(f"{task} {count}" for task, count in self.num_folds.items())
-            sentences.append(f"Mean of folds, each tested once: {folds}")
-        if seeds:
-            several = " or ".join(map(str, seeds))
-            sentences.append(f"Rows with several networks: the mean of {several}, drawn for the interval too")
-        sentences.append(f"Protocol {self.protocol_sha256[:16]}")
-        return ". ".join([*sentences, *self.flaws]) + "."
-
-    def to_terminal(self, console: Console) -> RichTable:
-        """The accuracies, with differences whose interval leaves out 0 marked ▲ and ▼.
-
-        Where the terminal is too narrow for all of it, without parameters and intervals.
-        """
-        full = self._terminal_table(full=True)
-        unbounded = console.options.update(max_width=sys.maxsize)
-        return full if console.measure(full, options=unbounded).maximum <= console.width else self._terminal_table()
-
-    def _terminal_table(self, full: bool = False) -> RichTable:
-        caption = (
-            f"▲ ▼ above, below {self.reference}: the 95 % interval of the difference leaves out 0; {_NOT_CORRECTED}.\n"
-            + self.note
-            + ("" if full else " This terminal is too narrow for the intervals: see table.md.")
-        )
-        table = RichTable(box=box.HORIZONTALS, caption=escape(caption), caption_justify="left")
-        table.add_column("system", overflow="fold")
-        for heading in (*(["parameters"] if full else []), *self.headings):
-            table.add_column(escape(heading), justify="right", no_wrap=True)
-        for row in self.rows:
-            cells = [f"{100 * row.accuracy[h].value:.1f}{_mark(row.difference.get(h))}" for h in self.headings]
-            if full:
-                intervals = [_ends(row.accuracy[h]) for h in self.headings]
-                cells = [f"{cell}\n[dim]{interval}[/]" for cell, interval in zip(cells, intervals, strict=True)]
-                cells.insert(0, f"{row.parameters:,}" if row.parameters else "")
-            table.add_row(escape(row.name), *cells)
-        return table
-
-    def write(self, output: str) -> None:
-        """Write ``FILES`` to a folder."""
-        markdown, numbers, picture = (storage.join(output, file) for file in FILES)
-        storage.write_bytes(markdown, self.to_markdown().encode())
-        storage.write_bytes(numbers, json.dumps(self.to_json(), indent=1).encode())
-        estimates = {row.name: {h: (i.value, i.low, i.high) for h, i in row.accuracy.items()} for row in self.rows}
-        figure = draw_table(
-            "Linear evaluation: test accuracy", [row.name for row in self.rows], self.headings, estimates
-        )
-        save(figure, picture)
-
-    def _accuracies(self) -> Iterator[list[str]]:
-        for row in self.rows:
-            size = f"{row.parameters:,}" if row.parameters else ""
-            work = f"{row.multiply_adds / 1e6:,.0f}" if row.multiply_adds else ""
-            yield [row.name, size, work, *(percent(row.accuracy[h]) for h in self.headings)]
-
-    def _differences(self) -> Iterator[list[str]]:
-        for row in self.rows:
-            if row.difference:
-                yield [row.name, *(points(row.difference[h]) for h in self.headings)]
-
-    def _by_part(self, parts: Sequence[tuple[str, str]]) -> Iterator[list[str]]:
-        for row in self.rows:
-            yield [row.name, *(f"{100 * row.accuracy_by_part[task][part]:.1f}" for task, part in parts)]
-
-    def _choices(self) -> Iterator[list[str]]:
-        for row in self.rows:
-            yield [row.name, *(_most_common(row.chosen[task]) for task in self.tasks)]
+        return ". ".join(sentences) + "."
 
 
-def markdown_lines(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+def costs(row: Row) -> list[str]:
+    """Parameters, and millions of multiply–adds for a second of audio, in words; '' without a network."""
+    return [
+        f"{row.parameters:,}" if row.parameters else "",
+        f"{row.multiply_adds / 1e6:,.0f}" if row.multiply_adds else "",
+    ]
+
+
+def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table, numbers to the right of the first column."""
-    yield f"| {' | '.join(headings)} |"
-    yield f"|---|{'--:|' * (len(headings) - 1)}"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
+    first, *others = (f"| {' | '.join(line)} |" for line in (headings, *rows))
+    return "\n".join([first, f"|---|{'--:|' * (len(headings) - 1)}", *others])
 
 
-def _known(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A part of the JSON file, which knows no NaN."""
-    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in items}
-
-
-def percent(interval: Interval) -> str:
-    """An accuracy in % with the ends of its interval, or a dash where they cannot be known."""
-    return f"{100 * interval.value:.1f} ({_ends(interval)})"
-
-
-def _ends(interval: Interval) -> str:
-    return "–" if math.isnan(interval.low) else f"{100 * interval.low:.1f}–{100 * interval.high:.1f}"
-
-
-def points(interval: Interval) -> str:
-    """A difference in points, likewise."""
-    ends = "–" if math.isnan(interval.low) else f"{100 * interval.low:+.1f} … {100 * interval.high:+.1f}"
-    return f"{100 * interval.value:+.1f} ({ends})"
+def plain(dataclass_: Any) -> dict[str, Any]:
+    """A dataclass as JSON takes it: null instead of NaN."""
+    return asdict(
+        dataclass_,
+        dict_factory=lambda items: {
+            name: None if isinstance(value, float) and math.isnan(value) else value for name, value in items
+        },
+    )
 
 
 def _most_common(chosen: Sequence[Choice]) -> str:
-    """The choice of most seeds and folds, and of how many where they differ."""
+    """The choice of most seeds and folds, and their number where choices differ."""
     ((choice, count),) = Counter(chosen).most_common(1)
     return f"{choice.readout}, {choice.strength:g}" + (f" ({count} of {len(chosen)})" if count < len(chosen) else "")
-
-
-def _mark(difference: Interval | None) -> str:
-    """Direction of a difference whose interval leaves out 0, one column wide."""
-    if difference is None:
-        return " "
-    return "▲" if difference.low > 0 else "▼" if difference.high < 0 else " "

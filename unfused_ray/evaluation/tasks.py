@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from unfused_ray import cluster, storage
+from unfused_ray import storage
 from unfused_ray.config import FrontEndConfig
 from unfused_ray.data.shards.format import ClipIndex, Manifest, Statistics, labels_to_ids
 from unfused_ray.data.shards.statistics import compute_statistics
@@ -38,23 +38,23 @@ class Task:
     """(N,) int64 index into ``class_names``."""
     class_names: list[str]
     splits: np.ndarray
-    """(N,) "train", "valid" or "test"; of a task with folds, the fold."""
+    """(N,) "train", "valid" or "test"; the fold in a task with folds."""
     groups: np.ndarray
-    """(N,) what may not be torn apart, such as a speaker; "" where a clip stands alone."""
+    """(N,) recordings or speakers that may not be torn apart; "" is a clip that stands alone."""
     parts: np.ndarray
-    """(N,) of a test clip, the part of the test clips that it is in and that is reported too; else ""."""
+    """(N,) parts of the test clips that are reported too; "" is in none."""
     training_splits: tuple[str, ...] = ("train",)
-    """Splits of the prepared source that training clips are in; none of a task with folds, only of its rounds."""
+    """Splits of the prepared source with training clips; a task with folds has none, its rounds have."""
 
     @cached_property
     def folds(self) -> tuple[str, ...]:
-        """Names of the folds, in the order of their numbers; none where there are splits."""
+        """Names of the folds, in the order of their numbers; none if there are splits."""
         names = np.unique(self.splits).tolist()
         return tuple(sorted((name for name in names if _FOLD.fullmatch(name)), key=lambda name: int(name[4:])))
 
     @cached_property
     def rounds(self) -> tuple[Task, ...]:
-        """The task as it is trained and tested on: a task a fold, called ``<task>-<fold>``, or itself."""
+        """Training and testing, round by round: a task a fold, called ``<task>-<fold>``, or the task itself."""
         return tuple(self._round(number) for number in range(len(self.folds))) or (self,)
 
     def _round(self, number: int) -> Task:
@@ -64,12 +64,12 @@ class Task:
 
     @cached_property
     def tested(self) -> np.ndarray:
-        """(N,) bool, whether a clip is tested in some round."""
+        """(N,) bool, True for a clip that is tested in some round."""
         return np.logical_or.reduce([round_.splits == "test" for round_ in self.rounds])
 
     @cached_property
     def test_weights(self) -> np.ndarray:
-        """(T,) of each tested clip, so that a weighted mean over all is the mean of the rounds' means."""
+        """(T,) weights of the tested clips, by which their mean is the mean of the rounds' means."""
         weights_N = np.zeros(len(self.splits))
         for round_ in self.rounds:
             test = round_.splits == "test"
@@ -82,17 +82,13 @@ class Task:
         return ClipIndex(self.index.manifests, self.training_splits)
 
     def statistics(self, front_end: FrontEndConfig) -> Statistics:
-        """Log-mel statistics of the training split; computed on Ray, and kept, where the source lacks them."""
-        training = ClipIndex.load([self.uri], self.training_splits)  # read anew: another row may have had them computed
-        known = training.statistics(front_end)
-        if known is not None:
-            return known
-        with cluster.session():
-            return compute_statistics(training.manifests[0], front_end)
+        """Log-mel statistics of the training split; computed, and kept, if the source lacks them."""
+        training = ClipIndex.load([self.uri], self.training_splits)  # read anew: another row may have computed them
+        return compute_statistics(training.manifests[0], front_end)
 
 
 def role(split: str) -> str:
-    """What a split of a prepared source is for: "test" of a part of the test clips, "fold" of a fold, else its name."""
+    """Role of a split of a prepared source: "test" for a part of the test clips, "fold" for a fold, else its name."""
     if _FOLD.fullmatch(split):
         return "fold"
     return "test" if _PART.fullmatch(split) else split
@@ -103,7 +99,7 @@ def load_task(uri: str, splits: tuple[str, ...] = SPLITS) -> Task:
 
     Args:
         uri: folder of the prepared source.
-        splits: that are read; others are as if they did not exist. Of a task with folds, all are.
+        splits: to read; others are as if they did not exist. A task with folds is read whole.
 
     Raises:
         FileNotFoundError: there is no prepared source.
@@ -130,7 +126,7 @@ def load_task(uri: str, splits: tuple[str, ...] = SPLITS) -> Task:
 
 
 def _splits_to_read(manifest: Manifest, wanted: tuple[str, ...]) -> Sequence[str]:
-    """Names in the prepared source of the wanted splits: themselves, parts of test, or folds."""
+    """The prepared source's names of the wanted splits: themselves, parts of test, or folds."""
     have = manifest.clips_by_split
     if folds := [split for split in have if role(split) == "fold"]:
         if len(folds) < 3 or "test" not in wanted:
@@ -151,7 +147,7 @@ def _splits_to_read(manifest: Manifest, wanted: tuple[str, ...]) -> Sequence[str
 
 
 def _warn_of_leaks(task: Task) -> None:
-    """Say so where a group is in test and another split, or in two folds: test clips then resemble training clips."""
+    """Warn of groups in test and another split, or in two folds: test clips then resemble training clips."""
     splits_of: dict[str, set[str]] = defaultdict(set)
     for group, split in zip(task.groups.tolist(), task.splits.tolist(), strict=True):
         if group:

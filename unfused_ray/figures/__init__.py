@@ -1,1 +1,1 @@
-"""Drawings of runs and evaluations."""
+"""Drawings of runs, evaluations and sweeps, from plain arrays and from run folders."""

@@ -1,4 +1,4 @@
-"""Which clusters of a run to listen to."""
+"""Chooses the clusters of a run to listen to."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from unfused_ray import storage
-from unfused_ray.figures.run_folder import RunFolder
-from unfused_ray.figures.run_pictures import spread_clusters
+from unfused_ray.figures.run import spread_clusters
+from unfused_ray.runs.reader import RunReader
 
 NUM_CLUSTERS = 8
 PLACES = ("nearest", "median", "farthest")
-"""Which clips of a cluster are heard."""
+"""Clips of a cluster that are heard."""
 
 
-def refuse_unknown(runs: Sequence[RunFolder], asked: Sequence[int]) -> None:
-    """Refuse clusters that somebody asks to listen to but that a run does not have.
+def refuse_unknown(runs: Sequence[RunReader], asked: Sequence[int]) -> None:
+    """Refuse clusters that a run does not have.
 
     Args:
         runs: of a page.
@@ -25,7 +25,7 @@ def refuse_unknown(runs: Sequence[RunFolder], asked: Sequence[int]) -> None:
     Raises:
         ValueError: a run has no such cluster or no clip in it, or no run has clusters.
     """
-    labelled = [run for run in runs if run.is_labelled]
+    labelled = [run for run in runs if run.has_assignment]
     if asked and not labelled:
         raise ValueError(f"clusters={_listed(asked)}: no run of the page has clusters to listen to")
     for run in labelled:
@@ -39,7 +39,7 @@ def refuse_unknown(runs: Sequence[RunFolder], asked: Sequence[int]) -> None:
 
 
 def choose(clusters_N: np.ndarray, distances_N: np.ndarray, asked: Sequence[int] = ()) -> dict[int, str]:
-    """Which clusters to listen to, and why: at most ``NUM_CLUSTERS``, and those that somebody has asked for.
+    """Choose at most ``NUM_CLUSTERS`` clusters, and those that somebody has asked for, each with a reason.
 
     The most and the least coherent ones (mean distance to the centroid) and sizes evenly spread from the largest to the
     smallest; of those with at least three clips, as long as there are any.

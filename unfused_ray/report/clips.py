@@ -1,4 +1,4 @@
-"""Clusters to listen to: which of them, which of their clips, and each clip as sound and spectrogram."""
+"""Clusters to listen to: their clips as sound and spectrogram."""
 
 from __future__ import annotations
 
@@ -15,63 +15,61 @@ import torch
 
 from unfused_ray import storage
 from unfused_ray.audio.log_mel import LogMel
-from unfused_ray.config import DistillConfig
 from unfused_ray.data.shards.format import ClipIndex, labels_to_ids
 from unfused_ray.embedding.clips import embed_clips, read_clips
-from unfused_ray.figures.run_folder import RunFolder
-from unfused_ray.figures.stage_views import view_of
+from unfused_ray.figures import spectrograms
+from unfused_ray.figures.metrics import view_of
 from unfused_ray.models.export import load_encoder
 from unfused_ray.report.choice import NUM_CLUSTERS, PLACES, choose
-from unfused_ray.report.page import Clip, Cluster, Section
-from unfused_ray.report.pictures import data_uri, spectrogram
+from unfused_ray.report.page import PageClip, PageCluster, Section, data_uri
+from unfused_ray.runs.reader import RunReader
 
 _CLIP_BYTES = 3_000_000
-"""Of a page: all sound and spectrograms as they stand in it, so that a page stays under 5 MB."""
+"""Most bytes of a page's sound and spectrograms, so that the page stays under 5 MB."""
 _BYTES_PER_SECOND = 14_000
-"""Of Opus (4 kB) and a spectrogram (4 kB), in base64, with some room (measured on 20 clips of speech and notes)."""
+"""Opus (4 kB) and a spectrogram (4 kB), in base64, with some room (measured on 20 clips of speech and notes)."""
 _MAX_SECONDS = 8.0
 _MAX_MEMBERS = 200
 _OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)
 
 
-@dataclass(frozen=True)
-class Budget:
-    """How much of each clip a page has room for."""
+def clip_seconds(num_runs: int, num_asked: int = 0) -> float:
+    """Seconds of each clip that a page of so many runs has room for.
 
-    seconds: float
-
-    @classmethod
-    def of(cls, num_runs: int, num_asked: int = 0) -> Budget:
-        """Of each clip of so many runs, with so many clusters each that somebody has asked for."""
-        num_clips = max(1, num_runs) * (NUM_CLUSTERS + num_asked) * len(PLACES)
-        return cls(min(_MAX_SECONDS, _CLIP_BYTES / num_clips / _BYTES_PER_SECOND))
+    Args:
+        num_runs: with clusters.
+        num_asked: clusters of each that somebody has asked for.
+    """
+    num_clips = max(1, num_runs) * (NUM_CLUSTERS + num_asked) * len(PLACES)
+    return min(_MAX_SECONDS, _CLIP_BYTES / num_clips / _BYTES_PER_SECOND)
 
 
 @dataclass(frozen=True)
 class _Heard:
-    """Clips of a run, and how far each is from the middle of its cluster."""
+    """Clips of a run with their distances to the middle of their cluster."""
 
-    run: RunFolder
+    run: RunReader
     index: ClipIndex
     shown: Mapping[int, str]
-    """Why each cluster is shown."""
+    """Reason why each cluster is shown."""
     distances: np.ndarray
-    """(N,) float32 by clip_id; NaN where it is not known."""
-    budget: Budget
+    """(N,) float32 by clip_id; NaN is unknown."""
+    seconds: float
+    """Of each clip."""
 
     @property
     def clusters(self) -> np.ndarray:
-        """(N,) int32, of the first head."""
+        """(N,) int32: clusters of the first head, by clip_id."""
         return self.run.assignment.labels[0]
 
     @cached_property
     def labels(self) -> list[list[str]]:
-        """Of every clip."""
+        """Labels of every clip."""
         return self.index.column("labels")
 
     @cached_property
     def keys(self) -> list[str]:
-        """Of every clip."""
+        """Key of every clip."""
         return self.index.column("key")
 
     def members(self, cluster: int) -> np.ndarray:
@@ -80,45 +78,40 @@ class _Heard:
         return ids[np.argsort(self.distances[ids], kind="stable")]
 
     def source(self, clip_id: int) -> str:
-        """Name of the prepared source that a clip is of."""
+        """Name of a clip's prepared source."""
         ends = np.cumsum([manifest.num_clips for manifest in self.index.manifests])
         return storage.name(self.index.manifests[int(np.searchsorted(ends, clip_id, side="right"))].uri)
 
 
-def clusters_to_hear(run: RunFolder, budget: Budget, asked: Sequence[int] = ()) -> Section:
-    """The nearest, the median and the farthest clip of some clusters; where clips cannot be read, why.
+def clusters_to_hear(run: RunReader, seconds: float, asked: Sequence[int] = ()) -> Section:
+    """The nearest, the median and the farthest clip of some clusters, or the reason why clips cannot be read.
 
     Args:
         run: with an assignment. Of several heads, the first.
-        budget: how much of each clip there is room for.
+        seconds: of each clip.
         asked: clusters to be among them, which have clips.
     """
     heading = f"Listen to the {view_of(run).group}s"
     try:
-        heard = _hear(run, budget, asked)
+        heard = _hear(run, seconds, asked)
         clusters = _clusters(heard)
     except (OSError, ValueError) as error:
         return Section(heading, [f"The clips cannot be heard here, because they cannot be read now: {error}"])
     return Section(heading, [_explain(heard)], clusters=clusters)
 
 
-def _hear(run: RunFolder, budget: Budget, asked: Sequence[int]) -> _Heard:
+def _hear(run: RunReader, seconds: float, asked: Sequence[int]) -> _Heard:
     index = ClipIndex.load(run.config.data, run.config.splits)
-    if index.checksums != run.record["facts"]["data_checksums"]:
+    if index.checksums != run.facts["data_checksums"]:
         raise ValueError(f"the clips at {', '.join(run.config.data)} are no longer those that the run was trained on")
     clusters, distances = run.assignment.labels[0], run.assignment.distances[0]
-    if _has_distances(run):
-        return _Heard(run, index, choose(clusters, distances, asked), distances, budget)
+    if view_of(run).has_distances:
+        return _Heard(run, index, choose(clusters, distances, asked), distances, seconds)
     shown = choose(clusters, np.full(len(clusters), np.nan, np.float32), asked)
-    return _Heard(run, index, shown, _measured(run, index, list(shown)), budget)
+    return _Heard(run, index, shown, _measured(run, index, list(shown)), seconds)
 
 
-def _has_distances(run: RunFolder) -> bool:
-    """Whether the saved distances are of the clips themselves: shuffled and true labels have none."""
-    return not isinstance(run.config, DistillConfig) or run.config.labels.origin in ("teacher", "random")
-
-
-def _measured(run: RunFolder, index: ClipIndex, shown: Sequence[int]) -> np.ndarray:
+def _measured(run: RunReader, index: ClipIndex, shown: Sequence[int]) -> np.ndarray:
     """Distances of some clips of each cluster to their mean direction, as the exported encoder hears them: (N,)."""
     encoder = load_encoder(run.uri)
     clusters = run.assignment.labels[0]
@@ -133,11 +126,11 @@ def _measured(run: RunFolder, index: ClipIndex, shown: Sequence[int]) -> np.ndar
 
 
 def _explain(heard: _Heard) -> str:
-    """Which clusters are here and why, and how the clips are given."""
-    view, seconds = view_of(heard.run), heard.budget.seconds
+    """The choice of clusters, and the form of their clips, in words."""
+    view, seconds = view_of(heard.run), heard.seconds
     group, assignment = view.group, heard.run.assignment
     total = np.count_nonzero(np.bincount(heard.clusters[heard.clusters >= 0]))
-    if _has_distances(heard.run):
+    if view.has_distances:
         chosen = "the most and the least coherent (mean distance to the centroid) and sizes spread evenly"
         measure = "1 - cosine similarity to the centroid, as training saw it"
     else:
@@ -155,18 +148,18 @@ def _explain(heard: _Heard) -> str:
     )
 
 
-def _clusters(heard: _Heard) -> list[Cluster]:
+def _clusters(heard: _Heard) -> list[PageCluster]:
     members = {cluster: heard.members(cluster) for cluster in heard.shown}
     places = {cluster: _ends(ids) for cluster, ids in members.items() if len(ids)}
     wanted = np.unique(np.concatenate([list(chosen.values()) for chosen in places.values()]))
     clips = _clips(heard, wanted)
     group = view_of(heard.run).group
     return [
-        Cluster(
+        PageCluster(
             name=f"{group} {cluster}",
             why=heard.shown[cluster],
             facts=_describe(heard, cluster),
-            clips=[Clip(place, *clips[clip_id]) for place, clip_id in chosen.items() if clip_id in clips],
+            clips=[PageClip(place, *clips[clip_id]) for place, clip_id in chosen.items() if clip_id in clips],
         )
         for cluster, chosen in places.items()
     ]
@@ -203,13 +196,13 @@ def _clips(heard: _Heard, clip_ids: np.ndarray) -> dict[int, tuple[str, str, str
     waves: dict[int, np.ndarray] = {}
     for clips in read_clips(heard.index, clip_ids):
         waves.update((int(clip_ids[position]), wave) for position, wave in clips)
-    num_samples = int(heard.budget.seconds * front_end.sample_rate)
+    num_samples = int(heard.seconds * front_end.sample_rate)
     images = {
         clip_id: log_mel(torch.from_numpy(wave[:num_samples])[None])[0].numpy() for clip_id, wave in waves.items()
     }
     if not images:
         raise ValueError("every clip that was chosen is damaged")
-    low, high = np.percentile(np.concatenate([image.ravel() for image in images.values()]), [2, 99.5])
+    low, high = spectrograms.colour_range(images.values())
     found: dict[int, tuple[str, str, str, str, float]] = {}
     for clip_id, wave in waves.items():
         shown = wave[:num_samples]
@@ -219,7 +212,7 @@ def _clips(heard: _Heard, clip_ids: np.ndarray) -> dict[int, tuple[str, str, str
             f"{heard.source(clip_id)}, clip {clip_id}{f', {labels}' if labels else ''}, {seconds:.2f} s"
             f"{' (cut)' if len(shown) < len(wave) else ''}, distance {heard.distances[clip_id]:.2f}"
         )
-        picture = spectrogram(images[clip_id], low, high)
+        picture = data_uri("image/png", spectrograms.to_png(images[clip_id], low, high))
         sound = data_uri("audio/ogg", encode_opus(shown, front_end.sample_rate))
         found[clip_id] = heard.keys[clip_id], facts, sound, picture, len(shown) / front_end.sample_rate
     return found

@@ -3,96 +3,94 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
 from unfused_ray import storage
-from unfused_ray.evaluation.evaluate import RECORD
+from unfused_ray.evaluation.bootstrap import Interval
+from unfused_ray.evaluation.cells import file_name
 from unfused_ray.evaluation.protocol import FILE
-from unfused_ray.evaluation.rows import headings
-from unfused_ray.figures.evaluation_figures import draw_confusion, draw_table
-from unfused_ray.report.page import Cell, Chapter, Picture, Section, Table, settings
-from unfused_ray.report.pictures import as_svg
+from unfused_ray.evaluation.table import FORMAT_VERSION, NOT_CORRECTED, RECORD, EvaluationTable
+from unfused_ray.figures.accuracies import draw_table
+from unfused_ray.figures.confusion import draw_confusion
+from unfused_ray.report.page import Chapter, PageCell, PageTable, Picture, Section, chart, settings
 
 KIND = "evaluation"
-TABLE = "table.json"
+UNKNOWN = PageCell("–", -math.inf)
 _MAX_CLASSES = 64
-"""Of a confusion matrix that can still be read."""
+"""Classes up to which a confusion matrix can be read."""
 _NUM_CONFUSIONS = 12
 
 
 def evaluation_chapter(uri: str) -> Chapter:
-    """What the folder of an evaluation holds.
+    """The chapter of an evaluation's folder.
 
     Raises:
         FileNotFoundError: there is no table.
+        ValueError: it is of another version.
     """
-    table = storage.read_json(storage.join(uri, TABLE))
-    rows, tasks = table["rows"], table["tasks"]
+    table = EvaluationTable.load(uri)
     facts = {
-        "systems": ", ".join(row["name"] for row in rows),
-        "tasks": ", ".join(f"{task} ({table['num_groups'][task]:,} groups of test clips)" for task in tasks),
-        "reference": table["reference"],
-        "protocol": f"SHA-256 {table['protocol_sha256'][:16]}",
+        "systems": ", ".join(row.name for row in table.rows),
+        "tasks": ", ".join(f"{task} ({table.num_groups[task]:,} groups of test clips)" for task in table.tasks),
+        "reference": table.reference,
+        "protocol": f"SHA-256 {table.protocol_sha256[:16]}",
     }
-    for name, heading in (("unconverged", "not converged"), ("damaged", "damaged clips")):
-        if table[name]:
-            facts[heading] = ", ".join(table[name])
-    sections = [accuracies(table), *_confusions(uri, table)]
-    path = storage.join(uri, RECORD)
-    record = storage.read_json(path) if storage.exists(path) else {}  # older evaluations have none
-    config = settings(record.get("config", {}))
-    path = storage.join(uri, FILE)
-    if storage.exists(path):
-        config["protocol"] = storage.read_bytes(path).decode()
-    return Chapter(storage.name(uri), KIND, uri, facts, sections, config, record.get("environment", {}))
+    flaws = {"not converged": table.unconverged, "damaged clips": table.damaged}
+    facts |= {heading: ", ".join(named) for heading, named in flaws.items() if named}
+    record = storage.read_json(storage.join(uri, RECORD), FORMAT_VERSION, "evaluate again")
+    config = settings(record["config"]) | {"protocol": storage.read_bytes(storage.join(uri, FILE)).decode()}
+    sections = [accuracies(table), _confusions(uri, table)]
+    return Chapter(storage.name(uri), KIND, uri, facts, sections, config, record["environment"])
 
 
-def accuracies(table: Mapping[str, Any]) -> Section:
+def accuracies(table: EvaluationTable) -> Section:
     """Test accuracies with their intervals, and differences from the reference, as tables and as a drawing."""
-    rows, columns = table["rows"], headings(table["tasks"])
-    values = {
-        row["name"]: {task: _ends(row["accuracy"][task]) for task in columns if task in row["accuracy"]} for row in rows
-    }
-    best = max(rows, key=lambda row: row["accuracy"][columns[-1]]["value"])
-    figure = draw_table("", [row["name"] for row in rows], columns, values)
+    columns = table.headings
+    best = max(table.rows, key=lambda row: row.accuracy[columns[-1]].value)
     alt = (
-        f"Test accuracy of {len(rows)} systems on {', '.join(table['tasks'])}, with 95 % intervals; the highest "
-        f"{columns[-1]} is {100 * best['accuracy'][columns[-1]]['value']:.1f} %, of {best['name']}"
+        f"Test accuracy of {len(table.rows)} systems on {', '.join(table.tasks)}, with 95 % intervals; the highest "
+        f"{columns[-1]} is {best.accuracy[columns[-1]].percent()} %, of {best.name}"
     )
-    accuracy = Table(
+    accuracy = PageTable(
         "Test accuracy in %, with 95 % intervals",
         ["system", "parameters", *columns],
         [
-            [Cell(row["name"]), _count(row["parameters"]), *(percent(row["accuracy"].get(task)) for task in columns)]
-            for row in rows
+            [
+                PageCell(row.name),
+                UNKNOWN if row.parameters is None else PageCell(f"{row.parameters:,}", row.parameters),
+                *(percent(row.accuracy[heading]) for heading in columns),
+            ]
+            for row in table.rows
         ],
         "Paired bootstrap over groups of test clips, widened where groups are few.",
     )
-    difference = Table(
-        f"Difference from {table['reference']} in points, on the same test clips",
+    difference = PageTable(
+        f"Difference from {table.reference} in points, on the same test clips",
         ["system", *columns],
         [
-            [Cell(row["name"]), *(percent(row["difference"].get(task), "+") for task in columns)]
-            for row in rows
-            if row["difference"]
+            [PageCell(row.name), *(percent(row.difference[heading], "+") for heading in columns)]
+            for row in table.rows
+            if row.difference
         ],
-        "Not corrected for the number of comparisons.",
+        f"{NOT_CORRECTED.capitalize()}.",
     )
     tables = [each for each in (accuracy, difference) if each.rows]
-    return Section("Accuracy", tables=tables, pictures=[Picture("", alt, as_svg(figure), width="full")])
+    values = {row.name: row.accuracy for row in table.rows}
+    picture = Picture("", alt, chart(draw_table("", list(values), columns, values)), width="full")
+    return Section("Accuracy", tables=tables, pictures=[picture])
 
 
-def _confusions(uri: str, table: Mapping[str, Any]) -> list[Section]:
-    """Of each task, where the reference errs and where the best row does; one section, folded away."""
+def _confusions(uri: str, table: EvaluationTable) -> Section:
+    """Errors of the reference and of the best row, task by task."""
     pictures, tables, missing = [], [], []
-    for task in table["tasks"]:
-        scored = {row["name"]: row["accuracy"][task]["value"] for row in table["rows"] if task in row["accuracy"]}
+    for task in table.tasks:
+        scored = {row.name: row.accuracy[task].value for row in table.rows}
         best = max(scored, key=lambda name: scored[name])
-        for name in dict.fromkeys((best, table["reference"])):
-            path = storage.join(uri, task, f"{name.replace(' ', '-')}.json")
+        for name in dict.fromkeys((best, table.reference)):
+            path = storage.join(uri, task, file_name(name))
             if not storage.exists(path):
                 missing.append(f"{name} on {task}")
                 continue
@@ -100,15 +98,15 @@ def _confusions(uri: str, table: Mapping[str, Any]) -> list[Section]:
             confusion_KK = np.sum([seed["scores"]["confusion"] for seed in cell["seeds"]], axis=0)
             heading = f"{task}: {name}{', the best row' if name == best else ''}"
             if len(cell["classes"]) <= _MAX_CLASSES:
-                figure = draw_confusion("", confusion_KK, cell["classes"])
+                source = chart(draw_confusion("", confusion_KK, cell["classes"]))
                 alt = f"Confusion matrix of {name} on {task}. Most often: {_worst(confusion_KK, cell['classes'])}"
-                pictures.append(Picture(heading, alt, as_svg(figure), f"accuracy {scored[name]:.1%}", width="half"))
+                pictures.append(Picture(heading, alt, source, f"accuracy {scored[name]:.1%}", width="half"))
             else:
                 tables.append(_worst_table(heading, confusion_KK, cell["classes"]))
-    text = ["Of each task, the best row and the reference; those of the other rows are pictures in the folder."]
+    text = ["The best row and the reference on each task; those of the other rows are pictures in the folder."]
     if missing:
         text.append(f"Their cells are not in the folder: {', '.join(missing)}.")
-    return [Section("Where they err", text, tables, pictures)]
+    return Section("Where they err", text, tables, pictures)
 
 
 def most_confused(confusion_KK: np.ndarray, count: int) -> list[tuple[int, int, int]]:
@@ -124,32 +122,15 @@ def _worst(confusion_KK: np.ndarray, classes: Sequence[str]) -> str:
     return ", ".join(worst) or "no error"
 
 
-def _worst_table(heading: str, confusion_KK: np.ndarray, classes: Sequence[str]) -> Table:
+def _worst_table(heading: str, confusion_KK: np.ndarray, classes: Sequence[str]) -> PageTable:
     rows = [
-        [Cell(classes[true]), Cell(classes[found]), Cell(f"{n:,}", n)]
+        [PageCell(classes[true]), PageCell(classes[found]), PageCell(f"{n:,}", n)]
         for true, found, n in most_confused(confusion_KK, _NUM_CONFUSIONS)
     ]
     note = f"The commonest errors; a matrix of {len(classes):,} classes could not be read."
-    return Table(heading, ("true class", "taken for", "test clips"), rows, note)
+    return PageTable(heading, ("true class", "taken for", "test clips"), rows, note)
 
 
-def percent(interval: Mapping[str, float | None] | None, sign: str = "") -> Cell:
+def percent(interval: Interval, sign: Literal["", "+"] = "") -> PageCell:
     """A share of 1 as per cent, with the ends of its interval where they are known."""
-    if interval is None or interval["value"] is None:
-        return Cell("–", -math.inf)
-    low, high = interval["low"], interval["high"]
-    ends = ""
-    if low is not None and high is not None and math.isfinite(low):
-        ends = f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}"
-    return Cell(f"{100 * interval['value']:{sign}.1f}", interval["value"], ends)
-
-
-def _ends(interval: Mapping[str, float | None]) -> tuple[float, float, float]:
-    """An estimate as a drawing takes it; an unknown end is drawn at the estimate."""
-    value = interval["value"] or 0.0
-    low, high = interval["low"], interval["high"]
-    return value, value if low is None else low, value if high is None else high
-
-
-def _count(number: int | None) -> Cell:
-    return Cell("–", -math.inf) if number is None else Cell(f"{number:,}", number)
+    return PageCell(interval.percent(sign), interval.value, interval.ends(sign))

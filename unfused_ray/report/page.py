@@ -1,7 +1,8 @@
-"""What a page holds, whatever the runs are of, and how it becomes one HTML file."""
+"""The parts of a page, for any kind of run, and the one HTML file made of them."""
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,9 +10,11 @@ from typing import Any, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from unfused_ray import storage
 from unfused_ray.config import flatten
+from unfused_ray.figures.canvas import to_svg
 
 
 @dataclass(frozen=True)
@@ -20,62 +23,62 @@ class Picture:
 
     heading: str
     alt: str
-    """What it shows, in words."""
+    """The drawing in words."""
     source: str
     """A data URI."""
     note: str = ""
     width: Literal["third", "half", "two-thirds", "full"] = "third"
-    """Of the page, where it is a wide one."""
+    """Share of a wide page."""
 
 
 @dataclass(frozen=True)
-class Cell:
+class PageCell:
     """A cell of a table."""
 
     text: str
     value: float | None = None
-    """What it is sorted by, where that is not its text."""
+    """Sorted by this instead of the text."""
     detail: str = ""
     """A second line, such as an interval."""
 
 
 @dataclass(frozen=True)
-class Table:
+class PageTable:
     """A table that readers sort by any of its columns."""
 
     caption: str
     headings: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
+    rows: Sequence[Sequence[PageCell]]
     """The first cell of a row is its name."""
     note: str = ""
 
 
 @dataclass(frozen=True)
-class Clip:
+class PageClip:
     """A clip to listen to."""
 
     place: str
-    """Why it is shown, such as "nearest to the centroid"."""
+    """Reason why it is shown, such as "nearest"."""
     key: str
-    """The source's own name of it."""
+    """Its name in the source."""
     facts: str
     audio: str
     """A data URI."""
     spectrogram: str
     """A data URI."""
     seconds: float
-    """Of the audio."""
+    """Length of the audio."""
 
 
 @dataclass(frozen=True)
-class Cluster:
+class PageCluster:
     """Some clips of one cluster."""
 
     name: str
     why: str
-    """Why it is among those shown."""
+    """Reason why it is shown."""
     facts: str
-    clips: Sequence[Clip]
+    clips: Sequence[PageClip]
 
 
 @dataclass(frozen=True)
@@ -84,33 +87,43 @@ class Section:
 
     heading: str
     paragraphs: Sequence[str] = ()
-    tables: Sequence[Table] = ()
+    tables: Sequence[PageTable] = ()
     pictures: Sequence[Picture] = ()
-    clusters: Sequence[Cluster] = ()
+    clusters: Sequence[PageCluster] = ()
 
 
 @dataclass(frozen=True)
 class Chapter:
-    """One run, or what several have in common."""
+    """One run, or the comparison of several."""
 
     heading: str
     kind: str
-    """Such as "pre-training"; runs of one kind are compared."""
+    """Kind of the run, such as "pre-training"; runs of one kind are compared."""
     uri: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
     sections: Sequence[Section] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
-    """Its configuration, by dotted names."""
+    """Its configuration, by dotted name."""
     environment: Mapping[str, str] = field(default_factory=dict)
-    """What it was made of and with."""
+    """Versions, machine and inputs."""
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, str]:
-    """A nested configuration as texts by dotted names."""
+    """A nested configuration as texts, by dotted name."""
     return {
         name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         for name, value in flatten(config).items()
     }
+
+
+def data_uri(kind: str, data: bytes) -> Markup:
+    """``data`` as a URI of the media type ``kind``; nothing in it is to be escaped."""
+    return Markup(f"data:{kind};base64,{base64.b64encode(data).decode()}")
+
+
+def chart(figure: Figure) -> Markup:
+    """A figure as a data URI, sharp at any size."""
+    return data_uri("image/svg+xml", to_svg(figure))
 
 
 def to_html(title: str, subtitle: str, chapters: Sequence[Chapter]) -> str:

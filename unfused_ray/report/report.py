@@ -1,4 +1,4 @@
-"""From folders of runs to one page."""
+"""Makes one page of the folders of some runs."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from unfused_ray import storage
-from unfused_ray.figures.run_figures import Panel
-from unfused_ray.figures.run_folder import RunFolder
-from unfused_ray.figures.stage_views import view_of
-from unfused_ray.report import evaluation, page
+from unfused_ray.evaluation.table import TABLE
+from unfused_ray.figures.metrics import Metric, view_of
+from unfused_ray.report import page
 from unfused_ray.report.choice import refuse_unknown
-from unfused_ray.report.clips import Budget
-from unfused_ray.report.page import Cell, Chapter, Section, Table
-from unfused_ray.report.training import KINDS, panel_pictures, training_chapter
+from unfused_ray.report.clips import clip_seconds
+from unfused_ray.report.evaluation import evaluation_chapter
+from unfused_ray.report.page import Chapter, PageCell, PageTable, Section
+from unfused_ray.report.training import KINDS, curve_pictures, training_chapter
+from unfused_ray.runs.reader import RunReader
 
 logger = logging.getLogger(__name__)
 
 _RUN, _SWEEP = "run.json", "sweep.json"
 _MANY_BYTES = 5_000_000
 _NAMES = ("name", "output")
-"""Settings that say which run it is, not what it does."""
+"""Settings that tell runs apart and change no result."""
 
 
 def write(uris: Sequence[str], output: str, asked: Sequence[int] = ()) -> int:
@@ -48,27 +49,27 @@ def write(uris: Sequence[str], output: str, asked: Sequence[int] = ()) -> int:
 
 
 def to_html(uris: Sequence[str], asked: Sequence[int] = ()) -> str:
-    """The page of some runs, see :func:`write`."""
+    """The HTML of one page of some runs; arguments and errors are those of :func:`write`."""
     if not uris:
         raise ValueError("no run is named: give the folders of one or several runs")
     kinds = {uri: kind_of(uri) for uri in dict.fromkeys(uris)}
-    runs = {uri: RunFolder(uri) for uri, kind in kinds.items() if kind == _RUN}
+    runs = {uri: RunReader(uri) for uri, kind in kinds.items() if kind == _RUN}
     asked = tuple(dict.fromkeys(asked))
     refuse_unknown(list(runs.values()), asked)
     compared = _alike(list(runs.values()))
-    budget = Budget.of(sum(run.is_labelled for run in runs.values()), len(asked))
+    seconds = clip_seconds(sum(run.has_assignment for run in runs.values()), len(asked))
     chapters = []
     for uri, kind in kinds.items():
         logger.info("reading %s", storage.masked(uri))
         if kind == _RUN:
             is_compared = any(runs[uri] in alike for alike in compared.values())
-            chapters.append(training_chapter(runs[uri], budget, is_compared, asked))
+            chapters.append(training_chapter(runs[uri], seconds, is_compared, asked))
         elif kind == _SWEEP:
             from unfused_ray.report.sweep import sweep_chapter  # here: with it comes Ray Tune, seconds others save
 
             chapters.append(sweep_chapter(uri))
         else:
-            chapters.append(evaluation.evaluation_chapter(uri))
+            chapters.append(evaluation_chapter(uri))
     comparisons = [_compare(chapters, compared)] if len(chapters) > 1 else []
     title = chapters[0].heading if len(chapters) == 1 else f"{len(chapters)} runs"
     subtitle = time.strftime("written %Y-%m-%d %H:%M UTC", time.gmtime())
@@ -76,47 +77,49 @@ def to_html(uris: Sequence[str], asked: Sequence[int] = ()) -> str:
 
 
 def kind_of(uri: str) -> str:
-    """The file that a folder is known by: that of a training run, of a sweep, or of an evaluation's table.
+    """Name of the file that a folder is known by: of a training run, a sweep, or an evaluation's table.
 
     Raises:
         ValueError: it holds none of them.
     """
-    for name in (_SWEEP, _RUN, evaluation.TABLE):
+    for name in (_SWEEP, _RUN, TABLE):
         if storage.exists(storage.join(uri, name)):
             return name
     raise ValueError(
         f"{uri} is not the folder of a run: it holds neither {_RUN} (pre-training, distillation), {_SWEEP} (sweep) nor "
-        f"{evaluation.TABLE} (evaluation)"
+        f"{TABLE} (evaluation)"
     )
 
 
-def _alike(runs: Sequence[RunFolder]) -> dict[str, list[RunFolder]]:
-    """By kind, the runs whose curves share their axes; of a kind there are several or none."""
+def _alike(runs: Sequence[RunReader]) -> dict[str, list[RunReader]]:
+    """Runs whose curves share their axes, by kind; of a kind there are several or none."""
     begun = {
-        kind: [run for run in runs if run.record["stage"] == stage and run.history] for stage, kind in KINDS.items()
+        kind: [run for run in runs if run.config.stage == stage and run.history()] for stage, kind in KINDS.items()
     }
     return {kind: alike for kind, alike in begun.items() if len(alike) > 1}
 
 
-def _compare(chapters: Sequence[Chapter], compared: Mapping[str, Sequence[RunFolder]]) -> Chapter:
-    """What several runs have in common and what not: a line each, differing settings, curves on one scale."""
+def _compare(chapters: Sequence[Chapter], compared: Mapping[str, Sequence[RunReader]]) -> Chapter:
+    """Compare several runs: a line each, differing settings, curves on one scale."""
     rows = [
-        [Cell(chapter.heading), Cell(chapter.kind), Cell(chapter.facts.get("progress", "–")), Cell(chapter.uri)]
+        [PageCell(text) for text in (chapter.heading, chapter.kind, chapter.facts.get("progress", "–"), chapter.uri)]
         for chapter in chapters
     ]
-    sections = [Section("Runs", tables=[Table("Runs", ("name", "kind", "progress", "folder"), rows)])]
+    sections = [Section("Runs", tables=[PageTable("Runs", ("name", "kind", "progress", "folder"), rows)])]
     for kind in dict.fromkeys(chapter.kind for chapter in chapters):
         alike = [chapter for chapter in chapters if chapter.kind == kind]
         if len(alike) > 1:
             sections.append(_differences(kind, alike))
     for kind, runs in compared.items():
-        panels: dict[str, Panel] = {}
-        for panel in (panel for run in runs for panel in view_of(run).panels()):
-            known = panels.setdefault(panel.figure, panel)
-            if panel.note != known.note:  # such as α, which is not the same for all
-                panels[panel.figure] = replace(known, note="")
-        histories = dict(zip(_distinct([run.config.name for run in runs]), [run.history for run in runs], strict=True))
-        sections.append(Section(f"Curves, {kind}", pictures=panel_pictures(list(panels.values()), histories)))
+        metrics: dict[str, Metric] = {}
+        for metric in (metric for run in runs for metric in view_of(run).metrics):
+            known = metrics.setdefault(metric.name, metric)
+            if metric.note != known.note:  # such as α, which is not the same for all
+                metrics[metric.name] = replace(known, note="")
+        histories = dict(
+            zip(_distinct([run.config.name for run in runs]), [run.history() for run in runs], strict=True)
+        )
+        sections.append(Section(f"Curves, {kind}", pictures=curve_pictures(list(metrics.values()), histories)))
     return Chapter("Side by side", "comparison", sections=sections)
 
 
@@ -125,7 +128,7 @@ def _differences(kind: str, chapters: Sequence[Chapter]) -> Section:
     settings = [chapter.settings for chapter in chapters]
     names = [name for name in dict.fromkeys(name for each in settings for name in each) if name not in _NAMES]
     rows = [
-        [Cell(name), *(Cell(each.get(name, "–")) for each in settings)]
+        [PageCell(name), *(PageCell(each.get(name, "–")) for each in settings)]
         for name in names
         if len({each.get(name) for each in settings}) > 1
     ]
@@ -134,7 +137,7 @@ def _differences(kind: str, chapters: Sequence[Chapter]) -> Section:
         return Section(heading, ["Their configurations are the same, but for name and output."])
     columns = _distinct([chapter.heading for chapter in chapters])
     caption = f"Settings that differ; {len(names) - len(rows)} are the same"
-    return Section(heading, tables=[Table(caption, ("setting", *columns), rows)])
+    return Section(heading, tables=[PageTable(caption, ("setting", *columns), rows)])
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 
 from unfused_ray import storage
 from unfused_ray.config import SweepConfig, explain
 from unfused_ray.evaluation.protocol import load_protocol
-from unfused_ray.report.evaluation import TABLE, accuracies, percent
-from unfused_ray.report.page import Cell, Chapter, Picture, Section, Table, settings
-from unfused_ray.report.parameters import Parameter, Scored, comparable, importances, parameters_of
-from unfused_ray.report.pictures import as_svg
-from unfused_ray.report.sweep_figures import MIN_SURFACE, draw_importance, draw_parallel, draw_parameter_map, surface
+from unfused_ray.evaluation.table import TABLE, EvaluationTable
+from unfused_ray.figures.sweep import (
+    MIN_SURFACE,
+    Parameter,
+    ScoredTrials,
+    draw_importance,
+    draw_parallel,
+    draw_parameter_map,
+    surface,
+)
+from unfused_ray.report.evaluation import UNKNOWN, accuracies, percent
+from unfused_ray.report.page import Chapter, PageCell, PageTable, Picture, Section, chart, settings
+from unfused_ray.report.parameters import comparable, importances, parameters_of
 from unfused_ray.sweep.prepare import read_sweep
 from unfused_ray.sweep.result import Ranked, rank
 from unfused_ray.sweep.space import apply
@@ -25,13 +31,13 @@ from unfused_ray.sweep.trial import Record, read_records
 
 KIND = "sweep"
 _PREFERRED = ("method.alpha", "method.beta")
-"""Parameters of the map, where a sweep varies both."""
+"""Parameters of the map, if a sweep varies both."""
 _FEW = 10
-"""Trials a parameter under which an importance means little."""
+"""Trials a parameter below which an importance means little."""
 
 
 def sweep_chapter(uri: str) -> Chapter:
-    """What the folder of a sweep holds.
+    """The chapter of a sweep's folder.
 
     Raises:
         FileNotFoundError: there is no sweep.
@@ -54,9 +60,9 @@ def sweep_chapter(uri: str) -> Chapter:
     }
     sections = [_nothing()] if not records else _sections(config, records, record["space"])
     environment = {**record["environment"], **settings(record["facts"])}
-    path = storage.join(uri, "table", TABLE)
-    if storage.exists(path):
-        found = accuracies(storage.read_json(path))
+    folder = storage.join(uri, "table")
+    if storage.exists(storage.join(folder, TABLE)):
+        found = accuracies(EvaluationTable.load(folder))
         text = "The winner was trained anew, with another seed than it was chosen with; the test split was read once."
         sections.append(Section("The winner on the test split", [text], found.tables, found.pictures))
     return Chapter(config.name, KIND, uri, facts, sections, settings(record["config"]), environment)
@@ -83,36 +89,35 @@ def _sections(config: SweepConfig, records: Sequence[Record], space: Mapping[str
 
 
 def is_default(config: SweepConfig, record: Record) -> bool:
-    """Whether a trial has the settings that the sweep's distillation has itself."""
+    """True for a trial with the settings that the sweep's distillation has itself."""
     return apply(config.distill, record.point) == config.distill
 
 
-def _drawings(scored: Scored, num_trials: int, parameters: Sequence[Parameter], marks: dict[str, str]) -> Section:
+def _drawings(scored: ScoredTrials, num_trials: int, parameters: Sequence[Parameter], marks: dict[str, str]) -> Section:
     shares = importances(scored, parameters)
-    text = f"{len(scored.records)} of {num_trials} trials, as they stood after epoch {scored.epoch}"
-    if len(scored.records) < num_trials:
+    text = f"{len(scored.ids)} of {num_trials} trials, as they stood after epoch {scored.epoch}"
+    if len(scored.ids) < num_trials:
         text += ": the others were not scored then, and accuracies after different epochs do not compare"
     varied = [p for p in parameters if len(set(map(str, scored.values(p)))) > 1]
     pictures = []
     if len(varied) > 1:
         x, y = _axes(varied, list(shares))
         figure = draw_parameter_map(scored, x, y, marks)
-        places = np.stack([x.places(scored.values(x)), y.places(scored.values(y))], axis=1)
-        filled = surface(places, (x, y)) is not None
+        filled = surface(scored.places((x, y)), (x, y)) is not None
         note = "interpolated between neighbouring trials" if filled else f"no surface: fewer than {MIN_SURFACE} trials"
-        if not filled and len(scored.records) >= MIN_SURFACE:
+        if not filled and len(scored.ids) >= MIN_SURFACE:
             note = "no surface: the trials do not cover an area"
         heading, alt = f"{x.label}–{y.label} map", _in_words(scored, (x, y), marks)
-        pictures.append(Picture(heading, alt, as_svg(figure), note, width="two-thirds"))
+        pictures.append(Picture(heading, alt, chart(figure), note, width="two-thirds"))
     if shares:
         alt = "Importance: " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-        note = f"functional ANOVA over a random forest (Optuna), {len(scored.records)} trials"
-        if len(scored.records) < _FEW * len(varied):
+        note = f"functional ANOVA over a random forest (Optuna), {len(scored.ids)} trials"
+        if len(scored.ids) < _FEW * len(varied):
             note += ": with so few it means little"
-        pictures.append(Picture("Importance of each parameter", alt, as_svg(draw_importance(shares, parameters)), note))
+        pictures.append(Picture("Importance of each parameter", alt, chart(draw_importance(shares, parameters)), note))
     figure = draw_parallel(scored, parameters, marks)
-    alt = f"A line for each of {len(scored.records)} trials over its parameters to its accuracy"
-    pictures.append(Picture("Parallel coordinates", alt, as_svg(figure), "a line is a trial", width="full"))
+    alt = f"A line for each of {len(scored.ids)} trials over its parameters to its accuracy"
+    pictures.append(Picture("Parallel coordinates", alt, chart(figure), "a line is a trial", width="full"))
     return Section("What the trials say", [f"{text}."], pictures=pictures)
 
 
@@ -127,19 +132,19 @@ def _axes(varied: Sequence[Parameter], by_importance: Sequence[str]) -> tuple[Pa
     )
 
 
-def _in_words(scored: Scored, parameters: Sequence[Parameter], marks: dict[str, str]) -> str:
-    """What the map shows: its marked trials, and the range of all."""
+def _in_words(scored: ScoredTrials, parameters: Sequence[Parameter], marks: dict[str, str]) -> str:
+    """The map in words: its marked trials, and the range of all."""
     low, high = scored.accuracies.min(), scored.accuracies.max()
-    text = f"Mean validation accuracy of {len(scored.records)} trials, {low:.1%} to {high:.1%}"
-    for record, accuracy in zip(scored.records, scored.accuracies.tolist(), strict=True):
-        if record.id in marks:
-            point = ", ".join(f"{p.label} {_short(record.point[p.name])}" for p in parameters)
-            text += f"; {marks[record.id]}: {accuracy:.1%} at {point}"
+    text = f"Mean validation accuracy of {len(scored.ids)} trials, {low:.1%} to {high:.1%}"
+    for trial, point, accuracy in zip(scored.ids, scored.points, scored.accuracies.tolist(), strict=True):
+        if trial in marks:
+            values = ", ".join(f"{p.label} {_short(point[p.name])}" for p in parameters)
+            text += f"; {marks[trial]}: {accuracy:.1%} at {values}"
     return text
 
 
 def _read(ranked: Sequence[Ranked]) -> str:
-    """How the table is to be read."""
+    """A paragraph on how to read the table."""
     if not ranked:
         return "No trial has gone to its end."
     return (
@@ -151,7 +156,7 @@ def _read(ranked: Sequence[Ranked]) -> str:
 
 def _table(
     records: Sequence[Record], ranked: Sequence[Ranked], parameters: Sequence[Parameter], marks: dict[str, str]
-) -> Table:
+) -> PageTable:
     places = {each.record.id: each for each in ranked}
     order = sorted(records, key=lambda each: (each.state != "finished", -each.accuracy if each.rungs else math.inf))
     rows = []
@@ -159,24 +164,23 @@ def _table(
         found = places.get(record.id)
         name = f"{record.id} ({marks[record.id]})" if record.id in marks else record.id
         point = [_value(record.point[parameter.name]) for parameter in parameters]
-        accuracy = Cell("–", -math.inf)
+        accuracy = change = UNKNOWN
         if record.rungs:
-            accuracy = Cell(f"{100 * record.accuracy:.1f}", record.accuracy)
+            accuracy = PageCell(f"{100 * record.accuracy:.1f}", record.accuracy)
         if found:
-            accuracy = percent(asdict(found.accuracy))
-        change = Cell("–", -math.inf)
+            accuracy = percent(found.accuracy)
         if found and found.difference:
-            change = percent(asdict(found.difference), "+")
+            change = percent(found.difference, "+")
         epoch = record.rungs[-1].epoch if record.rungs else 0
-        seconds = Cell(f"{record.seconds:.0f}", record.seconds)
-        rows.append([Cell(name), *point, accuracy, change, Cell(str(epoch), epoch), Cell(record.state), seconds])
+        last = PageCell(str(epoch), epoch), PageCell(record.state), PageCell(f"{record.seconds:.0f}", record.seconds)
+        rows.append([PageCell(name), *point, accuracy, change, *last])
     labels = [parameter.label for parameter in parameters]
     headings = ("trial", *labels, "accuracy", "from the default", "epochs", "state", "seconds")
-    return Table("Trials, the best first", headings, rows)
+    return PageTable("Trials, the best first", headings, rows)
 
 
-def _value(value: object) -> Cell:
-    return Cell(_short(value), float(value) if isinstance(value, int | float) else None)
+def _value(value: object) -> PageCell:
+    return PageCell(_short(value), float(value) if isinstance(value, int | float) else None)
 
 
 def _short(value: object) -> str:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from rich.table import Table as RichTable
 
-from unfused_ray import storage
+from unfused_ray import evaluation_job, storage
 from unfused_ray.config import DistillConfig, EvaluateConfig, SweepConfig
-from unfused_ray.evaluation import bootstrap, evaluate
+from unfused_ray.evaluation import bootstrap
 from unfused_ray.evaluation.bootstrap import Interval
 from unfused_ray.evaluation.protocol import BootstrapConfig
-from unfused_ray.evaluation.table import Table
+from unfused_ray.evaluation.table import EvaluationTable
 from unfused_ray.sweep.prepare import Prepared
 from unfused_ray.sweep.score import draws
 from unfused_ray.sweep.space import apply
@@ -72,8 +71,8 @@ def to_terminal(ranked: Sequence[Ranked], records: Sequence[Record], default: st
         table.add_column(heading, justify="left" if heading == "trial" else "right")
     for each in ranked[:_SHOWN]:
         point = [_short(each.record.point[name]) for name in names]
-        change = _percent(each.difference, "+") if each.difference else "the default" * (each.record.id == default)
-        table.add_row(each.record.id, *point, _percent(each.accuracy), change, f"{each.record.seconds:.0f}")
+        change = each.difference.text("+") if each.difference else "the default" * (each.record.id == default)
+        table.add_row(each.record.id, *point, each.accuracy.text(), change, f"{each.record.seconds:.0f}")
     return table
 
 
@@ -90,7 +89,7 @@ def write_winner(prepared: Prepared, recipe: DistillConfig) -> str:
     return path
 
 
-def evaluate_winner(prepared: Prepared, recipe: DistillConfig) -> Table:
+def evaluate_winner(prepared: Prepared, recipe: DistillConfig) -> EvaluationTable:
     """Train the winner anew, with another seed than it was chosen with, and read the test split once.
 
     Given again, what is trained is kept, and so is every cell of the table.
@@ -107,7 +106,7 @@ def evaluate_winner(prepared: Prepared, recipe: DistillConfig) -> Table:
             raise KeyboardInterrupt("stopped: the same command with --resume goes on")
         if status.state != "finished":
             raise ValueError(f"the winner on {task} is {status.state}: {status.message}")
-    evaluation = evaluate.check(
+    evaluation = evaluation_job.check(
         EvaluateConfig(
             models=(f"winner={runs}/{{task}}",),
             tasks=config.tasks,
@@ -119,14 +118,9 @@ def evaluate_winner(prepared: Prepared, recipe: DistillConfig) -> Table:
             tracking=recipe.tracking,
         )
     )
-    table = evaluate.evaluate(evaluation)
-    evaluate.track(evaluation, table, parent=prepared.id)
+    table = evaluation_job.run(evaluation)
+    evaluation_job.track(evaluation, table, parent=prepared.id)
     return table
-
-
-def _percent(interval: Interval, sign: str = "") -> str:
-    value, low, high = (100 * np.array([interval.value, interval.low, interval.high])).tolist()
-    return f"{value:{sign}.1f} ({low:{sign}.1f} to {high:{sign}.1f})"
 
 
 def _short(value: object) -> str:

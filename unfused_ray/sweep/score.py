@@ -54,7 +54,9 @@ def mean_accuracy(scores: list[Score]) -> float:
 def draws(scores: list[Score], config: BootstrapConfig) -> np.ndarray:
     """Bootstrap replicates of the mean over the tasks, paired between trials: (R,)."""
     drawn = [
-        bootstrap.replicates(np.array([each.correct]), np.array(each.groups), config.replicates, config.seed, each.task)
+        bootstrap.deviations(
+            np.array([each.correct]), np.array(each.groups), config.replicates, config.seed, each.task
+        ).accuracies
         for each in scores
     ]
     return bootstrap.mean_over_tasks(drawn)

@@ -18,13 +18,12 @@ from support.paths import ROOT
 from support.processes import wait_for
 from support.tasks import PROTOCOL, write_task
 
-from unfused_ray import recipes, storage
-from unfused_ray.comparison import budget as cost
+from unfused_ray import evaluation_job, recipes, storage
 from unfused_ray.comparison import page, processes, results, runner, table
+from unfused_ray.comparison.budget import clip_operations, epochs_of, within_budget
 from unfused_ray.comparison.plan import System, load_plan
 from unfused_ray.config import EncoderConfig, EvaluateConfig, FrontEndConfig
 from unfused_ray.data.shards.format import ClipIndex
-from unfused_ray.evaluation import evaluate
 from unfused_ray.evaluation.cells import Cell
 from unfused_ray.models.cost import cost_of
 from unfused_ray.runs.run import CONFIGS, Run
@@ -46,7 +45,7 @@ class InProcess:
         self.begun.append(name)
         text = Path(settings).read_bytes()
         if job == "evaluate":
-            evaluate.evaluate(evaluate.check(EvaluateConfig.model_validate_json(text)))
+            evaluation_job.run(evaluation_job.check(EvaluateConfig.model_validate_json(text)))
             return
         config = CONFIGS[job].model_validate_json(text)
         status = launch.train(config, in_sweep=True)
@@ -239,13 +238,13 @@ def test_an_unknown_recipe_setting_system_or_seed_is_named(command: Call, tmp_pa
 
 @given(budget=st.floats(0.01, 1000), epoch=st.floats(0.01, 100))
 def test_no_number_of_epochs_comes_nearer_to_the_budget(budget: float, epoch: float) -> None:
-    epochs = cost.epochs_of(budget, epoch)
+    epochs = epochs_of(budget, epoch)
     assert epochs >= 1
     for other in (epochs - 1, epochs + 1):
         if other >= 1:
             assert abs(epochs * epoch - budget) <= abs(other * epoch - budget) * (1 + 1e-9)
-    assert cost.within_budget(epochs, budget, epoch)
-    assert not cost.within_budget(2 * epochs + 2, budget, epoch)
+    assert within_budget(epochs, budget, epoch)
+    assert not within_budget(2 * epochs + 2, budget, epoch)
 
 
 def test_a_training_step_costs_three_forward_passes_and_more_views_cost_more(shards: Path) -> None:
@@ -254,16 +253,15 @@ def test_a_training_step_costs_three_forward_passes_and_more_views_cost_more(sha
     found = {}
     for name in ("tiny", "cola-tiny", "byol-a-tiny"):
         config = recipes.PRETRAIN[name][1].replace(data=data)
-        found[name] = cost.clip_operations(config, index)
+        found[name] = clip_operations(config, index)
     student = recipes.DISTILL["tiny"][1].replace(data=data)
-    found["student"] = cost.clip_operations(student, index)
-    full_pass = recipes.PRETRAIN["tiny"][1].replace(data=data)
-    full_pass = full_pass.replace({"method.labels_from": "full_pass"})
+    found["student"] = clip_operations(student, index)
+    full_pass = recipes.PRETRAIN["tiny"][1].replace({"data": data, "method.labels_from": "full_pass"})
     seconds = student.crop.seconds
     forward = 2 * seconds * cost_of(EncoderConfig(channels=8, width=32), FrontEndConfig())[1]
     assert 2.3 * forward < found["student"] < 4 * forward  # no gradient of the input; heads
     assert found["student"] < 0.6 * found["tiny"]
-    assert found["tiny"] < cost.clip_operations(full_pass, index) < found["tiny"] + 1.5 * forward
+    assert found["tiny"] < clip_operations(full_pass, index) < found["tiny"] + 1.5 * forward
     assert found["cola-tiny"] < found["byol-a-tiny"]  # whose target network hears both views too
 
 
@@ -331,7 +329,7 @@ def test_seeds_of_a_row_are_one_cell_whose_accuracy_is_their_mean() -> None:
         Cell(rng.random((1, 20)) < share, np.ones(20), [{"validation_accuracy": share}], int(10 * share))
         for share in (0.2, 0.9)
     ]
-    cell = results.joined(seeds)
+    cell = Cell.joined(seeds)
     assert cell.correct.shape == (2, 20)
     assert cell.accuracy == pytest.approx(np.mean([seed.accuracy for seed in seeds]))
     assert cell.validation_accuracy == pytest.approx(0.55)

@@ -24,15 +24,16 @@ from sklearn.preprocessing import StandardScaler
 from support.processes import kill_child, wait_for
 from support.tasks import PROTOCOL, replace_columns, write_encoder, write_task
 
-from unfused_ray import cli, storage
+from unfused_ray import cli, evaluation_job, storage
 from unfused_ray.config import EvaluateConfig, FrontEndConfig, TrackingConfig
-from unfused_ray.evaluation import bootstrap, cells, evaluate
+from unfused_ray.evaluation import bootstrap, cells
 from unfused_ray.evaluation.bootstrap import Interval
 from unfused_ray.evaluation.probe import linear_probe
 from unfused_ray.evaluation.rows import Choice, Row
 from unfused_ray.evaluation.systems import TrainedModel
-from unfused_ray.evaluation.table import Table
+from unfused_ray.evaluation.table import EvaluationTable
 from unfused_ray.models.export import read_description
+from unfused_ray.report.terminal import evaluation_table
 
 ROWS = ["log-mel statistics", "random fc2 (4 × 16)", "random fc1 (4 × 16)", "teacher", "student"]
 SIZES = {"grouped": (32, 16, 23), "bare": (24, 0, 14)}
@@ -75,8 +76,8 @@ class World:
         }
         return EvaluateConfig(**(values | fields))
 
-    def run(self, output: Path | str, **fields: Any) -> Table:
-        return evaluate.evaluate(evaluate.check(self.config(output, **fields)))
+    def run(self, output: Path | str, **fields: Any) -> EvaluationTable:
+        return evaluation_job.run(evaluation_job.check(self.config(output, **fields)))
 
     def cell(self, output: Path, task: str, row: str) -> dict[str, Any]:
         return json.loads((output / task / f"{row.replace(' ', '-')}.json").read_text())
@@ -138,7 +139,7 @@ def test_two_processes_fill_the_cells_that_one_does_and_those_that_a_killed_one_
 def test_a_process_that_fills_cells_ends_with_the_one_that_waits_for_it() -> None:
     child = f"""{sys.executable} -c '
 import os, time
-from unfused_ray.evaluation.evaluate import end_with
+from unfused_ray.evaluation.filling import end_with
 end_with(os.getppid())
 print(os.getpid(), flush=True)
 time.sleep(600)' & wait"""
@@ -191,7 +192,7 @@ def test_table_cells_and_pictures_are_all_there_and_agree(world: World, done: Pa
 
 
 def test_an_accuracy_is_that_of_a_probe_written_out_with_scikit_learn(world: World, done: Path) -> None:
-    evaluation = evaluate.check(world.config(done))
+    evaluation = evaluation_job.check(world.config(done))
     task = evaluation.tasks[0]
     (model,) = [system for system in evaluation.systems if system.name == "teacher"]
     (features,) = model.features(task, evaluation.protocol.config, evaluation.cache)
@@ -307,9 +308,9 @@ def test_a_cell_of_damaged_clips_is_named_and_computed_again(tmp_path: Path, pro
     expected = world.run(tmp_path / "expected", **fields)
     shard = world.folder / "bare" / "00001.parquet"  # of all test clips
     whole = shard.read_bytes()
-    evaluation = evaluate.check(world.config(tmp_path / "out", **fields))
+    evaluation = evaluation_job.check(world.config(tmp_path / "out", **fields))
     shard.write_bytes(whole[:-100] + bytes(100))
-    table = evaluate.evaluate(evaluation)
+    table = evaluation_job.run(evaluation)
     assert table.damaged == ("log-mel statistics on bare (14)", "teacher on bare (14)")
     assert "teacher on bare (14)" in table.note
     assert world.cell(tmp_path / "out", "bare", "teacher")["damaged"] == 14
@@ -334,16 +335,16 @@ def test_of_one_group_of_test_clips_no_interval_is_known_and_no_difference_marke
     value = table.rows[1].difference["alone"].value
     assert f"| teacher | {100 * value:+.1f} (–) |" in table.to_markdown()
     console = Console(file=StringIO(), width=100)
-    console.print(table.to_terminal(console))
+    console.print(evaluation_table(table, console))
     rows, caption = console.file.getvalue().split("▲ ▼ above, below")  # type: ignore[attr-defined]
     assert "▲" not in rows and "▼" not in rows and "nan" not in rows
     assert "alone 1" in caption
 
 
 def test_intervals_of_few_groups_are_wider_by_their_tasks_factor(world: World, done: Path, tmp_path: Path) -> None:
-    evaluation = evaluate.check(world.config(done))
+    evaluation = evaluation_job.check(world.config(done))
     grouped = evaluation.tasks[0]
-    for row in evaluate.evaluate(evaluation).rows:
+    for row in evaluation_job.run(evaluation).rows:
         predictions = [seed["predictions"] for seed in world.cell(done, "grouped", row.name)["seeds"]]
         correct_SN = np.array(predictions) == grouped.class_ids[grouped.splits == "test"]
         drawn = bootstrap.deviations(correct_SN, grouped.groups[grouped.splits == "test"], 200, 0, "grouped")
@@ -362,7 +363,7 @@ def test_what_validation_chose_for_several_networks_is_the_most_common_and_of_ho
         Row(name, 10, 1e6, len(chosen), {"t": interval}, {}, {"t": chosen})
         for name, chosen in {"mixed": [last, blocks, blocks], "agreed": [last, last], "one": [blocks]}.items()
     ]
-    markdown = Table(("t",), {"t": 5}, tuple(rows), "one", "0" * 64, (), ()).to_markdown()
+    markdown = EvaluationTable(("t",), {"t": 5}, tuple(rows), "one", "0" * 64, (), ()).to_markdown()
     lines = markdown.split("What validation chose")[1].splitlines()
     assert lines[4:7] == ["| mixed | blocks, 1e-05 (2 of 3) |", "| agreed | last, 10 |", "| one | blocks, 1e-05 |"]
 
@@ -387,7 +388,7 @@ def test_a_row_and_the_same_under_another_name_differ_by_exactly_nothing(world: 
 
 
 def test_without_models_there_are_log_mel_statistics_and_the_usual_random_network(world: World, tmp_path: Path) -> None:
-    evaluation = evaluate.check(world.config(tmp_path, models=()))
+    evaluation = evaluation_job.check(world.config(tmp_path, models=()))
     assert [system.name for system in evaluation.systems] == ["log-mel statistics", "random fc2"]
     assert evaluation.reference == "log-mel statistics"
 
@@ -398,7 +399,7 @@ def test_the_terminals_table_is_never_cut_and_has_intervals_where_there_is_room(
 ) -> None:
     table = world.run(done)
     console = Console(file=StringIO(), width=width)
-    console.print(table.to_terminal(console))
+    console.print(evaluation_table(table, console))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "…" not in text
     assert table.protocol_sha256[:16] in text
@@ -431,9 +432,9 @@ def test_mlflow_has_one_run_with_metrics_and_files_and_a_second_evaluation_goes_
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare" / "another-evaluations-row.json").write_text("{}")
     for models in ((f"{world.folder}/teacher",), (f"{world.folder}/teacher", f"student={world.folder}/{{task}}-run")):
-        evaluation = evaluate.check(world.config(tmp_path, **fields, models=models))
-        table = evaluate.evaluate(evaluation)
-        evaluate.track(evaluation, table)
+        evaluation = evaluation_job.check(world.config(tmp_path, **fields, models=models))
+        table = evaluation_job.run(evaluation)
+        evaluation_job.track(evaluation, table)
         (run,) = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
         runs.append(run)
         assert (run.info.status, run.info.run_name) == ("FINISHED", "mine")
@@ -459,9 +460,9 @@ def test_mlflow_has_one_run_with_metrics_and_files_and_a_second_evaluation_goes_
 
 def test_an_end_of_an_interval_that_cannot_be_known_is_no_metric(world: World, done: Path, tracking_uri: str) -> None:
     tracking = TrackingConfig(uri=tracking_uri, experiment="unknown")
-    evaluation = evaluate.check(world.config(done, tracking=tracking))
+    evaluation = evaluation_job.check(world.config(done, tracking=tracking))
     unknown = Row("row", None, None, 1, {"alone": Interval(0.5, float("nan"), float("nan"))}, {}, {})
-    evaluate.track(evaluation, Table((), {}, (unknown,), "row", evaluation.protocol.sha256, (), ()))
+    evaluation_job.track(evaluation, EvaluationTable((), {}, (unknown,), "row", evaluation.protocol.sha256, (), ()))
     client = MlflowClient(tracking_uri=tracking_uri)
     (run,) = client.search_runs([client.get_experiment_by_name("unknown").experiment_id])
     assert run.data.metrics == {"row/alone/accuracy": 0.5}
@@ -531,7 +532,7 @@ def test_the_job_says_what_it_would_do_then_does_it_and_shows_the_table(
 
 
 def test_models_are_known_by_their_rows_and_the_reference_is_a_row(world: World, tmp_path: Path) -> None:
-    evaluation = evaluate.check(world.config(tmp_path, reference="random fc1 (4 × 16)"))
+    evaluation = evaluation_job.check(world.config(tmp_path, reference="random fc1 (4 × 16)"))
     assert [system.name for system in evaluation.systems] == ROWS
     assert [system.name for system in evaluation.systems if isinstance(system, TrainedModel)] == ROWS[3:]
     assert evaluation.reference == "random fc1 (4 × 16)"

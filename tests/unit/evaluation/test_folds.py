@@ -12,11 +12,11 @@ from sklearn.preprocessing import StandardScaler
 from support.sources import write_source
 from support.tasks import PROTOCOL, SMALL, replace_columns, write_encoder, write_task
 
-from unfused_ray.config import EvaluateConfig
-from unfused_ray.evaluation import evaluate
+from unfused_ray import evaluation_job
+from unfused_ray.config import EvaluateConfig, FrontEndConfig
 from unfused_ray.evaluation.bootstrap import deviations
 from unfused_ray.evaluation.systems import TrainedModel, largest_cost
-from unfused_ray.evaluation.table import Table
+from unfused_ray.evaluation.table import EvaluationTable
 from unfused_ray.evaluation.tasks import Task, load_task
 from unfused_ray.models.cost import num_parameters
 from unfused_ray.models.encoder import AudioNTT2020
@@ -32,7 +32,7 @@ def write_folds(folder: Path, sizes: tuple[int, ...] = SIZES) -> str:
     return replace_columns(folder, labels=labels, group=groups)
 
 
-def run(folder: Path, task: str, models: tuple[str, ...], random_seeds: int = 0) -> Table:
+def run(folder: Path, task: str, models: tuple[str, ...], random_seeds: int = 0) -> EvaluationTable:
     (folder / "protocol.toml").write_text(PROTOCOL)
     config = EvaluateConfig(
         models=models,
@@ -43,7 +43,7 @@ def run(folder: Path, task: str, models: tuple[str, ...], random_seeds: int = 0)
         random_seeds=random_seeds,
         processes=1,
     )
-    return evaluate.evaluate(evaluate.check(config))
+    return evaluation_job.run(evaluation_job.check(config))
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_a_task_without_folds_is_its_own_only_round_and_its_clips_count_alike(tm
 
 
 def test_normalisation_is_that_of_the_rounds_training_folds_alone(task: Task) -> None:
-    front_end = evaluate.FrontEndConfig()
+    front_end = FrontEndConfig()
     of_shards = [shard.statistics[front_end.digest()] for shard in task.index.manifests[0].shards]
     for number, round_ in enumerate(task.rounds):
         training = [of_shards[(number + offset) % 4] for offset in (2, 3)]
@@ -97,7 +97,7 @@ def test_the_accuracy_is_the_mean_of_the_folds_of_probes_written_out_with_scikit
     model = f"mine={write_encoder(tmp_path / 'run', 'fc2')}"
     table = run(tmp_path, task.uri, (model,), random_seeds=2)
     mine = TrainedModel("mine", str(tmp_path / "run"))
-    evaluation = evaluate.check(table_config(tmp_path, task.uri, model))
+    evaluation = evaluation_job.check(table_config(tmp_path, task.uri, model))
     accuracies = []
     for round_ in task.rounds:
         (features,) = mine.features(round_, evaluation.protocol.config, evaluation.cache)
@@ -159,11 +159,11 @@ def test_an_evaluation_is_linked_to_the_network_of_every_fold(
         write_encoder(tmp_path / f"student-tones-{fold}", "block1")
     (tmp_path / "protocol.toml").write_text(PROTOCOL)
     asked: list[str] = []
-    monkeypatch.setattr(evaluate, "upstream", asked.append)
-    monkeypatch.setattr(evaluate, "tags", lambda *arguments: {})
-    monkeypatch.setattr(evaluate, "kept_id", lambda output: "0" * 32)
+    monkeypatch.setattr(evaluation_job, "upstream", asked.append)
+    monkeypatch.setattr(evaluation_job, "tags", lambda *arguments: {})
+    monkeypatch.setattr(evaluation_job, "kept_id", lambda output: "0" * 32)
     config = table_config(tmp_path, task.uri, f"student={tmp_path}/student-{{task}}")
-    evaluate._tracked_run(evaluate.check(config), "")
+    evaluation_job._tracked_run(evaluation_job.check(config), "")
     assert asked == [f"{tmp_path}/student-tones-{fold}" for fold in task.folds]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,20 +14,24 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from unfused_ray.config import FrontEndConfig
-from unfused_ray.figures import evaluation_figures as drawings
-from unfused_ray.figures import run_figures as figures
-from unfused_ray.figures import run_pictures as pictures
-from unfused_ray.report.pictures import as_svg
+from unfused_ray.evaluation.bootstrap import Interval
+from unfused_ray.figures.accuracies import draw_table
+from unfused_ray.figures.canvas import save, to_svg
+from unfused_ray.figures.confusion import draw_confusion
+from unfused_ray.figures.curves import draw_health
+from unfused_ray.figures.map import Grouping, draw_map
+from unfused_ray.figures.metrics import Metric
+from unfused_ray.figures.spectrograms import SheetRow, draw_sheet
 
 
 def test_every_panel_draws_its_figure_of_the_history() -> None:
     history = [{"epoch": 0.0, "loss": 1.6}, {"epoch": 1.0, "loss": 1.2, "nmi": 0.75}]
     panels = [
-        figures.Panel("loss", "Loss", "falls"),
-        figures.Panel("nmi", "Stability", ""),
-        figures.Panel("x", "X", ""),
+        Metric("loss", "Loss", "falls"),
+        Metric("nmi", "Stability", ""),
+        Metric("x", "X", ""),
     ]
-    loss, nmi, other = figures.draw_health("run", history, panels).axes
+    loss, nmi, other = draw_health("run", history, panels).axes
     np.testing.assert_array_equal(loss.lines[0].get_xydata(), [[0, 1.6], [1, 1.2]])
     np.testing.assert_array_equal(nmi.lines[0].get_xydata(), [[1, 0.75]])
     assert loss.get_title(loc="left").strip() == "Loss" and loss.texts[0].get_text() == "falls"
@@ -38,7 +41,7 @@ def test_every_panel_draws_its_figure_of_the_history() -> None:
 
 def test_a_panel_has_a_curve_for_each_head() -> None:
     history = [{"epoch": 3.0, "head0/inertia": 1.0, "head1/inertia": 2.0}]
-    (axis,) = figures.draw_health("run", history, [figures.Panel("inertia", "inertia", "")]).axes
+    (axis,) = draw_health("run", history, [Metric("inertia", "inertia", "")]).axes
     assert [line.get_xydata().tolist() for line in axis.lines] == [[[3, 1]], [[3, 2]]]
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["head0", "head1"]
 
@@ -46,8 +49,8 @@ def test_a_panel_has_a_curve_for_each_head() -> None:
 def test_map_draws_every_point_once_in_each_panel() -> None:
     positions = np.random.default_rng(0).standard_normal((40, 2))
     ids = np.arange(40) % 21 - 1
-    grouping = figures.Grouping("by label", ids, [f"label {i}" for i in range(20)], "others")
-    figure = figures.draw_map("run", positions, [grouping, grouping])
+    grouping = Grouping("by label", ids, [f"label {i}" for i in range(20)], "others")
+    figure = draw_map("run", positions, [grouping, grouping])
     assert len(figure.axes) == 2
     for axis in figure.axes:
         drawn = np.concatenate([points.get_offsets() for points in axis.collections])
@@ -58,7 +61,7 @@ def test_map_draws_every_point_once_in_each_panel() -> None:
 
 def test_a_title_that_is_longer_than_its_picture_is_folded() -> None:
     title = "150 test clips of drum, as " + ", ".join(["a system with a long name"] * 4) + " hears them"
-    figure = figures.draw_map(title, np.zeros((3, 2)), [figures.Grouping("by class", np.zeros(3, int), ["a"], "")])
+    figure = draw_map(title, np.zeros((3, 2)), [Grouping("by class", np.zeros(3, int), ["a"], "")])
     figure.draw_without_rendering()
     shown = figure.get_suptitle()
     assert shown.count("\n") == 1 and shown.replace("\n", " ") == title
@@ -68,8 +71,8 @@ def test_a_title_that_is_longer_than_its_picture_is_folded() -> None:
 
 def test_sheet_leaves_the_place_of_an_unreadable_clip_empty() -> None:
     image = np.random.default_rng(0).standard_normal((64, 30)).astype(np.float32)
-    row = figures.Cluster("cluster 3\n2 clips", [None, image], ["hum", "hiss"])
-    figure = figures.draw_clusters("run", [row], FrontEndConfig())
+    row = SheetRow("cluster 3\n2 clips", [None, image], ["hum", "hiss"])
+    figure = draw_sheet("run", [row], FrontEndConfig())
     assert [len(axis.images) for axis in figure.axes] == [0, 1]
     np.testing.assert_array_equal(figure.axes[1].images[0].get_array(), image)
     np.testing.assert_allclose(figure.axes[0].get_xlim(), (0, 30 * 160 / 16_000))
@@ -80,7 +83,7 @@ def test_sheet_leaves_the_place_of_an_unreadable_clip_empty() -> None:
 def test_confusion_has_shares_of_the_true_class_as_colours_and_clips_as_numbers(num_classes: int, seed: int) -> None:
     confusion_KK = np.random.default_rng(seed).integers(0, 4, (num_classes, num_classes)) * 700
     names = [f"class {i}" for i in range(num_classes)]
-    axis = drawings.draw_confusion("kws", confusion_KK, names).axes[0]
+    axis = draw_confusion("kws", confusion_KK, names).axes[0]
     shares_KK = axis.images[0].get_array()
     for true, row in enumerate(confusion_KK):
         np.testing.assert_allclose(shares_KK[true], row / row.sum() if row.any() else 0 * row)
@@ -92,7 +95,7 @@ def test_confusion_has_shares_of_the_true_class_as_colours_and_clips_as_numbers(
 
 
 def test_confusion_of_many_classes_names_all_of_them_and_has_no_numbers() -> None:
-    axis = drawings.draw_confusion("spk", np.eye(50, dtype=int), [f"speaker {i}" for i in range(50)]).axes[0]
+    axis = draw_confusion("spk", np.eye(50, dtype=int), [f"speaker {i}" for i in range(50)]).axes[0]
     assert not axis.texts
     assert len(axis.get_xticklabels()) == len(axis.get_yticklabels()) == 50
 
@@ -108,10 +111,10 @@ def _lines(axis: Axes) -> dict[float, tuple[list[float], list[float]]]:
 
 def test_table_draws_every_estimate_in_the_panel_of_its_task_on_the_line_of_its_system() -> None:
     values = {
-        "random": {"kws": (0.5, 0.4, 0.65), "spk": None},
-        "student": {"kws": (0.7, 0.6, 0.75), "spk": (1, 1, 1), "mean": (0.85, 0.8, 0.875)},
+        "random": {"kws": Interval(0.5, 0.4, 0.65)},
+        "student": {"kws": Interval(0.7, 0.6, 0.75), "spk": Interval(1, 1, 1), "mean": Interval(0.85, 0.8, 0.875)},
     }
-    kws, spk, mean = drawings.draw_table("table", ["student", "random"], ["kws", "spk", "mean"], values).axes
+    kws, spk, mean = draw_table("table", ["student", "random"], ["kws", "spk", "mean"], values).axes
     assert [axis.get_title(loc="left") for axis in (kws, spk, mean)] == ["kws", "spk", "mean"]
     assert [label.get_text() for label in kws.get_yticklabels()] == ["student", "random"]
     np.testing.assert_allclose(_lines(kws)[0][0] + _lines(kws)[0][1], [60, 75, 70])
@@ -127,8 +130,8 @@ def test_table_draws_every_estimate_in_the_panel_of_its_task_on_the_line_of_its_
 
 def test_table_of_many_tasks_goes_on_in_another_row_that_names_the_systems_again() -> None:
     tasks = [f"task {i}" for i in range(12)]
-    values = {"random": dict.fromkeys(tasks, (0.5, 0.4, 0.6))}
-    figure = drawings.draw_table("table", ["random"], tasks, values)
+    values = {"random": dict.fromkeys(tasks, Interval(0.5, 0.4, 0.6))}
+    figure = draw_table("table", ["random"], tasks, values)
     assert len(figure.axes) == 12
     named = [
         axis.get_title(loc="left") for axis in figure.axes if any(text.get_text() for text in axis.get_yticklabels())
@@ -140,25 +143,25 @@ ODD = ("_silence_", "5 $ or $ 6", "x^2 \\ $$ {")
 
 
 def _odd_map() -> Figure:
-    return figures.draw_map(ODD[1], np.eye(3, 2), [figures.Grouping(ODD[0], np.arange(3), ODD, ODD[1])])
+    return draw_map(ODD[1], np.eye(3, 2), [Grouping(ODD[0], np.arange(3), ODD, ODD[1])])
 
 
 def _odd_curves() -> Figure:
     history = [{"epoch": 0.0, **{f"{name}/x": 1.0 for name in ODD}}]
-    return figures.draw_health(ODD[1], history, [figures.Panel("x", ODD[0], ODD[2])])
+    return draw_health(ODD[1], history, [Metric("x", ODD[0], ODD[2])])
 
 
 def _odd_confusion() -> Figure:
-    return drawings.draw_confusion(ODD[1], np.eye(3, dtype=int), ODD)
+    return draw_confusion(ODD[1], np.eye(3, dtype=int), ODD)
 
 
 def _odd_table() -> Figure:
-    return drawings.draw_table(ODD[0], ODD, ODD, {name: dict.fromkeys(ODD, (0.5, 0.4, 0.6)) for name in ODD})
+    return draw_table(ODD[0], ODD, ODD, {name: dict.fromkeys(ODD, Interval(0.5, 0.4, 0.6)) for name in ODD})
 
 
 @pytest.mark.parametrize("draw", [_odd_map, _odd_curves, _odd_confusion, _odd_table])
 def test_names_are_drawn_as_they_are(draw: Callable[[], Figure], tmp_path: Path) -> None:
-    svg = base64.b64decode(as_svg(draw()).partition(",")[2]).decode()
+    svg = to_svg(draw()).decode()
     assert all(svg.count(name) >= 2 for name in ODD[:2])  # in a title, and in a legend or beside an axis
     assert ODD[2] in svg
-    pictures.save(draw(), str(tmp_path / "picture.png"))
+    save(draw(), str(tmp_path / "picture.png"))

@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from rich.console import Console
 
@@ -31,15 +32,18 @@ from unfused_ray.config import (
     UnfusedConfig,
 )
 from unfused_ray.data.shards.format import SCHEMA, Manifest, Shard
-from unfused_ray.figures import run_figures as figures
-from unfused_ray.figures import run_pictures as pictures
-from unfused_ray.figures.run_folder import RunFolder, curves
-from unfused_ray.figures.stage_views import view_of
-from unfused_ray.figures.summary import runs_table, summary
+from unfused_ray.figures import run as pictures
+from unfused_ray.figures.curves import draw_health
+from unfused_ray.figures.map import MAX_NAMED, Grouping, by_class, draw_map, project
+from unfused_ray.figures.metrics import view_of
+from unfused_ray.figures.spectrograms import SheetRow, draw_sheet
 from unfused_ray.lease import Lease
 from unfused_ray.models.encoder import AudioNTT2020
 from unfused_ray.models.export import load_encoder, load_student, save_encoder
+from unfused_ray.report.facts import standing
+from unfused_ray.report.terminal import runs_table, summary
 from unfused_ray.runs.checkpoints import CheckpointStore, Position
+from unfused_ray.runs.reader import RunReader, curves
 from unfused_ray.runs.run import Run
 from unfused_ray.runs.status import Status
 from unfused_ray.storage import sha256_file
@@ -187,7 +191,7 @@ def test_a_run_without_an_assignment_is_refused(tmp_path: Path) -> None:
         pictures.write(str(tmp_path))
     Run(str(tmp_path)).open(PretrainConfig(), {"num_clips": 1})
     with pytest.raises(FileNotFoundError, match="holds no assignment"):
-        _ = RunFolder(str(tmp_path)).assignment
+        _ = RunReader(str(tmp_path)).assignment
 
 
 def test_an_assignment_that_is_being_written_does_not_count_yet(tmp_path: Path) -> None:
@@ -195,16 +199,16 @@ def test_an_assignment_that_is_being_written_does_not_count_yet(tmp_path: Path) 
     unfinished = tmp_path / "assignments" / "epoch-0001" / "head-0.parquet"
     unfinished.parent.mkdir(parents=True)
     unfinished.write_bytes(b"the first of several files")
-    assert not RunFolder(str(tmp_path)).is_labelled
+    assert not RunReader(str(tmp_path)).has_assignment
     write_assignment(str(tmp_path / "assignments" / "epoch-0000"), _assignment(0))
-    run = RunFolder(str(tmp_path))
-    assert run.is_labelled and run.assignment.epoch == 0
+    run = RunReader(str(tmp_path))
+    assert run.has_assignment and run.assignment.epoch == 0
 
 
 def _panels(uri: str) -> dict[str, tuple[str, list[list[float]]]]:
     """What the picture of a run's health says: note and curve, by heading."""
-    run = RunFolder(uri)
-    axes = figures.draw_health("run", run.history, view_of(run).panels()).axes
+    run = RunReader(uri)
+    axes = draw_health("run", run.history(), view_of(run).metrics).axes
     return {
         axis.get_title(loc="left").strip(): (
             axis.texts[0].get_text(),
@@ -254,9 +258,9 @@ def test_map_of_a_distillation_shows_what_its_student_hears_by_label_and_pseudo_
         drawn["embeddings"] = embeddings_ND
         return embeddings_ND[:, :2]
 
-    def draw(title: str, positions_N2: np.ndarray, groupings: list[figures.Grouping]) -> figures.Figure:
+    def draw(title: str, positions_N2: np.ndarray, groupings: list[Grouping]) -> Figure:
         drawn.update(title=title, groupings=groupings)
-        return figures.draw_map(title, positions_N2, groupings)
+        return draw_map(title, positions_N2, groupings)
 
     monkeypatch.setattr(pictures, "project", project)
     monkeypatch.setattr(pictures, "draw_map", draw)
@@ -278,11 +282,11 @@ def test_map_of_a_distillation_shows_what_its_student_hears_by_label_and_pseudo_
 @given(label_ids=st.lists(st.integers(-1, 29), min_size=1, max_size=80))
 def test_the_most_common_labels_are_named_and_the_rest_is_not(label_ids: list[int]) -> None:
     names = [f"{29 - i:02d}" for i in range(30)]
-    grouping = pictures.by_class("by label", np.array(label_ids), names)
+    grouping = by_class("by label", np.array(label_ids), names)
     present = set(label_ids) - {-1}
-    assert len(grouping.names) == min(len(present), figures.MAX_NAMED)
+    assert len(grouping.names) == min(len(present), MAX_NAMED)
     assert list(grouping.names) == sorted(grouping.names)
-    assert ("most common" in grouping.title) == (len(present) > figures.MAX_NAMED)
+    assert ("most common" in grouping.title) == (len(present) > MAX_NAMED)
     for label, place in zip(label_ids, grouping.ids, strict=True):
         assert place == -1 or grouping.names[place] == names[label]
     counts = {label: label_ids.count(label) for label in present}
@@ -295,8 +299,8 @@ def test_the_most_common_labels_are_named_and_the_rest_is_not(label_ids: list[in
 def test_projection_keeps_groups_apart_and_repeats() -> None:
     rng = np.random.default_rng(0)
     embeddings = np.concatenate([rng.normal(centre, 0.1, (30, 12)) for centre in np.eye(3, 12)])
-    positions = pictures.project(embeddings)
-    np.testing.assert_array_equal(positions, pictures.project(embeddings))
+    positions = project(embeddings)
+    np.testing.assert_array_equal(positions, project(embeddings))
     distances = np.linalg.norm(positions[:, None] - positions[None], axis=-1) + 1e9 * np.eye(90)
     assert ((distances.argmin(axis=1) // 30) == np.arange(90) // 30).all()
 
@@ -323,13 +327,13 @@ def test_shown_clusters_spread_from_the_largest_to_the_smallest(
 def test_sheet_shows_the_clips_nearest_to_each_centroid_as_far_as_they_can_be_read(
     example: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sheets: list[list[figures.Cluster]] = []
+    sheets: list[list[SheetRow]] = []
 
-    def draw(title: str, clusters: list[figures.Cluster], front_end: FrontEndConfig) -> figures.Figure:
-        sheets.append(clusters)
-        return figures.draw_clusters(title, clusters, front_end)
+    def draw(title: str, rows: list[SheetRow], front_end: FrontEndConfig) -> Figure:
+        sheets.append(rows)
+        return draw_sheet(title, rows, front_end)
 
-    monkeypatch.setattr(pictures, "draw_clusters", draw)
+    monkeypatch.setattr(pictures, "draw_sheet", draw)
     _prepare(tmp_path, example.waves, damaged=12)
     _write_run(str(tmp_path / "run"), str(tmp_path))
     pictures.write(str(tmp_path / "run"))
@@ -403,10 +407,11 @@ def test_a_distillation_for_analysis_says_where_its_labels_are_from(
     tmp_path: Path, origin: str, text: str, trained_on: bool
 ) -> None:
     _write_distillation(str(tmp_path), "data", origin=origin)
-    view = view_of(RunFolder(str(tmp_path)))
-    assert view.facts()["pseudo-labels"].startswith(text)
+    run = RunReader(str(tmp_path))
+    view = view_of(run)
+    assert standing(run)["pseudo-labels"].startswith(text)
     assert ("never trained on" in view.labels_note) != trained_on
-    assert ("centroid" in view.choice) == (origin == "random")
+    assert view.has_distances == (origin == "random")
 
 
 def test_summary_of_a_distillation_that_has_just_begun_claims_nothing(tmp_path: Path) -> None:
@@ -414,8 +419,7 @@ def test_summary_of_a_distillation_that_has_just_begun_claims_nothing(tmp_path: 
     text = _text(summary(str(tmp_path)))
     assert "0 of 20 epochs" in text
     assert "pseudo-labels" not in text and "student" not in text
-    with pytest.raises(FileNotFoundError, match="holds no assignment"):
-        view_of(RunFolder(str(tmp_path))).panels()
+    assert not any("blind guess" in metric.note for metric in view_of(RunReader(str(tmp_path))).metrics)
 
 
 def test_a_running_run_whose_process_is_gone_has_died(example: Example, tmp_path: Path) -> None:

@@ -25,14 +25,14 @@ from unfused_ray.data.shards.format import Statistics
 from unfused_ray.data.stream.plan import Pass
 from unfused_ray.data.stream.prefetch import BlockSource, LocalSource, Prefetcher
 from unfused_ray.data.stream.read import Block, BlockReader
-from unfused_ray.figures.run_folder import RunFolder
-from unfused_ray.figures.stage_views import view_of
-from unfused_ray.figures.summary import summary
+from unfused_ray.figures.metrics import view_of
 from unfused_ray.methods import cola
 from unfused_ray.methods.method import BatchMethod
 from unfused_ray.methods.pretraining import build_pretraining
 from unfused_ray.models.encoder import AudioNTT2020
+from unfused_ray.report.terminal import summary
 from unfused_ray.runs.files import read_file
+from unfused_ray.runs.reader import RunReader
 from unfused_ray.runs.run import DIVERGED
 from unfused_ray.runs.status import Status
 from unfused_ray.training.coordinator import Coordinator
@@ -106,14 +106,14 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
     assert train(parts).state == "finished"
     assert_equal_runs(tmp_path / "parts", tmp_path / "whole")
     assert all(entry["loss"] > 0 and entry["effective_rank"] > 1 for entry in history(tmp_path / "whole"))
-    run = RunFolder(str(tmp_path / "whole"))
-    assert not run.is_labelled
+    run = RunReader(str(tmp_path / "whole"))
+    assert not run.has_assignment
     assert summary(run.uri).row_count
-    drawn = {panel.figure for panel in view_of(run).panels()}
+    drawn = {metric.name for metric in view_of(run).metrics}
     counts = {"epoch", "damaged_clips", "collapse_signs"}
     assert history(tmp_path / "whole")[-1].keys() - counts <= drawn
     figures = tracked(tracking_uri, run.uri).data.metrics
-    assert figures["epoch/effective_rank"] == run.history[-1]["effective_rank"]
+    assert figures["epoch/effective_rank"] == run.history()[-1]["effective_rank"]
 
 
 @pytest.mark.parametrize("name", ["delores-m-tiny", "slicer-tiny"])

@@ -23,13 +23,14 @@ from unfused_ray import __main__, recipes
 from unfused_ray.config import PretrainConfig, SweepConfig
 from unfused_ray.data.shards.format import ClipIndex
 from unfused_ray.embedding.clips import embed_clips
-from unfused_ray.figures.run_folder import RunFolder
+from unfused_ray.figures.sweep import MIN_SURFACE, Parameter, ScoredTrials, surface
 from unfused_ray.models.export import load_encoder
-from unfused_ray.report import clips, report, sweep, sweep_figures
+from unfused_ray.report import clips, report, sweep
 from unfused_ray.report.choice import NUM_CLUSTERS, choose
-from unfused_ray.report.clips import Budget
+from unfused_ray.report.clips import clip_seconds
 from unfused_ray.report.evaluation import most_confused
-from unfused_ray.report.parameters import Parameter, Scored, comparable, importances, parameters_of
+from unfused_ray.report.parameters import comparable, importances, parameters_of
+from unfused_ray.runs.reader import RunReader
 from unfused_ray.runs.run import Run
 from unfused_ray.sweep.prepare import read_sweep
 from unfused_ray.sweep.space import to_json
@@ -130,21 +131,21 @@ def test_curves_end_where_the_history_does(runs: Runs, pages: dict[str, Page]) -
 
 
 def test_the_history_has_the_learning_rate_of_each_epochs_last_step(runs: Runs) -> None:
-    config = RunFolder(runs.pretraining).config
-    rates = [entry["learning_rate"] for entry in RunFolder(runs.pretraining).history]
+    config = RunReader(runs.pretraining).config
+    rates = [entry["learning_rate"] for entry in RunReader(runs.pretraining).history()]
     steps = 1  # an epoch: 60 clips, 32 a global batch
     assert rates == [learning_rate(config.optimizer, (epoch + 1) * steps - 1, steps, 2 * steps) for epoch in range(2)]
 
 
 def test_a_run_says_what_it_ran_on(runs: Runs, pages: dict[str, Page]) -> None:
-    record = RunFolder(runs.distillation).record
-    assert record["environment"]["torch"] == version("torch")
+    environment = RunReader(runs.distillation).environment
+    assert environment["torch"] == version("torch")
     told = " ".join(element.text for element in pages["distillation"].all("details"))
-    assert all(f"{name}" in told and value in told for name, value in record["environment"].items())
+    assert all(f"{name}" in told and value in told for name, value in environment.items())
 
 
 def test_clips_are_the_nearest_the_median_and_the_farthest_of_their_cluster(runs: Runs, pages: dict[str, Page]) -> None:
-    assignment = RunFolder(runs.pretraining).assignment
+    assignment = RunReader(runs.pretraining).assignment
     listening = Page(section(pages["pretraining"], "Listen to the clusters"))
     names = [element.text.split()[1] for element in listening.all("h4")]
     options = [element.text for element in listening.all("option")]
@@ -178,7 +179,7 @@ def test_a_tone_is_still_that_tone_in_opus(sample_rate: int) -> None:
 
 
 def test_of_shuffled_labels_distances_are_to_the_mean_as_the_student_hears_it(runs: Runs) -> None:
-    run = RunFolder(runs.shuffled)
+    run = RunReader(runs.shuffled)
     index = ClipIndex.load(run.config.data, run.config.splits)
     encoder = load_encoder(run.uri)
     vectors = embed_clips(encoder, index, np.arange(index.num_clips))[encoder.encoder.config.cut]
@@ -248,7 +249,7 @@ def test_chosen_clusters_include_the_extremes_of_size_and_coherence(
 
 def test_a_cluster_that_is_asked_for_is_heard_and_one_that_is_not_there_refused(runs: Runs, tmp_path: Path) -> None:
     output = tmp_path / "page.html"
-    largest = int(np.bincount(RunFolder(runs.pretraining).assignment.labels[0]).argmax())
+    largest = int(np.bincount(RunReader(runs.pretraining).assignment.labels[0]).argmax())
     assert __main__.report((runs.pretraining, runs.sweep), str(output), (largest,)) == 0
     headings = [element.text for element in Page(output.read_text()).all("h4")]
     assert headings[0].startswith(f"cluster {largest} asked for, ")
@@ -260,7 +261,7 @@ def test_a_cluster_that_is_asked_for_is_heard_and_one_that_is_not_there_refused(
 
 @pytest.mark.parametrize("num_runs", [0, 1, 2, 5, 40])
 def test_the_clips_of_any_number_of_runs_fit_on_a_page(num_runs: int) -> None:
-    seconds = Budget.of(num_runs).seconds
+    seconds = clip_seconds(num_runs)
     noise = np.random.default_rng(0).integers(-20_000, 20_000, int(16_000 * seconds)).astype(np.int16)
     num_bytes = 4 / 3 * (len(clips.encode_opus(noise, 16_000)) + 64 * 100 * seconds * 5 / 8)
     assert num_runs * NUM_CLUSTERS * 3 * num_bytes < MAX_BYTES
@@ -365,10 +366,10 @@ def test_a_sweep_says_what_it_ran_on(pages: dict[str, Page]) -> None:
 def test_trials_are_compared_after_the_same_epoch(tmp_path: Path) -> None:
     few, many = write_sweep(tmp_path / "few", 6), write_sweep(tmp_path / "many", 18)
     scored = comparable(few)
-    assert scored is not None and scored.epoch == 1 and len(scored.records) == 6
+    assert scored is not None and scored.epoch == 1 and len(scored.ids) == 6
     scored = comparable(many)
-    assert scored is not None and scored.epoch == 2 and len(scored.records) == 12
-    assert scored.accuracies.tolist() == [record.rungs[1].accuracy for record in scored.records]
+    assert scored is not None and scored.epoch == 2 and len(scored.ids) == 12
+    assert scored.accuracies.tolist() == [r.rungs[1].accuracy for r in many if r.id in scored.ids and len(r.rungs) > 1]
     assert comparable([Record({"method.alpha": 0.5})]) is None
 
 
@@ -380,7 +381,7 @@ def test_importance_finds_the_parameter_that_decides(tmp_path: Path) -> None:
     shares = importances(scored, parameters_of(records, searched))
     assert list(shares) == ["method.alpha", "method.beta"]
     assert shares["method.alpha"] > 0.8 and sum(shares.values()) == pytest.approx(1)
-    level = Scored(1, records[:5], np.full(5, 0.5))
+    level = ScoredTrials(1, scored.ids[:5], scored.points[:5], np.full(5, 0.5))
     assert importances(level, parameters_of(records, searched)) == {}
 
 
@@ -421,12 +422,12 @@ def test_scales_of_parameters(values: list[object], is_log: bool, scale: str) ->
 def test_the_surface_spans_neighbouring_trials_and_nothing_else() -> None:
     axes = [Parameter("a", "linear", ()), Parameter("b", "log", ())]
     grid = np.stack(np.meshgrid(np.arange(4.0), np.arange(4.0)), axis=-1).reshape(-1, 2)
-    triangles = sweep_figures.surface(grid, axes)
+    triangles = surface(grid, axes)
     assert triangles is not None and not triangles.mask.any()
-    assert sweep_figures.surface(grid[: sweep_figures.MIN_SURFACE - 1], axes) is None
-    assert sweep_figures.surface(np.repeat(np.arange(20.0)[:, None], 2, axis=1), axes) is None
-    assert sweep_figures.surface(grid, [axes[0], Parameter("c", "category", ("x",))]) is None
-    far = sweep_figures.surface(np.concatenate([grid / 10, [[9.0, 9.0]]]), axes)
+    assert surface(grid[: MIN_SURFACE - 1], axes) is None
+    assert surface(np.repeat(np.arange(20.0)[:, None], 2, axis=1), axes) is None
+    assert surface(grid, [axes[0], Parameter("c", "category", ("x",))]) is None
+    far = surface(np.concatenate([grid / 10, [[9.0, 9.0]]]), axes)
     assert far is not None
     assert all(len(grid) not in corners for corners in far.triangles[~far.mask].tolist())
 

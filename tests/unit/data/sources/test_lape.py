@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from support import lape_sets
 from support.tasks import PROTOCOL, write_encoder
 
-from unfused_ray import __main__
+from unfused_ray import __main__, evaluation_job
 from unfused_ray.audio.decode import decode, read_flac
 from unfused_ray.config import EvaluateConfig, LapeTaskCode, PrepareConfig
 from unfused_ray.data.shards.format import REJECTS, Manifest
@@ -29,7 +29,6 @@ from unfused_ray.data.shards.ingest import prepare
 from unfused_ray.data.sources.lape.disk import Entry
 from unfused_ray.data.sources.lape.registry import TASKS, list_task
 from unfused_ray.data.sources.lape.splits import deal
-from unfused_ray.evaluation import evaluate
 
 ELEVEN = ("sc-v1", "sc-v2-12", "sc-v2-35", "lbs", "vc", "ic", "vf", "ns", "bsd", "tut", "us8k")
 # Of the miniatures: clips by split, and by reason what is set aside.
@@ -424,7 +423,7 @@ def test_one_evaluation_of_an_encoder_fills_a_table_of_eleven_columns(
         protocol=str(tmp_path / "protocol.toml"),
         random_seeds=0,
     )
-    table = evaluate.evaluate(evaluate.check(config))
+    table = evaluation_job.run(evaluation_job.check(config))
     assert table.tasks == ELEVEN
     assert table.num_folds == {"ic": 5, "us8k": 10}
     for row in table.rows:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,41 +9,29 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
-from sklearn.preprocessing import normalize
 
 from unfused_ray import storage
 from unfused_ray.audio import randomness
 from unfused_ray.data.shards.format import ClipIndex, labels_to_ids
 from unfused_ray.embedding.clips import embed_clips, read_clips
-from unfused_ray.figures.run_figures import (
-    MAX_NAMED,
-    Cluster,
-    Grouping,
-    draw_clusters,
-    draw_health,
-    draw_map,
-    without_math,
-)
-from unfused_ray.figures.run_folder import PICTURES, RunFolder
-from unfused_ray.figures.stage_views import StageView, view_of
+from unfused_ray.figures.canvas import save
+from unfused_ray.figures.curves import draw_health
+from unfused_ray.figures.map import MAX_POINTS, Grouping, by_class, draw_map, project
+from unfused_ray.figures.metrics import RunView, view_of
+from unfused_ray.figures.spectrograms import SheetRow, draw_sheet
 from unfused_ray.models.export import FrozenEncoder, load_encoder
+from unfused_ray.runs.reader import PICTURES, RunReader
 
-MAX_POINTS = 2000
 NUM_CLUSTERS = 8
 CLIPS_PER_CLUSTER = 6
-_PCA_DIM = 50
-_PERPLEXITY = 30.0
-_DPI = 110
 
 
 @dataclass(frozen=True)
 class _Scene:
-    """What the map and the sheet are drawn from."""
+    """Run, clips and encoder that the map and the sheet are drawn from."""
 
-    run: RunFolder
-    view: StageView
+    run: RunReader
+    view: RunView
     encoder: FrozenEncoder
     index: ClipIndex
     label_ids: np.ndarray
@@ -73,14 +60,14 @@ def write(run_uri: str) -> list[str]:
         FileNotFoundError: there is no run, or it has no exported encoder or no assignment yet.
         ValueError, OSError: its data cannot be read.
     """
-    run = RunFolder(run_uri)
+    run = RunReader(run_uri)
     view = view_of(run)
     encoder = load_encoder(run_uri)
     index = ClipIndex.load(run.config.data, run.config.splits)
     shown = spread_clusters(run.assignment.labels[0], NUM_CLUSTERS) if view.group else np.empty(0, np.int64)
     scene = _Scene(run, view, encoder, index, *labels_to_ids(index.column("labels")), shown)
     figures = {
-        "health": draw_health(f"Health of {run.config.name}", run.history, view.panels()),
+        "health": draw_health(f"Health of {run.config.name}", run.history(), view.metrics),
         "map": _map(scene),
     }
     if view.group:
@@ -89,11 +76,11 @@ def write(run_uri: str) -> list[str]:
 
 
 def spread_clusters(clusters_N: np.ndarray, num_shown: int) -> np.ndarray:
-    """Which clusters to show: evenly spread over the ranks of their sizes, from the largest to the smallest.
+    """Choose clusters evenly over the ranks of their sizes, from the largest to the smallest.
 
     Args:
         clusters_N: cluster of each clip; -1 is none.
-        num_shown: how many at most.
+        num_shown: the most clusters to choose.
 
     Returns:
         Ids of clusters that are not empty, the largest first.
@@ -101,29 +88,6 @@ def spread_clusters(clusters_N: np.ndarray, num_shown: int) -> np.ndarray:
     sizes = np.bincount(clusters_N[clusters_N >= 0])
     ranked = np.argsort(-sizes, kind="stable")[: np.count_nonzero(sizes)]
     return ranked[np.linspace(0, len(ranked) - 1, min(num_shown, len(ranked))).round().astype(int)]
-
-
-def project(embeddings_ND: np.ndarray) -> np.ndarray:
-    """Two coordinates for each embedding, (N, 2): directions → 50 principal components → t-SNE, always the same."""
-    unit = normalize(embeddings_ND)
-    components = PCA(min(_PCA_DIM, *unit.shape), random_state=0).fit_transform(unit)
-    perplexity = min(_PERPLEXITY, (len(unit) - 1) / 3)
-    return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(components)
-
-
-def by_class(title: str, class_ids_N: np.ndarray, class_names: Sequence[str]) -> Grouping:
-    """Points of a map by their class, in the order of the names; of many classes, those that most points have.
-
-    Args:
-        title: of the grouping.
-        class_ids_N: index into ``class_names``; -1 is a point without a class.
-        class_names: of all classes.
-    """
-    counts = Counter(class_ids_N[class_ids_N >= 0].tolist())
-    shown = sorted((group for group, _ in counts.most_common(MAX_NAMED)), key=lambda group: class_names[group])
-    if len(shown) < len(counts):
-        title += f": the {len(shown)} most common of {len(counts)}"
-    return Grouping.of(title, class_ids_N, shown, [class_names[group] for group in shown], "others")
 
 
 def _sample(index: ClipIndex) -> np.ndarray:
@@ -174,21 +138,22 @@ def _sheet(scene: _Scene) -> Figure:
         for position, wave in clips:
             log_mels[int(clip_ids[position])] = scene.encoder.log_mel(torch.from_numpy(wave)[None])[0].numpy()
     rows = [
-        Cluster(
-            title=_describe(f"{scene.view.group} {cluster}", scene.label_ids[ids], label_names),
+        SheetRow(
+            title=_in_words(f"{scene.view.group} {cluster}", scene.label_ids[ids], label_names),
             log_mels=[log_mels.get(clip_id) for clip_id in closest.tolist()],
             captions=[label_names[label] if label >= 0 else "" for label in scene.label_ids[closest]],
         )
         for cluster, ids, closest in zip(shown, members, nearest, strict=True)
     ]
+    choice = "clips nearest to their centroid" if scene.view.has_distances else "some clips"
     title = (
-        f"{run.config.name}: {scene.view.choice}, in {len(shown)} of {scene.num_clusters} {scene.view.group}s, "
+        f"{run.config.name}: {choice}, in {len(shown)} of {scene.num_clusters} {scene.view.group}s, "
         "evenly spread from the largest to the smallest"
     )
-    return draw_clusters(title, rows, scene.encoder.log_mel.config)
+    return draw_sheet(title, rows, scene.encoder.log_mel.config)
 
 
-def _describe(cluster: str, label_ids: np.ndarray, label_names: Sequence[str]) -> str:
+def _in_words(cluster: str, label_ids: np.ndarray, label_names: Sequence[str]) -> str:
     """A cluster in words: name, size, and the commonest label among its labelled clips."""
     text = f"{cluster}\n{len(label_ids)} clip{'s' if len(label_ids) != 1 else ''}"
     labelled = label_ids[label_ids >= 0].tolist()
@@ -196,11 +161,3 @@ def _describe(cluster: str, label_ids: np.ndarray, label_names: Sequence[str]) -
         label, count = Counter(labelled).most_common(1)[0]
         text += f"\n{count / len(labelled):.0%} {label_names[label]}"
     return text
-
-
-def save(figure: Figure, uri: str) -> str:
-    """Write a drawing as PNG to ``uri``, which is returned."""
-    picture = io.BytesIO()
-    without_math(figure).savefig(picture, format="png", dpi=_DPI)
-    storage.write_bytes(uri, picture.getvalue())
-    return uri

@@ -1,4 +1,4 @@
-"""What a training run left in its folder, read back for pictures and tables."""
+"""Reads what a training run left in its folder: settings, history and the newest assignment."""
 
 from __future__ import annotations
 
@@ -9,46 +9,44 @@ from typing import Any
 from unfused_ray import storage
 from unfused_ray.clustering.assignment import MANIFEST, Assignment, read_assignment
 from unfused_ray.config import DistillConfig, PretrainConfig
-from unfused_ray.runs.run import ASSIGNMENTS, CONFIGS, PSEUDO_LABELS, Run
+from unfused_ray.runs.run import ASSIGNMENTS, CONFIGS, PSEUDO_LABELS, RECORD, Run
 
 PICTURES = "pictures"
+"""Folder of the pictures in that of a run."""
 
 
-class RunFolder:
-    """The records of one run.
+class RunReader(Run):
+    """A run as it was when it was opened here, for pictures, pages and tables.
 
     Args:
         uri: folder of the run.
 
     Raises:
         FileNotFoundError: there is no run.
+        ValueError: another version wrote it.
     """
 
     def __init__(self, uri: str) -> None:
-        self.uri = uri
-        path = storage.join(uri, "run.json")
-        if not storage.exists(path):
-            raise FileNotFoundError(f"{uri} holds no run.json: it is not the folder of a run")
-        self.record: dict[str, Any] = Run(uri).record()
-
-    @cached_property
-    def config(self) -> PretrainConfig | DistillConfig:
-        """The configuration it was last started with."""
-        return CONFIGS[self.record["stage"]](**self.record["config"])
+        super().__init__(uri)
+        if not storage.exists(storage.join(uri, RECORD)):
+            raise FileNotFoundError(f"{uri} holds no {RECORD}: it is not the folder of a run")
+        record = self.record()
+        self.id: str = record["id"]
+        self.created: float = record["created"]
+        """Seconds since 1970."""
+        self.config: PretrainConfig | DistillConfig = CONFIGS[record["stage"]](**record["config"])
+        """The configuration of its last start."""
+        self.facts: Mapping[str, Any] = record["facts"]
+        self.environment: Mapping[str, str] = record["environment"]
 
     @property
     def num_clips(self) -> int:
         """Clips of its data."""
-        return self.record["facts"]["num_clips"]
-
-    @cached_property
-    def history(self) -> list[dict[str, float]]:
-        """One entry a finished epoch; empty before the first."""
-        return Run(self.uri).history()
+        return self.facts["num_clips"]
 
     @property
-    def is_labelled(self) -> bool:
-        """Whether there is an assignment."""
+    def has_assignment(self) -> bool:
+        """True once clips have pseudo-labels."""
         return bool(self._assignments)
 
     @cached_property
@@ -64,7 +62,7 @@ class RunFolder:
 
     @property
     def _assignments(self) -> list[str]:
-        """Folders of the assignments, the newest last; without one that is being written, or never was to its end."""
+        """Folders of the finished assignments, the newest last."""
         if isinstance(self.config, DistillConfig):
             folders = [storage.join(self.uri, PSEUDO_LABELS)]
         else:
@@ -72,16 +70,16 @@ class RunFolder:
         return [folder for folder in folders if storage.exists(storage.join(folder, MANIFEST))]
 
 
-def curves(history: Sequence[Mapping[str, float]], figure: str) -> dict[str, tuple[list[int], list[float]]]:
-    """A figure over the epochs: by head ('' where it is not a head's), the epochs that have it, and its values.
+def curves(history: Sequence[Mapping[str, float]], metric: str) -> dict[str, tuple[list[int], list[float]]]:
+    """Epochs and values of a metric, by head; '' is a metric that no head has of its own.
 
-    A figure of one of several heads is recorded as ``head0/<figure>``.
+    The history calls the metric of one of several heads ``head0/<metric>``.
     """
     found: dict[str, tuple[list[int], list[float]]] = {}
     for entry in history:
         for key, value in entry.items():
             head, _, name = key.rpartition("/")
-            if name == figure:
+            if name == metric:
                 epochs, values = found.setdefault(head, ([], []))
                 epochs.append(int(entry["epoch"]))
                 values.append(value)

@@ -1,8 +1,11 @@
-"""The drawings of a sweep: its trials on a map of two parameters and over all of them, and each one's importance."""
+"""Draws a sweep: its trials on a map of two parameters, over all parameters, and the importance of each."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self
 
 import numpy as np
 from matplotlib import colormaps
@@ -10,18 +13,68 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.tri import Triangulation
 
-from unfused_ray.figures.run_figures import new_figure
-from unfused_ray.report.parameters import Parameter, Scored
+from unfused_ray.figures.canvas import new_figure, open_axes
 
 MIN_SURFACE = 15
-"""Trials from which on a surface between them says more than they do."""
+"""The least trials for which a surface between them is drawn."""
 _COLOURS = "viridis"
 _LONGEST_EDGE = 0.4
-"""Of the surface's triangles, as a share of the map's diagonal: over longer gaps nothing is known."""
+"""Longest edge of the surface's triangles, as a share of the map's diagonal: over longer gaps nothing is known."""
 
 
-def draw_parameter_map(scored: Scored, x: Parameter, y: Parameter, marks: Mapping[str, str]) -> Figure:
-    """Trials as points over two parameters, their accuracy as colour; a surface between them where they are dense.
+@dataclass(frozen=True)
+class Parameter:
+    """A field that trials have different values of."""
+
+    name: str
+    """Dotted, as in the configuration."""
+    scale: Literal["linear", "log", "category"]
+    categories: Sequence[str]
+    """Names of the values of a category, in order."""
+
+    @classmethod
+    def of(cls, name: str, values: Sequence[Any], is_log: bool) -> Self:
+        """The parameter that has these values, of which all but numbers are categories."""
+        if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
+            return cls(name, "category", sorted({json.dumps(value) for value in values}))
+        return cls(name, "log" if is_log else "linear", ())
+
+    @property
+    def label(self) -> str:
+        """Its name on an axis."""
+        short = self.name.rpartition(".")[2]
+        return {"alpha": "α", "beta": "β"}.get(short, short.replace("_", " "))
+
+    def places(self, values: Sequence[Any]) -> np.ndarray:
+        """Places of values on an even axis: logarithms to base 10 on a logarithmic one, numbers of categories."""
+        if self.scale == "category":
+            return np.array([self.categories.index(json.dumps(value)) for value in values], float)
+        numbers = np.array(values, float)
+        return np.log10(numbers) if self.scale == "log" else numbers
+
+
+@dataclass(frozen=True)
+class ScoredTrials:
+    """Trials that can be compared, because all were scored after the same epoch."""
+
+    epoch: int
+    ids: Sequence[str]
+    points: Sequence[Mapping[str, Any]]
+    """Value of each parameter, by its name; one point a trial."""
+    accuracies: np.ndarray
+    """(T,) mean validation accuracies after that epoch, as shares of 1."""
+
+    def values(self, parameter: Parameter) -> list[Any]:
+        """Value of a parameter in each trial."""
+        return [point[parameter.name] for point in self.points]
+
+    def places(self, parameters: Sequence[Parameter]) -> np.ndarray:
+        """Places of the trials on the axes of some parameters: (T, parameters)."""
+        return np.stack([parameter.places(self.values(parameter)) for parameter in parameters], axis=1)
+
+
+def draw_parameter_map(scored: ScoredTrials, x: Parameter, y: Parameter, marks: Mapping[str, str]) -> Figure:
+    """Draw trials as points over two parameters, their accuracy as colour; a surface between them where they are dense.
 
     Args:
         scored: the trials.
@@ -29,34 +82,24 @@ def draw_parameter_map(scored: Scored, x: Parameter, y: Parameter, marks: Mappin
         marks: names of trials to mark, by their id.
     """
     figure = new_figure("", 7.2, 4.4)
-    axis = figure.add_subplot()
-    places = np.stack([x.places(scored.values(x)), y.places(scored.values(y))], axis=1)
+    axis = open_axes(figure)
+    places = scored.places((x, y))
     accuracies = 100 * scored.accuracies
     scale = {"cmap": _COLOURS, "vmin": accuracies.min(), "vmax": max(accuracies.max(), accuracies.min() + 0.1)}
     if (triangles := surface(places, (x, y))) is not None:
         axis.tricontourf(triangles, accuracies, levels=12, alpha=0.45, **scale)
     points = axis.scatter(places[:, 0], places[:, 1], c=accuracies, s=52, edgecolors="0.25", linewidths=0.8, **scale)
-    for record, (left, bottom) in zip(scored.records, places, strict=True):
-        if record.id in marks:
+    for trial, (left, bottom) in zip(scored.ids, places, strict=True):
+        if trial in marks:
             axis.scatter([left], [bottom], s=190, facecolors="none", edgecolors="tab:red", linewidths=1.8)
             above = bottom <= places[:, 1].mean()
-            axis.annotate(
-                marks[record.id],
-                (left, bottom),
-                xytext=(0, 11 if above else -11),
-                textcoords="offset points",
-                ha="center",
-                va="bottom" if above else "top",
-                fontsize=9,
-                fontweight="bold",
+            _annotate(
+                axis, marks[trial], (left, bottom), (0, 11 if above else -11), "center", "bottom" if above else "top"
             )
     axis.use_sticky_edges = False  # the surface's, which would cut the outermost points in two
     axis.margins(0.09)
     _set_axis(axis, "x", x)
     _set_axis(axis, "y", y)
-    axis.grid(color="0.92")
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right"]].set_visible(False)
     bar = figure.colorbar(points, ax=axis, aspect=30)
     bar.set_label("mean validation accuracy in %", fontsize=9)
     bar.outline.set_visible(False)
@@ -82,27 +125,20 @@ def surface(places_T2: np.ndarray, parameters: Sequence[Parameter]) -> Triangula
     return None if mask.all() else Triangulation(places_T2[:, 0], places_T2[:, 1], triangles.triangles, mask)
 
 
-def draw_parallel(scored: Scored, parameters: Sequence[Parameter], marks: Mapping[str, str]) -> Figure:
-    """A line a trial over all parameters to its accuracy; trials named in ``marks`` are drawn thick."""
+def draw_parallel(scored: ScoredTrials, parameters: Sequence[Parameter], marks: Mapping[str, str]) -> Figure:
+    """Draw a line a trial over all parameters to its accuracy; trials named in ``marks`` are drawn thick."""
     figure = new_figure("", 1.9 * (len(parameters) + 1) + 1.4, 3.9)
     axis = figure.add_subplot()
     order = np.argsort(scored.accuracies, kind="stable")
-    columns = [parameter.places(scored.values(parameter)) for parameter in parameters] + [100 * scored.accuracies]
+    columns = [*scored.places(parameters).T, 100 * scored.accuracies]
     shares = np.stack([_share(column) for column in columns], axis=1)
     colours = colormaps[_COLOURS](_share(scored.accuracies))
     for trial in order:
-        marked = scored.records[trial].id in marks
+        marked = scored.ids[trial] in marks
         axis.plot(shares[trial], color=colours[trial], linewidth=3.2 if marked else 1.4, alpha=1 if marked else 0.7)
         if marked:
-            axis.annotate(
-                marks[scored.records[trial].id],
-                (len(columns) - 1, shares[trial, -1]),
-                xytext=(6, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=9,
-                fontweight="bold",
-            )
+            end = (len(columns) - 1, shares[trial, -1])
+            _annotate(axis, marks[scored.ids[trial]], end, (6, 0), "left", "center")
     for place, column in enumerate(columns):
         axis.axvline(place, color="0.5", linewidth=1)
         parameter = parameters[place] if place < len(parameters) else None
@@ -118,7 +154,7 @@ def draw_parallel(scored: Scored, parameters: Sequence[Parameter], marks: Mappin
 
 
 def draw_importance(shares: Mapping[str, float], parameters: Sequence[Parameter]) -> Figure:
-    """Bars, the most important parameter on top."""
+    """Draw a bar a parameter, the most important on top."""
     labels = {parameter.name: parameter.label for parameter in parameters}
     figure = new_figure("", 5.2, 0.5 * len(shares) + 0.9)
     axis = figure.add_subplot()
@@ -131,6 +167,21 @@ def draw_importance(shares: Mapping[str, float], parameters: Sequence[Parameter]
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.tick_params(axis="y", length=0)
     return figure
+
+
+def _annotate(
+    axis: Axes, text: str, place: tuple[float, float], offset: tuple[int, int], horizontal: str, vertical: str
+) -> None:
+    axis.annotate(
+        text,
+        place,
+        xytext=offset,
+        textcoords="offset points",
+        ha=horizontal,
+        va=vertical,
+        fontsize=9,
+        fontweight="bold",
+    )
 
 
 def _set_axis(axis: Axes, which: str, parameter: Parameter) -> None:

@@ -1,0 +1,163 @@
+"""Encoders from anywhere, as rows of a table beside our own."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
+from typing import Any, Protocol
+
+import numpy as np
+import soxr
+import torch
+
+from unfused_ray import storage
+from unfused_ray.audio.crop import fit_short_clip
+from unfused_ray.config import CropConfig
+from unfused_ray.data.shards.format import ClipIndex
+from unfused_ray.embedding.cache import EmbeddingCache
+from unfused_ray.embedding.clips import read_clips
+from unfused_ray.evaluation.protocol import ProtocolConfig
+from unfused_ray.evaluation.tasks import Task
+
+_SPEC = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_BATCH_SECONDS = 60.0
+"""Most audio of a batch of several clips."""
+
+
+class Embedder(Protocol):
+    """Anything that makes a vector of a clip. ``module:callable`` names it; called without arguments, it gives one.
+
+    ::
+
+        class Mine:                        # --models NAME=package.module:Mine
+            sample_rate = 32_000
+            version = "2022-11-25"
+            num_parameters = 5_000_000     # optional, and multiply_adds, for a second of audio
+
+            def embed(self, wave_BT: np.ndarray) -> torch.Tensor:
+                return self.model(torch.from_numpy(wave_BT)).mean(dim=1)
+
+    The module must be importable wherever the evaluation runs: installed, or in a folder of PYTHONPATH. Each process
+    that fills cells makes one embedder.
+    """
+
+    sample_rate: int
+    """Hz; clips of another rate are resampled to it."""
+    version: str
+    """Changes when the vectors would, such as the SHA-256 of the weights: kept vectors and cells are known by it."""
+
+    def embed(self, wave_BT: np.ndarray) -> np.ndarray | torch.Tensor:
+        """One vector a clip: (B, samples) float32 in [-1, 1] → (B, D), on any device.
+
+        A call has whole mono clips of one length; other calls have other lengths. None is shorter than the protocol's
+        crop. A vector that is not finite marks its clip as damaged.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class EmbedderModel:
+    """A system whose vectors an :class:`Embedder` makes; it has one readout."""
+
+    name: str
+    spec: str
+    """``module:callable``."""
+    num_networks: int = 1
+
+    def identity(self, task: Task) -> str:
+        """Its name and version, and the rate it hears clips at."""
+        embedder = load_embedder(self.spec)
+        return f"{self.spec} {embedder.version} {embedder.sample_rate}"
+
+    def front_end_of(self, task: Task) -> None:
+        """It hears waves."""
+
+    def cost(self, task: Task) -> tuple[int, float | None] | None:
+        """As far as it says."""
+        embedder = load_embedder(self.spec)
+        parameters: int | None = getattr(embedder, "num_parameters", None)
+        return (parameters, getattr(embedder, "multiply_adds", None)) if parameters else None
+
+    def features(self, task: Task, protocol: ProtocolConfig, cache: EmbeddingCache) -> Iterator[dict[str, np.ndarray]]:
+        """Vectors of whole clips."""
+        embedder = load_embedder(self.spec)
+        crop = protocol.crop
+        reading = {"embedder": self.identity(task), "crop": crop.model_dump(mode="json"), "clips": task.index.checksums}
+        key = storage.sha256(json.dumps(reading, sort_keys=True).encode())[:32]
+        kept = cache.kept(key, task.index, lambda ids: {"last": embed_clips(embedder, crop, task.index, ids)})
+        yield {"last": kept.layer("last")}
+
+
+def is_spec(text: str) -> bool:
+    """True for ``module:callable``."""
+    return _SPEC.fullmatch(text) is not None
+
+
+@cache
+def load_embedder(spec: str) -> Embedder:
+    """Make the embedder that ``module:callable`` names, once a process.
+
+    Raises:
+        ValueError: there is no such module or callable, or it gives no embedder.
+    """
+    module, _, name = spec.partition(":")
+    try:
+        made: Any = getattr(importlib.import_module(module), name)()
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"models: {spec} cannot be made: {error}. Name an installed module, or put its folder on PYTHONPATH"
+        ) from error
+    missing = [field for field in ("sample_rate", "version", "embed") if not hasattr(made, field)]
+    if missing:
+        raise ValueError(f"models: {spec} gives a {type(made).__name__} without {' and '.join(missing)}")
+    embedder: Embedder = made
+    return embedder
+
+
+@torch.inference_mode()
+def embed_clips(embedder: Embedder, crop: CropConfig, index: ClipIndex, clip_ids: np.ndarray) -> np.ndarray:
+    """Embed whole clips, in batches of one length: (N,) int64 → (N, D) float32; a damaged clip is a row of NaN.
+
+    Args:
+        embedder: that makes the vectors.
+        crop: length to which shorter clips are completed, and how.
+        index: the clips, of one sample rate.
+        clip_ids: which of them, in any order.
+
+    Raises:
+        ValueError: the embedder gives something else than a vector a clip.
+        OSError: a shard is missing or its storage does not answer.
+    """
+    stored: int = index.manifests[0].config["front_end"]["sample_rate"]
+    shortest = crop.num_samples(stored)
+    size = _vectors(embedder, np.zeros((1, shortest), np.int16), stored).shape[1]
+    vectors_ND = np.full((len(clip_ids), size), np.nan, np.float32)
+    for clips in read_clips(index, clip_ids):
+        whole = [
+            (place, fit_short_clip(wave, shortest, crop.short_clips) if len(wave) < shortest else wave)
+            for place, wave in clips
+        ]
+        for length, alike in groupby(sorted(whole, key=lambda clip: len(clip[1])), key=lambda clip: len(clip[1])):
+            same, most = list(alike), max(1, int(_BATCH_SECONDS * stored / length))
+            for first in range(0, len(same), most):
+                places, waves = zip(*same[first : first + most], strict=True)
+                vectors_ND[list(places)] = _vectors(embedder, np.stack(waves), stored)
+    return vectors_ND
+
+
+def _vectors(embedder: Embedder, pcm_BT: np.ndarray, sample_rate: int) -> np.ndarray:
+    wave_BT = pcm_BT.astype(np.float32) / 2**15
+    if sample_rate != embedder.sample_rate:
+        wave_BT = np.ascontiguousarray(soxr.resample(wave_BT.T, sample_rate, embedder.sample_rate).T)
+    found = embedder.embed(wave_BT)
+    vectors_BD = np.asarray(found.cpu() if isinstance(found, torch.Tensor) else found, np.float32)
+    if vectors_BD.ndim != 2 or len(vectors_BD) != len(wave_BT):
+        raise ValueError(
+            f"{type(embedder).__name__}.embed gave shape {vectors_BD.shape} for {len(wave_BT)} clips, not a vector each"
+        )
+    return vectors_BD

@@ -1,0 +1,85 @@
+"""Fills cells side by side, in processes of this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from functools import cache
+
+import joblib
+
+from unfused_ray import logs
+from unfused_ray.evaluation.cells import Cell
+from unfused_ray.evaluation.systems import System, families
+from unfused_ray.evaluation.tasks import Task
+
+Fill = Callable[[Task, System], Cell]
+"""Computes and keeps a cell; it travels to other processes."""
+
+
+def fill_cells(
+    missing: Sequence[tuple[Task, System]], fill: Fill, processes: int = 0
+) -> Iterator[dict[tuple[str, str], Cell]]:
+    """Fill cells side by side, and give them as they are done: those that share their vectors at a time.
+
+    Args:
+        missing: tasks and systems.
+        fill: fills one cell.
+        processes: at a time; 0 is one a core.
+
+    Yields:
+        Cells by row and task.
+
+    Raises:
+        OSError: a process was ended from outside.
+    """
+    tasks = {task.name: task for task, _ in missing}
+    parts = [
+        (task, family)
+        for task in tasks.values()
+        for family in families([system for other, system in missing if other is task])
+    ]
+    # The longest first, or a process may be left alone with it at the end.
+    parts.sort(key=lambda part: len(part[0].splits) * sum(system.num_networks for system in part[1]), reverse=True)
+    processes = min(processes or joblib.cpu_count(), max(1, len(parts)))
+    parent = os.getpid() if processes > 1 else 0
+    filling = joblib.Parallel(processes, return_as="generator_unordered")
+    try:
+        with warnings.catch_warnings():
+            # Such a process is replaced when it has grown, which is no news for who reads the table.
+            warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
+            yield from filling(joblib.delayed(_fill_family)(fill, parent, task, family) for task, family in parts)
+    except BrokenProcessPool as error:
+        raise OSError(
+            f"one of {processes} processes that filled cells was ended from outside, perhaps for want of memory: the "
+            f"same command goes on from the cells that are finished, with fewer at a time by processes={processes - 1}"
+        ) from error
+
+
+def _fill_family(fill: Fill, parent: int, task: Task, family: Sequence[System]) -> dict[tuple[str, str], Cell]:
+    """Fill the cells of some rows on a task; ``parent`` is the process that waits for this one, 0 if none does."""
+    if parent:
+        end_with(parent)
+        if not logging.getLogger().handlers:
+            logs.configure()
+    return {(system.name, task.name): fill(task, system) for system in family}
+
+
+@cache
+def end_with(parent: int) -> None:
+    """Let this process end within a second of its parent: loky asks for it between two cells alone, minutes later.
+
+    Whoever stops a job, kill or ``ray job stop``, would leave processes behind that go on computing.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)  # all writes are atomic
+
+    threading.Thread(target=watch, name="end with the parent", daemon=True).start()

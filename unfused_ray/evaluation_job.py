@@ -1,0 +1,257 @@
+"""The job that evaluates: fills the cells of a table side by side, draws them, and tracks the table in MLflow.
+
+A cell is kept: an evaluation that was interrupted, or that is given more rows or tasks, computes the missing cells
+alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+from rich.markup import escape
+from rich.table import Table
+
+from unfused_ray import cluster, storage
+from unfused_ray.config import EncoderConfig, EvaluateConfig, FrontEndConfig, flatten
+from unfused_ray.data.shards.format import ClipIndex
+from unfused_ray.data.shards.parallel import run_on_ray
+from unfused_ray.data.shards.statistics import compute_statistics
+from unfused_ray.embedding.cache import EmbeddingCache
+from unfused_ray.embedding.clips import refuse_other_rate
+from unfused_ray.evaluation import cells
+from unfused_ray.evaluation.cells import Cell
+from unfused_ray.evaluation.embedders import EmbedderModel
+from unfused_ray.evaluation.filling import fill_cells
+from unfused_ray.evaluation.protocol import FILE, Protocol, load_protocol
+from unfused_ray.evaluation.rows import MEAN
+from unfused_ray.evaluation.systems import (
+    LogMelStatistics,
+    System,
+    TrainedModel,
+    largest_cost,
+    parse_model,
+    random_rows,
+)
+from unfused_ray.evaluation.table import FORMAT_VERSION, MARKDOWN, RECORD, TABLE, EvaluationTable
+from unfused_ray.evaluation.tasks import SPLITS, Task, load_task
+from unfused_ray.figures import cell
+from unfused_ray.figures.accuracies import draw_table
+from unfused_ray.figures.canvas import save
+from unfused_ray.figures.map import MAX_POINTS
+from unfused_ray.home import home
+from unfused_ray.progress import Progress
+from unfused_ray.runs.environment import environment
+from unfused_ray.runs.provenance import upstream
+from unfused_ray.tracking.mlflow import (
+    TAGS,
+    TrackedRun,
+    kept_id,
+    log_results,
+    masked_values,
+    metric_name,
+    tags,
+    tracking_uri,
+)
+from unfused_ray.tracking.sender import Tracker
+
+logger = logging.getLogger(__name__)
+
+PICTURE = "table.png"
+_SECONDS_HERE = 3600.0
+"""Audio whose statistics are computed in this process; of more, on Ray."""
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """An evaluation whose protocol, tasks and systems fit together."""
+
+    config: EvaluateConfig
+    protocol: Protocol
+    tasks: tuple[Task, ...]
+    systems: tuple[System, ...]
+
+    @property
+    def output(self) -> str:
+        """Folder of its results."""
+        return self.config.output or storage.join(home(), "evaluations", self.config.name)
+
+    @property
+    def reference(self) -> str:
+        """Row that the others are compared with."""
+        models = [system.name for system in self.systems if isinstance(system, TrainedModel | EmbedderModel)]
+        return self.config.reference or (models or [self.systems[0].name])[0]
+
+    @cached_property
+    def cache(self) -> EmbeddingCache:
+        """Folder in which embeddings are kept."""
+        return EmbeddingCache(self.config.cache or storage.join(home(), "embeddings"))
+
+
+def check(config: EvaluateConfig) -> EvaluationPlan:
+    """Read protocol, tasks and descriptions of the models, and refuse what cannot work.
+
+    Raises:
+        ValueError, FileNotFoundError: names the field, its value and the rule.
+    """
+    if not config.tasks:
+        raise ValueError("tasks=() names no task: give at least one folder written by jobs/prepare.py")
+    tracking_uri(config.tracking)
+    protocol = load_protocol(config.protocol)
+    tasks = tuple(load_task(uri) for uri in config.tasks)
+    _refuse_repeated_tasks(tasks)
+    models = [parse_model(text) for text in config.models]
+    shapes: list[tuple[EncoderConfig, FrontEndConfig]] = []
+    for model, round_ in ((model, round_) for model in models for task in tasks for round_ in task.rounds):
+        model.identity(round_)  # which reads what is there
+        if isinstance(model, TrainedModel):
+            shape, front_end = model.shape(round_)
+            refuse_other_rate(round_.index, front_end.sample_rate)
+            shapes.append((shape, front_end))
+    front_end = shapes[0][1] if shapes else FrontEndConfig(**tasks[0].index.manifests[0].config["front_end"])
+    shapes = shapes or [(EncoderConfig(), front_end)]
+    systems: tuple[System, ...] = (LogMelStatistics(front_end), *random_rows(shapes, config.random_seeds), *models)
+    _refuse_repeated_rows(systems)
+    names = [system.name for system in systems]
+    if config.reference and config.reference not in names:
+        raise ValueError(f"reference={config.reference} is no row; the rows are {', '.join(names)}")
+    return EvaluationPlan(config, protocol, tasks, systems)
+
+
+def describe(plan: EvaluationPlan) -> Table:
+    """Summarise an evaluation without starting it."""
+    table = Table("", "", title=plan.output, title_justify="left", show_header=False)
+    for task in plan.tasks:
+        splits = ", ".join(f"{int((task.splits == split).sum()):,} {split}" for split in task.folds or SPLITS)
+        table.add_row(f"task {task.name}", f"{len(task.class_names)} classes; {splits}")
+    for system in plan.systems:
+        cost = largest_cost(system, plan.tasks)
+        unknown = "parameters unknown" if isinstance(system, EmbedderModel) else "no network"
+        table.add_row(escape(system.name), f"{cost[0]:,} parameters" if cost else unknown)
+    table.add_row("reference", escape(plan.reference))
+    table.add_row("protocol", plan.protocol.sha256)
+    return table
+
+
+def run(plan: EvaluationPlan) -> EvaluationTable:
+    """Fill the cells that are missing, side by side on this machine's cores, and write and draw the table.
+
+    ``RECORD`` holds the configuration, without credentials, and the environment of the newest start.
+
+    Raises:
+        ValueError, OSError: a task or a model cannot be read, or a process was ended from outside.
+    """
+    output = plan.output
+    storage.write_bytes(storage.join(output, FILE), plan.protocol.text)
+    pairs = [(task, system) for task in plan.tasks for system in plan.systems]
+    read = {(s.name, task.name): cells.read(output, task, s, plan.protocol) for task, s in pairs}
+    found = {pair: cell for pair, cell in read.items() if cell is not None}
+    missing = [(task, system) for task, system in pairs if (system.name, task.name) not in found]
+    with Progress("cells", len(pairs), "cells", done=len(found)) as bar:
+        bar.update(len(found))
+        for task, system in missing:
+            for round_ in task.rounds:
+                _compute_statistics(round_, system.front_end_of(round_))
+        work = partial(fill, output, plan.protocol, plan.cache)
+        for filled in fill_cells(missing, work, plan.config.processes):
+            found |= filled
+            row, task_name = next(reversed(filled))
+            bar.update(len(found), task=task_name, row=row)
+    table = EvaluationTable.of(plan.protocol, plan.tasks, plan.systems, found, plan.reference)
+    table.save(output)
+    accuracies = {row.name: row.accuracy for row in table.rows}
+    figure = draw_table("Linear evaluation: test accuracy", list(accuracies), table.headings, accuracies)
+    save(figure, storage.join(output, PICTURE))
+    config = masked_values(plan.config.model_dump(mode="json"))
+    record = {"config": config, "environment": environment()}
+    storage.write_json(storage.join(output, RECORD), record, FORMAT_VERSION)
+    return table
+
+
+def fill(output: str, protocol: Protocol, cache: EmbeddingCache, task: Task, system: System) -> Cell:
+    """Compute a cell, draw it, and keep it in the output folder, with its pictures beside it."""
+    computed, heard = cells.compute(task, system, protocol, cache, MAX_POINTS)
+    cell.write(output, task, system.name, computed, heard)
+    cells.write(output, task, system, protocol, computed)
+    return computed
+
+
+def track(plan: EvaluationPlan, table: EvaluationTable, parent: str = "") -> None:
+    """Send the table to MLflow: accuracies of all cells, the files, and those of its rows in a folder a task.
+
+    An unknown end of an interval is no metric. Given again, an evaluation goes on in its MLflow run, which keeps the
+    parameters that it was begun with.
+
+    Args:
+        plan: of the evaluation.
+        table: its result.
+        parent: id of the run that it is shown under; '' is none.
+    """
+    output = plan.output
+    tracked = _tracked_run(plan, parent)
+    tracker = Tracker(tracked)
+    for row in table.rows:
+        for heading, interval in row.accuracy.items():
+            bounds = {"accuracy": interval.value, "low": interval.low, "high": interval.high}
+            known = {name: value for name, value in bounds.items() if not math.isnan(value)}
+            tracker.log({metric_name(f"{row.name}/{heading}/{name}"): value for name, value in known.items()}, 0)
+    if lost := tracker.close():
+        logger.warning("%d figures did not reach the tracking server; %s has them all", lost, output)
+    log_results(tracked, [storage.join(output, name) for name in (FILE, MARKDOWN, TABLE, PICTURE)], {})
+    names = {name for s in plan.systems for name in (cells.file_name(s.name), *cell.files(s.name))}
+    for task in table.tasks:  # the folder may hold rows of another evaluation
+        files = [file for file in storage.list_files(storage.join(output, task)) if storage.name(file) in names]
+        log_results(tracked, files, {}, folder=task)
+
+
+def _compute_statistics(task: Task, front_end: FrontEndConfig | None) -> None:
+    """Compute what a source lacks once, and not in each process: on Ray, if it is long."""
+    (training,) = ClipIndex.load([task.uri], task.training_splits).manifests
+    if front_end is None or training.statistics(front_end) is not None:
+        return
+    if training.seconds <= _SECONDS_HERE:
+        compute_statistics(training, front_end)
+    else:
+        with cluster.session():
+            compute_statistics(training, front_end, run_on_ray)
+
+
+def _tracked_run(plan: EvaluationPlan, parent: str) -> TrackedRun:
+    config, models = plan.config, [system for system in plan.systems if isinstance(system, TrainedModel)]
+    rounds = [round_ for task in plan.tasks for round_ in task.rounds]
+    networks = dict.fromkeys(model.uri(round_) for model in models for round_ in rounds)
+    data = [task.index.manifests[0] for task in plan.tasks]
+    return TrackedRun(
+        uri=tracking_uri(config.tracking),
+        experiment=config.tracking.experiment,
+        name=config.name,
+        id=kept_id(plan.output),
+        config=config.model_dump(mode="json"),
+        params=flatten(config.model_dump(mode="json")),
+        tags=tags("evaluate", plan.output, data, [upstream(uri) for uri in networks])
+        | {f"{TAGS}protocol": plan.protocol.sha256},
+        parent=parent,
+    )
+
+
+def _refuse_repeated_tasks(tasks: Sequence[Task]) -> None:
+    names = [task.name for task in tasks]
+    for task in tasks:
+        if names.count(task.name) > 1 or task.name == MEAN:
+            raise ValueError(
+                f"tasks={task.uri}: another column of the table is called {task.name!r}; a task is called as its "
+                "folder is: rename the folder"
+            )
+
+
+def _refuse_repeated_rows(systems: Sequence[System]) -> None:
+    stems = [cells.file_stem(system.name) for system in systems]
+    for system in systems:
+        if stems.count(cells.file_stem(system.name)) > 1 or "/" in system.name:
+            raise ValueError(
+                f"models: {system.name!r} cannot be the name of one row alone (it is another's too, or has a slash): "
+                "name each model by NAME=PATH"
+            )

@@ -1,0 +1,93 @@
+"""Draws accuracies with their intervals: every system on every task, and against the size of the encoder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from unfused_ray.evaluation.bootstrap import Interval
+from unfused_ray.evaluation.rows import MEAN
+from unfused_ray.figures.canvas import new_figure, open_axes
+
+_PANELS_A_ROW = 7
+
+
+def draw_table(
+    title: str, systems: Sequence[str], tasks: Sequence[str], values: Mapping[str, Mapping[str, Interval]]
+) -> Figure:
+    """Draw accuracies as dots with their 95 % intervals: a panel a task, a line a system.
+
+    Panels have scales of their own: compare lines within a panel.
+
+    Args:
+        title: of the drawing.
+        systems: from top to bottom.
+        tasks: from left to right; one that is called "mean" is of the others, and set apart.
+        values: in shares of 1, by system, then by task; one that is missing is drawn as a dash.
+    """
+    num_rows = math.ceil(len(tasks) / _PANELS_A_ROW)
+    num_columns = math.ceil(len(tasks) / num_rows)
+    figure = new_figure(title, 2.0 * num_columns + 2.0, num_rows * (0.3 * len(systems) + 1.0) + 0.6)
+    figure.supxlabel("accuracy in %, with its 95 % interval", fontsize=9)
+    for number, task in enumerate(tasks):
+        axis = figure.add_subplot(num_rows, num_columns, number + 1)
+        axis.set_title(task, loc="left", fontsize=11, fontweight="bold")
+        _draw_estimates(axis, [values[system].get(task) for system in systems])
+        axis.set_yticks(range(len(systems)), systems if number % num_columns == 0 else [], fontsize=10)
+        if task == MEAN:
+            axis.set_facecolor("0.95")
+    return figure
+
+
+def _draw_estimates(axis: Axes, estimates: Sequence[Interval | None]) -> None:
+    """A dot, its interval and its number on each line, the first on top."""
+    for line, estimate in enumerate(estimates):
+        text = "–"
+        if estimate is not None:
+            text = f"{100 * estimate.value:.1f}"
+            ends = [100 * estimate.low, 100 * estimate.high]
+            axis.plot(ends, [line, line], color="tab:blue", linewidth=2.5, alpha=0.5, zorder=2)
+            axis.plot([100 * estimate.value], [line], color="tab:blue", marker="o", markersize=6, zorder=3)
+        axis.text(1.03, line, text, transform=axis.get_yaxis_transform(), va="center", fontsize=8.5, color="0.25")
+    axis.set_ylim(len(estimates) - 0.5, -0.5)
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
+    axis.tick_params(labelsize=8, length=0)
+    axis.grid(color="0.9")
+    axis.set_axisbelow(True)
+    axis.spines[:].set_visible(False)
+
+
+def draw_by_parameters(title: str, found: Mapping[str, tuple[int | None, Interval]]) -> Figure:
+    """Draw accuracy against parameters, on a logarithmic axis, with 95 % intervals.
+
+    Args:
+        title: of the drawing.
+        found: parameters and accuracy in shares of 1, by system; a system whose size is None is a dashed line.
+    """
+    figure = new_figure(title, 10.0, 6.5)
+    axis = open_axes(figure)
+    best_first = sorted(found, key=lambda name: -found[name][1].value)
+    for place, name in enumerate(best_first):
+        (parameters, accuracy), colour = found[name], f"C{place % 10}"
+        label = f"{name}: {100 * accuracy.value:.1f}"
+        if parameters is None:
+            axis.axhline(100 * accuracy.value, color="0.6", linestyle="--", label=label)
+            continue
+        # Systems of one size stand side by side, around it.
+        alike = [other for other in best_first if found[other][0] == parameters]
+        x = parameters * 1.04 ** (alike.index(name) - (len(alike) - 1) / 2)
+        if not math.isnan(accuracy.low):
+            axis.plot([x, x], [100 * accuracy.low, 100 * accuracy.high], color=colour, alpha=0.4, linewidth=2)
+        axis.plot([x], [100 * accuracy.value], "os^D"[place // 10 % 4], color=colour, label=label)
+    axis.set_xscale("log")
+    sizes = sorted({parameters for parameters, _ in found.values() if parameters})
+    axis.set_xticks(sizes, [f"{size / 1e6:.3g} M" for size in sizes])
+    axis.set_xticks([], minor=True)
+    axis.set_xlabel("parameters of the frozen encoder (rows of one size are set a little apart)")
+    axis.set_ylabel("test accuracy in %")
+    axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
+    return figure

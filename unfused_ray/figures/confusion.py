@@ -1,0 +1,47 @@
+"""Draws a confusion matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from unfused_ray.figures.canvas import new_figure
+
+_MAX_COUNTED = 20
+"""Classes up to which the cells have room for their counts."""
+
+
+def draw_confusion(title: str, confusion_KK: np.ndarray, class_names: Sequence[str]) -> Figure:
+    """Draw a confusion matrix: colours are shares of the true class's clips, the numbers in the cells are clips.
+
+    Args:
+        title: of the drawing.
+        confusion_KK: clips by true class (row) and predicted class (column).
+        class_names: of the rows and columns. With more than 20 the cells have no numbers.
+    """
+    num_classes = len(class_names)
+    sizes_K = confusion_KK.sum(axis=1)
+    shares_KK = confusion_KK / np.maximum(sizes_K, 1)[:, None]
+    has_counts = num_classes <= _MAX_COUNTED
+    side = num_classes * (0.45 if has_counts else 0.2)
+    figure = new_figure(title, side + 3.2, side + 2.2)
+    axis = figure.add_subplot()
+    image = axis.imshow(shares_KK, cmap="Blues", vmin=0, vmax=1)
+    fontsize = 9 if has_counts else 7
+    rows = [f"{name} ({size:,})" for name, size in zip(class_names, sizes_K.tolist(), strict=True)]
+    axis.set_yticks(range(num_classes), rows, fontsize=fontsize)
+    axis.set_xticks(range(num_classes), class_names, fontsize=fontsize, rotation=90)
+    axis.set(xlabel="predicted", ylabel="true (clips)")
+    axis.spines[:].set_color("0.85")
+    if has_counts:
+        for true, predicted in np.argwhere(confusion_KK).tolist():
+            colour = "white" if shares_KK[true, predicted] > 0.5 else "black"
+            text = f"{confusion_KK[true, predicted]:,}"
+            axis.text(predicted, true, text, ha="center", va="center", fontsize=8, color=colour)
+    bar = figure.colorbar(image, ax=axis, shrink=0.7, aspect=25, format=lambda share, _: f"{share:.0%}")
+    bar.set_label("share of the true class", fontsize=9)
+    bar.ax.tick_params(labelsize=8)
+    bar.outline.set_visible(False)
+    return figure

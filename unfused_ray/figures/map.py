@@ -1,0 +1,106 @@
+"""The map: embeddings in two dimensions (t-SNE), as points coloured by class or cluster."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from sklearn.preprocessing import normalize
+
+from unfused_ray.figures.canvas import new_figure
+
+_COLOURS = (
+    *("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple"),
+    *("tab:brown", "tab:pink", "tab:olive", "tab:cyan", "black"),
+)
+_SHAPES = ("o", "^")
+MAX_NAMED = len(_COLOURS) * len(_SHAPES)
+"""Groups of points that a reader can still tell apart."""
+MAX_POINTS = 2000
+"""Points of a map: t-SNE takes seconds for so many."""
+_PCA_DIM = 50
+_PERPLEXITY = 30.0
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Points of a map by group, such as class or cluster."""
+
+    title: str
+    ids: np.ndarray
+    """(N,) int64 index into ``names``; -1 is drawn in grey, behind the others."""
+    names: Sequence[str]
+    """At most ``MAX_NAMED``."""
+    rest: str
+    """Name of the grey points."""
+
+    @classmethod
+    def of(cls, title: str, groups_N: np.ndarray, shown: Sequence[int], names: Sequence[str], rest: str) -> Self:
+        """Name some groups; points of all other groups, and of none (-1), are the rest."""
+        places = {group: place for place, group in enumerate(shown)}
+        ids = np.array([places.get(group, -1) for group in groups_N.tolist()], np.int64)
+        return cls(title, ids, names, rest)
+
+
+def by_class(title: str, class_ids_N: np.ndarray, class_names: Sequence[str]) -> Grouping:
+    """Group points by class, in the order of the names; of many classes, name those that most points have.
+
+    Args:
+        title: of the grouping.
+        class_ids_N: index into ``class_names``; -1 is a point without a class.
+        class_names: of all classes.
+    """
+    counts = Counter(class_ids_N[class_ids_N >= 0].tolist())
+    shown = sorted((group for group, _ in counts.most_common(MAX_NAMED)), key=lambda group: class_names[group])
+    if len(shown) < len(counts):
+        title += f": the {len(shown)} most common of {len(counts)}"
+    return Grouping.of(title, class_ids_N, shown, [class_names[group] for group in shown], "others")
+
+
+def project(embeddings_ND: np.ndarray) -> np.ndarray:
+    """Two coordinates for each embedding, (N, 2): directions → 50 principal components → t-SNE, always the same."""
+    unit = normalize(embeddings_ND)
+    components = PCA(min(_PCA_DIM, *unit.shape), random_state=0).fit_transform(unit)
+    perplexity = min(_PERPLEXITY, (len(unit) - 1) / 3)
+    return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(components)
+
+
+def draw_map(title: str, positions_N2: np.ndarray, groupings: Sequence[Grouping]) -> Figure:
+    """Draw the same points once for each grouping, coloured by it."""
+    figure = new_figure(title, 8.2 * len(groupings), 6.6)
+    for axis, grouping in zip(figure.subplots(1, len(groupings), squeeze=False).flat, groupings, strict=True):
+        _draw_points(axis, positions_N2, grouping)
+    return figure
+
+
+def _draw_points(axis: Axes, positions_N2: np.ndarray, grouping: Grouping) -> None:
+    rest = positions_N2[grouping.ids < 0]
+    labels = []
+    if len(rest):
+        axis.scatter(rest[:, 0], rest[:, 1], s=9, color="0.8", linewidths=0)
+        labels.append(f"{grouping.rest} ({len(rest)})")
+    for group, name in enumerate(grouping.names):
+        points = positions_N2[grouping.ids == group]
+        labels.append(f"{name} ({len(points)})")
+        colour, shape = _COLOURS[group % len(_COLOURS)], _SHAPES[group // len(_COLOURS)]
+        axis.scatter(points[:, 0], points[:, 1], s=16, color=colour, marker=shape, linewidths=0)
+    axis.set_title(grouping.title, loc="left", fontsize=11, fontweight="bold")
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.spines[:].set_color("0.85")
+    axis.legend(
+        axis.collections,
+        labels,
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.0),
+        frameon=False,
+        fontsize=9,
+        markerscale=1.6,
+    )

@@ -1,0 +1,135 @@
+"""The metrics of a run, by its stage and method: how each is drawn and read, and how clips are grouped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from unfused_ray.config import DecarConfig, DistillConfig
+from unfused_ray.runs.reader import RunReader
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric of the history."""
+
+    name: str
+    """As the history has it."""
+    heading: str
+    """Above its panel."""
+    note: str
+    """How it is read: unit, direction, and a bad value."""
+    summary: str = ""
+    """Heading in a summary of the run; empty leaves it out there."""
+    form: str = ".3f"
+    """Format specification of its values in a summary."""
+
+
+@dataclass(frozen=True)
+class RunView:
+    """How pictures and pages show a run."""
+
+    metrics: Sequence[Metric]
+    group: str = ""
+    """Word for a group of clips; empty without pseudo-labels."""
+    has_distances: bool = False
+    """True if the assignment has each clip's distance to its centroid."""
+    labels_note: str = "labels were never trained on"
+    """The part that labels, where clips have any, had in the training."""
+
+
+_LEARNING_RATE = Metric("learning_rate", "learning rate", "at the end of the epoch")
+_SPEED = Metric("clips_per_second", "speed", "clips per second", "clips per second", ".1f")
+_TERMS = (
+    Metric("info_nce", "InfoNCE", "cross entropy of each clip's key among the queue's"),
+    Metric("invariance", "invariance", "Σ (1 - C_ii)² of the views' correlations; 0 is equal views"),
+    Metric("redundancy", "redundancy", "Σ C_ij², j ≠ i, of the views' correlations; 0 is no redundancy"),
+    Metric("instance_loss", "instance contrast", "InfoNCE of the clips, both directions"),
+    Metric("cluster_loss", "cluster contrast", "of the soft clusters' columns, less weighted entropies"),
+    Metric("agreement", "agreement", "share of clips whose positive is the most similar"),
+)
+"""Terms of the losses of the methods without pseudo-labels, and how often they hit."""
+
+
+def view_of(run: RunReader) -> RunView:
+    """The view of a run, by its stage and method."""
+    if isinstance(run.config, DistillConfig):
+        return _distillation(run, run.config)
+    method = run.config.method
+    return _clustering(run, method) if isinstance(method, DecarConfig) else _comparison(run)
+
+
+def _clustering(run: RunReader, method: DecarConfig) -> RunView:
+    """DECAR-v2: is the loss falling, are the clusters stable, is anything collapsing?"""
+    metrics = (
+        Metric("loss", "loss", f"cross entropy{_blind_guess(run)}", "loss"),
+        Metric("agreement", "agreement", "share of views nearest to their pseudo-label"),
+        Metric(
+            "nmi_previous", "stability", "NMI with the epoch before; 1 is unchanged", "NMI to the epoch before", ".2f"
+        ),
+        _effective_rank(f"directions used, of {method.projection_dim}; near 1 is collapse"),
+        Metric("inertia", "inertia", "squared distances to the centroids, summed"),
+        Metric("size_entropy", "cluster sizes: entropy", "1 is all clusters equal, 0 is one cluster"),
+        Metric("largest_share", "largest cluster", "share of all clips"),
+        Metric(
+            "empty_clusters", "empty clusters", "after k-means: prototypes that no clip has", "empty clusters", ".0f"
+        ),
+        _LEARNING_RATE,
+        _SPEED,
+    )
+    return RunView(metrics, "cluster", has_distances=True)
+
+
+def _comparison(run: RunReader) -> RunView:
+    """A pre-training without pseudo-labels: is the loss falling, which of its terms, is anything collapsing?"""
+    recorded = {name for entry in run.history() for name in entry}
+    metrics = (
+        Metric("loss", "loss", "a mean over the clips", "loss"),
+        *(replace(term, summary=term.heading) for term in _TERMS if term.name in recorded),
+        _effective_rank("directions used by an epoch's last batch; near 1 is collapse"),
+        _LEARNING_RATE,
+        _SPEED,
+    )
+    return RunView(metrics)
+
+
+def _distillation(run: RunReader, config: DistillConfig) -> RunView:
+    """UnFuSeD: does the teacher learn its pseudo-labels, and do the branches follow?"""
+    alpha, beta, compared = config.method.alpha, config.method.beta, config.method.mse_of
+    teacher, branches = "cross entropy of the teacher", "cross entropy of the branches"
+    metrics = (
+        Metric("loss", "loss", "weighted sum of the four terms", "loss"),
+        Metric("ce", teacher, f"× 1 in the loss{_blind_guess(run)}", teacher),
+        Metric("ce_branches", branches, f"summed over them; × α = {alpha:g} in the loss", branches),
+        Metric(
+            *("kl", "KL, teacher ‖ branches", f"summed over them; × 1 - α = {1 - alpha:g} in the loss"),
+            summary="KL of the branches",
+        ),
+        Metric(
+            *("mse", "MSE, teacher and branches", f"of {compared}, summed; × β = {beta:g} in the loss"),
+            summary="MSE of the branches",
+        ),
+        Metric(
+            *("agreement", "agreement of the teacher", "share of clips whose pseudo-label it predicts"),
+            summary="agreement with the pseudo-labels",
+            form=".2f",
+        ),
+        _LEARNING_RATE,
+        _SPEED,
+    )
+    has_distances = config.labels.origin in ("teacher", "random")
+    view = RunView(metrics, "pseudo-label", has_distances)
+    return replace(view, labels_note="it was trained on the labels") if config.labels.origin == "true" else view
+
+
+def _effective_rank(note: str) -> Metric:
+    return Metric("effective_rank", "effective rank", note, "effective rank", ".1f")
+
+
+def _blind_guess(run: RunReader) -> str:
+    """Cross entropy of giving every group the same share, averaged over the heads; '' before there are groups."""
+    if not run.has_assignment:
+        return ""
+    prototypes = run.assignment.prototypes
+    return f"; a blind guess is {sum(math.log(len(head)) for head in prototypes) / len(prototypes):.2f}"

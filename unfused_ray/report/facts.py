@@ -1,0 +1,82 @@
+"""Facts of a training run in words: its state, its metrics, its pseudo-labels and its student."""
+
+from __future__ import annotations
+
+from unfused_ray import storage
+from unfused_ray.config import DistillConfig, EncoderConfig, FrontEndConfig
+from unfused_ray.figures.metrics import view_of
+from unfused_ray.lease import is_in_use
+from unfused_ray.models.cost import REFERENCE_PARAMETERS, cost_of
+from unfused_ray.models.export import FOLDERS, find_export, read_description
+from unfused_ray.runs.checkpoints import CheckpointStore, Position
+from unfused_ray.runs.reader import RunReader, curves
+
+
+def standing(run: RunReader) -> dict[str, str]:
+    """State, progress, first and last value of each metric, and the facts of its stage, by heading."""
+    status = run.status()
+    message = f": {status.message}" if status and status.message else ""
+    facts = {"state": state(run) + message, "progress": progress(run), "clips": f"{run.num_clips:,}"}
+    for metric in view_of(run).metrics:
+        for head, (_, values) in curves(run.history(), metric.name).items() if metric.summary else ():
+            heading = f"{metric.summary}, {head}" if head else metric.summary
+            facts[heading] = " → ".join(f"{value:{metric.form}}" for value in values[:: max(len(values) - 1, 1)])
+    if isinstance(run.config, DistillConfig):
+        if run.has_assignment:
+            facts["pseudo-labels"] = _pseudo_labels(run, run.config)
+        if find_export(run.uri) is not None:
+            facts["student"] = _student(run.uri)
+    return facts
+
+
+def state(run: RunReader) -> str:
+    """The state that the run says it is in; ``died`` where no living process works on it."""
+    status = run.status()
+    if status is not None and status.state != "running":
+        return status.state
+    if not is_in_use(run.uri):
+        return "died"
+    return "running" if status else "starting"
+
+
+def progress(run: RunReader) -> str:
+    """Epochs and steps of the newest checkpoint, which a crash would leave."""
+    newest = newest_checkpoint(run)
+    position = Position.of(storage.name(newest)) if newest else Position()
+    text = f"{position.epoch} of {run.config.epochs} epochs"
+    return f"{text}, {position.step} steps" if position.step else text
+
+
+def newest_checkpoint(run: RunReader) -> str:
+    """Folder of the newest checkpoint; '' before there is one."""
+    committed = CheckpointStore(run.uri, keep=1).committed()
+    return committed[0] if committed else ""
+
+
+def _pseudo_labels(run: RunReader, config: DistillConfig) -> str:
+    """Number, origin and agreement with the labels."""
+    assignment = run.assignment
+    # A teacher may be given by its run or by its export.
+    folder = storage.parent(config.teacher) if storage.name(config.teacher) in FOLDERS else config.teacher
+    teacher = storage.name(folder)
+    origin = {
+        "teacher": f"clusters of the teacher {teacher}",
+        "random": "clusters of a random encoder",
+        "shuffled": f"clusters of the teacher {teacher}, dealt out at random",
+        "true": "true classes",
+    }[config.labels.origin]
+    text = " + ".join(str(len(prototypes)) for prototypes in assignment.prototypes) + f" {origin}"
+    agreement = [f"{value:.2f}" for name, value in assignment.health.items() if name.endswith("nmi_labels")]
+    return f"{text}, NMI with the labels {', '.join(agreement)}" if agreement else text
+
+
+def _student(run_uri: str) -> str:
+    """Size and work of the exported network, beside those of the whole encoder."""
+    description = read_description(run_uri)
+    shape, front_end = EncoderConfig(**description["encoder"]), FrontEndConfig(**description["front_end"])
+    (count, cost), (_, whole) = (cost_of(config, front_end) for config in (shape, EncoderConfig()))
+    saving = 100 * (1 - count / REFERENCE_PARAMETERS)
+    return (
+        f"the network up to {shape.cut}: {count:,} parameters ({saving:.0f} % fewer than {REFERENCE_PARAMETERS:,}), "
+        f"{cost / 1e6:.3g} million multiply–adds per second of audio (the whole encoder: {whole / 1e6:.3g})"
+    )
