@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from importlib import import_module
 from pathlib import Path
 
@@ -13,15 +14,20 @@ from support.pages import blocks
 from support.paths import ROOT
 from support.sources import tone
 
+import unfused_ray
+
 CLASSES = ("robin", "wren", "crow")
 SPLITS = {"train": 12, "valid": 3, "test": 4}
 
 
 @pytest.fixture
-def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home folder with the recordings that the guides start from."""
+def at_home(tmp_path: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home folder with the recordings that the guides start from, and a tracking store that has its tables."""
+    home = tmp_path / "unfused-ray"
+    home.mkdir()
+    shutil.copy(tracking_uri.removeprefix("sqlite:///"), home / "mlflow.db")
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("UNFUSED_RAY_HOME", str(tmp_path / "unfused-ray"))
+    monkeypatch.setenv("UNFUSED_RAY_HOME", str(home))
     birds = tmp_path / "birds"
     birds.mkdir()
     for split, clips in SPLITS.items():
@@ -49,3 +55,4 @@ def test_the_guide_to_own_audio_goes_from_files_to_vectors(at_home: Path) -> Non
     assert sorted(vectors["key"].to_pylist()) == ["0.wav", "1.wav", "2.wav"]
     assert (at_home / "unfused-ray" / "evaluations" / "evaluation" / "table.md").exists()
     assert (at_home / "report.html").stat().st_size > 100_000
+    assert unfused_ray.load_student("~/runs/student-birds").embed(tone(0, 6_000), 16_000).shape[0] == 1

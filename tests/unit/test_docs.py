@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import json
 import re
@@ -102,10 +103,16 @@ def test_every_command_parses(block: Block, parse: Callable[[list[str]], int], t
 
 
 @pytest.mark.parametrize("block", blocks("python"), ids=str)
-def test_python_examples_use_names_that_there_are(block: Block) -> None:
-    compile(block.text, str(block), "exec")
-    for public in re.findall(r"\bunfused_ray\.([a-z_]+)\(", block.text):
+def test_python_examples_name_recipes_and_settings_that_there_are(block: Block) -> None:
+    for node in ast.walk(ast.parse(block.text)):
+        if not isinstance(node, ast.Call) or not re.fullmatch(r"unfused_ray\.\w+", ast.unparse(node.func)):
+            continue
+        public = ast.unparse(node.func).removeprefix("unfused_ray.")
         assert callable(getattr(unfused_ray, public))
+        if known := getattr(recipes, public.upper(), None):
+            recipe = ast.literal_eval(node.args[0]) if node.args else "default"
+            changes = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords}
+            known[recipe][1].replace({**changes.pop(None, {}), **changes})
 
 
 def test_the_task_of_the_guide_lists_its_clips(tmp_path: Path) -> None:
