@@ -10,7 +10,9 @@ from pathlib import Path
 
 from support.paths import ROOT
 
-_FENCE = re.compile(r"(?:^<!-- test: run(?P<words>[^\n]*) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.S | re.M)
+_FENCE = re.compile(
+    r"(?:^<!-- test: run(?P<words>[^\n]*) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.S | re.M
+)
 # Commands of this project say what they are called with, all others do nothing. A submitted job is its own command.
 _SHELL = r"""
 unfused-ray() { printf '%s\0' "$@"; printf '\n\0'; }
