@@ -1,5 +1,6 @@
 # make demo: install, then pre-train, distil and evaluate on the embedded recordings, with a table and pictures.
-# make test: install, then every check and every test.
+# make test: install, then every check, the docs and every test.
+# make docs: the site, into site/.
 # make test-browser: the tests that need a Chromium.
 # make chaos: install, then every job disturbed again and again, see docs/reliability.md. It takes its time.
 # make audit: known vulnerabilities (asks PyPI, needs the internet) and licences of what is installed.
@@ -21,7 +22,7 @@ BIN := .venv/bin
 SHARDS := $(UNFUSED_RAY_HOME)/shards
 RUNS := $(UNFUSED_RAY_HOME)/runs
 
-.PHONY: demo test audit test-browser chaos bench check venv corpus clean
+.PHONY: demo test docs audit test-browser chaos bench check venv corpus clean
 
 demo: venv
 	$(BIN)/python jobs/prepare.py --source recordings/drums.tar --output $(SHARDS)/drums
@@ -32,7 +33,7 @@ demo: venv
 	$(BIN)/python jobs/evaluate.py --name demo --tasks $(SHARDS)/drums $(SHARDS)/languages \
 		--models DECAR-v2=$(RUNS)/demo 'UnFuSeD student=$(RUNS)/demo-{task}'
 
-test: venv check
+test: venv check docs
 	$(BIN)/python -m pytest
 
 # Strict: a package that the advisories cannot be asked about fails, too.
@@ -53,6 +54,10 @@ chaos: venv
 bench: venv
 	set -e; for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.speed.$$name --output $(BENCH); done
 	$(BIN)/python -m benchmarks.speed.page --results $(BENCH)
+
+# Strict: a link that leads nowhere or a page that the navigation lacks fails.
+docs: venv
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 check: venv
 	$(BIN)/ruff check
@@ -77,4 +82,4 @@ corpus: venv
 	$(BIN)/python jobs/pretrain.py corpus --data $(SHARDS)/pretrain --dry-run
 
 clean:
-	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv build site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -7,7 +7,7 @@ branch leaves after each of the three convolution blocks, each with a classifier
 
 Afterwards only the beginning of the network is kept, without classifiers.
 
-Source: UnFuSeD, arXiv 2303.05668, and its brief; "Be your own teacher", arXiv 1905.08094 sec. 3. Where these and the
+Source: UnFuSeD, arXiv 2303.05668; "Be your own teacher", arXiv 1905.08094 sec. 3. Where these and the
 LAPE code differ, a setting decides (:class:`unfused_ray.config.UnfusedConfig`).
 
 Shapes: V views, B clips, F mel bands, T frames, H heads, K clusters, D hidden features of a classifier.

@@ -14,7 +14,7 @@ from unfused_ray.models.encoder import AudioNTT2020
 REFERENCE_PARAMETERS = 5_321_856
 """Of the whole AudioNTT2020, which is DeLoRes-M's encoder in UnFuSeD's comparison."""
 MIN_SAVING = 0.4
-"""Share of them that a student must do without (UnFuSeD's brief: "at least 40 % fewer")."""
+"""Share of them that a student must do without (UnFuSeD, arXiv 2303.05668: 40 % fewer)."""
 _SECONDS = 10
 
 

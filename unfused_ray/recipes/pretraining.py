@@ -22,7 +22,7 @@ from unfused_ray.config import (
     SlicerConfig,
 )
 
-# UnFuSeD's brief and DECAR (arXiv 2110.08895): 512 clusters, prototypes set to the centroids; teacher of 90 epochs, as
+# UnFuSeD (arXiv 2303.05668) and DECAR (arXiv 2110.08895): 512 clusters, prototypes set to the centroids; 90 epochs, as
 # the LAPE code loads its epoch 89. Head, temperature and k-means as DeepCluster-v2 (arXiv 2006.09882, appendix).
 # A batch of 256 and AdamW 3e-4: a trial on the corpus before this project used the latter. What is exported is the
 # average of the weights, as for UnFuSeD's students: what helps one method is given to all.
