@@ -6,7 +6,6 @@ lie it does not say.
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from unfused_ray.models.encoder import LAYERS
 from unfused_ray.recipes import recipe
 
 FROZEN = "frozen.json"
+_FROZEN_VERSION = 1
 
 TrainedOn = Literal["sources", "each task", "all tasks"]
 """The sources for pre-training; the training clips of a task, a network for each; those of all tasks together."""
@@ -208,7 +208,8 @@ def refuse_changes(plan: Plan, protocol: str, output: str) -> None:
     """
     path = storage.join(output, FROZEN)
     if storage.exists(path):
-        frozen, now = json.loads(storage.read_bytes(path)), _hashes(plan, protocol)
+        frozen = storage.read_json(path, _FROZEN_VERSION, f"give another --output than {output} for a new table")
+        now = _hashes(plan, protocol)
         if changed := [name for name, value in now.items() if frozen[name] != value]:
             raise ValueError(
                 f"the {' and the '.join(changed)} changed since test clips were first read for {output}: results would "
@@ -223,8 +224,8 @@ def freeze(plan: Plan, protocol: str, output: str) -> None:
         ValueError: something else is written there.
     """
     refuse_changes(plan, protocol, output)
-    content = json.dumps(_hashes(plan, protocol) | {"settings": plan.model_dump(mode="json")}, indent=1)
-    storage.write_bytes(storage.join(output, FROZEN), content.encode())
+    content = _hashes(plan, protocol) | {"settings": plan.model_dump(mode="json")}
+    storage.write_json(storage.join(output, FROZEN), content, _FROZEN_VERSION)
 
 
 def plan_hash(plan: Plan) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from difflib import get_close_matches
 from typing import Annotated, Any, Self
 
@@ -68,7 +69,7 @@ class Config(BaseModel):
                 place = place.get(group) if isinstance(place, dict) else None
             if not isinstance(place, dict) or field not in place:
                 raise ValueError(_no_field(name, self))
-            place[field] = value.model_dump() if isinstance(value, Config) else value
+            place[field] = value.model_dump() if isinstance(value, Config) else deepcopy(value)
         try:
             return type(self).model_validate(values)
         except ValidationError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -126,7 +125,7 @@ def write(output: str, task: Task, system: System, protocol: Protocol, cell: Cel
         "seeds": cell.results,
     }
     path = storage.join(output, task.name, file_name(system.name))
-    storage.write_bytes(path, json.dumps(content, indent=1).encode())
+    storage.write_json(path, content, FORMAT_VERSION)
 
 
 def file_stem(system: str) -> str:

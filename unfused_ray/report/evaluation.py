@@ -10,6 +10,7 @@ import numpy as np
 
 from unfused_ray import storage
 from unfused_ray.evaluation.bootstrap import Interval
+from unfused_ray.evaluation.cells import FORMAT_VERSION as CELL_VERSION
 from unfused_ray.evaluation.cells import file_name
 from unfused_ray.evaluation.protocol import FILE
 from unfused_ray.evaluation.table import FORMAT_VERSION, NOT_CORRECTED, RECORD, EvaluationTable
@@ -94,7 +95,7 @@ def _confusions(uri: str, table: EvaluationTable) -> Section:
             if not storage.exists(path):
                 missing.append(f"{name} on {task}")
                 continue
-            cell = storage.read_json(path)
+            cell = storage.read_json(path, CELL_VERSION, "evaluate again")
             confusion_KK = np.sum([seed["scores"]["confusion"] for seed in cell["seeds"]], axis=0)
             heading = f"{task}: {name}{', the best row' if name == best else ''}"
             if len(cell["classes"]) <= _MAX_CLASSES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 
@@ -17,6 +18,8 @@ from unfused_ray.report.facts import newest_checkpoint, progress, standing, stat
 from unfused_ray.runs.checkpoints import MANIFEST
 from unfused_ray.runs.reader import PICTURES, RunReader
 from unfused_ray.runs.run import ASSIGNMENTS, PSEUDO_LABELS
+
+logger = logging.getLogger(__name__)
 
 
 def summary(run_uri: str) -> Table:
@@ -44,14 +47,20 @@ def runs_table(folder_uri: str) -> Table:
     """List the runs in a folder, in the order they were started in.
 
     A run that says it is running but that no living process works on is shown as ``died``: the command that started
-    it resumes it.
+    it resumes it. A run of another version is not listed; a warning names it.
     """
     table = Table(title=f"runs in {folder_uri}", title_justify="left", box=box.HORIZONTALS)
     for heading in ("name", "state", "progress", "last checkpoint"):
         table.add_column(heading, no_wrap=True)
     table.add_column("folder", overflow="fold")
     uris = [uri for uri in storage.list_folders(folder_uri) if storage.exists(storage.join(uri, "run.json"))]
-    for run in sorted(map(RunReader, uris), key=lambda run: run.created):
+    runs = []
+    for uri in uris:
+        try:
+            runs.append(RunReader(uri))
+        except ValueError as error:
+            logger.warning("a run is not listed: %s", error)
+    for run in sorted(runs, key=lambda run: run.created):
         table.add_row(run.config.name, state(run), progress(run), _last_checkpoint(run), run.uri)
     return table
 

@@ -18,7 +18,7 @@ from unfused_ray.runs.status import Status
 
 logger = logging.getLogger(__name__)
 
-# What a run leaves in its folder, beside checkpoints/.
+# Files and folders of a run, beside checkpoints/.
 RECORD = "run.json"
 _STATUS = "status.json"
 _HISTORY = "history.json"
@@ -26,26 +26,26 @@ DIVERGED = "diverged.json"
 ASSIGNMENTS = "assignments"
 PSEUDO_LABELS = "pseudo-labels"
 
-# Settings that may have another value when a run is taken up again. Data and teacher are compared by checksum.
+# Settings that may differ when a run is resumed. Data and teacher are compared by checksum.
 RESUMABLE_SETTINGS = (
     *("epochs", "stop_after", "runtime", "checkpoint", "health", "tracking", "name", "output"),
     *("data", "teacher", "labels_of", "init_from", "fork"),
 )
 KEPT_SETTINGS = ("runtime.precision", "runtime.compile_backend")
-"""Exceptions to them."""
+"""Exceptions to RESUMABLE_SETTINGS."""
 
 CONFIGS: Mapping[str, type[PretrainConfig | DistillConfig]] = {
     config.stage: config for config in (PretrainConfig, DistillConfig)
 }
-"""By the stage of a run's record."""
+"""Configuration classes by the stage that a run's record names."""
 
 
 class ConfigurationChangedError(ValueError):
-    """A run was started with other settings than it is to be resumed with."""
+    """Settings or data differ from those that the run was started with."""
 
 
 class Run:
-    """One run's folder."""
+    """The folder of one run."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
@@ -55,12 +55,12 @@ class Run:
     ) -> dict[str, Any]:
         """Create the run, or check that it may be resumed with these settings.
 
-        A run that has no checkpoint yet takes any settings: with other ones it begins anew.
+        A run that has no checkpoint yet begins anew if its settings differ.
 
         Args:
-            config: its full configuration.
-            facts: what else must not change, such as the data's checksums.
-            environment: what the run now runs on.
+            config: the run's full configuration.
+            facts: facts that must not change either, such as the data's checksums.
+            environment: versions and machine of this start.
 
         Returns:
             The record of the run: ``id``, ``created`` (seconds since 1970), ``stage``, ``config``, ``facts``,
@@ -68,6 +68,7 @@ class Run:
 
         Raises:
             ConfigurationChangedError: settings differ that would change the result.
+            ValueError: another version of unfused-ray wrote the run.
         """
         new: dict[str, Any] = {
             "id": uuid.uuid4().hex,
@@ -77,7 +78,7 @@ class Run:
             "facts": dict(facts),
             "environment": dict(environment or {}),
         }
-        # Here: with it comes torch, which the coordinator, an actor of its own that knows of runs, need not wait for.
+        # Imported here for its torch: the coordinator, an actor that imports this module, need not wait for it.
         from unfused_ray.runs.checkpoints import CheckpointStore
 
         changes = self.changes(config, facts)
@@ -97,7 +98,7 @@ class Run:
         return record
 
     def changes(self, config: TrainingConfig, facts: Mapping[str, Any]) -> list[str]:
-        """Settings and facts, a line each, that are not those of the run and would change its result."""
+        """Settings and facts that differ from the run's and would change its result, a line each."""
         if not self._has(RECORD):
             return []
         old, new = self.record(), {**config.model_dump(mode="json"), **facts}

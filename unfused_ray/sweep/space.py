@@ -1,4 +1,4 @@
-"""A search space: which settings of a distillation a sweep varies, and over what."""
+"""Search spaces: the settings of a distillation that a sweep varies, with their ranges."""
 
 from __future__ import annotations
 
@@ -23,34 +23,33 @@ from unfused_ray.config import DistillConfig
 Space = Mapping[str, BaseDistribution]
 """Distributions of Optuna by the dotted name of a field, such as ``method.alpha``."""
 Point = Mapping[str, Any]
-"""A value of each of a space's fields."""
+"""A value for each of a space's fields."""
 
 LABELS = "labels."
-"""Fields of the pseudo-labels, which are made once for every combination of their values."""
+"""Beginning of the fields of pseudo-labels, which are made once for each combination of their values."""
 
 
 def to_json(space: Space) -> dict[str, Any]:
-    """A space as plain values: of each field, what Optuna writes of its distribution."""
+    """Convert a space to plain values, each distribution as Optuna writes it."""
     return {name: json.loads(distribution_to_json(distribution)) for name, distribution in space.items()}
 
 
 def apply(config: DistillConfig, point: Point) -> DistillConfig:
-    """The configuration with a point's values; of a field that takes several values, the point's is the only one.
+    """Return the configuration with a point's values; a single value for a field of several becomes its only one.
 
     Raises:
         ValueError: there is no such field, or its values cannot work.
     """
     try:
-        alone = {name: value for name, value in point.items() if isinstance(config.get(name), tuple)}
-        return config.replace(
-            {**point, **{name: (value,) for name, value in alone.items() if not isinstance(value, tuple)}}
-        )
+        several = {name for name in point if isinstance(config.get(name), tuple)}
+        single = {name: (value,) for name, value in point.items() if name in several and not isinstance(value, tuple)}
+        return config.replace({**point, **single})
     except ValueError as error:
         raise ValueError(f"space: {json.dumps(dict(point))} cannot work: {error}") from error
 
 
 def default_point(config: DistillConfig, space: Space) -> dict[str, Any]:
-    """What the configuration itself has, the trial that is always in.
+    """Return the configuration's own values, those of the default trial.
 
     Raises:
         ValueError: a value lies outside the space.
@@ -74,10 +73,10 @@ def _contains(distribution: BaseDistribution, value: Any) -> bool:
 
 
 def label_points(space: Space) -> list[dict[str, Any]]:
-    """Every combination of the values of the fields that decide pseudo-labels; one empty one where there are none.
+    """Return every combination of values of the fields that decide pseudo-labels; one empty point if there are none.
 
     Raises:
-        ValueError: such a field has no finite list of values.
+        ValueError: such a field is not a list of choices.
     """
     names = [name for name in space if name.startswith(LABELS)]
     for name in names:
@@ -88,7 +87,7 @@ def label_points(space: Space) -> list[dict[str, Any]]:
 
 
 def num_values(distribution: BaseDistribution) -> float:
-    """Values that a distribution has; infinite for those of real numbers."""
+    """Number of values of a distribution, infinite for real numbers."""
     if isinstance(distribution, CategoricalDistribution):
         return len(distribution.choices)
     if isinstance(distribution, IntDistribution):
@@ -97,20 +96,20 @@ def num_values(distribution: BaseDistribution) -> float:
 
 
 def num_points(space: Space) -> float:
-    """Points that a space has."""
+    """Number of points of a space."""
     return math.prod(num_values(distribution) for distribution in space.values())
 
 
 def points(space: Space) -> Iterator[dict[str, Any]]:
-    """Every point of a space that has finitely many."""
+    """Yield every point of a finite space."""
     values = [list(_evenly(distribution, int(num_values(distribution)))) for distribution in space.values()]
     yield from (dict(zip(space, point, strict=True)) for point in product(*values))
 
 
 def grid(space: Space, num_points: int) -> list[dict[str, Any]]:
-    """Every combination of evenly spaced values of the fields: the finest of at most ``num_points`` points.
+    """Return all combinations of evenly spaced values, the finest grid of at most ``num_points`` points.
 
-    The coarsest has the ends of every range, and may have more.
+    The coarsest grid has both ends of every range, and may have more points than that.
     """
     ranges = [distribution for distribution in space.values() if not isinstance(distribution, CategoricalDistribution)]
     categories = [len(d.choices) for d in space.values() if isinstance(d, CategoricalDistribution)]

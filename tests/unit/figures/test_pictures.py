@@ -435,3 +435,14 @@ def test_a_running_run_whose_process_is_gone_has_died(example: Example, tmp_path
     text = _text(runs_table(str(tmp_path / "runs")))
     assert "second died 3 of 7 epochs, 20 steps 20" in text
     assert "no run" not in text
+
+
+def test_a_run_of_another_version_is_named_and_does_not_hide_the_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("old", "new"):
+        Run(str(tmp_path / name)).open(PretrainConfig(name=name), {"num_clips": 9})
+    old = tmp_path / "old" / "run.json"
+    old.write_text(old.read_text().replace('"format_version": 2', '"format_version": 1'))
+    assert "new died" in _text(runs_table(str(tmp_path)))
+    assert f"{old} has format_version 1, this version reads 2" in caplog.text
