@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -24,7 +25,7 @@ from support.processes import wait_for
 from support.runs import BeginningError, assert_equal_runs, history, initial_weights, tiny, weights
 from support.sources import write_source
 
-from unfused_ray import cluster, lease
+from unfused_ray import cluster, lease, storage
 from unfused_ray.clustering.assignment import read_assignment
 from unfused_ray.config import PretrainConfig
 from unfused_ray.methods.decar import DecarV2
@@ -385,6 +386,33 @@ def test_a_run_is_not_resumed_on_other_data_but_on_the_same_in_another_place(
     moved.symlink_to(source)
     train(config("run", data=(str(moved),)))
     assert_equal_runs(Path(config("run").output), undisturbed("bank"))
+
+
+def test_a_resume_hashes_every_file_of_its_checkpoint_once(
+    config: Callable[..., PretrainConfig], stop_after: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = config("run")
+    stop_after(STEPS + 1)
+    train(job)
+    stop_after(-1)
+    hashed: Counter[str] = Counter()
+    sha256 = storage.sha256_file
+
+    def counted(uri: str) -> str:
+        hashed[uri.partition("/checkpoints/")[2]] += 1
+        return sha256(uri)
+
+    monkeypatch.setattr(storage, "sha256_file", counted)
+    assert train(job).state == "finished"
+    of_checkpoint = {name: count for name, count in hashed.items() if name.startswith("e0001-s000001/")}
+    twice = {name.rpartition("/")[2] for name, count in of_checkpoint.items() if count == 2}
+    assert set(of_checkpoint.values()) == {1, 2}
+    assert twice == {"head-0.parquet", "prototypes.safetensors"}  # an assignment verifies what it is read from
+    names = {name.rpartition("/")[2] for name in of_checkpoint} - twice
+    assert names == {
+        *("details.json", "model.safetensors", "optimizer.safetensors"),
+        *("bank.json", "shard-00000.safetensors", "assignment.json"),
+    }
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_again(
