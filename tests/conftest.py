@@ -15,7 +15,7 @@ from moto.server import ThreadedMotoServer
 from support.faulty_store import FaultyStore, faulty_store
 
 from unfused_ray import cluster, lease
-from unfused_ray.training.coordinator import Coordinator, Progress
+from unfused_ray.training.coordinator import Coordinator, RunProgress
 from unfused_ray.training.worker import reporter
 
 # Networks and tasks of tests are so small that two threads wait for each other longer than they compute: beside other
@@ -82,7 +82,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     report = Coordinator.report
 
     def arm(steps: int) -> None:
-        def reporting(self: Coordinator, progress: Progress, metrics: Mapping[str, float] | None = None) -> str:
+        def reporting(self: Coordinator, progress: RunProgress, metrics: Mapping[str, float] | None = None) -> str:
             if progress.step == steps:
                 self.request_stop("the test")
             return report(self, progress, metrics)

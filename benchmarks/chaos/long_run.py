@@ -34,7 +34,7 @@ from unfused_ray.runs.run import Run
 
 ROOT = Path(__file__).parents[2]
 _SAMPLE_SECONDS = 10.0
-_KINDS = ("RayTrainWorker", "AssignmentActor", "_ShardActor", "Coordinator", "TrainController", "SplitCoordinator")
+_KINDS = ("RayTrainWorker", "AssignmentActor", "_ShardActor", "CoordinatorActor", "TrainController", "SplitCoordinator")
 _LOGS = "Ray's logs, MB"
 """Grow, until Ray rotates them."""
 _FLAT_SHARE = 0.02

@@ -44,10 +44,12 @@ from unfused_ray.config import DecarConfig, PretrainConfig, TrackingConfig
 from unfused_ray.data.shards.format import ClipIndex, Manifest
 from unfused_ray.data.stream.plan import Pass, Segment
 from unfused_ray.runs import run as runs
+from unfused_ray.runs.checkpoints import Position
 from unfused_ray.runs.start_times import read_start_times
 from unfused_ray.training.driver.dry_run import Rehearsal
 from unfused_ray.training.driver.launch import train
 from unfused_ray.training.worker.device import to_device
+from unfused_ray.training.worker.epoch_sums import EpochSums
 
 EPOCHS = 3
 
@@ -73,27 +75,27 @@ class Bound:
 def measure_bound(config: PretrainConfig, index: ClipIndex, rounds: int) -> list[Bound]:
     """The bound, once a round; gives this process the torch threads of a worker."""
     rehearsal = Rehearsal(config, index)
-    loop, planner, reader = rehearsal.loop, rehearsal.job.planner, rehearsal.job.reader
+    learner, planner, reader = rehearsal.learner, rehearsal.job.planner, rehearsal.job.reader
     task = planner.read_tasks(Segment(Pass("train", 0), planner.num_steps("train")))[0]
     blocks = list(reader.read(Pass("train", 0), task))
     labels = [np.zeros(index.num_clips, np.int32) for _ in rehearsal.num_classes]
     waves = to_device(blocks[0].waves, rehearsal.device)
-    make_views, ready = loop.views, loop.views(waves, 0, 0)
-    endless, clips_per_step = itertools.cycle(blocks), loop.blocks_per_step * config.batch.block
+    make_views, ready = learner.views, learner.views(waves, 0, 0)
+    endless, clips_per_step = itertools.cycle(blocks), learner.blocks_per_step * config.batch.block
 
     def wait() -> None:
         if rehearsal.device.type == "cuda":
             torch.cuda.synchronize()
 
     def step() -> None:
-        loop.step(0, 0, endless, labels)
+        learner.step(Position(), endless, labels, 0.0, EpochSums())
         wait()
 
     def views() -> None:
         make_views(waves, 0, 0)
         wait()
 
-    loop.views = lambda waves_BCS, epoch, block: ready  # type: ignore[assignment]
+    learner.views = lambda waves_BCS, epoch, block: ready  # type: ignore[assignment]
     taken = by_turns(
         {"step": step, "views": views, "decode": lambda: list(reader.read(Pass("train", 0), task))}, rounds, warmups=3
     )

@@ -26,8 +26,8 @@ from unfused_ray.models.encoder import AudioNTT2020
 from unfused_ray.models.export import FrozenEncoder, load_encoder, load_student, save_encoder
 from unfused_ray.runs import run
 from unfused_ray.training.driver.launch import check, describe, train
-from unfused_ray.training.stages import stages
-from unfused_ray.training.worker import loop
+from unfused_ray.training.stages import distillation
+from unfused_ray.training.worker.learner import Learner
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -122,13 +122,13 @@ def test_a_distillation_that_was_stopped_anywhere_ends_as_if_it_had_not_been(
 def test_labels_are_made_once(
     config: Callable[..., DistillConfig], stop_after: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    passes, embed = [], stages.embed_clips
+    passes, embed = [], distillation.embed_clips
 
     def counted(encoder: FrozenEncoder, index: ClipIndex, clip_ids: np.ndarray, *tell: Any) -> object:
         passes.append(len(clip_ids))
         return embed(encoder, index, clip_ids)
 
-    monkeypatch.setattr(stages, "embed_clips", counted)
+    monkeypatch.setattr(distillation, "embed_clips", counted)
     for steps in (1, STEPS + 1, -1):
         stop_after(steps)
         train(config("run"))
@@ -211,7 +211,7 @@ def test_labels_of_a_random_network_are_of_another_one_than_the_student(
     labels = {}
     for seed in (job.seed, job.seed + 1):
         network = random_encoder(job.encoder, job.front_end, job.crop, index, statistics, seed)
-        vectors = stages.embed_clips(network, index, np.arange(NUM_CLIPS))["fc2"]
+        vectors = distillation.embed_clips(network, index, np.arange(NUM_CLIPS))["fc2"]
         labels[seed] = cluster(vectors, job.labels, job.seed, threads=1).labels
     found = labels_only(monkeypatch, job).labels
     np.testing.assert_array_equal(found, labels[job.seed + 1])
@@ -270,13 +270,13 @@ def test_with_an_average_the_export_is_that_of_all_steps(
     config: Callable[..., DistillConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = config("run", ema_decay=0.3)
-    step, trajectory = loop.Loop.step, []
+    step, trajectory = Learner.step, []
 
-    def recorded(self: loop.Loop, *arguments: Any) -> None:
+    def recorded(self: Learner, *arguments: Any) -> None:
         step(self, *arguments)
         trajectory.append({name: value.double().clone() for name, value in self.method.encoder.state_dict().items()})
 
-    monkeypatch.setattr(loop.Loop, "step", recorded)
+    monkeypatch.setattr(Learner, "step", recorded)
     train(job)
     assert len(trajectory) == 2 * STEPS
     average = trajectory[0]
@@ -508,7 +508,7 @@ def test_labels_of_another_distillation_are_taken_over_and_nothing_is_labelled(
 ) -> None:
     other = undisturbed("plain")
     with monkeypatch.context() as patch:
-        patch.delattr("unfused_ray.training.stages.stages.Distillation._assign")
+        patch.delattr("unfused_ray.training.stages.distillation.Distillation._assign")
         assert train(config("taken", labels_of=str(other))).state == "finished"
     assert_equal_runs(Path(config("taken").output), other)
 

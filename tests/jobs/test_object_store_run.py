@@ -14,7 +14,7 @@ from support.sources import write_source
 from unfused_ray import storage
 from unfused_ray.clustering.assignment import read_assignment
 from unfused_ray.models.export import load_encoder, load_student
-from unfused_ray.training.coordinator import Coordinator, Progress
+from unfused_ray.training.coordinator import Coordinator, RunProgress
 from unfused_ray.training.driver.launch import train
 from unfused_ray.training.worker import reporter as journal
 
@@ -40,7 +40,7 @@ def test_a_run_in_an_object_store_stopped_and_taken_up_equals_a_local_one(
     monkeypatch.setattr(journal, "REPORT_SECONDS", 0.0)
     report = Coordinator.report
 
-    def stop_after_two(self: Coordinator, progress: Progress, metrics: Mapping[str, float] | None = None) -> str:
+    def stop_after_two(self: Coordinator, progress: RunProgress, metrics: Mapping[str, float] | None = None) -> str:
         if progress.step == 2:
             self.request_stop("the test")
         return report(self, progress, metrics)

@@ -85,7 +85,7 @@ def initial_weights(monkeypatch: pytest.MonkeyPatch, job: TrainingConfig) -> dic
     """Weights with which a run begins; it is ended there."""
 
     def begin(self: loop.Loop, prefetcher: Prefetcher) -> None:
-        raise BeginningError({name: value.clone() for name, value in self.method.state_dict().items()})
+        raise BeginningError({name: value.clone() for name, value in self.learner.method.state_dict().items()})
 
     with monkeypatch.context() as patch:
         patch.setattr(loop.Loop, "run", begin)

@@ -27,7 +27,7 @@ from rich.markup import escape
 from unfused_ray import cluster, logs, memory, recipes, storage
 from unfused_ray.config import Config, TrainingConfig, explain
 from unfused_ray.lease import InUseError
-from unfused_ray.runs.start_times import Milestones, process_started
+from unfused_ray.runs.start_times import StartTimes, process_started
 from unfused_ray.runs.status import Status
 from unfused_ray.tracking.mlflow import TrackedRun, log_results
 
@@ -248,17 +248,17 @@ def _rehearse(config: TrainingConfig) -> int:
 
 
 def _train(config: TrainingConfig) -> Status:
-    milestones = Milestones(process_started())
+    start_times = StartTimes(process_started())
     with ExitStack() as session:
         if config.runtime.kind == "workers":
             # Torch is imported while Ray starts, which is mostly waiting for other processes.
             # Not the other way round: what Ray starts would end with the thread that has started it.
             threading.Thread(target=import_module, args=("torch",), daemon=True).start()
             session.enter_context(cluster.session())
-            milestones.reach("Ray started")
+            start_times.reach("Ray started")
         from unfused_ray.training.driver.launch import train
 
-        return train(config, milestones)
+        return train(config, start_times)
 
 
 def evaluate_job() -> int:

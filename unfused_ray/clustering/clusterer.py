@@ -16,7 +16,8 @@ from unfused_ray.clustering.bank import Bank, LocalShards
 from unfused_ray.clustering.bank_shard import BankShard
 from unfused_ray.clustering.kmeans import normalize_rows
 
-_ASSIGNMENT = "assignment"
+ASSIGNMENT = "assignment"
+"""Folder of the current assignment within a saved state."""
 _EPOCH = re.compile(r"epoch-(\d+)")
 
 
@@ -122,7 +123,7 @@ class InProcessClusterer:
         self.current, self._next_epoch, self._arrived = None, epoch, 0
         if folder is not None:
             bank.load(folder)
-            saved = storage.join(folder, _ASSIGNMENT)
+            saved = storage.join(folder, ASSIGNMENT)
             if storage.exists(storage.join(saved, MANIFEST)):
                 self.current = read_assignment(saved)
                 self._next_epoch = self.current.epoch + 1
@@ -164,7 +165,7 @@ class InProcessClusterer:
         """See :class:`Clusterer`."""
         self._bank.save(folder)
         if self.current is not None:
-            write_assignment(storage.join(folder, _ASSIGNMENT), self.current)
+            write_assignment(storage.join(folder, ASSIGNMENT), self.current)
 
     def forget(self, before_epoch: int) -> None:
         """See :class:`Clusterer`."""
@@ -178,64 +179,3 @@ class InProcessClusterer:
         if self._restored is None:
             raise RuntimeError("the clusterer has no state: call restore() first")
         return self._restored
-
-
-class NoLabels:
-    """The clusterer of a method without pseudo-labels: assignments without a head."""
-
-    def restore(self, folder: str | None, epoch: int) -> None:
-        """See :class:`Clusterer`; there is nothing to restore."""
-
-    def push(self, clip_ids: np.ndarray, embeddings: np.ndarray) -> None:
-        """See :class:`Clusterer`; a method without labels pushes nothing."""
-        raise RuntimeError("nothing is clustered in a run without labels")
-
-    def flush(self) -> None:
-        """See :class:`Clusterer`; nothing is on the way."""
-
-    def labels(self, epoch: int, rank: int, rows_pushed: int) -> Assignment:
-        """See :class:`Clusterer`; there are none."""
-        return Assignment(epoch, (), (), (), {})
-
-    def save(self, folder: str) -> None:
-        """See :class:`Clusterer`; an assignment without a head, by which a checkpoint knows that nothing is missing."""
-        write_assignment(storage.join(folder, _ASSIGNMENT), self.labels(0, 0, 0))
-
-    def forget(self, before_epoch: int) -> None:
-        """See :class:`Clusterer`; there is nothing to delete."""
-
-
-class FixedLabels:
-    """The pseudo-labels of a run that were made before it began, and stay; nothing is ever clustered.
-
-    Args:
-        folder: the assignment, as :func:`write_assignment` wrote it. Checkpoints take a copy along.
-    """
-
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
-        self._assignment: Assignment | None = None
-
-    def restore(self, folder: str | None, epoch: int) -> None:
-        """See :class:`Clusterer`."""
-        self._assignment = read_assignment(storage.join(folder, _ASSIGNMENT) if folder else self._folder)
-
-    def push(self, clip_ids: np.ndarray, embeddings: np.ndarray) -> None:
-        """See :class:`Clusterer`; a method with fixed labels pushes nothing."""
-        raise RuntimeError("nothing is clustered in a run whose labels are fixed")
-
-    def flush(self) -> None:
-        """See :class:`Clusterer`; nothing is on the way."""
-
-    def labels(self, epoch: int, rank: int, rows_pushed: int) -> Assignment:
-        """See :class:`Clusterer`; the same in all epochs."""
-        if self._assignment is None:
-            raise RuntimeError("the labels have not been read: call restore() first")
-        return self._assignment
-
-    def save(self, folder: str) -> None:
-        """See :class:`Clusterer`."""
-        write_assignment(storage.join(folder, _ASSIGNMENT), self.labels(0, 0, 0))
-
-    def forget(self, before_epoch: int) -> None:
-        """See :class:`Clusterer`; there is one assignment, which is kept."""

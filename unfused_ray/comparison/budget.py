@@ -12,12 +12,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from unfused_ray.config import DecarConfig, DistillConfig, EncoderConfig, PretrainConfig, TrainingConfig
+from unfused_ray.config import DistillConfig, EncoderConfig, TrainingConfig
 from unfused_ray.data.shards.format import ClipIndex
 from unfused_ray.data.stream.plan import Planner
 from unfused_ray.methods.method import BatchMethod, BlockMethod, BlockOutput, Method
 from unfused_ray.models.cost import Operations, cost_of
-from unfused_ray.training.stages.stages import stage_of
+from unfused_ray.training.stages import stage_of
 
 _CLIPS = 8
 """Enough for batch norm. Operations grow with the clips but for similarities of the batch, less than a thousandth."""
@@ -31,15 +31,17 @@ def clip_operations(config: TrainingConfig, index: ClipIndex) -> float:
         config: of the training.
         index: its clips; how many classes they have may decide the size of a head.
     """
-    method, num_classes = stage_of(config).rehearse(index)
-    if isinstance(config, PretrainConfig) and isinstance(config.method, DecarConfig):
-        size = config.method.projection_dim
+    stage = stage_of(config)
+    clustering, num_classes = stage.clustering, stage.num_classes(index)
+    method = stage.build_method(num_classes)
+    if clustering is not None:
+        size = clustering.dim
         method.begin_epoch([np.full((clusters, size), size**-0.5, np.float32) for clusters in num_classes])
     frames = config.front_end.num_frames(config.crop.num_samples(config.front_end.sample_rate))
     views = torch.randn(method.num_views, _CLIPS, config.front_end.num_mels, frames)
     with Operations() as operations:
         _loss(method, views, torch.zeros(len(num_classes), _CLIPS, dtype=torch.int64)).backward()
-        if method.labels_from == "full_pass":
+        if clustering is not None and clustering.full_pass:
             method.embed(views[0])
     return operations.count / _CLIPS
 
@@ -55,8 +57,8 @@ def labelling_operations(config: TrainingConfig, index: ClipIndex, labelled_by: 
     seconds = 0.0
     if isinstance(config, DistillConfig) and config.labels.origin != "true":
         seconds = sum(manifest.seconds for manifest in index.manifests)
-    elif isinstance(config, PretrainConfig) and isinstance(config.method, DecarConfig):
-        seconds = index.num_clips * config.crop.seconds * (config.method.labels_from == "bank")
+    elif (clustering := stage_of(config).clustering) is not None and not clustering.full_pass:
+        seconds = index.num_clips * config.crop.seconds
     return 2 * seconds * cost_of(labelled_by, config.front_end)[1]
 
 

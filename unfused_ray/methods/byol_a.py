@@ -27,7 +27,6 @@ class ByolA(BlockMethod):
 
     name = "BYOL-A"
     num_views = 2
-    labels_from = "none"
 
     def __init__(self, config: ByolAConfig, encoder: EncoderConfig, num_mels: int) -> None:
         super().__init__()

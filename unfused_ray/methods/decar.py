@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unfused_ray.config import DecarConfig, EncoderConfig
-from unfused_ray.methods.method import BlockMethod, BlockOutput
+from unfused_ray.methods.method import BlockMethod, BlockOutput, ClusteringRequest
 from unfused_ray.models.encoder import AudioNTT2020, max_mean
 from unfused_ray.models.heads import ProjectionHead
 
@@ -31,11 +31,21 @@ class DecarV2(BlockMethod):
     def __init__(self, config: DecarConfig, encoder: EncoderConfig, num_mels: int) -> None:
         super().__init__()
         self.config = config
-        self.labels_from = config.labels_from
         self.encoder = AudioNTT2020(encoder, num_mels)
         self.projector = ProjectionHead(self.encoder.dim, config.projection_hidden, config.projection_dim)
         # Not part of the state: a checkpoint refers to the assignment that they came with.
         self._prototypes_KD: list[Tensor] = []
+
+    @classmethod
+    def clustering(cls, config: DecarConfig) -> ClusteringRequest:
+        """k-means of the projections."""
+        return ClusteringRequest(
+            dim=config.projection_dim,
+            num_clusters=config.num_clusters,
+            iterations=config.kmeans_iterations,
+            full_pass=config.labels_from == "full_pass",
+            num_shards=config.assignment_shards,
+        )
 
     def begin_epoch(self, prototypes: Sequence[np.ndarray]) -> None:
         """Set the prototypes to the centroids of the new clustering."""

@@ -39,7 +39,6 @@ class Unfused(BlockMethod):
     """
 
     name = "UnFuSeD"
-    labels_from = "fixed"
 
     def __init__(
         self, config: UnfusedConfig, encoder: EncoderConfig, num_mels: int, num_classes: Sequence[int]

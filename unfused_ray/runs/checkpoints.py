@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import safetensors.torch
-import torch
 from torch import Tensor
 
 from unfused_ray import storage
@@ -25,13 +24,14 @@ logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 _DETAILS = "details.json"
-_BANK = "bank"
+BANK = "bank"
+"""Folder, in a checkpoint, of the state of the run's label source; a run without labels has none."""
 _FOLDER = re.compile(r"e\d+-s\d+")
 
 
 @dataclass(frozen=True, order=True)
 class Position:
-    """Where a run stands: ``step`` global batches of ``epoch`` are done."""
+    """Progress of a run: ``step`` global batches of ``epoch`` are done."""
 
     epoch: int = 0
     step: int = 0
@@ -62,8 +62,8 @@ class Checkpoint:
 
     @property
     def bank_uri(self) -> str:
-        """Folder of the clusterer's state."""
-        return storage.join(self.uri, _BANK)
+        """Folder of the label source's state."""
+        return storage.join(self.uri, BANK)
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """The tensors of one of its files, on the CPU."""
@@ -88,16 +88,23 @@ class CheckpointStore:
         storage.delete(folder)
         return folder
 
-    def commit(self, position: Position, tensors: Mapping[str, Mapping[str, Tensor]], details: dict[str, Any]) -> None:
-        """Write tensors and details beside what is already in the folder, then the manifest.
+    def commit(
+        self,
+        position: Position,
+        tensors: Mapping[str, Mapping[str, Tensor]],
+        details: dict[str, Any],
+        has_bank: bool = False,
+    ) -> None:
+        """Write tensors and details beside the files that are already in the folder, then the manifest.
 
         Args:
-            position: where the run stands.
+            position: of the run.
             tensors: by file name, then by tensor name.
-            details: what JSON can hold.
+            details: values that JSON can hold.
+            has_bank: True if the state of a label source must already be in the folder.
 
         Raises:
-            RuntimeError: the clusterer's state is not in the folder.
+            RuntimeError: the state of the label source is not in the folder.
         """
         folder = storage.join(self.uri, position.folder)
         for name, group in tensors.items():
@@ -106,9 +113,9 @@ class CheckpointStore:
         storage.write_bytes(storage.join(folder, _DETAILS), json.dumps(details, indent=1).encode())
         written = storage.list_files(folder, recursive=True)
         files = {storage.relative(uri, folder): storage.sha256_file(uri) for uri in written}
-        if not any(file.startswith(f"{_BANK}/") for file in files):
+        if has_bank and not any(file.startswith(f"{BANK}/") for file in files):
             raise RuntimeError(
-                f"{folder} has no {_BANK}: the assignment actor, which writes it, sees another folder there. The "
+                f"{folder} has no {BANK}: the assignment actor, which writes it, sees another folder there. The "
                 "output must be reachable by one path or URI from every node of the cluster"
             )
         storage.write_json(storage.join(folder, MANIFEST), {"files": files}, FORMAT_VERSION)
@@ -144,7 +151,7 @@ class CheckpointStore:
     def prune(self, newest: Position) -> list[Position]:
         """Delete all but the ``keep`` newest committed checkpoints up to ``newest``, which was just committed.
 
-        Those after it did not verify when the run was taken up, those not committed were interrupted.
+        Those after it did not verify when the run was resumed, those not committed were interrupted.
 
         Returns:
             The positions that are left, newest first.
@@ -174,22 +181,3 @@ def _verified(folder: str) -> Checkpoint:
             raise ValueError(f"{name} is damaged (SHA-256 differs from the manifest's)")
     details = storage.read_json(storage.join(folder, _DETAILS))
     return Checkpoint(folder, _position(folder), details)
-
-
-def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimiser's state as named tensors, without pickle; its settings are the configuration's."""
-    return {
-        f"{index}.{name}": torch.as_tensor(value)
-        for index, entries in optimizer.state_dict()["state"].items()
-        for name, value in entries.items()
-        if value is not None
-    }
-
-
-def unflatten_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Load what :func:`flatten_optimizer` gave into an optimiser of the same shape, which keeps its own settings."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,4 +1,4 @@
-"""The software and the machine that a run is made with: versions, commit, processor."""
+"""The environment of a run: code, packages and machine."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pathlib import Path
 
 _DECISIVE = ("torch", "torchaudio", "ray", "numpy", "pyarrow", "scikit-learn", "mlflow")
 _SECONDS = 10.0
-"""A git that takes longer, as on a network's file system, is not waited for."""
+"""Seconds after which git, as on a network's file system, is not waited for."""
 
 
-def package_version() -> str:
-    """Of this package; '' where it runs without being installed."""
+def package_version(name: str = "unfused-ray") -> str:
+    """Version of a package; '' if it is not installed."""
     try:
-        return version("unfused-ray")
+        return version(name)
     except PackageNotFoundError:
         return ""
 
 
 def git_commit() -> str:
-    """Commit that this package's code is of, with ``-dirty`` where files have changed since; '' where there is none."""
+    """Commit of this package's code, with ``-dirty`` if files have changed since; '' if there is none."""
     package = Path(__file__).parents[1]
     try:
         # An installed package may lie in the checkout of another project, which does not know its files.
@@ -33,11 +33,11 @@ def git_commit() -> str:
 
 
 def environment() -> dict[str, str]:
-    """What a process runs on: versions of what decides results, commit of the code, machine."""
-    versions = {name: version(name) for name in _DECISIVE}
-    code = {"unfused-ray": package_version(), "commit": git_commit()}
-    machine = f"{platform.system()} {platform.release()} {platform.machine()}, {os.cpu_count()} CPUs"
-    return {"python": platform.python_version(), **{k: v for k, v in code.items() if v}, **versions, "machine": machine}
+    """Versions of the packages that decide results, commit of the code, and machine, as far as they are known."""
+    known = {"python": platform.python_version(), "unfused-ray": package_version(), "commit": git_commit()}
+    known |= {name: package_version(name) for name in _DECISIVE}
+    known["machine"] = f"{platform.system()} {platform.release()} {platform.machine()}, {os.cpu_count()} CPUs"
+    return {name: value for name, value in known.items() if value}
 
 
 def _git(folder: Path, *arguments: str) -> str:

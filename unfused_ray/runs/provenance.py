@@ -1,36 +1,38 @@
-"""The networks that a run started from."""
+"""Provenance of a run: the runs and exports that it started from."""
 
 from __future__ import annotations
 
 from unfused_ray import storage
 from unfused_ray.config import DistillConfig, TrainingConfig
 from unfused_ray.models.export import find_export, read_description
-from unfused_ray.runs.checkpoints import MANIFEST, CheckpointStore
+from unfused_ray.runs.checkpoints import MANIFEST, Checkpoint
 from unfused_ray.runs.run import Run
 
 
-def origins(config: TrainingConfig) -> list[dict[str, str]]:
-    """The runs and exports that a training begins with."""
-    found = [upstream(place, trains_on=True) for place in (config.init_from, config.fork) if place]
+def origins(config: TrainingConfig, checkpoint: Checkpoint | None) -> list[dict[str, str]]:
+    """The runs and exports that a training begins with.
+
+    Args:
+        config: of the training.
+        checkpoint: that its weights are from, as a fork or after a warm start.
+    """
+    found = [upstream(place, checkpoint) for place in (config.init_from, config.fork) if place]
     if isinstance(config, DistillConfig) and config.teacher:
         found.append(upstream(config.teacher))
     return found
 
 
-def upstream(uri: str, trains_on: bool = False) -> dict[str, str]:
-    """Folder of a run or an export, the run's id, and the SHA-256 of the weights that were taken from it.
-
-    What is not there is left out.
+def upstream(uri: str, checkpoint: Checkpoint | None = None) -> dict[str, str]:
+    """Folder of a run or an export, the run's id, and the SHA-256 of the weights taken from it, as far as they exist.
 
     Args:
         uri: the folder.
-        trains_on: whether the weights are those of the newest checkpoint that verifies, where there is one, whose
-            manifest is named; otherwise they are those of the export.
+        checkpoint: that the weights are from: its manifest is hashed. None if they are those of the export.
     """
     known = {"uri": uri}
-    export, newest = find_export(uri), CheckpointStore(uri, keep=1).newest() if trains_on else None
-    if newest is not None:
-        known["sha256"] = storage.sha256_file(storage.join(newest.uri, MANIFEST))
+    export = find_export(uri)
+    if checkpoint is not None:
+        known["sha256"] = storage.sha256_file(storage.join(checkpoint.uri, MANIFEST))
     elif export is not None:
         known["sha256"] = read_description(uri)["sha256"]
     for folder in (uri, storage.parent(export or uri)):

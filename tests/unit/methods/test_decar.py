@@ -17,7 +17,7 @@ from unfused_ray.config import DecarConfig, EncoderConfig
 from unfused_ray.methods.decar import DecarV2, prototype_loss
 from unfused_ray.methods.method import BlockOutput
 from unfused_ray.models.batch_norm import BlockBatchNorm, update_running_statistics
-from unfused_ray.training.worker.collectives import Distributed
+from unfused_ray.training.worker.collectives import DistributedCollectives
 
 NUM_MELS, NUM_FRAMES, BLOCK, CLUSTERS = 16, 16, 6, (4, 3)
 
@@ -191,7 +191,7 @@ def test_gradient_of_a_global_batch_is_the_sum_over_its_blocks() -> None:
 def _worker(rank: int, world: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
-    group = Distributed(torch.device("cpu"))
+    group = DistributedCollectives(torch.device("cpu"))
     method = build()
     model = group.wrap(method)
     *others, last = range(rank, NUM_BLOCKS, world)

@@ -11,8 +11,8 @@ from torch import nn
 
 from unfused_ray import recipes
 from unfused_ray.methods.momentum import KeyQueue, follow, target_of
-from unfused_ray.methods.pretraining import build_pretraining
 from unfused_ray.models.encoder import AudioNTT2020
+from unfused_ray.training.stages import stage_of
 
 
 def _unit(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -75,7 +75,7 @@ METHODS = [name for name, (_, recipe) in recipes.PRETRAIN.items() if name.endswi
 def test_after_a_warm_start_every_encoder_of_a_method_has_the_same_weights(name: str):
     config = recipes.PRETRAIN[name][1]
     trained = AudioNTT2020(config.encoder, config.front_end.num_mels).state_dict()
-    method = build_pretraining(config)
+    method = stage_of(config).build_method(())
     method.load_encoder(trained)
     encoders = [module for module in method.modules() if isinstance(module, AudioNTT2020)]
     assert encoders

@@ -19,7 +19,6 @@ from support.runs import assert_equal_runs, history, initial_weights, tiny, trac
 from support.sources import write_source
 
 from unfused_ray import recipes
-from unfused_ray.clustering.clusterer import NoLabels
 from unfused_ray.config import PretrainConfig
 from unfused_ray.data.shards.format import Statistics
 from unfused_ray.data.stream.plan import Pass
@@ -28,17 +27,18 @@ from unfused_ray.data.stream.read import Block, BlockReader
 from unfused_ray.figures.metrics import view_of
 from unfused_ray.methods import cola
 from unfused_ray.methods.method import BatchMethod
-from unfused_ray.methods.pretraining import build_pretraining
 from unfused_ray.models.encoder import AudioNTT2020
 from unfused_ray.report.terminal import summary
+from unfused_ray.runs.checkpoints import Position
 from unfused_ray.runs.files import read_file
 from unfused_ray.runs.reader import RunReader
 from unfused_ray.runs.run import DIVERGED
 from unfused_ray.runs.status import Status
 from unfused_ray.training.coordinator import Coordinator
 from unfused_ray.training.driver.launch import check, train
+from unfused_ray.training.stages import stage_of
 from unfused_ray.training.worker import loop
-from unfused_ray.training.worker.collectives import Alone, Distributed, Group
+from unfused_ray.training.worker.collectives import Collectives, DistributedCollectives, LocalCollectives
 from unfused_ray.training.worker.loop import Loop, Worker, passes_left
 
 STEPS = 3  # an epoch: 100 clips, 32 a global batch
@@ -65,7 +65,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", METHODS)
 def test_what_a_batch_loss_is_made_of_is_float32_where_networks_compute_in_bfloat16(name: str) -> None:
     config = recipes.PRETRAIN[name][1]
-    method = build_pretraining(config)
+    method = stage_of(config).build_method(())
     if isinstance(method, BatchMethod):
         views = torch.randn(method.num_views, 4, config.front_end.num_mels, 96)
         with torch.autocast("cpu", torch.bfloat16):
@@ -134,13 +134,13 @@ def test_a_warm_start_leaves_the_keys_of_the_other_runs_clips_behind(
         check(fork)
 
 
-def _loop(config: PretrainConfig, group: Group, leaving_nodes: Callable[[], Sequence[str]] = tuple) -> Loop:
+def _loop(config: PretrainConfig, collectives: Collectives, leaving_nodes: Callable[[], Sequence[str]] = tuple) -> Loop:
     """A loop of one worker, before its first step."""
     prepared, device = check(config), torch.device("cpu")
     source = LocalSource(prepared.planner, _reader(config))
-    worker = Worker(group, device, prepared.planner, source, NoLabels(), Coordinator(None), leaving_nodes=leaving_nodes)
+    worker = Worker(collectives, device, prepared.planner, source, None, Coordinator(None), leaving_nodes=leaving_nodes)
     torch.manual_seed(config.seed)
-    return Loop(config, prepared.run.uri, Statistics(1, 0.0, 1.0), build_pretraining(config), worker, None)
+    return Loop(config, prepared.run.uri, Statistics(1, 0.0, 1.0), stage_of(config).build_method(()), worker, None)
 
 
 def _reader(config: PretrainConfig) -> BlockReader:
@@ -148,15 +148,16 @@ def _reader(config: PretrainConfig) -> BlockReader:
     return BlockReader(config.seed, config.batch.block, config.crop, samples)
 
 
-def _two_steps(config: PretrainConfig, group: Group) -> dict[str, torch.Tensor]:
+def _two_steps(config: PretrainConfig, collectives: Collectives) -> dict[str, torch.Tensor]:
     """The method's state after two steps, of this worker's share of the blocks, on one thread: bits depend on them."""
     torch.set_num_threads(1)
-    run = _loop(config, group)
-    blocks = list(run.worker.source.blocks(Pass("train", 0)))[group.rank :: group.world]
-    run.method.train()
+    run = _loop(config, collectives)
+    blocks = list(run.worker.source.blocks(Pass("train", 0)))[collectives.rank :: collectives.world]
+    learner = run.learner
+    learner.method.train()
     for step in range(2):
-        run.step(0, step, iter(blocks[step * run.blocks_per_step :]), [])
-    return dict(run.method.state_dict())
+        run._step(Position(0, step), iter(blocks[step * learner.blocks_per_step :]), [])
+    return dict(learner.method.state_dict())
 
 
 @dataclass(frozen=True)
@@ -164,23 +165,23 @@ class _Share:
     """This worker's blocks of a pass; the loss of one of the plan's blocks is not finite."""
 
     source: BlockSource
-    group: Group
+    collectives: Collectives
     not_finite: int | None
 
     def blocks(self, pass_: Pass) -> Iterator[Block]:
         for block in self.source.blocks(pass_):
-            if block.index % self.group.world == self.group.rank:
+            if block.index % self.collectives.world == self.collectives.rank:
                 bad = block.index == self.not_finite
                 yield replace(block, weights=block.weights * np.nan) if bad else block
 
 
-def _ending(name: str, config: PretrainConfig, group: Group) -> Status:
+def _ending(name: str, config: PretrainConfig, collectives: Collectives) -> Status:
     """How a whole run ends on this worker; from its third look on one node is leaving, from its sixth on two."""
     looks = itertools.count(1)
     leaving = ["", "", "a", "a", "a", "b"]
-    run = _loop(config, group, lambda: leaving[2 : next(looks)])
-    source = _Share(run.worker.source, group, NOT_FINITE if name == "diverged" else None)
-    passes = list(passes_left(config.last_epoch, "none", None))
+    run = _loop(config, collectives, lambda: leaving[2 : next(looks)])
+    source = _Share(run.worker.source, collectives, NOT_FINITE if name == "diverged" else None)
+    passes = list(passes_left(config.last_epoch, None, None))
     with closing(Prefetcher(source, passes, config.runtime.prefetch_blocks)) as prefetcher:
         return run.run(prefetcher)
 
@@ -189,11 +190,11 @@ def _worker(rank: int, world: int, configs: dict[str, str], folder: str) -> None
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
     loop.LOOK_SECONDS = 0.0 if rank == 0 else 1e9  # the first worker looks at every step, and all with it
     for name, text in configs.items():
-        config, group = PretrainConfig.model_validate_json(text), Distributed(torch.device("cpu"))
+        config, collectives = PretrainConfig.model_validate_json(text), DistributedCollectives(torch.device("cpu"))
         if name in ENDINGS:
-            Path(folder, f"{name}-{rank}").write_text(json.dumps(asdict(_ending(name, config, group))))
+            Path(folder, f"{name}-{rank}").write_text(json.dumps(asdict(_ending(name, config, collectives))))
         else:
-            safetensors.torch.save_file(_two_steps(config, group), f"{folder}/{name}-{rank}")
+            safetensors.torch.save_file(_two_steps(config, collectives), f"{folder}/{name}-{rank}")
     dist.destroy_process_group()
 
 
@@ -220,7 +221,7 @@ def of_two_workers(source: Path, tracking_uri: str, tmp_path_factory: pytest.Tem
 def test_two_workers_learn_what_one_does(
     name: str, source: Path, tmp_path: Path, tracking_uri: str, of_two_workers: Path
 ) -> None:
-    alone = _two_steps(_on_sgd(name, source, tmp_path / "run", tracking_uri), Alone())
+    alone = _two_steps(_on_sgd(name, source, tmp_path / "run", tracking_uri), LocalCollectives())
     for rank in range(2):
         state = safetensors.torch.load_file(of_two_workers / f"{name}-{rank}")
         torch.testing.assert_close(state, alone, rtol=1e-4, atol=1e-5)

@@ -132,11 +132,11 @@ def test_where_no_committed_checkpoint_can_be_used_each_is_named_and_nothing_beg
     assert "format_version 99" in older
 
 
-def test_a_checkpoint_without_the_clusterers_state_is_not_committed(tmp_path: Path) -> None:
+def test_a_checkpoint_that_lacks_the_state_of_its_labels_is_not_committed(tmp_path: Path) -> None:
     store = CheckpointStore(str(tmp_path), keep=2)
     store.begin(Position(0, 1))
     with pytest.raises(RuntimeError, match="reachable by one path or URI from every node"):
-        store.commit(Position(0, 1), {}, {})
+        store.commit(Position(0, 1), {}, {}, has_bank=True)
     assert not store.committed()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from support.tasks import write_encoder
 from unfused_ray import cli, storage
 from unfused_ray.data.shards.format import ClipIndex
 from unfused_ray.models.export import read_description
-from unfused_ray.runs import environment, provenance
+from unfused_ray.runs import provenance
 from unfused_ray.runs.checkpoints import CheckpointStore, Position
 from unfused_ray.runs.run import Run
 from unfused_ray.tracking import mlflow
@@ -61,20 +60,20 @@ def test_a_student_names_its_teacher_and_a_run_that_goes_on_after_its_end_stays_
     ]
 
 
-def test_what_trains_on_names_the_newest_checkpoint_where_there_is_one(source: Path, tmp_path: Path) -> None:
+def test_a_run_that_begins_with_a_checkpoint_names_it(source: Path, tmp_path: Path) -> None:
     folder = str(tmp_path / "run")
-    assert provenance.upstream(folder, trains_on=True) == provenance.upstream(folder) == {"uri": folder}
+    assert provenance.upstream(folder) == {"uri": folder}
     write_encoder(Path(folder, "encoder"), "fc2")
     export = {"uri": folder, "sha256": read_description(folder)["sha256"]}
-    assert provenance.upstream(folder, trains_on=True) == provenance.upstream(folder) == export
+    assert provenance.upstream(folder) == export
     store = CheckpointStore(folder, keep=1)
     begun = store.begin(Position(1, 0))
-    storage.write_bytes(storage.join(begun, "bank", "bank.json"), b"{}")
     store.commit(Position(1, 0), {}, {})
+    checkpoint = store.newest()
     checkpointed = {"uri": folder, "sha256": storage.sha256_file(storage.join(begun, "manifest.json"))}
     warm = tiny_student(source, tmp_path / "student", "", init_from=folder, teacher=folder)
-    assert provenance.origins(warm) == [checkpointed, export]
-    assert provenance.origins(tiny(source, tmp_path / "fork", "", fork=folder)) == [checkpointed]
+    assert provenance.origins(warm, checkpoint) == [checkpointed, export]
+    assert provenance.origins(tiny(source, tmp_path / "fork", "", fork=folder), checkpoint) == [checkpointed]
 
 
 def test_a_tag_of_many_networks_is_json_that_says_how_many_are_left_out() -> None:
@@ -83,29 +82,6 @@ def test_a_tag_of_many_networks_is_json_that_says_how_many_are_left_out() -> Non
     *named, rest = json.loads(tag)
     assert 4_500 < len(tag) <= tracking.MAX_TAG
     assert named == networks[: len(named)] and rest == {"left_out": 80 - len(named)}
-
-
-def test_the_commit_is_that_of_the_code_and_of_no_other_checkout(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-    package = tmp_path / "unfused_ray"
-    (package / "training").mkdir(parents=True)
-    (package / "__init__.py").touch()
-    monkeypatch.setattr(environment, "__file__", str(package / "runs" / "environment.py"))
-    assert environment.git_commit() == ""
-    git("init")
-    git("commit", "--allow-empty", "-m", "another project's")
-    assert environment.git_commit() == ""
-    git("add", ".")
-    git("commit", "-m", "the package")
-    commit = git("rev-parse", "HEAD")
-    assert environment.git_commit() == commit
-    (package / "__init__.py").write_text("changed = True\n")
-    assert environment.git_commit() == f"{commit}-dirty"
 
 
 @pytest.mark.usefixtures("alone")

@@ -20,11 +20,12 @@ from support.sources import write_source
 from unfused_ray import cli
 from unfused_ray.config import PretrainConfig, TrainingConfig
 from unfused_ray.data.stream.read import Block
-from unfused_ray.training.driver import dry_run as rehearsal
+from unfused_ray.methods.method import BlockOutput
+from unfused_ray.training.driver import dry_run
 from unfused_ray.training.driver.dry_run import Rehearsal
-from unfused_ray.training.driver.forecast import Forecast, Measured, Work, forecast
+from unfused_ray.training.driver.forecast import Forecast, Measured, Work
 from unfused_ray.training.driver.launch import check, train
-from unfused_ray.training.worker.loop import Loop
+from unfused_ray.training.worker.learner import Learner
 
 seconds = st.floats(1e-4, 1e3)
 measurements = st.builds(
@@ -49,43 +50,41 @@ def test_a_forecast_worked_by_hand():
     work = Work(
         epochs=3, train_blocks=100, embed_blocks=104, embed_passes=1, workers=2, busy_cpus=1.0, decoders=2.0, cpus=4.0
     )
-    assert forecast(measured, work) == Forecast(
-        limit="training",
-        decode_cpus=0.5,  # a worker embeds a block in the time of two to decode
-        train_seconds=200.0,
-        embed_seconds=52.0,
-        hours=(3 * (200 + 10) + 52) / 3600,
-    )
-    slow_data = forecast(replace(measured, decode=9.0), work)
+    expected = Forecast(measured, work)
+    assert expected.limit == "training"
+    assert expected.decode_cpus == 0.5  # a worker embeds a block in the time of two to decode
+    assert (expected.train_seconds, expected.embed_seconds) == (200.0, 52.0)
+    assert expected.hours == (3 * (200 + 10) + 52) / 3600
+    slow_data = Forecast(replace(measured, decode=9.0), work)
     assert (slow_data.limit, slow_data.train_seconds) == ("decoding", 450.0)
     # Both take all CPUs: 100 blocks of 4 s on each worker's two, and of 0.5 s to decode, on four.
-    assert forecast(measured, replace(work, busy_cpus=2.0)).train_seconds == (2 * 400 + 50) / 4
-    assert forecast(replace(measured, cluster=500.0), work).limit == "clustering"
+    assert Forecast(measured, replace(work, busy_cpus=2.0)).train_seconds == (2 * 400 + 50) / 4
+    assert Forecast(replace(measured, cluster=500.0), work).limit == "clustering"
 
 
 @given(measurements, works, st.integers(2, 5))
 def test_hours_are_proportional_to_epochs(measured: Measured, work: Work, times: int):
     longer = replace(work, epochs=times * work.epochs, embed_passes=times * work.embed_passes)
-    assert forecast(measured, longer).hours == pytest.approx(times * forecast(measured, work).hours)
+    assert Forecast(measured, longer).hours == pytest.approx(times * Forecast(measured, work).hours)
 
 
 @given(measurements, works, st.sampled_from(["workers", "decoders", "cpus"]), st.integers(2, 5))
 def test_more_workers_or_cpus_are_never_slower(measured: Measured, work: Work, name: str, times: int):
     more = replace(work, **{name: times * getattr(work, name)})
-    assert forecast(measured, more).hours <= forecast(measured, work).hours * (1 + 1e-9)
+    assert Forecast(measured, more).hours <= Forecast(measured, work).hours * (1 + 1e-9)
 
 
 @given(measurements, works, st.sampled_from(["decode", "train", "embed", "cluster"]), st.floats(1, 100))
 def test_a_slower_stage_is_never_faster(measured: Measured, work: Work, stage: str, times: float):
     slower = replace(measured, **{stage: times * getattr(measured, stage)})
-    assert forecast(slower, work).hours >= forecast(measured, work).hours * (1 - 1e-9)
+    assert Forecast(slower, work).hours >= Forecast(measured, work).hours * (1 - 1e-9)
 
 
 @given(measurements, works)
 def test_with_the_cpus_it_names_no_pass_waits_for_data(measured: Measured, work: Work):
-    needed = work.workers * forecast(measured, work).decode_cpus
+    needed = work.workers * Forecast(measured, work).decode_cpus
     enough = replace(work, decoders=needed, cpus=work.workers * work.busy_cpus + needed)
-    expected = forecast(measured, enough)
+    expected = Forecast(measured, enough)
     assert expected.train_seconds == pytest.approx(work.train_blocks * measured.train / work.workers)
     if work.embed_passes:
         assert expected.embed_seconds == pytest.approx(work.embed_blocks * measured.embed / work.workers)
@@ -96,16 +95,16 @@ def test_the_limit_is_a_stage_that_would_shorten_an_epoch(measured: Measured, wo
     own_cpus = replace(work, cpus=work.workers * work.busy_cpus + work.decoders, embed_passes=0)
     training, decoding = measured.train / work.workers, measured.decode / work.decoders
     assume(training != pytest.approx(decoding))
-    before = forecast(measured, own_cpus)
+    before = Forecast(measured, own_cpus)
     stage = {"training": "train", "decoding": "decode", "clustering": "cluster"}[before.limit]
-    assert forecast(replace(measured, **{stage: getattr(measured, stage) / 2}), own_cpus).hours < before.hours
+    assert Forecast(replace(measured, **{stage: getattr(measured, stage) / 2}), own_cpus).hours < before.hours
 
 
 @pytest.fixture(autouse=True)
 def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every stage is tried as often as it must be."""
     for name in ("DECODE_SECONDS", "STEP_SECONDS", "OTHER_SECONDS"):
-        monkeypatch.setattr(rehearsal, name, 0.0)
+        monkeypatch.setattr(dry_run, name, 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +122,7 @@ def config(source: Path, tmp_path: Path, tracking_uri: str) -> Callable[..., Pre
 
 def described(job: TrainingConfig) -> str:
     console = Console(file=StringIO(), width=200)
-    console.print(rehearsal.describe(job, check(job).index))
+    console.print(dry_run.describe(job, check(job).index))
     return console.file.getvalue()
 
 
@@ -164,13 +163,13 @@ def test_where_labels_are_of_a_full_pass_every_epoch_embeds_every_clip(config: C
 def test_the_step_tried_is_a_workers_share_of_it(
     config: Callable[..., PretrainConfig], monkeypatch: pytest.MonkeyPatch
 ):
-    forward, seen = Loop._block_gradient, []
+    gradient, seen = Learner._block_gradient, []
 
-    def counted(self: Loop, epoch: int, block: Block, labels: Sequence[np.ndarray]) -> None:
+    def counted(self: Learner, epoch: int, block: Block, labels: Sequence[np.ndarray]) -> BlockOutput:
         seen.append(block.index)
-        forward(self, epoch, block, labels)
+        return gradient(self, epoch, block, labels)
 
-    monkeypatch.setattr(Loop, "_block_gradient", counted)
+    monkeypatch.setattr(Learner, "_block_gradient", counted)
     job = config(runtime__kind="workers", runtime__num_workers=2)
     tried = Rehearsal(job, check(job).index)
     tried.measure()

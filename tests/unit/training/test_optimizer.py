@@ -14,8 +14,13 @@ from torch import nn
 
 from unfused_ray.config import OptimizerConfig
 from unfused_ray.models.batch_norm import BlockBatchNorm
-from unfused_ray.runs.checkpoints import flatten_optimizer, unflatten_optimizer
-from unfused_ray.training.worker.optimizer import build_optimizer, learning_rate, set_learning_rate
+from unfused_ray.training.worker.optimizer import (
+    build_optimizer,
+    flatten_optimizer,
+    learning_rate,
+    set_learning_rate,
+    unflatten_optimizer,
+)
 
 
 def test_linear_warm_up_then_half_a_cosine_to_the_final_rate() -> None:

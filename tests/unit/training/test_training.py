@@ -7,7 +7,8 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from io import StringIO
@@ -24,18 +25,19 @@ from support.processes import wait_for
 from support.runs import BeginningError, assert_equal_runs, history, initial_weights, tiny, weights
 from support.sources import write_source
 
-from unfused_ray import cluster, lease
+from unfused_ray import cluster, lease, storage
 from unfused_ray.clustering.assignment import read_assignment
 from unfused_ray.config import PretrainConfig
 from unfused_ray.methods.decar import DecarV2
+from unfused_ray.methods.method import BlockOutput
 from unfused_ray.models.export import read_description
 from unfused_ray.runs import run
 from unfused_ray.runs.files import read_file
-from unfused_ray.training.coordinator import Coordinator, Progress
-from unfused_ray.training.driver import monitor as supervise
+from unfused_ray.training.coordinator import Coordinator, RunProgress
+from unfused_ray.training.driver import monitor
 from unfused_ray.training.driver.launch import check, describe, train
-from unfused_ray.training.worker import loop
-from unfused_ray.training.worker import reporter as journal
+from unfused_ray.training.worker import loop, reporter
+from unfused_ray.training.worker.learner import Learner
 
 STEPS = 3  # an epoch: 100 clips, 32 a global batch
 
@@ -123,7 +125,7 @@ def test_a_stop_is_heard_although_epochs_are_shorter_than_the_time_between_repor
     config: Callable[..., PretrainConfig], stop_after: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop_after(STEPS)
-    monkeypatch.setattr(journal, "REPORT_SECONDS", 3600.0)
+    monkeypatch.setattr(reporter, "REPORT_SECONDS", 3600.0)
     status = train(config("run"))
     assert (status.state, status.epoch, status.step) == ("stopped", 1, 1)
 
@@ -386,6 +388,33 @@ def test_a_run_is_not_resumed_on_other_data_but_on_the_same_in_another_place(
     assert_equal_runs(Path(config("run").output), undisturbed("bank"))
 
 
+def test_a_resume_hashes_every_file_of_its_checkpoint_once(
+    config: Callable[..., PretrainConfig], stop_after: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = config("run")
+    stop_after(STEPS + 1)
+    train(job)
+    stop_after(-1)
+    hashed: Counter[str] = Counter()
+    sha256 = storage.sha256_file
+
+    def counted(uri: str) -> str:
+        hashed[uri.partition("/checkpoints/")[2]] += 1
+        return sha256(uri)
+
+    monkeypatch.setattr(storage, "sha256_file", counted)
+    assert train(job).state == "finished"
+    of_checkpoint = {name: count for name, count in hashed.items() if name.startswith("e0001-s000001/")}
+    twice = {name.rpartition("/")[2] for name, count in of_checkpoint.items() if count == 2}
+    assert set(of_checkpoint.values()) == {1, 2}
+    assert twice == {"head-0.parquet", "prototypes.safetensors"}  # an assignment verifies what it is read from
+    names = {name.rpartition("/")[2] for name in of_checkpoint} - twice
+    assert names == {
+        *("details.json", "model.safetensors", "optimizer.safetensors"),
+        *("bank.json", "shard-00000.safetensors", "assignment.json"),
+    }
+
+
 def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_again(
     config: Callable[..., PretrainConfig], undisturbed: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -462,16 +491,17 @@ def test_a_gradient_that_is_not_finite_ends_the_run_and_leaves_the_checkpoint_be
     config: Callable[..., PretrainConfig], monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     job = config("run")
-    forward, seen = loop.Loop._block_gradient, []
+    gradient, seen = Learner._block_gradient, []
 
-    def poisoned(self: loop.Loop, epoch: int, block: Any, labels: np.ndarray) -> None:
-        forward(self, epoch, block, labels)
+    def poisoned(self: Learner, epoch: int, block: Any, labels: Sequence[np.ndarray]) -> BlockOutput:
+        output = gradient(self, epoch, block, labels)
         if epoch == 1 and block.index // 4 == step:
             seen.extend(block.clip_ids.tolist())
             self.method.encoder.fc1.weight.grad[0, 0] = torch.nan
+        return output
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Loop, "_block_gradient", poisoned)
+        patch.setattr(Learner, "_block_gradient", poisoned)
         status = train(job)
     assert (status.state, status.epoch, status.step) == ("diverged", 1, step + 1)
     assert str(sorted(seen)) in status.message
@@ -508,17 +538,17 @@ def test_a_run_that_another_process_has_taken_over_ends_without_writing_to_it(
     config: Callable[..., PretrainConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = config("run", checkpoint__every_minutes=1e-9)
-    monkeypatch.setattr(journal, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(reporter, "REPORT_SECONDS", 0.0)
     monkeypatch.setattr(lease, "LEASE_SECONDS", 0.04)
-    monkeypatch.setattr(supervise, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(monitor, "POLL_SECONDS", 0.02)
     report, seen = Coordinator.report, {}
     threads = set(threading.enumerate())
 
-    def reporting(self: Coordinator, progress: Progress, metrics: Mapping[str, float] | None = None) -> str:
+    def reporting(self: Coordinator, progress: RunProgress, metrics: Mapping[str, float] | None = None) -> str:
         if progress.step == STEPS + 1:  # another machine comes, and this run waits until it has heard of it
-            file = Path(job.output, "lease.json")
+            leased = Path(job.output, "lease.json")
             while not self._abandoned:
-                file.write_text(json.dumps({**json.loads(file.read_text()), "token": "another's"}))
+                leased.write_text(json.dumps({**json.loads(leased.read_text()), "token": "another's"}))
                 threading.Event().wait(0.01)
             seen.update(files(Path(job.output)))
         return report(self, progress, metrics)
@@ -540,14 +570,14 @@ def test_a_run_that_fails_says_where_and_why(
     config: Callable[..., PretrainConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = config("run")
-    forward = loop.Loop._block_gradient
+    gradient = Learner._block_gradient
 
-    def failing(self: loop.Loop, epoch: int, block: Any, labels: np.ndarray) -> None:
+    def failing(self: Learner, epoch: int, block: Any, labels: Sequence[np.ndarray]) -> BlockOutput:
         if epoch == 1 and block.index >= (STEPS - 1) * 4:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        forward(self, epoch, block, labels)
+        return gradient(self, epoch, block, labels)
 
-    monkeypatch.setattr(loop.Loop, "_block_gradient", failing)
+    monkeypatch.setattr(Learner, "_block_gradient", failing)
     with pytest.raises(RuntimeError, match=r"lower batch\.block"):
         train(job)
     saved = run.Run(job.output).status()
@@ -561,7 +591,7 @@ def attempts(failures: list[tuple[int, int]]) -> str:
     coordinator = Coordinator(None)
     for first, last in failures:
         assert coordinator.begin_attempt(first) == ""
-        coordinator.report(Progress("training", max(first, last - 2)))
+        coordinator.report(RunProgress("training", max(first, last - 2)))
         coordinator.failed_at(last)
         coordinator.note_failure("worker 1 failed (out of memory)")
     answer = coordinator.begin_attempt(failures[-1][0])
@@ -621,9 +651,9 @@ def test_a_dry_run_shows_who_works_on_the_run_and_other_settings(
 
 
 def test_a_long_pass_that_embeds_clips_is_drawn_by_its_share() -> None:
-    drawn = supervise.drawn_bar(Progress("embedding every clip", figures={"share": 0.25}))
-    assert drawn == supervise.DrawnBar("embedding every clip", 25, 100, "%")
-    assert supervise.drawn_bar(Progress("clustering")) is None
+    drawn = monitor.drawn_bar(RunProgress("embedding every clip", figures={"share": 0.25}))
+    assert drawn == monitor.DrawnBar("embedding every clip", 25, 100, "%")
+    assert monitor.drawn_bar(RunProgress("clustering")) is None
 
 
 def test_a_relative_sqlite_file_is_refused(config: Callable[..., PretrainConfig]) -> None:

@@ -1,6 +1,6 @@
-"""A run tried for a few seconds, on blocks of its own clips: what would limit it, and how long it would take.
+"""A run tried for a few seconds on blocks of its own clips: its bottleneck, and how long it would take.
 
-A dry run does it in its own process; nothing is written and no worker is started. Not measured are what takes several
+A dry run happens in its own process; nothing is written and no worker is started. Not measured is what takes several
 processes (gradients between workers, Ray's own work), the writing of checkpoints, and pseudo-labels that are made once
 before the run: the forecast is a little too short.
 """
@@ -17,30 +17,25 @@ from datetime import timedelta
 from functools import partial
 
 import numpy as np
-import ray
 import torch
 from rich.table import Table
 
-from unfused_ray import cluster
-from unfused_ray.clustering.clusterer import Clusterer, FixedLabels, InProcessClusterer
 from unfused_ray.clustering.kmeans import BLOCK_ROWS, RowBlocks
 from unfused_ray.config import TrainingConfig
 from unfused_ray.data.shards.format import ClipIndex, Statistics
 from unfused_ray.data.stream.plan import Pass, Planner
-from unfused_ray.data.stream.prefetch import LocalSource
 from unfused_ray.data.stream.read import Block
-from unfused_ray.methods.method import Method
-from unfused_ray.runs.start_times import Milestones
-from unfused_ray.training.coordinator import RemoteCoordinator
-from unfused_ray.training.driver.forecast import Measured, Work, forecast
-from unfused_ray.training.runtimes.runtime import Job
-from unfused_ray.training.stages.stages import stage_of
-from unfused_ray.training.worker.collectives import Alone
+from unfused_ray.labels.clustered import passes_before
+from unfused_ray.runs.checkpoints import Position
+from unfused_ray.training.driver.forecast import Forecast, Measured, Work
+from unfused_ray.training.job import TrainingJob
+from unfused_ray.training.worker.collectives import LocalCollectives
 from unfused_ray.training.worker.device import set_threads
-from unfused_ray.training.worker.loop import Loop, Worker
+from unfused_ray.training.worker.epoch_sums import EpochSums
+from unfused_ray.training.worker.learner import Learner
 
 DECODE_SECONDS, STEP_SECONDS, OTHER_SECONDS = 1.5, 5.0, 0.7
-"""How long a stage is measured, if it takes less than that twice."""
+"""How long a stage is measured, unless two repetitions take longer."""
 
 
 def describe(config: TrainingConfig, index: ClipIndex) -> Table:
@@ -48,7 +43,7 @@ def describe(config: TrainingConfig, index: ClipIndex) -> Table:
 
     Args:
         config: of the run, checked.
-        index: its clips. Where the run would take a worker group, Ray is connected to its cluster.
+        index: its clips. If the run would take a worker group, Ray is connected to its cluster.
     """
     table = Table("", "", title="measured in this process, on these clips", title_justify="left", show_header=False)
     runtime, batch = config.runtime, config.batch
@@ -57,7 +52,7 @@ def describe(config: TrainingConfig, index: ClipIndex) -> Table:
         return table
     rehearsal = Rehearsal(config, index)
     measured, work = rehearsal.measure(), rehearsal.work
-    expected = forecast(measured, work)
+    forecast = Forecast(measured, work)
     step = batch.blocks_per_step // work.workers * measured.train
     table.add_row("decoding", f"{batch.block / measured.decode:,.0f} clips/s on one CPU")
     table.add_row(
@@ -70,15 +65,15 @@ def describe(config: TrainingConfig, index: ClipIndex) -> Table:
     table.add_row(
         "clustering", f"{measured.cluster:.2g} s an epoch" if rehearsal.plan else "none: nothing is clustered"
     )
-    table.add_row("limited by", expected.limit)
-    table.add_row("CPUs for decoding", f"{expected.decode_cpus:.2g} a worker, so that none waits for data")
+    table.add_row("limited by", forecast.limit)
+    table.add_row("CPUs for decoding", f"{forecast.decode_cpus:.2g} a worker, so that none waits for data")
     table.add_row("checkpoints", f"{rehearsal.checkpoint_bytes() / 1e6:,.1f} MB each, {config.checkpoint.keep} kept")
-    embedding = f" + {work.embed_passes} × {expected.embed_seconds:.3g} s to embed" if work.embed_passes else ""
+    embedding = f" + {work.embed_passes} × {forecast.embed_seconds:.3g} s to embed" if work.embed_passes else ""
     table.add_row(
         "the whole run",
-        f"{expected.hours:.2g} hours ({timedelta(seconds=round(3600 * expected.hours))}) with {work.workers} "
+        f"{forecast.hours:.2g} hours ({timedelta(seconds=round(3600 * forecast.hours))}) with {work.workers} "
         f"worker{'s' * (work.workers > 1)}: {work.epochs} epochs × "
-        f"({expected.train_seconds:.3g} s to train + {measured.cluster:.2g} s to cluster){embedding}",
+        f"({forecast.train_seconds:.3g} s to train + {measured.cluster:.2g} s to cluster){embedding}",
     )
     return table
 
@@ -94,58 +89,51 @@ class Rehearsal:
     """
 
     def __init__(self, config: TrainingConfig, index: ClipIndex) -> None:
-        runtime, batch, planner = config.runtime, config.batch, Planner(index, config.seed, config.batch)
-        grouped = runtime.kind == "workers"
-        workers = runtime.num_workers if grouped else 1
-        nodes = sum(node["Alive"] for node in ray.nodes()) if grouped else 1
-        cpus = cluster.capacity()["CPU"] if grouped else len(os.sched_getaffinity(0))
-        on_gpu = torch.cuda.is_available() and (not grouped or runtime.gpus_per_worker > 0)
+        on_workers = config.runtime.kind == "workers"
+        workers = config.runtime.num_workers if on_workers else 1
+        on_gpu = torch.cuda.is_available() and (not on_workers or config.runtime.gpus_per_worker > 0)
+        nodes, cpus, decoders = _cluster_shape(config) if on_workers else (1, len(os.sched_getaffinity(0)), 1)
         self.device = torch.device("cuda" if on_gpu else "cpu")
-        self.threads = set_threads(runtime, math.ceil(workers / nodes))
+        self.threads = set_threads(config.runtime, math.ceil(workers / nodes))
         # A worker's share of a step, as a step of its own: that is what one process can measure.
-        share = {"batch.blocks_per_step": batch.blocks_per_step // workers, "runtime.kind": "in-process"}
+        share = {"batch.blocks_per_step": config.batch.blocks_per_step // workers, "runtime.kind": "in-process"}
         known = index.statistics(config.front_end) or Statistics(1, 0.0, 1.0)  # any do: they change no time
-        self.job = Job(config.replace(share), "", index, known, {}, Milestones())
-        self.plan = self.job.clustering(0 if grouped else self.threads)
-        method, self.num_classes = stage_of(config).rehearse(index)
-        self.loop = self._loop(method)
+        self.job = TrainingJob(config.replace(share), "", index, known)
+        self.plan = self.job.clustering_plan(0 if on_workers else self.threads)
+        stage = self.job.stage
+        self.num_classes = stage.num_classes(index)
+        method = stage.build_method(self.num_classes)
+        if self.plan is not None:
+            rng = np.random.default_rng(config.seed)
+            method.begin_epoch([_unit_vectors(rng, clusters, self.plan.dim) for clusters in self.num_classes])
+        self.learner = Learner(self.job.config, known, method.train(), LocalCollectives(), self.device)
+        planner, blocks_per_step = Planner(index, config.seed, config.batch), config.batch.blocks_per_step
         self.work = Work(
             epochs=config.last_epoch,
-            train_blocks=planner.num_steps("train") * batch.blocks_per_step,
-            embed_blocks=planner.num_steps("embed") * batch.blocks_per_step,
-            embed_passes={"full_pass": config.last_epoch, "bank": 1, "fixed": 0, "none": 0}[method.labels_from],
+            train_blocks=planner.num_steps("train") * blocks_per_step,
+            embed_blocks=planner.num_steps("embed") * blocks_per_step,
+            embed_passes=sum(len(passes_before(stage.clustering, e, e == 0)) for e in range(config.last_epoch)),
             workers=workers,
             busy_cpus=1 if on_gpu else self.threads,
-            decoders=cpus - workers * cluster.worker_cpus(runtime) if grouped else 1,
+            decoders=decoders,
             cpus=cpus,
         )
-
-    def _loop(self, method: Method) -> Loop:
-        job = self.job
-        rng = np.random.default_rng(job.config.seed)
-        if self.plan is not None:
-            method.begin_epoch([_unit_vectors(rng, clusters, self.plan.dim) for clusters in self.num_classes])
-        clusterer: Clusterer = _NoLabels("") if self.plan is None else InProcessClusterer(self.plan)
-        coordinator = RemoteCoordinator(None)  # neither a step nor an embedding tells anybody
-        source = LocalSource(job.planner, job.reader)
-        worker = Worker(Alone(), self.device, job.planner, source, clusterer, coordinator, job.milestones)
-        return Loop(job.config, job.run_uri, job.statistics, method, worker, None)
 
     def measure(self) -> Measured:
         """Measure every stage of the run; about ten seconds, unless a step takes long."""
         decode, blocks = self._decode()
-        share, endless = self.loop.blocks_per_step, itertools.cycle(blocks)
+        endless = itertools.cycle(blocks)
         labels = [np.zeros(self.job.index.num_clips, np.int32) for _ in self.num_classes]
-        step = self._seconds(lambda: self.loop.step(0, 0, endless, labels), STEP_SECONDS)
+        step = self._seconds(lambda: self.learner.step(Position(), endless, labels, 0.0, EpochSums()), STEP_SECONDS)
         embed = 0.0
         if self.work.embed_passes:
-            embed = self._seconds(lambda: self.loop.embed(next(endless)), OTHER_SECONDS)
-        return Measured(decode, step / share, embed, self._cluster())
+            embed = self._seconds(lambda: self.learner.embed(next(endless)), OTHER_SECONDS)
+        return Measured(decode, step / self.learner.blocks_per_step, embed, self._cluster())
 
     def checkpoint_bytes(self) -> int:
-        """Size of a checkpoint, labels uncompressed; to be asked for after a step, which makes the moments."""
+        """Size of a checkpoint, labels uncompressed; to be called after a step, which makes the moments."""
         num_clips, dim = self.job.index.num_clips, self.plan.dim if self.plan else 0
-        tensors = sum(tensor.nbytes for group in self.loop.state.tensors().values() for tensor in group.values())
+        tensors = sum(tensor.nbytes for group in self.learner.state.tensors().values() for tensor in group.values())
         bank = math.ceil(num_clips / BLOCK_ROWS) * BLOCK_ROWS * 2 * (dim + 1) if dim else 0
         labels = len(self.num_classes) * num_clips * (8 + 4 + 4)
         return tensors + bank + labels
@@ -159,7 +147,7 @@ class Rehearsal:
             started = time.perf_counter()
             made = list(self.job.reader.read(segment.pass_, task))
             seconds.append((time.perf_counter() - started) / len(made))
-            blocks = [*blocks, *made][: self.loop.blocks_per_step]
+            blocks = [*blocks, *made][: self.learner.blocks_per_step]
             if sum(seconds) * len(made) > DECODE_SECONDS:
                 break
         return statistics.median(seconds), blocks
@@ -192,11 +180,15 @@ class Rehearsal:
         return statistics.median(taken[1:])
 
 
-class _NoLabels(FixedLabels):
-    """Labels that have not been made."""
+def _cluster_shape(config: TrainingConfig) -> tuple[int, float, float]:
+    """Nodes of the cluster, its CPUs, and those that its workers leave for decoding."""
+    import ray  # here: a training in this process needs no Ray
 
-    def restore(self, folder: str | None, epoch: int) -> None:
-        """There is nothing to read."""
+    from unfused_ray import cluster
+
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    cpus = cluster.capacity()["CPU"]
+    return nodes, cpus, cpus - config.runtime.num_workers * cluster.worker_cpus(config.runtime)
 
 
 def _unit_vectors(rng: np.random.Generator, count: int, dim: int) -> np.ndarray:

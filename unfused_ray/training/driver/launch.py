@@ -1,21 +1,18 @@
-"""A training stage from the driver's side: check, start, watch, stop."""
+"""A training from the driver's side: check, describe, train, and make labels beforehand."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import ray
 from rich.table import Table
 
-from unfused_ray import cluster, storage
+from unfused_ray import storage
 from unfused_ray.config import TrainingConfig, flatten
 from unfused_ray.data.shards.format import ClipIndex, Statistics
-from unfused_ray.data.shards.parallel import run_on_ray
 from unfused_ray.data.shards.statistics import compute_statistics
 from unfused_ray.data.stream.plan import Planner
 from unfused_ray.home import home
@@ -24,22 +21,19 @@ from unfused_ray.models.export import DESCRIPTION
 from unfused_ray.runs.checkpoints import CheckpointStore, Position
 from unfused_ray.runs.environment import environment
 from unfused_ray.runs.provenance import origins
+from unfused_ray.runs.resume import ResumePoint, find_resume_point
 from unfused_ray.runs.run import Run
-from unfused_ray.runs.start_times import Milestones
+from unfused_ray.runs.start_times import StartTimes
 from unfused_ray.runs.status import Status
 from unfused_ray.tracking.mlflow import TrackedRun, tags, tracking_uri
-from unfused_ray.training.coordinator import Coordinator
-from unfused_ray.training.driver.monitor import Watched, supervise
+from unfused_ray.training.driver.monitor import supervise
 from unfused_ray.training.driver.warm_start import check_origin, warm_start
-from unfused_ray.training.runtimes.runtime import Job, run_in_process, run_workers
-from unfused_ray.training.stages.stages import stage_of
+from unfused_ray.training.job import TrainingJob
+from unfused_ray.training.runtimes import runtime_of
+from unfused_ray.training.stages import stage_of
 from unfused_ray.training.worker.device import refuse_unknown_backend
 
 logger = logging.getLogger(__name__)
-
-# A coordinator that is started anew is told again what matters: by workers and stream where they stand, by the driver
-# whether to stop. Messages and the count of failures begin anew.
-_OUTLIVES_ITS_PROCESS = {"max_restarts": -1, "max_task_retries": -1}
 
 
 @dataclass(frozen=True)
@@ -48,14 +42,16 @@ class Prepared:
 
     run: Run
     facts: dict[str, Any]
-    """What must not change of the data."""
+    """Facts of the data that must not change."""
     index: ClipIndex
     planner: Planner
     tracking_uri: str
+    fork_point: ResumePoint | None
+    """The checkpoint of another run to begin from; None if the run is no fork, or has begun."""
 
 
 def check(config: TrainingConfig) -> Prepared:
-    """Read the manifests and refuse what cannot work, before anything is started or written.
+    """Read the manifests and refuse a run that cannot work, before anything is started or written.
 
     Raises:
         ValueError, FileNotFoundError: with the field, its value and the rule.
@@ -72,13 +68,12 @@ def check(config: TrainingConfig) -> Prepared:
     begun = bool(CheckpointStore(uri, keep=1).committed())
     known = Run(uri).record()["facts"] if begun else {}
     facts = {"num_clips": index.num_clips, "data_checksums": index.checksums, **stage_of(config).check(index, known)}
-    if not begun:
-        check_origin(config, facts)
-    return Prepared(Run(uri), facts, index, planner, tracking_uri(config.tracking))
+    fork_point = None if begun else check_origin(config, facts)
+    return Prepared(Run(uri), facts, index, planner, tracking_uri(config.tracking), fork_point)
 
 
 def describe(config: TrainingConfig) -> Table:
-    """What :func:`train` would do, checked against the data and the cluster that Ray is connected to."""
+    """Summarise a run without starting it, checked against the data and the cluster that Ray is connected to."""
     prepared = check(config)
     planner, index = prepared.planner, prepared.index
     steps = planner.num_steps("train")
@@ -86,11 +81,9 @@ def describe(config: TrainingConfig) -> Table:
     table.add_row("data", "\n".join(f"{manifest.uri} ({manifest.num_clips:,} clips)" for manifest in index.manifests))
     table.add_row("epochs × steps", f"{config.epochs} × {steps:,} of {config.batch.clips_per_step} clips")
     table.add_row("left out of each epoch", f"{index.num_clips - steps * config.batch.clips_per_step:,} clips")
-    for heading, text in stage_of(config).describe(index).items():
+    described = {**stage_of(config).describe(index), **runtime_of(config.runtime).describe(config.runtime)}
+    for heading, text in described.items():
         table.add_row(heading, text)
-    if config.runtime.kind == "workers":
-        cpus = cluster.worker_cpus(config.runtime)
-        table.add_row("workers", f"{config.runtime.num_workers} × {cpus:g} CPU, {config.runtime.gpus_per_worker:g} GPU")
     table.add_row("statistics", "known" if index.statistics(config.front_end) else "would be computed first")
     status = prepared.run.status()
     table.add_row("state", f"{status.state}, epoch {status.epoch} step {status.step}" if status else "new")
@@ -103,68 +96,83 @@ def describe(config: TrainingConfig) -> Table:
 
 
 def train(
-    config: TrainingConfig, milestones: Milestones | None = None, in_sweep: bool = False, parent: str = ""
+    config: TrainingConfig, start_times: StartTimes | None = None, in_sweep: bool = False, parent: str = ""
 ) -> Status:
-    """Train to the end, or to the next SIGTERM or Ctrl-C, from wherever the run stands.
+    """Train to the end, or to the next SIGTERM or Ctrl-C, from the newest checkpoint if there is one.
 
     Args:
         config: of the run.
-        milestones: of the command that starts it; from now on by default.
-        in_sweep: whether a sweep, whose folder it is in, tracks it and keeps others out: it is no run of its own in
-            MLflow then, and its lease need not settle.
-        parent: id of the run that it is shown under there; '' is none.
+        start_times: of the command that starts it; from now on by default.
+        in_sweep: True if a sweep, whose folder it is in, tracks it and keeps others out: it is then no run of its own
+            in MLflow, and its lease need not settle.
+        parent: id of the run that it is shown under in MLflow; '' is none.
 
     Raises:
         ValueError: settings that cannot work, or that differ from those the run was started with.
         InUseError: another process works on the run, or has taken it over.
     """
-    milestones = milestones or Milestones()
-    milestones.reach("imported")
+    start_times = start_times or StartTimes()
+    start_times.reach("imported")
     prepared = check(config)
-    run, index = prepared.run, prepared.index
+    run, index, runtime = prepared.run, prepared.index, runtime_of(config.runtime)
     lost = threading.Event()
     with Lease(run.uri, on_loss=lost.set, settle=not in_sweep):
         record = run.open(config, prepared.facts, environment())
-        newest = CheckpointStore(run.uri, keep=1).newest()
-        if (
-            newest is not None
-            and newest.position.epoch >= config.last_epoch
-            and _exported(run, config.export) == newest.position.epoch
-        ):
-            finished = newest.position.epoch >= config.epochs
-            more = "More --epochs go on from its end" if finished else "A later --stop-after goes on"
-            logger.info("%s has no epoch left to train. %s", run.uri, more)
-            return Status("finished" if finished else "stopped", newest.position.epoch, newest.position.step)
-        if newest is not None and config.stop_after and newest.position > Position(config.last_epoch):
-            epoch, step = newest.position.epoch, newest.position.step
-            raise ValueError(
-                f"stop_after={config.stop_after} lies before where {run.uri} stands, epoch {epoch} step {step}: give a "
-                "later one"
-            )
-        milestones.reach("checked")
-        needs_ray = config.runtime.kind == "workers" or index.statistics(config.front_end) is None
-        with cluster.session() if needs_ray else _nothing():
-            if needs_ray:
-                milestones.reach("Ray started")
+        own = find_resume_point(run.uri)
+        if own is not None and (status := _status_without_training(run, config, own.position)) is not None:
+            return status
+        start_times.reach("checked")
+        with runtime.session(config.runtime, config.data, run.uri):
             if config.runtime.kind == "workers":
-                cluster.refuse_local_paths({"data": config.data, "output": (run.uri,)})
+                start_times.reach("Ray started")
             statistics = _statistics(index, config)
             stage_of(config).make_labels(run.uri, index, statistics)
-            warm = warm_start(config) if newest is None else {}
-            milestones.reach("data and labels ready")
-            job = Job(config, run.uri, index, statistics, warm, milestones)
-            tracking = _tracked_run(prepared, config, record, parent, begins=newest is None) if not in_sweep else None
-            launch = _workers if config.runtime.kind == "workers" else _in_process
-            with launch(job, tracking) as (target, coordinator):
+            weights, origin = warm_start(config) if own is None else ({}, None)
+            start_times.reach("data and labels ready")
+            resume_point = own or prepared.fork_point
+            job = TrainingJob(config, run.uri, index, statistics, weights, resume_point, start_times)
+            tracked = None
+            if not in_sweep:
+                begun_from = resume_point.checkpoint if resume_point else origin
+                upstream = origins(config, begun_from) if own is None else []
+                tracked = _tracked_run(prepared, config, record, parent, upstream)
+            with runtime.start(job, tracked) as training:
                 steps = prepared.planner.num_steps("train")
-                status = supervise(run, steps, config.last_epoch, target, coordinator, lost)
-    return status
+                return supervise(run, steps, config.last_epoch, training, lost)
+
+
+def _status_without_training(run: Run, config: TrainingConfig, position: Position) -> Status | None:
+    """The status of a run that has no epoch left to train; None if it has.
+
+    Raises:
+        ValueError: the run is already beyond ``stop_after``.
+    """
+    if position.epoch >= config.last_epoch and _exported_epochs(run, config.export) == position.epoch:
+        finished = position.epoch >= config.epochs
+        more = "More --epochs go on from its end" if finished else "A later --stop-after goes on"
+        logger.info("%s has no epoch left to train. %s", run.uri, more)
+        return Status("finished" if finished else "stopped", position.epoch, position.step)
+    if config.stop_after and position > Position(config.last_epoch):
+        raise ValueError(
+            f"stop_after={config.stop_after} lies before where {run.uri} stands, epoch {position.epoch} step "
+            f"{position.step}: give a later one"
+        )
+    return None
 
 
 def _tracked_run(
-    prepared: Prepared, config: TrainingConfig, record: Mapping[str, Any], parent: str, begins: bool
+    prepared: Prepared,
+    config: TrainingConfig,
+    record: Mapping[str, Any],
+    parent: str,
+    upstream: list[dict[str, str]],
 ) -> TrackedRun:
-    """What the run is in MLflow; what it began with is said where it begins, later that may look otherwise."""
+    """The run in MLflow.
+
+    Args:
+        prepared, config, record, parent: of the run.
+        upstream: runs and exports that it begins with; empty for a resume, when they may have changed.
+    """
     return TrackedRun(
         uri=prepared.tracking_uri,
         experiment=config.tracking.experiment,
@@ -172,7 +180,7 @@ def _tracked_run(
         id=record["id"],
         config=record["config"],
         params=flatten(record["config"]) | {"num_clips": prepared.index.num_clips},
-        tags=tags(config.stage, prepared.run.uri, prepared.index.manifests, origins(config) if begins else ()),
+        tags=tags(config.stage, prepared.run.uri, prepared.index.manifests, upstream),
         parent=parent,
         system_metrics=True,
     )
@@ -186,59 +194,25 @@ def label(config: TrainingConfig) -> None:
         InUseError: another process works on the run.
     """
     prepared = check(config)
-    with Lease(prepared.run.uri, on_loss=lambda: logger.warning("another process makes %s", prepared.run.uri)):
+    runtime, uri = runtime_of(config.runtime), prepared.run.uri
+    with (
+        Lease(uri, on_loss=lambda: logger.warning("another process makes %s", uri)),
+        runtime.session(config.runtime, config.data, uri),
+    ):
         prepared.run.open(config, prepared.facts)
-        with cluster.session() if prepared.index.statistics(config.front_end) is None else _nothing():
-            stage_of(config).make_labels(prepared.run.uri, prepared.index, _statistics(prepared.index, config))
+        statistics = _statistics(prepared.index, config)
+        stage_of(config).make_labels(uri, prepared.index, statistics)
 
 
 def _statistics(index: ClipIndex, config: TrainingConfig) -> Statistics:
-    """Of the log-mels of all clips; computed on Ray where ingest has not."""
-    parts = (compute_statistics(manifest, config.front_end, run_on_ray) for manifest in index.manifests)
+    """Statistics of the log-mels of all clips, computed where the training runs unless ingest has done so."""
+    run = runtime_of(config.runtime).run_tasks
+    parts = (compute_statistics(manifest, config.front_end, run) for manifest in index.manifests)
     return index.statistics(config.front_end) or sum(parts, Statistics())
 
 
-def _exported(run: Run, export: str) -> int:
-    """Epochs that the exported network has seen, which may be older than the newest checkpoint; 0 without one."""
+def _exported_epochs(run: Run, export: str) -> int:
+    """Epochs that the exported network was trained for, perhaps fewer than the newest checkpoint's; 0 without one."""
     path = storage.join(run.uri, export, DESCRIPTION)
     epochs: int = storage.read_json(path)["extra"]["epochs"] if storage.exists(path) else 0
     return epochs
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
-
-
-@contextmanager
-def _in_process(job: Job, tracked: TrackedRun | None) -> Iterator[tuple[Callable[[], Status], Watched]]:
-    coordinator = Coordinator(tracked, job.first_step(job.start()))
-    try:
-        yield (
-            lambda: run_in_process(job, coordinator),
-            Watched(coordinator.progress, coordinator.request_stop, coordinator.abandon, coordinator.close),
-        )
-    finally:
-        coordinator.stop_tracking()
-
-
-@contextmanager
-def _workers(job: Job, tracked: TrackedRun | None) -> Iterator[tuple[Callable[[], Status], Watched]]:
-    cluster.worker_cpus(job.config.runtime)
-    options = {**_OUTLIVES_ITS_PROCESS, **cluster.on_this_node()}
-    actor = ray.remote(Coordinator).options(**options).remote(tracked, job.first_step(job.start()))
-    assignment = job.start_clustering()
-    try:
-        yield (
-            lambda: run_workers(job, actor, assignment),
-            Watched(
-                lambda: ray.get(actor.progress.remote()),
-                lambda reason: ray.get(actor.request_stop.remote(reason)),
-                lambda reason: ray.get(actor.abandon.remote(reason)),
-                lambda status: ray.get(actor.close.remote(status)),
-            ),
-        )
-    finally:
-        ray.kill(actor)
-        if assignment is not None:
-            ray.kill(assignment)

@@ -1,4 +1,4 @@
-"""What the driver does while a run is on: show its progress, pass requests to stop on, and leave a status."""
+"""The driver during a training: it shows progress, passes requests to stop on, and leaves a status."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,63 +14,50 @@ from typing import Any
 
 from unfused_ray import logs
 from unfused_ray.lease import InUseError
-from unfused_ray.progress import Progress as Bar
+from unfused_ray.progress import Progress
 from unfused_ray.runs.run import Run
 from unfused_ray.runs.status import Status
-from unfused_ray.training.coordinator import Progress
+from unfused_ray.training.coordinator import CoordinatorClient, RunProgress
+from unfused_ray.training.runtimes.runtime import StartedTraining
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
+"""Seconds between two looks at the coordinator."""
 ABANDON_SECONDS = 30.0
-"""How long a run whose lease is lost may take to end by itself."""
+"""Seconds that a run whose lease is lost may take to end by itself."""
 LOG_SECONDS = 10.0
-"""Between two records of a run's figures in the log file."""
+"""Seconds between two records of a run's figures in the log file."""
 _SHOWN_FIGURES = ("loss", "agreement", "clips_per_second")
 
 
-@dataclass(frozen=True)
-class Watched:
-    """What the driver sees of a coordinator, near or far."""
-
-    progress: Callable[[], Progress]
-    request_stop: Callable[[str], None]
-    abandon: Callable[[str], None]
-    close: Callable[[str], int]
-
-
 def supervise(
-    run: Run,
-    steps_per_epoch: int,
-    last_epoch: int,
-    target: Callable[[], Status],
-    coordinator: Watched,
-    lost: threading.Event,
+    run: Run, steps_per_epoch: int, last_epoch: int, training: StartedTraining, lost: threading.Event
 ) -> Status:
-    """Run ``target`` in a thread; show its progress, pass signals on, and leave a status whatever happens.
+    """Run a training in a thread; show its progress, pass signals on, and always leave a status.
 
     Args:
         run: its folder.
         steps_per_epoch: of the run.
-        last_epoch: epochs after which it is to end.
-        target: trains; what it raises is raised here.
-        coordinator: of the run.
+        last_epoch: epochs after which it should end.
+        training: its exceptions are raised here.
         lost: set once the run belongs to another process.
 
     Raises:
         InUseError: the lease is lost. Nothing more is written to the run.
     """
     result: list[Status | BaseException] = []
+    coordinator = training.coordinator
 
     def work() -> None:
         try:
-            result.append(target())
+            result.append(training.run())
         except BaseException as error:  # noqa: BLE001 - raised again below, in the main thread
             result.append(error)
 
     thread = threading.Thread(target=work, name="training", daemon=True)
-    seen = [Progress()]
-    with _signals() as stop, logs.fields(partial(_where, run.record(), seen, steps_per_epoch)):
+    seen = [RunProgress()]
+    with _signals() as stop, logs.fields(partial(_log_fields, run.record(), seen, steps_per_epoch)):
         thread.start()  # before the coordinator is asked: an actor takes seconds until its first answer
         seen[0] = coordinator.progress()
         run.write_status(Status("running", *divmod(seen[0].step, steps_per_epoch)))
@@ -94,26 +81,30 @@ def supervise(
     return status
 
 
-def _where(record: Mapping[str, Any], seen: list[Progress], steps_per_epoch: int) -> dict[str, Any]:
+def _log_fields(record: Mapping[str, Any], seen: list[RunProgress], steps_per_epoch: int) -> dict[str, Any]:
     epoch, step = divmod(seen[0].step, steps_per_epoch)
     return {"run": record["id"], "stage": record["stage"], "epoch": epoch, "step": step}
 
 
 def _watch(
-    thread: threading.Thread, coordinator: Watched, stop: list[str], lost: threading.Event, seen: list[Progress]
+    thread: threading.Thread,
+    coordinator: CoordinatorClient,
+    stop: list[str],
+    lost: threading.Event,
+    seen: list[RunProgress],
 ) -> None:
-    """Draw the progress until the thread ends: a bar for each long phase, a line for each message.
+    """Draw progress until the thread ends: a bar for each long phase, a line for each message.
 
     Args:
         thread: of the training.
         coordinator: of the run.
-        stop: the signal that has come.
+        stop: holds the name of a signal once it has come.
         lost: set once the run belongs to another process.
         seen: its only element is replaced by the newest progress.
     """
     last_log = 0.0
     with ExitStack() as bars:
-        bar: Bar | None = None
+        bar: Progress | None = None
         phase, told = "", 0
         while thread.is_alive():
             thread.join(POLL_SECONDS)
@@ -121,20 +112,20 @@ def _watch(
                 coordinator.abandon("the run belongs to another process")
                 thread.join(ABANDON_SECONDS)
                 return
-            if stop:  # again and again: a coordinator that is started anew has forgotten it
+            if stop:  # repeatedly: a restarted coordinator has forgotten it
                 coordinator.request_stop(stop[0])
             seen[0] = progress = coordinator.progress()
             if progress.figures and time.monotonic() - last_log > LOG_SECONDS:
                 last_log = time.monotonic()
                 logger.debug("%s", progress.phase, extra={"figures": progress.figures})
-            told = min(told, len(progress.messages))  # fewer than before: it was started anew
+            told = min(told, len(progress.messages))  # fewer than before: the coordinator was restarted
             for message in progress.messages[told:]:
                 logger.warning("%s", message.text, extra={} if message.rank is None else {"rank": message.rank})
             told = len(progress.messages)
             if (drawn := drawn_bar(progress)) is not None:
                 if bar is None or bar.name != drawn.name:
                     bars.close()
-                    bar = bars.enter_context(Bar(drawn.name, drawn.total, drawn.unit, done=drawn.done))
+                    bar = bars.enter_context(Progress(drawn.name, drawn.total, drawn.unit, done=drawn.done))
                 figures = {name: value for name, value in progress.figures.items() if name in _SHOWN_FIGURES}
                 bar.update(drawn.done, **figures)
             elif progress.phase != phase:
@@ -144,7 +135,7 @@ def _watch(
 
 @dataclass(frozen=True)
 class DrawnBar:
-    """What a bar shows."""
+    """The content of a progress bar."""
 
     name: str
     done: int
@@ -152,7 +143,7 @@ class DrawnBar:
     unit: str
 
 
-def drawn_bar(progress: Progress) -> DrawnBar | None:
+def drawn_bar(progress: RunProgress) -> DrawnBar | None:
     """The bar of a phase; None for a short one."""
     if progress.phase == "training":
         return DrawnBar("training", progress.step, progress.num_steps, "steps")
@@ -163,7 +154,7 @@ def drawn_bar(progress: Progress) -> DrawnBar | None:
 
 @contextmanager
 def _signals() -> Iterator[list[str]]:
-    """The first SIGTERM or Ctrl-C, whose name is then in the list, asks for an orderly end; the second ends at once."""
+    """Handle SIGTERM and Ctrl-C: the first is added to the list, to ask for an orderly end; the second ends at once."""
     seen: list[str] = []
 
     def handle(number: int, frame: object) -> None:
@@ -172,7 +163,7 @@ def _signals() -> Iterator[list[str]]:
         seen.append(signal.Signals(number).name)
         logger.warning("%s: writing a checkpoint, then ending. Once more ends at once", seen[0])
 
-    # In another thread, as of a sweep's trial, signals are its process's business, and Python handles none.
+    # In another thread, such as a sweep's trial, Python handles no signals: its process does.
     main = threading.current_thread() is threading.main_thread()
     numbers = [signal.SIGINT, signal.SIGTERM] if main else []
     before = {number: signal.signal(number, handle) for number in numbers}

@@ -1,4 +1,4 @@
-"""What Ray Train runs of ours beside the workers: how they find each other, and what is told of their failures.
+"""Ray Train's trainer for this project: how workers find each other, and who learns of their failures.
 
 Ray Train's controller, an actor of its own, imports this module: it holds nothing that takes long to import.
 """
@@ -19,13 +19,15 @@ from ray.train import UserCallback
 from ray.train.backend import Backend
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from unfused_ray.training.runtimes.remote_coordinator import RemoteCoordinator
+
 
 class WorkerGroupTrainer(TorchTrainer):
     """TorchTrainer without Ray Train's placement group cleaner.
 
     The cleaner asks "a running Ray instance" whether the run's controller lives. Where another cluster has been started
-    on the machine it asks that one, and then removes the placement group of a run that is well (seen with Ray 2.60).
-    What it is for, a driver that dies, needs no cleaner here: the actors of a job end with it.
+    on the machine it asks that one, and then removes the placement group of a healthy run (seen with Ray 2.60). Its
+    purpose, a driver that dies, needs no cleaner here: the actors of a job end with it.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
@@ -34,9 +36,13 @@ class WorkerGroupTrainer(TorchTrainer):
 
 
 class NoteFailures(UserCallback):
-    """Tells the coordinator of every worker group that fails."""
+    """Notes every failed worker with the coordinator.
 
-    def __init__(self, coordinator: ray.actor.ActorHandle) -> None:
+    Args:
+        coordinator: of the run.
+    """
+
+    def __init__(self, coordinator: RemoteCoordinator) -> None:
         self._coordinator = coordinator
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
@@ -45,7 +51,7 @@ class NoteFailures(UserCallback):
             # Ray explains a lost process in a paragraph; its first words say what happened.
             cause = textwrap.shorten((str(error).strip().splitlines() or [type(error).__name__])[-1], 300)
             # Not waited for: this runs in Ray Train's controller, and whatever it raises would end the run.
-            self._coordinator.note_failure.remote(f"worker {rank} failed ({cause})")
+            self._coordinator.note_failure(f"worker {rank} failed ({cause})")
 
 
 @dataclass
@@ -57,7 +63,7 @@ class LoopbackTorchConfig(TorchConfig):
     """
 
     folder: str = ""
-    """Where the files are made in which workers meet."""
+    """Folder of the files in which workers meet."""
 
     @property
     def backend_cls(self) -> type[Backend]:

@@ -1,1 +1,16 @@
-"""The training stages: what pre-training and distillation check, label and build."""
+"""Training stages: the checks, labels and method of each, from the driver's side."""
+
+from __future__ import annotations
+
+from unfused_ray.config import DistillConfig, PretrainConfig, TrainingConfig
+from unfused_ray.training.stages.distillation import Distillation
+from unfused_ray.training.stages.pretraining import Pretraining
+from unfused_ray.training.stages.stage import Stage
+
+
+def stage_of(config: TrainingConfig) -> Stage:
+    """The stage of a configuration."""
+    if isinstance(config, DistillConfig):
+        return Distillation(config)
+    assert isinstance(config, PretrainConfig)
+    return Pretraining(config)

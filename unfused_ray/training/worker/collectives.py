@@ -1,4 +1,4 @@
-"""What the workers of a group say to each other; alone, a worker agrees with itself."""
+"""Communication between the workers of a group, and its equivalent for a single worker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 @dataclass(frozen=True)
 class Votes:
-    """What any worker asks of all; they act on it at the same step."""
+    """Requests of any worker to all; all act on them at the same step."""
 
     stop: bool = False
     """End after a checkpoint."""
@@ -25,8 +25,8 @@ class Votes:
     """Ask, all together, which nodes are to be taken away."""
 
 
-class Alone:
-    """A group of one, in this process."""
+class LocalCollectives:
+    """Collectives of a single worker."""
 
     rank = 0
     world = 1
@@ -36,12 +36,12 @@ class Alone:
         return module
 
     def no_sync(self, module: nn.Module) -> AbstractContextManager[None]:
-        """Nothing to hold back."""
+        """A context without effect."""
         return nullcontext()
 
     @property
     def all_reduce(self) -> Callable[[Tensor], object] | None:
-        """None: there is nobody to add up with."""
+        """None: there are no other workers."""
         return None
 
     def vote(self, votes: Votes) -> Votes:
@@ -52,7 +52,7 @@ class Alone:
         """The tensor as it is."""
         return tensor
 
-    def join(self, blocks: Tensor) -> Tensor:
+    def gather_blocks(self, blocks: Tensor) -> Tensor:
         """The blocks, (n, B, …), one after the other: (n·B, …)."""
         return blocks.flatten(0, 1)
 
@@ -60,10 +60,13 @@ class Alone:
         """Return at once."""
 
 
-class Distributed:
-    """The process group that Ray Train has opened.
+class DistributedCollectives:
+    """Collectives of the process group that Ray Train has opened.
 
-    Votes and barriers go over a gloo group of their own: on a GPU they must not wait for the device.
+    Votes and barriers use a gloo group of their own: on a GPU they must not wait for the device.
+
+    Args:
+        device: this worker trains on.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -75,14 +78,14 @@ class Distributed:
         self._pending: tuple[dist.Work, Tensor] | None = None
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module under DistributedDataParallel; batch norm needs no broadcast, see BlockBatchNorm."""
+        """The module under DistributedDataParallel; batch norm needs no broadcast (:class:`BlockBatchNorm`)."""
         ids = [self._device.index] if self._device.type == "cuda" else None
         return DistributedDataParallel(
             module, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=False
         )
 
     def no_sync(self, module: nn.Module) -> AbstractContextManager[None]:
-        """Accumulate gradients here, without sending them."""
+        """A context that accumulates gradients here, without sending them."""
         assert isinstance(module, DistributedDataParallel)
         return module.no_sync()
 
@@ -92,7 +95,7 @@ class Distributed:
         return lambda tensor: dist.all_reduce(tensor)
 
     def vote(self, votes: Votes) -> Votes:
-        """Cast this step's votes and return what all said at the step before, so that nobody waits."""
+        """Cast this step's votes and return the joint votes of the step before, so that nobody waits."""
         before = self._pending
         flags = torch.tensor([votes.stop, votes.checkpoint, votes.look], dtype=torch.int32)
         work = dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self._control, async_op=True)
@@ -109,11 +112,11 @@ class Distributed:
         dist.all_gather(tensors, tensor, group=self._control)
         return torch.cat(tensors)
 
-    def join(self, blocks: Tensor) -> Tensor:
+    def gather_blocks(self, blocks: Tensor) -> Tensor:
         """The blocks of all workers, each (n, B, …), in the plan's order: (n·world·B, …).
 
-        This worker's own keep their gradient, which is that of a loss of all of them: where every worker computes the
-        same loss, no gradient needs to be sent.
+        This worker's own blocks keep their gradient. If every worker computes the same loss of all blocks, no gradient
+        needs to be sent.
         """
         everyone = [torch.empty_like(blocks) for _ in range(self.world)]
         dist.all_gather(everyone, blocks.detach().contiguous())
@@ -125,4 +128,4 @@ class Distributed:
         dist.barrier(group=self._control)
 
 
-Group = Alone | Distributed
+Collectives = LocalCollectives | DistributedCollectives

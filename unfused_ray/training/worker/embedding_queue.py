@@ -1,4 +1,4 @@
-"""Embeddings on their way from a worker to the clusterer."""
+"""Embeddings on their way from a worker's device to the source of its labels."""
 
 from __future__ import annotations
 
@@ -8,44 +8,36 @@ from collections.abc import Callable
 import numpy as np
 from torch import Tensor
 
-from unfused_ray.clustering.clusterer import Clusterer
+from unfused_ray.labels.source import LabelSource
 from unfused_ray.training.worker.device import to_host
 
 
-class Outbox:
-    """Sends what a worker has embedded a little late, so that the device is not waited for.
+class EmbeddingQueue:
+    """Pushes embeddings a little late, so that nobody waits for the device.
 
     Args:
-        clusterer: who gets it.
-        delay: blocks that stay here until later ones come.
+        labels: takes them in.
+        delay: blocks that stay in the queue until later ones come.
     """
 
-    def __init__(self, clusterer: Clusterer, delay: int) -> None:
-        self._clusterer = clusterer
+    def __init__(self, labels: LabelSource, delay: int) -> None:
+        self._labels = labels
         self._delay = delay
         self._waiting: deque[tuple[np.ndarray, Callable[[], Tensor]]] = deque()
-        self._sent = 0
 
     def push(self, clip_ids: np.ndarray, embeddings: Tensor) -> None:
-        """Take embeddings ``(b, D)`` of clips ``(b,)``; those of id -1 are left out."""
+        """Queue embeddings ``(b, D)`` of clips ``(b,)``; those of id -1 are left out."""
         self._waiting.append((clip_ids, to_host(embeddings.float())))
         if len(self._waiting) > self._delay:
-            self._send_one()
+            self._push_oldest()
 
     def flush(self) -> None:
-        """Send all there is, and wait until it has arrived."""
+        """Push all there is, and wait until it has arrived."""
         while self._waiting:
-            self._send_one()
-        self._clusterer.flush()
+            self._push_oldest()
+        self._labels.flush()
 
-    def drain(self) -> int:
-        """Flush; returns how many embeddings were sent since the last time."""
-        self.flush()
-        sent, self._sent = self._sent, 0
-        return sent
-
-    def _send_one(self) -> None:
+    def _push_oldest(self) -> None:
         clip_ids, embeddings = self._waiting.popleft()
         real = clip_ids >= 0
-        self._clusterer.push(clip_ids[real], embeddings().numpy()[real])
-        self._sent += int(real.sum())
+        self._labels.push(clip_ids[real], embeddings().numpy()[real])

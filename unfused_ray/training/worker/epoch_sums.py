@@ -1,4 +1,4 @@
-"""What an epoch adds up to, so that its figures are those of the whole epoch although it was interrupted."""
+"""Sums over an epoch, kept in checkpoints, so that an interrupted epoch still has the metrics of the whole."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from unfused_ray.data.stream.read import Block
 class EpochSums:
     """Sums over the clips that this worker has trained on in an epoch.
 
-    A checkpoint in mid-epoch keeps the sums of all workers; rank 0 goes on with them.
+    A checkpoint in mid-epoch keeps the sums of all workers; rank 0 continues from them.
     """
 
     values: dict[str, Tensor | float] = field(default_factory=dict)
     """Loss and terms of a method, ``clips`` and ``damaged_clips``."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """By what they were spent on."""
+    """Seconds by purpose."""
 
     def add(self, block: Block, values: Mapping[str, Tensor]) -> None:
-        """Add what a method gave for a block. Nothing waits for the device."""
+        """Add the clips of a block, and a method's values for it. Nothing waits for the device."""
         self.add_values(values)
         self._add("clips", len(block.clip_ids))
         self._add("damaged_clips", float((block.weights == 0).sum()))
@@ -39,7 +39,7 @@ class EpochSums:
         self.seconds[purpose] = self.seconds.get(purpose, 0.0) + seconds
 
     def totals(self, device: torch.device, all_reduce: Callable[[Tensor], object] | None) -> dict[str, float]:
-        """The values over all workers, which call it together."""
+        """The values added up over all workers, which call it together."""
         names = sorted(self.values)
         totals = torch.stack([torch.as_tensor(self.values[n], dtype=torch.float64, device=device) for n in names])
         if all_reduce is not None:
@@ -51,6 +51,6 @@ class EpochSums:
 
 
 def means(values: Mapping[str, Tensor | float]) -> dict[str, Tensor | float]:
-    """Means over the clips that count, of all but the counts."""
+    """Means over the clips that count, of all values but the counts."""
     clips = max(float(values["clips"]) - float(values["damaged_clips"]), 1.0)
     return {name: value / clips for name, value in values.items() if name not in ("clips", "damaged_clips")}

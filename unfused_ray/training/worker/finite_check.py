@@ -1,4 +1,4 @@
-"""Finds a gradient that is not finite, a step late where that saves waiting for the device."""
+"""Detection of gradients that are not finite, a step late if that saves waiting for the device."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class _Step:
     norm: Callable[[], Tensor]
 
 
-class GradientWatch:
-    """Remembers the norms of the newest gradients while they are on their way from the device."""
+class FiniteCheck:
+    """Keeps the norms of the newest gradients while they are on their way from the device."""
 
     def __init__(self) -> None:
         self._steps: deque[_Step] = deque()
@@ -32,7 +32,7 @@ class GradientWatch:
 
         Args:
             module: whose gradient is that of a whole global batch.
-            position: before the step that it is of.
+            position: before the step of the gradient.
             clip_ids: of this worker's blocks of the batch.
         """
         gradients = [p.grad for p in module.parameters() if p.grad is not None]
@@ -40,12 +40,12 @@ class GradientWatch:
         self._steps.append(_Step(position, np.concatenate(clip_ids), norm))
 
     def first_not_finite(self, late: int) -> tuple[Position, np.ndarray] | None:
-        """Position and this worker's clips of the first gradient that is not finite.
+        """Position and this worker's clips of the first gradient that is not finite; None if all are.
 
         All workers hold the same gradients, so all of them find it at the same step.
 
         Args:
-            late: newest gradients that are not looked at yet; 0 waits for all.
+            late: newest gradients that are not checked yet; 0 waits for all.
         """
         while len(self._steps) > late:
             step = self._steps.popleft()

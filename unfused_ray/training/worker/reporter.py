@@ -1,47 +1,42 @@
-"""What a run tells while it is on: figures of an epoch to the history, signs of life to the coordinator."""
+"""Reports of a worker: metrics of the steps to the coordinator, metrics of the epochs to the history."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor
 
-from unfused_ray.training.coordinator import Coordinator, Progress, RemoteCoordinator
+from unfused_ray.training.coordinator import CoordinatorClient, RunProgress
 from unfused_ray.training.worker.epoch_sums import EpochSums, means
 
 REPORT_SECONDS = 1.0
+"""Seconds between two reports."""
 
 
-class Journal:
-    """One worker's figures; those of rank 0 are told.
+class Reporter:
+    """Collects a worker's metrics; rank 0 reports them.
 
     Args:
-        coordinator: who is told.
+        coordinator: of the run.
         rank: of the worker.
         num_steps: global batches of the whole run.
+        history: of the finished epochs.
     """
 
-    def __init__(self, coordinator: Coordinator | RemoteCoordinator, rank: int, num_steps: int) -> None:
+    def __init__(
+        self, coordinator: CoordinatorClient, rank: int, num_steps: int, history: list[dict[str, float]]
+    ) -> None:
         self._coordinator, self._rank, self._num_steps = coordinator, rank, num_steps
-        self.history: list[dict[str, float]] = []
-        """One entry a finished epoch: mean loss and terms, seconds by what they were spent on, health of the labels."""
-        self.sums = EpochSums()
-        """Of the epoch that is on."""
+        self.history = history
+        """One entry a finished epoch: mean loss and terms, seconds by purpose, health of the labels."""
         self.asked_to_stop = False
-        """Whether the coordinator's answer was that the run should stop."""
+        """True once the coordinator has asked the run to stop."""
         self._last_report = time.perf_counter()
-
-    def load(self, details: Mapping[str, Any], in_epoch: bool) -> None:
-        """Go on from what a checkpoint says; rank 0 goes on with the sums of all."""
-        self.history = details["history"]
-        if in_epoch and self._rank == 0:
-            self.sums = EpochSums(**details["sums"])
 
     @property
     def damaged_clips(self) -> int:
-        """How often a clip did not count because it was damaged, over the finished epochs."""
+        """How often a damaged clip was left out, over the finished epochs."""
         return int(sum(entry["damaged_clips"] for entry in self.history))
 
     @property
@@ -49,39 +44,49 @@ class Journal:
         """Finished epochs with signs of a collapse."""
         return [int(entry["epoch"]) for entry in self.history if entry.get("collapse_signs")]
 
-    def report(self, phase: str, step: int, figures: Mapping[str, float | Tensor], now: bool = False) -> None:
-        """A sign of life of rank 0, at most once a second unless it is wanted ``now``.
+    def report(self, phase: str, step: int, metrics: Mapping[str, float | Tensor], now: bool = False) -> None:
+        """Report progress on rank 0, at most once a second.
 
         Args:
-            phase: what is being done.
+            phase: of the run.
             step: global batches done since the start of the run.
-            figures: to show; while training, to track too.
-            now: whether to tell it although it is not a second since the last.
+            metrics: to show; in the phase "training", to track too.
+            now: True to report before a second has passed.
         """
         if self._rank != 0 or not (now or time.perf_counter() - self._last_report > REPORT_SECONDS):
             return
         self._last_report = time.perf_counter()
-        values = {name: float(value) for name, value in figures.items()}
-        progress = Progress(phase, step, self._num_steps, values, self.damaged_clips)
+        values = {name: float(value) for name, value in metrics.items()}
+        progress = RunProgress(phase, step, self._num_steps, values, self.damaged_clips)
         answer = self._coordinator.report(progress, values if phase == "training" else None)
         self.asked_to_stop = self.asked_to_stop or bool(answer)
 
     def end_epoch(
-        self, epoch: int, totals: Mapping[str, float], health: Mapping[str, float], learning_rate: float
+        self,
+        epoch: int,
+        totals: Mapping[str, float],
+        seconds: Mapping[str, float],
+        health: Mapping[str, float],
+        learning_rate: float,
     ) -> dict[str, float]:
-        """Add an epoch to the history; returns its figures without its health.
+        """Add an epoch to the history; return its metrics without its health.
 
         Args:
             epoch: that has ended.
             totals: its sums over all workers.
-            health: of its labels, or of its embeddings where there are none.
+            seconds: it took, by purpose.
+            health: of its labels, or of its embeddings if there are none.
             learning_rate: of its last step.
         """
-        seconds = self.sums.seconds
-        figures = {name: float(value) for name, value in means(totals).items()}
-        figures |= {f"seconds_{name}": value for name, value in seconds.items()}
-        figures |= {"clips_per_second": totals["clips"] / seconds["train"], "damaged_clips": totals["damaged_clips"]}
-        figures["learning_rate"] = learning_rate
-        self.history.append({"epoch": float(epoch), **figures, **health})
-        self.sums = EpochSums()
-        return figures
+        metrics = {name: float(value) for name, value in means(totals).items()}
+        metrics |= {f"seconds_{name}": value for name, value in seconds.items()}
+        metrics |= {"clips_per_second": totals["clips"] / seconds["train"], "damaged_clips": totals["damaged_clips"]}
+        metrics["learning_rate"] = learning_rate
+        self.history.append({"epoch": float(epoch), **metrics, **health})
+        return metrics
+
+    def report_step(self, step: int, clips: int, sums: EpochSums) -> None:
+        """Report the means of an epoch that has trained on so many clips of all workers."""
+        seconds, waited = sums.seconds.get("train", 0.0), sums.seconds.get("wait", 0.0)
+        rates = {"clips_per_second": clips / seconds, "wait_share": waited / seconds} if seconds else {}
+        self.report("training", step, {**means(sums.values), **rates})

@@ -1,4 +1,4 @@
-"""What training changes: the method's weights, their average, and the optimiser's moments."""
+"""The state that training changes: the method's weights, their average, and the optimiser's moments."""
 
 from __future__ import annotations
 
@@ -11,8 +11,13 @@ from torch.optim.swa_utils import AveragedModel
 from unfused_ray.config import TrainingConfig
 from unfused_ray.methods.method import Method
 from unfused_ray.models.encoder import AudioNTT2020
-from unfused_ray.runs.checkpoints import Checkpoint, flatten_optimizer, unflatten_optimizer
-from unfused_ray.training.worker.optimizer import build_optimizer, set_learning_rate
+from unfused_ray.runs.checkpoints import Checkpoint
+from unfused_ray.training.worker.optimizer import (
+    build_optimizer,
+    flatten_optimizer,
+    set_learning_rate,
+    unflatten_optimizer,
+)
 
 
 class TrainingState:
@@ -31,7 +36,7 @@ class TrainingState:
             self.average = AveragedModel(method.encoder, avg_fn=_ramped(config.ema_decay), use_buffers=True)
 
     def step(self, lr: float) -> None:
-        """Move the weights by their gradients, and the average towards them."""
+        """Update the weights by their gradients, and the average by the weights."""
         set_learning_rate(self.optimizer, lr)
         self.optimizer.step()
         if self.average is not None:
@@ -39,31 +44,31 @@ class TrainingState:
 
     @property
     def learning_rate(self) -> float:
-        """Of the newest step."""
+        """Learning rate of the newest step."""
         lr: float = self.optimizer.param_groups[0]["lr"]
         return lr
 
     def tensors(self) -> Mapping[str, Mapping[str, Tensor]]:
-        """All of it by name, for a checkpoint."""
+        """The whole state by file name, then by tensor name, for a checkpoint."""
         tensors = {"model": self.method.state_dict(), "optimizer": flatten_optimizer(self.optimizer)}
         return tensors if self.average is None else tensors | {"average": self.average.state_dict()}
 
     def load(self, checkpoint: Checkpoint) -> None:
-        """Take over what :meth:`tensors` gave."""
+        """Load a checkpoint of :meth:`tensors`."""
         self.method.load_state_dict(checkpoint.tensors("model"))
         unflatten_optimizer(self.optimizer, checkpoint.tensors("optimizer"))
         if self.average is not None:
             self.average.load_state_dict(checkpoint.tensors("average"))
 
     def exported(self) -> AudioNTT2020:
-        """The encoder that is kept: averaged where it is asked for, cut where the method says."""
+        """The encoder to export: averaged if the run has an average, cut as the method says."""
         encoder = self.method.encoder if self.average is None else self.average.module
         assert isinstance(encoder, AudioNTT2020)
         return encoder.truncated(self.method.export_cut)
 
 
 def _ramped(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
-    """The n-th step of an average whose decay grows with n up to ``decay``."""
+    """The update of an average whose decay grows with the number of updates up to ``decay``."""
 
     @torch.no_grad()
     def average(averaged: Tensor, current: Tensor, num_averaged: Tensor | int) -> Tensor:

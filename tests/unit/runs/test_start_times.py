@@ -1,4 +1,4 @@
-"""Milestones of a run's start: seconds since the command, each the first time, kept in the run's folder."""
+"""Times of a run's start: seconds since the command, each the first time, kept in the run's folder."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from pathlib import Path
 from support.runs import tiny
 from support.sources import write_source
 
-from unfused_ray.runs.start_times import Milestones, process_started, read_start_times
+from unfused_ray.runs.start_times import StartTimes, process_started, read_start_times
 from unfused_ray.training.driver.launch import train
 
 
 def test_a_milestone_counts_the_first_time_it_is_reached():
-    milestones = Milestones(began=100.0)
-    assert milestones.reach("checked", when=102.5)
-    assert not milestones.reach("checked", when=200.0)
-    assert milestones.reached == {"checked": 2.5}
+    start_times = StartTimes(began=100.0)
+    assert start_times.reach("checked", when=102.5)
+    assert not start_times.reach("checked", when=200.0)
+    assert start_times.reached == {"checked": 2.5}
 
 
 def test_milestones_travel_and_are_written_in_their_order(tmp_path: Path):
-    milestones = Milestones(began=100.0)
-    milestones.reach("step", when=103.0)
-    milestones.reach("checked", when=102.5)
-    pickle.loads(pickle.dumps(milestones)).write(str(tmp_path))
+    start_times = StartTimes(began=100.0)
+    start_times.reach("step", when=103.0)
+    start_times.reach("checked", when=102.5)
+    pickle.loads(pickle.dumps(start_times)).write(str(tmp_path))
     assert list(read_start_times(str(tmp_path)).items()) == [("checked", 2.5), ("step", 3.0)]
 
 

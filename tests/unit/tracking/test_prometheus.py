@@ -1,0 +1,69 @@
+"""Metrics for Prometheus: the coordinator's actor exports the metrics of training under the run's name."""
+
+from __future__ import annotations
+
+import re
+from unittest.mock import MagicMock
+
+import pytest
+
+from unfused_ray.tracking import prometheus
+from unfused_ray.tracking.mlflow import TrackedRun
+from unfused_ray.tracking.prometheus import Gauges
+from unfused_ray.training import coordinator
+from unfused_ray.training.coordinator import RunProgress
+from unfused_ray.training.runtimes import remote_coordinator
+from unfused_ray.training.runtimes.remote_coordinator import CoordinatorActor
+
+
+class StandIn:
+    """Stands in for Ray's gauges, and keeps their values."""
+
+    def __init__(self) -> None:
+        self.made: list[str] = []
+        self.values: dict[tuple[str, str], float] = {}
+
+    def __call__(self, name: str, description: str, tag_keys: tuple[str, ...]) -> StandIn:
+        self.made.append(name)
+        gauge = StandIn()
+        gauge.values, gauge.made = self.values, [name]
+        return gauge
+
+    def set(self, value: float, tags: dict[str, str]) -> None:
+        self.values[self.made[0], tags["run"]] = value
+
+
+@pytest.fixture
+def gauges(monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    kept = StandIn()
+    monkeypatch.setattr(prometheus, "Gauge", kept)
+    return kept
+
+
+def test_a_metric_is_one_gauge_with_its_newest_value(gauges: StandIn):
+    exported = Gauges("first")
+    exported.set({"clips_per_second": 10.0, "cluster/head0/empty_clusters": 3.0})
+    exported.set({"clips_per_second": 12.0})
+    assert gauges.made == ["unfused_ray_clips_per_second", "unfused_ray_cluster_head0_empty_clusters"]
+    assert gauges.values["unfused_ray_clips_per_second", "first"] == 12.0
+    assert gauges.values["unfused_ray_cluster_head0_empty_clusters", "first"] == 3.0
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_ray_takes_the_names_that_metrics_have():
+    Gauges("first").set(dict.fromkeys(("loss", "epoch/seconds_wait", "cluster/head1/nmi_previous", "é-x"), 1.0))
+
+
+@pytest.mark.parametrize("is_tracked", [True, False], ids=["a run", "a trial, which its sweep tracks"])
+def test_the_coordinators_actor_exports_the_metrics_of_training(
+    gauges: StandIn, monkeypatch: pytest.MonkeyPatch, is_tracked: bool
+):
+    monkeypatch.setattr(remote_coordinator.ray, "get_runtime_context", MagicMock())
+    monkeypatch.setattr(coordinator.Tracker, "__init__", lambda self, run: None)
+    monkeypatch.setattr(coordinator.Tracker, "log", lambda self, metrics, step: None)
+    run = TrackedRun(uri="", experiment="", name="first", id="1") if is_tracked else None
+    actor = CoordinatorActor(run, 0)
+    actor.report(RunProgress("embedding every clip", 3, 10, {"share": 0.5}))
+    actor.report(RunProgress("training", 4, 10, {"wait_share": 0.25}, damaged_clips=2), {"wait_share": 0.25})
+    shown = {re.sub("unfused_ray_", "", name): value for (name, _), value in gauges.values.items()}
+    assert shown == ({"wait_share": 0.25, "step": 4, "damaged_clips": 2} if is_tracked else {})

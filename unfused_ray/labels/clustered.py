@@ -1,0 +1,69 @@
+"""Labels that are clustered anew each epoch, from the embeddings of the epoch before or of a pass over all clips."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from unfused_ray.clustering.assignment import Assignment
+from unfused_ray.clustering.clusterer import Clusterer
+from unfused_ray.data.stream.plan import Pass
+from unfused_ray.methods.method import ClusteringRequest
+
+
+class Clustered:
+    """A :class:`LabelSource` over a clusterer, in this process or in the assignment actor.
+
+    Args:
+        request: of the method.
+        clusterer: holds the bank of all embeddings.
+        rank: of this worker.
+    """
+
+    are_renewed = True
+
+    def __init__(self, request: ClusteringRequest, clusterer: Clusterer, rank: int) -> None:
+        self._request, self._clusterer, self._rank = request, clusterer, rank
+        self._num_pushed = 0
+
+    @property
+    def collects_in_training(self) -> bool:
+        """True unless every epoch embeds all clips."""
+        return not self._request.full_pass
+
+    def passes(self, epoch: int, is_empty: bool) -> Sequence[Pass]:
+        """One pass before every epoch, or before the first alone."""
+        return passes_before(self._request, epoch, is_empty)
+
+    def restore(self, folder: str | None, epoch: int) -> None:
+        """Restore the clusterer."""
+        self._num_pushed = 0
+        self._clusterer.restore(folder, epoch)
+
+    def push(self, clip_ids: np.ndarray, embeddings: np.ndarray) -> None:
+        """Push to the clusterer, and count."""
+        self._clusterer.push(clip_ids, embeddings)
+        self._num_pushed += len(clip_ids)
+
+    def flush(self) -> None:
+        """Wait until everything pushed has arrived."""
+        self._clusterer.flush()
+
+    def labels(self, epoch: int) -> Assignment:
+        """Barrier of all workers, completeness check, and clustering."""
+        pushed, self._num_pushed = self._num_pushed, 0
+        return self._clusterer.labels(epoch, self._rank, pushed)
+
+    def save(self, folder: str) -> None:
+        """Write the bank and the current assignment."""
+        self._clusterer.save(folder)
+
+    def forget(self, before_epoch: int) -> None:
+        """Delete older assignments."""
+        self._clusterer.forget(before_epoch)
+
+
+def passes_before(request: ClusteringRequest | None, epoch: int, is_empty: bool) -> Sequence[Pass]:
+    """Passes over every clip that a method asks for before the labels of an epoch; none if it clusters nothing."""
+    return (Pass("embed", epoch),) if request is not None and (request.full_pass or is_empty) else ()

@@ -1,0 +1,73 @@
+"""The interface between the training loop and the pseudo-labels of a run; a method without labels has no source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from unfused_ray.clustering.assignment import Assignment
+from unfused_ray.data.stream.plan import Pass
+
+
+class LabelSource(Protocol):
+    """One worker's access to the pseudo-labels of a run. A failed call raises; :meth:`restore` begins again."""
+
+    @property
+    def are_renewed(self) -> bool:
+        """True if each epoch has labels of its own, whose health tells of a collapse."""
+        ...
+
+    @property
+    def collects_in_training(self) -> bool:
+        """True if the embeddings that training computes are to be pushed."""
+        ...
+
+    def passes(self, epoch: int, is_empty: bool) -> Sequence[Pass]:
+        """Passes over every clip, whose embeddings are to be pushed before the labels of an epoch.
+
+        Args:
+            epoch: that begins.
+            is_empty: True if no embedding was pushed or restored yet.
+        """
+        ...
+
+    def restore(self, folder: str | None, epoch: int) -> None:
+        """Begin, or begin again: every worker of a group calls it first, with the same arguments.
+
+        Args:
+            folder: written by :meth:`save`; None to begin without a state.
+            epoch: the epoch that is about to begin, or that the state was saved in the middle of.
+
+        Raises:
+            ValueError: the folder is of another run or epoch.
+        """
+        ...
+
+    def push(self, clip_ids: np.ndarray, embeddings: np.ndarray) -> None:
+        """Take in embeddings ``(n, D)`` of clips ``(n,)`` int64, each clip at most once between two assignments."""
+        ...
+
+    def flush(self) -> None:
+        """Wait until everything pushed has arrived."""
+        ...
+
+    def labels(self, epoch: int) -> Assignment:
+        """The assignment that ``epoch`` trains on. Every worker calls it once; again, it gives the same result.
+
+        Args:
+            epoch: the epoch that is about to begin; after a restore, also the one restored into.
+
+        Raises:
+            RuntimeError: not all that was pushed has arrived, or a clip was never pushed.
+        """
+        ...
+
+    def save(self, folder: str) -> None:
+        """Write the state and the current assignment. One worker calls it, after all have flushed."""
+        ...
+
+    def forget(self, before_epoch: int) -> None:
+        """Delete the written assignments of all epochs before this one."""
+        ...

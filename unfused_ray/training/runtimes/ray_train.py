@@ -1,0 +1,160 @@
+"""Training on a Ray Train worker group; a group that fails is started anew from the newest checkpoint."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import ray.train
+import torch
+from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig
+
+from unfused_ray import cluster, logs, memory
+from unfused_ray.clustering.actor import RayClusterer, start_assignment_actor
+from unfused_ray.config import RuntimeConfig
+from unfused_ray.data.shards.parallel import run_on_ray
+from unfused_ray.data.stream.ray_source import RaySource, execution_options, make_dataset
+from unfused_ray.runs.resume import ResumePoint, find_fork_point, find_resume_point
+from unfused_ray.runs.start_times import process_started
+from unfused_ray.runs.status import Status
+from unfused_ray.tracking.mlflow import TrackedRun
+from unfused_ray.training.job import TrainingJob
+from unfused_ray.training.runtimes.remote_coordinator import RemoteCoordinator
+from unfused_ray.training.runtimes.runtime import StartedTraining
+from unfused_ray.training.runtimes.worker_group import LoopbackTorchConfig, NoteFailures, WorkerGroupTrainer
+from unfused_ray.training.worker.collectives import DistributedCollectives
+from unfused_ray.training.worker.device import set_threads
+from unfused_ray.training.worker.loop import Worker
+
+
+class RayTrain:
+    """A :class:`Runtime` of workers on the nodes of a Ray cluster."""
+
+    run_tasks = staticmethod(run_on_ray)
+
+    def describe(self, config: RuntimeConfig) -> dict[str, str]:
+        """The workers and the resources of each."""
+        cpus = cluster.worker_cpus(config)
+        return {"workers": f"{config.num_workers} × {cpus:g} CPU, {config.gpus_per_worker:g} GPU"}
+
+    @contextmanager
+    def session(self, config: RuntimeConfig, data: Sequence[str], run_uri: str) -> Iterator[None]:
+        """Join or start a cluster, and refuse a training that cannot run there."""
+        with cluster.session():
+            cluster.refuse_local_paths({"data": tuple(data), "output": (run_uri,)})
+            cluster.worker_cpus(config)
+            yield
+
+    @contextmanager
+    def start(self, job: TrainingJob, tracked: TrackedRun | None) -> Iterator[StartedTraining]:
+        """Start the coordinator's actor and, if labels are clustered, the assignment actor."""
+        coordinator = RemoteCoordinator.start(tracked, job.first_step(job.resume_point))
+        plan, request = job.clustering_plan(), job.stage.clustering
+        assignment = start_assignment_actor(plan, request.num_shards) if plan and request else None
+        try:
+            yield StartedTraining(lambda: _fit(job, coordinator, assignment), coordinator)
+        finally:
+            coordinator.kill()
+            if assignment is not None:
+                ray.kill(assignment)
+
+
+def _fit(job: TrainingJob, coordinator: RemoteCoordinator, assignment: ray.actor.ActorHandle | None) -> Status:
+    """Run worker groups until one ends the training."""
+    runtime = job.config.runtime
+    # Ray Train would change the working directory of its workers; paths are absolute here, but tracebacks are not.
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    dataset = make_dataset(job.planner, job.reader, coordinator.segment)
+    with tempfile.TemporaryDirectory(prefix="unfused-ray-train-") as folder:
+        trainer = WorkerGroupTrainer(
+            _WorkerMain(job, coordinator, assignment),
+            torch_config=LoopbackTorchConfig(folder=folder)
+            if cluster.is_one_machine()
+            else TorchConfig(timeout_s=12 * 3600),
+            scaling_config=ScalingConfig(
+                num_workers=runtime.num_workers,
+                use_gpu=runtime.gpus_per_worker > 0,
+                resources_per_worker={"CPU": cluster.worker_cpus(runtime)}
+                | ({"GPU": runtime.gpus_per_worker} if runtime.gpus_per_worker else {}),
+            ),
+            # Ray Train's own book-keeping is not used: checkpoints are the project's, and the coordinator gives up on
+            # a run that fails again and again at one step.
+            run_config=RunConfig(
+                storage_path=folder,
+                failure_config=FailureConfig(max_failures=-1),
+                callbacks=[NoteFailures(coordinator)],
+                worker_runtime_env={"env_vars": memory.ENVIRONMENT},
+            ),
+            datasets={"clips": dataset},
+            dataset_config=DataConfig(execution_options=execution_options()),
+        )
+        result = trainer.fit()
+    status: Status = result.return_value
+    return status
+
+
+@dataclass(frozen=True)
+class _WorkerMain:
+    """The main function of a train worker."""
+
+    job: TrainingJob
+    coordinator: RemoteCoordinator
+    assignment: ray.actor.ActorHandle | None
+
+    def __call__(self) -> Status:
+        start_times = self.job.start_times
+        start_times.reach("worker process", process_started())
+        start_times.reach("worker called")
+        collectives = DistributedCollectives(ray.train.torch.get_device())
+        set_threads(self.job.config.runtime, ray.train.get_context().get_local_world_size())
+        with logs.forwarded(self.coordinator.note, collectives.rank):
+            return self._train(collectives)
+
+    def _train(self, collectives: DistributedCollectives) -> Status:
+        job = self.job
+        # Rank 0 decides for all whether and where to start: a second look at the storage could find another checkpoint.
+        agreed: list[Any] = [None, None, None]
+        if collectives.rank == 0:
+            resume_point = self._resume_point()
+            refusal = self.coordinator.begin_attempt(job.first_step(resume_point))
+            agreed = [refusal, uuid.uuid4().hex, resume_point]
+        torch.distributed.broadcast_object_list(agreed)
+        refusal, group, resume_point = agreed
+        job.start_times.reach("workers agreed")
+        if refusal:
+            return Status("failed", 0, 0, refusal)  # the driver knows the position
+        source = RaySource(
+            ray.train.get_dataset_shard("clips"),
+            job.planner,
+            job.reader.crop_samples,
+            collectives.rank,
+            collectives.world,
+            self.coordinator.set_segment,
+        )
+        clusterer = RayClusterer(self.assignment, group, collectives.world) if self.assignment is not None else None
+        labels, device = job.labels(clusterer, collectives.rank), ray.train.torch.get_device()
+        worker = Worker(
+            collectives, device, job.planner, source, labels, self.coordinator, job.start_times, _leaving_nodes
+        )
+        return job.train(worker, resume_point)
+
+    def _resume_point(self) -> ResumePoint | None:
+        """The driver's resume point, or a newly found one if this is not the first worker group."""
+        if self.coordinator.is_first_attempt():
+            return self.job.resume_point
+        fork = self.job.config.fork
+        return find_resume_point(self.job.run_uri) or (find_fork_point(fork) if fork else None)
+
+
+def _leaving_nodes() -> Sequence[str]:
+    """Nodes of this worker group that are being drained, as by a spot notice; all its workers must call it together."""
+    info = ray.train.get_preemption_info()
+    return info.preempted_node_ids if info else ()

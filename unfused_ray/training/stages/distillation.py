@@ -1,0 +1,116 @@
+"""Distillation (UnFuSeD): a student learns pseudo-labels of the target's clips, made once by a frozen teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from unfused_ray import storage
+from unfused_ray.clustering import pseudo_labels
+from unfused_ray.clustering.assignment import MANIFEST, Assignment, read_assignment, write_assignment
+from unfused_ray.config import Cut, DistillConfig
+from unfused_ray.data.shards.format import ClipIndex, Statistics, labels_to_ids
+from unfused_ray.embedding.clips import embed_clips, read_out
+from unfused_ray.embedding.random_network import random_encoder
+from unfused_ray.methods.unfused import Unfused
+from unfused_ray.models.cost import cost_of, refuse_large_student
+from unfused_ray.models.export import FrozenEncoder, find_export, load_encoder, read_description
+from unfused_ray.progress import Progress
+from unfused_ray.runs.run import PSEUDO_LABELS
+from unfused_ray.training.stages.stage import refuse_many_clusters
+from unfused_ray.training.worker.device import set_threads
+
+
+class Distillation:
+    """A :class:`Stage` whose labels are fixed for the whole run."""
+
+    clustering = None
+
+    def __init__(self, config: DistillConfig) -> None:
+        self.config = config
+
+    def check(self, index: ClipIndex, known: Mapping[str, Any]) -> dict[str, Any]:
+        """The teacher's checksum; refuse a student, a teacher or labels that cannot work."""
+        config, labels = self.config, self.config.labels
+        cut = config.method.cut
+        refuse_large_student(self._num_parameters(cut), cut, f"method.cut={cut}")
+        if labels.origin == "true":
+            if not any(index.column("labels")):
+                raise ValueError("labels.origin=true needs labelled clips: " + ", ".join(config.data) + " has no label")
+            return {}
+        refuse_many_clusters("labels.num_clusters", labels.num_clusters, index)
+        if labels.origin == "random":
+            return {}
+        if not config.teacher:
+            raise ValueError("teacher= is empty: give the folder of a pre-training run or of an exported encoder")
+        if "teacher_sha256" in known and find_export(config.teacher) is None:
+            return {"teacher_sha256": known["teacher_sha256"]}  # gone, but its labels are made
+        teacher = read_description(config.teacher)
+        rate, ours = teacher["front_end"]["sample_rate"], config.front_end.sample_rate
+        if rate != ours:
+            raise ValueError(f"teacher={config.teacher} hears {rate} Hz, front_end.sample_rate={ours}: they must agree")
+        return {"teacher_sha256": teacher["sha256"]}
+
+    def describe(self, index: ClipIndex) -> dict[str, str]:
+        """The labels and the size of the student."""
+        labels, method = self.config.labels, self.config.method
+        count, whole = (self._num_parameters(cut) for cut in (method.cut, self.config.encoder.cut))
+        clusters = " + ".join(map(str, labels.num_clusters))
+        return {
+            "pseudo-labels": "the true classes" if labels.origin == "true" else f"{labels.origin}, {clusters} clusters",
+            "student": f"up to {method.cut}, {count:,} of {whole:,} parameters",
+        }
+
+    def make_labels(self, run_uri: str, index: ClipIndex, statistics: Statistics) -> None:
+        """Take over the labels of another run, or make them with the teacher."""
+        folder = self.labels_folder(run_uri)
+        if storage.exists(storage.join(folder, MANIFEST)):
+            return
+        if self.config.labels_of:
+            write_assignment(folder, read_assignment(storage.join(self.config.labels_of, PSEUDO_LABELS)))
+            return
+        classes = labels_to_ids(index.column("labels"))[0]
+        assignment = self._assign(index, statistics, classes)
+        figures = pseudo_labels.agreement_with(assignment, classes)
+        write_assignment(folder, replace(assignment, health={**assignment.health, **figures}))
+
+    def labels_folder(self, run_uri: str) -> str:
+        """Folder of the pseudo-labels."""
+        return storage.join(run_uri, PSEUDO_LABELS)
+
+    def num_classes(self, index: ClipIndex) -> Sequence[int]:
+        """Clusters of each head, or the number of true classes."""
+        if self.config.labels.origin == "true":
+            return [len(labels_to_ids(index.column("labels"))[1])]
+        return self.config.labels.num_clusters
+
+    def build_method(self, num_classes: Sequence[int]) -> Unfused:
+        """UnFuSeD with a logit for each class."""
+        return Unfused(self.config.method, self.config.encoder, self.config.front_end.num_mels, num_classes)
+
+    def _assign(self, index: ClipIndex, statistics: Statistics, classes: np.ndarray) -> Assignment:
+        config, labels = self.config, self.config.labels
+        if labels.origin == "true":
+            return pseudo_labels.of_classes(classes)
+        threads = set_threads(config.runtime, 1)
+        if labels.origin == "random":
+            # Another seed than that of the network that is distilled, which would otherwise label itself.
+            encoder = random_encoder(config.encoder, config.front_end, config.crop, index, statistics, config.seed + 1)
+        else:
+            teacher = load_encoder(config.teacher)
+            # Short clips are completed by the student's rule: both should hear the same.
+            encoder = FrozenEncoder(teacher.encoder, teacher.log_mel, config.crop)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        with Progress("labelling", index.num_clips, "clips") as bar:
+            layers = embed_clips(encoder.to(device), index, np.arange(index.num_clips), bar.update)
+        embeddings = read_out(layers, encoder.encoder.config.cut, labels.readout)
+        assignment = pseudo_labels.cluster(embeddings, labels, config.seed, threads)
+        return pseudo_labels.shuffled(assignment, config.seed) if labels.origin == "shuffled" else assignment
+
+    def _num_parameters(self, cut: Cut) -> int:
+        """Parameters of the encoder up to a layer."""
+        return cost_of(self.config.encoder.replace(cut=cut), self.config.front_end)[0]

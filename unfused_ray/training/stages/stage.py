@@ -1,0 +1,62 @@
+"""The interface of a training stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from unfused_ray.data.shards.format import ClipIndex, Statistics
+from unfused_ray.methods.method import ClusteringRequest, Method
+
+
+class Stage(Protocol):
+    """Checks, labels and method of a training stage."""
+
+    @property
+    def clustering(self) -> ClusteringRequest | None:
+        """The clustering before each epoch; None if there is none."""
+        ...
+
+    def check(self, index: ClipIndex, known: Mapping[str, Any]) -> dict[str, Any]:
+        """Facts beyond the configuration that must not change during a run.
+
+        Args:
+            index: the clips.
+            known: facts of the run, if it has begun.
+
+        Raises:
+            ValueError, FileNotFoundError: settings that cannot work; names field, value and rule.
+        """
+        ...
+
+    def describe(self, index: ClipIndex) -> dict[str, str]:
+        """Facts worth knowing before a run begins, by heading."""
+        ...
+
+    def make_labels(self, run_uri: str, index: ClipIndex, statistics: Statistics) -> None:
+        """Make the labels that are fixed for the whole run, unless the run has them already."""
+        ...
+
+    def labels_folder(self, run_uri: str) -> str | None:
+        """Folder of the labels that are fixed for the whole run; None if it has none."""
+        ...
+
+    def num_classes(self, index: ClipIndex) -> Sequence[int]:
+        """Classes of each head of labels, known before any are made."""
+        ...
+
+    def build_method(self, num_classes: Sequence[int]) -> Method:
+        """The method with random weights, for labels of so many classes a head."""
+        ...
+
+
+def refuse_many_clusters(field: str, num_clusters: Sequence[int], index: ClipIndex) -> None:
+    """Refuse a clustering into more clusters than there are clips.
+
+    Raises:
+        ValueError: names the field.
+    """
+    for clusters in num_clusters:
+        if clusters > index.num_clips:
+            sources = ", ".join(manifest.uri for manifest in index.manifests)
+            raise ValueError(f"{field}={clusters} must not exceed the number of clips, {index.num_clips} in {sources}")

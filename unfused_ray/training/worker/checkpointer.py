@@ -1,0 +1,70 @@
+"""Checkpoints from the workers' side: when one is due, and how all workers write it together."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from unfused_ray import storage
+from unfused_ray.config import CheckpointConfig
+from unfused_ray.labels.source import LabelSource
+from unfused_ray.runs.checkpoints import BANK, CheckpointStore, Position
+from unfused_ray.runs.run import Run
+from unfused_ray.training.worker.collectives import Collectives
+from unfused_ray.training.worker.state import TrainingState
+
+
+class Checkpointer:
+    """Writes the checkpoints of a run.
+
+    Args:
+        config: of the checkpoints.
+        run_uri: folder of the run.
+        state: to save.
+        labels: whose state is saved too; None if the run has none.
+        collectives: of the worker group.
+    """
+
+    def __init__(
+        self,
+        config: CheckpointConfig,
+        run_uri: str,
+        state: TrainingState,
+        labels: LabelSource | None,
+        collectives: Collectives,
+    ) -> None:
+        self._config, self._run_uri, self._state = config, run_uri, state
+        self._labels, self._collectives = labels, collectives
+        self._store = CheckpointStore(run_uri, config.keep)
+        self._last = time.perf_counter()
+
+    def is_due(self) -> bool:
+        """Return True once when the time between checkpoints has passed: the joint vote may come a step later."""
+        due = time.perf_counter() - self._last > 60 * self._config.every_minutes
+        if due:
+            self._last = time.perf_counter()
+        return due
+
+    def save(self, position: Position, details: dict[str, Any]) -> None:
+        """Write a checkpoint; all workers call it at the same step, after they have flushed their embeddings.
+
+        Args:
+            position: of the run.
+            details: ``history`` of the finished epochs, and whatever else JSON can hold.
+        """
+        self._collectives.barrier()  # every worker's embeddings have arrived
+        if self._collectives.rank == 0:
+            folder = self._store.begin(position)
+            if self._labels is not None:
+                self._labels.save(storage.join(folder, BANK))
+            self._store.commit(position, self._state.tensors(), details, has_bank=self._labels is not None)
+            Run(self._run_uri).write_history(details["history"])
+            self._prune(position)
+        self._collectives.barrier()
+        self._last = time.perf_counter()
+
+    def _prune(self, newest: Position) -> None:
+        """Delete checkpoints and assignments that neither the settings nor a kept checkpoint need."""
+        oldest = min(position.epoch for position in self._store.prune(newest))
+        if self._labels is not None:
+            self._labels.forget(min(oldest, newest.epoch - self._config.keep_assignments))

@@ -1,0 +1,182 @@
+"""One worker's part of an optimiser step: views, losses, gradients, and the update of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unfused_ray.audio import randomness
+from unfused_ray.audio.views import Views
+from unfused_ray.clustering.health import effective_rank
+from unfused_ray.config import TrainingConfig
+from unfused_ray.data.shards.format import Statistics
+from unfused_ray.data.stream.read import Block
+from unfused_ray.methods.method import BatchMethod, BlockOutput, Method
+from unfused_ray.models.batch_norm import update_running_statistics
+from unfused_ray.runs.checkpoints import Checkpoint, Position
+from unfused_ray.training.worker.collectives import Collectives
+from unfused_ray.training.worker.device import autocast_dtype, to_device
+from unfused_ray.training.worker.epoch_sums import EpochSums
+from unfused_ray.training.worker.finite_check import FiniteCheck
+from unfused_ray.training.worker.state import TrainingState
+
+
+class Learner:
+    """A method under training on one worker.
+
+    Args:
+        config: of the run.
+        statistics: of the data's log-mels.
+        method: with the weights to begin with.
+        collectives: of the worker group.
+        device: to train on.
+        checkpoint: state to begin with instead.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        statistics: Statistics,
+        method: Method,
+        collectives: Collectives,
+        device: torch.device,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        self.config, self.collectives, self.device = config, collectives, device
+        self.blocks_per_step = config.batch.blocks_per_step // collectives.world
+        self.method = method.to(device)
+        self.views = Views(
+            config.front_end, config.augment, statistics.mean, statistics.std, config.seed, self.method.num_views
+        ).to(device)
+        self.state = TrainingState(config, self.method)
+        if checkpoint is not None:
+            self.state.load(checkpoint)
+        if backend := config.runtime.compile_backend:
+            self.method.compile(backend=backend)
+        self.model = collectives.wrap(self.method)
+        self.finite_check = FiniteCheck()
+        self._autocast_dtype = autocast_dtype(config.runtime, device)
+        self._embeddings: list[Tensor] = []  # of the newest step
+
+    def embed(self, block: Block) -> Tensor:
+        """Embeddings of a block's clips, ``(b, D)``, to be clustered."""
+        waves = to_device(block.waves, self.device)
+        with self._autocast():
+            return self.method.embed(self.views.plain(waves))
+
+    def step(
+        self,
+        position: Position,
+        blocks: Iterator[Block],
+        labels: Sequence[np.ndarray],
+        learning_rate: float,
+        sums: EpochSums,
+        push: Callable[[np.ndarray, Tensor], None] | None = None,
+    ) -> None:
+        """One optimiser step on one global batch.
+
+        Args:
+            position: before the step.
+            blocks: gives this worker's blocks of the batch first.
+            labels: of all clips, for each head.
+            learning_rate: of the step.
+            sums: loss and terms are added to them.
+            push: takes clip_ids and embeddings of each block; None if they are not collected.
+
+        Raises:
+            RuntimeError: there are too few blocks.
+        """
+        self.state.optimizer.zero_grad(set_to_none=True)
+        self._embeddings = []
+        clip_ids: list[np.ndarray] = []
+        taken = self._taken(blocks, clip_ids)
+        batch: Mapping[str, Tensor] = {}
+        if isinstance(self.method, BatchMethod):
+            batch = self._batch_gradient(self.method, position.epoch, taken, labels, sums)
+        else:
+            for i, block in enumerate(taken):
+                with self._sync_at_last(i):
+                    output = self._block_gradient(position.epoch, block, labels)
+                sums.add(block, {"loss": output.loss.detach(), **output.terms})
+                if push is not None and output.embeddings is not None:
+                    push(block.clip_ids, output.embeddings)
+        update_running_statistics(self.method, self.collectives.all_reduce)
+        self.finite_check.note(self.method, position, clip_ids)
+        self.state.step(learning_rate)
+        self.method.after_step(batch)
+
+    def effective_rank(self) -> float:
+        """Effective rank of the newest step's embeddings: near 1 is collapse. All workers call it together."""
+        embeddings_ND = torch.cat(self._embeddings).double().cpu()
+        if not isinstance(self.method, BatchMethod):  # whose loss has embeddings of the whole batch on every worker
+            embeddings_ND = self.collectives.gather(embeddings_ND)
+        return effective_rank((embeddings_ND.T @ embeddings_ND).numpy())
+
+    def _taken(self, blocks: Iterator[Block], clip_ids: list[np.ndarray]) -> Iterator[Block]:
+        """This worker's blocks of a step; their clip_ids are added to the list."""
+        for _ in range(self.blocks_per_step):
+            block = next(blocks, None)
+            if block is None:
+                missing = self.blocks_per_step - len(clip_ids)
+                raise RuntimeError(f"the stream ended {missing} blocks before the step")
+            clip_ids.append(block.clip_ids)
+            yield block
+
+    def _sync_at_last(self, i: int) -> AbstractContextManager[None]:
+        """Send gradients with the last of a step's blocks."""
+        return nullcontext() if i == self.blocks_per_step - 1 else self.collectives.no_sync(self.model)
+
+    def _block_gradient(self, epoch: int, block: Block, labels: Sequence[np.ndarray]) -> BlockOutput:
+        """Add the gradient of a block's loss."""
+        output: BlockOutput = self._forward(epoch, block, labels)
+        self._backward(output)
+        return output
+
+    def _batch_gradient(
+        self,
+        method: BatchMethod,
+        epoch: int,
+        blocks: Iterator[Block],
+        labels: Sequence[np.ndarray],
+        sums: EpochSums,
+    ) -> Mapping[str, Tensor]:
+        """Compute the gradient of a global batch's loss; return the loss's inputs."""
+        features: list[Mapping[str, Tensor]] = []
+        weights: list[Tensor] = []
+        for i, block in enumerate(blocks):
+            with self._sync_at_last(i):
+                features.append(self._forward(epoch, block, labels))
+            weights.append(to_device(block.weights, self.device))
+            sums.add(block, {})
+        gather = self.collectives.gather_blocks
+        batch = {name: gather(torch.stack([output[name] for output in features])) for name in features[0]}
+        output = method.batch_loss(batch, gather(torch.stack(weights)))
+        self._backward(output)
+        values = {"loss": output.loss.detach(), **output.terms}
+        sums.add_values({name: value / self.collectives.world for name, value in values.items()})  # all have the same
+        return {name: tensor.detach() for name, tensor in batch.items()}
+
+    def _backward(self, output: BlockOutput) -> None:
+        # DDP averages over the workers; the loss is the mean over the global batch, whose size never changes.
+        (output.loss * (self.collectives.world / self.config.batch.clips_per_step)).backward()
+        if output.embeddings is not None:
+            self._embeddings.append(output.embeddings)
+
+    def _forward(self, epoch: int, block: Block, labels: Sequence[np.ndarray]) -> Any:
+        """The method's output for a block."""
+        # Only the block's labels are copied: the table of all clips is shared by the workers of a node.
+        own = np.array([head[block.clip_ids] for head in labels], np.int64).reshape(len(labels), len(block.clip_ids))
+        views = self.views(to_device(block.waves, self.device), epoch, block.index)
+        # Dropout is a function of the block, not of this worker's earlier draws.
+        torch.manual_seed(randomness.derived_seed(self.config.seed, "dropout", epoch, block.index))
+        with self._autocast():
+            return self.model(views, to_device(block.weights, self.device), to_device(own, self.device))
+
+    def _autocast(self) -> torch.autocast:
+        dtype = self._autocast_dtype
+        return torch.autocast(self.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
