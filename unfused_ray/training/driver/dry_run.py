@@ -25,7 +25,8 @@ from unfused_ray import cluster
 from unfused_ray.clustering.clusterer import Clusterer, FixedLabels, InProcessClusterer
 from unfused_ray.clustering.kmeans import BLOCK_ROWS, RowBlocks
 from unfused_ray.config import TrainingConfig
-from unfused_ray.data.shards.format import ClipIndex, Statistics
+from unfused_ray.data.shards.format import Statistics
+from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.stream.plan import Pass, Planner
 from unfused_ray.data.stream.prefetch import LocalSource
 from unfused_ray.data.stream.read import Block

@@ -14,8 +14,9 @@ from rich.table import Table
 
 from unfused_ray import cluster, storage
 from unfused_ray.config import TrainingConfig, flatten
-from unfused_ray.data.shards.format import ClipIndex, Statistics
-from unfused_ray.data.shards.parallel import run_on_ray
+from unfused_ray.data.parts.executor import default_executor
+from unfused_ray.data.shards.format import Statistics
+from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.shards.statistics import compute_statistics
 from unfused_ray.data.stream.plan import Planner
 from unfused_ray.home import home
@@ -194,7 +195,7 @@ def label(config: TrainingConfig) -> None:
 
 def _statistics(index: ClipIndex, config: TrainingConfig) -> Statistics:
     """Of the log-mels of all clips; computed on Ray where ingest has not."""
-    parts = (compute_statistics(manifest, config.front_end, run_on_ray) for manifest in index.manifests)
+    parts = (compute_statistics(manifest, config.front_end, default_executor()) for manifest in index.manifests)
     return index.statistics(config.front_end) or sum(parts, Statistics())
 
 

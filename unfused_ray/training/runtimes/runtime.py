@@ -22,7 +22,8 @@ from unfused_ray import cluster, logs, memory, storage
 from unfused_ray.clustering.actor import RayClusterer, start_assignment_actor
 from unfused_ray.clustering.clusterer import Clusterer, ClusteringPlan, FixedLabels, InProcessClusterer, NoLabels
 from unfused_ray.config import DecarConfig, PretrainConfig, TrainingConfig
-from unfused_ray.data.shards.format import ClipIndex, Statistics
+from unfused_ray.data.shards.format import Statistics
+from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.stream.plan import Planner
 from unfused_ray.data.stream.prefetch import LocalSource, Prefetcher
 from unfused_ray.data.stream.ray_source import RaySource, execution_options, make_dataset
