@@ -1,4 +1,4 @@
-"""Start or join a Ray cluster, and refuse what cannot be scheduled."""
+"""Starts or joins a Ray cluster, and refuses jobs that it could never schedule."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from unfused_ray import storage
 from unfused_ray.config import RuntimeConfig
 
 AUTOSCALER = "UNFUSED_RAY_AUTOSCALER"
-"""Environment variable of a cluster's nodes: what its autoscaler may grow it to, such as ``{"CPU": 320, "GPU": 8}``.
+"""Environment variable of a cluster's nodes: most resources of its autoscaler, such as ``{"CPU": 320, "GPU": 8}``.
 
-Ray has a place for that, which neither of its autoscalers fills in.
+Ray has a place for them, which neither of its autoscalers fills in.
 """
 
 
@@ -34,13 +34,15 @@ def session(num_cpus: int | None = None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    # What the workers print stays in Ray's log files; what a person must know comes through the coordinator.
+    # Workers print to Ray's log files; messages for a person come through the coordinator.
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**options)
     else:
         # "local": without it, ray.init would join whatever `ray start` left on this machine.
-        ray.init("local", num_cpus=num_cpus, include_dashboard=False, **options)
+        # Ray gives its workers niceness 15, with which they starve beside any other process of the machine.
+        system = {"worker_niceness": 0}
+        ray.init("local", num_cpus=num_cpus, include_dashboard=False, _system_config=system, **options)
     try:
         yield
     finally:
@@ -48,13 +50,13 @@ def session(num_cpus: int | None = None) -> Iterator[None]:
 
 
 def is_one_machine() -> bool:
-    """Whether the cluster is a single node that others cannot reach."""
+    """Return True if the cluster is a single node that others cannot reach."""
     nodes = [node for node in ray.nodes() if node["Alive"]]
     return len(nodes) == 1 and nodes[0]["NodeManagerAddress"] == "127.0.0.1"
 
 
 def several_nodes() -> str:
-    """The nodes that there are, or an autoscaler that may add some, in words; '' where one is all there will be."""
+    """Name the nodes, or the autoscaler that may add some; '' if one node is all there will ever be."""
     num_nodes = sum(node["Alive"] for node in ray.nodes())
     if num_nodes > 1:
         return f"{num_nodes} nodes"
@@ -62,16 +64,16 @@ def several_nodes() -> str:
 
 
 def capacity() -> dict[str, float]:
-    """Resources that the cluster has, or that its autoscaler may give it: nodes without work need not be there."""
+    """Return the resources of the cluster, or those of its autoscaler, which may start nodes once there is work."""
     have, most = ray.cluster_resources(), _autoscaler_limit()
     return {name: max(have.get(name, 0.0), most.get(name, 0.0)) for name in {*have, *most}}
 
 
 def refuse_local_paths(fields: Mapping[str, tuple[str, ...]]) -> None:
-    """Refuse paths of one machine on a cluster of several nodes, whose processes would each see another folder.
+    """Refuse paths of one machine on a cluster of several nodes, where each process would see another folder.
 
     Raises:
-        ValueError: a field has a local path; names it.
+        ValueError: a field has a local path; names the field.
     """
     several = several_nodes()
     for field, uris in fields.items():
@@ -84,13 +86,13 @@ def refuse_local_paths(fields: Mapping[str, tuple[str, ...]]) -> None:
 
 
 def on_this_node() -> dict[str, Any]:
-    """Options of an actor that must live where the driver does, and takes none of its CPUs."""
+    """Return the options of an actor that must live on the driver's node, and takes none of its CPUs."""
     node = ray.get_runtime_context().get_node_id()
     return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
 
 
 def worker_cpus(runtime: RuntimeConfig) -> float:
-    """CPUs that each train worker reserves, such that Ray Data keeps one.
+    """Return the CPUs that each training worker reserves, so that one is left for Ray Data.
 
     Raises:
         ValueError: the cluster has too few CPUs or GPUs; names the field to change.
@@ -115,10 +117,10 @@ def worker_cpus(runtime: RuntimeConfig) -> float:
 
 
 def _autoscaler_limit() -> dict[str, float]:
-    """What an autoscaler may grow the cluster to; empty without one.
+    """Return the most resources of the autoscaler; empty without one.
 
     Raises:
-        ValueError: what the environment says is no such thing.
+        ValueError: the environment variable is no JSON object of numbers.
     """
     said = os.environ.get(AUTOSCALER, "")
     if not said or is_one_machine():  # a private cluster on one of those nodes

@@ -15,10 +15,10 @@ from functools import cached_property, partial
 from rich.markup import escape
 from rich.table import Table
 
-from unfused_ray import cluster, storage
+from unfused_ray import storage
 from unfused_ray.config import EncoderConfig, EvaluateConfig, FrontEndConfig, flatten
-from unfused_ray.data.shards.format import ClipIndex
-from unfused_ray.data.shards.parallel import run_on_ray
+from unfused_ray.data.parts.executor import IN_PROCESS, default_executor
+from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.shards.statistics import compute_statistics
 from unfused_ray.embedding.cache import EmbeddingCache
 from unfused_ray.embedding.clips import refuse_other_rate
@@ -212,11 +212,8 @@ def _compute_statistics(task: Task, front_end: FrontEndConfig | None) -> None:
     (training,) = ClipIndex.load([task.uri], task.training_splits).manifests
     if front_end is None or training.statistics(front_end) is not None:
         return
-    if training.seconds <= _SECONDS_HERE:
-        compute_statistics(training, front_end)
-    else:
-        with cluster.session():
-            compute_statistics(training, front_end, run_on_ray)
+    executor = IN_PROCESS if training.seconds <= _SECONDS_HERE else default_executor()
+    compute_statistics(training, front_end, executor)
 
 
 def _tracked_run(plan: EvaluationPlan, parent: str) -> TrackedRun:

@@ -8,10 +8,10 @@ from unfused_ray import storage
 
 
 def home() -> str:
-    """Folder of runs by default, by path or URI: ``UNFUSED_RAY_HOME``, or ~/unfused-ray."""
+    """Return the default folder, by path or URI: ``UNFUSED_RAY_HOME``, or ~/unfused-ray."""
     return storage.absolute(os.environ.get("UNFUSED_RAY_HOME", "~/unfused-ray"))
 
 
 def local_home() -> str:
-    """The same on this machine: an SQLite file cannot lie in an object store."""
+    """Return the default folder on this machine, for SQLite files, which cannot lie in an object store."""
     return home() if storage.is_local(home()) else storage.absolute("~/unfused-ray")

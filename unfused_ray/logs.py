@@ -1,6 +1,6 @@
-"""What a job says: for a person on the terminal and, where a file is named, as a line of JSON a record for machines.
+"""Logging of a job: words on the terminal and, if a file is named, a line of JSON a record for machines.
 
-Called at entry points alone. No record shows the credentials of a URI.
+Only entry points configure it. No record shows the credentials of a URI.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from unfused_ray import storage
 LOG_FILE = "UNFUSED_RAY_LOG"
 """Environment variable: path of the file that records are appended to, a JSON object a line."""
 FIELDS = ("run", "stage", "rank", "epoch", "step", "figures")
-"""What a record may say beside its message; ``rank`` is the worker's that said it."""
+"""Fields that a record may have beside its message; ``rank`` is the rank of the worker that logged it."""
 PACKAGE = "unfused_ray"
 
 
 class Masked(logging.Formatter):
-    """Words for a terminal."""
+    """Formats records for a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The message, without the credentials of URIs."""
+        """Return the message without the credentials of URIs."""
         return storage.masked(super().format(record))
 
 
 class JsonLines(logging.Formatter):
-    """A JSON object a record: time (UTC), level, logger, message, host, pid, what ``FIELDS`` are known, traceback."""
+    """Formats a record as a JSON object: time (UTC), level, logger, message, host, pid, known ``FIELDS``, traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line."""
+        """Return one line."""
         said: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
@@ -55,25 +55,30 @@ class JsonLines(logging.Formatter):
 
 
 def configure() -> None:
-    """Send records to the terminal and, where ``UNFUSED_RAY_LOG`` names one, to a file too.
+    """Send records to the terminal and, if ``UNFUSED_RAY_LOG`` names one, to a file too.
+
+    Libraries only get to warn: their news (a font cache, a table of MLflow's database) do not belong beside progress.
 
     Raises:
         OSError: the file cannot be written.
     """
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # read when MLflow is imported, which sets its own handler
     terminal = RichHandler(console=Console(stderr=True), show_path=False, show_level=False)
     terminal.setFormatter(Masked("%(message)s", datefmt="%H:%M:%S"))
     terminal.setLevel(logging.INFO)
-    logging.basicConfig(level=logging.INFO, handlers=[terminal])
+    logging.basicConfig(level=logging.WARNING, handlers=[terminal])
+    package = logging.getLogger(PACKAGE)
+    package.setLevel(logging.INFO)
     if path := os.environ.get(LOG_FILE):
         file = logging.FileHandler(Path(path).expanduser())
         file.setFormatter(JsonLines())
         logging.getLogger().addHandler(file)
-        logging.getLogger(PACKAGE).setLevel(logging.DEBUG)
+        package.setLevel(logging.DEBUG)
 
 
 @contextmanager
 def fields(now: Callable[[], Mapping[str, Any]]) -> Iterator[None]:
-    """Records of this process say ``now()`` too, as of when they are written."""
+    """Add the fields of ``now()`` to the records that this process writes in this context."""
 
     def add(record: logging.LogRecord) -> bool:
         record.__dict__.update({name: value for name, value in now().items() if name not in record.__dict__})
@@ -90,11 +95,11 @@ def fields(now: Callable[[], Mapping[str, Any]]) -> Iterator[None]:
 
 
 class Forward(logging.Handler):
-    """Passes the warnings of a worker's process on to who tells them to a person.
+    """Passes the warnings of a worker's process on, to be shown to a person.
 
     Args:
         note: takes a message and the worker's rank.
-        rank: of the worker.
+        rank: rank of the worker.
     """
 
     def __init__(self, note: Callable[[str, int], None], rank: int) -> None:
@@ -108,7 +113,7 @@ class Forward(logging.Handler):
 
 @contextmanager
 def forwarded(note: Callable[[str, int], None], rank: int) -> Iterator[None]:
-    """Warnings of the package go to ``note``, with the worker's rank."""
+    """Pass warnings of the package to ``note``, with the worker's rank, in this context."""
     handler, logger = Forward(note, rank), logging.getLogger(PACKAGE)
     logger.addHandler(handler)
     try:

@@ -1,4 +1,4 @@
-"""Freed memory is kept for the next tensors of the same size, instead of going back to the system.
+"""Keeps freed memory in the process for the next tensors of the same size, instead of returning it to the system.
 
 A training step allocates the same large tensors again and again. glibc gives each of them back when it is freed and the
 system faults every page in anew, zeroed: a third of a step on CPUs (``benchmarks/speed/step.py``). The memory of a
@@ -22,7 +22,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 def keep_freed() -> None:
     """Let this process keep what it frees, in threads that start from now on as well.
 
-    Only glibc can be told so; with any other C library nothing changes.
+    It is a setting of glibc; with any other C library nothing changes.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

@@ -1,4 +1,4 @@
-"""Opening of Parquet files, which may come from anyone.
+"""Opens Parquet files, which may come from anyone, without running code that they hold.
 
 A file's metadata names the types of its columns, and Ray Data registers one whose values are pickles: reading such a
 column would run the code that the file holds. No column of such a type is read.
@@ -13,15 +13,15 @@ import pyarrow.parquet as pq
 
 
 def open_parquet(file: IO[bytes] | pa.NativeFile, uri: str, metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
-    """A Parquet file to read from; ``file`` stays the caller's to close.
+    """Open a Parquet file for reading; closing ``file`` is up to the caller.
 
     Args:
-        file: open for random access.
-        uri: its name, for messages.
-        metadata: of the file, if it is known; it is not read again then.
+        file: the file, open for random access.
+        uri: its name in messages.
+        metadata: the file's metadata if they are known; they are not read again then.
 
     Raises:
-        pa.ArrowInvalid: it is no Parquet file, or a column, or a part of one, is of a type that Python code defines.
+        pa.ArrowInvalid: it is no Parquet file, or a column or a part of one has a type that Python code defines.
         OSError: it is damaged, or its storage does not answer.
     """
     try:
@@ -38,7 +38,7 @@ def open_parquet(file: IO[bytes] | pa.NativeFile, uri: str, metadata: pq.FileMet
 
 
 def _runs_python(kind: pa.DataType) -> bool:
-    """Whether reading values calls a registered Python class; Arrow's own types, such as UUIDs, do not."""
+    """Return True if reading values calls a registered Python class; Arrow's own types, such as UUIDs, do not."""
     if isinstance(kind, pa.ExtensionType):
         return True
     if pa.types.is_dictionary(kind):

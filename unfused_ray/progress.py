@@ -1,4 +1,4 @@
-"""How far a job is: a bar on a terminal, a line every few seconds in a log; and the table at its end."""
+"""Shows the progress of a job: a bar on a terminal, a line every few seconds in a log; and the summary at its end."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _LOG_SECONDS = 10.0
 
 
 class Progress:
-    """Progress of one job; use it as a context manager and call ``update`` as often as you like.
+    """Progress of one job; a context manager. ``update`` may be called as often as you like.
 
     Args:
-        name: what is being done.
+        name: title of the bar.
         total: units of work in all.
-        unit: what is counted, in the plural.
-        done: units that were done before; they do not count for the rate.
-        console: where to write; standard error by default.
+        unit: name of a unit, in the plural.
+        done: units done before; they do not count for the rate.
+        console: console to write to; standard error by default.
     """
 
     def __init__(self, name: str, total: int, unit: str, done: int = 0, console: Console | None = None) -> None:
@@ -48,11 +48,11 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Units done a second since the start."""
+        """Units a second since the start."""
         return (self.done - self._first) / max(time.monotonic() - self._start, 1e-9)
 
     def update(self, done: int, **figures: float | str) -> None:
-        """Show that ``done`` units are done in all, and ``figures`` beside them."""
+        """Show ``done`` units out of the total, with ``figures`` beside them."""
         moved, self.done = done != self.done, done
         text = "  ".join([f"{self.rate:.1f} {self.unit}/s", *(f"{name} {_short(v)}" for name, v in figures.items())])
         self._bar.update(self._task, completed=done, figures=text)

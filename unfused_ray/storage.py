@@ -1,4 +1,4 @@
-"""Every byte read or written, by URI: local paths and whatever pyarrow.fs knows (``s3://``, ``gs://``).
+"""Reads and writes files by URI: local paths, and all that pyarrow.fs knows (``s3://``, ``gs://``).
 
 A remote URI is taken literally: ``s3://bucket/a key#1.wav`` names exactly that key, nothing is percent-decoded. Options
 of the file system stand behind the last ``?``: ``s3://bucket/p?endpoint_override=host:9000&scheme=http`` is a MinIO.
@@ -36,12 +36,12 @@ _SECRET = re.compile(
 
 
 def is_local(uri: str) -> bool:
-    """Whether ``uri`` is a path of this machine's file system."""
+    """Return True if ``uri`` is a path of this machine's file system."""
     return "://" not in uri or uri.startswith("file://")
 
 
 def absolute(uri: str) -> str:
-    """``uri`` without dependence on the working directory: ``~`` expanded, ``file://`` off, relative made absolute."""
+    """Make a local path absolute, with ``~`` expanded and without ``file://``; return a remote URI as it is."""
     if is_local(uri):
         # Not pathlib's: it follows symbolic links, and raises where there is no such user.
         return os.path.abspath(os.path.expanduser(uri.removeprefix("file://")))  # noqa: PTH100, PTH111
@@ -49,43 +49,43 @@ def absolute(uri: str) -> str:
 
 
 def join(uri: str, *parts: str) -> str:
-    """``uri/part/…``; options of a remote URI stay at its end."""
+    """Join parts to ``uri/part/…``; options of a remote URI stay at its end."""
     base, query = _split_query(uri)
     return "/".join([base.rstrip("/"), *(part.strip("/") for part in parts)]) + query
 
 
 def name(uri: str) -> str:
-    """Last part of a URI, without its options."""
+    """Return the last part of a URI, without its options."""
     return _split_query(uri)[0].rstrip("/").rpartition("/")[2]
 
 
 def parent(uri: str) -> str:
-    """Folder that holds ``uri``, with the same options."""
+    """Return the folder that holds ``uri``, with the same options."""
     base, query = _split_query(uri)
     return base.rstrip("/").rpartition("/")[0] + query
 
 
 def relative(uri: str, folder: str) -> str:
-    """Path of ``uri`` from a folder above it, without options."""
+    """Return the path of ``uri`` from a folder above it, without options."""
     return _split_query(uri)[0].removeprefix(_split_query(folder)[0].rstrip("/") + "/")
 
 
 def exists(uri: str) -> bool:
-    """Whether a file or a folder is there."""
+    """Return True if there is a file or a folder."""
     filesystem, path = _resolve(uri)
     with _errors_name(uri, "look up"):
         return filesystem.get_file_info(path).type != fs.FileType.NotFound
 
 
 def is_folder(uri: str) -> bool:
-    """Whether a folder (a common prefix of an object store) is there."""
+    """Return True if there is a folder (a common prefix of an object store)."""
     filesystem, path = _resolve(uri)
     with _errors_name(uri, "look up"):
         return filesystem.get_file_info(path).type == fs.FileType.Directory
 
 
 def modified(uri: str) -> float:
-    """When a file was last written, in seconds since 1970.
+    """Return the time of a file's last change, in seconds since 1970.
 
     Raises:
         FileNotFoundError: nothing is there.
@@ -159,7 +159,7 @@ def read_bytes(uri: str) -> bytes:
 
 @contextmanager
 def open_output(uri: str) -> Iterator[IO[bytes]]:
-    """A local file to write, read back and seek in; it becomes ``uri`` when the block ends without an exception.
+    """Open a local file to write, read back and seek in; it becomes ``uri`` when the block ends without an exception.
 
     Missing folders are made.
 
@@ -209,7 +209,7 @@ def write_bytes(uri: str, data: bytes) -> None:
 
 
 def list_files(uri: str, recursive: bool = False) -> list[str]:
-    """URIs of the files in a folder, sorted; none where there is no folder. Unfinished writes are left out.
+    """List the URIs of the files in a folder, sorted; none if there is no folder. Unfinished writes are left out.
 
     Links to local folders are followed, but not into a folder that is listed anyway: they may lead in circles. A local
     name that is not UTF-8 has surrogates for its bytes.
@@ -218,12 +218,12 @@ def list_files(uri: str, recursive: bool = False) -> list[str]:
 
 
 def list_folders(uri: str) -> list[str]:
-    """URIs of the folders directly in a folder, sorted; none where there is no folder."""
+    """List the URIs of the folders directly in a folder, sorted; none if there is no folder."""
     return _list(uri, fs.FileType.Directory, recursive=False)
 
 
 def delete(uri: str) -> None:
-    """Remove a file or a folder with all it holds; nothing happens where nothing is."""
+    """Remove a file, or a folder with its contents, if it exists."""
     filesystem, path = _resolve(uri)
     with _errors_name(uri, "delete"), suppress(FileNotFoundError):
         if filesystem.get_file_info(path).type == fs.FileType.Directory:
@@ -233,19 +233,19 @@ def delete(uri: str) -> None:
 
 
 def delete_unfinished(uri: str) -> None:
-    """Remove what interrupted writes left in a folder; call it only where nobody else writes."""
+    """Remove the half-written files of a folder; call it only if no other process writes there."""
     for found in _list(uri, fs.FileType.File, recursive=False):
         if _is_temporary(found):
             delete(found)
 
 
 def sha256(data: bytes) -> str:
-    """SHA-256 as hex digits."""
+    """Return the SHA-256 as hex digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 def sha256_stream(file: IO[bytes] | pa.NativeFile) -> str:
-    """SHA-256 of what is left of an open file as hex digits, read in pieces."""
+    """Return the SHA-256 of the rest of an open file as hex digits, read in pieces."""
     digest = hashlib.sha256()
     while chunk := file.read(_CHUNK_BYTES):
         digest.update(chunk)
@@ -253,13 +253,13 @@ def sha256_stream(file: IO[bytes] | pa.NativeFile) -> str:
 
 
 def sha256_file(uri: str) -> str:
-    """SHA-256 of a file as hex digits, read in pieces."""
+    """Return the SHA-256 of a file as hex digits, read in pieces."""
     with open_input(uri) as file, _errors_name(uri, "read"):
         return sha256_stream(file)
 
 
 def masked(text: str) -> str:
-    """``text`` without the credentials of URIs in it: users, passwords, and options such as a secret key.
+    """Mask the credentials of URIs in a text: users, passwords, and options such as a secret key.
 
     Quotation marks end a URI, so that masked JSON is still JSON.
     """
@@ -267,7 +267,7 @@ def masked(text: str) -> str:
 
 
 def _split_query(uri: str) -> tuple[str, str]:
-    """A URI without its options, and the options with their question mark."""
+    """Split a URI into the part without its options, and the options with their question mark."""
     options = None if is_local(uri) else _QUERY.search(uri)
     return (uri[: options.start()], options.group()) if options else (uri, "")
 
@@ -307,7 +307,7 @@ def _list(uri: str, kind: fs.FileType, recursive: bool) -> list[str]:
 
 
 def _list_local(root: str, kind: fs.FileType, recursive: bool) -> Iterator[str]:
-    """What :func:`_list` lists of a local folder: Arrow takes links round in circles, and only names that are UTF-8."""
+    """List a local folder for :func:`_list`: Arrow follows links in circles, and takes only UTF-8 names."""
     top = os.path.realpath(root)
     seen, left = {top}, [root]
     while left:
@@ -327,7 +327,7 @@ def _list_local(root: str, kind: fs.FileType, recursive: bool) -> Iterator[str]:
 
 
 def _temporary(name: str) -> str:
-    """Name beside ``name`` for what is not whole yet; no two are equal."""
+    """Make a new name beside ``name`` for a file that is not whole yet."""
     return f".{name}.{uuid.uuid4().hex}.tmp"
 
 

@@ -41,7 +41,8 @@ from benchmarks.measure import Figure, by_turns, figure, report
 from benchmarks.speed.reference import DecarLoop, FrontEnd
 from unfused_ray import recipes
 from unfused_ray.config import DecarConfig, PretrainConfig, TrackingConfig
-from unfused_ray.data.shards.format import ClipIndex, Manifest
+from unfused_ray.data.shards.format import Manifest
+from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.stream.plan import Pass, Segment
 from unfused_ray.runs import run as runs
 from unfused_ray.runs.checkpoints import Position

@@ -33,7 +33,8 @@ from unfused_ray.audio.decode import encode_flac
 from unfused_ray.clustering.bank_shard import BankShard
 from unfused_ray.clustering.kmeans import BLOCK_ROWS, normalize_rows
 from unfused_ray.config import BatchConfig, CropConfig, FrontEndConfig, PrepareConfig
-from unfused_ray.data.shards.format import SCHEMA, ClipIndex, Manifest, Shard, Statistics
+from unfused_ray.data.shards.format import SCHEMA, Manifest, Shard, Statistics
+from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.shards.ingest import prepare
 from unfused_ray.data.stream.plan import BLOCKS_PER_TASK, MAX_TASKS_PER_EXECUTION, UNREAD, Pass, Planner, Segment
 from unfused_ray.data.stream.prefetch import LocalSource

@@ -38,7 +38,8 @@ from benchmarks.clips import long_clips, repeated, short_clips, write_files
 from benchmarks.measure import Figure, figure, ratio, report
 from benchmarks.speed.reference import FrontEnd, make_loader
 from unfused_ray.config import AugmentConfig, BatchConfig, CropConfig, FrontEndConfig
-from unfused_ray.data.shards.format import ClipIndex, Manifest, Unit
+from unfused_ray.data.shards.format import Manifest
+from unfused_ray.data.shards.index import ClipIndex, Unit
 from unfused_ray.data.stream.plan import UNREAD, Pass, Planner, Segment
 from unfused_ray.data.stream.prefetch import LocalSource, Prefetcher
 from unfused_ray.data.stream.ray_source import RaySource, execution_options, make_dataset

@@ -24,11 +24,12 @@ from support.paths import ROOT
 from unfused_ray import storage
 from unfused_ray.audio.decode import AudioError, decode, refuse_unusable
 from unfused_ray.config import PrepareConfig
-from unfused_ray.data.shards.format import REJECTS
+from unfused_ray.data.parts.rejects import REJECTS
 from unfused_ray.data.shards.ingest import prepare
-from unfused_ray.data.sources.archives import list_parquet, list_tar
-from unfused_ray.data.sources.find import list_csv
+from unfused_ray.data.sources.csv_files import list_csv
+from unfused_ray.data.sources.hub_parquet import list_parquet
 from unfused_ray.data.sources.items import Listing
+from unfused_ray.data.sources.tar import list_tar
 
 MEGABYTES = 200
 """More than any reader may grow by on input of some kilobytes; libraries keep some of what they had."""

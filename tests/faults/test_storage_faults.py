@@ -17,7 +17,7 @@ from support.sources import write_source
 
 from unfused_ray import storage
 from unfused_ray.config import BatchConfig, CropConfig, PretrainConfig
-from unfused_ray.data.shards.format import ClipIndex
+from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.stream.plan import Pass, Planner, Segment
 from unfused_ray.data.stream.read import Block, BlockReader
 from unfused_ray.runs.checkpoints import CheckpointStore, Position

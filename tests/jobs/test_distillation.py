@@ -20,7 +20,7 @@ from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.clustering.assignment import Assignment, read_assignment
 from unfused_ray.clustering.pseudo_labels import cluster
 from unfused_ray.config import CropConfig, DistillConfig, EncoderConfig, FrontEndConfig
-from unfused_ray.data.shards.format import ClipIndex
+from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.embedding.random_network import random_encoder
 from unfused_ray.models.encoder import AudioNTT2020
 from unfused_ray.models.export import FrozenEncoder, load_encoder, load_student, save_encoder

@@ -21,7 +21,9 @@ from support.sources import tone, write_source
 from unfused_ray import cli, storage
 from unfused_ray.audio.decode import decode
 from unfused_ray.config import CropConfig, EmbedConfig, EncoderConfig, FrontEndConfig
-from unfused_ray.data.shards.format import MANIFEST, REJECTS, ClipIndex
+from unfused_ray.data.parts.rejects import REJECTS
+from unfused_ray.data.shards.format import MANIFEST
+from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.sources.items import ITEMS, Listing
 from unfused_ray.embedding import write
 from unfused_ray.embedding.clips import read_out

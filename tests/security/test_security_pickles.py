@@ -22,9 +22,9 @@ from support.runs import tiny, tiny_student
 
 from unfused_ray import evaluation_job, storage
 from unfused_ray.config import EvaluateConfig
-from unfused_ray.data.shards.format import ClipIndex, read_unit
-from unfused_ray.data.shards.ledger import Ledger
-from unfused_ray.data.sources.archives import list_parquet
+from unfused_ray.data.parts.ledger import Ledger
+from unfused_ray.data.shards.index import ClipIndex, read_unit
+from unfused_ray.data.sources.hub_parquet import list_parquet
 from unfused_ray.embedding.vectors import VectorManifest
 from unfused_ray.models.export import load_encoder
 from unfused_ray.parquet import open_parquet

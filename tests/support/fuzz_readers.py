@@ -21,13 +21,15 @@ from support.sources import write_source
 from support.tasks import PROTOCOL, write_encoder
 from unfused_ray import storage
 from unfused_ray.config import BatchConfig, CropConfig
-from unfused_ray.data.shards.format import MANIFEST, ClipIndex, Manifest
-from unfused_ray.data.shards.pieces import Piece, pieces
-from unfused_ray.data.sources.archives import list_parquet, list_tar
+from unfused_ray.data.shards.format import MANIFEST, Manifest
+from unfused_ray.data.shards.index import ClipIndex
+from unfused_ray.data.sources.csv_files import list_csv
 from unfused_ray.data.sources.fetch import fetch
-from unfused_ray.data.sources.find import list_csv
+from unfused_ray.data.sources.hub_parquet import list_parquet
 from unfused_ray.data.sources.items import Listing
 from unfused_ray.data.sources.lape.registry import TASKS, list_task
+from unfused_ray.data.sources.pieces import Piece, pieces
+from unfused_ray.data.sources.tar import list_tar
 from unfused_ray.data.stream.plan import Pass, Planner, Segment
 from unfused_ray.data.stream.read import BlockReader
 from unfused_ray.evaluation.protocol import load_protocol

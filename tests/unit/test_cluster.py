@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 
 import pytest
+import ray
 
 from unfused_ray import cluster
 from unfused_ray.config import RuntimeConfig
@@ -89,3 +91,8 @@ def test_a_path_of_one_machine_is_refused_where_an_autoscaler_may_add_others(
 
 def test_the_session_is_off_the_network(ray_session: None) -> None:
     assert cluster.is_one_machine()
+
+
+def test_tasks_of_a_private_cluster_are_as_nice_as_the_driver(ray_session: None) -> None:
+    """Ray's default of 15 lets them starve beside any other process: an ingest took minutes instead of seconds."""
+    assert ray.get(ray.remote(lambda: os.nice(0)).remote()) == os.nice(0)

@@ -31,6 +31,7 @@ def test_a_record_is_a_line_of_json_with_the_fields_of_the_run(
     monkeypatch.setattr(root, "level", root.level)
     monkeypatch.setattr(package, "level", package.level)
     monkeypatch.setenv(logs.LOG_FILE, str(tmp_path / "log.jsonl"))
+    monkeypatch.setenv("MLFLOW_LOGGING_LEVEL", "WARNING")
     logs.configure()
     logger = logging.getLogger("unfused_ray.training.worker.loop")
     with logs.fields(lambda: {"run": "1", "stage": "pretrain", "epoch": 2, "step": 7}):
@@ -40,8 +41,10 @@ def test_a_record_is_a_line_of_json_with_the_fields_of_the_run(
         except ValueError:
             logger.debug("only in the file", exc_info=True)
     logger.info("after the run")
+    logging.getLogger("matplotlib.font_manager").info("generated new fontManager")
+    logging.getLogger("matplotlib.font_manager").warning("a library warns")
     said = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [record["level"] for record in said] == ["WARNING", "DEBUG", "INFO"]
+    assert [record["level"] for record in said] == ["WARNING", "DEBUG", "INFO", "WARNING"]
     assert {name: said[0].get(name) for name in ("run", "stage", "rank", "epoch", "step", "logger")} == {
         "run": "1", "stage": "pretrain", "rank": 1, "epoch": 2, "step": 7, "logger": "unfused_ray.training.worker.loop"
     }  # fmt: skip
@@ -49,7 +52,7 @@ def test_a_record_is_a_line_of_json_with_the_fields_of_the_run(
     assert "run" not in said[2]
     terminal = capsys.readouterr().err
     assert "cannot read" in terminal
-    assert "only in the file" not in terminal
+    assert "only in the file" not in terminal and "fontManager" not in terminal
     assert "hunter2" not in terminal + (tmp_path / "log.jsonl").read_text()
     for handler in root.handlers:
         handler.close()

@@ -1,1 +1,1 @@
-"""From waveform to augmented log-mel views, in torch; no Ray."""
+"""Audio processing in NumPy and torch: decoding, crops, log-mels, augmentation, stateless randomness. No Ray."""

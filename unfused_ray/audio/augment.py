@@ -1,4 +1,4 @@
-"""Augmented views of a block of normalised log-mels, batched on the device of the block.
+"""Augments a block of normalised log-mels, batched on its device.
 
 Shapes: B clips of a block, F mel bands, T frames. Draws come from a NumPy generator that the caller keys by
 (seed, epoch, block, view), so a view is a pure function of these and of the block's contents.
@@ -28,7 +28,7 @@ class Boxes(NamedTuple):
 
 @torch.no_grad()
 def augment(log_mel_BFT: Tensor, config: AugmentConfig, rng: np.random.Generator) -> Tensor:
-    """One augmented view of each clip: log-mixup-exp, random resize crop, random linear fader, in this order.
+    """Make one augmented view of each clip: log-mixup-exp, random resize crop, random linear fader, in this order.
 
     (B, F, T) float32, normalised → the same shape. A clip is mixed only with clips of its own block.
 
@@ -52,17 +52,17 @@ def augment(log_mel_BFT: Tensor, config: AugmentConfig, rng: np.random.Generator
 
 
 def far_clips(spectra_BF: np.ndarray, num_clusters: int, rng: np.random.Generator) -> np.ndarray:
-    """K-mix: for every clip, one at random of the cluster farthest from its own, by mean log-mel; (B,) int64.
+    """Choose partners by k-mix: for every clip, a random clip of the cluster farthest from its own; (B,) int64.
 
     Args:
         spectra_BF: normalised log-mels, averaged over time; only their direction counts.
-        num_clusters: of the block; where its clips differ less, of those that hold any.
-        rng: of the first centroids and of the partners.
+        num_clusters: clusters of the block; fewer if its clips differ less.
+        rng: draws the first centroids and the partners.
 
-    Source: SLICER, arXiv 2211.01519, as the LAPE code has it: four clusters of directions. There one spherical
-    k-means of 20 iterations of all clips is made before training and partners come from a memory of 2,048 past samples;
-    here both are of the block, and k-means of unit vectors runs until it changes nothing. There k-mix may follow a
-    plain mixup; here it takes its place.
+    Source: SLICER, arXiv 2211.01519, as in the LAPE code: four clusters of directions. There, one spherical k-means of
+    20 iterations over all clips is made before the training, and partners come from a memory of 2,048 past samples;
+    here both come from the block, and k-means of unit vectors runs until it converges. There, k-mix may follow a plain
+    mixup; here it replaces it.
     """
     from scipy.cluster.vq import kmeans, vq  # others than SLICER need not wait for its import
 
@@ -88,12 +88,12 @@ def log_mixup_exp(log_mel_BFT: Tensor, other_BFT: Tensor, shares_B: Tensor) -> T
 
 
 def virtual_canvas(size: list[int], config: AugmentConfig) -> tuple[int, int]:
-    """Bands and frames of the canvas in whose centre a log-mel of ``size`` lies; the rest is 0, the mean."""
+    """Return bands and frames of the canvas that holds a log-mel of ``size`` in its centre; the rest is 0, the mean."""
     return int(size[0] * config.virtual_crop[0]), int(size[1] * config.virtual_crop[1])
 
 
 def draw_boxes(rng: np.random.Generator, num_clips: int, size: list[int], config: AugmentConfig) -> Boxes:
-    """Crops of random height and width at random places of the canvas, never larger than it."""
+    """Draw crops of random height and width at random places of the canvas, never larger than it."""
     sides: list[np.ndarray] = []
     scales = (config.freq_scale, config.time_scale)
     for length, canvas, scale in zip(size, virtual_canvas(size, config), scales, strict=True):
@@ -103,7 +103,7 @@ def draw_boxes(rng: np.random.Generator, num_clips: int, size: list[int], config
 
 
 def resize_crop(log_mel_BFT: Tensor, boxes: Boxes, canvas: tuple[int, int]) -> Tensor:
-    """Each clip's box of the canvas, resized to (F, T) by bicubic interpolation with aligned corners.
+    """Resize each clip's box of the canvas to (F, T) by bicubic interpolation with aligned corners.
 
     Beyond the border of its box the interpolation repeats the border, as if the box had been cut out first.
     Interpolation is separable: one product with a matrix over bands and one with a matrix over frames per clip.
@@ -123,7 +123,7 @@ def linear_fader(log_mel_BFT: Tensor, gains_B2: Tensor) -> Tensor:
 
 
 def _interpolation(like: Tensor, start: np.ndarray, extent: np.ndarray, length: int) -> Tensor:
-    """Matrices (B, length, length) from a side of the input to the same side of the resized boxes.
+    """Make matrices (B, length, length) from a side of the input to the same side of the resized boxes.
 
     A box spans ``extent`` input positions from ``start``; positions outside the input hold zeros, so their weights
     are dropped.

@@ -1,4 +1,4 @@
-"""Clips that are shorter than a crop."""
+"""Completes clips that are shorter than a crop."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def fit_short_clip(wave: np.ndarray, length: int, rule: str) -> np.ndarray:
-    """A clip no longer than ``length`` samples, centred in silence (``centre``) or repeated to fill it (``tile``).
+    """Complete a clip to ``length`` samples: centred in silence (``centre``) or repeated (``tile``).
 
     (samples,) of any type → (length,) of the same type.
     """

@@ -1,4 +1,4 @@
-"""From encoded audio of any kind to mono 16-bit samples at one rate, and the FLAC of the shards."""
+"""Decodes audio of any kind to mono 16-bit samples at one rate, and writes and reads the FLAC of the shards."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LARGEST = 2.0**32
 
 
 class AudioError(ValueError):
-    """A clip that cannot be used: ``reason`` is one of a few words to count by, ``detail`` says what was found."""
+    """A clip cannot be used. ``reason`` is one of a few words to count by, ``detail`` what was found."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(reason, detail)
@@ -41,14 +41,14 @@ def decode(
     """Decode WAV, FLAC, OGG Vorbis or Opus, or MP3, piece by piece.
 
     Memory is bounded by a piece, whatever the length of the audio: a caller that stops early decodes no more. Time is
-    bounded too, because a small file may decode to weeks: audio ends with an error where it goes on after a day.
+    bounded too, because a small file may decode to weeks: audio of more than a day ends with an error.
 
     Args:
         source: seekable encoded audio of any sample rate, number of channels and bit depth; channels are averaged.
-        sample_rate: of the result, in Hz.
-        max_samples: of a piece.
-        start: where to begin, in seconds.
-        seconds: how much to decode; None is to the end.
+        sample_rate: sample rate of the result, in Hz.
+        max_samples: most samples of a piece.
+        start: first second to decode.
+        seconds: seconds to decode; None is to the end.
 
     Yields:
         int16 arrays of ``max_samples`` samples; the last may be shorter, none is empty.
@@ -71,7 +71,7 @@ def decode(
 
 
 def refuse_unusable(pcm: np.ndarray, sample_rate: int, min_seconds: float, silence_peak: float) -> None:
-    """Check that a clip is long and loud enough to learn from.
+    """Refuse a clip that is too short or too quiet to learn from.
 
     Args:
         pcm: (samples,) int16.
@@ -103,7 +103,7 @@ def read_flac(data: bytes, start: int, num_samples: int) -> np.ndarray:
     Args:
         data: mono 16-bit FLAC, as ``encode_flac`` gives it.
         start: first sample of the crop.
-        num_samples: of the crop.
+        num_samples: samples of the crop.
 
     Returns:
         (num_samples,) int16.
@@ -127,17 +127,17 @@ def read_flac(data: bytes, start: int, num_samples: int) -> np.ndarray:
 class _ReadOnce(soundfile.SoundFile):
     """An audio file that is read once and closed.
 
-    Of a file that calls itself seekable, soundfile seeks to where a read has just ended. libFLAC decodes a frame for
-    that: an eighth of the time of a crop (benchmarks/speed/stream.py).
+    After a read of a seekable file, soundfile seeks to the place it has reached, for which libFLAC decodes a frame: an
+    eighth of the time of a crop (benchmarks/speed/stream.py).
     """
 
     def seekable(self) -> bool:
-        """Not for soundfile; ``seek`` works all the same."""
+        """False, so that soundfile does not seek by itself; ``seek`` works all the same."""
         return False
 
 
 def _resampled(source: IO[bytes], sample_rate: int, start: float, seconds: float | None) -> Iterator[np.ndarray]:
-    """A part of the audio as int16 blocks at ``sample_rate``."""
+    """Yield a part of the audio as int16 blocks at ``sample_rate``."""
     reader = _Reader(source)
     try:
         with _open(reader) as file:
@@ -161,14 +161,14 @@ def _resampled(source: IO[bytes], sample_rate: int, start: float, seconds: float
 
 
 class _Reader:
-    """Encoded audio for libsndfile, which no exception reaches: to it, what cannot be read is the end of the audio."""
+    """Reads encoded audio for libsndfile, which takes a failed read for the end of the audio; keeps the exception."""
 
     def __init__(self, source: IO[bytes]) -> None:
         self._source = source
         self._error: OSError | None = None
 
     def readinto(self, buffer: memoryview) -> int:
-        """Fill ``buffer`` as far as can be; returns the number of bytes."""
+        """Fill ``buffer`` as far as possible; return the number of bytes."""
         try:
             return self._source.readinto(buffer)  # type: ignore[attr-defined]
         except OSError as error:
@@ -176,7 +176,7 @@ class _Reader:
             return 0
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place; returns it."""
+        """Go to a place and return it."""
         try:
             return self._source.seek(offset, whence)
         except OSError as error:
@@ -184,11 +184,11 @@ class _Reader:
             return -1
 
     def tell(self) -> int:
-        """The place where the next byte is read."""
+        """Return the place of the next byte."""
         return self._source.tell()
 
     def refuse_failed(self) -> None:
-        """Raise an ``AudioError`` where something could not be read."""
+        """Raise an ``AudioError`` if a read has failed."""
         if self._error:
             raise AudioError("unreadable", str(self._error)) from self._error
 
@@ -204,7 +204,7 @@ def _open(source: _Reader) -> soundfile.SoundFile:
 
 
 def _mono_blocks(file: soundfile.SoundFile, reader: _Reader, frames: int) -> Iterator[np.ndarray]:
-    """The mean of the channels of at most so many frames, as float32 blocks of bounded size."""
+    """Yield the mean of the channels of at most ``frames`` frames, as float32 blocks of bounded size."""
     longest = max(1, min(_BLOCK_SECONDS * file.samplerate, _BLOCK_VALUES // file.channels))
     allowed = _MAX_HOURS * 3600 * file.samplerate
     while frames:

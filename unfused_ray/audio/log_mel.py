@@ -1,4 +1,4 @@
-"""From waveform to log-mel spectrogram, batched on the device of the waveform."""
+"""Computes log-mel spectrograms of waveforms, batched on their device."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class LogMel(nn.Module):
 
     Args:
         config: the front end.
-        mean, std: statistics of the log-mel values to normalise by; left out, the values are plain logarithms.
+        mean, std: statistics of the log-mel values to normalise by; without them the values are plain logarithms.
 
     Source: BYOL-A, arXiv 2103.06695 sec. IV; settings as in the LAPE code.
     """
@@ -44,8 +44,7 @@ class LogMel(nn.Module):
     def forward(self, wave: Tensor) -> Tensor:
         """Log-mel of ``wave``: (B, samples), int16 or float32 in [-1, 1] → (B, num_mels, frames) float32.
 
-        ``frames`` is ``samples // hop + 1``. Autocast does not reach it: powers span more than bfloat16 can
-        tell apart.
+        ``frames`` is ``samples // hop + 1``. Autocast is off, because powers span more than bfloat16 resolves.
 
         Raises:
             ValueError: ``wave`` is not (B, samples) or not int16 or float32.
@@ -61,7 +60,7 @@ class LogMel(nn.Module):
             return ((log_power - self.mean) / self.std).transpose(1, 2)
 
     def _log_power(self, wave: Tensor) -> Tensor:
-        """Logarithm of the mel-band powers, (B, frames, num_mels)."""
+        """Return the logarithm of the mel-band powers, (B, frames, num_mels)."""
         # The transform in double precision, as librosa's: in single precision the quiet bands of a loud frame are
         # off by up to 1e-3.
         wave = self._reflect(wave).double() * (_INT16_SCALE if wave.dtype == torch.int16 else 1.0)
@@ -70,7 +69,7 @@ class LogMel(nn.Module):
         return (squares @ self.filters).clamp_min_(self.config.floor).log_()
 
     def _reflect(self, wave: Tensor) -> Tensor:
-        """``wave`` continued by half a window at both ends by reflection, as often as a short one needs."""
+        """Continue ``wave`` by half a window at both ends by reflection, as often as a short one needs."""
         num_samples, half = wave.shape[1], self.config.n_fft // 2
         period = max(2 * (num_samples - 1), 1)
         index = torch.arange(-half, num_samples + half, device=wave.device) % period

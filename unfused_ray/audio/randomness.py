@@ -18,7 +18,7 @@ _GOLDEN = 0x9E3779B97F4A7C15
 
 
 def uniform(seed: int, purpose: str, epoch: int, ids: np.ndarray) -> np.ndarray:
-    """One number per id, uniform in [0, 1), for this seed, purpose and epoch.
+    """Draw one number per id, uniform in [0, 1), for this seed, purpose and epoch.
 
     ``ids``: (N,) non-negative integers, usually clip_ids. Returns (N,) float64 with 53 random bits.
     """
@@ -28,7 +28,7 @@ def uniform(seed: int, purpose: str, epoch: int, ids: np.ndarray) -> np.ndarray:
 
 
 def generator(seed: int, purpose: str, *key: int) -> np.random.Generator:
-    """A generator for several draws that belong together, such as those of one view of one block.
+    """Make a generator for several draws that belong together, such as those of one view of one block.
 
     ``key``: non-negative integers, e.g. epoch, block and view. Equal arguments give equal streams; any other
     arguments give an unrelated stream.
@@ -38,7 +38,7 @@ def generator(seed: int, purpose: str, *key: int) -> np.random.Generator:
 
 
 def derived_seed(seed: int, purpose: str, *key: int) -> int:
-    """A seed below 2^64 for someone else's generator, such as ``torch.manual_seed`` before a block's dropout.
+    """Derive a seed below 2^64 for another generator, such as ``torch.manual_seed`` before a block's dropout.
 
     ``key``: non-negative integers. Unlike ``seed + step``, it leaves no two purposes or steps related.
     """
@@ -51,17 +51,17 @@ def derived_seed(seed: int, purpose: str, *key: int) -> int:
 def crop_starts(
     seed: int, purpose: str, epoch: int, clip_ids: np.ndarray, num_samples: np.ndarray, crop_samples: int
 ) -> np.ndarray:
-    """First sample of each clip's random crop.
+    """Draw the first sample of each clip's crop.
 
     ``clip_ids``, ``num_samples``: (N,) integers. Returns (N,) int64, uniform over the positions at which the crop
-    lies within the clip; 0 where the clip is no longer than the crop.
+    lies within the clip; 0 if the clip is no longer than the crop.
     """
     positions = np.maximum(num_samples.astype(np.int64) - crop_samples, 0) + 1
     return (uniform(seed, purpose, epoch, clip_ids) * positions).astype(np.int64)
 
 
 def _mix(word: _Word) -> _Word:
-    """A bijection of 64-bit words in which every input bit flips each output bit with probability one half."""
+    """Mix 64-bit words bijectively: every input bit flips each output bit with probability one half."""
     word = (word ^ (word >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
     word = (word ^ (word >> 27)) * 0x94D049BB133111EB & _MASK
     return word ^ (word >> 31)

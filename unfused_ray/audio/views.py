@@ -1,4 +1,4 @@
-"""From the int16 crops of a block to what a method trains on, batched on the device."""
+"""Makes the views of a block that a method trains on from its int16 crops, batched on the device."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from unfused_ray.config import AugmentConfig, FrontEndConfig
 
 
 class Views(nn.Module):
-    """Normalised log-mels of a block's crops, plain or augmented.
+    """Computes normalised log-mels of a block's crops, plain or augmented.
 
     Args:
-        front_end: how the log-mel is made.
-        config: how it is augmented.
-        mean, std: of the log-mel values of the data.
-        seed: of the augmentation.
-        num_views: augmented views of each clip; view v is made of crop v modulo the number of crops.
+        front_end: settings of the log-mel.
+        config: settings of the augmentation.
+        mean, std: statistics of the data's log-mel values.
+        seed: seed of the augmentation.
+        num_views: augmented views of each clip; view v comes from crop v modulo the number of crops.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Views(nn.Module):
 
     @torch.no_grad()
     def forward(self, waves_BCS: Tensor, epoch: int, block: int) -> Tensor:
-        """Augmented views, a pure function of (seed, epoch, block, view) and the crops: ``(V, B, F, T)``."""
+        """Augment the crops, as a pure function of (seed, epoch, block, view): ``(V, B, F, T)``."""
         log_mels = [self.log_mel(waves_BCS[:, crop]) for crop in range(min(waves_BCS.shape[1], self.num_views))]
         views = []
         for view in range(self.num_views):
@@ -43,5 +43,5 @@ class Views(nn.Module):
 
     @torch.no_grad()
     def plain(self, waves_BCS: Tensor) -> Tensor:
-        """Log-mels of the first crop, not augmented: ``(B, F, T)``."""
+        """Return the log-mels of the first crop, not augmented: ``(B, F, T)``."""
         return self.log_mel(waves_BCS[:, 0])

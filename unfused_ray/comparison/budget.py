@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from unfused_ray.config import DistillConfig, EncoderConfig, TrainingConfig
-from unfused_ray.data.shards.format import ClipIndex
+from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.stream.plan import Planner
 from unfused_ray.methods.method import BatchMethod, BlockMethod, BlockOutput, Method
 from unfused_ray.models.cost import Operations, cost_of

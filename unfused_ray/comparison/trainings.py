@@ -19,7 +19,8 @@ from unfused_ray.comparison.budget import (
 )
 from unfused_ray.comparison.plan import Plan, System
 from unfused_ray.config import TrainingConfig
-from unfused_ray.data.shards.format import ClipIndex, Manifest
+from unfused_ray.data.shards.format import Manifest
+from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.evaluation.tasks import load_task, role
 from unfused_ray.lease import is_in_use
 from unfused_ray.runs.checkpoints import CheckpointStore

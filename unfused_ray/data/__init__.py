@@ -1,4 +1,4 @@
-"""From any audio to shards (ingest), what a shard is (shards), and from shards to training blocks (plan, stream).
+"""Data from any audio to training blocks: sources lists and fetches it, shards stores it, stream reads it.
 
-Any job that writes in parts shares the ledger, the parallel tasks and the rejects.
+Jobs that write their output part by part share parts. Only ``parts.ray_tasks`` and ``stream.ray_source`` import Ray.
 """

@@ -1,4 +1,4 @@
-"""Vectors of whole clips that are kept: computed once for an encoder, a way of reading and a set of clips."""
+"""Caches the vectors of whole clips: computed once for an encoder, its front end and a set of clips."""
 
 from __future__ import annotations
 
@@ -15,46 +15,47 @@ import safetensors.torch
 
 from unfused_ray import storage
 from unfused_ray.config import Cut, Readout
-from unfused_ray.data.shards.format import ClipIndex
+from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.embedding.clips import embed_clips, read_out
 from unfused_ray.models.export import FrozenEncoder
 
 logger = logging.getLogger(__name__)
 
 Embed = Callable[[np.ndarray], Mapping[Any, np.ndarray]]
-"""Makes the vectors of some clips: (N,) int64 clip_ids → (N, D) float32 of each layer, by its name."""
+"""Computes the vectors of some clips: (N,) int64 clip_ids → (N, D) float32 of each layer, by its name."""
 
 FORMAT_VERSION = 1
-"""Changes when the same encoder makes other vectors of the same clips."""
+"""Must change when the same encoder makes other vectors of the same clips."""
 CLIPS_PER_PART = 4096
 """Clips of a file: 130 MB of AudioNTT2020's five layers."""
 
 
 class EmbeddingCache:
-    """A folder of vectors; a folder in it is named by all that decides its content, so nothing is ever out of date.
+    """A folder of vectors. Each folder in it is named by all that decides its content, so nothing is out of date.
 
     Args:
-        uri: folder, by path or URI.
+        uri: folder of the cache, by path or URI.
     """
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
 
     def vectors(self, encoder: FrozenEncoder, index: ClipIndex) -> KeptVectors:
-        """The vectors of all clips by an encoder; those that are missing are made here, on all threads of the caller.
+        """Return the vectors of all clips by an encoder; compute missing ones here, on all threads of the caller.
 
         Raises:
-            ValueError, OSError: see :func:`embed_clips`.
+            ValueError: the shards have another sample rate than the encoder.
+            OSError: a shard is missing, or its storage does not answer.
         """
         return self.kept(key(encoder, index), index, lambda clip_ids: embed_clips(encoder, index, clip_ids))
 
     def kept(self, key: str, index: ClipIndex, embed: Embed) -> KeptVectors:
-        """The vectors of all clips by a function; those that are missing are made here.
+        """Return the vectors of all clips by a function; compute missing ones here.
 
         Args:
-            key: names all that decides the vectors.
+            key: name of all that decides the vectors.
             index: the clips.
-            embed: makes them.
+            embed: computes the vectors of some clips.
         """
         found = KeptVectors(storage.join(self.uri, key), index, embed)
         found.make()
@@ -62,15 +63,14 @@ class EmbeddingCache:
 
 
 class KeptVectors:
-    """Every layer's vectors of all clips of an index, kept part by part.
+    """Every layer's vectors of all clips of an index, stored part by part.
 
-    Of a large data set no more is in memory than what is asked for, and what was interrupted goes on behind its last
-    part.
+    Only the layers asked for are in memory, and an interrupted computation resumes behind its last part.
 
     Args:
         uri: folder of the parts.
         index: the clips.
-        embed: makes the vectors of some clips.
+        embed: computes the vectors of some clips.
     """
 
     def __init__(self, uri: str, index: ClipIndex, embed: Embed) -> None:
@@ -78,21 +78,22 @@ class KeptVectors:
         self._damaged: dict[int, dict[str, np.ndarray]] = {}
 
     def make(self) -> None:
-        """Make the parts that are missing."""
+        """Compute the missing parts."""
         for first in range(0, self._index.num_clips, CLIPS_PER_PART):
             if not storage.exists(self._path(first)):
                 self._part(first)
 
     def read(self, cut: Cut, readout: Readout) -> np.ndarray:
-        """A readout of the network up to ``cut``: (N, D) float32 by clip_id; a damaged clip is a row of NaN.
+        """Read out the network up to ``cut``: (N, D) float32 by clip_id; a damaged clip is a row of NaN.
 
         Raises:
-            ValueError, OSError: see :func:`embed_clips`.
+            ValueError: the shards have another sample rate than the encoder.
+            OSError: a shard is missing, or its storage does not answer.
         """
         return self._rows(lambda layers: read_out(layers, cut, readout))
 
     def layer(self, name: str) -> np.ndarray:
-        """One layer: (N, D) float32 by clip_id; a damaged clip is a row of NaN."""
+        """Return one layer: (N, D) float32 by clip_id; a damaged clip is a row of NaN."""
         return self._rows(lambda layers: layers[name])
 
     def _rows(self, select: Callable[[Mapping[Any, np.ndarray]], np.ndarray]) -> np.ndarray:
@@ -105,9 +106,9 @@ class KeptVectors:
         return rows_ND
 
     def _part(self, first: int) -> dict[str, np.ndarray]:
-        """Every layer of the part that begins with a clip.
+        """Load or compute every layer of the part that begins with the clip ``first``.
 
-        One with a damaged clip is kept in memory alone: the shard may be put right, which checksums would not show.
+        A part with a damaged clip stays in memory only: the shard may be repaired, which checksums would not show.
         """
         if first in self._damaged:
             return self._damaged[first]
@@ -117,7 +118,7 @@ class KeptVectors:
                 found: dict[str, np.ndarray] = safetensors.numpy.load(storage.read_bytes(path))
                 return found
             except safetensors.SafetensorError as error:
-                logger.warning("%s is damaged and made again: %s", path, error)
+                logger.warning("%s is damaged and computed again: %s", path, error)
         last = min(first + CLIPS_PER_PART, self._index.num_clips)
         vectors: dict[str, np.ndarray] = dict(self._embed(np.arange(first, last)))
         if all(np.isfinite(array).all() for array in vectors.values()):
@@ -131,7 +132,7 @@ class KeptVectors:
 
 
 def key(encoder: FrozenEncoder, index: ClipIndex) -> str:
-    """Names the weights, the front end with its normalisation, the rule for short clips, and the clips."""
+    """Hash the weights, the front end with its normalisation, the rule for short clips, and the clips."""
     weights = safetensors.torch.save({name: t.cpu().contiguous() for name, t in encoder.encoder.state_dict().items()})
     reading = {
         "format_version": FORMAT_VERSION,

@@ -1,4 +1,4 @@
-"""Vectors of whole clips, straight from the shards."""
+"""Decodes and embeds whole clips of shards."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from unfused_ray.audio.decode import AudioError, read_flac
 from unfused_ray.config import Cut, Readout
-from unfused_ray.data.shards.format import ClipIndex
+from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.stream.read import read_unit_if_whole
 from unfused_ray.embedding.waves import embed_waves
 from unfused_ray.models.encoder import LAYERS
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 def read_clips(index: ClipIndex, clip_ids: np.ndarray) -> Iterator[list[tuple[int, np.ndarray]]]:
     """Decode some clips, a row group at a time; each row group is read once.
 
-    A clip whose bytes are not what ingest wrote is left out, and logged.
+    A damaged clip is left out, and logged.
 
     Args:
         index: the clips.
@@ -67,10 +67,10 @@ def embed_clips(
     the encoder's crop is completed. A damaged clip is a row of NaN.
 
     Args:
-        encoder: on the device to compute on.
+        encoder: computes the vectors, on its device.
         index: the clips.
-        clip_ids: which of them, in any order.
-        tell: is told now and then how many clips are done.
+        clip_ids: clips to embed, in any order.
+        tell: called now and then with the number of clips done.
 
     Raises:
         ValueError: the shards have another sample rate than the encoder, or no clip has that id.
@@ -104,12 +104,12 @@ def refuse_other_rate(index: ClipIndex, sample_rate: int) -> None:
 
 
 def read_out(layers: Mapping[Cut, np.ndarray], cut: Cut, readout: Readout) -> np.ndarray:
-    """The vectors of a readout, (N, D): of the network's last layer, of its blocks side by side, or of both.
+    """Join layers to the vectors of a readout, (N, D): the last layer, all blocks side by side, or both.
 
     Args:
         layers: (N, size) of every layer up to ``cut`` at least.
-        cut: last layer of the network that is read.
-        readout: which layers.
+        cut: last layer of the network.
+        readout: layers to join.
     """
     blocks = [layer for layer in LAYERS[: LAYERS.index(cut) + 1] if layer.startswith("block")]
     chosen = {"last": [cut], "blocks": blocks, "both": [*blocks, *([] if cut in blocks else [cut])]}[readout]

@@ -11,22 +11,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import ray
 
-from unfused_ray import cluster, storage
+from unfused_ray import storage
 from unfused_ray.config import EmbedConfig
-from unfused_ray.data.shards.format import MANIFEST, REJECTS, ClipIndex
-from unfused_ray.data.shards.ledger import Ledger, changed, delete_reports, refuse_difference
-from unfused_ray.data.shards.parallel import run_bounded
-from unfused_ray.data.shards.rejects import Reject, count_reasons, write_rejects
+from unfused_ray.data.parts.driver import PartedJob, write_parts
+from unfused_ray.data.parts.executor import Executor, default_executor
+from unfused_ray.data.parts.ledger import Ledger, changed, delete_reports, refuse_difference
+from unfused_ray.data.parts.rejects import Reject, count_reasons
+from unfused_ray.data.shards.format import MANIFEST
+from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.sources.find import find
 from unfused_ray.data.sources.listing import list_source
 from unfused_ray.embedding.clips import read_out, refuse_other_rate
 from unfused_ray.embedding.parts import Part, audio_parts, shard_parts
-from unfused_ray.embedding.vectors import PartReport, VectorManifest, vector_schema
-from unfused_ray.embedding.write import PartWriter, write_part
+from unfused_ray.embedding.vectors import VectorFile, VectorManifest, vector_schema
+from unfused_ray.embedding.write import PartWriter
 from unfused_ray.models.export import FrozenEncoder, load_encoder, read_description
-from unfused_ray.progress import Progress, print_summary
+from unfused_ray.progress import print_summary
 
 logger = logging.getLogger(__name__)
 
@@ -77,16 +78,17 @@ def embed(config: EmbedConfig, dry_run: bool = False) -> VectorManifest | None:
     config = config.replace({field: storage.absolute(getattr(config, field)) for field in paths})
     description = read_description(config.encoder)
     settings, sample_rate = _settings(config, description["sha256"]), description["front_end"]["sample_rate"]
-    with cluster.session():
-        if (manifest := _finished(config, settings, sample_rate)) is not None:
+    executor = default_executor(config.gpus_per_task)
+    with executor.open():
+        if (manifest := _finished(config, settings, sample_rate, executor)) is not None:
             if not dry_run:
                 delete_reports(config.output, _REPORTS)  # the manifest says all that these did
             _print_summary(f"{config.output} is already finished: nothing to do", manifest, {})
             return manifest
-        _refuse_unschedulable(config)
+        executor.refuse_impossible({"source": config.source, "output": config.output})
         encoder = load_encoder(config.encoder)
         _warn_of_short_windows(config, encoder)
-        work = _work(config, sample_rate)
+        work = _work(config, sample_rate, executor)
         digest = hashlib.sha256(json.dumps([settings, work.contents], sort_keys=True).encode()).hexdigest()
         ledger = Ledger(config.output, _REPORTS, config.source, settings, digest)
         resumed = ledger.check_begun()
@@ -95,7 +97,7 @@ def embed(config: EmbedConfig, dry_run: bool = False) -> VectorManifest | None:
             _print_plan(config, work, ledger, dim)
             return None
         start = time.monotonic()
-        manifest = _embed(config, encoder, work, ledger, dim)
+        manifest = _embed(config, encoder, work, ledger, dim, executor)
     seconds = time.monotonic() - start
     figures: dict[str, float | str] = {"seconds": round(seconds)}
     if not resumed:
@@ -110,7 +112,9 @@ def _settings(config: EmbedConfig, encoder_sha256: str) -> dict[str, Any]:
     return {**settings, "encoder_sha256": encoder_sha256}
 
 
-def _finished(config: EmbedConfig, settings: Mapping[str, Any], sample_rate: int) -> VectorManifest | None:
+def _finished(
+    config: EmbedConfig, settings: Mapping[str, Any], sample_rate: int, executor: Executor
+) -> VectorManifest | None:
     """The manifest of an output that is finished.
 
     Raises:
@@ -121,7 +125,7 @@ def _finished(config: EmbedConfig, settings: Mapping[str, Any], sample_rate: int
     manifest = VectorManifest.load(config.output)
     refuse_difference(config.output, manifest.settings, settings)
     try:
-        contents = _work(config, sample_rate).contents
+        contents = _work(config, sample_rate, executor).contents
     except FileNotFoundError as error:
         logger.warning("%s is not compared with its source: %s", config.output, error)
         return manifest
@@ -141,18 +145,7 @@ def _warn_of_short_windows(config: EmbedConfig, encoder: FrozenEncoder) -> None:
         )
 
 
-def _refuse_unschedulable(config: EmbedConfig) -> None:
-    """Refuse what the cluster that Ray is connected to could never do.
-
-    Raises:
-        ValueError: names the field.
-    """
-    cluster.refuse_local_paths({"source": (config.source,), "output": (config.output,)})
-    if config.gpus_per_task > (gpus := cluster.capacity().get("GPU", 0.0)):
-        raise ValueError(f"gpus_per_task={config.gpus_per_task:g} must not exceed the cluster's {gpus:g} GPUs")
-
-
-def _work(config: EmbedConfig, sample_rate: int) -> _Work:
+def _work(config: EmbedConfig, sample_rate: int, executor: Executor) -> _Work:
     if storage.exists(storage.join(config.source, MANIFEST)):
         index = ClipIndex.load([config.source], config.splits or None)
         refuse_other_rate(index, sample_rate)
@@ -165,7 +158,7 @@ def _work(config: EmbedConfig, sample_rate: int) -> _Work:
         )
     source = find(config.source)
     logger.info("reading %s (%s)", config.source, source.kind)
-    listing = list_source(source)
+    listing = list_source(source, executor)
     if not len(listing.items):
         first = [f" ({reject.key}: {reject.detail})" for reject in listing.rejects[:1]]
         raise ValueError(f"source {config.source} holds no clips{''.join(first)}")
@@ -185,36 +178,20 @@ def _dim(encoder: FrozenEncoder, config: EmbedConfig) -> int:
     return read_out(arrays, encoder.encoder.config.cut, config.readout).shape[1]
 
 
-def _embed(config: EmbedConfig, encoder: FrozenEncoder, work: _Work, ledger: Ledger, dim: int) -> VectorManifest:
-    ledger.begin()
+def _embed(
+    config: EmbedConfig, encoder: FrozenEncoder, work: _Work, ledger: Ledger, dim: int, executor: Executor
+) -> VectorManifest:
+    def sign(files: tuple[VectorFile, ...], rejects: dict[str, int]) -> VectorManifest:
+        manifest = VectorManifest(config.output, config.encoder, dim, ledger.settings, work.contents, files, rejects)
+        manifest.save()
+        return manifest
+
     schema = vector_schema(dim, ledger.settings["encoder_sha256"], config.readout)
-    task = write_part.options(num_gpus=config.gpus_per_task)
-    writer = PartWriter(config, schema, ledger, ray.put(encoder))
-    reports: dict[int, PartReport] = {}
-    done = num_rejects = 0
-    arguments = ((number, part, writer) for number, part in enumerate(work.parts))
-    with Progress("embed", work.num_clips, "clips") as bar, run_bounded(task, arguments) as results:
-        for number, report in results:
-            reports[number] = report
-            done += work.parts[number].num_clips
-            num_rejects += len(report.rejects)
-            bar.update(done, rejected=num_rejects)
-    ordered = [reports[number] for number in range(len(work.parts))]
-    rejects = [*work.rejects, *(reject for report in ordered for reject in report.rejects)]
-    reasons = count_reasons(rejects)
-    write_rejects(storage.join(config.output, REJECTS), rejects)
-    files = tuple(report.file for report in ordered)
-    manifest = VectorManifest(config.output, config.encoder, dim, ledger.settings, work.contents, files, reasons)
-    if not manifest.num_vectors:
-        ledger.delete()  # or repaired files would be rejected by these again
-        raise ValueError(
-            f"none of the {work.num_clips} clips of {config.source} can be used "
-            f"({', '.join(f'{count} {reason}' for reason, count in reasons.items())}); "
-            f"see {storage.join(config.output, REJECTS)}"
-        )
-    manifest.save()
-    ledger.delete()
-    return manifest
+    with executor.open():
+        writer = PartWriter(config, schema, executor.share(encoder))
+        sizes = [part.num_clips for part in work.parts]
+        job = PartedJob("embed", ledger, work.parts, sizes, work.rejects, writer, VectorFile)
+        return write_parts(job, executor, sign)
 
 
 def _print_plan(config: EmbedConfig, work: _Work, ledger: Ledger, dim: int) -> None:

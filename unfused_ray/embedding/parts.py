@@ -1,4 +1,4 @@
-"""What is embedded, cut into parts: each is read by one task, clip by clip."""
+"""The parts of an embedding: shards or any audio, cut so that one task reads a part, clip by clip."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import numpy as np
 import pyarrow as pa
 
 from unfused_ray.audio.decode import AudioError, read_flac
-from unfused_ray.data.shards.format import ClipIndex, Unit
-from unfused_ray.data.shards.pieces import pieces
-from unfused_ray.data.shards.rejects import Reject
+from unfused_ray.data.parts.rejects import Reject
+from unfused_ray.data.shards.index import ClipIndex, Unit
 from unfused_ray.data.sources.fetch import fetch
+from unfused_ray.data.sources.pieces import pieces
 from unfused_ray.data.stream.read import read_unit_if_whole
 
 _FEW_PARTS = 16
 _FEW_CLIPS = 32  # still fill a batch of the encoder
 
 
-class Clip(NamedTuple):
-    """A clip that can be embedded, or a piece of a long one."""
+class ClipPiece(NamedTuple):
+    """A whole clip, or a piece of a long one, ready to be embedded."""
 
     clip_id: int | None
-    """None where the source is not prepared."""
+    """None if the source is not prepared."""
     key: str
     split: str
     start: int
@@ -35,14 +35,14 @@ class Clip(NamedTuple):
 
 
 class Part(Protocol):
-    """What one task reads. Holds no audio, so it travels to any process."""
+    """The clips that one task reads. Holds no audio, so it travels to any process."""
 
     @property
     def num_clips(self) -> int:
-        """Clips of the part, those included that will turn out to be rejects."""
+        """Clips of the part, including those that will turn out to be rejects."""
         ...
 
-    def clips(self, sample_rate: int, max_seconds: float) -> Iterator[Clip | Reject]:
+    def pieces(self, sample_rate: int, max_seconds: float) -> Iterator[ClipPiece | Reject]:
         """Read the clips in their order, long ones in pieces of ``max_seconds``.
 
         Raises:
@@ -59,11 +59,11 @@ class ShardPart:
 
     @property
     def num_clips(self) -> int:
-        """See :class:`Part`."""
+        """Clips of all row groups."""
         return sum(unit.num_clips for unit in self.units)
 
-    def clips(self, sample_rate: int, max_seconds: float) -> Iterator[Clip | Reject]:
-        """See :class:`Part`; the shards must be at ``sample_rate``."""
+    def pieces(self, sample_rate: int, max_seconds: float) -> Iterator[ClipPiece | Reject]:
+        """Read the clips of the shards, which must be at ``sample_rate``."""
         max_samples = round(max_seconds * sample_rate)
         for unit in self.units:
             table = read_unit_if_whole(unit, ("audio", "num_samples", "key", "split"))
@@ -79,38 +79,38 @@ class ShardPart:
                     yield Reject(key, error.reason, error.detail)
                     continue
                 for start in range(0, len(pcm), max_samples):
-                    yield Clip(clip_id, key, split, start, pcm[start : start + max_samples])
+                    yield ClipPiece(clip_id, key, split, start, pcm[start : start + max_samples])
 
 
 @dataclass(frozen=True)
 class AudioPart:
-    """Clips of any audio, rows of ``ITEMS``."""
+    """Listed clips of any audio, rows of ``ITEMS``."""
 
     items: pa.Table
 
     @property
     def num_clips(self) -> int:
-        """See :class:`Part`."""
+        """Listed clips."""
         return len(self.items)
 
-    def clips(self, sample_rate: int, max_seconds: float) -> Iterator[Clip | Reject]:
-        """See :class:`Part`; they are decoded to ``sample_rate``."""
+    def pieces(self, sample_rate: int, max_seconds: float) -> Iterator[ClipPiece | Reject]:
+        """Decode the clips to ``sample_rate``."""
         for item, source in fetch(self.items):
             for piece in pieces(item, source, sample_rate, max_seconds):
                 if isinstance(piece, Reject):
                     yield piece
                 else:
-                    yield Clip(None, item["key"], item["split"], piece.start, piece.pcm)
+                    yield ClipPiece(None, item["key"], item["split"], piece.start, piece.pcm)
 
 
 def shard_parts(index: ClipIndex, clips_per_part: int) -> list[Part]:
-    """The parts of a prepared source: whole row groups."""
+    """Cut a prepared source into parts of whole row groups."""
     sizes = [unit.num_clips for unit in index.units]
     return [ShardPart(index.units[part.start : part.stop]) for part in _join(sizes, clips_per_part)]
 
 
 def audio_parts(items: pa.Table, clips_per_part: int) -> list[Part]:
-    """The parts of listed audio, rows of ``ITEMS``; one row group of a Parquet source is read by one task."""
+    """Cut listed audio, rows of ``ITEMS``, into parts; a row group of a Parquet source stays in one part."""
     places = zip(items["uri"].to_pylist(), items["row_group"].to_pylist(), strict=True)
     units = (number if place[1] is None else place for number, place in enumerate(places))
     sizes = [len(list(unit)) for _, unit in groupby(units)]
@@ -122,7 +122,7 @@ def audio_parts(items: pa.Table, clips_per_part: int) -> list[Part]:
 
 
 def _join(sizes: Sequence[int], clips_per_part: int) -> Iterator[range]:
-    """Runs of units of together at most ``clips_per_part`` clips, less for small sources; at least a unit each."""
+    """Join neighbouring units to parts of at most ``clips_per_part`` clips, fewer in small sources; at least a unit."""
     limit = min(clips_per_part, max(sum(sizes) // _FEW_PARTS, _FEW_CLIPS))
     first = num_clips = 0
     for number, size in enumerate(sizes):

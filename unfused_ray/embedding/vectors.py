@@ -18,13 +18,12 @@ import pyarrow as pa
 from unfused_ray import storage
 from unfused_ray.config import Readout
 from unfused_ray.data.shards.format import MANIFEST
-from unfused_ray.data.shards.rejects import Reject
 
 FORMAT_VERSION = "vectors 2"  # prepared sources, whose manifest has the same name, are of format 1
 
 
 @dataclass(frozen=True)
-class PartFile:
+class VectorFile:
     """One Parquet file of vectors."""
 
     file: str
@@ -37,33 +36,20 @@ class PartFile:
 
 
 @dataclass(frozen=True)
-class PartReport:
-    """What became of the clips of one part."""
-
-    file: PartFile
-    rejects: tuple[Reject, ...]
-
-    @classmethod
-    def from_json(cls, raw: Mapping[str, Any]) -> Self:
-        """A report out of what ``asdict`` made of it."""
-        return cls(PartFile(**raw["file"]), tuple(Reject(*reject) for reject in raw["rejects"]))
-
-
-@dataclass(frozen=True)
 class VectorManifest:
-    """What a folder of vectors holds; its file is the sign that the folder is whole."""
+    """Describes a folder of vectors; its file signs a folder that is whole."""
 
     uri: str
-    """Folder. Not stored: it may be moved."""
+    """The folder. Not stored, because it may be moved."""
     encoder: str
-    """Where the encoder lay."""
+    """Path or URI that the encoder was loaded from."""
     dim: int
     """Size of a vector."""
     settings: Mapping[str, Any]
-    """What decided the vectors: the job's configuration, and the SHA-256 of the encoder's weights."""
+    """All that decides the vectors: the job's configuration, and the SHA-256 of the encoder's weights."""
     contents: str
-    """Digest of the source's clips, as far as they are known before they are read."""
-    parts: tuple[PartFile, ...]
+    """Digest of the source's clips, as far as they are known before reading them."""
+    parts: tuple[VectorFile, ...]
     rejects: Mapping[str, int]
     """Clips set aside, by reason."""
 
@@ -89,27 +75,27 @@ class VectorManifest:
         """Read the manifest of the folder of vectors at ``uri``.
 
         Raises:
-            FileNotFoundError: it has none.
-            ValueError: it is of something else, or of another version of the format.
+            FileNotFoundError: the folder has none.
+            ValueError: the manifest describes something else, or has another version of the format.
         """
         remedy = "it is a prepared source, or was written by another version. Name another output"
         raw = storage.read_json(storage.join(uri, MANIFEST), FORMAT_VERSION, remedy)
-        parts = tuple(PartFile(**part) for part in raw["parts"])
+        parts = tuple(VectorFile(**part) for part in raw["parts"])
         return cls(uri, raw["encoder"], raw["dim"], raw["settings"], raw["contents"], parts, raw["rejects"])
 
 
 def vector_schema(dim: int, encoder_sha256: str, readout: Readout) -> pa.Schema:
-    """Columns of a part; its metadata names encoder and readout.
+    """Return the columns of a part, with metadata that name encoder and readout.
 
     Args:
         dim: size of a vector.
-        encoder_sha256: of the encoder's weights.
-        readout: layers that the vectors are made of.
+        encoder_sha256: SHA-256 of the encoder's weights.
+        readout: layers that the vectors join.
     """
     fields: Sequence[pa.Field] = [
         pa.field("clip_id", pa.int64()),  # of the prepared source (and its chosen splits); null for any audio
         pa.field("key", pa.string(), nullable=False),  # the source's own name of the clip
-        pa.field("split", pa.string(), nullable=False),  # "" where the source has none
+        pa.field("split", pa.string(), nullable=False),  # "" if the source has none
         pa.field("start_seconds", pa.float64(), nullable=False),  # of the window, in the clip
         pa.field("end_seconds", pa.float64(), nullable=False),
         pa.field("vector", pa.list_(pa.field("element", pa.float32(), nullable=False), dim), nullable=False),

@@ -1,4 +1,4 @@
-"""Vectors of waves of any lengths, in batches; and the windows that slide over a wave."""
+"""Embeds waves of any lengths in batches, and cuts windows that slide over a wave."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _BATCH_FRAMES = 3072
 
 
 def windows(num_samples: int, length: int, hop: int) -> list[tuple[int, int]]:
-    """First sample and end of the windows over a wave.
+    """Return the first sample and the end of each window over a wave.
 
-    One starts every ``hop`` samples. Where that leaves a rest, a last one ends with the wave; where the wave is no
-    longer than a window, it is one window.
+    A window starts every ``hop`` samples. If that leaves a rest, a last window ends with the wave; a wave no longer
+    than a window is one window.
 
     Args:
-        num_samples: of the wave, at least 1.
-        length: of a window, in samples; 0 is the whole wave.
-        hop: from the start of one window to the next, in samples, at least 1.
+        num_samples: samples of the wave, at least 1.
+        length: samples of a window; 0 is the whole wave.
+        hop: samples from the start of one window to the next, at least 1.
     """
     if not length or num_samples <= length:
         return [(0, num_samples)]
@@ -40,13 +40,13 @@ def embed_waves(
 ) -> Iterator[tuple[list[int], dict[Cut, np.ndarray]]]:
     """Embed waves in batches of equally many spectrogram frames: nothing is padded.
 
-    Only a wave shorter than the encoder's crop is completed. A wave's vectors are those of ``encoder.layers``, but for
-    last bits, which depend on its batch. Memory grows with the different lengths among the waves, not with their
+    Only a wave shorter than the encoder's crop is completed. A wave's vectors equal those of ``encoder.layers`` but for
+    the last bits, which depend on its batch. Memory grows with the different lengths among the waves, not with their
     number.
 
     Args:
-        encoder: on the device to compute on.
-        waves: pairs of a number that the caller knows a wave by, and the wave, (samples,) int16 at the encoder's rate.
+        encoder: computes the vectors, on its device.
+        waves: pairs of the caller's number of a wave, and the wave, (samples,) int16 at the encoder's rate.
 
     Yields:
         A batch as it is full: numbers, and for every layer of the encoder, (B, its size) float32.

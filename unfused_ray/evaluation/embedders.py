@@ -18,7 +18,7 @@ import torch
 from unfused_ray import storage
 from unfused_ray.audio.crop import fit_short_clip
 from unfused_ray.config import CropConfig
-from unfused_ray.data.shards.format import ClipIndex
+from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.embedding.cache import EmbeddingCache
 from unfused_ray.embedding.clips import read_clips
 from unfused_ray.evaluation.protocol import ProtocolConfig

@@ -13,7 +13,8 @@ import numpy as np
 
 from unfused_ray import storage
 from unfused_ray.config import FrontEndConfig
-from unfused_ray.data.shards.format import ClipIndex, Manifest, Statistics, labels_to_ids
+from unfused_ray.data.shards.format import Manifest, Statistics
+from unfused_ray.data.shards.index import ClipIndex, labels_to_ids
 from unfused_ray.data.shards.statistics import compute_statistics
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from unfused_ray import storage
 from unfused_ray.audio import randomness
-from unfused_ray.data.shards.format import ClipIndex, labels_to_ids
+from unfused_ray.data.shards.index import ClipIndex, labels_to_ids
 from unfused_ray.embedding.clips import embed_clips, read_clips
 from unfused_ray.figures.canvas import save
 from unfused_ray.figures.curves import draw_health

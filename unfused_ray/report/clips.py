@@ -15,7 +15,7 @@ import torch
 
 from unfused_ray import storage
 from unfused_ray.audio.log_mel import LogMel
-from unfused_ray.data.shards.format import ClipIndex, labels_to_ids
+from unfused_ray.data.shards.index import ClipIndex, labels_to_ids
 from unfused_ray.embedding.clips import embed_clips, read_clips
 from unfused_ray.figures import spectrograms
 from unfused_ray.figures.metrics import view_of

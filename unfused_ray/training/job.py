@@ -12,7 +12,8 @@ from unfused_ray import storage
 from unfused_ray.clustering.assignment import read_assignment
 from unfused_ray.clustering.clusterer import Clusterer, ClusteringPlan
 from unfused_ray.config import TrainingConfig
-from unfused_ray.data.shards.format import ClipIndex, Statistics
+from unfused_ray.data.shards.format import Statistics
+from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.stream.plan import Planner
 from unfused_ray.data.stream.prefetch import Prefetcher
 from unfused_ray.data.stream.read import BlockReader

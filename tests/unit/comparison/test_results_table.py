@@ -23,7 +23,7 @@ from unfused_ray.comparison import page, processes, results, runner, table
 from unfused_ray.comparison.budget import clip_operations, epochs_of, within_budget
 from unfused_ray.comparison.plan import System, load_plan
 from unfused_ray.config import EncoderConfig, EvaluateConfig, FrontEndConfig
-from unfused_ray.data.shards.format import ClipIndex
+from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.evaluation.cells import Cell
 from unfused_ray.models.cost import cost_of
 from unfused_ray.runs.run import CONFIGS, Run

@@ -13,7 +13,7 @@ from support.sources import tone, write_source
 
 from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import CropConfig, EncoderConfig, FrontEndConfig
-from unfused_ray.data.shards.format import ClipIndex
+from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.embedding.clips import embed_clips, read_clips, read_out
 from unfused_ray.models.encoder import LAYERS, AudioNTT2020
 from unfused_ray.models.export import FrozenEncoder

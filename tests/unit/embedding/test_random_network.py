@@ -12,7 +12,7 @@ from support.sources import tone, write_source
 from unfused_ray.audio.crop import fit_short_clip
 from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import BatchConfig, CropConfig, EncoderConfig, FrontEndConfig
-from unfused_ray.data.shards.format import ClipIndex
+from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.stream.plan import Pass, Planner
 from unfused_ray.data.stream.prefetch import LocalSource
 from unfused_ray.data.stream.read import BlockReader

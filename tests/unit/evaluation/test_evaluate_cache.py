@@ -11,7 +11,7 @@ from support.tasks import CROP, LENGTHS, write_encoder
 
 from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import CropConfig, FrontEndConfig
-from unfused_ray.data.shards.format import ClipIndex
+from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.embedding import cache as cache_module
 from unfused_ray.embedding.cache import EmbeddingCache, KeptVectors, key
 from unfused_ray.embedding.clips import embed_clips, read_out

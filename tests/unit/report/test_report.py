@@ -21,7 +21,7 @@ from support.reports import HOSTILE, LENGTHS, Page, Runs, write_runs, write_swee
 
 from unfused_ray import __main__, recipes
 from unfused_ray.config import PretrainConfig, SweepConfig
-from unfused_ray.data.shards.format import ClipIndex
+from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.embedding.clips import embed_clips
 from unfused_ray.figures.sweep import MIN_SURFACE, Parameter, ScoredTrials, surface
 from unfused_ray.models.export import load_encoder

@@ -12,7 +12,7 @@ from support.sources import write_source
 from support.tasks import write_encoder
 
 from unfused_ray import cli, storage
-from unfused_ray.data.shards.format import ClipIndex
+from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.models.export import read_description
 from unfused_ray.runs import provenance
 from unfused_ray.runs.checkpoints import CheckpointStore, Position

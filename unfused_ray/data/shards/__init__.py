@@ -1,1 +1,1 @@
-"""Prepared audio: the shard format, and the job that writes it."""
+"""Prepared audio: the shard format, its index by clip_id, its statistics, and the ingest that writes it."""

@@ -6,22 +6,21 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from typing import Any
 
-from unfused_ray import cluster, storage
+from unfused_ray import storage
 from unfused_ray.config import WHOLE_CLIPS, PrepareConfig
-from unfused_ray.data.shards.format import MANIFEST, REJECTS, Manifest
-from unfused_ray.data.shards.ledger import delete_reports, refuse_difference
-from unfused_ray.data.shards.parallel import run_bounded
+from unfused_ray.data.parts.driver import PartedJob, write_parts
+from unfused_ray.data.parts.executor import Executor, default_executor
+from unfused_ray.data.parts.ledger import delete_reports, refuse_difference
+from unfused_ray.data.parts.rejects import Reject, in_words
+from unfused_ray.data.shards.format import MANIFEST, Manifest, Shard
 from unfused_ray.data.shards.plan import REPORTS, Plan, stored
-from unfused_ray.data.shards.rejects import Reject, count_reasons, write_rejects
-from unfused_ray.data.shards.write import ShardReport, write_shard
+from unfused_ray.data.shards.write import ShardClips, ShardWriter
 from unfused_ray.data.sources.find import find
 from unfused_ray.data.sources.items import Listing
 from unfused_ray.data.sources.lape.registry import data_root, list_task
 from unfused_ray.data.sources.listing import list_source
-from unfused_ray.progress import Progress, print_summary
+from unfused_ray.progress import print_summary
 
 logger = logging.getLogger(__name__)
 
@@ -51,14 +50,13 @@ def prepare(config: PrepareConfig, dry_run: bool = False) -> Manifest | None:
         refuse_difference(config.output, manifest.config, stored(config))
         title = f"{config.output} is already prepared: nothing to do"
     else:
-        with ExitStack() as session:  # Ray is started as late as can be: most errors and dry runs need not wait for it
-            listing = _list(config, session)
-            plan = _plan(config, listing)
-            if dry_run:
-                _print_plan(listing, plan)
-                return None
-            session.enter_context(cluster.session())
-            manifest = _ingest(plan, listing.rejects)
+        executor = default_executor()
+        listing = _list(config, executor)
+        plan = _plan(config, listing)
+        if dry_run:
+            _print_plan(listing, plan)
+            return None
+        manifest = _ingest(plan, listing.rejects, executor)
         seconds = time.monotonic() - start
         figures |= {"seconds": round(seconds), "clips/s": manifest.num_clips / seconds}
         title = f"prepared {config.output}"
@@ -83,21 +81,19 @@ def _resolved(config: PrepareConfig) -> PrepareConfig:
     return config.replace(output=output, source=storage.absolute(config.source))
 
 
-def _list(config: PrepareConfig, session: ExitStack) -> Listing:
+def _list(config: PrepareConfig, executor: Executor) -> Listing:
     if config.task:
         logger.info("reading %s", config.reads)
         return list_task(config.task, config.root)
     source = find(config.source)
     logger.info("reading %s (%s)", config.source, source.kind)
-    if source.kind in ("tar", "parquet"):
-        session.enter_context(cluster.session())
-    return list_source(source)
+    return list_source(source, executor)
 
 
 def _plan(config: PrepareConfig, listing: Listing) -> Plan:
     if not len(listing.items):
         first = [f"; {reject.key}: {reject.detail}" for reject in listing.rejects[:1]]
-        raise ValueError(f"source {config.reads} holds no clips{_reasons(listing.rejects)}{''.join(first)}")
+        raise ValueError(f"source {config.reads} holds no clips{in_words(listing.rejects)}{''.join(first)}")
     plan = Plan.of(config, listing.items)
     if not len(plan.items):
         raise ValueError(f"fraction={config.fraction:g} takes none of the {len(listing.items)} clips of {config.reads}")
@@ -105,44 +101,27 @@ def _plan(config: PrepareConfig, listing: Listing) -> Plan:
     return plan
 
 
-def _ingest(plan: Plan, listing_rejects: Sequence[Reject]) -> Manifest:
-    config = plan.config
-    plan.ledger.begin()
-    reports = _write_shards(plan)
-    rejects = [*listing_rejects, *(reject for report in reports for reject in report.rejects)]
-    write_rejects(storage.join(config.output, REJECTS), rejects)
-    shards = tuple(report.shard for report in reports if report.shard is not None)
-    if not shards:
-        plan.ledger.delete()  # or repaired files would be rejected by these again
-        raise ValueError(
-            f"none of the {len(plan.items)} clips of {config.reads} can be used{_reasons(rejects)}; "
-            f"see {storage.join(config.output, REJECTS)}"
-        )
-    manifest = Manifest(config.output, shards, count_reasons(rejects), stored(config))
-    manifest.save()
-    return manifest
+def _ingest(plan: Plan, listing_rejects: Sequence[Reject], executor: Executor) -> Manifest:
+    def clips_of_shards() -> Iterator[ShardClips]:
+        for shard in plan.shards:
+            items = plan.items.take(list(range(shard.start, shard.stop)))  # a slice would carry the whole table
+            yield ShardClips(items, shard.max_rows)
 
+    def sign(shards: tuple[Shard, ...], rejects: dict[str, int]) -> Manifest:
+        manifest = Manifest(plan.config.output, shards, rejects, stored(plan.config))
+        manifest.save()
+        return manifest
 
-def _write_shards(plan: Plan) -> list[ShardReport]:
-    def arguments() -> Iterator[tuple[Any, ...]]:
-        for number, part in enumerate(plan.parts):
-            items = plan.items.take(list(range(part.start, part.stop)))  # a slice would carry the whole table
-            yield number, items, plan.config, plan.ledger, part.max_rows
-
-    reports: dict[int, ShardReport] = {}
-    done = num_rejects = 0
-    with Progress("ingest", len(plan.items), "clips") as bar, run_bounded(write_shard, arguments()) as results:
-        for number, report in results:
-            reports[number] = report
-            done += plan.parts[number].stop - plan.parts[number].start
-            num_rejects += len(report.rejects)
-            bar.update(done, rejected=num_rejects)
-    return [reports[number] for number in range(len(plan.parts))]
-
-
-def _reasons(rejects: Sequence[Reject]) -> str:
-    counts = Counter(reject.reason for reject in rejects)
-    return f" ({', '.join(f'{count} {reason}' for reason, count in counts.most_common())})" if counts else ""
+    job = PartedJob(
+        "ingest",
+        plan.ledger,
+        clips_of_shards(),
+        [shard.num_clips for shard in plan.shards],
+        listing_rejects,
+        ShardWriter(plan.config),
+        Shard,
+    )
+    return write_parts(job, executor, sign)
 
 
 def _print_plan(listing: Listing, plan: Plan) -> None:
@@ -160,7 +139,7 @@ def _print_plan(listing: Listing, plan: Plan) -> None:
         rows[f"clips of fraction {plan.config.fraction:g}"] = len(plan.items)
     for split, count in Counter(plan.items["split"].to_pylist()).items():
         rows[_of_split(split)] = f"{count:,} ({labelled[split]:,} labelled)"
-    rows |= {"shards": len(plan.parts), "shards finished before": plan.ledger.num_finished()}
+    rows |= {"shards": len(plan.shards), "shards finished before": plan.ledger.num_finished()}
     print_summary(f"would prepare {plan.config.output}; a dry run writes nothing", rows)
 
 

@@ -1,4 +1,4 @@
-"""What an ingest will write: which clips, in which order, cut into shards of one split each."""
+"""Plans an ingest: which clips, in which order, cut into shards of one split each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from unfused_ray.config import PrepareConfig
-from unfused_ray.data.shards.ledger import Ledger
+from unfused_ray.data.parts.ledger import Ledger
 from unfused_ray.data.sources.items import select
 
 REPORTS = "_ingest"
@@ -21,8 +21,8 @@ _MIN_CLIPS_PER_SHARD = 64
 
 
 @dataclass(frozen=True)
-class Part:
-    """Source clips of one shard: rows ``start`` to ``stop`` of the plan's items."""
+class PlannedShard:
+    """The source clips of one shard: rows ``start`` to ``stop`` of the plan's items."""
 
     split: str
     start: int
@@ -30,17 +30,22 @@ class Part:
     max_rows: int
     """Most clips of a row group."""
 
+    @property
+    def num_clips(self) -> int:
+        """Source clips of the shard."""
+        return self.stop - self.start
+
 
 @dataclass(frozen=True)
 class Plan:
-    """The clips an ingest takes, in the order in which they are read, and how they become shards."""
+    """The clips that an ingest takes, in the order in which they are read, cut into shards."""
 
     config: PrepareConfig
     items: pa.Table
     """Rows of ``ITEMS``."""
-    parts: tuple[Part, ...]
+    shards: tuple[PlannedShard, ...]
     ledger: Ledger
-    """Of the finished shards; its digest identifies what is written, as far as that does not depend on the audio."""
+    """Keeps the finished shards. Its digest covers all that decides the output, except the audio itself."""
 
     @classmethod
     def of(cls, config: PrepareConfig, listed: pa.Table) -> Plan:
@@ -54,15 +59,15 @@ class Plan:
         return cls(config, items, tuple(cut(items["split"].to_pylist(), config.clips_per_shard)), ledger)
 
 
-def cut(splits: Sequence[str], clips_per_shard: int) -> Iterator[Part]:
+def cut(splits: Sequence[str], clips_per_shard: int) -> Iterator[PlannedShard]:
     """Cut clips that lie together by split into shards of one split each.
 
     A small split gets smaller shards and row groups, so that all CPUs and workers have their share. The shards of a
-    split are of equal size, as near as can be, and so are a shard's row groups.
+    split are as nearly equal in size as possible, and so are the row groups of a shard.
 
     Args:
-        splits: of each clip.
-        clips_per_shard: at most.
+        splits: the split of each clip.
+        clips_per_shard: most clips of a shard.
     """
     first = 0
     for split, run in groupby(splits):
@@ -72,11 +77,11 @@ def cut(splits: Sequence[str], clips_per_shard: int) -> Iterator[Part]:
         edges = [first + num_clips * number // num_shards for number in range(num_shards + 1)]
         for start, stop in pairwise(edges):
             num_row_groups = -(-(stop - start) // share)
-            yield Part(split, start, stop, max_rows=-(-(stop - start) // num_row_groups))
+            yield PlannedShard(split, start, stop, max_rows=-(-(stop - start) // num_row_groups))
         first += num_clips
 
 
 def stored(config: PrepareConfig) -> dict[str, Any]:
-    """The configuration as the manifest keeps it: what decides the bytes, not where they lie."""
+    """The part of the configuration that the manifest keeps: what decides the bytes, not the place they lie in."""
     unused = {"source"} if config.task else {"task", "root"}
     return config.model_dump(mode="json", exclude={"output", "preview", *unused})

@@ -16,7 +16,8 @@ from unfused_ray.audio.crop import fit_short_clip
 from unfused_ray.audio.decode import read_flac
 from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import AugmentConfig, CropConfig, FrontEndConfig
-from unfused_ray.data.shards.format import ClipIndex, Manifest, read_unit
+from unfused_ray.data.shards.format import Manifest
+from unfused_ray.data.shards.index import ClipIndex, read_unit
 
 FOLDER = "preview"
 _NUM_CLIPS = 16

@@ -1,12 +1,10 @@
-"""Log-mel statistics: of a clip, and of a prepared source for another front end than it was prepared with."""
+"""Computes log-mel statistics of a clip, and of a prepared source under another front end than its ingest's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,33 +12,29 @@ import torch
 from unfused_ray.audio.decode import read_flac
 from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import FrontEndConfig
-from unfused_ray.data.shards.format import ClipIndex, Manifest, Statistics, Unit, read_unit, save_statistics
+from unfused_ray.data.parts.executor import IN_PROCESS, Executor
+from unfused_ray.data.shards.format import Manifest, Statistics, save_statistics
+from unfused_ray.data.shards.index import ClipIndex, Unit, read_unit
 from unfused_ray.progress import Progress
-
-Run = Callable[[Callable[..., Any], Iterable[tuple[Any, ...]]], AbstractContextManager[Iterator[tuple[int, Any]]]]
-"""Calls a function with each of some arguments; gives pairs of an argument's number and its result as they come."""
-
-
-@contextmanager
-def run_here(function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Iterator[tuple[int, Any]]]:
-    """Call the function in this process, one argument after another."""
-    yield ((number, function(*values)) for number, values in enumerate(arguments))
+from unfused_ray.threads import one_thread
 
 
 @torch.inference_mode()
 def clip_statistics(log_mel: LogMel, pcm: np.ndarray) -> Statistics:
-    """Sums in float64 over all log-mel values of one whole clip, (samples,) int16."""
+    """Sum all log-mel values of one whole clip, (samples,) int16, in float64."""
     values = log_mel(torch.from_numpy(pcm)[None]).double()
     return Statistics(values.numel(), values.sum().item(), values.square().sum().item())
 
 
-def compute_statistics(manifest: Manifest, front_end: FrontEndConfig, run: Run = run_here) -> Statistics:
-    """Log-mel statistics of a manifest's shards: those they have, or computed and stored beside it.
+def compute_statistics(manifest: Manifest, front_end: FrontEndConfig, executor: Executor = IN_PROCESS) -> Statistics:
+    """Return log-mel statistics of a manifest's shards; missing ones are computed and stored beside the manifest.
+
+    Every executor gives the same sums, bit for bit.
 
     Args:
-        manifest: of the shards.
-        front_end: of the log-mels.
-        run: computes the shards that lack them; ``parallel.run_on_ray`` does so on all CPUs of a cluster.
+        manifest: the prepared source, or some splits of it.
+        front_end: settings of the log-mels.
+        executor: computes the sums of a shard.
 
     Raises:
         ValueError: the front end wants another sample rate than the shards have.
@@ -57,8 +51,11 @@ def compute_statistics(manifest: Manifest, front_end: FrontEndConfig, run: Run =
     missing = [number for number, shard in enumerate(shards) if front_end.digest() not in shard.statistics]
     lacking = replace(manifest, shards=tuple(shards[number] for number in missing))
     done = 0
-    units = _units_of_shards(lacking, front_end)
-    with Progress("statistics", lacking.num_clips, "clips") as bar, run(_units_statistics, units) as results:
+    with (
+        executor.open(),
+        Progress("statistics", lacking.num_clips, "clips") as bar,
+        executor.run(_sum_units, _units_of_shards(lacking, front_end)) as results,
+    ):
         for index, sums in results:
             shard = shards[missing[index]]
             shards[missing[index]] = replace(shard, statistics={**shard.statistics, front_end.digest(): sums})
@@ -77,11 +74,12 @@ def _units_of_shards(manifest: Manifest, front_end: FrontEndConfig) -> Iterator[
         yield list(islice(units, len(shard.row_groups))), front_end
 
 
-def _units_statistics(units: list[Unit], front_end: FrontEndConfig) -> Statistics:
+def _sum_units(units: list[Unit], front_end: FrontEndConfig) -> Statistics:
     log_mel = LogMel(front_end)
     total = Statistics()
-    for unit in units:
-        clips = read_unit(unit, ["audio", "num_samples"])
-        for data, num_samples in zip(clips["audio"].to_pylist(), clips["num_samples"].to_pylist(), strict=True):
-            total += clip_statistics(log_mel, read_flac(data, 0, num_samples))
+    with one_thread():  # the last bits depend on the number of threads
+        for unit in units:
+            clips = read_unit(unit, ["audio", "num_samples"])
+            for data, num_samples in zip(clips["audio"].to_pylist(), clips["num_samples"].to_pylist(), strict=True):
+                total += clip_statistics(log_mel, read_flac(data, 0, num_samples))
     return total

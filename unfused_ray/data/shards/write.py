@@ -1,49 +1,42 @@
-"""One shard: decode its clips, and write them with a report that lets an interrupted ingest go on."""
+"""Writes one shard: decodes its clips, encodes them as FLAC, and sorts them into row groups."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray
 
 from unfused_ray import storage
 from unfused_ray.audio.decode import AudioError, encode_flac, refuse_unusable
 from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import PrepareConfig
+from unfused_ray.data.parts.rejects import Reject
+from unfused_ray.data.parts.report import PartReport
 from unfused_ray.data.shards.format import SCHEMA, Shard, Statistics
-from unfused_ray.data.shards.ledger import Ledger
-from unfused_ray.data.shards.pieces import Piece, pieces
-from unfused_ray.data.shards.rejects import Reject
 from unfused_ray.data.shards.statistics import clip_statistics
 from unfused_ray.data.sources.fetch import fetch
 from unfused_ray.data.sources.items import draw
+from unfused_ray.data.sources.pieces import Piece, pieces
 
 _SPOOL_BYTES = 64 << 20
 
 
-@dataclass(frozen=True)
-class ShardReport:
-    """What became of the clips of one shard."""
+class ShardClips(NamedTuple):
+    """The source clips of one shard. Holds no audio, so it travels to any process."""
 
-    shard: Shard | None
-    """None where every clip was set aside."""
-    rejects: tuple[Reject, ...]
-
-    @classmethod
-    def from_json(cls, raw: dict[str, Any]) -> Self:
-        """A report out of what ``asdict`` made of it."""
-        shard = Shard.from_json(raw["shard"]) if raw["shard"] else None
-        return cls(shard, tuple(Reject(*reject) for reject in raw["rejects"]))
+    items: pa.Table
+    """Rows of ``ITEMS``, all of one split."""
+    max_rows: int
+    """Most clips of a row group."""
 
 
 class _Row(NamedTuple):
-    """A clip of the shard: what is said of it, and where its FLAC lies in the spool."""
+    """A clip of the shard: its columns, and the place of its FLAC in the spool."""
 
     key: str
     num_samples: int
@@ -54,52 +47,42 @@ class _Row(NamedTuple):
     num_bytes: int
 
 
-@ray.remote(num_cpus=1, max_retries=3, retry_exceptions=[OSError])
-def write_shard(number: int, items: pa.Table, config: PrepareConfig, ledger: Ledger, max_rows: int) -> ShardReport:
-    """Write shard ``number`` of an output, unless an earlier run has: then its bytes are checked.
+@dataclass(frozen=True)
+class ShardWriter:
+    """Writes the shards of an ingest. Memory is bounded by a row group and a piece of a clip."""
 
-    Memory is bounded by a row group and a piece of a clip: the encoded clips lie in a temporary file.
+    config: PrepareConfig
 
-    Args:
-        number: of the shard.
-        items: the source clips of the shard, rows of ``ITEMS``, all of one split.
-        config: of the ingest.
-        ledger: of the finished shards.
-        max_rows: of a row group.
+    def __call__(self, number: int, clips: ShardClips) -> PartReport[Shard]:
+        """Write shard ``number``; a clip that cannot be used is set aside.
 
-    Raises:
-        OSError: the source's or the output's object store does not answer.
-    """
-    if (finished := ledger.finished(number)) is not None:
-        return ShardReport.from_json(finished)
-    rejects: list[Reject] = []
-    rows: list[_Row] = []
-    statistics = Statistics()
-    log_mel = LogMel(config.front_end)
-    with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
-        for item, source in fetch(items):
-            first = len(rows)
-            for piece in _usable(pieces(item, source, config.front_end.sample_rate, config.max_seconds), config):
-                if isinstance(piece, Reject):
-                    rejects.append(piece)
-                    continue
-                key, _, pcm = piece
-                flac = encode_flac(pcm, config.front_end.sample_rate)
-                statistics += clip_statistics(log_mel, pcm)
-                rows.append(_Row(key, len(pcm), item["labels"], item["split"], item["group"], spool.tell(), len(flac)))
-                spool.write(flac)
-            if len(rows) > first + 1 and not item["group"]:  # pieces of one recording may not cross splits
-                rows[first:] = [row._replace(group=item["key"]) for row in rows[first:]]
-        rows.sort(key=lambda row: draw(config.seed, row.key))
-        shard = _write_parquet(rows, spool, config, f"{number:05d}.parquet", max_rows, statistics) if rows else None
-    report = ShardReport(shard, tuple(rejects))
-    file, sha256 = (shard.file, shard.sha256) if shard else (None, None)
-    ledger.finish(number, file, sha256, asdict(report))
-    return report
+        Raises:
+            OSError: the source's or the output's object store does not answer.
+        """
+        config, rejects, rows, statistics = self.config, list[Reject](), list[_Row](), Statistics()
+        log_mel = LogMel(config.front_end)
+        with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
+            for item, source in fetch(clips.items):
+                first = len(rows)
+                for piece in _usable(pieces(item, source, config.front_end.sample_rate, config.max_seconds), config):
+                    if isinstance(piece, Reject):
+                        rejects.append(piece)
+                        continue
+                    flac = encode_flac(piece.pcm, config.front_end.sample_rate)
+                    statistics += clip_statistics(log_mel, piece.pcm)
+                    columns = item["labels"], item["split"], item["group"]
+                    rows.append(_Row(piece.key, len(piece.pcm), *columns, spool.tell(), len(flac)))
+                    spool.write(flac)
+                if len(rows) > first + 1 and not item["group"]:  # pieces of one recording may not cross splits
+                    rows[first:] = [row._replace(group=item["key"]) for row in rows[first:]]
+            rows.sort(key=lambda row: draw(config.seed, row.key))
+            file = f"{number:05d}.parquet"
+            shard = _write_parquet(rows, spool, config, file, clips.max_rows, statistics) if rows else None
+        return PartReport(shard, tuple(rejects))
 
 
 def _usable(found: Iterator[Piece | Reject], config: PrepareConfig) -> Iterator[Piece | Reject]:
-    """The pieces of a clip that are to be taken, those that cannot be learnt from turned into rejects."""
+    """Yield the pieces of a clip that the ingest takes; too short and silent ones become rejects."""
     for piece in islice(found, 1 if config.long_clips == "truncate" else None):
         if isinstance(piece, Piece):
             try:

@@ -1,4 +1,4 @@
-"""The encoded bytes of listed clips, one open file at a time."""
+"""Opens the encoded bytes of listed clips, one file at a time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def fetch(items: pa.Table) -> Iterator[tuple[dict[str, Any], IO[bytes] | AudioEr
         items: rows of ``ITEMS``; those of one Parquet row group lie together.
 
     Yields:
-        A row, and its bytes as a seekable file, open until the next one is asked for; or why there are none.
+        A row, and its bytes as a seekable file that is open until the next one is asked for; or the error that the clip
+        is set aside with.
 
     Raises:
         OSError: an object store does not answer. Unlike a bad file, that is worth another try.
@@ -57,7 +58,7 @@ def fetch(items: pa.Table) -> Iterator[tuple[dict[str, Any], IO[bytes] | AudioEr
 
 @contextmanager
 def as_reason(uri: str) -> Iterator[None]:
-    """Turn the error of a file that is not there, or of a local one that cannot be read, into why it is set aside.
+    """Turn the error of a missing file, or of a local file that cannot be read, into the reason to set it aside.
 
     Raises:
         AudioError: missing or unreadable.

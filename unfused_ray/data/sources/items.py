@@ -1,4 +1,4 @@
-"""What a listing of a source holds: one row a clip, with where its bytes are. No audio is read to make one."""
+"""Listings of clips: one row a clip, with the place of its bytes. No audio is read to make one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from unfused_ray.data.shards.rejects import Reject
+from unfused_ray.data.parts.rejects import Reject
 
 logger = logging.getLogger(__name__)
 
@@ -34,16 +34,16 @@ ITEMS = pa.schema(
 
 @dataclass(frozen=True)
 class Listing:
-    """The clips of a source or of a part of it, about 150 bytes each, and what could not be listed."""
+    """The clips of a source or of a part of it, about 150 bytes each, and the rejects."""
 
     items: pa.Table
     rejects: tuple[Reject, ...] = ()
 
     @classmethod
     def from_rows(cls, rows: Sequence[dict[str, Any]], rejects: Sequence[Reject] = ()) -> Listing:
-        """A listing of rows of ``ITEMS``; what a row leaves out is null, or empty for labels, split and group.
+        """Make a listing of rows of ``ITEMS``; a missing column is null, or empty for labels, split and group.
 
-        A row whose strings no UTF-8 can hold, such as the name of a file in another encoding, is set aside.
+        A row whose strings UTF-8 cannot hold, such as a file name in another encoding, is set aside.
         """
         defaults = {"labels": [], "split": "", "group": ""}
         good = [defaults | row for row in rows]
@@ -63,18 +63,18 @@ def _is_utf8(row: dict[str, Any]) -> bool:
 
 
 def _printable(text: str) -> str:
-    """``text`` with what no UTF-8 can hold written out, such as ``\\udcff``."""
+    """Write out the characters that UTF-8 cannot hold, such as ``\\udcff``."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def draw(seed: int, name: str) -> float:
-    """A number in [0, 1) that depends on ``seed`` and ``name`` alone: the same in every process and listing."""
+    """Draw a number in [0, 1) from ``seed`` and ``name`` alone: the same in every process and listing."""
     digest = hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
     return (int.from_bytes(digest, "big") >> 11) / 2**53
 
 
 def combine(listings: Sequence[Listing]) -> Listing:
-    """Lay listings end to end. A key that occurs again is kept as ``key#2``, ``key#3`` …, and counted in the log."""
+    """Lay listings end to end. A repeated key becomes ``key#2``, ``key#3`` …; the log counts them."""
     items = pa.concat_tables([listing.items for listing in listings]) if listings else ITEMS.empty_table()
     seen: dict[str, int] = {}
     keys: list[str] = []
@@ -90,9 +90,9 @@ def combine(listings: Sequence[Listing]) -> Listing:
 def select(items: pa.Table, fraction: float, seed: int) -> pa.Table:
     """Take a share of the clips and put them in the order in which they are read.
 
-    A clip's key and the seed alone decide whether it is taken, so a smaller share is part of a larger one. The clips
-    of a split lie together, in random order; those of a Parquet row group stay together within it, because one of
-    them costs as much to read as all.
+    A clip is taken or left by its key and the seed alone, so a smaller share is part of a larger one. The clips of a
+    split lie together, in random order; within it those of a Parquet row group stay together, because reading one of
+    them costs as much as reading all.
     """
     draws = np.array([draw(seed, key) for key in items["key"].to_pylist()], np.float64)
     parts = draws

@@ -1,20 +1,28 @@
-"""The listing of a whole source."""
+"""Lists the clips of a whole source."""
 
 from __future__ import annotations
 
-import ray
+from collections.abc import Callable
 
-from unfused_ray.data.shards.parallel import run_bounded
-from unfused_ray.data.sources.archives import list_parquet, list_tar
-from unfused_ray.data.sources.find import Source, list_audio, list_csv
+from unfused_ray import storage
+from unfused_ray.data.parts.executor import Executor
+from unfused_ray.data.sources.csv_files import list_csv
+from unfused_ray.data.sources.find import Kind, Source
+from unfused_ray.data.sources.hub_parquet import list_parquet
 from unfused_ray.data.sources.items import Listing, combine
+from unfused_ray.data.sources.tar import list_tar
 from unfused_ray.progress import Progress
 
+ARCHIVES: dict[Kind, Callable[[str], Listing]] = {"tar": list_tar, "parquet": list_parquet}
+"""Lists the clips of one archive, by its kind."""
 
-def list_source(source: Source) -> Listing:
-    """All clips of a source: archives in parallel tasks, which see many small parts of big files.
 
-    Only archives (tar and Parquet) need an open Ray session.
+def list_source(source: Source, executor: Executor) -> Listing:
+    """List all clips of a source without reading their audio.
+
+    Args:
+        source: its files.
+        executor: lists archives, of which many small parts are read.
 
     Raises:
         ValueError: a CSV or Parquet file lacks a column that is needed.
@@ -25,17 +33,17 @@ def list_source(source: Source) -> Listing:
     if source.kind == "csv":
         return combine([list_csv(uri, len(source.files) > 1) for uri in source.files])
     listings: list[Listing] = [Listing.from_rows([])] * len(source.files)
-    arguments = ((source.kind, uri) for uri in source.files)
     with (
+        executor.open(),
         Progress("listing", len(source.files), f"{source.kind} files") as bar,
-        run_bounded(_list_archive, arguments) as results,
+        executor.run(ARCHIVES[source.kind], ((uri,) for uri in source.files)) as results,
     ):
-        for done, (index, listing) in enumerate(results, start=1):
-            listings[index] = listing
+        for done, (number, listing) in enumerate(results, start=1):
+            listings[number] = listing
             bar.update(done)
     return combine(listings)
 
 
-@ray.remote(num_cpus=1, max_retries=3, retry_exceptions=[OSError])
-def _list_archive(kind: str, uri: str) -> Listing:
-    return list_tar(uri) if kind == "tar" else list_parquet(uri)
+def list_audio(source: Source) -> Listing:
+    """List audio files; a clip's key is its path within the source."""
+    return Listing.from_rows([{"key": storage.relative(uri, source.folder), "uri": uri} for uri in source.files])

@@ -1,4 +1,4 @@
-"""Reading of Parquet sources: what is damaged, and what is only out of reach for now."""
+"""Reads Parquet sources, and tells a damaged file from one that is out of reach for now."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _DAMAGED = (pa.ArrowException, OSError, UnicodeDecodeError)  # what Arrow raises
 
 
 def read_parquet(uri: str, read: Callable[[pq.ParquetFile], T], metadata: pq.FileMetaData | None = None) -> T:
-    """What ``read`` takes out of a Parquet file, which is open only for it.
+    """Open a Parquet file and return ``read`` of it.
 
-    Arrow reports a damaged file and a lost connection alike. So a remote file that fails is copied and read again:
-    what cannot be copied is out of reach, and what cannot be read from the copy either is damaged.
+    Arrow reports a damaged file and a lost connection alike. So a remote file that fails is copied and read again: a
+    file that cannot be copied is out of reach, and one whose copy cannot be read is damaged.
 
     Args:
-        uri: of the file.
-        read: takes what is wanted from the open file.
-        metadata: of the file, if it is known; it is not read again then.
+        uri: path or URI of the file.
+        read: reads from the open file.
+        metadata: the file's metadata if they are known; they are not read again then.
 
     Raises:
         AudioError: the file is missing, or unreadable where ``read`` reads.
@@ -52,10 +52,10 @@ def read_parquet(uri: str, read: Callable[[pq.ParquetFile], T], metadata: pq.Fil
 
 
 def read_row_group(file: pq.ParquetFile, row_group: int, columns: Sequence[str]) -> pa.Table:
-    """All rows of a row group.
+    """Read all rows of a row group.
 
     Raises:
-        pa.ArrowInvalid: it is damaged, or holds another number of rows than it claims, which Arrow does not mind.
+        pa.ArrowInvalid: it is damaged, or holds another number of rows than it claims, which Arrow lets pass.
         OSError: it is damaged, or its storage does not answer.
     """
     table = file.read_row_group(row_group, columns=list(columns))
@@ -66,7 +66,7 @@ def read_row_group(file: pq.ParquetFile, row_group: int, columns: Sequence[str])
 
 
 def audio_column(schema: pa.Schema, uri: str) -> str:
-    """Name of the column that holds encoded audio: binary, or the hub's struct of bytes and path.
+    """Return the name of the column that holds encoded audio: binary, or the hub's struct of bytes and path.
 
     Raises:
         ValueError: there is no such column, or there are several and none is called audio.

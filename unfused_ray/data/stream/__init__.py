@@ -1,1 +1,1 @@
-"""Batches of crops: planned from (seed, epoch, step), read, and streamed to the workers."""
+"""Streams batches of crops to the workers: planned from (seed, epoch, step), read from shards, prefetched."""

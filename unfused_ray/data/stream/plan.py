@@ -15,7 +15,7 @@ import numpy as np
 
 from unfused_ray.audio import randomness
 from unfused_ray.config import BatchConfig
-from unfused_ray.data.shards.format import ClipIndex, Unit
+from unfused_ray.data.shards.index import ClipIndex, Unit
 
 BLOCKS_PER_TASK = 4
 # Planning a Ray read task costs about 1 ms (measured): a longer pass runs as several executions.

@@ -70,12 +70,12 @@ class _ReadBlocks:
 
 
 def row_bytes(reader: BlockReader) -> int:
-    """Bytes of a clip in a block's table."""
+    """Return the bytes of a clip in a block's table."""
     return 2 * reader.crop.num_crops * reader.crop_samples + 8 + 4 + 4 + 4
 
 
 def to_table(block: Block, pass_: Pass) -> pa.Table:
-    """A block as an Arrow table: the waves are fixed-size binaries, so no value is copied or boxed on the way."""
+    """Make an Arrow table of a block. The waves are fixed-size binaries, so no value is copied or boxed."""
     waves = np.ascontiguousarray(block.waves).reshape(len(block.clip_ids), -1)
     binary = pa.FixedSizeBinaryArray.from_buffers(
         pa.binary(waves.shape[1] * 2), len(waves), [None, pa.py_buffer(waves.data)]
@@ -92,7 +92,7 @@ def to_table(block: Block, pass_: Pass) -> pa.Table:
 
 
 def from_table(table: pa.Table, pass_: Pass, crop_samples: int) -> Block:
-    """The block of a table made by :func:`to_table`.
+    """Make the block of a table from :func:`to_table`.
 
     Raises:
         RuntimeError: the rows are not one whole block of this pass.
@@ -115,7 +115,7 @@ def from_table(table: pa.Table, pass_: Pass, crop_samples: int) -> Block:
 
 
 def make_dataset(planner: Planner, reader: BlockReader, position: Callable[[], Segment]) -> ray.data.Dataset:
-    """The Ray Dataset of a run, for ``TorchTrainer(datasets=…)`` together with :func:`execution_options`."""
+    """Make the Ray Dataset of a run, for ``TorchTrainer(datasets=…)`` together with :func:`execution_options`."""
     context = DataContext.get_current().copy()
     # One byte less than a block: Ray Data then closes an output after every table that the reader yields.
     context.target_max_block_size = planner.batch.block * row_bytes(reader) - 1
@@ -128,7 +128,7 @@ def make_dataset(planner: Planner, reader: BlockReader, position: Callable[[], S
 
 
 def execution_options() -> ExecutionOptions:
-    """Options under which the ranks receive the blocks in the order of the plan, in turn."""
+    """Return the options under which the ranks receive the blocks in turn, in the order of the plan."""
     return ExecutionOptions(preserve_order=True)
 
 
@@ -138,10 +138,10 @@ class RaySource:
     Args:
         iterator: the rank's split of the dataset.
         planner: plans the passes, as the dataset does.
-        crop_samples: of a crop.
-        rank, world: of the worker in its group.
-        set_position: tells the dataset which segment is wanted.
-        max_tasks: read tasks of an execution at most; the same on all ranks.
+        crop_samples: samples of a crop.
+        rank, world: rank of the worker, and size of its group.
+        set_position: sets the segment that the dataset plans next.
+        max_tasks: most read tasks of an execution; the same on all ranks.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class RaySource:
         self.max_tasks = max_tasks
 
     def blocks(self, pass_: Pass) -> Iterator[Block]:
-        """This rank's blocks of the pass from its first step on.
+        """Yield this rank's blocks of the pass from its first step on.
 
         Raises:
             RuntimeError: Ray Data delivered another block than the plan's next one.

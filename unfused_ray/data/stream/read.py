@@ -1,4 +1,4 @@
-"""From planned rows to blocks of crops: the work of Ray Data's CPU tasks, pure in (seed, epoch, clip_id)."""
+"""Reads planned rows as blocks of crops, in CPU tasks or in process: a pure function of (seed, epoch, clip_id)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unfused_ray.audio import randomness
 from unfused_ray.audio.crop import fit_short_clip
 from unfused_ray.audio.decode import AudioError, read_flac
 from unfused_ray.config import CropConfig
-from unfused_ray.data.shards.format import Unit, read_unit
+from unfused_ray.data.shards.index import Unit, read_unit
 from unfused_ray.data.stream.plan import Pass, ReadTask, row_order
 
 logger = logging.getLogger(__name__)
@@ -25,9 +25,9 @@ class Block:
     """b clips, the unit of batch-norm statistics and of gradient accumulation."""
 
     index: int
-    """Place in the epoch."""
+    """Number of the block in the epoch."""
     clip_ids: np.ndarray
-    """``(b,)`` int64; -1 where a clip only fills up the last global batch of an ``embed`` pass."""
+    """``(b,)`` int64; -1 if a clip only fills up the last global batch of an ``embed`` pass."""
     waves: np.ndarray
     """``(b, crops, samples)`` int16."""
     weights: np.ndarray
@@ -36,7 +36,7 @@ class Block:
 
 @dataclass(frozen=True)
 class BlockReader:
-    """Reads the blocks of a task. Holds only numbers, so it travels to any process."""
+    """Reads the blocks of a read task. Holds only numbers, so it travels to any process."""
 
     seed: int
     block_size: int
@@ -46,10 +46,10 @@ class BlockReader:
     def read(self, pass_: Pass, task: ReadTask) -> Iterator[Block]:
         """Yield the task's blocks in order.
 
-        A clip whose bytes are not what ingest wrote is silence with weight 0, so the number of blocks never changes.
+        A clip that is damaged becomes silence with weight 0, so the number of blocks never changes.
 
         Raises:
-            OSError: a shard is missing or its storage does not answer: that is not the data's fault.
+            OSError: a shard is missing, or its storage does not answer.
         """
         b = self.block_size
         clip_ids = np.empty(b, np.int64)
@@ -76,7 +76,7 @@ class BlockReader:
                     filled, index = 0, index + 1
 
     def _crop_starts(self, pass_: Pass, ids: np.ndarray, num_samples: np.ndarray) -> np.ndarray:
-        """First sample of each crop, ``(clips, crops)``: random to train, in the middle to embed."""
+        """Choose the first sample of each crop, ``(clips, crops)``: random to train, centred to embed."""
         crops = self.crop.num_crops
         if pass_.kind == "embed":
             middle = (np.maximum(num_samples - self.crop_samples, 0) + 1) // 2
@@ -90,7 +90,7 @@ class BlockReader:
         )
 
     def _read_clip(self, flac: pa.Buffer, num_samples: int, starts: np.ndarray, out_CL: np.ndarray) -> bool:
-        """Write a clip's crops to ``out_CL`` (zeros); False where the clip is damaged."""
+        """Write a clip's crops to ``out_CL`` (zeros); return False if the clip is damaged."""
         length = self.crop_samples
         try:
             if num_samples <= length:
@@ -105,7 +105,7 @@ class BlockReader:
 
 
 def read_unit_if_whole(unit: Unit, columns: Sequence[str]) -> pa.Table | None:
-    """Columns of one row group; None, and a warning, where its shard is not as ingest wrote it.
+    """Read columns of one row group; return None, with a warning, if its shard is not as the ingest wrote it.
 
     Raises:
         OSError: the shard is missing or its storage does not answer.
@@ -122,9 +122,9 @@ def read_unit_if_whole(unit: Unit, columns: Sequence[str]) -> pa.Table | None:
 
 
 def _is_damaged(unit: Unit) -> bool:
-    """Whether a shard can be fetched but does not have the bytes that ingest wrote.
+    """Return True if a shard can be fetched but has other bytes than the ingest wrote.
 
     Raises:
-        OSError: it cannot be fetched.
+        OSError: the shard cannot be fetched.
     """
     return storage.sha256_file(unit.uri) != unit.sha256

@@ -22,7 +22,8 @@ from rich.table import Table
 
 from unfused_ray.clustering.kmeans import BLOCK_ROWS, RowBlocks
 from unfused_ray.config import TrainingConfig
-from unfused_ray.data.shards.format import ClipIndex, Statistics
+from unfused_ray.data.shards.format import Statistics
+from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.stream.plan import Pass, Planner
 from unfused_ray.data.stream.read import Block
 from unfused_ray.labels.clustered import passes_before

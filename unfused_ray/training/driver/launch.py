@@ -12,7 +12,8 @@ from rich.table import Table
 
 from unfused_ray import storage
 from unfused_ray.config import TrainingConfig, flatten
-from unfused_ray.data.shards.format import ClipIndex, Statistics
+from unfused_ray.data.shards.format import Statistics
+from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.shards.statistics import compute_statistics
 from unfused_ray.data.stream.plan import Planner
 from unfused_ray.home import home
@@ -206,8 +207,8 @@ def label(config: TrainingConfig) -> None:
 
 def _statistics(index: ClipIndex, config: TrainingConfig) -> Statistics:
     """Statistics of the log-mels of all clips, computed where the training runs unless ingest has done so."""
-    run = runtime_of(config.runtime).run_tasks
-    parts = (compute_statistics(manifest, config.front_end, run) for manifest in index.manifests)
+    executor = runtime_of(config.runtime).executor
+    parts = (compute_statistics(manifest, config.front_end, executor) for manifest in index.manifests)
     return index.statistics(config.front_end) or sum(parts, Statistics())
 
 

@@ -9,7 +9,7 @@ import torch
 
 from unfused_ray.clustering.clusterer import InProcessClusterer
 from unfused_ray.config import RuntimeConfig
-from unfused_ray.data.shards.statistics import run_here
+from unfused_ray.data.parts.executor import IN_PROCESS, Executor
 from unfused_ray.data.stream.prefetch import LocalSource
 from unfused_ray.runs.status import Status
 from unfused_ray.tracking.mlflow import TrackedRun
@@ -24,7 +24,7 @@ from unfused_ray.training.worker.loop import Worker
 class InProcess:
     """A :class:`Runtime` of one worker, in this process."""
 
-    run_tasks = staticmethod(run_here)
+    executor: Executor = IN_PROCESS
 
     def describe(self, config: RuntimeConfig) -> dict[str, str]:
         """Describe nothing: this process takes what the machine has."""

@@ -19,7 +19,8 @@ from ray.train.torch import TorchConfig
 from unfused_ray import cluster, logs, memory
 from unfused_ray.clustering.actor import RayClusterer, start_assignment_actor
 from unfused_ray.config import RuntimeConfig
-from unfused_ray.data.shards.parallel import run_on_ray
+from unfused_ray.data.parts.executor import Executor
+from unfused_ray.data.parts.ray_tasks import RayTasks
 from unfused_ray.data.stream.ray_source import RaySource, execution_options, make_dataset
 from unfused_ray.runs.resume import ResumePoint, find_fork_point, find_resume_point
 from unfused_ray.runs.start_times import process_started
@@ -37,7 +38,7 @@ from unfused_ray.training.worker.loop import Worker
 class RayTrain:
     """A :class:`Runtime` of workers on the nodes of a Ray cluster."""
 
-    run_tasks = staticmethod(run_on_ray)
+    executor: Executor = RayTasks()
 
     def describe(self, config: RuntimeConfig) -> dict[str, str]:
         """The workers and the resources of each."""

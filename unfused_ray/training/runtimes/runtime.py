@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from unfused_ray.config import RuntimeConfig
-from unfused_ray.data.shards.statistics import Run
+from unfused_ray.data.parts.executor import Executor
 from unfused_ray.runs.status import Status
 from unfused_ray.tracking.mlflow import TrackedRun
 from unfused_ray.training.coordinator import CoordinatorClient
@@ -27,10 +27,8 @@ class StartedTraining:
 class Runtime(Protocol):
     """Place and processes of a training."""
 
-    @property
-    def run_tasks(self) -> Run:
-        """Call a function with each of some arguments, in a session."""
-        ...
+    executor: Executor
+    """Computes what a training needs beforehand, such as the statistics of its clips."""
 
     def describe(self, config: RuntimeConfig) -> dict[str, str]:
         """Resources that a training takes, by heading; a session is open.

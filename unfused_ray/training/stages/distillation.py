@@ -13,7 +13,8 @@ from unfused_ray import storage
 from unfused_ray.clustering import pseudo_labels
 from unfused_ray.clustering.assignment import MANIFEST, Assignment, read_assignment, write_assignment
 from unfused_ray.config import Cut, DistillConfig
-from unfused_ray.data.shards.format import ClipIndex, Statistics, labels_to_ids
+from unfused_ray.data.shards.format import Statistics
+from unfused_ray.data.shards.index import ClipIndex, labels_to_ids
 from unfused_ray.embedding.clips import embed_clips, read_out
 from unfused_ray.embedding.random_network import random_encoder
 from unfused_ray.methods.unfused import Unfused

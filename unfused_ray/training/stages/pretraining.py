@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unfused_ray.config import PretrainConfig
-from unfused_ray.data.shards.format import ClipIndex, Statistics
+from unfused_ray.data.shards.format import Statistics
+from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.methods import METHODS
 from unfused_ray.methods.method import ClusteringRequest, Method
 from unfused_ray.training.stages.stage import refuse_many_clusters

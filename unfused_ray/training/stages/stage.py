@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from unfused_ray.data.shards.format import ClipIndex, Statistics
+from unfused_ray.data.shards.format import Statistics
+from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.methods.method import ClusteringRequest, Method
 
 

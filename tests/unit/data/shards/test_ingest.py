@@ -20,13 +20,16 @@ from unfused_ray import storage
 from unfused_ray.audio.decode import decode, read_flac
 from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import FrontEndConfig, PrepareConfig
-from unfused_ray.data.shards.format import MANIFEST, REJECTS, ClipIndex, Manifest
+from unfused_ray.data.parts.executor import InProcess
+from unfused_ray.data.parts.ray_tasks import RayTasks
+from unfused_ray.data.parts.rejects import REJECTS
+from unfused_ray.data.shards.format import MANIFEST, Manifest
+from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.shards.ingest import prepare
-from unfused_ray.data.shards.parallel import run_on_ray
-from unfused_ray.data.shards.statistics import compute_statistics, run_here
+from unfused_ray.data.shards.statistics import compute_statistics
 from unfused_ray.progress import Progress
 
-pytestmark = pytest.mark.usefixtures("ray_session")
+pytestmark = pytest.mark.usefixtures("ray_session", "alone")
 
 SUFFIXES = {"wav": "WAV", "flac": "FLAC", "ogg": "OGG", "opus": "OGG", "mp3": "MP3"}
 
@@ -374,8 +377,8 @@ def test_statistics_of_another_front_end_are_computed_once_a_shard(tmp_path: Pat
     for row in rows_of(manifest).values():
         pcm = torch.from_numpy(read_flac(row["audio"], 0, row["num_samples"]))
         values[row["split"]].append(LogMel(other)(pcm[None]).double().flatten())
-    for splits, run in ((["valid"], run_here), (["train", "valid"], run_on_ray)):
-        computed = compute_statistics(Manifest.load(manifest.uri).select(splits), other, run)
+    for splits, executor in ((["valid"], InProcess()), (["train", "valid"], RayTasks())):
+        computed = compute_statistics(Manifest.load(manifest.uri).select(splits), other, executor)
         expected = torch.cat([clip for split in splits for clip in values[split]])
         assert computed.count == len(expected)
         assert computed.mean == pytest.approx(expected.mean().item(), rel=1e-12)
@@ -383,9 +386,9 @@ def test_statistics_of_another_front_end_are_computed_once_a_shard(tmp_path: Pat
         assert ClipIndex([again], splits).statistics(other) == computed
         assert (again.statistics(other) is None) == (splits == ["valid"])
     assert again.checksum == manifest.checksum
-    assert compute_statistics(again, other, run=None) == computed
+    assert compute_statistics(again, other, None) == computed
     with pytest.raises(ValueError, match="sample_rate=8000 Hz"):
-        compute_statistics(manifest, FrontEndConfig(sample_rate=8_000, f_max=4_000))
+        compute_statistics(manifest, FrontEndConfig(sample_rate=8_000, f_max=4_000), InProcess())
 
 
 def test_preview_shows_clips_and_views(tmp_path: Path):

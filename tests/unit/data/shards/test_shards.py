@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from support.sources import write_source
 
 from unfused_ray.config import FrontEndConfig, PretrainConfig
-from unfused_ray.data.shards.format import ClipIndex, Manifest, Shard, Statistics, Unit, read_unit
+from unfused_ray.data.shards.format import Manifest, Shard, Statistics
+from unfused_ray.data.shards.index import ClipIndex, Unit, read_unit
 from unfused_ray.training.driver.launch import check
 
 SPLITS = ("", "test", "train", "valid")

@@ -12,12 +12,13 @@ from support.archives import write_tar
 from support.fuzz_readers import MAX_SECONDS, RATE, encoded
 
 from unfused_ray import storage
-from unfused_ray.data.shards.pieces import Piece, pieces
-from unfused_ray.data.shards.rejects import Reject
+from unfused_ray.data.parts.rejects import Reject
 from unfused_ray.data.sources import fetch as fetching
-from unfused_ray.data.sources.archives import list_parquet, list_tar
 from unfused_ray.data.sources.fetch import fetch
+from unfused_ray.data.sources.hub_parquet import list_parquet
 from unfused_ray.data.sources.items import Listing
+from unfused_ray.data.sources.pieces import Piece, pieces
+from unfused_ray.data.sources.tar import list_tar
 
 
 def unreadable_file(path: Path) -> Path:

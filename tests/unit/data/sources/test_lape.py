@@ -24,7 +24,8 @@ from support.tasks import PROTOCOL, write_encoder
 from unfused_ray import __main__, evaluation_job
 from unfused_ray.audio.decode import decode, read_flac
 from unfused_ray.config import EvaluateConfig, LapeTaskCode, PrepareConfig
-from unfused_ray.data.shards.format import REJECTS, Manifest
+from unfused_ray.data.parts.rejects import REJECTS
+from unfused_ray.data.shards.format import Manifest
 from unfused_ray.data.shards.ingest import prepare
 from unfused_ray.data.sources.lape.disk import Entry
 from unfused_ray.data.sources.lape.registry import TASKS, list_task

@@ -17,10 +17,13 @@ from support.archives import spoil, write_tar
 from unfused_ray import storage
 from unfused_ray.audio.decode import AudioError
 from unfused_ray.data.shards.plan import cut
-from unfused_ray.data.sources.archives import list_parquet, list_tar
+from unfused_ray.data.sources.csv_files import list_csv
 from unfused_ray.data.sources.fetch import fetch
-from unfused_ray.data.sources.find import find, list_audio, list_csv
+from unfused_ray.data.sources.find import find
+from unfused_ray.data.sources.hub_parquet import list_parquet
 from unfused_ray.data.sources.items import Listing, combine, draw, select
+from unfused_ray.data.sources.listing import list_audio
+from unfused_ray.data.sources.tar import list_tar
 
 
 def touch(folder: Path, *names: str) -> None:

@@ -20,7 +20,8 @@ from support.sources import tone, write_source
 
 from unfused_ray.audio import randomness
 from unfused_ray.config import BatchConfig, CropConfig
-from unfused_ray.data.shards.format import ClipIndex, Manifest, Shard
+from unfused_ray.data.shards.format import Manifest, Shard
+from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.stream.plan import UNREAD, Pass, Planner, Segment, row_order
 from unfused_ray.data.stream.prefetch import LocalSource, Prefetcher
 from unfused_ray.data.stream.ray_source import RaySource, execution_options, from_table, make_dataset, to_table

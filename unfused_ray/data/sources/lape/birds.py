@@ -1,4 +1,4 @@
-"""Bird audio detection (Stowell et al., arXiv 1807.05812): whether a bird is heard in ten seconds.
+"""Bird audio detection (Stowell et al., arXiv 1807.05812): is a bird heard in ten seconds?
 
 Two sources, freefield1010 (field recordings of all the world) and Warblr (telephones in Britain), each a folder ``wav``
 with ``<itemid>.wav`` and a CSV file with the columns ``itemid,datasetid,hasbird``. A quarter of the first has birds and
@@ -12,6 +12,7 @@ from collections import defaultdict
 from unfused_ray.data.sources.items import Listing, combine
 from unfused_ray.data.sources.lape.disk import Disk, Entry
 from unfused_ray.data.sources.lape.splits import deal
+from unfused_ray.data.sources.lape.task import LapeTask
 
 LISTS = {
     "ff1010bird": "ff1010bird/ff1010bird_metadata_2018.csv",
@@ -22,7 +23,7 @@ _LABELS = {"0": "no bird", "1": "bird"}
 
 
 def clips(disk: Disk) -> Listing:
-    """A fifth of each source's clips with a bird and of those without is test, a tenth valid.
+    """List the clips: a fifth of each source's clips with a bird and of those without is test, a tenth valid.
 
     The test clips' splits are ``test-ff1010bird`` and ``test-warblrb10k``, so that each source is reported too.
 
@@ -44,3 +45,16 @@ def _of_source(disk: Disk, source: str) -> Listing:
         splits = deal(paths, {f"test-{source}": 0.2, "valid": 0.1})
         entries += [Entry(path, label, splits[path]) for path in paths]
     return disk.listing(entries, disk.audio(f"{source}/wav"), names)
+
+
+TASK = LapeTask(
+    name="Bird audio detection",
+    classes=2,
+    clips=15_690,
+    hours=43.6,
+    licence="CC BY 4.0",
+    url="https://dcase.community/challenge2018/task-bird-audio-detection",
+    archives="audio and labels of freefield1010 into a folder ff1010bird, of Warblr into warblrb10k",
+    requires=tuple(path for source, names in LISTS.items() for path in (names, f"{source}/wav")),
+    list_clips=clips,
+)

@@ -1,4 +1,4 @@
-"""A data set on somebody's disk, as its publisher distributes it: what is there, and what its lists name."""
+"""Reads a data set that lies on a disk as its publisher distributes it: its lists, and its audio files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from unfused_ray import storage
-from unfused_ray.data.shards.rejects import Reject
+from unfused_ray.data.parts.rejects import Reject
 from unfused_ray.data.sources.find import AUDIO_SUFFIXES
 from unfused_ray.data.sources.items import Listing
 
@@ -20,20 +20,20 @@ class Entry(NamedTuple):
     """A clip of a task."""
 
     path: str
-    """Of its file, from the folder that holds the data set."""
+    """Path of its file, from the folder that holds the data set."""
     label: str
     split: str
-    """train, valid, test, ``test-<part>`` where parts of the test clips are reported too, or fold1, fold2 …"""
+    """train, valid, test, ``test-<part>`` if parts of the test clips are reported too, or fold1, fold2 …"""
     group: str = ""
-    """What may not be torn apart, such as a speaker; "" where the clip stands alone."""
+    """Clips of one group, such as a speaker's, stay in one split; "" if the clip stands alone."""
     start: float = 0.0
-    """Where the clip begins in its file, in seconds."""
+    """First second of the clip in its file."""
     seconds: float | None = None
-    """Its length; None is to the end of the file."""
+    """Length of the clip; None is to the end of the file."""
 
     @property
     def key(self) -> str:
-        """The path, and where the clip begins if it is a part of the file."""
+        """The path, followed by the first second of a clip that is a part of its file."""
         return self.path if self.seconds is None else f"{self.path}@{self.start:.6f}"
 
 
@@ -43,8 +43,8 @@ class Disk:
 
     Args:
         root: that folder, by path or URI.
-        name: of the data set, to tell a person.
-        origin: from where to get it, to tell a person.
+        name: name of the data set in messages.
+        origin: address to get it from, in messages.
         requires: files and folders that must be there, by their paths from ``root``.
     """
 
@@ -55,19 +55,19 @@ class Disk:
 
     @classmethod
     def at(cls, root: str, name: str, origin: str, requires: tuple[str, ...]) -> Disk:
-        """The data set in ``root``, which may also be the data set's own folder."""
+        """Return the data set in ``root``, which may also be the data set's own folder."""
         own_folders = {path.partition("/")[0] for path in requires}
         return cls(storage.parent(root) if storage.name(root) in own_folders else root, name, origin, requires)
 
     def missing(self) -> list[str]:
-        """Required files and folders that are not there."""
+        """List the required files and folders that are not there."""
         return [path for path in self.requires if not storage.exists(self.uri(path))]
 
     def check(self) -> None:
         """Refuse a data set that is not whole.
 
         Raises:
-            FileNotFoundError: says what is missing, where it should be, and from where to get it.
+            FileNotFoundError: names the missing files, their place, and the address to get them from.
         """
         if missing := self.missing():
             raise FileNotFoundError(
@@ -77,7 +77,7 @@ class Disk:
             )
 
     def uri(self, path: str) -> str:
-        """URI of a path from the root."""
+        """Return the URI of a path from the root."""
         return storage.join(self.root, path)
 
     def text(self, path: str, encoding: str = "utf-8-sig") -> str:
@@ -92,11 +92,11 @@ class Disk:
             raise self.damaged(path, f"it is no {encoding} text ({error})") from error
 
     def lines(self, path: str) -> list[str]:
-        """The lines of a text file, without those that are empty."""
+        """Read the lines of a text file, without empty ones."""
         return [line.strip() for line in self.text(path).splitlines() if line.strip()]
 
     def rows(self, path: str, columns: Sequence[str]) -> list[dict[str, str]]:
-        """The rows of a CSV file.
+        """Read the rows of a CSV file.
 
         Raises:
             ValueError: a column is missing, or has no value in some row.
@@ -112,7 +112,7 @@ class Disk:
         return rows
 
     def audio(self, folder: str) -> dict[str, str]:
-        """URIs of the audio files at any depth of a folder, by their paths from the root."""
+        """List the URIs of the audio files at any depth of a folder, by their paths from the root."""
         uris = storage.list_files(self.uri(folder), recursive=True)
         return {
             storage.relative(uri, self.root): uri
@@ -121,19 +121,19 @@ class Disk:
         }
 
     def damaged(self, path: str, what: str) -> ValueError:
-        """The error that refuses a file of the data set that cannot be read as its publisher's."""
+        """Make the error that refuses a file of the data set which is not as its publisher has it."""
         return ValueError(f"{self.uri(path)} is not as {self.name} has it: {what}. Get it anew from {self.origin}")
 
     def listing(self, entries: Iterable[Entry], files: Mapping[str, str], named_by: str) -> Listing:
-        """The clips that have a file, and why others are set aside.
+        """List the clips that have a file; set aside the others.
 
-        An entry whose file is not there is missing, one whose clip was named before a duplicate, and a file that no
-        entry names is unlisted.
+        An entry whose file is not there is missing, one that was named before is a duplicate, and a file that no entry
+        names is unlisted.
 
         Args:
             entries: the task's clips.
-            files: URIs of the files that there are, by path.
-            named_by: the list that names the clips, to tell a person.
+            files: URIs of the files on the disk, by path.
+            named_by: name in messages of the list that names the clips.
 
         Raises:
             FileNotFoundError: more than half of the entries' files are missing.

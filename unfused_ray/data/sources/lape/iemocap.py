@@ -2,7 +2,7 @@
 
 ``Session<n>/dialog/EmoEvaluation/<dialogue>.txt`` has lines ``[6.2901 - 8.2357]<tab>Ses01F_impro01_F000<tab>neu<tab>``
 and more; the audio is ``Session<n>/sentences/wav/<dialogue>/<utterance>.wav``. The last part of an utterance's name
-begins with F or M: who of the two speaks.
+begins with F or M, the speaker.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 from unfused_ray import storage
 from unfused_ray.data.sources.items import Listing
 from unfused_ray.data.sources.lape.disk import Disk, Entry
+from unfused_ray.data.sources.lape.task import LapeTask
 
 FOLDER = "IEMOCAP_full_release"
 SESSIONS = range(1, 6)
@@ -20,7 +21,7 @@ _LINE = re.compile(r"^\[[^\]]+\]\s+(Ses\d\d[FM]_\w+_([FM])\w+)\s+([a-z]+)\s", re
 
 
 def clips(disk: Disk) -> Listing:
-    """Neutral, angry, sad and happy utterances (excited ones are not counted as happy); groups are the ten speakers.
+    """List neutral, angry, sad and happy utterances (excited ones do not count as happy); groups are ten speakers.
 
     A session is a fold: leave one session out.
     """
@@ -42,3 +43,20 @@ def clips(disk: Disk) -> Listing:
                     others.add(path)  # of another emotion, or of none that the listeners agree on
     files = {path: uri for path, uri in files.items() if path not in others}
     return disk.listing(entries, files, f"{FOLDER}/Session*/dialog/EmoEvaluation")
+
+
+TASK = LapeTask(
+    name="IEMOCAP",
+    classes=4,
+    clips=4_490,
+    hours=5.6,
+    licence="on request",
+    url="https://sail.usc.edu/iemocap/",
+    archives="IEMOCAP_full_release.tar.gz",
+    requires=tuple(
+        f"{FOLDER}/Session{session}/{folder}"
+        for session in SESSIONS
+        for folder in ("dialog/EmoEvaluation", "sentences/wav")
+    ),
+    list_clips=clips,
+)

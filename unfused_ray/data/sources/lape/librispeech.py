@@ -1,4 +1,4 @@
-"""LibriSpeech train-clean-100 (Panayotov et al., ICASSP 2015): 251 readers, to be told apart.
+"""LibriSpeech train-clean-100 (Panayotov et al., ICASSP 2015): 251 readers to tell apart.
 
 Files are ``LibriSpeech/train-clean-100/<reader>/<chapter>/<reader>-<chapter>-<number>.flac``. There is no split of
 readers' own utterances; the LAPE code deals out 80 / 20.
@@ -7,20 +7,22 @@ readers' own utterances; the LAPE code deals out 80 / 20.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 
 from unfused_ray.data.sources.items import Listing
 from unfused_ray.data.sources.lape.disk import Disk, Entry
 from unfused_ray.data.sources.lape.splits import deal, shuffled
+from unfused_ray.data.sources.lape.task import LapeTask
 
 FOLDER = "LibriSpeech/train-clean-100"
 _SHARES = {"test": 0.2, "valid": 0.1}
 
 
 def clips(disk: Disk) -> Listing:
-    """A fifth of every reader's utterances is test, a tenth valid; groups are chapters.
+    """List the clips: a fifth of every reader's utterances is test, a tenth valid; groups are chapters.
 
-    A chapter is in several splits, so that a probe may tell its recording instead of the reader; see
-    :func:`clips_by_chapter`.
+    A chapter is in several splits, so a probe may tell its recording instead of the reader. In
+    :func:`clips_by_chapter` it cannot.
     """
     files = disk.audio(FOLDER)
     splits: dict[str, str] = {}
@@ -30,7 +32,7 @@ def clips(disk: Disk) -> Listing:
 
 
 def clips_by_chapter(disk: Disk) -> Listing:
-    """Of every reader, one chapter is test, one more valid where there are three; of one chapter, all is training."""
+    """List the clips: one chapter of every reader is test, a second one valid if there are three; the rest is train."""
     files = disk.audio(FOLDER)
     splits: dict[str, str] = {}
     for paths in _by_reader(files).values():
@@ -57,3 +59,21 @@ def _reader(path: str) -> str:
 
 def _chapter(path: str) -> str:
     return "-".join(path.split("/")[-3:-1])
+
+
+def _task(list_clips: Callable[[Disk], Listing], name: str) -> LapeTask:
+    return LapeTask(
+        name=name,
+        classes=251,
+        clips=28_539,
+        hours=101,
+        licence="CC BY 4.0",
+        url="https://www.openslr.org/12",
+        archives="train-clean-100.tar.gz",
+        requires=(FOLDER,),
+        list_clips=list_clips,
+    )
+
+
+TASK = _task(clips, "LibriSpeech train-clean-100")
+BY_CHAPTER = _task(clips_by_chapter, "LibriSpeech, split by chapter")

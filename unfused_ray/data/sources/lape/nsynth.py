@@ -1,4 +1,4 @@
-"""NSynth (Engel et al., arXiv 1704.01279): notes of four seconds; the family of the instrument is to be told.
+"""NSynth (Engel et al., arXiv 1704.01279): notes of four seconds, to be classified by the family of the instrument.
 
 Each of ``nsynth-train``, ``nsynth-valid`` and ``nsynth-test`` has ``examples.json``, an object by the note's name, and
 ``audio/<note>.wav``. Instruments of training are in no other split; ``synth_lead`` is in training alone.
@@ -10,12 +10,13 @@ import json
 
 from unfused_ray.data.sources.items import Listing, combine
 from unfused_ray.data.sources.lape.disk import Disk, Entry
+from unfused_ray.data.sources.lape.task import LapeTask
 
 SPLITS = ("train", "valid", "test")
 
 
 def clips(disk: Disk) -> Listing:
-    """The archives' splits; groups are instruments.
+    """List the clips in the archives' splits; groups are instruments.
 
     Raises:
         ValueError: a list is no JSON, or lacks a note's family or instrument.
@@ -37,3 +38,16 @@ def _of_split(disk: Disk, split: str) -> Listing:
     except (json.JSONDecodeError, RecursionError, AttributeError, KeyError, TypeError) as error:
         raise disk.damaged(names, f"{type(error).__name__}: {error}") from error
     return disk.listing(entries, disk.audio(f"{folder}/audio"), names)
+
+
+TASK = LapeTask(
+    name="NSynth",
+    classes=11,
+    clips=305_979,
+    hours=340,
+    licence="CC BY 4.0",
+    url="https://magenta.tensorflow.org/datasets/nsynth",
+    archives="nsynth-train, nsynth-valid and nsynth-test.jsonwav.tar.gz",
+    requires=tuple(f"nsynth-{split}/{name}" for split in SPLITS for name in ("examples.json", "audio")),
+    list_clips=clips,
+)

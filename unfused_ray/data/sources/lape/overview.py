@@ -1,4 +1,4 @@
-"""A table of the LAPE tasks: what they are, from where to get them, and what of them is on this disk."""
+"""The table of the LAPE tasks: their facts, addresses, and the files found on this disk."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from unfused_ray.data.sources.lape.registry import ROOT, TASKS, LapeTask
+from unfused_ray.data.sources.lape.registry import ROOT, TASKS
+from unfused_ray.data.sources.lape.task import LapeTask
 
 
 def overview(root: str) -> Group:
-    """The table, and addresses under it; ``root`` is the folder that holds the data sets, '' where none is named."""
+    """Make the table, with addresses under it; ``root`` is the folder that holds the data sets, '' if none is named."""
     title = f"LAPE tasks; data sets in {root}" if root else f"LAPE tasks; --root or {ROOT} says where data sets are"
     table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
     table.add_column("code", no_wrap=True)

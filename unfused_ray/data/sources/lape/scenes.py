@@ -12,6 +12,7 @@ from collections import defaultdict
 from unfused_ray.data.sources.items import Listing
 from unfused_ray.data.sources.lape.disk import Disk, Entry
 from unfused_ray.data.sources.lape.splits import deal
+from unfused_ray.data.sources.lape.task import LapeTask
 
 FOLDER = "TUT-urban-acoustic-scenes-2018-development"
 LISTS = {
@@ -21,7 +22,7 @@ _SHARES = {"valid": 0.15}
 
 
 def clips(disk: Disk) -> Listing:
-    """The archive's split; 15 % of the training locations of every scene validate. Groups are locations.
+    """List the clips in the archive's split; 15 % of each scene's training locations validate. Groups are locations.
 
     Raises:
         ValueError: a line of a list cannot be read.
@@ -47,3 +48,16 @@ def _of_list(disk: Disk, split: str) -> list[Entry]:
             raise disk.damaged(LISTS[split], f"its line {number} is {line!r}")
         entries.append(Entry(f"{FOLDER}/{path}", scene, split, "-".join(parts[1:3])))
     return entries
+
+
+TASK = LapeTask(
+    name="TUT Urban Acoustic Scenes 2018",
+    classes=10,
+    clips=8_640,
+    hours=24,
+    licence="non-commercial",
+    url="https://zenodo.org/record/1228142",
+    archives="the audio and meta archives of the development set",
+    requires=(*LISTS.values(), f"{FOLDER}/audio"),
+    list_clips=clips,
+)

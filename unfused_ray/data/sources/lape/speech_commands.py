@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterable
+from functools import partial
 
 import soundfile
 
@@ -17,6 +18,7 @@ from unfused_ray import storage
 from unfused_ray.data.sources.items import Listing, draw
 from unfused_ray.data.sources.lape.disk import Disk, Entry
 from unfused_ray.data.sources.lape.splits import shuffled
+from unfused_ray.data.sources.lape.task import LapeTask
 
 WORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 NOISE = "_background_noise_"
@@ -29,14 +31,14 @@ _OTHERS = 10  # one clip of unknown words, and one of silence, for so many of th
 
 
 def clips_35(disk: Disk, version: str) -> Listing:
-    """All words, in the splits of the archive's lists; groups are speakers."""
+    """List the clips of all words, in the splits of the archive's lists; groups are speakers."""
     archive = f"speech_commands_{version}"
     files, entries = _words(disk, archive)
     return disk.listing(entries, files, f"the lists of {archive}")
 
 
 def clips_12(disk: Disk, version: str) -> Listing:
-    """Ten words, unknown words and silence; test is the published set of 12 classes.
+    """List the clips of ten words, unknown words and silence; test is the published set of 12 classes.
 
     For training and for validation, as in the reference recipe: a tenth as many clips of unknown words as of the ten,
     taken at random of all other words, and as many of silence, cut at random places out of the background noises. One
@@ -61,7 +63,7 @@ def clips_12(disk: Disk, version: str) -> Listing:
 
 
 def _words(disk: Disk, archive: str) -> tuple[dict[str, str], list[Entry]]:
-    """Files of words, and an entry for each of them and for each that a list names."""
+    """List the files of words, and an entry for each of them and for each that a list names."""
     files = {path: uri for path, uri in disk.audio(archive).items() if path.split("/")[1] != NOISE}
     valid, test = (
         [f"{archive}/{line}" for line in disk.lines(f"{archive}/{name}_list.txt")] for name in ("validation", "testing")
@@ -81,7 +83,7 @@ def _speaker(path: str) -> str:
 
 
 def _silences(disk: Disk, archive: str, split: str, count: int) -> list[Entry]:
-    """Clips of a second, dealt out to the background noises of a split in turn."""
+    """Cut clips of a second out of the background noises of a split, in turn."""
     noises = sorted(disk.audio(f"{archive}/{NOISE}"))
     noises = [path for path in noises if (storage.name(path) == VALIDATION_NOISE) == (split == "valid")]
     if not noises:
@@ -100,3 +102,30 @@ def _duration(disk: Disk, path: str) -> float:
         return float(soundfile.info(io.BytesIO(storage.read_bytes(disk.uri(path)))).duration)
     except soundfile.LibsndfileError as error:
         raise disk.damaged(path, error.error_string) from error
+
+
+def _task(version: str, classes: int, clips: int, hours: float) -> LapeTask:
+    archive, test_set = f"speech_commands_{version}", f"speech_commands_test_set_{version}"
+    lists = tuple(f"{archive}/{name}" for name in ("validation_list.txt", "testing_list.txt"))
+    folders = (test_set, f"{archive}/{NOISE}/{VALIDATION_NOISE}")
+    list_clips = clips_12 if classes == 12 else clips_35
+    archives = f"{archive}.tar.gz into a folder {archive}"
+    if classes == 12:
+        archives += f", {test_set}.tar.gz into {test_set}"
+    return LapeTask(
+        name=f"Speech Commands {version}",
+        classes=classes,
+        clips=clips,
+        hours=hours,
+        licence="CC BY 4.0",
+        url="http://download.tensorflow.org/data/",
+        archives=archives,
+        requires=lists + (folders if classes == 12 else ()),
+        list_clips=partial(list_clips, version=version),
+    )
+
+
+# Clips of 12 classes: 22,236 + 3,093 + 3,081 and 36,923 + 4,445 + 4,890, as the reference recipe has them.
+V1 = _task("v0.01", classes=12, clips=28_410, hours=7.8)
+V2_12 = _task("v0.02", classes=12, clips=46_258, hours=12.7)
+V2_35 = _task("v0.02", classes=35, clips=105_829, hours=29)

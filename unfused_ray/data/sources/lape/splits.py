@@ -1,4 +1,4 @@
-"""Splits that a publisher does not give: dealt out by name, the same for everybody and with or without a few clips."""
+"""Deals out splits that a publisher does not give, by name: the same for everybody, even if a few clips are missing."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ _SEED = 31
 
 
 def shuffled(names: Iterable[str]) -> list[str]:
-    """The distinct names in an order that depends on nothing but themselves."""
+    """Put the distinct names in an order that depends on nothing but the names."""
     return sorted(set(names), key=lambda name: (draw(_SEED, name), name))
 
 
 def deal(names: Iterable[str], shares: Mapping[str, float]) -> dict[str, str]:
-    """A split for each distinct name.
+    """Give each distinct name a split.
 
     Args:
-        names: of what is dealt out: clips, or groups of them that may not be torn apart.
-        shares: of the names, by split, each of at least one name; "train" gets the others, and of one name all.
+        names: names of clips, or of groups that stay in one split.
+        shares: share of each split, at least one name; "train" gets the others, and a single name.
     """
     order = shuffled(names)
     dealt = dict.fromkeys(order, "train")

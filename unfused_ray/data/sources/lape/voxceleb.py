@@ -1,4 +1,4 @@
-"""VoxCeleb1 (Nagrani et al., Interspeech 2017): 1,251 speakers in videos, to be told apart.
+"""VoxCeleb1 (Nagrani et al., Interspeech 2017): 1,251 speakers in videos, to tell apart.
 
 The archives hold ``wav/<speaker>/<video>/<number>.wav``. The split of identification is ``iden_split.txt``, with lines
 ``1 id10003/na8-QEFmj44/00003.wav``: 1 is training, 2 validation, 3 test. The same speakers are in all three.
@@ -6,9 +6,10 @@ The archives hold ``wav/<speaker>/<video>/<number>.wav``. The split of identific
 
 from __future__ import annotations
 
-from unfused_ray.data.shards.rejects import Reject
+from unfused_ray.data.parts.rejects import Reject
 from unfused_ray.data.sources.items import Listing
 from unfused_ray.data.sources.lape.disk import Disk, Entry
+from unfused_ray.data.sources.lape.task import LapeTask
 
 FOLDER = "VoxCeleb1"
 LIST = f"{FOLDER}/iden_split.txt"
@@ -16,7 +17,7 @@ _SPLITS = {"1": "train", "2": "valid", "3": "test"}
 
 
 def clips(disk: Disk) -> Listing:
-    """The clips of the list; groups are videos.
+    """List the clips of the list; groups are videos.
 
     Files may lie in ``wav``, or at any depth below: many keep ``dev/wav`` and ``test/wav`` apart.
 
@@ -40,3 +41,16 @@ def clips(disk: Disk) -> Listing:
             files[path] = uri
     listing = disk.listing(entries, files, LIST)
     return Listing(listing.items, (*listing.rejects, *again))
+
+
+TASK = LapeTask(
+    name="VoxCeleb1",
+    classes=1_251,
+    clips=153_516,
+    hours=352,
+    licence="CC BY 4.0",
+    url="https://www.robots.ox.ac.uk/~vgg/data/voxceleb/",
+    archives="audio of dev and test and meta/iden_split.txt, into a folder VoxCeleb1",
+    requires=(LIST,),
+    list_clips=clips,
+)

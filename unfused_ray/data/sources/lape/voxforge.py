@@ -1,4 +1,4 @@
-"""VoxForge (voxforge.org): sentences that volunteers read, in six languages; the language is to be told.
+"""VoxForge (voxforge.org): sentences that volunteers read, in six languages, to be classified by language.
 
 An archive is a submission, ``<who>-<date>-<code>.tgz``, with a folder ``wav`` or ``flac``. Those of a language are
 extracted into a folder that is called by its code: ``voxforge/de/<submission>/wav/de5-001.wav``.
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from unfused_ray.data.shards.rejects import Reject
+from unfused_ray.data.parts.rejects import Reject
 from unfused_ray.data.sources.items import Listing
 from unfused_ray.data.sources.lape.disk import Disk, Entry
 from unfused_ray.data.sources.lape.splits import deal
+from unfused_ray.data.sources.lape.task import LapeTask
 
 FOLDER = "voxforge"
 LANGUAGES = ("fr", "es", "de", "ru", "en", "it")
@@ -19,7 +20,7 @@ _SHARES = {"test": 0.15, "valid": 0.15}  # as of EVAR's list: 9,685 / 2,075 / 2,
 
 
 def clips(disk: Disk) -> Listing:
-    """70 / 15 / 15 of every language's submissions; a submission is a group.
+    """List the clips: 70 / 15 / 15 of every language's submissions; a submission is a group.
 
     A named person's submissions may be in several splits: most are anonymous, so that it could not be avoided.
     A recording that a submission holds twice, as WAV and as FLAC, is taken once.
@@ -43,3 +44,17 @@ def clips(disk: Disk) -> Listing:
             entries += [Entry(path, language, splits[submission], group) for path in paths.values()]
     listing = disk.listing(entries, files, FOLDER)
     return Listing(listing.items, (*listing.rejects, *again))
+
+
+TASK = LapeTask(
+    name="VoxForge",
+    classes=6,
+    clips=176_428,
+    hours=284,
+    licence="GPL-3.0",
+    url="http://www.repository.voxforge1.org/downloads/",
+    archives="<language>/Trunk/Audio/Main/16kHz_16bit/*.tgz, SpeechCorpus/Trunk/… of English, into a folder "
+    "voxforge/<language>",
+    requires=tuple(f"{FOLDER}/{language}" for language in LANGUAGES),
+    list_clips=clips,
+)

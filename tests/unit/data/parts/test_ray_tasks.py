@@ -7,13 +7,12 @@ import pytest
 import ray
 from support.processes import wait_for
 
-from unfused_ray.data.shards import parallel
-from unfused_ray.data.shards.parallel import run_bounded
+from unfused_ray.data.parts import ray_tasks
+from unfused_ray.data.parts.ray_tasks import RayTasks
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 
-@ray.remote
 def deaf(folder: Path, seconds: float) -> float:
     """Sleep, and go on when interrupted, as a C library does that calls back into Python."""
     end = time.monotonic() + seconds
@@ -27,14 +26,13 @@ def deaf(folder: Path, seconds: float) -> float:
     return seconds
 
 
-@ray.remote
 def failing() -> None:
     raise OSError("no space left")
 
 
 def test_results_come_with_the_numbers_of_their_arguments(tmp_path: Path) -> None:
     seconds = [0.001 * number for number in range(12)]
-    with run_bounded(deaf, ((tmp_path, value) for value in seconds)) as results:
+    with RayTasks().run(deaf, ((tmp_path, value) for value in seconds)) as results:
         assert sorted(results) == list(enumerate(seconds))
 
 
@@ -47,7 +45,7 @@ def test_a_task_that_still_runs_when_the_caller_stops_writes_nothing(tmp_path: P
 
 
 def stop_while_running(folder: Path, seconds: float) -> None:
-    with pytest.raises(KeyboardInterrupt), run_bounded(deaf, [(folder, 0.0), (folder, seconds)]) as results:
+    with pytest.raises(KeyboardInterrupt), RayTasks().run(deaf, [(folder, 0.0), (folder, seconds)]) as results:
         next(results)
         wait_for((folder / f"{seconds}.running").exists)
         raise KeyboardInterrupt
@@ -72,7 +70,7 @@ def test_what_cannot_be_killed_holds_nobody_for_long_and_is_told(
 ) -> None:
     cancel, alive = ray.cancel, set()
     monkeypatch.setattr(ray, "cancel", lambda reference, **options: alive.add(reference))
-    monkeypatch.setattr(parallel, "KILL_SECONDS", 1.5)
+    monkeypatch.setattr(ray_tasks, "KILL_SECONDS", 1.5)
     stop_while_running(tmp_path, 100.0)
     assert "1 tasks have not ended 1.5 s after they were to be killed" in caplog.text
     for reference in alive:
@@ -82,6 +80,6 @@ def test_what_cannot_be_killed_holds_nobody_for_long_and_is_told(
 def test_a_failed_task_raises_what_it_raised_and_is_not_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     cancelled: list[ray.ObjectRef] = []
     monkeypatch.setattr(ray, "cancel", lambda reference, **options: cancelled.append(reference))
-    with pytest.raises(OSError, match="no space left"), run_bounded(failing, [()]) as results:
+    with pytest.raises(OSError, match="no space left"), RayTasks().run(failing, [()]) as results:
         next(results)
     assert not cancelled

@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 
 from unfused_ray import storage
 
+REJECTS = "rejects.parquet"
+
 
 class Reject(NamedTuple):
     """A clip that was set aside."""
@@ -23,7 +25,7 @@ class Reject(NamedTuple):
 
 
 def write_rejects(uri: str, rejects: Sequence[Reject]) -> None:
-    """Write clips that were set aside as Parquet: their key, the reason and what was found."""
+    """Write rejects as Parquet with the columns key, reason and detail."""
     table = pa.table(
         {name: pa.array([getattr(reject, name) for reject in rejects], pa.string()) for name in Reject._fields}
     )
@@ -33,5 +35,11 @@ def write_rejects(uri: str, rejects: Sequence[Reject]) -> None:
 
 
 def count_reasons(rejects: Sequence[Reject]) -> dict[str, int]:
-    """How many clips were set aside for each reason, in the order of the alphabet."""
+    """Count the rejects by reason, in alphabetical order."""
     return dict(sorted(Counter(reject.reason for reject in rejects).items()))
+
+
+def in_words(rejects: Sequence[Reject]) -> str:
+    """The counts of all reasons for a message, such as `` (3 silent, 1 empty)``; '' without rejects."""
+    counts = Counter(reject.reason for reject in rejects)
+    return f" ({', '.join(f'{count} {reason}' for reason, count in counts.most_common())})" if counts else ""

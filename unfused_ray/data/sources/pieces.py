@@ -1,4 +1,4 @@
-"""One fetched clip as pieces of bounded length."""
+"""Decodes a fetched clip in pieces of bounded length."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from unfused_ray.audio.decode import AudioError, decode
-from unfused_ray.data.shards.rejects import Reject
+from unfused_ray.data.parts.rejects import Reject
 
 
 class Piece(NamedTuple):
-    """A part of a clip, or all of it."""
+    """A whole clip, or a part of a long one."""
 
     key: str
-    """``key`` of the clip, then ``key@10`` (from second 10) …"""
+    """``key`` of the clip; of later pieces ``key@10`` (from second 10) …"""
     start: int
     """Its first sample in the clip."""
     pcm: np.ndarray
@@ -25,12 +25,12 @@ class Piece(NamedTuple):
 def pieces(
     item: dict[str, Any], source: IO[bytes] | AudioError, sample_rate: int, max_seconds: float
 ) -> Iterator[Piece | Reject]:
-    """Decode a clip piece by piece; where it ends early, the last that is yielded says why.
+    """Decode a clip piece by piece; a clip that ends early yields a reject last.
 
     Args:
-        item: of the clip, a row of ``ITEMS``.
-        source: its bytes, or why there are none, as :func:`fetch` gives them.
-        sample_rate: of the pieces, in Hz.
+        item: row of ``ITEMS``.
+        source: the clip's bytes, or the error that it is set aside with, from :func:`fetch`.
+        sample_rate: sample rate of the pieces, in Hz.
         max_seconds: length of a piece; the last may be shorter.
     """
     max_samples = round(max_seconds * sample_rate)

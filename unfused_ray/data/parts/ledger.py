@@ -1,4 +1,4 @@
-"""What a job has finished of its output, part by part: so the same command goes on after an interruption."""
+"""The ledger of the finished parts of an output: with it, the same command resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class Ledger:
-    """A report of every finished part, in a folder of the output that is there until the manifest says it all.
+    """Keeps a report of every finished part in a folder of the output, until the output has its manifest.
 
     Several processes write to it, each the reports of its own parts.
     """
@@ -25,17 +25,17 @@ class Ledger:
     folder: str
     """Name of the reports' folder."""
     source: str
-    """What the parts are made of, to tell a person."""
+    """Name of the source in messages."""
     settings: Mapping[str, Any]
-    """What a person decided about the bytes; JSON."""
+    """Settings that decide the bytes; JSON."""
     plan: str
-    """Digest of all that decides the bytes: of the settings, and of the source's contents as far as they are known."""
+    """Digest of the settings, and of the source's contents as far as they are known before they are read."""
 
     def check_begun(self) -> bool:
-        """Whether an interrupted job has begun this plan in the output.
+        """Return True if an interrupted job has begun this plan in the output.
 
         Raises:
-            ValueError: what was begun there is another plan.
+            ValueError: another plan has begun there, or another version of the project began it.
         """
         uri = self._uri(_BEGUN)
         if not storage.exists(uri):
@@ -47,7 +47,7 @@ class Ledger:
         return True
 
     def begin(self) -> None:
-        """Note in the output that this plan is begun; where it was already, clear what the interruption left.
+        """Note in the output that this plan has begun, or clear what an interruption of it left half-written.
 
         Raises:
             ValueError: another plan has begun there.
@@ -59,11 +59,11 @@ class Ledger:
         storage.write_json(self._uri(_BEGUN), {"plan": self.plan, "config": self.settings}, _FORMAT_VERSION)
 
     def num_finished(self) -> int:
-        """Parts that an interrupted job has left finished; their bytes are not checked."""
+        """Count the parts that an interrupted job has finished; their bytes are not checked."""
         return sum(storage.name(uri) != _BEGUN for uri in storage.list_files(self._uri()))
 
     def finished(self, number: int) -> dict[str, Any] | None:
-        """The report of part ``number``, where it is of this plan and the part's file is whole."""
+        """Return the report of part ``number`` if it belongs to this plan and the part's file is whole."""
         uri = self._uri(f"{number:05d}.json")
         if not storage.exists(uri):
             return None
@@ -80,16 +80,16 @@ class Ledger:
         """Write the report of part ``number``, atomically: from then on the part counts as finished.
 
         Args:
-            number: of the part.
-            file: its name in the output; None where there is none.
-            sha256: of that file.
-            report: what is worth knowing of it; JSON.
+            number: number of the part.
+            file: name of its file in the output; None if it has none.
+            sha256: SHA-256 of that file.
+            report: the outcome of the part; JSON.
         """
         entry = {"plan": self.plan, "file": file, "sha256": sha256, "report": report}
         storage.write_bytes(self._uri(f"{number:05d}.json"), json.dumps(entry).encode())
 
     def delete(self) -> None:
-        """Remove all reports, and what killed processes of an interrupted job wrote after :meth:`begin`."""
+        """Remove all reports, and half-written files of killed processes."""
         delete_reports(self.output, self.folder)
 
     def _uri(self, *names: str) -> str:
@@ -97,13 +97,13 @@ class Ledger:
 
 
 def delete_reports(output: str, folder: str) -> None:
-    """What :meth:`Ledger.delete` does, where no ledger is made any more."""
+    """Remove the reports in a ledger's folder, and half-written files of killed processes."""
     storage.delete(storage.join(output, folder))
     storage.delete_unfinished(output)
 
 
 def refuse_difference(output: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse an output that was written, or begun, with other settings.
+    """Refuse an output that was written or begun with other settings.
 
     Raises:
         ValueError: names the settings that differ, with both values.
@@ -121,7 +121,7 @@ def refuse_difference(output: str, before: Mapping[str, Any], now: Mapping[str, 
 
 
 def changed(source: str, output: str) -> ValueError:
-    """The error that refuses an output which was made, or begun, of other clips than ``source`` now holds."""
+    """Make the error that refuses an output which was made or begun of other clips than ``source`` now holds."""
     return ValueError(
         f"the clips of {source} have changed since {output} was begun: delete that folder, or name another output"
     )

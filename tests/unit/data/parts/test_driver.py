@@ -1,0 +1,172 @@
+"""A job that writes in parts: one process at a time, resumed where it was interrupted, signed when it is whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from support.processes import wait_for
+
+from unfused_ray import storage
+from unfused_ray.data.parts.driver import PartedJob, write_parts
+from unfused_ray.data.parts.executor import InProcess
+from unfused_ray.data.parts.ledger import Ledger
+from unfused_ray.data.parts.rejects import REJECTS, Reject
+from unfused_ray.data.parts.report import PartReport
+from unfused_ray.lease import InUseError, Lease
+from unfused_ray.progress import Progress
+
+
+@dataclass(frozen=True)
+class Text:
+    """A file of a part: its clips are letters."""
+
+    file: str
+    sha256: str
+    num_clips: int
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Writes the letters of a part in capitals; digits are set aside."""
+
+    output: str
+
+    def __call__(self, number: int, part: str) -> PartReport[Text]:
+        good = "".join(clip for clip in part if clip.isalpha()).upper()
+        rejects = tuple(Reject(clip, "digit", "it is no letter") for clip in part if not clip.isalpha())
+        if not good:
+            return PartReport(None, rejects)
+        path = Path(self.output) / f"{number}.txt"
+        if path.exists():
+            raise AssertionError(f"{path} is written again")
+        storage.write_bytes(str(path), good.encode())
+        return PartReport(Text(path.name, storage.sha256(good.encode()), len(good)), rejects)
+
+
+def job(output: Path, parts: tuple[str, ...] = ("ab1", "2", "cd"), plan: str = "plan") -> PartedJob[str, Text]:
+    ledger = Ledger(str(output), "_reports", "letters", {"plan": plan}, plan)
+    sizes, lost = [len(part) for part in parts], [Reject("?", "lost", "")]
+    return PartedJob("letters", ledger, parts, sizes, lost, Writer(str(output)), Text)
+
+
+def write(output: Path, **changes: Any) -> dict[str, Any]:
+    def sign(files: tuple[Text, ...], rejects: dict[str, int]) -> dict[str, Any]:
+        manifest = {"files": [asdict(file) for file in files], "rejects": rejects}
+        (output / "manifest.json").write_text(json.dumps(manifest))
+        return manifest
+
+    return write_parts(job(output, **changes), InProcess(), sign)
+
+
+@pytest.mark.usefixtures("alone")
+def test_an_output_is_its_parts_its_rejects_and_its_manifest(tmp_path: Path) -> None:
+    manifest = write(tmp_path)
+    assert [(file["file"], file["num_clips"]) for file in manifest["files"]] == [("0.txt", 2), ("2.txt", 2)]
+    assert manifest["rejects"] == {"digit": 2, "lost": 1}
+    assert pq.read_table(tmp_path / REJECTS)["key"].to_pylist() == ["?", "1", "2"]
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.txt")} == {"0.txt": b"AB", "2.txt": b"CD"}
+    assert {path.name for path in tmp_path.iterdir()} == {"0.txt", "2.txt", REJECTS, "manifest.json"}
+
+
+@contextmanager
+def interrupted_after(monkeypatch: pytest.MonkeyPatch, parts: int) -> Any:
+    update, calls = Progress.update, []
+
+    def interrupt(self: Progress, done: int, **figures: float | str) -> None:
+        update(self, done, **figures)
+        calls.append(done)
+        if len(calls) == parts:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Progress, "update", interrupt)
+        yield
+
+
+@pytest.mark.usefixtures("alone")
+def test_an_interrupted_job_goes_on_behind_its_finished_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with interrupted_after(monkeypatch, parts=2):
+        write(tmp_path)
+    assert not (tmp_path / "manifest.json").exists()
+    with pytest.raises(ValueError, match=r"made differently \(plan: plan there, other asked for\)"):
+        write(tmp_path, plan="other")
+    assert write(tmp_path)["rejects"] == {"digit": 2, "lost": 1}  # the writer refuses to write a part again
+
+
+@pytest.mark.usefixtures("alone")
+def test_what_another_version_began_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with interrupted_after(monkeypatch, parts=1):
+        write(tmp_path)
+    begun = tmp_path / "_reports/plan.json"
+    begun.write_text(json.dumps({**json.loads(begun.read_text()), "format_version": 0}))
+    with pytest.raises(ValueError, match=r"format_version 0, this version reads 1: delete .*, or name another output"):
+        write(tmp_path)
+
+
+@pytest.mark.usefixtures("alone")
+def test_without_a_clip_there_is_no_manifest_and_nothing_to_go_on_from(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"none of the 3 clips of letters can be used \(3 digit, 1 lost\)"):
+        write(tmp_path, parts=("12", "3"))
+    assert [path.name for path in tmp_path.iterdir()] == [REJECTS]
+
+
+WAITING = """
+import sys
+from pathlib import Path
+import test_driver
+
+class Waiting(test_driver.Writer):
+    def __call__(self, number, part):
+        Path(self.output, "writing").touch()
+        sys.stdin.read()
+        return super().__call__(number, part)
+
+test_driver.Writer = Waiting
+test_driver.write(Path(sys.argv[1]))
+"""
+
+
+def test_a_second_process_is_refused_and_told_who_works_on_the_output(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WAITING, str(tmp_path)]
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    with subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}) as process:
+        wait_for(lambda: (tmp_path / "writing").exists() or process.poll())
+        before = sorted(path.name for path in tmp_path.rglob("*"))
+        with pytest.raises(InUseError, match=rf"process {process.pid} on .* is working on {tmp_path}"):
+            write(tmp_path)
+        assert sorted(path.name for path in tmp_path.rglob("*")) == before
+        process.communicate("")
+    assert process.returncode == 0
+    assert (tmp_path / "2.txt").read_bytes() == b"CD"
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_job_whose_lease_is_lost_ends_and_signs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    update = Progress.update
+
+    def lose(self: Progress, done: int, **figures: float | str) -> None:
+        update(self, done, **figures)
+        held.on_loss()
+
+    class Held(Lease):
+        def __init__(self, folder: str, on_loss: Any) -> None:
+            super().__init__(folder, on_loss)
+            self.on_loss = on_loss
+            nonlocal held
+            held = self
+
+    held: Any = None
+    monkeypatch.setattr("unfused_ray.data.parts.driver.Lease", Held)
+    monkeypatch.setattr(Progress, "update", lose)
+    with pytest.raises(InUseError, match=r"another process has taken .* over"):
+        write(tmp_path)
+    assert not (tmp_path / "manifest.json").exists()

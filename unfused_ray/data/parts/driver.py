@@ -1,0 +1,113 @@
+"""Drives a job that writes its output part by part, from the lease on the output to the manifest that signs it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Generic, TypeVar
+
+from unfused_ray import storage
+from unfused_ray.data.parts.executor import Executor
+from unfused_ray.data.parts.ledger import Ledger
+from unfused_ray.data.parts.rejects import REJECTS, Reject, count_reasons, in_words, write_rejects
+from unfused_ray.data.parts.report import FileT, PartReport
+from unfused_ray.lease import InUseError, Lease
+from unfused_ray.progress import Progress
+from unfused_ray.threads import one_thread
+
+PartT = TypeVar("PartT")
+ManifestT = TypeVar("ManifestT")
+
+
+@dataclass(frozen=True)
+class PartedJob(Generic[PartT, FileT]):
+    """A planned job that writes its output part by part.
+
+    The parts and ``write`` travel to other processes.
+    """
+
+    name: str
+    """Title of the progress bar."""
+    ledger: Ledger
+    parts: Iterable[PartT]
+    """What each part is made of, in order; made as it is needed."""
+    clips_of_parts: Sequence[int]
+    """Source clips of each part."""
+    rejects: Sequence[Reject]
+    """Clips that were set aside before."""
+    write: Callable[[int, PartT], PartReport[FileT]]
+    """Writes the part of a number, atomically; equal arguments give equal bytes."""
+    file_type: type[FileT]
+
+
+def write_parts(
+    job: PartedJob[PartT, FileT],
+    executor: Executor,
+    sign: Callable[[tuple[FileT, ...], dict[str, int]], ManifestT],
+) -> ManifestT:
+    """Write the parts of an output that are not finished, then its rejects, then its manifest.
+
+    Args:
+        job: what to write.
+        executor: runs the parts.
+        sign: writes the manifest of these files, and of the number of rejects by reason; returns it.
+
+    Raises:
+        InUseError: another process works on the output, or has taken it over.
+        ValueError: the output was begun differently, or none of the clips can be used.
+        OSError: the source's or the output's storage does not answer.
+    """
+    ledger, lost = job.ledger, threading.Event()
+    with Lease(ledger.output, on_loss=lost.set), executor.open():
+        ledger.begin()
+        reports = _run(job, executor, lost)
+        files = tuple(report.file for report in reports if report.file is not None)
+        rejects = [*job.rejects, *(reject for report in reports for reject in report.rejects)]
+        write_rejects(storage.join(ledger.output, REJECTS), rejects)
+        if not any(file.num_clips for file in files):
+            ledger.delete()  # or repaired files would be rejected by these again
+            raise ValueError(
+                f"none of the {sum(job.clips_of_parts)} clips of {ledger.source} can be used{in_words(rejects)}; "
+                f"see {storage.join(ledger.output, REJECTS)}"
+            )
+        manifest = sign(files, count_reasons(rejects))
+        ledger.delete()  # the manifest now says all that the reports did
+    return manifest
+
+
+def _run(job: PartedJob[PartT, FileT], executor: Executor, lost: threading.Event) -> list[PartReport[FileT]]:
+    """The reports of all parts, in their order."""
+    task = _Task(job.ledger, job.write, job.file_type)
+    reports: dict[int, PartReport[FileT]] = {}
+    done = num_rejects = 0
+    with (
+        Progress(job.name, sum(job.clips_of_parts), "clips") as bar,
+        executor.run(task, enumerate(job.parts)) as results,
+    ):
+        for number, report in results:
+            if lost.is_set():
+                raise InUseError(f"another process has taken {job.ledger.output} over: this one leaves it alone")
+            reports[number] = report
+            done += job.clips_of_parts[number]
+            num_rejects += len(report.rejects)
+            bar.update(done, rejected=num_rejects)
+    return [reports[number] for number in range(len(job.clips_of_parts))]
+
+
+@dataclass(frozen=True)
+class _Task(Generic[PartT, FileT]):
+    """Writes one part unless an earlier process has finished it."""
+
+    ledger: Ledger
+    write: Callable[[int, PartT], PartReport[FileT]]
+    file_type: type[FileT]
+
+    def __call__(self, number: int, part: PartT) -> PartReport[FileT]:
+        if (finished := self.ledger.finished(number)) is not None:
+            return PartReport.from_json(finished, self.file_type)
+        with one_thread():  # a task has one CPU; and the last bits depend on the number of threads
+            report = self.write(number, part)
+        file, sha256 = (report.file.file, report.file.sha256) if report.file else (None, None)
+        self.ledger.finish(number, file, sha256, asdict(report))
+        return report

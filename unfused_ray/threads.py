@@ -1,0 +1,80 @@
+"""The number of torch threads of a process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The cores of this machine and the work of other processes."""
+
+    cores: int
+    """Cores of the whole machine."""
+    usable_cores: int
+    """Cores that this process may use."""
+    load: float
+    """Cores that other processes keep busy."""
+
+    @classmethod
+    def now(cls) -> Self:
+        """Look at this machine.
+
+        The load average of the last minute still counts what has just ended, such as the ingest before a training. So
+        the load is the smaller of that average and of the processes that run at this moment, this one left out.
+        """
+        load = os.getloadavg()[0]
+        file = Path("/proc/loadavg")
+        if file.exists():  # Linux: "0.81 0.63 0.60 2/613 29821", of which 2 processes run, one of them this
+            load = min(load, float(file.read_text().split()[3].partition("/")[0]) - 1)
+        affinity = getattr(os, "sched_getaffinity", None)
+        cores = os.cpu_count() or 1
+        return cls(cores, len(affinity(0)) if affinity else cores, load)
+
+
+def choose_threads(requested: int, processes: int, machine: Machine, saved: int | None = None) -> tuple[int, str]:
+    """Choose the torch threads of each of some equal processes on a machine.
+
+    The number asked for is taken, else the one that a checkpoint was written with, else a share of the cores. A busy
+    machine does not lower it: the last bits of a training depend on the number of threads, so it follows from the
+    settings alone, and the same command gives the same weights whoever else computes. But then a person should know,
+    because threads that wait for each other beside other work are slower than one (23 clips/s on two threads and 75 on
+    one, measured).
+
+    Args:
+        requested: ``runtime.threads``; 0 leaves the choice here.
+        processes: processes that compute side by side.
+        machine: from :meth:`Machine.now`, before they begin.
+        saved: threads that the checkpoint to resume from was written with.
+
+    Returns:
+        The number of threads of a process, and a warning for a person, or ''.
+    """
+    threads = requested or saved or max(1, machine.usable_cores // processes)
+    left = round(machine.cores - machine.load)
+    if threads == 1 or threads * processes <= left:
+        return threads, ""
+    fitting = max(1, left // processes)
+    return threads, (
+        f"other processes load the machine's {machine.cores} cores with {machine.load:.1f}, and this training takes "
+        f"{threads * processes}: its threads will wait for each other. --runtime.threads {fitting} is faster beside "
+        "them, with other last bits"
+    )
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread within this context: sums then have the same last bits on every machine."""
+    import torch  # not every process that imports this room needs it
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
