@@ -56,7 +56,7 @@ def expected(clip: int) -> np.ndarray:
     return np.array([band.mean() for band in np.array_split(np.abs(np.fft.rfft(halved)) / len(halved), 64)])
 
 
-def test_an_encoder_of_others_is_a_row_beside_ours_whose_vectors_and_cell_are_kept_until_its_version_changes(
+def test_an_encoder_of_others_is_a_row_whose_vectors_and_cell_are_kept_until_its_version_changes(
     tmp_path: Path, task: str, heard: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models = f"{write_encoder(tmp_path / 'ours' / 'encoder', 'block1')}", "theirs=support.embedders:Bands"
@@ -89,7 +89,10 @@ def test_vectors_are_those_of_whole_clips_one_by_one_and_damaged_ones_are_none(t
         np.testing.assert_allclose(vector, expected(clip), rtol=1e-3, atol=1e-6)
     shard = tmp_path / "tones" / "00001.parquet"  # of all test clips
     shard.write_bytes(shard.read_bytes()[:-100] + bytes(100))
-    assert np.isnan(embed_clips(Bands(), CROP, index, clip_ids)).all(axis=1).tolist() == [True] * NUM_TEST + [False] * NUM_TRAIN
+    assert (
+        np.isnan(embed_clips(Bands(), CROP, index, clip_ids)).all(axis=1).tolist()
+        == [True] * NUM_TEST + [False] * NUM_TRAIN
+    )
 
 
 @pytest.mark.parametrize(
