@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import secrets
-import shlex
-import socket
-import subprocess
-import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import grpc
-import psutil
 import pytest
-import yaml
-from support.paths import ROOT
+from support.heads import Head, started_head
 
 HTTP = {
     "dashboard-port": ("/api/jobs/", "/api/version", "/nodes?view=summary", "/logs/"),
@@ -37,84 +26,14 @@ GRPC = {
     "ray-client-server-port": ("RayletDriver/ClusterInfo",),
 }
 WORKER = "CoreWorkerService/PushTask"
-WORKER_PORTS = 100
 
 pytestmark = pytest.mark.slow  # 20 s and more on two cores: a head node starts and ends
 
 
-@dataclass
-class Head:
-    """A head node that is on."""
-
-    ports: dict[str, int]
-    """By option of ray start."""
-    token: str
-    process: psutil.Process
-
-    def listening(self) -> dict[int, psutil.Process]:
-        """Processes of the node by the port that they listen on."""
-        found = {}
-        for process in [self.process, *self.process.children(recursive=True)]:
-            try:
-                connections = process.net_connections("inet")
-            except psutil.NoSuchProcess:
-                continue
-            found |= {c.laddr.port: process for c in connections if c.status == psutil.CONN_LISTEN}
-        return found
-
-    def worker_range(self) -> set[int]:
-        """Ports that workers may listen on."""
-        return set(range(self.ports["min-worker-port"], self.ports["max-worker-port"] + 1))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    """Started with the shipped options and environment, but on free ports and on loopback alone."""
-    shipped = yaml.safe_load((ROOT / "cluster.yaml").read_text())["head_start_ray_commands"][-1]
-    options = shlex.split(shipped.partition("ray start")[2])
-    ports = {name: free_port() for name in re.findall(r"--((?:[a-z]+-)*port)=\d+", shipped)}
-    ports["min-worker-port"] //= 3  # below those that the system deals out, so the range holds none of the others
-    ports["max-worker-port"] = ports["min-worker-port"] + WORKER_PORTS - 1
-    kept = [option for option in options if not re.match(r"--([a-z]+-)*port=|--autoscaling-config=", option)]
-    command = ["ray", "start", *kept, *(f"--{name}={port}" for name, port in ports.items())]
-    command += ["--node-ip-address=127.0.0.1", "--num-cpus=1", "--object-store-memory=80000000", "--block"]
-    # The names of Ray's sockets must be short.
-    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as home:
-        token = secrets.token_hex(32)
-        (Path(home) / ".ray").mkdir()
-        (Path(home) / ".ray/auth_token").write_text(token)
-        environment = {
-            "HOME": home,
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
-        }
-        script = f"source {ROOT}/deploy/aws/environment.sh; exec {shlex.join([*command, f'--temp-dir={home}/t'])}"
-        with (Path(home) / "log").open("w") as log:
-            started = subprocess.Popen(["bash", "-c", script], env=environment, stdout=log, stderr=log)
-        node = psutil.Process(started.pid)
-        processes = []
-        try:
-            found = Head(ports, token, node)
-            wanted = {port for name, port in ports.items() if not name.endswith("worker-port")}
-            deadline = time.monotonic() + 240
-            while not wanted <= found.listening().keys():
-                assert started.poll() is None and time.monotonic() < deadline, (Path(home) / "log").read_text()
-                time.sleep(0.1)
-            yield found
-        finally:
-            if started.poll() is None:
-                processes = node.children(recursive=True)
-            started.terminate()
-            started.wait(30)
-            for process in psutil.wait_procs(processes, timeout=10)[1]:
-                process.kill()
+    with started_head(num_cpus=1) as node:
+        yield node
 
 
 @pytest.fixture(scope="module")

@@ -102,6 +102,9 @@ def note(results: ResultsTable) -> str:
     made = {(compared.first, compared.second) for compared in results.comparisons}
     if later := [" – ".join(pair) for pair in plan.compare if pair not in made]:
         sentences.append(f"Planned, but not there yet: {'; '.join(later)}")
+    if plan.peers:
+        names = ", ".join(peer.name for peer in plan.peers)
+        sentences.append(f"Trained elsewhere, on other data and for longer than the budgets: {names}")
     if any(compared.single for compared in results.comparisons):
         sentences.append("¹ One training: p takes it as it is, another seed's network could differ")
     seeds = {row.row.name: row.seeds for row in results.rows}

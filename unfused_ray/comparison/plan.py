@@ -1,7 +1,7 @@
-"""The plan of a table: which systems are trained on what, for how many operations, and on which tasks they are read.
+"""The plan of a results table: its systems, their training data and budgets, and the tasks they are read on.
 
-A plan is a TOML file. With the recipes that it names, it says whatever decides a number of the table; where the shards
-lie it does not say.
+A plan is a TOML file. With the recipes that it names, it says whatever decides a number of the table; it does not say
+where the shards lie.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from unfused_ray import storage
 from unfused_ray.config import Config, PositiveFloat, Seed, TrainingConfig, explain
+from unfused_ray.evaluation.embedders import is_spec
 from unfused_ray.evaluation.protocol import load_protocol
 from unfused_ray.evaluation.systems import LogMelStatistics
 from unfused_ray.models.encoder import LAYERS
@@ -28,19 +29,19 @@ TrainedOn = Literal["sources", "each task", "all tasks"]
 """The sources for pre-training; the training clips of a task, a network for each; those of all tasks together."""
 
 
-class System(Config):
-    """A row of the table: how its networks are trained."""
+class PlannedSystem(Config):
+    """A row of the table whose networks are trained for it."""
 
     name: str
-    """Heading of the row. In folders and on the command line it is written in small letters, with hyphens."""
+    """Heading of the row; in small letters, with hyphens, in folders and on the command line."""
     job: Literal["pretrain", "distill"] = "pretrain"
     """The job that trains it."""
     recipe: str
     """A recipe of that job."""
     settings: dict[str, Any] = Field(default_factory=dict)
-    """What differs from the recipe: fields with dots, such as "encoder.cut"."""
+    """Differences from the recipe: fields with dots, such as "encoder.cut"."""
     on: TrainedOn = "sources"
-    """What it is trained on."""
+    """Its training data."""
     teacher: str = ""
     """An earlier system whose clusters are the pseudo-labels, where it is distilled."""
     init_from: str = ""
@@ -65,18 +66,33 @@ class System(Config):
         return config
 
 
-class Budget(Config):
+class Peer(Config):
+    """A row of the table that was trained elsewhere, and is read as it is."""
+
+    name: str
+    """Heading of the row."""
+    embedder: str
+    """``module:callable``, which gives an :class:`unfused_ray.evaluation.embedders.Embedder`."""
+
+    @model_validator(mode="after")
+    def _names_a_callable(self) -> Self:
+        if not is_spec(self.embedder) or {"/", "="} & set(self.name):
+            raise ValueError(f"{self.name}: {self.embedder!r} is no module:callable, or the name has a slash or a =")
+        return self
+
+
+class TflopBudget(Config):
     """Floating point operations of a training, in units of 10¹²; epochs follow from them."""
 
     sources: PositiveFloat
-    """On the sources for pre-training."""
+    """Of a training on the sources for pre-training."""
     each_task: PositiveFloat | None = None
-    """On the training clips of one task."""
+    """Of one on the training clips of one task."""
     all_tasks: PositiveFloat | None = None
-    """On those of all tasks together."""
+    """Of one on those of all tasks together."""
 
-    def of(self, system: System) -> float:
-        """What a training of a system may cost.
+    def of(self, system: PlannedSystem) -> float:
+        """The budget of a training of a system.
 
         Raises:
             ValueError: the plan names no such budget.
@@ -88,11 +104,11 @@ class Budget(Config):
         return budget
 
 
-class Plan(Config):
+class TablePlan(Config):
     """A whole table."""
 
     name: str
-    """Of the output folder, and of what the evaluation is called in tracking."""
+    """Name of the output folder, and of the evaluations in tracking."""
     sources: Annotated[tuple[str, ...], Field(min_length=1)]
     """Prepared sources for pre-training, folders below the data root."""
     tasks: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -110,12 +126,13 @@ class Plan(Config):
     """Random networks of each shape."""
     protocol: str = ""
     """Protocol file beside the plan; empty is the one that comes with the package."""
-    tflop: Budget
-    systems: Annotated[tuple[System, ...], Field(min_length=1)]
+    tflop: TflopBudget
+    systems: Annotated[tuple[PlannedSystem, ...], Field(min_length=1)]
+    peers: tuple[Peer, ...] = ()
 
     @model_validator(mode="after")
     def _systems_build_on_earlier_ones(self) -> Self:
-        earlier: dict[str, System] = {}
+        earlier: dict[str, PlannedSystem] = {}
         for system in self.systems:
             if system.slug in {other.slug for other in earlier.values()} or "/" in system.name:
                 raise ValueError(f"{system.name!r} cannot be the name of one system alone, or has a slash")
@@ -133,7 +150,7 @@ class Plan(Config):
     @model_validator(mode="after")
     def _compares_rows(self) -> Self:
         for name in (name for pair in self.compare for name in pair):
-            if name not in [system.name for system in self.systems] and not _is_untrained(name):
+            if name not in self._named() and not _is_untrained(name):
                 raise ValueError(f"compare: {name!r} is no row of the plan; these are {self._rows()}")
         return self
 
@@ -143,7 +160,15 @@ class Plan(Config):
             raise ValueError(f"synthetic: {', '.join(sorted(unknown))} is no task; these are {', '.join(self.tasks)}")
         return self
 
-    def system(self, name: str) -> System:
+    @model_validator(mode="after")
+    def _peers_have_names_of_their_own(self) -> Self:
+        if repeated := [
+            peer.name for peer in self.peers if self._named().count(peer.name) > 1 or _is_untrained(peer.name)
+        ]:
+            raise ValueError(f"peers: {repeated[0]!r} is the name of another row too")
+        return self
+
+    def system(self, name: str) -> PlannedSystem:
         """The system of this name, as the plan or as folders have it.
 
         Raises:
@@ -155,18 +180,21 @@ class Plan(Config):
         raise ValueError(f"{name!r} is no row of the plan; these are {self._rows()}")
 
     def row(self, name: str) -> str:
-        """The row of this name, a system's as the plan or as folders have it.
+        """The row of this name; a system's as the plan or as folders have it.
 
         Raises:
             ValueError: there is no such row.
         """
-        return name if _is_untrained(name) else self.system(name).name
+        others = [peer.name for peer in self.peers]
+        return name if _is_untrained(name) or name in others else self.system(name).name
+
+    def _named(self) -> list[str]:
+        return [*(system.name for system in self.systems), *(peer.name for peer in self.peers)]
 
     def _rows(self) -> str:
-        trained = (system.name for system in self.systems)
-        return ", ".join([*trained, LogMelStatistics.name, *(f"random {layer}" for layer in LAYERS)])
+        return ", ".join([*self._named(), LogMelStatistics.name, *(f"random {layer}" for layer in LAYERS)])
 
-    def select(self, names: tuple[str, ...]) -> list[System]:
+    def select(self, names: tuple[str, ...]) -> list[PlannedSystem]:
         """The systems of these names, and before each what it builds on; all of them where none is named.
 
         Raises:
@@ -180,12 +208,12 @@ class Plan(Config):
 
 
 def _is_untrained(row: str) -> bool:
-    """Whether this is the name of a row without training; of random networks of an unusual size it says which."""
+    """True for the name of a row without training; that of random networks says an unusual size."""
     kind, _, shape = row.partition(" ")
     return row == LogMelStatistics.name or (kind == "random" and shape.partition(" (")[0] in LAYERS)
 
 
-def load_plan(path: Path) -> Plan:
+def load_plan(path: Path) -> TablePlan:
     """Read a plan.
 
     Raises:
@@ -193,14 +221,14 @@ def load_plan(path: Path) -> Plan:
         ValueError: it is no TOML, or a field is missing, unknown or impossible; names it.
     """
     try:
-        return Plan(**tomllib.loads(path.read_text()))
+        return TablePlan(**tomllib.loads(path.read_text()))
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path} is no TOML file: {error}") from error
     except ValidationError as error:
         raise ValueError(f"{path} is no plan:\n{explain(error)}") from error
 
 
-def refuse_changes(plan: Plan, protocol: str, output: str) -> None:
+def refuse_changes(plan: TablePlan, protocol: str, output: str) -> None:
     """Check that a table is that of its plan and protocol, if its test clips have been read.
 
     Raises:
@@ -217,7 +245,7 @@ def refuse_changes(plan: Plan, protocol: str, output: str) -> None:
             )
 
 
-def freeze(plan: Plan, protocol: str, output: str) -> None:
+def freeze(plan: TablePlan, protocol: str, output: str) -> None:
     """Write down what decides the table, before its first test clip is read.
 
     Raises:
@@ -228,11 +256,12 @@ def freeze(plan: Plan, protocol: str, output: str) -> None:
     storage.write_json(storage.join(output, FROZEN), content, _FROZEN_VERSION)
 
 
-def plan_hash(plan: Plan) -> str:
-    """Of the plan and of every system's whole configuration, so of the recipes too: SHA-256."""
+def plan_hash(plan: TablePlan) -> str:
+    """SHA-256 of the plan and of every system's whole configuration, so of the recipes too."""
     configs = [system.config({}).model_dump_json() for system in plan.systems]
-    return storage.sha256("\n".join([plan.model_dump_json(), *configs]).encode())
+    text = plan.model_dump_json(exclude=None if plan.peers else {"peers"})  # as before there were peers
+    return storage.sha256("\n".join([text, *configs]).encode())
 
 
-def _hashes(plan: Plan, protocol: str) -> dict[str, str]:
+def _hashes(plan: TablePlan, protocol: str) -> dict[str, str]:
     return {"plan": plan_hash(plan), "protocol": load_protocol(protocol).sha256}

@@ -10,16 +10,16 @@ from typing import TypeVar
 import numpy as np
 
 from unfused_ray import evaluation_job, storage
-from unfused_ray.comparison.plan import Plan, System
+from unfused_ray.comparison.plan import PlannedSystem, TablePlan
 from unfused_ray.comparison.trainings import Training, Trainings
 from unfused_ray.config import EvaluateConfig
 from unfused_ray.evaluation import bootstrap, cells
 from unfused_ray.evaluation.bootstrap import Interval
 from unfused_ray.evaluation.cells import Cell
+from unfused_ray.evaluation.embedders import EmbedderModel
 from unfused_ray.evaluation.protocol import BootstrapConfig
 from unfused_ray.evaluation.rows import Row, deviations, headings, score
-from unfused_ray.evaluation.systems import System as Network
-from unfused_ray.evaluation.systems import TrainedModel
+from unfused_ray.evaluation.systems import System, TrainedModel
 from unfused_ray.evaluation.table import EvaluationTable
 from unfused_ray.evaluation.tasks import Task
 from unfused_ray.evaluation_job import EvaluationPlan
@@ -76,7 +76,7 @@ class TestedDifference:
 class ResultsTable:
     """All rows, and the differences that the plan tests."""
 
-    plan: Plan
+    plan: TablePlan
     evaluation: EvaluationPlan
     reference: str
     """Row that ``rows`` are compared with."""
@@ -92,7 +92,7 @@ class ResultsTable:
         return headings([task.name for task in self.evaluation.tasks])
 
 
-def model_name(system: System, seed: int) -> str:
+def model_name(system: PlannedSystem, seed: int) -> str:
     """The evaluation's name for the networks of one seed."""
     return f"{system.name} (seed {seed})"
 
@@ -123,6 +123,7 @@ def evaluation_config(
         for system in plan.systems
         for seed in finished.get(system.name, ())
     ]
+    models += [f"{peer.name}={peer.embedder}" for peer in plan.peers]
     return EvaluateConfig(
         name=f"{plan.name}-{'-'.join(tasks)}",
         models=tuple(models),
@@ -188,9 +189,9 @@ def _join_seeds(
     finished: Mapping[str, Sequence[int]],
     evaluation: EvaluationPlan,
     found: dict[tuple[str, str], Cell],
-) -> list[Network]:
-    """Rows of the table: the evaluation's without training, and one a system, whose cells of all seeds are added."""
-    rows: list[Network] = [network for network in evaluation.systems if not isinstance(network, TrainedModel)]
+) -> list[System]:
+    """Rows of the table: those without seeds, and one a system, whose cells of all seeds are joined."""
+    rows: list[System] = [network for network in evaluation.systems if not isinstance(network, TrainedModel)]
     for system in trainings.plan.systems:
         if seeds := finished.get(system.name, ()):
             rows.append(TrainedModel(system.name, trainings.path(system, seeds[0])))
@@ -217,7 +218,7 @@ def cost(trainings: Sequence[Training]) -> TrainingCost:
 def comparisons(
     config: BootstrapConfig,
     tasks: Sequence[Task],
-    networks: Sequence[Network],
+    networks: Sequence[System],
     found: Mapping[tuple[str, str], Cell],
     pairs: Sequence[tuple[str, str]],
 ) -> tuple[TestedDifference, ...]:
@@ -245,7 +246,9 @@ def comparisons(
         first, second = pair
         of_first, _ = score(config, tasks, [by_name[first], by_name[second]], found, second)
         single = tuple(
-            name for name in pair if isinstance(by_name[name], TrainedModel) and drawn[name][0].num_seeds == 1
+            name
+            for name in pair
+            if isinstance(by_name[name], TrainedModel | EmbedderModel) and drawn[name][0].num_seeds == 1
         )
         compared.append(TestedDifference(first, second, of_first.difference, p_values[pair], corrected[pair], single))
     return tuple(compared)

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from unfused_ray import storage
 from unfused_ray.comparison import page
-from unfused_ray.comparison.plan import System, freeze, load_plan, refuse_changes
+from unfused_ray.comparison.plan import PlannedSystem, freeze, load_plan, refuse_changes
 from unfused_ray.comparison.processes import Jobs, command
 from unfused_ray.comparison.results import ResultsTable, evaluation_config, results
 from unfused_ray.comparison.trainings import Training, Trainings, expected_minutes, refuse_other_settings
@@ -150,7 +150,7 @@ class TableCommand:
         }
         return {name: found for name, found in seeds.items() if found}
 
-    def _is_finished(self, system: System, seed: int) -> bool:
+    def _is_finished(self, system: PlannedSystem, seed: int) -> bool:
         trainings = self.trainings.of(system, seed)
         if any(training.state != "finished" for training in trainings):
             return False

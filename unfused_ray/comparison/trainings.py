@@ -17,7 +17,7 @@ from unfused_ray.comparison.budget import (
     labelling_operations,
     within_budget,
 )
-from unfused_ray.comparison.plan import Plan, System
+from unfused_ray.comparison.plan import PlannedSystem, TablePlan
 from unfused_ray.config import TrainingConfig
 from unfused_ray.data.shards.format import Manifest
 from unfused_ray.data.shards.index import ClipIndex
@@ -34,7 +34,7 @@ State = Literal["to do", "begun", "running", "finished"]
 class Training:
     """A run of ``jobs/pretrain.py`` or ``jobs/distill.py``."""
 
-    system: System
+    system: PlannedSystem
     seed: int
     task: str
     """Of a system with a network for each task: the task, with folds the fold, as in ``us8k-fold3``; else empty."""
@@ -85,7 +85,7 @@ class Trainings:
             are there.
     """
 
-    def __init__(self, plan: Plan, data_root: str, output: str, given: Mapping[str, str]) -> None:
+    def __init__(self, plan: TablePlan, data_root: str, output: str, given: Mapping[str, str]) -> None:
         self.plan = plan
         self._root = data_root
         self._output = output
@@ -97,7 +97,7 @@ class Trainings:
         """Where a prepared source or task is."""
         return storage.join(self._root, source)
 
-    def of(self, system: System, seed: int) -> tuple[Training, ...]:
+    def of(self, system: PlannedSystem, seed: int) -> tuple[Training, ...]:
         """The trainings of a system and a seed.
 
         Raises:
@@ -108,7 +108,7 @@ class Trainings:
             self._known[key] = self._of(system, seed)
         return self._known[key]
 
-    def _of(self, system: System, seed: int) -> tuple[Training, ...]:
+    def _of(self, system: PlannedSystem, seed: int) -> tuple[Training, ...]:
         if system.on == "sources":
             return (self._training(system, seed, "", [self.uri(name) for name in self.plan.sources], ()),)
         if system.on == "all tasks":
@@ -120,7 +120,7 @@ class Trainings:
             for name, splits in _rounds(self.uri(task)).items()
         )
 
-    def path(self, system: System, seed: int) -> str:
+    def path(self, system: PlannedSystem, seed: int) -> str:
         """Where the networks of a system and a seed are; of one for each task, with ``{task}`` for its name.
 
         Raises:
@@ -135,10 +135,12 @@ class Trainings:
                 return path
         raise ValueError(f"--use {system.slug}={given} holds runs of some tasks and not of others: give all or none")
 
-    def _folder(self, system: System, seed: int, task: str) -> str:
+    def _folder(self, system: PlannedSystem, seed: int, task: str) -> str:
         return storage.join(self._output, "runs", system.slug, f"seed-{seed}", *([task] if task else []))
 
-    def _training(self, system: System, seed: int, task: str, data: Sequence[str], splits: tuple[str, ...]) -> Training:
+    def _training(
+        self, system: PlannedSystem, seed: int, task: str, data: Sequence[str], splits: tuple[str, ...]
+    ) -> Training:
         earlier = {name: self._builds_on(name, seed, task) for name in (system.teacher, system.init_from) if name}
         values = {
             "name": "-".join([system.slug, f"seed-{seed}", *([task] if task else [])]),
@@ -170,7 +172,7 @@ class Trainings:
         (training,) = (training for training in self.of(system, seed) if training.task in ("", task))
         return training
 
-    def _taken(self, system: System, seed: int, task: str) -> str:
+    def _taken(self, system: PlannedSystem, seed: int, task: str) -> str:
         """Folder of the given run that is taken instead of training; empty is none.
 
         Raises:

@@ -134,20 +134,29 @@ def embed_clips(embedder: Embedder, crop: CropConfig, index: ClipIndex, clip_ids
         OSError: a shard is missing or its storage does not answer.
     """
     stored: int = index.manifests[0].config["front_end"]["sample_rate"]
-    shortest = crop.num_samples(stored)
-    size = _vectors(embedder, np.zeros((1, shortest), np.int16), stored).shape[1]
+    size = _vectors(embedder, np.zeros((1, crop.num_samples(stored)), np.int16), stored).shape[1]
     vectors_ND = np.full((len(clip_ids), size), np.nan, np.float32)
-    for clips in read_clips(index, clip_ids):
-        whole = [
-            (place, fit_short_clip(wave, shortest, crop.short_clips) if len(wave) < shortest else wave)
-            for place, wave in clips
-        ]
-        for length, alike in groupby(sorted(whole, key=lambda clip: len(clip[1])), key=lambda clip: len(clip[1])):
+    for clips in whole_clips(index, clip_ids, crop):
+        for length, alike in groupby(sorted(clips, key=lambda clip: len(clip[1])), key=lambda clip: len(clip[1])):
             same, most = list(alike), max(1, int(_BATCH_SECONDS * stored / length))
             for first in range(0, len(same), most):
                 places, waves = zip(*same[first : first + most], strict=True)
                 vectors_ND[list(places)] = _vectors(embedder, np.stack(waves), stored)
     return vectors_ND
+
+
+def whole_clips(index: ClipIndex, clip_ids: np.ndarray, crop: CropConfig) -> Iterator[list[tuple[int, np.ndarray]]]:
+    """Read clips, a row group at a time, and complete those that are shorter than the crop.
+
+    Yields:
+        Pairs of a position in ``clip_ids`` and the clip, (samples,) int16; without damaged clips.
+    """
+    shortest = crop.num_samples(index.manifests[0].config["front_end"]["sample_rate"])
+    for clips in read_clips(index, clip_ids):
+        yield [
+            (place, wave if len(wave) >= shortest else fit_short_clip(wave, shortest, crop.short_clips))
+            for place, wave in clips
+        ]
 
 
 def _vectors(embedder: Embedder, pcm_BT: np.ndarray, sample_rate: int) -> np.ndarray:

@@ -10,13 +10,11 @@ import numpy as np
 import torch
 
 from unfused_ray import storage
-from unfused_ray.audio.crop import fit_short_clip
 from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import Cut, EncoderConfig, FrontEndConfig, Readout
 from unfused_ray.embedding.cache import EmbeddingCache, KeptVectors
-from unfused_ray.embedding.clips import read_clips
 from unfused_ray.embedding.random_network import random_encoder
-from unfused_ray.evaluation.embedders import EmbedderModel, is_spec
+from unfused_ray.evaluation.embedders import EmbedderModel, is_spec, whole_clips
 from unfused_ray.evaluation.protocol import ProtocolConfig
 from unfused_ray.evaluation.tasks import Task
 from unfused_ray.models.cost import cost_of
@@ -83,11 +81,8 @@ class LogMelStatistics:
         statistics = task.statistics(self.front_end)
         log_mel = LogMel(self.front_end, statistics.mean, statistics.std)
         features_ND = np.full((task.index.num_clips, 9 * self.front_end.num_mels), np.nan, np.float32)
-        shortest = protocol.crop.num_samples(self.front_end.sample_rate)
-        for clips in read_clips(task.index, np.arange(task.index.num_clips)):
+        for clips in whole_clips(task.index, np.arange(task.index.num_clips), protocol.crop):
             for clip_id, wave in clips:
-                if len(wave) < shortest:
-                    wave = fit_short_clip(wave, shortest, protocol.short_clips)
                 bands_FT = log_mel(torch.from_numpy(wave)[None])[0].numpy()
                 steps_FT = np.abs(np.diff(bands_FT, axis=1))
                 levels_QF = np.percentile(bands_FT, _QUARTILES, axis=1)

@@ -21,7 +21,7 @@ from support.tasks import PROTOCOL, write_task
 from unfused_ray import evaluation_job, recipes, storage
 from unfused_ray.comparison import page, processes, results, runner, table
 from unfused_ray.comparison.budget import clip_operations, epochs_of, within_budget
-from unfused_ray.comparison.plan import System, load_plan
+from unfused_ray.comparison.plan import PlannedSystem, load_plan
 from unfused_ray.config import EncoderConfig, EvaluateConfig, FrontEndConfig
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.evaluation.cells import Cell
@@ -58,10 +58,11 @@ class InProcess:
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Path:
-    """The tiny plan, read by a protocol that takes a second."""
+    """The tiny plan with an encoder of others, read by a protocol that takes a second."""
     (tmp_path / "protocol.toml").write_text(PROTOCOL.replace('["last", "blocks", "both"]', '["last"]'))
     text = (COMPARISON / "plans" / "tiny.toml").read_text()
-    (tmp_path / "plan.toml").write_text(text.replace("[tflop]", 'protocol = "protocol.toml"\n[tflop]'))
+    text = text.replace("[tflop]", 'protocol = "protocol.toml"\n[tflop]')
+    (tmp_path / "plan.toml").write_text(f'{text}\n[[peers]]\nname = "bands"\nembedder = "support.embedders:Bands"\n')
     return tmp_path / "plan.toml"
 
 
@@ -109,7 +110,8 @@ def test_one_command_trains_reads_and_compares_and_given_again_finds_everything_
     table = json.loads((output / "table.json").read_text())
     rows = {line["row"]["name"]: line for line in table["rows"]}
     assert next(iter(rows)) == "log-mel statistics"
-    assert {"DECAR-v2", "UnFuSeD"} < rows.keys()
+    assert {"DECAR-v2", "UnFuSeD", "bands"} < rows.keys()
+    assert (rows["bands"]["cost"], rows["bands"]["seeds"], rows["bands"]["row"]["parameters"]) == (None, [], 64)
     compared, with_random = table["comparisons"]
     assert with_random["single"] == ["UnFuSeD"]
     assert (compared["first"], compared["second"]) == ("UnFuSeD", "DECAR-v2")
@@ -135,6 +137,7 @@ def test_one_command_trains_reads_and_compares_and_given_again_finds_everything_
     assert frozen["protocol"] == table["protocol_sha256"] == storage.sha256((output / "protocol.toml").read_bytes())
     assert frozen["protocol"] in markdown and frozen["plan"] in markdown
     assert "| UnFuSeD¹ – DECAR-v2¹ |" in markdown and "for the 2 differences that the plan tests" in markdown
+    assert "Trained elsewhere, on other data and for longer than the budgets: bands." in markdown
     assert (output / "accuracy_by_parameters.png").read_bytes().startswith(b"\x89PNG")
 
     capsys.readouterr()
@@ -207,6 +210,8 @@ def test_every_system_of_a_plan_has_a_configuration(path: Path) -> None:
             '"random fc3"',
             "'random fc3' is no row of the plan.* random fc1, random fc2",
         ),
+        ('"support.embedders:Bands"', '"bands.py"', "bands: 'bands.py' is no module:callable"),
+        ('"bands"', '"UnFuSeD"', "peers: 'UnFuSeD' is the name of another row too"),
         ("seeds = [0]", "seeds = [-1]", "seeds.0=-1: Input should be greater than or equal to 0"),
         ("seeds = [0]", "seeds = [0", "no TOML"),
     ],
@@ -217,14 +222,14 @@ def test_an_impossible_plan_is_refused_with_what_is_wrong(plan: Path, old: str, 
 
 
 def test_an_unknown_recipe_setting_system_or_seed_is_named(command: Call, tmp_path: Path) -> None:
-    system = System
+    system = PlannedSystem
     with pytest.raises(ValueError, match=r"a cannot be trained:\npretrain/nothing is no recipe"):
         system(name="a", recipe="nothing").config({})
     with pytest.raises(ValueError, match=r"(?s)a cannot be trained.*method\.alpha is no field"):
         system(name="a", recipe="tiny", settings={"method.alpha": 1}).config({})
     with pytest.raises(ValueError, match="a cannot be trained"):
         system(name="a", recipe="tiny", settings={"batch.block": 1}).config({})
-    with pytest.raises(ValueError, match="'cola' is no row of the plan; these are DECAR-v2, UnFuSeD, log-mel"):
+    with pytest.raises(ValueError, match="'cola' is no row of the plan; these are DECAR-v2, UnFuSeD, bands, log-mel"):
         command(tmp_path, "--only", "cola")
     with pytest.raises(ValueError, match="'random' is no row of the plan"):
         command(tmp_path, "--against", "random")
