@@ -134,6 +134,15 @@ def test_the_task_of_the_guide_lists_its_clips(tmp_path: Path) -> None:
     assert [reject.reason for reject in listing.rejects] == ["missing"]
 
 
+def test_the_encoder_of_the_guide_makes_vectors() -> None:
+    example = next(block for block in blocks("python", [GUIDES / "distil-and-evaluate.md"]) if "class" in block.text)
+    module: dict[str, Any] = {}
+    exec(example.text, module)  # noqa: S102
+    vectors = module["MeanSpectrum"]().embed(np.ones((2, 15_200), np.float32))
+    assert vectors.shape == (2, 257)
+    assert np.isfinite(vectors).all()
+
+
 def test_the_reader_of_the_guide_lists_its_clips(tmp_path: Path) -> None:
     (example,) = blocks("python", [GUIDES / "add-a-reader.md"])
     module: dict[str, Any] = {}
