@@ -15,10 +15,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.logging import RichHandler
 
 from unfused_ray import storage
+from unfused_ray.progress import terminal
 
 LOG_FILE = "UNFUSED_RAY_LOG"
 """Environment variable: path of the file that records are appended to, a JSON object a line."""
@@ -63,10 +63,10 @@ def configure() -> None:
         OSError: the file cannot be written.
     """
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # read when MLflow is imported, which sets its own handler
-    terminal = RichHandler(console=Console(stderr=True), show_path=False, show_level=False)
-    terminal.setFormatter(Masked("%(message)s", datefmt="%H:%M:%S"))
-    terminal.setLevel(logging.INFO)
-    logging.basicConfig(level=logging.WARNING, handlers=[terminal])
+    words = RichHandler(console=terminal(), show_path=False, show_level=False)
+    words.setFormatter(Masked("%(message)s", datefmt="%H:%M:%S"))
+    words.setLevel(logging.INFO)
+    logging.basicConfig(level=logging.WARNING, handlers=[words])
     package = logging.getLogger(PACKAGE)
     package.setLevel(logging.INFO)
     if path := os.environ.get(LOG_FILE):

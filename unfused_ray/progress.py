@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -14,6 +15,12 @@ from rich.table import Table
 from rich.text import Text
 
 _LOG_SECONDS = 10.0
+
+
+@functools.cache
+def terminal() -> Console:
+    """The one console on standard error: a line that another one prints would break a bar that is on."""
+    return Console(stderr=True)
 
 
 class Progress:
@@ -32,7 +39,7 @@ class Progress:
         self.total = total
         self.unit = unit
         self.done = self._first = done
-        self._console = console or Console(stderr=True)
+        self._console = console or terminal()
         self._start = self._last_line = time.monotonic()
         self._bar = RichProgress(
             TextColumn("{task.description}"),
@@ -85,7 +92,7 @@ def print_summary(title: str, rows: Mapping[str, float | str], console: Console 
     table.add_column(justify="right", overflow="fold")
     for name, value in rows.items():
         table.add_row(Text(name), Text(_short(value)))
-    console = console or Console(stderr=True)
+    console = console or terminal()
     console.print(Text(title), soft_wrap=True)
     console.print(table)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import logging
 
 import pytest
 from rich.console import Console
 
-from unfused_ray import progress
+from unfused_ray import logs, progress
 from unfused_ray.progress import Progress, print_summary
 
 
@@ -38,3 +39,22 @@ def test_a_summary_shows_every_figure():
     text = io.StringIO()
     print_summary("prepared x", {"clips": 12345, "hours": 1.23456, "where": "there"}, Console(file=text))
     assert [word in text.getvalue() for word in ("prepared x", "12,345", "1.235", "there")] == [True] * 4
+
+
+def test_a_record_does_not_break_a_bar_that_is_on(monkeypatch: pytest.MonkeyPatch):
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=120)
+    monkeypatch.setattr(progress, "terminal", lambda: console)
+    monkeypatch.setattr(logs, "terminal", lambda: console)
+    root, package = logging.getLogger(), logging.getLogger(logs.PACKAGE)
+    monkeypatch.setattr(root, "handlers", [])
+    for logger in (root, package):
+        monkeypatch.setattr(logger, "level", logger.level)
+    monkeypatch.setenv("MLFLOW_LOGGING_LEVEL", "WARNING")
+    logs.configure()
+    with Progress("ingest", total=4, unit="clips") as bar:
+        bar.update(1)
+        bar._bar.refresh()
+        package.warning("a clip is damaged")
+    before = screen.getvalue().partition("a clip is damaged")[0].rpartition("ingest")[2]
+    assert "\x1b[2K" in before  # the bar's line is erased before the record is written
