@@ -17,7 +17,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Example:
 
 
 def _panels(uri: str) -> dict[str, tuple[str, list[list[float]]]]:
-    """What the picture of a run's health says: note and curve, by heading."""
+    """Note and curve of each panel of a run's health, by heading."""
     run = RunReader(uri)
     axes = draw_health("run", run.history(), view_of(run).metrics).axes
     return {
