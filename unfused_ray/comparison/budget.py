@@ -1,10 +1,10 @@
-"""What a training costs in floating point operations, and the epochs that a budget pays for.
+"""Floating point operations of a training, and the epochs that a budget pays for.
 
-Counted are the matrix products and convolutions of a step, forward and backward, with all views, heads, momentum
-networks and queues: what PyTorch's counter counts, on a few clips of the method itself. Of DECAR-v2 with a full pass,
-the pass an epoch too. Left out, for every method alike: decoding, log-mels and augmentation, k-means, the optimiser.
-The one pass that makes an encoder's first labels, or a student's, is counted by itself: epochs are those that a budget
-pays for without it, a row's cost is with it.
+Matrix products and convolutions of a step are counted, forward and backward, with all views, heads, momentum networks
+and queues: those that PyTorch's counter counts, on a few clips of the method itself. DECAR-v2 with a full pass has that
+pass in every epoch, too. Decoding, log-mels, augmentation, k-means and the optimiser are left out, for every method
+alike. The one pass that makes an encoder's first labels, or a student's, is counted by itself: a budget's epochs are
+without it, a row's cost is with it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ TERA = 1e12
 
 
 def clip_operations(config: TrainingConfig, index: ClipIndex) -> float:
-    """Floating point operations of an epoch for each clip that it trains on.
+    """Count the operations of an epoch for each clip that it trains on.
 
     Args:
         config: of the training.
-        index: its clips; how many classes they have may decide the size of a head.
+        index: its clips, whose number of classes may decide the size of a head.
     """
     stage = stage_of(config)
     clustering, num_classes = stage.clustering, stage.num_classes(index)
@@ -47,11 +47,11 @@ def clip_operations(config: TrainingConfig, index: ClipIndex) -> float:
 
 
 def labelling_operations(config: TrainingConfig, index: ClipIndex, labelled_by: EncoderConfig) -> float:
-    """Floating point operations of the pass before the first epoch that makes pseudo-labels; 0 where none is made.
+    """Operations of the pass before the first epoch that makes pseudo-labels; 0 without one.
 
     Args:
         config: of the training.
-        index: its clips: of a student whole ones, of DECAR-v2 crops.
+        index: its clips, which are labelled whole for a student, and by their crops for DECAR-v2.
         labelled_by: shape of the encoder that is clustered.
     """
     seconds = 0.0
@@ -74,7 +74,7 @@ def _loss(method: Method, views_VBFT: torch.Tensor, labels_HB: torch.Tensor) -> 
 
 
 def epoch_clips(config: TrainingConfig, index: ClipIndex) -> int:
-    """Clips that an epoch trains on: the rest that fills no step is left out.
+    """Clips that an epoch trains on; the rest that fills no step is left out.
 
     Raises:
         ValueError: the clips do not fill one step.
@@ -89,10 +89,10 @@ def epoch_clips(config: TrainingConfig, index: ClipIndex) -> int:
 
 
 def epochs_of(budget: float, epoch: float) -> int:
-    """Whole epochs, at least one, that come nearest to a budget; both in the same unit."""
+    """Whole epochs, at least one, whose cost is nearest to the budget; both in the same unit."""
     return max(1, round(budget / epoch))
 
 
 def within_budget(epochs: int, budget: float, epoch: float) -> bool:
-    """Whether a number of epochs costs what the budget says, but for half an epoch or a twentieth; or is the least."""
+    """True if epochs cost the budget, give or take half an epoch or a twentieth, or if there is but one."""
     return epochs == 1 >= budget / epoch or abs(epochs * epoch - budget) <= max(0.5 * epoch, 0.05 * budget)

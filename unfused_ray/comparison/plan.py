@@ -85,11 +85,11 @@ class TflopBudget(Config):
     """Floating point operations of a training, in units of 10¹²; epochs follow from them."""
 
     sources: PositiveFloat
-    """Of a training on the sources for pre-training."""
+    """Budget of a training on the sources for pre-training."""
     each_task: PositiveFloat | None = None
-    """Of one on the training clips of one task."""
+    """Budget of a training on the training clips of one task."""
     all_tasks: PositiveFloat | None = None
-    """Of one on those of all tasks together."""
+    """Budget of a training on those of all tasks together."""
 
     def of(self, system: PlannedSystem) -> float:
         """The budget of a training of a system.

@@ -1,4 +1,4 @@
-"""The trainings of a table: one a system and seed, or one a system, seed and task; where each is, and how it stands."""
+"""The trainings of a results table, one for each system, seed and perhaps task: their folders, budgets and states."""
 
 from __future__ import annotations
 
@@ -37,28 +37,28 @@ class Training:
     system: PlannedSystem
     seed: int
     task: str
-    """Of a system with a network for each task: the task, with folds the fold, as in ``us8k-fold3``; else empty."""
+    """Task, or fold such as ``us8k-fold3``, of a system with a network for each; else empty."""
     config: TrainingConfig
     tflop: float
     """Operations of its epochs in 10¹², without those of the runs that it builds on."""
     labelling_tflop: float
-    """Of the pass that makes its first pseudo-labels, likewise."""
+    """Operations of the pass that makes its first pseudo-labels, likewise."""
     needs: tuple[Training, ...]
     """Runs that must be finished first."""
 
     @property
     def name(self) -> str:
-        """To tell a person."""
+        """Its name for people."""
         return f"{self.system.slug}, seed {self.seed}" + (f", {self.task}" if self.task else "")
 
     @property
     def folder(self) -> str:
-        """Of the run."""
+        """Folder of the run."""
         return self.config.output
 
     @property
     def state(self) -> State:
-        """How it stands."""
+        """State of the run."""
         status = Run(self.folder).status()
         if status is not None and status.state == "finished" and status.epoch >= self.config.epochs:
             return "finished"
@@ -68,7 +68,7 @@ class Training:
 
     @property
     def minutes(self) -> float:
-        """That its epochs have taken so far, without starting."""
+        """Minutes that its epochs have taken so far, without starting."""
         epochs = Run(self.folder).history()
         return sum(value for epoch in epochs for name, value in epoch.items() if name.startswith("seconds_")) / 60
 
@@ -80,9 +80,9 @@ class Trainings:
         plan: of the table.
         data_root: folder that its sources and tasks lie in, by path or URI.
         output: folder of the table.
-        given: by the name of a system, finished runs to take instead of training: a folder, in which ``{seed}`` and
-            ``{task}`` stand for theirs. One that is of another seed is not taken; of paths with ``{seed}``, those that
-            are there.
+        given: finished runs to take instead of training, by the name of their system: a folder, in which ``{seed}``
+            and ``{task}`` stand for theirs. A run of another seed is not taken. A path with ``{seed}`` may be missing
+            for some seeds.
     """
 
     def __init__(self, plan: TablePlan, data_root: str, output: str, given: Mapping[str, str]) -> None:
@@ -94,7 +94,7 @@ class Trainings:
         self._known: dict[tuple[str, int], tuple[Training, ...]] = {}
 
     def uri(self, source: str) -> str:
-        """Where a prepared source or task is."""
+        """Folder of a prepared source or task."""
         return storage.join(self._root, source)
 
     def of(self, system: PlannedSystem, seed: int) -> tuple[Training, ...]:
@@ -121,7 +121,7 @@ class Trainings:
         )
 
     def path(self, system: PlannedSystem, seed: int) -> str:
-        """Where the networks of a system and a seed are; of one for each task, with ``{task}`` for its name.
+        """Folder of the networks of a system and a seed, with ``{task}`` in it if each task has one.
 
         Raises:
             ValueError: the given runs are not of all tasks.
@@ -167,7 +167,7 @@ class Trainings:
         return Training(system, seed, task, config, epochs * epoch, labelling, tuple(earlier.values()))
 
     def _builds_on(self, name: str, seed: int, task: str) -> Training:
-        """The training of an earlier system that one builds on: the only one, or that of the task."""
+        """The training of an earlier system to build on: the only one, or that of the task."""
         (system,) = (system for system in self.plan.systems if system.name == name)
         (training,) = (training for training in self.of(system, seed) if training.task in ("", task))
         return training
@@ -187,7 +187,7 @@ class Trainings:
         return path if Run(path).record()["config"]["seed"] == seed else ""
 
     def _epoch(self, config: TrainingConfig, index: ClipIndex) -> float:
-        """Operations of an epoch in 10¹²; a method is counted once, for all seeds and tasks whose heads are alike."""
+        """Operations of an epoch in 10¹²; counted once for all seeds and tasks whose heads are alike."""
         parts = config.model_dump(mode="json", include={"method", "encoder", "crop", "front_end", "labels"})
         true_labels = parts.get("labels", {}).get("origin") == "true"
         key = json.dumps([parts, config.data if true_labels else ()], sort_keys=True)
@@ -197,10 +197,10 @@ class Trainings:
 
 
 def refuse_other_settings(training: Training) -> None:
-    """Check that a finished run is what its plan says: settings, data and teacher.
+    """Check that settings, data and teacher of a finished run are those of the plan.
 
     Raises:
-        ValueError: it differs; names what in.
+        ValueError: they differ; names them.
     """
     facts = launch.check(training.config).facts
     if changes := Run(training.folder).changes(training.config, facts):
@@ -212,14 +212,14 @@ def refuse_other_settings(training: Training) -> None:
 
 
 def expected_minutes(training: Training, finished: Sequence[Training]) -> float | None:
-    """Minutes that are left of a training, by the finished ones of its system or else of all; None without any."""
+    """Minutes left of a training, by the finished trainings of its system, or else of all; None without any."""
     alike = [other for other in finished if other.system == training.system] or finished
     rates = [other.minutes / other.tflop for other in alike if other.minutes]
     return max(0.0, statistics.median(rates) * training.tflop - training.minutes) if rates else None
 
 
 def _begun_epochs(config: TrainingConfig) -> int:
-    """Epochs that a run was begun with: another number would be another learning rate; 0 where it has not begun."""
+    """Epochs that a run was begun with, by which its learning rate goes; 0 before it has begun."""
     status = Run(config.output).status()
     finished = status is not None and status.state == "finished"
     if not finished and not CheckpointStore(config.output, keep=1).committed():
@@ -233,9 +233,9 @@ def _folds(uri: str) -> list[str]:
 
 
 def _rounds(uri: str) -> dict[str, tuple[str, ...]]:
-    """What a network is trained for, with the splits that it may hear: a task, or each fold of one.
+    """Splits that a network may hear, by the name of its task, or of each fold of the task.
 
-    No splits are a training's default, training clips and those of no split.
+    No splits are a training's default: training clips, and clips in no split.
     """
     if not _folds(uri):
         return {storage.name(uri): ()}

@@ -1,10 +1,10 @@
 """Intervals of accuracies and of their differences, by a paired bootstrap over groups of clips with seeds nested.
 
-Clips of one recording or speaker stand or fall together, so groups are drawn, never single clips. Of
-a system with several seeds, as random networks have, the seeds are drawn too: its interval covers another network. A
-trained system is one training: its interval is of test clips alone, and says nothing of another pre-training.
-Percentile intervals: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13; they are too narrow where
-groups or seeds are few, see :func:`expansion`.
+Clips of one recording or speaker stand or fall together, so groups are drawn, never single clips. Seeds are drawn too,
+if a system has several, as random networks have: its interval then covers another network. A trained system is one
+training: its interval is of test clips alone, and says nothing of another pre-training. Percentile intervals (Efron and
+Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13) are too narrow if groups or seeds are few, and are widened
+by :func:`expansion`.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class _Heard:
     distances: np.ndarray
     """(N,) float32 by clip_id; NaN is unknown."""
     seconds: float
-    """Of each clip."""
+    """Seconds of each clip that the page has room for."""
 
     @property
     def clusters(self) -> np.ndarray:

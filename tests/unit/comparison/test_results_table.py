@@ -36,7 +36,7 @@ EVALUATIONS = 2 * ["tiny-drums", "tiny-languages"]  # trained encoders first, th
 
 
 class InProcess:
-    """What jobs do, in this process and without tracking and pictures: tens of seconds that are tested elsewhere."""
+    """Runs jobs in this process, without tracking and pictures: tens of seconds that are tested elsewhere."""
 
     def __init__(self, logs: Path, threads: int = 0) -> None:
         self.begun: list[str] = []

@@ -191,6 +191,19 @@ def test_table_cells_and_pictures_are_all_there_and_agree(world: World, done: Pa
         assert row["accuracy"]["mean"]["value"] == pytest.approx(mean)
 
 
+def test_a_table_is_read_back_as_it_was_and_another_versions_is_refused(
+    world: World, done: Path, tmp_path: Path
+) -> None:
+    assert EvaluationTable.load(str(done)) == world.run(done)
+    raw = json.loads((done / "table.json").read_text())
+    raw["rows"][0]["accuracy"]["bare"]["low"] = None
+    (tmp_path / "table.json").write_text(json.dumps(raw))
+    assert np.isnan(EvaluationTable.load(str(tmp_path)).rows[0].accuracy["bare"].low)
+    (tmp_path / "table.json").write_text(json.dumps(raw | {"format_version": 0}))
+    with pytest.raises(ValueError, match=r"table\.json has format_version 0.*evaluate again"):
+        EvaluationTable.load(str(tmp_path))
+
+
 def test_an_accuracy_is_that_of_a_probe_written_out_with_scikit_learn(world: World, done: Path) -> None:
     evaluation = evaluation_job.check(world.config(done))
     task = evaluation.tasks[0]

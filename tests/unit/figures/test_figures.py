@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from unfused_ray.config import FrontEndConfig
 from unfused_ray.evaluation.bootstrap import Interval
-from unfused_ray.figures.accuracies import draw_table
+from unfused_ray.figures.accuracies import draw_by_parameters, draw_table
 from unfused_ray.figures.canvas import save, to_svg
 from unfused_ray.figures.confusion import draw_confusion
 from unfused_ray.figures.curves import draw_health
@@ -137,6 +137,18 @@ def test_table_of_many_tasks_goes_on_in_another_row_that_names_the_systems_again
         axis.get_title(loc="left") for axis in figure.axes if any(text.get_text() for text in axis.get_yticklabels())
     ]
     assert named == ["task 0", "task 6"]
+
+
+def test_accuracy_is_drawn_at_the_size_of_each_encoder_and_as_a_line_without_one() -> None:
+    unknown = Interval(0.6, float("nan"), float("nan"))
+    found = {"a": (1000, Interval(0.5, 0.4, 0.7)), "b": (1000, unknown), "log-mel": (None, Interval(0.3, 0.2, 0.4))}
+    (axis,) = draw_by_parameters("by size", found).axes
+    lines = {line.get_label(): line for line in axis.lines}
+    (x_a, x_b) = (lines[label].get_xdata()[0] for label in ("a: 50.0", "b: 60.0"))
+    assert x_b < 1000 < x_a and x_a * x_b == pytest.approx(1000**2)  # side by side, the best first
+    assert lines["log-mel: 30.0"].get_ydata() == [30, 30]
+    (interval,) = [line for line in axis.lines if line.get_label().startswith("_")]
+    np.testing.assert_allclose(interval.get_xydata(), [[x_a, 40], [x_a, 70]])
 
 
 ODD = ("_silence_", "5 $ or $ 6", "x^2 \\ $$ {")

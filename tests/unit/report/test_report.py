@@ -64,7 +64,7 @@ def section(page: Page, heading: str) -> str:
 
 
 def data(uri: str, kind: str) -> bytes:
-    """What a data URI holds."""
+    """The content of a data URI."""
     assert uri.startswith(f"data:{kind};base64,")
     return base64.b64decode(uri.partition(",")[2], validate=True)
 
