@@ -99,7 +99,7 @@ class TrackingConfig(Config):
 
     uri: str = ""
     """MLflow tracking URI; empty is the SQLite file <home>/mlflow.db, where <home> is the environment variable
-    UNFUSED_RAY_HOME or ~/unfused-ray."""
+    UNFUSED_RAY_HOME or ~/unfused-ray. "off" tracks nothing, as does empty where MLflow is not installed."""
     experiment: str = "unfused-ray"
     """MLflow experiment."""
 

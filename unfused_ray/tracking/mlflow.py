@@ -10,6 +10,7 @@ import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 SQLITE = "sqlite:///"
 """Beginning of the URI of an SQLite file; its absolute path follows."""
+OFF = "off"
+"""URI with which nothing is tracked."""
 TAGS = "unfused_ray."
 """Beginning of the project's tags."""
 RUN_TAG = f"{TAGS}run"
@@ -37,11 +40,15 @@ MAX_TAG = 5000
 
 
 def tracking_uri(config: TrackingConfig) -> str:
-    """Where MLflow is: as configured, or the SQLite file in <home>.
+    """URI of the MLflow store: as configured, by default the SQLite file in <home>; ``OFF`` to track nothing.
 
     Raises:
-        ValueError: an SQLite file is named relative to the working directory.
+        ValueError: an SQLite file is named relative to the working directory, or MLflow is not installed.
     """
+    if config.uri == OFF or (not config.uri and not _is_installed()):
+        return OFF
+    if not _is_installed():
+        raise ValueError(f"tracking.uri={config.uri} needs MLflow: pip install mlflow, or give tracking.uri={OFF}")
     uri = config.uri or f"{SQLITE}{storage.join(local_home(), 'mlflow.db')}"
     if uri.startswith(SQLITE) and not uri.startswith(SQLITE + "/"):
         raise ValueError(
@@ -49,6 +56,10 @@ def tracking_uri(config: TrackingConfig) -> str:
             f"give {SQLITE}/absolute/path/mlflow.db"
         )
     return uri
+
+
+def _is_installed() -> bool:
+    return find_spec("mlflow") is not None
 
 
 def metric_name(text: str) -> str:
@@ -115,8 +126,10 @@ def log_results(run: TrackedRun, files: Sequence[str], places: Mapping[str, str]
         folder: of the run's artefacts that the files go to; None is the topmost.
 
     Returns:
-        Whether they arrived; where not, a warning says why.
+        True if they arrived; otherwise a warning says why, unless nothing is tracked.
     """
+    if run.uri == OFF:
+        return False
     from mlflow import MlflowClient  # here: importing MLflow takes seconds
 
     do_not_wait_for_server()

@@ -21,6 +21,7 @@ from unfused_ray import storage
 from unfused_ray.tracking.mlflow import (
     CONFIG,
     MAX_TAG,
+    OFF,
     RUN_TAG,
     SQLITE,
     TAGS,
@@ -69,6 +70,8 @@ class Tracker:
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Queue metrics of a step; returns at once."""
+        if self._run.uri == OFF:
+            return
         now = int(time.time() * 1000)
         with self._lock:
             self._step = step
@@ -113,6 +116,8 @@ class Tracker:
         self._wanted.set()
 
     def _send_forever(self) -> None:
+        if self._run.uri == OFF:
+            return
         do_not_wait_for_server()
         failures = 0
         psutil.cpu_percent()  # from now on: the first answer means nothing

@@ -1,0 +1,50 @@
+"""A whole training in one process, a student and its embeddings need neither Ray nor MLflow."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from support.sources import write_source
+
+SCRIPT = """
+import sys
+
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("ray", "mlflow"):
+            raise ImportError(f"{name} must not be imported here")
+
+
+sys.meta_path.insert(0, Missing())
+
+import numpy as np
+
+from unfused_ray import recipes
+from unfused_ray.data.shards.format import ClipIndex
+from unfused_ray.embedding.clips import embed_clips
+from unfused_ray.models.export import load_student
+from unfused_ray.training.driver.launch import describe, train
+
+source, folder = sys.argv[1:]
+changes = {"data": (source,), "tracking.uri": "off", "runtime.threads": 1}
+changes["front_end.f_max"] = 7000.0  # statistics that are unknown
+teacher = recipes.PRETRAIN["tiny"][1].replace({**changes, "output": f"{folder}/teacher"})
+describe(teacher)
+assert train(teacher).state == "finished"
+student = recipes.DISTILL["tiny"][1].replace({**changes, "output": f"{folder}/student", "teacher": f"{folder}/teacher"})
+assert train(student).state == "finished"
+encoder = load_student(f"{folder}/student")
+assert encoder.embed(np.zeros(16_000, np.float32), 16_000).isfinite().all()
+vectors = embed_clips(encoder, ClipIndex.load((source,), student.splits), np.arange(5))
+assert all(np.isfinite(layer).all() for layer in vectors.values())
+"""
+
+
+def test_a_training_a_student_and_its_embeddings_import_neither_ray_nor_mlflow(tmp_path: Path) -> None:
+    write_source(tmp_path / "source", [[40, 30]], (7_000, 20_000))
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "source"), str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
