@@ -17,7 +17,8 @@ from rich.table import Table
 
 from unfused_ray import storage
 from unfused_ray.config import EncoderConfig, EvaluateConfig, FrontEndConfig, flatten
-from unfused_ray.data.parts.executor import IN_PROCESS, default_executor
+from unfused_ray.data.parts.default_executor import default_executor
+from unfused_ray.data.parts.executor import IN_PROCESS
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.shards.statistics import compute_statistics
 from unfused_ray.embedding.cache import EmbeddingCache

@@ -14,8 +14,9 @@ import numpy as np
 
 from unfused_ray import storage
 from unfused_ray.config import EmbedConfig
+from unfused_ray.data.parts.default_executor import default_executor
 from unfused_ray.data.parts.driver import PartedJob, write_parts
-from unfused_ray.data.parts.executor import Executor, default_executor
+from unfused_ray.data.parts.executor import Executor
 from unfused_ray.data.parts.ledger import Ledger, changed, delete_reports, refuse_difference
 from unfused_ray.data.parts.rejects import Reject, count_reasons
 from unfused_ray.data.shards.format import MANIFEST

@@ -25,7 +25,7 @@ BARE = """
 import json, sys
 sys.modules["ray"] = sys.modules["mlflow"] = None
 from unfused_ray.config import BatchConfig, CropConfig, EmbedConfig, FrontEndConfig, PrepareConfig
-from unfused_ray.data.parts.executor import default_executor
+from unfused_ray.data.parts.default_executor import default_executor
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.shards.ingest import prepare
 from unfused_ray.data.shards.statistics import compute_statistics

@@ -23,7 +23,7 @@ sys.meta_path.insert(0, Missing())
 import numpy as np
 
 from unfused_ray import recipes
-from unfused_ray.data.shards.format import ClipIndex
+from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.embedding.clips import embed_clips
 from unfused_ray.models.export import load_student
 from unfused_ray.training.driver.launch import describe, train

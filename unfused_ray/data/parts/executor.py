@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
-
-logger = logging.getLogger(__name__)
 
 
 class Executor(Protocol):
@@ -81,17 +78,3 @@ class InProcess:
 
 
 IN_PROCESS = InProcess()
-
-
-def default_executor(gpus_per_task: float = 0.0) -> Executor:
-    """Tasks of a Ray cluster, or on a machine without Ray, calls in this process.
-
-    Args:
-        gpus_per_task: GPUs that each call reserves.
-    """
-    try:
-        from unfused_ray.data.parts.ray_tasks import RayTasks
-    except ImportError as error:
-        logger.warning("Ray is not used: %s. All work is done in this process, part after part", error)
-        return InProcess(gpus_per_task)
-    return RayTasks(gpus_per_task)

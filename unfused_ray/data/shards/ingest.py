@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 
 from unfused_ray import storage
 from unfused_ray.config import WHOLE_CLIPS, PrepareConfig
+from unfused_ray.data.parts.default_executor import default_executor
 from unfused_ray.data.parts.driver import PartedJob, write_parts
-from unfused_ray.data.parts.executor import Executor, default_executor
+from unfused_ray.data.parts.executor import Executor
 from unfused_ray.data.parts.ledger import delete_reports, refuse_difference
 from unfused_ray.data.parts.rejects import Reject, in_words
 from unfused_ray.data.shards.format import MANIFEST, Manifest, Shard

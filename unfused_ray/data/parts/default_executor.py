@@ -1,0 +1,23 @@
+"""Chooses the executor of a job whose caller does not."""
+
+from __future__ import annotations
+
+import logging
+
+from unfused_ray.data.parts.executor import Executor, InProcess
+
+logger = logging.getLogger(__name__)
+
+
+def default_executor(gpus_per_task: float = 0.0) -> Executor:
+    """Tasks of a Ray cluster, or on a machine without Ray, calls in this process.
+
+    Args:
+        gpus_per_task: GPUs that each call reserves.
+    """
+    try:
+        from unfused_ray.data.parts.ray_tasks import RayTasks
+    except ImportError as error:
+        logger.warning("Ray is not used: %s. All work is done in this process, part after part", error)
+        return InProcess(gpus_per_task)
+    return RayTasks(gpus_per_task)
