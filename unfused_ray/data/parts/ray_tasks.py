@@ -13,6 +13,9 @@ from typing import Any, Generic, TypeVar
 import ray
 
 from unfused_ray import cluster
+from unfused_ray.cluster import keep_session
+
+__all__ = ["RayTasks", "keep_session"]
 
 T = TypeVar("T")
 
