@@ -25,12 +25,12 @@ RUNS := $(UNFUSED_RAY_HOME)/runs
 .PHONY: demo test docs audit test-browser chaos bench check venv corpus clean
 
 demo: venv
-	$(BIN)/python jobs/prepare.py --source recordings/drums.tar --output $(SHARDS)/drums
-	$(BIN)/python jobs/prepare.py --source recordings/languages.tar --output $(SHARDS)/languages
-	$(BIN)/python jobs/pretrain.py demo --data $(SHARDS)/drums $(SHARDS)/languages
-	$(BIN)/python jobs/distill.py demo-drums --data $(SHARDS)/drums --teacher $(RUNS)/demo
-	$(BIN)/python jobs/distill.py demo-languages --data $(SHARDS)/languages --teacher $(RUNS)/demo
-	$(BIN)/python jobs/evaluate.py --name demo --tasks $(SHARDS)/drums $(SHARDS)/languages \
+	$(BIN)/unfused-ray prepare --source recordings/drums.tar --output $(SHARDS)/drums
+	$(BIN)/unfused-ray prepare --source recordings/languages.tar --output $(SHARDS)/languages
+	$(BIN)/unfused-ray pretrain demo --data $(SHARDS)/drums $(SHARDS)/languages
+	$(BIN)/unfused-ray distill demo-drums --data $(SHARDS)/drums --teacher $(RUNS)/demo
+	$(BIN)/unfused-ray distill demo-languages --data $(SHARDS)/languages --teacher $(RUNS)/demo
+	$(BIN)/unfused-ray evaluate --name demo --tasks $(SHARDS)/drums $(SHARDS)/languages \
 		--models DECAR-v2=$(RUNS)/demo 'UnFuSeD student=$(RUNS)/demo-{task}'
 
 test: venv check docs
@@ -77,9 +77,9 @@ venv: .venv/installed
 corpus: venv
 	@test -f $(CORPUS_BUILDER) || { echo "no corpus builder at $(CORPUS_BUILDER): make corpus CORPUS_BUILDER=…" >&2; exit 1; }
 	@test -f $(CORPUS)/pretrain.csv || $(BIN)/python $(CORPUS_BUILDER) --out $(CORPUS)
-	$(BIN)/python jobs/prepare.py --source $(CORPUS)/pretrain.csv --output $(SHARDS)/pretrain
-	set -e; for task in kws spk drum letter inst lid; do $(BIN)/python jobs/prepare.py --source $(CORPUS)/$$task --output $(SHARDS)/$$task; done
-	$(BIN)/python jobs/pretrain.py corpus --data $(SHARDS)/pretrain --dry-run
+	$(BIN)/unfused-ray prepare --source $(CORPUS)/pretrain.csv --output $(SHARDS)/pretrain
+	set -e; for task in kws spk drum letter inst lid; do $(BIN)/unfused-ray prepare --source $(CORPUS)/$$task --output $(SHARDS)/$$task; done
+	$(BIN)/unfused-ray pretrain corpus --data $(SHARDS)/pretrain --dry-run
 
 clean:
 	rm -rf .venv build site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from unfused_ray.api import prepare
 from unfused_ray.audio.decode import encode_flac, read_flac
 from unfused_ray.config import PrepareConfig
 from unfused_ray.data.shards.format import Manifest
 from unfused_ray.data.shards.index import ClipIndex, read_unit
-from unfused_ray.data.shards.ingest import prepare
 
 RECORDINGS = Path(__file__).parents[1] / "recordings"
 

@@ -1,6 +1,6 @@
-"""Distil a student (UnFuSeD): python jobs/distill.py RECIPE --data FOLDER --teacher RUN … (--help for the rest)."""
+"""``unfused-ray distill`` for ``ray job submit … -- python jobs/distill.py …``, with the same arguments."""
 
-from unfused_ray.cli import distill_job, main
+from unfused_ray.cli.main import main
 
 if __name__ == "__main__":
-    main(distill_job)
+    main("distill")

@@ -1,6 +1,6 @@
-"""Any audio or shards to vectors: python jobs/embed.py --encoder RUN --source … --output FOLDER (--help for more)."""
+"""``unfused-ray embed`` for ``ray job submit … -- python jobs/embed.py …``, with the same arguments."""
 
-from unfused_ray.cli import embed_job, main
+from unfused_ray.cli.main import main
 
 if __name__ == "__main__":
-    main(embed_job)
+    main("embed")

@@ -1,6 +1,6 @@
-"""Probe frozen encoders on labelled tasks: python jobs/evaluate.py --models RUN … --tasks FOLDER … (--help)."""
+"""``unfused-ray evaluate`` for ``ray job submit … -- python jobs/evaluate.py …``, with the same arguments."""
 
-from unfused_ray.cli import evaluate_job, main
+from unfused_ray.cli.main import main
 
 if __name__ == "__main__":
-    main(evaluate_job)
+    main("evaluate")

@@ -1,9 +1,6 @@
-"""Any audio to shards: python jobs/prepare.py --source FOLDER|CSV|TAR|PARQUET --output FOLDER (--help for the rest).
+"""``unfused-ray prepare`` for ``ray job submit … -- python jobs/prepare.py …``, with the same arguments."""
 
-A data set of the LAPE benchmark, with its splits: python jobs/prepare.py --task us8k --root FOLDER --output FOLDER.
-"""
-
-from unfused_ray.cli import main, prepare_job
+from unfused_ray.cli.main import main
 
 if __name__ == "__main__":
-    main(prepare_job)
+    main("prepare")

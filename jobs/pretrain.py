@@ -1,6 +1,6 @@
-"""Pre-train an encoder: python jobs/pretrain.py RECIPE --data FOLDER … (--help for the rest)."""
+"""``unfused-ray pretrain`` for ``ray job submit … -- python jobs/pretrain.py …``, with the same arguments."""
 
-from unfused_ray.cli import main, pretrain_job
+from unfused_ray.cli.main import main
 
 if __name__ == "__main__":
-    main(pretrain_job)
+    main("pretrain")

@@ -13,8 +13,10 @@ import torch
 from hypothesis import HealthCheck, settings
 from moto.server import ThreadedMotoServer
 from support.faulty_store import FaultyStore, faulty_store
+from support.terminal import Ended
 
-from unfused_ray import cluster, lease
+from unfused_ray import cluster, lease, logs
+from unfused_ray.cli.main import main
 from unfused_ray.training.coordinator import Coordinator, RunProgress
 from unfused_ray.training.worker import reporter
 
@@ -67,6 +69,22 @@ def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     uri = f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlflow.db"
     MlflowClient(tracking_uri=uri).search_experiments()
     return uri
+
+
+@pytest.fixture
+def command_line(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """Give ``unfused-ray`` these arguments, in this process, on a wide terminal."""
+    monkeypatch.setenv("COLUMNS", "500")
+    monkeypatch.setattr(logs, "configure", lambda: None)  # pytest's own logging stays
+
+    def run(*arguments: str) -> Ended:
+        capfd.readouterr()
+        monkeypatch.setattr("sys.argv", ["unfused-ray", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return Ended(int(end.value.code or 0), *capfd.readouterr())
+
+    return run
 
 
 @pytest.fixture

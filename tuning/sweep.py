@@ -1,8 +1,6 @@
-"""Sweep a distillation's settings: python tuning/sweep.py RECIPE --tasks FOLDER … --distill.teacher RUN (--help)."""
+"""``unfused-ray sweep`` for ``ray job submit … -- python tuning/sweep.py …``, with the same arguments."""
 
-from spaces import SPACES
-
-from unfused_ray.cli import main, sweep_job
+from unfused_ray.cli.main import main
 
 if __name__ == "__main__":
-    main(lambda: sweep_job(SPACES))
+    main("sweep")

@@ -1,8 +1,42 @@
-"""unfused-ray: distributed self-supervised audio training on Ray (DECAR-v2 and UnFuSeD)."""
+"""unfused-ray: distributed self-supervised audio training on Ray (DECAR-v2 and UnFuSeD).
 
-import os
+Jobs, as on the command line: prepare, pretrain, distill, evaluate, compare, sweep, embed. Networks: load_encoder,
+load_student. Settings: recipe. Nothing is imported before it is used.
+"""
 
-# Ray reads this once, when it is first imported: a cluster of this machine alone then binds every port to loopback
-# (binding flags alone leave some on all interfaces). A process that joins a cluster takes the cluster's own choice.
-if not os.environ.get("RAY_ADDRESS"):
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "__version__",
+    "compare",
+    "distill",
+    "embed",
+    "evaluate",
+    "load_encoder",
+    "load_student",
+    "prepare",
+    "pretrain",
+    "recipe",
+    "sweep",
+]
+
+if TYPE_CHECKING:
+    from unfused_ray.api import compare, distill, embed, evaluate, prepare, pretrain, sweep
+    from unfused_ray.models.export import load_encoder, load_student
+    from unfused_ray.recipes import recipe
+else:
+    _ELSEWHERE = {"load_encoder": "models.export", "load_student": "models.export", "recipe": "recipes"}
+
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_ELSEWHERE.get(name, 'api')}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

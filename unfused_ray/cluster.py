@@ -6,10 +6,12 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from unfused_ray import storage
@@ -21,6 +23,9 @@ AUTOSCALER = "UNFUSED_RAY_AUTOSCALER"
 Ray has a place for them, which neither of its autoscalers fills in.
 """
 
+_kept: ContextVar[ExitStack | None] = ContextVar("_kept", default=None)
+"""Ends with the block of :func:`keep_session`."""
+
 
 @contextmanager
 def session(num_cpus: int | None = None) -> Iterator[None]:
@@ -30,23 +35,55 @@ def session(num_cpus: int | None = None) -> Iterator[None]:
 
     Args:
         num_cpus: CPUs of a private cluster; all of the machine's by default.
+
+    Raises:
+        RuntimeError: a private cluster would listen on the network.
     """
     if ray.is_initialized():
         yield
         return
+    kept = _kept.get()
+    with ExitStack() if kept is None else nullcontext(kept) as until:
+        _start(num_cpus)
+        until.callback(ray.shutdown)
+        yield
+
+
+@contextmanager
+def keep_session() -> Iterator[None]:
+    """Keep the first session that is opened in this block, for all that follow, until the block ends.
+
+    Ray takes seconds to start, and a job opens a session wherever it first needs one.
+    """
+    with ExitStack() as until:
+        token = _kept.set(until)
+        try:
+            yield
+        finally:
+            _kept.reset(token)
+
+
+def _start(num_cpus: int | None) -> None:
     # Workers print to Ray's log files; messages for a person come through the coordinator.
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**options)
-    else:
-        # "local": without it, ray.init would join whatever `ray start` left on this machine.
-        # Ray gives its workers niceness 15, with which they starve beside any other process of the machine.
-        system = {"worker_niceness": 0}
-        ray.init("local", num_cpus=num_cpus, include_dashboard=False, _system_config=system, **options)
+        return
+    # Ray gives its workers niceness 15, with which they starve beside any other process of the machine.
+    options["_system_config"] = {"worker_niceness": 0}
+    # Ray replaces 127.0.0.1 by an outer address and listens on all interfaces, unless it takes this for a system on
+    # which it knows no clusters. It reads that from the environment when it is imported, and acts on it when it starts.
+    usual, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     try:
-        yield
+        # "local": without it, ray.init would join whatever `ray start` left on this machine.
+        ray.init("local", num_cpus=num_cpus, include_dashboard=False, **options)
     finally:
+        ray_constants.ENABLE_RAY_CLUSTER = usual
+    if not is_one_machine():
         ray.shutdown()
+        raise RuntimeError(
+            "Ray does not listen on loopback alone, as it was told: use a version that this project names"
+        )
 
 
 def is_one_machine() -> bool:

@@ -15,7 +15,7 @@ from functools import cached_property, partial
 from rich.markup import escape
 from rich.table import Table
 
-from unfused_ray import storage
+from unfused_ray import paths, storage
 from unfused_ray.config import EncoderConfig, EvaluateConfig, FrontEndConfig, flatten
 from unfused_ray.data.parts.default_executor import default_executor
 from unfused_ray.data.parts.executor import IN_PROCESS
@@ -98,8 +98,9 @@ def check(config: EvaluateConfig) -> EvaluationPlan:
     Raises:
         ValueError, FileNotFoundError: names the field, its value and the rule.
     """
+    config = paths.resolve(config)
     if not config.tasks:
-        raise ValueError("tasks=() names no task: give at least one folder written by jobs/prepare.py")
+        raise ValueError("tasks=() names no task: give at least one folder written by unfused-ray prepare")
     tracking_uri(config.tracking)
     protocol = load_protocol(config.protocol)
     tasks = tuple(load_task(uri) for uri in config.tasks)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
@@ -85,16 +85,14 @@ class Progress:
         self._bar.stop()
 
 
-def print_summary(title: str, rows: Mapping[str, float | str], console: Console | None = None) -> None:
-    """Print a title and a table of names and figures."""
+def summary(title: str, rows: Mapping[str, float | str]) -> Group:
+    """A title and a table of names and figures."""
     table = Table(show_header=False)
     table.add_column()
     table.add_column(justify="right", overflow="fold")
     for name, value in rows.items():
         table.add_row(Text(name), Text(_short(value)))
-    console = console or terminal()
-    console.print(Text(title), soft_wrap=True)
-    console.print(table)
+    return Group(Text(title, overflow="ignore", no_wrap=True), *([table] if rows else []))
 
 
 def _short(value: float | str) -> str:

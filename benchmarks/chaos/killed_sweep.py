@@ -20,7 +20,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from benchmarks.measure import Figure, figure, report
-from unfused_ray.sweep.trial import Record, read_records
+from unfused_ray.sweeps.trial import Record, read_records
 
 ROOT = Path(__file__).parents[2]
 _PATIENCE_SECONDS = 200.0

@@ -31,7 +31,7 @@ from benchmarks.chaos.faults import ROOT, Case, Job, Outcome, inject
 from benchmarks.chaos.training import disturb_training
 from benchmarks.measure import command, machine
 from unfused_ray.data.shards.format import Manifest
-from unfused_ray.sweep.trial import read_records
+from unfused_ray.sweeps.trial import read_records
 
 
 def main() -> None:

@@ -47,8 +47,8 @@ from unfused_ray.data.stream.plan import Pass, Segment
 from unfused_ray.runs import run as runs
 from unfused_ray.runs.checkpoints import Position
 from unfused_ray.runs.start_times import read_start_times
+from unfused_ray.training.driver import launch
 from unfused_ray.training.driver.dry_run import Rehearsal
-from unfused_ray.training.driver.launch import train
 from unfused_ray.training.worker.device import to_device
 from unfused_ray.training.worker.epoch_sums import EpochSums
 
@@ -169,7 +169,7 @@ class Run:
 def measure_run(config: PretrainConfig, index: ClipIndex) -> Run:
     """Pre-train as the job does."""
     started = time.perf_counter()
-    status = train(config)
+    status = launch.run(launch.check(config))
     wall = time.perf_counter() - started
     if status.state != "finished":
         raise RuntimeError(f"the run has {status.state}: {status.message}")

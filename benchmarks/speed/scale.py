@@ -29,13 +29,13 @@ import soundfile
 
 from benchmarks.measure import Figure, figure, report
 from unfused_ray import cluster, storage
+from unfused_ray.api import prepare
 from unfused_ray.audio.decode import encode_flac
 from unfused_ray.clustering.bank_shard import BankShard
 from unfused_ray.clustering.kmeans import BLOCK_ROWS, normalize_rows
 from unfused_ray.config import BatchConfig, CropConfig, FrontEndConfig, PrepareConfig
 from unfused_ray.data.shards.format import SCHEMA, Manifest, Shard, Statistics
 from unfused_ray.data.shards.index import ClipIndex
-from unfused_ray.data.shards.ingest import prepare
 from unfused_ray.data.stream.plan import BLOCKS_PER_TASK, MAX_TASKS_PER_EXECUTION, UNREAD, Pass, Planner, Segment
 from unfused_ray.data.stream.prefetch import LocalSource
 from unfused_ray.data.stream.ray_source import RaySource, execution_options, make_dataset

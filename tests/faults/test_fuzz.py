@@ -22,10 +22,10 @@ from support.fuzz_readers import RATE, READERS, became_of, encoded
 from support.paths import ROOT
 
 from unfused_ray import storage
+from unfused_ray.api import prepare
 from unfused_ray.audio.decode import AudioError, decode, refuse_unusable
 from unfused_ray.config import PrepareConfig
 from unfused_ray.data.parts.rejects import REJECTS
-from unfused_ray.data.shards.ingest import prepare
 from unfused_ray.data.sources.csv_files import list_csv
 from unfused_ray.data.sources.hub_parquet import list_parquet
 from unfused_ray.data.sources.items import Listing

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.faulty_store import Fault, FaultyStore
-from support.runs import assert_equal_runs, tiny
+from support.runs import assert_equal_runs, tiny, train
 from support.sources import write_source
 
 from unfused_ray import storage
@@ -22,7 +22,6 @@ from unfused_ray.data.stream.plan import Pass, Planner, Segment
 from unfused_ray.data.stream.read import Block, BlockReader
 from unfused_ray.runs.checkpoints import CheckpointStore, Position
 from unfused_ray.runs.run import Run
-from unfused_ray.training.driver.launch import train
 
 EPOCHS = 3
 

@@ -13,7 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 from rich.console import Console
-from support.runs import assert_equal_runs, assignments, history, initial_weights, tiny, tiny_student, weights
+from support.runs import assert_equal_runs, assignments, history, initial_weights, tiny, tiny_student, train, weights
 from support.sources import tone, write_source
 
 from unfused_ray.audio.log_mel import LogMel
@@ -25,7 +25,7 @@ from unfused_ray.embedding.random_network import random_encoder
 from unfused_ray.models.encoder import AudioNTT2020
 from unfused_ray.models.export import FrozenEncoder, load_encoder, load_student, save_encoder
 from unfused_ray.runs import run
-from unfused_ray.training.driver.launch import check, describe, train
+from unfused_ray.training.driver.launch import check, describe
 from unfused_ray.training.stages import distillation
 from unfused_ray.training.worker.learner import Learner
 
@@ -481,7 +481,7 @@ def test_true_labels_need_labelled_clips(config: Callable[..., DistillConfig], m
 
 def test_a_dry_run_says_what_is_distilled(config: Callable[..., DistillConfig]) -> None:
     console = Console(file=StringIO(), width=200)
-    console.print(describe(config("run", labels__num_clusters=(4, 3))))
+    console.print(describe(check(config("run", labels__num_clusters=(4, 3)))))
     output = console.file.getvalue()
     assert "teacher, 4 + 3 clusters" in output
     assert "up to fc1, 3,376 of 4,432 parameters" in output

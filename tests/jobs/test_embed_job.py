@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
 
@@ -17,8 +18,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.sources import tone, write_source
+from support.terminal import Ended, text_of
 
-from unfused_ray import cli, storage
+from unfused_ray import storage
+from unfused_ray.api import embed
 from unfused_ray.audio.decode import decode
 from unfused_ray.config import CropConfig, EmbedConfig, EncoderConfig, FrontEndConfig
 from unfused_ray.data.parts.rejects import REJECTS
@@ -27,7 +30,7 @@ from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.sources.items import ITEMS, Listing
 from unfused_ray.embedding import write
 from unfused_ray.embedding.clips import read_out
-from unfused_ray.embedding.job import embed
+from unfused_ray.embedding.job import check, describe
 from unfused_ray.embedding.parts import audio_parts, shard_parts
 from unfused_ray.embedding.vectors import VectorManifest, vector_schema
 from unfused_ray.embedding.waves import embed_waves, windows
@@ -35,7 +38,6 @@ from unfused_ray.embedding.write import write_vectors
 from unfused_ray.models.encoder import AudioNTT2020
 from unfused_ray.models.export import FrozenEncoder, load_encoder, save_encoder
 from unfused_ray.progress import Progress
-from unfused_ray.recipes import EMBED
 
 RATE = 16_000
 FRONT_END = FrontEndConfig()
@@ -228,7 +230,7 @@ def test_a_damaged_row_group_of_shards_is_set_aside(tmp_path: Path, encoder_uri:
 
 @pytest.mark.usefixtures("ray_session")
 def test_interrupted_and_run_again_ends_with_the_same_bytes(
-    tmp_path: Path, encoder_uri: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, encoder_uri: str, monkeypatch: pytest.MonkeyPatch
 ):
     source = wav_folder(tmp_path / "in", [0.4] * 40)
     (source / "000.wav").write_bytes(b"")
@@ -258,10 +260,8 @@ def test_interrupted_and_run_again_ends_with_the_same_bytes(
     missing.unlink()
     with pytest.raises(ValueError, match=r"readout: last there, both asked for"):
         embed(config.replace(readout="both"))
-    capsys.readouterr()
-    assert embed(config, dry_run=True) is None
-    assert truncated.read_bytes() != (tmp_path / "whole" / truncated.name).read_bytes()  # a dry run writes nothing
-    assert "parts finished before" in capsys.readouterr().err
+    assert "parts finished before" in text_of(describe(check(config)))
+    assert truncated.read_bytes() != (tmp_path / "whole" / truncated.name).read_bytes()  # a check writes nothing
     manifest = embed(config)
     assert manifest is not None
     assert kept.stat().st_mtime_ns == untouched
@@ -271,16 +271,13 @@ def test_interrupted_and_run_again_ends_with_the_same_bytes(
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_finished_output_is_left_alone_or_refused(
-    tmp_path: Path, encoder_uri: str, capsys: pytest.CaptureFixture[str]
-):
+def test_a_finished_output_is_left_alone_or_refused(tmp_path: Path, encoder_uri: str):
     source = wav_folder(tmp_path / "in", [0.4] * 3)
     config = EmbedConfig(encoder=encoder_uri, source=str(source), output=str(tmp_path / "out"))
     manifest = embed(config)
     before = contents(tmp_path / "out")
-    capsys.readouterr()
     assert embed(config) == manifest
-    assert "already finished" in capsys.readouterr().err
+    assert "already finished" in text_of(describe(check(config)))
     with pytest.raises(ValueError, match=r"window_seconds: 0\.0 there, 0\.5 asked for"):
         embed(config.replace(window_seconds=0.5))
     other = str(tmp_path / "other")
@@ -360,31 +357,19 @@ def test_an_object_store_gives_and_takes_the_same_vectors(object_store: str, tmp
 
 @pytest.mark.usefixtures("ray_session")
 def test_the_command_line_plans_and_embeds(
-    tmp_path: Path,
-    encoder_uri: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path, encoder_uri: str, command_line: Callable[..., Ended], caplog: pytest.LogCaptureFixture
 ):
     source, output = wav_folder(tmp_path / "in", [0.4] * 5), tmp_path / "out"
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        paths = ["--encoder", encoder_uri, "--source", str(source), "--output", str(output)]
-        recipe = [argument for argument in arguments[:1] if argument in EMBED]
-        monkeypatch.setattr("sys.argv", ["jobs/embed.py", *recipe, *paths, *arguments[len(recipe) :]])
-        with pytest.raises(SystemExit) as exit_:
-            cli.main(cli.embed_job)
-        return (int(exit_.value.code or 0), *capsys.readouterr())
-
-    code, out, _ = run("--print-config")
-    assert code == 0 and EmbedConfig.model_validate_json(out).source == str(source)
-    code, _, err = run("--dry-run")
-    assert code == 0 and not output.exists()
-    assert {"clips", "5", "parts", "1", "12"} <= set(err.replace("│", " ").split())
-    code, _, err = run("--hop-seconds", "1")
-    assert code == 2 and "hop_seconds=1 has no meaning" in err
-    code, _, err = run("windows", "--window-seconds", "0.1", "--dry-run")
-    assert code == 0 and "megabytes an hour of audio" in err
+    paths = ["--encoder", encoder_uri, "--source", str(source), "--output", str(output)]
+    ended = command_line("embed", *paths, "--print-config")
+    assert ended.code == 0 and EmbedConfig.model_validate_json(ended.out).source == str(source)
+    ended = command_line("embed", *paths, "--dry-run")
+    assert ended.code == 0 and not output.exists()
+    assert {"clips", "5", "parts", "1", "12"} <= set(ended.out.replace("│", " ").split())
+    ended = command_line("embed", *paths, "--hop-seconds", "1")
+    assert ended.code == 2 and "hop_seconds=1 has no meaning" in ended.err
+    ended = command_line("embed", "windows", *paths, "--window-seconds", "0.1", "--dry-run")
+    assert ended.code == 0 and "megabytes an hour of audio" in ended.out
     assert "window_seconds=0.1 is less than the 0.3 s" in caplog.text
-    code, _, err = run()
-    assert code == 0 and "5" in err and VectorManifest.load(str(output)).num_vectors == 5
+    ended = command_line("embed", *paths)
+    assert ended.code == 0 and "5" in ended.out and VectorManifest.load(str(output)).num_vectors == 5

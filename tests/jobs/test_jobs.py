@@ -14,15 +14,14 @@ import numpy as np
 import pytest
 from support.paths import ROOT
 from support.processes import kill_child, wait_for
-from support.runs import assert_equal_runs, assignments, history, tiny, weights
+from support.runs import assert_equal_runs, assignments, history, tiny, train, weights
 from support.sources import write_source
+from support.terminal import Ended
 
-from unfused_ray import cli
 from unfused_ray.config import PretrainConfig
 from unfused_ray.lease import Lease
 from unfused_ray.runs.run import Run
 from unfused_ray.training.driver import dry_run as rehearsal
-from unfused_ray.training.driver.launch import train
 
 JOB = ROOT / "jobs" / "pretrain.py"
 STEPS = 12  # an epoch: 100 clips, 8 a global batch
@@ -178,6 +177,8 @@ def test_a_job_that_is_interrupted_or_killed_goes_on_by_the_same_command(
     code, output = end(start("interrupted"))
     assert code == 0, output
     assert "finished" in output
+    assert f"unfused-ray report {run}" in output
+    assert (run / "pictures" / "map.png").exists()
     assert_equal_runs(run, Path(whole.output))
     assert not (run / "lease.json").exists()
 
@@ -195,18 +196,15 @@ def test_a_second_process_on_a_run_is_refused(
 
 @pytest.mark.usefixtures("ray_session")
 def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command_line: Callable[..., Ended]
 ) -> None:
-    paths = ["--data", str(source), "--output", str(tmp_path / "run")]
-    monkeypatch.setattr("sys.argv", ["pretrain.py", "tiny", *paths, "--runtime.kind", "workers", "--dry-run"])
     monkeypatch.setenv("UNFUSED_RAY_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(rehearsal, "STEP_SECONDS", 0.0)
     before = sorted(source.iterdir())
-    with pytest.raises(SystemExit) as end_of_job:
-        cli.main(cli.pretrain_job)
-    assert end_of_job.value.code == 0
-    output = capsys.readouterr().out
-    assert "100 clips" in output
-    assert "2 × 3 of 32 clips" in output
+    paths = ["--data", str(source), "--output", str(tmp_path / "run")]
+    ended = command_line("pretrain", "tiny", *paths, "--runtime.kind", "workers", "--dry-run")
+    assert ended.code == 0, ended.err
+    assert "100 clips" in ended.out
+    assert "2 × 3 of 32 clips" in ended.out
     assert not list(tmp_path.iterdir())
     assert sorted(source.iterdir()) == before

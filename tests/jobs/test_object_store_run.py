@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.faulty_store import Fault, FaultyStore
-from support.runs import tiny, tiny_student
+from support.runs import tiny, tiny_student, train
 from support.sources import write_source
 
 from unfused_ray import storage
 from unfused_ray.clustering.assignment import read_assignment
 from unfused_ray.models.export import load_encoder, load_student
 from unfused_ray.training.coordinator import Coordinator, RunProgress
-from unfused_ray.training.driver.launch import train
 from unfused_ray.training.worker import reporter as journal
 
 

@@ -11,15 +11,14 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from support.tasks import PROTOCOL, write_encoder, write_task
+from support.terminal import Ended
 
-from unfused_ray import cli
 from unfused_ray.config import DistillConfig
-from unfused_ray.sweep.space import Space
-from unfused_ray.sweep.trial import read_records
+from unfused_ray.sweeps.space import Space
+from unfused_ray.sweeps.spaces import SPACES
+from unfused_ray.sweeps.trial import read_records
 
-SPACES: dict[str, Space] = {
-    "two": {"method.alpha": FloatDistribution(0.0, 0.7), "method.cut": CategoricalDistribution(("fc1",))}
-}
+SPACE: Space = {"method.alpha": FloatDistribution(0.0, 0.7), "method.cut": CategoricalDistribution(("fc1",))}
 EXPERIMENT = "sweeps"
 
 
@@ -31,8 +30,9 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def arguments(task: str, tmp_path: Path, tracking_uri: str) -> list[str]:
-    """Of ``tuning/sweep.py``."""
+def arguments(task: str, tmp_path: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A sweep over a space that is called two."""
+    monkeypatch.setitem(SPACES, "two", SPACE)
     (tmp_path / "protocol.toml").write_text(PROTOCOL.replace("folds = 2", "folds = 5"))
     teacher = write_encoder(tmp_path / "teacher" / "encoder", "fc2")
     given = {
@@ -47,21 +47,7 @@ def arguments(task: str, tmp_path: Path, tracking_uri: str) -> list[str]:
         "--distill.tracking.uri": tracking_uri,
         "--distill.tracking.experiment": EXPERIMENT,
     }
-    return ["tiny", *(part for argument in given.items() for part in argument)]
-
-
-@pytest.fixture
-def job(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Run a job with these arguments: exit code, standard output, standard error."""
-
-    def run(work: Callable[[], int], *arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["job.py", *arguments])
-        monkeypatch.setenv("COLUMNS", "200")
-        with pytest.raises(SystemExit) as exit_:
-            cli.main(work)
-        return int(exit_.value.code or 0), *capsys.readouterr()
-
-    return run
+    return ["sweep", "tiny", *(part for argument in given.items() for part in argument)]
 
 
 def tracked(uri: str) -> dict[str, list[MlflowRun]]:
@@ -77,11 +63,11 @@ def tracked(uri: str) -> dict[str, list[MlflowRun]]:
 
 @pytest.mark.usefixtures("alone", "ray_session")
 def test_a_sweep_ends_with_a_recipe_a_table_and_a_run_in_mlflow_for_each_of_its_parts(
-    arguments: list[str], task: str, tmp_path: Path, tracking_uri: str, job: Callable[..., tuple[int, str, str]]
+    arguments: list[str], task: str, tmp_path: Path, tracking_uri: str, command_line: Callable[..., Ended]
 ) -> None:
-    code, output, errors = job(lambda: cli.sweep_job(SPACES), *arguments)
-    assert code == 0, errors
-    assert "the default" in output and "winner" in output
+    first = command_line(*arguments)
+    assert first.code == 0, first.err
+    assert "the default" in first.out and "winner" in first.out
 
     uri = f"{tmp_path}/sweep"
     records = read_records(uri)
@@ -111,12 +97,12 @@ def test_a_sweep_ends_with_a_recipe_a_table_and_a_run_in_mlflow_for_each_of_its_
         assert trial.data.tags.get("unfused_ray.stopped_after_epochs") == stopped
     assert parent.data.metrics["best_accuracy"] == pytest.approx(max(each.accuracy for each in records))
 
-    code, again, errors = job(lambda: cli.sweep_job(SPACES), *arguments, "--resume")
-    assert (code, again) == (0, output), errors  # nothing is left to do
+    again = command_line(*arguments, "--resume")
+    assert (again.code, again.out) == (0, first.out), again.err  # nothing is left to do
     assert {name: len(runs) for name, runs in tracked(tracking_uri).items()} == {n: len(r) for n, r in found.items()}
 
     student = ["--output", f"{tmp_path}/student", "--data", task]
-    code, _, errors = job(cli.distill_job, f"{uri}/winner.json", *student)
-    assert code == 0, errors
+    ended = command_line("distill", f"{uri}/winner.json", *student)
+    assert ended.code == 0, ended.err
     written = json.loads(Path(tmp_path, "student", "run.json").read_text())["config"]
     assert DistillConfig(**written).method == recipe.method

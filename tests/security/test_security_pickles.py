@@ -18,7 +18,7 @@ import torch
 from ray.data._internal.object_extensions.arrow import ArrowPythonObjectType  # registers it, as training does
 from safetensors import SafetensorError
 from support.reports import Runs, write_runs
-from support.runs import tiny, tiny_student
+from support.runs import tiny, tiny_student, train
 
 from unfused_ray import evaluation_job, storage
 from unfused_ray.config import EvaluateConfig
@@ -29,9 +29,8 @@ from unfused_ray.embedding.vectors import VectorManifest
 from unfused_ray.models.export import load_encoder
 from unfused_ray.parquet import open_parquet
 from unfused_ray.report import report
-from unfused_ray.sweep.trial import read_records
+from unfused_ray.sweeps.trial import read_records
 from unfused_ray.tracking.mlflow import kept_id
-from unfused_ray.training.driver.launch import train
 
 
 class Mark:

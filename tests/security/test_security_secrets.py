@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from support.paths import ROOT
 from support.sources import write_source
+from support.terminal import Ended
 
-from unfused_ray import __main__, cli, logs, storage
+from unfused_ray import logs, storage
 from unfused_ray.recipes import PRETRAIN
 
 SECRET = "hunter2-open-sesame"
@@ -23,48 +24,39 @@ URIS = {
     "Azure SAS": f"https://account.blob.core.windows.net/container?sv=2024&sig={SECRET}",
     "server": f"https://alice:{SECRET}@tracking.example",
 }
-FIELDS: list[tuple[Callable[[], int], tuple[str, ...], str]] = [
-    (cli.prepare_job, ("--output", "x", "--source"), "source"),
-    (cli.prepare_job, ("--source", "x", "--output"), "output"),
-    (cli.pretrain_job, ("tiny", "--data"), "data"),
-    (cli.pretrain_job, ("tiny", "--data", "x", "--output"), "output"),
-    (cli.pretrain_job, ("tiny", "--data", "x", "--tracking.uri"), "tracking.uri"),
-    (cli.distill_job, ("tiny", "--data", "x", "--teacher"), "teacher"),
-    (cli.evaluate_job, ("--tasks",), "tasks"),
-    (cli.evaluate_job, ("--tasks", "x", "--cache"), "cache"),
-    (cli.embed_job, ("--source", "x", "--encoder"), "encoder"),
-    (lambda: cli.sweep_job({}), ("tiny", "--distill.teacher"), "distill.teacher"),
+FIELDS: list[tuple[tuple[str, ...], str]] = [
+    (("prepare", "--output", "x", "--source"), "source"),
+    (("prepare", "--source", "x", "--output"), "output"),
+    (("pretrain", "tiny", "--data"), "data"),
+    (("pretrain", "tiny", "--data", "x", "--output"), "output"),
+    (("pretrain", "tiny", "--data", "x", "--tracking.uri"), "tracking.uri"),
+    (("distill", "tiny", "--data", "x", "--teacher"), "teacher"),
+    (
+        (
+            "evaluate",
+            "--tasks",
+        ),
+        "tasks",
+    ),
+    (("evaluate", "--tasks", "x", "--cache"), "cache"),
+    (("embed", "--source", "x", "--encoder"), "encoder"),
+    (("sweep", "tiny", "--distill.teacher"), "distill.teacher"),
 ]
 
 
-@pytest.fixture
-def ended(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
-    """End of a job with some arguments: its exit code, and all that it has printed."""
-    monkeypatch.setenv("COLUMNS", "500")
-    monkeypatch.setattr(logs, "configure", lambda: None)  # pytest's own logging stays
-
-    def run(job: Callable[[], int], *arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["job", *arguments])
-        with pytest.raises(SystemExit) as end:
-            cli.main(job)
-        return int(end.value.code or 0), "".join(capfd.readouterr())
-
-    return run
-
-
 @pytest.mark.parametrize("uri", URIS.values(), ids=URIS)
-@pytest.mark.parametrize(("job", "arguments", "field"), FIELDS, ids=[field for *_, field in FIELDS])
+@pytest.mark.parametrize(("arguments", "field"), FIELDS, ids=[" ".join((given[0], field)) for given, field in FIELDS])
 @pytest.mark.parametrize("flag", ["--print-config", "--dry-run"])
 def test_a_uri_with_a_secret_is_refused_by_every_job_and_not_shown(
-    ended: Callable[..., tuple[int, str]],
-    job: Callable[[], int],
+    command_line: Callable[..., Ended],
     arguments: tuple[str, ...],
     field: str,
     uri: str,
     flag: str,
 ) -> None:
-    code, printed = ended(job, *arguments, uri, flag)
-    assert code == 2
+    ended = command_line(*arguments, uri, flag)
+    printed = ended.out + ended.err
+    assert ended.code == 2
     assert f"{field}=" in printed
     assert "AWS_SECRET_ACCESS_KEY" in printed
     assert SECRET not in printed
@@ -72,29 +64,31 @@ def test_a_uri_with_a_secret_is_refused_by_every_job_and_not_shown(
 
 @pytest.mark.parametrize("uri", URIS.values(), ids=URIS)
 def test_a_row_of_a_csv_with_a_secret_is_refused_and_not_shown(
-    ended: Callable[..., tuple[int, str]], tmp_path: Path, uri: str
+    command_line: Callable[..., Ended], tmp_path: Path, uri: str
 ) -> None:
     (tmp_path / "x.csv").write_text(f"files,label\na.wav,dog\n{uri},cat\n")
-    code, printed = ended(cli.prepare_job, "--source", str(tmp_path / "x.csv"), "--output", str(tmp_path / "out"))
-    assert code == 2
+    ended = command_line("prepare", "--source", str(tmp_path / "x.csv"), "--output", str(tmp_path / "out"))
+    printed = ended.out + ended.err
+    assert ended.code == 2
     assert f"line 3 of {tmp_path / 'x.csv'}" in printed
     assert "AWS_SECRET_ACCESS_KEY" in printed
     assert SECRET not in printed
     assert not (tmp_path / "out").exists()
 
 
-def test_a_recipe_of_ones_own_with_a_secret_is_refused(ended: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+def test_a_recipe_of_ones_own_with_a_secret_is_refused(command_line: Callable[..., Ended], tmp_path: Path) -> None:
     config = PRETRAIN["tiny"][1].model_dump(mode="json")
     config["tracking"]["uri"] = URIS["server"]
     (tmp_path / "mine.json").write_text(json.dumps(config))
-    code, printed = ended(cli.pretrain_job, str(tmp_path / "mine.json"))
-    assert (code, SECRET in printed) == (2, False)
+    ended = command_line("pretrain", str(tmp_path / "mine.json"))
+    assert (ended.code, SECRET in ended.out + ended.err) == (2, False)
 
 
 @pytest.mark.parametrize("uri", [URIS["user and password"], URIS["option"]])
-def test_the_errors_of_commands_do_not_show_a_secret(ended: Callable[..., tuple[int, str]], uri: str) -> None:
-    code, printed = ended(lambda: __main__.report((uri,)))
-    assert code == 2
+def test_the_errors_of_commands_do_not_show_a_secret(command_line: Callable[..., Ended], uri: str) -> None:
+    ended = command_line("report", uri)
+    printed = ended.out + ended.err
+    assert ended.code == 2
     assert "bucket" in printed
     assert SECRET not in printed
 

@@ -10,16 +10,15 @@ from pathlib import Path
 import numpy as np
 from optuna.distributions import FloatDistribution
 
-from support.runs import tiny, tiny_student
+from support.runs import tiny, tiny_student, train
 from support.sources import write_source
 from support.tasks import PROTOCOL, replace_columns, write_encoder, write_task
 from unfused_ray import evaluation_job, recipes, storage
 from unfused_ray.config import EvaluateConfig, TrackingConfig
-from unfused_ray.sweep.prepare import SWEEP
-from unfused_ray.sweep.score import Score
-from unfused_ray.sweep.space import to_json
-from unfused_ray.sweep.trial import FORMAT_VERSION, Record, Rung, State
-from unfused_ray.training.driver.launch import train
+from unfused_ray.sweeps.plan import SWEEP
+from unfused_ray.sweeps.score import Score
+from unfused_ray.sweeps.space import to_json
+from unfused_ray.sweeps.trial import FORMAT_VERSION, Record, Rung, State
 
 LENGTHS = (4_000, 9_000, 20_000)
 NUM_CLIPS = 60

@@ -17,7 +17,8 @@ from unfused_ray.config import DistillConfig, PretrainConfig, TrainingConfig
 from unfused_ray.data.stream.prefetch import Prefetcher
 from unfused_ray.models.export import WEIGHTS, read_description
 from unfused_ray.runs.run import Run
-from unfused_ray.training.driver.launch import train
+from unfused_ray.runs.status import Status
+from unfused_ray.training.driver import launch
 from unfused_ray.training.worker import loop
 
 T = TypeVar("T", bound=TrainingConfig)
@@ -38,6 +39,11 @@ def tiny_student(source: Path, output: Path, tracking_uri: str, **fields: Any) -
 def _here(recipe: T, source: Path, output: Path, tracking_uri: str, fields: dict[str, Any]) -> T:
     given = {"data": (str(source),), "output": str(output), "tracking.uri": tracking_uri, "runtime.threads": 1}
     return recipe.replace(given | {name.replace("__", "."): value for name, value in fields.items()})
+
+
+def train(config: TrainingConfig, **options: Any) -> Status:
+    """Check and run a training, without the pictures of a job."""
+    return launch.run(launch.check(config), **options)
 
 
 def weights(run: Path) -> dict[str, np.ndarray]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -96,3 +98,54 @@ def test_the_session_is_off_the_network(ray_session: None) -> None:
 def test_tasks_of_a_private_cluster_are_as_nice_as_the_driver(ray_session: None) -> None:
     """Ray's default of 15 lets them starve beside any other process: an ingest took minutes instead of seconds."""
     assert ray.get(ray.remote(lambda: os.nice(0)).remote()) == os.nice(0)
+
+
+def test_every_port_of_a_private_cluster_is_on_loopback_whoever_has_imported_ray_before() -> None:
+    code = """
+import psutil, ray
+from unfused_ray import cluster
+with cluster.session(num_cpus=2):
+    assert ray.get(ray.remote(lambda: 1).remote()) == 1
+    this = psutil.Process()
+    ours = {this.pid, *(child.pid for child in this.children(recursive=True))}
+    ports = [each.laddr for each in psutil.net_connections("inet") if each.status == "LISTEN" and each.pid in ours]
+    assert len(ports) >= 5, ports
+    outside = [port for port in ports if not port.ip.removeprefix("::ffff:").startswith("127.") and port.ip != "::1"]
+    assert not outside, outside
+assert not ray.is_initialized()
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which calls of Ray's init and shutdown there were; nothing is started."""
+    calls: list[str] = []
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(cluster.ray, "init", lambda *_, **__: calls.append("init"))
+    monkeypatch.setattr(cluster.ray, "shutdown", lambda: calls.append("shutdown"))
+    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: calls[-1:] == ["init"])
+    monkeypatch.setattr(cluster, "is_one_machine", lambda: True)
+    return calls
+
+
+def test_a_private_cluster_that_listens_on_the_network_is_ended(
+    started: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "is_one_machine", lambda: False)
+    with pytest.raises(RuntimeError, match="does not listen on loopback alone"), cluster.session():
+        pass
+    assert started == ["init", "shutdown"]
+
+
+def test_sessions_of_a_block_are_one_that_is_started_where_it_is_first_needed(started: list[str]) -> None:
+    with cluster.keep_session():
+        assert started == []
+        for _ in range(2):
+            with cluster.session():
+                assert started == ["init"]
+    assert started == ["init", "shutdown"]
+    with cluster.session():
+        pass
+    assert started == ["init", "shutdown", "init", "shutdown"]

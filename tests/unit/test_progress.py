@@ -7,9 +7,10 @@ import logging
 
 import pytest
 from rich.console import Console
+from support.terminal import text_of
 
 from unfused_ray import logs, progress
-from unfused_ray.progress import Progress, print_summary
+from unfused_ray.progress import Progress, summary
 
 
 def test_a_log_gets_a_line_every_few_seconds_and_at_the_end(monkeypatch: pytest.MonkeyPatch):
@@ -36,9 +37,8 @@ def test_a_terminal_gets_one_bar(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_summary_shows_every_figure():
-    text = io.StringIO()
-    print_summary("prepared x", {"clips": 12345, "hours": 1.23456, "where": "there"}, Console(file=text))
-    assert [word in text.getvalue() for word in ("prepared x", "12,345", "1.235", "there")] == [True] * 4
+    text = text_of(summary("prepared x", {"clips": 12345, "hours": 1.23456, "where": "there"}))
+    assert [word in text for word in ("prepared x", "12,345", "1.235", "there")] == [True] * 4
 
 
 def test_a_record_does_not_break_a_bar_that_is_on(monkeypatch: pytest.MonkeyPatch):

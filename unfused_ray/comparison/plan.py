@@ -24,6 +24,7 @@ from unfused_ray.recipes import recipe
 
 FROZEN = "frozen.json"
 _FROZEN_VERSION = 1
+_PLANS = Path(__file__).parent / "plans"
 
 TrainedOn = Literal["sources", "each task", "all tasks"]
 """The sources for pre-training; the training clips of a task, a network for each; those of all tasks together."""
@@ -211,6 +212,19 @@ def _is_untrained(row: str) -> bool:
     """True for the name of a row without training; that of random networks says an unusual size."""
     kind, _, shape = row.partition(" ")
     return row == LogMelStatistics.name or (kind == "random" and shape.partition(" (")[0] in LAYERS)
+
+
+def find_plan(name: str) -> Path:
+    """Return the file of a plan that comes with the package, or of a plan's own path.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    path = Path(name) if name.endswith(".toml") else _PLANS / f"{name}.toml"
+    if not name or not path.exists():
+        known = ", ".join(sorted(each.stem for each in _PLANS.glob("*.toml")))
+        raise ValueError(f"plan={name} is none of {known}, and no TOML file that is there")
+    return path
 
 
 def load_plan(path: Path) -> TablePlan:

@@ -8,7 +8,6 @@ import sys
 import threading
 from pathlib import Path
 
-_JOBS = Path(__file__).parent.parent / "jobs"
 _LAST_LINES = 12
 
 
@@ -31,19 +30,19 @@ class Jobs:
         """Run a job to its end.
 
         Args:
-            job: file in ``jobs/``, without its ending.
+            job: a command of the project.
             settings: JSON file of its configuration.
             name: of the log, to which it is appended.
 
         Raises:
-            RuntimeError: it failed, or was stopped; with the end of its log.
+            ChildProcessError: it failed, or was stopped; with the end of its log.
         """
         self._logs.mkdir(parents=True, exist_ok=True)
         path = self._logs / f"{name}.log"
         with path.open("ab") as log:
             with self._lock:
                 if self._stopped:
-                    raise RuntimeError(f"{name} was not begun: the table was stopped")
+                    raise ChildProcessError(f"{name} was not begun: the table was stopped")
                 # In a session of its own: a Ctrl-C reaches it once, by stop(), and not from the terminal too.
                 process = subprocess.Popen(
                     command(job, settings), stdout=log, stderr=log, env=self._environment, start_new_session=True
@@ -54,7 +53,7 @@ class Jobs:
                 self._running.discard(process)
         if code:
             lines = path.read_text(errors="replace").splitlines()[-_LAST_LINES:]
-            raise RuntimeError("\n  ".join([f"{name} ended with code {code}, see {path}", *lines]))
+            raise ChildProcessError("\n  ".join([f"{name} ended with code {code}, see {path}", *lines]))
 
     def stop(self) -> None:
         """Ask what is running to stop where it can go on from, and begin nothing more."""
@@ -65,5 +64,5 @@ class Jobs:
 
 
 def command(job: str, settings: str) -> list[str]:
-    """The process of a job."""
-    return [sys.executable, str(_JOBS / f"{job}.py"), settings]
+    """Arguments of the process of a job."""
+    return [sys.executable, "-m", "unfused_ray", job, settings]

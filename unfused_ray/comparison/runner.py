@@ -1,8 +1,7 @@
-"""One call of the table's command: trainings, evaluations, the listing and the commands themselves."""
+"""Runs a comparison: trainings, evaluations, the listing and the commands themselves."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
 import time
@@ -14,51 +13,54 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from unfused_ray import storage
+from unfused_ray import paths, storage
 from unfused_ray.comparison import page
-from unfused_ray.comparison.plan import PlannedSystem, freeze, load_plan, refuse_changes
+from unfused_ray.comparison.plan import PlannedSystem, find_plan, freeze, load_plan, refuse_changes
 from unfused_ray.comparison.processes import Jobs, command
 from unfused_ray.comparison.results import ResultsTable, evaluation_config, results
 from unfused_ray.comparison.trainings import Training, Trainings, expected_minutes, refuse_other_settings
-from unfused_ray.config import EvaluateConfig, TrainingConfig
+from unfused_ray.config import CompareConfig, EvaluateConfig, TrainingConfig
+from unfused_ray.home import home, local_home
 
 
-class TableCommand:
-    """One call of the command.
+class ComparisonPlan:
+    """A results table: the trainings and evaluations of its plan, and those of them that are missing.
 
     Args:
-        options: of the command line.
+        config: of the comparison.
 
     Raises:
         ValueError, FileNotFoundError: the plan, or a choice from it, cannot be.
     """
 
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.plan = load_plan(options.plan)
-        self.output = storage.absolute(options.output or f"output/tables/{self.plan.name}")
-        self.protocol = storage.absolute(str(options.plan.parent / self.plan.protocol)) if self.plan.protocol else ""
+    def __init__(self, config: CompareConfig) -> None:
+        config = paths.resolve(config)
+        if not config.data_root:
+            raise ValueError("data_root='' names nothing: give the folder of the prepared sources, --data-root …")
+        path = find_plan(config.plan)
+        self.config, self.plan = config, load_plan(path)
+        self.output = config.output or storage.join(home(), "tables", self.plan.name)
+        self.protocol = storage.absolute(str(path.parent / self.plan.protocol)) if self.plan.protocol else ""
         refuse_changes(self.plan, self.protocol, self.output)
-        self.systems = self.plan.select(tuple(options.only))
-        if unknown := set(options.seeds) - set(self.plan.seeds):
-            raise ValueError(f"--seeds {sorted(unknown)} are not of the plan, whose seeds are {self.plan.seeds}")
-        self.seeds: Sequence[int] = options.seeds or self.plan.seeds
-        given = {
-            name: storage.absolute(path) for name, _, path in (part.partition("=") for part in options.use) if path
-        }
-        if len(given) < len(options.use):
-            raise ValueError(f"--use {' '.join(options.use)}: each must be SYSTEM=FOLDER, a system once")
-        self.trainings = Trainings(self.plan, storage.absolute(options.data_root), self.output, given)
-        self.against = self.plan.row(options.against) if options.against else ""
-        self.stages: Sequence[str] = options.stages
-        self.num_jobs: int = options.jobs
+        self.systems = self.plan.select(config.only)
+        if unknown := set(config.seeds) - set(self.plan.seeds):
+            raise ValueError(f"seeds={sorted(unknown)} are not of the plan, whose seeds are {self.plan.seeds}")
+        self.seeds: Sequence[int] = config.seeds or self.plan.seeds
+        pairs = [each.partition("=") for each in config.use]
+        given = {name: storage.absolute(folder) for name, _, folder in pairs if folder}
+        if len(given) < len(config.use):
+            raise ValueError(f"use={config.use}: each must be SYSTEM=FOLDER, a system once")
+        self.trainings = Trainings(self.plan, config.data_root, self.output, given)
+        self.against = self.plan.row(config.against) if config.against else ""
+        self.num_jobs = config.processes
         self.threads = max(1, (os.cpu_count() or 1) // self.num_jobs) if self.num_jobs > 1 else 0
-        local = self.output if storage.is_local(self.output) else f"output/tables/{self.plan.name}"
-        self.jobs = Jobs(Path(local) / "logs", self.threads)
+        logs = self.output if storage.is_local(self.output) else storage.join(local_home(), "tables", self.plan.name)
+        self.jobs = Jobs(Path(logs) / "logs", self.threads)
 
     def run(self) -> int:
         """Train what is not finished, read test clips, and write the table; how many trainings failed."""
-        failed = self.train() if "train" in self.stages else 0
-        if "evaluate" in self.stages:
+        failed = self.train() if "train" in self.config.stages else 0
+        if "evaluate" in self.config.stages:
             self.evaluate()
         return failed
 
@@ -122,9 +124,9 @@ class TableCommand:
             return config
         if config.runtime.gpus_per_worker:
             raise ValueError(
-                f"--jobs {self.num_jobs} without RAY_ADDRESS would train {config.name}, which is for "
+                f"processes={self.num_jobs} without RAY_ADDRESS would train {config.name}, which is for "
                 f"{config.runtime.num_workers} workers with GPUs, on {self.threads} threads of this machine: submit "
-                "the table to a cluster (ray job submit), or give --jobs 1"
+                "the table to a cluster (ray job submit), or give --processes 1"
             )
         return config.replace({"runtime.kind": "in-process", "runtime.threads": self.threads})
 
@@ -181,7 +183,7 @@ class TableCommand:
 
         Raises:
             ValueError: nothing is finished, or a run is of other settings than the plan's.
-            RuntimeError: a job failed.
+            ChildProcessError: a job failed.
         """
         finished = self.finished()
         if not finished:
@@ -189,14 +191,14 @@ class TableCommand:
                 f"{self.output} has no row of which all networks are trained: there is nothing to evaluate"
             )
         if self.against in [system.name for system in self.plan.systems] and self.against not in finished:
-            raise ValueError(f"--against: not all networks of {self.against} are trained yet")
+            raise ValueError(f"against={self.against}: not all networks of {self.against} are trained yet")
         freeze(self.plan, self.protocol, self.output)
         # Random networks are many, and tell nothing that the first look at a table waits for.
         for random_seeds in dict.fromkeys((0, self.plan.random_seeds)):
             table = self._read(finished, random_seeds)
         _say(f"\n{page.to_markdown(table)}\n{', '.join(page.FILES)}: {self.output}")
         if self.against and self.against not in [line.row.name for line in table.rows]:
-            raise ValueError(f"--against: the table has no row {self.against}")
+            raise ValueError(f"against={self.against}: the table has no row {self.against}")
         if self.against:
             _say(f"\n{page.differences(self._results(finished, self.plan.random_seeds, self.against))}")
 
@@ -242,10 +244,10 @@ class TableCommand:
     def commands(self) -> list[str]:
         """The processes that a run would start, in their order."""
         lines = []
-        if "train" in self.stages:
+        if "train" in self.config.stages:
             left = [training for training in self.chosen() if training.state != "finished"]
             lines += [shlex.join(command(t.system.job, self._settings(t.config))) for t in left]
-        if "evaluate" in self.stages:
+        if "evaluate" in self.config.stages:
             lines += [shlex.join(command("evaluate", self._settings(config))) for config in self.evaluations({}, 0)]
         return lines
 

@@ -32,7 +32,7 @@ State = Literal["to do", "begun", "running", "finished"]
 
 @dataclass(frozen=True)
 class Training:
-    """A run of ``jobs/pretrain.py`` or ``jobs/distill.py``."""
+    """A run of ``unfused-ray pretrain`` or ``distill``."""
 
     system: PlannedSystem
     seed: int

@@ -18,7 +18,15 @@ from unfused_ray.config.base import (
     flatten,
     within,
 )
-from unfused_ray.config.jobs import WHOLE_CLIPS, EmbedConfig, EvaluateConfig, LapeTaskCode, PrepareConfig, SweepConfig
+from unfused_ray.config.jobs import (
+    WHOLE_CLIPS,
+    CompareConfig,
+    EmbedConfig,
+    EvaluateConfig,
+    LapeTaskCode,
+    PrepareConfig,
+    SweepConfig,
+)
 from unfused_ray.config.methods import (
     ByolAConfig,
     ColaConfig,
@@ -50,6 +58,7 @@ __all__ = [
     "ByolAConfig",
     "CheckpointConfig",
     "ColaConfig",
+    "CompareConfig",
     "Config",
     "CropConfig",
     "Cut",

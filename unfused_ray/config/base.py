@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from difflib import get_close_matches
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -27,6 +27,11 @@ class Config(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+    inputs: ClassVar[tuple[str, ...]] = ()
+    """Fields that name files and folders to read."""
+    outputs: ClassVar[tuple[str, ...]] = ()
+    """Fields that name folders to write to."""
 
     def digest(self) -> str:
         """Sixteen hex digits that identify the values of this configuration."""

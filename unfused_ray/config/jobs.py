@@ -24,6 +24,9 @@ WHOLE_CLIPS = {"min_seconds": 0.04, "max_seconds": 600.0, "silence_peak": 0.0}
 class PrepareConfig(Config):
     """Ingest of any audio into shards."""
 
+    inputs = ("root", "source")
+    outputs = ("output",)
+
     task: LapeTaskCode | Literal[""] = ""
     """LAPE task to prepare instead of a source, from the data set as published. Its clips are kept whole."""
     root: str = ""
@@ -84,6 +87,9 @@ class PrepareConfig(Config):
 class EmbedConfig(Config):
     """Embedding of any audio, or of a prepared source, as vectors in Parquet."""
 
+    inputs = ("encoder", "source")
+    outputs = ("output",)
+
     encoder: str = ""
     """Run, or exported encoder or student, by path or URI."""
     source: str = ""
@@ -122,6 +128,9 @@ class EmbedConfig(Config):
 class EvaluateConfig(Config):
     """Linear evaluation of frozen encoders on labelled tasks, beside baselines without training."""
 
+    inputs = ("tasks", "protocol")
+    outputs = ("output", "cache")
+
     models: tuple[str, ...] = ()
     """Runs, or exported encoders or students, as PATH or NAME=PATH. `{task}` in a path becomes the name of the task, or
     of its fold (`us8k-fold3` is tested on fold3), for tasks that have students of their own. Any other encoder as
@@ -147,12 +156,44 @@ class EvaluateConfig(Config):
     tracking: TrackingConfig = TrackingConfig()
 
 
+class CompareConfig(Config):
+    """A table of systems × tasks, made from a plan: what is missing is trained and evaluated, then all are compared."""
+
+    inputs = ("data_root",)
+    outputs = ("output",)
+
+    plan: str = ""
+    """A plan that comes with the package, or a TOML file by its path."""
+    data_root: str = ""
+    """Folder of the prepared sources and tasks, which are called there as in the plan, by path or URI."""
+    output: str = ""
+    """Folder of the table and its runs, by path or URI; empty is <home>/tables/<name of the plan>, where <home> is the
+    environment variable UNFUSED_RAY_HOME or ~/unfused-ray."""
+    only: tuple[str, ...] = ()
+    """Systems to train, with those that they build on; none named is all."""
+    seeds: tuple[Seed, ...] = ()
+    """Seeds of the plan to train; none named is all."""
+    use: tuple[str, ...] = ()
+    """Finished runs to take instead of training, as SYSTEM=FOLDER, in which {seed} and {task} stand for theirs."""
+    stages: Annotated[tuple[Literal["train", "evaluate"], ...], Field(min_length=1)] = ("train", "evaluate")
+    """Steps to take."""
+    processes: PositiveInt = 1
+    """Trainings or evaluations side by side, each on its share of the cores."""
+    against: str = ""
+    """Row that every other is compared with as well, in what is printed; the plan does not plan these differences."""
+    list: bool = False
+    """Show how every training stands and the minutes that are left, then end."""
+
+
 class SweepConfig(Config):
     """Sweep of a distillation's settings with Ray Tune, judged on validation clips alone.
 
     A trial distils a student for each task. The mean validation accuracy of several tasks decides; a single task is
     judged by cross-validation over the groups of its training and validation clips: one small split selects noise.
     """
+
+    inputs = ("tasks", "protocol")
+    outputs = ("output",)
 
     tasks: tuple[str, ...] = ()
     """Prepared sources of labelled clips with splits train, test and preferably valid. Test is read at the end only."""
@@ -164,7 +205,8 @@ class SweepConfig(Config):
     resume: bool = False
     """Resume the sweep in the output folder: finished trials are kept, others resume from their checkpoints."""
     space: str = "alpha-beta"
-    """Search space, by its name in tuning/spaces.py."""
+    """Search space: alpha-beta, alpha-beta-clusters, alpha-beta-rate, alpha-beta-cut, or FILE.py:NAME, a dictionary of
+    Optuna's distributions by the names of fields."""
     search: Literal["tpe", "random", "grid"] = "tpe"
     """How points are chosen: Optuna's TPE, at random, or on a grid."""
     num_trials: PositiveInt = 20

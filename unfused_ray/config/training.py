@@ -111,6 +111,8 @@ class TrainingConfig(Config):
     """Name of the stage in a run's record."""
     export: ClassVar[str]
     """Folder in the run that the trained network is exported to."""
+    inputs: ClassVar[tuple[str, ...]] = ("data", "init_from", "fork")
+    outputs = ("output",)
 
     data: tuple[str, ...] = ()
     """Prepared sources, by path or URI; several are trained on together."""
@@ -195,6 +197,7 @@ class DistillConfig(TrainingConfig):
 
     stage = "distill"
     export = "student"
+    inputs = (*TrainingConfig.inputs, "teacher", "labels_of")
 
     name: str = "unfused"
     """Name of the run in tracking and in its default folder."""

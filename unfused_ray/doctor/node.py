@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 
 import unfused_ray
-from unfused_ray import storage
+from unfused_ray import __version__, storage
 from unfused_ray.audio.decode import AudioError, decode
 
 _SHARED_MEMORY = Path("/dev/shm")
@@ -91,7 +91,7 @@ def versions() -> dict[str, str]:
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
-    installed = {name: _version(name) for name in ("ray", "torch", "unfused-ray")}
+    installed = {"ray": _version("ray"), "torch": _version("torch"), "unfused-ray": __version__}
     return {"python": platform.python_version(), **installed, "unfused-ray's code": digest.hexdigest()[:12]}
 
 

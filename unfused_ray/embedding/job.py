@@ -1,4 +1,4 @@
-"""The driver of an embedding: cut the source into parts, embed them in parallel, and sign with the manifest."""
+"""Drives an embedding: cuts the source into parts, embeds them in parallel, and signs with the manifest."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from rich.console import Group
 
-from unfused_ray import storage
+from unfused_ray import paths, storage
 from unfused_ray.config import EmbedConfig
 from unfused_ray.data.parts.default_executor import default_executor
 from unfused_ray.data.parts.driver import PartedJob, write_parts
@@ -28,7 +29,7 @@ from unfused_ray.embedding.parts import Part, audio_parts, shard_parts
 from unfused_ray.embedding.vectors import VectorFile, VectorManifest, vector_schema
 from unfused_ray.embedding.write import PartWriter
 from unfused_ray.models.export import FrozenEncoder, load_encoder, read_description
-from unfused_ray.progress import print_summary
+from unfused_ray.progress import summary
 
 logger = logging.getLogger(__name__)
 
@@ -52,59 +53,118 @@ class _Work:
         return sum(part.num_clips for part in self.parts)
 
 
-def embed(config: EmbedConfig, dry_run: bool = False) -> VectorManifest | None:
-    """Make vectors of prepared shards or of any audio; on an output that is finished, nothing is done.
+@dataclass(frozen=True)
+class _Job:
+    """An embedding that is not finished."""
+
+    encoder: FrozenEncoder
+    work: _Work
+    ledger: Ledger
+    dim: int
+    """Size of a vector."""
+    executor: Executor
+
+
+@dataclass(frozen=True)
+class EmbeddingPlan:
+    """An embedding whose encoder and source have been read, or whose output is finished."""
+
+    config: EmbedConfig
+    """With absolute paths."""
+    finished: VectorManifest | None
+    """The manifest of an output that is finished."""
+    job: _Job | None
+    """None if the output is finished."""
+
+
+def check(config: EmbedConfig) -> EmbeddingPlan:
+    """Load the encoder, list the source and cut it into parts; nothing is written.
 
     A finished output stays good where its source is gone; where the source's clips have changed, it is refused.
 
-    An interrupted job goes on from its finished parts. A clip that cannot be read is set aside with its reason in
-    ``rejects.parquet``. What was done, or with ``dry_run`` what would be, is printed.
-
-    Args:
-        config: what to read, with which encoder, and how.
-        dry_run: only load the encoder and list the source; nothing is written.
-
-    Returns:
-        The manifest; None where a dry run found that there is something to do.
-
     Raises:
         FileNotFoundError: the source or the encoder is not there.
-        ValueError: the source holds no audio, none of it can be used, the shards have another sample rate than the
+        ValueError: a path cannot be used, the source holds no audio, the shards have another sample rate than the
             encoder, the cluster lacks what is asked for, or the output was made with other settings or of other clips.
     """
+    config = paths.resolve(config)
     for field in ("encoder", "source", "output"):
         if not getattr(config, field):
             raise ValueError(f"{field}='' names nothing: give a path or a URI, --{field} …")
-    paths = ("encoder", "source", "output")
-    config = config.replace({field: storage.absolute(getattr(config, field)) for field in paths})
     description = read_description(config.encoder)
     settings, sample_rate = _settings(config, description["sha256"]), description["front_end"]["sample_rate"]
     executor = default_executor(config.gpus_per_task)
     with executor.open():
         if (manifest := _finished(config, settings, sample_rate, executor)) is not None:
-            if not dry_run:
-                delete_reports(config.output, _REPORTS)  # the manifest says all that these did
-            _print_summary(f"{config.output} is already finished: nothing to do", manifest, {})
-            return manifest
+            return EmbeddingPlan(config, manifest, None)
         executor.refuse_impossible({"source": config.source, "output": config.output})
         encoder = load_encoder(config.encoder)
         _warn_of_short_windows(config, encoder)
         work = _work(config, sample_rate, executor)
-        digest = hashlib.sha256(json.dumps([settings, work.contents], sort_keys=True).encode()).hexdigest()
-        ledger = Ledger(config.output, _REPORTS, config.source, settings, digest)
-        resumed = ledger.check_begun()
-        dim = _dim(encoder, config)
-        if dry_run:
-            _print_plan(config, work, ledger, dim)
-            return None
-        start = time.monotonic()
-        manifest = _embed(config, encoder, work, ledger, dim, executor)
-    seconds = time.monotonic() - start
-    figures: dict[str, float | str] = {"seconds": round(seconds)}
-    if not resumed:
-        figures["clips/s"] = work.num_clips / seconds
-    _print_summary(f"embedded {config.source} to {config.output}", manifest, figures)
+    digest = hashlib.sha256(json.dumps([settings, work.contents], sort_keys=True).encode()).hexdigest()
+    ledger = Ledger(config.output, _REPORTS, config.source, settings, digest)
+    ledger.check_begun()
+    return EmbeddingPlan(config, None, _Job(encoder, work, ledger, _dim(encoder, config), executor))
+
+
+def describe(plan: EmbeddingPlan) -> Group:
+    """Summarise an embedding without starting it."""
+    config, job = plan.config, plan.job
+    if job is None:
+        assert plan.finished is not None
+        return summary(f"{config.output} is already finished: nothing to do", _rows(plan.finished))
+    work, dim = job.work, job.dim
+    rows: dict[str, float | str] = {
+        "clips": work.num_clips,
+        **{f"set aside: {reason}": count for reason, count in count_reasons(work.rejects).items()},
+        "parts": len(work.parts),
+        "parts finished before": job.ledger.num_finished(),
+        "values of a vector": dim,
+    }
+    vectors_per_second = 1 / (config.hop_seconds or config.window_seconds) if config.window_seconds else 0.0
+    if vectors_per_second and work.seconds is None:
+        rows["megabytes an hour of audio, about"] = 3600 * vectors_per_second * dim * 4 / 1e6
+    else:
+        num_vectors = max(work.num_clips, round((work.seconds or 0.0) * vectors_per_second))
+        rows |= {"vectors, about": num_vectors, "megabytes, about": num_vectors * dim * 4 / 1e6}
+    return summary(f"would embed {config.source} to {config.output}; a dry run writes nothing", rows)
+
+
+def run(plan: EmbeddingPlan) -> VectorManifest:
+    """Make the vectors; on an output that is finished, nothing is done.
+
+    An interrupted job goes on from its finished parts. A clip that cannot be read is set aside with its reason in
+    ``rejects.parquet``.
+
+    Raises:
+        InUseError: another process works on the output, or has taken it over.
+        ValueError: none of the clips can be used.
+    """
+    if plan.job is None:
+        assert plan.finished is not None
+        delete_reports(plan.config.output, _REPORTS)  # the manifest says all that these did
+        logger.info("%s is already finished: nothing to do", plan.config.output)
+        return plan.finished
+    start = time.monotonic()
+    manifest = _embed(plan.config, plan.job)
+    logger.info("%d clips in %.0f s", manifest.num_clips, time.monotonic() - start)
     return manifest
+
+
+def describe_manifest(manifest: VectorManifest) -> Group:
+    """Summarise finished vectors."""
+    return summary(f"embedded {manifest.settings['source']} to {manifest.uri}", _rows(manifest))
+
+
+def _rows(manifest: VectorManifest) -> dict[str, float | str]:
+    return {
+        "clips": manifest.num_clips,
+        "vectors": manifest.num_vectors,
+        "values of a vector": manifest.dim,
+        "parts": len(manifest.parts),
+        "megabytes": sum(part.num_bytes for part in manifest.parts) / 1e6,
+        **{f"set aside: {reason}": count for reason, count in manifest.rejects.items()},
+    }
 
 
 def _settings(config: EmbedConfig, encoder_sha256: str) -> dict[str, Any]:
@@ -155,7 +215,7 @@ def _work(config: EmbedConfig, sample_rate: int, executor: Executor) -> _Work:
     if config.splits:
         raise ValueError(
             f"splits={config.splits} are of prepared sources, but {config.source} holds no {MANIFEST}: leave them out, "
-            "or prepare the source with jobs/prepare.py"
+            "or prepare the source with unfused-ray prepare"
         )
     source = find(config.source)
     logger.info("reading %s (%s)", config.source, source.kind)
@@ -179,9 +239,9 @@ def _dim(encoder: FrozenEncoder, config: EmbedConfig) -> int:
     return read_out(arrays, encoder.encoder.config.cut, config.readout).shape[1]
 
 
-def _embed(
-    config: EmbedConfig, encoder: FrozenEncoder, work: _Work, ledger: Ledger, dim: int, executor: Executor
-) -> VectorManifest:
+def _embed(config: EmbedConfig, job: _Job) -> VectorManifest:
+    work, ledger, dim, executor = job.work, job.ledger, job.dim, job.executor
+
     def sign(files: tuple[VectorFile, ...], rejects: dict[str, int]) -> VectorManifest:
         manifest = VectorManifest(config.output, config.encoder, dim, ledger.settings, work.contents, files, rejects)
         manifest.save()
@@ -189,37 +249,7 @@ def _embed(
 
     schema = vector_schema(dim, ledger.settings["encoder_sha256"], config.readout)
     with executor.open():
-        writer = PartWriter(config, schema, executor.share(encoder))
+        writer = PartWriter(config, schema, executor.share(job.encoder))
         sizes = [part.num_clips for part in work.parts]
-        job = PartedJob("embed", ledger, work.parts, sizes, work.rejects, writer, VectorFile)
-        return write_parts(job, executor, sign)
-
-
-def _print_plan(config: EmbedConfig, work: _Work, ledger: Ledger, dim: int) -> None:
-    rows: dict[str, float | str] = {
-        "clips": work.num_clips,
-        **{f"set aside: {reason}": count for reason, count in count_reasons(work.rejects).items()},
-        "parts": len(work.parts),
-        "parts finished before": ledger.num_finished(),
-        "values of a vector": dim,
-    }
-    vectors_per_second = 1 / (config.hop_seconds or config.window_seconds) if config.window_seconds else 0.0
-    if vectors_per_second and work.seconds is None:
-        rows["megabytes an hour of audio, about"] = 3600 * vectors_per_second * dim * 4 / 1e6
-    else:
-        num_vectors = max(work.num_clips, round((work.seconds or 0.0) * vectors_per_second))
-        rows |= {"vectors, about": num_vectors, "megabytes, about": num_vectors * dim * 4 / 1e6}
-    print_summary(f"would embed {config.source} to {config.output}; a dry run writes nothing", rows)
-
-
-def _print_summary(title: str, manifest: VectorManifest, figures: dict[str, float | str]) -> None:
-    rows: dict[str, float | str] = {
-        "clips": manifest.num_clips,
-        "vectors": manifest.num_vectors,
-        "values of a vector": manifest.dim,
-        "parts": len(manifest.parts),
-        "megabytes": sum(part.num_bytes for part in manifest.parts) / 1e6,
-        **{f"set aside: {reason}": count for reason, count in manifest.rejects.items()},
-        **figures,
-    }
-    print_summary(title, rows)
+        parted = PartedJob("embed", ledger, work.parts, sizes, work.rejects, writer, VectorFile)
+        return write_parts(parted, executor, sign)

@@ -1,4 +1,4 @@
-"""The format of vectors: what ``jobs/embed.py`` writes.
+"""The format of vectors: what ``unfused-ray embed`` writes.
 
 A folder::
 

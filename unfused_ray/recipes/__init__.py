@@ -1,16 +1,19 @@
 """Named configurations: the one place for numbers that come from a paper or a measurement.
 
 A recipe is a full configuration; a variant changes a few fields of another. The command line overrides any field:
-``python jobs/pretrain.py decar-v2-audioset --data s3://bucket/audioset --epochs 30``.
+``unfused-ray pretrain decar-v2-audioset --data s3://bucket/audioset --epochs 30``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
 
 from unfused_ray.config import (
+    CompareConfig,
     Config,
     DistillConfig,
     EmbedConfig,
@@ -18,8 +21,11 @@ from unfused_ray.config import (
     PrepareConfig,
     PretrainConfig,
     SweepConfig,
+    explain,
 )
 from unfused_ray.recipes import distillation, jobs, pretraining, toys
+
+T = TypeVar("T", bound=Config)
 
 PREPARE: Mapping[str, tuple[str, PrepareConfig]] = {
     "default": ("Any audio, all of it.", PrepareConfig()),
@@ -78,6 +84,15 @@ EVALUATE: Mapping[str, tuple[str, EvaluateConfig]] = {
     "default": ("The protocol that comes with the package.", EvaluateConfig()),
 }
 
+# Plans rather than recipes: TOML files of the comparison.
+COMPARE: Mapping[str, tuple[str, CompareConfig]] = {
+    "corpus": ("Every method on the free corpus (make corpus), hours on two cores.", CompareConfig(plan="corpus")),
+    "ablation": ("UnFuSeD on the free corpus, a part of it changed a row.", CompareConfig(plan="ablation")),
+    "leave-out": ("Tasks whose clips no pre-training has heard.", CompareConfig(plan="leave-out")),
+    "lape": ("Every method on AudioSet and the LAPE tasks: needs GPUs.", CompareConfig(plan="lape")),
+    "tiny": ("A toy of every part, on the embedded recordings, two minutes.", CompareConfig(plan="tiny")),
+}
+
 EMBED: Mapping[str, tuple[str, EmbedConfig]] = {
     "default": ("One vector a clip, of a longer recording one a minute.", EmbedConfig()),
     "windows": ("A vector every 0.95 s, the crop that encoders are trained on.", jobs.EMBED_WINDOWS),
@@ -112,6 +127,20 @@ def recipe(name: str, changes: Mapping[str, Any] | None = None, /, **fields: Any
     if not found:
         raise ValueError(f"{name} is no recipe: name one of {', '.join(_close(name, known) or known)}")
     return known[found[0]].replace(changes, **fields)
+
+
+def read_recipe(path: str, kind: type[T]) -> T:
+    """Read a configuration that ``--print-config`` or a sweep has written.
+
+    Raises:
+        FileNotFoundError, ValueError: there is none, or it is of another job or version.
+    """
+    from unfused_ray import storage  # here: pyarrow, which --help need not wait for
+
+    try:
+        return kind.model_validate_json(storage.read_bytes(storage.absolute(path)))
+    except ValidationError as error:
+        raise ValueError(f"{path} is no recipe of this job:\n{explain(error)}") from error
 
 
 def _close(name: str, known: Mapping[str, Config]) -> list[str]:

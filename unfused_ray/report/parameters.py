@@ -12,7 +12,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.importance import FanovaImportanceEvaluator
 
 from unfused_ray.figures.sweep import Parameter, ScoredTrials
-from unfused_ray.sweep.trial import Record
+from unfused_ray.sweeps.trial import Record
 
 MIN_TRIALS = 10
 """So many trials must have reached an epoch to be compared after it, and not after an earlier one that more have."""

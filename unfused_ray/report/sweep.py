@@ -24,10 +24,10 @@ from unfused_ray.figures.sweep import (
 from unfused_ray.report.evaluation import UNKNOWN, accuracies, percent
 from unfused_ray.report.page import Chapter, PageCell, PageTable, Picture, Section, chart, settings
 from unfused_ray.report.parameters import comparable, importances, parameters_of
-from unfused_ray.sweep.prepare import read_sweep
-from unfused_ray.sweep.result import Ranked, rank
-from unfused_ray.sweep.space import apply
-from unfused_ray.sweep.trial import Record, read_records
+from unfused_ray.sweeps.plan import read_sweep
+from unfused_ray.sweeps.result import Ranked, rank
+from unfused_ray.sweeps.space import apply
+from unfused_ray.sweeps.trial import Record, read_records
 
 KIND = "sweep"
 _PREFERRED = ("method.alpha", "method.beta")

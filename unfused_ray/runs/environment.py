@@ -8,12 +8,14 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from unfused_ray import __version__
+
 _DECISIVE = ("torch", "torchaudio", "ray", "numpy", "pyarrow", "scikit-learn", "mlflow")
 _SECONDS = 10.0
 """Seconds after which git, as on a network's file system, is not waited for."""
 
 
-def package_version(name: str = "unfused-ray") -> str:
+def package_version(name: str) -> str:
     """Version of a package; '' if it is not installed."""
     try:
         return version(name)
@@ -34,7 +36,7 @@ def git_commit() -> str:
 
 def environment() -> dict[str, str]:
     """Versions of the packages that decide results, commit of the code, and machine, as far as they are known."""
-    known = {"python": platform.python_version(), "unfused-ray": package_version(), "commit": git_commit()}
+    known = {"python": platform.python_version(), "unfused-ray": __version__, "commit": git_commit()}
     known |= {name: package_version(name) for name in _DECISIVE}
     known["machine"] = f"{platform.system()} {platform.release()} {platform.machine()}, {os.cpu_count()} CPUs"
     return {name: value for name, value in known.items() if value}

@@ -14,11 +14,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from unfused_ray import storage
+from unfused_ray import __version__, storage
 from unfused_ray.config import TrackingConfig
 from unfused_ray.data.shards.format import Manifest
 from unfused_ray.home import local_home
-from unfused_ray.runs.environment import git_commit, package_version
+from unfused_ray.runs.environment import git_commit
 
 logger = logging.getLogger(__name__)
 
@@ -184,7 +184,7 @@ def tags(
         data: of its clips.
         upstream: see :func:`upstream`.
     """
-    found = {"stage": stage, "folder": folder, "version": package_version()}
+    found = {"stage": stage, "folder": folder, "version": __version__}
     if data:
         found["data"] = _as_json([{"uri": manifest.uri, "checksum": manifest.checksum} for manifest in data])
     if upstream:

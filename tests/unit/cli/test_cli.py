@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from support.paths import ROOT
+from support.terminal import Ended
 
-from unfused_ray import cli
+from unfused_ray.cli import COMMANDS
 from unfused_ray.config import PrepareConfig, PretrainConfig
 from unfused_ray.recipes import PREPARE, PRETRAIN
 
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a job with these arguments: exit code, standard output, standard error."""
-
-    def _run(job: Callable[[], int], *arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["jobs/job.py", *arguments])
-        monkeypatch.setenv("COLUMNS", "200")
-        with pytest.raises(SystemExit) as exit_:
-            cli.main(job)
-        return (int(exit_.value.code or 0), *capsys.readouterr())
-
-    return _run
+CommandLine = Callable[..., Ended]
+SLOW = ("torch", "ray", "mlflow", "matplotlib", "sklearn", "scipy", "optuna", "pyarrow", "pandas")
+"""Packages whose import --help must not wait for."""
 
 
 @pytest.fixture
@@ -39,13 +34,64 @@ def source(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
+def test_help_of_no_command_imports_what_is_slow() -> None:
+    code = f"""
+import contextlib, io, json, sys
+from unfused_ray.cli.main import main
+shown = {{}}
+for command in ["", {", ".join(map(repr, COMMANDS))}]:
+    sys.argv = ["unfused-ray", *[command] * bool(command), "--help"]
+    text = io.StringIO()
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(text):
+        main()
+    shown[command] = text.getvalue()
+print(json.dumps([shown, [name for name in {SLOW} if name in sys.modules]]))
+"""
+    ended = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    shown, slow = json.loads(ended.stdout)
+    assert slow == []
+    assert all(f"  {name} " in shown[""] and text in shown[""] for name, text in COMMANDS.items())
+    for name, text in COMMANDS.items():
+        assert text in " ".join(shown[name].split())
+        assert "examples:\n" in shown[name]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_two_examples_and_their_settings_work(command_line: CommandLine, command: str) -> None:
+    examples = import_module(f"unfused_ray.cli.{command}").EXAMPLES
+    assert len(examples) == 2
+    for example in examples:
+        arguments = shlex.split(example)
+        if command in ("report", "runs", "doctor", "tasks"):  # they have no settings to print
+            ended = command_line(command, *arguments, "--help")
+        else:
+            ended = command_line(command, *arguments, "--print-config")
+        assert ended.code == 0, ended.err
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["audioset-10-percent", "-h"]])
-def test_help_names_recipes_and_every_field(run: Run, arguments: list[str]):
-    code, out, _ = run(cli.prepare_job, *arguments)
-    assert code == 0
-    assert all(recipe in out for recipe in PREPARE)
-    assert all(f"--{field.replace('_', '-')}" in out for field in PrepareConfig.model_fields if field != "front_end")
-    assert "--front-end.hop" in out and "--dry-run" in out
+def test_help_names_recipes_and_every_field(command_line: CommandLine, arguments: list[str]) -> None:
+    ended = command_line("prepare", *arguments)
+    assert ended.code == 0
+    assert all(recipe in ended.out for recipe in PREPARE)
+    fields = [field for field in PrepareConfig.model_fields if field != "front_end"]
+    assert all(f"--{field.replace('_', '-')}" in ended.out for field in fields)
+    assert "--front-end.hop" in ended.out and "--dry-run" in ended.out
+
+
+@pytest.mark.parametrize("command", ["prepare", "pretrain", "distill", "evaluate", "compare", "embed", "sweep"])
+def test_the_scripts_for_submitted_jobs_are_the_commands(command: str) -> None:
+    script = ROOT / "tuning" / "sweep.py" if command == "sweep" else ROOT / "jobs" / f"{command}.py"
+    run = subprocess.run([sys.executable, str(script), "--help"], check=True, capture_output=True, text=True)
+    assert run.stdout.startswith(f"usage: unfused-ray {command} ")
+
+
+def test_without_a_command_they_are_listed_and_another_is_refused(command_line: CommandLine) -> None:
+    assert command_line().out == command_line("--help").out
+    assert command_line("--version").out.startswith("unfused-ray 0.")
+    ended = command_line("train")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == f"error: train is no command: start with one of {', '.join(COMMANDS)}\n"
 
 
 METHOD_CHANGES = {"projection_dim": "5", "decorrelation_dim": "6"}
@@ -53,29 +99,24 @@ METHOD_CHANGES = {"projection_dim": "5", "decorrelation_dim": "6"}
 
 
 @pytest.mark.parametrize("recipe", PRETRAIN)
-def test_the_printed_configuration_is_the_recipe_with_what_was_changed(run: Run, recipe: str):
-    assert run(cli.pretrain_job, "--help")[0] == 0
-    code, out, _ = run(cli.pretrain_job, recipe, "--print-config")
-    assert code == 0
-    assert PretrainConfig.model_validate_json(out) == PRETRAIN[recipe][1]
+def test_the_printed_configuration_is_the_recipe_with_what_was_changed(command_line: CommandLine, recipe: str) -> None:
+    ended = command_line("pretrain", recipe, "--print-config")
+    assert ended.code == 0
+    assert PretrainConfig.model_validate_json(ended.out) == PRETRAIN[recipe][1]
     field = next(name for name in METHOD_CHANGES if hasattr(PRETRAIN[recipe][1].method, name))
-    changes = [
-        f"--method.{field.replace('_', '-')}",
-        METHOD_CHANGES[field],
-        "--augment.virtual-crop",
-        "1",
-        "2",
-        "--crop.short-clips",
-        "centre",
-    ]
-    code, out, _ = run(cli.pretrain_job, recipe, "--splits", "", "a b", *changes, "--print-config")
-    assert code == 0
-    changed = PretrainConfig.model_validate_json(out)
-    expected = PRETRAIN[recipe][1].model_dump(mode="json") | {"splits": ["", "a b"]}
-    expected["method"][field] = METHOD_CHANGES[field]
-    expected["augment"]["virtual_crop"] = [1.0, 2.0]
-    expected["crop"]["short_clips"] = "centre"
-    assert changed == PretrainConfig.model_validate(expected)
+    changes = [f"--method.{field.replace('_', '-')}", METHOD_CHANGES[field]]
+    changes += ["--augment.virtual-crop", "1", "2", "--crop.short-clips", "centre", "--splits", "", "a b"]
+    ended = command_line("pretrain", recipe, *changes, "--print-config")
+    assert ended.code == 0
+    expected = PRETRAIN[recipe][1].replace(
+        {
+            f"method.{field}": int(METHOD_CHANGES[field]),
+            "augment.virtual_crop": (1.0, 2.0),
+            "crop.short_clips": "centre",
+            "splits": ("", "a b"),
+        }
+    )
+    assert PretrainConfig.model_validate_json(ended.out) == expected
 
 
 @pytest.mark.parametrize(
@@ -89,52 +130,42 @@ def test_the_printed_configuration_is_the_recipe_with_what_was_changed(run: Run,
     ],
 )
 @pytest.mark.usefixtures("ray_session")
-def test_what_cannot_work_is_one_line_and_code_2(run: Run, source: str, arguments: list[str], message: str):
-    code, out, err = run(cli.prepare_job, *(argument.format(source=source) for argument in arguments))
-    assert (code, out) == (2, "")
-    assert message.format(source=source) in err
-    assert err.startswith("error: ") and err.count("\n") == 1
+def test_what_cannot_work_is_one_line_and_code_2(
+    command_line: CommandLine, source: str, arguments: list[str], message: str
+) -> None:
+    ended = command_line("prepare", *(argument.format(source=source) for argument in arguments))
+    assert (ended.code, ended.out) == (2, "")
+    assert message.format(source=source) in ended.err
+    assert ended.err.startswith("error: ") and ended.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--fractoin", "1"), ("--fraction", "half"), ("--long-clips", "drop")])
-def test_unknown_fields_and_values_of_another_type_are_refused(run: Run, flag: str, value: str):
-    code, _, err = run(cli.prepare_job, flag, value)
-    assert code == 2
-    assert flag in err
+def test_unknown_fields_and_values_of_another_type_are_refused(
+    command_line: CommandLine, flag: str, value: str
+) -> None:
+    ended = command_line("prepare", flag, value)
+    assert ended.code == 2
+    assert flag in ended.err
 
 
-def test_all_errors_of_a_configuration_are_told_at_once(run: Run):
-    code, _, err = run(cli.prepare_job, "--fraction", "2", "--max-seconds", "-1")
-    assert code == 2
-    assert "fraction=2.0" in err and "max_seconds=-1.0" in err
+def test_all_errors_of_a_configuration_are_told_at_once(command_line: CommandLine) -> None:
+    ended = command_line("prepare", "--fraction", "2", "--max-seconds", "-1")
+    assert ended.code == 2
+    assert "fraction=2.0" in ended.err and "max_seconds=-1.0" in ended.err
 
 
-def test_a_recipe_must_be_named_where_none_is_the_default(run: Run):
-    assert run(cli.pretrain_job, "--epochs", "3") == (
-        2,
-        "",
-        f"error: --epochs is no recipe: start with one of {', '.join(PRETRAIN)} (--help says more)\n",
-    )
-    assert "no recipe is named" in run(cli.pretrain_job)[2]
+def test_a_recipe_must_be_named_where_none_is_the_default(command_line: CommandLine) -> None:
+    message = f"error: --epochs is no recipe: start with one of {', '.join(PRETRAIN)} (--help says more)\n"
+    assert command_line("pretrain", "--epochs", "3") == Ended(2, "", message)
+    assert "no recipe is named" in command_line("pretrain").err
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_prepare_dry_then_for_good_then_nothing_to_do(run: Run, source: str, tmp_path: Path):
-    arguments = ["--source", source, "--output", str(tmp_path / "out")]
-    code, _, err = run(cli.prepare_job, *arguments, "--dry-run")
-    assert code == 0 and "would prepare" in err and not (tmp_path / "out").exists()
-    code, _, err = run(cli.prepare_job, *arguments)
-    assert code == 0 and "prepared" in err and "clips of split train" in err
-    code, _, err = run(cli.prepare_job, *arguments)
-    assert code == 0 and "nothing to do" in err
-
-
-@pytest.mark.parametrize("job", [cli.prepare_job, cli.pretrain_job])
-def test_a_relative_output_is_refused_in_a_submitted_job(
-    run: Run, job: Callable[[], int], monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")  # what `ray job submit` sets
-    recipe = ["tiny"] if job is cli.pretrain_job else []
-    code, _, err = run(job, *recipe, "--output", "relative/out")
-    assert code == 2
-    assert "output=relative/out is relative, but a submitted job" in err
+def test_prepare_dry_then_for_good_then_nothing_to_do(command_line: CommandLine, source: str, tmp_path: Path) -> None:
+    arguments = ["prepare", "--source", source, "--output", str(tmp_path / "out")]
+    ended = command_line(*arguments, "--dry-run")
+    assert ended.code == 0 and "would prepare" in ended.out and not (tmp_path / "out").exists()
+    first = command_line(*arguments)
+    assert first.code == 0 and "prepared" in first.out and "clips of split train" in first.out
+    assert command_line(*arguments).out == first.out
+    assert "nothing to do" in command_line(*arguments, "--dry-run").out

@@ -16,18 +16,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.paths import ROOT
 from support.processes import wait_for
+from support.runs import train
 from support.tasks import PROTOCOL, write_task
 
 from unfused_ray import evaluation_job, recipes, storage
 from unfused_ray.comparison import page, processes, results, runner, table
 from unfused_ray.comparison.budget import clip_operations, epochs_of, within_budget
 from unfused_ray.comparison.plan import PlannedSystem, load_plan
-from unfused_ray.config import EncoderConfig, EvaluateConfig, FrontEndConfig
+from unfused_ray.comparison.runner import ComparisonPlan
+from unfused_ray.config import CompareConfig, EncoderConfig, EvaluateConfig, FrontEndConfig
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.evaluation.cells import Cell
 from unfused_ray.models.cost import cost_of
 from unfused_ray.runs.run import CONFIGS, Run
-from unfused_ray.training.driver import launch
 
 COMPARISON = ROOT / "unfused_ray" / "comparison"
 PLANS = sorted((COMPARISON / "plans").glob("*.toml"))
@@ -48,7 +49,7 @@ class InProcess:
             evaluation_job.run(evaluation_job.check(EvaluateConfig.model_validate_json(text)))
             return
         config = CONFIGS[job].model_validate_json(text)
-        status = launch.train(config, in_sweep=True)
+        status = train(config, in_sweep=True)
         if status.state != "finished":
             raise RuntimeError(f"{name} {status.state}")
 
@@ -93,9 +94,8 @@ def command(shards: Path, plan: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("UNFUSED_RAY_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(runner, "Jobs", InProcess)
 
-    def make(output: Path, *arguments: str, of: Path = plan) -> Any:
-        line = [str(of), "--data-root", str(shards), "--output", str(output), *arguments]
-        return runner.TableCommand(table.parser().parse_args(line))
+    def make(output: Path, of: Path = plan, **fields: Any) -> ComparisonPlan:
+        return table.check(CompareConfig(plan=str(of), data_root=str(shards), output=str(output), **fields))
 
     return make
 
@@ -141,7 +141,7 @@ def test_one_command_trains_reads_and_compares_and_given_again_finds_everything_
     assert (output / "accuracy_by_parameters.png").read_bytes().startswith(b"\x89PNG")
 
     capsys.readouterr()
-    again = command(output, "--against", "unfused")
+    again = command(output, against="unfused")
     assert again.run() == 0
     assert again.jobs.begun == EVALUATIONS
     assert (output / "table.md").read_text() == markdown
@@ -159,7 +159,7 @@ def test_one_command_trains_reads_and_compares_and_given_again_finds_everything_
     with pytest.raises(ValueError, match="the protocol changed since test clips were first read"):
         command(output)
 
-    taken = command(tmp_path / "other", "--use", f"decar-v2={output}/runs/decar-v2/seed-{{seed}}", "--stages", "train")
+    taken = command(tmp_path / "other", use=(f"decar-v2={output}/runs/decar-v2/seed-{{seed}}",), stages=("train",))
     assert taken.run() == 0
     assert taken.jobs.begun == TRAININGS[1:]
 
@@ -168,7 +168,7 @@ def test_a_training_that_stopped_goes_on_and_leaves_out_what_builds_on_it_until_
     command: Call, plan: Path, tmp_path: Path, stop_after: Callable[[int], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     stop_after(1)
-    stopped = command(tmp_path, "--stages", "train")
+    stopped = command(tmp_path, stages=("train",))
     assert stopped.run() == len(TRAININGS)
     assert stopped.jobs.begun == TRAININGS[:1]
     assert "failed: decar-v2-seed-0 stopped" in capsys.readouterr().out
@@ -176,15 +176,15 @@ def test_a_training_that_stopped_goes_on_and_leaves_out_what_builds_on_it_until_
     status = half.status()
     assert status is not None and status.state == "stopped"
     begun = half.record()["id"]
-    (training,) = command(tmp_path, "--only", "decar-v2").chosen()
+    (training,) = command(tmp_path, only=("decar-v2",)).chosen()
     assert training.state == "begun"
     stop_after(-1)
-    assert command(tmp_path, "--only", "decar-v2", "--stages", "train").run() == 0
+    assert command(tmp_path, only=("decar-v2",), stages=("train",)).run() == 0
     status = half.status()
     assert status is not None and status.state == "finished"
     assert half.record()["id"] == begun
     with pytest.raises(ValueError, match=r"was trained for \d+ epochs"):
-        command(tmp_path, "--only", "decar-v2", of=changed(plan, "sources = 0.0", "sources = 9.0")).chosen()
+        command(tmp_path, only=("decar-v2",), of=changed(plan, "sources = 0.0", "sources = 9.0")).chosen()
     assert not (tmp_path / "frozen.json").exists()  # no test clip has been read: another plan is no offence yet
 
 
@@ -230,15 +230,15 @@ def test_an_unknown_recipe_setting_system_or_seed_is_named(command: Call, tmp_pa
     with pytest.raises(ValueError, match="a cannot be trained"):
         system(name="a", recipe="tiny", settings={"batch.block": 1}).config({})
     with pytest.raises(ValueError, match="'cola' is no row of the plan; these are DECAR-v2, UnFuSeD, bands, log-mel"):
-        command(tmp_path, "--only", "cola")
+        command(tmp_path, only=("cola",))
     with pytest.raises(ValueError, match="'random' is no row of the plan"):
-        command(tmp_path, "--against", "random")
+        command(tmp_path, against="random")
     with pytest.raises(ValueError, match="are not of the plan"):
-        command(tmp_path, "--seeds", "7")
+        command(tmp_path, seeds=(7,))
     with pytest.raises(ValueError, match="SYSTEM=FOLDER"):
-        command(tmp_path, "--use", "decar-v2")
+        command(tmp_path, use=("decar-v2",))
     with pytest.raises(FileNotFoundError, match="nowhere is not the folder of a run"):
-        command(tmp_path, "--use", f"decar-v2={tmp_path}/nowhere", "--stages", "train").run()
+        command(tmp_path, use=(f"decar-v2={tmp_path}/nowhere",), stages=("train",)).run()
 
 
 @given(budget=st.floats(0.01, 1000), epoch=st.floats(0.01, 100))
@@ -313,7 +313,7 @@ def test_what_waits_for_another_training_holds_no_place(
     monkeypatch.setattr(runner, "Jobs", Waiting)
     more = plan.with_name("more.toml")
     more.write_text(plan.read_text() + '\n[[systems]]\nname = "COLA"\nrecipe = "cola-tiny"\n')
-    assert command(tmp_path / "table", "--jobs", "2", "--stages", "train", of=more).run() == 0
+    assert command(tmp_path / "table", processes=2, stages=("train",), of=more).run() == 0
     assert set(begun[:2]) == {"decar-v2-seed-0", "cola-seed-0"}
     assert set(begun[2:]) == {"unfused-seed-0-drums", "unfused-seed-0-languages"}
 
@@ -323,8 +323,8 @@ def test_what_is_for_gpus_is_not_squeezed_beside_others_onto_this_machine(
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     large = changed(plan, 'recipe = "tiny"\n\n', 'recipe = "tiny"\nsettings = { "runtime.gpus_per_worker" = 1 }\n\n')
-    with pytest.raises(ValueError, match="--jobs 2 without RAY_ADDRESS would train decar-v2-seed-0"):
-        command(tmp_path / "table", "--jobs", "2", "--stages", "train", of=large).run()
+    with pytest.raises(ValueError, match="processes=2 without RAY_ADDRESS would train decar-v2-seed-0"):
+        command(tmp_path / "table", processes=2, stages=("train",), of=large).run()
     assert not (tmp_path / "table").exists()
 
 
@@ -356,7 +356,7 @@ def test_a_failed_process_is_reported_with_the_end_of_its_log(tmp_path: Path, mo
     jobs = module.Jobs(tmp_path, threads=3)
     jobs.run("pretrain", "import os; print('threads', os.environ['OMP_NUM_THREADS'])", "good")
     assert (tmp_path / "good.log").read_text() == "threads 3\n"
-    with pytest.raises(RuntimeError, match=r"bad ended with code 4, see .*bad\.log\n  no such shard"):
+    with pytest.raises(ChildProcessError, match=r"bad ended with code 4, see .*bad\.log\n  no such shard"):
         jobs.run("pretrain", "print('no such shard'); raise SystemExit(4)", "bad")
 
 
@@ -369,7 +369,7 @@ def test_stopping_ends_what_runs_and_begins_nothing_more(tmp_path: Path, monkeyp
     def work() -> None:
         try:
             jobs.run("pretrain", "", "waiting")
-        except RuntimeError as error:
+        except ChildProcessError as error:
             errors.append(str(error))
 
     thread = Thread(target=work)
@@ -378,5 +378,5 @@ def test_stopping_ends_what_runs_and_begins_nothing_more(tmp_path: Path, monkeyp
     jobs.stop()
     thread.join()
     assert "waiting ended with code -15" in errors[0]
-    with pytest.raises(RuntimeError, match="was not begun"):
+    with pytest.raises(ChildProcessError, match="was not begun"):
         jobs.run("pretrain", "", "more")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import pytest
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
+from support.terminal import Ended
 
-from unfused_ray import cli, config
+from unfused_ray import config
 from unfused_ray.config import Config, explain
 
 MODELS = [model for _, model in inspect.getmembers(config, inspect.isclass) if issubclass(model, Config)]
@@ -87,28 +88,20 @@ def test_every_number_has_a_bound() -> None:
 @pytest.mark.parametrize(
     ("job", "recipe", "flags", "told"),
     [
-        (cli.pretrain_job, "tiny", ["--epochs", "0"], "epochs=0"),
-        (cli.pretrain_job, "tiny", ["--optimizer.lr", "nan"], "optimizer.lr=nan"),
-        (cli.pretrain_job, "tiny", ["--method.num-clusters", "1"], "method.decar-v2.num_clusters.0=1"),
-        (cli.pretrain_job, "tiny", ["--runtime.kind", "workers", "--runtime.num-workers", "7"], "num_workers=7"),
-        (cli.distill_job, "tiny", ["--method.alpha", "1.5"], "method.alpha=1.5"),
-        (cli.distill_job, "tiny", ["--method.cut", "fc2", "--encoder.cut", "block1"], "method.cut=fc2"),
-        (cli.prepare_job, "default", ["--task", "us8k", "--source", "x"], "contradict each other"),
-        (cli.embed_job, "default", ["--hop-seconds", "1"], "hop_seconds=1 has no meaning"),
-        (cli.evaluate_job, "default", ["--random-seeds", "-1"], "random_seeds=-1"),
+        ("pretrain", "tiny", ["--epochs", "0"], "epochs=0"),
+        ("pretrain", "tiny", ["--optimizer.lr", "nan"], "optimizer.lr=nan"),
+        ("pretrain", "tiny", ["--method.num-clusters", "1"], "method.decar-v2.num_clusters.0=1"),
+        ("pretrain", "tiny", ["--runtime.kind", "workers", "--runtime.num-workers", "7"], "num_workers=7"),
+        ("distill", "tiny", ["--method.alpha", "1.5"], "method.alpha=1.5"),
+        ("distill", "tiny", ["--method.cut", "fc2", "--encoder.cut", "block1"], "method.cut=fc2"),
+        ("prepare", "default", ["--task", "us8k", "--source", "x"], "contradict each other"),
+        ("embed", "default", ["--hop-seconds", "1"], "hop_seconds=1 has no meaning"),
+        ("evaluate", "default", ["--random-seeds", "-1"], "random_seeds=-1"),
     ],
 )
 def test_a_job_that_cannot_work_ends_with_code_2_and_one_message(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    job: Any,
-    recipe: str,
-    flags: list[str],
-    told: str,
+    command_line: Callable[..., Ended], job: str, recipe: str, flags: list[str], told: str
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["jobs/job.py", recipe, *flags])
-    with pytest.raises(SystemExit) as exit_:
-        cli.main(job)
-    out, err = capsys.readouterr()
-    assert (exit_.value.code, out) == (2, "")
-    assert told in err and err.count("error:") == 1 and "Traceback" not in err
+    ended = command_line(job, recipe, *flags)
+    assert (ended.code, ended.out) == (2, "")
+    assert told in ended.err and ended.err.count("error:") == 1 and "Traceback" not in ended.err

@@ -14,12 +14,11 @@ from support.sources import tone
 from support.tasks import write_encoder
 
 from unfused_ray import storage
+from unfused_ray.api import embed, prepare
 from unfused_ray.config import EmbedConfig, FrontEndConfig, PrepareConfig
 from unfused_ray.data.parts.ray_tasks import RayTasks
 from unfused_ray.data.shards.format import Manifest
-from unfused_ray.data.shards.ingest import prepare
 from unfused_ray.data.shards.statistics import compute_statistics
-from unfused_ray.embedding.job import embed
 
 BARE = """
 import json, sys
@@ -27,12 +26,11 @@ sys.modules["ray"] = sys.modules["mlflow"] = None
 from unfused_ray.config import BatchConfig, CropConfig, EmbedConfig, FrontEndConfig, PrepareConfig
 from unfused_ray.data.parts.default_executor import default_executor
 from unfused_ray.data.shards.index import ClipIndex
-from unfused_ray.data.shards.ingest import prepare
+from unfused_ray.api import embed, prepare
 from unfused_ray.data.shards.statistics import compute_statistics
 from unfused_ray.data.stream.plan import Pass, Planner
 from unfused_ray.data.stream.prefetch import LocalSource, Prefetcher
 from unfused_ray.data.stream.read import BlockReader
-from unfused_ray.embedding.job import embed
 
 source, encoder, shards, vectors = sys.argv[1:]
 manifest = prepare(PrepareConfig(source=source, output=shards))
@@ -65,7 +63,7 @@ def test_a_bare_machine_makes_the_same_bytes(tmp_path: Path) -> None:
     manifest = prepare(PrepareConfig(source=source, output=folder))
     assert contents(tmp_path / "by ray") == contents(tmp_path / "shards")
     bare = Manifest.load(str(tmp_path / "shards"))
-    assert manifest is not None and manifest.statistics(FrontEndConfig()) == bare.statistics(FrontEndConfig())
+    assert manifest.statistics(FrontEndConfig()) == bare.statistics(FrontEndConfig())
     embed(EmbedConfig(encoder=str(encoder), source=arguments[2], output=storage.join(folder, "vectors")))
     assert contents(tmp_path / "by ray" / "vectors") == contents(tmp_path / "vectors")
     statistics = compute_statistics(manifest, FrontEndConfig(num_mels=32), RayTasks())

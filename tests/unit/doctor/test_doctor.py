@@ -13,8 +13,8 @@ from typing import Any
 import boto3
 import pytest
 from rich.console import Console
+from support.terminal import Ended
 
-from unfused_ray import __main__ as commands
 from unfused_ray.config import RuntimeConfig, TrackingConfig, TrainingConfig
 from unfused_ray.doctor import examine
 from unfused_ray.doctor.examine import Finding
@@ -225,13 +225,12 @@ def test_a_path_that_is_longer_than_a_line_is_shown_whole():
 
 
 def test_the_command_ends_with_1_where_something_is_missing_and_names_unknown_recipes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command_line: Callable[..., Ended]
 ):
     monkeypatch.setenv("UNFUSED_RAY_HOME", str(tmp_path))
-    monkeypatch.setenv("COLUMNS", "200")
-    assert commands.doctor("tiny") == 0
-    assert "storage" in capsys.readouterr().out
-    assert commands.doctor("decar-v2-audioset", tracking="http://127.0.0.1:9") == 1
-    assert "problem" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="unheard-of is no recipe: name one of"):
-        commands.doctor("unheard-of")
+    ended = command_line("doctor", "tiny")
+    assert ended.code == 0 and "storage" in ended.out
+    ended = command_line("doctor", "decar-v2-audioset", "--tracking", "http://127.0.0.1:9")
+    assert ended.code == 1 and "problem" in ended.out
+    ended = command_line("doctor", "unheard-of")
+    assert ended.code == 2 and "unheard-of is no recipe: name one of" in ended.err

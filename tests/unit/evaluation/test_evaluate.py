@@ -23,8 +23,9 @@ from sklearn.metrics import accuracy_score, confusion_matrix, recall_score
 from sklearn.preprocessing import StandardScaler
 from support.processes import kill_child, wait_for
 from support.tasks import PROTOCOL, replace_columns, write_encoder, write_task
+from support.terminal import Ended
 
-from unfused_ray import cli, evaluation_job, storage
+from unfused_ray import evaluation_job, storage
 from unfused_ray.config import EvaluateConfig, FrontEndConfig, TrackingConfig
 from unfused_ray.evaluation import bootstrap, cells
 from unfused_ray.evaluation.bootstrap import Interval
@@ -481,24 +482,10 @@ def test_an_end_of_an_interval_that_cannot_be_known_is_no_metric(world: World, d
     assert run.data.metrics == {"row/alone/accuracy": 0.5}
 
 
-@pytest.fixture
-def job(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Run ``jobs/evaluate.py`` with these arguments: exit code, standard output, standard error."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["jobs/evaluate.py", *arguments])
-        monkeypatch.setenv("COLUMNS", "200")
-        with pytest.raises(SystemExit) as exit_:
-            cli.main(cli.evaluate_job)
-        return (int(exit_.value.code or 0), *capsys.readouterr())
-
-    return run
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("", "tasks=() names no task: give at least one folder written by jobs/prepare.py"),
+        ("", "tasks=() names no task: give at least one folder written by unfused-ray prepare"),
         ("--tasks {0}/bare {0}/bare", "tasks={0}/bare: another column of the table is called 'bare'"),
         ("--tasks {0}/bare {0}/mean", "tasks={0}/mean: another column of the table is called 'mean'"),
         ("--tasks {0}/nowhere", "{0}/nowhere holds no manifest.json"),
@@ -514,32 +501,41 @@ def job(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     ],
 )
 def test_what_cannot_work_is_one_message_before_anything_is_computed(
-    job: Callable[..., tuple[int, str, str]], tmp_path: Path, arguments: str, message: str, probed: list[int]
+    command_line: Callable[..., Ended], tmp_path: Path, arguments: str, message: str, probed: list[int]
 ) -> None:
     for name in ("bare", "mean"):
         write_task(tmp_path / name, 2, 0, 2)
     write_encoder(tmp_path / "teacher" / "encoder", "fc2")
     write_encoder(tmp_path / "fast", "fc2", front_end=FrontEndConfig(sample_rate=32_000))
-    code, out, err = job(*arguments.format(tmp_path).split(), "--output", str(tmp_path / "out"))
-    assert (code, out, probed) == (2, "", [])
-    assert message.format(tmp_path) in err
-    assert err.startswith("error: ") and err.count("\n") == 1
+    ended = command_line("evaluate", *arguments.format(tmp_path).split(), "--output", str(tmp_path / "out"))
+    assert (ended.code, ended.out, probed) == (2, "", [])
+    assert message.format(tmp_path) in ended.err
+    assert ended.err.startswith("error: ") and ended.err.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 
 def test_the_job_says_what_it_would_do_then_does_it_and_shows_the_table(
-    world: World, tmp_path: Path, job: Callable[..., tuple[int, str, str]], tracking_uri: str
+    world: World, tmp_path: Path, command_line: Callable[..., Ended], tracking_uri: str
 ) -> None:
-    arguments = ["--tasks", f"{world.folder}/bare", "--models", f"{world.folder}/teacher", "--random-seeds", "1"]
+    arguments = [
+        "evaluate",
+        "--tasks",
+        f"{world.folder}/bare",
+        "--models",
+        f"{world.folder}/teacher",
+        "--random-seeds",
+        "1",
+    ]
     arguments += ["--protocol", f"{world.folder}/protocol.toml", "--output", f"{tmp_path}/out"]
     arguments += ["--cache", f"{tmp_path}/cache", "--tracking.uri", tracking_uri]
-    code, out, _ = job(*arguments, "--dry-run")
-    assert code == 0
-    assert "4 classes; 24 train, 0 valid, 14 test" in out
-    assert all(row in out for row in ("log-mel statistics", "random fc2 (4 × 16)", "teacher"))
+    ended = command_line(*arguments, "--dry-run")
+    assert ended.code == 0
+    assert "4 classes; 24 train, 0 valid, 14 test" in ended.out
+    assert all(row in ended.out for row in ("log-mel statistics", "random fc2 (4 × 16)", "teacher"))
     assert not (tmp_path / "out").exists()
-    code, out, _ = job(*arguments)
-    assert code == 0
+    ended = command_line(*arguments)
+    assert ended.code == 0
+    out = ended.out
     assert "(4 × 16)" in out and "▲ ▼ above, below teacher: the 95 %" in out and f"{tmp_path}/out" in out
     assert (tmp_path / "out" / "table.md").exists()
 

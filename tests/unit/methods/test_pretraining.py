@@ -15,7 +15,7 @@ import pytest
 import safetensors.torch
 import torch
 import torch.distributed as dist
-from support.runs import assert_equal_runs, history, initial_weights, tiny, tracked
+from support.runs import assert_equal_runs, history, initial_weights, tiny, tracked, train
 from support.sources import write_source
 
 from unfused_ray import recipes
@@ -35,7 +35,7 @@ from unfused_ray.runs.reader import RunReader
 from unfused_ray.runs.run import DIVERGED
 from unfused_ray.runs.status import Status
 from unfused_ray.training.coordinator import Coordinator
-from unfused_ray.training.driver.launch import check, train
+from unfused_ray.training.driver.launch import check
 from unfused_ray.training.stages import stage_of
 from unfused_ray.training.worker import loop
 from unfused_ray.training.worker.collectives import Collectives, DistributedCollectives, LocalCollectives

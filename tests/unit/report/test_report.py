@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+from collections.abc import Callable
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -18,8 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from support.reports import HOSTILE, LENGTHS, Page, Runs, write_runs, write_sweep
+from support.terminal import Ended
 
-from unfused_ray import __main__, recipes
+from unfused_ray import recipes
 from unfused_ray.config import PretrainConfig, SweepConfig
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.embedding.clips import embed_clips
@@ -32,9 +34,9 @@ from unfused_ray.report.evaluation import most_confused
 from unfused_ray.report.parameters import comparable, importances, parameters_of
 from unfused_ray.runs.reader import RunReader
 from unfused_ray.runs.run import Run
-from unfused_ray.sweep.prepare import read_sweep
-from unfused_ray.sweep.space import to_json
-from unfused_ray.sweep.trial import Record, read_records
+from unfused_ray.sweeps.plan import read_sweep
+from unfused_ray.sweeps.space import to_json
+from unfused_ray.sweeps.trial import Record, read_records
 from unfused_ray.training.worker.optimizer import learning_rate
 
 KINDS = ("pretraining", "distillation", "shuffled", "evaluation", "sweep", "all")
@@ -247,10 +249,13 @@ def test_chosen_clusters_include_the_extremes_of_size_and_coherence(
     assert all(("asked for" in why.split(", ")) == (cluster in asked) for cluster, why in more.items())
 
 
-def test_a_cluster_that_is_asked_for_is_heard_and_one_that_is_not_there_refused(runs: Runs, tmp_path: Path) -> None:
+def test_a_cluster_that_is_asked_for_is_heard_and_one_that_is_not_there_refused(
+    runs: Runs, tmp_path: Path, command_line: Callable[..., Ended]
+) -> None:
     output = tmp_path / "page.html"
     largest = int(np.bincount(RunReader(runs.pretraining).assignment.labels[0]).argmax())
-    assert __main__.report((runs.pretraining, runs.sweep), str(output), (largest,)) == 0
+    ended = command_line("report", runs.pretraining, runs.sweep, "--output", str(output), "--clusters", str(largest))
+    assert ended.code == 0, ended.err
     headings = [element.text for element in Page(output.read_text()).all("h4")]
     assert headings[0].startswith(f"cluster {largest} asked for, ")
     with pytest.raises(ValueError, match=r"clusters=99 100: .* no such cluster .* its \d clusters are numbered 0 to 3"):
@@ -291,11 +296,11 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_command_writes_the_page_and_says_where(
-    runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    runs: Runs, tmp_path: Path, command_line: Callable[..., Ended]
 ) -> None:
     output = tmp_path / "a folder" / "page.html"
-    assert __main__.report((runs.sweep, runs.sweep), str(output)) == 0
-    assert str(output) in capsys.readouterr().out
+    ended = command_line("report", runs.sweep, runs.sweep, "--output", str(output))
+    assert ended.code == 0 and str(output) in ended.out
     assert len(Page(output.read_text()).all("h2")) == 2  # contents, and the sweep once
 
 

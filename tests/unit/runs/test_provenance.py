@@ -7,11 +7,11 @@ import logging
 from pathlib import Path
 
 import pytest
-from support.runs import tiny, tiny_student, tracked
+from support.runs import tiny, tiny_student, tracked, train
 from support.sources import write_source
 from support.tasks import write_encoder
 
-from unfused_ray import cli, storage
+from unfused_ray import api, storage
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.models.export import read_description
 from unfused_ray.runs import provenance
@@ -20,7 +20,6 @@ from unfused_ray.runs.run import Run
 from unfused_ray.tracking import mlflow
 from unfused_ray.tracking import mlflow as tracking
 from unfused_ray.tracking import sender as tracker
-from unfused_ray.training.driver.launch import train
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +31,10 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.usefixtures("alone")
 def test_a_student_names_its_teacher_and_a_run_that_goes_on_after_its_end_stays_one_run(
-    source: Path, tmp_path: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+    source: Path, tmp_path: Path, tracking_uri: str
 ) -> None:
     teacher, student = tiny(source, tmp_path / "teacher", tracking_uri), str(tmp_path / "student")
-    monkeypatch.setattr(cli, "_train", train)
-    shorter = teacher.replace(epochs=1)
-    assert cli._training_job(shorter, cli.Options(False, False)) == 0  # it adds pictures and places at the end
+    assert api.pretrain(teacher, epochs=1).status.state == "finished"  # it adds pictures and places at the end
     assert train(teacher).state == "finished"
     run = tracked(tracking_uri, teacher.output)
     assert run.info.status == "FINISHED"

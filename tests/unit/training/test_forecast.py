@@ -14,17 +14,17 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from rich.console import Console
-from support.runs import tiny, tiny_student
+from support.runs import tiny, tiny_student, train
 from support.sources import write_source
+from support.terminal import Ended
 
-from unfused_ray import cli
 from unfused_ray.config import PretrainConfig, TrainingConfig
 from unfused_ray.data.stream.read import Block
 from unfused_ray.methods.method import BlockOutput
 from unfused_ray.training.driver import dry_run
 from unfused_ray.training.driver.dry_run import Rehearsal
 from unfused_ray.training.driver.forecast import Forecast, Measured, Work
-from unfused_ray.training.driver.launch import check, train
+from unfused_ray.training.driver.launch import check
 from unfused_ray.training.worker.learner import Learner
 
 seconds = st.floats(1e-4, 1e3)
@@ -128,16 +128,13 @@ def described(job: TrainingConfig) -> str:
 
 @pytest.mark.usefixtures("ray_session")
 def test_a_dry_run_of_the_tiny_recipe_prints_a_forecast_and_writes_nothing(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command_line: Callable[..., Ended]
 ):
-    arguments = ["--data", str(source), "--output", str(tmp_path / "run"), "--runtime.threads", "1", "--dry-run"]
-    monkeypatch.setattr("sys.argv", ["pretrain.py", "tiny", *arguments])
     monkeypatch.setenv("UNFUSED_RAY_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("COLUMNS", "200")
-    with pytest.raises(SystemExit) as end:
-        cli.main(cli.pretrain_job)
-    assert end.value.code == 0
-    output = capsys.readouterr().out
+    arguments = ["--data", str(source), "--output", str(tmp_path / "run"), "--runtime.threads", "1", "--dry-run"]
+    ended = command_line("pretrain", "tiny", *arguments)
+    assert ended.code == 0, ended.err
+    output = ended.out
     for heading in ("decoding", "training", "embedding every clip", "clustering", "limited by", "CPUs for decoding"):
         assert heading in output
     assert "a step of 32 clips" in output

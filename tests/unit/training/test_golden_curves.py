@@ -13,12 +13,11 @@ from pathlib import Path
 
 import pytest
 from support.paths import ROOT
-from support.runs import history, tiny, tiny_student
+from support.runs import history, tiny, tiny_student, train
 
 from unfused_ray import recipes
+from unfused_ray.api import prepare
 from unfused_ray.config import PrepareConfig
-from unfused_ray.data.shards.ingest import prepare
-from unfused_ray.training.driver.launch import train
 
 GOLDEN = Path(__file__).parent / "golden" / "loss_curves.json"
 DRUMS = ROOT / "recordings" / "drums.tar"

@@ -22,7 +22,7 @@ import safetensors.torch
 import torch
 from rich.console import Console
 from support.processes import wait_for
-from support.runs import BeginningError, assert_equal_runs, history, initial_weights, tiny, weights
+from support.runs import BeginningError, assert_equal_runs, history, initial_weights, tiny, train, weights
 from support.sources import write_source
 
 from unfused_ray import cluster, lease, storage
@@ -35,7 +35,7 @@ from unfused_ray.runs import run
 from unfused_ray.runs.files import read_file
 from unfused_ray.training.coordinator import Coordinator, RunProgress
 from unfused_ray.training.driver import monitor
-from unfused_ray.training.driver.launch import check, describe, train
+from unfused_ray.training.driver.launch import check, describe
 from unfused_ray.training.worker import loop, reporter
 from unfused_ray.training.worker.learner import Learner
 
@@ -645,7 +645,7 @@ def test_a_dry_run_shows_who_works_on_the_run_and_other_settings(
     train(config("run"))
     console = Console(file=StringIO(), width=200)
     with lease.Lease(config("run").output, on_loss=lambda: None):
-        console.print(describe(config("run", seed=1)))
+        console.print(describe(check(config("run", seed=1))))
     assert f"process {os.getpid()} on" in console.file.getvalue()
     assert "seed: 0 → 1" in console.file.getvalue()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from unfused_ray.data.parts.executor import Executor, InProcess
 
@@ -21,3 +23,15 @@ def default_executor(gpus_per_task: float = 0.0) -> Executor:
         logger.warning("Ray is not used: %s. All work is done in this process, part after part", error)
         return InProcess(gpus_per_task)
     return RayTasks(gpus_per_task)
+
+
+@contextmanager
+def keep_open() -> Iterator[None]:
+    """Keep what an executor starts in this block until the block ends: each start of Ray takes seconds."""
+    try:
+        from unfused_ray.cluster import keep_session
+    except ImportError:  # a machine without Ray
+        yield
+        return
+    with keep_session():
+        yield

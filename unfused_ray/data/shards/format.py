@@ -154,7 +154,7 @@ class Manifest:
         if not storage.exists(path):
             raise FileNotFoundError(
                 f"{uri} holds no {MANIFEST}: it is not a prepared source, or its ingest has not finished. "
-                f"Run jobs/prepare.py with --output {uri}"
+                f"Run unfused-ray prepare with --output {uri}"
             )
         raw = storage.read_json(path, FORMAT_VERSION, "prepare the source again")
         try:
@@ -162,7 +162,7 @@ class Manifest:
             manifest = cls(uri=uri, shards=shards, rejects=raw["rejects"], config=raw["config"])
         except (KeyError, ValidationError) as error:
             raise ValueError(
-                f"{path} is not as jobs/prepare.py has written it ({type(error).__name__}: {error}): copy it again, or "
+                f"{path} is not as unfused-ray prepare has written it ({type(error).__name__}: {error}): copy it, or "
                 "prepare the source again"
             ) from error
         return manifest._with_later_statistics()

@@ -77,7 +77,7 @@ class ClipIndex:
 
     def __init__(self, manifests: Sequence[Manifest], splits: Sequence[str] | None = None) -> None:
         if not manifests:
-            raise ValueError("data=() names no prepared source: give at least one folder written by jobs/prepare.py")
+            raise ValueError("data=() names no prepared source: give a folder written by unfused-ray prepare")
         self.manifests = tuple(manifests if splits is None else (manifest.select(splits) for manifest in manifests))
         self.units = Units(self.manifests)
         self.num_clips = int(self.units.num_clips.sum(dtype=np.int64))

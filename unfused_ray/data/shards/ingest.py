@@ -1,4 +1,4 @@
-"""The driver of an ingest: list the source, plan the shards, write them in parallel, and sign with the manifest."""
+"""Drives an ingest: lists the source, lays out the shards, writes them in parallel, and signs with the manifest."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from unfused_ray import storage
+from rich.console import Group
+
+from unfused_ray import paths, storage
 from unfused_ray.config import WHOLE_CLIPS, PrepareConfig
 from unfused_ray.data.parts.default_executor import default_executor
 from unfused_ray.data.parts.driver import PartedJob, write_parts
@@ -15,71 +18,121 @@ from unfused_ray.data.parts.executor import Executor
 from unfused_ray.data.parts.ledger import delete_reports, refuse_difference
 from unfused_ray.data.parts.rejects import Reject, in_words
 from unfused_ray.data.shards.format import MANIFEST, Manifest, Shard
-from unfused_ray.data.shards.plan import REPORTS, Plan, stored
+from unfused_ray.data.shards.plan import REPORTS, ShardLayout, stored
 from unfused_ray.data.shards.write import ShardClips, ShardWriter
 from unfused_ray.data.sources.find import find
 from unfused_ray.data.sources.items import Listing
 from unfused_ray.data.sources.lape.registry import data_root, list_task
 from unfused_ray.data.sources.listing import list_source
-from unfused_ray.progress import print_summary
+from unfused_ray.progress import summary
 
 logger = logging.getLogger(__name__)
 
 
-def prepare(config: PrepareConfig, dry_run: bool = False) -> Manifest | None:
-    """Make shards of any audio; on an output that is finished, nothing is done.
+@dataclass(frozen=True)
+class IngestPlan:
+    """An ingest whose source has been listed, or whose output is finished."""
 
-    An interrupted ingest goes on from its finished shards and ends with the same bytes. A bad clip is set aside with
-    its reason in ``rejects.parquet``. What was done, or with ``dry_run`` what would be, is printed.
+    config: PrepareConfig
+    """With absolute paths, and with the settings that a task decides."""
+    executor: Executor
+    finished: Manifest | None
+    """The manifest of an output that is finished; its source is not listed."""
+    listing: Listing
+    layout: ShardLayout | None
+    """None if the output is finished."""
 
-    Args:
-        config: what to read, and how to write it.
-        dry_run: only list the source; nothing is written.
 
-    Returns:
-        The manifest; None where a dry run found that there is something to do.
+def check(config: PrepareConfig) -> IngestPlan:
+    """List the source and lay out the shards; nothing is written.
 
     Raises:
         FileNotFoundError: the source is not there.
-        ValueError: the source holds no audio, none of it can be used, or the output was prepared differently.
+        ValueError: a path cannot be used, the source holds no audio, or the output was prepared differently.
     """
-    config = _resolved(config)
-    start = time.monotonic()
-    figures: dict[str, float | str] = {}
+    config, executor = _resolved(config), default_executor()
     if storage.exists(storage.join(config.output, MANIFEST)):
         manifest = Manifest.load(config.output)
         refuse_difference(config.output, manifest.config, stored(config))
-        title = f"{config.output} is already prepared: nothing to do"
-    else:
-        executor = default_executor()
-        listing = _list(config, executor)
-        plan = _plan(config, listing)
-        if dry_run:
-            _print_plan(listing, plan)
-            return None
-        manifest = _ingest(plan, listing.rejects, executor)
-        seconds = time.monotonic() - start
-        figures |= {"seconds": round(seconds), "clips/s": manifest.num_clips / seconds}
-        title = f"prepared {config.output}"
-    if not dry_run:
-        delete_reports(config.output, REPORTS)  # the manifest now says all that these did
-        if config.preview:
-            from unfused_ray.data.shards.preview import write_preview  # matplotlib takes a second to import
+        return IngestPlan(config, executor, manifest, Listing.from_rows([]), None)
+    listing = _list(config, executor)
+    return IngestPlan(config, executor, None, listing, _layout(config, listing))
 
-            figures["preview"] = write_preview(manifest, config.front_end, config.seed)
-    _print_summary(title, manifest, figures)
+
+def describe(plan: IngestPlan) -> Group:
+    """Summarise an ingest without starting it."""
+    config, listing, layout = plan.config, plan.listing, plan.layout
+    if layout is None:
+        assert plan.finished is not None
+        return summary(f"{config.output} is already prepared: nothing to do", _rows(plan.finished))
+    labelled = Counter(
+        split
+        for split, labels in zip(layout.items["split"].to_pylist(), layout.items["labels"].to_pylist(), strict=True)
+        if labels
+    )
+    rows: dict[str, float | str] = {
+        "files": len(set(listing.items["uri"].to_pylist())),
+        "clips found": len(listing.items),
+        **{f"set aside: {reason}": n for reason, n in Counter(reject.reason for reject in listing.rejects).items()},
+    }
+    if config.fraction < 1:
+        rows[f"clips of fraction {config.fraction:g}"] = len(layout.items)
+    for split, count in Counter(layout.items["split"].to_pylist()).items():
+        rows[_of_split(split)] = f"{count:,} ({labelled[split]:,} labelled)"
+    rows |= {"shards": len(layout.shards), "shards finished before": layout.ledger.num_finished()}
+    return summary(f"would prepare {config.output}; a dry run writes nothing", rows)
+
+
+def run(plan: IngestPlan) -> Manifest:
+    """Make the shards; on an output that is finished, nothing is done but a preview that is asked for.
+
+    An interrupted ingest goes on from its finished shards and ends with the same bytes. A bad clip is set aside with
+    its reason in ``rejects.parquet``.
+
+    Raises:
+        InUseError: another process works on the output, or has taken it over.
+        ValueError: none of the clips can be used.
+    """
+    config, manifest = plan.config, plan.finished
+    if plan.layout is not None:
+        start = time.monotonic()
+        manifest = _ingest(plan.layout, plan.listing.rejects, plan.executor)
+        logger.info("%d clips in %.0f s", manifest.num_clips, time.monotonic() - start)
+    else:
+        logger.info("%s is already prepared: nothing to do", config.output)
+    assert manifest is not None  # finished before, or now
+    delete_reports(config.output, REPORTS)  # the manifest now says all that these did
+    if config.preview:
+        from unfused_ray.data.shards.preview import write_preview  # matplotlib takes a second to import
+
+        logger.info("a preview: %s", write_preview(manifest, config.front_end, config.seed))
     return manifest
 
 
+def describe_manifest(manifest: Manifest) -> Group:
+    """Summarise prepared shards."""
+    return summary(f"prepared {manifest.uri}", _rows(manifest))
+
+
+def _rows(manifest: Manifest) -> dict[str, float | str]:
+    return {
+        "clips": manifest.num_clips,
+        **{_of_split(split): count for split, count in manifest.clips_by_split.items()},
+        "hours": manifest.seconds / 3600,
+        "shards": len(manifest.shards),
+        "row groups": sum(len(shard.row_groups) for shard in manifest.shards),
+        "megabytes": sum(shard.num_bytes for shard in manifest.shards) / 1e6,
+        **{f"set aside: {reason}": count for reason, count in manifest.rejects.items()},
+    }
+
+
 def _resolved(config: PrepareConfig) -> PrepareConfig:
-    """The configuration with paths that do not depend on the working directory, and with what a task decides."""
+    """The configuration with absolute paths, and with what a task decides."""
+    config = paths.resolve(config)
     for field in ("output",) if config.task else ("source", "output"):
         if not getattr(config, field):
             raise ValueError(f"{field}='' names nothing: give a path or a URI, --{field} …")
-    output = storage.absolute(config.output)
-    if config.task:
-        return config.replace(output=output, root=data_root(config.root), **WHOLE_CLIPS)
-    return config.replace(output=output, source=storage.absolute(config.source))
+    return config.replace(root=data_root(config.root), **WHOLE_CLIPS) if config.task else config
 
 
 def _list(config: PrepareConfig, executor: Executor) -> Listing:
@@ -91,71 +144,38 @@ def _list(config: PrepareConfig, executor: Executor) -> Listing:
     return list_source(source, executor)
 
 
-def _plan(config: PrepareConfig, listing: Listing) -> Plan:
+def _layout(config: PrepareConfig, listing: Listing) -> ShardLayout:
     if not len(listing.items):
         first = [f"; {reject.key}: {reject.detail}" for reject in listing.rejects[:1]]
         raise ValueError(f"source {config.reads} holds no clips{in_words(listing.rejects)}{''.join(first)}")
-    plan = Plan.of(config, listing.items)
-    if not len(plan.items):
+    layout = ShardLayout.of(config, listing.items)
+    if not len(layout.items):
         raise ValueError(f"fraction={config.fraction:g} takes none of the {len(listing.items)} clips of {config.reads}")
-    plan.ledger.check_begun()
-    return plan
+    layout.ledger.check_begun()
+    return layout
 
 
-def _ingest(plan: Plan, listing_rejects: Sequence[Reject], executor: Executor) -> Manifest:
+def _ingest(layout: ShardLayout, listing_rejects: Sequence[Reject], executor: Executor) -> Manifest:
     def clips_of_shards() -> Iterator[ShardClips]:
-        for shard in plan.shards:
-            items = plan.items.take(list(range(shard.start, shard.stop)))  # a slice would carry the whole table
+        for shard in layout.shards:
+            items = layout.items.take(list(range(shard.start, shard.stop)))  # a slice would carry the whole table
             yield ShardClips(items, shard.max_rows)
 
     def sign(shards: tuple[Shard, ...], rejects: dict[str, int]) -> Manifest:
-        manifest = Manifest(plan.config.output, shards, rejects, stored(plan.config))
+        manifest = Manifest(layout.config.output, shards, rejects, stored(layout.config))
         manifest.save()
         return manifest
 
     job = PartedJob(
         "ingest",
-        plan.ledger,
+        layout.ledger,
         clips_of_shards(),
-        [shard.num_clips for shard in plan.shards],
+        [shard.num_clips for shard in layout.shards],
         listing_rejects,
-        ShardWriter(plan.config),
+        ShardWriter(layout.config),
         Shard,
     )
     return write_parts(job, executor, sign)
-
-
-def _print_plan(listing: Listing, plan: Plan) -> None:
-    labelled = Counter(
-        split
-        for split, labels in zip(plan.items["split"].to_pylist(), plan.items["labels"].to_pylist(), strict=True)
-        if labels
-    )
-    rows: dict[str, float | str] = {
-        "files": len(set(listing.items["uri"].to_pylist())),
-        "clips found": len(listing.items),
-        **{f"set aside: {reason}": n for reason, n in Counter(reject.reason for reject in listing.rejects).items()},
-    }
-    if plan.config.fraction < 1:
-        rows[f"clips of fraction {plan.config.fraction:g}"] = len(plan.items)
-    for split, count in Counter(plan.items["split"].to_pylist()).items():
-        rows[_of_split(split)] = f"{count:,} ({labelled[split]:,} labelled)"
-    rows |= {"shards": len(plan.shards), "shards finished before": plan.ledger.num_finished()}
-    print_summary(f"would prepare {plan.config.output}; a dry run writes nothing", rows)
-
-
-def _print_summary(title: str, manifest: Manifest, figures: dict[str, float | str]) -> None:
-    rows: dict[str, float | str] = {
-        "clips": manifest.num_clips,
-        **{_of_split(split): count for split, count in manifest.clips_by_split.items()},
-        "hours": manifest.seconds / 3600,
-        "shards": len(manifest.shards),
-        "row groups": sum(len(shard.row_groups) for shard in manifest.shards),
-        "megabytes": sum(shard.num_bytes for shard in manifest.shards) / 1e6,
-        **{f"set aside: {reason}": count for reason, count in manifest.rejects.items()},
-        **figures,
-    }
-    print_summary(title, rows)
 
 
 def _of_split(split: str) -> str:

@@ -37,7 +37,7 @@ class PlannedShard:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ShardLayout:
     """The clips that an ingest takes, in the order in which they are read, cut into shards."""
 
     config: PrepareConfig
@@ -48,8 +48,8 @@ class Plan:
     """Keeps the finished shards. Its digest covers all that decides the output, except the audio itself."""
 
     @classmethod
-    def of(cls, config: PrepareConfig, listed: pa.Table) -> Plan:
-        """Plan the ingest of listed clips, rows of ``ITEMS``."""
+    def of(cls, config: PrepareConfig, listed: pa.Table) -> ShardLayout:
+        """Lay out listed clips, rows of ``ITEMS``."""
         items = select(listed, config.fraction, config.seed)
         digest = hashlib.sha256(json.dumps(stored(config), sort_keys=True).encode())
         for column in ("key", "uri", "labels", "split", "group"):

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from unfused_ray import storage
+from unfused_ray import paths, storage
 from unfused_ray.config import TrainingConfig, flatten
 from unfused_ray.data.shards.format import Statistics
 from unfused_ray.data.shards.index import ClipIndex
@@ -38,9 +38,11 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A run whose settings and data have been found to fit."""
+class TrainingPlan:
+    """A training whose settings and data fit together."""
 
+    config: TrainingConfig
+    """With absolute paths."""
     run: Run
     facts: dict[str, Any]
     """Facts of the data that must not change."""
@@ -51,12 +53,13 @@ class Prepared:
     """The checkpoint of another run to begin from; None if the run is no fork, or has begun."""
 
 
-def check(config: TrainingConfig) -> Prepared:
+def check(config: TrainingConfig) -> TrainingPlan:
     """Read the manifests and refuse a run that cannot work, before anything is started or written.
 
     Raises:
         ValueError, FileNotFoundError: with the field, its value and the rule.
     """
+    config = paths.resolve(config)
     refuse_unknown_backend(config.runtime)
     index = ClipIndex.load(config.data, config.splits)
     planner = Planner(index, config.seed, config.batch)
@@ -70,15 +73,14 @@ def check(config: TrainingConfig) -> Prepared:
     known = Run(uri).record()["facts"] if begun else {}
     facts = {"num_clips": index.num_clips, "data_checksums": index.checksums, **stage_of(config).check(index, known)}
     fork_point = None if begun else check_origin(config, facts)
-    return Prepared(Run(uri), facts, index, planner, tracking_uri(config.tracking), fork_point)
+    return TrainingPlan(config, Run(uri), facts, index, planner, tracking_uri(config.tracking), fork_point)
 
 
-def describe(config: TrainingConfig) -> Table:
-    """Summarise a run without starting it, checked against the data and the cluster that Ray is connected to."""
-    prepared = check(config)
-    planner, index = prepared.planner, prepared.index
-    steps = planner.num_steps("train")
-    table = Table("", "", title=prepared.run.uri, title_justify="left", show_header=False)
+def describe(plan: TrainingPlan) -> Table:
+    """Summarise a training without starting it; a worker group is checked against the cluster of the session."""
+    config, run, index = plan.config, plan.run, plan.index
+    steps = plan.planner.num_steps("train")
+    table = Table("", "", title=run.uri, title_justify="left", show_header=False)
     table.add_row("data", "\n".join(f"{manifest.uri} ({manifest.num_clips:,} clips)" for manifest in index.manifests))
     table.add_row("epochs × steps", f"{config.epochs} × {steps:,} of {config.batch.clips_per_step} clips")
     table.add_row("left out of each epoch", f"{index.num_clips - steps * config.batch.clips_per_step:,} clips")
@@ -86,39 +88,36 @@ def describe(config: TrainingConfig) -> Table:
     for heading, text in described.items():
         table.add_row(heading, text)
     table.add_row("statistics", "known" if index.statistics(config.front_end) else "would be computed first")
-    status = prepared.run.status()
+    status = run.status()
     table.add_row("state", f"{status.state}, epoch {status.epoch} step {status.step}" if status else "new")
-    if holder := user(prepared.run.uri):
+    if holder := user(run.uri):
         table.add_row("in use by", f"{holder}: it would be refused")
-    if changes := prepared.run.changes(config, prepared.facts):
-        begun = CheckpointStore(prepared.run.uri, keep=1).committed()
+    if changes := run.changes(config, plan.facts):
+        begun = CheckpointStore(run.uri, keep=1).committed()
         table.add_row("other settings", "\n".join([*changes, "refused" if begun else "it would begin anew"]))
     return table
 
 
-def train(
-    config: TrainingConfig, start_times: StartTimes | None = None, in_sweep: bool = False, parent: str = ""
-) -> Status:
+def run(plan: TrainingPlan, start_times: StartTimes | None = None, in_sweep: bool = False, parent: str = "") -> Status:
     """Train to the end, or to the next SIGTERM or Ctrl-C, from the newest checkpoint if there is one.
 
     Args:
-        config: of the run.
+        plan: of the training.
         start_times: of the command that starts it; from now on by default.
         in_sweep: True if a sweep, whose folder it is in, tracks it and keeps others out: it is then no run of its own
             in MLflow, and its lease need not settle.
         parent: id of the run that it is shown under in MLflow; '' is none.
 
     Raises:
-        ValueError: settings that cannot work, or that differ from those the run was started with.
+        ValueError: settings that differ from those the run was started with.
         InUseError: another process works on the run, or has taken it over.
     """
     start_times = start_times or StartTimes()
-    start_times.reach("imported")
-    prepared = check(config)
-    run, index, runtime = prepared.run, prepared.index, runtime_of(config.runtime)
+    config, run, index = plan.config, plan.run, plan.index
+    runtime = runtime_of(config.runtime)
     lost = threading.Event()
     with Lease(run.uri, on_loss=lost.set, settle=not in_sweep):
-        record = run.open(config, prepared.facts, environment())
+        record = run.open(config, plan.facts, environment())
         own = find_resume_point(run.uri)
         if own is not None and (status := _status_without_training(run, config, own.position)) is not None:
             return status
@@ -130,15 +129,15 @@ def train(
             stage_of(config).make_labels(run.uri, index, statistics)
             weights, origin = warm_start(config) if own is None else ({}, None)
             start_times.reach("data and labels ready")
-            resume_point = own or prepared.fork_point
+            resume_point = own or plan.fork_point
             job = TrainingJob(config, run.uri, index, statistics, weights, resume_point, start_times)
             tracked = None
             if not in_sweep:
                 begun_from = resume_point.checkpoint if resume_point else origin
                 upstream = origins(config, begun_from) if own is None else []
-                tracked = _tracked_run(prepared, config, record, parent, upstream)
+                tracked = _tracked_run(plan, record, parent, upstream)
             with runtime.start(job, tracked) as training:
-                steps = prepared.planner.num_steps("train")
+                steps = plan.planner.num_steps("train")
                 return supervise(run, steps, config.last_epoch, training, lost)
 
 
@@ -162,47 +161,41 @@ def _status_without_training(run: Run, config: TrainingConfig, position: Positio
 
 
 def _tracked_run(
-    prepared: Prepared,
-    config: TrainingConfig,
-    record: Mapping[str, Any],
-    parent: str,
-    upstream: list[dict[str, str]],
+    plan: TrainingPlan, record: Mapping[str, Any], parent: str, upstream: list[dict[str, str]]
 ) -> TrackedRun:
     """The run in MLflow.
 
     Args:
-        prepared, config, record, parent: of the run.
+        plan, record, parent: of the run.
         upstream: runs and exports that it begins with; empty for a resume, when they may have changed.
     """
+    config = plan.config
     return TrackedRun(
-        uri=prepared.tracking_uri,
+        uri=plan.tracking_uri,
         experiment=config.tracking.experiment,
         name=config.name,
         id=record["id"],
         config=record["config"],
-        params=flatten(record["config"]) | {"num_clips": prepared.index.num_clips},
-        tags=tags(config.stage, prepared.run.uri, prepared.index.manifests, upstream),
+        params=flatten(record["config"]) | {"num_clips": plan.index.num_clips},
+        tags=tags(config.stage, plan.run.uri, plan.index.manifests, upstream),
         parent=parent,
         system_metrics=True,
     )
 
 
-def label(config: TrainingConfig) -> None:
+def label(plan: TrainingPlan) -> None:
     """Make the labels that are fixed for a whole run, and train nothing: other runs take them over (``labels_of``).
 
     Raises:
-        ValueError, FileNotFoundError: settings that cannot work.
         InUseError: another process works on the run.
     """
-    prepared = check(config)
-    runtime, uri = runtime_of(config.runtime), prepared.run.uri
+    config, uri, index = plan.config, plan.run.uri, plan.index
     with (
         Lease(uri, on_loss=lambda: logger.warning("another process makes %s", uri)),
-        runtime.session(config.runtime, config.data, uri),
+        runtime_of(config.runtime).session(config.runtime, config.data, uri),
     ):
-        prepared.run.open(config, prepared.facts)
-        statistics = _statistics(prepared.index, config)
-        stage_of(config).make_labels(uri, prepared.index, statistics)
+        plan.run.open(config, plan.facts)
+        stage_of(config).make_labels(uri, index, _statistics(index, config))
 
 
 def _statistics(index: ClipIndex, config: TrainingConfig) -> Statistics:

@@ -15,8 +15,10 @@ import pytest
 import soundfile
 import torch
 from support.archives import spoil, write_tar
+from support.terminal import text_of
 
 from unfused_ray import storage
+from unfused_ray.api import prepare
 from unfused_ray.audio.decode import decode, read_flac
 from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import FrontEndConfig, PrepareConfig
@@ -25,7 +27,7 @@ from unfused_ray.data.parts.ray_tasks import RayTasks
 from unfused_ray.data.parts.rejects import REJECTS
 from unfused_ray.data.shards.format import MANIFEST, Manifest
 from unfused_ray.data.shards.index import ClipIndex
-from unfused_ray.data.shards.ingest import prepare
+from unfused_ray.data.shards.ingest import check, describe
 from unfused_ray.data.shards.statistics import compute_statistics
 from unfused_ray.progress import Progress
 
@@ -121,15 +123,12 @@ def test_a_shard_holds_clips_of_one_split(tmp_path: Path):
     assert sorted(index.column("key")) == keys != index.column("key")  # in random order
 
 
-def test_a_dry_run_tells_and_writes_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
+def test_a_check_tells_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     source = split_source(tmp_path / "in", {"train": 30, "test": 10})
     (source / "train.csv").write_text((source / "train.csv").read_text().replace("000.wav,train", "000.wav,"))
     config = PrepareConfig(source=str(source), output=str(tmp_path / "out"), clips_per_shard=8)
-    assert prepare(config, dry_run=True) is None
+    told = text_of(describe(check(config))).split()
     assert not (tmp_path / "out").exists()
-    told = capsys.readouterr().err.split()
     assert {"train", "30", "(29", "test", "10", "(10"} <= set(told)
 
     def interrupt(self: Progress, done: int, **figures: float | str) -> None:
@@ -140,15 +139,14 @@ def test_a_dry_run_tells_and_writes_nothing(
         with pytest.raises(KeyboardInterrupt):
             prepare(config)
     begun = contents(tmp_path / "out/_ingest")
-    capsys.readouterr()
-    assert prepare(config, dry_run=True) is None
+    told_again = text_of(describe(check(config)))
     finished = len(list((tmp_path / "out/_ingest").glob("0*.json")))
-    assert re.findall(r"shards finished before\W+(\d+)", capsys.readouterr().err) == [str(finished)]
+    assert re.findall(r"shards finished before\W+(\d+)", told_again) == [str(finished)]
     assert begun.items() <= contents(tmp_path / "out/_ingest").items()
     with pytest.raises(ValueError, match="seed: 31 there, 32 asked for"):
-        prepare(config.replace(seed=32), dry_run=True)
+        check(config.replace(seed=32))
     manifest = prepare(config)
-    assert prepare(config, dry_run=True) == manifest
+    assert check(config).finished == manifest
 
 
 def test_bad_files_are_set_aside_with_their_reason(tmp_path: Path):

@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -20,13 +21,15 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from support import lape_sets
 from support.tasks import PROTOCOL, write_encoder
+from support.terminal import Ended, text_of
 
-from unfused_ray import __main__, evaluation_job
+from unfused_ray import evaluation_job
+from unfused_ray.api import prepare
 from unfused_ray.audio.decode import decode, read_flac
 from unfused_ray.config import EvaluateConfig, LapeTaskCode, PrepareConfig
 from unfused_ray.data.parts.rejects import REJECTS
 from unfused_ray.data.shards.format import Manifest
-from unfused_ray.data.shards.ingest import prepare
+from unfused_ray.data.shards.ingest import check, describe
 from unfused_ray.data.sources.lape.disk import Entry
 from unfused_ray.data.sources.lape.registry import TASKS, list_task
 from unfused_ray.data.sources.lape.splits import deal
@@ -344,15 +347,14 @@ def test_settings_that_contradict_a_task_are_refused(fields: dict[str, Any], mes
 
 
 def test_the_root_is_that_of_the_environment_and_one_is_needed(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = PrepareConfig(task="ic", output=str(tmp_path / "out"))
     monkeypatch.delenv("UNFUSED_RAY_DATA", raising=False)
     with pytest.raises(ValueError, match=r"UNFUSED_RAY_DATA: give --root"):
-        prepare(config, dry_run=True)
+        check(config)
     monkeypatch.setenv("UNFUSED_RAY_DATA", str(root))
-    assert prepare(config, dry_run=True) is None
-    told = capsys.readouterr().err
+    told = text_of(describe(check(config)))
     assert "would prepare" in told and "fold5" in told and "set aside: unlisted" in told
 
 
@@ -361,22 +363,21 @@ def test_a_prepared_task_is_known_again_and_another_task_is_refused_in_its_place
 ) -> None:
     done = prepared["tut"]
     config = PrepareConfig(task="tut", root=str(root), output=str(done.folder))
-    assert prepare(config, dry_run=True) == done.manifest
+    assert check(config).finished == done.manifest
     with pytest.raises(ValueError, match="task: tut there, ic asked for"):
-        prepare(config.replace(task="ic"), dry_run=True)
+        check(config.replace(task="ic"))
 
 
 def test_the_tasks_are_listed_with_their_facts_and_what_is_on_this_disk(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command_line: Callable[..., Ended]
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "320")
     monkeypatch.delenv("UNFUSED_RAY_DATA", raising=False)
     shutil.copytree(root / "nsynth-test", tmp_path / "nsynth-test")
     shown = {}
     for folder in ("", str(root), str(tmp_path)):
-        assert __main__.tasks(folder) == 0
-        out = capsys.readouterr().out
-        facts, addresses = out.split("where to get them")
+        ended = command_line("tasks", "--root", folder)
+        assert ended.code == 0
+        facts, addresses = ended.out.split("where to get them")
         shown[folder] = {line.split()[0]: line for line in facts.splitlines() if line[1:2].isalpha()}
     for code, task in TASKS.items():
         for fact in (task.name, f"{task.classes:,}", f"{task.clips:,}", f"{task.hours:g}", task.licence):

@@ -15,10 +15,10 @@ from unfused_ray import storage
 from unfused_ray.config import DistillConfig, SweepConfig, TrackingConfig
 from unfused_ray.evaluation.protocol import load_protocol
 from unfused_ray.runs.run import Run
-from unfused_ray.sweep import tracked as tracked_module
-from unfused_ray.sweep.score import Score
-from unfused_ray.sweep.tracked import LOST, SweepTracking, tracked
-from unfused_ray.sweep.trial import Plan, Record, Rung, trial_uri
+from unfused_ray.sweeps import tracked as tracked_module
+from unfused_ray.sweeps.score import Score
+from unfused_ray.sweeps.tracked import LOST, SweepTracking, tracked
+from unfused_ray.sweeps.trial import Record, Rung, TrialPlan, trial_uri
 from unfused_ray.tracking import sender as tracker
 from unfused_ray.tracking.mlflow import kept_id
 
@@ -30,13 +30,13 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracker, "FLUSH_SECONDS", 0.1)
 
 
-def sweep_of(folder: Path, uri: str) -> tuple[SweepConfig, Plan]:
+def sweep_of(folder: Path, uri: str) -> tuple[SweepConfig, TrialPlan]:
     distill = DistillConfig(tracking=TrackingConfig(uri=uri, experiment=EXPERIMENT))
-    plan = Plan(str(folder), "sweep", distill, (), (1, 3, 9), load_protocol("").config, by_folds=True)
+    plan = TrialPlan(str(folder), "sweep", distill, (), (1, 3, 9), load_protocol("").config, by_folds=True)
     return SweepConfig(distill=distill), plan
 
 
-def reach(tracking: SweepTracking, plan: Plan, alpha: float, epochs: tuple[int, ...]) -> Record:
+def reach(tracking: SweepTracking, plan: TrialPlan, alpha: float, epochs: tuple[int, ...]) -> Record:
     """A trial begins and reaches rungs, its student's loss being the epoch's number."""
     record = Record({"method.alpha": alpha})
     tracking.begin(record.point)

@@ -1,4 +1,4 @@
-"""What a sweep has found: its best trials with intervals, the winner as a recipe, and the winner on the test split."""
+"""Concludes a sweep: its best trials with intervals, the winner as a recipe, and the winner on the test split."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from rich.table import Table as RichTable
 
 from unfused_ray import evaluation_job, storage
-from unfused_ray.config import DistillConfig, EvaluateConfig, SweepConfig
+from unfused_ray.config import DistillConfig, EvaluateConfig
 from unfused_ray.evaluation import bootstrap
 from unfused_ray.evaluation.bootstrap import Interval
 from unfused_ray.evaluation.protocol import BootstrapConfig
 from unfused_ray.evaluation.table import EvaluationTable
-from unfused_ray.sweep.prepare import Prepared
-from unfused_ray.sweep.score import draws
-from unfused_ray.sweep.space import apply
-from unfused_ray.sweep.trial import Record
-from unfused_ray.training.driver.launch import train
+from unfused_ray.sweeps.plan import SweepPlan
+from unfused_ray.sweeps.score import draws
+from unfused_ray.sweeps.space import apply, identity
+from unfused_ray.sweeps.trial import Record
+from unfused_ray.training.driver import launch
 
 WINNER = "winner.json"
 _SHOWN = 10
@@ -57,6 +57,42 @@ def rank(records: Sequence[Record], default: str, config: BootstrapConfig) -> li
     ]
 
 
+@dataclass(frozen=True)
+class SweepResult:
+    """A sweep whose trials have ended."""
+
+    plan: SweepPlan
+    records: Sequence[Record]
+    """All trials."""
+    ranked: Sequence[Ranked]
+    """Those that went to their end, best first."""
+    recipe: DistillConfig
+    """The winning settings; whoever takes them names data and output."""
+    recipe_uri: str
+    table: EvaluationTable | None = None
+    """The winner on the test split, once :func:`evaluate_winner` has read it."""
+
+    def to_terminal(self) -> RichTable:
+        """The best trials as a table."""
+        return to_terminal(self.ranked, self.records, identity(self.plan.default))
+
+
+def conclude(plan: SweepPlan, records: Sequence[Record]) -> SweepResult:
+    """Rank the trials and keep the winner as a recipe in the sweep's folder.
+
+    Raises:
+        ValueError: no trial went to its end.
+    """
+    ranked = rank(records, identity(plan.default), plan.protocol.bootstrap)
+    if not ranked:
+        raise ValueError(f"no trial of {plan.trials.uri} went to its end: see the warnings above")
+    best = apply(plan.config.distill, ranked[0].record.point)
+    recipe = best.replace(name=f"{plan.config.name}-winner")
+    path = storage.join(plan.trials.uri, WINNER)
+    storage.write_bytes(path, recipe.model_dump_json(indent=1).encode())
+    return SweepResult(plan, records, ranked, recipe, path)
+
+
 def to_terminal(ranked: Sequence[Ranked], records: Sequence[Record], default: str) -> RichTable:
     """The best trials as a table; the default one is told by its id."""
     names = list(ranked[0].record.point)
@@ -76,32 +112,19 @@ def to_terminal(ranked: Sequence[Ranked], records: Sequence[Record], default: st
     return table
 
 
-def winner(prepared: Prepared, best: Record) -> DistillConfig:
-    """The winning settings as a recipe: whoever takes it names data and output."""
-    found = apply(prepared.config.distill, best.point)
-    return found.replace(name=f"{prepared.config.name}-winner")
-
-
-def write_winner(prepared: Prepared, recipe: DistillConfig) -> str:
-    """Keep the recipe in the sweep's folder; returns where."""
-    path = storage.join(prepared.plan.uri, WINNER)
-    storage.write_bytes(path, recipe.model_dump_json(indent=1).encode())
-    return path
-
-
-def evaluate_winner(prepared: Prepared, recipe: DistillConfig) -> EvaluationTable:
+def evaluate_winner(result: SweepResult) -> EvaluationTable:
     """Train the winner anew, with another seed than it was chosen with, and read the test split once.
 
     Given again, what is trained is kept, and so is every cell of the table.
     """
-    config: SweepConfig = prepared.config
-    runs = storage.join(prepared.plan.uri, "winner", storage.sha256(recipe.model_dump_json().encode())[:10])
+    plan, recipe, config = result.plan, result.recipe, result.plan.config
+    uri = plan.trials.uri
+    runs = storage.join(uri, "winner", storage.sha256(recipe.model_dump_json().encode())[:10])
     for task in config.tasks:
         name = storage.name(task)
-        changed = recipe.replace(
-            data=(task,), output=storage.join(runs, name), name=f"{recipe.name}-{name}", seed=recipe.seed + 1
-        )
-        status = train(changed, parent=prepared.id)
+        changes = {"data": (task,), "output": storage.join(runs, name), "name": f"{recipe.name}-{name}"}
+        training = launch.check(recipe.replace(changes, seed=recipe.seed + 1))
+        status = launch.run(training, parent=plan.id)
         if status.state == "stopped":
             raise KeyboardInterrupt("stopped: the same command with --resume goes on")
         if status.state != "finished":
@@ -111,15 +134,15 @@ def evaluate_winner(prepared: Prepared, recipe: DistillConfig) -> EvaluationTabl
             models=(f"winner={runs}/{{task}}",),
             tasks=config.tasks,
             name=f"{config.name}-winner",
-            output=storage.join(prepared.plan.uri, "table"),
-            cache=storage.join(prepared.plan.uri, "embeddings"),
+            output=storage.join(uri, "table"),
+            cache=storage.join(uri, "embeddings"),
             protocol=config.protocol,
             random_seeds=config.random_seeds,
             tracking=recipe.tracking,
         )
     )
     table = evaluation_job.run(evaluation)
-    evaluation_job.track(evaluation, table, parent=prepared.id)
+    evaluation_job.track(evaluation, table, parent=plan.id)
     return table
 
 

@@ -15,10 +15,10 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from unfused_ray.config import SweepConfig
-from unfused_ray.sweep.halving import Halving
-from unfused_ray.sweep.search import Search, given_points, make_search, num_trials
-from unfused_ray.sweep.space import Space, identity, points
-from unfused_ray.sweep.trial import Record, Rung, State
+from unfused_ray.sweeps.halving import Halving
+from unfused_ray.sweeps.search import Search, given_points, make_search, num_trials
+from unfused_ray.sweeps.space import Space, identity, points
+from unfused_ray.sweeps.trial import Record, Rung, State
 
 FINITE: Space = {"a": CategoricalDistribution((3, 4)), "b": IntDistribution(2, 8, step=3)}
 ALPHA: Space = {"alpha": FloatDistribution(0.0, 1.0)}

@@ -9,8 +9,8 @@ from typing import Any
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
-from unfused_ray.sweep.space import identity
-from unfused_ray.sweep.trial import EPOCH, METRIC, Record
+from unfused_ray.sweeps.space import identity
+from unfused_ray.sweeps.trial import EPOCH, METRIC, Record
 
 
 class Halving(AsyncHyperBandScheduler):

@@ -12,9 +12,9 @@ from unfused_ray.config import DistillConfig
 from unfused_ray.evaluation.protocol import ProtocolConfig
 from unfused_ray.evaluation.tasks import load_task
 from unfused_ray.runs.run import Run
-from unfused_ray.sweep.score import Score, mean_accuracy, score
-from unfused_ray.sweep.space import LABELS, Point, apply, identity
-from unfused_ray.training.driver.launch import train
+from unfused_ray.sweeps.score import Score, mean_accuracy, score
+from unfused_ray.sweeps.space import LABELS, Point, apply, identity
+from unfused_ray.training.driver import launch
 
 RECORD = "trial.json"
 FORMAT_VERSION = 1
@@ -83,7 +83,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrialPlan:
     """What every trial of a sweep needs; only values, so it travels."""
 
     uri: str
@@ -114,7 +114,7 @@ class Plan:
         return storage.join(self.uri, "labels", f"{storage.name(task)}-{identity(labels)}")
 
 
-def run_trial(plan: Plan, point: Point, report: Callable[[dict[str, Any]], object]) -> None:
+def run_trial(plan: TrialPlan, point: Point, report: Callable[[dict[str, Any]], object]) -> None:
     """Train and score a trial from wherever it stands.
 
     Args:
@@ -158,13 +158,13 @@ def _tell(record: Record, report: Callable[[dict[str, Any]], object]) -> None:
     report({EPOCH: record.rungs[-1].epoch, METRIC: record.accuracy})
 
 
-def _advance(plan: Plan, record: Record, epoch: int) -> Record:
+def _advance(plan: TrialPlan, record: Record, epoch: int) -> Record:
     """The record of a trial that has been trained and scored up to a rung."""
     started, scores, scoring, training = time.perf_counter(), [], 0.0, 0.0
     before = record.rungs[-1].epoch if record.rungs else 0
     for task in plan.tasks:
         config = plan.config(record.point, task, epoch)
-        status = train(config, in_sweep=True)
+        status = launch.run(launch.check(config), in_sweep=True)
         if status.epoch != epoch:
             raise RuntimeError(
                 f"{config.output} is {status.state} after {status.epoch} of {epoch} epochs: {status.message}"

@@ -18,8 +18,8 @@ from unfused_ray.config import SweepConfig, flatten
 from unfused_ray.data.shards.format import Manifest
 from unfused_ray.runs.provenance import upstream
 from unfused_ray.runs.run import Run
-from unfused_ray.sweep.space import Point, apply, identity
-from unfused_ray.sweep.trial import FORMAT_VERSION, METRIC, Plan, Record, trial_uri
+from unfused_ray.sweeps.space import Point, apply, identity
+from unfused_ray.sweeps.trial import FORMAT_VERSION, METRIC, Record, TrialPlan, trial_uri
 from unfused_ray.tracking.mlflow import TAGS, TrackedRun, metric_name, tags, tracking_uri
 from unfused_ray.tracking.sender import CLOSE_SECONDS, Tracker
 
@@ -40,7 +40,7 @@ class SweepTracking:
         sweep_id: the project's id of the sweep.
     """
 
-    def __init__(self, config: SweepConfig, plan: Plan, sweep_id: str) -> None:
+    def __init__(self, config: SweepConfig, plan: TrialPlan, sweep_id: str) -> None:
         self._plan, self._id = plan, sweep_id
         self._tracking = config.distill.tracking
         teacher = [upstream(config.distill.teacher)] if config.distill.teacher else []
@@ -112,7 +112,7 @@ class SweepTracking:
 
 
 @contextmanager
-def tracked(config: SweepConfig, plan: Plan, sweep_id: str) -> Iterator[SweepTracking]:
+def tracked(config: SweepConfig, plan: TrialPlan, sweep_id: str) -> Iterator[SweepTracking]:
     """Track a sweep while it is on; what was lost is said at its end, and kept in its folder.
 
     Args:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution, json_to_distribution
 from ray.tune.search import Searcher
 from rich.console import Console
+from support.paths import ROOT
 from support.sources import write_source
 from support.tasks import LENGTHS, PROTOCOL, write_encoder, write_task
 
@@ -25,10 +26,10 @@ from unfused_ray.config import DistillConfig, SweepConfig
 from unfused_ray.evaluation.protocol import BootstrapConfig, load_protocol
 from unfused_ray.report.sweep import is_default
 from unfused_ray.runs.environment import environment
-from unfused_ray.sweep import prepare, result, space, sweep, trial
-from unfused_ray.sweep.score import Score, interval, mean_accuracy
-from unfused_ray.sweep.search import make_search
-from unfused_ray.sweep.trial import Plan, Record, Rung
+from unfused_ray.sweeps import plan, result, space, spaces, sweep, trial
+from unfused_ray.sweeps.score import Score, interval, mean_accuracy
+from unfused_ray.sweeps.search import make_search
+from unfused_ray.sweeps.trial import Record, Rung, TrialPlan
 
 SPACE: space.Space = {
     "method.alpha": FloatDistribution(0.0, 1.0),
@@ -40,6 +41,12 @@ SPACES: dict[str, space.Space] = {
     "seeds": {"seed": IntDistribution(0, 9)},
     "crops": {"crop.seconds": FloatDistribution(0.5, 2.0)},
 }
+
+
+@pytest.fixture(autouse=True)
+def known_spaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, each in SPACES.items():
+        monkeypatch.setitem(spaces.SPACES, name, each)
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +100,18 @@ def test_a_point_changes_the_fields_it_names_and_no_others() -> None:
 def test_a_point_that_cannot_work_is_refused(point: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         space.apply(DistillConfig(), point)
+
+
+def test_a_space_of_ones_own_is_read_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = spaces.find_space(f"{ROOT}/tuning/spaces.py:HEADS")
+    space.default_point(DistillConfig(), own)  # its fields are there
+    (tmp_path / "mine.py").write_text("SPACE = {'method.alpha': 0.5}\n")
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine.py:SPACE", "mine.py:OTHER"):
+        with pytest.raises(ValueError, match=f"space={name} is no dictionary of Optuna's distributions in mine.py"):
+            spaces.find_space(name)
+    with pytest.raises(FileNotFoundError):
+        spaces.find_space("yours.py:SPACE")
 
 
 def test_the_default_trial_must_lie_in_the_space() -> None:
@@ -155,10 +174,10 @@ def test_a_finite_space_has_so_many_points() -> None:
 @given(epochs=st.integers(1, 200), halving=st.integers(2, 5), grace=st.floats(0.01, 1.0))
 def test_rungs_rise_to_the_last_epoch(epochs: int, halving: int, grace: float) -> None:
     distill = DistillConfig(epochs=epochs)
-    found = prepare.rungs(SweepConfig(distill=distill, halving=halving, grace=grace))
+    found = plan.rungs(SweepConfig(distill=distill, halving=halving, grace=grace))
     assert found[-1] == epochs and list(found) == sorted(set(found))
     assert all(later == halving * earlier for earlier, later in itertools.pairwise(found[:-1]))
-    assert prepare.rungs(SweepConfig(distill=distill, early_stopping=False)) == (epochs,)
+    assert plan.rungs(SweepConfig(distill=distill, early_stopping=False)) == (epochs,)
 
 
 def record(accuracies: list[float], alpha: float, state: trial.State = "finished") -> Record:
@@ -196,22 +215,23 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Choices for a categorical distribution:UserWarning")
-def test_a_space_whose_choices_have_several_values_is_resumed_and_won(config: Callable[..., SweepConfig]) -> None:
-    clusters: dict[str, space.Space] = {
-        "several": {"labels.num_clusters": CategoricalDistribution(((3,), (3, 4), (4, 5)))}
-    }
+def test_a_space_whose_choices_have_several_values_is_resumed_and_won(
+    config: Callable[..., SweepConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several = {"labels.num_clusters": CategoricalDistribution(((3,), (3, 4), (4, 5)))}
+    monkeypatch.setitem(spaces.SPACES, "several", several)
     distill = space.apply(config().distill, {"labels.num_clusters": (3,)})
-    begun = prepare.check(config(space="several", distill=distill), clusters)
+    begun = plan.check(config(space="several", distill=distill))
     assert begun.default == {"labels.num_clusters": (3,)}
     for choice, state in (((3,), "finished"), ((3, 4), "running")):
         each = replace(record([0.5], 0.0, state), point={"labels.num_clusters": choice})
-        each.write(begun.plan.uri)
+        each.write(begun.trials.uri)
 
-    again = prepare.check(config(space="several", distill=distill, resume=True), clusters)
+    again = plan.check(config(space="several", distill=distill, resume=True))
     search = make_search(again.config, again.space, again.default, again.records)
     drawn = [search.suggest("1"), search.suggest("2"), search.suggest("3")]
     assert drawn == [{"labels.num_clusters": (3, 4)}, {"labels.num_clusters": (4, 5)}, Searcher.FINISHED]
-    assert result.winner(again, again.records[-1]).labels.num_clusters in ((3,), (3, 4))
+    assert result.conclude(again, again.records).recipe.labels.num_clusters == (3,)
     assert sum(is_default(again.config, each) for each in again.records) == 1
 
 
@@ -219,7 +239,7 @@ def test_a_space_whose_choices_have_several_values_is_resumed_and_won(config: Ca
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"space": "none"}, "space=none is none of crops, seeds, three"),
+        ({"space": "none"}, "space=none is none of alpha-beta"),
         ({"space": "seeds"}, r"space: seed cannot be varied"),
         ({"space": "crops"}, r"space: crop\.seconds cannot be varied"),
         ({"tasks": ()}, r"tasks=\(\) names no task"),
@@ -231,31 +251,31 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
     config: Callable[..., SweepConfig], fields: dict[str, Any], message: str
 ) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        prepare.check(config(**fields), SPACES)
+        plan.check(config(**fields))
 
 
 def test_two_tasks_of_one_name_are_refused(config: Callable[..., SweepConfig], tmp_path: Path) -> None:
     other = write_task(tmp_path / "other" / "a", 24, 12, 4)
     with pytest.raises(ValueError, match=r"another task's folder is called the same"):
-        prepare.check(config(tasks=(*config().tasks, other)), SPACES)
+        plan.check(config(tasks=(*config().tasks, other)))
 
 
 def test_a_task_without_test_clips_is_refused(config: Callable[..., SweepConfig], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"has no test split, by which the winner is judged"):
-        prepare.check(config(tasks=(write_task(tmp_path / "c", 24, 12, 0),)), SPACES)
+        plan.check(config(tasks=(write_task(tmp_path / "c", 24, 12, 0),)))
 
 
 @pytest.mark.parametrize("split", ["valid", "test", "test-warblrb10k", "fold3"])
 def test_students_never_train_on_what_they_are_judged_by(config: Callable[..., SweepConfig], split: str) -> None:
     distill = config().distill.replace(splits=("train", split))
     with pytest.raises(ValueError, match=rf"distill\.splits=\('train', '{split}'\) has {split}: trials are judged on"):
-        prepare.check(config(distill=distill), SPACES)
+        plan.check(config(distill=distill))
 
 
 def test_a_task_whose_test_clips_have_parts_can_be_swept(config: Callable[..., SweepConfig], tmp_path: Path) -> None:
     splits = ["train", "valid", "test-ff1010bird", "test-warblrb10k"]
     write_source(tmp_path / "birds", [[24], [12], [4], [4]], LENGTHS, splits)
-    assert prepare.check(config(tasks=(str(tmp_path / "birds"),)), SPACES).plan.by_folds
+    assert plan.check(config(tasks=(str(tmp_path / "birds"),))).trials.by_folds
 
 
 def test_a_single_task_is_folded_by_its_groups_where_they_are_few(
@@ -263,11 +283,11 @@ def test_a_single_task_is_folded_by_its_groups_where_they_are_few(
 ) -> None:
     (tmp_path / "protocol.toml").write_text(PROTOCOL.replace("folds = 2", "folds = 5"))
     few = write_task(tmp_path / "few", 24, 12, 4, group=[f"g{i % 3}" for i in range(40)])
-    prepared = prepare.check(config(tasks=(few,)), SPACES)
-    assert (prepared.plan.by_folds, prepared.protocol.probe.folds) == (True, 3)
+    prepared = plan.check(config(tasks=(few,)))
+    assert (prepared.trials.by_folds, prepared.protocol.probe.folds) == (True, 3)
     one = write_task(tmp_path / "one", 24, 12, 4, group=["g"] * 40)
     with pytest.raises(ValueError, match="has one group of clips in train and valid"):
-        prepare.check(config(tasks=(one,)), SPACES)
+        plan.check(config(tasks=(one,)))
 
 
 @pytest.mark.parametrize(
@@ -292,7 +312,7 @@ def test_so_many_trials_run_at_a_time_as_have_gpus(
     at_a_time: int,
 ) -> None:
     monkeypatch.setattr(cluster, "capacity", lambda: have)
-    prepared = prepare.check(config(distill=two_blocks(config().distill, gpus_per_worker), **fields), SPACES)
+    prepared = plan.check(config(distill=two_blocks(config().distill, gpus_per_worker), **fields))
     assert sweep.trial_resources(prepared.config) == reserved
     assert sweep.max_concurrent(prepared) == at_a_time
 
@@ -301,7 +321,7 @@ def test_workers_without_gpus_for_one_trial_are_refused(
     config: Callable[..., SweepConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster, "capacity", lambda: {"CPU": 64.0, "GPU": 1.0})
-    prepared = prepare.check(config(distill=two_blocks(config().distill, 1), workers_per_trial=2), SPACES)
+    prepared = plan.check(config(distill=two_blocks(config().distill, 1), workers_per_trial=2))
     message = r"workers_per_trial=2 × distill\.runtime\.gpus_per_worker=1 need 2 GPUs, the cluster has 1"
     with pytest.raises(ValueError, match=message):
         sweep.max_concurrent(prepared)
@@ -318,26 +338,26 @@ def test_workers_without_gpus_for_one_trial_are_refused(
 def test_trials_that_do_not_fit_on_the_cluster_are_refused_before_anything_is_begun(
     config: Callable[..., SweepConfig], fields: dict[str, Any], message: str
 ) -> None:
-    prepared = prepare.check(config(distill=two_blocks(config().distill), **fields), SPACES)
+    prepared = plan.check(config(distill=two_blocks(config().distill), **fields))
     with pytest.raises(ValueError, match=message):
-        sweep.sweep(prepared)
-    assert not [path for path in Path(prepared.plan.uri).rglob("*") if path.is_file()]
+        sweep.run(prepared)
+    assert not [path for path in Path(prepared.trials.uri).rglob("*") if path.is_file()]
 
 
 @pytest.mark.usefixtures("alone", "ray_session")
 def test_paths_of_one_machine_are_refused_on_several_nodes_before_anything_is_begun(
     config: Callable[..., SweepConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepared = prepare.check(config(), SPACES)
+    prepared = plan.check(config())
     asked: dict[str, tuple[str, ...]] = {}
     refuse = cluster.refuse_local_paths
     monkeypatch.setattr(cluster.ray, "nodes", lambda: [{"Alive": True}, {"Alive": True}])
     monkeypatch.setattr(cluster, "refuse_local_paths", lambda fields: (asked.update(fields), refuse(fields)))
-    with pytest.raises(ValueError, match=rf"tasks={prepared.plan.tasks[0]} is a path of one machine"):
-        sweep.sweep(prepared)
+    with pytest.raises(ValueError, match=rf"tasks={prepared.trials.tasks[0]} is a path of one machine"):
+        sweep.run(prepared)
     teacher = prepared.config.distill.teacher
-    assert asked == {"tasks": prepared.plan.tasks, "distill.teacher": (teacher,), "output": (prepared.plan.uri,)}
-    assert not [path for path in Path(prepared.plan.uri).rglob("*") if path.is_file()]
+    assert asked == {"tasks": prepared.trials.tasks, "distill.teacher": (teacher,), "output": (prepared.trials.uri,)}
+    assert not [path for path in Path(prepared.trials.uri).rglob("*") if path.is_file()]
 
 
 def test_a_sweep_that_another_process_has_taken_over_says_so_and_ends(
@@ -350,18 +370,20 @@ def test_a_sweep_that_another_process_has_taken_over_says_so_and_ends(
     assert code == 1 and "another process has taken over the sweep in s3://bucket/sweep" in text
 
 
-def test_a_sweep_keeps_its_space_and_what_it_runs_on(config: Callable[..., SweepConfig]) -> None:
-    begun = prepare.check(config(), SPACES)
+def test_a_sweep_keeps_its_space_and_what_it_runs_on(
+    config: Callable[..., SweepConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = plan.check(config())
     kept = json.loads(json.dumps(begun.record))
     assert {name: json_to_distribution(json.dumps(each)) for name, each in kept["space"].items()} == SPACE
     assert kept["environment"] == environment()
-    path = storage.join(begun.plan.uri, prepare.SWEEP)
+    path = storage.join(begun.trials.uri, plan.SWEEP)
     storage.write_json(path, {**kept, "environment": {"python": "3.10"}}, trial.FORMAT_VERSION)
-    again = prepare.check(config(resume=True), SPACES)
+    again = plan.check(config(resume=True))
     assert (again.id, again.record["environment"]) == (begun.id, environment())
-    other = {"three": {**SPACE, "method.beta": FloatDistribution(1e-3, 1.0, log=True)}}
+    monkeypatch.setitem(spaces.SPACES, "three", {**SPACE, "method.beta": FloatDistribution(1e-3, 1.0, log=True)})
     with pytest.raises(ValueError, match=r"other settings:\s+space\.method\.beta\.attributes\.high: 10\.0 → 1\.0"):
-        prepare.check(config(resume=True), other)
+        plan.check(config(resume=True))
 
 
 @pytest.mark.usefixtures("alone", "ray_session")
@@ -369,25 +391,25 @@ def test_a_sweep_that_was_interrupted_keeps_its_trials_and_ends_with_all(
     config: Callable[..., SweepConfig],
 ) -> None:
     first = config(num_trials=2)
-    records = sweep.sweep(prepare.check(first, SPACES))
+    records = sweep.run(plan.check(first))
     assert len(records) == 2
     assert space.default_point(first.distill, SPACE) in [dict(each.point) for each in records]
     with pytest.raises(ValueError, match=r"holds a sweep: --resume goes on with it"):
-        prepare.check(first, SPACES)
+        plan.check(first)
     with pytest.raises(ValueError, match=r"was started with other settings:\s+search"):
-        prepare.check(config(resume=True, search="random"), SPACES)
+        plan.check(config(resume=True, search="random"))
 
     other = write_encoder(Path(first.output).parent / "other" / "encoder", "fc2", seed=1)
     changed = first.distill.replace(teacher=other)
     with pytest.raises(ValueError, match=r"was started with other settings:\s+teacher: "):
-        prepare.check(config(resume=True, distill=changed), SPACES)
+        plan.check(config(resume=True, distill=changed))
 
     # As a killed driver leaves it: one trial has not ended, and stands at its last checkpoint.
     uri = first.output
     undone = records[0]
     Record(undone.point, "running", undone.rungs[:-1], undone.seconds).write(uri)
     checkpoints = sorted(path.name for path in Path(uri, "trials", undone.id, "a", "checkpoints").iterdir())
-    again = sweep.sweep(prepare.check(config(num_trials=3, resume=True), SPACES))
+    again = sweep.run(plan.check(config(num_trials=3, resume=True)))
     assert len(again) == 3
     assert {each.id for each in records} <= {each.id for each in again}
     assert all(each.has_ended for each in again)
@@ -395,13 +417,11 @@ def test_a_sweep_that_was_interrupted_keeps_its_trials_and_ends_with_all(
     assert [rung.accuracy for rung in done.rungs] == [rung.accuracy for rung in undone.rungs]
     assert sorted(p.name for p in Path(uri, "trials", undone.id, "a", "checkpoints").iterdir()) == checkpoints
 
-    prepared = prepare.check(config(num_trials=3, resume=True), SPACES)
-    ranked = result.rank(again, space.identity(prepared.default), prepared.protocol.bootstrap)
-    recipe = result.winner(prepared, ranked[0].record)
-    written = DistillConfig.model_validate_json(Path(result.write_winner(prepared, recipe)).read_bytes())
-    assert written == recipe
+    found = result.conclude(plan.check(config(num_trials=3, resume=True)), again)
+    written = DistillConfig.model_validate_json(Path(found.recipe_uri).read_bytes())
+    assert written == found.recipe
     assert (written.data, written.output, written.labels_of) == ((), "", "")
-    assert written.method.alpha == ranked[0].record.point["method.alpha"]
+    assert written.method.alpha == found.ranked[0].record.point["method.alpha"]
 
 
 def test_a_trial_goes_on_behind_its_last_rung_and_reports_that_again(
@@ -410,18 +430,18 @@ def test_a_trial_goes_on_behind_its_last_rung_and_reports_that_again(
     """Whether it goes on from there may not have been decided when the driver was killed."""
     trained: list[int] = []
 
-    def advance(plan: Plan, known: Record, epoch: int) -> Record:
+    def advance(plan: TrialPlan, known: Record, epoch: int) -> Record:
         trained.append(epoch)
         if epoch == 9:
             raise ValueError("no space left")
         return replace(known, rungs=[*known.rungs, Rung(epoch, 0.1 * epoch, [])])
 
     monkeypatch.setattr(trial, "_advance", advance)
-    plan = Plan(str(tmp_path), "sweep", DistillConfig(), (), (1, 3, 9), load_protocol("").config, by_folds=True)
-    Record({"method.alpha": 0.5}, "running", [Rung(1, 0.3, [])]).write(plan.uri)
+    trials = TrialPlan(str(tmp_path), "sweep", DistillConfig(), (), (1, 3, 9), load_protocol("").config, by_folds=True)
+    Record({"method.alpha": 0.5}, "running", [Rung(1, 0.3, [])]).write(trials.uri)
     told: list[dict[str, Any]] = []
     with pytest.raises(ValueError, match="no space left"):
-        trial.run_trial(plan, {"method.alpha": 0.5}, told.append)
+        trial.run_trial(trials, {"method.alpha": 0.5}, told.append)
     assert trained == [3, 9]
     assert told == [{"epoch": 1, "accuracy": 0.3}, {"epoch": 3, "accuracy": pytest.approx(0.3)}]
-    assert trial.read_record(plan.uri, {"method.alpha": 0.5}).message == "ValueError: no space left"
+    assert trial.read_record(trials.uri, {"method.alpha": 0.5}).message == "ValueError: no space left"

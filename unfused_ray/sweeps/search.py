@@ -11,8 +11,8 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from unfused_ray.config import SweepConfig
-from unfused_ray.sweep.space import Point, Space, grid, identity, num_points, points
-from unfused_ray.sweep.trial import METRIC, Record
+from unfused_ray.sweeps.space import Point, Space, grid, identity, num_points, points
+from unfused_ray.sweeps.trial import METRIC, Record
 
 _REDRAWS = 20
 """How often a point that another trial has is drawn anew before one that none has is taken."""

@@ -1,4 +1,4 @@
-"""The driver of a sweep: labels once, trials under Ray Tune, a table, and the winner on the test split.
+"""Drives a sweep: labels once, then trials under Ray Tune.
 
 What a sweep knows lies in plain files (``sweep.json``, ``trials/<id>/trial.json`` and the checkpoints of unfinished
 trials): nothing of Ray Tune's own state is kept or read back.
@@ -24,35 +24,35 @@ from unfused_ray import cluster, memory, storage
 from unfused_ray.config import SweepConfig
 from unfused_ray.lease import Lease
 from unfused_ray.progress import Progress
-from unfused_ray.sweep.halving import Halving
-from unfused_ray.sweep.prepare import SWEEP, Prepared
-from unfused_ray.sweep.search import make_search
-from unfused_ray.sweep.space import apply, identity, label_points
-from unfused_ray.sweep.tracked import SweepTracking, tracked
-from unfused_ray.sweep.trial import FORMAT_VERSION, METRIC, Plan, Record, read_record, read_records, run_trial
-from unfused_ray.training.driver.launch import label
+from unfused_ray.sweeps.halving import Halving
+from unfused_ray.sweeps.plan import SWEEP, SweepPlan
+from unfused_ray.sweeps.search import make_search
+from unfused_ray.sweeps.space import apply, identity, label_points
+from unfused_ray.sweeps.tracked import SweepTracking, tracked
+from unfused_ray.sweeps.trial import FORMAT_VERSION, METRIC, Record, TrialPlan, read_record, read_records, run_trial
+from unfused_ray.training.driver import launch
 
 logger = logging.getLogger(__name__)
 
 
-def sweep(prepared: Prepared) -> Sequence[Record]:
+def run(plan: SweepPlan) -> Sequence[Record]:
     """Run the trials that are missing; returns the records of all.
 
     Raises:
         ValueError: no trial fits on the cluster, or its nodes cannot all reach a path; nothing is begun.
         KeyboardInterrupt: it was stopped; the same command with ``--resume`` goes on.
     """
-    uri = prepared.plan.uri
+    uri = plan.trials.uri
     with Lease(uri, on_loss=lambda: _end_at_once(uri)):
-        missing = prepared.num_trials - sum(record.has_ended for record in prepared.records)
+        missing = plan.num_trials - sum(record.has_ended for record in plan.records)
         if missing > 0:
             os.environ.update(memory.ENVIRONMENT)  # of the trials' processes, where the cluster is started here
             with cluster.session():
-                distill = prepared.config.distill
+                distill = plan.config.distill
                 paths = {"distill.teacher": distill.teacher, "distill.init_from": distill.init_from, "output": uri}
                 given = {field: (path,) for field, path in paths.items() if path}
-                cluster.refuse_local_paths({"tasks": prepared.plan.tasks, **given})
-                _run(prepared, missing, max_concurrent(prepared))
+                cluster.refuse_local_paths({"tasks": plan.trials.tasks, **given})
+                _run(plan, missing, max_concurrent(plan))
         records = read_records(uri)
         for record in records:
             if record.state == "failed":
@@ -60,38 +60,38 @@ def sweep(prepared: Prepared) -> Sequence[Record]:
     return records
 
 
-def _run(prepared: Prepared, missing: int, concurrent: int) -> None:
+def _run(plan: SweepPlan, missing: int, concurrent: int) -> None:
     """Run ``missing`` trials, ``concurrent`` at a time."""
-    plan = prepared.plan
-    storage.write_json(storage.join(plan.uri, SWEEP), prepared.record, FORMAT_VERSION)
-    with tracked(prepared.config, plan, prepared.id) as tracking:
-        for task in plan.tasks:
-            for point in label_points(prepared.space):
-                changed = apply(plan.distill, point)
-                label(changed.replace(data=(task,), output=plan.labels_uri(point, task), name=f"{plan.name}-labels"))
-        _tune(prepared, missing, concurrent, tracking)
-        if any(record.state == "running" for record in read_records(plan.uri)):
+    trials = plan.trials
+    storage.write_json(storage.join(trials.uri, SWEEP), plan.record, FORMAT_VERSION)
+    with tracked(plan.config, trials, plan.id) as tracking:
+        for task in trials.tasks:
+            for point in label_points(plan.space):
+                data = {"data": (task,), "output": trials.labels_uri(point, task), "name": f"{trials.name}-labels"}
+                launch.label(launch.check(apply(trials.distill, point).replace(data)))
+        _tune(plan, missing, concurrent, tracking)
+        if any(record.state == "running" for record in read_records(trials.uri)):
             raise KeyboardInterrupt("the sweep was interrupted: the same command with --resume goes on")
 
 
-def _tune(prepared: Prepared, missing: int, concurrent: int, tracking: SweepTracking) -> None:
-    config, plan = prepared.config, prepared.plan
+def _tune(plan: SweepPlan, missing: int, concurrent: int, tracking: SweepTracking) -> None:
+    config, trials = plan.config, plan.trials
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    trainable = tune.with_parameters(_trainable, plan=plan)
+    trainable = tune.with_parameters(_trainable, plan=trials)
     scheduler = FIFOScheduler()
-    if config.early_stopping and len(plan.rungs) > 1:
-        scheduler = Halving(plan.rungs, config.halving, identity(prepared.default), prepared.records)
-    search = make_search(config, prepared.space, prepared.default, prepared.records)
+    if config.early_stopping and len(trials.rungs) > 1:
+        scheduler = Halving(trials.rungs, config.halving, identity(plan.default), plan.records)
+    search = make_search(config, plan.space, plan.default, plan.records)
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # whose silence prints tables
-    done = prepared.num_trials - missing
+    done = plan.num_trials - missing
     with (
         # Ray Tune's own state goes to a folder that is thrown away: a sweep resumes from its trials' files.
         tempfile.TemporaryDirectory(prefix="unfused-ray-sweep-") as folder,
-        Progress("trials", prepared.num_trials, "trials", done=done) as bar,
+        Progress("trials", plan.num_trials, "trials", done=done) as bar,
     ):
-        best = max((record.accuracy for record in prepared.records if record.has_ended), default=-math.inf)
-        callback = _Records(plan.uri, bar, tracking, done, best)
+        best = max((record.accuracy for record in plan.records if record.has_ended), default=-math.inf)
+        callback = _Records(trials.uri, bar, tracking, done, best)
         tune.Tuner(
             tune.with_resources(trainable, trial_resources(config)),
             tune_config=tune.TuneConfig(
@@ -104,7 +104,7 @@ def _tune(prepared: Prepared, missing: int, concurrent: int, tracking: SweepTrac
         ).fit()
 
 
-def _trainable(point: dict[str, Any], plan: Plan) -> None:
+def _trainable(point: dict[str, Any], plan: TrialPlan) -> None:
     run_trial(plan, point, tune.report)
 
 
@@ -117,14 +117,14 @@ def trial_resources(config: SweepConfig) -> dict[str, float]:
     return {"CPU": float(config.cpus_per_trial), "GPU": gpus}
 
 
-def max_concurrent(prepared: Prepared) -> int:
+def max_concurrent(plan: SweepPlan) -> int:
     """Trials at a time, such that none holds what another waits for.
 
     Raises:
         ValueError: not one fits on the cluster.
     """
-    config, have, own = prepared.config, cluster.capacity(), trial_resources(prepared.config)
-    runtime, workers = prepared.plan.distill.runtime, config.workers_per_trial
+    config, have, own = plan.config, cluster.capacity(), trial_resources(plan.config)
+    runtime, workers = plan.trials.distill.runtime, config.workers_per_trial
     cpus, field = own["CPU"], f"cpus_per_trial={config.cpus_per_trial}"
     if workers:
         cpus, field = cpus + workers * runtime.cpus_per_worker + 1, f"workers_per_trial={workers}"

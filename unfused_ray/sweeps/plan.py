@@ -1,4 +1,4 @@
-"""What a sweep is to do: its settings checked before anything is started, and what is kept of them."""
+"""Checks a sweep before anything is started, and keeps what a resume is compared with."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table as RichTable
 
-from unfused_ray import storage
+from unfused_ray import paths, storage
 from unfused_ray.config import SweepConfig, differences, within
 from unfused_ray.data.shards.format import Manifest
 from unfused_ray.evaluation.bootstrap import distinct_groups
@@ -20,9 +20,10 @@ from unfused_ray.evaluation.tasks import Task, load_task, role
 from unfused_ray.home import home
 from unfused_ray.models.export import read_description
 from unfused_ray.runs.environment import environment
-from unfused_ray.sweep.search import num_trials
-from unfused_ray.sweep.space import Space, apply, default_point, label_points, to_json
-from unfused_ray.sweep.trial import FORMAT_VERSION, REMEDY, SPLITS, Plan, Record, read_records
+from unfused_ray.sweeps.search import num_trials
+from unfused_ray.sweeps.space import Space, apply, default_point, label_points, to_json
+from unfused_ray.sweeps.spaces import find_space
+from unfused_ray.sweeps.trial import FORMAT_VERSION, REMEDY, SPLITS, Record, TrialPlan, read_records
 from unfused_ray.tracking.mlflow import tracking_uri
 from unfused_ray.training.driver.launch import check as check_training
 
@@ -38,19 +39,20 @@ _MAY_CHANGE = (
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A sweep whose settings have been found to fit."""
+class SweepPlan:
+    """A sweep whose settings and tasks have been found to fit."""
 
     config: SweepConfig
+    """With absolute paths."""
     record: dict[str, Any]
-    """What is kept of it: an id, configuration and search space, checksums of tasks, teacher and protocol, and what it
-    runs on."""
+    """What sweep.json keeps: id, configuration, search space, environment, and checksums of tasks, teacher and
+    protocol."""
     space: Space
-    plan: Plan
+    trials: TrialPlan
     default: dict[str, Any]
     """The point of the default trial."""
     records: Sequence[Record]
-    """Of trials that have begun before."""
+    """Trials that have begun before."""
 
     @property
     def id(self) -> str:
@@ -61,7 +63,7 @@ class Prepared:
     @property
     def protocol(self) -> ProtocolConfig:
         """How trials are scored."""
-        return self.plan.protocol
+        return self.trials.protocol
 
     @property
     def num_trials(self) -> int:
@@ -69,16 +71,16 @@ class Prepared:
         return num_trials(self.config, self.space, self.default)
 
 
-def check(config: SweepConfig, spaces: dict[str, Space]) -> Prepared:
+def check(config: SweepConfig) -> SweepPlan:
     """Refuse what cannot work, before anything is started or written.
 
     Raises:
         ValueError, FileNotFoundError: with the field, its value and the rule.
     """
-    if config.space not in spaces:
-        raise ValueError(f"space={config.space} is none of {', '.join(sorted(spaces))}")
+    config = paths.resolve(config)
+    space = find_space(config.space)
     if not config.tasks:
-        raise ValueError("tasks=() names no task: give at least one folder written by jobs/prepare.py")
+        raise ValueError("tasks=() names no task: give at least one folder written by unfused-ray prepare")
     for name in ("data", "output", "labels_of", "stop_after"):
         if getattr(config.distill, name):
             raise ValueError(f"distill.{name} is the sweep's business: name tasks and output of the sweep instead")
@@ -87,7 +89,6 @@ def check(config: SweepConfig, spaces: dict[str, Space]) -> Prepared:
             f"distill.splits={config.distill.splits} has {held_out[0]}: trials are judged on validation clips, and the "
             "winner on test clips, so students train on neither. Leave them out"
         )
-    space = spaces[config.space]
     for name in space:
         if within(name, _NOT_VARIED):
             raise ValueError(f"space: {name} cannot be varied: labels, rungs or folders of a sweep depend on it")
@@ -121,28 +122,28 @@ def check(config: SweepConfig, spaces: dict[str, Space]) -> Prepared:
             protocol = _with_folds(protocol, loaded)
         for point in label_points(space):
             check_training(apply(distill, point).replace(data=(task,)))
-    plan = Plan(uri, config.name, distill, config.tasks, rungs(config), protocol, by_folds)
+    trials = TrialPlan(uri, config.name, distill, config.tasks, rungs(config), protocol, by_folds)
     default = default_point(distill, space)
     num_trials(config, space, default)
     tracking_uri(distill.tracking)
     record = {"config": config.model_dump(mode="json"), "space": to_json(space), "facts": facts}
     record = _kept(config.resume, {**record, "environment": environment()}, uri)
-    return Prepared(config, record, space, plan, default, read_records(uri))
+    return SweepPlan(config, record, space, trials, default, read_records(uri))
 
 
-def describe(prepared: Prepared) -> RichTable:
-    """What :func:`sweep` would do."""
-    plan, config = prepared.plan, prepared.config
-    table = RichTable("", "", title=plan.uri, title_justify="left", show_header=False)
-    table.add_row("tasks", "\n".join(plan.tasks))
-    folds = f"{plan.protocol.probe.folds} folds of train and valid, by groups"
-    table.add_row("judged by", folds if plan.by_folds else "the mean over the valid splits")
-    for name, distribution in prepared.space.items():
+def describe(plan: SweepPlan) -> RichTable:
+    """Summarise a sweep without starting it."""
+    trials, config = plan.trials, plan.config
+    table = RichTable("", "", title=trials.uri, title_justify="left", show_header=False)
+    table.add_row("tasks", "\n".join(trials.tasks))
+    folds = f"{trials.protocol.probe.folds} folds of train and valid, by groups"
+    table.add_row("judged by", folds if trials.by_folds else "the mean over the valid splits")
+    for name, distribution in plan.space.items():
         table.add_row(name, str(distribution))
-    table.add_row("default trial", json.dumps(prepared.default))
-    ended = sum(record.has_ended for record in prepared.records)
-    table.add_row("trials", f"{prepared.num_trials} by {config.search}, {ended} of them done")
-    table.add_row("scored after epochs", ", ".join(map(str, plan.rungs)))
+    table.add_row("default trial", json.dumps(plan.default))
+    ended = sum(record.has_ended for record in plan.records)
+    table.add_row("trials", f"{plan.num_trials} by {config.search}, {ended} of them done")
+    table.add_row("scored after epochs", ", ".join(map(str, trials.rungs)))
     return table
 
 

@@ -1,0 +1,85 @@
+"""The package from Python: what importing it does, and the refusals of the command line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import unfused_ray
+from unfused_ray import paths
+from unfused_ray.config import EvaluateConfig, SweepConfig
+
+SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # what `ray job submit` sets
+
+
+def test_importing_the_package_is_quick_and_changes_nothing() -> None:
+    code = """
+import os, sys
+before = dict(os.environ)
+import unfused_ray
+assert set(unfused_ray.__all__) <= set(dir(unfused_ray))
+from unfused_ray import pretrain, recipe
+assert recipe("pretrain/tiny", {"optimizer.lr": 0.5}).optimizer.lr == 0.5
+assert dict(os.environ) == before
+assert not {"torch", "ray", "mlflow", "matplotlib", "pyarrow"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_public_name_is_there_and_others_are_not() -> None:
+    assert all(getattr(unfused_ray, name) for name in unfused_ray.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'train'"):
+        _ = unfused_ray.train  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("call", "recipe", "changes", "message"),
+    [
+        ("pretrain", "tyni", {}, "tyni is no recipe: name one of demo, "),
+        ("pretrain", "tiny", {"optimiser": 1}, "optimiser is no field of PretrainConfig"),
+        ("pretrain", "tiny", {"optimizer.lr": -1}, r"optimizer\.lr=-1: Input should be greater than 0"),
+        ("distill", "tiny", {"teacher": "s3://me:secret@bucket/run"}, r"teacher=s3://…@bucket/run holds credentials"),
+        ("prepare", "default", {"output": "x"}, "source='' names nothing"),
+        ("embed", "default", {"encoder": "s3://me:secret@bucket/run"}, "encoder=.* holds credentials"),
+        ("evaluate", "default", {}, r"tasks=\(\) names no task"),
+        ("compare", "tiny", {}, "data_root='' names nothing"),
+        (
+            "compare",
+            "mine.toml",
+            {"data_root": "x"},
+            "plan=mine.toml is none of ablation, corpus",
+        ),
+        ("sweep", "tiny", {"space": "beta"}, "space=beta is none of alpha-beta"),
+    ],
+)
+def test_what_cannot_work_is_refused_as_on_the_command_line(
+    call: str, recipe: str, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        getattr(unfused_ray, call)(recipe, **changes)
+
+
+@pytest.mark.parametrize("call", ["prepare", "pretrain", "distill", "evaluate", "compare", "sweep", "embed"])
+def test_a_relative_output_is_refused_in_a_submitted_job(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SUBMITTED, "{}")
+    recipe = "default" if call in ("prepare", "evaluate", "embed") else "tiny"
+    changes = {"runtime.kind": "in-process"} if call in ("pretrain", "distill") else {}
+    with pytest.raises(ValueError, match="output=relative/out is relative, but a submitted job"):
+        getattr(unfused_ray, call)(recipe, output="relative/out", **changes)
+
+
+def test_paths_no_longer_depend_on_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    config = EvaluateConfig(tasks=("a", "s3://bucket/b"), cache="~/cache", protocol="/p.toml")
+    resolved = paths.resolve(config)
+    assert resolved.tasks == (f"{tmp_path}/a", "s3://bucket/b")
+    assert (resolved.cache, resolved.protocol, resolved.output) == ("/home/me/cache", "/p.toml", "")
+    assert paths.resolve(resolved) == resolved
+    sweep = SweepConfig(tasks=("a",)).replace({"distill.teacher": "runs/t", "distill.init_from": "runs/i"})
+    distill = paths.resolve(sweep).distill
+    assert (distill.teacher, distill.init_from) == (f"{tmp_path}/runs/t", f"{tmp_path}/runs/i")

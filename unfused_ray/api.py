@@ -1,0 +1,258 @@
+"""The jobs from Python, with the checks, refusals and results of the command line.
+
+Each takes a recipe by its name, or a configuration, and values that differ from it by the names of its fields::
+
+    unfused_ray.pretrain("demo", data=["shards/drums"], **{"optimizer.lr": 1e-3})
+
+Modules are imported where they are needed: a training without workers imports no Ray, and a name costs nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from unfused_ray import memory, recipes
+from unfused_ray.config import (
+    CompareConfig,
+    Config,
+    DistillConfig,
+    EmbedConfig,
+    EvaluateConfig,
+    PrepareConfig,
+    PretrainConfig,
+    SweepConfig,
+    TrainingConfig,
+)
+
+if TYPE_CHECKING:
+    from unfused_ray.data.shards.format import Manifest
+    from unfused_ray.embedding.vectors import VectorManifest
+    from unfused_ray.evaluation.table import EvaluationTable
+    from unfused_ray.runs.start_times import StartTimes
+    from unfused_ray.runs.status import Status
+    from unfused_ray.sweeps.result import SweepResult
+    from unfused_ray.training.driver.launch import TrainingPlan
+
+T = TypeVar("T", bound=Config)
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A training that has ended, or was stopped."""
+
+    folder: str
+    """Folder of the run, by path or URI."""
+    status: Status
+    pictures: tuple[str, ...]
+    """URIs of the pictures; empty unless it is finished."""
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """A finished evaluation."""
+
+    folder: str
+    """Folder of the tables and pictures, by path or URI."""
+    table: EvaluationTable
+
+
+@dataclass(frozen=True)
+class ComparisonResult:
+    """A comparison whose trainings have ended."""
+
+    folder: str
+    """Folder of the table and its runs, by path or URI."""
+    num_failed: int
+    """Trainings that failed, or that build on one that did."""
+
+
+def prepare(recipe: str | PrepareConfig = "default", /, **changes: Any) -> Manifest:
+    """Turn any audio into shards for training; on an output that is finished, nothing is done.
+
+    Args:
+        recipe: a recipe of ``unfused-ray prepare``, or a configuration.
+        changes: fields that differ from it.
+
+    Returns:
+        The manifest of the shards.
+
+    Raises:
+        ValueError, OSError: what cannot work; names field, value and rule.
+    """
+    config = _configured(recipe, recipes.PREPARE, changes)
+    from unfused_ray.data.parts.default_executor import keep_open
+    from unfused_ray.data.shards import ingest
+
+    with keep_open():
+        return ingest.run(ingest.check(config))
+
+
+def pretrain(recipe: str | PretrainConfig, /, **changes: Any) -> TrainingResult:
+    """Pre-train an encoder to the end, or to a SIGTERM or Ctrl-C; given again, it goes on where it stands.
+
+    Args:
+        recipe: a recipe of ``unfused-ray pretrain``, or a configuration.
+        changes: fields that differ from it; of groups with dots, as ``**{"optimizer.lr": 1e-3}``.
+
+    Raises:
+        ValueError, OSError: what cannot work; names field, value and rule.
+        InUseError: another process works on the run.
+    """
+    return train(_configured(recipe, recipes.PRETRAIN, changes))
+
+
+def distill(recipe: str | DistillConfig, /, **changes: Any) -> TrainingResult:
+    """Distil a student on a task's own clips, from the clusters of a pre-trained encoder; otherwise as pretrain.
+
+    Args:
+        recipe: a recipe of ``unfused-ray distill``, or a configuration.
+        changes: fields that differ from it.
+    """
+    return train(_configured(recipe, recipes.DISTILL, changes))
+
+
+def evaluate(recipe: str | EvaluateConfig = "default", /, **changes: Any) -> EvaluationResult:
+    """Probe frozen encoders on labelled tasks; what is finished is not computed again.
+
+    Args:
+        recipe: a recipe of ``unfused-ray evaluate``, or a configuration.
+        changes: fields that differ from it.
+
+    Raises:
+        ValueError, OSError: what cannot work; names field, value and rule.
+    """
+    config = _configured(recipe, recipes.EVALUATE, changes)
+    memory.keep_freed()
+    from unfused_ray import evaluation_job as job
+
+    plan = job.check(config)
+    table = job.run(plan)
+    job.track(plan, table)
+    return EvaluationResult(plan.output, table)
+
+
+def compare(recipe: str | CompareConfig, /, **changes: Any) -> ComparisonResult:
+    """Train and evaluate the systems of a plan and write the results table; given again, it goes on where it stands.
+
+    Args:
+        recipe: a plan that comes with the package, a TOML file by its path, or a configuration.
+        changes: fields that differ from it; at least ``data_root``.
+
+    Raises:
+        ValueError, OSError: what cannot work; names field, value and rule.
+        ChildProcessError: an evaluation failed.
+    """
+    if isinstance(recipe, str) and recipe.endswith(".toml"):
+        recipe = CompareConfig(plan=recipe)
+    config = _configured(recipe, recipes.COMPARE, changes)
+    from unfused_ray.comparison import table as job
+
+    plan = job.check(config)
+    return ComparisonResult(plan.output, job.run(plan))
+
+
+def sweep(recipe: str | SweepConfig, /, **changes: Any) -> SweepResult:
+    """Sweep a distillation's settings, then train the winner anew and read the test split once.
+
+    Args:
+        recipe: a recipe of ``unfused-ray sweep``, or a configuration.
+        changes: fields that differ from it; those of the distillation as ``**{"distill.teacher": …}``.
+
+    Raises:
+        ValueError, OSError: what cannot work; names field, value and rule.
+        InUseError: another process works on the sweep.
+    """
+    config = _configured(recipe, recipes.SWEEP, changes)
+    from unfused_ray.sweeps import plan, result
+    from unfused_ray.sweeps import sweep as job
+
+    checked = plan.check(config)
+    found = result.conclude(checked, job.run(checked))
+    return replace(found, table=result.evaluate_winner(found))
+
+
+def embed(recipe: str | EmbedConfig = "default", /, **changes: Any) -> VectorManifest:
+    """Make vectors of any audio, or of prepared shards; on an output that is finished, nothing is done.
+
+    Args:
+        recipe: a recipe of ``unfused-ray embed``, or a configuration.
+        changes: fields that differ from it.
+
+    Returns:
+        The manifest of the vectors.
+
+    Raises:
+        ValueError, OSError: what cannot work; names field, value and rule.
+    """
+    config = _configured(recipe, recipes.EMBED, changes)
+    from unfused_ray.data.parts.default_executor import keep_open
+    from unfused_ray.embedding import job
+
+    with keep_open():
+        return job.run(job.check(config))
+
+
+def train(config: TrainingConfig, start_times: StartTimes | None = None) -> TrainingResult:
+    """Run a training of either stage; pictures of a finished one are drawn, and shown in MLflow.
+
+    Args:
+        config: of the run.
+        start_times: of the command that starts it; from now on by default.
+    """
+    memory.keep_freed()
+    from unfused_ray.runs import start_times as times
+
+    start_times = start_times or times.StartTimes()
+    with ExitStack() as session:
+        if config.runtime.kind == "workers":
+            # Torch is imported while Ray starts, which is mostly waiting for other processes.
+            # Not the other way round: what Ray starts would end with the thread that has started it.
+            threading.Thread(target=import_module, args=("torch",), daemon=True).start()
+            from unfused_ray import cluster
+
+            session.enter_context(cluster.session())
+            start_times.reach("Ray started")
+        from unfused_ray.training.driver import launch
+
+        start_times.reach("imported")
+        plan = launch.check(config)
+        status = launch.run(plan, start_times)
+    pictures = _draw(plan) if status.state == "finished" else ()
+    return TrainingResult(plan.run.uri, status, pictures)
+
+
+def _draw(plan: TrainingPlan) -> tuple[str, ...]:
+    """Draw the pictures of a finished run, and add them and the place of its network to its MLflow run."""
+    from unfused_ray import storage
+    from unfused_ray.figures import run as run_pictures
+    from unfused_ray.tracking.mlflow import TrackedRun, log_results
+
+    logger.info("drawing pictures")
+    config, uri = plan.config, plan.run.uri
+    pictures = run_pictures.write(uri)
+    tracked = TrackedRun(plan.tracking_uri, config.tracking.experiment, config.name, plan.run.record()["id"])
+    log_results(tracked, pictures, {config.export: storage.join(uri, config.export)})
+    return tuple(pictures)
+
+
+def _configured(recipe: str | T, known: Mapping[str, tuple[str, T]], changes: Mapping[str, Any]) -> T:
+    """Return the configuration of a recipe, or of a JSON file of one, with changed fields.
+
+    Raises:
+        ValueError: there is no such recipe or field, or the values cannot work.
+    """
+    if isinstance(recipe, str):
+        if recipe.endswith(".json"):
+            recipe = recipes.read_recipe(recipe, type(next(iter(known.values()))[1]))
+        elif recipe in known:
+            recipe = known[recipe][1]
+        else:
+            raise ValueError(f"{recipe} is no recipe: name one of {', '.join(known)}, or give a configuration")
+    return recipe.replace(changes)

@@ -1,0 +1,35 @@
+"""``unfused-ray compare``."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+
+from unfused_ray import recipes
+from unfused_ray.cli.parse import parse
+from unfused_ray.cli.terminal import show
+from unfused_ray.config import CompareConfig
+
+EXAMPLES = (
+    "corpus --data-root shards",
+    "tiny --data-root shards --only decar-v2 --stages train --dry-run",
+)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Make a results table."""
+    plans = recipes.COMPARE
+    if arguments and arguments[0].endswith(".toml"):
+        plans = {**plans, arguments[0]: ("a plan of your own", CompareConfig(plan=arguments[0]))}
+    config, dry_run = parse("compare", arguments, plans, EXAMPLES)
+    from unfused_ray.comparison import table
+
+    plan = table.check(config)
+    if config.list:
+        show(plan.listing())
+    elif dry_run:
+        show(table.describe(plan))
+    else:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # the jobs are stopped, too
+        return 1 if table.run(plan) else 0
+    return 0

@@ -1,0 +1,32 @@
+"""``unfused-ray evaluate``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from unfused_ray import recipes
+from unfused_ray.cli.parse import parse
+from unfused_ray.cli.terminal import say, say_report, show
+
+EXAMPLES = (
+    "--tasks shards/drums --models ~/unfused-ray/runs/demo",
+    "--tasks shards/drums shards/languages --models 'student=~/unfused-ray/runs/demo-{task}' --name demo",
+)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Evaluate encoders."""
+    config, dry_run = parse("evaluate", arguments, recipes.EVALUATE, EXAMPLES, default="default")
+    from unfused_ray import api, evaluation_job
+    from unfused_ray.report.terminal import evaluation_table
+
+    if dry_run:
+        show(evaluation_job.describe(evaluation_job.check(config)))
+        return 0
+    evaluated = api.evaluate(config)
+    show(evaluation_table(evaluated.table, Console()))
+    say(f"table, figures and pictures: {evaluated.folder}")
+    say_report(evaluated.folder)
+    return 0

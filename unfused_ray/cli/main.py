@@ -1,0 +1,65 @@
+"""The entry point: runs a command, and ends the process with its exit code."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import NoReturn
+
+from unfused_ray import __version__
+from unfused_ray.cli import COMMANDS
+from unfused_ray.cli.parse import columns, wants_help
+
+logger = logging.getLogger(__name__)
+
+
+def main(command: str = "") -> NoReturn:
+    """Run the command that the command line names, or this one with all of its arguments.
+
+    The process ends with the command's exit code: 0 where it did what it was asked for, 1 where a training failed, 2
+    for an error of the user, which is one message and no traceback, and 128 + n where signal n ended it.
+    """
+    arguments = sys.argv[1:]
+    if not command:
+        if not arguments or arguments[0] in ("-h", "--help"):
+            sys.stdout.write(_overview())
+            sys.exit(0)
+        if arguments[0] == "--version":
+            sys.stdout.write(f"unfused-ray {__version__}\n")
+            sys.exit(0)
+        command, *arguments = arguments
+    if command not in COMMANDS:
+        sys.exit(_fail(f"{command} is no command: start with one of {', '.join(COMMANDS)}"))
+    run: Callable[[Sequence[str]], int] = import_module(f"unfused_ray.cli.{command}").run
+    sys.exit(run(arguments) if wants_help(arguments) else _run(run, arguments))
+
+
+def _run(run: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
+    from unfused_ray import logs, memory, storage  # here: with them comes pyarrow, which --help need not wait for
+    from unfused_ray.lease import InUseError
+
+    memory.keep_freed()
+    try:
+        logs.configure()
+        return run(arguments)
+    except (ValueError, OSError, InUseError) as error:
+        logger.debug("%s", error, exc_info=True)
+        return _fail(storage.masked(str(error)))
+    except KeyboardInterrupt as error:
+        logger.warning(str(error) or "interrupted: the same command goes on from what is finished")
+        return 128 + signal.SIGINT
+
+
+def _overview() -> str:
+    return "\n".join(["usage: unfused-ray COMMAND …  (COMMAND --help says more)", "", *columns(COMMANDS), ""])
+
+
+def _fail(message: str) -> int:
+    from rich.console import Console
+    from rich.markup import escape
+
+    Console(stderr=True).print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    return 2

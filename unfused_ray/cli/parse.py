@@ -1,0 +1,154 @@
+"""Reads the arguments of a command: a recipe, then any field of its configuration."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, get_type_hints
+
+import tyro
+from pydantic import ValidationError
+
+from unfused_ray.cli import COMMANDS
+from unfused_ray.config import Config, explain
+from unfused_ray.recipes import read_recipe
+
+T = TypeVar("T", bound=Config)
+
+_FLAGS = {
+    "--print-config": "Print the full configuration as JSON and end.",
+    "--dry-run": "Check configuration, data and resources, say what would be done, and end.",
+}
+
+
+def parse(
+    command: str,
+    arguments: Sequence[str],
+    recipes: Mapping[str, tuple[str, T]],
+    examples: Sequence[str],
+    default: str = "",
+) -> tuple[T, bool]:
+    """Read a recipe's name and the fields that differ from it, and whether this is to be a dry run.
+
+    ``--help`` and ``--print-config`` end the process with code 0; a flag that does not exist, or whose value is of
+    another type, ends it with code 2.
+
+    Args:
+        command: its name.
+        arguments: of the command line, behind the name.
+        recipes: by name, a line of help and a full configuration.
+        examples: arguments that work, for ``--help``.
+        default: the recipe that is taken if none is named.
+
+    Raises:
+        ValueError: no recipe is named, or the configuration cannot work; names field, value and rule.
+    """
+    given = [argument for argument in arguments if argument not in _FLAGS]
+    if given and given[0].endswith(".json"):
+        name = given.pop(0)
+        recipes = {**recipes, name: ("a recipe of your own", read_recipe(name, type(next(iter(recipes.values()))[1])))}
+    elif given and given[0] in recipes:
+        name = given.pop(0)
+    elif default or wants_help(given):
+        name = default or next(iter(recipes))
+    else:
+        found = f"{given[0]} is no recipe" if given else "no recipe is named"
+        raise ValueError(f"{found}: start with one of {', '.join(recipes)} (--help says more)")
+    config = recipes[name][1]
+    values = tyro.cli(
+        type(config),
+        default=config,
+        prog=f"unfused-ray {command} {name}",
+        description=_description(command, recipes, examples, name, default),
+        args=given,
+        registry=_unvalidated(),
+    )
+    try:
+        config = type(config).model_validate(values)
+    except ValidationError as error:
+        raise ValueError(explain(error)) from error
+    if "--print-config" in arguments:
+        from unfused_ray import paths
+
+        sys.stdout.write(paths.resolve(config).model_dump_json(indent=2) + "\n")
+        sys.exit(0)
+    return config, "--dry-run" in arguments
+
+
+def parse_function(
+    command: str, arguments: Sequence[str], function: Callable[..., int], examples: Sequence[str]
+) -> int:
+    """Call a function with the arguments of a command that has no configuration; return what it returns.
+
+    Args:
+        command: its name.
+        arguments: of the command line, behind the name.
+        function: that does the work; ``--help`` shows the paragraphs of its docstring behind the first.
+        examples: arguments that work, for ``--help``.
+    """
+    _, *details = _unwrapped(inspect.getdoc(function) or "").split("\n\n")
+    description = "\n\n".join([COMMANDS[command], *details, _examples(command, examples)])
+    return tyro.cli(function, prog=f"unfused-ray {command}", description=description, args=list(arguments))
+
+
+def wants_help(arguments: Sequence[str]) -> bool:
+    """True if the arguments ask for help."""
+    return bool({"-h", "--help"} & set(arguments))
+
+
+def _description(
+    command: str, recipes: Mapping[str, tuple[str, Config]], examples: Sequence[str], name: str, default: str
+) -> str:
+    otherwise = f"{default} if none is named" if default else "one must be named"
+    lines = [
+        *(COMMANDS[command], "", _examples(command, examples), ""),
+        f"recipes ({otherwise}; a JSON file of --print-config is one, too):",
+        *columns({recipe: text for recipe, (text, _) in recipes.items()}),
+        *("", "everywhere:", *columns(_FLAGS), ""),
+        f"The options are the fields of the configuration, with the values of {name}.",
+    ]
+    return "\n".join(lines)
+
+
+def columns(texts: Mapping[str, str]) -> list[str]:
+    """Lines of names and texts beside them."""
+    width = max(map(len, texts))
+    return [f"  {name:{width}}  {text}" for name, text in texts.items()]
+
+
+def _examples(command: str, examples: Sequence[str]) -> str:
+    return "\n".join(["examples:", *(f"  unfused-ray {command} {example}".rstrip() for example in examples)])
+
+
+def _unvalidated() -> tyro.constructors.ConstructorRegistry:
+    """Read configurations as plain dictionaries, so that all of one is validated at once, in the project's words."""
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.struct_rule
+    def rule(info: tyro.constructors.StructTypeInfo) -> tyro.constructors.StructConstructorSpec | None:
+        if not (isinstance(info.type, type) and issubclass(info.type, Config)):
+            return None
+        types = get_type_hints(info.type)
+
+        def field_type(name: str) -> Any:
+            value = getattr(info.default, name)
+            return type(value) if isinstance(value, Config) else types[name]  # of several methods the recipe has one
+
+        fields = tuple(
+            tyro.constructors.StructFieldSpec(
+                name,
+                field_type(name),
+                default=getattr(info.default, name),
+                helptext=_unwrapped(field.description or ""),
+            )
+            for name, field in info.type.model_fields.items()
+        )
+        return tyro.constructors.StructConstructorSpec(instantiate=dict, fields=fields)
+
+    return registry
+
+
+def _unwrapped(docstring: str) -> str:
+    """A docstring whose paragraphs are a line each: tyro wraps them to the terminal."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in docstring.split("\n\n"))

@@ -1,0 +1,50 @@
+"""What ``unfused-ray pretrain`` and ``unfused-ray distill`` have in common."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from pathlib import Path
+
+from unfused_ray.cli.terminal import say, say_report, show
+from unfused_ray.config import TrainingConfig
+
+logger = logging.getLogger(__name__)
+
+
+def run_training(config: TrainingConfig, dry_run: bool) -> int:
+    """Train, or measure what a training would take; return the exit code."""
+    if dry_run:
+        return _rehearse(config)
+    from unfused_ray import api, storage
+    from unfused_ray.report.terminal import summary
+    from unfused_ray.runs.start_times import StartTimes, process_started
+    from unfused_ray.tracking.mlflow import tracking_uri
+
+    trained = api.train(config, StartTimes(process_started()))
+    show(summary(trained.folder))
+    where = tracking_uri(config.tracking)
+    mlflow = Path(sys.executable).with_name("mlflow")  # of this environment, which need not be activated
+    watch = storage.masked(where) if where.startswith("http") else f"{mlflow} ui --backend-store-uri {where}"
+    say(f"the curves: {watch}")
+    say_report(trained.folder)
+    if trained.status.as_asked(config.last_epoch):
+        return 0
+    return 128 + signal.SIGTERM if trained.status.state == "stopped" else 1
+
+
+def _rehearse(config: TrainingConfig) -> int:
+    from unfused_ray import cluster, paths
+    from unfused_ray.doctor import examine
+    from unfused_ray.training.driver import dry_run, launch
+
+    config = paths.resolve(config)
+    with cluster.session():
+        findings = examine.examine(config)
+        show(examine.table(findings))
+        plan = launch.check(config)
+        show(launch.describe(plan))
+        logger.info("measuring for about ten seconds")
+        show(dry_run.describe(plan.config, plan.index))
+    return examine.exit_code(findings)

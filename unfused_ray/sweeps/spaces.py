@@ -1,0 +1,38 @@
+"""Search spaces: by name, a distribution of Optuna for each field of a distillation that a sweep varies."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+
+from unfused_ray.sweeps.space import Space
+
+_ALPHA_BETA: Space = {
+    "method.alpha": FloatDistribution(0.0, 1.0),
+    "method.beta": FloatDistribution(1e-3, 10.0, log=True),
+}
+
+SPACES: dict[str, Space] = {
+    "alpha-beta": _ALPHA_BETA,
+    "alpha-beta-clusters": {**_ALPHA_BETA, "labels.num_clusters": CategoricalDistribution((16, 32, 48, 64, 96))},
+    "alpha-beta-rate": {**_ALPHA_BETA, "optimizer.lr": FloatDistribution(1e-4, 2e-3, log=True)},
+    "alpha-beta-cut": {**_ALPHA_BETA, "method.cut": CategoricalDistribution(("block3", "fc1"))},
+}
+
+
+def find_space(name: str) -> Space:
+    """Return one of ``SPACES`` by its name, or a space out of a Python file, which is run, as ``FILE.py:NAME``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: there is no such space.
+    """
+    path, _, variable = name.rpartition(":")
+    known = runpy.run_path(str(Path(path).expanduser())) if path else SPACES
+    space = known.get(variable)
+    if not isinstance(space, dict) or not all(isinstance(each, BaseDistribution) for each in space.values()):
+        where = f"no dictionary of Optuna's distributions in {path}" if path else f"none of {', '.join(SPACES)}"
+        raise ValueError(f"space={name} is {where}; a space of your own is FILE.py:NAME")
+    return space
