@@ -31,7 +31,7 @@ def start_assignment_actor(plan: ClusteringPlan, num_shards: int) -> ray.actor.A
     It ends with the driver, or by ``ray.kill``.
 
     Args:
-        plan: what is clustered, and how.
+        plan: of the clustering.
         num_shards: S; one shard lives inside the actor, several are actors spread over the nodes.
     """
     # Restarted without its state, it refuses every call until it is restored; only restore() itself is retried.
@@ -39,7 +39,7 @@ def start_assignment_actor(plan: ClusteringPlan, num_shards: int) -> ray.actor.A
 
 
 class RayClusterer:
-    """A worker's access to the assignment actor; see :class:`Clusterer`.
+    """A worker's :class:`Clusterer`, through the assignment actor.
 
     Args:
         actor: from :func:`start_assignment_actor`.
@@ -55,35 +55,35 @@ class RayClusterer:
         self._in_flight: deque[ray.ObjectRef] = deque()
 
     def restore(self, folder: str | None, epoch: int) -> None:
-        """See :class:`Clusterer`."""
+        """Begin a new generation."""
         self._in_flight.clear()
         self._num_restores += 1
         ray.get(self._actor.restore.remote(self._generation, self._num_workers, folder, epoch))
 
     def push(self, clip_ids: np.ndarray, embeddings: np.ndarray) -> None:
-        """See :class:`Clusterer`; returns at once while no more than eight pushes are on their way."""
+        """Send embeddings; returns at once while no more than eight pushes are on their way."""
         while len(self._in_flight) >= _MAX_IN_FLIGHT:
             ray.get(self._in_flight.popleft())
         self._in_flight.append(self._actor.push.remote(self._generation, clip_ids, normalize_rows(embeddings)))
 
     def flush(self) -> None:
-        """See :class:`Clusterer`."""
+        """Wait for the pushes on their way."""
         while self._in_flight:
             ray.get(self._in_flight.popleft())
 
     def labels(self, epoch: int, rank: int, rows_pushed: int) -> Assignment:
-        """See :class:`Clusterer`; the arrays are read-only, one copy for all workers of a node."""
+        """Wait for the clustering; the arrays are read-only, one copy for all workers of a node."""
         self.flush()
         assignment: Assignment = ray.get(ray.get(self._actor.labels.remote(self._generation, epoch, rank, rows_pushed)))
         return assignment
 
     def save(self, folder: str) -> None:
-        """See :class:`Clusterer`; every shard writes its own file."""
+        """Write the state; every shard writes its own file."""
         self.flush()
         ray.get(self._actor.save.remote(self._generation, folder))
 
     def forget(self, before_epoch: int) -> None:
-        """See :class:`Clusterer`."""
+        """Delete older assignments."""
         ray.get(self._actor.forget.remote(self._generation, before_epoch))
 
     @property
@@ -218,12 +218,12 @@ class _RemoteShards:
         return len(self._actors)
 
     def broadcast(self, method: str, *arguments: Any) -> list[Any]:
-        """See :class:`Shards`; the arguments travel once to each node."""
+        """Call a method of every shard with the same arguments, which travel once to each node."""
         shared = [ray.put(argument) for argument in arguments]
         return _results([actor.call.remote(method, *shared) for actor in self._actors])
 
     def scatter(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """See :class:`Shards`."""
+        """Call a method of every shard, each with its own arguments."""
         return _results([actor.call.remote(method, *own) for actor, own in zip(self._actors, arguments, strict=True)])
 
 

@@ -37,7 +37,7 @@ class Assignment:
     prototypes: tuple[np.ndarray, ...]
     """(K, D) float32 a head, L2-normalised."""
     health: dict[str, float]
-    """See :meth:`Bank.cluster`; figures of one head begin with ``head0/`` … where there are several."""
+    """Figures of :mod:`unfused_ray.clustering.health`; with several heads, those of a head begin with ``head0/`` …"""
 
 
 def write_assignment(uri: str, assignment: Assignment) -> None:
@@ -63,7 +63,7 @@ def write_assignment(uri: str, assignment: Assignment) -> None:
 
 
 def read_assignment(uri: str) -> Assignment:
-    """Read what :func:`write_assignment` wrote; every array comes back bit for bit.
+    """Read the result of :func:`write_assignment`; every array comes back bit for bit.
 
     Raises:
         FileNotFoundError: there is no whole assignment at ``uri``.

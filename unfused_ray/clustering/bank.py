@@ -49,16 +49,16 @@ class LocalShards:
         return len(self._shards)
 
     def broadcast(self, method: str, *arguments: Any) -> list[Any]:
-        """See :class:`Shards`."""
+        """Call a method of every shard with the same arguments."""
         return [getattr(shard, method)(*arguments) for shard in self._shards]
 
     def scatter(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """See :class:`Shards`."""
+        """Call a method of every shard, each with its own arguments."""
         return [getattr(shard, method)(*own) for shard, own in zip(self._shards, arguments, strict=True)]
 
 
 class Bank:
-    """The embeddings of N clips and what is done with all of them; the points of k-means."""
+    """The embeddings of N clips: the points of k-means, and their clustering."""
 
     def __init__(self, shards: Shards, num_clips: int, dim: int) -> None:
         self._shards = shards
@@ -84,7 +84,7 @@ class Bank:
         self._shards.scatter("push", [(clip_ids[own], rows[own]) for own in owners])
 
     def gather(self, ids: np.ndarray) -> np.ndarray:
-        """See :class:`kmeans.Points`."""
+        """Float16 rows of these ids."""
         owners = self._owners(ids)
         rows = np.empty((len(ids), self.dim), np.float16)
         for own, found in zip(owners, self._shards.scatter("gather", [(ids[own],) for own in owners]), strict=True):
@@ -92,12 +92,12 @@ class Bank:
         return rows
 
     def sums(self, centroids_KD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See :class:`kmeans.Points`."""
+        """Sum and number of the rows nearest to each centroid."""
         sums, counts = zip(*self._shards.broadcast("sums", centroids_KD), strict=True)
         return sum(sums), sum(counts)
 
     def assign(self, centroids_KD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See :class:`kmeans.Points`."""
+        """Nearest centroid of each row, and the similarity with it."""
         num_blocks = -(-self.num_rows // BLOCK_ROWS)
         labels = np.empty((num_blocks, BLOCK_ROWS), np.int32)
         similarities = np.empty((num_blocks, BLOCK_ROWS), np.float32)

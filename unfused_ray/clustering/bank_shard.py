@@ -1,4 +1,4 @@
-"""One shard of the embedding bank: the embeddings of every S-th block of clip_ids, and what is computed beside them."""
+"""One shard of the embedding bank: the embeddings of every S-th block of clip_ids, and the work on them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NAMED_IDS = 10
 
 @dataclass(frozen=True)
 class Census:
-    """What a shard says of its clips; adds up over shards."""
+    """Counts of a shard's clips; they add up over shards."""
 
     never_pushed: int
     first_never_pushed: list[int]
@@ -47,7 +47,7 @@ class BankShard:
         num_shards: S.
         num_clips: N, of the whole bank.
         dim: D.
-        threads: see :class:`RowBlocks`.
+        threads: tiles worked on at once.
     """
 
     def __init__(self, shard: int, num_shards: int, num_clips: int, dim: int, threads: int) -> None:
@@ -74,15 +74,15 @@ class BankShard:
         return self.points.gather(self._slots(clip_ids))
 
     def sums(self, centroids_KD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See :meth:`RowBlocks.sums`."""
+        """Sum and number of this shard's rows nearest to each centroid."""
         return self.points.sums(centroids_KD)
 
     def assign(self, centroids_KD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See :meth:`RowBlocks.assign`, for whole blocks."""
+        """Nearest centroid of each row of whole blocks, and the similarity with it."""
         return self.points.assign(centroids_KD)
 
     def gram(self) -> np.ndarray:
-        """See :meth:`RowBlocks.gram`."""
+        """Sum of the rows' outer products."""
         return self.points.gram()
 
     def census(self) -> Census:
@@ -103,7 +103,7 @@ class BankShard:
         self.non_finite = 0
 
     def state(self) -> dict[str, np.ndarray]:
-        """All that a checkpoint needs, by block of clip_ids: any other number of shards can load it."""
+        """The state for a checkpoint, by block of clip_ids: any other number of shards can load it."""
         return {
             "blocks": self.blocks,
             "rows": self.points.rows.reshape(len(self.blocks), BLOCK_ROWS, self.points.rows.shape[1]),

@@ -1,4 +1,4 @@
-"""What a training loop asks of clustering, and the clusterer that lives in the loop's own process."""
+"""The interface of a run's clustering, and the clusterer that lives in the process of its only worker."""
 
 from __future__ import annotations
 
@@ -22,14 +22,10 @@ _EPOCH = re.compile(r"epoch-(\d+)")
 
 
 class Clusterer(Protocol):
-    """One worker's access to the clustering of a run. Any failure raises; going on then begins with :meth:`restore`."""
+    """One worker's access to the clustering of a run. Any failure raises; :meth:`restore` begins again."""
 
     def restore(self, folder: str | None, epoch: int) -> None:
-        """Begin, or begin again: every worker of a group calls it first, with the same arguments.
-
-        Args:
-            folder: what :meth:`save` wrote; None for an empty bank.
-            epoch: the epoch that is about to begin, or that the state was saved in the middle of.
+        """Begin before or in an epoch, with a saved state or an empty bank. Every worker of a group calls it first.
 
         Raises:
             ValueError: the folder is of another run or epoch.
@@ -37,7 +33,7 @@ class Clusterer(Protocol):
         ...
 
     def push(self, clip_ids: np.ndarray, embeddings: np.ndarray) -> None:
-        """Give the bank embeddings ``(n, D)`` of clips ``(n,)`` int64, each clip at most once between assignments."""
+        """Take in embeddings ``(n, D)`` of clips ``(n,)`` int64, each clip at most once between two assignments."""
         ...
 
     def flush(self) -> None:
@@ -68,7 +64,7 @@ class Clusterer(Protocol):
 
 @dataclass(frozen=True)
 class ClusteringPlan:
-    """What is clustered, and how."""
+    """Size and settings of the clustering before each epoch."""
 
     num_clips: int
     """N: clip_ids are 0 … N - 1."""
@@ -79,9 +75,9 @@ class ClusteringPlan:
     iterations: int
     """Lloyd iterations of an assignment."""
     seed: int
-    """Of the starts."""
+    """Seed of the starts."""
     assignments: str
-    """Folder the assignments are written to, ``epoch-0000`` and on, by path or URI."""
+    """Folder, by path or URI, of the assignments ``epoch-0000`` and on."""
     threads: int = 0
     """Threads of each process that holds embeddings; 0 takes all cores of its node."""
 
@@ -104,7 +100,7 @@ class InProcessClusterer:
     """The clusterer of one worker, in its process; the assignment actor is this one behind a barrier.
 
     Args:
-        plan: what is clustered, and how.
+        plan: of the clustering.
         build_bank: gives an empty bank; one in this process by default.
     """
 
@@ -117,7 +113,7 @@ class InProcessClusterer:
         self._arrived = 0
 
     def restore(self, folder: str | None, epoch: int) -> None:
-        """See :class:`Clusterer`."""
+        """Begin with a new bank."""
         self._restored = None  # frees the old embeddings before the new ones need their place
         bank = self._build_bank()
         self.current, self._next_epoch, self._arrived = None, epoch, 0
@@ -132,7 +128,7 @@ class InProcessClusterer:
         self._restored = bank
 
     def push(self, clip_ids: np.ndarray, embeddings: np.ndarray) -> None:
-        """See :class:`Clusterer`."""
+        """Store embeddings."""
         self.push_rows(clip_ids, normalize_rows(embeddings))
 
     def push_rows(self, clip_ids: np.ndarray, rows: np.ndarray) -> None:
@@ -141,10 +137,10 @@ class InProcessClusterer:
         self._arrived += len(rows)
 
     def flush(self) -> None:
-        """See :class:`Clusterer`; nothing is on the way."""
+        """Return at once: nothing is on its way."""
 
     def labels(self, epoch: int, rank: int, rows_pushed: int) -> Assignment:
-        """See :class:`Clusterer`; ``rows_pushed`` is of all workers together."""
+        """Cluster all clips; ``rows_pushed`` counts the rows of all workers."""
         if self.current is not None and epoch == self.current.epoch:
             return self.current
         if epoch != self._next_epoch:
@@ -162,13 +158,13 @@ class InProcessClusterer:
         return assignment
 
     def save(self, folder: str) -> None:
-        """See :class:`Clusterer`."""
+        """Write the bank and the current assignment."""
         self._bank.save(folder)
         if self.current is not None:
             write_assignment(storage.join(folder, ASSIGNMENT), self.current)
 
     def forget(self, before_epoch: int) -> None:
-        """See :class:`Clusterer`."""
+        """Delete older assignments."""
         for folder in storage.list_folders(self.plan.assignments):
             epoch = _EPOCH.fullmatch(storage.name(folder))
             if epoch and int(epoch[1]) < before_epoch:

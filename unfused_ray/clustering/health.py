@@ -15,7 +15,7 @@ def of_head(head: Clustering, previous_N: np.ndarray | None = None) -> dict[str,
 
     Args:
         head: the clustering.
-        previous_N: labels of the same rows before, where there are any.
+        previous_N: labels of the same rows before, if there are any.
     """
     sizes = np.bincount(head.labels, minlength=len(head.centroids))
     figures = {
@@ -38,10 +38,10 @@ def named(figures: dict[str, float], head: int, num_heads: int) -> dict[str, flo
 
 
 def signs_of_collapse(figures: Mapping[str, float], limits: HealthConfig) -> list[str]:
-    """What of an epoch's figures is beyond the limits, in words; of several heads each counts.
+    """Figures of an epoch that are beyond the limits, in words; each of several heads counts.
 
     Args:
-        figures: of the labels, or of the embeddings where there are none.
+        figures: of the labels, or of the embeddings if there are none.
         limits: of the configuration.
     """
     signs = []

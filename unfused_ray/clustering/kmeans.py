@@ -67,7 +67,7 @@ class Clustering:
     num_refills: int
     """Empty clusters that were refilled, over all iterations."""
     num_distinct_starts: int
-    """Different rows among the starts: less than K where the data hold no more."""
+    """Different rows among the starts: less than K if the data hold no more."""
 
     @property
     def inertia(self) -> float:
@@ -106,11 +106,11 @@ class RowBlocks:
         self.has_direction[ids] = rows.any(axis=1)
 
     def gather(self, ids: np.ndarray) -> np.ndarray:
-        """See :class:`Points`."""
+        """Float16 rows of these ids."""
         return self.rows[ids]
 
     def sums(self, centroids_KD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See :class:`Points`."""
+        """Sum and number of the rows nearest to each centroid, tile by tile."""
         from unfused_ray.clustering.tiles import sum_by_cluster
 
         def thread_sums(starts: Iterator[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -123,7 +123,7 @@ class RowBlocks:
         return reduce(np.add, sums), counts_K
 
     def assign(self, centroids_KD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See :class:`Points`."""
+        """Nearest centroid of each row, and the similarity with it, tile by tile."""
         from unfused_ray.clustering.tiles import nearest
 
         labels, similarities = np.zeros(len(self.rows), np.int32), np.zeros(len(self.rows), np.float32)
@@ -159,7 +159,7 @@ class RowBlocks:
         return (np.flatnonzero(self.has_direction.reshape(-1, TILE_ROWS).any(axis=1)) * TILE_ROWS).tolist()
 
     def _share(self, work: Callable[[Iterator[int]], _T]) -> list[_T]:
-        """What each thread makes of its share of the tiles: whoever is free takes the next."""
+        """The result of each thread for its share of the tiles: a free thread takes the next tile."""
         tiles = iter(self._tiles())
         return list(self._pool.map(work, [tiles] * self._threads))
 

@@ -1,4 +1,4 @@
-"""What k-means computes of a tile of rows, on one thread: the part of clustering that needs torch.
+"""The arithmetic of k-means on a tile of rows, on one thread: the part of clustering that needs torch.
 
 A tile's product with the centroids is always the same call on the same shape, so its bits depend on nothing else.
 """

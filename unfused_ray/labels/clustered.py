@@ -9,28 +9,25 @@ import numpy as np
 from unfused_ray.clustering.assignment import Assignment
 from unfused_ray.clustering.clusterer import Clusterer
 from unfused_ray.data.stream.plan import Pass
+from unfused_ray.labels.source import LabelSource
 from unfused_ray.methods.method import ClusteringRequest
 
 
-class Clustered:
-    """A :class:`LabelSource` over a clusterer, in this process or in the assignment actor.
+class Clustered(LabelSource):
+    """Labels of a clusterer, in this process or in the assignment actor.
 
     Args:
         request: of the method.
-        clusterer: holds the bank of all embeddings.
+        clusterer: holds the embeddings of all clips.
         rank: of this worker.
     """
 
     are_renewed = True
 
-    def __init__(self, request: ClusteringRequest, clusterer: Clusterer, rank: int) -> None:
+    def __init__(self, request: ClusteringRequest, clusterer: Clusterer, rank: int = 0) -> None:
         self._request, self._clusterer, self._rank = request, clusterer, rank
         self._num_pushed = 0
-
-    @property
-    def collects_in_training(self) -> bool:
-        """True unless every epoch embeds all clips."""
-        return not self._request.full_pass
+        self.collects_in_training = not request.full_pass
 
     def passes(self, epoch: int, is_empty: bool) -> Sequence[Pass]:
         """One pass before every epoch, or before the first alone."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 
@@ -11,18 +11,13 @@ from unfused_ray.clustering.assignment import Assignment
 from unfused_ray.data.stream.plan import Pass
 
 
-class LabelSource(Protocol):
+class LabelSource(ABC):
     """One worker's access to the pseudo-labels of a run. A failed call raises; :meth:`restore` begins again."""
 
-    @property
-    def are_renewed(self) -> bool:
-        """True if each epoch has labels of its own, whose health tells of a collapse."""
-        ...
-
-    @property
-    def collects_in_training(self) -> bool:
-        """True if the embeddings that training computes are to be pushed."""
-        ...
+    are_renewed = False
+    """True if each epoch has labels of its own, whose health tells of a collapse."""
+    collects_in_training = False
+    """True if the embeddings that training computes are to be pushed."""
 
     def passes(self, epoch: int, is_empty: bool) -> Sequence[Pass]:
         """Passes over every clip, whose embeddings are to be pushed before the labels of an epoch.
@@ -31,8 +26,9 @@ class LabelSource(Protocol):
             epoch: that begins.
             is_empty: True if no embedding was pushed or restored yet.
         """
-        ...
+        return ()
 
+    @abstractmethod
     def restore(self, folder: str | None, epoch: int) -> None:
         """Begin, or begin again: every worker of a group calls it first, with the same arguments.
 
@@ -43,16 +39,15 @@ class LabelSource(Protocol):
         Raises:
             ValueError: the folder is of another run or epoch.
         """
-        ...
 
     def push(self, clip_ids: np.ndarray, embeddings: np.ndarray) -> None:
         """Take in embeddings ``(n, D)`` of clips ``(n,)`` int64, each clip at most once between two assignments."""
-        ...
+        raise RuntimeError("nothing is clustered in a run whose labels are fixed")
 
-    def flush(self) -> None:
+    def flush(self) -> None:  # noqa: B027 - only what is pushed has to arrive
         """Wait until everything pushed has arrived."""
-        ...
 
+    @abstractmethod
     def labels(self, epoch: int) -> Assignment:
         """The assignment that ``epoch`` trains on. Every worker calls it once; again, it gives the same result.
 
@@ -62,12 +57,10 @@ class LabelSource(Protocol):
         Raises:
             RuntimeError: not all that was pushed has arrived, or a clip was never pushed.
         """
-        ...
 
+    @abstractmethod
     def save(self, folder: str) -> None:
         """Write the state and the current assignment. One worker calls it, after all have flushed."""
-        ...
 
-    def forget(self, before_epoch: int) -> None:
+    def forget(self, before_epoch: int) -> None:  # noqa: B027 - fixed labels stay
         """Delete the written assignments of all epochs before this one."""
-        ...

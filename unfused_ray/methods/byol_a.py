@@ -48,11 +48,6 @@ class ByolA(BlockMethod):
         loss_B = prediction_loss(predictions_VBD.float(), targets_VBD.float())
         return BlockOutput((loss_B * weights_B).sum(), embeddings=projections_ND[: len(weights_B)].detach().float())
 
-    def load_encoder(self, tensors: Mapping[str, Tensor]) -> None:
-        """See :class:`Method`; the average of the weights begins with them too."""
-        super().load_encoder(tensors)
-        self.target_encoder.load_state_dict(tensors)
-
     def after_step(self, batch: Mapping[str, Tensor]) -> None:
         """Move the target towards the online network."""
         follow(self.target_encoder, self.encoder, self.config.ema_decay)

@@ -75,11 +75,6 @@ class DeloresM(BatchMethod):
             loss, {name: term.detach() for name, term in terms.items()}, embeddings=batch["query"].detach()
         )
 
-    def load_encoder(self, tensors: Mapping[str, Tensor]) -> None:
-        """See :class:`Method`; the average of the weights begins with them too."""
-        super().load_encoder(tensors)
-        self.key_encoder.load_state_dict(tensors)
-
     def after_step(self, batch: Mapping[str, Tensor]) -> None:
         """Move the key's encoder towards the query's, and this batch's keys into the queue."""
         follow(self.key_encoder, self.encoder, self.config.ema_decay)

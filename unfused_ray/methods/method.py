@@ -70,8 +70,10 @@ class Method(nn.Module):
         return self.encoder.config.cut
 
     def load_encoder(self, tensors: Mapping[str, Tensor]) -> None:
-        """Begin with these weights of the encoder, the rest staying as it is: a warm start."""
-        self.encoder.load_state_dict(tensors)
+        """Begin with these weights of the encoder and of its averages, the rest staying as it is: a warm start."""
+        for module in self.modules():
+            if isinstance(module, AudioNTT2020):
+                module.load_state_dict(tensors)
 
     def load_all(self, tensors: Mapping[str, Tensor]) -> None:
         """Begin with the weights of another run of this method, on other clips: a warm start.

@@ -74,11 +74,6 @@ class Slicer(BatchMethod):
     def _contrast(self, queries_ND: Tensor, keys_ND: Tensor) -> Tensor:
         return self.queue.loss(queries_ND, keys_ND, self.config.temperature)
 
-    def load_encoder(self, tensors: Mapping[str, Tensor]) -> None:
-        """See :class:`Method`; the average of the weights begins with them too."""
-        super().load_encoder(tensors)
-        self.teacher_encoder.load_state_dict(tensors)
-
     def after_step(self, batch: Mapping[str, Tensor]) -> None:
         """Move the teacher towards the student, and queue the step's keys of both views."""
         follow(self.teacher_encoder, self.encoder, self.config.ema_decay)

@@ -1,4 +1,4 @@
-"""What a run is in MLflow: its name there, its parameters and tags, and what is added once it has ended."""
+"""A run in MLflow: its name there, its parameters and tags, and the results added once it has ended."""
 
 from __future__ import annotations
 
@@ -31,8 +31,10 @@ TAGS = "unfused_ray."
 RUN_TAG = f"{TAGS}run"
 """The project's id of a run."""
 FILE = "tracking.json"
-"""Where :func:`kept_id` keeps it."""
+"""File of :func:`kept_id`."""
 _FORMAT_VERSION = 1
+GIT_TAG = "mlflow.source.git.commit"
+"""Tag that MLflow shows as the version of a run."""
 CONFIG = "config.json"
 """Artefact with the full configuration."""
 MAX_TAG = 5000
@@ -63,46 +65,42 @@ def _is_installed() -> bool:
 
 
 def metric_name(text: str) -> str:
-    """``text`` with whatever MLflow does not take in the name of a metric replaced."""
+    """``text`` with all characters replaced that MLflow refuses in the name of a metric."""
     return re.sub(r"[^A-Za-z0-9_\-. /:]", "_", text)
-
-
-GIT_TAG = "mlflow.source.git.commit"
-"""MLflow shows it as the version of a run."""
 
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """What a run is in MLflow; only values, so it travels."""
+    """A run in MLflow; values only, so it can be sent to any process. Credentials of URIs in its values are masked."""
 
     uri: str
     """MLflow tracking URI."""
     experiment: str
-    """Its name; it is created where it does not exist."""
+    """Name of its experiment, which is created if it does not exist."""
     name: str
-    """Shown in MLflow."""
+    """Name shown in MLflow."""
     id: str
     """The project's id of the run, by which a resumed run finds its MLflow run."""
     config: Mapping[str, Any] = field(default_factory=dict)
-    """Kept as an artefact, as of the newest start."""
+    """Configuration of the newest start, kept as an artefact."""
     params: Mapping[str, Any] = field(default_factory=dict)
-    """They keep the values that the run was begun with."""
+    """Parameters, which keep the values that the run was begun with."""
     tags: Mapping[str, str] = field(default_factory=dict)
-    """As of the newest start."""
+    """Tags of the newest start."""
     parent: str = ""
     """The project's id of the run that it is a part of."""
     system_metrics: bool = False
-    """Whether to log CPU and memory of this machine, as MLflow names them. MLflow's own monitor sends each figure by
+    """True to log CPU and memory of this machine, as MLflow names them. MLflow's own monitor sends each figure by
     itself, and ends with the first that does not arrive."""
 
     def __post_init__(self) -> None:
-        """Mask the credentials of URIs: whoever may look at an experiment sees all of these."""
+        """Mask the credentials of URIs: everyone who may look at an experiment sees all of these."""
         for name in ("config", "params", "tags"):
             object.__setattr__(self, name, masked_values(getattr(self, name)))
 
 
 def kept_id(folder: str) -> str:
-    """The project's id of what is in a folder, made and kept there the first time it is asked for."""
+    """The project's id of a folder's content, made and kept there the first time."""
     path = storage.join(folder, FILE)
     if not storage.exists(path):
         storage.write_json(path, {"id": uuid.uuid4().hex}, _FORMAT_VERSION)
@@ -117,13 +115,13 @@ def do_not_wait_for_server() -> None:
 
 
 def log_results(run: TrackedRun, files: Sequence[str], places: Mapping[str, str], folder: str | None = None) -> bool:
-    """Add to the MLflow run of a run that has ended its pictures, and where its results are.
+    """Add pictures and the places of results to the MLflow run of a run that has ended.
 
     Args:
-        run: its ``uri``, ``experiment`` and ``id`` tell it.
+        run: found by its ``uri``, ``experiment`` and ``id``.
         files: URIs of files to keep as artefacts.
-        places: tags, by name.
-        folder: of the run's artefacts that the files go to; None is the topmost.
+        places: tags by name.
+        folder: of the run's artefacts for the files; None is the topmost.
 
     Returns:
         True if they arrived; otherwise a warning says why, unless nothing is tracked.
@@ -135,8 +133,7 @@ def log_results(run: TrackedRun, files: Sequence[str], places: Mapping[str, str]
     do_not_wait_for_server()
     try:
         client = MlflowClient(tracking_uri=run.uri)
-        experiment = client.get_experiment_by_name(run.experiment)
-        found = find(client, experiment.experiment_id, run.id) if experiment else None
+        found = find_run(client, run.experiment, run.id)
         if found is None:
             raise LookupError(f"there is no MLflow run of run {run.id}")
         for name, value in places.items():
@@ -152,16 +149,12 @@ def log_results(run: TrackedRun, files: Sequence[str], places: Mapping[str, str]
     return True
 
 
-def find(client: Any, experiment_id: str, run_id: str) -> Any | None:
-    """The MLflow run of the project's run of this id; None where there is none."""
-    runs = client.search_runs([experiment_id], f"tags.`{RUN_TAG}` = '{run_id}'", max_results=1)
+def find_run(client: Any, experiment: str, run_id: str) -> Any | None:
+    """The MLflow run of the project's run of this id; None if there is none."""
+    found = client.get_experiment_by_name(experiment)
+    condition = f"tags.`{RUN_TAG}` = '{run_id}'"
+    runs = client.search_runs([found.experiment_id], condition, max_results=1) if found else []
     return runs[0] if runs else None
-
-
-def artifact_location(uri: str) -> str | None:
-    """Artefacts lie beside an SQLite file; by default MLflow puts them in the working directory of whoever asks."""
-    path = uri.removeprefix(SQLITE)
-    return None if path == uri else str(Path(path).parent / "mlartifacts")
 
 
 def masked_values(value: Any) -> Any:
@@ -176,13 +169,13 @@ def masked_values(value: Any) -> Any:
 def tags(
     stage: str, folder: str, data: Sequence[Manifest] = (), upstream: Sequence[Mapping[str, str]] = ()
 ) -> dict[str, str]:
-    """What says where a run comes from.
+    """The tags of a run: stage, folder, version and commit of the code, data, and the runs it began with.
 
     Args:
-        stage: what it is.
-        folder: where it is.
+        stage: of the run.
+        folder: of the run.
         data: of its clips.
-        upstream: see :func:`upstream`.
+        upstream: of :mod:`unfused_ray.runs.provenance`.
     """
     found = {"stage": stage, "folder": folder, "version": __version__}
     if data:
@@ -194,7 +187,7 @@ def tags(
 
 
 def _as_json(entries: Sequence[Mapping[str, str]]) -> str:
-    """As many entries as a tag has room for, the first ones, and the number of those that are left out."""
+    """The first entries, as many as a tag has room for, and the number of those that are left out."""
     kept = [dict(each) for each in entries]
     text = json.dumps(kept)
     while len(text) > MAX_TAG:

@@ -1,7 +1,7 @@
-"""Curves and parameters of a run, sent to MLflow from one thread that never holds training up.
+"""Metrics and parameters of a run, sent to MLflow from one thread that never holds training up.
 
-Losing the server stops nothing: what is logged meanwhile waits in a bounded buffer, is sent when the server is back,
-and is counted where the buffer overflows or the run ends first. A resumed run continues its MLflow run, found by the
+Losing the server stops nothing: metrics wait in a bounded buffer, are sent when the server is back, and are counted as
+lost if the buffer overflows or the run ends first. A resumed run continues its MLflow run, found by the
 run's id, which its folder keeps: so a request whose answer was lost makes no second one either.
 """
 
@@ -26,9 +26,8 @@ from unfused_ray.tracking.mlflow import (
     SQLITE,
     TAGS,
     TrackedRun,
-    artifact_location,
     do_not_wait_for_server,
-    find,
+    find_run,
 )
 
 logger = logging.getLogger(__name__)
@@ -40,9 +39,9 @@ MAX_PARAMS = 100
 BUFFERED_METRICS = 100_000
 FLUSH_SECONDS = 5.0
 SILENT_SECONDS = 60.0
-"""A run with nothing to log is opened after so long: importing MLflow takes seconds from processes that start."""
+"""Seconds after which a run with nothing to log is opened: importing MLflow slows down processes that start."""
 CLOSE_SECONDS = 30.0
-"""How long the end of a run waits for a server that does not answer."""
+"""Seconds that the end of a run waits for a server that does not answer."""
 
 
 class Tracker:
@@ -82,28 +81,28 @@ class Tracker:
         self._wanted.set()
 
     def end(self, status: str = "FINISHED", tags: Mapping[str, str] | None = None) -> None:
-        """Say that nothing more comes; returns at once, what is left is still being sent.
+        """Announce that nothing more comes; returns at once, while the rest is still being sent.
 
         Args:
-            status: MLflow's word for how it ended: FINISHED, FAILED or KILLED.
-            tags: what is known only now.
+            status: of the MLflow run: FINISHED, FAILED or KILLED.
+            tags: that are known only now.
         """
         self._status, self._last_tags = status, tags or {}
         self._ending.set()
         self._wanted.set()
 
     def wait(self, timeout: float) -> int:
-        """Wait at most ``timeout`` seconds until everything has arrived, after :meth:`end`; returns what was lost."""
+        """Wait at most ``timeout`` seconds after :meth:`end`; return how many metrics were lost."""
         self._thread.join(timeout)
         self._given_up.set()
         with self._lock:
             return self._lost + len(self._buffer) + len(self._sending)
 
     def close(self, status: str = "FINISHED", timeout: float | None = None) -> int:
-        """Send what is left and end the MLflow run; returns how many metrics were lost.
+        """Send the rest and end the MLflow run; return how many metrics were lost.
 
         Args:
-            status: see :meth:`end`.
+            status: of the MLflow run.
             timeout: seconds after which it gives up, by default ``CLOSE_SECONDS``.
         """
         self.end(status)
@@ -155,7 +154,7 @@ class Tracker:
         if self._mlflow_run is None:
             self._mlflow_run = self._open(client)
         if not self._parent_known:
-            self._parent_known = _nest(client, self._mlflow_run, self._run)
+            self._parent_known = self._nest(client)
         while self._take_batch():
             if self._given_up.is_set():
                 return
@@ -171,7 +170,7 @@ class Tracker:
             raise LookupError(f"there is no MLflow run yet of run {self._run.parent}, which this one is a part of")
 
     def _send_config(self, client: Any) -> None:
-        """Try it once, after all else: the store of artefacts may be out of reach although the server is not."""
+        """Try once, after all else: the store of artefacts may be out of reach although the server is not."""
         if self._config_sent:
             return
         self._config_sent = True
@@ -183,27 +182,26 @@ class Tracker:
             )
 
     def _take_batch(self) -> bool:
-        """Fill what is being sent, unless the last time it did not arrive; whether there is anything."""
+        """Take the next batch, unless the last one did not arrive; return True if there is any."""
         with self._lock:
             self._sending = self._sending or [self._buffer.popleft() for _ in range(min(MAX_BATCH, len(self._buffer)))]
         return bool(self._sending)
 
     def _open(self, client: Any) -> str:
-        """The MLflow run of this run: the one it had, or a new one."""
+        """The id of this run's MLflow run: the one it had, or a new one."""
         from mlflow.entities import Param, RunTag
 
         this = self._run
-        found = client.get_experiment_by_name(this.experiment)
-        experiment_id = (
-            found.experiment_id
-            if found
-            else client.create_experiment(this.experiment, artifact_location=artifact_location(this.uri))
-        )
-        run = find(client, experiment_id, this.id)
+        run = find_run(client, this.experiment, this.id)
         if run is not None:
             client.update_run(run.info.run_id, status="RUNNING")
         else:
-            run = client.create_run(experiment_id, run_name=this.name, tags={RUN_TAG: this.id})
+            found = client.get_experiment_by_name(this.experiment)
+            # By default MLflow puts artefacts into the working directory; here they lie beside an SQLite file.
+            path = Path(this.uri.removeprefix(SQLITE)).parent / "mlartifacts"
+            place = str(path) if this.uri.startswith(SQLITE) else None
+            experiment = found.experiment_id if found else client.create_experiment(this.experiment, place)
+            run = client.create_run(experiment, run_name=this.name, tags={RUN_TAG: this.id})
         mlflow_run: str = run.info.run_id
         params = [Param(key, str(value)[:6000]) for key, value in this.params.items() if key not in run.data.params]
         for first in range(0, len(params), MAX_PARAMS):
@@ -211,15 +209,14 @@ class Tracker:
         client.log_batch(mlflow_run, tags=[RunTag(key, value[:MAX_TAG]) for key, value in this.tags.items()])
         return mlflow_run
 
+    def _nest(self, client: Any) -> bool:
+        """Show the MLflow run under its parent's; return True if that exists already."""
+        from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-def _nest(client: Any, mlflow_run: str, run: TrackedRun) -> bool:
-    """Show an MLflow run under its parent's; whether that is there already."""
-    from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
-
-    parent = find(client, client.get_run(mlflow_run).info.experiment_id, run.parent)
-    if parent is not None:
-        client.set_tag(mlflow_run, MLFLOW_PARENT_RUN_ID, parent.info.run_id)
-    return parent is not None
+        parent = find_run(client, self._run.experiment, self._run.parent)
+        if parent is not None:
+            client.set_tag(self._mlflow_run, MLFLOW_PARENT_RUN_ID, parent.info.run_id)
+        return parent is not None
 
 
 def _system_metrics() -> dict[str, float]:

@@ -1,15 +1,15 @@
 """The coordinator of a run, on the driver's node: stream position, request to stop, progress, and tracking.
 
 Workers report to it and learn whether to stop; the driver reads progress from it and asks it to stop; the stream asks
-it which part of which pass to read. All three use one :class:`CoordinatorClient`. In the in-process runtime that is
-the :class:`Coordinator` itself, otherwise a way to the actor around it (``runtimes/remote_coordinator.py``).
+it which part of which pass to read. With a worker group it lives in an actor, and all of them hold a
+:class:`~unfused_ray.training.runtimes.remote_coordinator.RemoteCoordinator`, which has the same methods.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from unfused_ray.data.stream.plan import UNREAD, Segment
 from unfused_ray.lease import InUseError
@@ -44,67 +44,8 @@ class RunProgress:
     """Messages since the run started, such as that a worker group failed."""
 
 
-class CoordinatorClient(Protocol):
-    """Access to the coordinator of a run for its driver, its workers and its stream."""
-
-    def set_segment(self, segment: Segment) -> None:
-        """Set the part of a pass that the next execution of Ray Data covers."""
-        ...
-
-    def segment(self) -> Segment:
-        """Return the part of a pass to read now."""
-        ...
-
-    def begin_attempt(self, first_step: int) -> str:
-        """Register a worker group; return the reason it may not start, or ''.
-
-        It may not if the last ``MAX_FAILURES`` groups began at one checkpoint and failed at one place. On machines
-        that come and go, groups are lost between the same two checkpoints too, but not at one place.
-
-        Args:
-            first_step: global batches that were done before.
-        """
-        ...
-
-    def note_failure(self, cause: str) -> None:
-        """Record that a worker of the current group has failed."""
-        ...
-
-    def failed_at(self, step: int) -> None:
-        """Record how many global batches were done when a worker failed."""
-        ...
-
-    def report(self, progress: RunProgress, metrics: Mapping[str, float] | None = None) -> str:
-        """Take over rank 0's progress and send ``metrics`` to the tracker; return the reason to stop, or ''.
-
-        Raises:
-            InUseError: the run was abandoned.
-        """
-        ...
-
-    def note(self, text: str, rank: int | None = None) -> None:
-        """Keep a :class:`Message` for whoever watches the run."""
-        ...
-
-    def progress(self) -> RunProgress:
-        """Return the newest report, with all messages."""
-        ...
-
-    def request_stop(self, reason: str) -> None:
-        """Ask the workers to write a checkpoint and end."""
-        ...
-
-    def abandon(self, reason: str) -> None:
-        """Make the workers end without writing anything, and track nothing more."""
-        ...
-
-    def close(self, status: str) -> int:
-        """End tracking; return how many metrics were lost."""
-        ...
-
-
 class Coordinator:
-    """State shared by the driver, the workers and the stream of one run; a :class:`CoordinatorClient` in its process.
+    """State shared by the driver, the workers and the stream of one run.
 
     Args:
         tracked: the run in MLflow; None if it is not tracked.
@@ -123,15 +64,22 @@ class Coordinator:
         self._cause = ""
 
     def set_segment(self, segment: Segment) -> None:
-        """Set the segment to read."""
+        """Set the part of a pass that the next execution of Ray Data covers."""
         self._segment = segment
 
     def segment(self) -> Segment:
-        """Return the segment to read."""
+        """Return the part of a pass to read now."""
         return self._segment
 
     def begin_attempt(self, first_step: int) -> str:
-        """Register a worker group, unless it would fail where those before it did."""
+        """Register a worker group; return the reason it may not start, or ''.
+
+        It may not if the last ``MAX_FAILURES`` groups began at one checkpoint and failed at one place. On machines
+        that come and go, groups are lost between the same two checkpoints too, but not at one place.
+
+        Args:
+            first_step: global batches that were done before.
+        """
         if self._abandoned:
             return self._abandoned
         if self._attempt is not None:
@@ -144,17 +92,25 @@ class Coordinator:
         self._progress = replace(self._progress, phase="starting", step=first_step, figures={})
         return ""
 
+    def is_first_attempt(self) -> bool:
+        """Return True if no worker group has started yet."""
+        return self._attempt is None
+
     def note_failure(self, cause: str) -> None:
-        """Keep the cause, and say that another group starts."""
+        """Record that a worker of the current group has failed."""
         self._cause = cause
         self.note(f"{cause}: starting again from the newest checkpoint")
 
     def failed_at(self, step: int) -> None:
-        """Correct the step of the last report."""
+        """Record how many global batches were done when a worker failed."""
         self._progress = replace(self._progress, step=step)
 
     def report(self, progress: RunProgress, metrics: Mapping[str, float] | None = None) -> str:
-        """Keep the progress and track the metrics."""
+        """Take over rank 0's progress and send ``metrics`` to the tracker; return the reason to stop, or ''.
+
+        Raises:
+            InUseError: the run was abandoned.
+        """
         if self._abandoned:
             raise InUseError(self._abandoned)
         self._progress = progress
@@ -163,7 +119,7 @@ class Coordinator:
         return self._stop
 
     def note(self, text: str, rank: int | None = None) -> None:
-        """Keep a message."""
+        """Keep a :class:`Message` for whoever watches the run."""
         self._messages.append(Message(text, rank))
 
     def progress(self) -> RunProgress:
@@ -171,16 +127,16 @@ class Coordinator:
         return replace(self._progress, messages=tuple(self._messages))
 
     def request_stop(self, reason: str) -> None:
-        """Answer the next reports with the reason."""
+        """Ask the workers to write a checkpoint and end."""
         self._stop = reason
 
     def abandon(self, reason: str) -> None:
-        """Refuse all further reports, and stop tracking."""
+        """Make the workers end without writing anything, and track nothing more."""
         self._abandoned = reason
         self.stop_tracking()
 
     def close(self, status: str) -> int:
-        """End the MLflow run with this status."""
+        """End tracking; return how many metrics were lost."""
         return self._tracker.close(status) if self._tracker else 0
 
     def stop_tracking(self) -> None:

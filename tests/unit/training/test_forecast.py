@@ -25,14 +25,17 @@ from unfused_ray.training.driver import dry_run
 from unfused_ray.training.driver.dry_run import Rehearsal
 from unfused_ray.training.driver.forecast import Forecast, Measured, Work
 from unfused_ray.training.driver.launch import check
+from unfused_ray.training.driver.forecast import Forecast
+from unfused_ray.training.driver.launch import check, train
 from unfused_ray.training.worker.learner import Learner
 
 seconds = st.floats(1e-4, 1e3)
-measurements = st.builds(
-    Measured, decode=seconds, train=seconds, embed=seconds, cluster=st.one_of(st.just(0.0), seconds)
-)
-works = st.builds(
-    Work,
+forecasts = st.builds(
+    Forecast,
+    decode=seconds,
+    train=seconds,
+    embed=seconds,
+    cluster=st.one_of(st.just(0.0), seconds),
     epochs=st.integers(1, 100),
     train_blocks=st.integers(1, 10**6),
     embed_blocks=st.integers(1, 10**6),
@@ -46,58 +49,56 @@ works = st.builds(
 
 def test_a_forecast_worked_by_hand():
     # 2 workers with a CPU each on 4 CPUs, 2 of them for decoding; an epoch of 100 blocks.
-    measured = Measured(decode=0.5, train=4.0, embed=1.0, cluster=10.0)
-    work = Work(
-        epochs=3, train_blocks=100, embed_blocks=104, embed_passes=1, workers=2, busy_cpus=1.0, decoders=2.0, cpus=4.0
+    run = Forecast(
+        **{"decode": 0.5, "train": 4.0, "embed": 1.0, "cluster": 10.0},
+        **{"epochs": 3, "train_blocks": 100, "embed_blocks": 104, "embed_passes": 1},
+        **{"workers": 2, "busy_cpus": 1.0, "decoders": 2.0, "cpus": 4.0},
     )
-    expected = Forecast(measured, work)
-    assert expected.limit == "training"
-    assert expected.decode_cpus == 0.5  # a worker embeds a block in the time of two to decode
-    assert (expected.train_seconds, expected.embed_seconds) == (200.0, 52.0)
-    assert expected.hours == (3 * (200 + 10) + 52) / 3600
-    slow_data = Forecast(replace(measured, decode=9.0), work)
+    assert run.limit == "training"
+    assert run.decode_cpus == 0.5  # a worker embeds a block in the time of two to decode
+    assert (run.train_seconds, run.embed_seconds) == (200.0, 52.0)
+    assert run.hours == (3 * (200 + 10) + 52) / 3600
+    slow_data = replace(run, decode=9.0)
     assert (slow_data.limit, slow_data.train_seconds) == ("decoding", 450.0)
     # Both take all CPUs: 100 blocks of 4 s on each worker's two, and of 0.5 s to decode, on four.
-    assert Forecast(measured, replace(work, busy_cpus=2.0)).train_seconds == (2 * 400 + 50) / 4
-    assert Forecast(replace(measured, cluster=500.0), work).limit == "clustering"
+    assert replace(run, busy_cpus=2.0).train_seconds == (2 * 400 + 50) / 4
+    assert replace(run, cluster=500.0).limit == "clustering"
 
 
-@given(measurements, works, st.integers(2, 5))
-def test_hours_are_proportional_to_epochs(measured: Measured, work: Work, times: int):
-    longer = replace(work, epochs=times * work.epochs, embed_passes=times * work.embed_passes)
-    assert Forecast(measured, longer).hours == pytest.approx(times * Forecast(measured, work).hours)
+@given(forecasts, st.integers(2, 5))
+def test_hours_are_proportional_to_epochs(run: Forecast, times: int):
+    longer = replace(run, epochs=times * run.epochs, embed_passes=times * run.embed_passes)
+    assert longer.hours == pytest.approx(times * run.hours)
 
 
-@given(measurements, works, st.sampled_from(["workers", "decoders", "cpus"]), st.integers(2, 5))
-def test_more_workers_or_cpus_are_never_slower(measured: Measured, work: Work, name: str, times: int):
-    more = replace(work, **{name: times * getattr(work, name)})
-    assert Forecast(measured, more).hours <= Forecast(measured, work).hours * (1 + 1e-9)
+@given(forecasts, st.sampled_from(["workers", "decoders", "cpus"]), st.integers(2, 5))
+def test_more_workers_or_cpus_are_never_slower(run: Forecast, name: str, times: int):
+    more = replace(run, **{name: times * getattr(run, name)})
+    assert more.hours <= run.hours * (1 + 1e-9)
 
 
-@given(measurements, works, st.sampled_from(["decode", "train", "embed", "cluster"]), st.floats(1, 100))
-def test_a_slower_stage_is_never_faster(measured: Measured, work: Work, stage: str, times: float):
-    slower = replace(measured, **{stage: times * getattr(measured, stage)})
-    assert Forecast(slower, work).hours >= Forecast(measured, work).hours * (1 - 1e-9)
+@given(forecasts, st.sampled_from(["decode", "train", "embed", "cluster"]), st.floats(1, 100))
+def test_a_slower_stage_is_never_faster(run: Forecast, stage: str, times: float):
+    slower = replace(run, **{stage: times * getattr(run, stage)})
+    assert slower.hours >= run.hours * (1 - 1e-9)
 
 
-@given(measurements, works)
-def test_with_the_cpus_it_names_no_pass_waits_for_data(measured: Measured, work: Work):
-    needed = work.workers * Forecast(measured, work).decode_cpus
-    enough = replace(work, decoders=needed, cpus=work.workers * work.busy_cpus + needed)
-    expected = Forecast(measured, enough)
-    assert expected.train_seconds == pytest.approx(work.train_blocks * measured.train / work.workers)
-    if work.embed_passes:
-        assert expected.embed_seconds == pytest.approx(work.embed_blocks * measured.embed / work.workers)
+@given(forecasts)
+def test_with_the_cpus_it_names_no_pass_waits_for_data(run: Forecast):
+    needed = run.workers * run.decode_cpus
+    enough = replace(run, decoders=needed, cpus=run.workers * run.busy_cpus + needed)
+    assert enough.train_seconds == pytest.approx(run.train_blocks * run.train / run.workers)
+    if run.embed_passes:
+        assert enough.embed_seconds == pytest.approx(run.embed_blocks * run.embed / run.workers)
 
 
-@given(measurements, works)
-def test_the_limit_is_a_stage_that_would_shorten_an_epoch(measured: Measured, work: Work):
-    own_cpus = replace(work, cpus=work.workers * work.busy_cpus + work.decoders, embed_passes=0)
-    training, decoding = measured.train / work.workers, measured.decode / work.decoders
+@given(forecasts)
+def test_the_limit_is_a_stage_that_would_shorten_an_epoch(run: Forecast):
+    own_cpus = replace(run, cpus=run.workers * run.busy_cpus + run.decoders, embed_passes=0)
+    training, decoding = run.train / run.workers, run.decode / run.decoders
     assume(training != pytest.approx(decoding))
-    before = Forecast(measured, own_cpus)
-    stage = {"training": "train", "decoding": "decode", "clustering": "cluster"}[before.limit]
-    assert Forecast(replace(measured, **{stage: getattr(measured, stage) / 2}), own_cpus).hours < before.hours
+    stage = {"training": "train", "decoding": "decode", "clustering": "cluster"}[own_cpus.limit]
+    assert replace(own_cpus, **{stage: getattr(run, stage) / 2}).hours < own_cpus.hours
 
 
 @pytest.fixture(autouse=True)
@@ -168,18 +169,17 @@ def test_the_step_tried_is_a_workers_share_of_it(
 
     monkeypatch.setattr(Learner, "_block_gradient", counted)
     job = config(runtime__kind="workers", runtime__num_workers=2)
-    tried = Rehearsal(job, check(job).index)
-    tried.measure()
+    run = Rehearsal(job, check(job).index).forecast()
     assert seen == [0, 1] * 3  # once to warm up and twice to measure, of a batch of four blocks
-    assert (tried.work.train_blocks, tried.work.embed_blocks) == (12, 16)
-    assert (tried.work.workers, tried.work.cpus, tried.work.decoders) == (2, 2.0, 1.0)
+    assert (run.train_blocks, run.embed_blocks) == (12, 16)
+    assert (run.workers, run.cpus, run.decoders) == (2, 2.0, 1.0)
 
 
 @pytest.mark.usefixtures("alone")
 def test_the_size_of_a_checkpoint_is_that_of_its_files(config: Callable[..., PretrainConfig]):
     job = config(ema_decay=0.5, epochs=1, encoder__width=256, method__num_clusters=(8, 4))
     tried = Rehearsal(job, check(job).index)
-    tried.measure()
+    tried.forecast()
     assert train(job).state == "finished"
     folder = max(Path(job.output, "checkpoints").iterdir())
     written = sum(file.stat().st_size for file in folder.rglob("*.*"))

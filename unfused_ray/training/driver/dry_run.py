@@ -21,14 +21,14 @@ import torch
 from rich.table import Table
 
 from unfused_ray.clustering.kmeans import BLOCK_ROWS, RowBlocks
-from unfused_ray.config import TrainingConfig
+from unfused_ray.config import RuntimeConfig, TrainingConfig
 from unfused_ray.data.shards.format import Statistics
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.stream.plan import Pass, Planner
 from unfused_ray.data.stream.read import Block
 from unfused_ray.labels.clustered import passes_before
 from unfused_ray.runs.checkpoints import Position
-from unfused_ray.training.driver.forecast import Forecast, Measured, Work
+from unfused_ray.training.driver.forecast import Forecast
 from unfused_ray.training.job import TrainingJob
 from unfused_ray.training.worker.collectives import LocalCollectives
 from unfused_ray.training.worker.device import set_threads
@@ -52,29 +52,27 @@ def describe(config: TrainingConfig, index: ClipIndex) -> Table:
         table.add_row("forecast", "none: its workers have GPUs, this machine has not. Try the dry run on one that has")
         return table
     rehearsal = Rehearsal(config, index)
-    measured, work = rehearsal.measure(), rehearsal.work
-    forecast = Forecast(measured, work)
-    step = batch.blocks_per_step // work.workers * measured.train
-    table.add_row("decoding", f"{batch.block / measured.decode:,.0f} clips/s on one CPU")
+    run = rehearsal.forecast()
+    step = batch.blocks_per_step // run.workers * run.train
+    table.add_row("decoding", f"{batch.block / run.decode:,.0f} clips/s on one CPU")
     table.add_row(
         "training",
-        f"{batch.block / measured.train:,.1f} clips/s a worker ({rehearsal.device}, {rehearsal.threads} threads): "
+        f"{batch.block / run.train:,.1f} clips/s a worker ({rehearsal.device}, {rehearsal.threads} threads): "
         f"{step:.3g} s a step of {batch.clips_per_step} clips",
     )
-    if work.embed_passes:
-        table.add_row("embedding every clip", f"{batch.block / measured.embed:,.1f} clips/s a worker")
-    table.add_row(
-        "clustering", f"{measured.cluster:.2g} s an epoch" if rehearsal.plan else "none: nothing is clustered"
-    )
-    table.add_row("limited by", forecast.limit)
-    table.add_row("CPUs for decoding", f"{forecast.decode_cpus:.2g} a worker, so that none waits for data")
+    embedding = ""
+    if run.embed_passes:
+        table.add_row("embedding every clip", f"{batch.block / run.embed:,.1f} clips/s a worker")
+        embedding = f" + {run.embed_passes} × {run.embed_seconds:.3g} s to embed"
+    table.add_row("clustering", f"{run.cluster:.2g} s an epoch" if rehearsal.plan else "none: nothing is clustered")
+    table.add_row("limited by", run.limit)
+    table.add_row("CPUs for decoding", f"{run.decode_cpus:.2g} a worker, so that none waits for data")
     table.add_row("checkpoints", f"{rehearsal.checkpoint_bytes() / 1e6:,.1f} MB each, {config.checkpoint.keep} kept")
-    embedding = f" + {work.embed_passes} × {forecast.embed_seconds:.3g} s to embed" if work.embed_passes else ""
     table.add_row(
         "the whole run",
-        f"{forecast.hours:.2g} hours ({timedelta(seconds=round(3600 * forecast.hours))}) with {work.workers} "
-        f"worker{'s' * (work.workers > 1)}: {work.epochs} epochs × "
-        f"({forecast.train_seconds:.3g} s to train + {measured.cluster:.2g} s to cluster){embedding}",
+        f"{run.hours:.2g} hours ({timedelta(seconds=round(3600 * run.hours))}) with {run.workers} "
+        f"worker{'s' * (run.workers > 1)}: {run.epochs} epochs × "
+        f"({run.train_seconds:.3g} s to train + {run.cluster:.2g} s to cluster){embedding}",
     )
     return table
 
@@ -91,45 +89,47 @@ class Rehearsal:
 
     def __init__(self, config: TrainingConfig, index: ClipIndex) -> None:
         on_workers = config.runtime.kind == "workers"
-        workers = config.runtime.num_workers if on_workers else 1
+        self.config, self.workers = config, config.runtime.num_workers if on_workers else 1
+        alone = (1, float(len(os.sched_getaffinity(0))), 1.0)
+        nodes, self.cpus, self.decoders = _cluster_size(config.runtime) if on_workers else alone
         on_gpu = torch.cuda.is_available() and (not on_workers or config.runtime.gpus_per_worker > 0)
-        nodes, cpus, decoders = _cluster_shape(config) if on_workers else (1, len(os.sched_getaffinity(0)), 1)
         self.device = torch.device("cuda" if on_gpu else "cpu")
-        self.threads = set_threads(config.runtime, math.ceil(workers / nodes))
+        self.threads = set_threads(config.runtime, math.ceil(self.workers / nodes))
         # A worker's share of a step, as a step of its own: that is what one process can measure.
-        share = {"batch.blocks_per_step": config.batch.blocks_per_step // workers, "runtime.kind": "in-process"}
+        share = {"batch.blocks_per_step": config.batch.blocks_per_step // self.workers, "runtime.kind": "in-process"}
         known = index.statistics(config.front_end) or Statistics(1, 0.0, 1.0)  # any do: they change no time
         self.job = TrainingJob(config.replace(share), "", index, known)
         self.plan = self.job.clustering_plan(0 if on_workers else self.threads)
-        stage = self.job.stage
-        self.num_classes = stage.num_classes(index)
-        method = stage.build_method(self.num_classes)
+        self.num_classes = self.job.stage.num_classes(index)
+        method = self.job.stage.build_method(self.num_classes)
         if self.plan is not None:
             rng = np.random.default_rng(config.seed)
             method.begin_epoch([_unit_vectors(rng, clusters, self.plan.dim) for clusters in self.num_classes])
         self.learner = Learner(self.job.config, known, method.train(), LocalCollectives(), self.device)
-        planner, blocks_per_step = Planner(index, config.seed, config.batch), config.batch.blocks_per_step
-        self.work = Work(
-            epochs=config.last_epoch,
-            train_blocks=planner.num_steps("train") * blocks_per_step,
-            embed_blocks=planner.num_steps("embed") * blocks_per_step,
-            embed_passes=sum(len(passes_before(stage.clustering, e, e == 0)) for e in range(config.last_epoch)),
-            workers=workers,
-            busy_cpus=1 if on_gpu else self.threads,
-            decoders=decoders,
-            cpus=cpus,
-        )
 
-    def measure(self) -> Measured:
+    def forecast(self) -> Forecast:
         """Measure every stage of the run; about ten seconds, unless a step takes long."""
+        planner = Planner(self.job.index, self.config.seed, self.config.batch)
+        epochs, clustering = self.config.last_epoch, self.job.stage.clustering
+        passes = [pass_ for epoch in range(epochs) for pass_ in passes_before(clustering, epoch, epoch == 0)]
         decode, blocks = self._decode()
         endless = itertools.cycle(blocks)
         labels = [np.zeros(self.job.index.num_clips, np.int32) for _ in self.num_classes]
         step = self._seconds(lambda: self.learner.step(Position(), endless, labels, 0.0, EpochSums()), STEP_SECONDS)
-        embed = 0.0
-        if self.work.embed_passes:
-            embed = self._seconds(lambda: self.learner.embed(next(endless)), OTHER_SECONDS)
-        return Measured(decode, step / self.learner.blocks_per_step, embed, self._cluster())
+        return Forecast(
+            decode=decode,
+            train=step / self.learner.blocks_per_step,
+            embed=self._seconds(lambda: self.learner.embed(next(endless)), OTHER_SECONDS) if passes else 0.0,
+            cluster=self._cluster(),
+            epochs=epochs,
+            train_blocks=planner.num_steps("train") * self.config.batch.blocks_per_step,
+            embed_blocks=planner.num_steps("embed") * self.config.batch.blocks_per_step,
+            embed_passes=len(passes),
+            workers=self.workers,
+            busy_cpus=1 if self.device.type == "cuda" else self.threads,
+            decoders=self.decoders,
+            cpus=self.cpus,
+        )
 
     def checkpoint_bytes(self) -> int:
         """Size of a checkpoint, labels uncompressed; to be called after a step, which makes the moments."""
@@ -181,15 +181,15 @@ class Rehearsal:
         return statistics.median(taken[1:])
 
 
-def _cluster_shape(config: TrainingConfig) -> tuple[int, float, float]:
-    """Nodes of the cluster, its CPUs, and those that its workers leave for decoding."""
+def _cluster_size(config: RuntimeConfig) -> tuple[int, float, float]:
+    """Nodes of the cluster that Ray is connected to, its CPUs, and those that workers leave for decoding."""
     import ray  # here: a training in this process needs no Ray
 
     from unfused_ray import cluster
 
-    nodes = sum(node["Alive"] for node in ray.nodes())
     cpus = cluster.capacity()["CPU"]
-    return nodes, cpus, cpus - config.runtime.num_workers * cluster.worker_cpus(config.runtime)
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    return nodes, cpus, cpus - config.num_workers * cluster.worker_cpus(config)
 
 
 def _unit_vectors(rng: np.random.Generator, count: int, dim: int) -> np.ndarray:

@@ -26,17 +26,18 @@ from unfused_ray.runs.resume import ResumePoint, find_fork_point, find_resume_po
 from unfused_ray.runs.start_times import process_started
 from unfused_ray.runs.status import Status
 from unfused_ray.tracking.mlflow import TrackedRun
+from unfused_ray.training.coordinator import Coordinator
 from unfused_ray.training.job import TrainingJob
-from unfused_ray.training.runtimes.remote_coordinator import RemoteCoordinator
-from unfused_ray.training.runtimes.runtime import StartedTraining
+from unfused_ray.training.runtimes.remote_coordinator import start_coordinator
+from unfused_ray.training.runtimes.runtime import Runtime, StartedTraining
 from unfused_ray.training.runtimes.worker_group import LoopbackTorchConfig, NoteFailures, WorkerGroupTrainer
 from unfused_ray.training.worker.collectives import DistributedCollectives
 from unfused_ray.training.worker.device import set_threads
 from unfused_ray.training.worker.loop import Worker
 
 
-class RayTrain:
-    """A :class:`Runtime` of workers on the nodes of a Ray cluster."""
+class RayTrain(Runtime):
+    """Workers on the nodes of a Ray cluster."""
 
     executor: Executor = RayTasks()
 
@@ -56,18 +57,18 @@ class RayTrain:
     @contextmanager
     def start(self, job: TrainingJob, tracked: TrackedRun | None) -> Iterator[StartedTraining]:
         """Start the coordinator's actor and, if labels are clustered, the assignment actor."""
-        coordinator = RemoteCoordinator.start(tracked, job.first_step(job.resume_point))
+        coordinator, actor = start_coordinator(tracked, job.first_step(job.resume_point))
         plan, request = job.clustering_plan(), job.stage.clustering
         assignment = start_assignment_actor(plan, request.num_shards) if plan and request else None
         try:
             yield StartedTraining(lambda: _fit(job, coordinator, assignment), coordinator)
         finally:
-            coordinator.kill()
+            ray.kill(actor)
             if assignment is not None:
                 ray.kill(assignment)
 
 
-def _fit(job: TrainingJob, coordinator: RemoteCoordinator, assignment: ray.actor.ActorHandle | None) -> Status:
+def _fit(job: TrainingJob, coordinator: Coordinator, assignment: ray.actor.ActorHandle | None) -> Status:
     """Run worker groups until one ends the training."""
     runtime = job.config.runtime
     # Ray Train would change the working directory of its workers; paths are absolute here, but tracebacks are not.
@@ -107,7 +108,7 @@ class _WorkerMain:
     """The main function of a train worker."""
 
     job: TrainingJob
-    coordinator: RemoteCoordinator
+    coordinator: Coordinator
     assignment: ray.actor.ActorHandle | None
 
     def __call__(self) -> Status:

@@ -5,13 +5,13 @@ Ray Train and Ray Data hold a :class:`RemoteCoordinator` in actors of their own:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, cast
 
 import ray
 
 from unfused_ray import cluster
-from unfused_ray.data.stream.plan import Segment
 from unfused_ray.tracking.mlflow import TrackedRun
 from unfused_ray.tracking.prometheus import Gauges
 from unfused_ray.training.coordinator import Coordinator, RunProgress
@@ -19,6 +19,8 @@ from unfused_ray.training.coordinator import Coordinator, RunProgress
 # A restarted coordinator learns again what matters: the position from workers and stream, the request to stop from the
 # driver. Messages and the count of failures begin anew.
 _OUTLIVES_ITS_PROCESS = {"max_restarts": -1, "max_task_retries": -1}
+_UNANSWERED = ("note", "note_failure")
+"""Methods that nobody waits for."""
 
 
 class CoordinatorActor(Coordinator):
@@ -38,11 +40,11 @@ class CoordinatorActor(Coordinator):
 
     def is_first_attempt(self) -> bool:
         """Return True if certainly no worker group has started yet."""
-        return self._attempt is None and not self._was_restarted
+        return super().is_first_attempt() and not self._was_restarted
 
 
 class RemoteCoordinator:
-    """A :class:`CoordinatorClient` of an actor. Calls of workers do not wait, where they need no answer.
+    """The methods of a :class:`Coordinator`, each a call of an actor.
 
     Args:
         actor: of a :class:`CoordinatorActor`.
@@ -53,69 +55,26 @@ class RemoteCoordinator:
         self._pending: list[ray.ObjectRef] = []
         self._stop = ""
 
-    @classmethod
-    def start(cls, tracked: TrackedRun | None, first_step: int) -> RemoteCoordinator:
-        """Start the actor on this node."""
-        options = {**_OUTLIVES_ITS_PROCESS, **cluster.on_this_node()}
-        return cls(ray.remote(CoordinatorActor).options(**options).remote(tracked, first_step))
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        if method.startswith("_"):  # asked for by pickle, before there is an actor
+            raise AttributeError(method)
+        return partial(self._call, method)
 
-    def kill(self) -> None:
-        """End the actor."""
-        ray.kill(self._actor)
-
-    def set_segment(self, segment: Segment) -> None:
-        """Set the segment and wait, because the stream starts right after."""
-        self._ask("set_segment", segment)
-
-    def segment(self) -> Segment:
-        """Return the segment to read."""
-        segment: Segment = self._ask("segment")
-        return segment
-
-    def begin_attempt(self, first_step: int) -> str:
-        """Register a worker group."""
-        return str(self._ask("begin_attempt", first_step))
-
-    def is_first_attempt(self) -> bool:
-        """Return True if certainly no worker group has started yet."""
-        return bool(self._ask("is_first_attempt"))
-
-    def note_failure(self, cause: str) -> None:
-        """Record a failure; does not wait."""
-        self._actor.note_failure.remote(cause)
-
-    def failed_at(self, step: int) -> None:
-        """Record the step and wait, because this process may end right after."""
-        self._ask("failed_at", step)
+    def _call(self, method: str, *arguments: Any) -> Any:
+        answer = getattr(self._actor, method).remote(*arguments)
+        return None if method in _UNANSWERED else ray.get(answer)
 
     def report(self, progress: RunProgress, metrics: Mapping[str, float] | None = None) -> str:
-        """Send a report; return the answer to an earlier one."""
+        """Send a report; return the newest answer to an earlier one, so that training does not wait."""
         self._pending.append(self._actor.report.remote(progress, metrics))
         ready, self._pending = ray.wait(self._pending, num_returns=len(self._pending), timeout=0)
         for answer in ray.get(ready):
             self._stop = answer
         return self._stop
 
-    def note(self, text: str, rank: int | None = None) -> None:
-        """Keep a message; does not wait."""
-        self._actor.note.remote(text, rank)
 
-    def progress(self) -> RunProgress:
-        """Return the newest report, with all messages."""
-        progress: RunProgress = self._ask("progress")
-        return progress
-
-    def request_stop(self, reason: str) -> None:
-        """Ask the workers to end."""
-        self._ask("request_stop", reason)
-
-    def abandon(self, reason: str) -> None:
-        """Make the workers end without writing."""
-        self._ask("abandon", reason)
-
-    def close(self, status: str) -> int:
-        """End tracking; return how many metrics were lost."""
-        return int(self._ask("close", status))
-
-    def _ask(self, method: str, *arguments: Any) -> Any:
-        return ray.get(getattr(self._actor, method).remote(*arguments))
+def start_coordinator(tracked: TrackedRun | None, first_step: int) -> tuple[Coordinator, ray.actor.ActorHandle]:
+    """Start a coordinator's actor on this node; return a :class:`RemoteCoordinator`, and the actor to end it by."""
+    options = {**_OUTLIVES_ITS_PROCESS, **cluster.on_this_node()}
+    actor = ray.remote(CoordinatorActor).options(**options).remote(tracked, first_step)
+    return cast(Coordinator, RemoteCoordinator(actor)), actor

@@ -22,14 +22,12 @@ from unfused_ray.models.cost import cost_of, refuse_large_student
 from unfused_ray.models.export import FrozenEncoder, find_export, load_encoder, read_description
 from unfused_ray.progress import Progress
 from unfused_ray.runs.run import PSEUDO_LABELS
-from unfused_ray.training.stages.stage import refuse_many_clusters
+from unfused_ray.training.stages.stage import Stage, refuse_many_clusters
 from unfused_ray.training.worker.device import set_threads
 
 
-class Distillation:
-    """A :class:`Stage` whose labels are fixed for the whole run."""
-
-    clustering = None
+class Distillation(Stage):
+    """The stage of a :class:`DistillConfig`, whose labels are fixed for the whole run."""
 
     def __init__(self, config: DistillConfig) -> None:
         self.config = config

@@ -1,4 +1,4 @@
-"""Pre-training: any method of ``METHODS`` on clips without labels of their own."""
+"""Pre-training: any method of ``METHODS``. Its labels, if it has any, are clustered anew each epoch."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unfused_ray.config import PretrainConfig
-from unfused_ray.data.shards.format import Statistics
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.methods import METHODS
 from unfused_ray.methods.method import ClusteringRequest, Method
-from unfused_ray.training.stages.stage import refuse_many_clusters
+from unfused_ray.training.stages.stage import Stage, refuse_many_clusters
 
 
-class Pretraining:
-    """A :class:`Stage` whose labels, if its method has any, are clustered anew each epoch."""
+class Pretraining(Stage):
+    """The stage of a :class:`PretrainConfig`."""
 
     def __init__(self, config: PretrainConfig) -> None:
         self.config = config
@@ -31,27 +30,18 @@ class Pretraining:
 
     def describe(self, index: ClipIndex) -> dict[str, str]:
         """The method, or its clusters and the size of its bank."""
-        clustering = self.clustering
-        if clustering is None:
+        if self.clustering is None:
             return {"method": self.config.method.kind}
         return {
-            "clusters": " + ".join(map(str, clustering.num_clusters)),
-            "embedding bank": f"{index.num_clips * clustering.dim * 2 / 1e6:,.1f} MB",
+            "clusters": " + ".join(map(str, self.clustering.num_clusters)),
+            "embedding bank": f"{index.num_clips * self.clustering.dim * 2 / 1e6:,.1f} MB",
         }
-
-    def make_labels(self, run_uri: str, index: ClipIndex, statistics: Statistics) -> None:
-        """Make nothing: no labels are fixed for the whole run."""
-
-    def labels_folder(self, run_uri: str) -> str | None:
-        """None: no labels are fixed for the whole run."""
-        return None
 
     def num_classes(self, index: ClipIndex) -> Sequence[int]:
         """Clusters of each head."""
-        clustering = self.clustering
-        return clustering.num_clusters if clustering else ()
+        return self.clustering.num_clusters if self.clustering else ()
 
     def build_method(self, num_classes: Sequence[int]) -> Method:
-        """The method of the configuration; its weights do not depend on the number of classes."""
+        """The method of the configuration; no weight of it depends on the number of classes."""
         config = self.config
         return METHODS[config.method.kind](config.method, config.encoder, config.front_end.num_mels)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from unfused_ray.data.shards.format import Statistics
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.methods.method import ClusteringRequest, Method
 
 
-class Stage(Protocol):
+class Stage(ABC):
     """Checks, labels and method of a training stage."""
 
     @property
     def clustering(self) -> ClusteringRequest | None:
         """The clustering before each epoch; None if there is none."""
-        ...
+        return None
 
+    @abstractmethod
     def check(self, index: ClipIndex, known: Mapping[str, Any]) -> dict[str, Any]:
         """Facts beyond the configuration that must not change during a run.
 
@@ -28,27 +30,27 @@ class Stage(Protocol):
         Raises:
             ValueError, FileNotFoundError: settings that cannot work; names field, value and rule.
         """
-        ...
 
+    @abstractmethod
     def describe(self, index: ClipIndex) -> dict[str, str]:
         """Facts worth knowing before a run begins, by heading."""
-        ...
 
-    def make_labels(self, run_uri: str, index: ClipIndex, statistics: Statistics) -> None:
-        """Make the labels that are fixed for the whole run, unless the run has them already."""
-        ...
+    def make_labels(  # noqa: B027 - not every stage has fixed labels
+        self, run_uri: str, index: ClipIndex, statistics: Statistics
+    ) -> None:
+        """Make the labels that are fixed for the whole run, if there are any and the run lacks them."""
 
     def labels_folder(self, run_uri: str) -> str | None:
-        """Folder of the labels that are fixed for the whole run; None if it has none."""
-        ...
+        """Folder of the labels that are fixed for the whole run; None if there are none."""
+        return None
 
+    @abstractmethod
     def num_classes(self, index: ClipIndex) -> Sequence[int]:
         """Classes of each head of labels, known before any are made."""
-        ...
 
+    @abstractmethod
     def build_method(self, num_classes: Sequence[int]) -> Method:
         """The method with random weights, for labels of so many classes a head."""
-        ...
 
 
 def refuse_many_clusters(field: str, num_clusters: Sequence[int], index: ClipIndex) -> None:
