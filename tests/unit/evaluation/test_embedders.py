@@ -13,7 +13,7 @@ from support.tasks import CROP, LENGTHS, PROTOCOL, write_encoder, write_task
 
 from unfused_ray import evaluation_job
 from unfused_ray.config import EvaluateConfig
-from unfused_ray.data.shards.format import ClipIndex
+from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.evaluation.embedders import embed_clips
 from unfused_ray.evaluation.systems import parse_model
 from unfused_ray.evaluation.table import EvaluationTable
