@@ -25,7 +25,7 @@ from unfused_ray.embedding.cache import EmbeddingCache
 from unfused_ray.embedding.clips import refuse_other_rate
 from unfused_ray.evaluation import cells
 from unfused_ray.evaluation.cells import Cell
-from unfused_ray.evaluation.embedders import EmbedderModel
+from unfused_ray.evaluation.embedders import EmbedderModel, load_embedder
 from unfused_ray.evaluation.filling import fill_cells
 from unfused_ray.evaluation.protocol import FILE, Protocol, load_protocol
 from unfused_ray.evaluation.rows import MEAN
@@ -108,8 +108,9 @@ def check(config: EvaluateConfig) -> EvaluationPlan:
     models = [parse_model(text) for text in config.models]
     shapes: list[tuple[EncoderConfig, FrontEndConfig]] = []
     for model, round_ in ((model, round_) for model in models for task in tasks for round_ in task.rounds):
-        model.identity(round_)  # which reads what is there
-        if isinstance(model, TrainedModel):
+        if isinstance(model, EmbedderModel):
+            load_embedder(model.spec)
+        else:
             shape, front_end = model.shape(round_)
             refuse_other_rate(round_.index, front_end.sample_rate)
             shapes.append((shape, front_end))
@@ -154,9 +155,7 @@ def run(plan: EvaluationPlan) -> EvaluationTable:
     missing = [(task, system) for task, system in pairs if (system.name, task.name) not in found]
     with Progress("cells", len(pairs), "cells", done=len(found)) as bar:
         bar.update(len(found))
-        for task, system in missing:
-            for round_ in task.rounds:
-                _compute_statistics(round_, system.front_end_of(round_))
+        _compute_statistics(missing)
         work = partial(fill, output, plan.protocol, plan.cache)
         for filled in fill_cells(missing, work, plan.config.processes):
             found |= filled
@@ -209,13 +208,19 @@ def track(plan: EvaluationPlan, table: EvaluationTable, parent: str = "") -> Non
         log_results(tracked, files, {}, folder=task)
 
 
-def _compute_statistics(task: Task, front_end: FrontEndConfig | None) -> None:
-    """Compute what a source lacks once, and not in each process: on Ray, if it is long."""
-    (training,) = ClipIndex.load([task.uri], task.training_splits).manifests
-    if front_end is None or training.statistics(front_end) is not None:
-        return
-    executor = IN_PROCESS if training.seconds <= _SECONDS_HERE else default_executor()
-    compute_statistics(training, front_end, executor)
+def _compute_statistics(missing: Sequence[tuple[Task, System]]) -> None:
+    """Compute the statistics that sources lack once, and not in each process; on Ray, if they are long."""
+    wanted = {
+        (round_.uri, round_.training_splits, front_end)
+        for task, system in missing
+        for round_ in task.rounds
+        if (front_end := system.front_end_of(round_)) is not None
+    }
+    for uri, splits, front_end in wanted:
+        (training,) = ClipIndex.load([uri], splits).manifests
+        if training.statistics(front_end) is None:
+            executor = IN_PROCESS if training.seconds <= _SECONDS_HERE else default_executor()
+            compute_statistics(training, front_end, executor)
 
 
 def _tracked_run(plan: EvaluationPlan, parent: str) -> TrackedRun:

@@ -10,16 +10,19 @@ by :func:`expansion`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import BeforeValidator
 from scipy import stats
 
 from unfused_ray.audio import randomness
 
 _TAILS = (0.025, 0.975)
+_End = Annotated[float, BeforeValidator(lambda end: math.nan if end is None else end)]
+"""An end of an interval, which JSON has as null if it is unknown."""
 _DRAWS_PER_CHUNK = 2**21  # 16 MB of draws at a time: 10,000 replicates of 3,000 groups at once would be 240 MB
 
 
@@ -28,13 +31,8 @@ class Interval:
     """A value with its 95 % interval; both ends are NaN if the interval is unknown."""
 
     value: float
-    low: float
-    high: float
-
-    @classmethod
-    def from_json(cls, raw: Mapping[str, float | None]) -> Self:
-        """An interval as JSON has it, where an unknown end is null."""
-        return cls(**{name: math.nan if value is None else value for name, value in raw.items()})
+    low: _End
+    high: _End
 
     def percent(self, sign: Literal["", "+"] = "") -> str:
         """The value in %; a difference in points, with "+"."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
 
 import numpy as np
 
@@ -46,16 +45,6 @@ class Row:
     """By task, one a seed and fold."""
     accuracy_by_part: dict[str, dict[str, float]] = field(default_factory=dict)
     """By task and part, of tasks whose test clips have parts that are reported too."""
-
-    @classmethod
-    def from_json(cls, raw: Mapping[str, Any]) -> Self:
-        """A row as JSON has it, where an unknown end of an interval is null."""
-        intervals = {
-            name: {heading: Interval.from_json(each) for heading, each in raw[name].items()}
-            for name in ("accuracy", "difference")
-        }
-        chosen = {task: [Choice(**each) for each in choices] for task, choices in raw["chosen"].items()}
-        return cls(**{**raw, **intervals, "chosen": chosen})
 
 
 def headings(tasks: Sequence[str]) -> tuple[str, ...]:

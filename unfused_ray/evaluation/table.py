@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+from pydantic import TypeAdapter
+
 from unfused_ray import storage
 from unfused_ray.evaluation.cells import Cell
 from unfused_ray.evaluation.protocol import Protocol
@@ -71,8 +73,7 @@ class EvaluationTable:
             ValueError: it was written by another version.
         """
         raw = storage.read_json(storage.join(folder, TABLE), FORMAT_VERSION, "evaluate again")
-        lists = {name: tuple(raw[name]) for name in ("tasks", "unconverged", "damaged")}
-        return cls(**{**raw, **lists, "rows": tuple(map(Row.from_json, raw["rows"]))})
+        return TypeAdapter(cls).validate_python(raw)
 
     def save(self, folder: str) -> None:
         """Write ``MARKDOWN`` and ``TABLE``: all numbers, accuracies as shares of 1."""

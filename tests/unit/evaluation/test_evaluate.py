@@ -27,6 +27,8 @@ from support.terminal import Ended
 
 from unfused_ray import evaluation_job, storage
 from unfused_ray.config import EvaluateConfig, FrontEndConfig, TrackingConfig
+from unfused_ray.data.parts.executor import IN_PROCESS
+from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.evaluation import bootstrap, cells
 from unfused_ray.evaluation.bootstrap import Interval
 from unfused_ray.evaluation.probe import linear_probe
@@ -203,6 +205,25 @@ def test_a_table_is_read_back_as_it_was_and_another_versions_is_refused(
     (tmp_path / "table.json").write_text(json.dumps(raw | {"format_version": 0}))
     with pytest.raises(ValueError, match=r"table\.json has format_version 0.*evaluate again"):
         EvaluationTable.load(str(tmp_path))
+
+
+@pytest.mark.parametrize("is_long", [False, True])
+def test_statistics_that_a_task_lacks_are_computed_before_its_cells_and_on_ray_if_it_is_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_long: bool
+) -> None:
+    task = write_task(tmp_path / "task", 8, 4, 4)
+    front_end = FrontEndConfig(f_max=7000)
+    model = write_encoder(tmp_path / "run" / "encoder", "block1", front_end=front_end)
+    fields = {"tasks": (task,), "models": (model,), "random_seeds": 1, "output": str(tmp_path / "out")}
+    config = EvaluateConfig(**fields, cache=str(tmp_path / "cache"), processes=1)
+    asked: list[str] = []
+    monkeypatch.setattr(evaluation_job, "default_executor", lambda: asked.append("Ray") or IN_PROCESS)
+    monkeypatch.setattr(evaluation_job, "fill_cells", lambda missing, fill, processes: iter(()))
+    monkeypatch.setattr(evaluation_job, "_SECONDS_HERE", 0.0 if is_long else 3600.0)
+    with pytest.raises(KeyError):  # there is no cell
+        evaluation_job.run(evaluation_job.check(config))
+    assert asked == ["Ray"] * is_long
+    assert ClipIndex.load([task], ["train"]).statistics(front_end) is not None
 
 
 def test_an_accuracy_is_that_of_a_probe_written_out_with_scikit_learn(world: World, done: Path) -> None:
