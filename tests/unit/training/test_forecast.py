@@ -23,10 +23,8 @@ from unfused_ray.data.stream.read import Block
 from unfused_ray.methods.method import BlockOutput
 from unfused_ray.training.driver import dry_run
 from unfused_ray.training.driver.dry_run import Rehearsal
-from unfused_ray.training.driver.forecast import Forecast, Measured, Work
-from unfused_ray.training.driver.launch import check
 from unfused_ray.training.driver.forecast import Forecast
-from unfused_ray.training.driver.launch import check, train
+from unfused_ray.training.driver.launch import check
 from unfused_ray.training.worker.learner import Learner
 
 seconds = st.floats(1e-4, 1e3)
