@@ -52,7 +52,6 @@ from unfused_ray.tracking.mlflow import (
     TrackedRun,
     kept_id,
     log_results,
-    masked_values,
     metric_name,
     tags,
     tracking_uri,
@@ -142,7 +141,7 @@ def describe(plan: EvaluationPlan) -> Table:
 def run(plan: EvaluationPlan) -> EvaluationTable:
     """Fill the cells that are missing, side by side on this machine's cores, and write and draw the table.
 
-    ``RECORD`` holds the configuration, without credentials, and the environment of the newest start.
+    ``RECORD`` holds the configuration and the environment of the newest start.
 
     Raises:
         ValueError, OSError: a task or a model cannot be read, or a process was ended from outside.
@@ -166,7 +165,7 @@ def run(plan: EvaluationPlan) -> EvaluationTable:
     accuracies = {row.name: row.accuracy for row in table.rows}
     figure = draw_table("Linear evaluation: test accuracy", list(accuracies), table.headings, accuracies)
     save(figure, storage.join(output, PICTURE))
-    config = masked_values(plan.config.model_dump(mode="json"))
+    config = plan.config.model_dump(mode="json")
     record = {"config": config, "environment": environment()}
     storage.write_json(storage.join(output, RECORD), record, FORMAT_VERSION)
     return table

@@ -83,7 +83,7 @@ def _evaluate(folder: Path, output: str) -> None:
         protocol=str(folder / "protocol.toml"),
         random_seeds=1,
         processes=1,
-        tracking=TrackingConfig(uri=TRACKING),
+        tracking=TrackingConfig(uri="off"),
     )
     evaluation_job.run(evaluation_job.check(config))
 

@@ -17,21 +17,29 @@ def run_training(config: TrainingConfig, dry_run: bool) -> int:
     """Train, or measure what a training would take; return the exit code."""
     if dry_run:
         return _rehearse(config)
-    from unfused_ray import api, storage
+    from unfused_ray import api
     from unfused_ray.report.terminal import summary
     from unfused_ray.runs.start_times import StartTimes, process_started
-    from unfused_ray.tracking.mlflow import tracking_uri
+    from unfused_ray.tracking.mlflow import OFF, tracking_uri
 
     trained = api.train(config, StartTimes(process_started()))
     show(summary(trained.folder))
-    where = tracking_uri(config.tracking)
-    mlflow = Path(sys.executable).with_name("mlflow")  # of this environment, which need not be activated
-    watch = storage.masked(where) if where.startswith("http") else f"{mlflow} ui --backend-store-uri {where}"
-    say(f"the curves: {watch}")
+    if (where := tracking_uri(config.tracking)) != OFF:
+        say(f"the curves: {_watch(where)}")
     say_report(trained.folder)
     if trained.status.as_asked(config.last_epoch):
         return 0
     return 128 + signal.SIGTERM if trained.status.state == "stopped" else 1
+
+
+def _watch(tracking_uri: str) -> str:
+    """Address of the server that shows the curves, or the command that starts one."""
+    from unfused_ray import storage
+
+    if tracking_uri.startswith("http"):
+        return storage.masked(tracking_uri)
+    mlflow = Path(sys.executable).with_name("mlflow")  # of this environment, which need not be activated
+    return f"{mlflow} ui --backend-store-uri {tracking_uri}"
 
 
 def _rehearse(config: TrainingConfig) -> int:

@@ -22,23 +22,22 @@ sys.meta_path.insert(0, Missing())
 
 import numpy as np
 
-from unfused_ray import recipes
+import unfused_ray
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.embedding.clips import embed_clips
-from unfused_ray.models.export import load_student
-from unfused_ray.training.driver.launch import describe, train
+from unfused_ray.training.driver.launch import check, describe
 
 source, folder = sys.argv[1:]
 changes = {"data": (source,), "tracking.uri": "off", "runtime.threads": 1}
 changes["front_end.f_max"] = 7000.0  # statistics that are unknown
-teacher = recipes.PRETRAIN["tiny"][1].replace({**changes, "output": f"{folder}/teacher"})
-describe(teacher)
-assert train(teacher).state == "finished"
-student = recipes.DISTILL["tiny"][1].replace({**changes, "output": f"{folder}/student", "teacher": f"{folder}/teacher"})
-assert train(student).state == "finished"
-encoder = load_student(f"{folder}/student")
+teacher = unfused_ray.recipe("pretrain/tiny", {**changes, "output": f"{folder}/teacher"})
+describe(check(teacher))
+assert unfused_ray.pretrain(teacher).status.state == "finished"
+student = unfused_ray.distill("tiny", **changes, output=f"{folder}/student", teacher=f"{folder}/teacher")
+assert student.status.state == "finished"
+encoder = unfused_ray.load_student(student.folder)
 assert encoder.embed(np.zeros(16_000, np.float32), 16_000).isfinite().all()
-vectors = embed_clips(encoder, ClipIndex.load((source,), student.splits), np.arange(5))
+vectors = embed_clips(encoder, ClipIndex.load((source,), teacher.splits), np.arange(5))
 assert all(np.isfinite(layer).all() for layer in vectors.values())
 """
 
