@@ -12,8 +12,8 @@ import sys
 
 _LIMIT = 2**31 - 1
 ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(_LIMIT)}
-"""The same for a process that is yet to start, in all its threads: Ray Train trains in a thread of its worker, and
-glibc's arenas of threads are of 64 MB at most."""
+"""Environment of a process that is yet to start and is to keep what it frees, in all its threads: Ray Train trains in a
+thread of its worker, and glibc's arenas of threads have 64 MB at most."""
 
 # Of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8

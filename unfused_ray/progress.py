@@ -86,7 +86,7 @@ class Progress:
 
 
 def summary(title: str, rows: Mapping[str, float | str]) -> Group:
-    """A title and a table of names and figures."""
+    """Make a title and a table of names and figures."""
     table = Table(show_header=False)
     table.add_column()
     table.add_column(justify="right", overflow="fold")

@@ -40,11 +40,11 @@ class Machine:
 def choose_threads(requested: int, processes: int, machine: Machine, saved: int | None = None) -> tuple[int, str]:
     """Choose the torch threads of each of some equal processes on a machine.
 
-    The number asked for is taken, else the one that a checkpoint was written with, else a share of the cores. A busy
-    machine does not lower it: the last bits of a training depend on the number of threads, so it follows from the
-    settings alone, and the same command gives the same weights whoever else computes. But then a person should know,
-    because threads that wait for each other beside other work are slower than one (23 clips/s on two threads and 75 on
-    one, measured).
+    The number asked for is taken; else the one that a checkpoint was written with, if there are cores for it; else a
+    share of the cores. A busy machine does not lower it: the last bits of a training depend on the number of threads,
+    so the same command on the same machine gives the same weights whoever else computes there. A warning says so
+    instead, because threads that wait for each other beside other work are slower than one (23 clips/s on two threads
+    and 75 on one, measured).
 
     Args:
         requested: ``runtime.threads``; 0 leaves the choice here.
@@ -55,7 +55,8 @@ def choose_threads(requested: int, processes: int, machine: Machine, saved: int 
     Returns:
         The number of threads of a process, and a warning for a person, or ''.
     """
-    threads = requested or saved or max(1, machine.usable_cores // processes)
+    share = max(1, machine.usable_cores // processes)
+    threads = requested or (saved if saved and saved * processes <= machine.usable_cores else share)
     left = round(machine.cores - machine.load)
     if threads == 1 or threads * processes <= left:
         return threads, ""

@@ -12,9 +12,19 @@ from unfused_ray.threads import Machine, choose_threads, one_thread
 
 @pytest.mark.parametrize(
     ("requested", "processes", "saved", "threads"),
-    [(0, 1, None, 8), (0, 2, None, 4), (0, 3, None, 2), (0, 20, None, 1), (3, 1, None, 3), (0, 1, 6, 6), (3, 1, 6, 3)],
+    [
+        (0, 1, None, 8),
+        (0, 2, None, 4),
+        (0, 3, None, 2),
+        (0, 20, None, 1),
+        (3, 1, None, 3),
+        (0, 1, 6, 6),
+        (3, 1, 6, 3),
+        (0, 2, 6, 4),
+        (0, 1, 16, 8),
+    ],
 )
-def test_threads_are_those_asked_for_or_of_the_checkpoint_or_a_share_of_the_cores(
+def test_threads_are_those_asked_for_or_the_checkpoints_or_a_share_of_the_cores(
     requested: int, processes: int, saved: int | None, threads: int
 ) -> None:
     for load in (0.0, 50.0):

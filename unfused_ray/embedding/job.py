@@ -1,4 +1,4 @@
-"""Drives an embedding: cuts the source into parts, embeds them in parallel, and signs with the manifest."""
+"""The embedding of a source: checked, described, and run part by part until the manifest signs it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +19,10 @@ from unfused_ray.data.parts.default_executor import default_executor
 from unfused_ray.data.parts.driver import PartedJob, write_parts
 from unfused_ray.data.parts.executor import Executor
 from unfused_ray.data.parts.ledger import Ledger, changed, delete_reports, refuse_difference
-from unfused_ray.data.parts.rejects import Reject, count_reasons
+from unfused_ray.data.parts.rejects import count_reasons
 from unfused_ray.data.shards.format import MANIFEST
-from unfused_ray.data.shards.index import ClipIndex
-from unfused_ray.data.sources.find import find
-from unfused_ray.data.sources.listing import list_source
-from unfused_ray.embedding.clips import read_out, refuse_other_rate
-from unfused_ray.embedding.parts import Part, audio_parts, shard_parts
+from unfused_ray.embedding.clips import read_out
+from unfused_ray.embedding.parts import PlannedParts, plan_parts
 from unfused_ray.embedding.vectors import VectorFile, VectorManifest, vector_schema
 from unfused_ray.embedding.write import PartWriter
 from unfused_ray.models.export import FrozenEncoder, load_encoder, read_description
@@ -37,28 +34,11 @@ _REPORTS = "_embed"
 
 
 @dataclass(frozen=True)
-class _Work:
-    """What there is to do."""
-
-    parts: Sequence[Part]
-    rejects: Sequence[Reject]
-    """What could not be listed."""
-    contents: str
-    """Digest of the source's clips, as far as they are known before they are read."""
-    seconds: float | None
-    """Audio in all; None where it is not known before it is read."""
-
-    @property
-    def num_clips(self) -> int:
-        return sum(part.num_clips for part in self.parts)
-
-
-@dataclass(frozen=True)
 class _Job:
     """An embedding that is not finished."""
 
     encoder: FrozenEncoder
-    work: _Work
+    planned: PlannedParts
     ledger: Ledger
     dim: int
     """Size of a vector."""
@@ -70,7 +50,7 @@ class EmbeddingPlan:
     """An embedding whose encoder and source have been read, or whose output is finished."""
 
     config: EmbedConfig
-    """With absolute paths."""
+    """Configuration with absolute paths."""
     finished: VectorManifest | None
     """The manifest of an output that is finished."""
     job: _Job | None
@@ -80,7 +60,7 @@ class EmbeddingPlan:
 def check(config: EmbedConfig) -> EmbeddingPlan:
     """Load the encoder, list the source and cut it into parts; nothing is written.
 
-    A finished output stays good where its source is gone; where the source's clips have changed, it is refused.
+    A finished output stays valid when its source is gone; it is refused when the source's clips have changed.
 
     Raises:
         FileNotFoundError: the source or the encoder is not there.
@@ -100,11 +80,11 @@ def check(config: EmbedConfig) -> EmbeddingPlan:
         executor.refuse_impossible({"source": config.source, "output": config.output})
         encoder = load_encoder(config.encoder)
         _warn_of_short_windows(config, encoder)
-        work = _work(config, sample_rate, executor)
-    digest = hashlib.sha256(json.dumps([settings, work.contents], sort_keys=True).encode()).hexdigest()
+        planned = plan_parts(config, sample_rate, executor)
+    digest = hashlib.sha256(json.dumps([settings, planned.contents], sort_keys=True).encode()).hexdigest()
     ledger = Ledger(config.output, _REPORTS, config.source, settings, digest)
     ledger.check_begun()
-    return EmbeddingPlan(config, None, _Job(encoder, work, ledger, _dim(encoder, config), executor))
+    return EmbeddingPlan(config, None, _Job(encoder, planned, ledger, _dim(encoder, config), executor))
 
 
 def describe(plan: EmbeddingPlan) -> Group:
@@ -113,27 +93,27 @@ def describe(plan: EmbeddingPlan) -> Group:
     if job is None:
         assert plan.finished is not None
         return summary(f"{config.output} is already finished: nothing to do", _rows(plan.finished))
-    work, dim = job.work, job.dim
+    planned, dim = job.planned, job.dim
     rows: dict[str, float | str] = {
-        "clips": work.num_clips,
-        **{f"set aside: {reason}": count for reason, count in count_reasons(work.rejects).items()},
-        "parts": len(work.parts),
+        "clips": planned.num_clips,
+        **{f"set aside: {reason}": count for reason, count in count_reasons(planned.rejects).items()},
+        "parts": len(planned.parts),
         "parts finished before": job.ledger.num_finished(),
         "values of a vector": dim,
     }
     vectors_per_second = 1 / (config.hop_seconds or config.window_seconds) if config.window_seconds else 0.0
-    if vectors_per_second and work.seconds is None:
+    if vectors_per_second and planned.seconds is None:
         rows["megabytes an hour of audio, about"] = 3600 * vectors_per_second * dim * 4 / 1e6
     else:
-        num_vectors = max(work.num_clips, round((work.seconds or 0.0) * vectors_per_second))
+        num_vectors = max(planned.num_clips, round((planned.seconds or 0.0) * vectors_per_second))
         rows |= {"vectors, about": num_vectors, "megabytes, about": num_vectors * dim * 4 / 1e6}
     return summary(f"would embed {config.source} to {config.output}; a dry run writes nothing", rows)
 
 
 def run(plan: EmbeddingPlan) -> VectorManifest:
-    """Make the vectors; on an output that is finished, nothing is done.
+    """Write the vectors; nothing is done on an output that is finished.
 
-    An interrupted job goes on from its finished parts. A clip that cannot be read is set aside with its reason in
+    An interrupted job resumes behind its finished parts. A clip that cannot be read is set aside with its reason in
     ``rejects.parquet``.
 
     Raises:
@@ -168,7 +148,7 @@ def _rows(manifest: VectorManifest) -> dict[str, float | str]:
 
 
 def _settings(config: EmbedConfig, encoder_sha256: str) -> dict[str, Any]:
-    """What decides the vectors, not where they lie nor how fast they are made."""
+    """Return the settings that decide the vectors, without places and speed."""
     settings = config.model_dump(mode="json", exclude={"encoder", "output", "gpus_per_task"})
     return {**settings, "encoder_sha256": encoder_sha256}
 
@@ -176,7 +156,7 @@ def _settings(config: EmbedConfig, encoder_sha256: str) -> dict[str, Any]:
 def _finished(
     config: EmbedConfig, settings: Mapping[str, Any], sample_rate: int, executor: Executor
 ) -> VectorManifest | None:
-    """The manifest of an output that is finished.
+    """Return the manifest of an output that is finished; None if it is not.
 
     Raises:
         ValueError: the output was made with other settings, or the source's clips have changed since.
@@ -186,7 +166,7 @@ def _finished(
     manifest = VectorManifest.load(config.output)
     refuse_difference(config.output, manifest.settings, settings)
     try:
-        contents = _work(config, sample_rate, executor).contents
+        contents = plan_parts(config, sample_rate, executor).contents
     except FileNotFoundError as error:
         logger.warning("%s is not compared with its source: %s", config.output, error)
         return manifest
@@ -206,33 +186,8 @@ def _warn_of_short_windows(config: EmbedConfig, encoder: FrozenEncoder) -> None:
         )
 
 
-def _work(config: EmbedConfig, sample_rate: int, executor: Executor) -> _Work:
-    if storage.exists(storage.join(config.source, MANIFEST)):
-        index = ClipIndex.load([config.source], config.splits or None)
-        refuse_other_rate(index, sample_rate)
-        seconds = sum(manifest.seconds for manifest in index.manifests)
-        return _Work(shard_parts(index, config.clips_per_part), (), index.checksums[0], seconds)
-    if config.splits:
-        raise ValueError(
-            f"splits={config.splits} are of prepared sources, but {config.source} holds no {MANIFEST}: leave them out, "
-            "or prepare the source with unfused-ray prepare"
-        )
-    source = find(config.source)
-    logger.info("reading %s (%s)", config.source, source.kind)
-    listing = list_source(source, executor)
-    if not len(listing.items):
-        first = [f" ({reject.key}: {reject.detail})" for reject in listing.rejects[:1]]
-        raise ValueError(f"source {config.source} holds no clips{''.join(first)}")
-    digest = hashlib.sha256()
-    for column in ("key", "uri", "split"):
-        for value in listing.items[column].to_pylist():
-            digest.update(value.encode() + b"\0")
-    parts = audio_parts(listing.items, config.clips_per_part)
-    return _Work(parts, listing.rejects, digest.hexdigest(), seconds=None)
-
-
 def _dim(encoder: FrozenEncoder, config: EmbedConfig) -> int:
-    """Size of a vector."""
+    """Return the size of a vector."""
     sample_rate = encoder.log_mel.config.sample_rate
     layers = encoder.layers(np.zeros(sample_rate), sample_rate)
     arrays = {layer: vector.numpy() for layer, vector in layers.items()}
@@ -240,16 +195,16 @@ def _dim(encoder: FrozenEncoder, config: EmbedConfig) -> int:
 
 
 def _embed(config: EmbedConfig, job: _Job) -> VectorManifest:
-    work, ledger, dim, executor = job.work, job.ledger, job.dim, job.executor
+    planned, ledger, dim, executor = job.planned, job.ledger, job.dim, job.executor
 
     def sign(files: tuple[VectorFile, ...], rejects: dict[str, int]) -> VectorManifest:
-        manifest = VectorManifest(config.output, config.encoder, dim, ledger.settings, work.contents, files, rejects)
+        manifest = VectorManifest(config.output, config.encoder, dim, ledger.settings, planned.contents, files, rejects)
         manifest.save()
         return manifest
 
     schema = vector_schema(dim, ledger.settings["encoder_sha256"], config.readout)
     with executor.open():
         writer = PartWriter(config, schema, executor.share(job.encoder))
-        sizes = [part.num_clips for part in work.parts]
-        parted = PartedJob("embed", ledger, work.parts, sizes, work.rejects, writer, VectorFile)
+        sizes = [part.num_clips for part in planned.parts]
+        parted = PartedJob("embed", ledger, planned.parts, sizes, planned.rejects, writer, VectorFile)
         return write_parts(parted, executor, sign)

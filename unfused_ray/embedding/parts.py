@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -10,12 +12,21 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import pyarrow as pa
 
+from unfused_ray import storage
 from unfused_ray.audio.decode import AudioError, read_flac
+from unfused_ray.config import EmbedConfig
+from unfused_ray.data.parts.executor import Executor
 from unfused_ray.data.parts.rejects import Reject
+from unfused_ray.data.shards.format import MANIFEST
 from unfused_ray.data.shards.index import ClipIndex, Unit
 from unfused_ray.data.sources.fetch import fetch
+from unfused_ray.data.sources.find import find
+from unfused_ray.data.sources.listing import list_source
 from unfused_ray.data.sources.pieces import pieces
 from unfused_ray.data.stream.read import read_unit_if_whole
+from unfused_ray.embedding.clips import refuse_other_rate
+
+logger = logging.getLogger(__name__)
 
 _FEW_PARTS = 16
 _FEW_CLIPS = 32  # still fill a batch of the encoder
@@ -101,6 +112,60 @@ class AudioPart:
                     yield piece
                 else:
                     yield ClipPiece(None, item["key"], item["split"], piece.start, piece.pcm)
+
+
+@dataclass(frozen=True)
+class PlannedParts:
+    """A source cut into the parts of an embedding."""
+
+    parts: Sequence[Part]
+    rejects: Sequence[Reject]
+    """Clips that could not be listed."""
+    contents: str
+    """Digest of the source's clips, as far as they are known before reading them."""
+    seconds: float | None
+    """Seconds of audio; None if they are not known before reading it."""
+
+    @property
+    def num_clips(self) -> int:
+        """Clips of all parts."""
+        return sum(part.num_clips for part in self.parts)
+
+
+def plan_parts(config: EmbedConfig, sample_rate: int, executor: Executor) -> PlannedParts:
+    """List the source of an embedding, and cut it into parts.
+
+    Args:
+        config: settings of the embedding.
+        sample_rate: the encoder's, in Hz.
+        executor: lists archives.
+
+    Raises:
+        FileNotFoundError: the source is not there.
+        ValueError: the source holds no audio, or is prepared at another sample rate.
+    """
+    if storage.exists(storage.join(config.source, MANIFEST)):
+        index = ClipIndex.load([config.source], config.splits or None)
+        refuse_other_rate(index, sample_rate)
+        seconds = sum(manifest.seconds for manifest in index.manifests)
+        return PlannedParts(shard_parts(index, config.clips_per_part), (), index.checksums[0], seconds)
+    if config.splits:
+        raise ValueError(
+            f"splits={config.splits} are of prepared sources, but {config.source} holds no {MANIFEST}: leave them out, "
+            "or prepare the source with unfused-ray prepare"
+        )
+    source = find(config.source)
+    logger.info("reading %s (%s)", config.source, source.kind)
+    listing = list_source(source, executor)
+    if not len(listing.items):
+        first = [f" ({reject.key}: {reject.detail})" for reject in listing.rejects[:1]]
+        raise ValueError(f"source {config.source} holds no clips{''.join(first)}")
+    digest = hashlib.sha256()
+    for column in ("key", "uri", "split"):
+        for value in listing.items[column].to_pylist():
+            digest.update(value.encode() + b"\0")
+    parts = audio_parts(listing.items, config.clips_per_part)
+    return PlannedParts(parts, listing.rejects, digest.hexdigest(), seconds=None)
 
 
 def shard_parts(index: ClipIndex, clips_per_part: int) -> list[Part]:

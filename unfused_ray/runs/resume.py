@@ -17,6 +17,11 @@ class ResumePoint:
     bank_uri: str | None
     """Folder of the label source's state; None if labels are made anew, as for a fork with other settings."""
 
+    @property
+    def threads(self) -> int | None:
+        """Torch threads of a worker that the checkpoint was written with; None if it does not say."""
+        return self.checkpoint.details.get("threads")
+
 
 def find_resume_point(run_uri: str) -> ResumePoint | None:
     """The newest whole checkpoint of a run; every file of it is hashed.

@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 def default_executor(gpus_per_task: float = 0.0) -> Executor:
-    """Tasks of a Ray cluster, or on a machine without Ray, calls in this process.
+    """Choose tasks of a Ray cluster or, on a machine without Ray, calls in this process.
 
     Args:
         gpus_per_task: GPUs that each call reserves.
@@ -27,7 +27,7 @@ def default_executor(gpus_per_task: float = 0.0) -> Executor:
 
 @contextmanager
 def keep_open() -> Iterator[None]:
-    """Keep what an executor starts in this block until the block ends: each start of Ray takes seconds."""
+    """Keep a cluster that an executor starts in this block until the block ends: starting Ray takes seconds."""
     try:
         from unfused_ray.cluster import keep_session
     except ImportError:  # a machine without Ray

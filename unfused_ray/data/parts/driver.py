@@ -31,7 +31,7 @@ class PartedJob(Generic[PartT, FileT]):
     """Title of the progress bar."""
     ledger: Ledger
     parts: Iterable[PartT]
-    """What each part is made of, in order; made as it is needed."""
+    """Descriptions of the parts, in order; each is made when its task is."""
     clips_of_parts: Sequence[int]
     """Source clips of each part."""
     rejects: Sequence[Reject]
@@ -49,7 +49,7 @@ def write_parts(
     """Write the parts of an output that are not finished, then its rejects, then its manifest.
 
     Args:
-        job: what to write.
+        job: the planned job.
         executor: runs the parts.
         sign: writes the manifest of these files, and of the number of rejects by reason; returns it.
 

@@ -1,4 +1,4 @@
-"""Drives an ingest: lists the source, lays out the shards, writes them in parallel, and signs with the manifest."""
+"""The ingest of a source: checked, described, and run shard by shard until the manifest signs it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from unfused_ray.data.parts.executor import Executor
 from unfused_ray.data.parts.ledger import delete_reports, refuse_difference
 from unfused_ray.data.parts.rejects import Reject, in_words
 from unfused_ray.data.shards.format import MANIFEST, Manifest, Shard
-from unfused_ray.data.shards.plan import REPORTS, ShardLayout, stored
+from unfused_ray.data.shards.layout import REPORTS, ShardLayout, stored
 from unfused_ray.data.shards.write import ShardClips, ShardWriter
 from unfused_ray.data.sources.find import find
 from unfused_ray.data.sources.items import Listing
@@ -34,7 +34,7 @@ class IngestPlan:
     """An ingest whose source has been listed, or whose output is finished."""
 
     config: PrepareConfig
-    """With absolute paths, and with the settings that a task decides."""
+    """Configuration with absolute paths, and with the settings that a task decides."""
     executor: Executor
     finished: Manifest | None
     """The manifest of an output that is finished; its source is not listed."""
@@ -84,19 +84,22 @@ def describe(plan: IngestPlan) -> Group:
 
 
 def run(plan: IngestPlan) -> Manifest:
-    """Make the shards; on an output that is finished, nothing is done but a preview that is asked for.
+    """Write the shards; on an output that is finished, only a preview is made if the configuration asks for it.
 
-    An interrupted ingest goes on from its finished shards and ends with the same bytes. A bad clip is set aside with
+    An interrupted ingest resumes behind its finished shards and ends with the same bytes. A bad clip is set aside with
     its reason in ``rejects.parquet``.
 
     Raises:
         InUseError: another process works on the output, or has taken it over.
-        ValueError: none of the clips can be used.
+        ValueError: none of the clips can be used, or a path is of one machine where the cluster has several.
     """
     config, manifest = plan.config, plan.finished
     if plan.layout is not None:
         start = time.monotonic()
-        manifest = _ingest(plan.layout, plan.listing.rejects, plan.executor)
+        reads = {"root": config.root} if config.task else {"source": config.source}
+        with plan.executor.open():
+            plan.executor.refuse_impossible({**reads, "output": config.output})
+            manifest = _ingest(plan.layout, plan.listing.rejects, plan.executor)
         logger.info("%d clips in %.0f s", manifest.num_clips, time.monotonic() - start)
     else:
         logger.info("%s is already prepared: nothing to do", config.output)
@@ -127,7 +130,7 @@ def _rows(manifest: Manifest) -> dict[str, float | str]:
 
 
 def _resolved(config: PrepareConfig) -> PrepareConfig:
-    """The configuration with absolute paths, and with what a task decides."""
+    """Return the configuration with absolute paths, and with the settings that a task decides."""
     config = paths.resolve(config)
     for field in ("output",) if config.task else ("source", "output"):
         if not getattr(config, field):

@@ -1,4 +1,4 @@
-"""A look at what training will see: a few clips with their augmented views, as one picture, and as sound."""
+"""Shows a few clips of a prepared source with their augmented views, as one picture, and as sound."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def write_preview(manifest: Manifest, front_end: FrontEndConfig, seed: int) -> s
 
 
 def _some_clips(manifest: Manifest) -> tuple[list[str], list[np.ndarray]]:
-    """Keys and (samples,) int16 waves of clips from all over the source; their order in a split is random already."""
+    """Read keys and (samples,) int16 waves of clips all over the source; their order in a split is random already."""
     keys: list[str] = []
     waves: list[np.ndarray] = []
     units = ClipIndex([manifest]).units
@@ -66,7 +66,7 @@ def _some_clips(manifest: Manifest) -> tuple[list[str], list[np.ndarray]]:
 
 
 def _crops(waves: list[np.ndarray], crop: CropConfig, sample_rate: int, seed: int) -> np.ndarray:
-    """One random crop a clip: (clips, samples) int16."""
+    """Cut one random crop of each clip: (clips, samples) int16."""
     length = crop.num_samples(sample_rate)
     num_samples = np.array([len(wave) for wave in waves])
     starts = randomness.crop_starts(seed, "preview", 0, np.arange(len(waves)), num_samples, length)
@@ -79,7 +79,7 @@ def _crops(waves: list[np.ndarray], crop: CropConfig, sample_rate: int, seed: in
 
 
 def _draw(keys: list[str], images_CVFT: np.ndarray, front_end: FrontEndConfig) -> Figure:
-    """A grid with one clip's log-mel and views side by side, all on one colour scale."""
+    """Draw a grid with each clip's log-mel and views side by side, all on one colour scale."""
     num_rows = -(-len(keys) // _CLIPS_PER_ROW)
     figure = Figure(figsize=(6 * _CLIPS_PER_ROW, 1.5 * num_rows + 1.4), layout="constrained")
     axes = figure.subplots(num_rows, len(_TITLES) * _CLIPS_PER_ROW, squeeze=False, sharex=True, sharey=True)

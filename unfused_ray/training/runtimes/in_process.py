@@ -15,7 +15,7 @@ from unfused_ray.training.coordinator import Coordinator
 from unfused_ray.training.job import TrainingJob
 from unfused_ray.training.runtimes.runtime import Runtime, StartedTraining
 from unfused_ray.training.worker.collectives import LocalCollectives
-from unfused_ray.training.worker.device import set_threads
+from unfused_ray.training.worker.device import set_threads, warn_of_load
 from unfused_ray.training.worker.loop import Worker
 
 
@@ -26,6 +26,8 @@ class InProcess(Runtime):
     def start(self, job: TrainingJob, tracked: TrackedRun | None) -> Iterator[StartedTraining]:
         """Start a coordinator in this process."""
         coordinator = Coordinator(tracked, job.first_step(job.resume_point))
+        if not torch.cuda.is_available():
+            warn_of_load(job.config.runtime, 1, _saved_threads(job))
         try:
             yield StartedTraining(lambda: _train(job, coordinator), coordinator)
         finally:
@@ -33,10 +35,14 @@ class InProcess(Runtime):
 
 
 def _train(job: TrainingJob, coordinator: Coordinator) -> Status:
-    threads = set_threads(job.config.runtime, 1)
+    threads = set_threads(job.config.runtime, 1, _saved_threads(job))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     plan = job.clustering_plan(threads)
     labels = job.labels(InProcessClusterer(plan) if plan else None)
     source = LocalSource(job.planner, job.reader)
     worker = Worker(LocalCollectives(), device, job.planner, source, labels, coordinator, job.start_times)
     return job.train(worker, job.resume_point)
+
+
+def _saved_threads(job: TrainingJob) -> int | None:
+    return job.resume_point.threads if job.resume_point else None

@@ -32,7 +32,7 @@ from unfused_ray.training.runtimes.remote_coordinator import start_coordinator
 from unfused_ray.training.runtimes.runtime import Runtime, StartedTraining
 from unfused_ray.training.runtimes.worker_group import LoopbackTorchConfig, NoteFailures, WorkerGroupTrainer
 from unfused_ray.training.worker.collectives import DistributedCollectives
-from unfused_ray.training.worker.device import set_threads
+from unfused_ray.training.worker.device import set_threads, warn_of_load
 from unfused_ray.training.worker.loop import Worker
 
 
@@ -57,6 +57,9 @@ class RayTrain(Runtime):
     @contextmanager
     def start(self, job: TrainingJob, tracked: TrackedRun | None) -> Iterator[StartedTraining]:
         """Start the coordinator's actor and, if labels are clustered, the assignment actor."""
+        runtime, saved = job.config.runtime, job.resume_point.threads if job.resume_point else None
+        if cluster.is_one_machine() and not runtime.gpus_per_worker:
+            warn_of_load(runtime, runtime.num_workers, saved)
         coordinator, actor = start_coordinator(tracked, job.first_step(job.resume_point))
         plan, request = job.clustering_plan(), job.stage.clustering
         assignment = start_assignment_actor(plan, request.num_shards) if plan and request else None
@@ -116,7 +119,6 @@ class _WorkerMain:
         start_times.reach("worker process", process_started())
         start_times.reach("worker called")
         collectives = DistributedCollectives(ray.train.torch.get_device())
-        set_threads(self.job.config.runtime, ray.train.get_context().get_local_world_size())
         with logs.forwarded(self.coordinator.note, collectives.rank):
             return self._train(collectives)
 
@@ -131,6 +133,8 @@ class _WorkerMain:
         torch.distributed.broadcast_object_list(agreed)
         refusal, group, resume_point = agreed
         job.start_times.reach("workers agreed")
+        saved = resume_point.threads if resume_point else None
+        set_threads(job.config.runtime, ray.train.get_context().get_local_world_size(), saved)
         if refusal:
             return Status("failed", 0, 0, refusal)  # the driver knows the position
         source = RaySource(

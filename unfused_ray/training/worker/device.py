@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import logging
 from collections.abc import Callable
 
 import numpy as np
@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 
 from unfused_ray.config import RuntimeConfig
+from unfused_ray.threads import Machine, choose_threads
+
+logger = logging.getLogger(__name__)
 
 
 def to_device(array: np.ndarray, device: torch.device) -> Tensor:
@@ -36,11 +39,24 @@ def to_host(tensor: Tensor) -> Callable[[], Tensor]:
     return wait
 
 
-def set_threads(config: RuntimeConfig, workers_on_node: int) -> int:
-    """Give this process its torch threads: Ray would leave it one. Returns how many."""
-    threads = config.threads or max(1, len(os.sched_getaffinity(0)) // workers_on_node)
+def set_threads(config: RuntimeConfig, workers_on_node: int, saved: int | None = None) -> int:
+    """Give this process its torch threads, of which Ray would leave it one; return their number.
+
+    Args:
+        config: settings of the runtime.
+        workers_on_node: workers that share the node's cores.
+        saved: threads that the checkpoint to resume from was written with.
+    """
+    threads, _ = choose_threads(config.threads, workers_on_node, Machine.now(), saved)
     torch.set_num_threads(threads)
     return threads
+
+
+def warn_of_load(config: RuntimeConfig, workers: int, saved: int | None) -> None:
+    """Warn if other processes of this machine leave its workers too few cores for their threads."""
+    _, warning = choose_threads(config.threads, workers, Machine.now(), saved)
+    if warning:
+        logger.warning(warning)
 
 
 def autocast_dtype(config: RuntimeConfig, device: torch.device) -> torch.dtype | None:

@@ -17,7 +17,7 @@ import torch
 from support.archives import spoil, write_tar
 from support.terminal import text_of
 
-from unfused_ray import storage
+from unfused_ray import cluster, storage
 from unfused_ray.api import prepare
 from unfused_ray.audio.decode import decode, read_flac
 from unfused_ray.audio.log_mel import LogMel
@@ -275,6 +275,15 @@ def test_an_output_that_cannot_be_written_ends_the_ingest(tmp_path: Path):
     with pytest.raises(OSError, match=r"cannot write .*out/00000\.parquet: .*directory"):
         prepare(PrepareConfig(source=str(source), output=str(tmp_path / "out")))
     assert not (tmp_path / "out" / MANIFEST).exists()
+
+
+def test_paths_of_one_machine_are_refused_on_several_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Each node would have written its shards to a disk of its own."""
+    source = audio_folder(tmp_path / "in", 2)
+    monkeypatch.setattr(cluster, "several_nodes", lambda: "2 nodes")
+    with pytest.raises(ValueError, match=rf"source={source} is a path of one machine, but the cluster has 2 nodes"):
+        prepare(PrepareConfig(source=str(source), output=str(tmp_path / "out")))
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_unfinished_output_takes_no_other_source_or_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

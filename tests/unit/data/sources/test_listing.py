@@ -16,7 +16,7 @@ from support.archives import spoil, write_tar
 
 from unfused_ray import storage
 from unfused_ray.audio.decode import AudioError
-from unfused_ray.data.shards.plan import cut
+from unfused_ray.data.shards.layout import cut
 from unfused_ray.data.sources.csv_files import list_csv
 from unfused_ray.data.sources.fetch import fetch
 from unfused_ray.data.sources.find import find
