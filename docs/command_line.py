@@ -56,9 +56,10 @@ def on_page_content(html: str, **_: Any) -> str:
 
 
 def rooms() -> list[str]:
-    """Packages and modules directly in the package, in order of their names."""
+    """Packages and modules directly in the package, in order of their names; ``api`` has a page of its own."""
     found = [path.parent.name for path in PACKAGE.glob("*/__init__.py")]
-    return sorted(found + [path.stem for path in PACKAGE.glob("*.py") if not path.stem.startswith("__")])
+    found += [path.stem for path in PACKAGE.glob("*.py") if not path.stem.startswith("__")]
+    return sorted({*found} - {"api"})
 
 
 def section(command: str) -> str:

@@ -64,6 +64,16 @@ def test_the_picture_of_the_layers_is_that_of_the_contracts() -> None:
     assert drawn["PICTURE"].read_text(encoding="utf-8") == drawn["draw"](), "python docs/layers.py draws it anew"
 
 
+def test_the_readme_and_the_architecture_name_every_room() -> None:
+    rooms = {path.parent.name for path in (ROOT / "unfused_ray").glob("*/__init__.py")}
+    tree = next(block for block in blocks("text", [ROOT / "README.md"]) if block.text.startswith("unfused_ray/"))
+    assert set(re.findall(r"^  (\w+)/ ", tree.text, flags=re.MULTILINE)) == rooms
+    assert all((ROOT / name).exists() for name in re.findall(r"^([\w.]+)", tree.text, flags=re.MULTILINE))
+    table = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    modules = rooms | {path.stem for path in (ROOT / "unfused_ray").glob("[!_]*.py")}
+    assert not {name for name in modules if not re.search(rf"`{name}[`/]", table)}
+
+
 @pytest.fixture
 def parse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[list[str]], int]:
     """Parse a command line without running the command; the exit code."""
