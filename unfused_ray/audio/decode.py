@@ -3,43 +3,44 @@
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Iterator
-from typing import IO, Literal
+from typing import IO
 
 import numpy as np
 import soundfile
 import soxr
 
-Reason = Literal["missing", "unreadable", "wrong format", "empty", "too short", "too long", "silent", "not finite"]
+from unfused_ray.audio import reader
+from unfused_ray.audio.blocks import Block
+from unfused_ray.audio.errors import AudioError, Remark, Warn
+from unfused_ray.audio.window import Window
+
+__all__ = ["AudioError", "decode", "encode_flac", "read_flac", "refuse_unusable"]
 
 _MAX_HOURS = 24  # of audio in a clip: a megabyte of FLAC can hold weeks of silence
-_BLOCK_SECONDS = 10
-_BLOCK_VALUES = 1 << 22  # float32 of all channels: 16 MB, whatever a header claims
 _RATES = (1_000, 1_000_000)  # below, one second of audio would become minutes of samples; above, no audio is sampled
-_UNRECOGNISED = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
 _FULL_SCALE = 32768
 # Of float samples, full scale being 1: sums of larger ones overflow where channels or rates are changed.
 _LARGEST = 2.0**32
+_CANCELLED = 0.1  # of the power that the mean of unrelated channels has: two equal ones of correlation -0.9
+_SHORT = 0.98  # of the length that was asked for
 
 
-class AudioError(ValueError):
-    """A clip cannot be used. ``reason`` is one of a few words to count by, ``detail`` what was found."""
-
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
-
-    def __str__(self) -> str:
-        return f"{self.reason}: {self.detail}"
+def _ignore(remark: Remark, detail: str) -> None:
+    pass
 
 
 def decode(
-    source: IO[bytes], sample_rate: int, max_samples: int, start: float = 0.0, seconds: float | None = None
+    source: IO[bytes],
+    sample_rate: int,
+    max_samples: int,
+    start: float = 0.0,
+    seconds: float | None = None,
+    warn: Warn = _ignore,
 ) -> Iterator[np.ndarray]:
-    """Decode WAV, FLAC, OGG Vorbis or Opus, or MP3, piece by piece.
+    """Decode audio of any format piece by piece.
 
+    The samples are all that the file holds, whatever its header says of its length, or an error says why they are not.
     Memory is bounded by a piece, whatever the length of the audio: a caller that stops early decodes no more. Time is
     bounded too, because a small file may decode to weeks: audio of more than a day ends with an error.
 
@@ -49,6 +50,7 @@ def decode(
         max_samples: most samples of a piece.
         start: first second to decode.
         seconds: seconds to decode; None is to the end.
+        warn: takes remarks on audio that is used although it is not as it should be.
 
     Yields:
         int16 arrays of ``max_samples`` samples; the last may be shorter, none is empty.
@@ -58,8 +60,11 @@ def decode(
     """
     pending = np.empty(0, np.int16)
     decoded = False
-    for block in _resampled(source, sample_rate, start, seconds):
-        pending = np.concatenate([pending, block])
+    blocks = _checked(reader.read(Window(source), start, warn))
+    if seconds is not None:
+        blocks = _first(blocks, seconds, warn)
+    for pcm in _resampled(_mixed(blocks, warn), sample_rate):
+        pending = np.concatenate([pending, pcm])
         while len(pending) >= max_samples:
             yield pending[:max_samples]
             decoded = True
@@ -136,89 +141,64 @@ class _ReadOnce(soundfile.SoundFile):
         return False
 
 
-def _resampled(source: IO[bytes], sample_rate: int, start: float, seconds: float | None) -> Iterator[np.ndarray]:
-    """Yield a part of the audio as int16 blocks at ``sample_rate``."""
-    reader = _Reader(source)
-    try:
-        with _open(reader) as file:
-            if start:
-                file.seek(min(round(start * file.samplerate), file.frames))
-            frames = sys.maxsize if seconds is None else round(seconds * file.samplerate)
-            if file.samplerate == sample_rate:
-                for mono in _mono_blocks(file, reader, frames):
-                    yield _to_int16(mono)
-                return
-            resampler = soxr.ResampleStream(file.samplerate, sample_rate, 1, dtype="float32")
-            for mono in _mono_blocks(file, reader, frames):
-                yield _to_int16(resampler.resample_chunk(mono))
-            yield _to_int16(resampler.resample_chunk(np.empty(0, np.float32), last=True))
-    except soundfile.LibsndfileError as error:
-        reader.refuse_failed()
-        if error.code == _UNRECOGNISED and not reader.seek(0, io.SEEK_END):
-            raise AudioError("empty", "it holds no bytes") from error
-        reason: Reason = "wrong format" if error.code == _UNRECOGNISED else "unreadable"
-        raise AudioError(reason, error.error_string) from error
-
-
-class _Reader:
-    """Reads encoded audio for libsndfile, which takes a failed read for the end of the audio; keeps the exception."""
-
-    def __init__(self, source: IO[bytes]) -> None:
-        self._source = source
-        self._error: OSError | None = None
-
-    def readinto(self, buffer: memoryview) -> int:
-        """Fill ``buffer`` as far as possible; return the number of bytes."""
-        try:
-            return self._source.readinto(buffer)  # type: ignore[attr-defined]
-        except OSError as error:
-            self._error = error
-            return 0
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place and return it."""
-        try:
-            return self._source.seek(offset, whence)
-        except OSError as error:
-            self._error = error
-            return -1
-
-    def tell(self) -> int:
-        """Return the place of the next byte."""
-        return self._source.tell()
-
-    def refuse_failed(self) -> None:
-        """Raise an ``AudioError`` if a read has failed."""
-        if self._error:
-            raise AudioError("unreadable", str(self._error)) from self._error
-
-
-def _open(source: _Reader) -> soundfile.SoundFile:
-    file = soundfile.SoundFile(source)
+def _checked(blocks: Iterator[Block]) -> Iterator[Block]:
+    """Refuse rates, lengths and values that no audio has."""
     low, high = _RATES
-    if not low <= file.samplerate <= high:
-        raise AudioError("wrong format", f"{file.samplerate} Hz is not between {low} and {high} Hz")
-    if file.frames > 2**62:
-        raise AudioError("unreadable", f"the {file.format} header gives no length: it was written to a pipe")
-    return file
-
-
-def _mono_blocks(file: soundfile.SoundFile, reader: _Reader, frames: int) -> Iterator[np.ndarray]:
-    """Yield the mean of the channels of at most ``frames`` frames, as float32 blocks of bounded size."""
-    longest = max(1, min(_BLOCK_SECONDS * file.samplerate, _BLOCK_VALUES // file.channels))
-    allowed = _MAX_HOURS * 3600 * file.samplerate
-    while frames:
-        block = file.read(min(longest, frames), dtype="float32", always_2d=True)
-        reader.refuse_failed()
-        if not len(block):
-            return
-        frames -= len(block)
-        allowed -= len(block)
-        if allowed < 0:
+    seconds = 0.0
+    for wave, rate in blocks:
+        if not low <= rate <= high:
+            raise AudioError("wrong format", f"{rate} Hz is not between {low} and {high} Hz")
+        seconds += len(wave) / rate
+        if seconds > _MAX_HOURS * 3600:
             raise AudioError("too long", f"it goes on after {_MAX_HOURS} hours")
-        if not (block.min() >= -_LARGEST and block.max() <= _LARGEST):  # nor is NaN
+        if not (wave.min() >= -_LARGEST and wave.max() <= _LARGEST):  # nor is NaN
             raise AudioError("not finite", f"NaN, infinite, or larger than {_LARGEST:g} times full scale")
-        yield block[:, 0] if file.channels == 1 else block.mean(axis=1)
+        yield Block(wave, rate)
+
+
+def _first(blocks: Iterator[Block], seconds: float, warn: Warn) -> Iterator[Block]:
+    """Yield the first ``seconds``."""
+    left, last_rate = 0, 0
+    for wave, rate in blocks:
+        if rate != last_rate:
+            left, last_rate = round(left / last_rate * rate if last_rate else seconds * rate), rate
+        yield Block(wave[:left], rate)
+        left -= len(wave)
+        if left <= 0:
+            return
+    if last_rate and left / last_rate > (1 - _SHORT) * seconds:
+        warn("cut short", f"{left / last_rate:.2f} of the {seconds:.2f} s asked for lie behind its end")
+
+
+def _mixed(blocks: Iterator[Block], warn: Warn) -> Iterator[Block]:
+    """Average the channels; where they cancel each other, take the loudest alone."""
+    channel: int | None = None
+    for wave, rate in blocks:
+        if wave.shape[1] == 1:
+            yield Block(wave[:, 0], rate)
+            continue
+        mono = wave.mean(axis=1)
+        powers = np.einsum("sc,sc->c", wave, wave)
+        if mono @ mono < _CANCELLED * powers.sum() / len(powers) ** 2:
+            if channel is None or channel >= len(powers):
+                channel = int(powers.argmax())
+                warn("channels cancel", f"its {len(powers)} channels cancel each other: channel {channel + 1} is used")
+            mono = wave[:, channel]
+        yield Block(mono, rate)
+
+
+def _resampled(blocks: Iterator[Block], sample_rate: int) -> Iterator[np.ndarray]:
+    """Yield mono audio as int16 at ``sample_rate``."""
+    resampler, resampled_rate = None, sample_rate
+    for wave, rate in blocks:
+        if rate != resampled_rate:
+            if resampler is not None:
+                yield _to_int16(resampler.resample_chunk(np.empty(0, np.float32), last=True))
+            resampler = None if rate == sample_rate else soxr.ResampleStream(rate, sample_rate, 1, dtype="float32")
+            resampled_rate = rate
+        yield _to_int16(wave if resampler is None else resampler.resample_chunk(wave))
+    if resampler is not None:
+        yield _to_int16(resampler.resample_chunk(np.empty(0, np.float32), last=True))
 
 
 def _to_int16(wave: np.ndarray) -> np.ndarray:

@@ -1,0 +1,47 @@
+"""Blocks of decoded samples, and parts of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from unfused_ray.audio.errors import Remark, Warn
+
+_BLOCK_SECONDS = 10
+_BLOCK_VALUES = 1 << 22  # float32 of all channels: 16 MB, whatever a header claims
+TOLERANCE = 0.02
+"""Share of a length by which header and content may differ without a remark."""
+
+
+class Block(NamedTuple):
+    """Some of a file's samples."""
+
+    wave: np.ndarray
+    """``(samples, channels)`` float32; full scale is 1."""
+    rate: int
+    """In Hz. It may change within a file, as may the number of channels."""
+
+
+def block_length(rate: int, channels: int) -> int:
+    """Return the most samples that a block should have."""
+    return max(1, min(_BLOCK_SECONDS * rate, _BLOCK_VALUES // channels))
+
+
+def skip(blocks: Iterator[Block], seconds: float) -> Iterator[Block]:
+    """Leave out the first ``seconds``."""
+    left, last_rate = 0, 0
+    for wave, rate in blocks:
+        if rate != last_rate:
+            left, last_rate = round(left / last_rate * rate if last_rate else seconds * rate), rate
+        if left < len(wave):
+            yield Block(wave[left:], rate)
+        left = max(0, left - len(wave))
+
+
+def warn_of_length(claimed: float, seconds: float, padding: float, warn: Warn) -> None:
+    """Remark on a header whose length differs from the content's by more than 2 % and ``padding`` seconds."""
+    if abs(claimed - seconds) > max(TOLERANCE * max(claimed, seconds), padding):
+        remark: Remark = "cut short" if claimed > seconds else "longer than its header"
+        warn(remark, f"its header says {claimed:.2f} s, it holds {seconds:.2f} s")

@@ -1,0 +1,162 @@
+"""Finds the samples of WAV, RF64, W64, AIFF, CAF and AU files, whatever their headers say of their length."""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from unfused_ray.audio.blocks import TOLERANCE
+from unfused_ray.audio.formats import by_magic
+from unfused_ray.audio.window import Window
+
+CHUNKED = ("wav", "w64", "aiff", "caf", "au")
+"""Names of their formats."""
+
+_UNKNOWN = 1 << 16  # a size this near to 2³¹ or 2³² stands for one that its writer did not know
+_MOST_CHUNKS = 1 << 16
+
+
+class Samples(NamedTuple):
+    """The samples of a file of chunks."""
+
+    claimed: int | None
+    """Bytes of samples by its header; None where the header leaves them open."""
+    held: int
+    """Bytes of samples that are there."""
+    end: int
+    """Place behind the file: of another file that is joined to it, or the end."""
+    patches: dict[int, bytes]
+    """What its header should say: ``held``."""
+
+
+class _Layout(NamedTuple):
+    """How a container writes its chunks."""
+
+    first: int
+    """Place of the first chunk."""
+    chunk: str
+    """Header of a chunk, for ``struct``: its name and its size."""
+    samples: bytes
+    """Name of the chunk of samples."""
+    before: int = 0
+    """Bytes of this chunk that precede the samples."""
+    counted: int = 0
+    """Bytes of a chunk's header that its size includes."""
+    align: int = 1
+
+
+def find_samples(window: Window) -> Samples | None:
+    """Find the samples of a file of chunks; None if it is none, or holds no chunk of samples."""
+    head = window.read_at(0, 12)
+    if head[:4] == b".snd":
+        return _samples_of_au(window)
+    if (layout := _layout(head)) is None:
+        return None
+    place, header = layout.first, struct.calcsize(layout.chunk)
+    long_size: int | None = None
+    for _ in range(_MOST_CHUNKS):
+        if (chunk := _chunk(window, layout, place)) is None:
+            break
+        name, size = chunk
+        body = place + header
+        if name == layout.samples:
+            field = place + 4 if layout.counted == 0 else place + 16
+            code = layout.chunk[0] + layout.chunk[-1]
+            if long_size is not None:  # RF64 has the size elsewhere
+                size, field, code = *struct.unpack("<Q", window.read_at(long_size, 8)), long_size, "<Q"
+            claimed = _known(size, 8 * struct.calcsize(code))
+            claimed = None if claimed is None else max(0, claimed - layout.before - layout.counted)
+            return _samples(window, layout, body + layout.before, claimed, field, code)
+        if name == b"ds64":
+            long_size = body + 8
+        place = _behind(window, layout, body, size - layout.counted)
+    return None
+
+
+def _samples(window: Window, layout: _Layout, start: int, claimed: int | None, field: int, code: str) -> Samples:
+    """Compare the size that the field at ``field`` claims with what is there from ``start`` on."""
+    held, end = max(0, window.size - start), window.size
+    if claimed is not None and claimed <= held:
+        behind = _behind(window, layout, start, claimed)
+        if held - claimed <= TOLERANCE * claimed or _follows(window, layout, behind):
+            held, end = claimed, _next_file(window, layout, behind)
+    right = min(held + layout.before + layout.counted, 256 ** struct.calcsize(code) - 1)
+    return Samples(claimed, held, end, {} if claimed == held else {field: struct.pack(code, right)})
+
+
+def _follows(window: Window, layout: _Layout, place: int) -> bool:
+    """Tell whether a file, a chunk, a tag or the end is at ``place``, rather than samples that no header counts."""
+    head = window.read_at(place, 16)
+    if head[:3] in (b"", b"ID3", b"TAG", b"APE") or by_magic(head):
+        return True
+    chunk = _chunk(window, layout, place)
+    return chunk is not None and chunk[1] <= window.size - place
+
+
+def _next_file(window: Window, layout: _Layout, place: int) -> int:
+    """Return where another file begins behind the chunks from ``place`` on; the end if none does."""
+    for _ in range(_MOST_CHUNKS):
+        if by_magic(window.read_at(place, 16)):
+            return place
+        if (chunk := _chunk(window, layout, place)) is None:
+            break
+        place = _behind(window, layout, place + struct.calcsize(layout.chunk), chunk[1] - layout.counted)
+    return window.size
+
+
+def end_of_movie(window: Window) -> int:
+    """Return where another MP4 file begins behind the first; the end if none does."""
+    place = 0
+    for _ in range(_MOST_CHUNKS):
+        head = window.read_at(place, 16)
+        size, kind, long_size = struct.unpack(">I4sQ", head.ljust(16, b"\0"))
+        if place and kind == b"ftyp":
+            return place
+        size = long_size if size == 1 else size
+        if size < 8:
+            break
+        place += size
+    return window.size
+
+
+def _samples_of_au(window: Window) -> Samples:
+    start, size = struct.unpack(">II", window.read_at(4, 8).ljust(8, b"\0"))
+    layout = _Layout(start, ">4sI", b"")
+    return _samples(window, layout, start, _known(size, 32), 8, ">I")
+
+
+def _layout(head: bytes) -> _Layout | None:
+    if head[:4] in (b"RIFF", b"RF64", b"BW64"):
+        return _Layout(12, "<4sI", b"data", align=2)
+    if head[:4] == b"RIFX":
+        return _Layout(12, ">4sI", b"data", align=2)
+    if head[:4] == b"FORM":
+        return _Layout(12, ">4sI", b"SSND", before=8, align=2)
+    if head[:4] == b"caff":
+        return _Layout(8, ">4sQ", b"data", before=4)
+    if head[:4] == b"riff":
+        return _Layout(40, "<4s12xQ", b"data", counted=24, align=8)
+    return None
+
+
+def _known(size: int, bits: int) -> int | None:
+    """Return a claimed size, or None for one that stands for "not known", such as -1."""
+    if bits == 64:
+        return None if size >= 2**62 else size
+    return None if min(abs(size - 2**31), 2**32 - size) < _UNKNOWN else size
+
+
+def _chunk(window: Window, layout: _Layout, place: int) -> tuple[bytes, int] | None:
+    """Return the name and the size of the chunk at ``place``; None if none can be there."""
+    data = window.read_at(place, struct.calcsize(layout.chunk))
+    if len(data) < struct.calcsize(layout.chunk) or not all(32 <= byte < 127 for byte in data[:4]):
+        return None
+    name, size = struct.unpack(layout.chunk, data)
+    return name, size
+
+
+def _behind(window: Window, layout: _Layout, body: int, size: int) -> int:
+    """Return the place behind a chunk, which some writers do not pad."""
+    end = body + max(0, size)
+    padded = body + -(-max(0, size) // layout.align) * layout.align
+    return end if padded != end and _chunk(window, layout, padded) is None and _chunk(window, layout, end) else padded

@@ -1,0 +1,170 @@
+"""Reads audio of any container and codec by FFmpeg, which PyAV's wheels bring along."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.error import FFmpegError
+
+from unfused_ray.audio import mpeg
+from unfused_ray.audio.blocks import TOLERANCE, Block, block_length, warn_of_length
+from unfused_ray.audio.errors import AudioError, Warn
+from unfused_ray.audio.window import Window
+
+_PADDING_SECONDS = 0.2  # that a codec may put before and behind the samples, and a header may count or not
+_SCALES = {"u8": 2**7, "s16": 2**15, "s32": 2**31}
+_MAX_PLANES = 7  # PyAV 18.1 looks for the planes of a frame until a pointer is 0, which none need be behind the eighth
+_BUFFER_BYTES = 8192  # that FFmpeg reads ahead
+_READ_ANYWHERE = ("mov", "avi", "asf", "matroska")  # formats of which FFmpeg does not read the end last
+_TAG_HEADER, _SHORT_TAG = 32, 512  # bytes: of an APE tag; an ID3v1 tag with what precedes it
+_NO_HEADER = ("aac", "amr", "dts", "eac3", "ogg")  # formats whose length FFmpeg estimates, or finds at the end
+
+
+def read(window: Window, name: str, warn: Warn) -> Iterator[Block]:
+    """Read the audio of a file from its beginning to its end.
+
+    A packet that cannot be decoded is left out, and counted in a remark.
+
+    Args:
+        window: the file.
+        name: FFmpeg's name of its format.
+        warn: takes remarks.
+
+    Raises:
+        AudioError: wrong format, unreadable; it may come after good blocks.
+    """
+    try:
+        # The format is given, so no other demuxer is tried, and none that opens further files; video is not decoded.
+        window.seek(0)
+        options = {"codec_whitelist": _audio_decoders()}
+        with av.open(
+            window, format=name, metadata_errors="replace", container_options=options, buffer_size=_BUFFER_BYTES
+        ) as container:
+            assert isinstance(container, InputContainer)
+            stream = _stream(container, name, warn)
+            seconds = 0.0
+            for block in _blocks(_frames(container, stream, warn)):
+                seconds += len(block.wave) / block.rate
+                yield block
+            window.refuse_failed()
+            if name not in _READ_ANYWHERE:
+                _warn_of_rest(window, warn)
+            if (claimed := _claimed_seconds(window, container, stream, name)) is not None:
+                warn_of_length(claimed, seconds, _PADDING_SECONDS, warn)
+    except FFmpegError as error:
+        window.refuse_failed()
+        raise AudioError("unreadable", f"FFmpeg, as {name}: {error.strerror}") from error
+
+
+def _stream(container: InputContainer, name: str, warn: Warn) -> AudioStream:
+    if not container.streams.audio:
+        raise AudioError("wrong format", f"a file of format {name} without audio")
+    stream = container.streams.best("audio")
+    if not isinstance(stream, AudioStream) or stream.codec_context is None:
+        raise AudioError("wrong format", f"FFmpeg has no decoder for the audio in this file of format {name}")
+    stream.codec_context.thread_count = 1
+    if (count := len(container.streams.audio)) > 1:
+        warn("several streams", f"stream {stream.index} is the one taken of {count} audio streams")
+    return stream
+
+
+def _frames(container: InputContainer, stream: AudioStream, warn: Warn) -> Iterator[AudioFrame]:
+    """Decode the packets of a stream; remark on those that cannot be."""
+    packets = failed = frames = 0
+    reason = ""
+    try:
+        for packet in container.demux(stream):
+            packets += packet.size > 0
+            try:
+                for frame in packet.decode():
+                    frames += 1
+                    yield frame
+            except FFmpegError as error:
+                failed += 1
+                reason = error.strerror or ""
+    except FFmpegError as error:
+        if not frames:
+            raise
+        warn("cut short", f"it cannot be read on after packet {packets}: {error.strerror}")
+    if failed and not frames:
+        raise AudioError("unreadable", f"none of its {packets} packets can be decoded: {reason}")
+    if failed:
+        warn("damaged", f"{failed} of {packets} packets cannot be decoded and are left out: {reason}")
+
+
+def _blocks(frames: Iterator[AudioFrame]) -> Iterator[Block]:
+    """Join frames of equal rate and channels to blocks."""
+    parts: list[np.ndarray] = []
+    rate = length = 0
+    for frame in frames:
+        wave_CS = _samples(frame)
+        is_alike = parts and (frame.sample_rate, len(wave_CS)) == (rate, len(parts[0]))
+        if parts and not (is_alike and length < block_length(rate, len(wave_CS))):
+            yield Block(np.concatenate(parts, axis=1).T, rate)
+            parts, length = [], 0
+        rate = frame.sample_rate
+        parts.append(wave_CS)
+        length += wave_CS.shape[1]
+    if parts:
+        yield Block(np.concatenate(parts, axis=1).T, rate)
+
+
+def _samples(frame: AudioFrame) -> np.ndarray:
+    """Return the samples of a frame: (channels, samples) float32."""
+    channels, kind = frame.layout.nb_channels, frame.format.name.removesuffix("p")
+    if kind not in (*_SCALES, "flt", "dbl") or (frame.format.is_planar and channels > _MAX_PLANES):
+        (frame,) = AudioResampler("flt").resample(frame)
+        kind = "flt"
+    values = frame.to_ndarray()
+    wave_CS = values if frame.format.is_planar else values.reshape(-1, channels).T
+    if kind in _SCALES:
+        return (wave_CS.astype(np.float32) - (128 if kind == "u8" else 0)) / _SCALES[kind]
+    return wave_CS.astype(np.float32, copy=False)
+
+
+def _warn_of_rest(window: Window, warn: Warn) -> None:
+    """Remark on bytes behind the end that FFmpeg has found, unless they are a tag: another file may lie there."""
+    place = window.tell()
+    begin = max(0, place - _BUFFER_BYTES)
+    near = window.read_at(begin, 2 * _BUFFER_BYTES)
+    if (tag := near.find(b"APETAGEX")) >= 0:
+        place = max(place, begin + tag + _TAG_HEADER + int.from_bytes(near[tag + 12 : tag + 16], "little"))
+    rest = window.size - place
+    if rest > max(TOLERANCE * window.size, _SHORT_TAG):
+        warn("cut short", f"its last {rest} of {window.size} bytes are no part of the audio that FFmpeg finds")
+    elif place > window.size and not near:
+        warn("cut short", f"more of it should lie at byte {place}, behind its end at {window.size}")
+
+
+def _claimed_seconds(window: Window, container: InputContainer, stream: AudioStream, name: str) -> float | None:
+    """Return the length that the file's header claims; None if it claims none."""
+    if name == "mp3":
+        return mpeg.claimed_seconds(window)
+    if name in _NO_HEADER:
+        return None
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    if container.duration and len(container.streams) == 1:
+        return container.duration / av.time_base
+    return None
+
+
+@cache
+def _audio_decoders() -> str:
+    """Return the names of FFmpeg's audio decoders, as its list of allowed codecs."""
+    names = []
+    for name in av.codecs_available:
+        try:
+            codec = av.Codec(name, "r")
+        except ValueError:  # it encodes only
+            continue
+        if codec.type == "audio":
+            names.append(name)
+    return ",".join(sorted(names))

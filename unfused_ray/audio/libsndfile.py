@@ -1,0 +1,70 @@
+"""Reads audio by libsndfile: WAV, AIFF and their like, FLAC, and Ogg files of one stream."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import soundfile
+
+from unfused_ray.audio.blocks import Block, block_length, warn_of_length
+from unfused_ray.audio.errors import AudioError, Reason, Warn
+from unfused_ray.audio.window import Window
+
+_UNRECOGNISED = 1  # SF_ERR_UNRECOGNISED_FORMAT
+NO_LENGTH = 2**62
+"""``frames`` of a file whose header gives no length are more."""
+
+
+def open_file(window: Window) -> soundfile.SoundFile:
+    """Open an audio file; MPEG audio is refused, of which libsndfile reads no more than the first header claims.
+
+    Raises:
+        AudioError: wrong format, unreadable or empty.
+    """
+    with _as_reason(window):
+        window.seek(0)
+        file = soundfile.SoundFile(window)
+    if file.subtype.startswith("MPEG"):
+        file.close()
+        raise AudioError("wrong format", f"{file.subtype} in {file.format}")
+    return file
+
+
+def read(file: soundfile.SoundFile, window: Window, start: float, warn: Warn) -> Iterator[Block]:
+    """Read from second ``start`` to the end.
+
+    Args:
+        file: the open file.
+        window: its bytes.
+        start: first second.
+        warn: takes the remark that the file ends before its header says.
+
+    Raises:
+        AudioError: unreadable; it may come after good blocks.
+    """
+    first = min(round(start * file.samplerate), file.frames)
+    with _as_reason(window):
+        if first:
+            file.seek(first)
+        place, length = first, block_length(file.samplerate, file.channels)
+        while len(wave := file.read(length, dtype="float32", always_2d=True)):
+            window.refuse_failed()
+            place += len(wave)
+            yield Block(wave, file.samplerate)
+    window.refuse_failed()
+    if file.frames < NO_LENGTH:
+        warn_of_length(file.frames / file.samplerate, place / file.samplerate, 0.0, warn)
+
+
+@contextmanager
+def _as_reason(window: Window) -> Iterator[None]:
+    try:
+        yield
+    except soundfile.LibsndfileError as error:
+        window.refuse_failed()
+        if error.code == _UNRECOGNISED and not window.seek(0, io.SEEK_END):
+            raise AudioError("empty", "it holds no bytes") from error
+        reason: Reason = "wrong format" if error.code == _UNRECOGNISED else "unreadable"
+        raise AudioError(reason, error.error_string) from error

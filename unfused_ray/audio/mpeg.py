@@ -1,0 +1,109 @@
+"""Finds frames of MPEG audio (MP1 to MP3) and of AAC (ADTS), which have no magic number."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from unfused_ray.audio.window import Window
+
+LONGEST_SEARCH = 1 << 16
+"""Bytes before the first frame, such as zeros or a tag of another kind."""
+_CHAIN = 3  # frames that follow, each where the one before says; two by chance are one in 10⁶ random files
+_BIT_RATES = {  # in kbit/s, by (is MPEG 1, layer)
+    (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
+    (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (True, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (False, 1): (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
+    (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
+
+
+class Frame(NamedTuple):
+    """A frame's header."""
+
+    format: str
+    """FFmpeg's name: ``mp3`` (any layer) or ``aac``."""
+    place: int
+    num_bytes: int
+    samples: int
+    """Of each channel."""
+    rate: int
+    tag: int
+    """Place of the Xing or Info tag in an MP3 frame that has one, relative to the frame."""
+
+
+def find(data: bytes) -> Frame | None:
+    """Find the first frame that others follow, or that ends with ``data``."""
+    place = data.find(b"\xff")
+    while 0 <= place <= LONGEST_SEARCH:
+        if (frame := _frame(data, place)) is not None and _is_followed(data, frame):
+            return frame
+        place = data.find(b"\xff", place + 1)
+    return None
+
+
+def after_tags(window: Window) -> int:
+    """Return the place behind the ID3v2 tags that a file begins with."""
+    place = 0
+    while (head := window.read_at(place, 10))[:3] == b"ID3" and len(head) == 10:
+        size = sum((byte & 127) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+        place += 10 + size
+    return place
+
+
+def claimed_seconds(window: Window) -> float | None:
+    """Return the length that the Xing, Info or VBRI tag of an MP3 file claims; None without one."""
+    place = after_tags(window)
+    data = window.read_at(place, LONGEST_SEARCH)
+    if (frame := find(data)) is None:
+        return None
+    content = data[frame.place : frame.place + frame.num_bytes]
+    tag = content[frame.tag :]
+    count = 0
+    if tag[:4] in (b"Xing", b"Info") and tag[7:8] and tag[7] & 1:
+        count = int.from_bytes(tag[8:12], "big")
+    elif content[36:40] == b"VBRI":
+        count = int.from_bytes(content[50:54], "big")
+    return count * frame.samples / frame.rate if count else None
+
+
+def _is_followed(data: bytes, frame: Frame) -> bool:
+    for count in range(_CHAIN):
+        place = frame.place + frame.num_bytes
+        if place >= len(data):
+            return place == len(data) or count >= 2
+        following = _frame(data, place)
+        if following is None or (following.format, following.rate) != (frame.format, frame.rate):
+            return False
+        frame = following
+    return True
+
+
+def _frame(data: bytes, place: int) -> Frame | None:
+    head = data[place : place + 6]
+    if len(head) < 6 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
+        return None
+    version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)
+    if layer == 4:
+        return _adts(head, place)
+    bit_rate, rate = head[2] >> 4, head[2] >> 2 & 3
+    if version == 1 or not 0 < bit_rate < 15 or rate == 3:
+        return None
+    kbits = _BIT_RATES[version == 3, layer][bit_rate - 1]
+    hertz = _RATES[version][rate]
+    samples = 384 if layer == 1 else 576 if layer == 3 and version != 3 else 1152
+    slot = 4 if layer == 1 else 1
+    num_bytes = (samples // 8 // slot * kbits * 1000 // hertz + (head[2] >> 1 & 1)) * slot
+    is_mono = head[3] >> 6 == 3
+    side = (17 if is_mono else 32) if version == 3 else (9 if is_mono else 17)
+    return Frame("mp3", place, num_bytes, samples, hertz, 4 + side)
+
+
+def _adts(head: bytes, place: int) -> Frame | None:
+    rates = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
+    rate, num_bytes = head[2] >> 2 & 15, (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5
+    if head[1] & 0xF6 != 0xF0 or rate >= len(rates) or num_bytes < 7:
+        return None
+    return Frame("aac", place, num_bytes, 1024, rates[rate], 0)

@@ -1,0 +1,48 @@
+"""Examines the pages of Ogg files: where one file ends and the next begins, and whether they are whole."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from unfused_ray.audio.errors import Remark
+from unfused_ray.audio.window import Window
+
+_FIRST, _LAST = 2, 4  # flags of a stream's first and last page
+
+
+class Link(NamedTuple):
+    """One of the Ogg files that are chained in a file."""
+
+    end: int
+    """Place behind it."""
+    is_plain: bool
+    """It is one stream, from its first page to its last."""
+    problem: tuple[Remark, str] | None
+
+
+def examine(window: Window) -> Link:
+    """Read the headers of a link's pages; their contents are not checked."""
+    place = streams = 0
+    is_first, is_last = True, False
+    problem: tuple[Remark, str] | None = None
+    following: dict[bytes, int] = {}  # number of the next page, by stream
+    while place < window.size:
+        head = window.read_at(place, 27)
+        if head[:4] != b"OggS" or len(head) < 27:
+            if not is_last:
+                problem = problem or ("damaged", f"no Ogg page begins at byte {place}, where one should")
+            break
+        if head[5] & _FIRST and not is_first:
+            return Link(place, streams == 1 and is_last and problem is None, problem)
+        is_first, is_last = bool(head[5] & _FIRST), bool(head[5] & _LAST)
+        streams += is_first
+        stream, number = head[14:18], int.from_bytes(head[18:22], "little")
+        if not is_first and following.get(stream) != number:
+            problem = problem or ("damaged", f"page {number} does not follow page {following.get(stream, 0) - 1}")
+        following[stream] = number + 1
+        place += 27 + head[26] + sum(window.read_at(place + 27, head[26]))
+    if place > window.size:
+        problem = problem or ("cut short", f"its last page ends {place - window.size} bytes behind the end")
+    elif not is_last:
+        problem = problem or ("cut short", "its last page is not marked as the last")
+    return Link(window.size, streams == 1 and problem is None and place == window.size, problem)
