@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unfused_ray.audio.errors import Remark, Warn
+from unfused_ray.audio.errors import Warn, WarningReason
 
 _BLOCK_SECONDS = 10
 _BLOCK_VALUES = 1 << 22  # float32 of all channels: 16 MB, whatever a header claims
 TOLERANCE = 0.02
-"""Share of a length by which header and content may differ without a remark."""
+"""Share of a length by which header and content may differ without a warning."""
 
 
 class Block(NamedTuple):
@@ -41,7 +41,7 @@ def skip(blocks: Iterator[Block], seconds: float) -> Iterator[Block]:
 
 
 def warn_of_length(claimed: float, seconds: float, padding: float, warn: Warn) -> None:
-    """Remark on a header whose length differs from the content's by more than 2 % and ``padding`` seconds."""
+    """Warn of a header whose length differs from the content's by more than 2 % and ``padding`` seconds."""
     if abs(claimed - seconds) > max(TOLERANCE * max(claimed, seconds), padding):
-        remark: Remark = "cut short" if claimed > seconds else "longer than its header"
-        warn(remark, f"its header says {claimed:.2f} s, it holds {seconds:.2f} s")
+        reason: WarningReason = "cut short" if claimed > seconds else "longer than its header"
+        warn(reason, f"its header says {claimed:.2f} s, it holds {seconds:.2f} s")

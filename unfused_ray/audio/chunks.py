@@ -14,6 +14,7 @@ CHUNKED = ("wav", "w64", "aiff", "caf", "au")
 
 _UNKNOWN = 1 << 16  # a size this near to 2³¹ or 2³² stands for one that its writer did not know
 _MOST_CHUNKS = 1 << 16
+_LONGEST_KIND = 1 << 12
 
 
 class Samples(NamedTuple):
@@ -26,7 +27,9 @@ class Samples(NamedTuple):
     end: int
     """Place behind the file: of another file that is joined to it, or the end."""
     patches: dict[int, bytes]
-    """What its header should say: ``held``."""
+    """What its header should say: ``held``. Places are relative to ``begin``."""
+    begin: int = 0
+    """Where the corrected file begins."""
 
 
 class _Layout(NamedTuple):
@@ -54,6 +57,7 @@ def find_samples(window: Window) -> Samples | None:
         return None
     place, header = layout.first, struct.calcsize(layout.chunk)
     long_size: int | None = None
+    kind, is_padded = b"", True
     for _ in range(_MOST_CHUNKS):
         if (chunk := _chunk(window, layout, place)) is None:
             break
@@ -63,14 +67,25 @@ def find_samples(window: Window) -> Samples | None:
             field = place + 4 if layout.counted == 0 else place + 16
             code = layout.chunk[0] + layout.chunk[-1]
             if long_size is not None:  # RF64 has the size elsewhere
-                size, field, code = *struct.unpack("<Q", window.read_at(long_size, 8)), long_size, "<Q"
+                size, field, code = int.from_bytes(window.read_at(long_size, 8), "little"), long_size, "<Q"
             claimed = _known(size, 8 * struct.calcsize(code))
             claimed = None if claimed is None else max(0, claimed - layout.before - layout.counted)
-            return _samples(window, layout, body + layout.before, claimed, field, code)
+            samples = _samples(window, layout, body + layout.before, claimed, field, code)
+            return samples if is_padded or not kind else _with_new_header(samples, head, kind, body)
         if name == b"ds64":
             long_size = body + 8
+        elif name == b"fmt " and size < _LONGEST_KIND:
+            kind = window.read_at(place, header + size)
         place = _behind(window, layout, body, size - layout.counted)
+        is_padded &= (place - body) % layout.align == 0
     return None
+
+
+def _with_new_header(samples: Samples, head: bytes, kind: bytes, start: int) -> Samples:
+    """Write a WAV file's header anew before its samples, because libsndfile loses its way in chunks without padding."""
+    size = min(samples.held, 2**32 - 1).to_bytes(4, "little" if head[:4] == b"RIFF" else "big")
+    header = head + kind + bytes(len(kind) % 2) + b"data" + size
+    return samples._replace(begin=start - len(header), patches={0: header})
 
 
 def _samples(window: Window, layout: _Layout, start: int, claimed: int | None, field: int, code: str) -> Samples:
@@ -101,21 +116,6 @@ def _next_file(window: Window, layout: _Layout, place: int) -> int:
         if (chunk := _chunk(window, layout, place)) is None:
             break
         place = _behind(window, layout, place + struct.calcsize(layout.chunk), chunk[1] - layout.counted)
-    return window.size
-
-
-def end_of_movie(window: Window) -> int:
-    """Return where another MP4 file begins behind the first; the end if none does."""
-    place = 0
-    for _ in range(_MOST_CHUNKS):
-        head = window.read_at(place, 16)
-        size, kind, long_size = struct.unpack(">I4sQ", head.ljust(16, b"\0"))
-        if place and kind == b"ftyp":
-            return place
-        size = long_size if size == 1 else size
-        if size < 8:
-            break
-        place += size
     return window.size
 
 

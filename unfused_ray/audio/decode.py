@@ -12,7 +12,7 @@ import soxr
 
 from unfused_ray.audio import reader
 from unfused_ray.audio.blocks import Block
-from unfused_ray.audio.errors import AudioError, Remark, Warn
+from unfused_ray.audio.errors import AudioError, Warn, WarningReason
 from unfused_ray.audio.window import Window
 
 __all__ = ["AudioError", "decode", "encode_flac", "read_flac", "refuse_unusable"]
@@ -26,7 +26,7 @@ _CANCELLED = 0.1  # of the power that the mean of unrelated channels has: two eq
 _SHORT = 0.98  # of the length that was asked for
 
 
-def _ignore(remark: Remark, detail: str) -> None:
+def _ignore(reason: WarningReason, detail: str) -> None:
     pass
 
 
@@ -50,7 +50,7 @@ def decode(
         max_samples: most samples of a piece.
         start: first second to decode.
         seconds: seconds to decode; None is to the end.
-        warn: takes remarks on audio that is used although it is not as it should be.
+        warn: is told what is wrong with audio that is used nevertheless.
 
     Yields:
         int16 arrays of ``max_samples`` samples; the last may be shorter, none is empty.

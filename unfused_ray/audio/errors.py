@@ -1,4 +1,4 @@
-"""Reasons to set a clip aside, and remarks on clips that are kept."""
+"""Reasons to set a clip aside, and to warn of one that is kept."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 Reason = Literal["missing", "unreadable", "wrong format", "empty", "too short", "too long", "silent", "not finite"]
 
-Remark = Literal[
+WarningReason = Literal[
     "cut short",  # it ends before its header, its container or its list says
     "longer than its header",
     "damaged",  # parts of it cannot be decoded, and are left out
@@ -17,8 +17,8 @@ Remark = Literal[
     "changed while read",
 ]
 
-Warn = Callable[[Remark, str], None]
-"""Takes a remark and its detail."""
+Warn = Callable[[WarningReason, str], None]
+"""Takes the reason of a warning, and what was found."""
 
 
 class AudioError(ValueError):

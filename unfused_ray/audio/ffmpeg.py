@@ -30,12 +30,12 @@ _NO_HEADER = ("aac", "amr", "dts", "eac3", "ogg")  # formats whose length FFmpeg
 def read(window: Window, name: str, warn: Warn) -> Iterator[Block]:
     """Read the audio of a file from its beginning to its end.
 
-    A packet that cannot be decoded is left out, and counted in a remark.
+    Packets that cannot be decoded are left out, and counted in a warning.
 
     Args:
         window: the file.
         name: FFmpeg's name of its format.
-        warn: takes remarks.
+        warn: is told how the file differs from what its header says.
 
     Raises:
         AudioError: wrong format, unreadable; it may come after good blocks.
@@ -60,7 +60,7 @@ def read(window: Window, name: str, warn: Warn) -> Iterator[Block]:
                 warn_of_length(claimed, seconds, _PADDING_SECONDS, warn)
     except FFmpegError as error:
         window.refuse_failed()
-        raise AudioError("unreadable", f"FFmpeg, as {name}: {error.strerror}") from error
+        raise AudioError("unreadable", f"FFmpeg, as {name}: {_in_words(error)}") from error
 
 
 def _stream(container: InputContainer, name: str, warn: Warn) -> AudioStream:
@@ -76,7 +76,7 @@ def _stream(container: InputContainer, name: str, warn: Warn) -> AudioStream:
 
 
 def _frames(container: InputContainer, stream: AudioStream, warn: Warn) -> Iterator[AudioFrame]:
-    """Decode the packets of a stream; remark on those that cannot be."""
+    """Decode the packets of a stream; warn of those that cannot be."""
     packets = failed = frames = 0
     reason = ""
     try:
@@ -88,15 +88,19 @@ def _frames(container: InputContainer, stream: AudioStream, warn: Warn) -> Itera
                     yield frame
             except FFmpegError as error:
                 failed += 1
-                reason = error.strerror or ""
-    except FFmpegError as error:
+                reason = _in_words(error)
+    except (FFmpegError, IndexError) as error:  # PyAV's, of a stream that a later packet has announced
         if not frames:
-            raise
-        warn("cut short", f"it cannot be read on after packet {packets}: {error.strerror}")
+            raise AudioError("unreadable", _in_words(error)) from error
+        warn("cut short", f"it cannot be read on after packet {packets}: {_in_words(error)}")
     if failed and not frames:
         raise AudioError("unreadable", f"none of its {packets} packets can be decoded: {reason}")
     if failed:
         warn("damaged", f"{failed} of {packets} packets cannot be decoded and are left out: {reason}")
+
+
+def _in_words(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _blocks(frames: Iterator[AudioFrame]) -> Iterator[Block]:
@@ -130,7 +134,7 @@ def _samples(frame: AudioFrame) -> np.ndarray:
 
 
 def _warn_of_rest(window: Window, warn: Warn) -> None:
-    """Remark on bytes behind the end that FFmpeg has found, unless they are a tag: another file may lie there."""
+    """Warn of bytes behind the end that FFmpeg has found, unless they are a tag: another file may lie there."""
     place = window.tell()
     begin = max(0, place - _BUFFER_BYTES)
     near = window.read_at(begin, 2 * _BUFFER_BYTES)

@@ -39,7 +39,7 @@ def read(file: soundfile.SoundFile, window: Window, start: float, warn: Warn) ->
         file: the open file.
         window: its bytes.
         start: first second.
-        warn: takes the remark that the file ends before its header says.
+        warn: is told if the file ends before its header says.
 
     Raises:
         AudioError: unreadable; it may come after good blocks.

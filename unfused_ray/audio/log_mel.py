@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
-from torchaudio.functional import melscale_fbanks
 
 from unfused_ray.config import FrontEndConfig
 
 _INT16_SCALE = 2.0**-15
 _CLIPS_AT_A_TIME = 4
+# Slaney's mel scale (Auditory Toolbox, 1998): hertz per mel up to 1 kHz, and the step of the logarithm above.
+_KNEE, _LINEAR, _LOG_STEP = 1000.0, 200 / 3, math.log(6.4) / 27
 
 
 class LogMel(nn.Module):
@@ -79,14 +82,22 @@ class LogMel(nn.Module):
 def mel_filters(config: FrontEndConfig) -> Tensor:
     """Triangular filters on the Slaney scale with Slaney normalisation: (n_fft // 2 + 1, num_mels) float32.
 
-    A filter's area over frequency is 1 (in Hz), so that white noise has equal power in all bands.
+    A filter's area over frequency is 1 (in Hz), so that white noise has equal power in all bands. The values are those
+    of torchaudio, bit by bit.
     """
-    return melscale_fbanks(
-        config.n_fft // 2 + 1,
-        config.f_min,
-        config.f_max,
-        config.num_mels,
-        config.sample_rate,
-        norm="slaney",
-        mel_scale="slaney",
-    )
+    frequencies_F = torch.linspace(0, config.sample_rate // 2, config.n_fft // 2 + 1)
+    edges = _to_hertz(torch.linspace(_to_mel(config.f_min), _to_mel(config.f_max), config.num_mels + 2))
+    slopes = edges - frequencies_F[:, None]
+    widths = edges[1:] - edges[:-1]
+    falling, rising = slopes[:, 2:] / widths[1:], -slopes[:, :-2] / widths[:-1]
+    return torch.minimum(rising, falling).clamp_min(0) * (2 / (edges[2:] - edges[:-2]))
+
+
+def _to_mel(hertz: float) -> float:
+    """Convert to the Slaney scale: linear below 1 kHz, logarithmic above."""
+    return hertz / _LINEAR if hertz < _KNEE else _KNEE / _LINEAR + math.log(hertz / _KNEE) / _LOG_STEP
+
+
+def _to_hertz(mels: Tensor) -> Tensor:
+    knee = _KNEE / _LINEAR
+    return torch.where(mels < knee, mels * _LINEAR, _KNEE * torch.exp((mels - knee) * _LOG_STEP))

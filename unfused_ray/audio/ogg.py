@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from unfused_ray.audio.errors import Remark
+from unfused_ray.audio.errors import WarningReason
 from unfused_ray.audio.window import Window
 
 _FIRST, _LAST = 2, 4  # flags of a stream's first and last page
@@ -17,14 +17,14 @@ class Link(NamedTuple):
     """Place behind it."""
     is_plain: bool
     """It is one stream, from its first page to its last."""
-    problem: tuple[Remark, str] | None
+    problem: tuple[WarningReason, str] | None
 
 
 def examine(window: Window) -> Link:
     """Read the headers of a link's pages; their contents are not checked."""
     place = streams = 0
     is_first, is_last = True, False
-    problem: tuple[Remark, str] | None = None
+    problem: tuple[WarningReason, str] | None = None
     following: dict[bytes, int] = {}  # number of the next page, by stream
     while place < window.size:
         head = window.read_at(place, 27)

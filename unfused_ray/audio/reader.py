@@ -10,9 +10,10 @@ import soundfile
 
 from unfused_ray.audio import libsndfile, ogg
 from unfused_ray.audio.blocks import Block, skip, warn_of_length
-from unfused_ray.audio.chunks import CHUNKED, Samples, end_of_movie, find_samples
+from unfused_ray.audio.chunks import CHUNKED, Samples, find_samples
 from unfused_ray.audio.errors import AudioError, Warn
 from unfused_ray.audio.formats import recognise
+from unfused_ray.audio.mp4 import end_of_movie
 from unfused_ray.audio.window import Window
 
 _READ_AHEAD = 1 << 18  # bytes that libFLAC may have read behind the last frame
@@ -40,7 +41,7 @@ def read(window: Window, start: float, warn: Warn) -> Iterator[Block]:
     Args:
         window: the file.
         start: first second.
-        warn: takes remarks on a file that is not as it says.
+        warn: is told how the file differs from what its header says.
 
     Raises:
         AudioError: wrong format, unreadable or empty; it may come after good blocks.
@@ -65,7 +66,8 @@ def _parts(window: Window) -> Iterator[_Part]:
         samples = find_samples(rest) if name in CHUNKED else None
         link = ogg.examine(rest) if name == "ogg" else None
         end = samples.end if samples else link.end if link else end_of_movie(rest) if name == "mov" else rest.size
-        yield _Part(rest.part(0, end, samples.patches if samples else None), name, samples, link)
+        part = rest.part(samples.begin, end, samples.patches) if samples else rest.part(0, end)
+        yield _Part(part, name, samples, link)
         place += max(1, end)
 
 
@@ -103,7 +105,7 @@ def _holds_more_flac(window: Window) -> bool:
 def _read_more(window: Window, name: str, start: float, warn: Warn) -> Iterator[Block]:
     """Read by FFmpeg what libsndfile takes for no part of the audio."""
     seconds = 0.0
-    for block in _by_ffmpeg(window, name, start, lambda remark, detail: None):
+    for block in _by_ffmpeg(window, name, start, lambda reason, detail: None):
         seconds += len(block.wave) / block.rate
         yield block
     warn_of_length(start, start + seconds, 0.0, warn)

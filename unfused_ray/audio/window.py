@@ -13,7 +13,7 @@ class Window:
     """A part of a seekable binary file that decoders read, with some bytes replaced.
 
     Its size is that at the beginning: a file that grows meanwhile ends where it ended then. Decoders take a failed read
-    for the end of the audio, so the exception is kept for ``refuse_failed``.
+    for the end of the audio, and drop an interrupt, so both are kept for ``refuse_failed``.
 
     Args:
         source: the whole file.
@@ -28,7 +28,7 @@ class Window:
         self._begin = begin
         self._patches = patches or {}
         self._place = 0
-        self._error: OSError | None = None
+        self._error: BaseException | None = None
         self.size = self._measure() if end is None else end - begin
 
     def part(self, begin: int, end: int, patches: Mapping[int, bytes] | None = None) -> Window:
@@ -51,7 +51,7 @@ class Window:
             self._source.seek(self._begin + start)
             while count < len(wanted) and (read := self._source.readinto(wanted[count:])):  # type: ignore[attr-defined]
                 count += read
-        except OSError as error:
+        except BaseException as error:  # noqa: BLE001 - an interrupt, too, would be dropped by the caller, which is in C
             self._error = error
             return 0
         for place, data in self._patches.items():
@@ -82,9 +82,11 @@ class Window:
         return self._place
 
     def refuse_failed(self) -> None:
-        """Raise an ``AudioError`` if a read has failed."""
-        if self._error:
+        """Raise an ``AudioError`` if a read has failed, or what has interrupted it."""
+        if isinstance(self._error, OSError):
             raise AudioError("unreadable", str(self._error)) from self._error
+        if self._error is not None:
+            raise self._error
 
     def growth(self) -> int:
         """Return by how many bytes the file has grown since; negative if it has shrunk."""

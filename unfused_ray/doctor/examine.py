@@ -158,9 +158,7 @@ def _shared_memory(reports: Mapping[str, NodeReport], nodes: Sequence[Mapping[st
 def _codecs(reports: Mapping[str, NodeReport]) -> Iterator[Finding]:
     failed = {(node, codec): why for node, report in reports.items() for codec, why in report.codecs.items()}
     for (node, codec), why in failed.items():
-        yield Finding(
-            "codecs", "problem", f"{node}: {codec}: {why}", "pip install --upgrade soundfile (libsndfile 1.1)"
-        )
+        yield Finding("codecs", "problem", f"{node}: {codec}: {why}", "pip install --upgrade soundfile av")
     if not failed:
         yield Finding("codecs", "ok", "WAV, FLAC, OGG (Vorbis, Opus) and MP3 are decoded")
 

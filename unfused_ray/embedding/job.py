@@ -144,6 +144,7 @@ def _rows(manifest: VectorManifest) -> dict[str, float | str]:
         "parts": len(manifest.parts),
         "megabytes": sum(part.num_bytes for part in manifest.parts) / 1e6,
         **{f"set aside: {reason}": count for reason, count in manifest.rejects.items()},
+        **{f"kept, but {reason}": count for reason, count in manifest.warnings.items()},
     }
 
 
@@ -197,8 +198,9 @@ def _dim(encoder: FrozenEncoder, config: EmbedConfig) -> int:
 def _embed(config: EmbedConfig, job: _Job) -> VectorManifest:
     planned, ledger, dim, executor = job.planned, job.ledger, job.dim, job.executor
 
-    def sign(files: tuple[VectorFile, ...], rejects: dict[str, int]) -> VectorManifest:
-        manifest = VectorManifest(config.output, config.encoder, dim, ledger.settings, planned.contents, files, rejects)
+    def sign(files: tuple[VectorFile, ...], rejects: dict[str, int], warnings: dict[str, int]) -> VectorManifest:
+        described = config.output, config.encoder, dim, ledger.settings, planned.contents
+        manifest = VectorManifest(*described, files, rejects, warnings)
         manifest.save()
         return manifest
 

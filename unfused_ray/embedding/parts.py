@@ -16,7 +16,7 @@ from unfused_ray import storage
 from unfused_ray.audio.decode import AudioError, read_flac
 from unfused_ray.config import EmbedConfig
 from unfused_ray.data.parts.executor import Executor
-from unfused_ray.data.parts.rejects import Reject
+from unfused_ray.data.parts.rejects import Reject, Warned
 from unfused_ray.data.shards.format import MANIFEST
 from unfused_ray.data.shards.index import ClipIndex, Unit
 from unfused_ray.data.sources.fetch import fetch
@@ -53,7 +53,7 @@ class Part(Protocol):
         """Clips of the part, including those that will turn out to be rejects."""
         ...
 
-    def pieces(self, sample_rate: int, max_seconds: float) -> Iterator[ClipPiece | Reject]:
+    def pieces(self, sample_rate: int, max_seconds: float) -> Iterator[ClipPiece | Reject | Warned]:
         """Read the clips in their order, long ones in pieces of ``max_seconds``.
 
         Raises:
@@ -73,7 +73,7 @@ class ShardPart:
         """Clips of all row groups."""
         return sum(unit.num_clips for unit in self.units)
 
-    def pieces(self, sample_rate: int, max_seconds: float) -> Iterator[ClipPiece | Reject]:
+    def pieces(self, sample_rate: int, max_seconds: float) -> Iterator[ClipPiece | Reject | Warned]:
         """Read the clips of the shards, which must be at ``sample_rate``."""
         max_samples = round(max_seconds * sample_rate)
         for unit in self.units:
@@ -104,14 +104,19 @@ class AudioPart:
         """Listed clips."""
         return len(self.items)
 
-    def pieces(self, sample_rate: int, max_seconds: float) -> Iterator[ClipPiece | Reject]:
+    def pieces(self, sample_rate: int, max_seconds: float) -> Iterator[ClipPiece | Reject | Warned]:
         """Decode the clips to ``sample_rate``."""
         for item, source in fetch(self.items):
-            for piece in pieces(item, source, sample_rate, max_seconds):
+            warnings: list[Warned] = []
+            is_kept = False
+            for piece in pieces(item, source, sample_rate, max_seconds, warnings.append):
                 if isinstance(piece, Reject):
                     yield piece
                 else:
+                    is_kept = True
                     yield ClipPiece(None, item["key"], item["split"], piece.start, piece.pcm)
+            if is_kept:
+                yield from warnings
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ A folder::
     manifest.json          written last: parts with their counts and SHA-256, rejects by reason, settings, encoder
     part-00000.parquet …   one row a vector, in the order of the source, see :func:`vector_schema`
     rejects.parquet        key, reason and detail of every clip that was set aside
+    warnings.parquet       key, reason and detail of every clip that was kept although something is wrong with it
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ class VectorManifest:
     parts: tuple[VectorFile, ...]
     rejects: Mapping[str, int]
     """Clips set aside, by reason."""
+    warnings: Mapping[str, int]
+    """Warnings of clips that were kept, by reason."""
 
     @property
     def num_clips(self) -> int:
@@ -81,7 +84,8 @@ class VectorManifest:
         remedy = "it is a prepared source, or was written by another version. Name another output"
         raw = storage.read_json(storage.join(uri, MANIFEST), FORMAT_VERSION, remedy)
         parts = tuple(VectorFile(**part) for part in raw["parts"])
-        return cls(uri, raw["encoder"], raw["dim"], raw["settings"], raw["contents"], parts, raw["rejects"])
+        names = ("encoder", "dim", "settings", "contents", "rejects")
+        return cls(uri, parts=parts, warnings=raw.get("warnings", {}), **{name: raw[name] for name in names})
 
 
 def vector_schema(dim: int, encoder_sha256: str, readout: Readout) -> pa.Schema:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from unfused_ray import storage
 from unfused_ray.config import EmbedConfig
-from unfused_ray.data.parts.rejects import Reject
+from unfused_ray.data.parts.rejects import Reject, Warned
 from unfused_ray.data.parts.report import PartReport
 from unfused_ray.embedding.clips import read_out
 from unfused_ray.embedding.parts import ClipPiece, Part
@@ -72,32 +72,34 @@ def write_vectors(
         config: settings of the job.
         schema: columns of the file, from :func:`vector_schema`.
     """
-    rejects: list[Reject] = []
+    found: list[Reject | Warned] = []
     num_clips = num_vectors = 0
     with storage.open_output(storage.join(config.output, file)) as output:
         with pq.ParquetWriter(output, schema, compression="zstd", use_dictionary=["key", "split"]) as parquet:
-            for group in _row_groups(part, encoder, config, rejects):
+            for group in _row_groups(part, encoder, config, found):
                 num_clips += sum(window.start == window.piece.start == 0 for window in group)
                 num_vectors += len(group)
                 parquet.write_table(_table(group, encoder, config, schema), row_group_size=len(group))
         num_bytes = output.tell()
         output.seek(0)
         digest = storage.sha256_stream(output)
-    return PartReport(VectorFile(file, num_clips, num_vectors, num_bytes, digest), tuple(rejects))
+    rejects = tuple(clip for clip in found if isinstance(clip, Reject))
+    warnings = tuple(clip for clip in found if isinstance(clip, Warned))
+    return PartReport(VectorFile(file, num_clips, num_vectors, num_bytes, digest), rejects, warnings)
 
 
 def _row_groups(
-    part: Part, encoder: FrozenEncoder, config: EmbedConfig, rejects: list[Reject]
+    part: Part, encoder: FrozenEncoder, config: EmbedConfig, found: list[Reject | Warned]
 ) -> Iterator[list[_Window]]:
-    """Yield the windows of all clips in order, a row group at a time; add clips that cannot be read to ``rejects``."""
+    """Yield the windows of all clips in order, a row group at a time; add rejects and warnings to ``found``."""
     sample_rate = encoder.log_mel.config.sample_rate
     length = math.ceil(config.window_seconds * sample_rate)
     hop = math.ceil(config.hop_seconds * sample_rate) or length
     group: list[_Window] = []
     num_samples = 0
     for piece in part.pieces(sample_rate, config.max_seconds):
-        if isinstance(piece, Reject):
-            rejects.append(piece)
+        if not isinstance(piece, ClipPiece):
+            found.append(piece)
             continue
         group += [_Window(piece, start, stop) for start, stop in windows(len(piece.pcm), length, hop)]
         num_samples += len(piece.pcm)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from unfused_ray import __version__
 
-_DECISIVE = ("torch", "torchaudio", "ray", "numpy", "pyarrow", "scikit-learn", "mlflow")
+_DECISIVE = ("torch", "ray", "numpy", "pyarrow", "scikit-learn", "mlflow")
 _SECONDS = 10.0
 """Seconds after which git, as on a network's file system, is not waited for."""
 

@@ -175,15 +175,11 @@ def damage(data: bytes, start: int, replacement: bytes) -> bytes:
 def test_bad_audio_has_a_reason():
     good = encoded(tone(1.0, RATE), RATE, "FLAC", "PCM_16")
     wav = encoded(tone(1.0, RATE), RATE)
-    no_length = bytearray(good)
-    no_length[8 + 13] &= 0xF0  # STREAMINFO's number of samples: 36 bits
-    no_length[8 + 14 : 8 + 18] = bytes(4)
     assert reason_of(b"") == "empty"
     assert reason_of(encoded(np.empty(0, np.int16), RATE)) == "empty"
     assert reason_of(b"<html>404</html>" * 50) == "wrong format"
     assert reason_of(good[: len(good) // 2]) == "unreadable"
     assert reason_of(damage(good, len(good) // 2, bytes(500))) == "unreadable"
-    assert reason_of(bytes(no_length)) == "unreadable"
     assert reason_of(b"RIFF\0\0\0\0WAVE") == "unreadable"
     assert reason_of(encoded(np.array([0.1, np.nan, 0.1]), RATE, subtype="FLOAT")) == "not finite"
     assert reason_of(encoded(np.array([[0.1, np.inf], [0.1, 0.1]]), RATE, subtype="DOUBLE")) == "not finite"

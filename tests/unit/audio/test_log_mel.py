@@ -77,8 +77,22 @@ def test_clips_shorter_than_the_window_are_reflected_repeatedly(num_samples):
 def test_filters_are_librosas():
     config = FrontEndConfig()
     theirs = librosa.filters.mel(sr=16_000, n_fft=1024, n_mels=64, fmin=60, fmax=7800, dtype=np.float64)
-    # torchaudio makes them in float32; the largest is 0.02.
+    # Ours are float32; the largest is 0.02.
     np.testing.assert_allclose(mel_filters(config), theirs.T, atol=1e-7, rtol=0)
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 44_100])
+@pytest.mark.parametrize("num_mels", [1, 20, 64, 128])
+@pytest.mark.parametrize("f_min", [0.0, 60.0, 1500.0])
+def test_filters_are_torchaudios_bit_by_bit(rate, num_mels, f_min):
+    functional = pytest.importorskip(
+        "torchaudio.functional", exc_type=Exception
+    )  # its CUDA may be another than torch's
+    config = FrontEndConfig(sample_rate=rate, num_mels=num_mels, f_min=f_min, f_max=rate * 0.49)
+    bins = config.n_fft // 2 + 1
+    scale = {"norm": "slaney", "mel_scale": "slaney"}
+    theirs = functional.melscale_fbanks(bins, f_min, config.f_max, num_mels, rate, **scale)
+    assert torch.equal(mel_filters(config), theirs)
 
 
 def test_digital_silence_is_the_log_of_the_floor():

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from unfused_ray import storage
 from unfused_ray.data.parts.executor import Executor
 from unfused_ray.data.parts.ledger import Ledger
-from unfused_ray.data.parts.rejects import REJECTS, Reject, count_reasons, in_words, write_rejects
+from unfused_ray.data.parts.rejects import REJECTS, WARNINGS, Reject, count_reasons, in_words, write_rejects
 from unfused_ray.data.parts.report import FileT, PartReport
 from unfused_ray.lease import InUseError, Lease
 from unfused_ray.progress import Progress
@@ -44,14 +44,14 @@ class PartedJob(Generic[PartT, FileT]):
 def write_parts(
     job: PartedJob[PartT, FileT],
     executor: Executor,
-    sign: Callable[[tuple[FileT, ...], dict[str, int]], ManifestT],
+    sign: Callable[[tuple[FileT, ...], dict[str, int], dict[str, int]], ManifestT],
 ) -> ManifestT:
-    """Write the parts of an output that are not finished, then its rejects, then its manifest.
+    """Write the parts of an output that are not finished, then its rejects and warnings, then its manifest.
 
     Args:
         job: the planned job.
         executor: runs the parts.
-        sign: writes the manifest of these files, and of the number of rejects by reason; returns it.
+        sign: writes the manifest of these files, and of the numbers of rejects and of warnings by reason; returns it.
 
     Raises:
         InUseError: another process works on the output, or has taken it over.
@@ -64,14 +64,16 @@ def write_parts(
         reports = _run(job, executor, lost)
         files = tuple(report.file for report in reports if report.file is not None)
         rejects = [*job.rejects, *(reject for report in reports for reject in report.rejects)]
+        warnings = [warned for report in reports for warned in report.warnings]
         write_rejects(storage.join(ledger.output, REJECTS), rejects)
+        write_rejects(storage.join(ledger.output, WARNINGS), warnings)
         if not any(file.num_clips for file in files):
             ledger.delete()  # or repaired files would be rejected by these again
             raise ValueError(
                 f"none of the {sum(job.clips_of_parts)} clips of {ledger.source} can be used{in_words(rejects)}; "
                 f"see {storage.join(ledger.output, REJECTS)}"
             )
-        manifest = sign(files, count_reasons(rejects))
+        manifest = sign(files, count_reasons(rejects), count_reasons(warnings))
         ledger.delete()  # the manifest now says all that the reports did
     return manifest
 

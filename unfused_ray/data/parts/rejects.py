@@ -1,4 +1,4 @@
-"""Clips that were set aside, each with its reason."""
+"""Clips that were set aside or that a warning is due of, each with its reason."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from unfused_ray import storage
 
 REJECTS = "rejects.parquet"
+WARNINGS = "warnings.parquet"
 
 
 class Reject(NamedTuple):
@@ -20,12 +21,21 @@ class Reject(NamedTuple):
 
     key: str
     reason: str
-    """One of a few words to count by (``audio.decode.Reason``)."""
+    """One of a few words to count by (``audio.errors.Reason``)."""
     detail: str
 
 
-def write_rejects(uri: str, rejects: Sequence[Reject]) -> None:
-    """Write rejects as Parquet with the columns key, reason and detail."""
+class Warned(NamedTuple):
+    """A clip that was kept although something is wrong with it."""
+
+    key: str
+    reason: str
+    """One of a few words to count by (``audio.errors.WarningReason``)."""
+    detail: str
+
+
+def write_rejects(uri: str, rejects: Sequence[Reject | Warned]) -> None:
+    """Write rejects or warnings as Parquet with the columns key, reason and detail."""
     table = pa.table(
         {name: pa.array([getattr(reject, name) for reject in rejects], pa.string()) for name in Reject._fields}
     )
@@ -34,8 +44,8 @@ def write_rejects(uri: str, rejects: Sequence[Reject]) -> None:
     storage.write_bytes(uri, buffer.getvalue())
 
 
-def count_reasons(rejects: Sequence[Reject]) -> dict[str, int]:
-    """Count the rejects by reason, in alphabetical order."""
+def count_reasons(rejects: Sequence[Reject | Warned]) -> dict[str, int]:
+    """Count rejects or warnings by reason, in alphabetical order."""
     return dict(sorted(Counter(reject.reason for reject in rejects).items()))
 
 

@@ -8,7 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import TypeAdapter
 
-from unfused_ray.data.parts.rejects import Reject
+from unfused_ray.data.parts.rejects import Reject, Warned
 
 
 class PartFile(Protocol):
@@ -40,9 +40,11 @@ class PartReport(Generic[FileT]):
     file: FileT | None
     """None if every clip was set aside and nothing was written."""
     rejects: tuple[Reject, ...]
+    warnings: tuple[Warned, ...] = ()
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any], file_type: type[FileT]) -> PartReport[FileT]:
         """Rebuild a report from its ``asdict``."""
         file = None if raw["file"] is None else TypeAdapter(file_type).validate_python(raw["file"])
-        return cls(file, tuple(Reject(*reject) for reject in raw["rejects"]))
+        rejects = tuple(Reject(*reject) for reject in raw["rejects"])
+        return cls(file, rejects, tuple(Warned(*warned) for warned in raw["warnings"]))

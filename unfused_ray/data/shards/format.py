@@ -5,6 +5,7 @@ A prepared source is a folder::
     manifest.json        written last: shards with their split, row groups, size, SHA-256, statistics; configuration
     00000.parquet …      one row a clip, see SCHEMA, all of one split; the row group is the unit of reading
     rejects.parquet      key, reason and detail of every clip that was set aside
+    warnings.parquet     key, reason and detail of every clip that was kept although something is wrong with it
     statistics-….json    log-mel statistics of further front ends, computed later
 
 A clip is known by its ``clip_id``, a dense int64: its place among the rows of a run, laid end to end in the order of
@@ -17,7 +18,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -99,6 +100,8 @@ class Manifest:
     """Clips set aside from the whole source, by reason."""
     config: dict[str, Any]
     """The ingest configuration."""
+    warnings: dict[str, int] = field(default_factory=dict)
+    """Warnings of clips that were kept, by reason."""
 
     @cached_property
     def num_clips(self) -> int:
@@ -159,7 +162,8 @@ class Manifest:
         raw = storage.read_json(path, FORMAT_VERSION, "prepare the source again")
         try:
             shards = TypeAdapter(tuple[Shard, ...]).validate_python(raw["shards"])
-            manifest = cls(uri=uri, shards=shards, rejects=raw["rejects"], config=raw["config"])
+            rest = {"rejects": raw["rejects"], "config": raw["config"], "warnings": raw.get("warnings", {})}
+            manifest = cls(uri=uri, shards=shards, **rest)
         except (KeyError, ValidationError) as error:
             raise ValueError(
                 f"{path} is not as unfused-ray prepare has written it ({type(error).__name__}: {error}): copy it, or "
@@ -185,6 +189,7 @@ class Manifest:
             "num_clips": self.num_clips,
             "shards": [asdict(shard) for shard in self.shards],
             "rejects": self.rejects,
+            "warnings": self.warnings,
             "config": self.config,
         }
         storage.write_json(storage.join(self.uri, MANIFEST), raw, FORMAT_VERSION)

@@ -87,7 +87,7 @@ def run(plan: IngestPlan) -> Manifest:
     """Write the shards; on an output that is finished, only a preview is made if the configuration asks for it.
 
     An interrupted ingest resumes behind its finished shards and ends with the same bytes. A bad clip is set aside with
-    its reason in ``rejects.parquet``.
+    its reason in ``rejects.parquet``; what is wrong with others is in ``warnings.parquet``.
 
     Raises:
         InUseError: another process works on the output, or has taken it over.
@@ -126,6 +126,7 @@ def _rows(manifest: Manifest) -> dict[str, float | str]:
         "row groups": sum(len(shard.row_groups) for shard in manifest.shards),
         "megabytes": sum(shard.num_bytes for shard in manifest.shards) / 1e6,
         **{f"set aside: {reason}": count for reason, count in manifest.rejects.items()},
+        **{f"kept, but {reason}": count for reason, count in manifest.warnings.items()},
     }
 
 
@@ -164,8 +165,8 @@ def _ingest(layout: ShardLayout, listing_rejects: Sequence[Reject], executor: Ex
             items = layout.items.take(list(range(shard.start, shard.stop)))  # a slice would carry the whole table
             yield ShardClips(items, shard.max_rows)
 
-    def sign(shards: tuple[Shard, ...], rejects: dict[str, int]) -> Manifest:
-        manifest = Manifest(layout.config.output, shards, rejects, stored(layout.config))
+    def sign(shards: tuple[Shard, ...], rejects: dict[str, int], warnings: dict[str, int]) -> Manifest:
+        manifest = Manifest(layout.config.output, shards, rejects, stored(layout.config), warnings)
         manifest.save()
         return manifest
 

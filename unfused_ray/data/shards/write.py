@@ -15,7 +15,7 @@ from unfused_ray import storage
 from unfused_ray.audio.decode import AudioError, encode_flac, refuse_unusable
 from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import PrepareConfig
-from unfused_ray.data.parts.rejects import Reject
+from unfused_ray.data.parts.rejects import Reject, Warned
 from unfused_ray.data.parts.report import PartReport
 from unfused_ray.data.shards.format import SCHEMA, Shard, Statistics
 from unfused_ray.data.shards.statistics import clip_statistics
@@ -60,11 +60,13 @@ class ShardWriter:
             OSError: the source's or the output's object store does not answer.
         """
         config, rejects, rows, statistics = self.config, list[Reject](), list[_Row](), Statistics()
+        warnings: list[Warned] = []
         log_mel = LogMel(config.front_end)
         with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
             for item, source in fetch(clips.items):
-                first = len(rows)
-                for piece in _usable(pieces(item, source, config.front_end.sample_rate, config.max_seconds), config):
+                first, found = len(rows), list[Warned]()
+                decoded = pieces(item, source, config.front_end.sample_rate, config.max_seconds, found.append)
+                for piece in _usable(decoded, config):
                     if isinstance(piece, Reject):
                         rejects.append(piece)
                         continue
@@ -73,12 +75,14 @@ class ShardWriter:
                     columns = item["labels"], item["split"], item["group"]
                     rows.append(_Row(piece.key, len(piece.pcm), *columns, spool.tell(), len(flac)))
                     spool.write(flac)
+                if len(rows) > first:  # a clip that is set aside has its reason
+                    warnings += found
                 if len(rows) > first + 1 and not item["group"]:  # pieces of one recording may not cross splits
                     rows[first:] = [row._replace(group=item["key"]) for row in rows[first:]]
             rows.sort(key=lambda row: draw(config.seed, row.key))
             file = f"{number:05d}.parquet"
             shard = _write_parquet(rows, spool, config, file, clips.max_rows, statistics) if rows else None
-        return PartReport(shard, tuple(rejects))
+        return PartReport(shard, tuple(rejects), tuple(warnings))
 
 
 def _usable(found: Iterator[Piece | Reject], config: PrepareConfig) -> Iterator[Piece | Reject]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from unfused_ray.audio.decode import AudioError, decode
-from unfused_ray.data.parts.rejects import Reject
+from unfused_ray.audio.errors import WarningReason
+from unfused_ray.data.parts.rejects import Reject, Warned
 
 
 class Piece(NamedTuple):
@@ -23,7 +24,11 @@ class Piece(NamedTuple):
 
 
 def pieces(
-    item: dict[str, Any], source: IO[bytes] | AudioError, sample_rate: int, max_seconds: float
+    item: dict[str, Any],
+    source: IO[bytes] | AudioError,
+    sample_rate: int,
+    max_seconds: float,
+    warn: Callable[[Warned], object] = lambda warned: None,
 ) -> Iterator[Piece | Reject]:
     """Decode a clip piece by piece; a clip that ends early yields a reject last.
 
@@ -32,13 +37,20 @@ def pieces(
         source: the clip's bytes, or the error that it is set aside with, from :func:`fetch`.
         sample_rate: sample rate of the pieces, in Hz.
         max_seconds: length of a piece; the last may be shorter.
+        warn: is told what is wrong with a clip that is used nevertheless.
     """
     max_samples = round(max_seconds * sample_rate)
     piece_key = key = item["key"]
+
+    def warn_of_clip(reason: WarningReason, detail: str) -> None:
+        warn(Warned(key, reason, detail))
+
     try:
         if isinstance(source, AudioError):
             raise source
-        for number, pcm in enumerate(decode(source, sample_rate, max_samples, item["start"] or 0.0, item["seconds"])):
+        start_second, seconds = item["start"] or 0.0, item["seconds"]
+        decoded = decode(source, sample_rate, max_samples, start_second, seconds, warn_of_clip)
+        for number, pcm in enumerate(decoded):
             start = number * max_samples
             piece_key = f"{key}@{start / sample_rate:g}" if number else key
             yield Piece(piece_key, start, pcm)

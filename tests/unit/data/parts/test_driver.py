@@ -59,7 +59,7 @@ def job(output: Path, parts: tuple[str, ...] = ("ab1", "2", "cd"), plan: str = "
 
 
 def write(output: Path, **changes: Any) -> dict[str, Any]:
-    def sign(files: tuple[Text, ...], rejects: dict[str, int]) -> dict[str, Any]:
+    def sign(files: tuple[Text, ...], rejects: dict[str, int], warnings: dict[str, int]) -> dict[str, Any]:
         manifest = {"files": [asdict(file) for file in files], "rejects": rejects}
         (output / "manifest.json").write_text(json.dumps(manifest))
         return manifest
@@ -108,7 +108,7 @@ def test_what_another_version_began_is_refused(tmp_path: Path, monkeypatch: pyte
         write(tmp_path)
     begun = tmp_path / "_reports/plan.json"
     begun.write_text(json.dumps({**json.loads(begun.read_text()), "format_version": 0}))
-    with pytest.raises(ValueError, match=r"format_version 0, this version reads 1: delete .*, or name another output"):
+    with pytest.raises(ValueError, match=r"format_version 0, this version reads 2: delete .*, or name another output"):
         write(tmp_path)
 
 

@@ -1,0 +1,242 @@
+"""Audio files of many codecs, containers, headers and joins, made by PyAV and soundfile."""
+
+from __future__ import annotations
+
+import io
+import struct
+import tempfile
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import NamedTuple
+
+import av
+import numpy as np
+import soundfile
+
+RATE = 44_100
+LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
+LOSSY = 0.1
+"""Most seconds that a lossy codec pads with, or loses at a join."""
+
+
+class AudioFile(NamedTuple):
+    """A file, and the sound that was put into it."""
+
+    name: str
+    data: bytes
+    seconds: float
+    padding: float
+    """Seconds by which its codec may be longer or shorter."""
+    warnings: tuple[str, ...] = ()
+    """Reasons of the warnings that are due."""
+
+
+def tone(seconds: float, rate: int = RATE, channels: int = 1, pitch: float = 440.0) -> np.ndarray:
+    """A tone that swells, in a little noise: (samples, channels) float32, no channel like the other."""
+    time = np.arange(round(seconds * rate)) / rate
+    noise = np.random.default_rng(round(pitch)).normal(0, 0.01, time.size)
+    wave = 0.3 * np.sin(2 * np.pi * pitch * time) * (0.6 + 0.4 * np.sin(3 * np.pi * time)) + noise
+    return np.stack([wave / (1 + channel) for channel in range(channels)], axis=1).astype(np.float32)
+
+
+def encoded(wave: np.ndarray, rate: int = RATE, container: str = "WAV", codec: str | None = None) -> bytes:
+    """Encode by libsndfile."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, wave, rate, format=container, subtype=codec)
+    return buffer.getvalue()
+
+
+def muxed(wave: np.ndarray, rate: int, container: str, codec: str, **options: str) -> bytes:
+    """Encode by FFmpeg; ``options`` are the container's."""
+    layout = LAYOUTS[wave.shape[1]]
+    with tempfile.NamedTemporaryFile() as place:
+        with av.open(place.name, "w", format=container, container_options=options) as file:
+            stream = file.add_stream(codec, rate=rate, layout=layout, options={"strict": "experimental"})
+            stream.bit_rate = 12_200 if "amr" in codec else 128_000
+            frame = av.AudioFrame(format="flt", layout=layout, samples=len(wave))
+            frame.planes[0].update(np.ascontiguousarray(wave))
+            frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
+            for packet in [*stream.encode(frame), *stream.encode(None)]:
+                file.mux(packet)
+        return place.read()
+
+
+CODECS = (
+    # container, codec, rate, channels, padding
+    *(("mp3", "libmp3lame", RATE, 2, LOSSY), ("mp3", "libmp3lame", 16_000, 1, LOSSY), ("mp2", "mp2", RATE, 2, LOSSY)),
+    *(("adts", "aac", RATE, 2, LOSSY), ("ipod", "aac", RATE, 2, LOSSY), ("ipod", "alac", RATE, 2, 0.0)),
+    *(("mp4", "aac", 48_000, 6, LOSSY), ("mp4", "aac", 48_000, 8, LOSSY), ("mp4", "libmp3lame", RATE, 1, LOSSY)),
+    *(("mp4", "libopus", 48_000, 2, LOSSY), ("mp4", "flac", RATE, 2, 0.0), ("mp4", "ac3", 48_000, 2, LOSSY)),
+    *(("mp4", "eac3", 48_000, 2, LOSSY), ("mov", "pcm_s16le", RATE, 2, 0.0), ("mov", "pcm_s24le", RATE, 1, 0.0)),
+    *(("mov", "adpcm_ima_qt", RATE, 1, LOSSY), ("3gp", "aac", 16_000, 1, LOSSY)),
+    *(("3gp", "libopencore_amrnb", 8_000, 1, LOSSY), ("amr", "libopencore_amrnb", 8_000, 1, LOSSY)),
+    *(("webm", "libopus", 48_000, 2, LOSSY), ("webm", "vorbis", RATE, 2, LOSSY)),
+    *(("matroska", "aac", RATE, 2, LOSSY), ("matroska", "flac", RATE, 2, 0.0), ("matroska", "pcm_s16le", RATE, 2, 0.0)),
+    *(("matroska", "libmp3lame", 8_000, 1, 0.2), ("matroska", "alac", RATE, 2, 0.0), ("matroska", "tta", RATE, 2, 0.0)),
+    *(("matroska", "wavpack", RATE, 2, 0.0), ("matroska", "ac3", 48_000, 2, LOSSY)),
+    *(("ogg", "vorbis", RATE, 2, LOSSY), ("ogg", "libopus", 48_000, 2, LOSSY), ("oga", "flac", RATE, 2, 0.0)),
+    *(("asf", "wmav2", RATE, 2, LOSSY), ("asf", "wmav1", RATE, 1, LOSSY), ("avi", "libmp3lame", RATE, 2, LOSSY)),
+    *(("avi", "pcm_s16le", RATE, 2, 0.0), ("flv", "libmp3lame", RATE, 2, LOSSY), ("flv", "aac", RATE, 2, LOSSY)),
+    *(("ac3", "ac3", 48_000, 2, LOSSY), ("eac3", "eac3", 48_000, 2, LOSSY), ("tta", "tta", RATE, 2, 0.0)),
+    *(("wv", "wavpack", RATE, 2, 0.0), ("aiff", "pcm_s24be", RATE, 2, 0.0), ("au", "pcm_mulaw", 8_000, 1, 0.0)),
+    *(("caf", "alac", RATE, 2, LOSSY), ("caf", "adpcm_ima_qt", RATE, 1, LOSSY), ("w64", "pcm_s16le", RATE, 2, 0.0)),
+    *(("wav", "pcm_f32le", RATE, 2, 0.0), ("wav", "adpcm_ms", RATE, 1, LOSSY), ("wav", "libmp3lame", RATE, 2, LOSSY)),
+    *(("wav", "g722", 16_000, 1, 0.0), ("wav", "ac3", 48_000, 2, LOSSY), ("flac", "flac", RATE, 2, 0.0)),
+)
+SNDFILE = (
+    *(
+        ("WAV", "PCM_U8"),
+        ("WAV", "PCM_24"),
+        ("WAV", "ULAW"),
+        ("WAV", "IMA_ADPCM"),
+        ("WAVEX", "PCM_32"),
+        ("RF64", "PCM_16"),
+    ),
+    *(
+        ("W64", "PCM_24"),
+        ("AIFF", "PCM_16"),
+        ("AIFF", "FLOAT"),
+        ("CAF", "PCM_16"),
+        ("CAF", "ALAC_16"),
+        ("AU", "PCM_16"),
+    ),
+    *(
+        ("NIST", "PCM_16"),
+        ("VOC", "PCM_16"),
+        ("IRCAM", "PCM_16"),
+        ("FLAC", "PCM_24"),
+        ("OGG", "VORBIS"),
+        ("OGG", "OPUS"),
+    ),
+    ("MP3", "MPEG_LAYER_III"),
+)
+
+
+def audio_files() -> Iterator[AudioFile]:
+    """Make all the files."""
+    yield from of_each_codec()
+    yield from of_odd_headers()
+    yield from joined()
+    yield from cut_short()
+
+
+def of_each_codec() -> Iterator[AudioFile]:
+    for container, codec, rate, channels, padding in CODECS:
+        data = muxed(tone(1.5, rate, channels), rate, container, codec)
+        yield AudioFile(f"{container}: {codec}, {rate / 1000:g} kHz, {LAYOUTS[channels]}", data, 1.5, padding)
+    for container, codec in SNDFILE:
+        rate = 48_000 if codec == "OPUS" else RATE
+        padding = LOSSY if codec in ("IMA_ADPCM", "VORBIS", "OPUS", "MPEG_LAYER_III") else 0.0
+        yield AudioFile(f"{container}: {codec}", encoded(tone(1.5, rate), rate, container, codec), 1.5, padding)
+    wave = tone(1.5, RATE, 2)
+    fragments = muxed(wave, RATE, "mp4", "aac", movflags="frag_keyframe+empty_moov", frag_duration="300000")
+    yield AudioFile("mp4: aac, fragmented", fragments, 1.5, LOSSY)
+    live = muxed(tone(1.5, 48_000), 48_000, "webm", "libopus", live="1")
+    yield AudioFile("webm: libopus, live, without a length", live, 1.5, LOSSY)
+    fast = muxed(wave, RATE, "ipod", "aac", movflags="faststart")
+    yield AudioFile("ipod: aac, header first", fast, 1.5, LOSSY)
+
+
+def put(data: bytes, place: int, code: str, value: int) -> bytes:
+    """Replace a number of a header."""
+    return data[:place] + struct.pack(code, value) + data[place + struct.calcsize(code) :]
+
+
+def of_odd_headers() -> Iterator[AudioFile]:
+    longer, short = ("longer than its header",), ("cut short",)
+    wave = tone(1.5)
+    wav, rf64, w64 = (encoded(wave, container=name, codec="PCM_16") for name in ("WAV", "RF64", "W64"))
+    aiff, caf, au = (encoded(wave, container=name, codec="PCM_16") for name in ("AIFF", "CAF", "AU"))
+    size = 2 * len(wave)
+    headers = (
+        # file, place and code of its size, what it should be
+        *(("WAV", wav, 40, "<I", size), ("RF64", rf64, 28, "<Q", size), ("W64", w64, 96, "<Q", size + 24)),
+        *(("AIFF", aiff, 42, ">I", size + 8), ("CAF", caf, 4084, ">Q", size + 4), ("AU", au, 8, ">I", size)),
+    )
+    for name, data, place, code, right in headers:
+        assert struct.unpack_from(code, data, place) == (right,)
+        unknown = 256 ** struct.calcsize(code) - 1
+        yield AudioFile(f"{name}, size 0 (a recorder that crashed)", put(data, place, code, 0), 1.5, 0.0, longer)
+        yield AudioFile(f"{name}, size -1 (a pipe)", put(data, place, code, unknown), 1.5, 0.0)
+        yield AudioFile(f"{name}, size of the first half", put(data, place, code, right // 4 * 2), 1.5, 0.001, longer)
+        yield AudioFile(f"{name}, twice its size", put(data, place, code, 2 * right), 1.5, 0.0, short)
+    yield AudioFile("WAV, size 2³¹ - 1", put(wav, 40, "<I", 2**31 - 1), 1.5, 0.0)
+    yield AudioFile("WAV, size 0 in RIFF and data", put(put(wav, 40, "<I", 0), 4, "<I", 0), 1.5, 0.0, longer)
+    listed = wav[:36] + b"LIST" + struct.pack("<I", 15) + b"INFOISFT\3\0\0\0abc" + wav[36:]
+    yield AudioFile("WAV, chunk of odd size not padded", listed, 1.5, 0.0)
+    tag = b"ID3\4\0\0\0\1\0\0" + bytes(1 << 14)
+    yield AudioFile("WAV, ID3 tag at its end", wav + tag, 1.5, 0.0)
+    flac = encoded(wave, container="FLAC")
+    yield AudioFile("FLAC, ID3 tag first", tag + flac, 1.5, 0.0)
+    no_length = put(put(flac, 22, ">I", 0), 21, ">B", flac[21] & 0xF0)
+    yield AudioFile("FLAC, without a length (a pipe)", no_length, 1.5, 0.0)
+    mp3 = encoded(wave, container="MP3")
+    apes = struct.pack("<8sIIII8x", b"APETAGEX", 2000, 32, 0, 0x80000000)
+    yield AudioFile("MP3, two ID3 tags first", tag + tag + mp3, 1.5, LOSSY)
+    yield AudioFile("MP3, APE and ID3v1 tags at its end", mp3 + apes + b"TAG" + bytes(125), 1.5, LOSSY)
+    yield AudioFile("MP3, zeros first", bytes(5_000) + mp3, 1.5, LOSSY)
+    yield AudioFile("MP3 of changing bit rate without Xing header", without_xing(), 6.0, LOSSY)
+    yield AudioFile("MP3 whose Xing header says twice the length", lying_xing(mp3), 1.5, LOSSY, short)
+
+
+def without_xing() -> bytes:
+    """An MP3 of 6 s whose beginning is louder, so that its first bit rate misleads, and whose header frame is gone."""
+    loud, quiet = np.random.default_rng(0).normal(0, 0.3, 2 * RATE).clip(-1, 1), np.zeros(4 * RATE)
+    buffer = io.BytesIO()
+    options = {"format": "MP3", "bitrate_mode": "VARIABLE", "compression_level": 0.2}
+    soundfile.write(buffer, np.concatenate([loud, quiet]), RATE, **options)
+    data = buffer.getvalue()
+    return data[data.index(data[:2], 4) :] if b"Xing" in data[:200] or b"Info" in data[:200] else data
+
+
+def lying_xing(mp3: bytes) -> bytes:
+    place = max(mp3.find(b"Xing"), mp3.find(b"Info")) + 8
+    (frames,) = struct.unpack_from(">I", mp3, place)
+    return put(mp3, place, ">I", 2 * frames)
+
+
+def joined() -> Iterator[AudioFile]:
+    """Files that ``cat`` has laid end to end."""
+    for container, codec, reasons in (
+        *(("mp3", "libmp3lame", ("longer than its header",)), ("adts", "aac", ()), ("mp2", "mp2", ())),
+        *(("ipod", "aac", ("joined",)), ("webm", "libopus", ("longer than its header",)), ("ac3", "ac3", ())),
+        *(("matroska", "flac", ("longer than its header",)), ("ogg", "libopus", ()), ("oga", "flac", ())),
+        *(("flac", "flac", ("longer than its header",)), ("wav", "pcm_s16le", ("joined",))),
+        *(("aiff", "pcm_s16be", ("joined",)), ("caf", "pcm_s16le", ("joined",)), ("w64", "pcm_s16le", ("joined",))),
+        *(("au", "pcm_s16be", ("joined",)), ("amr", "libopencore_amrnb", ()), ("ogg", "vorbis", ())),
+    ):
+        rate = 8_000 if container == "amr" else 48_000
+        channels = 1 if container == "amr" else 2
+        first, second = (muxed(tone(s, rate, channels, p), rate, container, codec) for s, p in ((0.7, 400), (1.6, 900)))
+        lossless = any(name in codec for name in ("pcm", "flac"))
+        yield AudioFile(f"{container}: {codec}, two joined", first + second, 2.3, 0.0 if lossless else LOSSY, reasons)
+    vorbis, opus = encoded(tone(0.7), RATE, "OGG", "VORBIS"), encoded(tone(0.8, 48_000), 48_000, "OGG", "OPUS")
+    slow, wide = encoded(tone(1.0, 16_000), 16_000, "OGG", "VORBIS"), encoded(tone(0.9, RATE, 2), RATE, "OGG", "VORBIS")
+    yield AudioFile("Ogg, three chained", vorbis + wide[:0] + vorbis + vorbis, 2.1, LOSSY)
+    yield AudioFile("Ogg, chained at other rates", vorbis + slow, 1.7, LOSSY)
+    yield AudioFile("Ogg, chained of other channels", vorbis + wide, 1.6, LOSSY)
+    yield AudioFile("Ogg, chained of other codecs", vorbis + opus + slow, 2.5, LOSSY)
+    wav = encoded(tone(0.7))
+    others = encoded(tone(1.0, 16_000), 16_000, codec="FLOAT") + encoded(tone(0.5), container="FLAC")
+    yield AudioFile("WAV, joined to one of another rate and a FLAC", wav + others, 2.2, 0.001, ("joined",))
+    mp3 = encoded(tone(0.7), container="MP3") + encoded(tone(1.0, 16_000), 16_000, "MP3")
+    yield AudioFile("MP3, joined at other rates", mp3, 1.7, LOSSY, ("longer than its header",))
+
+
+def cut_short() -> Iterator[AudioFile]:
+    """Files whose last third is gone; FFmpeg's length is the one that counts."""
+    for container, codec in (
+        *(
+            ("mp3", "libmp3lame"),
+            ("wav", "pcm_s16le"),
+            ("aiff", "pcm_s16be"),
+            ("caf", "pcm_s16le"),
+            ("w64", "pcm_s16le"),
+        ),
+        *(("au", "pcm_s16be"), ("webm", "libopus"), ("matroska", "flac"), ("ogg", "libopus"), ("oga", "flac")),
+        *(("flv", "aac"), ("wv", "wavpack"), ("asf", "wmav2")),
+    ):
+        data = muxed(tone(6, 48_000, 2), 48_000, container, codec)
+        yield AudioFile(f"{container}: {codec}, cut short", data[: len(data) * 2 // 3], 4.0, 1.2, ("cut short",))
+    data = muxed(tone(6, RATE, 2), RATE, "ipod", "aac", movflags="faststart")
+    yield AudioFile("ipod: aac, header first, cut short", data[: len(data) * 2 // 3], 4.0, 0.2, ("cut short",))

@@ -1,0 +1,212 @@
+"""Every sample of a file is decoded, whatever its codec, container, header and joins, or a warning says why not."""
+
+from __future__ import annotations
+
+import io
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.audio_files import AudioFile, audio_files, encoded, muxed, tone
+from support.decoding import by_ffmpeg, ours
+
+from unfused_ray.audio.decode import AudioError, decode
+from unfused_ray.audio.formats import SUFFIXES, looks_like_audio
+
+RATE = 16_000
+FILES = list(audio_files())
+
+
+def decoded(data: bytes, start: float = 0.0, seconds: float | None = None) -> np.ndarray:
+    return np.concatenate(list(decode(io.BytesIO(data), RATE, RATE, start, seconds)))
+
+
+def warnings_of(data: bytes, start: float = 0.0, seconds: float | None = None) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for _ in decode(io.BytesIO(data), RATE, RATE, start, seconds, lambda *warning: found.append(warning)):
+        pass
+    return found
+
+
+@pytest.mark.parametrize("file", FILES, ids=[file.name for file in FILES])
+def test_a_file_is_decoded_whole_and_differences_to_its_header_are_said(file: AudioFile):
+    found = ours(file.data)
+    assert found.error == ""
+    assert abs(found.seconds - file.seconds) <= file.padding + 1.5 / RATE
+    by_itself = by_ffmpeg(file.data) or 0.0
+    assert found.seconds >= min(by_itself, file.seconds) - 0.001
+    assert set(file.warnings) <= set(found.warnings)
+    assert set(found.warnings) - set(file.warnings) <= {"damaged"}, found.warnings
+
+
+def test_there_are_sixty_files_and_more_and_libsndfile_alone_did_not_do():
+    assert len(FILES) >= 60 and len({file.name for file in FILES}) == len(FILES)
+
+
+def test_pcm_of_any_container_has_equal_samples():
+    pcm = np.random.default_rng(0).integers(-9_000, 9_000, (20_000, 1)).astype(np.int16)
+    for container in ("WAV", "RF64", "W64", "AIFF", "CAF", "AU", "FLAC", "NIST", "VOC"):
+        codec = "ALAC_16" if container == "CAF" else "PCM_16"
+        np.testing.assert_array_equal(decoded(encoded(pcm, RATE, container, codec)), pcm[:, 0])
+    for container, codec in (("mov", "pcm_s16le"), ("matroska", "flac"), ("ipod", "alac"), ("tta", "tta")):
+        np.testing.assert_array_equal(decoded(muxed(pcm / np.float32(32768), RATE, container, codec)), pcm[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("container", "codec"),
+    [
+        ("mp3", "libmp3lame"),
+        ("ipod", "aac"),
+        ("webm", "libopus"),
+        ("ogg", "libopus"),
+        ("adts", "aac"),
+        ("asf", "wmav2"),
+    ],
+)
+def test_a_part_is_cut_at_the_sample(container: str, codec: str):
+    rate = 48_000 if codec == "libopus" else RATE
+    data = muxed(tone(4, rate, 2), rate, container, codec)
+    whole = decoded(data)
+    part = decoded(data, 1.25, 1.5)
+    assert len(part) == 1.5 * RATE
+    # Where the rate is changed, the filter's beginning and end differ.
+    inner = slice(200, -200) if rate != RATE else slice(None)
+    np.testing.assert_allclose(
+        part[inner], whole[round(1.25 * RATE) :][: len(part)][inner], atol=0 if rate == RATE else 1
+    )
+
+
+def test_a_part_of_joined_files_goes_over_the_joint():
+    first, second = (np.random.default_rng(n).integers(-9_000, 9_000, 8_000).astype(np.int16) for n in (0, 1))
+    both = np.concatenate([first, second])
+    for container in ("WAV", "AIFF", "FLAC"):
+        data = encoded(first, RATE, container, "PCM_16") + encoded(second, RATE, container, "PCM_16")
+        for start, length in ((0, 16_000), (4_000, 8_000), (9_000, 3_000)):
+            found = decoded(data, start / RATE, length / RATE)
+            np.testing.assert_array_equal(found, both[start : start + length])
+
+
+def test_a_part_that_lies_behind_the_end_is_said():
+    data = encoded(tone(2, RATE), RATE)
+    assert warnings_of(data, 0.5, 1.5) == []
+    assert warnings_of(data, 1.5, 1.0) == [("cut short", "0.50 of the 1.00 s asked for lie behind its end")]
+    with pytest.raises(AudioError, match="empty"):
+        decoded(data, 3.0, 1.0)
+
+
+def test_channels_that_cancel_give_the_loudest_and_a_warning():
+    sound = tone(3, RATE)[:, 0]
+    opposite = encoded(np.stack([0.9 * sound, -sound], axis=1), RATE, codec="FLOAT")
+    expected = np.rint(-sound * 32768)
+    np.testing.assert_allclose(decoded(opposite), expected, atol=1)
+    assert warnings_of(opposite) == [("channels cancel", "its 2 channels cancel each other: channel 2 is used")]
+    noise = np.random.default_rng(0).normal(0, 0.1, (3 * RATE, 2)).astype(np.float32)
+    for fine in (np.stack([sound, sound], axis=1), np.stack([sound, 0 * sound], axis=1), noise, 0 * noise):
+        data = encoded(fine, RATE, codec="FLOAT")
+        np.testing.assert_allclose(decoded(data), np.rint(fine.mean(axis=1) * 32768), atol=1)
+        assert warnings_of(data) == []
+
+
+def test_a_file_that_grows_while_it_is_read_ends_where_it_ended_and_says_so(tmp_path: Path):
+    path = tmp_path / "growing.wav"
+    path.write_bytes(encoded(tone(30, RATE), RATE))
+    found: list[tuple[str, str]] = []
+    with path.open("rb") as source:
+        pieces = decode(source, RATE, RATE, warn=lambda *warning: found.append(warning))
+        samples = len(next(pieces))
+        with path.open("ab") as writer:
+            writer.write(bytes(1000))
+        samples += sum(map(len, pieces))
+    assert samples == 30 * RATE
+    assert found == [("changed while read", "it had 960044 bytes at first, which were read, and +1000 afterwards")]
+
+
+def test_a_recorder_that_still_writes_has_no_end_that_is_run_after(tmp_path: Path):
+    """FFmpeg reads to the end of a file, which goes away as fast as it is read."""
+    path = tmp_path / "growing.aac"
+    second = muxed(tone(1, 48_000), 48_000, "adts", "aac")
+    path.write_bytes(second)
+    stop = threading.Event()
+
+    def record() -> None:
+        with path.open("ab", buffering=0) as writer:
+            while not stop.is_set():
+                writer.write(second)
+
+    recorder = threading.Thread(target=record)
+    recorder.start()
+    try:
+        with path.open("rb") as source:
+            seconds = sum(len(piece) for piece in decode(source, RATE, RATE)) / RATE
+    finally:
+        stop.set()
+        recorder.join()
+    assert seconds < path.stat().st_size / len(second)
+
+
+def test_an_interrupt_while_c_code_reads_is_not_dropped():
+    class Interrupted(io.BytesIO):
+        def readinto(self, buffer: object) -> int:
+            if self.tell() > len(self.getvalue()) // 2:
+                raise KeyboardInterrupt
+            return super().readinto(buffer)  # type: ignore[arg-type]
+
+    for data in (encoded(tone(20, RATE), RATE), muxed(tone(20, RATE), RATE, "ipod", "aac", movflags="faststart")):
+        with pytest.raises(KeyboardInterrupt):
+            for _ in decode(Interrupted(data), RATE, RATE):
+                pass
+
+
+def test_who_takes_one_piece_of_a_long_file_reads_no_more():
+    class Counting(io.BytesIO):
+        bytes_read = 0
+
+        def readinto(self, buffer: object) -> int:
+            count = super().readinto(buffer)  # type: ignore[arg-type]
+            self.bytes_read += count
+            return count
+
+    data = muxed(tone(300, RATE), RATE, "mp3", "libmp3lame")
+    file = Counting(data)
+    assert len(next(decode(file, RATE, RATE))) == RATE
+    assert file.bytes_read < len(data) / 5
+
+
+def test_a_box_that_claims_more_samples_than_bytes_is_not_believed():
+    """FFmpeg makes a table of as many, of 24 bytes each."""
+    data = bytearray(muxed(tone(0.5), 44_100, "mp4", "aac", movflags="empty_moov"))
+    place = data.index(b"trun") + 8
+    data[place : place + 4] = (80_000_000).to_bytes(4, "big")
+    assert ours(bytes(data)).error == f"unreadable: its trun claims 80000000 samples, it has {len(data)} bytes"
+
+
+def test_what_is_no_audio_is_refused_and_not_decoded_to_noise():
+    rng = np.random.default_rng(0)
+    sync = bytes.fromhex("fffb9064")
+    others = {
+        "html": b"<html>404</html>" * 50,
+        "noise": rng.bytes(100_000),
+        "noise after a frame's header": sync + rng.bytes(100_000),
+        "tag alone": b"ID3\4\0\0\0\0\7\x76" + bytes(1014),
+        "zip": b"PK\3\4" + rng.bytes(5_000),
+        "picture": b"\0\0\0\x20ftypheic\0\0\0\0mif1heic" + rng.bytes(5_000),
+        "playlist": b"#EXTM3U\nfile:///etc/passwd\n",
+        "concatenation": b"ffconcat version 1.0\nfile /etc/passwd\n",
+    }
+    for name, data in others.items():
+        assert ours(data).error.startswith("wrong format"), name
+    silent_movie = muxed(tone(0.1), 44_100, "mp4", "aac").replace(b"soun", b"vide")
+    assert ours(silent_movie).error
+
+
+def test_audio_is_known_by_its_name_or_its_beginning():
+    for file in FILES:
+        if file.name != "MP3, zeros first" and "IRCAM" not in file.name:
+            assert looks_like_audio("clip", file.data[:4096]) or file.data[:3] == b"ID3", file.name
+    assert all(looks_like_audio(f"s3://bucket/A B{suffix.upper()}") for suffix in SUFFIXES)
+    for name, first_bytes in (
+        *(("list.csv", b"wav_path,label\n"), ("notes.txt", b"MAC address"), ("tea.txt", b"caffeine"), ("x", b"")),
+        *(("p.heic", b"\0\0\0\x20ftypheic"), ("p.jpg", b"\xff\xd8\xff\xe0\0\x10JFIF" + bytes(500)), ("wav", b"RIFF")),
+    ):
+        assert not looks_like_audio(name, first_bytes), name
