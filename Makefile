@@ -15,7 +15,7 @@ export UNFUSED_RAY_HOME ?= $(CURDIR)/output
 CORPUS_BUILDER ?= ../shared/corpus/build_corpus.py
 CORPUS ?= ../corpus
 # Benchmarks, in the order they are run, and the folder of their results.
-BENCHMARKS ?= stream step end_to_end kmeans scale start
+BENCHMARKS ?= stream step end_to_end kmeans scale start ingest
 BENCH ?= output/bench
 
 BIN := .venv/bin
