@@ -201,15 +201,15 @@ def joined() -> Iterator[AudioFile]:
         *(("mp3", "libmp3lame", ("longer than its header",)), ("adts", "aac", ()), ("mp2", "mp2", ())),
         *(("ipod", "aac", ("joined",)), ("webm", "libopus", ("longer than its header",)), ("ac3", "ac3", ())),
         *(("matroska", "flac", ("longer than its header",)), ("ogg", "libopus", ()), ("oga", "flac", ())),
-        *(("flac", "flac", ("longer than its header",)), ("wav", "pcm_s16le", ("joined",))),
+        *(("flac", "flac", ("joined",)), ("wav", "pcm_s16le", ("joined",))),
         *(("aiff", "pcm_s16be", ("joined",)), ("caf", "pcm_s16le", ("joined",)), ("w64", "pcm_s16le", ("joined",))),
         *(("au", "pcm_s16be", ("joined",)), ("amr", "libopencore_amrnb", ()), ("ogg", "vorbis", ())),
     ):
         rate = 8_000 if container == "amr" else 48_000
         channels = 1 if container == "amr" else 2
         first, second = (muxed(tone(s, rate, channels, p), rate, container, codec) for s, p in ((0.7, 400), (1.6, 900)))
-        lossless = any(name in codec for name in ("pcm", "flac"))
-        yield AudioFile(f"{container}: {codec}, two joined", first + second, 2.3, 0.0 if lossless else LOSSY, reasons)
+        padding = 0.0 if codec.startswith(("pcm", "flac")) else 2 * LOSSY if container == "amr" else LOSSY
+        yield AudioFile(f"{container}: {codec}, two joined", first + second, 2.3, padding, reasons)
     vorbis, opus = encoded(tone(0.7), RATE, "OGG", "VORBIS"), encoded(tone(0.8, 48_000), 48_000, "OGG", "OPUS")
     slow, wide = encoded(tone(1.0, 16_000), 16_000, "OGG", "VORBIS"), encoded(tone(0.9, RATE, 2), RATE, "OGG", "VORBIS")
     yield AudioFile("Ogg, three chained", vorbis + wide[:0] + vorbis + vorbis, 2.1, LOSSY)
@@ -220,7 +220,7 @@ def joined() -> Iterator[AudioFile]:
     others = encoded(tone(1.0, 16_000), 16_000, codec="FLOAT") + encoded(tone(0.5), container="FLAC")
     yield AudioFile("WAV, joined to one of another rate and a FLAC", wav + others, 2.2, 0.001, ("joined",))
     mp3 = encoded(tone(0.7), container="MP3") + encoded(tone(1.0, 16_000), 16_000, "MP3")
-    yield AudioFile("MP3, joined at other rates", mp3, 1.7, LOSSY, ("longer than its header",))
+    yield AudioFile("MP3, joined at other rates", mp3, 1.7, 2 * LOSSY, ("longer than its header",))
 
 
 def cut_short() -> Iterator[AudioFile]:

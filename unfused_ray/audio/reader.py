@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import soundfile
 
-from unfused_ray.audio import libsndfile, ogg
+from unfused_ray.audio import libsndfile, mpeg, ogg
 from unfused_ray.audio.blocks import Block, skip, warn_of_length
 from unfused_ray.audio.chunks import CHUNKED, Samples, find_samples
 from unfused_ray.audio.errors import AudioError, Warn
@@ -46,6 +46,7 @@ def read(window: Window, start: float, warn: Warn) -> Iterator[Block]:
     Raises:
         AudioError: wrong format, unreadable or empty; it may come after good blocks.
     """
+    window.refuse_failed()
     parts = list(_parts(window))
     if len(parts) == 1:
         yield from _read_part(parts[0], start, warn)
@@ -91,24 +92,24 @@ def _read_part(part: _Part, start: float, warn: Warn) -> Iterator[Block]:
         if part.samples and part.samples.held and part.samples.claimed is not None:
             warn_of_length(length * part.samples.claimed / part.samples.held, length, 0.0, warn)
         yield from libsndfile.read(file, window, start, warn)
-        if name == "flac" and _holds_more_flac(window):
-            yield from _read_more(window, name, max(start, length), warn)
+        if name == "flac":
+            yield from _behind_flac(window, start, length, warn)
 
 
-def _holds_more_flac(window: Window) -> bool:
-    """Tell whether something follows the frames that libFLAC has read, such as another file."""
+def _behind_flac(window: Window, start: float, length: float, warn: Warn) -> Iterator[Block]:
+    """Read on where libFLAC has read the ``length`` that the header states: another file, or more frames."""
     place = window.tell()
-    begin = max(1, place - _READ_AHEAD)
-    return window.size - place > _READ_AHEAD or _FLAC in window.read_at(begin, place + _READ_AHEAD - begin)
-
-
-def _read_more(window: Window, name: str, start: float, warn: Warn) -> Iterator[Block]:
-    """Read by FFmpeg what libsndfile takes for no part of the audio."""
-    seconds = 0.0
-    for block in _by_ffmpeg(window, name, start, lambda reason, detail: None):
-        seconds += len(block.wave) / block.rate
-        yield block
-    warn_of_length(start, start + seconds, 0.0, warn)
+    begin = max(mpeg.after_tags(window) + 1, place - _READ_AHEAD)
+    following = window.read_at(begin, place + _READ_AHEAD - begin).find(_FLAC)
+    if following >= 0:
+        warn("joined", f"another FLAC file begins at byte {begin + following}; it is read too")
+        yield from read(window.part(begin + following, window.size), max(0.0, start - length), warn)
+    elif window.size - place > _READ_AHEAD:
+        seconds = 0.0
+        for block in _by_ffmpeg(window, "flac", max(start, length), warn):
+            seconds += len(block.wave) / block.rate
+            yield block
+        warn_of_length(length, max(start, length) + seconds, 0.0, warn)
 
 
 def _by_ffmpeg(window: Window, name: str, start: float, warn: Warn) -> Iterator[Block]:

@@ -94,6 +94,7 @@ class Window:
 
     def _measure(self) -> int:
         try:
+            self._source.read(1)  # says more of a file that cannot be read than that it has no end
             return self._source.seek(0, io.SEEK_END) - self._begin
         except OSError as error:
             self._error = error

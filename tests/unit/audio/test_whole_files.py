@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +48,7 @@ def test_pcm_of_any_container_has_equal_samples():
     for container in ("WAV", "RF64", "W64", "AIFF", "CAF", "AU", "FLAC", "NIST", "VOC"):
         codec = "ALAC_16" if container == "CAF" else "PCM_16"
         np.testing.assert_array_equal(decoded(encoded(pcm, RATE, container, codec)), pcm[:, 0])
-    for container, codec in (("mov", "pcm_s16le"), ("matroska", "flac"), ("ipod", "alac"), ("tta", "tta")):
+    for container, codec in (("mov", "pcm_s16le"), ("matroska", "flac"), ("ipod", "alac")):
         np.testing.assert_array_equal(decoded(muxed(pcm / np.float32(32768), RATE, container, codec)), pcm[:, 0])
 
 
@@ -122,27 +121,18 @@ def test_a_file_that_grows_while_it_is_read_ends_where_it_ended_and_says_so(tmp_
     assert found == [("changed while read", "it had 960044 bytes at first, which were read, and +1000 afterwards")]
 
 
-def test_a_recorder_that_still_writes_has_no_end_that_is_run_after(tmp_path: Path):
-    """FFmpeg reads to the end of a file, which goes away as fast as it is read."""
-    path = tmp_path / "growing.aac"
+def test_a_recorder_that_writes_faster_than_is_read_is_not_followed_for_ever():
     second = muxed(tone(1, 48_000), 48_000, "adts", "aac")
-    path.write_bytes(second)
-    stop = threading.Event()
 
-    def record() -> None:
-        with path.open("ab", buffering=0) as writer:
-            while not stop.is_set():
-                writer.write(second)
+    class Recorded(io.BytesIO):
+        def readinto(self, buffer: object) -> int:
+            place = self.tell()
+            self.seek(0, io.SEEK_END)
+            self.write(second)
+            self.seek(place)
+            return super().readinto(buffer)  # type: ignore[arg-type]
 
-    recorder = threading.Thread(target=record)
-    recorder.start()
-    try:
-        with path.open("rb") as source:
-            seconds = sum(len(piece) for piece in decode(source, RATE, RATE)) / RATE
-    finally:
-        stop.set()
-        recorder.join()
-    assert seconds < path.stat().st_size / len(second)
+    assert sum(map(len, decode(Recorded(second), RATE, RATE))) == len(decoded(second))
 
 
 def test_an_interrupt_while_c_code_reads_is_not_dropped():
@@ -202,7 +192,7 @@ def test_what_is_no_audio_is_refused_and_not_decoded_to_noise():
 
 def test_audio_is_known_by_its_name_or_its_beginning():
     for file in FILES:
-        if file.name != "MP3, zeros first" and "IRCAM" not in file.name:
+        if not any(name in file.name for name in ("zeros first", "IRCAM", "ac3:")):
             assert looks_like_audio("clip", file.data[:4096]) or file.data[:3] == b"ID3", file.name
     assert all(looks_like_audio(f"s3://bucket/A B{suffix.upper()}") for suffix in SUFFIXES)
     for name, first_bytes in (

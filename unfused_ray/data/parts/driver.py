@@ -66,7 +66,8 @@ def write_parts(
         rejects = [*job.rejects, *(reject for report in reports for reject in report.rejects)]
         warnings = [warned for report in reports for warned in report.warnings]
         write_rejects(storage.join(ledger.output, REJECTS), rejects)
-        write_rejects(storage.join(ledger.output, WARNINGS), warnings)
+        if warnings:
+            write_rejects(storage.join(ledger.output, WARNINGS), warnings)
         if not any(file.num_clips for file in files):
             ledger.delete()  # or repaired files would be rejected by these again
             raise ValueError(
