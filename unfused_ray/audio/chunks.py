@@ -28,6 +28,8 @@ class Samples(NamedTuple):
     """Place behind the file: of another file that is joined to it, or the end."""
     patches: dict[int, bytes]
     """What its header should say: ``held``. Places are relative to ``begin``."""
+    is_long: bool
+    """They are more than its header can say."""
     begin: int = 0
     """Where the corrected file begins."""
 
@@ -95,8 +97,9 @@ def _samples(window: Window, layout: _Layout, start: int, claimed: int | None, f
         behind = _behind(window, layout, start, claimed)
         if held - claimed <= TOLERANCE * claimed or _follows(window, layout, behind):
             held, end = claimed, _next_file(window, layout, behind)
-    right = min(held + layout.before + layout.counted, 256 ** struct.calcsize(code) - 1)
-    return Samples(claimed, held, end, {} if claimed == held else {field: struct.pack(code, right)})
+    right, most = held + layout.before + layout.counted, 256 ** struct.calcsize(code) - 1
+    patches = {} if claimed == held else {field: struct.pack(code, min(right, most))}
+    return Samples(claimed, held, end, patches, is_long=right > most)
 
 
 def _follows(window: Window, layout: _Layout, place: int) -> bool:

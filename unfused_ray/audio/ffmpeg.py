@@ -123,10 +123,13 @@ def _blocks(frames: Iterator[AudioFrame]) -> Iterator[Block]:
 def _samples(frame: AudioFrame) -> np.ndarray:
     """Return the samples of a frame: (channels, samples) float32."""
     channels, kind = frame.layout.nb_channels, frame.format.name.removesuffix("p")
-    if kind not in (*_SCALES, "flt", "dbl") or (frame.format.is_planar and channels > _MAX_PLANES):
-        (frame,) = AudioResampler("flt").resample(frame)
-        kind = "flt"
-    values = frame.to_ndarray()
+    try:
+        if kind not in (*_SCALES, "flt", "dbl") or (frame.format.is_planar and channels > _MAX_PLANES):
+            (frame,) = AudioResampler("flt").resample(frame)
+            kind = "flt"
+        values = frame.to_ndarray()
+    except ValueError as error:  # NumPy's, of a frame that is smaller than it says
+        raise AudioError("unreadable", f"a frame of {frame.samples} samples: {error}") from error
     wave_CS = values if frame.format.is_planar else values.reshape(-1, channels).T
     if kind in _SCALES:
         return (wave_CS.astype(np.float32) - (128 if kind == "u8" else 0)) / _SCALES[kind]

@@ -81,6 +81,8 @@ def _read_part(part: _Part, start: float, warn: Warn) -> Iterator[Block]:
     file: soundfile.SoundFile | None = None
     if name is None:
         file = libsndfile.open_file(window)
+    elif part.samples and part.samples.is_long:  # of which libsndfile reads 4 GB
+        warn("longer than its header", f"it holds {part.samples.held} bytes of samples")
     elif name == "flac" or part.samples or (part.link and part.link.is_plain):
         file = _open(window)
     if file is None or (name == "flac" and file.frames > libsndfile.NO_LENGTH):

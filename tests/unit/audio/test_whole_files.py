@@ -163,6 +163,20 @@ def test_who_takes_one_piece_of_a_long_file_reads_no_more():
     assert file.bytes_read < len(data) / 5
 
 
+@pytest.mark.slow
+def test_a_wav_of_more_bytes_than_its_header_can_say_is_read_to_its_end(tmp_path: Path):
+    wav = encoded(np.zeros((8, 16), np.float32), 384_000, codec="FLOAT")
+    start, size = len(wav) - 512, 4_400_000_000
+    for claimed in (2**32 - 1, size % 2**32, 0):
+        place = wav.index(b"data") + 4
+        with (tmp_path / "long.wav").open("wb") as file:
+            file.write(wav[:place] + claimed.to_bytes(4, "little") + wav[place + 4 : start])
+            file.truncate(start + size)
+        with (tmp_path / "long.wav").open("rb") as source:
+            samples = sum(len(piece) for piece in decode(source, RATE, RATE))
+        assert abs(samples / RATE - size / 64 / 384_000) < 0.01
+
+
 def test_a_box_that_claims_more_samples_than_bytes_is_not_believed():
     """FFmpeg makes a table of as many, of 24 bytes each."""
     data = bytearray(muxed(tone(0.5), 44_100, "mp4", "aac", movflags="empty_moov"))
