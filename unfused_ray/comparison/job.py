@@ -26,7 +26,7 @@ from unfused_ray import paths, storage
 from unfused_ray.comparison import page
 from unfused_ray.comparison.plan import PlannedSystem, find_plan, freeze, load_plan, refuse_changes
 from unfused_ray.comparison.processes import JobProcesses, command
-from unfused_ray.comparison.results import ResultsTable, evaluation_config, results
+from unfused_ray.comparison.results import ResultsTable, model_name, results
 from unfused_ray.comparison.trainings import Training, Trainings, expected_minutes, refuse_other_settings
 from unfused_ray.config import CompareConfig, EvaluateConfig, TrainingConfig
 from unfused_ray.home import home, local_home
@@ -164,21 +164,28 @@ class ComparisonPlan:
 
     def evaluations(self, finished: dict[str, list[int]], random_seeds: int) -> list[EvaluateConfig]:
         """One evaluation a task, of all finished encoders and random networks."""
-        return [
-            evaluation_config(
-                self.trainings,
-                finished,
-                [task],
-                self._evaluation_folder(task),
-                self.protocol,
-                random_seeds,
-                self.threads,
-            )
-            for task in self.plan.tasks
-        ]
+        return [self._evaluation(finished, random_seeds, task) for task in self.plan.tasks]
 
-    def _evaluation_folder(self, *task: str) -> str:
-        return storage.join(self.output, "evaluations", *task)
+    def _evaluation(self, finished: dict[str, list[int]], random_seeds: int, *tasks: str) -> EvaluateConfig:
+        models = [
+            f"{model_name(system, seed)}={self.trainings.path(system, seed)}"
+            for system in self.plan.systems
+            for seed in finished.get(system.name, ())
+        ]
+        return EvaluateConfig(
+            name=f"{self.plan.name}-{'-'.join(tasks)}",
+            models=(*models, *(f"{peer.name}={peer.embedder}" for peer in self.plan.peers)),
+            tasks=tuple(self.trainings.uri(task) for task in tasks),
+            output=storage.join(self._evaluations, *tasks),
+            random_seeds=random_seeds,
+            protocol=self.protocol,
+            processes=self.threads,
+        )
+
+    @property
+    def _evaluations(self) -> str:
+        """Folder of the evaluations, one a task."""
+        return storage.join(self.output, "evaluations")
 
     def evaluate(self) -> None:
         """Read every finished encoder on every task and write the table; then random networks, and write it again.
@@ -218,9 +225,8 @@ class ComparisonPlan:
         return table
 
     def _results(self, finished: dict[str, list[int]], random_seeds: int, reference: str) -> ResultsTable:
-        folder = self._evaluation_folder()
-        config = evaluation_config(self.trainings, finished, self.plan.tasks, folder, self.protocol, random_seeds)
-        return results(self.trainings, finished, config, folder, reference)
+        config = self._evaluation(finished, random_seeds, *self.plan.tasks)
+        return results(self.trainings, finished, config, self._evaluations, reference)
 
     def listing(self) -> Table:
         """State of every chosen training, and the minutes left, as finished trainings tell."""
