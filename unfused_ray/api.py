@@ -152,7 +152,7 @@ def compare(recipe: str | CompareConfig, /, **changes: Any) -> ComparisonResult:
     if isinstance(recipe, str) and recipe.endswith(".toml"):
         recipe = CompareConfig(plan=recipe)
     config = _configured(recipe, recipes.COMPARE, changes)
-    from unfused_ray.comparison import table as job
+    from unfused_ray.comparison import job
 
     plan = job.check(config)
     return ComparisonResult(plan.output, job.run(plan))

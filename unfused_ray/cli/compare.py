@@ -22,14 +22,14 @@ def run(arguments: Sequence[str]) -> int:
     if arguments and arguments[0].endswith(".toml"):
         plans = {**plans, arguments[0]: ("a plan of your own", CompareConfig(plan=arguments[0]))}
     config, dry_run = parse("compare", arguments, plans, EXAMPLES)
-    from unfused_ray.comparison import table
+    from unfused_ray.comparison import job
 
-    plan = table.check(config)
+    plan = job.check(config)
     if config.list:
         show(plan.listing())
     elif dry_run:
-        show(table.describe(plan))
+        show(job.describe(plan))
     else:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # the jobs are stopped, too
-        return 1 if table.run(plan) else 0
+        return 1 if job.run(plan) else 0
     return 0

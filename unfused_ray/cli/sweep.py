@@ -20,7 +20,7 @@ EXAMPLES = (
 def run(arguments: Sequence[str]) -> int:
     """Sweep the settings of a distillation."""
     config, dry_run = parse("sweep", arguments, recipes.SWEEP, EXAMPLES)
-    from unfused_ray.report.terminal import evaluation_table
+    from unfused_ray.report.evaluation import evaluation_table
     from unfused_ray.sweeps import plan as plans
     from unfused_ray.sweeps import result, sweep
 

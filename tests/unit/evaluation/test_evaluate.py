@@ -36,7 +36,7 @@ from unfused_ray.evaluation.rows import Choice, Row
 from unfused_ray.evaluation.systems import TrainedModel
 from unfused_ray.evaluation.table import EvaluationTable
 from unfused_ray.models.export import read_description
-from unfused_ray.report.terminal import evaluation_table
+from unfused_ray.report.evaluation import evaluation_table
 
 ROWS = ["log-mel statistics", "random fc2 (4 × 16)", "random fc1 (4 × 16)", "teacher", "student"]
 SIZES = {"grouped": (32, 16, 23), "bare": (24, 0, 14)}
