@@ -60,7 +60,7 @@ def test_its_recipe_trains(copy: Path) -> None:
     options = {"data": copy / "source", "output": copy / "run", "optimizer.lr": 0.01, "epochs": 3}
     options |= {"stop-after": 2, "tracking.uri": "off", "runtime.threads": 1}  # no pictures are drawn of what goes on
     given = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    run(copy, str(ROOT / "jobs" / "pretrain.py"), "vicreg-tiny", *given)
+    run(copy, "-m", "unfused_ray", "pretrain", "vicreg-tiny", *given)
     first, second = history(copy / "run")
     assert second["loss"] < first["loss"]
     assert second["effective_rank"] > 2
