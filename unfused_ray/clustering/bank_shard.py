@@ -86,7 +86,7 @@ class BankShard(RowBlocks):
         )
 
     def begin_epoch(self) -> None:
-        """Count unseen clips and refused rows from here."""
+        """Begin to count unseen clips and refused rows anew."""
         self.seen[:] = False
         self.non_finite = 0
 

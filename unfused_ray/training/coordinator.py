@@ -119,7 +119,7 @@ class Coordinator:
         return self._stop
 
     def note(self, text: str, rank: int | None = None) -> None:
-        """Keep a :class:`Message` for whoever watches the run."""
+        """Keep a :class:`Message` for the person who watches the run."""
         self._messages.append(Message(text, rank))
 
     def progress(self) -> RunProgress:

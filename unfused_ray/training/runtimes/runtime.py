@@ -48,7 +48,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def start(self, job: TrainingJob, tracked: TrackedRun | None) -> AbstractContextManager[StartedTraining]:
-        """Start the coordinator of a training and whatever else it needs, and end them afterwards.
+        """Start the coordinator and the other actors of a training, and end them afterwards.
 
         Args:
             job: to train; a session is open.
