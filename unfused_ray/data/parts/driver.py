@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from unfused_ray import storage
 from unfused_ray.data.parts.executor import Executor
-from unfused_ray.data.parts.ledger import Ledger
+from unfused_ray.data.parts.ledger import FileT, Ledger, PartReport
 from unfused_ray.data.parts.rejects import REJECTS, Reject, count_reasons, in_words, write_rejects
-from unfused_ray.data.parts.report import FileT, PartReport
 from unfused_ray.lease import InUseError, Lease
 from unfused_ray.progress import Progress
 from unfused_ray.threads import one_thread
@@ -104,10 +103,9 @@ class _Task(Generic[PartT, FileT]):
     file_type: type[FileT]
 
     def __call__(self, number: int, part: PartT) -> PartReport[FileT]:
-        if (finished := self.ledger.finished(number)) is not None:
-            return PartReport.from_json(finished, self.file_type)
+        if (finished := self.ledger.finished(number, self.file_type)) is not None:
+            return finished
         with one_thread():  # a task has one CPU; and the last bits depend on the number of threads
             report = self.write(number, part)
-        file, sha256 = (report.file.file, report.file.sha256) if report.file else (None, None)
-        self.ledger.finish(number, file, sha256, asdict(report))
+        self.ledger.finish(number, report)
         return report

@@ -18,9 +18,8 @@ from support.processes import wait_for
 from unfused_ray import storage
 from unfused_ray.data.parts.driver import PartedJob, write_parts
 from unfused_ray.data.parts.executor import InProcess
-from unfused_ray.data.parts.ledger import Ledger
+from unfused_ray.data.parts.ledger import Ledger, PartReport
 from unfused_ray.data.parts.rejects import REJECTS, Reject
-from unfused_ray.data.parts.report import PartReport
 from unfused_ray.lease import InUseError, Lease
 from unfused_ray.progress import Progress
 
