@@ -1,4 +1,4 @@
-"""What ``unfused-ray pretrain`` and ``unfused-ray distill`` have in common."""
+"""Runs a training for ``unfused-ray pretrain`` and ``unfused-ray distill``, and prints its summary."""
 
 from __future__ import annotations
 

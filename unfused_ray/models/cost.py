@@ -1,4 +1,4 @@
-"""What an encoder costs: parameters and multiply–adds, counted alike for all; heads and probes are left out."""
+"""Costs of an encoder: parameters and multiply–adds, counted alike for all, without heads and probes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unfused_ray.config import Cut, EncoderConfig, FrontEndConfig
 from unfused_ray.models.encoder import AudioNTT2020
 
 REFERENCE_PARAMETERS = 5_321_856
-"""Of the whole AudioNTT2020, which is DeLoRes-M's encoder in UnFuSeD's comparison."""
+"""Parameters of the whole AudioNTT2020, which is DeLoRes-M's encoder in UnFuSeD's comparison."""
 MIN_SAVING = 0.4
 """Share of them that a student must do without (UnFuSeD, arXiv 2303.05668: 40 % fewer)."""
 _SECONDS = 10

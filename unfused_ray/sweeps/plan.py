@@ -45,7 +45,7 @@ class SweepPlan:
     config: SweepConfig
     """With absolute paths."""
     record: dict[str, Any]
-    """What sweep.json keeps: id, configuration, search space, environment, and checksums of tasks, teacher and
+    """The content of sweep.json: id, configuration, search space, environment, and checksums of tasks, teacher and
     protocol."""
     space: Space
     trials: TrialPlan
@@ -62,7 +62,7 @@ class SweepPlan:
 
     @property
     def protocol(self) -> ProtocolConfig:
-        """How trials are scored."""
+        """The layers, protocol and clips that score a trial."""
         return self.trials.protocol
 
     @property
@@ -188,7 +188,7 @@ def _kept(resume: bool, record: dict[str, Any], uri: str) -> dict[str, Any]:
 
 
 def _decisive(record: dict[str, Any]) -> dict[str, Any]:
-    """What decides a sweep: settings, and what tasks, teacher and protocol hold, wherever they lie."""
+    """Everything that decides a sweep: its settings, and checksums of tasks, teacher and protocol."""
     return {**record["config"], "space": record["space"], **record["facts"]}
 
 

@@ -1,4 +1,4 @@
-"""What a student is worth on validation clips: the test split is never read here."""
+"""Scores a student on validation clips; the test split is never read here."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Score:
     task: str
     accuracy: float
     correct: list[bool]
-    """Of each held-out clip, in the order of their clip_ids."""
+    """Correctness of each held-out clip, in the order of their clip_ids."""
     groups: list[str]
-    """Of the same clips; "" is a group of its own."""
+    """Group of each of these clips; "" is a group of its own."""
 
 
 def score(task: Task, student_uri: str, protocol: ProtocolConfig, by_folds: bool) -> Score:

@@ -109,7 +109,7 @@ def _trainable(point: dict[str, Any], plan: TrialPlan) -> None:
 
 
 def trial_resources(config: SweepConfig) -> dict[str, float]:
-    """What a trial's own process reserves; where workers train for it, it waits for them."""
+    """Resources that a trial's own process reserves; one whose workers train for it only waits."""
     if config.workers_per_trial:
         return {"CPU": 0.01}
     # Asked for: Ray hides no GPU from a process that reserves none, so all trials would train on a node's first.
@@ -150,7 +150,7 @@ def _processes(gpus: float, each: float) -> int:
 
 
 def _end_at_once(uri: str) -> None:
-    """What the process does whose sweep another one has taken over: it writes nothing more."""
+    """Stop everything: another process has taken the sweep over, and this one writes nothing more."""
     logger.error("another process has taken over the sweep in %s: this one ends here", uri)
     os._exit(1)  # called in the lease's thread, where an exception would end nothing but that
 
@@ -163,7 +163,7 @@ class _Records(tune.Callback):
         self._num_ended, self._best = num_ended, best
 
     def __getstate__(self) -> dict[str, Any]:
-        """Of what is plain: Ray Tune writes its callbacks to a folder that is thrown away, and the rest cannot be."""
+        """Pickle the plain values alone: Ray Tune writes its callbacks to a folder that is thrown away."""
         return {**vars(self), "_bar": None, "_tracking": None}
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:

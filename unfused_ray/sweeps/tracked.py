@@ -26,7 +26,7 @@ from unfused_ray.tracking.sender import CLOSE_SECONDS, Tracker
 logger = logging.getLogger(__name__)
 
 LOST = "lost_metrics.json"
-"""What of the newest start did not reach MLflow."""
+"""File of the metrics of the newest start that did not reach MLflow."""
 _WORDS = {"finished": "FINISHED", "stopped early": "FINISHED", "failed": "FAILED"}
 """MLflow's for the states of trials: one that was stopped early has told what it was to tell."""
 
