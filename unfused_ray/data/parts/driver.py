@@ -43,6 +43,7 @@ class PartedJob(Generic[PartT, FileT]):
 def write_parts(
     job: PartedJob[PartT, FileT],
     executor: Executor,
+    finished: Callable[[], ManifestT | None],
     sign: Callable[[tuple[FileT, ...], dict[str, int]], ManifestT],
 ) -> ManifestT:
     """Write the parts of an output that are not finished, then its rejects, then its manifest.
@@ -50,6 +51,7 @@ def write_parts(
     Args:
         job: the planned job.
         executor: runs the parts.
+        finished: returns the manifest of an output that another process has finished since it was checked.
         sign: writes the manifest of these files, and of the number of rejects by reason; returns it.
 
     Raises:
@@ -59,6 +61,8 @@ def write_parts(
     """
     ledger, lost = job.ledger, threading.Event()
     with Lease(ledger.output, on_loss=lost.set), executor.open():
+        if (manifest := finished()) is not None:
+            return manifest
         ledger.begin()
         reports = _run(job, executor, lost)
         files = tuple(report.file for report in reports if report.file is not None)
