@@ -205,11 +205,17 @@ def train(config: TrainingConfig, start_times: StartTimes | None = None) -> Trai
     Args:
         config: of the run.
         start_times: of the command that starts it; from now on by default.
+
+    Raises:
+        ValueError, OSError: what cannot work; names field, value and rule.
     """
     memory.keep_freed()
     from unfused_ray.runs import start_times as times
 
     start_times = start_times or times.StartTimes()
+    from unfused_ray.training.driver.data import read_data
+
+    data = read_data(config)  # before Ray and torch, which take seconds to start
     with ExitStack() as session:
         if config.runtime.kind == "workers":
             # Torch is imported while Ray starts, which is mostly waiting for other processes.
@@ -222,7 +228,7 @@ def train(config: TrainingConfig, start_times: StartTimes | None = None) -> Trai
         from unfused_ray.training.driver import launch
 
         start_times.reach("imported")
-        plan = launch.check(config)
+        plan = launch.check(data)
         status = launch.run(plan, start_times)
     pictures = _draw(plan) if status.state == "finished" else ()
     return TrainingResult(plan.run.uri, status, pictures)
