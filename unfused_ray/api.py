@@ -249,7 +249,7 @@ def _draw(plan: TrainingPlan) -> tuple[str, ...]:
 
 
 def _configured(recipe: str | T, known: Mapping[str, tuple[str, T]], changes: Mapping[str, Any]) -> T:
-    """Return the configuration of a recipe, or of a JSON file of one, with changed fields.
+    """Return the configuration of a recipe, or of a JSON file of one, with changed fields and absolute paths.
 
     Raises:
         ValueError: there is no such recipe or field, or the values cannot work.
@@ -261,4 +261,6 @@ def _configured(recipe: str | T, known: Mapping[str, tuple[str, T]], changes: Ma
             recipe = known[recipe][1]
         else:
             raise ValueError(f"{recipe} is no recipe: name one of {', '.join(known)}, or give a configuration")
-    return recipe.replace(changes)
+    from unfused_ray import paths
+
+    return paths.check(recipe.replace(changes))  # before the imports of the job, which take seconds

@@ -45,7 +45,7 @@ def test_every_public_name_is_there_and_others_are_not() -> None:
         ("distill", "tiny", {"teacher": "s3://me:secret@bucket/run"}, r"teacher=s3://…@bucket/run holds credentials"),
         ("prepare", "default", {"output": "x"}, "source='' names nothing"),
         ("embed", "default", {"encoder": "s3://me:secret@bucket/run"}, "encoder=.* holds credentials"),
-        ("evaluate", "default", {}, r"tasks=\(\) names no task"),
+        ("evaluate", "default", {}, r"tasks=\(\) names nothing"),
         ("compare", "tiny", {}, "data_root='' names nothing"),
         (
             "compare",
@@ -53,7 +53,7 @@ def test_every_public_name_is_there_and_others_are_not() -> None:
             {"data_root": "x"},
             "plan=mine.toml is none of ablation, corpus",
         ),
-        ("sweep", "tiny", {"space": "beta"}, "space=beta is none of alpha-beta"),
+        ("sweep", "tiny", {"space": "beta", "tasks": ("a",)}, "space=beta is none of alpha-beta"),
     ],
 )
 def test_what_cannot_work_is_refused_as_on_the_command_line(

@@ -33,6 +33,11 @@ class Config(BaseModel):
     outputs: ClassVar[tuple[str, ...]] = ()
     """Fields that name folders to write to."""
 
+    @property
+    def required(self) -> Mapping[str, str]:
+        """Fields that must not be empty when the job runs, with what to give."""
+        return {}
+
     def digest(self) -> str:
         """Sixteen hex digits that identify the values of this configuration."""
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)

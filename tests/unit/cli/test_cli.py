@@ -56,6 +56,35 @@ print(json.dumps([shown, [name for name in {SLOW} if name in sys.modules]]))
         assert "examples:\n" in shown[name]
 
 
+WRONG = {
+    "prepare": "source='' names nothing: give a path or a URI, --source …",
+    "pretrain tiny --data /nowhere": "/nowhere holds no manifest.json",
+    "evaluate": "tasks=() names nothing: give at least one folder written by unfused-ray prepare, --tasks …",
+    "compare tiny": "data_root='' names nothing: give the folder of the prepared sources, --data-root …",
+    "sweep tiny": "tasks=() names nothing: give at least one folder written by unfused-ray prepare, --tasks …",
+    "embed --encoder e": "source='' names nothing: give a path or a URI, --source …",
+    "report /nowhere": "/nowhere: there is no such folder; give those of runs",
+    "runs /nowhere": "/nowhere: there is no such folder; give the one that holds the folders of runs",
+}
+
+
+def test_an_error_of_the_user_waits_for_nothing_that_is_slow(tmp_path: Path) -> None:
+    code = f"""
+import contextlib, sys
+from unfused_ray.cli.main import main
+for command in {[*WRONG, f"runs {tmp_path}"]}:
+    sys.argv = ["unfused-ray", *command.split()]
+    with contextlib.suppress(SystemExit):
+        main()
+print([name for name in {SLOW} if name in sys.modules and name != "pyarrow"])
+"""
+    ended = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    told = ended.stderr.splitlines()
+    assert len(told) == len(WRONG)
+    assert all(line.startswith(f"error: {message}") for line, message in zip(told, WRONG.values(), strict=True))
+    assert ended.stdout.splitlines()[-1] == "[]"
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_two_examples_and_their_settings_work(command_line: CommandLine, command: str) -> None:
     examples = import_module(f"unfused_ray.cli.{command}").EXAMPLES
