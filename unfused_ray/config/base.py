@@ -133,7 +133,7 @@ def explain(error: ValidationError) -> str:
         message = details["msg"].removeprefix("Value error, ")
         if details["type"] == "union_tag_not_found":
             lines.append(
-                f"{field}={details['input']!r} has no 'kind': name it, too, or change a field as {field}.FIELD"
+                f"{field}={details['input']!r} has no 'kind': name it too, or change {field}.FIELD"
             )
         elif details["type"] == "union_tag_invalid":
             lines.append(f"{field}.kind={details['ctx']['tag']!r} is none of {details['ctx']['expected_tags']}")
