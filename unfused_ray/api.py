@@ -149,9 +149,7 @@ def compare(recipe: str | CompareConfig, /, **changes: Any) -> ComparisonResult:
         ValueError, OSError: what cannot work; names field, value and rule.
         ChildProcessError: an evaluation failed.
     """
-    if isinstance(recipe, str) and recipe.endswith(".toml"):
-        recipe = CompareConfig(plan=recipe)
-    config = _configured(recipe, recipes.COMPARE, changes)
+    config = _configured(recipe, recipes.PLANS, changes)
     from unfused_ray.comparison import job
 
     plan = job.check(config)
@@ -205,11 +203,17 @@ def train(config: TrainingConfig, start_times: StartTimes | None = None) -> Trai
     Args:
         config: of the run.
         start_times: of the command that starts it; from now on by default.
+
+    Raises:
+        ValueError, OSError: what cannot work; names field, value and rule.
     """
     memory.keep_freed()
     from unfused_ray.runs import start_times as times
 
     start_times = start_times or times.StartTimes()
+    from unfused_ray.training.driver.data import read_data
+
+    data = read_data(config)  # before Ray and torch, which take seconds to start
     with ExitStack() as session:
         if config.runtime.kind == "workers":
             # Torch is imported while Ray starts, which is mostly waiting for other processes.
@@ -222,7 +226,7 @@ def train(config: TrainingConfig, start_times: StartTimes | None = None) -> Trai
         from unfused_ray.training.driver import launch
 
         start_times.reach("imported")
-        plan = launch.check(config)
+        plan = launch.check(data)
         status = launch.run(plan, start_times)
     pictures = _draw(plan) if status.state == "finished" else ()
     return TrainingResult(plan.run.uri, status, pictures)
@@ -243,16 +247,13 @@ def _draw(plan: TrainingPlan) -> tuple[str, ...]:
 
 
 def _configured(recipe: str | T, known: Mapping[str, tuple[str, T]], changes: Mapping[str, Any]) -> T:
-    """Return the configuration of a recipe, or of a JSON file of one, with changed fields.
+    """Return the configuration of a recipe, or of a JSON file of one, with changed fields and absolute paths.
 
     Raises:
         ValueError: there is no such recipe or field, or the values cannot work.
     """
     if isinstance(recipe, str):
-        if recipe.endswith(".json"):
-            recipe = recipes.read_recipe(recipe, type(next(iter(known.values()))[1]))
-        elif recipe in known:
-            recipe = known[recipe][1]
-        else:
-            raise ValueError(f"{recipe} is no recipe: name one of {', '.join(known)}, or give a configuration")
-    return recipe.replace(changes)
+        recipe = recipes.find(known, recipe)
+    from unfused_ray import paths
+
+    return paths.check(recipe.replace(changes))  # before the imports of the job, which take seconds

@@ -97,9 +97,7 @@ def check(config: EvaluateConfig) -> EvaluationPlan:
     Raises:
         ValueError, FileNotFoundError: names the field, its value and the rule.
     """
-    config = paths.resolve(config)
-    if not config.tasks:
-        raise ValueError("tasks=() names no task: give at least one folder written by unfused-ray prepare")
+    config = paths.check(config)
     tracking_uri(config.tracking)
     protocol = load_protocol(config.protocol)
     tasks = tuple(load_task(uri) for uri in config.tasks)

@@ -18,11 +18,12 @@ def run_training(config: TrainingConfig, dry_run: bool) -> int:
     if dry_run:
         return _rehearse(config)
     from unfused_ray import api
-    from unfused_ray.report.terminal import summary
     from unfused_ray.runs.start_times import StartTimes, process_started
-    from unfused_ray.tracking.mlflow import OFF, tracking_uri
 
     trained = api.train(config, StartTimes(process_started()))
+    from unfused_ray.report.terminal import summary  # here: torch, which is imported while Ray starts
+    from unfused_ray.tracking.mlflow import OFF, tracking_uri
+
     show(summary(trained.folder))
     if (where := tracking_uri(config.tracking)) != OFF:
         say(f"the curves: {_watch(where)}")
@@ -43,15 +44,17 @@ def _watch(tracking_uri: str) -> str:
 
 
 def _rehearse(config: TrainingConfig) -> int:
-    from unfused_ray import cluster, paths
+    from unfused_ray.training.driver.data import read_data
+
+    data = read_data(config)  # before Ray and torch, which take seconds to start
+    from unfused_ray import cluster
     from unfused_ray.doctor import examine
     from unfused_ray.training.driver import dry_run, launch
 
-    config = paths.resolve(config)
     with cluster.session():
-        findings = examine.examine(config)
+        findings = examine.examine(data.config)
         show(examine.table(findings))
-        plan = launch.check(config)
+        plan = launch.check(data)
         show(launch.describe(plan))
         logger.info("measuring for about ten seconds")
         show(dry_run.describe(plan.config, plan.index))

@@ -43,9 +43,7 @@ class ComparisonPlan:
     """
 
     def __init__(self, config: CompareConfig) -> None:
-        config = paths.resolve(config)
-        if not config.data_root:
-            raise ValueError("data_root='' names nothing: give the folder of the prepared sources, --data-root …")
+        config = paths.check(config)
         path = find_plan(config.plan)
         self.config, self.plan = config, load_plan(path)
         self.output = config.output or storage.join(home(), "tables", self.plan.name)

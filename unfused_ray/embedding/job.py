@@ -69,10 +69,7 @@ def check(config: EmbedConfig) -> EmbeddingPlan:
             encoder, the cluster lacks what is asked for, or the output was made with other settings or of other clips.
         InUseError: another process works on the output.
     """
-    config = paths.resolve(config)
-    for field in ("encoder", "source", "output"):
-        if not getattr(config, field):
-            raise ValueError(f"{field}='' names nothing: give a path or a URI, --{field} …")
+    config = paths.check(config)
     description = read_description(config.encoder)
     settings, sample_rate = _settings(config, description["sha256"]), description["front_end"]["sample_rate"]
     refuse_in_use(config.output)

@@ -77,10 +77,8 @@ def check(config: SweepConfig) -> SweepPlan:
     Raises:
         ValueError, FileNotFoundError: with the field, its value and the rule.
     """
-    config = paths.resolve(config)
+    config = paths.check(config)
     space = find_space(config.space)
-    if not config.tasks:
-        raise ValueError("tasks=() names no task: give at least one folder written by unfused-ray prepare")
     for name in ("data", "output", "labels_of", "stop_after"):
         if getattr(config.distill, name):
             raise ValueError(f"distill.{name} is the sweep's business: name tasks and output of the sweep instead")

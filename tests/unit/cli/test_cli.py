@@ -18,7 +18,7 @@ from support.terminal import Ended
 
 from unfused_ray.cli import COMMANDS
 from unfused_ray.config import PrepareConfig, PretrainConfig
-from unfused_ray.recipes import PREPARE, PRETRAIN
+from unfused_ray.recipes import DISTILL, PREPARE, PRETRAIN
 
 CommandLine = Callable[..., Ended]
 SLOW = ("torch", "ray", "mlflow", "matplotlib", "sklearn", "scipy", "optuna", "pyarrow", "pandas")
@@ -54,6 +54,35 @@ print(json.dumps([shown, [name for name in {SLOW} if name in sys.modules]]))
     for name, text in COMMANDS.items():
         assert text in " ".join(shown[name].split())
         assert "examples:\n" in shown[name]
+
+
+WRONG = {
+    "prepare": "source='' names nothing: give a path or a URI, --source …",
+    "pretrain tiny --data /nowhere": "/nowhere holds no manifest.json",
+    "evaluate": "tasks=() names nothing: give at least one folder written by unfused-ray prepare, --tasks …",
+    "compare tiny": "data_root='' names nothing: give the folder of the prepared sources, --data-root …",
+    "sweep tiny": "tasks=() names nothing: give at least one folder written by unfused-ray prepare, --tasks …",
+    "embed --encoder e": "source='' names nothing: give a path or a URI, --source …",
+    "report /nowhere": "/nowhere: there is no such folder; give those of runs",
+    "runs /nowhere": "/nowhere: there is no such folder; give the one that holds the folders of runs",
+}
+
+
+def test_an_error_of_the_user_waits_for_nothing_that_is_slow(tmp_path: Path) -> None:
+    code = f"""
+import contextlib, sys
+from unfused_ray.cli.main import main
+for command in {[*WRONG, f"runs {tmp_path}"]}:
+    sys.argv = ["unfused-ray", *command.split()]
+    with contextlib.suppress(SystemExit):
+        main()
+print([name for name in {SLOW} if name in sys.modules and name != "pyarrow"])
+"""
+    ended = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    told = ended.stderr.splitlines()
+    assert len(told) == len(WRONG)
+    assert all(line.startswith(f"error: {message}") for line, message in zip(told, WRONG.values(), strict=True))
+    assert ended.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -155,9 +184,27 @@ def test_all_errors_of_a_configuration_are_told_at_once(command_line: CommandLin
 
 
 def test_a_recipe_must_be_named_where_none_is_the_default(command_line: CommandLine) -> None:
-    message = f"error: --epochs is no recipe: start with one of {', '.join(PRETRAIN)} (--help says more)\n"
-    assert command_line("pretrain", "--epochs", "3") == Ended(2, "", message)
-    assert "no recipe is named" in command_line("pretrain").err
+    message = f"start with one of {', '.join(PRETRAIN)} (--help says more)\n"
+    ended = command_line("pretrain", "--data", "x", "tiny")
+    assert ended == Ended(2, "", f"error: the recipe comes first, before --data: {message}")
+    assert command_line("pretrain").err == f"error: no recipe is named: {message}"
+    assert "no plan is named: start with one of corpus, " in command_line("compare").err
+
+
+@pytest.mark.parametrize("command", ["pretrain", "doctor", "distill", "prepare"])
+def test_a_recipe_that_is_none_is_told_with_close_names_and_then_all(command_line: CommandLine, command: str) -> None:
+    known = {"distill": DISTILL, "prepare": PREPARE, "doctor": {**DISTILL, **PRETRAIN}}.get(command, PRETRAIN)
+    name = list(known)[-1]
+    ended = command_line(command, name[:-1] + "z")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith(f"error: {name[:-1]}z is no recipe: did you mean {name}")
+    assert ended.err.endswith(f"? Or name one of {', '.join(known)}\n")
+
+
+def test_compare_has_plans(command_line: CommandLine) -> None:
+    ended = command_line("compare", "--help")
+    assert "plans (one must be named; a TOML file is one, too):" in ended.out and "recipes (" not in ended.out
+    assert "tyni is no plan: did you mean tiny? Or name one of corpus, " in command_line("compare", "tyni").err
 
 
 @pytest.mark.usefixtures("ray_session")

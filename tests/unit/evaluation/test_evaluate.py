@@ -506,7 +506,7 @@ def test_an_end_of_an_interval_that_cannot_be_known_is_no_metric(world: World, d
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("", "tasks=() names no task: give at least one folder written by unfused-ray prepare"),
+        ("", "tasks=() names nothing: give at least one folder written by unfused-ray prepare"),
         ("--tasks {0}/bare {0}/bare", "tasks={0}/bare: another column of the table is called 'bare'"),
         ("--tasks {0}/bare {0}/mean", "tasks={0}/mean: another column of the table is called 'mean'"),
         ("--tasks {0}/nowhere", "{0}/nowhere holds no manifest.json"),

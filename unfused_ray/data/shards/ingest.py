@@ -132,10 +132,7 @@ def _rows(manifest: Manifest) -> dict[str, float | str]:
 
 def _resolved(config: PrepareConfig) -> PrepareConfig:
     """Return the configuration with absolute paths, and with the settings that a task decides."""
-    config = paths.resolve(config)
-    for field in ("output",) if config.task else ("source", "output"):
-        if not getattr(config, field):
-            raise ValueError(f"{field}='' names nothing: give a path or a URI, --{field} …")
+    config = paths.check(config)
     return config.replace(root=data_root(config.root), **WHOLE_CLIPS) if config.task else config
 
 
