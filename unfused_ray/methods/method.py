@@ -25,9 +25,18 @@ class BlockOutput:
     loss: Tensor
     """Scalar, weighted sum over the clips; its gradient is what is trained on."""
     terms: Mapping[str, Tensor] = field(default_factory=dict)
-    """Further sums, detached, for the curves."""
+    """Further sums, detached, for the curves: those that the method's ``terms`` declare."""
     embeddings: Tensor | None = None
     """``(B, D)``, detached: the embeddings that are clustered, or whose effective rank is watched if none are."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """How pictures and pages name one of ``BlockOutput.terms``."""
+
+    heading: str
+    note: str
+    """How it is read: formula or unit, and its bounds."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,8 @@ class Method(nn.Module):
 
     name: ClassVar[str]
     """Name in papers."""
+    terms: ClassVar[Mapping[str, Term]] = {}
+    """Each of ``BlockOutput.terms``, as it is shown."""
     num_views: int
     """Augmented views of a clip."""
     encoder: AudioNTT2020
