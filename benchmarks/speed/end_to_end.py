@@ -105,7 +105,7 @@ def measure_bound(config: PretrainConfig, index: ClipIndex, rounds: int) -> list
             step / clips_per_step,
             view / config.batch.block,
             decode / task.num_clips,
-            rehearsal.cpus,
+            rehearsal.resources.cpus,
             rehearsal.device.type == "cuda",
         )
         for step, view, decode in zip(taken["step"], taken["views"], taken["decode"], strict=True)

@@ -21,7 +21,7 @@ import torch
 from rich.table import Table
 
 from unfused_ray.clustering.kmeans import BLOCK_ROWS, RowBlocks
-from unfused_ray.config import RuntimeConfig, TrainingConfig
+from unfused_ray.config import TrainingConfig
 from unfused_ray.data.shards.format import Statistics
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.stream.plan import Pass, Planner
@@ -30,6 +30,7 @@ from unfused_ray.labels.clustered import passes_before
 from unfused_ray.runs.checkpoints import Position
 from unfused_ray.training.driver.forecast import Forecast
 from unfused_ray.training.job import TrainingJob
+from unfused_ray.training.runtimes import runtime_of
 from unfused_ray.training.worker.collectives import LocalCollectives
 from unfused_ray.training.worker.device import set_threads
 from unfused_ray.training.worker.epoch_sums import EpochSums
@@ -48,7 +49,7 @@ def describe(config: TrainingConfig, index: ClipIndex) -> Table:
     """
     table = Table("", "", title="measured in this process, on these clips", title_justify="left", show_header=False)
     runtime, batch = config.runtime, config.batch
-    if runtime.kind == "workers" and runtime.gpus_per_worker and not torch.cuda.is_available():
+    if runtime_of(runtime).uses_gpus(runtime) and not torch.cuda.is_available():
         table.add_row("forecast", "none: its workers have GPUs, this machine has not. Try the dry run on one that has")
         return table
     rehearsal = Rehearsal(config, index)
@@ -88,18 +89,16 @@ class Rehearsal:
     """
 
     def __init__(self, config: TrainingConfig, index: ClipIndex) -> None:
-        on_workers = config.runtime.kind == "workers"
-        self.config, self.workers = config, config.runtime.num_workers if on_workers else 1
-        alone = (1, float(len(os.sched_getaffinity(0))), 1.0)
-        nodes, self.cpus, self.decoders = _cluster_size(config.runtime) if on_workers else alone
-        on_gpu = torch.cuda.is_available() and (not on_workers or config.runtime.gpus_per_worker > 0)
-        self.device = torch.device("cuda" if on_gpu else "cpu")
-        self.threads = set_threads(config.runtime, math.ceil(self.workers / nodes))
+        self.config, runtime = config, runtime_of(config.runtime)
+        self.resources = runtime.resources(config.runtime)
+        workers = self.resources.num_workers
+        self.device = torch.device("cuda" if runtime.uses_gpus(config.runtime) and torch.cuda.is_available() else "cpu")
+        self.threads = set_threads(config.runtime, math.ceil(workers / self.resources.num_nodes))
         # A worker's share of a step, as a step of its own: that is what one process can measure.
-        share = {"batch.blocks_per_step": config.batch.blocks_per_step // self.workers, "runtime.kind": "in-process"}
+        share = {"batch.blocks_per_step": config.batch.blocks_per_step // workers, "runtime.kind": "in-process"}
         known = index.statistics(config.front_end) or Statistics(1, 0.0, 1.0)  # any do: they change no time
         self.job = TrainingJob(config.replace(share), "", index, known)
-        self.plan = self.job.clustering_plan(0 if on_workers else self.threads)
+        self.plan = self.job.clustering_plan(0 if runtime.has_assignment_actor else self.threads)
         self.num_classes = self.job.stage.num_classes(index)
         method = self.job.stage.build_method(self.num_classes)
         if self.plan is not None:
@@ -125,10 +124,10 @@ class Rehearsal:
             train_blocks=planner.num_steps("train") * self.config.batch.blocks_per_step,
             embed_blocks=planner.num_steps("embed") * self.config.batch.blocks_per_step,
             embed_passes=len(passes),
-            workers=self.workers,
+            workers=self.resources.num_workers,
             busy_cpus=1 if self.device.type == "cuda" else self.threads,
-            decoders=self.decoders,
-            cpus=self.cpus,
+            decoders=self.resources.decode_cpus,
+            cpus=self.resources.cpus,
         )
 
     def checkpoint_bytes(self) -> int:
@@ -179,17 +178,6 @@ class Rehearsal:
                 torch.cuda.synchronize()
             taken.append(time.perf_counter() - started)
         return statistics.median(taken[1:])
-
-
-def _cluster_size(config: RuntimeConfig) -> tuple[int, float, float]:
-    """Nodes of the cluster that Ray is connected to, its CPUs, and those that workers leave for decoding."""
-    import ray  # here: a training in this process needs no Ray
-
-    from unfused_ray import cluster
-
-    cpus = cluster.capacity()["CPU"]
-    nodes = sum(node["Alive"] for node in ray.nodes())
-    return nodes, cpus, cpus - config.num_workers * cluster.worker_cpus(config)
 
 
 def _unit_vectors(rng: np.random.Generator, count: int, dim: int) -> np.ndarray:

@@ -122,9 +122,7 @@ def run(plan: TrainingPlan, start_times: StartTimes | None = None, in_sweep: boo
         if own is not None and (status := _status_without_training(run, config, own.position)) is not None:
             return status
         start_times.reach("checked")
-        with runtime.session(config.runtime, config.data, run.uri):
-            if config.runtime.kind == "workers":
-                start_times.reach("Ray started")
+        with runtime.session(config.runtime, config.data, run.uri, start_times):
             statistics = _statistics(index, config)
             stage_of(config).make_labels(run.uri, index, statistics)
             weights, origin = warm_start(config) if own is None else ({}, None)
@@ -192,7 +190,7 @@ def label(plan: TrainingPlan) -> None:
     config, uri, index = plan.config, plan.run.uri, plan.index
     with (
         Lease(uri, on_loss=lambda: logger.warning("another process makes %s", uri)),
-        runtime_of(config.runtime).session(config.runtime, config.data, uri),
+        runtime_of(config.runtime).session(config.runtime, config.data, uri, StartTimes()),
     ):
         plan.run.open(config, plan.facts)
         stage_of(config).make_labels(uri, index, _statistics(index, config))
