@@ -26,7 +26,7 @@ from unfused_ray.runs.resume import ResumePoint, find_fork_point, find_resume_po
 from unfused_ray.runs.start_times import StartTimes, process_started
 from unfused_ray.runs.status import Status
 from unfused_ray.tracking.mlflow import TrackedRun
-from unfused_ray.training.coordinator import Coordinator
+from unfused_ray.training.coordinator import CoordinatorClient
 from unfused_ray.training.job import TrainingJob
 from unfused_ray.training.runtimes.remote_coordinator import start_coordinator
 from unfused_ray.training.runtimes.runtime import Resources, Runtime, StartedTraining
@@ -86,7 +86,7 @@ class RayTrain(Runtime):
                 ray.kill(assignment)
 
 
-def _fit(job: TrainingJob, coordinator: Coordinator, assignment: ray.actor.ActorHandle | None) -> Status:
+def _fit(job: TrainingJob, coordinator: CoordinatorClient, assignment: ray.actor.ActorHandle | None) -> Status:
     """Run worker groups until one ends the training."""
     runtime = job.config.runtime
     # Ray Train would change the working directory of its workers; paths are absolute here, but tracebacks are not.
@@ -126,7 +126,7 @@ class _WorkerMain:
     """The main function of a train worker."""
 
     job: TrainingJob
-    coordinator: Coordinator
+    coordinator: CoordinatorClient
     assignment: ray.actor.ActorHandle | None
 
     def __call__(self) -> Status:

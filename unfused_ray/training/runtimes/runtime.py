@@ -12,7 +12,7 @@ from unfused_ray.data.parts.executor import IN_PROCESS, Executor
 from unfused_ray.runs.start_times import StartTimes
 from unfused_ray.runs.status import Status
 from unfused_ray.tracking.mlflow import TrackedRun
-from unfused_ray.training.coordinator import Coordinator
+from unfused_ray.training.coordinator import CoordinatorClient
 from unfused_ray.training.job import TrainingJob
 
 
@@ -22,7 +22,7 @@ class StartedTraining:
 
     run: Callable[[], Status]
     """Trains to the end; blocks."""
-    coordinator: Coordinator
+    coordinator: CoordinatorClient
 
 
 @dataclass(frozen=True)

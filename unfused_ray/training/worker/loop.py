@@ -32,7 +32,7 @@ from unfused_ray.runs.resume import ResumePoint
 from unfused_ray.runs.run import DIVERGED
 from unfused_ray.runs.start_times import StartTimes
 from unfused_ray.runs.status import State, Status
-from unfused_ray.training.coordinator import Coordinator
+from unfused_ray.training.coordinator import CoordinatorClient
 from unfused_ray.training.worker.checkpointer import Checkpointer
 from unfused_ray.training.worker.collectives import Collectives, Votes
 from unfused_ray.training.worker.embedding_queue import EmbeddingQueue
@@ -56,7 +56,7 @@ class Worker:
     planner: Planner
     source: BlockSource
     labels: LabelSource | None
-    coordinator: Coordinator
+    coordinator: CoordinatorClient
     start_times: StartTimes = field(default_factory=StartTimes)
     leaving_nodes: Callable[[], Sequence[str]] = tuple
     """Nodes of the group that are to be taken away; all workers call it together and get the same answer."""
