@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 def run_training(config: TrainingConfig, dry_run: bool) -> int:
     """Train, or measure what a training would take; return the exit code."""
     if dry_run:
-        return _rehearse(config)
+        return _dry_run(config)
     from unfused_ray import api
     from unfused_ray.report.terminal import summary
     from unfused_ray.runs.start_times import StartTimes, process_started
@@ -42,7 +42,7 @@ def _watch(tracking_uri: str) -> str:
     return f"{mlflow} ui --backend-store-uri {tracking_uri}"
 
 
-def _rehearse(config: TrainingConfig) -> int:
+def _dry_run(config: TrainingConfig) -> int:
     from unfused_ray import cluster, paths
     from unfused_ray.doctor import examine
     from unfused_ray.training.driver import dry_run, launch

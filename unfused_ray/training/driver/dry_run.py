@@ -52,23 +52,23 @@ def describe(config: TrainingConfig, index: ClipIndex) -> Table:
     if runtime_of(runtime).uses_gpus(runtime) and not torch.cuda.is_available():
         table.add_row("forecast", "none: its workers have GPUs, this machine has not. Try the dry run on one that has")
         return table
-    rehearsal = Rehearsal(config, index)
-    run = rehearsal.forecast()
+    measured = Measurement(config, index)
+    run = measured.forecast()
     step = batch.blocks_per_step // run.workers * run.train
     table.add_row("decoding", f"{batch.block / run.decode:,.0f} clips/s on one CPU")
     table.add_row(
         "training",
-        f"{batch.block / run.train:,.1f} clips/s a worker ({rehearsal.device}, {rehearsal.threads} threads): "
+        f"{batch.block / run.train:,.1f} clips/s a worker ({measured.device}, {measured.threads} threads): "
         f"{step:.3g} s a step of {batch.clips_per_step} clips",
     )
     embedding = ""
     if run.embed_passes:
         table.add_row("embedding every clip", f"{batch.block / run.embed:,.1f} clips/s a worker")
         embedding = f" + {run.embed_passes} × {run.embed_seconds:.3g} s to embed"
-    table.add_row("clustering", f"{run.cluster:.2g} s an epoch" if rehearsal.plan else "none: nothing is clustered")
+    table.add_row("clustering", f"{run.cluster:.2g} s an epoch" if measured.plan else "none: nothing is clustered")
     table.add_row("limited by", run.limit)
     table.add_row("CPUs for decoding", f"{run.decode_cpus:.2g} a worker, so that none waits for data")
-    table.add_row("checkpoints", f"{rehearsal.checkpoint_bytes() / 1e6:,.1f} MB each, {config.checkpoint.keep} kept")
+    table.add_row("checkpoints", f"{measured.checkpoint_bytes() / 1e6:,.1f} MB each, {config.checkpoint.keep} kept")
     table.add_row(
         "the whole run",
         f"{run.hours:.2g} hours ({timedelta(seconds=round(3600 * run.hours))}) with {run.workers} "
@@ -78,7 +78,7 @@ def describe(config: TrainingConfig, index: ClipIndex) -> Table:
     return table
 
 
-class Rehearsal:
+class Measurement:
     """The parts of a run that can be tried alone: reading, a step, an embedding, a clustering.
 
     Gives this process the torch threads that a worker would have.

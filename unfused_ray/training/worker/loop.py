@@ -7,7 +7,6 @@ optimiser's moments and the state of the label source; everything else follows f
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -40,8 +39,6 @@ from unfused_ray.training.worker.epoch_sums import EpochSums
 from unfused_ray.training.worker.learner import Learner
 from unfused_ray.training.worker.optimizer import learning_rate
 from unfused_ray.training.worker.reporter import Reporter
-
-logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 5.0
 """Seconds between two checks for nodes that are to be taken away, of milliseconds each; Ray Train checks as often."""
