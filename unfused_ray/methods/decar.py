@@ -87,7 +87,7 @@ def prototype_loss(
 
     Args:
         z_VBD: L2-normalised projections.
-        prototypes_KD: L2-normalised prototypes, one tensor a head.
+        prototypes_KD: L2-normalised prototypes, one tensor per head.
         labels_HB: int64 pseudo-labels.
         temperature: of the softmax.
 

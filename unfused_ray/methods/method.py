@@ -103,7 +103,7 @@ class Method(nn.Module):
         raise NotImplementedError(f"{self.name} has nothing to cluster")
 
     def begin_epoch(self, prototypes: Sequence[np.ndarray]) -> None:
-        """Take over the prototypes of the epoch's labels, one ``(K, D)`` array a head."""
+        """Take over the prototypes of the epoch's labels, one ``(K, D)`` array per head."""
 
     def after_step(self, batch: Mapping[str, Tensor]) -> None:
         """Move what follows the trained weights: an average of them, a queue of past clips. The same on all workers.
@@ -137,7 +137,7 @@ class BatchMethod(Method, ABC):
 
     @abstractmethod
     def forward(self, views_VBFT: Tensor, weights_B: Tensor, labels_HB: Tensor) -> Mapping[str, Tensor]:
-        """The inputs of the loss: float32 tensors (B, …) by name, a row a clip, always the same names."""
+        """The inputs of the loss: float32 tensors (B, …) by name, one row per clip, always the same names."""
 
     @abstractmethod
     def batch_loss(self, batch: Mapping[str, Tensor], weights_N: Tensor) -> BlockOutput:

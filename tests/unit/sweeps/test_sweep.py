@@ -393,7 +393,7 @@ def test_a_sweep_that_was_interrupted_keeps_its_trials_and_ends_with_all(
     records = sweep.run(plan.check(first))
     assert len(records) == 2
     assert space.default_point(first.distill, SPACE) in [dict(each.point) for each in records]
-    with pytest.raises(ValueError, match=r"holds a sweep: --resume goes on with it"):
+    with pytest.raises(ValueError, match=r"holds a sweep: --resume resumes it"):
         plan.check(first)
     with pytest.raises(ValueError, match=r"was started with other settings:\s+search"):
         plan.check(config(resume=True, search="random"))

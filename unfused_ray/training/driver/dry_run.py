@@ -139,7 +139,7 @@ class Measurement:
         return tensors + bank + labels
 
     def _decode(self) -> tuple[float, list[Block]]:
-        """Read some tasks of an epoch: seconds a block, and blocks to train on, no more than a step has."""
+        """Read some tasks of an epoch: seconds per block, and blocks to train on, no more than a step has."""
         segment = next(self.job.planner.segments(Pass("train", 0)))
         seconds: list[float] = []
         blocks: list[Block] = []

@@ -147,7 +147,7 @@ def _status_without_training(run: Run, config: TrainingConfig, position: Positio
     """
     if position.epoch >= config.last_epoch and _exported_epochs(run, config.export) == position.epoch:
         finished = position.epoch >= config.epochs
-        more = "More --epochs go on from its end" if finished else "A later --stop-after goes on"
+        more = "More --epochs resume it from its end" if finished else "A later --stop-after resumes it"
         logger.info("%s has no epoch left to train. %s", run.uri, more)
         return Status("finished" if finished else "stopped", position.epoch, position.step)
     if config.stop_after and position > Position(config.last_epoch):

@@ -127,7 +127,7 @@ class Loop:
         threads, worker = torch.get_num_threads(), self.worker
         if worker.collectives.rank == 0 and worker.device.type == "cpu" and saved not in (None, threads):
             worker.coordinator.note(
-                f"going on with {threads} threads a worker, the checkpoint was written with {saved}: the last bits of "
+                f"resuming with {threads} threads a worker, the checkpoint was written with {saved}: the last bits of "
                 "the result will differ"
             )
 
