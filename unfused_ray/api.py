@@ -95,7 +95,7 @@ def prepare(recipe: str | PrepareConfig = "default", /, **changes: Any) -> Manif
 
 
 def pretrain(recipe: str | PretrainConfig, /, **changes: Any) -> TrainingResult:
-    """Pre-train an encoder to the end, or to a SIGTERM or Ctrl-C; given again, it goes on where it stands.
+    """Pre-train an encoder to the end, or to a SIGTERM or Ctrl-C; given again, it resumes.
 
     Args:
         recipe: a recipe of ``unfused-ray pretrain``, or a configuration.
@@ -139,7 +139,7 @@ def evaluate(recipe: str | EvaluateConfig = "default", /, **changes: Any) -> Eva
 
 
 def compare(recipe: str | CompareConfig, /, **changes: Any) -> ComparisonResult:
-    """Train and evaluate the systems of a plan and write the results table; given again, it goes on where it stands.
+    """Train and evaluate the systems of a plan and write the results table; given again, it resumes.
 
     Args:
         recipe: a plan that comes with the package, a TOML file by its path, or a configuration.

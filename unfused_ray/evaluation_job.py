@@ -178,9 +178,9 @@ def fill(output: str, protocol: Protocol, cache: EmbeddingCache, task: Task, sys
 
 
 def track(plan: EvaluationPlan, table: EvaluationTable, parent: str = "") -> None:
-    """Send the table to MLflow: accuracies of all cells, the files, and those of its rows in a folder a task.
+    """Send the table to MLflow: accuracies of all cells, the files, and those of its rows in one folder per task.
 
-    An unknown end of an interval is no metric. Given again, an evaluation goes on in its MLflow run, which keeps the
+    An unknown end of an interval is no metric. Given again, an evaluation resumes its MLflow run, which keeps the
     parameters that it was begun with.
 
     Args:

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 def run_training(config: TrainingConfig, dry_run: bool) -> int:
     """Train, or measure what a training would take; return the exit code."""
     if dry_run:
-        return _rehearse(config)
+        return _dry_run(config)
     from unfused_ray import api
     from unfused_ray.runs.start_times import StartTimes, process_started
 
@@ -43,7 +43,7 @@ def _watch(tracking_uri: str) -> str:
     return f"{mlflow} ui --backend-store-uri {tracking_uri}"
 
 
-def _rehearse(config: TrainingConfig) -> int:
+def _dry_run(config: TrainingConfig) -> int:
     from unfused_ray.training.driver.data import read_data
 
     data = read_data(config)  # before Ray and torch, which take seconds to start

@@ -1,7 +1,7 @@
 """The embedding bank: the newest embedding of every clip, over one or several shards, and its clustering.
 
 Blocks of ``BLOCK_ROWS`` clip_ids are dealt to the shards in turn: block j is with shard j mod S. So a block is whole on
-its shard, and labels do not depend on S (see :mod:`unfused_ray.clustering.kmeans`). Nothing here knows Ray: shards are
+its shard, and labels do not depend on S: k-means adds the blocks' sums exactly. Nothing here knows Ray: shards are
 objects of this process, or stand-ins that call them elsewhere.
 """
 

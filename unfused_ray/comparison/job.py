@@ -182,7 +182,7 @@ class ComparisonPlan:
 
     @property
     def _evaluations(self) -> str:
-        """Folder of the evaluations, one a task."""
+        """Folder of the evaluations, one per task."""
         return storage.join(self.output, "evaluations")
 
     def evaluate(self) -> None:

@@ -106,7 +106,7 @@ def results(
         trainings: of the plan.
         finished: by system, the seeds whose networks all are.
         config: of the evaluation of all tasks.
-        output: folder of the evaluations, one a task.
+        output: folder of the evaluations, one per task.
         reference: row that others are compared with; as long as it is not trained, the first is.
     """
     evaluation = evaluation_job.check(config)
@@ -152,7 +152,7 @@ def _join_seeds(
     evaluation: EvaluationPlan,
     found: dict[tuple[str, str], Cell],
 ) -> list[System]:
-    """Rows of the table: those without seeds, and one a system, whose cells of all seeds are joined."""
+    """Rows of the table: those without seeds, and one per system, whose cells of all seeds are joined."""
     rows: list[System] = [network for network in evaluation.systems if not isinstance(network, TrainedModel)]
     for system in trainings.plan.systems:
         if seeds := finished.get(system.name, ()):

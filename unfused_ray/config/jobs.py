@@ -166,7 +166,7 @@ class EvaluateConfig(Config):
     cache: str = ""
     """Folder to keep embeddings in, by path or URI; empty is <home>/embeddings."""
     processes: Annotated[int, Field(ge=0)] = 0
-    """Cells of the table that are filled side by side, each with its vectors in memory; 0 is one a core."""
+    """Cells of the table that are filled side by side, each with its vectors in memory; 0 is one per core."""
     tracking: TrackingConfig = TrackingConfig()
 
     @property

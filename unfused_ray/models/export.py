@@ -54,7 +54,7 @@ class FrozenEncoder(nn.Module):
         self.eval()
 
     def embed(self, wave: np.ndarray | Tensor, sample_rate: int) -> Tensor:
-        """One vector a clip, (B, dim) float32: maximum plus mean over the whole clip.
+        """One vector per clip, (B, dim) float32: maximum plus mean over the whole clip.
 
         Args:
             wave: (samples,) or (B, samples), mono: int16, or floating point in [-1, 1]. Average the channels of a

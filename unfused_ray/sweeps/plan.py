@@ -174,7 +174,7 @@ def _kept(resume: bool, record: dict[str, Any], uri: str) -> dict[str, Any]:
     if not storage.exists(storage.join(uri, SWEEP)):
         return {"id": uuid.uuid4().hex, **record}
     if not resume:
-        raise ValueError(f"{uri} holds a sweep: --resume goes on with it, another --output begins a new one")
+        raise ValueError(f"{uri} holds a sweep: --resume resumes it, another --output begins a new one")
     old = read_sweep(uri)
     free = {*_MAY_CHANGE, "distill.teacher", "distill.tracking"}
     if record["config"]["search"] == "grid":

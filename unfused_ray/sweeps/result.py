@@ -126,7 +126,7 @@ def evaluate_winner(result: SweepResult) -> EvaluationTable:
         training = launch.check(recipe.replace(changes, seed=recipe.seed + 1))
         status = launch.run(training, parent=plan.id)
         if status.state == "stopped":
-            raise KeyboardInterrupt("stopped: the same command with --resume goes on")
+            raise KeyboardInterrupt("stopped: the same command with --resume resumes it")
         if status.state != "finished":
             raise ValueError(f"the winner on {task} is {status.state}: {status.message}")
     evaluation = evaluation_job.check(

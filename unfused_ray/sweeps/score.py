@@ -9,7 +9,6 @@ import numpy as np
 
 from unfused_ray.embedding.cache import EmbeddingCache
 from unfused_ray.evaluation import bootstrap
-from unfused_ray.evaluation.bootstrap import Interval
 from unfused_ray.evaluation.probe import Labelled, validate
 from unfused_ray.evaluation.protocol import BootstrapConfig, ProtocolConfig
 from unfused_ray.evaluation.systems import TrainedModel
@@ -60,8 +59,3 @@ def draws(scores: list[Score], config: BootstrapConfig) -> np.ndarray:
         for each in scores
     ]
     return bootstrap.mean_over_tasks(drawn)
-
-
-def interval(scores: list[Score], config: BootstrapConfig) -> Interval:
-    """The mean over the tasks with its 95 % interval, over groups of held-out clips."""
-    return bootstrap.interval(mean_accuracy(scores), draws(scores, config))

@@ -69,7 +69,7 @@ class Search(Searcher):
         """Called by Ray Tune, whose state is not kept: a resumed search is given the trials' files."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Never called: see :meth:`save`."""
+        """Never called: the state is not kept."""
 
 
 def make_search(config: SweepConfig, space: Space, default: Point, records: Sequence[Record]) -> Search:

@@ -40,7 +40,7 @@ def run(plan: SweepPlan) -> Sequence[Record]:
 
     Raises:
         ValueError: no trial fits on the cluster, or its nodes cannot all reach a path; nothing is begun.
-        KeyboardInterrupt: it was stopped; the same command with ``--resume`` goes on.
+        KeyboardInterrupt: it was stopped; the same command with ``--resume`` resumes it.
     """
     uri = plan.trials.uri
     with Lease(uri, on_loss=lambda: _end_at_once(uri)):
@@ -71,7 +71,7 @@ def _run(plan: SweepPlan, missing: int, concurrent: int) -> None:
                 launch.label(launch.check(apply(trials.distill, point).replace(data)))
         _tune(plan, missing, concurrent, tracking)
         if any(record.state == "running" for record in read_records(trials.uri)):
-            raise KeyboardInterrupt("the sweep was interrupted: the same command with --resume goes on")
+            raise KeyboardInterrupt("the sweep was interrupted: the same command with --resume resumes it")
 
 
 def _tune(plan: SweepPlan, missing: int, concurrent: int, tracking: SweepTracking) -> None:

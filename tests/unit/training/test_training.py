@@ -626,7 +626,7 @@ def test_other_threads_are_named(config: Callable[..., PretrainConfig], stop_aft
         assert not notes
         stop_after(4)
         train(config("run", runtime__threads=2))
-    assert "going on with 2 threads a worker, the checkpoint was written with 1" in notes[0]
+    assert "resuming with 2 threads a worker, the checkpoint was written with 1" in notes[0]
 
 
 @pytest.mark.usefixtures("ray_session")  # is asked what its autoscaler may add

@@ -120,9 +120,7 @@ def run(plan: TrainingPlan, start_times: StartTimes | None = None, in_sweep: boo
         if own is not None and (status := _status_without_training(run, config, own.position)) is not None:
             return status
         start_times.reach("checked")
-        with runtime.session(config.runtime, config.data, run.uri):
-            if config.runtime.kind == "workers":
-                start_times.reach("Ray started")
+        with runtime.session(config.runtime, config.data, run.uri, start_times):
             statistics = _statistics(index, config)
             stage_of(config).make_labels(run.uri, index, statistics)
             weights, origin = warm_start(config) if own is None else ({}, None)
@@ -147,7 +145,7 @@ def _status_without_training(run: Run, config: TrainingConfig, position: Positio
     """
     if position.epoch >= config.last_epoch and _exported_epochs(run, config.export) == position.epoch:
         finished = position.epoch >= config.epochs
-        more = "More --epochs go on from its end" if finished else "A later --stop-after goes on"
+        more = "More --epochs resume it from its end" if finished else "A later --stop-after resumes it"
         logger.info("%s has no epoch left to train. %s", run.uri, more)
         return Status("finished" if finished else "stopped", position.epoch, position.step)
     if config.stop_after and position > Position(config.last_epoch):
@@ -190,7 +188,7 @@ def label(plan: TrainingPlan) -> None:
     config, uri, index = plan.config, plan.run.uri, plan.index
     with (
         Lease(uri, on_loss=lambda: logger.warning("another process makes %s", uri)),
-        runtime_of(config.runtime).session(config.runtime, config.data, uri),
+        runtime_of(config.runtime).session(config.runtime, config.data, uri, StartTimes()),
     ):
         plan.run.open(config, plan.facts)
         stage_of(config).make_labels(uri, index, _statistics(index, config))
