@@ -149,9 +149,7 @@ def compare(recipe: str | CompareConfig, /, **changes: Any) -> ComparisonResult:
         ValueError, OSError: what cannot work; names field, value and rule.
         ChildProcessError: an evaluation failed.
     """
-    if isinstance(recipe, str) and recipe.endswith(".toml"):
-        recipe = CompareConfig(plan=recipe)
-    config = _configured(recipe, recipes.COMPARE, changes)
+    config = _configured(recipe, recipes.PLANS, changes)
     from unfused_ray.comparison import job
 
     plan = job.check(config)
@@ -255,12 +253,7 @@ def _configured(recipe: str | T, known: Mapping[str, tuple[str, T]], changes: Ma
         ValueError: there is no such recipe or field, or the values cannot work.
     """
     if isinstance(recipe, str):
-        if recipe.endswith(".json"):
-            recipe = recipes.read_recipe(recipe, type(next(iter(known.values()))[1]))
-        elif recipe in known:
-            recipe = known[recipe][1]
-        else:
-            raise ValueError(f"{recipe} is no recipe: name one of {', '.join(known)}, or give a configuration")
+        recipe = recipes.find(known, recipe)
     from unfused_ray import paths
 
     return paths.check(recipe.replace(changes))  # before the imports of the job, which take seconds

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from unfused_ray import recipes
 from unfused_ray.cli.parse import parse
 from unfused_ray.cli.terminal import show
-from unfused_ray.config import CompareConfig
 
 EXAMPLES = (
     "corpus --data-root shards",
@@ -18,10 +17,7 @@ EXAMPLES = (
 
 def run(arguments: Sequence[str]) -> int:
     """Make a results table."""
-    plans = recipes.COMPARE
-    if arguments and arguments[0].endswith(".toml"):
-        plans = {**plans, arguments[0]: ("a plan of your own", CompareConfig(plan=arguments[0]))}
-    config, dry_run = parse("compare", arguments, plans, EXAMPLES)
+    config, dry_run = parse("compare", arguments, recipes.PLANS, EXAMPLES)
     from unfused_ray.comparison import job
 
     plan = job.check(config)

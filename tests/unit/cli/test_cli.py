@@ -18,7 +18,7 @@ from support.terminal import Ended
 
 from unfused_ray.cli import COMMANDS
 from unfused_ray.config import PrepareConfig, PretrainConfig
-from unfused_ray.recipes import PREPARE, PRETRAIN
+from unfused_ray.recipes import DISTILL, PREPARE, PRETRAIN
 
 CommandLine = Callable[..., Ended]
 SLOW = ("torch", "ray", "mlflow", "matplotlib", "sklearn", "scipy", "optuna", "pyarrow", "pandas")
@@ -184,9 +184,27 @@ def test_all_errors_of_a_configuration_are_told_at_once(command_line: CommandLin
 
 
 def test_a_recipe_must_be_named_where_none_is_the_default(command_line: CommandLine) -> None:
-    message = f"error: --epochs is no recipe: start with one of {', '.join(PRETRAIN)} (--help says more)\n"
-    assert command_line("pretrain", "--epochs", "3") == Ended(2, "", message)
-    assert "no recipe is named" in command_line("pretrain").err
+    message = f"start with one of {', '.join(PRETRAIN)} (--help says more)\n"
+    ended = command_line("pretrain", "--data", "x", "tiny")
+    assert ended == Ended(2, "", f"error: the recipe comes first, before --data: {message}")
+    assert command_line("pretrain").err == f"error: no recipe is named: {message}"
+    assert "no plan is named: start with one of corpus, " in command_line("compare").err
+
+
+@pytest.mark.parametrize("command", ["pretrain", "doctor", "distill", "prepare"])
+def test_a_recipe_that_is_none_is_told_with_close_names_and_then_all(command_line: CommandLine, command: str) -> None:
+    known = {"distill": DISTILL, "prepare": PREPARE, "doctor": {**DISTILL, **PRETRAIN}}.get(command, PRETRAIN)
+    name = list(known)[-1]
+    ended = command_line(command, name[:-1] + "z")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith(f"error: {name[:-1]}z is no recipe: did you mean {name}")
+    assert ended.err.endswith(f"? Or name one of {', '.join(known)}\n")
+
+
+def test_compare_has_plans(command_line: CommandLine) -> None:
+    ended = command_line("compare", "--help")
+    assert "plans (one must be named; a TOML file is one, too):" in ended.out and "recipes (" not in ended.out
+    assert "tinny is no plan: did you mean tiny? Or name one of corpus, " in command_line("compare", "tinny").err
 
 
 @pytest.mark.usefixtures("ray_session")

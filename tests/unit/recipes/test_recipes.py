@@ -53,9 +53,9 @@ def test_a_recipe_is_found_by_its_name_or_with_its_job_and_takes_changes() -> No
     ("name", "message"),
     [
         ("demo", "demo is a recipe of several jobs: name one of pretrain/demo, sweep/demo"),
-        ("distil/unfused", "distil/unfused is no recipe: name one of distill/unfused"),
-        ("copus", "copus is no recipe: name one of pretrain/corpus"),
-        ("pretrain/unfused", "no recipe: name one of distill/unfused"),
+        ("distil/unfused", r"distil/unfused is no recipe: did you mean distill/unfused, .*\? Or name one of "),
+        ("copus", r"copus is no recipe: did you mean pretrain/corpus, .*\? Or name one of prepare/default, "),
+        ("pretrain/unfused", "no recipe: did you mean distill/unfused, "),
         ("?", r"\? is no recipe: name one of prepare/default, .*, embed/windows"),
     ],
 )
