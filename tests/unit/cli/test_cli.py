@@ -16,8 +16,9 @@ import soundfile
 from support.paths import ROOT
 from support.terminal import Ended
 
+from unfused_ray import api
 from unfused_ray.cli import COMMANDS
-from unfused_ray.config import PrepareConfig, PretrainConfig
+from unfused_ray.config import Config, PrepareConfig, PretrainConfig
 from unfused_ray.recipes import DISTILL, PREPARE, PRETRAIN
 
 CommandLine = Callable[..., Ended]
@@ -199,6 +200,30 @@ def test_a_recipe_that_is_none_is_told_with_close_names_and_then_all(command_lin
     assert (ended.code, ended.out) == (2, "")
     assert ended.err.startswith(f"error: {name[:-1]}z is no recipe: did you mean {name}")
     assert ended.err.endswith(f"? Or name one of {', '.join(known)}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "prepare --source s --output o",
+        "pretrain tiny --data d",
+        "distill tiny --data d",
+        "evaluate --tasks t",
+        "compare tiny --data-root d",
+        "sweep tiny --tasks t",
+        "embed --encoder e --source s --output o",
+    ],
+)
+def test_a_command_runs_its_function_of_the_api(
+    command_line: CommandLine, arguments: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command, *others = arguments.split()
+
+    def refuse(config: Config, **_: object) -> None:
+        raise ValueError(f"{type(config).__name__} came here")
+
+    monkeypatch.setattr(api, command, refuse)
+    assert command_line(command, *others).err == f"error: {command.capitalize()}Config came here\n"
 
 
 def test_compare_has_plans(command_line: CommandLine) -> None:
