@@ -39,7 +39,7 @@ def test_every_public_name_is_there_and_others_are_not() -> None:
 @pytest.mark.parametrize(
     ("call", "recipe", "changes", "message"),
     [
-        ("pretrain", "tyni", {}, r"tyni is no recipe: did you mean tiny\? Or name one of demo, "),
+        ("pretrain", "tinny", {}, r"tinny is no recipe: did you mean tiny\? Or name one of demo, "),
         ("pretrain", "tiny", {"optimiser": 1}, "optimiser is no field of PretrainConfig"),
         ("pretrain", "tiny", {"optimizer.lr": -1}, r"optimizer\.lr=-1: Input should be greater than 0"),
         ("distill", "tiny", {"teacher": "s3://me:secret@bucket/run"}, r"teacher=s3://…@bucket/run holds credentials"),

@@ -5,22 +5,29 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+from unfused_ray.api import TrainingResult
 from unfused_ray.cli.terminal import say, say_report, show
 from unfused_ray.config import TrainingConfig
 
 logger = logging.getLogger(__name__)
 
 
-def run_training(config: TrainingConfig, dry_run: bool) -> int:
-    """Train, or measure what a training would take; return the exit code."""
+def run_training(config: TrainingConfig, dry_run: bool, train: Callable[..., TrainingResult]) -> int:
+    """Train, or measure what a training would take; return the exit code.
+
+    Args:
+        config: of the training.
+        dry_run: True to measure.
+        train: the function of :mod:`unfused_ray.api` that runs its stage.
+    """
     if dry_run:
         return _dry_run(config)
-    from unfused_ray import api
     from unfused_ray.runs.start_times import StartTimes, process_started
 
-    trained = api.train(config, StartTimes(process_started()))
+    trained = train(config, start_times=StartTimes(process_started()))
     from unfused_ray.report.terminal import summary  # here: torch, which is imported while Ray starts
     from unfused_ray.tracking.mlflow import OFF, tracking_uri
 

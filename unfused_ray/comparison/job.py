@@ -10,15 +10,17 @@ folder; after that a plan or protocol that differs is refused: it is another tab
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -30,6 +32,22 @@ from unfused_ray.comparison.results import ResultsTable, model_name, results
 from unfused_ray.comparison.trainings import Training, Trainings, expected_minutes, refuse_other_settings
 from unfused_ray.config import CompareConfig, EvaluateConfig, TrainingConfig
 from unfused_ray.home import home, local_home
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ComparisonResult:
+    """A comparison whose trainings have ended."""
+
+    folder: str
+    """Folder of the table and its runs, by path or URI."""
+    num_failed: int = 0
+    """Trainings that failed, or that build on one that did."""
+    table: ResultsTable | None = None
+    """The table; None if it was not asked for."""
+    against: ResultsTable | None = None
+    """The table with differences from the row that was asked for; None without one."""
 
 
 class ComparisonPlan:
@@ -105,17 +123,17 @@ class ComparisonPlan:
                     if error := future.exception():
                         failed[training.folder] = error
         for message in dict.fromkeys(map(str, failed.values())):
-            _say(f"failed: {message}")
+            logger.error("failed: %s", message)
         return len(failed)
 
     def _train(self, training: Training, done: list[Training]) -> None:
         minutes = expected_minutes(training, done)
         hope = f", about {minutes:.0f} min" if minutes is not None else ""
-        _say(f"{training.name}: {training.config.epochs} epochs, {training.tflop:.3g} TFLOP{hope}")
+        logger.info("%s: %d epochs, %.3g TFLOP%s", training.name, training.config.epochs, training.tflop, hope)
         started = time.monotonic()
         storage.write_bytes(self._settings(training.config), self._as_run(training.config).model_dump_json().encode())
         self.jobs.run(training.system.job, self._settings(training.config), training.config.name)
-        _say(f"{training.name}: {(time.monotonic() - started) / 60:.1f} min")
+        logger.info("%s: %.1f min", training.name, (time.monotonic() - started) / 60)
         done.append(training)
 
     def _as_run(self, config: TrainingConfig) -> TrainingConfig:
@@ -185,8 +203,11 @@ class ComparisonPlan:
         """Folder of the evaluations, one per task."""
         return storage.join(self.output, "evaluations")
 
-    def evaluate(self) -> None:
+    def evaluate(self) -> tuple[ResultsTable, ResultsTable | None]:
         """Read every finished encoder on every task and write the table; then random networks, and write it again.
+
+        Returns:
+            The table, and one with differences from the row ``against``, if there is one.
 
         Raises:
             ValueError: nothing is finished, or a run is of other settings than the plan's.
@@ -203,11 +224,10 @@ class ComparisonPlan:
         # Random networks are many, and tell nothing that the first look at a table waits for.
         for random_seeds in dict.fromkeys((0, self.plan.random_seeds)):
             table = self._read(finished, random_seeds)
-        _say(f"\n{page.to_markdown(table)}\n{', '.join(page.FILES)}: {self.output}")
         if self.against and self.against not in [line.row.name for line in table.rows]:
             raise ValueError(f"against={self.against}: the table has no row {self.against}")
-        if self.against:
-            _say(f"\n{page.differences(self._results(finished, self.plan.random_seeds, self.against))}")
+        against = self._results(finished, self.plan.random_seeds, self.against) if self.against else None
+        return table, against
 
     def _read(self, finished: dict[str, list[int]], random_seeds: int) -> ResultsTable:
         with self._pool() as pool:
@@ -217,7 +237,7 @@ class ComparisonPlan:
                 futures.append(pool.submit(self.jobs.run, "evaluate", self._settings(config), config.name))
             for future, task in zip(futures, self.plan.tasks, strict=True):
                 future.result()
-                _say(f"{task}: {'random networks are' if random_seeds else 'every finished encoder is'} read")
+                logger.info("%s: %s read", task, "random networks are" if random_seeds else "every finished encoder is")
         table = self._results(finished, random_seeds, self.plan.reference)
         page.write(table, self.output)
         return table
@@ -272,18 +292,13 @@ def describe(plan: ComparisonPlan) -> Group:
     return Group(plan.listing(), Text("\n".join(plan.commands()), no_wrap=True, overflow="ignore"))
 
 
-def run(plan: ComparisonPlan) -> int:
-    """Train what is not finished, read the test clips and write the table; return how many trainings failed.
+def run(plan: ComparisonPlan) -> ComparisonResult:
+    """Train what is not finished, read the test clips and write the table.
 
     Raises:
         ValueError: nothing is finished that could be evaluated, or a run is of other settings than the plan's.
         ChildProcessError: an evaluation failed.
     """
     failed = plan.train() if "train" in plan.config.stages else 0
-    if "evaluate" in plan.config.stages:
-        plan.evaluate()
-    return failed
-
-
-def _say(text: str) -> None:
-    Console().print(text, soft_wrap=True, highlight=False, markup=False)
+    tables = plan.evaluate() if "evaluate" in plan.config.stages else (None, None)
+    return ComparisonResult(plan.output, failed, *tables)

@@ -132,9 +132,7 @@ def explain(error: ValidationError) -> str:
         field = ".".join(str(part) for part in place if part not in kinds)
         message = details["msg"].removeprefix("Value error, ")
         if details["type"] == "union_tag_not_found":
-            lines.append(
-                f"{field}={details['input']!r} has no 'kind': name it too, or change {field}.FIELD"
-            )
+            lines.append(f"{field}={details['input']!r} has no 'kind': name it too, or change {field}.FIELD")
         elif details["type"] == "union_tag_invalid":
             lines.append(f"{field}.kind={details['ctx']['tag']!r} is none of {details['ctx']['expected_tags']}")
         elif details["type"] == "missing":  # its input is all that was given instead

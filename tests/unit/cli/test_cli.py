@@ -16,8 +16,9 @@ import soundfile
 from support.paths import ROOT
 from support.terminal import Ended
 
+from unfused_ray import api
 from unfused_ray.cli import COMMANDS
-from unfused_ray.config import PrepareConfig, PretrainConfig
+from unfused_ray.config import Config, PrepareConfig, PretrainConfig
 from unfused_ray.recipes import DISTILL, PREPARE, PRETRAIN
 
 CommandLine = Callable[..., Ended]
@@ -123,19 +124,23 @@ def test_without_a_command_they_are_listed_and_another_is_refused(command_line: 
     assert ended.err == f"error: train is no command: start with one of {', '.join(COMMANDS)}\n"
 
 
+METHOD_CHANGES = {"projection_dim": "5", "decorrelation_dim": "6"}
+"""Of a method, the first that it has."""
+
+
 @pytest.mark.parametrize("recipe", PRETRAIN)
 def test_the_printed_configuration_is_the_recipe_with_what_was_changed(command_line: CommandLine, recipe: str) -> None:
     ended = command_line("pretrain", recipe, "--print-config")
     assert ended.code == 0
     assert PretrainConfig.model_validate_json(ended.out) == PRETRAIN[recipe][1]
-    larger = {f"method.{name}": value + 1 for name, value in PRETRAIN[recipe][1].method if type(value) is int}
-    changes = [part for name, value in larger.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    field = next(name for name in METHOD_CHANGES if hasattr(PRETRAIN[recipe][1].method, name))
+    changes = [f"--method.{field.replace('_', '-')}", METHOD_CHANGES[field]]
     changes += ["--augment.virtual-crop", "1", "2", "--crop.short-clips", "centre", "--splits", "", "a b"]
     ended = command_line("pretrain", recipe, *changes, "--print-config")
     assert ended.code == 0
     expected = PRETRAIN[recipe][1].replace(
         {
-            **larger,
+            f"method.{field}": int(METHOD_CHANGES[field]),
             "augment.virtual_crop": (1.0, 2.0),
             "crop.short_clips": "centre",
             "splits": ("", "a b"),
@@ -197,10 +202,34 @@ def test_a_recipe_that_is_none_is_told_with_close_names_and_then_all(command_lin
     assert ended.err.endswith(f"? Or name one of {', '.join(known)}\n")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "prepare --source s --output o",
+        "pretrain tiny --data d",
+        "distill tiny --data d",
+        "evaluate --tasks t",
+        "compare tiny --data-root d",
+        "sweep tiny --tasks t",
+        "embed --encoder e --source s --output o",
+    ],
+)
+def test_a_command_runs_its_function_of_the_api(
+    command_line: CommandLine, arguments: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command, *others = arguments.split()
+
+    def refuse(config: Config, **_: object) -> None:
+        raise ValueError(f"{type(config).__name__} came here")
+
+    monkeypatch.setattr(api, command, refuse)
+    assert command_line(command, *others).err == f"error: {command.capitalize()}Config came here\n"
+
+
 def test_compare_has_plans(command_line: CommandLine) -> None:
     ended = command_line("compare", "--help")
     assert "plans (one must be named; a TOML file is one, too):" in ended.out and "recipes (" not in ended.out
-    assert "tyni is no plan: did you mean tiny? Or name one of corpus, " in command_line("compare", "tyni").err
+    assert "tinny is no plan: did you mean tiny? Or name one of corpus, " in command_line("compare", "tinny").err
 
 
 @pytest.mark.usefixtures("ray_session")

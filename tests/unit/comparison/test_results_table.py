@@ -105,7 +105,7 @@ def test_one_command_trains_reads_and_compares_and_given_again_finds_everything_
 ) -> None:
     output = tmp_path / "table"
     first = command(output)
-    assert job.run(first) == 0
+    assert job.run(first).num_failed == 0
     assert first.jobs.begun == [*TRAININGS, *EVALUATIONS]
     table = json.loads((output / "table.json").read_text())
     rows = {line["row"]["name"]: line for line in table["rows"]}
@@ -140,12 +140,13 @@ def test_one_command_trains_reads_and_compares_and_given_again_finds_everything_
     assert "Trained elsewhere, on other data and for longer than the budgets: bands." in markdown
     assert (output / "accuracy_by_parameters.png").read_bytes().startswith(b"\x89PNG")
 
-    capsys.readouterr()
     again = command(output, against="unfused")
-    assert job.run(again) == 0
+    compared_again = job.run(again)
+    assert compared_again.num_failed == 0 and compared_again.against is not None
     assert again.jobs.begun == EVALUATIONS
     assert (output / "table.md").read_text() == markdown
-    _, _, against = capsys.readouterr().out.partition("Difference from UnFuSeD")
+    _, _, against = page.differences(compared_again.against).partition("Difference from UnFuSeD")
+    assert capsys.readouterr().out == ""
     (line,) = (line for line in against.splitlines() if line.startswith("| DECAR-v2 "))
     assert [float(cell.split()[0]) for cell in line.split("|")[2:-1]] == pytest.approx(
         [-100 * compared["difference"][column]["value"] for column in ("drums", "languages", "mean")]
@@ -160,18 +161,18 @@ def test_one_command_trains_reads_and_compares_and_given_again_finds_everything_
         command(output)
 
     taken = command(tmp_path / "other", use=(f"decar-v2={output}/runs/decar-v2/seed-{{seed}}",), stages=("train",))
-    assert job.run(taken) == 0
+    assert job.run(taken).num_failed == 0
     assert taken.jobs.begun == TRAININGS[1:]
 
 
 def test_a_training_that_stopped_goes_on_and_leaves_out_what_builds_on_it_until_then(
-    command: Call, plan: Path, tmp_path: Path, stop_after: Callable[[int], None], capsys: pytest.CaptureFixture[str]
+    command: Call, plan: Path, tmp_path: Path, stop_after: Callable[[int], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     stop_after(1)
     stopped = command(tmp_path, stages=("train",))
-    assert job.run(stopped) == len(TRAININGS)
+    assert job.run(stopped).num_failed == len(TRAININGS)
     assert stopped.jobs.begun == TRAININGS[:1]
-    assert "failed: decar-v2-seed-0 stopped" in capsys.readouterr().out
+    assert "failed: decar-v2-seed-0 stopped" in caplog.text
     half = Run(str(tmp_path / "runs" / "decar-v2" / "seed-0"))
     status = half.status()
     assert status is not None and status.state == "stopped"
@@ -179,7 +180,7 @@ def test_a_training_that_stopped_goes_on_and_leaves_out_what_builds_on_it_until_
     (training,) = command(tmp_path, only=("decar-v2",)).chosen()
     assert training.state == "begun"
     stop_after(-1)
-    assert job.run(command(tmp_path, only=("decar-v2",), stages=("train",))) == 0
+    assert job.run(command(tmp_path, only=("decar-v2",), stages=("train",))).num_failed == 0
     status = half.status()
     assert status is not None and status.state == "finished"
     assert half.record()["id"] == begun
@@ -313,7 +314,7 @@ def test_what_waits_for_another_training_holds_no_place(
     monkeypatch.setattr(job, "JobProcesses", Waiting)
     more = plan.with_name("more.toml")
     more.write_text(plan.read_text() + '\n[[systems]]\nname = "COLA"\nrecipe = "cola-tiny"\n')
-    assert job.run(command(tmp_path / "table", processes=2, stages=("train",), of=more)) == 0
+    assert job.run(command(tmp_path / "table", processes=2, stages=("train",), of=more)).num_failed == 0
     assert set(begun[:2]) == {"decar-v2-seed-0", "cola-seed-0"}
     assert set(begun[2:]) == {"unfused-seed-0-drums", "unfused-seed-0-languages"}
 

@@ -55,7 +55,7 @@ def test_a_recipe_is_found_by_its_name_or_with_its_job_and_takes_changes() -> No
     [
         ("demo", "demo is a recipe of several jobs: name one of pretrain/demo, sweep/demo"),
         ("distil/unfused", r"distil/unfused is no recipe: did you mean distill/unfused, .*\? Or name one of "),
-        ("copus", r"copus is no recipe: did you mean pretrain/corpus\? Or name one of prepare/default, "),
+        ("copus", r"copus is no recipe: did you mean pretrain/corpus, .*\? Or name one of prepare/default, "),
         ("pretrain/unfused", "no recipe: did you mean distill/unfused, "),
         ("?", r"\? is no recipe: name one of prepare/default, .*, embed/windows"),
     ],
