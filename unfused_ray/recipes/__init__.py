@@ -86,7 +86,7 @@ EVALUATE: Mapping[str, tuple[str, EvaluateConfig]] = {
 
 PLANS: Mapping[str, tuple[str, CompareConfig]] = {
     "corpus": ("Every method on the free corpus (make corpus), hours on two cores.", CompareConfig(plan="corpus")),
-    "ablation": ("UnFuSeD on the free corpus, a part of it changed a row.", CompareConfig(plan="ablation")),
+    "ablation": ("UnFuSeD on the free corpus, one part of it changed per row.", CompareConfig(plan="ablation")),
     "leave-out": ("Tasks whose clips no pre-training has heard.", CompareConfig(plan="leave-out")),
     "lape": ("Every method on AudioSet and the LAPE tasks: needs GPUs.", CompareConfig(plan="lape")),
     "tiny": ("A toy of every part, on the embedded recordings, two minutes.", CompareConfig(plan="tiny")),
@@ -94,7 +94,7 @@ PLANS: Mapping[str, tuple[str, CompareConfig]] = {
 """Plans of ``unfused-ray compare``, which has no recipes: TOML files of the comparison."""
 
 EMBED: Mapping[str, tuple[str, EmbedConfig]] = {
-    "default": ("One vector a clip, of a longer recording one a minute.", EmbedConfig()),
+    "default": ("One vector per clip, of a longer recording one per minute.", EmbedConfig()),
     "windows": ("A vector every 0.95 s, the crop that encoders are trained on.", jobs.EMBED_WINDOWS),
 }
 

@@ -124,23 +124,19 @@ def test_without_a_command_they_are_listed_and_another_is_refused(command_line: 
     assert ended.err == f"error: train is no command: start with one of {', '.join(COMMANDS)}\n"
 
 
-METHOD_CHANGES = {"projection_dim": "5", "decorrelation_dim": "6"}
-"""Of a method, the first that it has."""
-
-
 @pytest.mark.parametrize("recipe", PRETRAIN)
 def test_the_printed_configuration_is_the_recipe_with_what_was_changed(command_line: CommandLine, recipe: str) -> None:
     ended = command_line("pretrain", recipe, "--print-config")
     assert ended.code == 0
     assert PretrainConfig.model_validate_json(ended.out) == PRETRAIN[recipe][1]
-    field = next(name for name in METHOD_CHANGES if hasattr(PRETRAIN[recipe][1].method, name))
-    changes = [f"--method.{field.replace('_', '-')}", METHOD_CHANGES[field]]
+    larger = {f"method.{name}": value + 1 for name, value in PRETRAIN[recipe][1].method if type(value) is int}
+    changes = [part for name, value in larger.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     changes += ["--augment.virtual-crop", "1", "2", "--crop.short-clips", "centre", "--splits", "", "a b"]
     ended = command_line("pretrain", recipe, *changes, "--print-config")
     assert ended.code == 0
     expected = PRETRAIN[recipe][1].replace(
         {
-            f"method.{field}": int(METHOD_CHANGES[field]),
+            **larger,
             "augment.virtual_crop": (1.0, 2.0),
             "crop.short_clips": "centre",
             "splits": ("", "a b"),
