@@ -19,10 +19,11 @@ def check(config: T) -> T:
     Raises:
         ValueError: a field that the job needs is empty, or as in :func:`resolve`.
     """
+    resolved = resolve(config)  # first: no later refusal may show a secret
     for field, remedy in config.required.items():
         if not (value := config.get(field)):
             raise ValueError(f"{field}={value!r} names nothing: give {remedy}, --{field.replace('_', '-')} …")
-    return resolve(config)
+    return resolved
 
 
 def resolve(config: T) -> T:

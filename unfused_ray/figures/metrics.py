@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from unfused_ray.config import DistillConfig
-from unfused_ray.methods import METHODS
-from unfused_ray.methods.method import ClusteringRequest, Method
 from unfused_ray.runs.reader import RunReader
+
+if TYPE_CHECKING:
+    from unfused_ray.methods.method import ClusteringRequest, Method
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ def view_of(run: RunReader) -> RunView:
     """The view of a run, by its stage and method."""
     if isinstance(run.config, DistillConfig):
         return _distillation(run, run.config)
+    from unfused_ray.methods import METHODS  # here: torch, which a folder without runs need not wait for
+
     method = METHODS[run.config.method.kind]
     request = method.clustering(run.config.method)
     return _clustering(run, method, request) if request else _comparison(method)
