@@ -149,3 +149,12 @@ def test_sessions_of_a_block_are_one_that_is_started_where_it_is_first_needed(st
     with cluster.session():
         pass
     assert started == ["init", "shutdown", "init", "shutdown"]
+
+
+def test_variables_are_set_for_a_block_and_what_a_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNFUSED_RAY_KNOWN", "theirs")
+    before = dict(os.environ)
+    with pytest.raises(KeyError), cluster.variables({"UNFUSED_RAY_KNOWN": "ours", "UNFUSED_RAY_NEW": "ours"}):
+        assert (os.environ["UNFUSED_RAY_KNOWN"], os.environ["UNFUSED_RAY_NEW"]) == ("theirs", "ours")
+        raise KeyError
+    assert dict(os.environ) == before
