@@ -159,3 +159,12 @@ def test_paths_of_one_machine_are_refused_on_several_nodes(monkeypatch: pytest.M
         monkeypatch.setattr(cluster.ray, "nodes", lambda alive=alive: [{"Alive": value} for value in alive])
         with pytest.raises(ValueError, match="output=/runs/a") if refused else nullcontext():
             cluster.refuse_local_paths(fields)
+
+
+def test_variables_are_set_for_a_block_and_what_a_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNFUSED_RAY_KNOWN", "theirs")
+    before = dict(os.environ)
+    with pytest.raises(KeyError), cluster.variables({"UNFUSED_RAY_KNOWN": "ours", "UNFUSED_RAY_NEW": "ours"}):
+        assert (os.environ["UNFUSED_RAY_KNOWN"], os.environ["UNFUSED_RAY_NEW"]) == ("theirs", "ours")
+        raise KeyError
+    assert dict(os.environ) == before
