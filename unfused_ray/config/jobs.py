@@ -1,7 +1,8 @@
-"""Settings of the jobs that do not train one network: prepare, embed, evaluate, sweep."""
+"""Settings of the jobs that do not train one network: prepare, embed, evaluate, compare, sweep."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -15,6 +16,9 @@ LapeTaskCode = Literal[
     "sc-v1", "sc-v2-12", "sc-v2-35", "lbs", "vc", "ic", "vf", "ns", "bsd", "tut", "us8k", "lbs-chapters"
 ]
 """Task of the LAPE benchmark; ``unfused-ray tasks`` describes each."""
+
+_PATH = "a path or a URI"
+_TASKS = "at least one folder written by unfused-ray prepare"
 
 # 33 ms is what the window of the front end reflects; the longest clip of all tasks has 145 s.
 WHOLE_CLIPS = {"min_seconds": 0.04, "max_seconds": 600.0, "silence_peak": 0.0}
@@ -62,6 +66,11 @@ class PrepareConfig(Config):
     """Front end whose statistics are computed along the way."""
     preview: bool = False
     """Write 16 clips and their augmented views as PNG and WAV to <output>/preview."""
+
+    @property
+    def required(self) -> Mapping[str, str]:
+        """Fields that must not be empty."""
+        return dict.fromkeys(("output",) if self.task else ("source", "output"), _PATH)
 
     @property
     def reads(self) -> str:
@@ -113,6 +122,11 @@ class EmbedConfig(Config):
     gpus_per_task: NonNegativeFloat = 0.0
     """GPUs that a task reserves; 0 embeds on one CPU a task."""
 
+    @property
+    def required(self) -> Mapping[str, str]:
+        """Fields that must not be empty."""
+        return dict.fromkeys(("encoder", "source", "output"), _PATH)
+
     @model_validator(mode="after")
     def _hop_needs_windows(self) -> Self:
         if self.hop_seconds and not self.window_seconds:
@@ -152,8 +166,13 @@ class EvaluateConfig(Config):
     cache: str = ""
     """Folder to keep embeddings in, by path or URI; empty is <home>/embeddings."""
     processes: Annotated[int, Field(ge=0)] = 0
-    """Cells of the table that are filled side by side, each with its vectors in memory; 0 is one a core."""
+    """Cells of the table that are filled side by side, each with its vectors in memory; 0 is one per core."""
     tracking: TrackingConfig = TrackingConfig()
+
+    @property
+    def required(self) -> Mapping[str, str]:
+        """Fields that must not be empty."""
+        return {"tasks": _TASKS}
 
 
 class CompareConfig(Config):
@@ -183,6 +202,11 @@ class CompareConfig(Config):
     """Row that every other is compared with as well, in what is printed; the plan does not plan these differences."""
     list: bool = False
     """Show how every training stands and the minutes that are left, then end."""
+
+    @property
+    def required(self) -> Mapping[str, str]:
+        """Fields that must not be empty."""
+        return {"data_root": "the folder of the prepared sources"}
 
 
 class SweepConfig(Config):
@@ -235,3 +259,8 @@ class SweepConfig(Config):
     """Distillation whose settings the trials vary; leave its data and output to the sweep."""
     random_seeds: Annotated[int, Field(ge=0)] = 3
     """Number of random networks beside the winner in the final table; 0 leaves them out."""
+
+    @property
+    def required(self) -> Mapping[str, str]:
+        """Fields that must not be empty."""
+        return {"tasks": _TASKS}

@@ -3,7 +3,7 @@
 A prepared source is a folder::
 
     manifest.json        written last: shards with their split, row groups, size, SHA-256, statistics; configuration
-    00000.parquet …      one row a clip, see SCHEMA, all of one split; the row group is the unit of reading
+    00000.parquet …      one row per clip, see SCHEMA, all of one split; the row group is the unit of reading
     rejects.parquet      key, reason and detail of every clip that was set aside
     warnings.parquet     key, reason and detail of every clip that was kept although something is wrong with it
     statistics-….json    log-mel statistics of further front ends, computed later

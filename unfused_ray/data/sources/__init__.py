@@ -1,8 +1,8 @@
 """Audio in the forms that people keep it: found, listed as clips, and fetched.
 
 ``find`` decides the kind of a source by the suffixes of its files, ``listing`` lists its clips, and ``fetch`` opens
-their bytes. A listing (``items``) has a row a clip and reads no audio: the row says where the clip lies, as a file, as
-a byte range of a file, or as a row of a Parquet row group. ``pieces`` decodes a fetched clip.
+their bytes. A listing (``items``) has one row per clip and reads no audio: the row says where the clip lies, as a file,
+as a byte range of a file, or as a row of a Parquet row group. ``pieces`` decodes a fetched clip.
 
 To read another kind of archive:
 

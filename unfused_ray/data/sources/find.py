@@ -60,7 +60,8 @@ def find(source: str) -> Source:
         if kind := KINDS.get(_suffix(uri)):
             by_kind.setdefault(kind, []).append(uri)
     if not by_kind:
-        raise ValueError(f"source {source} holds no audio: none of its {len(files)} files ends in {', '.join(KINDS)}")
+        found = f"none of its {len(files)} files ends in {', '.join(KINDS)}" if files else "there is no file in it"
+        raise ValueError(f"source {source} holds no audio: {found}")
     if len(by_kind) > 1:
         raise ValueError(
             f"source {source} holds files of several kinds ({', '.join(sorted(by_kind))}): name one, "
