@@ -47,7 +47,6 @@ class PartReport(Generic[FileT]):
     """None if every clip was set aside and nothing was written."""
     rejects: tuple[Reject, ...]
     warnings: tuple[Warned, ...] = ()
-    warnings: tuple[Warned, ...] = ()
 
 
 @dataclass(frozen=True)
