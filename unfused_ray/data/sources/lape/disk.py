@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from unfused_ray import storage
 from unfused_ray.data.parts.rejects import Reject
-from unfused_ray.data.sources.find import AUDIO_SUFFIXES
 from unfused_ray.data.sources.items import Listing
+from unfused_ray.data.sources.sniff import AUDIO_SUFFIXES
 
 _NAMED = 3
 

@@ -1,0 +1,118 @@
+"""Finds the files that lists name, although lists and disks spell and place them differently."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import product
+
+from unfused_ray import storage
+from unfused_ray.data.sources.notes import Note, Notes
+from unfused_ray.data.sources.sniff import AUDIO_SUFFIXES, suffix
+
+_PROBED = 16
+_PROBED_INSIDE = 4
+_MAX_FOLDERS = 64
+_OF_AUDIO = re.compile("audio|wav|clip|sound|record|flac|mp3|ogg")
+"""Names of folders in which files are looked for beside a list: others may be of another data set."""
+_LEFT_OUT = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".m4a")
+
+
+def spellings(path: str) -> Iterator[str]:
+    """Spell a path as it is; then with slashes for Windows' backslashes, and with composed and decomposed accents.
+
+    macOS keeps names with decomposed accents (NFD), most else with composed ones (NFC).
+    """
+    slashes = path.replace("\\", "/")
+    spelt = (path, slashes, *(unicodedata.normalize(form, slashes) for form in ("NFC", "NFD")))
+    yield from dict.fromkeys(spelt)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the relative paths of a list start, and how their names end."""
+
+    folder: str
+    suffix: str = ""
+    """What the list leaves out of its names, such as ".wav"."""
+    notes: Notes = field(default_factory=Counter)
+
+    @classmethod
+    def of(cls, uri: str, paths: Sequence[str], source: str = "") -> Place:
+        """Find the place of a list's paths: its own folder, the one above, or the only one in these that has the first.
+
+        Args:
+            uri: of the list.
+            paths: that it names.
+            source: folder of the source, another place where they may start.
+
+        Raises:
+            ValueError: several of the folders in these have the first paths.
+        """
+        probed = [path for path in paths if path and not is_absolute(path)][:_PROBED]
+        own = storage.parent(uri)
+        above = storage.parent(own)
+        endings = ("",) if any(suffix(path) in AUDIO_SUFFIXES for path in probed) else ("", *_LEFT_OUT)
+        for folder, ending in product((own, above, *([source] if source else [])), endings):
+            if any(as_spelt(storage.join(folder, path + ending)) for path in probed):
+                return cls(folder, ending, _noted(folder, ending) if ending else Counter())
+        few = probed[:_PROBED_INSIDE]
+        found = [
+            (folder, ending)
+            for folder, ending in product(_folders_inside(own, above) if few else [], endings)
+            if all(as_spelt(storage.join(folder, path + ending)) for path in few)
+        ]
+        if len(found) > 1:
+            folders = " and ".join(storage.join(folder, f"*{ending}") for folder, ending in found)
+            raise ValueError(f"{uri} names {few[0]}, which is both in {folders}: write the folder into its paths")
+        return cls(*found[0], _noted(*found[0])) if found else cls(own)
+
+    def locate(self, path: str) -> str:
+        """Return the URI of a path of the list."""
+        return storage.absolute(path) if is_absolute(path) else storage.join(self.folder, path + self.suffix)
+
+
+def is_absolute(path: str) -> bool:
+    """True for a path that starts at no folder of a list."""
+    return path.startswith(("/", "~", "file://")) or not storage.is_local(path)
+
+
+def refuse_credentials(path: str, place: str) -> None:
+    """Refuse a URI that holds credentials.
+
+    Raises:
+        ValueError: names the place.
+    """
+    if not storage.is_local(path) and (shown := storage.masked(path)) != path:
+        raise ValueError(
+            f"{place} names {shown}, which holds credentials that shards and rejects would keep: put them into the "
+            "environment instead (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
+        )
+
+
+def _folders_inside(own: str, above: str) -> list[str]:
+    """List the folders in a list's own, and those beside it that are called as if they held audio."""
+    beside: list[str] = []
+    with suppress(PermissionError):
+        beside = [each for each in storage.list_folders(above) if _OF_AUDIO.search(storage.name(each).casefold())]
+    return list(dict.fromkeys([*storage.list_folders(own), *beside]))[:_MAX_FOLDERS]
+
+
+def _noted(folder: str, ending: str) -> Notes:
+    text = f"paths start in {folder}" + (f" and end in {ending} there" if ending else "")
+    return Counter({Note("columns used", text, "files"): 1})
+
+
+def as_spelt(uri: str) -> str | None:
+    """Return the spelling of a URI that there is a file or folder of; None if there is none of any."""
+    return next((spelt for spelt in spellings(uri) if _is_there(spelt)), None)
+
+
+def _is_there(uri: str) -> bool:
+    # os.path's is False for what no file can be called.
+    return os.path.exists(uri) if storage.is_local(uri) else storage.exists(uri)  # noqa: PTH110
