@@ -2,7 +2,8 @@
 
 A prepared source is a folder::
 
-    manifest.json        written last: shards with their split, row groups, size, SHA-256, statistics; configuration
+    manifest.json        written last: shards with their split, row groups, size, SHA-256, statistics; configuration;
+                         the summary of labels, of recordings in two splits, and of what was taken and left
     00000.parquet …      one row a clip, see SCHEMA, all of one split; the row group is the unit of reading
     rejects.parquet      key, reason and detail of every clip that was set aside
     statistics-….json    log-mel statistics of further front ends, computed later
@@ -26,6 +27,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from unfused_ray import storage
 from unfused_ray.config import FrontEndConfig
+from unfused_ray.data.shards.summary import SourceSummary
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -99,6 +101,8 @@ class Manifest:
     """Clips set aside from the whole source, by reason."""
     config: dict[str, Any]
     """The ingest configuration."""
+    summary: SourceSummary | None = None
+    """Of the whole source; None if an older version has prepared it."""
 
     @cached_property
     def num_clips(self) -> int:
@@ -159,7 +163,8 @@ class Manifest:
         raw = storage.read_json(path, FORMAT_VERSION, "prepare the source again")
         try:
             shards = TypeAdapter(tuple[Shard, ...]).validate_python(raw["shards"])
-            manifest = cls(uri=uri, shards=shards, rejects=raw["rejects"], config=raw["config"])
+            summary = TypeAdapter(SourceSummary | None).validate_python(raw.get("summary"))
+            manifest = cls(uri, shards, rejects=raw["rejects"], config=raw["config"], summary=summary)
         except (KeyError, ValidationError) as error:
             raise ValueError(
                 f"{path} is not as unfused-ray prepare has written it ({type(error).__name__}: {error}): copy it, or "
@@ -186,6 +191,7 @@ class Manifest:
             "shards": [asdict(shard) for shard in self.shards],
             "rejects": self.rejects,
             "config": self.config,
+            "summary": asdict(self.summary) if self.summary else None,
         }
         storage.write_json(storage.join(self.uri, MANIFEST), raw, FORMAT_VERSION)
 
