@@ -65,6 +65,16 @@ def replace_columns(folder: Path, **columns: Sequence[Any]) -> str:
     return str(folder)
 
 
+def repeat_first_clip(folder: Path, clip_id: int) -> str:
+    """Give another clip of a prepared source, by clip_id, the recording of the first."""
+    shards = json.loads((folder / MANIFEST).read_text())["shards"]
+    table = pa.concat_tables([pq.read_table(folder / shard["file"]) for shard in shards])
+    columns = {name: table[name].to_pylist() for name in ("audio", "num_samples")}
+    for values in columns.values():
+        values[clip_id] = values[0]
+    return replace_columns(folder, **columns)
+
+
 def write_encoder(folder: Path, cut: Cut, seed: int = 0, front_end: FrontEndConfig | None = None) -> str:
     """An exported encoder with random weights; its own statistics and its rule for short clips are no task's."""
     torch.manual_seed(seed)

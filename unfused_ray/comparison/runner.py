@@ -20,6 +20,7 @@ from unfused_ray.comparison.processes import Jobs, command
 from unfused_ray.comparison.results import ResultsTable, evaluation_config, results
 from unfused_ray.comparison.trainings import Training, Trainings, expected_minutes, refuse_other_settings
 from unfused_ray.config import CompareConfig, EvaluateConfig, TrainingConfig
+from unfused_ray.evaluation.tasks import load_task, refuse_shared
 from unfused_ray.home import home, local_home
 
 
@@ -58,7 +59,15 @@ class ComparisonPlan:
         self.jobs = Jobs(Path(logs) / "logs", self.threads)
 
     def run(self) -> int:
-        """Train what is not finished, read test clips, and write the table; how many trainings failed."""
+        """Train what is not finished, read test clips, and write the table; how many trainings failed.
+
+        Raises:
+            ValueError: a task cannot be evaluated, which no training should come before.
+        """
+        for name in self.plan.tasks if "evaluate" in self.config.stages else ():
+            task = load_task(self.trainings.uri(name))
+            if self.config.shared_clips == "refuse":
+                refuse_shared(task)
         failed = self.train() if "train" in self.config.stages else 0
         if "evaluate" in self.config.stages:
             self.evaluate()
@@ -171,7 +180,7 @@ class ComparisonPlan:
                 self.protocol,
                 random_seeds,
                 self.threads,
-            )
+            ).replace(shared_clips=self.config.shared_clips)
             for task in self.plan.tasks
         ]
 
@@ -218,6 +227,7 @@ class ComparisonPlan:
     def _results(self, finished: dict[str, list[int]], random_seeds: int, reference: str) -> ResultsTable:
         folder = self._evaluation_folder()
         config = evaluation_config(self.trainings, finished, self.plan.tasks, folder, self.protocol, random_seeds)
+        config = config.replace(shared_clips=self.config.shared_clips)
         return results(self.trainings, finished, config, folder, reference)
 
     def listing(self) -> Table:
