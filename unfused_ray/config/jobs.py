@@ -34,8 +34,8 @@ class ColumnsConfig(Config):
     label: str = ""
     """Column of the labels; empty finds `labels`, `label`, `category`, `class`, `tags`, `target` and the like."""
     split: str = ""
-    """Column of the splits; empty finds `split`, then `partition`, `subset`, `set` or `fold` if all their values say
-    splits."""
+    """Column of the splits; empty finds `split` or, where no name of a file says one, a `partition`, `subset`, `set` or
+    `fold` that says splits alone."""
     group: str = ""
     """Column of the groups; empty finds `group`."""
 

@@ -10,7 +10,7 @@ from typing import Any
 from unfused_ray import storage
 
 _BEGUN = "plan.json"
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 """Version of the plan, and of the reports that name it."""
 
 

@@ -11,7 +11,14 @@ from unfused_ray.config import ColumnsConfig
 from unfused_ray.data.sources import labels as label_columns
 from unfused_ray.data.sources.labels import LabelReader, label_name
 from unfused_ray.data.sources.notes import Note, Notes, first_of
-from unfused_ray.data.sources.splits import fold, is_held_out, is_recognised, names_recognised, split_of_value
+from unfused_ray.data.sources.splits import (
+    fold,
+    is_held_out,
+    is_recognised,
+    names_recognised,
+    split_of_column,
+    split_of_value,
+)
 
 BY_NAME = ColumnsConfig()
 """Columns are found by their names alone."""
@@ -121,13 +128,13 @@ def describe(
 
 
 def _split_column(records: Sequence[Mapping[str, Any]], columns: Columns, split: str) -> str | None:
-    """Return the column that gives the splits; a ``fold`` gives them where the file's name says none."""
-    if columns.split:
+    """Return the column that gives the splits: any that may, if it says splits alone and the file's name says none."""
+    if columns.split or split:
         return columns.split
     for name in columns.maybe_splits:
         if (values := _values(records, name)) and all(is_recognised(split_of_value(value)) for value in values):
             return name
-    folds = _values(records, columns.fold) if columns.fold and not split else set()
+    folds = _values(records, columns.fold) if columns.fold else set()
     return columns.fold if folds and all(fold(value) for value in folds) else None
 
 
@@ -149,8 +156,8 @@ def _doubts(
         if name in columns.maybe_splits or name == columns.fold:
             values = first_of(sorted(_values(records, name)))
             doubt(f"column {name} ({values}) looks like a split and was not taken: --columns.split {name} takes it")
-        elif is_held_out(name) or split_of_value(name) == "train":
-            doubt(f"column {name} looks like a split and was not taken: write a column split", is_held_out(name))
+        elif role := split_of_column(name):
+            doubt(f"column {name} looks like a split and was not taken: write a column split", role != "train")
         elif label_columns.looks_like_labels(name):
             doubt(f"column {name} looks like labels and was not taken: --columns.label {name} takes it")
     if parts := [name for name in left if name.casefold() in _PARTS_OF_FILES]:

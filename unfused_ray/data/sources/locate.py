@@ -109,8 +109,21 @@ def _noted(folder: str, ending: str) -> Notes:
 
 
 def as_spelt(uri: str) -> str | None:
-    """Return the spelling of a URI that there is a file or folder of; None if there is none of any."""
-    return next((spelt for spelt in spellings(uri) if _is_there(spelt)), None)
+    """Return the spelling of a URI that there is a file or folder of; None if there is none of any.
+
+    On this machine each folder of a path may be spelt its own way.
+    """
+    for spelt in spellings(uri):
+        if _is_there(spelt):
+            return spelt
+    if not storage.is_local(uri) or uri.isascii():
+        return None
+    found = "/"
+    for part in storage.absolute(uri.replace("\\", "/")).split("/")[1:]:
+        paths = (os.path.join(found, spelt) for spelt in spellings(part))  # noqa: PTH118 - as os.path.exists
+        if (found := next((path for path in paths if _is_there(path)), "")) == "":
+            return None
+    return found
 
 
 def _is_there(uri: str) -> bool:

@@ -23,6 +23,7 @@ _FOLD = re.compile(r"(?:fold)?[ _-]?0*(\d+)(?:\.0+)?")
 _NAMED_FOLD = re.compile(r"fold[ _-]?0*\d+")
 _SHARD_NUMBERS = re.compile(r"[-_.]\d+[-_.]of[-_.]\d+.*$|[-_.]?\d+$")  # the hub's, once with a hash behind it
 _PART = re.compile(r"([A-Za-z]+)[-.](.+)")  # train.clean.100 of the hub, test-other of LibriSpeech
+_COLUMN = re.compile(r"(?:is_|in_)?([a-z]+?)(?:_set|_split)?")
 _WORD = re.compile(r"[a-z]+")
 
 
@@ -56,6 +57,12 @@ def is_recognised(split: str) -> bool:
 def is_held_out(name: str) -> bool:
     """True if a name, recognised as a split or not, says of clips that they are held out."""
     return _NAMED_FOLD.fullmatch(name) is not None or bool(_HELD_OUT & _roles(name))
+
+
+def split_of_column(name: str) -> str:
+    """Return the split that a column is called by, as ``is_test`` or ``train_set`` are; "" for any other column."""
+    found = _COLUMN.fullmatch(name.casefold())
+    return _ROLES.get(found.group(1), "") if found else ""
 
 
 def split_of_name(name: str) -> str:

@@ -108,7 +108,7 @@ def test_what_another_version_began_is_refused(tmp_path: Path, monkeypatch: pyte
         write(tmp_path)
     begun = tmp_path / "_reports/plan.json"
     begun.write_text(json.dumps({**json.loads(begun.read_text()), "format_version": 0}))
-    with pytest.raises(ValueError, match=r"format_version 0, this version reads 1: delete .*, or name another output"):
+    with pytest.raises(ValueError, match=r"format_version 0, this version reads 2: delete .*, or name another output"):
         write(tmp_path)
 
 
