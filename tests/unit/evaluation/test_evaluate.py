@@ -207,7 +207,6 @@ def test_a_table_is_read_back_as_it_was_and_another_versions_is_refused(
         EvaluationTable.load(str(tmp_path))
 
 
-@pytest.mark.parametrize("is_long", [False, True])
 def test_recordings_in_two_splits_are_refused_or_named_under_the_table(world: World, tmp_path: Path) -> None:
     write_task(tmp_path / "tones", 16, 8, 16)
     tasks = (repeat_first_clip(tmp_path / "tones", 30),)
@@ -219,6 +218,7 @@ def test_recordings_in_two_splits_are_refused_or_named_under_the_table(world: Wo
     assert EvaluationTable.load(str(tmp_path / "out")).shared == table.shared
 
 
+@pytest.mark.parametrize("is_long", [False, True])
 def test_statistics_that_a_task_lacks_are_computed_before_its_cells_and_on_ray_if_it_is_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_long: bool
 ) -> None:

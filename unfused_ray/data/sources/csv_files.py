@@ -72,7 +72,7 @@ def list_csv(uri: str, split: str = "", columns: ColumnsConfig = BY_NAME) -> Lis
     records = [row.cells for row in rows if _can_be_path(row.cells[path])]
     place = Place.of(uri, [record[path] for record in records])
     described, notes = describe(records, chosen, [path], split)
-    notes += Counter({Note("columns used", f"path ← {path}", "files"): 1}) + place.notes
+    notes = Counter({Note("columns used", f"path ← {path}", "files"): 1}) + place.notes + notes
     return Listing.from_rows(
         [
             {"key": record[path], "uri": place.locate(record[path]), **row}

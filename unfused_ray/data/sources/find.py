@@ -145,7 +145,7 @@ def _cut(uris: Sequence[str], belongs: Callable[[str], bool]) -> tuple[list[str]
 
 
 def _not_read(uris: Sequence[str], folder: str) -> Notes:
-    """Note files that are not read by suffix; lists and archives whose name is one of a split by name."""
+    """Note files that are not read, by suffix; those that may list or hold test clips by their own names."""
     notes: Notes = Counter()
     for uri in uris:
         path, ending = storage.relative(uri, folder), suffix(uri)

@@ -69,7 +69,7 @@ def list_parquet(uri: str, split: str = "", columns: ColumnsConfig = BY_NAME, fo
         {"key": cell.key(table.key), **table.place_of(cell, place), **row}
         for cell, row in zip(cells, described, strict=True)
     ]
-    return Listing.from_rows(rows, rejects, notes + table.notes + place.notes)
+    return Listing.from_rows(rows, rejects, table.notes + place.notes + notes)
 
 
 class _Cell(NamedTuple):

@@ -22,6 +22,7 @@ from unfused_ray.data.sources.items import ITEMS, Listing, combine
 from unfused_ray.data.sources.locate import is_absolute
 from unfused_ray.data.sources.notes import Note, Notes, first_of
 from unfused_ray.data.sources.splits import (
+    is_recognised,
     names_recognised,
     resolve_eval,
     split_of_folder,
@@ -66,7 +67,10 @@ def list_source(source: Source, executor: Executor, columns: ColumnsConfig = BY_
     unlisted = _unlisted(source, listing.items)
     if source.kind == "parquet" and source.beside and len(unlisted) == len(source.beside):
         raise several_kinds(source.folder, {"parquet": source.files, "audio": source.beside})
-    rejects = (*listing.rejects, *unlisted)
+    for name in sorted({split for split in named if split and not is_recognised(split)}):
+        if name in listing.items["split"].to_pylist():
+            notes[Note("look again", f"clips of {name} are a split of that name: no train, valid, test or fold")] += 1
+    rejects = (*listing.rejects, *Listing.from_rows([], unlisted).rejects)
     return _with_splits(Listing(listing.items, rejects, source.notes + notes + listing.notes), source)
 
 
@@ -92,7 +96,7 @@ def _list_archives(
 
 def _splits_of_files(source: Source) -> tuple[list[str], Notes]:
     """Return the split that each list or archive is called by; without one, one of several lists is its own split."""
-    splits, notes = list[str](), Notes()
+    splits: list[str] = []
     recognised: Counter[tuple[str, str]] = Counter()
     for uri in source.files:
         name = storage.name(uri).rpartition(".")[0]
@@ -101,11 +105,10 @@ def _splits_of_files(source: Source) -> tuple[list[str], Notes]:
             said, split = split_of_folders(storage.relative(uri, source.folder).rpartition("/")[0])
         if not split and source.kind == "csv" and len(source.files) > 1:
             split = name
-            notes[Note("look again", f"clips of {name} are a split of that name: no train, valid, test or fold")] += 1
         elif split:
             recognised[said, split] += 1
         splits.append(split)
-    return splits, notes + names_recognised(recognised, "files")
+    return splits, names_recognised(recognised, "files")
 
 
 def _with_splits(listing: Listing, source: Source) -> Listing:

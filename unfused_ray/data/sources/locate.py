@@ -18,8 +18,10 @@ from unfused_ray.data.sources.sniff import AUDIO_SUFFIXES, suffix
 _PROBED = 16
 _PROBED_INSIDE = 4
 _MAX_FOLDERS = 64
-_OF_AUDIO = re.compile("audio|wav|clip|sound|record|flac|mp3|ogg")
-"""Names of folders in which files are looked for beside a list: others may be of another data set."""
+_WORD = re.compile(r"[a-z]+")
+_OF_AUDIO = {*("audio", "audios", "wav", "wavs", "clip", "clips", "sound", "sounds", "recording", "recordings"),
+             *("flac", "mp", "ogg")}  # fmt: skip
+_OF_RATES = {"k", "khz", "hz"}
 _LEFT_OUT = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".m4a")
 
 
@@ -64,7 +66,7 @@ class Place:
         few = probed[:_PROBED_INSIDE]
         found = [
             (folder, ending)
-            for folder, ending in product(_folders_inside(own, above) if few else [], endings)
+            for folder, ending in product(_folders_nearby(uri) if few else [], endings)
             if all(as_spelt(storage.join(folder, path + ending)) for path in few)
         ]
         if len(found) > 1:
@@ -95,12 +97,23 @@ def refuse_credentials(path: str, place: str) -> None:
         )
 
 
-def _folders_inside(own: str, above: str) -> list[str]:
-    """List the folders in a list's own, and those beside it that are called as if they held audio."""
+def _folders_nearby(uri: str) -> list[str]:
+    """List the folders in that of a list, and those beside it whose names say that they hold its audio.
+
+    That is, they have a word for audio, and no other word but those of the list's own path: ``frogs_audio`` is of
+    another data set than ``birds/list.csv``.
+    """
+    own = storage.parent(uri)
+    known = {*_OF_AUDIO, *_OF_RATES, *_words(storage.name(own)), *_words(storage.name(uri).rpartition(".")[0])}
     beside: list[str] = []
     with suppress(PermissionError):
-        beside = [each for each in storage.list_folders(above) if _OF_AUDIO.search(storage.name(each).casefold())]
-    return list(dict.fromkeys([*storage.list_folders(own), *beside]))[:_MAX_FOLDERS]
+        beside = [each for each in storage.list_folders(storage.parent(own)) if each.rstrip("/") != own]
+    beside = [each for each in beside if _words(storage.name(each)) & _OF_AUDIO and _words(storage.name(each)) <= known]
+    return [*storage.list_folders(own), *beside][:_MAX_FOLDERS]
+
+
+def _words(name: str) -> set[str]:
+    return set(_WORD.findall(name.casefold()))
 
 
 def _noted(folder: str, ending: str) -> Notes:

@@ -51,7 +51,7 @@ def test_a_dry_run_and_the_summary_tell_what_was_taken_and_left(tmp_path: Path, 
         assert "clips of split train 2" in text and "labels of train dog 2, cat 1" in text
         assert "clips of split valid 1" in text and "labels of valid dog 1" in text
         assert "labels of test cow 1" in text
-        assert "label ← Label, split ← Split, path ← Path" in text
+        assert "path ← Path, label ← Label, split ← Split" in text
         assert "columns ignored quality" in text
         assert "training → train (1 clip), VAL → valid (1 clip)" in text
         assert "skipped on purpose ._* of macOS (1 file)" in text

@@ -127,7 +127,7 @@ def test_files_that_two_folders_have_are_refused(tmp_path: Path) -> None:
 
 
 def test_files_of_another_data_set_beside_a_list_are_not_taken(tmp_path: Path) -> None:
-    write_clips(tmp_path, "frogs/a.wav")
+    write_clips(tmp_path, "frogs/a.wav", "frogs_audio/a.wav")
     assert reads(listed(write_list(tmp_path / "birds/x.csv", ["files", "a.wav"]))) == [False]
 
 
@@ -144,6 +144,7 @@ def test_backslashes_and_either_form_of_accents_are_found(tmp_path: Path) -> Non
 def test_a_list_of_macos_is_left_out_and_files_that_no_list_names_are_set_aside(tmp_path: Path) -> None:
     decomposed = unicodedata.normalize("NFD", "é.wav")
     write_clips(tmp_path, "a.wav", "extra/b.WAV", decomposed, "noise")
+    (tmp_path / b"\xe4.wav".decode("utf-8", "surrogateescape")).write_bytes(encoded())
     (tmp_path / "._list.csv").write_bytes(b"\0\5\x16\7")
     write_list(tmp_path / "list.csv", ["files", "a.wav", "é.wav"])
     write_list(tmp_path / "meta/more.csv", ["files", "extra/b.WAV"])
@@ -153,6 +154,7 @@ def test_a_list_of_macos_is_left_out_and_files_that_no_list_names_are_set_aside(
     assert [(reject.key, reject.reason) for reject in listing.rejects] == [
         ("extra/b.WAV", "unlisted"),
         ("noise", "unlisted"),
+        ("\\udce4.wav", "unlisted"),
     ]
     assert said(listing, "skipped on purpose") == "._* of macOS × 1"
     assert "lists that are not read: meta/more.csv" in said(listing, "look again")
