@@ -90,6 +90,7 @@ def test_a_task_has_classes_splits_and_groups_by_clip_id(tmp_path: Path) -> None
 
 def test_clips_of_other_splits_are_no_part_of_a_task(tmp_path: Path) -> None:
     write_source(tmp_path, [[3], [2], [4]], splits=["train", "", "test"])
+    replace_columns(tmp_path, labels=[[str(clip % 3)] for clip in range(9)])
     assert load_task(str(tmp_path)).splits.tolist() == ["train"] * 3 + ["test"] * 4
 
 
@@ -159,9 +160,9 @@ def test_classes_that_no_training_clip_has_are_refused_with_both_lists(
 
 
 def test_classes_are_compared_in_each_round_of_folds(tmp_path: Path) -> None:
-    write_source(tmp_path, [[2], [2], [2]], splits=["fold1", "fold2", "fold3"])
-    uri = replace_columns(tmp_path, labels=[[label] for label in "ababac"])
-    with pytest.raises(ValueError, match=r"split valid of .*-fold2 has classes that its training clips lack: c"):
+    write_source(tmp_path, [[2], [2], [2], [2]], splits=["fold1", "fold2", "fold3", "fold4"])
+    uri = replace_columns(tmp_path, labels=[[label] for label in "abababac"])
+    with pytest.raises(ValueError, match=r"split valid of .*-fold3 has classes that its training clips lack: c"):
         load_task(uri)
 
 
