@@ -1,5 +1,6 @@
 # make demo: install, then pre-train, distil and evaluate on the embedded recordings, with a table and pictures.
 # make test: install, then every check, the docs and every test.
+# make test-slow: the checks that take minutes each: a wheel, a head node, 100,000 damaged inputs.
 # make docs: the site, into site/.
 # make test-browser: the tests that need a Chromium.
 # make chaos: install, then every job disturbed again and again, see docs/reliability.md. It takes its time.
@@ -22,7 +23,7 @@ BIN := .venv/bin
 SHARDS := $(UNFUSED_RAY_HOME)/shards
 RUNS := $(UNFUSED_RAY_HOME)/runs
 
-.PHONY: demo test docs audit test-browser chaos bench check venv corpus clean
+.PHONY: demo test test-slow docs audit test-browser chaos bench check venv corpus clean
 
 demo: venv
 	$(BIN)/unfused-ray prepare --source recordings/drums.tar --output $(SHARDS)/drums
@@ -35,6 +36,9 @@ demo: venv
 
 test: venv check docs
 	$(BIN)/python -m pytest
+
+test-slow: venv
+	$(BIN)/python -m pytest -m slow
 
 # Strict: a package that the advisories cannot be asked about fails, too.
 audit: venv

@@ -31,6 +31,7 @@ from unfused_ray.config import (
 )
 
 if TYPE_CHECKING:
+    from unfused_ray.comparison.job import ComparisonResult
     from unfused_ray.data.shards.format import Manifest
     from unfused_ray.embedding.vectors import VectorManifest
     from unfused_ray.evaluation.table import EvaluationTable
@@ -63,16 +64,6 @@ class EvaluationResult:
     table: EvaluationTable
 
 
-@dataclass(frozen=True)
-class ComparisonResult:
-    """A comparison whose trainings have ended."""
-
-    folder: str
-    """Folder of the table and its runs, by path or URI."""
-    num_failed: int
-    """Trainings that failed, or that build on one that did."""
-
-
 def prepare(recipe: str | PrepareConfig = "default", /, **changes: Any) -> Manifest:
     """Turn any audio into shards for training; on an output that is finished, nothing is done.
 
@@ -94,28 +85,32 @@ def prepare(recipe: str | PrepareConfig = "default", /, **changes: Any) -> Manif
         return ingest.run(ingest.check(config))
 
 
-def pretrain(recipe: str | PretrainConfig, /, **changes: Any) -> TrainingResult:
+def pretrain(
+    recipe: str | PretrainConfig, /, *, start_times: StartTimes | None = None, **changes: Any
+) -> TrainingResult:
     """Pre-train an encoder to the end, or to a SIGTERM or Ctrl-C; given again, it goes on where it stands.
 
     Args:
         recipe: a recipe of ``unfused-ray pretrain``, or a configuration.
+        start_times: of the command that calls it; from now on by default.
         changes: fields that differ from it; of groups with dots, as ``**{"optimizer.lr": 1e-3}``.
 
     Raises:
         ValueError, OSError: what cannot work; names field, value and rule.
         InUseError: another process works on the run.
     """
-    return train(_configured(recipe, recipes.PRETRAIN, changes))
+    return _train(_configured(recipe, recipes.PRETRAIN, changes), start_times)
 
 
-def distill(recipe: str | DistillConfig, /, **changes: Any) -> TrainingResult:
+def distill(recipe: str | DistillConfig, /, *, start_times: StartTimes | None = None, **changes: Any) -> TrainingResult:
     """Distil a student on a task's own clips, from the clusters of a pre-trained encoder; otherwise as pretrain.
 
     Args:
         recipe: a recipe of ``unfused-ray distill``, or a configuration.
+        start_times: of the command that calls it; from now on by default.
         changes: fields that differ from it.
     """
-    return train(_configured(recipe, recipes.DISTILL, changes))
+    return _train(_configured(recipe, recipes.DISTILL, changes), start_times)
 
 
 def evaluate(recipe: str | EvaluateConfig = "default", /, **changes: Any) -> EvaluationResult:
@@ -149,13 +144,10 @@ def compare(recipe: str | CompareConfig, /, **changes: Any) -> ComparisonResult:
         ValueError, OSError: what cannot work; names field, value and rule.
         ChildProcessError: an evaluation failed.
     """
-    if isinstance(recipe, str) and recipe.endswith(".toml"):
-        recipe = CompareConfig(plan=recipe)
-    config = _configured(recipe, recipes.COMPARE, changes)
-    from unfused_ray.comparison import table as job
+    config = _configured(recipe, recipes.PLANS, changes)
+    from unfused_ray.comparison import job
 
-    plan = job.check(config)
-    return ComparisonResult(plan.output, job.run(plan))
+    return job.run(job.check(config))
 
 
 def sweep(recipe: str | SweepConfig, /, **changes: Any) -> SweepResult:
@@ -199,17 +191,15 @@ def embed(recipe: str | EmbedConfig = "default", /, **changes: Any) -> VectorMan
         return job.run(job.check(config))
 
 
-def train(config: TrainingConfig, start_times: StartTimes | None = None) -> TrainingResult:
-    """Run a training of either stage; pictures of a finished one are drawn, and shown in MLflow.
-
-    Args:
-        config: of the run.
-        start_times: of the command that starts it; from now on by default.
-    """
+def _train(config: TrainingConfig, start_times: StartTimes | None) -> TrainingResult:
+    """Run a training of either stage; pictures of a finished one are drawn, and shown in MLflow."""
     memory.keep_freed()
     from unfused_ray.runs import start_times as times
 
     start_times = start_times or times.StartTimes()
+    from unfused_ray.training.driver.data import read_data
+
+    data = read_data(config)  # before Ray and torch, which take seconds to start
     with ExitStack() as session:
         if config.runtime.kind == "workers":
             # Torch is imported while Ray starts, which is mostly waiting for other processes.
@@ -222,7 +212,7 @@ def train(config: TrainingConfig, start_times: StartTimes | None = None) -> Trai
         from unfused_ray.training.driver import launch
 
         start_times.reach("imported")
-        plan = launch.check(config)
+        plan = launch.check(data)
         status = launch.run(plan, start_times)
     pictures = _draw(plan) if status.state == "finished" else ()
     return TrainingResult(plan.run.uri, status, pictures)
@@ -243,16 +233,13 @@ def _draw(plan: TrainingPlan) -> tuple[str, ...]:
 
 
 def _configured(recipe: str | T, known: Mapping[str, tuple[str, T]], changes: Mapping[str, Any]) -> T:
-    """Return the configuration of a recipe, or of a JSON file of one, with changed fields.
+    """Return the configuration of a recipe, or of a JSON file of one, with changed fields and absolute paths.
 
     Raises:
         ValueError: there is no such recipe or field, or the values cannot work.
     """
     if isinstance(recipe, str):
-        if recipe.endswith(".json"):
-            recipe = recipes.read_recipe(recipe, type(next(iter(known.values()))[1]))
-        elif recipe in known:
-            recipe = known[recipe][1]
-        else:
-            raise ValueError(f"{recipe} is no recipe: name one of {', '.join(known)}, or give a configuration")
-    return recipe.replace(changes)
+        recipe = recipes.find(known, recipe)
+    from unfused_ray import paths
+
+    return paths.check(recipe.replace(changes))  # before the imports of the job, which take seconds

@@ -97,9 +97,7 @@ def check(config: EvaluateConfig) -> EvaluationPlan:
     Raises:
         ValueError, FileNotFoundError: names the field, its value and the rule.
     """
-    config = paths.resolve(config)
-    if not config.tasks:
-        raise ValueError("tasks=() names no task: give at least one folder written by unfused-ray prepare")
+    config = paths.check(config)
     tracking_uri(config.tracking)
     protocol = load_protocol(config.protocol)
     tasks = tuple(load_task(uri) for uri in config.tasks)
@@ -182,9 +180,9 @@ def fill(output: str, protocol: Protocol, cache: EmbeddingCache, task: Task, sys
 
 
 def track(plan: EvaluationPlan, table: EvaluationTable, parent: str = "") -> None:
-    """Send the table to MLflow: accuracies of all cells, the files, and those of its rows in a folder a task.
+    """Send the table to MLflow: accuracies of all cells, the files, and those of its rows in one folder per task.
 
-    An unknown end of an interval is no metric. Given again, an evaluation goes on in its MLflow run, which keeps the
+    An unknown end of an interval is no metric. Given again, an evaluation resumes its MLflow run, which keeps the
     parameters that it was begun with.
 
     Args:

@@ -44,7 +44,7 @@ class Lease:
     """
 
     def __init__(self, folder: str, on_loss: Callable[[], None], settle: bool = True) -> None:
-        self._uri = _lease_uri(folder)
+        self._folder, self._uri = folder, _lease_uri(folder)
         self._on_loss = on_loss
         self._settle = settle
         self._owner = {
@@ -57,13 +57,7 @@ class Lease:
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
 
     def __enter__(self) -> Lease:
-        holder = self._read()
-        if holder is not None and _is_alive(holder):
-            raise InUseError(
-                f"process {holder['pid']} on {holder['host']} is working on {self._uri.rpartition('/')[0]} "
-                f"(last sign of life {time.time() - holder['renewed']:.0f} s ago). Stop it first, or wait "
-                f"{LEASE_SECONDS:.0f} s after it has died"
-            )
+        refuse_in_use(self._folder)
         self._write()
         if self._settle:
             self._stop.wait(SETTLE_SECONDS)
@@ -81,7 +75,7 @@ class Lease:
     def _check_ours(self) -> None:
         holder = self._read()
         if holder is None or holder["token"] != self._owner["token"]:
-            raise InUseError(f"another process has just taken {self._uri.rpartition('/')[0]}")
+            raise InUseError(f"another process has just taken {self._folder}")
 
     def _renew(self) -> None:
         while not self._stop.wait(LEASE_SECONDS / 4):
@@ -99,6 +93,21 @@ class Lease:
 
     def _read(self) -> dict[str, Any] | None:
         return _read_lease(self._uri)
+
+
+def refuse_in_use(folder: str) -> None:
+    """Refuse a folder whose lease a living process holds.
+
+    Raises:
+        InUseError: names the process.
+    """
+    holder = _read_lease(_lease_uri(folder))
+    if holder is not None and _is_alive(holder):
+        raise InUseError(
+            f"process {holder['pid']} on {holder['host']} is working on {folder} "
+            f"(last sign of life {time.time() - holder['renewed']:.0f} s ago). Stop it first, or wait "
+            f"{LEASE_SECONDS:.0f} s after it has died"
+        )
 
 
 def is_in_use(folder: str) -> bool:

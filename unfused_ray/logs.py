@@ -21,7 +21,7 @@ from unfused_ray import storage
 from unfused_ray.progress import terminal
 
 LOG_FILE = "UNFUSED_RAY_LOG"
-"""Environment variable: path of the file that records are appended to, a JSON object a line."""
+"""Environment variable: path of the file that records are appended to, one JSON object per line."""
 FIELDS = ("run", "stage", "rank", "epoch", "step", "figures")
 """Fields that a record may have beside its message; ``rank`` is the rank of the worker that logged it."""
 PACKAGE = "unfused_ray"

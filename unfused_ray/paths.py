@@ -13,6 +13,19 @@ from unfused_ray.config import Config
 T = TypeVar("T", bound=Config)
 
 
+def check(config: T) -> T:
+    """Return the configuration of a job with absolute paths.
+
+    Raises:
+        ValueError: a field that the job needs is empty, or as in :func:`resolve`.
+    """
+    resolved = resolve(config)  # first: no later refusal may show a secret
+    for field, remedy in config.required.items():
+        if not (value := config.get(field)):
+            raise ValueError(f"{field}={value!r} names nothing: give {remedy}, --{field.replace('_', '-')} …")
+    return resolved
+
+
 def resolve(config: T) -> T:
     """Return the configuration with paths that no longer depend on the working directory.
 

@@ -48,7 +48,7 @@ from unfused_ray.runs import run as runs
 from unfused_ray.runs.checkpoints import Position
 from unfused_ray.runs.start_times import read_start_times
 from unfused_ray.training.driver import launch
-from unfused_ray.training.driver.dry_run import Rehearsal
+from unfused_ray.training.driver.dry_run import Measurement
 from unfused_ray.training.worker.device import to_device
 from unfused_ray.training.worker.epoch_sums import EpochSums
 
@@ -75,17 +75,17 @@ class Bound:
 
 def measure_bound(config: PretrainConfig, index: ClipIndex, rounds: int) -> list[Bound]:
     """The bound, once a round; gives this process the torch threads of a worker."""
-    rehearsal = Rehearsal(config, index)
-    learner, planner, reader = rehearsal.learner, rehearsal.job.planner, rehearsal.job.reader
+    measured = Measurement(config, index)
+    learner, planner, reader = measured.learner, measured.job.planner, measured.job.reader
     task = planner.read_tasks(Segment(Pass("train", 0), planner.num_steps("train")))[0]
     blocks = list(reader.read(Pass("train", 0), task))
-    labels = [np.zeros(index.num_clips, np.int32) for _ in rehearsal.num_classes]
-    waves = to_device(blocks[0].waves, rehearsal.device)
+    labels = [np.zeros(index.num_clips, np.int32) for _ in measured.num_classes]
+    waves = to_device(blocks[0].waves, measured.device)
     make_views, ready = learner.views, learner.views(waves, 0, 0)
     endless, clips_per_step = itertools.cycle(blocks), learner.blocks_per_step * config.batch.block
 
     def wait() -> None:
-        if rehearsal.device.type == "cuda":
+        if measured.device.type == "cuda":
             torch.cuda.synchronize()
 
     def step() -> None:
@@ -105,8 +105,8 @@ def measure_bound(config: PretrainConfig, index: ClipIndex, rounds: int) -> list
             step / clips_per_step,
             view / config.batch.block,
             decode / task.num_clips,
-            rehearsal.cpus,
-            rehearsal.device.type == "cuda",
+            measured.resources.cpus,
+            measured.device.type == "cuda",
         )
         for step, view, decode in zip(taken["step"], taken["views"], taken["decode"], strict=True)
     ]

@@ -1,4 +1,4 @@
-"""Parameters and multiply–adds of every network that can be cut out of AudioNTT2020: the README's table.
+"""Parameters and multiply–adds of every network that can be cut out of AudioNTT2020.
 
 python -m benchmarks.speed.sizes
 """

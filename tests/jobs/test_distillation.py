@@ -488,6 +488,7 @@ def test_a_dry_run_says_what_is_distilled(config: Callable[..., DistillConfig]) 
 
 
 @pytest.mark.usefixtures("ray_session")
+@pytest.mark.slow  # the worker group of tests/jobs/test_jobs.py with other labels
 def test_two_workers_give_the_labels_and_nearly_the_weights_of_one_process(
     config: Callable[..., DistillConfig], undisturbed: Callable[[str], Path]
 ) -> None:

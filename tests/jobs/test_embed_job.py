@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable
 from itertools import groupby
@@ -30,11 +31,12 @@ from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.sources.items import ITEMS, Listing
 from unfused_ray.embedding import write
 from unfused_ray.embedding.clips import read_out
-from unfused_ray.embedding.job import check, describe
+from unfused_ray.embedding.job import check, describe, run
 from unfused_ray.embedding.parts import audio_parts, shard_parts
 from unfused_ray.embedding.vectors import VectorManifest, vector_schema
 from unfused_ray.embedding.waves import embed_waves, windows
 from unfused_ray.embedding.write import write_vectors
+from unfused_ray.lease import InUseError, Lease
 from unfused_ray.models.encoder import AudioNTT2020
 from unfused_ray.models.export import FrozenEncoder, load_encoder, save_encoder
 from unfused_ray.progress import Progress
@@ -290,6 +292,19 @@ def test_a_finished_output_is_left_alone_or_refused(tmp_path: Path, encoder_uri:
     shutil.rmtree(source)
     assert embed(config) == manifest  # gone, but its vectors are made
     assert contents(tmp_path / "out") == before
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_an_output_that_another_process_works_on_is_refused(tmp_path: Path, encoder_uri: str):
+    source = wav_folder(tmp_path / "in", [0.4] * 3)
+    config = EmbedConfig(encoder=encoder_uri, source=str(source), output=str(tmp_path / "out"))
+    plan = check(config)
+    with Lease(config.output, on_loss=lambda: None):
+        for late in (lambda: check(config), lambda: run(plan)):  # before it lists the source, or after
+            with pytest.raises(InUseError, match=rf"process {os.getpid()} on .* is working on {config.output}"):
+                late()
+        assert sorted(contents(tmp_path / "out")) == ["lease.json"]
+    assert run(plan).num_clips == 3
 
 
 @pytest.mark.usefixtures("ray_session")

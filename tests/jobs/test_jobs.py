@@ -21,7 +21,7 @@ from support.terminal import Ended
 from unfused_ray.config import PretrainConfig
 from unfused_ray.lease import Lease
 from unfused_ray.runs.run import Run
-from unfused_ray.training.driver import dry_run as rehearsal
+from unfused_ray.training.driver import dry_run
 
 JOB = ROOT / "jobs" / "pretrain.py"
 STEPS = 12  # an epoch: 100 clips, 8 a global batch
@@ -199,7 +199,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command_line: Callable[..., Ended]
 ) -> None:
     monkeypatch.setenv("UNFUSED_RAY_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(rehearsal, "STEP_SECONDS", 0.0)
+    monkeypatch.setattr(dry_run, "STEP_SECONDS", 0.0)
     before = sorted(source.iterdir())
     paths = ["--data", str(source), "--output", str(tmp_path / "run")]
     ended = command_line("pretrain", "tiny", *paths, "--runtime.kind", "workers", "--dry-run")

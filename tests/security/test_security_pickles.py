@@ -22,10 +22,10 @@ from support.runs import tiny, tiny_student, train
 
 from unfused_ray import evaluation_job, storage
 from unfused_ray.config import EvaluateConfig
-from unfused_ray.data.parts.ledger import Ledger
+from unfused_ray.data.parts.ledger import Ledger, PartReport
 from unfused_ray.data.shards.index import ClipIndex, read_unit
 from unfused_ray.data.sources.hub_parquet import list_parquet
-from unfused_ray.embedding.vectors import VectorManifest
+from unfused_ray.embedding.vectors import VectorFile, VectorManifest
 from unfused_ray.models.export import load_encoder
 from unfused_ray.parquet import open_parquet
 from unfused_ray.report import report
@@ -97,7 +97,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> tuple[P
     kept_id(runs.evaluation)
     ledger(folder).begin()
     (folder / "half-made" / "part").write_bytes(b"part")
-    ledger(folder).finish(0, "part", storage.sha256(b"part"), {})
+    ledger(folder).finish(0, PartReport(VectorFile("part", 1, 1, 4, storage.sha256(b"part")), ()))
     (folder / "vectors").mkdir()
     (folder / "vectors" / "manifest.json").write_text("{}")
     return folder, runs
@@ -195,7 +195,7 @@ def read_vectors(folder: Path, runs: Runs, tracking_uri: str) -> None:
 
 def go_on(folder: Path, runs: Runs, tracking_uri: str) -> None:
     assert ledger(folder).check_begun()
-    assert ledger(folder).finished(0) is not None
+    assert ledger(folder).finished(0, VectorFile) is not None
 
 
 def find_tracked(folder: Path, runs: Runs, tracking_uri: str) -> None:

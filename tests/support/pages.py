@@ -11,7 +11,9 @@ from pathlib import Path
 from support.paths import ROOT
 
 _FENCE = re.compile(
-    r"(?:^<!-- test: run(?P<words>[^\n]*) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.S | re.M
+    r"(?:^<!-- test: run(?P<words>[^\n]*) -->\n)?"
+    r'^```(?P<language>\w+)(?: title="(?P<title>[^"]*)")?\n(?P<text>.*?)^```$',
+    re.S | re.M,
 )
 # Commands of this project say what they are called with, all others do nothing. A submitted job is its own command.
 _SHELL = r"""
@@ -41,6 +43,7 @@ class Block:
         page: path from the root of the repository.
         line: number of the line of its fence.
         language: of the code.
+        title: of the block, such as the file that it belongs to; '' if it has none.
         text: the code.
         runs: True if a comment before it, ``<!-- test: run -->``, asks for the block to be run.
         replaced: arguments to replace where it is run, such as the recipe ``demo`` by ``tiny``.
@@ -49,6 +52,7 @@ class Block:
     page: str
     line: int
     language: str
+    title: str
     text: str
     runs: bool
     replaced: dict[str, str]
@@ -85,5 +89,6 @@ def blocks(language: str, paths: Sequence[Path] = ()) -> list[Block]:
                 replaced = dict(word.split("=", 1) for word in (words or "").split())
                 line = text.count("\n", 0, match.start("language")) + 1
                 name = str(page.relative_to(ROOT))
-                found.append(Block(name, line, language, match["text"], words is not None, replaced))
+                title = match["title"] or ""
+                found.append(Block(name, line, language, title, match["text"], words is not None, replaced))
     return found

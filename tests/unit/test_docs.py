@@ -138,7 +138,8 @@ def test_the_task_of_the_guide_lists_its_clips(tmp_path: Path) -> None:
     )
     for clip in ("1-1-A-0.wav", "2-7-A-3.wav"):
         soundfile.write(audio / clip, np.zeros(100), 16_000)
-    listing = module["clips"](Disk.at(str(tmp_path), "ESC-50", "somewhere", (module["LIST"],)))
+    task = module["TASK"]
+    listing = task.list_clips(Disk.at(str(tmp_path), task.name, task.url, task.requires))
     rows = [(row["labels"], row["split"], row["group"]) for row in listing.items.to_pylist()]
     assert rows == [(["dog"], "fold1", "1"), (["cow"], "fold2", "7")]
     assert [reject.reason for reject in listing.rejects] == ["missing"]
@@ -157,9 +158,18 @@ def test_the_reader_of_the_guide_lists_its_clips(tmp_path: Path) -> None:
     (example,) = blocks("python", [GUIDES / "add-a-reader.md"])
     module: dict[str, Any] = {}
     exec(example.text, module)  # noqa: S102
-    lines = [{"audio_filepath": "a.wav", "label": "yes", "split": "train"}, {"label": "no"}]
-    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    listing = module["list_jsonl"](str(tmp_path / "list.jsonl"))
-    (row,) = listing.items.to_pylist()
-    assert (row["uri"], row["labels"], row["split"]) == (str(tmp_path / "a.wav"), ["yes"], "train")
+    lines = [
+        {"audio_filepath": "a.wav", "label": "yes", "split": "train"},
+        {"label": "no"},
+        {"audio_filepath": "/b.wav"},
+    ]
+    file = tmp_path / "list.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines)))
+    listing = module["list_jsonl"](str(file))
+    relative, absolute = listing.items.to_pylist()
+    assert (relative["uri"], relative["labels"], relative["split"]) == (str(tmp_path / "a.wav"), ["yes"], "train")
+    assert absolute["uri"] == "/b.wav"
     assert [(reject.key, reject.reason) for reject in listing.rejects] == [("list.jsonl:2", "missing")]
+    file.write_text('{"audio_filepath": "a.wav"}\n{"audio')
+    with pytest.raises(ValueError, match=r"line 2 of .*list\.jsonl is no JSON"):
+        module["list_jsonl"](str(file))

@@ -39,13 +39,13 @@ def test_every_public_name_is_there_and_others_are_not() -> None:
 @pytest.mark.parametrize(
     ("call", "recipe", "changes", "message"),
     [
-        ("pretrain", "tyni", {}, "tyni is no recipe: name one of demo, "),
+        ("pretrain", "tinny", {}, r"tinny is no recipe: did you mean tiny\? Or name one of demo, "),
         ("pretrain", "tiny", {"optimiser": 1}, "optimiser is no field of PretrainConfig"),
         ("pretrain", "tiny", {"optimizer.lr": -1}, r"optimizer\.lr=-1: Input should be greater than 0"),
         ("distill", "tiny", {"teacher": "s3://me:secret@bucket/run"}, r"teacher=s3://…@bucket/run holds credentials"),
         ("prepare", "default", {"output": "x"}, "source='' names nothing"),
         ("embed", "default", {"encoder": "s3://me:secret@bucket/run"}, "encoder=.* holds credentials"),
-        ("evaluate", "default", {}, r"tasks=\(\) names no task"),
+        ("evaluate", "default", {}, r"tasks=\(\) names nothing"),
         ("compare", "tiny", {}, "data_root='' names nothing"),
         (
             "compare",
@@ -53,7 +53,7 @@ def test_every_public_name_is_there_and_others_are_not() -> None:
             {"data_root": "x"},
             "plan=mine.toml is none of ablation, corpus",
         ),
-        ("sweep", "tiny", {"space": "beta"}, "space=beta is none of alpha-beta"),
+        ("sweep", "tiny", {"space": "beta", "tasks": ("a",)}, "space=beta is none of alpha-beta"),
     ],
 )
 def test_what_cannot_work_is_refused_as_on_the_command_line(
@@ -67,9 +67,23 @@ def test_what_cannot_work_is_refused_as_on_the_command_line(
 def test_a_relative_output_is_refused_in_a_submitted_job(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SUBMITTED, "{}")
     recipe = "default" if call in ("prepare", "evaluate", "embed") else "tiny"
-    changes = {"runtime.kind": "in-process"} if call in ("pretrain", "distill") else {}
     with pytest.raises(ValueError, match="output=relative/out is relative, but a submitted job"):
-        getattr(unfused_ray, call)(recipe, output="relative/out", **changes)
+        getattr(unfused_ray, call)(recipe, output="relative/out")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--dry-run"]])
+@pytest.mark.parametrize("value", ["/nowhere", "s3://me:secret@bucket/shards"])
+def test_wrong_data_are_told_before_ray_or_torch_is_imported(value: str, arguments: list[str]) -> None:
+    code = f"""
+import contextlib, sys
+from unfused_ray.cli.main import main
+sys.argv = {["unfused-ray", "pretrain", "tiny", "--runtime.kind", "workers", "--data", value, *arguments]}
+with contextlib.suppress(SystemExit):
+    main()
+assert not {{"torch", "ray"}} & set(sys.modules)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert ended.stderr.startswith(("error: /nowhere", "error: data=s3://…@bucket/shards holds credentials"))
 
 
 def test_paths_no_longer_depend_on_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ NEEDLESS = {
     "unfused_ray.training.coordinator": {"torch", "ray.data", "sklearn", "mlflow"},
     "unfused_ray.clustering.actor": {"torch", "ray.data", "sklearn", "mlflow"},
     "unfused_ray.data.stream.ray_source": {"torch", "sklearn", "mlflow"},
+    "unfused_ray.training.driver.data": {"torch", "ray", "sklearn", "mlflow", "matplotlib"},
     "unfused_ray.training.driver.launch": {"sklearn", "mlflow", "matplotlib"},
 }
 

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 from unfused_ray import recipes
 from unfused_ray.cli.parse import parse
-from unfused_ray.cli.terminal import show
-from unfused_ray.config import CompareConfig
+from unfused_ray.cli.terminal import say, show
 
 EXAMPLES = (
     "corpus --data-root shards",
@@ -18,18 +17,20 @@ EXAMPLES = (
 
 def run(arguments: Sequence[str]) -> int:
     """Make a results table."""
-    plans = recipes.COMPARE
-    if arguments and arguments[0].endswith(".toml"):
-        plans = {**plans, arguments[0]: ("a plan of your own", CompareConfig(plan=arguments[0]))}
-    config, dry_run = parse("compare", arguments, plans, EXAMPLES)
-    from unfused_ray.comparison import table
+    config, dry_run = parse("compare", arguments, recipes.PLANS, EXAMPLES)
+    from unfused_ray import api
+    from unfused_ray.comparison import job, page
 
-    plan = table.check(config)
     if config.list:
-        show(plan.listing())
-    elif dry_run:
-        show(table.describe(plan))
-    else:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # the jobs are stopped, too
-        return 1 if table.run(plan) else 0
-    return 0
+        show(job.check(config).listing())
+        return 0
+    if dry_run:
+        show(job.describe(job.check(config)))
+        return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the jobs are stopped, too
+    compared = api.compare(config)
+    if compared.table:
+        say(f"\n{page.to_markdown(compared.table)}\n{', '.join(page.FILES)}: {compared.folder}")
+    if compared.against:
+        say(f"\n{page.differences(compared.against)}")
+    return 1 if compared.num_failed else 0

@@ -52,8 +52,5 @@ def _doctor(
 
 
 def _training(recipe: str) -> TrainingConfig:
-    known: dict[str, TrainingConfig] = {name: config for name, (_, config) in recipes.DISTILL.items()}
-    known |= {name: config for name, (_, config) in recipes.PRETRAIN.items()}
-    if recipe and recipe not in known:
-        raise ValueError(f"{recipe} is no recipe: name one of {', '.join(known)}, or none")
-    return known[recipe] if recipe else TrainingConfig()
+    known: dict[str, tuple[str, TrainingConfig]] = {**recipes.DISTILL, **recipes.PRETRAIN}
+    return recipes.find(known, recipe) if recipe else TrainingConfig()

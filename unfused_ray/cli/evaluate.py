@@ -20,7 +20,7 @@ def run(arguments: Sequence[str]) -> int:
     """Evaluate encoders."""
     config, dry_run = parse("evaluate", arguments, recipes.EVALUATE, EXAMPLES, default="default")
     from unfused_ray import api, evaluation_job
-    from unfused_ray.report.terminal import evaluation_table
+    from unfused_ray.report.evaluation import evaluation_table
 
     if dry_run:
         show(evaluation_job.describe(evaluation_job.check(config)))

@@ -49,7 +49,7 @@ def _run(run: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
         logger.debug("%s", error, exc_info=True)
         return _fail(storage.masked(str(error)))
     except KeyboardInterrupt as error:
-        logger.warning(str(error) or "interrupted: the same command goes on from what is finished")
+        logger.warning(str(error) or "interrupted: the same command resumes from what is finished")
         return 128 + signal.SIGINT
 
 

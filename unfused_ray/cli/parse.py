@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from unfused_ray.cli import COMMANDS
 from unfused_ray.config import Config, explain
-from unfused_ray.recipes import read_recipe
+from unfused_ray.recipes import find, noun
 
 T = TypeVar("T", bound=Config)
 
@@ -42,20 +42,18 @@ def parse(
         default: the recipe that is taken if none is named.
 
     Raises:
-        ValueError: no recipe is named, or the configuration cannot work; names field, value and rule.
+        ValueError: no recipe is named, or the configuration cannot work; names field, value and rule. It is told
+            before the job's own imports, which take seconds.
     """
     given = [argument for argument in arguments if argument not in _FLAGS]
-    if given and given[0].endswith(".json"):
-        name = given.pop(0)
-        recipes = {**recipes, name: ("a recipe of your own", read_recipe(name, type(next(iter(recipes.values()))[1])))}
-    elif given and given[0] in recipes:
+    if given and not given[0].startswith("-"):
         name = given.pop(0)
     elif default or wants_help(given):
         name = default or next(iter(recipes))
     else:
-        found = f"{given[0]} is no recipe" if given else "no recipe is named"
-        raise ValueError(f"{found}: start with one of {', '.join(recipes)} (--help says more)")
-    config = recipes[name][1]
+        first = f"the {noun(recipes)} comes first, before {given[0]}" if given else f"no {noun(recipes)} is named"
+        raise ValueError(f"{first}: start with one of {', '.join(recipes)} (--help says more)")
+    config = find(recipes, name)
     values = tyro.cli(
         type(config),
         default=config,
@@ -68,12 +66,12 @@ def parse(
         config = type(config).model_validate(values)
     except ValidationError as error:
         raise ValueError(explain(error)) from error
-    if "--print-config" in arguments:
-        from unfused_ray import paths
+    from unfused_ray import paths  # here: pyarrow, which --help need not wait for
 
+    if "--print-config" in arguments:
         sys.stdout.write(paths.resolve(config).model_dump_json(indent=2) + "\n")
         sys.exit(0)
-    return config, "--dry-run" in arguments
+    return paths.check(config), "--dry-run" in arguments
 
 
 def parse_function(
@@ -101,9 +99,10 @@ def _description(
     command: str, recipes: Mapping[str, tuple[str, Config]], examples: Sequence[str], name: str, default: str
 ) -> str:
     otherwise = f"{default} if none is named" if default else "one must be named"
+    files = "a TOML file" if noun(recipes) == "plan" else "a JSON file of --print-config"
     lines = [
         *(COMMANDS[command], "", _examples(command, examples), ""),
-        f"recipes ({otherwise}; a JSON file of --print-config is one, too):",
+        f"{noun(recipes)}s ({otherwise}; {files} is one, too):",
         *columns({recipe: text for recipe, (text, _) in recipes.items()}),
         *("", "everywhere:", *columns(_FLAGS), ""),
         f"The options are the fields of the configuration, with the values of {name}.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unfused_ray import recipes
+from unfused_ray import api, recipes
 from unfused_ray.cli.parse import parse
 from unfused_ray.cli.training import run_training
 
@@ -16,4 +16,4 @@ EXAMPLES = (
 
 def run(arguments: Sequence[str]) -> int:
     """Pre-train an encoder."""
-    return run_training(*parse("pretrain", arguments, recipes.PRETRAIN, EXAMPLES))
+    return run_training(*parse("pretrain", arguments, recipes.PRETRAIN, EXAMPLES), api.pretrain)

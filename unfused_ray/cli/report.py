@@ -36,9 +36,13 @@ def _report(
     settings they differ.
     """
     from unfused_ray import storage
-    from unfused_ray.report.report import write
 
-    where = storage.absolute(output)
-    size = write([storage.absolute(run) for run in runs], where, clusters)
+    where, uris = storage.absolute(output), [storage.absolute(run) for run in runs]
+    for uri in uris:
+        if not storage.is_folder(uri):
+            raise FileNotFoundError(f"{uri}: there is no such folder; give those of runs")
+    from unfused_ray.report.report import write  # here: drawing takes seconds to import
+
+    size = write(uris, where, clusters)
     say(f"{where}: {size / 1e6:.1f} MB")
     return 0

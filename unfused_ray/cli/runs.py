@@ -30,5 +30,8 @@ def _runs(folder: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="[FO
     from unfused_ray.home import home
     from unfused_ray.report.terminal import runs_table
 
-    show(runs_table(storage.absolute(folder) if folder else storage.join(home(), "runs")))
+    uri = storage.absolute(folder) if folder else storage.join(home(), "runs")
+    if folder and not storage.is_folder(uri):
+        raise FileNotFoundError(f"{uri}: there is no such folder; give the one that holds the folders of runs")
+    show(runs_table(uri))
     return 0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from unfused_ray import recipes
+from unfused_ray import api, recipes
 from unfused_ray.cli.parse import parse
 from unfused_ray.cli.terminal import say, say_report, show
 
@@ -20,17 +20,16 @@ EXAMPLES = (
 def run(arguments: Sequence[str]) -> int:
     """Sweep the settings of a distillation."""
     config, dry_run = parse("sweep", arguments, recipes.SWEEP, EXAMPLES)
-    from unfused_ray.report.terminal import evaluation_table
-    from unfused_ray.sweeps import plan as plans
-    from unfused_ray.sweeps import result, sweep
+    from unfused_ray.report.evaluation import evaluation_table
+    from unfused_ray.sweeps import plan
 
-    plan = plans.check(config)
     if dry_run:
-        show(plans.describe(plan))
+        show(plan.describe(plan.check(config)))
         return 0
-    found = result.conclude(plan, sweep.run(plan))
+    found = api.sweep(config)
     show(found.to_terminal())
     say(f"the winner as a recipe: unfused-ray distill {shlex.quote(found.recipe_uri)} --data …")
-    show(evaluation_table(result.evaluate_winner(found), Console()))
-    say_report(plan.trials.uri)
+    if found.table:
+        show(evaluation_table(found.table, Console()))
+    say_report(found.plan.trials.uri)
     return 0

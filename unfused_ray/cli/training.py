@@ -1,28 +1,36 @@
-"""What ``unfused-ray pretrain`` and ``unfused-ray distill`` have in common."""
+"""Runs a training for ``unfused-ray pretrain`` and ``unfused-ray distill``, and prints its summary."""
 
 from __future__ import annotations
 
 import logging
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+from unfused_ray.api import TrainingResult
 from unfused_ray.cli.terminal import say, say_report, show
 from unfused_ray.config import TrainingConfig
 
 logger = logging.getLogger(__name__)
 
 
-def run_training(config: TrainingConfig, dry_run: bool) -> int:
-    """Train, or measure what a training would take; return the exit code."""
+def run_training(config: TrainingConfig, dry_run: bool, train: Callable[..., TrainingResult]) -> int:
+    """Train, or measure what a training would take; return the exit code.
+
+    Args:
+        config: of the training.
+        dry_run: True to measure.
+        train: the function of :mod:`unfused_ray.api` that runs its stage.
+    """
     if dry_run:
-        return _rehearse(config)
-    from unfused_ray import api
-    from unfused_ray.report.terminal import summary
+        return _dry_run(config)
     from unfused_ray.runs.start_times import StartTimes, process_started
+
+    trained = train(config, start_times=StartTimes(process_started()))
+    from unfused_ray.report.terminal import summary  # here: torch, which is imported while Ray starts
     from unfused_ray.tracking.mlflow import OFF, tracking_uri
 
-    trained = api.train(config, StartTimes(process_started()))
     show(summary(trained.folder))
     if (where := tracking_uri(config.tracking)) != OFF:
         say(f"the curves: {_watch(where)}")
@@ -42,16 +50,18 @@ def _watch(tracking_uri: str) -> str:
     return f"{mlflow} ui --backend-store-uri {tracking_uri}"
 
 
-def _rehearse(config: TrainingConfig) -> int:
-    from unfused_ray import cluster, paths
+def _dry_run(config: TrainingConfig) -> int:
+    from unfused_ray.training.driver.data import read_data
+
+    data = read_data(config)  # before Ray and torch, which take seconds to start
+    from unfused_ray import cluster
     from unfused_ray.doctor import examine
     from unfused_ray.training.driver import dry_run, launch
 
-    config = paths.resolve(config)
     with cluster.session():
-        findings = examine.examine(config)
+        findings = examine.examine(data.config)
         show(examine.table(findings))
-        plan = launch.check(config)
+        plan = launch.check(data)
         show(launch.describe(plan))
         logger.info("measuring for about ten seconds")
         show(dry_run.describe(plan.config, plan.index))

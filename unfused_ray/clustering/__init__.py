@@ -1,1 +1,1 @@
-"""Pseudo-labels: the k-means (kmeans), the embeddings it works on (bank), the Ray actor around them (actor)."""
+"""Clustering: k-means, the bank of embeddings that it works on, and the Ray actor around them."""

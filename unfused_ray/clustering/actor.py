@@ -183,7 +183,7 @@ class AssignmentActor:
         return self._published[1]
 
     async def _forward(self, generation: str) -> None:
-        """Give the bank what has been collected."""
+        """Give the bank the collected rows."""
         self._check(generation)
         collected, self._buffer = self._buffer, []
         if collected:

@@ -2,8 +2,8 @@
 
 An assignment is a folder::
 
-    head-0.parquet …         clip_id int64, cluster int32, distance float32; one file a head
-    prototypes.safetensors   float32 (K, D), one tensor a head, named "0", "1", …
+    head-0.parquet …         clip_id int64, cluster int32, distance float32; one file per head
+    prototypes.safetensors   float32 (K, D), one tensor per head, named "0", "1", …
     assignment.json          written last: epoch, health, SHA-256 of the other files
 """
 

@@ -1,7 +1,7 @@
 """The embedding bank: the newest embedding of every clip, over one or several shards, and its clustering.
 
 Blocks of ``BLOCK_ROWS`` clip_ids are dealt to the shards in turn: block j is with shard j mod S. So a block is whole on
-its shard, and labels do not depend on S (see :mod:`unfused_ray.clustering.kmeans`). Nothing here knows Ray: shards are
+its shard, and labels do not depend on S: k-means adds the blocks' sums exactly. Nothing here knows Ray: shards are
 objects of this process, or stand-ins that call them elsewhere.
 """
 
@@ -149,7 +149,7 @@ class Bank:
         )
 
     def begin_epoch(self) -> None:
-        """Count unseen clips and refused rows from here."""
+        """Begin to count unseen clips and refused rows anew."""
         self._shards.broadcast("begin_epoch")
 
     def save(self, folder: str) -> None:
@@ -160,7 +160,7 @@ class Bank:
         storage.write_json(storage.join(folder, _MANIFEST), manifest, FORMAT_VERSION)
 
     def load(self, folder: str) -> None:
-        """Take over what :meth:`save` wrote, with any number of shards.
+        """Load the result of :meth:`save`, with any number of shards.
 
         Raises:
             ValueError: it is a bank of other clips or dimensions, or of another version.

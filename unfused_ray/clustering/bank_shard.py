@@ -39,8 +39,8 @@ class Census:
         )
 
 
-class BankShard:
-    """The blocks ``shard``, ``shard + num_shards``, … of the bank.
+class BankShard(RowBlocks):
+    """The rows of the blocks ``shard``, ``shard + num_shards``, … of the bank.
 
     Args:
         shard: number of this shard.
@@ -55,7 +55,7 @@ class BankShard:
         self.blocks = np.arange(shard, -(-num_clips // BLOCK_ROWS), num_shards)
         clip_ids = (self.blocks[:, None] * BLOCK_ROWS + np.arange(BLOCK_ROWS)).ravel()
         self._is_clip = clip_ids < num_clips  # the last block is padded
-        self.points = RowBlocks(len(clip_ids), dim, threads)
+        super().__init__(len(clip_ids), dim, threads)
         self.pushed = np.zeros(len(clip_ids), bool)
         self.seen = np.zeros(len(clip_ids), bool)
         self.non_finite = 0
@@ -64,26 +64,14 @@ class BankShard:
         """Store float16 rows by clip_id; one that is not finite is counted, its clip keeps what it had (or zero)."""
         slots = self._slots(clip_ids)
         finite = np.isfinite(rows).all(axis=1)
-        self.points.write(slots[finite], rows[finite])
+        self.write(slots[finite], rows[finite])
         self.non_finite += int((~finite).sum())
         self.pushed[slots] = True
         self.seen[slots] = True
 
-    def gather(self, clip_ids: np.ndarray) -> np.ndarray:
-        """Float16 rows of these clips."""
-        return self.points.gather(self._slots(clip_ids))
-
-    def sums(self, centroids_KD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Sum and number of this shard's rows nearest to each centroid."""
-        return self.points.sums(centroids_KD)
-
-    def assign(self, centroids_KD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Nearest centroid of each row of whole blocks, and the similarity with it."""
-        return self.points.assign(centroids_KD)
-
-    def gram(self) -> np.ndarray:
-        """Sum of the rows' outer products."""
-        return self.points.gram()
+    def gather(self, ids: np.ndarray) -> np.ndarray:
+        """Float16 rows of these clip_ids."""
+        return super().gather(self._slots(ids))
 
     def census(self) -> Census:
         """Count this shard's clips."""
@@ -93,12 +81,12 @@ class BankShard:
             never_pushed=len(missing),
             first_never_pushed=(self.blocks[first // BLOCK_ROWS] * BLOCK_ROWS + first % BLOCK_ROWS).tolist(),
             unseen=int((self._is_clip & ~self.seen).sum()),
-            zero=int((self._is_clip & ~self.points.has_direction).sum()),
+            zero=int((self._is_clip & ~self.has_direction).sum()),
             non_finite=self.non_finite,
         )
 
     def begin_epoch(self) -> None:
-        """Count unseen clips and refused rows from here."""
+        """Begin to count unseen clips and refused rows anew."""
         self.seen[:] = False
         self.non_finite = 0
 
@@ -106,7 +94,7 @@ class BankShard:
         """The state for a checkpoint, by block of clip_ids: any other number of shards can load it."""
         return {
             "blocks": self.blocks,
-            "rows": self.points.rows.reshape(len(self.blocks), BLOCK_ROWS, self.points.rows.shape[1]),
+            "rows": self.rows.reshape(len(self.blocks), BLOCK_ROWS, self.rows.shape[1]),
             "pushed": self.pushed.reshape(-1, BLOCK_ROWS),
             "seen": self.seen.reshape(-1, BLOCK_ROWS),
             "non_finite": np.array([self.non_finite]),
@@ -116,7 +104,7 @@ class BankShard:
         """Take over those of the state's blocks that belong to this shard."""
         mine = np.isin(state["blocks"], self.blocks)
         slots = self._slots((state["blocks"][mine, None] * BLOCK_ROWS + np.arange(BLOCK_ROWS)).ravel())
-        self.points.write(slots, state["rows"][mine].reshape(len(slots), self.points.rows.shape[1]))
+        self.write(slots, state["rows"][mine].reshape(len(slots), self.rows.shape[1]))
         self.pushed[slots] = state["pushed"][mine].ravel()
         self.seen[slots] = state["seen"][mine].ravel()
         if mine.any() and state["blocks"][0] in self.blocks:

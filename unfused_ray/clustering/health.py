@@ -55,7 +55,7 @@ def signs_of_collapse(figures: Mapping[str, float], limits: HealthConfig) -> lis
 
 
 def size_entropy(sizes_K: np.ndarray) -> float:
-    """Entropy of the cluster sizes as a share of log K: 1 where all are equal, 0 where one cluster holds everything."""
+    """Entropy of the cluster sizes as a share of log K: 1 if all are equal, 0 if one cluster holds everything."""
     shares = sizes_K[sizes_K > 0] / sizes_K.sum()
     return float(-(shares * np.log(shares)).sum() / np.log(len(sizes_K)))
 
@@ -72,7 +72,7 @@ def effective_rank(gram_DD: np.ndarray) -> float:
 
 
 def normalized_mutual_information(first_N: np.ndarray, second_N: np.ndarray) -> float:
-    """Agreement of two labelings, whatever their ids mean: 1 where they are the same up to names, near 0 by chance.
+    """Agreement of two labelings, independent of their ids: 1 if they are the same up to names, near 0 by chance.
 
     The mutual information over the mean of both entropies; 1 where neither labeling says anything.
     """

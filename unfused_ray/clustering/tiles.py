@@ -70,7 +70,7 @@ def _nearest(rows_RD: Tensor, kernels: tuple[Tensor, ...]) -> tuple[np.ndarray, 
 
 def _similarities(rows_RD: Tensor, kernels_CD11: Tensor) -> np.ndarray:
     """Inner products, ``(R, C)``."""
-    # As a convolution oneDNN computes them, with the widest instructions of any processor: 230 GFLOP/s a core of an
+    # As a convolution oneDNN computes them, with the widest instructions of any processor: 230 GFLOP/s per core of an
     # AMD EPYC where MKL (torch.mm) and OpenBLAS (faiss, numpy) reach 100 and 117. Fewer than 16 images go to MKL.
     images = rows_RD.view(_IMAGES, -1, 1, rows_RD.shape[1]).permute(0, 3, 1, 2)  # channels last: no copy
     return conv2d(images, kernels_CD11).permute(0, 2, 3, 1).reshape(len(rows_RD), -1).numpy()

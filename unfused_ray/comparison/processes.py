@@ -1,4 +1,4 @@
-"""The jobs of a table as processes: each with its settings in a file and its output in a log, stopped together."""
+"""Runs the jobs of a comparison as processes, each with its settings in a file and its output in a log."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 _LAST_LINES = 12
 
 
-class Jobs:
+class JobProcesses:
     """Runs jobs, from several threads at a time.
 
     Args:
@@ -32,7 +32,7 @@ class Jobs:
         Args:
             job: a command of the project.
             settings: JSON file of its configuration.
-            name: of the log, to which it is appended.
+            name: of the log, which is appended to.
 
         Raises:
             ChildProcessError: it failed, or was stopped; with the end of its log.
@@ -56,7 +56,7 @@ class Jobs:
             raise ChildProcessError("\n  ".join([f"{name} ended with code {code}, see {path}", *lines]))
 
     def stop(self) -> None:
-        """Ask what is running to stop where it can go on from, and begin nothing more."""
+        """Ask the running jobs to stop at a point to resume from, and begin nothing more."""
         with self._lock:
             self._stopped = True
             for process in self._running:

@@ -97,44 +97,6 @@ def model_name(system: PlannedSystem, seed: int) -> str:
     return f"{system.name} (seed {seed})"
 
 
-def evaluation_config(
-    trainings: Trainings,
-    finished: Mapping[str, Sequence[int]],
-    tasks: Sequence[str],
-    output: str,
-    protocol: str,
-    random_seeds: int,
-    processes: int = 0,
-) -> EvaluateConfig:
-    """The evaluation on some of the tasks of everything that is trained.
-
-    Args:
-        trainings: of the plan.
-        finished: by system, the seeds whose networks all are.
-        tasks: names of tasks.
-        output: folder of the evaluation.
-        protocol: file; empty is the package's own.
-        random_seeds: random networks of each shape.
-        processes: that fill cells; 0 is one a core.
-    """
-    plan = trainings.plan
-    models = [
-        f"{model_name(system, seed)}={trainings.path(system, seed)}"
-        for system in plan.systems
-        for seed in finished.get(system.name, ())
-    ]
-    models += [f"{peer.name}={peer.embedder}" for peer in plan.peers]
-    return EvaluateConfig(
-        name=f"{plan.name}-{'-'.join(tasks)}",
-        models=tuple(models),
-        tasks=tuple(trainings.uri(task) for task in tasks),
-        output=output,
-        random_seeds=random_seeds,
-        protocol=protocol,
-        processes=processes,
-    )
-
-
 def results(
     trainings: Trainings, finished: Mapping[str, Sequence[int]], config: EvaluateConfig, output: str, reference: str
 ) -> ResultsTable:
@@ -144,7 +106,7 @@ def results(
         trainings: of the plan.
         finished: by system, the seeds whose networks all are.
         config: of the evaluation of all tasks.
-        output: folder of the evaluations, one a task.
+        output: folder of the evaluations, one per task.
         reference: row that others are compared with; as long as it is not trained, the first is.
     """
     evaluation = evaluation_job.check(config)
@@ -190,7 +152,7 @@ def _join_seeds(
     evaluation: EvaluationPlan,
     found: dict[tuple[str, str], Cell],
 ) -> list[System]:
-    """Rows of the table: those without seeds, and one a system, whose cells of all seeds are joined."""
+    """Rows of the table: those without seeds, and one per system, whose cells of all seeds are joined."""
     rows: list[System] = [network for network in evaluation.systems if not isinstance(network, TrainedModel)]
     for system in trainings.plan.systems:
         if seeds := finished.get(system.name, ()):

@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from difflib import get_close_matches
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -32,6 +32,20 @@ class Config(BaseModel):
     """Fields that name files and folders to read."""
     outputs: ClassVar[tuple[str, ...]] = ()
     """Fields that name folders to write to."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_path(cls, values: Any) -> Any:
+        """Take a single path as it is where a field has several."""
+        if not isinstance(values, dict):
+            return values
+        several = {name for name in cls.inputs if get_origin(cls.model_fields[name].annotation) is tuple}
+        return {name: (each,) if name in several and isinstance(each, str) else each for name, each in values.items()}
+
+    @property
+    def required(self) -> Mapping[str, str]:
+        """Fields that must not be empty when the job runs, with what to give."""
+        return {}
 
     def digest(self) -> str:
         """Sixteen hex digits that identify the values of this configuration."""
@@ -109,17 +123,31 @@ def within(name: str, names: Iterable[str]) -> bool:
 
 def explain(error: ValidationError) -> str:
     """Word a refusal: a line for each error, with field, value and rule."""
-    lines = []
+    lines, kinds = [], _kinds(Config)
+    places = [details["loc"] for details in error.errors()]
     for details in error.errors():
-        field = ".".join(map(str, details["loc"]))
+        place = details["loc"]
+        if details["type"] == "too_short" and any(other[:-1] == place for other in places):
+            continue  # it counts the items that are not refused already
+        field = ".".join(str(part) for part in place if part not in kinds)
         message = details["msg"].removeprefix("Value error, ")
-        if details["type"] == "missing":  # its input is all that was given instead
+        if details["type"] == "union_tag_not_found":
+            lines.append(f"{field}={details['input']!r} has no 'kind': name it too, or change {field}.FIELD")
+        elif details["type"] == "union_tag_invalid":
+            lines.append(f"{field}.kind={details['ctx']['tag']!r} is none of {details['ctx']['expected_tags']}")
+        elif details["type"] == "missing":  # its input is all that was given instead
             lines.append(f"{field}: {message}")
         elif details["type"] == "value_error":  # our own validators', which name the value
             lines.append(f"{field}: {message}" if field else message)
         else:
             lines.append(f"{field}={details['input']!r}: {message}")
     return "\n".join(lines)
+
+
+def _kinds(config: type[Config]) -> set[str]:
+    """Kinds of all configurations that have some; pydantic puts them into the names of fields."""
+    own = {config.model_fields["kind"].default} if "kind" in config.model_fields else set()
+    return own.union(*map(_kinds, config.__subclasses__()))
 
 
 def _no_field(name: str, config: Config) -> str:

@@ -1,7 +1,8 @@
-"""Settings of the jobs that do not train one network: prepare, embed, evaluate, sweep."""
+"""Settings of the jobs that do not train one network: prepare, embed, evaluate, compare, sweep."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -18,6 +19,8 @@ LapeTaskCode = Literal[
 
 SharedClipsRule = Literal["refuse", "keep"]
 """What to do about recordings that are in test and in another split of a task."""
+_PATH = "a path or a URI"
+_TASKS = "at least one folder written by unfused-ray prepare"
 
 # 33 ms is what the window of the front end reflects; the longest clip of all tasks has 145 s.
 WHOLE_CLIPS = {"min_seconds": 0.04, "max_seconds": 600.0, "silence_peak": 0.0}
@@ -88,6 +91,11 @@ class PrepareConfig(Config):
     """Write 16 clips and their augmented views as PNG and WAV to <output>/preview."""
 
     @property
+    def required(self) -> Mapping[str, str]:
+        """Fields that must not be empty."""
+        return dict.fromkeys(("output",) if self.task else ("source", "output"), _PATH)
+
+    @property
     def reads(self) -> str:
         """The task or source in words."""
         return f"task {self.task} in {self.root}" if self.task else self.source
@@ -137,6 +145,11 @@ class EmbedConfig(Config):
     gpus_per_task: NonNegativeFloat = 0.0
     """GPUs that a task reserves; 0 embeds on one CPU a task."""
 
+    @property
+    def required(self) -> Mapping[str, str]:
+        """Fields that must not be empty."""
+        return dict.fromkeys(("encoder", "source", "output"), _PATH)
+
     @model_validator(mode="after")
     def _hop_needs_windows(self) -> Self:
         if self.hop_seconds and not self.window_seconds:
@@ -176,11 +189,16 @@ class EvaluateConfig(Config):
     cache: str = ""
     """Folder to keep embeddings in, by path or URI; empty is <home>/embeddings."""
     processes: Annotated[int, Field(ge=0)] = 0
-    """Cells of the table that are filled side by side, each with its vectors in memory; 0 is one a core."""
+    """Cells of the table that are filled side by side, each with its vectors in memory; 0 is one per core."""
     shared_clips: SharedClipsRule = "refuse"
     """Recordings that are in test and in another split, bit by bit: refuse such a task, or keep them. The table counts
     them."""
     tracking: TrackingConfig = TrackingConfig()
+
+    @property
+    def required(self) -> Mapping[str, str]:
+        """Fields that must not be empty."""
+        return {"tasks": _TASKS}
 
 
 class CompareConfig(Config):
@@ -212,6 +230,11 @@ class CompareConfig(Config):
     """Recordings that are in test and in another split of a task, bit by bit: refuse such a task, or keep them."""
     list: bool = False
     """Show how every training stands and the minutes that are left, then end."""
+
+    @property
+    def required(self) -> Mapping[str, str]:
+        """Fields that must not be empty."""
+        return {"data_root": "the folder of the prepared sources"}
 
 
 class SweepConfig(Config):
@@ -266,3 +289,8 @@ class SweepConfig(Config):
     """Number of random networks beside the winner in the final table; 0 leaves them out."""
     shared_clips: SharedClipsRule = "refuse"
     """Recordings that are in test and in another split of a task, bit by bit: refuse such a task, or keep them."""
+
+    @property
+    def required(self) -> Mapping[str, str]:
+        """Fields that must not be empty."""
+        return {"tasks": _TASKS}

@@ -126,7 +126,7 @@ class SlicerConfig(Config):
     num_clusters: Annotated[int, Field(ge=2)] = 128
     """Number of clusters of the learnt soft assignment."""
     queue: PositiveInt = 65_536
-    """Number of past keys that serve as negatives, two a clip."""
+    """Number of past keys that serve as negatives, two per clip."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Decay of the teacher, the share of itself that it keeps at a step."""
     temperature: PositiveFloat = 0.07

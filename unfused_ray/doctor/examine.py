@@ -36,7 +36,7 @@ class Finding:
     """A run may start with warnings; with a problem it would fail, or let others in."""
     found: str
     fix: str = ""
-    """What to do; '' where all is well."""
+    """The remedy; '' for a finding that is well."""
 
 
 def examine(config: TrainingConfig) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""What one node says of itself: a Ray task that imports little and changes nothing."""
+"""Reports on one node: a Ray task that imports little and changes nothing."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _RATE = 16000
 
 @dataclass(frozen=True)
 class NodeReport:
-    """What was found on a node."""
+    """Findings on one node."""
 
     versions: dict[str, str]
-    """Of Python and packages; of this project a digest of its code too, because a copy of it may be an older one."""
+    """Versions of Python and packages, and a digest of this project's code: a copy of it may be older."""
     token: bool
-    """Whether Ray's processes here ask for a token."""
+    """True if Ray's processes here ask for a token."""
     shared_memory: int | None
     """Bytes of /dev/shm; None where the system has none."""
     codecs: dict[str, str]
@@ -86,7 +86,7 @@ def _write(output: str) -> str:
 
 
 def versions() -> dict[str, str]:
-    """What :attr:`NodeReport.versions` is on this node."""
+    """Collect the versions that a :class:`NodeReport` has."""
     package = Path(unfused_ray.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):

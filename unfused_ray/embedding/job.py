@@ -25,6 +25,7 @@ from unfused_ray.embedding.clips import read_out
 from unfused_ray.embedding.parts import PlannedParts, plan_parts
 from unfused_ray.embedding.vectors import VectorFile, VectorManifest, vector_schema
 from unfused_ray.embedding.write import PartWriter
+from unfused_ray.lease import refuse_in_use
 from unfused_ray.models.export import FrozenEncoder, load_encoder, read_description
 from unfused_ray.progress import summary
 
@@ -66,13 +67,12 @@ def check(config: EmbedConfig) -> EmbeddingPlan:
         FileNotFoundError: the source or the encoder is not there.
         ValueError: a path cannot be used, the source holds no audio, the shards have another sample rate than the
             encoder, the cluster lacks what is asked for, or the output was made with other settings or of other clips.
+        InUseError: another process works on the output.
     """
-    config = paths.resolve(config)
-    for field in ("encoder", "source", "output"):
-        if not getattr(config, field):
-            raise ValueError(f"{field}='' names nothing: give a path or a URI, --{field} …")
+    config = paths.check(config)
     description = read_description(config.encoder)
     settings, sample_rate = _settings(config, description["sha256"]), description["front_end"]["sample_rate"]
+    refuse_in_use(config.output)
     executor = default_executor(config.gpus_per_task)
     with executor.open():
         if (manifest := _finished(config, settings, sample_rate, executor)) is not None:
@@ -197,6 +197,9 @@ def _dim(encoder: FrozenEncoder, config: EmbedConfig) -> int:
 def _embed(config: EmbedConfig, job: _Job) -> VectorManifest:
     planned, ledger, dim, executor = job.planned, job.ledger, job.dim, job.executor
 
+    def finished() -> VectorManifest | None:
+        return _finished(config, ledger.settings, job.encoder.log_mel.config.sample_rate, executor)
+
     def sign(files: tuple[VectorFile, ...], rejects: dict[str, int]) -> VectorManifest:
         manifest = VectorManifest(config.output, config.encoder, dim, ledger.settings, planned.contents, files, rejects)
         manifest.save()
@@ -207,4 +210,4 @@ def _embed(config: EmbedConfig, job: _Job) -> VectorManifest:
         writer = PartWriter(config, schema, executor.share(job.encoder))
         sizes = [part.num_clips for part in planned.parts]
         parted = PartedJob("embed", ledger, planned.parts, sizes, planned.rejects, writer, VectorFile)
-        return write_parts(parted, executor, sign)
+        return write_parts(parted, executor, finished, sign)

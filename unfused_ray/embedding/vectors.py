@@ -3,7 +3,7 @@
 A folder::
 
     manifest.json          written last: parts with their counts and SHA-256, rejects by reason, settings, encoder
-    part-00000.parquet …   one row a vector, in the order of the source, see :func:`vector_schema`
+    part-00000.parquet …   one row per vector, in the order of the source; columns: :func:`vector_schema`
     rejects.parquet        key, reason and detail of every clip that was set aside
 """
 

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from unfused_ray import storage
 from unfused_ray.config import EmbedConfig
+from unfused_ray.data.parts.ledger import PartReport
 from unfused_ray.data.parts.rejects import Reject
-from unfused_ray.data.parts.report import PartReport
 from unfused_ray.embedding.clips import read_out
 from unfused_ray.embedding.parts import ClipPiece, Part
 from unfused_ray.embedding.vectors import VectorFile

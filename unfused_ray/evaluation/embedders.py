@@ -52,7 +52,7 @@ class Embedder(Protocol):
     """Changes when the vectors would, such as the SHA-256 of the weights: kept vectors and cells are known by it."""
 
     def embed(self, wave_BT: np.ndarray) -> np.ndarray | torch.Tensor:
-        """One vector a clip: (B, samples) float32 in [-1, 1] → (B, D), on any device.
+        """One vector per clip: (B, samples) float32 in [-1, 1] → (B, D), on any device.
 
         A call has whole mono clips of one length; other calls have other lengths. None is shorter than the protocol's
         crop. A vector that is not finite marks its clip as damaged.
@@ -130,7 +130,7 @@ def embed_clips(embedder: Embedder, crop: CropConfig, index: ClipIndex, clip_ids
         clip_ids: which of them, in any order.
 
     Raises:
-        ValueError: the embedder gives something else than a vector a clip.
+        ValueError: the embedder gives something else than one vector per clip.
         OSError: a shard is missing or its storage does not answer.
     """
     stored: int = index.manifests[0].config["front_end"]["sample_rate"]

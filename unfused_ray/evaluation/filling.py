@@ -30,7 +30,7 @@ def fill_cells(
     Args:
         missing: tasks and systems.
         fill: fills one cell.
-        processes: at a time; 0 is one a core.
+        processes: at a time; 0 is one per core.
 
     Yields:
         Cells by row and task.
@@ -57,7 +57,7 @@ def fill_cells(
     except BrokenProcessPool as error:
         raise OSError(
             f"one of {processes} processes that filled cells was ended from outside, perhaps for want of memory: the "
-            f"same command goes on from the cells that are finished, with fewer at a time by processes={processes - 1}"
+            f"same command resumes from the cells that are finished, with fewer at a time by processes={processes - 1}"
         ) from error
 
 

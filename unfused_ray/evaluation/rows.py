@@ -70,7 +70,7 @@ def score(
     cells: Mapping[tuple[str, str], Cell],
     reference: str,
 ) -> tuple[Row, ...]:
-    """A row a system, from all cells by (row, task)."""
+    """One row per system, from all cells by (row, task)."""
     names = [task.name for task in tasks]
     values = {system.name: _values(names, system, cells) for system in systems}
     draws = {system.name: _draws(config, tasks, system, cells) for system in systems}

@@ -133,7 +133,7 @@ def load_task(uri: str, splits: tuple[str, ...] = SPLITS) -> Task:
         key = index.column("key")[odd[0]]
         raise ValueError(
             f"tasks={uri} has {len(odd):,} of {len(labels):,} clips without exactly one label (the first is {key}, "
-            f"with {len(labels[odd[0]])}): linear evaluation needs one class a clip"
+            f"with {len(labels[odd[0]])}): linear evaluation needs one class per clip"
         )
     class_ids, class_names = labels_to_ids(labels)
     parts = [part.group(1) if (part := _PART.fullmatch(split)) else "" for split in split_names]

@@ -19,7 +19,7 @@ _PANELS_A_ROW = 7
 def draw_table(
     title: str, systems: Sequence[str], tasks: Sequence[str], values: Mapping[str, Mapping[str, Interval]]
 ) -> Figure:
-    """Draw accuracies as dots with their 95 % intervals: a panel a task, a line a system.
+    """Draw accuracies as dots with their 95 % intervals: one panel per task, one line per system.
 
     Panels have scales of their own: compare lines within a panel.
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from unfused_ray.config import DecarConfig, DistillConfig
+from unfused_ray.config import DistillConfig
 from unfused_ray.runs.reader import RunReader
+
+if TYPE_CHECKING:
+    from unfused_ray.methods.method import ClusteringRequest, Method
 
 
 @dataclass(frozen=True)
@@ -41,34 +45,28 @@ class RunView:
 
 _LEARNING_RATE = Metric("learning_rate", "learning rate", "at the end of the epoch")
 _SPEED = Metric("clips_per_second", "speed", "clips per second", "clips per second", ".1f")
-_TERMS = (
-    Metric("info_nce", "InfoNCE", "cross entropy of each clip's key among the queue's"),
-    Metric("invariance", "invariance", "Σ (1 - C_ii)² of the views' correlations; 0 is equal views"),
-    Metric("redundancy", "redundancy", "Σ C_ij², j ≠ i, of the views' correlations; 0 is no redundancy"),
-    Metric("instance_loss", "instance contrast", "InfoNCE of the clips, both directions"),
-    Metric("cluster_loss", "cluster contrast", "of the soft clusters' columns, less weighted entropies"),
-    Metric("agreement", "agreement", "share of clips whose positive is the most similar"),
-)
-"""Terms of the losses of the methods without pseudo-labels, and how often they hit."""
 
 
 def view_of(run: RunReader) -> RunView:
     """The view of a run, by its stage and method."""
     if isinstance(run.config, DistillConfig):
         return _distillation(run, run.config)
-    method = run.config.method
-    return _clustering(run, method) if isinstance(method, DecarConfig) else _comparison(run)
+    from unfused_ray.methods import METHODS  # here: torch, which a folder without runs need not wait for
+
+    method = METHODS[run.config.method.kind]
+    request = method.clustering(run.config.method)
+    return _clustering(run, method, request) if request else _comparison(method)
 
 
-def _clustering(run: RunReader, method: DecarConfig) -> RunView:
-    """DECAR-v2: is the loss falling, are the clusters stable, is anything collapsing?"""
+def _clustering(run: RunReader, method: type[Method], request: ClusteringRequest) -> RunView:
+    """A pre-training on pseudo-labels: is the loss falling, are the clusters stable, is anything collapsing?"""
     metrics = (
         Metric("loss", "loss", f"cross entropy{_blind_guess(run)}", "loss"),
-        Metric("agreement", "agreement", "share of views nearest to their pseudo-label"),
+        *(Metric(name, term.heading, term.note) for name, term in method.terms.items()),
         Metric(
             "nmi_previous", "stability", "NMI with the epoch before; 1 is unchanged", "NMI to the epoch before", ".2f"
         ),
-        _effective_rank(f"directions used, of {method.projection_dim}; near 1 is collapse"),
+        _effective_rank(f"directions used, of {request.dim}; near 1 is collapse"),
         Metric("inertia", "inertia", "squared distances to the centroids, summed"),
         Metric("size_entropy", "cluster sizes: entropy", "1 is all clusters equal, 0 is one cluster"),
         Metric("largest_share", "largest cluster", "share of all clips"),
@@ -81,12 +79,11 @@ def _clustering(run: RunReader, method: DecarConfig) -> RunView:
     return RunView(metrics, "cluster", has_distances=True)
 
 
-def _comparison(run: RunReader) -> RunView:
+def _comparison(method: type[Method]) -> RunView:
     """A pre-training without pseudo-labels: is the loss falling, which of its terms, is anything collapsing?"""
-    recorded = {name for entry in run.history() for name in entry}
     metrics = (
         Metric("loss", "loss", "a mean over the clips", "loss"),
-        *(replace(term, summary=term.heading) for term in _TERMS if term.name in recorded),
+        *(Metric(name, term.heading, term.note, term.heading) for name, term in method.terms.items()),
         _effective_rank("directions used by an epoch's last batch; near 1 is collapse"),
         _LEARNING_RATE,
         _SPEED,

@@ -126,7 +126,7 @@ def surface(places_T2: np.ndarray, parameters: Sequence[Parameter]) -> Triangula
 
 
 def draw_parallel(scored: ScoredTrials, parameters: Sequence[Parameter], marks: Mapping[str, str]) -> Figure:
-    """Draw a line a trial over all parameters to its accuracy; trials named in ``marks`` are drawn thick."""
+    """Draw one line per trial over all parameters to its accuracy; trials named in ``marks`` are drawn thick."""
     figure = new_figure("", 1.9 * (len(parameters) + 1) + 1.4, 3.9)
     axis = figure.add_subplot()
     order = np.argsort(scored.accuracies, kind="stable")

@@ -1,4 +1,4 @@
-"""Training methods, one a file: modules with a loss over a block or a batch of clips, in torch, without Ray."""
+"""Training methods, one per file: modules with a loss over a block or a batch of clips, in torch, without Ray."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BYOL-A: an online network predicts what a slowly following target network makes of another view; no negatives.
+"""BYOL-A: an online network predicts a slowly following target network's projection of another view; no negatives.
 
 Source: BYOL-A, arXiv 2103.06695 sec. III, on BYOL, arXiv 2006.07733 sec. 3. Both views are of one crop (sec. III-A).
 As in the authors' code the target network is in training too, with dropout. There batch norm sees one view at a time,

@@ -11,13 +11,14 @@ Shapes: B clips of a block, N of a global batch, D projection size.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unfused_ray.config import ColaConfig, EncoderConfig
-from unfused_ray.methods.method import BatchMethod, BlockOutput
+from unfused_ray.methods.method import BatchMethod, BlockOutput, Term
 from unfused_ray.models.encoder import AudioNTT2020
 
 
@@ -25,6 +26,9 @@ class Cola(BatchMethod):
     """The encoder, a projection (linear, layer norm, tanh), and the matrix of the similarity."""
 
     name = "COLA"
+    terms: ClassVar[Mapping[str, Term]] = {
+        "agreement": Term("agreement", "share of clips whose positive is the most similar")
+    }
     num_views = 2
 
     def __init__(self, config: ColaConfig, encoder: EncoderConfig, num_mels: int) -> None:

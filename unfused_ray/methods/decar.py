@@ -9,7 +9,8 @@ Shapes: V views, B clips, F mel bands, T frames, H heads, K clusters, D projecti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unfused_ray.config import DecarConfig, EncoderConfig
-from unfused_ray.methods.method import BlockMethod, BlockOutput, ClusteringRequest
+from unfused_ray.methods.method import BlockMethod, BlockOutput, ClusteringRequest, Term
 from unfused_ray.models.encoder import AudioNTT2020, max_mean
 from unfused_ray.models.heads import ProjectionHead
 
@@ -26,6 +27,9 @@ class DecarV2(BlockMethod):
     """The encoder, a projection head, and the prototypes of the current epoch."""
 
     name = "DECAR-v2"
+    terms: ClassVar[Mapping[str, Term]] = {
+        "agreement": Term("agreement", "share of views nearest to their pseudo-label")
+    }
     num_views = 2
 
     def __init__(self, config: DecarConfig, encoder: EncoderConfig, num_mels: int) -> None:
@@ -83,7 +87,7 @@ def prototype_loss(
 
     Args:
         z_VBD: L2-normalised projections.
-        prototypes_KD: L2-normalised prototypes, one tensor a head.
+        prototypes_KD: L2-normalised prototypes, one tensor per head.
         labels_HB: int64 pseudo-labels.
         temperature: of the softmax.
 

@@ -17,6 +17,7 @@ Shapes: V views, B clips of a block, N of a global batch, F mel bands, T frames,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ from torch.nn import functional as F
 
 from unfused_ray.config import DeloresMConfig, EncoderConfig
 from unfused_ray.methods.delores_s import correlation_sums
-from unfused_ray.methods.method import BatchMethod, BlockOutput
+from unfused_ray.methods.method import BatchMethod, BlockOutput, Term
 from unfused_ray.methods.momentum import KeyQueue, follow, target_of
 from unfused_ray.models.encoder import AudioNTT2020, flatten_bands, max_mean
 from unfused_ray.models.heads import DecorrelationHead
@@ -34,6 +35,11 @@ class DeloresM(BatchMethod):
     """The encoder with a linear projection, the average of both, the queue, and a head for each block."""
 
     name = "DeLoRes-M"
+    terms: ClassVar[Mapping[str, Term]] = {
+        "info_nce": Term("InfoNCE", "cross entropy of each clip's key among the queue's"),
+        "invariance": Term("invariance", "Σ (1 - C_ii)² of query and key, all blocks summed; 0 is equal views"),
+        "redundancy": Term("redundancy", "Σ C_ij², j ≠ i, of query and key, all blocks summed; 0 is no redundancy"),
+    }
     num_views = 2
 
     def __init__(self, config: DeloresMConfig, encoder: EncoderConfig, num_mels: int) -> None:

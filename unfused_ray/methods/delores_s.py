@@ -14,12 +14,13 @@ Shapes: V views, B clips of a block, N of a global batch, F mel bands, T frames,
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from unfused_ray.config import DeloresSConfig, EncoderConfig
-from unfused_ray.methods.method import BatchMethod, BlockOutput
+from unfused_ray.methods.method import BatchMethod, BlockOutput, Term
 from unfused_ray.models.encoder import AudioNTT2020
 from unfused_ray.models.heads import DecorrelationHead
 
@@ -28,6 +29,10 @@ class DeloresS(BatchMethod):
     """The encoder, and the head whose features are decorrelated."""
 
     name = "DeLoRes-S"
+    terms: ClassVar[Mapping[str, Term]] = {
+        "invariance": Term("invariance", "Σ (1 - C_ii)² of the views' correlations; 0 is equal views"),
+        "redundancy": Term("redundancy", "Σ C_ij², j ≠ i, of the views' correlations; 0 is no redundancy"),
+    }
     num_views = 2
 
     def __init__(self, config: DeloresSConfig, encoder: EncoderConfig, num_mels: int) -> None:

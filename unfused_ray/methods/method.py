@@ -25,9 +25,18 @@ class BlockOutput:
     loss: Tensor
     """Scalar, weighted sum over the clips; its gradient is what is trained on."""
     terms: Mapping[str, Tensor] = field(default_factory=dict)
-    """Further sums, detached, for the curves."""
+    """Further sums, detached, for the curves: those that the method's ``terms`` declare."""
     embeddings: Tensor | None = None
     """``(B, D)``, detached: the embeddings that are clustered, or whose effective rank is watched if none are."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """How pictures and pages name one of ``BlockOutput.terms``."""
+
+    heading: str
+    note: str
+    """How it is read: formula or unit, and its bounds."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,8 @@ class Method(nn.Module):
 
     name: ClassVar[str]
     """Name in papers."""
+    terms: ClassVar[Mapping[str, Term]] = {}
+    """Each of ``BlockOutput.terms``, as it is shown."""
     num_views: int
     """Augmented views of a clip."""
     encoder: AudioNTT2020
@@ -92,7 +103,7 @@ class Method(nn.Module):
         raise NotImplementedError(f"{self.name} has nothing to cluster")
 
     def begin_epoch(self, prototypes: Sequence[np.ndarray]) -> None:
-        """Take over the prototypes of the epoch's labels, one ``(K, D)`` array a head."""
+        """Take over the prototypes of the epoch's labels, one ``(K, D)`` array per head."""
 
     def after_step(self, batch: Mapping[str, Tensor]) -> None:
         """Move what follows the trained weights: an average of them, a queue of past clips. The same on all workers.
@@ -126,7 +137,7 @@ class BatchMethod(Method, ABC):
 
     @abstractmethod
     def forward(self, views_VBFT: Tensor, weights_B: Tensor, labels_HB: Tensor) -> Mapping[str, Tensor]:
-        """The inputs of the loss: float32 tensors (B, …) by name, a row a clip, always the same names."""
+        """The inputs of the loss: float32 tensors (B, …) by name, one row per clip, always the same names."""
 
     @abstractmethod
     def batch_loss(self, batch: Mapping[str, Tensor], weights_N: Tensor) -> BlockOutput:

@@ -1,4 +1,4 @@
-"""What momentum methods keep beside the trained weights: an average of them, and a queue of past keys.
+"""State of momentum methods beside the trained weights: an average of them, and a queue of past keys.
 
 Shapes: N clips of a global batch, Q places of a queue, D projection size.
 """

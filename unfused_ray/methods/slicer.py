@@ -14,13 +14,14 @@ Shapes: V views, B clips of a block, N of a global batch, D projection size, K c
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unfused_ray.config import EncoderConfig, SlicerConfig
-from unfused_ray.methods.method import BatchMethod, BlockOutput
+from unfused_ray.methods.method import BatchMethod, BlockOutput, Term
 from unfused_ray.methods.momentum import KeyQueue, follow, target_of
 from unfused_ray.models.encoder import AudioNTT2020
 
@@ -29,6 +30,10 @@ class Slicer(BatchMethod):
     """The encoder with an instance and a cluster projector, the teacher of encoder and instances, and its queue."""
 
     name = "SLICER"
+    terms: ClassVar[Mapping[str, Term]] = {
+        "instance_loss": Term("instance contrast", "InfoNCE of the clips, both directions"),
+        "cluster_loss": Term("cluster contrast", "of the soft clusters' columns, less weighted entropies"),
+    }
     num_views = 2
 
     def __init__(self, config: SlicerConfig, encoder: EncoderConfig, num_mels: int) -> None:

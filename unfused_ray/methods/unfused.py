@@ -81,7 +81,7 @@ class Unfused(BlockMethod):
 
 @dataclass(frozen=True)
 class Exit:
-    """What a classifier gives for N views."""
+    """The outputs of a classifier for N views."""
 
     features: Tensor
     """(N, D)."""

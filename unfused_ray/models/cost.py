@@ -1,4 +1,8 @@
-"""What an encoder costs: parameters and multiply–adds, counted alike for all; heads and probes are left out."""
+"""Costs of an encoder: parameters and multiply–adds, counted alike for all, without heads and probes.
+
+PyTorch's counter is imported where it counts: it imports Triton, which crashes a process that has imported TensorFlow
+before, and an exported encoder should load there too.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,12 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from unfused_ray.config import Cut, EncoderConfig, FrontEndConfig
 from unfused_ray.models.encoder import AudioNTT2020
 
 REFERENCE_PARAMETERS = 5_321_856
-"""Of the whole AudioNTT2020, which is DeLoRes-M's encoder in UnFuSeD's comparison."""
+"""Parameters of the whole AudioNTT2020, which is DeLoRes-M's encoder in UnFuSeD's comparison."""
 MIN_SAVING = 0.4
 """Share of them that a student must do without (UnFuSeD, arXiv 2303.05668: 40 % fewer)."""
 _SECONDS = 10
@@ -25,13 +28,16 @@ class Operations(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
+        from torch.utils.flop_counter import flop_registry
+
         super().__init__()
         self.count = 0
+        self._counts = flop_registry
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Count one operator."""
         out = func(*args, **(kwargs or {}))
-        if count := flop_registry.get(func.overloadpacket):
+        if count := self._counts.get(func.overloadpacket):
             self.count += count(*args, **(kwargs or {}), out_val=out)
         return out
 
@@ -44,6 +50,8 @@ def num_parameters(encoder: AudioNTT2020) -> int:
 @torch.no_grad()
 def multiply_adds(encoder: AudioNTT2020, front_end: FrontEndConfig) -> float:
     """Multiply–adds for a second of audio, of convolutions and matrix products, averaged over ten."""
+    from torch.utils.flop_counter import FlopCounterMode
+
     frames = front_end.num_frames(_SECONDS * front_end.sample_rate)
     log_mel = torch.zeros(1, encoder.num_mels, frames, device=next(encoder.parameters()).device)
     was_training = encoder.training

@@ -120,7 +120,7 @@ class AudioNTT2020(nn.Module):
 
 
 def flatten_bands(block: Tensor) -> Tensor:
-    """One vector a frame from a block's output: (B, C, F', T') → (B, T', F'·C), channels running fastest.
+    """One vector per frame from a block's output: (B, C, F', T') → (B, T', F'·C), channels running fastest.
 
     Its mean or maximum over dimension 1 is the block's clip embedding.
     """

@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from unfused_ray import storage
+from unfused_ray.audio.arrays import mono_batch, refuse_rate
 from unfused_ray.audio.crop import fit_short_clip
 from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import CropConfig, Cut, EncoderConfig, FrontEndConfig
@@ -54,15 +55,19 @@ class FrozenEncoder(nn.Module):
         self.eval()
 
     def embed(self, wave: np.ndarray | Tensor, sample_rate: int) -> Tensor:
-        """One vector a clip, (B, dim) float32: maximum plus mean over the whole clip.
+        """One vector per clip, (B, dim) float32: maximum plus mean over the whole clip.
 
         Args:
-            wave: (samples,) or (B, samples), mono: int16, or floating point in [-1, 1]. Average the channels of a
-                recording first. A clip shorter than the crop of the training is completed as it was there.
+            wave: (samples,) or (B, samples), mono: floating point in [-1, 1], or integers, as an array or a tensor (see
+                :func:`~unfused_ray.audio.arrays.mono_batch`). Average the channels of a recording first: two axes are
+                always a batch. (samples, channels), as ``soundfile.read`` gives it, is refused; (channels, samples),
+                as of torchaudio, cannot be told from a batch and is embedded as one, channel by channel. A clip shorter
+                than the crop of the training is completed as it was there.
             sample_rate: of ``wave``, in Hz; it is resampled where the front end has another.
 
         Raises:
-            ValueError: ``wave`` is of another type or shape, empty, or not finite.
+            ValueError: ``wave`` is of another type or shape, empty, not finite, or of a scale that cannot be known;
+                ``sample_rate`` is no number of Hz. Says what to do.
         """
         return self.encoder(self.spectrogram(wave, sample_rate))
 
@@ -86,9 +91,12 @@ class FrozenEncoder(nn.Module):
         Arguments and errors are those of ``embed``.
         """
         target_rate = self.log_mel.config.sample_rate
-        mono_BS = _checked(wave)
+        refuse_rate(sample_rate)
+        mono_BS = mono_batch(wave)
         if sample_rate != target_rate:
             mono_BS = soxr.resample(mono_BS.T, sample_rate, target_rate).T
+            if not mono_BS.size:
+                raise ValueError(f"wave has so few samples at {sample_rate} Hz that none is left at {target_rate} Hz")
         if mono_BS.shape[1] < (crop_samples := self.crop.num_samples(target_rate)):
             mono_BS = np.stack([fit_short_clip(clip, crop_samples, self.crop.short_clips) for clip in mono_BS])
         return self.log_mel(torch.from_numpy(np.ascontiguousarray(mono_BS)).to(self.log_mel.window.device))
@@ -192,17 +200,3 @@ def load_student(uri: str) -> FrozenEncoder:
     student = load_encoder(uri)
     refuse_large_student(num_parameters(student.encoder), student.encoder.config.cut, uri)
     return student
-
-
-def _checked(wave: np.ndarray | Tensor) -> np.ndarray:
-    """``wave`` as (B, samples) float32 in [-1, 1]."""
-    array = np.atleast_2d(wave.detach().cpu().numpy() if isinstance(wave, Tensor) else np.asarray(wave))
-    if array.ndim != 2 or array.size == 0 or not (array.dtype == np.int16 or np.issubdtype(array.dtype, np.floating)):
-        raise ValueError(
-            f"wave has shape {array.shape} and type {array.dtype}: give (samples,) or (batch, samples), not empty, "
-            "as int16 or as floating point in [-1, 1]"
-        )
-    if not np.isfinite(array).all():
-        raise ValueError("wave holds NaN or infinite samples")
-    scale = 2.0**-15 if array.dtype == np.int16 else 1.0
-    return array.astype(np.float32) * np.float32(scale)

@@ -6,7 +6,7 @@ A recipe is a full configuration; a variant changes a few fields of another. The
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
@@ -84,17 +84,17 @@ EVALUATE: Mapping[str, tuple[str, EvaluateConfig]] = {
     "default": ("The protocol that comes with the package.", EvaluateConfig()),
 }
 
-# Plans rather than recipes: TOML files of the comparison.
-COMPARE: Mapping[str, tuple[str, CompareConfig]] = {
+PLANS: Mapping[str, tuple[str, CompareConfig]] = {
     "corpus": ("Every method on the free corpus (make corpus), hours on two cores.", CompareConfig(plan="corpus")),
-    "ablation": ("UnFuSeD on the free corpus, a part of it changed a row.", CompareConfig(plan="ablation")),
+    "ablation": ("UnFuSeD on the free corpus, one part of it changed per row.", CompareConfig(plan="ablation")),
     "leave-out": ("Tasks whose clips no pre-training has heard.", CompareConfig(plan="leave-out")),
     "lape": ("Every method on AudioSet and the LAPE tasks: needs GPUs.", CompareConfig(plan="lape")),
     "tiny": ("A toy of every part, on the embedded recordings, two minutes.", CompareConfig(plan="tiny")),
 }
+"""Plans of ``unfused-ray compare``, which has no recipes: TOML files of the comparison."""
 
 EMBED: Mapping[str, tuple[str, EmbedConfig]] = {
-    "default": ("One vector a clip, of a longer recording one a minute.", EmbedConfig()),
+    "default": ("One vector per clip, of a longer recording one per minute.", EmbedConfig()),
     "windows": ("A vector every 0.95 s, the crop that encoders are trained on.", jobs.EMBED_WINDOWS),
 }
 
@@ -106,7 +106,33 @@ RECIPES: Mapping[str, Mapping[str, tuple[str, Config]]] = {
     "sweep": SWEEP,
     "embed": EMBED,
 }
-"""Recipes of every job: by name, a line of help and the configuration."""
+"""Recipes of every job but ``compare``, which has plans: by name, a line of help and the configuration."""
+
+
+def find(known: Mapping[str, tuple[str, T]], name: str) -> T:
+    """Return the configuration of a job's recipe, or of a file of one (see :func:`read_recipe`).
+
+    Args:
+        known: recipes of the job, as in ``RECIPES``, or its plans.
+        name: the recipe's, or the path of a JSON file; of a plan, that of a TOML file, too.
+
+    Raises:
+        ValueError: there is no such recipe; names close ones, then all.
+        FileNotFoundError: there is no such JSON file.
+    """
+    kind = type(next(iter(known.values()))[1])
+    if name in known:
+        return known[name][1]
+    if name.endswith(".json"):
+        return read_recipe(name, kind)
+    if noun(known) == "plan" and name.endswith(".toml"):
+        return kind.model_validate({"plan": name})
+    raise ValueError(f"{name} is no {noun(known)}: {_candidates(name, known)}")
+
+
+def noun(known: Mapping[str, tuple[str, Config]]) -> str:
+    """The word for what is known by these names: recipe or plan."""
+    return "plan" if isinstance(next(iter(known.values()))[1], CompareConfig) else "recipe"
 
 
 def recipe(name: str, changes: Mapping[str, Any] | None = None, /, **fields: Any) -> Config:
@@ -120,13 +146,13 @@ def recipe(name: str, changes: Mapping[str, Any] | None = None, /, **fields: Any
     Raises:
         ValueError: there is no such recipe, or several jobs have one, or the changes cannot work.
     """
-    known = {f"{job}/{short}": config for job, table in RECIPES.items() for short, (_, config) in table.items()}
+    known = {f"{job}/{short}": value for job, table in RECIPES.items() for short, value in table.items()}
     found = [full for full in known if name in (full, full.partition("/")[2])]
     if len(found) > 1:
         raise ValueError(f"{name} is a recipe of several jobs: name one of {', '.join(found)}")
     if not found:
-        raise ValueError(f"{name} is no recipe: name one of {', '.join(_close(name, known) or known)}")
-    return known[found[0]].replace(changes, **fields)
+        raise ValueError(f"{name} is no recipe: {_candidates(name, known)}")
+    return known[found[0]][1].replace(changes, **fields)
 
 
 def read_recipe(path: str, kind: type[T]) -> T:
@@ -143,7 +169,10 @@ def read_recipe(path: str, kind: type[T]) -> T:
         raise ValueError(f"{path} is no recipe of this job:\n{explain(error)}") from error
 
 
-def _close(name: str, known: Mapping[str, Config]) -> list[str]:
-    """Recipes whose names nearly are, or that the name is of another job's."""
-    short = name.rpartition("/")[2]
-    return [full for full in known if get_close_matches(short, [full.partition("/")[2]])]
+def _candidates(name: str, known: Iterable[str]) -> str:
+    """The names that are close to one, the closest first, then all; a name with another job's is close."""
+    shorts = {full: full.rpartition("/")[2] for full in known}
+    best = get_close_matches(name.rpartition("/")[2], list(dict.fromkeys(shorts.values())))
+    close = [full for each in best for full, short in shorts.items() if short == each]
+    meant = f"did you mean {', '.join(close)}? Or " if close else ""
+    return f"{meant}name one of {', '.join(known)}"

@@ -1,19 +1,24 @@
-"""The chapter of an evaluation: its table, its differences, and where the classifiers err."""
+"""An evaluation as a chapter of a page (table, differences, errors of the classifiers), and in the terminal."""
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as TerminalTable
 
 from unfused_ray import storage
 from unfused_ray.evaluation.bootstrap import Interval
 from unfused_ray.evaluation.cells import FORMAT_VERSION as CELL_VERSION
 from unfused_ray.evaluation.cells import file_name
 from unfused_ray.evaluation.protocol import FILE
-from unfused_ray.evaluation.table import FORMAT_VERSION, NOT_CORRECTED, RECORD, EvaluationTable
+from unfused_ray.evaluation.table import FORMAT_VERSION, MARKDOWN, NOT_CORRECTED, RECORD, EvaluationTable, costs
 from unfused_ray.figures.accuracies import draw_table
 from unfused_ray.figures.confusion import draw_confusion
 from unfused_ray.report.page import Chapter, PageCell, PageTable, Picture, Section, chart, settings
@@ -139,3 +144,41 @@ def _worst_table(heading: str, confusion_KK: np.ndarray, classes: Sequence[str])
 def percent(interval: Interval, sign: Literal["", "+"] = "") -> PageCell:
     """A share of 1 as per cent, with the ends of its interval where they are known."""
     return PageCell(interval.percent(sign), interval.value, interval.ends(sign))
+
+
+def evaluation_table(table: EvaluationTable, console: Console) -> TerminalTable:
+    """An evaluation's accuracies, with differences whose interval leaves out 0 marked ▲ and ▼.
+
+    In a terminal that is too narrow for all of it, without parameters and intervals.
+    """
+    full = _evaluation_table(table, full=True)
+    unbounded = console.options.update(max_width=sys.maxsize)
+    fits = console.measure(full, options=unbounded).maximum <= console.width
+    return full if fits else _evaluation_table(table, full=False)
+
+
+def _evaluation_table(table: EvaluationTable, full: bool) -> TerminalTable:
+    caption = (
+        f"▲ ▼ above, below {table.reference}: the 95 % interval of the difference leaves out 0; {NOT_CORRECTED}.\n"
+        + table.note
+        + ("" if full else f" This terminal is too narrow for the intervals: see {MARKDOWN}.")
+    )
+    shown = TerminalTable(box=box.HORIZONTALS, caption=escape(caption), caption_justify="left")
+    shown.add_column("system", overflow="fold")
+    for heading in (*(["parameters"] if full else []), *table.headings):
+        shown.add_column(escape(heading), justify="right", no_wrap=True)
+    for row in table.rows:
+        cells = [f"{row.accuracy[h].percent()}{_mark(row.difference.get(h))}" for h in table.headings]
+        if full:
+            intervals = [row.accuracy[h].ends() or "–" for h in table.headings]
+            cells = [f"{cell}\n[dim]{interval}[/]" for cell, interval in zip(cells, intervals, strict=True)]
+            cells.insert(0, costs(row)[0])
+        shown.add_row(escape(row.name), *cells)
+    return shown
+
+
+def _mark(difference: Interval | None) -> str:
+    """Direction of a difference whose interval leaves out 0, one column wide."""
+    if difference is None:
+        return " "
+    return "▲" if difference.low > 0 else "▼" if difference.high < 0 else " "

@@ -6,8 +6,6 @@ from unfused_ray import storage
 from unfused_ray.config import DistillConfig, EncoderConfig, FrontEndConfig
 from unfused_ray.figures.metrics import view_of
 from unfused_ray.lease import is_in_use
-from unfused_ray.models.cost import REFERENCE_PARAMETERS, cost_of
-from unfused_ray.models.export import FOLDERS, find_export, read_description
 from unfused_ray.runs.checkpoints import CheckpointStore, Position
 from unfused_ray.runs.reader import RunReader, curves
 
@@ -22,6 +20,8 @@ def standing(run: RunReader) -> dict[str, str]:
             heading = f"{metric.summary}, {head}" if head else metric.summary
             facts[heading] = " → ".join(f"{value:{metric.form}}" for value in values[:: max(len(values) - 1, 1)])
     if isinstance(run.config, DistillConfig):
+        from unfused_ray.models.export import find_export  # here: torch, which a list of runs need not wait for
+
         if run.has_assignment:
             facts["pseudo-labels"] = _pseudo_labels(run, run.config)
         if find_export(run.uri) is not None:
@@ -55,6 +55,8 @@ def newest_checkpoint(run: RunReader) -> str:
 
 def _pseudo_labels(run: RunReader, config: DistillConfig) -> str:
     """Number, origin and agreement with the labels."""
+    from unfused_ray.models.export import FOLDERS
+
     assignment = run.assignment
     # A teacher may be given by its run or by its export.
     folder = storage.parent(config.teacher) if storage.name(config.teacher) in FOLDERS else config.teacher
@@ -72,6 +74,9 @@ def _pseudo_labels(run: RunReader, config: DistillConfig) -> str:
 
 def _student(run_uri: str) -> str:
     """Size and work of the exported network, beside those of the whole encoder."""
+    from unfused_ray.models.cost import REFERENCE_PARAMETERS, cost_of
+    from unfused_ray.models.export import read_description
+
     description = read_description(run_uri)
     shape, front_end = EncoderConfig(**description["encoder"]), FrontEndConfig(**description["front_end"])
     (count, cost), (_, whole) = (cost_of(config, front_end) for config in (shape, EncoderConfig()))

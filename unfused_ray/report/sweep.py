@@ -25,7 +25,7 @@ from unfused_ray.report.evaluation import UNKNOWN, accuracies, percent
 from unfused_ray.report.page import Chapter, PageCell, PageTable, Picture, Section, chart, settings
 from unfused_ray.report.parameters import comparable, importances, parameters_of
 from unfused_ray.sweeps.plan import read_sweep
-from unfused_ray.sweeps.result import Ranked, rank
+from unfused_ray.sweeps.result import Ranked, rank, short
 from unfused_ray.sweeps.space import apply
 from unfused_ray.sweeps.trial import Record, read_records
 
@@ -138,7 +138,7 @@ def _in_words(scored: ScoredTrials, parameters: Sequence[Parameter], marks: dict
     text = f"Mean validation accuracy of {len(scored.ids)} trials, {low:.1%} to {high:.1%}"
     for trial, point, accuracy in zip(scored.ids, scored.points, scored.accuracies.tolist(), strict=True):
         if trial in marks:
-            values = ", ".join(f"{p.label} {_short(point[p.name])}" for p in parameters)
+            values = ", ".join(f"{p.label} {short(point[p.name])}" for p in parameters)
             text += f"; {marks[trial]}: {accuracy:.1%} at {values}"
     return text
 
@@ -180,8 +180,4 @@ def _table(
 
 
 def _value(value: object) -> PageCell:
-    return PageCell(_short(value), float(value) if isinstance(value, int | float) else None)
-
-
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return PageCell(short(value), float(value) if isinstance(value, int | float) else None)

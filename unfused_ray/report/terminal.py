@@ -1,19 +1,14 @@
-"""Tables for the terminal: one run at its end, all runs of a folder, and an evaluation."""
+"""Tables for the terminal: one run at its end, and all runs of a folder."""
 
 from __future__ import annotations
 
 import logging
-import sys
 import time
 
 from rich import box
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from unfused_ray import storage
-from unfused_ray.evaluation.bootstrap import Interval
-from unfused_ray.evaluation.table import MARKDOWN, NOT_CORRECTED, EvaluationTable, costs
 from unfused_ray.report.facts import newest_checkpoint, progress, standing, state
 from unfused_ray.runs.checkpoints import MANIFEST
 from unfused_ray.runs.reader import PICTURES, RunReader
@@ -70,41 +65,3 @@ def _last_checkpoint(run: RunReader) -> str:
     if not newest:
         return "none"
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(storage.modified(storage.join(newest, MANIFEST))))
-
-
-def evaluation_table(table: EvaluationTable, console: Console) -> Table:
-    """An evaluation's accuracies, with differences whose interval leaves out 0 marked ▲ and ▼.
-
-    In a terminal that is too narrow for all of it, without parameters and intervals.
-    """
-    full = _evaluation_table(table, full=True)
-    unbounded = console.options.update(max_width=sys.maxsize)
-    fits = console.measure(full, options=unbounded).maximum <= console.width
-    return full if fits else _evaluation_table(table, full=False)
-
-
-def _evaluation_table(table: EvaluationTable, full: bool) -> Table:
-    caption = (
-        f"▲ ▼ above, below {table.reference}: the 95 % interval of the difference leaves out 0; {NOT_CORRECTED}.\n"
-        + table.note
-        + ("" if full else f" This terminal is too narrow for the intervals: see {MARKDOWN}.")
-    )
-    shown = Table(box=box.HORIZONTALS, caption=escape(caption), caption_justify="left")
-    shown.add_column("system", overflow="fold")
-    for heading in (*(["parameters"] if full else []), *table.headings):
-        shown.add_column(escape(heading), justify="right", no_wrap=True)
-    for row in table.rows:
-        cells = [f"{row.accuracy[h].percent()}{_mark(row.difference.get(h))}" for h in table.headings]
-        if full:
-            intervals = [row.accuracy[h].ends() or "–" for h in table.headings]
-            cells = [f"{cell}\n[dim]{interval}[/]" for cell, interval in zip(cells, intervals, strict=True)]
-            cells.insert(0, costs(row)[0])
-        shown.add_row(escape(row.name), *cells)
-    return shown
-
-
-def _mark(difference: Interval | None) -> str:
-    """Direction of a difference whose interval leaves out 0, one column wide."""
-    if difference is None:
-        return " "
-    return "▲" if difference.low > 0 else "▼" if difference.high < 0 else " "

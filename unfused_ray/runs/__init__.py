@@ -1,1 +1,1 @@
-"""What a training leaves on storage: its record, status, lease, checkpoints and provenance."""
+"""A training on storage: its record, status, checkpoints, resume point, start times and provenance."""

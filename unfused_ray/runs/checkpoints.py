@@ -12,12 +12,12 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
-
-import safetensors.torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Self
 
 from unfused_ray import storage
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +67,8 @@ class Checkpoint:
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """The tensors of one of its files, on the CPU."""
+        import safetensors.torch  # here: torch, which a list of runs need not wait for
+
         return safetensors.torch.load(storage.read_bytes(storage.join(self.uri, f"{name}.safetensors")))
 
 
@@ -106,6 +108,8 @@ class CheckpointStore:
         Raises:
             RuntimeError: the state of the label source is not in the folder.
         """
+        import safetensors.torch
+
         folder = storage.join(self.uri, position.folder)
         for name, group in tensors.items():
             data = safetensors.torch.save({key: value.detach().cpu().contiguous() for key, value in group.items()})

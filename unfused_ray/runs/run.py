@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -15,8 +14,6 @@ from unfused_ray import storage
 from unfused_ray.config import DistillConfig, PretrainConfig, TrainingConfig, differences, explain, within
 from unfused_ray.runs.files import read_file, write_file
 from unfused_ray.runs.status import Status
-
-logger = logging.getLogger(__name__)
 
 # Files and folders of a run, beside checkpoints/.
 RECORD = "run.json"

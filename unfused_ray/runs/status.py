@@ -22,5 +22,5 @@ class Status:
     """Figures of this start that did not reach the tracking server."""
 
     def as_asked(self, last_epoch: int) -> bool:
-        """Whether the run ended where it was to: at its end, or after ``last_epoch`` epochs."""
+        """True if the run ended as planned: at its end, or after ``last_epoch`` epochs."""
         return self.state == "finished" or (self.state, self.epoch, self.step) == ("stopped", last_epoch, 0)

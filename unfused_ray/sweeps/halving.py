@@ -1,4 +1,4 @@
-"""Which trials are stopped early: asynchronous successive halving (ASHA, arXiv 1810.05934)."""
+"""Stops the worse trials early: asynchronous successive halving (ASHA, arXiv 1810.05934)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Halving(AsyncHyperBandScheduler):
             self.on_trial_remove(None, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Whether a trial goes on from a rung; called by Ray Tune."""
+        """Decide if a trial goes on from a rung; called by Ray Tune."""
         action: str = super().on_trial_result(tune_controller, trial, result)
         spared = identity(trial.config) == self._default and result[EPOCH] < self._last
         return self.CONTINUE if spared else action

@@ -45,7 +45,7 @@ class SweepPlan:
     config: SweepConfig
     """With absolute paths."""
     record: dict[str, Any]
-    """What sweep.json keeps: id, configuration, search space, environment, and checksums of tasks, teacher and
+    """The content of sweep.json: id, configuration, search space, environment, and checksums of tasks, teacher and
     protocol."""
     space: Space
     trials: TrialPlan
@@ -62,7 +62,7 @@ class SweepPlan:
 
     @property
     def protocol(self) -> ProtocolConfig:
-        """How trials are scored."""
+        """The layers, protocol and clips that score a trial."""
         return self.trials.protocol
 
     @property
@@ -77,10 +77,8 @@ def check(config: SweepConfig) -> SweepPlan:
     Raises:
         ValueError, FileNotFoundError: with the field, its value and the rule.
     """
-    config = paths.resolve(config)
+    config = paths.check(config)
     space = find_space(config.space)
-    if not config.tasks:
-        raise ValueError("tasks=() names no task: give at least one folder written by unfused-ray prepare")
     for name in ("data", "output", "labels_of", "stop_after"):
         if getattr(config.distill, name):
             raise ValueError(f"distill.{name} is the sweep's business: name tasks and output of the sweep instead")
@@ -178,7 +176,7 @@ def _kept(resume: bool, record: dict[str, Any], uri: str) -> dict[str, Any]:
     if not storage.exists(storage.join(uri, SWEEP)):
         return {"id": uuid.uuid4().hex, **record}
     if not resume:
-        raise ValueError(f"{uri} holds a sweep: --resume goes on with it, another --output begins a new one")
+        raise ValueError(f"{uri} holds a sweep: --resume resumes it, another --output begins a new one")
     old = read_sweep(uri)
     free = {*_MAY_CHANGE, "distill.teacher", "distill.tracking"}
     if record["config"]["search"] == "grid":
@@ -190,7 +188,7 @@ def _kept(resume: bool, record: dict[str, Any], uri: str) -> dict[str, Any]:
 
 
 def _decisive(record: dict[str, Any]) -> dict[str, Any]:
-    """What decides a sweep: settings, and what tasks, teacher and protocol hold, wherever they lie."""
+    """Everything that decides a sweep: its settings, and checksums of tasks, teacher and protocol."""
     return {**record["config"], "space": record["space"], **record["facts"]}
 
 

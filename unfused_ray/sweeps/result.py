@@ -106,7 +106,7 @@ def to_terminal(ranked: Sequence[Ranked], records: Sequence[Record], default: st
     for heading in ("trial", *names, "accuracy", "from the default", "seconds"):
         table.add_column(heading, justify="left" if heading == "trial" else "right")
     for each in ranked[:_SHOWN]:
-        point = [_short(each.record.point[name]) for name in names]
+        point = [short(each.record.point[name]) for name in names]
         change = each.difference.text("+") if each.difference else "the default" * (each.record.id == default)
         table.add_row(each.record.id, *point, each.accuracy.text(), change, f"{each.record.seconds:.0f}")
     return table
@@ -126,7 +126,7 @@ def evaluate_winner(result: SweepResult) -> EvaluationTable:
         training = launch.check(recipe.replace(changes, seed=recipe.seed + 1))
         status = launch.run(training, parent=plan.id)
         if status.state == "stopped":
-            raise KeyboardInterrupt("stopped: the same command with --resume goes on")
+            raise KeyboardInterrupt("stopped: the same command with --resume resumes it")
         if status.state != "finished":
             raise ValueError(f"the winner on {task} is {status.state}: {status.message}")
     evaluation = evaluation_job.check(
@@ -147,5 +147,6 @@ def evaluate_winner(result: SweepResult) -> EvaluationTable:
     return table
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """A value of a point, a number to four digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""What a student is worth on validation clips: the test split is never read here."""
+"""Scores a student on validation clips; the test split is never read here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 
 from unfused_ray.embedding.cache import EmbeddingCache
 from unfused_ray.evaluation import bootstrap
-from unfused_ray.evaluation.bootstrap import Interval
 from unfused_ray.evaluation.probe import Labelled, validate
 from unfused_ray.evaluation.protocol import BootstrapConfig, ProtocolConfig
 from unfused_ray.evaluation.systems import TrainedModel
@@ -23,9 +22,9 @@ class Score:
     task: str
     accuracy: float
     correct: list[bool]
-    """Of each held-out clip, in the order of their clip_ids."""
+    """Correctness of each held-out clip, in the order of their clip_ids."""
     groups: list[str]
-    """Of the same clips; "" is a group of its own."""
+    """Group of each of these clips; "" is a group of its own."""
 
 
 def score(task: Task, student_uri: str, protocol: ProtocolConfig, by_folds: bool) -> Score:
@@ -60,8 +59,3 @@ def draws(scores: list[Score], config: BootstrapConfig) -> np.ndarray:
         for each in scores
     ]
     return bootstrap.mean_over_tasks(drawn)
-
-
-def interval(scores: list[Score], config: BootstrapConfig) -> Interval:
-    """The mean over the tasks with its 95 % interval, over groups of held-out clips."""
-    return bootstrap.interval(mean_accuracy(scores), draws(scores, config))

@@ -1,4 +1,4 @@
-"""Which points a sweep tries: those that are given, then what Optuna draws, no point twice."""
+"""Chooses the points that a sweep tries: the given ones, then those that Optuna draws, none twice."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unfused_ray.sweeps.space import Point, Space, grid, identity, num_points, p
 from unfused_ray.sweeps.trial import METRIC, Record
 
 _REDRAWS = 20
-"""How often a point that another trial has is drawn anew before one that none has is taken."""
+"""Draws of a point that another trial has, before the first free one is taken."""
 
 
 class Search(Searcher):
@@ -69,7 +69,7 @@ class Search(Searcher):
         """Called by Ray Tune, whose state is not kept: a resumed search is given the trials' files."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Never called: see :meth:`save`."""
+        """Never called: the state is not kept."""
 
 
 def make_search(config: SweepConfig, space: Space, default: Point, records: Sequence[Record]) -> Search:

@@ -40,14 +40,14 @@ def run(plan: SweepPlan) -> Sequence[Record]:
 
     Raises:
         ValueError: no trial fits on the cluster, or its nodes cannot all reach a path; nothing is begun.
-        KeyboardInterrupt: it was stopped; the same command with ``--resume`` goes on.
+        KeyboardInterrupt: it was stopped; the same command with ``--resume`` resumes it.
     """
     uri = plan.trials.uri
     with Lease(uri, on_loss=lambda: _end_at_once(uri)):
         missing = plan.num_trials - sum(record.has_ended for record in plan.records)
         if missing > 0:
-            os.environ.update(memory.ENVIRONMENT)  # of the trials' processes, where the cluster is started here
-            with cluster.session():
+            # The variables are for the trials' processes, where the cluster is started here.
+            with cluster.variables(memory.ENVIRONMENT), cluster.session():
                 distill = plan.config.distill
                 paths = {"distill.teacher": distill.teacher, "distill.init_from": distill.init_from, "output": uri}
                 given = {field: (path,) for field, path in paths.items() if path}
@@ -71,7 +71,7 @@ def _run(plan: SweepPlan, missing: int, concurrent: int) -> None:
                 launch.label(launch.check(apply(trials.distill, point).replace(data)))
         _tune(plan, missing, concurrent, tracking)
         if any(record.state == "running" for record in read_records(trials.uri)):
-            raise KeyboardInterrupt("the sweep was interrupted: the same command with --resume goes on")
+            raise KeyboardInterrupt("the sweep was interrupted: the same command with --resume resumes it")
 
 
 def _tune(plan: SweepPlan, missing: int, concurrent: int, tracking: SweepTracking) -> None:
@@ -82,13 +82,13 @@ def _tune(plan: SweepPlan, missing: int, concurrent: int, tracking: SweepTrackin
     if config.early_stopping and len(trials.rungs) > 1:
         scheduler = Halving(trials.rungs, config.halving, identity(plan.default), plan.records)
     search = make_search(config, plan.space, plan.default, plan.records)
-    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # whose silence prints tables
     done = plan.num_trials - missing
     with (
         # Ray Tune's own state goes to a folder that is thrown away: a sweep resumes from its trials' files.
         tempfile.TemporaryDirectory(prefix="unfused-ray-sweep-") as folder,
         Progress("trials", plan.num_trials, "trials", done=done) as bar,
+        # Ray Tune's new output prints tables even where it is to be silent.
+        cluster.variables({"RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_AIR_NEW_OUTPUT": "0"}),
     ):
         best = max((record.accuracy for record in plan.records if record.has_ended), default=-math.inf)
         callback = _Records(trials.uri, bar, tracking, done, best)
@@ -109,7 +109,7 @@ def _trainable(point: dict[str, Any], plan: TrialPlan) -> None:
 
 
 def trial_resources(config: SweepConfig) -> dict[str, float]:
-    """What a trial's own process reserves; where workers train for it, it waits for them."""
+    """Resources that a trial's own process reserves; one whose workers train for it only waits."""
     if config.workers_per_trial:
         return {"CPU": 0.01}
     # Asked for: Ray hides no GPU from a process that reserves none, so all trials would train on a node's first.
@@ -150,7 +150,7 @@ def _processes(gpus: float, each: float) -> int:
 
 
 def _end_at_once(uri: str) -> None:
-    """What the process does whose sweep another one has taken over: it writes nothing more."""
+    """Stop everything: another process has taken the sweep over, and this one writes nothing more."""
     logger.error("another process has taken over the sweep in %s: this one ends here", uri)
     os._exit(1)  # called in the lease's thread, where an exception would end nothing but that
 
@@ -163,7 +163,7 @@ class _Records(tune.Callback):
         self._num_ended, self._best = num_ended, best
 
     def __getstate__(self) -> dict[str, Any]:
-        """Of what is plain: Ray Tune writes its callbacks to a folder that is thrown away, and the rest cannot be."""
+        """Pickle the plain values alone: Ray Tune writes its callbacks to a folder that is thrown away."""
         return {**vars(self), "_bar": None, "_tracking": None}
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:

@@ -26,7 +26,7 @@ from unfused_ray.tracking.sender import CLOSE_SECONDS, Tracker
 logger = logging.getLogger(__name__)
 
 LOST = "lost_metrics.json"
-"""What of the newest start did not reach MLflow."""
+"""File of the metrics of the newest start that did not reach MLflow."""
 _WORDS = {"finished": "FINISHED", "stopped early": "FINISHED", "failed": "FAILED"}
 """MLflow's for the states of trials: one that was stopped early has told what it was to tell."""
 
@@ -61,7 +61,7 @@ class SweepTracking:
         """Those of trials that have ended, which may still be sending."""
 
     def begin(self, point: Point) -> None:
-        """A trial begins, or goes on."""
+        """A trial begins or resumes."""
         name, uri = identity(point), trial_uri(self._plan.uri, point)
         values = apply(self._plan.distill, point).model_dump(mode="json")
         run = self._run(name, f"{self._id}-{name}", values, params=point, tags=tags("trial", uri), parent=self._id)
@@ -116,7 +116,9 @@ def tracked(config: SweepConfig, plan: TrialPlan, sweep_id: str) -> Iterator[Swe
     """Track a sweep while it is on; what was lost is said at its end, and kept in its folder.
 
     Args:
-        config, plan, sweep_id: see :class:`SweepTracking`.
+        config: of the sweep.
+        plan: of its trials.
+        sweep_id: the project's id of the sweep.
     """
     tracking, status = SweepTracking(config, plan, sweep_id), "FAILED"
     try:

@@ -18,7 +18,7 @@ from unfused_ray.training.driver import launch
 
 RECORD = "trial.json"
 FORMAT_VERSION = 1
-"""Of all JSON files that a sweep writes."""
+"""Format version of all JSON files that a sweep writes."""
 REMEDY = "begin a sweep in another folder, or use the version of unfused-ray that wrote this one"
 # What a trial reports at a rung.
 METRIC = "accuracy"
@@ -40,17 +40,17 @@ class Rung:
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a trial; the file of a trial that has ended is all that a resumed sweep needs of it."""
+    """State and scores of a trial; of one that has ended, a resumed sweep needs nothing else."""
 
     point: dict[str, Any]
     state: State = "running"
     rungs: list[Rung] = field(default_factory=list)
     seconds: float = 0.0
-    """Of training and scoring, over all starts."""
+    """Seconds of training and scoring, over all starts."""
     training_seconds: float = 0.0
-    """Of them, of the loops alone: what a trial takes beyond them is its overhead."""
+    """Seconds of the training loops alone; the rest is overhead and scoring."""
     scoring_seconds: float = 0.0
-    """Of them, of embedding the clips and probing."""
+    """Seconds of embedding the clips and probing."""
     message: str = ""
 
     @property
@@ -60,7 +60,7 @@ class Record:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it need not be started again."""
+        """True if it need not be started again."""
         return self.state in ("finished", "stopped early")
 
     @property
@@ -74,7 +74,7 @@ class Record:
 
     @classmethod
     def read(cls, uri: str) -> Record:
-        """What :meth:`write` has written to the folder ``uri``."""
+        """Read what :meth:`write` has written to the folder ``uri``."""
         values = storage.read_json(storage.join(uri, RECORD), FORMAT_VERSION, REMEDY)
         rungs = [Rung(r["epoch"], r["accuracy"], [Score(**each) for each in r["scores"]]) for r in values.pop("rungs")]
         # JSON has no tuples, and a search space no lists: a point is to be the choices it was made of.
@@ -84,13 +84,13 @@ class Record:
 
 @dataclass(frozen=True)
 class TrialPlan:
-    """What every trial of a sweep needs; only values, so it travels."""
+    """Settings that all trials of a sweep share; only values, so it can be sent to a Ray actor."""
 
     uri: str
     """Folder of the sweep."""
     name: str
     distill: DistillConfig
-    """What a point changes a few fields of."""
+    """Configuration of which a point changes a few fields."""
     tasks: tuple[str, ...]
     rungs: tuple[int, ...]
     """Epochs after which a trial is scored; the last is its end."""
@@ -138,7 +138,7 @@ def run_trial(plan: TrialPlan, point: Point, report: Callable[[dict[str, Any]], 
 
 
 def read_record(sweep_uri: str, point: Point) -> Record:
-    """What is known of a point's trial, which may not have begun."""
+    """The record of a point's trial, which may not have begun."""
     uri = trial_uri(sweep_uri, point)
     return Record.read(uri) if storage.exists(storage.join(uri, RECORD)) else Record(dict(point))
 

@@ -1,1 +1,1 @@
-"""The loop, its two runtimes, checkpoints and tracking."""
+"""Training: the loop on each worker, the runtimes, the stages, and the driver."""

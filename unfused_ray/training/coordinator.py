@@ -2,14 +2,14 @@
 
 Workers report to it and learn whether to stop; the driver reads progress from it and asks it to stop; the stream asks
 it which part of which pass to read. With a worker group it lives in an actor, and all of them hold a
-:class:`~unfused_ray.training.runtimes.remote_coordinator.RemoteCoordinator`, which has the same methods.
+:class:`~unfused_ray.training.runtimes.remote_coordinator.RemoteCoordinator` in its place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from unfused_ray.data.stream.plan import UNREAD, Segment
 from unfused_ray.lease import InUseError
@@ -42,6 +42,23 @@ class RunProgress:
     damaged_clips: int = 0
     messages: tuple[Message, ...] = ()
     """Messages since the run started, such as that a worker group failed."""
+
+
+class CoordinatorClient(Protocol):
+    """The methods of a :class:`Coordinator` that a driver, a worker and a stream call, wherever it lives."""
+
+    def set_segment(self, segment: Segment) -> None: ...  # noqa: D102
+    def segment(self) -> Segment: ...  # noqa: D102
+    def begin_attempt(self, first_step: int) -> str: ...  # noqa: D102
+    def is_first_attempt(self) -> bool: ...  # noqa: D102
+    def note_failure(self, cause: str) -> None: ...  # noqa: D102
+    def failed_at(self, step: int) -> None: ...  # noqa: D102
+    def report(self, progress: RunProgress, metrics: Mapping[str, float] | None = None) -> str: ...  # noqa: D102
+    def note(self, text: str, rank: int | None = None) -> None: ...  # noqa: D102
+    def progress(self) -> RunProgress: ...  # noqa: D102
+    def request_stop(self, reason: str) -> None: ...  # noqa: D102
+    def abandon(self, reason: str) -> None: ...  # noqa: D102
+    def close(self, status: str) -> int: ...  # noqa: D102
 
 
 class Coordinator:
@@ -119,7 +136,7 @@ class Coordinator:
         return self._stop
 
     def note(self, text: str, rank: int | None = None) -> None:
-        """Keep a :class:`Message` for whoever watches the run."""
+        """Keep a :class:`Message` for the person who watches the run."""
         self._messages.append(Message(text, rank))
 
     def progress(self) -> RunProgress:

@@ -16,9 +16,10 @@ import soundfile
 from support.paths import ROOT
 from support.terminal import Ended
 
+from unfused_ray import api
 from unfused_ray.cli import COMMANDS
-from unfused_ray.config import PrepareConfig, PretrainConfig
-from unfused_ray.recipes import PREPARE, PRETRAIN
+from unfused_ray.config import Config, PrepareConfig, PretrainConfig
+from unfused_ray.recipes import DISTILL, PREPARE, PRETRAIN
 
 CommandLine = Callable[..., Ended]
 SLOW = ("torch", "ray", "mlflow", "matplotlib", "sklearn", "scipy", "optuna", "pyarrow", "pandas")
@@ -54,6 +55,35 @@ print(json.dumps([shown, [name for name in {SLOW} if name in sys.modules]]))
     for name, text in COMMANDS.items():
         assert text in " ".join(shown[name].split())
         assert "examples:\n" in shown[name]
+
+
+WRONG = {
+    "prepare": "source='' names nothing: give a path or a URI, --source …",
+    "pretrain tiny --data /nowhere": "/nowhere holds no manifest.json",
+    "evaluate": "tasks=() names nothing: give at least one folder written by unfused-ray prepare, --tasks …",
+    "compare tiny": "data_root='' names nothing: give the folder of the prepared sources, --data-root …",
+    "sweep tiny": "tasks=() names nothing: give at least one folder written by unfused-ray prepare, --tasks …",
+    "embed --encoder e": "source='' names nothing: give a path or a URI, --source …",
+    "report /nowhere": "/nowhere: there is no such folder; give those of runs",
+    "runs /nowhere": "/nowhere: there is no such folder; give the one that holds the folders of runs",
+}
+
+
+def test_an_error_of_the_user_waits_for_nothing_that_is_slow(tmp_path: Path) -> None:
+    code = f"""
+import contextlib, sys
+from unfused_ray.cli.main import main
+for command in {[*WRONG, f"runs {tmp_path}"]}:
+    sys.argv = ["unfused-ray", *command.split()]
+    with contextlib.suppress(SystemExit):
+        main()
+print([name for name in {SLOW} if name in sys.modules and name != "pyarrow"])
+"""
+    ended = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    told = ended.stderr.splitlines()
+    assert len(told) == len(WRONG)
+    assert all(line.startswith(f"error: {message}") for line, message in zip(told, WRONG.values(), strict=True))
+    assert ended.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -94,23 +124,19 @@ def test_without_a_command_they_are_listed_and_another_is_refused(command_line: 
     assert ended.err == f"error: train is no command: start with one of {', '.join(COMMANDS)}\n"
 
 
-METHOD_CHANGES = {"projection_dim": "5", "decorrelation_dim": "6"}
-"""Of a method, the first that it has."""
-
-
 @pytest.mark.parametrize("recipe", PRETRAIN)
 def test_the_printed_configuration_is_the_recipe_with_what_was_changed(command_line: CommandLine, recipe: str) -> None:
     ended = command_line("pretrain", recipe, "--print-config")
     assert ended.code == 0
     assert PretrainConfig.model_validate_json(ended.out) == PRETRAIN[recipe][1]
-    field = next(name for name in METHOD_CHANGES if hasattr(PRETRAIN[recipe][1].method, name))
-    changes = [f"--method.{field.replace('_', '-')}", METHOD_CHANGES[field]]
+    larger = {f"method.{name}": value + 1 for name, value in PRETRAIN[recipe][1].method if type(value) is int}
+    changes = [part for name, value in larger.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     changes += ["--augment.virtual-crop", "1", "2", "--crop.short-clips", "centre", "--splits", "", "a b"]
     ended = command_line("pretrain", recipe, *changes, "--print-config")
     assert ended.code == 0
     expected = PRETRAIN[recipe][1].replace(
         {
-            f"method.{field}": int(METHOD_CHANGES[field]),
+            **larger,
             "augment.virtual_crop": (1.0, 2.0),
             "crop.short_clips": "centre",
             "splits": ("", "a b"),
@@ -155,9 +181,51 @@ def test_all_errors_of_a_configuration_are_told_at_once(command_line: CommandLin
 
 
 def test_a_recipe_must_be_named_where_none_is_the_default(command_line: CommandLine) -> None:
-    message = f"error: --epochs is no recipe: start with one of {', '.join(PRETRAIN)} (--help says more)\n"
-    assert command_line("pretrain", "--epochs", "3") == Ended(2, "", message)
-    assert "no recipe is named" in command_line("pretrain").err
+    message = f"start with one of {', '.join(PRETRAIN)} (--help says more)\n"
+    ended = command_line("pretrain", "--data", "x", "tiny")
+    assert ended == Ended(2, "", f"error: the recipe comes first, before --data: {message}")
+    assert command_line("pretrain").err == f"error: no recipe is named: {message}"
+    assert "no plan is named: start with one of corpus, " in command_line("compare").err
+
+
+@pytest.mark.parametrize("command", ["pretrain", "doctor", "distill", "prepare"])
+def test_a_recipe_that_is_none_is_told_with_close_names_and_then_all(command_line: CommandLine, command: str) -> None:
+    known = {"distill": DISTILL, "prepare": PREPARE, "doctor": {**DISTILL, **PRETRAIN}}.get(command, PRETRAIN)
+    name = list(known)[-1]
+    ended = command_line(command, name[:-1] + "z")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith(f"error: {name[:-1]}z is no recipe: did you mean {name}")
+    assert ended.err.endswith(f"? Or name one of {', '.join(known)}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "prepare --source s --output o",
+        "pretrain tiny --data d",
+        "distill tiny --data d",
+        "evaluate --tasks t",
+        "compare tiny --data-root d",
+        "sweep tiny --tasks t",
+        "embed --encoder e --source s --output o",
+    ],
+)
+def test_a_command_runs_its_function_of_the_api(
+    command_line: CommandLine, arguments: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command, *others = arguments.split()
+
+    def refuse(config: Config, **_: object) -> None:
+        raise ValueError(f"{type(config).__name__} came here")
+
+    monkeypatch.setattr(api, command, refuse)
+    assert command_line(command, *others).err == f"error: {command.capitalize()}Config came here\n"
+
+
+def test_compare_has_plans(command_line: CommandLine) -> None:
+    ended = command_line("compare", "--help")
+    assert "plans (one must be named; a TOML file is one, too):" in ended.out and "recipes (" not in ended.out
+    assert "tinny is no plan: did you mean tiny? Or name one of corpus, " in command_line("compare", "tinny").err
 
 
 @pytest.mark.usefixtures("ray_session")

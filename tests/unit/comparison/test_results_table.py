@@ -20,10 +20,10 @@ from support.runs import train
 from support.tasks import PROTOCOL, write_task
 
 from unfused_ray import evaluation_job, recipes, storage
-from unfused_ray.comparison import page, processes, results, runner, table
+from unfused_ray.comparison import job, page, processes, results
 from unfused_ray.comparison.budget import clip_operations, epochs_of, within_budget
+from unfused_ray.comparison.job import ComparisonPlan
 from unfused_ray.comparison.plan import PlannedSystem, load_plan
-from unfused_ray.comparison.runner import ComparisonPlan
 from unfused_ray.config import CompareConfig, EncoderConfig, EvaluateConfig, FrontEndConfig
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.evaluation.cells import Cell
@@ -92,10 +92,10 @@ Call = Callable[..., Any]
 def command(shards: Path, plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
     """A call of the command on the tiny plan, whose jobs run in this process."""
     monkeypatch.setenv("UNFUSED_RAY_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(runner, "Jobs", InProcess)
+    monkeypatch.setattr(job, "JobProcesses", InProcess)
 
     def make(output: Path, of: Path = plan, **fields: Any) -> ComparisonPlan:
-        return table.check(CompareConfig(plan=str(of), data_root=str(shards), output=str(output), **fields))
+        return job.check(CompareConfig(plan=str(of), data_root=str(shards), output=str(output), **fields))
 
     return make
 
@@ -105,7 +105,7 @@ def test_one_command_trains_reads_and_compares_and_given_again_finds_everything_
 ) -> None:
     output = tmp_path / "table"
     first = command(output)
-    assert first.run() == 0
+    assert job.run(first).num_failed == 0
     assert first.jobs.begun == [*TRAININGS, *EVALUATIONS]
     table = json.loads((output / "table.json").read_text())
     rows = {line["row"]["name"]: line for line in table["rows"]}
@@ -140,12 +140,13 @@ def test_one_command_trains_reads_and_compares_and_given_again_finds_everything_
     assert "Trained elsewhere, on other data and for longer than the budgets: bands." in markdown
     assert (output / "accuracy_by_parameters.png").read_bytes().startswith(b"\x89PNG")
 
-    capsys.readouterr()
     again = command(output, against="unfused")
-    assert again.run() == 0
+    compared_again = job.run(again)
+    assert compared_again.num_failed == 0 and compared_again.against is not None
     assert again.jobs.begun == EVALUATIONS
     assert (output / "table.md").read_text() == markdown
-    _, _, against = capsys.readouterr().out.partition("Difference from UnFuSeD")
+    _, _, against = page.differences(compared_again.against).partition("Difference from UnFuSeD")
+    assert capsys.readouterr().out == ""
     (line,) = (line for line in against.splitlines() if line.startswith("| DECAR-v2 "))
     assert [float(cell.split()[0]) for cell in line.split("|")[2:-1]] == pytest.approx(
         [-100 * compared["difference"][column]["value"] for column in ("drums", "languages", "mean")]
@@ -160,18 +161,18 @@ def test_one_command_trains_reads_and_compares_and_given_again_finds_everything_
         command(output)
 
     taken = command(tmp_path / "other", use=(f"decar-v2={output}/runs/decar-v2/seed-{{seed}}",), stages=("train",))
-    assert taken.run() == 0
+    assert job.run(taken).num_failed == 0
     assert taken.jobs.begun == TRAININGS[1:]
 
 
 def test_a_training_that_stopped_goes_on_and_leaves_out_what_builds_on_it_until_then(
-    command: Call, plan: Path, tmp_path: Path, stop_after: Callable[[int], None], capsys: pytest.CaptureFixture[str]
+    command: Call, plan: Path, tmp_path: Path, stop_after: Callable[[int], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     stop_after(1)
     stopped = command(tmp_path, stages=("train",))
-    assert stopped.run() == len(TRAININGS)
+    assert job.run(stopped).num_failed == len(TRAININGS)
     assert stopped.jobs.begun == TRAININGS[:1]
-    assert "failed: decar-v2-seed-0 stopped" in capsys.readouterr().out
+    assert "failed: decar-v2-seed-0 stopped" in caplog.text
     half = Run(str(tmp_path / "runs" / "decar-v2" / "seed-0"))
     status = half.status()
     assert status is not None and status.state == "stopped"
@@ -179,7 +180,7 @@ def test_a_training_that_stopped_goes_on_and_leaves_out_what_builds_on_it_until_
     (training,) = command(tmp_path, only=("decar-v2",)).chosen()
     assert training.state == "begun"
     stop_after(-1)
-    assert command(tmp_path, only=("decar-v2",), stages=("train",)).run() == 0
+    assert job.run(command(tmp_path, only=("decar-v2",), stages=("train",))).num_failed == 0
     status = half.status()
     assert status is not None and status.state == "finished"
     assert half.record()["id"] == begun
@@ -238,7 +239,7 @@ def test_an_unknown_recipe_setting_system_or_seed_is_named(command: Call, tmp_pa
     with pytest.raises(ValueError, match="SYSTEM=FOLDER"):
         command(tmp_path, use=("decar-v2",))
     with pytest.raises(FileNotFoundError, match="nowhere is not the folder of a run"):
-        command(tmp_path, use=(f"decar-v2={tmp_path}/nowhere",), stages=("train",)).run()
+        job.run(command(tmp_path, use=(f"decar-v2={tmp_path}/nowhere",), stages=("train",)))
 
 
 @given(budget=st.floats(0.01, 1000), epoch=st.floats(0.01, 100))
@@ -310,10 +311,10 @@ def test_what_waits_for_another_training_holds_no_place(
                 last_begins.set()
             assert last_begins.wait(10)
 
-    monkeypatch.setattr(runner, "Jobs", Waiting)
+    monkeypatch.setattr(job, "JobProcesses", Waiting)
     more = plan.with_name("more.toml")
     more.write_text(plan.read_text() + '\n[[systems]]\nname = "COLA"\nrecipe = "cola-tiny"\n')
-    assert command(tmp_path / "table", processes=2, stages=("train",), of=more).run() == 0
+    assert job.run(command(tmp_path / "table", processes=2, stages=("train",), of=more)).num_failed == 0
     assert set(begun[:2]) == {"decar-v2-seed-0", "cola-seed-0"}
     assert set(begun[2:]) == {"unfused-seed-0-drums", "unfused-seed-0-languages"}
 
@@ -324,7 +325,7 @@ def test_what_is_for_gpus_is_not_squeezed_beside_others_onto_this_machine(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     large = changed(plan, 'recipe = "tiny"\n\n', 'recipe = "tiny"\nsettings = { "runtime.gpus_per_worker" = 1 }\n\n')
     with pytest.raises(ValueError, match="processes=2 without RAY_ADDRESS would train decar-v2-seed-0"):
-        command(tmp_path / "table", processes=2, stages=("train",), of=large).run()
+        job.run(command(tmp_path / "table", processes=2, stages=("train",), of=large))
     assert not (tmp_path / "table").exists()
 
 
@@ -353,7 +354,7 @@ def test_the_papers_numbers_are_all_printed_under_a_heading_of_their_own() -> No
 def test_a_failed_process_is_reported_with_the_end_of_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = processes
     monkeypatch.setattr(module, "command", lambda job, settings: [sys.executable, "-c", settings])
-    jobs = module.Jobs(tmp_path, threads=3)
+    jobs = module.JobProcesses(tmp_path, threads=3)
     jobs.run("pretrain", "import os; print('threads', os.environ['OMP_NUM_THREADS'])", "good")
     assert (tmp_path / "good.log").read_text() == "threads 3\n"
     with pytest.raises(ChildProcessError, match=r"bad ended with code 4, see .*bad\.log\n  no such shard"):
@@ -363,7 +364,7 @@ def test_a_failed_process_is_reported_with_the_end_of_its_log(tmp_path: Path, mo
 def test_stopping_ends_what_runs_and_begins_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = processes
     monkeypatch.setattr(module, "command", lambda job, settings: ["sh", "-c", "echo begun; exec tail -f /dev/null"])
-    jobs = module.Jobs(tmp_path)
+    jobs = module.JobProcesses(tmp_path)
     errors: list[str] = []
 
     def work() -> None:

@@ -74,13 +74,23 @@ def test_replace_takes_another_method_and_then_its_fields() -> None:
         ({"batch.blocks_per_step": 3, "runtime.num_workers": 2}, "batch.blocks_per_step=3 must be a multiple of"),
         ({"epochs": 0, "optimizer.lr": -1.0}, "epochs=0: .*\noptimizer.lr=-1.0: "),
         ({"optimizer": {"rl": 1}}, "optimizer.rl=1: Extra inputs are not permitted"),
-        ({"method": {"kind": "none"}}, "method=.* does not match any of the expected tags"),
+        ({"method": {"kind": "none"}}, "^method.kind='none' is none of 'decar-v2', 'cola'"),
+        ({"method": {"alpha": 1}}, "^method={'alpha': 1} has no 'kind': name it too, or change method.FIELD"),
+        ({"method.num_clusters": (0,)}, r"^method\.num_clusters\.0=0: Input should be greater than or equal to 2$"),
+        ({"method.num_clusters": ()}, r"^method\.num_clusters=\(\): Tuple should have at least 1 item"),
     ],
 )
 def test_replace_refuses_what_the_constructor_refuses(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message) as refusal:
         PRETRAIN.replace(changes)
     assert not isinstance(refusal.value, ValidationError)
+
+
+def test_a_single_path_may_stand_where_several_do() -> None:
+    assert PRETRAIN.replace(data="shards/drums") == PRETRAIN.replace(data=("shards/drums",))
+    assert SweepConfig(tasks="shards/drums").tasks == ("shards/drums",)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="splits='train': Input should be a valid tuple"):
+        PRETRAIN.replace(splits="train")
 
 
 def test_a_missing_field_is_named_without_its_surroundings() -> None:

@@ -90,7 +90,7 @@ def test_every_number_has_a_bound() -> None:
     [
         ("pretrain", "tiny", ["--epochs", "0"], "epochs=0"),
         ("pretrain", "tiny", ["--optimizer.lr", "nan"], "optimizer.lr=nan"),
-        ("pretrain", "tiny", ["--method.num-clusters", "1"], "method.decar-v2.num_clusters.0=1"),
+        ("pretrain", "tiny", ["--method.num-clusters", "1"], "method.num_clusters.0=1"),
         ("pretrain", "tiny", ["--runtime.kind", "workers", "--runtime.num-workers", "7"], "num_workers=7"),
         ("distill", "tiny", ["--method.alpha", "1.5"], "method.alpha=1.5"),
         ("distill", "tiny", ["--method.cut", "fc2", "--encoder.cut", "block1"], "method.cut=fc2"),

@@ -36,7 +36,7 @@ from unfused_ray.evaluation.rows import Choice, Row
 from unfused_ray.evaluation.systems import TrainedModel
 from unfused_ray.evaluation.table import EvaluationTable
 from unfused_ray.models.export import read_description
-from unfused_ray.report.terminal import evaluation_table
+from unfused_ray.report.evaluation import evaluation_table
 
 ROWS = ["log-mel statistics", "random fc2 (4 × 16)", "random fc1 (4 × 16)", "teacher", "student"]
 SIZES = {"grouped": (32, 16, 23), "bare": (24, 0, 14)}
@@ -517,7 +517,7 @@ def test_an_end_of_an_interval_that_cannot_be_known_is_no_metric(world: World, d
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("", "tasks=() names no task: give at least one folder written by unfused-ray prepare"),
+        ("", "tasks=() names nothing: give at least one folder written by unfused-ray prepare"),
         ("--tasks {0}/bare {0}/bare", "tasks={0}/bare: another column of the table is called 'bare'"),
         ("--tasks {0}/bare {0}/mean", "tasks={0}/mean: another column of the table is called 'mean'"),
         ("--tasks {0}/nowhere", "{0}/nowhere holds no manifest.json"),

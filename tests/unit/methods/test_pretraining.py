@@ -18,7 +18,8 @@ import torch.distributed as dist
 from support.runs import assert_equal_runs, history, initial_weights, tiny, tracked, train
 from support.sources import write_source
 
-from unfused_ray import recipes
+from unfused_ray import recipes, storage
+from unfused_ray.clustering.assignment import Assignment, write_assignment
 from unfused_ray.config import PretrainConfig
 from unfused_ray.data.shards.format import Statistics
 from unfused_ray.data.stream.plan import Pass
@@ -114,6 +115,24 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
     assert history(tmp_path / "whole")[-1].keys() - counts <= drawn
     figures = tracked(tracking_uri, run.uri).data.metrics
     assert figures["epoch/effective_rank"] == run.history()[-1]["effective_rank"]
+
+
+def test_a_checkpoint_has_no_bank_and_one_with_an_empty_bank_is_resumed(
+    source: Path, tmp_path: Path, tracking_uri: str, stop_after: Callable[[int], None]
+) -> None:
+    """Checkpoints of runs without labels used to hold an assignment without a head."""
+    config = tiny(source, tmp_path / "run", tracking_uri, "cola-tiny")
+    stop_after(1)
+    assert train(config).state == "stopped"
+    (checkpoint,) = (tmp_path / "run" / "checkpoints").iterdir()
+    assert not (checkpoint / "bank").exists()
+    write_assignment(f"{checkpoint}/bank/assignment", Assignment(0, (), (), (), {}))
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    for file in (checkpoint / "bank").rglob("*.*"):
+        manifest["files"][str(file.relative_to(checkpoint))] = storage.sha256_file(str(file))
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+    stop_after(-1)
+    assert train(config).state == "finished"
 
 
 @pytest.mark.parametrize("name", ["delores-m-tiny", "slicer-tiny"])

@@ -27,7 +27,7 @@ from unfused_ray.evaluation.protocol import BootstrapConfig, load_protocol
 from unfused_ray.report.sweep import is_default
 from unfused_ray.runs.environment import environment
 from unfused_ray.sweeps import plan, result, space, spaces, sweep, trial
-from unfused_ray.sweeps.score import Score, interval, mean_accuracy
+from unfused_ray.sweeps.score import Score, mean_accuracy
 from unfused_ray.sweeps.search import make_search
 from unfused_ray.sweeps.trial import Record, Rung, TrialPlan
 
@@ -195,7 +195,6 @@ def test_trials_that_went_to_their_end_are_ranked_with_intervals_and_differences
     ranked = result.rank(records, records[0].id, bootstrap)
     assert [each.record.point["method.alpha"] for each in ranked] == [0.1, 0.7]
     assert ranked[0].accuracy.value == pytest.approx(0.9)
-    assert ranked[0].accuracy == interval(records[1].rungs[-1].scores, bootstrap)
     assert ranked[0].accuracy.low < 0.9 < ranked[0].accuracy.high
     assert ranked[0].difference is not None and ranked[0].difference.value == pytest.approx(0.3)
     assert ranked[1].difference is None
@@ -242,7 +241,7 @@ def test_a_space_whose_choices_have_several_values_is_resumed_and_won(
         ({"space": "none"}, "space=none is none of alpha-beta"),
         ({"space": "seeds"}, r"space: seed cannot be varied"),
         ({"space": "crops"}, r"space: crop\.seconds cannot be varied"),
-        ({"tasks": ()}, r"tasks=\(\) names no task"),
+        ({"tasks": ()}, r"tasks=\(\) names nothing"),
         ({"tasks": ("/nowhere",)}, "/nowhere"),
         ({"search": "grid"}, r"num_trials=4 is too few for a grid of space=three: the coarsest has 9 points"),
     ],
@@ -394,7 +393,7 @@ def test_a_sweep_that_was_interrupted_keeps_its_trials_and_ends_with_all(
     records = sweep.run(plan.check(first))
     assert len(records) == 2
     assert space.default_point(first.distill, SPACE) in [dict(each.point) for each in records]
-    with pytest.raises(ValueError, match=r"holds a sweep: --resume goes on with it"):
+    with pytest.raises(ValueError, match=r"holds a sweep: --resume resumes it"):
         plan.check(first)
     with pytest.raises(ValueError, match=r"was started with other settings:\s+search"):
         plan.check(config(resume=True, search="random"))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from unfused_ray import storage
 from unfused_ray.data.parts.executor import Executor
-from unfused_ray.data.parts.ledger import Ledger
+from unfused_ray.data.parts.ledger import FileT, Ledger, PartReport
 from unfused_ray.data.parts.rejects import REJECTS, Reject, count_reasons, in_words, write_rejects
-from unfused_ray.data.parts.report import FileT, PartReport
 from unfused_ray.lease import InUseError, Lease
 from unfused_ray.progress import Progress
 from unfused_ray.threads import one_thread
@@ -44,6 +43,7 @@ class PartedJob(Generic[PartT, FileT]):
 def write_parts(
     job: PartedJob[PartT, FileT],
     executor: Executor,
+    finished: Callable[[], ManifestT | None],
     sign: Callable[[tuple[FileT, ...], dict[str, int]], ManifestT],
 ) -> ManifestT:
     """Write the parts of an output that are not finished, then its rejects, then its manifest.
@@ -51,6 +51,7 @@ def write_parts(
     Args:
         job: the planned job.
         executor: runs the parts.
+        finished: returns the manifest of an output that another process has finished since it was checked.
         sign: writes the manifest of these files, and of the number of rejects by reason; returns it.
 
     Raises:
@@ -60,6 +61,8 @@ def write_parts(
     """
     ledger, lost = job.ledger, threading.Event()
     with Lease(ledger.output, on_loss=lost.set), executor.open():
+        if (manifest := finished()) is not None:
+            return manifest
         ledger.begin()
         reports = _run(job, executor, lost)
         files = tuple(report.file for report in reports if report.file is not None)
@@ -104,10 +107,9 @@ class _Task(Generic[PartT, FileT]):
     file_type: type[FileT]
 
     def __call__(self, number: int, part: PartT) -> PartReport[FileT]:
-        if (finished := self.ledger.finished(number)) is not None:
-            return PartReport.from_json(finished, self.file_type)
+        if (finished := self.ledger.finished(number, self.file_type)) is not None:
+            return finished
         with one_thread():  # a task has one CPU; and the last bits depend on the number of threads
             report = self.write(number, part)
-        file, sha256 = (report.file.file, report.file.sha256) if report.file else (None, None)
-        self.ledger.finish(number, file, sha256, asdict(report))
+        self.ledger.finish(number, report)
         return report

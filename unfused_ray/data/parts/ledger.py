@@ -4,14 +4,48 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from pydantic import TypeAdapter
 
 from unfused_ray import storage
+from unfused_ray.data.parts.rejects import Reject
 
 _BEGUN = "plan.json"
 _FORMAT_VERSION = 2
 """Version of the plan, and of the reports that name it."""
+
+
+class PartFile(Protocol):
+    """A file that a part has written; a dataclass of plain values."""
+
+    @property
+    def file(self) -> str:
+        """Name within the output."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of its bytes as hex digits."""
+        ...
+
+    @property
+    def num_clips(self) -> int:
+        """Clips that it holds."""
+        ...
+
+
+FileT = TypeVar("FileT", bound=PartFile)
+
+
+@dataclass(frozen=True)
+class PartReport(Generic[FileT]):
+    """The outcome of one part."""
+
+    file: FileT | None
+    """None if every clip was set aside and nothing was written."""
+    rejects: tuple[Reject, ...]
 
 
 @dataclass(frozen=True)
@@ -62,7 +96,7 @@ class Ledger:
         """Count the parts that an interrupted job has finished; their bytes are not checked."""
         return sum(storage.name(uri) != _BEGUN for uri in storage.list_files(self._uri()))
 
-    def finished(self, number: int) -> dict[str, Any] | None:
+    def finished(self, number: int, file_type: type[FileT]) -> PartReport[FileT] | None:
         """Return the report of part ``number`` if it belongs to this plan and the part's file is whole."""
         uri = self._uri(f"{number:05d}.json")
         if not storage.exists(uri):
@@ -70,23 +104,17 @@ class Ledger:
         entry = storage.read_json(uri)
         if entry["plan"] != self.plan:
             return None
+        file = None
         if entry["file"] is not None:
-            part = storage.join(self.output, entry["file"])
-            if not storage.exists(part) or storage.sha256_file(part) != entry["sha256"]:
+            file = TypeAdapter(file_type).validate_python(entry["file"])
+            part = storage.join(self.output, file.file)
+            if not storage.exists(part) or storage.sha256_file(part) != file.sha256:
                 return None
-        return entry["report"]
+        return PartReport(file, tuple(Reject(*reject) for reject in entry["rejects"]))
 
-    def finish(self, number: int, file: str | None, sha256: str | None, report: Mapping[str, Any]) -> None:
-        """Write the report of part ``number``, atomically: from then on the part counts as finished.
-
-        Args:
-            number: number of the part.
-            file: name of its file in the output; None if it has none.
-            sha256: SHA-256 of that file.
-            report: the outcome of the part; JSON.
-        """
-        entry = {"plan": self.plan, "file": file, "sha256": sha256, "report": report}
-        storage.write_bytes(self._uri(f"{number:05d}.json"), json.dumps(entry).encode())
+    def finish(self, number: int, report: PartReport[FileT]) -> None:
+        """Write the report of part ``number``, atomically: from then on the part counts as finished."""
+        storage.write_bytes(self._uri(f"{number:05d}.json"), json.dumps({"plan": self.plan, **asdict(report)}).encode())
 
     def delete(self) -> None:
         """Remove all reports, and half-written files of killed processes."""

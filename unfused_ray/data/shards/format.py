@@ -4,7 +4,7 @@ A prepared source is a folder::
 
     manifest.json        written last: shards with their split, row groups, size, SHA-256, statistics; configuration;
                          the summary of labels, of recordings in two splits, and of what was taken and left
-    00000.parquet …      one row a clip, see SCHEMA, all of one split; the row group is the unit of reading
+    00000.parquet …      one row per clip, see SCHEMA, all of one split; the row group is the unit of reading
     rejects.parquet      key, reason and detail of every clip that was set aside
     statistics-….json    log-mel statistics of further front ends, computed later
 

@@ -31,7 +31,7 @@ class Unit:
 class Units(Sequence[Unit]):
     """The row groups of some sources, laid end to end; each ``Unit`` is made when it is asked for.
 
-    Twelve bytes a unit: a run of 10⁷ clips of 10 s has 200,000 of them, and every actor of Ray Data a copy.
+    Twelve bytes per unit: a run of 10⁷ clips of 10 s has 200,000 of them, and every actor of Ray Data a copy.
     """
 
     def __init__(self, manifests: Sequence[Manifest]) -> None:

@@ -30,6 +30,7 @@ from unfused_ray.data.sources.lape.registry import data_root, list_task
 from unfused_ray.data.sources.listing import list_source
 from unfused_ray.data.sources.notes import Notes, first_of
 from unfused_ray.data.sources.splits import is_held_out
+from unfused_ray.lease import refuse_in_use
 from unfused_ray.progress import summary
 
 logger = logging.getLogger(__name__)
@@ -55,12 +56,12 @@ def check(config: PrepareConfig) -> IngestPlan:
     Raises:
         FileNotFoundError: the source is not there.
         ValueError: a path cannot be used, the source holds no audio, or the output was prepared differently.
+        InUseError: another process works on the output.
     """
     config, executor = _resolved(config), default_executor()
-    if storage.exists(storage.join(config.output, MANIFEST)):
-        manifest = Manifest.load(config.output)
-        refuse_difference(config.output, manifest.config, stored(config))
+    if (manifest := _finished(config)) is not None:
         return IngestPlan(config, executor, manifest, Listing.from_rows([]), None)
+    refuse_in_use(config.output)
     listing = _list(config, executor)
     return IngestPlan(config, executor, None, listing, _layout(config, listing))
 
@@ -158,11 +159,21 @@ def _summary_of_items(items: pa.Table, notes: Notes) -> SourceSummary:
 
 def _resolved(config: PrepareConfig) -> PrepareConfig:
     """Return the configuration with absolute paths, and with the settings that a task decides."""
-    config = paths.resolve(config)
-    for field in ("output",) if config.task else ("source", "output"):
-        if not getattr(config, field):
-            raise ValueError(f"{field}='' names nothing: give a path or a URI, --{field} …")
+    config = paths.check(config)
     return config.replace(root=data_root(config.root), **WHOLE_CLIPS) if config.task else config
+
+
+def _finished(config: PrepareConfig) -> Manifest | None:
+    """Return the manifest of an output that is finished; None if it is not.
+
+    Raises:
+        ValueError: the output was prepared differently.
+    """
+    if not storage.exists(storage.join(config.output, MANIFEST)):
+        return None
+    manifest = Manifest.load(config.output)
+    refuse_difference(config.output, manifest.config, stored(config))
+    return manifest
 
 
 def _list(config: PrepareConfig, executor: Executor) -> Listing:
@@ -241,4 +252,4 @@ def _ingest(layout: ShardLayout, listing: Listing, executor: Executor) -> Manife
         ShardWriter(layout.config),
         WrittenShard,
     )
-    return write_parts(job, executor, sign)
+    return write_parts(job, executor, lambda: _finished(layout.config), sign)

@@ -16,8 +16,8 @@ from unfused_ray import storage
 from unfused_ray.audio.decode import AudioError, encode_flac, refuse_unusable
 from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import PrepareConfig
+from unfused_ray.data.parts.ledger import PartReport
 from unfused_ray.data.parts.rejects import Reject
-from unfused_ray.data.parts.report import PartReport
 from unfused_ray.data.shards.format import SCHEMA, Shard, Statistics
 from unfused_ray.data.shards.shared import pack, recording_number
 from unfused_ray.data.shards.statistics import clip_statistics

@@ -1,8 +1,8 @@
 """Audio in the forms that people keep it: found, listed as clips, and fetched.
 
 ``find`` decides the kind of a source by its files (``sniff``), ``listing`` lists its clips, and ``fetch`` opens their
-bytes. A listing (``items``) has a row a clip and reads no audio: the row says where the clip lies, as a file, as a byte
-range of a file, or as a row of a Parquet row group. ``pieces`` decodes a fetched clip.
+bytes. A listing (``items``) has one row per clip and reads no audio: the row says where the clip lies, as a file, as a
+byte range of a file, or as a row of a Parquet row group. ``pieces`` decodes a fetched clip.
 
 ``columns``, ``labels`` and ``splits`` know what labels and splits are called, and ``locate`` where the files are that a
 list names. What they take and what they leave becomes ``notes`` for the summary.

@@ -80,10 +80,12 @@ def find(source: str) -> Source:
             others += [uri for files_of_kind in by_kind.values() for uri in files_of_kind]
             by_kind = {"csv": direct}
     if not by_kind:
-        raise ValueError(
-            f"source {source} holds no audio: none of its {len(files)} files ends in {', '.join(KINDS)}, or begins as "
-            "audio does"
+        held = (
+            f"none of its {len(others)} files ends in {', '.join(KINDS)}, or begins as audio does"
+            if others
+            else "there is no file in it"
         )
+        raise ValueError(f"source {source} holds no audio: {held}")
     if by_kind.keys() == {"audio", "parquet"}:  # which may be the files that the Parquet files name
         beside = by_kind.pop("audio")
     if len(by_kind) > 1:

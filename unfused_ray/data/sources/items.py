@@ -1,4 +1,4 @@
-"""Listings of clips: one row a clip, with the place of its bytes. No audio is read to make one."""
+"""Listings of clips: one row per clip, with the place of its bytes. No audio is read to make one."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ import torch
 from rich.table import Table
 
 from unfused_ray.clustering.kmeans import BLOCK_ROWS, RowBlocks
-from unfused_ray.config import RuntimeConfig, TrainingConfig
+from unfused_ray.config import TrainingConfig
 from unfused_ray.data.shards.format import Statistics
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.stream.plan import Pass, Planner
@@ -30,6 +30,7 @@ from unfused_ray.labels.clustered import passes_before
 from unfused_ray.runs.checkpoints import Position
 from unfused_ray.training.driver.forecast import Forecast
 from unfused_ray.training.job import TrainingJob
+from unfused_ray.training.runtimes import runtime_of
 from unfused_ray.training.worker.collectives import LocalCollectives
 from unfused_ray.training.worker.device import set_threads
 from unfused_ray.training.worker.epoch_sums import EpochSums
@@ -48,26 +49,26 @@ def describe(config: TrainingConfig, index: ClipIndex) -> Table:
     """
     table = Table("", "", title="measured in this process, on these clips", title_justify="left", show_header=False)
     runtime, batch = config.runtime, config.batch
-    if runtime.kind == "workers" and runtime.gpus_per_worker and not torch.cuda.is_available():
+    if runtime_of(runtime).uses_gpus(runtime) and not torch.cuda.is_available():
         table.add_row("forecast", "none: its workers have GPUs, this machine has not. Try the dry run on one that has")
         return table
-    rehearsal = Rehearsal(config, index)
-    run = rehearsal.forecast()
+    measured = Measurement(config, index)
+    run = measured.forecast()
     step = batch.blocks_per_step // run.workers * run.train
     table.add_row("decoding", f"{batch.block / run.decode:,.0f} clips/s on one CPU")
     table.add_row(
         "training",
-        f"{batch.block / run.train:,.1f} clips/s a worker ({rehearsal.device}, {rehearsal.threads} threads): "
+        f"{batch.block / run.train:,.1f} clips/s a worker ({measured.device}, {measured.threads} threads): "
         f"{step:.3g} s a step of {batch.clips_per_step} clips",
     )
     embedding = ""
     if run.embed_passes:
         table.add_row("embedding every clip", f"{batch.block / run.embed:,.1f} clips/s a worker")
         embedding = f" + {run.embed_passes} × {run.embed_seconds:.3g} s to embed"
-    table.add_row("clustering", f"{run.cluster:.2g} s an epoch" if rehearsal.plan else "none: nothing is clustered")
+    table.add_row("clustering", f"{run.cluster:.2g} s an epoch" if measured.plan else "none: nothing is clustered")
     table.add_row("limited by", run.limit)
     table.add_row("CPUs for decoding", f"{run.decode_cpus:.2g} a worker, so that none waits for data")
-    table.add_row("checkpoints", f"{rehearsal.checkpoint_bytes() / 1e6:,.1f} MB each, {config.checkpoint.keep} kept")
+    table.add_row("checkpoints", f"{measured.checkpoint_bytes() / 1e6:,.1f} MB each, {config.checkpoint.keep} kept")
     table.add_row(
         "the whole run",
         f"{run.hours:.2g} hours ({timedelta(seconds=round(3600 * run.hours))}) with {run.workers} "
@@ -77,7 +78,7 @@ def describe(config: TrainingConfig, index: ClipIndex) -> Table:
     return table
 
 
-class Rehearsal:
+class Measurement:
     """The parts of a run that can be tried alone: reading, a step, an embedding, a clustering.
 
     Gives this process the torch threads that a worker would have.
@@ -88,18 +89,16 @@ class Rehearsal:
     """
 
     def __init__(self, config: TrainingConfig, index: ClipIndex) -> None:
-        on_workers = config.runtime.kind == "workers"
-        self.config, self.workers = config, config.runtime.num_workers if on_workers else 1
-        alone = (1, float(len(os.sched_getaffinity(0))), 1.0)
-        nodes, self.cpus, self.decoders = _cluster_size(config.runtime) if on_workers else alone
-        on_gpu = torch.cuda.is_available() and (not on_workers or config.runtime.gpus_per_worker > 0)
-        self.device = torch.device("cuda" if on_gpu else "cpu")
-        self.threads = set_threads(config.runtime, math.ceil(self.workers / nodes))
+        self.config, runtime = config, runtime_of(config.runtime)
+        self.resources = runtime.resources(config.runtime)
+        workers = self.resources.num_workers
+        self.device = torch.device("cuda" if runtime.uses_gpus(config.runtime) and torch.cuda.is_available() else "cpu")
+        self.threads = set_threads(config.runtime, math.ceil(workers / self.resources.num_nodes))
         # A worker's share of a step, as a step of its own: that is what one process can measure.
-        share = {"batch.blocks_per_step": config.batch.blocks_per_step // self.workers, "runtime.kind": "in-process"}
+        share = {"batch.blocks_per_step": config.batch.blocks_per_step // workers, "runtime.kind": "in-process"}
         known = index.statistics(config.front_end) or Statistics(1, 0.0, 1.0)  # any do: they change no time
         self.job = TrainingJob(config.replace(share), "", index, known)
-        self.plan = self.job.clustering_plan(0 if on_workers else self.threads)
+        self.plan = self.job.clustering_plan(0 if runtime.has_assignment_actor else self.threads)
         self.num_classes = self.job.stage.num_classes(index)
         method = self.job.stage.build_method(self.num_classes)
         if self.plan is not None:
@@ -125,10 +124,10 @@ class Rehearsal:
             train_blocks=planner.num_steps("train") * self.config.batch.blocks_per_step,
             embed_blocks=planner.num_steps("embed") * self.config.batch.blocks_per_step,
             embed_passes=len(passes),
-            workers=self.workers,
+            workers=self.resources.num_workers,
             busy_cpus=1 if self.device.type == "cuda" else self.threads,
-            decoders=self.decoders,
-            cpus=self.cpus,
+            decoders=self.resources.decode_cpus,
+            cpus=self.resources.cpus,
         )
 
     def checkpoint_bytes(self) -> int:
@@ -140,7 +139,7 @@ class Rehearsal:
         return tensors + bank + labels
 
     def _decode(self) -> tuple[float, list[Block]]:
-        """Read some tasks of an epoch: seconds a block, and blocks to train on, no more than a step has."""
+        """Read some tasks of an epoch: seconds per block, and blocks to train on, no more than a step has."""
         segment = next(self.job.planner.segments(Pass("train", 0)))
         seconds: list[float] = []
         blocks: list[Block] = []
@@ -179,17 +178,6 @@ class Rehearsal:
                 torch.cuda.synchronize()
             taken.append(time.perf_counter() - started)
         return statistics.median(taken[1:])
-
-
-def _cluster_size(config: RuntimeConfig) -> tuple[int, float, float]:
-    """Nodes of the cluster that Ray is connected to, its CPUs, and those that workers leave for decoding."""
-    import ray  # here: a training in this process needs no Ray
-
-    from unfused_ray import cluster
-
-    cpus = cluster.capacity()["CPU"]
-    nodes = sum(node["Alive"] for node in ray.nodes())
-    return nodes, cpus, cpus - config.num_workers * cluster.worker_cpus(config)
 
 
 def _unit_vectors(rng: np.random.Generator, count: int, dim: int) -> np.ndarray:

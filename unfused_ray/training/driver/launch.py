@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from unfused_ray import paths, storage
+from unfused_ray import storage
 from unfused_ray.config import TrainingConfig, flatten
 from unfused_ray.data.shards.format import Statistics
 from unfused_ray.data.shards.index import ClipIndex
@@ -26,7 +26,8 @@ from unfused_ray.runs.resume import ResumePoint, find_resume_point
 from unfused_ray.runs.run import Run
 from unfused_ray.runs.start_times import StartTimes
 from unfused_ray.runs.status import Status
-from unfused_ray.tracking.mlflow import TrackedRun, tags, tracking_uri
+from unfused_ray.tracking.mlflow import TrackedRun, tags
+from unfused_ray.training.driver.data import TrainingData, read_data
 from unfused_ray.training.driver.monitor import supervise
 from unfused_ray.training.driver.warm_start import check_origin, warm_start
 from unfused_ray.training.job import TrainingJob
@@ -53,27 +54,24 @@ class TrainingPlan:
     """The checkpoint of another run to begin from; None if the run is no fork, or has begun."""
 
 
-def check(config: TrainingConfig) -> TrainingPlan:
+def check(given: TrainingConfig | TrainingData) -> TrainingPlan:
     """Read the manifests and refuse a run that cannot work, before anything is started or written.
+
+    Args:
+        given: the settings, or those whose manifests have been read.
 
     Raises:
         ValueError, FileNotFoundError: with the field, its value and the rule.
     """
-    config = paths.resolve(config)
+    data = read_data(given) if isinstance(given, TrainingConfig) else given
+    config, index = data.config, data.index
     refuse_unknown_backend(config.runtime)
-    index = ClipIndex.load(config.data, config.splits)
-    planner = Planner(index, config.seed, config.batch)
-    rates = {manifest.config["front_end"]["sample_rate"] for manifest in index.manifests}
-    if rates != {config.front_end.sample_rate}:
-        raise ValueError(
-            f"front_end.sample_rate={config.front_end.sample_rate} must be that of the shards, {sorted(rates)}"
-        )
     uri = config.output or storage.join(home(), "runs", config.name)
     begun = bool(CheckpointStore(uri, keep=1).committed())
     known = Run(uri).record()["facts"] if begun else {}
     facts = {"num_clips": index.num_clips, "data_checksums": index.checksums, **stage_of(config).check(index, known)}
     fork_point = None if begun else check_origin(config, facts)
-    return TrainingPlan(config, Run(uri), facts, index, planner, tracking_uri(config.tracking), fork_point)
+    return TrainingPlan(config, Run(uri), facts, index, data.planner, data.tracking_uri, fork_point)
 
 
 def describe(plan: TrainingPlan) -> Table:
@@ -122,9 +120,7 @@ def run(plan: TrainingPlan, start_times: StartTimes | None = None, in_sweep: boo
         if own is not None and (status := _status_without_training(run, config, own.position)) is not None:
             return status
         start_times.reach("checked")
-        with runtime.session(config.runtime, config.data, run.uri):
-            if config.runtime.kind == "workers":
-                start_times.reach("Ray started")
+        with runtime.session(config.runtime, config.data, run.uri, start_times):
             statistics = _statistics(index, config)
             stage_of(config).make_labels(run.uri, index, statistics)
             weights, origin = warm_start(config) if own is None else ({}, None)
@@ -149,7 +145,7 @@ def _status_without_training(run: Run, config: TrainingConfig, position: Positio
     """
     if position.epoch >= config.last_epoch and _exported_epochs(run, config.export) == position.epoch:
         finished = position.epoch >= config.epochs
-        more = "More --epochs go on from its end" if finished else "A later --stop-after goes on"
+        more = "More --epochs resume it from its end" if finished else "A later --stop-after resumes it"
         logger.info("%s has no epoch left to train. %s", run.uri, more)
         return Status("finished" if finished else "stopped", position.epoch, position.step)
     if config.stop_after and position > Position(config.last_epoch):
@@ -192,7 +188,7 @@ def label(plan: TrainingPlan) -> None:
     config, uri, index = plan.config, plan.run.uri, plan.index
     with (
         Lease(uri, on_loss=lambda: logger.warning("another process makes %s", uri)),
-        runtime_of(config.runtime).session(config.runtime, config.data, uri),
+        runtime_of(config.runtime).session(config.runtime, config.data, uri, StartTimes()),
     ):
         plan.run.open(config, plan.facts)
         stage_of(config).make_labels(uri, index, _statistics(index, config))

@@ -17,7 +17,7 @@ from unfused_ray.lease import InUseError
 from unfused_ray.progress import Progress
 from unfused_ray.runs.run import Run
 from unfused_ray.runs.status import Status
-from unfused_ray.training.coordinator import Coordinator, RunProgress
+from unfused_ray.training.coordinator import CoordinatorClient, RunProgress
 from unfused_ray.training.runtimes.runtime import StartedTraining
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def _log_fields(record: Mapping[str, Any], seen: list[RunProgress], steps_per_ep
 
 def _watch(
     thread: threading.Thread,
-    coordinator: Coordinator,
+    coordinator: CoordinatorClient,
     stop: list[str],
     lost: threading.Event,
     seen: list[RunProgress],

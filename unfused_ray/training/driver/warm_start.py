@@ -80,7 +80,7 @@ def _check_warm_start(config: TrainingConfig) -> None:
 
 
 def _refuse_other_labels(config: DistillConfig, facts: Mapping[str, Any]) -> None:
-    """Refuse pseudo-labels that this run would not have made itself."""
+    """Refuse pseudo-labels that this run would make differently."""
     source = config.labels_of
     if not storage.exists(storage.join(source, PSEUDO_LABELS, MANIFEST)):
         raise FileNotFoundError(f"labels_of={source} holds no pseudo-labels: give the folder of a distillation")

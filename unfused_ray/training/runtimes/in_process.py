@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
 from unfused_ray.clustering.clusterer import InProcessClusterer
+from unfused_ray.config import RuntimeConfig
 from unfused_ray.data.stream.prefetch import LocalSource
 from unfused_ray.runs.status import Status
 from unfused_ray.tracking.mlflow import TrackedRun
 from unfused_ray.training.coordinator import Coordinator
 from unfused_ray.training.job import TrainingJob
-from unfused_ray.training.runtimes.runtime import Runtime, StartedTraining
+from unfused_ray.training.runtimes.runtime import Resources, Runtime, StartedTraining
 from unfused_ray.training.worker.collectives import LocalCollectives
 from unfused_ray.training.worker.device import set_threads, warn_of_load
 from unfused_ray.training.worker.loop import Worker
@@ -21,6 +23,14 @@ from unfused_ray.training.worker.loop import Worker
 
 class InProcess(Runtime):
     """One worker, in this process."""
+
+    def uses_gpus(self, config: RuntimeConfig) -> bool:
+        """Return True if torch sees a GPU."""
+        return torch.cuda.is_available()
+
+    def resources(self, config: RuntimeConfig) -> Resources:
+        """One worker, and the CPUs that this process may use."""
+        return Resources(1, 1, float(len(os.sched_getaffinity(0))), 1.0)
 
     @contextmanager
     def start(self, job: TrainingJob, tracked: TrackedRun | None) -> Iterator[StartedTraining]:

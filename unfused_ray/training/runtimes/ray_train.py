@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
@@ -23,13 +22,13 @@ from unfused_ray.data.parts.executor import Executor
 from unfused_ray.data.parts.ray_tasks import RayTasks
 from unfused_ray.data.stream.ray_source import RaySource, execution_options, make_dataset
 from unfused_ray.runs.resume import ResumePoint, find_fork_point, find_resume_point
-from unfused_ray.runs.start_times import process_started
+from unfused_ray.runs.start_times import StartTimes, process_started
 from unfused_ray.runs.status import Status
 from unfused_ray.tracking.mlflow import TrackedRun
-from unfused_ray.training.coordinator import Coordinator
+from unfused_ray.training.coordinator import CoordinatorClient
 from unfused_ray.training.job import TrainingJob
 from unfused_ray.training.runtimes.remote_coordinator import start_coordinator
-from unfused_ray.training.runtimes.runtime import Runtime, StartedTraining
+from unfused_ray.training.runtimes.runtime import Resources, Runtime, StartedTraining
 from unfused_ray.training.runtimes.worker_group import LoopbackTorchConfig, NoteFailures, WorkerGroupTrainer
 from unfused_ray.training.worker.collectives import DistributedCollectives
 from unfused_ray.training.worker.device import set_threads, warn_of_load
@@ -40,16 +39,31 @@ class RayTrain(Runtime):
     """Workers on the nodes of a Ray cluster."""
 
     executor: Executor = RayTasks()
+    has_assignment_actor = True
 
     def describe(self, config: RuntimeConfig) -> dict[str, str]:
         """The workers and the resources of each."""
         cpus = cluster.worker_cpus(config)
         return {"workers": f"{config.num_workers} × {cpus:g} CPU, {config.gpus_per_worker:g} GPU"}
 
+    def uses_gpus(self, config: RuntimeConfig) -> bool:
+        """Return True if each worker asks for a GPU or a share of one."""
+        return config.gpus_per_worker > 0
+
+    def resources(self, config: RuntimeConfig) -> Resources:
+        """The resources of the cluster, and those that the workers leave."""
+        cpus = cluster.capacity()["CPU"]
+        nodes = sum(node["Alive"] for node in ray.nodes())
+        left = cpus - config.num_workers * cluster.worker_cpus(config)
+        return Resources(config.num_workers, nodes, cpus, left)
+
     @contextmanager
-    def session(self, config: RuntimeConfig, data: Sequence[str], run_uri: str) -> Iterator[None]:
+    def session(
+        self, config: RuntimeConfig, data: Sequence[str], run_uri: str, start_times: StartTimes
+    ) -> Iterator[None]:
         """Join or start a cluster, and refuse a training that cannot run there."""
         with cluster.session():
+            start_times.reach("Ray started")
             cluster.refuse_local_paths({"data": tuple(data), "output": (run_uri,)})
             cluster.worker_cpus(config)
             yield
@@ -71,14 +85,13 @@ class RayTrain(Runtime):
                 ray.kill(assignment)
 
 
-def _fit(job: TrainingJob, coordinator: Coordinator, assignment: ray.actor.ActorHandle | None) -> Status:
+def _fit(job: TrainingJob, coordinator: CoordinatorClient, assignment: ray.actor.ActorHandle | None) -> Status:
     """Run worker groups until one ends the training."""
     runtime = job.config.runtime
     # Ray Train would change the working directory of its workers; paths are absolute here, but tracebacks are not.
-    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    variables = {"RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
     dataset = make_dataset(job.planner, job.reader, coordinator.segment)
-    with tempfile.TemporaryDirectory(prefix="unfused-ray-train-") as folder:
+    with tempfile.TemporaryDirectory(prefix="unfused-ray-train-") as folder, cluster.variables(variables):
         trainer = WorkerGroupTrainer(
             _WorkerMain(job, coordinator, assignment),
             torch_config=LoopbackTorchConfig(folder=folder)
@@ -111,7 +124,7 @@ class _WorkerMain:
     """The main function of a train worker."""
 
     job: TrainingJob
-    coordinator: Coordinator
+    coordinator: CoordinatorClient
     assignment: ray.actor.ActorHandle | None
 
     def __call__(self) -> Status:

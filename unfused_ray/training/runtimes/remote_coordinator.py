@@ -6,21 +6,21 @@ Ray Train and Ray Data hold a :class:`RemoteCoordinator` in actors of their own:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any, cast
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import ray
 
 from unfused_ray import cluster
 from unfused_ray.tracking.mlflow import TrackedRun
 from unfused_ray.tracking.prometheus import Gauges
-from unfused_ray.training.coordinator import Coordinator, RunProgress
+from unfused_ray.training.coordinator import Coordinator, CoordinatorClient, RunProgress
 
 # A restarted coordinator learns again what matters: the position from workers and stream, the request to stop from the
 # driver. Messages and the count of failures begin anew.
 _OUTLIVES_ITS_PROCESS = {"max_restarts": -1, "max_task_retries": -1}
-_UNANSWERED = ("note", "note_failure")
-"""Methods that nobody waits for."""
+_Arguments = ParamSpec("_Arguments")
+_Answer = TypeVar("_Answer")
 
 
 class CoordinatorActor(Coordinator):
@@ -43,6 +43,18 @@ class CoordinatorActor(Coordinator):
         return super().is_first_attempt() and not self._was_restarted
 
 
+def _asked(
+    method: Callable[Concatenate[Any, _Arguments], _Answer],
+) -> Callable[Concatenate[RemoteCoordinator, _Arguments], _Answer]:
+    """A method that calls the actor's of the same name, and waits for its answer."""
+
+    @wraps(method)
+    def call(self: RemoteCoordinator, *arguments: _Arguments.args, **named: _Arguments.kwargs) -> _Answer:
+        return cast(_Answer, ray.get(getattr(self.actor, method.__name__).remote(*arguments, **named)))
+
+    return call
+
+
 class RemoteCoordinator:
     """The methods of a :class:`Coordinator`, each a call of an actor.
 
@@ -51,30 +63,39 @@ class RemoteCoordinator:
     """
 
     def __init__(self, actor: ray.actor.ActorHandle) -> None:
-        self._actor = actor
+        self.actor = actor
         self._pending: list[ray.ObjectRef] = []
         self._stop = ""
 
-    def __getattr__(self, method: str) -> Callable[..., Any]:
-        if method.startswith("_"):  # asked for by pickle, before there is an actor
-            raise AttributeError(method)
-        return partial(self._call, method)
+    set_segment = _asked(Coordinator.set_segment)
+    segment = _asked(Coordinator.segment)
+    begin_attempt = _asked(Coordinator.begin_attempt)
+    is_first_attempt = _asked(Coordinator.is_first_attempt)
+    failed_at = _asked(Coordinator.failed_at)
+    progress = _asked(Coordinator.progress)
+    request_stop = _asked(Coordinator.request_stop)
+    abandon = _asked(Coordinator.abandon)
+    close = _asked(Coordinator.close)
 
-    def _call(self, method: str, *arguments: Any) -> Any:
-        answer = getattr(self._actor, method).remote(*arguments)
-        return None if method in _UNANSWERED else ray.get(answer)
+    def note(self, text: str, rank: int | None = None) -> None:
+        """Send a message, and wait for no answer."""
+        self.actor.note.remote(text, rank)
+
+    def note_failure(self, cause: str) -> None:
+        """Send the cause of a failure, and wait for no answer."""
+        self.actor.note_failure.remote(cause)
 
     def report(self, progress: RunProgress, metrics: Mapping[str, float] | None = None) -> str:
         """Send a report; return the newest answer to an earlier one, so that training does not wait."""
-        self._pending.append(self._actor.report.remote(progress, metrics))
+        self._pending.append(self.actor.report.remote(progress, metrics))
         ready, self._pending = ray.wait(self._pending, num_returns=len(self._pending), timeout=0)
         for answer in ray.get(ready):
             self._stop = answer
         return self._stop
 
 
-def start_coordinator(tracked: TrackedRun | None, first_step: int) -> tuple[Coordinator, ray.actor.ActorHandle]:
+def start_coordinator(tracked: TrackedRun | None, first_step: int) -> tuple[CoordinatorClient, ray.actor.ActorHandle]:
     """Start a coordinator's actor on this node; return a :class:`RemoteCoordinator`, and the actor to end it by."""
     options = {**_OUTLIVES_ITS_PROCESS, **cluster.on_this_node()}
     actor = ray.remote(CoordinatorActor).options(**options).remote(tracked, first_step)
-    return cast(Coordinator, RemoteCoordinator(actor)), actor
+    return RemoteCoordinator(actor), actor

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from unfused_ray.config import RuntimeConfig
 from unfused_ray.data.parts.executor import IN_PROCESS, Executor
+from unfused_ray.runs.start_times import StartTimes
 from unfused_ray.runs.status import Status
 from unfused_ray.tracking.mlflow import TrackedRun
-from unfused_ray.training.coordinator import Coordinator
+from unfused_ray.training.coordinator import CoordinatorClient
 from unfused_ray.training.job import TrainingJob
 
 
@@ -21,7 +22,19 @@ class StartedTraining:
 
     run: Callable[[], Status]
     """Trains to the end; blocks."""
-    coordinator: Coordinator
+    coordinator: CoordinatorClient
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Resources that a training has, for a forecast of its time."""
+
+    num_workers: int
+    num_nodes: int
+    cpus: float
+    """CPUs of all nodes."""
+    decode_cpus: float
+    """Those that workers leave for decoding."""
 
 
 class Runtime(ABC):
@@ -29,6 +42,8 @@ class Runtime(ABC):
 
     executor: Executor = IN_PROCESS
     """Computes what a training needs beforehand, such as the statistics of its clips."""
+    has_assignment_actor: bool = False
+    """True if labels are clustered in processes of their own, on all cores of their nodes."""
 
     def describe(self, config: RuntimeConfig) -> dict[str, str]:
         """Resources that a training takes, by heading; a session is open.
@@ -38,8 +53,28 @@ class Runtime(ABC):
         """
         return {}
 
-    def session(self, config: RuntimeConfig, data: Sequence[str], run_uri: str) -> AbstractContextManager[None]:
+    @abstractmethod
+    def uses_gpus(self, config: RuntimeConfig) -> bool:
+        """Return True if workers compute on GPUs."""
+
+    @abstractmethod
+    def resources(self, config: RuntimeConfig) -> Resources:
+        """Resources that a training would have; a session is open.
+
+        Raises:
+            ValueError: the cluster lacks them.
+        """
+
+    def session(
+        self, config: RuntimeConfig, data: Sequence[str], run_uri: str, start_times: StartTimes
+    ) -> AbstractContextManager[None]:
         """Open the cluster for a training.
+
+        Args:
+            config: of the runtime.
+            data: URIs of the shards.
+            run_uri: of the run.
+            start_times: of the command, to note the start of the cluster in.
 
         Raises:
             ValueError: the cluster lacks resources, or its nodes cannot reach the data or the run.
@@ -48,7 +83,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def start(self, job: TrainingJob, tracked: TrackedRun | None) -> AbstractContextManager[StartedTraining]:
-        """Start the coordinator of a training and whatever else it needs, and end them afterwards.
+        """Start the coordinator and the other actors of a training, and end them afterwards.
 
         Args:
             job: to train; a session is open.

@@ -19,7 +19,7 @@ from ray.train import UserCallback
 from ray.train.backend import Backend
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from unfused_ray.training.coordinator import Coordinator
+from unfused_ray.training.coordinator import CoordinatorClient
 
 
 class WorkerGroupTrainer(TorchTrainer):
@@ -42,7 +42,7 @@ class NoteFailures(UserCallback):
         coordinator: of the run.
     """
 
-    def __init__(self, coordinator: Coordinator) -> None:
+    def __init__(self, coordinator: CoordinatorClient) -> None:
         self._coordinator = coordinator
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:

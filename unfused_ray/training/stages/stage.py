@@ -50,7 +50,7 @@ class Stage(ABC):
 
     @abstractmethod
     def build_method(self, num_classes: Sequence[int]) -> Method:
-        """The method with random weights, for labels of so many classes a head."""
+        """The method with random weights, for labels of so many classes per head."""
 
 
 def refuse_many_clusters(field: str, num_clusters: Sequence[int], index: ClipIndex) -> None:

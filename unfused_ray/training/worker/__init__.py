@@ -1,1 +1,1 @@
-"""What every worker of a training runs: the loop, its state, and its messages to the others."""
+"""The worker of a training: the loop, its state, and its communication with the other workers."""

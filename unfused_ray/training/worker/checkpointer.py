@@ -50,7 +50,7 @@ class Checkpointer:
 
         Args:
             position: of the run.
-            details: ``history`` of the finished epochs, and whatever else JSON can hold.
+            details: ``history`` of the finished epochs, and anything else that JSON can hold.
         """
         self._collectives.barrier()  # every worker's embeddings have arrived
         if self._collectives.rank == 0:

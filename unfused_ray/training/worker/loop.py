@@ -7,7 +7,6 @@ optimiser's moments and the state of the label source; everything else follows f
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +31,7 @@ from unfused_ray.runs.resume import ResumePoint
 from unfused_ray.runs.run import DIVERGED
 from unfused_ray.runs.start_times import StartTimes
 from unfused_ray.runs.status import State, Status
-from unfused_ray.training.coordinator import Coordinator
+from unfused_ray.training.coordinator import CoordinatorClient
 from unfused_ray.training.worker.checkpointer import Checkpointer
 from unfused_ray.training.worker.collectives import Collectives, Votes
 from unfused_ray.training.worker.embedding_queue import EmbeddingQueue
@@ -40,8 +39,6 @@ from unfused_ray.training.worker.epoch_sums import EpochSums
 from unfused_ray.training.worker.learner import Learner
 from unfused_ray.training.worker.optimizer import learning_rate
 from unfused_ray.training.worker.reporter import Reporter
-
-logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 5.0
 """Seconds between two checks for nodes that are to be taken away, of milliseconds each; Ray Train checks as often."""
@@ -56,7 +53,7 @@ class Worker:
     planner: Planner
     source: BlockSource
     labels: LabelSource | None
-    coordinator: Coordinator
+    coordinator: CoordinatorClient
     start_times: StartTimes = field(default_factory=StartTimes)
     leaving_nodes: Callable[[], Sequence[str]] = tuple
     """Nodes of the group that are to be taken away; all workers call it together and get the same answer."""
@@ -130,7 +127,7 @@ class Loop:
         threads, worker = torch.get_num_threads(), self.worker
         if worker.collectives.rank == 0 and worker.device.type == "cpu" and saved not in (None, threads):
             worker.coordinator.note(
-                f"going on with {threads} threads a worker, the checkpoint was written with {saved}: the last bits of "
+                f"resuming with {threads} threads a worker, the checkpoint was written with {saved}: the last bits of "
                 "the result will differ"
             )
 

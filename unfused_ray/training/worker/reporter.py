@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from unfused_ray.training.coordinator import Coordinator, RunProgress
+from unfused_ray.training.coordinator import CoordinatorClient, RunProgress
 from unfused_ray.training.worker.epoch_sums import EpochSums, means
 
 REPORT_SECONDS = 1.0
@@ -24,7 +24,9 @@ class Reporter:
         history: of the finished epochs.
     """
 
-    def __init__(self, coordinator: Coordinator, rank: int, num_steps: int, history: list[dict[str, float]]) -> None:
+    def __init__(
+        self, coordinator: CoordinatorClient, rank: int, num_steps: int, history: list[dict[str, float]]
+    ) -> None:
         self._coordinator, self._rank, self._num_steps = coordinator, rank, num_steps
         self.history = history
         """One entry a finished epoch: mean loss and terms, seconds by purpose, health of the labels."""

@@ -18,9 +18,8 @@ from support.processes import wait_for
 from unfused_ray import storage
 from unfused_ray.data.parts.driver import PartedJob, write_parts
 from unfused_ray.data.parts.executor import InProcess
-from unfused_ray.data.parts.ledger import Ledger
+from unfused_ray.data.parts.ledger import Ledger, PartReport
 from unfused_ray.data.parts.rejects import REJECTS, Reject
-from unfused_ray.data.parts.report import PartReport
 from unfused_ray.lease import InUseError, Lease
 from unfused_ray.progress import Progress
 
@@ -64,7 +63,11 @@ def write(output: Path, **changes: Any) -> dict[str, Any]:
         (output / "manifest.json").write_text(json.dumps(manifest))
         return manifest
 
-    return write_parts(job(output, **changes), InProcess(), sign)
+    def finished() -> dict[str, Any] | None:
+        file = output / "manifest.json"
+        return json.loads(file.read_text()) if file.exists() else None
+
+    return write_parts(job(output, **changes), InProcess(), finished, sign)
 
 
 @pytest.mark.usefixtures("alone")
@@ -75,6 +78,7 @@ def test_an_output_is_its_parts_its_rejects_and_its_manifest(tmp_path: Path) -> 
     assert pq.read_table(tmp_path / REJECTS)["key"].to_pylist() == ["?", "1", "2"]
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.txt")} == {"0.txt": b"AB", "2.txt": b"CD"}
     assert {path.name for path in tmp_path.iterdir()} == {"0.txt", "2.txt", REJECTS, "manifest.json"}
+    assert write(tmp_path) == manifest  # as where another process has finished it meanwhile
 
 
 @contextmanager

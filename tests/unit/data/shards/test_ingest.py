@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import shutil
 from collections import Counter
@@ -17,7 +18,7 @@ import torch
 from support.archives import spoil, write_tar
 from support.terminal import text_of
 
-from unfused_ray import cluster, storage
+from unfused_ray import cluster, lease, storage
 from unfused_ray.api import prepare
 from unfused_ray.audio.decode import decode, read_flac
 from unfused_ray.audio.log_mel import LogMel
@@ -27,7 +28,7 @@ from unfused_ray.data.parts.ray_tasks import RayTasks
 from unfused_ray.data.parts.rejects import REJECTS
 from unfused_ray.data.shards.format import MANIFEST, Manifest
 from unfused_ray.data.shards.index import ClipIndex
-from unfused_ray.data.shards.ingest import check, describe
+from unfused_ray.data.shards.ingest import check, describe, run
 from unfused_ray.data.shards.statistics import compute_statistics
 from unfused_ray.progress import Progress
 
@@ -267,6 +268,18 @@ def test_a_finished_output_is_left_alone_or_refused(tmp_path: Path):
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
     with pytest.raises(ValueError, match=r"made differently \(fraction: 1\.0 there, 0\.5 asked for\)"):
         prepare(config.replace(fraction=0.5))
+
+
+def test_an_output_that_another_process_works_on_is_refused(tmp_path: Path):
+    source = audio_folder(tmp_path / "in", 2)
+    config = PrepareConfig(source=str(source), output=str(tmp_path / "out"))
+    plan = check(config)
+    with lease.Lease(config.output, on_loss=lambda: None):
+        for late in (lambda: check(config), lambda: run(plan)):  # before it lists the source, or after
+            with pytest.raises(lease.InUseError, match=rf"process {os.getpid()} on .* is working on {config.output}"):
+                late()
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["lease.json"]
+    assert run(plan) == run(check(config))
 
 
 def test_an_output_that_cannot_be_written_ends_the_ingest(tmp_path: Path):

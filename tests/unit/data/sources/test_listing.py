@@ -59,7 +59,10 @@ def test_a_pattern_matches_across_folders(tmp_path: Path):
 def test_what_is_no_source_is_refused(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         find(str(tmp_path / "nowhere"))
-    with pytest.raises(ValueError, match=r"holds no audio: none of its 0 files"):
+    with pytest.raises(ValueError, match=r"holds no audio: there is no file in it"):
+        find(str(tmp_path))
+    touch(tmp_path, "notes.md")
+    with pytest.raises(ValueError, match=r"holds no audio: none of its 1 files ends in \.csv, .*\.wav"):
         find(str(tmp_path))
     touch(tmp_path, "a.wav", "b.tar")
     with pytest.raises(ValueError, match=r"several kinds \(audio, tar\)"):

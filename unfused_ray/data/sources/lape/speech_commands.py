@@ -1,6 +1,6 @@
 """Speech Commands (Warden, arXiv 1804.03209): single words of about a second, 16 kHz.
 
-An archive holds a folder a word, ``_background_noise_`` (recordings of a minute), ``validation_list.txt`` and
+An archive holds one folder per word, ``_background_noise_`` (recordings of a minute), ``validation_list.txt`` and
 ``testing_list.txt`` with lines ``bed/026290a7_nohash_0.wav``; what neither list names is for training. The name begins
 with the speaker. The test sets of 12 classes are archives of their own, with folders ``_silence_`` and ``_unknown_``.
 """

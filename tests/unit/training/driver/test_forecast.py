@@ -22,7 +22,7 @@ from unfused_ray.config import PretrainConfig, TrainingConfig
 from unfused_ray.data.stream.read import Block
 from unfused_ray.methods.method import BlockOutput
 from unfused_ray.training.driver import dry_run
-from unfused_ray.training.driver.dry_run import Rehearsal
+from unfused_ray.training.driver.dry_run import Measurement
 from unfused_ray.training.driver.forecast import Forecast
 from unfused_ray.training.driver.launch import check
 from unfused_ray.training.worker.learner import Learner
@@ -142,7 +142,7 @@ def test_a_dry_run_of_the_tiny_recipe_prints_a_forecast_and_writes_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_distillation_is_rehearsed_before_its_labels_are_made(source: Path, tmp_path: Path, tracking_uri: str):
+def test_a_distillation_is_measured_before_its_labels_are_made(source: Path, tmp_path: Path, tracking_uri: str):
     for labels in ({"origin": "random", "num_clusters": (4, 3)}, {"origin": "true"}):
         fields = {f"labels__{name}": value for name, value in labels.items()}
         output = described(tiny_student(source, tmp_path / "run", tracking_uri, **fields))
@@ -167,7 +167,7 @@ def test_the_step_tried_is_a_workers_share_of_it(
 
     monkeypatch.setattr(Learner, "_block_gradient", counted)
     job = config(runtime__kind="workers", runtime__num_workers=2)
-    run = Rehearsal(job, check(job).index).forecast()
+    run = Measurement(job, check(job).index).forecast()
     assert seen == [0, 1] * 3  # once to warm up and twice to measure, of a batch of four blocks
     assert (run.train_blocks, run.embed_blocks) == (12, 16)
     assert (run.workers, run.cpus, run.decoders) == (2, 2.0, 1.0)
@@ -176,7 +176,7 @@ def test_the_step_tried_is_a_workers_share_of_it(
 @pytest.mark.usefixtures("alone")
 def test_the_size_of_a_checkpoint_is_that_of_its_files(config: Callable[..., PretrainConfig]):
     job = config(ema_decay=0.5, epochs=1, encoder__width=256, method__num_clusters=(8, 4))
-    tried = Rehearsal(job, check(job).index)
+    tried = Measurement(job, check(job).index)
     tried.forecast()
     assert train(job).state == "finished"
     folder = max(Path(job.output, "checkpoints").iterdir())

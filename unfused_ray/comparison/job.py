@@ -1,27 +1,54 @@
-"""Runs a comparison: trainings, evaluations, the listing and the commands themselves."""
+"""The job that compares: trains what its plan names, reads every frozen encoder on every task, and writes the table.
+
+The prepared sources and tasks of the plan lie in folders of their names below ``data_root``. Trainings and evaluations
+are the ordinary jobs, each a process that writes to a log; given again, a comparison resumes. Where ``RAY_ADDRESS`` is
+set they are drivers on that cluster.
+
+Before the first test clip is read, the plan's digest and the protocol's hash are written to frozen.json in the output
+folder; after that a plan or protocol that differs is refused: it is another table, in another folder.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from unfused_ray import paths, storage
 from unfused_ray.comparison import page
 from unfused_ray.comparison.plan import PlannedSystem, find_plan, freeze, load_plan, refuse_changes
-from unfused_ray.comparison.processes import Jobs, command
-from unfused_ray.comparison.results import ResultsTable, evaluation_config, results
+from unfused_ray.comparison.processes import JobProcesses, command
+from unfused_ray.comparison.results import ResultsTable, model_name, results
 from unfused_ray.comparison.trainings import Training, Trainings, expected_minutes, refuse_other_settings
 from unfused_ray.config import CompareConfig, EvaluateConfig, TrainingConfig
 from unfused_ray.evaluation.tasks import load_task, refuse_shared
 from unfused_ray.home import home, local_home
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ComparisonResult:
+    """A comparison whose trainings have ended."""
+
+    folder: str
+    """Folder of the table and its runs, by path or URI."""
+    num_failed: int = 0
+    """Trainings that failed, or that build on one that did."""
+    table: ResultsTable | None = None
+    """The table; None if it was not asked for."""
+    against: ResultsTable | None = None
+    """The table with differences from the row that was asked for; None without one."""
 
 
 class ComparisonPlan:
@@ -35,9 +62,7 @@ class ComparisonPlan:
     """
 
     def __init__(self, config: CompareConfig) -> None:
-        config = paths.resolve(config)
-        if not config.data_root:
-            raise ValueError("data_root='' names nothing: give the folder of the prepared sources, --data-root …")
+        config = paths.check(config)
         path = find_plan(config.plan)
         self.config, self.plan = config, load_plan(path)
         self.output = config.output or storage.join(home(), "tables", self.plan.name)
@@ -56,25 +81,10 @@ class ComparisonPlan:
         self.num_jobs = config.processes
         self.threads = max(1, (os.cpu_count() or 1) // self.num_jobs) if self.num_jobs > 1 else 0
         logs = self.output if storage.is_local(self.output) else storage.join(local_home(), "tables", self.plan.name)
-        self.jobs = Jobs(Path(logs) / "logs", self.threads)
-
-    def run(self) -> int:
-        """Train what is not finished, read test clips, and write the table; how many trainings failed.
-
-        Raises:
-            ValueError: a task cannot be evaluated, which no training should come before.
-        """
-        for name in self.plan.tasks if "evaluate" in self.config.stages else ():
-            task = load_task(self.trainings.uri(name))
-            if self.config.shared_clips == "refuse":
-                refuse_shared(task)
-        failed = self.train() if "train" in self.config.stages else 0
-        if "evaluate" in self.config.stages:
-            self.evaluate()
-        return failed
+        self.jobs = JobProcesses(Path(logs) / "logs", self.threads)
 
     def chosen(self) -> list[Training]:
-        """The trainings of the chosen systems and seeds, each after what it builds on.
+        """The trainings of the chosen systems and seeds, each behind those that it builds on.
 
         Raises:
             ValueError: a finished one is of other settings than the plan's.
@@ -85,8 +95,19 @@ class ComparisonPlan:
                 refuse_other_settings(training)
         return found
 
+    def refuse_tasks(self) -> None:
+        """Refuse tasks that cannot be evaluated, which no training should come before.
+
+        Raises:
+            FileNotFoundError, ValueError: names the task and why.
+        """
+        for name in self.plan.tasks:
+            task = load_task(self.trainings.uri(name))
+            if self.config.shared_clips == "refuse":
+                refuse_shared(task)
+
     def train(self) -> int:
-        """Train what is not finished; how many failed. One that fails leaves out what builds on it.
+        """Train what is not finished, and return how many failed; what builds on a failed training is left out.
 
         Raises:
             ValueError: a finished training is of other settings than the plan's, or one is for a cluster with GPUs that
@@ -114,21 +135,21 @@ class ComparisonPlan:
                     if error := future.exception():
                         failed[training.folder] = error
         for message in dict.fromkeys(map(str, failed.values())):
-            _say(f"failed: {message}")
+            logger.error("failed: %s", message)
         return len(failed)
 
     def _train(self, training: Training, done: list[Training]) -> None:
         minutes = expected_minutes(training, done)
         hope = f", about {minutes:.0f} min" if minutes is not None else ""
-        _say(f"{training.name}: {training.config.epochs} epochs, {training.tflop:.3g} TFLOP{hope}")
+        logger.info("%s: %d epochs, %.3g TFLOP%s", training.name, training.config.epochs, training.tflop, hope)
         started = time.monotonic()
         storage.write_bytes(self._settings(training.config), self._as_run(training.config).model_dump_json().encode())
         self.jobs.run(training.system.job, self._settings(training.config), training.config.name)
-        _say(f"{training.name}: {(time.monotonic() - started) / 60:.1f} min")
+        logger.info("%s: %.1f min", training.name, (time.monotonic() - started) / 60)
         done.append(training)
 
     def _as_run(self, config: TrainingConfig) -> TrainingConfig:
-        """Of several at a time on this machine: in one process, where a Ray cluster each would share its cores."""
+        """The configuration to start: in one process if several run on this machine, whose cores Ray would share."""
         if not self.threads or os.environ.get("RAY_ADDRESS"):
             return config
         if config.runtime.gpus_per_worker:
@@ -144,7 +165,7 @@ class ComparisonPlan:
 
     @contextmanager
     def _pool(self) -> Iterator[ThreadPoolExecutor]:
-        """Threads that each wait for a job; an interruption stops the jobs where they can go on from."""
+        """Threads that each wait for a job; an interruption stops the jobs at a point to resume from."""
         with ThreadPoolExecutor(self.num_jobs) as pool:
             try:
                 yield pool
@@ -154,7 +175,7 @@ class ComparisonPlan:
                 raise
 
     def finished(self) -> dict[str, list[int]]:
-        """By system, the seeds whose trainings are all finished, those that are not chosen too."""
+        """Seeds whose trainings are all finished, by system; those that are not chosen too."""
         seeds = {
             system.name: [seed for seed in self.plan.seeds if self._is_finished(system, seed)]
             for system in self.plan.systems
@@ -170,25 +191,36 @@ class ComparisonPlan:
         return True
 
     def evaluations(self, finished: dict[str, list[int]], random_seeds: int) -> list[EvaluateConfig]:
-        """A job a task: all finished encoders, and random networks."""
-        return [
-            evaluation_config(
-                self.trainings,
-                finished,
-                [task],
-                self._evaluation_folder(task),
-                self.protocol,
-                random_seeds,
-                self.threads,
-            ).replace(shared_clips=self.config.shared_clips)
-            for task in self.plan.tasks
+        """One evaluation a task, of all finished encoders and random networks."""
+        return [self._evaluation(finished, random_seeds, task) for task in self.plan.tasks]
+
+    def _evaluation(self, finished: dict[str, list[int]], random_seeds: int, *tasks: str) -> EvaluateConfig:
+        models = [
+            f"{model_name(system, seed)}={self.trainings.path(system, seed)}"
+            for system in self.plan.systems
+            for seed in finished.get(system.name, ())
         ]
+        return EvaluateConfig(
+            name=f"{self.plan.name}-{'-'.join(tasks)}",
+            models=(*models, *(f"{peer.name}={peer.embedder}" for peer in self.plan.peers)),
+            tasks=tuple(self.trainings.uri(task) for task in tasks),
+            output=storage.join(self._evaluations, *tasks),
+            random_seeds=random_seeds,
+            protocol=self.protocol,
+            processes=self.threads,
+            shared_clips=self.config.shared_clips,
+        )
 
-    def _evaluation_folder(self, *task: str) -> str:
-        return storage.join(self.output, "evaluations", *task)
+    @property
+    def _evaluations(self) -> str:
+        """Folder of the evaluations, one per task."""
+        return storage.join(self.output, "evaluations")
 
-    def evaluate(self) -> None:
+    def evaluate(self) -> tuple[ResultsTable, ResultsTable | None]:
         """Read every finished encoder on every task and write the table; then random networks, and write it again.
+
+        Returns:
+            The table, and one with differences from the row ``against``, if there is one.
 
         Raises:
             ValueError: nothing is finished, or a run is of other settings than the plan's.
@@ -205,11 +237,10 @@ class ComparisonPlan:
         # Random networks are many, and tell nothing that the first look at a table waits for.
         for random_seeds in dict.fromkeys((0, self.plan.random_seeds)):
             table = self._read(finished, random_seeds)
-        _say(f"\n{page.to_markdown(table)}\n{', '.join(page.FILES)}: {self.output}")
         if self.against and self.against not in [line.row.name for line in table.rows]:
             raise ValueError(f"against={self.against}: the table has no row {self.against}")
-        if self.against:
-            _say(f"\n{page.differences(self._results(finished, self.plan.random_seeds, self.against))}")
+        against = self._results(finished, self.plan.random_seeds, self.against) if self.against else None
+        return table, against
 
     def _read(self, finished: dict[str, list[int]], random_seeds: int) -> ResultsTable:
         with self._pool() as pool:
@@ -219,19 +250,17 @@ class ComparisonPlan:
                 futures.append(pool.submit(self.jobs.run, "evaluate", self._settings(config), config.name))
             for future, task in zip(futures, self.plan.tasks, strict=True):
                 future.result()
-                _say(f"{task}: {'random networks are' if random_seeds else 'every finished encoder is'} read")
+                logger.info("%s: %s read", task, "random networks are" if random_seeds else "every finished encoder is")
         table = self._results(finished, random_seeds, self.plan.reference)
         page.write(table, self.output)
         return table
 
     def _results(self, finished: dict[str, list[int]], random_seeds: int, reference: str) -> ResultsTable:
-        folder = self._evaluation_folder()
-        config = evaluation_config(self.trainings, finished, self.plan.tasks, folder, self.protocol, random_seeds)
-        config = config.replace(shared_clips=self.config.shared_clips)
-        return results(self.trainings, finished, config, folder, reference)
+        config = self._evaluation(finished, random_seeds, *self.plan.tasks)
+        return results(self.trainings, finished, config, self._evaluations, reference)
 
     def listing(self) -> Table:
-        """How every chosen training stands, and the minutes that are left where a finished one tells."""
+        """State of every chosen training, and the minutes left, as finished trainings tell."""
         chosen = self.chosen()
         done = [training for training in chosen if training.state == "finished"]
         table = Table(title=self.output, title_justify="left")
@@ -262,5 +291,30 @@ class ComparisonPlan:
         return lines
 
 
-def _say(text: str) -> None:
-    Console().print(text, soft_wrap=True, highlight=False, markup=False)
+def check(config: CompareConfig) -> ComparisonPlan:
+    """Read the plan and refuse what cannot be trained or compared; nothing is written.
+
+    Raises:
+        ValueError, FileNotFoundError: names the field, its value and the rule.
+    """
+    return ComparisonPlan(config)
+
+
+def describe(plan: ComparisonPlan) -> Group:
+    """Show the state of every training, and the processes that would be run."""
+    return Group(plan.listing(), Text("\n".join(plan.commands()), no_wrap=True, overflow="ignore"))
+
+
+def run(plan: ComparisonPlan) -> ComparisonResult:
+    """Train what is not finished, read the test clips and write the table.
+
+    Raises:
+        ValueError: a task cannot be evaluated, nothing is finished that could be, or a run is of other settings than
+            the plan's.
+        ChildProcessError: an evaluation failed.
+    """
+    if "evaluate" in plan.config.stages:
+        plan.refuse_tasks()
+    failed = plan.train() if "train" in plan.config.stages else 0
+    tables = plan.evaluate() if "evaluate" in plan.config.stages else (None, None)
+    return ComparisonResult(plan.output, failed, *tables)

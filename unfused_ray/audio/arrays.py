@@ -1,0 +1,111 @@
+"""Checks waveforms that come as arrays, and brings them to float32 in [-1, 1]; nothing is guessed about their scale."""
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+MAX_PEAK = 10.0
+"""Largest magnitude of float samples: 20 dB above full scale, which decoders and mixes may exceed a little."""
+MAX_CHANNELS = 128
+"""Clips of a batch no longer than this are taken for frames of so many channels, if there are as many of them."""
+_RATES = (1_000, 1_000_000)
+_SCALES = "samples of 16 bits by 2**15, of 24 bits by 2**23, of 32 bits by 2**31"
+_FULL_SCALES = {np.dtype(kind): (np.iinfo(kind).bits, zero) for kind, zero in (("u1", 128), ("i1", 0), ("i2", 0))}
+"""Bits and the value of silence of integers whose full scale is that of their type; 8-bit WAV is unsigned."""
+
+
+def mono_batch(wave: Any) -> np.ndarray:
+    """Return waveforms as (B, samples) float32 in [-1, 1].
+
+    Args:
+        wave: (samples,) or (B, samples), mono: an array, a tensor of any device, or a list. Its samples are floating
+            point in [-1, 1], of any width, or integers with the full scale of their type: int16, int8, int32, and
+            uint8 around 128.
+
+    Raises:
+        ValueError: another shape or type, empty, not finite, or of a scale that cannot be known: float samples beyond
+            ``MAX_PEAK`` or in whole numbers, and int32 samples that fit into 24 bits. Says what to do.
+    """
+    array = _as_array(wave)
+    if array.dtype.kind not in "fiu":
+        raise ValueError(
+            f"wave has type {array.dtype if array.ndim else type(wave).__name__}: give its samples as floating point "
+            "in [-1, 1] or as int16, such as soundfile.read(path)[0]"
+        )
+    _refuse_shape(array)
+    return np.atleast_2d(_from_floats(array) if array.dtype.kind == "f" else _from_integers(array))
+
+
+def refuse_rate(sample_rate: Any) -> None:
+    """Refuse what is no sample rate.
+
+    Raises:
+        ValueError: no number, or not in Hz.
+    """
+    low, high = _RATES
+    is_number = isinstance(sample_rate, Real) and not isinstance(sample_rate, bool)
+    if not (is_number and low <= sample_rate <= high):
+        raise ValueError(
+            f"sample_rate={sample_rate!r} is no number of Hz between {low:,} and {high:,}: give one, such as 16000"
+        )
+
+
+def _as_array(wave: Any) -> np.ndarray:
+    if isinstance(wave, Tensor):
+        # NumPy has no bfloat16.
+        return (wave.float() if wave.is_floating_point() else wave).numpy(force=True)
+    if isinstance(wave, list | tuple) and any(isinstance(each, Tensor) for each in wave):
+        wave = [_as_array(each) for each in wave]
+    try:
+        return np.asarray(wave)
+    except ValueError as error:
+        raise ValueError(f"wave has clips of different lengths ({error}): give one clip at a time") from error
+
+
+def _refuse_shape(array: np.ndarray) -> None:
+    """Refuse what is neither a clip nor a batch of them, with a way to make it one."""
+    mean = "wave" if array.dtype.kind == "f" else f"(wave / 2**{8 * array.dtype.itemsize - 1})"
+    if array.ndim not in (1, 2) or array.size == 0:
+        channels = f", the mean of the channels of a batch being {mean}.mean(axis=1)" if array.ndim == 3 else ""
+        raise ValueError(
+            f"wave has shape {array.shape}: give (samples,), or (batch, samples) of clips of one length, not "
+            f"empty{channels}"
+        )
+    if array.ndim == 2 and len(array) > 1 and array.shape[1] <= min(len(array), MAX_CHANNELS):
+        num_clips, samples = array.shape
+        raise ValueError(
+            f"wave has shape {array.shape}, which would be {num_clips:,} clips of {samples} samples: if it is "
+            f"(samples, channels), as soundfile.read gives it, give the mean of the channels, {mean}.mean(axis=1), or "
+            "one of them, wave[:, 0]; give clips this short one at a time"
+        )
+
+
+def _from_floats(array: np.ndarray) -> np.ndarray:
+    if not np.isfinite(array).all():
+        raise ValueError("wave holds NaN or infinite samples")
+    peak = _peak(array)
+    if peak > MAX_PEAK or (peak > 1 and np.array_equal(array, np.rint(array))):
+        raise ValueError(
+            f"wave holds floating point samples up to {peak:g}, which are not in [-1, 1]: divide {_SCALES}"
+        )
+    return array.astype(np.float32)
+
+
+def _from_integers(array: np.ndarray) -> np.ndarray:
+    if known := _FULL_SCALES.get(array.dtype.newbyteorder("=")):
+        bits, zero = known
+        return (array.astype(np.float32) - np.float32(zero)) * np.float32(2.0 ** (1 - bits))
+    peak = _peak(array)
+    if array.dtype.newbyteorder("=") == np.int32 and (peak == 0 or peak > 2**23):
+        return array.astype(np.float32) * np.float32(2.0**-31)
+    raise ValueError(
+        f"wave has type {array.dtype} and samples up to {peak:,.0f}, whose full scale cannot be known: divide {_SCALES}"
+    )
+
+
+def _peak(array: np.ndarray) -> float:
+    return max(abs(float(array.min())), abs(float(array.max())))

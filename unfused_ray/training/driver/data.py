@@ -1,0 +1,39 @@
+"""Reads the manifests of a training's data, without torch or Ray: what cannot work is refused before either starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unfused_ray import paths
+from unfused_ray.config import TrainingConfig
+from unfused_ray.data.shards.index import ClipIndex
+from unfused_ray.data.stream.plan import Planner
+from unfused_ray.tracking.mlflow import tracking_uri
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """A training's settings with the data that they name."""
+
+    config: TrainingConfig
+    """With absolute paths."""
+    index: ClipIndex
+    planner: Planner
+    tracking_uri: str
+
+
+def read_data(config: TrainingConfig) -> TrainingData:
+    """Resolve the paths and read the manifests.
+
+    Raises:
+        ValueError, FileNotFoundError: with the field, its value and the rule.
+    """
+    config = paths.resolve(config)
+    index = ClipIndex.load(config.data, config.splits)
+    planner = Planner(index, config.seed, config.batch)
+    rates = {manifest.config["front_end"]["sample_rate"] for manifest in index.manifests}
+    if rates != {config.front_end.sample_rate}:
+        raise ValueError(
+            f"front_end.sample_rate={config.front_end.sample_rate} must be that of the shards, {sorted(rates)}"
+        )
+    return TrainingData(config, index, planner, tracking_uri(config.tracking))
