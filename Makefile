@@ -34,8 +34,9 @@ demo: venv
 	$(BIN)/unfused-ray evaluate --name demo --tasks $(SHARDS)/drums $(SHARDS)/languages \
 		--models DECAR-v2=$(RUNS)/demo 'UnFuSeD student=$(RUNS)/demo-{task}'
 
+# Two processes, each with a Ray of its own: most tests wait for processes that start, and compute on one thread.
 test: venv check docs
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-slow: venv
 	$(BIN)/python -m pytest -m slow

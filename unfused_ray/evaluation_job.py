@@ -38,7 +38,7 @@ from unfused_ray.evaluation.systems import (
     random_rows,
 )
 from unfused_ray.evaluation.table import FORMAT_VERSION, MARKDOWN, RECORD, TABLE, EvaluationTable
-from unfused_ray.evaluation.tasks import SPLITS, Task, load_task
+from unfused_ray.evaluation.tasks import SPLITS, Task, load_task, refuse_shared
 from unfused_ray.figures import cell
 from unfused_ray.figures.accuracies import draw_table
 from unfused_ray.figures.canvas import save
@@ -102,6 +102,8 @@ def check(config: EvaluateConfig) -> EvaluationPlan:
     protocol = load_protocol(config.protocol)
     tasks = tuple(load_task(uri) for uri in config.tasks)
     _refuse_repeated_tasks(tasks)
+    for task in tasks if config.shared_clips == "refuse" else ():
+        refuse_shared(task)
     models = [parse_model(text) for text in config.models]
     shapes: list[tuple[EncoderConfig, FrontEndConfig]] = []
     for model, round_ in ((model, round_) for model in models for task in tasks for round_ in task.rounds):

@@ -142,7 +142,7 @@ def test_rows_of_a_csv_that_name_no_file_are_set_aside_and_wait_for_nothing(tmp_
     (tmp_path / "a.wav").write_bytes(encoded("wav"))
     odd = ["pipe.wav", "/dev/zero", "~nobody/a.wav", "http://host/a.wav", "s3:///a.wav", "x" * 5000, ".", "nul\0.wav"]
     (tmp_path / "x.csv").write_text("files\n" + "\n".join([*odd, "a.wav", f"file://{tmp_path}/a.wav"]))
-    listing = list_csv(str(tmp_path / "x.csv"), one_of_several=False)
+    listing = list_csv(str(tmp_path / "x.csv"))
     assert [(reject.key, reject.reason) for reject in listing.rejects] == [("x.csv:9", "missing")]
     read = [row["key"] for row in listing.items.to_pylist() if became_of(Listing.from_rows([row])) == "read"]
     assert read == ["a.wav", f"file://{tmp_path}/a.wav"]

@@ -130,7 +130,7 @@ def csv(folder: Path) -> Reader:
         b"files,label,split,group\na.wav,x,train,1\nb.wav,y,,\n",
         '\ufeffwav_path,label\r\n"a.wav","é, ""y"""\r\n~nobody/a.wav,\r\nhttp://host/a.wav,z\r\n'.encode(),
     ]
-    return listed(partial(list_csv, one_of_several=False), "x.csv", originals, folder)
+    return listed(list_csv, "x.csv", originals, folder)
 
 
 def parquet(folder: Path) -> Reader:

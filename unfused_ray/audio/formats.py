@@ -6,10 +6,10 @@ from unfused_ray.audio import mpeg
 from unfused_ray.audio.window import Window
 
 SUFFIXES = (
-    *(".wav", ".wave", ".bwf", ".rf64", ".w64", ".aif", ".aiff", ".aifc", ".caf", ".au", ".snd", ".sph", ".voc"),
-    *(".flac", ".ogg", ".oga", ".opus", ".spx", ".mp3", ".mp2", ".mpga", ".m4a", ".m4b", ".mp4", ".m4v", ".mov"),
-    *(".aac", ".adts", ".3gp", ".3g2", ".amr", ".awb", ".webm", ".mka", ".mkv", ".wma", ".wmv", ".asf", ".avi", ".flv"),
-    *(".ac3", ".eac3", ".dts", ".ape", ".wv", ".tta", ".mpc", ".dsf", ".dff", ".ra", ".rm"),
+    *(".wav", ".wave", ".bwf", ".rf64", ".w64", ".aif", ".aiff", ".aifc", ".caf", ".au", ".snd", ".sph", ".nist"),
+    *(".voc", ".svx", ".avr", ".flac", ".ogg", ".oga", ".opus", ".spx", ".mp3", ".mp2", ".mpga", ".m4a", ".m4b"),
+    *(".mp4", ".m4v", ".mov", ".aac", ".adts", ".3gp", ".3g2", ".amr", ".awb", ".webm", ".mka", ".mkv", ".wma", ".wmv"),
+    *(".asf", ".avi", ".flv", ".ac3", ".eac3", ".dts", ".ape", ".wv", ".tta", ".mpc", ".dsf", ".dff", ".ra", ".rm"),
 )
 """Suffixes of audio files, and of video files that hold audio, in lower case."""
 
@@ -42,15 +42,8 @@ _ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 _PICTURES = (b"heic", b"heix", b"mif1", b"msf1", b"avif", b"avis")
 
 
-def looks_like_audio(name: str, first_bytes: bytes = b"") -> bool:
-    """Tell whether a file is worth decoding: its name ends as audio files' names do, or it begins as they do.
-
-    Args:
-        name: path, URI or name in an archive.
-        first_bytes: its beginning, up to ``FIRST_BYTES``; may be empty.
-    """
-    if name.lower().endswith(SUFFIXES):
-        return True
+def begins_as_audio(first_bytes: bytes) -> bool:
+    """Tell whether a file is worth decoding by its beginning, of up to ``FIRST_BYTES``."""
     return first_bytes.startswith(b"ID3") or by_magic(first_bytes) is not None or mpeg.find(first_bytes) is not None
 
 

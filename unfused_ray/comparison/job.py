@@ -31,6 +31,7 @@ from unfused_ray.comparison.processes import JobProcesses, command
 from unfused_ray.comparison.results import ResultsTable, model_name, results
 from unfused_ray.comparison.trainings import Training, Trainings, expected_minutes, refuse_other_settings
 from unfused_ray.config import CompareConfig, EvaluateConfig, TrainingConfig
+from unfused_ray.evaluation.tasks import load_task, refuse_shared
 from unfused_ray.home import home, local_home
 
 logger = logging.getLogger(__name__)
@@ -93,6 +94,17 @@ class ComparisonPlan:
             if training.state == "finished":
                 refuse_other_settings(training)
         return found
+
+    def refuse_tasks(self) -> None:
+        """Refuse tasks that cannot be evaluated, which no training should come before.
+
+        Raises:
+            FileNotFoundError, ValueError: names the task and why.
+        """
+        for name in self.plan.tasks:
+            task = load_task(self.trainings.uri(name))
+            if self.config.shared_clips == "refuse":
+                refuse_shared(task)
 
     def train(self) -> int:
         """Train what is not finished, and return how many failed; what builds on a failed training is left out.
@@ -196,6 +208,7 @@ class ComparisonPlan:
             random_seeds=random_seeds,
             protocol=self.protocol,
             processes=self.threads,
+            shared_clips=self.config.shared_clips,
         )
 
     @property
@@ -296,9 +309,12 @@ def run(plan: ComparisonPlan) -> ComparisonResult:
     """Train what is not finished, read the test clips and write the table.
 
     Raises:
-        ValueError: nothing is finished that could be evaluated, or a run is of other settings than the plan's.
+        ValueError: a task cannot be evaluated, nothing is finished that could be, or a run is of other settings than
+            the plan's.
         ChildProcessError: an evaluation failed.
     """
+    if "evaluate" in plan.config.stages:
+        plan.refuse_tasks()
     failed = plan.train() if "train" in plan.config.stages else 0
     tables = plan.evaluate() if "evaluate" in plan.config.stages else (None, None)
     return ComparisonResult(plan.output, failed, *tables)

@@ -18,6 +18,7 @@ from unfused_ray.config.base import (
 )
 from unfused_ray.config.jobs import (
     WHOLE_CLIPS,
+    ColumnsConfig,
     CompareConfig,
     EmbedConfig,
     EvaluateConfig,
@@ -55,6 +56,7 @@ __all__ = [
     "ByolAConfig",
     "CheckpointConfig",
     "ColaConfig",
+    "ColumnsConfig",
     "CompareConfig",
     "Config",
     "CropConfig",

@@ -17,12 +17,30 @@ LapeTaskCode = Literal[
 ]
 """Task of the LAPE benchmark; ``unfused-ray tasks`` describes each."""
 
+SharedClipsRule = Literal["refuse", "keep"]
+"""What to do about recordings that are in test and in another split of a task."""
 _PATH = "a path or a URI"
 _TASKS = "at least one folder written by unfused-ray prepare"
 
 # 33 ms is what the window of the front end reflects; the longest clip of all tasks has 145 s.
 WHOLE_CLIPS = {"min_seconds": 0.04, "max_seconds": 600.0, "silence_peak": 0.0}
 """Ingest settings of a LAPE task: clips of published test sets are neither cut nor set aside as short or silent."""
+
+
+class ColumnsConfig(Config):
+    """Columns of a list or Parquet file, or fields of the JSON in a tar, that are not found by their names."""
+
+    path: str = ""
+    """Column of a list that names the audio files; empty finds `files`, `wav_path`, `filename`, `path` and the like."""
+    audio: str = ""
+    """Column of a Parquet file that holds the audio; empty takes the only one."""
+    label: str = ""
+    """Column of the labels; empty finds `labels`, `label`, `category`, `class`, `tags`, `target` and the like."""
+    split: str = ""
+    """Column of the splits; empty finds `split` or, where no name of a file says one, a `partition`, `subset`, `set` or
+    `fold` that says splits alone."""
+    group: str = ""
+    """Column of the groups; empty finds `group`."""
 
 
 class PrepareConfig(Config):
@@ -36,12 +54,17 @@ class PrepareConfig(Config):
     root: str = ""
     """Folder of the task's data set, by path or URI; empty is the environment variable UNFUSED_RAY_DATA."""
     source: str = ""
-    """Audio, CSV, WebDataset tar or hub-style Parquet, by path or URI: a file, a folder, or a pattern (`d/*.tar`).
+    """Audio, CSV, TSV, WebDataset tar or hub-style Parquet, by path or URI: a file, folder, or pattern (`d/*.tar`).
 
     `*` matches any characters. CSV files directly in a folder (train.csv, valid.csv …) decide what is read from it. A
-    CSV has a column `files` or `wav_path` (absolute, or relative to the CSV's folder or the one above), and may have
-    `label`, `group` and `split`, which otherwise is the name of the CSV if there are several.
+    CSV has a column of paths (absolute, or relative to the CSV's folder, the one above, or a folder in one of these),
+    and may have labels, splits and groups. Splits also come from the names of files and folders. `--dry-run` shows
+    what was recognised.
     """
+    columns: ColumnsConfig = ColumnsConfig()
+    unsplit: Literal["refuse", "train"] = "refuse"
+    """Clips without a split, beside others or files that are held out for validation or test: refuse the source, or
+    put them into train. A source in which nothing is held out is never refused."""
     output: str = ""
     """Folder to write the shards to, by path or URI."""
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -83,12 +106,12 @@ class PrepareConfig(Config):
             raise ValueError(f"task={self.task} and source={self.source} contradict each other: give one of them")
         if self.root and not self.task:
             raise ValueError(f"root={self.root} has no meaning without a task: give --task, or --source instead")
-        for field in (*WHOLE_CLIPS, "long_clips") if self.task else ():
+        for field in (*WHOLE_CLIPS, "long_clips", "columns", "unsplit") if self.task else ():
             value, default = getattr(self, field), type(self).model_fields[field].default
             if value not in (default, WHOLE_CLIPS.get(field)):
                 raise ValueError(
                     f"{field}={value} has no meaning with task={self.task}, whose clips are kept whole, the short and "
-                    "the silent ones too: leave it out"
+                    "the silent ones too, with their published labels and splits: leave it out"
                 )
         return self
 
@@ -167,6 +190,9 @@ class EvaluateConfig(Config):
     """Folder to keep embeddings in, by path or URI; empty is <home>/embeddings."""
     processes: Annotated[int, Field(ge=0)] = 0
     """Cells of the table that are filled side by side, each with its vectors in memory; 0 is one per core."""
+    shared_clips: SharedClipsRule = "refuse"
+    """Recordings that are in test and in another split, bit by bit: refuse such a task, or keep them. The table counts
+    them."""
     tracking: TrackingConfig = TrackingConfig()
 
     @property
@@ -200,6 +226,8 @@ class CompareConfig(Config):
     """Trainings or evaluations side by side, each on its share of the cores."""
     against: str = ""
     """Row that every other is compared with as well, in what is printed; the plan does not plan these differences."""
+    shared_clips: SharedClipsRule = "refuse"
+    """Recordings that are in test and in another split of a task, bit by bit: refuse such a task, or keep them."""
     list: bool = False
     """Show how every training stands and the minutes that are left, then end."""
 
@@ -259,6 +287,8 @@ class SweepConfig(Config):
     """Distillation whose settings the trials vary; leave its data and output to the sweep."""
     random_seeds: Annotated[int, Field(ge=0)] = 3
     """Number of random networks beside the winner in the final table; 0 leaves them out."""
+    shared_clips: SharedClipsRule = "refuse"
+    """Recordings that are in test and in another split of a task, bit by bit: refuse such a task, or keep them."""
 
     @property
     def required(self) -> Mapping[str, str]:

@@ -42,6 +42,8 @@ class EvaluationTable:
     """Cells in which clips were damaged, as "row on task (clips)"."""
     num_folds: dict[str, int] = field(default_factory=dict)
     """Folds of the tasks that have some."""
+    shared: tuple[str, ...] = ()
+    """Recordings that are in two splits of a task, as "task: 3 clips of test are in train too …"."""
 
     @classmethod
     def of(
@@ -62,6 +64,7 @@ class EvaluationTable:
             unconverged=tuple(f"{row} on {task}" for (row, task), cell in cells.items() if not cell.converged),
             damaged=tuple(f"{row} on {task} ({cell.damaged:,})" for (row, task), cell in cells.items() if cell.damaged),
             num_folds={task.name: len(task.folds) for task in tasks if task.folds},
+            shared=tuple(f"{task.name}: {pair.text}" for task in tasks for pair in task.shared),
         )
 
     @classmethod
@@ -119,10 +122,12 @@ class EvaluationTable:
 
     @property
     def flaws(self) -> list[str]:
-        """Sentences on cells that are not as the protocol asks; none where all are."""
+        """Sentences on cells and tasks that are not as the protocol asks; none where all are."""
         sentences = []
         if self.unconverged:
             sentences.append(f"Not converged: {', '.join(self.unconverged)}")
+        if self.shared:
+            sentences.append(f"Recordings in two splits: {'; '.join(self.shared)}")
         if self.damaged:
             sentences.append(f"Clips were damaged, these are computed again next time: {', '.join(self.damaged)}")
         return sentences

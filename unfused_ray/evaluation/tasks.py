@@ -15,11 +15,15 @@ from unfused_ray import storage
 from unfused_ray.config import FrontEndConfig
 from unfused_ray.data.shards.format import Manifest, Statistics
 from unfused_ray.data.shards.index import ClipIndex, labels_to_ids
+from unfused_ray.data.shards.shared import shared_clips
 from unfused_ray.data.shards.statistics import compute_statistics
+from unfused_ray.data.shards.summary import SharedClips
+from unfused_ray.data.sources.notes import first_of
 
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "valid", "test")
+_SHOWN = 10
 _FOLD = re.compile(r"fold(\d+)")
 _PART = re.compile(r"test-(.+)")
 
@@ -78,6 +82,21 @@ class Task:
         return weights_N[self.tested]
 
     @cached_property
+    def shared(self) -> tuple[SharedClips, ...]:
+        """Recordings that are in two of its splits, bit by bit, in pairs of splits.
+
+        They are read from the shards, once, if an older version has prepared these.
+        """
+        here = set(self.index.manifests[0].clips_by_split)
+        pairs = shared_clips(Manifest.load(self.uri))
+        return tuple(
+            pair
+            for pair in pairs
+            if {pair.first, pair.second} <= here
+            and (role(pair.first) == "fold" or role(pair.first) != role(pair.second))
+        )
+
+    @cached_property
     def training(self) -> ClipIndex:
         """The clips of the training split alone."""
         return ClipIndex(self.index.manifests, self.training_splits)
@@ -104,8 +123,8 @@ def load_task(uri: str, splits: tuple[str, ...] = SPLITS) -> Task:
 
     Raises:
         FileNotFoundError: there is no prepared source.
-        ValueError: it has no train or no test split where they are to be read, fewer than three folds, or not one
-            label a clip.
+        ValueError: it has no train or no test split where they are to be read, fewer than three folds, not one label a
+            clip, or classes that no training clip has.
     """
     manifest = Manifest.load(uri)
     index = ClipIndex([manifest], _splits_to_read(manifest, splits))
@@ -122,8 +141,23 @@ def load_task(uri: str, splits: tuple[str, ...] = SPLITS) -> Task:
     task = Task(
         storage.name(uri), uri, index, class_ids, class_names, np.array(roles), np.array(groups), np.array(parts)
     )
+    _refuse_unseen_classes(task)
     _warn_of_leaks(task)
     return task
+
+
+def refuse_shared(task: Task) -> None:
+    """Refuse a task whose tested recordings are in another split, too.
+
+    Raises:
+        ValueError: names the splits and the clips.
+    """
+    if tested := [pair for pair in task.shared if role(pair.first) in ("test", "fold")]:
+        raise ValueError(
+            f"tasks={task.uri}: {'; '.join(pair.text for pair in tested)}. An accuracy on recordings that were trained "
+            "on is too high: leave them out of one split and prepare the task again, or keep them with --shared-clips "
+            "keep, which the table then says"
+        )
 
 
 def _splits_to_read(manifest: Manifest, wanted: tuple[str, ...]) -> Sequence[str]:
@@ -145,6 +179,21 @@ def _splits_to_read(manifest: Manifest, wanted: tuple[str, ...]) -> Sequence[str
             "needs train and test, and valid to choose the probe by"
         )
     return found or wanted
+
+
+def _refuse_unseen_classes(task: Task) -> None:
+    """Refuse classes of validation or test clips that no training clip has: a probe is never right about them."""
+    for round_ in task.rounds:
+        classes = {split: set(task.class_ids[round_.splits == split].tolist()) for split in SPLITS}
+        for split in ("valid", "test"):
+            if unseen := sorted(classes[split] - classes["train"]):
+                names = [task.class_names[number] for number in unseen]
+                train = [task.class_names[number] for number in sorted(classes["train"])]
+                raise ValueError(
+                    f"tasks={task.uri}: split {split} of {round_.name} has classes that its training clips lack: "
+                    f"{first_of(names, _SHOWN)}; these have {first_of(train, _SHOWN)}. Write labels alike in all "
+                    "splits, or leave such clips out, and prepare the task again"
+                )
 
 
 def _warn_of_leaks(task: Task) -> None:

@@ -44,7 +44,11 @@ def evaluation_chapter(uri: str) -> Chapter:
         "reference": table.reference,
         "protocol": f"SHA-256 {table.protocol_sha256[:16]}",
     }
-    flaws = {"not converged": table.unconverged, "damaged clips": table.damaged}
+    flaws = {
+        "not converged": table.unconverged,
+        "damaged clips": table.damaged,
+        "recordings in two splits": table.shared,
+    }
     facts |= {heading: ", ".join(named) for heading, named in flaws.items() if named}
     record = storage.read_json(storage.join(uri, RECORD), FORMAT_VERSION, "evaluate again")
     config = settings(record["config"]) | {"protocol": storage.read_bytes(storage.join(uri, FILE)).decode()}

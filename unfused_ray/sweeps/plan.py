@@ -16,7 +16,7 @@ from unfused_ray.config import SweepConfig, differences, within
 from unfused_ray.data.shards.format import Manifest
 from unfused_ray.evaluation.bootstrap import distinct_groups
 from unfused_ray.evaluation.protocol import ProtocolConfig, load_protocol
-from unfused_ray.evaluation.tasks import Task, load_task, role
+from unfused_ray.evaluation.tasks import Task, load_task, refuse_shared, role
 from unfused_ray.home import home
 from unfused_ray.models.export import read_description
 from unfused_ray.runs.environment import environment
@@ -34,7 +34,7 @@ _NOT_VARIED = (
 )
 _MAY_CHANGE = (
     *("num_trials", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "workers_per_trial", "resume"),
-    "random_seeds",
+    *("random_seeds", "shared_clips"),
 )
 
 
@@ -112,6 +112,8 @@ def check(config: SweepConfig) -> SweepPlan:
         facts["tasks"][storage.name(task)] = loaded.index.checksums
         if "test" not in {role(split) for split in Manifest.load(task).clips_by_split}:
             raise ValueError(f"tasks={task} has no test split, by which the winner is judged at the end")
+        if config.shared_clips == "refuse":
+            refuse_shared(loaded)
         if not by_folds and "valid" not in loaded.splits:
             raise ValueError(
                 f"tasks={task} has no validation clips, by whose mean over several tasks trials are judged"

@@ -138,6 +138,7 @@ def evaluate_winner(result: SweepResult) -> EvaluationTable:
             cache=storage.join(uri, "embeddings"),
             protocol=config.protocol,
             random_seeds=config.random_seeds,
+            shared_clips=config.shared_clips,
             tracking=recipe.tracking,
         )
     )

@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, confusion_matrix, recall_score
 from sklearn.preprocessing import StandardScaler
 from support.processes import kill_child, wait_for
-from support.tasks import PROTOCOL, replace_columns, write_encoder, write_task
+from support.tasks import PROTOCOL, repeat_first_clip, replace_columns, write_encoder, write_task
 from support.terminal import Ended
 
 from unfused_ray import evaluation_job, storage
@@ -205,6 +205,17 @@ def test_a_table_is_read_back_as_it_was_and_another_versions_is_refused(
     (tmp_path / "table.json").write_text(json.dumps(raw | {"format_version": 0}))
     with pytest.raises(ValueError, match=r"table\.json has format_version 0.*evaluate again"):
         EvaluationTable.load(str(tmp_path))
+
+
+def test_recordings_in_two_splits_are_refused_or_named_under_the_table(world: World, tmp_path: Path) -> None:
+    write_task(tmp_path / "tones", 16, 8, 16)
+    tasks = (repeat_first_clip(tmp_path / "tones", 30),)
+    with pytest.raises(ValueError, match=r"tones: 1 clips of test are in train too, as clip-30 is as clip-0"):
+        evaluation_job.check(world.config(tmp_path / "out", tasks=tasks, models=()))
+    table = world.run(tmp_path / "out", tasks=tasks, models=(), random_seeds=0, shared_clips="keep")
+    sentence = "Recordings in two splits: tones: 1 clips of test are in train too, as clip-30 is as clip-0"
+    assert sentence in table.note and sentence in (tmp_path / "out/table.md").read_text()
+    assert EvaluationTable.load(str(tmp_path / "out")).shared == table.shared
 
 
 @pytest.mark.parametrize("is_long", [False, True])

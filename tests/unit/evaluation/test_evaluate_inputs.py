@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from support.sources import write_source
-from support.tasks import PROTOCOL, write_encoder, write_task
+from support.tasks import PROTOCOL, repeat_first_clip, replace_columns, write_encoder, write_task
 
 from unfused_ray.config import EncoderConfig, FrontEndConfig, TrainingConfig
 from unfused_ray.evaluation.protocol import load_protocol
 from unfused_ray.evaluation.systems import parse_model
-from unfused_ray.evaluation.tasks import Task, load_task
+from unfused_ray.evaluation.tasks import Task, load_task, refuse_shared
 from unfused_ray.recipes import DISTILL, PRETRAIN
 
 
@@ -79,10 +79,10 @@ def test_all_mistakes_of_a_protocol_are_named_at_once(tmp_path: Path) -> None:
 
 def test_a_task_has_classes_splits_and_groups_by_clip_id(tmp_path: Path) -> None:
     groups = ["a", "b", "b", "", "c", ""]
-    labels = [["wet"], ["dry"], ["dry"], ["wet"], ["dry"], ["icy"]]
+    labels = [["wet"], ["dry"], ["icy"], ["wet"], ["dry"], ["icy"]]
     task = load_task(write_task(tmp_path / "weather", 3, 1, 2, group=groups, labels=labels))
     assert (task.name, task.class_names) == ("weather", ["dry", "icy", "wet"])
-    assert task.class_ids.tolist() == [2, 0, 0, 2, 0, 1]
+    assert task.class_ids.tolist() == [2, 0, 1, 2, 0, 1]
     assert task.splits.tolist() == ["train", "train", "train", "valid", "test", "test"]
     assert task.groups.tolist() == groups
     assert task.training.num_clips == 3
@@ -90,6 +90,7 @@ def test_a_task_has_classes_splits_and_groups_by_clip_id(tmp_path: Path) -> None
 
 def test_clips_of_other_splits_are_no_part_of_a_task(tmp_path: Path) -> None:
     write_source(tmp_path, [[3], [2], [4]], splits=["train", "", "test"])
+    replace_columns(tmp_path, labels=[[str(clip % 3)] for clip in range(9)])
     assert load_task(str(tmp_path)).splits.tolist() == ["train"] * 3 + ["test"] * 4
 
 
@@ -133,6 +134,54 @@ def test_a_group_that_is_in_test_and_elsewhere_is_warned_of(
         load_task(write_task(tmp_path, 2, 1, 2, group=groups))
     assert warned in caplog.text
     assert bool(caplog.text) == bool(warned)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (
+            ["0", "1", "0", "0.0", "1.0"],
+            r"split test of .* its training clips lack: 0\.0, 1\.0; these have 0, 1\.",
+        ),
+        (["0", "1", "1.0", "0", "1"], r"split valid of .* that its training clips lack: 1\.0; these have 0, 1\."),
+        (["0", "1", "0", "1", "2"], r"split test of .* that its training clips lack: 2; these have 0, 1\."),
+        (["0", "1", "0", "1", "1"], ""),
+    ],
+)
+def test_classes_that_no_training_clip_has_are_refused_with_both_lists(
+    tmp_path: Path, labels: list[str], message: str
+) -> None:
+    uri = write_task(tmp_path, 2, 1, 2, labels=[[label] for label in labels])
+    if message:
+        with pytest.raises(ValueError, match=rf"tasks={tmp_path}: {message}"):
+            load_task(uri)
+    else:
+        assert load_task(uri).class_names == ["0", "1"]
+
+
+def test_classes_are_compared_in_each_round_of_folds(tmp_path: Path) -> None:
+    write_source(tmp_path, [[2], [2], [2], [2]], splits=["fold1", "fold2", "fold3", "fold4"])
+    uri = replace_columns(tmp_path, labels=[[label] for label in "abababac"])
+    with pytest.raises(ValueError, match=r"split valid of .*-fold3 has classes that its training clips lack: c"):
+        load_task(uri)
+
+
+@pytest.mark.parametrize(("clip_id", "pairs"), [(1, []), (9, ["valid"]), (13, ["test"])])
+def test_recordings_in_two_splits_are_found(tmp_path: Path, clip_id: int, pairs: list[str]) -> None:
+    write_task(tmp_path, 8, 4, 4)
+    task = load_task(repeat_first_clip(tmp_path, clip_id))
+    assert [(pair.first, pair.second, pair.clips) for pair in task.shared] == [(split, "train", 1) for split in pairs]
+    if "test" in pairs:
+        with pytest.raises(ValueError, match=r"1 clips of test are in train too, as clip-13 is as clip-0\. .*--shared"):
+            refuse_shared(task)
+    else:
+        refuse_shared(task)
+
+
+def test_recordings_in_two_folds_are_refused(tmp_path: Path) -> None:
+    write_source(tmp_path, [[8], [8], [8]], splits=["fold1", "fold2", "fold3"])
+    with pytest.raises(ValueError, match=r"1 clips of fold1 are in fold3 too, as clip-0 is as clip-16"):
+        refuse_shared(load_task(repeat_first_clip(tmp_path, 16)))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 A prepared source is a folder::
 
-    manifest.json        written last: shards with their split, row groups, size, SHA-256, statistics; configuration
+    manifest.json        written last: shards with their split, row groups, size, SHA-256, statistics; configuration;
+                         the summary of labels, of recordings in two splits, and of what was taken and left
     00000.parquet …      one row per clip, see SCHEMA, all of one split; the row group is the unit of reading
     rejects.parquet      key, reason and detail of every clip that was set aside
     warnings.parquet     key, reason and detail of every clip that was kept although something is wrong with it
@@ -27,6 +28,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from unfused_ray import storage
 from unfused_ray.config import FrontEndConfig
+from unfused_ray.data.shards.summary import SourceSummary
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -102,6 +104,8 @@ class Manifest:
     """The ingest configuration."""
     warnings: dict[str, int] = field(default_factory=dict)
     """Warnings of clips that were kept, by reason."""
+    summary: SourceSummary | None = None
+    """Of the whole source; None if an older version has prepared it."""
 
     @cached_property
     def num_clips(self) -> int:
@@ -162,8 +166,9 @@ class Manifest:
         raw = storage.read_json(path, FORMAT_VERSION, "prepare the source again")
         try:
             shards = TypeAdapter(tuple[Shard, ...]).validate_python(raw["shards"])
+            summary = TypeAdapter(SourceSummary | None).validate_python(raw.get("summary"))
             rest = {"rejects": raw["rejects"], "config": raw["config"], "warnings": raw.get("warnings", {})}
-            manifest = cls(uri=uri, shards=shards, **rest)
+            manifest = cls(uri, shards, **rest, summary=summary)
         except (KeyError, ValidationError) as error:
             raise ValueError(
                 f"{path} is not as unfused-ray prepare has written it ({type(error).__name__}: {error}): copy it, or "
@@ -191,6 +196,7 @@ class Manifest:
             "rejects": self.rejects,
             "warnings": self.warnings,
             "config": self.config,
+            "summary": asdict(self.summary) if self.summary else None,
         }
         storage.write_json(storage.join(self.uri, MANIFEST), raw, FORMAT_VERSION)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import pyarrow as pa
 from rich.console import Group
+from rich.text import Text
 
 from unfused_ray import paths, storage
 from unfused_ray.config import WHOLE_CLIPS, PrepareConfig
@@ -16,14 +18,18 @@ from unfused_ray.data.parts.default_executor import default_executor
 from unfused_ray.data.parts.driver import PartedJob, write_parts
 from unfused_ray.data.parts.executor import Executor
 from unfused_ray.data.parts.ledger import delete_reports, refuse_difference
-from unfused_ray.data.parts.rejects import Reject, in_words
-from unfused_ray.data.shards.format import MANIFEST, Manifest, Shard
+from unfused_ray.data.parts.rejects import in_words
+from unfused_ray.data.shards.format import MANIFEST, Manifest
 from unfused_ray.data.shards.layout import REPORTS, ShardLayout, stored
-from unfused_ray.data.shards.write import ShardClips, ShardWriter
+from unfused_ray.data.shards.shared import find_shared, unpack
+from unfused_ray.data.shards.summary import SourceSummary
+from unfused_ray.data.shards.write import ShardClips, ShardWriter, WrittenShard
 from unfused_ray.data.sources.find import find
-from unfused_ray.data.sources.items import Listing
+from unfused_ray.data.sources.items import ITEMS, Listing
 from unfused_ray.data.sources.lape.registry import data_root, list_task
 from unfused_ray.data.sources.listing import list_source
+from unfused_ray.data.sources.notes import Notes, first_of
+from unfused_ray.data.sources.splits import is_held_out
 from unfused_ray.lease import refuse_in_use
 from unfused_ray.progress import summary
 
@@ -65,12 +71,7 @@ def describe(plan: IngestPlan) -> Group:
     config, listing, layout = plan.config, plan.listing, plan.layout
     if layout is None:
         assert plan.finished is not None
-        return summary(f"{config.output} is already prepared: nothing to do", _rows(plan.finished))
-    labelled = Counter(
-        split
-        for split, labels in zip(layout.items["split"].to_pylist(), layout.items["labels"].to_pylist(), strict=True)
-        if labels
-    )
+        return _summarised(f"{config.output} is already prepared: nothing to do", plan.finished)
     rows: dict[str, float | str] = {
         "files": len(set(listing.items["uri"].to_pylist())),
         "clips found": len(listing.items),
@@ -78,10 +79,12 @@ def describe(plan: IngestPlan) -> Group:
     }
     if config.fraction < 1:
         rows[f"clips of fraction {config.fraction:g}"] = len(layout.items)
+    found = _summary_of_items(layout.items, listing.notes)
     for split, count in Counter(layout.items["split"].to_pylist()).items():
-        rows[_of_split(split)] = f"{count:,} ({labelled[split]:,} labelled)"
-    rows |= {"shards": len(layout.shards), "shards finished before": layout.ledger.num_finished()}
-    return summary(f"would prepare {config.output}; a dry run writes nothing", rows)
+        rows |= _rows_of_split(split, f"{count:,} ({count - found.labels[split].unlabelled:,} labelled)", found)
+    rows |= {**found.facts, "shards": len(layout.shards), "shards finished before": layout.ledger.num_finished()}
+    title = f"would prepare {config.output}; a dry run writes nothing"
+    return Group(summary(title, rows), *_lines(found.sentences))
 
 
 def run(plan: IngestPlan) -> Manifest:
@@ -96,11 +99,13 @@ def run(plan: IngestPlan) -> Manifest:
     """
     config, manifest = plan.config, plan.finished
     if plan.layout is not None:
+        for sentence in _summary_of_items(plan.layout.items, plan.listing.notes).sentences:
+            logger.warning("%s: %s", config.reads, sentence)
         start = time.monotonic()
         reads = {"root": config.root} if config.task else {"source": config.source}
         with plan.executor.open():
             plan.executor.refuse_impossible({**reads, "output": config.output})
-            manifest = _ingest(plan.layout, plan.listing.rejects, plan.executor)
+            manifest = _ingest(plan.layout, plan.listing, plan.executor)
         logger.info("%d clips in %.0f s", manifest.num_clips, time.monotonic() - start)
     else:
         logger.info("%s is already prepared: nothing to do", config.output)
@@ -115,20 +120,42 @@ def run(plan: IngestPlan) -> Manifest:
 
 def describe_manifest(manifest: Manifest) -> Group:
     """Summarise prepared shards."""
-    return summary(f"prepared {manifest.uri}", _rows(manifest))
+    return _summarised(f"prepared {manifest.uri}", manifest)
 
 
-def _rows(manifest: Manifest) -> dict[str, float | str]:
-    return {
-        "clips": manifest.num_clips,
-        **{_of_split(split): count for split, count in manifest.clips_by_split.items()},
+def _summarised(title: str, manifest: Manifest) -> Group:
+    found = manifest.summary
+    rows: dict[str, float | str] = {"clips": manifest.num_clips}
+    for split, count in manifest.clips_by_split.items():
+        rows |= _rows_of_split(split, f"{count:,}", found)
+    rows |= {
         "hours": manifest.seconds / 3600,
         "shards": len(manifest.shards),
         "row groups": sum(len(shard.row_groups) for shard in manifest.shards),
         "megabytes": sum(shard.num_bytes for shard in manifest.shards) / 1e6,
         **{f"set aside: {reason}": count for reason, count in manifest.rejects.items()},
         **{f"kept, but {reason}": count for reason, count in manifest.warnings.items()},
+        **(found.facts if found else {}),
     }
+    return Group(summary(title, rows), *_lines(found.sentences if found else ()))
+
+
+def _rows_of_split(split: str, count: str, found: SourceSummary | None) -> dict[str, str]:
+    heading = f"clips of split {split}" if split else "clips without a split"
+    labels = found.of_split(split) if found else ""
+    return {heading: count} | ({f"labels of {split or 'these'}": labels} if labels else {})
+
+
+def _lines(sentences: Sequence[str]) -> Iterator[Text]:
+    return (Text(f"! {sentence}") for sentence in sentences)
+
+
+def _summary_of_items(items: pa.Table, notes: Notes) -> SourceSummary:
+    """The summary of clips before they are read."""
+    labels: dict[str, Counter[str]] = defaultdict(Counter)
+    for split, of_clip in zip(items["split"].to_pylist(), items["labels"].to_pylist(), strict=True):
+        labels[split].update({*of_clip} or {""})
+    return SourceSummary.of(labels, (), notes)
 
 
 def _resolved(config: PrepareConfig) -> PrepareConfig:
@@ -156,7 +183,37 @@ def _list(config: PrepareConfig, executor: Executor) -> Listing:
         return list_task(config.task, config.root)
     source = find(config.source)
     logger.info("reading %s (%s)", config.source, source.kind)
-    return list_source(source, executor)
+    return _with_unsplit(list_source(source, executor, config.columns), config)
+
+
+def _with_unsplit(listing: Listing, config: PrepareConfig) -> Listing:
+    """Put clips without a split into train if that is asked for.
+
+    Raises:
+        ValueError: it is not, and other clips, or files that are not read, are held out: these could be, too.
+    """
+    splits, keys = (listing.items[name].to_pylist() for name in ("split", "key"))
+    if "" not in splits:
+        return listing
+    if config.unsplit == "train":
+        column = pa.array([split or "train" for split in splits], pa.string())
+        place = ITEMS.get_field_index("split")
+        return replace(listing, items=listing.items.set_column(place, ITEMS.field("split"), column))
+    counts = Counter(splits)
+    held_out = [
+        f"{counts[split]:,} of split {split} ({keys[splits.index(split)]} …)"
+        for split in sorted(counts)
+        if split and is_held_out(split)
+    ]
+    held_out += [note.text for note in listing.notes if note.held_out]
+    if held_out:
+        raise ValueError(
+            f"source {config.source} has {counts['']:,} clips without a split ({keys[splits.index('')]} …) beside "
+            f"{first_of(held_out, 5)}: training would read clips that could be test clips. Give all clips a split (a "
+            "column split, or files and folders called train, valid and test), or put these into train with --unsplit "
+            "train"
+        )
+    return listing
 
 
 def _layout(config: PrepareConfig, listing: Listing) -> ShardLayout:
@@ -170,14 +227,20 @@ def _layout(config: PrepareConfig, listing: Listing) -> ShardLayout:
     return layout
 
 
-def _ingest(layout: ShardLayout, listing_rejects: Sequence[Reject], executor: Executor) -> Manifest:
+def _ingest(layout: ShardLayout, listing: Listing, executor: Executor) -> Manifest:
     def clips_of_shards() -> Iterator[ShardClips]:
         for shard in layout.shards:
             items = layout.items.take(list(range(shard.start, shard.stop)))  # a slice would carry the whole table
             yield ShardClips(items, shard.max_rows)
 
-    def sign(shards: tuple[Shard, ...], rejects: dict[str, int], warnings: dict[str, int]) -> Manifest:
+    def sign(written: tuple[WrittenShard, ...], rejects: dict[str, int], warnings: dict[str, int]) -> Manifest:
+        shards = tuple(each.shard for each in written)
         manifest = Manifest(layout.config.output, shards, rejects, stored(layout.config), warnings)
+        labels: dict[str, Counter[str]] = defaultdict(Counter)
+        for each in written:
+            labels[each.shard.split].update(each.labels)
+        shared = find_shared(manifest, ((each.shard.split, unpack(each.recordings)) for each in written))
+        manifest = replace(manifest, summary=SourceSummary.of(labels, shared, listing.notes))
         manifest.save()
         return manifest
 
@@ -186,12 +249,8 @@ def _ingest(layout: ShardLayout, listing_rejects: Sequence[Reject], executor: Ex
         layout.ledger,
         clips_of_shards(),
         [shard.num_clips for shard in layout.shards],
-        listing_rejects,
+        listing.rejects,
         ShardWriter(layout.config),
-        Shard,
+        WrittenShard,
     )
     return write_parts(job, executor, lambda: _finished(layout.config), sign)
-
-
-def _of_split(split: str) -> str:
-    return f"clips of split {split}" if split else "clips without a split"

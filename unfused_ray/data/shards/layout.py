@@ -84,4 +84,8 @@ def cut(splits: Sequence[str], clips_per_shard: int) -> Iterator[PlannedShard]:
 def stored(config: PrepareConfig) -> dict[str, Any]:
     """The part of the configuration that the manifest keeps: what decides the bytes, not the place they lie in."""
     unused = {"source"} if config.task else {"task", "root"}
+    # Left out where they are as ever, or what older versions have prepared would be called different.
+    unused |= {
+        name for name in ("columns", "unsplit") if getattr(config, name) == type(config).model_fields[name].default
+    }
     return config.model_dump(mode="json", exclude={"output", "preview", *unused})

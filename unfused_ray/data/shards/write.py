@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -18,6 +19,7 @@ from unfused_ray.config import PrepareConfig
 from unfused_ray.data.parts.ledger import PartReport
 from unfused_ray.data.parts.rejects import Reject, Warned
 from unfused_ray.data.shards.format import SCHEMA, Shard, Statistics
+from unfused_ray.data.shards.shared import pack, recording_number
 from unfused_ray.data.shards.statistics import clip_statistics
 from unfused_ray.data.sources.fetch import fetch
 from unfused_ray.data.sources.items import draw
@@ -45,6 +47,33 @@ class _Row(NamedTuple):
     group: str
     offset: int
     num_bytes: int
+    recording: int
+
+
+@dataclass(frozen=True)
+class WrittenShard:
+    """A shard, and what the summary of its source is made of."""
+
+    shard: Shard
+    labels: dict[str, int]
+    """Clips of each label; those without one under ""."""
+    recordings: str
+    """Numbers of the recordings, by clip, packed."""
+
+    @property
+    def file(self) -> str:
+        """Name within the output."""
+        return self.shard.file
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of its bytes."""
+        return self.shard.sha256
+
+    @property
+    def num_clips(self) -> int:
+        """Clips of the shard."""
+        return self.shard.num_clips
 
 
 @dataclass(frozen=True)
@@ -53,7 +82,7 @@ class ShardWriter:
 
     config: PrepareConfig
 
-    def __call__(self, number: int, clips: ShardClips) -> PartReport[Shard]:
+    def __call__(self, number: int, clips: ShardClips) -> PartReport[WrittenShard]:
         """Write shard ``number``; a clip that cannot be used is set aside.
 
         Raises:
@@ -73,7 +102,8 @@ class ShardWriter:
                     flac = encode_flac(piece.pcm, config.front_end.sample_rate)
                     statistics += clip_statistics(log_mel, piece.pcm)
                     columns = item["labels"], item["split"], item["group"]
-                    rows.append(_Row(piece.key, len(piece.pcm), *columns, spool.tell(), len(flac)))
+                    recording = recording_number(flac, is_silent=not piece.pcm.any())
+                    rows.append(_Row(piece.key, len(piece.pcm), *columns, spool.tell(), len(flac), recording))
                     spool.write(flac)
                 if len(rows) > first:  # a clip that is set aside has its reason
                     warnings += found
@@ -81,8 +111,12 @@ class ShardWriter:
                     rows[first:] = [row._replace(group=item["key"]) for row in rows[first:]]
             rows.sort(key=lambda row: draw(config.seed, row.key))
             file = f"{number:05d}.parquet"
-            shard = _write_parquet(rows, spool, config, file, clips.max_rows, statistics) if rows else None
-        return PartReport(shard, tuple(rejects), tuple(warnings))
+            if not rows:
+                return PartReport(None, tuple(rejects), tuple(warnings))
+            shard = _write_parquet(rows, spool, config, file, clips.max_rows, statistics)
+        labels = Counter(label for row in rows for label in dict.fromkeys(row.labels or [""]))
+        written = WrittenShard(shard, dict(labels), pack(row.recording for row in rows))
+        return PartReport(written, tuple(rejects), tuple(warnings))
 
 
 def _usable(found: Iterator[Piece | Reject], config: PrepareConfig) -> Iterator[Piece | Reject]:

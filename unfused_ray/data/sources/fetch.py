@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from unfused_ray import storage
 from unfused_ray.audio.decode import AudioError
-from unfused_ray.data.sources.parquet import audio_column, read_parquet, read_row_group
+from unfused_ray.data.sources.locate import as_spelt, spellings
+from unfused_ray.data.sources.parquet import read_parquet, read_row_group
 
 _IN_MEMORY_BYTES = 64 << 20
 _CHUNK_BYTES = 8 << 20
@@ -34,12 +35,12 @@ def fetch(items: pa.Table) -> Iterator[tuple[dict[str, Any], IO[bytes] | AudioEr
     Raises:
         OSError: an object store does not answer. Unlike a bad file, that is worth another try.
     """
-    row_group: tuple[str, int] | None = None
+    row_group: tuple[str, int, str] | None = None
     audio: pa.ChunkedArray | AudioError | None = None
     for item in items.to_pylist():
         if item["row_group"] is not None:
-            if (item["uri"], item["row_group"]) != row_group:
-                row_group = (item["uri"], item["row_group"])
+            if (place := (item["uri"], item["row_group"], item["column"])) != row_group:
+                row_group = place
                 audio = _read_audio(*row_group)
             assert audio is not None
             yield item, audio if isinstance(audio, AudioError) else _cell(audio[item["row"]].as_py())
@@ -77,6 +78,8 @@ def as_reason(uri: str) -> Iterator[None]:
 @contextmanager
 def _open(item: dict[str, Any]) -> Iterator[IO[bytes]]:
     uri, offset = item["uri"], item["offset"]
+    if offset is None and len([*spellings(uri)]) > 1:
+        uri = as_spelt(uri) or uri
     if offset is None and storage.is_local(uri):
         path = Path(storage.absolute(uri))
         if path.is_fifo() or path.is_char_device():  # to open one may wait for ever
@@ -94,9 +97,8 @@ def _open(item: dict[str, Any]) -> Iterator[IO[bytes]]:
         yield copy
 
 
-def _read_audio(uri: str, row_group: int) -> pa.ChunkedArray | AudioError:
+def _read_audio(uri: str, row_group: int, column: str) -> pa.ChunkedArray | AudioError:
     def read(file: pq.ParquetFile) -> pa.ChunkedArray:
-        column = audio_column(file.schema_arrow, uri)
         is_struct = pa.types.is_struct(file.schema_arrow.field(column).type)
         return read_row_group(file, row_group, [f"{column}.bytes" if is_struct else column])[column]
 

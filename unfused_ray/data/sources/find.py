@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from unfused_ray import storage
+from unfused_ray.audio.formats import FIRST_BYTES, SUFFIXES, begins_as_audio
+from unfused_ray.data.sources.notes import Note, Notes, first_of
+from unfused_ray.data.sources.sniff import hidden_as, is_worth_a_look, suffix
+from unfused_ray.data.sources.splits import is_held_out
 
 Kind = Literal["audio", "csv", "tar", "parquet"]
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3")
 KINDS: dict[str, Kind] = {
     ".csv": "csv",
+    ".tsv": "csv",
     ".tar": "tar",
     ".parquet": "parquet",
-    **dict.fromkeys(AUDIO_SUFFIXES, "audio"),
+    **dict.fromkeys(SUFFIXES, "audio"),
 }
 """Kind of a file, by its suffix in lower case."""
+
+_LISTS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".lst", ".list", ".scp", ".xlsx", ".xls", ".arrow", ".h5", ".npz",
+          ".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".tar", ".parquet")  # fmt: skip
+"""Suffixes of files that may name or hold clips, read or not."""
+_READERS = 16  # requests to an object store at a time
 
 
 @dataclass(frozen=True)
@@ -28,6 +41,10 @@ class Source:
     files: tuple[str, ...]
     folder: str
     """Keys of audio files are their paths from here."""
+    notes: Notes = field(default_factory=Counter)
+    """On files that are not read."""
+    beside: tuple[str, ...] = ()
+    """Audio files in a folder whose lists, or Parquet files, decide what is read."""
 
 
 def find(source: str) -> Source:
@@ -35,7 +52,8 @@ def find(source: str) -> Source:
 
     Args:
         source: a folder; a file; or a pattern in which ``*`` stands for any characters, ``/`` included. In a folder,
-            CSV files that lie directly in it are taken; without any, the audio, tar or Parquet files at any depth.
+            CSV and TSV files that lie directly in it are taken; without any, the audio, tar or Parquet files at any
+            depth. Files without a telling suffix are audio if their first bytes are. Hidden files are left out.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
@@ -47,30 +65,98 @@ def find(source: str) -> Source:
         pattern = re.compile(".*".join(re.escape(part) for part in source.split("*")))
         files = [uri for uri in storage.list_files(folder, recursive=True) if pattern.fullmatch(uri)]
     elif storage.is_folder(source):
-        folder = source
-        files = [uri for uri in storage.list_files(folder) if _suffix(uri) == ".csv"]
-        if not files:
-            files = [uri for uri in storage.list_files(folder, recursive=True) if _suffix(uri) != ".csv"]
+        folder, files = source, storage.list_files(source, recursive=True)
     elif storage.exists(source):
         folder, files = storage.parent(source), [source]
     else:
         raise FileNotFoundError(f"source {source}: there is no such file or folder")
-    by_kind: dict[Kind, list[str]] = {}
-    for uri in files:
-        if kind := KINDS.get(_suffix(uri)):
-            by_kind.setdefault(kind, []).append(uri)
+    is_one = files == [source]
+    notes, by_kind, others = _sorted_out(files, folder, is_one)
+    beside: list[str] = []
+    if not star and not is_one:
+        direct, deeper = _cut(by_kind.pop("csv", []), lambda uri: "/" not in storage.relative(uri, folder))
+        others += deeper
+        if direct:  # they decide what is read
+            beside = by_kind.pop("audio", [])
+            others += [uri for files_of_kind in by_kind.values() for uri in files_of_kind]
+            by_kind = {"csv": direct}
     if not by_kind:
-        found = f"none of its {len(files)} files ends in {', '.join(KINDS)}" if files else "there is no file in it"
-        raise ValueError(f"source {source} holds no audio: {found}")
-    if len(by_kind) > 1:
-        raise ValueError(
-            f"source {source} holds files of several kinds ({', '.join(sorted(by_kind))}): name one, "
-            f"as in {storage.join(folder, '*' + _suffix(next(iter(by_kind.values()))[0]))}"
+        held = (
+            f"none of its {len(others)} files ends in {', '.join(KINDS)}, or begins as audio does"
+            if others
+            else "there is no file in it"
         )
-    ((kind, files),) = by_kind.items()
-    return Source(kind, tuple(files), folder)
+        raise ValueError(f"source {source} holds no audio: {held}")
+    if by_kind.keys() == {"audio", "parquet"}:  # which may be the files that the Parquet files name
+        beside = by_kind.pop("audio")
+    if len(by_kind) > 1:
+        raise several_kinds(source, by_kind)
+    ((kind, taken),) = by_kind.items()
+    return Source(kind, tuple(taken), folder, notes + _not_read(others, folder), tuple(beside))
 
 
-def _suffix(uri: str) -> str:
-    name = storage.name(uri)
-    return f".{name.rpartition('.')[2].lower()}" if "." in name else ""
+def several_kinds(source: str, by_kind: Mapping[Kind, Sequence[str]]) -> ValueError:
+    """Make the error that refuses a source of several kinds."""
+    pattern = storage.join(source.partition("*")[0], "*" + suffix(next(iter(by_kind.values()))[0]))
+    kinds = ", ".join(sorted(by_kind))
+    return ValueError(f"source {source} holds files of several kinds ({kinds}): name one, as in {pattern}")
+
+
+def _sorted_out(files: Sequence[str], folder: str, is_one: bool) -> tuple[Notes, dict[Kind, list[str]], list[str]]:
+    """Sort files by kind; return notes on hidden ones, the files of each kind, and all others.
+
+    Args:
+        files: URIs.
+        folder: of the source.
+        is_one: the source is this file, which is then meant even if it is hidden.
+    """
+    notes: Notes = Counter()
+    by_kind: dict[Kind, list[str]] = {}
+    unknown: list[str] = []
+    for uri in files:
+        if not is_one and (hidden := hidden_as(storage.relative(uri, folder))):
+            notes[Note("skipped on purpose", hidden, "files")] += 1
+        elif kind := KINDS.get(suffix(uri)):
+            by_kind.setdefault(kind, []).append(uri)
+        else:
+            unknown.append(uri)
+    looked_at, others = _cut(unknown, is_worth_a_look)
+    with ThreadPoolExecutor(_READERS) as pool:
+        is_known = dict(zip(looked_at, pool.map(_begins_as_audio, looked_at), strict=True))
+    audio, unlike = _cut(looked_at, lambda uri: is_known[uri])
+    if audio:
+        by_kind["audio"] = sorted([*by_kind.get("audio", []), *audio])
+    return notes, by_kind, [*others, *unlike]
+
+
+def _begins_as_audio(uri: str) -> bool:
+    """True if the first bytes of a file are those of audio; False too if it cannot be read."""
+    if storage.is_local(uri) and not Path(storage.absolute(uri)).is_file():
+        return False  # to open a FIFO may wait for ever
+    try:
+        with storage.open_input(uri) as file:
+            return begins_as_audio(file.read(FIRST_BYTES))
+    except OSError:
+        if storage.is_local(uri):
+            return False
+        raise
+
+
+def _cut(uris: Sequence[str], belongs: Callable[[str], bool]) -> tuple[list[str], list[str]]:
+    """Cut a list in two: those that belong, and the others."""
+    return [uri for uri in uris if belongs(uri)], [uri for uri in uris if not belongs(uri)]
+
+
+def _not_read(uris: Sequence[str], folder: str) -> Notes:
+    """Note files that are not read, by suffix; those that may list or hold test clips by their own names."""
+    notes: Notes = Counter()
+    for uri in uris:
+        path, ending = storage.relative(uri, folder), suffix(uri)
+        if ending in _LISTS and is_held_out(storage.name(uri).removesuffix(ending)):
+            notes[Note("not read", path, held_out=True)] += 1
+        else:
+            notes[Note("not read", ending or "no suffix", "files")] += 1
+    lists = [storage.relative(uri, folder) for uri in uris if suffix(uri) in (".csv", ".tsv", ".jsonl")]
+    if lists:
+        notes[Note("look again", f"lists that are not read: {first_of(lists)}. Name one as the source to read it")] += 1
+    return notes

@@ -4,39 +4,49 @@ from __future__ import annotations
 
 import json
 import logging
-import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from unfused_ray import storage
 from unfused_ray.audio.decode import AudioError
+from unfused_ray.config import ColumnsConfig
 from unfused_ray.data.parts.rejects import Reject
+from unfused_ray.data.sources.columns import BY_NAME, Columns, describe, first_column
 from unfused_ray.data.sources.fetch import as_reason
 from unfused_ray.data.sources.items import Listing
-from unfused_ray.data.sources.labels import label_name, to_labels
-from unfused_ray.data.sources.parquet import audio_column, read_parquet, read_row_group
+from unfused_ray.data.sources.locate import Place, refuse_credentials
+from unfused_ray.data.sources.notes import Note, Notes
+from unfused_ray.data.sources.parquet import AudioColumn, read_parquet, read_row_group
 
 logger = logging.getLogger(__name__)
 
 _KEY_COLUMNS = ("key", "__key__", "id", "video_id", "ytid", "fname")
 
 
-def list_parquet(uri: str) -> Listing:
+def list_parquet(uri: str, split: str = "", columns: ColumnsConfig = BY_NAME, folder: str = "") -> Listing:
     """List the clips of a hub-style Parquet file without reading their audio.
 
     The key comes from the first of the columns key, id, video_id … that is there, else from the path in the audio
-    column, else from the file's name and the row. Labels may be a list, one string, or class numbers whose names are
-    in the hub's metadata; ``labels`` as one string is a list with commas.
+    column, else from the file's name and the row. A clip whose cell has a path and no bytes is the file at that path:
+    absolute, or relative to the Parquet file's folder, the one above it, or ``folder``.
 
     A damaged file is set aside, as are the rows of a damaged row group.
 
+    Args:
+        uri: the file.
+        split: of rows that say none.
+        columns: that are asked for.
+        folder: of the source.
+
     Raises:
-        ValueError: no column holds audio.
+        ValueError: no column holds audio, or several do and none is asked for.
         OSError: an object store does not answer.
     """
     try:
@@ -45,96 +55,149 @@ def list_parquet(uri: str) -> Listing:
             num_bytes = file.size()
     except AudioError as error:
         return Listing.from_rows([], [Reject(storage.name(uri), error.reason, error.detail)])
-    columns = _Columns.of(schema, uri)
-    stem = storage.name(uri).removesuffix(".parquet")
-    rows: list[dict[str, Any]] = []
+    table = _Table.of(uri, metadata, schema, columns)
     rejects: list[Reject] = []
-    first = 0
-    for row_group in range(metadata.num_row_groups):
-        num_rows = metadata.row_group(row_group).num_rows
-        if not 0 <= num_rows <= num_bytes:
-            detail = f"row group {row_group} of {uri} claims {num_rows} rows, the file has {num_bytes} bytes"
-            rejects.append(Reject(f"{stem}:{first}", "unreadable", detail))
-            break
-        names = [f"{stem}:{row}" for row in range(first, first + num_rows)]
-        first += len(names)
-        try:
-            records = columns.read(uri, row_group, metadata) if columns.wanted else [{}] * len(names)
-        except AudioError as error:
-            detail = f"row group {row_group} of {uri}: {error.detail}"
-            rejects += [Reject(name, error.reason, detail) for name in names]
-            continue
-        for row, (name, record) in enumerate(zip(names, records, strict=True)):
-            rows.append({"uri": uri, "row_group": row_group, "row": row, **columns.describe(record, name)})
-    return Listing.from_rows(rows, rejects)
+    cells = list(table.cells(num_bytes, rejects))
+    paths = [cell.path for cell in cells if cell.path and not cell.has_bytes]
+    for path in paths:
+        refuse_credentials(path, f"column {table.audio.name} of {uri}")
+    place = Place.of(uri, paths, folder)
+    records = [cell.record for cell in cells]
+    class_names = _class_names(table.features, table.columns.label)
+    described, notes = describe(records, table.columns, [table.audio.name, table.key], split, class_names=class_names)
+    rows = [
+        {"key": cell.key(table.key), **table.place_of(cell, place), **row}
+        for cell, row in zip(cells, described, strict=True)
+    ]
+    return Listing.from_rows(rows, rejects, table.notes + place.notes + notes)
+
+
+class _Cell(NamedTuple):
+    """A clip's row, without its audio."""
+
+    row_group: int
+    row: int
+    name: str
+    """Its key if it has no other."""
+    record: Mapping[str, Any]
+    path: str
+    """In the audio column; "" if there is none."""
+    has_bytes: bool
+
+    def key(self, column: str | None) -> str:
+        """The clip's key."""
+        value = self.record.get(column or "")
+        return str(value or self.path or self.name)
 
 
 @dataclass(frozen=True)
-class _Columns:
-    """The columns of a file that describe its clips."""
+class _Table:
+    """A Parquet file and the columns of it that are read."""
 
+    uri: str
+    metadata: pq.FileMetaData
+    features: Mapping[str, Any]
+    """Of the hub's ``datasets``, by column; empty if they are not there."""
+    audio: AudioColumn
+    columns: Columns
     key: str | None
-    labels: str | None
-    audio: str
-    class_names: list[str] | None
-    """Names of classes that ``labels`` numbers."""
-    wanted: list[str]
-    """Columns to read."""
-    split: str
-    """Split that the file's name gives; "" if it gives none."""
 
     @classmethod
-    def of(cls, schema: pa.Schema, uri: str) -> Self:
-        """Find the columns of the file at ``uri``.
+    def of(cls, uri: str, metadata: pq.FileMetaData, schema: pa.Schema, wanted: ColumnsConfig) -> _Table:
+        """Choose the columns.
 
         Raises:
-            ValueError: no column holds audio.
+            ValueError: no column holds audio, or several do and none is asked for.
         """
-        audio = audio_column(schema, uri)
-        key = next((name for name in _KEY_COLUMNS if name in schema.names), None)
-        labels = label_name(schema.names)
-        wanted = [name for name in (key, labels, "split", "group") if name and name in schema.names]
-        if pa.types.is_struct(schema.field(audio).type) and "path" in schema.field(audio).type.names:
-            wanted.append(f"{audio}.path")
-        hub_split = re.match(r"(\w+)-\d+-of-\d+", storage.name(uri).removesuffix(".parquet"))
-        split = hub_split.group(1) if hub_split else ""
-        return cls(key, labels, audio, _class_names(schema, labels), wanted, split)
+        features = _features(schema, uri)
+        audio = AudioColumn.of(schema, features, wanted.audio, uri)
+        names = schema.names
+        return cls(uri, metadata, features, audio, Columns.of(names, wanted, uri), first_column(names, _KEY_COLUMNS))
 
-    def read(self, uri: str, row_group: int, metadata: pq.FileMetaData) -> list[dict[str, Any]]:
-        """Read them for the rows of a row group.
+    @property
+    def notes(self) -> Notes:
+        """The columns that it uses besides those that describe."""
+        used = {"audio": self.audio.name, "key": self.key}
+        return Counter({Note("columns used", f"{what} ← {name}", "files"): 1 for what, name in used.items() if name})
 
-        Raises:
-            AudioError: they cannot be read.
-        """
-        return read_parquet(uri, partial(_records, row_group, self.wanted), metadata)
+    def cells(self, num_bytes: int, rejects: list[Reject]) -> Iterator[_Cell]:
+        """Read the rows of all row groups; those of a damaged one are added to the rejects."""
+        stem = storage.name(self.uri).removesuffix(".parquet")
+        wanted = list(dict.fromkeys([*self.columns.read, *([self.key] if self.key else []), *self.audio.paths]))
+        first = 0
+        for row_group in range(self.metadata.num_row_groups):
+            num_rows = self.metadata.row_group(row_group).num_rows
+            place = f"row group {row_group} of {self.uri}"
+            if not 0 <= num_rows <= num_bytes:
+                detail = f"{place} claims {num_rows} rows, the file has {num_bytes} bytes"
+                rejects.append(Reject(f"{stem}:{first}", "unreadable", detail))
+                return
+            names = [f"{stem}:{row}" for row in range(first, first + num_rows)]
+            first += num_rows
+            try:
+                records = self._read(row_group, wanted) if wanted else [{}] * num_rows
+                has_bytes = self._have_bytes(row_group, num_rows)
+            except AudioError as error:
+                rejects += [Reject(name, error.reason, f"{place}: {error.detail}") for name in names]
+                continue
+            for row, (name, record) in enumerate(zip(names, records, strict=True)):
+                yield _Cell(row_group, row, name, record, self.audio.path_of(record), has_bytes[row])
 
-    def describe(self, record: dict[str, Any], name: str) -> dict[str, Any]:
-        """Return key, labels, split and group of a row; ``name`` is its key if it has no other."""
-        path = (record.get(self.audio) or {}).get("path")
-        return {
-            "key": str(record.get(self.key or "") or path or name),
-            "labels": to_labels(self.labels, record.get(self.labels or ""), self.class_names),
-            "split": str(record.get("split") or self.split),
-            "group": str(record.get("group") or ""),
-        }
+    def place_of(self, cell: _Cell, place: Place) -> dict[str, Any]:
+        """Where a clip's bytes are: in this file, or in the file that its cell names."""
+        if cell.path and not cell.has_bytes:
+            return {"uri": place.locate(cell.path)}
+        return {"uri": self.uri, "row_group": cell.row_group, "row": cell.row, "column": self.audio.name}
+
+    def _have_bytes(self, row_group: int, num_rows: int) -> Sequence[bool]:
+        """Tell which rows of a row group hold bytes; they are read only if its statistics do not tell."""
+        if not self.audio.paths:
+            return [True] * num_rows
+        if not self.audio.bytes:
+            return [False] * num_rows
+        group = self.metadata.row_group(row_group)
+        chunks = (group.column(number) for number in range(group.num_columns))
+        statistics = next((chunk.statistics for chunk in chunks if chunk.path_in_schema == self.audio.bytes), None)
+        nulls = statistics.null_count if statistics and statistics.has_null_count else None
+        if nulls in (0, num_rows):
+            return [nulls == 0] * num_rows
+        return read_parquet(self.uri, partial(_have_bytes, row_group, self.audio), self.metadata)
+
+    def _read(self, row_group: int, columns: Sequence[str]) -> list[dict[str, Any]]:
+        return read_parquet(self.uri, partial(_records, row_group, columns), self.metadata)
 
 
 def _records(row_group: int, columns: Sequence[str], file: pq.ParquetFile) -> list[dict[str, Any]]:
     return read_row_group(file, row_group, columns).to_pylist()
 
 
-def _class_names(schema: pa.Schema, column: str | None) -> list[str] | None:
-    """Return the class names of a hub ClassLabel column, which stores numbers."""
+def _have_bytes(row_group: int, audio: AudioColumn, file: pq.ParquetFile) -> list[bool]:
+    column = read_row_group(file, row_group, [audio.bytes])[audio.name]
+    return pc.is_valid(pc.struct_field(column, "bytes")).to_pylist()
+
+
+def _features(schema: pa.Schema, uri: str) -> Mapping[str, Any]:
+    """Return the description of the columns that the hub's ``datasets`` writes; empty if there is none."""
     metadata = (schema.metadata or {}).get(b"huggingface")
-    if metadata is None or column is None:
-        return None
+    if metadata is None:
+        return {}
     try:
-        feature = json.loads(metadata)["info"]["features"][column]
-        feature = feature.get("feature", feature) if isinstance(feature, dict) else feature[0]
-        names = feature.get("names")
-    except (ValueError, RecursionError, AttributeError, KeyError, IndexError, TypeError) as error:
-        logger.warning(
-            "the metadata for the hub do not describe column %s (%r): its labels are as stored", column, error
-        )
-        return None
-    return [str(name) for name in names] if isinstance(names, list) else None
+        features = json.loads(metadata)["info"]["features"]
+        return {str(name): feature for name, feature in features.items()}
+    except (ValueError, RecursionError, AttributeError, KeyError, TypeError) as error:
+        logger.warning("the metadata for the hub in %s do not describe its columns (%r)", uri, error)
+        return {}
+
+
+def _class_names(features: Mapping[str, Any], column: str | None) -> list[str] | None:
+    """Return the class names of a column of ClassLabel, nested or not, which stores numbers."""
+    feature = features.get(column or "")
+    for _ in range(4):
+        if isinstance(feature, list) and feature:
+            feature = feature[0]
+        elif isinstance(feature, dict):
+            if isinstance(names := feature.get("names"), list):
+                return [str(name) for name in names]
+            inner = [value for value in feature.values() if isinstance(value, dict | list)]
+            feature = feature.get("feature") or next(iter(inner), None)
+    return None

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from unfused_ray.data.parts.rejects import Reject
+from unfused_ray.data.sources.notes import Note, Notes
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +24,8 @@ ITEMS = pa.schema(
         pa.field("offset", pa.int64()),  # in a tar: its first byte,
         pa.field("num_bytes", pa.int64()),  # and its length
         pa.field("row_group", pa.int64()),  # in a Parquet file: its row group,
-        pa.field("row", pa.int64()),  # and the row within
+        pa.field("row", pa.int64()),  # the row within,
+        pa.field("column", pa.string()),  # and the column of audio
         pa.field("start", pa.float64()),  # of a clip that is a part of its audio: where it begins,
         pa.field("seconds", pa.float64()),  # and its length
         pa.field("labels", pa.list_(pa.string())),
@@ -34,13 +37,16 @@ ITEMS = pa.schema(
 
 @dataclass(frozen=True)
 class Listing:
-    """The clips of a source or of a part of it, about 150 bytes each, and the rejects."""
+    """The clips of a source or of a part of it, about 150 bytes each, the rejects, and notes for the summary."""
 
     items: pa.Table
     rejects: tuple[Reject, ...] = ()
+    notes: Notes = field(default_factory=Counter)
 
     @classmethod
-    def from_rows(cls, rows: Sequence[dict[str, Any]], rejects: Sequence[Reject] = ()) -> Listing:
+    def from_rows(
+        cls, rows: Sequence[dict[str, Any]], rejects: Sequence[Reject] = (), notes: Notes | None = None
+    ) -> Listing:
         """Make a listing of rows of ``ITEMS``; a missing column is null, or empty for labels, split and group.
 
         A row whose strings UTF-8 cannot hold, such as a file name in another encoding, is set aside.
@@ -54,7 +60,7 @@ class Listing:
             bad = [row for row in good if not _is_utf8(row)]
             found += [Reject(row["key"], "unreadable", "its name, labels, split or group are not UTF-8") for row in bad]
             items = pa.Table.from_pylist([row for row in good if _is_utf8(row)], ITEMS)
-        return cls(items, tuple(Reject(*map(_printable, reject)) for reject in found))
+        return cls(items, tuple(Reject(*map(_printable, reject)) for reject in found), notes or Counter())
 
 
 def _is_utf8(row: dict[str, Any]) -> bool:
@@ -74,17 +80,22 @@ def draw(seed: int, name: str) -> float:
 
 
 def combine(listings: Sequence[Listing]) -> Listing:
-    """Lay listings end to end. A repeated key becomes ``key#2``, ``key#3`` …; the log counts them."""
+    """Lay listings end to end. A repeated key becomes ``key#2``, ``key#3`` …; a note and the log count them."""
     items = pa.concat_tables([listing.items for listing in listings]) if listings else ITEMS.empty_table()
+    notes: Notes = Counter()
+    for listing in listings:
+        notes.update(listing.notes)
     seen: dict[str, int] = {}
     keys: list[str] = []
     for key in items["key"].to_pylist():
         seen[key] = seen.get(key, 0) + 1
         keys.append(key if seen[key] == 1 else f"{key}#{seen[key]}")
     if len(seen) < len(keys):
-        logger.warning("%d clips have the key of another; they are kept as key#2, key#3 …", len(keys) - len(seen))
+        text = f"{len(keys) - len(seen):,} clips have the key of another; they are kept as key#2, key#3 …"
+        logger.warning(text)
+        notes[Note("look again", text)] += 1
     items = items.set_column(0, ITEMS.field("key"), pa.array(keys, pa.string()))
-    return Listing(items, tuple(reject for listing in listings for reject in listing.rejects))
+    return Listing(items, tuple(reject for listing in listings for reject in listing.rejects), notes)
 
 
 def select(items: pa.Table, fraction: float, seed: int) -> pa.Table:

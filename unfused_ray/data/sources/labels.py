@@ -1,26 +1,136 @@
-"""Labels as archives write them: a list, one string, or class numbers."""
+"""Reads labels as lists and archives write them: one name, several in a cell, nested, or class numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-_NAMES = ("human_labels", "labels", "label", "tags", "tag", "mids", "category")
+from unfused_ray.data.sources.notes import Kind, Note, Notes
+
+NAMES = (
+    "human_labels",
+    "labels",
+    "label",
+    "category",
+    "class",
+    "categories",
+    "classes",
+    "tags",
+    "tag",
+    "mids",
+    "target",
+    "targets",
+    "label_name",
+    "class_name",
+    "classname",
+    ".cls",
+    ".txt",
+)
+"""Names of columns and fields that hold labels, the first that is there is taken; in lower case. The last two are
+companions in a tar."""
+
+_PLURAL = {"human_labels", "labels", "categories", "classes", "tags", "mids", "targets"}
+_LOOKS_LIKE_LABELS = re.compile(r"label|class|categor|tag|target|species|genre|emotion|event|instrument|keyword|mids?$")
+_QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"")
+_SEVERAL = re.compile(r"\s*[;|]\s*")
+_COMMAS = re.compile(r"\s*,\s*")
 
 
 def label_name(names: Iterable[str]) -> str | None:
-    """Return the column or field that holds the labels; None if there is none."""
-    known = set(names)
-    return next((name for name in _NAMES if name in known), None)
+    """Return the column or field that holds the labels, in any case; None if there is none."""
+    known = {name.casefold(): name for name in reversed(list(names))}
+    return next((known[name] for name in NAMES if name in known), None)
 
 
-def to_labels(column: str | None, value: Any, class_names: Sequence[str] | None = None) -> list[str]:
-    """Return a value of a column or field as labels. One string is a list with commas, but a single ``label``."""
-    if value is None:
-        return []
-    if isinstance(value, str) and column != "label":
-        value = [part.strip() for part in value.split(",") if part.strip()]
-    values = value if isinstance(value, list) else [value]
-    if class_names:
-        return [class_names[v] if isinstance(v, int) and 0 <= v < len(class_names) else str(v) for v in values]
-    return [str(v) for v in values if v not in (None, "")]
+def looks_like_labels(name: str) -> bool:
+    """True if a column's name says that it may hold labels."""
+    return _LOOKS_LIKE_LABELS.search(name.casefold()) is not None
+
+
+class LabelReader:
+    """Reads the labels of a column, and notes what it found besides plain names.
+
+    Args:
+        column: name of the column or field; one in the plural has lists with commas, in the singular a comma without a
+            blank behind it separates ("Speech, male" is one label). Semicolons and ``|`` separate in both.
+        class_names: names of the classes that the column numbers.
+    """
+
+    def __init__(self, column: str, class_names: Sequence[str] | None = None) -> None:
+        self._column = column
+        self._is_plural = column.casefold() in _PLURAL
+        self._class_names = class_names
+        self.notes: Notes = Counter()
+
+    def read(self, value: Any) -> list[str]:
+        """Return a value of the column as labels; none if it is empty, NaN, or the hub's class -1."""
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            return []
+        if isinstance(value, str):
+            return self._of_text(value.strip())
+        if isinstance(value, Mapping):
+            return self._of_fields(value)
+        if isinstance(value, list | tuple):
+            return [label for each in value for label in ([each] if _is_name(each) else self.read(each))]
+        if self._class_names and isinstance(value, int) and not isinstance(value, bool):
+            return self._of_number(value)
+        return [str(value)]
+
+    def _of_text(self, text: str) -> list[str]:
+        parts = _items_of_list(text)
+        if parts is None:
+            parts = _SEVERAL.split(text)
+            if self._is_plural or not re.search(r",(\s|$)", text):
+                parts = [part for each in parts for part in _COMMAS.split(each)]
+            elif "," in text:
+                self._note("cells of {} with a comma and a blank are one label")
+        if len(parts := [part.strip() for part in parts if part.strip()]) > 1:
+            self._note("cells of {} are several labels")
+        return parts
+
+    def _of_fields(self, fields: Mapping[str, Any]) -> list[str]:
+        if fields and all(isinstance(value, bool) for value in fields.values()):
+            return [name for name, value in fields.items() if value]
+        if (name := label_name(fields)) is None:
+            self._note(f"structs of {{}} with the fields {', '.join(fields)} were not taken for labels", "look again")
+            return []
+        return self.read(fields[name])
+
+    def _of_number(self, number: int) -> list[str]:
+        assert self._class_names is not None
+        if 0 <= number < len(self._class_names):
+            return [self._class_names[number]]
+        if number == -1:
+            self._note("cells of {} are -1, the hub's number for no label")
+            return []
+        self._note(f"numbers of {{}} are beyond its {len(self._class_names)} class names, and kept", "look again")
+        return [str(number)]
+
+    def _note(self, text: str, kind: Kind = "columns used") -> None:
+        self.notes[Note(kind, text.format(f"column {self._column}"), "clips")] += 1
+
+
+def _is_name(value: Any) -> bool:
+    """True for an item of a list that is a label as it stands."""
+    return isinstance(value, str) and value != ""
+
+
+def _items_of_list(text: str) -> list[str] | None:
+    """Return the items of a list that is written out, as ``['a', 'b']`` of Python or NumPy; None if it is none."""
+    if len(text) < 2 or text[0] + text[-1] not in ("[]", "()", "{}") or (text[0] == "{" and ":" in text):
+        return None
+    try:
+        if isinstance(items := json.loads(text), list):
+            return [str(item) for item in items if item is not None]
+    except ValueError:
+        pass
+    inner = text[1:-1].strip()
+    if inner[:1] in ("'", '"'):
+        return ["".join(found) for found in _QUOTED.findall(inner)]
+    if "," in inner and text[0] == "[":
+        return _COMMAS.split(inner)
+    return [] if not inner else None

@@ -1,49 +1,164 @@
-"""Lists the clips of a whole source."""
+"""Lists the clips of a whole source, and gives those without a split the one that names of files and folders say."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import takewhile
+
+import pyarrow as pa
 
 from unfused_ray import storage
+from unfused_ray.config import ColumnsConfig
 from unfused_ray.data.parts.executor import Executor
+from unfused_ray.data.parts.rejects import Reject
+from unfused_ray.data.sources.columns import BY_NAME
 from unfused_ray.data.sources.csv_files import list_csv
-from unfused_ray.data.sources.find import Kind, Source
+from unfused_ray.data.sources.find import Kind, Source, several_kinds
 from unfused_ray.data.sources.hub_parquet import list_parquet
-from unfused_ray.data.sources.items import Listing, combine
+from unfused_ray.data.sources.items import ITEMS, Listing, combine
+from unfused_ray.data.sources.locate import is_absolute
+from unfused_ray.data.sources.notes import Note, Notes, first_of
+from unfused_ray.data.sources.splits import (
+    is_recognised,
+    names_recognised,
+    resolve_eval,
+    split_of_folder,
+    split_of_folders,
+    split_of_name,
+    splits_of_paths,
+    without_numbers,
+)
 from unfused_ray.data.sources.tar import list_tar
 from unfused_ray.progress import Progress
 
-ARCHIVES: dict[Kind, Callable[[str], Listing]] = {"tar": list_tar, "parquet": list_parquet}
-"""Lists the clips of one archive, by its kind."""
+ARCHIVES: dict[Kind, Callable[[str, str, ColumnsConfig, str], Listing]] = {"tar": list_tar, "parquet": list_parquet}
+"""Lists the clips of one archive, by its kind: of its URI, the split its name says, the columns and the folder."""
 
 
-def list_source(source: Source, executor: Executor) -> Listing:
+def list_source(source: Source, executor: Executor, columns: ColumnsConfig = BY_NAME) -> Listing:
     """List all clips of a source without reading their audio.
+
+    A clip's split is that of its column; else that which its list or archive is called by, or a folder of that within
+    the source; else that of its own path; else that of the source's folder.
 
     Args:
         source: its files.
         executor: lists archives, of which many small parts are read.
+        columns: that are asked for.
 
     Raises:
-        ValueError: a CSV or Parquet file lacks a column that is needed.
+        ValueError: a CSV or Parquet file lacks a column that is needed, or is not as its header says.
         OSError: an object store does not answer.
     """
     if source.kind == "audio":
-        return combine([list_audio(source)])
+        if columns != BY_NAME:
+            raise ValueError(f"columns={columns!r}: {source.folder} is read as audio files, which have no columns")
+        listing = list_audio(source)
+        return _with_splits(replace(listing, notes=source.notes + _folders_left(source)), source)
+    named, notes = _splits_of_files(source)
     if source.kind == "csv":
-        return combine([list_csv(uri, len(source.files) > 1) for uri in source.files])
-    listings: list[Listing] = [Listing.from_rows([])] * len(source.files)
-    with (
-        executor.open(),
-        Progress("listing", len(source.files), f"{source.kind} files") as bar,
-        executor.run(ARCHIVES[source.kind], ((uri,) for uri in source.files)) as results,
-    ):
-        for done, (number, listing) in enumerate(results, start=1):
-            listings[number] = listing
-            bar.update(done)
-    return combine(listings)
+        listing = combine([list_csv(uri, split, columns) for uri, split in zip(source.files, named, strict=True)])
+    else:
+        arguments = [(uri, split, columns, source.folder) for uri, split in zip(source.files, named, strict=True)]
+        listing = combine(_list_archives(source, executor, arguments))
+    unlisted = _unlisted(source, listing.items)
+    if source.kind == "parquet" and source.beside and len(unlisted) == len(source.beside):
+        raise several_kinds(source.folder, {"parquet": source.files, "audio": source.beside})
+    for name in sorted({split for split in named if split and not is_recognised(split)}):
+        if name in listing.items["split"].to_pylist():
+            notes[Note("look again", f"clips of {name} are a split of that name: no train, valid, test or fold")] += 1
+    rejects = (*listing.rejects, *Listing.from_rows([], unlisted).rejects)
+    return _with_splits(Listing(listing.items, rejects, source.notes + notes + listing.notes), source)
 
 
 def list_audio(source: Source) -> Listing:
     """List audio files; a clip's key is its path within the source."""
     return Listing.from_rows([{"key": storage.relative(uri, source.folder), "uri": uri} for uri in source.files])
+
+
+def _list_archives(
+    source: Source, executor: Executor, arguments: Sequence[tuple[str, str, ColumnsConfig, str]]
+) -> list[Listing]:
+    listings: list[Listing] = [Listing.from_rows([])] * len(arguments)
+    with (
+        executor.open(),
+        Progress("listing", len(arguments), f"{source.kind} files") as bar,
+        executor.run(ARCHIVES[source.kind], arguments) as results,
+    ):
+        for done, (number, listing) in enumerate(results, start=1):
+            listings[number] = listing
+            bar.update(done)
+    return listings
+
+
+def _splits_of_files(source: Source) -> tuple[list[str], Notes]:
+    """Return the split that each list or archive is called by; without one, one of several lists is its own split."""
+    splits: list[str] = []
+    recognised: Counter[tuple[str, str]] = Counter()
+    for uri in source.files:
+        name = storage.name(uri).rpartition(".")[0]
+        said, split = without_numbers(name), split_of_name(name)
+        if not split:
+            said, split = split_of_folders(storage.relative(uri, source.folder).rpartition("/")[0])
+        if not split and source.kind == "csv" and len(source.files) > 1:
+            split = name
+        elif split:
+            recognised[said, split] += 1
+        splits.append(split)
+    return splits, names_recognised(recognised, "files")
+
+
+def _with_splits(listing: Listing, source: Source) -> Listing:
+    """Give clips without a split the one that their paths say, else that of the source's folder; resolve eval."""
+    splits, notes = listing.items["split"].to_pylist(), Counter(listing.notes)
+    unsplit = [number for number, split in enumerate(splits) if not split]
+    keys = listing.items["key"].to_pylist()
+    found, more = splits_of_paths(_from_common_folder([keys[number] for number in unsplit]))
+    if own := split_of_folder(storage.name(source.folder)):
+        found = [split or own for split in found]
+    elif (above := storage.name(storage.parent(source.folder))) and split_of_folder(above) and not all(found):
+        text = f"clips in {source.folder} have no split, although the folder above is called {above}"
+        more[Note("look again", text)] += 1
+    for number, split in zip(unsplit, found, strict=True):
+        splits[number] = split
+    if count := sum(map(bool, found)):
+        notes[Note("columns used", "split ← paths of clips, or the source's folder", "clips")] += count
+    splits, of_eval = resolve_eval(splits)
+    column = ITEMS.get_field_index("split")
+    items = listing.items.set_column(column, ITEMS.field("split"), pa.array(splits, pa.string()))
+    return replace(listing, items=items, notes=notes + more + of_eval)
+
+
+def _from_common_folder(paths: list[str]) -> list[str]:
+    """Return the paths from the folder that all absolute ones have in common, which is kept itself."""
+    folders = [path.split("/")[:-1] for path in paths if is_absolute(path)] or [[]]
+    in_common = takewhile(lambda pair: pair[0] == pair[1], zip(min(folders), max(folders), strict=False))
+    above = "/".join([part for part, _ in in_common][:-1]) + "/"
+    return [path.removeprefix(above) if is_absolute(path) else path for path in paths]
+
+
+def _folders_left(source: Source) -> Notes:
+    """Note the folders of audio files that may be labels."""
+    folders = {storage.relative(uri, source.folder).rpartition("/")[0].rpartition("/")[2] for uri in source.files}
+    names = sorted(name for name in folders if name and not split_of_name(name))
+    if len(names) < 2:
+        return Counter()
+    text = f"names of folders, which may be labels ({first_of(names)}): a CSV with a column label gives clips theirs"
+    return Counter({Note("columns ignored", text): 1})
+
+
+def _unlisted(source: Source, items: pa.Table) -> list[Reject]:
+    """Set the audio files in a folder aside that none of its lists names."""
+    listed = {_normal(uri) for uri in items["uri"].to_pylist()} if source.beside else set()
+    return [
+        Reject(storage.relative(uri, source.folder), "unlisted", f"no {source.kind} file of the source names {uri}")
+        for uri in source.beside
+        if _normal(uri) not in listed
+    ]
+
+
+def _normal(uri: str) -> str:
+    return unicodedata.normalize("NFC", storage.absolute(uri.replace("\\", "/")))

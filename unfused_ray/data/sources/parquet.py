@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unfused_ray import storage
 from unfused_ray.audio.decode import AudioError
+from unfused_ray.data.sources.columns import PATHS, first_column
 from unfused_ray.parquet import open_parquet
 
 T = TypeVar("T")
@@ -65,24 +67,71 @@ def read_row_group(file: pq.ParquetFile, row_group: int, columns: Sequence[str])
     return table
 
 
-def audio_column(schema: pa.Schema, uri: str) -> str:
-    """Return the name of the column that holds encoded audio: binary, or the hub's struct of bytes and path.
+@dataclass(frozen=True)
+class AudioColumn:
+    """The column of a file that holds encoded audio, or names audio files."""
 
-    Raises:
-        ValueError: there is no such column, or there are several and none is called audio.
-    """
-    found = [field.name for field in schema if _holds_bytes(field.type)]
-    if "audio" in found:
-        return "audio"
-    if len(found) == 1:
-        return found[0]
-    raise ValueError(
-        f"{uri} has the columns {', '.join(schema.names)}, of which {len(found)} hold bytes: "
-        "the audio must be in a column 'audio', or in the only one of type binary or struct<bytes, path>"
-    )
+    name: str
+    bytes: str
+    """Column of the bytes: itself, or a part of the hub's struct of bytes and path; "" if it has paths alone."""
+    paths: tuple[str, ...]
+    """Column of the paths; none if it has bytes alone."""
+
+    @classmethod
+    def of(cls, schema: pa.Schema, features: Mapping[str, Any], wanted: str, uri: str) -> AudioColumn:
+        """Find the column of audio in the file at ``uri``.
+
+        Args:
+            schema: of the file.
+            features: what the hub's metadata say of its columns.
+            wanted: the column that is asked for; "" takes the only one.
+            uri: in messages.
+
+        Raises:
+            ValueError: there is no such column, or there are several and none is asked for.
+        """
+        columns = {field.name: column for field in schema if (column := cls._of_field(field))}
+        if wanted:
+            if wanted not in columns:
+                raise ValueError(f"columns.audio={wanted}: {uri} has audio or paths in {', '.join(columns) or 'none'}")
+            return columns[wanted]
+        kinds = {name: features[name].get("_type") for name in columns if isinstance(features.get(name), dict)}
+        found = [name for name in columns if kinds.get(name) == "Audio"]
+        found = found or [name for name in columns if columns[name].bytes and kinds.get(name) in (None, "Value")]
+        num_bytes = len(found)
+        if not found and (path := first_column([*columns], PATHS)):
+            found = [path]
+        if len(found) == 1:
+            return columns[found[0]]
+        remedy = f"name one with --columns.audio ({', '.join(found)})" if found else "one must be binary, or of paths"
+        raise ValueError(f"{uri} has the columns {', '.join(schema.names)}, of which {num_bytes} hold bytes: {remedy}")
+
+    @classmethod
+    def _of_field(cls, field: pa.Field) -> AudioColumn | None:
+        name, kind = field.name, field.type
+        if _is_binary(kind):
+            return cls(name, name, ())
+        if _is_text(kind):
+            return cls(name, "", (name,))
+        if not pa.types.is_struct(kind):
+            return None
+        inner = {part.name: part.type for part in (kind.field(number) for number in range(kind.num_fields))}
+        paths = (f"{name}.path",) if _is_text(inner.get("path")) else ()
+        if "bytes" not in inner:
+            return cls(name, "", paths) if paths else None
+        is_null = pa.types.is_null(inner["bytes"])  # of a file in which no clip has bytes
+        return cls(name, f"{name}.bytes", paths) if is_null or _is_binary(inner["bytes"]) else None
+
+    def path_of(self, record: Mapping[str, Any]) -> str:
+        """Return the path in a row; "" if there is none."""
+        value = record.get(self.name)
+        path = value.get("path") if isinstance(value, dict) else value
+        return path if isinstance(path, str) else ""
 
 
-def _holds_bytes(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0 and _holds_bytes(kind.field("bytes").type)
+def _is_binary(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _is_text(kind: pa.DataType | None) -> bool:
+    return kind is not None and (pa.types.is_string(kind) or pa.types.is_large_string(kind))

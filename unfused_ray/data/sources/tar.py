@@ -5,75 +5,173 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from unfused_ray import storage
 from unfused_ray.audio.decode import AudioError
+from unfused_ray.audio.formats import FIRST_BYTES, SUFFIXES, begins_as_audio
+from unfused_ray.config import ColumnsConfig
 from unfused_ray.data.parts.rejects import Reject
+from unfused_ray.data.sources.columns import BY_NAME, Columns, describe
 from unfused_ray.data.sources.fetch import as_reason
-from unfused_ray.data.sources.find import AUDIO_SUFFIXES
 from unfused_ray.data.sources.items import Listing
-from unfused_ray.data.sources.labels import label_name, to_labels
+from unfused_ray.data.sources.labels import label_name
+from unfused_ray.data.sources.notes import Note, Notes
+from unfused_ray.data.sources.sniff import hidden_as, is_worth_a_look, suffix
 
 _TAR_BUFFER_BYTES = 1 << 20  # one request to an object store brings many headers
 _MAX_METADATA_BYTES = 1 << 20
 _MAX_READ_BYTES = 2 << 20  # of tarfile at a time: what is read is headers, which may claim to be of any size
+_COMPANIONS = (".txt", ".cls", ".json")
 _DAMAGED_TAR = (tarfile.TarError, ValueError, OverflowError, RecursionError)  # what tarfile raises on damaged headers
 
 
-def list_tar(uri: str) -> Listing:
-    """List the clips of a WebDataset tar, and read their small ``.json``, ``.txt`` and ``.cls`` companions.
+def list_tar(uri: str, split: str = "", columns: ColumnsConfig = BY_NAME, folder: str = "") -> Listing:
+    """List the clips of a WebDataset tar, and read their small ``.json``, ``.cls`` and ``.txt`` companions.
 
-    A key is a member's name up to its *last* dot (AudioSet's keys hold dots). Nothing is extracted and no link is
-    followed, so names such as ``../x`` are only names. Of a damaged tar, the clips before the damage are listed.
+    A key is a member's name up to its *last* dot (AudioSet's keys hold dots). Its companions have the same name up to
+    their last dot, or, as WebDataset has it, up to the first dot of the base name (``0.left.flac`` and ``0.json``).
+    Nothing is extracted and no link is followed, so names such as ``../x`` are only names. Of a damaged tar, the clips
+    before the damage are listed.
+
+    Args:
+        uri: the tar.
+        split: of clips whose companions say none.
+        columns: fields of the JSON that are asked for.
+        folder: of the source; the clips lie in the tar alone.
 
     Raises:
+        ValueError: a field that is asked for is in no JSON.
         OSError: an object store does not answer.
     """
-    clips: dict[str, dict[str, Any]] = {}
-    labels: dict[str, dict[str, Any]] = {}
-    rejects: list[Reject] = []
+    members = _Members()
     try:
         with as_reason(uri), storage.open_input(uri) as file, _TarReader(file, _TAR_BUFFER_BYTES) as buffered:
             try:
-                _list_members(buffered, clips, labels, rejects)
+                members.read(buffered)
             except _DAMAGED_TAR as error:
                 raise AudioError("unreadable", f"tar file: {error}") from error
     except AudioError as error:
-        rejects.append(Reject(storage.name(uri), error.reason, error.detail))
-    damaged = {reject.key for reject in rejects}
-    rows = [
-        {**clip, **labels.get(clip["key"], {}), "uri": uri} for clip in clips.values() if clip["key"] not in damaged
-    ]
-    return Listing.from_rows(rows, rejects)
+        members.rejects.append(Reject(storage.name(uri), error.reason, error.detail))
+    clips = members.good_clips()
+    records, notes = members.records(clips)
+    rows: list[dict[str, Any]] = []
+    if clips:
+        _join_label_fields(records)
+        names = list(dict.fromkeys(name for record in records for name in record))
+        rows, more = describe(records, Columns.of(names, columns, uri), [], split)
+        notes += more
+    return Listing.from_rows(
+        [{**clip, **row, "uri": uri} for clip, row in zip(clips, rows, strict=True)], members.rejects, notes
+    )
 
 
-def _list_members(
-    buffered: _TarReader, clips: dict[str, dict[str, Any]], labels: dict[str, dict[str, Any]], rejects: list[Reject]
-) -> None:
-    """Add a tar's clips by name, its companions' fields by key, and its rejects."""
-    tar = tarfile.open(fileobj=buffered, mode="r:")  # noqa: SIM115 - it does not own the file
-    for member in tar:
-        buffered.refuse_outside(member, tar)
-        key, dot, suffix = member.name.removeprefix("./").rpartition(".")
-        if not member.isreg() or not dot:
-            continue
-        if f".{suffix.lower()}" in AUDIO_SUFFIXES and member.issparse():
-            rejects.append(Reject(key, "unreadable", "it is sparse: its bytes do not lie in the tar as they are"))
-        elif f".{suffix.lower()}" in AUDIO_SUFFIXES:
-            clips[member.name] = {"key": key, "offset": member.offset_data, "num_bytes": member.size}
-        elif suffix in ("json", "txt", "cls") and member.size <= _MAX_METADATA_BYTES:
-            content = tar.extractfile(member)
-            assert content is not None  # a regular file
+class _Members:
+    """The clips of a tar by member, the companions' fields by their names without the suffix, and the rejects."""
+
+    def __init__(self) -> None:
+        self.clips: dict[str, dict[str, Any]] = {}
+        self.rejects: list[Reject] = []
+        self._companions: dict[str, dict[str, dict[str, Any]]] = {}
+        self._broken: dict[str, str] = {}
+        self._skipped: Notes = Counter()
+
+    def read(self, buffered: _TarReader) -> None:
+        """Read the headers of all members, and the companions."""
+        tar = tarfile.open(fileobj=buffered, mode="r:")  # noqa: SIM115 - it does not own the file
+        for member in tar:
+            buffered.refuse_outside(member, tar)
+            if member.isreg():
+                self._add(member, tar)
+            elif not member.isdir():
+                self._skipped[Note("skipped on purpose", "links and devices in tars", "members")] += 1
+        buffered.seek(tar.offset)  # tarfile takes a broken header for the end, which is a block of zeros
+        if buffered.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError(f"damaged from byte {tar.offset}")
+
+    def _add(self, member: tarfile.TarInfo, tar: tarfile.TarFile) -> None:
+        name = member.name.removeprefix("./")
+        ending = suffix(name)
+        if not name:
+            raise tarfile.ReadError("a member has no name")
+        key = name[: len(name) - len(ending)]
+        if hidden := hidden_as(name):
+            self._skipped[Note("skipped on purpose", hidden, "files")] += 1
+        elif ending in _COMPANIONS and member.size <= _MAX_METADATA_BYTES:
             try:
-                labels.setdefault(key, {}).update(_companion(suffix, content.read()))
+                self._companions.setdefault(key, {})[ending] = _companion(ending, _content(member, tar))
             except (ValueError, RecursionError) as error:
-                rejects.append(Reject(key, "unreadable", f"its .{suffix}: {error}"))
-    buffered.seek(tar.offset)  # tarfile takes a broken header for the end, which is a block of zeros
-    if buffered.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise tarfile.ReadError(f"damaged from byte {tar.offset}")
+                self._broken[key] = f"its {ending}: {error}"
+        elif ending in _COMPANIONS:
+            text = f"companions of more than {_MAX_METADATA_BYTES:,} bytes were not read"
+            self._skipped[Note("look again", text, "files")] += 1
+        elif ending not in SUFFIXES and not self._begins_as_audio(name, member, tar):
+            self._skipped[Note("not read", ending or "no suffix", "files")] += 1
+        elif member.issparse():
+            self.rejects.append(Reject(key, "unreadable", "it is sparse: its bytes do not lie in the tar as they are"))
+        else:
+            if member.name in self.clips:
+                self._skipped[Note("skipped on purpose", "members that a later one of the name replaces", "files")] += 1
+            self.clips[member.name] = {"key": key, "offset": member.offset_data, "num_bytes": member.size}
+
+    @staticmethod
+    def _begins_as_audio(name: str, member: tarfile.TarInfo, tar: tarfile.TarFile) -> bool:
+        return is_worth_a_look(name) and begins_as_audio(_content(member, tar, FIRST_BYTES))
+
+    def good_clips(self) -> list[dict[str, Any]]:
+        """Return the clips whose companions can be read; the others, and broken companions of none, become rejects."""
+        broken = dict(self._broken)
+        good = []
+        for clip in self.clips.values():
+            if name := next((name for name in (clip["key"], _sample(clip["key"])) if name in self._broken), None):
+                broken.pop(name, None)
+                self.rejects.append(Reject(clip["key"], "unreadable", self._broken[name]))
+            else:
+                good.append(clip)
+        self.rejects += [Reject(key, "unreadable", detail) for key, detail in broken.items()]
+        return good
+
+    def records(self, clips: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], Notes]:
+        """Return the fields of each clip's companions, and notes on companions of no clip and other files."""
+        keys = {clip["key"] for clip in self.clips.values()}
+        by_sample: dict[str, list[str]] = {}
+        for key in self._companions.keys() - keys:
+            by_sample.setdefault(_sample(key), []).append(key)
+        samples = {_sample(key) for key in keys}
+        lost = sum(len(names) for sample, names in by_sample.items() if sample not in samples)
+        notes = Counter(self._skipped)
+        if lost:
+            text = "companions (.json, .cls, .txt) of no clip: their names differ from every clip's up to the first dot"
+            notes[Note("look again", text, "files")] += lost
+        records = []
+        for clip in clips:
+            of_sample = sorted(by_sample.get(_sample(clip["key"]), []))
+            found = [self._companions[key] for key in of_sample]
+            record: dict[str, Any] = {}
+            for companions in (*found, self._companions.get(clip["key"], {})):
+                for ending in _COMPANIONS:
+                    record |= companions.get(ending, {})
+            records.append(record)
+        return records, notes
+
+
+def _join_label_fields(records: Sequence[dict[str, Any]]) -> None:
+    """Put all labels into one field: of a tar's clips, some may have theirs in ``labels``, others in a ``.cls``."""
+    first = label_name(dict.fromkeys(name for record in records for name in record))
+    for record in records:
+        own = label_name(record)
+        if first and own and own != first:
+            record[first] = record.pop(own)
+
+
+def _sample(key: str) -> str:
+    """Return the name of a sample as WebDataset has it: up to the first dot of the base name."""
+    folder, slash, name = key.rpartition("/")
+    return f"{folder}{slash}{name.partition('.')[0]}"
 
 
 class _TarReader(io.BufferedReader):
@@ -112,14 +210,18 @@ class _TarReader(io.BufferedReader):
             raise tarfile.ReadError(f"{member.name!r}, of {member.size} bytes, does not end within the file")
 
 
-def _companion(suffix: str, content: bytes) -> dict[str, Any]:
-    """Read labels, split and group out of a file beside a clip in a tar."""
+def _content(member: tarfile.TarInfo, tar: tarfile.TarFile, num_bytes: int = _MAX_METADATA_BYTES) -> bytes:
+    file = tar.extractfile(member)
+    assert file is not None  # a regular file
+    return file.read(num_bytes)
+
+
+def _companion(ending: str, content: bytes) -> dict[str, Any]:
+    """Read the fields of a file beside a clip in a tar; text is the clip's label."""
     text = content.decode()
-    if suffix != "json":
-        return {"labels": [text.strip()]}
+    if ending != ".json":
+        return {ending: [text.strip()]}
     record = json.loads(text)
     if not isinstance(record, dict):
         raise ValueError(f"JSON of an object is expected, this is {type(record).__name__}")
-    name = label_name(record)
-    found = {"labels": to_labels(name, record[name])} if name else {}
-    return found | {name: str(record[name]) for name in ("split", "group") if record.get(name)}
+    return record

@@ -317,14 +317,14 @@ def test_bad_input_is_one_error_and_no_manifest(tmp_path: Path):
     audio_folder(tmp_path / "in", 2)
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad/a.wav").write_bytes(b"no audio")
-    (tmp_path / "columns.csv").write_text("path\na.wav\n")
+    (tmp_path / "columns.csv").write_text("where\na.wav\n")
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "text.parquet")
     (tmp_path / "cut.parquet").write_bytes(b"PAR1")
     cases: list[tuple[dict, type[Exception], str]] = [
         ({"source": ""}, ValueError, "source='' names nothing"),
         ({"source": "nowhere"}, FileNotFoundError, "nowhere"),
         ({"source": "bad"}, ValueError, r"none of the 1 clips .* can be used \(1 wrong format\)"),
-        ({"source": "columns.csv"}, ValueError, "columns path: one of files, wav_path"),
+        ({"source": "columns.csv"}, ValueError, "columns where: its first line must name columns"),
         ({"source": "cut.parquet"}, ValueError, r"holds no clips \(1 unreadable\); cut.parquet: Parquet"),
         ({"source": "text.parquet"}, ValueError, r"columns text, of which 0 hold bytes"),
         ({"source": "in", "fraction": 1e-9}, ValueError, "fraction=1e-09 takes none of the 2 clips"),

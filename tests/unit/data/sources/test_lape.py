@@ -424,6 +424,7 @@ def test_one_evaluation_of_an_encoder_fills_a_table_of_eleven_columns(
         cache=str(tmp_path / "cache"),
         protocol=str(tmp_path / "protocol.toml"),
         random_seeds=0,
+        shared_clips="keep",  # the miniatures repeat 40 recordings
     )
     table = evaluation_job.run(evaluation_job.check(config))
     assert table.tasks == ELEVEN

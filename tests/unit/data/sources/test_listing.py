@@ -73,30 +73,30 @@ def test_csv_columns_become_labels_split_and_group(tmp_path: Path):
     touch(tmp_path, "task/clips/a.wav")
     csv = tmp_path / "task/train.csv"
     csv.write_text("wav_path,label,group,other\ntask/clips/a.wav,dog,g1,1\n/abs/b.wav,,,2\n", encoding="utf-8-sig")
-    listing = list_csv(str(csv), one_of_several=True)
+    listing = list_csv(str(csv), "train")
     assert column(listing, "key") == ["task/clips/a.wav", "/abs/b.wav"]
     assert column(listing, "uri") == [str(tmp_path / "task/clips/a.wav"), "/abs/b.wav"]  # from the folder above the CSV
     assert column(listing, "labels") == [["dog"], []]
     assert column(listing, "group") == ["g1", ""]
     assert column(listing, "split") == ["train", "train"]
     csv.write_text("files,split\nclips/a.wav,fold1\nclips/none.wav,\n")
-    listing = list_csv(str(csv), one_of_several=False)
+    listing = list_csv(str(csv))
     assert column(listing, "uri")[0] == str(tmp_path / "task/clips/a.wav")  # from the CSV's own folder
     assert column(listing, "split") == ["fold1", ""]
 
 
 def test_a_csv_without_paths_is_refused_with_its_columns(tmp_path: Path):
-    (tmp_path / "x.csv").write_text("path,label\na.wav,1\n")
-    with pytest.raises(ValueError, match=r"columns path, label: one of files, wav_path"):
-        list_csv(str(tmp_path / "x.csv"), one_of_several=False)
+    (tmp_path / "x.csv").write_text("where,label\na.wav,1\n")
+    with pytest.raises(ValueError, match=r"columns where, label: its first line must name columns, one of them files"):
+        list_csv(str(tmp_path / "x.csv"))
     (tmp_path / "x.csv").write_bytes(b"files\n\xff\xfe.wav\n")
     with pytest.raises(ValueError, match="not UTF-8"):
-        list_csv(str(tmp_path / "x.csv"), one_of_several=False)
+        list_csv(str(tmp_path / "x.csv"))
 
 
 def test_csv_rows_without_a_path_are_set_aside_with_their_line(tmp_path: Path):
-    (tmp_path / "x.csv").write_text('label,files\ndog,a.wav\n"a\ncat",\n\ncow\nhen,b.wav\n')
-    listing = list_csv(str(tmp_path / "x.csv"), one_of_several=False)
+    (tmp_path / "x.csv").write_text('label,files,note\ndog,a.wav,\ncat,,"a\nb"\n\ncow,,\nhen,b.wav,\n')
+    listing = list_csv(str(tmp_path / "x.csv"))
     assert column(listing, "key") == ["a.wav", "b.wav"]
     assert [(reject.key, reject.reason) for reject in listing.rejects] == [
         ("x.csv:4", "missing"),
@@ -108,7 +108,7 @@ def test_csv_rows_without_a_path_are_set_aside_with_their_line(tmp_path: Path):
 def test_a_csv_that_cannot_be_parsed_is_refused_with_its_line(tmp_path: Path, text: str, line: int):
     (tmp_path / "x.csv").write_text(text + "c.wav,2\n" * 20_000)  # a quote that is never closed
     with pytest.raises(ValueError, match=rf"x\.csv cannot be read as CSV from line {line} on \(field larger"):
-        list_csv(str(tmp_path / "x.csv"), one_of_several=False)
+        list_csv(str(tmp_path / "x.csv"))
 
 
 def test_tar_keys_may_hold_dots_and_companions_give_labels(tmp_path: Path):
@@ -173,7 +173,7 @@ def test_hub_parquet_label_variants(tmp_path: Path, struct: bool, name: str, val
     info = {"info": {"features": {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}
     uri = str(tmp_path / "train-00000-of-00001.parquet")
     pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(info)}), uri, row_group_size=1)
-    listing = list_parquet(uri)
+    listing = list_parquet(uri, "train")
     assert column(listing, "labels") == expected
     keys = ["a.flac", "b.flac"] if struct else ["train-00000-of-00001:0", "train-00000-of-00001:1"]
     assert column(listing, "key") == keys
@@ -182,8 +182,8 @@ def test_hub_parquet_label_variants(tmp_path: Path, struct: bool, name: str, val
 
 
 def test_parquet_without_audio_is_refused_with_its_columns(tmp_path: Path):
-    pq.write_table(pa.table({"file": ["a"], "label": [1]}), tmp_path / "x.parquet")
-    with pytest.raises(ValueError, match=r"columns file, label, of which 0 hold bytes"):
+    pq.write_table(pa.table({"text": ["a"], "label": [1]}), tmp_path / "x.parquet")
+    with pytest.raises(ValueError, match=r"columns text, label, of which 0 hold bytes"):
         list_parquet(str(tmp_path / "x.parquet"))
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from unfused_ray import storage
+from unfused_ray.audio.formats import SUFFIXES
 from unfused_ray.data.parts.rejects import Reject
-from unfused_ray.data.sources.find import AUDIO_SUFFIXES
 from unfused_ray.data.sources.items import Listing
 
 _NAMED = 3
@@ -117,7 +117,7 @@ class Disk:
         return {
             storage.relative(uri, self.root): uri
             for uri in uris
-            if storage.name(uri).lower().endswith(AUDIO_SUFFIXES) and not storage.name(uri).startswith(".")
+            if storage.name(uri).lower().endswith(SUFFIXES) and not storage.name(uri).startswith(".")
         }
 
     def damaged(self, path: str, what: str) -> ValueError:

@@ -1,0 +1,95 @@
+"""Sources in the shapes that people's files have: lists, hub Parquet and folders, with synthetic sound."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import soundfile
+
+from unfused_ray.config import ColumnsConfig, PrepareConfig
+from unfused_ray.data.parts.executor import InProcess
+from unfused_ray.data.shards import ingest
+from unfused_ray.data.shards.format import Manifest
+from unfused_ray.data.sources.columns import BY_NAME
+from unfused_ray.data.sources.find import find
+from unfused_ray.data.sources.items import Listing
+from unfused_ray.data.sources.listing import list_source
+from unfused_ray.data.sources.notes import Kind
+
+HUB_AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def encoded(number: int = 0, container: str = "WAV", seconds: float = 0.2) -> bytes:
+    """A burst of noise of its own, mono at 16 kHz."""
+    wave = np.random.default_rng(number).normal(0, 0.1, round(seconds * 16_000))
+    buffer = io.BytesIO()
+    soundfile.write(buffer, wave, 16_000, format=container)
+    return buffer.getvalue()
+
+
+def write_clips(folder: Path, *names: str) -> Path:
+    """Write a clip of its own under each name."""
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(encoded(number))
+    return folder
+
+
+def write_list(path: Path, lines: Sequence[str], encoding: str = "utf-8") -> str:
+    """Write a list."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes("".join(f"{line}\n" for line in lines).encode(encoding))
+    return str(path)
+
+
+def write_hub(
+    path: Path,
+    cells: Sequence[Mapping[str, Any]],
+    features: Mapping[str, Any] | None = None,
+    **columns: Sequence[Any] | pa.Array,
+) -> str:
+    """Write Parquet as the hub does, with cells of bytes and path, and its description of the columns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.table({"audio": pa.array(cells, HUB_AUDIO), **columns})
+    if features:
+        described = {"info": {"features": {"audio": {"_type": "Audio"}, **features}}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps(described)})
+    pq.write_table(table, path)
+    return str(path)
+
+
+def hub_cells(count: int, first: int = 0) -> list[dict[str, Any]]:
+    """Cells that hold their clips."""
+    return [{"bytes": encoded(first + n), "path": f"{first + n}.flac"} for n in range(count)]
+
+
+def listed(source: Path | str, columns: ColumnsConfig = BY_NAME) -> Listing:
+    """List a source in this process."""
+    return list_source(find(str(source)), InProcess(), columns)
+
+
+def column(listing: Listing, name: str) -> list[Any]:
+    """A column of a listing."""
+    return listing.items[name].to_pylist()
+
+
+def by_key(listing: Listing, name: str) -> dict[str, Any]:
+    """A column of a listing by the clips' keys."""
+    return dict(zip(column(listing, "key"), column(listing, name), strict=True))
+
+
+def said(listing: Listing, kind: Kind) -> str:
+    """All notes of a kind, with their counts."""
+    return "; ".join(f"{note.text} × {count}" for note, count in listing.notes.items() if note.kind == kind)
+
+
+def prepared(source: Path | str, output: Path, **settings: Any) -> Manifest:
+    """Prepare a source."""
+    return ingest.run(ingest.check(PrepareConfig(source=str(source), output=str(output), **settings)))

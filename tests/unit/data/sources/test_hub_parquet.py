@@ -1,0 +1,102 @@
+"""Hub Parquet whose audio lies elsewhere, or in one of several columns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from support.inputs import HUB_AUDIO, column, encoded, hub_cells, listed, said, write_clips, write_hub
+
+from unfused_ray.config import ColumnsConfig
+from unfused_ray.data.sources.fetch import fetch
+from unfused_ray.data.sources.pieces import Piece, pieces
+
+AUDIO = {"audio": {"_type": "Audio"}}
+
+
+def ends(source: Path | str, columns: ColumnsConfig | None = None) -> list[str]:
+    """What becomes of each clip: "read", or the reason it is set aside with."""
+    listing = listed(source, columns or ColumnsConfig())
+    found = [list(pieces(item, audio, 16_000, 10.0))[-1] for item, audio in fetch(listing.items)]
+    return ["read" if isinstance(each, Piece) else each.reason for each in found]
+
+
+@pytest.mark.parametrize("place", ["absolute", "beside the file", "from the folder above", "from the source"])
+@pytest.mark.parametrize("kind", ["bytes are null", "bytes are of no type", "a struct of a path", "text"])
+def test_a_path_without_bytes_is_read(tmp_path: Path, place: str, kind: str) -> None:
+    names = ["wavs/0.wav", "wavs/ä.wav"]
+    root = {"beside the file": "data/en/train", "from the folder above": "data/en"}.get(place, "")
+    write_clips(tmp_path / root, *names)
+    paths = [str(tmp_path / name) for name in names] if place == "absolute" else names
+    cells: pa.Array = {
+        "bytes are null": pa.array([{"bytes": None, "path": path} for path in paths], HUB_AUDIO),
+        "bytes are of no type": pa.array([{"bytes": None, "path": path} for path in paths]),
+        "a struct of a path": pa.array([{"path": path} for path in paths]),
+        "text": pa.array(paths),
+    }[kind]
+    file = tmp_path / "data/en/train/0000.parquet"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"audio": cells, "label": ["x", "y"]}), file)
+    listing = listed(tmp_path)
+    assert column(listing, "key") == paths and column(listing, "labels") == [["x"], ["y"]]
+    assert column(listing, "split") == ["train", "train"]
+    assert listing.rejects == () and ends(tmp_path) == ["read", "read"]
+
+
+@pytest.mark.parametrize("statistics", [True, False])
+def test_rows_with_bytes_and_rows_with_paths_may_lie_together(tmp_path: Path, statistics: bool) -> None:
+    write_clips(tmp_path, "a.wav")
+    cells = [{"bytes": None, "path": "a.wav"}, *hub_cells(1), {"bytes": None, "path": "none.wav"}, None]
+    table = pa.table({"audio": pa.array(cells, HUB_AUDIO)})
+    pq.write_table(table, tmp_path / "x.parquet", write_statistics=statistics)
+    assert ends(tmp_path / "x.parquet") == ["read", "read", "missing", "empty"]
+
+
+def test_a_path_that_holds_credentials_is_refused(tmp_path: Path) -> None:
+    write_hub(tmp_path / "x.parquet", [{"bytes": None, "path": "s3://key:secret@bucket/a.wav"}])
+    with pytest.raises(ValueError, match=r"column audio of .*x\.parquet names s3://…@bucket/a\.wav") as error:
+        listed(tmp_path / "x.parquet")
+    assert "secret" not in str(error.value)
+
+
+def test_audio_beside_parquet_that_does_not_name_it_is_another_source(tmp_path: Path) -> None:
+    write_clips(tmp_path, "a.wav")
+    write_hub(tmp_path / "x.parquet", hub_cells(1))
+    with pytest.raises(ValueError, match=r"several kinds \(audio, parquet\): name one, as in .*/\*\.parquet"):
+        listed(tmp_path)
+    write_clips(tmp_path, "b.wav")
+    write_hub(tmp_path / "x.parquet", [{"bytes": None, "path": "b.wav"}])
+    listing = listed(tmp_path)
+    assert [(reject.key, reject.reason) for reject in listing.rejects] == [("a.wav", "unlisted")]
+
+
+def test_several_columns_of_audio_are_refused_by_name_and_one_can_be_asked_for(tmp_path: Path) -> None:
+    features: dict[str, Any] = {"noisy": {"_type": "Audio"}}
+    other = pa.array([{"bytes": encoded(9), "path": "n.wav"}])
+    path = write_hub(tmp_path / "x.parquet", hub_cells(1), features, noisy=other)
+    with pytest.raises(ValueError, match=r"of which 2 hold bytes: name one with --columns\.audio \(audio, noisy\)"):
+        listed(path)
+    listing = listed(path, ColumnsConfig(audio="noisy"))
+    assert column(listing, "key") == ["n.wav"] and column(listing, "column") == ["noisy"]
+    assert "audio ← noisy" in said(listing, "columns used") and "audio" in said(listing, "columns ignored")
+    ((_, audio),) = fetch(listing.items)
+    assert audio.read() == encoded(9)
+    with pytest.raises(ValueError, match=r"columns\.audio=clean: .* has audio or paths in audio, noisy"):
+        listed(path, ColumnsConfig(audio="clean"))
+
+
+def test_pictures_beside_the_audio_are_none(tmp_path: Path) -> None:
+    picture = pa.array([{"bytes": b"\xff\xd8", "path": "n.jpg"}])
+    path = write_hub(tmp_path / "x.parquet", hub_cells(1), {"image": {"_type": "Image"}}, image=picture)
+    assert ends(path) == ["read"]
+    write_hub(tmp_path / "y.parquet", hub_cells(1), image=picture)  # without a description, it could be audio
+    with pytest.raises(ValueError, match="of which 2 hold bytes"):
+        listed(tmp_path / "y.parquet")
+
+
+def test_metadata_that_describe_something_else_change_nothing(tmp_path: Path) -> None:
+    path = write_hub(tmp_path / "x.parquet", hub_cells(1), {"label": {"_type": "Value"}, "audio": {}}, label=[3])
+    assert column(listed(path), "labels") == [["3"]]

@@ -1,0 +1,193 @@
+"""Splits from columns, names of files and folders, and paths; what only looks like a split is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.archives import write_tar
+from support.inputs import by_key, column, encoded, hub_cells, listed, said, write_clips, write_hub, write_list
+
+from unfused_ray.config import ColumnsConfig
+from unfused_ray.data.sources.splits import is_held_out, split_of_name, split_of_value
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("train-00000-of-00001", "train"),
+        ("train", "train"),
+        ("train.clean.100-00003-of-00012", "train"),
+        ("train-clean-360", "train"),
+        ("training", "train"),
+        ("bal_train00", "train"),
+        ("speech-train-000012", "train"),
+        ("validation-00000-of-00001", "valid"),
+        ("val", "valid"),
+        ("dev-other", "valid"),
+        ("Test", "test"),
+        ("testing", "test"),
+        ("esc50_test_000001", "test"),
+        ("test.clean-00000-of-00001", "test-clean"),
+        ("test-other", "test-other"),
+        ("test-00000-of-00002-0f1e2d3c4b5a6978", "test"),
+        ("eval_segments", "eval"),
+        ("evaluation", "eval"),
+        ("fold3", "fold3"),
+        ("fold_03-00000-of-00001", "fold3"),
+        ("0000", ""),
+        ("shard-000000", ""),
+        ("pretrain", ""),
+        ("train_station", "train"),
+        ("trains", ""),
+        ("train_test", ""),
+        ("latest", ""),
+        ("validated", ""),
+    ],
+)
+def test_a_files_or_folders_name_says_its_split_by_the_conventions_of_the_hub(name: str, split: str) -> None:
+    assert split_of_name(name) == split
+
+
+@pytest.mark.parametrize(
+    ("value", "split"),
+    [
+        (" Training ", "train"),
+        ("VAL", "valid"),
+        ("fold 07", "fold7"),
+        ("test-ff1010bird", "test-ff1010bird"),
+        ("test.clean", "test-clean"),
+        ("train-clean-100", "train"),
+        ("unlabelled", "unlabelled"),
+        ("train_small", "train_small"),
+        ("3", "3"),
+    ],
+)
+def test_a_value_of_a_split_column_is_its_name_or_one_that_is_recognised(value: str, split: str) -> None:
+    assert split_of_value(value) == split
+
+
+@pytest.mark.parametrize("name", ["test", "test-clean", "valid", "testing_list", "eval", "fold2", "my_test"])
+def test_names_of_held_out_clips(name: str) -> None:
+    assert is_held_out(name) and not is_held_out("train") and not is_held_out("latest")
+
+
+def test_parquet_in_folders_and_by_file_names(tmp_path: Path) -> None:
+    for number, name in enumerate(("default/train/0000", "default/test/0000", "data/validation-00000-of-00001")):
+        write_hub(tmp_path / f"{name}.parquet", hub_cells(2, 2 * number), label=[0, 1])
+    listing = listed(tmp_path)
+    assert column(listing, "split") == ["valid", "valid", "test", "test", "train", "train"]
+    assert "split ← names of files and folders" in said(listing, "columns used")
+    assert said(listing, "names recognised") == "validation → valid × 1"
+
+
+def test_the_split_of_a_webdataset_is_in_the_name_of_the_tar(tmp_path: Path) -> None:
+    for name in ("birds-train-000000", "birds-train-000001", "birds-test-000000"):
+        write_tar(tmp_path / f"{name}.tar", {f"{name}.wav": encoded()})
+    splits = {"birds-test-000000": "test", "birds-train-000000": "train", "birds-train-000001": "train"}
+    assert by_key(listed(tmp_path), "split") == splits
+
+
+def test_lists_are_splits_by_their_names_one_alone_too(tmp_path: Path) -> None:
+    write_clips(tmp_path, "a.wav", "b.wav")
+    for name in ("train", "dev"):
+        write_list(tmp_path / f"{name}.csv", ["files", "a.wav" if name == "train" else "b.wav"])
+    assert by_key(listed(tmp_path), "split") == {"a.wav": "train", "b.wav": "valid"}
+    assert column(listed(tmp_path / "dev.csv"), "split") == ["valid"]
+    write_list(tmp_path / "mine.csv", ["files", "a.wav"])
+    assert column(listed(tmp_path / "mine.csv"), "split") == [""]
+    assert column(listed(tmp_path), "split") == ["valid", "mine", "train"]
+    assert "clips of mine are a split of that name" in said(listed(tmp_path), "look again")
+
+
+def test_folders_of_audio_give_splits_the_innermost_counts(tmp_path: Path) -> None:
+    write_clips(tmp_path, "train/dog/1.wav", "dog/testing/2.wav", "test/validation/3.wav", "train-clean-100/4.wav")
+    assert by_key(listed(tmp_path), "split") == {
+        "train/dog/1.wav": "train",
+        "dog/testing/2.wav": "test",
+        "test/validation/3.wav": "valid",
+        "train-clean-100/4.wav": "train",
+    }
+
+
+def test_file_names_give_splits_where_no_folder_does(tmp_path: Path) -> None:
+    write_clips(tmp_path, "train_1.wav", "x/1-test.wav", "val2.wav", "mic test 3 loud.wav")
+    splits = by_key(listed(tmp_path), "split")
+    assert splits == {"train_1.wav": "train", "x/1-test.wav": "test", "val2.wav": "valid", "mic test 3 loud.wav": ""}
+
+
+def test_trains_that_pass_by_are_a_class(tmp_path: Path) -> None:
+    write_clips(tmp_path, "train/1.wav", "dog/2.wav", "cat/3.wav")
+    listing = listed(tmp_path)
+    assert set(column(listing, "split")) == {""}
+    assert "'train' in a part of the paths (train/1.wav …) was not taken" in said(listing, "look again")
+    assert "which may be labels (cat, dog)" in said(listing, "columns ignored")
+
+
+def test_a_source_that_is_a_folder_called_test_is_test(tmp_path: Path) -> None:
+    write_clips(tmp_path, "test/a.wav", "test-clean/c.wav", "test_bench/d.wav", "test/wavs/e.wav")
+    assert by_key(listed(tmp_path / "test"), "split") == {"a.wav": "test", "wavs/e.wav": "test"}
+    assert column(listed(tmp_path / "test-clean"), "split") == ["test-clean"]
+    assert column(listed(tmp_path / "test_bench"), "split") == [""]
+    assert "the folder above is called test" in said(listed(tmp_path / "test/wavs"), "look again")
+
+
+def test_absolute_paths_of_a_list_give_splits_from_the_folder_they_share(tmp_path: Path) -> None:
+    write_clips(tmp_path, "data/train/a.wav", "data/test/b.wav")
+    paths = [str(tmp_path / name) for name in ("data/train/a.wav", "data/test/b.wav")]
+    assert column(listed(write_list(tmp_path / "all.csv", ["files", *paths])), "split") == ["train", "test"]
+
+
+def test_eval_is_test_unless_a_test_split_is_there(tmp_path: Path) -> None:
+    write_clips(tmp_path, *"abcd")
+
+    def splits(*names: str) -> list[str]:
+        rows = [f"{key},{name}" for key, name in zip("abcd", names, strict=False)]
+        return column(listed(write_list(tmp_path / "x.csv", ["path,split", *rows])), "split")
+
+    assert splits("train", "eval") == ["train", "test"]
+    assert splits("train", "dev", "evaluation") == ["train", "valid", "test"]
+    assert splits("train", "eval", "test") == ["train", "valid", "test"]
+    assert splits("train", "val", "eval", "test") == ["train", "valid", "eval", "test"]
+
+
+def test_a_column_of_folds_gives_splits_where_no_name_does(tmp_path: Path) -> None:
+    write_clips(tmp_path / "audio", "a.wav", "b.wav")
+    rows = ["filename,fold,target,category,esc10", "a.wav,1,0,dog,True", "b.wav,5.0,1,rain,False"]
+    listing = listed(write_list(tmp_path / "meta/esc50.csv", rows))
+    assert column(listing, "split") == ["fold1", "fold5"]
+    assert column(listing, "labels") == [["dog"], ["rain"]]
+    assert column(listing, "uri") == [str(tmp_path / "audio/a.wav"), str(tmp_path / "audio/b.wav")]
+    assert "column target looks like labels and was not taken" in said(listing, "look again")
+    assert "esc10 × 1" in said(listing, "columns ignored")
+    write_hub(tmp_path / "train-00000-of-00001.parquet", hub_cells(1), fold=[3])
+    listing = listed(tmp_path / "train-00000-of-00001.parquet")
+    assert column(listing, "split") == ["train"]
+    assert "column fold (3) looks like a split and was not taken: --columns.split fold" in said(listing, "look again")
+    listing = listed(tmp_path / "train-00000-of-00001.parquet", ColumnsConfig(split="fold"))
+    assert column(listing, "split") == ["fold3"]
+
+
+@pytest.mark.parametrize(("values", "taken"), [("Train Testing", True), ("A B", False), ("train B", False)])
+def test_a_column_that_may_be_a_split_is_one_if_all_its_values_are(tmp_path: Path, values: str, taken: bool) -> None:
+    write_clips(tmp_path, "a.wav", "b.wav")
+    rows = [f"{name},{value}" for name, value in zip(("a.wav", "b.wav"), values.split(), strict=True)]
+    listing = listed(write_list(tmp_path / "x.csv", ["path,Subset", *rows]))
+    assert column(listing, "split") == (["train", "test"] if taken else ["", ""])
+    assert ("column Subset" in said(listing, "look again")) != taken
+
+
+def test_a_column_named_as_a_split_and_unknown_splits_are_said(tmp_path: Path) -> None:
+    write_clips(tmp_path, "a.wav", "b.wav")
+    listing = listed(write_list(tmp_path / "x.csv", ["path,split,is_test", "a.wav,holdout,1", "b.wav,,0"]))
+    assert column(listing, "split") == ["holdout", ""]
+    assert "holdout in column split: neither train, valid, test nor a fold" in said(listing, "look again")
+    assert "column is_test looks like a split and was not taken" in said(listing, "look again")
+    assert any(note.held_out for note in listing.notes)
+
+
+def test_a_column_counts_more_than_the_name_of_its_file_and_that_is_said(tmp_path: Path) -> None:
+    write_clips(tmp_path, "a.wav", "b.wav")
+    listing = listed(write_list(tmp_path / "test.csv", ["path,split", "a.wav,train", "b.wav,"]))
+    assert column(listing, "split") == ["train", "test"]
+    assert "column split says train of clips in a file called test" in said(listing, "look again")

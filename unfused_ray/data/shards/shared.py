@@ -1,0 +1,100 @@
+"""Finds recordings that are in two splits of a prepared source, by the MD5 of the samples that FLAC keeps."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import lru_cache
+from itertools import combinations
+
+import numpy as np
+import pyarrow as pa
+
+from unfused_ray.data.shards.format import Manifest
+from unfused_ray.data.shards.index import ClipIndex, read_unit
+from unfused_ray.data.shards.summary import SharedClips
+
+logger = logging.getLogger(__name__)
+
+SILENT = 0
+"""Number of clips that hold nothing but zeros: they are equal without being the same recording."""
+_MD5 = slice(26, 34)  # of a FLAC file: half of the MD5 in STREAMINFO, which libFLAC writes
+_ORDER = ("test", "fold", "valid")
+
+
+def recording_number(flac: bytes, is_silent: bool) -> int:
+    """Return a number that clips of equal samples have in common."""
+    return SILENT if is_silent else int.from_bytes(flac[_MD5], "little", signed=True)
+
+
+def pack(numbers: Iterable[int]) -> str:
+    """Write numbers of recordings as text for JSON."""
+    return base64.b64encode(np.fromiter(numbers, "<i8").tobytes()).decode()
+
+
+def unpack(text: str) -> np.ndarray:
+    """Read what :func:`pack` has written: int64, ``(clips,)``."""
+    return np.frombuffer(base64.b64decode(text), "<i8")
+
+
+def shared_clips(manifest: Manifest) -> tuple[SharedClips, ...]:
+    """Return the recordings in two splits of a whole source: as its ingest counted them, else read from its shards."""
+    if manifest.summary is not None:
+        return manifest.summary.shared
+    return find_shared(manifest, _read_numbers(manifest)) if len(manifest.clips_by_split) > 1 else ()
+
+
+def find_shared(manifest: Manifest, numbers: Iterable[tuple[str, np.ndarray]]) -> tuple[SharedClips, ...]:
+    """Find the recordings that are in two splits.
+
+    Args:
+        manifest: of the source.
+        numbers: a split, and numbers of recordings in it, in the order of the shards.
+    """
+    of_splits: dict[str, list[np.ndarray]] = defaultdict(list)
+    for split, of_part in numbers:
+        of_splits[split].append(of_part)
+    joined = {split: np.concatenate(arrays) for split, arrays in of_splits.items()}
+    found = []
+    for first, second in combinations(sorted(joined, key=_rank), 2):
+        rows = np.flatnonzero(np.isin(joined[first], joined[second]) & (joined[first] != SILENT))
+        if len(rows):
+            row = int(np.flatnonzero(joined[second] == joined[first][rows[0]])[0])
+            keys = _key(manifest, first, int(rows[0])), _key(manifest, second, row)
+            found.append(SharedClips(first, second, len(rows), keys))
+    return tuple(found)
+
+
+def _rank(split: str) -> tuple[int, str]:
+    """Held-out splits first."""
+    return next((rank for rank, name in enumerate(_ORDER) if split.startswith(name)), len(_ORDER)), split
+
+
+def _key(manifest: Manifest, split: str, row: int) -> str:
+    return ClipIndex([manifest], [split]).column("key")[row]
+
+
+def _read_numbers(manifest: Manifest) -> Iterator[tuple[str, np.ndarray]]:
+    """Read the numbers of all clips from the shards; of row groups that cannot be read, they are as if silent."""
+    for shard in manifest.shards:
+        for unit in ClipIndex([replace(manifest, shards=(shard,))]).units:
+            try:
+                table = read_unit(unit, ("audio", "num_samples"))
+            except (pa.ArrowException, OSError) as error:
+                logger.warning("recordings in two splits are not counted in a part of %s: %s", unit.uri, error)
+                continue
+            yield shard.split, np.array([_read_number(*row) for row in zip(*table.columns, strict=True)], np.int64)
+
+
+def _read_number(audio: pa.Scalar, num_samples: pa.Scalar) -> int:
+    head = audio.as_buffer()[: _MD5.stop].to_pybytes()
+    return recording_number(head, head[_MD5] == _md5_of_zeros(num_samples.as_py()))
+
+
+@lru_cache(maxsize=1024)
+def _md5_of_zeros(num_samples: int) -> bytes:
+    return hashlib.md5(bytes(2 * num_samples), usedforsecurity=False).digest()[: _MD5.stop - _MD5.start]

@@ -1,0 +1,101 @@
+"""The summary of a prepared source: its labels by split, recordings in two splits, and what was taken and left."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from unfused_ray.data.sources.notes import Notes, by_kind, first_of, sentences
+
+_MOST = 20
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class LabelCounts:
+    """Clips of each label in a split."""
+
+    most: dict[str, int]
+    """Clips of the most frequent labels, the largest first."""
+    others: int
+    """Number of other labels."""
+    unlabelled: int
+    """Clips without a label."""
+
+    @classmethod
+    def of(cls, counts: Counter[str], unlabelled: int) -> LabelCounts:
+        """Keep the most frequent labels."""
+        most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_MOST]
+        return cls(dict(most), len(counts) - len(most), unlabelled)
+
+    @property
+    def text(self) -> str:
+        """The counts in words."""
+        shown = [f"{label} {count:,}" for label, count in list(self.most.items())[:_SHOWN]]
+        more = self.others + len(self.most) - len(shown)
+        words = [*shown, *([f"{more:,} more"] if more else [])]
+        return ", ".join(words) + (f"; {self.unlabelled:,} clips without" if words and self.unlabelled else "")
+
+
+@dataclass(frozen=True)
+class SharedClips:
+    """Recordings that are in two splits, bit by bit as they were decoded."""
+
+    first: str
+    """The split that is held out, if one is."""
+    second: str
+    clips: int
+    """Clips of the first split whose recording is in the second, too."""
+    keys: tuple[str, str]
+    """Keys of one such pair."""
+
+    @property
+    def text(self) -> str:
+        """The pair in words."""
+        return f"{self.clips:,} clips of {self.first} are in {self.second} too, as {self.keys[0]} is as {self.keys[1]}"
+
+
+@dataclass(frozen=True)
+class SourceSummary:
+    """What an ingest found, beside the clips themselves."""
+
+    labels: dict[str, LabelCounts]
+    """By split."""
+    shared: tuple[SharedClips, ...]
+    facts: dict[str, str]
+    """Columns, names and files that were taken or left, by heading."""
+    sentences: tuple[str, ...]
+    """Things that may not be as their author meant them."""
+
+    @classmethod
+    def of(cls, labels: Mapping[str, Counter[str]], shared: Sequence[SharedClips], notes: Notes) -> SourceSummary:
+        """Summarise a source.
+
+        Args:
+            labels: clips of each label, by split; those without one under "".
+            shared: recordings in two splits.
+            notes: of the listing.
+        """
+        named = {split: Counter({label: n for label, n in counts.items() if label}) for split, counts in labels.items()}
+        said = [*sentences(notes), *unseen_labels(named), *(pair.text for pair in shared)]
+        return cls(
+            labels={split: LabelCounts.of(named[split], labels[split][""]) for split in sorted(labels)},
+            shared=tuple(shared),
+            facts=by_kind(notes),
+            sentences=tuple(said),
+        )
+
+    def of_split(self, split: str) -> str:
+        """The labels of a split in words; "" if it has none."""
+        return self.labels[split].text if split in self.labels else ""
+
+
+def unseen_labels(labels: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Sentences on labels of held-out splits that no training clip has."""
+    train = labels.get("train", {})
+    return [
+        f"{split} has labels that train lacks: {first_of(lacking)}; train has {first_of(sorted(train))}"
+        for split in sorted(labels)
+        if train and split.partition("-")[0] in ("valid", "test") and (lacking := sorted({*labels[split]} - {*train}))
+    ]

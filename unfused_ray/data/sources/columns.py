@@ -1,0 +1,180 @@
+"""Decides which columns of a list, fields of JSON or columns of Parquet describe the clips, and what they say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from unfused_ray.config import ColumnsConfig
+from unfused_ray.data.sources import labels as label_columns
+from unfused_ray.data.sources.labels import LabelReader, label_name
+from unfused_ray.data.sources.notes import Note, Notes, first_of
+from unfused_ray.data.sources.splits import (
+    fold,
+    is_held_out,
+    is_recognised,
+    names_recognised,
+    split_of_column,
+    split_of_value,
+)
+
+BY_NAME = ColumnsConfig()
+"""Columns are found by their names alone."""
+PATHS = (
+    "files", "wav_path", "file", "filename", "file_name", "fname", "path", "filepath", "file_path", "audio_path",
+    "audio_file", "audio_filepath", "audio_filename", "audio", "wav", "recording", "slice_file_name",
+)  # fmt: skip
+"""Names of columns that name audio files, the first that is there is taken; in lower case."""
+_SPLITS = ("split",)
+_MAY_BE_SPLITS = ("partition", "subset", "set", "data_split", "dataset_split", "split_name", "usage")
+_PARTS_OF_FILES = {"start", "end", "onset", "offset", "start_time", "end_time", "start_seconds", "end_seconds"}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns that describe clips, by their names in the file; None if there is none."""
+
+    names: Sequence[str]
+    label: str | None
+    split: str | None
+    maybe_splits: Sequence[str]
+    """Columns that are splits if all their values are names of splits."""
+    fold: str | None
+    group: str | None
+
+    @classmethod
+    def of(cls, names: Sequence[str], wanted: ColumnsConfig, uri: str) -> Columns:
+        """Choose among the columns of the file at ``uri``: those that are asked for, else by their names in any case.
+
+        Raises:
+            ValueError: one that is asked for is not there.
+        """
+        asked_for = {
+            field: chosen_column(names, getattr(wanted, field), field, uri) for field in ("label", "split", "group")
+        }
+        return cls(
+            names=names,
+            label=asked_for["label"] or label_name(names),
+            split=asked_for["split"] or first_column(names, _SPLITS),
+            maybe_splits=[name for name in names if name.casefold() in _MAY_BE_SPLITS],
+            fold=first_column(names, ("fold",)),
+            group=asked_for["group"] or first_column(names, ("group",)),
+        )
+
+    @property
+    def read(self) -> list[str]:
+        """Names of the columns whose values are needed."""
+        wanted = [self.label, self.split, *self.maybe_splits, self.fold, self.group]
+        return list(dict.fromkeys(name for name in wanted if name))
+
+
+def chosen_column(names: Sequence[str], wanted: str, field: str, uri: str) -> str | None:
+    """Return the column that is asked for, in any case; None if none is.
+
+    Raises:
+        ValueError: it is not there.
+    """
+    if not wanted:
+        return None
+    if found := first_column(names, (wanted, wanted.casefold())):
+        return found
+    raise ValueError(f"columns.{field}={wanted}: {uri} has the columns {', '.join(names)}. Name one of these")
+
+
+def first_column(names: Sequence[str], known: Sequence[str]) -> str | None:
+    """Return the first of the ``known`` names, as it is written, or in any case."""
+    by_name = {name.casefold(): name for name in reversed(names)} | {name: name for name in names}
+    return next((by_name[name] for name in known if name in by_name), None)
+
+
+def describe(
+    records: Sequence[Mapping[str, Any]],
+    columns: Columns,
+    other: Sequence[str | None],
+    split: str,
+    class_names: Sequence[str] | None = None,
+) -> tuple[list[dict[str, Any]], Notes]:
+    """Return labels, split and group of each record, and notes on the columns.
+
+    Args:
+        records: values by column.
+        columns: that describe the clips.
+        other: columns that are used besides, as the path is.
+        split: of clips whose columns say none; "" if their file's name says none either.
+        class_names: names of the classes that the labels number.
+    """
+    split_column = _split_column(records, columns, split)
+    read_split = (lambda text: fold(text) or split_of_value(text)) if split_column == columns.fold else split_of_value
+    label_reader = LabelReader(columns.label or "", class_names)
+    named: Counter[tuple[str, str]] = Counter()
+    rows = []
+    for record in records:
+        said = _text(record.get(split_column or ""))
+        if said:
+            named[said, read_split(said)] += 1
+        labels = label_reader.read(record.get(columns.label)) if columns.label else []
+        own_split = read_split(said) if said else split
+        rows.append({"labels": labels, "split": own_split, "group": _text(record.get(columns.group or ""))})
+    used = {"label": columns.label, "split": split_column, "group": columns.group}
+    left = [name for name in columns.names if name not in {*used.values(), *other}]
+    notes = Counter({Note("columns used", f"{field} ← {name}", "files"): 1 for field, name in used.items() if name})
+    notes.update({Note("columns ignored", name, "files"): 1 for name in left})
+    if split and any(not _text(record.get(split_column or "")) for record in records):
+        notes[Note("columns used", "split ← names of files and folders", "files")] += 1
+    notes.update(_doubts(records, columns, left, split_column, named, split))
+    return rows, notes + names_recognised(named) + label_reader.notes
+
+
+def _split_column(records: Sequence[Mapping[str, Any]], columns: Columns, split: str) -> str | None:
+    """Return the column that gives the splits: any that may, if it says splits alone and the file's name says none."""
+    if columns.split or split:
+        return columns.split
+    for name in columns.maybe_splits:
+        if (values := _values(records, name)) and all(is_recognised(split_of_value(value)) for value in values):
+            return name
+    folds = _values(records, columns.fold) if columns.fold else set()
+    return columns.fold if folds and all(fold(value) for value in folds) else None
+
+
+def _doubts(
+    records: Sequence[Mapping[str, Any]],
+    columns: Columns,
+    left: Sequence[str],
+    split_column: str | None,
+    named: Counter[tuple[str, str]],
+    split: str,
+) -> Notes:
+    """Sentences on columns that were left and look as if they mattered, and on names that are no known splits."""
+    doubts: Notes = Counter()
+
+    def doubt(text: str, held_out: bool = False) -> None:
+        doubts[Note("look again", text, held_out=held_out)] += 1
+
+    for name in left:
+        if name in columns.maybe_splits or name == columns.fold:
+            values = first_of(sorted(_values(records, name)))
+            doubt(f"column {name} ({values}) looks like a split and was not taken: --columns.split {name} takes it")
+        elif role := split_of_column(name):
+            doubt(f"column {name} looks like a split and was not taken: write a column split", role != "train")
+        elif label_columns.looks_like_labels(name):
+            doubt(f"column {name} looks like labels and was not taken: --columns.label {name} takes it")
+    if parts := [name for name in left if name.casefold() in _PARTS_OF_FILES]:
+        doubt(f"column {', '.join(parts)} may name a part of each file; whole files are read")
+    if unknown := sorted({split for _, split in named if not is_recognised(split)}):
+        text = f"{first_of(unknown)} in column {split_column}: neither train, valid, test nor a fold"
+        doubt(f"{text}. Only --splits {unknown[0]} … reads such clips")
+    others = sorted({said for (said, own) in named if split and is_held_out(split) and own == "train"})
+    if others and split_column:
+        doubt(f"column {split_column} says {first_of(others)} of clips in a file called {split}: the column counts")
+    return doubts
+
+
+def _values(records: Sequence[Mapping[str, Any]], name: str) -> set[str]:
+    return {text for record in records if (text := _text(record.get(name)))}
+
+
+def _text(value: Any) -> str:
+    """Return a cell as text; "" if it holds nothing."""
+    return "" if value is None or value != value else str(value).strip()

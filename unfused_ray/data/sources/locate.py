@@ -1,0 +1,145 @@
+"""Finds the files that lists name, although lists and disks spell and place them differently."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import product
+
+from unfused_ray import storage
+from unfused_ray.audio.formats import SUFFIXES
+from unfused_ray.data.sources.notes import Note, Notes
+from unfused_ray.data.sources.sniff import suffix
+
+_PROBED = 16
+_PROBED_INSIDE = 4
+_MAX_FOLDERS = 64
+_WORD = re.compile(r"[a-z]+")
+_OF_AUDIO = {*("audio", "audios", "wav", "wavs", "clip", "clips", "sound", "sounds", "recording", "recordings"),
+             *("flac", "mp", "ogg")}  # fmt: skip
+_OF_RATES = {"k", "khz", "hz"}
+_LEFT_OUT = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".m4a")
+
+
+def spellings(path: str) -> Iterator[str]:
+    """Spell a path as it is; then with slashes for Windows' backslashes, and with composed and decomposed accents.
+
+    macOS keeps names with decomposed accents (NFD), most else with composed ones (NFC).
+    """
+    slashes = path.replace("\\", "/")
+    spelt = (path, slashes, *(unicodedata.normalize(form, slashes) for form in ("NFC", "NFD")))
+    yield from dict.fromkeys(spelt)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the relative paths of a list start, and how their names end."""
+
+    folder: str
+    suffix: str = ""
+    """What the list leaves out of its names, such as ".wav"."""
+    notes: Notes = field(default_factory=Counter)
+
+    @classmethod
+    def of(cls, uri: str, paths: Sequence[str], source: str = "") -> Place:
+        """Find the place of a list's paths: its own folder, the one above, or the only one in these that has the first.
+
+        Args:
+            uri: of the list.
+            paths: that it names.
+            source: folder of the source, another place where they may start.
+
+        Raises:
+            ValueError: several of the folders in these have the first paths.
+        """
+        probed = [path for path in paths if path and not is_absolute(path)][:_PROBED]
+        own = storage.parent(uri)
+        above = storage.parent(own)
+        endings = ("",) if any(suffix(path) in SUFFIXES for path in probed) else ("", *_LEFT_OUT)
+        for folder, ending in product((own, above, *([source] if source else [])), endings):
+            if any(as_spelt(storage.join(folder, path + ending)) for path in probed):
+                return cls(folder, ending, _noted(folder, ending) if ending else Counter())
+        few = probed[:_PROBED_INSIDE]
+        found = [
+            (folder, ending)
+            for folder, ending in product(_folders_nearby(uri) if few else [], endings)
+            if all(as_spelt(storage.join(folder, path + ending)) for path in few)
+        ]
+        if len(found) > 1:
+            folders = " and ".join(storage.join(folder, f"*{ending}") for folder, ending in found)
+            raise ValueError(f"{uri} names {few[0]}, which is both in {folders}: write the folder into its paths")
+        return cls(*found[0], _noted(*found[0])) if found else cls(own)
+
+    def locate(self, path: str) -> str:
+        """Return the URI of a path of the list."""
+        return storage.absolute(path) if is_absolute(path) else storage.join(self.folder, path + self.suffix)
+
+
+def is_absolute(path: str) -> bool:
+    """True for a path that starts at no folder of a list."""
+    return path.startswith(("/", "~", "file://")) or not storage.is_local(path)
+
+
+def refuse_credentials(path: str, place: str) -> None:
+    """Refuse a URI that holds credentials.
+
+    Raises:
+        ValueError: names the place.
+    """
+    if not storage.is_local(path) and (shown := storage.masked(path)) != path:
+        raise ValueError(
+            f"{place} names {shown}, which holds credentials that shards and rejects would keep: put them into the "
+            "environment instead (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
+        )
+
+
+def _folders_nearby(uri: str) -> list[str]:
+    """List the folders in that of a list, and those beside it whose names say that they hold its audio.
+
+    That is, they have a word for audio, and no other word but those of the list's own path: ``frogs_audio`` is of
+    another data set than ``birds/list.csv``.
+    """
+    own = storage.parent(uri)
+    known = {*_OF_AUDIO, *_OF_RATES, *_words(storage.name(own)), *_words(storage.name(uri).rpartition(".")[0])}
+    beside: list[str] = []
+    with suppress(PermissionError):
+        beside = [each for each in storage.list_folders(storage.parent(own)) if each.rstrip("/") != own]
+    beside = [each for each in beside if _words(storage.name(each)) & _OF_AUDIO and _words(storage.name(each)) <= known]
+    return [*storage.list_folders(own), *beside][:_MAX_FOLDERS]
+
+
+def _words(name: str) -> set[str]:
+    return set(_WORD.findall(name.casefold()))
+
+
+def _noted(folder: str, ending: str) -> Notes:
+    text = f"paths start in {folder}" + (f" and end in {ending} there" if ending else "")
+    return Counter({Note("columns used", text, "files"): 1})
+
+
+def as_spelt(uri: str) -> str | None:
+    """Return the spelling of a URI that there is a file or folder of; None if there is none of any.
+
+    On this machine each folder of a path may be spelt its own way.
+    """
+    for spelt in spellings(uri):
+        if _is_there(spelt):
+            return spelt
+    if not storage.is_local(uri) or uri.isascii():
+        return None
+    found = "/"
+    for part in storage.absolute(uri.replace("\\", "/")).split("/")[1:]:
+        paths = (os.path.join(found, spelt) for spelt in spellings(part))  # noqa: PTH118 - as os.path.exists
+        if (found := next((path for path in paths if _is_there(path)), "")) == "":
+            return None
+    return found
+
+
+def _is_there(uri: str) -> bool:
+    # os.path's is False for what no file can be called.
+    return os.path.exists(uri) if storage.is_local(uri) else storage.exists(uri)  # noqa: PTH110

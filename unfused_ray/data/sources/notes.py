@@ -1,0 +1,67 @@
+"""Notes on a listing: which columns, names and files were taken, and which were left, for the summary of a source."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+Kind = Literal["columns used", "columns ignored", "names recognised", "skipped on purpose", "not read", "look again"]
+KINDS: tuple[Kind, ...] = (
+    "columns used",
+    "columns ignored",
+    "names recognised",
+    "skipped on purpose",
+    "not read",
+    "look again",
+)
+"""In the order of the summary. "look again" are sentences: something may not be as its author meant it."""
+
+_SHOWN = 20
+
+
+class Note(NamedTuple):
+    """One thing that was taken or left. Equal notes of several files are counted."""
+
+    kind: Kind
+    text: str
+    unit: str = ""
+    """What is counted, in the plural; "" if there is nothing to count."""
+    held_out: bool = False
+    """True if it may name clips that are held out for validation or test."""
+
+
+Notes = Counter[Note]
+"""How often each note was made; the notes of two listings add up."""
+
+
+def by_kind(notes: Notes) -> dict[str, str]:
+    """Put the notes of each kind into words, as one row of a summary; "look again" is left to :func:`sentences`."""
+    rows = {kind: _words(notes, kind) for kind in KINDS if kind != "look again"}
+    return {kind: ", ".join(_shortened(words)) for kind, words in rows.items() if words}
+
+
+def sentences(notes: Notes) -> list[str]:
+    """Return the sentences on what may not be as its author meant it."""
+    return _shortened(_words(notes, "look again"))
+
+
+def first_of(names: Iterable[str], shown: int = 3) -> str:
+    """Name the first few, and say how many more there are."""
+    known = list(names)
+    more = f" and {len(known) - shown:,} more" if len(known) > shown else ""
+    return ", ".join(known[:shown]) + more
+
+
+def _words(notes: Notes, kind: Kind) -> list[str]:
+    return [note.text + _counted(note, count) for note, count in notes.items() if note.kind == kind]
+
+
+def _counted(note: Note, count: int) -> str:
+    of_one_file = count == 1 and note.unit == "files" and note.kind in ("columns used", "columns ignored")
+    unit = note.unit.removesuffix("s") if count == 1 else note.unit
+    return f" ({count:,} {unit})" if unit and not of_one_file else ""
+
+
+def _shortened(words: list[str]) -> list[str]:
+    return [*words[:_SHOWN], *([f"{len(words) - _SHOWN:,} more"] if len(words) > _SHOWN else [])]

@@ -1,0 +1,158 @@
+"""Names of splits, as columns, files and folders have them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+
+from unfused_ray.data.sources.notes import Note, Notes
+
+EVAL = "eval"
+"""Split of clips called eval or evaluation, until :func:`resolve_eval` has seen the names of all others."""
+
+_ROLES = {
+    **dict.fromkeys(("train", "training", "trainset"), "train"),
+    **dict.fromkeys(("valid", "validation", "val", "dev", "validset", "valset", "devset"), "valid"),
+    **dict.fromkeys(("test", "testing", "testset"), "test"),
+    **dict.fromkeys(("eval", "evaluation", "evalset"), EVAL),
+}
+_HELD_OUT = {"valid", "test", EVAL}
+_FOLD = re.compile(r"(?:fold)?[ _-]?0*(\d+)(?:\.0+)?")
+_NAMED_FOLD = re.compile(r"fold[ _-]?0*\d+")
+_SHARD_NUMBERS = re.compile(r"[-_.]\d+[-_.]of[-_.]\d+.*$|[-_.]?\d+$")  # the hub's, once with a hash behind it
+_PART = re.compile(r"([A-Za-z]+)[-.](.+)")  # train.clean.100 of the hub, test-other of LibriSpeech
+_COLUMN = re.compile(r"(?:is_|in_)?([a-z]+?)(?:_set|_split)?")
+_WORD = re.compile(r"[a-z]+")
+
+
+def split_of_value(value: str) -> str:
+    """Return the split that a value of a split column names; one that is not recognised is a name of its own.
+
+    ``test-…`` is a part of the test clips, which an evaluation reports too.
+    """
+    name = value.strip()
+    lower = name.casefold()
+    if lower in _ROLES:
+        return _ROLES[lower]
+    if _NAMED_FOLD.fullmatch(lower):
+        return fold(lower) or name
+    if (part := _PART.fullmatch(name)) and (role := _ROLES.get(part.group(1).casefold())):
+        return f"test-{part.group(2).replace('.', '-')}" if role == "test" else role
+    return name
+
+
+def fold(value: str) -> str | None:
+    """Return the split of a fold's number or name, such as ``3``, ``3.0`` or ``fold03``; None if it is none."""
+    found = _FOLD.fullmatch(value.strip().casefold())
+    return f"fold{found.group(1)}" if found else None
+
+
+def is_recognised(split: str) -> bool:
+    """True for train, valid, test, a part of test, eval, or a fold."""
+    return split in _ROLES.values() or split.startswith("test-") or _NAMED_FOLD.fullmatch(split) is not None
+
+
+def is_held_out(name: str) -> bool:
+    """True if a name, recognised as a split or not, says of clips that they are held out."""
+    return _NAMED_FOLD.fullmatch(name) is not None or bool(_HELD_OUT & _roles(name))
+
+
+def split_of_column(name: str) -> str:
+    """Return the split that a column is called by, as ``is_test`` or ``train_set`` are; "" for any other column."""
+    found = _COLUMN.fullmatch(name.casefold())
+    return _ROLES.get(found.group(1), "") if found else ""
+
+
+def split_of_name(name: str) -> str:
+    """Return the split that the name of a file or folder says, without its suffix; "" if it says none, or two.
+
+    The name is one as of the hub (``train.clean.100-00000-of-00001``), of LibriSpeech (``test-other``) or of WebDataset
+    (``speech-train-000012``): it is the name of a split, or has one among its words.
+    """
+    stem = without_numbers(name)
+    for whole in (stem, name):
+        if is_recognised(split := split_of_value(whole)):
+            return split
+    roles = _roles(stem)
+    return roles.pop() if len(roles) == 1 else ""
+
+
+def split_of_folder(name: str) -> str:
+    """Return the split that a whole source's folder is called, as ``test`` or ``test-clean``; "" for any other name."""
+    split = split_of_value(name)
+    return split if is_recognised(split) else ""
+
+
+def without_numbers(name: str) -> str:
+    """Return the name that the shards of a split have in common."""
+    return _SHARD_NUMBERS.sub("", name) or name
+
+
+@lru_cache(maxsize=4096)
+def split_of_folders(path: str) -> tuple[str, str]:
+    """Return the innermost folder in a path that says a split, and the split; two empty strings if none does."""
+    for folder in reversed(path.split("/")):
+        if split := split_of_name(folder):
+            return folder, split
+    return "", ""
+
+
+def splits_of_paths(paths: Sequence[str]) -> tuple[list[str], Notes]:
+    """Return the splits that the folders in paths say, or their file names where no folder says one; "" for others.
+
+    Nothing is taken if "train" is all that some of them say: it may be a class (trains pass by).
+    """
+    notes: Notes = Counter()
+    in_folders = [split_of_folders(path.rpartition("/")[0]) for path in paths]
+    for said in (in_folders, [("file names", _split_of_file(path.rpartition("/")[2])) for path in paths]):
+        splits = {split for _, split in said}
+        if splits == {"", "train"}:
+            first = next(path for path, (_, split) in zip(paths, said, strict=True) if split)
+            text = (
+                f"'train' in a part of the paths ({first} …) was not taken for a split: no other path has such a word"
+            )
+            notes[Note("look again", text)] += 1
+        elif splits - {""}:
+            return [split for _, split in said], notes + names_recognised(Counter(each for each in said if each[1]))
+    return [""] * len(paths), notes
+
+
+def names_recognised(names: Counter[tuple[str, str]], unit: str = "clips") -> Notes:
+    """Note each name that was recognised as another split's, by (name, split)."""
+    return Counter(
+        {
+            Note("names recognised", f"{name} → {split}", unit): count
+            for (name, split), count in names.items()
+            if name != split
+        }
+    )
+
+
+def resolve_eval(splits: Sequence[str]) -> tuple[list[str], Notes]:
+    """Give clips of eval or evaluation their split: test where no other name says test, otherwise valid.
+
+    That is the test set of AudioSet, FSD50K and the hub; beside a test set it is what is evaluated on before. Where
+    valid and test are named besides, it stays a split of its own.
+    """
+    others = {split.partition("-")[0] for split in splits} - {EVAL}
+    role = next((split for split in ("test", "valid") if split not in others), EVAL)
+    count = sum(split == EVAL for split in splits)
+    if not count:
+        return list(splits), Counter()
+    if role == EVAL:
+        text = f"{count:,} clips are called eval beside others of valid and of test: eval stays a split of its own"
+        return list(splits), Counter({Note("look again", text): 1})
+    return [role if split == EVAL else split for split in splits], names_recognised(Counter({(EVAL, role): count}))
+
+
+def _split_of_file(name: str) -> str:
+    """Return the split that the first or the last word of a clip's file name says."""
+    words = _WORD.findall(name.casefold().rpartition(".")[0] or name.casefold())
+    roles = {_ROLES[word] for word in (*words[:1], *words[-1:]) if word in _ROLES}
+    return roles.pop() if len(roles) == 1 else ""
+
+
+def _roles(name: str) -> set[str]:
+    return {_ROLES[word] for word in _WORD.findall(name.casefold()) if word in _ROLES}
