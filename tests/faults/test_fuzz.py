@@ -80,10 +80,10 @@ def test_samples_of_any_kind_rate_and_number_of_channels(
         reason = ""
     except AudioError as error:
         reason = error.reason
-    if rate == 1:
-        assert reason == "wrong format"
-    elif num_samples == 0:
+    if num_samples == 0:
         assert reason == "empty"
+    elif rate == 1:
+        assert reason == "wrong format"
     elif content in ("NaN", "infinite", "huge"):
         assert reason == "not finite"
     elif num_samples > 2:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import soundfile
 import torch
 
-from support import lape_sets
+from support import audio_files, lape_sets
 from support.sources import write_source
 from support.tasks import PROTOCOL, write_encoder
 from unfused_ray import storage
@@ -44,7 +44,31 @@ AUDIO = {
     "vorbis": ("OGG", "VORBIS"),
     "opus": ("OGG", "OPUS"),
     "mp3": ("MP3", "MPEG_LAYER_III"),
+    "aiff": ("AIFF", "PCM_16"),
+    "caf": ("CAF", "ALAC_16"),
+    "w64": ("W64", "PCM_24"),
+    "au": ("AU", "ULAW"),
 }
+MUXED = {
+    "m4a": ("ipod", "aac"),
+    "m4a-alac": ("ipod", "alac"),
+    "mp4-fragments": ("mp4", "aac"),
+    "3gp": ("3gp", "libopencore_amrnb"),
+    "amr": ("amr", "libopencore_amrnb"),
+    "adts": ("adts", "aac"),
+    "webm": ("webm", "libopus"),
+    "mka": ("matroska", "libmp3lame"),
+    "wma": ("asf", "wmav2"),
+    "avi": ("avi", "libmp3lame"),
+    "flv": ("flv", "aac"),
+    "ac3": ("ac3", "ac3"),
+    "eac3": ("eac3", "eac3"),
+    "tta": ("tta", "tta"),
+    "wv": ("wv", "wavpack"),
+    "wav-adpcm": ("wav", "adpcm_ms"),
+    "ogg-flac": ("oga", "flac"),
+}
+"""Container and codec of FFmpeg's."""
 
 
 class Reader(NamedTuple):
@@ -55,6 +79,9 @@ class Reader(NamedTuple):
 
 
 def encoded(kind: str, rate: int = RATE, channels: int = 1, seconds: float = 0.3) -> bytes:
+    if kind in MUXED:
+        options = {"movflags": "frag_keyframe+empty_moov", "frag_duration": "100000"} if "fragments" in kind else {}
+        return audio_files.muxed(audio_files.tone(seconds, rate, channels), rate, *MUXED[kind], **options)
     container, subtype = AUDIO[kind]
     wave = np.random.default_rng(channels).normal(0, 0.1, (round(seconds * rate), channels))
     buffer = io.BytesIO()
@@ -91,8 +118,10 @@ def audio(kind: str, folder: Path) -> Reader:
         assert all(0 < len(piece.pcm) <= RATE for piece in (*good, last) if isinstance(piece, Piece))
         return "read" if isinstance(last, Piece) else "rejected"
 
-    rate = 48_000 if kind == "opus" else 22_050
-    return Reader([encoded(kind), encoded(kind, rate, 2)], read)
+    if "amr" in MUXED.get(kind, ("", ""))[1]:
+        return Reader([encoded(kind, 8_000)], read)
+    rate = 22_050 if kind in AUDIO and kind != "opus" else 48_000
+    return Reader([encoded(kind, rate), encoded(kind, rate, 2)], read)
 
 
 def listed(list_file: Callable[[str], Listing], name: str, originals: Sequence[bytes], folder: Path) -> Reader:
@@ -245,7 +274,7 @@ def protocol(folder: Path) -> Reader:
 
 
 READERS: dict[str, Callable[[Path], Reader]] = {
-    **{kind: partial(audio, kind) for kind in AUDIO},
+    **{kind: partial(audio, kind) for kind in (*AUDIO, *MUXED)},
     "tar": tar,
     "csv": csv,
     "parquet": parquet,
