@@ -70,7 +70,7 @@ def configure() -> None:
     package = logging.getLogger(PACKAGE)
     package.setLevel(logging.INFO)
     if path := os.environ.get(LOG_FILE):
-        file = logging.FileHandler(Path(path).expanduser())
+        file = logging.FileHandler(Path(path).expanduser(), encoding="utf-8")
         file.setFormatter(JsonLines())
         logging.getLogger().addHandler(file)
         package.setLevel(logging.DEBUG)
