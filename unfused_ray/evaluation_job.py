@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
-from rich.markup import escape
 from rich.table import Table
 
 from unfused_ray import paths, storage
@@ -123,10 +122,10 @@ def describe(plan: EvaluationPlan) -> Table:
     for system in plan.systems:
         cost = largest_cost(system, plan.tasks)
         unknown = "parameters unknown" if isinstance(system, EmbedderModel) else "no network"
-        table.add_row(escape(system.name), f"{cost[0]:,} parameters" if cost else unknown)
-    table.add_row("reference", escape(plan.reference))
+        table.add_row(system.name, f"{cost[0]:,} parameters" if cost else unknown)
+    table.add_row("reference", plan.reference)
     table.add_row("protocol", plan.protocol.sha256)
-    table.add_row("tracker", escape(store.describe(plan.config.tracking)))
+    table.add_row("tracker", store.describe(plan.config.tracking))
     return table
 
 

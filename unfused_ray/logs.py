@@ -62,7 +62,8 @@ def configure() -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # read when MLflow is imported, which sets its own handler
+    # Read when MLflow is imported, which sets its own handler. Its errors are exceptions too, and are told in our words.
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")
     words = RichHandler(console=terminal(), show_path=False, show_level=False)
     words.setFormatter(Masked("%(message)s", datefmt="%H:%M:%S"))
     words.setLevel(logging.INFO)

@@ -64,8 +64,9 @@ def _overview() -> str:
 
 
 def _fail(message: str) -> int:
-    from rich.console import Console
-    from rich.markup import escape
+    from rich.text import Text
 
-    Console(stderr=True).print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    from unfused_ray.progress import plain_console
+
+    plain_console(stderr=True).print(Text.assemble(("error:", "bold red"), f" {message}"), soft_wrap=True)
     return 2

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from unfused_ray import cluster, storage
 from unfused_ray.config import RuntimeConfig, TrainingConfig
@@ -77,8 +77,7 @@ def table(findings: Sequence[Finding]) -> Table:
     for heading in ("found", "what to do"):
         shown.add_column(heading, overflow="fold")  # a path that is longer than a line is shown whole
     for finding in findings:
-        state = f"[{_STYLES[finding.state]}]{finding.state}[/]"
-        shown.add_row(finding.check, state, escape(finding.found), escape(finding.fix))
+        shown.add_row(finding.check, Text(finding.state, _STYLES[finding.state]), finding.found, finding.fix)
     return shown
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from rich.markup import escape
 from rich.table import Table as RichTable
 
 from unfused_ray import paths, storage
@@ -143,7 +142,7 @@ def describe(plan: SweepPlan) -> RichTable:
     ended = sum(record.has_ended for record in plan.records)
     table.add_row("trials", f"{plan.num_trials} by {config.search}, {ended} of them done")
     table.add_row("scored after epochs", ", ".join(map(str, trials.rungs)))
-    table.add_row("tracker", escape(store.describe(config.distill.tracking)))
+    table.add_row("tracker", store.describe(config.distill.tracking))
     return table
 
 

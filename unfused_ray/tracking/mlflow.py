@@ -15,7 +15,7 @@ from typing import Any
 from unfused_ray import __version__, storage
 from unfused_ray.data.shards.format import Manifest
 from unfused_ray.runs.environment import git_commit
-from unfused_ray.tracking.store import OFF, explain, find_experiment, prepare_requests
+from unfused_ray.tracking.store import OFF, explain, find_experiment, prepare_mlflow
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ def log_results(run: TrackedRun, files: Sequence[str], places: Mapping[str, str]
         return False
     from mlflow import MlflowClient  # here: importing MLflow takes seconds
 
-    prepare_requests()
+    prepare_mlflow()
     try:
         client = MlflowClient(tracking_uri=run.uri)
         found = find_run(client, run.experiment, run.id)

@@ -30,7 +30,7 @@ from unfused_ray.tracking.store import (
     explain,
     find_experiment,
     is_sqlite,
-    prepare_requests,
+    prepare_mlflow,
     refuse_other_schema,
     sqlite_path,
 )
@@ -141,7 +141,7 @@ class Tracker:
     def _send_forever(self) -> None:
         if self._run.uri == OFF:
             return
-        prepare_requests()
+        prepare_mlflow()
         failures, told = 0, ""
         psutil.cpu_percent()  # from now on: the first answer means nothing
         self._wanted.wait(SILENT_SECONDS)

@@ -136,12 +136,13 @@ def sqlite_path(uri: str) -> Path:
     return Path(make_url(uri).database or "")
 
 
-def prepare_requests() -> None:
-    """Let requests fail within seconds, and reach servers of this machine directly.
+def prepare_mlflow() -> None:
+    """Set MLflow's environment, before it is imported: requests fail soon, and reach this machine directly.
 
-    MLflow's retries would hide for minutes that a server is gone. A proxy that the environment names cannot reach this
-    machine's loopback.
+    Its retries would hide for minutes that a server is gone. A proxy that the environment names cannot reach this
+    machine's loopback. What it logs as an error is an exception as well, which is told here in a line.
     """
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     proxies = getproxies_environment()
@@ -205,7 +206,7 @@ def examine_store(uri: str, experiment: str) -> StoreProblem | None:
                 raise StoreError(f"{path} cannot be written", "set tracking.uri or UNFUSED_RAY_HOME")
             if not path.exists() or not path.stat().st_size:
                 return None
-        prepare_requests()
+        prepare_mlflow()
         refuse_other_schema(uri)
         from mlflow import MlflowClient  # here: importing MLflow takes seconds
 

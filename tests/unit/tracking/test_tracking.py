@@ -187,6 +187,8 @@ def test_a_server_that_goes_away_and_comes_back_gets_everything_of_several_write
     for number, each in enumerate(trackers):
         assert each.close() == 0
         assert curve(server.uri, f"{run_id}-{number}", "loss") == [(i, float(number)) for i in range(steps[number])]
+    said = [caplog.text.count(text) for text in ("does not work", "works again")]
+    assert said == [len(trackers) + 1] * 2  # once each
 
 
 def test_a_server_that_never_answers_costs_seconds_and_the_lost_are_counted() -> None:
