@@ -79,6 +79,18 @@ def keep_session() -> Iterator[None]:
             _kept.reset(token)
 
 
+@contextmanager
+def variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for this block, where the user has not set them, for what Ray reads or starts in it."""
+    missing = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(missing)
+    try:
+        yield
+    finally:
+        for name in missing:
+            os.environ.pop(name, None)
+
+
 def _start(num_cpus: int | None) -> None:
     # Workers print to Ray's log files; messages for a person come through the coordinator.
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}

@@ -24,6 +24,16 @@ from unfused_ray.training.worker import loop
 T = TypeVar("T", bound=TrainingConfig)
 TIMES = ("clips_per_second", "seconds_")
 """Beginnings of the names of what differs between two equal runs."""
+STEPS = 3
+"""Steps of an epoch of 100 clips, by the recipe "tiny": 32 clips a global batch."""
+SETTINGS: dict[str, dict[str, Any]] = {
+    "bank": {},
+    "full pass": {"method__labels_from": "full_pass"},
+    "mean of views": {"method__bank_embedding": "mean_of_views"},
+    "average": {"ema_decay": 0.9},
+    "two heads, sgd": {"method__num_clusters": (8, 5), "optimizer__name": "sgd", "optimizer__lr": 0.05},
+}
+"""Settings of runs that must resume exactly, by name."""
 
 
 def tiny(source: Path, output: Path, tracking_uri: str, recipe: str = "tiny", **fields: Any) -> PretrainConfig:

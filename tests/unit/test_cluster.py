@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -183,3 +184,21 @@ def test_sessions_of_a_block_are_one_that_is_started_where_it_is_first_needed(st
     with cluster.session():
         pass
     assert started == ["init", "shutdown", "init", "shutdown"]
+
+
+@pytest.mark.usefixtures("ray_session")  # is asked what its autoscaler may add
+def test_paths_of_one_machine_are_refused_on_several_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = {"data": ("s3://bucket/data",), "output": ("/runs/a",)}
+    for alive, refused in (([True], False), ([True, False], False), ([True, True], True)):
+        monkeypatch.setattr(cluster.ray, "nodes", lambda alive=alive: [{"Alive": value} for value in alive])
+        with pytest.raises(ValueError, match="output=/runs/a") if refused else nullcontext():
+            cluster.refuse_local_paths(fields)
+
+
+def test_variables_are_set_for_a_block_and_what_a_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNFUSED_RAY_KNOWN", "theirs")
+    before = dict(os.environ)
+    with pytest.raises(KeyError), cluster.variables({"UNFUSED_RAY_KNOWN": "ours", "UNFUSED_RAY_NEW": "ours"}):
+        assert (os.environ["UNFUSED_RAY_KNOWN"], os.environ["UNFUSED_RAY_NEW"]) == ("theirs", "ours")
+        raise KeyError
+    assert dict(os.environ) == before

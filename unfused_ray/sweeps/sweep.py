@@ -46,8 +46,8 @@ def run(plan: SweepPlan) -> Sequence[Record]:
     with Lease(uri, on_loss=lambda: _end_at_once(uri)):
         missing = plan.num_trials - sum(record.has_ended for record in plan.records)
         if missing > 0:
-            os.environ.update(memory.ENVIRONMENT)  # of the trials' processes, where the cluster is started here
-            with cluster.session():
+            # The variables are for the trials' processes, where the cluster is started here.
+            with cluster.variables(memory.ENVIRONMENT), cluster.session():
                 distill = plan.config.distill
                 paths = {"distill.teacher": distill.teacher, "distill.init_from": distill.init_from, "output": uri}
                 given = {field: (path,) for field, path in paths.items() if path}
@@ -82,13 +82,13 @@ def _tune(plan: SweepPlan, missing: int, concurrent: int, tracking: SweepTrackin
     if config.early_stopping and len(trials.rungs) > 1:
         scheduler = Halving(trials.rungs, config.halving, identity(plan.default), plan.records)
     search = make_search(config, plan.space, plan.default, plan.records)
-    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # whose silence prints tables
     done = plan.num_trials - missing
     with (
         # Ray Tune's own state goes to a folder that is thrown away: a sweep resumes from its trials' files.
         tempfile.TemporaryDirectory(prefix="unfused-ray-sweep-") as folder,
         Progress("trials", plan.num_trials, "trials", done=done) as bar,
+        # Ray Tune's new output prints tables even where it is to be silent.
+        cluster.variables({"RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_AIR_NEW_OUTPUT": "0"}),
     ):
         best = max((record.accuracy for record in plan.records if record.has_ended), default=-math.inf)
         callback = _Records(trials.uri, bar, tracking, done, best)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
@@ -90,10 +89,9 @@ def _fit(job: TrainingJob, coordinator: CoordinatorClient, assignment: ray.actor
     """Run worker groups until one ends the training."""
     runtime = job.config.runtime
     # Ray Train would change the working directory of its workers; paths are absolute here, but tracebacks are not.
-    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    variables = {"RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
     dataset = make_dataset(job.planner, job.reader, coordinator.segment)
-    with tempfile.TemporaryDirectory(prefix="unfused-ray-train-") as folder:
+    with tempfile.TemporaryDirectory(prefix="unfused-ray-train-") as folder, cluster.variables(variables):
         trainer = WorkerGroupTrainer(
             _WorkerMain(job, coordinator, assignment),
             torch_config=LoopbackTorchConfig(folder=folder)

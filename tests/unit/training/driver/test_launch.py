@@ -1,0 +1,114 @@
+"""A training that cannot work, or that would change a run, is refused before anything is written."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+from support.runs import STEPS, assert_equal_runs, train, weights
+
+from unfused_ray import lease
+from unfused_ray.config import PretrainConfig
+from unfused_ray.runs import run
+from unfused_ray.training.driver.launch import check, describe
+
+pytestmark = pytest.mark.usefixtures("alone")
+
+
+@pytest.mark.parametrize(
+    ("fields", "setting"),
+    [
+        ({"crop__seconds": 0.05}, r"crop\.seconds=0\.05 must be at least 0\.07"),
+        ({"front_end__num_mels": 60}, r"front_end\.num_mels=60 must be a multiple of 8"),
+    ],
+)
+def test_what_the_encoder_cannot_halve_is_refused_at_once(
+    config: Callable[..., PretrainConfig], fields: dict[str, Any], setting: str
+) -> None:
+    with pytest.raises(ValueError, match=setting):
+        config("run", **fields)
+    config("run", crop__seconds=0.07)
+
+
+def test_a_backend_that_torch_does_not_have_is_refused(config: Callable[..., PretrainConfig]) -> None:
+    with pytest.raises(ValueError, match=r"runtime\.compile_backend=inductr is none of .*inductor"):
+        check(config("run", runtime__compile_backend="inductr"))
+
+
+def test_a_relative_sqlite_file_is_refused(config: Callable[..., PretrainConfig]) -> None:
+    job = config("run", tracking__uri="sqlite:///mlflow.db")
+    with pytest.raises(ValueError, match=r"tracking\.uri=sqlite:///mlflow\.db is relative"):
+        train(job)
+    assert not Path(job.output).exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"seed": 1}, "seed"),
+        ({"batch__block": 16}, "batch.block"),
+        ({"batch__blocks_per_step": 2}, "batch.blocks_per_step"),
+        ({"method__num_clusters": (7,)}, "method.num_clusters"),
+        ({"encoder__width": 16}, "encoder.width"),
+    ],
+)
+def test_a_run_is_not_resumed_with_other_settings(
+    fields: dict[str, Any],
+    name: str,
+    config: Callable[..., PretrainConfig],
+    stop_after: Callable[[int], None],
+) -> None:
+    stop_after(1)
+    train(config("run"))
+    before = weights(Path(config("run").output))
+    with pytest.raises(run.ConfigurationChangedError, match=f"  {re.escape(name)}: "):
+        train(config("run", **fields))
+    after = weights(Path(config("run").output))
+    assert all(np.array_equal(before[key], after[key]) for key in before)
+
+
+def test_a_run_is_not_resumed_on_other_data_but_on_the_same_in_another_place(
+    config: Callable[..., PretrainConfig],
+    source: Path,
+    other_source: Path,
+    tmp_path: Path,
+    stop_after: Callable[[int], None],
+    undisturbed: Callable[[str], Path],
+) -> None:
+    stop_after(1)
+    train(config("run"))
+    stop_after(-1)
+    with pytest.raises(run.ConfigurationChangedError, match="data_checksums"):
+        train(config("run", data=(str(other_source),)))
+    moved = tmp_path / "moved"
+    moved.symlink_to(source)
+    train(config("run", data=(str(moved),)))
+    assert_equal_runs(Path(config("run").output), undisturbed("bank"))
+
+
+def test_a_run_does_not_stop_before_where_it_stands(
+    config: Callable[..., PretrainConfig], stop_after: Callable[[int], None]
+) -> None:
+    stop_after(STEPS + 1)
+    assert train(config("run")).state == "stopped"
+    with pytest.raises(ValueError, match=r"stop_after=1 lies before where .*run stands, epoch 1 step [12]: give"):
+        train(config("run", stop_after=1))
+
+
+def test_a_dry_run_shows_who_works_on_the_run_and_other_settings(
+    config: Callable[..., PretrainConfig], stop_after: Callable[[int], None]
+) -> None:
+    stop_after(1)
+    train(config("run"))
+    console = Console(file=StringIO(), width=200)
+    with lease.Lease(config("run").output, on_loss=lambda: None):
+        console.print(describe(check(config("run", seed=1))))
+    assert f"process {os.getpid()} on" in console.file.getvalue()
+    assert "seed: 0 → 1" in console.file.getvalue()

@@ -1,0 +1,17 @@
+"""Stages refuse what their data cannot give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from unfused_ray.config import PretrainConfig
+from unfused_ray.training.driver.launch import check
+
+pytestmark = pytest.mark.usefixtures("alone")
+
+
+def test_more_clusters_than_clips_are_refused(config: Callable[..., PretrainConfig]) -> None:
+    with pytest.raises(ValueError, match=r"method\.num_clusters=101 must not exceed the number of clips, 100"):
+        check(config("run", method__num_clusters=(101,)))

@@ -1,0 +1,192 @@
+"""A stopped run ends as if it had not been stopped; a resume reads one good checkpoint."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+from support.runs import SETTINGS, STEPS, BeginningError, assert_equal_runs, history, train, weights
+
+from unfused_ray import storage
+from unfused_ray.config import PretrainConfig
+from unfused_ray.models.export import read_description
+from unfused_ray.training.coordinator import Coordinator
+from unfused_ray.training.worker import loop, reporter
+
+pytestmark = pytest.mark.usefixtures("alone")
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [("bank", steps) for steps in range(2 * STEPS)]
+    + [(settings, steps) for settings in list(SETTINGS)[1:] for steps in (2, STEPS, STEPS + 1)],
+)
+def test_a_run_that_was_stopped_anywhere_ends_as_if_it_had_not_been(
+    settings: str,
+    steps: int,
+    config: Callable[..., PretrainConfig],
+    undisturbed: Callable[[str], Path],
+    stop_after: Callable[[int], None],
+) -> None:
+    job = config("run", **SETTINGS[settings])
+    stop_after(steps)
+    status = train(job)
+    assert (status.state, STEPS * status.epoch + status.step) == ("stopped", steps)
+    stop_after(-1)
+    assert train(job).state == "finished"
+    assert_equal_runs(Path(job.output), undisturbed(settings))
+
+
+def test_a_run_that_is_stopped_at_every_step_ends_as_if_it_had_not_been(
+    config: Callable[..., PretrainConfig], undisturbed: Callable[[str], Path], stop_after: Callable[[int], None]
+) -> None:
+    job = config("run")
+    for steps in range(1, 2 * STEPS):
+        stop_after(steps)
+        assert train(job).state == "stopped"
+    assert train(job).state == "finished"
+    assert_equal_runs(Path(job.output), undisturbed("bank"))
+
+
+def test_a_stop_after_the_last_step_finishes_the_run(
+    config: Callable[..., PretrainConfig], undisturbed: Callable[[str], Path], stop_after: Callable[[int], None]
+) -> None:
+    job = config("run")
+    stop_after(2 * STEPS)
+    assert train(job).state == "finished"
+    assert_equal_runs(Path(job.output), undisturbed("bank"))
+
+
+def test_a_stop_is_heard_although_epochs_are_shorter_than_the_time_between_reports(
+    config: Callable[..., PretrainConfig], stop_after: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_after(STEPS)
+    monkeypatch.setattr(reporter, "REPORT_SECONDS", 3600.0)
+    status = train(config("run"))
+    assert (status.state, status.epoch, status.step) == ("stopped", 1, 1)
+
+
+def test_a_finished_run_stays_as_it_is_and_can_be_given_more_epochs(
+    config: Callable[..., PretrainConfig], undisturbed: Callable[[str], Path]
+) -> None:
+    job = config("run")
+    train(job)
+    assert train(job).state == "finished"
+    assert_equal_runs(Path(job.output), undisturbed("bank"))
+    assert train(config("run", epochs=3)).state == "finished"
+    assert [entry["epoch"] for entry in history(Path(job.output))] == [0, 1, 2]
+
+
+def test_an_encoder_older_than_the_last_checkpoint_is_exported_again(
+    config: Callable[..., PretrainConfig],
+    undisturbed: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Killed after the last checkpoint of two further epochs, before their encoder was written."""
+    shutil.copytree(undisturbed("bank"), tmp_path / "run")
+    job = config("run", epochs=3)
+    encoder = Path(job.output, "encoder", "encoder.safetensors")
+    before = encoder.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_encoder", end_here)
+        with pytest.raises(BeginningError):
+            train(job)
+    assert encoder.read_bytes() == before
+    assert train(job).state == "finished"
+    exported = safetensors.torch.load_file(encoder)
+    trained = weights(Path(job.output))
+    assert all(np.array_equal(value.numpy(), trained[f"model/encoder.{name}"]) for name, value in exported.items())
+
+
+def end_here(*arguments: object) -> None:
+    raise BeginningError
+
+
+def test_checkpoints_by_time_change_nothing(
+    config: Callable[..., PretrainConfig], undisturbed: Callable[[str], Path]
+) -> None:
+    job = config("run", checkpoint__every_minutes=1e-9, checkpoint__keep=100)
+    train(job)
+    folders = sorted(path.name for path in Path(job.output, "checkpoints").iterdir())
+    assert folders == [f"e{epoch:04d}-s{step:06d}" for epoch, step in [(0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0)]]
+    assert_equal_runs(Path(job.output), undisturbed("bank"))
+
+
+def test_old_checkpoints_and_assignments_are_deleted(config: Callable[..., PretrainConfig]) -> None:
+    job = config("run", epochs=6, checkpoint__keep=2, checkpoint__keep_assignments=3)
+    train(job)
+    assert sorted(path.name[:5] for path in Path(job.output, "checkpoints").iterdir()) == ["e0005", "e0006"]
+    kept = sorted(path.name for path in Path(job.output, "assignments").iterdir())
+    assert kept == ["epoch-0003", "epoch-0004", "epoch-0005"]
+
+
+def test_a_run_that_stops_after_an_epoch_exports_it_and_goes_on_as_if_it_had_not(
+    config: Callable[..., PretrainConfig], undisturbed: Callable[[str], Path]
+) -> None:
+    first = config("run", stop_after=1)
+    for _ in range(2):  # the second has nothing to do
+        status = train(first)
+        assert (status.state, status.epoch, status.step) == ("stopped", 1, 0)
+        assert read_description(first.output)["extra"]["epochs"] == 1
+    assert train(config("run")).state == "finished"
+    assert_equal_runs(Path(first.output), undisturbed("bank"))
+
+
+def test_a_resume_hashes_every_file_of_its_checkpoint_once(
+    config: Callable[..., PretrainConfig], stop_after: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = config("run")
+    stop_after(STEPS + 1)
+    train(job)
+    stop_after(-1)
+    hashed: Counter[str] = Counter()
+    sha256 = storage.sha256_file
+
+    def counted(uri: str) -> str:
+        hashed[uri.partition("/checkpoints/")[2]] += 1
+        return sha256(uri)
+
+    monkeypatch.setattr(storage, "sha256_file", counted)
+    assert train(job).state == "finished"
+    of_checkpoint = {name: count for name, count in hashed.items() if name.startswith("e0001-s000001/")}
+    twice = {name.rpartition("/")[2] for name, count in of_checkpoint.items() if count == 2}
+    assert set(of_checkpoint.values()) == {1, 2}
+    assert twice == {"head-0.parquet", "prototypes.safetensors"}  # an assignment verifies what it is read from
+    names = {name.rpartition("/")[2] for name in of_checkpoint} - twice
+    assert names == {
+        *("details.json", "model.safetensors", "optimizer.safetensors"),
+        *("bank.json", "shard-00000.safetensors", "assignment.json"),
+    }
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_again(
+    config: Callable[..., PretrainConfig], undisturbed: Callable[[str], Path], tmp_path: Path
+) -> None:
+    shutil.copytree(undisturbed("bank"), tmp_path / "run")
+    job = config("run", epochs=3)
+    folders = sorted(Path(job.output, "checkpoints").iterdir())
+    for folder in folders:
+        (folder / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match="no checkpoint of the run can be used"):
+        train(job)
+    assert sorted(Path(job.output, "checkpoints").iterdir()) == folders
+
+
+def test_other_threads_are_named(config: Callable[..., PretrainConfig], stop_after: Callable[[int], None]) -> None:
+    stop_after(1)
+    train(config("run"))
+    notes: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Coordinator, "note", lambda self, message: notes.append(message))
+        stop_after(2)
+        train(config("run", runtime__threads=0))  # the checkpoint's, though this machine has more cores
+        assert not notes
+        stop_after(4)
+        train(config("run", runtime__threads=2))
+    assert "resuming with 2 threads a worker, the checkpoint was written with 1" in notes[0]
