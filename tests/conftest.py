@@ -13,6 +13,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from moto.server import ThreadedMotoServer
 from support.faulty_store import FaultyStore, faulty_store
+from support.mlflow_server import MlflowServer
 from support.terminal import Ended
 
 from unfused_ray import cluster, lease, logs
@@ -29,6 +30,9 @@ settings.register_profile("suite", settings(), deadline=None, suppress_health_ch
 settings.load_profile("suite")
 # Before Ray starts its workers, which inherit them: no test may reach a real object store's account.
 os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_EC2_METADATA_DISABLED="true")
+# Nor may it be tracked where this machine's other programs are.
+for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
+    os.environ.pop(variable, None)
 
 
 @pytest.fixture(scope="session")
@@ -69,6 +73,15 @@ def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     uri = f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlflow.db"
     MlflowClient(tracking_uri=uri).search_experiments()
     return uri
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> Iterator[MlflowServer]:
+    """A server of the same store; whoever stops it starts it again."""
+    server = MlflowServer(tmp_path_factory.mktemp("server"), tracking_uri)
+    server.start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture

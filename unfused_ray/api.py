@@ -223,11 +223,13 @@ def _draw(plan: TrainingPlan) -> tuple[str, ...]:
     from unfused_ray import storage
     from unfused_ray.figures import run as run_pictures
     from unfused_ray.tracking.mlflow import TrackedRun, log_results
+    from unfused_ray.tracking.store import experiment_name
 
     logger.info("drawing pictures")
     config, uri = plan.config, plan.run.uri
     pictures = run_pictures.write(uri)
-    tracked = TrackedRun(plan.tracking_uri, config.tracking.experiment, config.name, plan.run.record()["id"])
+    experiment = experiment_name(config.tracking)
+    tracked = TrackedRun(plan.tracking_uri, experiment, config.name, plan.run.record()["id"])
     log_results(tracked, pictures, {config.export: storage.join(uri, config.export)})
     return tuple(pictures)
 

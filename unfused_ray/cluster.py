@@ -11,17 +11,33 @@ from contextvars import ContextVar
 from typing import Any
 
 import ray
+from ray._common.utils import get_default_ray_temp_dir
 from ray._private import ray_constants
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from unfused_ray import storage
 from unfused_ray.config import RuntimeConfig
 
+logger = logging.getLogger(__name__)
+
 AUTOSCALER = "UNFUSED_RAY_AUTOSCALER"
 """Environment variable of a cluster's nodes: most resources of its autoscaler, such as ``{"CPU": 320, "GPU": 8}``.
 
 Ray has a place for them, which neither of its autoscalers fills in.
 """
+
+_PRIVATE = {
+    # Ray replaces 127.0.0.1 by an outer address and listens on all interfaces, unless it takes this for a system on
+    # which it knows no clusters.
+    "ENABLE_RAY_CLUSTER": False,
+    # Under `uv run`, Ray would start each worker by it again, in a copy of the working directory. They are in this
+    # environment already.
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": False,
+}
+"""Constants of Ray while a private cluster starts."""
+_MAX_TEMPORARY_BYTES = 40
+"""Of the path of Ray's temporary folder: of a socket's 107, sessions and names take 64, and a process id may grow."""
+_TEMPORARY = "/tmp"
 
 _kept: ContextVar[ExitStack | None] = ContextVar("_kept", default=None)
 """Ends with the block of :func:`keep_session`."""
@@ -83,19 +99,44 @@ def _start(num_cpus: int | None) -> None:
         return
     # Ray gives its workers niceness 15, with which they starve beside any other process of the machine.
     options["_system_config"] = {"worker_niceness": 0}
-    # Ray replaces 127.0.0.1 by an outer address and listens on all interfaces, unless it takes this for a system on
-    # which it knows no clusters. It reads that from the environment when it is imported, and acts on it when it starts.
-    usual, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
-    try:
+    with _constants(_PRIVATE):
         # "local": without it, ray.init would join whatever `ray start` left on this machine.
-        ray.init("local", num_cpus=num_cpus, include_dashboard=False, **options)
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = usual
+        ray.init("local", num_cpus=num_cpus, include_dashboard=False, _temp_dir=_short_temporary_folder(), **options)
     if not is_one_machine():
         ray.shutdown()
         raise RuntimeError(
             "Ray does not listen on loopback alone, as it was told: use a version that this project names"
         )
+
+
+@contextmanager
+def _constants(values: Mapping[str, Any]) -> Iterator[None]:
+    """Change constants that Ray has read from the environment when it was imported, and acts on when it starts."""
+    usual = {name: getattr(ray_constants, name) for name in values}
+    vars(ray_constants).update(values)
+    try:
+        yield
+    finally:
+        vars(ray_constants).update(usual)
+
+
+def _short_temporary_folder() -> str | None:
+    """Return a folder for Ray's session if the environment's is too long for its sockets; None takes that one.
+
+    Raises:
+        ValueError: there is no other; names the variable.
+    """
+    usual = get_default_ray_temp_dir()
+    if len(os.fsencode(usual)) <= _MAX_TEMPORARY_BYTES:
+        return None
+    name = next(name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ)
+    too_long = f"{name}={os.environ[name]} is too long a path for Ray's sockets, whose limit is the system's"
+    if not os.access(_TEMPORARY, os.W_OK | os.X_OK):
+        raise ValueError(
+            f"{too_long}: set RAY_TMPDIR to a folder of at most {_MAX_TEMPORARY_BYTES - len('/ray')} bytes"
+        )
+    logger.warning("%s: its session, logs and spilled objects are in %s/ray", too_long, _TEMPORARY)
+    return f"{_TEMPORARY}/ray"
 
 
 def is_one_machine() -> bool:

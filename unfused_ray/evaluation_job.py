@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
-from rich.markup import escape
 from rich.table import Table
 
 from unfused_ray import paths, storage
@@ -47,15 +46,8 @@ from unfused_ray.home import home
 from unfused_ray.progress import Progress
 from unfused_ray.runs.environment import environment
 from unfused_ray.runs.provenance import upstream
-from unfused_ray.tracking.mlflow import (
-    TAGS,
-    TrackedRun,
-    kept_id,
-    log_results,
-    metric_name,
-    tags,
-    tracking_uri,
-)
+from unfused_ray.tracking import store
+from unfused_ray.tracking.mlflow import TAGS, TrackedRun, kept_id, log_results, metric_name, tags
 from unfused_ray.tracking.sender import Tracker
 
 logger = logging.getLogger(__name__)
@@ -98,7 +90,7 @@ def check(config: EvaluateConfig) -> EvaluationPlan:
         ValueError, FileNotFoundError: names the field, its value and the rule.
     """
     config = paths.check(config)
-    tracking_uri(config.tracking)
+    store.tracking_uri(config.tracking)
     protocol = load_protocol(config.protocol)
     tasks = tuple(load_task(uri) for uri in config.tasks)
     _refuse_repeated_tasks(tasks)
@@ -132,9 +124,10 @@ def describe(plan: EvaluationPlan) -> Table:
     for system in plan.systems:
         cost = largest_cost(system, plan.tasks)
         unknown = "parameters unknown" if isinstance(system, EmbedderModel) else "no network"
-        table.add_row(escape(system.name), f"{cost[0]:,} parameters" if cost else unknown)
-    table.add_row("reference", escape(plan.reference))
+        table.add_row(system.name, f"{cost[0]:,} parameters" if cost else unknown)
+    table.add_row("reference", plan.reference)
     table.add_row("protocol", plan.protocol.sha256)
+    table.add_row("tracker", store.describe(plan.config.tracking))
     return table
 
 
@@ -191,6 +184,7 @@ def track(plan: EvaluationPlan, table: EvaluationTable, parent: str = "") -> Non
         parent: id of the run that it is shown under; '' is none.
     """
     output = plan.output
+    store.announce(plan.config.tracking)
     tracked = _tracked_run(plan, parent)
     tracker = Tracker(tracked)
     for row in table.rows:
@@ -200,7 +194,8 @@ def track(plan: EvaluationPlan, table: EvaluationTable, parent: str = "") -> Non
             tracker.log({metric_name(f"{row.name}/{heading}/{name}"): value for name, value in known.items()}, 0)
     if lost := tracker.close():
         logger.warning("%d figures did not reach the tracking server; %s has them all", lost, output)
-    log_results(tracked, [storage.join(output, name) for name in (FILE, MARKDOWN, TABLE, PICTURE)], {})
+    if not log_results(tracked, [storage.join(output, name) for name in (FILE, MARKDOWN, TABLE, PICTURE)], {}):
+        return
     names = {name for s in plan.systems for name in (cells.file_name(s.name), *cell.files(s.name))}
     for task in table.tasks:  # the folder may hold rows of another evaluation
         files = [file for file in storage.list_files(storage.join(output, task)) if storage.name(file) in names]
@@ -228,8 +223,8 @@ def _tracked_run(plan: EvaluationPlan, parent: str) -> TrackedRun:
     networks = dict.fromkeys(model.uri(round_) for model in models for round_ in rounds)
     data = [task.index.manifests[0] for task in plan.tasks]
     return TrackedRun(
-        uri=tracking_uri(config.tracking),
-        experiment=config.tracking.experiment,
+        uri=store.tracking_uri(config.tracking),
+        experiment=store.experiment_name(config.tracking),
         name=config.name,
         id=kept_id(plan.output),
         config=config.model_dump(mode="json"),

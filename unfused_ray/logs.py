@@ -62,7 +62,8 @@ def configure() -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # read when MLflow is imported, which sets its own handler
+    # Read when MLflow is imported, which sets its own handler. Its errors are exceptions too, which we tell in a line.
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")
     words = RichHandler(console=terminal(), show_path=False, show_level=False)
     words.setFormatter(Masked("%(message)s", datefmt="%H:%M:%S"))
     words.setLevel(logging.INFO)
@@ -70,7 +71,7 @@ def configure() -> None:
     package = logging.getLogger(PACKAGE)
     package.setLevel(logging.INFO)
     if path := os.environ.get(LOG_FILE):
-        file = logging.FileHandler(Path(path).expanduser())
+        file = logging.FileHandler(Path(path).expanduser(), encoding="utf-8")
         file.setFormatter(JsonLines())
         logging.getLogger().addHandler(file)
         package.setLevel(logging.DEBUG)

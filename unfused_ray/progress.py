@@ -6,7 +6,7 @@ import functools
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -17,10 +17,15 @@ from rich.text import Text
 _LOG_SECONDS = 10.0
 
 
+def plain_console(**options: Any) -> Console:
+    """A console with these options that prints texts as they are: ``[x]`` and ``:x:`` may be parts of a path."""
+    return Console(markup=False, emoji=False, **options)
+
+
 @functools.cache
 def terminal() -> Console:
     """The one console on standard error: a line that another one prints would break a bar that is on."""
-    return Console(stderr=True)
+    return plain_console(stderr=True)
 
 
 class Progress:
@@ -42,12 +47,12 @@ class Progress:
         self._console = console or terminal()
         self._start = self._last_line = time.monotonic()
         self._bar = RichProgress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[figures]}", markup=False),
             console=self._console,
             disable=not self._console.is_terminal,
         )
@@ -72,7 +77,6 @@ class Progress:
                 f"{self.name}: {done}/{self.total} {self.unit} ({done / max(self.total, 1):.0%}), {eta}, {text}",
                 soft_wrap=True,
                 highlight=False,
-                markup=False,
             )
 
     def __enter__(self) -> Self:

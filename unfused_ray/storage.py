@@ -272,9 +272,10 @@ def _split_query(uri: str) -> tuple[str, str]:
     return (uri[: options.start()], options.group()) if options else (uri, "")
 
 
-def _resolve(uri: str) -> tuple[fs.FileSystem, str]:
+def _resolve(uri: str) -> tuple[fs.FileSystem, Any]:
+    """The file system of a URI, and the path on it: of a local one the bytes, as Python's own functions encode it."""
     if is_local(uri):
-        return fs.LocalFileSystem(), absolute(uri)
+        return fs.LocalFileSystem(), os.fsencode(absolute(uri))
     base, query = _split_query(uri)
     scheme, _, rest = base.partition("://")
     host, _, path = rest.partition("/")
@@ -300,7 +301,7 @@ def _list(uri: str, kind: fs.FileType, recursive: bool) -> list[str]:
         if filesystem.get_file_info(root).type != fs.FileType.Directory:
             return []
         if is_local(uri):
-            return sorted(_list_local(root, kind, recursive))
+            return sorted(_list_local(absolute(uri), kind, recursive))
         found = filesystem.get_file_info(fs.FileSelector(root, allow_not_found=True, recursive=recursive))
     folder = absolute(uri)
     return sorted(join(folder, info.path[len(root) :]) for info in found if info.type == kind)

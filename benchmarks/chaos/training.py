@@ -17,6 +17,7 @@ from unfused_ray.config import TrackingConfig
 from unfused_ray.runs.checkpoints import MANIFEST, CheckpointStore, Position
 from unfused_ray.runs.run import Run
 from unfused_ray.tracking.mlflow import find_run
+from unfused_ray.tracking.store import experiment_name
 
 _FAULTS: Mapping[str, tuple[str, ...]] = {
     "pretrain": (
@@ -110,7 +111,7 @@ def _bank(folder: Path) -> bytes:
 def _reports(home: Path, run: Path) -> list[tuple[float, int]]:
     """Time (seconds since 1970) and step of every report of the run that has reached MLflow, by time."""
     client = MlflowClient(tracking_uri=f"sqlite:///{home}/mlflow.db")
-    tracked = find_run(client, TrackingConfig().experiment, Run(str(run)).record()["id"])
+    tracked = find_run(client, experiment_name(TrackingConfig()), Run(str(run)).record()["id"])
     assert tracked is not None
     names = ("loss", "epoch/loss")
     points = [point for name in names for point in client.get_metric_history(tracked.info.run_id, name)]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
+
+from unfused_ray.progress import plain_console
 
 
 @dataclass(frozen=True)
@@ -20,5 +22,5 @@ class Ended:
 def text_of(renderable: RenderableType) -> str:
     """The text of a table, on a wide terminal."""
     text = io.StringIO()
-    Console(file=text, width=200).print(renderable, crop=False)
+    plain_console(file=text, width=200).print(renderable, crop=False)
     return text.getvalue()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import ray
@@ -101,9 +103,10 @@ def test_tasks_of_a_private_cluster_are_as_nice_as_the_driver(ray_session: None)
     assert ray.get(ray.remote(lambda: os.nice(0)).remote()) == os.nice(0)
 
 
-def test_every_port_of_a_private_cluster_is_on_loopback_whoever_has_imported_ray_before() -> None:
+def test_a_private_cluster_is_on_loopback_and_starts_in_any_environment(tmp_path: Path) -> None:
+    """Ray may have been imported before, by `uv run`, with a proxy, and a TMPDIR too long for the names of sockets."""
     code = """
-import psutil, ray
+import os, psutil, ray
 from unfused_ray import cluster
 with cluster.session(num_cpus=2):
     assert ray.get(ray.remote(lambda: 1).remote()) == 1
@@ -115,8 +118,39 @@ with cluster.session(num_cpus=2):
     assert not outside, outside
 assert not ray.is_initialized()
 """
+    long = tmp_path / "a temporary folder whose name is longer than sockets allow"
+    long.mkdir()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    environment |= {"TMPDIR": str(long), "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    # What Ray looks for: a process above this one that is called `uv run`.
+    (tmp_path / "run").write_text(shlex.join([sys.executable, "-c", code]) + "; exit $?")
+    ended = subprocess.run(
+        ["uv", "run"],
+        executable="/bin/bash",
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert f"TMPDIR={long} is too long a path for Ray's sockets" in ended.stderr
+
+
+def test_a_temporary_folder_is_replaced_only_where_it_is_too_long(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", "/" + "a" * 35)
+    assert cluster._short_temporary_folder() is None
+    monkeypatch.setenv("TMPDIR", "/" + "a" * 36)
+    assert cluster._short_temporary_folder() == "/tmp/ray"
+    monkeypatch.setenv("RAY_TMPDIR", "/" + "ü" * 18)  # its bytes count
+    assert cluster._short_temporary_folder() == "/tmp/ray"
+    assert "RAY_TMPDIR=/üüü" in caplog.text
+    monkeypatch.setattr(cluster, "_TEMPORARY", "/no/such/folder")
+    with pytest.raises(ValueError, match=r"too long .*: set RAY_TMPDIR to a folder of at most 36 bytes"):
+        cluster._short_temporary_folder()
 
 
 @pytest.fixture

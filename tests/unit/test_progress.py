@@ -7,10 +7,12 @@ import logging
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 from support.terminal import text_of
 
 from unfused_ray import logs, progress
-from unfused_ray.progress import Progress, summary
+from unfused_ray.cli.terminal import say, show
+from unfused_ray.progress import Progress, plain_console, summary
 
 
 def test_a_log_gets_a_line_every_few_seconds_and_at_the_end(monkeypatch: pytest.MonkeyPatch):
@@ -39,6 +41,18 @@ def test_a_terminal_gets_one_bar(monkeypatch: pytest.MonkeyPatch):
 def test_a_summary_shows_every_figure():
     text = text_of(summary("prepared x", {"clips": 12345, "hours": 1.23456, "where": "there"}))
     assert [word in text for word in ("prepared x", "12,345", "1.235", "there")] == [True] * 4
+
+
+def test_paths_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]):
+    name = "/data/[red]x[/y]/:warning:"
+    table = Table("run", title=name)
+    table.add_row(name)
+    show(table)
+    show(summary(name, {name: name}))
+    say(name)
+    with Progress(name, total=1, unit="clips", console=plain_console(force_terminal=True, width=200)) as bar:
+        bar.update(1, row=name)
+    assert capsys.readouterr().out.count(name) == 8
 
 
 def test_a_record_does_not_break_a_bar_that_is_on(monkeypatch: pytest.MonkeyPatch):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from unfused_ray import recipes
 from unfused_ray.cli.parse import parse
 from unfused_ray.cli.terminal import say, say_report, show
+from unfused_ray.progress import plain_console
 
 EXAMPLES = (
     "--tasks shards/drums --models ~/unfused-ray/runs/demo",
@@ -26,7 +25,7 @@ def run(arguments: Sequence[str]) -> int:
         show(evaluation_job.describe(evaluation_job.check(config)))
         return 0
     evaluated = api.evaluate(config)
-    show(evaluation_table(evaluated.table, Console()))
+    show(evaluation_table(evaluated.table, plain_console()))
     say(f"table, figures and pictures: {evaluated.folder}")
     say_report(evaluated.folder)
     return 0

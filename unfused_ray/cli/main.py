@@ -12,6 +12,7 @@ from typing import NoReturn
 from unfused_ray import __version__
 from unfused_ray.cli import COMMANDS
 from unfused_ray.cli.parse import columns, wants_help
+from unfused_ray.cli.streams import outlived
 
 logger = logging.getLogger(__name__)
 
@@ -20,21 +21,26 @@ def main(command: str = "") -> NoReturn:
     """Run the command that the command line names, or this one with all of its arguments.
 
     The process ends with the command's exit code: 0 where it did what it was asked for, 1 where a training failed, 2
-    for an error of the user, which is one message and no traceback, and 128 + n where signal n ended it.
+    for an error of the user, which is one message and no traceback, and 128 + n where signal n ended it. How its
+    printing fares changes no code.
     """
-    arguments = sys.argv[1:]
+    with outlived():
+        sys.exit(_start(command, sys.argv[1:]))
+
+
+def _start(command: str, arguments: Sequence[str]) -> int:
     if not command:
         if not arguments or arguments[0] in ("-h", "--help"):
             sys.stdout.write(_overview())
-            sys.exit(0)
+            return 0
         if arguments[0] == "--version":
             sys.stdout.write(f"unfused-ray {__version__}\n")
-            sys.exit(0)
+            return 0
         command, *arguments = arguments
     if command not in COMMANDS:
-        sys.exit(_fail(f"{command} is no command: start with one of {', '.join(COMMANDS)}"))
+        return _fail(f"{command} is no command: start with one of {', '.join(COMMANDS)}")
     run: Callable[[Sequence[str]], int] = import_module(f"unfused_ray.cli.{command}").run
-    sys.exit(run(arguments) if wants_help(arguments) else _run(run, arguments))
+    return run(arguments) if wants_help(arguments) else _run(run, arguments)
 
 
 def _run(run: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
@@ -58,8 +64,9 @@ def _overview() -> str:
 
 
 def _fail(message: str) -> int:
-    from rich.console import Console
-    from rich.markup import escape
+    from rich.text import Text
 
-    Console(stderr=True).print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    from unfused_ray.progress import plain_console
+
+    plain_console(stderr=True).print(Text.assemble(("error:", "bold red"), f" {message}"), soft_wrap=True)
     return 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, get_type_hints
@@ -69,7 +70,8 @@ def parse(
     from unfused_ray import paths  # here: pyarrow, which --help need not wait for
 
     if "--print-config" in arguments:
-        sys.stdout.write(paths.resolve(config).model_dump_json(indent=2) + "\n")
+        # In ASCII: it is read again as a recipe, whatever encoding standard output had.
+        sys.stdout.write(json.dumps(paths.resolve(config).model_dump(mode="json"), indent=2) + "\n")
         sys.exit(0)
     return paths.check(config), "--dry-run" in arguments
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from unfused_ray import api, recipes
 from unfused_ray.cli.parse import parse
 from unfused_ray.cli.terminal import say, say_report, show
+from unfused_ray.progress import plain_console
 
 EXAMPLES = (
     "demo --tasks shards/drums --distill.teacher ~/unfused-ray/runs/demo",
@@ -30,6 +29,6 @@ def run(arguments: Sequence[str]) -> int:
     show(found.to_terminal())
     say(f"the winner as a recipe: unfused-ray distill {shlex.quote(found.recipe_uri)} --data …")
     if found.table:
-        show(evaluation_table(found.table, Console()))
+        show(evaluation_table(found.table, plain_console()))
     say_report(found.plan.trials.uri)
     return 0

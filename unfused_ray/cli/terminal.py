@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import shlex
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
+
+from unfused_ray.progress import plain_console
 
 
 def show(renderable: RenderableType) -> None:
     """Print a table."""
-    Console().print(renderable, crop=False)
+    plain_console().print(renderable, crop=False)
 
 
 def say(text: str) -> None:
     """Print a line as it is, however long."""
-    Console().print(text, soft_wrap=True, highlight=False, markup=False)
+    plain_console().print(text, soft_wrap=True, highlight=False)
 
 
 def say_report(folder: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -29,7 +30,7 @@ def run_training(config: TrainingConfig, dry_run: bool, train: Callable[..., Tra
 
     trained = train(config, start_times=StartTimes(process_started()))
     from unfused_ray.report.terminal import summary  # here: torch, which is imported while Ray starts
-    from unfused_ray.tracking.mlflow import OFF, tracking_uri
+    from unfused_ray.tracking.store import OFF, tracking_uri
 
     show(summary(trained.folder))
     if (where := tracking_uri(config.tracking)) != OFF:
@@ -47,7 +48,7 @@ def _watch(tracking_uri: str) -> str:
     if tracking_uri.startswith("http"):
         return storage.masked(tracking_uri)
     mlflow = Path(sys.executable).with_name("mlflow")  # of this environment, which need not be activated
-    return f"{mlflow} ui --backend-store-uri {tracking_uri}"
+    return shlex.join([str(mlflow), "ui", "--backend-store-uri", storage.masked(tracking_uri)])
 
 
 def _dry_run(config: TrainingConfig) -> int:

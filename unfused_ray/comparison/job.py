@@ -30,9 +30,10 @@ from unfused_ray.comparison.plan import PlannedSystem, find_plan, freeze, load_p
 from unfused_ray.comparison.processes import JobProcesses, command
 from unfused_ray.comparison.results import ResultsTable, model_name, results
 from unfused_ray.comparison.trainings import Training, Trainings, expected_minutes, refuse_other_settings
-from unfused_ray.config import CompareConfig, EvaluateConfig, TrainingConfig
+from unfused_ray.config import CompareConfig, EvaluateConfig, TrackingConfig, TrainingConfig
 from unfused_ray.evaluation.tasks import load_task, refuse_shared
 from unfused_ray.home import home, local_home
+from unfused_ray.tracking import store
 
 logger = logging.getLogger(__name__)
 
@@ -302,7 +303,8 @@ def check(config: CompareConfig) -> ComparisonPlan:
 
 def describe(plan: ComparisonPlan) -> Group:
     """Show the state of every training, and the processes that would be run."""
-    return Group(plan.listing(), Text("\n".join(plan.commands()), no_wrap=True, overflow="ignore"))
+    lines = [f"tracker: {store.describe(TrackingConfig())}", *plan.commands()]
+    return Group(plan.listing(), Text("\n".join(lines), no_wrap=True, overflow="ignore"))
 
 
 def run(plan: ComparisonPlan) -> ComparisonResult:

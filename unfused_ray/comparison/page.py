@@ -126,7 +126,7 @@ def note(results: ResultsTable) -> str:
 
 def as_printed() -> str:
     """The paper's numbers, which stand beside none of ours."""
-    printed = tomllib.loads(_AS_PRINTED.read_text())
+    printed = tomllib.loads(_AS_PRINTED.read_text(encoding="utf-8"))
     rows = [[name, *map(str, row)] for name, row in printed["accuracy"].items()]
     return "\n\n".join(["As printed:", markdown(["system", *printed["tasks"]], rows), printed["note"]])
 

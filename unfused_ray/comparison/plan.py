@@ -235,8 +235,8 @@ def load_plan(path: Path) -> TablePlan:
         ValueError: it is no TOML, or a field is missing, unknown or impossible; names it.
     """
     try:
-        return TablePlan(**tomllib.loads(path.read_text()))
-    except tomllib.TOMLDecodeError as error:
+        return TablePlan(**tomllib.loads(path.read_text(encoding="utf-8")))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no TOML file: {error}") from error
     except ValidationError as error:
         raise ValueError(f"{path} is no plan:\n{explain(error)}") from error

@@ -98,10 +98,11 @@ class TrackingConfig(Config):
     """The MLflow server that parameters and metrics are sent to."""
 
     uri: str = ""
-    """MLflow tracking URI; empty is the SQLite file <home>/mlflow.db, where <home> is the environment variable
-    UNFUSED_RAY_HOME or ~/unfused-ray. "off" tracks nothing, as does empty where MLflow is not installed."""
-    experiment: str = "unfused-ray"
-    """MLflow experiment."""
+    """MLflow tracking URI; empty is that of the environment variable MLFLOW_TRACKING_URI, or else the SQLite file
+    <home>/mlflow.db, where <home> is the environment variable UNFUSED_RAY_HOME or ~/unfused-ray. "off" tracks nothing,
+    as does empty where MLflow is not installed."""
+    experiment: str = ""
+    """MLflow experiment; empty is that of the environment variable MLFLOW_EXPERIMENT_NAME, or else unfused-ray."""
 
 
 class TrainingConfig(Config):

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import os
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from unfused_ray import cluster, storage
 from unfused_ray.config import RuntimeConfig, TrainingConfig
 from unfused_ray.doctor.node import NodeReport, look, versions
 from unfused_ray.home import home
-from unfused_ray.tracking.mlflow import SQLITE, tracking_uri
+from unfused_ray.tracking.store import (
+    OFF,
+    examine_store,
+    experiment_name,
+    is_sqlite,
+    taken_from_environment,
+    tracking_uri,
+)
 
 _ANSWER_SECONDS = 60.0
-_SERVER_SECONDS = 3.0
 _SOME_GPU = 0.001  # a task that reserves none sees none; this little is left on a node that trains
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
@@ -57,7 +59,7 @@ def examine(config: TrainingConfig) -> list[Finding]:
         *_storage(reports, output),
         *_shared_memory(reports, nodes),
         *_codecs(reports),
-        *_tracker(config),
+        _tracker(config),
         *_token(reports),
         *_versions(reports),
         *_gpus(reports, config.runtime),
@@ -75,8 +77,7 @@ def table(findings: Sequence[Finding]) -> Table:
     for heading in ("found", "what to do"):
         shown.add_column(heading, overflow="fold")  # a path that is longer than a line is shown whole
     for finding in findings:
-        state = f"[{_STYLES[finding.state]}]{finding.state}[/]"
-        shown.add_row(finding.check, state, escape(finding.found), escape(finding.fix))
+        shown.add_row(finding.check, Text(finding.state, _STYLES[finding.state]), finding.found, finding.fix)
     return shown
 
 
@@ -163,29 +164,22 @@ def _codecs(reports: Mapping[str, NodeReport]) -> Iterator[Finding]:
         yield Finding("codecs", "ok", "WAV, FLAC, OGG (Vorbis, Opus) and MP3 are decoded")
 
 
-def _tracker(config: TrainingConfig) -> Iterator[Finding]:
-    uri = tracking_uri(config.tracking)
-    shown = storage.masked(uri)
-    if uri.startswith(SQLITE):
-        folder = Path(uri.removeprefix(SQLITE)).parent
-        while not folder.exists():
-            folder = folder.parent
-        if not os.access(folder, os.W_OK):
-            yield Finding("tracker", "problem", f"{folder} cannot be written", "set tracking.uri or UNFUSED_RAY_HOME")
-        elif cluster.several_nodes():
-            found = f"{shown} is a file of this node, and ends with it"
-            yield Finding("tracker", "warning", found, "set tracking.uri to an MLflow server")
-        else:
-            yield Finding("tracker", "ok", shown)
-    elif uri.startswith(("http://", "https://")):
-        try:
-            with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_SERVER_SECONDS):
-                yield Finding("tracker", "ok", f"{shown} answers")
-        except (urllib.error.URLError, TimeoutError, ValueError) as error:
-            fix = "training would go on and lose its curves: start the server, or set tracking.uri"
-            yield Finding("tracker", "problem", storage.masked(f"{uri}: {error}"), fix)
-    else:
-        yield Finding("tracker", "ok", f"{shown} (only http servers and SQLite files are looked at)")
+def _tracker(config: TrainingConfig) -> Finding:
+    try:
+        uri, experiment = tracking_uri(config.tracking), experiment_name(config.tracking)
+    except ValueError as error:
+        found, _, fix = storage.masked(str(error)).rpartition(": ")
+        return Finding("tracker", "problem", found, fix)
+    taken = taken_from_environment(config.tracking)
+    shown = storage.masked(uri) + (f" ({taken})" if taken else "")
+    if uri == OFF:
+        return Finding("tracker", "ok", "nothing is tracked")
+    if problem := examine_store(uri, experiment):
+        return Finding("tracker", "problem", f"{shown}: {problem.found}", f"{problem.fix}; curves would be lost")
+    if is_sqlite(uri) and cluster.several_nodes():
+        found = f"{shown} is a file of this node, and ends with it"
+        return Finding("tracker", "warning", found, "set tracking.uri to an MLflow server")
+    return Finding("tracker", "ok", f"{shown}, experiment {experiment}")
 
 
 def _token(reports: Mapping[str, NodeReport]) -> Iterator[Finding]:

@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table as TerminalTable
+from rich.text import Text
 
 from unfused_ray import storage
 from unfused_ray.evaluation.bootstrap import Interval
@@ -163,17 +163,17 @@ def _evaluation_table(table: EvaluationTable, full: bool) -> TerminalTable:
         + table.note
         + ("" if full else f" This terminal is too narrow for the intervals: see {MARKDOWN}.")
     )
-    shown = TerminalTable(box=box.HORIZONTALS, caption=escape(caption), caption_justify="left")
+    shown = TerminalTable(box=box.HORIZONTALS, caption=caption, caption_justify="left")
     shown.add_column("system", overflow="fold")
     for heading in (*(["parameters"] if full else []), *table.headings):
-        shown.add_column(escape(heading), justify="right", no_wrap=True)
+        shown.add_column(heading, justify="right", no_wrap=True)
     for row in table.rows:
-        cells = [f"{row.accuracy[h].percent()}{_mark(row.difference.get(h))}" for h in table.headings]
+        cells = [Text(f"{row.accuracy[h].percent()}{_mark(row.difference.get(h))}") for h in table.headings]
         if full:
-            intervals = [row.accuracy[h].ends() or "–" for h in table.headings]
-            cells = [f"{cell}\n[dim]{interval}[/]" for cell, interval in zip(cells, intervals, strict=True)]
-            cells.insert(0, costs(row)[0])
-        shown.add_row(escape(row.name), *cells)
+            for heading, cell in zip(table.headings, cells, strict=True):
+                cell.append(f"\n{row.accuracy[heading].ends() or '–'}", "dim")
+            cells.insert(0, Text(costs(row)[0]))
+        shown.add_row(row.name, *cells)
     return shown
 
 

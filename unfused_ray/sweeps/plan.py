@@ -24,7 +24,7 @@ from unfused_ray.sweeps.search import num_trials
 from unfused_ray.sweeps.space import Space, apply, default_point, label_points, to_json
 from unfused_ray.sweeps.spaces import find_space
 from unfused_ray.sweeps.trial import FORMAT_VERSION, REMEDY, SPLITS, Record, TrialPlan, read_records
-from unfused_ray.tracking.mlflow import tracking_uri
+from unfused_ray.tracking import store
 from unfused_ray.training.driver.launch import check as check_training
 
 SWEEP = "sweep.json"
@@ -125,7 +125,7 @@ def check(config: SweepConfig) -> SweepPlan:
     trials = TrialPlan(uri, config.name, distill, config.tasks, rungs(config), protocol, by_folds)
     default = default_point(distill, space)
     num_trials(config, space, default)
-    tracking_uri(distill.tracking)
+    store.tracking_uri(distill.tracking)
     record = {"config": config.model_dump(mode="json"), "space": to_json(space), "facts": facts}
     record = _kept(config.resume, {**record, "environment": environment()}, uri)
     return SweepPlan(config, record, space, trials, default, read_records(uri))
@@ -144,6 +144,7 @@ def describe(plan: SweepPlan) -> RichTable:
     ended = sum(record.has_ended for record in plan.records)
     table.add_row("trials", f"{plan.num_trials} by {config.search}, {ended} of them done")
     table.add_row("scored after epochs", ", ".join(map(str, trials.rungs)))
+    table.add_row("tracker", store.describe(config.distill.tracking))
     return table
 
 

@@ -20,8 +20,9 @@ from unfused_ray.runs.provenance import upstream
 from unfused_ray.runs.run import Run
 from unfused_ray.sweeps.space import Point, apply, identity
 from unfused_ray.sweeps.trial import FORMAT_VERSION, METRIC, Record, TrialPlan, trial_uri
-from unfused_ray.tracking.mlflow import TAGS, TrackedRun, metric_name, tags, tracking_uri
-from unfused_ray.tracking.sender import CLOSE_SECONDS, Tracker
+from unfused_ray.tracking.mlflow import TAGS, TrackedRun, metric_name, tags
+from unfused_ray.tracking.sender import CLOSE_SECONDS, Tracker, said_once
+from unfused_ray.tracking.store import announce, experiment_name, tracking_uri
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,8 @@ class SweepTracking:
         self._tracking = config.distill.tracking
         teacher = [upstream(config.distill.teacher)] if config.distill.teacher else []
         values = config.model_dump(mode="json")
+        self._say = said_once()
+        announce(self._tracking)
         self._sweep = Tracker(
             self._run(
                 config.name,
@@ -53,7 +56,8 @@ class SweepTracking:
                 params=flatten(values),
                 tags=tags("sweep", plan.uri, [Manifest.load(task) for task in plan.tasks], teacher),
                 system_metrics=True,
-            )
+            ),
+            self._say,
         )
         self._sweep.log({}, 0)  # opens it now: its trials are shown under it
         self._trials: dict[str, Tracker] = {}
@@ -65,7 +69,7 @@ class SweepTracking:
         name, uri = identity(point), trial_uri(self._plan.uri, point)
         values = apply(self._plan.distill, point).model_dump(mode="json")
         run = self._run(name, f"{self._id}-{name}", values, params=point, tags=tags("trial", uri), parent=self._id)
-        self._trials[name] = Tracker(run)
+        self._trials[name] = Tracker(run, self._say)
 
     def report(self, record: Record) -> None:
         """A trial has reached a rung: its accuracies, and its students' figures of the epochs since the one before."""
@@ -107,7 +111,7 @@ class SweepTracking:
         return sum(tracker.wait(max(0.0, ends - time.monotonic())) for tracker in (*self._ended, *running))
 
     def _run(self, name: str, run_id: str, values: Mapping[str, Any], **fields: Any) -> TrackedRun:
-        uri, experiment = tracking_uri(self._tracking), self._tracking.experiment
+        uri, experiment = tracking_uri(self._tracking), experiment_name(self._tracking)
         return TrackedRun(uri, experiment, name, run_id, values, **fields)
 
 

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from unfused_ray import __version__, storage
-from unfused_ray.config import TrackingConfig
 from unfused_ray.data.shards.format import Manifest
-from unfused_ray.home import local_home
 from unfused_ray.runs.environment import git_commit
+from unfused_ray.tracking.store import OFF, explain, find_experiment, prepare_mlflow
 
 logger = logging.getLogger(__name__)
 
-SQLITE = "sqlite:///"
-"""Beginning of the URI of an SQLite file; its absolute path follows."""
-OFF = "off"
-"""URI with which nothing is tracked."""
 TAGS = "unfused_ray."
 """Beginning of the project's tags."""
 RUN_TAG = f"{TAGS}run"
@@ -39,29 +32,6 @@ CONFIG = "config.json"
 """Artefact with the full configuration."""
 MAX_TAG = 5000
 """Characters of a tag."""
-
-
-def tracking_uri(config: TrackingConfig) -> str:
-    """URI of the MLflow store: as configured, by default the SQLite file in <home>; ``OFF`` to track nothing.
-
-    Raises:
-        ValueError: an SQLite file is named relative to the working directory, or MLflow is not installed.
-    """
-    if config.uri == OFF or (not config.uri and not _is_installed()):
-        return OFF
-    if not _is_installed():
-        raise ValueError(f"tracking.uri={config.uri} needs MLflow: pip install mlflow, or give tracking.uri={OFF}")
-    uri = config.uri or f"{SQLITE}{storage.join(local_home(), 'mlflow.db')}"
-    if uri.startswith(SQLITE) and not uri.startswith(SQLITE + "/"):
-        raise ValueError(
-            f"tracking.uri={uri} is relative, and would mean another file wherever it is opened: "
-            f"give {SQLITE}/absolute/path/mlflow.db"
-        )
-    return uri
-
-
-def _is_installed() -> bool:
-    return find_spec("mlflow") is not None
 
 
 def metric_name(text: str) -> str:
@@ -108,12 +78,6 @@ def kept_id(folder: str) -> str:
     return kept
 
 
-def do_not_wait_for_server() -> None:
-    """Let requests fail within seconds; MLflow's retries would hide for minutes that a server is gone."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-
-
 def log_results(run: TrackedRun, files: Sequence[str], places: Mapping[str, str], folder: str | None = None) -> bool:
     """Add pictures and the places of results to the MLflow run of a run that has ended.
 
@@ -130,7 +94,7 @@ def log_results(run: TrackedRun, files: Sequence[str], places: Mapping[str, str]
         return False
     from mlflow import MlflowClient  # here: importing MLflow takes seconds
 
-    do_not_wait_for_server()
+    prepare_mlflow()
     try:
         client = MlflowClient(tracking_uri=run.uri)
         found = find_run(client, run.experiment, run.id)
@@ -144,14 +108,18 @@ def log_results(run: TrackedRun, files: Sequence[str], places: Mapping[str, str]
                 path.write_bytes(storage.read_bytes(file))
                 client.log_artifact(found.info.run_id, str(path), folder)
     except Exception as error:  # noqa: BLE001 - whatever the tracking store raises, the run itself is safe
-        logger.warning("the pictures did not reach %s: %s", storage.masked(run.uri), error)
+        logger.warning("the pictures did not reach %s: %s", storage.masked(run.uri), explain(error))
         return False
     return True
 
 
 def find_run(client: Any, experiment: str, run_id: str) -> Any | None:
-    """The MLflow run of the project's run of this id; None if there is none."""
-    found = client.get_experiment_by_name(experiment)
+    """The MLflow run of the project's run of this id; None if there is none.
+
+    Raises:
+        StoreError: the experiment is deleted.
+    """
+    found = find_experiment(client, experiment)
     condition = f"tags.`{RUN_TAG}` = '{run_id}'"
     runs = client.search_runs([found.experiment_id], condition, max_results=1) if found else []
     return runs[0] if runs else None

@@ -11,8 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import psutil
@@ -21,13 +20,19 @@ from unfused_ray import storage
 from unfused_ray.tracking.mlflow import (
     CONFIG,
     MAX_TAG,
-    OFF,
     RUN_TAG,
-    SQLITE,
     TAGS,
     TrackedRun,
-    do_not_wait_for_server,
     find_run,
+)
+from unfused_ray.tracking.store import (
+    OFF,
+    explain,
+    find_experiment,
+    is_sqlite,
+    prepare_mlflow,
+    refuse_other_schema,
+    sqlite_path,
 )
 
 logger = logging.getLogger(__name__)
@@ -40,15 +45,34 @@ BUFFERED_METRICS = 100_000
 FLUSH_SECONDS = 5.0
 SILENT_SECONDS = 60.0
 """Seconds after which a run with nothing to log is opened: importing MLflow slows down processes that start."""
+_MEANWHILE = "Figures wait, and it is tried again; how many are lost in the end will be said"
 CLOSE_SECONDS = 30.0
 """Seconds that the end of a run waits for a server that does not answer."""
 
 
-class Tracker:
-    """Sends one run to MLflow."""
+def said_once() -> Callable[[str], None]:
+    """Return a function that logs a warning the first time it is given it; several trackers may share it."""
+    said: set[str] = set()
 
-    def __init__(self, run: TrackedRun) -> None:
+    def say(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            logger.warning("%s", text)
+
+    return say
+
+
+class Tracker:
+    """Sends one run to MLflow.
+
+    Args:
+        run: the run.
+        say: takes a line for a person, of a store that cannot be used or can again; logs a warning by default.
+    """
+
+    def __init__(self, run: TrackedRun, say: Callable[[str], None] | None = None) -> None:
         self._run = run
+        self._say = say or said_once()
         self._buffer: deque[tuple[str, float, int, int]] = deque()
         self._sending: list[tuple[str, float, int, int]] = []
         """Taken from the buffer, not yet acknowledged."""
@@ -117,8 +141,8 @@ class Tracker:
     def _send_forever(self) -> None:
         if self._run.uri == OFF:
             return
-        do_not_wait_for_server()
-        failures = 0
+        prepare_mlflow()
+        failures, told = 0, ""
         psutil.cpu_percent()  # from now on: the first answer means nothing
         self._wanted.wait(SILENT_SECONDS)
         while True:
@@ -129,18 +153,18 @@ class Tracker:
                 self.log(_system_metrics(), self._step)
             try:
                 self._send(final=ending)
-                failures = 0
             except Exception as error:  # noqa: BLE001 - whatever the tracking store raises, training goes on
                 failures = min(failures + 1, 4)
-                logger.warning(
-                    "tracking at %s failed, %d metrics wait: %s",
-                    storage.masked(self._run.uri),
-                    len(self._buffer),
-                    error,
-                )
-                if ending:
-                    self._given_up.wait(FLUSH_SECONDS)
+                problem = explain(error)
+                if problem.fix != told:
+                    self._say(f"tracking at {storage.masked(self._run.uri)} does not work: {problem}. {_MEANWHILE}")
+                    told = problem.fix
+                if ending and (problem.lasting or self._given_up.wait(FLUSH_SECONDS)):
+                    return
             else:
+                if told:
+                    self._say(f"tracking at {storage.masked(self._run.uri)} works again")
+                failures, told = 0, ""
                 if ending:
                     return
 
@@ -148,8 +172,10 @@ class Tracker:
         from mlflow import MlflowClient  # here: importing MLflow takes seconds, and is this thread's business
         from mlflow.entities import Metric
 
-        if self._run.uri.startswith(SQLITE):
-            Path(self._run.uri.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+        if self._mlflow_run is None:
+            if is_sqlite(self._run.uri):
+                sqlite_path(self._run.uri).parent.mkdir(parents=True, exist_ok=True)
+            refuse_other_schema(self._run.uri)
         client = MlflowClient(tracking_uri=self._run.uri)
         if self._mlflow_run is None:
             self._mlflow_run = self._open(client)
@@ -177,9 +203,8 @@ class Tracker:
         try:
             client.log_dict(self._mlflow_run, dict(self._run.config), CONFIG)
         except Exception as error:  # noqa: BLE001 - whatever the store raises, figures go on
-            logger.warning(
-                "the configuration did not reach the artefacts of %s: %s", storage.masked(self._run.uri), error
-            )
+            place = f"the artefacts of {storage.masked(self._run.uri)}"
+            self._say(f"the configuration did not reach {place}: {explain(error)}")
 
     def _take_batch(self) -> bool:
         """Take the next batch, unless the last one did not arrive; return True if there is any."""
@@ -196,10 +221,10 @@ class Tracker:
         if run is not None:
             client.update_run(run.info.run_id, status="RUNNING")
         else:
-            found = client.get_experiment_by_name(this.experiment)
+            found = find_experiment(client, this.experiment)
             # By default MLflow puts artefacts into the working directory; here they lie beside an SQLite file.
-            path = Path(this.uri.removeprefix(SQLITE)).parent / "mlartifacts"
-            place = str(path) if this.uri.startswith(SQLITE) else None
+            is_file = is_sqlite(this.uri)
+            place = (sqlite_path(this.uri).parent / "mlartifacts").as_uri() if is_file else None
             experiment = found.experiment_id if found else client.create_experiment(this.experiment, place)
             run = client.create_run(experiment, run_name=this.name, tags={RUN_TAG: this.id})
         mlflow_run: str = run.info.run_id

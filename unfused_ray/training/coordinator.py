@@ -70,7 +70,6 @@ class Coordinator:
     """
 
     def __init__(self, tracked: TrackedRun | None, first_step: int = 0) -> None:
-        self._tracker = Tracker(tracked) if tracked else None
         self._segment = UNREAD
         self._stop = ""
         self._abandoned = ""
@@ -79,6 +78,7 @@ class Coordinator:
         self._attempt: int | None = None  # the step at which the current group began
         self._failures: list[tuple[int, int]] = []  # where the failed groups began, and how far they came
         self._cause = ""
+        self._tracker = Tracker(tracked, self.note) if tracked else None  # at last: its thread may note something
 
     def set_segment(self, segment: Segment) -> None:
         """Set the part of a pass that the next execution of Ray Data covers."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import http.server
 import io
-import threading
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+from mlflow import MlflowClient
 from rich.console import Console
+from support.mlflow_server import MlflowServer
 from support.terminal import Ended
 
 from unfused_ray.config import RuntimeConfig, TrackingConfig, TrainingConfig
@@ -43,24 +44,6 @@ def every_node_says(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(examine, "look", lambda output, gpus: replace(look(output, gpus), **fields))
 
     return say
-
-
-@pytest.fixture
-def server() -> Iterator[str]:
-    """A tracking server that is healthy."""
-
-    class Healthy(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200 if self.path == "/health" else 404)
-            self.end_headers()
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Healthy) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_port}"
-        running.shutdown()
 
 
 def test_on_a_healthy_machine_all_is_well_and_nothing_is_left_behind(
@@ -203,8 +186,21 @@ def test_a_node_that_cannot_run_the_project_is_a_problem_and_not_a_crash(
     assert "No module named 'soundfile'" in nodes.found
 
 
-def test_a_tracking_server_must_answer(findings: Callable[..., dict[str, Finding]], server: str):
-    assert findings(tracking=TrackingConfig(uri=server))["tracker"].state == "ok"
+def test_a_tracking_store_is_opened(
+    findings: Callable[..., dict[str, Finding]], mlflow_server: MlflowServer, monkeypatch: pytest.MonkeyPatch
+):
+    assert findings(tracking=TrackingConfig(uri=mlflow_server.uri))["tracker"].state == "ok"
+    client, name = MlflowClient(tracking_uri=mlflow_server.uri), uuid.uuid4().hex
+    client.delete_experiment(client.create_experiment(name))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.uri)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
+    deleted = findings()["tracker"]
+    assert deleted.state == "problem"
+    assert f"MLFLOW_TRACKING_URI={mlflow_server.uri}, MLFLOW_EXPERIMENT_NAME={name}" in deleted.found
+    assert "mlflow experiments restore --experiment-id" in deleted.fix
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    relative = findings()["tracker"]
+    assert (relative.state, "sqlite:////absolute/path/mlflow.db" in relative.fix) == ("problem", True)
     away = findings(tracking=TrackingConfig(uri="http://127.0.0.1:9"))["tracker"]
     assert away.state == "problem"
     assert "http://127.0.0.1:9" in away.found

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import socket
-import subprocess
-import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +15,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.artifacts import load_dict
 from mlflow.entities import Run
+from support.mlflow_server import MlflowServer
 from support.processes import wait_for
 
 from unfused_ray.config import flatten
@@ -31,67 +26,15 @@ from unfused_ray.tracking.sender import Tracker
 EXPERIMENT = "tests"
 
 
-class Server:
-    """An MLflow server on loopback that can be stopped and started again."""
-
-    def __init__(self, folder: Path, database: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self._port}"
-        self._folder, self._database = folder, database
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        if self._process is not None:
-            return
-        options = {
-            "--host": "127.0.0.1",
-            "--port": str(self._port),
-            "--workers": "1",
-            "--backend-store-uri": self._database,
-            "--artifacts-destination": str(self._folder / "artifacts"),
-        }
-        command = [sys.executable, "-m", "mlflow", "server", *(part for option in options.items() for part in option)]
-        with (self._folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                command,
-                stdout=log,
-                stderr=log,
-                cwd=self._folder,
-                start_new_session=True,
-                env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},  # starts in two thirds of the time
-            )
-        wait_for(self._answers)
-
-    def stop(self) -> None:
-        if self._process is not None:
-            subprocess.run(["kill", "--", f"-{self._process.pid}"], check=True)  # with the process that serves
-            self._process.wait()
-            self._process = None
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.uri}/health", timeout=1) as answer:
-                return answer.status == 200
-        except (urllib.error.URLError, TimeoutError, ConnectionError):
-            return False
+@pytest.fixture
+def database(tracking_uri: str) -> str:
+    """The SQLite file of all tests."""
+    return tracking_uri
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One SQLite file for all, with its tables: MLflow takes seconds to make them."""
-    uri = f"sqlite:///{tmp_path_factory.mktemp('database')}/tracking.db"
-    MlflowClient(tracking_uri=uri).search_experiments()
-    return uri
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, database: str) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("server"), database)
-    server.start()
-    yield server
-    server.stop()
+@pytest.fixture
+def server(mlflow_server: MlflowServer) -> MlflowServer:
+    return mlflow_server
 
 
 @pytest.fixture(autouse=True)
@@ -209,7 +152,7 @@ def test_cpu_and_memory_are_logged_at_the_step_that_the_run_has_reached(database
 
 
 def test_a_server_that_goes_away_and_comes_back_gets_everything_of_several_writers(
-    server: Server, run_id: str, caplog: pytest.LogCaptureFixture
+    server: MlflowServer, run_id: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Four runs that log all the time; what they log while the server is away arrives, each figure once."""
     trackers = [tracker(server.uri, f"{run_id}-{i}") for i in range(4)]
@@ -244,6 +187,8 @@ def test_a_server_that_goes_away_and_comes_back_gets_everything_of_several_write
     for number, each in enumerate(trackers):
         assert each.close() == 0
         assert curve(server.uri, f"{run_id}-{number}", "loss") == [(i, float(number)) for i in range(steps[number])]
+    said = [caplog.text.count(text) for text in ("does not work", "works again")]
+    assert said == [len(trackers) + 1] * 2  # once each
 
 
 def test_a_server_that_never_answers_costs_seconds_and_the_lost_are_counted() -> None:

@@ -8,7 +8,7 @@ from unfused_ray import paths
 from unfused_ray.config import TrainingConfig
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.stream.plan import Planner
-from unfused_ray.tracking.mlflow import tracking_uri
+from unfused_ray.tracking.store import tracking_uri
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from unfused_ray.runs.run import Run
 from unfused_ray.runs.start_times import StartTimes
 from unfused_ray.runs.status import Status
 from unfused_ray.tracking.mlflow import TrackedRun, tags
+from unfused_ray.tracking.store import announce, experiment_name
 from unfused_ray.training.driver.data import TrainingData, read_data
 from unfused_ray.training.driver.monitor import supervise
 from unfused_ray.training.driver.warm_start import check_origin, warm_start
@@ -166,9 +167,10 @@ def _tracked_run(
         upstream: runs and exports that it begins with; empty for a resume, when they may have changed.
     """
     config = plan.config
+    announce(config.tracking)
     return TrackedRun(
         uri=plan.tracking_uri,
-        experiment=config.tracking.experiment,
+        experiment=experiment_name(config.tracking),
         name=config.name,
         id=record["id"],
         config=record["config"],

@@ -61,7 +61,7 @@ def supervise(
         thread.start()  # before the coordinator is asked: an actor takes seconds until its first answer
         seen[0] = coordinator.progress()
         run.write_status(Status("running", *divmod(seen[0].step, steps_per_epoch)))
-        _watch(thread, coordinator, stop, lost, seen)
+        told = _watch(thread, coordinator, stop, lost, seen)
     if lost.is_set():
         raise InUseError(f"another process has taken {run.uri} over: this one has ended and leaves it alone")
     outcome = result[0]
@@ -72,7 +72,9 @@ def supervise(
         status = Status("failed", *reached, outcome.message) if outcome.state == "failed" else outcome
     run.write_status(status)
     word = "FINISHED" if status.as_asked(last_epoch) else "KILLED" if status.state == "stopped" else "FAILED"
-    if unsent := coordinator.close(word):
+    unsent = coordinator.close(word)
+    _tell(coordinator.progress(), told)
+    if unsent:
         status = replace(status, lost_metrics=unsent)
         run.write_status(status)
         logger.warning("%d figures did not reach the tracking server; history.json has those of every epoch", unsent)
@@ -92,8 +94,11 @@ def _watch(
     stop: list[str],
     lost: threading.Event,
     seen: list[RunProgress],
-) -> None:
+) -> int:
     """Draw progress until the thread ends: a bar for each long phase, a line for each message.
+
+    Returns:
+        The number of messages that were shown.
 
     Args:
         thread: of the training.
@@ -111,17 +116,14 @@ def _watch(
             if lost.is_set():
                 coordinator.abandon("the run belongs to another process")
                 thread.join(ABANDON_SECONDS)
-                return
+                return told
             if stop:  # repeatedly: a restarted coordinator has forgotten it
                 coordinator.request_stop(stop[0])
             seen[0] = progress = coordinator.progress()
             if progress.figures and time.monotonic() - last_log > LOG_SECONDS:
                 last_log = time.monotonic()
                 logger.debug("%s", progress.phase, extra={"figures": progress.figures})
-            told = min(told, len(progress.messages))  # fewer than before: the coordinator was restarted
-            for message in progress.messages[told:]:
-                logger.warning("%s", message.text, extra={} if message.rank is None else {"rank": message.rank})
-            told = len(progress.messages)
+            told = _tell(progress, told)
             if (drawn := drawn_bar(progress)) is not None:
                 if bar is None or bar.name != drawn.name:
                     bars.close()
@@ -131,6 +133,15 @@ def _watch(
             elif progress.phase != phase:
                 logger.info("%s", progress.phase)
             phase = progress.phase
+    return told
+
+
+def _tell(progress: RunProgress, told: int) -> int:
+    """Show the messages behind those that were told; return how many there are."""
+    told = min(told, len(progress.messages))  # fewer than before: the coordinator was restarted
+    for message in progress.messages[told:]:
+        logger.warning("%s", message.text, extra={} if message.rank is None else {"rank": message.rank})
+    return len(progress.messages)
 
 
 @dataclass(frozen=True)

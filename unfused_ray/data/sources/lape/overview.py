@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rich import box
 from rich.console import Group
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from unfused_ray.data.sources.lape.registry import ROOT, TASKS
 from unfused_ray.data.sources.lape.task import LapeTask
@@ -14,7 +14,7 @@ from unfused_ray.data.sources.lape.task import LapeTask
 def overview(root: str) -> Group:
     """Make the table, with addresses under it; ``root`` is the folder that holds the data sets, '' if none is named."""
     title = f"LAPE tasks; data sets in {root}" if root else f"LAPE tasks; --root or {ROOT} says where data sets are"
-    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
     table.add_column("code", no_wrap=True)
     table.add_column("data set", overflow="fold")
     for name in ("classes", "clips", "hours"):
@@ -25,7 +25,7 @@ def overview(root: str) -> Group:
     codes_by_address: dict[str, list[str]] = {}
     for code, task in TASKS.items():
         figures = (f"{task.classes:,}", f"{task.clips:,}", f"{task.hours:g}")
-        found = [escape(_found(task, root))] if root else []
+        found = [_found(task, root)] if root else []
         table.add_row(code, task.name, *figures, task.licence, *found)
         codes_by_address.setdefault(task.url, []).append(code)
     # Under the table, where a narrow terminal folds none of them.
@@ -33,7 +33,7 @@ def overview(root: str) -> Group:
     addresses.add_column(overflow="fold")
     addresses.add_column(overflow="fold")
     for address, codes in codes_by_address.items():
-        addresses.add_row(", ".join(codes), f"[link={address}]{address}[/]")
+        addresses.add_row(", ".join(codes), Text(address, f"link {address}"))
     return Group(table, addresses)
 
 
