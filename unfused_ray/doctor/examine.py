@@ -161,7 +161,7 @@ def _codecs(reports: Mapping[str, NodeReport]) -> Iterator[Finding]:
     for (node, codec), why in failed.items():
         yield Finding("codecs", "problem", f"{node}: {codec}: {why}", "pip install --upgrade soundfile av")
     if not failed:
-        yield Finding("codecs", "ok", "WAV, FLAC, OGG (Vorbis, Opus) and MP3 are decoded")
+        yield Finding("codecs", "ok", "WAV, FLAC, OGG (Vorbis, Opus) and, by FFmpeg, MP3 are decoded")
 
 
 def _tracker(config: TrainingConfig) -> Finding:
