@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import json
+import os
 import random
 import resource
 import struct
@@ -109,6 +110,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="for the files that are read")
     options = parser.parse_args()
     faulthandler.enable()
+    report_file = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # libsndfile prints what it thinks of a damaged ALAC file
     outcomes: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
     grown: dict[str, int] = {}
     for name in options.readers:
@@ -134,7 +137,8 @@ def main() -> None:
     faulthandler.cancel_dump_traceback_later()
     report: dict[str, Any] = {"outcomes": outcomes, "grown_megabytes": grown}
     report["inputs"] = sum(sum(counts.values()) for kinds in outcomes.values() for counts in kinds.values())
-    sys.stdout.write(json.dumps(report, indent=1))
+    with report_file:
+        json.dump(report, report_file, indent=1)
 
 
 if __name__ == "__main__":

@@ -39,16 +39,22 @@ def end_of_movie(window: Window) -> int:
 
 
 def _boxes(window: Window) -> Iterator[_Box]:
-    """Yield the boxes in their order, parents before their children."""
-    place = 0
+    """Yield the boxes in their order, parents before their children; as in FFmpeg, none goes beyond its parent."""
+    place, ends = 0, [window.size]
     for _ in range(_MOST_BOXES):
-        head = window.read_at(place, 16)
-        if len(head) < 8:
+        while ends and place >= ends[-1]:
+            ends.pop()
+        if not ends:
             return
+        head = window.read_at(place, 16)
         size, kind, long_size = struct.unpack(">I4sQ", head.ljust(16, b"\0"))
         body = place + (16 if size == 1 else 8)
-        end = window.size if size == 0 else place + (long_size if size == 1 else size)
-        if end < body:
-            return
+        end = ends[-1] if size == 0 else place + (long_size if size == 1 else size)
+        if end < body:  # no box: the rest of the parent is left out
+            place = ends[-1]
+            continue
+        end = min(end, ends[-1])
         yield _Box(kind, place, body, end)
+        if kind in _PARENTS:
+            ends.append(end)
         place = body if kind in _PARENTS else end

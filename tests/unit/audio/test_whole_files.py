@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,10 @@ def test_a_box_that_claims_more_samples_than_bytes_is_not_believed():
     data = bytearray(muxed(tone(0.5), 44_100, "mp4", "aac", movflags="empty_moov"))
     place = data.index(b"trun") + 8
     data[place : place + 4] = (80_000_000).to_bytes(4, "big")
+    assert ours(bytes(data)).error == f"unreadable: its trun claims 80000000 samples, it has {len(data)} bytes"
+    # A box that says it is larger than the one around it hides nothing behind this.
+    place = data.index(b"tkhd") - 4
+    data[place : place + 4] = struct.pack(">I", 32_860)
     assert ours(bytes(data)).error == f"unreadable: its trun claims 80000000 samples, it has {len(data)} bytes"
 
 
