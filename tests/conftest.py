@@ -46,21 +46,28 @@ def ray_session() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def object_store() -> Iterator[str]:
-    """Options of S3 URIs (``?…``) that lead to a server on loopback with an empty bucket ``bucket``."""
+def object_store_address() -> Iterator[str]:
+    """Host and port of an S3 server on loopback."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
-    host, port = server.get_host_and_port()
-    boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1").create_bucket(Bucket="bucket")
-    yield f"?endpoint_override={host}:{port}&scheme=http&region=us-east-1"
+    yield "{}:{}".format(*server.get_host_and_port())
     server.stop()
 
 
 @pytest.fixture
-def store(object_store: str) -> Iterator[FaultyStore]:
+def object_store(object_store_address: str) -> str:
+    """Options of S3 URIs (``?…``) that lead to that server, which has a bucket ``bucket``."""
+    # Made anew where it is missing: moto forgets all it has where a test simulates an account (tests/deploy/).
+    client = boto3.client("s3", endpoint_url=f"http://{object_store_address}", region_name="us-east-1")
+    client.create_bucket(Bucket="bucket")
+    return f"?endpoint_override={object_store_address}&scheme=http&region=us-east-1"
+
+
+@pytest.fixture
+def store(object_store: str, object_store_address: str) -> Iterator[FaultyStore]:
     """A proxy before the object store, which may break requests; ``store.options`` leads to it."""
-    host, port = object_store.partition("endpoint_override=")[2].partition("&")[0].split(":")
+    host, port = object_store_address.split(":")
     with faulty_store((host, int(port))) as proxy:
         yield proxy
 

@@ -20,6 +20,7 @@ from unfused_ray.config import RuntimeConfig, TrackingConfig, TrainingConfig
 from unfused_ray.doctor import examine
 from unfused_ray.doctor.examine import Finding
 from unfused_ray.doctor.node import look, versions
+from unfused_ray.progress import plain_console
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -207,7 +208,7 @@ def test_a_tracking_store_is_opened(
 
 
 def test_findings_are_shown_as_they_are(findings: Callable[..., dict[str, Finding]]):
-    console = Console(file=io.StringIO(), width=200)
+    console = plain_console(file=io.StringIO(), width=200)
     console.print(examine.table([Finding("storage", "problem", "cannot write [bold]x[/]", "see [red]")]))
     assert "cannot write [bold]x[/]" in console.file.getvalue()
     assert "see [red]" in console.file.getvalue()
