@@ -17,6 +17,9 @@ LapeTaskCode = Literal[
 ]
 """Task of the LAPE benchmark; ``unfused-ray tasks`` describes each."""
 
+Measure = Literal["headline", "neighbours", "few-shot", "linear"]
+"""What a probe says of vectors: the share of the ten nearest training clips that have a clip's class, the accuracy of a
+linear layer on eight labelled clips of each class, and on all; the headline is the mean of the first two."""
 SharedClipsRule = Literal["refuse", "keep"]
 """What to do about recordings that are in test and in another split of a task."""
 _PATH = "a path or a URI"
@@ -269,8 +272,9 @@ class SweepConfig(Config):
     """Reduction factor of ASHA: at each rung one in this many trials goes on, for this many times the epochs."""
     grace: PositiveFloat = 0.25
     """First rung of ASHA, as a share of the epochs."""
-    readouts: Annotated[tuple[Readout, ...], Field(min_length=1)] = ("last",)
-    """Readouts that the probe may choose among; each one takes the probe's time again."""
+    score: Measure = "headline"
+    """Measure that trials are judged by: headline (the mean of neighbours and few-shot), neighbours, few-shot or
+    linear."""
     protocol: str = ""
     """TOML file that says how clips are read and scored; empty is the one of the package."""
     cpus_per_trial: PositiveInt = 1
