@@ -61,9 +61,27 @@ def anchor_differences(
     return tuple(found)
 
 
-def counting_tasks(differences: Sequence[AnchorDifference], measure: Measure) -> tuple[str, ...]:
-    """Names of the tasks that count by a measure."""
-    return tuple(dict.fromkeys(each.task for each in differences if each.measure == measure and each.is_above))
+def counting_tasks(
+    tasks: Sequence[str], differences: Sequence[AnchorDifference], measure: Measure
+) -> tuple[str, ...]:
+    """Names of the tasks that count by a measure; all of them if there is no anchor to decide by."""
+    above = {each.task for each in differences if each.measure == measure and each.is_above}
+    return tuple(task for task in tasks if task in above or not differences)
+
+
+def gap_closed(values_T: np.ndarray, anchors_AT: np.ndarray, random_T: np.ndarray) -> float | None:
+    """Share of the gap between random networks and each task's best anchor that a row closes; sums over the tasks.
+
+    Args:
+        values_T: of the row, by task.
+        anchors_AT: of the anchors.
+        random_T: of random networks.
+
+    Returns:
+        1 for the best anchors, 0 for random networks; None where the anchors are not above these.
+    """
+    gap = float((anchors_AT.max(axis=0) - random_T).sum())
+    return float((values_T - random_T).sum()) / gap if gap > 0 else None
 
 
 def _draws(config: BootstrapConfig, task: Task, cell: Cell, measure: Measure) -> np.ndarray:

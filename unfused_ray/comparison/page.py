@@ -154,8 +154,8 @@ def as_printed() -> str:
 def draw(results: ResultsTable) -> Figure:
     """Headline over the tasks that count against parameters."""
     found = {line.row.name: (line.row.parameters, line.counting) for line in results.rows if line.counting}
-    tasks = f"{len(results.counting)} tasks that count"
-    return draw_by_parameters(f"Headline (neighbours and few-shot) on {tasks}, against parameters", found)
+    tasks = ", ".join(results.counting) or "no task: none counts"
+    return draw_by_parameters(f"Headline (neighbours and few-shot) on {tasks}", found)
 
 
 def _counted(results: ResultsTable) -> str:
@@ -163,9 +163,9 @@ def _counted(results: ResultsTable) -> str:
         return "The headline is the mean over all tasks: no anchor says which of them count"
     counted = ", ".join(results.counting) or "none"
     return (
-        f"The headline is the mean over the tasks that count: {counted}. A task counts where an anchor is above "
-        f"{results.plan.random} on validation clips, by more than the interval. The gap is that between "
-        f"{results.plan.random} and the best anchor of each such task"
+        f"The headline is the mean over the tasks that count: {counted}. Other means are over all tasks. A task "
+        f"counts where an anchor is above {results.plan.random} on validation clips, by more than the interval. The "
+        f"gap is that between {results.plan.random} and the best anchor of each such task"
     )
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from unfused_ray import evaluation_job, storage
-from unfused_ray.comparison.counting import AnchorDifference, anchor_differences, counting_tasks
+from unfused_ray.comparison.counting import AnchorDifference, anchor_differences, counting_tasks, gap_closed
 from unfused_ray.comparison.plan import PlannedSystem, TablePlan
 from unfused_ray.comparison.trainings import Training, Trainings
 from unfused_ray.config import EvaluateConfig
@@ -55,7 +55,7 @@ class ResultsRow:
     """From the reference row."""
     gap_closed: float | None
     """Share of the gap between random networks and the best anchor that the headline closes, over the tasks that count;
-    None without anchors."""
+    None without anchors, and where these are not above random networks on the test clips."""
     validation_accuracy: float
     """Headline over all tasks on validation clips; rows may be chosen by it."""
 
@@ -132,8 +132,8 @@ def results(
     plan, draws = trainings.plan, protocol.config.bootstrap
     anchors = [name for name in plan.anchors if name in names] if plan.random in names else []
     differences = anchor_differences(draws, tasks, of_rows, anchors, plan.random)
-    is_decided = bool(anchors)
-    counted = [t for t in tasks if t.name in counting_tasks(differences, "headline")] if is_decided else list(tasks)
+    counting = counting_tasks([task.name for task in tasks], differences, "headline")
+    counted = [task for task in tasks if task.name in counting]
     of_counted = {row.name: row for row in score(draws, counted, networks, of_rows, reference)} if counted else {}
     heading = headings([task.name for task in counted])[-1:]  # without a mean, the only task
     by_name = {system.name: system for system in plan.systems}
@@ -149,24 +149,21 @@ def results(
                 seeds=seeds,
                 counting=mine.accuracy["headline"][heading[0]] if mine else None,
                 counting_difference=mine.difference["headline"][heading[0]] if mine and mine.difference else None,
-                gap_closed=_gap_closed(row.name, of_counted, counted, anchors, plan.random) if is_decided else None,
+                gap_closed=_gap_closed(row.name, of_counted, counting, anchors, plan.random),
                 validation_accuracy=float(np.mean(validation)),
             )
         )
     compared = comparisons(draws, counted, networks, of_rows, plan.compare) if counted else ()
-    counting = tuple(task.name for task in counted)
     return ResultsTable(plan, evaluation, reference, tuple(rows), compared, differences, counting, table)
 
 
 def _gap_closed(
-    name: str, rows: Mapping[str, Row], tasks: Sequence[Task], anchors: Sequence[str], random: str
+    name: str, rows: Mapping[str, Row], tasks: Sequence[str], anchors: Sequence[str], random: str
 ) -> float | None:
-    """Points above random networks, over those of each task's best anchor; sums over the tasks."""
-    if not tasks:
+    if not tasks or not anchors:
         return None
-    headline = {row: [rows[row].accuracy["headline"][task.name].value for task in tasks] for row in rows}
-    best = np.max([headline[anchor] for anchor in anchors], axis=0)
-    return float(np.sum(np.subtract(headline[name], headline[random])) / np.sum(best - headline[random]))
+    headline = {row: np.array([rows[row].accuracy["headline"][task].value for task in tasks]) for row in rows}
+    return gap_closed(headline[name], np.array([headline[anchor] for anchor in anchors]), headline[random])
 
 
 def _join_seeds(

@@ -26,11 +26,11 @@ RECORD = "evaluation.json"
 """Settings and environment of the table, beside it."""
 IN_WORDS: Mapping[Measure, str] = {
     "headline": "Headline, the mean of neighbours and few-shot",
-    "neighbours": "Neighbours, the share of the ten nearest training clips that have the clip's class",
-    "few-shot": "Few-shot, a linear layer on eight labelled clips of each class, the mean of twenty draws",
+    "neighbours": "Neighbours, the share of the nearest training clips that have the clip's class",
+    "few-shot": "Few-shot, a linear layer on a few labelled clips of each class, the mean of several draws",
     "linear": "Linear, a linear layer on all training clips",
 }
-"""What each measure says."""
+"""Each measure explained; the protocol has the numbers."""
 NOT_CORRECTED = "not corrected for the number of comparisons"
 
 

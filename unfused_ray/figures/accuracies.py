@@ -28,7 +28,7 @@ def draw_table(
     Args:
         title: of the drawing.
         systems: from top to bottom.
-        panels: rows of headings; more than seven of a row go on below. One that begins with "mean" is set apart.
+        panels: rows of headings; more than seven of a row go on below. "mean" and "mean, …" are set apart.
         values: in shares of 1, by system, then by heading; one that is missing is drawn as a dash.
     """
     rows = [row[first : first + _PANELS_A_ROW] for row in panels for first in range(0, len(row), _PANELS_A_ROW)]
@@ -40,7 +40,7 @@ def draw_table(
         axis.set_title(heading, loc="left", fontsize=11, fontweight="bold")
         _draw_estimates(axis, [values[system].get(heading) for system in systems])
         axis.set_yticks(range(len(systems)), systems if place % num_columns == 0 else [], fontsize=10)
-        if heading.startswith(MEAN):
+        if heading.partition(",")[0] == MEAN:
             axis.set_facecolor("0.95")
     return figure
 
@@ -78,11 +78,11 @@ def _draw_estimates(axis: Axes, estimates: Sequence[Interval | None]) -> None:
 
 
 def draw_by_parameters(title: str, found: Mapping[str, tuple[int | None, Interval]]) -> Figure:
-    """Draw accuracy against parameters, on a logarithmic axis, with 95 % intervals.
+    """Draw a measure against parameters, on a logarithmic axis, with 95 % intervals.
 
     Args:
         title: of the drawing.
-        found: parameters and accuracy in shares of 1, by system; a system whose size is None is a dashed line.
+        found: parameters and measure in shares of 1, by system; a system whose size is None is a dashed line.
     """
     figure = new_figure(title, 10.0, 6.5)
     axis = open_axes(figure)
@@ -104,6 +104,6 @@ def draw_by_parameters(title: str, found: Mapping[str, tuple[int | None, Interva
     axis.set_xticks(sizes, [f"{size / 1e6:.3g} M" for size in sizes])
     axis.set_xticks([], minor=True)
     axis.set_xlabel("parameters of the frozen encoder (rows of one size are set a little apart)")
-    axis.set_ylabel("test accuracy in %")
+    axis.set_ylabel("% of the test clips")
     axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
     return figure

@@ -74,7 +74,7 @@ def accuracies(table: EvaluationTable) -> Section:
     )
     tables = [
         PageTable(
-            f"{last.capitalize()} in %, with 95 % intervals",
+            f"By measure, {last}, in %, with 95 % intervals",
             ["system", "parameters", *MEASURES],
             [
                 [
@@ -158,12 +158,13 @@ def percent(interval: Interval, sign: Literal["", "+"] = "") -> PageCell:
 def evaluation_table(table: EvaluationTable, console: Console) -> TerminalTable:
     """An evaluation's accuracies, with differences whose interval leaves out 0 marked ▲ and ▼.
 
-    In a terminal that is too narrow for all of it, without parameters and intervals; then without the single tasks.
+    In a terminal that is too narrow for all of it, without parameters and intervals; then with them, without the single
+    tasks; then without either.
     """
     shown = [
-        _evaluation_table(table, full=True, headings=table.headings),
-        _evaluation_table(table, full=False, headings=table.headings),
-        _evaluation_table(table, full=False, headings=table.headings[-1:]),
+        _evaluation_table(table, full, headings)
+        for headings in (table.headings, table.headings[-1:])
+        for full in (True, False)
     ]
     unbounded = console.options.update(max_width=sys.maxsize)
     fits = (each for each in shown if console.measure(each, options=unbounded).maximum <= console.width)
@@ -171,15 +172,16 @@ def evaluation_table(table: EvaluationTable, console: Console) -> TerminalTable:
 
 
 def _evaluation_table(table: EvaluationTable, full: bool, headings: Sequence[str]) -> TerminalTable:
+    is_whole = full and len(headings) == len(table.headings)
     caption = (
         f"▲ ▼ above, below {table.reference}: the 95 % interval of the difference leaves out 0; {NOT_CORRECTED}.\n"
         + table.note
-        + ("" if full else f" This terminal is too narrow for the rest: see {MARKDOWN}.")
+        + ("" if is_whole else f" This terminal is too narrow for the rest: see {MARKDOWN}.")
     )
     shown = TerminalTable(box=box.HORIZONTALS, caption=caption, caption_justify="left")
     shown.add_column("system", overflow="fold")
     columns = [(measure, heading) for measure in MEASURES for heading in headings]
-    names = [f"{measure}\n{heading}" if len(headings) > 1 else measure for measure, heading in columns]
+    names = [f"{measure}\n{heading}" if len(table.headings) > 1 else measure for measure, heading in columns]
     for name in (*(["parameters"] if full else []), *names):
         shown.add_column(name, justify="right", no_wrap=True)
     for row in table.rows:

@@ -17,7 +17,7 @@ from unfused_ray.sweeps.space import LABELS, Point, apply, identity
 from unfused_ray.training.driver import launch
 
 RECORD = "trial.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Format version of all JSON files that a sweep writes."""
 REMEDY = "begin a sweep in another folder, or use the version of unfused-ray that wrote this one"
 # What a trial reports at a rung.

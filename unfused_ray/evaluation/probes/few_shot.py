@@ -44,8 +44,10 @@ def few_shot_scores(vectors_ND: np.ndarray, class_ids_N: np.ndarray, part: Part,
     """
     scaler = StandardScaler().fit(vectors_ND[part.fitting].astype(np.float64))
     right_H = np.zeros(len(part.held))
+    if not len(part.held):
+        return right_H
     for draw in range(config.draws):
-        rows = _draw(class_ids_N, part.fitting, config, draw)
+        rows = draw_clips(class_ids_N, part.fitting, config, draw)
         frame = Frame.of(vectors_ND[rows], scaler)
         coordinates = frame.coordinates(vectors_ND[rows])
         path = fit_path(coordinates, class_ids_N[rows], [config.strength], config.tolerance, config.max_iterations)
@@ -54,8 +56,15 @@ def few_shot_scores(vectors_ND: np.ndarray, class_ids_N: np.ndarray, part: Part,
     return right_H / config.draws
 
 
-def _draw(class_ids_N: np.ndarray, fitting: np.ndarray, config: FewShotConfig, draw: int) -> np.ndarray:
-    """Rows of the labelled clips of a draw."""
+def draw_clips(class_ids_N: np.ndarray, fitting: np.ndarray, config: FewShotConfig, draw: int) -> np.ndarray:
+    """Draw the labelled clips: their rows, class by class.
+
+    Args:
+        class_ids_N: of all clips.
+        fitting: (F,) rows to draw from.
+        config: number of clips and seed.
+        draw: number of the draw.
+    """
     rng = randomness.generator(config.seed, "few-shot clips", draw)
     order = rng.permutation(fitting)
     classes = class_ids_N[order]

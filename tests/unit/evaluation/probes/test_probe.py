@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 
 from unfused_ray.evaluation.cells import MEASURES
 from unfused_ray.evaluation.probes.clips import Labelled, Part
-from unfused_ray.evaluation.probes.few_shot import FewShotConfig, few_shot_scores
+from unfused_ray.evaluation.probes.few_shot import FewShotConfig, draw_clips, few_shot_scores
 from unfused_ray.evaluation.probes.linear import LinearConfig
 from unfused_ray.evaluation.probes.logistic import Frame, fit_path
 from unfused_ray.evaluation.probes.neighbours import NeighboursConfig, neighbour_scores
@@ -163,11 +163,9 @@ def test_few_shot_is_the_mean_of_direct_fits_on_a_few_clips_of_each_class() -> N
     assert [np.bincount(classes).tolist() for classes in drawn] == [[4, 4, 4]] * FEW_SHOT.draws
     scaler = StandardScaler().fit(features[train].astype(np.float64))
     scaled = scaler.transform(features.astype(np.float64))
-    from unfused_ray.evaluation.probes.few_shot import _draw
-
     right = np.zeros(len(test))
     for draw in range(FEW_SHOT.draws):
-        rows = _draw(class_ids, train, FEW_SHOT, draw)
+        rows = draw_clips(class_ids, train, FEW_SHOT, draw)
         assert set(rows) <= set(train)
         assert len(set(rows)) == len(rows)
         model = LogisticRegression(C=0.01, tol=1e-9, max_iter=10_000).fit(scaled[rows], class_ids[rows])
@@ -176,15 +174,13 @@ def test_few_shot_is_the_mean_of_direct_fits_on_a_few_clips_of_each_class() -> N
 
 
 def test_draws_are_the_same_for_every_system_and_differ_from_each_other() -> None:
-    from unfused_ray.evaluation.probes.few_shot import _draw
-
     class_ids, fitting = np.arange(60) % 3, np.arange(10, 50)
-    draws = [tuple(_draw(class_ids, fitting, FEW_SHOT, draw)) for draw in range(20)]
+    draws = [tuple(draw_clips(class_ids, fitting, FEW_SHOT, draw)) for draw in range(20)]
     assert len(set(draws)) == 20
-    assert draws == [tuple(_draw(class_ids, fitting, FEW_SHOT, draw)) for draw in range(20)]
-    assert draws[0] != tuple(_draw(class_ids, fitting, FEW_SHOT.replace(seed=1), 0))
+    assert draws == [tuple(draw_clips(class_ids, fitting, FEW_SHOT, draw)) for draw in range(20)]
+    assert draws[0] != tuple(draw_clips(class_ids, fitting, FEW_SHOT.replace(seed=1), 0))
     few = np.where(np.arange(60) < 12, 1, 0)
-    assert sorted(few[list(_draw(few, fitting, FEW_SHOT, 0))]) == [0] * 4 + [1] * 2  # all of a class that has two
+    assert sorted(few[list(draw_clips(few, fitting, FEW_SHOT, 0))]) == [0] * 4 + [1] * 2  # all of a class that has two
 
 
 def test_the_headline_is_the_mean_of_neighbours_and_few_shot() -> None:
@@ -250,6 +246,16 @@ def test_damaged_clips_are_left_out_of_train_and_valid_and_wrong_in_test() -> No
         assert not result.scores[measure][lost].any()
     for measure in ("linear", "neighbours"):  # draws of few clips are others
         np.testing.assert_array_equal(result.scores[measure][~lost], expected.scores[measure])
+
+
+def test_of_damaged_test_clips_alone_all_are_wrong() -> None:
+    features, labelled = make_task()
+    features[labelled.splits == "test"] = np.nan
+    result = probe(features, labelled, CONFIG)
+    assert (result.linear.predictions == -1).all()
+    for measure in MEASURES:
+        assert result.scores[measure].tolist() == [0.0] * 60
+        assert result.validation.accuracy(measure) > 0.4
 
 
 def test_a_class_missing_in_train_is_never_predicted() -> None:
