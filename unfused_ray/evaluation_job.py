@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -30,6 +30,7 @@ from unfused_ray.evaluation.protocol import FILE, Protocol, load_protocol
 from unfused_ray.evaluation.rows import MEAN
 from unfused_ray.evaluation.systems import (
     LogMelStatistics,
+    RandomNetwork,
     System,
     TrainedModel,
     largest_cost,
@@ -38,7 +39,7 @@ from unfused_ray.evaluation.systems import (
 )
 from unfused_ray.evaluation.table import FORMAT_VERSION, MARKDOWN, RECORD, TABLE, EvaluationTable
 from unfused_ray.evaluation.tasks import SPLITS, Task, load_task, refuse_shared
-from unfused_ray.figures import cell
+from unfused_ray.figures import cell, nearest
 from unfused_ray.figures.accuracies import draw_evaluation
 from unfused_ray.figures.canvas import save
 from unfused_ray.figures.map import MAX_POINTS
@@ -53,6 +54,8 @@ from unfused_ray.tracking.sender import Tracker
 logger = logging.getLogger(__name__)
 
 PICTURE = "table.png"
+_DRAWN = 2
+"""Models whose nearest clips are drawn."""
 _SECONDS_HERE = 3600.0
 """Audio whose statistics are computed in this process; of more, on Ray."""
 
@@ -155,11 +158,20 @@ def run(plan: EvaluationPlan) -> EvaluationTable:
             bar.update(len(found), task=task_name, row=row)
     table = EvaluationTable.of(plan.protocol, plan.tasks, plan.systems, found, plan.reference)
     table.save(output)
+    _draw_nearest(plan, found)
     save(draw_evaluation("Test clips that each system is right about", table), storage.join(output, PICTURE))
     config = plan.config.model_dump(mode="json")
     record = {"config": config, "environment": environment()}
     storage.write_json(storage.join(output, RECORD), record, FORMAT_VERSION)
     return table
+
+
+def _draw_nearest(plan: EvaluationPlan, found: Mapping[tuple[str, str], Cell]) -> None:
+    """Draw what random networks and the first models find nearest, task by task."""
+    random = [system.name for system in plan.systems if isinstance(system, RandomNetwork)][:1]
+    models = [system.name for system in plan.systems if isinstance(system, TrainedModel | EmbedderModel)]
+    for task in plan.tasks:
+        nearest.write(plan.output, task, {name: found[name, task.name] for name in (*random, *models[:_DRAWN])})
 
 
 def fill(output: str, protocol: Protocol, cache: EmbeddingCache, task: Task, system: System) -> Cell:

@@ -18,30 +18,32 @@ class NeighboursConfig(Config):
     """Nearest training clips of each clip."""
 
 
-def neighbour_scores(
-    vectors_ND: np.ndarray, class_ids_N: np.ndarray, part: Part, config: NeighboursConfig
-) -> np.ndarray:
-    """Precision of the nearest clips: (H,) float64, the share of them that have the held-out clip's class.
+def nearest_clips(vectors_ND: np.ndarray, part: Part, count: int) -> np.ndarray:
+    """The nearest of the clips to fit on: (H, K) int64 rows of each held-out clip, the nearest first.
 
     Nearness is the cosine of vectors that are standardised by the clips to fit on. Nothing is trained.
 
     Args:
         vectors_ND: of all clips; those of the part are finite.
-        class_ids_N: of all clips.
         part: clips to look among, and clips that are asked about.
-        config: number of neighbours; of fewer clips, all.
+        count: K; of fewer clips, all.
     """
     scaler = StandardScaler().fit(vectors_ND[part.fitting].astype(np.float64))
     known_FD = _unit(scaler, vectors_ND[part.fitting])
-    classes_F = class_ids_N[part.fitting]
-    count = min(config.count, len(classes_F))
-    scores = []
+    count = min(count, len(known_FD))
+    nearest = np.empty((len(part.held), count), np.int64)
     for first in range(0, len(part.held), _ROWS_AT_A_TIME):
-        rows = part.held[first : first + _ROWS_AT_A_TIME]
-        cosines_HF = _unit(scaler, vectors_ND[rows]) @ known_FD.T
-        nearest_HK = np.argpartition(-cosines_HF, count - 1, axis=1)[:, :count]
-        scores.append((classes_F[nearest_HK] == class_ids_N[rows, None]).mean(axis=1))
-    return np.concatenate(scores) if scores else np.zeros(0)
+        rows = slice(first, first + _ROWS_AT_A_TIME)
+        cosines_HF = _unit(scaler, vectors_ND[part.held[rows]]) @ known_FD.T
+        some_HK = np.argpartition(-cosines_HF, count - 1, axis=1)[:, :count]
+        order_HK = np.argsort(-np.take_along_axis(cosines_HF, some_HK, axis=1), axis=1, kind="stable")
+        nearest[rows] = part.fitting[np.take_along_axis(some_HK, order_HK, axis=1)]
+    return nearest
+
+
+def neighbour_scores(class_ids_N: np.ndarray, part: Part, nearest_HK: np.ndarray) -> np.ndarray:
+    """Precision of the nearest clips: (H,) float64, the share of them that have the held-out clip's class."""
+    return (class_ids_N[nearest_HK] == class_ids_N[part.held, None]).mean(axis=1)
 
 
 def _unit(scaler: StandardScaler, vectors_ND: np.ndarray) -> np.ndarray:

@@ -15,7 +15,10 @@ from unfused_ray.config import Config, Measure
 from unfused_ray.evaluation.probes.clips import Labelled, Part, validation_parts, whole_clips
 from unfused_ray.evaluation.probes.few_shot import FewShotConfig, few_shot_scores
 from unfused_ray.evaluation.probes.linear import LinearConfig, LinearResult, choose_strength, predict
-from unfused_ray.evaluation.probes.neighbours import NeighboursConfig, neighbour_scores
+from unfused_ray.evaluation.probes.neighbours import NeighboursConfig, nearest_clips, neighbour_scores
+
+_SHOWN = 4
+"""Nearest clips that a result keeps, to look at and to listen to."""
 
 
 class ProbesConfig(Config):
@@ -69,6 +72,9 @@ class ProbeResult:
     """Its predictions are of all test clips; -1 for a damaged one."""
     classes: ClassScores
     """Of the linear probe, on the test clips."""
+    nearest: np.ndarray
+    """(T, up to 4) int64 rows of the training clips that are nearest to each test clip, the nearest first; -1 for a
+    damaged one."""
     num_damaged: int
     """Clips of any split that have a number that is not finite."""
 
@@ -79,6 +85,7 @@ class ProbeResult:
             "validation": {"clips": self.validation.clips.tolist(), "scores": _plain(self.validation.scores)},
             "linear": self.linear.to_json(),
             "classes": _plain(vars(self.classes)),
+            "nearest": self.nearest.tolist(),
             "num_damaged": self.num_damaged,
         }
 
@@ -118,11 +125,15 @@ def probe(vectors_ND: np.ndarray, labelled: Labelled, config: ProbesConfig) -> P
     scores = {measure: np.zeros(len(test)) for measure in found}
     for measure, values in found.items():
         scores[measure][readable] = values
+    shown = nearest_clips(vectors_ND, part, _SHOWN)
+    nearest = np.full((len(test), shown.shape[1]), -1, np.int64)
+    nearest[readable] = shown
     return ProbeResult(
         scores=scores,
         validation=Validation(np.concatenate([held for _, held in parts]), validation),
         linear=replace(linear, predictions=predictions_T),
         classes=class_scores(class_ids[test], predictions_T, labelled.num_classes),
+        nearest=nearest,
         num_damaged=int((~whole_N).sum()),
     )
 
@@ -158,7 +169,10 @@ def _scores(
     vectors_ND: np.ndarray, class_ids_N: np.ndarray, parts: Sequence[Part], config: ProbesConfig, linear: np.ndarray
 ) -> dict[Measure, np.ndarray]:
     """Scores of the parts' held-out clips, one part after another; those of the linear probe are given."""
-    neighbours = np.concatenate([neighbour_scores(vectors_ND, class_ids_N, part, config.neighbours) for part in parts])
+    count = config.neighbours.count
+    neighbours = np.concatenate(
+        [neighbour_scores(class_ids_N, part, nearest_clips(vectors_ND, part, count)) for part in parts]
+    )
     few_shot = np.concatenate([few_shot_scores(vectors_ND, class_ids_N, part, config.few_shot) for part in parts])
     return {
         "headline": (neighbours + few_shot) / 2,

@@ -17,7 +17,7 @@ from unfused_ray.evaluation.probes.clips import Labelled, Part
 from unfused_ray.evaluation.probes.few_shot import FewShotConfig, draw_clips, few_shot_scores
 from unfused_ray.evaluation.probes.linear import LinearConfig
 from unfused_ray.evaluation.probes.logistic import Frame, fit_path
-from unfused_ray.evaluation.probes.neighbours import NeighboursConfig, neighbour_scores
+from unfused_ray.evaluation.probes.neighbours import NeighboursConfig, nearest_clips, neighbour_scores
 from unfused_ray.evaluation.probes.probe import ProbesConfig, class_scores, probe, validate
 from unfused_ray.evaluation.protocol import load_protocol
 
@@ -120,11 +120,12 @@ def test_neighbours_are_those_of_a_loop(num_known: int, num_asked: int, dim: int
     rows = (rng.standard_normal((num_known + num_asked, dim)) * 10 ** rng.uniform(-2, 2, dim) + 5).astype(np.float32)
     classes = rng.integers(3, size=len(rows))
     part = Part(np.arange(num_known), np.arange(num_known, len(rows)))
-    found = neighbour_scores(rows, classes, part, NeighboursConfig(count=count))
+    nearest = nearest_clips(rows, part, count)
+    found = neighbour_scores(classes, part, nearest)
     known = rows[part.fitting].astype(np.float64)
     spread = known.std(0)
     scaled = (rows - known.mean(0)) / np.where(spread > 1e-12 * np.abs(known.mean(0)), spread, 1.0)
-    for row, share in zip(part.held, found, strict=True):
+    for row, share, mine in zip(part.held, found, nearest, strict=True):
         cosines = [
             scaled[row] @ scaled[other] / (np.linalg.norm(scaled[row]) * np.linalg.norm(scaled[other]) or 1.0)
             for other in part.fitting
@@ -133,15 +134,16 @@ def test_neighbours_are_those_of_a_loop(num_known: int, num_asked: int, dim: int
         if len(order) > count and cosines[order[count - 1]] - cosines[order[count]] < 1e-5:
             continue  # which of two equally near clips is asked does not matter
         assert share == pytest.approx((classes[order[:count]] == classes[row]).mean())
+        assert np.array(cosines)[mine].tolist() == pytest.approx(np.sort(cosines)[::-1][:count].tolist(), abs=1e-5)
 
 
 def test_nearness_is_that_of_standardised_vectors_and_does_not_depend_on_their_length() -> None:
     features, labelled = make_task()
     part = Part(np.flatnonzero(labelled.splits == "train"), np.flatnonzero(labelled.splits == "test"))
-    before = neighbour_scores(features, labelled.class_ids, part, CONFIG.neighbours)
+    before = neighbour_scores(labelled.class_ids, part, nearest_clips(features, part, 5))
     moved = features * np.array([10.0**power for power in range(-6, 6)], np.float32) + 3
     np.testing.assert_allclose(
-        neighbour_scores(moved, labelled.class_ids, part, CONFIG.neighbours), before, atol=0.21
+        neighbour_scores(labelled.class_ids, part, nearest_clips(moved, part, 5)), before, atol=0.21
     )  # float32 rounds a few ranks away
     assert before.mean() > 0.4
 

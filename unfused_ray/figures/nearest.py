@@ -1,0 +1,125 @@
+"""Draws what systems find nearest: a few test clips, and beside each the training clips whose vectors are nearest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from unfused_ray import storage
+from unfused_ray.audio import randomness
+from unfused_ray.audio.log_mel import LogMel
+from unfused_ray.config import FrontEndConfig
+from unfused_ray.embedding.clips import read_clips
+from unfused_ray.evaluation.cells import Cell
+from unfused_ray.evaluation.tasks import Task
+from unfused_ray.figures.canvas import new_figure, save
+from unfused_ray.figures.spectrograms import colour_range
+
+PICTURE = "nearest.png"
+"""Name of the drawing in a task's folder."""
+_QUESTIONS = 3
+_SECONDS = 2.0
+_SAME, _OTHER = "tab:green", "0.75"
+
+
+@dataclass(frozen=True)
+class NearestRow:
+    """A test clip and the clips that one system finds nearest to it."""
+
+    title: str
+    """The system."""
+    log_mels: Sequence[np.ndarray]
+    """(F, T) log-mels: of the test clip, then of the others."""
+    labels: Sequence[str]
+    """Class of each."""
+
+
+def draw_nearest(title: str, rows: Sequence[NearestRow], front_end: FrontEndConfig) -> Figure:
+    """Draw a row of spectrograms for each test clip and system; a frame is green where the class is the test clip's."""
+    num_columns = max(len(row.log_mels) for row in rows)
+    low, high = colour_range([image for row in rows for image in row.log_mels])
+    seconds_per_frame = front_end.hop / front_end.sample_rate
+    longest = max(image.shape[1] for row in rows for image in row.log_mels) * seconds_per_frame
+    figure = new_figure(title, 1.9 * num_columns + 2.2, 1.05 * len(rows) + 0.9)
+    grid = figure.subplots(len(rows), num_columns, squeeze=False)
+    for axes, row in zip(grid, rows, strict=True):
+        axes[0].set_ylabel(row.title, rotation=0, ha="right", va="center", fontsize=9, labelpad=8)
+        for place, axis in enumerate(axes):
+            axis.set(xlim=(0, longest), ylim=(0, front_end.num_mels), xticks=[], yticks=[])
+            axis.set_facecolor("0.96")
+            if place < len(row.log_mels):
+                image = row.log_mels[place]
+                extent = (0.0, image.shape[1] * seconds_per_frame, 0.0, float(front_end.num_mels))
+                axis.imshow(image, origin="lower", aspect="auto", cmap="magma", vmin=low, vmax=high, extent=extent)
+                axis.set(xlim=(0, longest))
+                _frame(axis, row.labels[place], "0.25" if place == 0 else _colour(row, place))
+            else:
+                axis.set_visible(False)
+    return figure
+
+
+def _colour(row: NearestRow, place: int) -> str:
+    return _SAME if row.labels[place] == row.labels[0] else _OTHER
+
+
+def _frame(axis: Axes, label: str, colour: str) -> None:
+    axis.set_title(label, fontsize=8, loc="left", pad=2, color="0.25" if colour != _SAME else _SAME)
+    for spine in axis.spines.values():
+        spine.set(color=colour, linewidth=2.5 if colour == _SAME else 1.0)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A test clip of a task, and what each system finds nearest to it."""
+
+    clip_id: int
+    found: Mapping[str, Sequence[int]]
+    """clip_ids of training clips, the nearest first, by system."""
+
+
+def ask(task: Task, cells: Mapping[str, Cell]) -> list[Question]:
+    """Draw a few test clips of different classes by chance, and look up what the first network of each system finds.
+
+    Args:
+        task: whose test clips are asked about; of one with folds, those of the first.
+        cells: of the systems, on this task.
+    """
+    round_ = task.rounds[0]
+    test = np.flatnonzero(round_.splits == "test")
+    order = randomness.generator(0, f"nearest clips of {task.name}").permutation(len(test))
+    _, first = np.unique(round_.class_ids[test[order]], return_index=True)
+    chosen = order[np.sort(first)[:_QUESTIONS]]
+    nearest = {name: np.array(cell.results[0]["nearest"]) for name, cell in cells.items()}
+    return [
+        Question(int(test[place]), {name: rows[place][rows[place] >= 0].tolist() for name, rows in nearest.items()})
+        for place in chosen.tolist()
+    ]
+
+
+def write(output: str, task: Task, cells: Mapping[str, Cell]) -> str:
+    """Draw the answers of some systems into an evaluation's folder; return the picture's URI."""
+    questions = ask(task, cells)
+    front_end = FrontEndConfig(**task.index.manifests[0].config["front_end"])
+    waves = read(task, questions)
+    log_mel = LogMel(front_end)
+    rows = []
+    for question in questions:
+        for name, found in question.found.items():
+            shown = [clip for clip in (question.clip_id, *found) if clip in waves]
+            images = [log_mel(torch.from_numpy(waves[clip])[None])[0].numpy() for clip in shown]
+            rows.append(NearestRow(name, images, [task.class_names[task.class_ids[clip]] for clip in shown]))
+    title = f"{task.name}: test clips drawn by chance (left), and the training clips that each system finds nearest"
+    return save(draw_nearest(title, rows, front_end), storage.join(output, task.name, PICTURE))
+
+
+def read(task: Task, questions: Sequence[Question]) -> dict[int, np.ndarray]:
+    """The clips of all questions and answers, (samples,) int16 by clip_id, cut to two seconds; without damaged ones."""
+    ids = np.unique([clip for each in questions for clip in (each.clip_id, *chain(*each.found.values()))])
+    length = round(_SECONDS * task.index.manifests[0].config["front_end"]["sample_rate"])
+    return {int(ids[place]): wave[:length] for clips in read_clips(task.index, ids) for place, wave in clips}
