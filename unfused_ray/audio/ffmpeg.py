@@ -24,7 +24,15 @@ _MAX_PLANES = 7  # PyAV 18.1 looks for the planes of a frame until a pointer is 
 _BUFFER_BYTES = 8192  # that FFmpeg reads ahead
 _READ_ANYWHERE = ("mov", "avi", "asf", "matroska")  # formats of which FFmpeg does not read the end last
 _TAG_HEADER, _SHORT_TAG = 32, 512  # bytes: of an APE tag; an ID3v1 tag with what precedes it
-_NO_HEADER = ("aac", "amr", "dts", "eac3", "ogg")  # formats whose length FFmpeg estimates, or finds at the end
+_NO_HEADER = (
+    "aac",
+    "amr",
+    "dts",
+    "eac3",
+    "mpeg",
+    "mpegts",
+    "ogg",
+)  # formats whose length FFmpeg estimates, or finds at the end
 
 
 def read(window: Window, name: str, warn: Warn) -> Iterator[Block]:

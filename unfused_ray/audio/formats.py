@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from unfused_ray.audio import mpeg
 from unfused_ray.audio.window import Window
 
@@ -9,11 +11,12 @@ SUFFIXES = (
     *(".wav", ".wave", ".bwf", ".rf64", ".w64", ".aif", ".aiff", ".aifc", ".caf", ".au", ".snd", ".sph", ".nist"),
     *(".voc", ".svx", ".avr", ".flac", ".ogg", ".oga", ".opus", ".spx", ".mp3", ".mp2", ".mpga", ".m4a", ".m4b"),
     *(".mp4", ".m4v", ".mov", ".aac", ".adts", ".3gp", ".3g2", ".amr", ".awb", ".webm", ".mka", ".mkv", ".wma", ".wmv"),
+    *(".mpg", ".mpeg", ".vob", ".ts", ".mts", ".m2ts"),
     *(".asf", ".avi", ".flv", ".ac3", ".eac3", ".dts", ".ape", ".wv", ".tta", ".mpc", ".dsf", ".dff", ".ra", ".rm"),
 )
 """Suffixes of audio files, and of video files that hold audio, in lower case."""
 
-FIRST_BYTES = 4096
+FIRST_BYTES = 1 << 14
 """Bytes of a file's beginning that suffice to recognise it."""
 
 _MAGIC = {
@@ -24,6 +27,7 @@ _MAGIC = {
     b"OggS\x00": "ogg",
     b"\x1a\x45\xdf\xa3": "matroska",
     b"\x30\x26\xb2\x75\x8e\x66\xcf\x11": "asf",
+    b"\x00\x00\x01\xba": "mpeg",
     b"#!AMR": "amr",
     b"FLV\x01": "flv",
     b"NIST_1A\n": "nistsphere",
@@ -37,6 +41,13 @@ _MAGIC = {
     b"DSD \x1c\x00": "dsf",
     b"FRM8": "iff",  # DSDIFF
 }
+_TRANSPORT = ((0, 188), (4, 192))
+"""Where the packets of an MPEG transport stream begin, each with the byte 0x47, and their size."""
+_UNMISTAKABLE = re.compile(
+    rb"RIFF....WAVE|FORM....AIF[FC]|fLaC\0\0\0\x22|OggS\0\x02|caff\0\x01\0\0|\0\0..ftyp|#!AMR(?:-WB)?\n"
+    rb"|ID3[\x02-\x04]\0.[\0-\x7f]{4}|\x30\x26\xb2\x75\x8e\x66\xcf\x11|\x1a\x45\xdf\xa3.{1,8}\x42\x86\x81\x01",
+    re.DOTALL,
+)
 _FORMS = {b"WAVE": "wav", b"AVI ": "avi", b"AIFF": "aiff", b"AIFC": "aiff"}
 _ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 _PICTURES = (b"heic", b"heix", b"mif1", b"msf1", b"avif", b"avis")
@@ -53,11 +64,33 @@ def recognise(window: Window) -> str | None:
     head = window.read_at(place, FIRST_BYTES)
     if (name := by_magic(head)) is not None:
         return name
-    if head.startswith(b"\x0b\x77"):
-        return "eac3"  # FFmpeg's decoder of E-AC-3 takes AC-3 as well
-    if (frame := mpeg.find(head + window.read_at(place + len(head), mpeg.LONGEST_SEARCH))) is not None:
-        return frame.format
-    return None
+    frame = mpeg.find(head + window.read_at(place + len(head), mpeg.LONGEST_SEARCH))
+    return None if frame is None else frame.format
+
+
+def is_file_at(window: Window, place: int) -> bool:
+    """Tell whether an audio file of a known format, or the tags before one, begins at ``place``."""
+    if place >= window.size:
+        return False
+    head = window.read_at(mpeg.after_tags(window, place), FIRST_BYTES)
+    return by_magic(head) is not None or mpeg.find(head, search=0) is not None
+
+
+def find_behind_flac(window: Window, begin: int, end: int) -> int | None:
+    """Return where another file begins between two places, of which the first may be within the frames of FLAC."""
+    data = window.read_at(begin, end - begin)
+    for found in _UNMISTAKABLE.finditer(data):
+        if is_file_at(window, begin + found.start()):
+            return begin + found.start()
+    # Equal frames of FLAC, of silence, may lie as those of AAC would: both begin alike.
+    frame = mpeg.find(data.replace(b"\xff\xf8", b"\0\0").replace(b"\xff\xf9", b"\0\0"), len(data))
+    return None if frame is None else begin + frame.place
+
+
+def is_tag_to_the_end(window: Window, begin: int, end: int) -> bool:
+    """Tell whether a tag begins between two places that ends where the file does."""
+    tags = re.finditer(rb"ID3[\x02-\x04]\0|APETAGEX", window.read_at(begin, end - begin))
+    return any(mpeg.after_tags(window, begin + tag.start()) >= window.size for tag in tags)
 
 
 def by_magic(head: bytes) -> str | None:
@@ -66,4 +99,7 @@ def by_magic(head: bytes) -> str | None:
         return _FORMS.get(head[8:12])
     if head[4:8] in _ATOMS:
         return None if head[8:12] in _PICTURES else "mov"
-    return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
+    if (name := next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)) is not None:
+        return name
+    packets = (head[first : first + 8 * size : size] for first, size in _TRANSPORT)
+    return "mpegts" if any(len(begins) >= 3 and set(begins) == {0x47} for begins in packets) else None
