@@ -46,13 +46,16 @@ def encoded(wave: np.ndarray, rate: int = RATE, container: str = "WAV", codec: s
     return buffer.getvalue()
 
 
-def muxed(wave: np.ndarray, rate: int, container: str, codec: str, **options: str) -> bytes:
+def muxed(
+    wave: np.ndarray, rate: int, container: str, codec: str, layout: str = "", kbits: int = 128, **options: str
+) -> bytes:
     """Encode by FFmpeg; ``options`` are the container's."""
-    layout = LAYOUTS[wave.shape[1]]
+    layout = layout or LAYOUTS[wave.shape[1]]
+    of_codec = {"strict": "experimental"} | ({"mapping_family": "255"} if layout == "octagonal" else {})
     with tempfile.NamedTemporaryFile() as place:
         with av.open(place.name, "w", format=container, container_options=options) as file:
-            stream = file.add_stream(codec, rate=rate, layout=layout, options={"strict": "experimental"})
-            stream.bit_rate = 12_200 if "amr" in codec else 128_000
+            stream = file.add_stream(codec, rate=rate, layout=layout, options=of_codec)
+            stream.bit_rate = 12_200 if "amr" in codec else 1000 * kbits
             frame = av.AudioFrame(format="flt", layout=layout, samples=len(wave))
             frame.planes[0].update(np.ascontiguousarray(wave))
             frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)

@@ -44,7 +44,8 @@ _MAGIC = {
 _TRANSPORT = ((0, 188), (4, 192))
 """Where the packets of an MPEG transport stream begin, each with the byte 0x47, and their size."""
 _UNMISTAKABLE = re.compile(
-    rb"RIFF....WAVE|FORM....AIF[FC]|fLaC\0\0\0\x22|OggS\0\x02|caff\0\x01\0\0|\0\0..ftyp|#!AMR(?:-WB)?\n"
+    rb"RIFF....(?:WAVE|AVI )|FORM....AIF[FC]|fLaC\0\0\0\x22|OggS\0\x02|caff\0\x01\0\0|\0\0..ftyp|#!AMR(?:-WB)?\n"
+    rb"|riff\x2e\x91\xcf\x11|\.snd\0\0|TTA1[\x01\x03]\0|FLV\x01[\x01\x04\x05]\0\0\0\x09|\0\0\x01\xba[\x21\x44]\0"
     rb"|ID3[\x02-\x04]\0.[\0-\x7f]{4}|\x30\x26\xb2\x75\x8e\x66\xcf\x11|\x1a\x45\xdf\xa3.{1,8}\x42\x86\x81\x01",
     re.DOTALL,
 )
@@ -101,5 +102,13 @@ def by_magic(head: bytes) -> str | None:
         return None if head[8:12] in _PICTURES else "mov"
     if (name := next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)) is not None:
         return name
-    packets = (head[first : first + 8 * size : size] for first, size in _TRANSPORT)
-    return "mpegts" if any(len(begins) >= 3 and set(begins) == {0x47} for begins in packets) else None
+    return None if transport_packets(head) is None else "mpegts"
+
+
+def transport_packets(head: bytes) -> tuple[int, int] | None:
+    """Return the first byte and the size of the packets of an MPEG transport stream; None if ``head`` begins none."""
+    for first, size in _TRANSPORT:
+        begins = head[first : first + 8 * size : size]
+        if len(begins) >= 3 and set(begins) == {0x47}:
+            return first, size
+    return None

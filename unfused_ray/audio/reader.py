@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain, islice
+from itertools import chain
 from typing import NamedTuple
 
 import soundfile
@@ -11,14 +11,13 @@ import soundfile
 from unfused_ray.audio import libsndfile, mpeg, ogg
 from unfused_ray.audio.blocks import Block, is_much, skip, warn_of_length
 from unfused_ray.audio.chunks import CHUNKED, Samples, find_samples
-from unfused_ray.audio.ends import End, end_of_avi, end_of_matroska
+from unfused_ray.audio.ends import End, end_of
 from unfused_ray.audio.errors import AudioError, Warn
 from unfused_ray.audio.formats import find_behind_flac, is_tag_to_the_end, recognise
 from unfused_ray.audio.mp4 import end_of_movie
 from unfused_ray.audio.window import Window
 
 _READ_AHEAD = 1 << 14  # twice the bytes that libFLAC has read behind the last frame
-_ENDS = {"mov": end_of_movie, "matroska": end_of_matroska, "avi": end_of_avi}
 _OWN_TAGS = ("mp3", "aac", "flac")  # formats whose readers know ID3 tags
 
 
@@ -73,16 +72,17 @@ def _parts(window: Window) -> Iterator[_Part]:
             rest = window.part(place, window.size)
         chunks = find_samples(rest) if name in CHUNKED else []
         link = ogg.examine(rest) if name == "ogg" else None
-        end = chunks[0].end if chunks else link.end if link else _ENDS.get(name or "", _whole)(rest)
+        if chunks:
+            end = chunks[0].end
+        elif link:
+            end = link.end
+        else:
+            end = end_of_movie(rest) if name == "mov" else end_of(rest, name)
         for samples in chunks:
             yield _Part(rest.part(samples.begin, end.place, samples.patches), name, samples, None, end)
         if not chunks:
             yield _Part(rest.part(0, end.place), name, None, link, end)
         place += max(1, end.place)
-
-
-def _whole(window: Window) -> End:
-    return End(window.size)
 
 
 def _read_part(part: _Part, start: float, warn: Warn) -> Iterator[Block]:
@@ -106,17 +106,9 @@ def _read_part(part: _Part, start: float, warn: Warn) -> Iterator[Block]:
         return
     with file:
         length = file.frames / file.samplerate
-        blocks = libsndfile.read(file, window, start, warn)
-        try:
-            blocks = chain(list(islice(blocks, 1)), blocks)
-        except AudioError:
-            window.refuse_failed()
-            if name is None or name == "flac":
-                raise
-            blocks = _by_ffmpeg(window, name, start, warn)  # such as Opus of eight channels
         if part.samples and part.samples.held and part.samples.claimed is not None:
             warn_of_length(length * part.samples.claimed / part.samples.held, length, 0.0, warn)
-        yield from blocks
+        yield from _by_libsndfile(file, part, start, warn)
         if name == "flac":
             yield from _behind_flac(window, start, length, warn)
 
@@ -125,6 +117,24 @@ def _is_for_ffmpeg(part: _Part) -> bool:
     if part.samples:
         return part.samples.is_long  # of which libsndfile reads 4 GB
     return part.name not in (None, "flac") and not (part.link and part.link.is_plain)
+
+
+def _by_libsndfile(file: soundfile.SoundFile, part: _Part, start: float, warn: Warn) -> Iterator[Block]:
+    """Read an open file; FFmpeg reads on where libsndfile fails, such as in Opus of eight channels."""
+    seconds, is_read_on = 0.0, False
+    try:
+        for block in libsndfile.read(file, part.window, start, warn):
+            seconds += len(block.wave) / block.rate
+            yield block
+    except AudioError:
+        part.window.refuse_failed()
+        if part.name is None or part.name == "flac":
+            raise
+        for block in _by_ffmpeg(part.window, part.name, start + seconds, warn):
+            is_read_on = True
+            yield block
+        if not is_read_on:
+            raise
 
 
 def _behind_flac(window: Window, start: float, length: float, warn: Warn) -> Iterator[Block]:
