@@ -67,8 +67,18 @@ MUXED = {
     "wv": ("wv", "wavpack"),
     "wav-adpcm": ("wav", "adpcm_ms"),
     "ogg-flac": ("oga", "flac"),
+    "mpegts": ("mpegts", "aac"),
+    "m2ts": ("mpegts", "mp2"),
+    "mpeg": ("vob", "mp2"),
+    "mka-live": ("matroska", "aac"),
 }
 """Container and codec of FFmpeg's."""
+OPTIONS = {
+    "mp4-fragments": {"movflags": "frag_keyframe+empty_moov", "frag_duration": "100000"},
+    "m2ts": {"mpegts_m2ts_mode": "1"},
+    "mka-live": {"live": "1"},
+}
+"""Of the container."""
 
 
 class Reader(NamedTuple):
@@ -80,8 +90,8 @@ class Reader(NamedTuple):
 
 def encoded(kind: str, rate: int = RATE, channels: int = 1, seconds: float = 0.3) -> bytes:
     if kind in MUXED:
-        options = {"movflags": "frag_keyframe+empty_moov", "frag_duration": "100000"} if "fragments" in kind else {}
-        return audio_files.muxed(audio_files.tone(seconds, rate, channels), rate, *MUXED[kind], **options)
+        wave = audio_files.tone(seconds, rate, channels)
+        return audio_files.muxed(wave, rate, *MUXED[kind], **OPTIONS.get(kind, {}))
     container, subtype = AUDIO[kind]
     wave = np.random.default_rng(channels).normal(0, 0.1, (round(seconds * rate), channels))
     buffer = io.BytesIO()

@@ -17,7 +17,7 @@ from unfused_ray.audio.formats import find_behind_flac, is_tag_to_the_end, recog
 from unfused_ray.audio.mp4 import end_of_movie
 from unfused_ray.audio.window import Window
 
-_READ_AHEAD = 1 << 14  # twice the bytes that libFLAC has read behind the last frame
+_READ_AHEAD = 1 << 13  # bytes that libFLAC may have read behind the last frame
 _OWN_TAGS = ("mp3", "aac", "flac")  # formats whose readers know ID3 tags
 
 
