@@ -29,6 +29,8 @@ class End(NamedTuple):
 
 def end_at(window: Window, place: int) -> End:
     """Return the end of a file that is over at ``place``, by what lies there."""
+    if place >= window.size:
+        return End(window.size)
     if is_file_at(window, place):
         return End(place)
     return End(window.size, max(0, window.size - mpeg.after_tags(window, place)))

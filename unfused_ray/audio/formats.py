@@ -41,6 +41,7 @@ _MAGIC = {
     b"DSD \x1c\x00": "dsf",
     b"FRM8": "iff",  # DSDIFF
 }
+_MAGIC_BYTES = 2048  # that suffice for eight packets of a transport stream
 _TRANSPORT = ((0, 188), (4, 192))
 """Where the packets of an MPEG transport stream begin, each with the byte 0x47, and their size."""
 _UNMISTAKABLE = re.compile(
@@ -59,14 +60,14 @@ def begins_as_audio(first_bytes: bytes) -> bool:
     return first_bytes.startswith(b"ID3") or by_magic(first_bytes) is not None or mpeg.find(first_bytes) is not None
 
 
-def recognise(window: Window) -> str | None:
-    """Return FFmpeg's name of the format by a file's content; None for one that is not known."""
+def recognise(window: Window) -> tuple[str | None, int]:
+    """Return FFmpeg's name of the format by a file's content, None for one that is not known, and its tags' end."""
     place = mpeg.after_tags(window)
-    head = window.read_at(place, FIRST_BYTES)
+    head = window.read_at(place, _MAGIC_BYTES)
     if (name := by_magic(head)) is not None:
-        return name
+        return name, place
     frame = mpeg.find(head + window.read_at(place + len(head), mpeg.LONGEST_SEARCH))
-    return None if frame is None else frame.format
+    return None if frame is None else frame.format, place
 
 
 def is_file_at(window: Window, place: int) -> bool:
@@ -83,9 +84,10 @@ def find_behind_flac(window: Window, begin: int, end: int) -> int | None:
     for found in _UNMISTAKABLE.finditer(data):
         if is_file_at(window, begin + found.start()):
             return begin + found.start()
-    # Equal frames of FLAC, of silence, may lie as those of AAC would: both begin alike.
-    frame = mpeg.find(data.replace(b"\xff\xf8", b"\0\0").replace(b"\xff\xf9", b"\0\0"), len(data))
-    return None if frame is None else begin + frame.place
+    for sync in mpeg.UNLIKE_FLAC:
+        if (frame := mpeg.find(data, len(data), sync)) is not None:
+            return begin + frame.place
+    return None
 
 
 def is_tag_to_the_end(window: Window, begin: int, end: int) -> bool:

@@ -10,6 +10,8 @@ from unfused_ray.audio.window import Window
 LONGEST_SEARCH = 1 << 16
 """Bytes before the first frame, such as zeros or a tag of another kind."""
 _SYNC = re.compile(rb"\xff[\xe0-\xff]|\x0b\x77")
+UNLIKE_FLAC = re.compile(rb"\xff[\xe0-\xf7\xfa-\xff]"), re.compile(rb"\x0b\x77")
+"""Beginnings of frames (one pattern each, for speed): equal frames of FLAC, of silence, may lie as frames of AAC would, and some of AAC begin alike."""
 _CHAIN = 3  # frames that follow, each where the one before says; two by chance are one in 10⁶ random files
 _BIT_RATES = {  # in kbit/s, by (is MPEG 1, layer)
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -37,10 +39,13 @@ class Frame(NamedTuple):
     """Place of the Xing or Info tag in an MP3 frame that has one, relative to the frame."""
 
 
-def find(data: bytes, search: int = LONGEST_SEARCH) -> Frame | None:
-    """Find the first frame, among the first ``search`` bytes, that others follow, or that ends with ``data``."""
-    for sync in _SYNC.finditer(data, 0, search + 2):
-        if (frame := _frame(data, sync.start())) is not None and _is_followed(data, frame):
+def find(data: bytes, search: int = LONGEST_SEARCH, sync: re.Pattern[bytes] = _SYNC) -> Frame | None:
+    """Find the first frame, among the first ``search`` bytes, that others follow, or that ends with ``data``.
+
+    ``sync``: the two bytes that it may begin with.
+    """
+    for found in sync.finditer(data, 0, search + 2):
+        if (frame := _frame(data, found.start())) is not None and _is_followed(data, frame):
             return frame
     return None
 

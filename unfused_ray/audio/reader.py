@@ -66,9 +66,9 @@ def _parts(window: Window) -> Iterator[_Part]:
     place = 0
     while place < window.size or place == 0:
         rest = window.part(place, window.size)
-        name = recognise(rest)
-        if name is not None and name not in _OWN_TAGS:
-            place += mpeg.after_tags(rest)
+        name, tags = recognise(rest)
+        if tags and name is not None and name not in _OWN_TAGS:
+            place += tags
             rest = window.part(place, window.size)
         chunks = find_samples(rest) if name in CHUNKED else []
         link = ogg.examine(rest) if name == "ogg" else None
@@ -140,9 +140,10 @@ def _by_libsndfile(file: soundfile.SoundFile, part: _Part, start: float, warn: W
 def _behind_flac(window: Window, start: float, length: float, warn: Warn) -> Iterator[Block]:
     """Read on where libFLAC has read the ``length`` that the header states: another file, or more frames."""
     place = window.tell()
-    begin = max(_begin_of_frames(window) + 1, place - _READ_AHEAD)
-    end = place + _READ_AHEAD
+    begin, end = max(1, place - _READ_AHEAD), place + _READ_AHEAD
     following = find_behind_flac(window, begin, end)
+    if following is not None and following < (frames := _begin_of_frames(window)):
+        following = find_behind_flac(window, frames, end)
     if following is not None:
         warn("joined", f"another file begins at byte {following}; it is read too")
         yield from read(window.part(following, window.size), max(0.0, start - length), warn)
