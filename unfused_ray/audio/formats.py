@@ -74,8 +74,11 @@ def is_file_at(window: Window, place: int) -> bool:
     """Tell whether an audio file of a known format, or the tags before one, begins at ``place``."""
     if place >= window.size:
         return False
-    head = window.read_at(mpeg.after_tags(window, place), FIRST_BYTES)
-    return by_magic(head) is not None or mpeg.find(head, search=0) is not None
+    place = mpeg.after_tags(window, place)
+    head = window.read_at(place, _MAGIC_BYTES)
+    if by_magic(head) is not None:
+        return True
+    return head[:1] in (b"\xff", b"\x0b") and mpeg.find(window.read_at(place, FIRST_BYTES), search=0) is not None
 
 
 def find_behind_flac(window: Window, begin: int, end: int) -> int | None:

@@ -11,7 +11,9 @@ LONGEST_SEARCH = 1 << 16
 """Bytes before the first frame, such as zeros or a tag of another kind."""
 _SYNC = re.compile(rb"\xff[\xe0-\xff]|\x0b\x77")
 UNLIKE_FLAC = re.compile(rb"\xff[\xe0-\xf7\xfa-\xff]"), re.compile(rb"\x0b\x77")
-"""Beginnings of frames (one pattern each, for speed): equal frames of FLAC, of silence, may lie as frames of AAC would, and some of AAC begin alike."""
+"""Beginnings of frames that no frame of FLAC has; equal frames of FLAC, of silence, may lie as those of AAC would.
+
+They are looked for one by one, which is faster."""
 _CHAIN = 3  # frames that follow, each where the one before says; two by chance are one in 10⁶ random files
 _BIT_RATES = {  # in kbit/s, by (is MPEG 1, layer)
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
