@@ -105,8 +105,10 @@ def end_of_program_stream(window: Window) -> End:
     else:
         return End(window.size)
     end = end_at(window, place)
+    if end.place < window.size:
+        return end
     goes_on = b"\0\0\x01\xba" in window.read_at(max(place, window.size - _NEAR), _NEAR)
-    return End(window.size) if goes_on and end.place == window.size else end
+    return End(window.size) if goes_on else end
 
 
 def end_of_transport_stream(window: Window) -> End:
@@ -119,6 +121,8 @@ def end_of_transport_stream(window: Window) -> End:
         middle = (low + high) // 2
         low, high = (middle, high) if window.read_at(first + middle * size, 1) == b"\x47" else (low, middle)
     end = end_at(window, high * size)
+    if end.place < window.size:
+        return end
     last = window.read_at(max(high * size, window.size - 3 * size), 3 * size)
     goes_on = any(last[place] == last[place + size] == 0x47 for place in range(min(size, len(last) - size)))
-    return End(window.size) if goes_on and end.place == window.size else end
+    return End(window.size) if goes_on else end

@@ -74,8 +74,10 @@ def is_file_at(window: Window, place: int) -> bool:
     """Tell whether an audio file of a known format, or the tags before one, begins at ``place``."""
     if place >= window.size:
         return False
-    place = mpeg.after_tags(window, place)
     head = window.read_at(place, _MAGIC_BYTES)
+    if head.startswith(mpeg.TAGS):
+        place = mpeg.after_tags(window, place)
+        head = window.read_at(place, _MAGIC_BYTES)
     if by_magic(head) is not None:
         return True
     return head[:1] in (b"\xff", b"\x0b") and mpeg.find(window.read_at(place, FIRST_BYTES), search=0) is not None
@@ -105,8 +107,8 @@ def by_magic(head: bytes) -> str | None:
         return _FORMS.get(head[8:12])
     if head[4:8] in _ATOMS:
         return None if head[8:12] in _PICTURES else "mov"
-    if (name := next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)) is not None:
-        return name
+    if head.startswith(tuple(_MAGIC)):
+        return next(name for magic, name in _MAGIC.items() if head.startswith(magic))
     return None if transport_packets(head) is None else "mpegts"
 
 

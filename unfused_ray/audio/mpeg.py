@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from unfused_ray.audio.window import Window
 
+TAGS = (b"ID3", b"APETAGEX", b"TAG")
+"""Beginnings of tags."""
 LONGEST_SEARCH = 1 << 16
 """Bytes before the first frame, such as zeros or a tag of another kind."""
 _SYNC = re.compile(rb"\xff[\xe0-\xff]|\x0b\x77")

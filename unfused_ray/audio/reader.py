@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import chain
+from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
 import soundfile
@@ -34,6 +33,14 @@ class _Part(NamedTuple):
     end: End
 
 
+class _Following(NamedTuple):
+    """What lies behind a FLAC file."""
+
+    window: Window
+    start: float
+    """Seconds of it to leave out."""
+
+
 def read(window: Window, start: float, warn: Warn) -> Iterator[Block]:
     """Read an audio file from second ``start`` to the end of its content, whatever its header says of its length.
 
@@ -51,12 +58,12 @@ def read(window: Window, start: float, warn: Warn) -> Iterator[Block]:
     window.refuse_failed()
     parts = list(_parts(window))
     if len(parts) == 1:
-        yield from _read_part(parts[0], start, warn)
+        yield from _in_a_row(parts, start, warn)
     else:
         if any(part.link is None for part in parts):  # chained Ogg files are one as a rule
             kind = "chunks of samples" if parts[0].end is parts[-1].end else "files"
             warn("joined", f"{len(parts)} {kind} lie end to end in it; they are read one after the other")
-        yield from skip(chain.from_iterable(_read_part(part, 0.0, warn) for part in parts), start)
+        yield from skip(_in_a_row(parts, 0.0, warn), start)
     window.refuse_failed()
     if grown := window.growth():
         warn("changed while read", f"it had {window.size} bytes at first, which were read, and {grown:+d} afterwards")
@@ -85,7 +92,20 @@ def _parts(window: Window) -> Iterator[_Part]:
         place += max(1, end.place)
 
 
-def _read_part(part: _Part, start: float, warn: Warn) -> Iterator[Block]:
+def _in_a_row(parts: list[_Part], start: float, warn: Warn) -> Iterator[Block]:
+    """Read one part after the other, the first from second ``start``; where FLAC ends, further parts may be found."""
+    for part in parts:
+        following = yield from _read_part(part, start, warn)
+        if following is None:
+            continue
+        start = 0.0
+        if following.start:
+            yield from skip(_in_a_row(list(_parts(following.window)), 0.0, warn), following.start)
+        else:
+            parts.extend(_parts(following.window))
+
+
+def _read_part(part: _Part, start: float, warn: Warn) -> Generator[Block, None, _Following | None]:
     window, name = part.window, part.name
     if part.link and part.link.problem:
         warn(*part.link.problem)
@@ -103,14 +123,15 @@ def _read_part(part: _Part, start: float, warn: Warn) -> Iterator[Block]:
     if file is None:
         assert name is not None  # or it would have been opened
         yield from _by_ffmpeg(window, name, start, warn)
-        return
+        return None
     with file:
         length = file.frames / file.samplerate
         if part.samples and part.samples.held and part.samples.claimed is not None:
             warn_of_length(length * part.samples.claimed / part.samples.held, length, 0.0, warn)
         yield from _by_libsndfile(file, part, start, warn)
         if name == "flac":
-            yield from _behind_flac(window, start, length, warn)
+            return (yield from _behind_flac(window, start, length, warn))
+    return None
 
 
 def _is_for_ffmpeg(part: _Part) -> bool:
@@ -137,8 +158,8 @@ def _by_libsndfile(file: soundfile.SoundFile, part: _Part, start: float, warn: W
             raise
 
 
-def _behind_flac(window: Window, start: float, length: float, warn: Warn) -> Iterator[Block]:
-    """Read on where libFLAC has read the ``length`` that the header states: another file, or more frames."""
+def _behind_flac(window: Window, start: float, length: float, warn: Warn) -> Generator[Block, None, _Following | None]:
+    """Read more frames where libFLAC has read the ``length`` that the header states, or return the file behind it."""
     place = window.tell()
     begin, end = max(1, place - _READ_AHEAD), place + _READ_AHEAD
     following = find_behind_flac(window, begin, end)
@@ -146,8 +167,8 @@ def _behind_flac(window: Window, start: float, length: float, warn: Warn) -> Ite
         following = find_behind_flac(window, frames, end)
     if following is not None:
         warn("joined", f"another file begins at byte {following}; it is read too")
-        yield from read(window.part(following, window.size), max(0.0, start - length), warn)
-    elif window.size > place and not is_tag_to_the_end(window, begin, end):
+        return _Following(window.part(following, window.size), max(0.0, start - length))
+    if window.size > place and not is_tag_to_the_end(window, begin, end):
         seconds = 0.0
         for block in _by_ffmpeg(window, "flac", max(start, length), warn):
             seconds += len(block.wave) / block.rate
@@ -155,6 +176,7 @@ def _behind_flac(window: Window, start: float, length: float, warn: Warn) -> Ite
         warn_of_length(length, max(start, length) + seconds, 0.0, warn)
         if not seconds and is_much(window.size - place, window.size):
             warn("cut short", f"its last {window.size - place} of {window.size} bytes are no FLAC")
+    return None
 
 
 def _begin_of_frames(window: Window) -> int:

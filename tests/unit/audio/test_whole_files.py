@@ -167,6 +167,15 @@ def test_a_picture_or_a_wav_header_in_a_flac_file_is_not_taken_for_another_file(
     )
 
 
+def test_a_thousand_files_that_lie_end_to_end_are_read():
+    wave = np.random.default_rng(0).integers(-9_000, 9_000, 160).astype(np.int16)
+    for container in ("FLAC", "WAV"):
+        np.testing.assert_array_equal(decoded(encoded(wave, RATE, container) * 1_000), np.tile(wave, 1_000))
+    flac = encoded(wave, RATE, "FLAC") * 3 + encoded(wave, RATE) * 2
+    np.testing.assert_array_equal(decoded(flac, 350 / RATE, 400 / RATE), np.tile(wave, 5)[350:750])
+    np.testing.assert_array_equal(decoded(flac, 500 / RATE), np.tile(wave, 5)[500:])
+
+
 def test_a_tag_at_the_end_of_a_flac_file_is_no_audio():
     flac = encoded(tone(0.5), container="FLAC")
     for tag in (
