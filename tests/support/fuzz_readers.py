@@ -73,6 +73,11 @@ MUXED = {
     "mka-live": ("matroska", "aac"),
 }
 """Container and codec of FFmpeg's."""
+JOINED = (
+    *(("wav", "mp3"), ("flac", "wav"), ("flac", "flac"), ("opus", "mp3"), ("m4a", "adts"), ("mka", "webm")),
+    *(("avi", "avi"), ("flv", "w64"), ("mpegts", "flac"), ("mpeg", "aiff"), ("mka-live", "mka-live"), ("au", "ac3")),
+)
+"""Files that lie end to end."""
 OPTIONS = {
     "mp4-fragments": {"movflags": "frag_keyframe+empty_moov", "frag_duration": "100000"},
     "m2ts": {"mpegts_m2ts_mode": "1"},
@@ -128,6 +133,8 @@ def audio(kind: str, folder: Path) -> Reader:
         assert all(0 < len(piece.pcm) <= RATE for piece in (*good, last) if isinstance(piece, Piece))
         return "read" if isinstance(last, Piece) else "rejected"
 
+    if kind == "joined":
+        return Reader([b"".join(encoded(each, 48_000) for each in pair) for pair in JOINED], read)
     if "amr" in MUXED.get(kind, ("", ""))[1]:
         return Reader([encoded(kind, 8_000)], read)
     rate = 22_050 if kind in AUDIO and kind != "opus" else 48_000
@@ -284,7 +291,7 @@ def protocol(folder: Path) -> Reader:
 
 
 READERS: dict[str, Callable[[Path], Reader]] = {
-    **{kind: partial(audio, kind) for kind in (*AUDIO, *MUXED)},
+    **{kind: partial(audio, kind) for kind in (*AUDIO, *MUXED, "joined")},
     "tar": tar,
     "csv": csv,
     "parquet": parquet,
