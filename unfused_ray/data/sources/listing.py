@@ -16,7 +16,7 @@ from unfused_ray.data.parts.executor import Executor
 from unfused_ray.data.parts.rejects import Reject
 from unfused_ray.data.sources.columns import BY_NAME
 from unfused_ray.data.sources.csv_files import list_csv
-from unfused_ray.data.sources.find import Kind, Source, several_kinds
+from unfused_ray.data.sources.find import Source, SourceKind, several_kinds
 from unfused_ray.data.sources.hub_parquet import list_parquet
 from unfused_ray.data.sources.items import ITEMS, Listing, combine
 from unfused_ray.data.sources.locate import is_absolute
@@ -34,7 +34,7 @@ from unfused_ray.data.sources.splits import (
 from unfused_ray.data.sources.tar import list_tar
 from unfused_ray.progress import Progress
 
-ARCHIVES: dict[Kind, Callable[[str, str, ColumnsConfig, str], Listing]] = {"tar": list_tar, "parquet": list_parquet}
+ARCHIVES: dict[SourceKind, Callable[[str, str, ColumnsConfig, str], Listing]] = {"tar": list_tar, "parquet": list_parquet}
 """Lists the clips of one archive, by its kind: of its URI, the split its name says, the columns and the folder."""
 
 
