@@ -25,7 +25,7 @@ BY_NAME = ColumnsConfig()
 """Columns are found by their names alone."""
 PATHS = (
     "files", "wav_path", "file", "filename", "file_name", "fname", "path", "filepath", "file_path", "audio_path",
-    "audio_file", "audio_filepath", "audio_filename", "audio", "wav", "recording", "slice_file_name",
+    "audio_file", "audio_filepath", "audio_filename", "audio", "wav", "recording", "slice_file_name", "ytid",
 )  # fmt: skip
 """Names of columns that name audio files, the first that is there is taken; in lower case."""
 _SPLITS = ("split",)

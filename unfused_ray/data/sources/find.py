@@ -142,8 +142,10 @@ def _begins_as_audio(uri: str) -> bool:
 
 def _is_special(uri: str) -> bool:
     """True for a FIFO, a socket or a device, which may have no end."""
+    if not storage.is_local(uri):
+        return False
     path = Path(storage.absolute(uri))
-    return storage.is_local(uri) and path.exists() and not path.is_file()
+    return path.exists() and not path.is_file()
 
 
 def _cut(uris: Sequence[str], belongs: Callable[[str], bool]) -> tuple[list[str], list[str]]:
