@@ -33,7 +33,7 @@ _MAY_BE_SPLITS = ("partition", "subset", "set", "data_split", "dataset_split", "
 _LOOKED_INTO = ("mode", "phase", "stage")  # of Parquet, whose other columns are not read
 _YES = {"1", "1.0", "true", "t", "yes", "y"}
 _NO = {"0", "0.0", "false", "f", "no", "n"}
-_UNLIKE_TEST = {"train": _YES, **dict.fromkeys(("valid", "test", EVAL), {"", *_NO})}
+_UNLIKE_TEST = {"train": _YES, **{role: {"", *_NO} for role in ("valid", "test", EVAL)}}
 """Values of ``is_train``, ``is_test`` … that hold no clip out."""
 _PARTS_OF_FILES = {"start", "end", "onset", "offset", "start_time", "end_time", "start_seconds", "end_seconds"}
 

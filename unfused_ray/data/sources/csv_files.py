@@ -123,7 +123,8 @@ def _read(text: str, names: Sequence[str], uri: str) -> list[_Row]:
     rows: list[_Row] = []
     is_header, last = True, 0
     try:
-        for last, lines, cells in _cells(text, len(names)):
+        for lines, cells in _cells(text, len(names)):
+            last = lines.stop - 1
             cells = [cell.strip() for cell in cells]
             if is_header:
                 is_header = not any(cells)
@@ -136,8 +137,8 @@ def _read(text: str, names: Sequence[str], uri: str) -> list[_Row]:
     return rows
 
 
-def _cells(text: str, num_columns: int) -> Iterator[tuple[int, range, list[str]]]:
-    """Yield the last line, the lines and the cells of each row, the header included.
+def _cells(text: str, num_columns: int) -> Iterator[tuple[range, list[str]]]:
+    """Yield the lines and the cells of each row, the header included.
 
     Where tabs cut each line into as many cells as there are columns, quotes are characters: sentences begin with them.
 
@@ -146,20 +147,22 @@ def _cells(text: str, num_columns: int) -> Iterator[tuple[int, range, list[str]]
     """
     separator = _separator(_header(text))
     if separator == "\t" and (rows := _cut_by_tabs(text, num_columns)):
-        yield from ((line, range(line, line + 1), cells) for line, cells in rows)
+        yield from ((range(line, line + 1), cells) for line, cells in rows)
         return
     if '" ' in text:  # a blank behind a closing quote, which csv refuses
-        text = re.sub(rf'((?:^|{separator}) *"(?:[^"]|"")*") +(?=[{separator}\r\n]|\Z)', r"\1", text, flags=re.MULTILINE)
+        text = re.sub(
+            rf'((?:^|{separator}) *"(?:[^"]|"")*") +(?=[{separator}\r\n]|\Z)', r"\1", text, flags=re.MULTILINE
+        )
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
     last = 0
     for cells in reader:
         lines, last = range(last + 1, reader.line_num + 1), reader.line_num
-        yield last, lines, cells
+        yield lines, cells
 
 
 def _cut_by_tabs(text: str, num_columns: int) -> list[tuple[int, list[str]]]:
     """Cut the lines of a list by tabs, without the quotes around whole cells; nothing if one does not fit."""
-    rows = [(n, line.split("\t")) for n, line in enumerate(_LINE_BREAK.split(text), start=1) if line.strip()]
+    rows = [(n, line.split("\t")) for n, line in enumerate(_LINE_BREAK.split(text), start=1) if line.strip(" ")]
     if any(len(cells) < num_columns or any(map(str.strip, cells[num_columns:])) for _, cells in rows):
         return []
     return [(n, [_unquoted(cell.strip()) for cell in cells]) for n, cells in rows]

@@ -100,7 +100,9 @@ def several_kinds(source: str, by_kind: Mapping[SourceKind, Sequence[str]]) -> V
     return ValueError(f"source {source} holds files of several kinds ({kinds}): name one, as in {pattern}")
 
 
-def _sorted_out(files: Sequence[str], folder: str, is_one: bool) -> tuple[Notes, dict[SourceKind, list[str]], list[str]]:
+def _sorted_out(
+    files: Sequence[str], folder: str, is_one: bool
+) -> tuple[Notes, dict[SourceKind, list[str]], list[str]]:
     """Sort files by kind; return notes on hidden ones, the files of each kind, and all others.
 
     Args:

@@ -207,7 +207,7 @@ def _features(schema: pa.Schema, uri: str) -> Mapping[str, Any]:
 
 
 def _class_names(feature: Any) -> list[str] | None:
-    """Return the class names of a column of ClassLabel, which stores numbers; of nested ones, of the field of labels."""
+    """Return the class names of a column of ClassLabel, which stores numbers; in a struct, of its field of labels."""
     for _ in range(8):
         if isinstance(feature, list) and feature:
             feature = feature[0]

@@ -36,7 +36,9 @@ NAMES = (
 companions in a tar."""
 
 _PLURAL = {"human_labels", "labels", "categories", "classes", "tags", "mids", "targets", "positive_labels"}
-_LOOKS_LIKE_LABELS = re.compile(r"label|class|categor|tag|target|species|genre|emotion|event|instrument|keyword|mids?$|^\.?cls$")
+_LOOKS_LIKE_LABELS = re.compile(
+    r"label|class|categor|tag|target|species|genre|emotion|event|instrument|keyword|mids?$|^\.?cls$"
+)
 _QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"")
 _SEVERAL = re.compile(r"\s*[;|]\s*")
 _COMMAS = re.compile(r"\s*,\s*")

@@ -35,7 +35,10 @@ from unfused_ray.data.sources.splits import (
 from unfused_ray.data.sources.tar import list_tar
 from unfused_ray.progress import Progress
 
-ARCHIVES: dict[SourceKind, Callable[[str, str, ColumnsConfig, str], Listing]] = {"tar": list_tar, "parquet": list_parquet}
+ARCHIVES: dict[SourceKind, Callable[[str, str, ColumnsConfig, str], Listing]] = {
+    "tar": list_tar,
+    "parquet": list_parquet,
+}
 """Lists the clips of one archive, by its kind: of its URI, the split its name says, the columns and the folder."""
 
 

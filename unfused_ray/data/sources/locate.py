@@ -85,7 +85,9 @@ class Place:
         files = _files_by_name(uri, wanted) if few or has_names else {}
         if files and all(_normal(path) in files for path in few):
             if several := [each for each in files.values() if len(each) > 1]:
-                raise ValueError(f"{uri} names both {several[0][0]} and {several[0][1]}: write the folder into its paths")
+                raise ValueError(
+                    f"{uri} names both {several[0][0]} and {several[0][1]}: write the folder into its paths"
+                )
             text = f"files were found by their names, in {own} or beside it"
             notes = Counter({Note("columns used", text, "files"): 1})
             return cls(own, files={name: each[0] for name, each in files.items()}, notes=notes)

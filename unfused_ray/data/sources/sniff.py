@@ -13,7 +13,8 @@ _MAY_HOLD_CLIPS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".lst", ".list", "
 _OTHER_SUFFIXES = (
     ".txt", ".md", ".rst", ".json", ".jsonl", ".yaml", ".yml", ".toml", ".xml", ".html", ".pdf", ".py", ".sh", ".csv",
     ".tsv", ".xlsx", ".xls", ".lst", ".list", ".scp", ".lab", ".textgrid", ".jams", ".srt", ".vtt", ".mid", ".midi",
-    ".jpg", ".jpeg", ".png", ".gif", ".webp", *PACKED, ".npy", ".npz", ".pt", ".h5", ".hdf5", ".arrow", ".feather", ".pkl", ".log", ".cls", ".license",
+    ".jpg", ".jpeg", ".png", ".gif", ".webp", *PACKED, ".npy", ".npz", ".pt",
+    ".h5", ".hdf5", ".arrow", ".feather", ".pkl", ".log", ".cls", ".license",
 )  # fmt: skip
 """Suffixes of files that are not looked into, in lower case."""
 
