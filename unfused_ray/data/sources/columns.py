@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ _MAY_BE_SPLITS = ("partition", "subset", "set", "data_split", "dataset_split", "
 _LOOKED_INTO = ("mode", "phase", "stage")  # of Parquet, whose other columns are not read
 _YES = {"1", "1.0", "true", "t", "yes", "y"}
 _NO = {"0", "0.0", "false", "f", "no", "n"}
+_NUMBER = re.compile(r"[-+]?\d*\.?\d+(e[-+]?\d+)?")
 _UNLIKE_TEST = {"train": _YES, **{role: {"", *_NO} for role in ("valid", "test", EVAL)}}
 """Values of ``is_train``, ``is_test`` … that hold no clip out."""
 _PARTS_OF_FILES = {"start", "end", "onset", "offset", "start_time", "end_time", "start_seconds", "end_seconds"}
@@ -170,7 +172,9 @@ def _columns_left(
             held_out = any(is_held_out(value) and not fold(value) for value in values)
             text = f"({first_of(sorted(values))}) looks like a split and was not taken: --columns.split {name} takes it"
         elif role := split_of_column(name):
-            held_out = any(_text(record.get(name)).casefold() not in _UNLIKE_TEST[role] for record in records)
+            marks = {_text(record.get(name)).casefold() for record in records}
+            is_measure = any(_NUMBER.fullmatch(mark) for mark in marks - _YES - _NO)  # "val" may be a value
+            held_out = bool(marks - _UNLIKE_TEST[role]) and not is_measure
             text = "looks like a split and was not taken: write a column split"
         elif _holds_out(records, name):
             held_out = True

@@ -115,6 +115,7 @@ HELD_OUT = {
     "all are of train": ("is_train", ["1", "True", "yes"], False),
     "some are of test": ("is_test", ["0", "true", ""], True),
     "none is of test": ("is_test", ["0", "False", ""], False),
+    "measured values": ("val", ["0.25", "1", "-3e5"], False),
     "names of splits alone": ("mode", ["train", "Test", ""], True),
     "a name of its own": ("phase", ["train", "validation", "train"], True),
     "only train": ("stage", ["train", "train", "train"], False),
