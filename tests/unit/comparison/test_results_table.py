@@ -26,7 +26,7 @@ from unfused_ray.comparison.job import ComparisonPlan
 from unfused_ray.comparison.plan import PlannedSystem, load_plan
 from unfused_ray.config import CompareConfig, EncoderConfig, EvaluateConfig, FrontEndConfig
 from unfused_ray.data.shards.index import ClipIndex
-from unfused_ray.evaluation.cells import Cell
+from unfused_ray.evaluation.cells import MEASURES, Cell
 from unfused_ray.models.cost import cost_of
 from unfused_ray.runs.run import CONFIGS, Run
 
@@ -59,10 +59,10 @@ class InProcess:
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Path:
-    """The tiny plan with an encoder of others, read by a protocol that takes a second."""
-    (tmp_path / "protocol.toml").write_text(PROTOCOL.replace('["last", "blocks", "both"]', '["last"]'))
+    """The tiny plan with an encoder of others as its anchor, read by a protocol that takes a second."""
+    (tmp_path / "protocol.toml").write_text(PROTOCOL)
     text = (COMPARISON / "plans" / "tiny.toml").read_text()
-    text = text.replace("[tflop]", 'protocol = "protocol.toml"\n[tflop]')
+    text = text.replace("[tflop]", 'anchors = ["bands"]\nprotocol = "protocol.toml"\n[tflop]')
     (tmp_path / "plan.toml").write_text(f'{text}\n[[peers]]\nname = "bands"\nembedder = "support.embedders:Bands"\n')
     return tmp_path / "plan.toml"
 
@@ -115,20 +115,32 @@ def test_one_command_trains_reads_and_compares_and_given_again_finds_everything_
     compared, with_random = table["comparisons"]
     assert with_random["single"] == ["UnFuSeD"]
     assert (compared["first"], compared["second"]) == ("UnFuSeD", "DECAR-v2")
-    assert compared["difference"] == rows["UnFuSeD"]["row"]["difference"]
+    by_task = rows["UnFuSeD"]["row"]["difference"]["headline"]
+    assert compared["difference"] == {heading: by_task[heading] for heading in compared["difference"]}
+    assert list(compared["difference"]) == [*table["counting"], *(["mean"] if len(table["counting"]) == 2 else [])]
     p_values = {each["second"]: each["p_value"] for each in (compared, with_random)}
     assert {each["second"]: each["p_holm"] for each in (compared, with_random)} == pytest.approx(naive_holm(p_values))
     assert compared["single"] == ["UnFuSeD", "DECAR-v2"]
     cells = [json.loads(file.read_text()) for file in (output / "evaluations").glob("*/*/UnFuSeD*.json")]
     assert len(cells) == 2
-    validation = np.mean([seed["validation_accuracy"] for cell in cells for seed in cell["seeds"]])
+    seeds = [seed for cell in cells for seed in cell["seeds"]]
+    validation = np.mean([np.mean(seed["validation"]["scores"]["headline"]) for seed in seeds])
     assert rows["UnFuSeD"]["validation_accuracy"] == pytest.approx(validation)
+    random, anchors = "random fc2 (8 × 32)", [each for each in table["anchors"] if each["measure"] == "headline"]
+    assert {(each["task"], each["anchor"]) for each in anchors} == {("drums", "bands"), ("languages", "bands")}
+    assert table["counting"] == [each["task"] for each in anchors if each["difference"]["low"] > 0]
+    assert table["counting"], "an anchor that is above random networks nowhere tests little"
     for line in rows.values():
-        accuracy = line["row"]["accuracy"]
-        assert accuracy["mean"]["value"] == pytest.approx(
-            (accuracy["drums"]["value"] + accuracy["languages"]["value"]) / 2
+        for measure, accuracy in line["row"]["accuracy"].items():
+            of_tasks = [accuracy[task]["value"] for task in ("drums", "languages")]
+            assert accuracy["mean"]["value"] == pytest.approx(np.mean(of_tasks)), measure
+        headline = line["row"]["accuracy"]["headline"]
+        assert line["counting"]["value"] == pytest.approx(
+            np.mean([headline[task]["value"] for task in table["counting"]])
         )
-        assert line["natural"]["value"] == accuracy["languages"]["value"]  # drums are called synthetic in the tiny plan
+    gaps = {name: line["counting"]["value"] - rows[random]["counting"]["value"] for name, line in rows.items()}
+    for name, line in rows.items():
+        assert line["gap_closed"] == pytest.approx(gaps[name] / gaps["bands"])
     teacher, student = rows["DECAR-v2"]["cost"], rows["UnFuSeD"]["cost"]
     assert student["sources_tflop"] == teacher["sources_tflop"] > 0 == teacher["tasks_tflop"]
     assert student["tasks_tflop"] > 0
@@ -137,6 +149,9 @@ def test_one_command_trains_reads_and_compares_and_given_again_finds_everything_
     assert frozen["protocol"] == table["protocol_sha256"] == storage.sha256((output / "protocol.toml").read_bytes())
     assert frozen["protocol"] in markdown and frozen["plan"] in markdown
     assert "| UnFuSeD¹ – DECAR-v2¹ |" in markdown and "for the 2 differences that the plan tests" in markdown
+    assert f"The headline is the mean over the tasks that count: {', '.join(table['counting'])}." in markdown
+    for task in table["counting"]:
+        assert f"| {task} | **bands +" in markdown
     assert "Trained elsewhere, on other data and for longer than the budgets: bands." in markdown
     assert (output / "accuracy_by_parameters.png").read_bytes().startswith(b"\x89PNG")
 
@@ -149,8 +164,7 @@ def test_one_command_trains_reads_and_compares_and_given_again_finds_everything_
     assert capsys.readouterr().out == ""
     (line,) = (line for line in against.splitlines() if line.startswith("| DECAR-v2 "))
     assert [float(cell.split()[0]) for cell in line.split("|")[2:-1]] == pytest.approx(
-        [-100 * compared["difference"][column]["value"] for column in ("drums", "languages", "mean")]
-        + [-100 * rows["UnFuSeD"]["natural_difference"]["value"]],
+        [-100 * compared["difference"][column]["value"] for column in compared["difference"]],
         abs=0.06,
     )
 
@@ -203,7 +217,9 @@ def test_every_system_of_a_plan_has_a_configuration(path: Path) -> None:
     [
         ('teacher = "DECAR-v2"', 'teacher = "BYOL"', "'BYOL' is no system before it"),
         ('name = "UnFuSeD"', 'name = "decar v2"', "cannot be the name of one system alone"),
-        ('synthetic = ["drums"]', 'synthetic = ["speech"]', "speech is no task"),
+        ('anchors = ["bands"]', 'anchors = ["BEATs"]', "anchors: 'BEATs' is no row of the plan; these are DECAR-v2"),
+        ("random fc2 (8 × 32)", "random fc9", "random: 'random fc9' is no row of the plan"),
+        ('anchors = ["bands"]', 'synthetic = ["drums"]', "synthetic=.*Extra inputs are not permitted"),
         ("each_task = 0.0", "all_tasks = 0.0", "tflop.each_task is missing: UnFuSeD"),
         ('["UnFuSeD", "DECAR-v2"]', '["UnFuSeD", "BYOL"]', "compare: 'BYOL' is no row"),
         (
@@ -331,14 +347,26 @@ def test_what_is_for_gpus_is_not_squeezed_beside_others_onto_this_machine(
 
 def test_seeds_of_a_row_are_one_cell_whose_accuracy_is_their_mean() -> None:
     rng = np.random.default_rng(0)
+    groups = np.array(["a", "b", ""])
     seeds = [
-        Cell(rng.random((1, 20)) < share, np.ones(20), [{"validation_accuracy": share}], int(10 * share))
+        Cell(
+            {measure: share * rng.random((1, 20)) for measure in MEASURES},
+            {measure: np.full((1, 3), share) for measure in MEASURES},
+            groups,
+            np.ones(20),
+            [{"seed": share}],
+            int(10 * share),
+        )
         for share in (0.2, 0.9)
     ]
     cell = Cell.joined(seeds)
-    assert cell.correct.shape == (2, 20)
-    assert cell.accuracy == pytest.approx(np.mean([seed.accuracy for seed in seeds]))
-    assert cell.validation_accuracy == pytest.approx(0.55)
+    assert cell.num_networks == 2
+    for measure in MEASURES:
+        assert (cell.scores[measure].shape, cell.validation[measure].shape) == ((2, 20), (2, 3))
+        assert cell.accuracy(measure) == pytest.approx(np.mean([seed.accuracy(measure) for seed in seeds]))
+        assert cell.validation_accuracy(measure) == pytest.approx(0.55)
+    assert cell.validation_groups.tolist() == groups.tolist()
+    assert cell.results == [{"seed": 0.2}, {"seed": 0.9}]
     assert cell.damaged == 9
 
 
