@@ -61,9 +61,7 @@ def anchor_differences(
     return tuple(found)
 
 
-def counting_tasks(
-    tasks: Sequence[str], differences: Sequence[AnchorDifference], measure: Measure
-) -> tuple[str, ...]:
+def counting_tasks(tasks: Sequence[str], differences: Sequence[AnchorDifference], measure: Measure) -> tuple[str, ...]:
     """Names of the tasks that count by a measure; all of them if there is no anchor to decide by."""
     above = {each.task for each in differences if each.measure == measure and each.is_above}
     return tuple(task for task in tasks if task in above or not differences)

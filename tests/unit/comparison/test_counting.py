@@ -52,7 +52,9 @@ def counted(tasks: list[Task], cells: dict[tuple[str, str], Cell], measure: Meas
 def table(**validation: tuple[float, float, float]) -> dict[tuple[str, str], Cell]:
     """Cells of random networks, of the supervised one and of the peer, by task."""
     rows = (RANDOM, *ANCHORS)
-    return {(row, task): cell(value) for task, values in validation.items() for row, value in zip(rows, values)}
+    return {
+        (row, task): cell(value) for task, values in validation.items() for row, value in zip(rows, values, strict=True)
+    }
 
 
 def test_a_task_counts_where_any_anchor_is_above_random_networks(tasks: list[Task]) -> None:

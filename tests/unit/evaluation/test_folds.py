@@ -91,9 +91,7 @@ def test_normalisation_is_that_of_the_rounds_training_folds_alone(task: Task) ->
         assert round_.statistics(front_end).sum == pytest.approx(sum(statistics.sum for statistics in training))
 
 
-def test_a_score_is_the_mean_of_the_folds_of_probes_written_out_with_scikit_learn(
-    task: Task, tmp_path: Path
-) -> None:
+def test_a_score_is_the_mean_of_the_folds_of_probes_written_out_with_scikit_learn(task: Task, tmp_path: Path) -> None:
     model = f"mine={write_encoder(tmp_path / 'run', 'fc2')}"
     table = run(tmp_path, task.uri, (model,), random_seeds=2)
     mine = TrainedModel("mine", str(tmp_path / "run"))
