@@ -119,8 +119,8 @@ def note(results: ResultsTable) -> str:
         f"Plan {plan.name} with its recipes, SHA-256 {plan_hash(plan)}. Protocol {FILE}, SHA-256 {protocol.sha256}; "
         "both were recorded before this table read its first test clip",
     ]
-    made = {(compared.first, compared.second) for compared in results.comparisons}
-    if later := [" – ".join(pair) for pair in plan.compare if pair not in made]:
+    there = {line.row.name for line in results.rows}
+    if later := [" – ".join(pair) for pair in plan.compare if not set(pair) <= there]:
         sentences.append(f"Planned, but not there yet: {'; '.join(later)}")
     if plan.peers:
         names = ", ".join(peer.name for peer in plan.peers)

@@ -18,8 +18,8 @@ LapeTaskCode = Literal[
 """Task of the LAPE benchmark; ``unfused-ray tasks`` describes each."""
 
 Measure = Literal["headline", "neighbours", "few-shot", "linear"]
-"""Score of vectors. Neighbours: the share of the nearest training clips that have a clip's class. Few-shot: the accuracy
-of a linear layer on a few labelled clips of each class. Linear: the same on all. Headline: the mean of the first two."""
+"""Score of vectors. Neighbours: share of the nearest training clips that have a clip's class. Few-shot: accuracy of a
+linear layer on a few labelled clips of each class. Linear: of one on all clips. Headline: mean of the first two."""
 SharedClipsRule = Literal["refuse", "keep"]
 """What to do about recordings that are in test and in another split of a task."""
 _PATH = "a path or a URI"
