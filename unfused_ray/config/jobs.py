@@ -243,8 +243,8 @@ class CompareConfig(Config):
 class SweepConfig(Config):
     """Sweep of a distillation's settings with Ray Tune, judged on validation clips alone.
 
-    A trial distils a student for each task. The mean validation accuracy of several tasks decides; a single task is
-    judged by cross-validation over the groups of its training and validation clips: one small split selects noise.
+    A trial distils a student for each task. The mean score on the validation clips of several tasks decides; a single task
+    is judged by cross-validation over the groups of its training and validation clips: one small split selects noise.
     """
 
     inputs = ("tasks", "protocol")
