@@ -243,8 +243,9 @@ class CompareConfig(Config):
 class SweepConfig(Config):
     """Sweep of a distillation's settings with Ray Tune, judged on validation clips alone.
 
-    A trial distils a student for each task. The mean score on the validation clips of several tasks decides; a single task
-    is judged by cross-validation over the groups of its training and validation clips: one small split selects noise.
+    A trial distils a student for each task. The mean score on validation clips decides where there are several tasks. A
+    single one is judged by cross-validation over the groups of its training and validation clips: one small split
+    selects noise.
     """
 
     inputs = ("tasks", "protocol")
