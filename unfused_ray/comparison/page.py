@@ -160,7 +160,12 @@ def draw(results: ResultsTable) -> Figure:
 
 def _counted(results: ResultsTable) -> str:
     if not results.anchors:
-        return "The headline is the mean over all tasks: no anchor says which of them count"
+        reason = (
+            f"{results.plan.random} and an anchor are still to be read"
+            if results.plan.anchors
+            else "no anchor is planned"
+        )
+        return f"The headline is the mean over all tasks: {reason}, so nothing says which of them count"
     counted = ", ".join(results.counting) or "none"
     return (
         f"The headline is the mean over the tasks that count: {counted}. Other means are over all tasks. A task "
