@@ -39,7 +39,7 @@ from unfused_ray.evaluation.systems import (
 from unfused_ray.evaluation.table import FORMAT_VERSION, MARKDOWN, RECORD, TABLE, EvaluationTable
 from unfused_ray.evaluation.tasks import SPLITS, Task, load_task, refuse_shared
 from unfused_ray.figures import cell
-from unfused_ray.figures.accuracies import draw_table
+from unfused_ray.figures.accuracies import draw_evaluation
 from unfused_ray.figures.canvas import save
 from unfused_ray.figures.map import MAX_POINTS
 from unfused_ray.home import home
@@ -155,9 +155,7 @@ def run(plan: EvaluationPlan) -> EvaluationTable:
             bar.update(len(found), task=task_name, row=row)
     table = EvaluationTable.of(plan.protocol, plan.tasks, plan.systems, found, plan.reference)
     table.save(output)
-    accuracies = {row.name: row.accuracy for row in table.rows}
-    figure = draw_table("Linear evaluation: test accuracy", list(accuracies), table.headings, accuracies)
-    save(figure, storage.join(output, PICTURE))
+    save(draw_evaluation("Test clips that each system is right about", table), storage.join(output, PICTURE))
     config = plan.config.model_dump(mode="json")
     record = {"config": config, "environment": environment()}
     storage.write_json(storage.join(output, RECORD), record, FORMAT_VERSION)
@@ -188,10 +186,13 @@ def track(plan: EvaluationPlan, table: EvaluationTable, parent: str = "") -> Non
     tracked = _tracked_run(plan, parent)
     tracker = Tracker(tracked)
     for row in table.rows:
-        for heading, interval in row.accuracy.items():
+        for measure, heading, interval in (
+            (m, h, i) for m, of_tasks in row.accuracy.items() for h, i in of_tasks.items()
+        ):
             bounds = {"accuracy": interval.value, "low": interval.low, "high": interval.high}
             known = {name: value for name, value in bounds.items() if not math.isnan(value)}
-            tracker.log({metric_name(f"{row.name}/{heading}/{name}"): value for name, value in known.items()}, 0)
+            of_cell = f"{row.name}/{heading}/{measure}"
+            tracker.log({metric_name(f"{of_cell}/{name}"): value for name, value in known.items()}, 0)
     if lost := tracker.close():
         logger.warning("%d figures did not reach the tracking server; %s has them all", lost, output)
     if not log_results(tracked, [storage.join(output, name) for name in (FILE, MARKDOWN, TABLE, PICTURE)], {}):

@@ -3,7 +3,8 @@
     python -m benchmarks.speed.step [--clips 64] [--rounds 7] [--compile-backend inductor]
 
 The plain step is what a researcher would write: eager modules as in the papers' code, PyTorch's default AdamW, glibc's
-default memory. Both see the same views and heads of the same size. "Bound" is the number of floating point operations
+default memory. Both see the same views and heads of the same size, in
+float32; "auto" is the precision that a run would choose here. "Bound" is the number of floating point operations
 of our step's matrix products and convolutions (PyTorch's counter), at the rate of a large matrix product, by MKL or by
 oneDNN, whichever is faster.
 """
@@ -31,7 +32,7 @@ from unfused_ray.config import (
     EncoderConfig,
     FrontEndConfig,
     OptimizerConfig,
-    PretrainConfig,
+    RuntimeConfig,
     UnfusedConfig,
 )
 from unfused_ray.methods.decar import DecarV2
@@ -39,7 +40,7 @@ from unfused_ray.methods.method import Method
 from unfused_ray.methods.unfused import Unfused
 from unfused_ray.models.batch_norm import update_running_statistics
 from unfused_ray.models.cost import Operations
-from unfused_ray.training.worker.device import autocast_dtype
+from unfused_ray.training.worker.device import Precision, choose_precision
 from unfused_ray.training.worker.optimizer import build_optimizer
 
 CLUSTERS, FRAMES, GEMM = 512, 96, 2048
@@ -59,7 +60,7 @@ def waiting(work: Step) -> Step:
     return waited
 
 
-def our_step(method: Method, clips: int, num_classes: int, backend: str = "") -> Step:
+def our_step(method: Method, clips: int, num_classes: int, precision: Precision, backend: str = "") -> Step:
     """Forward, backward, statistics, gradient norm and optimiser, as the loop does them."""
     method.to(DEVICE).train()
     if backend:
@@ -68,11 +69,10 @@ def our_step(method: Method, clips: int, num_classes: int, backend: str = "") ->
     views = torch.randn(method.num_views, clips, method.encoder.num_mels, FRAMES, device=DEVICE)
     weights = torch.ones(clips, device=DEVICE)
     labels = torch.randint(num_classes, (1, clips), device=DEVICE)
-    dtype = autocast_dtype(PretrainConfig().runtime, DEVICE)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(DEVICE.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+        with torch.autocast(DEVICE.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
             output = method(views, weights, labels)
         (output.loss / clips).backward()
         update_running_statistics(method)
@@ -108,17 +108,18 @@ def plain_step(clips: int, num_views: int, num_classes: int) -> Step:
     return waiting(step)
 
 
-def decar(clips: int, backend: str = "") -> Step:
+def decar(clips: int, precision: Precision = "float32", backend: str = "") -> Step:
     """A step of pre-training."""
     config = DecarConfig(num_clusters=(CLUSTERS,))
     method = DecarV2(config, EncoderConfig(), FrontEndConfig().num_mels)
     method.to(DEVICE).begin_epoch([F.normalize(torch.randn(CLUSTERS, config.projection_dim), dim=1).numpy()])
-    return our_step(method, clips, CLUSTERS, backend)
+    return our_step(method, clips, CLUSTERS, precision, backend)
 
 
-def unfused(clips: int) -> Step:
+def unfused(clips: int, precision: Precision = "float32") -> Step:
     """A step of distillation."""
-    return our_step(Unfused(UnfusedConfig(), EncoderConfig(), FrontEndConfig().num_mels, [CLUSTERS]), clips, CLUSTERS)
+    method = Unfused(UnfusedConfig(), EncoderConfig(), FrontEndConfig().num_mels, [CLUSTERS])
+    return our_step(method, clips, CLUSTERS, precision)
 
 
 def products() -> dict[str, Step]:
@@ -135,13 +136,16 @@ def products() -> dict[str, Step]:
 def contenders(clips: int, backend: str) -> dict[str, Step]:
     """All there is, by name; steps of two views first."""
     torch.manual_seed(0)
-    compiled = {"DECAR-v2, compiled": decar(clips, backend)} if backend else {}
+    compiled = {"DECAR-v2, compiled": decar(clips, backend=backend)} if backend else {}
+    low = choose_precision(RuntimeConfig(), DEVICE)
     return {
         "plain, 2 views": plain_step(clips, 2, CLUSTERS),
         "DECAR-v2": decar(clips),
         **compiled,
         "plain, 1 view": plain_step(clips, 1, CLUSTERS),
         "UnFuSeD": unfused(clips),
+        "DECAR-v2, auto": decar(clips, low),
+        "UnFuSeD, auto": unfused(clips, low),
         **products(),
     }
 
@@ -206,7 +210,7 @@ def main() -> None:
     clips, backend = options.clips, options.compile_backend
     kept, returned = Server(clips, backend, memory.ENVIRONMENT), Server(clips, "", {})
     names = ["plain, 2 views", "DECAR-v2", "plain, 1 view", "UnFuSeD"]
-    compiled = ["DECAR-v2, compiled"] if backend else []
+    compiled = ["DECAR-v2, auto", "UnFuSeD, auto", *(["DECAR-v2, compiled"] if backend else [])]
     work: dict[str, Step] = {f"{name}, memory given back": partial(returned.run, name) for name in names}
     work |= {f"{name}, memory kept": partial(kept.run, name) for name in (*names, *compiled, PRODUCT, CONVOLUTION)}
     taken = by_turns(work, options.rounds, warmups=3)  # the heap takes some steps to settle
@@ -221,6 +225,9 @@ def main() -> None:
         above, below = taken[f"{plain}, memory given back"], taken[f"{ours}, memory kept"]
         figures.append(ratio(f"{ours} against the plain encoder", above, below, "≥ 1.5" if ours == "DECAR-v2" else ""))
         figures.append(ratio("  of it, by keeping memory", taken[f"{ours}, memory given back"], below))
+    for name in ("DECAR-v2", "UnFuSeD"):
+        above, below = taken[f"{name}, memory kept"], taken[f"{name}, auto, memory kept"]
+        figures.append(ratio(f"{name}: precision auto against float32", above, below, "≥ 2"))
     rates = {
         name: [2 * GEMM**3 / seconds for seconds in taken[f"{name}, memory kept"]] for name in (PRODUCT, CONVOLUTION)
     }

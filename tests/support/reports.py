@@ -118,9 +118,9 @@ def write_sweep(folder: Path, num_trials: int) -> list[Record]:
 
 
 def _rung(epoch: int, alpha: float) -> Rung:
-    correct = [clip < 50 + 40 * alpha + epoch for clip in range(100)]
-    accuracy = float(np.mean(correct))
-    return Rung(epoch, accuracy, [Score("birds", accuracy, correct, [f"g{clip % 10}" for clip in range(100)])])
+    scores = [float(clip < 50 + 40 * alpha + epoch) for clip in range(100)]
+    accuracy = float(np.mean(scores))
+    return Rung(epoch, accuracy, [Score("birds", accuracy, scores, [f"g{clip % 10}" for clip in range(100)])])
 
 
 @dataclass

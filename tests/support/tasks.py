@@ -26,12 +26,22 @@ SMALL = EncoderConfig(channels=4, width=16)
 PROTOCOL = """
 crop_seconds = 0.31
 short_clips = "tile"
-readouts = ["last", "blocks", "both"]
-[probe]
+readout = "last"
+[probes]
+folds = 2
+[probes.neighbours]
+count = 3
+[probes.few_shot]
+clips_per_class = 2
+draws = 2
+strength = 0.01
+tolerance = 1e-5
+max_iterations = 10000
+seed = 0
+[probes.linear]
 strengths = [0.01, 1.0]
 tolerance = 1e-5
 max_iterations = 10000
-folds = 2
 [bootstrap]
 replicates = 200
 seed = 0

@@ -13,14 +13,15 @@ from matplotlib.figure import Figure
 from unfused_ray import storage
 from unfused_ray.comparison.plan import plan_hash
 from unfused_ray.comparison.results import ResultsRow, ResultsTable, TestedDifference
+from unfused_ray.evaluation.cells import MEASURES
 from unfused_ray.evaluation.protocol import FILE
 from unfused_ray.evaluation.rows import MEAN
 from unfused_ray.evaluation.systems import RandomNetwork
-from unfused_ray.evaluation.table import MARKDOWN, NOT_CORRECTED, TABLE, costs, markdown, plain
+from unfused_ray.evaluation.table import IN_WORDS, MARKDOWN, NOT_CORRECTED, TABLE, costs, markdown, plain
 from unfused_ray.figures.accuracies import draw_by_parameters
 from unfused_ray.figures.canvas import save
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FILES = (MARKDOWN, TABLE, "accuracy_by_parameters.png")
 _AS_PRINTED = Path(__file__).with_name("as_printed.toml")
 
@@ -41,38 +42,56 @@ def to_json(results: ResultsTable) -> dict[str, Any]:
         "plan_sha256": plan_hash(results.plan),
         "protocol_sha256": results.evaluation.protocol.sha256,
         "reference": results.reference,
+        "counting": list(results.counting),
+        "anchors": [plain(each) for each in results.anchors],
         "comparisons": [plain(each) for each in results.comparisons],
         "rows": [plain(row) for row in results.rows],
     }
 
 
 def to_markdown(results: ResultsTable) -> str:
-    """Accuracies, differences from the reference, what is behind them, and the paper's own numbers apart."""
-    columns = results.headings
-    rows = [_accuracies(row, columns) for row in results.rows]
+    """Headlines, measures by task, differences, what is behind them, and the paper's own numbers apart."""
+    rows = [_summary(row) for row in results.rows]
     first = ["system", "parameters", "M multiply–adds / s", "TFLOP", "epochs", "seeds"]
-    parts = [markdown([*first, *columns, *_natural(results), "validation"], rows), differences(results)]
+    parts = [markdown([*first, "headline", "gap closed", *MEASURES[1:], "validation"], rows)]
+    tasks = results.table.headings
+    for measure in MEASURES:
+        rows = [[line.row.name, *(line.row.accuracy[measure][task].text() for task in tasks)] for line in results.rows]
+        parts += [f"{IN_WORDS[measure]}:", markdown(["system", *tasks], rows)]
+    if results.anchors:
+        parts += ["Which tasks count, and why:", counting(results)]
+    parts.append(differences(results))
     if results.comparisons:
-        compared = [_comparison(each, columns) for each in results.comparisons]
+        compared = [_comparison(each, results.headings) for each in results.comparisons]
         parts += [
-            "Differences that are tested, in points:",
-            markdown(["rows", *columns, "p", "p by Holm"], compared),
+            "Differences of the headline that are tested, in points:",
+            markdown(["rows", *results.headings, "p", "p by Holm"], compared),
         ]
     return "\n\n".join([*parts, results.table.details(), note(results), as_printed()]) + "\n"
 
 
+def counting(results: ResultsTable) -> str:
+    """The anchor that is highest above random networks on each task, by measure; in bold where the task counts."""
+    rows = []
+    for task in results.table.tasks:
+        cells = []
+        for measure in MEASURES:
+            of_cell = [each for each in results.anchors if (each.task, each.measure) == (task, measure)]
+            best = max(of_cell, key=lambda each: each.difference.low)
+            text = f"{best.anchor} {best.difference.text('+')}"
+            cells.append(f"**{text}**" if best.is_above else text)
+        rows.append([task, *cells])
+    return markdown(["task", *MEASURES], rows)
+
+
 def differences(results: ResultsTable) -> str:
-    """Every row's difference from the reference."""
+    """Every row's difference from the reference in the headline, on the tasks that count."""
     columns = results.headings
     rows = [_differences(row, columns) for row in results.rows if row.row.difference]
-    heading = f"Difference from {results.reference}, in points, on the same test clips ({NOT_CORRECTED}):"
-    return "\n\n".join([heading, markdown(["system", *columns, *_natural(results)], rows)])
-
-
-def _natural(results: ResultsTable) -> list[str]:
-    """Heading of the mean over the tasks that are not synthetic, where there are others."""
-    synthetic = [task.name for task in results.evaluation.tasks if task.name in results.plan.synthetic]
-    return [f"{MEAN} without {' and '.join(synthetic)}"] if results.rows[0].natural else []
+    heading = (
+        f"Difference from {results.reference} in the headline, in points, on the same test clips ({NOT_CORRECTED}):"
+    )
+    return "\n\n".join([heading, markdown(["system", *columns], rows)])
 
 
 def note(results: ResultsTable) -> str:
@@ -82,14 +101,15 @@ def note(results: ResultsTable) -> str:
     budgets += [f"{plan.tflop.each_task:g} on each task"] if plan.tflop.each_task else []
     budgets += [f"{plan.tflop.all_tasks:g} on all tasks together"] if plan.tflop.all_tasks else []
     sentences = [
-        "Test accuracy in %, with 95 % intervals: paired bootstrap over groups of test clips with the seeds of a row "
+        "Test clips in %, with 95 % intervals: paired bootstrap over groups of test clips with the seeds of a row "
         "nested, widened where groups or seeds are few",
+        _counted(results),
         results.table.groups_note,
         "Of a row with one seed the interval is of test clips alone",
-        "Validation is the mean over tasks on the clips that chose each readout and C, which rows may be chosen by",
-        "p is of the difference in the mean over tasks, Student's t by Welch and Satterthwaite with the variances of "
-        f"the same draws; Holm's correction is for the {len(plan.compare)} differences that the plan tests, those of "
-        "single tasks are not corrected",
+        "Validation is the headline over all tasks on validation clips, which rows may be chosen by",
+        "p is of the difference in the headline's mean over the tasks that count, Student's t by Welch and "
+        "Satterthwaite with the variances of the same draws; Holm's correction is for the "
+        f"{len(plan.compare)} differences that the plan tests, those of single tasks are not corrected",
         "TFLOP are the 10¹² floating point operations of one pipeline's training: on the pre-training sources (a "
         "student's teacher and a start's weights included) + on the tasks, the sum of all networks. Counted are "
         "matrix products and convolutions of a training step, forward and backward, with all views, heads and momentum "
@@ -99,8 +119,8 @@ def note(results: ResultsTable) -> str:
         f"Plan {plan.name} with its recipes, SHA-256 {plan_hash(plan)}. Protocol {FILE}, SHA-256 {protocol.sha256}; "
         "both were recorded before this table read its first test clip",
     ]
-    made = {(compared.first, compared.second) for compared in results.comparisons}
-    if later := [" – ".join(pair) for pair in plan.compare if pair not in made]:
+    there = {line.row.name for line in results.rows}
+    if later := [" – ".join(pair) for pair in plan.compare if not set(pair) <= there]:
         sentences.append(f"Planned, but not there yet: {'; '.join(later)}")
     if plan.peers:
         names = ", ".join(peer.name for peer in plan.peers)
@@ -132,13 +152,29 @@ def as_printed() -> str:
 
 
 def draw(results: ResultsTable) -> Figure:
-    """Accuracy in the last column against parameters."""
-    heading = results.headings[-1]
-    found = {line.row.name: (line.row.parameters, line.row.accuracy[heading]) for line in results.rows}
-    return draw_by_parameters(f"Linear evaluation: {heading} accuracy against parameters", found)
+    """Headline over the tasks that count against parameters."""
+    found = {line.row.name: (line.row.parameters, line.counting) for line in results.rows if line.counting}
+    tasks = ", ".join(results.counting) or "no task: none counts"
+    return draw_by_parameters(f"Headline (neighbours and few-shot) on {tasks}", found)
 
 
-def _accuracies(line: ResultsRow, columns: Sequence[str]) -> list[str]:
+def _counted(results: ResultsTable) -> str:
+    if not results.anchors:
+        reason = (
+            f"{results.plan.random} and an anchor are still to be read"
+            if results.plan.anchors
+            else "no anchor is planned"
+        )
+        return f"The headline is the mean over all tasks: {reason}, so nothing says which of them count"
+    counted = ", ".join(results.counting) or "none"
+    return (
+        f"The headline is the mean over the tasks that count: {counted}. Other means are over all tasks. A task "
+        f"counts where an anchor is above {results.plan.random} on validation clips, by more than the interval. The "
+        f"gap is that between {results.plan.random} and the best anchor of each such task"
+    )
+
+
+def _summary(line: ResultsRow) -> list[str]:
     row, cost = line.row, line.cost
     tflop = epochs = ""
     if cost:
@@ -147,15 +183,16 @@ def _accuracies(line: ResultsRow, columns: Sequence[str]) -> list[str]:
         )
         epochs = "–".join(str(end) for end in sorted({min(cost.epochs), max(cost.epochs)}))
     seeds = str(len(line.seeds) or (row.num_seeds if row.parameters else ""))
-    intervals = [row.accuracy[column] for column in columns] + ([line.natural] if line.natural else [])
-    validation = f"{100 * line.validation_accuracy:.1f}"
-    return [row.name, *costs(row), tflop, epochs, seeds, *(each.text() for each in intervals), validation]
+    headline = line.counting.text() if line.counting else "–"
+    gap = "" if line.gap_closed is None else f"{100 * line.gap_closed:.0f} %"
+    means = [list(row.accuracy[measure].values())[-1].text() for measure in MEASURES[1:]]
+    return [row.name, *costs(row), tflop, epochs, seeds, headline, gap, *means, f"{100 * line.validation_accuracy:.1f}"]
 
 
 def _differences(line: ResultsRow, columns: Sequence[str]) -> list[str]:
-    intervals = [line.row.difference[column] for column in columns]
-    intervals += [line.natural_difference] if line.natural_difference else []
-    return [line.row.name, *(each.text("+") for each in intervals)]
+    of_tasks = line.row.difference["headline"]
+    intervals = [line.counting_difference if column == MEAN else of_tasks[column] for column in columns]
+    return [line.row.name, *(each.text("+") if each else "–" for each in intervals)]
 
 
 def _comparison(compared: TestedDifference, columns: Sequence[str]) -> list[str]:

@@ -114,8 +114,11 @@ class TablePlan(Config):
     """Prepared sources for pre-training, folders below the data root."""
     tasks: Annotated[tuple[str, ...], Field(min_length=1)]
     """Prepared tasks, likewise."""
-    synthetic: tuple[str, ...] = ()
-    """Tasks of synthetic sounds: a second mean leaves them out."""
+    anchors: tuple[str, ...] = ()
+    """Rows that must know more than a random network, as peers and supervised ones: a task counts where one of them is
+    above ``random`` on validation clips. Without anchors, all tasks count."""
+    random: str = "random fc2"
+    """Row of the random networks that anchors are compared with."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     """Full pipelines: each trains every system anew."""
     reference: str
@@ -150,15 +153,11 @@ class TablePlan(Config):
 
     @model_validator(mode="after")
     def _compares_rows(self) -> Self:
-        for name in (name for pair in self.compare for name in pair):
+        compared = [("compare", name) for pair in self.compare for name in pair]
+        anchors = [("anchors", name) for name in self.anchors]
+        for field, name in (*compared, *anchors, ("random", self.random)):
             if name not in self._named() and not _is_untrained(name):
-                raise ValueError(f"compare: {name!r} is no row of the plan; these are {self._rows()}")
-        return self
-
-    @model_validator(mode="after")
-    def _synthetic_are_tasks(self) -> Self:
-        if unknown := set(self.synthetic) - set(self.tasks):
-            raise ValueError(f"synthetic: {', '.join(sorted(unknown))} is no task; these are {', '.join(self.tasks)}")
+                raise ValueError(f"{field}: {name!r} is no row of the plan; these are {self._rows()}")
         return self
 
     @model_validator(mode="after")

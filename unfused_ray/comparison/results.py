@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from unfused_ray import evaluation_job, storage
+from unfused_ray.comparison.counting import AnchorDifference, anchor_differences, counting_tasks, gap_closed
 from unfused_ray.comparison.plan import PlannedSystem, TablePlan
 from unfused_ray.comparison.trainings import Training, Trainings
 from unfused_ray.config import EvaluateConfig
@@ -48,12 +49,15 @@ class ResultsRow:
     """None where nothing was trained."""
     seeds: tuple[int, ...]
     """Seeds of its trainings."""
-    natural: Interval | None
-    """Mean over the tasks that are not synthetic; None where all are alike."""
-    natural_difference: Interval | None
+    counting: Interval | None
+    """Headline over the tasks that count; None where none does."""
+    counting_difference: Interval | None
     """From the reference row."""
+    gap_closed: float | None
+    """Share of the gap between random networks and the best anchor that the headline closes, over the tasks that count;
+    None without anchors, and where these are not above random networks on the test clips."""
     validation_accuracy: float
-    """Mean over tasks on the clips that chose readouts and C; rows may be chosen by it."""
+    """Headline over all tasks on validation clips; rows may be chosen by it."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class TestedDifference:
     first: str
     second: str
     difference: dict[str, Interval]
-    """By task, and their mean."""
+    """Of the headline, by task that counts, and their mean."""
     p_value: float
     """Two-sided p of the mean's difference."""
     p_holm: float
@@ -83,13 +87,17 @@ class ResultsTable:
     rows: tuple[ResultsRow, ...]
     comparisons: tuple[TestedDifference, ...]
     """Those of the plan whose rows are both there."""
+    anchors: tuple[AnchorDifference, ...]
+    """Why a task counts, or does not."""
+    counting: tuple[str, ...]
+    """Tasks that count by the headline; all of them if the plan has no anchors."""
     table: EvaluationTable
     """The evaluation's own, of the same rows."""
 
     @property
     def headings(self) -> tuple[str, ...]:
-        """Tasks, and the mean where there are several."""
-        return headings([task.name for task in self.evaluation.tasks])
+        """Tasks that count, and their mean where there are several."""
+        return headings(self.counting)
 
 
 def model_name(system: PlannedSystem, seed: int) -> str:
@@ -122,28 +130,40 @@ def results(
     of_rows = {(name, task.name): found[name, task.name] for name in names for task in tasks}
     table = EvaluationTable.of(protocol, tasks, networks, of_rows, reference)
     plan, draws = trainings.plan, protocol.config.bootstrap
-    natural_tasks = [task for task in tasks if task.name not in plan.synthetic]
-    natural: dict[str, Row] = {}
-    if 0 < len(natural_tasks) < len(tasks):
-        natural = {row.name: row for row in score(draws, natural_tasks, networks, of_rows, reference)}
-    heading = headings([task.name for task in natural_tasks])[-1:]  # without a mean, the only task
+    anchors = [name for name in plan.anchors if name in names] if plan.random in names else []
+    differences = anchor_differences(draws, tasks, of_rows, anchors, plan.random)
+    counting = counting_tasks([task.name for task in tasks], differences, "headline")
+    counted = [task for task in tasks if task.name in counting]
+    of_counted = {row.name: row for row in score(draws, counted, networks, of_rows, reference)} if counted else {}
+    heading = headings([task.name for task in counted])[-1:]  # without a mean, the only task
     by_name = {system.name: system for system in plan.systems}
     rows = []
     for row in table.rows:
         seeds = tuple(finished.get(row.name, ()))
-        validation = [of_rows[row.name, task.name].validation_accuracy for task in tasks]
+        validation = [of_rows[row.name, task.name].validation_accuracy("headline") for task in tasks]
+        mine = of_counted.get(row.name)
         rows.append(
             ResultsRow(
                 row=row,
                 cost=cost(trainings.of(by_name[row.name], seeds[0])) if seeds else None,
                 seeds=seeds,
-                natural=natural[row.name].accuracy[heading[0]] if natural else None,
-                natural_difference=natural[row.name].difference.get(heading[0]) if natural else None,
+                counting=mine.accuracy["headline"][heading[0]] if mine else None,
+                counting_difference=mine.difference["headline"][heading[0]] if mine and mine.difference else None,
+                gap_closed=_gap_closed(row.name, of_counted, counting, anchors, plan.random),
                 validation_accuracy=float(np.mean(validation)),
             )
         )
-    compared = comparisons(draws, tasks, networks, of_rows, plan.compare)
-    return ResultsTable(plan, evaluation, reference, tuple(rows), compared, table)
+    compared = comparisons(draws, counted, networks, of_rows, plan.compare) if counted else ()
+    return ResultsTable(plan, evaluation, reference, tuple(rows), compared, differences, counting, table)
+
+
+def _gap_closed(
+    name: str, rows: Mapping[str, Row], tasks: Sequence[str], anchors: Sequence[str], random: str
+) -> float | None:
+    if not tasks or not anchors:
+        return None
+    headline = {row: np.array([rows[row].accuracy["headline"][task].value for task in tasks]) for row in rows}
+    return gap_closed(headline[name], np.array([headline[anchor] for anchor in anchors]), headline[random])
 
 
 def _join_seeds(
@@ -184,11 +204,11 @@ def comparisons(
     found: Mapping[tuple[str, str], Cell],
     pairs: Sequence[tuple[str, str]],
 ) -> tuple[TestedDifference, ...]:
-    """Compare pairs of rows that are there, and correct p of the differences in the mean for the number of all pairs.
+    """Compare headlines of pairs of rows that are there; p of their means is corrected for the number of all pairs.
 
     Args:
         config: of the bootstrap.
-        tasks: of the table.
+        tasks: that count.
         networks: rows of the table.
         found: cells by row and task.
         pairs: of rows, the first minus the second.
@@ -196,7 +216,7 @@ def comparisons(
     by_name = {network.name: network for network in networks}
     made = [pair for pair in pairs if set(pair) <= by_name.keys()]
     drawn = {
-        name: [deviations(config, task, found[name, task.name]) for task in tasks]
+        name: [deviations(config, task, found[name, task.name], "headline") for task in tasks]
         for name in dict.fromkeys(name for pair in made for name in pair)
     }
     p_values = {
@@ -212,7 +232,8 @@ def comparisons(
             for name in pair
             if isinstance(by_name[name], TrainedModel | EmbedderModel) and drawn[name][0].num_seeds == 1
         )
-        compared.append(TestedDifference(first, second, of_first.difference, p_values[pair], corrected[pair], single))
+        difference = of_first.difference["headline"]
+        compared.append(TestedDifference(first, second, difference, p_values[pair], corrected[pair], single))
     return tuple(compared)
 
 

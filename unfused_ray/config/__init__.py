@@ -23,6 +23,7 @@ from unfused_ray.config.jobs import (
     EmbedConfig,
     EvaluateConfig,
     LapeTaskCode,
+    Measure,
     PrepareConfig,
     SweepConfig,
 )
@@ -71,6 +72,7 @@ __all__ = [
     "FrontEndConfig",
     "HealthConfig",
     "LapeTaskCode",
+    "Measure",
     "OptimizerConfig",
     "PositiveFloat",
     "PositiveInt",

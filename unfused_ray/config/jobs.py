@@ -17,6 +17,9 @@ LapeTaskCode = Literal[
 ]
 """Task of the LAPE benchmark; ``unfused-ray tasks`` describes each."""
 
+Measure = Literal["headline", "neighbours", "few-shot", "linear"]
+"""Score of vectors. Neighbours: share of the nearest training clips that have a clip's class. Few-shot: accuracy of a
+linear layer on a few labelled clips of each class. Linear: of one on all clips. Headline: mean of the first two."""
 SharedClipsRule = Literal["refuse", "keep"]
 """What to do about recordings that are in test and in another split of a task."""
 _PATH = "a path or a URI"
@@ -240,8 +243,9 @@ class CompareConfig(Config):
 class SweepConfig(Config):
     """Sweep of a distillation's settings with Ray Tune, judged on validation clips alone.
 
-    A trial distils a student for each task. The mean validation accuracy of several tasks decides; a single task is
-    judged by cross-validation over the groups of its training and validation clips: one small split selects noise.
+    A trial distils a student for each task. The mean score on validation clips decides where there are several tasks. A
+    single one is judged by cross-validation over the groups of its training and validation clips: one small split
+    selects noise.
     """
 
     inputs = ("tasks", "protocol")
@@ -269,8 +273,9 @@ class SweepConfig(Config):
     """Reduction factor of ASHA: at each rung one in this many trials goes on, for this many times the epochs."""
     grace: PositiveFloat = 0.25
     """First rung of ASHA, as a share of the epochs."""
-    readouts: Annotated[tuple[Readout, ...], Field(min_length=1)] = ("last",)
-    """Readouts that the probe may choose among; each one takes the probe's time again."""
+    score: Measure = "headline"
+    """Measure that trials are judged by: headline (the mean of neighbours and few-shot), neighbours, few-shot or
+    linear."""
     protocol: str = ""
     """TOML file that says how clips are read and scored; empty is the one of the package."""
     cpus_per_trial: PositiveInt = 1

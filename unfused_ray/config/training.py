@@ -63,8 +63,8 @@ class RuntimeConfig(Config):
     """Torch threads of a worker; 0 is the node's cores divided by its workers. A resume is bit-equal with equal
     threads."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number format of the network; auto is bfloat16 on a GPU that has it, float32 elsewhere. A run cannot change
-    it."""
+    """Number format of the network; auto is bfloat16 on a GPU or a processor (AVX512-BF16, AMX) with instructions for
+    it, float32 elsewhere. A run keeps the one it began with."""
     compile_backend: str = ""
     """Backend of torch.compile, such as inductor, whose first step takes a minute and whose dropout masks differ; empty
     does not compile."""

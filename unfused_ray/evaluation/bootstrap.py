@@ -88,7 +88,7 @@ class Deviations:
 
 
 def deviations(
-    correct_SN: np.ndarray,
+    scores_SN: np.ndarray,
     groups_N: np.ndarray,
     num_replicates: int,
     seed: int,
@@ -98,12 +98,12 @@ def deviations(
     """Draw ``num_replicates`` bootstrap samples of one task's test clips.
 
     A sample draws as many groups as there are, with replacement, and as many seeds as the system has; its accuracy is
-    drawn correct clips / drawn clips, averaged over the drawn seeds. The groups drawn depend on ``seed``, ``task`` and
+    the mean score of the drawn clips, averaged over the drawn seeds. The groups drawn depend on ``seed``, ``task`` and
     the number of groups alone: samples of two systems are paired where ``groups_N`` is equal. The seeds drawn depend on
     ``seed`` and S alone: they are the same for all tasks, as a pre-training is.
 
     Args:
-        correct_SN: bool, True where a seed's network is right on a test clip.
+        scores_SN: float64, 0 to 1, of each seed's network on each test clip; 1 where a classifier is right.
         groups_N: str, the clips' groups; "" is a group of its own.
         num_replicates: R.
         seed: of the draws.
@@ -113,22 +113,22 @@ def deviations(
     Raises:
         ValueError: there is no clip or no seed, or the shapes do not match.
     """
-    if correct_SN.ndim != 2 or not correct_SN.size or correct_SN.shape[1] != len(groups_N):
+    if scores_SN.ndim != 2 or not scores_SN.size or scores_SN.shape[1] != len(groups_N):
         raise ValueError(
-            f"correct_SN has shape {correct_SN.shape} for {len(groups_N)} groups_N of task {task!r}: give a row for "
+            f"scores_SN has shape {scores_SN.shape} for {len(groups_N)} groups_N of task {task!r}: give a row for "
             "each seed, at least one, and a column for each test clip, at least one"
         )
     ids_N = distinct_groups(groups_N)
     weights_N = np.ones(len(ids_N)) if weights_N is None else weights_N
     sizes_G = np.bincount(ids_N, weights_N)
-    correct_GS = np.stack([np.bincount(ids_N, row * weights_N, len(sizes_G)) for row in correct_SN], axis=1)
-    sums_GT = np.column_stack([correct_GS, sizes_G])
+    scores_GS = np.stack([np.bincount(ids_N, row * weights_N, len(sizes_G)) for row in scores_SN], axis=1)
+    sums_GT = np.column_stack([scores_GS, sizes_G])
     rng = randomness.generator(seed, f"bootstrap groups of {task}")
     drawn_RT = np.concatenate([counts @ sums_GT for counts in _group_counts(rng, num_replicates, len(sizes_G))])
     accuracies_RS = drawn_RT[:, :-1] / drawn_RT[:, -1:]
-    num_seeds = len(correct_SN)
+    num_seeds = len(scores_SN)
     seeds_RS = randomness.generator(seed, "bootstrap seeds").integers(num_seeds, size=(num_replicates, num_seeds))
-    accuracy = float((correct_GS.sum(axis=0) / sizes_G.sum()).mean())
+    accuracy = float((scores_GS.sum(axis=0) / sizes_G.sum()).mean())
     all_seeds_R = accuracies_RS.mean(axis=1)
     drawn_seeds_R = np.take_along_axis(accuracies_RS, seeds_RS, axis=1).mean(axis=1)
     return Deviations(accuracy, all_seeds_R - accuracy, drawn_seeds_R - all_seeds_R, len(sizes_G), num_seeds)

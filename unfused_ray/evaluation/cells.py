@@ -4,28 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 
 from unfused_ray import storage
+from unfused_ray.config import Measure
 from unfused_ray.embedding.cache import EmbeddingCache
-from unfused_ray.evaluation.probe import Labelled, ProbeResult, linear_probe
+from unfused_ray.evaluation.probes.clips import Labelled
+from unfused_ray.evaluation.probes.probe import ProbeResult, probe
 from unfused_ray.evaluation.protocol import Protocol
-from unfused_ray.evaluation.systems import Features, System
+from unfused_ray.evaluation.systems import System
 from unfused_ray.evaluation.tasks import Task
 
-FORMAT_VERSION = 3
-"""Changes when the same networks, clips and protocol give other results, or a cell says more (3: random networks are
-calibrated anew; a cell says how many of its clips were damaged)."""
+MEASURES: tuple[Measure, ...] = get_args(Measure)
+FORMAT_VERSION = 4
+"""Changes when the same networks, clips and protocol give other results, or a cell says more (4: three probes)."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Predictions of a system for a task's test clips, and how its probes were chosen."""
+    """Scores of a system on a task's test clips and, beforehand, on its validation clips."""
 
-    correct: np.ndarray
-    """(S, T) bool, of the tested clips in the order of their clip_ids."""
+    scores: dict[Measure, np.ndarray]
+    """(S, T) float64, 0 to 1, of the tested clips in the order of their clip_ids, by measure."""
+    validation: dict[Measure, np.ndarray]
+    """(S, V) float64 of the validation clips, of all folds one after another."""
+    validation_groups: np.ndarray
+    """(V,) str, their groups."""
     weights: np.ndarray
     """(T,) float64 of the tested clips; all 1 without folds, which all count alike."""
     results: list[dict[str, Any]]
@@ -37,47 +43,60 @@ class Cell:
     def of(cls, results: list[dict[str, Any]], task: Task, damaged: int) -> Self:
         """The cell of these results on a task."""
         num_seeds = len(results) // len(task.rounds)
-        correct_SN = np.zeros((num_seeds, len(task.splits)), bool)
-        for number, result in enumerate(results):
-            test = task.rounds[number // num_seeds].splits == "test"
-            correct_SN[number % num_seeds, test] = np.array(result["predictions"]) == task.class_ids[test]
-        return cls(correct_SN[:, task.tested], task.test_weights, results, damaged)
+        by_round = [results[first : first + num_seeds] for first in range(0, len(results), num_seeds)]
+        scores: dict[Measure, np.ndarray] = {}
+        validation: dict[Measure, np.ndarray] = {}
+        for measure in MEASURES:
+            scores_SN = np.zeros((num_seeds, len(task.splits)))
+            for round_, of_round in zip(task.rounds, by_round, strict=True):
+                scores_SN[:, round_.splits == "test"] = [result["scores"][measure] for result in of_round]
+            scores[measure] = scores_SN[:, task.tested]
+            held = [[result["validation"]["scores"][measure] for result in of_round] for of_round in by_round]
+            validation[measure] = np.concatenate(held, axis=1)
+        clips_V = np.concatenate([of_round[0]["validation"]["clips"] for of_round in by_round]).astype(np.int64)
+        return cls(scores, validation, task.groups[clips_V], task.test_weights, results, damaged)
 
     @classmethod
     def joined(cls, cells: Sequence[Cell]) -> Cell:
         """One cell of several systems' cells of a task, which count as the seeds of one."""
+        scores, validation = (
+            {measure: np.concatenate([getattr(cell, name)[measure] for cell in cells]) for measure in MEASURES}
+            for name in ("scores", "validation")
+        )
         results = [result for cell in cells for result in cell.results]
-        correct_SN = np.concatenate([cell.correct for cell in cells])
-        return cls(correct_SN, cells[0].weights, results, max(cell.damaged for cell in cells))
+        damaged = max(cell.damaged for cell in cells)
+        return cls(scores, validation, cells[0].validation_groups, cells[0].weights, results, damaged)
+
+    @property
+    def num_networks(self) -> int:
+        """S."""
+        return len(self.scores["linear"])
 
     @property
     def converged(self) -> bool:
-        """True if all chosen fits did."""
-        return all(result["converged"] for result in self.results)
+        """True if all chosen fits of the linear probe did."""
+        return all(result["linear"]["converged"] for result in self.results)
 
-    @property
-    def accuracy(self) -> float:
-        """Test accuracy, the mean over the seeds and over the folds."""
-        return float(np.average(self.correct, axis=1, weights=self.weights).mean())
+    def accuracy(self, measure: Measure) -> float:
+        """Mean test score over the clips, the seeds and the folds."""
+        return float(np.average(self.scores[measure], axis=1, weights=self.weights).mean())
 
-    @property
-    def validation_accuracy(self) -> float:
-        """Accuracy of the chosen readout and C on validation clips, the mean over the seeds and over the folds."""
-        return float(np.mean([result["validation_accuracy"] for result in self.results]))
+    def validation_accuracy(self, measure: Measure) -> float:
+        """Mean score over validation clips, the seeds and the folds."""
+        return float(self.validation[measure].mean())
 
     @property
     def confusion(self) -> np.ndarray:
         """(K, K) int64 test clips of all seeds and folds, true class by predicted class."""
-        return np.sum([result["scores"]["confusion"] for result in self.results], axis=0)
+        return np.sum([result["classes"]["confusion"] for result in self.results], axis=0)
 
 
 @dataclass(frozen=True)
 class Heard:
-    """Vectors of some test clips, as the first network of a system was probed on them: for a map."""
+    """Vectors of some test clips, as the first network of a system gave them: for a map."""
 
     task: str
     """Name of the task, or of its first fold."""
-    readout: str
     vectors: np.ndarray
     """(N, D) float32; damaged clips are left out."""
     class_ids: np.ndarray
@@ -106,10 +125,10 @@ def compute(
     heard: list[Heard] = []
     for round_ in task.rounds:
         labelled = Labelled(round_.class_ids, round_.splits, round_.groups, len(round_.class_names))
-        for features in system.features(round_, protocol.config, cache):
-            results.append(linear_probe(features, labelled, protocol.config.probe))
+        for vectors_ND in system.vectors(round_, protocol.config, cache):
+            results.append(probe(vectors_ND, labelled, protocol.config.probes))
             if not heard:
-                heard.append(_hear(round_, features, results[0].readout, num_heard))
+                heard.append(_hear(round_, vectors_ND, num_heard))
     damaged = max(result.num_damaged for result in results)
     return Cell.of([result.to_json() for result in results], task, damaged), heard[0]
 
@@ -138,11 +157,10 @@ def file_name(system: str) -> str:
     return f"{file_stem(system)}.json"
 
 
-def _hear(task: Task, features: Features, readout: str, num_heard: int) -> Heard:
+def _hear(task: Task, vectors_ND: np.ndarray, num_heard: int) -> Heard:
     test = np.flatnonzero(task.splits == "test")[:num_heard]
-    vectors_ND = features[readout][test]
-    whole = np.isfinite(vectors_ND).all(axis=1)
-    return Heard(task.name, readout, vectors_ND[whole], task.class_ids[test][whole])
+    whole = np.isfinite(vectors_ND[test]).all(axis=1)
+    return Heard(task.name, vectors_ND[test][whole], task.class_ids[test][whole])
 
 
 def _key(task: Task, system: System, protocol: Protocol) -> str:

@@ -62,7 +62,7 @@ class Embedder(Protocol):
 
 @dataclass(frozen=True)
 class EmbedderModel:
-    """A system whose vectors an :class:`Embedder` makes; it has one readout."""
+    """A system whose vectors an :class:`Embedder` makes; read out its own way."""
 
     name: str
     spec: str
@@ -83,14 +83,14 @@ class EmbedderModel:
         parameters: int | None = getattr(embedder, "num_parameters", None)
         return (parameters, getattr(embedder, "multiply_adds", None)) if parameters else None
 
-    def features(self, task: Task, protocol: ProtocolConfig, cache: EmbeddingCache) -> Iterator[dict[str, np.ndarray]]:
+    def vectors(self, task: Task, protocol: ProtocolConfig, cache: EmbeddingCache) -> Iterator[np.ndarray]:
         """Vectors of whole clips."""
         embedder = load_embedder(self.spec)
         crop = protocol.crop
         reading = {"embedder": self.identity(task), "crop": crop.model_dump(mode="json"), "clips": task.index.checksums}
         key = storage.sha256(json.dumps(reading, sort_keys=True).encode())[:32]
         kept = cache.kept(key, task.index, lambda ids: {"last": embed_clips(embedder, crop, task.index, ids)})
-        yield {"last": kept.layer("last")}
+        yield kept.layer("last")
 
 
 def is_spec(text: str) -> bool:

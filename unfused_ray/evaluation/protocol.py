@@ -5,13 +5,13 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from importlib import resources
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from unfused_ray import storage
 from unfused_ray.config import Config, CropConfig, PositiveFloat, PositiveInt, Readout, Seed, explain
-from unfused_ray.evaluation.probe import ProbeConfig
+from unfused_ray.evaluation.probes.probe import ProbesConfig
 
 FILE = "protocol.toml"
 
@@ -30,8 +30,8 @@ class ProtocolConfig(Config):
 
     crop_seconds: PositiveFloat
     short_clips: Literal["centre", "tile"]
-    readouts: Annotated[tuple[Readout, ...], Field(min_length=1)]
-    probe: ProbeConfig
+    readout: Readout
+    probes: ProbesConfig
     bootstrap: BootstrapConfig
 
     @property

@@ -7,24 +7,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from unfused_ray.config import Measure
 from unfused_ray.evaluation import bootstrap
 from unfused_ray.evaluation.bootstrap import Deviations, Interval
-from unfused_ray.evaluation.cells import Cell
+from unfused_ray.evaluation.cells import MEASURES, Cell
 from unfused_ray.evaluation.protocol import BootstrapConfig
 from unfused_ray.evaluation.systems import System, largest_cost
 from unfused_ray.evaluation.tasks import Task
 
 MEAN = "mean"
 """Heading of the mean over the tasks."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Readout and C that validation chose for one network on one task."""
-
-    readout: str
-    strength: float
-    """The probe's C."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +29,14 @@ class Row:
     multiply_adds: float | None
     """Work for a second of audio."""
     num_seeds: int
-    accuracy: dict[str, Interval]
-    """By task, and their mean."""
-    difference: dict[str, Interval]
+    accuracy: dict[Measure, dict[str, Interval]]
+    """By measure, then by task, and their mean."""
+    difference: dict[Measure, dict[str, Interval]]
     """From the reference row, drawn with the same test clips; empty for that row."""
-    chosen: dict[str, list[Choice]]
-    """By task, one a seed and fold."""
+    strengths: dict[str, list[float]]
+    """C that validation chose for the linear probe, by task, one a seed and fold."""
     accuracy_by_part: dict[str, dict[str, float]] = field(default_factory=dict)
-    """By task and part, of tasks whose test clips have parts that are reported too."""
+    """Of the linear probe, by task and part, of tasks whose test clips have parts that are reported too."""
 
 
 def headings(tasks: Sequence[str]) -> tuple[str, ...]:
@@ -57,10 +49,10 @@ def num_test_groups(task: Task) -> int:
     return len(np.unique(bootstrap.distinct_groups(task.groups[task.tested])))
 
 
-def deviations(config: BootstrapConfig, task: Task, cell: Cell) -> Deviations:
+def deviations(config: BootstrapConfig, task: Task, cell: Cell, measure: Measure) -> Deviations:
     """Bootstrap samples of a cell."""
-    groups_T = task.groups[task.tested]
-    return bootstrap.deviations(cell.correct, groups_T, config.replicates, config.seed, task.name, cell.weights)
+    scores_ST, groups_T = cell.scores[measure], task.groups[task.tested]
+    return bootstrap.deviations(scores_ST, groups_T, config.replicates, config.seed, task.name, cell.weights)
 
 
 def score(
@@ -71,47 +63,55 @@ def score(
     reference: str,
 ) -> tuple[Row, ...]:
     """One row per system, from all cells by (row, task)."""
-    names = [task.name for task in tasks]
-    values = {system.name: _values(names, system, cells) for system in systems}
-    draws = {system.name: _draws(config, tasks, system, cells) for system in systems}
+    scored = {measure: _score(config, tasks, systems, cells, reference, measure) for measure in MEASURES}
     rows = []
     for system in systems:
-        mine, drawn = values[system.name], draws[system.name]
-        other, other_drawn = values[reference], draws[reference]
-        compared = headings(names) if system.name != reference else ()
         own = {task.name: cells[system.name, task.name] for task in tasks}
         parameters, multiply_adds = largest_cost(system, tasks) or (None, None)
+        is_reference = system.name == reference
         rows.append(
             Row(
                 name=system.name,
                 parameters=parameters,
                 multiply_adds=multiply_adds,
-                num_seeds=max(len(cell.correct) for cell in own.values()),
-                accuracy={h: bootstrap.interval(mine[h], drawn[h]) for h in headings(names)},
-                difference={h: bootstrap.difference(mine[h], drawn[h], other[h], other_drawn[h]) for h in compared},
-                chosen={
-                    name: [Choice(seed["readout"], seed["strength"]) for seed in cell.results]
-                    for name, cell in own.items()
-                },
+                num_seeds=max(cell.num_networks for cell in own.values()),
+                accuracy={measure: of_row[system.name][0] for measure, of_row in scored.items()},
+                difference={} if is_reference else {m: of_row[system.name][1] for m, of_row in scored.items()},
+                strengths={name: [r["linear"]["strength"] for r in cell.results] for name, cell in own.items()},
                 accuracy_by_part={task.name: _by_part(own[task.name], task) for task in tasks if task.parts.any()},
             )
         )
     return tuple(rows)
 
 
-def _values(tasks: Sequence[str], system: System, cells: Mapping[tuple[str, str], Cell]) -> dict[str, float]:
-    values = {task: cells[system.name, task].accuracy for task in tasks}
-    return values | {MEAN: sum(values.values()) / len(tasks)}
+def _score(
+    config: BootstrapConfig,
+    tasks: Sequence[Task],
+    systems: Sequence[System],
+    cells: Mapping[tuple[str, str], Cell],
+    reference: str,
+    measure: Measure,
+) -> dict[str, tuple[dict[str, Interval], dict[str, Interval]]]:
+    """Accuracies, and differences from the reference, by row and heading."""
+    values: dict[str, dict[str, float]] = {}
+    draws: dict[str, dict[str, np.ndarray]] = {}
+    for system in systems:
+        own = {task.name: cells[system.name, task.name] for task in tasks}
+        of_tasks = {name: cell.accuracy(measure) for name, cell in own.items()}
+        drawn = {task.name: deviations(config, task, own[task.name], measure).accuracies for task in tasks}
+        values[system.name] = of_tasks | {MEAN: sum(of_tasks.values()) / len(of_tasks)}
+        draws[system.name] = drawn | {MEAN: bootstrap.mean_over_tasks(list(drawn.values()))}
+    shown = headings([task.name for task in tasks])
+    other, other_drawn = values[reference], draws[reference]
+    return {
+        name: (
+            {h: bootstrap.interval(mine[h], draws[name][h]) for h in shown},
+            {h: bootstrap.difference(mine[h], draws[name][h], other[h], other_drawn[h]) for h in shown},
+        )
+        for name, mine in values.items()
+    }
 
 
 def _by_part(cell: Cell, task: Task) -> dict[str, float]:
     parts_T = task.parts[task.tested]
-    return {part: float(cell.correct[:, parts_T == part].mean()) for part in np.unique(parts_T).tolist()}
-
-
-def _draws(
-    config: BootstrapConfig, tasks: Sequence[Task], system: System, cells: Mapping[tuple[str, str], Cell]
-) -> dict[str, np.ndarray]:
-    """Accuracies of bootstrap samples, by heading."""
-    draws = {task.name: deviations(config, task, cells[system.name, task.name]).accuracies for task in tasks}
-    return draws | {MEAN: bootstrap.mean_over_tasks(list(draws.values()))}
+    return {part: float(cell.scores["linear"][:, parts_T == part].mean()) for part in np.unique(parts_T).tolist()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol as TypingProtocol
 
@@ -12,7 +12,7 @@ import torch
 from unfused_ray import storage
 from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import Cut, EncoderConfig, FrontEndConfig, Readout
-from unfused_ray.embedding.cache import EmbeddingCache, KeptVectors
+from unfused_ray.embedding.cache import EmbeddingCache
 from unfused_ray.embedding.random_network import random_encoder
 from unfused_ray.evaluation.embedders import EmbedderModel, is_spec, whole_clips
 from unfused_ray.evaluation.protocol import ProtocolConfig
@@ -22,12 +22,10 @@ from unfused_ray.models.encoder import LAYERS
 from unfused_ray.models.export import FOLDERS, FrozenEncoder, load_encoder, read_description
 
 _QUARTILES = (0, 25, 50, 75, 100)
-Features = Mapping[str, np.ndarray]
-"""(N, D) float32 vectors of a task's clips, by readout."""
 
 
 class System(TypingProtocol):
-    """A row of the table: features of any task, from one network or several."""
+    """A row of the table: vectors of any task's clips, from one network or several."""
 
     @property
     def name(self) -> str:
@@ -35,7 +33,7 @@ class System(TypingProtocol):
         ...
 
     def identity(self, task: Task) -> str:
-        """Changes when its features of the task would, beyond the protocol."""
+        """Changes when its vectors of the task would, beyond the protocol."""
         ...
 
     @property
@@ -51,8 +49,8 @@ class System(TypingProtocol):
         """Parameters, and multiply–adds for a second of audio, of its network for a task; None if there is none."""
         ...
 
-    def features(self, task: Task, protocol: ProtocolConfig, cache: EmbeddingCache) -> Iterator[Features]:
-        """The features of each of its networks."""
+    def vectors(self, task: Task, protocol: ProtocolConfig, cache: EmbeddingCache) -> Iterator[np.ndarray]:
+        """(N, D) float32 of the task's clips, from each of its networks; a damaged clip is a row of NaN."""
         ...
 
 
@@ -76,19 +74,19 @@ class LogMelStatistics:
     def cost(self, task: Task) -> None:
         """There is no network."""
 
-    def features(self, task: Task, protocol: ProtocolConfig, cache: EmbeddingCache) -> Iterator[Features]:
-        """One readout, (N, 9 · bands)."""
+    def vectors(self, task: Task, protocol: ProtocolConfig, cache: EmbeddingCache) -> Iterator[np.ndarray]:
+        """(N, 9 · bands)."""
         statistics = task.statistics(self.front_end)
         log_mel = LogMel(self.front_end, statistics.mean, statistics.std)
-        features_ND = np.full((task.index.num_clips, 9 * self.front_end.num_mels), np.nan, np.float32)
+        vectors_ND = np.full((task.index.num_clips, 9 * self.front_end.num_mels), np.nan, np.float32)
         for clips in whole_clips(task.index, np.arange(task.index.num_clips), protocol.crop):
             for clip_id, wave in clips:
                 bands_FT = log_mel(torch.from_numpy(wave)[None])[0].numpy()
                 steps_FT = np.abs(np.diff(bands_FT, axis=1))
                 levels_QF = np.percentile(bands_FT, _QUARTILES, axis=1)
                 rows = [bands_FT.mean(1), bands_FT.std(1), *levels_QF, steps_FT.mean(1), steps_FT.std(1)]
-                features_ND[clip_id] = np.concatenate(rows)
-        yield {"last": features_ND}
+                vectors_ND[clip_id] = np.concatenate(rows)
+        yield vectors_ND
 
 
 @dataclass(frozen=True)
@@ -127,12 +125,12 @@ class RandomNetwork:
         """The same for every seed and task."""
         return cost_of(self.shape, self.front_end)
 
-    def features(self, task: Task, protocol: ProtocolConfig, cache: EmbeddingCache) -> Iterator[Features]:
+    def vectors(self, task: Task, protocol: ProtocolConfig, cache: EmbeddingCache) -> Iterator[np.ndarray]:
         """A network a seed, calibrated on the task's training clips."""
         statistics = task.statistics(self.front_end)
         for seed in self.seeds:
             encoder = random_encoder(self.deepest, self.front_end, protocol.crop, task.training, statistics, seed)
-            yield _read(cache, encoder, task, self.shape.cut, protocol.readouts)
+            yield _read(cache, encoder, task, self.shape.cut, protocol.readout)
 
 
 @dataclass(frozen=True)
@@ -170,7 +168,7 @@ class TrainedModel:
         """Counted on the network for this task."""
         return cost_of(*self.shape(task))
 
-    def features(self, task: Task, protocol: ProtocolConfig, cache: EmbeddingCache) -> Iterator[Features]:
+    def vectors(self, task: Task, protocol: ProtocolConfig, cache: EmbeddingCache) -> Iterator[np.ndarray]:
         """Normalised by the task's own statistics, as every row is."""
         exported = load_encoder(self.uri(task))
         front_end = exported.log_mel.config
@@ -178,7 +176,7 @@ class TrainedModel:
         encoder = FrozenEncoder(
             exported.encoder, LogMel(front_end, statistics.mean, statistics.std), protocol.crop, exported.details
         )
-        yield _read(cache, encoder, task, exported.encoder.config.cut, protocol.readouts)
+        yield _read(cache, encoder, task, exported.encoder.config.cut, protocol.readout)
 
 
 def largest_cost(system: System, tasks: Sequence[Task]) -> tuple[int, float | None] | None:
@@ -229,29 +227,6 @@ def families(systems: Sequence[System]) -> list[list[System]]:
     return list(found.values())
 
 
-def _read(cache: EmbeddingCache, encoder: FrozenEncoder, task: Task, cut: Cut, readouts: Sequence[Readout]) -> Features:
+def _read(cache: EmbeddingCache, encoder: FrozenEncoder, task: Task, cut: Cut, readout: Readout) -> np.ndarray:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if cut.startswith("block"):  # its last layer is one of the blocks, and fitting the same vectors twice is idle
-        readouts = tuple(dict.fromkeys("blocks" if readout == "both" else readout for readout in readouts))
-    return _Readouts(cache.vectors(encoder.to(device), task.index), cut, tuple(readouts))
-
-
-@dataclass(frozen=True)
-class _Readouts(Mapping[str, np.ndarray]):
-    """Features that are put together on demand: one readout of a large task at a time is in memory."""
-
-    vectors: KeptVectors
-    cut: Cut
-    names: tuple[Readout, ...]
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        for readout in self.names:
-            if readout == name:
-                return self.vectors.read(self.cut, readout)
-        raise KeyError(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
-
-    def __len__(self) -> int:
-        return len(self.names)
+    return cache.vectors(encoder.to(device), task.index).read(cut, readout)

@@ -11,18 +11,26 @@ from typing import Any, Self
 from pydantic import TypeAdapter
 
 from unfused_ray import storage
-from unfused_ray.evaluation.cells import Cell
+from unfused_ray.config import Measure
+from unfused_ray.evaluation.cells import MEASURES, Cell
 from unfused_ray.evaluation.protocol import Protocol
-from unfused_ray.evaluation.rows import Choice, Row, headings, num_test_groups, score
+from unfused_ray.evaluation.rows import Row, headings, num_test_groups, score
 from unfused_ray.evaluation.systems import System
 from unfused_ray.evaluation.tasks import Task
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of ``TABLE`` and ``RECORD``."""
 TABLE = "table.json"
 MARKDOWN = "table.md"
 RECORD = "evaluation.json"
 """Settings and environment of the table, beside it."""
+IN_WORDS: Mapping[Measure, str] = {
+    "headline": "Headline, the mean of neighbours and few-shot",
+    "neighbours": "Neighbours, the share of the nearest training clips that have the clip's class",
+    "few-shot": "Few-shot, a linear layer on a few labelled clips of each class, the mean of several draws",
+    "linear": "Linear, a linear layer on all training clips",
+}
+"""Each measure explained; the protocol has the numbers."""
 NOT_CORRECTED = "not corrected for the number of comparisons"
 
 
@@ -89,35 +97,37 @@ class EvaluationTable:
         return headings(self.tasks)
 
     def to_markdown(self) -> str:
-        """The tables of accuracies, differences, choices and, where there are, parts as Markdown, in per cent."""
-        accuracies = [
-            [row.name, *costs(row), *(row.accuracy[heading].text() for heading in self.headings)] for row in self.rows
+        """Accuracies and differences by measure, choices and, where there are, parts as Markdown, in per cent."""
+        last = self.headings[-1]
+        summary = [
+            [row.name, *costs(row), *(row.accuracy[measure][last].text() for measure in MEASURES)] for row in self.rows
         ]
-        differences = [
-            [row.name, *(row.difference[heading].text("+") for heading in self.headings)]
-            for row in self.rows
-            if row.difference
-        ]
-        parts = [
-            markdown(["system", "parameters", "M multiply–adds / s", *self.headings], accuracies),
-            f"Difference from {self.reference}, in points, on the same test clips ({NOT_CORRECTED}):",
-            markdown(["system", *self.headings], differences),
-            self.details(),
-            self.note,
-        ]
-        return "\n\n".join(parts) + "\n"
+        parts = [markdown(["system", "parameters", "M multiply–adds / s", *MEASURES], summary)]
+        if len(self.headings) > 1:
+            for measure in MEASURES:
+                rows = [[row.name, *(row.accuracy[measure][h].text() for h in self.headings)] for row in self.rows]
+                parts += [f"{IN_WORDS[measure]}:", markdown(["system", *self.headings], rows)]
+        for measure in MEASURES:
+            rows = [
+                [row.name, *(row.difference[measure][h].text("+") for h in self.headings)]
+                for row in self.rows
+                if row.difference
+            ]
+            title = f"{measure.capitalize()}: difference from {self.reference}, in points, on the same test clips"
+            parts += [f"{title} ({NOT_CORRECTED}):", markdown(["system", *self.headings], rows)]
+        return "\n\n".join([*parts, self.details(), self.note]) + "\n"
 
     def details(self) -> str:
-        """Choices of validation and, where there are, the accuracies of parts, as Markdown."""
-        choices = [[row.name, *(_most_common(row.chosen[task]) for task in self.tasks)] for row in self.rows]
-        tables = ["What validation chose, readout and C:", markdown(["system", *self.tasks], choices)]
+        """What validation chose and, where there are, the accuracies of parts, as Markdown."""
+        choices = [[row.name, *(_most_common(row.strengths[task]) for task in self.tasks)] for row in self.rows]
+        tables = ["C of the linear probe, as validation chose it:", markdown(["system", *self.tasks], choices)]
         if parts := [(task, part) for task, parts in self.rows[0].accuracy_by_part.items() for part in parts]:
             by_part = [
                 [row.name, *(f"{100 * row.accuracy_by_part[task][part]:.1f}" for task, part in parts)]
                 for row in self.rows
             ]
             names = [f"{task}: {part}" for task, part in parts]
-            tables += ["Test accuracy by part of the test clips:", markdown(["system", *names], by_part)]
+            tables += ["Accuracy of the linear probe by part of the test clips:", markdown(["system", *names], by_part)]
         return "\n\n".join(tables)
 
     @property
@@ -148,8 +158,8 @@ class EvaluationTable:
         """The text under the table."""
         several = " or ".join(str(number) for number in sorted({row.num_seeds for row in self.rows}) if number > 1)
         sentences = [
-            "Test accuracy in %, with 95 % intervals: paired bootstrap over groups of test clips, widened where groups "
-            "are few",
+            "Test clips in %, with 95 % intervals: paired bootstrap over their groups, widened where these are few",
+            *(IN_WORDS[measure] for measure in MEASURES),
             self.groups_note,
             "Each trained row is one training: its interval is of test clips alone",
             *self.folds_note,
@@ -184,7 +194,7 @@ def plain(dataclass_: Any) -> dict[str, Any]:
     )
 
 
-def _most_common(chosen: Sequence[Choice]) -> str:
+def _most_common(strengths: Sequence[float]) -> str:
     """The choice of most seeds and folds, and their number where choices differ."""
-    ((choice, count),) = Counter(chosen).most_common(1)
-    return f"{choice.readout}, {choice.strength:g}" + (f" ({count} of {len(chosen)})" if count < len(chosen) else "")
+    ((strength, count),) = Counter(strengths).most_common(1)
+    return f"{strength:g}" + (f" ({count} of {len(strengths)})" if count < len(strengths) else "")

@@ -10,37 +10,53 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from unfused_ray.evaluation.bootstrap import Interval
+from unfused_ray.evaluation.cells import MEASURES
 from unfused_ray.evaluation.rows import MEAN
+from unfused_ray.evaluation.table import EvaluationTable
 from unfused_ray.figures.canvas import new_figure, open_axes
 
 _PANELS_A_ROW = 7
 
 
 def draw_table(
-    title: str, systems: Sequence[str], tasks: Sequence[str], values: Mapping[str, Mapping[str, Interval]]
+    title: str, systems: Sequence[str], panels: Sequence[Sequence[str]], values: Mapping[str, Mapping[str, Interval]]
 ) -> Figure:
-    """Draw accuracies as dots with their 95 % intervals: one panel per task, one line per system.
+    """Draw accuracies as dots with their 95 % intervals: one panel per task and measure, one line per system.
 
     Panels have scales of their own: compare lines within a panel.
 
     Args:
         title: of the drawing.
         systems: from top to bottom.
-        tasks: from left to right; one that is called "mean" is of the others, and set apart.
-        values: in shares of 1, by system, then by task; one that is missing is drawn as a dash.
+        panels: rows of headings; more than seven of a row go on below. "mean" and "mean, …" are set apart.
+        values: in shares of 1, by system, then by heading; one that is missing is drawn as a dash.
     """
-    num_rows = math.ceil(len(tasks) / _PANELS_A_ROW)
-    num_columns = math.ceil(len(tasks) / num_rows)
-    figure = new_figure(title, 2.0 * num_columns + 2.0, num_rows * (0.3 * len(systems) + 1.0) + 0.6)
-    figure.supxlabel("accuracy in %, with its 95 % interval", fontsize=9)
-    for number, task in enumerate(tasks):
-        axis = figure.add_subplot(num_rows, num_columns, number + 1)
-        axis.set_title(task, loc="left", fontsize=11, fontweight="bold")
-        _draw_estimates(axis, [values[system].get(task) for system in systems])
-        axis.set_yticks(range(len(systems)), systems if number % num_columns == 0 else [], fontsize=10)
-        if task == MEAN:
+    rows = [row[first : first + _PANELS_A_ROW] for row in panels for first in range(0, len(row), _PANELS_A_ROW)]
+    num_columns = max(map(len, rows))
+    figure = new_figure(title, 2.0 * num_columns + 2.0, len(rows) * (0.3 * len(systems) + 1.0) + 0.6)
+    figure.supxlabel("% of the test clips, with the 95 % interval", fontsize=9)
+    for place, heading in ((r * num_columns + c, text) for r, row in enumerate(rows) for c, text in enumerate(row)):
+        axis = figure.add_subplot(len(rows), num_columns, place + 1)
+        axis.set_title(heading, loc="left", fontsize=11, fontweight="bold")
+        _draw_estimates(axis, [values[system].get(heading) for system in systems])
+        axis.set_yticks(range(len(systems)), systems if place % num_columns == 0 else [], fontsize=10)
+        if heading.partition(",")[0] == MEAN:
             axis.set_facecolor("0.95")
     return figure
+
+
+def draw_evaluation(title: str, table: EvaluationTable) -> Figure:
+    """Draw an evaluation's table: a row of panels per measure, the headline first."""
+    panels = [[f"{heading}, {measure}" for heading in table.headings] for measure in MEASURES]
+    values = {
+        row.name: {
+            f"{heading}, {measure}": row.accuracy[measure][heading]
+            for measure in MEASURES
+            for heading in table.headings
+        }
+        for row in table.rows
+    }
+    return draw_table(title, list(values), panels, values)
 
 
 def _draw_estimates(axis: Axes, estimates: Sequence[Interval | None]) -> None:
@@ -62,11 +78,11 @@ def _draw_estimates(axis: Axes, estimates: Sequence[Interval | None]) -> None:
 
 
 def draw_by_parameters(title: str, found: Mapping[str, tuple[int | None, Interval]]) -> Figure:
-    """Draw accuracy against parameters, on a logarithmic axis, with 95 % intervals.
+    """Draw a measure against parameters, on a logarithmic axis, with 95 % intervals.
 
     Args:
         title: of the drawing.
-        found: parameters and accuracy in shares of 1, by system; a system whose size is None is a dashed line.
+        found: parameters and measure in shares of 1, by system; a system whose size is None is a dashed line.
     """
     figure = new_figure(title, 10.0, 6.5)
     axis = open_axes(figure)
@@ -88,6 +104,7 @@ def draw_by_parameters(title: str, found: Mapping[str, tuple[int | None, Interva
     axis.set_xticks(sizes, [f"{size / 1e6:.3g} M" for size in sizes])
     axis.set_xticks([], minor=True)
     axis.set_xlabel("parameters of the frozen encoder (rows of one size are set a little apart)")
-    axis.set_ylabel("test accuracy in %")
-    axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
+    axis.set_ylabel("% of the test clips")
+    if found:
+        axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
     return figure

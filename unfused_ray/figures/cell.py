@@ -9,8 +9,6 @@ from unfused_ray.figures.canvas import save
 from unfused_ray.figures.confusion import draw_confusion
 from unfused_ray.figures.map import by_class, draw_map, project
 
-_LAYERS = {"last": "its last layer", "blocks": "its blocks", "both": "its blocks and last layer"}
-
 
 def files(system: str) -> tuple[str, str]:
     """Names of a system's pictures in a task's folder: confusion matrix and map."""
@@ -23,13 +21,13 @@ def write(output: str, task: Task, system: str, cell: Cell, heard: Heard) -> Non
     The confusion matrix is of all networks and folds together; the map needs two clips at least.
     """
     confusion, picture = (storage.join(output, task.name, name) for name in files(system))
-    num_networks, num_tested = cell.correct.shape
-    title = f"{system} on {task.name}: {cell.accuracy:.1%} of {num_tested:,} test clips"
+    num_networks, num_tested = cell.scores["linear"].shape
+    title = f"Linear probe of {system} on {task.name}: {cell.accuracy('linear'):.1%} of {num_tested:,} test clips"
     if num_networks > 1:
         title += f", each heard by {num_networks} networks"
     save(draw_confusion(title, cell.confusion, task.class_names), confusion)
     if len(heard.vectors) > 1:
         clips = f"{len(heard.vectors):,} test clips of {heard.task}"
-        title = f"{clips}, as {system} hears them ({_LAYERS[heard.readout]}; t-SNE)"
+        title = f"{clips}, as {system} hears them (t-SNE)"
         classes = by_class("by class", heard.class_ids, task.class_names)
         save(draw_map(title, project(heard.vectors), [classes]), picture)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unfused_ray.config import Cut, EncoderConfig
+from unfused_ray.models import kernels
 from unfused_ray.models.batch_norm import BlockBatchNorm
 
 LAYERS: tuple[Cut, ...] = get_args(Cut)
@@ -82,7 +83,7 @@ class AudioNTT2020(nn.Module):
         Where the network ends with a block, the block's frames.
         """
         frames = flatten_bands(block)
-        return frames if self.fc1 is None else F.relu(on_frames(self.fc1, frames))
+        return frames if self.fc1 is None else F.relu(kernels.on_frames(self.fc1, frames))
 
     def frames(self, hidden: Tensor, dropout: bool = True) -> Tensor:
         """Second layer on each frame: (B, T', width) → (B, T', width); ``hidden`` itself where the network ends there.
@@ -91,8 +92,9 @@ class AudioNTT2020(nn.Module):
         """
         if self.fc2 is None:
             return hidden
-        hidden = F.dropout(hidden, self.config.dropout, training=self.training and dropout)
-        return F.relu(on_frames(self.fc2, hidden))
+        if self.training and dropout:
+            hidden = kernels.dropout(hidden, self.config.dropout)
+        return F.relu(kernels.on_frames(self.fc2, hidden))
 
     def layers(self, log_mel: Tensor) -> dict[Cut, Tensor]:
         """Every layer's clip embedding, max plus mean over time: by layer, (B, that layer's size)."""
@@ -127,20 +129,6 @@ def flatten_bands(block: Tensor) -> Tensor:
     return block.permute(0, 3, 2, 1).flatten(2)
 
 
-def on_frames(layer: nn.Linear, frames: Tensor) -> Tensor:
-    """A linear layer on each frame: (B, T', D) → (B, T', layer.out_features).
-
-    On a CPU as a 1 × 1 convolution, which is oneDNN's where a matrix product is MKL's: forward and backward of 1,536
-    frames take 0.54 of the time (docs/log.md).
-    """
-    if frames.is_cuda:
-        return layer(frames)
-    batch, num_frames, size = frames.shape
-    images = frames.reshape(1, batch * num_frames, 1, size).permute(0, 3, 1, 2)
-    outputs = F.conv2d(images, layer.weight[:, :, None, None], layer.bias)
-    return outputs.permute(0, 2, 3, 1).reshape(batch, num_frames, -1)
-
-
 def max_mean(frames: Tensor) -> Tensor:
     """Maximum plus mean over time: (B, T', D) → (B, D)."""
     return frames.amax(1) + frames.mean(1)
@@ -150,6 +138,6 @@ def _block(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1),
         BlockBatchNorm(out_channels),
-        nn.MaxPool2d(2),
+        kernels.MaxPool(),
         nn.ReLU(inplace=True),
     )

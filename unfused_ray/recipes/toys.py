@@ -26,7 +26,8 @@ TINY = DEMO.replace(
     encoder=EncoderConfig(channels=8, width=32),
     method=DecarConfig(projection_hidden=16, projection_dim=8, num_clusters=(8,)),
     batch=BatchConfig(block=8, blocks_per_step=4),
-    runtime=RuntimeConfig(kind="in-process"),
+    # So small a network gains nothing from bfloat16, and its curve shall be the same on all processors.
+    runtime=RuntimeConfig(kind="in-process", precision="float32"),
 )
 COLA_TINY = TINY.replace({"name": "cola-tiny", "method": ColaConfig(projection_dim=16), "crop.num_crops": 2})
 DELORES_S_TINY = TINY.replace(name="delores-s-tiny", method=DeloresSConfig(decorrelation_dim=16))
@@ -55,4 +56,5 @@ UNFUSED_TINY = UNFUSED.replace(
     labels=PseudoLabelConfig(num_clusters=(4,), starts=2, iterations=5),
     method=UnfusedConfig(head_hidden=16),
     batch=TINY.batch,
+    runtime=UNFUSED.runtime.replace(precision="float32"),
 )

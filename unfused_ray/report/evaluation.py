@@ -16,10 +16,18 @@ from rich.text import Text
 from unfused_ray import storage
 from unfused_ray.evaluation.bootstrap import Interval
 from unfused_ray.evaluation.cells import FORMAT_VERSION as CELL_VERSION
-from unfused_ray.evaluation.cells import file_name
+from unfused_ray.evaluation.cells import MEASURES, file_name
 from unfused_ray.evaluation.protocol import FILE
-from unfused_ray.evaluation.table import FORMAT_VERSION, MARKDOWN, NOT_CORRECTED, RECORD, EvaluationTable, costs
-from unfused_ray.figures.accuracies import draw_table
+from unfused_ray.evaluation.table import (
+    FORMAT_VERSION,
+    IN_WORDS,
+    MARKDOWN,
+    NOT_CORRECTED,
+    RECORD,
+    EvaluationTable,
+    costs,
+)
+from unfused_ray.figures.accuracies import draw_evaluation
 from unfused_ray.figures.confusion import draw_confusion
 from unfused_ray.report.page import Chapter, PageCell, PageTable, Picture, Section, chart, settings
 
@@ -58,46 +66,47 @@ def evaluation_chapter(uri: str) -> Chapter:
 
 def accuracies(table: EvaluationTable) -> Section:
     """Test accuracies with their intervals, and differences from the reference, as tables and as a drawing."""
-    columns = table.headings
-    best = max(table.rows, key=lambda row: row.accuracy[columns[-1]].value)
+    columns, last = table.headings, table.headings[-1]
+    best = max(table.rows, key=lambda row: row.accuracy["headline"][last].value)
     alt = (
-        f"Test accuracy of {len(table.rows)} systems on {', '.join(table.tasks)}, with 95 % intervals; the highest "
-        f"{columns[-1]} is {best.accuracy[columns[-1]].percent()} %, of {best.name}"
+        f"Test clips that {len(table.rows)} systems are right about, on {', '.join(table.tasks)}, with 95 % intervals; "
+        f"the highest headline is {best.accuracy['headline'][last].percent()} %, of {best.name}"
     )
-    accuracy = PageTable(
-        "Test accuracy in %, with 95 % intervals",
-        ["system", "parameters", *columns],
-        [
+    tables = [
+        PageTable(
+            f"By measure, {last}, in %, with 95 % intervals",
+            ["system", "parameters", *MEASURES],
             [
-                PageCell(row.name),
-                UNKNOWN if row.parameters is None else PageCell(f"{row.parameters:,}", row.parameters),
-                *(percent(row.accuracy[heading]) for heading in columns),
-            ]
-            for row in table.rows
-        ],
-        "Paired bootstrap over groups of test clips, widened where groups are few.",
-    )
-    difference = PageTable(
-        f"Difference from {table.reference} in points, on the same test clips",
-        ["system", *columns],
-        [
-            [PageCell(row.name), *(percent(row.difference[heading], "+") for heading in columns)]
+                [
+                    PageCell(row.name),
+                    UNKNOWN if row.parameters is None else PageCell(f"{row.parameters:,}", row.parameters),
+                    *(percent(row.accuracy[measure][last]) for measure in MEASURES),
+                ]
+                for row in table.rows
+            ],
+            "Paired bootstrap over groups of test clips, widened where groups are few.",
+        )
+    ]
+    for measure in MEASURES:
+        if len(columns) > 1:
+            rows = [[PageCell(row.name), *(percent(row.accuracy[measure][h]) for h in columns)] for row in table.rows]
+            tables.append(PageTable(f"{IN_WORDS[measure]}, in %", ["system", *columns], rows))
+        compared = [
+            [PageCell(row.name), *(percent(row.difference[measure][h], "+") for h in columns)]
             for row in table.rows
             if row.difference
-        ],
-        f"{NOT_CORRECTED.capitalize()}.",
-    )
-    tables = [each for each in (accuracy, difference) if each.rows]
-    values = {row.name: row.accuracy for row in table.rows}
-    picture = Picture("", alt, chart(draw_table("", list(values), columns, values)), width="full")
-    return Section("Accuracy", tables=tables, pictures=[picture])
+        ]
+        heading = f"{measure.capitalize()}: difference from {table.reference} in points, on the same test clips"
+        tables.append(PageTable(heading, ["system", *columns], compared, f"{NOT_CORRECTED.capitalize()}."))
+    picture = Picture("", alt, chart(draw_evaluation("", table)), width="full")
+    return Section("Accuracy", tables=[each for each in tables if each.rows], pictures=[picture])
 
 
 def _confusions(uri: str, table: EvaluationTable) -> Section:
-    """Errors of the reference and of the best row, task by task."""
+    """Errors of the linear probe of the reference and of the best row, task by task."""
     pictures, tables, missing = [], [], []
     for task in table.tasks:
-        scored = {row.name: row.accuracy[task].value for row in table.rows}
+        scored = {row.name: row.accuracy["linear"][task].value for row in table.rows}
         best = max(scored, key=lambda name: scored[name])
         for name in dict.fromkeys((best, table.reference)):
             path = storage.join(uri, task, file_name(name))
@@ -105,12 +114,12 @@ def _confusions(uri: str, table: EvaluationTable) -> Section:
                 missing.append(f"{name} on {task}")
                 continue
             cell = storage.read_json(path, CELL_VERSION, "evaluate again")
-            confusion_KK = np.sum([seed["scores"]["confusion"] for seed in cell["seeds"]], axis=0)
+            confusion_KK = np.sum([seed["classes"]["confusion"] for seed in cell["seeds"]], axis=0)
             heading = f"{task}: {name}{', the best row' if name == best else ''}"
             if len(cell["classes"]) <= _MAX_CLASSES:
                 source = chart(draw_confusion("", confusion_KK, cell["classes"]))
                 alt = f"Confusion matrix of {name} on {task}. Most often: {_worst(confusion_KK, cell['classes'])}"
-                pictures.append(Picture(heading, alt, source, f"accuracy {scored[name]:.1%}", width="half"))
+                pictures.append(Picture(heading, alt, source, f"linear: {scored[name]:.1%}", width="half"))
             else:
                 tables.append(_worst_table(heading, confusion_KK, cell["classes"]))
     text = ["The best row and the reference on each task; those of the other rows are pictures in the folder."]
@@ -149,29 +158,38 @@ def percent(interval: Interval, sign: Literal["", "+"] = "") -> PageCell:
 def evaluation_table(table: EvaluationTable, console: Console) -> TerminalTable:
     """An evaluation's accuracies, with differences whose interval leaves out 0 marked ▲ and ▼.
 
-    In a terminal that is too narrow for all of it, without parameters and intervals.
+    In a terminal that is too narrow for all of it, without parameters and intervals; then with them, without the single
+    tasks; then without either.
     """
-    full = _evaluation_table(table, full=True)
+    shown = [
+        _evaluation_table(table, full, headings)
+        for headings in (table.headings, table.headings[-1:])
+        for full in (True, False)
+    ]
     unbounded = console.options.update(max_width=sys.maxsize)
-    fits = console.measure(full, options=unbounded).maximum <= console.width
-    return full if fits else _evaluation_table(table, full=False)
+    fits = (each for each in shown if console.measure(each, options=unbounded).maximum <= console.width)
+    return next(fits, shown[-1])
 
 
-def _evaluation_table(table: EvaluationTable, full: bool) -> TerminalTable:
+def _evaluation_table(table: EvaluationTable, full: bool, headings: Sequence[str]) -> TerminalTable:
+    is_whole = full and len(headings) == len(table.headings)
     caption = (
         f"▲ ▼ above, below {table.reference}: the 95 % interval of the difference leaves out 0; {NOT_CORRECTED}.\n"
         + table.note
-        + ("" if full else f" This terminal is too narrow for the intervals: see {MARKDOWN}.")
+        + ("" if is_whole else f" This terminal is too narrow for the rest: see {MARKDOWN}.")
     )
     shown = TerminalTable(box=box.HORIZONTALS, caption=caption, caption_justify="left")
     shown.add_column("system", overflow="fold")
-    for heading in (*(["parameters"] if full else []), *table.headings):
-        shown.add_column(heading, justify="right", no_wrap=True)
+    columns = [(measure, heading) for measure in MEASURES for heading in headings]
+    names = [f"{measure}\n{heading}" if len(table.headings) > 1 else measure for measure, heading in columns]
+    for name in (*(["parameters"] if full else []), *names):
+        shown.add_column(name, justify="right", no_wrap=True)
     for row in table.rows:
-        cells = [Text(f"{row.accuracy[h].percent()}{_mark(row.difference.get(h))}") for h in table.headings]
+        of_row = row.difference
+        cells = [Text(f"{row.accuracy[m][h].percent()}{_mark(of_row[m][h] if of_row else None)}") for m, h in columns]
         if full:
-            for heading, cell in zip(table.headings, cells, strict=True):
-                cell.append(f"\n{row.accuracy[heading].ends() or '–'}", "dim")
+            for (measure, heading), cell in zip(columns, cells, strict=True):
+                cell.append(f"\n{row.accuracy[measure][heading].ends() or '–'}", "dim")
             cells.insert(0, Text(costs(row)[0]))
         shown.add_row(row.name, *cells)
     return shown

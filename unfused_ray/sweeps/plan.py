@@ -99,7 +99,7 @@ def check(config: SweepConfig) -> SweepPlan:
         runtime["runtime.threads"] = config.cpus_per_trial
     distill = config.distill.replace(runtime)
     read = load_protocol(config.protocol)
-    protocol = read.config.replace(readouts=config.readouts)
+    protocol = read.config
     teacher = read_description(distill.teacher)["sha256"] if distill.teacher else ""
     facts: dict[str, Any] = {"protocol": read.sha256, "teacher": teacher, "tasks": {}}
     uri = config.output or storage.join(home(), "sweeps", config.name)
@@ -122,7 +122,7 @@ def check(config: SweepConfig) -> SweepPlan:
             protocol = _with_folds(protocol, loaded)
         for point in label_points(space):
             check_training(apply(distill, point).replace(data=(task,)))
-    trials = TrialPlan(uri, config.name, distill, config.tasks, rungs(config), protocol, by_folds)
+    trials = TrialPlan(uri, config.name, distill, config.tasks, rungs(config), protocol, config.score, by_folds)
     default = default_point(distill, space)
     num_trials(config, space, default)
     store.tracking_uri(distill.tracking)
@@ -136,8 +136,9 @@ def describe(plan: SweepPlan) -> RichTable:
     trials, config = plan.trials, plan.config
     table = RichTable("", "", title=trials.uri, title_justify="left", show_header=False)
     table.add_row("tasks", "\n".join(trials.tasks))
-    folds = f"{trials.protocol.probe.folds} folds of train and valid, by groups"
-    table.add_row("judged by", folds if trials.by_folds else "the mean over the valid splits")
+    folds = f"{trials.protocol.probes.folds} folds of train and valid, by groups"
+    judges = folds if trials.by_folds else "the mean over the valid splits"
+    table.add_row("judged by", f"{config.score}, {judges}")
     for name, distribution in plan.space.items():
         table.add_row(name, str(distribution))
     table.add_row("default trial", json.dumps(plan.default))
@@ -163,8 +164,8 @@ def _with_folds(protocol: ProtocolConfig, task: Task) -> ProtocolConfig:
     num_groups = len(np.unique(distinct_groups(task.groups)))
     if num_groups < 2:
         raise ValueError(f"tasks={task.uri} has one group of clips in train and valid: nothing can be held out of it")
-    folds = min(protocol.probe.folds, num_groups)
-    return protocol.replace({"probe.folds": folds})
+    folds = min(protocol.probes.folds, num_groups)
+    return protocol.replace({"probes.folds": folds})
 
 
 def _kept(resume: bool, record: dict[str, Any], uri: str) -> dict[str, Any]:

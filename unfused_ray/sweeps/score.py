@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from unfused_ray.config import Measure
 from unfused_ray.embedding.cache import EmbeddingCache
 from unfused_ray.evaluation import bootstrap
-from unfused_ray.evaluation.probe import Labelled, validate
+from unfused_ray.evaluation.probes.clips import Labelled
+from unfused_ray.evaluation.probes.probe import validate
 from unfused_ray.evaluation.protocol import BootstrapConfig, ProtocolConfig
 from unfused_ray.evaluation.systems import TrainedModel
 from unfused_ray.evaluation.tasks import Task
@@ -21,28 +23,29 @@ class Score:
 
     task: str
     accuracy: float
-    correct: list[bool]
-    """Correctness of each held-out clip, in the order of their clip_ids."""
+    scores: list[float]
+    """Of each held-out clip, in the order of their clip_ids."""
     groups: list[str]
     """Group of each of these clips; "" is a group of its own."""
 
 
-def score(task: Task, student_uri: str, protocol: ProtocolConfig, by_folds: bool) -> Score:
+def score(task: Task, student_uri: str, protocol: ProtocolConfig, measure: Measure, by_folds: bool) -> Score:
     """Probe a student on a task without its test split.
 
     Args:
         task: of train and valid clips.
         student_uri: folder of its run or export.
-        protocol: whose readouts and strengths the probe chooses among.
+        protocol: that says how.
+        measure: to score by.
         by_folds: hold every clip of train and valid out once, by groups, instead of the valid clips alone.
     """
     labelled = Labelled(task.class_ids, task.splits, task.groups, len(task.class_names))
     with tempfile.TemporaryDirectory() as folder:  # nobody asks for a trial's vectors again
-        (features,) = TrainedModel("student", student_uri).features(task, protocol, EmbeddingCache(folder))
-        found = validate(features, labelled, protocol.probe, by_folds)
+        (vectors_ND,) = TrainedModel("student", student_uri).vectors(task, protocol, EmbeddingCache(folder))
+        found = validate(vectors_ND, labelled, protocol.probes, by_folds)
     order = np.argsort(found.clips)
     groups = task.groups[found.clips[order]]
-    return Score(task.name, found.accuracy, found.correct[order].tolist(), groups.tolist())
+    return Score(task.name, found.accuracy(measure), found.scores[measure][order].tolist(), groups.tolist())
 
 
 def mean_accuracy(scores: list[Score]) -> float:
@@ -54,7 +57,7 @@ def draws(scores: list[Score], config: BootstrapConfig) -> np.ndarray:
     """Bootstrap replicates of the mean over the tasks, paired between trials: (R,)."""
     drawn = [
         bootstrap.deviations(
-            np.array([each.correct]), np.array(each.groups), config.replicates, config.seed, each.task
+            np.array([each.scores]), np.array(each.groups), config.replicates, config.seed, each.task
         ).accuracies
         for each in scores
     ]

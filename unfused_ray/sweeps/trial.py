@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from unfused_ray import storage
-from unfused_ray.config import DistillConfig
+from unfused_ray.config import DistillConfig, Measure
 from unfused_ray.evaluation.protocol import ProtocolConfig
 from unfused_ray.evaluation.tasks import load_task
 from unfused_ray.runs.run import Run
@@ -17,7 +17,7 @@ from unfused_ray.sweeps.space import LABELS, Point, apply, identity
 from unfused_ray.training.driver import launch
 
 RECORD = "trial.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Format version of all JSON files that a sweep writes."""
 REMEDY = "begin a sweep in another folder, or use the version of unfused-ray that wrote this one"
 # What a trial reports at a rung.
@@ -95,6 +95,8 @@ class TrialPlan:
     rungs: tuple[int, ...]
     """Epochs after which a trial is scored; the last is its end."""
     protocol: ProtocolConfig
+    measure: Measure
+    """That trials are judged by."""
     by_folds: bool
 
     def config(self, point: Point, task: str, last_epoch: int) -> DistillConfig:
@@ -172,7 +174,7 @@ def _advance(plan: TrialPlan, record: Record, epoch: int) -> Record:
         history = Run(config.output).history()
         training += sum(entry["seconds_train"] for entry in history[before:])
         trained = time.perf_counter()
-        scores.append(score(load_task(task, SPLITS), config.output, plan.protocol, plan.by_folds))
+        scores.append(score(load_task(task, SPLITS), config.output, plan.protocol, plan.measure, plan.by_folds))
         scoring += time.perf_counter() - trained
     return replace(
         record,

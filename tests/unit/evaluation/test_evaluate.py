@@ -19,8 +19,8 @@ import pytest
 from mlflow import MlflowClient
 from rich.console import Console
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score, confusion_matrix, recall_score
-from sklearn.preprocessing import StandardScaler
+from sklearn.metrics import confusion_matrix, recall_score
+from support.probes import naive_probe
 from support.processes import kill_child, wait_for
 from support.tasks import PROTOCOL, repeat_first_clip, replace_columns, write_encoder, write_task
 from support.terminal import Ended
@@ -31,8 +31,12 @@ from unfused_ray.data.parts.executor import IN_PROCESS
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.evaluation import bootstrap, cells
 from unfused_ray.evaluation.bootstrap import Interval
-from unfused_ray.evaluation.probe import linear_probe
-from unfused_ray.evaluation.rows import Choice, Row
+from unfused_ray.evaluation.cells import MEASURES
+from unfused_ray.evaluation.probes import probe as probe_module
+from unfused_ray.evaluation.probes.clips import Part
+from unfused_ray.evaluation.probes.neighbours import neighbour_scores
+from unfused_ray.evaluation.probes.probe import probe
+from unfused_ray.evaluation.rows import Row
 from unfused_ray.evaluation.systems import TrainedModel
 from unfused_ray.evaluation.table import EvaluationTable
 from unfused_ray.models.export import read_description
@@ -106,9 +110,9 @@ def probed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def counting(features: Any, labelled: Any, config: Any) -> Any:
         calls.append(len(labelled.class_ids))
-        return linear_probe(features, labelled, config)
+        return probe(features, labelled, config)
 
-    monkeypatch.setattr(cells, "linear_probe", counting)
+    monkeypatch.setattr(cells, "probe", counting)
     return calls
 
 
@@ -133,7 +137,9 @@ def test_two_processes_fill_the_cells_that_one_does_and_those_that_a_killed_one_
         one, two = (json.loads((output / name).read_text()) for output in (done, tmp_path))
         assert two["key"] == one["key"]
         for result, expected in zip(two["seeds"], one["seeds"], strict=True):
-            assert result["test_accuracy"] == pytest.approx(expected["test_accuracy"], abs=0.1)  # threads differ
+            for measure in MEASURES:
+                found, wanted = (np.mean(each["scores"][measure]) for each in (result, expected))
+                assert found == pytest.approx(wanted, abs=0.1)  # threads differ
     assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*.png")} == {
         path.relative_to(done) for path in done.rglob("*.png")
     }
@@ -170,28 +176,37 @@ def test_table_cells_and_pictures_are_all_there_and_agree(world: World, done: Pa
     for row in table["rows"]:
         parts = [part for part in markdown.split("\n\n") if part.startswith("| system |")]
         lines = [line for part in parts for line in part.splitlines() if line.startswith(f"| {row['name']} |")]
-        assert len(lines) == (2 if row["name"] == table["reference"] else 3)
+        summary, *by_task = lines[: 1 + len(MEASURES)]
+        assert len(lines) == (6 if row["name"] == table["reference"] else 10)
         for task, (*_, num_test) in SIZES.items():
             cell = world.cell(done, task, row["name"])
             assert len(cell["seeds"]) == row["num_seeds"] == (2 if row["name"].startswith("random") else 1)
-            accuracies = [seed["test_accuracy"] for seed in cell["seeds"]]
-            interval = row["accuracy"][task]
-            assert interval["value"] == pytest.approx(np.mean(accuracies))
-            assert interval["low"] <= interval["value"] <= interval["high"]
-            shown = " ({low:.1f}–{high:.1f})".format(**{name: 100 * value for name, value in interval.items()})
-            assert f"{100 * interval['value']:.1f}{shown}" in lines[0]
-            chosen = [{"readout": seed["readout"], "strength": seed["strength"]} for seed in cell["seeds"]]
-            assert row["chosen"][task] == chosen
-            assert f"| {chosen[0]['readout']}, {chosen[0]['strength']:g}" in lines[-1] or len(chosen) > 1
+            for measure, line in zip(MEASURES, by_task, strict=True):
+                scores = np.array([seed["scores"][measure] for seed in cell["seeds"]])
+                assert scores.shape[1] == num_test and scores.min() >= 0 and scores.max() <= 1
+                interval = row["accuracy"][measure][task]
+                assert interval["value"] == pytest.approx(scores.mean())
+                assert interval["low"] <= interval["value"] <= interval["high"]
+                assert f" {shown(interval)} |" in line
+            strengths = [seed["linear"]["strength"] for seed in cell["seeds"]]
+            assert row["strengths"][task] == strengths
+            assert f"| {strengths[0]:g} |" in lines[-1] or len(strengths) > 1
             for seed in cell["seeds"]:
-                confusion = np.array(seed["scores"]["confusion"])
+                confusion = np.array(seed["classes"]["confusion"])
                 assert confusion.sum() == num_test
-                assert confusion.trace() == round(seed["test_accuracy"] * num_test)
+                assert confusion.trace() == sum(seed["scores"]["linear"])
             stem = row["name"].replace(" ", "-")
             assert (done / task / f"{stem}-confusion.png").read_bytes().startswith(PNG)
             assert (done / task / f"{stem}-map.png").read_bytes().startswith(PNG)
-        mean = np.mean([row["accuracy"][task]["value"] for task in SIZES])
-        assert row["accuracy"]["mean"]["value"] == pytest.approx(mean)
+        for measure in MEASURES:
+            mean = np.mean([row["accuracy"][measure][task]["value"] for task in SIZES])
+            assert row["accuracy"][measure]["mean"]["value"] == pytest.approx(mean)
+            assert f" {shown(row['accuracy'][measure]['mean'])} |" in summary
+
+
+def shown(interval: dict[str, float]) -> str:
+    """An interval as the table has it."""
+    return "{value:.1f} ({low:.1f}–{high:.1f})".format(**{name: 100 * value for name, value in interval.items()})
 
 
 def test_a_table_is_read_back_as_it_was_and_another_versions_is_refused(
@@ -199,12 +214,13 @@ def test_a_table_is_read_back_as_it_was_and_another_versions_is_refused(
 ) -> None:
     assert EvaluationTable.load(str(done)) == world.run(done)
     raw = json.loads((done / "table.json").read_text())
-    raw["rows"][0]["accuracy"]["bare"]["low"] = None
+    raw["rows"][0]["accuracy"]["headline"]["bare"]["low"] = None
     (tmp_path / "table.json").write_text(json.dumps(raw))
-    assert np.isnan(EvaluationTable.load(str(tmp_path)).rows[0].accuracy["bare"].low)
-    (tmp_path / "table.json").write_text(json.dumps(raw | {"format_version": 0}))
-    with pytest.raises(ValueError, match=r"table\.json has format_version 0.*evaluate again"):
-        EvaluationTable.load(str(tmp_path))
+    assert np.isnan(EvaluationTable.load(str(tmp_path)).rows[0].accuracy["headline"]["bare"].low)
+    for version in (0, 1):  # 1 had one probe
+        (tmp_path / "table.json").write_text(json.dumps(raw | {"format_version": version}))
+        with pytest.raises(ValueError, match=rf"table\.json has format_version {version}.*evaluate again"):
+            EvaluationTable.load(str(tmp_path))
 
 
 def test_recordings_in_two_splits_are_refused_or_named_under_the_table(world: World, tmp_path: Path) -> None:
@@ -237,34 +253,25 @@ def test_statistics_that_a_task_lacks_are_computed_before_its_cells_and_on_ray_i
     assert ClipIndex.load([task], ["train"]).statistics(front_end) is not None
 
 
-def test_an_accuracy_is_that_of_a_probe_written_out_with_scikit_learn(world: World, done: Path) -> None:
+def test_scores_are_those_of_probes_written_out_with_scikit_learn(world: World, done: Path) -> None:
     evaluation = evaluation_job.check(world.config(done))
     task = evaluation.tasks[0]
     (model,) = [system for system in evaluation.systems if system.name == "teacher"]
-    (features,) = model.features(task, evaluation.protocol.config, evaluation.cache)
-    classes = np.array([label for (label,) in task.index.column("labels")])
-    train, valid, test = (task.splits == split for split in ("train", "valid", "test"))
-    tried = {}
-    for strength in (0.01, 1.0):
-        for readout, vectors in features.items():
-            scaler = StandardScaler().fit(vectors[train])
-            fitted = LogisticRegression(C=strength, tol=1e-6, max_iter=10_000)
-            fitted.fit(scaler.transform(vectors[train]), classes[train])
-            tried[strength, readout] = (
-                accuracy_score(classes[valid], fitted.predict(scaler.transform(vectors[valid]))),
-                fitted.predict(scaler.transform(vectors[test])),
-            )
-    best = max(tried, key=lambda choice: tried[choice][0])  # of equals the first: smaller C, then the first readout
-    predicted = tried[best][1]
+    (vectors,) = model.vectors(task, evaluation.protocol.config, evaluation.cache)
+    expected = naive_probe(vectors, task, evaluation.protocol.config.probes)
     (seed,) = world.cell(done, task.name, "teacher")["seeds"]
-    names = world.cell(done, task.name, "teacher")["classes"]
-    assert (seed["strength"], seed["readout"]) == best
-    assert [names[prediction] for prediction in seed["predictions"]] == predicted.tolist()
-    assert seed["test_accuracy"] == pytest.approx(accuracy_score(classes[test], predicted))
-    assert seed["scores"]["confusion"] == confusion_matrix(classes[test], predicted, labels=names).tolist()
-    recalls = recall_score(classes[test], predicted, labels=names, average=None, zero_division=0)
-    assert seed["scores"]["recall"] == pytest.approx(recalls)
-    assert 0.3 < seed["test_accuracy"] < 1  # else this test would tell little
+    assert seed["linear"]["strength"] == expected.strength
+    assert seed["linear"]["predictions"] == expected.predictions.tolist()
+    assert seed["validation"]["clips"] == np.flatnonzero(task.splits == "valid").tolist()
+    for measure in MEASURES:
+        assert seed["scores"][measure] == pytest.approx(expected.test[measure])
+        assert seed["validation"]["scores"][measure] == pytest.approx(expected.valid[measure])
+        assert 0.25 < np.mean(seed["scores"][measure]) < 1  # else this test would tell little
+    true, labels = task.class_ids[task.splits == "test"], range(len(task.class_names))
+    assert seed["classes"]["confusion"] == confusion_matrix(true, expected.predictions, labels=labels).tolist()
+    recalls = recall_score(true, expected.predictions, labels=labels, average=None, zero_division=0)
+    assert seed["classes"]["recall"] == pytest.approx(recalls)
+    assert world.cell(done, task.name, "teacher")["classes"] == task.class_names
 
 
 def test_test_clips_are_classified_once_a_network(
@@ -277,11 +284,18 @@ def test_test_clips_are_classified_once_a_network(
         predicted.append(len(features))
         return predict(self, features)
 
+    def asking(vectors: np.ndarray, class_ids: np.ndarray, part: Part, config: Any) -> np.ndarray:
+        asked.append(len(part.held))
+        return neighbour_scores(vectors, class_ids, part, config)
+
+    asked: list[int] = []
     monkeypatch.setattr(LogisticRegression, "predict", counting)
+    monkeypatch.setattr(probe_module, "neighbour_scores", asking)
     world.run(tmp_path)
-    num_networks = 1 + 2 + 2 + 1 + 1
+    num_networks, num_draws = 1 + 2 + 2 + 1 + 1, 2
     for _, _, num_test in SIZES.values():
-        assert predicted.count(num_test) == num_networks
+        assert predicted.count(num_test) == num_networks * (1 + num_draws)
+        assert asked.count(num_test) == num_networks
 
 
 def test_test_labels_change_no_choice_and_no_prediction(world: World, done: Path, tmp_path: Path) -> None:
@@ -296,9 +310,9 @@ def test_test_labels_change_no_choice_and_no_prediction(world: World, done: Path
         for row in ROWS:
             seeds = world.cell(done, task, row)["seeds"]
             for before, after in zip(seeds, other.cell(tmp_path / "out", task, row)["seeds"], strict=True):
-                for chosen in ("readout", "strength", "validation_accuracies", "predictions", "train_accuracy"):
-                    assert before[chosen] == after[chosen]
-                changed += before["test_accuracy"] != after["test_accuracy"]
+                assert before["linear"] == after["linear"]
+                assert before["validation"] == after["validation"]
+                changed += before["scores"] != after["scores"]
     assert changed
 
 
@@ -337,7 +351,7 @@ def test_another_protocol_other_clips_and_other_weights_compute_cells_again(tmp_
     table = world.run(tmp_path / "out", **fields)
     assert len(probed) == 4
     assert table.protocol_sha256 != old.protocol_sha256
-    assert world.cell(tmp_path / "out", "bare", "teacher")["seeds"][0]["strength"] == 0.1
+    assert world.cell(tmp_path / "out", "bare", "teacher")["seeds"][0]["linear"]["strength"] == 0.1
 
     write_encoder(world.folder / "teacher" / "encoder", "fc2", seed=9)
     world.run(tmp_path / "out", **fields)
@@ -376,10 +390,11 @@ def test_of_one_group_of_test_clips_no_interval_is_known_and_no_difference_marke
     assert table.num_groups == {"alone": 1}
     numbers = json.loads((tmp_path / "out" / "table.json").read_text())["rows"]
     for row in numbers:
-        ends = [interval[end] for kind in ("accuracy", "difference") for interval in row[kind].values() for end in ENDS]
-        assert set(ends) == {None}
-    value = table.rows[1].difference["alone"].value
-    assert f"| teacher | {100 * value:+.1f} (–) |" in table.to_markdown()
+        of_tasks = [by_task for kind in ("accuracy", "difference") for by_task in row[kind].values()]
+        assert {by_task["alone"][end] for by_task in of_tasks for end in ENDS} == {None}
+    for measure in MEASURES:
+        value = table.rows[1].difference[measure]["alone"].value
+        assert f"| teacher | {100 * value:+.1f} (–) |" in table.to_markdown()
     console = Console(file=StringIO(), width=100)
     console.print(evaluation_table(table, console))
     rows, caption = console.file.getvalue().split("▲ ▼ above, below")  # type: ignore[attr-defined]
@@ -391,27 +406,27 @@ def test_intervals_of_few_groups_are_wider_by_their_tasks_factor(world: World, d
     evaluation = evaluation_job.check(world.config(done))
     grouped = evaluation.tasks[0]
     for row in evaluation_job.run(evaluation).rows:
-        predictions = [seed["predictions"] for seed in world.cell(done, "grouped", row.name)["seeds"]]
-        correct_SN = np.array(predictions) == grouped.class_ids[grouped.splits == "test"]
-        drawn = bootstrap.deviations(correct_SN, grouped.groups[grouped.splits == "test"], 200, 0, "grouped")
-        wide = correct_SN.mean() + bootstrap.expansion(12) * drawn.by_clips
-        if len(correct_SN) > 1:
-            wide += bootstrap.expansion(len(correct_SN)) * drawn.by_seeds
-        ends = np.clip(np.quantile(wide, [0.025, 0.975]), 0, 1)
-        found = row.accuracy["grouped"]
-        assert [found.low, found.high] == pytest.approx(ends)
+        seeds = world.cell(done, "grouped", row.name)["seeds"]
+        for measure in MEASURES:
+            scores_SN = np.array([seed["scores"][measure] for seed in seeds])
+            drawn = bootstrap.deviations(scores_SN, grouped.groups[grouped.splits == "test"], 200, 0, "grouped")
+            wide = scores_SN.mean() + bootstrap.expansion(12) * drawn.by_clips
+            if len(scores_SN) > 1:
+                wide += bootstrap.expansion(len(scores_SN)) * drawn.by_seeds
+            ends = np.clip(np.quantile(wide, [0.025, 0.975]), 0, 1)
+            found = row.accuracy[measure]["grouped"]
+            assert [found.low, found.high] == pytest.approx(ends)
 
 
 def test_what_validation_chose_for_several_networks_is_the_most_common_and_of_how_many() -> None:
-    blocks, last = Choice("blocks", 1e-5), Choice("last", 10.0)
-    interval = Interval(0.5, 0.4, 0.6)
+    accuracy = {measure: {"t": Interval(0.5, 0.4, 0.6)} for measure in MEASURES}
     rows = [
-        Row(name, 10, 1e6, len(chosen), {"t": interval}, {}, {"t": chosen})
-        for name, chosen in {"mixed": [last, blocks, blocks], "agreed": [last, last], "one": [blocks]}.items()
+        Row(name, 10, 1e6, len(chosen), accuracy, {}, {"t": chosen})
+        for name, chosen in {"mixed": [10.0, 1e-5, 1e-5], "agreed": [10.0, 10.0], "one": [1e-5]}.items()
     ]
     markdown = EvaluationTable(("t",), {"t": 5}, tuple(rows), "one", "0" * 64, (), ()).to_markdown()
-    lines = markdown.split("What validation chose")[1].splitlines()
-    assert lines[4:7] == ["| mixed | blocks, 1e-05 (2 of 3) |", "| agreed | last, 10 |", "| one | blocks, 1e-05 |"]
+    lines = markdown.split("C of the linear probe, as validation chose it:")[1].splitlines()
+    assert lines[4:7] == ["| mixed | 1e-05 (2 of 3) |", "| agreed | 10 |", "| one | 1e-05 |"]
 
 
 def test_a_row_and_the_same_under_another_name_differ_by_exactly_nothing(world: World, tmp_path: Path) -> None:
@@ -420,17 +435,20 @@ def test_a_row_and_the_same_under_another_name_differ_by_exactly_nothing(world: 
     rows = {row.name: row for row in table.rows}
     assert table.reference == "teacher"  # the first model
     assert rows["teacher"].difference == {}
-    for difference in rows["again"].difference.values():
-        assert (difference.value, difference.low, difference.high) == (0, 0, 0)
+    cells_of_table = [(measure, heading) for measure in MEASURES for heading in (*SIZES, "mean")]
+    for measure, heading in cells_of_table:
+        nothing = rows["again"].difference[measure][heading]
+        assert (nothing.value, nothing.low, nothing.high) == (0, 0, 0)
     assert rows["again"].accuracy == rows["teacher"].accuracy
-    for heading, difference in rows["student"].difference.items():
-        expected = rows["student"].accuracy[heading].value - rows["teacher"].accuracy[heading].value
-        assert difference.value == pytest.approx(expected)
-        assert difference.low <= difference.value <= difference.high
     turned = {row.name: row for row in world.run(tmp_path, models=models, random_seeds=0, reference="student").rows}
-    for heading, difference in turned["teacher"].difference.items():
-        assert difference.value == pytest.approx(-rows["student"].difference[heading].value)
-        assert difference.low == pytest.approx(-rows["student"].difference[heading].high)
+    for measure, heading in cells_of_table:
+        difference = rows["student"].difference[measure][heading]
+        of_student, of_teacher = (rows[name].accuracy[measure][heading].value for name in ("student", "teacher"))
+        assert difference.value == pytest.approx(of_student - of_teacher)
+        assert difference.low <= difference.value <= difference.high
+        other = turned["teacher"].difference[measure][heading]
+        assert other.value == pytest.approx(-difference.value)
+        assert other.low == pytest.approx(-difference.high)
 
 
 def test_without_models_there_are_log_mel_statistics_and_the_usual_random_network(world: World, tmp_path: Path) -> None:
@@ -439,9 +457,12 @@ def test_without_models_there_are_log_mel_statistics_and_the_usual_random_networ
     assert evaluation.reference == "log-mel statistics"
 
 
-@pytest.mark.parametrize(("width", "full"), [(60, False), (100, True)])
+@pytest.mark.parametrize(
+    ("width", "full", "headings"),
+    [(70, False, ("mean",)), (100, True, ("mean",)), (160, False, (*SIZES, "mean")), (200, True, (*SIZES, "mean"))],
+)
 def test_the_terminals_table_is_never_cut_and_has_intervals_where_there_is_room(
-    world: World, done: Path, width: int, full: bool
+    world: World, done: Path, width: int, full: bool, headings: tuple[str, ...]
 ) -> None:
     table = world.run(done)
     console = Console(file=StringIO(), width=width)
@@ -449,16 +470,25 @@ def test_the_terminals_table_is_never_cut_and_has_intervals_where_there_is_room(
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "…" not in text
     assert table.protocol_sha256[:16] in text
+    assert ("too narrow" in text) == (width < 200)
     lines = text.splitlines()
     for row in table.rows:
         (first,) = [number for number, line in enumerate(lines) if line.startswith(f"  {row.name}  ")]
-        for heading, interval in row.accuracy.items():
-            difference = row.difference.get(heading)
+        values, ends = [], []
+        for measure, heading in ((measure, heading) for measure in MEASURES for heading in headings):
+            interval = row.accuracy[measure][heading]
+            difference = row.difference[measure][heading] if row.difference else None
             mark = "▲" if difference and difference.low > 0 else "▼" if difference and difference.high < 0 else ""
-            assert f" {100 * interval.value:.1f}{mark} " in lines[first]
-            assert (f" {100 * interval.low:.1f}–{100 * interval.high:.1f} " in lines[first + 1]) == full
+            values.append(f"{100 * interval.value:.1f}{mark}")
+            ends.append(f"{100 * interval.low:.1f}–{100 * interval.high:.1f}")
+        assert lines[first].split()[-len(values) :] == values
+        assert (lines[first + 1].split()[-len(ends) :] == ends) == full
         if row.parameters:
             assert (f" {row.parameters:,} " in lines[first]) == full
+    shown_above = " ".join(lines[:4]).split()
+    assert [shown_above.count(heading) for heading in (*SIZES, "mean")] == [
+        len(MEASURES) if heading in headings else 0 for heading in (*SIZES, "mean")
+    ]
 
 
 def test_results_and_kept_vectors_may_lie_in_an_object_store(world: World, tmp_path: Path, object_store: str) -> None:
@@ -491,10 +521,11 @@ def test_mlflow_has_one_run_with_metrics_and_files_and_a_second_evaluation_goes_
         assert len(json.loads(run.data.tags["unfused_ray.data"])) == len(SIZES)
         assert run.data.tags["unfused_ray.protocol"] == table.protocol_sha256
         for row in table.rows:
-            for heading, interval in row.accuracy.items():
-                name = row.name.replace("(4 × 16)", "_4 _ 16_")
-                assert run.data.metrics[f"{name}/{heading}/accuracy"] == pytest.approx(interval.value)
-                assert run.data.metrics[f"{name}/{heading}/high"] == pytest.approx(interval.high)
+            for measure, heading in ((measure, heading) for measure in MEASURES for heading in (*SIZES, "mean")):
+                name, interval = row.name.replace("(4 × 16)", "_4 _ 16_"), row.accuracy[measure][heading]
+                assert run.data.metrics[f"{name}/{heading}/{measure}/accuracy"] == pytest.approx(interval.value)
+                assert run.data.metrics[f"{name}/{heading}/{measure}/low"] == pytest.approx(interval.low)
+                assert run.data.metrics[f"{name}/{heading}/{measure}/high"] == pytest.approx(interval.high)
     assert runs[0].info.run_id == runs[1].info.run_id
     kept = {artifact.path for artifact in client.list_artifacts(runs[1].info.run_id)}
     assert kept == {"config.json", "table.json", "table.md", "table.png", "protocol.toml", *SIZES}
@@ -507,11 +538,12 @@ def test_mlflow_has_one_run_with_metrics_and_files_and_a_second_evaluation_goes_
 def test_an_end_of_an_interval_that_cannot_be_known_is_no_metric(world: World, done: Path, tracking_uri: str) -> None:
     tracking = TrackingConfig(uri=tracking_uri, experiment="unknown")
     evaluation = evaluation_job.check(world.config(done, tracking=tracking))
-    unknown = Row("row", None, None, 1, {"alone": Interval(0.5, float("nan"), float("nan"))}, {}, {})
+    accuracy = {measure: {"alone": Interval(0.5, float("nan"), float("nan"))} for measure in MEASURES}
+    unknown = Row("row", None, None, 1, accuracy, {}, {})
     evaluation_job.track(evaluation, EvaluationTable((), {}, (unknown,), "row", evaluation.protocol.sha256, (), ()))
     client = MlflowClient(tracking_uri=tracking_uri)
     (run,) = client.search_runs([client.get_experiment_by_name("unknown").experiment_id])
-    assert run.data.metrics == {"row/alone/accuracy": 0.5}
+    assert run.data.metrics == {f"row/alone/{measure}/accuracy": 0.5 for measure in MEASURES}
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ from unfused_ray.recipes import DISTILL, PRETRAIN
 def test_the_packages_protocol_is_that_of_the_method_and_known_by_the_hash_of_its_file() -> None:
     protocol = load_protocol()
     config = protocol.config
-    assert config.readouts == ("last", "blocks", "both")
-    assert config.probe.strengths == (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+    assert config.readout == "last"
+    assert config.probes.linear.strengths == (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
     file = resources.files("unfused_ray.evaluation").joinpath("protocol.toml").read_bytes()
     assert protocol.sha256 == hashlib.sha256(file).hexdigest()
 
@@ -45,13 +45,18 @@ def test_another_protocol_is_read_from_its_file_and_a_comment_changes_its_hash(t
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("folds = 2", "", "probe.folds: Field required"),
+        ("folds = 2", "", "probes.folds: Field required"),
         ("[bootstrap]\nreplicates = 200\nseed = 0", "", "bootstrap: Field required"),
         ("seed = 0", "seed = 0\nsede = 1", "bootstrap.sede=1: Extra inputs are not permitted"),
-        ("folds = 2", "folds = 1", "probe.folds=1: Input should be greater than or equal to 2"),
-        ("strengths = [0.01, 1.0]", "strengths = []", "probe.strengths=[]: Tuple should have at least 1 item"),
-        ('["last", "blocks", "both"]', "[]", "readouts=[]: Tuple should have at least 1 item"),
-        ('"both"]', '"first"]', "readouts.2='first': Input should be 'last', 'blocks' or 'both'"),
+        ("folds = 2", "folds = 1", "probes.folds=1: Input should be greater than or equal to 2"),
+        ("strengths = [0.01, 1.0]", "strengths = []", "probes.linear.strengths=[]: Tuple should have at least 1 item"),
+        ("count = 3", "count = 0", "probes.neighbours.count=0: Input should be greater than or equal to 1"),
+        ("draws = 2", "draws = 0", "probes.few_shot.draws=0: Input should be greater than or equal to 1"),
+        ("clips_per_class = 2", "", "probes.few_shot.clips_per_class: Field required"),
+        ("strength = 0.01", "strength = 0", "probes.few_shot.strength=0: Input should be greater than 0"),
+        ('"last"', '["last"]', "readout=['last']: Input should be 'last', 'blocks' or 'both'"),
+        ('"last"', '"first"', "readout='first': Input should be 'last', 'blocks' or 'both'"),
+        ('readout = "last"', 'readouts = ["last"]', "readouts=['last']: Extra inputs are not permitted"),
         ('"tile"', '"loop"', "short_clips='loop': Input should be 'centre' or 'tile'"),
         ("crop_seconds = 0.31", "crop_seconds = -1", "crop_seconds=-1: Input should be greater than 0"),
         ("seed = 0", "seed = ", "is no TOML file"),
@@ -71,7 +76,7 @@ def test_what_is_missing_unknown_or_impossible_in_a_protocol_is_named(
 def test_all_mistakes_of_a_protocol_are_named_at_once(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text("crop_seconds = 1.0\n")
-    with pytest.raises(ValueError, match=r"(?s)short_clips: .*readouts: .*probe: .*bootstrap: "):
+    with pytest.raises(ValueError, match=r"(?s)short_clips: .*readout: .*probes: .*bootstrap: "):
         load_protocol(str(path))
     with pytest.raises(FileNotFoundError, match="nowhere"):
         load_protocol(str(tmp_path / "nowhere"))

@@ -13,13 +13,12 @@ from support.sources import tone
 from support.tasks import CROP, LENGTHS, PROTOCOL, SMALL, write_encoder, write_task
 
 from unfused_ray.audio.log_mel import LogMel
-from unfused_ray.config import Cut, EncoderConfig, FrontEndConfig
+from unfused_ray.config import Cut, EncoderConfig, FrontEndConfig, Readout
 from unfused_ray.data.shards.format import Statistics
 from unfused_ray.embedding.cache import EmbeddingCache
 from unfused_ray.embedding.random_network import random_encoder
 from unfused_ray.evaluation.protocol import ProtocolConfig, load_protocol
 from unfused_ray.evaluation.systems import (
-    Features,
     LogMelStatistics,
     RandomNetwork,
     System,
@@ -81,9 +80,9 @@ def repeated(wave: np.ndarray, samples: int) -> np.ndarray:
     return wave if len(wave) >= samples else np.tile(wave, samples // len(wave) + 1)[:samples]
 
 
-def features_of(system: System, task: Task, protocol: ProtocolConfig, cache: EmbeddingCache) -> Features:
-    (features,) = system.features(task, protocol, cache)
-    return features
+def vectors_of(system: System, task: Task, protocol: ProtocolConfig, cache: EmbeddingCache) -> np.ndarray:
+    (vectors,) = system.vectors(task, protocol, cache)
+    return vectors
 
 
 @pytest.mark.parametrize("rule", ["tile", "centre"])
@@ -91,7 +90,7 @@ def test_log_mel_statistics_are_those_of_librosas_spectrogram(
     task: Task, protocol: ProtocolConfig, cache: EmbeddingCache, rule: str
 ) -> None:
     protocol = protocol.replace(short_clips=rule)
-    found = features_of(LogMelStatistics(FRONT_END), task, protocol, cache)["last"]
+    found = vectors_of(LogMelStatistics(FRONT_END), task, protocol, cache)
     assert found.shape == (NUM_CLIPS, 9 * 64)
     mean, std = naive_statistics()
     samples = round(0.31 * 16_000)
@@ -112,11 +111,14 @@ def test_a_trained_model_reads_by_the_protocol_and_by_the_tasks_training_statist
     tmp_path: Path, task: Task, protocol: ProtocolConfig, cache: EmbeddingCache
 ) -> None:
     uri = write_encoder(tmp_path / "run", "fc2")
-    found = features_of(TrainedModel("mine", uri), task, protocol, cache)
+    readouts: tuple[Readout, ...] = ("last", "blocks", "both")
+    model = TrainedModel("mine", uri)
+    found = {name: vectors_of(model, task, protocol.replace(readout=name), cache) for name in readouts}
+    assert len(list(Path(cache.uri).iterdir())) == 1  # every readout is of the same kept layers
+    np.testing.assert_array_equal(vectors_of(model, task, protocol, cache), found["last"])
     network = load_encoder(uri).encoder
     mean, std = naive_statistics()
     samples = round(0.31 * 16_000)
-    assert list(found) == ["last", "blocks", "both"]
     for clip, wave in enumerate(WAVES):
         log_mel = torch.tensor((naive_log_mel(repeated(wave, samples)) - mean) / std, dtype=torch.float32)[None]
         layers = {name: vector[0].numpy() for name, vector in network.layers(log_mel).items()}
@@ -126,15 +128,15 @@ def test_a_trained_model_reads_by_the_protocol_and_by_the_tasks_training_statist
             np.testing.assert_allclose(found[readout][clip], vector, rtol=2e-3, atol=2e-3)
 
 
-@pytest.mark.parametrize("readouts", [("last", "blocks", "both"), ("both",), ("both", "last")])
 def test_of_a_network_that_ends_with_a_block_both_is_its_blocks(
-    tmp_path: Path, task: Task, protocol: ProtocolConfig, cache: EmbeddingCache, readouts: tuple[str, ...]
+    tmp_path: Path, task: Task, protocol: ProtocolConfig, cache: EmbeddingCache
 ) -> None:
     model = TrainedModel("mine", write_encoder(tmp_path / "run", "block2"))
-    found = features_of(model, task, protocol.replace(readouts=readouts), cache)
-    assert list(found) == list(dict.fromkeys(r if r != "both" else "blocks" for r in readouts))
-    sizes = {"last": 4 * 16, "blocks": 4 * 32 + 4 * 16}
-    assert {name: values.shape[1] for name, values in found.items()} == {name: sizes[name] for name in found}
+    readouts: tuple[Readout, ...] = ("last", "blocks", "both")
+    last, blocks, both = (vectors_of(model, task, protocol.replace(readout=name), cache) for name in readouts)
+    assert (last.shape[1], blocks.shape[1]) == (4 * 16, 4 * 32 + 4 * 16)
+    np.testing.assert_array_equal(both, blocks)
+    np.testing.assert_array_equal(blocks[:, -last.shape[1] :], last)
 
 
 def test_random_rows_share_the_deepest_network_and_read_what_one_of_their_own_shape_would(
@@ -145,16 +147,17 @@ def test_random_rows_share_the_deepest_network_and_read_what_one_of_their_own_sh
     assert all(row.deepest.cut == "fc2" for row in rows)
     statistics = task.statistics(FRONT_END)
     for row in rows:
-        of_seeds = list(row.features(task, protocol, cache))
-        assert len(of_seeds) == 2
-        for seed, found in enumerate(of_seeds):
+        of_seeds = list(row.vectors(task, protocol, cache))
+        of_blocks = list(row.vectors(task, protocol.replace(readout="blocks"), cache))
+        assert len(of_seeds) == len(of_blocks) == 2
+        for seed in (0, 1):
             own = random_encoder(row.shape, FRONT_END, CROP, task.training, statistics, seed)
             for clip in (0, 1, NUM_CLIPS - 1):
                 layers = own.layers(WAVES[clip], 16_000)
-                np.testing.assert_allclose(found["last"][clip], layers[row.shape.cut][0], rtol=1e-4, atol=1e-4)
+                np.testing.assert_allclose(of_seeds[seed][clip], layers[row.shape.cut][0], rtol=1e-4, atol=1e-4)
                 blocks = torch.cat([layers[name][0] for name in LAYERS[:3] if name in layers])
-                np.testing.assert_allclose(found["blocks"][clip], blocks, rtol=1e-4, atol=1e-4)
-        assert not np.allclose(of_seeds[0]["last"], of_seeds[1]["last"])
+                np.testing.assert_allclose(of_blocks[seed][clip], blocks, rtol=1e-4, atol=1e-4)
+        assert not np.allclose(of_seeds[0], of_seeds[1])
     assert len(list(Path(cache.uri).iterdir())) == 2  # one file a seed, for all three rows
 
 
@@ -198,8 +201,8 @@ def test_batch_norms_of_random_networks_and_statistics_are_of_the_training_split
     trained: list[np.ndarray] = []
     for num_test in (6, 30):
         task = load_task(write_task(tmp_path / str(num_test), NUM_TRAIN, 0, num_test))
-        features = features_of(row, task, protocol, EmbeddingCache(str(tmp_path / "cache")))
-        trained.append(features["blocks"][task.splits == "train"])
+        vectors = vectors_of(row, task, protocol.replace(readout="blocks"), EmbeddingCache(str(tmp_path / "cache")))
+        trained.append(vectors[task.splits == "train"])
     np.testing.assert_array_equal(*trained)
     assert [num_clips for num_clips, _ in seen] == [NUM_TRAIN] * 2
     for _, statistics in seen:

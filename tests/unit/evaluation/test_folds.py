@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
+from support.probes import naive_probe
 from support.sources import write_source
 from support.tasks import PROTOCOL, SMALL, replace_columns, write_encoder, write_task
 
 from unfused_ray import evaluation_job
 from unfused_ray.config import EvaluateConfig, FrontEndConfig
 from unfused_ray.evaluation.bootstrap import deviations
+from unfused_ray.evaluation.cells import MEASURES, read
 from unfused_ray.evaluation.systems import TrainedModel, largest_cost
 from unfused_ray.evaluation.table import EvaluationTable
 from unfused_ray.evaluation.tasks import Task, load_task
@@ -91,38 +91,35 @@ def test_normalisation_is_that_of_the_rounds_training_folds_alone(task: Task) ->
         assert round_.statistics(front_end).sum == pytest.approx(sum(statistics.sum for statistics in training))
 
 
-def test_the_accuracy_is_the_mean_of_the_folds_of_probes_written_out_with_scikit_learn(
-    task: Task, tmp_path: Path
-) -> None:
+def test_a_score_is_the_mean_of_the_folds_of_probes_written_out_with_scikit_learn(task: Task, tmp_path: Path) -> None:
     model = f"mine={write_encoder(tmp_path / 'run', 'fc2')}"
     table = run(tmp_path, task.uri, (model,), random_seeds=2)
     mine = TrainedModel("mine", str(tmp_path / "run"))
     evaluation = evaluation_job.check(table_config(tmp_path, task.uri, model))
-    accuracies = []
+    config = evaluation.protocol.config
+    expected = []
     for round_ in task.rounds:
-        (features,) = mine.features(round_, evaluation.protocol.config, evaluation.cache)
-        tried = {}
-        for strength in (0.01, 1.0):
-            for readout, vectors in features.items():
-                train, valid, test = (round_.splits == split for split in ("train", "valid", "test"))
-                scaler = StandardScaler().fit(vectors[train])
-                fitted = LogisticRegression(C=strength, tol=1e-6, max_iter=10_000)
-                fitted.fit(scaler.transform(vectors[train]), round_.class_ids[train])
-                right = [
-                    fitted.score(scaler.transform(vectors[rows]), round_.class_ids[rows]) for rows in (valid, test)
-                ]
-                tried[strength, readout] = tuple(right)
-        accuracies.append(tried[max(tried, key=lambda choice: tried[choice][0])][1])
+        (vectors,) = mine.vectors(round_, config, evaluation.cache)
+        expected.append(naive_probe(vectors, round_, config.probes))
     rows = {row.name: row for row in table.rows}
-    assert rows["mine"].accuracy["tones"].value == pytest.approx(np.mean(accuracies))
-    assert len(rows["mine"].chosen["tones"]) == 4
+    assert rows["mine"].strengths["tones"] == [each.strength for each in expected]
     random = rows["random fc2 (4 × 16)"]
-    assert (random.num_seeds, len(random.chosen["tones"])) == (2, 8)
+    assert (random.num_seeds, len(random.strengths["tones"])) == (2, 8)
+    (system,) = [system for system in evaluation.systems if system.name == "mine"]
+    kept = read(str(tmp_path / "out"), task, system, evaluation.protocol)
+    assert kept is not None
+    held_out = np.concatenate([np.flatnonzero(round_.splits == "valid") for round_ in task.rounds])
+    assert kept.validation_groups.tolist() == task.groups[held_out].tolist()
     cell = json.loads((tmp_path / "out/tones/random-fc2-(4-×-16).json").read_text())
-    by_fold = np.reshape([result["test_accuracy"] for result in cell["seeds"]], (4, 2)).mean(axis=1)
-    assert random.accuracy["tones"].value == pytest.approx(by_fold.mean())
-    pooled = np.average(by_fold, weights=SIZES)
-    assert pooled != pytest.approx(by_fold.mean())
+    for measure in MEASURES:
+        means = [each.test[measure].mean() for each in expected]
+        assert rows["mine"].accuracy[measure]["tones"].value == pytest.approx(np.mean(means))
+        of_clips = np.concatenate([each.valid[measure] for each in expected])  # each clip validates in one round
+        np.testing.assert_allclose(kept.validation[measure], of_clips[None])
+        by_fold = np.reshape([np.mean(result["scores"][measure]) for result in cell["seeds"]], (4, 2)).mean(axis=1)
+        assert random.accuracy[measure]["tones"].value == pytest.approx(by_fold.mean())
+        pooled = np.average(by_fold, weights=SIZES)
+        assert pooled != pytest.approx(by_fold.mean())
     assert "Mean of folds, each tested once: tones 4." in table.to_markdown()
     assert table.num_groups == {"tones": len({*task.groups})}
     assert run(tmp_path, task.uri, (model,), random_seeds=2) == table  # from its cells
@@ -147,7 +144,7 @@ def test_every_fold_may_have_a_network_of_its_own(task: Task, tmp_path: Path) ->
         write_encoder(tmp_path / f"student-tones-{task.folds[3]}", "block1", seed=seed)
         run(tmp_path, task.uri, (f"student={tmp_path}/student-{{task}}",))
         cell = json.loads((tmp_path / "out/tones/student.json").read_text())
-        assert [len(result["predictions"]) for result in cell["seeds"]] == list(SIZES)
+        assert [len(result["linear"]["predictions"]) for result in cell["seeds"]] == list(SIZES)
         keys.append(cell["key"])
     assert keys[0] != keys[1]
 
@@ -205,10 +202,10 @@ def test_parts_of_the_test_clips_are_tested_together_and_reported_too(tmp_path: 
     assert task.parts.tolist() == [""] * 32 + ["field"] * 6 + ["phone"] * 10
     table = run(tmp_path, uri, (f"mine={write_encoder(tmp_path / 'run', 'fc2')}",))
     (seed,) = json.loads((tmp_path / "out/birds/mine.json").read_text())["seeds"]
-    right = np.array(seed["predictions"]) == task.class_ids[32:]
+    right = np.array(seed["linear"]["predictions"]) == task.class_ids[32:]
     (row,) = [row for row in table.rows if row.name == "mine"]
     assert row.accuracy_by_part == {"birds": pytest.approx({"field": right[:6].mean(), "phone": right[6:].mean()})}
-    assert row.accuracy["birds"].value == pytest.approx(right.mean())
+    assert row.accuracy["linear"]["birds"].value == pytest.approx(right.mean())
     heading = "| system | birds: field | birds: phone |\n|---|--:|--:|\n"
     line = f"| mine | {100 * right[:6].mean():.1f} | {100 * right[6:].mean():.1f} |"
     assert heading in table.to_markdown() and line in table.to_markdown()

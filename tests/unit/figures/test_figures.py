@@ -13,9 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from unfused_ray.config import FrontEndConfig
+from unfused_ray.config import FrontEndConfig, Measure
 from unfused_ray.evaluation.bootstrap import Interval
-from unfused_ray.figures.accuracies import draw_by_parameters, draw_table
+from unfused_ray.evaluation.cells import MEASURES
+from unfused_ray.evaluation.rows import Row
+from unfused_ray.evaluation.table import EvaluationTable
+from unfused_ray.figures.accuracies import draw_by_parameters, draw_evaluation, draw_table
 from unfused_ray.figures.canvas import save, to_svg
 from unfused_ray.figures.confusion import draw_confusion
 from unfused_ray.figures.curves import draw_health
@@ -114,7 +117,7 @@ def test_table_draws_every_estimate_in_the_panel_of_its_task_on_the_line_of_its_
         "random": {"kws": Interval(0.5, 0.4, 0.65)},
         "student": {"kws": Interval(0.7, 0.6, 0.75), "spk": Interval(1, 1, 1), "mean": Interval(0.85, 0.8, 0.875)},
     }
-    kws, spk, mean = draw_table("table", ["student", "random"], ["kws", "spk", "mean"], values).axes
+    kws, spk, mean = draw_table("table", ["student", "random"], [["kws", "spk", "mean"]], values).axes
     assert [axis.get_title(loc="left") for axis in (kws, spk, mean)] == ["kws", "spk", "mean"]
     assert [label.get_text() for label in kws.get_yticklabels()] == ["student", "random"]
     np.testing.assert_allclose(_lines(kws)[0][0] + _lines(kws)[0][1], [60, 75, 70])
@@ -131,12 +134,34 @@ def test_table_draws_every_estimate_in_the_panel_of_its_task_on_the_line_of_its_
 def test_table_of_many_tasks_goes_on_in_another_row_that_names_the_systems_again() -> None:
     tasks = [f"task {i}" for i in range(12)]
     values = {"random": dict.fromkeys(tasks, Interval(0.5, 0.4, 0.6))}
-    figure = draw_table("table", ["random"], tasks, values)
+    figure = draw_table("table", ["random"], [tasks], values)
     assert len(figure.axes) == 12
     named = [
         axis.get_title(loc="left") for axis in figure.axes if any(text.get_text() for text in axis.get_yticklabels())
     ]
-    assert named == ["task 0", "task 6"]
+    assert named == ["task 0", "task 7"]
+
+
+def test_an_evaluation_has_a_row_of_panels_for_each_measure_with_its_numbers() -> None:
+    def intervals(value: float) -> dict[Measure, dict[str, Interval]]:
+        headings = ("kws", "meaning", "mean")
+        return {
+            measure: {heading: Interval(value + (10 * n + k) / 1000, 0.0, 1.0) for k, heading in enumerate(headings)}
+            for n, measure in enumerate(MEASURES)
+        }
+
+    rows = [Row(name, None, None, 1, intervals(value), {}, {}) for name, value in (("a", 0.1), ("b", 0.7))]
+    table = EvaluationTable(("kws", "meaning"), {"kws": 5, "meaning": 5}, tuple(rows), "a", "0" * 64, (), ())
+    axes = draw_evaluation("evaluation", table).axes
+    titles = [f"{heading}, {measure}" for measure in MEASURES for heading in ("kws", "meaning", "mean")]
+    assert [axis.get_title(loc="left") for axis in axes] == titles
+    for number, axis in enumerate(axes):
+        offset = (number // 3) + (number % 3) / 10
+        assert [text.get_text() for text in axis.texts] == [f"{10 + offset:.1f}", f"{70 + offset:.1f}"]
+        named = [text.get_text() for text in axis.get_yticklabels()]
+        assert named == (["a", "b"] if number % 3 == 0 else ["", ""])
+        set_apart = to_hex(axis.get_facecolor()) != to_hex(axes[0].get_facecolor())
+        assert set_apart == (number % 3 == 2)
 
 
 def test_accuracy_is_drawn_at_the_size_of_each_encoder_and_as_a_line_without_one() -> None:
@@ -168,7 +193,7 @@ def _odd_confusion() -> Figure:
 
 
 def _odd_table() -> Figure:
-    return draw_table(ODD[0], ODD, ODD, {name: dict.fromkeys(ODD, Interval(0.5, 0.4, 0.6)) for name in ODD})
+    return draw_table(ODD[0], ODD, [ODD], {name: dict.fromkeys(ODD, Interval(0.5, 0.4, 0.6)) for name in ODD})
 
 
 @pytest.mark.parametrize("draw", [_odd_map, _odd_curves, _odd_confusion, _odd_table])

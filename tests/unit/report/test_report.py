@@ -25,6 +25,7 @@ from unfused_ray import recipes
 from unfused_ray.config import PretrainConfig, SweepConfig
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.embedding.clips import embed_clips
+from unfused_ray.evaluation.cells import MEASURES
 from unfused_ray.figures.sweep import MIN_SURFACE, Parameter, ScoredTrials, surface
 from unfused_ray.models.export import load_encoder
 from unfused_ray.report import clips, report, sweep
@@ -314,7 +315,10 @@ def test_an_evaluation_has_its_table_and_its_confusions(runs: Runs, pages: dict[
     assert names[: len(table["rows"])] == [row["name"] for row in table["rows"]]
     values = [element.attributes["data-value"] for element in text.all("td", class_="number")]
     for row in table["rows"]:
-        assert str(row["accuracy"]["task & co"]["value"]) in values
+        for measure in MEASURES:
+            assert str(row["accuracy"][measure]["task & co"]["value"]) in values
+            if row["difference"]:
+                assert str(row["difference"][measure]["task & co"]["value"]) in values
     alts = [image.attributes["alt"] for image in Page(section(pages["evaluation"], "Where they err")).all("img")]
     assert f"Confusion matrix of {table['reference']} on task & co" in " ".join(alts)
 

@@ -23,9 +23,17 @@ from support.tasks import LENGTHS, PROTOCOL, write_encoder, write_task
 
 from unfused_ray import cluster, recipes, storage
 from unfused_ray.config import DistillConfig, SweepConfig
+from unfused_ray.embedding.cache import EmbeddingCache
+from unfused_ray.evaluation.cells import MEASURES
+from unfused_ray.evaluation.probes.clips import Labelled
+from unfused_ray.evaluation.probes.probe import validate
 from unfused_ray.evaluation.protocol import BootstrapConfig, load_protocol
+from unfused_ray.evaluation.systems import TrainedModel
+from unfused_ray.evaluation.tasks import load_task
 from unfused_ray.report.sweep import is_default
 from unfused_ray.runs.environment import environment
+from unfused_ray.runs.run import Run
+from unfused_ray.runs.status import Status
 from unfused_ray.sweeps import plan, result, space, spaces, sweep, trial
 from unfused_ray.sweeps.score import Score, mean_accuracy
 from unfused_ray.sweeps.search import make_search
@@ -183,7 +191,7 @@ def test_rungs_rise_to_the_last_epoch(epochs: int, halving: int, grace: float) -
 def record(accuracies: list[float], alpha: float, state: trial.State = "finished") -> Record:
     """A trial on tasks of 10 clips of 5 groups each."""
     scores = [
-        Score(f"task {i}", share, (np.arange(10) < 10 * share).tolist(), [f"g{n % 5}" for n in range(10)])
+        Score(f"task {i}", share, (np.arange(10) < 10 * share).astype(float).tolist(), [f"g{n % 5}" for n in range(10)])
         for i, share in enumerate(accuracies)
     ]
     return Record({"method.alpha": alpha}, state, [Rung(2, mean_accuracy(scores), scores)], 1.5)
@@ -283,10 +291,56 @@ def test_a_single_task_is_folded_by_its_groups_where_they_are_few(
     (tmp_path / "protocol.toml").write_text(PROTOCOL.replace("folds = 2", "folds = 5"))
     few = write_task(tmp_path / "few", 24, 12, 4, group=[f"g{i % 3}" for i in range(40)])
     prepared = plan.check(config(tasks=(few,)))
-    assert (prepared.trials.by_folds, prepared.protocol.probe.folds) == (True, 3)
+    assert (prepared.trials.by_folds, prepared.protocol.probes.folds) == (True, 3)
     one = write_task(tmp_path / "one", 24, 12, 4, group=["g"] * 40)
     with pytest.raises(ValueError, match="has one group of clips in train and valid"):
         plan.check(config(tasks=(one,)))
+
+
+@pytest.mark.parametrize("by_folds", [False, True])
+def test_trials_are_judged_by_the_measure_that_score_names(
+    config: Callable[..., SweepConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_folds: bool
+) -> None:
+    """Of a student that is there already, the record of a trial has the validation of that measure alone."""
+
+    def trained(distill: DistillConfig) -> Status:
+        write_encoder(Path(distill.output) / "student", "fc1", seed=1)
+        Run(distill.output).write_history([{"epoch": 0, "seconds_train": 1.0}])
+        return Status(state="finished", epoch=1, step=0)
+
+    monkeypatch.setattr(trial.launch, "check", lambda distill: distill)
+    monkeypatch.setattr(trial.launch, "run", lambda distill, in_sweep: trained(distill))
+    tasks = config().tasks[: 1 if by_folds else 2]
+    accuracies = {}
+    for measure in MEASURES:
+        prepared = plan.check(config(tasks=tasks, score=measure, output=str(tmp_path / measure)))
+        console = Console(width=200, file=StringIO(), force_terminal=False)
+        console.print(plan.describe(prepared))
+        assert f" {measure}, {'2 folds' if by_folds else 'the mean'} " in console.file.getvalue()  # type: ignore[attr-defined]
+        known = trial._advance(prepared.trials, Record(prepared.default), 1)
+        (rung,) = known.rungs
+        for uri, found in zip(tasks, rung.scores, strict=True):
+            task = load_task(uri, trial.SPLITS)
+            student = storage.join(trial.trial_uri(prepared.trials.uri, prepared.default), storage.name(uri))
+            cache = EmbeddingCache(str(tmp_path / "cache"))
+            (vectors,) = TrainedModel("student", student).vectors(task, prepared.protocol, cache)
+            labelled = Labelled(task.class_ids, task.splits, task.groups, len(task.class_names))
+            expected = validate(vectors, labelled, prepared.protocol.probes, by_folds)
+            order = np.argsort(expected.clips)
+            assert found.scores == expected.scores[measure][order].tolist()
+            assert found.groups == task.groups[expected.clips[order]].tolist()
+            assert found.accuracy == pytest.approx(expected.accuracy(measure))
+        accuracies[measure] = known.accuracy
+    assert SweepConfig().score == "headline"
+    assert accuracies["headline"] == pytest.approx((accuracies["neighbours"] + accuracies["few-shot"]) / 2)
+    assert len({accuracies[measure] for measure in ("neighbours", "few-shot", "linear")}) > 1
+
+
+def test_a_sweep_that_was_judged_by_one_measure_is_not_resumed_by_another(config: Callable[..., SweepConfig]) -> None:
+    begun = plan.check(config())
+    storage.write_json(storage.join(begun.trials.uri, plan.SWEEP), begun.record, trial.FORMAT_VERSION)
+    with pytest.raises(ValueError, match=r'other settings:\s+score: "headline" → "linear"'):
+        plan.check(config(resume=True, score="linear"))
 
 
 @pytest.mark.parametrize(
@@ -436,7 +490,8 @@ def test_a_trial_goes_on_behind_its_last_rung_and_reports_that_again(
         return replace(known, rungs=[*known.rungs, Rung(epoch, 0.1 * epoch, [])])
 
     monkeypatch.setattr(trial, "_advance", advance)
-    trials = TrialPlan(str(tmp_path), "sweep", DistillConfig(), (), (1, 3, 9), load_protocol("").config, by_folds=True)
+    protocol = load_protocol("").config
+    trials = TrialPlan(str(tmp_path), "sweep", DistillConfig(), (), (1, 3, 9), protocol, "headline", by_folds=True)
     Record({"method.alpha": 0.5}, "running", [Rung(1, 0.3, [])]).write(trials.uri)
     told: list[dict[str, Any]] = []
     with pytest.raises(ValueError, match="no space left"):

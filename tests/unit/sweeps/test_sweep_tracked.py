@@ -32,7 +32,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def sweep_of(folder: Path, uri: str) -> tuple[SweepConfig, TrialPlan]:
     distill = DistillConfig(tracking=TrackingConfig(uri=uri, experiment=EXPERIMENT))
-    plan = TrialPlan(str(folder), "sweep", distill, (), (1, 3, 9), load_protocol("").config, by_folds=True)
+    protocol = load_protocol("").config
+    plan = TrialPlan(str(folder), "sweep", distill, (), (1, 3, 9), protocol, "headline", by_folds=True)
     return SweepConfig(distill=distill), plan
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from unfused_ray.config import RuntimeConfig
 from unfused_ray.threads import Machine, choose_threads
 
 logger = logging.getLogger(__name__)
+
+Precision = Literal["float32", "bfloat16"]
 
 
 def to_device(array: np.ndarray, device: torch.device) -> Tensor:
@@ -59,16 +62,35 @@ def warn_of_load(config: RuntimeConfig, workers: int, saved: int | None) -> None
         logger.warning(warning)
 
 
-def autocast_dtype(config: RuntimeConfig, device: torch.device) -> torch.dtype | None:
-    """The lower precision to compute in, or None for float32.
+def choose_precision(config: RuntimeConfig, device: torch.device, saved: str | None = None) -> Precision:
+    """Return the number format that a training computes in.
+
+    Args:
+        config: settings of the runtime.
+        device: of the training.
+        saved: that the checkpoint to resume from was written in, which ``auto`` keeps.
 
     Raises:
-        ValueError: bfloat16 is asked for where the GPU lacks it.
+        ValueError: bfloat16 is asked for, or was begun with, where the GPU lacks it.
     """
-    supported = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    if config.precision == "bfloat16" and device.type == "cuda" and not supported:
-        raise ValueError("runtime.precision=bfloat16: this GPU does not support it; use auto or float32")
-    return torch.bfloat16 if config.precision == "bfloat16" or (config.precision == "auto" and supported) else None
+    known: Mapping[str | None, Precision] = {"float32": "float32", "bfloat16": "bfloat16"}
+    wanted = known.get(config.precision) or known.get(saved)
+    if wanted is None:
+        return "bfloat16" if _has_bfloat16(device) else "float32"
+    if wanted == "bfloat16" and device.type == "cuda" and not _has_bfloat16(device):
+        begun = "" if config.precision == wanted else ", which the run was begun with"
+        raise ValueError(
+            f"runtime.precision={wanted}{begun}: this GPU has no instructions for it; a new run may use float32"
+        )
+    return wanted
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    """True if the device has instructions for bfloat16: a GPU's, or a processor's AVX512-BF16 or AMX."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def refuse_unknown_backend(config: RuntimeConfig) -> None:

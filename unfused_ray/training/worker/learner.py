@@ -20,7 +20,7 @@ from unfused_ray.methods.method import BatchMethod, BlockOutput, Method
 from unfused_ray.models.batch_norm import update_running_statistics
 from unfused_ray.runs.checkpoints import Checkpoint, Position
 from unfused_ray.training.worker.collectives import Collectives
-from unfused_ray.training.worker.device import autocast_dtype, to_device
+from unfused_ray.training.worker.device import choose_precision, to_device
 from unfused_ray.training.worker.epoch_sums import EpochSums
 from unfused_ray.training.worker.finite_check import FiniteCheck
 from unfused_ray.training.worker.state import TrainingState
@@ -35,7 +35,7 @@ class Learner:
         method: with the weights to begin with.
         collectives: of the worker group.
         device: to train on.
-        checkpoint: state to begin with instead.
+        checkpoint: state to begin with instead, and the precision to compute in where the configuration leaves it open.
     """
 
     def __init__(
@@ -60,7 +60,10 @@ class Learner:
             self.method.compile(backend=backend)
         self.model = collectives.wrap(self.method)
         self.finite_check = FiniteCheck()
-        self._autocast_dtype = autocast_dtype(config.runtime, device)
+        # Versions before computed in float32 on a processor, and did not say.
+        begun = "float32" if device.type == "cpu" else None
+        saved = checkpoint.details.get("precision", begun) if checkpoint else None
+        self.precision = choose_precision(config.runtime, device, saved)
         self._embeddings: list[Tensor] = []  # of the newest step
 
     def embed(self, block: Block) -> Tensor:
@@ -178,5 +181,4 @@ class Learner:
             return self.model(views, to_device(block.weights, self.device), to_device(own, self.device))
 
     def _autocast(self) -> torch.autocast:
-        dtype = self._autocast_dtype
-        return torch.autocast(self.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")

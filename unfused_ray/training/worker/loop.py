@@ -288,7 +288,8 @@ class Loop:
         if self.queue is not None:
             self.queue.flush()
         sums = {"values": self._totals(), "seconds": self.sums.seconds} if self.position.step else {}
-        details = {"history": self.reporter.history, "sums": sums, "threads": torch.get_num_threads()}
+        arithmetic = {"threads": torch.get_num_threads(), "precision": self.learner.precision}
+        details = {"history": self.reporter.history, "sums": sums, **arithmetic}
         self.checkpointer.save(self.position, details)
         self.sums.spend("checkpoint", time.perf_counter() - started)
 

@@ -26,9 +26,9 @@ class Frame:
     """(D, N) float64, orthonormal columns; None where there are no fewer clips than dimensions."""
 
     @classmethod
-    def of(cls, train_ND: np.ndarray) -> Frame:
-        """The frame of the training clips' features."""
-        scaler = StandardScaler().fit(train_ND.astype(np.float64))
+    def of(cls, train_ND: np.ndarray, scaler: StandardScaler | None = None) -> Frame:
+        """The frame of the training clips' features, standardised by themselves if no ``scaler`` is given."""
+        scaler = scaler or StandardScaler().fit(train_ND.astype(np.float64))
         num_clips, dim = train_ND.shape
         if num_clips >= dim:
             return cls(scaler, None)

@@ -1,0 +1,90 @@
+"""Pooling, dropout and linear layers are torch's own, values and gradients, in every number format."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from unfused_ray.models import kernels
+
+FORMATS = [torch.float32, torch.bfloat16, torch.float64]
+
+
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(2, 9), st.integers(2, 9)),
+    dtype=st.sampled_from(FORMATS),
+    channels_last=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_a_pool_has_the_maxima_and_the_gradients_of_torch(
+    shape: tuple[int, ...], dtype: torch.dtype, channels_last: bool, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    # Distinct values: of equal ones, torch lets another have the gradient.
+    x = torch.randperm(torch.Size(shape).numel(), generator=generator)[: torch.Size(shape).numel()]
+    x = (x.view(shape).to(dtype) - 3).to(
+        memory_format=torch.channels_last if channels_last else torch.contiguous_format
+    )
+    if dtype == torch.bfloat16:
+        x = x % 200  # what bfloat16 tells apart
+    mine, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    pooled, expected = F.relu(kernels.MaxPool()(mine), inplace=True), F.relu(F.max_pool2d(theirs, 2))
+    assert torch.equal(pooled, expected)
+    gradient = torch.randn(expected.shape, generator=generator).to(dtype)
+    pooled.backward(gradient)
+    expected.backward(gradient)
+    patches = F.unfold(x.float().flatten(0, 1)[:, None], 2, stride=2)
+    if (patches == patches.amax(1, keepdim=True)).sum(1).max() == 1:
+        assert torch.equal(mine.grad, theirs.grad)
+    torch.testing.assert_close(mine.grad.double().sum(), theirs.grad.double().sum())
+
+
+def test_of_equal_elements_one_has_the_gradient_and_a_row_that_is_left_over_none() -> None:
+    x = torch.zeros(1, 1, 3, 5).requires_grad_()
+    kernels.MaxPool()(x).sum().backward()
+    assert x.grad.tolist() == [[[[1, 0, 1, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 0]]]]
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_dropout_keeps_its_share_scaled_and_follows_the_seed(dtype: torch.dtype) -> None:
+    x = torch.ones(400, 1_001, dtype=dtype, requires_grad=True)
+    torch.manual_seed(7)
+    dropped = kernels.dropout(x, 0.3)
+    kept = dropped != 0
+    assert dropped.dtype == dtype
+    assert kept.double().mean().item() == pytest.approx(0.7, abs=0.004)  # 5 standard deviations
+    assert kept.double().mean(0).std().item() == pytest.approx((0.7 * 0.3 / 400) ** 0.5, rel=0.15)
+    assert kept.double().mean(1).std().item() == pytest.approx((0.7 * 0.3 / 1_001) ** 0.5, rel=0.2)
+    torch.testing.assert_close(dropped[kept].unique(), torch.tensor([1 / 0.7], dtype=dtype), rtol=5e-3, atol=0)
+    dropped.sum().backward()
+    assert torch.equal(x.grad, dropped.detach())
+    torch.manual_seed(7)
+    assert torch.equal(kernels.dropout(x, 0.3), dropped)
+    assert not torch.equal(kernels.dropout(x, 0.3), dropped)
+
+
+def test_every_sixteenth_of_a_random_number_is_used() -> None:
+    """64-bit draws of 63 bits would never drop every fourth element's upper half."""
+    torch.manual_seed(0)
+    kept = kernels.dropout(torch.ones(400_000), 0.5) != 0
+    assert kept.view(-1, 4).double().mean(0).tolist() == pytest.approx([0.5] * 4, abs=0.01)
+
+
+def test_no_dropout_and_full_dropout_are_those_of_torch() -> None:
+    x = torch.randn(3, 5)
+    assert torch.equal(kernels.dropout(x, 0.0), x)
+    assert not kernels.dropout(x, 1.0).any()
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_a_layer_on_frames_is_a_linear_layer(dtype: torch.dtype) -> None:
+    layer, frames = nn.Linear(6, 5).to(dtype), torch.randn(2, 3, 6, dtype=dtype)
+    found, expected = kernels.on_frames(layer, frames), layer(frames)
+    torch.testing.assert_close(found, expected)
+    grads = [torch.autograd.grad(out.double().square().sum(), layer.parameters()) for out in (found, expected)]
+    for mine, theirs in zip(*grads, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=2e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-5)

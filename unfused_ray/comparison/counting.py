@@ -1,0 +1,88 @@
+"""Which tasks count: those where a network that must know more than a random one reads above it.
+
+A task on which no published encoder and no supervised network is above random networks cannot show what a pre-training
+is worth. That is decided on validation clips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from unfused_ray.config import Measure
+from unfused_ray.evaluation import bootstrap
+from unfused_ray.evaluation.bootstrap import Interval
+from unfused_ray.evaluation.cells import MEASURES, Cell
+from unfused_ray.evaluation.protocol import BootstrapConfig
+from unfused_ray.evaluation.tasks import Task
+
+
+@dataclass(frozen=True)
+class AnchorDifference:
+    """An anchor against random networks on a task's validation clips."""
+
+    task: str
+    measure: Measure
+    anchor: str
+    difference: Interval
+
+    @property
+    def is_above(self) -> bool:
+        """True if the interval lies above 0."""
+        return self.difference.low > 0
+
+
+def anchor_differences(
+    config: BootstrapConfig,
+    tasks: Sequence[Task],
+    cells: Mapping[tuple[str, str], Cell],
+    anchors: Sequence[str],
+    random: str,
+) -> tuple[AnchorDifference, ...]:
+    """Every anchor's difference from random networks, on validation clips, by task and measure.
+
+    Args:
+        config: of the bootstrap.
+        tasks: of the table.
+        cells: by row and task.
+        anchors: rows that are there; without one there is no difference.
+        random: row of random networks.
+    """
+    found: list[AnchorDifference] = []
+    for task in tasks if anchors else ():
+        for measure in MEASURES:
+            drawn = {name: _draws(config, task, cells[name, task.name], measure) for name in (random, *anchors)}
+            values = {name: cells[name, task.name].validation_accuracy(measure) for name in drawn}
+            for anchor in anchors:
+                interval = bootstrap.difference(values[anchor], drawn[anchor], values[random], drawn[random])
+                found.append(AnchorDifference(task.name, measure, anchor, interval))
+    return tuple(found)
+
+
+def counting_tasks(tasks: Sequence[str], differences: Sequence[AnchorDifference], measure: Measure) -> tuple[str, ...]:
+    """Names of the tasks that count by a measure; all of them if there is no anchor to decide by."""
+    above = {each.task for each in differences if each.measure == measure and each.is_above}
+    return tuple(task for task in tasks if task in above or not differences)
+
+
+def gap_closed(values_T: np.ndarray, anchors_AT: np.ndarray, random_T: np.ndarray) -> float | None:
+    """Share of the gap between random networks and each task's best anchor that a row closes; sums over the tasks.
+
+    Args:
+        values_T: of the row, by task.
+        anchors_AT: of the anchors.
+        random_T: of random networks.
+
+    Returns:
+        1 for the best anchors, 0 for random networks; None where the anchors are not above these.
+    """
+    gap = float((anchors_AT.max(axis=0) - random_T).sum())
+    return float((values_T - random_T).sum()) / gap if gap > 0 else None
+
+
+def _draws(config: BootstrapConfig, task: Task, cell: Cell, measure: Measure) -> np.ndarray:
+    scores_SV, groups_V = cell.validation[measure], cell.validation_groups
+    name = f"validation clips of {task.name}"
+    return bootstrap.deviations(scores_SV, groups_V, config.replicates, config.seed, name).accuracies

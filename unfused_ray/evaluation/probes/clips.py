@@ -1,0 +1,80 @@
+"""The labelled clips of a task as probes see them: which are fitted on, which are held out, which are whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold
+
+from unfused_ray.evaluation.bootstrap import distinct_groups
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Classes, splits and groups of the N clips of a task."""
+
+    class_ids: np.ndarray
+    """(N,) int64, 0 to num_classes - 1."""
+    splits: np.ndarray
+    """(N,) "train", "valid" or "test"."""
+    groups: np.ndarray
+    """(N,) recordings or speakers that may not be torn apart; "" is a clip that is its own group."""
+    num_classes: int
+
+
+class Part(NamedTuple):
+    """Clips to fit on, and clips that are held out from the fit."""
+
+    fitting: np.ndarray
+    """(F,) int64 rows."""
+    held: np.ndarray
+    """(H,) int64 rows."""
+
+
+def whole_clips(vectors_ND: np.ndarray, labelled: Labelled) -> np.ndarray:
+    """(N,) bool, True for a clip whose vector is finite.
+
+    Raises:
+        ValueError: the vectors do not fit to the clips, or a class is beyond ``num_classes``.
+    """
+    num_clips = len(labelled.class_ids)
+    if vectors_ND.ndim != 2 or len(vectors_ND) != num_clips:
+        raise ValueError(f"vectors have shape {vectors_ND.shape} for {num_clips} labelled clips")
+    wrong = (labelled.class_ids < 0) | (labelled.class_ids >= labelled.num_classes)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(f"clip {row} has class {labelled.class_ids[row]}, not 0 to {labelled.num_classes - 1}")
+    return np.isfinite(vectors_ND).all(axis=1)
+
+
+def validation_parts(labelled: Labelled, whole_N: np.ndarray, folds: int, by_folds: bool = False) -> list[Part]:
+    """The parts that a validation fits on and scores: train and valid, or folds where there is no valid split.
+
+    Args:
+        labelled: classes, splits and groups.
+        whole_N: (N,) bool, clips that can be used.
+        folds: parts of a grouped and stratified cross-validation within train.
+        by_folds: cross-validate within train and valid together, though there is a valid split: of a small task, more
+            clips are held out.
+
+    Raises:
+        ValueError: no training clip is whole, or there are fewer groups than folds.
+    """
+    train = np.flatnonzero((labelled.splits == "train") & whole_N)
+    valid = np.flatnonzero((labelled.splits == "valid") & whole_N)
+    if not len(train):
+        raise ValueError("a probe needs training clips, and none is whole")
+    if len(valid) and not by_folds:
+        return [Part(train, valid)]
+    rows = np.union1d(train, valid)
+    groups = distinct_groups(labelled.groups[rows])
+    num_groups = len(np.unique(groups))
+    if num_groups < folds:
+        raise ValueError(
+            f"without a valid split, {folds} folds need as many groups in train, not {num_groups}: give valid clips, "
+            "or set folds lower"
+        )
+    pairs = StratifiedGroupKFold(folds).split(rows, labelled.class_ids[rows], groups)
+    return [Part(rows[fitting], rows[held]) for fitting, held in pairs]

@@ -1,0 +1,71 @@
+"""The few-shot probe: a linear layer on a few labelled clips of each class, for several draws of these."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.preprocessing import StandardScaler
+
+from unfused_ray.audio import randomness
+from unfused_ray.config import Config, PositiveFloat, PositiveInt, Seed
+from unfused_ray.evaluation.probes.clips import Part
+from unfused_ray.evaluation.probes.logistic import Frame, fit_path
+
+
+class FewShotConfig(Config):
+    """How many clips are labelled, and how the linear layer is trained; the protocol file holds the values."""
+
+    clips_per_class: PositiveInt
+    """Labelled clips of each class; of a class with fewer, all."""
+    draws: PositiveInt
+    """Draws of the labelled clips, each fitted by itself."""
+    strength: PositiveFloat
+    """C of the logistic regression, the same for all systems: nothing is left to choose by."""
+    tolerance: PositiveFloat
+    """As of the linear probe."""
+    max_iterations: PositiveInt
+    """As of the linear probe."""
+    seed: Seed
+    """Seed of the draws, which depend on it and on the clips' classes alone: every system has the same ones."""
+
+
+def few_shot_scores(vectors_ND: np.ndarray, class_ids_N: np.ndarray, part: Part, config: FewShotConfig) -> np.ndarray:
+    """Accuracy over the draws: (H,) float64, the share of the draws whose linear layer is right about a held-out clip.
+
+    Vectors are standardised by all clips to fit on, which takes no label.
+
+    Args:
+        vectors_ND: of all clips; those of the part are finite.
+        class_ids_N: of all clips.
+        part: clips to draw from, and clips that are asked about.
+        config: of the draws and the fits.
+
+    Raises:
+        ValueError: the clips to draw from are of one class.
+    """
+    scaler = StandardScaler().fit(vectors_ND[part.fitting].astype(np.float64))
+    right_H = np.zeros(len(part.held))
+    if not len(part.held):
+        return right_H
+    for draw in range(config.draws):
+        rows = draw_clips(class_ids_N, part.fitting, config, draw)
+        frame = Frame.of(vectors_ND[rows], scaler)
+        coordinates = frame.coordinates(vectors_ND[rows])
+        path = fit_path(coordinates, class_ids_N[rows], [config.strength], config.tolerance, config.max_iterations)
+        (fitted,) = path
+        right_H += fitted.model.predict(frame.coordinates(vectors_ND[part.held])) == class_ids_N[part.held]
+    return right_H / config.draws
+
+
+def draw_clips(class_ids_N: np.ndarray, fitting: np.ndarray, config: FewShotConfig, draw: int) -> np.ndarray:
+    """Draw the labelled clips: their rows, class by class.
+
+    Args:
+        class_ids_N: of all clips.
+        fitting: (F,) rows to draw from.
+        config: number of clips and seed.
+        draw: number of the draw.
+    """
+    rng = randomness.generator(config.seed, "few-shot clips", draw)
+    order = rng.permutation(fitting)
+    classes = class_ids_N[order]
+    return np.concatenate([order[classes == class_id][: config.clips_per_class] for class_id in np.unique(classes)])

@@ -1,0 +1,138 @@
+"""The linear probe: a linear layer on frozen vectors of all training clips; validation chooses its regularisation."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from unfused_ray.config import Config, PositiveFloat, PositiveInt
+from unfused_ray.evaluation.probes.clips import Part
+from unfused_ray.evaluation.probes.logistic import Fitted, Frame, fit_path
+
+_log = logging.getLogger(__name__)
+
+
+class LinearConfig(Config):
+    """How the linear layer is trained and chosen; the protocol file holds the values."""
+
+    strengths: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
+    """Values of C tried: the weight of the summed cross-entropy against half the squared norm of the coefficients."""
+    tolerance: PositiveFloat
+    """A fit has converged where no entry of the gradient of (mean cross-entropy + penalty / (C N)) is larger."""
+    max_iterations: PositiveInt
+    """Iterations of L-BFGS after which a fit ends without having converged."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The best of all strengths, on clips that it was not fitted on."""
+
+    strength: float
+    accuracies: dict[float, float]
+    """By strength."""
+    correct: np.ndarray
+    """(V,) bool, True where the chosen strength is right, of the parts' held-out clips one after another."""
+    fit: tuple[Frame, Fitted] | None
+    """The chosen fit, of a single part; None after a cross-validation, whose fits are of parts."""
+
+    @property
+    def accuracy(self) -> float:
+        """Accuracy of the chosen strength."""
+        return self.accuracies[self.strength]
+
+
+@dataclass(frozen=True)
+class LinearResult:
+    """The chosen linear layer: what it predicts, and how it was chosen."""
+
+    strength: float
+    accuracies: dict[float, float]
+    """Validation accuracies by strength."""
+    train_accuracy: float
+    predictions: np.ndarray
+    """(H,) int64 class of every held-out clip."""
+    converged: bool
+    """True if the chosen fit did."""
+    iterations: int
+    """Iterations of the chosen fit, which starts where that of the strength before ended."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything in plain values."""
+        accuracies = [{"strength": strength, "accuracy": value} for strength, value in self.accuracies.items()]
+        return vars(self) | {"accuracies": accuracies, "predictions": self.predictions.tolist()}
+
+
+def choose_strength(
+    vectors_ND: np.ndarray, class_ids_N: np.ndarray, parts: Sequence[Part], config: LinearConfig
+) -> Chosen:
+    """Fit every strength on the first clips of each part, and choose by the accuracy on the second.
+
+    Of equal accuracies, the stronger regularisation wins.
+
+    Args:
+        vectors_ND: of all clips; those of the parts are finite.
+        class_ids_N: of all clips.
+        parts: from :func:`clips.validation_parts`.
+        config: strengths and when a fit has converged.
+
+    Raises:
+        ValueError: the clips to fit on are of one class.
+    """
+    strengths = sorted(config.strengths)
+    correct: dict[float, list[np.ndarray]] = {strength: [] for strength in strengths}
+    fits: dict[float, tuple[Frame, Fitted]] = {}
+    for fitting, held in parts:
+        frame = Frame.of(vectors_ND[fitting])
+        held_HR = frame.coordinates(vectors_ND[held])
+        path = fit_path(frame.coordinates(vectors_ND[fitting]), class_ids_N[fitting], strengths, *_limits(config))
+        for strength, fitted in zip(strengths, path, strict=True):
+            correct[strength].append(fitted.model.predict(held_HR) == class_ids_N[held])
+            fits[strength] = frame, fitted
+    joined = {strength: np.concatenate(found) for strength, found in correct.items()}
+    accuracies = {strength: float(right.mean()) for strength, right in joined.items()}
+    best = max(strengths, key=lambda strength: accuracies[strength])  # the first of equals
+    return Chosen(best, accuracies, joined[best], fits[best] if len(parts) == 1 else None)
+
+
+def predict(
+    vectors_ND: np.ndarray, class_ids_N: np.ndarray, part: Part, chosen: Chosen, config: LinearConfig
+) -> LinearResult:
+    """Classify the held-out clips by the chosen strength, fitted on the others.
+
+    Args:
+        vectors_ND, class_ids_N: of all clips.
+        part: training clips, and test clips.
+        chosen: strength; its fit, if it has one, was on these training clips.
+        config: when a fit has converged.
+    """
+    fitting, held = part
+    frame, fitted = chosen.fit or _fit(vectors_ND[fitting], class_ids_N[fitting], chosen.strength, config)
+    if not fitted.converged:
+        _log.warning("a linear probe with C=%g ended after %d iterations", chosen.strength, fitted.iterations)
+    trained = fitted.model.predict(frame.coordinates(vectors_ND[fitting]))
+    predictions = fitted.model.predict(frame.coordinates(vectors_ND[held])) if len(held) else np.zeros(0, np.int64)
+    return LinearResult(
+        strength=chosen.strength,
+        accuracies=chosen.accuracies,
+        train_accuracy=float((trained == class_ids_N[fitting]).mean()),
+        predictions=predictions,
+        converged=fitted.converged,
+        iterations=fitted.iterations,
+    )
+
+
+def _fit(train_ND: np.ndarray, class_ids_N: np.ndarray, strength: float, config: LinearConfig) -> tuple[Frame, Fitted]:
+    """A strength on all training clips, by the path of those before it."""
+    frame = Frame.of(train_ND)
+    strengths = [other for other in config.strengths if other <= strength]
+    *_, fitted = fit_path(frame.coordinates(train_ND), class_ids_N, strengths, *_limits(config))
+    return frame, fitted
+
+
+def _limits(config: LinearConfig) -> tuple[float, int]:
+    return config.tolerance, config.max_iterations
