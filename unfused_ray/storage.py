@@ -208,13 +208,14 @@ def write_bytes(uri: str, data: bytes) -> None:
         output.write(data)
 
 
-def list_files(uri: str, recursive: bool = False) -> list[str]:
+def list_files(uri: str, recursive: bool = False, broken: bool = False) -> list[str]:
     """List the URIs of the files in a folder, sorted; none if there is no folder. Unfinished writes are left out.
 
     Links to local folders are followed, but not into a folder that is listed anyway: they may lead in circles. A local
-    name that is not UTF-8 has surrogates for its bytes.
+    name that is not UTF-8 has surrogates for its bytes. With ``broken``, links that lead nowhere, pipes and devices are
+    listed too.
     """
-    return [found for found in _list(uri, fs.FileType.File, recursive) if not _is_temporary(found)]
+    return [found for found in _list(uri, fs.FileType.File, recursive, broken) if not _is_temporary(found)]
 
 
 def list_folders(uri: str) -> list[str]:
@@ -295,19 +296,19 @@ def _connect(uri: str, endpoint: str) -> tuple[fs.FileSystem, str]:
     return fs.FileSystem.from_uri(uri)
 
 
-def _list(uri: str, kind: fs.FileType, recursive: bool) -> list[str]:
+def _list(uri: str, kind: fs.FileType, recursive: bool, broken: bool = False) -> list[str]:
     filesystem, root = _resolve(uri)
     with _errors_name(uri, "list"):
         if filesystem.get_file_info(root).type != fs.FileType.Directory:
             return []
         if is_local(uri):
-            return sorted(_list_local(absolute(uri), kind, recursive))
+            return sorted(_list_local(absolute(uri), kind, recursive, broken))
         found = filesystem.get_file_info(fs.FileSelector(root, allow_not_found=True, recursive=recursive))
     folder = absolute(uri)
     return sorted(join(folder, info.path[len(root) :]) for info in found if info.type == kind)
 
 
-def _list_local(root: str, kind: fs.FileType, recursive: bool) -> Iterator[str]:
+def _list_local(root: str, kind: fs.FileType, recursive: bool, broken: bool) -> Iterator[str]:
     """List a local folder for :func:`_list`: Arrow follows links in circles, and takes only UTF-8 names."""
     top = os.path.realpath(root)
     seen, left = {top}, [root]
@@ -315,7 +316,7 @@ def _list_local(root: str, kind: fs.FileType, recursive: bool) -> Iterator[str]:
         with os.scandir(left.pop()) as entries:
             for entry in entries:
                 if not os.path.isdir(entry.path) if entry.is_symlink() else not entry.is_dir():  # noqa: PTH112
-                    if kind == fs.FileType.File and os.path.isfile(entry.path):  # noqa: PTH113 - False for bad links
+                    if kind == fs.FileType.File and (broken or os.path.isfile(entry.path)):  # noqa: PTH113
                         yield entry.path
                     continue
                 if kind == fs.FileType.Directory:

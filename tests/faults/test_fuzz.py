@@ -201,7 +201,7 @@ def test_a_whole_ingest_of_hostile_files_writes_its_output_and_nothing_else(tmp_
     manifest = prepare(PrepareConfig(source=str(source), output=str(output)))
     assert manifest is not None and manifest.num_clips == len(good)
     set_aside = {row["key"]: row["reason"] for row in pq.read_table(output / REJECTS).to_pylist()}
-    assert set_aside.keys() == {*rejected, "fails.wav", "\\udcff.wav"}
+    assert set_aside.keys() == {*rejected, "pipe.wav", "fails.wav", "\\udcff.wav"}
     assert [path for path in sorted(map(str, tmp_path.rglob("*"))) if not path.startswith(str(output))] == before
 
 

@@ -46,17 +46,41 @@ def encoded(wave: np.ndarray, rate: int = RATE, container: str = "WAV", codec: s
     return buffer.getvalue()
 
 
-def muxed(wave: np.ndarray, rate: int, container: str, codec: str, **options: str) -> bytes:
+def muxed(
+    wave: np.ndarray, rate: int, container: str, codec: str, layout: str = "", kbits: int = 128, **options: str
+) -> bytes:
     """Encode by FFmpeg; ``options`` are the container's."""
-    layout = LAYOUTS[wave.shape[1]]
+    layout = layout or LAYOUTS[wave.shape[1]]
+    of_codec = {"strict": "experimental"} | ({"mapping_family": "255"} if layout == "octagonal" else {})
     with tempfile.NamedTemporaryFile() as place:
         with av.open(place.name, "w", format=container, container_options=options) as file:
-            stream = file.add_stream(codec, rate=rate, layout=layout, options={"strict": "experimental"})
-            stream.bit_rate = 12_200 if "amr" in codec else 128_000
+            stream = file.add_stream(codec, rate=rate, layout=layout, options=of_codec)
+            stream.bit_rate = 12_200 if "amr" in codec else 1000 * kbits
             frame = av.AudioFrame(format="flt", layout=layout, samples=len(wave))
             frame.planes[0].update(np.ascontiguousarray(wave))
             frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
             for packet in [*stream.encode(frame), *stream.encode(None)]:
+                file.mux(packet)
+        return place.read()
+
+
+def film(seconds: float, container: str, codec: str) -> bytes:
+    """Encode moving pictures and sound."""
+    rate = 48_000
+    with tempfile.NamedTemporaryFile() as place:
+        with av.open(place.name, "w", format=container) as file:
+            pictures = file.add_stream("mpeg2video", rate=25)
+            pictures.width, pictures.height, pictures.pix_fmt = 64, 48, "yuv420p"
+            sound = file.add_stream(codec, rate=rate, layout="stereo")
+            frames = [av.VideoFrame(64, 48, "yuv420p") for _ in range(round(25 * seconds))]
+            for number, frame in enumerate(frames):
+                frame.pts, frame.time_base = number, Fraction(1, 25)
+            wave = av.AudioFrame(format="flt", layout="stereo", samples=round(seconds * rate))
+            wave.planes[0].update(tone(seconds, rate, 2))
+            wave.sample_rate, wave.pts, wave.time_base = rate, 0, Fraction(1, rate)
+            packets = [packet for frame in (*frames, None) for packet in pictures.encode(frame)]
+            packets += [*sound.encode(wave), *sound.encode(None)]
+            for packet in sorted(packets, key=lambda packet: (packet.dts or 0) * (packet.time_base or 0)):
                 file.mux(packet)
         return place.read()
 
@@ -82,6 +106,8 @@ CODECS = (
     *(("caf", "alac", RATE, 2, LOSSY), ("caf", "adpcm_ima_qt", RATE, 1, LOSSY), ("w64", "pcm_s16le", RATE, 2, 0.0)),
     *(("wav", "pcm_f32le", RATE, 2, 0.0), ("wav", "adpcm_ms", RATE, 1, LOSSY), ("wav", "libmp3lame", RATE, 2, LOSSY)),
     *(("wav", "g722", 16_000, 1, 0.0), ("wav", "ac3", 48_000, 2, LOSSY), ("flac", "flac", RATE, 2, 0.0)),
+    *(("mpegts", "aac", RATE, 2, LOSSY), ("mpegts", "mp2", 48_000, 2, LOSSY), ("mpegts", "ac3", 48_000, 2, LOSSY)),
+    *(("mpeg", "mp2", RATE, 2, LOSSY), ("vob", "ac3", 48_000, 2, LOSSY)),
 )
 SNDFILE = (
     *(
@@ -135,6 +161,13 @@ def of_each_codec() -> Iterator[AudioFile]:
     yield AudioFile("webm: libopus, live, without a length", live, 1.5, LOSSY)
     fast = muxed(wave, RATE, "ipod", "aac", movflags="faststart")
     yield AudioFile("ipod: aac, header first", fast, 1.5, LOSSY)
+    blu_ray = muxed(wave, RATE, "mpegts", "aac", mpegts_m2ts_mode="1")
+    yield AudioFile("mpegts: aac, packets of 192 bytes (M2TS)", blu_ray, 1.5, LOSSY)
+    eight = np.random.default_rng(0).normal(0, 0.1, (72_000, 8)).astype(np.float32)
+    opus = muxed(eight, 48_000, "ogg", "libopus", "octagonal", 700)
+    yield AudioFile("ogg: libopus, eight channels", opus, 1.5, LOSSY)
+    for container, codec in (("mpegts", "mp2"), ("vob", "mp2"), ("matroska", "ac3"), ("mp4", "aac")):
+        yield AudioFile(f"{container}: {codec}, with pictures", film(1.5, container, codec), 1.5, LOSSY)
 
 
 def put(data: bytes, place: int, code: str, value: int) -> bytes:
@@ -165,6 +198,17 @@ def of_odd_headers() -> Iterator[AudioFile]:
     listed = wav[:36] + b"LIST" + struct.pack("<I", 15) + b"INFOISFT\3\0\0\0abc" + wav[36:]
     yield AudioFile("WAV, chunk of odd size not padded", listed, 1.5, 0.0)
     tag = b"ID3\4\0\0\0\1\0\0" + bytes(1 << 14)
+    yield AudioFile("WAV, two chunks of samples", wav + wav[36:], 3.0, 0.0, ("joined",))
+    yield AudioFile("AIFF, two chunks of samples", aiff + aiff[38:], 1.5, 0.0, short)
+    yield from with_unknown_bytes()
+    for container, codec in (
+        *(("wav", "pcm_s16le"), ("aiff", "pcm_s16be"), ("caf", "pcm_s16le"), ("w64", "pcm_s16le"), ("au", "pcm_s16be")),
+        *(("ipod", "aac"), ("ogg", "libopus"), ("matroska", "flac"), ("avi", "pcm_s16le"), ("flv", "aac")),
+        *(("adts", "aac"), ("mpegts", "aac"), ("ac3", "ac3")),
+    ):
+        data = tag + muxed(tone(1.5, 48_000, 2), 48_000, container, codec)
+        padding = 0.0 if codec.startswith(("pcm", "flac")) else LOSSY
+        yield AudioFile(f"{container}: {codec}, ID3 tag first", data, 1.5, padding)
     yield AudioFile("WAV, ID3 tag at its end", wav + tag, 1.5, 0.0)
     flac = encoded(wave, container="FLAC")
     yield AudioFile("FLAC, ID3 tag first", tag + flac, 1.5, 0.0)
@@ -177,6 +221,20 @@ def of_odd_headers() -> Iterator[AudioFile]:
     yield AudioFile("MP3, zeros first", bytes(5_000) + mp3, 1.5, LOSSY)
     yield AudioFile("MP3 of changing bit rate without Xing header", without_xing(), 6.0, LOSSY)
     yield AudioFile("MP3 whose Xing header says twice the length", lying_xing(mp3), 1.5, LOSSY, short)
+
+
+def with_unknown_bytes() -> Iterator[AudioFile]:
+    """Files behind which bytes lie that are no chunk, no tag and no file."""
+    unknown = b"\1\2\3\0" * 20_000
+    for container, codec, padding in (
+        *(("flac", "flac", 0.0), ("ogg", "vorbis", LOSSY), ("ipod", "aac", LOSSY), ("matroska", "flac", 0.0)),
+        *(("avi", "pcm_s16le", 0.0), ("flv", "aac", LOSSY), ("mpegts", "aac", LOSSY), ("mpeg", "mp2", LOSSY)),
+        *(("adts", "aac", LOSSY), ("tta", "tta", 0.0)),
+    ):
+        data = muxed(tone(1.5, 48_000, 2), 48_000, container, codec) + unknown
+        yield AudioFile(f"{container}: {codec}, unknown bytes at its end", data, 1.5, padding, ("cut short",))
+    listed = encoded(tone(1.5)) + b"LIST" + struct.pack("<I", 4) + b"INFO" + unknown
+    yield AudioFile("WAV, unknown bytes behind its last chunk", listed, 1.5, 0.0, ("cut short",))
 
 
 def without_xing() -> bytes:
@@ -199,11 +257,12 @@ def joined() -> Iterator[AudioFile]:
     """Files that ``cat`` has laid end to end."""
     for container, codec, reasons in (
         *(("mp3", "libmp3lame", ("longer than its header",)), ("adts", "aac", ()), ("mp2", "mp2", ())),
-        *(("ipod", "aac", ("joined",)), ("webm", "libopus", ("longer than its header",)), ("ac3", "ac3", ())),
-        *(("matroska", "flac", ("longer than its header",)), ("ogg", "libopus", ()), ("oga", "flac", ())),
+        *(("ipod", "aac", ("joined",)), ("webm", "libopus", ("joined",)), ("ac3", "ac3", ())),
+        *(("matroska", "flac", ("joined",)), ("ogg", "libopus", ()), ("oga", "flac", ())),
         *(("flac", "flac", ("joined",)), ("wav", "pcm_s16le", ("joined",))),
         *(("aiff", "pcm_s16be", ("joined",)), ("caf", "pcm_s16le", ("joined",)), ("w64", "pcm_s16le", ("joined",))),
         *(("au", "pcm_s16be", ("joined",)), ("amr", "libopencore_amrnb", ()), ("ogg", "vorbis", ())),
+        *(("avi", "pcm_s16le", ("joined",)), ("flv", "aac", ("joined",)), ("mpegts", "aac", ()), ("mpeg", "mp2", ())),
     ):
         rate = 8_000 if container == "amr" else 48_000
         channels = 1 if container == "amr" else 2
@@ -219,8 +278,35 @@ def joined() -> Iterator[AudioFile]:
     wav = encoded(tone(0.7))
     others = encoded(tone(1.0, 16_000), 16_000, codec="FLOAT") + encoded(tone(0.5), container="FLAC")
     yield AudioFile("WAV, joined to one of another rate and a FLAC", wav + others, 2.2, 0.001, ("joined",))
+    yield from joined_to_others()
     mp3 = encoded(tone(0.7), container="MP3") + encoded(tone(1.0, 16_000), 16_000, "MP3")
     yield AudioFile("MP3, joined at other rates", mp3, 1.7, 2 * LOSSY, ("longer than its header",))
+
+
+def joined_to_others() -> Iterator[AudioFile]:
+    """Files of one format that ``cat`` has laid before one of another, or of another rate."""
+    mp3 = b"ID3\4\0\0\0\0\1\0" + bytes(128) + muxed(tone(1.0, RATE, 2), RATE, "mp3", "libmp3lame")
+    wav, flac = encoded(tone(1.0, 16_000), 16_000), encoded(tone(0.7), container="FLAC")
+    aac = muxed(tone(1.0, 16_000), 16_000, "adts", "aac")
+    first = {
+        name: muxed(tone(0.7, RATE, 2), RATE, *name.split()) for name in ("ipod aac", "matroska aac", "mpegts aac")
+    }
+    pairs = {
+        "WAV and MP3": encoded(tone(0.7)) + mp3,
+        "FLAC and WAV": flac + wav,
+        "FLAC and MP3": flac + mp3,
+        "FLAC and MP3 without a tag": flac + mp3[138:],
+        "Ogg and MP3": encoded(tone(0.7), RATE, "OGG", "VORBIS") + mp3,
+        "M4A and ADTS": first["ipod aac"] + aac,
+        "Matroska at two rates": first["matroska aac"] + muxed(tone(1.0, 16_000), 16_000, "matroska", "aac"),
+        "Matroska and WAV": first["matroska aac"] + wav,
+        "MPEG transport stream and FLAC": first["mpegts aac"] + encoded(tone(1.0), container="FLAC"),
+        "WAV and AC-3": encoded(tone(0.7)) + muxed(tone(1.0, 48_000, 2), 48_000, "ac3", "ac3"),
+    }
+    for name, data in pairs.items():
+        yield AudioFile(f"{name}, joined", data, 1.7, 2 * LOSSY, ("joined",))
+    live = [muxed(tone(s, r), r, "matroska", "aac", live="1") for s, r in ((0.7, RATE), (1.0, 16_000))]
+    yield AudioFile("Matroska without lengths at two rates, joined", b"".join(live), 1.7, 2 * LOSSY, ("joined",))
 
 
 def cut_short() -> Iterator[AudioFile]:
@@ -234,7 +320,7 @@ def cut_short() -> Iterator[AudioFile]:
             ("w64", "pcm_s16le"),
         ),
         *(("au", "pcm_s16be"), ("webm", "libopus"), ("matroska", "flac"), ("ogg", "libopus"), ("oga", "flac")),
-        *(("flv", "aac"), ("wv", "wavpack"), ("asf", "wmav2")),
+        *(("flv", "aac"), ("avi", "pcm_s16le"), ("wv", "wavpack"), ("asf", "wmav2")),
     ):
         data = muxed(tone(6, 48_000, 2), 48_000, container, codec)
         yield AudioFile(f"{container}: {codec}, cut short", data[: len(data) * 2 // 3], 4.0, 1.2, ("cut short",))

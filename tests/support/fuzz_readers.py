@@ -67,8 +67,23 @@ MUXED = {
     "wv": ("wv", "wavpack"),
     "wav-adpcm": ("wav", "adpcm_ms"),
     "ogg-flac": ("oga", "flac"),
+    "mpegts": ("mpegts", "aac"),
+    "m2ts": ("mpegts", "mp2"),
+    "mpeg": ("vob", "mp2"),
+    "mka-live": ("matroska", "aac"),
 }
 """Container and codec of FFmpeg's."""
+JOINED = (
+    *(("wav", "mp3"), ("flac", "wav"), ("flac", "flac"), ("opus", "mp3"), ("m4a", "adts"), ("mka", "webm")),
+    *(("avi", "avi"), ("flv", "w64"), ("mpegts", "flac"), ("mpeg", "aiff"), ("mka-live", "mka-live"), ("au", "ac3")),
+)
+"""Files that lie end to end."""
+OPTIONS = {
+    "mp4-fragments": {"movflags": "frag_keyframe+empty_moov", "frag_duration": "100000"},
+    "m2ts": {"mpegts_m2ts_mode": "1"},
+    "mka-live": {"live": "1"},
+}
+"""Of the container."""
 
 
 class Reader(NamedTuple):
@@ -80,8 +95,8 @@ class Reader(NamedTuple):
 
 def encoded(kind: str, rate: int = RATE, channels: int = 1, seconds: float = 0.3) -> bytes:
     if kind in MUXED:
-        options = {"movflags": "frag_keyframe+empty_moov", "frag_duration": "100000"} if "fragments" in kind else {}
-        return audio_files.muxed(audio_files.tone(seconds, rate, channels), rate, *MUXED[kind], **options)
+        wave = audio_files.tone(seconds, rate, channels)
+        return audio_files.muxed(wave, rate, *MUXED[kind], **OPTIONS.get(kind, {}))
     container, subtype = AUDIO[kind]
     wave = np.random.default_rng(channels).normal(0, 0.1, (round(seconds * rate), channels))
     buffer = io.BytesIO()
@@ -118,6 +133,8 @@ def audio(kind: str, folder: Path) -> Reader:
         assert all(0 < len(piece.pcm) <= RATE for piece in (*good, last) if isinstance(piece, Piece))
         return "read" if isinstance(last, Piece) else "rejected"
 
+    if kind == "joined":
+        return Reader([b"".join(encoded(each, 48_000) for each in pair) for pair in JOINED], read)
     if "amr" in MUXED.get(kind, ("", ""))[1]:
         return Reader([encoded(kind, 8_000)], read)
     rate = 22_050 if kind in AUDIO and kind != "opus" else 48_000
@@ -274,7 +291,7 @@ def protocol(folder: Path) -> Reader:
 
 
 READERS: dict[str, Callable[[Path], Reader]] = {
-    **{kind: partial(audio, kind) for kind in (*AUDIO, *MUXED)},
+    **{kind: partial(audio, kind) for kind in (*AUDIO, *MUXED, "joined")},
     "tar": tar,
     "csv": csv,
     "parquet": parquet,

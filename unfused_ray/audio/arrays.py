@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from unfused_ray.audio.blocks import RATES
+
 MAX_PEAK = 10.0
 """Largest magnitude of float samples: 20 dB above full scale, which decoders and mixes may exceed a little."""
 MAX_CHANNELS = 128
 """Clips of a batch no longer than this are taken for frames of so many channels, if there are as many of them."""
-_RATES = (1_000, 1_000_000)
 _SCALES = "samples of 16 bits by 2**15, of 24 bits by 2**23, of 32 bits by 2**31"
 _FULL_SCALES = {np.dtype(kind): (np.iinfo(kind).bits, zero) for kind, zero in (("u1", 128), ("i1", 0), ("i2", 0))}
 """Bits and the value of silence of integers whose full scale is that of their type; 8-bit WAV is unsigned."""
@@ -46,7 +47,7 @@ def refuse_rate(sample_rate: Any) -> None:
     Raises:
         ValueError: no number, or not in Hz.
     """
-    low, high = _RATES
+    low, high = RATES
     is_number = isinstance(sample_rate, Real) and not isinstance(sample_rate, bool)
     if not (is_number and low <= sample_rate <= high):
         raise ValueError(
@@ -56,14 +57,25 @@ def refuse_rate(sample_rate: Any) -> None:
 
 def _as_array(wave: Any) -> np.ndarray:
     if isinstance(wave, Tensor):
-        # NumPy has no bfloat16.
-        return (wave.float() if wave.is_floating_point() else wave).numpy(force=True)
+        return _from_tensor(wave)
     if isinstance(wave, list | tuple) and any(isinstance(each, Tensor) for each in wave):
         wave = [_as_array(each) for each in wave]
     try:
         return np.asarray(wave)
     except ValueError as error:
         raise ValueError(f"wave has clips of different lengths ({error}): give one clip at a time") from error
+
+
+def _from_tensor(wave: Tensor) -> np.ndarray:
+    try:
+        # NumPy has no bfloat16.
+        return (wave.float() if wave.is_floating_point() else wave).numpy(force=True)
+    except (TypeError, RuntimeError) as error:  # sparse, quantised; nested, without data (NotImplementedError)
+        kind = "meta" if wave.is_meta else str(wave.layout).removeprefix("torch.")
+        raise ValueError(
+            f"wave has samples that NumPy cannot hold, in a tensor of type {wave.dtype}, {kind} ({error}): give a "
+            "dense tensor with data, such as wave.to_dense()"
+        ) from error
 
 
 def _refuse_shape(array: np.ndarray) -> None:

@@ -11,8 +11,11 @@ from unfused_ray.audio.errors import Warn, WarningReason
 
 _BLOCK_SECONDS = 10
 _BLOCK_VALUES = 1 << 22  # float32 of all channels: 16 MB, whatever a header claims
+RATES = (1_000, 1_000_000)
+"""Lowest and highest rate in Hz: below, a second of audio would become minutes of samples; above, none is sampled."""
 TOLERANCE = 0.02
 """Share of a length by which header and content may differ without a warning."""
+_SHORT_TAG = 512  # bytes: an ID3v1 tag with what precedes it
 
 
 class Block(NamedTuple):
@@ -31,13 +34,20 @@ def block_length(rate: int, channels: int) -> int:
 
 def skip(blocks: Iterator[Block], seconds: float) -> Iterator[Block]:
     """Leave out the first ``seconds``."""
-    left, last_rate = 0, 0
-    for wave, rate in blocks:
-        if rate != last_rate:
-            left, last_rate = round(left / last_rate * rate if last_rate else seconds * rate), rate
+    for (wave, rate), left in counted_down(blocks, seconds):
         if left < len(wave):
-            yield Block(wave[left:], rate)
-        left = max(0, left - len(wave))
+            yield Block(wave[max(0, left) :], rate)
+
+
+def counted_down(blocks: Iterator[Block], seconds: float) -> Iterator[tuple[Block, int]]:
+    """Yield each block and how many samples lie from its beginning to second ``seconds``; behind it, less than 0."""
+    left, last_rate = 0, 0
+    for block in blocks:
+        if block.rate != last_rate:
+            left = round(left / last_rate * block.rate if last_rate else seconds * block.rate)
+            last_rate = block.rate
+        yield block, left
+        left -= len(block.wave)
 
 
 def warn_of_length(claimed: float, seconds: float, padding: float, warn: Warn) -> None:
@@ -45,3 +55,8 @@ def warn_of_length(claimed: float, seconds: float, padding: float, warn: Warn) -
     if abs(claimed - seconds) > max(TOLERANCE * max(claimed, seconds), padding):
         reason: WarningReason = "cut short" if claimed > seconds else "longer than its header"
         warn(reason, f"its header says {claimed:.2f} s, it holds {seconds:.2f} s")
+
+
+def is_much(unknown: int, size: int) -> bool:
+    """Tell whether so many bytes of no known kind, in a file of ``size`` bytes, may hold audio."""
+    return unknown > max(TOLERANCE * size, _SHORT_TAG)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
+from unfused_ray.audio import mpeg
 from unfused_ray.audio.blocks import TOLERANCE
-from unfused_ray.audio.formats import by_magic
+from unfused_ray.audio.ends import End, end_at
+from unfused_ray.audio.formats import is_file_at
 from unfused_ray.audio.window import Window
 
 CHUNKED = ("wav", "w64", "aiff", "caf", "au")
@@ -24,14 +26,15 @@ class Samples(NamedTuple):
     """Bytes of samples by its header; None where the header leaves them open."""
     held: int
     """Bytes of samples that are there."""
-    end: int
-    """Place behind the file: of another file that is joined to it, or the end."""
+    end: End
     patches: dict[int, bytes]
     """What its header should say: ``held``. Places are relative to ``begin``."""
     is_long: bool
     """They are more than its header can say."""
     begin: int = 0
     """Where the corrected file begins."""
+    unread: tuple[tuple[int, int], ...] = ()
+    """Places and sizes of chunks of samples that follow, and that no reader reads."""
 
 
 class _Layout(NamedTuple):
@@ -50,13 +53,13 @@ class _Layout(NamedTuple):
     align: int = 1
 
 
-def find_samples(window: Window) -> Samples | None:
-    """Find the samples of a file of chunks; None if it is none, or holds no chunk of samples."""
+def find_samples(window: Window) -> list[Samples]:
+    """Find the samples of a file of chunks, by chunk; none if it is no such file, or holds no chunk of samples."""
     head = window.read_at(0, 12)
     if head[:4] == b".snd":
-        return _samples_of_au(window)
+        return [_samples_of_au(window)]
     if (layout := _layout(head)) is None:
-        return None
+        return []
     place, header = layout.first, struct.calcsize(layout.chunk)
     long_size: int | None = None
     kind, is_padded = b"", True
@@ -73,14 +76,21 @@ def find_samples(window: Window) -> Samples | None:
             claimed = _known(size, 8 * struct.calcsize(code))
             claimed = None if claimed is None else max(0, claimed - layout.before - layout.counted)
             samples = _samples(window, layout, body + layout.before, claimed, field, code)
-            return samples if is_padded or not kind else _with_new_header(samples, head, kind, body)
+            first = samples if is_padded or not kind else _with_new_header(samples, head, kind, body)
+            if not kind or head[:4] not in (b"RIFF", b"RIFX"):
+                return [first]
+            further = [
+                _with_new_header(samples._replace(claimed=size, held=min(size, window.size - place)), head, kind, place)
+                for place, size in samples.unread
+            ]
+            return [each._replace(unread=()) for each in (first, *further)]
         if name == b"ds64":
             long_size = body + 8
         elif name == b"fmt " and size < _LONGEST_KIND:
             kind = window.read_at(place, header + size)
         place = _behind(window, layout, body, size - layout.counted)
         is_padded &= (place - body) % layout.align == 0
-    return None
+    return []
 
 
 def _with_new_header(samples: Samples, head: bytes, kind: bytes, start: int) -> Samples:
@@ -92,34 +102,41 @@ def _with_new_header(samples: Samples, head: bytes, kind: bytes, start: int) -> 
 
 def _samples(window: Window, layout: _Layout, start: int, claimed: int | None, field: int, code: str) -> Samples:
     """Compare the size that the field at ``field`` claims with what is there from ``start`` on."""
-    held, end = max(0, window.size - start), window.size
+    further: tuple[tuple[int, int], ...] = ()
+    held, end = max(0, window.size - start), End(window.size)
     if claimed is not None and claimed <= held:
         behind = _behind(window, layout, start, claimed)
         if held - claimed <= TOLERANCE * claimed or _follows(window, layout, behind):
-            held, end = claimed, _next_file(window, layout, behind)
+            held = claimed
+            end, further = _end(window, layout, behind)
     right, most = held + layout.before + layout.counted, 256 ** struct.calcsize(code) - 1
     patches = {} if claimed == held else {field: struct.pack(code, min(right, most))}
-    return Samples(claimed, held, end, patches, is_long=right > most)
+    return Samples(claimed, held, end, patches, right > most, unread=further)
 
 
 def _follows(window: Window, layout: _Layout, place: int) -> bool:
     """Tell whether a file, a chunk, a tag or the end is at ``place``, rather than samples that no header counts."""
-    head = window.read_at(place, 16)
-    if head[:3] in (b"", b"ID3", b"TAG", b"APE") or by_magic(head):
+    if mpeg.after_tags(window, place) > place or place >= window.size or is_file_at(window, place):
         return True
     chunk = _chunk(window, layout, place)
     return chunk is not None and chunk[1] <= window.size - place
 
 
-def _next_file(window: Window, layout: _Layout, place: int) -> int:
-    """Return where another file begins behind the chunks from ``place`` on; the end if none does."""
+def _end(window: Window, layout: _Layout, place: int) -> tuple[End, tuple[tuple[int, int], ...]]:
+    """Return the end of the file behind the chunks from ``place`` on, and places and sizes of samples among these."""
+    further: list[tuple[int, int]] = []
     for _ in range(_MOST_CHUNKS):
-        if by_magic(window.read_at(place, 16)):
-            return place
-        if (chunk := _chunk(window, layout, place)) is None:
+        if place >= window.size or is_file_at(window, place) or (chunk := _chunk(window, layout, place)) is None:
             break
-        place = _behind(window, layout, place + struct.calcsize(layout.chunk), chunk[1] - layout.counted)
-    return window.size
+        body = place + struct.calcsize(layout.chunk)
+        behind = _behind(window, layout, body, chunk[1] - layout.counted)
+        if chunk[0] == layout.samples:
+            if chunk[1] > TOLERANCE * window.size:
+                further.append((body, chunk[1]))
+        elif behind > window.size + layout.align:  # more than is there: text that looks like a chunk
+            break
+        place = behind
+    return end_at(window, place), tuple(further)
 
 
 def _samples_of_au(window: Window) -> Samples:

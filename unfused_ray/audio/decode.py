@@ -11,18 +11,19 @@ import soundfile
 import soxr
 
 from unfused_ray.audio import reader
-from unfused_ray.audio.blocks import Block
+from unfused_ray.audio.blocks import RATES, Block, counted_down
 from unfused_ray.audio.errors import AudioError, Warn, WarningReason
 from unfused_ray.audio.window import Window
 
 __all__ = ["AudioError", "decode", "encode_flac", "read_flac", "refuse_unusable"]
 
 _MAX_HOURS = 24  # of audio in a clip: a megabyte of FLAC can hold weeks of silence
-_RATES = (1_000, 1_000_000)  # below, one second of audio would become minutes of samples; above, no audio is sampled
 _FULL_SCALE = 32768
 # Of float samples, full scale being 1: sums of larger ones overflow where channels or rates are changed.
 _LARGEST = 2.0**32
 _CANCELLED = 0.1  # of the power that the mean of unrelated channels has: two equal ones of correlation -0.9
+_QUIETER = 0.25  # of the loudest channel's power: 6 dB
+_WINDOW_SECONDS = 1.0  # in which channels cancel or not
 _SHORT = 0.98  # of the length that was asked for
 
 
@@ -143,7 +144,7 @@ class _ReadOnce(soundfile.SoundFile):
 
 def _checked(blocks: Iterator[Block]) -> Iterator[Block]:
     """Refuse rates, lengths and values that no audio has."""
-    low, high = _RATES
+    low, high = RATES
     seconds = 0.0
     for wave, rate in blocks:
         if not low <= rate <= high:
@@ -158,16 +159,14 @@ def _checked(blocks: Iterator[Block]) -> Iterator[Block]:
 
 def _first(blocks: Iterator[Block], seconds: float, warn: Warn) -> Iterator[Block]:
     """Yield the first ``seconds``."""
-    left, last_rate = 0, 0
-    for wave, rate in blocks:
-        if rate != last_rate:
-            left, last_rate = round(left / last_rate * rate if last_rate else seconds * rate), rate
+    missing = 0.0
+    for (wave, rate), left in counted_down(blocks, seconds):
         yield Block(wave[:left], rate)
-        left -= len(wave)
-        if left <= 0:
+        missing = (left - len(wave)) / rate
+        if missing <= 0:
             return
-    if last_rate and left / last_rate > (1 - _SHORT) * seconds:
-        warn("cut short", f"{left / last_rate:.2f} of the {seconds:.2f} s asked for lie behind its end")
+    if missing > (1 - _SHORT) * seconds:
+        warn("cut short", f"{missing:.2f} of the {seconds:.2f} s asked for lie behind its end")
 
 
 def _mixed(blocks: Iterator[Block], warn: Warn) -> Iterator[Block]:
@@ -178,13 +177,28 @@ def _mixed(blocks: Iterator[Block], warn: Warn) -> Iterator[Block]:
             yield Block(wave[:, 0], rate)
             continue
         mono = wave.mean(axis=1)
-        powers = np.einsum("sc,sc->c", wave, wave)
-        if mono @ mono < _CANCELLED * powers.sum() / len(powers) ** 2:
-            if channel is None or channel >= len(powers):
-                channel = int(powers.argmax())
-                warn("channels cancel", f"its {len(powers)} channels cancel each other: channel {channel + 1} is used")
-            mono = wave[:, channel]
+        for first, last in _windows(len(wave), round(_WINDOW_SECONDS * rate)):
+            part, mean = wave[first:last], mono[first:last]
+            powers = np.einsum("sc,sc->c", part, part)
+            if mean @ mean >= _CANCELLED * powers.sum() / len(powers) ** 2:
+                continue
+            loudest = int(powers.argmax())
+            if channel is None:
+                detail = (
+                    f"its {len(powers)} channels cancel each other: the loudest is used, channel {loudest + 1} first"
+                )
+                warn("channels cancel", detail)
+            # The channel of before, unless it is much quieter, since each change of channels makes a click.
+            if channel is None or channel >= len(powers) or powers[channel] < _QUIETER * powers[loudest]:
+                channel = loudest
+            mean[:] = part[:, channel]
         yield Block(mono, rate)
+
+
+def _windows(length: int, window: int) -> Iterator[tuple[int, int]]:
+    """Yield first and last place of parts of ``window`` samples; what is left at the end belongs to the last part."""
+    count = max(1, length // window)
+    return ((number * window, length if number == count - 1 else (number + 1) * window) for number in range(count))
 
 
 def _resampled(blocks: Iterator[Block], sample_rate: int) -> Iterator[np.ndarray]:

@@ -14,7 +14,7 @@ from av.container import InputContainer
 from av.error import FFmpegError
 
 from unfused_ray.audio import mpeg
-from unfused_ray.audio.blocks import TOLERANCE, Block, block_length, warn_of_length
+from unfused_ray.audio.blocks import Block, block_length, is_much, warn_of_length
 from unfused_ray.audio.errors import AudioError, Warn
 from unfused_ray.audio.window import Window
 
@@ -23,8 +23,16 @@ _SCALES = {"u8": 2**7, "s16": 2**15, "s32": 2**31}
 _MAX_PLANES = 7  # PyAV 18.1 looks for the planes of a frame until a pointer is 0, which none need be behind the eighth
 _BUFFER_BYTES = 8192  # that FFmpeg reads ahead
 _READ_ANYWHERE = ("mov", "avi", "asf", "matroska")  # formats of which FFmpeg does not read the end last
-_TAG_HEADER, _SHORT_TAG = 32, 512  # bytes: of an APE tag; an ID3v1 tag with what precedes it
-_NO_HEADER = ("aac", "amr", "dts", "eac3", "ogg")  # formats whose length FFmpeg estimates, or finds at the end
+_TAG_HEADER = 32  # bytes of an APE tag
+_NO_HEADER = (
+    "aac",
+    "amr",
+    "dts",
+    "eac3",
+    "mpeg",
+    "mpegts",
+    "ogg",
+)  # formats whose length FFmpeg estimates, or finds at the end
 
 
 def read(window: Window, name: str, warn: Warn) -> Iterator[Block]:
@@ -42,6 +50,7 @@ def read(window: Window, name: str, warn: Warn) -> Iterator[Block]:
     """
     try:
         # The format is given, so no other demuxer is tried, and none that opens further files; video is not decoded.
+        due = _bytes_of_packets(window, name)
         window.seek(0)
         options = {"codec_whitelist": _audio_decoders()}
         with av.open(
@@ -50,7 +59,7 @@ def read(window: Window, name: str, warn: Warn) -> Iterator[Block]:
             assert isinstance(container, InputContainer)
             stream = _stream(container, name, warn)
             seconds = 0.0
-            for block in _blocks(_frames(container, stream, warn)):
+            for block in _blocks(_frames(container, stream, due, warn)):
                 seconds += len(block.wave) / block.rate
                 yield block
             window.refuse_failed()
@@ -75,13 +84,14 @@ def _stream(container: InputContainer, name: str, warn: Warn) -> AudioStream:
     return stream
 
 
-def _frames(container: InputContainer, stream: AudioStream, warn: Warn) -> Iterator[AudioFrame]:
-    """Decode the packets of a stream; warn of those that cannot be."""
-    packets = failed = frames = 0
+def _frames(container: InputContainer, stream: AudioStream, due: int, warn: Warn) -> Iterator[AudioFrame]:
+    """Decode the packets of a stream; warn of those that cannot be, and if they have much less than ``due`` bytes."""
+    packets = failed = frames = held = 0
     reason = ""
     try:
         for packet in container.demux(stream):
             packets += packet.size > 0
+            held += packet.size
             try:
                 for frame in packet.decode():
                     frames += 1
@@ -97,6 +107,13 @@ def _frames(container: InputContainer, stream: AudioStream, warn: Warn) -> Itera
         raise AudioError("unreadable", f"none of its {packets} packets can be decoded: {reason}")
     if failed:
         warn("damaged", f"{failed} of {packets} packets cannot be decoded and are left out: {reason}")
+    elif is_much(due - held, due):
+        warn("cut short", f"{due - held} of its {due} bytes are no part of the audio that FFmpeg finds")
+
+
+def _bytes_of_packets(window: Window, name: str) -> int:
+    """Return the bytes that a file's packets should have; 0 if its format does not tell."""
+    return window.size - mpeg.after_tags(window) if name == "aac" else 0
 
 
 def _in_words(error: Exception) -> str:
@@ -144,7 +161,7 @@ def _warn_of_rest(window: Window, warn: Warn) -> None:
     if (tag := near.find(b"APETAGEX")) >= 0:
         place = max(place, begin + tag + _TAG_HEADER + int.from_bytes(near[tag + 12 : tag + 16], "little"))
     rest = window.size - place
-    if rest > max(TOLERANCE * window.size, _SHORT_TAG):
+    if is_much(rest, window.size):
         warn("cut short", f"its last {rest} of {window.size} bytes are no part of the audio that FFmpeg finds")
     elif place > window.size and not near:
         warn("cut short", f"more of it should lie at byte {place}, behind its end at {window.size}")

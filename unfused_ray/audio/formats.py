@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from unfused_ray.audio import mpeg
 from unfused_ray.audio.window import Window
 
@@ -9,11 +11,12 @@ SUFFIXES = (
     *(".wav", ".wave", ".bwf", ".rf64", ".w64", ".aif", ".aiff", ".aifc", ".caf", ".au", ".snd", ".sph", ".nist"),
     *(".voc", ".svx", ".avr", ".flac", ".ogg", ".oga", ".opus", ".spx", ".mp3", ".mp2", ".mpga", ".m4a", ".m4b"),
     *(".mp4", ".m4v", ".mov", ".aac", ".adts", ".3gp", ".3g2", ".amr", ".awb", ".webm", ".mka", ".mkv", ".wma", ".wmv"),
+    *(".mpg", ".mpeg", ".vob", ".ts", ".mts", ".m2ts"),
     *(".asf", ".avi", ".flv", ".ac3", ".eac3", ".dts", ".ape", ".wv", ".tta", ".mpc", ".dsf", ".dff", ".ra", ".rm"),
 )
 """Suffixes of audio files, and of video files that hold audio, in lower case."""
 
-FIRST_BYTES = 4096
+FIRST_BYTES = 1 << 14
 """Bytes of a file's beginning that suffice to recognise it."""
 
 _MAGIC = {
@@ -24,6 +27,7 @@ _MAGIC = {
     b"OggS\x00": "ogg",
     b"\x1a\x45\xdf\xa3": "matroska",
     b"\x30\x26\xb2\x75\x8e\x66\xcf\x11": "asf",
+    b"\x00\x00\x01\xba": "mpeg",
     b"#!AMR": "amr",
     b"FLV\x01": "flv",
     b"NIST_1A\n": "nistsphere",
@@ -37,6 +41,15 @@ _MAGIC = {
     b"DSD \x1c\x00": "dsf",
     b"FRM8": "iff",  # DSDIFF
 }
+_MAGIC_BYTES = 2048  # that suffice for eight packets of a transport stream
+_TRANSPORT = ((0, 188), (4, 192))
+"""Where the packets of an MPEG transport stream begin, each with the byte 0x47, and their size."""
+_UNMISTAKABLE = re.compile(
+    rb"RIFF....(?:WAVE|AVI )|FORM....AIF[FC]|fLaC\0\0\0\x22|OggS\0\x02|caff\0\x01\0\0|\0\0..ftyp|#!AMR(?:-WB)?\n"
+    rb"|riff\x2e\x91\xcf\x11|\.snd\0\0|TTA1[\x01\x03]\0|FLV\x01[\x01\x04\x05]\0\0\0\x09|\0\0\x01\xba[\x21\x44]\0"
+    rb"|ID3[\x02-\x04]\0.[\0-\x7f]{4}|\x30\x26\xb2\x75\x8e\x66\xcf\x11|\x1a\x45\xdf\xa3.{1,8}\x42\x86\x81\x01",
+    re.DOTALL,
+)
 _FORMS = {b"WAVE": "wav", b"AVI ": "avi", b"AIFF": "aiff", b"AIFC": "aiff"}
 _ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 _PICTURES = (b"heic", b"heix", b"mif1", b"msf1", b"avif", b"avis")
@@ -47,17 +60,45 @@ def begins_as_audio(first_bytes: bytes) -> bool:
     return first_bytes.startswith(b"ID3") or by_magic(first_bytes) is not None or mpeg.find(first_bytes) is not None
 
 
-def recognise(window: Window) -> str | None:
-    """Return FFmpeg's name of the format by a file's content; None for one that is not known."""
+def recognise(window: Window) -> tuple[str | None, int]:
+    """Return FFmpeg's name of the format by a file's content, None for one that is not known, and its tags' end."""
     place = mpeg.after_tags(window)
-    head = window.read_at(place, FIRST_BYTES)
+    head = window.read_at(place, _MAGIC_BYTES)
     if (name := by_magic(head)) is not None:
-        return name
-    if head.startswith(b"\x0b\x77"):
-        return "eac3"  # FFmpeg's decoder of E-AC-3 takes AC-3 as well
-    if (frame := mpeg.find(head + window.read_at(place + len(head), mpeg.LONGEST_SEARCH))) is not None:
-        return frame.format
+        return name, place
+    frame = mpeg.find(head + window.read_at(place + len(head), mpeg.LONGEST_SEARCH))
+    return None if frame is None else frame.format, place
+
+
+def is_file_at(window: Window, place: int) -> bool:
+    """Tell whether an audio file of a known format, or the tags before one, begins at ``place``."""
+    if place >= window.size:
+        return False
+    head = window.read_at(place, _MAGIC_BYTES)
+    if head.startswith(mpeg.TAGS):
+        place = mpeg.after_tags(window, place)
+        head = window.read_at(place, _MAGIC_BYTES)
+    if by_magic(head) is not None:
+        return True
+    return head[:1] in (b"\xff", b"\x0b") and mpeg.find(window.read_at(place, FIRST_BYTES), search=0) is not None
+
+
+def find_behind_flac(window: Window, begin: int, end: int) -> int | None:
+    """Return where another file begins between two places, of which the first may be within the frames of FLAC."""
+    data = window.read_at(begin, end - begin)
+    for found in _UNMISTAKABLE.finditer(data):
+        if is_file_at(window, begin + found.start()):
+            return begin + found.start()
+    for sync in mpeg.UNLIKE_FLAC:
+        if (frame := mpeg.find(data, len(data), sync)) is not None:
+            return begin + frame.place
     return None
+
+
+def is_tag_to_the_end(window: Window, begin: int, end: int) -> bool:
+    """Tell whether a tag begins between two places that ends where the file does."""
+    tags = re.finditer(rb"ID3[\x02-\x04]\0|APETAGEX", window.read_at(begin, end - begin))
+    return any(mpeg.after_tags(window, begin + tag.start()) >= window.size for tag in tags)
 
 
 def by_magic(head: bytes) -> str | None:
@@ -66,4 +107,15 @@ def by_magic(head: bytes) -> str | None:
         return _FORMS.get(head[8:12])
     if head[4:8] in _ATOMS:
         return None if head[8:12] in _PICTURES else "mov"
-    return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
+    if head.startswith(tuple(_MAGIC)):
+        return next(name for magic, name in _MAGIC.items() if head.startswith(magic))
+    return None if transport_packets(head) is None else "mpegts"
+
+
+def transport_packets(head: bytes) -> tuple[int, int] | None:
+    """Return the first byte and the size of the packets of an MPEG transport stream; None if ``head`` begins none."""
+    for first, size in _TRANSPORT:
+        begins = head[first : first + 8 * size : size]
+        if len(begins) >= 3 and set(begins) == {0x47}:
+            return first, size
+    return None

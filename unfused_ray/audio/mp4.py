@@ -6,10 +6,13 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from unfused_ray.audio.ends import End, end_at
 from unfused_ray.audio.errors import AudioError
+from unfused_ray.audio.formats import is_file_at
 from unfused_ray.audio.window import Window
 
 _PARENTS = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf")
+_OUTERMOST = (b"moov", b"mdat", b"moof", b"mfra", b"sidx", b"styp", b"free", b"skip", b"wide", b"uuid", b"meta")
 _COUNTS = {b"stsz": 8, b"trun": 4}  # boxes that claim a number of samples, and where in their body
 _MOST_BOXES = 1 << 20
 
@@ -19,23 +22,26 @@ class _Box(NamedTuple):
     place: int
     body: int
     end: int
+    is_outermost: bool
 
 
-def end_of_movie(window: Window) -> int:
-    """Return where another file begins behind the first; the end if none does.
+def end_of_movie(window: Window) -> End:
+    """Find the end of the first movie.
 
     Raises:
         AudioError: a box claims more samples than the file has bytes; FFmpeg would make a table of them.
     """
     for box in _boxes(window):
-        if box.kind == b"ftyp" and box.place:
-            return box.place
+        if box.place and box.is_outermost and box.kind not in _OUTERMOST:
+            is_box = box.body <= box.end and all(32 <= byte < 127 for byte in box.kind)
+            if not is_box or is_file_at(window, box.place):
+                return end_at(window, box.place)
         if box.kind in _COUNTS:
             count = int.from_bytes(window.read_at(box.body + _COUNTS[box.kind], 4), "big")
             if count > window.size:
                 name = box.kind.decode()
                 raise AudioError("unreadable", f"its {name} claims {count} samples, it has {window.size} bytes")
-    return window.size
+    return End(window.size)
 
 
 def _boxes(window: Window) -> Iterator[_Box]:
@@ -51,10 +57,12 @@ def _boxes(window: Window) -> Iterator[_Box]:
         body = place + (16 if size == 1 else 8)
         end = ends[-1] if size == 0 else place + (long_size if size == 1 else size)
         if end < body:  # no box: the rest of the parent is left out
+            if len(ends) == 1:
+                yield _Box(b"", place, body, place, is_outermost=True)
             place = ends[-1]
             continue
         end = min(end, ends[-1])
-        yield _Box(kind, place, body, end)
+        yield _Box(kind, place, body, end, is_outermost=len(ends) == 1)
         if kind in _PARENTS:
             ends.append(end)
         place = body if kind in _PARENTS else end

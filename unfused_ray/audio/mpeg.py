@@ -1,13 +1,21 @@
-"""Finds frames of MPEG audio (MP1 to MP3) and of AAC (ADTS), which have no magic number."""
+"""Finds frames of MPEG audio (MP1 to MP3), AAC (ADTS) and AC-3, which have no long magic number."""
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from unfused_ray.audio.window import Window
 
+TAGS = (b"ID3", b"APETAGEX", b"TAG")
+"""Beginnings of tags."""
 LONGEST_SEARCH = 1 << 16
 """Bytes before the first frame, such as zeros or a tag of another kind."""
+_SYNC = re.compile(rb"\xff[\xe0-\xff]|\x0b\x77")
+UNLIKE_FLAC = re.compile(rb"\xff[\xe0-\xf7\xfa-\xff]"), re.compile(rb"\x0b\x77")
+"""Beginnings of frames that no frame of FLAC has; equal frames of FLAC, of silence, may lie as those of AAC would.
+
+They are looked for one by one, which is faster."""
 _CHAIN = 3  # frames that follow, each where the one before says; two by chance are one in 10⁶ random files
 _BIT_RATES = {  # in kbit/s, by (is MPEG 1, layer)
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -17,6 +25,7 @@ _BIT_RATES = {  # in kbit/s, by (is MPEG 1, layer)
     (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
+_AC3_BIT_RATES = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640)
 _RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
 
 
@@ -24,7 +33,7 @@ class Frame(NamedTuple):
     """A frame's header."""
 
     format: str
-    """FFmpeg's name: ``mp3`` (any layer) or ``aac``."""
+    """FFmpeg's name: ``mp3`` (any layer), ``aac``, or ``eac3``, whose decoder takes AC-3 as well."""
     place: int
     num_bytes: int
     samples: int
@@ -34,22 +43,29 @@ class Frame(NamedTuple):
     """Place of the Xing or Info tag in an MP3 frame that has one, relative to the frame."""
 
 
-def find(data: bytes) -> Frame | None:
-    """Find the first frame that others follow, or that ends with ``data``."""
-    place = data.find(b"\xff")
-    while 0 <= place <= LONGEST_SEARCH:
-        if (frame := _frame(data, place)) is not None and _is_followed(data, frame):
+def find(data: bytes, search: int = LONGEST_SEARCH, sync: re.Pattern[bytes] = _SYNC) -> Frame | None:
+    """Find the first frame, among the first ``search`` bytes, that others follow, or that ends with ``data``.
+
+    ``sync``: the two bytes that it may begin with.
+    """
+    for found in sync.finditer(data, 0, search + 2):
+        if (frame := _frame(data, found.start())) is not None and _is_followed(data, frame):
             return frame
-        place = data.find(b"\xff", place + 1)
     return None
 
 
-def after_tags(window: Window) -> int:
-    """Return the place behind the ID3v2 tags that a file begins with."""
-    place = 0
-    while (head := window.read_at(place, 10))[:3] == b"ID3" and len(head) == 10:
-        size = sum((byte & 127) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-        place += 10 + size
+def after_tags(window: Window, place: int = 0) -> int:
+    """Return the place behind the tags (ID3v1, ID3v2 and APE) that begin at ``place``; it may lie behind the end."""
+    while len(head := window.read_at(place, 32)) >= 10:
+        if head[:3] == b"ID3":
+            sizes = zip(head[6:10], (21, 14, 7, 0), strict=True)
+            place += 10 + sum((byte & 127) << shift for byte, shift in sizes)
+        elif head[:8] == b"APETAGEX":
+            place += 32 + int.from_bytes(head[12:16], "little")
+        elif head[:3] == b"TAG":
+            place += 128
+        else:
+            break
     return place
 
 
@@ -83,8 +99,10 @@ def _is_followed(data: bytes, frame: Frame) -> bool:
 
 def _frame(data: bytes, place: int) -> Frame | None:
     head = data[place : place + 6]
-    if len(head) < 6 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
+    if len(head) < 6 or _SYNC.match(head) is None:
         return None
+    if head[0] == 0x0B:
+        return _ac3(head, place)
     version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)
     if layer == 4:
         return _adts(head, place)
@@ -107,3 +125,16 @@ def _adts(head: bytes, place: int) -> Frame | None:
     if head[1] & 0xF6 != 0xF0 or rate >= len(rates) or num_bytes < 7:
         return None
     return Frame("aac", place, num_bytes, 1024, rates[rate], 0)
+
+
+def _ac3(head: bytes, place: int) -> Frame | None:
+    """Read the header of a frame of AC-3 or, from version 11 on, of E-AC-3."""
+    code, version = head[4] >> 6, head[5] >> 3
+    if version > 16 or (version <= 10 and (code == 3 or (head[4] & 63) >> 1 >= len(_AC3_BIT_RATES))):
+        return None
+    hertz = (48000, 44100, 32000)[code] if code < 3 else (24000, 22050, 16000)[(head[4] >> 4 & 3) % 3]
+    if version > 10:
+        return Frame("eac3", place, 2 * (((head[2] & 7) << 8 | head[3]) + 1), 1536, hertz, 0)
+    kbits = _AC3_BIT_RATES[(head[4] & 63) >> 1]
+    words = kbits * 96_000 // hertz + (head[4] & 1 if hertz == 44100 else 0)
+    return Frame("eac3", place, 2 * words, 1536, hertz, 0)

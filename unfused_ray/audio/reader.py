@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import chain
+from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
 import soundfile
 
 from unfused_ray.audio import libsndfile, mpeg, ogg
-from unfused_ray.audio.blocks import Block, skip, warn_of_length
+from unfused_ray.audio.blocks import Block, is_much, skip, warn_of_length
 from unfused_ray.audio.chunks import CHUNKED, Samples, find_samples
+from unfused_ray.audio.ends import End, end_of
 from unfused_ray.audio.errors import AudioError, Warn
-from unfused_ray.audio.formats import recognise
+from unfused_ray.audio.formats import find_behind_flac, is_tag_to_the_end, recognise
 from unfused_ray.audio.mp4 import end_of_movie
 from unfused_ray.audio.window import Window
 
-_READ_AHEAD = 1 << 18  # bytes that libFLAC may have read behind the last frame
-_FLAC = b"fLaC\x00\x00\x00\x22"  # the beginning of a FLAC file, up to the length of its first header
+_READ_AHEAD = 1 << 13  # bytes that libFLAC may have read behind the last frame
+_OWN_TAGS = ("mp3", "aac", "flac")  # formats whose readers know ID3 tags
 
 
 class _Part(NamedTuple):
@@ -30,6 +30,15 @@ class _Part(NamedTuple):
     """Of a file of chunks."""
     link: ogg.Link | None
     """Of an Ogg file."""
+    end: End
+
+
+class _Following(NamedTuple):
+    """What lies behind a FLAC file."""
+
+    window: Window
+    start: float
+    """Seconds of it to leave out."""
 
 
 def read(window: Window, start: float, warn: Warn) -> Iterator[Block]:
@@ -49,11 +58,12 @@ def read(window: Window, start: float, warn: Warn) -> Iterator[Block]:
     window.refuse_failed()
     parts = list(_parts(window))
     if len(parts) == 1:
-        yield from _read_part(parts[0], start, warn)
+        yield from _in_a_row(parts, start, warn)
     else:
-        if parts[0].link is None:  # chained Ogg files are one as a rule
-            warn("joined", f"{len(parts)} files lie end to end in it; they are read one after the other")
-        yield from skip(chain.from_iterable(_read_part(part, 0.0, warn) for part in parts), start)
+        if any(part.link is None for part in parts):  # chained Ogg files are one as a rule
+            kind = "chunks of samples" if parts[0].end is parts[-1].end else "files"
+            warn("joined", f"{len(parts)} {kind} lie end to end in it; they are read one after the other")
+        yield from skip(_in_a_row(parts, 0.0, warn), start)
     window.refuse_failed()
     if grown := window.growth():
         warn("changed while read", f"it had {window.size} bytes at first, which were read, and {grown:+d} afterwards")
@@ -63,55 +73,119 @@ def _parts(window: Window) -> Iterator[_Part]:
     place = 0
     while place < window.size or place == 0:
         rest = window.part(place, window.size)
-        name = recognise(rest)
-        samples = find_samples(rest) if name in CHUNKED else None
+        name, tags = recognise(rest)
+        if tags and name is not None and name not in _OWN_TAGS:
+            place += tags
+            rest = window.part(place, window.size)
+        chunks = find_samples(rest) if name in CHUNKED else []
         link = ogg.examine(rest) if name == "ogg" else None
-        end = samples.end if samples else link.end if link else end_of_movie(rest) if name == "mov" else rest.size
-        part = rest.part(samples.begin, end, samples.patches) if samples else rest.part(0, end)
-        yield _Part(part, name, samples, link)
-        place += max(1, end)
+        if chunks:
+            end = chunks[0].end
+        elif link:
+            end = link.end
+        else:
+            end = end_of_movie(rest) if name == "mov" else end_of(rest, name)
+        for samples in chunks:
+            yield _Part(rest.part(samples.begin, end.place, samples.patches), name, samples, None, end)
+        if not chunks:
+            yield _Part(rest.part(0, end.place), name, None, link, end)
+        place += max(1, end.place)
 
 
-def _read_part(part: _Part, start: float, warn: Warn) -> Iterator[Block]:
+def _in_a_row(parts: list[_Part], start: float, warn: Warn) -> Iterator[Block]:
+    """Read one part after the other, the first from second ``start``; where FLAC ends, further parts may be found."""
+    for part in parts:
+        following = yield from _read_part(part, start, warn)
+        if following is None:
+            continue
+        start = 0.0
+        if following.start:
+            yield from skip(_in_a_row(list(_parts(following.window)), 0.0, warn), following.start)
+        else:
+            parts.extend(_parts(following.window))
+
+
+def _read_part(part: _Part, start: float, warn: Warn) -> Generator[Block, None, _Following | None]:
     window, name = part.window, part.name
     if part.link and part.link.problem:
         warn(*part.link.problem)
-    if name is None and window.read_at(0, 3)[:1] in (b"\xff", b"I"):  # which libsndfile takes for MPEG audio
+    if is_much(part.end.unknown, window.size):
+        warn("cut short", f"its last {part.end.unknown} of {window.size} bytes are no part of it")
+    if is_much(part.end.missing, window.size):
+        warn("cut short", f"its header says {part.end.missing} bytes more than the {window.size} it has")
+    if name is None and window.read_at(0, 1) in (b"\xff", b"I"):  # which libsndfile takes for MPEG audio
         raise AudioError("wrong format", "it is of no known format, and no frames of MPEG audio lie in a row in it")
-    file: soundfile.SoundFile | None = None
-    if name is None:
-        file = libsndfile.open_file(window)
-    elif part.samples and part.samples.is_long:  # of which libsndfile reads 4 GB
+    if part.samples and part.samples.is_long:
         warn("longer than its header", f"it holds {part.samples.held} bytes of samples")
-    elif name == "flac" or part.samples or (part.link and part.link.is_plain):
-        file = _open(window)
-    if file is None or (name == "flac" and file.frames > libsndfile.NO_LENGTH):
+    if part.samples and part.samples.unread:
+        warn("cut short", f"it has {1 + len(part.samples.unread)} chunks of samples, of which the first is read")
+    file = None if _is_for_ffmpeg(part) else _open(window, name)
+    if file is None:
         assert name is not None  # or it would have been opened
         yield from _by_ffmpeg(window, name, start, warn)
-        return
+        return None
     with file:
         length = file.frames / file.samplerate
         if part.samples and part.samples.held and part.samples.claimed is not None:
             warn_of_length(length * part.samples.claimed / part.samples.held, length, 0.0, warn)
-        yield from libsndfile.read(file, window, start, warn)
+        yield from _by_libsndfile(file, part, start, warn)
         if name == "flac":
-            yield from _behind_flac(window, start, length, warn)
+            return (yield from _behind_flac(window, start, length, warn))
+    return None
 
 
-def _behind_flac(window: Window, start: float, length: float, warn: Warn) -> Iterator[Block]:
-    """Read on where libFLAC has read the ``length`` that the header states: another file, or more frames."""
+def _is_for_ffmpeg(part: _Part) -> bool:
+    if part.samples:
+        return part.samples.is_long  # of which libsndfile reads 4 GB
+    return part.name not in (None, "flac") and not (part.link and part.link.is_plain)
+
+
+def _by_libsndfile(file: soundfile.SoundFile, part: _Part, start: float, warn: Warn) -> Iterator[Block]:
+    """Read an open file; FFmpeg reads on where libsndfile fails, such as in Opus of eight channels."""
+    seconds, is_read_on = 0.0, False
+    try:
+        for block in libsndfile.read(file, part.window, start, warn):
+            seconds += len(block.wave) / block.rate
+            yield block
+    except AudioError:
+        part.window.refuse_failed()
+        if part.name is None or part.name == "flac":
+            raise
+        for block in _by_ffmpeg(part.window, part.name, start + seconds, warn):
+            is_read_on = True
+            yield block
+        if not is_read_on:
+            raise
+
+
+def _behind_flac(window: Window, start: float, length: float, warn: Warn) -> Generator[Block, None, _Following | None]:
+    """Read more frames where libFLAC has read the ``length`` that the header states, or return the file behind it."""
     place = window.tell()
-    begin = max(mpeg.after_tags(window) + 1, place - _READ_AHEAD)
-    following = window.read_at(begin, place + _READ_AHEAD - begin).find(_FLAC)
-    if following >= 0:
-        warn("joined", f"another FLAC file begins at byte {begin + following}; it is read too")
-        yield from read(window.part(begin + following, window.size), max(0.0, start - length), warn)
-    elif window.size - place > _READ_AHEAD:
+    begin, end = max(1, place - _READ_AHEAD), place + _READ_AHEAD
+    following = find_behind_flac(window, begin, end)
+    if following is not None and following < (frames := _begin_of_frames(window)):
+        following = find_behind_flac(window, frames, end)
+    if following is not None:
+        warn("joined", f"another file begins at byte {following}; it is read too")
+        return _Following(window.part(following, window.size), max(0.0, start - length))
+    if window.size > place and not is_tag_to_the_end(window, begin, end):
         seconds = 0.0
         for block in _by_ffmpeg(window, "flac", max(start, length), warn):
             seconds += len(block.wave) / block.rate
             yield block
         warn_of_length(length, max(start, length) + seconds, 0.0, warn)
+        if not seconds and is_much(window.size - place, window.size):
+            warn("cut short", f"its last {window.size - place} of {window.size} bytes are no FLAC")
+    return None
+
+
+def _begin_of_frames(window: Window) -> int:
+    """Return the place behind the headers of a FLAC file, which may hold a picture or the header of a WAV file."""
+    place, is_last = mpeg.after_tags(window) + 4, False
+    while not is_last and len(head := window.read_at(place, 4)) == 4:
+        place += 4 + int.from_bytes(head[1:], "big")
+        is_last = bool(head[0] & 128)
+    return place
 
 
 def _by_ffmpeg(window: Window, name: str, start: float, warn: Warn) -> Iterator[Block]:
@@ -121,10 +195,20 @@ def _by_ffmpeg(window: Window, name: str, start: float, warn: Warn) -> Iterator[
     return skip(ffmpeg.read(window, name, warn), start)
 
 
-def _open(window: Window) -> soundfile.SoundFile | None:
-    """Open a file by libsndfile; None if it cannot."""
+def _open(window: Window, name: str | None) -> soundfile.SoundFile | None:
+    """Open a file by libsndfile; None if it cannot, or FLAC states no length, and FFmpeg may.
+
+    Raises:
+        AudioError: it cannot, and FFmpeg is not told the format.
+    """
     try:
-        return libsndfile.open_file(window)
+        file = libsndfile.open_file(window)
     except AudioError:
         window.refuse_failed()
+        if name is None:
+            raise
         return None
+    if name == "flac" and file.frames > libsndfile.NO_LENGTH:
+        file.close()
+        return None
+    return file

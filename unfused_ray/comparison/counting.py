@@ -47,11 +47,11 @@ def anchor_differences(
         config: of the bootstrap.
         tasks: of the table.
         cells: by row and task.
-        anchors: rows that are there.
+        anchors: rows that are there; without one there is no difference.
         random: row of random networks.
     """
-    found = []
-    for task in tasks:
+    found: list[AnchorDifference] = []
+    for task in tasks if anchors else ():
         for measure in MEASURES:
             drawn = {name: _draws(config, task, cells[name, task.name], measure) for name in (random, *anchors)}
             values = {name: cells[name, task.name].validation_accuracy(measure) for name in drawn}

@@ -119,8 +119,8 @@ def note(results: ResultsTable) -> str:
         f"Plan {plan.name} with its recipes, SHA-256 {plan_hash(plan)}. Protocol {FILE}, SHA-256 {protocol.sha256}; "
         "both were recorded before this table read its first test clip",
     ]
-    made = {(compared.first, compared.second) for compared in results.comparisons}
-    if later := [" – ".join(pair) for pair in plan.compare if pair not in made]:
+    there = {line.row.name for line in results.rows}
+    if later := [" – ".join(pair) for pair in plan.compare if not set(pair) <= there]:
         sentences.append(f"Planned, but not there yet: {'; '.join(later)}")
     if plan.peers:
         names = ", ".join(peer.name for peer in plan.peers)
@@ -160,7 +160,12 @@ def draw(results: ResultsTable) -> Figure:
 
 def _counted(results: ResultsTable) -> str:
     if not results.anchors:
-        return "The headline is the mean over all tasks: no anchor says which of them count"
+        reason = (
+            f"{results.plan.random} and an anchor are still to be read"
+            if results.plan.anchors
+            else "no anchor is planned"
+        )
+        return f"The headline is the mean over all tasks: {reason}, so nothing says which of them count"
     counted = ", ".join(results.counting) or "none"
     return (
         f"The headline is the mean over the tasks that count: {counted}. Other means are over all tasks. A task "

@@ -18,8 +18,8 @@ LapeTaskCode = Literal[
 """Task of the LAPE benchmark; ``unfused-ray tasks`` describes each."""
 
 Measure = Literal["headline", "neighbours", "few-shot", "linear"]
-"""Score of vectors: the share of the nearest training clips that have a clip's class (neighbours), the accuracy of a
-linear layer on a few labelled clips of each class (few-shot) and on all (linear); headline is the mean of the first two."""
+"""Score of vectors. Neighbours: share of the nearest training clips that have a clip's class. Few-shot: accuracy of a
+linear layer on a few labelled clips of each class. Linear: of one on all clips. Headline: mean of the first two."""
 SharedClipsRule = Literal["refuse", "keep"]
 """What to do about recordings that are in test and in another split of a task."""
 _PATH = "a path or a URI"
@@ -243,8 +243,9 @@ class CompareConfig(Config):
 class SweepConfig(Config):
     """Sweep of a distillation's settings with Ray Tune, judged on validation clips alone.
 
-    A trial distils a student for each task. The mean validation accuracy of several tasks decides; a single task is
-    judged by cross-validation over the groups of its training and validation clips: one small split selects noise.
+    A trial distils a student for each task. The mean score on validation clips decides where there are several tasks. A
+    single one is judged by cross-validation over the groups of its training and validation clips: one small split
+    selects noise.
     """
 
     inputs = ("tasks", "protocol")

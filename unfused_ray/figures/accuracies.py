@@ -105,5 +105,6 @@ def draw_by_parameters(title: str, found: Mapping[str, tuple[int | None, Interva
     axis.set_xticks([], minor=True)
     axis.set_xlabel("parameters of the frozen encoder (rows of one size are set a little apart)")
     axis.set_ylabel("% of the test clips")
-    axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
+    if found:
+        axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
     return figure

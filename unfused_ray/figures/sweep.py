@@ -101,7 +101,7 @@ def draw_parameter_map(scored: ScoredTrials, x: Parameter, y: Parameter, marks: 
     _set_axis(axis, "x", x)
     _set_axis(axis, "y", y)
     bar = figure.colorbar(points, ax=axis, aspect=30)
-    bar.set_label("mean validation accuracy in %", fontsize=9)
+    bar.set_label("mean score on validation clips in %", fontsize=9)
     bar.outline.set_visible(False)
     return figure
 

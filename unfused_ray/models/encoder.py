@@ -138,6 +138,6 @@ def _block(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1),
         BlockBatchNorm(out_channels),
-        kernels.MaxPool(),
+        nn.MaxPool2d(2),
         nn.ReLU(inplace=True),
     )

@@ -1,12 +1,10 @@
-"""Dropout, pooling and linear layers in the form that is fastest on a processor; on a GPU they are torch's own.
+"""Dropout and linear layers in the form that is fastest on a processor; on a GPU they are torch's own.
 
 Each does what torch's operation does. Measured on two cores with bfloat16 instructions, in a step of DECAR-v2
 (``benchmarks.speed.step``, docs/performance.md).
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,50 +24,6 @@ def dropout(x: Tensor, probability: float) -> Tensor:
     numbers = words.view(torch.int16)[: x.numel()].view(x.shape)
     kept = (numbers >= dropped - 2**15).to(x.dtype)
     return x * kept.mul_(2**16 / (2**16 - dropped))
-
-
-class MaxPool(nn.Module):
-    """Maximum of each 2 × 2 patch: (B, C, H, W) → (B, C, H // 2, W // 2).
-
-    On a CPU, gradients are routed by two masks, of rows and of columns, and not by indices: half the time of torch's
-    own. Of equal elements, the gradient goes to the upper in the left column.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Pool."""
-        if x.is_cuda or not (torch.is_grad_enabled() and x.requires_grad):
-            return F.max_pool2d(x, 2)
-        pooled: Tensor = _MaxPool.apply(x.permute(0, 2, 3, 1))
-        return pooled.permute(0, 3, 1, 2)
-
-
-class _MaxPool(torch.autograd.Function):
-    """Of (B, H, W, C), the rows of a patch first, then its columns."""
-
-    @staticmethod
-    def forward(ctx: Any, x_BHWC: Tensor) -> Tensor:
-        height, width = x_BHWC.shape[1] // 2, x_BHWC.shape[2] // 2
-        upper, lower = x_BHWC[:, 0 : 2 * height : 2, : 2 * width], x_BHWC[:, 1 : 2 * height : 2, : 2 * width]
-        rows = torch.maximum(upper, lower)
-        left, right = rows[:, :, 0::2], rows[:, :, 1::2]
-        ctx.save_for_backward(upper >= lower, left >= right)
-        ctx.shape = x_BHWC.shape
-        return torch.maximum(left, right)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        is_upper, is_left = ctx.saved_tensors
-        (pooled,) = gradients
-        height, columns = is_upper.shape[1:3]
-        rows = pooled.new_empty(is_upper.shape)
-        torch.mul(pooled, is_left, out=rows[:, :, 0::2])
-        torch.sub(pooled, rows[:, :, 0::2], out=rows[:, :, 1::2])
-        is_even = (2 * height, columns) == tuple(ctx.shape[1:3])
-        whole = pooled.new_empty(ctx.shape) if is_even else pooled.new_zeros(ctx.shape)
-        upper, lower = whole[:, 0 : 2 * height : 2, :columns], whole[:, 1 : 2 * height : 2, :columns]
-        torch.mul(rows, is_upper, out=upper)
-        torch.sub(rows, upper, out=lower)
-        return whole
 
 
 def on_frames(layer: nn.Linear, frames: Tensor) -> Tensor:

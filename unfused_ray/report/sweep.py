@@ -135,7 +135,7 @@ def _axes(varied: Sequence[Parameter], by_importance: Sequence[str]) -> tuple[Pa
 def _in_words(scored: ScoredTrials, parameters: Sequence[Parameter], marks: dict[str, str]) -> str:
     """The map in words: its marked trials, and the range of all."""
     low, high = scored.accuracies.min(), scored.accuracies.max()
-    text = f"Mean validation accuracy of {len(scored.ids)} trials, {low:.1%} to {high:.1%}"
+    text = f"Mean score on validation clips of {len(scored.ids)} trials, {low:.1%} to {high:.1%}"
     for trial, point, accuracy in zip(scored.ids, scored.points, scored.accuracies.tolist(), strict=True):
         if trial in marks:
             values = ", ".join(f"{p.label} {short(point[p.name])}" for p in parameters)
@@ -148,8 +148,8 @@ def _read(ranked: Sequence[Ranked]) -> str:
     if not ranked:
         return "No trial has gone to its end."
     return (
-        "Mean validation accuracy in %, with 95 % intervals over groups of held-out clips; differences are from the "
-        "default trial on the same clips. The best of many trials is too good: only the test split says what it is "
+        "Mean score on validation clips in %, with 95 % intervals over groups of held-out clips; differences are from "
+        "the default trial on the same clips. The best of many trials is too good: only the test split says what it is "
         "worth. Trials that were stopped early have the accuracy of their last epoch."
     )
 

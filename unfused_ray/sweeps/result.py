@@ -29,7 +29,7 @@ class Ranked:
 
     record: Record
     accuracy: Interval
-    """Mean validation accuracy."""
+    """Mean score on validation clips."""
     difference: Interval | None
     """From the default trial, on the same clips; None for that trial, or where it did not go to its end."""
 
@@ -98,8 +98,8 @@ def to_terminal(ranked: Sequence[Ranked], records: Sequence[Record], default: st
     names = list(ranked[0].record.point)
     ended = {state: sum(record.state == state for record in records) for state in ("stopped early", "failed")}
     caption = (
-        "Mean validation accuracy in %, with 95 % intervals over groups of held-out clips. The best of many trials is "
-        f"too good: only the test split says what it is worth. {len(ranked)} trials went to their end, "
+        "Mean score on validation clips in %, with 95 % intervals over groups of held-out clips. The best of many "
+        f"trials is too good: only the test split says what it is worth. {len(ranked)} trials went to their end, "
         f"{ended['stopped early']} were stopped early, {ended['failed']} failed."
     )
     table = RichTable(caption=caption, caption_justify="left")

@@ -29,7 +29,7 @@ from unfused_ray.sweeps.plan import SWEEP, SweepPlan
 from unfused_ray.sweeps.search import make_search
 from unfused_ray.sweeps.space import apply, identity, label_points
 from unfused_ray.sweeps.tracked import SweepTracking, tracked
-from unfused_ray.sweeps.trial import FORMAT_VERSION, METRIC, Record, TrialPlan, read_record, read_records, run_trial
+from unfused_ray.sweeps.trial import FORMAT_VERSION, Record, TrialPlan, read_record, read_records, run_trial
 from unfused_ray.training.driver import launch
 
 logger = logging.getLogger(__name__)
@@ -172,9 +172,7 @@ class _Records(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
     ) -> None:
-        self._best = max(self._best, result[METRIC])
         self._tracking.report(read_record(self._uri, trial.config))
-        self._bar.update(self._num_ended, best=self._best)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         self._end(trial, "stopped early", "")
@@ -188,5 +186,7 @@ class _Records(tune.Callback):
             record = replace(record, state=state, message=message)
             record.write(self._uri)
         self._num_ended += 1
+        if record.has_ended:  # at its last rung, as a resumed sweep has it
+            self._best = max(self._best, record.accuracy)
         self._tracking.end(record, self._num_ended, self._best)
         self._bar.update(self._num_ended, best=self._best)

@@ -89,7 +89,7 @@ class SweepTracking:
         Args:
             record: of the trial.
             num_ended: trials that have.
-            best: highest accuracy so far; infinite where none has been scored.
+            best: highest accuracy of the trials that have ended, each at its last rung; infinite if there is none.
         """
         if record.id not in self._trials:  # its process never came
             self.begin(record.point)

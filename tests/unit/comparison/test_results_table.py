@@ -6,6 +6,7 @@ import json
 import sys
 import tomllib
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -26,7 +27,7 @@ from unfused_ray.comparison.job import ComparisonPlan
 from unfused_ray.comparison.plan import PlannedSystem, load_plan
 from unfused_ray.config import CompareConfig, EncoderConfig, EvaluateConfig, FrontEndConfig
 from unfused_ray.data.shards.index import ClipIndex
-from unfused_ray.evaluation.cells import Cell
+from unfused_ray.evaluation.cells import MEASURES, Cell
 from unfused_ray.models.cost import cost_of
 from unfused_ray.runs.run import CONFIGS, Run
 
@@ -59,10 +60,15 @@ class InProcess:
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Path:
-    """The tiny plan with an encoder of others, read by a protocol that takes a second."""
-    (tmp_path / "protocol.toml").write_text(PROTOCOL.replace('["last", "blocks", "both"]', '["last"]'))
+    """The tiny plan with an encoder of others, read by a protocol that takes a second.
+
+    Random networks are above that encoder on tones. It has their part, and log-mels are above it: on the validation
+    clips of languages, not of drums.
+    """
+    (tmp_path / "protocol.toml").write_text(PROTOCOL)
     text = (COMPARISON / "plans" / "tiny.toml").read_text()
-    text = text.replace("[tflop]", 'protocol = "protocol.toml"\n[tflop]')
+    anchors = 'anchors = ["log-mel statistics"]\nprotocol = "protocol.toml"\n'
+    text = text.replace("[tflop]", f"{anchors}[tflop]").replace("random fc2 (8 × 32)", "bands")
     (tmp_path / "plan.toml").write_text(f'{text}\n[[peers]]\nname = "bands"\nembedder = "support.embedders:Bands"\n')
     return tmp_path / "plan.toml"
 
@@ -115,20 +121,30 @@ def test_one_command_trains_reads_and_compares_and_given_again_finds_everything_
     compared, with_random = table["comparisons"]
     assert with_random["single"] == ["UnFuSeD"]
     assert (compared["first"], compared["second"]) == ("UnFuSeD", "DECAR-v2")
-    assert compared["difference"] == rows["UnFuSeD"]["row"]["difference"]
+    by_task = rows["UnFuSeD"]["row"]["difference"]["headline"]
+    assert compared["difference"] == {heading: by_task[heading] for heading in compared["difference"]}
+    assert list(compared["difference"]) == table["counting"] == ["languages"]
     p_values = {each["second"]: each["p_value"] for each in (compared, with_random)}
     assert {each["second"]: each["p_holm"] for each in (compared, with_random)} == pytest.approx(naive_holm(p_values))
     assert compared["single"] == ["UnFuSeD", "DECAR-v2"]
     cells = [json.loads(file.read_text()) for file in (output / "evaluations").glob("*/*/UnFuSeD*.json")]
     assert len(cells) == 2
-    validation = np.mean([seed["validation_accuracy"] for cell in cells for seed in cell["seeds"]])
+    seeds = [seed for cell in cells for seed in cell["seeds"]]
+    validation = np.mean([np.mean(seed["validation"]["scores"]["headline"]) for seed in seeds])
     assert rows["UnFuSeD"]["validation_accuracy"] == pytest.approx(validation)
+    anchors = [each for each in table["anchors"] if each["measure"] == "headline"]
+    assert [(each["task"], each["anchor"]) for each in anchors] == [
+        (task, "log-mel statistics") for task in ("drums", "languages")
+    ]
+    assert table["counting"] == [each["task"] for each in anchors if each["difference"]["low"] > 0]
     for line in rows.values():
-        accuracy = line["row"]["accuracy"]
-        assert accuracy["mean"]["value"] == pytest.approx(
-            (accuracy["drums"]["value"] + accuracy["languages"]["value"]) / 2
-        )
-        assert line["natural"]["value"] == accuracy["languages"]["value"]  # drums are called synthetic in the tiny plan
+        for measure, accuracy in line["row"]["accuracy"].items():
+            of_tasks = [accuracy[task]["value"] for task in ("drums", "languages")]
+            assert accuracy["mean"]["value"] == pytest.approx(np.mean(of_tasks)), measure
+        assert line["counting"] == line["row"]["accuracy"]["headline"]["languages"]
+    gaps = {name: line["counting"]["value"] - rows["bands"]["counting"]["value"] for name, line in rows.items()}
+    for name, line in rows.items():
+        assert line["gap_closed"] == pytest.approx(gaps[name] / gaps["log-mel statistics"])
     teacher, student = rows["DECAR-v2"]["cost"], rows["UnFuSeD"]["cost"]
     assert student["sources_tflop"] == teacher["sources_tflop"] > 0 == teacher["tasks_tflop"]
     assert student["tasks_tflop"] > 0
@@ -137,6 +153,8 @@ def test_one_command_trains_reads_and_compares_and_given_again_finds_everything_
     assert frozen["protocol"] == table["protocol_sha256"] == storage.sha256((output / "protocol.toml").read_bytes())
     assert frozen["protocol"] in markdown and frozen["plan"] in markdown
     assert "| UnFuSeD¹ – DECAR-v2¹ |" in markdown and "for the 2 differences that the plan tests" in markdown
+    assert "The headline is the mean over the tasks that count: languages." in markdown
+    assert "| languages | **log-mel statistics +" in markdown and "| drums | log-mel statistics +" in markdown
     assert "Trained elsewhere, on other data and for longer than the budgets: bands." in markdown
     assert (output / "accuracy_by_parameters.png").read_bytes().startswith(b"\x89PNG")
 
@@ -149,10 +167,23 @@ def test_one_command_trains_reads_and_compares_and_given_again_finds_everything_
     assert capsys.readouterr().out == ""
     (line,) = (line for line in against.splitlines() if line.startswith("| DECAR-v2 "))
     assert [float(cell.split()[0]) for cell in line.split("|")[2:-1]] == pytest.approx(
-        [-100 * compared["difference"][column]["value"] for column in ("drums", "languages", "mean")]
-        + [-100 * rows["UnFuSeD"]["natural_difference"]["value"]],
+        [-100 * compared["difference"][column]["value"] for column in compared["difference"]],
         abs=0.06,
     )
+
+    without = with_anchors(again)
+    assert without.counting == ("drums", "languages")
+    assert "The headline is the mean over all tasks: no anchor" in page.to_markdown(without)
+    (found,) = (line for line in without.rows if line.row.name == "UnFuSeD")
+    assert (found.counting, found.gap_closed) == (found.row.accuracy["headline"]["mean"], None)
+    assert without.comparisons[0].difference == found.row.difference["headline"]
+
+    none = with_anchors(again, "bands", random="log-mel statistics")
+    assert none.counting == none.comparisons == ()
+    assert {(line.counting, line.gap_closed) for line in none.rows} == {(None, None)}
+    text = page.to_markdown(none)
+    assert "over the tasks that count: none." in text and "Planned, but not there yet" not in text
+    page.write(none, str(tmp_path / "none"))
 
     with pytest.raises(ValueError, match="the plan changed since test clips were first read"):
         command(output, of=changed(plan, "random_seeds = 1", "random_seeds = 2"))
@@ -163,6 +194,14 @@ def test_one_command_trains_reads_and_compares_and_given_again_finds_everything_
     taken = command(tmp_path / "other", use=(f"decar-v2={output}/runs/decar-v2/seed-{{seed}}",), stages=("train",))
     assert job.run(taken).num_failed == 0
     assert taken.jobs.begun == TRAININGS[1:]
+
+
+def with_anchors(of: ComparisonPlan, *anchors: str, random: str = "random fc2 (8 × 32)") -> results.ResultsTable:
+    """The table of the same cells with other anchors."""
+    trainings, finished = copy(of.trainings), of.finished()
+    trainings.plan = of.plan.replace(anchors=anchors, random=random)
+    config = of._evaluation(finished, of.plan.random_seeds, *of.plan.tasks)
+    return results.results(trainings, finished, config, of._evaluations, of.plan.reference)
 
 
 def test_a_training_that_stopped_goes_on_and_leaves_out_what_builds_on_it_until_then(
@@ -203,7 +242,13 @@ def test_every_system_of_a_plan_has_a_configuration(path: Path) -> None:
     [
         ('teacher = "DECAR-v2"', 'teacher = "BYOL"', "'BYOL' is no system before it"),
         ('name = "UnFuSeD"', 'name = "decar v2"', "cannot be the name of one system alone"),
-        ('synthetic = ["drums"]', 'synthetic = ["speech"]', "speech is no task"),
+        (
+            'anchors = ["log-mel statistics"]',
+            'anchors = ["BEATs"]',
+            "anchors: 'BEATs' is no row of the plan; these are DECAR-v2",
+        ),
+        ('random = "bands"', 'random = "random fc9"', "random: 'random fc9' is no row of the plan"),
+        ('anchors = ["log-mel statistics"]', 'synthetic = ["drums"]', "synthetic=.*Extra inputs are not permitted"),
         ("each_task = 0.0", "all_tasks = 0.0", "tflop.each_task is missing: UnFuSeD"),
         ('["UnFuSeD", "DECAR-v2"]', '["UnFuSeD", "BYOL"]', "compare: 'BYOL' is no row"),
         (
@@ -331,14 +376,26 @@ def test_what_is_for_gpus_is_not_squeezed_beside_others_onto_this_machine(
 
 def test_seeds_of_a_row_are_one_cell_whose_accuracy_is_their_mean() -> None:
     rng = np.random.default_rng(0)
+    groups = np.array(["a", "b", ""])
     seeds = [
-        Cell(rng.random((1, 20)) < share, np.ones(20), [{"validation_accuracy": share}], int(10 * share))
+        Cell(
+            {measure: share * rng.random((1, 20)) for measure in MEASURES},
+            {measure: np.full((1, 3), share) for measure in MEASURES},
+            groups,
+            np.ones(20),
+            [{"seed": share}],
+            int(10 * share),
+        )
         for share in (0.2, 0.9)
     ]
     cell = Cell.joined(seeds)
-    assert cell.correct.shape == (2, 20)
-    assert cell.accuracy == pytest.approx(np.mean([seed.accuracy for seed in seeds]))
-    assert cell.validation_accuracy == pytest.approx(0.55)
+    assert cell.num_networks == 2
+    for measure in MEASURES:
+        assert (cell.scores[measure].shape, cell.validation[measure].shape) == ((2, 20), (2, 3))
+        assert cell.accuracy(measure) == pytest.approx(np.mean([seed.accuracy(measure) for seed in seeds]))
+        assert cell.validation_accuracy(measure) == pytest.approx(0.55)
+    assert cell.validation_groups.tolist() == groups.tolist()
+    assert cell.results == [{"seed": 0.2}, {"seed": 0.9}]
     assert cell.damaged == 9
 
 

@@ -1,52 +1,14 @@
-"""Pooling, dropout and linear layers are torch's own, values and gradients, in every number format."""
+"""Dropout and linear layers are torch's own, values and gradients, in every number format."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 from unfused_ray.models import kernels
 
 FORMATS = [torch.float32, torch.bfloat16, torch.float64]
-
-
-@given(
-    shape=st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(2, 9), st.integers(2, 9)),
-    dtype=st.sampled_from(FORMATS),
-    channels_last=st.booleans(),
-    seed=st.integers(0, 99),
-)
-def test_a_pool_has_the_maxima_and_the_gradients_of_torch(
-    shape: tuple[int, ...], dtype: torch.dtype, channels_last: bool, seed: int
-) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    # Distinct values: of equal ones, torch lets another have the gradient.
-    x = torch.randperm(torch.Size(shape).numel(), generator=generator)[: torch.Size(shape).numel()]
-    x = (x.view(shape).to(dtype) - 3).to(
-        memory_format=torch.channels_last if channels_last else torch.contiguous_format
-    )
-    if dtype == torch.bfloat16:
-        x = x % 200  # what bfloat16 tells apart
-    mine, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
-    pooled, expected = F.relu(kernels.MaxPool()(mine), inplace=True), F.relu(F.max_pool2d(theirs, 2))
-    assert torch.equal(pooled, expected)
-    gradient = torch.randn(expected.shape, generator=generator).to(dtype)
-    pooled.backward(gradient)
-    expected.backward(gradient)
-    patches = F.unfold(x.float().flatten(0, 1)[:, None], 2, stride=2)
-    if (patches == patches.amax(1, keepdim=True)).sum(1).max() == 1:
-        assert torch.equal(mine.grad, theirs.grad)
-    torch.testing.assert_close(mine.grad.double().sum(), theirs.grad.double().sum())
-
-
-def test_of_equal_elements_one_has_the_gradient_and_a_row_that_is_left_over_none() -> None:
-    x = torch.zeros(1, 1, 3, 5).requires_grad_()
-    kernels.MaxPool()(x).sum().backward()
-    assert x.grad.tolist() == [[[[1, 0, 1, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 0]]]]
 
 
 @pytest.mark.parametrize("dtype", FORMATS)

@@ -32,7 +32,8 @@ from unfused_ray.evaluation.systems import TrainedModel
 from unfused_ray.evaluation.tasks import load_task
 from unfused_ray.report.sweep import is_default
 from unfused_ray.runs.environment import environment
-from unfused_ray.runs.run import Run, Status
+from unfused_ray.runs.run import Run
+from unfused_ray.runs.status import Status
 from unfused_ray.sweeps import plan, result, space, spaces, sweep, trial
 from unfused_ray.sweeps.score import Score, mean_accuracy
 from unfused_ray.sweeps.search import make_search
@@ -305,7 +306,7 @@ def test_trials_are_judged_by_the_measure_that_score_names(
     def trained(distill: DistillConfig) -> Status:
         write_encoder(Path(distill.output) / "student", "fc1", seed=1)
         Run(distill.output).write_history([{"epoch": 0, "seconds_train": 1.0}])
-        return Status(state="finished", epoch=1)
+        return Status(state="finished", epoch=1, step=0)
 
     monkeypatch.setattr(trial.launch, "check", lambda distill: distill)
     monkeypatch.setattr(trial.launch, "run", lambda distill, in_sweep: trained(distill))
@@ -338,7 +339,7 @@ def test_trials_are_judged_by_the_measure_that_score_names(
 def test_a_sweep_that_was_judged_by_one_measure_is_not_resumed_by_another(config: Callable[..., SweepConfig]) -> None:
     begun = plan.check(config())
     storage.write_json(storage.join(begun.trials.uri, plan.SWEEP), begun.record, trial.FORMAT_VERSION)
-    with pytest.raises(ValueError, match=r"other settings:\s+score: 'headline' → 'linear'"):
+    with pytest.raises(ValueError, match=r'other settings:\s+score: "headline" → "linear"'):
         plan.check(config(resume=True, score="linear"))
 
 

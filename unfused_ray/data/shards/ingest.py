@@ -190,15 +190,22 @@ def _with_unsplit(listing: Listing, config: PrepareConfig) -> Listing:
     """Put clips without a split into train if that is asked for.
 
     Raises:
-        ValueError: it is not, and other clips, or files that are not read, are held out: these could be, too.
+        ValueError: it is not, and other clips, or files that are not read, are held out: these could be, too. Or a
+            column that was left may hold clips out, of which only names of files and folders say that they train.
     """
     splits, keys = (listing.items[name].to_pylist() for name in ("split", "key"))
-    if "" not in splits:
+    doubts = [note.text for note in listing.notes if note.held_out and note.kind == "look again"]
+    if "" not in splits and not doubts:
         return listing
     if config.unsplit == "train":
         column = pa.array([split or "train" for split in splits], pa.string())
         place = ITEMS.get_field_index("split")
         return replace(listing, items=listing.items.set_column(place, ITEMS.field("split"), column))
+    if "" not in splits:
+        raise ValueError(
+            f"source {config.source}: {first_of(doubts, 5)}. Only names of files and folders say that its clips are no "
+            "test clips: write a column split, or believe the names with --unsplit train"
+        )
     counts = Counter(splits)
     held_out = [
         f"{counts[split]:,} of split {split} ({keys[splits.index(split)]} …)"

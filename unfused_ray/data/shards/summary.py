@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from unfused_ray.data.sources.notes import Notes, by_kind, first_of, sentences
 
 _MOST = 20
 _SHOWN = 8
+_NUMBER = re.compile(r"[-+]?\d+(\.\d*)?")
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class SourceSummary:
             notes: of the listing.
         """
         named = {split: Counter({label: n for label, n in counts.items() if label}) for split, counts in labels.items()}
-        said = [*sentences(notes), *unseen_labels(named), *(pair.text for pair in shared)]
+        said = [*sentences(notes), *unseen_labels(named), *_equal_numbers(named), *(pair.text for pair in shared)]
         return cls(
             labels={split: LabelCounts.of(named[split], labels[split][""]) for split in sorted(labels)},
             shared=tuple(shared),
@@ -89,6 +91,15 @@ class SourceSummary:
     def of_split(self, split: str) -> str:
         """The labels of a split in words; "" if it has none."""
         return self.labels[split].text if split in self.labels else ""
+
+
+def _equal_numbers(labels: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """A sentence on labels that are one number, spelt in several ways."""
+    spelt: dict[float, set[str]] = {}
+    for label in {label for of_split in labels.values() for label in of_split if _NUMBER.fullmatch(label)}:
+        spelt.setdefault(float(label), set()).add(label)
+    several = [" and ".join(sorted(each)) for _, each in sorted(spelt.items()) if len(each) > 1]
+    return [f"labels that are one number are classes of their own: {first_of(several)}"] if several else []
 
 
 def unseen_labels(labels: Mapping[str, Mapping[str, int]]) -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from unfused_ray.data.sources import labels as label_columns
 from unfused_ray.data.sources.labels import LabelReader, label_name
 from unfused_ray.data.sources.notes import Note, Notes, first_of
 from unfused_ray.data.sources.splits import (
+    EVAL,
     fold,
     is_held_out,
     is_recognised,
@@ -24,11 +26,17 @@ BY_NAME = ColumnsConfig()
 """Columns are found by their names alone."""
 PATHS = (
     "files", "wav_path", "file", "filename", "file_name", "fname", "path", "filepath", "file_path", "audio_path",
-    "audio_file", "audio_filepath", "audio_filename", "audio", "wav", "recording", "slice_file_name",
+    "audio_file", "audio_filepath", "audio_filename", "audio", "wav", "recording", "slice_file_name", "ytid",
 )  # fmt: skip
 """Names of columns that name audio files, the first that is there is taken; in lower case."""
 _SPLITS = ("split",)
 _MAY_BE_SPLITS = ("partition", "subset", "set", "data_split", "dataset_split", "split_name", "usage")
+_LOOKED_INTO = ("mode", "phase", "stage")  # of Parquet, whose other columns are not read
+_YES = {"1", "1.0", "true", "t", "yes", "y"}
+_NO = {"0", "0.0", "false", "f", "no", "n"}
+_NUMBER = re.compile(r"[-+]?\d*\.?\d+(e[-+]?\d+)?")
+_UNLIKE_TEST = {"train": _YES, **{role: {"", *_NO} for role in ("valid", "test", EVAL)}}
+"""Values of ``is_train``, ``is_test`` … that hold no clip out."""
 _PARTS_OF_FILES = {"start", "end", "onset", "offset", "start_time", "end_time", "start_seconds", "end_seconds"}
 
 
@@ -66,8 +74,13 @@ class Columns:
     @property
     def read(self) -> list[str]:
         """Names of the columns whose values are needed."""
-        wanted = [self.label, self.split, *self.maybe_splits, self.fold, self.group]
-        return list(dict.fromkeys(name for name in wanted if name))
+        return list(dict.fromkeys(name for name in (self.label, *self.may_hold_splits, self.group) if name))
+
+    @property
+    def may_hold_splits(self) -> list[str]:
+        """Names of the columns that give splits, or look as if they did."""
+        doubtful = [name for name in self.names if split_of_column(name) or name.casefold() in _LOOKED_INTO]
+        return [name for name in (self.split, *self.maybe_splits, self.fold, *doubtful) if name]
 
 
 def chosen_column(names: Sequence[str], wanted: str, field: str, uri: str) -> str | None:
@@ -105,9 +118,10 @@ def describe(
         split: of clips whose columns say none; "" if their file's name says none either.
         class_names: names of the classes that the labels number.
     """
-    split_column = _split_column(records, columns, split)
+    split_column = _split_column(records, columns, is_named=bool(split))
     read_split = (lambda text: fold(text) or split_of_value(text)) if split_column == columns.fold else split_of_value
     label_reader = LabelReader(columns.label or "", class_names)
+    label_reader.look_at(record.get(columns.label or "") for record in records)
     named: Counter[tuple[str, str]] = Counter()
     rows = []
     for record in records:
@@ -121,45 +135,77 @@ def describe(
     left = [name for name in columns.names if name not in {*used.values(), *other}]
     notes = Counter({Note("columns used", f"{field} ← {name}", "files"): 1 for field, name in used.items() if name})
     notes.update({Note("columns ignored", name, "files"): 1 for name in left})
-    if split and any(not _text(record.get(split_column or "")) for record in records):
+    is_partial = sum(named.values()) < len(records)
+    if split and is_partial:
         notes[Note("columns used", "split ← names of files and folders", "files")] += 1
-    notes.update(_doubts(records, columns, left, split_column, named, split))
+    notes.update(_columns_left(records, columns, left, may_hold_out=is_partial and not is_held_out(split)))
+    notes.update(_doubts(left, split_column, named, split))
     return rows, notes + names_recognised(named) + label_reader.notes
 
 
-def _split_column(records: Sequence[Mapping[str, Any]], columns: Columns, split: str) -> str | None:
-    """Return the column that gives the splits: any that may, if it says splits alone and the file's name says none."""
-    if columns.split or split:
+def _split_column(records: Sequence[Mapping[str, Any]], columns: Columns, is_named: bool) -> str | None:
+    """Return the column that gives the splits: any that may, if it says splits alone; folds if no file's name does."""
+    if columns.split and next(_texts(records, columns.split), ""):
         return columns.split
     for name in columns.maybe_splits:
         if (values := _values(records, name)) and all(is_recognised(split_of_value(value)) for value in values):
             return name
-    folds = _values(records, columns.fold) if columns.fold else set()
-    return columns.fold if folds and all(fold(value) for value in folds) else None
+    folds = _values(records, columns.fold) if columns.fold and not is_named else set()
+    return columns.fold if folds and all(fold(value) for value in folds) else columns.split
 
 
-def _doubts(
-    records: Sequence[Mapping[str, Any]],
-    columns: Columns,
-    left: Sequence[str],
-    split_column: str | None,
-    named: Counter[tuple[str, str]],
-    split: str,
+def _columns_left(
+    records: Sequence[Mapping[str, Any]], columns: Columns, left: Sequence[str], may_hold_out: bool
 ) -> Notes:
-    """Sentences on columns that were left and look as if they mattered, and on names that are no known splits."""
+    """Sentences on columns that were left and look as if they mattered.
+
+    Args:
+        records: values by column.
+        columns: that describe the clips.
+        left: columns that were not taken.
+        may_hold_out: a column that was left may be all that says of some clips that they are held out.
+    """
     doubts: Notes = Counter()
-
-    def doubt(text: str, held_out: bool = False) -> None:
-        doubts[Note("look again", text, held_out=held_out)] += 1
-
     for name in left:
         if name in columns.maybe_splits or name == columns.fold:
-            values = first_of(sorted(_values(records, name)))
-            doubt(f"column {name} ({values}) looks like a split and was not taken: --columns.split {name} takes it")
+            values = _values(records, name)
+            held_out = any(is_held_out(value) and not fold(value) for value in values)
+            text = f"({first_of(sorted(values))}) looks like a split and was not taken: --columns.split {name} takes it"
         elif role := split_of_column(name):
-            doubt(f"column {name} looks like a split and was not taken: write a column split", role != "train")
+            marks = {_text(record.get(name)).casefold() for record in records}
+            is_measure = any(_NUMBER.fullmatch(mark) for mark in marks - _YES - _NO)  # "val" may be a value
+            held_out = bool(marks - _UNLIKE_TEST[role]) and not is_measure
+            text = "looks like a split and was not taken: write a column split"
+        elif _holds_out(records, name):
+            held_out = True
+            text = f"holds names of splits and was not taken: --columns.split {name} takes it"
         elif label_columns.looks_like_labels(name):
-            doubt(f"column {name} looks like labels and was not taken: --columns.label {name} takes it")
+            held_out = False
+            text = f"looks like labels and was not taken: --columns.label {name} takes it"
+        else:
+            continue
+        doubts[Note("look again", f"column {name} {text}", held_out=held_out and may_hold_out)] += 1
+    return doubts
+
+
+def _holds_out(records: Sequence[Mapping[str, Any]], name: str) -> bool:
+    """True if all values of a column are names of splits, and one is that of clips that are held out."""
+    splits: set[str] = set()
+    for text in _texts(records, name):
+        split = split_of_value(text)
+        if not is_recognised(split) or fold(split):
+            return False
+        splits.add(split)
+    return any(map(is_held_out, splits))
+
+
+def _doubts(left: Sequence[str], split_column: str | None, named: Counter[tuple[str, str]], split: str) -> Notes:
+    """Sentences on parts of files, names that are no known splits, and files whose names say another split."""
+    doubts: Notes = Counter()
+
+    def doubt(text: str) -> None:
+        doubts[Note("look again", text)] += 1
+
     if parts := [name for name in left if name.casefold() in _PARTS_OF_FILES]:
         doubt(f"column {', '.join(parts)} may name a part of each file; whole files are read")
     if unknown := sorted({split for _, split in named if not is_recognised(split)}):
@@ -172,7 +218,11 @@ def _doubts(
 
 
 def _values(records: Sequence[Mapping[str, Any]], name: str) -> set[str]:
-    return {text for record in records if (text := _text(record.get(name)))}
+    return set(_texts(records, name))
+
+
+def _texts(records: Sequence[Mapping[str, Any]], name: str) -> Iterator[str]:
+    return (text for record in records if (text := _text(record.get(name))))
 
 
 def _text(value: Any) -> str:

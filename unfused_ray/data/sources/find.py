@@ -13,12 +13,11 @@ from typing import Literal
 from unfused_ray import storage
 from unfused_ray.audio.formats import FIRST_BYTES, SUFFIXES, begins_as_audio
 from unfused_ray.data.sources.notes import Note, Notes, first_of
-from unfused_ray.data.sources.sniff import hidden_as, is_worth_a_look, suffix
-from unfused_ray.data.sources.splits import is_held_out
+from unfused_ray.data.sources.sniff import PACKED, hidden_as, is_worth_a_look, may_hold_out, suffix
 
-Kind = Literal["audio", "csv", "tar", "parquet"]
+SourceKind = Literal["audio", "csv", "tar", "parquet"]
 
-KINDS: dict[str, Kind] = {
+KINDS: dict[str, SourceKind] = {
     ".csv": "csv",
     ".tsv": "csv",
     ".tar": "tar",
@@ -27,9 +26,6 @@ KINDS: dict[str, Kind] = {
 }
 """Kind of a file, by its suffix in lower case."""
 
-_LISTS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".lst", ".list", ".scp", ".xlsx", ".xls", ".arrow", ".h5", ".npz",
-          ".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".tar", ".parquet")  # fmt: skip
-"""Suffixes of files that may name or hold clips, read or not."""
 _READERS = 16  # requests to an object store at a time
 
 
@@ -37,7 +33,7 @@ _READERS = 16  # requests to an object store at a time
 class Source:
     """The files of a source, all of one kind."""
 
-    kind: Kind
+    kind: SourceKind
     files: tuple[str, ...]
     folder: str
     """Keys of audio files are their paths from here."""
@@ -63,9 +59,9 @@ def find(source: str) -> Source:
     if star:
         folder = storage.parent(base + "x")
         pattern = re.compile(".*".join(re.escape(part) for part in source.split("*")))
-        files = [uri for uri in storage.list_files(folder, recursive=True) if pattern.fullmatch(uri)]
+        files = [uri for uri in storage.list_files(folder, recursive=True, broken=True) if pattern.fullmatch(uri)]
     elif storage.is_folder(source):
-        folder, files = source, storage.list_files(source, recursive=True)
+        folder, files = source, storage.list_files(source, recursive=True, broken=True)
     elif storage.exists(source):
         folder, files = storage.parent(source), [source]
     else:
@@ -86,7 +82,9 @@ def find(source: str) -> Source:
             if others
             else "there is no file in it"
         )
-        raise ValueError(f"source {source} holds no audio: {held}")
+        packed = [storage.name(uri) for uri in others if suffix(uri) in PACKED]
+        remedy = f". Unpack {first_of(packed)}; tars are read as they are" if packed else ""
+        raise ValueError(f"source {source} holds no audio: {held}{remedy}")
     if by_kind.keys() == {"audio", "parquet"}:  # which may be the files that the Parquet files name
         beside = by_kind.pop("audio")
     if len(by_kind) > 1:
@@ -95,14 +93,16 @@ def find(source: str) -> Source:
     return Source(kind, tuple(taken), folder, notes + _not_read(others, folder), tuple(beside))
 
 
-def several_kinds(source: str, by_kind: Mapping[Kind, Sequence[str]]) -> ValueError:
+def several_kinds(source: str, by_kind: Mapping[SourceKind, Sequence[str]]) -> ValueError:
     """Make the error that refuses a source of several kinds."""
     pattern = storage.join(source.partition("*")[0], "*" + suffix(next(iter(by_kind.values()))[0]))
     kinds = ", ".join(sorted(by_kind))
     return ValueError(f"source {source} holds files of several kinds ({kinds}): name one, as in {pattern}")
 
 
-def _sorted_out(files: Sequence[str], folder: str, is_one: bool) -> tuple[Notes, dict[Kind, list[str]], list[str]]:
+def _sorted_out(
+    files: Sequence[str], folder: str, is_one: bool
+) -> tuple[Notes, dict[SourceKind, list[str]], list[str]]:
     """Sort files by kind; return notes on hidden ones, the files of each kind, and all others.
 
     Args:
@@ -111,12 +111,12 @@ def _sorted_out(files: Sequence[str], folder: str, is_one: bool) -> tuple[Notes,
         is_one: the source is this file, which is then meant even if it is hidden.
     """
     notes: Notes = Counter()
-    by_kind: dict[Kind, list[str]] = {}
+    by_kind: dict[SourceKind, list[str]] = {}
     unknown: list[str] = []
     for uri in files:
         if not is_one and (hidden := hidden_as(storage.relative(uri, folder))):
             notes[Note("skipped on purpose", hidden, "files")] += 1
-        elif kind := KINDS.get(suffix(uri)):
+        elif (kind := KINDS.get(suffix(uri))) and (kind == "audio" or not _is_special(uri)):
             by_kind.setdefault(kind, []).append(uri)
         else:
             unknown.append(uri)
@@ -132,7 +132,7 @@ def _sorted_out(files: Sequence[str], folder: str, is_one: bool) -> tuple[Notes,
 def _begins_as_audio(uri: str) -> bool:
     """True if the first bytes of a file are those of audio; False too if it cannot be read."""
     if storage.is_local(uri) and not Path(storage.absolute(uri)).is_file():
-        return False  # to open a FIFO may wait for ever
+        return False  # a dangling link, or a FIFO: to open it may wait for ever
     try:
         with storage.open_input(uri) as file:
             return begins_as_audio(file.read(FIRST_BYTES))
@@ -140,6 +140,14 @@ def _begins_as_audio(uri: str) -> bool:
         if storage.is_local(uri):
             return False
         raise
+
+
+def _is_special(uri: str) -> bool:
+    """True for a FIFO, a socket or a device, which may have no end."""
+    if not storage.is_local(uri):
+        return False
+    path = Path(storage.absolute(uri))
+    return path.exists() and not path.is_file()
 
 
 def _cut(uris: Sequence[str], belongs: Callable[[str], bool]) -> tuple[list[str], list[str]]:
@@ -151,11 +159,11 @@ def _not_read(uris: Sequence[str], folder: str) -> Notes:
     """Note files that are not read, by suffix; those that may list or hold test clips by their own names."""
     notes: Notes = Counter()
     for uri in uris:
-        path, ending = storage.relative(uri, folder), suffix(uri)
-        if ending in _LISTS and is_held_out(storage.name(uri).removesuffix(ending)):
+        path = storage.relative(uri, folder)
+        if may_hold_out(path):
             notes[Note("not read", path, held_out=True)] += 1
         else:
-            notes[Note("not read", ending or "no suffix", "files")] += 1
+            notes[Note("not read", suffix(uri) or "no suffix", "files")] += 1
     lists = [storage.relative(uri, folder) for uri in uris if suffix(uri) in (".csv", ".tsv", ".jsonl")]
     if lists:
         notes[Note("look again", f"lists that are not read: {first_of(lists)}. Name one as the source to read it")] += 1

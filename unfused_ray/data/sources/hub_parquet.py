@@ -21,12 +21,14 @@ from unfused_ray.data.parts.rejects import Reject
 from unfused_ray.data.sources.columns import BY_NAME, Columns, describe, first_column
 from unfused_ray.data.sources.fetch import as_reason
 from unfused_ray.data.sources.items import Listing
+from unfused_ray.data.sources.labels import label_name
 from unfused_ray.data.sources.locate import Place, refuse_credentials
 from unfused_ray.data.sources.notes import Note, Notes
 from unfused_ray.data.sources.parquet import AudioColumn, read_parquet, read_row_group
 
 logger = logging.getLogger(__name__)
 
+_JSON = "json"
 _KEY_COLUMNS = ("key", "__key__", "id", "video_id", "ytid", "fname")
 
 
@@ -63,7 +65,7 @@ def list_parquet(uri: str, split: str = "", columns: ColumnsConfig = BY_NAME, fo
         refuse_credentials(path, f"column {table.audio.name} of {uri}")
     place = Place.of(uri, paths, folder)
     records = [cell.record for cell in cells]
-    class_names = _class_names(table.features, table.columns.label)
+    class_names = _class_names(table.features.get(table.columns.label or ""))
     described, notes = describe(records, table.columns, [table.audio.name, table.key], split, class_names=class_names)
     rows = [
         {"key": cell.key(table.key), **table.place_of(cell, place), **row}
@@ -101,6 +103,8 @@ class _Table:
     audio: AudioColumn
     columns: Columns
     key: str | None
+    fields: frozenset[str]
+    """Columns that are fields of the struct ``json``, as the hub converts WebDataset's tars."""
 
     @classmethod
     def of(cls, uri: str, metadata: pq.FileMetaData, schema: pa.Schema, wanted: ColumnsConfig) -> _Table:
@@ -111,8 +115,14 @@ class _Table:
         """
         features = _features(schema, uri)
         audio = AudioColumn.of(schema, features, wanted.audio, uri)
-        names = schema.names
-        return cls(uri, metadata, features, audio, Columns.of(names, wanted, uri), first_column(names, _KEY_COLUMNS))
+        names, fields = schema.names, frozenset[str]()
+        if _JSON in names and pa.types.is_struct(struct := schema.field(_JSON).type):
+            fields = frozenset(struct.field(number).name for number in range(struct.num_fields)) - {*names}
+            names = [*(name for name in names if name != _JSON), *sorted(fields)]
+            inner = features.get(_JSON)
+            features = {**(inner if isinstance(inner, dict) else {}), **features}
+        key = first_column(schema.names, _KEY_COLUMNS)
+        return cls(uri, metadata, features, audio, Columns.of(names, wanted, uri), key, fields)
 
     @property
     def notes(self) -> Notes:
@@ -164,7 +174,14 @@ class _Table:
         return read_parquet(self.uri, partial(_have_bytes, row_group, self.audio), self.metadata)
 
     def _read(self, row_group: int, columns: Sequence[str]) -> list[dict[str, Any]]:
-        return read_parquet(self.uri, partial(_records, row_group, columns), self.metadata)
+        paths = [f"{_JSON}.{name}" if name in self.fields else name for name in columns]
+        records = read_parquet(self.uri, partial(_records, row_group, paths), self.metadata)
+        if self.fields.intersection(columns):
+            records = [{**(record.pop(_JSON) or {}), **record} for record in records]
+        for column in self.columns.may_hold_splits:
+            if names := _class_names(self.features.get(column)):
+                records = [record | {column: _class_name(names, record[column])} for record in records]
+        return records
 
 
 def _records(row_group: int, columns: Sequence[str], file: pq.ParquetFile) -> list[dict[str, Any]]:
@@ -189,15 +206,21 @@ def _features(schema: pa.Schema, uri: str) -> Mapping[str, Any]:
         return {}
 
 
-def _class_names(features: Mapping[str, Any], column: str | None) -> list[str] | None:
-    """Return the class names of a column of ClassLabel, nested or not, which stores numbers."""
-    feature = features.get(column or "")
-    for _ in range(4):
+def _class_names(feature: Any) -> list[str] | None:
+    """Return the class names of a column of ClassLabel, which stores numbers; in a struct, of its field of labels."""
+    for _ in range(8):
         if isinstance(feature, list) and feature:
             feature = feature[0]
         elif isinstance(feature, dict):
             if isinstance(names := feature.get("names"), list):
                 return [str(name) for name in names]
-            inner = [value for value in feature.values() if isinstance(value, dict | list)]
-            feature = feature.get("feature") or next(iter(inner), None)
+            field = label_name(feature)
+            feature = feature.get("feature" if field is None or "_type" in feature else field)
     return None
+
+
+def _class_name(names: Sequence[str], number: Any) -> Any:
+    """Return the name of a class; "" for -1, the hub's number for none, and what is no such number as it is."""
+    if not isinstance(number, int) or number >= len(names):
+        return number
+    return names[number] if number >= 0 else ""

@@ -22,22 +22,32 @@ NAMES = (
     "tags",
     "tag",
     "mids",
+    "positive_labels",
     "target",
     "targets",
     "label_name",
     "class_name",
     "classname",
+    "cls",
     ".cls",
     ".txt",
 )
 """Names of columns and fields that hold labels, the first that is there is taken; in lower case. The last two are
 companions in a tar."""
 
-_PLURAL = {"human_labels", "labels", "categories", "classes", "tags", "mids", "targets"}
-_LOOKS_LIKE_LABELS = re.compile(r"label|class|categor|tag|target|species|genre|emotion|event|instrument|keyword|mids?$")
+_PLURAL = {"human_labels", "labels", "categories", "classes", "tags", "mids", "targets", "positive_labels"}
+_LOOKS_LIKE_LABELS = re.compile(
+    r"label|class|categor|tag|target|species|genre|emotion|event|instrument|keyword|mids?$|^\.?cls$"
+)
 _QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"")
 _SEVERAL = re.compile(r"\s*[;|]\s*")
 _COMMAS = re.compile(r"\s*,\s*")
+_COMMAS_WITHOUT_BLANK = re.compile(r",(?=\S)")
+_NUMBERS = re.compile(r"[-+.\d]+(?:\s+[-+.\d]+)*")
+_ONES = {"1", "1.0", "1.", "True"}
+_ZEROS = {"0", "0.0", "0.", "False"}
+_NOTHING = {"nan", "NaN", "NAN", "None", "N/A", "n/a", "#N/A", "NULL", "null", "<NA>", "-"}
+"""Cells that say that there is nothing, as pandas, databases and people write them."""
 
 
 def label_name(names: Iterable[str]) -> str | None:
@@ -56,7 +66,8 @@ class LabelReader:
 
     Args:
         column: name of the column or field; one in the plural has lists with commas, in the singular a comma without a
-            blank behind it separates ("Speech, male" is one label). Semicolons and ``|`` separate in both.
+            blank behind it separates ("Speech, male" is one label). Semicolons and ``|`` separate in both; a comma
+            beside one does not.
         class_names: names of the classes that the column numbers.
     """
 
@@ -64,7 +75,12 @@ class LabelReader:
         self._column = column
         self._is_plural = column.casefold() in _PLURAL
         self._class_names = class_names
+        self._has_separators = False
         self.notes: Notes = Counter()
+
+    def look_at(self, values: Iterable[Any]) -> None:
+        """Learn how the column separates labels from all its values, before they are read."""
+        self._has_separators = any(isinstance(value, str) and _SEVERAL.search(value) for value in values)
 
     def read(self, value: Any) -> list[str]:
         """Return a value of the column as labels; none if it is empty, NaN, or the hub's class -1."""
@@ -75,27 +91,50 @@ class LabelReader:
         if isinstance(value, Mapping):
             return self._of_fields(value)
         if isinstance(value, list | tuple):
-            return [label for each in value for label in ([each] if _is_name(each) else self.read(each))]
+            return self._of_items(value)
         if self._class_names and isinstance(value, int) and not isinstance(value, bool):
             return self._of_number(value)
         return [str(value)]
 
     def _of_text(self, text: str) -> list[str]:
-        parts = _items_of_list(text)
-        if parts is None:
-            parts = _SEVERAL.split(text)
-            if self._is_plural or not re.search(r",(\s|$)", text):
-                parts = [part for each in parts for part in _COMMAS.split(each)]
-            elif "," in text:
-                self._note("cells of {} with a comma and a blank are one label")
-        if len(parts := [part.strip() for part in parts if part.strip()]) > 1:
+        if text in _NOTHING:
+            self._note(f"cells of {{}} say {text!r}, which is no label", "look again")
+            return []
+        if (fields := _fields_of_text(text)) is not None:
+            return self._of_fields(fields)
+        if (items := _items_of_list(text)) is not None:
+            parts = self._of_items(items)
+        else:
+            parts = [part.strip() for part in self._parts(text) if part.strip()]
+        if len(parts) > 1:
             self._note("cells of {} are several labels")
         return parts
 
+    def _parts(self, text: str) -> list[str]:
+        if len(parts := _SEVERAL.split(text)) > 1:
+            return parts
+        if self._is_plural:
+            return (_COMMAS_WITHOUT_BLANK if self._has_separators else _COMMAS).split(text)
+        if not re.search(r",(\s|$)", text):
+            return _COMMAS.split(text)
+        self._note("cells of {} with a comma and a blank are one label")
+        return [text]
+
+    def _of_items(self, items: Sequence[Any]) -> list[str]:
+        """Read a list of labels, of class numbers, or of a 0 or 1 for each class."""
+        if not _is_multi_hot(items) or len(items) != len(self._class_names or items):
+            return [label for each in items for label in ([each] if _is_name(each) else self.read(each))]
+        if self._class_names is None:
+            self._note("lists of {} hold 0 and 1: their places are the labels, counted from 0", "look again")
+        names = self._class_names or range(len(items))
+        return [str(name) for name, item in zip(names, items, strict=True) if str(item) in _ONES]
+
     def _of_fields(self, fields: Mapping[str, Any]) -> list[str]:
-        if fields and all(isinstance(value, bool) for value in fields.values()):
+        if (name := label_name(fields)) is not None and not isinstance(fields[name], bool):
+            return self.read(fields[name])
+        if fields and all(isinstance(value, bool | int | float) and value in (0, 1) for value in fields.values()):
             return [name for name, value in fields.items() if value]
-        if (name := label_name(fields)) is None:
+        if name is None:
             self._note(f"structs of {{}} with the fields {', '.join(fields)} were not taken for labels", "look again")
             return []
         return self.read(fields[name])
@@ -111,7 +150,26 @@ class LabelReader:
         return [str(number)]
 
     def _note(self, text: str, kind: Kind = "columns used") -> None:
-        self.notes[Note(kind, text.format(f"column {self._column}"), "clips")] += 1
+        self.notes[Note(kind, text.replace("{}", f"column {self._column}"), "clips")] += 1
+
+
+def _is_multi_hot(items: Sequence[Any]) -> bool:
+    """True for a list of a 0 or 1 for each class; two whole numbers may as well be those of classes."""
+    if len(items) < 2 or not isinstance(items[0], str | int | float):
+        return False
+    marks = {str(item) for item in items}
+    return marks <= _ONES | _ZEROS and (len(items) > 2 or not marks <= {"0", "1"})
+
+
+def _fields_of_text(text: str) -> dict[str, Any] | None:
+    """Return the fields of a dict that is written out, by JSON's or Python's rules; None if it is none."""
+    for written in (text, text.replace("'", '"')) if text[:1] == "{" else ():
+        try:
+            if isinstance(fields := json.loads(written), dict):
+                return fields
+        except (ValueError, RecursionError):
+            continue
+    return None
 
 
 def _is_name(value: Any) -> bool:
@@ -133,4 +191,6 @@ def _items_of_list(text: str) -> list[str] | None:
         return ["".join(found) for found in _QUOTED.findall(inner)]
     if "," in inner and text[0] == "[":
         return _COMMAS.split(inner)
+    if text[0] == "[" and _NUMBERS.fullmatch(inner):
+        return inner.split()
     return [] if not inner else None

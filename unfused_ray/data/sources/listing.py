@@ -15,12 +15,13 @@ from unfused_ray.config import ColumnsConfig
 from unfused_ray.data.parts.executor import Executor
 from unfused_ray.data.parts.rejects import Reject
 from unfused_ray.data.sources.columns import BY_NAME
-from unfused_ray.data.sources.csv_files import list_csv
-from unfused_ray.data.sources.find import Kind, Source, several_kinds
+from unfused_ray.data.sources.csv_files import has_paths, list_csv
+from unfused_ray.data.sources.find import Source, SourceKind, several_kinds
 from unfused_ray.data.sources.hub_parquet import list_parquet
 from unfused_ray.data.sources.items import ITEMS, Listing, combine
 from unfused_ray.data.sources.locate import is_absolute
 from unfused_ray.data.sources.notes import Note, Notes, first_of
+from unfused_ray.data.sources.sniff import may_hold_out
 from unfused_ray.data.sources.splits import (
     is_recognised,
     names_recognised,
@@ -34,7 +35,10 @@ from unfused_ray.data.sources.splits import (
 from unfused_ray.data.sources.tar import list_tar
 from unfused_ray.progress import Progress
 
-ARCHIVES: dict[Kind, Callable[[str, str, ColumnsConfig, str], Listing]] = {"tar": list_tar, "parquet": list_parquet}
+ARCHIVES: dict[SourceKind, Callable[[str, str, ColumnsConfig, str], Listing]] = {
+    "tar": list_tar,
+    "parquet": list_parquet,
+}
 """Lists the clips of one archive, by its kind: of its URI, the split its name says, the columns and the folder."""
 
 
@@ -58,6 +62,8 @@ def list_source(source: Source, executor: Executor, columns: ColumnsConfig = BY_
             raise ValueError(f"columns={columns!r}: {source.folder} is read as audio files, which have no columns")
         listing = list_audio(source)
         return _with_splits(replace(listing, notes=source.notes + _folders_left(source)), source)
+    if source.kind == "csv" and len(source.files) > 1:
+        source = _with_paths(source, columns)
     named, notes = _splits_of_files(source)
     if source.kind == "csv":
         listing = combine([list_csv(uri, split, columns) for uri, split in zip(source.files, named, strict=True)])
@@ -77,6 +83,18 @@ def list_source(source: Source, executor: Executor, columns: ColumnsConfig = BY_
 def list_audio(source: Source) -> Listing:
     """List audio files; a clip's key is its path within the source."""
     return Listing.from_rows([{"key": storage.relative(uri, source.folder), "uri": uri} for uri in source.files])
+
+
+def _with_paths(source: Source, columns: ColumnsConfig) -> Source:
+    """Leave out the lists without a column of paths, such as one of the classes, where another has one."""
+    taken = [uri for uri in source.files if has_paths(uri, columns)]
+    left = [uri for uri in source.files if uri not in taken]
+    if not taken or not left:
+        return source
+    names = first_of([storage.name(uri) for uri in left])
+    notes = Counter({Note("look again", f"lists without a column of paths are not read: {names}"): 1})
+    notes.update(Note("not read", storage.name(uri), held_out=True) for uri in left if may_hold_out(uri))
+    return replace(source, files=tuple(taken), notes=source.notes + notes)
 
 
 def _list_archives(

@@ -6,15 +6,15 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import product, zip_longest
 
 from unfused_ray import storage
 from unfused_ray.audio.formats import SUFFIXES
 from unfused_ray.data.sources.notes import Note, Notes
-from unfused_ray.data.sources.sniff import suffix
+from unfused_ray.data.sources.sniff import hidden_as, suffix
 
 _PROBED = 16
 _PROBED_INSIDE = 4
@@ -43,27 +43,33 @@ class Place:
     folder: str
     suffix: str = ""
     """What the list leaves out of its names, such as ".wav"."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """The files that were found by their names alone."""
     notes: Notes = field(default_factory=Counter)
 
     @classmethod
-    def of(cls, uri: str, paths: Sequence[str], source: str = "") -> Place:
+    def of(cls, uri: str, paths: Sequence[str], source: str = "", names: Sequence[Sequence[str]] = ()) -> Place:
         """Find the place of a list's paths: its own folder, the one above, or the only one in these that has the first.
+
+        Where there is none, files are looked for by their names at any depth. If that is in vain, a note says so.
 
         Args:
             uri: of the list.
             paths: that it names.
             source: folder of the source, another place where they may start.
+            names: names that each file may have instead of its path, without suffix; empty ones if it has none.
 
         Raises:
             ValueError: several of the folders in these have the first paths.
         """
-        probed = [path for path in paths if path and not is_absolute(path)][:_PROBED]
+        has_names = any(names)
+        probed = [] if has_names else [path for path in paths if path and not is_absolute(path)][:_PROBED]
         own = storage.parent(uri)
         above = storage.parent(own)
         endings = ("",) if any(suffix(path) in SUFFIXES for path in probed) else ("", *_LEFT_OUT)
         for folder, ending in product((own, above, *([source] if source else [])), endings):
             if any(as_spelt(storage.join(folder, path + ending)) for path in probed):
-                return cls(folder, ending, _noted(folder, ending) if ending else Counter())
+                return cls(folder, ending, notes=_noted(folder, ending) if ending else Counter())
         few = probed[:_PROBED_INSIDE]
         found = [
             (folder, ending)
@@ -73,11 +79,26 @@ class Place:
         if len(found) > 1:
             folders = " and ".join(storage.join(folder, f"*{ending}") for folder, ending in found)
             raise ValueError(f"{uri} names {few[0]}, which is both in {folders}: write the folder into its paths")
-        return cls(*found[0], _noted(*found[0])) if found else cls(own)
+        if found:
+            return cls(*found[0], notes=_noted(*found[0]))
+        wanted = {_normal(name) for path, others in zip_longest(paths, names) for name in others or [path]}
+        files = _files_by_name(uri, wanted) if few or has_names else {}
+        if files and all(_normal(path) in files for path in few):
+            if several := [each for each in files.values() if len(each) > 1]:
+                raise ValueError(
+                    f"{uri} names both {several[0][0]} and {several[0][1]}: write the folder into its paths"
+                )
+            text = f"files were found by their names, in {own} or beside it"
+            notes = Counter({Note("columns used", text, "files"): 1})
+            return cls(own, files={name: each[0] for name, each in files.items()}, notes=notes)
+        return cls(own, notes=_in_vain(uri, paths))
 
-    def locate(self, path: str) -> str:
-        """Return the URI of a path of the list."""
-        return storage.absolute(path) if is_absolute(path) else storage.join(self.folder, path + self.suffix)
+    def locate(self, path: str, names: Sequence[str] = ()) -> str:
+        """Return the URI of a path of the list, whose file may have one of the ``names`` instead."""
+        if is_absolute(path):
+            return storage.absolute(path)
+        by_name = (self.files[name] for name in map(_normal, names or [path]) if name in self.files)
+        return next(by_name, storage.join(self.folder, path + self.suffix))
 
 
 def is_absolute(path: str) -> bool:
@@ -111,6 +132,36 @@ def _folders_nearby(uri: str) -> list[str]:
         beside = [each for each in storage.list_folders(storage.parent(own)) if each.rstrip("/") != own]
     beside = [each for each in beside if _words(storage.name(each)) & _OF_AUDIO and _words(storage.name(each)) <= known]
     return [*storage.list_folders(own), *beside][:_MAX_FOLDERS]
+
+
+def _files_by_name(uri: str, wanted: Set[str]) -> dict[str, list[str]]:
+    """Find files below the folders of a list whose paths end as the list has it, with their suffix or without."""
+    own = storage.parent(uri)
+    folders = [own, *(each for each in _folders_nearby(uri) if storage.parent(each) != own)]
+    depths = sorted({name.count("/") + 1 for name in wanted})
+    found: dict[str, list[str]] = {}
+    for file in (file for folder in folders for file in storage.list_files(folder, recursive=True)):
+        path = storage.relative(file, storage.parent(own))
+        if hidden_as(storage.relative(file, own)) or (ending := suffix(file)) not in SUFFIXES:
+            continue
+        for depth in depths:
+            tail = _normal("/".join(path.split("/")[-depth:]))
+            for name in {tail, tail[: -len(ending)]} & wanted:
+                found.setdefault(name, []).append(file)
+    return found
+
+
+def _normal(path: str) -> str:
+    return unicodedata.normalize("NFC", path.replace("\\", "/")).removeprefix("./")
+
+
+def _in_vain(uri: str, paths: Sequence[str]) -> Notes:
+    """Say that a list's first paths are not there; of relative ones that is known."""
+    few = [path for path in paths if path and storage.is_local(path)][:_PROBED]
+    if not few or any(as_spelt(storage.absolute(path)) for path in few if is_absolute(path)):
+        return Counter()
+    text = f"none of the first {len(few)} files that {storage.name(uri)} names is there ({few[0]} …)"
+    return Counter({Note("look again", text): 1})
 
 
 def _words(name: str) -> set[str]:

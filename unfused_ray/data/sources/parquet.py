@@ -130,8 +130,17 @@ class AudioColumn:
 
 
 def _is_binary(kind: pa.DataType) -> bool:
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    kind = _of_values(kind)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
 
 
 def _is_text(kind: pa.DataType | None) -> bool:
-    return kind is not None and (pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    kind = _of_values(kind)
+    return kind is not None and (
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
+
+
+def _of_values(kind: pa.DataType | None) -> pa.DataType | None:
+    """Return the type of the values of a column that is a dictionary; that of any other column as it is."""
+    return kind.value_type if kind is not None and pa.types.is_dictionary(kind) else kind

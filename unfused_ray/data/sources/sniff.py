@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from unfused_ray import storage
+from unfused_ray.data.sources.splits import lists_held_out
 
+PACKED = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+"""Suffixes of archives that are not read."""
+_MAY_HOLD_CLIPS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".lst", ".list", ".scp", ".xlsx", ".xls", ".arrow", ".h5",
+                   ".npz", ".tar", ".parquet", *PACKED)  # fmt: skip
+"""Suffixes of files that may name or hold clips, read or not."""
 _OTHER_SUFFIXES = (
     ".txt", ".md", ".rst", ".json", ".jsonl", ".yaml", ".yml", ".toml", ".xml", ".html", ".pdf", ".py", ".sh", ".csv",
     ".tsv", ".xlsx", ".xls", ".lst", ".list", ".scp", ".lab", ".textgrid", ".jams", ".srt", ".vtt", ".mid", ".midi",
-    ".jpg", ".jpeg", ".png", ".gif", ".webp", ".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst",
-    ".7z", ".rar", ".npy", ".npz", ".pt", ".h5", ".hdf5", ".arrow", ".feather", ".pkl", ".log", ".cls", ".license",
+    ".jpg", ".jpeg", ".png", ".gif", ".webp", *PACKED, ".npy", ".npz", ".pt",
+    ".h5", ".hdf5", ".arrow", ".feather", ".pkl", ".log", ".cls", ".license",
 )  # fmt: skip
 """Suffixes of files that are not looked into, in lower case."""
 
@@ -22,6 +28,13 @@ def suffix(uri: str) -> str:
 def is_worth_a_look(uri: str) -> bool:
     """True for a file whose suffix does not say what it holds."""
     return suffix(uri) not in _OTHER_SUFFIXES
+
+
+def may_hold_out(path: str) -> bool:
+    """True if the name of a file that is not read says that it may list or hold clips that are held out."""
+    ending = suffix(path)
+    stem = storage.name(path)[: -len(ending) or None]
+    return ending in _MAY_HOLD_CLIPS and lists_held_out(stem, is_text=ending in (".txt", ".json"))
 
 
 def hidden_as(path: str) -> str:

@@ -23,8 +23,12 @@ _FOLD = re.compile(r"(?:fold)?[ _-]?0*(\d+)(?:\.0+)?")
 _NAMED_FOLD = re.compile(r"fold[ _-]?0*\d+")
 _SHARD_NUMBERS = re.compile(r"[-_.]\d+[-_.]of[-_.]\d+.*$|[-_.]?\d+$")  # the hub's, once with a hash behind it
 _PART = re.compile(r"([A-Za-z]+)[-.](.+)")  # train.clean.100 of the hub, test-other of LibriSpeech
+_PART_OF_VALUE = re.compile(r"([A-Za-z]+)[_ ]([\w.-]+)")  # test_clean
+_SET = re.compile(r"(.*[^ _-])[ _-]+(?:set|split)")  # Training Set
 _COLUMN = re.compile(r"(?:is_|in_)?([a-z]+?)(?:_set|_split)?")
 _WORD = re.compile(r"[a-z]+")
+_OF_LISTS = {"list", "lists", "files", "filelist", "filelists", "filenames", "split", "splits", "segments", "manifest"}
+_BESIDE_SPLITS = {"set", "fold", "data", "clean", "other"}
 
 
 def split_of_value(value: str) -> str:
@@ -33,6 +37,19 @@ def split_of_value(value: str) -> str:
     ``test-…`` is a part of the test clips, which an evaluation reports too.
     """
     name = value.strip()
+    found = _SET.fullmatch(name.casefold())
+    for whole in (found.group(1) if found else name, name):
+        if is_recognised(split := _split_of_whole(whole)):
+            return split
+    part = _PART_OF_VALUE.fullmatch(name)
+    role = _ROLES.get(part.group(1).casefold(), "") if part else ""
+    if part and role in _HELD_OUT:  # train_small may hold clips that train holds as well: it stays a split of its own
+        return f"test-{re.sub('[_. ]', '-', part.group(2))}" if role == "test" else role
+    return name
+
+
+def _split_of_whole(name: str) -> str:
+    """Return the split that a name is, in any case; the name itself if it is none that is known."""
     lower = name.casefold()
     if lower in _ROLES:
         return _ROLES[lower]
@@ -59,6 +76,18 @@ def is_held_out(name: str) -> bool:
     return _NAMED_FOLD.fullmatch(name) is not None or bool(_HELD_OUT & _roles(name))
 
 
+def lists_held_out(stem: str, is_text: bool = False) -> bool:
+    """True if the name of a file, without its suffix, says that it may list or hold clips that are held out.
+
+    Args:
+        stem: the name.
+        is_text: it ends in ``.txt`` or ``.json``, as notes and settings do too: it must be called by a split alone, or
+            a list (``testing_list``, not ``requirements-dev`` or ``eval_results``).
+    """
+    words = set(_WORD.findall(stem.casefold()))
+    return is_held_out(stem) and (not is_text or bool(words & _OF_LISTS) or words <= _ROLES.keys() | _BESIDE_SPLITS)
+
+
 def split_of_column(name: str) -> str:
     """Return the split that a column is called by, as ``is_test`` or ``train_set`` are; "" for any other column."""
     found = _COLUMN.fullmatch(name.casefold())
@@ -73,7 +102,7 @@ def split_of_name(name: str) -> str:
     """
     stem = without_numbers(name)
     for whole in (stem, name):
-        if is_recognised(split := split_of_value(whole)):
+        if is_recognised(split := _split_of_whole(whole)):
             return split
     roles = _roles(stem)
     return roles.pop() if len(roles) == 1 else ""
@@ -81,7 +110,7 @@ def split_of_name(name: str) -> str:
 
 def split_of_folder(name: str) -> str:
     """Return the split that a whole source's folder is called, as ``test`` or ``test-clean``; "" for any other name."""
-    split = split_of_value(name)
+    split = _split_of_whole(name)
     return split if is_recognised(split) else ""
 
 

@@ -21,7 +21,7 @@ from unfused_ray.data.sources.fetch import as_reason
 from unfused_ray.data.sources.items import Listing
 from unfused_ray.data.sources.labels import label_name
 from unfused_ray.data.sources.notes import Note, Notes
-from unfused_ray.data.sources.sniff import hidden_as, is_worth_a_look, suffix
+from unfused_ray.data.sources.sniff import hidden_as, is_worth_a_look, may_hold_out, suffix
 
 _TAR_BUFFER_BYTES = 1 << 20  # one request to an object store brings many headers
 _MAX_METADATA_BYTES = 1 << 20
@@ -78,6 +78,7 @@ class _Members:
         self.rejects: list[Reject] = []
         self._companions: dict[str, dict[str, dict[str, Any]]] = {}
         self._broken: dict[str, str] = {}
+        self._may_hold_out: dict[str, str] = {}
         self._skipped: Notes = Counter()
 
     def read(self, buffered: _TarReader) -> None:
@@ -99,6 +100,8 @@ class _Members:
         if not name:
             raise tarfile.ReadError("a member has no name")
         key = name[: len(name) - len(ending)]
+        if may_hold_out(name) and not hidden_as(name):
+            self._may_hold_out[key] = name
         if hidden := hidden_as(name):
             self._skipped[Note("skipped on purpose", hidden, "files")] += 1
         elif ending in _COMPANIONS and member.size <= _MAX_METADATA_BYTES:
@@ -144,6 +147,9 @@ class _Members:
         samples = {_sample(key) for key in keys}
         lost = sum(len(names) for sample, names in by_sample.items() if sample not in samples)
         notes = Counter(self._skipped)
+        for key, name in self._may_hold_out.items():
+            if _sample(key) not in samples:
+                notes[Note("not read", name, held_out=True)] += 1
         if lost:
             text = "companions (.json, .cls, .txt) of no clip: their names differ from every clip's up to the first dot"
             notes[Note("look again", text, "files")] += lost

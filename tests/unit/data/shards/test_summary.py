@@ -63,6 +63,13 @@ def test_a_dry_run_and_the_summary_tell_what_was_taken_and_left(tmp_path: Path, 
     assert "nothing to do" in again and "labels of train" in again
 
 
+def test_labels_that_are_one_number_are_said(tmp_path: Path):
+    write_clips(tmp_path / "in", "a.wav", "b.wav", "c.wav")
+    rows = ["path,label,split", "a.wav,1,train", "b.wav,2,train", "c.wav,1.0,test"]
+    text = told(Path(write_list(tmp_path / "in/x.csv", rows)), tmp_path / "out")
+    assert "! labels that are one number are classes of their own: 1 and 1.0" in text
+
+
 def test_only_the_most_frequent_labels_are_named(tmp_path: Path):
     write_clips(tmp_path / "in", "a.wav")
     rows = [f"a.wav,label {number % 30}" for number in range(200)]

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from support.archives import write_tar
 from support.inputs import by_key, column, encoded, hub_cells, listed, said, write_clips, write_hub, write_list
 
-from unfused_ray.config import ColumnsConfig
-from unfused_ray.data.sources.splits import is_held_out, split_of_name, split_of_value
+from unfused_ray.config import ColumnsConfig, PrepareConfig
+from unfused_ray.data.parts.executor import InProcess
+from unfused_ray.data.shards import ingest
+from unfused_ray.data.sources.splits import is_held_out, lists_held_out, split_of_name, split_of_value
+
+
+@pytest.fixture(autouse=True)
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No Ray: what is refused does not depend on where archives are listed."""
+    monkeypatch.setattr(ingest, "default_executor", InProcess)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +69,14 @@ def test_a_files_or_folders_name_says_its_split_by_the_conventions_of_the_hub(na
         ("train-clean-100", "train"),
         ("unlabelled", "unlabelled"),
         ("train_small", "train_small"),
+        ("Training Set", "train"),
+        ("training_set", "train"),
+        ("test-set", "test"),
+        ("TEST split", "test"),
+        ("test_clean", "test-clean"),
+        ("test other.2", "test-other-2"),
+        ("dev_clean", "valid"),
+        ("test of hearing aids", "test of hearing aids"),
         ("3", "3"),
     ],
 )
@@ -70,6 +87,81 @@ def test_a_value_of_a_split_column_is_its_name_or_one_that_is_recognised(value: 
 @pytest.mark.parametrize("name", ["test", "test-clean", "valid", "testing_list", "eval", "fold2", "my_test"])
 def test_names_of_held_out_clips(name: str) -> None:
     assert is_held_out(name) and not is_held_out("train") and not is_held_out("latest")
+
+
+@pytest.mark.parametrize(
+    ("stem", "as_list", "as_text"),
+    [
+        ("test", True, True),
+        ("testing_list", True, True),
+        ("valid_files", True, True),
+        ("esc50_test_list", True, True),
+        ("fold1_test", True, True),
+        ("test-clean", True, True),
+        ("requirements-dev", True, False),
+        ("eval_results", True, False),
+        ("train_list", False, False),
+        ("latest", False, False),
+    ],
+)
+def test_notes_and_settings_are_no_lists_of_test_clips(stem: str, as_list: bool, as_text: bool) -> None:
+    assert (lists_held_out(stem), lists_held_out(stem, is_text=True)) == (as_list, as_text)
+
+
+HELD_OUT = {
+    "a value that is no split": ("subset", ["train", "test", "unlabeled"], True),
+    "folds and a split": ("fold", ["1", "test", "2"], True),
+    "some are not of train": ("is_train", ["1", "0", "1"], True),
+    "all are of train": ("is_train", ["1", "True", "yes"], False),
+    "some are of test": ("is_test", ["0", "true", ""], True),
+    "none is of test": ("is_test", ["0", "False", ""], False),
+    "measured values": ("val", ["0.25", "1", "-3e5"], False),
+    "names of splits alone": ("mode", ["train", "Test", ""], True),
+    "a name of its own": ("phase", ["train", "validation", "train"], True),
+    "only train": ("stage", ["train", "train", "train"], False),
+    "other words": ("mode", ["test", "loud", "train"], False),
+    "public or private": ("usage", ["Public", "Private", "Public"], False),
+}
+
+
+@pytest.mark.parametrize("name", ["all", "train"])
+@pytest.mark.parametrize("of", ["csv", "tar", "parquet"])
+@pytest.mark.parametrize("case", HELD_OUT)
+def test_a_column_that_may_hold_clips_out_is_taken_or_the_source_refused(
+    tmp_path: Path, case: str, of: str, name: str
+) -> None:
+    field, values, is_refused = HELD_OUT[case]
+    source = str(tmp_path / f"{name}.{of}")
+    if of == "csv":
+        write_clips(tmp_path, "0.wav", "1.wav", "2.wav")
+        write_list(Path(source), [f"path,{field}", *(f"{number}.wav,{value}" for number, value in enumerate(values))])
+    elif of == "tar":
+        members = {f"{n}.json": json.dumps({field: value}).encode() for n, value in enumerate(values)}
+        write_tar(Path(source), members | {f"{n}.wav": encoded(n) for n in range(3)})
+    else:
+        write_hub(Path(source), hub_cells(3), **{field: values})
+    config = PrepareConfig(source=source, output=str(tmp_path / "out"))
+    if is_refused:
+        with pytest.raises(ValueError, match=rf"column {field} .*was not taken.*--unsplit train"):
+            ingest.check(config)
+        config = config.replace(unsplit="train")
+    splits = set(ingest.check(config).listing.items["split"].to_pylist())
+    assert splits == ({"train"} if is_refused or name == "train" else {""})
+
+
+@pytest.mark.parametrize("field", ["partition", "Subset", "set"])
+def test_a_column_of_splits_alone_counts_more_than_the_name_of_its_file(tmp_path: Path, field: str) -> None:
+    write_hub(tmp_path / "train-all.parquet", hub_cells(3), **{field: ["train", "test", "val"]})
+    assert column(listed(tmp_path / "train-all.parquet"), "split") == ["train", "test", "valid"]
+
+
+def test_where_a_column_says_every_split_others_hold_nothing_out(tmp_path: Path) -> None:
+    write_clips(tmp_path, "a.wav", "b.wav")
+    rows = ["path,split,phase,is_test", "a.wav,train,test,1", "b.wav,train,train,0"]
+    config = PrepareConfig(source=write_list(tmp_path / "x.csv", rows), output=str(tmp_path / "out"))
+    assert "column phase holds names of splits" in said(ingest.check(config).listing, "look again")
+    listing = listed(write_list(tmp_path / "y.csv", ["path,split,fold", "a.wav,,1", "b.wav,,2"]))
+    assert column(listing, "split") == ["fold1", "fold2"]  # a column split that is empty says nothing
 
 
 def test_parquet_in_folders_and_by_file_names(tmp_path: Path) -> None:
