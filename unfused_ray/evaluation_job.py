@@ -170,8 +170,9 @@ def _draw_nearest(plan: EvaluationPlan, found: Mapping[tuple[str, str], Cell]) -
     """Draw what random networks and the first models find nearest, task by task."""
     random = [system.name for system in plan.systems if isinstance(system, RandomNetwork)][:1]
     models = [system.name for system in plan.systems if isinstance(system, TrainedModel | EmbedderModel)]
-    for task in plan.tasks:
-        nearest.write(plan.output, task, {name: found[name, task.name] for name in (*random, *models[:_DRAWN])})
+    shown = (*random, *models[:_DRAWN])
+    for task in plan.tasks if shown else ():
+        nearest.write(plan.output, task, {name: found[name, task.name] for name in shown})
 
 
 def fill(output: str, protocol: Protocol, cache: EmbeddingCache, task: Task, system: System) -> Cell:
@@ -210,6 +211,7 @@ def track(plan: EvaluationPlan, table: EvaluationTable, parent: str = "") -> Non
     if not log_results(tracked, [storage.join(output, name) for name in (FILE, MARKDOWN, TABLE, PICTURE)], {}):
         return
     names = {name for s in plan.systems for name in (cells.file_name(s.name), *cell.files(s.name))}
+    names.add(nearest.PICTURE)
     for task in table.tasks:  # the folder may hold rows of another evaluation
         files = [file for file in storage.list_files(storage.join(output, task)) if storage.name(file) in names]
         log_results(tracked, files, {}, folder=task)

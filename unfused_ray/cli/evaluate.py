@@ -19,6 +19,7 @@ def run(arguments: Sequence[str]) -> int:
     """Evaluate encoders."""
     config, dry_run = parse("evaluate", arguments, recipes.EVALUATE, EXAMPLES, default="default")
     from unfused_ray import api, evaluation_job
+    from unfused_ray.figures.nearest import PICTURE
     from unfused_ray.report.evaluation import evaluation_table
 
     if dry_run:
@@ -27,5 +28,6 @@ def run(arguments: Sequence[str]) -> int:
     evaluated = api.evaluate(config)
     show(evaluation_table(evaluated.table, plain_console()))
     say(f"table, figures and pictures: {evaluated.folder}")
+    say(f"what random networks and these models find nearest, to look at: {evaluated.folder}/*/{PICTURE}")
     say_report(evaluated.folder)
     return 0

@@ -103,7 +103,7 @@ def ask(task: Task, cells: Mapping[str, Cell]) -> list[Question]:
 
 
 def write(output: str, task: Task, cells: Mapping[str, Cell]) -> str:
-    """Draw the answers of some systems into an evaluation's folder; return the picture's URI."""
+    """Draw the answers of some systems into an evaluation's folder; return the picture's URI, "" if no clip is whole."""
     questions = ask(task, cells)
     front_end = FrontEndConfig(**task.index.manifests[0].config["front_end"])
     waves = read(task, questions)
@@ -113,7 +113,10 @@ def write(output: str, task: Task, cells: Mapping[str, Cell]) -> str:
         for name, found in question.found.items():
             shown = [clip for clip in (question.clip_id, *found) if clip in waves]
             images = [log_mel(torch.from_numpy(waves[clip])[None])[0].numpy() for clip in shown]
-            rows.append(NearestRow(name, images, [task.class_names[task.class_ids[clip]] for clip in shown]))
+            if images:
+                rows.append(NearestRow(name, images, [task.class_names[task.class_ids[clip]] for clip in shown]))
+    if not rows:
+        return ""
     title = f"{task.name}: test clips drawn by chance (left), and the training clips that each system finds nearest"
     return save(draw_nearest(title, rows, front_end), storage.join(output, task.name, PICTURE))
 

@@ -36,7 +36,7 @@ PREPARE: Mapping[str, tuple[str, PrepareConfig]] = {
 }
 
 PRETRAIN: Mapping[str, tuple[str, PretrainConfig]] = {
-    "demo": ("The embedded recordings, minutes on two cores.", pretraining.DEMO),
+    "demo": ("A small network, for about a thousand clips: a minute or two on two cores.", pretraining.DEMO),
     "corpus": ("The free corpus of real recordings (make corpus), about an hour on two cores.", pretraining.CORPUS),
     "decar-v2-audioset": (
         "The paper's setting: 10 % of AudioSet and FSD50K, four GPUs.",
@@ -62,6 +62,7 @@ PRETRAIN: Mapping[str, tuple[str, PretrainConfig]] = {
 
 DISTILL: Mapping[str, tuple[str, DistillConfig]] = {
     "unfused": ("A target task of some thousand clips, in this process.", distillation.UNFUSED),
+    "small": ("About a thousand clips, of a small teacher, as demo is.", distillation.UNFUSED_SMALL),
     "unfused-cluster": (
         "A target of a hundred thousand clips: a worker group, four GPUs.",
         distillation.UNFUSED_CLUSTER,

@@ -284,9 +284,9 @@ def test_test_clips_are_classified_once_a_network(
         predicted.append(len(features))
         return predict(self, features)
 
-    def asking(vectors: np.ndarray, class_ids: np.ndarray, part: Part, config: Any) -> np.ndarray:
+    def asking(class_ids: np.ndarray, part: Part, nearest: np.ndarray) -> np.ndarray:
         asked.append(len(part.held))
-        return neighbour_scores(vectors, class_ids, part, config)
+        return neighbour_scores(class_ids, part, nearest)
 
     asked: list[int] = []
     monkeypatch.setattr(LogisticRegression, "predict", counting)

@@ -1,0 +1,56 @@
+"""What systems find nearest: test clips of different classes, drawn by chance, and the clips that a cell names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from support.tasks import write_task
+
+from unfused_ray.config import FrontEndConfig
+from unfused_ray.evaluation.tasks import load_task
+from unfused_ray.figures import nearest
+from unfused_ray.figures.nearest import NearestRow, ask, draw_nearest
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Any:
+    return load_task(write_task(tmp_path / "tones", 16, 8, 12))
+
+
+def cell_of(rows: np.ndarray) -> Any:
+    return SimpleNamespace(results=[{"nearest": rows.tolist()}])
+
+
+def test_questions_are_test_clips_of_different_classes_and_answers_are_those_of_the_cell(task: Any) -> None:
+    test, train = (np.flatnonzero(task.splits == split) for split in ("test", "train"))
+    rows = np.stack([np.roll(train, shift)[:4] for shift in range(len(test))])
+    rows[:, 3] = -1  # as of a damaged clip
+    questions = ask(task, {"mine": cell_of(rows), "theirs": cell_of(rows[::-1])})
+    assert len(questions) == 3
+    assert len({task.class_ids[each.clip_id] for each in questions}) == 3
+    for each in questions:
+        place = int(np.flatnonzero(test == each.clip_id)[0])
+        assert each.found == {"mine": rows[place][:3].tolist(), "theirs": rows[::-1][place][:3].tolist()}
+    assert questions == ask(task, {"mine": cell_of(rows), "theirs": cell_of(rows[::-1])})
+
+
+def test_a_picture_of_a_task_is_written_from_its_clips(task: Any, tmp_path: Path) -> None:
+    train, num_test = np.flatnonzero(task.splits == "train"), int((task.splits == "test").sum())
+    uri = nearest.write(str(tmp_path / "out"), task, {"mine": cell_of(np.tile(train[:4], (num_test, 1)))})
+    assert uri.endswith("tones/nearest.png")
+    assert Path(uri).read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_frame_is_green_where_the_class_is_that_of_the_test_clip() -> None:
+    images = [np.random.default_rng(n).normal(size=(64, 20)) for n in range(3)]
+    figure = draw_nearest("title", [NearestRow("mine", images, ["tom", "tom", "kick"])], FrontEndConfig())
+    question, same, other = figure.axes
+    colours = [axis.spines["left"].get_edgecolor() for axis in (question, same, other)]
+    assert colours[1][1] > max(colours[1][0], colours[1][2])  # green
+    assert colours[2][0] == colours[2][1] == colours[2][2]  # grey
+    assert [axis.get_title(loc="left") for axis in figure.axes] == ["tom", "tom", "kick"]
+    assert question.get_ylabel() == "mine"
