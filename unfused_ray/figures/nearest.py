@@ -103,7 +103,7 @@ def ask(task: Task, cells: Mapping[str, Cell]) -> list[Question]:
 
 
 def write(output: str, task: Task, cells: Mapping[str, Cell]) -> str:
-    """Draw the answers of some systems into an evaluation's folder; return the picture's URI, "" if no clip is whole."""
+    """Draw the answers of some systems into an evaluation's folder; return the picture's URI, "" if it has no clip."""
     questions = ask(task, cells)
     front_end = FrontEndConfig(**task.index.manifests[0].config["front_end"])
     waves = read(task, questions)
