@@ -12,35 +12,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from unfused_ray import api, evaluation_job, recipes
 from unfused_ray.config import DistillConfig, EvaluateConfig, Measure, PrepareConfig, PretrainConfig, TrackingConfig
-from unfused_ray.evaluation import bootstrap, cells
-from unfused_ray.evaluation.bootstrap import Interval
-from unfused_ray.evaluation.cells import Cell
-from unfused_ray.evaluation.tasks import Task
-from unfused_ray.evaluation_job import EvaluationPlan
+from unfused_ray.evaluation.rows import Margin
 
 TASKS = ("drums", "languages")
 MEASURES: tuple[Measure, ...] = ("neighbours", "few-shot")
-PAIRS = {"DECAR-v2": "random fc2 (32 × 512)", "UnFuSeD student": "random fc1 (32 × 512)"}
-"""Rows, and the random networks of their shape."""
+ROWS = ("DECAR-v2", "UnFuSeD student")
 ROOT = Path(__file__).parents[1]
-
-
-@dataclass(frozen=True)
-class Margin:
-    """A trained row above random networks of its shape, over the test clips of both tasks."""
-
-    row: str
-    measure: Measure
-    difference: Interval
 
 
 def prepare(output: Path) -> list[str]:
@@ -82,47 +66,7 @@ def run(output: Path, shards: Sequence[str], seed: int, precision: str, threads:
         tasks=tuple(shards), models=tuple(models), output=str(folder / "evaluation"), cache=str(output / "embeddings"),
         random_seeds=5, tracking=TrackingConfig(uri="off"),
     )  # fmt: skip
-    plan = evaluation_job.check(config)
-    evaluation_job.run(plan)
-    return margins(plan)
-
-
-def margins(plan: EvaluationPlan) -> list[Margin]:
-    """The margins of the trained rows of an evaluation that is finished."""
-    found = {
-        (system.name, task.name): cell
-        for task in plan.tasks
-        for system in plan.systems
-        if (cell := cells.read(plan.output, task, system, plan.protocol)) is not None
-    }
-    rows = [system.name for system in plan.systems if system.name in PAIRS]
-    return [
-        Margin(row, measure, _difference(plan, found, row, PAIRS[row], measure)) for row in rows for measure in MEASURES
-    ]
-
-
-def _difference(
-    plan: EvaluationPlan, found: dict[tuple[str, str], Cell], first: str, second: str, measure: Measure
-) -> Interval:
-    """Difference of two rows over all test clips, each clip of the same weight."""
-    config, drawn, values = plan.protocol.config.bootstrap, [], []
-    scores = {
-        row: np.concatenate([found[row, task.name].scores[measure].mean(axis=0) for task in plan.tasks])
-        for row in (first, second)
-    }
-    groups = np.concatenate([_groups(task) for task in plan.tasks])
-    for row in (first, second):
-        drawn.append(
-            bootstrap.deviations(scores[row][None], groups, config.replicates, config.seed, "all test clips").accuracies
-        )
-        values.append(float(scores[row].mean()))
-    return bootstrap.difference(values[0], drawn[0], values[1], drawn[1])
-
-
-def _groups(task: Task) -> np.ndarray:
-    """Groups of the test clips, distinct from those of another task; "" stays a group of its own."""
-    groups_T = task.groups[task.tested]
-    return np.where(groups_T == "", "", np.char.add(f"{task.name} ", groups_T))
+    return list(evaluation_job.run(evaluation_job.check(config)).margins)
 
 
 def main() -> None:
@@ -136,12 +80,14 @@ def main() -> None:
     output = options.output.resolve()
     shards = prepare(output)
     table = Table(title="above random networks, in points over all test clips")
-    for heading in ("precision", "seed", *(f"{row}, {measure}" for row in PAIRS for measure in MEASURES)):
+    for heading in ("precision", "seed", *(f"{row}, {measure}" for row in ROWS for measure in MEASURES)):
         table.add_column(heading, justify="right")
     for precision in options.precision:
         for seed in range(options.seeds):
             found = run(output, shards, seed, precision, options.threads)
-            table.add_row(precision, str(seed), *(each.difference.text("+") for each in found))
+            table.add_row(
+                precision, str(seed), *(each.difference[measure].text("+") for each in found for measure in MEASURES)
+            )
             Console(width=150).print(table)
 
 

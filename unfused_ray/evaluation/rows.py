@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from unfused_ray.config import Measure
+from unfused_ray.config import EncoderConfig, Measure
 from unfused_ray.evaluation import bootstrap
 from unfused_ray.evaluation.bootstrap import Deviations, Interval
 from unfused_ray.evaluation.cells import MEASURES, Cell
 from unfused_ray.evaluation.protocol import BootstrapConfig
-from unfused_ray.evaluation.systems import System, largest_cost
+from unfused_ray.evaluation.systems import RandomNetwork, System, TrainedModel, largest_cost
 from unfused_ray.evaluation.tasks import Task
 
 MEAN = "mean"
@@ -37,6 +37,22 @@ class Row:
     """C that validation chose for the linear probe, by task, one a seed and fold."""
     accuracy_by_part: dict[str, dict[str, float]] = field(default_factory=dict)
     """Of the linear probe, by task and part, of tasks whose test clips have parts that are reported too."""
+
+
+@dataclass(frozen=True)
+class Margin:
+    """A trained row above random networks of its shape, over the test clips of all tasks together."""
+
+    row: str
+    random: str
+    """Row of the random networks."""
+    difference: dict[Measure, Interval]
+    """In shares of 1; each clip has the same weight, and the interval is of their groups."""
+
+    @property
+    def text(self) -> str:
+        """The headline's difference as a sentence."""
+        return f"{self.row} {self.difference['headline'].text('+')} points from {self.random}"
 
 
 def headings(tasks: Sequence[str]) -> tuple[str, ...]:
@@ -82,6 +98,50 @@ def score(
             )
         )
     return tuple(rows)
+
+
+def margins(
+    config: BootstrapConfig, tasks: Sequence[Task], systems: Sequence[System], cells: Mapping[tuple[str, str], Cell]
+) -> tuple[Margin, ...]:
+    """Compare each trained row with the random networks of its shape and front end, where the table has them."""
+    groups_T = np.concatenate([_distinct(task) for task in tasks])
+
+    def scores(row: str, measure: Measure) -> np.ndarray:
+        """(1, T) mean score of each test clip of all tasks, over the row's networks."""
+        of_tasks = [cells[row, task.name].scores[measure].mean(axis=0) for task in tasks]
+        return np.concatenate(of_tasks)[None]
+
+    def difference(first: str, second: str, measure: Measure) -> Interval:
+        values, drawn = [], []
+        for scores_1T in (scores(first, measure), scores(second, measure)):
+            found = bootstrap.deviations(scores_1T, groups_T, config.replicates, config.seed, "all test clips")
+            values.append(found.accuracy)
+            drawn.append(found.accuracies)
+        return bootstrap.difference(values[0], drawn[0], values[1], drawn[1])
+
+    return tuple(
+        Margin(row, random, {measure: difference(row, random, measure) for measure in MEASURES})
+        for row, random in _of_one_shape(tasks[0].rounds[0], systems)
+    )
+
+
+def _of_one_shape(task: Task, systems: Sequence[System]) -> list[tuple[str, str]]:
+    """Trained rows and the random networks of their shape; dropout makes no difference to these."""
+    usual = EncoderConfig().dropout
+    random = {(each.shape, each.front_end): each.name for each in systems if isinstance(each, RandomNetwork)}
+    pairs = []
+    for system in systems:
+        if isinstance(system, TrainedModel):
+            shape, front_end = system.shape(task)
+            if (name := random.get((shape.replace(dropout=usual), front_end))) is not None:
+                pairs.append((system.name, name))
+    return pairs
+
+
+def _distinct(task: Task) -> np.ndarray:
+    """Groups of the tested clips, (T,) str, distinct from those of another task; "" stays a group of its own."""
+    groups_T = task.groups[task.tested]
+    return np.where(groups_T == "", "", np.char.add(f"{task.name} ", groups_T))
 
 
 def _score(

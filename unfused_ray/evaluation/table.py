@@ -14,7 +14,7 @@ from unfused_ray import storage
 from unfused_ray.config import Measure
 from unfused_ray.evaluation.cells import MEASURES, Cell
 from unfused_ray.evaluation.protocol import Protocol
-from unfused_ray.evaluation.rows import Row, headings, num_test_groups, score
+from unfused_ray.evaluation.rows import Margin, Row, headings, margins, num_test_groups, score
 from unfused_ray.evaluation.systems import System
 from unfused_ray.evaluation.tasks import Task
 
@@ -50,6 +50,8 @@ class EvaluationTable:
     """Cells in which clips were damaged, as "row on task (clips)"."""
     num_folds: dict[str, int] = field(default_factory=dict)
     """Folds of the tasks that have some."""
+    margins: tuple[Margin, ...] = ()
+    """Trained rows above random networks of their shape."""
     shared: tuple[str, ...] = ()
     """Recordings that are in two splits of a task, as "task: 3 clips of test are in train too …"."""
 
@@ -72,6 +74,7 @@ class EvaluationTable:
             unconverged=tuple(f"{row} on {task}" for (row, task), cell in cells.items() if not cell.converged),
             damaged=tuple(f"{row} on {task} ({cell.damaged:,})" for (row, task), cell in cells.items() if cell.damaged),
             num_folds={task.name: len(task.folds) for task in tasks if task.folds},
+            margins=margins(protocol.config.bootstrap, tasks, systems, cells),
             shared=tuple(f"{task.name}: {pair.text}" for task in tasks for pair in task.shared),
         )
 
@@ -156,10 +159,12 @@ class EvaluationTable:
     @property
     def note(self) -> str:
         """The text under the table."""
+        together = "; ".join(each.text for each in self.margins)
         several = " or ".join(str(number) for number in sorted({row.num_seeds for row in self.rows}) if number > 1)
         sentences = [
             "Test clips in %, with 95 % intervals: paired bootstrap over their groups, widened where these are few",
             *(IN_WORDS[measure] for measure in MEASURES),
+            *([f"The headline over the test clips of all tasks together: {together}"] if together else []),
             self.groups_note,
             "Each trained row is one training: its interval is of test clips alone",
             *self.folds_note,
