@@ -176,10 +176,10 @@ def _mixed(blocks: Iterator[Block], warn: Warn) -> Iterator[Block]:
         if wave.shape[1] == 1:
             yield Block(wave[:, 0], rate)
             continue
-        mono = wave.mean(axis=1)
+        mono = _mean(wave)
         for first, last in _windows(len(wave), round(_WINDOW_SECONDS * rate)):
             part, mean = wave[first:last], mono[first:last]
-            powers = np.einsum("sc,sc->c", part, part)
+            powers = np.array([column @ column for column in part.T])
             if mean @ mean >= _CANCELLED * powers.sum() / len(powers) ** 2:
                 continue
             loudest = int(powers.argmax())
@@ -193,6 +193,15 @@ def _mixed(blocks: Iterator[Block], warn: Warn) -> Iterator[Block]:
                 channel = loudest
             mean[:] = part[:, channel]
         yield Block(mono, rate)
+
+
+def _mean(wave: np.ndarray) -> np.ndarray:
+    """Mean of the channels, column by column: NumPy's mean over a short last axis takes thirty times as long."""
+    total: np.ndarray = wave[:, 0].copy()
+    for channel in range(1, wave.shape[1]):
+        total += wave[:, channel]
+    total /= wave.shape[1]
+    return total
 
 
 def _windows(length: int, window: int) -> Iterator[tuple[int, int]]:
