@@ -52,6 +52,8 @@ def evaluation_chapter(uri: str) -> Chapter:
         "reference": table.reference,
         "protocol": f"SHA-256 {table.protocol_sha256[:16]}",
     }
+    if table.margins:
+        facts["headline, all test clips together"] = "; ".join(margin.text for margin in table.margins)
     flaws = {
         "not converged": table.unconverged,
         "damaged clips": table.damaged,

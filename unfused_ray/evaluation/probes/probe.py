@@ -115,19 +115,19 @@ def probe(vectors_ND: np.ndarray, labelled: Labelled, config: ProbesConfig) -> P
     class_ids = labelled.class_ids
     parts = validation_parts(labelled, whole_N, config.folds)
     chosen = choose_strength(vectors_ND, class_ids, parts, config.linear)
-    validation = _scores(vectors_ND, class_ids, parts, config, chosen.correct)
+    validation = _scores(vectors_ND, class_ids, parts, _nearest(vectors_ND, parts, config), config, chosen.correct)
     readable = whole_N[test]
     part = Part(train, test[readable])
     linear = predict(vectors_ND, class_ids, part, chosen, config.linear)
-    found = _scores(vectors_ND, class_ids, [part], config, linear.predictions == class_ids[part.held])
+    (found_HK,) = _nearest(vectors_ND, [part], config)
+    found = _scores(vectors_ND, class_ids, [part], [found_HK], config, linear.predictions == class_ids[part.held])
     predictions_T = np.full(len(test), -1, np.int64)
     predictions_T[readable] = linear.predictions
     scores = {measure: np.zeros(len(test)) for measure in found}
     for measure, values in found.items():
         scores[measure][readable] = values
-    shown = nearest_clips(vectors_ND, part, _SHOWN)
-    nearest = np.full((len(test), shown.shape[1]), -1, np.int64)
-    nearest[readable] = shown
+    nearest = np.full((len(test), min(_SHOWN, len(train))), -1, np.int64)
+    nearest[readable] = found_HK[:, :_SHOWN]
     return ProbeResult(
         scores=scores,
         validation=Validation(np.concatenate([held for _, held in parts]), validation),
@@ -152,7 +152,8 @@ def validate(vectors_ND: np.ndarray, labelled: Labelled, config: ProbesConfig, b
     """
     parts = validation_parts(labelled, whole_clips(vectors_ND, labelled), config.folds, by_folds)
     chosen = choose_strength(vectors_ND, labelled.class_ids, parts, config.linear)
-    scores = _scores(vectors_ND, labelled.class_ids, parts, config, chosen.correct)
+    nearest = _nearest(vectors_ND, parts, config)
+    scores = _scores(vectors_ND, labelled.class_ids, parts, nearest, config, chosen.correct)
     return Validation(np.concatenate([held for _, held in parts]), scores)
 
 
@@ -165,13 +166,23 @@ def class_scores(true_N: np.ndarray, predicted_N: np.ndarray, num_classes: int) 
     return ClassScores(precision, recall, f1, support, confusion_matrix(true_N, predicted_N, labels=labels))
 
 
+def _nearest(vectors_ND: np.ndarray, parts: Sequence[Part], config: ProbesConfig) -> list[np.ndarray]:
+    """The nearest clips of each part's held-out clips, as many as are asked or shown."""
+    return [nearest_clips(vectors_ND, part, max(config.neighbours.count, _SHOWN)) for part in parts]
+
+
 def _scores(
-    vectors_ND: np.ndarray, class_ids_N: np.ndarray, parts: Sequence[Part], config: ProbesConfig, linear: np.ndarray
+    vectors_ND: np.ndarray,
+    class_ids_N: np.ndarray,
+    parts: Sequence[Part],
+    nearest: Sequence[np.ndarray],
+    config: ProbesConfig,
+    linear: np.ndarray,
 ) -> dict[Measure, np.ndarray]:
-    """Scores of the parts' held-out clips, one part after another; those of the linear probe are given."""
+    """Scores of the parts' held-out clips, one part after another, from their nearest clips and the linear probe."""
     count = config.neighbours.count
     neighbours = np.concatenate(
-        [neighbour_scores(class_ids_N, part, nearest_clips(vectors_ND, part, count)) for part in parts]
+        [neighbour_scores(class_ids_N, part, found[:, :count]) for part, found in zip(parts, nearest, strict=True)]
     )
     few_shot = np.concatenate([few_shot_scores(vectors_ND, class_ids_N, part, config.few_shot) for part in parts])
     return {
