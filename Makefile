@@ -23,7 +23,7 @@ BIN := .venv/bin
 SHARDS := $(UNFUSED_RAY_HOME)/shards
 RUNS := $(UNFUSED_RAY_HOME)/runs
 
-.PHONY: demo test test-slow docs audit test-browser chaos bench check venv corpus clean
+.PHONY: demo test test-slow docs audit test-browser chaos bench check venv peers corpus clean
 
 demo: venv
 	$(BIN)/unfused-ray prepare --source recordings/drums.tar --output $(SHARDS)/drums
@@ -75,8 +75,14 @@ venv: .venv/installed
 .venv/installed: pyproject.toml deploy/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, make PYTHON=… names another" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint deploy/constraints.txt --editable '.[$(FAISS),dev]'
+	$(BIN)/python -m pip install --quiet --constraint deploy/constraints.txt --editable '.[$(FAISS),dev,peers]'
+	$(MAKE) peers
 	touch $@
+
+# Published encoders, as rows of a table: only the weights in these wheels are read. Without what they depend on, because
+# that cannot be installed with NumPy 2, nor without a C compiler.
+peers:
+	$(BIN)/python -m pip install --quiet --no-deps openwakeword==0.5.1 Resemblyzer==0.1.4 basic-pitch==0.4.0
 
 # Six labelled tasks and 8,332 clips for pre-training, out of Debian packages (needs ffmpeg, fluidsynth, espeak-ng).
 corpus: venv

@@ -26,7 +26,8 @@ from rich.text import Text
 
 from unfused_ray import paths, storage
 from unfused_ray.comparison import page
-from unfused_ray.comparison.plan import PlannedSystem, find_plan, freeze, load_plan, refuse_changes
+from unfused_ray.comparison.freeze import freeze, refuse_changes
+from unfused_ray.comparison.plan import PlannedSystem, find_plan, load_plan
 from unfused_ray.comparison.processes import JobProcesses, command
 from unfused_ray.comparison.results import ResultsTable, model_name, results
 from unfused_ray.comparison.trainings import Training, Trainings, expected_minutes, refuse_other_settings
@@ -90,7 +91,13 @@ class ComparisonPlan:
         Raises:
             ValueError: a finished one is of other settings than the plan's.
         """
-        found = [t for seed in self.seeds for system in self.systems for t in self.trainings.of(system, seed)]
+        found = [
+            training
+            for seed in self.seeds
+            for system in self.systems
+            if seed in self.plan.seeds_of(system)
+            for training in self.trainings.of(system, seed)
+        ]
         for training in found:
             if training.state == "finished":
                 refuse_other_settings(training)
@@ -178,7 +185,7 @@ class ComparisonPlan:
     def finished(self) -> dict[str, list[int]]:
         """Seeds whose trainings are all finished, by system; those that are not chosen too."""
         seeds = {
-            system.name: [seed for seed in self.plan.seeds if self._is_finished(system, seed)]
+            system.name: [seed for seed in self.plan.seeds_of(system) if self._is_finished(system, seed)]
             for system in self.plan.systems
         }
         return {name: found for name, found in seeds.items() if found}

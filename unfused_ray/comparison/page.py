@@ -11,27 +11,29 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from unfused_ray import storage
-from unfused_ray.comparison.plan import plan_hash
+from unfused_ray.comparison.freeze import plan_hash
 from unfused_ray.comparison.results import ResultsRow, ResultsTable, TestedDifference
+from unfused_ray.evaluation.bootstrap import Interval
 from unfused_ray.evaluation.cells import MEASURES
 from unfused_ray.evaluation.protocol import FILE
 from unfused_ray.evaluation.rows import MEAN
 from unfused_ray.evaluation.systems import RandomNetwork
 from unfused_ray.evaluation.table import IN_WORDS, MARKDOWN, NOT_CORRECTED, TABLE, costs, markdown, plain
-from unfused_ray.figures.accuracies import draw_by_parameters
+from unfused_ray.figures.accuracies import draw_by_operations, draw_by_parameters
 from unfused_ray.figures.canvas import save
 
 FORMAT_VERSION = 2
-FILES = (MARKDOWN, TABLE, "accuracy_by_parameters.png")
+FILES = (MARKDOWN, TABLE, "accuracy_by_parameters.png", "accuracy_by_tflop.png")
 _AS_PRINTED = Path(__file__).with_name("as_printed.toml")
 
 
 def write(results: ResultsTable, output: str) -> None:
     """Write ``FILES`` and the protocol to a folder."""
-    markdown, numbers, picture = (storage.join(output, file) for file in FILES)
+    markdown, numbers, *pictures = (storage.join(output, file) for file in FILES)
     storage.write_bytes(storage.join(output, FILE), results.evaluation.protocol.text)
     storage.write_json(numbers, to_json(results), FORMAT_VERSION)
-    save(draw(results), picture)
+    for figure, picture in zip((by_parameters(results), by_tflop(results)), pictures, strict=True):
+        save(figure, picture)
     storage.write_bytes(markdown, to_markdown(results).encode())
 
 
@@ -100,6 +102,7 @@ def note(results: ResultsTable) -> str:
     budgets = [f"{plan.tflop.sources:g} on the sources"]
     budgets += [f"{plan.tflop.each_task:g} on each task"] if plan.tflop.each_task else []
     budgets += [f"{plan.tflop.all_tasks:g} on all tasks together"] if plan.tflop.all_tasks else []
+    budgets += [f"{system.tflop:g} a training of {system.name}" for system in plan.systems if system.tflop]
     sentences = [
         "Test clips in %, with 95 % intervals: paired bootstrap over groups of test clips with the seeds of a row "
         "nested, widened where groups or seeds are few",
@@ -129,9 +132,9 @@ def note(results: ResultsTable) -> str:
         sentences.append("¹ One training: p takes it as it is, another seed's network could differ")
     seeds = {row.row.name: row.seeds for row in results.rows}
     missing = {
-        system.name: sorted(set(plan.seeds) - set(seeds.get(system.name, ())))
+        system.name: sorted(set(plan.seeds_of(system)) - set(seeds.get(system.name, ())))
         for system in plan.systems
-        if set(plan.seeds) > set(seeds.get(system.name, ()))
+        if set(plan.seeds_of(system)) > set(seeds.get(system.name, ()))
     }
     if plan.random_seeds and not any(isinstance(network, RandomNetwork) for network in results.evaluation.systems):
         sentences.append("Random networks are still to be read")
@@ -151,11 +154,28 @@ def as_printed() -> str:
     return "\n\n".join(["As printed:", markdown(["system", *printed["tasks"]], rows), printed["note"]])
 
 
-def draw(results: ResultsTable) -> Figure:
-    """Headline over the tasks that count against parameters."""
+def by_parameters(results: ResultsTable) -> Figure:
+    """Draw the headline over the tasks that count against parameters."""
     found = {line.row.name: (line.row.parameters, line.counting) for line in results.rows if line.counting}
-    tasks = ", ".join(results.counting) or "no task: none counts"
-    return draw_by_parameters(f"Headline (neighbours and few-shot) on {tasks}", found)
+    return draw_by_parameters(_title(results), found)
+
+
+def by_tflop(results: ResultsTable) -> Figure:
+    """Draw the headline over the tasks that count against the operations of a whole pipeline."""
+    curves: dict[str, list[tuple[float, Interval]]] = {}
+    levels: dict[str, Interval] = {}
+    for line in results.rows:
+        name = line.row.name
+        if line.counting and line.cost:
+            curve = results.plan.system(name).curve or name
+            curves.setdefault(curve, []).append((line.cost.sources_tflop + line.cost.tasks_tflop, line.counting))
+        elif line.counting:
+            levels[name] = line.counting
+    return draw_by_operations(_title(results), curves, levels)
+
+
+def _title(results: ResultsTable) -> str:
+    return f"Headline (neighbours and few-shot) on {', '.join(results.counting) or 'no task: none counts'}"
 
 
 def _counted(results: ResultsTable) -> str:

@@ -14,16 +14,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from unfused_ray import storage
 from unfused_ray.config import Config, PositiveFloat, Seed, TrainingConfig, explain
 from unfused_ray.evaluation.embedders import is_spec
-from unfused_ray.evaluation.protocol import load_protocol
 from unfused_ray.evaluation.systems import LogMelStatistics
 from unfused_ray.models.encoder import LAYERS
 from unfused_ray.recipes import recipe
 
-FROZEN = "frozen.json"
-_FROZEN_VERSION = 1
 _PLANS = Path(__file__).parent / "plans"
 
 TrainedOn = Literal["sources", "each task", "all tasks"]
@@ -43,6 +39,12 @@ class PlannedSystem(Config):
     """Differences from the recipe: fields with dots, such as "encoder.cut"."""
     on: TrainedOn = "sources"
     """Its training data."""
+    tflop: PositiveFloat | None = None
+    """Budget of each of its trainings, where it is another than the plan's."""
+    seeds: tuple[Seed, ...] = ()
+    """Seeds of the plan that it is trained with; none are all of them."""
+    curve: str = ""
+    """Line that it is a point of, where accuracy is drawn against operations; empty is a line of its own."""
     teacher: str = ""
     """An earlier system whose clusters are the pseudo-labels, where it is distilled."""
     init_from: str = ""
@@ -99,7 +101,7 @@ class TflopBudget(Config):
             ValueError: the plan names no such budget.
         """
         field = system.on.replace(" ", "_")
-        budget: float | None = getattr(self, field)
+        budget: float | None = system.tflop or getattr(self, field)
         if budget is None:
             raise ValueError(f"tflop.{field} is missing: {system.name} is trained on {system.on}")
         return budget
@@ -147,6 +149,12 @@ class TablePlan(Config):
                     raise ValueError(f"{system.name}: {name!r} is no system before it; there are {', '.join(earlier)}")
                 if earlier[name].on == "each task" != system.on:
                     raise ValueError(f"{system.name}: {name!r} has a network for each task, of which none is meant")
+                if missing := set(self.seeds_of(system)) - set(self.seeds_of(earlier[name])):
+                    raise ValueError(f"{system.name}: {name!r} is not trained with seed {min(missing)}")
+            if unknown := set(system.seeds) - set(self.seeds):
+                raise ValueError(
+                    f"{system.name}: seed {min(unknown)} is none of the plan, whose seeds are {self.seeds}"
+                )
             self.tflop.of(system)
             earlier[system.name] = system
         return self
@@ -167,6 +175,10 @@ class TablePlan(Config):
         ]:
             raise ValueError(f"peers: {repeated[0]!r} is the name of another row too")
         return self
+
+    def seeds_of(self, system: PlannedSystem) -> tuple[int, ...]:
+        """Seeds that a system is trained with."""
+        return system.seeds or self.seeds
 
     def system(self, name: str) -> PlannedSystem:
         """The system of this name, as the plan or as folders have it.
@@ -239,42 +251,3 @@ def load_plan(path: Path) -> TablePlan:
         raise ValueError(f"{path} is no TOML file: {error}") from error
     except ValidationError as error:
         raise ValueError(f"{path} is no plan:\n{explain(error)}") from error
-
-
-def refuse_changes(plan: TablePlan, protocol: str, output: str) -> None:
-    """Check that a table is that of its plan and protocol, if its test clips have been read.
-
-    Raises:
-        ValueError: they differ from those that it was frozen with.
-    """
-    path = storage.join(output, FROZEN)
-    if storage.exists(path):
-        frozen = storage.read_json(path, _FROZEN_VERSION, f"give another --output than {output} for a new table")
-        now = _hashes(plan, protocol)
-        if changed := [name for name, value in now.items() if frozen[name] != value]:
-            raise ValueError(
-                f"the {' and the '.join(changed)} changed since test clips were first read for {output}: results would "
-                "be chosen by them. Undo the change, or give another --output for another table"
-            )
-
-
-def freeze(plan: TablePlan, protocol: str, output: str) -> None:
-    """Write down what decides the table, before its first test clip is read.
-
-    Raises:
-        ValueError: something else is written there.
-    """
-    refuse_changes(plan, protocol, output)
-    content = _hashes(plan, protocol) | {"settings": plan.model_dump(mode="json")}
-    storage.write_json(storage.join(output, FROZEN), content, _FROZEN_VERSION)
-
-
-def plan_hash(plan: TablePlan) -> str:
-    """SHA-256 of the plan and of every system's whole configuration, so of the recipes too."""
-    configs = [system.config({}).model_dump_json() for system in plan.systems]
-    text = plan.model_dump_json(exclude=None if plan.peers else {"peers"})  # as before there were peers
-    return storage.sha256("\n".join([text, *configs]).encode())
-
-
-def _hashes(plan: TablePlan, protocol: str) -> dict[str, str]:
-    return {"plan": plan_hash(plan), "protocol": load_protocol(protocol).sha256}

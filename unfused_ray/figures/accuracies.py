@@ -108,3 +108,38 @@ def draw_by_parameters(title: str, found: Mapping[str, tuple[int | None, Interva
     if found:
         axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
     return figure
+
+
+def draw_by_operations(
+    title: str, curves: Mapping[str, Sequence[tuple[float, Interval]]], levels: Mapping[str, Interval]
+) -> Figure:
+    """Draw a measure against the operations of a training, on a logarithmic axis, with 95 % intervals.
+
+    Args:
+        title: of the drawing.
+        curves: points of each line: 10¹² operations, and the measure in shares of 1.
+        levels: systems that nothing was spent on here, such as random networks: dashed lines.
+    """
+    figure = new_figure(title, 10.0, 6.5)
+    axis = open_axes(figure)
+    for place, (name, points) in enumerate(curves.items()):
+        colour, marker = f"C{place % 10}", "os^D"[place // 10 % 4]
+        for tflop, accuracy in points:
+            axis.plot([tflop] * 2, [100 * accuracy.low, 100 * accuracy.high], color=colour, alpha=0.3, linewidth=2)
+        tflops, values = zip(*sorted((tflop, 100 * accuracy.value) for tflop, accuracy in points), strict=True)
+        axis.plot(tflops, values, color=colour, marker=marker, label=f"{name}: {', '.join(f'{v:.1f}' for v in values)}")
+    for place, (name, accuracy) in enumerate(levels.items()):
+        style = ("--", ":", "-.")[place % 3]
+        label = f"{name}: {100 * accuracy.value:.1f}"
+        axis.axhline(100 * accuracy.value, color=f"{0.3 + 0.1 * (place // 3 % 5):.1f}", linestyle=style, label=label)
+    if curves:
+        axis.set_xscale("log")
+        budgets = sorted({tflop for points in curves.values() for tflop, _ in points})
+        apart = [tflop for last, tflop in zip([0.0, *budgets], budgets, strict=False) if tflop > 1.25 * last]
+        axis.set_xticks(apart, [f"{tflop:.3g}" for tflop in apart])
+        axis.set_xticks([], minor=True)
+    axis.set_xlabel("10¹² operations of the training, with the runs that it builds on")
+    axis.set_ylabel("% of the test clips")
+    if curves or levels:
+        axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
+    return figure

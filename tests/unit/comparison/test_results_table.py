@@ -156,7 +156,8 @@ def test_one_command_trains_reads_and_compares_and_given_again_finds_everything_
     assert "The headline is the mean over the tasks that count: languages." in markdown
     assert "| languages | **log-mel statistics +" in markdown and "| drums | log-mel statistics +" in markdown
     assert "Trained elsewhere, on other data and for longer than the budgets: bands." in markdown
-    assert (output / "accuracy_by_parameters.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("accuracy_by_parameters.png", "accuracy_by_tflop.png"):
+        assert (output / name).read_bytes().startswith(b"\x89PNG")
 
     again = command(output, against="unfused")
     compared_again = job.run(again)
@@ -228,6 +229,19 @@ def test_a_training_that_stopped_goes_on_and_leaves_out_what_builds_on_it_until_
     assert not (tmp_path / "frozen.json").exists()  # no test clip has been read: another plan is no offence yet
 
 
+def test_a_system_has_the_budget_and_the_seeds_that_it_says(command: Call, plan: Path, tmp_path: Path) -> None:
+    text = plan.read_text().replace("seeds = [0]", "seeds = [0, 1]")
+    more = plan.with_name("budgets.toml")
+    more.write_text(f'{text}\n[[systems]]\nname = "long"\nrecipe = "tiny"\ntflop = 0.0032\nseeds = [1]\n')
+    of = command(tmp_path, of=more)
+    trainings = {(each.system.name, each.seed): each for each in of.chosen() if each.task in ("", "drums")}
+    assert list(trainings) == [
+        ("DECAR-v2", 0), ("UnFuSeD", 0), ("DECAR-v2", 1), ("UnFuSeD", 1), ("long", 1),
+    ]  # fmt: skip
+    assert trainings["long", 1].tflop == pytest.approx(4 * trainings["DECAR-v2", 1].tflop, rel=0.3)
+    assert trainings["long", 1].tflop == pytest.approx(0.0032, rel=0.1)
+
+
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
 def test_every_system_of_a_plan_has_a_configuration(path: Path) -> None:
     plan = load_plan(path)
@@ -258,6 +272,12 @@ def test_every_system_of_a_plan_has_a_configuration(path: Path) -> None:
         ),
         ('"support.embedders:Bands"', '"bands.py"', "bands: 'bands.py' is no module:callable"),
         ('"bands"', '"UnFuSeD"', "peers: 'UnFuSeD' is the name of another row too"),
+        (
+            'teacher = "DECAR-v2"',
+            'teacher = "DECAR-v2"\nseeds = [1]',
+            "UnFuSeD: 'DECAR-v2' is not trained with seed 1",
+        ),
+        ('recipe = "tiny"\n\n', 'recipe = "tiny"\nseeds = [3]\n', "DECAR-v2: seed 3 is none of the plan"),
         ("seeds = [0]", "seeds = [-1]", "seeds.0=-1: Input should be greater than or equal to 0"),
         ("seeds = [0]", "seeds = [0", "no TOML"),
     ],

@@ -18,7 +18,7 @@ from unfused_ray.evaluation.bootstrap import Interval
 from unfused_ray.evaluation.cells import MEASURES
 from unfused_ray.evaluation.rows import Row
 from unfused_ray.evaluation.table import EvaluationTable
-from unfused_ray.figures.accuracies import draw_by_parameters, draw_evaluation, draw_table
+from unfused_ray.figures.accuracies import draw_by_operations, draw_by_parameters, draw_evaluation, draw_table
 from unfused_ray.figures.canvas import save, to_svg
 from unfused_ray.figures.confusion import draw_confusion
 from unfused_ray.figures.curves import draw_health
@@ -174,6 +174,19 @@ def test_accuracy_is_drawn_at_the_size_of_each_encoder_and_as_a_line_without_one
     assert lines["log-mel: 30.0"].get_ydata() == [30, 30]
     (interval,) = [line for line in axis.lines if line.get_label().startswith("_")]
     np.testing.assert_allclose(interval.get_xydata(), [[x_a, 40], [x_a, 70]])
+
+
+def test_accuracy_is_drawn_along_the_operations_of_a_curve_and_as_a_level_without_any() -> None:
+    estimates = [Interval(value, value - 0.1, value + 0.1) for value in (0.5, 0.4)]
+    curves = {"a": [(600.0, estimates[0]), (60.0, estimates[1])], "b": [(62.0, estimates[0])]}
+    (axis,) = draw_by_operations("by operations", curves, {"random": Interval(0.3, 0.2, 0.4)}).axes
+    lines = {line.get_label(): line for line in axis.lines}
+    np.testing.assert_allclose(lines["a: 40.0, 50.0"].get_xydata(), [[60, 40], [600, 50]])
+    np.testing.assert_allclose(lines["b: 50.0"].get_xydata(), [[62, 50]])
+    assert lines["random: 30.0"].get_ydata() == [30, 30]
+    intervals = [line.get_xydata() for line in axis.lines if line.get_label().startswith("_")]
+    np.testing.assert_allclose(intervals, [[[600, 40], [600, 60]], [[60, 30], [60, 50]], [[62, 40], [62, 60]]])
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["60", "600"]  # 62 would stand on 60
 
 
 ODD = ("_silence_", "5 $ or $ 6", "x^2 \\ $$ {")

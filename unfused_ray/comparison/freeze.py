@@ -1,0 +1,48 @@
+"""A table stays that of its plan and protocol from its first test clip on: both are written down before."""
+
+from __future__ import annotations
+
+from unfused_ray import storage
+from unfused_ray.comparison.plan import TablePlan
+from unfused_ray.evaluation.protocol import load_protocol
+
+FROZEN = "frozen.json"
+_FROZEN_VERSION = 1
+
+
+def refuse_changes(plan: TablePlan, protocol: str, output: str) -> None:
+    """Check that a table is that of its plan and protocol, if its test clips have been read.
+
+    Raises:
+        ValueError: they differ from those that it was frozen with.
+    """
+    path = storage.join(output, FROZEN)
+    if storage.exists(path):
+        frozen = storage.read_json(path, _FROZEN_VERSION, f"give another --output than {output} for a new table")
+        now = _hashes(plan, protocol)
+        if changed := [name for name, value in now.items() if frozen[name] != value]:
+            raise ValueError(
+                f"the {' and the '.join(changed)} changed since test clips were first read for {output}: results would "
+                "be chosen by them. Undo the change, or give another --output for another table"
+            )
+
+
+def freeze(plan: TablePlan, protocol: str, output: str) -> None:
+    """Write down what decides the table, before its first test clip is read.
+
+    Raises:
+        ValueError: something else is written there.
+    """
+    refuse_changes(plan, protocol, output)
+    content = _hashes(plan, protocol) | {"settings": plan.model_dump(mode="json")}
+    storage.write_json(storage.join(output, FROZEN), content, _FROZEN_VERSION)
+
+
+def plan_hash(plan: TablePlan) -> str:
+    """SHA-256 of the plan and of every system's whole configuration, so of the recipes too."""
+    configs = [system.config({}).model_dump_json() for system in plan.systems]
+    return storage.sha256("\n".join([plan.model_dump_json(), *configs]).encode())
+
+
+def _hashes(plan: TablePlan, protocol: str) -> dict[str, str]:
+    return {"plan": plan_hash(plan), "protocol": load_protocol(protocol).sha256}
