@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -54,8 +54,8 @@ from unfused_ray.tracking.sender import Tracker
 logger = logging.getLogger(__name__)
 
 PICTURE = "table.png"
-_DRAWN = 2
-"""Models whose nearest clips are drawn."""
+_SHOWN = 2
+"""Models whose nearest clips are shown."""
 _SECONDS_HERE = 3600.0
 """Audio whose statistics are computed in this process; of more, on Ray."""
 
@@ -158,21 +158,21 @@ def run(plan: EvaluationPlan) -> EvaluationTable:
             bar.update(len(found), task=task_name, row=row)
     table = EvaluationTable.of(plan.protocol, plan.tasks, plan.systems, found, plan.reference)
     table.save(output)
-    _draw_nearest(plan, found)
+    asked = _asked(plan)
+    for task in plan.tasks if asked else ():
+        nearest.write(output, task, {name: found[name, task.name] for name in asked})
     save(draw_evaluation("Test clips that each system is right about", table), storage.join(output, PICTURE))
     config = plan.config.model_dump(mode="json")
-    record = {"config": config, "environment": environment()}
+    record = {"config": config, "environment": environment(), "asked": asked}
     storage.write_json(storage.join(output, RECORD), record, FORMAT_VERSION)
     return table
 
 
-def _draw_nearest(plan: EvaluationPlan, found: Mapping[tuple[str, str], Cell]) -> None:
-    """Draw what random networks and the first models find nearest, task by task."""
+def _asked(plan: EvaluationPlan) -> list[str]:
+    """Systems whose nearest clips are shown: random networks and the first models."""
     random = [system.name for system in plan.systems if isinstance(system, RandomNetwork)][:1]
     models = [system.name for system in plan.systems if isinstance(system, TrainedModel | EmbedderModel)]
-    shown = (*random, *models[:_DRAWN])
-    for task in plan.tasks if shown else ():
-        nearest.write(plan.output, task, {name: found[name, task.name] for name in shown})
+    return [*random, *models[:_SHOWN]]
 
 
 def fill(output: str, protocol: Protocol, cache: EmbeddingCache, task: Task, system: System) -> Cell:

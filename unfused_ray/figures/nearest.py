@@ -83,19 +83,18 @@ class Question:
     """clip_ids of training clips, the nearest first, by system."""
 
 
-def ask(task: Task, cells: Mapping[str, Cell]) -> list[Question]:
+def ask(task: Task, nearest: Mapping[str, np.ndarray]) -> list[Question]:
     """Draw a few test clips of different classes by chance, and look up what the first network of each system finds.
 
     Args:
         task: whose test clips are asked about; of one with folds, those of the first.
-        cells: of the systems, on this task.
+        nearest: by system, what its first network finds: (test clips, K) int64 clip_ids, -1 for none.
     """
     round_ = task.rounds[0]
     test = np.flatnonzero(round_.splits == "test")
     order = randomness.generator(0, f"nearest clips of {task.name}").permutation(len(test))
     _, first = np.unique(round_.class_ids[test[order]], return_index=True)
     chosen = order[np.sort(first)[:_QUESTIONS]]
-    nearest = {name: np.array(cell.results[0]["nearest"]) for name, cell in cells.items()}
     return [
         Question(int(test[place]), {name: rows[place][rows[place] >= 0].tolist() for name, rows in nearest.items()})
         for place in chosen.tolist()
@@ -104,7 +103,7 @@ def ask(task: Task, cells: Mapping[str, Cell]) -> list[Question]:
 
 def write(output: str, task: Task, cells: Mapping[str, Cell]) -> str:
     """Draw the answers of some systems into an evaluation's folder; return the picture's URI, "" if it has no clip."""
-    questions = ask(task, cells)
+    questions = ask(task, {name: np.array(cell.results[0]["nearest"]) for name, cell in cells.items()})
     front_end = FrontEndConfig(**task.index.manifests[0].config["front_end"])
     waves = read(task, questions)
     log_mel = LogMel(front_end)

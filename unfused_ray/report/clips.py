@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import soundfile
-import soxr
-import torch
 
 from unfused_ray import storage
-from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.data.shards.index import ClipIndex, labels_to_ids
-from unfused_ray.embedding.clips import embed_clips, read_clips
-from unfused_ray.figures import spectrograms
+from unfused_ray.embedding.clips import embed_clips
 from unfused_ray.figures.metrics import view_of
 from unfused_ray.models.export import load_encoder
 from unfused_ray.report.choice import NUM_CLUSTERS, PLACES, choose
-from unfused_ray.report.page import PageClip, PageCluster, Section, data_uri
+from unfused_ray.report.page import PageClip, PageCluster, Section, Sound
+from unfused_ray.report.sounds import read_sounds, seconds_of_each
 from unfused_ray.runs.reader import RunReader
 
-_CLIP_BYTES = 3_000_000
-"""Most bytes of a page's sound and spectrograms, so that the page stays under 5 MB."""
-_BYTES_PER_SECOND = 14_000
-"""Opus (4 kB) and a spectrogram (4 kB), in base64, with some room (measured on 20 clips of speech and notes)."""
-_MAX_SECONDS = 8.0
 _MAX_MEMBERS = 200
-_OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)
 
 
 def clip_seconds(num_runs: int, num_asked: int = 0) -> float:
@@ -40,8 +29,7 @@ def clip_seconds(num_runs: int, num_asked: int = 0) -> float:
         num_runs: with clusters.
         num_asked: clusters of each that somebody has asked for.
     """
-    num_clips = max(1, num_runs) * (NUM_CLUSTERS + num_asked) * len(PLACES)
-    return min(_MAX_SECONDS, _CLIP_BYTES / num_clips / _BYTES_PER_SECOND)
+    return seconds_of_each(max(1, num_runs) * (NUM_CLUSTERS + num_asked) * len(PLACES))
 
 
 @dataclass(frozen=True)
@@ -189,42 +177,17 @@ def _describe(heard: _Heard, cluster: int) -> str:
     return text
 
 
-def _clips(heard: _Heard, clip_ids: np.ndarray) -> dict[int, tuple[str, str, str, str, float]]:
-    """Key, facts, sound, spectrogram and seconds by clip_id; without those that are damaged."""
-    front_end = heard.run.config.front_end
-    log_mel = LogMel(front_end)
-    waves: dict[int, np.ndarray] = {}
-    for clips in read_clips(heard.index, clip_ids):
-        waves.update((int(clip_ids[position]), wave) for position, wave in clips)
-    num_samples = int(heard.seconds * front_end.sample_rate)
-    images = {
-        clip_id: log_mel(torch.from_numpy(wave[:num_samples])[None])[0].numpy() for clip_id, wave in waves.items()
-    }
-    if not images:
+def _clips(heard: _Heard, clip_ids: np.ndarray) -> dict[int, tuple[str, str, Sound]]:
+    """Key, facts and sound by clip_id; without those that are damaged."""
+    sounds = read_sounds(heard.index, heard.run.config.front_end, clip_ids, heard.seconds)
+    if not sounds:
         raise ValueError("every clip that was chosen is damaged")
-    low, high = spectrograms.colour_range(images.values())
-    found: dict[int, tuple[str, str, str, str, float]] = {}
-    for clip_id, wave in waves.items():
-        shown = wave[:num_samples]
-        seconds = len(wave) / front_end.sample_rate
+    found = {}
+    for clip_id, sound in sounds.items():
         labels = ", ".join(heard.labels[clip_id])
         facts = (
-            f"{heard.source(clip_id)}, clip {clip_id}{f', {labels}' if labels else ''}, {seconds:.2f} s"
-            f"{' (cut)' if len(shown) < len(wave) else ''}, distance {heard.distances[clip_id]:.2f}"
+            f"{heard.source(clip_id)}, clip {clip_id}{f', {labels}' if labels else ''}, {sound.facts}, distance "
+            f"{heard.distances[clip_id]:.2f}"
         )
-        picture = data_uri("image/png", spectrograms.to_png(images[clip_id], low, high))
-        sound = data_uri("audio/ogg", encode_opus(shown, front_end.sample_rate))
-        found[clip_id] = heard.keys[clip_id], facts, sound, picture, len(shown) / front_end.sample_rate
+        found[clip_id] = heard.keys[clip_id], facts, sound
     return found
-
-
-def encode_opus(pcm: np.ndarray, sample_rate: int) -> bytes:
-    """Encode (samples,) int16 as mono Ogg Opus: 4 kB a second of 16 kHz, a quarter of FLAC (measured).
-
-    Browsers play it since Chromium 33, Firefox 15, Safari 18.4.
-    """
-    if sample_rate not in _OPUS_RATES:
-        pcm, sample_rate = soxr.resample(pcm, sample_rate, _OPUS_RATES[-1]), _OPUS_RATES[-1]
-    buffer = io.BytesIO()
-    soundfile.write(buffer, pcm, sample_rate, format="OGG", subtype="OPUS")
-    return buffer.getvalue()

@@ -29,6 +29,7 @@ from unfused_ray.evaluation.table import (
 )
 from unfused_ray.figures.accuracies import draw_evaluation
 from unfused_ray.figures.confusion import draw_confusion
+from unfused_ray.report.nearest import nearest_to_hear
 from unfused_ray.report.page import Chapter, PageCell, PageTable, Picture, Section, chart, settings
 
 KIND = "evaluation"
@@ -62,7 +63,10 @@ def evaluation_chapter(uri: str) -> Chapter:
     facts |= {heading: ", ".join(named) for heading, named in flaws.items() if named}
     record = storage.read_json(storage.join(uri, RECORD), FORMAT_VERSION, "evaluate again")
     config = settings(record["config"]) | {"protocol": storage.read_bytes(storage.join(uri, FILE)).decode()}
-    sections = [accuracies(table), _confusions(uri, table)]
+    sections = [accuracies(table)]
+    if asked := record.get("asked"):  # later than the format
+        sections.append(nearest_to_hear(uri, record["config"], asked))
+    sections.append(_confusions(uri, table))
     return Chapter(storage.name(uri), KIND, uri, facts, sections, config, record["environment"])
 
 

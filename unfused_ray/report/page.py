@@ -54,6 +54,20 @@ class PageTable:
 
 
 @dataclass(frozen=True)
+class Sound:
+    """A clip to listen to and to look at."""
+
+    audio: str
+    """A data URI."""
+    spectrogram: str
+    """A data URI."""
+    seconds: float
+    """Length of what is heard."""
+    facts: str
+    """Length of the clip, and whether it is cut."""
+
+
+@dataclass(frozen=True)
 class PageClip:
     """A clip to listen to."""
 
@@ -62,17 +76,12 @@ class PageClip:
     key: str
     """Its name in the source."""
     facts: str
-    audio: str
-    """A data URI."""
-    spectrogram: str
-    """A data URI."""
-    seconds: float
-    """Length of the audio."""
+    sound: Sound
 
 
 @dataclass(frozen=True)
 class PageCluster:
-    """Some clips of one cluster."""
+    """Some clips that belong together, such as those of a cluster."""
 
     name: str
     why: str

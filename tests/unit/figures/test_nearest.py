@@ -29,13 +29,13 @@ def test_questions_are_test_clips_of_different_classes_and_answers_are_those_of_
     test, train = (np.flatnonzero(task.splits == split) for split in ("test", "train"))
     rows = np.stack([np.roll(train, shift)[:4] for shift in range(len(test))])
     rows[:, 3] = -1  # as of a damaged clip
-    questions = ask(task, {"mine": cell_of(rows), "theirs": cell_of(rows[::-1])})
+    questions = ask(task, {"mine": rows, "theirs": rows[::-1]})
     assert len(questions) == 3
     assert len({task.class_ids[each.clip_id] for each in questions}) == 3
     for each in questions:
         place = int(np.flatnonzero(test == each.clip_id)[0])
         assert each.found == {"mine": rows[place][:3].tolist(), "theirs": rows[::-1][place][:3].tolist()}
-    assert questions == ask(task, {"mine": cell_of(rows), "theirs": cell_of(rows[::-1])})
+    assert questions == ask(task, {"mine": rows, "theirs": rows[::-1]})
 
 
 def test_a_picture_of_a_task_is_written_from_its_clips(task: Any, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from unfused_ray.embedding.clips import embed_clips
 from unfused_ray.evaluation.cells import MEASURES
 from unfused_ray.figures.sweep import MIN_SURFACE, Parameter, ScoredTrials, surface
 from unfused_ray.models.export import load_encoder
-from unfused_ray.report import clips, report, sweep
+from unfused_ray.report import clips, report, sounds, sweep
 from unfused_ray.report.choice import NUM_CLUSTERS, choose
 from unfused_ray.report.clips import clip_seconds
 from unfused_ray.report.evaluation import most_confused
@@ -109,7 +109,8 @@ def test_every_picture_has_words_and_headings_skip_no_level(pages: dict[str, Pag
 def test_names_of_clips_labels_classes_and_systems_stay_text(pages: dict[str, Page]) -> None:
     page = pages["all"]
     keys = {element.text for element in page.all("span", class_="key")}
-    assert keys and all(re.fullmatch(r"clip \d+ " + re.escape(HOSTILE), key) for key in keys)
+    of_runs = keys - {element.text for element in pages["evaluation"].all("span", class_="key")}
+    assert of_runs and all(re.fullmatch(r"clip \d+ " + re.escape(HOSTILE), key) for key in of_runs)
     assert any("label 0 <b>" in element.text for element in page.all("p", class_="note"))
     assert any(element.text == "model <i>" for element in page.all("th"))
     assert any("task & co" in element.text for element in page.all("button"))
@@ -176,7 +177,7 @@ def test_sounds_are_the_clips_and_spectrograms_have_their_length(pages: dict[str
 def test_a_tone_is_still_that_tone_in_opus(sample_rate: int) -> None:
     time = np.arange(sample_rate) / sample_rate
     wave = (np.sin(2 * np.pi * 440 * time) * 10_000).astype(np.int16)
-    samples, rate = soundfile.read(io.BytesIO(clips.encode_opus(wave, sample_rate)))
+    samples, rate = soundfile.read(io.BytesIO(sounds.encode_opus(wave, sample_rate)))
     spectrum = np.abs(np.fft.rfft(samples[: len(samples) // 2]))
     assert spectrum.argmax() * rate / (len(samples) // 2) == pytest.approx(440, abs=3)
 
@@ -269,7 +270,7 @@ def test_a_cluster_that_is_asked_for_is_heard_and_one_that_is_not_there_refused(
 def test_the_clips_of_any_number_of_runs_fit_on_a_page(num_runs: int) -> None:
     seconds = clip_seconds(num_runs)
     noise = np.random.default_rng(0).integers(-20_000, 20_000, int(16_000 * seconds)).astype(np.int16)
-    num_bytes = 4 / 3 * (len(clips.encode_opus(noise, 16_000)) + 64 * 100 * seconds * 5 / 8)
+    num_bytes = 4 / 3 * (len(sounds.encode_opus(noise, 16_000)) + 64 * 100 * seconds * 5 / 8)
     assert num_runs * NUM_CLUSTERS * 3 * num_bytes < MAX_BYTES
 
 
@@ -321,6 +322,24 @@ def test_an_evaluation_has_its_table_and_its_confusions(runs: Runs, pages: dict[
                 assert str(row["difference"][measure]["task & co"]["value"]) in values
     alts = [image.attributes["alt"] for image in Page(section(pages["evaluation"], "Where they err")).all("img")]
     assert f"Confusion matrix of {table['reference']} on task & co" in " ".join(alts)
+
+
+def test_an_evaluation_lets_hear_what_its_rows_find_nearest(runs: Runs, pages: dict[str, Page]) -> None:
+    heard = Page(section(pages["evaluation"], "Listen to what each finds nearest"))
+    record = json.loads(Path(runs.evaluation, "evaluation.json").read_text())
+    assert record["asked"] and record["asked"][0].startswith("random ")
+    places = [element.text for element in heard.all("b")]
+    labels = [element.text.rpartition(", ")[0] for element in heard.all("p", class_="note")]
+    assert len(places) == len(labels) == len(heard.all("audio"))
+    firsts = [place for place, name in enumerate(places) if name == "test clip"]
+    groups = heard.all("h4")
+    assert len(firsts) == len(groups) > 1
+    for group, first, end in zip(groups, firsts, [*firsts[1:], len(places)], strict=True):
+        assert set(places[first + 1 : end]) == set(record["asked"])
+        for name in record["asked"]:
+            found = [label for label, place in zip(labels[first:end], places[first:end], strict=True) if place == name]
+            right = found.count(labels[first])
+            assert f"{name}: {right} of {len(found)} are {labels[first]}" in group.text
 
 
 def test_an_evaluation_says_what_it_is_of_and_two_in_what_they_differ(

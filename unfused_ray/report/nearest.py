@@ -1,0 +1,85 @@
+"""Test clips to listen to, and the training clips that a random network and trained ones find nearest to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from unfused_ray import storage
+from unfused_ray.config import FrontEndConfig
+from unfused_ray.evaluation.cells import FORMAT_VERSION as CELL_VERSION
+from unfused_ray.evaluation.cells import file_name
+from unfused_ray.evaluation.tasks import Task, load_task
+from unfused_ray.figures.nearest import Question, ask
+from unfused_ray.report.page import PageClip, PageCluster, Section, Sound
+from unfused_ray.report.sounds import read_sounds, seconds_of_each
+
+_HEADING = "Listen to what each finds nearest"
+_MOST_TASKS = 4
+_MOST_SECONDS = 2.0
+
+
+def nearest_to_hear(uri: str, config: Mapping[str, Any], systems: Sequence[str]) -> Section:
+    """Each question as a group of clips, or the reason why clips cannot be read.
+
+    Args:
+        uri: folder of the evaluation.
+        config: of the evaluation, as its record has it.
+        systems: rows whose answers are heard.
+    """
+    folders: list[str] = config["tasks"][:_MOST_TASKS]
+    try:
+        tasks = [load_task(folder) for folder in folders]
+        questions = [(task, ask(task, {name: _found(uri, task, name) for name in systems})) for task in tasks]
+        num_clips = sum(1 + sum(map(len, each.found.values())) for _, asked in questions for each in asked)
+        seconds = min(_MOST_SECONDS, seconds_of_each(max(1, num_clips)))
+        groups = [group for task, asked in questions for group in _groups(task, asked, seconds)]
+    except (OSError, ValueError) as error:
+        return Section(_HEADING, [f"The clips cannot be heard here, because they cannot be read now: {error}"])
+    left_out = f" of the first {_MOST_TASKS} tasks" if len(folders) < len(config["tasks"]) else ""
+    text = (
+        f"Test clips{left_out}, drawn by chance, and the training clips whose vectors are nearest to theirs, the "
+        f"nearest first. Each clip is cut to its first {seconds:.1f} s and coded with Opus."
+    )
+    return Section(_HEADING, [text], clusters=groups)
+
+
+def _found(uri: str, task: Task, system: str) -> np.ndarray:
+    cell = storage.read_json(storage.join(uri, task.name, file_name(system)), CELL_VERSION, "evaluate again")
+    return np.array(cell["seeds"][0]["nearest"])
+
+
+def _groups(task: Task, questions: Sequence[Question], seconds: float) -> list[PageCluster]:
+    ids = np.unique([clip for each in questions for clip in (each.clip_id, *chain(*each.found.values()))])
+    front_end = FrontEndConfig(**task.index.manifests[0].config["front_end"])
+    sounds = read_sounds(task.index, front_end, ids, seconds)
+    keys = task.index.column("key")
+
+    def heard(clip_id: int, place: str) -> PageClip:
+        sound: Sound = sounds[clip_id]
+        return PageClip(place, keys[clip_id], f"{_label(task, clip_id)}, {sound.facts}", sound)
+
+    groups = []
+    for question in (each for each in questions if each.clip_id in sounds):
+        label = _label(task, question.clip_id)
+        answers = {name: [clip for clip in found if clip in sounds] for name, found in question.found.items()}
+        right = {name: sum(_label(task, clip) == label for clip in found) for name, found in answers.items()}
+        groups.append(
+            PageCluster(
+                name=f"{task.name}: {label}",
+                why="; ".join(f"{name}: {right[name]} of {len(found)} are {label}" for name, found in answers.items()),
+                facts="",
+                clips=[
+                    heard(question.clip_id, "test clip"),
+                    *(heard(clip, name) for name, found in answers.items() for clip in found),
+                ],
+            )
+        )
+    return groups
+
+
+def _label(task: Task, clip_id: int) -> str:
+    return task.class_names[task.class_ids[clip_id]]
