@@ -8,8 +8,8 @@
 # make bench: install, then every benchmark and docs/performance.md. The machine should have nothing else to do.
 
 PYTHON ?= python3
-# faiss for this machine: cpu, or gpu (CUDA 12).
-FAISS ?= cpu
+# faiss for this machine: search (on CPUs), or search-gpu (CUDA 12).
+FAISS ?= search
 # Runs, shards and tracking of the targets below.
 export UNFUSED_RAY_HOME ?= $(CURDIR)/output
 # The builder of the free corpus, and where it goes (outside git, 800 MB).
@@ -75,7 +75,7 @@ venv: .venv/installed
 .venv/installed: pyproject.toml deploy/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, make PYTHON=… names another" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint deploy/constraints.txt --editable '.[$(FAISS),dev,peers]'
+	$(BIN)/python -m pip install --quiet --constraint deploy/constraints.txt --editable '.[train,$(FAISS),export,dev,peers]'
 	$(MAKE) peers
 	touch $@
 

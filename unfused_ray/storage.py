@@ -1,5 +1,7 @@
 """Reads and writes files by URI: local paths, and all that pyarrow.fs knows (``s3://``, ``gs://``).
 
+A local file is looked up, read and written without pyarrow, which the core of the package does not have.
+
 A remote URI is taken literally: ``s3://bucket/a key#1.wav`` names exactly that key, nothing is percent-decoded. Options
 of the file system stand behind the last ``?``: ``s3://bucket/p?endpoint_override=host:9000&scheme=http`` is a MinIO.
 Credentials come from the environment, as does ``AWS_ENDPOINT_URL``.
@@ -20,10 +22,13 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-import pyarrow as pa
-from pyarrow import fs
+from unfused_ray import extras
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyarrow import fs
 
 _CHUNK_BYTES = 8 << 20
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{32}\.tmp")
@@ -72,16 +77,19 @@ def relative(uri: str, folder: str) -> str:
 
 def exists(uri: str) -> bool:
     """Return True if there is a file or a folder."""
+    if is_local(uri):
+        with _errors_name(uri, "look up"):
+            return _is_there(absolute(uri))
     filesystem, path = _resolve(uri)
     with _errors_name(uri, "look up"):
-        return filesystem.get_file_info(path).type != fs.FileType.NotFound
+        return filesystem.get_file_info(path).type != _fs().FileType.NotFound
 
 
 def is_folder(uri: str) -> bool:
     """Return True if there is a folder (a common prefix of an object store)."""
     filesystem, path = _resolve(uri)
     with _errors_name(uri, "look up"):
-        return filesystem.get_file_info(path).type == fs.FileType.Directory
+        return filesystem.get_file_info(path).type == _fs().FileType.Directory
 
 
 def modified(uri: str) -> float:
@@ -93,7 +101,7 @@ def modified(uri: str) -> float:
     filesystem, path = _resolve(uri)
     with _errors_name(uri, "look up"):
         info = filesystem.get_file_info(path)
-    if info.type == fs.FileType.NotFound:
+    if info.type == _fs().FileType.NotFound:
         raise FileNotFoundError(f"cannot look up {uri}: there is no such file or folder")
     return info.mtime_ns / 1e9
 
@@ -153,6 +161,9 @@ def read_bytes(uri: str) -> bytes:
         FileNotFoundError: nothing is there.
         OSError: it cannot be read.
     """
+    if is_local(uri):
+        with _errors_name(uri, "read"):
+            return Path(absolute(uri)).read_bytes()
     with open_input(uri) as file, _errors_name(uri, "read"):
         return file.read()
 
@@ -215,19 +226,19 @@ def list_files(uri: str, recursive: bool = False, broken: bool = False) -> list[
     name that is not UTF-8 has surrogates for its bytes. With ``broken``, links that lead nowhere, pipes and devices are
     listed too.
     """
-    return [found for found in _list(uri, fs.FileType.File, recursive, broken) if not _is_temporary(found)]
+    return [found for found in _list(uri, False, recursive, broken) if not _is_temporary(found)]
 
 
 def list_folders(uri: str) -> list[str]:
     """List the URIs of the folders directly in a folder, sorted; none if there is no folder."""
-    return _list(uri, fs.FileType.Directory, recursive=False)
+    return _list(uri, True, recursive=False)
 
 
 def delete(uri: str) -> None:
     """Remove a file, or a folder with its contents, if it exists."""
     filesystem, path = _resolve(uri)
     with _errors_name(uri, "delete"), suppress(FileNotFoundError):
-        if filesystem.get_file_info(path).type == fs.FileType.Directory:
+        if filesystem.get_file_info(path).type == _fs().FileType.Directory:
             filesystem.delete_dir(path)
         else:
             filesystem.delete_file(path)
@@ -235,7 +246,7 @@ def delete(uri: str) -> None:
 
 def delete_unfinished(uri: str) -> None:
     """Remove the half-written files of a folder; call it only if no other process writes there."""
-    for found in _list(uri, fs.FileType.File, recursive=False):
+    for found in _list(uri, False, recursive=False):
         if _is_temporary(found):
             delete(found)
 
@@ -275,8 +286,11 @@ def _split_query(uri: str) -> tuple[str, str]:
 
 def _resolve(uri: str) -> tuple[fs.FileSystem, Any]:
     """The file system of a URI, and the path on it: of a local one the bytes, as Python's own functions encode it."""
+    fs = _fs()
     if is_local(uri):
         return fs.LocalFileSystem(), os.fsencode(absolute(uri))
+    import pyarrow as pa
+
     base, query = _split_query(uri)
     scheme, _, rest = base.partition("://")
     host, _, path = rest.partition("/")
@@ -293,22 +307,43 @@ def _resolve(uri: str) -> tuple[fs.FileSystem, Any]:
 @functools.lru_cache(maxsize=8)
 def _connect(uri: str, endpoint: str) -> tuple[fs.FileSystem, str]:
     """A file system; kept, because making one takes 11 ms: as long as decoding five clips. Arrow reads ``endpoint``."""
-    return fs.FileSystem.from_uri(uri)
+    return _fs().FileSystem.from_uri(uri)
 
 
-def _list(uri: str, kind: fs.FileType, recursive: bool, broken: bool = False) -> list[str]:
+@functools.cache
+def _fs() -> Any:
+    """The module of Arrow's file systems."""
+    extras.require("train", "pyarrow", "a URI, or more than a whole local file,")
+    from pyarrow import fs
+
+    return fs
+
+
+def _is_there(path: str) -> bool:
+    """True if a local path is there; unlike pathlib's, it does not take a folder that may not be read for none."""
+    try:
+        os.stat(path)  # noqa: PTH116
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _list(uri: str, folders: bool, recursive: bool, broken: bool = False) -> list[str]:
+    """URIs of the files in a folder, or of the folders."""
+    fs = _fs()
     filesystem, root = _resolve(uri)
     with _errors_name(uri, "list"):
         if filesystem.get_file_info(root).type != fs.FileType.Directory:
             return []
         if is_local(uri):
-            return sorted(_list_local(absolute(uri), kind, recursive, broken))
+            return sorted(_list_local(absolute(uri), folders, recursive, broken))
         found = filesystem.get_file_info(fs.FileSelector(root, allow_not_found=True, recursive=recursive))
     folder = absolute(uri)
+    kind = fs.FileType.Directory if folders else fs.FileType.File
     return sorted(join(folder, info.path[len(root) :]) for info in found if info.type == kind)
 
 
-def _list_local(root: str, kind: fs.FileType, recursive: bool, broken: bool) -> Iterator[str]:
+def _list_local(root: str, folders: bool, recursive: bool, broken: bool) -> Iterator[str]:
     """List a local folder for :func:`_list`: Arrow follows links in circles, and takes only UTF-8 names."""
     top = os.path.realpath(root)
     seen, left = {top}, [root]
@@ -316,10 +351,10 @@ def _list_local(root: str, kind: fs.FileType, recursive: bool, broken: bool) -> 
         with os.scandir(left.pop()) as entries:
             for entry in entries:
                 if not os.path.isdir(entry.path) if entry.is_symlink() else not entry.is_dir():  # noqa: PTH112
-                    if kind == fs.FileType.File and (broken or os.path.isfile(entry.path)):  # noqa: PTH113
+                    if not folders and (broken or os.path.isfile(entry.path)):  # noqa: PTH113
                         yield entry.path
                     continue
-                if kind == fs.FileType.Directory:
+                if folders:
                     yield entry.path
                 real = os.path.realpath(entry.path)
                 is_listed_anyway = entry.is_symlink() and real.startswith(f"{top}/")

@@ -1,5 +1,9 @@
 """The command line: ``unfused-ray COMMAND``, a module each, which imports what it runs when it runs it."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
 COMMANDS = {
     "prepare": "Turn any audio into shards for training.",
     "pretrain": "Pre-train an encoder on prepared shards, without labels.",
@@ -8,9 +12,21 @@ COMMANDS = {
     "compare": "Train and evaluate the systems of a plan: the results table.",
     "sweep": "Sweep a distillation's settings, judged on validation clips.",
     "embed": "Make vectors of any audio, or of prepared shards, as Parquet.",
+    "export": "Write an encoder in a form that others load: ONNX, a folder for the Hugging Face hub, or plain torch.",
     "report": "Write one HTML page of runs, to look at and to listen to.",
     "runs": "List runs: name, state, position, last checkpoint.",
     "doctor": "Check that this machine or cluster can run a recipe.",
     "tasks": "List the tasks of the LAPE benchmark.",
 }
 """Every command, with a line of help; its module has the same name."""
+
+
+def wants_help(arguments: Sequence[str]) -> bool:
+    """True if the arguments ask for help."""
+    return bool({"-h", "--help"} & set(arguments))
+
+
+def columns(texts: Mapping[str, str]) -> list[str]:
+    """Lines of names and texts beside them."""
+    width = max(map(len, texts))
+    return [f"  {name:{width}}  {text}" for name, text in texts.items()]

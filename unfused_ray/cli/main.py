@@ -9,9 +9,8 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import NoReturn
 
-from unfused_ray import __version__
-from unfused_ray.cli import COMMANDS
-from unfused_ray.cli.parse import columns, wants_help
+from unfused_ray import __version__, extras
+from unfused_ray.cli import COMMANDS, columns, wants_help
 from unfused_ray.cli.streams import outlived
 
 logger = logging.getLogger(__name__)
@@ -39,6 +38,10 @@ def _start(command: str, arguments: Sequence[str]) -> int:
         command, *arguments = arguments
     if command not in COMMANDS:
         return _fail(f"{command} is no command: start with one of {', '.join(COMMANDS)}")
+    try:
+        extras.require("train", "tyro", f"the command {command}")
+    except extras.MissingExtraError as error:
+        return _fail(str(error))
     run: Callable[[Sequence[str]], int] = import_module(f"unfused_ray.cli.{command}").run
     return run(arguments) if wants_help(arguments) else _run(run, arguments)
 
@@ -51,7 +54,7 @@ def _run(run: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
     try:
         logs.configure()
         return run(arguments)
-    except (ValueError, OSError, InUseError) as error:
+    except (ValueError, OSError, InUseError, extras.MissingExtraError) as error:
         logger.debug("%s", error, exc_info=True)
         return _fail(storage.masked(str(error)))
     except KeyboardInterrupt as error:
@@ -64,9 +67,12 @@ def _overview() -> str:
 
 
 def _fail(message: str) -> int:
-    from rich.text import Text
+    try:
+        from rich.text import Text
 
-    from unfused_ray.progress import plain_console
-
+        from unfused_ray.progress import plain_console
+    except ModuleNotFoundError:  # the core alone
+        sys.stderr.write(f"error: {message}\n")
+        return 2
     plain_console(stderr=True).print(Text.assemble(("error:", "bold red"), f" {message}"), soft_wrap=True)
     return 2

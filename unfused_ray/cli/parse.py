@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_type_hints
 import tyro
 from pydantic import ValidationError
 
-from unfused_ray.cli import COMMANDS
+from unfused_ray.cli import COMMANDS, columns, wants_help
 from unfused_ray.config import Config, explain
 from unfused_ray.recipes import find, noun
 
@@ -29,6 +29,7 @@ def parse(
     recipes: Mapping[str, tuple[str, T]],
     examples: Sequence[str],
     default: str = "",
+    first: str = "",
 ) -> tuple[T, bool]:
     """Read a recipe's name and the fields that differ from it, and whether this is to be a dry run.
 
@@ -41,12 +42,15 @@ def parse(
         recipes: by name, a line of help and a full configuration.
         examples: arguments that work, for ``--help``.
         default: the recipe that is taken if none is named.
+        first: the field that the first argument is, where it is no flag; then no recipe is named.
 
     Raises:
         ValueError: no recipe is named, or the configuration cannot work; names field, value and rule. It is told
             before the job's own imports, which take seconds.
     """
     given = [argument for argument in arguments if argument not in _FLAGS]
+    if first and given and not given[0].startswith("-"):
+        given[:0] = [f"--{first}"]
     if given and not given[0].startswith("-"):
         name = given.pop(0)
     elif default or wants_help(given):
@@ -58,8 +62,8 @@ def parse(
     values = tyro.cli(
         type(config),
         default=config,
-        prog=f"unfused-ray {command} {name}",
-        description=_description(command, recipes, examples, name, default),
+        prog=f"unfused-ray {command} {first.upper() or name}",
+        description=_description(command, {} if first else recipes, examples, name, default),
         args=given,
         registry=_unvalidated(),
     )
@@ -92,30 +96,18 @@ def parse_function(
     return tyro.cli(function, prog=f"unfused-ray {command}", description=description, args=list(arguments))
 
 
-def wants_help(arguments: Sequence[str]) -> bool:
-    """True if the arguments ask for help."""
-    return bool({"-h", "--help"} & set(arguments))
-
-
 def _description(
     command: str, recipes: Mapping[str, tuple[str, Config]], examples: Sequence[str], name: str, default: str
 ) -> str:
     otherwise = f"{default} if none is named" if default else "one must be named"
-    files = "a TOML file" if noun(recipes) == "plan" else "a JSON file of --print-config"
-    lines = [
-        *(COMMANDS[command], "", _examples(command, examples), ""),
-        f"{noun(recipes)}s ({otherwise}; {files} is one, too):",
-        *columns({recipe: text for recipe, (text, _) in recipes.items()}),
-        *("", "everywhere:", *columns(_FLAGS), ""),
-        f"The options are the fields of the configuration, with the values of {name}.",
-    ]
+    lines = [COMMANDS[command], "", _examples(command, examples), ""]
+    if recipes:
+        files = "a TOML file" if noun(recipes) == "plan" else "a JSON file of --print-config"
+        lines += [f"{noun(recipes)}s ({otherwise}; {files} is one, too):"]
+        lines += [*columns({recipe: text for recipe, (text, _) in recipes.items()}), ""]
+    values = f", with the values of {name}" if recipes else ""
+    lines += ["everywhere:", *columns(_FLAGS), "", f"The options are the fields of the configuration{values}."]
     return "\n".join(lines)
-
-
-def columns(texts: Mapping[str, str]) -> list[str]:
-    """Lines of names and texts beside them."""
-    width = max(map(len, texts))
-    return [f"  {name:{width}}  {text}" for name, text in texts.items()]
 
 
 def _examples(command: str, examples: Sequence[str]) -> str:

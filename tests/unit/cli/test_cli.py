@@ -150,7 +150,7 @@ def test_the_printed_configuration_is_the_recipe_with_what_was_changed(command_l
     [
         (["--output", "{source}/out"], "source='' names nothing"),
         (["--source", "{source}/[nowhere]", "--output", "{source}/out"], "{source}/[nowhere]: there is no such file"),
-        (["--source", "{source}", "--output", "{source}/train.wav/out"], "cannot open {source}/train.wav/out"),
+        (["--source", "{source}", "--output", "{source}/train.wav/out"], "cannot read {source}/train.wav/out"),
         (["--fraction", "2"], "fraction=2.0: Input should be less than or equal to 1"),
         (["--front-end.hop", "5000"], "front_end: hop=5000 must not exceed n_fft=1024"),
     ],
