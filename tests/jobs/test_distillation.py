@@ -23,7 +23,8 @@ from unfused_ray.config import CropConfig, DistillConfig, EncoderConfig, FrontEn
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.embedding.random_network import random_encoder
 from unfused_ray.models.encoder import AudioNTT2020
-from unfused_ray.models.export import FrozenEncoder, load_encoder, load_student, save_encoder
+from unfused_ray.models.export import load_encoder, load_student, save_encoder
+from unfused_ray.models.frozen import FrozenEncoder
 from unfused_ray.runs import run
 from unfused_ray.training.driver.launch import check, describe
 from unfused_ray.training.stages import distillation

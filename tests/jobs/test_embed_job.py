@@ -38,7 +38,8 @@ from unfused_ray.embedding.waves import embed_waves, windows
 from unfused_ray.embedding.write import write_vectors
 from unfused_ray.lease import InUseError, Lease
 from unfused_ray.models.encoder import AudioNTT2020
-from unfused_ray.models.export import FrozenEncoder, load_encoder, save_encoder
+from unfused_ray.models.export import load_encoder, save_encoder
+from unfused_ray.models.frozen import FrozenEncoder
 from unfused_ray.progress import Progress
 
 RATE = 16_000

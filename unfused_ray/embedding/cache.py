@@ -17,7 +17,7 @@ from unfused_ray import storage
 from unfused_ray.config import Cut, Readout
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.embedding.clips import embed_clips, read_out
-from unfused_ray.models.export import FrozenEncoder
+from unfused_ray.models.frozen import FrozenEncoder
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.stream.read import read_unit_if_whole
 from unfused_ray.embedding.waves import embed_waves
 from unfused_ray.models.encoder import LAYERS
-from unfused_ray.models.export import FrozenEncoder
+from unfused_ray.models.frozen import FrozenEncoder
 
 logger = logging.getLogger(__name__)
 

@@ -26,7 +26,8 @@ from unfused_ray.embedding.parts import PlannedParts, plan_parts
 from unfused_ray.embedding.vectors import VectorFile, VectorManifest, vector_schema
 from unfused_ray.embedding.write import PartWriter
 from unfused_ray.lease import refuse_in_use
-from unfused_ray.models.export import FrozenEncoder, load_encoder, read_description
+from unfused_ray.models.export import load_encoder, read_description
+from unfused_ray.models.frozen import FrozenEncoder
 from unfused_ray.progress import summary
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from unfused_ray.data.stream.prefetch import LocalSource
 from unfused_ray.data.stream.read import BlockReader
 from unfused_ray.models.batch_norm import update_running_statistics
 from unfused_ray.models.encoder import AudioNTT2020
-from unfused_ray.models.export import FrozenEncoder
+from unfused_ray.models.frozen import FrozenEncoder
 
 _LARGEST_BLOCK = 64
 

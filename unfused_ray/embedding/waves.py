@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from unfused_ray.config import Cut
-from unfused_ray.models.export import FrozenEncoder
+from unfused_ray.models.frozen import FrozenEncoder
 
 _BATCH_FRAMES = 3072
 """Spectrogram frames of a batch: 32 crops of 0.95 s, and 50 MB after the encoder's first convolution."""

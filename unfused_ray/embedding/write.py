@@ -20,7 +20,7 @@ from unfused_ray.embedding.clips import read_out
 from unfused_ray.embedding.parts import ClipPiece, Part
 from unfused_ray.embedding.vectors import VectorFile
 from unfused_ray.embedding.waves import embed_waves, windows
-from unfused_ray.models.export import FrozenEncoder
+from unfused_ray.models.frozen import FrozenEncoder
 
 # A row group is what is in memory at once: 32 MB of vectors of 2,048 values, and 32 MB of audio.
 _ROW_GROUP_VECTORS = 4096

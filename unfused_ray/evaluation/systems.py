@@ -14,12 +14,13 @@ from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import Cut, EncoderConfig, FrontEndConfig, Readout
 from unfused_ray.embedding.cache import EmbeddingCache
 from unfused_ray.embedding.random_network import random_encoder
-from unfused_ray.evaluation.embedders import EmbedderModel, is_spec, whole_clips
+from unfused_ray.evaluation.embedders import EmbedderModel, is_onnx, is_spec, whole_clips
 from unfused_ray.evaluation.protocol import ProtocolConfig
 from unfused_ray.evaluation.tasks import Task
 from unfused_ray.models.cost import cost_of
 from unfused_ray.models.encoder import LAYERS
-from unfused_ray.models.export import FOLDERS, FrozenEncoder, load_encoder, read_description
+from unfused_ray.models.export import FOLDERS, load_encoder, read_description
+from unfused_ray.models.frozen import FrozenEncoder
 
 _QUARTILES = (0, 25, 50, 75, 100)
 
@@ -197,6 +198,8 @@ def parse_model(text: str) -> TrainedModel | EmbedderModel:
     if is_spec(path):
         return EmbedderModel(name or path.partition(":")[2], path)
     path = storage.absolute(path)
+    if is_onnx(path):
+        return EmbedderModel(name or storage.name(path), path)
     folder = storage.parent(path) if storage.name(path) in FOLDERS else path
     return TrainedModel(name or storage.name(folder), path)
 

@@ -19,7 +19,8 @@ from unfused_ray.figures.curves import draw_health
 from unfused_ray.figures.map import MAX_POINTS, Grouping, by_class, draw_map, project
 from unfused_ray.figures.metrics import RunView, view_of
 from unfused_ray.figures.spectrograms import SheetRow, draw_sheet
-from unfused_ray.models.export import FrozenEncoder, load_encoder
+from unfused_ray.models.export import load_encoder
+from unfused_ray.models.frozen import FrozenEncoder
 from unfused_ray.runs.reader import PICTURES, RunReader
 
 NUM_CLUSTERS = 8

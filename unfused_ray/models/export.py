@@ -14,92 +14,22 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import safetensors.torch
-import soxr
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
 
 from unfused_ray import storage
-from unfused_ray.audio.arrays import mono_batch, refuse_rate
-from unfused_ray.audio.crop import fit_short_clip
 from unfused_ray.audio.log_mel import LogMel
-from unfused_ray.config import CropConfig, Cut, EncoderConfig, FrontEndConfig
+from unfused_ray.config import CropConfig, EncoderConfig, FrontEndConfig
 from unfused_ray.models.cost import num_parameters, refuse_large_student
 from unfused_ray.models.encoder import AudioNTT2020
+from unfused_ray.models.frozen import FrozenEncoder
 
 FORMAT_VERSION = 1
 WEIGHTS = "encoder.safetensors"
 DESCRIPTION = "encoder.json"
 FOLDERS = ("encoder", "student")
 """What a run calls the folder of its export: that of a pre-training, that of a distillation."""
-
-
-class FrozenEncoder(nn.Module):
-    """An encoder in evaluation mode with the front end it was trained with; from waveform to vectors.
-
-    Freezes the encoder it is given. ``to(device)`` moves both; results are on that device. ``details`` is what the
-    export says about its origin.
-    """
-
-    def __init__(
-        self, encoder: AudioNTT2020, log_mel: LogMel, crop: CropConfig, details: dict[str, Any] | None = None
-    ) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.log_mel = log_mel
-        self.crop = crop
-        self.details = details or {}
-        self.requires_grad_(False)
-        self.eval()
-
-    def embed(self, wave: np.ndarray | Tensor, sample_rate: int) -> Tensor:
-        """One vector per clip, (B, dim) float32: maximum plus mean over the whole clip.
-
-        Args:
-            wave: (samples,) or (B, samples), mono: floating point in [-1, 1], or integers, as an array or a tensor (see
-                :func:`~unfused_ray.audio.arrays.mono_batch`). Average the channels of a recording first: two axes are
-                always a batch. (samples, channels), as ``soundfile.read`` gives it, is refused; (channels, samples),
-                as of torchaudio, cannot be told from a batch and is embedded as one, channel by channel. A clip shorter
-                than the crop of the training is completed as it was there.
-            sample_rate: of ``wave``, in Hz; it is resampled where the front end has another.
-
-        Raises:
-            ValueError: ``wave`` is of another type or shape, empty, not finite, or of a scale that cannot be known;
-                ``sample_rate`` is no number of Hz. Says what to do.
-        """
-        return self.encoder(self.spectrogram(wave, sample_rate))
-
-    def frames(self, wave: np.ndarray | Tensor, sample_rate: int) -> Tensor:
-        """Vectors over time, (B, T', dim) float32: one for each 8 hops of the front end (80 ms by default).
-
-        Arguments and errors are those of ``embed``.
-        """
-        return self.encoder.frames(self.encoder.hidden(self.encoder.blocks(self.spectrogram(wave, sample_rate))[-1]))
-
-    def layers(self, wave: np.ndarray | Tensor, sample_rate: int) -> dict[Cut, Tensor]:
-        """Every layer's vector of a clip, (B, that layer's size) float32: maximum plus mean over the whole clip.
-
-        Arguments and errors are those of ``embed``.
-        """
-        return self.encoder.layers(self.spectrogram(wave, sample_rate))
-
-    def spectrogram(self, wave: np.ndarray | Tensor, sample_rate: int) -> Tensor:
-        """Normalised log-mels, (B, num_mels, T) float32: what the encoder reads.
-
-        Arguments and errors are those of ``embed``.
-        """
-        target_rate = self.log_mel.config.sample_rate
-        refuse_rate(sample_rate)
-        mono_BS = mono_batch(wave)
-        if sample_rate != target_rate:
-            mono_BS = soxr.resample(mono_BS.T, sample_rate, target_rate).T
-            if not mono_BS.size:
-                raise ValueError(f"wave has so few samples at {sample_rate} Hz that none is left at {target_rate} Hz")
-        if mono_BS.shape[1] < (crop_samples := self.crop.num_samples(target_rate)):
-            mono_BS = np.stack([fit_short_clip(clip, crop_samples, self.crop.short_clips) for clip in mono_BS])
-        return self.log_mel(torch.from_numpy(np.ascontiguousarray(mono_BS)).to(self.log_mel.window.device))
 
 
 def save_encoder(

@@ -16,7 +16,7 @@ from unfused_ray.config import CropConfig, EncoderConfig, FrontEndConfig
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.embedding.clips import embed_clips, read_clips, read_out
 from unfused_ray.models.encoder import LAYERS, AudioNTT2020
-from unfused_ray.models.export import FrozenEncoder
+from unfused_ray.models.frozen import FrozenEncoder
 
 SIZES = [[12, 11], [11, 11]]
 NUM_CLIPS = 45

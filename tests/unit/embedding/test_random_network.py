@@ -18,7 +18,7 @@ from unfused_ray.data.stream.prefetch import LocalSource
 from unfused_ray.data.stream.read import BlockReader
 from unfused_ray.embedding.random_network import random_encoder
 from unfused_ray.models.encoder import AudioNTT2020
-from unfused_ray.models.export import FrozenEncoder
+from unfused_ray.models.frozen import FrozenEncoder
 
 CONFIG = EncoderConfig(channels=4, width=12)
 FRONT_END = FrontEndConfig()

@@ -15,7 +15,8 @@ from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.embedding import cache as cache_module
 from unfused_ray.embedding.cache import EmbeddingCache, KeptVectors, key
 from unfused_ray.embedding.clips import embed_clips, read_out
-from unfused_ray.models.export import FrozenEncoder, load_encoder
+from unfused_ray.models.export import load_encoder
+from unfused_ray.models.frozen import FrozenEncoder
 
 
 @pytest.fixture

@@ -29,7 +29,8 @@ from unfused_ray.evaluation.systems import (
 from unfused_ray.evaluation.tasks import Task, load_task
 from unfused_ray.models.cost import num_parameters
 from unfused_ray.models.encoder import LAYERS, AudioNTT2020
-from unfused_ray.models.export import FrozenEncoder, load_encoder
+from unfused_ray.models.export import load_encoder
+from unfused_ray.models.frozen import FrozenEncoder
 
 FRONT_END = FrontEndConfig()
 NUM_TRAIN, NUM_CLIPS = 14, 20

@@ -19,13 +19,13 @@ from unfused_ray.models.encoder import LAYERS, AudioNTT2020, max_mean
 from unfused_ray.models.export import (
     DESCRIPTION,
     WEIGHTS,
-    FrozenEncoder,
     find_export,
     load_encoder,
     load_student,
     read_description,
     save_encoder,
 )
+from unfused_ray.models.frozen import FrozenEncoder
 
 CONFIG = EncoderConfig(channels=4, width=12)
 FRONT_END = FrontEndConfig(num_mels=16)
@@ -72,8 +72,8 @@ def test_frames_are_what_the_embedding_pools(exported):
     encoder = load_encoder(str(exported))
     wave = noise(2, 32_000)
     frames = encoder.frames(wave, 16_000)
-    assert frames.shape == (2, FRONT_END.num_frames(32_000) // 8, 12)
-    torch.testing.assert_close(max_mean(frames), encoder.embed(wave, 16_000))
+    assert frames.vectors.shape == (2, FRONT_END.num_frames(32_000) // 8, 12)
+    torch.testing.assert_close(max_mean(frames.vectors), encoder.embed(wave, 16_000))
 
 
 def test_types_and_containers_are_alike(exported):
@@ -154,7 +154,7 @@ def test_a_truncated_encoder_comes_back_truncated(trained, tmp_path):
     torch.testing.assert_close(
         loaded.embed(wave, 16_000), FrozenEncoder(trained, loaded.log_mel, CropConfig()).layers(wave, 16_000)["block2"]
     )
-    torch.testing.assert_close(max_mean(loaded.frames(wave, 16_000)), loaded.embed(wave, 16_000))
+    torch.testing.assert_close(max_mean(loaded.frames(wave, 16_000).vectors), loaded.embed(wave, 16_000))
 
 
 def test_a_student_is_taken_and_the_whole_encoder_is_not(tmp_path):

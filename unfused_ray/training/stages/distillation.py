@@ -19,7 +19,8 @@ from unfused_ray.embedding.clips import embed_clips, read_out
 from unfused_ray.embedding.random_network import random_encoder
 from unfused_ray.methods.unfused import Unfused
 from unfused_ray.models.cost import cost_of, refuse_large_student
-from unfused_ray.models.export import FrozenEncoder, find_export, load_encoder, read_description
+from unfused_ray.models.export import find_export, load_encoder, read_description
+from unfused_ray.models.frozen import FrozenEncoder
 from unfused_ray.progress import Progress
 from unfused_ray.runs.run import PSEUDO_LABELS
 from unfused_ray.training.stages.stage import Stage, refuse_many_clusters
