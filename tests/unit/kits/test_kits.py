@@ -1,0 +1,51 @@
+"""The adapters as their kits call them; with the kits' own checks in test_kits_own_checks.py."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from support.tasks import write_encoder
+
+from unfused_ray.kits import evar, hear, xares
+from unfused_ray.models.export import load_encoder
+
+WAVE = torch.rand(2, 50_000) - 0.5
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_encoder(tmp_path_factory.mktemp("encoder"), "fc1")
+
+
+def test_hear_gets_vectors_of_scenes_and_at_times(folder):
+    model = hear.load_model(folder)
+    assert (model.sample_rate, model.scene_embedding_size, model.timestamp_embedding_size) == (16_000, 16, 16)
+    assert torch.equal(hear.get_scene_embeddings(WAVE, model), load_encoder(folder)(WAVE))
+    vectors, times = hear.get_timestamp_embeddings(WAVE, model)
+    assert vectors.shape[:2] == times.shape and vectors.shape[2] == 16
+    assert times[1, 0] == 35 and (times.diff() == 40).all() and times[0, -1] > 50_000 / 16 - 40
+    with pytest.raises(ValueError, match="model_file_path='' names no encoder"):
+        hear.load_model()
+
+
+def test_xares_takes_the_one_encoder_of_its_module(folder, monkeypatch):
+    assert [name for name in dir(xares) if name.endswith("Encoder")] == ["UnfusedEncoder"]
+    with pytest.raises(ValueError, match="UNFUSED_RAY_ENCODER is not set"):
+        xares.UnfusedEncoder()
+    monkeypatch.setenv("UNFUSED_RAY_ENCODER", folder)
+    encoder = xares.UnfusedEncoder()
+    assert (encoder.sampling_rate, encoder.output_dim, encoder.hop_size_in_ms) == (16_000, 16, 40)
+    frames = encoder(WAVE)
+    assert frames.shape == (2, 2 * 40 - 1, 16)  # 3,125 ms
+
+
+def test_evar_gets_a_vector_a_clip(folder):
+    cfg = SimpleNamespace(weight_file=folder, sample_rate=16_000, feature_d=16)
+    model = evar.AR_Unfused(cfg)
+    model.precompute("cpu", [])
+    assert torch.equal(model(WAVE), load_encoder(folder)(WAVE))
+    assert model.encode_frames(WAVE).shape == (2, 16, 40)
+    with pytest.raises(ValueError, match=r"feature_d=2048 in EVAR's configuration, but .* has 16: change it"):
+        evar.AR_Unfused(SimpleNamespace(**{**vars(cfg), "feature_d": 2048}))

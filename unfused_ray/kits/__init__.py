@@ -1,0 +1,1 @@
+"""Adapters: an exported encoder in other projects' evaluations (HEAR, X-ARES, EVAR, MTEB). The core is enough."""

@@ -1,0 +1,50 @@
+"""EVAR: an audio representation, to be imported by a module of the kit, ``evar/ar_unfused.py``::
+
+    from unfused_ray.kits.evar import AR_Unfused
+
+and a configuration with ``audio_repr: ar_unfused.AR_Unfused``, ``weight_file: runs/student``, ``sample_rate: 16000``
+and ``feature_d: 2048``.
+
+Source: EVAR (nttcslab/eval-audio-repr), ``evar/ar_base.py``: what its programs call of a representation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor, nn
+
+from unfused_ray.models.export import load_encoder
+
+
+class AR_Unfused(nn.Module):  # noqa: N801 - as EVAR's are called
+    """A vector a clip, with the front end and the statistics of the encoder's own training.
+
+    Args:
+        cfg: EVAR's configuration; ``weight_file`` is the folder of a run or of its export.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no encoder, or EVAR's rate or size is another.
+    """
+
+    def __init__(self, cfg: Any) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.model = load_encoder(cfg.weight_file)
+        for field, ours in (("sample_rate", self.model.sampling_rate), ("feature_d", self.model.output_dim)):
+            if (given := getattr(cfg, field)) != ours:
+                raise ValueError(
+                    f"{field}={given} in EVAR's configuration, but {cfg.weight_file} has {ours}: change it"
+                )
+
+    def precompute(self, device: Any, data_loader: Iterable[Any]) -> None:
+        """Nothing: the statistics are those of the training."""
+
+    def encode_frames(self, batch_audio: Tensor) -> Tensor:
+        """Vectors over time: (B, samples) → (B, feature_d, T)."""
+        return self.model.frames(batch_audio, self.model.sampling_rate, cover_end=True).vectors.transpose(1, 2)
+
+    def forward(self, batch_audio: Tensor) -> Tensor:
+        """Vectors of clips: (B, samples) → (B, feature_d)."""
+        return self.model(batch_audio)

@@ -1,0 +1,44 @@
+"""X-ARES: an audio encoder without arguments; the environment names the folder that it reads.
+
+::
+
+    UNFUSED_RAY_ENCODER=runs/student python -m xares.run unfused_ray/kits/xares.py src/tasks/esc50/esc50_task.py
+
+X-ARES takes the one name of this module that ends with "Encoder".
+
+Source: X-ARES, arXiv 2505.16369, and its ``audio_encoder_checker``.
+"""
+
+from __future__ import annotations
+
+import os
+
+from torch import Tensor, nn
+
+from unfused_ray.models import export
+
+VARIABLE = "UNFUSED_RAY_ENCODER"
+"""Environment variable: folder of a run or of its export, by path or URI."""
+
+
+class UnfusedEncoder(nn.Module):
+    """Vectors over time every 40 ms, up to the end of the clip.
+
+    Raises:
+        FileNotFoundError, ValueError: the environment names no encoder, or there is none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        if not (folder := os.environ.get(VARIABLE, "")):
+            raise ValueError(f"{VARIABLE} is not set: it names the folder of the run whose encoder is evaluated")
+        self.model = export.load_encoder(folder)
+        self.sampling_rate = self.model.sampling_rate
+        self.output_dim = self.model.output_dim
+        self.hop_size_in_ms = (
+            500 * 2 ** len(self.model.encoder.conv) * self.model.log_mel.config.hop / self.sampling_rate
+        )
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """(B, samples) at ``sampling_rate`` → (B, T, output_dim) float32."""
+        return self.model.frames(audio, self.sampling_rate, half_hop=True, cover_end=True).vectors
