@@ -1,7 +1,7 @@
 """unfused-ray: distributed self-supervised audio training on Ray (DECAR-v2 and UnFuSeD).
 
-Jobs, as on the command line: prepare, pretrain, distill, evaluate, compare, sweep, embed. Networks: load_encoder,
-load_student. Settings: recipe. Nothing is imported before it is used.
+Jobs, as on the command line: prepare, pretrain, distill, evaluate, compare, sweep, embed, export. Networks:
+load_encoder, load_student. Settings: recipe. Nothing is imported before it is used.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ __all__ = [
     "distill",
     "embed",
     "evaluate",
+    "export",
     "load_encoder",
     "load_student",
     "prepare",
@@ -26,7 +27,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from unfused_ray.api import compare, distill, embed, evaluate, prepare, pretrain, sweep
+    from unfused_ray.api import compare, distill, embed, evaluate, export, prepare, pretrain, sweep
     from unfused_ray.models.export import load_encoder, load_student
     from unfused_ray.recipes import recipe
 else:

@@ -17,13 +17,14 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from unfused_ray import memory, recipes
+from unfused_ray import extras, memory, recipes
 from unfused_ray.config import (
     CompareConfig,
     Config,
     DistillConfig,
     EmbedConfig,
     EvaluateConfig,
+    ExportConfig,
     PrepareConfig,
     PretrainConfig,
     SweepConfig,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from unfused_ray.data.shards.format import Manifest
     from unfused_ray.embedding.vectors import VectorManifest
     from unfused_ray.evaluation.table import EvaluationTable
+    from unfused_ray.exports.job import ExportResult
     from unfused_ray.runs.start_times import StartTimes
     from unfused_ray.runs.status import Status
     from unfused_ray.sweeps.result import SweepResult
@@ -191,6 +193,23 @@ def embed(recipe: str | EmbedConfig = "default", /, **changes: Any) -> VectorMan
         return job.run(job.check(config))
 
 
+def export(recipe: str | ExportConfig = "default", /, **changes: Any) -> ExportResult:
+    """Write an encoder in a form that others load, and compare it with the encoder on real clips.
+
+    Args:
+        recipe: a recipe of ``unfused-ray export``, or a configuration.
+        changes: fields that differ from it; at least ``encoder``.
+
+    Raises:
+        ValueError, OSError: what cannot work; names field, value and rule.
+        MissingExtraError: a part of the package is not installed.
+    """
+    config = _configured(recipe, recipes.EXPORT, changes)
+    from unfused_ray.exports import job
+
+    return job.run(job.check(config))
+
+
 def _train(config: TrainingConfig, start_times: StartTimes | None) -> TrainingResult:
     """Run a training of either stage; pictures of a finished one are drawn, and shown in MLflow."""
     memory.keep_freed()
@@ -239,7 +258,9 @@ def _configured(recipe: str | T, known: Mapping[str, tuple[str, T]], changes: Ma
 
     Raises:
         ValueError: there is no such recipe or field, or the values cannot work.
+        MissingExtraError: the core alone is installed.
     """
+    extras.require("train", "pyarrow", "a job")
     if isinstance(recipe, str):
         recipe = recipes.find(known, recipe)
     from unfused_ray import paths

@@ -16,6 +16,7 @@ from unfused_ray.config.base import (
     flatten,
     within,
 )
+from unfused_ray.config.export import ExportConfig, ExportForm
 from unfused_ray.config.jobs import (
     WHOLE_CLIPS,
     ColumnsConfig,
@@ -69,6 +70,8 @@ __all__ = [
     "EmbedConfig",
     "EncoderConfig",
     "EvaluateConfig",
+    "ExportConfig",
+    "ExportForm",
     "FrontEndConfig",
     "HealthConfig",
     "LapeTaskCode",

@@ -173,8 +173,8 @@ class EvaluateConfig(Config):
 
     models: tuple[str, ...] = ()
     """Runs, or exported encoders or students, as PATH or NAME=PATH. `{task}` in a path becomes the name of the task, or
-    of its fold (`us8k-fold3` is tested on fold3), for tasks that have students of their own. Any other encoder as
-    NAME=module:callable, see unfused_ray.evaluation.embedders.Embedder."""
+    of its fold (`us8k-fold3` is tested on fold3), for tasks that have students of their own. An ONNX file by its
+    path. Any other encoder as NAME=module:callable, see unfused_ray.evaluation.embedders.Embedder."""
     tasks: tuple[str, ...] = ()
     """Prepared sources of labelled clips with splits train, test and preferably valid; or fold1, fold2 …, of which each
     is tested once and the next one validates."""

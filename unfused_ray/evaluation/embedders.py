@@ -21,6 +21,7 @@ from unfused_ray.config import CropConfig
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.embedding.cache import EmbeddingCache
 from unfused_ray.embedding.clips import read_clips
+from unfused_ray.evaluation.onnx_embedder import OnnxEmbedder
 from unfused_ray.evaluation.protocol import ProtocolConfig
 from unfused_ray.evaluation.tasks import Task
 
@@ -66,7 +67,7 @@ class EmbedderModel:
 
     name: str
     spec: str
-    """``module:callable``."""
+    """``module:callable``, or the path or URI of an ONNX file."""
     num_networks: int = 1
 
     def identity(self, task: Task) -> str:
@@ -98,13 +99,21 @@ def is_spec(text: str) -> bool:
     return _SPEC.fullmatch(text) is not None
 
 
+def is_onnx(path: str) -> bool:
+    """True for the path or URI of an ONNX file."""
+    return storage.name(path).endswith(".onnx")
+
+
 @cache
 def load_embedder(spec: str) -> Embedder:
-    """Make the embedder that ``module:callable`` names, once a process.
+    """Make the embedder that ``module:callable`` or the path of an ONNX file names, once a process.
 
     Raises:
-        ValueError: there is no such module or callable, or it gives no embedder.
+        ValueError: there is no such module or callable, or it gives no embedder; or it is no such file.
+        FileNotFoundError: there is no such file.
     """
+    if is_onnx(spec):
+        return OnnxEmbedder(spec)
     module, _, name = spec.partition(":")
     try:
         made: Any = getattr(importlib.import_module(module), name)()

@@ -18,6 +18,7 @@ from unfused_ray.config import (
     DistillConfig,
     EmbedConfig,
     EvaluateConfig,
+    ExportConfig,
     PrepareConfig,
     PretrainConfig,
     SweepConfig,
@@ -99,6 +100,10 @@ EMBED: Mapping[str, tuple[str, EmbedConfig]] = {
     "windows": ("A vector every 0.95 s, the crop that encoders are trained on.", jobs.EMBED_WINDOWS),
 }
 
+EXPORT: Mapping[str, tuple[str, ExportConfig]] = {
+    "default": ("An ONNX file, checked on clips of the training.", ExportConfig()),
+}
+
 RECIPES: Mapping[str, Mapping[str, tuple[str, Config]]] = {
     "prepare": PREPARE,
     "pretrain": PRETRAIN,
@@ -106,6 +111,7 @@ RECIPES: Mapping[str, Mapping[str, tuple[str, Config]]] = {
     "evaluate": EVALUATE,
     "sweep": SWEEP,
     "embed": EMBED,
+    "export": EXPORT,
 }
 """Recipes of every job but ``compare``, which has plans: by name, a line of help and the configuration."""
 

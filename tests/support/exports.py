@@ -1,0 +1,38 @@
+"""A small run with labelled clips, to export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from support.finished_runs import CROP, ENCODER, FRONT_END
+from support.tasks import write_task
+from unfused_ray.config import DistillConfig
+from unfused_ray.models.encoder import AudioNTT2020
+from unfused_ray.models.export import save_encoder
+from unfused_ray.runs.run import Run
+from unfused_ray.runs.status import Status
+
+
+class Exportable(NamedTuple):
+    """A finished distillation on a task."""
+
+    run: str
+    task: str
+
+
+def write_student(folder: Path) -> Exportable:
+    """The run ``student`` on the task ``pitches``; nothing is trained."""
+    task = write_task(folder / "pitches", 80, 8, 24)
+    config = DistillConfig(data=(task,), name="pitches-student", epochs=2, teacher=str(folder / "gone"))
+    run = Run(str(folder / "student"))
+    run.open(config, {"num_clips": 80}, {"machine": "a machine of 2 CPUs", "torch": "2.14", "commit": "abc"})
+    run.write_status(Status("finished", 2, 0))
+    run.write_history([{"epoch": 0.0, "loss": 2.0, "seconds_train": 90.0}])
+    torch.manual_seed(0)
+    network = AudioNTT2020(ENCODER.replace(cut="fc1"), FRONT_END.num_mels)
+    extra = {"method": "UnFuSeD", "epochs": 2, "config": config.model_dump(mode="json")}
+    save_encoder(f"{run.uri}/student", network, FRONT_END, CROP, -5.0, 4.0, extra)
+    return Exportable(run.uri, task)

@@ -1,0 +1,140 @@
+"""Exports as folders: for the Hugging Face hub with a model card, and for torch alone; refusals of the job."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors
+import torch
+from support.exports import Exportable, write_student
+from support.tasks import PROTOCOL
+
+from unfused_ray import api, evaluation_job, storage
+from unfused_ray.config import EvaluateConfig, ExportConfig, TrackingConfig
+from unfused_ray.evaluation import cells
+from unfused_ray.evaluation.table import FORMAT_VERSION, RECORD, EvaluationTable
+from unfused_ray.exports import job
+from unfused_ray.models.export import load_encoder
+from unfused_ray.models.portable import PortableEncoder
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory: pytest.TempPathFactory) -> Exportable:
+    return write_student(tmp_path_factory.mktemp("student"))
+
+
+@pytest.fixture(scope="module")
+def evaluation(student: Exportable, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The student beside a random network of its shape."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    (folder / "protocol.toml").write_text(PROTOCOL)
+    config = EvaluateConfig(
+        models=(f"the student={student.run}",),
+        tasks=(student.task,),
+        output=str(folder / "table"),
+        cache=str(folder / "embeddings"),
+        protocol=str(folder / "protocol.toml"),
+        random_seeds=1,
+        tracking=TrackingConfig(uri="off"),
+    )
+    plan = evaluation_job.check(config)  # and what its run writes, without pictures
+    found = {
+        (system.name, task.name): cells.compute(task, system, plan.protocol, plan.cache, 0)[0]
+        for task in plan.tasks
+        for system in plan.systems
+    }
+    EvaluationTable.of(plan.protocol, plan.tasks, plan.systems, found, plan.reference).save(config.output)
+    record = {"config": config.model_dump(mode="json")}
+    storage.write_json(f"{config.output}/{RECORD}", record, FORMAT_VERSION)
+    return config.output
+
+
+def test_a_hub_folder_has_weights_configuration_code_and_card(student, evaluation, tmp_path):
+    folder = tmp_path / "birds"
+    result = api.export(encoder=student.run, to="hub", output=str(folder), licence="cc-by-4.0", evaluation=evaluation)
+    code = {"configuration_unfused.py", "modeling_unfused.py", "unfused_encoder.py", "portable.py"}
+    assert set(result.files) == code | {"README.md", "config.json", "model.safetensors"}
+    with safetensors.safe_open(folder / "model.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt"}
+        assert "encoder.fc1.weight" in file.keys()  # noqa: SIM118 - it is no dictionary
+    config = json.loads((folder / "config.json").read_text())
+    assert config["auto_map"]["AutoModel"] == "modeling_unfused.UnfusedModel"
+    assert config["encoder"]["shortest"] == 3_200
+    card = (folder / "README.md").read_text()
+    assert card.startswith("---\nlicense: cc-by-4.0\nlibrary_name: transformers\n")
+    assert "# pitches-student" in card and "| method | UnFuSeD |" in card
+    assert "| data | pitches, 80 clips, 0.01 hours |" in card
+    assert "| licence of the recordings | not stated |" in card
+    assert "| compute | 1.5 minutes, a machine of 2 CPUs |" in card
+    assert "| teacher | gone, which is not there any more |" in card
+    assert "| pitches | **the student** | " in card and "| pitches | random fc1 (4 × 16) | " in card
+    assert "What these numbers do not show" in card and "Groups of test clips: 24 on pitches" in card
+    assert "\n\n\n" not in card and str(tmp_path) not in card and str(Path(student.run).parent) not in card
+
+
+def test_a_card_without_results_says_so(student, tmp_path):
+    api.export(encoder=student.run, to="hub", output=str(tmp_path))
+    card = (tmp_path / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name") and "nothing is known here of what the vectors are good for" in card
+    assert "| licence of the weights | not stated: ask whoever publishes them |" in card
+
+
+def test_a_torch_folder_gives_the_vectors(student, tmp_path):
+    result = api.export(encoder=student.run, to="torch", output=str(tmp_path))
+    assert set(result.checks) == {"model.safetensors"}
+    wave = torch.from_numpy(np.random.default_rng(0).uniform(-0.5, 0.5, (3, 5_000)).astype(np.float32))
+    expected = load_encoder(student.run)(wave)
+    network = PortableEncoder(**json.loads((tmp_path / "config.json").read_text()))
+    network.load_state_dict(safetensors.torch.load_file(tmp_path / "model.safetensors"))
+    torch.testing.assert_close(network.eval()(wave)[0], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_program_gives_the_vectors_of_any_batch_of_any_length(student, tmp_path):
+    result = api.export(encoder=student.run, to="torch", program=True, output=str(tmp_path))
+    assert result.checks["model.pt2"].max_difference < 1e-4
+    wave = torch.from_numpy(np.random.default_rng(0).uniform(-0.5, 0.5, (3, 5_000)).astype(np.float32))
+    program = torch.export.load(tmp_path / "model.pt2").module()
+    for each in (wave, wave[:1, :7]):
+        torch.testing.assert_close(program(each)[0], load_encoder(student.run)(each), rtol=1e-4, atol=1e-4)
+
+
+def test_an_export_that_differs_is_not_signed(student, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "TOLERANCE", 1e-9)
+    with pytest.raises(ValueError, match=r"differs from the encoder by .* on 112 clips, at most 1e-09"):
+        api.export(encoder=student.run, to="torch", output=str(tmp_path))
+    assert not (tmp_path / "export.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encoder": ""}, "encoder='' names nothing: give the folder of a run or of its export"),
+        ({"encoder": "/nowhere"}, r"/nowhere holds no encoder\.json"),
+        ({"to": "hub", "int8": True}, "int8=True has no meaning with to=hub: give --to onnx"),
+        ({"program": True}, "program=True has no meaning with to=onnx: give --to torch"),
+        ({"licence": "mit"}, "licence=mit has no meaning with to=onnx: give --to hub"),
+        ({"tasks": ("a",)}, r"tasks=\('a',\) are what the 8-bit file is scored on: give --int8 too"),
+        ({"data": ("/nowhere",)}, r"/nowhere holds no manifest\.json"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused(student, changes, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        api.export(**{"encoder": student.run, **changes})
+
+
+def test_an_evaluation_without_the_encoder_is_refused(student, evaluation, tmp_path):
+    other = write_student(tmp_path)
+    with pytest.raises(ValueError, match=r"has no row of .*: its models are the student="):
+        job.check(ExportConfig(encoder=other.run, to="hub", evaluation=evaluation))
+
+
+def test_a_dry_run_writes_nothing(student, tmp_path, command_line, monkeypatch):
+    monkeypatch.setenv("UNFUSED_RAY_HOME", str(tmp_path / "home"))
+    ended = command_line("export", student.run, "--to", "hub", "--dry-run")
+    assert ended.code == 0, ended.err
+    assert f"would export to {tmp_path}/home/exports/student-hub, as hub" in ended.out
+    assert "888 parameters" in ended.out and not (tmp_path / "home").exists()

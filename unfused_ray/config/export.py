@@ -1,0 +1,61 @@
+"""Settings of the export of an encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from unfused_ray.config.base import Config
+
+ExportForm = Literal["onnx", "hub", "torch"]
+"""Form of an export: an ONNX file, a folder as the Hugging Face hub has it, or a folder that torch alone loads."""
+
+
+class ExportConfig(Config):
+    """Export of an encoder in a form that others load, checked on real clips."""
+
+    inputs = ("encoder", "data", "tasks", "evaluation")
+    outputs = ("output",)
+
+    encoder: str = ""
+    """Run, or exported encoder or student, by path or URI."""
+    to: ExportForm = "onnx"
+    """Form: "onnx" is a file, waveform in, vectors and frames out; "hub" a folder for the Hugging Face hub, with code
+    and a model card; "torch" a folder that needs torch and safetensors alone."""
+    output: str = ""
+    """Folder to write to, by path or URI; empty is <home>/exports/<name of the run>-<form>, where <home> is the
+    environment variable UNFUSED_RAY_HOME or ~/unfused-ray."""
+    data: tuple[str, ...] = ()
+    """Prepared sources whose clips the export is checked on; none named is those of the training."""
+    num_clips: Annotated[int, Field(ge=2)] = 256
+    """Most clips to check on, spread evenly over the sources."""
+    int8: bool = False
+    """Write a second ONNX file whose weights have 8 bits, and score both by the probes of an evaluation."""
+    tasks: tuple[str, ...] = ()
+    """Labelled prepared sources to score the 8-bit file on; none named is those that the export is checked on."""
+    program: bool = False
+    """Write a program of torch.export too, which needs no code to load: model.pt2."""
+    licence: str = ""
+    """Licence of the weights, as the model card is to state it, in the hub's words (apache-2.0, cc-by-4.0, other …)."""
+    data_licence: str = ""
+    """Licence of the recordings of the training, as the model card is to state it."""
+    evaluation: str = ""
+    """Folder of an evaluation whose rows of this encoder the model card is to show, by path or URI."""
+
+    @property
+    def required(self) -> Mapping[str, str]:
+        """Fields that must not be empty."""
+        return {"encoder": "the folder of a run or of its export"}
+
+    @model_validator(mode="after")
+    def _of_one_form(self) -> Self:
+        fields = {"onnx": ("int8", "tasks"), "torch": ("program",), "hub": ("licence", "data_licence", "evaluation")}
+        for form, names in fields.items():
+            for name in names:
+                if getattr(self, name) and self.to != form:
+                    raise ValueError(f"{name}={getattr(self, name)} has no meaning with to={self.to}: give --to {form}")
+        if self.tasks and not self.int8:
+            raise ValueError(f"tasks={self.tasks} are what the 8-bit file is scored on: give --int8 too")
+        return self

@@ -1,0 +1,47 @@
+"""An exported ONNX file as an encoder: it embeds, and may be a row of a table."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from unfused_ray import extras, storage
+
+
+class OnnxEmbedder:
+    """Runs a file that ``unfused-ray export --to onnx`` has written, on the processor.
+
+    Args:
+        uri: the file, by path or URI.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is no ONNX file, or one of another origin.
+        MissingExtraError: ONNX Runtime is not installed.
+    """
+
+    def __init__(self, uri: str) -> None:
+        extras.require("export", "onnxruntime", f"{uri}")
+        import onnxruntime
+
+        model = storage.read_bytes(uri)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1  # several processes fill the cells of a table
+        try:
+            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise ValueError(f"{uri} is no ONNX file that can be run: {error}") from error
+        self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        if "sample_rate" not in self.metadata:
+            raise ValueError(f"{uri} was not written by unfused-ray export --to onnx: its metadata name no sample_rate")
+        self.sample_rate = int(self.metadata["sample_rate"])
+        self.num_parameters = int(self.metadata["num_parameters"])
+        self.version = storage.sha256(model)
+
+    def embed(self, wave_BT: np.ndarray) -> np.ndarray:
+        """Vectors of clips: (B, samples) float32 → (B, dim) float32."""
+        return self.run(wave_BT)[0]
+
+    def run(self, wave_BT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Vectors of clips, (B, dim) float32, and over time, (B, T', dim) float32."""
+        vectors_BD, frames_BTD = self._session.run(["vectors", "frames"], {"wave": wave_BT})
+        return vectors_BD, frames_BTD

@@ -1,0 +1,176 @@
+"""Writes the model card of an export from what its run and an evaluation say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import jinja2
+
+from unfused_ray import storage
+from unfused_ray.config import EvaluateConfig, ExportConfig
+from unfused_ray.data.shards.format import Manifest
+from unfused_ray.evaluation.cells import MEASURES
+from unfused_ray.evaluation.systems import LogMelStatistics, TrainedModel, parse_model
+from unfused_ray.evaluation.table import IN_WORDS, RECORD, EvaluationTable, markdown
+from unfused_ray.exports.agreement import Agreement
+from unfused_ray.models.cost import multiply_adds, num_parameters
+from unfused_ray.models.export import find_export, read_description
+from unfused_ray.models.frozen import FrozenEncoder
+from unfused_ray.runs.reader import RunReader
+from unfused_ray.runs.run import RECORD as RUN
+
+
+@dataclass(frozen=True)
+class Results:
+    """Rows of an evaluation that a card shows."""
+
+    table: EvaluationTable
+    row: str
+    """Row of the encoder."""
+    tasks: tuple[str, ...]
+    """Tasks that it was read on in that row."""
+
+    def markdown(self) -> str:
+        """The row of the encoder, and of what was not trained, by task and measure."""
+        trained = {margin.row: margin.random for margin in self.table.margins}
+        shown = (LogMelStatistics.name, trained.get(self.row), self.row)
+        rows = []
+        for task in self.tasks:
+            for row in self.table.rows:
+                if row.name in shown:
+                    name = f"**{row.name}**" if row.name == self.row else row.name
+                    rows.append([task, name, *(row.accuracy[measure][task].text() for measure in MEASURES)])
+        head, line, *body = markdown(["task", "system", *MEASURES], rows).splitlines()
+        return "\n".join([head, line.replace("|---|--:|", "|---|---|"), *body])
+
+    def limits(self) -> list[str]:
+        """Sentences on what the numbers do not show."""
+        groups = ", ".join(f"{self.table.num_groups[task]:,} on {task}" for task in self.tasks)
+        mine = next((margin for margin in self.table.margins if margin.row == self.row), None)
+        return [
+            "The row is one training: its intervals are of other test clips, not of another training.",
+            f"Groups of test clips: {groups}; where there are few, an interval is wide and rough.",
+            *(
+                [f"Over the test clips of all tasks together, {mine.text}: an interval with 0 in it shows nothing."]
+                if mine
+                else ["No random network of the same shape was read beside it."]
+            ),
+            "Other kinds of recordings, other microphones and noise were not tested, and no published benchmark.",
+            f"Protocol {self.table.protocol_sha256[:16]}.",
+            *(f"{flaw}." for flaw in self.table.flaws),
+        ]
+
+
+def find_results(evaluation: str, export: str) -> Results:
+    """Find the row of an encoder in an evaluation.
+
+    Args:
+        evaluation: folder of the evaluation.
+        export: folder of the exported encoder.
+
+    Raises:
+        FileNotFoundError: there is no evaluation.
+        ValueError: it has no row of this encoder, or another version wrote it.
+    """
+    table = EvaluationTable.load(evaluation)
+    config = EvaluateConfig(**storage.read_json(storage.join(evaluation, RECORD))["config"])
+    models = [model for model in map(parse_model, config.models) if isinstance(model, TrainedModel)]
+    for model in models:
+        places = {task: model.path.replace("{task}", task) for task in table.tasks}
+        if tasks := tuple(task for task, place in places.items() if find_export(place) == export):
+            return Results(table, model.name, tasks)
+    raise ValueError(
+        f"evaluation={evaluation} has no row of {export}: its models are {', '.join(config.models) or 'none'}. "
+        "Evaluate the encoder, and name that folder"
+    )
+
+
+def write(
+    config: ExportConfig,
+    encoder: FrozenEncoder,
+    description: Mapping[str, Any],
+    results: Results | None,
+    check: Agreement,
+) -> bytes:
+    """The card as Markdown, with the hub's metadata at its top."""
+    front_end, step = encoder.log_mel.config, 2 ** len(encoder.encoder.conv)
+    ms_per_frame = 1000 * front_end.hop / front_end.sample_rate
+    training = description["extra"].get("config", {})
+    template = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, autoescape=False).from_string(
+        (resources.files(__package__) / "card.md.j2").read_text()
+    )
+    text = template.render(
+        name=training.get("name") or storage.name(config.output),
+        method=description["extra"].get("method", "unknown"),
+        place=storage.name(config.output),
+        dim=encoder.output_dim,
+        parameters=num_parameters(encoder.encoder),
+        multiply_adds=multiply_adds(encoder.encoder, front_end),
+        sample_rate=front_end.sample_rate,
+        hop_ms=step * ms_per_frame,
+        first_ms=(step - 1) / 2 * ms_per_frame,
+        shortest_seconds=encoder.shortest / front_end.sample_rate,
+        tiles=encoder.crop.short_clips == "tile",
+        licence=config.licence,
+        training=_training(config, description),
+        results=results.markdown() if results else "",
+        measures=[IN_WORDS[measure] for measure in MEASURES],
+        limits_of_results=results.limits() if results else [],
+        is_student="teacher" in training,
+        check=check,
+        sha256=description["sha256"],
+    )
+    return f"{text.rstrip()}\n".encode()
+
+
+def _training(config: ExportConfig, description: Mapping[str, Any]) -> dict[str, str]:
+    """Facts of the training in words, as far as its run is there."""
+    extra = description["extra"]
+    training = extra.get("config", {})
+    facts = {"method": extra.get("method", "unknown")}
+    if training:
+        facts["data"] = "; ".join(_data(uri, training["splits"]) for uri in training["data"])
+        facts["teacher"] = _teacher(training["teacher"]) if training.get("teacher") else "none"
+        facts["epochs"] = f"{extra.get('epochs', training['epochs'])}, seed {training['seed']}"
+    facts["licence of the weights"] = config.licence or "not stated: ask whoever publishes them"
+    facts["licence of the recordings"] = config.data_licence or "not stated"
+    run = storage.parent(description["folder"])
+    if storage.exists(storage.join(run, RUN)):
+        reader = RunReader(run)
+        seconds = sum(
+            value for epoch in reader.history() for name, value in epoch.items() if name.startswith("seconds_")
+        )
+        precision = training.get("runtime", {}).get("precision", "unknown")
+        facts["compute"] = f"{seconds / 60:.1f} minutes, {reader.environment.get('machine', 'machine unknown')}"
+        facts["precision"] = precision
+        versions = [
+            f"{name} {reader.environment[name]}" for name in ("unfused-ray", "torch") if name in reader.environment
+        ]
+        facts["versions"] = ", ".join([*versions, f"commit {reader.environment.get('commit', 'unknown')}"])
+    else:
+        facts["compute"] = "unknown: the run is not beside its export"
+    return facts
+
+
+def _teacher(uri: str) -> str:
+    """Name, method and data of a teacher, as far as its export is still there."""
+    if find_export(uri) is None:
+        return f"{storage.name(uri)}, which is not there any more"
+    extra = read_description(uri)["extra"]
+    training = extra.get("config", {})
+    data = "; ".join(_data(source, training["splits"]) for source in training.get("data", ()))
+    name, method = training.get("name", storage.name(uri)), extra.get("method", "method unknown")
+    return f"{name}, {method}, on {data or 'unknown data'}"
+
+
+def _data(uri: str, splits: list[str]) -> str:
+    """Name, clips and hours of a prepared source, in the splits that were trained on."""
+    try:
+        manifest = Manifest.load(uri)
+        training = manifest.select([split for split in splits if split in manifest.clips_by_split])
+    except (FileNotFoundError, ValueError):
+        return f"{storage.name(uri)}, whose shards are not there any more"
+    return f"{storage.name(uri)}, {training.num_clips:,} clips, {training.seconds / 3600:.2f} hours"

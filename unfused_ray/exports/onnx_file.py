@@ -1,0 +1,84 @@
+"""Writes a portable network as an ONNX file, and one with weights of 8 bits."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from unfused_ray.models.portable import PortableEncoder
+
+OPSET = 18
+FILE = "model.onnx"
+INT8_FILE = "model-int8.onnx"
+_INPUT, _OUTPUTS = "wave", ("vectors", "frames")
+
+
+def build(network: PortableEncoder) -> Any:
+    """The network as an ONNX model: ``wave`` → ``vectors`` and ``frames``, of any batch and of any length."""
+    example = torch.zeros(2, 2 * network.shortest)
+    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
+    before, registration.level = registration.level, logging.ERROR  # it tells of torchvision, which is not used
+    try:
+        program = torch.onnx.export(
+            network,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[_INPUT],
+            output_names=_OUTPUTS,
+            dynamic_shapes={_INPUT: {0: "batch", 1: "samples"}},
+            verbose=False,
+        )
+    finally:
+        registration.level = before
+    assert program is not None
+    model = program.model_proto
+    model.graph.output[1].type.tensor_type.shape.dim[1].dim_param = "frames"
+    del model.graph.value_info[:]  # shapes of what is in between, which runtimes find out themselves
+    return model
+
+
+def with_metadata(model: Any, metadata: Mapping[str, str]) -> bytes:
+    """The file of an ONNX model with these metadata."""
+    del model.metadata_props[:]
+    for name, value in metadata.items():
+        model.metadata_props.add(key=name, value=value)
+    return model.SerializeToString()
+
+
+def with_int8_weights(model: Any, network: PortableEncoder) -> Any:
+    """A copy of a model whose convolutions and layers per frame have weights of 8 bits, one scale an output.
+
+    It computes in float32, as the model does: the weights are multiplied by their scales first. The front end stays as
+    it is.
+    """
+    import onnx
+
+    small = onnx.ModelProto()
+    small.CopyFrom(model)
+    graph = small.graph
+    weights = {weight.name: weight for weight in graph.initializer}
+    kept = {name for name, _ in network.named_buffers()}
+    axes = {"Conv": 0, "MatMul": 1}  # of the outputs
+    scaling = []
+    for node in graph.node:
+        name = node.input[1] if node.op_type in axes else ""
+        if name not in weights or name in kept:
+            continue
+        axis, values = axes[node.op_type], onnx.numpy_helper.to_array(weights[name])
+        others = tuple(dim for dim in range(values.ndim) if dim != axis)
+        scale = np.abs(values).max(axis=others, keepdims=True).clip(1e-12) / 127
+        graph.initializer.remove(weights[name])
+        graph.initializer.append(onnx.numpy_helper.from_array(np.rint(values / scale).astype(np.int8), f"{name}_int8"))
+        graph.initializer.append(onnx.numpy_helper.from_array(scale.ravel(), f"{name}_scale"))
+        inputs = [f"{name}_int8", f"{name}_scale"]
+        scaling.append(onnx.helper.make_node("DequantizeLinear", inputs, [name], axis=axis))
+    nodes = [*scaling, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.checker.check_model(small)
+    return small

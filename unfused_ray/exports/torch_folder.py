@@ -1,0 +1,50 @@
+"""Writes a portable network as a folder that needs torch and safetensors alone, and as a program of torch.export."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from unfused_ray.models import portable
+from unfused_ray.models.portable import PortableEncoder
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+CODE = "portable.py"
+PROGRAM = "model.pt2"
+
+
+def files(network: PortableEncoder, settings: Mapping[str, Any]) -> dict[str, bytes]:
+    """Weights, arguments of the network, and its code, by file name."""
+    return {
+        CODE: code(),
+        CONFIG: json.dumps(settings, indent=2).encode(),
+        WEIGHTS: weights(network),
+    }
+
+
+def weights(network: torch.nn.Module) -> bytes:
+    """The weights of a network as the hub has them."""
+    tensors = {name: value.contiguous() for name, value in network.state_dict().items()}
+    return safetensors.torch.save(tensors, {"format": "pt"})
+
+
+def code() -> bytes:
+    """The module of :class:`PortableEncoder`, as it is."""
+    return inspect.getsource(portable).encode()
+
+
+def program(network: PortableEncoder) -> bytes:
+    """The network as a program of ``torch.export``, for any batch and any length from one sample on."""
+    dynamic = torch.export.Dim.DYNAMIC
+    example = torch.zeros(2, 2 * network.shortest)
+    exported = torch.export.export(network, (example,), dynamic_shapes={"wave": {0: dynamic, 1: dynamic}})
+    file = io.BytesIO()
+    torch.export.save(exported, file)
+    return file.getvalue()
