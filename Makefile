@@ -2,7 +2,8 @@
 # make test: install, then every check, the docs and every test.
 # make test-slow: the checks that take minutes each: a wheel, a head node, 100,000 damaged inputs.
 # make docs: the site, into site/.
-# make test-browser: the tests that need a Chromium.
+# make test-browser: the tests that need a Chromium, and ONNX Runtime for browsers from npm.
+# make test-kits: the adapters by the own checks of HEAR, X-ARES and MTEB, in an environment of their own (8 GB).
 # make chaos: install, then every job disturbed again and again, see docs/reliability.md. It takes its time.
 # make audit: known vulnerabilities (asks PyPI, needs the internet) and licences of what is installed.
 # make bench: install, then every benchmark and docs/performance.md. The machine should have nothing else to do.
@@ -18,12 +19,15 @@ CORPUS ?= ../corpus
 # Benchmarks, in the order they are run, and the folder of their results.
 BENCHMARKS ?= stream step end_to_end kmeans scale start ingest
 BENCH ?= output/bench
+# What the browser's tests load, and the environment of the kits.
+BROWSER ?= output/browser
+KITS ?= output/kits
 
 BIN := .venv/bin
 SHARDS := $(UNFUSED_RAY_HOME)/shards
 RUNS := $(UNFUSED_RAY_HOME)/runs
 
-.PHONY: demo test test-slow docs audit test-browser chaos bench check venv peers corpus clean
+.PHONY: demo test test-slow docs audit test-browser test-kits chaos bench check venv peers corpus clean
 
 demo: venv
 	$(BIN)/unfused-ray prepare --source recordings/drums.tar --output $(SHARDS)/drums
@@ -51,7 +55,15 @@ audit: venv
 test-browser: venv
 	$(BIN)/python -m pip install --quiet --editable '.[browser]'
 	for name in chromium chromium-browser google-chrome google-chrome-stable; do command -v $$name && exit; done; $(BIN)/playwright install --with-deps chromium
+	npm install --silent --no-audit --no-fund --prefix $(BROWSER) onnxruntime-web@1.30
 	$(BIN)/python -m pytest -m browser
+
+# Without the kits' own dependencies, which pull in other versions of torch's packages; TensorFlow is the validator's.
+test-kits: venv
+	$(PYTHON) -m venv $(KITS)
+	$(KITS)/bin/pip install --quiet --constraint deploy/constraints.txt . tensorflow loguru mteb
+	$(KITS)/bin/pip install --quiet --no-deps hearvalidator xares
+	KITS=$(abspath $(KITS))/bin $(BIN)/python -m pytest -m kits
 
 chaos: venv
 	$(BIN)/python -m benchmarks.chaos.run --output $(BENCH)

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import boto3
 import pytest
+import soundfile
 import torch
 from hypothesis import HealthCheck, settings
 from moto.server import ThreadedMotoServer
 from support.faulty_store import FaultyStore, faulty_store
 from support.mlflow_server import MlflowServer
+from support.sources import tone
 from support.terminal import Ended
 
 from unfused_ray import cluster, lease, logs
 from unfused_ray.cli.main import main
 from unfused_ray.training.coordinator import Coordinator, RunProgress
 from unfused_ray.training.worker import reporter
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # Networks and tasks of tests are so small that two threads wait for each other longer than they compute: beside other
 # work an evaluation's tests took four times as long. The last bits depend on it, here and in the processes of a test.
@@ -89,6 +96,24 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A Chromium on PATH, else that of ``playwright install chromium``; its microphone hears a tone."""
+    from playwright.sync_api import sync_playwright  # here: the other tests do without
+
+    heard = tmp_path_factory.mktemp("microphone") / "tone.wav"
+    soundfile.write(heard, tone(3, 8 * 16_000), 16_000)
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    microphone = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=next(filter(None, map(shutil.which, names)), None),
+            args=["--no-sandbox", *microphone, f"--use-file-for-fake-audio-capture={heard}"],
+        )
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture
