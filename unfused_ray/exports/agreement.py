@@ -38,8 +38,8 @@ class Agreement:
     def text(self) -> str:
         """The figures in words."""
         return (
-            f"largest difference {self.max_difference:.1e} of the standard deviation, cosine {self.min_cosine:.6f} or "
-            f"more, nearest clip the same for {self.same_neighbours} of {self.num_clips}"
+            f"largest difference {self.max_difference:.1e} of the standard deviation, cosine at least "
+            f"{self.min_cosine:.6f}, nearest clip the same for {self.same_neighbours:,} of {self.num_clips:,}"
         )
 
 

@@ -58,6 +58,8 @@ class Results:
                 if mine
                 else ["No random network of the same shape was read beside it."]
             ),
+            "Rows are read with log-mels normalised by each task's own statistics; these weights carry those of their "
+            "training.",
             "Other kinds of recordings, other microphones and noise were not tested, and no published benchmark.",
             f"Protocol {self.table.protocol_sha256[:16]}.",
             *(f"{flaw}." for flaw in self.table.flaws),
@@ -144,7 +146,8 @@ def _training(config: ExportConfig, description: Mapping[str, Any]) -> dict[str,
             value for epoch in reader.history() for name, value in epoch.items() if name.startswith("seconds_")
         )
         precision = training.get("runtime", {}).get("precision", "unknown")
-        facts["compute"] = f"{seconds / 60:.1f} minutes, {reader.environment.get('machine', 'machine unknown')}"
+        only = ", its teacher's not counted" if training.get("teacher") else ""
+        facts["compute"] = f"{seconds / 60:.1f} minutes{only}; {reader.environment.get('machine', 'machine unknown')}"
         facts["precision"] = precision
         versions = [
             f"{name} {reader.environment[name]}" for name in ("unfused-ray", "torch") if name in reader.environment

@@ -16,7 +16,7 @@ from unfused_ray import api, evaluation_job, storage
 from unfused_ray.config import EvaluateConfig, ExportConfig, TrackingConfig
 from unfused_ray.evaluation import cells
 from unfused_ray.evaluation.table import FORMAT_VERSION, RECORD, EvaluationTable
-from unfused_ray.exports import job
+from unfused_ray.exports import forms, job
 from unfused_ray.models.export import load_encoder
 from unfused_ray.models.portable import PortableEncoder
 
@@ -68,7 +68,7 @@ def test_a_hub_folder_has_weights_configuration_code_and_card(student, evaluatio
     assert "# pitches-student" in card and "| method | UnFuSeD |" in card
     assert "| data | pitches, 80 clips, 0.01 hours |" in card
     assert "| licence of the recordings | not stated |" in card
-    assert "| compute | 1.5 minutes, a machine of 2 CPUs |" in card
+    assert "| compute | 1.5 minutes, its teacher's not counted; a machine of 2 CPUs |" in card
     assert "| teacher | gone, which is not there any more |" in card
     assert "| pitches | **the student** | " in card and "| pitches | random fc1 (4 × 16) | " in card
     assert "What these numbers do not show" in card and "Groups of test clips: 24 on pitches" in card
@@ -103,7 +103,7 @@ def test_a_program_gives_the_vectors_of_any_batch_of_any_length(student, tmp_pat
 
 
 def test_an_export_that_differs_is_not_signed(student, tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "TOLERANCE", 1e-9)
+    monkeypatch.setattr(forms, "TOLERANCE", 1e-9)
     with pytest.raises(ValueError, match=r"differs from the encoder by .* on 112 clips, at most 1e-09"):
         api.export(encoder=student.run, to="torch", output=str(tmp_path))
     assert not (tmp_path / "export.json").exists()

@@ -1,0 +1,97 @@
+"""Writes an export in each form, reads it again, and compares it with the encoder."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from unfused_ray import storage
+from unfused_ray.evaluation.onnx_embedder import OnnxEmbedder
+from unfused_ray.exports import card, hub_folder, onnx_file, torch_folder
+from unfused_ray.exports.agreement import Agreement, compare
+from unfused_ray.exports.convert import settings
+from unfused_ray.exports.plan import ExportPlan
+from unfused_ray.models.portable import PortableEncoder
+
+TOLERANCE = 1e-3
+"""Largest difference, in standard deviations, of an export that is signed; weights of 8 bits have none."""
+Written = tuple[dict[str, int], dict[str, Agreement]]
+"""Sizes of the files, and how those with weights agree with the encoder."""
+
+
+def write_onnx(plan: ExportPlan, network: PortableEncoder, waves: list[np.ndarray]) -> Written:
+    """Write the ONNX file and, if asked, that with weights of 8 bits."""
+    models = {onnx_file.FILE: (model := onnx_file.build(network))}
+    if plan.config.int8:
+        models[onnx_file.INT8_FILE] = onnx_file.with_int8_weights(model, network)
+    sizes: dict[str, int] = {}
+    checks: dict[str, Agreement] = {}
+    for name, each in models.items():
+        uri = storage.join(plan.output, name)
+        metadata = {**plan.metadata, "weights": "float32" if each is model else "int8"}
+        _write(plan, {name: onnx_file.with_metadata(each, metadata)})
+        found = compare(plan.encoder, OnnxEmbedder(uri).run, waves)
+        if each is model:
+            _refuse_different(uri, found)
+        metadata |= {"max_difference": f"{found.max_difference:.3g} of the standard deviation of the vectors' numbers"}
+        metadata |= {"checked_on": f"{found.num_clips} clips: {found.text}"}
+        sizes |= _write(plan, {name: onnx_file.with_metadata(each, metadata)})
+        checks[name] = found
+    return sizes, checks
+
+
+def write_torch(plan: ExportPlan, network: PortableEncoder, waves: list[np.ndarray]) -> Written:
+    """Write the folder for torch and, if asked, the program."""
+    files = torch_folder.files(network, settings(plan.encoder))
+    sizes = _write(plan, files)
+    read = PortableEncoder(**json.loads(files[torch_folder.CONFIG]))
+    read.load_state_dict(safetensors.torch.load(files[torch_folder.WEIGHTS]))
+    checks = {torch_folder.WEIGHTS: _compare(plan, read.eval(), waves, torch_folder.WEIGHTS)}
+    if plan.config.program:
+        program = torch_folder.program(network)
+        sizes |= _write(plan, {torch_folder.PROGRAM: program})
+        module = torch.export.load(io.BytesIO(program)).module()
+        checks[torch_folder.PROGRAM] = _compare(plan, module, waves, torch_folder.PROGRAM)
+    return sizes, checks
+
+
+def write_hub(plan: ExportPlan, network: PortableEncoder, waves: list[np.ndarray]) -> Written:
+    """Write the folder for the hub; the card last, which says how the weights agree."""
+    files = hub_folder.files(network, settings(plan.encoder))
+    sizes = _write(plan, files)
+    read = torch.nn.ModuleDict({"encoder": PortableEncoder(**json.loads(files[torch_folder.CONFIG])["encoder"])})
+    read.load_state_dict(safetensors.torch.load(files[torch_folder.WEIGHTS]))
+    found = _compare(plan, read["encoder"].eval(), waves, torch_folder.WEIGHTS)
+    config = plan.config.replace(output=plan.output)
+    sizes |= _write(plan, {hub_folder.CARD: card.write(config, plan.encoder, plan.description, plan.results, found)})
+    return sizes, {torch_folder.WEIGHTS: found}
+
+
+def _compare(plan: ExportPlan, module: torch.nn.Module, waves: list[np.ndarray], name: str) -> Agreement:
+    def exported(wave_BT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        vectors, frames = module(torch.from_numpy(wave_BT))
+        return vectors.numpy(), frames.numpy()
+
+    found = compare(plan.encoder, exported, waves)
+    _refuse_different(storage.join(plan.output, name), found)
+    return found
+
+
+def _refuse_different(uri: str, found: Agreement) -> None:
+    if not found.max_difference <= TOLERANCE:
+        raise ValueError(
+            f"{uri} differs from the encoder by {found.max_difference:.2g} standard deviations on {found.num_clips} "
+            f"clips, at most {TOLERANCE:g} is taken: it is not signed. Are the clips silent, or damaged (--data)?"
+        )
+
+
+def _write(plan: ExportPlan, files: Mapping[str, bytes]) -> dict[str, int]:
+    """Write files of an export; their sizes."""
+    for name, data in files.items():
+        storage.write_bytes(storage.join(plan.output, name), data)
+    return {name: len(data) for name, data in files.items()}

@@ -1,0 +1,59 @@
+"""An export whose encoder and clips have been found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from unfused_ray import __version__, storage
+from unfused_ray.config import ExportConfig
+from unfused_ray.data.shards.index import ClipIndex
+from unfused_ray.exports import onnx_file
+from unfused_ray.exports.card import Results
+from unfused_ray.home import home
+from unfused_ray.models.cost import num_parameters
+from unfused_ray.models.export import FOLDERS
+from unfused_ray.models.frozen import FrozenEncoder
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """An export whose encoder and clips have been found."""
+
+    config: ExportConfig
+    description: Mapping[str, Any]
+    """What the encoder's own export says of itself."""
+    encoder: FrozenEncoder
+    index: ClipIndex
+    """Clips to check on."""
+    results: Results | None
+
+    @property
+    def output(self) -> str:
+        """Folder of the export."""
+        folder = self.description["folder"]
+        name = storage.name(storage.parent(folder) if storage.name(folder) in FOLDERS else folder)
+        return self.config.output or storage.join(home(), "exports", f"{name}-{self.config.to}")
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """All that a user of the export needs besides it, as ONNX has it."""
+        encoder = self.encoder
+        hop_ms = 1000 * encoder.log_mel.config.hop / encoder.sampling_rate
+        step = 2 ** len(encoder.encoder.conv)
+        rule = {"tile": "repeated", "centre": "centred in silence"}[encoder.crop.short_clips]
+        return {
+            "sample_rate": str(encoder.sampling_rate),
+            "input": "wave: (batch, samples) float32, mono, in [-1, 1] as recorded; no peak normalisation",
+            "shortest_samples": str(encoder.shortest),
+            "short_clips": f"{rule} to shortest_samples, within the model: give short clips as they are, never padded",
+            "frame_hop_ms": f"{step * hop_ms:g}",
+            "frame_first_ms": f"{(step - 1) / 2 * hop_ms:g}",
+            "dim": str(encoder.output_dim),
+            "num_parameters": str(num_parameters(encoder.encoder)),
+            **({"opset": str(onnx_file.OPSET)} if self.config.to == "onnx" else {}),
+            "encoder_sha256": self.description["sha256"],
+            "method": self.description["extra"].get("method", "unknown"),
+            "made_by": f"unfused-ray {__version__}",
+        }
