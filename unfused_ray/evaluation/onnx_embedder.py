@@ -20,7 +20,7 @@ class OnnxEmbedder:
     """
 
     def __init__(self, uri: str) -> None:
-        extras.require("export", "onnxruntime", f"{uri}")
+        extras.require("export", "onnxruntime", uri)
         import onnxruntime
 
         model = storage.read_bytes(uri)

@@ -47,7 +47,7 @@ def test_every_sound_decodes(page: Page) -> None:
     page.wait_for_function(f"{DECODED}.every(seconds => seconds !== 0)")
     seconds = page.evaluate(DECODED)
     assert len(seconds) > 10
-    assert all(0.2 < each < 2 for each in seconds)
+    assert all(0.1 < each < 2 for each in seconds)
 
 
 def test_every_picture_is_drawn(page: Page) -> None:
