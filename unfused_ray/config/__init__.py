@@ -49,6 +49,7 @@ from unfused_ray.config.training import (
     TrackingConfig,
     TrainingConfig,
 )
+from unfused_ray.config.watch import WatchConfig, WatchedMeasure
 
 __all__ = [
     "WHOLE_CLIPS",
@@ -87,6 +88,8 @@ __all__ = [
     "TrackingConfig",
     "TrainingConfig",
     "UnfusedConfig",
+    "WatchConfig",
+    "WatchedMeasure",
     "differences",
     "explain",
     "flatten",
