@@ -182,9 +182,10 @@ def _asked(plan: EvaluationPlan) -> list[str]:
 def _draw_watched(plan: EvaluationPlan) -> None:
     """Draw the watched accuracies of the runs that models are from."""
     models = [system for system in plan.systems if isinstance(system, TrainedModel)]
+    picture = storage.join(plan.output, WATCHED)
+    storage.delete(picture)  # of other models
     if found := of_models(models, [task.name for task in plan.tasks]):
-        title = "Validation clips while the networks trained, and random networks of their shapes"
-        save(draw_watched(title, panels(found)), storage.join(plan.output, WATCHED))
+        save(draw_watched("Validation clips while the networks trained, beside random ones", panels(found)), picture)
 
 
 def fill(output: str, protocol: Protocol, cache: EmbeddingCache, task: Task, system: System) -> Cell:

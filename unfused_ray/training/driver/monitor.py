@@ -103,7 +103,7 @@ class EpochEnds:
 
     def look(self, progress: RunProgress) -> None:
         """Compare with the progress of before. The first step of the next epoch comes behind the checkpoint."""
-        epoch = (progress.step - 1) // self._steps_per_epoch
+        epoch = max(progress.step - 1, 0) // self._steps_per_epoch
         if self._epoch is not None and epoch > self._epoch:
             self._on_epoch()
         self._epoch = epoch
