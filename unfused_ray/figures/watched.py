@@ -84,7 +84,7 @@ def _draw(axis: Axes, curves: Mapping[str, WatchedCurve]) -> None:
         accuracies, colour = [100 * accuracy for accuracy in curve.accuracies], f"C{number}"
         label = name or "as it trains"
         axis.plot(curve.epochs, accuracies, color=colour, marker="o", markersize=4, linewidth=1.8, label=label)
-        beside = f"random, {name}" if len(curves) > 1 else "random networks of its shape"
+        beside = f"random, shape of {name}" if name else "random networks of its shape"
         axis.axhline(100 * curve.random, color=colour, linestyle="--", linewidth=1.3, label=beside)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.margins(y=0.12)

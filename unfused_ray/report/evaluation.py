@@ -69,7 +69,7 @@ def evaluation_chapter(uri: str) -> Chapter:
     sections = [accuracies(table)]
     models = [model for text in record["config"]["models"] if isinstance(model := parse_model(text), TrainedModel)]
     if watched := of_models(models, table.tasks):
-        sections.append(watched_section(watched))
+        sections.append(watched_section("While the models trained", watched))
     if asked := record.get("asked"):  # later than the format
         sections.append(nearest_to_hear(uri, record["config"], asked))
     sections.append(_confusions(uri, table))

@@ -63,12 +63,12 @@ def _watched(run: RunReader) -> dict[str, str]:
         return {}
     spent = {name: sum(entry.get(f"seconds_{name}", 0.0) for entry in history) for name in ("watch", "train")}
     shown = " → ".join(f"{look.accuracy:.1%}" for look in found[:: max(len(found) - 1, 1)])
-    text = (
-        f"{shown} of validation clips ({', '.join(task_names(watch))}), best {best.accuracy:.1%} after epoch "
-        f"{best.epoch}; random networks of its shape {best.random:.1%}; looking took "
-        f"{spent['watch'] / spent['train']:.1%} of the time of training"
-    )
-    facts = {f"watched, {watch.measure}": text}
+    beside = f"best {best.accuracy:.1%} after epoch {best.epoch}; random networks {best.random:.1%}"
+    took = f"took {spent['watch'] / spent['train']:.1%} of the time of training"
+    facts = {
+        f"watched, {watch.measure}": f"{shown}, {beside}",
+        "looks": f"{len(found)}, at validation clips of {', '.join(task_names(watch))}; {took}",
+    }
     if watch.export == "best":
         from unfused_ray.models.export import find_export, read_description
 

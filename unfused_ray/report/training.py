@@ -44,7 +44,7 @@ def training_chapter(run: RunReader, seconds: float, is_compared: bool, asked: S
     else:
         sections.append(Section("Over the epochs", ["No epoch has ended yet."]))
     if watched := watched_curves(run.history()):
-        sections.append(watched_section({"": watched}))
+        sections.append(watched_section("While it trained", {"": watched}))
     if run.has_assignment:
         sections.append(_sizes(run))
         sections.append(clusters_to_hear(run, seconds, asked))
@@ -74,10 +74,11 @@ def curve_pictures(metrics: Sequence[Metric], histories: Mapping[str, Sequence[M
     return pictures
 
 
-def watched_section(runs: Mapping[str, Sequence[WatchedCurve]]) -> Section:
+def watched_section(heading: str, runs: Mapping[str, Sequence[WatchedCurve]]) -> Section:
     """A drawing a task and measure: accuracies over the epochs, with random networks as dashed lines.
 
     Args:
+        heading: of the section.
         runs: watched curves by the name of their run, which is '' where there is only one.
     """
     pictures = []
@@ -88,12 +89,12 @@ def watched_section(runs: Mapping[str, Sequence[WatchedCurve]]) -> Section:
             for name, curve in found.items()
         ]
         alt = f"Validation clips of {task} by {measure}: {'; '.join(parts)}"
-        pictures.append(Picture(f"{task}: {measure}", alt, chart(draw_panel(found)), "dashed: random networks"))
+        pictures.append(Picture(f"{task}: {measure}", alt, chart(draw_panel(found))))
     text = (
-        "Labelled clips that were looked at while it trained, and never trained on: some of train and valid, none of "
-        "test. Random networks have its shape; their batch norms are calibrated."
+        "Validation clips, asked by their neighbours among training clips and by a few of these with labels, as an "
+        "evaluation asks test clips. Labels were never trained on. Dashed: the mean of three random networks."
     )
-    return Section("While it trained", [text], pictures=pictures)
+    return Section(heading, [text], pictures=pictures)
 
 
 def _in_words(heading: str, series: Curves) -> str:

@@ -108,11 +108,14 @@ def test_every_picture_has_words_and_headings_skip_no_level(pages: dict[str, Pag
     assert len(page.all("th", scope="col")) == sum("thead" in button.path for button in page.all("button"))
 
 
-@pytest.mark.parametrize(("kind", "name"), [("pretraining", ""), ("evaluation", "watched: ")])
+@pytest.mark.parametrize(
+    ("kind", "heading", "name"),
+    [("pretraining", "While it trained", ""), ("evaluation", "While the models trained", "watched: ")],
+)
 def test_a_page_shows_what_was_watched_beside_random_networks(
-    pages: dict[str, Page], runs: Runs, kind: str, name: str
+    pages: dict[str, Page], runs: Runs, kind: str, heading: str, name: str
 ) -> None:
-    shown = Page(section(pages[kind], "While it trained"))
+    shown = Page(section(pages[kind], heading))
     curves = watched_curves(Run(runs.pretraining).history())
     assert [curve.measure for curve in curves] == ["headline", "neighbours", "few-shot"]
     alts = [image.attributes["alt"] for image in shown.all("img")]

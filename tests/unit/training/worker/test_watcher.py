@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
@@ -12,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from support.runs import STEPS, exported, history, tracked, train, weights
 from support.sources import write_source
 from support.tasks import SMALL, replace_columns, write_task
@@ -29,7 +32,7 @@ from unfused_ray.models.encoder import AudioNTT2020
 from unfused_ray.models.export import read_description
 from unfused_ray.runs.watched import MEASURES, has_ended_early, names, watched_curves
 from unfused_ray.training.coordinator import Coordinator
-from unfused_ray.training.driver.launch import check
+from unfused_ray.training.driver.launch import check, describe
 from unfused_ray.training.worker.watcher import Watcher
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -154,6 +157,12 @@ def test_a_run_ends_when_its_looks_get_no_better_and_exports_the_best(
     longer = config("run", **watched, watch__patience=3, watch__export="best", stop_after=6)
     assert train(longer).epoch == 6  # a later better look, and patience for one more
     assert read_description(job.output)["extra"]["epochs"] == 5
+
+
+def test_a_dry_run_says_which_clips_are_watched(config: Callable[..., PretrainConfig], task: str) -> None:
+    console = Console(file=StringIO(), width=200)
+    console.print(describe(check(config("run", watch__data=(task,), watch__clips=40))))
+    assert re.search(r"watched: tones & co\W+20 of train and 20 of valid, every 5 epochs", console.file.getvalue())
 
 
 def test_the_last_network_is_exported_unless_the_best_is_asked_for(
