@@ -1,0 +1,116 @@
+"""Builds the corpus: fetches packages, builds each task once, and lists the clips for pre-training."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from safetensors.numpy import load_file, save_file
+
+from corpus.clips import Task
+from corpus.packages import Packages, fetch, need_programs, package_lists
+from corpus.pretraining import list_pretraining
+from corpus.report import write_report
+from corpus.task_folder import Built, Row, TaskFolder
+from unfused_ray import storage
+from unfused_ray.progress import Progress, terminal
+
+FORMAT_VERSION = 1
+STATE_FOLDER = ".build"
+"""Below the corpus: what a later run needs in order not to build a finished task again."""
+
+
+def build(output: Path, packages_folder: Path, tasks: Sequence[Task], processes: int) -> dict[str, Built]:
+    """Build tasks into a folder; those that are finished there, from the same packages and code, are kept.
+
+    Args:
+        output: folder of the corpus.
+        packages_folder: where packages are unpacked, or are to be.
+        tasks: to build.
+        processes: tasks that are built at once.
+
+    Raises:
+        ValueError: a program is missing, a package cannot be had, or a class is missing from a split.
+    """
+    need_programs(program for task in tasks for program in task.programs)
+    unlisted = {name for task in tasks for name in task.packages} - package_lists().keys()
+    if unlisted:
+        raise ValueError(f"packages without a licence in corpus/package_lists: {', '.join(sorted(unlisted))}")
+    packages = fetch((name for task in tasks for name in task.packages), packages_folder)
+    output.mkdir(parents=True, exist_ok=True)
+    digests = {task.name: state_digest(task, packages) for task in tasks}
+    missing = [task for task in tasks if not _is_built(output, task, digests[task.name])]
+    with Progress("tasks", len(tasks), "tasks", done=len(tasks) - len(missing)) as progress:
+        context = get_context("spawn")  # torch's threads do not survive a fork
+        with ProcessPoolExecutor(processes, mp_context=context) as pool:
+            jobs = [pool.submit(build_task, task, output, packages, digests[task.name]) for task in missing]
+            for done, job in enumerate(as_completed(jobs), len(tasks) - len(missing) + 1):
+                name, num_clips, seconds = job.result()
+                progress.update(done)
+                terminal().print(f"{name}: {num_clips} clips in {seconds:.0f} s", highlight=False)
+    built = {task.name: _read(output, task) for task in tasks}
+    pretraining = list_pretraining(output, tasks, built)
+    write_report(output, packages, tasks, built, pretraining)
+    return built
+
+
+def build_task(task: Task, output: Path, packages: Packages, digest: str) -> tuple[str, int, float]:
+    """Build one task beside its place and move it there; returns name, clips and seconds."""
+    torch.set_num_threads(1)
+    start, name = time.monotonic(), task.name
+    state = output / STATE_FOLDER
+    part = state / f"{name}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    (part / name).mkdir(parents=True)
+    built = TaskFolder(task, part).build(packages)
+    _state_file(output, name).unlink(missing_ok=True)
+    shutil.rmtree(output / name, ignore_errors=True)
+    (part / name).rename(output / name)
+    shutil.rmtree(part)
+    save_file({"fingerprints": built.fingerprints}, state / f"{name}.safetensors")
+    content = {"digest": digest, "rows": [asdict(row) for row in built.rows], "skipped": built.skipped}
+    storage.write_json(str(_state_file(output, name)), content, FORMAT_VERSION)
+    return name, len(built.rows), time.monotonic() - start
+
+
+def state_digest(task: Task, packages: Packages) -> str:
+    """Digest of what a task is made of: the versions of its packages, and the code of the frame and of its module."""
+    here = Path(__file__).parent
+    module = Path(here.parent, *task.clips.__module__.split(".")).with_suffix(".py")
+    parts = {name: packages.version(name) for name in task.packages}
+    code: Mapping[str, str] = {
+        path.name: hashlib.sha1(path.read_bytes()).hexdigest() for path in [*sorted(here.glob("*.py")), module]
+    }
+    return hashlib.sha1(repr((task.name, sorted(parts.items()), sorted(code.items()))).encode()).hexdigest()
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _state_file(output: Path, name: str) -> Path:
+    return output / STATE_FOLDER / f"{name}.json"
+
+
+def _is_built(output: Path, task: Task, digest: str) -> bool:
+    path = _state_file(output, task.name)
+    if not path.is_file():
+        return False
+    state = storage.read_json(str(path))
+    return state.get("format_version") == FORMAT_VERSION and state["digest"] == digest
+
+
+def _read(output: Path, task: Task) -> Built:
+    state = storage.read_json(str(_state_file(output, task.name)), FORMAT_VERSION, "delete it")
+    prints = load_file(output / STATE_FOLDER / f"{task.name}.safetensors")["fingerprints"]
+    return Built([Row(**row) for row in state["rows"]], prints, state["skipped"])
