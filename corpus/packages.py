@@ -18,6 +18,8 @@ PROGRAMS = {
     "apt-get": "apt",
     "dpkg-deb": "dpkg",
     "espeak-ng": "espeak-ng",
+    "festival": "festival festvox-kallpc16k festvox-kdlpc16k festvox-us-slt-hts",
+    "flite": "flite",
     "fluidsynth": "fluidsynth",
 }
 """Debian package of each program that a task may run."""
