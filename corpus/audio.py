@@ -11,7 +11,7 @@ from unfused_ray.audio.decode import decode
 
 SAMPLE_RATE = 16000
 MIN_SECONDS = 0.15
-"""Shorter clips are left out."""
+"""Least length of a clip, unless its task says otherwise."""
 _SILENCE_DB = -70.0  # below the peak; quieter ends are cut
 _LEAST_LEVEL = 1e-4  # of full scale: three steps of 16 bits
 _PIECE = 1 << 20  # samples decoded at a time

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -82,14 +84,39 @@ def build_task(task: Task, output: Path, packages: Packages, digest: str) -> tup
 
 
 def state_digest(task: Task, packages: Packages) -> str:
-    """Digest of what a task is made of: the versions of its packages, and the code of the frame and of its module."""
-    here = Path(__file__).parent
-    module = Path(here.parent, *task.clips.__module__.split(".")).with_suffix(".py")
-    parts = {name: packages.version(name) for name in task.packages}
-    code: Mapping[str, str] = {
-        path.name: hashlib.sha1(path.read_bytes()).hexdigest() for path in [*sorted(here.glob("*.py")), module]
-    }
-    return hashlib.sha1(repr((task.name, sorted(parts.items()), sorted(code.items()))).encode()).hexdigest()
+    """Digest of what a task is made of: the versions of its packages and the code that it runs."""
+    versions = {name: packages.version(name) for name in task.packages}
+    function = task.clips.func if isinstance(task.clips, partial) else task.clips
+    code = imported({"corpus.task_folder", function.__module__})
+    content = (task.name, sorted(versions.items()), sorted((name, without_words(tree)) for name, tree in code.items()))
+    return hashlib.sha1(repr(content).encode()).hexdigest()
+
+
+def imported(modules: Iterable[str]) -> dict[str, ast.Module]:
+    """The modules of this package among ``modules`` and all that they import, parsed."""
+    root, found, left = Path(__file__).parent.parent, dict[str, ast.Module](), list(modules)
+    while left:
+        name = left.pop()
+        path = Path(root, *name.split(".")).with_suffix(".py")
+        if name in found or not path.is_file():
+            continue
+        found[name] = tree = ast.parse(path.read_text("utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "corpus":
+                left += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return found
+
+
+def without_words(tree: ast.Module) -> str:
+    """The code of a module without comments and docstrings, which change no clip."""
+    for node in ast.walk(tree):
+        if isinstance(body := getattr(node, "body", None), list):
+            node.body = [part for part in body if not _is_text(part)]  # type: ignore[attr-defined]
+    return ast.dump(tree)
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def usable_cores() -> int:

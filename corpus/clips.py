@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from corpus.audio import MIN_SECONDS
 from corpus.packages import Packages
 from corpus.splits import SplitRule
 
@@ -29,8 +30,9 @@ class Clip:
     audio: Audio
     sources: tuple[Path | str, ...] = ()
     """The recordings it was made from; by default the file ``audio``. A file is known by its bytes, whatever its name.
-    No clip for pre-training shares one with a held-out clip of any task. Text names what is no file, such as a soundfont
-    (``"soundfont/FluidR3"``); all tasks share these names."""
+
+    No clip for pre-training shares one with a held-out clip of any task. Text names what is no file, such as
+    ``"soundfont/FluidR3"``; all tasks share these names."""
     is_whole: bool = False
     """True if ``audio`` is a function of the whole of its one source file, so that another clip of it is a copy. Files
     are always whole."""
@@ -67,6 +69,8 @@ class Task:
     """Programs it runs, of ``packages.PROGRAMS``."""
     max_seconds: float = 4.0
     """Longer clips are cut."""
+    least_seconds: float = MIN_SECONDS
+    """Shorter clips are left out."""
     least_clips: int = 0
     """Classes of fewer clips are left out."""
     notes: str = ""

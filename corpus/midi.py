@@ -16,6 +16,8 @@ from corpus.packages import run_program
 DRUM_CHANNEL = 9
 _TICKS = 960  # a second: 480 a beat, 120 beats a minute
 _ALL_SOUND_OFF = 120
+_PIECES_AT_A_TIME = 200
+_PAUSE = 0.15  # seconds between two pieces
 
 
 class Note(NamedTuple):
@@ -39,18 +41,22 @@ class Piece(NamedTuple):
     bank: int = 0
 
 
-def render(font: Path, pieces: Sequence[Piece], pause: float = 0.15) -> Iterator[np.ndarray]:
-    """Play pieces one after the other in one run, without effects, and yield each as 16 kHz mono samples.
+def render(font: Path, pieces: Sequence[Piece]) -> Iterator[np.ndarray]:
+    """Play pieces one after the other, without effects, and yield each as 16 kHz mono samples.
 
     Args:
         font: SF2 or SF3.
-        pieces: at most some hundreds; each begins in silence.
-        pause: seconds between two pieces.
+        pieces: each begins in silence.
 
     Raises:
         RuntimeError: fluidsynth failed.
     """
-    starts = np.concatenate([[0.0], np.cumsum([piece.seconds + pause for piece in pieces])])
+    for start in range(0, len(pieces), _PIECES_AT_A_TIME):
+        yield from _render(font, pieces[start : start + _PIECES_AT_A_TIME])
+
+
+def _render(font: Path, pieces: Sequence[Piece]) -> Iterator[np.ndarray]:
+    starts = np.concatenate([[0.0], np.cumsum([piece.seconds + _PAUSE for piece in pieces])])
     with tempfile.TemporaryDirectory() as folder:
         midi, wav = Path(folder, "pieces.mid"), Path(folder, "pieces.wav")
         midi.write_bytes(midi_file(pieces, starts))

@@ -16,7 +16,7 @@ import numpy as np
 import soundfile
 
 from corpus import near_copies
-from corpus.audio import MIN_SECONDS, SAMPLE_RATE, fade, load, to_pcm, trim
+from corpus.audio import SAMPLE_RATE, fade, load, to_pcm, trim
 from corpus.clips import Clip, Skip, Task
 from corpus.hashing import file_digest
 from corpus.packages import Packages
@@ -104,8 +104,8 @@ class TaskFolder:
             self._skipped[f"unreadable: {error.reason}"] += 1
             return
         wave = trim(wave)
-        if len(wave) < MIN_SECONDS * SAMPLE_RATE:
-            self._skipped[f"shorter than {MIN_SECONDS:g} s"] += 1
+        if len(wave) < self.task.least_seconds * SAMPLE_RATE:
+            self._skipped[f"shorter than {self.task.least_seconds:g} s"] += 1
             return
         most = int(self.task.max_seconds * SAMPLE_RATE)
         if len(wave) > most or clip.fade_out:
