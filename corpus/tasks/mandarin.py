@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TypeAlias
 
 from corpus.clips import Clip, Skip, Task
 from corpus.disguise import speech_piece
 from corpus.packages import Packages, audio_files
-from corpus.splits import Given, hash_split
+from corpus.splits import Given, balanced_split
 
 _SOUNDS = "usr/share/gcin-voice/ogg"
 _ONSETS, _GLIDES, _RIMES = "ㄅㄆㄇㄈㄉㄊㄋㄌㄍㄎㄏㄐㄑㄒㄓㄔㄕㄖㄗㄘㄙ", "ㄧㄨㄩ", "ㄚㄛㄜㄝㄞㄟㄠㄡㄢㄣㄤㄥㄦ"
@@ -23,6 +23,7 @@ LabelOf: TypeAlias = Callable[[str, str, str, str], "str | None"]
 _SECONDS = 0.6
 _OCTAVES = 0.25
 _LEAST_CLIPS = 60
+_FRACTIONS = (0.60, 0.15, 0.25)
 
 
 def tone(onset: str, glide: str, rime: str, digit: str) -> str | None:
@@ -43,13 +44,16 @@ def onset(onset: str, glide: str, rime: str, digit: str) -> str | None:
 
 
 def _clips(name: str, label_of: LabelOf, packages: Packages) -> Iterator[Clip | Skip]:
-    for path in audio_files(packages["gcin-voice"] / _SOUNDS):
-        match = _FOLDER.fullmatch(path.parent.name)
+    paths = audio_files(packages["gcin-voice"] / _SOUNDS)
+    matches = {path: match for path in paths if (match := _FOLDER.fullmatch(path.parent.name))}
+    split_of = _splits(matches.values())
+    for path in paths:
+        match = matches.get(path)
         label = label_of(*match.groups()) if match else None
         if match is None or label is None:
             yield Skip("no clear class")
             continue
-        syllable = "".join(_PINYIN[letter] for letter in "".join(match.groups()[:3]))
+        syllable = _syllable(match)
         key = f"{syllable}{'0' if match[4] == '1' else match[4] or '1'}/{path.stem}"
         yield Clip(
             label,
@@ -58,8 +62,23 @@ def _clips(name: str, label_of: LabelOf, packages: Packages) -> Iterator[Clip | 
             audio=partial(speech_piece, path, f"{name}/{key}", _SECONDS, _OCTAVES),
             sources=(path,),
             is_whole=True,
-            split=hash_split(syllable, "mandarin"),
+            split=split_of.get(syllable, "train"),
         )
+
+
+def _syllable(match: re.Match[str]) -> str:
+    return "".join(_PINYIN[letter] for letter in "".join(match.groups()[:3]))
+
+
+def _splits(matches: Iterable[re.Match[str]]) -> dict[str, str]:
+    """Split of each syllable: the same for all three tasks, with every rime and onset in every split."""
+    rows = [
+        (f"{name}/{label}", _syllable(match))
+        for match in matches
+        for name, label_of in (("rime", rime), ("onset", onset))
+        if (label := label_of(*match.groups()))
+    ]
+    return balanced_split(rows, "mandarin", _FRACTIONS)
 
 
 def tone_clips(packages: Packages) -> Iterator[Clip | Skip]:
