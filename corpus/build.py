@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from functools import partial
@@ -51,17 +51,27 @@ def build(output: Path, packages_folder: Path, tasks: Sequence[Task], processes:
     digests = {task.name: state_digest(task, packages) for task in tasks}
     missing = [task for task in tasks if not _is_built(output, task, digests[task.name])]
     with Progress("tasks", len(tasks), "tasks", done=len(tasks) - len(missing)) as progress:
-        context = get_context("spawn")  # torch's threads do not survive a fork
-        with ProcessPoolExecutor(processes, mp_context=context) as pool:
-            jobs = [pool.submit(build_task, task, output, packages, digests[task.name]) for task in missing]
-            for done, job in enumerate(as_completed(jobs), len(tasks) - len(missing) + 1):
-                name, num_clips, seconds = job.result()
-                progress.update(done)
-                terminal().print(f"{name}: {num_clips} clips in {seconds:.0f} s", highlight=False)
+        finished = _build(missing, output, packages, digests, processes)
+        for done, (name, num_clips, seconds) in enumerate(finished, len(tasks) - len(missing) + 1):
+            progress.update(done)
+            terminal().print(f"{name}: {num_clips} clips in {seconds:.0f} s", highlight=False)
     built = {task.name: _read(output, task) for task in tasks}
     pretraining = list_pretraining(output, tasks, built)
     write_report(output, packages, tasks, built, pretraining)
     return built
+
+
+def _build(
+    tasks: Sequence[Task], output: Path, packages: Packages, digests: Mapping[str, str], processes: int
+) -> Iterator[tuple[str, int, float]]:
+    """Build tasks, ``processes`` at once, and yield what each gives when it is finished."""
+    if processes == 1:
+        yield from (build_task(task, output, packages, digests[task.name]) for task in tasks)
+        return
+    context = get_context("spawn")  # torch's threads do not survive a fork
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        jobs = [pool.submit(build_task, task, output, packages, digests[task.name]) for task in tasks]
+        yield from (job.result() for job in as_completed(jobs))
 
 
 def build_task(task: Task, output: Path, packages: Packages, digest: str) -> tuple[str, int, float]:

@@ -31,7 +31,9 @@ class Fingerprinter:
     def __call__(self, pcm: np.ndarray) -> np.ndarray:
         """(768,) uint8 of (samples,) int16: 32 bands of 24 frames, in quarters of a dB above -60 dB."""
         longest = (_FRAMES * _HOPS * 4) * SAMPLE_RATE // 100
-        power_FB = np.exp(self._log_mel(torch.from_numpy(pcm[None, :longest].copy()))[0].T.double().numpy())
+        wave = pcm[None, :longest].astype(np.float32)
+        wave /= np.abs(wave).max() + 1e-9  # the front end's floor is absolute
+        power_FB = np.exp(self._log_mel(torch.from_numpy(wave))[0].T.double().numpy())
         power_FB = power_FB.reshape(len(power_FB), _BANDS, -1).mean(2)
         level_F = 10 * np.log10(power_FB.sum(1) + 1e-12)
         onset = int(np.argmax(level_F > level_F.max() - _ONSET_DB))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from corpus.clips import Task
-from corpus.near_copies import near_pairs
+from corpus.near_copies import FINGERPRINT_SIZE, near_pairs
 from corpus.task_folder import Built, Row, write_csv
 
 TABLE = "pretrain.csv"
@@ -44,11 +44,11 @@ def list_pretraining(output: Path, tasks: Sequence[Task], built: Mapping[str, Bu
         if row.split != "train"
     ]
     held_sources = {source for row, _ in held for source in row.sources} | {row.digest for row, _ in held}
-    held_prints = np.array([prints for _, prints in held], np.uint8).reshape(len(held), -1)
+    held_prints = np.array([prints for _, prints in held], np.uint8).reshape(len(held), FINGERPRINT_SIZE)
     chosen, seen = Pretraining([]), set[str]()
     for task in tasks:
         rows, prints = built[task.name].rows, built[task.name].fingerprints
-        near = {place for place, _, _ in near_pairs(prints, held_prints)} if held and len(rows) else set()
+        near = {place for place, _, _ in near_pairs(prints, held_prints)}
         left_out = chosen.left_out.setdefault(task.name, Counter())
         for place, row in enumerate(rows):
             if row.split not in ("", "train"):
