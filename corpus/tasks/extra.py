@@ -31,7 +31,7 @@ _SOUND_PACKAGES = (
     *("xblast-tnt-sounds", "crrcsim-data", "manaplus-data", "atanks-data", "teeworlds-data", "xmoto-data"),
     *("performous",),
 )
-_OTHERS_DO = re.compile(r"music|/voices/|_desc\b|_desc_|/abcs/|track\d", re.IGNORECASE)
+_OTHERS_DO = re.compile(r"music|/voices/|_desc\b|_desc_|stamps/symbols/|/abcs/|track\d", re.IGNORECASE)
 """Music is another task's; voice packs, descriptions and words are of tasks with groups of their own."""
 _SHORTEST_WORD, _LONGEST_WORD, _WORDS_A_CLIP = 3, 9, 5
 _CLIPS_OF_VARIANT, _CLIPS_OF_PERSON = 60, 50
