@@ -14,6 +14,9 @@ from corpus.near_copies import FINGERPRINT_SIZE, near_pairs
 from corpus.task_folder import Built, Row, write_csv
 
 TABLE = "pretrain.csv"
+MOST_DB = 4.0
+"""A clip whose fingerprint differs by less from that of a held-out clip is left out: wider than within a task, because
+a clip too few costs nothing here."""
 
 
 @dataclass
@@ -48,7 +51,7 @@ def list_pretraining(output: Path, tasks: Sequence[Task], built: Mapping[str, Bu
     chosen, seen = Pretraining([]), set[str]()
     for task in tasks:
         rows, prints = built[task.name].rows, built[task.name].fingerprints
-        near = {place for place, _, _ in near_pairs(prints, held_prints)}
+        near = {place for place, _, _ in near_pairs(prints, held_prints, MOST_DB)}
         left_out = chosen.left_out.setdefault(task.name, Counter())
         for place, row in enumerate(rows):
             if row.split not in ("", "train"):

@@ -14,6 +14,7 @@ import numpy as np
 from corpus.clips import Task
 from corpus.near_copies import MOST_DB
 from corpus.packages import Package, Packages, copyright_files, package_lists
+from corpus.pretraining import MOST_DB as MOST_DB_OF_PRETRAINING
 from corpus.pretraining import Pretraining
 from corpus.splits import SPLITS
 from corpus.task_folder import Built, Row
@@ -34,7 +35,8 @@ lists the clips for pre-training in its column `files`.
 - Near-copies across splits are dropped: log-mel fingerprints of the first second that differ by less than
   {MOST_DB:g} dB (root mean square); the training clip goes first.
 - `pretrain.csv` holds no clip of a valid or test split of any task, none that shares a source recording with one, and
-  no near-copy of one. Unlabelled clips that are not listed for this reason remain in their folders.
+  no near-copy of one, below {MOST_DB_OF_PRETRAINING:g} dB. Unlabelled clips that are not listed for this reason remain
+  in their folders.
 """
 
 

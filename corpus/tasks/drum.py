@@ -70,14 +70,14 @@ _BRUSH, _ORCHESTRA = 40, 48
 _VELOCITIES = (110, 64)
 _MOST_ALIKE = 8  # clips of a kit and class: some kits have a hundred hits of one cymbal
 
-# Who made a kit decides its split; all other makers are in train.
-_MAKER = {"The Black Pearl 1.0": "MacArthur", "Gimme A Hand 1.0": "MacArthur"}
+_AVLDRUMS = "avldrums"
+# Who made a kit, as its drumkit.xml says, decides its split; all other makers are in train.
+_MAKER = dict.fromkeys(("The Black Pearl 1.0", "Gimme A Hand 1.0", "GMRockKit", _AVLDRUMS), "MacArthur")
+_MAKER |= dict.fromkeys(("TR808EmulationKit", "ElectricEmpireKit", "HardElectro1"), "ArtemioLabs")
 _MAKER |= dict.fromkeys(("Millo-Drums_v.1", "Millo_MultiLayered2", "Millo_MultiLayered3"), "Millo")
 _SPLIT = {
-    **dict.fromkeys(
-        ("ColomboAcousticDrumkit", "ForzeeStereo", "GMRockKit", "sonic-pi/elec", "ElectricEmpireKit"), "valid"
-    ),
-    **dict.fromkeys(("circAfrique v4", "HardElectro1", "sonic-pi/drum"), "test"),
+    **dict.fromkeys(("ArtemioLabs", "ColomboAcousticDrumkit", "ForzeeStereo", "sonic-pi/elec"), "valid"),
+    **dict.fromkeys(("circAfrique v4", "sonic-pi/drum"), "test"),
 }
 
 
@@ -105,7 +105,7 @@ def _all(packages: Packages) -> Iterator[Clip | Skip]:
 def _clip(kit: str, label: str | None, key: str, audio: Path | np.ndarray, source: str = "") -> Clip | Skip:
     if label is None:
         return _UNCLEAR
-    maker = _MAKER.get(kit, kit)
+    maker = _MAKER.get(_AVLDRUMS if kit.startswith(_AVLDRUMS) else kit, kit)
     sources: tuple[Path | str, ...] = (source,) if source else ()
     return Clip(label, kit, f"{kit}/{key}", audio, sources, family=maker, split=_SPLIT.get(maker, "train"))
 
@@ -123,7 +123,7 @@ def _avldrums(packages: Packages) -> Iterator[Clip | Skip]:
             key = re.match(r"\d\d(?=-)", sample.name)
             label = _AVL_CLASS.get(int(key[0])) if key else None
             yield _clip(
-                f"MacArthur/{path.stem}", label, f"{sample.name}/{number}", _wave(sample), f"{path.stem}/{number}"
+                f"{_AVLDRUMS}/{path.stem}", label, f"{sample.name}/{number}", _wave(sample), f"{path.stem}/{number}"
             )
 
 
