@@ -13,9 +13,9 @@ PYTHON ?= python3
 FAISS ?= search
 # Runs, shards and tracking of the targets below.
 export UNFUSED_RAY_HOME ?= $(CURDIR)/output
-# The builder of the free corpus, and where it goes (outside git, 800 MB).
-CORPUS_BUILDER ?= ../shared/corpus/build_corpus.py
+# Where the free corpus goes, and the Debian packages it is made of (outside git).
 CORPUS ?= ../corpus
+CORPUS_PACKAGES ?= $(CORPUS).debs
 # Benchmarks, in the order they are run, and the folder of their results.
 BENCHMARKS ?= stream step end_to_end kmeans scale start ingest
 BENCH ?= output/bench
@@ -32,9 +32,12 @@ RUNS := $(UNFUSED_RAY_HOME)/runs
 demo: venv
 	$(BIN)/unfused-ray prepare --source recordings/drums.tar --output $(SHARDS)/drums
 	$(BIN)/unfused-ray prepare --source recordings/languages.tar --output $(SHARDS)/languages
-	$(BIN)/unfused-ray pretrain demo --data $(SHARDS)/drums $(SHARDS)/languages
-	$(BIN)/unfused-ray distill demo-drums --data $(SHARDS)/drums --teacher $(RUNS)/demo
-	$(BIN)/unfused-ray distill demo-languages --data $(SHARDS)/languages --teacher $(RUNS)/demo
+	$(BIN)/unfused-ray pretrain demo --data $(SHARDS)/drums $(SHARDS)/languages \
+		--watch.data $(SHARDS)/drums $(SHARDS)/languages --watch.every 4
+	$(BIN)/unfused-ray distill demo-drums --data $(SHARDS)/drums --teacher $(RUNS)/demo \
+		--watch.data $(SHARDS)/drums --watch.every 8
+	$(BIN)/unfused-ray distill demo-languages --data $(SHARDS)/languages --teacher $(RUNS)/demo \
+		--watch.data $(SHARDS)/languages --watch.every 4
 	$(BIN)/unfused-ray evaluate --name demo --tasks $(SHARDS)/drums $(SHARDS)/languages \
 		--models DECAR-v2=$(RUNS)/demo 'UnFuSeD student=$(RUNS)/demo-{task}'
 
@@ -96,12 +99,14 @@ venv: .venv/installed
 peers:
 	$(BIN)/python -m pip install --quiet --no-deps openwakeword==0.5.1 Resemblyzer==0.1.4 basic-pitch==0.4.0
 
-# Six labelled tasks and 8,332 clips for pre-training, out of Debian packages (needs ffmpeg, fluidsynth, espeak-ng).
+# Labelled tasks and clips for pre-training, out of Debian packages, see docs/corpus.md; then shards of each.
 corpus: venv
-	@test -f $(CORPUS_BUILDER) || { echo "no corpus builder at $(CORPUS_BUILDER): make corpus CORPUS_BUILDER=…" >&2; exit 1; }
-	@test -f $(CORPUS)/pretrain.csv || $(BIN)/python $(CORPUS_BUILDER) --out $(CORPUS)
+	$(BIN)/python -m corpus --output $(CORPUS) --packages $(CORPUS_PACKAGES)
 	$(BIN)/unfused-ray prepare --source $(CORPUS)/pretrain.csv --output $(SHARDS)/pretrain
-	set -e; for task in kws spk drum letter inst lid; do $(BIN)/unfused-ray prepare --source $(CORPUS)/$$task --output $(SHARDS)/$$task; done
+	set -e; for table in $(CORPUS)/*/test.csv; do \
+		task=$$(basename $$(dirname $$table)); \
+		$(BIN)/unfused-ray prepare --source $(CORPUS)/$$task --output $(SHARDS)/$$task; \
+	done
 	$(BIN)/unfused-ray pretrain corpus --data $(SHARDS)/pretrain --dry-run
 
 clean:

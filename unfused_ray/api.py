@@ -14,6 +14,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from unfused_ray.runs.start_times import StartTimes
     from unfused_ray.runs.status import Status
     from unfused_ray.sweeps.result import SweepResult
+    from unfused_ray.tracking.mlflow import TrackedRun
     from unfused_ray.training.driver.launch import TrainingPlan
 
 T = TypeVar("T", bound=Config)
@@ -228,11 +230,14 @@ def _train(config: TrainingConfig, start_times: StartTimes | None) -> TrainingRe
 
             session.enter_context(cluster.session())
             start_times.reach("Ray started")
+        from unfused_ray.figures.live import LivePictures
         from unfused_ray.training.driver import launch
 
         start_times.reach("imported")
         plan = launch.check(data)
-        status = launch.run(plan, start_times)
+        live = LivePictures(partial(_tracked, plan), plan.run.uri, plan.config.checkpoint.pictures_every_minutes)
+        status = launch.run(plan, start_times, on_epoch=live.draw)
+        live.wait()
     pictures = _draw(plan) if status.state == "finished" else ()
     return TrainingResult(plan.run.uri, status, pictures)
 
@@ -241,16 +246,22 @@ def _draw(plan: TrainingPlan) -> tuple[str, ...]:
     """Draw the pictures of a finished run, and add them and the place of its network to its MLflow run."""
     from unfused_ray import storage
     from unfused_ray.figures import run as run_pictures
-    from unfused_ray.tracking.mlflow import TrackedRun, log_results
-    from unfused_ray.tracking.store import experiment_name
+    from unfused_ray.tracking.mlflow import log_results
 
     logger.info("drawing pictures")
     config, uri = plan.config, plan.run.uri
     pictures = run_pictures.write(uri)
-    experiment = experiment_name(config.tracking)
-    tracked = TrackedRun(plan.tracking_uri, experiment, config.name, plan.run.record()["id"])
-    log_results(tracked, pictures, {config.export: storage.join(uri, config.export)})
+    log_results(_tracked(plan), pictures, {config.export: storage.join(uri, config.export)})
     return tuple(pictures)
+
+
+def _tracked(plan: TrainingPlan) -> TrackedRun:
+    """The run in MLflow, to add results to."""
+    from unfused_ray.tracking.mlflow import TrackedRun
+    from unfused_ray.tracking.store import experiment_name
+
+    config = plan.config
+    return TrackedRun(plan.tracking_uri, experiment_name(config.tracking), config.name, plan.run.record()["id"])
 
 
 def _configured(recipe: str | T, known: Mapping[str, tuple[str, T]], changes: Mapping[str, Any]) -> T:

@@ -43,6 +43,7 @@ from unfused_ray.figures import cell, nearest
 from unfused_ray.figures.accuracies import draw_evaluation
 from unfused_ray.figures.canvas import save
 from unfused_ray.figures.map import MAX_POINTS
+from unfused_ray.figures.watched import draw_watched, of_models, panels
 from unfused_ray.home import home
 from unfused_ray.progress import Progress
 from unfused_ray.runs.environment import environment
@@ -54,6 +55,8 @@ from unfused_ray.tracking.sender import Tracker
 logger = logging.getLogger(__name__)
 
 PICTURE = "table.png"
+WATCHED = "watched.png"
+"""Drawing of what was watched while the models trained, where anything was."""
 _SHOWN = 2
 """Models whose nearest clips are shown."""
 _SECONDS_HERE = 3600.0
@@ -161,6 +164,7 @@ def run(plan: EvaluationPlan) -> EvaluationTable:
     asked = _asked(plan)
     for task in plan.tasks if asked else ():
         nearest.write(output, task, {name: found[name, task.name] for name in asked})
+    _draw_watched(plan)
     save(draw_evaluation("Test clips that each system is right about", table), storage.join(output, PICTURE))
     config = plan.config.model_dump(mode="json")
     record = {"config": config, "environment": environment(), "asked": asked}
@@ -173,6 +177,15 @@ def _asked(plan: EvaluationPlan) -> list[str]:
     random = [system.name for system in plan.systems if isinstance(system, RandomNetwork)][:1]
     models = [system.name for system in plan.systems if isinstance(system, TrainedModel | EmbedderModel)]
     return [*random, *models[:_SHOWN]]
+
+
+def _draw_watched(plan: EvaluationPlan) -> None:
+    """Draw the watched accuracies of the runs that models are from."""
+    models = [system for system in plan.systems if isinstance(system, TrainedModel)]
+    picture = storage.join(plan.output, WATCHED)
+    storage.delete(picture)  # of other models
+    if found := of_models(models, [task.name for task in plan.tasks]):
+        save(draw_watched("Validation clips while the networks trained, beside random ones", panels(found)), picture)
 
 
 def fill(output: str, protocol: Protocol, cache: EmbeddingCache, task: Task, system: System) -> Cell:
@@ -208,7 +221,8 @@ def track(plan: EvaluationPlan, table: EvaluationTable, parent: str = "") -> Non
             tracker.log({metric_name(f"{of_cell}/{name}"): value for name, value in known.items()}, 0)
     if lost := tracker.close():
         logger.warning("%d figures did not reach the tracking server; %s has them all", lost, output)
-    if not log_results(tracked, [storage.join(output, name) for name in (FILE, MARKDOWN, TABLE, PICTURE)], {}):
+    written = [storage.join(output, name) for name in (FILE, MARKDOWN, TABLE, PICTURE, WATCHED)]
+    if not log_results(tracked, [file for file in written if storage.exists(file)], {}):
         return
     names = {name for s in plan.systems for name in (cells.file_name(s.name), *cell.files(s.name))}
     names.add(nearest.PICTURE)

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +17,13 @@ from support.paths import ROOT
 from support.processes import kill_child, wait_for
 from support.runs import assert_equal_runs, assignments, history, tiny, train, weights
 from support.sources import write_source
+from support.tasks import write_task
 from support.terminal import Ended
 
 from unfused_ray.config import PretrainConfig
 from unfused_ray.lease import Lease
 from unfused_ray.runs.run import Run
+from unfused_ray.runs.watched import watched_curves
 from unfused_ray.training.driver import dry_run
 
 JOB = ROOT / "jobs" / "pretrain.py"
@@ -35,6 +38,13 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Settings of a run that is looked at after both of its epochs."""
+    task = write_task(tmp_path_factory.mktemp("tasks") / "tones", 16, 8, 0)
+    return {"watch__data": (task,), "watch__every": 1}
+
+
+@pytest.fixture(scope="module")
 def config(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., PretrainConfig]:
     """Configuration of a run in the folder ``name`` of the module's own, with some fields changed."""
     folder = tmp_path_factory.mktemp("runs")
@@ -44,9 +54,9 @@ def config(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
 
 
 @pytest.fixture(scope="module")
-def undisturbed(config: Callable[..., PretrainConfig]) -> Path:
-    """Folder of a run in this process on one thread that nothing disturbed."""
-    job = config("undisturbed")
+def undisturbed(config: Callable[..., PretrainConfig], watched: dict[str, Any]) -> Path:
+    """Folder of a watched run in this process on one thread that nothing disturbed."""
+    job = config("undisturbed", **watched)
     assert train(job).state == "finished"
     return Path(job.output)
 
@@ -60,9 +70,9 @@ def has_checkpoint(run: Path, epoch: int, step: int) -> Callable[[], bool]:
 
 @pytest.mark.usefixtures("ray_session")
 def test_two_workers_give_the_labels_and_nearly_the_weights_of_one_process(
-    config: Callable[..., PretrainConfig], undisturbed: Path
+    config: Callable[..., PretrainConfig], undisturbed: Path, watched: dict[str, Any]
 ) -> None:
-    job = config("two-workers", runtime__kind="workers", runtime__num_workers=2)
+    job = config("two-workers", runtime__kind="workers", runtime__num_workers=2, **watched)
     status = train(job)
     assert (status.state, status.epoch, status.step) == ("finished", 2, 0)
     run = Path(job.output)
@@ -75,11 +85,18 @@ def test_two_workers_give_the_labels_and_nearly_the_weights_of_one_process(
         np.testing.assert_allclose(found, expected[name], rtol=1e-3, atol=1e-4, err_msg=name)
     for found, wanted in zip(history(run), history(undisturbed), strict=True):
         assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-3)
+    ours, theirs = (watched_curves(history(each)) for each in (run, undisturbed))
+    for curve, other in zip(ours, theirs, strict=True):
+        assert curve.random == pytest.approx(other.random, abs=1e-3)  # of one watcher, whatever the workers
+        assert list(curve.epochs) == [0, 1]
+        assert curve.accuracies == pytest.approx(other.accuracies, abs=0.2)
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_killed_processes_of_a_job_change_nothing(config: Callable[..., PretrainConfig], undisturbed: Path) -> None:
-    job = config("killed", runtime__kind="workers", checkpoint__every_minutes=1e-9)
+def test_killed_processes_of_a_job_change_nothing(
+    config: Callable[..., PretrainConfig], undisturbed: Path, watched: dict[str, Any]
+) -> None:
+    job = config("killed", runtime__kind="workers", checkpoint__every_minutes=1e-9, **watched)
     run = Path(job.output)
     kills = [("RayTrainWorker", 0, 3), ("AssignmentActor", 1, 3), ("Coordinator", 1, 7)]
     killed = []

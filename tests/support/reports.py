@@ -22,6 +22,7 @@ from unfused_ray.sweeps.trial import FORMAT_VERSION, Record, Rung, State
 
 LENGTHS = (4_000, 9_000, 20_000)
 NUM_CLIPS = 60
+TASK = "task & co"
 HOSTILE = "</script><script>alert('x')</script>\"><img src=x onerror=alert(1)>&amp;"
 TRACKING = "https://alice:hunter2@tracking.example/?api_token=sesame&x=1"
 """A server that asks for a password."""
@@ -52,13 +53,16 @@ def write_runs(folder: Path, tracking_uri: str) -> Runs:
     keys = [f"clip {i} {HOSTILE}" for i in range(NUM_CLIPS)]
     replace_columns(source, key=keys, labels=[[f"label {i % 3} <b>"] for i in range(NUM_CLIPS)])
     runs = Runs(source, *(str(folder / name) for name in ("run", "student", "shuffled", "table", "sweep")))
-    train(tiny(source, Path(runs.pretraining), tracking_uri, method__num_clusters=(4,)))
+    classes = [[f"class <{clip % 4}>"] for clip in range(60)]
+    task = write_task(folder / TASK, 24, 12, 24, labels=classes, group=[f"g{clip // 2}" for clip in range(60)])
+    watched = {"watch__data": (task,), "watch__every": 1}
+    train(tiny(source, Path(runs.pretraining), tracking_uri, method__num_clusters=(4,), **watched))
     for origin, uri in (("teacher", runs.distillation), ("shuffled", runs.shuffled)):
         fields = {"teacher": runs.pretraining, "name": f"{origin}-student", "labels__origin": origin}
         train(tiny_student(source, Path(uri), tracking_uri, **fields))
     for uri in (runs.pretraining, runs.distillation, runs.shuffled):
         _share_tracking(Path(uri))
-    _evaluate(folder, runs.evaluation)
+    _evaluate(folder, task, runs)
     write_sweep(Path(runs.sweep), 12)
     return runs
 
@@ -70,15 +74,13 @@ def _share_tracking(run: Path) -> None:
     (run / "run.json").write_text(json.dumps(record))
 
 
-def _evaluate(folder: Path, output: str) -> None:
-    classes = [[f"class <{clip % 4}>"] for clip in range(60)]
-    task = write_task(folder / "task & co", 24, 12, 24, labels=classes, group=[f"g{clip // 2}" for clip in range(60)])
+def _evaluate(folder: Path, task: str, runs: Runs) -> None:
     write_encoder(folder / "model" / "encoder", "fc1")
     (folder / "protocol.toml").write_text(PROTOCOL)
     config = EvaluateConfig(
-        models=(f"model <i>={folder}/model",),
+        models=(f"model <i>={folder}/model", f"watched={runs.pretraining}"),
         tasks=(task,),
-        output=output,
+        output=runs.evaluation,
         cache=str(folder / "embeddings"),
         protocol=str(folder / "protocol.toml"),
         random_seeds=1,

@@ -24,7 +24,7 @@ from unfused_ray import recipes
 from unfused_ray.cli import COMMANDS
 from unfused_ray.data.sources.lape.disk import Disk
 
-FOLDERS = ("unfused_ray", "jobs", "tuning", "tests", "benchmarks", "deploy", "docs", "recordings")
+FOLDERS = ("corpus", "unfused_ray", "jobs", "tuning", "tests", "benchmarks", "deploy", "docs", "recordings")
 PATH = re.compile(rf"(?<![\w/.-])(?:{'|'.join(FOLDERS)})/[\w./-]*[\w/]")
 # They tell what was, too.
 PAST = ("CHANGELOG.md", "docs/log.md")

@@ -18,7 +18,7 @@ EXAMPLES = (
 def run(arguments: Sequence[str]) -> int:
     """Evaluate encoders."""
     config, dry_run = parse("evaluate", arguments, recipes.EVALUATE, EXAMPLES, default="default")
-    from unfused_ray import api, evaluation_job
+    from unfused_ray import api, evaluation_job, storage
     from unfused_ray.figures.nearest import PICTURE
     from unfused_ray.report.evaluation import evaluation_table
 
@@ -29,5 +29,7 @@ def run(arguments: Sequence[str]) -> int:
     show(evaluation_table(evaluated.table, plain_console()))
     say(f"table, figures and pictures: {evaluated.folder}")
     say(f"what random networks and these models find nearest, to look at: {evaluated.folder}/*/{PICTURE}")
+    if storage.exists(watched := storage.join(evaluated.folder, evaluation_job.WATCHED)):
+        say(f"validation clips over the epochs of their trainings, beside random networks: {watched}")
     say_report(evaluated.folder)
     return 0

@@ -50,6 +50,7 @@ from unfused_ray.config.training import (
     TrackingConfig,
     TrainingConfig,
 )
+from unfused_ray.config.watch import WatchConfig, WatchedMeasure
 
 __all__ = [
     "WHOLE_CLIPS",
@@ -90,6 +91,8 @@ __all__ = [
     "TrackingConfig",
     "TrainingConfig",
     "UnfusedConfig",
+    "WatchConfig",
+    "WatchedMeasure",
     "differences",
     "explain",
     "flatten",

@@ -10,6 +10,7 @@ from unfused_ray.config.audio import AugmentConfig, CropConfig, FrontEndConfig
 from unfused_ray.config.base import Config, NonNegativeFloat, PositiveFloat, PositiveInt, Probability, Seed
 from unfused_ray.config.methods import DecarConfig, PretrainMethodConfig, PseudoLabelConfig, UnfusedConfig
 from unfused_ray.config.model import Cut, EncoderConfig
+from unfused_ray.config.watch import WatchConfig
 
 
 class OptimizerConfig(Config):
@@ -81,6 +82,9 @@ class CheckpointConfig(Config):
     """Number of newest checkpoints that are kept, with the assignments they need."""
     keep_assignments: PositiveInt = 5
     """Number of newest epochs whose assignments (Parquet) are kept."""
+    pictures_every_minutes: NonNegativeFloat = 10.0
+    """Shortest time between two drawings of the curves while a run trains, in minutes, at least a hundred times what a
+    drawing takes; 0 draws them at its end alone."""
 
 
 class HealthConfig(Config):
@@ -148,6 +152,7 @@ class TrainingConfig(Config):
     runtime: RuntimeConfig = RuntimeConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     health: HealthConfig = HealthConfig()
+    watch: WatchConfig = WatchConfig()
     tracking: TrackingConfig = TrackingConfig()
 
     @property

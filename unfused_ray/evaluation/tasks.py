@@ -114,12 +114,13 @@ def role(split: str) -> str:
     return "test" if _PART.fullmatch(split) else split
 
 
-def load_task(uri: str, splits: tuple[str, ...] = SPLITS) -> Task:
+def load_task(uri: str, splits: tuple[str, ...] = SPLITS, field: str = "tasks") -> Task:
     """Read a task.
 
     Args:
         uri: folder of the prepared source.
         splits: to read; others are as if they did not exist. A task with folds is read whole.
+        field: of the configuration that names it, for refusals.
 
     Raises:
         FileNotFoundError: there is no prepared source.
@@ -127,13 +128,13 @@ def load_task(uri: str, splits: tuple[str, ...] = SPLITS) -> Task:
             clip, or classes that no training clip has.
     """
     manifest = Manifest.load(uri)
-    index = ClipIndex([manifest], _splits_to_read(manifest, splits))
+    index = ClipIndex([manifest], _splits_to_read(manifest, splits, field))
     labels, split_names, groups = (index.column(name) for name in ("labels", "split", "group"))
     if odd := [i for i, clip in enumerate(labels) if len(clip) != 1]:
         key = index.column("key")[odd[0]]
         raise ValueError(
-            f"tasks={uri} has {len(odd):,} of {len(labels):,} clips without exactly one label (the first is {key}, "
-            f"with {len(labels[odd[0]])}): linear evaluation needs one class per clip"
+            f"{field}={uri} has {len(odd):,} of {len(labels):,} clips without exactly one label (the first is {key}, "
+            f"with {len(labels[odd[0]])}): an evaluation needs one class per clip"
         )
     class_ids, class_names = labels_to_ids(labels)
     parts = [part.group(1) if (part := _PART.fullmatch(split)) else "" for split in split_names]
@@ -141,7 +142,7 @@ def load_task(uri: str, splits: tuple[str, ...] = SPLITS) -> Task:
     task = Task(
         storage.name(uri), uri, index, class_ids, class_names, np.array(roles), np.array(groups), np.array(parts)
     )
-    _refuse_unseen_classes(task)
+    _refuse_unseen_classes(task, field)
     _warn_of_leaks(task)
     return task
 
@@ -160,14 +161,14 @@ def refuse_shared(task: Task) -> None:
         )
 
 
-def _splits_to_read(manifest: Manifest, wanted: tuple[str, ...]) -> Sequence[str]:
+def _splits_to_read(manifest: Manifest, wanted: tuple[str, ...], field: str) -> Sequence[str]:
     """The prepared source's names of the wanted splits: themselves, parts of test, or folds."""
     have = manifest.clips_by_split
     if folds := [split for split in have if role(split) == "fold"]:
         if len(folds) < 3 or "test" not in wanted:
             raise ValueError(
-                f"tasks={manifest.uri} has {len(folds)} folds and no train, valid and test clips: an evaluation takes "
-                "three folds or more in turn, anything else needs splits"
+                f"{field}={manifest.uri} has {len(folds)} folds and no train, valid and test clips: an evaluation "
+                "takes three folds or more in turn, anything else needs splits"
             )
         return folds
     found = [split for split in have if role(split) in wanted]
@@ -175,13 +176,13 @@ def _splits_to_read(manifest: Manifest, wanted: tuple[str, ...]) -> Sequence[str
     missing = [split for split in ("train", "test") if split in wanted and split not in roles]
     if found and missing:
         raise ValueError(
-            f"tasks={manifest.uri} has no split {' and no split '.join(missing)}, only {', '.join(found)}: a task "
+            f"{field}={manifest.uri} has no split {' and no split '.join(missing)}, only {', '.join(found)}: a task "
             "needs train and test, and valid to choose the probe by"
         )
     return found or wanted
 
 
-def _refuse_unseen_classes(task: Task) -> None:
+def _refuse_unseen_classes(task: Task, field: str) -> None:
     """Refuse classes of validation or test clips that no training clip has: a probe is never right about them."""
     for round_ in task.rounds:
         classes = {split: set(task.class_ids[round_.splits == split].tolist()) for split in SPLITS}
@@ -190,7 +191,7 @@ def _refuse_unseen_classes(task: Task) -> None:
                 names = [task.class_names[number] for number in unseen]
                 train = [task.class_names[number] for number in sorted(classes["train"])]
                 raise ValueError(
-                    f"tasks={task.uri}: split {split} of {round_.name} has classes that its training clips lack: "
+                    f"{field}={task.uri}: split {split} of {round_.name} has classes that its training clips lack: "
                     f"{first_of(names, _SHOWN)}; these have {first_of(train, _SHOWN)}. Write labels alike in all "
                     "splits, or leave such clips out, and prepare the task again"
                 )

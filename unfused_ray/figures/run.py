@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,9 +19,11 @@ from unfused_ray.figures.curves import draw_health
 from unfused_ray.figures.map import MAX_POINTS, Grouping, by_class, draw_map, project
 from unfused_ray.figures.metrics import RunView, view_of
 from unfused_ray.figures.spectrograms import SheetRow, draw_sheet
+from unfused_ray.figures.watched import draw_watched, panels
 from unfused_ray.models.export import load_encoder
 from unfused_ray.models.frozen import FrozenEncoder
 from unfused_ray.runs.reader import PICTURES, RunReader
+from unfused_ray.runs.watched import watched_curves
 
 NUM_CLUSTERS = 8
 CLIPS_PER_CLUSTER = 6
@@ -48,7 +50,7 @@ class _Scene:
 
 
 def write(run_uri: str) -> list[str]:
-    """Draw a finished run into its folder ``pictures``: ``health.png``, ``map.png`` and ``clusters.png``.
+    """Draw a finished run into its folder ``pictures``: its curves, ``map.png`` and ``clusters.png``.
 
     The clusters are those of the first head in the newest assignment; of a distillation, its pseudo-labels. A method
     without pseudo-labels has no sheet of clusters.
@@ -67,12 +69,32 @@ def write(run_uri: str) -> list[str]:
     index = ClipIndex.load(run.config.data, run.config.splits)
     shown = spread_clusters(run.assignment.labels[0], NUM_CLUSTERS) if view.group else np.empty(0, np.int64)
     scene = _Scene(run, view, encoder, index, *labels_to_ids(index.column("labels")), shown)
-    figures = {
-        "health": draw_health(f"Health of {run.config.name}", run.history(), view.metrics),
-        "map": _map(scene),
-    }
+    figures = {"map": _map(scene)}
     if view.group:
         figures["clusters"] = _sheet(scene)
+    return [*write_curves(run_uri), *_save(run_uri, figures)]
+
+
+def write_curves(run_uri: str) -> list[str]:
+    """Draw a run that has ended an epoch: ``health.png`` and, if it is watched, ``watch.png``; a second or two.
+
+    Returns:
+        URIs of the pictures.
+
+    Raises:
+        FileNotFoundError: there is no run.
+        ValueError, OSError: it cannot be read.
+    """
+    run = RunReader(run_uri)
+    name, history = run.config.name, run.history()
+    figures = {"health": draw_health(f"Health of {name}", history, view_of(run).metrics)}
+    if curves := watched_curves(history):
+        title = f"What {name} makes of labelled clips that it never trains on, and random networks of its shape"
+        figures["watch"] = draw_watched(title, panels({"": curves}))
+    return _save(run_uri, figures)
+
+
+def _save(run_uri: str, figures: Mapping[str, Figure]) -> list[str]:
     return [save(figure, storage.join(run_uri, PICTURES, f"{name}.png")) for name, figure in figures.items()]
 
 

@@ -18,6 +18,7 @@ from unfused_ray.evaluation.bootstrap import Interval
 from unfused_ray.evaluation.cells import FORMAT_VERSION as CELL_VERSION
 from unfused_ray.evaluation.cells import MEASURES, file_name
 from unfused_ray.evaluation.protocol import FILE
+from unfused_ray.evaluation.systems import TrainedModel, parse_model
 from unfused_ray.evaluation.table import (
     FORMAT_VERSION,
     IN_WORDS,
@@ -29,8 +30,10 @@ from unfused_ray.evaluation.table import (
 )
 from unfused_ray.figures.accuracies import draw_evaluation
 from unfused_ray.figures.confusion import draw_confusion
+from unfused_ray.figures.watched import of_models
 from unfused_ray.report.nearest import nearest_to_hear
 from unfused_ray.report.page import Chapter, PageCell, PageTable, Picture, Section, chart, settings
+from unfused_ray.report.training import watched_section
 
 KIND = "evaluation"
 UNKNOWN = PageCell("–", -math.inf)
@@ -64,6 +67,9 @@ def evaluation_chapter(uri: str) -> Chapter:
     record = storage.read_json(storage.join(uri, RECORD), FORMAT_VERSION, "evaluate again")
     config = settings(record["config"]) | {"protocol": storage.read_bytes(storage.join(uri, FILE)).decode()}
     sections = [accuracies(table)]
+    models = [model for text in record["config"]["models"] if isinstance(model := parse_model(text), TrainedModel)]
+    if watched := of_models(models, table.tasks):
+        sections.append(watched_section("While the models trained", watched))
     if asked := record.get("asked"):  # later than the format
         sections.append(nearest_to_hear(uri, record["config"], asked))
     sections.append(_confusions(uri, table))

@@ -8,6 +8,7 @@ from unfused_ray.figures.metrics import view_of
 from unfused_ray.lease import is_in_use
 from unfused_ray.runs.checkpoints import CheckpointStore, Position
 from unfused_ray.runs.reader import RunReader, curves
+from unfused_ray.runs.watched import best_look, looks, task_names
 
 
 def standing(run: RunReader) -> dict[str, str]:
@@ -19,6 +20,7 @@ def standing(run: RunReader) -> dict[str, str]:
         for head, (_, values) in curves(run.history(), metric.name).items() if metric.summary else ():
             heading = f"{metric.summary}, {head}" if head else metric.summary
             facts[heading] = " → ".join(f"{value:{metric.form}}" for value in values[:: max(len(values) - 1, 1)])
+    facts |= _watched(run)
     if isinstance(run.config, DistillConfig):
         from unfused_ray.models.export import find_export  # here: torch, which a list of runs need not wait for
 
@@ -51,6 +53,29 @@ def newest_checkpoint(run: RunReader) -> str:
     """Folder of the newest checkpoint; '' before there is one."""
     committed = CheckpointStore(run.uri, keep=1).committed()
     return committed[0] if committed else ""
+
+
+def _watched(run: RunReader) -> dict[str, str]:
+    """Watched accuracies, what they cost, and the network that was chosen by them; empty if nothing was watched."""
+    history, watch = run.history(), run.config.watch
+    found, best = looks(history, watch), best_look(history, watch)
+    if best is None:
+        return {}
+    spent = {name: sum(entry.get(f"seconds_{name}", 0.0) for entry in history) for name in ("watch", "train")}
+    shown = " → ".join(f"{look.accuracy:.1%}" for look in found[:: max(len(found) - 1, 1)])
+    beside = f"best {best.accuracy:.1%} after epoch {best.epoch}; random networks {best.random:.1%}"
+    took = f"took {spent['watch'] / spent['train']:.1%} of the time of training"
+    facts = {
+        f"watched, {watch.measure}": f"{shown}, {beside}",
+        "looks": f"{len(found)}, at validation clips of {', '.join(task_names(watch))}; {took}",
+    }
+    if watch.export == "best":
+        from unfused_ray.models.export import find_export, read_description
+
+        if find_export(run.uri) is not None and (seen := read_description(run.uri)["extra"].get("watched")):
+            epochs = read_description(run.uri)["extra"]["epochs"]
+            facts["exported"] = f"after {epochs} epochs, the best {seen['measure']}: {seen['accuracy']:.1%}"
+    return facts
 
 
 def _pseudo_labels(run: RunReader, config: DistillConfig) -> str:

@@ -10,11 +10,13 @@ import numpy as np
 from unfused_ray.figures.curves import Curves, draw_curves
 from unfused_ray.figures.metrics import Metric, view_of
 from unfused_ray.figures.sizes import draw_sizes
+from unfused_ray.figures.watched import draw_panel, panels
 from unfused_ray.report.clips import clusters_to_hear
 from unfused_ray.report.facts import standing
 from unfused_ray.report.page import Chapter, Picture, Section, chart, settings
 from unfused_ray.runs.reader import RunReader, curves
 from unfused_ray.runs.start_times import read_start_times
+from unfused_ray.runs.watched import WatchedCurve, watched_curves
 
 KINDS = {"pretrain": "pre-training", "distill": "distillation"}
 """Kind of a chapter, by the stage of its run."""
@@ -41,6 +43,8 @@ def training_chapter(run: RunReader, seconds: float, is_compared: bool, asked: S
         sections.append(Section("Over the epochs", paragraphs, pictures=pictures))
     else:
         sections.append(Section("Over the epochs", ["No epoch has ended yet."]))
+    if watched := watched_curves(run.history()):
+        sections.append(watched_section("While it trained", {"": watched}))
     if run.has_assignment:
         sections.append(_sizes(run))
         sections.append(clusters_to_hear(run, seconds, asked))
@@ -68,6 +72,29 @@ def curve_pictures(metrics: Sequence[Metric], histories: Mapping[str, Sequence[M
             alt = _in_words(metric.heading, series)
             pictures.append(Picture(metric.heading, alt, chart(draw_curves(series)), metric.note))
     return pictures
+
+
+def watched_section(heading: str, runs: Mapping[str, Sequence[WatchedCurve]]) -> Section:
+    """A drawing a task and measure: accuracies over the epochs, with random networks as dashed lines.
+
+    Args:
+        heading: of the section.
+        runs: watched curves by the name of their run, which is '' where there is only one.
+    """
+    pictures = []
+    for (task, measure), found in panels(runs).items():
+        parts = [
+            f"{f'{name}: ' if name else ''}{curve.accuracies[0]:.1%} after epoch {curve.epochs[0]}, "
+            f"{curve.accuracies[-1]:.1%} after epoch {curve.epochs[-1]}, random networks {curve.random:.1%}"
+            for name, curve in found.items()
+        ]
+        alt = f"Validation clips of {task} by {measure}: {'; '.join(parts)}"
+        pictures.append(Picture(f"{task}: {measure}", alt, chart(draw_panel(found))))
+    text = (
+        "Validation clips, asked by their neighbours among training clips and by a few of these with labels, as an "
+        "evaluation asks test clips. Labels were never trained on. Dashed: the mean of three random networks."
+    )
+    return Section(heading, [text], pictures=pictures)
 
 
 def _in_words(heading: str, series: Curves) -> str:

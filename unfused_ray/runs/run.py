@@ -22,10 +22,12 @@ _HISTORY = "history.json"
 DIVERGED = "diverged.json"
 ASSIGNMENTS = "assignments"
 PSEUDO_LABELS = "pseudo-labels"
+BEST = "best"
+"""Folder of the best network that was watched, where it is to be exported."""
 
 # Settings that may differ when a run is resumed. Data and teacher are compared by checksum.
 RESUMABLE_SETTINGS = (
-    *("epochs", "stop_after", "runtime", "checkpoint", "health", "tracking", "name", "output"),
+    *("epochs", "stop_after", "runtime", "checkpoint", "health", "watch", "tracking", "name", "output"),
     *("data", "teacher", "labels_of", "init_from", "fork"),
 )
 KEPT_SETTINGS = ("runtime.precision", "runtime.compile_backend")
@@ -80,7 +82,7 @@ class Run:
 
         changes = self.changes(config, facts)
         if not self._has(RECORD) or (changes and not CheckpointStore(self.uri, keep=1).committed()):
-            for folder in (ASSIGNMENTS, PSEUDO_LABELS):
+            for folder in (ASSIGNMENTS, PSEUDO_LABELS, BEST):
                 storage.delete(storage.join(self.uri, folder))
             write_file(self.uri, RECORD, new)
             return new

@@ -87,6 +87,11 @@ def check(config: SweepConfig) -> SweepPlan:
             f"distill.splits={config.distill.splits} has {held_out[0]}: trials are judged on validation clips, and the "
             "winner on test clips, so students train on neither. Leave them out"
         )
+    if config.distill.watch.data:
+        raise ValueError(
+            f"distill.watch.data={config.distill.watch.data}: a sweep looks at validation clips itself, and ends "
+            "trials by them; leave it out"
+        )
     for name in space:
         if within(name, _NOT_VARIED):
             raise ValueError(f"space: {name} cannot be varied: labels, rungs or folders of a sweep depend on it")

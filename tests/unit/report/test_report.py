@@ -18,7 +18,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from support.reports import HOSTILE, LENGTHS, Page, Runs, write_runs, write_sweep
+from support.reports import HOSTILE, LENGTHS, TASK, Page, Runs, write_runs, write_sweep
 from support.terminal import Ended
 
 from unfused_ray import recipes
@@ -26,6 +26,7 @@ from unfused_ray.config import PretrainConfig, SweepConfig
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.embedding.clips import embed_clips
 from unfused_ray.evaluation.cells import MEASURES
+from unfused_ray.evaluation_job import WATCHED
 from unfused_ray.figures.sweep import MIN_SURFACE, Parameter, ScoredTrials, surface
 from unfused_ray.models.export import load_encoder
 from unfused_ray.report import clips, report, sounds, sweep
@@ -35,6 +36,7 @@ from unfused_ray.report.evaluation import most_confused
 from unfused_ray.report.parameters import comparable, importances, parameters_of
 from unfused_ray.runs.reader import RunReader
 from unfused_ray.runs.run import Run
+from unfused_ray.runs.watched import watched_curves
 from unfused_ray.sweeps.plan import read_sweep
 from unfused_ray.sweeps.space import to_json
 from unfused_ray.sweeps.trial import Record, read_records
@@ -104,6 +106,27 @@ def test_every_picture_has_words_and_headings_skip_no_level(pages: dict[str, Pag
     for heading in page.all("th", scope="col"):
         assert heading.attributes["aria-sort"] == "none"
     assert len(page.all("th", scope="col")) == sum("thead" in button.path for button in page.all("button"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "heading", "name"),
+    [("pretraining", "While it trained", ""), ("evaluation", "While the models trained", "watched: ")],
+)
+def test_a_page_shows_what_was_watched_beside_random_networks(
+    pages: dict[str, Page], runs: Runs, kind: str, heading: str, name: str
+) -> None:
+    shown = Page(section(pages[kind], heading))
+    curves = watched_curves(Run(runs.pretraining).history())
+    assert [curve.measure for curve in curves] == ["headline", "neighbours", "few-shot"]
+    alts = [image.attributes["alt"] for image in shown.all("img")]
+    assert alts == [
+        f"Validation clips of {TASK} by {curve.measure}: {name}{curve.accuracies[0]:.1%} after epoch 0, "
+        f"{curve.accuracies[1]:.1%} after epoch 1, random networks {curve.random:.1%}"
+        for curve in curves
+    ]
+    drawn = data(shown.all("img")[0].attributes["src"], "image/svg+xml").decode()
+    assert "stroke-dasharray" in drawn
+    assert Path(runs.evaluation, WATCHED).exists()
 
 
 def test_names_of_clips_labels_classes_and_systems_stay_text(pages: dict[str, Page]) -> None:

@@ -10,17 +10,24 @@ from rich.console import Console
 from support.finished_runs import NUM_CLIPS, Example, commit, write_distillation, write_example
 
 from unfused_ray.config import (
+    CropConfig,
     DistillConfig,
+    EncoderConfig,
+    FrontEndConfig,
     PretrainConfig,
+    WatchConfig,
 )
 from unfused_ray.figures.metrics import view_of
 from unfused_ray.lease import Lease
+from unfused_ray.models.encoder import AudioNTT2020
+from unfused_ray.models.export import save_encoder
 from unfused_ray.report.facts import standing
 from unfused_ray.report.terminal import runs_table, summary
 from unfused_ray.runs.checkpoints import Position
 from unfused_ray.runs.reader import RunReader
 from unfused_ray.runs.run import Run
 from unfused_ray.runs.status import Status
+from unfused_ray.runs.watched import names
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +78,32 @@ def test_summary_of_a_distillation_says_what_its_student_learnt_and_costs(exampl
     ):
         assert part in text
     assert "empty clusters" not in text and "effective rank" not in text
+
+
+def test_a_summary_says_what_was_watched_what_it_took_and_what_was_exported(tmp_path: Path) -> None:
+    watch = WatchConfig(data=("s3://bucket/drums", "s3://bucket/letters"), export="best", measure="few-shot")
+    run = Run(str(tmp_path))
+    run.open(PretrainConfig(watch=watch, epochs=3), {"num_clips": 9})
+    tasks, accuracies = ("drums", "letters"), ((0.5, 0.25), (0.75, 0.5), (0.5, 0.5))
+    entries = [
+        {
+            "epoch": float(epoch),
+            "seconds_train": 20.0,
+            "seconds_watch": 1.0,
+            **dict.fromkeys(names(tasks), 0.25),
+            **{f"watch/{task}/few-shot": value for task, value in zip(tasks, of_epoch, strict=True)},
+        }
+        for epoch, of_epoch in enumerate(accuracies)
+    ]
+    run.write_history(entries)
+    seen = {"measure": "few-shot", "accuracy": 0.625}
+    encoder = AudioNTT2020(EncoderConfig(channels=4, width=16), 64)
+    front_end, crop = FrontEndConfig(), CropConfig()
+    save_encoder(f"{tmp_path}/encoder", encoder, front_end, crop, 0.0, 1.0, {"epochs": 2, "watched": seen})
+    facts = standing(RunReader(str(tmp_path)))
+    assert facts["watched, few-shot"] == "37.5% → 50.0%, best 62.5% after epoch 1; random networks 25.0%"
+    assert facts["looks"] == "3, at validation clips of drums, letters; took 5.0% of the time of training"
+    assert facts["exported"] == "after 2 epochs, the best few-shot: 62.5%"
 
 
 @pytest.mark.parametrize(

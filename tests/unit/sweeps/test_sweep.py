@@ -250,6 +250,7 @@ def test_a_space_whose_choices_have_several_values_is_resumed_and_won(
         ({"space": "seeds"}, r"space: seed cannot be varied"),
         ({"space": "crops"}, r"space: crop\.seconds cannot be varied"),
         ({"tasks": ()}, r"tasks=\(\) names nothing"),
+        ({"distill.watch.data": ("a",)}, r"distill\.watch\.data=.* a sweep looks at validation clips itself"),
         ({"tasks": ("/nowhere",)}, "/nowhere"),
         ({"search": "grid"}, r"num_trials=4 is too few for a grid of space=three: the coarsest has 9 points"),
     ],

@@ -115,12 +115,13 @@ def probe(vectors_ND: np.ndarray, labelled: Labelled, config: ProbesConfig) -> P
     class_ids = labelled.class_ids
     parts = validation_parts(labelled, whole_N, config.folds)
     chosen = choose_strength(vectors_ND, class_ids, parts, config.linear)
-    validation = _scores(vectors_ND, class_ids, parts, _nearest(vectors_ND, parts, config), config, chosen.correct)
+    validation = _scores(vectors_ND, class_ids, parts, _nearest(vectors_ND, parts, config), config)
     readable = whole_N[test]
     part = Part(train, test[readable])
     linear = predict(vectors_ND, class_ids, part, chosen, config.linear)
     (found_HK,) = _nearest(vectors_ND, [part], config)
-    found = _scores(vectors_ND, class_ids, [part], [found_HK], config, linear.predictions == class_ids[part.held])
+    found = _scores(vectors_ND, class_ids, [part], [found_HK], config)
+    found["linear"] = (linear.predictions == class_ids[part.held]).astype(np.float64)
     predictions_T = np.full(len(test), -1, np.int64)
     predictions_T[readable] = linear.predictions
     scores = {measure: np.zeros(len(test)) for measure in found}
@@ -130,7 +131,7 @@ def probe(vectors_ND: np.ndarray, labelled: Labelled, config: ProbesConfig) -> P
     nearest[readable] = found_HK[:, :_SHOWN]
     return ProbeResult(
         scores=scores,
-        validation=Validation(np.concatenate([held for _, held in parts]), validation),
+        validation=Validation(_held(parts), {**validation, "linear": chosen.correct.astype(np.float64)}),
         linear=replace(linear, predictions=predictions_T),
         classes=class_scores(class_ids[test], predictions_T, labelled.num_classes),
         nearest=nearest,
@@ -139,22 +140,25 @@ def probe(vectors_ND: np.ndarray, labelled: Labelled, config: ProbesConfig) -> P
 
 
 @threadpool_limits.wrap(limits=1)
-def validate(vectors_ND: np.ndarray, labelled: Labelled, config: ProbesConfig, by_folds: bool = False) -> Validation:
+def validate(
+    vectors_ND: np.ndarray, labelled: Labelled, config: ProbesConfig, by_folds: bool = False, linear: bool = True
+) -> Validation:
     """Score validation clips as :func:`probe` does, without touching the test clips.
 
     Args:
         vectors_ND, labelled, config: as for :func:`probe`.
         by_folds: cross-validate by groups within train and valid together, instead of fitting on train alone: of a
             small task, more clips are held out.
+        linear: False leaves out the linear probe, which takes most of the time.
 
     Raises:
         ValueError: shapes or class ids do not fit, no training clip is whole, or train has one class only.
     """
     parts = validation_parts(labelled, whole_clips(vectors_ND, labelled), config.folds, by_folds)
-    chosen = choose_strength(vectors_ND, labelled.class_ids, parts, config.linear)
-    nearest = _nearest(vectors_ND, parts, config)
-    scores = _scores(vectors_ND, labelled.class_ids, parts, nearest, config, chosen.correct)
-    return Validation(np.concatenate([held for _, held in parts]), scores)
+    scores = _scores(vectors_ND, labelled.class_ids, parts, _nearest(vectors_ND, parts, config), config)
+    if linear:
+        scores["linear"] = choose_strength(vectors_ND, labelled.class_ids, parts, config.linear).correct.astype(float)
+    return Validation(_held(parts), scores)
 
 
 def class_scores(true_N: np.ndarray, predicted_N: np.ndarray, num_classes: int) -> ClassScores:
@@ -164,6 +168,11 @@ def class_scores(true_N: np.ndarray, predicted_N: np.ndarray, num_classes: int) 
         true_N, predicted_N, labels=labels, zero_division=0.0
     )
     return ClassScores(precision, recall, f1, support, confusion_matrix(true_N, predicted_N, labels=labels))
+
+
+def _held(parts: Sequence[Part]) -> np.ndarray:
+    """Rows of the parts' held-out clips, one part after another."""
+    return np.concatenate([held for _, held in parts])
 
 
 def _nearest(vectors_ND: np.ndarray, parts: Sequence[Part], config: ProbesConfig) -> list[np.ndarray]:
@@ -177,20 +186,14 @@ def _scores(
     parts: Sequence[Part],
     nearest: Sequence[np.ndarray],
     config: ProbesConfig,
-    linear: np.ndarray,
 ) -> dict[Measure, np.ndarray]:
-    """Scores of the parts' held-out clips, one part after another, from their nearest clips and the linear probe."""
+    """Scores of the parts' held-out clips, one part after another, by all measures but the linear one."""
     count = config.neighbours.count
     neighbours = np.concatenate(
         [neighbour_scores(class_ids_N, part, found[:, :count]) for part, found in zip(parts, nearest, strict=True)]
     )
     few_shot = np.concatenate([few_shot_scores(vectors_ND, class_ids_N, part, config.few_shot) for part in parts])
-    return {
-        "headline": (neighbours + few_shot) / 2,
-        "neighbours": neighbours,
-        "few-shot": few_shot,
-        "linear": linear.astype(np.float64),
-    }
+    return {"headline": (neighbours + few_shot) / 2, "neighbours": neighbours, "few-shot": few_shot}
 
 
 def _plain(arrays: dict[Any, np.ndarray]) -> dict[str, Any]:

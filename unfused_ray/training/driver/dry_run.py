@@ -1,8 +1,8 @@
 """A run tried for a few seconds on blocks of its own clips: its bottleneck, and how long it would take.
 
 A dry run happens in its own process; nothing is written and no worker is started. Not measured is what takes several
-processes (gradients between workers, Ray's own work), the writing of checkpoints, and pseudo-labels that are made once
-before the run: the forecast is a little too short.
+processes (gradients between workers, Ray's own work), the writing of checkpoints, looks at watched clips, and
+pseudo-labels that are made once before the run: the forecast is a little too short.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from unfused_ray.data.shards.format import Statistics
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.shards.statistics import compute_statistics
 from unfused_ray.data.stream.plan import Planner
+from unfused_ray.evaluation.watched import watched_tasks
 from unfused_ray.home import home
 from unfused_ray.lease import Lease, user
 from unfused_ray.models.export import DESCRIPTION
@@ -26,6 +27,7 @@ from unfused_ray.runs.resume import ResumePoint, find_resume_point
 from unfused_ray.runs.run import Run
 from unfused_ray.runs.start_times import StartTimes
 from unfused_ray.runs.status import Status
+from unfused_ray.runs.watched import has_ended_early
 from unfused_ray.tracking.mlflow import TrackedRun, tags
 from unfused_ray.tracking.store import announce, experiment_name
 from unfused_ray.training.driver.data import TrainingData, read_data
@@ -67,6 +69,7 @@ def check(given: TrainingConfig | TrainingData) -> TrainingPlan:
     data = read_data(given) if isinstance(given, TrainingConfig) else given
     config, index = data.config, data.index
     refuse_unknown_backend(config.runtime)
+    watched_tasks(config.watch, config.front_end)
     uri = config.output or storage.join(home(), "runs", config.name)
     begun = bool(CheckpointStore(uri, keep=1).committed())
     known = Run(uri).record()["facts"] if begun else {}
@@ -86,6 +89,9 @@ def describe(plan: TrainingPlan) -> Table:
     described = {**stage_of(config).describe(index), **runtime_of(config.runtime).describe(config.runtime)}
     for heading, text in described.items():
         table.add_row(heading, text)
+    for watched in watched_tasks(config.watch, config.front_end):
+        clips = " and ".join(f"{count:,} of {split}" for split, count in watched.splits.items())
+        table.add_row(f"watched: {watched.task.name}", f"{clips}, every {config.watch.every} epochs")
     table.add_row("statistics", "known" if index.statistics(config.front_end) else "would be computed first")
     status = run.status()
     table.add_row("state", f"{status.state}, epoch {status.epoch} step {status.step}" if status else "new")
@@ -97,7 +103,13 @@ def describe(plan: TrainingPlan) -> Table:
     return table
 
 
-def run(plan: TrainingPlan, start_times: StartTimes | None = None, in_sweep: bool = False, parent: str = "") -> Status:
+def run(
+    plan: TrainingPlan,
+    start_times: StartTimes | None = None,
+    in_sweep: bool = False,
+    parent: str = "",
+    on_epoch: Callable[[], object] = lambda: None,
+) -> Status:
     """Train to the end, or to the next SIGTERM or Ctrl-C, from the newest checkpoint if there is one.
 
     Args:
@@ -106,6 +118,7 @@ def run(plan: TrainingPlan, start_times: StartTimes | None = None, in_sweep: boo
         in_sweep: True if a sweep, whose folder it is in, tracks it and keeps others out: it is then no run of its own
             in MLflow, and its lease need not settle.
         parent: id of the run that it is shown under in MLflow; '' is none.
+        on_epoch: called soon after the checkpoint of an epoch, in the process that watches the training.
 
     Raises:
         ValueError: settings that differ from those the run was started with.
@@ -118,11 +131,12 @@ def run(plan: TrainingPlan, start_times: StartTimes | None = None, in_sweep: boo
     with Lease(run.uri, on_loss=lost.set, settle=not in_sweep):
         record = run.open(config, plan.facts, environment())
         own = find_resume_point(run.uri)
-        if own is not None and (status := _status_without_training(run, config, own.position)) is not None:
+        if own is not None and (status := _status_without_training(run, config, own)) is not None:
             return status
         start_times.reach("checked")
-        with runtime.session(config.runtime, config.data, run.uri, start_times):
+        with runtime.session(config.runtime, _read(config), run.uri, start_times):
             statistics = _statistics(index, config)
+            _watched_statistics(config)
             stage_of(config).make_labels(run.uri, index, statistics)
             weights, origin = warm_start(config) if own is None else ({}, None)
             start_times.reach("data and labels ready")
@@ -135,20 +149,23 @@ def run(plan: TrainingPlan, start_times: StartTimes | None = None, in_sweep: boo
                 tracked = _tracked_run(plan, record, parent, upstream)
             with runtime.start(job, tracked) as training:
                 steps = plan.planner.num_steps("train")
-                return supervise(run, steps, config.last_epoch, training, lost)
+                return supervise(run, steps, config.last_epoch, training, lost, on_epoch)
 
 
-def _status_without_training(run: Run, config: TrainingConfig, position: Position) -> Status | None:
-    """The status of a run that has no epoch left to train; None if it has.
+def _status_without_training(run: Run, config: TrainingConfig, own: ResumePoint) -> Status | None:
+    """The status of a run that has no epoch left to train, or has ended early; None if it goes on.
 
     Raises:
         ValueError: the run is already beyond ``stop_after``.
     """
-    if position.epoch >= config.last_epoch and _exported_epochs(run, config.export) == position.epoch:
+    position, early = own.position, has_ended_early(own.checkpoint.details["history"], config.watch)
+    if (position.epoch >= config.last_epoch or early) and _exported_epochs(run, config.export) == position.epoch:
         finished = position.epoch >= config.epochs
         more = "More --epochs resume it from its end" if finished else "A later --stop-after resumes it"
+        if early and not finished:
+            more = "It has ended early; --watch.patience 0 resumes it"
         logger.info("%s has no epoch left to train. %s", run.uri, more)
-        return Status("finished" if finished else "stopped", position.epoch, position.step)
+        return Status("finished" if finished or early else "stopped", position.epoch, position.step)
     if config.stop_after and position > Position(config.last_epoch):
         raise ValueError(
             f"stop_after={config.stop_after} lies before where {run.uri} stands, epoch {position.epoch} step "
@@ -190,7 +207,7 @@ def label(plan: TrainingPlan) -> None:
     config, uri, index = plan.config, plan.run.uri, plan.index
     with (
         Lease(uri, on_loss=lambda: logger.warning("another process makes %s", uri)),
-        runtime_of(config.runtime).session(config.runtime, config.data, uri, StartTimes()),
+        runtime_of(config.runtime).session(config.runtime, _read(config), uri, StartTimes()),
     ):
         plan.run.open(config, plan.facts)
         stage_of(config).make_labels(uri, index, _statistics(index, config))
@@ -203,8 +220,23 @@ def _statistics(index: ClipIndex, config: TrainingConfig) -> Statistics:
     return index.statistics(config.front_end) or sum(parts, Statistics())
 
 
+def _watched_statistics(config: TrainingConfig) -> None:
+    """Compute the statistics of watched clips that ingest has not, where the training runs."""
+    executor = runtime_of(config.runtime).executor
+    for watched in watched_tasks(config.watch, config.front_end):
+        compute_statistics(watched.task.training.manifests[0], config.front_end, executor)
+
+
+def _read(config: TrainingConfig) -> dict[str, tuple[str, ...]]:
+    """Sources that the workers read, by field."""
+    return {"data": config.data, "watch.data": config.watch.data}
+
+
 def _exported_epochs(run: Run, export: str) -> int:
-    """Epochs that the exported network was trained for, perhaps fewer than the newest checkpoint's; 0 without one."""
+    """Epochs behind the run when it was exported, perhaps fewer than the newest checkpoint's; 0 without an export."""
     path = storage.join(run.uri, export, DESCRIPTION)
-    epochs: int = storage.read_json(path)["extra"]["epochs"] if storage.exists(path) else 0
+    if not storage.exists(path):
+        return 0
+    extra = storage.read_json(path)["extra"]
+    epochs: int = extra.get("run_epochs", extra["epochs"])  # runs of before say the latter alone
     return epochs

@@ -6,7 +6,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,11 +28,16 @@ ABANDON_SECONDS = 30.0
 """Seconds that a run whose lease is lost may take to end by itself."""
 LOG_SECONDS = 10.0
 """Seconds between two records of a run's figures in the log file."""
-_SHOWN_FIGURES = ("loss", "agreement", "clips_per_second")
+_SHOWN_FIGURES = ("loss", "agreement", "clips_per_second", "watched", "random")
 
 
 def supervise(
-    run: Run, steps_per_epoch: int, last_epoch: int, training: StartedTraining, lost: threading.Event
+    run: Run,
+    steps_per_epoch: int,
+    last_epoch: int,
+    training: StartedTraining,
+    lost: threading.Event,
+    on_epoch: Callable[[], object],
 ) -> Status:
     """Run a training in a thread; show its progress, pass signals on, and always leave a status.
 
@@ -42,6 +47,7 @@ def supervise(
         last_epoch: epochs after which it should end.
         training: its exceptions are raised here.
         lost: set once the run belongs to another process.
+        on_epoch: called soon after the end of an epoch; the training does not wait for it, the display does.
 
     Raises:
         InUseError: the lease is lost. Nothing more is written to the run.
@@ -61,7 +67,7 @@ def supervise(
         thread.start()  # before the coordinator is asked: an actor takes seconds until its first answer
         seen[0] = coordinator.progress()
         run.write_status(Status("running", *divmod(seen[0].step, steps_per_epoch)))
-        told = _watch(thread, coordinator, stop, lost, seen)
+        told = _watch(thread, coordinator, stop, lost, seen, EpochEnds(steps_per_epoch, on_epoch))
     if lost.is_set():
         raise InUseError(f"another process has taken {run.uri} over: this one has ended and leaves it alone")
     outcome = result[0]
@@ -83,6 +89,26 @@ def supervise(
     return status
 
 
+class EpochEnds:
+    """Calls a function when a further epoch has ended.
+
+    Args:
+        steps_per_epoch: of the run.
+        on_epoch: the function.
+    """
+
+    def __init__(self, steps_per_epoch: int, on_epoch: Callable[[], object]) -> None:
+        self._steps_per_epoch, self._on_epoch = steps_per_epoch, on_epoch
+        self._epoch: int | None = None
+
+    def look(self, progress: RunProgress) -> None:
+        """Compare with the progress of before. The first step of the next epoch comes behind the checkpoint."""
+        epoch = max(progress.step - 1, 0) // self._steps_per_epoch
+        if self._epoch is not None and epoch > self._epoch:
+            self._on_epoch()
+        self._epoch = epoch
+
+
 def _log_fields(record: Mapping[str, Any], seen: list[RunProgress], steps_per_epoch: int) -> dict[str, Any]:
     epoch, step = divmod(seen[0].step, steps_per_epoch)
     return {"run": record["id"], "stage": record["stage"], "epoch": epoch, "step": step}
@@ -94,6 +120,7 @@ def _watch(
     stop: list[str],
     lost: threading.Event,
     seen: list[RunProgress],
+    ends: EpochEnds,
 ) -> int:
     """Draw progress until the thread ends: a bar for each long phase, a line for each message.
 
@@ -106,6 +133,7 @@ def _watch(
         stop: holds the name of a signal once it has come.
         lost: set once the run belongs to another process.
         seen: its only element is replaced by the newest progress.
+        ends: are told the progress.
     """
     last_log = 0.0
     with ExitStack() as bars:
@@ -124,6 +152,7 @@ def _watch(
                 last_log = time.monotonic()
                 logger.debug("%s", progress.phase, extra={"figures": progress.figures})
             told = _tell(progress, told)
+            ends.look(progress)
             if (drawn := drawn_bar(progress)) is not None:
                 if bar is None or bar.name != drawn.name:
                     bars.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -59,12 +59,12 @@ class RayTrain(Runtime):
 
     @contextmanager
     def session(
-        self, config: RuntimeConfig, data: Sequence[str], run_uri: str, start_times: StartTimes
+        self, config: RuntimeConfig, sources: Mapping[str, tuple[str, ...]], run_uri: str, start_times: StartTimes
     ) -> Iterator[None]:
         """Join or start a cluster, and refuse a training that cannot run there."""
         with cluster.session():
             start_times.reach("Ray started")
-            cluster.refuse_local_paths({"data": tuple(data), "output": (run_uri,)})
+            cluster.refuse_local_paths({**sources, "output": (run_uri,)})
             cluster.worker_cpus(config)
             yield
 

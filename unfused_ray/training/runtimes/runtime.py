@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -66,13 +66,13 @@ class Runtime(ABC):
         """
 
     def session(
-        self, config: RuntimeConfig, data: Sequence[str], run_uri: str, start_times: StartTimes
+        self, config: RuntimeConfig, sources: Mapping[str, tuple[str, ...]], run_uri: str, start_times: StartTimes
     ) -> AbstractContextManager[None]:
         """Open the cluster for a training.
 
         Args:
             config: of the runtime.
-            data: URIs of the shards.
+            sources: URIs of the shards, by field.
             run_uri: of the run.
             start_times: of the command, to note the start of the cluster in.
 

@@ -24,21 +24,23 @@ from unfused_ray.data.stream.prefetch import BlockSource, Prefetcher
 from unfused_ray.data.stream.read import Block
 from unfused_ray.labels.source import LabelSource
 from unfused_ray.methods.method import Method
-from unfused_ray.models.export import save_encoder
 from unfused_ray.runs.checkpoints import Position
 from unfused_ray.runs.files import write_file
 from unfused_ray.runs.resume import ResumePoint
 from unfused_ray.runs.run import DIVERGED
 from unfused_ray.runs.start_times import StartTimes
 from unfused_ray.runs.status import State, Status
+from unfused_ray.tracking.mlflow import metric_name
 from unfused_ray.training.coordinator import CoordinatorClient
 from unfused_ray.training.worker.checkpointer import Checkpointer
 from unfused_ray.training.worker.collectives import Collectives, Votes
 from unfused_ray.training.worker.embedding_queue import EmbeddingQueue
 from unfused_ray.training.worker.epoch_sums import EpochSums
+from unfused_ray.training.worker.exporter import Exporter
 from unfused_ray.training.worker.learner import Learner
 from unfused_ray.training.worker.optimizer import learning_rate
 from unfused_ray.training.worker.reporter import Reporter
+from unfused_ray.training.worker.watcher import Watcher
 
 LOOK_SECONDS = 5.0
 """Seconds between two checks for nodes that are to be taken away, of milliseconds each; Ray Train checks as often."""
@@ -99,7 +101,7 @@ class Loop:
         worker: Worker,
         resume_point: ResumePoint | None,
     ) -> None:
-        self.config, self.run_uri, self.statistics, self.worker = config, run_uri, statistics, worker
+        self.config, self.run_uri, self.worker = config, run_uri, worker
         self.steps_per_epoch = worker.planner.num_steps("train")
         self.num_steps = config.epochs * self.steps_per_epoch
         self.position = resume_point.position if resume_point else Position()
@@ -112,6 +114,8 @@ class Loop:
                 self.sums = EpochSums(**checkpoint.details["sums"])
             self._note_other_threads(checkpoint.details.get("threads"))
         self.reporter = Reporter(worker.coordinator, worker.collectives.rank, self.num_steps, history)
+        self.exporter = Exporter(config, run_uri, statistics, method.name)
+        self.watcher = Watcher(config, worker.collectives, worker.device, self.reporter, self.exporter)
         if worker.labels is not None:
             worker.labels.restore(resume_point.bank_uri if resume_point else None, self.position.epoch)
         worker.collectives.barrier()  # nobody pushes before all have restored
@@ -142,13 +146,16 @@ class Loop:
         """
         self.prefetcher = prefetcher
         for pass_ in prefetcher.passes:
+            if self.watcher.has_ended_early:
+                break
             ended = self._embed(pass_) if pass_.kind == "embed" else self._epoch(pass_)
             if ended is not None:
                 return ended
         if self.worker.collectives.rank == 0:
             self._export()
         self.worker.collectives.barrier()
-        return self._status("finished" if self.position.epoch >= self.config.epochs else "stopped")
+        is_finished = self.position.epoch >= self.config.epochs or self.watcher.has_ended_early
+        return self._status("finished" if is_finished else "stopped", self.watcher.early_end(self.position.epoch))
 
     @property
     def steps_done(self) -> int:
@@ -243,13 +250,25 @@ class Loop:
         if labels is None or labels.are_renewed:
             signs = signs_of_collapse(health, self.config.health)
             measured["collapse_signs"] = health["collapse_signs"] = float(len(signs))
+        watched = self._look(epoch)
         lr = self.learner.state.learning_rate
-        metrics = self.reporter.end_epoch(epoch, self._totals(), self.sums.seconds, health, lr) | measured
+        metrics = self.reporter.end_epoch(epoch, self._totals(), self.sums.seconds, health | watched, lr) | measured
         self.sums = EpochSums()
-        self.reporter.report("training", self.steps_done, {f"epoch/{k}": v for k, v in metrics.items()}, now=True)
+        told = {f"epoch/{k}": v for k, v in metrics.items()} | {metric_name(k): v for k, v in watched.items()}
+        self.reporter.report("training", self.steps_done, told, now=True)
         self.position = Position(epoch + 1, 0)
         self._checkpoint()
         return signs
+
+    def _look(self, epoch: int) -> dict[str, float]:
+        """Watched accuracies of the network as it would be exported now, if it is time to look."""
+        if not self.watcher.is_due(epoch):
+            return {}
+        started = time.perf_counter()
+        self.reporter.report("watching", self.steps_done, {}, now=True)
+        watched = self.watcher.look(epoch, self.learner.state.exported)
+        self.sums.spend("watch", time.perf_counter() - started)
+        return watched
 
     def _collapse(self, epoch: int, signs: Sequence[str]) -> Status | None:
         """End a run with signs of a collapse, or note them and return None, as its settings say."""
@@ -311,17 +330,5 @@ class Loop:
         return Status(state, self.position.epoch, self.position.step, "; ".join(parts))
 
     def _export(self) -> None:
-        config = self.config
-        save_encoder(
-            storage.join(self.run_uri, config.export),
-            self.learner.state.exported(),
-            config.front_end,
-            config.crop,
-            self.statistics.mean,
-            self.statistics.std,
-            {
-                "method": self.learner.method.name,
-                "epochs": self.position.epoch,
-                "config": config.model_dump(mode="json"),
-            },
-        )
+        if not self.exporter.export(self.learner.state.exported(), self.position.epoch):
+            self.worker.coordinator.note("watch.export=best: no network was looked at, the last one is exported")

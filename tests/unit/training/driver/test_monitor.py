@@ -56,3 +56,22 @@ def test_a_long_pass_that_embeds_clips_is_drawn_by_its_share() -> None:
     drawn = monitor.drawn_bar(RunProgress("embedding every clip", figures={"share": 0.25}))
     assert drawn == monitor.DrawnBar("embedding every clip", 25, 100, "%")
     assert monitor.drawn_bar(RunProgress("clustering")) is None
+
+
+@pytest.mark.parametrize(
+    ("steps", "ended"),
+    [
+        ([0, 1, 2, 3], 0),  # the third is the last of an epoch, whose checkpoint may not be written yet
+        ([0, 2, 4], 1),
+        ([0, 3, 4, 5, 6, 7], 2),
+        ([0, 11, 12], 1),  # several epochs between two looks
+        ([8, 9, 10], 1),  # of a run that resumes
+        ([8, 4, 7], 1),  # of a group that has started anew
+    ],
+)
+def test_the_end_of_an_epoch_is_told_once_the_next_has_begun(steps: list[int], ended: int) -> None:
+    told: list[None] = []
+    ends = monitor.EpochEnds(STEPS, lambda: told.append(None))
+    for step in steps:
+        ends.look(RunProgress("training", step))
+    assert len(told) == ended

@@ -16,7 +16,7 @@ from unfused_ray import storage
 from unfused_ray.config import PretrainConfig
 from unfused_ray.models.export import read_description
 from unfused_ray.training.coordinator import Coordinator
-from unfused_ray.training.worker import loop, reporter
+from unfused_ray.training.worker import exporter, reporter
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -94,7 +94,7 @@ def test_an_encoder_older_than_the_last_checkpoint_is_exported_again(
     encoder = Path(job.output, "encoder", "encoder.safetensors")
     before = encoder.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "save_encoder", end_here)
+        patch.setattr(exporter, "save_encoder", end_here)
         with pytest.raises(BeginningError):
             train(job)
     assert encoder.read_bytes() == before

@@ -1,0 +1,84 @@
+"""The sound files of a package, those in its zip archives (pk3, wz) too."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from corpus.audio import SAMPLE_RATE
+from corpus.packages import AUDIO_SUFFIXES, Packages, audio_files
+from unfused_ray.audio.decode import decode
+
+_ARCHIVES = (".pk3", ".wz", ".zip")
+_PIECE = 1 << 20  # samples decoded at a time
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A sound file of a package."""
+
+    package: str
+    name: str
+    """Path below the package or the archive."""
+    path: Path
+    """The file, or the archive."""
+    in_archive: bool = False
+
+    @property
+    def words(self) -> str:
+        """Its name without folders, suffix and digits, in lower case, a blank between words."""
+        stem = re.sub(r"([a-z])([A-Z])", r"\1 \2", PurePosixPath(self.name).stem)
+        return re.sub(r"[^a-z]+", " ", stem.lower()).strip()
+
+    @property
+    def source(self) -> Path | str:
+        """For ``Clip.sources``: the file, or the digest of the bytes in the archive, as that of a file would be."""
+        return hashlib.sha1(self._bytes()).hexdigest() if self.in_archive else self.path
+
+    def load(self) -> np.ndarray:
+        """The whole sound, 16 kHz mono float32.
+
+        Raises:
+            AudioError: it cannot be read, or holds no samples.
+        """
+        with io.BytesIO(self._bytes()) as file:
+            pieces = list(decode(file, SAMPLE_RATE, _PIECE))
+        return np.concatenate(pieces).astype(np.float32) / 32768
+
+    def _bytes(self) -> bytes:
+        if not self.in_archive:
+            return self.path.read_bytes()
+        with zipfile.ZipFile(self.path) as archive:
+            return archive.read(self.name)
+
+
+def sounds(packages: Packages, package: str) -> Iterator[Sound]:
+    """All sound files of a package, in the order of their names."""
+    root = packages[package]
+    for path in audio_files(root):
+        yield Sound(package, path.relative_to(root).as_posix(), path)
+    for path in sorted(path for path in root.rglob("*") if path.suffix.lower() in _ARCHIVES and path.is_file()):
+        if zipfile.is_zipfile(path) and not path.is_symlink():
+            with zipfile.ZipFile(path) as archive:
+                names = sorted(archive.namelist())
+            yield from (
+                Sound(package, name, path, in_archive=True)
+                for name in names
+                if PurePosixPath(name).suffix.lower() in AUDIO_SUFFIXES
+            )
+
+
+def windows(wave: np.ndarray, seconds: float, most: int) -> Iterator[np.ndarray]:
+    """Up to ``most`` windows of ``seconds`` at equal distances, without overlap; the whole of a shorter sound."""
+    length = int(seconds * SAMPLE_RATE)
+    count = max(1, min(most, len(wave) // length))
+    for number in range(count):
+        start = 0 if count == 1 else int((len(wave) - length) * number / (count - 1))
+        yield wave[start : start + length]

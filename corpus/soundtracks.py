@@ -1,0 +1,104 @@
+"""The music of games: which tracks there are, which share material, and the split of each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import soundfile
+
+from corpus.hashing import hash_fraction
+from corpus.packages import Packages, audio_files
+from corpus.splits import Fractions, dealt_split
+
+_LEAST_SECONDS = 25.0
+_EDGE = 0.04  # of a track that is left out at both ends: fades and silence
+_FRACTIONS: Fractions = (0.55, 0.12, 0.33)
+_VERSION = r"[-_]?(old|remix|enhanced|epic|raw|map|theme)?[-_]?\d*$"
+
+
+@dataclass(frozen=True)
+class Soundtrack:
+    """The music of one game."""
+
+    package: str
+    folder: str
+    version: str = r"[-_](old|enhanced)$"
+    """Pattern of what a name has more than that of the track it is a version of."""
+
+
+SOUNDTRACKS = {
+    "colobot": Soundtrack("colobot-common-sounds", "usr/share/games/colobot/music"),
+    "drascula": Soundtrack("drascula-music", "usr/share/scummvm/drascula/audio"),
+    "freedroidrpg": Soundtrack("freedroidrpg-data", "usr/share/freedroidrpg/data/sound/music"),
+    "hedgewars": Soundtrack("hedgewars-data", "usr/share/games/hedgewars/Data/Music"),
+    "hyperrogue": Soundtrack("hyperrogue-music", "usr/share/hyperrogue/music"),
+    "marsshooter": Soundtrack("marsshooter-data", "usr/share/games/marsshooter/audio/music"),
+    "singularity": Soundtrack("singularity-music", "usr/share/games/singularity/music"),
+    "supertux": Soundtrack("supertux-data", "usr/share/games/supertux2/music", _VERSION),
+    "warzone": Soundtrack("warzone2100-music", "usr/share/games/warzone2100/music"),
+    "wesnoth": Soundtrack("wesnoth-1.16-music", "usr/share/games/wesnoth/1.16/data/core/music", _VERSION),
+}
+"""Soundtracks of at least a dozen tracks."""
+OTHER_MUSIC = (
+    *("asc-music", "btanks-data", "enigma-data", "extremetuxracer-data", "frozen-bubble-data"),
+    *("fretsonfire-songs-muldjord", "fretsonfire-songs-sectoid", "gigalomania-data", "lordsawar-data", "pathological"),
+    *("planetblupi-music-ogg", "starfighter-data", "trackballs-data", "wizznic-data", "zaz-data"),
+)
+"""Packages with fewer tracks, which are for pre-training only."""
+
+
+@dataclass(frozen=True)
+class Track:
+    """A piece of music."""
+
+    game: str
+    name: str
+    """Path below the folder of the game's music, without suffix."""
+    group: str
+    """The tracks that are versions of one."""
+    path: Path
+    seconds: float
+
+    def starts(self, number: int, length: float) -> Iterator[float]:
+        """Starts of at most ``number`` pieces of ``length`` seconds, spread over the track, without overlap."""
+        room = (1 - 2 * _EDGE) * self.seconds
+        number = min(number, int(room / length))
+        for place in range(number):
+            spare = room / number - length
+            shift = hash_fraction(f"piece/{self.game}/{self.name}/{place}") * spare
+            yield _EDGE * self.seconds + place * room / number + shift
+
+
+def tracks(packages: Packages, game: str) -> list[Track]:
+    """The tracks of a soundtrack, by name."""
+    soundtrack = SOUNDTRACKS[game]
+    found = []
+    for track in _tracks(game, packages[soundtrack.package] / soundtrack.folder):
+        stem = track.path.stem.lower()
+        group = re.sub(soundtrack.version, "", stem) or stem
+        found.append(Track(game, track.name, f"{game}/{group}", track.path, track.seconds))
+    return found
+
+
+def other_tracks(packages: Packages) -> list[Track]:
+    """The tracks of the other packages."""
+    return [track for package in OTHER_MUSIC for track in _tracks(package, packages[package])]
+
+
+def split_of_groups(tracks_of_game: list[Track]) -> dict[str, str]:
+    """Split of each group of a soundtrack."""
+    return dealt_split({track.group for track in tracks_of_game}, f"soundtrack/{tracks_of_game[0].game}", _FRACTIONS)
+
+
+def _tracks(game: str, folder: Path) -> Iterator[Track]:
+    for path in audio_files(folder):
+        try:
+            seconds = soundfile.info(path).duration
+        except soundfile.LibsndfileError:  # MIDI under another name, and the like
+            continue
+        if seconds >= _LEAST_SECONDS:
+            name = str(path.relative_to(folder).with_suffix(""))
+            yield Track(game, name, f"{game}/{name}", path, seconds)

@@ -1,0 +1,116 @@
+"""Who speaks: voices that were recorded elsewhere and otherwise, all heard over lines drawn for each clip."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from corpus.audio import load, trim, trim_speech
+from corpus.clips import Clip, Task
+from corpus.disguise import speech_piece
+from corpus.hashing import by_hash
+from corpus.packages import Packages, audio_files
+from corpus.splits import Given, hash_split
+from corpus.tasks.lid import SPEECH, VOICE_PACKS
+
+_CAP = 160
+"""Recordings of a voice."""
+_SECONDS = 1.6
+_PACK_VOICE = {
+    "Classic": "en_Default",
+    "Default_pl": "pl_Default",
+    "Default_ru": "ru_Default",
+    "Default_uk": "uk_Default",
+}
+_PACK_VOICE |= {"Russian_pl": "pl_Russian", "Default_es": "es_Default"}
+_PROCESSED = frozenset({"Robot"})
+_FISH = re.compile(r"[^-]+-([mv])-.+")
+"""Lines of the small (m) and the big fish (v); the others of the play are heard too seldom."""
+_SYLLABLES = 5  # of a Mandarin voice, joined into a clip
+_GAP = np.zeros(640, np.float32)
+
+
+@dataclass(frozen=True)
+class _Spoken:
+    voice: str
+    text: str
+    """What is said, alike for voices that say the same: the group."""
+    paths: tuple[Path, ...]
+
+
+def clips(packages: Packages) -> Iterator[Clip]:
+    """Up to ``_CAP`` recordings of each voice, over a line of their own."""
+    voices: dict[str, list[_Spoken]] = {}
+    for spoken in (*_hedgewars(packages), *_kajongg(packages), *_fillets(packages), *_mandarin(packages)):
+        voices.setdefault(spoken.voice, []).append(spoken)
+    for voice, lines in sorted(voices.items()):
+        for line in by_hash(lines, "spk", lambda line: f"{line.text}/{line.paths[0].name}")[:_CAP]:
+            key = f"{voice}/{line.text}/{'+'.join(path.parent.name + path.stem for path in line.paths)}"
+            audio = partial(_piece, line.paths, f"spk/{key}")
+            yield Clip(
+                voice,
+                line.text,
+                key,
+                audio,
+                sources=line.paths,
+                is_whole=len(line.paths) == 1,
+                split=hash_split(line.text, SPEECH),
+            )
+
+
+def _piece(paths: tuple[Path, ...], key: str) -> np.ndarray:
+    waves = [trim_speech(trim(load(path))) for path in paths]
+    joined = np.concatenate([part for wave in waves for part in (wave, _GAP)][:-1])
+    return speech_piece(joined, key, _SECONDS, octaves=0.0)
+
+
+def _hedgewars(packages: Packages) -> Iterator[_Spoken]:
+    for pack in sorted(path for path in (packages["hedgewars-data"] / VOICE_PACKS).iterdir() if path.is_dir()):
+        if pack.name not in _PROCESSED:
+            for path in audio_files(pack):
+                phrase = re.sub(r"\d+$", "", path.stem.lower())
+                yield _Spoken(_PACK_VOICE.get(pack.name, f"en_{pack.name}"), f"hedgewars/{phrase}", (path,))
+
+
+def _kajongg(packages: Packages) -> Iterator[_Spoken]:
+    folder = packages["kajongg"] / "usr/share/kajongg/voices"
+    for path in audio_files(folder):
+        language = "de" if path.parent.parent.name == "de" else "en"
+        yield _Spoken(f"{language}_{path.parent.name}", f"kajongg/{path.stem}", (path,))
+
+
+def _fillets(packages: Packages) -> Iterator[_Spoken]:
+    for language in ("cs", "nl"):
+        for path in audio_files(packages[f"fillets-ng-data-{language}"] / "usr/share/games/fillets-ng/sound"):
+            if match := _FISH.fullmatch(path.stem):
+                room = path.parent.parent.name
+                yield _Spoken(f"{language}_fish_{match[1]}", f"fillets/{room}", (path,))
+
+
+def _mandarin(packages: Packages) -> Iterator[_Spoken]:
+    """Rows of syllables, the same for both voices."""
+    folders = by_hash((packages["gcin-voice"] / "usr/share/gcin-voice/ogg").iterdir(), "spk", lambda path: path.name)
+    both = [folder for folder in folders if all((folder / f"{voice}.ogg").is_file() for voice in "35")]
+    for start in range(0, len(both) - _SYLLABLES + 1, _SYLLABLES):
+        for voice in "35":
+            paths = tuple(folder / f"{voice}.ogg" for folder in both[start : start + _SYLLABLES])
+            yield _Spoken(f"zh_{voice}", f"gcin/{start}", paths)
+
+
+TASK = Task(
+    name="spk",
+    about="who speaks",
+    group_is="what is said: a phrase, a tile of mah-jongg, a room of the game, a row of syllables",
+    packages=("hedgewars-data", "kajongg", "fillets-ng-data-cs", "fillets-ng-data-nl", "gcin-voice"),
+    clips=clips,
+    split=Given(),
+    least_clips=40,
+    notes="Voices in Czech, Dutch, English, German, Mandarin, Polish, Russian and Ukrainian. The machine they were "
+    "recorded on is disguised: pauses are cut, each clip goes over a telephone line of its own (100 Hz to 3.8 "
+    "kHz, tilt, noise at 15 to 30 dB, common loudness). Voice packs that share an actor are one class.",
+)

@@ -1,0 +1,42 @@
+"""What is looked at while a network trains."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from unfused_ray.config.base import Config, PositiveInt
+
+WatchedMeasure = Literal["headline", "neighbours", "few-shot"]
+"""Scores of vectors that are watched: those of an evaluation that choose nothing."""
+
+
+class WatchConfig(Config):
+    """Accuracy of labelled clips while a network trains, beside random networks of its shape; never trained on."""
+
+    inputs: ClassVar[tuple[str, ...]] = ("data",)
+
+    data: tuple[str, ...] = ()
+    """Prepared sources of labelled clips with splits train and valid, by path or URI; none watches nothing. Test clips
+    are never looked at."""
+    every: PositiveInt = 5
+    """Epochs from one look to the next. The first and the last epoch are always looked at."""
+    clips: Annotated[int, Field(ge=20)] = 400
+    """Most clips of a source that are looked at, of train and valid, as many of each class as there are; a look takes
+    the longer the more they are."""
+    measure: WatchedMeasure = "headline"
+    """Measure that `patience` and `export` go by, in the mean of the sources: neighbours (share of the nearest training
+    clips that have a clip's class), few-shot (accuracy with a few labelled clips of each class), or their mean,
+    headline."""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """End the training after this many looks in a row without a better one; 0 trains to the end."""
+    export: Literal["last", "best"] = "last"
+    """Export the network of the last epoch, or that of the best look."""
+
+    @model_validator(mode="after")
+    def _needs_data(self) -> Self:
+        for field, value, usual in (("patience", self.patience, 0), ("export", self.export, "last")):
+            if value != usual and not self.data:
+                raise ValueError(f"{field}={value} goes by watched clips, but data=() names none: give --watch.data")
+        return self

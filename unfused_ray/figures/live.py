@@ -1,0 +1,52 @@
+"""Draws the curves of a run while it trains, in a thread of the process that watches it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from unfused_ray.tracking.mlflow import TrackedRun, log_results
+
+logger = logging.getLogger(__name__)
+
+_SHARE = 100
+"""A drawing waits for this many times what the last one took."""
+
+
+class LivePictures:
+    """The curves of one run, drawn into its folder and added to its MLflow run now and then.
+
+    Args:
+        tracked: gives the run in MLflow, once it has begun.
+        run_uri: folder of the run.
+        every_minutes: shortest time between two drawings; 0 draws none.
+    """
+
+    def __init__(self, tracked: Callable[[], TrackedRun], run_uri: str, every_minutes: float) -> None:
+        self._tracked, self._run_uri, self._pause = tracked, run_uri, 60 * every_minutes
+        self._next = time.monotonic() + self._pause
+        self._thread = threading.Thread(target=self._draw, name="pictures")
+
+    def draw(self) -> None:
+        """Begin to draw if it is time; returns at once."""
+        if self._pause and not self._thread.is_alive() and time.monotonic() >= self._next:
+            self._thread = threading.Thread(target=self._draw, name="pictures", daemon=True)
+            self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until a drawing that has begun is finished."""
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _draw(self) -> None:
+        started = time.monotonic()
+        try:
+            from unfused_ray.figures.run import write_curves  # here: drawing takes a second to import
+
+            log_results(self._tracked(), write_curves(self._run_uri), {})
+        except (OSError, ValueError) as error:
+            logger.warning("the curves of %s are not drawn now: %s", self._run_uri, error)
+        took = time.monotonic() - started
+        self._next = time.monotonic() + max(self._pause, _SHARE * took)

@@ -1,0 +1,92 @@
+"""Draws watched accuracies over the epochs, beside those of random networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from unfused_ray import storage
+from unfused_ray.evaluation.systems import TrainedModel
+from unfused_ray.figures.canvas import new_figure
+from unfused_ray.models.export import FOLDERS
+from unfused_ray.runs.run import RECORD, Run
+from unfused_ray.runs.watched import MEAN, MEASURES, WatchedCurve, watched_curves
+
+Panels = dict[tuple[str, str], dict[str, WatchedCurve]]
+"""Curves by the name of their run, by task and measure."""
+
+
+def panels(runs: Mapping[str, Sequence[WatchedCurve]]) -> Panels:
+    """Sort the curves of some runs by task and measure: tasks as they come, their mean at last.
+
+    Args:
+        runs: curves by the name of their run.
+    """
+    found: Panels = {}
+    for name, curves in runs.items():
+        for curve in curves:
+            found.setdefault((curve.task, curve.measure), {})[name] = curve
+    tasks = sorted(dict.fromkeys(task for task, _ in found), key=lambda task: task == MEAN)
+    return {(task, m): found[task, m] for task in tasks for m in MEASURES if (task, m) in found}
+
+
+def of_models(models: Sequence[TrainedModel], tasks: Sequence[str]) -> dict[str, list[WatchedCurve]]:
+    """Watched curves of the runs that models are from, by model; a model of which none was watched is left out.
+
+    Args:
+        models: of an evaluation. Of one with a network for each task, the curve of that task is of its own run.
+        tasks: names of the tasks.
+    """
+    found: dict[str, list[WatchedCurve]] = {}
+    for model in models:
+        for task in tasks:
+            uri = model.path.replace("{task}", task)
+            run = storage.parent(uri) if storage.name(uri) in FOLDERS else uri
+            if storage.exists(storage.join(run, RECORD)):
+                own = [curve for curve in watched_curves(Run(run).history()) if curve.task == task]
+                found.setdefault(model.name, []).extend(own)
+    return {name: curves for name, curves in found.items() if curves}
+
+
+def draw_watched(title: str, found: Panels) -> Figure:
+    """Small multiples over the epochs: a row a task, a panel a measure."""
+    tasks = list(dict.fromkeys(task for task, _ in found))
+    figure = new_figure(title, 4.0 * len(MEASURES), 2.8 * len(tasks) + 0.6)
+    grid = figure.subplots(len(tasks), len(MEASURES), squeeze=False, sharex=True)
+    for axes, task in zip(grid, tasks, strict=True):
+        axes[0].set_ylabel("% of validation clips", fontsize=9)
+        for axis, measure in zip(axes, MEASURES, strict=True):
+            axis.set_title(f"{task}: {measure}", loc="left", fontsize=11, fontweight="bold")
+            _draw(axis, found.get((task, measure), {}))
+    for axis in grid[-1]:
+        axis.set_xlabel("epoch")
+    lines = {line.get_label(): line for axis in grid.flat for line in axis.lines}
+    figure.legend(lines.values(), lines, loc="outside lower left", ncols=4, fontsize=9, frameon=False)
+    return figure
+
+
+def draw_panel(curves: Mapping[str, WatchedCurve]) -> Figure:
+    """One small panel without a title; curves by the name of their run, which is '' where there is only one."""
+    figure = new_figure("", 4.4, 2.7)
+    axis = figure.add_subplot()
+    _draw(axis, curves)
+    axis.set(xlabel="epoch", ylabel="% of validation clips")
+    axis.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def _draw(axis: Axes, curves: Mapping[str, WatchedCurve]) -> None:
+    """A line a run, and in its colour, dashed, what random networks of its shape have."""
+    for number, (name, curve) in enumerate(curves.items()):
+        accuracies, colour = [100 * accuracy for accuracy in curve.accuracies], f"C{number}"
+        label = name or "as it trains"
+        axis.plot(curve.epochs, accuracies, color=colour, marker="o", markersize=4, linewidth=1.8, label=label)
+        beside = f"random, shape of {name}" if name else "random networks of its shape"
+        axis.axhline(100 * curve.random, color=colour, linestyle="--", linewidth=1.3, label=beside)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.margins(y=0.12)
+    axis.grid(color="0.92")
+    axis.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,105 @@
+"""Watched accuracies in the history of a run: their names, their curves, and the decisions that go by them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+from unfused_ray import storage
+from unfused_ray.config import WatchConfig, WatchedMeasure
+
+MEASURES: tuple[WatchedMeasure, ...] = get_args(WatchedMeasure)
+MEAN = "mean"
+"""Name of the mean over several tasks."""
+_PREFIX = "watch/"
+_RANDOM = "/random"
+
+History = Sequence[Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class WatchedCurve:
+    """Accuracies on a task by one measure, in shares of 1."""
+
+    task: str
+    measure: str
+    epochs: Sequence[int]
+    """That were looked at, counted from 0."""
+    accuracies: Sequence[float]
+    random: float
+    """Mean of random networks of the same shape."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """The measure that a run is judged by, after an epoch."""
+
+    epoch: int
+    accuracy: float
+    random: float
+
+
+def names(tasks: Sequence[str]) -> list[str]:
+    """Names of a look's figures in the history: the network's by task and measure, then random networks' likewise."""
+    own = [_name(task, measure) for task in tasks for measure in MEASURES]
+    return [*own, *(name + _RANDOM for name in own)]
+
+
+def watched_curves(history: History) -> list[WatchedCurve]:
+    """Curves of every task and measure, the mean over several tasks behind them; none where nothing was watched."""
+    found: dict[str, list[tuple[int, float, float]]] = {}
+    for entry in history:
+        for name, value in entry.items():
+            if name.startswith(_PREFIX) and (random := entry.get(name + _RANDOM)) is not None:
+                found.setdefault(name, []).append((int(entry["epoch"]), value, random))
+    curves = []
+    for name, points in found.items():
+        task, _, measure = name.removeprefix(_PREFIX).rpartition("/")
+        epochs, accuracies = [epoch for epoch, *_ in points], [accuracy for _, accuracy, _ in points]
+        curves.append(WatchedCurve(task, measure, epochs, accuracies, points[-1][2]))
+    tasks = list(dict.fromkeys(curve.task for curve in curves))
+    return [*curves, *(_mean(history, tasks, measure) for measure in MEASURES if len(tasks) > 1)]
+
+
+def looks(history: History, config: WatchConfig) -> list[Look]:
+    """The looks at all tasks of a configuration, by its measure in the mean of the tasks."""
+    return _looks(history, task_names(config), config.measure) if config.data else []
+
+
+def best_look(history: History, config: WatchConfig) -> Look | None:
+    """The first of the best looks; None before there is one."""
+    return max(looks(history, config), key=lambda look: look.accuracy, default=None)
+
+
+def has_ended_early(history: History, config: WatchConfig) -> bool:
+    """True if so many looks in a row as the patience allows were no better than one before."""
+    best = best_look(history, config)
+    if not config.patience or best is None:
+        return False
+    return sum(look.epoch > best.epoch for look in looks(history, config)) >= config.patience
+
+
+def task_names(config: WatchConfig) -> list[str]:
+    """Names of the sources that are watched."""
+    return [storage.name(uri) for uri in config.data]
+
+
+def _looks(history: History, tasks: Sequence[str], measure: str) -> list[Look]:
+    own = [_name(task, measure) for task in tasks]
+    found = []
+    for entry in history:
+        if all(name in entry and name + _RANDOM in entry for name in own):
+            accuracy, random = (sum(entry[name + end] for name in own) / len(own) for end in ("", _RANDOM))
+            found.append(Look(int(entry["epoch"]), accuracy, random))
+    return found
+
+
+def _mean(history: History, tasks: Sequence[str], measure: str) -> WatchedCurve:
+    found = _looks(history, tasks, measure)
+    epochs, accuracies = [look.epoch for look in found], [look.accuracy for look in found]
+    return WatchedCurve(MEAN, measure, epochs, accuracies, found[-1].random if found else 0.0)
+
+
+def _name(task: str, measure: str) -> str:
+    return f"{_PREFIX}{task}/{measure}"

@@ -1,0 +1,61 @@
+"""Writes the network that a run leaves: that of its last epoch, or the best that was watched."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unfused_ray import storage
+from unfused_ray.config import TrainingConfig
+from unfused_ray.data.shards.format import Statistics
+from unfused_ray.models.encoder import AudioNTT2020
+from unfused_ray.models.export import find_export, load_encoder, read_description, save_encoder
+from unfused_ray.runs.run import BEST
+from unfused_ray.runs.watched import Look, task_names
+
+
+class Exporter:
+    """Exports of one run; its first worker writes them.
+
+    Args:
+        config: of the run.
+        run_uri: folder of the run.
+        statistics: of the log-mels that the network has learnt from.
+        method: name of the method.
+    """
+
+    def __init__(self, config: TrainingConfig, run_uri: str, statistics: Statistics, method: str) -> None:
+        self._config, self._run_uri, self._statistics, self._method = config, run_uri, statistics, method
+        self._best_uri = storage.join(run_uri, BEST)
+
+    def keep_best(self, look: Look, encoder: AudioNTT2020) -> None:
+        """Keep a network that was looked at, if none before was better by the same measure on the same tasks."""
+        seen = self._seen(look)
+        kept = read_description(self._best_uri)["extra"]["watched"] if find_export(self._best_uri) else {}
+        is_comparable = all(kept.get(name) == seen[name] for name in ("measure", "tasks", "clips"))
+        if not is_comparable or look.accuracy > kept["accuracy"]:
+            self._write(self._best_uri, encoder, {"epochs": look.epoch + 1, "watched": seen})
+
+    def export(self, encoder: AudioNTT2020, epochs: int) -> bool:
+        """Write the export of a run that ends after so many epochs; False if the last network stands in for the best.
+
+        Args:
+            encoder: of the last epoch.
+            epochs: behind the run.
+        """
+        uri, run = storage.join(self._run_uri, self._config.export), {"run_epochs": epochs}
+        if self._config.watch.export == "best" and find_export(self._best_uri) is not None:
+            best = load_encoder(self._best_uri)
+            self._write(uri, best.encoder, {**best.details, **run})
+            return True
+        self._write(uri, encoder, {"epochs": epochs, **run})
+        return self._config.watch.export == "last"
+
+    def _seen(self, look: Look) -> dict[str, Any]:
+        watch = self._config.watch
+        accuracies = {"accuracy": look.accuracy, "random": look.random}
+        return {"measure": watch.measure, "tasks": task_names(watch), "clips": watch.clips, **accuracies}
+
+    def _write(self, uri: str, encoder: AudioNTT2020, details: dict[str, Any]) -> None:
+        config, statistics = self._config, self._statistics
+        known = {"method": self._method, "config": config.model_dump(mode="json")}
+        save_encoder(uri, encoder, config.front_end, config.crop, statistics.mean, statistics.std, {**details, **known})

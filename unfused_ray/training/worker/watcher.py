@@ -1,0 +1,104 @@
+"""Looks at the network that a run would export now, every few epochs: how it scores on labelled clips."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from unfused_ray.config import TrainingConfig
+from unfused_ray.models.encoder import AudioNTT2020
+from unfused_ray.runs.watched import best_look, has_ended_early, looks, names, task_names
+from unfused_ray.training.worker.collectives import Collectives
+from unfused_ray.training.worker.exporter import Exporter
+from unfused_ray.training.worker.reporter import Reporter
+
+
+class Watcher:
+    """Watches a run on its first worker; the others are told what it saw. Nothing that trains is changed.
+
+    A look takes its turn in the training's own process and on its device: a process of lowest priority beside the
+    training's threads holds these up for longer (docs/decisions/30-looks-take-turns.md).
+
+    Args:
+        config: of the run.
+        collectives: of the worker group.
+        device: of this worker.
+        reporter: whose history has the looks, and who shows the newest.
+        exporter: keeps the best network.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        collectives: Collectives,
+        device: torch.device,
+        reporter: Reporter,
+        exporter: Exporter,
+    ) -> None:
+        self._config, self._collectives, self._device = config, collectives, device
+        self._reporter, self._exporter = reporter, exporter
+        self._names = names(task_names(config.watch))
+        self._watch: Callable[[AudioNTT2020], list[float]] | None = None
+        for newest in looks(reporter.history, config.watch)[-1:]:
+            reporter.shown = {"watched": newest.accuracy, "random": newest.random}
+
+    def is_due(self, epoch: int) -> bool:
+        """True if the run is to be looked at after an epoch."""
+        watch = self._config.watch
+        return bool(watch.data) and (epoch % watch.every == 0 or epoch + 1 == self._config.last_epoch)
+
+    @property
+    def has_ended_early(self) -> bool:
+        """True if the looks say that the run has ended; all workers have the same."""
+        return has_ended_early(self._reporter.history, self._config.watch)
+
+    def early_end(self, epoch: int) -> str:
+        """The reason of an early end with so many epochs behind it; '' if there was none."""
+        watch, best = self._config.watch, best_look(self._reporter.history, self._config.watch)
+        if best is None or not self.has_ended_early or epoch >= self._config.last_epoch:
+            return ""
+        return (
+            f"ended early: {watch.patience} looks in a row were no better than that after epoch {best.epoch}, with a "
+            f"{watch.measure} of {best.accuracy:.1%} (random networks {best.random:.1%})"
+        )
+
+    def look(self, epoch: int, network: Callable[[], AudioNTT2020]) -> dict[str, float]:
+        """Accuracies by their names in the history; empty if they cannot be had. All workers call it together.
+
+        Args:
+            epoch: that has ended.
+            network: gives the one to look at.
+        """
+        values = [math.nan] * len(self._names)
+        if self._collectives.rank == 0:
+            try:
+                values = self._scores(network())
+            except (OSError, ValueError, RuntimeError) as error:
+                self._reporter.note(f"not watched after epoch {epoch}: {error}")
+        everyone = self._collectives.gather(torch.tensor(values, dtype=torch.float64))
+        seen = dict(zip(self._names, everyone[: len(self._names)].tolist(), strict=True))  # rank 0's are the first
+        if any(map(math.isnan, seen.values())):
+            return {}
+        (newest,) = looks([{"epoch": epoch, **seen}], self._config.watch)
+        self._reporter.shown = {"watched": newest.accuracy, "random": newest.random}
+        if self._config.watch.export == "best" and self._collectives.rank == 0:
+            self._exporter.keep_best(newest, network())
+        return seen
+
+    def _scores(self, encoder: AudioNTT2020) -> list[float]:
+        """Scores of the network, then of random ones, in the order of the names."""
+        if self._watch is None:
+            self._watch = self._begin(encoder)
+        return self._watch(encoder)
+
+    def _begin(self, encoder: AudioNTT2020) -> Callable[[AudioNTT2020], list[float]]:
+        """Read the clips, and score the random networks, once."""
+        from unfused_ray.evaluation.watch import Watch  # here: scikit-learn, which only a watched run needs
+        from unfused_ray.evaluation.watched import watched_tasks
+
+        front_end = self._config.front_end
+        watch = Watch(watched_tasks(self._config.watch, front_end), front_end, self._device)
+        random = [value for of_task in watch.look_at_random(encoder.config).values() for value in of_task.values()]
+        return lambda seen: [*(v for of_task in watch.look(seen).values() for v in of_task.values()), *random]
