@@ -59,13 +59,13 @@ def test_small_enough_to_embed_and_large_enough_to_learn_from(clips):
     assert sum(path.stat().st_size for path in RECORDINGS.rglob("*") if path.is_file()) <= 10_000_000
     assert sum(clip.about["split"] == "train" for clip in clips) >= 1000
     for task in TASKS:
-        assert sum(clip.task == task and clip.about["split"] == "test" for clip in clips) >= 150
+        assert sum(clip.task == task and clip.about["split"] == "test" for clip in clips) >= 140
 
 
 def test_every_clip_decodes_to_sound(clips):
     for clip in clips:
         assert clip.sample_rate == 16_000 and clip.samples.ndim == 1, clip.key
-        assert 0.15 <= len(clip.samples) / clip.sample_rate <= 2.0, clip.key
+        assert 0.1 <= len(clip.samples) / clip.sample_rate <= 2.0, clip.key
         assert np.abs(clip.samples.astype(int)).max() > 100, clip.key
 
 
@@ -108,7 +108,8 @@ def test_licence_of_every_clip_is_named_and_its_text_is_there(clips, readme):
     assert len({(clip.about["source"], clip.about["licence"]) for clip in clips}) == len(licence_of_source)
 
 
-DRUM_GROUPS = {"train": "BJA_Pacific", "valid": "ColomboAcousticDrumkit", "test": "ForzeeStereo"}
+DRUM_GROUPS = {"train": "BJA_Pacific", "valid": "ForzeeStereo", "test": "circAfrique v4"}
+SUFFIX = {"drum": "", "lid": "-desc-ca-ogg-012345"}
 
 
 def write_corpus(folder: Path, language_groups: dict[str, str]) -> None:
@@ -117,7 +118,7 @@ def write_corpus(folder: Path, language_groups: dict[str, str]) -> None:
     for task, label, groups in (("drum", "tom", DRUM_GROUPS), ("lid", "ca", language_groups)):
         (folder / task).mkdir(parents=True)
         for split, group in groups.items():
-            wav_path, pitch = f"{task}/{split}-clip.flac", pitch + 50
+            wav_path, pitch = f"{task}/{split}-clip{SUFFIX[task]}.flac", pitch + 50
             sf.write(folder / wav_path, 0.5 * np.sin(2 * np.pi * pitch * np.arange(4000) / 16_000), 16_000)
             with (folder / task / f"{split}.csv").open("w", newline="") as file:
                 csv.writer(file).writerows([("wav_path", "label", "group"), (wav_path, label, group)])
@@ -137,8 +138,8 @@ def test_building_twice_gives_the_same_bytes_and_the_same_sound(tmp_path):
         tar = tmp_path / "first" / f"{task}.tar"
         assert tar.read_bytes() == (tmp_path / "second" / f"{task}.tar").read_bytes()
         for split in SPLITS:
-            decoded, sample_rate = sf.read(io.BytesIO(read_members(tar)[f"{split}-clip.ogg"]))
-            original, _ = sf.read(tmp_path / "corpus" / corpus_task / f"{split}-clip.flac")
+            decoded, sample_rate = sf.read(io.BytesIO(read_members(tar)[f"{split}-clip{SUFFIX[corpus_task]}.ogg"]))
+            original, _ = sf.read(tmp_path / "corpus" / corpus_task / f"{split}-clip{SUFFIX[corpus_task]}.flac")
             assert sample_rate == 16_000 and len(decoded) == len(original)
             assert np.corrcoef(decoded, original)[0, 1] > 0.99
 
