@@ -42,6 +42,11 @@ SOUNDTRACKS = {
     "wesnoth": Soundtrack("wesnoth-1.16-music", "usr/share/games/wesnoth/1.16/data/core/music", _VERSION),
 }
 """Soundtracks of at least a dozen tracks."""
+_SAME = {
+    "colobot/hv2": "colobot/humanitarian",
+    "freedroidrpg/hellfortresstwo": "freedroidrpg/hellfortressentrance",
+}
+"""Tracks that share recordings with one of another name, found by fingerprints at all places of both."""
 OTHER_MUSIC = (
     *("asc-music", "btanks-data", "enigma-data", "extremetuxracer-data", "frozen-bubble-data"),
     *("fretsonfire-songs-muldjord", "fretsonfire-songs-sectoid", "gigalomania-data", "lordsawar-data", "pathological"),
@@ -78,8 +83,8 @@ def tracks(packages: Packages, game: str) -> list[Track]:
     found = []
     for track in _tracks(game, packages[soundtrack.package] / soundtrack.folder):
         stem = track.path.stem.lower()
-        group = re.sub(soundtrack.version, "", stem) or stem
-        found.append(Track(game, track.name, f"{game}/{group}", track.path, track.seconds))
+        group = f"{game}/{re.sub(soundtrack.version, '', stem) or stem}"
+        found.append(Track(game, track.name, _SAME.get(group, group), track.path, track.seconds))
     return found
 
 
@@ -90,7 +95,10 @@ def other_tracks(packages: Packages) -> list[Track]:
 
 def split_of_groups(tracks_of_game: list[Track]) -> dict[str, str]:
     """Split of each group of a soundtrack."""
-    return dealt_split({track.group for track in tracks_of_game}, f"soundtrack/{tracks_of_game[0].game}", _FRACTIONS)
+    game = tracks_of_game[0].game
+    # A name that was joined to another keeps its place in the deal, so that no other track moves.
+    joined = {name for name in _SAME if name.startswith(f"{game}/")}
+    return dealt_split({track.group for track in tracks_of_game} | joined, f"soundtrack/{game}", _FRACTIONS)
 
 
 def _tracks(game: str, folder: Path) -> Iterator[Track]:
