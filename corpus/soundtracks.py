@@ -47,6 +47,8 @@ _SAME = {
     "freedroidrpg/hellfortresstwo": "freedroidrpg/hellfortressentrance",
 }
 """Tracks that share recordings with one of another name, found by fingerprints at all places of both."""
+_OF_A_SOUNDTRACK = ("starfighter-data", "through_space")
+"""A track of the other packages that is singularity's "Through Space"; it is left out."""
 OTHER_MUSIC = (
     *("asc-music", "btanks-data", "enigma-data", "extremetuxracer-data", "frozen-bubble-data"),
     *("fretsonfire-songs-muldjord", "fretsonfire-songs-sectoid", "gigalomania-data", "lordsawar-data", "pathological"),
@@ -89,8 +91,9 @@ def tracks(packages: Packages, game: str) -> list[Track]:
 
 
 def other_tracks(packages: Packages) -> list[Track]:
-    """The tracks of the other packages."""
-    return [track for package in OTHER_MUSIC for track in _tracks(package, packages[package])]
+    """The tracks of the other packages that no soundtrack has."""
+    found = (track for package in OTHER_MUSIC for track in _tracks(package, packages[package]))
+    return [track for track in found if (track.game, track.path.stem) != _OF_A_SOUNDTRACK]
 
 
 def split_of_groups(tracks_of_game: list[Track]) -> dict[str, str]:
