@@ -42,6 +42,13 @@ SOUNDTRACKS = {
     "wesnoth": Soundtrack("wesnoth-1.16-music", "usr/share/games/wesnoth/1.16/data/core/music", _VERSION),
 }
 """Soundtracks of at least a dozen tracks."""
+_SAME = {
+    "colobot/hv2": "colobot/humanitarian",
+    "freedroidrpg/hellfortresstwo": "freedroidrpg/hellfortressentrance",
+}
+"""Tracks that share recordings with one of another name, found by fingerprints at all places of both."""
+_OF_A_SOUNDTRACK = ("starfighter-data", "through_space")
+"""A track of the other packages that is singularity's "Through Space"; it is left out."""
 OTHER_MUSIC = (
     *("asc-music", "btanks-data", "enigma-data", "extremetuxracer-data", "frozen-bubble-data"),
     *("fretsonfire-songs-muldjord", "fretsonfire-songs-sectoid", "gigalomania-data", "lordsawar-data", "pathological"),
@@ -78,19 +85,23 @@ def tracks(packages: Packages, game: str) -> list[Track]:
     found = []
     for track in _tracks(game, packages[soundtrack.package] / soundtrack.folder):
         stem = track.path.stem.lower()
-        group = re.sub(soundtrack.version, "", stem) or stem
-        found.append(Track(game, track.name, f"{game}/{group}", track.path, track.seconds))
+        group = f"{game}/{re.sub(soundtrack.version, '', stem) or stem}"
+        found.append(Track(game, track.name, _SAME.get(group, group), track.path, track.seconds))
     return found
 
 
 def other_tracks(packages: Packages) -> list[Track]:
-    """The tracks of the other packages."""
-    return [track for package in OTHER_MUSIC for track in _tracks(package, packages[package])]
+    """The tracks of the other packages that no soundtrack has."""
+    found = (track for package in OTHER_MUSIC for track in _tracks(package, packages[package]))
+    return [track for track in found if (track.game, track.path.stem) != _OF_A_SOUNDTRACK]
 
 
 def split_of_groups(tracks_of_game: list[Track]) -> dict[str, str]:
     """Split of each group of a soundtrack."""
-    return dealt_split({track.group for track in tracks_of_game}, f"soundtrack/{tracks_of_game[0].game}", _FRACTIONS)
+    game = tracks_of_game[0].game
+    # A name that was joined to another keeps its place in the deal, so that no other track moves.
+    joined = {name for name in _SAME if name.startswith(f"{game}/")}
+    return dealt_split({track.group for track in tracks_of_game} | joined, f"soundtrack/{game}", _FRACTIONS)
 
 
 def _tracks(game: str, folder: Path) -> Iterator[Track]:

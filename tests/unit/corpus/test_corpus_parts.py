@@ -20,7 +20,7 @@ from corpus.hashing import by_hash, hash_between, hash_fraction
 from corpus.midi import Note, Piece, midi_file
 from corpus.packages import PROGRAMS, need_programs, package_lists
 from corpus.soundfont import SoundFont
-from corpus.soundtracks import Track
+from corpus.soundtracks import Track, split_of_groups
 from corpus.splits import SPLITS, Groups, balanced_split, dealt_split, hash_split
 from corpus.tasks import TASKS
 from corpus.tasks.drum import drum_class
@@ -139,6 +139,14 @@ def test_pieces_of_a_track_do_not_overlap() -> None:
     assert all(second - first >= 3 for first, second in pairwise(starts))
     assert starts[0] >= 2.4
     assert starts[-1] + 3 <= 57.6
+
+
+def test_a_track_that_turns_out_to_be_another_moves_no_third_one() -> None:
+    names = ["hv2", "humanitarian", *(f"track{number}" for number in range(12))]
+    tracks = [Track("colobot", name, f"colobot/{name}", Path(name), 60.0) for name in names]
+    split_of = split_of_groups(tracks)
+    assert {split_of[track.group] for track in tracks} == set(SPLITS)
+    assert split_of_groups(tracks[1:]) == split_of  # hv2 is humanitarian
 
 
 def chunk(tag: bytes, *parts: bytes) -> bytes:
