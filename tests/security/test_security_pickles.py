@@ -166,7 +166,7 @@ def read_audio(folder: Path, runs: Runs, tracking_uri: str) -> None:
 
 def evaluate_again(folder: Path, runs: Runs, tracking_uri: str, output: str = "table") -> None:
     config = EvaluateConfig(
-        models=(f"model <i>={folder}/model",),
+        models=(f"model <i>={folder}/model", f"watched={runs.pretraining}"),
         tasks=(str(folder / "task & co"),),
         output=str(folder / output),
         cache=str(folder / "embeddings"),

@@ -23,6 +23,7 @@ from unfused_ray.recipes.pretraining import DEMO, SLICER_CORPUS
 TINY = DEMO.replace(
     name="tiny",
     epochs=2,
+    ema_decay=0.0,
     crop=CropConfig(seconds=0.31),
     optimizer=OptimizerConfig(lr=5e-4, warmup_epochs=0.5),
     encoder=EncoderConfig(channels=8, width=32),
