@@ -37,7 +37,7 @@ DECAR_V2_AUDIOSET = PretrainConfig(
     runtime=RuntimeConfig(num_workers=4, gpus_per_worker=1, cpus_per_worker=4),
 )
 
-# K scales with the data, N/16 where N is small: 8,332 clips, 520 ≈ 512 clusters; two cores.
+# DECAR has 512 clusters for more clips than the 47,000 of the corpus; two cores.
 CORPUS = DECAR_V2_AUDIOSET.replace(
     name="decar-v2-corpus",
     epochs=8,
