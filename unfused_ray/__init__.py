@@ -1,6 +1,7 @@
 """unfused-ray: distributed self-supervised audio training on Ray (DECAR-v2 and UnFuSeD).
 
 Jobs, as on the command line: prepare, pretrain, distill, evaluate, compare, sweep, embed, export. Networks:
+Jobs, as on the command line: prepare, pretrain, distill, evaluate, compare, sweep, embed, index, search. Networks:
 load_encoder, load_student. Settings: recipe. Nothing is imported before it is used.
 """
 
@@ -18,16 +19,19 @@ __all__ = [
     "embed",
     "evaluate",
     "export",
+    "index",
     "load_encoder",
     "load_student",
     "prepare",
     "pretrain",
     "recipe",
+    "search",
     "sweep",
 ]
 
 if TYPE_CHECKING:
     from unfused_ray.api import compare, distill, embed, evaluate, export, prepare, pretrain, sweep
+    from unfused_ray.api import compare, distill, embed, evaluate, index, prepare, pretrain, search, sweep
     from unfused_ray.models.export import load_encoder, load_student
     from unfused_ray.recipes import recipe
 else:

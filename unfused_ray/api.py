@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,6 +26,7 @@ from unfused_ray.config import (
     EmbedConfig,
     EvaluateConfig,
     ExportConfig,
+    IndexConfig,
     PrepareConfig,
     PretrainConfig,
     SweepConfig,
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from unfused_ray.exports.job import ExportResult
     from unfused_ray.runs.start_times import StartTimes
     from unfused_ray.runs.status import Status
+    from unfused_ray.search.format import IndexManifest
+    from unfused_ray.search.hits import Found
     from unfused_ray.sweeps.result import SweepResult
     from unfused_ray.tracking.mlflow import TrackedRun
     from unfused_ray.training.driver.launch import TrainingPlan
@@ -210,6 +213,69 @@ def export(recipe: str | ExportConfig = "default", /, **changes: Any) -> ExportR
     from unfused_ray.exports import job
 
     return job.run(job.check(config))
+def index(recipe: str | IndexConfig = "default", /, **changes: Any) -> IndexManifest:
+    """Index vectors of one or several sources, or change an index; on one that is as asked for, nothing is done.
+
+    Args:
+        recipe: a recipe of ``unfused-ray index``, or a configuration.
+        changes: fields that differ from it.
+
+    Returns:
+        The manifest of the index.
+
+    Raises:
+        ValueError, OSError: what cannot work; names field, value and rule.
+    """
+    config = _configured(recipe, recipes.INDEX, changes)
+    from unfused_ray.data.parts.default_executor import keep_open
+    from unfused_ray.search import job, plan
+
+    with keep_open():
+        return job.run(plan.check(config))
+
+
+def search(
+    index: str,
+    query: str = "",
+    /,
+    *,
+    page: str = "",
+    splits: Sequence[str] = (),
+    labels: Sequence[str] = (),
+    sources: Sequence[str] = (),
+    min_seconds: float = 0.0,
+    max_seconds: float | None = None,
+    **question: Any,
+) -> Found:
+    """Find the recordings of an index that sound like a file, a clip, a label, or like what was marked.
+
+    Args:
+        index: folder of the index, by path or URI.
+        query: file of audio, by path or URI.
+        page: path or URI of a page to write, to listen to the hits; '' writes none.
+        splits, labels, sources: find only clips of these.
+        min_seconds, max_seconds: find only clips or windows of this length.
+        question: fields of :class:`~unfused_ray.search.search.Request`: ``key``, ``label`` or ``learn`` instead of a
+            file; ``first`` and ``last``, ``encoder``, ``count``.
+
+    Raises:
+        ValueError, OSError: what cannot work; names field, value and rule.
+    """
+    from unfused_ray import storage
+    from unfused_ray.search.catalogue import Filters
+    from unfused_ray.search.collection import Collection
+    from unfused_ray.search.search import Request
+    from unfused_ray.search.search import search as find
+
+    longest = float("inf") if max_seconds is None else max_seconds
+    filters = Filters(tuple(splits), tuple(labels), tuple(sources), min_seconds, longest)
+    request = Request(query=query, filters=filters, **question)
+    found = find(Collection.open(storage.absolute(index)), request)
+    if page:
+        from unfused_ray.report.search import write
+
+        write(found, storage.absolute(page))
+    return found
 
 
 def _train(config: TrainingConfig, start_times: StartTimes | None) -> TrainingResult:

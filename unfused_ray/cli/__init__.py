@@ -13,6 +13,8 @@ COMMANDS = {
     "sweep": "Sweep a distillation's settings, judged on validation clips.",
     "embed": "Make vectors of any audio, or of prepared shards, as Parquet.",
     "export": "Write an encoder in a form that others load: ONNX, a folder for the Hugging Face hub, or plain torch.",
+    "index": "Index vectors of one or several sources, to search them by ear.",
+    "search": "Find what sounds like a file, a clip, a label, or what you have marked.",
     "report": "Write one HTML page of runs, to look at and to listen to.",
     "runs": "List runs: name, state, position, last checkpoint.",
     "doctor": "Check that this machine or cluster can run a recipe.",
