@@ -3,6 +3,8 @@
 Jobs, as on the command line: prepare, pretrain, distill, evaluate, compare, sweep, embed, export. Networks:
 Jobs, as on the command line: prepare, pretrain, distill, evaluate, compare, sweep, embed, index, search. Networks:
 load_encoder, load_student. Settings: recipe. Nothing is imported before it is used.
+Jobs, as on the command line: prepare, pretrain, distill, evaluate, compare, sweep, embed, index, search,
+duplicates. Networks: load_encoder, load_student. Settings: recipe. Nothing is imported before it is used.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ __all__ = [
     "__version__",
     "compare",
     "distill",
+    "duplicates",
     "embed",
     "evaluate",
     "export",
@@ -32,6 +35,18 @@ __all__ = [
 if TYPE_CHECKING:
     from unfused_ray.api import compare, distill, embed, evaluate, export, prepare, pretrain, sweep
     from unfused_ray.api import compare, distill, embed, evaluate, index, prepare, pretrain, search, sweep
+    from unfused_ray.api import (
+        compare,
+        distill,
+        duplicates,
+        embed,
+        evaluate,
+        index,
+        prepare,
+        pretrain,
+        search,
+        sweep,
+    )
     from unfused_ray.models.export import load_encoder, load_student
     from unfused_ray.recipes import recipe
 else:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from unfused_ray.exports.job import ExportResult
     from unfused_ray.runs.start_times import StartTimes
     from unfused_ray.runs.status import Status
+    from unfused_ray.search.duplicates import Copies
     from unfused_ray.search.format import IndexManifest
     from unfused_ray.search.hits import Found
     from unfused_ray.sweeps.result import SweepResult
@@ -89,7 +90,13 @@ def prepare(recipe: str | PrepareConfig = "default", /, **changes: Any) -> Manif
     from unfused_ray.data.shards import ingest
 
     with keep_open():
-        return ingest.run(ingest.check(config))
+        manifest = ingest.run(ingest.check(config))
+        if config.near_copies:
+            from unfused_ray.search.heard import count_in_words
+
+            found = duplicates(manifest.uri, config.near_copies)
+            logger.warning("%s: %s in %s", manifest.uri, count_in_words(found), ", ".join(config.near_copies))
+    return manifest
 
 
 def pretrain(
@@ -276,6 +283,41 @@ def search(
 
         write(found, storage.absolute(page))
     return found
+
+
+def duplicates(
+    sources: Sequence[str] | str,
+    against: Sequence[str] | str = (),
+    /,
+    *,
+    splits: Sequence[str] = (),
+    against_splits: Sequence[str] = (),
+    precision: float = 0.999,
+) -> Copies:
+    """Find near-copies of the clips of prepared sources, among themselves or among others.
+
+    Args:
+        sources: folders of prepared sources, by path or URI.
+        against: folders of the sources to look among; none looks among the first, but not at a clip itself.
+        splits: of the sources; none is all.
+        against_splits: of the others; none is all.
+        precision: share of right pairs that the threshold must have on copies that are made.
+
+    Raises:
+        ValueError, OSError: what cannot work; names field, value and rule.
+    """
+    from unfused_ray import storage
+    from unfused_ray.data.parts.default_executor import default_executor, keep_open
+    from unfused_ray.data.shards.index import ClipIndex
+    from unfused_ray.search.duplicates import find_copies
+
+    def load(uris: Sequence[str] | str, splits: Sequence[str]) -> ClipIndex:
+        named = [uris] if isinstance(uris, str) else uris
+        return ClipIndex.load([storage.absolute(uri) for uri in named], splits or None)
+
+    first, second = load(sources, splits), load(against, against_splits) if against else None
+    with keep_open():
+        return find_copies(first, second, default_executor(), precision)
 
 
 def _train(config: TrainingConfig, start_times: StartTimes | None) -> TrainingResult:

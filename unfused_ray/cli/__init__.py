@@ -15,6 +15,7 @@ COMMANDS = {
     "export": "Write an encoder in a form that others load: ONNX, a folder for the Hugging Face hub, or plain torch.",
     "index": "Index vectors of one or several sources, to search them by ear.",
     "search": "Find what sounds like a file, a clip, a label, or what you have marked.",
+    "duplicates": "Find near-copies within prepared sources, and between them and others.",
     "report": "Write one HTML page of runs, to look at and to listen to.",
     "runs": "List runs: name, state, position, last checkpoint.",
     "doctor": "Check that this machine or cluster can run a recipe.",

@@ -30,7 +30,7 @@ _TO = "Second that it ends at; the end of the file if none is named."
 _KEY = "Ask for what sounds like this clip of the index."
 _KEY_SOURCE = "Source of the key, where several have it."
 _LABEL = "Ask for what sounds like the clips of this label, and does not carry it."
-_LEARN = "CSV of marks: ask for what a classifier of them keeps, and for the clips that it is least sure of."
+_LEARN = "CSV of marks: ask for what a classifier of them would keep, and for the clips that it is least sure of."
 _ENCODER = "Encoder of the file; by default the one that the vectors were made with, where it was."
 _PAGE = "Path or URI of a page to write, to listen to the hits and to mark them."
 

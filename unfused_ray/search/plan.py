@@ -12,7 +12,7 @@ from rich.console import Group
 from unfused_ray import paths, storage
 from unfused_ray.config import IndexConfig
 from unfused_ray.data.parts.default_executor import default_executor
-from unfused_ray.data.parts.executor import Executor
+from unfused_ray.data.parts.executor import IN_PROCESS, Executor
 from unfused_ray.data.parts.ledger import refuse_difference
 from unfused_ray.embedding.vectors import VectorManifest
 from unfused_ray.lease import refuse_in_use
@@ -23,6 +23,8 @@ from unfused_ray.search.vector_parts import VectorSource, encoder_of, named, vec
 
 logger = logging.getLogger(__name__)
 
+_IN_PROCESS_VECTORS = 131_072
+"""Vectors up to which a job encodes them itself: starting Ray takes longer."""
 _OTHER_SIZE = 2.0
 """An index whose lists were trained for this many times more or fewer vectors is trained anew."""
 
@@ -80,11 +82,13 @@ def check(config: IndexConfig) -> IndexPlan:
         kept, added = wanted
         wanted = (), (*_reread(kept), *added)
         before = None
-    plan = IndexPlan(config, before, *wanted, "", default_executor())
+    plan = IndexPlan(config, before, *wanted, "", IN_PROCESS)
     encoder_of(plan.built, before.encoder if before else None)
     if not plan.num_vectors:
         raise ValueError(f"{config.output} would hold no vectors: to remove the last source, delete that folder")
-    return _with_training(plan)
+    plan = _with_training(plan)
+    is_large = sum(source.manifest.num_vectors for source in plan.built) > _IN_PROCESS_VECTORS
+    return replace(plan, executor=default_executor()) if is_large else plan
 
 
 def describe(plan: IndexPlan) -> Group:
