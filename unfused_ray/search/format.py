@@ -150,7 +150,10 @@ class IndexManifest:
         path = storage.join(uri, INDEX)
         if not storage.exists(path):
             raise FileNotFoundError(f"{uri} holds no {INDEX}: it is no index. Make one with unfused-ray index")
-        raw = storage.read_json(path, FORMAT_VERSION, REMEDY)
+        try:
+            raw = storage.read_json(path, FORMAT_VERSION, REMEDY)
+        except ValueError as error:
+            raise ValueError(str(error) if REMEDY in str(error) else f"{error}. Or {REMEDY}") from error
         try:
             found: Self = TypeAdapter(cls).validate_python({"uri": uri, **raw})
         except ValidationError as error:
