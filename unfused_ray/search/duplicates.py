@@ -35,6 +35,7 @@ PRECISION = 0.999
 _DEVIATIONS = 4.26
 """Half of the pairs that are made are true, of a set's own one in a thousand may be. So the threshold is beyond the
 spread of false pairs, too: of 100,000, one would be above it if their Fisher z were normal."""
+_MAD_TO_DEVIATION = 1.4826
 _LARGEST = 1 - 1e-6
 
 
@@ -161,8 +162,8 @@ def choose_threshold(
     """Choose the lowest similarity above which enough pairs are a clip and its own copy, and false ones are far.
 
     Some clips are altered in every way of ``ALTERATIONS``. A copy's similarity with its original is that of a true
-    pair; with the nearest other clip of the set, that of a false one. Near-copies that a set already holds count as
-    false, so the precision is at least as measured. Where none is as wanted, it is the highest that there is.
+    pair; with the nearest other clip of the set, that of a false one. Clips whose nearest other stands out are left
+    out, because the set may hold a copy of them. Where no precision is as wanted, it is the highest that there is.
 
     Args:
         index: clips to alter.
@@ -172,6 +173,9 @@ def choose_threshold(
         seed: of the clips that are altered.
     """
     ids = np.sort(np.random.default_rng(seed).permutation(index.num_clips)[:_COPIED])
+    others = fingerprints_ND if others_MD is None else others_MD
+    _, similarities = nearest(fingerprints_ND[ids], others, ids if others_MD is None else None)
+    ids = ids[_fisher(similarities) <= _beyond(similarities)]
     front_end = front_end_of(index.manifests[0])
     log_mel = LogMel(front_end)
     originals, copies, names = [], [], []
@@ -185,8 +189,7 @@ def choose_threshold(
         return Threshold(1.0, 1.0, {}, 0)
     copies_CD = np.stack(copies)
     true_C = (copies_CD * fingerprints_ND[originals].astype(np.float32)).sum(axis=1)
-    own = np.array(originals) if others_MD is None else None
-    false_C = nearest(copies_CD, fingerprints_ND if others_MD is None else others_MD, own)[1]
+    false_C = nearest(copies_CD, others, np.array(originals) if others_MD is None else None)[1]
     similarity, reached = _lowest(true_C, false_C, precision)
     is_found = {name: true_C[np.array(names) == name] >= similarity for name in ALTERATIONS}
     return Threshold(similarity, reached, {name: float(found.mean()) for name, found in is_found.items()}, len(copies))
@@ -194,14 +197,24 @@ def choose_threshold(
 
 def _lowest(true_C: np.ndarray, false_C: np.ndarray, precision: float) -> tuple[float, float]:
     """The lowest threshold that is precise enough and beyond the spread of false pairs, and its precision."""
-    transformed_C = np.arctanh(np.clip(false_C, -_LARGEST, _LARGEST))
-    beyond = float(np.tanh(transformed_C.mean() + _DEVIATIONS * transformed_C.std()))
+    beyond = float(np.tanh(_beyond(false_C)))
     values = np.unique(np.append(true_C[true_C > beyond], beyond))
     above = len(true_C) - np.searchsorted(np.sort(true_C), values)
     wrong = len(false_C) - np.searchsorted(np.sort(false_C), values)
     reached = np.where(above + wrong > 0, above / np.maximum(above + wrong, 1), 1.0)
     place = int(np.argmax(reached >= precision)) if (reached >= precision).any() else int(np.argmax(reached))
     return float(values[place]), float(reached[place])
+
+
+def _fisher(similarities: np.ndarray) -> np.ndarray:
+    return np.arctanh(np.clip(similarities, -_LARGEST, _LARGEST))
+
+
+def _beyond(similarities: np.ndarray) -> float:
+    """Fisher z that false pairs hardly reach; a few true ones among them change little."""
+    values = _fisher(similarities)
+    middle = np.median(values)
+    return float(middle + _DEVIATIONS * _MAD_TO_DEVIATION * np.median(np.abs(values - middle)))
 
 
 def nearest(queries_ND: np.ndarray, others_MD: np.ndarray, own_N: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

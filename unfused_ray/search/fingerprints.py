@@ -34,6 +34,8 @@ _FOLDER = "fingerprints-1"
 """In a prepared source. Its number must change when the same clip has another fingerprint."""
 _FLOOR = 9.2
 """Nepers below the loudest value at which silence begins."""
+_STILL = 1e-3
+"""Changes in nepers that are rounding errors."""
 _SHORTEST_FFT = 1024
 
 
@@ -48,8 +50,11 @@ def fingerprint(pcm: np.ndarray, log_mel: LogMel) -> np.ndarray:
     image_FT = torch.clamp(image_FT, min=image_FT.max() - _FLOOR)
     num_frames = image_FT.shape[2]
     bands_FT = torch.nn.functional.adaptive_avg_pool2d(image_FT, (BANDS, num_frames))[0].numpy()
+    changes_FT = bands_FT - bands_FT.mean(axis=1, keepdims=True)
+    if np.abs(changes_FT).max() < _STILL:
+        return np.zeros(DIM, np.float32)
     size = max(_SHORTEST_FFT, 1 << (num_frames - 1).bit_length())
-    spectrum_FR = np.abs(np.fft.rfft(bands_FT - bands_FT.mean(axis=1, keepdims=True), size, axis=1))
+    spectrum_FR = np.abs(np.fft.rfft(changes_FT, size, axis=1))
     rates_FR = np.sqrt(spectrum_FR[:, : size // 4].reshape(BANDS, RATES, -1).mean(axis=2))
     return unit((rates_FR - rates_FR.mean(axis=1, keepdims=True)).ravel()).astype(np.float32)
 
