@@ -39,11 +39,11 @@ if TYPE_CHECKING:
     from unfused_ray.embedding.vectors import VectorManifest
     from unfused_ray.evaluation.table import EvaluationTable
     from unfused_ray.exports.job import ExportResult
+    from unfused_ray.retrieval.duplicates import Copies
+    from unfused_ray.retrieval.format import IndexManifest
+    from unfused_ray.retrieval.hits import Found
     from unfused_ray.runs.start_times import StartTimes
     from unfused_ray.runs.status import Status
-    from unfused_ray.search.duplicates import Copies
-    from unfused_ray.search.format import IndexManifest
-    from unfused_ray.search.hits import Found
     from unfused_ray.sweeps.result import SweepResult
     from unfused_ray.tracking.mlflow import TrackedRun
     from unfused_ray.training.driver.launch import TrainingPlan
@@ -92,7 +92,7 @@ def prepare(recipe: str | PrepareConfig = "default", /, **changes: Any) -> Manif
     with keep_open():
         manifest = ingest.run(ingest.check(config))
         if config.near_copies:
-            from unfused_ray.search.heard import count_in_words
+            from unfused_ray.retrieval.heard import count_in_words
 
             found = duplicates(manifest.uri, config.near_copies)
             logger.warning("%s: %s in %s", manifest.uri, count_in_words(found), ", ".join(config.near_copies))
@@ -235,7 +235,7 @@ def index(recipe: str | IndexConfig = "default", /, **changes: Any) -> IndexMani
     """
     config = _configured(recipe, recipes.INDEX, changes)
     from unfused_ray.data.parts.default_executor import keep_open
-    from unfused_ray.search import job, plan
+    from unfused_ray.retrieval import job, plan
 
     with keep_open():
         return job.run(plan.check(config))
@@ -262,17 +262,17 @@ def search(
         page: path or URI of a page to write, to listen to the hits; '' writes none.
         splits, labels, sources: find only clips of these.
         min_seconds, max_seconds: find only clips or windows of this length.
-        question: fields of :class:`~unfused_ray.search.search.Request`: ``key``, ``label`` or ``learn`` instead of a
+        question: fields of :class:`~unfused_ray.retrieval.search.Request`: ``key``, ``label`` or ``learn`` instead of a
             file; ``first`` and ``last``, ``encoder``, ``count``.
 
     Raises:
         ValueError, OSError: what cannot work; names field, value and rule.
     """
     from unfused_ray import storage
-    from unfused_ray.search.catalogue import Filters
-    from unfused_ray.search.collection import Collection
-    from unfused_ray.search.search import Request
-    from unfused_ray.search.search import search as find
+    from unfused_ray.retrieval.catalogue import Filters
+    from unfused_ray.retrieval.collection import Collection
+    from unfused_ray.retrieval.search import Request
+    from unfused_ray.retrieval.search import search as find
 
     longest = float("inf") if max_seconds is None else max_seconds
     filters = Filters(tuple(splits), tuple(labels), tuple(sources), min_seconds, longest)
@@ -309,7 +309,7 @@ def duplicates(
     from unfused_ray import storage
     from unfused_ray.data.parts.default_executor import default_executor, keep_open
     from unfused_ray.data.shards.index import ClipIndex
-    from unfused_ray.search.duplicates import find_copies
+    from unfused_ray.retrieval.duplicates import find_copies
 
     def load(uris: Sequence[str] | str, splits: Sequence[str]) -> ClipIndex:
         named = [uris] if isinstance(uris, str) else uris

@@ -46,9 +46,9 @@ from unfused_ray.figures.map import MAX_POINTS
 from unfused_ray.figures.watched import draw_watched, of_models, panels
 from unfused_ray.home import home
 from unfused_ray.progress import Progress
+from unfused_ray.retrieval.heard import near_copies
 from unfused_ray.runs.environment import environment
 from unfused_ray.runs.provenance import upstream
-from unfused_ray.search.heard import near_copies
 from unfused_ray.tracking import store
 from unfused_ray.tracking.mlflow import TAGS, TrackedRun, kept_id, log_results, metric_name, tags
 from unfused_ray.tracking.sender import Tracker

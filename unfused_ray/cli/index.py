@@ -18,7 +18,7 @@ def run(arguments: Sequence[str]) -> int:
     """Index vectors."""
     config, dry_run = parse("index", arguments, recipes.INDEX, EXAMPLES, default="default")
     from unfused_ray import api
-    from unfused_ray.search import plan
+    from unfused_ray.retrieval import plan
 
     if dry_run:
         show(plan.describe(plan.check(config)))

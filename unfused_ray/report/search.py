@@ -16,10 +16,10 @@ from unfused_ray.config import FrontEndConfig
 from unfused_ray.figures import spectrograms
 from unfused_ray.report.clips import encode_opus, seconds_of_clips
 from unfused_ray.report.page import data_uri, render
-from unfused_ray.search.audio import read_audio
-from unfused_ray.search.catalogue import Clip
-from unfused_ray.search.hits import Found, Hit
-from unfused_ray.search.marks import COLUMNS
+from unfused_ray.retrieval.audio import read_audio
+from unfused_ray.retrieval.catalogue import Clip
+from unfused_ray.retrieval.hits import Found, Hit
+from unfused_ray.retrieval.marks import COLUMNS
 
 _FRONT_END = FrontEndConfig()
 """Of the spectrograms and the sound, whatever the encoder's."""

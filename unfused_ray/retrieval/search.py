@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from unfused_ray import storage
-from unfused_ray.search.catalogue import Filters
-from unfused_ray.search.collection import Collection
-from unfused_ray.search.hits import Found, Hit
-from unfused_ray.search.learn import first_of_recordings, learn, scores
-from unfused_ray.search.marks import ids_of, read_marks
-from unfused_ray.search.queries import Question, ask_key, ask_label, ask_wave
+from unfused_ray.retrieval.catalogue import Filters
+from unfused_ray.retrieval.collection import Collection
+from unfused_ray.retrieval.hits import Found, Hit
+from unfused_ray.retrieval.learn import first_of_recordings, learn, scores
+from unfused_ray.retrieval.marks import ids_of, read_marks
+from unfused_ray.retrieval.queries import Question, ask_key, ask_label, ask_wave
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from unfused_ray import storage
 from unfused_ray.data.parts.ledger import PartReport
 from unfused_ray.embedding.vectors import PLACE
 from unfused_ray.parquet import open_parquet
-from unfused_ray.search.format import IndexPart
-from unfused_ray.search.space import has_direction
-from unfused_ray.search.training import Trained
-from unfused_ray.search.vector_parts import VectorPart, vectors_of
+from unfused_ray.retrieval.format import IndexPart
+from unfused_ray.retrieval.space import has_direction
+from unfused_ray.retrieval.training import Trained
+from unfused_ray.retrieval.vector_parts import VectorPart, vectors_of
 
 NEIGHBOURS = 10
 """Neighbours of which the recall is measured."""

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from unfused_ray import storage
-from unfused_ray.search.collection import Collection
+from unfused_ray.retrieval.collection import Collection
 
 logger = logging.getLogger(__name__)
 

@@ -17,9 +17,9 @@ from unfused_ray.data.parts.ledger import refuse_difference
 from unfused_ray.embedding.vectors import VectorManifest
 from unfused_ray.lease import refuse_in_use
 from unfused_ray.progress import summary
-from unfused_ray.search.format import INDEX, IndexManifest, IndexSource
-from unfused_ray.search.training import kind_for
-from unfused_ray.search.vector_parts import VectorSource, encoder_of, named, vectors_digest
+from unfused_ray.retrieval.format import INDEX, IndexManifest, IndexSource
+from unfused_ray.retrieval.training import kind_for
+from unfused_ray.retrieval.vector_parts import VectorSource, encoder_of, named, vectors_digest
 
 logger = logging.getLogger(__name__)
 

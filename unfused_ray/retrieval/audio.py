@@ -10,7 +10,7 @@ import pyarrow as pa
 from unfused_ray.audio.decode import AudioError, decode
 from unfused_ray.data.sources.fetch import fetch
 from unfused_ray.data.sources.items import ITEMS, Listing
-from unfused_ray.search.catalogue import Clip
+from unfused_ray.retrieval.catalogue import Clip
 
 
 def read_audio(clips: Sequence[Clip], sample_rate: int, max_seconds: float) -> dict[int, np.ndarray | str]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from unfused_ray.search.format import IndexManifest, Recall
-from unfused_ray.search.stored import load_vectors, parts_of, read_part
-from unfused_ray.search.training import Trained
-from unfused_ray.search.write import NEIGHBOURS, best
+from unfused_ray.retrieval.format import IndexManifest, Recall
+from unfused_ray.retrieval.stored import load_vectors, parts_of, read_part
+from unfused_ray.retrieval.training import Trained
+from unfused_ray.retrieval.write import NEIGHBOURS, best
 
 
 def measure_recall(manifest: IndexManifest, trained: Trained, wanted: float) -> Recall:

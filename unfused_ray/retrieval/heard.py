@@ -10,8 +10,8 @@ from unfused_ray import storage
 from unfused_ray.data.parts.executor import IN_PROCESS
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.models.export import read_description
-from unfused_ray.search.duplicates import Copies, find_copies
-from unfused_ray.search.fingerprints import has_fingerprints
+from unfused_ray.retrieval.duplicates import Copies, find_copies
+from unfused_ray.retrieval.fingerprints import has_fingerprints
 
 _SECONDS_UNASKED = 3600.0
 """Audio that is fingerprinted without being asked to: a minute of one core."""
@@ -29,7 +29,7 @@ def heard_by(uri: str) -> Heard:
     """
     config: Mapping[str, Any] | None = read_description(uri)["extra"].get("config")
     if not config or "data" not in config:
-        raise ValueError(f"{uri} does not say what it was trained on")
+        raise ValueError("its export does not say")
     found = {(source, tuple(config["splits"])) for source in config["data"]}
     for before in (config.get("teacher"), config.get("init_from")):
         found |= set(heard_by(before)) if before else set()

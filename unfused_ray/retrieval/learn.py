@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
-from unfused_ray.search.collection import Collection
+from unfused_ray.retrieval.collection import Collection
 
 _STRENGTH = 10.0
 """C of the logistic regression on unit vectors."""

@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 from unfused_ray import storage
 from unfused_ray.embedding.vectors import from_source, within_source
 from unfused_ray.parquet import open_parquet
-from unfused_ray.search.format import REMEDY, IndexManifest, IndexPart, read_checked
-from unfused_ray.search.stored import parts_of
-from unfused_ray.search.write import CLIPS, split_key
+from unfused_ray.retrieval.format import REMEDY, IndexManifest, IndexPart, read_checked
+from unfused_ray.retrieval.stored import parts_of
+from unfused_ray.retrieval.write import CLIPS, split_key
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.data.parts.executor import Executor
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.embedding.clips import read_clips
-from unfused_ray.search.alterations import ALTERATIONS
-from unfused_ray.search.fingerprints import fingerprint, front_end_of, load_fingerprints
+from unfused_ray.retrieval.alterations import ALTERATIONS
+from unfused_ray.retrieval.fingerprints import fingerprint, front_end_of, load_fingerprints
 
 _COPIED = 50
 """Clips of which altered copies are made, to choose the threshold."""

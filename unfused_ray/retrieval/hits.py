@@ -13,8 +13,8 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from unfused_ray.search.catalogue import Clip
-from unfused_ray.search.marks import Mark
+from unfused_ray.retrieval.catalogue import Clip
+from unfused_ray.retrieval.marks import Mark
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from support.sources import tone
 from support.vectors import PLACE, write_vectors
 
 from unfused_ray import api
-from unfused_ray.search.marks import read_marks
+from unfused_ray.retrieval.marks import read_marks
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -16,8 +16,8 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from unfused_ray.config import IndexConfig
-from unfused_ray.search.format import REMEDY, Kind
-from unfused_ray.search.space import Space
+from unfused_ray.retrieval.format import REMEDY, Kind
+from unfused_ray.retrieval.space import Space
 
 if TYPE_CHECKING:
     import faiss

@@ -21,10 +21,10 @@ from unfused_ray import api, storage
 from unfused_ray.api import search
 from unfused_ray.models.export import load_encoder
 from unfused_ray.report.search import to_html, write
-from unfused_ray.search.collection import Collection
-from unfused_ray.search.learn import learn
-from unfused_ray.search.marks import COLUMNS, ids_of, read_marks
-from unfused_ray.search.write import split_key
+from unfused_ray.retrieval.collection import Collection
+from unfused_ray.retrieval.learn import learn
+from unfused_ray.retrieval.marks import COLUMNS, ids_of, read_marks
+from unfused_ray.retrieval.write import split_key
 
 RATE = 16_000
 pytestmark = pytest.mark.usefixtures("alone")

@@ -16,14 +16,14 @@ from unfused_ray import storage
 from unfused_ray.data.parts.driver import PartedJob, run_parts
 from unfused_ray.data.parts.ledger import Ledger
 from unfused_ray.lease import InUseError, Lease
-from unfused_ray.search.format import IndexManifest, IndexPart, IndexSource, Recall, TrainedFile
-from unfused_ray.search.plan import IndexPlan, settings_of
-from unfused_ray.search.recall import measure_recall
-from unfused_ray.search.space import Space
-from unfused_ray.search.stored import load_trained, parts_of
-from unfused_ray.search.training import Trained, kind_for, train
-from unfused_ray.search.vector_parts import draw, encoder_of
-from unfused_ray.search.write import IndexPartWriter
+from unfused_ray.retrieval.format import IndexManifest, IndexPart, IndexSource, Recall, TrainedFile
+from unfused_ray.retrieval.plan import IndexPlan, settings_of
+from unfused_ray.retrieval.recall import measure_recall
+from unfused_ray.retrieval.space import Space
+from unfused_ray.retrieval.stored import load_trained, parts_of
+from unfused_ray.retrieval.training import Trained, kind_for, train
+from unfused_ray.retrieval.vector_parts import draw, encoder_of
+from unfused_ray.retrieval.write import IndexPartWriter
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from unfused_ray import storage
 from unfused_ray.data.parts.executor import Executor
 from unfused_ray.embedding.vectors import VectorFile, VectorManifest
 from unfused_ray.parquet import open_parquet
-from unfused_ray.search.format import Encoder, IndexSource
-from unfused_ray.search.space import Space, has_direction
+from unfused_ray.retrieval.format import Encoder, IndexSource
+from unfused_ray.retrieval.space import Space, has_direction
 
 PART_VECTORS = 65_536
 """Vectors of a part of an index, and more where a part of the vectors has more."""

@@ -13,9 +13,9 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from unfused_ray import storage
-from unfused_ray.search.format import REMEDY, IndexManifest, IndexPart, read_checked
-from unfused_ray.search.training import Trained, empty_index, faiss_module
-from unfused_ray.search.write import best
+from unfused_ray.retrieval.format import REMEDY, IndexManifest, IndexPart, read_checked
+from unfused_ray.retrieval.training import Trained, empty_index, faiss_module
+from unfused_ray.retrieval.write import best
 
 
 class StoredVectors(Protocol):

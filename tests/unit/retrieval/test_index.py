@@ -21,15 +21,15 @@ from unfused_ray.api import search
 from unfused_ray.config import IndexConfig
 from unfused_ray.data.parts import driver
 from unfused_ray.lease import InUseError, Lease
-from unfused_ray.search import plan, vector_parts
-from unfused_ray.search.catalogue import Filters
-from unfused_ray.search.collection import Collection
-from unfused_ray.search.format import IndexManifest
-from unfused_ray.search.job import run
-from unfused_ray.search.plan import check, describe
-from unfused_ray.search.space import Space, unit
-from unfused_ray.search.training import Trained, kind_for, num_lists, train
-from unfused_ray.search.write import best
+from unfused_ray.retrieval import plan, vector_parts
+from unfused_ray.retrieval.catalogue import Filters
+from unfused_ray.retrieval.collection import Collection
+from unfused_ray.retrieval.format import IndexManifest
+from unfused_ray.retrieval.job import run
+from unfused_ray.retrieval.plan import check, describe
+from unfused_ray.retrieval.space import Space, unit
+from unfused_ray.retrieval.training import Trained, kind_for, num_lists, train
+from unfused_ray.retrieval.write import best
 
 LISTS = {"exact_up_to": 100}
 CODES = {"exact_up_to": 100, "quantize_above": 1_000}

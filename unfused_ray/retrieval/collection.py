@@ -9,11 +9,11 @@ from typing import Self
 
 import numpy as np
 
-from unfused_ray.search.catalogue import Catalogue
-from unfused_ray.search.format import IndexManifest
-from unfused_ray.search.space import unit
-from unfused_ray.search.stored import ExactVectors, StoredVectors, load_trained, load_vectors, parts_of, read_part
-from unfused_ray.search.training import Trained
+from unfused_ray.retrieval.catalogue import Catalogue
+from unfused_ray.retrieval.format import IndexManifest
+from unfused_ray.retrieval.space import unit
+from unfused_ray.retrieval.stored import ExactVectors, StoredVectors, load_trained, load_vectors, parts_of, read_part
+from unfused_ray.retrieval.training import Trained
 
 _MORE = 4
 """Vectors are looked up for this many times the recordings wanted, then for as many times more."""
