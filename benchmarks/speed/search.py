@@ -99,9 +99,7 @@ def ask(
     times = 1e3 * np.array(seconds)
     least, most = float(times.min()), float(np.quantile(times, 0.99))
     return [
-        Figure(
-            f"{name}: query", float(np.median(times)), "ms", times.min(), float(np.quantile(times, 0.99)), reaches[0]
-        ),
+        Figure(f"{name}: query", float(np.median(times)), "ms", least, most, reaches[0]),
         Figure(f"{name}: recall of the {NEIGHBOURS} nearest", float(np.mean(shares)), "", reach=reaches[1]),
     ]
 
