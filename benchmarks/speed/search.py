@@ -10,9 +10,11 @@ indexed from Parquet to files, with their clips, by the job; the others from an 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,15 @@ def ask(
     ]
 
 
+def opened(index: str) -> tuple[float, float]:
+    """Seconds until a first answer, and megabytes, of a process that opens an index."""
+    before, started = psutil.Process().memory_info().rss, time.perf_counter()
+    collection = Collection.open(index)
+    clip = np.zeros(1, np.int64)
+    collection.nearest(collection.vectors(clip)[0], NEIGHBOURS, np.ones(collection.manifest.num_vectors, bool))
+    return time.perf_counter() - started, (psutil.Process().memory_info().rss - before) / 1e6
+
+
 def ours(rows: np.ndarray, queries: np.ndarray, folder: str) -> Iterator[Figure]:
     """Our index, from Parquet to files, and searches of it, one hit a recording."""
     write(f"{folder}/vectors", rows)
@@ -111,14 +122,13 @@ def ours(rows: np.ndarray, queries: np.ndarray, folder: str) -> Iterator[Figure]
     manifest = api.index(vectors=f"{folder}/vectors", output=f"{folder}/index")
     yield Figure("ours: index", time.perf_counter() - started, "s", reach="≤ 120")
     yield Figure("ours: files", manifest.num_bytes / 1e6, "MB")
-    before = psutil.Process().memory_info().rss
-    started = time.perf_counter()
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
+        seconds, megabytes = fresh.submit(opened, f"{folder}/index").result()
+    yield Figure("ours: open, and the first query", seconds, "s")
+    yield Figure("ours: memory of an open index", megabytes, "MB")
     collection = Collection.open(f"{folder}/index")
     everything = np.ones(manifest.num_vectors, bool)
     mapped = collection.trained.space.apply(queries)
-    collection.nearest(mapped[0], NEIGHBOURS, everything)
-    yield Figure("ours: open, and the first query", time.perf_counter() - started, "s")
-    yield Figure("ours: memory of an open index", (psutil.Process().memory_info().rss - before) / 1e6, "MB")
     nearest = exactly(collection.trained.space.apply(rows), mapped)
     yield from ask("ours", mapped, nearest, lambda query: collection.nearest(query, NEIGHBOURS, everything)[0])
     yield Figure("ours: lists searched", manifest.recall.searched_lists, "")

@@ -9,6 +9,9 @@ from unfused_ray.retrieval.stored import load_vectors, parts_of, read_part
 from unfused_ray.retrieval.training import Trained
 from unfused_ray.retrieval.write import NEIGHBOURS, best
 
+_ERRORS = 2.0
+"""Standard errors by which the measured recall has to be above the one wanted: other questions find fewer, too."""
+
 
 def measure_recall(manifest: IndexManifest, trained: Trained, wanted: float) -> Recall:
     """Search for vectors of the index itself, in more and more lists until the recall is as wanted, or in all.
@@ -30,8 +33,10 @@ def measure_recall(manifest: IndexManifest, trained: Trained, wanted: float) -> 
     lists = 1
     while True:
         found = [vectors.search(query, nearest_QK.shape[1], allowed_N, lists)[0] for query in trained.queries]
-        by_lists[lists] = float(np.mean([_share(*pair) for pair in zip(nearest_QK, found, strict=True)]))
-        if by_lists[lists] >= wanted or lists == vectors.num_lists:
+        shares_Q = np.array([_share(*pair) for pair in zip(nearest_QK, found, strict=True)])
+        by_lists[lists] = float(shares_Q.mean())
+        error = float(shares_Q.std() / np.sqrt(num_queries))
+        if by_lists[lists] - _ERRORS * error >= wanted or lists == vectors.num_lists:
             return Recall(num_queries, NEIGHBOURS, lists, by_lists[lists], by_lists)
         lists = min(2 * lists, vectors.num_lists)
 
