@@ -220,6 +220,8 @@ def export(recipe: str | ExportConfig = "default", /, **changes: Any) -> ExportR
     from unfused_ray.exports import job
 
     return job.run(job.check(config))
+
+
 def index(recipe: str | IndexConfig = "default", /, **changes: Any) -> IndexManifest:
     """Index vectors of one or several sources, or change an index; on one that is as asked for, nothing is done.
 
@@ -268,6 +270,7 @@ def search(
     Raises:
         ValueError, OSError: what cannot work; names field, value and rule.
     """
+    extras.require("train", "pyarrow", "a search")
     from unfused_ray import storage
     from unfused_ray.retrieval.catalogue import Filters
     from unfused_ray.retrieval.collection import Collection
@@ -306,6 +309,7 @@ def duplicates(
     Raises:
         ValueError, OSError: what cannot work; names field, value and rule.
     """
+    extras.require("train", "pyarrow", "a search for near-copies")
     from unfused_ray import storage
     from unfused_ray.data.parts.default_executor import default_executor, keep_open
     from unfused_ray.data.shards.index import ClipIndex

@@ -1,28 +1,13 @@
-"""A headless Chromium, and pages that must neither complain nor ask the network for anything."""
+"""Pages that must neither complain nor ask the network for anything."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
-
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-
-
-@contextmanager
-def opened_browser() -> Iterator[Browser]:
-    """A Chromium on PATH, else the one that ``playwright install chromium`` has fetched."""
-    from playwright.sync_api import sync_playwright  # here: the other tests do without
-
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @contextmanager

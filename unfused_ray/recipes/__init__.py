@@ -103,6 +103,8 @@ EMBED: Mapping[str, tuple[str, EmbedConfig]] = {
 
 EXPORT: Mapping[str, tuple[str, ExportConfig]] = {
     "default": ("An ONNX file, checked on clips of the training.", ExportConfig()),
+}
+
 INDEX: Mapping[str, tuple[str, IndexConfig]] = {
     "default": (
         "Exact up to 200,000 vectors, inverted lists above, product quantisation above 5 million.",

@@ -8,14 +8,12 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import numpy as np
-import torch
+import soxr
 
 from unfused_ray import storage
-from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import FrontEndConfig
-from unfused_ray.figures import spectrograms
-from unfused_ray.report.clips import encode_opus, seconds_of_clips
-from unfused_ray.report.page import data_uri, render
+from unfused_ray.report.page import Sound, render
+from unfused_ray.report.sounds import seconds_of_each, sounds_of
 from unfused_ray.retrieval.audio import read_audio
 from unfused_ray.retrieval.catalogue import Clip
 from unfused_ray.retrieval.hits import Found, Hit
@@ -23,16 +21,8 @@ from unfused_ray.retrieval.marks import COLUMNS
 
 _FRONT_END = FrontEndConfig()
 """Of the spectrograms and the sound, whatever the encoder's."""
-
-
-@dataclass(frozen=True)
-class Sound:
-    """Sound and spectrogram of a clip, as data URIs."""
-
-    audio: str
-    spectrogram: str
-    share: float
-    """Length in the page's longest one."""
+_QUESTION = -1
+"""Number of a wave that is asked about."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +52,14 @@ def to_html(found: Found) -> str:
     """The page of a search. It needs no network, but for the links into the recordings."""
     hits = (*found.hits, *found.unsure)
     asked = [found.clip] if found.clip else []
-    seconds = seconds_of_clips(len(hits) + 1)
-    audio = read_audio([*{hit.clip.id: hit.clip for hit in hits}.values(), *asked], _FRONT_END.sample_rate, seconds)
+    seconds = seconds_of_each(len(hits) + 1)
+    clips = {clip.id: clip for clip in [*(hit.clip for hit in hits), *asked]}
+    audio = read_audio(list(clips.values()), _FRONT_END.sample_rate, seconds)
     if found.pcm is not None:
-        audio[-1] = found.pcm[: round(seconds * found.sample_rate)]
-    sounds = _sounds(audio, {-1: found.sample_rate})
+        audio[_QUESTION] = _at_rate(found.pcm, found.sample_rate)
+    waves = {id_: wave for id_, wave in audio.items() if not isinstance(wave, str)}
+    unheard: dict[int, Sound | str] = {id_: reason for id_, reason in audio.items() if isinstance(reason, str)}
+    sounds = unheard | sounds_of(waves, _FRONT_END, seconds)
     sections = [("Nearest" if not found.unsure else "Most likely to be kept", found.hits)]
     if found.unsure:
         sections.append(("Least sure: these teach the most", found.unsure))
@@ -75,7 +68,8 @@ def to_html(found: Found) -> str:
         title=found.question,
         index=found.index,
         measure=found.measure,
-        question=sounds.get(found.clip.id if found.clip else -1),
+        question=sounds.get(found.clip.id if found.clip else _QUESTION),
+        longest=max((sound.seconds for sound in sounds.values() if isinstance(sound, Sound)), default=1.0),
         question_facts=_facts(found.clip) if found.clip else "",
         sections=[(heading, [_page_hit(hit, sounds[hit.clip.id]) for hit in hits]) for heading, hits in sections],
         seconds=seconds,
@@ -84,20 +78,8 @@ def to_html(found: Found) -> str:
     )
 
 
-def _sounds(audio: dict[int, np.ndarray | str], rates: dict[int, int]) -> dict[int, Sound | str]:
-    """Sound and spectrogram of all clips, on one scale of colour and of time."""
-    log_mel = LogMel(_FRONT_END)
-    waves = {id_: wave for id_, wave in audio.items() if not isinstance(wave, str)}
-    images = {id_: log_mel(torch.from_numpy(np.ascontiguousarray(w))[None])[0].numpy() for id_, w in waves.items()}
-    found: dict[int, Sound | str] = {id_: reason for id_, reason in audio.items() if isinstance(reason, str)}
-    if images:
-        low, high = spectrograms.colour_range(images.values())
-        lengths = {id_: len(wave) / rates.get(id_, _FRONT_END.sample_rate) for id_, wave in waves.items()}
-        for id_, wave in waves.items():
-            sound = data_uri("audio/ogg", encode_opus(wave, rates.get(id_, _FRONT_END.sample_rate)))
-            picture = data_uri("image/png", spectrograms.to_png(images[id_], low, high))
-            found[id_] = Sound(sound, picture, lengths[id_] / max(lengths.values()))
-    return found
+def _at_rate(pcm: np.ndarray, sample_rate: int) -> np.ndarray:
+    return pcm if sample_rate == _FRONT_END.sample_rate else soxr.resample(pcm, sample_rate, _FRONT_END.sample_rate)
 
 
 def _page_hit(hit: Hit, sound: Sound | str) -> PageHit:

@@ -39,7 +39,8 @@ def run(plan: IndexPlan) -> IndexManifest:
 
     Raises:
         InUseError: another process works on the index, or has taken it over.
-        ValueError: a file of vectors is not the one that its manifest signs, or faiss is needed and missing.
+        ValueError: a file of vectors is not the one that its manifest signs.
+        MissingExtraError: faiss is needed and not installed.
     """
     if plan.is_finished:
         assert plan.before is not None

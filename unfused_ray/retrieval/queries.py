@@ -12,7 +12,8 @@ from unfused_ray import storage
 from unfused_ray.audio.decode import AudioError, decode
 from unfused_ray.embedding.clips import read_out
 from unfused_ray.embedding.waves import embed_waves
-from unfused_ray.models.export import FrozenEncoder, load_encoder, read_description
+from unfused_ray.models.export import load_encoder, read_description
+from unfused_ray.models.frozen import FrozenEncoder
 from unfused_ray.retrieval.catalogue import Clip
 from unfused_ray.retrieval.collection import Collection
 from unfused_ray.retrieval.space import has_direction, unit

@@ -9,12 +9,14 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
+from unfused_ray import extras
 from unfused_ray.config import IndexConfig
 from unfused_ray.retrieval.format import REMEDY, Kind
 from unfused_ray.retrieval.space import Space
@@ -162,16 +164,10 @@ def faiss_module() -> Any:
     """Import faiss.
 
     Raises:
-        ValueError: it is not installed; an exact index does without.
+        MissingExtraError: it is not installed; an exact index does without.
     """
-    try:
-        import faiss
-    except ImportError as error:
-        raise ValueError(
-            "an index with lists needs faiss, which is not installed: pip install 'unfused-ray[search]', or raise "
-            "--exact-up-to above the number of vectors"
-        ) from error
-    return faiss
+    extras.require("search", "faiss", "an index with lists (of more vectors than --exact-up-to)")
+    return import_module("faiss")
 
 
 def empty_index(trained: Trained) -> Any:

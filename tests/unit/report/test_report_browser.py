@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support.browser import opened_browser, opened_page
+from support.browser import opened_page
 from support.reports import write_runs
 
 from unfused_ray.report import report

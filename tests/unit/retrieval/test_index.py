@@ -20,6 +20,7 @@ from unfused_ray import api, storage
 from unfused_ray.api import search
 from unfused_ray.config import IndexConfig
 from unfused_ray.data.parts import driver
+from unfused_ray.extras import MissingExtraError
 from unfused_ray.lease import InUseError, Lease
 from unfused_ray.retrieval import plan, vector_parts
 from unfused_ray.retrieval.catalogue import Filters
@@ -413,7 +414,9 @@ def test_without_faiss_exact_indexes_work_and_others_say_what_to_install(
     monkeypatch.setitem(__import__("sys").modules, "faiss", None)
     write_vectors(tmp_path / "v", groups_of(0, 150, 8))
     assert search(index(vectors=tmp_path / "v", output=str(tmp_path / "i")).uri, key="clip-1.wav").hits
-    with pytest.raises(ValueError, match=r"pip install 'unfused-ray\[search\]', or raise --exact-up-to"):
+    with pytest.raises(
+        MissingExtraError, match=r"needs faiss, which is not installed: pip install 'unfused-ray\[search\]'"
+    ):
         index(vectors=tmp_path / "v", output=str(tmp_path / "j"), **LISTS)
 
 

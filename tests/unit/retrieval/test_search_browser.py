@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import soundfile
-from support.browser import opened_browser, opened_page
+from support.browser import opened_page
 from support.sources import tone
 from support.vectors import PLACE, write_vectors
 
@@ -23,12 +23,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 COMMA = 'a, "b" 3.wav'
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with opened_browser() as chromium:
-        yield chromium
 
 
 @pytest.fixture(scope="module")
