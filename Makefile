@@ -17,7 +17,7 @@ export UNFUSED_RAY_HOME ?= $(CURDIR)/output
 CORPUS ?= ../corpus
 CORPUS_PACKAGES ?= $(CORPUS).debs
 # Benchmarks, in the order they are run, and the folder of their results.
-BENCHMARKS ?= stream step end_to_end kmeans scale start ingest
+BENCHMARKS ?= stream step end_to_end kmeans scale start ingest search
 BENCH ?= output/bench
 # What the browser's tests load, and the environment of the kits.
 BROWSER ?= output/browser

@@ -19,7 +19,19 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-_PACKAGES = ("torch", "torchaudio", "ray", "faiss-cpu", "faiss-gpu", "numpy", "pyarrow", "scikit-learn", "librosa")
+_PACKAGES = (
+    "torch",
+    "torchaudio",
+    "ray",
+    "faiss-cpu",
+    "faiss-gpu",
+    "numpy",
+    "pyarrow",
+    "scikit-learn",
+    "librosa",
+    "hnswlib",
+    "usearch",
+)
 
 
 @dataclass(frozen=True)

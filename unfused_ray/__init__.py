@@ -1,7 +1,7 @@
 """unfused-ray: distributed self-supervised audio training on Ray (DECAR-v2 and UnFuSeD).
 
-Jobs, as on the command line: prepare, pretrain, distill, evaluate, compare, sweep, embed, export. Networks:
-load_encoder, load_student. Settings: recipe. Nothing is imported before it is used.
+Jobs, as on the command line: prepare, pretrain, distill, evaluate, compare, sweep, embed, index, search, duplicates,
+export. Networks: load_encoder, load_student. Settings: recipe. Nothing is imported before it is used.
 """
 
 from __future__ import annotations
@@ -15,19 +15,34 @@ __all__ = [
     "__version__",
     "compare",
     "distill",
+    "duplicates",
     "embed",
     "evaluate",
     "export",
+    "index",
     "load_encoder",
     "load_student",
     "prepare",
     "pretrain",
     "recipe",
+    "search",
     "sweep",
 ]
 
 if TYPE_CHECKING:
-    from unfused_ray.api import compare, distill, embed, evaluate, export, prepare, pretrain, sweep
+    from unfused_ray.api import (
+        compare,
+        distill,
+        duplicates,
+        embed,
+        evaluate,
+        export,
+        index,
+        prepare,
+        pretrain,
+        search,
+        sweep,
+    )
     from unfused_ray.models.export import load_encoder, load_student
     from unfused_ray.recipes import recipe
 else:

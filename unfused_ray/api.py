@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,6 +26,7 @@ from unfused_ray.config import (
     EmbedConfig,
     EvaluateConfig,
     ExportConfig,
+    IndexConfig,
     PrepareConfig,
     PretrainConfig,
     SweepConfig,
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from unfused_ray.embedding.vectors import VectorManifest
     from unfused_ray.evaluation.table import EvaluationTable
     from unfused_ray.exports.job import ExportResult
+    from unfused_ray.retrieval.duplicates import Copies
+    from unfused_ray.retrieval.format import IndexManifest
+    from unfused_ray.retrieval.hits import Found
     from unfused_ray.runs.start_times import StartTimes
     from unfused_ray.runs.status import Status
     from unfused_ray.sweeps.result import SweepResult
@@ -86,7 +90,13 @@ def prepare(recipe: str | PrepareConfig = "default", /, **changes: Any) -> Manif
     from unfused_ray.data.shards import ingest
 
     with keep_open():
-        return ingest.run(ingest.check(config))
+        manifest = ingest.run(ingest.check(config))
+        if config.near_copies:
+            from unfused_ray.retrieval.heard import count_in_words
+
+            found = duplicates(manifest.uri, config.near_copies)
+            logger.warning("%s: %s in %s", manifest.uri, count_in_words(found), ", ".join(config.near_copies))
+    return manifest
 
 
 def pretrain(
@@ -210,6 +220,108 @@ def export(recipe: str | ExportConfig = "default", /, **changes: Any) -> ExportR
     from unfused_ray.exports import job
 
     return job.run(job.check(config))
+
+
+def index(recipe: str | IndexConfig = "default", /, **changes: Any) -> IndexManifest:
+    """Index vectors of one or several sources, or change an index; on one that is as asked for, nothing is done.
+
+    Args:
+        recipe: a recipe of ``unfused-ray index``, or a configuration.
+        changes: fields that differ from it.
+
+    Returns:
+        The manifest of the index.
+
+    Raises:
+        ValueError, OSError: what cannot work; names field, value and rule.
+    """
+    config = _configured(recipe, recipes.INDEX, changes)
+    from unfused_ray.data.parts.default_executor import keep_open
+    from unfused_ray.retrieval import job, plan
+
+    with keep_open():
+        return job.run(plan.check(config))
+
+
+def search(
+    index: str,
+    query: str = "",
+    /,
+    *,
+    page: str = "",
+    splits: Sequence[str] = (),
+    labels: Sequence[str] = (),
+    sources: Sequence[str] = (),
+    min_seconds: float = 0.0,
+    max_seconds: float | None = None,
+    **question: Any,
+) -> Found:
+    """Find the recordings of an index that sound like a file, a clip, a label, or like what was marked.
+
+    Args:
+        index: folder of the index, by path or URI.
+        query: file of audio, by path or URI.
+        page: path or URI of a page to write, to listen to the hits; '' writes none.
+        splits, labels, sources: find only clips of these.
+        min_seconds, max_seconds: find only clips or windows of this length.
+        question: fields of :class:`~unfused_ray.retrieval.search.Request`: ``key``, ``label`` or ``learn`` instead of a
+            file; ``first`` and ``last``, ``encoder``, ``count``.
+
+    Raises:
+        ValueError, OSError: what cannot work; names field, value and rule.
+    """
+    extras.require("train", "pyarrow", "a search")
+    from unfused_ray import storage
+    from unfused_ray.retrieval.catalogue import Filters
+    from unfused_ray.retrieval.collection import Collection
+    from unfused_ray.retrieval.search import Request
+    from unfused_ray.retrieval.search import search as find
+
+    longest = float("inf") if max_seconds is None else max_seconds
+    filters = Filters(tuple(splits), tuple(labels), tuple(sources), min_seconds, longest)
+    request = Request(query=query, filters=filters, **question)
+    found = find(Collection.open(storage.absolute(index)), request)
+    if page:
+        from unfused_ray.report.search import write
+
+        write(found, storage.absolute(page))
+    return found
+
+
+def duplicates(
+    sources: Sequence[str] | str,
+    against: Sequence[str] | str = (),
+    /,
+    *,
+    splits: Sequence[str] = (),
+    against_splits: Sequence[str] = (),
+    precision: float = 0.999,
+) -> Copies:
+    """Find near-copies of the clips of prepared sources, among themselves or among others.
+
+    Args:
+        sources: folders of prepared sources, by path or URI.
+        against: folders of the sources to look among; none looks among the first, but not at a clip itself.
+        splits: of the sources; none is all.
+        against_splits: of the others; none is all.
+        precision: share of right pairs that the threshold must have on copies that are made.
+
+    Raises:
+        ValueError, OSError: what cannot work; names field, value and rule.
+    """
+    extras.require("train", "pyarrow", "a search for near-copies")
+    from unfused_ray import storage
+    from unfused_ray.data.parts.default_executor import default_executor, keep_open
+    from unfused_ray.data.shards.index import ClipIndex
+    from unfused_ray.retrieval.duplicates import find_copies
+
+    def load(uris: Sequence[str] | str, splits: Sequence[str]) -> ClipIndex:
+        named = [uris] if isinstance(uris, str) else uris
+        return ClipIndex.load([storage.absolute(uri) for uri in named], splits or None)
+
+    first, second = load(sources, splits), load(against, against_splits) if against else None
+    with keep_open():
+        return find_copies(first, second, default_executor(), precision)
 
 
 def _train(config: TrainingConfig, start_times: StartTimes | None) -> TrainingResult:

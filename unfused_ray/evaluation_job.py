@@ -38,7 +38,7 @@ from unfused_ray.evaluation.systems import (
     random_rows,
 )
 from unfused_ray.evaluation.table import FORMAT_VERSION, MARKDOWN, RECORD, TABLE, EvaluationTable
-from unfused_ray.evaluation.tasks import SPLITS, Task, load_task, refuse_shared
+from unfused_ray.evaluation.tasks import SPLITS, Task, load_task, refuse_shared, role
 from unfused_ray.figures import cell, nearest
 from unfused_ray.figures.accuracies import draw_evaluation
 from unfused_ray.figures.canvas import save
@@ -46,6 +46,7 @@ from unfused_ray.figures.map import MAX_POINTS
 from unfused_ray.figures.watched import draw_watched, of_models, panels
 from unfused_ray.home import home
 from unfused_ray.progress import Progress
+from unfused_ray.retrieval.heard import near_copies
 from unfused_ray.runs.environment import environment
 from unfused_ray.runs.provenance import upstream
 from unfused_ray.tracking import store
@@ -159,7 +160,8 @@ def run(plan: EvaluationPlan) -> EvaluationTable:
             found |= filled
             row, task_name = next(reversed(filled))
             bar.update(len(found), task=task_name, row=row)
-    table = EvaluationTable.of(plan.protocol, plan.tasks, plan.systems, found, plan.reference)
+    scored = plan.protocol, plan.tasks, plan.systems, found, plan.reference
+    table = EvaluationTable.of(*scored, _near_copies(plan))
     table.save(output)
     asked = _asked(plan)
     for task in plan.tasks if asked else ():
@@ -170,6 +172,17 @@ def run(plan: EvaluationPlan) -> EvaluationTable:
     record = {"config": config, "environment": environment(), "asked": asked}
     storage.write_json(storage.join(output, RECORD), record, FORMAT_VERSION)
     return table
+
+
+def _near_copies(plan: EvaluationPlan) -> list[str]:
+    """Sentences on test clips with a near-copy in what the trained rows heard, task by task."""
+    sentences = []
+    for task in plan.tasks:
+        (manifest,) = task.index.manifests
+        tested = ClipIndex([manifest], [split for split in manifest.clips_by_split if role(split) in ("test", "fold")])
+        models = [system for system in plan.systems if isinstance(system, TrainedModel)]
+        sentences += near_copies(task.name, tested, {model.name: model.uri(task.rounds[0]) for model in models})
+    return sentences
 
 
 def _asked(plan: EvaluationPlan) -> list[str]:

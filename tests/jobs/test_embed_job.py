@@ -23,17 +23,18 @@ from support.terminal import Ended, text_of
 
 from unfused_ray import storage
 from unfused_ray.api import embed
-from unfused_ray.audio.decode import decode
+from unfused_ray.audio.decode import decode, read_flac
 from unfused_ray.config import CropConfig, EmbedConfig, EncoderConfig, FrontEndConfig
 from unfused_ray.data.parts.rejects import REJECTS
 from unfused_ray.data.shards.format import MANIFEST
 from unfused_ray.data.shards.index import ClipIndex
+from unfused_ray.data.sources.fetch import fetch
 from unfused_ray.data.sources.items import ITEMS, Listing
 from unfused_ray.embedding import write
 from unfused_ray.embedding.clips import read_out
 from unfused_ray.embedding.job import check, describe, run
 from unfused_ray.embedding.parts import audio_parts, shard_parts
-from unfused_ray.embedding.vectors import VectorManifest, vector_schema
+from unfused_ray.embedding.vectors import METRIC, VectorManifest, from_source, vector_schema, within_source
 from unfused_ray.embedding.waves import embed_waves, windows
 from unfused_ray.embedding.write import write_vectors
 from unfused_ray.lease import InUseError, Lease
@@ -110,6 +111,22 @@ def test_waves_in_batches_have_the_vectors_of_each_alone(encoder: FrozenEncoder)
     assert sorted(seen) == list(range(len(waves)))
 
 
+@pytest.mark.parametrize(
+    ("uri", "source", "inner"),
+    [
+        ("/in/a/b.wav", "/in", "a/b.wav"),
+        ("/in.tar", "/in.tar", ""),
+        ("/other/b.wav", "/in", "/other/b.wav"),
+        ("/d/1.tar", "/d/*.tar", "/d/1.tar"),
+        ("s3://b/in/a.wav?region=x", "s3://b/in?region=x", "a.wav"),
+        ("s3://b/a.wav?region=x", "s3://b/in?region=x", "s3://b/a.wav?region=x"),
+    ],
+)
+def test_a_place_is_within_its_source_or_as_it_is(uri: str, source: str, inner: str):
+    assert within_source(uri, source) == inner
+    assert from_source(inner, source) == uri
+
+
 @given(sizes=st.lists(st.tuples(st.booleans(), st.integers(1, 40)), min_size=1, max_size=12), most=st.integers(1, 50))
 def test_parts_hold_every_clip_once_and_whole_row_groups(sizes: list[tuple[bool, int]], most: int):
     rows = []
@@ -169,9 +186,18 @@ def test_shards_give_the_vectors_of_the_frozen_encoder(
         np.testing.assert_allclose(row["vector"], read_out(layers, "fc2", readout)[0], rtol=1e-4, atol=1e-5)
         assert row["key"] == f"clip-{clip}" and row["split"] == ("train" if clip < 35 else "test")
         assert (row["start_seconds"], row["end_seconds"]) == (0.0, len(wave) / RATE)
+        assert (row["labels"], row["group"]) == ([str(clip % 8)], "")
+        assert row["place"]["uri"] == f"0000{clip // 35}.parquet"
+        ((_, audio),) = fetch(
+            pa.Table.from_pylist([row["place"] | {"uri": from_source(row["place"]["uri"], config.source)}], ITEMS)
+        )
+        assert np.array_equal(read_flac(audio.read(), 0, len(wave)), wave)
     assert sorted(contents(tmp_path / "out")) == [MANIFEST, *(part.file for part in manifest.parts), REJECTS]
     description = json.loads((Path(encoder_uri) / "encoder.json").read_text())
     schema = pq.read_schema(tmp_path / "out" / manifest.parts[0].file)
+    assert (
+        schema.metadata[b"metric"].decode() == json.loads((tmp_path / "out" / MANIFEST).read_text())["metric"] == METRIC
+    )
     assert schema.metadata[b"encoder_sha256"].decode() == description["sha256"]
     assert schema.metadata[b"readout"].decode() == readout
     assert schema.field("vector").type.list_size == manifest.dim == len(rows[0]["vector"])

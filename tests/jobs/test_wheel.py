@@ -22,6 +22,8 @@ DATA = {
     "unfused_ray/comparison/plans/corpus.toml",
     "unfused_ray/evaluation/protocol.toml",
     "unfused_ray/report/page.html.j2",
+    "unfused_ray/report/search.html.j2",
+    "unfused_ray/report/search.js",
 }
 
 

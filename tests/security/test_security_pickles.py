@@ -19,16 +19,18 @@ from ray.data._internal.object_extensions.arrow import ArrowPythonObjectType  # 
 from safetensors import SafetensorError
 from support.reports import Runs, write_runs
 from support.runs import tiny, tiny_student, train
+from support.vectors import groups_of, write_vectors
 
-from unfused_ray import evaluation_job, storage
-from unfused_ray.config import EvaluateConfig
+from unfused_ray import api, evaluation_job, storage
+from unfused_ray.config import EvaluateConfig, IndexConfig
 from unfused_ray.data.parts.ledger import Ledger, PartReport
 from unfused_ray.data.shards.index import ClipIndex, read_unit
 from unfused_ray.data.sources.hub_parquet import list_parquet
-from unfused_ray.embedding.vectors import VectorFile, VectorManifest
+from unfused_ray.embedding.vectors import VectorFile
 from unfused_ray.models.export import load_encoder
 from unfused_ray.parquet import open_parquet
 from unfused_ray.report import report
+from unfused_ray.retrieval import job, plan
 from unfused_ray.sweeps.trial import read_records
 from unfused_ray.tracking.mlflow import kept_id
 
@@ -89,7 +91,7 @@ def test_the_mark_is_left_by_whoever_unpickles(dump: Callable[[Mark], bytes], tm
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> tuple[Path, Runs]:
-    """A folder with a run of each kind, an embedding cache and a manifest of vectors."""
+    """A folder with a run of each kind, an embedding cache, vectors and their index."""
     folder = tmp_path_factory.mktemp("tree")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("unfused_ray.lease.SETTLE_SECONDS", 0.0)
@@ -98,8 +100,10 @@ def tree(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> tuple[P
     ledger(folder).begin()
     (folder / "half-made" / "part").write_bytes(b"part")
     ledger(folder).finish(0, PartReport(VectorFile("part", 1, 1, 4, storage.sha256(b"part")), ()))
-    (folder / "vectors").mkdir()
-    (folder / "vectors" / "manifest.json").write_text("{}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unfused_ray.lease.SETTLE_SECONDS", 0.0)
+        write_vectors(folder / "vectors", groups_of(0, 90, 4))
+        api.index(vectors=str(folder / "vectors"), output=str(folder / "index"), exact_up_to=50)
     return folder, runs
 
 
@@ -190,7 +194,12 @@ def resume_sweep(folder: Path, runs: Runs, tracking_uri: str) -> None:
 
 
 def read_vectors(folder: Path, runs: Runs, tracking_uri: str) -> None:
-    VectorManifest.load(str(folder / "vectors"))
+    config = IndexConfig(vectors=(str(folder / "vectors"),), output=str(folder / "index again"))
+    job.run(plan.check(config))
+
+
+def search_index(folder: Path, runs: Runs, tracking_uri: str) -> None:
+    api.search(str(folder / "index"), label="1")
 
 
 def go_on(folder: Path, runs: Runs, tracking_uri: str) -> None:
@@ -227,7 +236,9 @@ PLACES: list[tuple[str, Callable[[Path, Runs, str], None]]] = [
     ("embeddings/**/*", evaluate_anew),
     ("sweep/sweep.json", show("sweep")),
     ("sweep/trials/60bc22425b/trial.json", resume_sweep),
-    ("vectors/manifest.json", read_vectors),
+    ("vectors/*", read_vectors),
+    ("index/index.json", search_index),
+    ("index/*/*", search_index),
 ]
 
 

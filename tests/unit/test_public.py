@@ -45,6 +45,7 @@ def test_every_public_name_is_there_and_others_are_not() -> None:
         ("distill", "tiny", {"teacher": "s3://me:secret@bucket/run"}, r"teacher=s3://…@bucket/run holds credentials"),
         ("prepare", "default", {"output": "x"}, "source='' names nothing"),
         ("embed", "default", {"encoder": "s3://me:secret@bucket/run"}, "encoder=.* holds credentials"),
+        ("index", "default", {"vectors": "x"}, "output='' names nothing"),
         ("evaluate", "default", {}, r"tasks=\(\) names nothing"),
         ("compare", "tiny", {}, "data_root='' names nothing"),
         (
@@ -63,10 +64,10 @@ def test_what_cannot_work_is_refused_as_on_the_command_line(
         getattr(unfused_ray, call)(recipe, **changes)
 
 
-@pytest.mark.parametrize("call", ["prepare", "pretrain", "distill", "evaluate", "compare", "sweep", "embed"])
+@pytest.mark.parametrize("call", ["prepare", "pretrain", "distill", "evaluate", "compare", "sweep", "embed", "index"])
 def test_a_relative_output_is_refused_in_a_submitted_job(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SUBMITTED, "{}")
-    recipe = "default" if call in ("prepare", "evaluate", "embed") else "tiny"
+    recipe = "default" if call in ("prepare", "evaluate", "embed", "index") else "tiny"
     with pytest.raises(ValueError, match="output=relative/out is relative, but a submitted job"):
         getattr(unfused_ray, call)(recipe, output="relative/out")
 

@@ -144,7 +144,7 @@ def note(results: ResultsTable) -> str:
     sentences += results.table.folds_note
     if results.table.num_folds and any(system.on == "all tasks" for system in plan.systems):
         sentences.append("A system trained on all tasks hears none of those with folds: each of their clips is tested")
-    return ". ".join([*sentences, *results.table.flaws]) + "."
+    return ". ".join([*sentences, *results.table.near_copies, *results.table.flaws]) + "."
 
 
 def as_printed() -> str:

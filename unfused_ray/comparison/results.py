@@ -21,7 +21,7 @@ from unfused_ray.evaluation.embedders import EmbedderModel
 from unfused_ray.evaluation.protocol import BootstrapConfig
 from unfused_ray.evaluation.rows import Row, deviations, headings, score
 from unfused_ray.evaluation.systems import System, TrainedModel
-from unfused_ray.evaluation.table import EvaluationTable
+from unfused_ray.evaluation.table import TABLE, EvaluationTable
 from unfused_ray.evaluation.tasks import Task
 from unfused_ray.evaluation_job import EvaluationPlan
 
@@ -128,7 +128,7 @@ def results(
     names = [network.name for network in networks]
     reference = reference if reference in names else names[0]
     of_rows = {(name, task.name): found[name, task.name] for name in names for task in tasks}
-    table = EvaluationTable.of(protocol, tasks, networks, of_rows, reference)
+    table = EvaluationTable.of(protocol, tasks, networks, of_rows, reference, _near_copies(tasks, output))
     plan, draws = trainings.plan, protocol.config.bootstrap
     anchors = [name for name in plan.anchors if name in names] if plan.random in names else []
     differences = anchor_differences(draws, tasks, of_rows, anchors, plan.random)
@@ -155,6 +155,13 @@ def results(
         )
     compared = comparisons(draws, counted, networks, of_rows, plan.compare) if counted else ()
     return ResultsTable(plan, evaluation, reference, tuple(rows), compared, differences, counting, table)
+
+
+def _near_copies(tasks: Sequence[Task], output: str) -> list[str]:
+    """What the evaluations of the tasks have found about near-copies."""
+    folders = [storage.join(output, task.name) for task in tasks]
+    tables = [EvaluationTable.load(folder) for folder in folders if storage.exists(storage.join(folder, TABLE))]
+    return [sentence for table in tables for sentence in table.near_copies]
 
 
 def _gap_closed(

@@ -39,6 +39,7 @@ from unfused_ray.config.methods import (
     UnfusedConfig,
 )
 from unfused_ray.config.model import Cut, EncoderConfig, Readout
+from unfused_ray.config.search import IndexConfig, Metric
 from unfused_ray.config.training import (
     BatchConfig,
     CheckpointConfig,
@@ -75,8 +76,10 @@ __all__ = [
     "ExportForm",
     "FrontEndConfig",
     "HealthConfig",
+    "IndexConfig",
     "LapeTaskCode",
     "Measure",
+    "Metric",
     "OptimizerConfig",
     "PositiveFloat",
     "PositiveInt",

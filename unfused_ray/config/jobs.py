@@ -49,7 +49,7 @@ class ColumnsConfig(Config):
 class PrepareConfig(Config):
     """Ingest of any audio into shards."""
 
-    inputs = ("root", "source")
+    inputs = ("root", "source", "near_copies")
     outputs = ("output",)
 
     task: LapeTaskCode | Literal[""] = ""
@@ -92,6 +92,8 @@ class PrepareConfig(Config):
     """Front end whose statistics are computed along the way."""
     preview: bool = False
     """Write 16 clips and their augmented views as PNG and WAV to <output>/preview."""
+    near_copies: tuple[str, ...] = ()
+    """Prepared sources, such as those of a pre-training: count the clips that have a near-copy in them."""
 
     @property
     def required(self) -> Mapping[str, str]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -25,9 +25,12 @@ from unfused_ray.data.sources.listing import list_source
 from unfused_ray.data.sources.pieces import pieces
 from unfused_ray.data.stream.read import read_unit_if_whole
 from unfused_ray.embedding.clips import refuse_other_rate
+from unfused_ray.embedding.vectors import PLACE
 
 logger = logging.getLogger(__name__)
 
+_KEPT = ("key", "labels", "split", "group")
+"""Columns that a clip's vectors keep."""
 _FEW_PARTS = 16
 _FEW_CLIPS = 32  # still fill a batch of the encoder
 
@@ -38,7 +41,11 @@ class ClipPiece(NamedTuple):
     clip_id: int | None
     """None if the source is not prepared."""
     key: str
+    labels: list[str]
     split: str
+    group: str
+    place: Mapping[str, Any]
+    """Fields of ``PLACE``; the missing ones are null."""
     start: int
     """First sample of the piece in the clip."""
     pcm: np.ndarray
@@ -77,20 +84,21 @@ class ShardPart:
         """Read the clips of the shards, which must be at ``sample_rate``."""
         max_samples = round(max_seconds * sample_rate)
         for unit in self.units:
-            table = read_unit_if_whole(unit, ("audio", "num_samples", "key", "split"))
+            table = read_unit_if_whole(unit, ("audio", "num_samples", *_KEPT))
             for row, clip_id in enumerate(range(unit.first_clip_id, unit.first_clip_id + unit.num_clips)):
                 if table is None:
                     detail = f"row group {unit.row_group} of {unit.uri} is damaged"
                     yield Reject(f"clip_id {clip_id}", "unreadable", detail)
                     continue
-                key, split = table["key"][row].as_py(), table["split"][row].as_py()
+                kept = {name: table[name][row].as_py() for name in _KEPT}
+                place = {"uri": unit.uri, "row_group": unit.row_group, "row": row, "column": "audio"}
                 try:
                     pcm = read_flac(table["audio"][row].as_buffer(), 0, table["num_samples"][row].as_py())
                 except AudioError as error:
-                    yield Reject(key, error.reason, error.detail)
+                    yield Reject(kept["key"], error.reason, error.detail)
                     continue
                 for start in range(0, len(pcm), max_samples):
-                    yield ClipPiece(clip_id, key, split, start, pcm[start : start + max_samples])
+                    yield ClipPiece(clip_id, **kept, place=place, start=start, pcm=pcm[start : start + max_samples])
 
 
 @dataclass(frozen=True)
@@ -109,12 +117,14 @@ class AudioPart:
         for item, source in fetch(self.items):
             warnings: list[Warned] = []
             is_kept = False
+            kept = {name: item[name] for name in _KEPT}
+            place = {field.name: item[field.name] for field in PLACE}
             for piece in pieces(item, source, sample_rate, max_seconds, warnings.append):
                 if isinstance(piece, Reject):
                     yield piece
                 else:
                     is_kept = True
-                    yield ClipPiece(None, item["key"], item["split"], piece.start, piece.pcm)
+                    yield ClipPiece(None, **kept, place=place, start=piece.start, pcm=piece.pcm)
             if is_kept:
                 yield from warnings
 

@@ -19,8 +19,16 @@ import pyarrow as pa
 from unfused_ray import storage
 from unfused_ray.config import Readout
 from unfused_ray.data.shards.format import MANIFEST
+from unfused_ray.data.sources.items import ITEMS
 
-FORMAT_VERSION = "vectors 2"  # prepared sources, whose manifest has the same name, are of format 1
+FORMAT_VERSION = "vectors 3"  # prepared sources, whose manifest has the same name, are of format 1
+METRIC = "cosine"
+"""Measure of nearness of the vectors, whose lengths say little: by inner product, long ones are near to all."""
+
+PLACE = pa.struct(
+    [ITEMS.field(name) for name in ("uri", "offset", "num_bytes", "row_group", "row", "column", "start", "seconds")]
+)
+"""The place of a clip's audio, as a listing has it: enough to read the clip again. ``uri`` is within the source."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,7 @@ class VectorManifest:
         """Write the manifest, atomically: from then on the folder is whole."""
         raw = asdict(self)
         del raw["uri"]
-        totals = {"num_clips": self.num_clips, "num_vectors": self.num_vectors}
+        totals = {"num_clips": self.num_clips, "num_vectors": self.num_vectors, "metric": METRIC}
         storage.write_json(storage.join(self.uri, MANIFEST), totals | raw, FORMAT_VERSION)
 
     @classmethod
@@ -81,15 +89,30 @@ class VectorManifest:
             FileNotFoundError: the folder has none.
             ValueError: the manifest describes something else, or has another version of the format.
         """
-        remedy = "it is a prepared source, or was written by another version. Name another output"
+        remedy = "it is a prepared source, or was written by another version. Embed it anew, to another output"
         raw = storage.read_json(storage.join(uri, MANIFEST), FORMAT_VERSION, remedy)
         parts = tuple(VectorFile(**part) for part in raw["parts"])
         names = ("encoder", "dim", "settings", "contents", "rejects")
         return cls(uri, parts=parts, warnings=raw.get("warnings", {}), **{name: raw[name] for name in names})
 
 
+def within_source(uri: str, source: str) -> str:
+    """Return the path of a file within its source, so that both may be moved; outside of it, the URI itself."""
+    if uri == source:
+        return ""
+    inner = storage.relative(uri, source)
+    return inner if storage.join(source, inner) == uri else uri
+
+
+def from_source(inner: str, source: str) -> str:
+    """Return the URI of a file by its path within the source, as :func:`within_source` gave it."""
+    if not inner:
+        return source
+    return inner if "://" in inner or inner.startswith("/") else storage.join(source, inner)
+
+
 def vector_schema(dim: int, encoder_sha256: str, readout: Readout) -> pa.Schema:
-    """Return the columns of a part, with metadata that name encoder and readout.
+    """Return the columns of a part, with metadata that name encoder, readout and metric.
 
     Args:
         dim: size of a vector.
@@ -99,9 +122,12 @@ def vector_schema(dim: int, encoder_sha256: str, readout: Readout) -> pa.Schema:
     fields: Sequence[pa.Field] = [
         pa.field("clip_id", pa.int64()),  # of the prepared source (and its chosen splits); null for any audio
         pa.field("key", pa.string(), nullable=False),  # the source's own name of the clip
+        ITEMS.field("labels"),
         pa.field("split", pa.string(), nullable=False),  # "" if the source has none
+        pa.field("group", pa.string(), nullable=False),  # "" if there is none
+        pa.field("place", PLACE, nullable=False),
         pa.field("start_seconds", pa.float64(), nullable=False),  # of the window, in the clip
         pa.field("end_seconds", pa.float64(), nullable=False),
         pa.field("vector", pa.list_(pa.field("element", pa.float32(), nullable=False), dim), nullable=False),
     ]
-    return pa.schema(fields, metadata={"encoder_sha256": encoder_sha256, "readout": readout})
+    return pa.schema(fields, metadata={"encoder_sha256": encoder_sha256, "readout": readout, "metric": METRIC})

@@ -18,13 +18,15 @@ from unfused_ray.data.parts.ledger import PartReport
 from unfused_ray.data.parts.rejects import Reject, Warned
 from unfused_ray.embedding.clips import read_out
 from unfused_ray.embedding.parts import ClipPiece, Part
-from unfused_ray.embedding.vectors import VectorFile
+from unfused_ray.embedding.vectors import VectorFile, within_source
 from unfused_ray.embedding.waves import embed_waves, windows
 from unfused_ray.models.frozen import FrozenEncoder
 
 # A row group is what is in memory at once: 32 MB of vectors of 2,048 values, and 32 MB of audio.
 _ROW_GROUP_VECTORS = 4096
 _ROW_GROUP_SAMPLES = 1 << 24
+_REPEATED = ["key", "labels.list.element", "split", "group", "place.uri", "place.column"]
+"""Columns whose neighbouring rows are alike."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def write_vectors(
     found: list[Reject | Warned] = []
     num_clips = num_vectors = 0
     with storage.open_output(storage.join(config.output, file)) as output:
-        with pq.ParquetWriter(output, schema, compression="zstd", use_dictionary=["key", "split"]) as parquet:
+        with pq.ParquetWriter(output, schema, compression="zstd", use_dictionary=_REPEATED) as parquet:
             for group in _row_groups(part, encoder, config, found):
                 num_clips += sum(window.start == window.piece.start == 0 for window in group)
                 num_vectors += len(group)
@@ -120,7 +122,12 @@ def _table(group: list[_Window], encoder: FrozenEncoder, config: EmbedConfig, sc
     columns: dict[str, Any] = {
         "clip_id": [window.piece.clip_id for window in group],
         "key": [window.piece.key for window in group],
+        "labels": [window.piece.labels for window in group],
         "split": [window.piece.split for window in group],
+        "group": [window.piece.group for window in group],
+        "place": [
+            {**window.piece.place, "uri": within_source(window.piece.place["uri"], config.source)} for window in group
+        ],
         "start_seconds": [(window.piece.start + window.start) / sample_rate for window in group],
         "end_seconds": [(window.piece.start + window.stop) / sample_rate for window in group],
         "vector": pa.FixedSizeListArray.from_arrays(vectors_ND.reshape(-1), type=schema.field("vector").type),

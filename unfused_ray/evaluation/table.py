@@ -54,6 +54,8 @@ class EvaluationTable:
     """Trained rows above random networks of their shape."""
     shared: tuple[str, ...] = ()
     """Recordings that are in two splits of a task, as "task: 3 clips of test are in train too …"."""
+    near_copies: tuple[str, ...] = ()
+    """Test clips with a near-copy in what a row was trained on, as "task: 3 of 214 test clips have a near-copy …"."""
 
     @classmethod
     def of(
@@ -63,8 +65,9 @@ class EvaluationTable:
         systems: Sequence[System],
         cells: Mapping[tuple[str, str], Cell],
         reference: str,
+        near_copies: Sequence[str] = (),
     ) -> Self:
-        """Score all cells, by (row, task)."""
+        """Score all cells, by (row, task), and keep what was found about near-copies."""
         return cls(
             tasks=tuple(task.name for task in tasks),
             num_groups={task.name: num_test_groups(task) for task in tasks},
@@ -76,6 +79,7 @@ class EvaluationTable:
             num_folds={task.name: len(task.folds) for task in tasks if task.folds},
             margins=margins(protocol.config.bootstrap, tasks, systems, cells),
             shared=tuple(f"{task.name}: {pair.text}" for task in tasks for pair in task.shared),
+            near_copies=tuple(near_copies),
         )
 
     @classmethod
@@ -170,6 +174,7 @@ class EvaluationTable:
             *self.folds_note,
             *([f"Rows with several networks: the mean of {several}, drawn for the interval too"] if several else []),
             f"Protocol {self.protocol_sha256[:16]}",
+            *self.near_copies,
             *self.flaws,
         ]
         return ". ".join(sentences) + "."

@@ -19,6 +19,7 @@ from unfused_ray.config import (
     EmbedConfig,
     EvaluateConfig,
     ExportConfig,
+    IndexConfig,
     PrepareConfig,
     PretrainConfig,
     SweepConfig,
@@ -104,6 +105,13 @@ EXPORT: Mapping[str, tuple[str, ExportConfig]] = {
     "default": ("An ONNX file, checked on clips of the training.", ExportConfig()),
 }
 
+INDEX: Mapping[str, tuple[str, IndexConfig]] = {
+    "default": (
+        "Exact up to 200,000 vectors, inverted lists above, product quantisation above 5 million.",
+        IndexConfig(),
+    ),
+}
+
 RECIPES: Mapping[str, Mapping[str, tuple[str, Config]]] = {
     "prepare": PREPARE,
     "pretrain": PRETRAIN,
@@ -112,6 +120,7 @@ RECIPES: Mapping[str, Mapping[str, tuple[str, Config]]] = {
     "sweep": SWEEP,
     "embed": EMBED,
     "export": EXPORT,
+    "index": INDEX,
 }
 """Recipes of every job but ``compare``, which has plans: by name, a line of help and the configuration."""
 

@@ -136,7 +136,12 @@ def chart(figure: Figure) -> Markup:
 
 
 def to_html(title: str, subtitle: str, chapters: Sequence[Chapter]) -> str:
-    """The whole page; every text is escaped, and its URIs' credentials are masked."""
+    """The whole page of some runs."""
+    return render("page.html.j2", title=title, subtitle=subtitle, chapters=chapters)
+
+
+def render(template: str, **values: Any) -> str:
+    """A template of this room with values; every text is escaped, and its URIs' credentials are masked."""
     environment = Environment(
         loader=PackageLoader(__package__, "."),
         autoescape=True,
@@ -147,4 +152,4 @@ def to_html(title: str, subtitle: str, chapters: Sequence[Chapter]) -> str:
             storage.masked(value) if isinstance(value, str) and not isinstance(value, Markup) else value
         ),
     )
-    return environment.get_template("page.html.j2").render(title=title, subtitle=subtitle, chapters=chapters)
+    return environment.get_template(template).render(values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 
 import numpy as np
 import soundfile
@@ -41,8 +42,19 @@ def read_sounds(index: ClipIndex, front_end: FrontEndConfig, clip_ids: np.ndarra
     Raises:
         OSError: a shard is missing or its storage does not answer.
     """
-    rate, log_mel = front_end.sample_rate, LogMel(front_end)
     waves = {int(clip_ids[place]): wave for clips in read_clips(index, clip_ids) for place, wave in clips}
+    return sounds_of(waves, front_end, seconds)
+
+
+def sounds_of(waves: Mapping[int, np.ndarray], front_end: FrontEndConfig, seconds: float) -> dict[int, Sound]:
+    """Make the sounds of some waves, by a number, their spectrograms on one scale of colours.
+
+    Args:
+        waves: (samples,) int16.
+        front_end: of the spectrograms, at the waves' rate.
+        seconds: to which they are cut.
+    """
+    rate, log_mel = front_end.sample_rate, LogMel(front_end)
     shown = {clip_id: wave[: int(seconds * rate)] for clip_id, wave in waves.items()}
     images = {clip_id: log_mel(torch.from_numpy(wave)[None])[0].numpy() for clip_id, wave in shown.items()}
     if not images:

@@ -64,6 +64,7 @@ WRONG = {
     "compare tiny": "data_root='' names nothing: give the folder of the prepared sources, --data-root …",
     "sweep tiny": "tasks=() names nothing: give at least one folder written by unfused-ray prepare, --tasks …",
     "embed --encoder e": "source='' names nothing: give a path or a URI, --source …",
+    "index --vectors v": "output='' names nothing: give a path or a URI, --output …",
     "report /nowhere": "/nowhere: there is no such folder; give those of runs",
     "runs /nowhere": "/nowhere: there is no such folder; give the one that holds the folders of runs",
 }
@@ -92,7 +93,7 @@ def test_every_command_has_two_examples_and_their_settings_work(command_line: Co
     assert len(examples) == 2
     for example in examples:
         arguments = shlex.split(example)
-        if command in ("report", "runs", "doctor", "tasks"):  # they have no settings to print
+        if command in ("search", "duplicates", "report", "runs", "doctor", "tasks"):  # they have no settings to print
             ended = command_line(command, *arguments, "--help")
         else:
             ended = command_line(command, *arguments, "--print-config")
@@ -109,7 +110,9 @@ def test_help_names_recipes_and_every_field(command_line: CommandLine, arguments
     assert "--front-end.hop" in ended.out and "--dry-run" in ended.out
 
 
-@pytest.mark.parametrize("command", ["prepare", "pretrain", "distill", "evaluate", "compare", "embed", "sweep"])
+@pytest.mark.parametrize(
+    "command", ["prepare", "pretrain", "distill", "evaluate", "compare", "embed", "index", "sweep"]
+)
 def test_the_scripts_for_submitted_jobs_are_the_commands(command: str) -> None:
     script = ROOT / "tuning" / "sweep.py" if command == "sweep" else ROOT / "jobs" / f"{command}.py"
     run = subprocess.run([sys.executable, str(script), "--help"], check=True, capture_output=True, text=True)
@@ -208,6 +211,7 @@ def test_a_recipe_that_is_none_is_told_with_close_names_and_then_all(command_lin
         "compare tiny --data-root d",
         "sweep tiny --tasks t",
         "embed --encoder e --source s --output o",
+        "index --vectors v --output o",
     ],
 )
 def test_a_command_runs_its_function_of_the_api(

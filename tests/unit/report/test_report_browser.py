@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from support.browser import opened_page
 from support.reports import write_runs
 
 from unfused_ray.report import report
@@ -29,18 +30,8 @@ def url(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> str:
 
 @pytest.fixture
 def page(browser: Browser, url: str) -> Iterator[Page]:
-    """The page, without network; at the end nothing must have been complained of or asked for."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, offline=True)
-    opened = context.new_page()
-    complaints: list[str] = []
-    opened.on("console", lambda message: complaints.append(message.text))
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
-    opened.on("request", lambda request: complaints.append(request.url) if request.url.startswith("http") else None)
-    opened.on("dialog", lambda dialog: complaints.append(dialog.message))
-    opened.goto(url)
-    yield opened
-    context.close()
-    assert not complaints
+    with opened_page(browser, url) as opened:
+        yield opened
 
 
 def test_every_sound_decodes(page: Page) -> None:

@@ -64,7 +64,7 @@ def write_parts(
         if (manifest := finished()) is not None:
             return manifest
         ledger.begin()
-        reports = _run(job, executor, lost)
+        reports = run_parts(job, executor, lost)
         files = tuple(report.file for report in reports if report.file is not None)
         rejects = [*job.rejects, *(reject for report in reports for reject in report.rejects)]
         warnings = [warned for report in reports for warned in report.warnings]
@@ -82,8 +82,17 @@ def write_parts(
     return manifest
 
 
-def _run(job: PartedJob[PartT, FileT], executor: Executor, lost: threading.Event) -> list[PartReport[FileT]]:
-    """The reports of all parts, in their order."""
+def run_parts(job: PartedJob[PartT, FileT], executor: Executor, lost: threading.Event) -> list[PartReport[FileT]]:
+    """Write the parts that are not finished; return the reports of all, in their order.
+
+    Args:
+        job: its output is leased, and its ledger has begun.
+        executor: runs the parts, and is open.
+        lost: set when another process has taken the lease over.
+
+    Raises:
+        InUseError: another process has.
+    """
     task = _Task(job.ledger, job.write, job.file_type)
     reports: dict[int, PartReport[FileT]] = {}
     done = num_rejects = 0

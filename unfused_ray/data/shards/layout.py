@@ -88,4 +88,4 @@ def stored(config: PrepareConfig) -> dict[str, Any]:
     unused |= {
         name for name in ("columns", "unsplit") if getattr(config, name) == type(config).model_fields[name].default
     }
-    return config.model_dump(mode="json", exclude={"output", "preview", *unused})
+    return config.model_dump(mode="json", exclude={"output", "preview", "near_copies", *unused})

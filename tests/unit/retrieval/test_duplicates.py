@@ -1,0 +1,209 @@
+"""Near-copies: found through every alteration, told from other clips, and counted under a table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.sources import tone, write_source
+from support.tasks import PROTOCOL, replace_columns, write_encoder, write_task
+from support.terminal import Ended, text_of
+
+from unfused_ray import evaluation_job
+from unfused_ray.api import duplicates
+from unfused_ray.audio.decode import encode_flac
+from unfused_ray.audio.log_mel import LogMel
+from unfused_ray.config import EvaluateConfig, FrontEndConfig, TrackingConfig
+from unfused_ray.data.parts.executor import IN_PROCESS
+from unfused_ray.data.shards.index import ClipIndex
+from unfused_ray.retrieval import fingerprints, heard
+from unfused_ray.retrieval.alterations import ALTERATIONS
+from unfused_ray.retrieval.duplicates import find_copies, nearest
+from unfused_ray.retrieval.fingerprints import DIM, fingerprint, load_fingerprints
+
+RATE = 16_000
+LOG_MEL = LogMel(FrontEndConfig())
+
+
+def babble(seed: int, num_samples: int = 16_000) -> np.ndarray:
+    """Noise whose bands come and go as in speech: clips that are told from each other by how they change."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(num_samples) / RATE
+    wave = np.zeros(num_samples)
+    for pitch in rng.uniform(100, 6_000, 12):
+        turns = np.interp(time, np.linspace(0, time[-1], 12), rng.uniform(0, 1, 12) ** 3)
+        wave += turns * np.sin(2 * np.pi * pitch * time + rng.uniform(0, 7))
+    return np.round(2_000 * wave).astype(np.int16)
+
+
+def write_babble(folder: Path, waves: list[np.ndarray], splits: tuple[str, ...] = ("",)) -> str:
+    """A prepared source of some waves, as many in each split."""
+    size = len(waves) // len(splits)
+    write_source(folder, [[size]] * len(splits), splits=splits)
+    audio = [encode_flac(wave, RATE) for wave in waves]
+    return replace_columns(folder, audio=audio, num_samples=[len(wave) for wave in waves])
+
+
+@pytest.mark.parametrize("name", ALTERATIONS)
+def test_an_altered_copy_has_nearly_the_fingerprint_of_its_original(name: str) -> None:
+    originals = [babble(seed) for seed in range(8)]
+    prints = np.stack([fingerprint(wave, LOG_MEL) for wave in originals])
+    np.testing.assert_allclose(np.linalg.norm(prints, axis=1), 1, rtol=1e-5)
+    copies = np.stack([fingerprint(ALTERATIONS[name](wave, RATE), LOG_MEL) for wave in originals])
+    similarities = copies @ prints.T
+    assert np.array_equal(similarities.argmax(axis=1), np.arange(8))
+    assert np.diag(similarities).min() > (similarities - 2 * np.eye(8)).max()
+    assert not fingerprint(np.zeros(4_000, np.int16), LOG_MEL).any()  # silence is near to nothing
+
+
+@given(st.data())
+def test_the_nearest_others_are_those_of_the_whole_product(data: st.DataObject) -> None:
+    rng = np.random.default_rng(data.draw(st.integers(0, 999)))
+    queries, others = (
+        rng.normal(size=(data.draw(st.integers(1, 9)), 4)),
+        rng.normal(size=(data.draw(st.integers(2, 9)), 4)),
+    )
+    own = data.draw(st.sampled_from([None, rng.integers(len(others), size=len(queries))]))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("unfused_ray.retrieval.duplicates._TILE", data.draw(st.integers(1, 10)))
+        places, values = nearest(np.tanh(queries) / 2, np.tanh(others) / 2, own)
+    product = (np.tanh(queries) / 2).astype(np.float32) @ (np.tanh(others) / 2).astype(np.float32).T
+    if own is not None:
+        product[np.arange(len(queries)), own] = -1
+    assert np.array_equal(places, product.argmax(axis=1))
+    np.testing.assert_allclose(values, product.max(axis=1), rtol=1e-5, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Two sources: the second has three clips of the first in disguise."""
+    folder = tmp_path_factory.mktemp("copies")
+    first = [babble(seed) for seed in range(30)]
+    second = [babble(seed) for seed in range(100, 137)]
+    for place, (clip, name) in zip(
+        (4, 9, 20), ((2, "MP3"), (7, "a tenth cut off"), (19, "half the level")), strict=True
+    ):
+        second.insert(place, ALTERATIONS[name](first[clip], RATE))
+    return write_babble(folder / "first", first), write_babble(folder / "second", second, ("train", "test"))
+
+
+def test_copies_between_two_sources_are_found_and_no_others(sources: tuple[str, str]) -> None:
+    first, second = (ClipIndex.load([uri], None) for uri in sources)
+    copies = find_copies(first, second, IN_PROCESS)
+    assert {clip: other for clip, (other, _) in copies.pairs.items()} == {2: 4, 7: 9, 19: 20}
+    threshold = copies.threshold
+    assert threshold.precision > 0.99
+    assert threshold.num_copies == 27 * len(ALTERATIONS)  # not of those that have a copy already
+    assert min(threshold.found.values()) > 0.9
+    assert copies.by_splits == {("", "test"): 1, ("", "train"): 2}
+    shown = text_of(copies.to_terminal())
+    assert "3 of 30 clips have a near-copy" in shown and "it finds, of copies with half the level 100%" in " ".join(
+        shown.split()
+    )
+    rows = list(csv.DictReader(io.StringIO(copies.to_csv())))
+    assert {(row["key"], row["copy_key"]) for row in rows} == {
+        ("clip-2", "clip-4"),
+        ("clip-7", "clip-9"),
+        ("clip-19", "clip-20"),
+    }
+
+
+def test_within_a_source_a_clip_is_no_copy_of_itself(tmp_path: Path) -> None:
+    waves = [babble(seed) for seed in range(20)]
+    waves[11] = ALTERATIONS["Opus"](waves[3], RATE)
+    source = write_babble(tmp_path / "in", waves)
+    copies = find_copies(ClipIndex.load([source], None), None, IN_PROCESS)
+    assert {clip: other for clip, (other, _) in copies.pairs.items()} == {3: 11, 11: 3}
+
+
+def test_fingerprints_are_kept_in_the_source_and_damaged_ones_made_again(
+    sources: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_source(tmp_path / "in", [[3], [2]], damaged=[1])
+    index = ClipIndex.load([str(tmp_path / "in")], None)
+    made = load_fingerprints(index, IN_PROCESS)
+    assert made.shape == (5, DIM) and np.flatnonzero(~made.any(axis=1)).tolist() == [1]
+    expected = fingerprint(tone(0, 4_000), LOG_MEL)
+    np.testing.assert_allclose(made[0].astype(np.float32), expected, atol=1e-3)
+    kept = sorted((tmp_path / "in" / "fingerprints-1").iterdir())
+    assert len(kept) == 2
+    kept[0].write_bytes(kept[0].read_bytes()[:-5])
+    assert np.array_equal(load_fingerprints(index, IN_PROCESS), made)
+    monkeypatch.setattr(fingerprints, "fingerprint_units", None)  # none are missing now
+    assert np.array_equal(load_fingerprints(index, IN_PROCESS), made)
+
+
+def test_sources_of_other_front_ends_are_refused(sources: tuple[str, str], tmp_path: Path) -> None:
+    write_source(tmp_path / "in", [[3]])
+    manifest = json.loads((tmp_path / "in" / "manifest.json").read_text())
+    manifest["config"]["front_end"]["hop"] = 200
+    (tmp_path / "in" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="were prepared with different front ends"):
+        find_copies(ClipIndex.load([str(tmp_path / "in")], None), ClipIndex.load([sources[0]], None), IN_PROCESS)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_the_command_line_and_prepare_count_near_copies(
+    sources: tuple[str, str], tmp_path: Path, command_line: Callable[..., Ended], caplog: pytest.LogCaptureFixture
+) -> None:
+    output = tmp_path / "copies.csv"
+    arguments = ["--against", sources[1], "--against-splits", "train", "--output", str(output)]
+    assert len(duplicates(sources[0], [sources[1]], against_splits=["test"]).pairs) == 1
+    ended = command_line("duplicates", sources[0], *arguments)
+    assert ended.code == 0 and "2 of 30 clips have a near-copy" in ended.out
+    assert len(output.read_text().splitlines()) == 3
+    audio = tmp_path / "audio"
+    audio.mkdir()
+    for seed in (2, 500, 501):
+        (audio / f"{seed}.flac").write_bytes(encode_flac(babble(seed), RATE))
+    prepare = ["prepare", "--source", str(audio), "--output", str(tmp_path / "shards"), "--near-copies", *sources]
+    assert command_line(*prepare).code == 0
+    assert "1 of 3 clips have a near-copy" in caplog.text and "such as 2.flac in clip-2 (1.000)" in caplog.text
+    assert command_line(*prepare[:5]).code == 0  # it is no setting of the shards
+
+
+def test_a_table_says_how_many_test_clips_have_a_near_copy_in_what_was_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waves = [babble(seed, 6_000) for seed in range(36)]
+    task = write_task(tmp_path / "task", 18, 6, 12)
+    replace_columns(tmp_path / "task", audio=[encode_flac(w, RATE) for w in waves], num_samples=[6_000] * 36)
+    heard_waves = [babble(seed, 6_000) for seed in range(200, 230)]
+    heard_waves[5] = ALTERATIONS["MP3"](waves[30], RATE)
+    source = write_babble(tmp_path / "heard", heard_waves, ("train",))
+    models = []
+    for name, extra in (("teller", {"data": [source], "splits": ["", "train"]}), ("mute", None)):
+        uri = write_encoder(tmp_path / name, "fc1")
+        description = json.loads((tmp_path / name / "encoder.json").read_text())
+        (tmp_path / name / "encoder.json").write_text(json.dumps(description | {"extra": {"config": extra}}))
+        models.append(uri)
+    (tmp_path / "protocol.toml").write_text(PROTOCOL)
+    config = EvaluateConfig(
+        models=tuple(models),
+        tasks=(task,),
+        output=str(tmp_path / "out"),
+        cache=str(tmp_path / "embeddings"),
+        protocol=str(tmp_path / "protocol.toml"),
+        random_seeds=0,
+        processes=1,
+        tracking=TrackingConfig(uri="off"),
+    )
+    note = evaluation_job.run(evaluation_job.check(config)).note
+    assert "task, test: 1 of 12 clips have a near-copy (similarity 0." in note
+    assert "such as clip-30 in clip-5 (" in note and "among the 30 clips that teller heard in training" in note
+    assert "not looked for in what mute was trained on (its export does not say)" in note
+    assert note in (tmp_path / "out" / "table.md").read_text()
+    tested = ClipIndex.load([task], ["test"])
+    monkeypatch.setattr(heard, "_SECONDS_UNASKED", 1.0)
+    assert "have a near-copy" in heard.near_copies("task", tested, {"teller": models[0]})[0]  # fingerprints are kept
+    for path in (tmp_path / "heard" / "fingerprints-1").iterdir():
+        path.unlink()
+    (said,) = heard.near_copies("task", tested, {"teller": models[0]})
+    assert "hours without fingerprints: unfused-ray duplicates" in said

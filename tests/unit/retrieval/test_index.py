@@ -1,0 +1,434 @@
+"""Indexes: the same as comparing all vectors, whatever is added, removed, interrupted or damaged."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.terminal import Ended, text_of
+from support.vectors import cosines, groups_of, write_vectors
+
+from unfused_ray import api, storage
+from unfused_ray.api import search
+from unfused_ray.config import IndexConfig
+from unfused_ray.data.parts import driver
+from unfused_ray.extras import MissingExtraError
+from unfused_ray.lease import InUseError, Lease
+from unfused_ray.retrieval import plan, vector_parts
+from unfused_ray.retrieval.catalogue import Filters
+from unfused_ray.retrieval.collection import Collection
+from unfused_ray.retrieval.format import IndexManifest
+from unfused_ray.retrieval.job import run
+from unfused_ray.retrieval.plan import check, describe
+from unfused_ray.retrieval.space import Space, unit
+from unfused_ray.retrieval.training import Trained, kind_for, num_lists, train
+from unfused_ray.retrieval.write import best
+
+LISTS = {"exact_up_to": 100}
+CODES = {"exact_up_to": 100, "quantize_above": 1_000}
+
+pytestmark = pytest.mark.usefixtures("alone")
+
+
+def index(config: IndexConfig | str = "default", **fields: Any) -> IndexManifest:
+    """Make an index; folders may be paths."""
+
+    def text(value: Any) -> Any:
+        return tuple(map(text, value)) if isinstance(value, list) else str(value) if isinstance(value, Path) else value
+
+    return api.index(config, **{name: text(value) for name, value in fields.items()})
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def everything(collection: Collection) -> np.ndarray:
+    return np.ones(collection.manifest.num_vectors, bool)
+
+
+@given(seed=st.integers(0, 99), count=st.integers(2, 60), dim=st.integers(2, 9), most=st.integers(1, 12))
+def test_the_whitened_space_has_the_variances_that_it_promises(seed: int, count: int, dim: int, most: int) -> None:
+    sample = np.random.default_rng(seed).normal(size=(count, dim)) * np.arange(1, dim + 1)
+    space = Space.fit(sample, "whitened", most)
+    assert 1 <= space.dim <= min(most, dim)
+    assert space.components is not None
+    centred = unit(sample) - space.mean
+    halved = np.cov((centred @ space.components).T).reshape(space.dim, space.dim)
+    variances = np.sort(np.linalg.eigvalsh(np.cov(centred.T).reshape(dim, dim)))[::-1][: space.dim]
+    np.testing.assert_allclose(halved, np.diag(np.sqrt(variances)), atol=2e-3 * np.sqrt(variances[0]))
+    mapped = space.apply(sample)
+    np.testing.assert_allclose(np.linalg.norm(mapped, axis=1), 1, rtol=1e-4)
+    np.testing.assert_allclose(space.apply(1000 * sample), mapped, atol=1e-4)  # lengths say nothing
+
+
+@given(st.data())
+def test_the_best_of_rows_are_those_of_a_stable_sort(data: st.DataObject) -> None:
+    rows, columns = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 12))
+    values = np.array(data.draw(st.lists(st.integers(0, 5), min_size=rows * columns, max_size=rows * columns)), float)
+    count = data.draw(st.integers(0, 14))
+    expected = np.argsort(-values.reshape(rows, columns), axis=1, kind="stable")[:, :count]
+    distinct = best(values.reshape(rows, columns), count)
+    sorted_values = np.take_along_axis(values.reshape(rows, columns), distinct, axis=1)
+    assert np.array_equal(sorted_values, np.take_along_axis(values.reshape(rows, columns), expected, axis=1))
+
+
+def test_an_exact_index_finds_what_comparing_all_vectors_finds(tmp_path: Path) -> None:
+    vectors = groups_of(0, 90, 16)
+    write_vectors(tmp_path / "a", vectors[:50], (20, 30))
+    write_vectors(tmp_path / "b", vectors[50:])
+    manifest = index(vectors=[tmp_path / "a", tmp_path / "b"], output=str(tmp_path / "i"), metric="cosine")
+    assert (manifest.num_vectors, manifest.trained.kind, manifest.recall.value) == (90, "exact", 1.0)
+    collection = Collection.open(str(tmp_path / "i"))
+    for query in groups_of(1, 5, 16):
+        ids, similarities = collection.nearest(unit(query), 10, everything(collection))
+        expected = cosines(query, vectors)
+        assert ids.tolist() == np.argsort(-expected)[:10].tolist()
+        np.testing.assert_allclose(similarities, np.sort(expected)[::-1][:10], atol=1e-5)
+
+
+@settings(max_examples=20)
+@given(data=st.data())
+def test_hits_pass_the_filters_one_a_recording_and_never_the_question(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    tmp_path = tmp_path_factory.mktemp("filters")
+    count = data.draw(st.integers(3, 30))
+    draw = lambda values: [data.draw(st.sampled_from(values)) for _ in range(count)]  # noqa: E731
+    recordings, splits = draw("abcde"), draw(["train", "test"])
+    pieces = [f"{name}.wav" if number % 2 else f"{name}.wav@{10 * number}" for number, name in enumerate(recordings)]
+    lengths, labels = draw([0.5, 1.0, 2.0]), draw([[], ["x"], ["x", "y"], ["z"]])
+    vectors = groups_of(data.draw(st.integers(0, 9)), count, 5)
+    write_vectors(tmp_path / "v", vectors, key=pieces, split=splits, end_seconds=lengths, labels=labels)
+    index(vectors=tmp_path / "v", output=str(tmp_path / "i"), metric="cosine")
+    wanted = Filters(
+        splits=tuple(data.draw(st.sets(st.sampled_from(sorted({*splits}))))),
+        labels=tuple(
+            data.draw(st.sets(st.sampled_from(sorted({label for each in labels for label in each})), max_size=2))
+        )
+        if any(labels)
+        else (),
+        min_seconds=data.draw(st.sampled_from([0.0, 0.7])),
+    )
+    asked = data.draw(st.integers(0, count - 1))
+    found = search(
+        str(tmp_path / "i"),
+        key=pieces[asked],
+        count=3,
+        splits=wanted.splits,
+        labels=wanted.labels,
+        min_seconds=wanted.min_seconds,
+    )
+    same_key = [row for row in range(count) if pieces[row] == pieces[asked]]
+    question = unit(unit(vectors[same_key].astype(np.float64)).mean(axis=0))
+    similarities = cosines(question, vectors)
+    nearest: dict[str, float] = {}
+    for row in range(count):
+        passes = (
+            (not wanted.splits or splits[row] in wanted.splits)
+            and (not wanted.labels or {*labels[row]} & {*wanted.labels})
+            and lengths[row] >= wanted.min_seconds
+            and recordings[row] != recordings[asked]
+        )
+        if passes:
+            nearest[recordings[row]] = max(nearest.get(recordings[row], -2.0), similarities[row])
+    expected = sorted(nearest.values(), reverse=True)[:3]
+    np.testing.assert_allclose([hit.similarity for hit in found.hits], expected, atol=1e-5)
+    assert len({hit.clip.recording for hit in found.hits}) == len(found.hits)
+    assert [hit.rank for hit in found.hits] == list(range(1, len(expected) + 1))
+
+
+@pytest.mark.parametrize("sizes", [LISTS, CODES], ids=["lists", "codes"])
+def test_inverted_lists_reach_the_recall_that_the_index_says(sizes: dict[str, int], tmp_path: Path) -> None:
+    vectors = groups_of(0, 1_200, 8, groups=100)
+    write_vectors(tmp_path / "v", vectors, (500, 700))
+    manifest = index(vectors=tmp_path / "v", output=str(tmp_path / "i"), metric="cosine", recall=0.9, **sizes)
+    assert manifest.trained.kind == ("lists" if sizes is LISTS else "quantised")
+    assert list(manifest.recall.by_lists.values())[-1] == manifest.recall.value
+    collection = Collection.open(str(tmp_path / "i"))
+    shares = []
+    for query in groups_of(1, 100, 8, groups=100):
+        ids, _ = collection.nearest(unit(query), 10, everything(collection))
+        shares.append(len({*ids.tolist()} & {*np.argsort(-cosines(query, vectors))[:10].tolist()}) / 10)
+    assert np.mean(shares) == pytest.approx(manifest.recall.value, abs=0.06)
+    if sizes is LISTS:
+        assert manifest.recall.value >= 0.9
+    # Few clips pass: all of the lists are searched, and the answer is exact but for rounding of codes.
+    few = np.zeros(1_200, bool)
+    few[::120] = True
+    ids, similarities = collection.nearest(unit(query), 10, few)
+    assert sorted(ids.tolist()) == np.flatnonzero(few).tolist()
+    np.testing.assert_allclose(
+        similarities, collection.vectors(ids) @ unit(query), atol=0.01 if sizes is CODES else 1e-3
+    )
+
+
+@pytest.mark.parametrize("sizes", [{}, LISTS], ids=["exact", "lists"])
+def test_a_source_added_and_removed_leaves_the_index_as_it_was(sizes: dict[str, int], tmp_path: Path) -> None:
+    for number, name in enumerate("abc"):
+        write_vectors(tmp_path / name, groups_of(number, 200, 12))
+    output = str(tmp_path / "i")
+    index(vectors=[tmp_path / "a", tmp_path / "b"], output=output, **sizes)
+    before = contents(tmp_path / "i")
+    grown = index(add=tmp_path / "c", output=output, **sizes)
+    assert [source.name for source in grown.sources] == ["a", "b", "c"]
+    index(vectors=[tmp_path / "a", tmp_path / "b", tmp_path / "c"], output=str(tmp_path / "at-once"), **sizes)
+    if not sizes:  # an exact index does not depend on how it came about
+        assert contents(tmp_path / "i") == contents(tmp_path / "at-once")
+    query = groups_of(9, 1, 12)[0]
+    names = {hit.clip.source for hit in search(output, key="clip-0.wav", key_source="a", count=30).hits}
+    assert names == {"a", "b", "c"}
+    assert len(query) == 12
+    removed = index(remove=("c",), output=output, **sizes)
+    assert removed.num_vectors == 400
+    assert contents(tmp_path / "i") == before
+    index(rebuild=True, output=output, **sizes)
+    assert contents(tmp_path / "i") == before
+
+
+def test_an_index_that_has_doubled_is_trained_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number, name in enumerate("abcd"):
+        write_vectors(tmp_path / name, groups_of(number, 200, 12))
+    output = str(tmp_path / "i")
+    first = index(vectors=tmp_path / "a", output=output, **LISTS)
+    assert index(add=tmp_path / "b", output=output, **LISTS).trained == first.trained
+    with caplog.at_level("INFO"):
+        grown = index(add=tmp_path / "c", output=output, **LISTS)
+    assert grown.trained.id != first.trained.id and "is trained anew, on its 600 vectors" in caplog.text
+    assert not (tmp_path / "i" / first.trained.id).exists()
+    assert index(remove=("a", "b"), output=output, **{**LISTS}).trained.id != grown.trained.id
+
+
+def test_vectors_without_a_direction_are_left_out_and_counted(tmp_path: Path) -> None:
+    vectors = groups_of(0, 30, 6)
+    vectors[3], vectors[7, 2] = 0, np.nan
+    write_vectors(tmp_path / "v", vectors, (5, 25))
+    manifest = index(vectors=tmp_path / "v", output=str(tmp_path / "i"))
+    assert manifest.num_vectors == 28
+    assert re.search(r"left out, without a direction +│ +2 ", text_of(plan.describe_manifest(manifest)))
+    keys = {hit.clip.key for hit in search(manifest.uri, key="clip-0.wav", count=99).hits}
+    assert keys == {f"clip-{row}.wav" for row in range(1, 30)} - {"clip-3.wav", "clip-7.wav"}
+    with pytest.raises(ValueError, match=r"key=clip-3\.wav is no clip of"):
+        search(manifest.uri, key="clip-3.wav")
+    write_vectors(tmp_path / "none", np.zeros((4, 6)))
+    with pytest.raises(ValueError, match=r"none of the 4 vectors of .* has a direction"):
+        index(vectors=tmp_path / "none", output=str(tmp_path / "j"))
+
+
+def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+    write_vectors(tmp_path / "a", groups_of(0, 20, 6))
+    write_vectors(tmp_path / "b", groups_of(1, 20, 6), sha256="f" * 64)
+    write_vectors(tmp_path / "c", groups_of(2, 20, 6))
+    output = str(tmp_path / "i")
+    with pytest.raises(
+        ValueError, match=r"b are by the encoder /nowhere/encoder \(ffffffffffff, readout last\), others by"
+    ):
+        index(vectors=[tmp_path / "a", tmp_path / "b"], output=output)
+    with pytest.raises(FileNotFoundError, match=r"holds no index\.json, so there is nothing to change"):
+        index(add=tmp_path / "a", output=output)
+    index(vectors=tmp_path / "a", output=output)
+    with pytest.raises(ValueError, match="ffffffffffff"):
+        index(add=tmp_path / "b", output=output)
+    with pytest.raises(ValueError, match="are in the index already"):
+        index(add=tmp_path / "a", output=output)
+    with pytest.raises(ValueError, match=r"is an index of .*a, not of .*c: change it with --add and --remove"):
+        index(vectors=tmp_path / "c", output=output)
+    with pytest.raises(ValueError, match=r"remove=x is no source of .*, which has a \("):
+        index(remove=("x",), output=output)
+    with pytest.raises(ValueError, match="would hold no vectors"):
+        index(remove=("a",), output=output)
+    with pytest.raises(ValueError, match="metric: whitened there, cosine asked for"):
+        index(vectors=tmp_path / "a", output=output, metric="cosine")
+    with pytest.raises(ValueError, match="give the one or the others"):
+        IndexConfig(vectors=("a",), add=("b",))
+    with pytest.raises(ValueError, match="quantize_above=1000 must not be below exact_up_to=2000"):
+        IndexConfig(exact_up_to=2_000, quantize_above=1_000)
+    with pytest.raises(ValueError, match="has format_version 1, this version reads vectors 3"):
+        manifest = json.loads((tmp_path / "a" / "manifest.json").read_text()) | {"format_version": 1}
+        (tmp_path / "c" / "manifest.json").write_text(json.dumps(manifest))
+        index(vectors=tmp_path / "c", output=str(tmp_path / "j"))
+
+
+def test_a_finished_index_is_left_alone_and_a_changed_source_refused(tmp_path: Path) -> None:
+    write_vectors(tmp_path / "v", groups_of(0, 20, 6))
+    config = IndexConfig(vectors=(str(tmp_path / "v"),), output=str(tmp_path / "i"))
+    assert "vectors to encode" in text_of(describe(check(config))) and not (tmp_path / "i").exists()
+    manifest = index(config)
+    before = contents(tmp_path / "i")
+    assert index(config) == manifest and contents(tmp_path / "i") == before
+    assert "already as asked for: nothing to do" in text_of(describe(check(config)))
+    write_vectors(tmp_path / "v", groups_of(1, 20, 6))
+    with pytest.raises(ValueError, match="have changed since they were indexed: make the index anew with --rebuild"):
+        index(config)
+    assert index(config, rebuild=True).sources[0].digest != manifest.sources[0].digest
+    shutil.rmtree(tmp_path / "v")
+    assert index(config).num_vectors == 20
+
+
+def test_an_index_that_another_process_makes_or_has_changed_is_refused(tmp_path: Path) -> None:
+    write_vectors(tmp_path / "a", groups_of(0, 20, 6))
+    write_vectors(tmp_path / "b", groups_of(1, 20, 6))
+    output = str(tmp_path / "i")
+    config = IndexConfig(vectors=(str(tmp_path / "a"),), output=output)
+    planned = check(config)
+    with Lease(output, on_loss=lambda: None), pytest.raises(InUseError):
+        check(config)
+    run(planned)
+    grow = check(IndexConfig(add=(str(tmp_path / "b"),), output=output))
+    index(rebuild=True, vectors=(str(tmp_path / "b"),), output=output)
+    with pytest.raises(InUseError, match=r"has changed .* just now"):
+        run(grow)
+
+
+@pytest.mark.parametrize("where", ["index.json", "*/trained.safetensors", "*/*-00000.safetensors", "*/*.parquet"])
+@pytest.mark.parametrize("damage", ["truncated", "another's", "gone"])
+def test_a_damaged_index_is_refused_and_can_be_made_again(where: str, damage: str, tmp_path: Path) -> None:
+    write_vectors(tmp_path / "v", groups_of(0, 20, 6))
+    write_vectors(tmp_path / "w", groups_of(1, 20, 6), split=["test"] * 20)
+    index(vectors=tmp_path / "v", output=str(tmp_path / "i"))
+    index(vectors=tmp_path / "w", output=str(tmp_path / "j"))
+    before = contents(tmp_path / "i")
+    (file,) = (tmp_path / "i").glob(where)
+    (others,) = (tmp_path / "j").glob(where)
+    if damage == "gone":
+        file.unlink()
+    elif damage == "truncated":
+        file.write_bytes(file.read_bytes()[:-9])
+    else:
+        file.write_bytes(others.read_bytes())
+    with pytest.raises((ValueError, FileNotFoundError), match=r"--rebuild|Make one|holds no index\.json"):
+        search(str(tmp_path / "i"), key="clip-0.wav")
+    index(vectors=tmp_path / "v", output=str(tmp_path / "i"), rebuild=True)
+    assert contents(tmp_path / "i") == before
+    assert search(str(tmp_path / "i"), key="clip-0.wav").hits
+
+
+def test_arrays_that_do_not_fit_are_refused_although_they_are_signed(tmp_path: Path) -> None:
+    write_vectors(tmp_path / "v", groups_of(0, 200, 6))
+    manifest = index(vectors=tmp_path / "v", output=str(tmp_path / "i"), **LISTS)
+    trained = Trained.from_bytes((tmp_path / "i" / manifest.trained.file).read_bytes(), "x")
+    assert trained.centroids is not None
+    for wrong in (
+        Trained(trained.space, trained.centroids[:, :3], None, trained.queries),
+        Trained(trained.space, trained.centroids, np.zeros((2, 9, 3), np.float32), trained.queries),
+        Trained(Space(trained.space.mean[:2], trained.space.components), None, None, trained.queries),
+    ):
+        with pytest.raises(ValueError, match="arrays that do not fit together"):
+            Trained.from_bytes(wrong.to_bytes(), "x")
+    fewer = Trained(trained.space, trained.centroids[:1], None, trained.queries).to_bytes()
+    (tmp_path / "i" / manifest.trained.file).write_bytes(fewer)
+    raw = json.loads((tmp_path / "i" / "index.json").read_text())
+    raw["trained"]["sha256"] = storage.sha256(fewer)
+    (tmp_path / "i" / "index.json").write_text(json.dumps(raw))
+    with pytest.raises(ValueError, match="which its index cannot"):
+        search(str(tmp_path / "i"), key="clip-0.wav")
+
+
+def test_a_manifest_cannot_make_a_change_delete_files_outside_of_the_index(tmp_path: Path) -> None:
+    for number, name in enumerate("ab"):
+        write_vectors(tmp_path / name, groups_of(number, 20, 6))
+    output = tmp_path / "i"
+    index(vectors=[tmp_path / "a", tmp_path / "b"], output=str(output))
+    (tmp_path / "precious").write_text("x")
+    raw = json.loads((output / "index.json").read_text())
+    raw["sources"][1]["parts"][0]["file"] = raw["trained"]["id"] = "../precious"
+    (output / "index.json").write_text(json.dumps(raw))
+    (output / "notes").mkdir()
+    (output / "notes" / "mine.txt").write_text("x")
+    index(remove=("b",), output=str(output))
+    assert (tmp_path / "precious").exists() and (output / "notes" / "mine.txt").exists()
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_parts_made_by_ray_after_an_interruption_are_those_of_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vector_parts, "PART_VECTORS", 100)
+    write_vectors(tmp_path / "a", groups_of(0, 450, 12), (60, 30, 150, 100, 50, 60))
+    write_vectors(tmp_path / "b", groups_of(1, 150, 12), (75, 75))
+    fields = {"vectors": (str(tmp_path / "a"), str(tmp_path / "b")), **LISTS}
+    whole = index(output=str(tmp_path / "here"), **fields)
+    assert [[part.num_vectors for part in source.parts] for source in whole.sources] == [
+        [90, 150, 100, 50, 60],
+        [75, 75],
+    ]
+    monkeypatch.setattr(plan, "_IN_PROCESS_VECTORS", 0)
+    config = IndexConfig(output=str(tmp_path / "ray"), **fields)
+    update, run_parts = driver.Progress.update, 0
+
+    def interrupt(self: driver.Progress, done: int, **figures: float | str) -> None:
+        nonlocal run_parts
+        update(self, done, **figures)
+        run_parts += 1
+        if run_parts == 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(driver.Progress, "update", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            index(config)
+    assert not (tmp_path / "ray" / "index.json").exists()
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "ray").glob("*/*.safetensors")}
+    assert len(made) >= 5
+    index(config)
+    assert sum(path.stat().st_mtime_ns == then for path, then in made.items()) >= 5  # not made twice
+    assert contents(tmp_path / "ray") == contents(tmp_path / "here")
+
+
+def test_an_object_store_holds_index_and_vectors(object_store: str, tmp_path: Path) -> None:
+    vectors = groups_of(0, 120, 8)
+    write_vectors(tmp_path / "v", vectors, (60, 60))
+    remote = f"s3://bucket/search{object_store}"
+    write_vectors(storage.join(remote, "v"), vectors, (60, 60))
+    stored = index(vectors=storage.join(remote, "v"), output=storage.join(remote, "i"), **LISTS)
+    local = index(vectors=tmp_path / "v", output=str(tmp_path / "i"), **LISTS)
+    assert stored.trained == local.trained
+    assert [source.parts for source in stored.sources] == [source.parts for source in local.sources]
+    found, expected = (search(uri, key="clip-5.wav", count=7) for uri in (stored.uri, local.uri))
+    assert [hit.clip.key for hit in found.hits] == [hit.clip.key for hit in expected.hits]
+    with pytest.raises(ValueError, match="would hold no vectors"):
+        index(remove=("v",), output=stored.uri, **LISTS)
+
+
+def test_the_sizes_decide_how_vectors_are_kept() -> None:
+    config = IndexConfig()
+    kinds = [kind_for(config, count) for count in (1, 200_000, 200_001, 5_000_000, 5_000_001)]
+    assert kinds == ["exact", "exact", "lists", "lists", "quantised"]
+    assert [num_lists(count) for count in (1, 1_000, 10**6, 10**7)] == [1, 25, 4_000, 12_649]
+    sample = groups_of(0, 300, 64)
+    trained = train(IndexConfig(**CODES), 1_001, sample, lambda space, count: space.apply(sample[:count]))
+    assert trained.codebooks is not None and trained.codebooks.shape == (64, 256, 1)
+
+
+def test_without_faiss_exact_indexes_work_and_others_say_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "faiss", None)
+    write_vectors(tmp_path / "v", groups_of(0, 150, 8))
+    assert search(index(vectors=tmp_path / "v", output=str(tmp_path / "i")).uri, key="clip-1.wav").hits
+    with pytest.raises(
+        MissingExtraError, match=r"needs faiss, which is not installed: pip install 'unfused-ray\[search\]'"
+    ):
+        index(vectors=tmp_path / "v", output=str(tmp_path / "j"), **LISTS)
+
+
+def test_the_command_line_plans_makes_and_changes_an_index(tmp_path: Path, command_line: Callable[..., Ended]) -> None:
+    for number, name in enumerate("ab"):
+        write_vectors(tmp_path / name, groups_of(number, 20, 6))
+    output = ["--output", str(tmp_path / "i")]
+    ended = command_line("index", "--vectors", str(tmp_path / "a"), *output, "--dry-run")
+    assert ended.code == 0 and "would index to" in ended.out and not (tmp_path / "i").exists()
+    ended = command_line("index", "--vectors", str(tmp_path / "a"), *output)
+    assert ended.code == 0 and "recall of the 10 nearest" in ended.out
+    assert command_line("index", "--add", str(tmp_path / "b"), *output).code == 0
+    assert IndexManifest.load(str(tmp_path / "i")).num_vectors == 40
+    ended = command_line("index", *output, "--remove", "nobody")
+    assert (ended.code, ended.err.count("\n")) == (2, 1)

@@ -1,0 +1,245 @@
+"""Searches: by audio, clip, label and marks; what they find as table, CSV, JSON and a page to listen to."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from support.reports import HOSTILE, Page
+from support.sources import tone, write_source
+from support.tasks import write_encoder
+from support.terminal import Ended, text_of
+from support.vectors import groups_of, write_vectors
+
+from unfused_ray import api, storage
+from unfused_ray.api import search
+from unfused_ray.models.export import load_encoder
+from unfused_ray.report.search import to_html, write
+from unfused_ray.retrieval.collection import Collection
+from unfused_ray.retrieval.learn import learn
+from unfused_ray.retrieval.marks import COLUMNS, ids_of, read_marks
+from unfused_ray.retrieval.write import split_key
+
+RATE = 16_000
+pytestmark = pytest.mark.usefixtures("alone")
+
+
+@pytest.fixture(scope="module")
+def heard(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Path:
+    """Recordings in a folder and prepared clips, their vectors by one encoder, and an index of both."""
+    folder = tmp_path_factory.mktemp("search")
+    write_encoder(folder / "encoder", "fc2")
+    (folder / "field").mkdir()
+    for number in range(6):
+        soundfile.write(folder / "field" / f"{number} #.wav", tone(number, 24_000), RATE)
+    write_source(folder / "shards", [[10, 6]], splits=["train"])
+    windows = {"window_seconds": 0.5}
+    for source, settings in (("field", windows), ("shards", {})):
+        api.embed(
+            encoder=str(folder / "encoder"),
+            source=str(folder / source),
+            output=str(folder / "vectors" / source),
+            **settings,
+        )
+    vectors = [str(folder / "vectors" / source) for source in ("field", "shards")]
+    api.index(vectors=vectors, output=str(folder / "index"), metric="cosine")
+    return folder
+
+
+def test_a_wave_is_embedded_as_the_collection_was_and_never_finds_itself(
+    heard: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    index = str(heard / "index")
+    with caplog.at_level("INFO"):
+        found = search(index, str(heard / "field" / "3 #.wav"), first=0.5, last=1.0, count=50)
+    assert "left out, because they are the question itself: 3 #.wav" in caplog.text
+    recordings = [(hit.clip.source, hit.clip.recording) for hit in found.hits]
+    assert ("field", "3 #.wav") not in recordings and len(recordings) == len({*recordings}) == 5 + 16
+    # Tones of one pitch, in a file that is nowhere in the index: its similarities are those of the encoder.
+    query = tmp_path / "query.flac"
+    soundfile.write(query, tone(11, 9_000), RATE)
+    found = search(index, str(query), sources=["shards"], count=16)
+    encoder = load_encoder(str(heard / "encoder"))
+    own = encoder.embed(tone(11, 9_000), RATE)[0].numpy()
+    for hit in found.hits:
+        clip = int(hit.clip.key.removeprefix("clip-"))
+        other = encoder.embed(tone(clip, (4_000, 9_000, 20_000)[clip % 3]), RATE)[0].numpy()
+        assert hit.similarity == pytest.approx(own @ other / np.linalg.norm(own) / np.linalg.norm(other), abs=1e-4)
+    assert [hit.similarity for hit in found.hits] == sorted((hit.similarity for hit in found.hits), reverse=True)
+    # The same samples as a clip of the shards, although the file is another one: it is that clip.
+    soundfile.write(query, tone(4, 9_000), RATE, subtype="PCM_16")
+    keys = {hit.clip.key for hit in search(index, str(query), sources=["shards"], count=16).hits}
+    assert keys == {f"clip-{number}" for number in range(16)} - {"clip-4"}
+
+
+def test_a_part_of_a_clip_asks_by_the_windows_in_it(heard: Path) -> None:
+    collection = Collection.open(str(heard / "index"))
+    ids = collection.clips.find("2 #.wav")
+    assert [clip.start_seconds for clip in collection.clips.clips(ids.tolist())] == [0.0, 0.5, 1.0]
+    found = search(str(heard / "index"), key="2 #.wav", first=0.6, last=0.9)
+    expected = collection.vectors(ids)[1]
+    hit = found.hits[0]
+    assert hit.similarity == pytest.approx(float(collection.vectors(np.array([hit.clip.id]))[0] @ expected), abs=1e-5)
+    assert "mean of 3 vectors" in search(str(heard / "index"), key="2 #.wav").question
+    with pytest.raises(ValueError, match=r"from=9 and to=inf take nothing of 2 #\.wav, whose vectors are of"):
+        search(str(heard / "index"), key="2 #.wav", first=9.0)
+
+
+def test_a_label_finds_clips_that_do_not_carry_it(heard: Path) -> None:
+    found = search(str(heard / "index"), label="3", count=50, splits=["train"])
+    assert "label 3, mean of 2 vectors, which are left out" in found.question
+    assert {hit.clip.key for hit in found.hits} == {f"clip-{n}" for n in range(16) if n % 8 != 3}
+
+
+def test_what_cannot_be_asked_is_refused(heard: Path, tmp_path: Path) -> None:
+    index, query = str(heard / "index"), str(heard / "field" / "0 #.wav")
+    other = write_encoder(tmp_path / "other", "fc2", seed=1)
+    (tmp_path / "text.wav").write_text("no audio")
+    for arguments, options, message in (
+        ([], {}, "a search asks one question, not none: give an audio file, --key, --label or --learn"),
+        ([query], {"label": "3"}, "not query and label"),
+        ([query], {"encoder": other}, r"other is not the one that made the vectors of .*index \("),
+        ([query], {"first": 2.0, "last": 1.0}, "to=1 must be more than from=2"),
+        ([query], {"count": 0}, "count=0 must be at least 1"),
+        ([str(tmp_path / "text.wav")], {}, r"text\.wav cannot be asked about: "),
+        ([], {"key": "nothing"}, r"key=nothing is no clip of .*: give a key as search shows it"),
+        ([], {"label": "x"}, r"label=x is of no clip; there are 0, 1, 2, 3, 4, 5, 6, 7"),
+        ([], {"label": "3", "splits": ["tset"]}, r"split=tset is of no clip; there are train"),
+        ([], {"label": "3", "sources": ["moon"]}, r"source=moon is of no clip; there are field, shards"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            search(index, *arguments, **options)
+    with pytest.raises(FileNotFoundError, match=r"name it with --encoder"):
+        search(index, query, encoder=str(tmp_path / "gone"))
+    with pytest.raises(FileNotFoundError, match=r"holds no index\.json: it is no index"):
+        search(str(tmp_path), query)
+
+
+def test_a_key_of_two_sources_asks_for_the_source(tmp_path: Path) -> None:
+    for number, name in enumerate("ab"):
+        write_vectors(tmp_path / name, groups_of(number, 9, 5))
+    api.index(vectors=[str(tmp_path / "a"), str(tmp_path / "b")], output=str(tmp_path / "i"))
+    with pytest.raises(ValueError, match=r"key=clip-1\.wav is in a, b: say which with --key-source"):
+        search(str(tmp_path / "i"), key="clip-1.wav")
+    assert search(str(tmp_path / "i"), key="clip-1.wav", key_source="b").question == "clip-1.wav of b"
+
+
+def test_pieces_of_prepared_recordings_are_one_recording() -> None:
+    assert split_key("a/b.wav@10") == ("a/b.wav", 10.0)
+    assert split_key("a@12.5") == ("a", 12.5)
+    assert [split_key(key) for key in ("a@b.wav", "a.wav", "@", "@1")] == [
+        ("a@b.wav", 0),
+        ("a.wav", 0),
+        ("@", 0),
+        ("@1", 0),
+    ]
+
+
+def write_marks(path: Path, rows: list[tuple[str, str, str]]) -> str:
+    lines = [",".join(COLUMNS), *(f"{source},{key},0.0,1.0,{mark}" for source, key, mark in rows)]
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+@pytest.mark.parametrize("sizes", [{}, {"exact_up_to": 50}], ids=["exact", "lists"])
+def test_a_few_marks_find_the_rest_of_a_group(sizes: dict[str, int], tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    is_wanted = np.arange(240) % 6 == 0
+    vectors = rng.normal(size=(240, 12))
+    vectors[is_wanted] += np.array([2.0] * 3 + [0.0] * 9)
+    write_vectors(tmp_path / "v", vectors)
+    index = api.index(vectors=str(tmp_path / "v"), output=str(tmp_path / "i"), **sizes).uri
+    kept, rejected = np.flatnonzero(is_wanted)[:6], np.flatnonzero(~is_wanted)[:6]
+    rows = [("v", f"clip-{row}.wav", "keep" if row in kept else "reject") for row in (*kept, *rejected)]
+    found = search(index, learn=write_marks(tmp_path / "marks.csv", rows), count=34)
+    assert "learnt from 6 kept and 6 rejected clips; of marks held out, " in found.question
+    marked = {key for _, key, _ in rows}
+    assert not marked & {hit.clip.key for hit in (*found.hits, *found.unsure)}
+    right = [int(hit.clip.key[5:-4]) % 6 == 0 for hit in found.hits]
+    assert np.mean(right) > 0.75 and found.hits[0].similarity > 0.5 > found.hits[-1].similarity - 0.5
+    doubts = [abs(hit.similarity - 0.5) for hit in found.unsure]
+    assert doubts == sorted(doubts) and doubts[0] < 0.2
+    # One clip to keep is enough: the rest of the collection speaks for itself.
+    one = search(index, learn=write_marks(tmp_path / "one.csv", rows[:1]), count=20)
+    assert "learnt from 1 kept and 0 rejected clips (mark 5 of each to know how well)" in one.question
+
+
+def test_marks_that_cannot_be_used_are_refused_or_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_vectors(tmp_path / "v", groups_of(0, 9, 5))
+    index = api.index(vectors=str(tmp_path / "v"), output=str(tmp_path / "i")).uri
+    marks = write_marks(
+        tmp_path / "m.csv",
+        [
+            ("v", "clip-1.wav", "keep"),
+            ("v", "gone.wav", "reject"),
+            ("v", "clip-1.wav", "reject"),
+            ("v", "clip-2.wav", ""),
+        ],
+    )
+    collection = Collection.open(index)
+    assert list(ids_of(collection, read_marks(marks)).values()) == [False]  # the last mark of a clip counts
+    assert "1 marks are of clips that the index of v lacks: gone.wav of v" in caplog.text
+    with pytest.raises(ValueError, match="the marks keep none of the clips of the index, and reject 1"):
+        search(index, learn=marks)
+    with pytest.raises(ValueError, match="every recording of the index is marked to be kept"):
+        learn(collection, dict.fromkeys(range(9), True))
+    with pytest.raises(ValueError, match=r"line 2 of .*m\.csv: mark=maybe is neither keep nor reject"):
+        read_marks(write_marks(tmp_path / "m.csv", [("v", "clip-1.wav", "maybe")]))
+    (tmp_path / "m.csv").write_text("key,mark\na,keep\n")
+    with pytest.raises(ValueError, match=r"lacks the columns source, start_seconds, end_seconds of marks"):
+        read_marks(str(tmp_path / "m.csv"))
+    (tmp_path / "m.csv").write_text(f"{','.join(COLUMNS)}\nv,a,soon,1,keep\n")
+    with pytest.raises(ValueError, match=r"line 2 of .* has no seconds"):
+        read_marks(str(tmp_path / "m.csv"))
+
+
+def test_the_command_line_prints_a_table_csv_and_json(heard: Path, command_line: Callable[..., Ended]) -> None:
+    asked = ["search", str(heard / "index"), "--label", "3", "--count", "4", "--splits", "train"]
+    ended = command_line(*asked)
+    assert ended.code == 0 and "similarity" in ended.out and "clip-" in ended.out
+    rows = list(csv.DictReader(io.StringIO(command_line(*asked, "--format", "csv").out)))
+    content = json.loads(command_line(*asked, "--format", "json").out)
+    assert [row["key"] for row in rows] == [row["key"] for row in content["hits"]]
+    assert {*COLUMNS} <= {*rows[0]} and rows[0]["mark"] == "" and rows[0]["source"] == "shards"
+    assert float(rows[0]["similarity"]) == content["hits"][0]["similarity"]
+    ended = command_line("search", str(heard / "index"), "--key", "nothing")
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+
+
+def test_the_page_has_every_hit_with_sound_picture_and_a_link(heard: Path, tmp_path: Path) -> None:
+    index = str(heard / "index")
+    found = search(
+        index, str(heard / "field" / "3 #.wav"), first=0.2, last=0.9, count=30, page=str(tmp_path / "p.html")
+    )
+    html = (tmp_path / "p.html").read_text()
+    page = Page(html)
+    assert len(page.all("audio")) == len(page.all("img")) == len(found.hits) + 1  # and the question
+    assert all(audio.attributes["src"].startswith("data:audio/ogg;base64,") for audio in page.all("audio"))
+    links = {link.attributes["href"] for link in page.all("a")}
+    assert all(link.startswith((heard / "field").as_uri()) and link[-2:] in ("50", "00") for link in links)
+    assert any("/0%20%23.wav#t=" in link for link in links)
+    assert len(links) == 5  # the clips of shards are inside of Parquet
+    assert len(page.all("input")) == 2 * len(found.hits)
+
+
+def test_a_page_without_the_audio_says_so_and_takes_nothing_for_html(tmp_path: Path) -> None:
+    keys = [f"{number} {HOSTILE}" for number in range(5)]
+    write_vectors(tmp_path / "v", groups_of(0, 5, 4), key=keys)
+    index = api.index(vectors=str(tmp_path / "v"), output=str(tmp_path / "i")).uri
+    marks = tmp_path / "m.csv"
+    with marks.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([COLUMNS, ("v", keys[0], 0.0, 1.0, "keep")])
+    found = search(index, learn=str(marks))
+    html = to_html(found)
+    assert "its audio cannot be read here: missing" in html
+    assert "<script>alert" not in html and "<img src=x" not in html
+    assert len(Page(html).all("script")) == 2
+    assert write(found, storage.join(str(tmp_path), "page.html")) == len(html.encode())
+    assert "1?" in text_of(found.to_terminal())

@@ -1,0 +1,41 @@
+"""Reads the audio of clips of an index from where it lies: files, tars, Parquet, or shards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from unfused_ray.audio.decode import AudioError, decode
+from unfused_ray.data.sources.fetch import fetch
+from unfused_ray.data.sources.items import ITEMS, Listing
+from unfused_ray.retrieval.catalogue import Clip
+
+
+def read_audio(clips: Sequence[Clip], sample_rate: int, max_seconds: float) -> dict[int, np.ndarray | str]:
+    """Decode the beginning of what each vector was made of.
+
+    Args:
+        clips: of an index; a file or row group that several share is opened once.
+        sample_rate: of the samples, in Hz.
+        max_seconds: of each clip; the rest is left out.
+
+    Returns:
+        By id, (samples,) int16, or the reason in words why it cannot be read.
+    """
+    ordered = sorted(clips, key=lambda clip: (clip.place["uri"], clip.place["row_group"] or 0, clip.place["row"] or 0))
+    rows = [{**clip.place, "key": clip.key} for clip in ordered]
+    items: pa.Table = Listing.from_rows(rows).items if rows else ITEMS.empty_table()
+    found: dict[int, np.ndarray | str] = {}
+    for clip, (item, source) in zip(ordered, fetch(items), strict=True):
+        start = (item["start"] or 0.0) + clip.start_seconds
+        seconds = min(clip.end_seconds - clip.start_seconds, max_seconds)
+        try:
+            if isinstance(source, AudioError):
+                raise source
+            decoded = decode(source, sample_rate, max(1, round(seconds * sample_rate)), start, seconds)
+            found[clip.id] = next(iter(decoded))
+        except AudioError as error:
+            found[clip.id] = f"its audio cannot be read here: {error.reason} ({error.detail})"
+    return found

@@ -1,0 +1,207 @@
+"""The clips of an index: their recordings, what they are filtered by, and the place of their audio."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from unfused_ray import storage
+from unfused_ray.embedding.vectors import from_source, within_source
+from unfused_ray.parquet import open_parquet
+from unfused_ray.retrieval.format import REMEDY, IndexManifest, IndexPart, read_checked
+from unfused_ray.retrieval.stored import parts_of
+from unfused_ray.retrieval.write import CLIPS, split_key
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Restrictions of a search; an empty one restricts nothing."""
+
+    splits: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    """At least one of a clip's labels."""
+    sources: tuple[str, ...] = ()
+    """Names of sources, as the index has them."""
+    min_seconds: float = 0.0
+    """Shortest length of a vector's audio."""
+    max_seconds: float = float("inf")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A vector's audio, and where it is."""
+
+    id: int
+    """Place of the vector in the index."""
+    source: str
+    """Name of its source in the index."""
+    key: str
+    recording: str
+    labels: tuple[str, ...]
+    split: str
+    group: str
+    start_seconds: float
+    """Of the vector's audio, in the clip."""
+    end_seconds: float
+    recording_seconds: float
+    """Where the vector's audio begins, in the file of the recording."""
+    place: dict[str, Any]
+    """The clip's audio, as a listing has it."""
+
+
+class Catalogue:
+    """The clips of an index by id; columns are read when they are needed.
+
+    Args:
+        manifest: of the index.
+    """
+
+    def __init__(self, manifest: IndexManifest) -> None:
+        self._manifest = manifest
+        self._parts = list(parts_of(manifest))
+        self._ends = np.cumsum([part.num_vectors for part in self._parts])
+        self._source_ends = np.cumsum([source.num_vectors for source in manifest.sources])
+
+    @property
+    def num_vectors(self) -> int:
+        """N."""
+        return int(self._ends[-1])
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Read a column of all clips."""
+        return pa.chunked_array([chunk for part in self._parts for chunk in self._read(part, [name])[name].chunks])
+
+    @cached_property
+    def sources(self) -> np.ndarray:
+        """(N,) int64 number of the source of each clip."""
+        return np.repeat(np.arange(len(self._source_ends)), np.diff(self._source_ends, prepend=0))
+
+    @cached_property
+    def recordings(self) -> np.ndarray:
+        """(N,) int64 number of the recording of each clip: a name of one source is another in the next."""
+        codes = self.column("recording").combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
+        return codes * len(self._manifest.sources) + self.sources
+
+    def allowed(self, filters: Filters) -> np.ndarray:
+        """(N,) bool: clips that pass all filters.
+
+        Raises:
+            ValueError: a filter names a split, label or source that no clip has.
+        """
+        passes = np.ones(self.num_vectors, bool)
+        if filters.splits:
+            passes &= self._has("split", filters.splits)
+        if filters.labels:
+            passes &= self.labelled(filters.labels)
+        if filters.sources:
+            names = [source.name for source in self._manifest.sources]
+            _refuse_unknown("source", filters.sources, names)
+            passes &= np.isin(self.sources, [names.index(name) for name in filters.sources])
+        if filters.min_seconds > 0 or filters.max_seconds < float("inf"):
+            seconds = self.column("end_seconds").to_numpy() - self.column("start_seconds").to_numpy()
+            passes &= (seconds >= filters.min_seconds) & (seconds <= filters.max_seconds)
+        return passes
+
+    def labelled(self, labels: Sequence[str]) -> np.ndarray:
+        """(N,) bool: clips with one of these labels.
+
+        Raises:
+            ValueError: no clip has one of them.
+        """
+        column = self.column("labels").combine_chunks()
+        _refuse_unknown("label", labels, pc.unique(column.flatten()).to_pylist())
+        carries = np.zeros(self.num_vectors, bool)
+        rows = pc.list_parent_indices(column).to_numpy()
+        carries[rows[pc.is_in(column.flatten(), pa.array(labels, pa.string())).to_numpy(zero_copy_only=False)]] = True
+        return carries
+
+    def find(self, key: str, source: str = "") -> np.ndarray:
+        """Ids of the vectors of a clip, or of a recording, by its key.
+
+        Raises:
+            ValueError: there is none, or it is in several sources and none is named.
+        """
+        found = np.zeros(self.num_vectors, bool)
+        for name in ("key", "recording"):
+            if not found.any():
+                found = pc.equal(self.column(name), key).combine_chunks().to_numpy(zero_copy_only=False)
+        names = [each.name for each in self._manifest.sources]
+        if source:
+            _refuse_unknown("source", [source], names)
+            found &= self.sources == names.index(source)
+        ids = np.flatnonzero(found)
+        if not len(ids):
+            within = f" of source {source}" if source else ""
+            raise ValueError(f"key={key} is no clip{within} of {self._manifest.uri}: give a key as search shows it")
+        if len(several := np.unique(self.sources[ids])) > 1:
+            raise ValueError(
+                f"key={key} is in {', '.join(names[number] for number in several)}: say which with --key-source …"
+            )
+        return ids
+
+    def at(self, uri: str) -> np.ndarray:
+        """Ids of the vectors whose audio is in a file."""
+        inner = np.array([within_source(uri, source.audio) for source in self._manifest.sources], object)
+        uris = pc.struct_field(self.column("place"), "uri").to_numpy()
+        return np.flatnonzero(uris == inner[self.sources])
+
+    def clips(self, ids: Sequence[int]) -> list[Clip]:
+        """Read the clips of some ids, in their order."""
+        found: dict[int, Clip] = {}
+        owners = np.searchsorted(self._ends, np.asarray(ids, np.int64), side="right")
+        for owner in np.unique(owners):
+            part = self._parts[owner]
+            first = int(self._ends[owner]) - part.num_vectors
+            wanted = [int(id_) for id_, of_part in zip(ids, owners, strict=True) if of_part == owner]
+            rows = self._read(part, CLIPS.names).take([id_ - first for id_ in wanted]).to_pylist()
+            found |= {id_: self._clip(id_, row) for id_, row in zip(wanted, rows, strict=True)}
+        return [found[int(id_)] for id_ in ids]
+
+    def _clip(self, id_: int, row: dict[str, Any]) -> Clip:
+        source = self._manifest.sources[int(np.searchsorted(self._source_ends, id_, side="right"))]
+        place = row["place"] | {"uri": from_source(row["place"]["uri"], source.audio)}
+        recording, offset = split_key(row["key"])
+        return Clip(
+            id=id_,
+            source=source.name,
+            key=row["key"],
+            recording=recording,
+            labels=tuple(row["labels"] or ()),
+            split=row["split"],
+            group=row["group"],
+            start_seconds=row["start_seconds"],
+            end_seconds=row["end_seconds"],
+            recording_seconds=offset + (place["start"] or 0.0) + row["start_seconds"],
+            place=place,
+        )
+
+    def _has(self, name: str, values: Sequence[str]) -> np.ndarray:
+        column = self.column(name)
+        _refuse_unknown(name, values, pc.unique(column).to_pylist())
+        return pc.is_in(column, pa.array(values, pa.string())).combine_chunks().to_numpy(zero_copy_only=False)
+
+    def _read(self, part: IndexPart, names: Sequence[str]) -> pa.Table:
+        uri = storage.join(self._manifest.uri, part.clips_file)
+        try:
+            table = open_parquet(io.BytesIO(read_checked(uri, part.clips_sha256)), uri).read(list(names))
+        except pa.ArrowException as error:
+            raise ValueError(f"{uri} holds no clips of an index ({error}): {REMEDY}") from error
+        if len(table) != part.num_vectors or table.schema.names != list(names):
+            raise ValueError(f"{uri} holds {len(table)} clips, its index has {part.num_vectors}: {REMEDY}")
+        return table
+
+
+def _refuse_unknown(kind: str, values: Sequence[str], known: Sequence[str]) -> None:
+    if unknown := [value for value in values if value not in known]:
+        shown = sorted(each for each in known if each)
+        more = f" and {len(shown) - 20} more" if len(shown) > 20 else ""
+        raise ValueError(
+            f"{kind}={', '.join(unknown)} is of no clip; there are {', '.join(shown[:20]) or 'none'}{more}"
+        )

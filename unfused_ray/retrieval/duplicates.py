@@ -1,0 +1,241 @@
+"""Finds near-copies within a set of clips and between two, above a threshold whose precision is measured.
+
+Shapes: N clips of the first set, M of the second.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from unfused_ray import storage
+from unfused_ray.audio.log_mel import LogMel
+from unfused_ray.data.parts.executor import Executor
+from unfused_ray.data.shards.index import ClipIndex
+from unfused_ray.embedding.clips import read_clips
+from unfused_ray.retrieval.alterations import ALTERATIONS
+from unfused_ray.retrieval.fingerprints import fingerprint, front_end_of, load_fingerprints
+
+_COPIED = 50
+"""Clips of which altered copies are made, to choose the threshold."""
+_TILE = 1024
+_SHOWN = 10
+_COLUMNS = ("similarity", "source", "key", "split", "copy_source", "copy_key", "copy_split")
+PRECISION = 0.999
+"""Of the threshold, on copies that are made."""
+_DEVIATIONS = 4.26
+"""Half of the pairs that are made are true, of a set's own one in a thousand may be. So the threshold is beyond the
+spread of false pairs, too: of 100,000, one would be above it if their Fisher z were normal."""
+_MAD_TO_DEVIATION = 1.4826
+_LARGEST = 1 - 1e-6
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The least similarity of near-copies, and what it is worth on copies that were made."""
+
+    similarity: float
+    precision: float
+    """Share of the pairs above it that are a clip and its own copy."""
+    found: Mapping[str, float]
+    """Share of the copies whose original is above it, by alteration."""
+    num_copies: int
+
+    @property
+    def text(self) -> str:
+        """The threshold in words."""
+        best = ", ".join(f"{name} {share:.0%}" for name, share in self.found.items())
+        return (
+            f"similarity of at least {self.similarity:.4f}, with a precision of {self.precision:.3f} on "
+            f"{self.num_copies} copies that were made; it finds, of copies with {best}"
+        )
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Near-copies of the clips of a set."""
+
+    first: ClipIndex
+    second: ClipIndex
+    threshold: Threshold
+    pairs: Mapping[int, tuple[int, float]]
+    """By clip_id of the first set, its nearest clip of the second above the threshold, and their similarity."""
+
+    def to_terminal(self) -> Group:
+        """Counts by splits, the most similar pairs, and the threshold."""
+        by_splits = [[a or "–", b or "–", f"{count:,}"] for (a, b), count in self.by_splits.items()]
+        counts = _table(
+            f"{len(self.pairs):,} of {self.first.num_clips:,} clips have a near-copy",
+            ("split", "split of the copy", "clips"),
+            by_splits,
+        )
+        names = ("similarity", "source", "key", "copy_source", "copy_key")
+        shown = [[str(row[name]) for name in names] for row in self._rows()[:_SHOWN]]
+        return Group(counts, _table("The most similar", names, shown), Text(f"Near-copies: {self.threshold.text}."))
+
+    def to_csv(self) -> str:
+        """All pairs as CSV, the most similar first."""
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, _COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self._rows())
+        return buffer.getvalue()
+
+    def _rows(self) -> list[dict[str, Any]]:
+        sides = [_Side(self.first), _Side(self.second)]
+        rows = []
+        for clip, (other, similarity) in sorted(self.pairs.items(), key=lambda pair: -pair[1][1]):
+            values = [f"{similarity:.4f}", *sides[0].describe(clip), *sides[1].describe(other)]
+            rows.append(dict(zip(_COLUMNS, values, strict=True)))
+        return rows
+
+    @property
+    def by_splits(self) -> dict[tuple[str, str], int]:
+        """Clips of the first set with a copy, by their split and that of the copy."""
+        firsts, seconds = self.first.column("split"), self.second.column("split")
+        return dict(sorted(Counter((firsts[a], seconds[b]) for a, (b, _) in self.pairs.items()).items()))
+
+
+class _Side:
+    """The clips of one side of the pairs, by clip_id."""
+
+    def __init__(self, index: ClipIndex) -> None:
+        self._index = index
+        self._keys, self._splits = index.column("key"), index.column("split")
+        self._ends = np.cumsum([manifest.num_clips for manifest in index.manifests])
+
+    def describe(self, clip_id: int) -> tuple[str, str, str]:
+        """Source, key and split."""
+        source = self._index.manifests[int(np.searchsorted(self._ends, clip_id, side="right"))].uri
+        return storage.masked(source), self._keys[clip_id], self._splits[clip_id]
+
+
+def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(title=Text(title), title_justify="left")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def find_copies(first: ClipIndex, second: ClipIndex | None, executor: Executor, precision: float = PRECISION) -> Copies:
+    """Find the nearest near-copy of each clip.
+
+    Args:
+        first: clips that are asked about.
+        second: clips to look among; None looks among the first, but not at a clip itself.
+        executor: computes fingerprints that are not kept yet.
+        precision: of the threshold.
+
+    Raises:
+        ValueError: the sets have different front ends.
+        OSError: a shard is missing, or its storage does not answer.
+    """
+    others = second or first
+    front_ends = {front_end_of(manifest).digest(): manifest.uri for manifest in (*first.manifests, *others.manifests)}
+    if len(front_ends) > 1:
+        raise ValueError(
+            f"{' and '.join(front_ends.values())} were prepared with different front ends: their clips cannot be "
+            "compared. Prepare one of them again with the other's --front-end.… settings"
+        )
+    first_ND = load_fingerprints(first, executor)
+    others_MD = first_ND if second is None else load_fingerprints(second, executor)
+    threshold = choose_threshold(first, first_ND, None if second is None else others_MD, precision)
+    nearest_N, similarities_N = nearest(first_ND, others_MD, np.arange(len(first_ND)) if second is None else None)
+    above = np.flatnonzero(similarities_N >= threshold.similarity)
+    return Copies(first, others, threshold, {int(i): (int(nearest_N[i]), float(similarities_N[i])) for i in above})
+
+
+def choose_threshold(
+    index: ClipIndex, fingerprints_ND: np.ndarray, others_MD: np.ndarray | None, precision: float, seed: int = 0
+) -> Threshold:
+    """Choose the lowest similarity above which enough pairs are a clip and its own copy, and false ones are far.
+
+    Some clips are altered in every way of ``ALTERATIONS``. A copy's similarity with its original is that of a true
+    pair; with the nearest other clip of the set, that of a false one. Clips whose nearest other stands out are left
+    out, because the set may hold a copy of them. Where no precision is as wanted, it is the highest that there is.
+
+    Args:
+        index: clips to alter.
+        fingerprints_ND: of these clips.
+        others_MD: of the clips that are looked among; None is the same clips.
+        precision: to reach.
+        seed: of the clips that are altered.
+    """
+    ids = np.sort(np.random.default_rng(seed).permutation(index.num_clips)[:_COPIED])
+    others = fingerprints_ND if others_MD is None else others_MD
+    _, similarities = nearest(fingerprints_ND[ids], others, ids if others_MD is None else None)
+    ids = ids[_fisher(similarities) <= _beyond(similarities)]
+    front_end = front_end_of(index.manifests[0])
+    log_mel = LogMel(front_end)
+    originals, copies, names = [], [], []
+    for clips in read_clips(index, ids):
+        for place, pcm in clips:
+            for name, alter in ALTERATIONS.items() if fingerprints_ND[ids[place]].any() else ():
+                originals.append(int(ids[place]))
+                copies.append(fingerprint(alter(pcm, front_end.sample_rate), log_mel))
+                names.append(name)
+    if not copies:
+        return Threshold(1.0, 1.0, {}, 0)
+    copies_CD = np.stack(copies)
+    true_C = (copies_CD * fingerprints_ND[originals].astype(np.float32)).sum(axis=1)
+    false_C = nearest(copies_CD, others, np.array(originals) if others_MD is None else None)[1]
+    similarity, reached = _lowest(true_C, false_C, precision)
+    is_found = {name: true_C[np.array(names) == name] >= similarity for name in ALTERATIONS}
+    return Threshold(similarity, reached, {name: float(found.mean()) for name, found in is_found.items()}, len(copies))
+
+
+def _lowest(true_C: np.ndarray, false_C: np.ndarray, precision: float) -> tuple[float, float]:
+    """The lowest threshold that is precise enough and beyond the spread of false pairs, and its precision."""
+    beyond = float(np.tanh(_beyond(false_C)))
+    values = np.unique(np.append(true_C[true_C > beyond], beyond))
+    above = len(true_C) - np.searchsorted(np.sort(true_C), values)
+    wrong = len(false_C) - np.searchsorted(np.sort(false_C), values)
+    reached = np.where(above + wrong > 0, above / np.maximum(above + wrong, 1), 1.0)
+    place = int(np.argmax(reached >= precision)) if (reached >= precision).any() else int(np.argmax(reached))
+    return float(values[place]), float(reached[place])
+
+
+def _fisher(similarities: np.ndarray) -> np.ndarray:
+    return np.arctanh(np.clip(similarities, -_LARGEST, _LARGEST))
+
+
+def _beyond(similarities: np.ndarray) -> float:
+    """Fisher z that false pairs hardly reach; a few true ones among them change little."""
+    values = _fisher(similarities)
+    middle = np.median(values)
+    return float(middle + _DEVIATIONS * _MAD_TO_DEVIATION * np.median(np.abs(values - middle)))
+
+
+def nearest(queries_ND: np.ndarray, others_MD: np.ndarray, own_N: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the nearest other of each query, (N,) int64, and the similarity with it, (N,) float32.
+
+    Args:
+        queries_ND, others_MD: of length 1, or zeros, which are near to nothing.
+        own_N: (N,) place of each query among the others, which is left out; None if it is not among them.
+    """
+    best_N, places_N = np.full(len(queries_ND), -1.0, np.float32), np.zeros(len(queries_ND), np.int64)
+    for first in range(0, len(others_MD), _TILE):
+        tile_TD = others_MD[first : first + _TILE].astype(np.float32)
+        for start in range(0, len(queries_ND), _TILE):
+            rows = slice(start, start + _TILE)
+            similarities_RT = queries_ND[rows].astype(np.float32) @ tile_TD.T
+            if own_N is not None:
+                inside = np.flatnonzero((own_N[rows] >= first) & (own_N[rows] < first + len(tile_TD)))
+                similarities_RT[inside, own_N[rows][inside] - first] = -1.0
+            places = similarities_RT.argmax(axis=1)
+            values = similarities_RT[np.arange(len(places)), places]
+            better = values > best_N[rows]
+            best_N[rows] = np.where(better, values, best_N[rows])
+            places_N[rows] = np.where(better, places + first, places_N[rows])
+    return places_N, best_N

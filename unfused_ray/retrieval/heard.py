@@ -1,0 +1,98 @@
+"""Near-copies of test clips among the clips that a network was trained on."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from unfused_ray import storage
+from unfused_ray.data.parts.executor import IN_PROCESS
+from unfused_ray.data.shards.index import ClipIndex
+from unfused_ray.models.export import read_description
+from unfused_ray.retrieval.duplicates import Copies, find_copies
+from unfused_ray.retrieval.fingerprints import has_fingerprints
+
+_SECONDS_UNASKED = 3600.0
+"""Audio that is fingerprinted without being asked to: a minute of one core."""
+
+Heard = tuple[tuple[str, tuple[str, ...]], ...]
+"""Prepared sources that a network was trained on, and their splits."""
+
+
+def heard_by(uri: str) -> Heard:
+    """Sources and splits that an exported network was trained on, and the networks that it began with or learnt from.
+
+    Raises:
+        FileNotFoundError: one of the networks is no longer there.
+        ValueError: one does not say what it was trained on.
+    """
+    config: Mapping[str, Any] | None = read_description(uri)["extra"].get("config")
+    if not config or "data" not in config:
+        raise ValueError("its export does not say")
+    found = {(source, tuple(config["splits"])) for source in config["data"]}
+    for before in (config.get("teacher"), config.get("init_from")):
+        found |= set(heard_by(before)) if before else set()
+    return tuple(sorted(found))
+
+
+def near_copies(task: str, tested: ClipIndex, models: Mapping[str, str]) -> list[str]:
+    """Say how many test clips have a near-copy in what each model was trained on, a sentence for each such set.
+
+    Sets of more than an hour are looked through where their fingerprints are kept already.
+
+    Args:
+        task: its name.
+        tested: the test clips.
+        models: names and folders of trained networks.
+    """
+    by_set: dict[Heard, list[str]] = defaultdict(list)
+    unknown: dict[str, list[str]] = defaultdict(list)
+    for name, uri in models.items():
+        try:
+            by_set[heard_by(uri)].append(name)
+        except (OSError, ValueError) as error:
+            unknown[str(error)].append(name)
+    sentences = []
+    for heard, names in by_set.items():
+        try:
+            sentences.append(f"{task}, test: {_found(tested, heard, names)}")
+        except (OSError, ValueError) as error:
+            unknown[str(error)].append(", ".join(names))
+    return [
+        *sentences,
+        *(
+            f"{task}: near-copies are not looked for in what {', '.join(names)} was trained on ({reason})"
+            for reason, names in unknown.items()
+        ),
+    ]
+
+
+def _found(tested: ClipIndex, heard: Heard, names: Sequence[str]) -> str:
+    indexes = [ClipIndex.load([uri], _existing(uri, splits)) for uri, splits in heard]
+    index = ClipIndex([manifest for each in indexes for manifest in each.manifests])
+    seconds = sum(manifest.seconds for manifest in index.manifests)
+    if seconds > _SECONDS_UNASKED and not has_fingerprints(index):
+        shown = " ".join(storage.masked(uri) for uri, _ in heard)
+        raise ValueError(f"{seconds / 3600:.0f} hours without fingerprints: unfused-ray duplicates {shown} makes them")
+    copies = find_copies(tested, index, IN_PROCESS)
+    return f"{count_in_words(copies)} among the {index.num_clips:,} clips that {', '.join(names)} heard in training"
+
+
+def _existing(uri: str, splits: Sequence[str]) -> list[str]:
+    """The splits that a source has, as a training takes them."""
+    have = ClipIndex.load([uri], None).manifests[0].clips_by_split
+    return [split for split in splits if split in have]
+
+
+def count_in_words(copies: Copies) -> str:
+    """How many clips of the first set have a near-copy, with an example, in words."""
+    total = copies.first.num_clips
+    if not copies.pairs:
+        return f"none of {total:,} clips has a near-copy (similarity {copies.threshold.similarity:.3f})"
+    clip, (other, similarity) = max(copies.pairs.items(), key=lambda pair: pair[1][1])
+    keys = copies.first.column("key")[clip], copies.second.column("key")[other]
+    return (
+        f"{len(copies.pairs):,} of {total:,} clips have a near-copy (similarity "
+        f"{copies.threshold.similarity:.3f}), such as {keys[0]} in {keys[1]} ({similarity:.3f}),"
+    )

@@ -1,0 +1,103 @@
+"""What a search has found, as a table, as CSV and as JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+from unfused_ray.retrieval.catalogue import Clip
+from unfused_ray.retrieval.marks import Mark
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A clip that was found."""
+
+    rank: int
+    """From 1."""
+    similarity: float
+    """Cosine in the space of the index; of what was learnt, the probability that it is to be kept."""
+    clip: Clip
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search has found."""
+
+    index: str
+    """By path or URI."""
+    question: str
+    """In words."""
+    measure: str
+    """Name of the hits' figure."""
+    hits: tuple[Hit, ...]
+    unsure: tuple[Hit, ...] = ()
+    """Clips that a classifier of marks is least sure of."""
+    marks: tuple[Mark, ...] = ()
+    """That it was learnt from."""
+    pcm: np.ndarray | None = field(default=None, compare=False)
+    """Samples of the question, if it is a wave."""
+    sample_rate: int = 0
+    clip: Clip | None = None
+    """The question, if it is a clip of the index."""
+
+    def to_terminal(self) -> Table:
+        """All hits as a table."""
+        title = f"{self.index}: {self.question}"
+        table = Table(title=Text(title), title_justify="left")
+        for heading in ("rank", self.measure, "source", "key", "seconds", "labels", "split"):
+            table.add_column(heading, justify="right" if heading in ("rank", self.measure) else "left", overflow="fold")
+        for section, hits in self._sections():
+            for hit in hits:
+                clip = hit.clip
+                seconds = f"{clip.start_seconds:.2f} – {clip.end_seconds:.2f}"
+                cells = f"{hit.similarity:.3f}", clip.source, clip.key, seconds, ", ".join(clip.labels), clip.split
+                table.add_row(f"{hit.rank}{section}", *map(Text, cells))
+        return table
+
+    def to_csv(self) -> str:
+        """All hits as CSV, with an empty column for marks."""
+        buffer = io.StringIO()
+        rows = list(self._rows())
+        writer = csv.DictWriter(buffer, list(rows[0]) if rows else ["rank"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({**row, "labels": ";".join(row["labels"])} for row in rows)
+        return buffer.getvalue()
+
+    def to_json(self) -> str:
+        """Question and hits as JSON."""
+        content = {"index": self.index, "question": self.question, "measure": self.measure, "hits": list(self._rows())}
+        return json.dumps(content, indent=1, ensure_ascii=False)
+
+    def _sections(self) -> Iterator[tuple[str, Sequence[Hit]]]:
+        yield "", self.hits
+        if self.unsure:
+            yield "?", self.unsure
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        for section, hits in self._sections():
+            for hit in hits:
+                clip = hit.clip
+                yield {
+                    "rank": hit.rank,
+                    "is_unsure": section == "?",
+                    self.measure: round(hit.similarity, 6),
+                    "source": clip.source,
+                    "key": clip.key,
+                    "start_seconds": clip.start_seconds,
+                    "end_seconds": clip.end_seconds,
+                    "labels": list(clip.labels),
+                    "split": clip.split,
+                    "group": clip.group,
+                    "uri": clip.place["uri"],
+                    "recording_seconds": clip.recording_seconds,
+                    "mark": "",
+                }

@@ -1,0 +1,80 @@
+"""Marks of clips: which a person keeps and rejects, in a CSV file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from unfused_ray import storage
+from unfused_ray.retrieval.collection import Collection
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = ("source", "key", "start_seconds", "end_seconds", "mark")
+"""Columns of a file of marks; others are not read."""
+KEEP, REJECT = "keep", "reject"
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A clip of an index that a person keeps or rejects."""
+
+    source: str
+    key: str
+    start_seconds: float
+    end_seconds: float
+    mark: str
+    """``keep`` or ``reject``."""
+
+
+def read_marks(uri: str) -> list[Mark]:
+    """Read a file of marks; of a clip that is marked twice, the last mark counts. Rows without a mark are left out.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: columns are missing, or a row cannot be read; names the line.
+    """
+    rows = csv.DictReader(io.StringIO(storage.read_bytes(uri).decode("utf-8-sig")))
+    if missing := [name for name in COLUMNS if name not in (rows.fieldnames or ())]:
+        raise ValueError(f"{uri} lacks the columns {', '.join(missing)} of marks: save them from a page of search")
+    found: dict[tuple[str, str, float], Mark] = {}
+    for row in rows:
+        text = (row["mark"] or "").strip()
+        if not text:
+            continue
+        if text not in (KEEP, REJECT):
+            raise ValueError(f"line {rows.line_num} of {uri}: mark={text} is neither {KEEP} nor {REJECT}")
+        try:
+            mark = Mark(row["source"], row["key"], float(row["start_seconds"]), float(row["end_seconds"]), text)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"line {rows.line_num} of {uri} has no seconds ({error}): save the marks again") from error
+        found[mark.source, mark.key, mark.start_seconds] = mark
+    return list(found.values())
+
+
+def ids_of(collection: Collection, marks: Sequence[Mark]) -> dict[int, bool]:
+    """Return the ids of marked vectors, True for those to keep; marks of clips that the index lacks are told."""
+    clips, sources = collection.clips, collection.manifest.sources
+    keys = pc.is_in(clips.column("key"), pa.array([mark.key for mark in marks], pa.string()))
+    ids = np.flatnonzero(keys.combine_chunks().to_numpy(zero_copy_only=False))
+    known = {(clip.source, clip.key, clip.start_seconds): clip.id for clip in clips.clips(ids.tolist())}
+    found, unknown = {}, []
+    for mark in marks:
+        id_ = known.get((mark.source, mark.key, mark.start_seconds))
+        if id_ is None:
+            unknown.append(f"{mark.key} of {mark.source}")
+        else:
+            found[id_] = mark.mark == KEEP
+    if unknown:
+        names = ", ".join(source.name for source in sources)
+        shown = ", ".join(unknown[:_SHOWN])
+        logger.warning("%d marks are of clips that the index of %s lacks: %s", len(unknown), names, shown)
+    return found

@@ -1,0 +1,204 @@
+"""The plan of an index: its sources read and checked, and the parts that are to be made."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from rich.console import Group
+
+from unfused_ray import paths, storage
+from unfused_ray.config import IndexConfig
+from unfused_ray.data.parts.default_executor import default_executor
+from unfused_ray.data.parts.executor import IN_PROCESS, Executor
+from unfused_ray.data.parts.ledger import refuse_difference
+from unfused_ray.embedding.vectors import VectorManifest
+from unfused_ray.lease import refuse_in_use
+from unfused_ray.progress import summary
+from unfused_ray.retrieval.format import INDEX, IndexManifest, IndexSource
+from unfused_ray.retrieval.training import kind_for
+from unfused_ray.retrieval.vector_parts import VectorSource, encoder_of, named, vectors_digest
+
+logger = logging.getLogger(__name__)
+
+_IN_PROCESS_VECTORS = 131_072
+"""Vectors up to which a job encodes them itself: starting Ray takes longer."""
+_OTHER_SIZE = 2.0
+"""An index whose lists were trained for this many times more or fewer vectors is trained anew."""
+
+
+@dataclass(frozen=True)
+class IndexPlan:
+    """An index whose sources have been read."""
+
+    config: IndexConfig
+    """Configuration with absolute paths."""
+    before: IndexManifest | None
+    """The index as it is; None if there is none, or it is made anew."""
+    kept: tuple[IndexSource, ...]
+    """Sources whose parts stay."""
+    built: tuple[VectorSource, ...]
+    """Sources whose parts are made."""
+    training: str
+    """Id of what the index is trained to: that of the index as it is, or another one."""
+    executor: Executor
+
+    @property
+    def is_finished(self) -> bool:
+        """True if the index is as it is wanted."""
+        return self.before is not None and not self.built and self.kept == self.before.sources
+
+    @property
+    def num_vectors(self) -> int:
+        """Vectors of all sources."""
+        return sum(each.num_vectors for each in self.kept) + sum(each.manifest.num_vectors for each in self.built)
+
+    @property
+    def is_trained(self) -> bool:
+        """True if it keeps what the index is trained to."""
+        return self.before is not None and self.before.trained.id == self.training
+
+
+def check(config: IndexConfig) -> IndexPlan:
+    """Read the sources, and decide which parts are to be made; nothing is written.
+
+    Raises:
+        FileNotFoundError: a folder of vectors, or an index to change, is not there.
+        ValueError: the sources are of several encoders, are in the index already or not in it, or have changed, or the
+            index was made with other settings or of other sources.
+        InUseError: another process works on the index.
+    """
+    config = paths.check(config)
+    refuse_in_use(config.output)
+    before = None if config.rebuild and config.vectors else _existing(config)
+    if before is None and not config.vectors:
+        raise FileNotFoundError(
+            f"{config.output} holds no {INDEX}, so there is nothing to change: name its sources with --vectors …"
+        )
+    wanted = _wanted(config, before)
+    if before is not None and config.rebuild:
+        kept, added = wanted
+        wanted = (), (*_reread(kept), *added)
+        before = None
+    plan = IndexPlan(config, before, *wanted, "", IN_PROCESS)
+    encoder_of(plan.built, before.encoder if before else None)
+    if not plan.num_vectors:
+        raise ValueError(f"{config.output} would hold no vectors: to remove the last source, delete that folder")
+    plan = _with_training(plan)
+    is_large = sum(source.manifest.num_vectors for source in plan.built) > _IN_PROCESS_VECTORS
+    return replace(plan, executor=default_executor()) if is_large else plan
+
+
+def describe(plan: IndexPlan) -> Group:
+    """Summarise an index without making it."""
+    if plan.is_finished:
+        assert plan.before is not None
+        return summary(f"{plan.config.output} is already as asked for: nothing to do", _rows(plan.before))
+    rows: dict[str, float | str] = {
+        "sources": ", ".join([*(source.name for source in plan.kept), *(source.name for source in plan.built)]),
+        "vectors": plan.num_vectors,
+        "vectors to encode": sum(source.manifest.num_vectors for source in plan.built),
+        "kept as": kind_for(plan.config, plan.num_vectors),
+        "trained": "as it is" if plan.is_trained else "anew",
+    }
+    return summary(f"would index to {plan.config.output}; a dry run writes nothing", rows)
+
+
+def describe_manifest(manifest: IndexManifest) -> Group:
+    """Summarise a finished index."""
+    return summary(f"index {manifest.uri}", _rows(manifest))
+
+
+def _rows(manifest: IndexManifest) -> dict[str, float | str]:
+    recall, dropped = manifest.recall, sum(part.dropped for source in manifest.sources for part in source.parts)
+    lists = f", {recall.searched_lists} lists searched" if manifest.trained.kind != "exact" else ""
+    return {
+        **{f"vectors of {source.name}": source.num_vectors for source in manifest.sources},
+        **({"left out, without a direction": dropped} if dropped else {}),
+        "metric": manifest.settings["metric"],
+        "kept as": manifest.trained.kind,
+        f"recall of the {recall.neighbours} nearest": f"{recall.value:.3f}{lists}",
+        "megabytes": manifest.num_bytes / 1e6,
+    }
+
+
+def _existing(config: IndexConfig) -> IndexManifest | None:
+    """Return the index as it is; None if there is none.
+
+    Raises:
+        ValueError: it was made with other settings, or of other sources than are named.
+    """
+    if not storage.exists(storage.join(config.output, INDEX)):
+        return None
+    before = IndexManifest.load(config.output)
+    if not config.rebuild:
+        refuse_difference(config.output, before.settings, settings_of(config))
+    if config.vectors and {*config.vectors} != {source.vectors for source in before.sources}:
+        raise ValueError(
+            f"{config.output} is an index of {', '.join(source.vectors for source in before.sources)}, not of "
+            f"{', '.join(config.vectors)}: change it with --add and --remove, or make it anew with --rebuild"
+        )
+    return before
+
+
+def _wanted(
+    config: IndexConfig, before: IndexManifest | None
+) -> tuple[tuple[IndexSource, ...], tuple[VectorSource, ...]]:
+    """Return the sources whose parts may stay, and those whose parts are to be made."""
+    if before is None:
+        return (), tuple(named([VectorManifest.load(uri) for uri in config.vectors]))
+    for source in before.sources if config.vectors else ():
+        _refuse_changed(source)
+    unknown = [name for name in config.remove if not any(_is(source, name) for source in before.sources)]
+    if unknown:
+        known = ", ".join(f"{source.name} ({source.vectors})" for source in before.sources)
+        raise ValueError(f"remove={', '.join(unknown)} is no source of {config.output}, which has {known}")
+    kept = tuple(source for source in before.sources if not any(_is(source, name) for name in config.remove))
+    return kept, tuple(named([VectorManifest.load(uri) for uri in config.add], kept))
+
+
+def _is(source: IndexSource, name: str) -> bool:
+    return name == source.name or storage.absolute(name) == source.vectors
+
+
+def _refuse_changed(source: IndexSource) -> None:
+    """Refuse a source whose vectors are not those that the index was made of, where they are still there."""
+    try:
+        digest = vectors_digest(VectorManifest.load(source.vectors))
+    except FileNotFoundError as error:
+        logger.warning("%s is not compared with the index: %s", source.vectors, error)
+        return
+    if digest != source.digest:
+        raise ValueError(
+            f"the vectors of {source.vectors} have changed since they were indexed: make the index anew with --rebuild"
+        )
+
+
+def _reread(sources: Sequence[IndexSource]) -> tuple[VectorSource, ...]:
+    return tuple(VectorSource(source.name, VectorManifest.load(source.vectors)) for source in sources)
+
+
+def _with_training(plan: IndexPlan) -> IndexPlan:
+    """Decide whether the index keeps what it is trained to.
+
+    An exact one is fitted anew whenever a source comes or goes: it takes seconds, and the index is the same as one that
+    is made of these sources at once. Lists stay as they are until the index has twice or half as many vectors.
+    """
+    config, before = plan.config, plan.before
+    if before is not None:
+        then, now = before.trained, plan.num_vectors
+        same = (*plan.kept, *plan.built) == before.sources
+        as_large = then.num_vectors / _OTHER_SIZE <= now <= then.num_vectors * _OTHER_SIZE
+        if same or (then.kind == kind_for(config, now) != "exact" and as_large):
+            return replace(plan, training=then.id)
+        logger.info("%s is trained anew, on its %d vectors", config.output, now)
+        plan = replace(plan, kept=(), built=(*_reread(plan.kept), *plan.built))
+    inputs = [settings_of(config), [source.digest for source in plan.built]]
+    return replace(plan, training=storage.sha256(json.dumps(inputs, sort_keys=True).encode())[:12])
+
+
+def settings_of(config: IndexConfig) -> dict[str, object]:
+    """Return the settings that decide an index."""
+    return config.model_dump(mode="json", exclude={"vectors", "output", "add", "remove", "rebuild"})

@@ -1,0 +1,169 @@
+"""What a search asks: a wave embedded by the index's encoder, a clip of the index, or the clips of a label."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from unfused_ray import storage
+from unfused_ray.audio.decode import AudioError, decode
+from unfused_ray.embedding.clips import read_out
+from unfused_ray.embedding.waves import embed_waves
+from unfused_ray.models.export import load_encoder, read_description
+from unfused_ray.models.frozen import FrozenEncoder
+from unfused_ray.retrieval.catalogue import Clip
+from unfused_ray.retrieval.collection import Collection
+from unfused_ray.retrieval.space import has_direction, unit
+
+logger = logging.getLogger(__name__)
+
+_ROUNDING = 1e-4
+"""Difference of a similarity that batches of other sizes make."""
+_NEAREST, _SHOWN = 64, 3
+_MAX_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Question:
+    """A vector to look for, and clips that are the question themselves."""
+
+    text: str
+    """The question in words."""
+    vector: np.ndarray
+    """(C,) float32, of length 1, in the space."""
+    own: np.ndarray
+    """(N,) bool: vectors of the clips that it is made of, which are not found."""
+    pcm: np.ndarray | None = None
+    """(samples,) int16, of a wave."""
+    sample_rate: int = 0
+    """Of the samples, in Hz."""
+    clip: Clip | None = None
+    """The clip, of a key."""
+
+
+def ask_key(collection: Collection, key: str, source: str, first: float, last: float | None) -> Question:
+    """Ask for what sounds like a clip of the index.
+
+    Args:
+        collection: the index.
+        key: of the clip, or of its recording.
+        source: name of its source; '' if the key is in one alone.
+        first, last: seconds in the clip; of several windows, those that overlap them make the question.
+
+    Raises:
+        ValueError: there is no such clip, or no window of it in these seconds.
+    """
+    ids = collection.clips.find(key, source)
+    own = np.isin(collection.clips.recordings, collection.clips.recordings[ids])
+    clips = collection.clips.clips(ids.tolist())
+    end = float("inf") if last is None else last
+    inside = [clip for clip in clips if clip.start_seconds < end and clip.end_seconds > first]
+    if not inside:
+        raise ValueError(
+            f"from={first:g} and to={end:g} take nothing of {key}, whose vectors are of the seconds "
+            f"{clips[0].start_seconds:g} to {clips[-1].end_seconds:g}"
+        )
+    vector_C = unit(collection.vectors(np.array([clip.id for clip in inside])).mean(axis=0))
+    several = f", mean of {len(inside)} vectors" if len(inside) > 1 else ""
+    return Question(f"{key} of {inside[0].source}{several}", vector_C, own, clip=inside[0])
+
+
+def ask_label(collection: Collection, label: str) -> Question:
+    """Ask for what sounds like the clips of a label and does not carry it: the mean of their vectors.
+
+    Raises:
+        ValueError: no clip has the label.
+    """
+    carries = collection.clips.labelled([label])
+    vector_C = unit(collection.vectors(np.flatnonzero(carries)).mean(axis=0))
+    own = np.isin(collection.clips.recordings, collection.clips.recordings[carries])
+    return Question(f"label {label}, mean of {int(carries.sum()):,} vectors, which are left out", vector_C, own)
+
+
+def ask_wave(collection: Collection, uri: str, encoder_uri: str, first: float, last: float | None) -> Question:
+    """Ask for what sounds like a file of audio.
+
+    Args:
+        collection: the index.
+        uri: of the file.
+        encoder_uri: encoder; '' is the one that the vectors were made with, where it was.
+        first, last: seconds of the file; None is its end.
+
+    Raises:
+        FileNotFoundError: the file or the encoder is not there.
+        ValueError: the encoder is another one, or the file holds no audio in these seconds.
+    """
+    encoder = _load_encoder(collection, encoder_uri)
+    sample_rate = encoder.log_mel.config.sample_rate
+    pcm = _read(uri, sample_rate, first, last)
+    ((_, layers),) = embed_waves(encoder, [(0, pcm)])
+    vector_1D = read_out(layers, encoder.encoder.config.cut, collection.manifest.encoder.readout)  # type: ignore[arg-type]
+    if not has_direction(vector_1D)[0]:
+        raise ValueError(f"{uri}: its vector has no direction, so nothing is near to it")
+    _warn_of_length(collection, len(pcm) / sample_rate)
+    vector_C = collection.trained.space.apply(vector_1D)[0]
+    return Question(storage.name(uri), vector_C, _same_audio(collection, vector_C, uri), pcm, sample_rate)
+
+
+def _load_encoder(collection: Collection, uri: str) -> FrozenEncoder:
+    made_with = collection.manifest.encoder
+    uri = uri or made_with.uri
+    try:
+        found = read_description(uri)["sha256"]
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{error}. The index is of an encoder that was there: name it with --encoder …"
+        ) from error
+    if found != made_with.sha256:
+        raise ValueError(
+            f"encoder={uri} is not the one that made the vectors of {collection.manifest.uri} ({found[:12]}, not "
+            f"{made_with.sha256[:12]}): name that one with --encoder …"
+        )
+    return load_encoder(uri)
+
+
+def _read(uri: str, sample_rate: int, first: float, last: float | None) -> np.ndarray:
+    if last is not None and last <= first:
+        raise ValueError(f"to={last:g} must be more than from={first:g}, both in seconds")
+    with storage.open_input(uri) if not storage.is_local(uri) else Path(uri).open("rb") as file:
+        try:
+            seconds = None if last is None else last - first
+            decoded = decode(file, sample_rate, round(_MAX_SECONDS * sample_rate), first, seconds)
+            pcm = next(decoded)
+            if next(decoded, None) is not None:
+                raise ValueError(
+                    f"{uri} has more than {_MAX_SECONDS:g} s, which make one vector: name the part that you mean with "
+                    "--from and --to"
+                )
+            return pcm
+        except AudioError as error:
+            raise ValueError(f"{uri} cannot be asked about: {error.reason} ({error.detail})") from error
+
+
+def _warn_of_length(collection: Collection, seconds: float) -> None:
+    windows = [source.window_seconds for source in collection.manifest.sources if source.window_seconds]
+    if windows and seconds > 2 * max(windows):
+        logger.warning(
+            "the question has %.2f s, the vectors of the index are of windows of %g s: name the part that you mean "
+            "with --from and --to",
+            seconds,
+            max(windows),
+        )
+
+
+def _same_audio(collection: Collection, vector_C: np.ndarray, uri: str) -> np.ndarray:
+    """(N,) bool: recordings that are the file itself, by the place of their audio or by an equal vector."""
+    trained, clips = collection.trained, collection.clips
+    everything = np.ones(clips.num_vectors, bool)
+    ids, similarities = collection.stored.search(vector_C, _NEAREST, everything, collection.stored.num_lists)
+    as_kept = float(trained.decode(*trained.encode(vector_C[None]))[0] @ vector_C)
+    same = np.union1d(ids[similarities >= as_kept - _ROUNDING], clips.at(uri))
+    if not len(same):
+        return ~everything
+    own = np.isin(clips.recordings, clips.recordings[same])
+    found = clips.clips([int(id_) for id_ in same[:_SHOWN]])
+    logger.info("left out, because they are the question itself: %s", ", ".join(clip.key for clip in found))
+    return own

@@ -1,0 +1,77 @@
+"""The space that clips are compared in: vectors as unit vectors, whose inner product is the similarity.
+
+Shapes: N vectors, D numbers of a vector as the encoder makes it, C numbers of one in the space.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from unfused_ray.config import Metric
+
+_POWER = 0.25
+"""Each component is divided by this power of its variance; half of what makes all variances equal.
+
+On validation clips of the demo (six encoders and tasks), the nearest training clip is of the same class for 68.5 %
+by cosine, 69.4 % in centred components, 75.5 % with this power, and 60.9 % with equal variances.
+"""
+_SMALLEST = 1e-6
+"""Components with a smaller share of the variance are left out: they hold rounding errors."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """Maps vectors to unit vectors whose inner product is their similarity."""
+
+    mean: np.ndarray
+    """(D,) float32, of unit vectors."""
+    components: np.ndarray | None
+    """(D, C) float32; None leaves vectors as they are, but for their length."""
+
+    @classmethod
+    def fit(cls, sample_ND: np.ndarray, metric: Metric, most: int) -> Self:
+        """Fit the space of a metric to a sample of vectors.
+
+        Args:
+            sample_ND: vectors with a direction.
+            metric: of the space.
+            most: principal components at most.
+        """
+        unit_ND = unit(sample_ND.astype(np.float64))
+        dim = unit_ND.shape[1]
+        if metric == "cosine" or len(unit_ND) < 2:
+            return cls(np.zeros(dim, np.float32), None)
+        mean_D = unit_ND.mean(axis=0)
+        centred_ND = unit_ND - mean_D
+        variances_D, axes_DD = np.linalg.eigh(centred_ND.T @ centred_ND / (len(unit_ND) - 1))
+        variances_D, axes_DD = variances_D[::-1], axes_DD[:, ::-1]
+        kept = min(most, int(np.count_nonzero(variances_D > _SMALLEST * variances_D.sum())))
+        if not kept:  # all vectors have one direction
+            return cls(np.zeros(dim, np.float32), None)
+        signs_C = np.sign(axes_DD[np.abs(axes_DD[:, :kept]).argmax(axis=0), np.arange(kept)])  # eigh leaves them open
+        components_DC = axes_DD[:, :kept] * signs_C / variances_D[:kept] ** _POWER
+        return cls(mean_D.astype(np.float32), components_DC.astype(np.float32))
+
+    @property
+    def dim(self) -> int:
+        """C."""
+        return len(self.mean) if self.components is None else self.components.shape[1]
+
+    def apply(self, vectors_ND: np.ndarray) -> np.ndarray:
+        """Map vectors with a direction: (N, D) → (N, C) float32 of length 1."""
+        unit_ND = unit(vectors_ND.astype(np.float32))
+        return unit_ND if self.components is None else unit((unit_ND - self.mean) @ self.components)
+
+
+def unit(vectors_ND: np.ndarray) -> np.ndarray:
+    """Divide vectors by their lengths; those without a direction stay zero."""
+    lengths_N1 = np.linalg.norm(vectors_ND, axis=-1, keepdims=True)
+    return vectors_ND / np.where(lengths_N1 > 0, lengths_N1, 1)
+
+
+def has_direction(vectors_ND: np.ndarray) -> np.ndarray:
+    """(N,) bool: True for a finite vector that is not zero."""
+    return np.isfinite(vectors_ND).all(axis=1) & vectors_ND.any(axis=1)

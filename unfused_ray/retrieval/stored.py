@@ -1,0 +1,163 @@
+"""The vectors of an index in memory: all of them to compare, or in inverted lists.
+
+Shapes: N vectors, C numbers of a vector in the space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from unfused_ray import storage
+from unfused_ray.retrieval.format import REMEDY, IndexManifest, IndexPart, read_checked
+from unfused_ray.retrieval.training import Trained, empty_index, faiss_module
+from unfused_ray.retrieval.write import best
+
+
+class StoredVectors(Protocol):
+    """Vectors to search; ids are their places in the index."""
+
+    @property
+    def num_lists(self) -> int:
+        """Inverted lists; 1 if all vectors are compared."""
+        ...
+
+    def search(
+        self, query_C: np.ndarray, count: int, allowed_N: np.ndarray, lists: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ids of the nearest vectors and their similarities, the nearest first.
+
+        Args:
+            query_C: a vector of length 1 in the space.
+            count: vectors to find; fewer if fewer are allowed or in the lists.
+            allowed_N: (N,) bool, vectors that may be found.
+            lists: inverted lists to search.
+        """
+        ...
+
+
+class ExactVectors:
+    """All vectors, compared by one matrix product.
+
+    Args:
+        vectors_NC: float32, of length 1.
+    """
+
+    num_lists = 1
+
+    def __init__(self, vectors_NC: np.ndarray) -> None:
+        self.vectors_NC = vectors_NC
+
+    def search(
+        self, query_C: np.ndarray, count: int, allowed_N: np.ndarray, lists: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Compare all vectors; of equally near ones, the first comes first."""
+        similarities_N = self.vectors_NC @ query_C
+        similarities_N[~allowed_N] = -np.inf
+        ids = best(similarities_N[None], count)[0]
+        found = similarities_N[ids]
+        return ids[np.isfinite(found)], found[np.isfinite(found)]
+
+
+class ListedVectors:
+    """Vectors in the inverted lists of faiss.
+
+    Args:
+        trained: centroids and codebooks.
+        lists_N: list of each vector.
+        codes: of each vector, float16 or uint8.
+    """
+
+    def __init__(self, trained: Trained, lists_N: np.ndarray, codes: np.ndarray) -> None:
+        faiss: Any = faiss_module()
+        self._index: Any = empty_index(trained)
+        order = np.argsort(lists_N, kind="stable").astype(np.int64)
+        sorted_codes = np.ascontiguousarray(codes[order]).view(np.uint8).reshape(len(codes), self._index.code_size)
+        ends = np.cumsum(np.bincount(lists_N, minlength=self.num_lists))
+        for number, (first, stop) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
+            if first < stop:
+                ids, of_list = order[first:stop], sorted_codes[first:stop]
+                self._index.invlists.add_entries(
+                    number, int(stop - first), faiss.swig_ptr(ids), faiss.swig_ptr(of_list)
+                )
+        self._index.ntotal = len(codes)
+
+    @property
+    def num_lists(self) -> int:
+        """Inverted lists."""
+        return self._index.nlist
+
+    def search(
+        self, query_C: np.ndarray, count: int, allowed_N: np.ndarray, lists: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Search the lists whose centroids are nearest."""
+        faiss = faiss_module()
+        options = {} if allowed_N.all() else {"sel": faiss.IDSelectorBitmap(np.packbits(allowed_N, bitorder="little"))}
+        parameters = faiss.SearchParametersIVF(nprobe=lists, **options)
+        similarities, ids = self._index.search(query_C[None], count, params=parameters)
+        found = ids[0] >= 0
+        return ids[0][found], similarities[0][found]
+
+
+def load_vectors(manifest: IndexManifest, trained: Trained) -> StoredVectors:
+    """Read the vectors of an index into memory.
+
+    Raises:
+        ValueError: a file is damaged, or of another index.
+    """
+    parts = [read_part(manifest, part, trained) for part in parts_of(manifest)]
+    codes = np.concatenate([part["codes"] for part in parts])
+    if trained.kind == "exact":
+        return ExactVectors(codes)
+    return ListedVectors(trained, np.concatenate([part["lists"] for part in parts]), codes)
+
+
+def parts_of(manifest: IndexManifest) -> Iterator[IndexPart]:
+    """Parts of all sources, in the order of the vectors' ids."""
+    return (part for source in manifest.sources for part in source.parts)
+
+
+def load_trained(manifest: IndexManifest) -> Trained:
+    """Read what the index is trained to.
+
+    Raises:
+        ValueError: the file is damaged, or of another index.
+    """
+    uri = storage.join(manifest.uri, manifest.trained.file)
+    trained = Trained.from_bytes(read_checked(uri, manifest.trained.sha256), uri)
+    if trained.kind != manifest.trained.kind or len(trained.space.mean) != manifest.encoder.dim:
+        raise ValueError(f"{uri} is trained to other vectors than its index has: {REMEDY}")
+    return trained
+
+
+def read_part(manifest: IndexManifest, part: IndexPart, trained: Trained) -> dict[str, np.ndarray]:
+    """Read the arrays of a part.
+
+    Raises:
+        ValueError: it is damaged, or of another index.
+    """
+    uri = storage.join(manifest.uri, part.file)
+    try:
+        arrays = safetensors.numpy.load(read_checked(uri, part.sha256))
+        lists, codes = arrays["lists"], arrays["codes"]
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(f"{uri} holds no part of an index ({type(error).__name__}: {error}): {REMEDY}") from error
+    kind, width = {
+        "exact": (np.float32, trained.space.dim),
+        "lists": (np.float16, trained.space.dim),
+        "quantised": (np.uint8, 0 if trained.codebooks is None else len(trained.codebooks)),
+    }[trained.kind]
+    num_lists = 1 if trained.centroids is None else len(trained.centroids)
+    if (
+        codes.shape != (part.num_vectors, width)
+        or codes.dtype != kind
+        or lists.shape != (part.num_vectors,)
+        or lists.dtype != np.int32
+        or ((lists < 0) | (lists >= num_lists)).any()
+    ):
+        raise ValueError(f"{uri} holds {codes.dtype} codes of shape {codes.shape}, which its index cannot: {REMEDY}")
+    return arrays
