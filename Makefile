@@ -33,11 +33,11 @@ demo: venv
 	$(BIN)/unfused-ray prepare --source recordings/drums.tar --output $(SHARDS)/drums
 	$(BIN)/unfused-ray prepare --source recordings/languages.tar --output $(SHARDS)/languages
 	$(BIN)/unfused-ray pretrain demo --data $(SHARDS)/drums $(SHARDS)/languages \
-		--watch.data $(SHARDS)/drums $(SHARDS)/languages --watch.every 4
+		--watch.data $(SHARDS)/drums $(SHARDS)/languages --watch.every 7
 	$(BIN)/unfused-ray distill demo-drums --data $(SHARDS)/drums --teacher $(RUNS)/demo \
-		--watch.data $(SHARDS)/drums --watch.every 8
+		--watch.data $(SHARDS)/drums --watch.every 10
 	$(BIN)/unfused-ray distill demo-languages --data $(SHARDS)/languages --teacher $(RUNS)/demo \
-		--watch.data $(SHARDS)/languages --watch.every 4
+		--watch.data $(SHARDS)/languages --watch.every 10
 	$(BIN)/unfused-ray evaluate --name demo --tasks $(SHARDS)/drums $(SHARDS)/languages \
 		--models DECAR-v2=$(RUNS)/demo 'UnFuSeD student=$(RUNS)/demo-{task}'
 
