@@ -76,14 +76,12 @@ class ListedVectors:
         faiss: Any = faiss_module()
         self._index: Any = empty_index(trained)
         order = np.argsort(lists_N, kind="stable").astype(np.int64)
-        sorted_codes = np.ascontiguousarray(codes[order]).view(np.uint8).reshape(len(codes), self._index.code_size)
         ends = np.cumsum(np.bincount(lists_N, minlength=self.num_lists))
         for number, (first, stop) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
-            if first < stop:
-                ids, of_list = order[first:stop], sorted_codes[first:stop]
-                self._index.invlists.add_entries(
-                    number, int(stop - first), faiss.swig_ptr(ids), faiss.swig_ptr(of_list)
-                )
+            if first < stop:  # list by list: a sorted copy of all would double the memory
+                ids = order[first:stop]
+                of_list = np.ascontiguousarray(codes[ids]).view(np.uint8)
+                self._index.invlists.add_entries(number, len(ids), faiss.swig_ptr(ids), faiss.swig_ptr(of_list))
         self._index.ntotal = len(codes)
 
     @property
@@ -109,11 +107,15 @@ def load_vectors(manifest: IndexManifest, trained: Trained) -> StoredVectors:
     Raises:
         ValueError: a file is damaged, or of another index.
     """
-    parts = [read_part(manifest, part, trained) for part in parts_of(manifest)]
-    codes = np.concatenate([part["codes"] for part in parts])
-    if trained.kind == "exact":
-        return ExactVectors(codes)
-    return ListedVectors(trained, np.concatenate([part["lists"] for part in parts]), codes)
+    lists, codes, first = np.zeros(manifest.num_vectors, np.int32), np.zeros((0, 0)), 0
+    for part in parts_of(manifest):
+        arrays = read_part(manifest, part, trained)
+        if not first:
+            codes = np.zeros((manifest.num_vectors, arrays["codes"].shape[1]), arrays["codes"].dtype)
+        rows = slice(first, first + part.num_vectors)
+        lists[rows], codes[rows] = arrays["lists"], arrays["codes"]
+        first += part.num_vectors
+    return ExactVectors(codes) if trained.kind == "exact" else ListedVectors(trained, lists, codes)
 
 
 def parts_of(manifest: IndexManifest) -> Iterator[IndexPart]:

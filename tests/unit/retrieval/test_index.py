@@ -414,9 +414,7 @@ def test_without_faiss_exact_indexes_work_and_others_say_what_to_install(
     monkeypatch.setitem(__import__("sys").modules, "faiss", None)
     write_vectors(tmp_path / "v", groups_of(0, 150, 8))
     assert search(index(vectors=tmp_path / "v", output=str(tmp_path / "i")).uri, key="clip-1.wav").hits
-    with pytest.raises(
-        MissingExtraError, match=r"needs faiss, which is not installed: pip install 'unfused-ray\[search\]'"
-    ):
+    with pytest.raises(MissingExtraError, match=r"needs faiss, .*: pip install 'unfused-ray\[search\]'"):
         index(vectors=tmp_path / "v", output=str(tmp_path / "j"), **LISTS)
 
 
