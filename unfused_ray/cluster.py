@@ -36,7 +36,7 @@ _PRIVATE = {
 }
 """Constants of Ray while a private cluster starts."""
 _MAX_TEMPORARY_BYTES = 40
-"""Of the path of Ray's temporary folder: of a socket's 107, sessions and names take 64, and a process id may grow."""
+"""Longest path of Ray's temporary folder: sessions and names take 64 of a socket's 107 bytes, a process id may grow."""
 _TEMPORARY = "/tmp"
 
 _kept: ContextVar[ExitStack | None] = ContextVar("_kept", default=None)

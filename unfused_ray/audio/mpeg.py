@@ -37,7 +37,7 @@ class Frame(NamedTuple):
     place: int
     num_bytes: int
     samples: int
-    """Of each channel."""
+    """Samples of each channel."""
     rate: int
     tag: int
     """Place of the Xing or Info tag in an MP3 frame that has one, relative to the frame."""

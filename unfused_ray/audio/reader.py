@@ -27,9 +27,9 @@ class _Part(NamedTuple):
     name: str | None
     """FFmpeg's name of its format; None for one that is not known."""
     samples: Samples | None
-    """Of a file of chunks."""
+    """The samples, in a file of chunks such as WAV."""
     link: ogg.Link | None
-    """Of an Ogg file."""
+    """The link of the chain, in an Ogg file."""
     end: End
 
 

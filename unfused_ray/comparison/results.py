@@ -67,7 +67,7 @@ class TestedDifference:
     first: str
     second: str
     difference: dict[str, Interval]
-    """Of the headline, by task that counts, and their mean."""
+    """Difference of the headline's accuracy, by task that counts, and in their mean."""
     p_value: float
     """Two-sided p of the mean's difference."""
     p_holm: float

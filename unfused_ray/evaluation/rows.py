@@ -36,7 +36,7 @@ class Row:
     strengths: dict[str, list[float]]
     """C that validation chose for the linear probe, by task, one a seed and fold."""
     accuracy_by_part: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Of the linear probe, by task and part, of tasks whose test clips have parts that are reported too."""
+    """Accuracy of the linear probe on the parts of the test clips that are reported too, by task and part."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from unfused_ray.models.encoder import AudioNTT2020
 from unfused_ray.models.frozen import FrozenEncoder
 
 RANDOM_SEEDS = (0, 1, 2)
-"""Of the random networks; the first of a table's."""
+"""Seeds of the random networks: the first ones of a table's."""
 _MEASURES: tuple[WatchedMeasure, ...] = get_args(WatchedMeasure)
 _CALIBRATION_CLIPS = 1024
 """Training clips, at least, that batch norms of random networks are calibrated on; of fewer, all, as in a table."""

@@ -23,7 +23,7 @@ class WatchedTask:
     """Some clips of a task."""
 
     task: Task
-    """Of train and valid alone."""
+    """Training and validation clips alone."""
     clip_ids: np.ndarray
     """(N,) int64, in ascending order."""
 

@@ -20,7 +20,7 @@ from unfused_ray.retrieval.hits import Found, Hit
 from unfused_ray.retrieval.marks import COLUMNS
 
 _FRONT_END = FrontEndConfig()
-"""Of the spectrograms and the sound, whatever the encoder's."""
+"""Front end of the spectrograms and rate of the sound, whatever the encoder's are."""
 _QUESTION = -1
 """Number of a wave that is asked about."""
 

@@ -24,7 +24,7 @@ class Score:
     task: str
     accuracy: float
     scores: list[float]
-    """Of each held-out clip, in the order of their clip_ids."""
+    """Score of each held-out clip, in the order of their clip_ids."""
     groups: list[str]
     """Group of each of these clips; "" is a group of its own."""
 

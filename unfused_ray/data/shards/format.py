@@ -105,7 +105,7 @@ class Manifest:
     warnings: dict[str, int] = field(default_factory=dict)
     """Warnings of clips that were kept, by reason."""
     summary: SourceSummary | None = None
-    """Of the whole source; None if an older version has prepared it."""
+    """Counts of the whole source; None if an older version has prepared it."""
 
     @cached_property
     def num_clips(self) -> int:

@@ -99,7 +99,7 @@ class _Table:
     uri: str
     metadata: pq.FileMetaData
     features: Mapping[str, Any]
-    """Of the hub's ``datasets``, by column; empty if they are not there."""
+    """Features that the hub's ``datasets`` has written, by column; empty if it has not."""
     audio: AudioColumn
     columns: Columns
     key: str | None
