@@ -132,7 +132,11 @@ class KeptVectors:
 
 
 def key(encoder: FrozenEncoder, index: ClipIndex) -> str:
-    """Hash the weights, the front end with its normalisation, the rule for short clips, and the clips."""
+    """Hash the weights, the front end with its normalisation, the rule for short clips, the device, and the clips.
+
+    All kinds of devices compute in IEEE float32, but each in its own order: vectors differ in the last bits and are not
+    mixed. The key of a processor's is as it was before GPUs had one.
+    """
     weights = safetensors.torch.save({name: t.cpu().contiguous() for name, t in encoder.encoder.state_dict().items()})
     reading = {
         "format_version": FORMAT_VERSION,
@@ -142,4 +146,6 @@ def key(encoder: FrozenEncoder, index: ClipIndex) -> str:
         "crop": encoder.crop.model_dump(mode="json"),
         "clips": index.checksums,
     }
+    if (device := encoder.device.type) != "cpu":
+        reading["arithmetic"] = f"IEEE float32 on {device}"
     return hashlib.sha256(weights + json.dumps(reading, sort_keys=True).encode()).hexdigest()[:32]

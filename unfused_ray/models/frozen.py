@@ -50,6 +50,11 @@ class FrozenEncoder(nn.Module):
         return self.log_mel.config.sample_rate
 
     @property
+    def device(self) -> torch.device:
+        """Device that the vectors are computed on."""
+        return self.log_mel.window.device
+
+    @property
     def output_dim(self) -> int:
         """Size of a vector, of a clip or of a frame."""
         return self.encoder.dim
@@ -146,7 +151,7 @@ class FrozenEncoder(nn.Module):
     def _log_mel(self, mono_BS: np.ndarray) -> Tensor:
         if mono_BS.shape[1] < self.shortest:
             mono_BS = np.stack([fit_short_clip(clip, self.shortest, self.crop.short_clips) for clip in mono_BS])
-        return self.log_mel(torch.from_numpy(np.ascontiguousarray(mono_BS)).to(self.log_mel.window.device))
+        return self.log_mel(torch.from_numpy(np.ascontiguousarray(mono_BS)).to(self.device))
 
     def _frames(self, log_mel_BFT: Tensor) -> Tensor:
         return self.encoder.frames(self.encoder.hidden(self.encoder.blocks(log_mel_BFT)[-1]))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from support.sources import write_source
 from support.tasks import CROP, LENGTHS, write_encoder
 
@@ -129,3 +130,11 @@ def test_the_key_changes_with_all_that_decides_the_vectors_and_with_nothing_else
     assert running is not None
     running += 1  # what calibration changes is a part of the weights
     assert key(reading(), index) not in keys.values()
+
+
+def test_vectors_of_a_gpu_are_kept_apart_from_those_of_a_processor(
+    encoder: FrozenEncoder, index: ClipIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = key(encoder, index)
+    monkeypatch.setattr(FrozenEncoder, "device", torch.device("cuda"))
+    assert key(encoder, index) != here
