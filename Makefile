@@ -9,7 +9,7 @@
 # make bench: install, then every benchmark and docs/performance.md. The machine should have nothing else to do.
 
 PYTHON ?= python3
-# faiss for this machine: search (on CPUs), or search-gpu (CUDA 12).
+# faiss for this machine: search (on CPUs), or gpu (Linux with an NVIDIA driver of CUDA 12.6 or newer).
 FAISS ?= search
 # Runs, shards and tracking of the targets below.
 export UNFUSED_RAY_HOME ?= $(CURDIR)/output
