@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-import soxr
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -141,6 +140,8 @@ class FrozenEncoder(nn.Module):
         refuse_rate(sample_rate)
         mono_BS = mono_batch(wave)
         if sample_rate != self.sampling_rate:
+            import soxr  # here: benchmarks/gpu embeds on machines that have little but torch
+
             mono_BS = soxr.resample(mono_BS.T, sample_rate, self.sampling_rate).T
             if not mono_BS.size:
                 raise ValueError(
