@@ -69,6 +69,8 @@ class RuntimeConfig(Config):
     compile_backend: str = ""
     """Backend of torch.compile, such as inductor, whose first step takes a minute and whose dropout masks differ; empty
     does not compile."""
+    estimate_for: Literal["", "H100", "A100", "L4", "A10G"] = ""
+    """GPU that a dry run estimates clips/s for, from the card's data sheet; a training takes no notice of it."""
     prefetch_blocks: PositiveInt = 8
     """Blocks that a worker reads ahead, also into the next epoch."""
 
