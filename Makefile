@@ -74,8 +74,8 @@ test-gpu: venv
 	UNFUSED_RAY_REQUIRE_GPU=1 $(BIN)/python -m pytest -m gpu tests/gpu
 
 bench-gpu: venv
-	$(BIN)/python -m benchmarks.gpu --output $(BENCH)
-	$(BIN)/python -m benchmarks.gpu.page --results $(BENCH)/gpu.json
+	$(BIN)/python -m benchmarks.gpu
+	$(BIN)/python -m benchmarks.gpu.page
 
 chaos: venv
 	$(BIN)/python -m benchmarks.chaos.run --output $(BENCH)

@@ -95,13 +95,14 @@ class Estimate:
 
 
 def estimate(step: Callable[[], object], clips: int, card: Card) -> Estimate:
-    """Estimate a step on a card by doing it here once.
+    """Estimate a step on a card by doing it here twice; the first, which makes the optimiser's state, does not count.
 
     Args:
         step: a worker's step of so many clips, in the number format of the training.
         clips: of the step.
         card: to estimate for.
     """
+    step()
     with Work() as work:
         step()
     return Estimate(
