@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from importlib import import_module
-from importlib.metadata import distributions
 from typing import Any, Protocol
 
 import numpy as np
@@ -129,18 +128,11 @@ def certify(
     return labels_R, similarities_R
 
 
-def installed_faiss() -> dict[str, str]:
-    """Distributions of the module ``faiss`` that are installed here, with their versions; more than one is a fault."""
-    names = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cu11", "faiss-gpu-cu12")
-    found = {each.name.lower().replace("_", "-"): each.version for each in distributions()}
-    return {name: found[name] for name in names if name in found}
-
-
 def _top_two_on_gpu() -> TopTwo:
     extras.require("gpu", "faiss", "method.assignment_gpus above 0")
     faiss: Any = import_module("faiss")
-    if not faiss.get_num_gpus():
-        installed = ", ".join(f"{name} {version}" for name, version in installed_faiss().items())
+    if not torch.cuda.is_available() or not faiss.get_num_gpus():  # which ends the process where no driver is
+        installed = ", ".join(f"{name} {version}" for name, version in extras.installed_faiss().items())
         raise ValueError(
             f"method.assignment_gpus is above 0, but faiss sees no GPU here ({installed}): install faiss-gpu instead "
             "of faiss-cpu (pip uninstall faiss-cpu, then pip install 'unfused-ray[gpu]') on nodes with a GPU, or give 0"

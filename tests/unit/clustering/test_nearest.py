@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from unfused_ray.clustering.clusterer import ClusteringPlan
 from unfused_ray.clustering.kmeans import BLOCK_ROWS, RowBlocks, fit, normalize_rows
-from unfused_ray.clustering.nearest import FaissGpu, OneDnn, installed_faiss
+from unfused_ray.clustering.nearest import FaissGpu, OneDnn
 from unfused_ray.config import DecarConfig
 from unfused_ray.methods.decar import DecarV2
 
@@ -114,7 +114,6 @@ def test_where_faiss_sees_no_gpu_a_share_of_one_is_refused() -> None:
     plan = ClusteringPlan(100, DIM, (3,), iterations=1, seed=0, assignments="", threads=1, gpus_per_shard=0.5)
     with pytest.raises(ValueError, match=r"faiss sees no GPU here \(faiss-[cg]pu [\d.]+\): install faiss-gpu instead"):
         plan.build_bank()
-    assert len(installed_faiss()) == 1
 
 
 def test_the_share_of_a_gpu_is_the_method_s() -> None:
