@@ -48,7 +48,7 @@ class NodeReport:
     torch_gpus: int | None
     """GPUs that torch sees; None where none was looked for."""
     faiss_gpus: int | None
-    """GPUs that faiss sees; None where torch sees none, which faiss would crash on, or no faiss for GPUs is installed."""
+    """GPUs that faiss sees; None where torch sees none, on which faiss may crash, or no faiss for GPUs is installed."""
     driver: str
     """Version of NVIDIA's driver; '' if none is loaded, or none was looked for."""
     cuda: str
