@@ -36,6 +36,7 @@ PARTS = {
     "embedding": ("benchmarks.gpu.embedding", "measure"),
     "curves": ("benchmarks.gpu.curves", "measure"),
     "end to end": ("benchmarks.gpu.end_to_end", "measure"),
+    "graph": ("benchmarks.gpu.step", "measure_graph"),
     "inductor": ("benchmarks.gpu.step", "measure_inductor"),
     "search": ("benchmarks.gpu.clustering", "measure_search"),
 }

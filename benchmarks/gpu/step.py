@@ -18,8 +18,8 @@ from benchmarks.gpu.timing import SetAsideError, seconds, wait
 from benchmarks.measure import Figure, figure
 from unfused_ray import recipes
 from unfused_ray.config import TrainingConfig
+from unfused_ray.models.roofline import CARDS, Work, estimate
 from unfused_ray.runs.checkpoints import Position
-from unfused_ray.training.driver.estimate import CARDS, Work, estimate
 from unfused_ray.training.worker.epoch_sums import EpochSums
 
 CLUSTERS, ROUNDS = 512, 5
@@ -69,16 +69,31 @@ def measure_inductor(device: torch.device, small: bool) -> list[Figure]:
     """
     if not any(map(shutil.which, ("gcc", "cc", "clang"))):
         raise SetAsideError("inductor needs a C compiler")
+    return _compiled("inductor", device, small)
+
+
+def measure_graph(device: torch.device, small: bool) -> list[Figure]:
+    """Clips/s where a block is a CUDA graph, whose kernels the host launches at once.
+
+    Raises:
+        SetAsideError: there is no GPU.
+    """
+    if device.type != "cuda":
+        raise SetAsideError("a CUDA graph needs a GPU")
+    return _compiled("cudagraphs", device, small)
+
+
+def _compiled(backend: str, device: torch.device, small: bool) -> list[Figure]:
     if small:
         raise SetAsideError("compiling takes a minute, which a small run does not have")
-    config = settings(small, runtime__precision="bfloat16", runtime__compile_backend="inductor")
+    config = settings(small, runtime__precision="bfloat16", runtime__compile_backend=backend)
     step = step_of(config, device)
     started = time.perf_counter()
     step()
     wait(device)
     compiling = time.perf_counter() - started
     rates = [config.batch.clips_per_step / taken for taken in seconds(step, device, ROUNDS, 10)]
-    return [figure("step, inductor, bfloat16", rates, "clips/s"), Figure("its first step", compiling, "s")]
+    return [figure(f"step, {backend}, bfloat16", rates, "clips/s"), Figure("its first step", compiling, "s")]
 
 
 def _waits(step: Callable[[], None], device: torch.device) -> list[Figure]:

@@ -34,8 +34,7 @@ DECAR_V2_AUDIOSET = PretrainConfig(
     method=DecarConfig(num_clusters=(512,)),
     batch=BatchConfig(block=64, blocks_per_step=4),
     optimizer=OptimizerConfig(lr=3e-4, warmup_epochs=1),
-    # A CPU keeps a GPU busy; the others of the node decode.
-    runtime=RuntimeConfig(num_workers=4, gpus_per_worker=1, cpus_per_worker=1),
+    runtime=RuntimeConfig(num_workers=4, gpus_per_worker=1, cpus_per_worker=4),
 )
 
 # DECAR has 512 clusters for more clips than the 47,000 of the corpus; two cores.

@@ -12,7 +12,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 
@@ -28,7 +28,6 @@ from unfused_ray.data.stream.plan import Pass, Planner
 from unfused_ray.data.stream.read import Block
 from unfused_ray.labels.clustered import passes_before
 from unfused_ray.runs.checkpoints import Position
-from unfused_ray.training.driver.estimate import CARDS, Estimate, estimate
 from unfused_ray.training.driver.forecast import Forecast
 from unfused_ray.training.job import TrainingJob
 from unfused_ray.training.runtimes import runtime_of
@@ -50,8 +49,6 @@ def describe(config: TrainingConfig, index: ClipIndex) -> Table:
     """
     table = Table("", "", title="measured in this process, on these clips", title_justify="left", show_header=False)
     runtime, batch = config.runtime, config.batch
-    if runtime.estimate_for:
-        table.add_row(f"estimate for {runtime.estimate_for}", str(_estimate(config, index)))
     if runtime_of(runtime).uses_gpus(runtime) and not torch.cuda.is_available():
         table.add_row("forecast", "none: its workers have GPUs, this machine has not. Try the dry run on one that has")
         return table
@@ -79,14 +76,6 @@ def describe(config: TrainingConfig, index: ClipIndex) -> Table:
         f"({run.train_seconds:.3g} s to train + {run.cluster:.2g} s to cluster){embedding}",
     )
     return table
-
-
-def _estimate(config: TrainingConfig, index: ClipIndex) -> Estimate:
-    """A worker's step on the GPU that the settings name, in bfloat16 unless they say otherwise."""
-    precision = "float32" if config.runtime.precision == "float32" else "bfloat16"
-    measured = Measurement(config.replace({"runtime.precision": precision}), index)
-    step, blocks = measured.step()
-    return estimate(step, blocks * config.batch.block, CARDS[config.runtime.estimate_for])
 
 
 class Measurement:
@@ -124,7 +113,8 @@ class Measurement:
         passes = [pass_ for epoch in range(epochs) for pass_ in passes_before(clustering, epoch, epoch == 0)]
         decode, blocks = self._decode()
         endless = itertools.cycle(blocks)
-        step = self._seconds(self._step_on(endless), STEP_SECONDS)
+        labels = [np.zeros(self.job.index.num_clips, np.int32) for _ in self.num_classes]
+        step = self._seconds(lambda: self.learner.step(Position(), endless, labels, 0.0, EpochSums()), STEP_SECONDS)
         return Forecast(
             decode=decode,
             train=step / self.learner.blocks_per_step,
@@ -140,11 +130,6 @@ class Measurement:
             cpus=self.resources.cpus,
         )
 
-    def step(self) -> tuple[Callable[[], object], int]:
-        """A worker's step on blocks of the clips, and the number of its blocks."""
-        _, blocks = self._decode()
-        return self._step_on(itertools.cycle(blocks)), self.learner.blocks_per_step
-
     def checkpoint_bytes(self) -> int:
         """Size of a checkpoint, labels uncompressed; to be called after a step, which makes the moments."""
         num_clips, dim = self.job.index.num_clips, self.plan.dim if self.plan else 0
@@ -152,10 +137,6 @@ class Measurement:
         bank = math.ceil(num_clips / BLOCK_ROWS) * BLOCK_ROWS * 2 * (dim + 1) if dim else 0
         labels = len(self.num_classes) * num_clips * (8 + 4 + 4)
         return tensors + bank + labels
-
-    def _step_on(self, blocks: Iterator[Block]) -> Callable[[], object]:
-        labels = [np.zeros(self.job.index.num_clips, np.int32) for _ in self.num_classes]
-        return lambda: self.learner.step(Position(), blocks, labels, 0.0, EpochSums())
 
     def _decode(self) -> tuple[float, list[Block]]:
         """Read some tasks of an epoch: seconds per block, and blocks to train on, no more than a step has."""

@@ -23,7 +23,6 @@ from unfused_ray.data.stream.read import Block
 from unfused_ray.methods.method import BlockOutput
 from unfused_ray.training.driver import dry_run
 from unfused_ray.training.driver.dry_run import Measurement
-from unfused_ray.training.driver.estimate import CARDS, Estimate, Work, estimate
 from unfused_ray.training.driver.forecast import Forecast
 from unfused_ray.training.driver.launch import check
 from unfused_ray.training.worker.learner import Learner
@@ -192,33 +191,3 @@ def test_nothing_is_forecast_of_gpus_that_are_elsewhere(
     output = described(config(runtime__kind="workers", runtime__gpus_per_worker=1.0))
     assert "none: its workers have GPUs" in output
     assert "hours" not in output
-
-
-@pytest.mark.parametrize("card", CARDS)
-def test_a_card_is_estimated_for_where_there_is_none_and_the_words_say_so(
-    card: str, config: Callable[..., PretrainConfig], monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    output = " ".join(described(config(runtime__estimate_for=card)).replace("│", " ").split())
-    assert re.search(rf"estimate for {card} about [\d,]+ clips/s a GPU, bound by the (host|GPU)", output)
-    assert "nothing has run on such a card" in output
-    assert "hours" in output  # of this machine, as without it
-
-
-def test_operations_bytes_and_operators_of_a_product_are_counted():
-    a, b = torch.ones(10, 20), torch.ones(20, 30)
-    with Work() as work:
-        product = (a @ b).T  # the second is a view
-    assert product.shape == (30, 10)
-    assert (work.count, work.num_bytes, work.num_operators) == (2 * 10 * 20 * 30, 4 * (200 + 600 + 300), 1)
-    found = estimate(lambda: a @ b, 7, CARDS["L4"])
-    assert found.products == pytest.approx(12_000 / (0.35 * 121e12))
-    assert found.memory == pytest.approx(4_400 / (0.8 * 300e9))
-
-
-def test_a_step_takes_as_long_as_the_slower_of_host_and_gpu():
-    of_gpu = Estimate(clips=10, products=2.0, memory=1.0, launches=1.0, host=3.0)
-    assert of_gpu.clips_per_second == 2.5
-    assert "bound by the GPU" in str(of_gpu)
-    assert replace(of_gpu, host=5.0).clips_per_second == 2.0
-    assert "bound by the host" in str(replace(of_gpu, host=5.0))
