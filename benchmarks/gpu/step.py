@@ -18,7 +18,7 @@ from benchmarks.gpu.timing import SetAsideError, seconds, wait
 from benchmarks.measure import Figure, figure
 from unfused_ray import recipes
 from unfused_ray.config import TrainingConfig
-from unfused_ray.models.roofline import CARDS, Work, estimate
+from unfused_ray.models.roofline import CARDS, Work, count, estimate
 from unfused_ray.runs.checkpoints import Position
 from unfused_ray.training.worker.epoch_sums import EpochSums
 
@@ -139,10 +139,13 @@ def _kernels(step: Callable[[], None], device: torch.device, num_blocks: int) ->
 
 
 def _bounds(small: bool) -> list[Figure]:
-    """What a dry run would have estimated for known cards; to be compared with the figures above."""
+    """What bounds a step, to be divided by the ceilings, and what a dry run would have estimated for known cards."""
     config = settings(small, runtime__precision="bfloat16", batch__blocks_per_step=1)
-    step = step_of(config, torch.device("cpu"))
-    found = {name: estimate(step, config.batch.block, card) for name, card in CARDS.items()}
+    work = count(step_of(config, torch.device("cpu")))
+    found = {name: estimate(work, config.batch.block, card) for name, card in CARDS.items()}
     return [
-        Figure(f"a dry run's estimate for {name}", each.clips_per_second, "clips/s") for name, each in found.items()
+        Figure("a step of one block: operations", work.count / 1e9, "GFLOP"),
+        Figure("a step of one block: bytes read and written, each operator for itself", work.num_bytes / 1e9, "GB"),
+        Figure("a step of one block: operators", work.num_operators, ""),
+        *(Figure(f"a dry run's estimate for {name}", each.clips_per_second, "clips/s") for name, each in found.items()),
     ]

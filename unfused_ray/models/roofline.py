@@ -94,17 +94,22 @@ class Estimate:
         )
 
 
-def estimate(step: Callable[[], object], clips: int, card: Card) -> Estimate:
-    """Estimate a step on a card by doing it here twice; the first, which makes the optimiser's state, does not count.
-
-    Args:
-        step: a worker's step of so many clips, in the number format of the training.
-        clips: of the step.
-        card: to estimate for.
-    """
+def count(step: Callable[[], object]) -> Work:
+    """Count a step by doing it here twice; the first, which makes the optimiser's state, does not count."""
     step()
     with Work() as work:
         step()
+    return work
+
+
+def estimate(work: Work, clips: int, card: Card) -> Estimate:
+    """Estimate a step on a card.
+
+    Args:
+        work: a worker's step of so many clips, in the number format of the training.
+        clips: of the step.
+        card: to estimate for.
+    """
     return Estimate(
         clips=clips,
         products=work.count / (_PRODUCT_SHARE * card.product_rate),

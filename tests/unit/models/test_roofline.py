@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from unfused_ray.models.roofline import CARDS, Estimate, Work, estimate
+from unfused_ray.models.roofline import CARDS, Estimate, Work, count, estimate
 
 
 def test_operations_bytes_and_operators_of_a_product_are_counted() -> None:
@@ -16,7 +16,10 @@ def test_operations_bytes_and_operators_of_a_product_are_counted() -> None:
         product = (a @ b).T  # the second is a view
     assert product.shape == (30, 10)
     assert (work.count, work.num_bytes, work.num_operators) == (2 * 10 * 20 * 30, 4 * (200 + 600 + 300), 1)
-    found = estimate(lambda: a @ b, 7, CARDS["L4"])
+    calls: list[int] = []
+    assert count(lambda: calls.append(len(a @ b))).count == work.count
+    assert calls == [10, 10]  # the first does not count
+    found = estimate(work, 7, CARDS["L4"])
     assert found.products == pytest.approx(12_000 / (0.35 * 121e12))
     assert found.memory == pytest.approx(4_400 / (0.8 * 300e9))
 
