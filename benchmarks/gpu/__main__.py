@@ -5,7 +5,7 @@
 The file is written anew after every part, so that whatever ends the script leaves what was measured. A part that lacks
 a package, or time, is set aside with the reason: a bare machine with torch and numpy measures the ceilings, with
 pydantic also the step and the embedding; clustering needs threadpoolctl, its third contender and search faiss, curves
-soundfile, tests pytest and hypothesis, and the whole training what ``unfused-ray[train]`` has. ``python -m
+soundfile, tests pytest, and the whole training what ``unfused-ray[train]`` has. ``python -m
 benchmarks.gpu.page`` makes the section of docs/performance.md of it.
 """
 
