@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unfused_ray.audio.transfer import to_device
 from unfused_ray.config import AugmentConfig
 
 _CUBIC = -0.75  # the coefficient of torch's, OpenCV's and BYOL-A's bicubic interpolation
@@ -30,25 +31,29 @@ class Boxes(NamedTuple):
 def augment(log_mel_BFT: Tensor, config: AugmentConfig, rng: np.random.Generator) -> Tensor:
     """Make one augmented view of each clip: log-mixup-exp, random resize crop, random linear fader, in this order.
 
-    (B, F, T) float32, normalised → the same shape. A clip is mixed only with clips of its own block.
+    (B, F, T) float32, normalised → the same shape. A clip is mixed only with clips of its own block. All draws are
+    copied to the device at once; but for k-mix, which looks at the clips, nothing waits for it.
 
     Source: BYOL-A, arXiv 2103.06695 sec. III-B; fader: BYOL-A v2, arXiv 2204.07402 sec. III-C. Unlike there, mixing
     draws from the block instead of a memory of past clips, so that a resumed run sees the same views.
     """
     num_clips, *size = log_mel_BFT.shape
-    view = log_mel_BFT
-    if config.mixup > 0 and num_clips > 1:
+    others, shares = np.arange(num_clips), np.zeros(num_clips)
+    if mixes := config.mixup > 0 and num_clips > 1:
         if config.k_mix:
-            others = far_clips(view.mean(2).cpu().numpy(), config.k_mix, rng)
+            others = far_clips(log_mel_BFT.mean(2).cpu().numpy(), config.k_mix, rng)
         else:
-            others = (np.arange(num_clips) + rng.integers(1, num_clips, num_clips)) % num_clips
+            others = (others + rng.integers(1, num_clips, num_clips)) % num_clips
         shares = rng.uniform(0, config.mixup, num_clips)
-        view = log_mixup_exp(view, view[_to(view, others).long()], _to(view, shares))
-    canvas = virtual_canvas(size, config)
-    view = resize_crop(view, draw_boxes(rng, num_clips, size, config), canvas)
-    if config.fader > 0:
-        view = linear_fader(view, _to(view, rng.uniform(-config.fader, config.fader, (num_clips, 2))))
-    return view
+    boxes = draw_boxes(rng, num_clips, size, config)
+    gains = rng.uniform(-config.fader, config.fader, (num_clips, 2)) if config.fader > 0 else np.zeros((num_clips, 2))
+    draws = to_device(np.stack([others, shares, *gains.T, *boxes], dtype=np.float64), log_mel_BFT.device)
+
+    view = log_mel_BFT
+    if mixes:
+        view = log_mixup_exp(view, view[draws[0].long()], draws[1].to(view.dtype))
+    view = resize_crop(view, draws[4:], virtual_canvas(size, config))
+    return linear_fader(view, draws[2:4].T.to(view.dtype)) if config.fader > 0 else view
 
 
 def far_clips(spectra_BF: np.ndarray, num_clusters: int, rng: np.random.Generator) -> np.ndarray:
@@ -102,16 +107,22 @@ def draw_boxes(rng: np.random.Generator, num_clips: int, size: list[int], config
     return Boxes(*sides)
 
 
-def resize_crop(log_mel_BFT: Tensor, boxes: Boxes, canvas: tuple[int, int]) -> Tensor:
+def resize_crop(log_mel_BFT: Tensor, boxes_4B: Tensor, canvas: tuple[int, int]) -> Tensor:
     """Resize each clip's box of the canvas to (F, T) by bicubic interpolation with aligned corners.
+
+    Args:
+        log_mel_BFT: of the clips.
+        boxes_4B: the fields of :class:`Boxes`, float64, on the device of the clips.
+        canvas: bands and frames of the canvas.
 
     Beyond the border of its box the interpolation repeats the border, as if the box had been cut out first.
     Interpolation is separable: one product with a matrix over bands and one with a matrix over frames per clip.
     """
     _, num_bands, num_frames = log_mel_BFT.shape
     above, before = (canvas[0] - num_bands) // 2, (canvas[1] - num_frames) // 2
-    rows_BFF = _interpolation(log_mel_BFT, boxes.top - above, boxes.height, num_bands)
-    columns_BTT = _interpolation(log_mel_BFT, boxes.left - before, boxes.width, num_frames)
+    top, height, left, width = boxes_4B
+    rows_BFF = _interpolation(top - above, height, num_bands, log_mel_BFT.dtype)
+    columns_BTT = _interpolation(left - before, width, num_frames, log_mel_BFT.dtype)
     with torch.autocast(log_mel_BFT.device.type, enabled=False):
         return rows_BFF @ log_mel_BFT @ columns_BTT.transpose(1, 2)
 
@@ -122,36 +133,34 @@ def linear_fader(log_mel_BFT: Tensor, gains_B2: Tensor) -> Tensor:
     return log_mel_BFT + torch.lerp(gains_B2[:, :1], gains_B2[:, 1:], ramp)[:, None]
 
 
-def _interpolation(like: Tensor, start: np.ndarray, extent: np.ndarray, length: int) -> Tensor:
+def _interpolation(start_B: Tensor, extent_B: Tensor, length: int, dtype: torch.dtype) -> Tensor:
     """Make matrices (B, length, length) from a side of the input to the same side of the resized boxes.
 
     A box spans ``extent`` input positions from ``start``; positions outside the input hold zeros, so their weights
     are dropped.
     """
-    positions = np.arange(length) * (extent[:, None] - 1) / max(length - 1, 1)
-    first = np.floor(positions)
+    start_B1, extent_B1 = start_B[:, None], extent_B[:, None]
+    device = start_B.device
+    positions = torch.arange(length, device=device) * (extent_B1 - 1) / max(length - 1, 1)
+    first = positions.floor()
     fraction = positions - first
-    near = [_kernel_within_1(fraction), _kernel_within_1(1 - fraction)]
-    weights = np.stack([_kernel_from_1_to_2(1 + fraction), *near, _kernel_from_1_to_2(2 - fraction)])
-    taps = first + np.arange(-1, 3)[:, None, None]
-    sources = start[:, None] + np.clip(taps, 0, extent[:, None] - 1)
-    weights *= (sources >= 0) & (sources < length)
-
-    matrix = like.new_zeros(len(start), length, length)
-    indices = _to(like, np.clip(sources, 0, length - 1)).long()
+    near = _kernel_within_1(torch.stack([fraction, 1 - fraction]))
+    far = _kernel_from_1_to_2(torch.stack([1 + fraction, 2 - fraction]))
+    weights = torch.cat([far[:1], near, far[1:]])
+    taps = first + torch.arange(-1, 3, device=device)[:, None, None]
+    sources = start_B1 + torch.minimum(taps.clamp_min_(0), extent_B1 - 1)
+    weights = weights.mul_((sources >= 0) & (sources < length)).to(dtype)
+    indices = sources.clamp_(0, length - 1).long()
+    matrix = torch.zeros(len(start_B), length, length, dtype=dtype, device=device)
     # Tap by tap, since clamped taps share a source: within one call no two sums meet, so their order is fixed.
-    for index, weight in zip(indices, _to(like, weights), strict=True):
+    for index, weight in zip(indices, weights, strict=True):
         matrix.scatter_add_(2, index[..., None], weight[..., None])
     return matrix
 
 
-def _kernel_within_1(x: np.ndarray) -> np.ndarray:
+def _kernel_within_1(x: Tensor) -> Tensor:
     return ((_CUBIC + 2) * x - (_CUBIC + 3)) * x * x + 1
 
 
-def _kernel_from_1_to_2(x: np.ndarray) -> np.ndarray:
+def _kernel_from_1_to_2(x: Tensor) -> Tensor:
     return ((_CUBIC * x - 5 * _CUBIC) * x + 8 * _CUBIC) * x - 4 * _CUBIC
-
-
-def _to(like: Tensor, values: np.ndarray) -> Tensor:
-    return torch.as_tensor(values, dtype=like.dtype).to(like.device, non_blocking=True)

@@ -18,8 +18,8 @@ class WeightAverage:
     """An average of weights and running statistics, whose decay grows with the number of updates.
 
     The n-th update keeps (1 + n) / (10 + n) of the average, ``decay`` at most; the first takes the weights as they are.
-    Updates are counted on the host. Torch's ``AveragedModel``, whose values these are bit for bit, copies its counter to
-    the device once a tensor, and each copy waits for the device.
+    Updates are counted on the host. Torch's ``AveragedModel``, whose values these are bit for bit, copies its counter
+    to the device once a tensor, and each copy waits for the device.
 
     Args:
         network: on its device.

@@ -1,4 +1,4 @@
-"""Moving blocks to the training device and results back, without making the device wait."""
+"""The training device: its threads, precision and draws, and results on their way back without making it wait."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,14 +15,6 @@ from unfused_ray.threads import Machine, choose_threads
 logger = logging.getLogger(__name__)
 
 Precision = Literal["float32", "bfloat16"]
-
-
-def to_device(array: np.ndarray, device: torch.device) -> Tensor:
-    """An array as a tensor on ``device``; to a GPU through pinned memory, asynchronously."""
-    tensor = torch.from_numpy(np.require(array, requirements="W"))
-    if device.type == "cpu":
-        return tensor
-    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def to_host(tensor: Tensor) -> Callable[[], Tensor]:
@@ -40,6 +31,15 @@ def to_host(tensor: Tensor) -> Callable[[], Tensor]:
         return host
 
     return wait
+
+
+def seed_draws(device: torch.device, seed: int) -> None:
+    """Seed the generator that draws on a device, and no other, as ``torch.manual_seed`` would, which takes 0.1 ms."""
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[index].manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
 
 
 def set_threads(config: RuntimeConfig, workers_on_node: int, saved: int | None = None) -> int:

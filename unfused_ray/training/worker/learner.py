@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from unfused_ray.audio import randomness
+from unfused_ray.audio.transfer import to_device
 from unfused_ray.audio.views import Views
 from unfused_ray.clustering.health import effective_rank
 from unfused_ray.config import TrainingConfig
@@ -20,7 +21,7 @@ from unfused_ray.methods.method import BatchMethod, BlockOutput, Method
 from unfused_ray.models.batch_norm import update_running_statistics
 from unfused_ray.runs.checkpoints import Checkpoint, Position
 from unfused_ray.training.worker.collectives import Collectives
-from unfused_ray.training.worker.device import choose_precision, to_device
+from unfused_ray.training.worker.device import choose_precision, seed_draws
 from unfused_ray.training.worker.epoch_sums import EpochSums
 from unfused_ray.training.worker.finite_check import FiniteCheck
 from unfused_ray.training.worker.state import TrainingState
@@ -176,7 +177,7 @@ class Learner:
         own = np.array([head[block.clip_ids] for head in labels], np.int64).reshape(len(labels), len(block.clip_ids))
         views = self.views(to_device(block.waves, self.device), epoch, block.index)
         # Dropout is a function of the block, not of this worker's earlier draws.
-        torch.manual_seed(randomness.derived_seed(self.config.seed, "dropout", epoch, block.index))
+        seed_draws(self.device, randomness.derived_seed(self.config.seed, "dropout", epoch, block.index))
         with self._autocast():
             return self.model(views, to_device(block.weights, self.device), to_device(own, self.device))
 
