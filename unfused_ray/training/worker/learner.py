@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -59,7 +58,7 @@ class Learner:
             self.state.load(checkpoint)
         if backend := config.runtime.compile_backend:
             self.method.compile(backend=backend)
-        self.model = collectives.wrap(self.method)
+        collectives.share_weights(self.method)
         self.finite_check = FiniteCheck()
         # Versions before computed in float32 on a processor, and did not say.
         begun = "float32" if device.type == "cpu" else None
@@ -103,12 +102,12 @@ class Learner:
         if isinstance(self.method, BatchMethod):
             batch = self._batch_gradient(self.method, position.epoch, taken, labels, sums)
         else:
-            for i, block in enumerate(taken):
-                with self._sync_at_last(i):
-                    output = self._block_gradient(position.epoch, block, labels)
+            for block in taken:
+                output = self._block_gradient(position.epoch, block, labels)
                 sums.add(block, {"loss": output.loss.detach(), **output.terms})
                 if push is not None and output.embeddings is not None:
                     push(block.clip_ids, output.embeddings)
+        self.collectives.add_gradients(self.method)
         update_running_statistics(self.method, self.collectives.all_reduce)
         self.finite_check.note(self.method, position, clip_ids)
         self.state.step(learning_rate)
@@ -131,10 +130,6 @@ class Learner:
             clip_ids.append(block.clip_ids)
             yield block
 
-    def _sync_at_last(self, i: int) -> AbstractContextManager[None]:
-        """Send gradients with the last of a step's blocks."""
-        return nullcontext() if i == self.blocks_per_step - 1 else self.collectives.no_sync(self.model)
-
     def _block_gradient(self, epoch: int, block: Block, labels: Sequence[np.ndarray]) -> BlockOutput:
         """Add the gradient of a block's loss."""
         output: BlockOutput = self._forward(epoch, block, labels)
@@ -152,9 +147,8 @@ class Learner:
         """Compute the gradient of a global batch's loss; return the loss's inputs."""
         features: list[Mapping[str, Tensor]] = []
         weights: list[Tensor] = []
-        for i, block in enumerate(blocks):
-            with self._sync_at_last(i):
-                features.append(self._forward(epoch, block, labels))
+        for block in blocks:
+            features.append(self._forward(epoch, block, labels))
             weights.append(to_device(block.weights, self.device))
             sums.add(block, {})
         gather = self.collectives.gather_blocks
@@ -166,8 +160,8 @@ class Learner:
         return {name: tensor.detach() for name, tensor in batch.items()}
 
     def _backward(self, output: BlockOutput) -> None:
-        # DDP averages over the workers; the loss is the mean over the global batch, whose size never changes.
-        (output.loss * (self.collectives.world / self.config.batch.clips_per_step)).backward()
+        # The workers' gradients are added up: the loss is the mean over the global batch, whose size never changes.
+        (output.loss * (1 / self.config.batch.clips_per_step)).backward()
         if output.embeddings is not None:
             self._embeddings.append(output.embeddings)
 
@@ -179,7 +173,7 @@ class Learner:
         # Dropout is a function of the block, not of this worker's earlier draws.
         seed_draws(self.device, randomness.derived_seed(self.config.seed, "dropout", epoch, block.index))
         with self._autocast():
-            return self.model(views, to_device(block.weights, self.device), to_device(own, self.device))
+            return self.method(views, to_device(block.weights, self.device), to_device(own, self.device))
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")

@@ -61,7 +61,7 @@ class Waits(TorchDispatchMode):
 
 @pytest.fixture
 def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Tensors are fakes; the copies through pinned memory, the generator and the backward pass of a GPU are left out."""
+    """Tensors are fakes; a GPU's copies through pinned memory, its generator and backward pass are left out."""
 
     def copied(array: np.ndarray, device: torch.device) -> torch.Tensor:
         return torch.empty(array.shape, dtype=torch.from_numpy(array).dtype, device=device)
