@@ -66,6 +66,9 @@ class RuntimeConfig(Config):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the network; auto is bfloat16 on a GPU or a processor (AVX512-BF16, AMX) with instructions for
     it, float32 elsewhere. A run keeps the one it began with."""
+    deterministic: bool = False
+    """Take only algorithms on GPUs that give the same bits again, so that a resume on the same GPUs is bit-equal, as it
+    always is on CPUs; slower, and refused where an operation has none."""
     compress_gradients: bool = False
     """Send gradients between workers in bfloat16: half the bytes, for workers on several nodes. A sum of workers is
     rounded by up to 0.4 %."""

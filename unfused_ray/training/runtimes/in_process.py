@@ -17,12 +17,16 @@ from unfused_ray.training.coordinator import Coordinator
 from unfused_ray.training.job import TrainingJob
 from unfused_ray.training.runtimes.runtime import Resources, Runtime, StartedTraining
 from unfused_ray.training.worker.collectives import LocalCollectives
-from unfused_ray.training.worker.device import set_threads, warn_of_load
+from unfused_ray.training.worker.device import refuse_missing_gpu, set_threads, warn_of_idle_gpu, warn_of_load
 from unfused_ray.training.worker.loop import Worker
 
 
 class InProcess(Runtime):
     """One worker, in this process."""
+
+    def refuse_impossible(self, config: RuntimeConfig) -> None:
+        """Refuse to train on CPUs where a GPU is asked for."""
+        refuse_missing_gpu(config)
 
     def uses_gpus(self, config: RuntimeConfig) -> bool:
         """Return True if torch sees a GPU."""
@@ -37,6 +41,7 @@ class InProcess(Runtime):
         """Start a coordinator in this process."""
         coordinator = Coordinator(tracked, job.first_step(job.resume_point))
         if not torch.cuda.is_available():
+            warn_of_idle_gpu()
             warn_of_load(job.config.runtime, 1, _saved_threads(job))
         try:
             yield StartedTraining(lambda: _train(job, coordinator), coordinator)

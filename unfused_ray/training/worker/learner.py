@@ -20,7 +20,7 @@ from unfused_ray.methods.method import BatchMethod, BlockOutput, Method
 from unfused_ray.models.batch_norm import update_running_statistics
 from unfused_ray.runs.checkpoints import Checkpoint, Position
 from unfused_ray.training.worker.collectives import Collectives
-from unfused_ray.training.worker.device import choose_precision, seed_draws
+from unfused_ray.training.worker.device import choose_precision, describe_arithmetic, seed_draws, set_flags
 from unfused_ray.training.worker.epoch_sums import EpochSums
 from unfused_ray.training.worker.finite_check import FiniteCheck
 from unfused_ray.training.worker.state import TrainingState
@@ -48,6 +48,7 @@ class Learner:
         checkpoint: Checkpoint | None = None,
     ) -> None:
         self.config, self.collectives, self.device = config, collectives, device
+        set_flags(config.runtime, device)
         self.blocks_per_step = config.batch.blocks_per_step // collectives.world
         self.method = method.to(device)
         self.views = Views(
@@ -64,6 +65,8 @@ class Learner:
         begun = "float32" if device.type == "cpu" else None
         saved = checkpoint.details.get("precision", begun) if checkpoint else None
         self.precision = choose_precision(config.runtime, device, saved)
+        self.arithmetic = describe_arithmetic(config.runtime, device, self.precision)
+        """Number format and device, for a person."""
         self._embeddings: list[Tensor] = []  # of the newest step
 
     def embed(self, block: Block) -> Tensor:

@@ -120,6 +120,7 @@ class Loop:
             worker.labels.restore(resume_point.bank_uri if resume_point else None, self.position.epoch)
         worker.collectives.barrier()  # nobody pushes before all have restored
         self.learner = Learner(config, statistics, method, worker.collectives, worker.device, checkpoint)
+        self.reporter.arithmetic = worker.start_times.arithmetic = self.learner.arithmetic
         self.queue = EmbeddingQueue(worker.labels, self.learner.blocks_per_step) if worker.labels else None
         self.checkpointer = Checkpointer(
             config.checkpoint, run_uri, self.learner.state, worker.labels, worker.collectives
