@@ -86,7 +86,10 @@ class CheckpointConfig(Config):
     """How often checkpoints are written, and how many are kept."""
 
     every_minutes: PositiveFloat = 10.0
-    """Longest time between checkpoints, in minutes; the end of an epoch always writes one."""
+    """Longest time between checkpoints, in minutes."""
+    min_minutes: NonNegativeFloat = 0.0
+    """Shortest time between them, in minutes: an epoch that ends sooner after the last one writes none, unless the run
+    ends with it. 0 writes one at the end of every epoch."""
     keep: PositiveInt = 2
     """Number of newest checkpoints that are kept, with the assignments they need."""
     keep_assignments: PositiveInt = 5

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import torch
+
 from unfused_ray import storage
 from unfused_ray.config import CheckpointConfig
 from unfused_ray.labels.source import LabelSource
@@ -44,6 +46,16 @@ class Checkpointer:
         if due:
             self._last = time.perf_counter()
         return due
+
+    def is_wanted(self) -> bool:
+        """True if an epoch that ends now is to write a checkpoint: the first worker's clock decides.
+
+        All workers call it together.
+        """
+        if not self._config.min_minutes:
+            return True
+        passed = time.perf_counter() - self._last >= 60 * self._config.min_minutes
+        return bool(self._collectives.gather(torch.tensor([int(passed)]))[0])
 
     def save(self, position: Position, details: dict[str, Any]) -> None:
         """Write a checkpoint; all workers call it at the same step, after they have flushed their embeddings.

@@ -205,7 +205,7 @@ class Loop:
             raise RuntimeError(f"the stream gave more than the {self.steps_per_epoch} steps of epoch {pass_.epoch}")
         if found := self.learner.finite_check.first_not_finite(late=0):
             return self._diverged(*found)
-        signs = self._end_epoch(pass_.epoch, assignment)
+        signs = self._end_epoch(pass_.epoch, assignment, votes.stop)
         if signs and (ended := self._collapse(pass_.epoch, signs)) is not None:
             return ended
         return self._status("stopped") if votes.stop and self.position.epoch < self.config.last_epoch else None
@@ -242,8 +242,17 @@ class Loop:
             self.worker.start_times.reach("first block")
             yield block
 
-    def _end_epoch(self, epoch: int, assignment: Assignment | None) -> list[str]:
-        """Report an epoch and write its checkpoint; return the signs of a collapse, the same on all workers."""
+    def _end_epoch(self, epoch: int, assignment: Assignment | None, stops: bool) -> list[str]:
+        """Report an epoch, and write its checkpoint if it is time, or if the run ends with it.
+
+        Args:
+            epoch: that has ended.
+            assignment: that it has trained on.
+            stops: True if the run is to stop here.
+
+        Returns:
+            The signs of a collapse, the same on all workers.
+        """
         labels, measured = self.worker.labels, dict[str, float]()
         if labels is None:  # otherwise their health was reported when they were made
             measured["effective_rank"] = self.learner.effective_rank()
@@ -258,7 +267,10 @@ class Loop:
         told = {f"epoch/{k}": v for k, v in metrics.items()} | {metric_name(k): v for k, v in watched.items()}
         self.reporter.report("training", self.steps_done, told, now=True)
         self.position = Position(epoch + 1, 0)
-        self._checkpoint()
+        ends = epoch + 1 >= self.config.last_epoch or self.watcher.has_ended_early
+        collapsed = bool(signs) and self.config.health.on_collapse == "stop"
+        if stops or ends or collapsed or self.checkpointer.is_wanted():
+            self._checkpoint()
         return signs
 
     def _look(self, epoch: int) -> dict[str, float]:

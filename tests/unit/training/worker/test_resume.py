@@ -118,6 +118,23 @@ def test_checkpoints_by_time_change_nothing(
     assert_equal_runs(Path(job.output), undisturbed("bank"))
 
 
+def test_epochs_that_end_soon_after_a_checkpoint_write_none_but_the_last_and_where_the_run_stops(
+    config: Callable[..., PretrainConfig], undisturbed: Callable[[str], Path], stop_after: Callable[[int], None]
+) -> None:
+    job = config("run", checkpoint__min_minutes=60.0, checkpoint__keep=100)
+    assert train(job).state == "finished"
+    assert [path.name for path in Path(job.output, "checkpoints").iterdir()] == ["e0002-s000000"]
+    assert_equal_runs(Path(job.output), undisturbed("bank"))
+    stopped = config("stopped", checkpoint__min_minutes=60.0, checkpoint__keep=100)
+    stop_after(STEPS)  # heard with the next step, but asked for at the end of an epoch
+    assert train(stopped).state == "stopped"
+    (folder,) = Path(stopped.output, "checkpoints").iterdir()
+    assert folder.name in ("e0001-s000000", "e0001-s000001")
+    stop_after(-1)
+    assert train(stopped).state == "finished"
+    assert_equal_runs(Path(stopped.output), undisturbed("bank"))
+
+
 def test_old_checkpoints_and_assignments_are_deleted(config: Callable[..., PretrainConfig]) -> None:
     job = config("run", epochs=6, checkpoint__keep=2, checkpoint__keep_assignments=3)
     train(job)
