@@ -73,8 +73,9 @@ class RuntimeConfig(Config):
     """Send gradients between workers in bfloat16: half the bytes, for workers on several nodes. A sum of workers is
     rounded by up to 0.4 %."""
     compile_backend: str = ""
-    """Backend of torch.compile, such as inductor, whose first step takes a minute and whose dropout masks differ; empty
-    does not compile."""
+    """Backend of torch.compile; empty does not compile. inductor takes a minute for the first step, and draws other
+    dropout masks. cudagraphs has a GPU repeat its kernels without the host, and says why where it cannot; no GPU has
+    tried it yet."""
     prefetch_blocks: PositiveInt = 8
     """Blocks that a worker reads ahead at least, also into the next epoch."""
     prefetch_seconds: NonNegativeFloat = 0.5

@@ -154,7 +154,7 @@ class _WorkerMain:
         start_times = self.job.start_times
         start_times.reach("worker process", process_started())
         start_times.reach("worker called")
-        collectives = DistributedCollectives(self.job.config.runtime.compress_gradients)
+        collectives = DistributedCollectives(compress=self.job.config.runtime.compress_gradients)
         with logs.forwarded(self.coordinator.note, collectives.rank):
             return self._train(collectives)
 

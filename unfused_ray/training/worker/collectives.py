@@ -65,7 +65,7 @@ class DistributedCollectives:
         compress: True to send gradients in bfloat16.
     """
 
-    def __init__(self, compress: bool = False) -> None:
+    def __init__(self, *, compress: bool = False) -> None:
         self.rank = dist.get_rank()
         self.world = dist.get_world_size()
         self._compress = compress

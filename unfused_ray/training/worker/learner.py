@@ -166,7 +166,9 @@ class Learner:
         # The workers' gradients are added up: the loss is the mean over the global batch, whose size never changes.
         (output.loss * (1 / self.config.batch.clips_per_step)).backward()
         if output.embeddings is not None:
-            self._embeddings.append(output.embeddings)
+            # The next run of a compiled block may overwrite its outputs.
+            compiled = bool(self.config.runtime.compile_backend)
+            self._embeddings.append(output.embeddings.clone() if compiled else output.embeddings)
 
     def _forward(self, epoch: int, block: Block, labels: Sequence[np.ndarray]) -> Any:
         """The method's output for a block."""
