@@ -1,11 +1,12 @@
 """Augments a block of normalised log-mels, batched on its device.
 
-Shapes: B clips of a block, F mel bands, T frames. Draws come from a NumPy generator that the caller keys by
+Shapes: V views, B clips of a block, F mel bands, T frames. Draws come from a NumPy generator that the caller keys by
 (seed, epoch, block, view), so a view is a pure function of these and of the block's contents.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,32 +29,50 @@ class Boxes(NamedTuple):
 
 
 @torch.no_grad()
-def augment(log_mel_BFT: Tensor, config: AugmentConfig, rng: np.random.Generator) -> Tensor:
-    """Make one augmented view of each clip: log-mixup-exp, random resize crop, random linear fader, in this order.
+def augment(log_mels: Sequence[Tensor], config: AugmentConfig, rngs: Sequence[np.random.Generator]) -> Tensor:
+    """Make augmented views: log-mixup-exp, random resize crop, random linear fader, in this order.
 
-    (B, F, T) float32, normalised → the same shape. A clip is mixed only with clips of its own block. All draws are
-    copied to the device at once; but for k-mix, which looks at the clips, nothing waits for it.
+    A clip is mixed only with clips of its own block. All draws are copied to the device at once; but for k-mix, which
+    looks at the clips, nothing waits for it.
+
+    Args:
+        log_mels: of each view, (B, F, T) float32, normalised.
+        config: settings of the augmentation.
+        rngs: of each view.
+
+    Returns:
+        (V, B, F, T).
 
     Source: BYOL-A, arXiv 2103.06695 sec. III-B; fader: BYOL-A v2, arXiv 2204.07402 sec. III-C. Unlike there, mixing
     draws from the block instead of a memory of past clips, so that a resumed run sees the same views.
     """
+    drawn_V8B = np.stack([_draw(log_mel, config, rng) for log_mel, rng in zip(log_mels, rngs, strict=True)])
+    draws_V8B = to_device(drawn_V8B, log_mels[0].device)
+    num_clips, *size = log_mels[0].shape
+    rows_VBFF, columns_VBTT = resize_matrices(draws_V8B[:, 4:], size, config)
+    views = []
+    for view, draws_8B, rows_BFF, columns_BTT in zip(log_mels, draws_V8B, rows_VBFF, columns_VBTT, strict=True):
+        if config.mixup > 0 and num_clips > 1:
+            view = log_mixup_exp(view, view[draws_8B[0].long()], draws_8B[1].to(view.dtype))
+        view = resize(view, rows_BFF, columns_BTT)
+        views.append(linear_fader(view, draws_8B[2:4].T.to(view.dtype)) if config.fader > 0 else view)
+    return torch.stack(views)
+
+
+def _draw(log_mel_BFT: Tensor, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
+    """Draw a view's partners, shares, two gains and the fields of :class:`Boxes`: (8, B) float64."""
     num_clips, *size = log_mel_BFT.shape
-    others, shares = np.arange(num_clips), np.zeros(num_clips)
-    if mixes := config.mixup > 0 and num_clips > 1:
+    others, shares, gains = np.arange(num_clips), np.zeros(num_clips), np.zeros((num_clips, 2))
+    if config.mixup > 0 and num_clips > 1:
         if config.k_mix:
             others = far_clips(log_mel_BFT.mean(2).cpu().numpy(), config.k_mix, rng)
         else:
             others = (others + rng.integers(1, num_clips, num_clips)) % num_clips
         shares = rng.uniform(0, config.mixup, num_clips)
     boxes = draw_boxes(rng, num_clips, size, config)
-    gains = rng.uniform(-config.fader, config.fader, (num_clips, 2)) if config.fader > 0 else np.zeros((num_clips, 2))
-    draws = to_device(np.stack([others, shares, *gains.T, *boxes], dtype=np.float64), log_mel_BFT.device)
-
-    view = log_mel_BFT
-    if mixes:
-        view = log_mixup_exp(view, view[draws[0].long()], draws[1].to(view.dtype))
-    view = resize_crop(view, draws[4:], virtual_canvas(size, config))
-    return linear_fader(view, draws[2:4].T.to(view.dtype)) if config.fader > 0 else view
+    if config.fader > 0:
+        gains = rng.uniform(-config.fader, config.fader, (num_clips, 2))
+    return np.stack([others, shares, *gains.T, *boxes], dtype=np.float64)
 
 
 def far_clips(spectra_BF: np.ndarray, num_clusters: int, rng: np.random.Generator) -> np.ndarray:
@@ -107,55 +126,54 @@ def draw_boxes(rng: np.random.Generator, num_clips: int, size: list[int], config
     return Boxes(*sides)
 
 
-def resize_crop(log_mel_BFT: Tensor, boxes_4B: Tensor, canvas: tuple[int, int]) -> Tensor:
-    """Resize each clip's box of the canvas to (F, T) by bicubic interpolation with aligned corners.
-
-    Args:
-        log_mel_BFT: of the clips.
-        boxes_4B: the fields of :class:`Boxes`, float64, on the device of the clips.
-        canvas: bands and frames of the canvas.
-
-    Beyond the border of its box the interpolation repeats the border, as if the box had been cut out first.
-    Interpolation is separable: one product with a matrix over bands and one with a matrix over frames per clip.
-    """
-    _, num_bands, num_frames = log_mel_BFT.shape
-    above, before = (canvas[0] - num_bands) // 2, (canvas[1] - num_frames) // 2
-    top, height, left, width = boxes_4B
-    rows_BFF = _interpolation(top - above, height, num_bands, log_mel_BFT.dtype)
-    columns_BTT = _interpolation(left - before, width, num_frames, log_mel_BFT.dtype)
+def resize(log_mel_BFT: Tensor, rows_BFF: Tensor, columns_BTT: Tensor) -> Tensor:
+    """Resize each clip's box of the canvas to (F, T), by matrices from :func:`resize_matrices`."""
     with torch.autocast(log_mel_BFT.device.type, enabled=False):
         return rows_BFF @ log_mel_BFT @ columns_BTT.transpose(1, 2)
+
+
+def resize_matrices(boxes_V4B: Tensor, size: list[int], config: AugmentConfig) -> tuple[Tensor, Tensor]:
+    """Matrices of bicubic interpolation with aligned corners from clips to boxes of the canvas, over bands and frames.
+
+    Beyond the border of its box the interpolation repeats the border, as if the box had been cut out first. A position
+    outside of the clip holds zero, so its weight is dropped. Interpolation is separable; both sides of all boxes are
+    made together, as large as the longer side, because a GPU's host takes longer for more operations.
+
+    Args:
+        boxes_V4B: the fields of :class:`Boxes`, float64, on the device of the clips.
+        size: bands and frames of a clip.
+        config: says how large the canvas is.
+
+    Returns:
+        (V, B, F, F) and (V, B, T, T), float32.
+    """
+    device, longest = boxes_V4B.device, max(size)
+    above, before = ((canvas - side) // 2 for canvas, side in zip(virtual_canvas(size, config), size, strict=True))
+    top, height, left, width = boxes_V4B.unbind(1)
+    start = torch.stack([top - above, left - before])[..., None]  # (2, V, B, 1)
+    last = torch.stack([height, width])[..., None] - 1
+    length = torch.stack([torch.full((1, 1, 1), side, dtype=start.dtype, device=device) for side in size])
+    positions = torch.arange(longest, device=device) * last / (length - 1).clamp_min_(1)
+    first = positions.floor()
+    fraction = positions - first
+    near = _kernel_within_1(torch.stack([fraction, 1 - fraction]))
+    far = _kernel_from_1_to_2(torch.stack([1 + fraction, 2 - fraction]))
+    taps = first + torch.arange(-1, 3, device=device)[:, None, None, None, None]
+    sources = start + torch.minimum(taps.clamp_min_(0), last)
+    weights = torch.cat([far[:1], near, far[1:]]).mul_((sources >= 0) & (sources < length)).float()
+    indices = sources.clamp_(0, longest - 1).long()
+    matrix = torch.zeros(*positions.shape, longest, device=device)
+    # Tap by tap, since clamped taps share a source: within one call no two sums meet, so their order is fixed.
+    for index, weight in zip(indices, weights, strict=True):
+        matrix.scatter_add_(-1, index[..., None], weight[..., None])
+    bands, frames = (matrix[number, ..., :side, :side] for number, side in enumerate(size))
+    return bands, frames
 
 
 def linear_fader(log_mel_BFT: Tensor, gains_B2: Tensor) -> Tensor:
     """Add a gain that runs linearly over time from the first to the second of each clip's gains."""
     ramp = torch.linspace(0, 1, log_mel_BFT.shape[2], device=log_mel_BFT.device)
     return log_mel_BFT + torch.lerp(gains_B2[:, :1], gains_B2[:, 1:], ramp)[:, None]
-
-
-def _interpolation(start_B: Tensor, extent_B: Tensor, length: int, dtype: torch.dtype) -> Tensor:
-    """Make matrices (B, length, length) from a side of the input to the same side of the resized boxes.
-
-    A box spans ``extent`` input positions from ``start``; positions outside the input hold zeros, so their weights
-    are dropped.
-    """
-    start_B1, extent_B1 = start_B[:, None], extent_B[:, None]
-    device = start_B.device
-    positions = torch.arange(length, device=device) * (extent_B1 - 1) / max(length - 1, 1)
-    first = positions.floor()
-    fraction = positions - first
-    near = _kernel_within_1(torch.stack([fraction, 1 - fraction]))
-    far = _kernel_from_1_to_2(torch.stack([1 + fraction, 2 - fraction]))
-    weights = torch.cat([far[:1], near, far[1:]])
-    taps = first + torch.arange(-1, 3, device=device)[:, None, None]
-    sources = start_B1 + torch.minimum(taps.clamp_min_(0), extent_B1 - 1)
-    weights = weights.mul_((sources >= 0) & (sources < length)).to(dtype)
-    indices = sources.clamp_(0, length - 1).long()
-    matrix = torch.zeros(len(start_B), length, length, dtype=dtype, device=device)
-    # Tap by tap, since clamped taps share a source: within one call no two sums meet, so their order is fixed.
-    for index, weight in zip(indices, weights, strict=True):
-        matrix.scatter_add_(2, index[..., None], weight[..., None])
-    return matrix
 
 
 def _kernel_within_1(x: Tensor) -> Tensor:
