@@ -15,7 +15,7 @@ from support.steps import CONFIGS, Steps, steps_of
 
 from unfused_ray.audio.transfer import pinned, to_device
 from unfused_ray.config import TrainingConfig
-from unfused_ray.training.worker.device import to_host
+from unfused_ray.training.worker.device import snapshot, to_host
 from unfused_ray.training.worker.optimizer import unflatten_optimizer
 
 
@@ -52,6 +52,21 @@ def test_arrays_arrive_as_they_are_and_come_back(device: torch.device) -> None:
     for give in back:
         np.testing.assert_array_equal(give().numpy(), array * 2)
     assert torch.from_numpy(ready).is_pinned() == (device.type == "cuda")
+
+
+def test_a_snapshot_is_of_its_moment_while_steps_go_on(device: torch.device) -> None:
+    step = steps_of(CONFIGS["tiny"], device)
+    step()
+    state = step.learner.state
+    before = {group: {k: v.clone().cpu() for k, v in tensors.items()} for group, tensors in state.tensors().items()}
+    snapshot(state.tensors())()  # kernels are loaded, memory is pinned
+    with waiting_is_an_error(device):
+        give = snapshot(state.tensors())
+        step()
+    found = give()
+    assert found.keys() == before.keys() == {"model", "optimizer", "average"}
+    for group, tensors in before.items():
+        assert not [name for name, value in tensors.items() if not torch.equal(found[group][name], value)]
 
 
 def three_steps(config: TrainingConfig, device: torch.device, interrupted: bool) -> dict[str, torch.Tensor]:

@@ -41,6 +41,14 @@ def to_host(tensor: Tensor) -> Callable[[], Tensor]:
     return wait
 
 
+def snapshot(groups: Mapping[str, Mapping[str, Tensor]]) -> Callable[[], dict[str, dict[str, Tensor]]]:
+    """Start copying tensors to the host as they are now; the function returned waits for the copies and gives them."""
+    copies = {
+        name: {key: to_host(value.detach().clone()) for key, value in group.items()} for name, group in groups.items()
+    }
+    return lambda: {name: {key: copied() for key, copied in group.items()} for name, group in copies.items()}
+
+
 def seed_draws(device: torch.device, seed: int) -> None:
     """Seed the generator that draws on a device, and no other, as ``torch.manual_seed`` would, which takes 0.1 ms."""
     if device.type == "cuda":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -122,8 +123,9 @@ class Loop:
         self.learner = Learner(config, statistics, method, worker.collectives, worker.device, checkpoint)
         self.reporter.arithmetic = worker.start_times.arithmetic = self.learner.arithmetic
         self.queue = EmbeddingQueue(worker.labels, self.learner.blocks_per_step) if worker.labels else None
+        in_thread = worker.device.type == "cuda"
         self.checkpointer = Checkpointer(
-            config.checkpoint, run_uri, self.learner.state, worker.labels, worker.collectives
+            config.checkpoint, run_uri, self.learner.state, worker.labels, worker.collectives, in_thread
         )
         self._last_look = time.perf_counter()
         self._known_leaving: set[str] = set()
@@ -146,12 +148,13 @@ class Loop:
             Exception: raised by a worker, the data or the label source: the runtime starts a new group.
         """
         self.prefetcher = prefetcher
-        for pass_ in prefetcher.passes:
-            if self.watcher.has_ended_early:
-                break
-            ended = self._embed(pass_) if pass_.kind == "embed" else self._epoch(pass_)
-            if ended is not None:
-                return ended
+        with closing(self.checkpointer):
+            for pass_ in prefetcher.passes:
+                if self.watcher.has_ended_early:
+                    break
+                ended = self._embed(pass_) if pass_.kind == "embed" else self._epoch(pass_)
+                if ended is not None:
+                    return ended
         if self.worker.collectives.rank == 0:
             self._export()
         self.worker.collectives.barrier()
