@@ -40,6 +40,7 @@ from benchmarks.clips import repeated, short_clips, write_files
 from benchmarks.measure import Figure, by_turns, figure, report
 from benchmarks.speed.reference import DecarLoop, FrontEnd
 from unfused_ray import recipes
+from unfused_ray.audio.transfer import to_device
 from unfused_ray.config import DecarConfig, PretrainConfig, TrackingConfig
 from unfused_ray.data.shards.format import Manifest
 from unfused_ray.data.shards.index import ClipIndex
@@ -49,7 +50,6 @@ from unfused_ray.runs.checkpoints import Position
 from unfused_ray.runs.start_times import read_start_times
 from unfused_ray.training.driver import launch
 from unfused_ray.training.driver.dry_run import Measurement
-from unfused_ray.training.worker.device import to_device
 from unfused_ray.training.worker.epoch_sums import EpochSums
 
 EPOCHS = 3

@@ -80,7 +80,7 @@ def group_of_one(device: torch.device, tmp_path: Path) -> Iterator[DistributedCo
     """The collectives of a worker group of one: NCCL's on a GPU, gloo's on a processor."""
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
-    yield DistributedCollectives(device)
+    yield DistributedCollectives()
     dist.destroy_process_group()
 
 

@@ -21,13 +21,14 @@ from unfused_ray.clustering.assignment import Assignment, read_assignment
 from unfused_ray.clustering.pseudo_labels import cluster
 from unfused_ray.config import CropConfig, DistillConfig, EncoderConfig, FrontEndConfig
 from unfused_ray.data.shards.index import ClipIndex
+from unfused_ray.embedding import shards
+from unfused_ray.embedding.clips import embed_clips
 from unfused_ray.embedding.random_network import random_encoder
 from unfused_ray.models.encoder import AudioNTT2020
 from unfused_ray.models.export import load_encoder, load_student, save_encoder
 from unfused_ray.models.frozen import FrozenEncoder
 from unfused_ray.runs import run
 from unfused_ray.training.driver.launch import check, describe
-from unfused_ray.training.stages import distillation
 from unfused_ray.training.worker.learner import Learner
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -123,13 +124,13 @@ def test_a_distillation_that_was_stopped_anywhere_ends_as_if_it_had_not_been(
 def test_labels_are_made_once(
     config: Callable[..., DistillConfig], stop_after: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    passes, embed = [], distillation.embed_clips
+    passes, embed = [], shards.embed_clips
 
-    def counted(encoder: FrozenEncoder, index: ClipIndex, clip_ids: np.ndarray, *tell: Any) -> object:
+    def counted(encoder: FrozenEncoder, index: ClipIndex, clip_ids: np.ndarray) -> object:
         passes.append(len(clip_ids))
         return embed(encoder, index, clip_ids)
 
-    monkeypatch.setattr(distillation, "embed_clips", counted)
+    monkeypatch.setattr(shards, "embed_clips", counted)
     for steps in (1, STEPS + 1, -1):
         stop_after(steps)
         train(config("run"))
@@ -212,7 +213,7 @@ def test_labels_of_a_random_network_are_of_another_one_than_the_student(
     labels = {}
     for seed in (job.seed, job.seed + 1):
         network = random_encoder(job.encoder, job.front_end, job.crop, index, statistics, seed)
-        vectors = distillation.embed_clips(network, index, np.arange(NUM_CLIPS))["fc2"]
+        vectors = embed_clips(network, index, np.arange(NUM_CLIPS))["fc2"]
         labels[seed] = cluster(vectors, job.labels, job.seed, threads=1).labels
     found = labels_only(monkeypatch, job).labels
     np.testing.assert_array_equal(found, labels[job.seed + 1])

@@ -1,17 +1,19 @@
 """Augments a block of normalised log-mels, batched on its device.
 
-Shapes: B clips of a block, F mel bands, T frames. Draws come from a NumPy generator that the caller keys by
+Shapes: V views, B clips of a block, F mel bands, T frames. Draws come from a NumPy generator that the caller keys by
 (seed, epoch, block, view), so a view is a pure function of these and of the block's contents.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from unfused_ray.audio.transfer import to_device
 from unfused_ray.config import AugmentConfig
 
 _CUBIC = -0.75  # the coefficient of torch's, OpenCV's and BYOL-A's bicubic interpolation
@@ -27,28 +29,50 @@ class Boxes(NamedTuple):
 
 
 @torch.no_grad()
-def augment(log_mel_BFT: Tensor, config: AugmentConfig, rng: np.random.Generator) -> Tensor:
-    """Make one augmented view of each clip: log-mixup-exp, random resize crop, random linear fader, in this order.
+def augment(log_mels: Sequence[Tensor], config: AugmentConfig, rngs: Sequence[np.random.Generator]) -> Tensor:
+    """Make augmented views: log-mixup-exp, random resize crop, random linear fader, in this order.
 
-    (B, F, T) float32, normalised → the same shape. A clip is mixed only with clips of its own block.
+    A clip is mixed only with clips of its own block. All draws are copied to the device at once; but for k-mix, which
+    looks at the clips, nothing waits for it.
+
+    Args:
+        log_mels: of each view, (B, F, T) float32, normalised.
+        config: settings of the augmentation.
+        rngs: of each view.
+
+    Returns:
+        (V, B, F, T).
 
     Source: BYOL-A, arXiv 2103.06695 sec. III-B; fader: BYOL-A v2, arXiv 2204.07402 sec. III-C. Unlike there, mixing
     draws from the block instead of a memory of past clips, so that a resumed run sees the same views.
     """
+    drawn_V8B = np.stack([_draw(log_mel, config, rng) for log_mel, rng in zip(log_mels, rngs, strict=True)])
+    draws_V8B = to_device(drawn_V8B, log_mels[0].device)
+    num_clips, *size = log_mels[0].shape
+    rows_VBFF, columns_VBTT = resize_matrices(draws_V8B[:, 4:], size, config)
+    views = []
+    for view, draws_8B, rows_BFF, columns_BTT in zip(log_mels, draws_V8B, rows_VBFF, columns_VBTT, strict=True):
+        if config.mixup > 0 and num_clips > 1:
+            view = log_mixup_exp(view, view[draws_8B[0].long()], draws_8B[1].to(view.dtype))
+        view = resize(view, rows_BFF, columns_BTT)
+        views.append(linear_fader(view, draws_8B[2:4].T.to(view.dtype)) if config.fader > 0 else view)
+    return torch.stack(views)
+
+
+def _draw(log_mel_BFT: Tensor, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
+    """Draw a view's partners, shares, two gains and the fields of :class:`Boxes`: (8, B) float64."""
     num_clips, *size = log_mel_BFT.shape
-    view = log_mel_BFT
+    others, shares, gains = np.arange(num_clips), np.zeros(num_clips), np.zeros((num_clips, 2))
     if config.mixup > 0 and num_clips > 1:
         if config.k_mix:
-            others = far_clips(view.mean(2).cpu().numpy(), config.k_mix, rng)
+            others = far_clips(log_mel_BFT.mean(2).cpu().numpy(), config.k_mix, rng)
         else:
-            others = (np.arange(num_clips) + rng.integers(1, num_clips, num_clips)) % num_clips
+            others = (others + rng.integers(1, num_clips, num_clips)) % num_clips
         shares = rng.uniform(0, config.mixup, num_clips)
-        view = log_mixup_exp(view, view[_to(view, others).long()], _to(view, shares))
-    canvas = virtual_canvas(size, config)
-    view = resize_crop(view, draw_boxes(rng, num_clips, size, config), canvas)
+    boxes = draw_boxes(rng, num_clips, size, config)
     if config.fader > 0:
-        view = linear_fader(view, _to(view, rng.uniform(-config.fader, config.fader, (num_clips, 2))))
-    return view
+        gains = rng.uniform(-config.fader, config.fader, (num_clips, 2))
+    return np.stack([others, shares, *gains.T, *boxes], dtype=np.float64)
 
 
 def far_clips(spectra_BF: np.ndarray, num_clusters: int, rng: np.random.Generator) -> np.ndarray:
@@ -102,18 +126,48 @@ def draw_boxes(rng: np.random.Generator, num_clips: int, size: list[int], config
     return Boxes(*sides)
 
 
-def resize_crop(log_mel_BFT: Tensor, boxes: Boxes, canvas: tuple[int, int]) -> Tensor:
-    """Resize each clip's box of the canvas to (F, T) by bicubic interpolation with aligned corners.
-
-    Beyond the border of its box the interpolation repeats the border, as if the box had been cut out first.
-    Interpolation is separable: one product with a matrix over bands and one with a matrix over frames per clip.
-    """
-    _, num_bands, num_frames = log_mel_BFT.shape
-    above, before = (canvas[0] - num_bands) // 2, (canvas[1] - num_frames) // 2
-    rows_BFF = _interpolation(log_mel_BFT, boxes.top - above, boxes.height, num_bands)
-    columns_BTT = _interpolation(log_mel_BFT, boxes.left - before, boxes.width, num_frames)
+def resize(log_mel_BFT: Tensor, rows_BFF: Tensor, columns_BTT: Tensor) -> Tensor:
+    """Resize each clip's box of the canvas to (F, T), by matrices from :func:`resize_matrices`."""
     with torch.autocast(log_mel_BFT.device.type, enabled=False):
         return rows_BFF @ log_mel_BFT @ columns_BTT.transpose(1, 2)
+
+
+def resize_matrices(boxes_V4B: Tensor, size: list[int], config: AugmentConfig) -> tuple[Tensor, Tensor]:
+    """Matrices of bicubic interpolation with aligned corners from clips to boxes of the canvas, over bands and frames.
+
+    Beyond the border of its box the interpolation repeats the border, as if the box had been cut out first. A position
+    outside of the clip holds zero, so its weight is dropped. Interpolation is separable; both sides of all boxes are
+    made together, as large as the longer side, because a GPU's host takes longer for more operations.
+
+    Args:
+        boxes_V4B: the fields of :class:`Boxes`, float64, on the device of the clips.
+        size: bands and frames of a clip.
+        config: says how large the canvas is.
+
+    Returns:
+        (V, B, F, F) and (V, B, T, T), float32.
+    """
+    device, longest = boxes_V4B.device, max(size)
+    above, before = ((canvas - side) // 2 for canvas, side in zip(virtual_canvas(size, config), size, strict=True))
+    top, height, left, width = boxes_V4B.unbind(1)
+    start = torch.stack([top - above, left - before])[..., None]  # (2, V, B, 1)
+    last = torch.stack([height, width])[..., None] - 1
+    length = torch.stack([torch.full((1, 1, 1), side, dtype=start.dtype, device=device) for side in size])
+    positions = torch.arange(longest, device=device) * last / (length - 1).clamp_min_(1)
+    first = positions.floor()
+    fraction = positions - first
+    near = _kernel_within_1(torch.stack([fraction, 1 - fraction]))
+    far = _kernel_from_1_to_2(torch.stack([1 + fraction, 2 - fraction]))
+    taps = first + torch.arange(-1, 3, device=device)[:, None, None, None, None]
+    sources = start + torch.minimum(taps.clamp_min_(0), last)
+    weights = torch.cat([far[:1], near, far[1:]]).mul_((sources >= 0) & (sources < length)).float()
+    indices = sources.clamp_(0, longest - 1).long()
+    matrix = torch.zeros(*positions.shape, longest, device=device)
+    # Tap by tap, since clamped taps share a source: within one call no two sums meet, so their order is fixed.
+    for index, weight in zip(indices, weights, strict=True):
+        matrix.scatter_add_(-1, index[..., None], weight[..., None])
+    bands, frames = (matrix[number, ..., :side, :side] for number, side in enumerate(size))
+    return bands, frames
 
 
 def linear_fader(log_mel_BFT: Tensor, gains_B2: Tensor) -> Tensor:
@@ -122,36 +176,9 @@ def linear_fader(log_mel_BFT: Tensor, gains_B2: Tensor) -> Tensor:
     return log_mel_BFT + torch.lerp(gains_B2[:, :1], gains_B2[:, 1:], ramp)[:, None]
 
 
-def _interpolation(like: Tensor, start: np.ndarray, extent: np.ndarray, length: int) -> Tensor:
-    """Make matrices (B, length, length) from a side of the input to the same side of the resized boxes.
-
-    A box spans ``extent`` input positions from ``start``; positions outside the input hold zeros, so their weights
-    are dropped.
-    """
-    positions = np.arange(length) * (extent[:, None] - 1) / max(length - 1, 1)
-    first = np.floor(positions)
-    fraction = positions - first
-    near = [_kernel_within_1(fraction), _kernel_within_1(1 - fraction)]
-    weights = np.stack([_kernel_from_1_to_2(1 + fraction), *near, _kernel_from_1_to_2(2 - fraction)])
-    taps = first + np.arange(-1, 3)[:, None, None]
-    sources = start[:, None] + np.clip(taps, 0, extent[:, None] - 1)
-    weights *= (sources >= 0) & (sources < length)
-
-    matrix = like.new_zeros(len(start), length, length)
-    indices = _to(like, np.clip(sources, 0, length - 1)).long()
-    # Tap by tap, since clamped taps share a source: within one call no two sums meet, so their order is fixed.
-    for index, weight in zip(indices, _to(like, weights), strict=True):
-        matrix.scatter_add_(2, index[..., None], weight[..., None])
-    return matrix
-
-
-def _kernel_within_1(x: np.ndarray) -> np.ndarray:
+def _kernel_within_1(x: Tensor) -> Tensor:
     return ((_CUBIC + 2) * x - (_CUBIC + 3)) * x * x + 1
 
 
-def _kernel_from_1_to_2(x: np.ndarray) -> np.ndarray:
+def _kernel_from_1_to_2(x: Tensor) -> Tensor:
     return ((_CUBIC * x - 5 * _CUBIC) * x + 8 * _CUBIC) * x - 4 * _CUBIC
-
-
-def _to(like: Tensor, values: np.ndarray) -> Tensor:
-    return torch.as_tensor(values, dtype=like.dtype).to(like.device, non_blocking=True)

@@ -35,11 +35,8 @@ class Views(nn.Module):
     def forward(self, waves_BCS: Tensor, epoch: int, block: int) -> Tensor:
         """Augment the crops, as a pure function of (seed, epoch, block, view): ``(V, B, F, T)``."""
         log_mels = [self.log_mel(waves_BCS[:, crop]) for crop in range(min(waves_BCS.shape[1], self.num_views))]
-        views = []
-        for view in range(self.num_views):
-            rng = randomness.generator(self.seed, "augment", epoch, block, view)
-            views.append(augment(log_mels[view % len(log_mels)], self.config, rng))
-        return torch.stack(views)
+        rngs = [randomness.generator(self.seed, "augment", epoch, block, view) for view in range(self.num_views)]
+        return augment([log_mels[view % len(log_mels)] for view in range(self.num_views)], self.config, rngs)
 
     @torch.no_grad()
     def plain(self, waves_BCS: Tensor) -> Tensor:

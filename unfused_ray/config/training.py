@@ -48,7 +48,7 @@ class RuntimeConfig(Config):
     """Processes and devices of a training.
 
     A run may be resumed with other values of all but ``precision`` and ``compile_backend``. Its result then differs in
-    the last bits only, which depend on threads, workers and device.
+    the last bits only, which depend on threads, workers and device; with other ``compress_gradients`` in more of them.
     """
 
     kind: Literal["workers", "in-process"] = "workers"
@@ -68,18 +68,31 @@ class RuntimeConfig(Config):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the network; auto is bfloat16 on a GPU or a processor (AVX512-BF16, AMX) with instructions for
     it, float32 elsewhere. A run keeps the one it began with."""
+    deterministic: bool = False
+    """Take only algorithms on GPUs that give the same bits again, so that a resume on the same GPUs is bit-equal, as it
+    always is on CPUs; slower, and refused where an operation has none."""
+    compress_gradients: bool = False
+    """Send gradients between workers in bfloat16: half the bytes, for workers on several nodes. A sum of workers is
+    rounded by up to 0.4 %."""
     compile_backend: str = ""
-    """Backend of torch.compile, such as inductor, whose first step takes a minute and whose dropout masks differ; empty
-    does not compile."""
+    """Backend of torch.compile; empty does not compile. inductor takes a minute for the first step, and draws other
+    dropout masks. cudagraphs has a GPU repeat its kernels without the host, and says why where it cannot; no GPU has
+    tried it yet."""
     prefetch_blocks: PositiveInt = 8
-    """Blocks that a worker reads ahead, also into the next epoch."""
+    """Blocks that a worker reads ahead at least, also into the next epoch."""
+    prefetch_seconds: NonNegativeFloat = 0.5
+    """Seconds of training that it reads ahead, where these are more blocks: 256 at most. What the data lose where Ray
+    Data begins anew, up to 0.3 s, is then not waited for."""
 
 
 class CheckpointConfig(Config):
     """How often checkpoints are written, and how many are kept."""
 
     every_minutes: PositiveFloat = 10.0
-    """Longest time between checkpoints, in minutes; the end of an epoch always writes one."""
+    """Longest time between checkpoints, in minutes."""
+    min_minutes: NonNegativeFloat = 0.0
+    """Shortest time between them, in minutes: an epoch that ends sooner after the last one writes none, unless the run
+    ends with it. 0 writes one at the end of every epoch."""
     keep: PositiveInt = 2
     """Number of newest checkpoints that are kept, with the assignments they need."""
     keep_assignments: PositiveInt = 5

@@ -28,8 +28,7 @@ def follow(target: nn.Module, online: nn.Module, decay: float) -> None:
 
     Source: BYOL, arXiv 2006.07733 eq. 1; MoCo, arXiv 1911.05722 eq. 2.
     """
-    for ours, theirs in zip(target.parameters(), online.parameters(), strict=True):
-        ours.lerp_(theirs, 1 - decay)
+    torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), 1 - decay)
 
 
 class KeyQueue(nn.Module):

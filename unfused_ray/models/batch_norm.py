@@ -19,7 +19,7 @@ class BlockBatchNorm(nn.Module):
     evaluation the running statistics are used.
 
     Takes (N, C) or (N, C, …). ``pending`` is a buffer, to follow the module to its device, but is not saved: it is
-    zero between steps. Under DistributedDataParallel set ``broadcast_buffers=False``, which would overwrite it.
+    zero between steps.
 
     Source: batch norm, arXiv 1502.03167; blocks ("ghost batches"), arXiv 1705.08741 sec. 4.
     """

@@ -27,6 +27,7 @@ UNFUSED_CLUSTER = UNFUSED.replace(
     name="unfused-cluster",
     batch=BatchConfig(block=64, blocks_per_step=4),
     runtime=DECAR_V2_AUDIOSET.runtime,
+    checkpoint=DECAR_V2_AUDIOSET.checkpoint,
 )
 
 # A student of a small teacher, for about a thousand clips of one's own: a network as small as the demo's, cut.

@@ -11,6 +11,7 @@ from unfused_ray.config import (
     AugmentConfig,
     BatchConfig,
     ByolAConfig,
+    CheckpointConfig,
     ColaConfig,
     CropConfig,
     DecarConfig,
@@ -34,7 +35,10 @@ DECAR_V2_AUDIOSET = PretrainConfig(
     method=DecarConfig(num_clusters=(512,)),
     batch=BatchConfig(block=64, blocks_per_step=4),
     optimizer=OptimizerConfig(lr=3e-4, warmup_epochs=1),
-    runtime=RuntimeConfig(num_workers=4, gpus_per_worker=1, cpus_per_worker=4),
+    # One node of four GPUs: between nodes a step's gradients would take longer than its arithmetic. A worker reserves
+    # one CPU, the others decode. An epoch may be over in seconds, and a checkpoint is 200 MB.
+    runtime=RuntimeConfig(num_workers=4, gpus_per_worker=1, cpus_per_worker=1),
+    checkpoint=CheckpointConfig(min_minutes=2),
 )
 
 # DECAR has 512 clusters for more clips than the 47,000 of the corpus; two cores.
@@ -43,6 +47,7 @@ CORPUS = DECAR_V2_AUDIOSET.replace(
     epochs=8,
     batch=BatchConfig(block=64, blocks_per_step=2),
     runtime=RuntimeConfig(),
+    checkpoint=CheckpointConfig(),
 )
 
 # A network of 413,248 parameters, a thirteenth of the paper's, so that 28 epochs of 1,112 clips take a minute and a

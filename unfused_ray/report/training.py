@@ -15,7 +15,7 @@ from unfused_ray.report.clips import clusters_to_hear
 from unfused_ray.report.facts import standing
 from unfused_ray.report.page import Chapter, Picture, Section, chart, settings
 from unfused_ray.runs.reader import RunReader, curves
-from unfused_ray.runs.start_times import read_start_times
+from unfused_ray.runs.start_times import read_arithmetic, read_start_times
 from unfused_ray.runs.watched import WatchedCurve, watched_curves
 
 KINDS = {"pretrain": "pre-training", "distill": "distillation"}
@@ -126,6 +126,7 @@ def _sizes(run: RunReader) -> Section:
 
 
 def _last_start(run_uri: str) -> dict[str, str]:
-    """Seconds to each milestone of the run's last start, where they are kept."""
-    reached = read_start_times(run_uri)
-    return {"last start": ", ".join(f"{name} {seconds:.1f} s" for name, seconds in reached.items())} if reached else {}
+    """What the run's last start computed with, and seconds to each milestone of it, where they are kept."""
+    reached = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in read_start_times(run_uri).items())
+    found = {"computed in": read_arithmetic(run_uri), "last start": reached}
+    return {heading: text for heading, text in found.items() if text}

@@ -7,6 +7,7 @@ no damage goes unseen.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
@@ -99,6 +100,9 @@ class CheckpointStore:
     ) -> None:
         """Write tensors and details beside the files that are already in the folder, then the manifest.
 
+        The checksum of what is written here is that of the bytes in memory: nothing is read again, and what a storage
+        has written wrongly does not verify.
+
         Args:
             position: of the run.
             tensors: by file name, then by tensor name.
@@ -111,12 +115,17 @@ class CheckpointStore:
         import safetensors.torch
 
         folder = storage.join(self.uri, position.folder)
+        before = storage.list_files(folder, recursive=True)
+        files = {storage.relative(uri, folder): storage.sha256_file(uri) for uri in before}
+
+        def write(name: str, data: bytes) -> None:
+            storage.write_bytes(storage.join(folder, name), data)
+            files[name] = hashlib.sha256(data).hexdigest()
+
         for name, group in tensors.items():
-            data = safetensors.torch.save({key: value.detach().cpu().contiguous() for key, value in group.items()})
-            storage.write_bytes(storage.join(folder, f"{name}.safetensors"), data)
-        storage.write_bytes(storage.join(folder, _DETAILS), json.dumps(details, indent=1).encode())
-        written = storage.list_files(folder, recursive=True)
-        files = {storage.relative(uri, folder): storage.sha256_file(uri) for uri in written}
+            state = {key: value.detach().cpu().contiguous() for key, value in group.items()}
+            write(f"{name}.safetensors", safetensors.torch.save(state))
+        write(_DETAILS, json.dumps(details, indent=1).encode())
         if has_bank and not any(file.startswith(f"{BANK}/") for file in files):
             raise RuntimeError(
                 f"{folder} has no {BANK}: the assignment actor, which writes it, sees another folder there. The "

@@ -1,9 +1,10 @@
-"""Times of a run's start, from the command to its first step, kept in start.json."""
+"""The start of a run, kept in start.json: times from the command to the first step, and what it computes with."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import psutil
 
@@ -23,6 +24,8 @@ class StartTimes:
     began: float = field(default_factory=time.time)
     """Time of the command, in seconds since 1970."""
     reached: dict[str, float] = field(default_factory=dict)
+    arithmetic: str = ""
+    """Number format and device of the first worker, for a person."""
 
     def reach(self, name: str, when: float | None = None) -> bool:
         """Note a milestone, as of now or of ``when``; return True the first time."""
@@ -34,12 +37,21 @@ class StartTimes:
     def write(self, run_uri: str) -> None:
         """Write them to the run's folder, in their order."""
         seconds = {name: round(when, 3) for name, when in sorted(self.reached.items(), key=lambda item: item[1])}
-        write_file(run_uri, START, {"seconds": seconds})
+        write_file(run_uri, START, {"seconds": seconds, "arithmetic": self.arithmetic})
 
 
 def read_start_times(run_uri: str) -> dict[str, float]:
     """Seconds to each milestone of a run's newest start, in their order; none where it has not come to its end."""
-    return read_file(run_uri, START)["seconds"] if storage.exists(storage.join(run_uri, START)) else {}
+    return _read(run_uri).get("seconds", {})
+
+
+def read_arithmetic(run_uri: str) -> str:
+    """Number format and device of a run's newest start; '' where it has not come to its end, or did not say."""
+    return _read(run_uri).get("arithmetic", "")
+
+
+def _read(run_uri: str) -> dict[str, Any]:
+    return read_file(run_uri, START) if storage.exists(storage.join(run_uri, START)) else {}
 
 
 def process_started() -> float:

@@ -101,7 +101,7 @@ def check(config: SweepConfig) -> SweepPlan:
         # Less than one by default: the trial itself needs a little, and one whole CPU must stay free for Ray Data.
         runtime["runtime.cpus_per_worker"] = config.distill.runtime.cpus_per_worker or 0.9
     else:
-        runtime["runtime.threads"] = config.cpus_per_trial
+        runtime |= {"runtime.threads": config.cpus_per_trial, "runtime.gpus_per_worker": 0.0}  # the trial reserves them
     distill = config.distill.replace(runtime)
     read = load_protocol(config.protocol)
     protocol = read.config

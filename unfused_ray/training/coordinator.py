@@ -40,6 +40,8 @@ class RunProgress:
     num_steps: int = 0
     figures: dict[str, float] = field(default_factory=dict)
     damaged_clips: int = 0
+    arithmetic: str = ""
+    """Number format and device that rank 0 computes with; '' as long as it has not begun."""
     messages: tuple[Message, ...] = ()
     """Messages since the run started, such as that a worker group failed."""
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from unfused_ray import storage
+from unfused_ray.audio.transfer import pinned
 from unfused_ray.clustering.assignment import read_assignment
 from unfused_ray.clustering.clusterer import Clusterer, ClusteringPlan
 from unfused_ray.config import TrainingConfig
@@ -16,7 +18,7 @@ from unfused_ray.data.shards.format import Statistics
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.stream.plan import Planner
 from unfused_ray.data.stream.prefetch import Prefetcher
-from unfused_ray.data.stream.read import BlockReader
+from unfused_ray.data.stream.read import Block, BlockReader
 from unfused_ray.labels.clustered import Clustered
 from unfused_ray.labels.fixed import Fixed
 from unfused_ray.labels.source import LabelSource
@@ -119,7 +121,9 @@ class TrainingJob:
         method = self.build_method()
         passes = list(passes_left(self.config.last_epoch, worker.labels, resume_point))
         # Before the loop: the first blocks are read while it is built, which takes torch a second or two.
-        with closing(Prefetcher(worker.source, passes, self.config.runtime.prefetch_blocks)) as prefetcher:
+        ahead = self.config.runtime.prefetch_blocks, self.config.runtime.prefetch_seconds
+        pin = partial(_pinned_block, worker.device)
+        with closing(Prefetcher(worker.source, passes, *ahead, pin)) as prefetcher:
             loop = Loop(self.config, self.run_uri, self.statistics, method, worker, resume_point)
             self.start_times.reach("loop built")
             try:
@@ -139,3 +143,8 @@ class TrainingJob:
     def first_step(self, resume_point: ResumePoint | None) -> int:
         """Global batches that are done at a resume point."""
         return resume_point.position.steps(self.planner.num_steps("train")) if resume_point else 0
+
+
+def _pinned_block(device: torch.device, block: Block) -> Block:
+    """A block whose waves a GPU reads by itself."""
+    return replace(block, waves=pinned(block.waves, device))

@@ -21,6 +21,18 @@ def block(num_clips: int = 5, bands: int = 16, frames: int = 23) -> torch.Tensor
     return torch.from_numpy(np.random.default_rng(0).normal(size=(num_clips, bands, frames))).float()
 
 
+def augment(log_mel: torch.Tensor, config: AugmentConfig, rng: np.random.Generator) -> torch.Tensor:
+    """One view."""
+    return A.augment([log_mel], config, [rng])[0]
+
+
+def resize_crop(log_mel: torch.Tensor, boxes: A.Boxes, config: AugmentConfig) -> torch.Tensor:
+    """Each clip's box of the canvas, resized."""
+    boxes_V4B = torch.from_numpy(np.stack(boxes)).double()[None]
+    rows_VBFF, columns_VBTT = A.resize_matrices(boxes_V4B, list(log_mel.shape[1:]), config)
+    return A.resize(log_mel, rows_VBFF[0], columns_VBTT[0])
+
+
 def reference_resize_crop(clip: torch.Tensor, box: tuple[int, int, int, int], canvas: tuple[int, int]) -> torch.Tensor:
     """Zero canvas, the clip in its centre, the box cut out, torch's bicubic interpolation back to the clip's size."""
     bands, frames = clip.shape
@@ -48,7 +60,7 @@ def test_resize_crop_is_the_references_at_any_size(config, num_clips, bands, fra
     log_mel = block(num_clips, bands, frames)
     canvas = A.virtual_canvas([bands, frames], config)
     boxes = A.draw_boxes(np.random.default_rng(seed), num_clips, [bands, frames], config)
-    ours = A.resize_crop(log_mel, boxes, canvas)
+    ours = resize_crop(log_mel, boxes, config)
     for clip, out, box in zip(log_mel, ours, zip(*boxes, strict=True), strict=True):
         expected = reference_resize_crop(clip, tuple(map(int, box)), canvas)
         torch.testing.assert_close(out.double(), expected, atol=1e-5, rtol=0)
@@ -98,7 +110,7 @@ def test_fader_runs_linearly_between_its_gains():
 
 def test_everything_off_is_the_identity():
     log_mel = block()
-    assert torch.equal(A.augment(log_mel, OFF, generator(0, "augment", 0)), log_mel)
+    assert torch.equal(augment(log_mel, OFF, generator(0, "augment", 0)), log_mel)
 
 
 def test_mixing_takes_other_clips_of_the_block_with_shares_up_to_the_limit():
@@ -107,7 +119,7 @@ def test_mixing_takes_other_clips_of_the_block_with_shares_up_to_the_limit():
     log_mel[torch.arange(8), torch.arange(8)] = 0.0
     config = OFF.replace(mixup=0.4)
     for seed in range(20):
-        power = A.augment(log_mel, config, generator(seed, "augment"))[:, :, 0].exp()
+        power = augment(log_mel, config, generator(seed, "augment"))[:, :, 0].exp()
         own = power.diagonal()
         share = (power - own.diag()).sum(1)
         assert (own >= 0.6 - 1e-5).all(), "every clip is mixed with another, never replaced"
@@ -153,7 +165,7 @@ def test_k_mix_mixes_a_view_with_its_partner():
     shares = torch.from_numpy(rng.uniform(0, 0.4, 8)).float()
     expected = A.log_mixup_exp(log_mel, log_mel[partners], shares)
     config = OFF.replace(mixup=0.4, k_mix=4)
-    torch.testing.assert_close(A.augment(log_mel, config, np.random.default_rng(3)), expected)
+    torch.testing.assert_close(augment(log_mel, config, np.random.default_rng(3)), expected)
 
 
 @pytest.mark.parametrize(("mixup", "k_mix", "message"), [(0.0, 4, "mixup=0 mixes nothing"), (0.4, 1, "k_mix=1")])
@@ -165,7 +177,7 @@ def test_k_mix_that_would_do_nothing_is_refused(mixup, k_mix, message):
 def test_a_clip_alone_in_its_block_is_not_mixed():
     log_mel = block(1)
     config = OFF.replace(mixup=0.4)
-    assert torch.equal(A.augment(log_mel, config, generator(0, "augment")), log_mel)
+    assert torch.equal(augment(log_mel, config, generator(0, "augment")), log_mel)
 
 
 @pytest.mark.parametrize(
@@ -174,24 +186,32 @@ def test_a_clip_alone_in_its_block_is_not_mixed():
 def test_a_view_is_a_pure_function_of_its_key_and_its_block(config):
     log_mel = block()
     before = log_mel.clone()
-    view = A.augment(log_mel, config, generator(0, "augment", 3, 7, 1))
-    assert torch.equal(view, A.augment(log_mel, config, generator(0, "augment", 3, 7, 1)))
+    view = augment(log_mel, config, generator(0, "augment", 3, 7, 1))
+    assert torch.equal(view, augment(log_mel, config, generator(0, "augment", 3, 7, 1)))
     assert torch.equal(log_mel, before), "the block is left as it was"
     assert view.shape == log_mel.shape
     assert view.dtype == torch.float32
     for key in [(3, 7, 0), (3, 8, 1), (4, 7, 1)]:
-        assert not torch.equal(view, A.augment(log_mel, config, generator(0, "augment", *key)))
+        assert not torch.equal(view, augment(log_mel, config, generator(0, "augment", *key)))
 
 
 def test_silence_around_the_clip_is_the_mean():
     """A box beside the clip, in the canvas' empty border, is all zeros: the mean of normalised log-mels."""
     log_mel = torch.ones(1, 8, 20)
-    boxes = A.Boxes(*(np.array([n]) for n in (0, 8, 0, 5)))
-    assert (A.resize_crop(log_mel, boxes, (8, 30)) == 0).all()
+    box = A.Boxes(*(np.array([n]) for n in (0, 8, 0, 5)))
+    assert (resize_crop(log_mel, box, AugmentConfig(virtual_crop=(1.0, 1.5))) == 0).all()
+
+
+def test_views_of_a_block_are_those_of_each_alone():
+    log_mels, config = [block(), block() * 2], AugmentConfig(fader=1.0)
+    keys = [(3, view) for view in range(2)]
+    together = A.augment(log_mels, config, [generator(0, "augment", *key) for key in keys])
+    for view, log_mel, key in zip(together, log_mels, keys, strict=True):
+        assert torch.equal(view, augment(log_mel, config, generator(0, "augment", *key)))
 
 
 def test_autocast_does_not_reach_the_interpolation():
     log_mel = block()
     with torch.autocast("cpu", torch.bfloat16):
-        inside = A.augment(log_mel, AugmentConfig(), generator(0, "augment"))
-    torch.testing.assert_close(inside, A.augment(log_mel, AugmentConfig(), generator(0, "augment")), atol=0, rtol=0)
+        inside = augment(log_mel, AugmentConfig(), generator(0, "augment"))
+    torch.testing.assert_close(inside, augment(log_mel, AugmentConfig(), generator(0, "augment")), atol=0, rtol=0)

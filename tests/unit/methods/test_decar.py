@@ -191,21 +191,18 @@ def test_gradient_of_a_global_batch_is_the_sum_over_its_blocks() -> None:
 def _worker(rank: int, world: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
-    group = DistributedCollectives(torch.device("cpu"))
+    group = DistributedCollectives()
     method = build()
-    model = group.wrap(method)
-    *others, last = range(rank, NUM_BLOCKS, world)
-
-    def scaled(*inputs: Tensor) -> BlockOutput:
-        output = model(*inputs)
-        return BlockOutput(output.loss * world)  # DDP averages over the workers
-
-    with group.no_sync(model):
-        accumulate(others, scaled)
-    accumulate([last], scaled)
+    group.share_weights(method)
+    accumulate(range(rank, NUM_BLOCKS, world), method)
+    group.add_gradients(method)
     update_running_statistics(method, group.all_reduce)
     safetensors.torch.save_file(gradients(method), f"{folder}/gradients-{rank}")
     safetensors.torch.save_file(method.state_dict(), f"{folder}/state-{rank}")
+    rounded = build()
+    accumulate(range(rank, NUM_BLOCKS, world), rounded)
+    DistributedCollectives(compress=True).add_gradients(rounded)
+    safetensors.torch.save_file(gradients(rounded), f"{folder}/rounded-{rank}")
     dist.destroy_process_group()
 
 
@@ -220,3 +217,9 @@ def test_two_processes_have_the_gradient_and_the_running_statistics_of_one(
     for rank in range(2):
         torch.testing.assert_close(safetensors.torch.load_file(tmp_path / f"gradients-{rank}"), gradients(alone))
         torch.testing.assert_close(safetensors.torch.load_file(tmp_path / f"state-{rank}"), dict(alone.state_dict()))
+    rounded, others = (safetensors.torch.load_file(tmp_path / f"rounded-{rank}") for rank in range(2))
+    for name, gradient in gradients(alone).items():
+        assert torch.equal(rounded[name], others[name])
+        assert torch.equal(rounded[name], rounded[name].bfloat16().float())
+        # Each worker's share is rounded, then their sum: to 2⁻⁹ of values that may cancel.
+        torch.testing.assert_close(rounded[name], gradient, rtol=0.02, atol=float(gradient.abs().max()) / 100)

@@ -209,7 +209,7 @@ def _worker(rank: int, world: int, configs: dict[str, str], folder: str) -> None
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
     loop.LOOK_SECONDS = 0.0 if rank == 0 else 1e9  # the first worker looks at every step, and all with it
     for name, text in configs.items():
-        config, collectives = PretrainConfig.model_validate_json(text), DistributedCollectives(torch.device("cpu"))
+        config, collectives = PretrainConfig.model_validate_json(text), DistributedCollectives()
         if name in ENDINGS:
             Path(folder, f"{name}-{rank}").write_text(json.dumps(asdict(_ending(name, config, collectives))))
         else:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import pickle
+import re
 import time
 from pathlib import Path
 
 from support.runs import tiny, train
 from support.sources import write_source
 
-from unfused_ray.runs.start_times import StartTimes, process_started, read_start_times
+from unfused_ray.runs.files import write_file
+from unfused_ray.runs.start_times import START, StartTimes, process_started, read_arithmetic, read_start_times
 
 
 def test_a_milestone_counts_the_first_time_it_is_reached():
@@ -39,3 +41,10 @@ def test_a_run_leaves_how_it_came_to_its_first_step(tmp_path: Path, tracking_uri
     order = ["checked", "data and labels ready", "loop built", "first block", "labels"]
     assert list(reached) == [*order, "first step"]
     assert sorted(reached.values()) == list(reached.values())
+    assert re.fullmatch(r"float32 on 1 thread of a CPU with.*", read_arithmetic(str(tmp_path / "run")))
+
+
+def test_a_start_that_an_older_version_wrote_names_no_arithmetic(tmp_path: Path):
+    write_file(str(tmp_path), START, {"seconds": {"checked": 1.0}})
+    assert read_arithmetic(str(tmp_path)) == ""
+    assert read_start_times(str(tmp_path)) == {"checked": 1.0}

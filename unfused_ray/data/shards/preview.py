@@ -44,7 +44,8 @@ def write_preview(manifest: Manifest, front_end: FrontEndConfig, seed: int) -> s
         storage.write_bytes(storage.join(folder, f"{number:02d}.wav"), sound.getvalue())
     crops = torch.from_numpy(_crops(waves, CropConfig(), front_end.sample_rate, seed))
     log_mel = LogMel(front_end, statistics.mean, statistics.std)(crops)
-    views = [augment(log_mel, AugmentConfig(), randomness.generator(seed, "preview", view)) for view in (0, 1)]
+    rngs = [randomness.generator(seed, "preview", view) for view in (0, 1)]
+    views = augment([log_mel, log_mel], AugmentConfig(), rngs)
     picture = io.BytesIO()
     _draw(keys, torch.stack([log_mel, *views], dim=1).numpy(), front_end).savefig(picture, format="png", dpi=80)
     storage.write_bytes(storage.join(folder, "views.png"), picture.getvalue())

@@ -1,8 +1,9 @@
 """A run tried for a few seconds on blocks of its own clips: its bottleneck, and how long it would take.
 
-A dry run happens in its own process; nothing is written and no worker is started. Not measured is what takes several
-processes (gradients between workers, Ray's own work), the writing of checkpoints, looks at watched clips, and
-pseudo-labels that are made once before the run: the forecast is a little too short.
+A dry run happens in its own process or, where workers have GPUs and it has none, in a task with a GPU; nothing is
+written and no worker is started. Not measured is what takes several processes (gradients between workers, Ray's own
+work), the writing of checkpoints, looks at watched clips, and pseudo-labels that are made once before the run: the
+forecast is a little too short.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
@@ -31,6 +33,7 @@ from unfused_ray.runs.checkpoints import Position
 from unfused_ray.training.driver.forecast import Forecast
 from unfused_ray.training.job import TrainingJob
 from unfused_ray.training.runtimes import runtime_of
+from unfused_ray.training.runtimes.runtime import Resources
 from unfused_ray.training.worker.collectives import LocalCollectives
 from unfused_ray.training.worker.device import set_threads
 from unfused_ray.training.worker.epoch_sums import EpochSums
@@ -47,28 +50,25 @@ def describe(config: TrainingConfig, index: ClipIndex) -> Table:
         config: of the run, checked.
         index: its clips. If the run would take a worker group, Ray is connected to its cluster.
     """
-    table = Table("", "", title="measured in this process, on these clips", title_justify="left", show_header=False)
-    runtime, batch = config.runtime, config.batch
-    if runtime_of(runtime).uses_gpus(runtime) and not torch.cuda.is_available():
-        table.add_row("forecast", "none: its workers have GPUs, this machine has not. Try the dry run on one that has")
-        return table
-    measured = Measurement(config, index)
-    run = measured.forecast()
+    table = Table("", "", title="measured on these clips", title_justify="left", show_header=False)
+    batch, runtime = config.batch, runtime_of(config.runtime)
+    tried = runtime.rehearse(config.runtime, partial(_rehearse, config, index, runtime.resources(config.runtime)))
+    run = tried.forecast
     step = batch.blocks_per_step // run.workers * run.train
     table.add_row("decoding", f"{batch.block / run.decode:,.0f} clips/s on one CPU")
     table.add_row(
         "training",
-        f"{batch.block / run.train:,.1f} clips/s a worker ({measured.device}, {measured.threads} threads): "
+        f"{batch.block / run.train:,.1f} clips/s a worker ({tried.arithmetic}): "
         f"{step:.3g} s a step of {batch.clips_per_step} clips",
     )
     embedding = ""
     if run.embed_passes:
         table.add_row("embedding every clip", f"{batch.block / run.embed:,.1f} clips/s a worker")
         embedding = f" + {run.embed_passes} × {run.embed_seconds:.3g} s to embed"
-    table.add_row("clustering", f"{run.cluster:.2g} s an epoch" if measured.plan else "none: nothing is clustered")
+    table.add_row("clustering", f"{run.cluster:.2g} s an epoch" if tried.clusters else "none: nothing is clustered")
     table.add_row("limited by", run.limit)
     table.add_row("CPUs for decoding", f"{run.decode_cpus:.2g} a worker, so that none waits for data")
-    table.add_row("checkpoints", f"{measured.checkpoint_bytes() / 1e6:,.1f} MB each, {config.checkpoint.keep} kept")
+    table.add_row("checkpoints", f"{tried.checkpoint_bytes / 1e6:,.1f} MB each, {config.checkpoint.keep} kept")
     table.add_row(
         "the whole run",
         f"{run.hours:.2g} hours ({timedelta(seconds=round(3600 * run.hours))}) with {run.workers} "
@@ -76,6 +76,24 @@ def describe(config: TrainingConfig, index: ClipIndex) -> Table:
         f"({run.train_seconds:.3g} s to train + {run.cluster:.2g} s to cluster){embedding}",
     )
     return table
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """The result of a dry run, wherever it was made."""
+
+    forecast: Forecast
+    arithmetic: str
+    """Number format and device of the measurement."""
+    clusters: bool
+    """True if an epoch begins with a clustering."""
+    checkpoint_bytes: int
+
+
+def _rehearse(config: TrainingConfig, index: ClipIndex, resources: Resources) -> Rehearsal:
+    measured = Measurement(config, index, resources)
+    forecast = measured.forecast()
+    return Rehearsal(forecast, measured.learner.arithmetic, measured.plan is not None, measured.checkpoint_bytes())
 
 
 class Measurement:
@@ -86,11 +104,12 @@ class Measurement:
     Args:
         config: of the run.
         index: its clips.
+        resources: that the run would have; by default those of this machine, or of the session's cluster.
     """
 
-    def __init__(self, config: TrainingConfig, index: ClipIndex) -> None:
+    def __init__(self, config: TrainingConfig, index: ClipIndex, resources: Resources | None = None) -> None:
         self.config, runtime = config, runtime_of(config.runtime)
-        self.resources = runtime.resources(config.runtime)
+        self.resources = resources or runtime.resources(config.runtime)
         workers = self.resources.num_workers
         self.device = torch.device("cuda" if runtime.uses_gpus(config.runtime) and torch.cuda.is_available() else "cpu")
         self.threads = set_threads(config.runtime, math.ceil(workers / self.resources.num_nodes))

@@ -69,6 +69,7 @@ def check(given: TrainingConfig | TrainingData) -> TrainingPlan:
     data = read_data(given) if isinstance(given, TrainingConfig) else given
     config, index = data.config, data.index
     refuse_unknown_backend(config.runtime)
+    runtime_of(config.runtime).refuse_impossible(config.runtime)
     watched_tasks(config.watch, config.front_end)
     uri = config.output or storage.join(home(), "runs", config.name)
     begun = bool(CheckpointStore(uri, keep=1).committed())
@@ -137,7 +138,7 @@ def run(
         with runtime.session(config.runtime, _read(config), run.uri, start_times):
             statistics = _statistics(index, config)
             _watched_statistics(config)
-            stage_of(config).make_labels(run.uri, index, statistics)
+            stage_of(config).make_labels(run.uri, index, statistics, runtime.labelling(config.runtime))
             weights, origin = warm_start(config) if own is None else ({}, None)
             start_times.reach("data and labels ready")
             resume_point = own or plan.fork_point
@@ -205,12 +206,13 @@ def label(plan: TrainingPlan) -> None:
         InUseError: another process works on the run.
     """
     config, uri, index = plan.config, plan.run.uri, plan.index
+    runtime = runtime_of(config.runtime)
     with (
         Lease(uri, on_loss=lambda: logger.warning("another process makes %s", uri)),
-        runtime_of(config.runtime).session(config.runtime, _read(config), uri, StartTimes()),
+        runtime.session(config.runtime, _read(config), uri, StartTimes()),
     ):
         plan.run.open(config, plan.facts)
-        stage_of(config).make_labels(uri, index, _statistics(index, config))
+        stage_of(config).make_labels(uri, index, _statistics(index, config), runtime.labelling(config.runtime))
 
 
 def _statistics(index: ClipIndex, config: TrainingConfig) -> Statistics:

@@ -138,7 +138,7 @@ def _watch(
     last_log = 0.0
     with ExitStack() as bars:
         bar: Progress | None = None
-        phase, told = "", 0
+        phase, arithmetic, told = "", "", 0
         while thread.is_alive():
             thread.join(POLL_SECONDS)
             if lost.is_set():
@@ -151,6 +151,8 @@ def _watch(
             if progress.figures and time.monotonic() - last_log > LOG_SECONDS:
                 last_log = time.monotonic()
                 logger.debug("%s", progress.phase, extra={"figures": progress.figures})
+            if progress.arithmetic not in ("", arithmetic):  # workers may go on elsewhere
+                logger.info("computing in %s", arithmetic := progress.arithmetic)
             told = _tell(progress, told)
             ends.look(progress)
             if (drawn := drawn_bar(progress)) is not None:

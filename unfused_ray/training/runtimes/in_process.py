@@ -12,17 +12,25 @@ from unfused_ray.clustering.clusterer import InProcessClusterer
 from unfused_ray.config import RuntimeConfig
 from unfused_ray.data.stream.prefetch import LocalSource
 from unfused_ray.runs.status import Status
+from unfused_ray.threads import Machine
 from unfused_ray.tracking.mlflow import TrackedRun
 from unfused_ray.training.coordinator import Coordinator
 from unfused_ray.training.job import TrainingJob
 from unfused_ray.training.runtimes.runtime import Resources, Runtime, StartedTraining
 from unfused_ray.training.worker.collectives import LocalCollectives
-from unfused_ray.training.worker.device import set_threads, warn_of_load
+from unfused_ray.training.worker.device import refuse_missing_gpu, set_threads, warn_of_idle_gpu, warn_of_load
 from unfused_ray.training.worker.loop import Worker
+
+_MOST_DECODERS = 8
+"""Threads that decode beside a training on a GPU: more of them would hold up the one that gives the GPU its work."""
 
 
 class InProcess(Runtime):
     """One worker, in this process."""
+
+    def refuse_impossible(self, config: RuntimeConfig) -> None:
+        """Refuse to train on CPUs where a GPU is asked for."""
+        refuse_missing_gpu(config)
 
     def uses_gpus(self, config: RuntimeConfig) -> bool:
         """Return True if torch sees a GPU."""
@@ -37,6 +45,7 @@ class InProcess(Runtime):
         """Start a coordinator in this process."""
         coordinator = Coordinator(tracked, job.first_step(job.resume_point))
         if not torch.cuda.is_available():
+            warn_of_idle_gpu()
             warn_of_load(job.config.runtime, 1, _saved_threads(job))
         try:
             yield StartedTraining(lambda: _train(job, coordinator), coordinator)
@@ -49,7 +58,9 @@ def _train(job: TrainingJob, coordinator: Coordinator) -> Status:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     plan = job.clustering_plan(threads)
     labels = job.labels(InProcessClusterer(plan) if plan else None)
-    source = LocalSource(job.planner, job.reader)
+    # Beside a training on CPUs, a second thread that decodes would take its cores.
+    decoders = min(_MOST_DECODERS, max(1, Machine.now().usable_cores - 1)) if device.type == "cuda" else 1
+    source = LocalSource(job.planner, job.reader, decoders)
     worker = Worker(LocalCollectives(), device, job.planner, source, labels, coordinator, job.start_times)
     return job.train(worker, job.resume_point)
 

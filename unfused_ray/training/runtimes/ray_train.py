@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from ray.train.torch import TorchConfig
 from unfused_ray import cluster, logs, memory
 from unfused_ray.clustering.actor import RayClusterer, start_assignment_actor
 from unfused_ray.config import RuntimeConfig
-from unfused_ray.data.parts.executor import Executor
+from unfused_ray.data.parts.executor import IN_PROCESS, Executor
 from unfused_ray.data.parts.ray_tasks import RayTasks
 from unfused_ray.data.stream.ray_source import RaySource, execution_options, make_dataset
 from unfused_ray.runs.resume import ResumePoint, find_fork_point, find_resume_point
@@ -28,11 +29,13 @@ from unfused_ray.tracking.mlflow import TrackedRun
 from unfused_ray.training.coordinator import CoordinatorClient
 from unfused_ray.training.job import TrainingJob
 from unfused_ray.training.runtimes.remote_coordinator import start_coordinator
-from unfused_ray.training.runtimes.runtime import Resources, Runtime, StartedTraining
+from unfused_ray.training.runtimes.runtime import Resources, Runtime, StartedTraining, T
 from unfused_ray.training.runtimes.worker_group import LoopbackTorchConfig, NoteFailures, WorkerGroupTrainer
 from unfused_ray.training.worker.collectives import DistributedCollectives
-from unfused_ray.training.worker.device import set_threads, warn_of_load
+from unfused_ray.training.worker.device import set_threads, warn_of_load, why_no_gpu
 from unfused_ray.training.worker.loop import Worker
+
+logger = logging.getLogger(__name__)
 
 
 class RayTrain(Runtime):
@@ -66,7 +69,20 @@ class RayTrain(Runtime):
             start_times.reach("Ray started")
             cluster.refuse_local_paths({**sources, "output": (run_uri,)})
             cluster.worker_cpus(config)
+            if config.gpus_per_worker and (reason := _on_a_gpu(config, why_no_gpu)):
+                raise ValueError(
+                    f"runtime.gpus_per_worker={config.gpus_per_worker:g}: a node of the cluster has a GPU that torch "
+                    f"cannot use there: {reason}"
+                )
             yield
+
+    def labelling(self, config: RuntimeConfig) -> Executor:
+        """Tasks that have a worker's share of a GPU; the driver, where workers have none."""
+        return RayTasks(config.gpus_per_worker) if config.gpus_per_worker else IN_PROCESS
+
+    def rehearse(self, config: RuntimeConfig, work: Callable[[], T]) -> T:
+        """Call a function in a task with a worker's share of a GPU, where the driver has none."""
+        return _on_a_gpu(config, work) if config.gpus_per_worker and not torch.cuda.is_available() else work()
 
     @contextmanager
     def start(self, job: TrainingJob, tracked: TrackedRun | None) -> Iterator[StartedTraining]:
@@ -85,6 +101,13 @@ class RayTrain(Runtime):
             ray.kill(actor)
             if assignment is not None:
                 ray.kill(assignment)
+
+
+def _on_a_gpu(config: RuntimeConfig, work: Callable[[], T]) -> T:
+    """Call a function in a task that reserves a worker's share of a GPU; a node with one may have to start first."""
+    logger.info("waiting for a GPU of the cluster")
+    with RayTasks(config.gpus_per_worker).run(work, [()]) as results:
+        return next(results)[1]
 
 
 def _fit(job: TrainingJob, coordinator: CoordinatorClient, assignment: ray.actor.ActorHandle | None) -> Status:
@@ -133,7 +156,7 @@ class _WorkerMain:
         start_times = self.job.start_times
         start_times.reach("worker process", process_started())
         start_times.reach("worker called")
-        collectives = DistributedCollectives(ray.train.torch.get_device())
+        collectives = DistributedCollectives(compress=self.job.config.runtime.compress_gradients)
         with logs.forwarded(self.coordinator.note, collectives.rank):
             return self._train(collectives)
 

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import TypeVar
 
 from unfused_ray.config import RuntimeConfig
 from unfused_ray.data.parts.executor import IN_PROCESS, Executor
@@ -14,6 +15,8 @@ from unfused_ray.runs.status import Status
 from unfused_ray.tracking.mlflow import TrackedRun
 from unfused_ray.training.coordinator import CoordinatorClient
 from unfused_ray.training.job import TrainingJob
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Runtime(ABC):
 
     executor: Executor = IN_PROCESS
     """Computes what a training needs beforehand, such as the statistics of its clips."""
+
     has_assignment_actor: bool = False
     """True if labels are clustered in processes of their own, on all cores of their nodes."""
 
@@ -52,6 +56,13 @@ class Runtime(ABC):
             ValueError: the cluster lacks them.
         """
         return {}
+
+    def refuse_impossible(self, config: RuntimeConfig) -> None:  # noqa: B027 - a cluster is not asked before its session
+        """Refuse, before anything is started, a training that this machine cannot run.
+
+        Raises:
+            ValueError: names the field.
+        """
 
     @abstractmethod
     def uses_gpus(self, config: RuntimeConfig) -> bool:
@@ -80,6 +91,14 @@ class Runtime(ABC):
             ValueError: the cluster lacks resources, or its nodes cannot reach the data or the run.
         """
         return nullcontext()
+
+    def labelling(self, config: RuntimeConfig) -> Executor:
+        """Embeds the clips that are labelled once before the run: where it trains on GPUs, on these."""
+        return IN_PROCESS
+
+    def rehearse(self, config: RuntimeConfig, work: Callable[[], T]) -> T:
+        """Call a function where a worker would compute: in this process, or on a node with a GPU; a session is open."""
+        return work()
 
     @abstractmethod
     def start(self, job: TrainingJob, tracked: TrackedRun | None) -> AbstractContextManager[StartedTraining]:

@@ -7,16 +7,16 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from unfused_ray import storage
 from unfused_ray.clustering import pseudo_labels
 from unfused_ray.clustering.assignment import MANIFEST, Assignment, read_assignment, write_assignment
 from unfused_ray.config import Cut, DistillConfig
+from unfused_ray.data.parts.executor import Executor
 from unfused_ray.data.shards.format import Statistics
 from unfused_ray.data.shards.index import ClipIndex, labels_to_ids
-from unfused_ray.embedding.clips import embed_clips, read_out
 from unfused_ray.embedding.random_network import random_encoder
+from unfused_ray.embedding.shards import embed_shards
 from unfused_ray.methods.unfused import Unfused
 from unfused_ray.models.cost import cost_of, refuse_large_student
 from unfused_ray.models.export import find_export, load_encoder, read_description
@@ -65,7 +65,7 @@ class Distillation(Stage):
             "student": f"up to {method.cut}, {count:,} of {whole:,} parameters",
         }
 
-    def make_labels(self, run_uri: str, index: ClipIndex, statistics: Statistics) -> None:
+    def make_labels(self, run_uri: str, index: ClipIndex, statistics: Statistics, executor: Executor) -> None:
         """Take over the labels of another run, or make them with the teacher."""
         folder = self.labels_folder(run_uri)
         if storage.exists(storage.join(folder, MANIFEST)):
@@ -74,7 +74,7 @@ class Distillation(Stage):
             write_assignment(folder, read_assignment(storage.join(self.config.labels_of, PSEUDO_LABELS)))
             return
         classes = labels_to_ids(index.column("labels"))[0]
-        assignment = self._assign(index, statistics, classes)
+        assignment = self._assign(index, statistics, classes, executor)
         figures = pseudo_labels.agreement_with(assignment, classes)
         write_assignment(folder, replace(assignment, health={**assignment.health, **figures}))
 
@@ -92,7 +92,7 @@ class Distillation(Stage):
         """UnFuSeD with a logit for each class."""
         return Unfused(self.config.method, self.config.encoder, self.config.front_end.num_mels, num_classes)
 
-    def _assign(self, index: ClipIndex, statistics: Statistics, classes: np.ndarray) -> Assignment:
+    def _assign(self, index: ClipIndex, statistics: Statistics, classes: np.ndarray, executor: Executor) -> Assignment:
         config, labels = self.config, self.config.labels
         if labels.origin == "true":
             return pseudo_labels.of_classes(classes)
@@ -104,10 +104,8 @@ class Distillation(Stage):
             teacher = load_encoder(config.teacher)
             # Short clips are completed by the student's rule: both should hear the same.
             encoder = FrozenEncoder(teacher.encoder, teacher.log_mel, config.crop)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         with Progress("labelling", index.num_clips, "clips") as bar:
-            layers = embed_clips(encoder.to(device), index, np.arange(index.num_clips), bar.update)
-        embeddings = read_out(layers, encoder.encoder.config.cut, labels.readout)
+            embeddings = embed_shards(encoder, index, labels.readout, executor, bar.update)
         assignment = pseudo_labels.cluster(embeddings, labels, config.seed, threads)
         return pseudo_labels.shuffled(assignment, config.seed) if labels.origin == "shuffled" else assignment
 

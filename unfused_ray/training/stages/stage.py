@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from unfused_ray.data.parts.executor import Executor
 from unfused_ray.data.shards.format import Statistics
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.methods.method import ClusteringRequest, Method
@@ -36,9 +37,16 @@ class Stage(ABC):
         """Facts worth knowing before a run begins, by heading."""
 
     def make_labels(  # noqa: B027 - not every stage has fixed labels
-        self, run_uri: str, index: ClipIndex, statistics: Statistics
+        self, run_uri: str, index: ClipIndex, statistics: Statistics, executor: Executor
     ) -> None:
-        """Make the labels that are fixed for the whole run, if there are any and the run lacks them."""
+        """Make the labels that are fixed for the whole run, if there are any and the run lacks them.
+
+        Args:
+            run_uri: folder of the run.
+            index: the clips.
+            statistics: of their log-mels.
+            executor: embeds the clips; it is open.
+        """
 
     def labels_folder(self, run_uri: str) -> str | None:
         """Folder of the labels that are fixed for the whole run; None if there are none."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 
 @dataclass(frozen=True)
@@ -31,13 +29,11 @@ class LocalCollectives:
     rank = 0
     world = 1
 
-    def wrap(self, module: nn.Module) -> nn.Module:
-        """The module as it is."""
-        return module
+    def share_weights(self, module: nn.Module) -> None:
+        """Return at once: nobody else has some."""
 
-    def no_sync(self, module: nn.Module) -> AbstractContextManager[None]:
-        """A context without effect."""
-        return nullcontext()
+    def add_gradients(self, module: nn.Module) -> None:
+        """Return at once: the gradients are those of all workers."""
 
     @property
     def all_reduce(self) -> Callable[[Tensor], object] | None:
@@ -66,28 +62,36 @@ class DistributedCollectives:
     Votes and barriers use a gloo group of their own: on a GPU they must not wait for the device.
 
     Args:
-        device: this worker trains on.
+        compress: True to send gradients in bfloat16.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, *, compress: bool = False) -> None:
         self.rank = dist.get_rank()
         self.world = dist.get_world_size()
-        self._device = device
+        self._compress = compress
         # Ranks wait here while rank 0 writes a checkpoint, however slow the storage is.
         self._control: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=timedelta(hours=12))  # type: ignore[assignment]
         self._pending: tuple[dist.Work, Tensor] | None = None
 
-    def wrap(self, module: nn.Module) -> nn.Module:
-        """The module under DistributedDataParallel; batch norm needs no broadcast (:class:`BlockBatchNorm`)."""
-        ids = [self._device.index] if self._device.type == "cuda" else None
-        return DistributedDataParallel(
-            module, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=False
-        )
+    def share_weights(self, module: nn.Module) -> None:
+        """Give all workers the state of rank 0, which other processors may have drawn with other last bits."""
+        for tensor in module.state_dict().values():
+            dist.broadcast(tensor, 0)
 
-    def no_sync(self, module: nn.Module) -> AbstractContextManager[None]:
-        """A context that accumulates gradients here, without sending them."""
-        assert isinstance(module, DistributedDataParallel)
-        return module.no_sync()
+    @torch.no_grad()
+    def add_gradients(self, module: nn.Module) -> None:
+        """Add up the gradients of all workers, in one message, once a step.
+
+        DistributedDataParallel sends parts while the last block's backward pass computes others. Here this would hide
+        a few milliseconds of one block of several; its hooks cost more, in every block, and break the graph of a
+        compiled step.
+        """
+        gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+        sums = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        sums = sums.bfloat16() if self._compress else sums
+        dist.all_reduce(sums)
+        parts = sums.split([gradient.numel() for gradient in gradients])
+        torch._foreach_copy_(gradients, [part.view_as(own) for part, own in zip(parts, gradients, strict=True)])
 
     @property
     def all_reduce(self) -> Callable[[Tensor], object] | None:

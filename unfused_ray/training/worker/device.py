@@ -1,12 +1,14 @@
-"""Moving blocks to the training device and results back, without making the device wait."""
+"""The training device: its threads, precision and draws, and results on their way back without making it wait."""
 
 from __future__ import annotations
 
 import logging
+import os
+import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,13 +19,10 @@ logger = logging.getLogger(__name__)
 
 Precision = Literal["float32", "bfloat16"]
 
-
-def to_device(array: np.ndarray, device: torch.device) -> Tensor:
-    """An array as a tensor on ``device``; to a GPU through pinned memory, asynchronously."""
-    tensor = torch.from_numpy(np.require(array, requirements="W"))
-    if device.type == "cpu":
-        return tensor
-    return tensor.pin_memory().to(device, non_blocking=True)
+_BFLOAT16_INSTRUCTIONS = {"avx512_bf16": "AVX512-BF16", "amx_bf16": "AMX"}
+_DRIVER = Path("/proc/driver/nvidia/version")
+_FIRST_WITH_TF32 = (8, 0)
+"""Compute capability of Ampere."""
 
 
 def to_host(tensor: Tensor) -> Callable[[], Tensor]:
@@ -40,6 +39,23 @@ def to_host(tensor: Tensor) -> Callable[[], Tensor]:
         return host
 
     return wait
+
+
+def snapshot(groups: Mapping[str, Mapping[str, Tensor]]) -> Callable[[], dict[str, dict[str, Tensor]]]:
+    """Start copying tensors to the host as they are now; the function returned waits for the copies and gives them."""
+    copies = {
+        name: {key: to_host(value.detach().clone()) for key, value in group.items()} for name, group in groups.items()
+    }
+    return lambda: {name: {key: copied() for key, copied in group.items()} for name, group in copies.items()}
+
+
+def seed_draws(device: torch.device, seed: int) -> None:
+    """Seed the generator that draws on a device, and no other, as ``torch.manual_seed`` would, which takes 0.1 ms."""
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[index].manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
 
 
 def set_threads(config: RuntimeConfig, workers_on_node: int, saved: int | None = None) -> int:
@@ -85,12 +101,76 @@ def choose_precision(config: RuntimeConfig, device: torch.device, saved: str | N
     return wanted
 
 
+def set_flags(config: RuntimeConfig, device: torch.device) -> None:
+    """Have torch choose a GPU's kernels by speed, or among those that give the same bits again.
+
+    Nothing is set on a CPU, whose kernels always do.
+    """
+    if device.type != "cuda":
+        return
+    # Shapes never change, so the fastest convolution is worth finding; which one it is differs between runs.
+    torch.backends.cudnn.benchmark = not config.deterministic
+    torch.backends.cudnn.deterministic = config.deterministic
+    torch.use_deterministic_algorithms(config.deterministic)
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first product
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # none of it is read
+
+
+def describe_arithmetic(config: RuntimeConfig, device: torch.device, precision: Precision) -> str:
+    """Name number format and device of a training, as in "bfloat16 on 2 threads of a CPU with AVX512-BF16"."""
+    if device.type != "cuda":
+        threads = torch.get_num_threads()
+        names = [text for name, text in _BFLOAT16_INSTRUCTIONS.items() if torch.cpu.get_capabilities().get(name)]
+        instructions = f"with {' and '.join(names)}" if names else "without instructions for bfloat16"
+        return f"{precision} on {threads} thread{'s' * (threads > 1)} of a CPU {instructions}"
+    rounded = precision == "float32" and torch.cuda.get_device_capability(device) >= _FIRST_WITH_TF32
+    exact = ", by deterministic algorithms" if config.deterministic else ""
+    return f"{precision}{' (TF32 in convolutions)' * rounded} on {torch.cuda.get_device_name(device)}{exact}"
+
+
+def refuse_missing_gpu(config: RuntimeConfig) -> None:
+    """Refuse to train without the GPU that is asked for.
+
+    Raises:
+        ValueError: torch sees none in this process; says why.
+    """
+    if config.gpus_per_worker and not torch.cuda.is_available():
+        raise ValueError(
+            f"runtime.gpus_per_worker={config.gpus_per_worker:g} asks for a GPU, but {why_no_gpu()}. Give 0 to train "
+            "on CPUs"
+        )
+
+
+def warn_of_idle_gpu() -> None:
+    """Warn where an NVIDIA driver runs, but torch cannot use it: a training would be on CPUs without a word."""
+    if _DRIVER.exists() and not torch.cuda.is_available():
+        logger.warning("training on the CPU, although this machine has an NVIDIA driver: %s", why_no_gpu())
+
+
+def why_no_gpu() -> str:
+    """The reason that torch sees no GPU in this process, with the versions of CUDA and driver; '' if it sees one."""
+    if torch.cuda.is_available():
+        return ""
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built for CPUs alone"
+    try:
+        torch.cuda.init()
+        reason = "CUDA finds no GPU"
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition(". ")[0].strip()
+    driver = re.search(r"\d+(\.\d+)+", _DRIVER.read_text()) if _DRIVER.exists() else None
+    return (
+        f"{reason} (torch is built for CUDA {torch.version.cuda}, the driver is {driver[0] if driver else 'missing'})"
+    )
+
+
 def _has_bfloat16(device: torch.device) -> bool:
-    """True if the device has instructions for bfloat16: a GPU's, or a processor's AVX512-BF16 or AMX."""
+    """True if the device has instructions for bfloat16: a GPU's, or a processor's."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+    return any(capabilities.get(name, False) for name in _BFLOAT16_INSTRUCTIONS)
 
 
 def refuse_unknown_backend(config: RuntimeConfig) -> None:

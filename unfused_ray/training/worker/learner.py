@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unfused_ray.audio import randomness
+from unfused_ray.audio.transfer import to_device
 from unfused_ray.audio.views import Views
 from unfused_ray.clustering.health import effective_rank
 from unfused_ray.config import TrainingConfig
@@ -18,7 +18,7 @@ from unfused_ray.methods.method import BatchMethod, BlockOutput, Method
 from unfused_ray.models.batch_norm import update_running_statistics
 from unfused_ray.runs.checkpoints import Checkpoint, Position
 from unfused_ray.training.worker.collectives import Collectives
-from unfused_ray.training.worker.device import choose_precision, to_device
+from unfused_ray.training.worker.device import choose_precision, describe_arithmetic, seed_draws, set_flags
 from unfused_ray.training.worker.epoch_sums import EpochSums
 from unfused_ray.training.worker.finite_check import FiniteCheck
 from unfused_ray.training.worker.state import TrainingState
@@ -50,6 +50,7 @@ class Learner:
         checkpoint: Checkpoint | None = None,
     ) -> None:
         self.config, self.collectives, self.device = config, collectives, device
+        set_flags(config.runtime, device)
         self.blocks_per_step = config.batch.blocks_per_step // collectives.world
         self.method = method.to(device)
         self.views = Views(
@@ -60,12 +61,14 @@ class Learner:
             self.state.load(checkpoint)
         if backend := config.runtime.compile_backend:
             self.method.compile(backend=backend)
-        self.model = collectives.wrap(self.method)
+        collectives.share_weights(self.method)
         self.finite_check = FiniteCheck()
         # Versions before computed in float32 on a processor, and did not say.
         begun = "float32" if device.type == "cpu" else None
         saved = checkpoint.details.get("precision", begun) if checkpoint else None
         self.precision = choose_precision(config.runtime, device, saved)
+        self.arithmetic = describe_arithmetic(config.runtime, device, self.precision)
+        """Number format and device, for a person."""
         self._embeddings: list[Tensor] = []  # of the newest step
 
     def embed(self, block: Block) -> Tensor:
@@ -104,12 +107,12 @@ class Learner:
         if isinstance(self.method, BatchMethod):
             batch = self._batch_gradient(self.method, position.epoch, taken, labels, sums)
         else:
-            for i, block in enumerate(taken):
-                with self._sync_at_last(i):
-                    output = self._block_gradient(position.epoch, block, labels)
+            for block in taken:
+                output = self._block_gradient(position.epoch, block, labels)
                 sums.add(block, {"loss": output.loss.detach(), **output.terms})
                 if push is not None and output.embeddings is not None:
                     push(block.clip_ids, output.embeddings)
+        self.collectives.add_gradients(self.method)
         update_running_statistics(self.method, self.collectives.all_reduce)
         self.finite_check.note(self.method, position, clip_ids)
         self.state.step(learning_rate)
@@ -132,10 +135,6 @@ class Learner:
             clip_ids.append(block.clip_ids)
             yield block
 
-    def _sync_at_last(self, i: int) -> AbstractContextManager[None]:
-        """Send gradients with the last of a step's blocks."""
-        return nullcontext() if i == self.blocks_per_step - 1 else self.collectives.no_sync(self.model)
-
     def _block_gradient(self, epoch: int, block: Block, labels: Sequence[np.ndarray]) -> BlockOutput:
         """Add the gradient of a block's loss."""
         output: BlockOutput = self._forward(epoch, block, labels)
@@ -153,9 +152,8 @@ class Learner:
         """Compute the gradient of a global batch's loss; return the loss's inputs."""
         features: list[Mapping[str, Tensor]] = []
         weights: list[Tensor] = []
-        for i, block in enumerate(blocks):
-            with self._sync_at_last(i):
-                features.append(self._forward(epoch, block, labels))
+        for block in blocks:
+            features.append(self._forward(epoch, block, labels))
             weights.append(to_device(block.weights, self.device))
             sums.add(block, {})
         gather = self.collectives.gather_blocks
@@ -167,10 +165,12 @@ class Learner:
         return {name: tensor.detach() for name, tensor in batch.items()}
 
     def _backward(self, output: BlockOutput) -> None:
-        # DDP averages over the workers; the loss is the mean over the global batch, whose size never changes.
-        (output.loss * (self.collectives.world / self.config.batch.clips_per_step)).backward()
+        # The workers' gradients are added up: the loss is the mean over the global batch, whose size never changes.
+        (output.loss * (1 / self.config.batch.clips_per_step)).backward()
         if output.embeddings is not None:
-            self._embeddings.append(output.embeddings)
+            # The next run of a compiled block may overwrite its outputs.
+            compiled = bool(self.config.runtime.compile_backend)
+            self._embeddings.append(output.embeddings.clone() if compiled else output.embeddings)
 
     def _forward(self, epoch: int, block: Block, labels: Sequence[np.ndarray]) -> Any:
         """The method's output for a block."""
@@ -178,9 +178,9 @@ class Learner:
         own = np.array([head[block.clip_ids] for head in labels], np.int64).reshape(len(labels), len(block.clip_ids))
         views = self.views(to_device(block.waves, self.device), epoch, block.index)
         # Dropout is a function of the block, not of this worker's earlier draws.
-        torch.manual_seed(randomness.derived_seed(self.config.seed, "dropout", epoch, block.index))
+        seed_draws(self.device, randomness.derived_seed(self.config.seed, "dropout", epoch, block.index))
         with self._autocast():
-            return self.model(views, to_device(block.weights, self.device), to_device(own, self.device))
+            return self.method(views, to_device(block.weights, self.device), to_device(own, self.device))
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")

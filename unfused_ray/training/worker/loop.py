@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -120,9 +121,11 @@ class Loop:
             worker.labels.restore(resume_point.bank_uri if resume_point else None, self.position.epoch)
         worker.collectives.barrier()  # nobody pushes before all have restored
         self.learner = Learner(config, statistics, method, worker.collectives, worker.device, checkpoint)
+        self.reporter.arithmetic = worker.start_times.arithmetic = self.learner.arithmetic
         self.queue = EmbeddingQueue(worker.labels, self.learner.blocks_per_step) if worker.labels else None
+        in_thread = worker.device.type == "cuda"
         self.checkpointer = Checkpointer(
-            config.checkpoint, run_uri, self.learner.state, worker.labels, worker.collectives
+            config.checkpoint, run_uri, self.learner.state, worker.labels, worker.collectives, in_thread
         )
         self._last_look = time.perf_counter()
         self._known_leaving: set[str] = set()
@@ -145,12 +148,13 @@ class Loop:
             Exception: raised by a worker, the data or the label source: the runtime starts a new group.
         """
         self.prefetcher = prefetcher
-        for pass_ in prefetcher.passes:
-            if self.watcher.has_ended_early:
-                break
-            ended = self._embed(pass_) if pass_.kind == "embed" else self._epoch(pass_)
-            if ended is not None:
-                return ended
+        with closing(self.checkpointer):
+            for pass_ in prefetcher.passes:
+                if self.watcher.has_ended_early:
+                    break
+                ended = self._embed(pass_) if pass_.kind == "embed" else self._epoch(pass_)
+                if ended is not None:
+                    return ended
         if self.worker.collectives.rank == 0:
             self._export()
         self.worker.collectives.barrier()
@@ -204,7 +208,7 @@ class Loop:
             raise RuntimeError(f"the stream gave more than the {self.steps_per_epoch} steps of epoch {pass_.epoch}")
         if found := self.learner.finite_check.first_not_finite(late=0):
             return self._diverged(*found)
-        signs = self._end_epoch(pass_.epoch, assignment)
+        signs = self._end_epoch(pass_.epoch, assignment, votes.stop)
         if signs and (ended := self._collapse(pass_.epoch, signs)) is not None:
             return ended
         return self._status("stopped") if votes.stop and self.position.epoch < self.config.last_epoch else None
@@ -241,8 +245,17 @@ class Loop:
             self.worker.start_times.reach("first block")
             yield block
 
-    def _end_epoch(self, epoch: int, assignment: Assignment | None) -> list[str]:
-        """Report an epoch and write its checkpoint; return the signs of a collapse, the same on all workers."""
+    def _end_epoch(self, epoch: int, assignment: Assignment | None, stops: bool) -> list[str]:
+        """Report an epoch, and write its checkpoint if it is time, or if the run ends with it.
+
+        Args:
+            epoch: that has ended.
+            assignment: that it has trained on.
+            stops: True if the run is to stop here.
+
+        Returns:
+            The signs of a collapse, the same on all workers.
+        """
         labels, measured = self.worker.labels, dict[str, float]()
         if labels is None:  # otherwise their health was reported when they were made
             measured["effective_rank"] = self.learner.effective_rank()
@@ -257,7 +270,10 @@ class Loop:
         told = {f"epoch/{k}": v for k, v in metrics.items()} | {metric_name(k): v for k, v in watched.items()}
         self.reporter.report("training", self.steps_done, told, now=True)
         self.position = Position(epoch + 1, 0)
-        self._checkpoint()
+        ends = epoch + 1 >= self.config.last_epoch or self.watcher.has_ended_early
+        collapsed = bool(signs) and self.config.health.on_collapse == "stop"
+        if stops or ends or collapsed or self.checkpointer.is_wanted():
+            self._checkpoint()
         return signs
 
     def _look(self, epoch: int) -> dict[str, float]:

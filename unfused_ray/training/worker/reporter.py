@@ -32,6 +32,8 @@ class Reporter:
         """One entry a finished epoch: mean loss and terms, seconds by purpose, health of the labels."""
         self.asked_to_stop = False
         """True once the coordinator has asked the run to stop."""
+        self.arithmetic = ""
+        """Number format and device, for a person."""
         self.shown: dict[str, float] = {}
         """Figures to show with every report, and not to track."""
         self._last_report = time.perf_counter()
@@ -59,7 +61,8 @@ class Reporter:
             return
         self._last_report = time.perf_counter()
         values = {name: float(value) for name, value in metrics.items()}
-        progress = RunProgress(phase, step, self._num_steps, values | self.shown, self.damaged_clips)
+        figures = values | self.shown
+        progress = RunProgress(phase, step, self._num_steps, figures, self.damaged_clips, self.arithmetic)
         answer = self._coordinator.report(progress, values if phase == "training" else None)
         self.asked_to_stop = self.asked_to_stop or bool(answer)
 

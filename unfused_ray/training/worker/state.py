@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
 from unfused_ray.config import TrainingConfig
 from unfused_ray.methods.method import Method
 from unfused_ray.models.encoder import AudioNTT2020
 from unfused_ray.runs.checkpoints import Checkpoint
+from unfused_ray.training.worker.average import WeightAverage
 from unfused_ray.training.worker.optimizer import (
     build_optimizer,
     flatten_optimizer,
@@ -31,16 +30,14 @@ class TrainingState:
     def __init__(self, config: TrainingConfig, method: Method) -> None:
         self.method = method
         self.optimizer = build_optimizer(config.optimizer, method)
-        self.average: AveragedModel | None = None
-        if config.ema_decay:
-            self.average = AveragedModel(method.encoder, avg_fn=_ramped(config.ema_decay), use_buffers=True)
+        self.average = WeightAverage(method.encoder, config.ema_decay) if config.ema_decay else None
 
     def step(self, lr: float) -> None:
         """Update the weights by their gradients, and the average by the weights."""
         set_learning_rate(self.optimizer, lr)
         self.optimizer.step()
         if self.average is not None:
-            self.average.update_parameters(self.method.encoder)
+            self.average.update(self.method.encoder)
 
     @property
     def learning_rate(self) -> float:
@@ -62,18 +59,5 @@ class TrainingState:
 
     def exported(self) -> AudioNTT2020:
         """The encoder to export: averaged if the run has an average, cut as the method says."""
-        encoder = self.method.encoder if self.average is None else self.average.module
-        assert isinstance(encoder, AudioNTT2020)
+        encoder = self.method.encoder if self.average is None else self.average.network
         return encoder.truncated(self.method.export_cut)
-
-
-def _ramped(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
-    """The update of an average whose decay grows with the number of updates up to ``decay``."""
-
-    @torch.no_grad()
-    def average(averaged: Tensor, current: Tensor, num_averaged: Tensor | int) -> Tensor:
-        n = torch.as_tensor(num_averaged)
-        kept = ((1 + n) / (10 + n)).clamp_max(decay).to(averaged.dtype)
-        return averaged.lerp(current, 1 - kept)
-
-    return average

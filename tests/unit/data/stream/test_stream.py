@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
-from collections.abc import Callable
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,13 +19,15 @@ import pytest
 import ray
 from hypothesis import given
 from hypothesis import strategies as st
+from support.processes import wait_for
 from support.sources import tone, write_source
 
 from unfused_ray.audio import randomness
 from unfused_ray.config import BatchConfig, CropConfig
 from unfused_ray.data.shards.format import Manifest, Shard
 from unfused_ray.data.shards.index import ClipIndex
-from unfused_ray.data.stream.plan import UNREAD, Pass, Planner, Segment, row_order
+from unfused_ray.data.stream import prefetch
+from unfused_ray.data.stream.plan import UNREAD, Pass, Planner, ReadTask, Segment, row_order
 from unfused_ray.data.stream.prefetch import LocalSource, Prefetcher
 from unfused_ray.data.stream.ray_source import RaySource, execution_options, from_table, make_dataset, to_table
 from unfused_ray.data.stream.read import Block, BlockReader
@@ -184,6 +189,63 @@ def test_prefetcher_hands_over_passes_in_order_and_raises_in_the_consumer(index:
 
     with pytest.raises(OSError, match="no answer"):
         next(Prefetcher(Broken(), passes, depth=2).blocks(passes[0]))
+
+
+def test_several_threads_read_the_same_blocks_in_the_same_order(index: ClipIndex) -> None:
+    planner = Planner(index, 5, BATCH)
+    threads: set[str] = set()
+
+    class Noted(BlockReader):
+        def read(self, pass_: Pass, task: ReadTask) -> Iterator[Block]:
+            threads.add(threading.current_thread().name)
+            return super().read(pass_, task)
+
+    noted = Noted(**asdict(reader(2)) | {"crop": CropConfig(num_crops=2)})
+    for pass_ in (Pass("embed", 0), Pass("train", 1), Pass("train", 1, 1)):
+        alone = list(LocalSource(planner, reader(2)).blocks(pass_))
+        assert_same_blocks(list(LocalSource(planner, noted, num_threads=3).blocks(pass_)), alone)
+    assert all(name.startswith("decode") for name in threads)
+
+
+def test_several_threads_raise_what_one_would_and_end_with_their_consumer(tmp_path: Path) -> None:
+    index = ClipIndex([write_source(tmp_path, [[40, 40]])])
+    source = LocalSource(Planner(index, 5, BATCH), reader(), num_threads=2)
+    blocks = source.blocks(Pass("train", 0))
+    next(blocks)
+    blocks.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+    (tmp_path / "00000.parquet").unlink()
+    with pytest.raises(FileNotFoundError, match=r"00000\.parquet"):
+        list(source.blocks(Pass("train", 0)))
+
+
+@pytest.mark.parametrize(("seconds", "ready"), [(0.0, 2), (10.0, 20), (1e9, prefetch._MOST_BLOCKS)])
+def test_blocks_are_held_ready_for_some_seconds_of_training(
+    seconds: float, ready: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The training takes half a second a block, by a clock of its own."""
+    clock, made = [0.0], list[int]()
+    monkeypatch.setattr(prefetch, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+
+    class Endless:
+        def blocks(self, pass_: Pass) -> Iterator[Block]:
+            for index in itertools.count():
+                yield Block(index, np.arange(1), np.zeros((1, 1, 1), np.int16), np.ones(1))
+
+    def prepare(block: Block) -> Block:
+        made.append(block.index)
+        return replace(block, weights=2 * block.weights)
+
+    prefetcher = Prefetcher(Endless(), [Pass("train", 0)], 2, seconds, prepare)
+    blocks, taken = prefetcher.blocks(Pass("train", 0)), prefetch._FIRST_BLOCKS + 1
+    for index in range(taken):
+        block = next(blocks)
+        assert (block.index, block.weights) == (index, 2.0)
+        clock[0] += 0.5
+    wait_for(lambda: len(made) == taken + ready + 1)  # one waits for room
+    threading.Event().wait(0.05)
+    assert len(made) == taken + ready + 1
+    prefetcher.close()
 
 
 # ------------------------------------------------------------------------------------------------------- Ray Data

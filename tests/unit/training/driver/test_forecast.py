@@ -19,12 +19,15 @@ from support.sources import write_source
 from support.terminal import Ended
 
 from unfused_ray.config import PretrainConfig, TrainingConfig
+from unfused_ray.data.parts.executor import InProcess
 from unfused_ray.data.stream.read import Block
 from unfused_ray.methods.method import BlockOutput
 from unfused_ray.training.driver import dry_run
 from unfused_ray.training.driver.dry_run import Measurement
 from unfused_ray.training.driver.forecast import Forecast
 from unfused_ray.training.driver.launch import check
+from unfused_ray.training.runtimes import ray_train
+from unfused_ray.training.runtimes.runtime import Resources
 from unfused_ray.training.worker.learner import Learner
 
 seconds = st.floats(1e-4, 1e3)
@@ -184,10 +187,20 @@ def test_the_size_of_a_checkpoint_is_that_of_its_files(config: Callable[..., Pre
     assert tried.checkpoint_bytes() == pytest.approx(written, rel=0.05)
 
 
-def test_nothing_is_forecast_of_gpus_that_are_elsewhere(
+def test_what_workers_with_gpus_would_do_is_measured_in_a_task_with_one(
     config: Callable[..., PretrainConfig], monkeypatch: pytest.MonkeyPatch
 ):
+    """A task of this process stands in for Ray's, and its CPU for the GPU."""
+    reserved = []
+
+    class Tasks(InProcess):
+        def __init__(self, gpus_per_task: float) -> None:
+            super().__init__()
+            reserved.append(gpus_per_task)
+
+    monkeypatch.setattr(ray_train, "RayTasks", Tasks)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    output = described(config(runtime__kind="workers", runtime__gpus_per_worker=1.0))
-    assert "none: its workers have GPUs" in output
-    assert "hours" not in output
+    monkeypatch.setattr(ray_train.RayTrain, "resources", lambda self, config: Resources(1, 1, 2.0, 1.0))
+    output = described(config(runtime__kind="workers", runtime__gpus_per_worker=0.5))
+    assert reserved == [0.5]
+    assert "hours" in output

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import pytest
+import torch
 from support.runs import tiny
 
-from unfused_ray import storage
+from unfused_ray import cluster, storage
+from unfused_ray.config import RuntimeConfig
+from unfused_ray.data.parts.executor import IN_PROCESS, InProcess
 from unfused_ray.data.shards.format import Statistics
 from unfused_ray.runs.checkpoints import CheckpointStore, Position
 from unfused_ray.runs.resume import find_resume_point
+from unfused_ray.runs.start_times import StartTimes
 from unfused_ray.training.job import TrainingJob
-from unfused_ray.training.runtimes import remote_coordinator
-from unfused_ray.training.runtimes.ray_train import _WorkerMain
+from unfused_ray.training.runtimes import ray_train, remote_coordinator
+from unfused_ray.training.runtimes.ray_train import RayTrain, _WorkerMain
 from unfused_ray.training.runtimes.remote_coordinator import CoordinatorActor
 
 
@@ -63,3 +70,53 @@ def test_only_a_group_that_is_started_anew_looks_for_a_checkpoint(
     forked = replace(job, config=job.config.replace(fork=str(other)), run_uri=str(tmp_path / "new"))
     found = replace(later, job=forked)._resume_point()
     assert (found.checkpoint.position, found.position, found.bank_uri) == (Position(0, 3), Position(0, 0), None)
+
+
+def test_clips_are_labelled_where_workers_train(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_train, "RayTasks", lambda gpus: f"tasks with {gpus:g} GPU")
+    assert RayTrain().labelling(RuntimeConfig(gpus_per_worker=0.5)) == "tasks with 0.5 GPU"
+    assert RayTrain().labelling(RuntimeConfig()) is IN_PROCESS
+
+
+needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="torch sees a GPU")
+
+
+@needs_no_gpu
+def test_a_clusters_gpu_that_torch_cannot_use_is_refused_before_workers_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_train, "RayTasks", lambda gpus: InProcess())
+    for name, value in {"session": nullcontext, "worker_cpus": lambda config: 1.0}.items():
+        monkeypatch.setattr(cluster, name, value)
+    monkeypatch.setattr(cluster, "refuse_local_paths", lambda fields: None)
+    opened = RayTrain().session(RuntimeConfig(gpus_per_worker=1), {}, str(tmp_path), StartTimes())
+    with (
+        pytest.raises(ValueError, match=r"gpus_per_worker=1: a node .* torch cannot use there: .*(built|driver)"),
+        opened,
+    ):
+        pass
+
+
+SCRIPT = """
+import sys
+
+import ray
+
+from unfused_ray.config import RuntimeConfig
+from unfused_ray.runs.start_times import StartTimes
+from unfused_ray.training.runtimes.ray_train import RayTrain
+
+ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False)
+with RayTrain().session(RuntimeConfig(gpus_per_worker=1), {}, sys.argv[1], StartTimes()):
+    pass
+"""
+
+
+@pytest.mark.slow
+@needs_no_gpu
+def test_a_node_that_only_claims_a_gpu_is_asked_by_a_task(tmp_path: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert (
+        "ValueError: runtime.gpus_per_worker=1: a node of the cluster has a GPU that torch cannot use" in ended.stderr
+    )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +13,11 @@ import torch
 from support.runs import STEPS, history, train
 
 from unfused_ray.config import PretrainConfig, RuntimeConfig
+from unfused_ray.runs.start_times import read_arithmetic
+from unfused_ray.training.driver import monitor
+from unfused_ray.training.driver.launch import check
 from unfused_ray.training.worker import device
-from unfused_ray.training.worker.device import choose_precision
+from unfused_ray.training.worker.device import choose_precision, describe_arithmetic, set_flags
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -52,6 +57,86 @@ def test_a_gpu_is_asked_for_instructions_not_for_emulation(has: bool, monkeypatc
         else:
             with pytest.raises(ValueError, match=r"bfloat16.*no instructions"):
                 choose_precision(config, GPU, saved)
+
+
+def test_number_format_and_device_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    for capabilities, expected in (
+        ({"avx512_bf16": True}, "bfloat16 on 2 threads of a CPU with AVX512-BF16"),
+        ({"avx512_bf16": True, "amx_bf16": True}, "bfloat16 on 2 threads of a CPU with AVX512-BF16 and AMX"),
+        ({}, "bfloat16 on 2 threads of a CPU without instructions for bfloat16"),
+    ):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=capabilities: known)
+        assert describe_arithmetic(RuntimeConfig(), CPU, "bfloat16") == expected
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA L4")
+    for capability, precision, expected in (
+        ((8, 9), "bfloat16", "bfloat16 on NVIDIA L4"),
+        ((8, 9), "float32", "float32 (TF32 in convolutions) on NVIDIA L4"),
+        ((7, 5), "float32", "float32 on NVIDIA L4"),
+    ):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, known=capability: known)
+        assert describe_arithmetic(RuntimeConfig(), GPU, precision) == expected
+    exact = describe_arithmetic(RuntimeConfig(deterministic=True), GPU, "bfloat16")
+    assert exact == "bfloat16 on NVIDIA L4, by deterministic algorithms"
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_run_tells_its_number_format_and_device(
+    config: Callable[..., PretrainConfig], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitor, "POLL_SECONDS", 0.01)
+    with caplog.at_level(logging.INFO, logger=monitor.logger.name):
+        assert train(config("run", runtime__precision="float32")).state == "finished"
+    assert caplog.messages.count(f"computing in {read_arithmetic(config('run').output)}") == 1
+
+
+def test_kernels_of_a_gpu_are_chosen_by_speed_or_for_equal_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    before = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
+    try:
+        set_flags(RuntimeConfig(deterministic=True), CPU)
+        assert not torch.are_deterministic_algorithms_enabled()
+        set_flags(RuntimeConfig(deterministic=True), GPU)
+        assert torch.are_deterministic_algorithms_enabled()
+        assert (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic) == (False, True)
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+        set_flags(RuntimeConfig(), GPU)
+        assert not torch.are_deterministic_algorithms_enabled()
+        assert (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic) == (True, False)
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.utils.deterministic.fill_uninitialized_memory = True
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = before
+        os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch sees a GPU")
+@pytest.mark.parametrize("driver", ["NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.223.02  Sat", ""])
+def test_a_gpu_that_is_asked_for_and_cannot_be_used_is_refused_with_the_reason(
+    driver: str, config: Callable[..., PretrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "version"
+    if driver:
+        file.write_text(driver)
+    monkeypatch.setattr(device, "_DRIVER", file)
+    known = (
+        "built for CPUs alone" if torch.version.cuda is None else f"driver is {'470.223.02' if driver else 'missing'}"
+    )
+    with pytest.raises(ValueError, match=f"runtime.gpus_per_worker=1 asks for a GPU, but .*{known}"):
+        check(config("run", runtime__gpus_per_worker=1.0))
+    check(config("run"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch sees a GPU")
+def test_a_driver_that_torch_cannot_use_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(device, "_DRIVER", tmp_path / "version")
+    device.warn_of_idle_gpu()
+    assert not caplog.messages
+    (tmp_path / "version").write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.223.02  Sat")
+    device.warn_of_idle_gpu()
+    assert "training on the CPU, although this machine has an NVIDIA driver" in caplog.text
 
 
 @pytest.mark.usefixtures("alone")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +18,10 @@ from support.runs import SETTINGS, STEPS, BeginningError, assert_equal_runs, his
 from unfused_ray import storage
 from unfused_ray.config import PretrainConfig
 from unfused_ray.models.export import read_description
+from unfused_ray.runs.checkpoints import CheckpointStore
 from unfused_ray.training.coordinator import Coordinator
-from unfused_ray.training.worker import exporter, reporter
+from unfused_ray.training.worker import checkpointer, exporter, reporter
+from unfused_ray.training.worker.checkpointer import Checkpointer
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -116,6 +121,75 @@ def test_checkpoints_by_time_change_nothing(
     folders = sorted(path.name for path in Path(job.output, "checkpoints").iterdir())
     assert folders == [f"e{epoch:04d}-s{step:06d}" for epoch, step in [(0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0)]]
     assert_equal_runs(Path(job.output), undisturbed("bank"))
+
+
+def test_epochs_that_end_soon_after_a_checkpoint_write_none_but_the_last_and_where_the_run_stops(
+    config: Callable[..., PretrainConfig], undisturbed: Callable[[str], Path], stop_after: Callable[[int], None]
+) -> None:
+    job = config("run", checkpoint__min_minutes=60.0, checkpoint__keep=100)
+    assert train(job).state == "finished"
+    assert [path.name for path in Path(job.output, "checkpoints").iterdir()] == ["e0002-s000000"]
+    assert_equal_runs(Path(job.output), undisturbed("bank"))
+    stopped = config("stopped", checkpoint__min_minutes=60.0, checkpoint__keep=100)
+    stop_after(STEPS)  # heard with the next step, but asked for at the end of an epoch
+    assert train(stopped).state == "stopped"
+    (folder,) = Path(stopped.output, "checkpoints").iterdir()
+    assert folder.name in ("e0001-s000000", "e0001-s000001")
+    stop_after(-1)
+    assert train(stopped).state == "finished"
+    assert_equal_runs(Path(stopped.output), undisturbed("bank"))
+
+
+@pytest.fixture
+def written_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checkpoints are written as beside a GPU."""
+    build = checkpointer.Checkpointer.__init__
+
+    def in_thread(self: Checkpointer, *arguments: Any) -> None:
+        build(self, *arguments[:-1], True)
+
+    monkeypatch.setattr(checkpointer.Checkpointer, "__init__", in_thread)
+
+
+@pytest.mark.usefixtures("written_in_a_thread")
+@pytest.mark.parametrize("steps", [2, STEPS, STEPS + 1])
+def test_checkpoints_that_are_written_while_the_training_goes_on_hold_what_was_there_before(
+    steps: int,
+    config: Callable[..., PretrainConfig],
+    undisturbed: Callable[[str], Path],
+    stop_after: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each commit takes longer than the step behind it."""
+    commit, threads = CheckpointStore.commit, set[str]()
+
+    def slow(self: CheckpointStore, *arguments: Any, **named: Any) -> None:
+        time.sleep(0.1)
+        threads.add(threading.current_thread().name)
+        commit(self, *arguments, **named)
+
+    monkeypatch.setattr(CheckpointStore, "commit", slow)
+    job = config("run", checkpoint__every_minutes=1e-9, **SETTINGS["average"])
+    stop_after(steps)
+    assert train(job).state == "stopped"
+    stop_after(-1)
+    assert train(job).state == "finished"
+    assert_equal_runs(Path(job.output), undisturbed("average"))
+    assert {name.rpartition("_")[0] for name in threads} == {"checkpoint"}
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("checkpoint")]
+
+
+@pytest.mark.usefixtures("written_in_a_thread")
+def test_a_checkpoint_that_a_thread_cannot_write_ends_the_run(
+    config: Callable[..., PretrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: CheckpointStore, *arguments: Any, **named: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(CheckpointStore, "commit", full)
+    with pytest.raises(OSError, match="no space left"):
+        train(config("run"))
+    assert not (Path(config("run").output) / "encoder").exists()
 
 
 def test_old_checkpoints_and_assignments_are_deleted(config: Callable[..., PretrainConfig]) -> None:

@@ -1,0 +1,23 @@
+"""The forward pass of a block is one graph to torch.compile, so that a backend can capture it as one CUDA graph."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from support.steps import CONFIGS, steps_of
+
+from unfused_ray.methods.method import BlockOutput
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_block_is_one_graph(name: str) -> None:
+    # A CPU's dropout draws its mask in place, which ends a graph; a GPU's is torch's own.
+    step = steps_of(CONFIGS[name].replace({"encoder.dropout": 0.0}), torch.device("cpu"))
+    method, size = step.learner.method, step.config.batch.block
+    views = torch.randn(method.num_views, size, step.config.front_end.num_mels, 96)
+    torch.compiler.reset()
+    found = torch.compile(method, backend="eager", fullgraph=True)(
+        views, torch.ones(size), torch.zeros(step.num_heads, size, dtype=torch.int64)
+    )
+    assert isinstance(found, BlockOutput) or found
