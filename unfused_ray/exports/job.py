@@ -67,7 +67,7 @@ def check(config: ExportConfig) -> ExportPlan:
     config = config.replace(data=data, tasks=(config.tasks or data) if config.int8 else ())
     for task in config.tasks:
         load_task(task)
-    results = card.find_results(config.evaluation, description["folder"]) if config.evaluation else None
+    results = card.find_results(config.evaluation, description) if config.evaluation else None
     return ExportPlan(config, description, encoder, index, results)
 
 

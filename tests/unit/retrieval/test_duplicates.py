@@ -200,6 +200,9 @@ def test_a_table_says_how_many_test_clips_have_a_near_copy_in_what_was_heard(
     assert "such as clip-30 in clip-5 (" in note and "among the 30 clips that teller heard in training" in note
     assert "not looked for in what mute was trained on (its export does not say)" in note
     assert note in (tmp_path / "out" / "table.md").read_text()
+    read = json.loads((tmp_path / "out" / "evaluation.json").read_text())["encoders"]
+    own = {name: json.loads((tmp_path / name / "encoder.json").read_text())["sha256"] for name in ("teller", "mute")}
+    assert read == {name: {"task": [sha256]} for name, sha256 in own.items()}
     tested = ClipIndex.load([task], ["test"])
     monkeypatch.setattr(heard, "_SECONDS_UNASKED", 1.0)
     assert "have a near-copy" in heard.near_copies("task", tested, {"teller": models[0]})[0]  # fingerprints are kept
