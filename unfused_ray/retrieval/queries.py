@@ -126,8 +126,6 @@ def _load_encoder(collection: Collection, uri: str) -> FrozenEncoder:
 
 
 def _read(uri: str, sample_rate: int, first: float, last: float | None) -> np.ndarray:
-    if last is not None and last <= first:
-        raise ValueError(f"to={last:g} must be more than from={first:g}, both in seconds")
     with storage.open_input(uri) if not storage.is_local(uri) else Path(uri).open("rb") as file:
         try:
             seconds = None if last is None else last - first
@@ -140,7 +138,8 @@ def _read(uri: str, sample_rate: int, first: float, last: float | None) -> np.nd
                 )
             return pcm
         except AudioError as error:
-            raise ValueError(f"{uri} cannot be asked about: {error.reason} ({error.detail})") from error
+            seconds_on = f" from second {first:g} on" if first else ""
+            raise ValueError(f"{uri} cannot be asked about{seconds_on}: {error.reason} ({error.detail})") from error
 
 
 def _warn_of_length(collection: Collection, seconds: float) -> None:

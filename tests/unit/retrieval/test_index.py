@@ -23,7 +23,6 @@ from unfused_ray.data.parts import driver
 from unfused_ray.extras import MissingExtraError
 from unfused_ray.lease import InUseError, Lease
 from unfused_ray.retrieval import plan, vector_parts
-from unfused_ray.retrieval.catalogue import Filters
 from unfused_ray.retrieval.collection import Collection
 from unfused_ray.retrieval.format import IndexManifest
 from unfused_ray.retrieval.job import run
@@ -109,36 +108,30 @@ def test_hits_pass_the_filters_one_a_recording_and_never_the_question(
     vectors = groups_of(data.draw(st.integers(0, 9)), count, 5)
     write_vectors(tmp_path / "v", vectors, key=pieces, split=splits, end_seconds=lengths, labels=labels)
     index(vectors=tmp_path / "v", output=str(tmp_path / "i"), metric="cosine")
-    wanted = Filters(
-        splits=tuple(data.draw(st.sets(st.sampled_from(sorted({*splits}))))),
-        labels=tuple(
-            data.draw(st.sets(st.sampled_from(sorted({label for each in labels for label in each})), max_size=2))
-        )
-        if any(labels)
-        else (),
-        min_seconds=data.draw(st.sampled_from([0.0, 0.7])),
-    )
+    several = sorted({label for each in labels for label in each})
+    wanted: dict[str, Any] = {
+        "splits": data.draw(st.sets(st.sampled_from(sorted({*splits})))),
+        "labels": data.draw(st.sets(st.sampled_from(several), max_size=2)) if several else (),
+        "min_seconds": data.draw(st.sampled_from([0.0, 0.7])),
+    }
+    passing = [
+        (not wanted["splits"] or splits[row] in wanted["splits"])
+        and (not wanted["labels"] or bool({*labels[row]} & {*wanted["labels"]}))
+        and lengths[row] >= wanted["min_seconds"]
+        for row in range(count)
+    ]
     asked = data.draw(st.integers(0, count - 1))
-    found = search(
-        str(tmp_path / "i"),
-        key=pieces[asked],
-        count=3,
-        splits=wanted.splits,
-        labels=wanted.labels,
-        min_seconds=wanted.min_seconds,
-    )
+    if not any(passing):
+        with pytest.raises(ValueError, match=rf"none of the {count} vectors of .* passes the filters"):
+            search(str(tmp_path / "i"), key=pieces[asked], **wanted)
+        return
+    found = search(str(tmp_path / "i"), key=pieces[asked], count=3, **wanted)
     same_key = [row for row in range(count) if pieces[row] == pieces[asked]]
     question = unit(unit(vectors[same_key].astype(np.float64)).mean(axis=0))
     similarities = cosines(question, vectors)
     nearest: dict[str, float] = {}
     for row in range(count):
-        passes = (
-            (not wanted.splits or splits[row] in wanted.splits)
-            and (not wanted.labels or {*labels[row]} & {*wanted.labels})
-            and lengths[row] >= wanted.min_seconds
-            and recordings[row] != recordings[asked]
-        )
-        if passes:
+        if passing[row] and recordings[row] != recordings[asked]:
             nearest[recordings[row]] = max(nearest.get(recordings[row], -2.0), similarities[row])
     expected = sorted(nearest.values(), reverse=True)[:3]
     np.testing.assert_allclose([hit.similarity for hit in found.hits], expected, atol=1e-5)

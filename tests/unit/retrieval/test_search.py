@@ -106,7 +106,14 @@ def test_what_cannot_be_asked_is_refused(heard: Path, tmp_path: Path) -> None:
         ([query], {"label": "3"}, "not query and label"),
         ([query], {"encoder": other}, r"other is not the one that made the vectors of .*index \("),
         ([query], {"first": 2.0, "last": 1.0}, "to=1 must be more than from=2"),
-        ([query], {"count": 0}, "count=0 must be at least 1"),
+        ([query], {"count": 0}, "count=0: Input should be greater than or equal to 1"),
+        ([query], {"first": -1.0}, "first=-1.0: Input should be greater than or equal to 0"),
+        ([query], {"key_source": "field"}, "key_source=field has no meaning with query: it belongs to key"),
+        ([], {"label": "3", "first": 0.2}, "from=0.2 has no meaning with label: it belongs to query or key"),
+        ([], {"key": "clip-1", "encoder": other}, "encoder=.* has no meaning with key: it belongs to query"),
+        ([], {"label": "3", "min_seconds": 2.0, "max_seconds": 1.0}, "max_seconds=1 must be more than min_seconds=2"),
+        ([], {"label": "3", "min_seconds": 9.0}, r"none of the 34 vectors of .* passes the filters: ask for fewer"),
+        ([], {"label": "3", "page": "s3://me:secret@bucket/p.html"}, "page=s3://…@bucket/p.html holds credentials"),
         ([str(tmp_path / "text.wav")], {}, r"text\.wav cannot be asked about: "),
         ([], {"key": "nothing"}, r"key=nothing is no clip of .*: give a key as search shows it"),
         ([], {"label": "x"}, r"label=x is of no clip; there are 0, 1, 2, 3, 4, 5, 6, 7"),
@@ -210,6 +217,18 @@ def test_the_command_line_prints_a_table_csv_and_json(heard: Path, command_line:
     assert float(rows[0]["similarity"]) == content["hits"][0]["similarity"]
     ended = command_line("search", str(heard / "index"), "--key", "nothing")
     assert (ended.code, ended.err.count("\n")) == (2, 1)
+
+
+def test_a_search_that_finds_nothing_says_so_and_keeps_its_columns(heard: Path) -> None:
+    found = search(str(heard / "index"), key="clip-3", labels=["3"], max_seconds=0.3)
+    assert not found.hits and "Nothing but the question itself passes the filters" in text_of(found.to_terminal())
+    full = search(str(heard / "index"), key="clip-3", count=1)
+    assert found.to_csv() == full.to_csv().splitlines(keepends=True)[0]
+
+
+def test_a_dry_run_says_how_many_pass_the_filters(heard: Path, command_line: Callable[..., Ended]) -> None:
+    ended = command_line("search", str(heard / "index"), "--label", "3", "--sources", "shards", "--dry-run")
+    assert ended.code == 0 and "would search" in ended.out and "16 of 34" in ended.out
 
 
 def test_the_page_has_every_hit_with_sound_picture_and_a_link(heard: Path, tmp_path: Path) -> None:
