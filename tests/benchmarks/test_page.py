@@ -85,7 +85,11 @@ def test_a_benchmark_that_was_not_run_again_keeps_its_figures(tmp_path: Path, wr
     assert make_page(tmp_path).returncode == 0
     after = (tmp_path / "page.md").read_text()
     assert [line for line in before.splitlines() if line not in after.splitlines()] == []
-    assert [line for line in after.splitlines() if line.startswith("### ")] == ["### step", "### end to end", "### search"]
+    assert [line for line in after.splitlines() if line.startswith("### ")] == [
+        "### step",
+        "### end to end",
+        "### search",
+    ]
     assert after.count("| query | 0.2 ms |") == 2 and after.count("| rate | 50 clips/s |") == 2
     assert (tmp_path / "end_to_end.png").read_bytes() == chart
     write_result(tmp_path / "bench", "search", ("query", 0.3, "ms", "≤ 10"))

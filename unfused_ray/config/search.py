@@ -38,7 +38,8 @@ class IndexConfig(Config):
     exact_up_to: Annotated[int, Field(ge=0)] = 200_000
     """Vectors up to which every search compares all of them; above, inverted lists are searched (IVF)."""
     quantize_above: Annotated[int, Field(ge=1_000)] = 5_000_000
-    """Vectors above which they are kept as product-quantised codes of at most 64 bytes."""
+    """Vectors above which they are kept as product-quantised codes of at most 64 bytes: a quarter of the memory, but a
+    search finds about nine of the ten nearest, in however many lists."""
     recall: Annotated[float, Field(gt=0, le=1)] = 0.95
     """Recall of the ten nearest that inverted lists should reach: as many of them are searched as that takes."""
     seed: Seed = 0

@@ -5,7 +5,7 @@ Shapes: N vectors, D numbers of a vector as the encoder makes it, C numbers of o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -59,6 +59,10 @@ class Space:
     def dim(self) -> int:
         """C."""
         return len(self.mean) if self.components is None else self.components.shape[1]
+
+    def reordered(self, order_C: np.ndarray) -> Self:
+        """The same space with its components in another order; vectors that are left as they are stay so."""
+        return self if self.components is None else replace(self, components=self.components[:, order_C])
 
     def apply(self, vectors_ND: np.ndarray) -> np.ndarray:
         """Map vectors with a direction: (N, D) → (N, C) float32 of length 1."""

@@ -28,7 +28,7 @@ from unfused_ray.retrieval.format import IndexManifest
 from unfused_ray.retrieval.job import run
 from unfused_ray.retrieval.plan import check, describe
 from unfused_ray.retrieval.space import Space, unit
-from unfused_ray.retrieval.training import Trained, kind_for, num_lists, train
+from unfused_ray.retrieval.training import Trained, balanced, kind_for, num_lists, train
 from unfused_ray.retrieval.write import best
 
 LISTS = {"exact_up_to": 100}
@@ -399,6 +399,25 @@ def test_the_sizes_decide_how_vectors_are_kept() -> None:
     sample = groups_of(0, 300, 64)
     trained = train(IndexConfig(**CODES), 1_001, sample, lambda space, count: space.apply(sample[:count]))
     assert trained.codebooks is not None and trained.codebooks.shape == (64, 256, 1)
+
+
+@pytest.mark.parametrize("dim", [128, 100, 64, 512, 7])
+def test_each_byte_of_a_code_has_numbers_of_every_size(dim: int) -> None:
+    order = balanced(dim)
+    assert sorted(order.tolist()) == list(range(dim))
+    num_bytes = max(each for each in range(1, 65) if dim % each == 0)
+    of_bytes = order.reshape(num_bytes, -1)
+    assert (of_bytes // num_bytes == np.arange(dim // num_bytes)).all()
+    if dim // num_bytes % 2 == 0:  # the first with the last, and so on
+        assert len({*of_bytes.sum(axis=1).tolist()}) == 1
+
+
+def test_codes_that_round_too_much_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    vectors = np.random.default_rng(0).normal(size=(1_200, 192))
+    write_vectors(tmp_path / "v", vectors)
+    manifest = index(vectors=tmp_path / "v", output=str(tmp_path / "i"), metric="cosine", **CODES)
+    assert manifest.recall.value < 0.95
+    assert re.search(r"a search finds 0\.\d+ of the 10 nearest, not 0\.950: codes are rounded", caplog.text)
 
 
 def test_without_faiss_exact_indexes_work_and_others_say_what_to_install(
