@@ -76,7 +76,7 @@ def run(plan: SearchPlan) -> Found:
     ids, similarities = collection.nearest(question.vector, config.count, plan.allowed & ~question.own)
     return Found(
         index=collection.manifest.uri,
-        question=question.text,
+        question=question.text + _filters(config),
         measure="similarity",
         hits=_hits(collection, ids, similarities.tolist()),
         pcm=question.pcm,
@@ -93,6 +93,14 @@ def _ask(collection: Collection, config: SearchConfig) -> Question:
     return ask_label(collection, config.label)
 
 
+def _filters(config: SearchConfig) -> str:
+    """The filters of a search in words, behind its question."""
+    parts = [f"{name} {', '.join(values)}" for name in ("splits", "labels", "sources") if (values := config.get(name))]
+    parts += [f"at least {config.min_seconds:g} s"] if config.min_seconds else []
+    parts += [f"at most {config.max_seconds:g} s"] if config.max_seconds is not None else []
+    return f" (only {'; '.join(parts)})" if parts else ""
+
+
 def _learnt(plan: SearchPlan) -> Found:
     """The clips that a classifier of marks would keep, and those that it is least sure of; marked ones are neither."""
     collection, count = plan.collection, plan.config.count
@@ -106,7 +114,7 @@ def _learnt(plan: SearchPlan) -> Found:
     probabilities_N = 1 / (1 + np.exp(-scores_N.astype(np.float64)))
     return Found(
         index=collection.manifest.uri,
-        question=learned.text,
+        question=learned.text + _filters(plan.config),
         measure="probability",
         hits=_hits(collection, kept, probabilities_N[kept].tolist()),
         unsure=_hits(collection, unsure, probabilities_N[unsure].tolist()),

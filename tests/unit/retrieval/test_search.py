@@ -221,6 +221,7 @@ def test_the_command_line_prints_a_table_csv_and_json(heard: Path, command_line:
 
 def test_a_search_that_finds_nothing_says_so_and_keeps_its_columns(heard: Path) -> None:
     found = search(str(heard / "index"), key="clip-3", labels=["3"], max_seconds=0.3)
+    assert found.question == "clip-3 of shards (only labels 3; at most 0.3 s)"
     assert not found.hits and "Nothing but the question itself passes the filters" in text_of(found.to_terminal())
     full = search(str(heard / "index"), key="clip-3", count=1)
     assert found.to_csv() == full.to_csv().splitlines(keepends=True)[0]
