@@ -94,7 +94,7 @@ def prepare(recipe: str | PrepareConfig = "default", /, **changes: Any) -> Manif
     with keep_open():
         manifest = ingest.run(ingest.check(config))
         if config.near_copies:
-            from unfused_ray.retrieval.heard import count_in_words
+            from unfused_ray.retrieval.leakage import count_in_words
 
             found = duplicates(manifest.uri, config.near_copies)
             logger.warning("%s: %s in %s", manifest.uri, count_in_words(found), ", ".join(config.near_copies))

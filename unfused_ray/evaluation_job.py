@@ -47,7 +47,7 @@ from unfused_ray.figures.map import MAX_POINTS
 from unfused_ray.figures.watched import draw_watched, of_models, panels
 from unfused_ray.home import home
 from unfused_ray.progress import Progress
-from unfused_ray.retrieval.heard import near_copies
+from unfused_ray.retrieval.leakage import near_copies
 from unfused_ray.runs.environment import environment
 from unfused_ray.runs.provenance import upstream
 from unfused_ray.tracking import store

@@ -39,7 +39,7 @@ from unfused_ray.config.methods import (
     UnfusedConfig,
 )
 from unfused_ray.config.model import Cut, EncoderConfig, Readout
-from unfused_ray.config.search import DuplicatesConfig, IndexConfig, Metric, SearchConfig
+from unfused_ray.config.search import DuplicatesConfig, IndexConfig, IndexMetric, SearchConfig
 from unfused_ray.config.training import (
     BatchConfig,
     CheckpointConfig,
@@ -78,9 +78,9 @@ __all__ = [
     "FrontEndConfig",
     "HealthConfig",
     "IndexConfig",
+    "IndexMetric",
     "LapeTaskCode",
     "Measure",
-    "Metric",
     "OptimizerConfig",
     "PositiveFloat",
     "PositiveInt",

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from unfused_ray.config.base import Config, NonNegativeFloat, PositiveFloat, PositiveInt, Seed
 
-Metric = Literal["whitened", "cosine"]
+IndexMetric = Literal["whitened", "cosine"]
 """Measure of nearness. Whitened: cosine of centred principal components, each divided by the fourth root of its
 variance. Cosine: of the vectors as they are."""
 
@@ -30,7 +30,7 @@ class IndexConfig(Config):
     """Sources to remove from the index, by the path of their vectors or by their name there."""
     rebuild: bool = False
     """Make the index anew from its vectors, also if it is damaged (name them all, then)."""
-    metric: Metric = "whitened"
+    metric: IndexMetric = "whitened"
     """Measure of nearness: whitened (cosine of half-whitened principal components, which finds more clips of the same
     class), or cosine."""
     components: PositiveInt = 128

@@ -24,7 +24,7 @@ from unfused_ray.runs.run import RECORD as RUN
 
 
 @dataclass(frozen=True)
-class Results:
+class CardResults:
     """Rows of an evaluation that a card shows."""
 
     table: EvaluationTable
@@ -73,7 +73,7 @@ class Results:
         return f"Over the test clips of all tasks together, {mine.text}: an interval with 0 in it shows nothing."
 
 
-def find_results(evaluation: str, description: Mapping[str, Any]) -> Results:
+def find_results(evaluation: str, description: Mapping[str, Any]) -> CardResults:
     """Find the row of an encoder in an evaluation, by its weights.
 
     Args:
@@ -87,7 +87,7 @@ def find_results(evaluation: str, description: Mapping[str, Any]) -> Results:
     table, own = EvaluationTable.load(evaluation), [description["sha256"]]
     for row, encoders in storage.read_json(storage.join(evaluation, RECORD)).get("encoders", {}).items():
         if tasks := tuple(task for task in table.tasks if encoders.get(task) == own):
-            return Results(table, row, tasks)
+            return CardResults(table, row, tasks)
     raise ValueError(
         f"evaluation={evaluation} has no row of the weights that {description['folder']} has now ({own[0][:12]}); its "
         f"rows are {', '.join(row.name for row in table.rows)}. Evaluate the encoder again, and name that folder"
@@ -98,7 +98,7 @@ def write(
     config: ExportConfig,
     encoder: FrozenEncoder,
     description: Mapping[str, Any],
-    results: Results | None,
+    results: CardResults | None,
     check: Agreement,
 ) -> bytes:
     """The card as Markdown, with the hub's metadata at its top."""

@@ -34,11 +34,11 @@ class ExportResult:
     """A finished export."""
 
     folder: str
-    """By path or URI."""
+    """Path or URI."""
     files: Mapping[str, int]
     """Bytes by file."""
     checks: Mapping[str, Agreement]
-    """By file: how it agrees with the encoder."""
+    """Comparison with the encoder, by file."""
     table: EvaluationTable | None
     """Scores of the file of float32 and of that with weights of 8 bits."""
 

@@ -35,10 +35,10 @@ class Clip:
     split: str
     group: str
     start_seconds: float
-    """Of the vector's audio, in the clip."""
+    """Second of the clip that the vector's audio begins at."""
     end_seconds: float
     recording_seconds: float
-    """Where the vector's audio begins, in the file of the recording."""
+    """Second of the recording's file that the vector's audio begins at."""
     place: dict[str, Any]
     """The clip's audio, as a listing has it."""
 

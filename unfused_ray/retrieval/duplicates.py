@@ -68,7 +68,8 @@ class Copies:
     second: ClipIndex
     threshold: Threshold
     pairs: Mapping[int, tuple[int, float]]
-    """By clip_id of the first set, its nearest clip of the second above the threshold, and their similarity."""
+    """Nearest clip of the second set, and the similarity, by the clip_id of a clip of the first that has one above the
+    threshold."""
 
     def to_terminal(self) -> Group:
         """Counts by splits, the most similar pairs, and the threshold."""

@@ -1,4 +1,4 @@
-"""What a search has found, as a table, as CSV and as JSON."""
+"""Hits of a search: as a table, as CSV and as JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Hit:
     """A clip that was found."""
 
     rank: int
-    """From 1."""
+    """Place among the hits, from 1."""
     similarity: float
     """Cosine in the space of the index; of what was learnt, the probability that it is to be kept."""
     clip: Clip
@@ -30,19 +30,19 @@ class Hit:
 
 @dataclass(frozen=True)
 class Found:
-    """What a search has found."""
+    """Hits of a search, and its question."""
 
     index: str
-    """By path or URI."""
+    """Path or URI of the index."""
     question: str
-    """In words."""
+    """The question in words."""
     measure: str
     """Name of the hits' figure."""
     hits: tuple[Hit, ...]
     unsure: tuple[Hit, ...] = ()
     """Clips that a classifier of marks is least sure of."""
     marks: tuple[Mark, ...] = ()
-    """That it was learnt from."""
+    """Marks that were learnt from."""
     pcm: np.ndarray | None = field(default=None, compare=False)
     """Samples of the question, if it is a wave."""
     sample_rate: int = 0

@@ -8,7 +8,7 @@ import numpy as np
 
 from unfused_ray.retrieval.format import IndexManifest, Recall
 from unfused_ray.retrieval.stored import load_vectors, parts_of, read_part
-from unfused_ray.retrieval.training import Trained
+from unfused_ray.retrieval.training import TrainedIndex
 from unfused_ray.retrieval.write import NEIGHBOURS, best
 
 logger = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ _LEAST_GAIN = 0.01
 """Recall that twice as many lists have to add where vectors are codes, whose rounding limits it."""
 
 
-def measure_recall(manifest: IndexManifest, trained: Trained, wanted: float) -> Recall:
+def measure_recall(manifest: IndexManifest, trained: TrainedIndex, wanted: float) -> Recall:
     """Search for vectors of the index itself, in more and more lists until the recall is as wanted, or in all.
 
     The exactly nearest ones were found part by part as the parts were written. A vector does not find itself. Codes
@@ -67,7 +67,7 @@ def _share(nearest_K: np.ndarray, found: np.ndarray) -> float:
     return len({*others} & {*found.tolist()} - {own}) / max(len(others), 1)
 
 
-def _nearest(manifest: IndexManifest, trained: Trained) -> np.ndarray:
+def _nearest(manifest: IndexManifest, trained: TrainedIndex) -> np.ndarray:
     """(Q, K + 1) ids of the vectors that are nearest to the queries, by comparing all."""
     ids, similarities, first = [], [], 0
     for part in parts_of(manifest):

@@ -15,7 +15,7 @@ from unfused_ray.retrieval.collection import Collection
 from unfused_ray.retrieval.hits import Found, Hit
 from unfused_ray.retrieval.learn import first_of_recordings, learn, scores
 from unfused_ray.retrieval.marks import ids_of, read_marks
-from unfused_ray.retrieval.queries import Question, ask_key, ask_label, ask_wave
+from unfused_ray.retrieval.queries import Query, ask_key, ask_label, ask_wave
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def run(plan: SearchPlan) -> Found:
     )
 
 
-def _ask(collection: Collection, config: SearchConfig) -> Question:
+def _ask(collection: Collection, config: SearchConfig) -> Query:
     if config.query:
         return ask_wave(collection, config.query, config.encoder, config.first, config.last)
     if config.key:

@@ -10,7 +10,7 @@ from typing import Self
 
 import numpy as np
 
-from unfused_ray.config import Metric
+from unfused_ray.config import IndexMetric
 
 _POWER = 0.25
 """Each component is divided by this power of its variance; half of what makes all variances equal.
@@ -23,7 +23,7 @@ _SMALLEST = 1e-6
 
 
 @dataclass(frozen=True)
-class Space:
+class VectorSpace:
     """Maps vectors to unit vectors whose inner product is their similarity."""
 
     mean: np.ndarray
@@ -32,7 +32,7 @@ class Space:
     """(D, C) float32; None leaves vectors as they are, but for their length."""
 
     @classmethod
-    def fit(cls, sample_ND: np.ndarray, metric: Metric, most: int) -> Self:
+    def fit(cls, sample_ND: np.ndarray, metric: IndexMetric, most: int) -> Self:
         """Fit the space of a metric to a sample of vectors.
 
         Args:

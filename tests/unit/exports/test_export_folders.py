@@ -142,10 +142,10 @@ def test_an_evaluation_of_other_weights_is_refused(student, evaluation, tmp_path
 
 def test_the_margin_of_several_networks_is_not_said_of_one(evaluation):
     table = EvaluationTable.load(evaluation)
-    own = " ".join(card.Results(table, "the student", table.tasks).limits())
+    own = " ".join(card.CardResults(table, "the student", table.tasks).limits())
     assert "Over the test clips of all tasks together, the student" in own
     more = replace(table, tasks=("pitches", "another"))
-    one = " ".join(card.Results(more, "the student", ("pitches",)).limits())
+    one = " ".join(card.CardResults(more, "the student", ("pitches",)).limits())
     assert "Over the test clips" not in one and "the student on pitches, another together, with a network for" in one
 
 

@@ -23,7 +23,7 @@ from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import EvaluateConfig, FrontEndConfig, TrackingConfig
 from unfused_ray.data.parts.executor import IN_PROCESS
 from unfused_ray.data.shards.index import ClipIndex
-from unfused_ray.retrieval import fingerprints, heard
+from unfused_ray.retrieval import fingerprints, leakage
 from unfused_ray.retrieval.alterations import ALTERATIONS
 from unfused_ray.retrieval.duplicates import find_copies, nearest
 from unfused_ray.retrieval.fingerprints import DIM, fingerprint, load_fingerprints
@@ -204,9 +204,9 @@ def test_a_table_says_how_many_test_clips_have_a_near_copy_in_what_was_heard(
     own = {name: json.loads((tmp_path / name / "encoder.json").read_text())["sha256"] for name in ("teller", "mute")}
     assert read == {name: {"task": [sha256]} for name, sha256 in own.items()}
     tested = ClipIndex.load([task], ["test"])
-    monkeypatch.setattr(heard, "_SECONDS_UNASKED", 1.0)
-    assert "have a near-copy" in heard.near_copies("task", tested, {"teller": models[0]})[0]  # fingerprints are kept
+    monkeypatch.setattr(leakage, "_SECONDS_UNASKED", 1.0)
+    assert "have a near-copy" in leakage.near_copies("task", tested, {"teller": models[0]})[0]  # fingerprints are kept
     for path in (tmp_path / "heard" / "fingerprints-1").iterdir():
         path.unlink()
-    (said,) = heard.near_copies("task", tested, {"teller": models[0]})
+    (said,) = leakage.near_copies("task", tested, {"teller": models[0]})
     assert "hours without fingerprints: unfused-ray duplicates" in said

@@ -27,8 +27,8 @@ from unfused_ray.retrieval.collection import Collection
 from unfused_ray.retrieval.format import IndexManifest
 from unfused_ray.retrieval.job import run
 from unfused_ray.retrieval.plan import check, describe
-from unfused_ray.retrieval.space import Space, unit
-from unfused_ray.retrieval.training import Trained, balanced, kind_for, num_lists, train
+from unfused_ray.retrieval.space import VectorSpace, unit
+from unfused_ray.retrieval.training import TrainedIndex, balanced, kind_for, num_lists, train
 from unfused_ray.retrieval.write import best
 
 LISTS = {"exact_up_to": 100}
@@ -57,7 +57,7 @@ def everything(collection: Collection) -> np.ndarray:
 @given(seed=st.integers(0, 99), count=st.integers(2, 60), dim=st.integers(2, 9), most=st.integers(1, 12))
 def test_the_whitened_space_has_the_variances_that_it_promises(seed: int, count: int, dim: int, most: int) -> None:
     sample = np.random.default_rng(seed).normal(size=(count, dim)) * np.arange(1, dim + 1)
-    space = Space.fit(sample, "whitened", most)
+    space = VectorSpace.fit(sample, "whitened", most)
     assert 1 <= space.dim <= min(most, dim)
     assert space.components is not None
     centred = unit(sample) - space.mean
@@ -307,16 +307,16 @@ def test_a_damaged_index_is_refused_and_can_be_made_again(where: str, damage: st
 def test_arrays_that_do_not_fit_are_refused_although_they_are_signed(tmp_path: Path) -> None:
     write_vectors(tmp_path / "v", groups_of(0, 200, 6))
     manifest = index(vectors=tmp_path / "v", output=str(tmp_path / "i"), **LISTS)
-    trained = Trained.from_bytes((tmp_path / "i" / manifest.trained.file).read_bytes(), "x")
+    trained = TrainedIndex.from_bytes((tmp_path / "i" / manifest.trained.file).read_bytes(), "x")
     assert trained.centroids is not None
     for wrong in (
-        Trained(trained.space, trained.centroids[:, :3], None, trained.queries),
-        Trained(trained.space, trained.centroids, np.zeros((2, 9, 3), np.float32), trained.queries),
-        Trained(Space(trained.space.mean[:2], trained.space.components), None, None, trained.queries),
+        TrainedIndex(trained.space, trained.centroids[:, :3], None, trained.queries),
+        TrainedIndex(trained.space, trained.centroids, np.zeros((2, 9, 3), np.float32), trained.queries),
+        TrainedIndex(VectorSpace(trained.space.mean[:2], trained.space.components), None, None, trained.queries),
     ):
         with pytest.raises(ValueError, match="arrays that do not fit together"):
-            Trained.from_bytes(wrong.to_bytes(), "x")
-    fewer = Trained(trained.space, trained.centroids[:1], None, trained.queries).to_bytes()
+            TrainedIndex.from_bytes(wrong.to_bytes(), "x")
+    fewer = TrainedIndex(trained.space, trained.centroids[:1], None, trained.queries).to_bytes()
     (tmp_path / "i" / manifest.trained.file).write_bytes(fewer)
     raw = json.loads((tmp_path / "i" / "index.json").read_text())
     raw["trained"]["sha256"] = storage.sha256(fewer)
