@@ -31,7 +31,7 @@ def training_sources(uri: str) -> TrainingSources:
     if not config or "data" not in config:
         raise ValueError("its export does not say")
     found = {(source, tuple(config["splits"])) for source in config["data"]}
-    for before in (config.get("teacher"), config.get("init_from")):
+    for before in map(config.get, ("teacher", "init_from", "fork")):
         found |= set(training_sources(before)) if before else set()
     return tuple(sorted(found))
 

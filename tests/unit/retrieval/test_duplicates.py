@@ -169,6 +169,18 @@ def test_the_command_line_and_prepare_count_near_copies(
     assert command_line(*prepare[:5]).code == 0  # it is no setting of the shards
 
 
+@pytest.mark.parametrize("before", ["teacher", "init_from", "fork"])
+def test_a_network_has_heard_what_those_before_it_heard(before: str, tmp_path: Path) -> None:
+    first, second = (write_encoder(tmp_path / name, "fc1") for name in ("first", "second"))
+    for uri, config in (
+        (first, {"data": ["old"], "splits": ["train"]}),
+        (second, {"data": ["new"], "splits": ["train"], before: first}),
+    ):
+        path = Path(uri) / "encoder.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"extra": {"config": config}}))
+    assert leakage.training_sources(second) == (("new", ("train",)), ("old", ("train",)))
+
+
 def test_a_table_says_how_many_test_clips_have_a_near_copy_in_what_was_heard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
