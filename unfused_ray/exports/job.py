@@ -62,7 +62,10 @@ def check(config: ExportConfig) -> ExportPlan:
             "give folders written by unfused-ray prepare, --data …"
         )
     encoder = load_encoder(config.encoder)
-    index = ClipIndex.load(data, None)
+    try:
+        index = ClipIndex.load(data, None)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}. Or check the export on other clips: --data …") from error
     refuse_other_rate(index, encoder.sampling_rate)
     config = config.replace(data=data, tasks=(config.tasks or data) if config.int8 else ())
     for task in config.tasks:

@@ -122,7 +122,7 @@ def test_an_export_that_differs_is_not_signed(student, tmp_path, monkeypatch):
         ({"program": True}, "program=True has no meaning with to=onnx: give --to torch"),
         ({"licence": "mit"}, "licence=mit has no meaning with to=onnx: give --to hub"),
         ({"tasks": ("a",)}, r"tasks=\('a',\) are what the 8-bit file is scored on: give --int8 too"),
-        ({"data": ("/nowhere",)}, r"/nowhere holds no manifest\.json"),
+        ({"data": ("/nowhere",)}, r"/nowhere holds no manifest\.json.* Or check the export on other clips: --data"),
     ],
 )
 def test_what_cannot_be_exported_is_refused(student, changes, message):
