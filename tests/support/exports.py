@@ -30,7 +30,7 @@ def write_student(folder: Path, seed: int = 0) -> Exportable:
     run = Run(str(folder / "student"))
     run.open(config, {"num_clips": 80}, {"machine": "a machine of 2 CPUs", "torch": "2.14", "commit": "abc"})
     run.write_status(Status("finished", 2, 0))
-    run.write_history([{"epoch": 0.0, "loss": 2.0, "seconds_train": 90.0}])
+    run.write_history([{"epoch": 0.0, "loss": 2.0, "seconds_train": 84.0, "seconds_wait": 30.0, "seconds_watch": 6.0}])
     torch.manual_seed(seed)
     network = AudioNTT2020(ENCODER.replace(cut="fc1"), FRONT_END.num_mels)
     extra = {"method": "UnFuSeD", "epochs": 2, "config": config.model_dump(mode="json")}

@@ -19,7 +19,7 @@ from unfused_ray.exports.agreement import Agreement
 from unfused_ray.models.cost import multiply_adds, num_parameters
 from unfused_ray.models.export import find_export, read_description
 from unfused_ray.models.frozen import FrozenEncoder
-from unfused_ray.runs.reader import RunReader
+from unfused_ray.runs.reader import RunReader, seconds_of
 from unfused_ray.runs.run import RECORD as RUN
 
 
@@ -146,9 +146,7 @@ def _training(config: ExportConfig, description: Mapping[str, Any]) -> dict[str,
     run = storage.parent(description["folder"])
     if storage.exists(storage.join(run, RUN)):
         reader = RunReader(run)
-        seconds = sum(
-            value for epoch in reader.history() for name, value in epoch.items() if name.startswith("seconds_")
-        )
+        seconds = seconds_of(reader.history())
         precision = training.get("runtime", {}).get("precision", "unknown")
         if precision == "auto":
             precision = "bfloat16 where the machine has instructions for it, otherwise float32"
