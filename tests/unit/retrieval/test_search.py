@@ -78,6 +78,22 @@ def test_a_wave_is_embedded_as_the_collection_was_and_never_finds_itself(
     assert keys == {f"clip-{number}" for number in range(16)} - {"clip-4"}
 
 
+def test_query_marks_and_page_may_be_in_an_object_store(heard: Path, tmp_path: Path, object_store: str) -> None:
+    index, remote = str(heard / "index"), f"s3://bucket/asked{object_store}"
+    soundfile.write(tmp_path / "query.flac", tone(11, 9_000), RATE)
+    write_marks(tmp_path / "marks.csv", [("shards", "clip-4", "keep")])
+    for name in ("query.flac", "marks.csv"):
+        storage.write_bytes(storage.join(remote, name), (tmp_path / name).read_bytes())
+    page = storage.join(remote, "hits.html")
+    found = search(index, storage.join(remote, "query.flac"), first=0.1, last=0.5, count=4, page=page)
+    local = search(index, str(tmp_path / "query.flac"), first=0.1, last=0.5, count=4)
+    assert [(hit.clip.key, hit.similarity) for hit in found.hits] == [
+        (hit.clip.key, hit.similarity) for hit in local.hits
+    ]
+    assert len(Page(storage.read_bytes(page).decode()).all("audio")) == 5
+    assert "learnt from 1 kept" in search(index, learn=storage.join(remote, "marks.csv"), count=2).question
+
+
 def test_a_part_of_a_clip_asks_by_the_windows_in_it(heard: Path) -> None:
     collection = Collection.open(str(heard / "index"))
     ids = collection.clips.find("2 #.wav")
