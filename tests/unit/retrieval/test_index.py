@@ -176,10 +176,8 @@ def test_a_source_added_and_removed_leaves_the_index_as_it_was(sizes: dict[str, 
     index(vectors=[tmp_path / "a", tmp_path / "b", tmp_path / "c"], output=str(tmp_path / "at-once"), **sizes)
     if not sizes:  # an exact index does not depend on how it came about
         assert contents(tmp_path / "i") == contents(tmp_path / "at-once")
-    query = groups_of(9, 1, 12)[0]
     names = {hit.clip.source for hit in search(output, key="clip-0.wav", key_source="a", count=30).hits}
     assert names == {"a", "b", "c"}
-    assert len(query) == 12
     removed = index(remove=("c",), output=output, **sizes)
     assert removed.num_vectors == 400
     assert contents(tmp_path / "i") == before

@@ -185,7 +185,7 @@ def test_a_few_marks_find_the_rest_of_a_group(sizes: dict[str, int], tmp_path: P
     marked = {key for _, key, _ in rows}
     assert not marked & {hit.clip.key for hit in (*found.hits, *found.unsure)}
     right = [int(hit.clip.key[5:-4]) % 6 == 0 for hit in found.hits]
-    assert np.mean(right) > 0.75 and found.hits[0].similarity > 0.5 > found.hits[-1].similarity - 0.5
+    assert np.mean(right) > 0.75 and found.hits[0].similarity > 0.5
     doubts = [abs(hit.similarity - 0.5) for hit in found.unsure]
     assert doubts == sorted(doubts) and doubts[0] < 0.2
     # One clip to keep is enough: the rest of the collection speaks for itself.
