@@ -23,12 +23,14 @@ from unfused_ray.config import (
     CompareConfig,
     Config,
     DistillConfig,
+    DuplicatesConfig,
     EmbedConfig,
     EvaluateConfig,
     ExportConfig,
     IndexConfig,
     PrepareConfig,
     PretrainConfig,
+    SearchConfig,
     SweepConfig,
     TrainingConfig,
 )
@@ -92,7 +94,7 @@ def prepare(recipe: str | PrepareConfig = "default", /, **changes: Any) -> Manif
     with keep_open():
         manifest = ingest.run(ingest.check(config))
         if config.near_copies:
-            from unfused_ray.retrieval.heard import count_in_words
+            from unfused_ray.retrieval.leakage import count_in_words
 
             found = duplicates(manifest.uri, config.near_copies)
             logger.warning("%s: %s in %s", manifest.uri, count_in_words(found), ", ".join(config.near_copies))
@@ -243,85 +245,50 @@ def index(recipe: str | IndexConfig = "default", /, **changes: Any) -> IndexMani
         return job.run(plan.check(config))
 
 
-def search(
-    index: str,
-    query: str = "",
-    /,
-    *,
-    page: str = "",
-    splits: Sequence[str] = (),
-    labels: Sequence[str] = (),
-    sources: Sequence[str] = (),
-    min_seconds: float = 0.0,
-    max_seconds: float | None = None,
-    **question: Any,
-) -> Found:
+def search(index: str | SearchConfig, query: str = "", /, **question: Any) -> Found:
     """Find the recordings of an index that sound like a file, a clip, a label, or like what was marked.
 
     Args:
-        index: folder of the index, by path or URI.
+        index: folder of the index, by path or URI; or a configuration.
         query: file of audio, by path or URI.
-        page: path or URI of a page to write, to listen to the hits; '' writes none.
-        splits, labels, sources: find only clips of these.
-        min_seconds, max_seconds: find only clips or windows of this length.
-        question: fields of :class:`~unfused_ray.retrieval.search.Request`: ``key``, ``label`` or ``learn`` instead of a
-            file; ``first`` and ``last``, ``encoder``, ``count``.
+        question: fields of :class:`~unfused_ray.config.search.SearchConfig`: ``key``, ``label`` or ``learn`` instead of
+            a file; ``first`` and ``last``, ``count``, filters, ``page`` …
 
     Raises:
         ValueError, OSError: what cannot work; names field, value and rule.
     """
-    extras.require("train", "pyarrow", "a search")
-    from unfused_ray import storage
-    from unfused_ray.retrieval.catalogue import Filters
-    from unfused_ray.retrieval.collection import Collection
-    from unfused_ray.retrieval.search import Request
-    from unfused_ray.retrieval.search import search as find
+    named = {} if isinstance(index, SearchConfig) else {"index": index, "query": query}
+    config = _configured(index if isinstance(index, SearchConfig) else SearchConfig(), {}, named | question)
+    from unfused_ray.retrieval import search as job
 
-    longest = float("inf") if max_seconds is None else max_seconds
-    filters = Filters(tuple(splits), tuple(labels), tuple(sources), min_seconds, longest)
-    request = Request(query=query, filters=filters, **question)
-    found = find(Collection.open(storage.absolute(index)), request)
-    if page:
+    found = job.run(job.check(config))
+    if config.page:
         from unfused_ray.report.search import write
 
-        write(found, storage.absolute(page))
+        write(found, config.page)
     return found
 
 
 def duplicates(
-    sources: Sequence[str] | str,
-    against: Sequence[str] | str = (),
-    /,
-    *,
-    splits: Sequence[str] = (),
-    against_splits: Sequence[str] = (),
-    precision: float = 0.999,
+    sources: Sequence[str] | str | DuplicatesConfig, against: Sequence[str] | str = (), /, **changes: Any
 ) -> Copies:
     """Find near-copies of the clips of prepared sources, among themselves or among others.
 
     Args:
-        sources: folders of prepared sources, by path or URI.
+        sources: folders of prepared sources, by path or URI; or a configuration.
         against: folders of the sources to look among; none looks among the first, but not at a clip itself.
-        splits: of the sources; none is all.
-        against_splits: of the others; none is all.
-        precision: share of right pairs that the threshold must have on copies that are made.
+        changes: other fields of :class:`~unfused_ray.config.search.DuplicatesConfig`.
 
     Raises:
         ValueError, OSError: what cannot work; names field, value and rule.
     """
-    extras.require("train", "pyarrow", "a search for near-copies")
-    from unfused_ray import storage
-    from unfused_ray.data.parts.default_executor import default_executor, keep_open
-    from unfused_ray.data.shards.index import ClipIndex
-    from unfused_ray.retrieval.duplicates import find_copies
+    named = {} if isinstance(sources, DuplicatesConfig) else {"sources": sources, "against": against}
+    config = _configured(sources if isinstance(sources, DuplicatesConfig) else DuplicatesConfig(), {}, named | changes)
+    from unfused_ray.data.parts.default_executor import keep_open
+    from unfused_ray.retrieval import duplicates_job as job
 
-    def load(uris: Sequence[str] | str, splits: Sequence[str]) -> ClipIndex:
-        named = [uris] if isinstance(uris, str) else uris
-        return ClipIndex.load([storage.absolute(uri) for uri in named], splits or None)
-
-    first, second = load(sources, splits), load(against, against_splits) if against else None
     with keep_open():
-        return find_copies(first, second, default_executor(), precision)
+        return job.run(job.check(config))
 
 
 def _train(config: TrainingConfig, start_times: StartTimes | None) -> TrainingResult:

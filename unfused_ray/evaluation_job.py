@@ -33,6 +33,7 @@ from unfused_ray.evaluation.systems import (
     RandomNetwork,
     System,
     TrainedModel,
+    encoders_of,
     largest_cost,
     parse_model,
     random_rows,
@@ -46,7 +47,7 @@ from unfused_ray.figures.map import MAX_POINTS
 from unfused_ray.figures.watched import draw_watched, of_models, panels
 from unfused_ray.home import home
 from unfused_ray.progress import Progress
-from unfused_ray.retrieval.heard import near_copies
+from unfused_ray.retrieval.leakage import near_copies
 from unfused_ray.runs.environment import environment
 from unfused_ray.runs.provenance import upstream
 from unfused_ray.tracking import store
@@ -141,7 +142,7 @@ def describe(plan: EvaluationPlan) -> Table:
 def run(plan: EvaluationPlan) -> EvaluationTable:
     """Fill the cells that are missing, side by side on this machine's cores, and write and draw the table.
 
-    ``RECORD`` holds the configuration and the environment of the newest start.
+    ``RECORD`` holds the configuration and the environment of the newest start, and the weights that were read.
 
     Raises:
         ValueError, OSError: a task or a model cannot be read, or a process was ended from outside.
@@ -171,7 +172,8 @@ def run(plan: EvaluationPlan) -> EvaluationTable:
     _draw_watched(plan)
     save(draw_evaluation("Test clips that each system is right about", table), storage.join(output, PICTURE))
     config = plan.config.model_dump(mode="json")
-    record = {"config": config, "environment": environment(), "asked": asked}
+    encoders = encoders_of(plan.systems, plan.tasks)
+    record = {"config": config, "environment": environment(), "asked": asked, "encoders": encoders}
     storage.write_json(storage.join(output, RECORD), record, FORMAT_VERSION)
     return table
 

@@ -73,6 +73,30 @@ def test_what_is_written_by_hand_survives(tmp_path: Path, write_result: WriteRes
     assert "1.4 ×" not in page.read_text()
 
 
+def test_a_benchmark_that_was_not_run_again_keeps_its_figures(tmp_path: Path, write_result: WriteResult) -> None:
+    write_result(tmp_path / "bench", "step", ("ours | plain", 1.4, "×", "≥ 1.5"), ("conv", 61.0, "%", ""))
+    stages = (("stage: training", 30.0, "s", ""), ("rate", 50.0, "clips/s", "≥ 40"))
+    write_result(tmp_path / "bench", "end_to_end", *stages)
+    assert make_page(tmp_path).returncode == 0
+    before, chart = (tmp_path / "page.md").read_text(), (tmp_path / "end_to_end.png").read_bytes()
+    for path in (tmp_path / "bench").iterdir():
+        path.unlink()
+    write_result(tmp_path / "bench", "search", ("query", 0.2, "ms", "≤ 10"))
+    assert make_page(tmp_path).returncode == 0
+    after = (tmp_path / "page.md").read_text()
+    assert [line for line in before.splitlines() if line not in after.splitlines()] == []
+    assert [line for line in after.splitlines() if line.startswith("### ")] == [
+        "### step",
+        "### end to end",
+        "### search",
+    ]
+    assert after.count("| query | 0.2 ms |") == 2 and after.count("| rate | 50 clips/s |") == 2
+    assert (tmp_path / "end_to_end.png").read_bytes() == chart
+    write_result(tmp_path / "bench", "search", ("query", 0.3, "ms", "≤ 10"))
+    assert make_page(tmp_path).returncode == 0
+    assert (tmp_path / "page.md").read_text().replace("0.3 ms | 0.15 to 0.6", "0.2 ms | 0.1 to 0.4") == after
+
+
 def test_a_page_with_one_mark_is_left_as_it_is(tmp_path: Path, write_result: WriteResult) -> None:
     write_result(tmp_path / "bench", "step", ("ours", 1.4, "×", ""))
     assert make_page(tmp_path).returncode == 0

@@ -23,15 +23,15 @@ class Exportable(NamedTuple):
     task: str
 
 
-def write_student(folder: Path) -> Exportable:
+def write_student(folder: Path, seed: int = 0) -> Exportable:
     """The run ``student`` on the task ``pitches``; nothing is trained."""
     task = write_task(folder / "pitches", 80, 8, 24)
     config = DistillConfig(data=(task,), name="pitches-student", epochs=2, teacher=str(folder / "gone"))
     run = Run(str(folder / "student"))
     run.open(config, {"num_clips": 80}, {"machine": "a machine of 2 CPUs", "torch": "2.14", "commit": "abc"})
     run.write_status(Status("finished", 2, 0))
-    run.write_history([{"epoch": 0.0, "loss": 2.0, "seconds_train": 90.0}])
-    torch.manual_seed(0)
+    run.write_history([{"epoch": 0.0, "loss": 2.0, "seconds_train": 84.0, "seconds_wait": 30.0, "seconds_watch": 6.0}])
+    torch.manual_seed(seed)
     network = AudioNTT2020(ENCODER.replace(cut="fc1"), FRONT_END.num_mels)
     extra = {"method": "UnFuSeD", "epochs": 2, "config": config.model_dump(mode="json")}
     save_encoder(f"{run.uri}/student", network, FRONT_END, CROP, -5.0, 4.0, extra)

@@ -94,7 +94,7 @@ def parse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[list[str
             Path(arguments[0]).parent.mkdir(parents=True, exist_ok=True)
             Path(arguments[0]).write_text(config.model_dump_json(), encoding="utf-8")
         module = import_module(f"unfused_ray.cli.{command}")
-        job = command not in ("search", "duplicates", "report", "runs", "doctor", "tasks")
+        job = command not in ("report", "runs", "doctor", "tasks")
         try:
             return module.run([*arguments, "--print-config"] if job else arguments)
         except SystemExit as end:

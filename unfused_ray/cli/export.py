@@ -16,7 +16,7 @@ EXAMPLES = (
 
 def run(arguments: Sequence[str]) -> int:
     """Export an encoder."""
-    config, dry_run = parse("export", arguments, recipes.EXPORT, EXAMPLES, default="default", first="encoder")
+    config, dry_run = parse("export", arguments, recipes.EXPORT, EXAMPLES, default="default", positional=("encoder",))
     from unfused_ray import api
     from unfused_ray.exports import job
 

@@ -6,6 +6,7 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from typing import Any, TypeVar, get_type_hints
 
 import tyro
@@ -29,7 +30,7 @@ def parse(
     recipes: Mapping[str, tuple[str, T]],
     examples: Sequence[str],
     default: str = "",
-    first: str = "",
+    positional: Sequence[str] = (),
 ) -> tuple[T, bool]:
     """Read a recipe's name and the fields that differ from it, and whether this is to be a dry run.
 
@@ -42,15 +43,16 @@ def parse(
         recipes: by name, a line of help and a full configuration.
         examples: arguments that work, for ``--help``.
         default: the recipe that is taken if none is named.
-        first: the field that the first argument is, where it is no flag; then no recipe is named.
+        positional: fields that the first arguments are, as far as they are no flags; the last may take several. Then no
+            recipe is named.
 
     Raises:
         ValueError: no recipe is named, or the configuration cannot work; names field, value and rule. It is told
             before the job's own imports, which take seconds.
     """
     given = [argument for argument in arguments if argument not in _FLAGS]
-    if first and given and not given[0].startswith("-"):
-        given[:0] = [f"--{first}"]
+    if positional:
+        given = _with_flags(given, positional)
     if given and not given[0].startswith("-"):
         name = given.pop(0)
     elif default or wants_help(given):
@@ -62,8 +64,8 @@ def parse(
     values = tyro.cli(
         type(config),
         default=config,
-        prog=f"unfused-ray {command} {first.upper() or name}",
-        description=_description(command, {} if first else recipes, examples, name, default),
+        prog=f"unfused-ray {command} {' '.join(positional).upper() or name}",
+        description=_description(command, {} if positional else recipes, examples, name, default),
         args=given,
         registry=_unvalidated(),
     )
@@ -94,6 +96,15 @@ def parse_function(
     _, *details = _unwrapped(inspect.getdoc(function) or "").split("\n\n")
     description = "\n\n".join([COMMANDS[command], *details, _examples(command, examples)])
     return tyro.cli(function, prog=f"unfused-ray {command}", description=description, args=list(arguments))
+
+
+def _with_flags(given: Sequence[str], positional: Sequence[str]) -> list[str]:
+    """The arguments with the flags of the fields that the first ones are."""
+    values = list(takewhile(lambda argument: not argument.startswith("-"), given))
+    *one_each, last = positional
+    flagged = [part for name, value in zip(one_each, values, strict=False) for part in (f"--{name}", value)]
+    rest = values[len(one_each) :]
+    return [*flagged, *([f"--{last}", *rest] if rest else []), *given[len(values) :]]
 
 
 def _description(
@@ -130,7 +141,7 @@ def _unvalidated() -> tyro.constructors.ConstructorRegistry:
 
         fields = tuple(
             tyro.constructors.StructFieldSpec(
-                name,
+                field.alias or name,
                 field_type(name),
                 default=getattr(info.default, name),
                 helptext=_unwrapped(field.description or ""),

@@ -24,6 +24,7 @@ from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.evaluation.tasks import load_task, role
 from unfused_ray.lease import is_in_use
 from unfused_ray.runs.checkpoints import CheckpointStore
+from unfused_ray.runs.reader import seconds_of
 from unfused_ray.runs.run import Run
 from unfused_ray.training.driver import launch
 
@@ -70,7 +71,7 @@ class Training:
     def minutes(self) -> float:
         """Minutes that its epochs have taken so far, without starting."""
         epochs = Run(self.folder).history()
-        return sum(value for epoch in epochs for name, value in epoch.items() if name.startswith("seconds_")) / 60
+        return seconds_of(epochs) / 60
 
 
 class Trainings:

@@ -39,7 +39,7 @@ from unfused_ray.config.methods import (
     UnfusedConfig,
 )
 from unfused_ray.config.model import Cut, EncoderConfig, Readout
-from unfused_ray.config.search import IndexConfig, Metric
+from unfused_ray.config.search import DuplicatesConfig, IndexConfig, IndexMetric, SearchConfig
 from unfused_ray.config.training import (
     BatchConfig,
     CheckpointConfig,
@@ -69,6 +69,7 @@ __all__ = [
     "DeloresMConfig",
     "DeloresSConfig",
     "DistillConfig",
+    "DuplicatesConfig",
     "EmbedConfig",
     "EncoderConfig",
     "EvaluateConfig",
@@ -77,9 +78,9 @@ __all__ = [
     "FrontEndConfig",
     "HealthConfig",
     "IndexConfig",
+    "IndexMetric",
     "LapeTaskCode",
     "Measure",
-    "Metric",
     "OptimizerConfig",
     "PositiveFloat",
     "PositiveInt",
@@ -88,6 +89,7 @@ __all__ = [
     "PseudoLabelConfig",
     "Readout",
     "RuntimeConfig",
+    "SearchConfig",
     "Seed",
     "SlicerConfig",
     "SweepConfig",

@@ -98,8 +98,8 @@ class CheckpointConfig(Config):
     keep_assignments: PositiveInt = 5
     """Number of newest epochs whose assignments (Parquet) are kept."""
     pictures_every_minutes: NonNegativeFloat = 10.0
-    """Shortest time between two drawings of the curves while a run trains, in minutes, at least a hundred times what a
-    drawing takes; 0 draws them at its end alone."""
+    """Shortest time between two drawings of curves and clusters while a run trains, in minutes, at least a hundred
+    times what a drawing takes; 0 draws them at its end alone."""
 
 
 class HealthConfig(Config):

@@ -1,4 +1,4 @@
-"""What is looked at while a network trains."""
+"""Settings of the looks at a network while it trains."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol as TypingProtocol
@@ -193,6 +193,18 @@ def largest_cost(system: System, tasks: Sequence[Task]) -> tuple[int, float | No
     """The cost of a row's largest network, where it has one for each task or fold; None if there is no network."""
     costs = (system.cost(round_) for task in tasks for round_ in task.rounds)
     return max((cost for cost in costs if cost), key=lambda cost: (cost[0], cost[1] or 0.0), default=None)
+
+
+def encoders_of(systems: Iterable[System], tasks: Sequence[Task]) -> dict[str, dict[str, list[str]]]:
+    """SHA-256 of the weights that each trained row was read with, by task: several where folds have a network each."""
+    trained = [system for system in systems if isinstance(system, TrainedModel)]
+    return {
+        model.name: {
+            task.name: sorted({read_description(model.uri(round_))["sha256"] for round_ in task.rounds})
+            for task in tasks
+        }
+        for model in trained
+    }
 
 
 def parse_model(text: str) -> TrainedModel | EmbedderModel:

@@ -32,7 +32,7 @@ Scores = dict[str, dict[WatchedMeasure, float]]
 """Accuracies in shares of 1, by task and measure."""
 
 
-class _Heard(NamedTuple):
+class _WatchedClips(NamedTuple):
     """A task's clips in memory, and what a probe is to know of them."""
 
     waves: list[tuple[int, np.ndarray]]
@@ -88,16 +88,16 @@ class Watch:
             scores[watched.task.name] = {m: float(np.mean([each[m] for each in of_seeds])) for m in _MEASURES}
         return scores
 
-    def _hear(self, watched: WatchedTask) -> _Heard:
+    def _hear(self, watched: WatchedTask) -> _WatchedClips:
         task, ids = watched.task, watched.clip_ids
         waves = [clip for clips in read_clips(task.index, ids) for clip in clips]
         if not waves:
             raise ValueError(f"every one of the {len(ids)} watched clips of {task.uri} is damaged")
         labelled = Labelled(task.class_ids[ids], task.splits[ids], task.groups[ids], len(task.class_names))
         statistics = task.statistics(self._front_end)
-        return _Heard(waves, labelled, LogMel(self._front_end, statistics.mean, statistics.std))
+        return _WatchedClips(waves, labelled, LogMel(self._front_end, statistics.mean, statistics.std))
 
-    def _score(self, encoder: FrozenEncoder, heard: _Heard) -> dict[WatchedMeasure, float]:
+    def _score(self, encoder: FrozenEncoder, heard: _WatchedClips) -> dict[WatchedMeasure, float]:
         encoder, cut = encoder.to(self._device), encoder.encoder.config.cut
         batches = [
             (places, read_out(layers, cut, self._protocol.readout))

@@ -10,21 +10,21 @@ from typing import Any
 import jinja2
 
 from unfused_ray import storage
-from unfused_ray.config import EvaluateConfig, ExportConfig
+from unfused_ray.config import ExportConfig
 from unfused_ray.data.shards.format import Manifest
 from unfused_ray.evaluation.cells import MEASURES
-from unfused_ray.evaluation.systems import LogMelStatistics, TrainedModel, parse_model
+from unfused_ray.evaluation.systems import LogMelStatistics
 from unfused_ray.evaluation.table import IN_WORDS, RECORD, EvaluationTable, markdown
 from unfused_ray.exports.agreement import Agreement
 from unfused_ray.models.cost import multiply_adds, num_parameters
 from unfused_ray.models.export import find_export, read_description
 from unfused_ray.models.frozen import FrozenEncoder
-from unfused_ray.runs.reader import RunReader
+from unfused_ray.runs.reader import RunReader, seconds_of
 from unfused_ray.runs.run import RECORD as RUN
 
 
 @dataclass(frozen=True)
-class Results:
+class CardResults:
     """Rows of an evaluation that a card shows."""
 
     table: EvaluationTable
@@ -49,15 +49,10 @@ class Results:
     def limits(self) -> list[str]:
         """Sentences on what the numbers do not show."""
         groups = ", ".join(f"{self.table.num_groups[task]:,} on {task}" for task in self.tasks)
-        mine = next((margin for margin in self.table.margins if margin.row == self.row), None)
         return [
             "The row is one training: its intervals are of other test clips, not of another training.",
             f"Groups of test clips: {groups}; where there are few, an interval is wide and rough.",
-            *(
-                [f"Over the test clips of all tasks together, {mine.text}: an interval with 0 in it shows nothing."]
-                if mine
-                else ["No random network of the same shape was read beside it."]
-            ),
+            self._margin(),
             "Rows are read with log-mels normalised by each task's own statistics; these weights carry those of their "
             "training.",
             "Other kinds of recordings, other microphones and noise were not tested, and no published benchmark.",
@@ -65,28 +60,37 @@ class Results:
             *(f"{flaw}." for flaw in self.table.flaws),
         ]
 
+    def _margin(self) -> str:
+        """A sentence on the difference from random networks."""
+        mine = next((margin for margin in self.table.margins if margin.row == self.row), None)
+        if mine is None:
+            return "No random network of the same shape was read beside it."
+        if self.tasks != self.table.tasks:  # the row has other networks for the others
+            return (
+                f"Whether this network is above random ones is not tested here: the table's test is of {self.row} on "
+                f"{', '.join(self.table.tasks)} together, with a network for each."
+            )
+        return f"Over the test clips of all tasks together, {mine.text}: an interval with 0 in it shows nothing."
 
-def find_results(evaluation: str, export: str) -> Results:
-    """Find the row of an encoder in an evaluation.
+
+def find_results(evaluation: str, description: Mapping[str, Any]) -> CardResults:
+    """Find the row of an encoder in an evaluation, by its weights.
 
     Args:
         evaluation: folder of the evaluation.
-        export: folder of the exported encoder.
+        description: of the encoder's own export.
 
     Raises:
         FileNotFoundError: there is no evaluation.
-        ValueError: it has no row of this encoder, or another version wrote it.
+        ValueError: it has no row of these weights, or another version wrote it.
     """
-    table = EvaluationTable.load(evaluation)
-    config = EvaluateConfig(**storage.read_json(storage.join(evaluation, RECORD))["config"])
-    models = [model for model in map(parse_model, config.models) if isinstance(model, TrainedModel)]
-    for model in models:
-        places = {task: model.path.replace("{task}", task) for task in table.tasks}
-        if tasks := tuple(task for task, place in places.items() if find_export(place) == export):
-            return Results(table, model.name, tasks)
+    table, own = EvaluationTable.load(evaluation), [description["sha256"]]
+    for row, encoders in storage.read_json(storage.join(evaluation, RECORD)).get("encoders", {}).items():
+        if tasks := tuple(task for task in table.tasks if encoders.get(task) == own):
+            return CardResults(table, row, tasks)
     raise ValueError(
-        f"evaluation={evaluation} has no row of {export}: its models are {', '.join(config.models) or 'none'}. "
-        "Evaluate the encoder, and name that folder"
+        f"evaluation={evaluation} has no row of the weights that {description['folder']} has now ({own[0][:12]}); its "
+        f"rows are {', '.join(row.name for row in table.rows)}. Evaluate the encoder again, and name that folder"
     )
 
 
@@ -94,7 +98,7 @@ def write(
     config: ExportConfig,
     encoder: FrozenEncoder,
     description: Mapping[str, Any],
-    results: Results | None,
+    results: CardResults | None,
     check: Agreement,
 ) -> bytes:
     """The card as Markdown, with the hub's metadata at its top."""
@@ -142,10 +146,10 @@ def _training(config: ExportConfig, description: Mapping[str, Any]) -> dict[str,
     run = storage.parent(description["folder"])
     if storage.exists(storage.join(run, RUN)):
         reader = RunReader(run)
-        seconds = sum(
-            value for epoch in reader.history() for name, value in epoch.items() if name.startswith("seconds_")
-        )
+        seconds = seconds_of(reader.history())
         precision = training.get("runtime", {}).get("precision", "unknown")
+        if precision == "auto":
+            precision = "bfloat16 where the machine has instructions for it, otherwise float32"
         only = ", its teacher's not counted" if training.get("teacher") else ""
         facts["compute"] = f"{seconds / 60:.1f} minutes{only}; {reader.environment.get('machine', 'machine unknown')}"
         facts["precision"] = precision

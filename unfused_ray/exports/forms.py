@@ -28,7 +28,7 @@ def write_onnx(plan: ExportPlan, network: PortableEncoder, waves: list[np.ndarra
     """Write the ONNX file and, if asked, that with weights of 8 bits."""
     models = {onnx_file.FILE: (model := onnx_file.build(network))}
     if plan.config.int8:
-        models[onnx_file.INT8_FILE] = onnx_file.with_int8_weights(model, network)
+        models[onnx_file.INT8_FILE] = onnx_file.with_int8_weights(model)
     sizes: dict[str, int] = {}
     checks: dict[str, Agreement] = {}
     for name, each in models.items():

@@ -34,11 +34,11 @@ class ExportResult:
     """A finished export."""
 
     folder: str
-    """By path or URI."""
+    """Path or URI."""
     files: Mapping[str, int]
     """Bytes by file."""
     checks: Mapping[str, Agreement]
-    """By file: how it agrees with the encoder."""
+    """Comparison with the encoder, by file."""
     table: EvaluationTable | None
     """Scores of the file of float32 and of that with weights of 8 bits."""
 
@@ -62,12 +62,15 @@ def check(config: ExportConfig) -> ExportPlan:
             "give folders written by unfused-ray prepare, --data …"
         )
     encoder = load_encoder(config.encoder)
-    index = ClipIndex.load(data, None)
+    try:
+        index = ClipIndex.load(data, None)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}. Or check the export on other clips: --data …") from error
     refuse_other_rate(index, encoder.sampling_rate)
     config = config.replace(data=data, tasks=(config.tasks or data) if config.int8 else ())
     for task in config.tasks:
         load_task(task)
-    results = card.find_results(config.evaluation, description["folder"]) if config.evaluation else None
+    results = card.find_results(config.evaluation, description) if config.evaluation else None
     return ExportPlan(config, description, encoder, index, results)
 
 

@@ -10,7 +10,7 @@ from unfused_ray import __version__, storage
 from unfused_ray.config import ExportConfig
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.exports import onnx_file
-from unfused_ray.exports.card import Results
+from unfused_ray.exports.card import CardResults
 from unfused_ray.home import home
 from unfused_ray.models.cost import num_parameters
 from unfused_ray.models.export import FOLDERS
@@ -23,11 +23,11 @@ class ExportPlan:
 
     config: ExportConfig
     description: Mapping[str, Any]
-    """What the encoder's own export says of itself."""
+    """Description that lies beside the encoder's weights."""
     encoder: FrozenEncoder
     index: ClipIndex
     """Clips to check on."""
-    results: Results | None
+    results: CardResults | None
 
     @property
     def output(self) -> str:
@@ -38,7 +38,7 @@ class ExportPlan:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """All that a user of the export needs besides it, as ONNX has it."""
+        """Metadata of the export: rate, shortest clip, times of the frames, size, origin."""
         encoder = self.encoder
         hop_ms = 1000 * encoder.log_mel.config.hop / encoder.sampling_rate
         step = 2 ** len(encoder.encoder.conv)

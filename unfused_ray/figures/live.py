@@ -1,4 +1,4 @@
-"""Draws the curves of a run while it trains, in a thread of the process that watches it."""
+"""Draws a run while it trains, in a thread of the process that watches it: its curves, and clips by cluster."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHARE = 100
 
 
 class LivePictures:
-    """The curves of one run, drawn into its folder and added to its MLflow run now and then.
+    """The pictures of one run that need no finished network, drawn into its folder and its MLflow run now and then.
 
     Args:
         tracked: gives the run in MLflow, once it has begun.
@@ -43,10 +43,10 @@ class LivePictures:
     def _draw(self) -> None:
         started = time.monotonic()
         try:
-            from unfused_ray.figures.run import write_curves  # here: drawing takes a second to import
+            from unfused_ray.figures.run import write_progress  # here: drawing takes a second to import
 
-            log_results(self._tracked(), write_curves(self._run_uri), {})
+            log_results(self._tracked(), write_progress(self._run_uri), {})
         except (OSError, ValueError) as error:
-            logger.warning("the curves of %s are not drawn now: %s", self._run_uri, error)
+            logger.warning("the pictures of %s are not drawn now: %s", self._run_uri, error)
         took = time.monotonic() - started
         self._next = time.monotonic() + max(self._pause, _SHARE * took)

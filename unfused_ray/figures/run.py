@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 
 from unfused_ray import storage
 from unfused_ray.audio import randomness
+from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.data.shards.index import ClipIndex, labels_to_ids
 from unfused_ray.embedding.clips import embed_clips, read_clips
 from unfused_ray.figures.canvas import save
@@ -31,17 +33,22 @@ CLIPS_PER_CLUSTER = 6
 
 @dataclass(frozen=True)
 class _Scene:
-    """Run, clips and encoder that the map and the sheet are drawn from."""
+    """Run and clips that the map and the sheet are drawn from."""
 
     run: RunReader
     view: RunView
-    encoder: FrozenEncoder
     index: ClipIndex
     label_ids: np.ndarray
     """First label of each clip as an index into ``label_names``; -1 where it has none."""
     label_names: Sequence[str]
     shown: np.ndarray
     """Clusters of the sheet; empty where nothing is clustered."""
+
+    @classmethod
+    def of(cls, run: RunReader) -> Self:
+        view, index = view_of(run), ClipIndex.load(run.config.data, run.config.splits)
+        shown = spread_clusters(run.assignment.labels[0], NUM_CLUSTERS) if view.group else np.empty(0, np.int64)
+        return cls(run, view, index, *labels_to_ids(index.column("labels")), shown)
 
     @property
     def num_clusters(self) -> int:
@@ -50,10 +57,8 @@ class _Scene:
 
 
 def write(run_uri: str) -> list[str]:
-    """Draw a finished run into its folder ``pictures``: its curves, ``map.png`` and ``clusters.png``.
+    """Draw a finished run into its folder ``pictures``: as :func:`write_progress`, and ``map.png``.
 
-    The clusters are those of the first head in the newest assignment; of a distillation, its pseudo-labels. A method
-    without pseudo-labels has no sheet of clusters.
     About 15 s for 1,600 short clips on 2 cores.
 
     Returns:
@@ -63,20 +68,15 @@ def write(run_uri: str) -> list[str]:
         FileNotFoundError: there is no run, or it has no exported encoder or no assignment yet.
         ValueError, OSError: its data cannot be read.
     """
-    run = RunReader(run_uri)
-    view = view_of(run)
-    encoder = load_encoder(run_uri)
-    index = ClipIndex.load(run.config.data, run.config.splits)
-    shown = spread_clusters(run.assignment.labels[0], NUM_CLUSTERS) if view.group else np.empty(0, np.int64)
-    scene = _Scene(run, view, encoder, index, *labels_to_ids(index.column("labels")), shown)
-    figures = {"map": _map(scene)}
-    if view.group:
-        figures["clusters"] = _sheet(scene)
-    return [*write_curves(run_uri), *_save(run_uri, figures)]
+    found = _map(_Scene.of(RunReader(run_uri)), load_encoder(run_uri))
+    return [*write_progress(run_uri), *_save(run_uri, {"map": found})]
 
 
-def write_curves(run_uri: str) -> list[str]:
-    """Draw a run that has ended an epoch: ``health.png`` and, if it is watched, ``watch.png``; a second or two.
+def write_progress(run_uri: str) -> list[str]:
+    """Draw a run that has ended an epoch: ``health.png``, ``watch.png`` if it is watched, and ``clusters.png``.
+
+    The clusters are those of the first head in the newest assignment; of a distillation, its pseudo-labels. Without
+    these there is no sheet of clusters. Curves take a second or two, the sheet as long.
 
     Returns:
         URIs of the pictures.
@@ -86,11 +86,13 @@ def write_curves(run_uri: str) -> list[str]:
         ValueError, OSError: it cannot be read.
     """
     run = RunReader(run_uri)
-    name, history = run.config.name, run.history()
-    figures = {"health": draw_health(f"Health of {name}", history, view_of(run).metrics)}
+    name, history, view = run.config.name, run.history(), view_of(run)
+    figures = {"health": draw_health(f"Health of {name}", history, view.metrics)}
     if curves := watched_curves(history):
         title = f"What {name} makes of labelled clips that it never trains on, and random networks of its shape"
         figures["watch"] = draw_watched(title, panels({"": curves}))
+    if view.group and run.has_assignment:
+        figures["clusters"] = _sheet(_Scene.of(run))
     return _save(run_uri, figures)
 
 
@@ -127,10 +129,10 @@ def _sample(index: ClipIndex) -> np.ndarray:
     return np.sort(np.concatenate(taken)[:MAX_POINTS])
 
 
-def _map(scene: _Scene) -> Figure:
+def _map(scene: _Scene, encoder: FrozenEncoder) -> Figure:
     run, shown, group = scene.run, scene.shown, scene.view.group
     clip_ids = _sample(scene.index)
-    embeddings = embed_clips(scene.encoder, scene.index, clip_ids)[scene.encoder.encoder.config.cut]
+    embeddings = embed_clips(encoder, scene.index, clip_ids)[encoder.encoder.config.cut]
     whole = np.isfinite(embeddings).all(axis=1)
     clip_ids = clip_ids[whole]
     groupings = []
@@ -156,10 +158,10 @@ def _sheet(scene: _Scene) -> Figure:
     members = [np.flatnonzero(clusters == cluster) for cluster in shown]
     nearest = [ids[np.argsort(distances[ids], kind="stable")[:CLIPS_PER_CLUSTER]] for ids in members]
     clip_ids = np.concatenate(nearest)
-    log_mels: dict[int, np.ndarray] = {}
+    log_mel, log_mels = LogMel(run.config.front_end), dict[int, np.ndarray]()
     for clips in read_clips(scene.index, clip_ids):
         for position, wave in clips:
-            log_mels[int(clip_ids[position])] = scene.encoder.log_mel(torch.from_numpy(wave)[None])[0].numpy()
+            log_mels[int(clip_ids[position])] = log_mel(torch.from_numpy(wave)[None])[0].numpy()
     rows = [
         SheetRow(
             title=_in_words(f"{scene.view.group} {cluster}", scene.label_ids[ids], label_names),
@@ -173,7 +175,7 @@ def _sheet(scene: _Scene) -> Figure:
         f"{run.config.name}: {choice}, in {len(shown)} of {scene.num_clusters} {scene.view.group}s, "
         "evenly spread from the largest to the smallest"
     )
-    return draw_sheet(title, rows, scene.encoder.log_mel.config)
+    return draw_sheet(title, rows, run.config.front_end)
 
 
 def _in_words(cluster: str, label_ids: np.ndarray, label_names: Sequence[str]) -> str:

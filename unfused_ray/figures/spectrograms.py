@@ -25,7 +25,7 @@ class SheetRow:
 
     title: str
     log_mels: Sequence[np.ndarray | None]
-    """(F, T) normalised log-mels of its clips; None is an empty place."""
+    """(F, T) log-mels of its clips; None is an empty place."""
     captions: Sequence[str]
     """One a clip."""
 

@@ -1,11 +1,23 @@
-"""EVAR: an audio representation, to be imported by a module of the kit, ``evar/ar_unfused.py``::
+"""EVAR: an audio representation for its linear evaluation.
+
+A module of the kit, ``evar/ar_unfused.py``, imports it::
 
     from unfused_ray.kits.evar import AR_Unfused
 
-and a configuration with ``audio_repr: ar_unfused.AR_Unfused``, ``weight_file: runs/student``, ``sample_rate: 16000``
-and ``feature_d: 2048``.
+``lineareval.py`` imports that module (``import evar.ar_unfused``, beside the others at its top), because it looks the
+class up by name, and is given a configuration::
 
-Source: EVAR (nttcslab/eval-audio-repr), ``evar/ar_base.py``: what its programs call of a representation.
+    audio_repr: ar_unfused.AR_Unfused
+    weight_file: runs/student
+    sample_rate: 16000
+    feature_d: 2048
+    batch_size: 64
+    lr_lineareval: 0.0003
+    early_stop_epochs: 20
+
+EVAR pads the clips of a task with silence to one length before it gives them away.
+
+Source: EVAR (nttcslab/eval-audio-repr), ``lineareval.py`` and ``evar/ar_base.py``.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ LAYERS = ("block1", "block2", "block3", "fc1", "fc2")
 
 
 class PortableEncoder(nn.Module):
-    """From waveforms to vectors: log-mels, convolution blocks, layers per frame, maximum plus mean over time.
+    """Computes vectors of waveforms: log-mels, convolution blocks, layers per frame, maximum plus mean over time.
 
     Args:
         sample_rate: of the waveforms, in Hz.

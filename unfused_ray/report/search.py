@@ -1,4 +1,4 @@
-"""What a search has found as one page: to listen to, to follow into the recordings, and to mark."""
+"""Writes the hits of a search as one page: to listen to, to follow into the recordings, and to mark."""
 
 from __future__ import annotations
 

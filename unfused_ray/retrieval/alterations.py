@@ -70,4 +70,4 @@ ALTERATIONS: Mapping[str, Alteration] = {
     "50 ms cut off": _trim,
     "a tenth cut off": _cut,
 }
-"""How copies are made, by a name in words."""
+"""Every alteration, by a name in words."""

@@ -13,25 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from unfused_ray import storage
+from unfused_ray.config import SearchConfig
 from unfused_ray.embedding.vectors import from_source, within_source
 from unfused_ray.parquet import open_parquet
 from unfused_ray.retrieval.format import REMEDY, IndexManifest, IndexPart, read_checked
 from unfused_ray.retrieval.stored import parts_of
 from unfused_ray.retrieval.write import CLIPS, split_key
-
-
-@dataclass(frozen=True)
-class Filters:
-    """Restrictions of a search; an empty one restricts nothing."""
-
-    splits: tuple[str, ...] = ()
-    labels: tuple[str, ...] = ()
-    """At least one of a clip's labels."""
-    sources: tuple[str, ...] = ()
-    """Names of sources, as the index has them."""
-    min_seconds: float = 0.0
-    """Shortest length of a vector's audio."""
-    max_seconds: float = float("inf")
 
 
 @dataclass(frozen=True)
@@ -48,10 +35,10 @@ class Clip:
     split: str
     group: str
     start_seconds: float
-    """Of the vector's audio, in the clip."""
+    """Second of the clip that the vector's audio begins at."""
     end_seconds: float
     recording_seconds: float
-    """Where the vector's audio begins, in the file of the recording."""
+    """Second of the recording's file that the vector's audio begins at."""
     place: dict[str, Any]
     """The clip's audio, as a listing has it."""
 
@@ -89,8 +76,8 @@ class Catalogue:
         codes = self.column("recording").combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
         return codes * len(self._manifest.sources) + self.sources
 
-    def allowed(self, filters: Filters) -> np.ndarray:
-        """(N,) bool: clips that pass all filters.
+    def allowed(self, filters: SearchConfig) -> np.ndarray:
+        """(N,) bool: clips that pass all filters of a search; an empty one restricts nothing.
 
         Raises:
             ValueError: a filter names a split, label or source that no clip has.
@@ -104,9 +91,10 @@ class Catalogue:
             names = [source.name for source in self._manifest.sources]
             _refuse_unknown("source", filters.sources, names)
             passes &= np.isin(self.sources, [names.index(name) for name in filters.sources])
-        if filters.min_seconds > 0 or filters.max_seconds < float("inf"):
+        if filters.min_seconds > 0 or filters.max_seconds is not None:
             seconds = self.column("end_seconds").to_numpy() - self.column("start_seconds").to_numpy()
-            passes &= (seconds >= filters.min_seconds) & (seconds <= filters.max_seconds)
+            longest = float("inf") if filters.max_seconds is None else filters.max_seconds
+            passes &= (seconds >= filters.min_seconds) & (seconds <= longest)
         return passes
 
     def labelled(self, labels: Sequence[str]) -> np.ndarray:

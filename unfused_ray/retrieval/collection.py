@@ -13,7 +13,7 @@ from unfused_ray.retrieval.catalogue import Catalogue
 from unfused_ray.retrieval.format import IndexManifest
 from unfused_ray.retrieval.space import unit
 from unfused_ray.retrieval.stored import ExactVectors, StoredVectors, load_trained, load_vectors, parts_of, read_part
-from unfused_ray.retrieval.training import Trained
+from unfused_ray.retrieval.training import TrainedIndex
 
 _MORE = 4
 """Vectors are looked up for this many times the recordings wanted, then for as many times more."""
@@ -24,7 +24,7 @@ class Collection:
     """The clips and vectors of an index."""
 
     manifest: IndexManifest
-    trained: Trained
+    trained: TrainedIndex
     clips: Catalogue
 
     @classmethod

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from unfused_ray import storage
 from unfused_ray.audio.log_mel import LogMel
+from unfused_ray.config import DuplicatesConfig
 from unfused_ray.data.parts.executor import Executor
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.embedding.clips import read_clips
@@ -30,8 +31,7 @@ _COPIED = 50
 _TILE = 1024
 _SHOWN = 10
 _COLUMNS = ("similarity", "source", "key", "split", "copy_source", "copy_key", "copy_split")
-PRECISION = 0.999
-"""Of the threshold, on copies that are made."""
+PRECISION = DuplicatesConfig().precision
 _DEVIATIONS = 4.26
 """Half of the pairs that are made are true, of a set's own one in a thousand may be. So the threshold is beyond the
 spread of false pairs, too: of 100,000, one would be above it if their Fisher z were normal."""
@@ -68,19 +68,18 @@ class Copies:
     second: ClipIndex
     threshold: Threshold
     pairs: Mapping[int, tuple[int, float]]
-    """By clip_id of the first set, its nearest clip of the second above the threshold, and their similarity."""
+    """Nearest clip of the second set, and the similarity, by the clip_id of a clip of the first that has one above the
+    threshold."""
 
     def to_terminal(self) -> Group:
         """Counts by splits, the most similar pairs, and the threshold."""
         by_splits = [[a or "–", b or "–", f"{count:,}"] for (a, b), count in self.by_splits.items()]
-        counts = _table(
-            f"{len(self.pairs):,} of {self.first.num_clips:,} clips have a near-copy",
-            ("split", "split of the copy", "clips"),
-            by_splits,
-        )
+        title = f"{len(self.pairs):,} of {self.first.num_clips:,} clips have a near-copy"
+        counts = _table(title, ("split", "split of the copy", "clips"), by_splits)
         names = ("similarity", "source", "key", "copy_source", "copy_key")
         shown = [[str(row[name]) for name in names] for row in self._rows()[:_SHOWN]]
-        return Group(counts, _table("The most similar", names, shown), Text(f"Near-copies: {self.threshold.text}."))
+        tables = [counts, _table("The most similar", names, shown)] if self.pairs else [Text(title)]
+        return Group(*tables, Text(f"Near-copies: {self.threshold.text}."))
 
     def to_csv(self) -> str:
         """All pairs as CSV, the most similar first."""

@@ -31,7 +31,7 @@ BANDS, RATES = 32, 64
 DIM = BANDS * RATES
 """Numbers of a fingerprint, 4 kB: the strength of 64 rates of change, up to a quarter of the frame rate, by band."""
 _FOLDER = "fingerprints-1"
-"""In a prepared source. Its number must change when the same clip has another fingerprint."""
+"""Folder within a prepared source. Its number must change when the same clip has another fingerprint."""
 _FLOOR = 9.2
 """Nepers below the loudest value at which silence begins."""
 _STILL = 1e-3

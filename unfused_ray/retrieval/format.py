@@ -25,7 +25,7 @@ FORMAT_VERSION = "index 1"
 INDEX = "index.json"
 REMEDY = "make it again from its vectors: unfused-ray index --vectors … --output … --rebuild"
 
-Kind = Literal["exact", "lists", "quantised"]
+IndexKind = Literal["exact", "lists", "quantised"]
 """All vectors are compared; those of the nearest inverted lists; or these lists' product-quantised codes."""
 
 
@@ -42,7 +42,7 @@ class IndexPart:
     num_clips: int
     num_vectors: int
     num_bytes: int
-    """Of both files."""
+    """Size of both files."""
     dropped: int
     """Vectors without a direction (zero or not finite), which are not in it."""
 
@@ -58,7 +58,7 @@ class IndexSource:
     audio: str
     """The source that was embedded."""
     digest: str
-    """Of the vectors: 12 hex digits."""
+    """Twelve hex digits that change with the vectors."""
     window_seconds: float
     """Length of its windows; 0 if a vector is of a whole clip."""
     parts: tuple[IndexPart, ...]
@@ -70,12 +70,12 @@ class IndexSource:
 
 
 @dataclass(frozen=True)
-class Encoder:
+class EncoderRecord:
     """The encoder of all vectors."""
 
     uri: str
     sha256: str
-    """Of its weights."""
+    """Digest of its weights."""
     readout: str
     dim: int
     """Numbers of a vector."""
@@ -88,7 +88,7 @@ class TrainedFile:
     id: str
     """Twelve hex digits of the settings and the sources it was trained for; its folder."""
     sha256: str
-    kind: Kind
+    kind: IndexKind
     num_vectors: int
     """Vectors of the sources it was trained for."""
 
@@ -107,7 +107,7 @@ class Recall:
     searched_lists: int
     value: float
     by_lists: dict[int, float]
-    """By the number of lists searched, up to the number chosen."""
+    """Recall, by the number of lists searched, up to the number chosen."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,8 @@ class IndexManifest:
     uri: str
     """The folder. Not stored, because it may be moved."""
     settings: Mapping[str, Any]
-    """All that decides the index, but for its sources."""
-    encoder: Encoder
+    """Settings that decide the index; its sources do as well."""
+    encoder: EncoderRecord
     trained: TrainedFile
     recall: Recall
     sources: tuple[IndexSource, ...]

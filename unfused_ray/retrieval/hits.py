@@ -1,4 +1,4 @@
-"""What a search has found, as a table, as CSV and as JSON."""
+"""Hits of a search: as a table, as CSV and as JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Hit:
     """A clip that was found."""
 
     rank: int
-    """From 1."""
+    """Place among the hits, from 1."""
     similarity: float
     """Cosine in the space of the index; of what was learnt, the probability that it is to be kept."""
     clip: Clip
@@ -30,19 +30,19 @@ class Hit:
 
 @dataclass(frozen=True)
 class Found:
-    """What a search has found."""
+    """Hits of a search, and its question."""
 
     index: str
-    """By path or URI."""
+    """Path or URI of the index."""
     question: str
-    """In words."""
+    """The question in words."""
     measure: str
     """Name of the hits' figure."""
     hits: tuple[Hit, ...]
     unsure: tuple[Hit, ...] = ()
     """Clips that a classifier of marks is least sure of."""
     marks: tuple[Mark, ...] = ()
-    """That it was learnt from."""
+    """Marks that were learnt from."""
     pcm: np.ndarray | None = field(default=None, compare=False)
     """Samples of the question, if it is a wave."""
     sample_rate: int = 0
@@ -52,7 +52,10 @@ class Found:
     def to_terminal(self) -> Table:
         """All hits as a table."""
         title = f"{self.index}: {self.question}"
-        table = Table(title=Text(title), title_justify="left")
+        caption = "" if self.hits else "Nothing but the question itself passes the filters."
+        if self.unsure:
+            caption = "? – the least sure: marks of these teach the most."
+        table = Table(title=Text(title), title_justify="left", caption=caption or None, caption_justify="left")
         for heading in ("rank", self.measure, "source", "key", "seconds", "labels", "split"):
             table.add_column(heading, justify="right" if heading in ("rank", self.measure) else "left", overflow="fold")
         for section, hits in self._sections():
@@ -66,10 +69,9 @@ class Found:
     def to_csv(self) -> str:
         """All hits as CSV, with an empty column for marks."""
         buffer = io.StringIO()
-        rows = list(self._rows())
-        writer = csv.DictWriter(buffer, list(rows[0]) if rows else ["rank"], lineterminator="\n")
+        writer = csv.DictWriter(buffer, self._columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows({**row, "labels": ";".join(row["labels"])} for row in rows)
+        writer.writerows({**row, "labels": ";".join(row["labels"])} for row in self._rows())
         return buffer.getvalue()
 
     def to_json(self) -> str:
@@ -82,22 +84,18 @@ class Found:
         if self.unsure:
             yield "?", self.unsure
 
+    @property
+    def _columns(self) -> list[str]:
+        clip = ("source", "key", "start_seconds", "end_seconds", "labels", "split", "group", "uri", "recording_seconds")
+        return ["rank", "is_unsure", self.measure, *clip, "mark"]
+
     def _rows(self) -> Iterator[dict[str, Any]]:
         for section, hits in self._sections():
             for hit in hits:
                 clip = hit.clip
-                yield {
-                    "rank": hit.rank,
-                    "is_unsure": section == "?",
-                    self.measure: round(hit.similarity, 6),
-                    "source": clip.source,
-                    "key": clip.key,
-                    "start_seconds": clip.start_seconds,
-                    "end_seconds": clip.end_seconds,
-                    "labels": list(clip.labels),
-                    "split": clip.split,
-                    "group": clip.group,
-                    "uri": clip.place["uri"],
-                    "recording_seconds": clip.recording_seconds,
-                    "mark": "",
-                }
+                values = [
+                    *(hit.rank, section == "?", round(hit.similarity, 6), clip.source, clip.key),
+                    *(clip.start_seconds, clip.end_seconds, list(clip.labels), clip.split, clip.group),
+                    *(clip.place["uri"], clip.recording_seconds, ""),
+                ]
+                yield dict(zip(self._columns, values, strict=True))

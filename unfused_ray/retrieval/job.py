@@ -19,9 +19,9 @@ from unfused_ray.lease import InUseError, Lease
 from unfused_ray.retrieval.format import IndexManifest, IndexPart, IndexSource, Recall, TrainedFile
 from unfused_ray.retrieval.plan import IndexPlan, settings_of
 from unfused_ray.retrieval.recall import measure_recall
-from unfused_ray.retrieval.space import Space
+from unfused_ray.retrieval.space import VectorSpace
 from unfused_ray.retrieval.stored import load_trained, parts_of
-from unfused_ray.retrieval.training import Trained, kind_for, train
+from unfused_ray.retrieval.training import TrainedIndex, kind_for, train
 from unfused_ray.retrieval.vector_parts import draw, encoder_of
 from unfused_ray.retrieval.write import IndexPartWriter
 
@@ -92,8 +92,8 @@ def _index(plan: IndexPlan, lost: threading.Event) -> IndexManifest:
     return found
 
 
-def _trained(plan: IndexPlan, resumes: bool) -> tuple[Trained, TrainedFile]:
-    """What the index is trained to: as it is, as an interrupted job has left it, or trained now."""
+def _trained(plan: IndexPlan, resumes: bool) -> tuple[TrainedIndex, TrainedFile]:
+    """Return the trained index: as it is, as an interrupted job has left it, or trained now."""
     config = plan.config
     if plan.before is not None and plan.is_trained:
         return load_trained(plan.before), plan.before.trained
@@ -102,13 +102,13 @@ def _trained(plan: IndexPlan, resumes: bool) -> tuple[Trained, TrainedFile]:
     uri = storage.join(config.output, file.file)
     if not (resumes and storage.exists(uri)):
 
-        def more(space: Space, count: int) -> np.ndarray:
+        def more(space: VectorSpace, count: int) -> np.ndarray:
             return draw(plan.built, count, config.seed + 1, plan.executor, space)
 
         sample_ND = draw(plan.built, _SPACE_SAMPLE, config.seed, plan.executor, None)
         storage.write_bytes(uri, train(config, num_vectors, sample_ND, more).to_bytes())
     data = storage.read_bytes(uri)
-    return Trained.from_bytes(data, uri), replace(file, sha256=storage.sha256(data))
+    return TrainedIndex.from_bytes(data, uri), replace(file, sha256=storage.sha256(data))
 
 
 def _refuse_moved_on(plan: IndexPlan) -> None:

@@ -42,7 +42,7 @@ class IndexPlan:
     built: tuple[VectorSource, ...]
     """Sources whose parts are made."""
     training: str
-    """Id of what the index is trained to: that of the index as it is, or another one."""
+    """Id of the trained index to use: that of the index as it is, or another one."""
     executor: Executor
 
     @property
@@ -57,7 +57,7 @@ class IndexPlan:
 
     @property
     def is_trained(self) -> bool:
-        """True if it keeps what the index is trained to."""
+        """True if nothing is trained anew."""
         return self.before is not None and self.before.trained.id == self.training
 
 
@@ -181,7 +181,7 @@ def _reread(sources: Sequence[IndexSource]) -> tuple[VectorSource, ...]:
 
 
 def _with_training(plan: IndexPlan) -> IndexPlan:
-    """Decide whether the index keeps what it is trained to.
+    """Decide whether the index is trained anew.
 
     An exact one is fitted anew whenever a source comes or goes: it takes seconds, and the index is the same as one that
     is made of these sources at once. Lists stay as they are until the index has twice or half as many vectors.

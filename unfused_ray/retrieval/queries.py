@@ -1,4 +1,4 @@
-"""What a search asks: a wave embedded by the index's encoder, a clip of the index, or the clips of a label."""
+"""Queries of a search: a wave embedded by the index's encoder, a clip of the index, or the clips of a label."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _MAX_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
-class Question:
-    """A vector to look for, and clips that are the question themselves."""
+class Query:
+    """A vector to look for, and the clips that it was made of."""
 
     text: str
     """The question in words."""
@@ -37,14 +37,14 @@ class Question:
     own: np.ndarray
     """(N,) bool: vectors of the clips that it is made of, which are not found."""
     pcm: np.ndarray | None = None
-    """(samples,) int16, of a wave."""
+    """(samples,) int16 of a wave; None for other queries."""
     sample_rate: int = 0
-    """Of the samples, in Hz."""
+    """Rate of the samples in Hz."""
     clip: Clip | None = None
-    """The clip, of a key."""
+    """The clip of a key; None for other queries."""
 
 
-def ask_key(collection: Collection, key: str, source: str, first: float, last: float | None) -> Question:
+def ask_key(collection: Collection, key: str, source: str, first: float, last: float | None) -> Query:
     """Ask for what sounds like a clip of the index.
 
     Args:
@@ -68,10 +68,10 @@ def ask_key(collection: Collection, key: str, source: str, first: float, last: f
         )
     vector_C = unit(collection.vectors(np.array([clip.id for clip in inside])).mean(axis=0))
     several = f", mean of {len(inside)} vectors" if len(inside) > 1 else ""
-    return Question(f"{key} of {inside[0].source}{several}", vector_C, own, clip=inside[0])
+    return Query(f"{key} of {inside[0].source}{several}", vector_C, own, clip=inside[0])
 
 
-def ask_label(collection: Collection, label: str) -> Question:
+def ask_label(collection: Collection, label: str) -> Query:
     """Ask for what sounds like the clips of a label and does not carry it: the mean of their vectors.
 
     Raises:
@@ -80,10 +80,10 @@ def ask_label(collection: Collection, label: str) -> Question:
     carries = collection.clips.labelled([label])
     vector_C = unit(collection.vectors(np.flatnonzero(carries)).mean(axis=0))
     own = np.isin(collection.clips.recordings, collection.clips.recordings[carries])
-    return Question(f"label {label}, mean of {int(carries.sum()):,} vectors, which are left out", vector_C, own)
+    return Query(f"label {label}, mean of {int(carries.sum()):,} vectors, which are left out", vector_C, own)
 
 
-def ask_wave(collection: Collection, uri: str, encoder_uri: str, first: float, last: float | None) -> Question:
+def ask_wave(collection: Collection, uri: str, encoder_uri: str, first: float, last: float | None) -> Query:
     """Ask for what sounds like a file of audio.
 
     Args:
@@ -105,7 +105,7 @@ def ask_wave(collection: Collection, uri: str, encoder_uri: str, first: float, l
         raise ValueError(f"{uri}: its vector has no direction, so nothing is near to it")
     _warn_of_length(collection, len(pcm) / sample_rate)
     vector_C = collection.trained.space.apply(vector_1D)[0]
-    return Question(storage.name(uri), vector_C, _same_audio(collection, vector_C, uri), pcm, sample_rate)
+    return Query(storage.name(uri), vector_C, _same_audio(collection, vector_C, uri), pcm, sample_rate)
 
 
 def _load_encoder(collection: Collection, uri: str) -> FrozenEncoder:
@@ -126,8 +126,6 @@ def _load_encoder(collection: Collection, uri: str) -> FrozenEncoder:
 
 
 def _read(uri: str, sample_rate: int, first: float, last: float | None) -> np.ndarray:
-    if last is not None and last <= first:
-        raise ValueError(f"to={last:g} must be more than from={first:g}, both in seconds")
     with storage.open_input(uri) if not storage.is_local(uri) else Path(uri).open("rb") as file:
         try:
             seconds = None if last is None else last - first
@@ -140,7 +138,8 @@ def _read(uri: str, sample_rate: int, first: float, last: float | None) -> np.nd
                 )
             return pcm
         except AudioError as error:
-            raise ValueError(f"{uri} cannot be asked about: {error.reason} ({error.detail})") from error
+            seconds_on = f" from second {first:g} on" if first else ""
+            raise ValueError(f"{uri} cannot be asked about{seconds_on}: {error.reason} ({error.detail})") from error
 
 
 def _warn_of_length(collection: Collection, seconds: float) -> None:

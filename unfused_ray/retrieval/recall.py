@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 
 from unfused_ray.retrieval.format import IndexManifest, Recall
 from unfused_ray.retrieval.stored import load_vectors, parts_of, read_part
-from unfused_ray.retrieval.training import Trained
+from unfused_ray.retrieval.training import TrainedIndex
 from unfused_ray.retrieval.write import NEIGHBOURS, best
+
+logger = logging.getLogger(__name__)
 
 _ERRORS = 2.0
 """Standard errors by which the measured recall has to be above the one wanted: other questions find fewer, too."""
+_LEAST_GAIN = 0.01
+"""Recall that twice as many lists have to add where vectors are codes, whose rounding limits it."""
 
 
-def measure_recall(manifest: IndexManifest, trained: Trained, wanted: float) -> Recall:
+def measure_recall(manifest: IndexManifest, trained: TrainedIndex, wanted: float) -> Recall:
     """Search for vectors of the index itself, in more and more lists until the recall is as wanted, or in all.
 
-    The exactly nearest ones were found part by part as the parts were written. A vector does not find itself.
+    The exactly nearest ones were found part by part as the parts were written. A vector does not find itself. Codes
+    are rounded, so that even all lists may find fewer than wanted: then the number is the one that doubling adds little
+    to, and a warning says so.
 
     Args:
         manifest: the parts.
@@ -36,9 +44,21 @@ def measure_recall(manifest: IndexManifest, trained: Trained, wanted: float) -> 
         shares_Q = np.array([_share(*pair) for pair in zip(nearest_QK, found, strict=True)])
         by_lists[lists] = float(shares_Q.mean())
         error = float(shares_Q.std() / np.sqrt(num_queries))
-        if by_lists[lists] - _ERRORS * error >= wanted or lists == vectors.num_lists:
-            return Recall(num_queries, NEIGHBOURS, lists, by_lists[lists], by_lists)
+        is_enough = by_lists[lists] - _ERRORS * error >= wanted
+        adds_little = trained.kind == "quantised" and by_lists[lists] < by_lists.get(lists // 2, -1) + _LEAST_GAIN
+        if is_enough or adds_little or lists == vectors.num_lists:
+            break
         lists = min(2 * lists, vectors.num_lists)
+    if by_lists[lists] < wanted:
+        logger.warning(
+            "%s: a search finds %.3f of the %d nearest, not %.3f: codes are rounded. A larger --quantize-above keeps "
+            "float16, which takes more memory",
+            manifest.uri,
+            by_lists[lists],
+            NEIGHBOURS,
+            wanted,
+        )
+    return Recall(num_queries, NEIGHBOURS, lists, by_lists[lists], by_lists)
 
 
 def _share(nearest_K: np.ndarray, found: np.ndarray) -> float:
@@ -47,7 +67,7 @@ def _share(nearest_K: np.ndarray, found: np.ndarray) -> float:
     return len({*others} & {*found.tolist()} - {own}) / max(len(others), 1)
 
 
-def _nearest(manifest: IndexManifest, trained: Trained) -> np.ndarray:
+def _nearest(manifest: IndexManifest, trained: TrainedIndex) -> np.ndarray:
     """(Q, K + 1) ids of the vectors that are nearest to the queries, by comparing all."""
     ids, similarities, first = [], [], 0
     for part in parts_of(manifest):

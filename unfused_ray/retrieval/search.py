@@ -3,68 +3,80 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
+from rich.console import Group
 
-from unfused_ray import storage
-from unfused_ray.retrieval.catalogue import Filters
+from unfused_ray import paths
+from unfused_ray.config import SearchConfig
+from unfused_ray.progress import summary
 from unfused_ray.retrieval.collection import Collection
 from unfused_ray.retrieval.hits import Found, Hit
 from unfused_ray.retrieval.learn import first_of_recordings, learn, scores
 from unfused_ray.retrieval.marks import ids_of, read_marks
-from unfused_ray.retrieval.queries import Question, ask_key, ask_label, ask_wave
+from unfused_ray.retrieval.queries import Query, ask_key, ask_label, ask_wave
 
 
 @dataclass(frozen=True)
-class Request:
-    """What to search for: exactly one of query, key, label and learn."""
+class SearchPlan:
+    """A search whose index is open."""
 
-    query: str = ""
-    """File of audio, by path or URI."""
-    key: str = ""
-    """Key of a clip or recording of the index."""
-    key_source: str = ""
-    """Source of the key, where several have it."""
-    label: str = ""
-    learn: str = ""
-    """CSV file of marks, by path or URI."""
-    first: float = 0.0
-    """Second of the query or clip that the question begins at."""
-    last: float | None = None
-    """Second that it ends at; None is the end."""
-    encoder: str = ""
-    """Encoder of the query; '' is the one that the vectors were made with, where it was."""
-    count: int = 20
-    """Recordings to find."""
-    filters: Filters = field(default_factory=Filters)
-
-    def __post_init__(self) -> None:
-        given = [name for name in ("query", "key", "label", "learn") if getattr(self, name)]
-        if len(given) != 1:
-            raise ValueError(
-                f"a search asks one question, not {' and '.join(given) or 'none'}: give an audio file, --key, --label "
-                "or --learn"
-            )
-        if self.count < 1:
-            raise ValueError(f"count={self.count} must be at least 1")
+    config: SearchConfig
+    """Configuration with absolute paths."""
+    collection: Collection
+    allowed: np.ndarray
+    """(N,) bool: vectors of clips that pass all filters."""
 
 
-def search(collection: Collection, request: Request) -> Found:
-    """Find the recordings that are nearest to a question, without the question itself.
+def check(config: SearchConfig) -> SearchPlan:
+    """Open the index, and find the clips that pass the filters.
+
+    Raises:
+        FileNotFoundError: there is no index.
+        ValueError: nothing is asked, no clip passes the filters, or the index is damaged.
+    """
+    config = paths.check(config)
+    if not (config.query or config.key or config.label or config.learn):
+        raise ValueError("a search asks one question, not none: give an audio file, --key, --label or --learn")
+    collection = Collection.open(config.index)
+    allowed_N = collection.clips.allowed(config)
+    if not allowed_N.any():
+        raise ValueError(
+            f"none of the {len(allowed_N):,} vectors of {config.index} passes the filters: ask for fewer of --splits, "
+            "--labels, --sources, --min-seconds and --max-seconds"
+        )
+    return SearchPlan(config, collection, allowed_N)
+
+
+def describe(plan: SearchPlan) -> Group:
+    """Summarise a search without asking."""
+    config, num_allowed = plan.config, int(plan.allowed.sum())
+    question = next(name for name in ("query", "key", "label", "learn") if config.get(name))
+    rows: dict[str, float | str] = {
+        "question": f"{question} {config.get(question)}",
+        "vectors that pass the filters": f"{num_allowed:,} of {len(plan.allowed):,}",
+        "kept as": plan.collection.trained.kind,
+        "recordings to find": config.count,
+    }
+    return summary(f"would search {config.index}", rows)
+
+
+def run(plan: SearchPlan) -> Found:
+    """Find the recordings that are nearest to the question, without the question itself.
 
     Raises:
         FileNotFoundError: a file is not there.
-        ValueError: the question, a filter or a mark is of nothing in the index, or the index is damaged.
+        ValueError: the question or a mark is of nothing in the index, or the index is damaged.
     """
-    allowed_N = collection.clips.allowed(request.filters)
-    if request.learn:
-        return _learnt(collection, request, allowed_N)
-    question = _ask(collection, request)
-    ids, similarities = collection.nearest(question.vector, request.count, allowed_N & ~question.own)
+    config, collection = plan.config, plan.collection
+    if config.learn:
+        return _learnt(plan)
+    question = _ask(collection, config)
+    ids, similarities = collection.nearest(question.vector, config.count, plan.allowed & ~question.own)
     return Found(
         index=collection.manifest.uri,
-        question=question.text,
+        question=question.text + _filters(config),
         measure="similarity",
         hits=_hits(collection, ids, similarities.tolist()),
         pcm=question.pcm,
@@ -73,28 +85,36 @@ def search(collection: Collection, request: Request) -> Found:
     )
 
 
-def _ask(collection: Collection, request: Request) -> Question:
-    if request.query:
-        uri = storage.absolute(request.query)
-        return ask_wave(collection, uri, request.encoder, request.first, request.last)
-    if request.key:
-        return ask_key(collection, request.key, request.key_source, request.first, request.last)
-    return ask_label(collection, request.label)
+def _ask(collection: Collection, config: SearchConfig) -> Query:
+    if config.query:
+        return ask_wave(collection, config.query, config.encoder, config.first, config.last)
+    if config.key:
+        return ask_key(collection, config.key, config.key_source, config.first, config.last)
+    return ask_label(collection, config.label)
 
 
-def _learnt(collection: Collection, request: Request, allowed_N: np.ndarray) -> Found:
+def _filters(config: SearchConfig) -> str:
+    """The filters of a search in words, behind its question."""
+    parts = [f"{name} {', '.join(values)}" for name in ("splits", "labels", "sources") if (values := config.get(name))]
+    parts += [f"at least {config.min_seconds:g} s"] if config.min_seconds else []
+    parts += [f"at most {config.max_seconds:g} s"] if config.max_seconds is not None else []
+    return f" (only {'; '.join(parts)})" if parts else ""
+
+
+def _learnt(plan: SearchPlan) -> Found:
     """The clips that a classifier of marks would keep, and those that it is least sure of; marked ones are neither."""
-    marks = read_marks(storage.absolute(request.learn))
+    collection, count = plan.collection, plan.config.count
+    marks = read_marks(plan.config.learn)
     known = ids_of(collection, marks)
     learned = learn(collection, known)
     scores_N, recordings = scores(collection, learned), collection.clips.recordings
-    ids = np.flatnonzero(allowed_N & ~np.isin(recordings, recordings[np.fromiter(known, np.int64)]))
-    kept = first_of_recordings(ids[np.argsort(-scores_N[ids], kind="stable")], recordings, request.count)
-    unsure = first_of_recordings(ids[np.argsort(np.abs(scores_N[ids]), kind="stable")], recordings, request.count)
+    ids = np.flatnonzero(plan.allowed & ~np.isin(recordings, recordings[np.fromiter(known, np.int64)]))
+    kept = first_of_recordings(ids[np.argsort(-scores_N[ids], kind="stable")], recordings, count)
+    unsure = first_of_recordings(ids[np.argsort(np.abs(scores_N[ids]), kind="stable")], recordings, count)
     probabilities_N = 1 / (1 + np.exp(-scores_N.astype(np.float64)))
     return Found(
         index=collection.manifest.uri,
-        question=learned.text,
+        question=learned.text + _filters(plan.config),
         measure="probability",
         hits=_hits(collection, kept, probabilities_N[kept].tolist()),
         unsure=_hits(collection, unsure, probabilities_N[unsure].tolist()),

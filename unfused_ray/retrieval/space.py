@@ -5,12 +5,12 @@ Shapes: N vectors, D numbers of a vector as the encoder makes it, C numbers of o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 
-from unfused_ray.config import Metric
+from unfused_ray.config import IndexMetric
 
 _POWER = 0.25
 """Each component is divided by this power of its variance; half of what makes all variances equal.
@@ -23,7 +23,7 @@ _SMALLEST = 1e-6
 
 
 @dataclass(frozen=True)
-class Space:
+class VectorSpace:
     """Maps vectors to unit vectors whose inner product is their similarity."""
 
     mean: np.ndarray
@@ -32,7 +32,7 @@ class Space:
     """(D, C) float32; None leaves vectors as they are, but for their length."""
 
     @classmethod
-    def fit(cls, sample_ND: np.ndarray, metric: Metric, most: int) -> Self:
+    def fit(cls, sample_ND: np.ndarray, metric: IndexMetric, most: int) -> Self:
         """Fit the space of a metric to a sample of vectors.
 
         Args:
@@ -59,6 +59,10 @@ class Space:
     def dim(self) -> int:
         """C."""
         return len(self.mean) if self.components is None else self.components.shape[1]
+
+    def reordered(self, order_C: np.ndarray) -> Self:
+        """The same space with its components in another order; vectors that are left as they are stay so."""
+        return self if self.components is None else replace(self, components=self.components[:, order_C])
 
     def apply(self, vectors_ND: np.ndarray) -> np.ndarray:
         """Map vectors with a direction: (N, D) → (N, C) float32 of length 1."""

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 from unfused_ray import storage
 from unfused_ray.retrieval.format import REMEDY, IndexManifest, IndexPart, read_checked
-from unfused_ray.retrieval.training import Trained, empty_index, faiss_module
+from unfused_ray.retrieval.training import TrainedIndex, empty_index, faiss_module
 from unfused_ray.retrieval.write import best
 
 
@@ -72,7 +72,7 @@ class ListedVectors:
         codes: of each vector, float16 or uint8.
     """
 
-    def __init__(self, trained: Trained, lists_N: np.ndarray, codes: np.ndarray) -> None:
+    def __init__(self, trained: TrainedIndex, lists_N: np.ndarray, codes: np.ndarray) -> None:
         faiss: Any = faiss_module()
         self._index: Any = empty_index(trained)
         order = np.argsort(lists_N, kind="stable").astype(np.int64)
@@ -101,7 +101,7 @@ class ListedVectors:
         return ids[0][found], similarities[0][found]
 
 
-def load_vectors(manifest: IndexManifest, trained: Trained) -> StoredVectors:
+def load_vectors(manifest: IndexManifest, trained: TrainedIndex) -> StoredVectors:
     """Read the vectors of an index into memory.
 
     Raises:
@@ -123,20 +123,20 @@ def parts_of(manifest: IndexManifest) -> Iterator[IndexPart]:
     return (part for source in manifest.sources for part in source.parts)
 
 
-def load_trained(manifest: IndexManifest) -> Trained:
-    """Read what the index is trained to.
+def load_trained(manifest: IndexManifest) -> TrainedIndex:
+    """Read the trained space, centroids and codebooks of an index.
 
     Raises:
         ValueError: the file is damaged, or of another index.
     """
     uri = storage.join(manifest.uri, manifest.trained.file)
-    trained = Trained.from_bytes(read_checked(uri, manifest.trained.sha256), uri)
+    trained = TrainedIndex.from_bytes(read_checked(uri, manifest.trained.sha256), uri)
     if trained.kind != manifest.trained.kind or len(trained.space.mean) != manifest.encoder.dim:
-        raise ValueError(f"{uri} is trained to other vectors than its index has: {REMEDY}")
+        raise ValueError(f"{uri} is trained on other vectors than its index has: {REMEDY}")
     return trained
 
 
-def read_part(manifest: IndexManifest, part: IndexPart, trained: Trained) -> dict[str, np.ndarray]:
+def read_part(manifest: IndexManifest, part: IndexPart, trained: TrainedIndex) -> dict[str, np.ndarray]:
     """Read the arrays of a part.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What an index is trained to: its space, the centroids of its lists, and its codebooks.
+"""Trains an index: its vector space, the centroids of its lists, and its codebooks.
 
 Shapes: N vectors, C numbers of a vector in the space, L lists, M bytes of a product-quantised code.
 """
@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 
 from unfused_ray import extras
 from unfused_ray.config import IndexConfig
-from unfused_ray.retrieval.format import REMEDY, Kind
-from unfused_ray.retrieval.space import Space
+from unfused_ray.retrieval.format import REMEDY, IndexKind
+from unfused_ray.retrieval.space import VectorSpace
 
 if TYPE_CHECKING:
     import faiss
@@ -31,14 +31,16 @@ SAMPLE_PER_LIST = 40
 _ITERATIONS = 8
 _CODE_BYTES = 64
 _CODEWORDS = 256
+_SAMPLE_PER_CODEWORD = 100
+"""With faiss's own 256 vectors and 25 iterations codebooks take six times as long, and find no more (docs/log.md)."""
 NUM_QUERIES = 200
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What an index is trained to."""
+class TrainedIndex:
+    """Vector space, centroids and codebooks of an index."""
 
-    space: Space
+    space: VectorSpace
     centroids: np.ndarray | None
     """(L, C) float32, of length 1; None compares all vectors."""
     codebooks: np.ndarray | None
@@ -47,8 +49,8 @@ class Trained:
     """(Q, C) float32 vectors of the index in the space, with which the recall is measured."""
 
     @property
-    def kind(self) -> Kind:
-        """How vectors are kept."""
+    def kind(self) -> IndexKind:
+        """Form in which vectors are kept."""
         if self.centroids is None:
             return "exact"
         return "lists" if self.codebooks is None else "quantised"
@@ -90,7 +92,7 @@ class Trained:
         """
         try:
             arrays = safetensors.numpy.load(data)
-            space = Space(arrays["mean"], arrays.get("components"))
+            space = VectorSpace(arrays["mean"], arrays.get("components"))
             found = cls(space, arrays.get("centroids"), arrays.get("codebooks"), arrays["queries"])
         except (SafetensorError, KeyError) as error:
             raise ValueError(f"{uri} holds no trained index ({type(error).__name__}: {error}): {REMEDY}") from error
@@ -124,7 +126,7 @@ def num_lists(num_vectors: int) -> int:
     return max(1, min(round(4 * math.sqrt(num_vectors)), num_vectors // SAMPLE_PER_LIST))
 
 
-def kind_for(config: IndexConfig, num_vectors: int) -> Kind:
+def kind_for(config: IndexConfig, num_vectors: int) -> IndexKind:
     """Choose how so many vectors are kept."""
     if num_vectors <= config.exact_up_to:
         return "exact"
@@ -135,8 +137,8 @@ def train(
     config: IndexConfig,
     num_vectors: int,
     sample_ND: np.ndarray,
-    more: Callable[[Space, int], np.ndarray],
-) -> Trained:
+    more: Callable[[VectorSpace, int], np.ndarray],
+) -> TrainedIndex:
     """Train an index.
 
     Args:
@@ -145,19 +147,21 @@ def train(
         sample_ND: vectors to fit the space to, in a random order.
         more: draws so many vectors in a space.
     """
-    space = Space.fit(sample_ND, config.metric, config.components)
-    queries_QC = space.apply(sample_ND[:NUM_QUERIES])
     kind = kind_for(config, num_vectors)
+    space = VectorSpace.fit(sample_ND, config.metric, config.components)
+    if kind == "quantised":
+        space = space.reordered(balanced(space.dim))
+    queries_QC = space.apply(sample_ND[:NUM_QUERIES])
     if kind == "exact":
-        return Trained(space, None, None, queries_QC)
+        return TrainedIndex(space, None, None, queries_QC)
     count = num_lists(num_vectors)
     logger.info("training %d lists on %d vectors", count, SAMPLE_PER_LIST * count)
     sample_NC = more(space, SAMPLE_PER_LIST * count)
     centroids_LC = _centroids(sample_NC, count, config.seed)
     if kind == "lists":
-        return Trained(space, centroids_LC, None, queries_QC)
+        return TrainedIndex(space, centroids_LC, None, queries_QC)
     residuals_NC = sample_NC - centroids_LC[_flat(centroids_LC).search(sample_NC, 1)[1][:, 0]]
-    return Trained(space, centroids_LC, _codebooks(residuals_NC), queries_QC)
+    return TrainedIndex(space, centroids_LC, _codebooks(residuals_NC), queries_QC)
 
 
 def faiss_module() -> Any:
@@ -170,7 +174,7 @@ def faiss_module() -> Any:
     return import_module("faiss")
 
 
-def empty_index(trained: Trained) -> Any:
+def empty_index(trained: TrainedIndex) -> Any:
     """Make faiss's index of a trained one, without vectors."""
     faiss = faiss_module()
     assert trained.centroids is not None
@@ -201,11 +205,27 @@ def _centroids(sample_NC: np.ndarray, count: int, seed: int) -> np.ndarray:
     return kmeans.centroids
 
 
+def _num_bytes(dim: int) -> int:
+    """Bytes of a code of so many numbers, each of as many of them as any other."""
+    return next(count for count in range(min(_CODE_BYTES, dim), 0, -1) if dim % count == 0)
+
+
+def balanced(dim: int) -> np.ndarray:
+    """Order of numbers of falling variance in which those of one byte have about as much to tell as those of another.
+
+    Source: Ge et al., Optimized product quantization, 2013: the eigenvalue allocation of its parametric solution.
+    """
+    order_RM = np.arange(dim).reshape(-1, _num_bytes(dim))
+    order_RM[1::2] = order_RM[1::2, ::-1].copy()
+    return order_RM.T.ravel()
+
+
 def _codebooks(residuals_NC: np.ndarray) -> np.ndarray:
     faiss, dim = faiss_module(), residuals_NC.shape[1]
-    num_bytes = next(count for count in range(min(_CODE_BYTES, dim), 0, -1) if dim % count == 0)
+    num_bytes = _num_bytes(dim)
     quantiser = faiss.ProductQuantizer(dim, num_bytes, 8)
     quantiser.cp.min_points_per_centroid = 1  # faiss would print a line for each of them
+    quantiser.cp.max_points_per_centroid, quantiser.cp.niter = _SAMPLE_PER_CODEWORD, _ITERATIONS
     quantiser.train(np.ascontiguousarray(residuals_NC, np.float32))
     return faiss.vector_to_array(quantiser.centroids).reshape(num_bytes, _CODEWORDS, dim // num_bytes).copy()
 

@@ -14,8 +14,8 @@ from unfused_ray import storage
 from unfused_ray.data.parts.executor import Executor
 from unfused_ray.embedding.vectors import VectorFile, VectorManifest
 from unfused_ray.parquet import open_parquet
-from unfused_ray.retrieval.format import Encoder, IndexSource
-from unfused_ray.retrieval.space import Space, has_direction
+from unfused_ray.retrieval.format import EncoderRecord, IndexSource
+from unfused_ray.retrieval.space import VectorSpace, has_direction
 
 PART_VECTORS = 65_536
 """Vectors of a part of an index, and more where a part of the vectors has more."""
@@ -66,7 +66,7 @@ def vectors_digest(manifest: VectorManifest) -> str:
     return hashlib.sha256("".join(part.sha256 for part in manifest.parts).encode()).hexdigest()[:12]
 
 
-def encoder_of(sources: Sequence[VectorSource], known: Encoder | None = None) -> Encoder:
+def encoder_of(sources: Sequence[VectorSource], known: EncoderRecord | None = None) -> EncoderRecord:
     """Return the encoder of all sources.
 
     Args:
@@ -78,7 +78,7 @@ def encoder_of(sources: Sequence[VectorSource], known: Encoder | None = None) ->
     """
     for manifest in (source.manifest for source in sources):
         decided = manifest.settings["encoder_sha256"], manifest.settings["readout"]
-        known = known or Encoder(manifest.encoder, *decided, manifest.dim)
+        known = known or EncoderRecord(manifest.encoder, *decided, manifest.dim)
         if decided != (known.sha256, known.readout):
             raise ValueError(
                 f"vectors={manifest.uri} are by the encoder {manifest.encoder} ({decided[0][:12]}, readout "
@@ -117,7 +117,9 @@ def vectors_of(table: pa.Table) -> np.ndarray:
     return column.flatten().to_numpy().reshape(len(table), column.type.list_size)
 
 
-def draw(sources: Sequence[VectorSource], count: int, seed: int, executor: Executor, space: Space | None) -> np.ndarray:
+def draw(
+    sources: Sequence[VectorSource], count: int, seed: int, executor: Executor, space: VectorSpace | None
+) -> np.ndarray:
     """Draw vectors with a direction from all sources.
 
     Args:
@@ -148,7 +150,7 @@ def draw(sources: Sequence[VectorSource], count: int, seed: int, executor: Execu
     return drawn[rng.permutation(len(drawn))]
 
 
-def read_rows(uri: str, rows: np.ndarray, space: Space | None) -> np.ndarray:
+def read_rows(uri: str, rows: np.ndarray, space: VectorSpace | None) -> np.ndarray:
     """Read the vectors of some rows of a file that have a direction; ``rows`` are sorted."""
     found, first = [], 0
     with storage.open_input(uri) as file:

@@ -19,7 +19,7 @@ from unfused_ray.embedding.vectors import PLACE
 from unfused_ray.parquet import open_parquet
 from unfused_ray.retrieval.format import IndexPart
 from unfused_ray.retrieval.space import has_direction
-from unfused_ray.retrieval.training import Trained
+from unfused_ray.retrieval.training import TrainedIndex
 from unfused_ray.retrieval.vector_parts import VectorPart, vectors_of
 
 NEIGHBOURS = 10
@@ -58,8 +58,8 @@ class IndexPartWriter:
     output: str
     training: str
     """Folder of its files within the index."""
-    trained: Callable[[], Trained]
-    """Fetches what the index is trained to."""
+    trained: Callable[[], TrainedIndex]
+    """Fetches the trained index."""
 
     def __call__(self, number: int, part: VectorPart) -> PartReport[IndexPart]:
         """Write a part.
@@ -135,7 +135,7 @@ def best(similarities_QN: np.ndarray, count: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=1)
-def _trained(fetch: Callable[[], Trained]) -> Trained:
+def _trained(fetch: Callable[[], TrainedIndex]) -> TrainedIndex:
     """Fetched once a process."""
     return fetch()
 

@@ -70,6 +70,12 @@ class RunReader(Run):
         return [folder for folder in folders if storage.exists(storage.join(folder, MANIFEST))]
 
 
+def seconds_of(history: Sequence[Mapping[str, float]]) -> float:
+    """Seconds of all epochs: training, clustering, looks and checkpoints. Waiting for data is a part of training."""
+    counted = {name for entry in history for name in entry if name.startswith("seconds_")} - {"seconds_wait"}
+    return sum(entry.get(name, 0.0) for entry in history for name in counted)
+
+
 def curves(history: Sequence[Mapping[str, float]], metric: str) -> dict[str, tuple[list[int], list[float]]]:
     """Epochs and values of a metric, by head; '' is a metric that no head has of its own.
 

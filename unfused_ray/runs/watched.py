@@ -25,7 +25,7 @@ class WatchedCurve:
     task: str
     measure: str
     epochs: Sequence[int]
-    """That were looked at, counted from 0."""
+    """Epochs that were looked at, counted from 0."""
     accuracies: Sequence[float]
     random: float
     """Mean of random networks of the same shape."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,15 @@ import pytest
 import safetensors
 import torch
 from support.exports import Exportable, write_student
+from support.paths import ROOT
 from support.tasks import PROTOCOL
 
 from unfused_ray import api, evaluation_job, storage
 from unfused_ray.config import EvaluateConfig, ExportConfig, TrackingConfig
 from unfused_ray.evaluation import cells
+from unfused_ray.evaluation.systems import encoders_of
 from unfused_ray.evaluation.table import FORMAT_VERSION, RECORD, EvaluationTable
-from unfused_ray.exports import forms, job
+from unfused_ray.exports import card, forms, job
 from unfused_ray.models.export import load_encoder
 from unfused_ray.models.portable import PortableEncoder
 
@@ -47,7 +50,7 @@ def evaluation(student: Exportable, tmp_path_factory: pytest.TempPathFactory) ->
         for system in plan.systems
     }
     EvaluationTable.of(plan.protocol, plan.tasks, plan.systems, found, plan.reference).save(config.output)
-    record = {"config": config.model_dump(mode="json")}
+    record = {"config": config.model_dump(mode="json"), "encoders": encoders_of(plan.systems, plan.tasks)}
     storage.write_json(f"{config.output}/{RECORD}", record, FORMAT_VERSION)
     return config.output
 
@@ -97,6 +100,7 @@ def test_a_program_gives_the_vectors_of_any_batch_of_any_length(student, tmp_pat
     result = api.export(encoder=student.run, to="torch", program=True, output=str(tmp_path))
     assert result.checks["model.pt2"].max_difference < 1e-4
     wave = torch.from_numpy(np.random.default_rng(0).uniform(-0.5, 0.5, (3, 5_000)).astype(np.float32))
+    assert str(ROOT).encode() not in (tmp_path / "model.pt2").read_bytes()
     program = torch.export.load(tmp_path / "model.pt2").module()
     for each in (wave, wave[:1, :7]):
         torch.testing.assert_close(program(each)[0], load_encoder(student.run)(each), rtol=1e-4, atol=1e-4)
@@ -118,7 +122,7 @@ def test_an_export_that_differs_is_not_signed(student, tmp_path, monkeypatch):
         ({"program": True}, "program=True has no meaning with to=onnx: give --to torch"),
         ({"licence": "mit"}, "licence=mit has no meaning with to=onnx: give --to hub"),
         ({"tasks": ("a",)}, r"tasks=\('a',\) are what the 8-bit file is scored on: give --int8 too"),
-        ({"data": ("/nowhere",)}, r"/nowhere holds no manifest\.json"),
+        ({"data": ("/nowhere",)}, r"/nowhere holds no manifest\.json.* Or check the export on other clips: --data"),
     ],
 )
 def test_what_cannot_be_exported_is_refused(student, changes, message):
@@ -126,10 +130,23 @@ def test_what_cannot_be_exported_is_refused(student, changes, message):
         api.export(**{"encoder": student.run, **changes})
 
 
-def test_an_evaluation_without_the_encoder_is_refused(student, evaluation, tmp_path):
-    other = write_student(tmp_path)
-    with pytest.raises(ValueError, match=r"has no row of .*: its models are the student="):
+def test_an_evaluation_of_other_weights_is_refused(student, evaluation, tmp_path):
+    other = write_student(tmp_path, seed=1)
+    with pytest.raises(ValueError, match=r"has no row of the weights that .* has now .* rows are .*the student"):
         job.check(ExportConfig(encoder=other.run, to="hub", evaluation=evaluation))
+    # The same weights elsewhere are those that were read.
+    moved = write_student(tmp_path / "moved")
+    plan = job.check(ExportConfig(encoder=moved.run, to="hub", evaluation=evaluation))
+    assert (plan.results.row, plan.results.tasks) == ("the student", ("pitches",))
+
+
+def test_the_margin_of_several_networks_is_not_said_of_one(evaluation):
+    table = EvaluationTable.load(evaluation)
+    own = " ".join(card.CardResults(table, "the student", table.tasks).limits())
+    assert "Over the test clips of all tasks together, the student" in own
+    more = replace(table, tasks=("pitches", "another"))
+    one = " ".join(card.CardResults(more, "the student", ("pitches",)).limits())
+    assert "Over the test clips" not in one and "the student on pitches, another together, with a network for" in one
 
 
 def test_a_dry_run_writes_nothing(student, tmp_path, command_line, monkeypatch):

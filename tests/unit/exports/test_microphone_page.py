@@ -19,7 +19,6 @@ from support.paths import ROOT
 
 from unfused_ray import api, load_student
 from unfused_ray.exports import onnx_file
-from unfused_ray.exports.convert import portable
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -51,7 +50,7 @@ def url(student: Exportable, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     if not RUNTIME.exists():
         pytest.fail(f"{RUNTIME} is not there: make test-browser installs it")
     folder = Path(api.export(encoder=student.run, output=str(tmp_path_factory.mktemp("page"))).folder)
-    small = onnx_file.with_int8_weights(onnx.load(folder / "model.onnx"), portable(load_student(student.run)))
+    small = onnx_file.with_int8_weights(onnx.load(folder / "model.onnx"))
     onnx.save(small, folder / "model-int8.onnx")
     shutil.copy(ROOT / "docs" / "guides" / "microphone.html", folder)
     (folder / "node_modules").symlink_to(RUNTIME)

@@ -1,4 +1,4 @@
-"""Curves are drawn while a run trains, and shown in MLflow, no more often than they may cost."""
+"""Curves and clusters are drawn while a run trains, and shown in MLflow, no more often than they may cost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from unfused_ray.training.worker import reporter
 
 
 @pytest.mark.usefixtures("alone")
-def test_a_run_that_trains_has_its_curves_in_its_folder_and_in_mlflow(
+def test_a_run_that_trains_has_its_pictures_in_its_folder_and_in_mlflow(
     tmp_path: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reporter, "REPORT_SECONDS", 0.0)
@@ -30,9 +30,9 @@ def test_a_run_that_trains_has_its_curves_in_its_folder_and_in_mlflow(
     job = tiny(tmp_path / "source", tmp_path / "run", tracking_uri, epochs=20, checkpoint__pictures_every_minutes=1e-9)
     job = job.replace(stop_after=19)  # nothing is drawn at the end of a run that is not finished
     assert not api.pretrain(job).pictures
-    assert [file.name for file in (tmp_path / "run" / "pictures").iterdir()] == ["health.png"]
+    assert {file.name for file in (tmp_path / "run" / "pictures").iterdir()} == {"health.png", "clusters.png"}
     client, found = MlflowClient(tracking_uri=tracking_uri), tracked(tracking_uri, job.output)
-    assert "health.png" in [file.path for file in client.list_artifacts(found.info.run_id)]
+    assert {"health.png", "clusters.png"} <= {file.path for file in client.list_artifacts(found.info.run_id)}
 
 
 @pytest.mark.parametrize(("minutes", "drawings"), [(0.0, 0), (60.0, 0), (1e-9, 1)])
@@ -40,7 +40,7 @@ def test_a_drawing_waits_for_its_time_and_for_a_hundred_times_what_the_last_one_
     minutes: float, drawings: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[str] = []
-    monkeypatch.setattr(pictures, "write_curves", lambda uri: time.sleep(0.05) or drawn.append(uri) or [])
+    monkeypatch.setattr(pictures, "write_progress", lambda uri: time.sleep(0.05) or drawn.append(uri) or [])
     curves = LivePictures(lambda: TrackedRun("off", "", "run", "id"), "run", minutes)
     for _ in range(20):
         curves.draw()
@@ -48,7 +48,7 @@ def test_a_drawing_waits_for_its_time_and_for_a_hundred_times_what_the_last_one_
     assert drawn == ["run"] * drawings
 
 
-def test_curves_that_cannot_be_drawn_are_said_and_end_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_cannot_be_drawn_is_said_and_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     curves = LivePictures(lambda: TrackedRun("off", "", "run", "id"), str(tmp_path), 1e-9)
     curves.draw()
     curves.wait()

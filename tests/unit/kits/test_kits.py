@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import textwrap
 from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from support.tasks import write_encoder
 
 from unfused_ray.kits import evar, hear, xares
 from unfused_ray.models.export import load_encoder
 
+EVAR_FIELDS = {
+    *("audio_repr", "weight_file", "sample_rate", "feature_d"),  # of the adapter
+    *("batch_size", "lr_lineareval", "early_stop_epochs"),  # that lineareval.py and its loaders read of a configuration
+}
 WAVE = torch.rand(2, 50_000) - 0.5
 
 
@@ -42,10 +48,12 @@ def test_xares_takes_the_one_encoder_of_its_module(folder, monkeypatch):
 
 
 def test_evar_gets_a_vector_a_clip(folder):
-    cfg = SimpleNamespace(weight_file=folder, sample_rate=16_000, feature_d=16)
+    described = yaml.safe_load(textwrap.dedent((evar.__doc__ or "").split("configuration::\n")[1].split("\n\nEVAR")[0]))
+    assert {*described} == EVAR_FIELDS
+    cfg = SimpleNamespace(**{**described, "weight_file": folder, "feature_d": 16})
     model = evar.AR_Unfused(cfg)
     model.precompute("cpu", [])
-    assert torch.equal(model(WAVE), load_encoder(folder)(WAVE))
+    assert torch.equal(torch.nn.DataParallel(model).eval()(WAVE).detach(), load_encoder(folder)(WAVE))
     assert model.encode_frames(WAVE).shape == (2, 16, 40)
     with pytest.raises(ValueError, match=r"feature_d=2048 in EVAR's configuration, but .* has 16: change it"):
         evar.AR_Unfused(SimpleNamespace(**{**vars(cfg), "feature_d": 2048}))

@@ -23,7 +23,7 @@ from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import EvaluateConfig, FrontEndConfig, TrackingConfig
 from unfused_ray.data.parts.executor import IN_PROCESS
 from unfused_ray.data.shards.index import ClipIndex
-from unfused_ray.retrieval import fingerprints, heard
+from unfused_ray.retrieval import fingerprints, leakage
 from unfused_ray.retrieval.alterations import ALTERATIONS
 from unfused_ray.retrieval.duplicates import find_copies, nearest
 from unfused_ray.retrieval.fingerprints import DIM, fingerprint, load_fingerprints
@@ -169,6 +169,18 @@ def test_the_command_line_and_prepare_count_near_copies(
     assert command_line(*prepare[:5]).code == 0  # it is no setting of the shards
 
 
+@pytest.mark.parametrize("before", ["teacher", "init_from", "fork"])
+def test_a_network_has_heard_what_those_before_it_heard(before: str, tmp_path: Path) -> None:
+    first, second = (write_encoder(tmp_path / name, "fc1") for name in ("first", "second"))
+    for uri, config in (
+        (first, {"data": ["old"], "splits": ["train"]}),
+        (second, {"data": ["new"], "splits": ["train"], before: first}),
+    ):
+        path = Path(uri) / "encoder.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"extra": {"config": config}}))
+    assert leakage.training_sources(second) == (("new", ("train",)), ("old", ("train",)))
+
+
 def test_a_table_says_how_many_test_clips_have_a_near_copy_in_what_was_heard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,10 +212,13 @@ def test_a_table_says_how_many_test_clips_have_a_near_copy_in_what_was_heard(
     assert "such as clip-30 in clip-5 (" in note and "among the 30 clips that teller heard in training" in note
     assert "not looked for in what mute was trained on (its export does not say)" in note
     assert note in (tmp_path / "out" / "table.md").read_text()
+    read = json.loads((tmp_path / "out" / "evaluation.json").read_text())["encoders"]
+    own = {name: json.loads((tmp_path / name / "encoder.json").read_text())["sha256"] for name in ("teller", "mute")}
+    assert read == {name: {"task": [sha256]} for name, sha256 in own.items()}
     tested = ClipIndex.load([task], ["test"])
-    monkeypatch.setattr(heard, "_SECONDS_UNASKED", 1.0)
-    assert "have a near-copy" in heard.near_copies("task", tested, {"teller": models[0]})[0]  # fingerprints are kept
+    monkeypatch.setattr(leakage, "_SECONDS_UNASKED", 1.0)
+    assert "have a near-copy" in leakage.near_copies("task", tested, {"teller": models[0]})[0]  # fingerprints are kept
     for path in (tmp_path / "heard" / "fingerprints-1").iterdir():
         path.unlink()
-    (said,) = heard.near_copies("task", tested, {"teller": models[0]})
+    (said,) = leakage.near_copies("task", tested, {"teller": models[0]})
     assert "hours without fingerprints: unfused-ray duplicates" in said

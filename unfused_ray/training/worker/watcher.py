@@ -1,4 +1,4 @@
-"""Looks at the network that a run would export now, every few epochs: how it scores on labelled clips."""
+"""Scores the network that a run would export now on labelled clips, every few epochs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unfused_ray.training.worker.reporter import Reporter
 
 
 class Watcher:
-    """Watches a run on its first worker; the others are told what it saw. Nothing that trains is changed.
+    """Watches a run on its first worker, which sends the scores to the others. Nothing that trains is changed.
 
     A look takes its turn in the training's own process and on its device: a process of lowest priority beside the
     training's threads holds these up for longer (docs/decisions/30-looks-take-turns.md).
@@ -55,7 +55,7 @@ class Watcher:
         return has_ended_early(self._reporter.history, self._config.watch)
 
     def early_end(self, epoch: int) -> str:
-        """The reason of an early end with so many epochs behind it; '' if there was none."""
+        """Return the reason for an early end after so many epochs; '' if there was none."""
         watch, best = self._config.watch, best_look(self._reporter.history, self._config.watch)
         if best is None or not self.has_ended_early or epoch >= self._config.last_epoch:
             return ""
@@ -65,7 +65,7 @@ class Watcher:
         )
 
     def look(self, epoch: int, network: Callable[[], AudioNTT2020]) -> dict[str, float]:
-        """Accuracies by their names in the history; empty if they cannot be had. All workers call it together.
+        """Return accuracies by their names in the history; none if they cannot be had. All workers call it together.
 
         Args:
             epoch: that has ended.

@@ -16,12 +16,12 @@ from unfused_ray.retrieval.fingerprints import has_fingerprints
 _SECONDS_UNASKED = 3600.0
 """Audio that is fingerprinted without being asked to: a minute of one core."""
 
-Heard = tuple[tuple[str, tuple[str, ...]], ...]
+TrainingSources = tuple[tuple[str, tuple[str, ...]], ...]
 """Prepared sources that a network was trained on, and their splits."""
 
 
-def heard_by(uri: str) -> Heard:
-    """Sources and splits that an exported network was trained on, and the networks that it began with or learnt from.
+def training_sources(uri: str) -> TrainingSources:
+    """List the sources and splits that an exported network was trained on, those of its teacher and beginning included.
 
     Raises:
         FileNotFoundError: one of the networks is no longer there.
@@ -31,8 +31,8 @@ def heard_by(uri: str) -> Heard:
     if not config or "data" not in config:
         raise ValueError("its export does not say")
     found = {(source, tuple(config["splits"])) for source in config["data"]}
-    for before in (config.get("teacher"), config.get("init_from")):
-        found |= set(heard_by(before)) if before else set()
+    for before in map(config.get, ("teacher", "init_from", "fork")):
+        found |= set(training_sources(before)) if before else set()
     return tuple(sorted(found))
 
 
@@ -46,11 +46,11 @@ def near_copies(task: str, tested: ClipIndex, models: Mapping[str, str]) -> list
         tested: the test clips.
         models: names and folders of trained networks.
     """
-    by_set: dict[Heard, list[str]] = defaultdict(list)
+    by_set: dict[TrainingSources, list[str]] = defaultdict(list)
     unknown: dict[str, list[str]] = defaultdict(list)
     for name, uri in models.items():
         try:
-            by_set[heard_by(uri)].append(name)
+            by_set[training_sources(uri)].append(name)
         except (OSError, ValueError) as error:
             unknown[str(error)].append(name)
     sentences = []
@@ -68,7 +68,7 @@ def near_copies(task: str, tested: ClipIndex, models: Mapping[str, str]) -> list
     ]
 
 
-def _found(tested: ClipIndex, heard: Heard, names: Sequence[str]) -> str:
+def _found(tested: ClipIndex, heard: TrainingSources, names: Sequence[str]) -> str:
     indexes = [ClipIndex.load([uri], _existing(uri, splits)) for uri, splits in heard]
     index = ClipIndex([manifest for each in indexes for manifest in each.manifests])
     seconds = sum(manifest.seconds for manifest in index.manifests)
@@ -86,7 +86,7 @@ def _existing(uri: str, splits: Sequence[str]) -> list[str]:
 
 
 def count_in_words(copies: Copies) -> str:
-    """How many clips of the first set have a near-copy, with an example, in words."""
+    """Say how many clips of the first set have a near-copy, with an example."""
     total = copies.first.num_clips
     if not copies.pairs:
         return f"none of {total:,} clips has a near-copy (similarity {copies.threshold.similarity:.3f})"

@@ -1,0 +1,64 @@
+"""The search for near-copies in prepared sources."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich.console import Group
+
+from unfused_ray import paths, storage
+from unfused_ray.config import DuplicatesConfig
+from unfused_ray.data.parts.default_executor import default_executor
+from unfused_ray.data.shards.index import ClipIndex
+from unfused_ray.progress import summary
+from unfused_ray.retrieval.duplicates import Copies, find_copies
+from unfused_ray.retrieval.fingerprints import has_fingerprints
+
+
+@dataclass(frozen=True)
+class DuplicatesPlan:
+    """Clips whose near-copies are looked for, and the clips to look among."""
+
+    config: DuplicatesConfig
+    """Configuration with absolute paths."""
+    first: ClipIndex
+    second: ClipIndex | None
+    """None looks among the first ones."""
+
+
+def check(config: DuplicatesConfig) -> DuplicatesPlan:
+    """Read the manifests of the sources.
+
+    Raises:
+        FileNotFoundError: one is not prepared.
+        ValueError: a path cannot be used, or a source has no such split.
+    """
+    config = paths.check(config)
+    first = ClipIndex.load(config.sources, config.splits or None)
+    second = ClipIndex.load(config.against, config.against_splits or None) if config.against else None
+    return DuplicatesPlan(config, first, second)
+
+
+def describe(plan: DuplicatesPlan) -> Group:
+    """Summarise a search for near-copies without starting it."""
+    indexes = [index for index in (plan.first, plan.second) if index]
+    among = f"{plan.second.num_clips:,} of {', '.join(plan.config.against)}" if plan.second else "these"
+    rows: dict[str, float | str] = {
+        "clips": f"{plan.first.num_clips:,} of {', '.join(plan.config.sources)}",
+        "looked for among": among,
+        "fingerprints": "kept from before" if all(map(has_fingerprints, indexes)) else "some are to be made",
+    }
+    return summary("would look for near-copies; a dry run writes nothing", rows)
+
+
+def run(plan: DuplicatesPlan) -> Copies:
+    """Find near-copies, and write all pairs where a file is named; fingerprints are left in the sources.
+
+    Raises:
+        ValueError: the sets have different front ends.
+        OSError: a shard is missing, or a storage does not answer.
+    """
+    found = find_copies(plan.first, plan.second, default_executor(), plan.config.precision)
+    if plan.config.output:
+        storage.write_bytes(plan.config.output, found.to_csv().encode())
+    return found
