@@ -113,16 +113,18 @@ class Run:
     def record(self) -> dict[str, Any]:
         """Read what :meth:`open` wrote.
 
+        A setting that came after the run has its default, which is what was done before there was a choice.
+
         Raises:
             FileNotFoundError: there is no run.
-            ValueError: it was written by another version.
+            ValueError: it has a setting that this version does not know.
         """
         record = read_file(self.uri, RECORD)
         try:
-            CONFIGS[record["stage"]].model_validate(record["config"])
+            config = CONFIGS[record["stage"]].model_validate(record["config"])
         except ValidationError as error:
             raise ValueError(f"{self.uri} has settings of another version:\n{explain(error)}") from error
-        return record
+        return {**record, "config": config.model_dump(mode="json")}
 
     def write_status(self, status: Status) -> None:
         """Write the run's status, with the time."""

@@ -104,6 +104,17 @@ def test_a_run_whose_settings_are_not_those_of_this_version_is_refused(tmp_path:
         run.record()
 
 
+def test_a_setting_that_came_after_the_run_has_its_default(tmp_path: Path) -> None:
+    run = Run(str(tmp_path))
+    record = run.open(PretrainConfig(), FACTS)
+    del record["config"]["method"]["assignment_gpus"]
+    write_file(run.uri, "run.json", record)
+    assert run.record()["config"] == PretrainConfig().model_dump(mode="json")
+    assert run.changes(PretrainConfig(), FACTS) == []
+    (change,) = run.changes(PretrainConfig().replace({"method.assignment_gpus": 0.5}), FACTS)
+    assert "assignment_gpus: 0.0 → 0.5" in change
+
+
 def test_status_is_what_was_said_last(tmp_path: Path) -> None:
     run = Run(str(tmp_path))
     assert run.status() is None
