@@ -192,6 +192,9 @@ def _near_copies(plan: EvaluationPlan) -> list[str]:
         for each, splits, rows in asked:
             uris = {model.name: model.uri(each.rounds[0]) for model in rows}
             sentences += near_copies(each.name, ClipIndex([manifest], splits), uris) if uris else []
+    if others := [system.name for system in plan.systems if isinstance(system, EmbedderModel)]:
+        names = ", ".join(others)
+        sentences.append(f"What {names} heard in training is not known, so near-copies in it are not counted")
     return sentences
 
 
