@@ -179,13 +179,24 @@ def run(plan: EvaluationPlan) -> EvaluationTable:
 
 
 def _near_copies(plan: EvaluationPlan) -> list[str]:
-    """Sentences on test clips with a near-copy in what the trained rows heard, task by task."""
+    """Sentences on test clips with a near-copy in what the trained rows heard, task by task.
+
+    A row with a network for each fold heard the other folds: each network is asked about its own.
+    """
+    models = [system for system in plan.systems if isinstance(system, TrainedModel)]
     sentences = []
     for task in plan.tasks:
         (manifest,) = task.index.manifests
-        tested = ClipIndex([manifest], [split for split in manifest.clips_by_split if role(split) in ("test", "fold")])
-        models = [system for system in plan.systems if isinstance(system, TrainedModel)]
-        sentences += near_copies(task.name, tested, {model.name: model.uri(task.rounds[0]) for model in models})
+        by_fold = [model for model in models if len({model.uri(round_) for round_ in task.rounds}) > 1]
+        all_tested = [split for split in manifest.clips_by_split if role(split) in ("test", "fold")]
+        asked = [(task, all_tested, [model for model in models if model not in by_fold])]
+        asked += [(round_, [fold], by_fold) for fold, round_ in zip(task.folds, task.rounds, strict=False)]
+        for each, splits, rows in asked:
+            uris = {model.name: model.uri(each.rounds[0]) for model in rows}
+            sentences += near_copies(each.name, ClipIndex([manifest], splits), uris) if uris else []
+    if others := [system.name for system in plan.systems if isinstance(system, EmbedderModel)]:
+        names = ", ".join(others)
+        sentences.append(f"What {names} heard in training is not known, so near-copies in it are not counted")
     return sentences
 
 

@@ -6,8 +6,7 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from itertools import takewhile
-from typing import Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
 from pydantic import ValidationError
@@ -43,8 +42,8 @@ def parse(
         recipes: by name, a line of help and a full configuration.
         examples: arguments that work, for ``--help``.
         default: the recipe that is taken if none is named.
-        positional: fields that the first arguments are, as far as they are no flags; the last may take several. Then no
-            recipe is named.
+        positional: fields that arguments without a flag are, in this order. Then no recipe is named, and a field may
+            still have its flag.
 
     Raises:
         ValueError: no recipe is named, or the configuration cannot work; names field, value and rule. It is told
@@ -52,8 +51,8 @@ def parse(
     """
     given = [argument for argument in arguments if argument not in _FLAGS]
     if positional:
-        given = _with_flags(given, positional)
-    if given and not given[0].startswith("-"):
+        name = default
+    elif given and not given[0].startswith("-"):
         name = given.pop(0)
     elif default or wants_help(given):
         name = default or next(iter(recipes))
@@ -64,10 +63,10 @@ def parse(
     values = tyro.cli(
         type(config),
         default=config,
-        prog=f"unfused-ray {command} {' '.join(positional).upper() or name}",
+        prog=f"unfused-ray {command}" + ("" if positional else f" {name}"),
         description=_description(command, {} if positional else recipes, examples, name, default),
         args=given,
-        registry=_unvalidated(),
+        registry=_unvalidated(() if {f"--{field}" for field in positional} & {*given} else positional),
     )
     try:
         config = type(config).model_validate(values)
@@ -98,15 +97,6 @@ def parse_function(
     return tyro.cli(function, prog=f"unfused-ray {command}", description=description, args=list(arguments))
 
 
-def _with_flags(given: Sequence[str], positional: Sequence[str]) -> list[str]:
-    """The arguments with the flags of the fields that the first ones are."""
-    values = list(takewhile(lambda argument: not argument.startswith("-"), given))
-    *one_each, last = positional
-    flagged = [part for name, value in zip(one_each, values, strict=False) for part in (f"--{name}", value)]
-    rest = values[len(one_each) :]
-    return [*flagged, *([f"--{last}", *rest] if rest else []), *given[len(values) :]]
-
-
 def _description(
     command: str, recipes: Mapping[str, tuple[str, Config]], examples: Sequence[str], name: str, default: str
 ) -> str:
@@ -125,7 +115,7 @@ def _examples(command: str, examples: Sequence[str]) -> str:
     return "\n".join(["examples:", *(f"  unfused-ray {command} {example}".rstrip() for example in examples)])
 
 
-def _unvalidated() -> tyro.constructors.ConstructorRegistry:
+def _unvalidated(positional: Sequence[str]) -> tyro.constructors.ConstructorRegistry:
     """Read configurations as plain dictionaries, so that all of one is validated at once, in the project's words."""
     registry = tyro.constructors.ConstructorRegistry()
 
@@ -134,9 +124,12 @@ def _unvalidated() -> tyro.constructors.ConstructorRegistry:
         if not (isinstance(info.type, type) and issubclass(info.type, Config)):
             return None
         types = get_type_hints(info.type)
+        annotated: Any = Annotated  # types that are known at run time alone
 
         def field_type(name: str) -> Any:
             value = getattr(info.default, name)
+            if name in positional:
+                return annotated[types[name], tyro.conf.Positional, tyro.conf.arg(metavar=f"[{name.upper()}]")]
             return type(value) if isinstance(value, Config) else types[name]  # of several methods the recipe has one
 
         fields = tuple(

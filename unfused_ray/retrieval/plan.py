@@ -133,14 +133,25 @@ def _existing(config: IndexConfig) -> IndexManifest | None:
     if not storage.exists(storage.join(config.output, INDEX)):
         return None
     before = IndexManifest.load(config.output)
-    if not config.rebuild:
+    if config.vectors and not config.rebuild:
         refuse_difference(config.output, before.settings, settings_of(config))
+    elif not config.rebuild:
+        _refuse_other_settings(config, before)
     if config.vectors and {*config.vectors} != {source.vectors for source in before.sources}:
         raise ValueError(
             f"{config.output} is an index of {', '.join(source.vectors for source in before.sources)}, not of "
             f"{', '.join(config.vectors)}: change it with --add and --remove, or make it anew with --rebuild"
         )
     return before
+
+
+def _refuse_other_settings(config: IndexConfig, before: IndexManifest) -> None:
+    """Refuse to add to an index, or to remove from it, with other settings than it was made with."""
+    asked = settings_of(config)
+    others = [(name.replace("_", "-"), value) for name, value in before.settings.items() if asked.get(name) != value]
+    if others:
+        own = " ".join(f"--{name} {value}" for name, value in others)
+        raise ValueError(f"{config.output} was made with other settings: to add to it or to remove from it, give {own}")
 
 
 def _wanted(

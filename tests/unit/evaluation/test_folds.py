@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -210,3 +211,18 @@ def test_parts_of_the_test_clips_are_tested_together_and_reported_too(tmp_path: 
     line = f"| mine | {100 * right[:6].mean():.1f} | {100 * right[6:].mean():.1f} |"
     assert heading in table.to_markdown() and line in table.to_markdown()
     assert load_task(uri, ("train", "valid")).splits.tolist() == ["train"] * 24 + ["valid"] * 8
+
+
+def test_each_network_of_a_fold_is_asked_for_near_copies_of_its_own_fold(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, int, dict[str, str]]] = []
+    monkeypatch.setattr(
+        evaluation_job, "near_copies", lambda name, tested, uris: asked.append((name, tested.num_clips, uris)) or [name]
+    )
+    systems = (TrainedModel("own", "/runs/{task}"), TrainedModel("joint", "/runs/joint"))
+    sentences = evaluation_job._near_copies(SimpleNamespace(tasks=(task,), systems=systems))
+    assert sentences == ["tones", *(f"tones-fold{number}" for number in (1, 2, 3, 4))]
+    assert asked[0] == ("tones", sum(SIZES), {"joint": "/runs/joint"})
+    for (name, count, uris), size in zip(asked[1:], SIZES, strict=True):
+        assert (count, uris) == (size, {"own": f"/runs/{name}"})

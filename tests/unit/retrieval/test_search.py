@@ -244,8 +244,9 @@ def test_a_search_that_finds_nothing_says_so_and_keeps_its_columns(heard: Path) 
 
 
 def test_a_dry_run_says_how_many_pass_the_filters(heard: Path, command_line: Callable[..., Ended]) -> None:
-    ended = command_line("search", str(heard / "index"), "--label", "3", "--sources", "shards", "--dry-run")
-    assert ended.code == 0 and "would search" in ended.out and "16 of 34" in ended.out
+    for named in ([str(heard / "index")], ["--index", str(heard / "index")]):
+        ended = command_line("search", "--dry-run", "--label", "3", "--sources", "shards", "--count", "2", *named)
+        assert ended.code == 0 and "would search" in ended.out and "16 of 34" in ended.out
 
 
 def test_the_page_has_every_hit_with_sound_picture_and_a_link(heard: Path, tmp_path: Path) -> None:
