@@ -4,12 +4,14 @@
 # make docs: the site, into site/.
 # make test-browser: the tests that need a Chromium, and ONNX Runtime for browsers from npm.
 # make test-kits: the adapters by the own checks of HEAR, X-ARES and MTEB, in an environment of their own (8 GB).
+# make test-gpu: the tests that run on a processor and on a GPU; without a GPU they fail.
+# make bench-gpu: everything that a GPU has to show, in 8 minutes; then the section of docs/performance.md.
 # make chaos: install, then every job disturbed again and again, see docs/reliability.md. It takes its time.
 # make audit: known vulnerabilities (asks PyPI, needs the internet) and licences of what is installed.
 # make bench: install, then every benchmark and docs/performance.md. The machine should have nothing else to do.
 
 PYTHON ?= python3
-# faiss for this machine: search (on CPUs), or search-gpu (CUDA 12).
+# faiss for this machine: search (on CPUs), or gpu (Linux with an NVIDIA driver of CUDA 12.6 or newer).
 FAISS ?= search
 # Runs, shards and tracking of the targets below.
 export UNFUSED_RAY_HOME ?= $(CURDIR)/output
@@ -27,7 +29,7 @@ BIN := .venv/bin
 SHARDS := $(UNFUSED_RAY_HOME)/shards
 RUNS := $(UNFUSED_RAY_HOME)/runs
 
-.PHONY: demo test test-slow docs audit test-browser test-kits chaos bench check venv peers corpus clean
+.PHONY: demo test test-slow docs audit test-browser test-kits test-gpu bench-gpu chaos bench check venv peers corpus clean
 
 demo: venv
 	$(BIN)/unfused-ray prepare --source recordings/drums.tar --output $(SHARDS)/drums
@@ -67,6 +69,13 @@ test-kits: venv
 	$(KITS)/bin/pip install --quiet --constraint deploy/constraints.txt . tensorflow loguru mteb
 	$(KITS)/bin/pip install --quiet --no-deps hearvalidator xares
 	KITS=$(abspath $(KITS))/bin $(BIN)/python -m pytest -m kits
+
+test-gpu: venv
+	UNFUSED_RAY_REQUIRE_GPU=1 $(BIN)/python -m pytest -m gpu tests/gpu
+
+bench-gpu: venv
+	$(BIN)/python -m benchmarks.gpu
+	$(BIN)/python -m benchmarks.gpu.page
 
 chaos: venv
 	$(BIN)/python -m benchmarks.chaos.run --output $(BENCH)

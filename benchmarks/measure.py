@@ -14,11 +14,9 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import psutil
 import torch
-from rich.console import Console
-from rich.table import Table
 
+ROOT = Path(__file__).parents[1]
 _PACKAGES = (
     "torch",
     "torchaudio",
@@ -77,6 +75,9 @@ def ratio(name: str, above: Sequence[float], below: Sequence[float], reach: str 
 
 def report(title: str, figures: Sequence[Figure], output: Path) -> None:
     """Print the figures as a table and write them, with machine, versions and command, to ``output``/<title>.json."""
+    from rich.console import Console  # here: benchmarks.gpu runs on machines that have little but torch
+    from rich.table import Table
+
     table = Table(title=title)
     for heading in ("figure", "median", "range", "unit", "reach"):
         table.add_column(heading, justify="right" if heading in ("median", "range") else "left")
@@ -106,7 +107,7 @@ def machine() -> dict[str, object]:
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "versions": versions,
     }

@@ -206,6 +206,21 @@ def worker_cpus(runtime: RuntimeConfig) -> float:
     return each
 
 
+def refuse_few_gpus(runtime: RuntimeConfig, shards: int, gpus_per_shard: float) -> None:
+    """Refuse a clustering on GPUs beside which the workers' GPUs are not all left: both would wait for ever.
+
+    Raises:
+        ValueError: names the field.
+    """
+    wanted, gpus = runtime.num_workers * runtime.gpus_per_worker + shards * gpus_per_shard, capacity().get("GPU", 0.0)
+    if gpus_per_shard and wanted > gpus:
+        raise ValueError(
+            f"method.assignment_gpus={gpus_per_shard:g} × method.assignment_shards={shards} and "
+            f"runtime.gpus_per_worker={runtime.gpus_per_worker:g} × runtime.num_workers={runtime.num_workers} need "
+            f"{wanted:g} GPUs, the cluster has {gpus:g}: lower one of them (shares such as 0.1 and 0.9 fit on one GPU)"
+        )
+
+
 def _autoscaler_limit() -> dict[str, float]:
     """Return the most resources of the autoscaler; empty without one.
 

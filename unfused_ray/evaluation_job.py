@@ -25,7 +25,7 @@ from unfused_ray.embedding.clips import refuse_other_rate
 from unfused_ray.evaluation import cells
 from unfused_ray.evaluation.cells import Cell
 from unfused_ray.evaluation.embedders import EmbedderModel, load_embedder
-from unfused_ray.evaluation.filling import fill_cells
+from unfused_ray.evaluation.filling import embed, fill_cells, parts_of
 from unfused_ray.evaluation.protocol import FILE, Protocol, load_protocol
 from unfused_ray.evaluation.rows import MEAN
 from unfused_ray.evaluation.systems import (
@@ -152,9 +152,11 @@ def run(plan: EvaluationPlan) -> EvaluationTable:
     read = {(s.name, task.name): cells.read(output, task, s, plan.protocol) for task, s in pairs}
     found = {pair: cell for pair, cell in read.items() if cell is not None}
     missing = [(task, system) for task, system in pairs if (system.name, task.name) not in found]
+    _compute_statistics(missing)
+    if plan.cache.device == "cuda":
+        _embed_on_gpus(plan, missing)
     with Progress("cells", len(pairs), "cells", done=len(found)) as bar:
         bar.update(len(found))
-        _compute_statistics(missing)
         work = partial(fill, output, plan.protocol, plan.cache)
         for filled in fill_cells(missing, work, plan.config.processes):
             found |= filled
@@ -257,6 +259,26 @@ def _compute_statistics(missing: Sequence[tuple[Task, System]]) -> None:
         if training.statistics(front_end) is None:
             executor = IN_PROCESS if training.seconds <= _SECONDS_HERE else default_executor()
             compute_statistics(training, front_end, executor)
+
+
+def _embed_on_gpus(plan: EvaluationPlan, missing: Sequence[tuple[Task, System]]) -> None:
+    """Make the vectors of all missing cells, with one process for each GPU of the machine or cluster.
+
+    A machine with one GPU needs no Ray: it is done in this process.
+
+    Raises:
+        ValueError: the tasks or the cache are on this machine, and the cluster has others.
+    """
+    import torch  # an evaluation of finished cells need not wait for it
+
+    parts = parts_of([(task, system) for task, system in missing if not isinstance(system, LogMelStatistics)])
+    executor = default_executor(gpus_per_task=1.0) if torch.cuda.device_count() > 1 else IN_PROCESS
+    work = partial(embed, plan.protocol.config, plan.cache)
+    with executor.open(), Progress("embedding", len(parts), "rows") as bar:
+        executor.refuse_impossible({"cache": plan.cache.uri} | {f"tasks: {task.name}": task.uri for task in plan.tasks})
+        with executor.run(work, parts) as done:
+            for count, _ in enumerate(done, start=1):
+                bar.update(count)
 
 
 def _tracked_run(plan: EvaluationPlan, parent: str) -> TrackedRun:

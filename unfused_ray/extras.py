@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+
+_FAISS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cu11", "faiss-gpu-cu12")
 
 
 class MissingExtraError(ImportError):
@@ -22,3 +25,17 @@ def require(extra: str, module: str, use: str) -> None:
     """
     if find_spec(module) is None:
         raise MissingExtraError(f"{use} needs {module}, which is not installed: pip install 'unfused-ray[{extra}]'")
+
+
+def installed_faiss() -> dict[str, str]:
+    """Return the distributions of the module ``faiss`` that are installed, with their versions.
+
+    More than one is a fault: each has written its files over the other's.
+    """
+    found = {}
+    for name in _FAISS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -5,6 +5,8 @@
 A pass multiplies all rows with all centroids; I iterations and the final assignment are I + 1 passes. All start from
 the same rows and do the same iterations, by turns in one process; large cells do fewer. "Bound" is the 2·N·K·D
 operations of a pass at the rate of the fastest matrix product here: torch.mm's, or oneDNN's by way of a convolution.
+"By torch" and "by faiss" are this project's k-means with their products instead of oneDNN's, on a GPU where there is
+one, and with certified labels.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -25,14 +28,17 @@ import torch
 from sklearn.cluster import KMeans
 from torch.nn.functional import conv2d
 
+from benchmarks.gpu.clustering import by_faiss, by_torch
 from benchmarks.measure import Figure, by_turns, figure, ratio, report
 from unfused_ray import cluster
 from unfused_ray.clustering.actor import RayClusterer, start_assignment_actor
 from unfused_ray.clustering.clusterer import ClusteringPlan
 from unfused_ray.clustering.kmeans import RowBlocks, lloyd
+from unfused_ray.clustering.nearest import FaissGpu
 
 GEMM, ROWS_PER_CLUSTER, PUSH = 2048, 16, 65_536
 OURS, FAISS, MM, CONVOLUTION = "this project", "faiss.Kmeans", "torch.mm", "oneDNN"
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def embeddings(num_rows: int, num_clusters: int, dim: int) -> np.ndarray:
@@ -49,7 +55,13 @@ def cell(num_rows: int, num_clusters: int, options: argparse.Namespace) -> list[
     operations = 2 * num_rows * num_clusters * options.dim
     iterations = int(np.clip(options.gflop * 1e9 // operations - 1, 1, options.iterations))
     passes = iterations + 1
-    points = RowBlocks.of(embeddings(num_rows, num_clusters, options.dim), options.threads)
+    vectors = embeddings(num_rows, num_clusters, options.dim)
+    points = RowBlocks.of(vectors, options.threads)
+    by_others = {
+        f"{OURS}, by {name}": RowBlocks.of(vectors, options.threads, nearest)
+        for name, nearest in (("torch", FaissGpu(by_torch(DEVICE))), ("faiss", by_faiss(DEVICE)))
+        if not isinstance(nearest, str)  # a reason why faiss does not compute on the GPU
+    }
     rows = points.rows[:num_rows].astype(np.float32)
     starts = np.ascontiguousarray(rows[:num_clusters])
     square = torch.rand(GEMM, GEMM)
@@ -76,6 +88,7 @@ def cell(num_rows: int, num_clusters: int, options: argparse.Namespace) -> list[
         CONVOLUTION: lambda: conv2d(images, square[:, :, None, None]),
         OURS: lambda: lloyd(points, starts, num_clusters, iterations),
         FAISS: with_faiss,
+        **{name: partial(lloyd, each, starts, num_clusters, iterations) for name, each in by_others.items()},
     }
     small = operations <= options.field_gflop * 1e9
     if small:

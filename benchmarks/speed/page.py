@@ -51,34 +51,34 @@ def to_markdown(results: Sequence[Mapping[str, Any]]) -> str:
     """All figures: those with a reach first, then benchmark by benchmark with command, date and machine."""
     headings = ("figure", "median", "range", "reach", "met")
     aims = [
-        (*_row(figure), f"`{result['command']}`")
+        (*row(figure), f"`{result['command']}`")
         for result in results
         for figure in result["figures"]
         if figure["reach"]
     ]
-    parts = [_table((*headings, "command"), aims)]
+    parts = [table((*headings, "command"), aims)]
     for result in results:
         parts += [
             f"### {result['title'].replace('_', ' ')}",
             f"`{result['command']}`, {result['date']}; {_machine(result['machine'])}",
-            _table(headings, [_row(figure) for figure in result["figures"]]),
+            table(headings, [row(figure) for figure in result["figures"]]),
         ]
     return "\n\n".join(parts)
 
 
-def replace_generated(page: str, generated: str) -> str:
-    """The page with another text between its two marks; at its end where it has none.
+def replace_generated(page: str, generated: str, begin_mark: str = BEGIN, end_mark: str = END) -> str:
+    """The page with another text between two marks; at its end where it has none.
 
     Raises:
         ValueError: only one of the marks is there, or they are in the wrong order.
     """
-    block = f"{BEGIN}\n\n{generated}\n\n{END}\n"
-    if BEGIN not in page and END not in page:
+    block = f"{begin_mark}\n\n{generated}\n\n{end_mark}\n"
+    if begin_mark not in page and end_mark not in page:
         return f"{page.rstrip()}\n\n{block}".lstrip()
-    begin, end = page.find(BEGIN), page.find(END)
+    begin, end = page.find(begin_mark), page.find(end_mark)
     if begin < 0 or end < begin:
-        raise ValueError(f"the page must hold {BEGIN!r} and then {END!r}, or neither")
-    return page[:begin] + block + page[end + len(END) :].removeprefix("\n")
+        raise ValueError(f"the page must hold {begin_mark!r} and then {end_mark!r}, or neither")
+    return page[:begin] + block + page[end + len(end_mark) :].removeprefix("\n")
 
 
 def stage_seconds(result: Mapping[str, Any]) -> dict[str, float]:
@@ -110,14 +110,16 @@ def draw_stages(runs: Mapping[str, Mapping[str, float]]) -> Figure:
     return figure
 
 
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown; medians and ranges are on the right."""
     right = ("median", "range")
     rule = ["--:" if heading in right else "---" for heading in headings]
     cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     return "\n".join(f"| {' | '.join(row)} |" for row in [headings, rule, *cells])
 
 
-def _row(figure: Mapping[str, Any]) -> tuple[str, ...]:
+def row(figure: Mapping[str, Any]) -> tuple[str, ...]:
+    """The cells of a figure: name, median, range, reach, and whether it is met."""
     name, low, high = figure["name"], figure["low"], figure["high"]
     return (
         "&emsp;" * name.startswith(" ") + name.lstrip(),

@@ -12,4 +12,4 @@ export RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=900
 export RAY_JOB_STOP_WAIT_TIME_S=120
 
 # What cluster.yaml's workers come to at most (max_workers times resources, summed): Ray does not tell jobs.
-export UNFUSED_RAY_AUTOSCALER='{"CPU": 320, "GPU": 8}'
+export UNFUSED_RAY_AUTOSCALER='{"CPU": 352, "GPU": 8}'

@@ -25,6 +25,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from support.paths import ROOT
 
 from unfused_ray.cluster import AUTOSCALER
+from unfused_ray.extras import installed_faiss
 
 STACK = ROOT / "deploy/aws/stack.yaml"
 OFFICE = "203.0.113.0/24"
@@ -78,6 +79,7 @@ def test_every_worker_starts_from_none_and_only_workers_are_on_spot(config: dict
     on_spot = {name for name, node in node_configs(config).items() if "InstanceMarketOptions" in node}
     assert on_spot == {"cpu", "gpu-spot"}
     spot, on_demand = kinds["gpu-spot"], kinds["gpu-on-demand"]
+    assert spot["resources"]["GPU"] == 4  # of one node: gradients that travel between nodes take longer than a step
     assert spot["resources"] == on_demand["resources"]  # so that they fit equally well, and the priority decides
     assert spot["priority"] > on_demand["priority"]
 
@@ -95,8 +97,12 @@ def test_jobs_are_told_what_the_autoscaler_may_grow_the_cluster_to(config: dict[
 def test_the_pinned_versions_are_those_that_these_tests_run_on(config: dict[str, Any]):
     pins = re.findall(r"^([\w-]+)==(.+)$", (ROOT / "deploy/constraints.txt").read_text(), flags=re.MULTILINE)
     assert {"ray", "torch", "pyarrow"} <= dict(pins).keys()
-    assert [(name, version(name).partition("+")[0]) for name, _ in pins] == pins
-    assert any("deploy/constraints.txt" in command for command in config["setup_commands"])
+    assert dict(pins)["faiss-cpu"] == dict(pins)["faiss-gpu"]  # one module, of which a machine has one
+    here = [(name, number) for name, number in pins if not name.startswith("faiss-")]
+    assert [(name, version(name).partition("+")[0]) for name, _ in here] == here
+    assert set(installed_faiss().items()) <= set(pins)
+    (install,) = (command for command in config["setup_commands"] if "deploy/constraints.txt" in command)
+    assert "[train,gpu]" in install
 
 
 def test_every_file_that_is_copied_to_the_nodes_is_there(config: dict[str, Any]):

@@ -181,6 +181,8 @@ def test_the_image_is_pinned_small_and_not_roots():
     (install,) = (run for run in runs if "pip install" in run)
     assert "--no-cache-dir" in install
     assert "--constraint deploy/constraints.txt" in install
+    assert ".[train,gpu]" in install
+    assert any("gcc" in run.split() for run in runs)  # torch.compile's inductor calls it
     ignored = (ROOT / "deploy/Containerfile.dockerignore").read_text().splitlines()
     for sources in (shlex.split(value)[:-1] for step, value in steps if step == "COPY"):
         assert all((ROOT / source).exists() and f"!{source}" in ignored for source in sources)

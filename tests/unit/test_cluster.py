@@ -98,6 +98,14 @@ def test_the_session_is_off_the_network(ray_session: None) -> None:
     assert cluster.is_one_machine()
 
 
+def test_a_clustering_on_gpus_that_would_wait_for_the_workers_is_refused(has: Callable[..., None]) -> None:
+    has({"CPU": 8.0, "GPU": 2.0})
+    cluster.refuse_few_gpus(RuntimeConfig(num_workers=2, gpus_per_worker=1), 2, 0.0)
+    cluster.refuse_few_gpus(RuntimeConfig(num_workers=2, gpus_per_worker=0.75), 2, 0.25)
+    with pytest.raises(ValueError, match=r"method\.assignment_gpus=0\.25 .* need 2\.5 GPUs, the cluster has 2"):
+        cluster.refuse_few_gpus(RuntimeConfig(num_workers=2, gpus_per_worker=1), 2, 0.25)
+
+
 def test_tasks_of_a_private_cluster_are_as_nice_as_the_driver(ray_session: None) -> None:
     """Ray's default of 15 lets them starve beside any other process: an ingest took minutes instead of seconds."""
     assert ray.get(ray.remote(lambda: os.nice(0)).remote()) == os.nice(0)

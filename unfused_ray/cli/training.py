@@ -59,6 +59,10 @@ def _dry_run(config: TrainingConfig) -> int:
     from unfused_ray.doctor import examine
     from unfused_ray.training.driver import dry_run, launch
 
+    if data.config.runtime.estimate_for:
+        from unfused_ray.training.driver import estimate
+
+        say(f"estimate for {estimate.describe(data.config, data.index)}")
     with cluster.session():
         findings = examine.examine(data.config)
         show(examine.table(findings))

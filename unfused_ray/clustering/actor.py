@@ -28,6 +28,8 @@ _MAX_IN_FLIGHT = 8
 def start_assignment_actor(plan: ClusteringPlan, num_shards: int) -> ray.actor.ActorHandle:
     """Start the assignment actor of a run; it takes no CPU, because it works while the workers wait for it.
 
+    Where clustering is to be done on GPUs, each process that holds embeddings reserves its share of one.
+
     It ends with the driver, or by ``ray.kill``.
 
     Args:
@@ -35,7 +37,9 @@ def start_assignment_actor(plan: ClusteringPlan, num_shards: int) -> ray.actor.A
         num_shards: S; one shard lives inside the actor, several are actors spread over the nodes.
     """
     # Restarted without its state, it refuses every call until it is restored; only restore() itself is retried.
-    return ray.remote(AssignmentActor).options(num_cpus=0, max_restarts=-1, max_task_retries=0).remote(plan, num_shards)
+    options = {"num_cpus": 0, "num_gpus": plan.gpus_per_shard if num_shards == 1 else 0}
+    actor = ray.remote(AssignmentActor).options(**options, max_restarts=-1, max_task_retries=0)
+    return actor.remote(plan, num_shards)
 
 
 class RayClusterer:
@@ -211,7 +215,8 @@ class _RemoteShards:
 
     def __init__(self, plan: ClusteringPlan, num_shards: int) -> None:
         # Each is built where it lives; the whole list ends when the bank that holds it does.
-        actor = ray.remote(_ShardActor).options(num_cpus=0, scheduling_strategy="SPREAD")
+        options = {"num_cpus": 0, "num_gpus": plan.gpus_per_shard}
+        actor = ray.remote(_ShardActor).options(**options, scheduling_strategy="SPREAD")
         self._actors = [actor.remote(plan, shard, num_shards) for shard in range(num_shards)]
 
     def __len__(self) -> int:

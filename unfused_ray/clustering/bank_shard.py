@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import safetensors.numpy
 
 from unfused_ray import storage
 from unfused_ray.clustering.kmeans import BLOCK_ROWS, RowBlocks
+
+if TYPE_CHECKING:
+    from unfused_ray.clustering.nearest import Nearest
 
 _NAMED_IDS = 10
 
@@ -48,14 +52,17 @@ class BankShard(RowBlocks):
         num_clips: N, of the whole bank.
         dim: D.
         threads: tiles worked on at once.
+        nearest: finds the nearest centroids; oneDNN by default.
     """
 
-    def __init__(self, shard: int, num_shards: int, num_clips: int, dim: int, threads: int) -> None:
+    def __init__(
+        self, shard: int, num_shards: int, num_clips: int, dim: int, threads: int, nearest: Nearest | None = None
+    ) -> None:
         self.num_shards = num_shards
         self.blocks = np.arange(shard, -(-num_clips // BLOCK_ROWS), num_shards)
         clip_ids = (self.blocks[:, None] * BLOCK_ROWS + np.arange(BLOCK_ROWS)).ravel()
         self._is_clip = clip_ids < num_clips  # the last block is padded
-        super().__init__(len(clip_ids), dim, threads)
+        super().__init__(len(clip_ids), dim, threads, nearest)
         self.pushed = np.zeros(len(clip_ids), bool)
         self.seen = np.zeros(len(clip_ids), bool)
         self.non_finite = 0

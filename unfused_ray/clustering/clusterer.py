@@ -80,6 +80,8 @@ class ClusteringPlan:
     """Folder, by path or URI, of the assignments ``epoch-0000`` and on."""
     threads: int = 0
     """Threads of each process that holds embeddings; 0 takes all cores of its node."""
+    gpus_per_shard: float = 0.0
+    """GPUs that each of these processes reserves, and clusters on; 0 is oneDNN on processors."""
 
     def __post_init__(self) -> None:
         if max(self.num_clusters) > self.num_clips:
@@ -88,8 +90,19 @@ class ClusteringPlan:
             )
 
     def build_shard(self, shard: int, num_shards: int) -> BankShard:
-        """An empty shard in this process."""
-        return BankShard(shard, num_shards, self.num_clips, self.dim, self.threads or os.cpu_count() or 1)
+        """An empty shard in this process.
+
+        Raises:
+            ValueError: it is to cluster on a GPU, and faiss sees none here.
+            MissingExtraError: it is to cluster on a GPU, and faiss is not installed.
+        """
+        nearest = None
+        if self.gpus_per_shard:
+            from unfused_ray.clustering.nearest import FaissGpu  # here: it imports torch
+
+            nearest = FaissGpu()
+        threads = self.threads or os.cpu_count() or 1
+        return BankShard(shard, num_shards, self.num_clips, self.dim, threads, nearest)
 
     def build_bank(self) -> Bank:
         """An empty bank in this process."""

@@ -4,7 +4,8 @@ The result depends on the rows and the starts alone, *bit for bit*: not on the p
 work, nor on the order in which partial results arrive. Two facts make it so:
 
 * Rows are multiplied with the centroids in tiles of ``TILE_ROWS``, the last one padded with zeros, each by one thread.
-  A tile is never divided, so every row is always computed in the same product.
+  A tile is never divided, so every row is always computed in the same product. On a GPU labels are certified instead
+  (:class:`~unfused_ray.clustering.nearest.FaissGpu`).
 * Rows are kept as float16. Each of their values is a multiple of 2^-24 and at most 1, so a float64 holds the sum of up
   to 2^29 of them without rounding, whatever the order.
 
@@ -19,9 +20,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
+
+if TYPE_CHECKING:  # it imports torch, which takes 1.3 s: only where, and when, something is clustered
+    from unfused_ray.clustering.nearest import Finder, Nearest
 
 logger = logging.getLogger(__name__)
 
@@ -82,21 +86,23 @@ class RowBlocks:
         num_rows: N; all rows are zero at first.
         dim: D.
         threads: tiles worked on at once.
+        nearest: finds the nearest centroids; oneDNN by default.
     """
 
-    def __init__(self, num_rows: int, dim: int, threads: int) -> None:
+    def __init__(self, num_rows: int, dim: int, threads: int, nearest: Nearest | None = None) -> None:
         padded = -(-num_rows // BLOCK_ROWS) * BLOCK_ROWS
         self.num_rows = num_rows
         self.rows = np.zeros((padded, dim), np.float16)
         self.has_direction = np.zeros(padded, bool)
         self._threads = threads
+        self._nearest = nearest
         self._pool = ThreadPoolExecutor(threads, initializer=_use_one_thread)
 
     @classmethod
-    def of(cls, embeddings_ND: np.ndarray, threads: int) -> RowBlocks:
+    def of(cls, embeddings_ND: np.ndarray, threads: int, nearest: Nearest | None = None) -> RowBlocks:
         """The L2-normalised embeddings as rows."""
         num_rows, dim = embeddings_ND.shape
-        points = cls(num_rows, dim, threads)
+        points = cls(num_rows, dim, threads, nearest)
         points.write(np.arange(num_rows), normalize_rows(embeddings_ND))
         return points
 
@@ -113,27 +119,31 @@ class RowBlocks:
         """Sum and number of the rows nearest to each centroid, tile by tile."""
         from unfused_ray.clustering.tiles import sum_by_cluster
 
-        def thread_sums(starts: Iterator[int]) -> tuple[np.ndarray, np.ndarray]:
-            return sum_by_cluster((self._tile(start) for start in starts), centroids_KD)
+        find, size = self._finder(centroids_KD)
 
-        sums, counts = zip(*self._share(thread_sums), strict=True)
+        def thread_sums(starts: Iterator[int]) -> tuple[np.ndarray, np.ndarray]:
+            return sum_by_cluster((self.rows[start : start + size] for start in starts), find, *centroids_KD.shape)
+
+        tiles = self._tiles(size)
+        sums, counts = zip(*self._share(thread_sums, tiles), strict=True)
         counts_K = reduce(np.add, counts)
         # A zero row is in cluster 0, and does not count.
-        counts_K[0] -= len(self._tiles()) * TILE_ROWS - np.count_nonzero(self.has_direction)
+        counts_K[0] -= sum(min(size, len(self.rows) - start) for start in tiles) - np.count_nonzero(self.has_direction)
         return reduce(np.add, sums), counts_K
 
     def assign(self, centroids_KD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Nearest centroid of each row, and the similarity with it, tile by tile."""
-        from unfused_ray.clustering.tiles import nearest
+        from unfused_ray.clustering.tiles import assign
 
+        find, size = self._finder(centroids_KD)
         labels, similarities = np.zeros(len(self.rows), np.int32), np.zeros(len(self.rows), np.float32)
 
         def thread_assign(starts: Iterator[int]) -> None:
             for start in starts:
-                tile = slice(start, start + TILE_ROWS)
-                labels[tile], similarities[tile] = nearest(self._tile(start), centroids_KD)
+                tile = slice(start, start + size)
+                labels[tile], similarities[tile] = assign(self.rows[tile], find)
 
-        self._share(thread_assign)
+        self._share(thread_assign, self._tiles(size))
         return labels[: self.num_rows], similarities[: self.num_rows]
 
     def gram(self) -> np.ndarray:
@@ -145,23 +155,28 @@ class RowBlocks:
         def thread_gram(starts: Iterator[int]) -> np.ndarray:
             gram_DD = np.zeros((self.rows.shape[1],) * 2)
             for start in starts:
-                rows = self._tile(start).astype(np.float64)
+                rows = self.rows[start : start + TILE_ROWS].astype(np.float64)
                 gram_DD += np.rint(rows.T @ rows * 2.0**24) * 2.0**-24
             return gram_DD
 
-        return reduce(np.add, self._share(thread_gram))
+        return reduce(np.add, self._share(thread_gram, self._tiles(TILE_ROWS)))
 
-    def _tile(self, start: int) -> np.ndarray:
-        return self.rows[start : start + TILE_ROWS]
+    def _finder(self, centroids_KD: np.ndarray) -> tuple[Finder, int]:
+        """What finds the nearest of these centroids, and the rows of its tiles."""
+        from unfused_ray.clustering.nearest import OneDnn
 
-    def _tiles(self) -> list[int]:
+        nearest = self._nearest or OneDnn()
+        return nearest.finder(centroids_KD), nearest.tile_rows
+
+    def _tiles(self, size: int) -> list[int]:
         """First rows of the tiles that are not all zero; the others have nothing to add, and stay in cluster 0."""
-        return (np.flatnonzero(self.has_direction.reshape(-1, TILE_ROWS).any(axis=1)) * TILE_ROWS).tolist()
+        starts = np.arange(0, len(self.rows), size)
+        return starts[np.logical_or.reduceat(self.has_direction, starts)].tolist()
 
-    def _share(self, work: Callable[[Iterator[int]], _T]) -> list[_T]:
+    def _share(self, work: Callable[[Iterator[int]], _T], tiles: list[int]) -> list[_T]:
         """The result of each thread for its share of the tiles: a free thread takes the next tile."""
-        tiles = iter(self._tiles())
-        return list(self._pool.map(work, [tiles] * self._threads))
+        shared = iter(tiles)
+        return list(self._pool.map(work, [shared] * self._threads))
 
 
 def normalize_rows(embeddings_ND: np.ndarray) -> np.ndarray:
@@ -256,7 +271,6 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _use_one_thread() -> None:
-    # Torch takes 1.3 s to import: only where, and when, something is clustered.
     from unfused_ray.clustering.tiles import use_one_thread
 
     use_one_thread()

@@ -39,6 +39,9 @@ class DecarConfig(Config):
     projections as trained."""
     assignment_shards: PositiveInt = 1
     """Processes that share the bank and its k-means; one of them is the assignment actor."""
+    assignment_gpus: NonNegativeFloat = 0.0
+    """GPU, or share of one, that each of these processes reserves beside the workers' for k-means by faiss (extra gpu);
+    0 clusters on processors. Worth it for millions of clips or thousands of clusters."""
 
 
 class ColaConfig(Config):

@@ -60,6 +60,8 @@ class RuntimeConfig(Config):
     Data."""
     gpus_per_worker: NonNegativeFloat = 0.0
     """GPUs that Ray reserves for a worker; 0 trains on CPUs."""
+    estimate_for: Literal["", "H100", "A100", "L4", "A10G"] = ""
+    """GPU that a dry run estimates clips/s for, from the card's data sheet; a training takes no notice of it."""
     threads: Annotated[int, Field(ge=0)] = 0
     """Torch threads of a worker; 0 is the node's cores divided by its workers. A resume is bit-equal with equal
     threads."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -13,6 +12,8 @@ from rich.text import Text
 
 from unfused_ray import cluster, storage
 from unfused_ray.config import RuntimeConfig, TrainingConfig
+from unfused_ray.doctor.finding import Finding
+from unfused_ray.doctor.gpus import look_at_faiss, look_at_gpus, look_at_placement
 from unfused_ray.doctor.node import NodeReport, look, versions
 from unfused_ray.home import home
 from unfused_ray.tracking.store import (
@@ -29,18 +30,6 @@ _SOME_GPU = 0.001  # a task that reserves none sees none; this little is left on
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at."""
-
-    check: str
-    state: Literal["ok", "warning", "problem"]
-    """A run may start with warnings; with a problem it would fail, or let others in."""
-    found: str
-    fix: str = ""
-    """The remedy; '' for a finding that is well."""
-
-
 def examine(config: TrainingConfig) -> list[Finding]:
     """Look at the cluster that Ray is connected to, and at every node of it, for a run that is to be started.
 
@@ -52,7 +41,7 @@ def examine(config: TrainingConfig) -> list[Finding]:
     """
     output = config.output or storage.join(home(), "runs", config.name)
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    reports, silent = _look_everywhere(nodes, output, wanted_gpus=config.runtime.gpus_per_worker > 0)
+    reports, silent = _look_everywhere(nodes, output)
     return [
         *_resources(config.runtime),
         *silent,
@@ -62,7 +51,9 @@ def examine(config: TrainingConfig) -> list[Finding]:
         _tracker(config),
         *_token(reports),
         *_versions(reports),
-        *_gpus(reports, config.runtime),
+        *look_at_gpus(reports, config),
+        *look_at_faiss(reports, config),
+        *look_at_placement(nodes, config.runtime),
     ]
 
 
@@ -81,13 +72,11 @@ def table(findings: Sequence[Finding]) -> Table:
     return shown
 
 
-def _look_everywhere(
-    nodes: Sequence[Mapping[str, Any]], output: str, wanted_gpus: bool
-) -> tuple[dict[str, NodeReport], list[Finding]]:
+def _look_everywhere(nodes: Sequence[Mapping[str, Any]], output: str) -> tuple[dict[str, NodeReport], list[Finding]]:
     """Reports by node address, and findings about the nodes that gave none."""
     asked = {}
     for node in nodes:
-        gpus = wanted_gpus and node["Resources"].get("GPU", 0) > 0
+        gpus = node["Resources"].get("GPU", 0) > 0
         options = {"num_cpus": 0, "num_gpus": _SOME_GPU if gpus else 0, "max_retries": 0}
         there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         reference = ray.remote(look).options(scheduling_strategy=there, **options).remote(output, gpus)
@@ -209,23 +198,6 @@ def _versions(reports: Mapping[str, NodeReport]) -> Iterator[Finding]:
     else:
         shown = ", ".join(f"{name} {number}" for name, number in list(here.items())[:3])
         yield Finding("versions", "ok", f"{shown} on {_count(len(reports))}")
-
-
-def _gpus(reports: Mapping[str, NodeReport], runtime: RuntimeConfig) -> Iterator[Finding]:
-    if not runtime.gpus_per_worker:
-        return
-    seen = {node: report for node, report in reports.items() if report.torch_gpus is not None}
-    if not seen:
-        fix = "ask again when one is up"
-        yield Finding("GPUs", "warning", "no node with a GPU is up: none could be looked at", fix)
-    for node, report in seen.items():
-        if not report.torch_gpus:
-            fix = "install NVIDIA's driver there, and a torch built with CUDA"
-            yield Finding("GPUs", "problem", f"{node}: torch sees none", fix)
-        elif report.faiss_gpus == 0:
-            yield Finding("GPUs", "warning", f"{node}: torch sees one, faiss none", "faiss-gpu needs CUDA 12's driver")
-        else:
-            yield Finding("GPUs", "ok", f"{node}: visible to torch" + (" and faiss" if report.faiss_gpus else ""))
 
 
 def _count(nodes: int) -> str:

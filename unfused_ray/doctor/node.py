@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import platform
+import re
 import shutil
 import time
 import uuid
@@ -17,10 +18,11 @@ import numpy as np
 import soundfile
 
 import unfused_ray
-from unfused_ray import __version__, storage
+from unfused_ray import __version__, extras, storage
 from unfused_ray.audio.decode import AudioError, decode
 
 _SHARED_MEMORY = Path("/dev/shm")
+_DRIVER = Path("/proc/driver/nvidia/version")
 _CODECS = (("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III"))
 _RATE = 16000
 
@@ -41,10 +43,18 @@ class NodeReport:
     """Why the output folder cannot be written; '' where it can."""
     storage_seconds: float
     """Taken by writing, reading back and deleting an object there."""
+    faiss: dict[str, str]
+    """Distributions of the module faiss that are installed, with their versions."""
     torch_gpus: int | None
-    """GPUs that torch sees; None where none is wanted."""
+    """GPUs that torch sees; None where none was looked for."""
     faiss_gpus: int | None
-    """GPUs that faiss sees; None where none is wanted, or faiss-gpu is not installed."""
+    """GPUs that faiss sees; None where torch sees none, on which faiss may crash, or no faiss for GPUs is installed."""
+    driver: str
+    """Version of NVIDIA's driver; '' if none is loaded, or none was looked for."""
+    cuda: str
+    """Version of CUDA that torch was built with; '' if without, or if no GPU was looked for."""
+    no_gpu: str
+    """Why torch sees no GPU; '' if it sees one, or none was looked for."""
 
 
 def look(output: str, gpus: bool) -> NodeReport:
@@ -52,7 +62,7 @@ def look(output: str, gpus: bool) -> NodeReport:
 
     Args:
         output: folder of the run, by path or URI, which need not exist yet.
-        gpus: whether a GPU is wanted here; torch is imported only then, which takes a second.
+        gpus: whether to look for GPUs; torch is imported only then, which takes a second.
     """
     start = time.perf_counter()
     problem = _write(output)
@@ -64,8 +74,12 @@ def look(output: str, gpus: bool) -> NodeReport:
         codecs=_undecodable(),
         storage=problem,
         storage_seconds=seconds,
+        faiss=extras.installed_faiss(),
         torch_gpus=_torch_gpus() if gpus else None,
-        faiss_gpus=_faiss_gpus() if gpus else None,
+        faiss_gpus=_faiss_gpus() if gpus and _torch_gpus() else None,
+        driver=_driver() if gpus else "",
+        cuda=_torch_cuda() if gpus else "",
+        no_gpu=_why_no_gpu() if gpus else "",
     )
 
 
@@ -123,8 +137,39 @@ def _torch_gpus() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
+def _torch_cuda() -> str:
+    import torch
+
+    return torch.version.cuda or ""
+
+
+def _driver() -> str:
+    if not _DRIVER.exists():
+        return ""
+    found = re.search(r"Kernel Module\D*([\d.]+)", _DRIVER.read_text())
+    return found[1] if found else "unknown"
+
+
+def _why_no_gpu() -> str:
+    import torch
+
+    if _torch_gpus():
+        return ""
+    if torch.version.cuda is None:
+        return f"torch {_version('torch')} is built without CUDA"
+    if not _driver():
+        return "no driver of NVIDIA is loaded"
+    if "CUDA_VISIBLE_DEVICES" in os.environ and not os.environ["CUDA_VISIBLE_DEVICES"]:
+        return "CUDA_VISIBLE_DEVICES is empty: no GPU was reserved for this process, or it was set so"
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:  # such as that the driver is older than torch's CUDA
+        return str(error).strip().splitlines()[0]
+    return "CUDA finds no device"
+
+
 def _faiss_gpus() -> int | None:
-    if _version("faiss-gpu") == "not installed":
+    if not any(name.startswith("faiss-gpu") for name in extras.installed_faiss()):
         return None
     import faiss
 

@@ -6,12 +6,14 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 import safetensors.torch
+import torch
 
 from unfused_ray import storage
 from unfused_ray.config import Cut, Readout
@@ -33,12 +35,18 @@ CLIPS_PER_PART = 4096
 class EmbeddingCache:
     """A folder of vectors. Each folder in it is named by all that decides its content, so nothing is out of date.
 
+    All kinds of devices compute in IEEE float32, but each in its own order: their vectors differ in the last bits, and
+    are kept apart.
+
     Args:
         uri: folder of the cache, by path or URI.
+        device: kind of the device that computes; "cuda" where torch sees a GPU, else "cpu", by default. A process that
+            sees no GPU reads the vectors of one, and what is missing among them it computes itself and does not keep.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, device: str = "") -> None:
         self.uri = uri
+        self.device = device or _kind_here()
 
     def vectors(self, encoder: FrozenEncoder, index: ClipIndex) -> KeptVectors:
         """Return the vectors of all clips by an encoder; compute missing ones here, on all threads of the caller.
@@ -47,7 +55,18 @@ class EmbeddingCache:
             ValueError: the shards have another sample rate than the encoder.
             OSError: a shard is missing, or its storage does not answer.
         """
-        return self.kept(key(encoder, index), index, lambda clip_ids: embed_clips(encoder, index, clip_ids))
+        return self._made(key(encoder, index, self.device), index, lambda: encoder)
+
+    def vectors_of(self, inputs: Mapping[str, Any], index: ClipIndex, make: Callable[[], FrozenEncoder]) -> KeptVectors:
+        """Return the vectors of all clips by an encoder that follows from its inputs, made only if some are missing.
+
+        Args:
+            inputs: all that decides the encoder, as JSON values.
+            index: the clips.
+            make: makes the encoder.
+        """
+        reading = {"inputs": inputs, "format_version": FORMAT_VERSION, "device": self.device, "clips": index.checksums}
+        return self._made(storage.sha256(json.dumps(reading, sort_keys=True).encode())[:32], index, cache(make))
 
     def kept(self, key: str, index: ClipIndex, embed: Embed) -> KeptVectors:
         """Return the vectors of all clips by a function; compute missing ones here.
@@ -61,6 +80,20 @@ class EmbeddingCache:
         found.make()
         return found
 
+    def _made(self, key: str, index: ClipIndex, make: Callable[[], FrozenEncoder]) -> KeptVectors:
+        here = _kind_here() if self.device == "cuda" else self.device
+
+        def embed(clip_ids: np.ndarray) -> Mapping[Any, np.ndarray]:
+            return embed_clips(make().to(here), index, clip_ids)
+
+        found = KeptVectors(storage.join(self.uri, key), index, embed, keeps=here == self.device)
+        found.make()
+        return found
+
+
+def _kind_here() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
 
 class KeptVectors:
     """Every layer's vectors of all clips of an index, stored part by part.
@@ -71,11 +104,12 @@ class KeptVectors:
         uri: folder of the parts.
         index: the clips.
         embed: computes the vectors of some clips.
+        keeps: False if what is computed here is not to be kept.
     """
 
-    def __init__(self, uri: str, index: ClipIndex, embed: Embed) -> None:
-        self._uri, self._index, self._embed = uri, index, embed
-        self._damaged: dict[int, dict[str, np.ndarray]] = {}
+    def __init__(self, uri: str, index: ClipIndex, embed: Embed, keeps: bool = True) -> None:
+        self._uri, self._index, self._embed, self._keeps = uri, index, embed, keeps
+        self._unkept: dict[int, dict[str, np.ndarray]] = {}
 
     def make(self) -> None:
         """Compute the missing parts."""
@@ -110,8 +144,8 @@ class KeptVectors:
 
         A part with a damaged clip stays in memory only: the shard may be repaired, which checksums would not show.
         """
-        if first in self._damaged:
-            return self._damaged[first]
+        if first in self._unkept:
+            return self._unkept[first]
         path = self._path(first)
         if storage.exists(path):
             try:
@@ -121,18 +155,21 @@ class KeptVectors:
                 logger.warning("%s is damaged and computed again: %s", path, error)
         last = min(first + CLIPS_PER_PART, self._index.num_clips)
         vectors: dict[str, np.ndarray] = dict(self._embed(np.arange(first, last)))
-        if all(np.isfinite(array).all() for array in vectors.values()):
+        if self._keeps and all(np.isfinite(array).all() for array in vectors.values()):
             storage.write_bytes(path, safetensors.numpy.save(vectors))
         else:
-            self._damaged[first] = vectors
+            self._unkept[first] = vectors
         return vectors
 
     def _path(self, first: int) -> str:
         return storage.join(self._uri, f"{first:09d}.safetensors")
 
 
-def key(encoder: FrozenEncoder, index: ClipIndex) -> str:
-    """Hash the weights, the front end with its normalisation, the rule for short clips, and the clips."""
+def key(encoder: FrozenEncoder, index: ClipIndex, device: str = "cpu") -> str:
+    """Hash the weights, the front end with its normalisation, the rule for short clips, the device, and the clips.
+
+    The key of a processor's vectors is as it was before GPUs had one.
+    """
     weights = safetensors.torch.save({name: t.cpu().contiguous() for name, t in encoder.encoder.state_dict().items()})
     reading = {
         "format_version": FORMAT_VERSION,
@@ -142,4 +179,6 @@ def key(encoder: FrozenEncoder, index: ClipIndex) -> str:
         "crop": encoder.crop.model_dump(mode="json"),
         "clips": index.checksums,
     }
+    if device != "cpu":
+        reading["arithmetic"] = f"IEEE float32 on {device}"
     return hashlib.sha256(weights + json.dumps(reading, sort_keys=True).encode()).hexdigest()[:32]

@@ -44,7 +44,8 @@ class Embedder(Protocol):
                 return self.model(torch.from_numpy(wave_BT)).mean(dim=1)
 
     The module must be importable wherever the evaluation runs: installed, or in a folder of PYTHONPATH. Each process
-    that fills cells makes one embedder.
+    that fills cells makes one embedder. Where there is a GPU it embeds in a process that sees it, and is made once more
+    where cells are filled, which see none: choose the device by ``torch.cuda.is_available()``.
     """
 
     sample_rate: int

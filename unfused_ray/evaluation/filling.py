@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import threading
@@ -14,12 +15,34 @@ from functools import cache
 import joblib
 
 from unfused_ray import logs
+from unfused_ray.embedding.cache import EmbeddingCache
 from unfused_ray.evaluation.cells import Cell
+from unfused_ray.evaluation.protocol import ProtocolConfig
 from unfused_ray.evaluation.systems import System, families
 from unfused_ray.evaluation.tasks import Task
 
 Fill = Callable[[Task, System], Cell]
 """Computes and keeps a cell; it travels to other processes."""
+
+
+def embed(protocol: ProtocolConfig, cache: EmbeddingCache, task: Task, family: Sequence[System]) -> None:
+    """Make and keep the vectors of rows that share them, on a task and all its folds."""
+    for system, round_ in itertools.product(family, task.rounds):
+        for _ in system.vectors(round_, protocol, cache):
+            pass
+
+
+def parts_of(missing: Sequence[tuple[Task, System]]) -> list[tuple[Task, list[System]]]:
+    """Cells that share their vectors, the longest first: a process may be left alone with it at the end."""
+    tasks = {task.name: task for task, _ in missing}
+    parts = [
+        (task, family)
+        for task in tasks.values()
+        for family in families([system for other, system in missing if other is task])
+    ]
+    return sorted(
+        parts, key=lambda part: len(part[0].splits) * sum(each.num_networks for each in part[1]), reverse=True
+    )
 
 
 def fill_cells(
@@ -38,14 +61,7 @@ def fill_cells(
     Raises:
         OSError: a process was ended from outside.
     """
-    tasks = {task.name: task for task, _ in missing}
-    parts = [
-        (task, family)
-        for task in tasks.values()
-        for family in families([system for other, system in missing if other is task])
-    ]
-    # The longest first, or a process may be left alone with it at the end.
-    parts.sort(key=lambda part: len(part[0].splits) * sum(system.num_networks for system in part[1]), reverse=True)
+    parts = parts_of(missing)
     processes = min(processes or joblib.cpu_count(), max(1, len(parts)))
     parent = os.getpid() if processes > 1 else 0
     filling = joblib.Parallel(processes, return_as="generator_unordered")
@@ -64,6 +80,9 @@ def fill_cells(
 def _fill_family(fill: Fill, parent: int, task: Task, family: Sequence[System]) -> dict[tuple[str, str], Cell]:
     """Fill the cells of some rows on a task; ``parent`` is the process that waits for this one, 0 if none does."""
     if parent:
+        # Each process of a GPU machine would take half a gigabyte of the first GPU for its context, to compute nothing
+        # there: vectors are made by then, and probes are fitted on processors.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
         end_with(parent)
         if not logging.getLogger().handlers:
             logs.configure()

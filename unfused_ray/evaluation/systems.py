@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol as TypingProtocol
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 from unfused_ray import storage
 from unfused_ray.audio.log_mel import LogMel
-from unfused_ray.config import Cut, EncoderConfig, FrontEndConfig, Readout
+from unfused_ray.config import EncoderConfig, FrontEndConfig
 from unfused_ray.embedding.cache import EmbeddingCache
 from unfused_ray.embedding.random_network import random_encoder
 from unfused_ray.evaluation.embedders import EmbedderModel, is_onnx, is_spec, whole_clips
@@ -128,10 +129,18 @@ class RandomNetwork:
 
     def vectors(self, task: Task, protocol: ProtocolConfig, cache: EmbeddingCache) -> Iterator[np.ndarray]:
         """A network a seed, calibrated on the task's training clips."""
-        statistics = task.statistics(self.front_end)
+        statistics, training = task.statistics(self.front_end), task.training
         for seed in self.seeds:
-            encoder = random_encoder(self.deepest, self.front_end, protocol.crop, task.training, statistics, seed)
-            yield _read(cache, encoder, task, self.shape.cut, protocol.readout)
+            inputs = {
+                "random": seed,
+                "encoder": self.deepest.model_dump(mode="json"),
+                "front_end": self.front_end.model_dump(mode="json"),
+                "crop": protocol.crop.model_dump(mode="json"),
+                "normalisation": [statistics.mean, statistics.std],
+                "calibrated_on": training.checksums,
+            }
+            make = partial(random_encoder, self.deepest, self.front_end, protocol.crop, training, statistics, seed)
+            yield cache.vectors_of(inputs, task.index, make).read(self.shape.cut, protocol.readout)
 
 
 @dataclass(frozen=True)
@@ -177,7 +186,7 @@ class TrainedModel:
         encoder = FrozenEncoder(
             exported.encoder, LogMel(front_end, statistics.mean, statistics.std), protocol.crop, exported.details
         )
-        yield _read(cache, encoder, task, exported.encoder.config.cut, protocol.readout)
+        yield cache.vectors(encoder, task.index).read(exported.encoder.config.cut, protocol.readout)
 
 
 def largest_cost(system: System, tasks: Sequence[Task]) -> tuple[int, float | None] | None:
@@ -228,8 +237,3 @@ def families(systems: Sequence[System]) -> list[list[System]]:
         shared = (system.deepest, system.front_end) if isinstance(system, RandomNetwork) else system.name
         found.setdefault(shared, []).append(system)
     return list(found.values())
-
-
-def _read(cache: EmbeddingCache, encoder: FrozenEncoder, task: Task, cut: Cut, readout: Readout) -> np.ndarray:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return cache.vectors(encoder.to(device), task.index).read(cut, readout)

@@ -49,6 +49,7 @@ class DecarV2(BlockMethod):
             iterations=config.kmeans_iterations,
             full_pass=config.labels_from == "full_pass",
             num_shards=config.assignment_shards,
+            gpus_per_shard=config.assignment_gpus,
         )
 
     def begin_epoch(self, prototypes: Sequence[np.ndarray]) -> None:

@@ -53,6 +53,8 @@ class ClusteringRequest:
     """True to embed every clip before each epoch; False to cluster the embeddings that the epoch before computed."""
     num_shards: int
     """Processes of a worker group that hold the embeddings."""
+    gpus_per_shard: float = 0.0
+    """GPUs that each of them reserves; 0 clusters on processors."""
 
 
 class Method(nn.Module):

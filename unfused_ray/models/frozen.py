@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-import soxr
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -48,6 +47,11 @@ class FrozenEncoder(nn.Module):
     def sampling_rate(self) -> int:
         """Rate of the waveforms that :meth:`forward` takes, in Hz."""
         return self.log_mel.config.sample_rate
+
+    @property
+    def device(self) -> torch.device:
+        """Device that the vectors are computed on."""
+        return self.log_mel.window.device
 
     @property
     def output_dim(self) -> int:
@@ -136,6 +140,8 @@ class FrozenEncoder(nn.Module):
         refuse_rate(sample_rate)
         mono_BS = mono_batch(wave)
         if sample_rate != self.sampling_rate:
+            import soxr  # here: benchmarks/gpu embeds on machines that have little but torch
+
             mono_BS = soxr.resample(mono_BS.T, sample_rate, self.sampling_rate).T
             if not mono_BS.size:
                 raise ValueError(
@@ -146,7 +152,7 @@ class FrozenEncoder(nn.Module):
     def _log_mel(self, mono_BS: np.ndarray) -> Tensor:
         if mono_BS.shape[1] < self.shortest:
             mono_BS = np.stack([fit_short_clip(clip, self.shortest, self.crop.short_clips) for clip in mono_BS])
-        return self.log_mel(torch.from_numpy(np.ascontiguousarray(mono_BS)).to(self.log_mel.window.device))
+        return self.log_mel(torch.from_numpy(np.ascontiguousarray(mono_BS)).to(self.device))
 
     def _frames(self, log_mel_BFT: Tensor) -> Tensor:
         return self.encoder.frames(self.encoder.hidden(self.encoder.blocks(log_mel_BFT)[-1]))

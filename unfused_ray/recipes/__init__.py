@@ -41,7 +41,7 @@ PRETRAIN: Mapping[str, tuple[str, PretrainConfig]] = {
     "demo": ("A small network, for about a thousand clips: a minute or two on two cores.", pretraining.DEMO),
     "corpus": ("The free corpus of real recordings (make corpus), about an hour on two cores.", pretraining.CORPUS),
     "decar-v2-audioset": (
-        "The paper's setting: 10 % of AudioSet and FSD50K, four GPUs.",
+        "The paper's setting: 10 % of AudioSet and FSD50K, four GPUs of one node.",
         pretraining.DECAR_V2_AUDIOSET,
     ),
     "cola-audioset": ("COLA at the size of the paper's setting.", pretraining.COLA_AUDIOSET),

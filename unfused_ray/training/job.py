@@ -80,6 +80,7 @@ class TrainingJob:
             seed=self.config.seed,
             assignments=storage.join(self.run_uri, ASSIGNMENTS),
             threads=threads,
+            gpus_per_shard=request.gpus_per_shard,
         )
 
     def labels(self, clusterer: Clusterer | None, rank: int = 0) -> LabelSource | None:

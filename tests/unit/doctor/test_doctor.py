@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,14 +12,16 @@ from typing import Any
 
 import boto3
 import pytest
+import ray
+import torch
 from mlflow import MlflowClient
 from rich.console import Console
 from support.mlflow_server import MlflowServer
 from support.terminal import Ended
 
-from unfused_ray.config import RuntimeConfig, TrackingConfig, TrainingConfig
-from unfused_ray.doctor import examine
-from unfused_ray.doctor.examine import Finding
+from unfused_ray.config import DecarConfig, PretrainConfig, RuntimeConfig, TrackingConfig, TrainingConfig
+from unfused_ray.doctor import examine, gpus, node
+from unfused_ray.doctor.finding import Finding
 from unfused_ray.doctor.node import look, versions
 from unfused_ray.progress import plain_console
 
@@ -129,23 +132,75 @@ def test_what_is_wrong_on_a_node_is_found(
     ("seen", "state", "words"),
     [
         ({"torch_gpus": None}, "warning", "no node with a GPU is up"),
-        ({"torch_gpus": 0}, "problem", "torch sees none"),
-        ({"torch_gpus": 1, "faiss_gpus": 0}, "warning", "torch sees one, faiss none"),
-        ({"torch_gpus": 1, "faiss_gpus": None}, "ok", "visible to torch"),
+        ({"torch_gpus": 0, "no_gpu": "the driver is too old"}, "problem", "torch sees none: the driver is too old"),
+        ({"torch_gpus": 1, "faiss_gpus": 0}, "warning", "faiss sees none"),
+        ({"torch_gpus": 1, "faiss_gpus": None}, "ok", "1 visible to torch (driver 575.57, torch's CUDA 13.0, faiss-"),
+        ({"torch_gpus": 4, "faiss_gpus": 4}, "ok", "4 visible to torch and faiss"),
     ],
 )
-def test_gpus_are_looked_at_where_they_are_asked_for(
+def test_gpus_are_looked_at_where_they_are(
     findings: Callable[..., dict[str, Finding]],
     every_node_says: Callable[..., None],
-    seen: dict[str, int | None],
+    seen: dict[str, Any],
     state: str,
     words: str,
 ):
-    every_node_says(**seen)
-    assert "GPUs" not in findings()
-    gpus = findings(runtime=RuntimeConfig(gpus_per_worker=1))["GPUs"]
-    assert gpus.state == state
-    assert words in gpus.found
+    every_node_says(**seen, driver="575.57", cuda="13.0")
+    asked = findings(runtime=RuntimeConfig(gpus_per_worker=1))["GPUs"]
+    assert asked.state == state
+    assert words in asked.found
+    # A run that asks for none need not have one, but is told of what is there.
+    unasked = findings().get("GPUs")
+    expected = None if seen["torch_gpus"] is None else state.replace("problem", "warning")
+    assert (unasked.state if unasked else None) == expected
+
+
+def test_a_machine_without_a_gpu_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    if torch.cuda.is_available():
+        pytest.skip("torch sees a GPU")
+    monkeypatch.setattr(node, "_DRIVER", tmp_path / "version")
+    assert look(str(tmp_path / "run"), True).no_gpu == (
+        "no driver of NVIDIA is loaded" if torch.version.cuda else f"torch {torch.__version__} is built without CUDA"
+    )
+    (tmp_path / "version").write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  575.57.08  Sat May 24 2025\n")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    found = look(str(tmp_path / "run"), True)
+    assert (found.driver, found.cuda, found.torch_gpus) == ("575.57.08", "13.0", 0)
+    assert found.no_gpu
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert look(str(tmp_path / "run"), True).no_gpu.startswith("CUDA_VISIBLE_DEVICES is empty")
+
+
+def test_two_distributions_of_faiss_or_none_for_gpus_are_problems(
+    findings: Callable[..., dict[str, Finding]], every_node_says: Callable[..., None]
+):
+    every_node_says(faiss={"faiss-cpu": "1.15.1", "faiss-gpu": "1.15.1"})
+    both = findings()["faiss"]
+    assert (both.state, "are the same module" in both.found) == ("problem", True)
+    assert both.fix.startswith("pip uninstall faiss-cpu faiss-gpu, then install one")
+    every_node_says(torch_gpus=1, faiss={"faiss-cpu": "1.15.1"}, faiss_gpus=None)
+    assert "faiss" not in findings()
+    wanted = PretrainConfig(output="/no/run", method=DecarConfig(assignment_gpus=0.5))
+    report = replace(look("/tmp/run", False), torch_gpus=1, faiss={"faiss-cpu": "1"})
+    (finding,) = gpus.look_at_faiss({"a": report}, wanted)
+    assert (finding.state, "faiss-cpu 1, and method.assignment_gpus" in finding.found) == ("problem", True)
+    assert gpus.wanted_by(wanted) == 0.5
+
+
+def test_workers_on_several_nodes_are_told_how_fast_gradients_travel():
+    (here,) = ray.nodes()
+    runtime = RuntimeConfig(num_workers=4, gpus_per_worker=1)
+
+    def nodes(*counts: float) -> list[dict[str, Any]]:
+        return [{**here, "Resources": {"GPU": count}} for count in counts]
+
+    assert not list(gpus.look_at_placement(nodes(), runtime))
+    assert not list(gpus.look_at_placement(nodes(4, 1), runtime))
+    (one,) = gpus.look_at_placement(nodes(1), runtime)
+    assert one.found == "4 GPUs are asked for, and no node that is up has more than 1: gradients use the network"
+    (several,) = gpus.look_at_placement(nodes(1, 2), runtime)
+    assert re.search(r"between two nodes Ray moved [\d.e+]+ Gb/s", several.found)
+    assert several.state == "warning" and "cluster placement group" in several.fix
 
 
 def test_a_cluster_that_others_can_reach_needs_the_token_on_every_node(

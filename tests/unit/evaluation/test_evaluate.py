@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -29,7 +30,8 @@ from unfused_ray import evaluation_job, storage
 from unfused_ray.config import EvaluateConfig, FrontEndConfig, TrackingConfig
 from unfused_ray.data.parts.executor import IN_PROCESS
 from unfused_ray.data.shards.index import ClipIndex
-from unfused_ray.evaluation import bootstrap, cells
+from unfused_ray.embedding import cache as cache_module
+from unfused_ray.evaluation import bootstrap, cells, filling
 from unfused_ray.evaluation.bootstrap import Interval
 from unfused_ray.evaluation.cells import MEASURES
 from unfused_ray.evaluation.probes import probe as probe_module
@@ -40,6 +42,7 @@ from unfused_ray.evaluation.rows import Row
 from unfused_ray.evaluation.systems import TrainedModel
 from unfused_ray.evaluation.table import EvaluationTable
 from unfused_ray.models.export import read_description
+from unfused_ray.models.frozen import FrozenEncoder
 from unfused_ray.report.evaluation import evaluation_table
 
 ROWS = ["log-mel statistics", "random fc2 (4 × 16)", "random fc1 (4 × 16)", "teacher", "student"]
@@ -160,6 +163,39 @@ time.sleep(600)' & wait"""
         parent.kill()
         parent.wait()
         process.wait(timeout=20)
+
+
+def test_on_a_machine_with_a_gpu_all_is_embedded_before_cells_are_filled_without_one(
+    world: World, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds, calls = ["cuda"], []
+    embed_clips, fill = cache_module.embed_clips, evaluation_job.fill
+    monkeypatch.setattr(cache_module, "_kind_here", lambda: kinds[-1])
+    monkeypatch.setattr(FrozenEncoder, "to", lambda self, device: self)  # computed on the processor nevertheless
+
+    def embedding(*arguments: Any) -> Any:
+        calls.append("embed")
+        return embed_clips(*arguments)
+
+    def filling_without(*arguments: Any) -> Any:
+        kinds.append("cpu")  # as in a process that sees no GPU
+        calls.append("fill")
+        return fill(*arguments)
+
+    monkeypatch.setattr(cache_module, "embed_clips", embedding)
+    monkeypatch.setattr(evaluation_job, "fill", filling_without)
+    world.run(tmp_path / "output", tasks=(str(world.folder / "bare"),), random_seeds=1)
+    assert calls == ["embed"] * 3 + ["fill"] * len(ROWS)  # both random rows share a network; two models
+    for row in ("log-mel statistics", "teacher", "student"):
+        assert world.cell(tmp_path / "output", "bare", row) == world.cell(done, "bare", row)
+
+
+def test_a_process_that_fills_cells_sees_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr(filling, "end_with", lambda parent: None)
+    for parent, seen in ((0, "0"), (1, "")):
+        assert filling._fill_family(lambda task, system: None, parent, None, []) == {}  # type: ignore[arg-type]
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == seen
 
 
 def test_trained_rows_are_compared_with_random_networks_of_their_shape_over_all_test_clips(

@@ -129,3 +129,43 @@ def test_the_key_changes_with_all_that_decides_the_vectors_and_with_nothing_else
     assert running is not None
     running += 1  # what calibration changes is a part of the weights
     assert key(reading(), index) not in keys.values()
+
+
+def test_vectors_of_a_gpu_are_kept_apart_and_a_process_without_one_reads_but_does_not_add_to_them(
+    tmp_path: Path, encoder: FrozenEncoder, index: ClipIndex, embedded: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = str(tmp_path / "cache")
+    assert key(encoder, index, "cuda") != key(encoder, index) == key(encoder, index, "cpu")
+    monkeypatch.setattr(cache_module, "_kind_here", lambda: "cuda")
+    monkeypatch.setattr(FrozenEncoder, "to", lambda self, device: self)  # computed on the processor nevertheless
+    on_gpu = EmbeddingCache(uri)
+    assert on_gpu.device == "cuda"
+    expected = embed_clips(encoder, index, np.arange(9))
+    assert_equal_layers(on_gpu.vectors(encoder, index), expected)
+    monkeypatch.setattr(cache_module, "_kind_here", lambda: "cpu")
+    assert_equal_layers(on_gpu.vectors(encoder, index), expected)
+    assert embedded == [9]
+    assert_equal_layers(EmbeddingCache(uri).vectors(encoder, index), expected)
+    assert embedded == [9, 9]
+    (folder,) = (each for each in (tmp_path / "cache").iterdir() if each.name == key(encoder, index, "cuda"))
+    (file,) = folder.iterdir()
+    file.unlink()  # while cells are filled
+    assert_equal_layers(on_gpu.vectors(encoder, index), expected)
+    assert not list(folder.iterdir())
+
+
+def test_an_encoder_that_follows_from_its_inputs_is_made_only_for_what_is_missing(
+    tmp_path: Path, encoder: FrozenEncoder, index: ClipIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_module, "CLIPS_PER_PART", 4)
+    made: list[int] = []
+
+    def make() -> FrozenEncoder:
+        made.append(1)
+        return encoder
+
+    cache = EmbeddingCache(str(tmp_path / "cache"))
+    for seed, expected in ((0, 1), (0, 1), (1, 2)):
+        found = cache.vectors_of({"seed": seed}, index, make)
+        assert len(made) == expected
+        assert_equal_layers(found, embed_clips(encoder, index, np.arange(9)), rtol=1e-5)

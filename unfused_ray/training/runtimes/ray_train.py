@@ -90,8 +90,10 @@ class RayTrain(Runtime):
         runtime, saved = job.config.runtime, job.resume_point.threads if job.resume_point else None
         if cluster.is_one_machine() and not runtime.gpus_per_worker:
             warn_of_load(runtime, runtime.num_workers, saved)
-        coordinator, actor = start_coordinator(tracked, job.first_step(job.resume_point))
         plan, request = job.clustering_plan(), job.stage.clustering
+        if request is not None:
+            cluster.refuse_few_gpus(runtime, request.num_shards, request.gpus_per_shard)
+        coordinator, actor = start_coordinator(tracked, job.first_step(job.resume_point))
         assignment = start_assignment_actor(plan, request.num_shards) if plan and request else None
         try:
             yield StartedTraining(lambda: _fit(job, coordinator, assignment), coordinator)

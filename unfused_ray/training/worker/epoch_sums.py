@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from unfused_ray.data.stream.read import Block
+if TYPE_CHECKING:
+    from unfused_ray.data.stream.read import Block
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,8 +14,6 @@ from unfused_ray.audio.transfer import to_device
 from unfused_ray.audio.views import Views
 from unfused_ray.clustering.health import effective_rank
 from unfused_ray.config import TrainingConfig
-from unfused_ray.data.shards.format import Statistics
-from unfused_ray.data.stream.read import Block
 from unfused_ray.methods.method import BatchMethod, BlockOutput, Method
 from unfused_ray.models.batch_norm import update_running_statistics
 from unfused_ray.runs.checkpoints import Checkpoint, Position
@@ -24,6 +22,10 @@ from unfused_ray.training.worker.device import choose_precision, describe_arithm
 from unfused_ray.training.worker.epoch_sums import EpochSums
 from unfused_ray.training.worker.finite_check import FiniteCheck
 from unfused_ray.training.worker.state import TrainingState
+
+if TYPE_CHECKING:
+    from unfused_ray.data.shards.format import Statistics
+    from unfused_ray.data.stream.read import Block
 
 
 class Learner:

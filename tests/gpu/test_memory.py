@@ -1,0 +1,44 @@
+"""A training that a device's memory is too small for ends with the settings to change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("mlflow")
+pytest.importorskip("soundfile")
+
+from support.runs import tiny, train
+from support.sources import write_source
+
+from unfused_ray import lease
+from unfused_ray.audio.views import Views
+
+
+@pytest.fixture
+def little_memory(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A GPU that gives a ten-thousandth of its memory; on a processor, an error such as a GPU's."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.set_per_process_memory_fraction(1e-4)
+        yield
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    else:
+
+        def fail(*arguments: object) -> None:
+            raise torch.OutOfMemoryError("out of memory")
+
+        monkeypatch.setattr(Views, "forward", fail)
+        yield
+
+
+@pytest.mark.usefixtures("little_memory")
+def test_too_little_memory_names_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.0)
+    write_source(tmp_path / "source", [[40, 30], [30]])
+    config = tiny(tmp_path / "source", tmp_path / "run", "off").replace({"encoder.channels": 64, "encoder.width": 2048})
+    with pytest.raises(RuntimeError, match=r"out of memory on .* with batch\.block=8 .*; lower batch\.block"):
+        train(config)

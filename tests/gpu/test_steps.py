@@ -1,0 +1,97 @@
+"""A step of every method on a GPU: its loss is float64's, and what it leaves is finite, also of a group's worker."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+
+from benchmarks.gpu.learning import NoiseBlock, build_method, labels, learner
+from unfused_ray import recipes
+from unfused_ray.audio.views import Views
+from unfused_ray.config import TrainingConfig
+from unfused_ray.methods.method import BatchMethod, Method
+from unfused_ray.models.precision import ieee_float32
+from unfused_ray.runs.checkpoints import Position
+from unfused_ray.training.worker.collectives import Collectives, DistributedCollectives, LocalCollectives, Votes
+from unfused_ray.training.worker.epoch_sums import EpochSums
+
+CONFIGS: dict[str, TrainingConfig] = {
+    name: config for name, (_, config) in recipes.PRETRAIN.items() if name.endswith("tiny")
+}
+CONFIGS["unfused"] = recipes.DISTILL["tiny"][1]
+NUM_CLASSES = 8
+
+
+def loss(method: Method, views: torch.Tensor, labels_HB: torch.Tensor) -> float:
+    """A block's loss, or that of a batch of one block, in the number format of the views."""
+    weights = torch.ones(views.shape[1], dtype=views.dtype, device=views.device)
+    output = method(views, weights, labels_HB)
+    if isinstance(method, BatchMethod):  # which hands over float32
+        output = method.batch_loss({name: rows.to(views.dtype) for name, rows in output.items()}, weights)
+    return float(output.loss.detach())
+
+
+def two_steps(config: TrainingConfig, device: torch.device, group: Collectives) -> dict[str, torch.Tensor]:
+    """State of a method after two steps on noise, during which its losses and gradients were finite."""
+    learning = learner(config, device, NUM_CLASSES, group=group)
+    before = {name: value.clone() for name, value in learning.method.encoder.named_parameters()}
+    blocks = (NoiseBlock.of(config, index) for index in range(2 * config.batch.blocks_per_step))
+    given, sums = labels(config, 2 * config.batch.clips_per_step, NUM_CLASSES), EpochSums()
+    for step in range(2):
+        learning.step(Position(0, step), blocks, given, 1e-3, sums)
+    assert learning.finite_check.first_not_finite(late=0) is None
+    assert np.isfinite(float(sums.values["loss"]))
+    assert any(not torch.equal(before[name], value) for name, value in learning.method.encoder.named_parameters())
+    return {name: tensor.cpu() for name, tensor in learning.method.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_loss_is_that_of_float64(name: str, device: torch.device) -> None:
+    config = CONFIGS[name].replace({"encoder.dropout": 0.0})  # every device draws another
+    method, size = build_method(config, NUM_CLASSES), config.batch.block
+    waves = torch.from_numpy(NoiseBlock.of(config, 0).waves)
+    views = Views(config.front_end, config.augment, -5.0, 4.0, 1, method.num_views)(waves, 0, 0)
+    labels_HB = torch.from_numpy(np.array(labels(config, size, NUM_CLASSES), np.int64).reshape(-1, size))
+    exact = loss(copy.deepcopy(method).double(), views.double(), labels_HB)
+    with ieee_float32():
+        found = loss(method.to(device), views.to(device), labels_HB.to(device))
+    assert found == pytest.approx(exact, rel=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_two_steps_are_finite_and_move_the_weights(name: str, precision: str, device: torch.device) -> None:
+    lacks = device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
+    if precision == "bfloat16" and lacks:
+        pytest.skip("a GPU without instructions for bfloat16")
+    config = CONFIGS[name].replace({"runtime.precision": precision, "ema_decay": 0.9})
+    state = two_steps(config, device, LocalCollectives())
+    assert all(torch.isfinite(tensor).all() for tensor in state.values())
+
+
+@pytest.fixture
+def group_of_one(device: torch.device, tmp_path: Path) -> Iterator[DistributedCollectives]:
+    """The collectives of a worker group of one: NCCL's on a GPU, gloo's on a processor."""
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    yield DistributedCollectives()
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("name", ["tiny", "cola-tiny"])  # whose loss is a block's, and a batch's
+def test_a_group_of_one_does_what_a_process_alone_does(
+    name: str, device: torch.device, group_of_one: DistributedCollectives
+) -> None:
+    alone, grouped = (two_steps(CONFIGS[name], device, group) for group in (LocalCollectives(), group_of_one))
+    for key, value in alone.items():
+        assert torch.allclose(grouped[key], value, rtol=1e-3, atol=1e-4), key
+    assert not group_of_one.vote(Votes(stop=True)).stop  # those of the step before
+    assert group_of_one.vote(Votes()).stop
+    assert group_of_one.gather(torch.arange(3)).tolist() == [0, 1, 2]
+    group_of_one.barrier()

@@ -1,0 +1,55 @@
+"""The estimate of a dry run for a GPU that is not there: a step on some clips, counted on this machine's CPU."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from unfused_ray.config import TrainingConfig
+from unfused_ray.data.shards.format import Statistics
+from unfused_ray.data.shards.index import ClipIndex
+from unfused_ray.data.stream.plan import Pass
+from unfused_ray.data.stream.prefetch import LocalSource
+from unfused_ray.data.stream.read import Block
+from unfused_ray.models.roofline import CARDS, count, estimate
+from unfused_ray.runs.checkpoints import Position
+from unfused_ray.training.job import TrainingJob
+from unfused_ray.training.worker.collectives import LocalCollectives
+from unfused_ray.training.worker.epoch_sums import EpochSums
+from unfused_ray.training.worker.learner import Learner
+
+
+def describe(config: TrainingConfig, index: ClipIndex) -> str:
+    """Estimate a worker's step on the GPU that ``runtime.estimate_for`` names; it takes two steps on the CPU.
+
+    In bfloat16, unless the settings ask for float32. No cluster is needed.
+
+    Args:
+        config: of the run, checked.
+        index: its clips.
+    """
+    runtime = config.runtime
+    workers = runtime.num_workers if runtime.kind == "workers" else 1
+    share = {
+        "batch.blocks_per_step": config.batch.blocks_per_step // workers,
+        "runtime.kind": "in-process",
+        "runtime.precision": "float32" if runtime.precision == "float32" else "bfloat16",
+    }
+    job = TrainingJob(config.replace(share), "", index, index.statistics(config.front_end) or Statistics(1, 0.0, 1.0))
+    num_classes, clustering = job.stage.num_classes(index), job.stage.clustering
+    method = job.stage.build_method(num_classes)
+    if clustering is not None:
+        method.begin_epoch([np.eye(clusters, clustering.dim, dtype=np.float32) for clusters in num_classes])
+    learner = Learner(job.config, job.statistics, method.train(), LocalCollectives(), torch.device("cpu"))
+    blocks = itertools.cycle(itertools.islice(_blocks(job), job.config.batch.blocks_per_step))
+    labels = [np.zeros(index.num_clips, np.int32) for _ in num_classes]
+    work = count(lambda: learner.step(Position(), blocks, labels, 0.0, EpochSums()))
+    found = estimate(work, job.config.batch.clips_per_step, CARDS[runtime.estimate_for])
+    return f"{runtime.estimate_for}: {found}"
+
+
+def _blocks(job: TrainingJob) -> Iterator[Block]:
+    return LocalSource(job.planner, job.reader).blocks(Pass("train", 0))
