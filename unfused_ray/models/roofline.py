@@ -87,10 +87,11 @@ class Estimate:
         parts = {"products": self.products, "memory": self.memory, "launches": self.launches}
         shown = ", ".join(f"{name} {1e3 * seconds:.2g}" for name, seconds in parts.items())
         bound = "the host" if self.host > self.gpu else "the GPU"
+        rate = float(f"{self.clips_per_second:.2g}")
         return (
-            f"about {float(f'{self.clips_per_second:.2g}'):,.0f} clips/s a GPU, bound by {bound} (ms a step of "
-            f"{self.clips} clips: host {1e3 * self.host:.2g}, GPU {1e3 * self.gpu:.2g}, of it {shown}). An estimate "
-            "from operations, bytes and launches that were counted here: nothing has run on such a card"
+            f"about {rate:,.0f} clips/s a GPU in bfloat16, bound by {bound} (ms a step of {self.clips} clips: host "
+            f"{1e3 * self.host:.2g}, GPU {1e3 * self.gpu:.2g}, of it {shown}). An estimate from operations, bytes and "
+            "launches that were counted here: nothing has run on such a card"
         )
 
 
@@ -106,7 +107,7 @@ def estimate(work: Work, clips: int, card: Card) -> Estimate:
     """Estimate a step on a card.
 
     Args:
-        work: a worker's step of so many clips, in the number format of the training.
+        work: a worker's step of so many clips, in bfloat16.
         clips: of the step.
         card: to estimate for.
     """

@@ -25,7 +25,7 @@ from unfused_ray.training.worker.learner import Learner
 def describe(config: TrainingConfig, index: ClipIndex) -> str:
     """Estimate a worker's step on the GPU that ``runtime.estimate_for`` names; it takes two steps on the CPU.
 
-    In bfloat16, unless the settings ask for float32. No cluster is needed.
+    In bfloat16, whatever the settings ask for. No cluster is needed.
 
     Args:
         config: of the run, checked.
@@ -36,7 +36,7 @@ def describe(config: TrainingConfig, index: ClipIndex) -> str:
     share = {
         "batch.blocks_per_step": config.batch.blocks_per_step // workers,
         "runtime.kind": "in-process",
-        "runtime.precision": "float32" if runtime.precision == "float32" else "bfloat16",
+        "runtime.precision": "bfloat16",
     }
     job = TrainingJob(config.replace(share), "", index, index.statistics(config.front_end) or Statistics(1, 0.0, 1.0))
     num_classes, clustering = job.stage.num_classes(index), job.stage.clustering

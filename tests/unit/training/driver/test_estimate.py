@@ -16,7 +16,7 @@ from unfused_ray.models.roofline import CARDS
 from unfused_ray.training.driver import estimate
 from unfused_ray.training.driver.launch import check
 
-SENTENCE = r"{}: about [\d,]+ clips/s a GPU, bound by the (host|GPU) \(ms a step of {} clips"
+SENTENCE = r"{}: about [\d,]+ clips/s a GPU in bfloat16, bound by the (host|GPU) \(ms a step of {} clips"
 
 
 def test_every_card_of_the_setting_is_known() -> None:
