@@ -46,9 +46,12 @@ def augment(log_mels: Sequence[Tensor], config: AugmentConfig, rngs: Sequence[np
     Source: BYOL-A, arXiv 2103.06695 sec. III-B; fader: BYOL-A v2, arXiv 2204.07402 sec. III-C. Unlike there, mixing
     draws from the block instead of a memory of past clips, so that a resumed run sees the same views.
     """
-    drawn_V8B = np.stack([_draw(log_mel, config, rng) for log_mel, rng in zip(log_mels, rngs, strict=True)])
-    draws_V8B = to_device(drawn_V8B, log_mels[0].device)
     num_clips, *size = log_mels[0].shape
+    spectra_VBF = np.empty((len(log_mels), 0, 0))
+    if config.k_mix:
+        spectra_VBF = torch.stack([log_mel_BFT.mean(2) for log_mel_BFT in log_mels]).cpu().numpy()
+    drawn = [_draw(num_clips, size, config, *each) for each in zip(spectra_VBF, rngs, strict=True)]
+    draws_V8B = to_device(np.stack(drawn), log_mels[0].device)
     rows_VBFF, columns_VBTT = resize_matrices(draws_V8B[:, 4:], size, config)
     views = []
     for view, draws_8B, rows_BFF, columns_BTT in zip(log_mels, draws_V8B, rows_VBFF, columns_VBTT, strict=True):
@@ -59,13 +62,14 @@ def augment(log_mels: Sequence[Tensor], config: AugmentConfig, rngs: Sequence[np
     return torch.stack(views)
 
 
-def _draw(log_mel_BFT: Tensor, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
+def _draw(
+    num_clips: int, size: list[int], config: AugmentConfig, spectra_BF: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """Draw a view's partners, shares, two gains and the fields of :class:`Boxes`: (8, B) float64."""
-    num_clips, *size = log_mel_BFT.shape
     others, shares, gains = np.arange(num_clips), np.zeros(num_clips), np.zeros((num_clips, 2))
     if config.mixup > 0 and num_clips > 1:
         if config.k_mix:
-            others = far_clips(log_mel_BFT.mean(2).cpu().numpy(), config.k_mix, rng)
+            others = far_clips(spectra_BF, config.k_mix, rng)
         else:
             others = (others + rng.integers(1, num_clips, num_clips)) % num_clips
         shares = rng.uniform(0, config.mixup, num_clips)
