@@ -13,11 +13,12 @@ from unfused_ray.runs.checkpoints import Position
 from unfused_ray.training.worker.epoch_sums import EpochSums
 from unfused_ray.training.worker.learner import Learner
 
-CONFIGS: dict[str, TrainingConfig] = {
-    **{name: config.replace(ema_decay=0.9) for name, (_, config) in recipes.PRETRAIN.items() if "tiny" in name},
-    "unfused": recipes.DISTILL["tiny"][1].replace(ema_decay=0.9),
+_RECIPES: dict[str, TrainingConfig] = {
+    **{name: config for name, (_, config) in recipes.PRETRAIN.items() if "tiny" in name},
+    "unfused": recipes.DISTILL["tiny"][1],
 }
-"""The smallest network of every method, with an average of its weights."""
+CONFIGS = {name: config.replace({"ema_decay": 0.9, "batch.blocks_per_step": 2}) for name, config in _RECIPES.items()}
+"""The smallest network of every method, with an average of its weights; two blocks a step."""
 _NUM_CLASSES = 8
 
 
