@@ -81,8 +81,8 @@ class RuntimeConfig(Config):
     prefetch_blocks: PositiveInt = 8
     """Blocks that a worker reads ahead at least, also into the next epoch."""
     prefetch_seconds: NonNegativeFloat = 0.5
-    """Seconds of training that it reads ahead, where these are more blocks: 256 at most. What the data lose where Ray
-    Data begins anew, up to 0.3 s, is then not waited for."""
+    """Seconds of training that it reads ahead, where these are more blocks: 256 at most. A fast GPU then does not wait
+    while Ray Data begins its next execution, which takes up to 0.3 s."""
 
 
 class CheckpointConfig(Config):
