@@ -61,4 +61,7 @@ def _parts(index: ClipIndex) -> Iterator[range]:
 
 def _embed(fetch: Callable[[], FrozenEncoder], index: ClipIndex, clip_ids: range, readout: Readout) -> np.ndarray:
     encoder = fetch().to("cuda" if torch.cuda.is_available() else "cpu")
-    return read_out(embed_clips(encoder, index, np.array(clip_ids)), encoder.encoder.config.cut, readout)
+    vectors_ND = read_out(embed_clips(encoder, index, np.array(clip_ids)), encoder.encoder.config.cut, readout)
+    if torch.cuda.is_available():  # Ray keeps this process, and a training may follow on its GPU
+        torch.cuda.empty_cache()
+    return vectors_ND
