@@ -8,9 +8,6 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
-
-pytest.importorskip("pyarrow")
-
 from support.steps import CONFIGS, Steps, steps_of
 
 from unfused_ray.audio.transfer import pinned, to_device

@@ -6,7 +6,6 @@ import hashlib
 import io
 import os
 import platform
-import re
 import shutil
 import time
 import uuid
@@ -20,9 +19,9 @@ import soundfile
 import unfused_ray
 from unfused_ray import __version__, extras, storage
 from unfused_ray.audio.decode import AudioError, decode
+from unfused_ray.gpus import cuda_version, driver_version, why_no_gpu
 
 _SHARED_MEMORY = Path("/dev/shm")
-_DRIVER = Path("/proc/driver/nvidia/version")
 _CODECS = (("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III"))
 _RATE = 16000
 
@@ -77,9 +76,9 @@ def look(output: str, gpus: bool) -> NodeReport:
         faiss=extras.installed_faiss(),
         torch_gpus=_torch_gpus() if gpus else None,
         faiss_gpus=_faiss_gpus() if gpus and _torch_gpus() else None,
-        driver=_driver() if gpus else "",
-        cuda=_torch_cuda() if gpus else "",
-        no_gpu=_why_no_gpu() if gpus else "",
+        driver=driver_version() if gpus else "",
+        cuda=cuda_version() if gpus else "",
+        no_gpu=why_no_gpu() if gpus else "",
     )
 
 
@@ -135,37 +134,6 @@ def _torch_gpus() -> int:
     import torch
 
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
-
-
-def _torch_cuda() -> str:
-    import torch
-
-    return torch.version.cuda or ""
-
-
-def _driver() -> str:
-    if not _DRIVER.exists():
-        return ""
-    found = re.search(r"Kernel Module\D*([\d.]+)", _DRIVER.read_text())
-    return found[1] if found else "unknown"
-
-
-def _why_no_gpu() -> str:
-    import torch
-
-    if _torch_gpus():
-        return ""
-    if torch.version.cuda is None:
-        return f"torch {_version('torch')} is built without CUDA"
-    if not _driver():
-        return "no driver of NVIDIA is loaded"
-    if "CUDA_VISIBLE_DEVICES" in os.environ and not os.environ["CUDA_VISIBLE_DEVICES"]:
-        return "CUDA_VISIBLE_DEVICES is empty: no GPU was reserved for this process, or it was set so"
-    try:
-        torch.cuda.init()
-    except (RuntimeError, AssertionError) as error:  # such as that the driver is older than torch's CUDA
-        return str(error).strip().splitlines()[0]
-    return "CUDA finds no device"
 
 
 def _faiss_gpus() -> int | None:

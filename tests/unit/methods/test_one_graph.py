@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from support.steps import CONFIGS, steps_of
 
+from benchmarks.gpu.learning import labels
 from unfused_ray.methods.method import BlockOutput
 
 
@@ -17,7 +19,6 @@ def test_a_block_is_one_graph(name: str) -> None:
     method, size = step.learner.method, step.config.batch.block
     views = torch.randn(method.num_views, size, step.config.front_end.num_mels, 96)
     torch.compiler.reset()
-    found = torch.compile(method, backend="eager", fullgraph=True)(
-        views, torch.ones(size), torch.zeros(step.num_heads, size, dtype=torch.int64)
-    )
+    labels_HB = torch.from_numpy(np.array(labels(step.config, size, 8), np.int64).reshape(-1, size))
+    found = torch.compile(method, backend="eager", fullgraph=True)(views, torch.ones(size), labels_HB)
     assert isinstance(found, BlockOutput) or found

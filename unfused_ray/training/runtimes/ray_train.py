@@ -32,7 +32,7 @@ from unfused_ray.training.runtimes.remote_coordinator import start_coordinator
 from unfused_ray.training.runtimes.runtime import Resources, Runtime, StartedTraining, T
 from unfused_ray.training.runtimes.worker_group import LoopbackTorchConfig, NoteFailures, WorkerGroupTrainer
 from unfused_ray.training.worker.collectives import DistributedCollectives
-from unfused_ray.training.worker.device import set_threads, warn_of_load, why_no_gpu
+from unfused_ray.training.worker.device import reason_without_gpu, set_threads, warn_of_load
 from unfused_ray.training.worker.loop import Worker
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class RayTrain(Runtime):
             start_times.reach("Ray started")
             cluster.refuse_local_paths({**sources, "output": (run_uri,)})
             cluster.worker_cpus(config)
-            if config.gpus_per_worker and (reason := _on_a_gpu(config, why_no_gpu)):
+            if config.gpus_per_worker and (reason := _on_a_gpu(config, reason_without_gpu)):
                 raise ValueError(
                     f"runtime.gpus_per_worker={config.gpus_per_worker:g}: a node of the cluster has a GPU that torch "
                     f"cannot use there: {reason}"

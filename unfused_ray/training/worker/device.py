@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from unfused_ray.config import RuntimeConfig
+from unfused_ray.gpus import cuda_version, driver_version, why_no_gpu
 from unfused_ray.threads import Machine, choose_threads
 
 logger = logging.getLogger(__name__)
@@ -20,7 +19,6 @@ logger = logging.getLogger(__name__)
 Precision = Literal["float32", "bfloat16"]
 
 _BFLOAT16_INSTRUCTIONS = {"avx512_bf16": "AVX512-BF16", "amx_bf16": "AMX"}
-_DRIVER = Path("/proc/driver/nvidia/version")
 _FIRST_WITH_TF32 = (8, 0)
 """Compute capability of Ampere."""
 
@@ -137,32 +135,22 @@ def refuse_missing_gpu(config: RuntimeConfig) -> None:
     """
     if config.gpus_per_worker and not torch.cuda.is_available():
         raise ValueError(
-            f"runtime.gpus_per_worker={config.gpus_per_worker:g} asks for a GPU, but {why_no_gpu()}. Give 0 to train "
-            "on CPUs"
+            f"runtime.gpus_per_worker={config.gpus_per_worker:g} asks for a GPU, but torch sees none: "
+            f"{reason_without_gpu()}. Give 0 to train on CPUs"
         )
 
 
 def warn_of_idle_gpu() -> None:
     """Warn where an NVIDIA driver runs, but torch cannot use it: a training would be on CPUs without a word."""
-    if _DRIVER.exists() and not torch.cuda.is_available():
-        logger.warning("training on the CPU, although this machine has an NVIDIA driver: %s", why_no_gpu())
+    if driver_version() and not torch.cuda.is_available():
+        logger.warning("training on the CPU, although this machine has an NVIDIA driver: %s", reason_without_gpu())
 
 
-def why_no_gpu() -> str:
-    """The reason that torch sees no GPU in this process, with the versions of CUDA and driver; '' if it sees one."""
-    if torch.cuda.is_available():
+def reason_without_gpu() -> str:
+    """Why torch sees no GPU in this process, with the versions of driver and CUDA; '' if it sees one."""
+    if not (reason := why_no_gpu()):
         return ""
-    if torch.version.cuda is None:
-        return f"torch {torch.__version__} is built for CPUs alone"
-    try:
-        torch.cuda.init()
-        reason = "CUDA finds no GPU"
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition(". ")[0].strip()
-    driver = re.search(r"\d+(\.\d+)+", _DRIVER.read_text()) if _DRIVER.exists() else None
-    return (
-        f"{reason} (torch is built for CUDA {torch.version.cuda}, the driver is {driver[0] if driver else 'missing'})"
-    )
+    return f"{reason} (driver {driver_version() or 'none'}, torch's CUDA {cuda_version() or 'none'})"
 
 
 def _has_bfloat16(device: torch.device) -> bool:

@@ -64,13 +64,15 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("seed_draws", "set_flags", "describe_arithmetic"):
         monkeypatch.setattr(learner, name, lambda *arguments: "")
     monkeypatch.setattr(torch.Tensor, "backward", lambda loss: None)
+    monkeypatch.setattr(torch.nn.Module, "to", lambda module, device: module)  # no fake can be moved in its module
     with FakeTensorMode(allow_non_fake_inputs=True):
         yield
 
 
 def steps_on_fakes(config: TrainingConfig) -> Steps:
     """Steps whose gradients are there already."""
-    step = steps_of(config, GPU)
+    with GPU:
+        step = steps_of(config, GPU)
     for parameter in step.learner.method.parameters():
         parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
     step.learner.state.optimizer.zero_grad = lambda set_to_none: None  # type: ignore[method-assign]

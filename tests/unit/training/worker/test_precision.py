@@ -12,6 +12,7 @@ import pytest
 import torch
 from support.runs import STEPS, history, train
 
+from unfused_ray import gpus
 from unfused_ray.config import PretrainConfig, RuntimeConfig
 from unfused_ray.runs.start_times import read_arithmetic
 from unfused_ray.training.driver import monitor
@@ -118,11 +119,9 @@ def test_a_gpu_that_is_asked_for_and_cannot_be_used_is_refused_with_the_reason(
     file = tmp_path / "version"
     if driver:
         file.write_text(driver)
-    monkeypatch.setattr(device, "_DRIVER", file)
-    known = (
-        "built for CPUs alone" if torch.version.cuda is None else f"driver is {'470.223.02' if driver else 'missing'}"
-    )
-    with pytest.raises(ValueError, match=f"runtime.gpus_per_worker=1 asks for a GPU, but .*{known}"):
+    monkeypatch.setattr(gpus, "_DRIVER", file)
+    found = "470.223.02" if driver else "none"
+    with pytest.raises(ValueError, match=f"gpus_per_worker=1 asks for a GPU, but torch sees none: .*driver {found}"):
         check(config("run", runtime__gpus_per_worker=1.0))
     check(config("run"))
 
@@ -131,7 +130,7 @@ def test_a_gpu_that_is_asked_for_and_cannot_be_used_is_refused_with_the_reason(
 def test_a_driver_that_torch_cannot_use_is_warned_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(device, "_DRIVER", tmp_path / "version")
+    monkeypatch.setattr(gpus, "_DRIVER", tmp_path / "version")
     device.warn_of_idle_gpu()
     assert not caplog.messages
     (tmp_path / "version").write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.223.02  Sat")
