@@ -43,9 +43,10 @@ demo: venv
 	$(BIN)/unfused-ray evaluate --name demo --tasks $(SHARDS)/drums $(SHARDS)/languages \
 		--models DECAR-v2=$(RUNS)/demo 'UnFuSeD student=$(RUNS)/demo-{task}'
 
-# Two processes, each with a Ray of its own: most tests wait for processes that start, and compute on one thread.
+# Three processes, each with a Ray of its own, for two cores: most tests wait for processes that start, and compute on one
+# thread. In the order of the folders, so that whole jobs begin first and no process waits for the last of them.
 test: venv check docs
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 test-slow: venv
 	$(BIN)/python -m pytest -m slow
