@@ -113,6 +113,7 @@ peers:
 corpus: venv
 	$(BIN)/python -m corpus --output $(CORPUS) --packages $(CORPUS_PACKAGES)
 	$(BIN)/unfused-ray prepare --source $(CORPUS)/pretrain.csv --output $(SHARDS)/pretrain
+	$(BIN)/unfused-ray prepare --source $(CORPUS)/pretrain.csv --output $(SHARDS)/pretrain-quarter --fraction 0.25
 	set -e; for table in $(CORPUS)/*/test.csv; do \
 		task=$$(basename $$(dirname $$table)); \
 		$(BIN)/unfused-ray prepare --source $(CORPUS)/$$task --output $(SHARDS)/$$task; \
