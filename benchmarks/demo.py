@@ -27,10 +27,10 @@ ROWS = ("DECAR-v2", "UnFuSeD student")
 ROOT = Path(__file__).parents[1]
 
 
-def prepare(output: Path) -> list[str]:
-    """Prepare the embedded recordings; their folders."""
-    folders = [output / "shards" / task for task in TASKS]
-    for task, folder in zip(TASKS, folders, strict=True):
+def prepare(output: Path, tasks: Sequence[str] = TASKS) -> list[str]:
+    """Prepare the embedded recordings of tasks; their folders."""
+    folders = [output / "shards" / task for task in tasks]
+    for task, folder in zip(tasks, folders, strict=True):
         api.prepare(PrepareConfig(source=str(ROOT / "recordings" / f"{task}.tar"), output=str(folder)))
     return list(map(str, folders))
 
@@ -40,7 +40,7 @@ def run(output: Path, shards: Sequence[str], seed: int, precision: str, threads:
 
     Args:
         output: folder of all seeds.
-        shards: folders of both tasks.
+        shards: folders of both tasks, or of those that a pre-training without students is to be of.
         seed: of all trainings.
         precision: of all trainings.
         threads: of a training; 0 takes all cores.

@@ -10,11 +10,11 @@ from benchmarks.demo import MEASURES, ROWS, prepare, run
 
 
 @pytest.mark.usefixtures("ray_session", "alone")
-def test_twelve_epochs_are_above_random_networks(tmp_path: Path) -> None:
-    found = run(tmp_path, prepare(tmp_path), seed=0, precision="auto", threads=1, epochs=12)
-    (margin,) = found
+def test_half_of_the_demos_epochs_are_above_random_networks_by_more_than_the_interval(tmp_path: Path) -> None:
+    languages = prepare(tmp_path, ("languages",))  # they carry the demo's margin, and take half of its time
+    (margin,) = run(tmp_path, languages, seed=0, precision="auto", threads=1, epochs=14)
     for measure in MEASURES:
-        assert margin.difference[measure].value > 0.01, margin
+        assert margin.difference[measure].low > 0, margin
 
 
 @pytest.mark.slow

@@ -218,8 +218,9 @@ def test_two_processes_have_the_gradient_and_the_running_statistics_of_one(
         torch.testing.assert_close(safetensors.torch.load_file(tmp_path / f"gradients-{rank}"), gradients(alone))
         torch.testing.assert_close(safetensors.torch.load_file(tmp_path / f"state-{rank}"), dict(alone.state_dict()))
     rounded, others = (safetensors.torch.load_file(tmp_path / f"rounded-{rank}") for rank in range(2))
-    for name, gradient in gradients(alone).items():
-        assert torch.equal(rounded[name], others[name])
-        assert torch.equal(rounded[name], rounded[name].bfloat16().float())
-        # Each worker's share is rounded, then their sum: to 2⁻⁹ of values that may cancel.
-        torch.testing.assert_close(rounded[name], gradient, rtol=0.02, atol=float(gradient.abs().max()) / 100)
+    for name, gradient in rounded.items():
+        assert torch.equal(gradient, others[name])
+        assert torch.equal(gradient, gradient.bfloat16().float())
+    # Each worker's share is rounded to 8 bits, then their sum; those of some weights cancel but for that.
+    sent, whole = (torch.cat([each[name].ravel() for name in rounded]) for each in (rounded, gradients(alone)))
+    assert 0 < torch.linalg.norm(sent - whole) < 0.01 * torch.linalg.norm(whole)
