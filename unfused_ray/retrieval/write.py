@@ -121,12 +121,13 @@ class _Nearest:
 
 def best(similarities_QN: np.ndarray, count: int) -> np.ndarray:
     """Places of the largest values of each row, the largest first, the first of equals: (Q, min(count, N)) int64."""
-    count = min(count, similarities_QN.shape[1])
+    num_values = similarities_QN.shape[1]
+    count = min(count, num_values)
     if not count:
         return np.zeros((len(similarities_QN), 0), np.int64)
     some_QK = (
-        np.argpartition(-similarities_QN, count - 1, axis=1)[:, :count]
-        if count < similarities_QN.shape[1]
+        np.argpartition(similarities_QN, num_values - count, axis=1)[:, num_values - count :]
+        if count < num_values
         else (np.broadcast_to(np.arange(count), similarities_QN.shape))
     )
     some_QK = np.sort(some_QK, axis=1)
