@@ -208,7 +208,7 @@ class Loop:
             raise RuntimeError(f"the stream gave more than the {self.steps_per_epoch} steps of epoch {pass_.epoch}")
         if found := self.learner.finite_check.first_not_finite(late=0):
             return self._diverged(*found)
-        signs = self._end_epoch(pass_.epoch, assignment, votes.stop)
+        signs = self._end_epoch(pass_.epoch, assignment, votes.stop or votes.checkpoint)
         if signs and (ended := self._collapse(pass_.epoch, signs)) is not None:
             return ended
         return self._status("stopped") if votes.stop and self.position.epoch < self.config.last_epoch else None
@@ -245,13 +245,13 @@ class Loop:
             self.worker.start_times.reach("first block")
             yield block
 
-    def _end_epoch(self, epoch: int, assignment: Assignment | None, stops: bool) -> list[str]:
+    def _end_epoch(self, epoch: int, assignment: Assignment | None, saves: bool) -> list[str]:
         """Report an epoch, and write its checkpoint if it is time, or if the run ends with it.
 
         Args:
             epoch: that has ended.
             assignment: that it has trained on.
-            stops: True if the run is to stop here.
+            saves: True if a checkpoint was asked for.
 
         Returns:
             The signs of a collapse, the same on all workers.
@@ -272,7 +272,7 @@ class Loop:
         self.position = Position(epoch + 1, 0)
         ends = epoch + 1 >= self.config.last_epoch or self.watcher.has_ended_early
         collapsed = bool(signs) and self.config.health.on_collapse == "stop"
-        if stops or ends or collapsed or self.checkpointer.is_wanted():
+        if saves or ends or collapsed or self.checkpointer.is_wanted():
             self._checkpoint()
         return signs
 

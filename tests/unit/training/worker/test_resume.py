@@ -140,6 +140,12 @@ def test_epochs_that_end_soon_after_a_checkpoint_write_none_but_the_last_and_whe
     assert_equal_runs(Path(stopped.output), undisturbed("bank"))
 
 
+def test_a_checkpoint_that_is_due_with_an_epochs_last_step_is_written(config: Callable[..., PretrainConfig]) -> None:
+    job = config("run", checkpoint__every_minutes=1e-9, checkpoint__min_minutes=60.0, checkpoint__keep=100)
+    assert train(job).state == "finished"
+    assert Path(job.output, "checkpoints", "e0001-s000000").is_dir()
+
+
 @pytest.fixture
 def written_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Checkpoints are written as beside a GPU."""
