@@ -20,7 +20,7 @@ from unfused_ray.config import PretrainConfig
 from unfused_ray.models.export import read_description
 from unfused_ray.runs.checkpoints import CheckpointStore
 from unfused_ray.training.coordinator import Coordinator
-from unfused_ray.training.worker import checkpointer, exporter, reporter
+from unfused_ray.training.worker import checkpointer, exporter, learner, reporter
 from unfused_ray.training.worker.checkpointer import Checkpointer
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -270,3 +270,20 @@ def test_other_threads_are_named(config: Callable[..., PretrainConfig], stop_aft
         stop_after(4)
         train(config("run", runtime__threads=2))
     assert "resuming with 2 threads a worker, the checkpoint was written with 1" in notes[0]
+
+
+def test_another_device_is_named(config: Callable[..., PretrainConfig], stop_after: Callable[[int], None]) -> None:
+    notes: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Coordinator, "note", lambda self, message: notes.append(message))
+        with pytest.MonkeyPatch.context() as elsewhere:
+            elsewhere.setattr(learner, "describe_arithmetic", lambda *arguments: "bfloat16 on NVIDIA L4")
+            for steps in (1, 2):
+                stop_after(steps)
+                train(config("run"))
+        assert not notes
+        stop_after(4)
+        train(config("run"))
+    (note,) = notes
+    assert note.startswith("resuming in ")
+    assert note.endswith(", the checkpoint was written in bfloat16 on NVIDIA L4: the result will differ")
