@@ -71,6 +71,8 @@ test-kits: venv
 	$(KITS)/bin/pip install --quiet --no-deps hearvalidator xares
 	KITS=$(abspath $(KITS))/bin $(BIN)/python -m pytest -m kits
 
+test-gpu bench-gpu: FAISS = gpu
+
 test-gpu: venv
 	UNFUSED_RAY_REQUIRE_GPU=1 $(BIN)/python -m pytest -m gpu tests/gpu
 

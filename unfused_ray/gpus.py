@@ -13,7 +13,7 @@ def driver_version() -> str:
     """Version of NVIDIA's driver; '' if none is loaded."""
     if not _DRIVER.exists():
         return ""
-    found = re.search(r"Kernel Module\D*([\d.]+)", _DRIVER.read_text())
+    found = re.search(r"Kernel Module.*?\s(\d+\.[\d.]+)", _DRIVER.read_text())  # "Open Kernel Module for x86_64", too
     return found[1] if found else "unknown"
 
 

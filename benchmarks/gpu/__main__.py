@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _output(words: Sequence[str]) -> str:
-    """What a command prints; '' where it cannot run."""
+    """Output of a command; '' where it cannot run."""
     try:
         return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
     except OSError:

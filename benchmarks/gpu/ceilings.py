@@ -1,4 +1,4 @@
-"""What the card gives to anybody: memory, copies from the host, matrix products, launches."""
+"""Measures the card alone: memory, copies from the host, matrix products, launches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The step of DECAR-v2, as a training makes it: clips/s in several forms, its kernels, and what the host waits for."""
+"""Measures the step of DECAR-v2 as a training makes it: clips/s in several forms, kernels, and waits of the host."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def _kernels(step: Callable[[], None], device: torch.device, num_blocks: int) ->
 
 
 def _bounds(small: bool) -> list[Figure]:
-    """What bounds a step, to be divided by the ceilings, and what a dry run would have estimated for known cards."""
+    """Count operations and bytes of a step, to be divided by the ceilings; estimate known cards as a dry run does."""
     config = settings(small, runtime__precision="bfloat16", batch__blocks_per_step=1)
     work = count(step_of(config, torch.device("cpu")))
     found = {name: estimate(work, config.batch.block, card) for name, card in CARDS.items()}

@@ -1,4 +1,4 @@
-"""What the parts of the GPU's benchmark share: time that waits for the device, and reasons to leave something out."""
+"""Times work on a device, and says why a part of the GPU's benchmark is left out."""
 
 from __future__ import annotations
 

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+# torch looks for it at a process's first product on a GPU, and test_waiting.py has deterministic steps after others.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark all tests of this folder."""

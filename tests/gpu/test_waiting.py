@@ -18,7 +18,7 @@ from unfused_ray.training.worker.optimizer import unflatten_optimizer
 
 @contextmanager
 def waiting_is_an_error(device: torch.device) -> Iterator[None]:
-    """What makes the host wait for a GPU raises in this block."""
+    """Let torch raise wherever the host waits for a GPU in this block."""
     if device.type == "cpu":
         yield
         return

@@ -162,7 +162,7 @@ class RowBlocks:
         return reduce(np.add, self._share(thread_gram, self._tiles(TILE_ROWS)))
 
     def _finder(self, centroids_KD: np.ndarray) -> tuple[Finder, int]:
-        """What finds the nearest of these centroids, and the rows of its tiles."""
+        """Prepare to find the nearest of these centroids; also return the rows of a tile."""
         from unfused_ray.clustering.nearest import OneDnn
 
         nearest = self._nearest or OneDnn()

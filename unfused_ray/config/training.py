@@ -48,7 +48,8 @@ class RuntimeConfig(Config):
     """Processes and devices of a training.
 
     A run may be resumed with other values of all but ``precision`` and ``compile_backend``. Its result then differs in
-    the last bits only, which depend on threads, workers and device; with other ``compress_gradients`` in more of them.
+    the last bits only, which depend on threads, workers and device; in more of them with other ``compress_gradients``,
+    or between a CPU and a GPU whose convolutions round to TF32.
     """
 
     kind: Literal["workers", "in-process"] = "workers"
@@ -70,9 +71,9 @@ class RuntimeConfig(Config):
     it, float32 elsewhere. A run keeps the one it began with."""
     deterministic: bool = False
     """Take only algorithms on GPUs that give the same bits again, so that a resume on the same GPUs is bit-equal, as it
-    always is on CPUs; slower, and refused where an operation has none."""
+    always is on CPUs; slower, and refused where an operation has none. No GPU has shown it yet."""
     compress_gradients: bool = False
-    """Send gradients between workers in bfloat16: half the bytes, for workers on several nodes. A sum of workers is
+    """Send gradients between workers in bfloat16: half the bytes, for workers on several nodes. Each worker's part is
     rounded by up to 0.4 %."""
     compile_backend: str = ""
     """Backend of torch.compile; empty does not compile. inductor takes a minute for the first step, and draws other

@@ -167,6 +167,10 @@ def test_a_machine_without_a_gpu_says_why(monkeypatch: pytest.MonkeyPatch, tmp_p
     found = look(str(tmp_path / "run"), True)
     assert (found.driver, found.cuda, found.torch_gpus) == ("575.57.08", "13.0", 0)
     assert found.no_gpu
+    (tmp_path / "version").write_text(
+        "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build\n"
+    )
+    assert look(str(tmp_path / "run"), True).driver == "580.95.05"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert look(str(tmp_path / "run"), True).no_gpu.startswith("CUDA_VISIBLE_DEVICES is empty")
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
 from unfused_ray.clustering.clusterer import InProcessClusterer
 from unfused_ray.config import RuntimeConfig
 from unfused_ray.data.stream.prefetch import LocalSource
+from unfused_ray.runs.start_times import StartTimes
 from unfused_ray.runs.status import Status
 from unfused_ray.threads import Machine
 from unfused_ray.tracking.mlflow import TrackedRun
@@ -18,7 +19,13 @@ from unfused_ray.training.coordinator import Coordinator
 from unfused_ray.training.job import TrainingJob
 from unfused_ray.training.runtimes.runtime import Resources, Runtime, StartedTraining
 from unfused_ray.training.worker.collectives import LocalCollectives
-from unfused_ray.training.worker.device import refuse_missing_gpu, set_threads, warn_of_idle_gpu, warn_of_load
+from unfused_ray.training.worker.device import (
+    refuse_missing_gpu,
+    set_threads,
+    set_workspace,
+    warn_of_idle_gpu,
+    warn_of_load,
+)
 from unfused_ray.training.worker.loop import Worker
 
 _MOST_DECODERS = 8
@@ -39,6 +46,13 @@ class InProcess(Runtime):
     def resources(self, config: RuntimeConfig) -> Resources:
         """One worker, and the CPUs that this process may use."""
         return Resources(1, 1, float(len(os.sched_getaffinity(0))), 1.0)
+
+    def session(
+        self, config: RuntimeConfig, sources: Mapping[str, tuple[str, ...]], run_uri: str, start_times: StartTimes
+    ) -> AbstractContextManager[None]:
+        """Open nothing; clips may be labelled on a GPU of this process before it trains there."""
+        set_workspace(config)
+        return nullcontext()
 
     @contextmanager
     def start(self, job: TrainingJob, tracked: TrackedRun | None) -> Iterator[StartedTraining]:

@@ -99,6 +99,12 @@ def choose_precision(config: RuntimeConfig, device: torch.device, saved: str | N
     return wanted
 
 
+def set_workspace(config: RuntimeConfig) -> None:
+    """Give cuBLAS the workspace of deterministic algorithms; torch looks for it once, at a process's first product."""
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
 def set_flags(config: RuntimeConfig, device: torch.device) -> None:
     """Have torch choose a GPU's kernels by speed, or among those that give the same bits again.
 
@@ -110,8 +116,8 @@ def set_flags(config: RuntimeConfig, device: torch.device) -> None:
     torch.backends.cudnn.benchmark = not config.deterministic
     torch.backends.cudnn.deterministic = config.deterministic
     torch.use_deterministic_algorithms(config.deterministic)
+    set_workspace(config)
     if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first product
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # none of it is read
 
 
@@ -154,7 +160,7 @@ def reason_without_gpu() -> str:
 
 
 def _has_bfloat16(device: torch.device) -> bool:
-    """True if the device has instructions for bfloat16: a GPU's, or a processor's."""
+    """Return True if the device has instructions for bfloat16: a GPU's, or a processor's."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()

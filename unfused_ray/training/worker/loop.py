@@ -8,9 +8,10 @@ optimiser's moments and the state of the label source; everything else follows f
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -113,7 +114,6 @@ class Loop:
             history = checkpoint.details["history"]
             if self.position.step and worker.collectives.rank == 0:  # which continues with the sums of all
                 self.sums = EpochSums(**checkpoint.details["sums"])
-            self._note_other_threads(checkpoint.details.get("threads"))
         self.reporter = Reporter(worker.coordinator, worker.collectives.rank, self.num_steps, history)
         self.exporter = Exporter(config, run_uri, statistics, method.name)
         self.watcher = Watcher(config, worker.collectives, worker.device, self.reporter, self.exporter)
@@ -121,6 +121,8 @@ class Loop:
             worker.labels.restore(resume_point.bank_uri if resume_point else None, self.position.epoch)
         worker.collectives.barrier()  # nobody pushes before all have restored
         self.learner = Learner(config, statistics, method, worker.collectives, worker.device, checkpoint)
+        if checkpoint is not None and worker.collectives.rank == 0:
+            self._note_other_arithmetic(checkpoint.details)
         self.reporter.arithmetic = worker.start_times.arithmetic = self.learner.arithmetic
         self.queue = EmbeddingQueue(worker.labels, self.learner.blocks_per_step) if worker.labels else None
         in_thread = worker.device.type == "cuda"
@@ -130,12 +132,17 @@ class Loop:
         self._last_look = time.perf_counter()
         self._known_leaving: set[str] = set()
 
-    def _note_other_threads(self, saved: int | None) -> None:
-        threads, worker = torch.get_num_threads(), self.worker
-        if worker.collectives.rank == 0 and worker.device.type == "cpu" and saved not in (None, threads):
-            worker.coordinator.note(
-                f"resuming with {threads} threads a worker, the checkpoint was written with {saved}: the last bits of "
-                "the result will differ"
+    def _note_other_arithmetic(self, saved: Mapping[str, Any]) -> None:
+        """Note other threads or another device than those that the checkpoint's details name."""
+        threads, arithmetic = torch.get_num_threads(), self.learner.arithmetic
+        if self.worker.device.type == "cpu" and saved.get("threads") not in (None, threads):
+            self.worker.coordinator.note(
+                f"resuming with {threads} threads a worker, the checkpoint was written with {saved['threads']}: the "
+                "last bits of the result will differ"
+            )
+        elif (before := saved.get("arithmetic", arithmetic)) != arithmetic:
+            self.worker.coordinator.note(
+                f"resuming in {arithmetic}, the checkpoint was written in {before}: the result will differ"
             )
 
     def run(self, prefetcher: Prefetcher) -> Status:
@@ -208,7 +215,7 @@ class Loop:
             raise RuntimeError(f"the stream gave more than the {self.steps_per_epoch} steps of epoch {pass_.epoch}")
         if found := self.learner.finite_check.first_not_finite(late=0):
             return self._diverged(*found)
-        signs = self._end_epoch(pass_.epoch, assignment, votes.stop)
+        signs = self._end_epoch(pass_.epoch, assignment, votes.stop or votes.checkpoint)
         if signs and (ended := self._collapse(pass_.epoch, signs)) is not None:
             return ended
         return self._status("stopped") if votes.stop and self.position.epoch < self.config.last_epoch else None
@@ -245,13 +252,13 @@ class Loop:
             self.worker.start_times.reach("first block")
             yield block
 
-    def _end_epoch(self, epoch: int, assignment: Assignment | None, stops: bool) -> list[str]:
+    def _end_epoch(self, epoch: int, assignment: Assignment | None, saves: bool) -> list[str]:
         """Report an epoch, and write its checkpoint if it is time, or if the run ends with it.
 
         Args:
             epoch: that has ended.
             assignment: that it has trained on.
-            stops: True if the run is to stop here.
+            saves: True if a checkpoint was asked for.
 
         Returns:
             The signs of a collapse, the same on all workers.
@@ -272,7 +279,7 @@ class Loop:
         self.position = Position(epoch + 1, 0)
         ends = epoch + 1 >= self.config.last_epoch or self.watcher.has_ended_early
         collapsed = bool(signs) and self.config.health.on_collapse == "stop"
-        if stops or ends or collapsed or self.checkpointer.is_wanted():
+        if saves or ends or collapsed or self.checkpointer.is_wanted():
             self._checkpoint()
         return signs
 
@@ -323,8 +330,8 @@ class Loop:
         if self.queue is not None:
             self.queue.flush()
         sums = {"values": self._totals(), "seconds": self.sums.seconds} if self.position.step else {}
-        arithmetic = {"threads": torch.get_num_threads(), "precision": self.learner.precision}
-        details = {"history": self.reporter.history, "sums": sums, **arithmetic}
+        details = {"history": self.reporter.history, "sums": sums, "threads": torch.get_num_threads()}
+        details |= {"precision": self.learner.precision, "arithmetic": self.learner.arithmetic}
         self.checkpointer.save(self.position, details)
         self.sums.spend("checkpoint", time.perf_counter() - started)
 

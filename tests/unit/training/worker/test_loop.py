@@ -14,6 +14,7 @@ import pytest
 import torch
 from support.runs import SETTINGS, STEPS, history, train, weights
 from support.sources import write_source
+from support.steps import CONFIGS, steps_of
 
 from unfused_ray.clustering.assignment import read_assignment
 from unfused_ray.config import PretrainConfig
@@ -73,6 +74,25 @@ def test_a_compiled_run_learns_the_same(
     assert compiled.keys() == eager.keys()
     losses = [[entry["loss"] for entry in history(run)] for run in (Path(job.output), undisturbed("bank"))]
     np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
+def test_gradients_of_a_compiled_block_outlast_the_next_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The backend cudagraphs overwrites them, as is done here by hand."""
+    step = steps_of(CONFIGS["tiny"].replace({"runtime.compile_backend": "eager"}), torch.device("cpu"))
+    forward, given = Learner._forward, list[torch.Tensor]()
+
+    def overwriting(self: Learner, *arguments: Any) -> Any:
+        while given:
+            given.pop().fill_(torch.nan)
+        return forward(self, *arguments)
+
+    monkeypatch.setattr(Learner, "_forward", overwriting)
+    for parameter in step.learner.method.parameters():
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(lambda parameter: given.append(parameter.grad))
+    step()
+    assert given
+    assert step.learner.finite_check.first_not_finite(late=0) is None
 
 
 @pytest.mark.parametrize("step", [0, STEPS - 1])  # the last one is followed by a checkpoint

@@ -14,9 +14,10 @@ from support.runs import STEPS, history, train
 
 from unfused_ray import gpus
 from unfused_ray.config import PretrainConfig, RuntimeConfig
-from unfused_ray.runs.start_times import read_arithmetic
+from unfused_ray.runs.start_times import StartTimes, read_arithmetic
 from unfused_ray.training.driver import monitor
 from unfused_ray.training.driver.launch import check
+from unfused_ray.training.runtimes.in_process import InProcess
 from unfused_ray.training.worker import device
 from unfused_ray.training.worker.device import choose_precision, describe_arithmetic, set_flags
 
@@ -95,6 +96,10 @@ def test_kernels_of_a_gpu_are_chosen_by_speed_or_for_equal_bits(monkeypatch: pyt
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     before = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
     try:
+        InProcess().session(RuntimeConfig(), {}, "", StartTimes())
+        assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+        InProcess().session(RuntimeConfig(deterministic=True), {}, "", StartTimes())  # before clips are labelled
+        assert os.environ.pop("CUBLAS_WORKSPACE_CONFIG") == ":4096:8"
         set_flags(RuntimeConfig(deterministic=True), CPU)
         assert not torch.are_deterministic_algorithms_enabled()
         set_flags(RuntimeConfig(deterministic=True), GPU)

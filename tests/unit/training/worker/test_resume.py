@@ -20,7 +20,7 @@ from unfused_ray.config import PretrainConfig
 from unfused_ray.models.export import read_description
 from unfused_ray.runs.checkpoints import CheckpointStore
 from unfused_ray.training.coordinator import Coordinator
-from unfused_ray.training.worker import checkpointer, exporter, reporter
+from unfused_ray.training.worker import checkpointer, exporter, learner, reporter
 from unfused_ray.training.worker.checkpointer import Checkpointer
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -138,6 +138,12 @@ def test_epochs_that_end_soon_after_a_checkpoint_write_none_but_the_last_and_whe
     stop_after(-1)
     assert train(stopped).state == "finished"
     assert_equal_runs(Path(stopped.output), undisturbed("bank"))
+
+
+def test_a_checkpoint_that_is_due_with_an_epochs_last_step_is_written(config: Callable[..., PretrainConfig]) -> None:
+    job = config("run", checkpoint__every_minutes=1e-9, checkpoint__min_minutes=60.0, checkpoint__keep=100)
+    assert train(job).state == "finished"
+    assert Path(job.output, "checkpoints", "e0001-s000000").is_dir()
 
 
 @pytest.fixture
@@ -264,3 +270,20 @@ def test_other_threads_are_named(config: Callable[..., PretrainConfig], stop_aft
         stop_after(4)
         train(config("run", runtime__threads=2))
     assert "resuming with 2 threads a worker, the checkpoint was written with 1" in notes[0]
+
+
+def test_another_device_is_named(config: Callable[..., PretrainConfig], stop_after: Callable[[int], None]) -> None:
+    notes: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Coordinator, "note", lambda self, message: notes.append(message))
+        with pytest.MonkeyPatch.context() as elsewhere:
+            elsewhere.setattr(learner, "describe_arithmetic", lambda *arguments: "bfloat16 on NVIDIA L4")
+            for steps in (1, 2):
+                stop_after(steps)
+                train(config("run"))
+        assert not notes
+        stop_after(4)
+        train(config("run"))
+    (note,) = notes
+    assert note.startswith("resuming in ")
+    assert note.endswith(", the checkpoint was written in bfloat16 on NVIDIA L4: the result will differ")
