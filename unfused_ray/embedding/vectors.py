@@ -89,6 +89,8 @@ class VectorManifest:
             FileNotFoundError: the folder has none.
             ValueError: the manifest describes something else, or has another version of the format.
         """
+        if not storage.exists(storage.join(uri, MANIFEST)):
+            raise FileNotFoundError(f"{uri} holds no {MANIFEST}: it has no vectors. Make them with unfused-ray embed")
         remedy = "it is a prepared source, or was written by another version. Embed it anew, to another output"
         raw = storage.read_json(storage.join(uri, MANIFEST), FORMAT_VERSION, remedy)
         parts = tuple(VectorFile(**part) for part in raw["parts"])

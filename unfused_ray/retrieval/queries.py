@@ -126,6 +126,8 @@ def _load_encoder(collection: Collection, uri: str) -> FrozenEncoder:
 
 
 def _read(uri: str, sample_rate: int, first: float, last: float | None) -> np.ndarray:
+    if storage.is_folder(uri):
+        raise ValueError(f"{uri} is a folder, and a question is one file of audio: name a file in it")
     with storage.open_input(uri) if not storage.is_local(uri) else Path(uri).open("rb") as file:
         try:
             seconds = None if last is None else last - first

@@ -225,6 +225,8 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         index(vectors=[tmp_path / "a", tmp_path / "b"], output=output)
     with pytest.raises(FileNotFoundError, match=r"holds no index\.json, so there is nothing to change"):
         index(add=tmp_path / "a", output=output)
+    with pytest.raises(FileNotFoundError, match=r"holds no manifest\.json: it has no vectors\. Make them with"):
+        index(vectors=tmp_path, output=output)
     index(vectors=tmp_path / "a", output=output)
     with pytest.raises(ValueError, match="ffffffffffff"):
         index(add=tmp_path / "b", output=output)

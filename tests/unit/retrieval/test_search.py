@@ -131,6 +131,7 @@ def test_what_cannot_be_asked_is_refused(heard: Path, tmp_path: Path) -> None:
         ([], {"label": "3", "min_seconds": 9.0}, r"none of the 34 vectors of .* passes the filters: ask for fewer"),
         ([], {"label": "3", "page": "s3://me:secret@bucket/p.html"}, "page=s3://…@bucket/p.html holds credentials"),
         ([str(tmp_path / "text.wav")], {}, r"text\.wav cannot be asked about: "),
+        ([str(tmp_path)], {}, "is a folder, and a question is one file of audio: name a file in it"),
         ([], {"key": "nothing"}, r"key=nothing is no clip of .*: give a key as search shows it"),
         ([], {"label": "x"}, r"label=x is of no clip; there are 0, 1, 2, 3, 4, 5, 6, 7"),
         ([], {"label": "3", "splits": ["tset"]}, r"split=tset is of no clip; there are train"),
