@@ -69,7 +69,7 @@ def _colour(row: NearestRow, place: int) -> str:
 
 
 def _frame(axis: Axes, label: str, colour: str) -> None:
-    axis.set_title(label, fontsize=8, loc="left", pad=2, color="0.25" if colour != _SAME else _SAME)
+    axis.set_title(label, fontsize=8, loc="left", pad=4, color="0.25" if colour != _SAME else _SAME)
     for spine in axis.spines.values():
         spine.set(color=colour, linewidth=2.5 if colour == _SAME else 1.0)
 
