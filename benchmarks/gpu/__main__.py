@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import import_module
@@ -42,7 +44,7 @@ PARTS = {
 }
 """In their order: what is worth most comes before what takes long."""
 BUDGET, LAST_START = 480.0, 420.0
-"""Seconds of the whole script, and after which no part begins."""
+"""Seconds after which a part is broken off, and after which none begins."""
 
 
 def card(device: torch.device) -> dict[str, object] | None:
@@ -60,14 +62,42 @@ def card(device: torch.device) -> dict[str, object] | None:
     }
 
 
-def run_part(name: str, device: torch.device, small: bool) -> dict[str, Any]:
-    """Measure a part: its seconds and figures, or why it was set aside, or how it failed."""
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """Break off what this block does after so many seconds.
+
+    Raises:
+        SetAsideError: at that moment, or when the library that is at work then returns to Python.
+    """
+
+    def break_off(signum: int, frame: object) -> None:
+        raise SetAsideError(f"broken off: {BUDGET:.0f} s are over")
+
+    before = signal.signal(signal.SIGALRM, break_off)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def run_part(name: str, device: torch.device, small: bool, seconds: float = BUDGET) -> dict[str, Any]:
+    """Measure a part: its seconds and figures, or why it was set aside, or how it failed.
+
+    Args:
+        name: of the part.
+        device: to measure on.
+        small: True for toy sizes.
+        seconds: after which it is broken off.
+    """
     module, function = PARTS[name]
     started = time.perf_counter()
     found: dict[str, Any]
     try:
         measure: Callable[[torch.device, bool], list[Figure]] = getattr(import_module(module), function)
-        found = {"figures": [asdict(figure) for figure in measure(device, small)]}
+        with at_most(seconds):
+            found = {"figures": [asdict(figure) for figure in measure(device, small)]}
     except (ImportError, SetAsideError) as error:
         found = {"set_aside": str(error)}
     except Exception as error:  # noqa: BLE001 - the other parts are to be measured all the same
@@ -92,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "title": "gpu",
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "command": command(),
-        "commit": options.commit or _output(["git", "rev-parse", "--short=12", "HEAD"]),
+        "commit": options.commit or commit(),
         "card": card(device),
         "machine": machine(),
         "parts": {},
@@ -103,11 +133,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if spent > LAST_START:
             record["parts"][name] = {"seconds": 0.0, "set_aside": f"no time is left of {BUDGET:.0f} s"}
         else:
-            record["parts"][name] = run_part(name, device, options.small)
+            record["parts"][name] = run_part(name, device, options.small, BUDGET - spent)
         record["seconds"] = round(time.perf_counter() - started, 1)
         options.output.write_text(json.dumps(record, indent=1))
         print(name, json.dumps(record["parts"][name], indent=1), flush=True)
     return int(any("failed" in part for part in record["parts"].values()))
+
+
+def commit() -> str:
+    """The commit of this checkout, and a plus where its files are others; '' where git does not say."""
+    changed = _output(["git", "status", "--porcelain", "--untracked-files=no"])
+    return _output(["git", "rev-parse", "--short=12", "HEAD"]) + "+" * bool(changed)
 
 
 def _output(words: Sequence[str]) -> str:

@@ -27,13 +27,15 @@ def section(result: Mapping[str, Any] | None) -> str:
         result: what ``benchmarks.gpu`` has written; None if there is none.
 
     Raises:
-        ValueError: it does not say what card, date or commit it is of.
+        ValueError: it does not say what card, date or commit it is of, or is of files that are not committed.
     """
     if result is None:
         return NOT_RUN
     for name in ("card", "date", "commit"):
         if not result.get(name):
             raise ValueError(f"a result without {name} is not for the page: measure on a GPU, in a checkout of git")
+    if result["commit"].endswith("+"):
+        raise ValueError(f"a result of commit {result['commit']} is of changed files: commit them, and measure again")
     card, versions = result["card"], result["machine"]["versions"]
     parts = [
         f"Measured on **{card['name']}** ({card['memory_gb']:g} GB, driver {card['driver'] or 'unknown'}, CUDA "

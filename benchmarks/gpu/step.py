@@ -20,6 +20,7 @@ from unfused_ray import recipes
 from unfused_ray.config import TrainingConfig
 from unfused_ray.models.roofline import CARDS, Work, count, estimate
 from unfused_ray.runs.checkpoints import Position
+from unfused_ray.training.worker.device import chosen_kernels
 from unfused_ray.training.worker.epoch_sums import EpochSums
 
 CLUSTERS, ROUNDS = 512, 5
@@ -52,12 +53,13 @@ def measure(device: torch.device, small: bool) -> list[Figure]:
     for precision in ("bfloat16", "float32"):
         config = settings(small, runtime__precision=precision)
         step = step_of(config, device)
-        taken = seconds(step, device, ROUNDS, repeats)
-        rates = [config.batch.clips_per_step / each for each in taken]
-        figures.append(figure(f"step, eager, {precision}", rates, "clips/s"))
-        if precision == "bfloat16":
-            figures += _waits(step, device)
-            figures += _kernels(step, device, config.batch.blocks_per_step)
+        with chosen_kernels(config.runtime, device):
+            taken = seconds(step, device, ROUNDS, repeats)
+            rates = [config.batch.clips_per_step / each for each in taken]
+            figures.append(figure(f"step, eager, {precision}", rates, "clips/s"))
+            if precision == "bfloat16":
+                figures += _waits(step, device)
+                figures += _kernels(step, device, config.batch.blocks_per_step)
     return [*figures, *_bounds(small)]
 
 
@@ -88,11 +90,12 @@ def _compiled(backend: str, device: torch.device, small: bool) -> list[Figure]:
         raise SetAsideError("compiling takes a minute, which a small run does not have")
     config = settings(small, runtime__precision="bfloat16", runtime__compile_backend=backend)
     step = step_of(config, device)
-    started = time.perf_counter()
-    step()
-    wait(device)
-    compiling = time.perf_counter() - started
-    rates = [config.batch.clips_per_step / taken for taken in seconds(step, device, ROUNDS, 10)]
+    with chosen_kernels(config.runtime, device):
+        started = time.perf_counter()
+        step()
+        wait(device)
+        compiling = time.perf_counter() - started
+        rates = [config.batch.clips_per_step / taken for taken in seconds(step, device, ROUNDS, 10)]
     return [figure(f"step, {backend}, bfloat16", rates, "clips/s"), Figure("its first step", compiling, "s")]
 
 

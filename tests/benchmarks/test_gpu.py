@@ -6,14 +6,16 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from support.paths import ROOT
 
 from benchmarks.gpu import __main__ as gpu
-from benchmarks.gpu import page
+from benchmarks.gpu import ceilings, page
 
 BARE = """
 import sys
@@ -105,6 +107,28 @@ def test_a_section_says_what_it_was_measured_on_and_what_was_left_out(result: di
     for name in ("card", "date", "commit"):
         with pytest.raises(ValueError, match=f"a result without {name}"):
             page.section({**result, name: ""})
+    with pytest.raises(ValueError, match="of changed files"):
+        page.section({**result, "commit": "0123456789ab+"})
+
+
+def test_a_commit_is_marked_where_files_have_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "ROOT", tmp_path)
+    assert gpu.commit() == ""
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a"]
+    (tmp_path / "file").write_text("one")
+    for words in (["init", "-q"], ["add", "file"], ["commit", "-qm", "one"]):
+        subprocess.run([*git, *words], check=True)
+    clean = gpu.commit()
+    assert re.fullmatch(r"[0-9a-f]{12}", clean)
+    (tmp_path / "file").write_text("two")
+    assert gpu.commit() == clean + "+"
+
+
+def test_a_part_that_takes_too_long_is_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ceilings, "measure", lambda device, small: time.sleep(60))
+    part = gpu.run_part("ceilings", torch.device("cpu"), True, seconds=0.1)
+    assert part["set_aside"] == "broken off: 480 s are over"
+    assert part["seconds"] < 30
 
 
 def test_the_page_has_no_figure_of_a_gpu_without_card_date_and_commit() -> None:

@@ -17,16 +17,18 @@ from support.sources import write_source
 from unfused_ray import lease
 from unfused_ray.audio.views import Views
 
-_GIVEN = 16 << 20
-"""Bytes; torch asks for 2 MiB at a time where tensors are small, as here the weights are, and else for 20 MiB."""
+GIVEN = {"weights": 0, "a step": 16 << 20}
+"""Bytes, with what does not fit: torch asks for 2 MiB at a time where tensors are small, as weights, or for 20."""
 
 
-@pytest.fixture
-def little_memory(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A GPU that has room for the weights and not for a step; on a processor, an error such as a GPU's."""
+@pytest.fixture(params=GIVEN)
+def little_memory(
+    request: pytest.FixtureRequest, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """A GPU that has no room for the weights, or not for a step; on a processor, an error such as a GPU's."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
-        given = torch.cuda.memory_reserved() + _GIVEN
+        given = torch.cuda.memory_reserved() + GIVEN[request.param]
         torch.cuda.set_per_process_memory_fraction(given / torch.cuda.get_device_properties(device).total_memory)
         yield
         torch.cuda.set_per_process_memory_fraction(1.0)
@@ -35,7 +37,7 @@ def little_memory(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> Iter
         def fail(*arguments: object) -> None:
             raise torch.OutOfMemoryError("out of memory")
 
-        monkeypatch.setattr(Views, "forward", fail)
+        monkeypatch.setattr(Views, "__init__" if request.param == "weights" else "forward", fail)
         yield
 
 

@@ -10,22 +10,14 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from support.steps import CONFIGS, NUM_CLASSES, steps_of
 
-from benchmarks.gpu.learning import NoiseBlock, build_method, labels, learner
-from unfused_ray import recipes
+from benchmarks.gpu.learning import NoiseBlock, build_method, labels
 from unfused_ray.audio.views import Views
 from unfused_ray.config import TrainingConfig
 from unfused_ray.methods.method import BatchMethod, Method
 from unfused_ray.models.precision import ieee_float32
-from unfused_ray.runs.checkpoints import Position
 from unfused_ray.training.worker.collectives import Collectives, DistributedCollectives, LocalCollectives, Votes
-from unfused_ray.training.worker.epoch_sums import EpochSums
-
-CONFIGS: dict[str, TrainingConfig] = {
-    name: config for name, (_, config) in recipes.PRETRAIN.items() if name.endswith("tiny")
-}
-CONFIGS["unfused"] = recipes.DISTILL["tiny"][1]
-NUM_CLASSES = 8
 
 
 def loss(method: Method, views: torch.Tensor, labels_HB: torch.Tensor) -> float:
@@ -39,16 +31,15 @@ def loss(method: Method, views: torch.Tensor, labels_HB: torch.Tensor) -> float:
 
 def two_steps(config: TrainingConfig, device: torch.device, group: Collectives) -> dict[str, torch.Tensor]:
     """State of a method after two steps on noise, during which its losses and gradients were finite."""
-    learning = learner(config, device, NUM_CLASSES, group=group)
-    before = {name: value.clone() for name, value in learning.method.encoder.named_parameters()}
-    blocks = (NoiseBlock.of(config, index) for index in range(2 * config.batch.blocks_per_step))
-    given, sums = labels(config, 2 * config.batch.clips_per_step, NUM_CLASSES), EpochSums()
-    for step in range(2):
-        learning.step(Position(0, step), blocks, given, 1e-3, sums)
-    assert learning.finite_check.first_not_finite(late=0) is None
-    assert np.isfinite(float(sums.values["loss"]))
-    assert any(not torch.equal(before[name], value) for name, value in learning.method.encoder.named_parameters())
-    return {name: tensor.cpu() for name, tensor in learning.method.state_dict().items()}
+    step = steps_of(config, device, group)
+    method = step.learner.method
+    before = {name: value.clone() for name, value in method.encoder.named_parameters()}
+    for _ in range(2):
+        step()
+    assert step.learner.finite_check.first_not_finite(late=0) is None
+    assert np.isfinite(float(step.sums.values["loss"]))
+    assert any(not torch.equal(before[name], value) for name, value in method.encoder.named_parameters())
+    return {name: tensor.cpu() for name, tensor in method.state_dict().items()}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -70,7 +61,7 @@ def test_two_steps_are_finite_and_move_the_weights(name: str, precision: str, de
     lacks = device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
     if precision == "bfloat16" and lacks:
         pytest.skip("a GPU without instructions for bfloat16")
-    config = CONFIGS[name].replace({"runtime.precision": precision, "ema_decay": 0.9})
+    config = CONFIGS[name].replace({"runtime.precision": precision})
     state = two_steps(config, device, LocalCollectives())
     assert all(torch.isfinite(tensor).all() for tensor in state.values())
 

@@ -12,7 +12,7 @@ from support.steps import CONFIGS, Steps, steps_of
 
 from unfused_ray.audio.transfer import pinned, to_device
 from unfused_ray.config import TrainingConfig
-from unfused_ray.training.worker.device import snapshot, to_host
+from unfused_ray.training.worker.device import chosen_kernels, snapshot, to_host
 from unfused_ray.training.worker.optimizer import unflatten_optimizer
 
 
@@ -33,10 +33,11 @@ def waiting_is_an_error(device: torch.device) -> Iterator[None]:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_step_waits_for_nothing(name: str, device: torch.device) -> None:
     step = steps_of(CONFIGS[name].replace({"augment.k_mix": 0}), device)
-    for _ in range(2):  # kernels are loaded and chosen, the optimiser makes its state
-        step()
-    with waiting_is_an_error(device):
-        step()
+    with chosen_kernels(step.config.runtime, device):
+        for _ in range(2):  # kernels are loaded and chosen, the optimiser makes its state
+            step()
+        with waiting_is_an_error(device):
+            step()
     assert step.learner.finite_check.first_not_finite(late=0) is None
 
 
@@ -100,9 +101,7 @@ def resumed(before: Steps, device: torch.device) -> Steps:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_deterministic_steps_end_in_the_same_bits_interrupted_or_not(name: str, device: torch.device) -> None:
     config = CONFIGS[name].replace({"runtime.deterministic": True})
-    try:
+    with chosen_kernels(config.runtime, device):
         whole, parts = (three_steps(config, device, interrupted) for interrupted in (False, True))
-    finally:
-        torch.use_deterministic_algorithms(False)
     assert whole.keys() == parts.keys()
     assert not [key for key in whole if not torch.equal(whole[key], parts[key])]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -10,6 +10,7 @@ from benchmarks.gpu.learning import NoiseBlock, labels, learner
 from unfused_ray import recipes
 from unfused_ray.config import TrainingConfig
 from unfused_ray.runs.checkpoints import Position
+from unfused_ray.training.worker.collectives import Collectives
 from unfused_ray.training.worker.epoch_sums import EpochSums
 from unfused_ray.training.worker.learner import Learner
 
@@ -19,7 +20,7 @@ _RECIPES: dict[str, TrainingConfig] = {
 }
 CONFIGS = {name: config.replace({"ema_decay": 0.9, "batch.blocks_per_step": 2}) for name, config in _RECIPES.items()}
 """The smallest network of every method, with an average of its weights; two blocks a step."""
-_NUM_CLASSES = 8
+NUM_CLASSES = 8
 
 
 @dataclass
@@ -28,17 +29,18 @@ class Steps:
 
     config: TrainingConfig
     learner: Learner
+    sums: EpochSums = field(default_factory=EpochSums)
     number: int = 0
 
     def __call__(self) -> None:
         batch = self.config.batch
         first = self.number * batch.blocks_per_step
         blocks = (NoiseBlock.of(self.config, index) for index in range(first, first + batch.blocks_per_step))
-        given = labels(self.config, (self.number + 1) * batch.clips_per_step, _NUM_CLASSES)
-        self.learner.step(Position(0, self.number), blocks, given, 1e-3, EpochSums(), lambda clip_ids, rows: None)
+        given = labels(self.config, (self.number + 1) * batch.clips_per_step, NUM_CLASSES)
+        self.learner.step(Position(0, self.number), blocks, given, 1e-3, self.sums, lambda clip_ids, rows: None)
         self.number += 1
 
 
-def steps_of(config: TrainingConfig, device: torch.device) -> Steps:
-    """A method with weights of its seed on a device, ready to be trained."""
-    return Steps(config, learner(config, device, _NUM_CLASSES))
+def steps_of(config: TrainingConfig, device: torch.device, group: Collectives | None = None) -> Steps:
+    """A method with weights of its seed on a device, ready to be trained alone or as a worker of a group."""
+    return Steps(config, learner(config, device, NUM_CLASSES, group=group))

@@ -36,17 +36,17 @@ class EmbeddingCache:
     """A folder of vectors. Each folder in it is named by all that decides its content, so nothing is out of date.
 
     All kinds of devices compute in IEEE float32, but each in its own order: their vectors differ in the last bits, and
-    are kept apart.
+    are kept apart. Where torch sees a GPU, it computes; processes to which the cache is sent and that see none read its
+    vectors, and what is missing among them they compute themselves, say so, and do not keep.
 
     Args:
         uri: folder of the cache, by path or URI.
-        device: kind of the device that computes; "cuda" where torch sees a GPU, else "cpu", by default. A process that
-            sees no GPU reads the vectors of one, and what is missing among them it computes itself and does not keep.
     """
 
-    def __init__(self, uri: str, device: str = "") -> None:
+    def __init__(self, uri: str) -> None:
         self.uri = uri
-        self.device = device or _kind_here()
+        self.device = _kind_here()
+        """Kind of the device whose vectors these are: "cuda" or "cpu"."""
 
     def vectors(self, encoder: FrozenEncoder, index: ClipIndex) -> KeptVectors:
         """Return the vectors of all clips by an encoder; compute missing ones here, on all threads of the caller.
@@ -72,23 +72,19 @@ class EmbeddingCache:
         """Return the vectors of all clips by a function; compute missing ones here.
 
         Args:
-            key: name of all that decides the vectors.
+            key: name of all that decides the vectors, the kind of the device among them.
             index: the clips.
-            embed: computes the vectors of some clips.
+            embed: computes the vectors of some clips on whatever device there is.
         """
-        found = KeptVectors(storage.join(self.uri, key), index, embed)
+        found = KeptVectors(storage.join(self.uri, key), index, embed, keeps=_kind_here() == self.device)
         found.make()
         return found
 
     def _made(self, key: str, index: ClipIndex, make: Callable[[], FrozenEncoder]) -> KeptVectors:
-        here = _kind_here() if self.device == "cuda" else self.device
-
         def embed(clip_ids: np.ndarray) -> Mapping[Any, np.ndarray]:
-            return embed_clips(make().to(here), index, clip_ids)
+            return embed_clips(make().to(_kind_here()), index, clip_ids)
 
-        found = KeptVectors(storage.join(self.uri, key), index, embed, keeps=here == self.device)
-        found.make()
-        return found
+        return self.kept(key, index, embed)
 
 
 def _kind_here() -> str:
@@ -112,10 +108,11 @@ class KeptVectors:
         self._unkept: dict[int, dict[str, np.ndarray]] = {}
 
     def make(self) -> None:
-        """Compute the missing parts."""
+        """Compute the missing parts, and anew those with a damaged clip: the shard may have been repaired since."""
         for first in range(0, self._index.num_clips, CLIPS_PER_PART):
-            if not storage.exists(self._path(first)):
-                self._part(first)
+            whole, damaged = self._paths(first)
+            if not storage.exists(whole) and (self._keeps or not storage.exists(damaged)):
+                self._compute(first)
 
     def read(self, cut: Cut, readout: Readout) -> np.ndarray:
         """Read out the network up to ``cut``: (N, D) float32 by clip_id; a damaged clip is a row of NaN.
@@ -140,29 +137,41 @@ class KeptVectors:
         return rows_ND
 
     def _part(self, first: int) -> dict[str, np.ndarray]:
-        """Load or compute every layer of the part that begins with the clip ``first``.
-
-        A part with a damaged clip stays in memory only: the shard may be repaired, which checksums would not show.
-        """
+        """Every layer of the part that begins with the clip ``first``, loaded or computed."""
         if first in self._unkept:
             return self._unkept[first]
-        path = self._path(first)
-        if storage.exists(path):
-            try:
-                found: dict[str, np.ndarray] = safetensors.numpy.load(storage.read_bytes(path))
-                return found
-            except safetensors.SafetensorError as error:
-                logger.warning("%s is damaged and computed again: %s", path, error)
+        for path in self._paths(first):
+            if storage.exists(path):
+                try:
+                    found: dict[str, np.ndarray] = safetensors.numpy.load(storage.read_bytes(path))
+                    return found
+                except safetensors.SafetensorError as error:
+                    logger.warning("%s is damaged and computed again: %s", path, error)
+        return self._compute(first)
+
+    def _compute(self, first: int) -> dict[str, np.ndarray]:
+        """Compute every layer of a part, and keep them."""
         last = min(first + CLIPS_PER_PART, self._index.num_clips)
+        if not self._keeps:
+            logger.warning(
+                "%s lacks the clips %d to %d: embedded in a process without a GPU, and not kept", self._uri, first, last
+            )
         vectors: dict[str, np.ndarray] = dict(self._embed(np.arange(first, last)))
-        if self._keeps and all(np.isfinite(array).all() for array in vectors.values()):
-            storage.write_bytes(path, safetensors.numpy.save(vectors))
+        if self._keeps:
+            whole, damaged = self._paths(first)
+            if all(np.isfinite(array).all() for array in vectors.values()):
+                storage.write_bytes(whole, safetensors.numpy.save(vectors))
+                storage.delete(damaged)
+            else:
+                storage.write_bytes(damaged, safetensors.numpy.save(vectors))
         else:
             self._unkept[first] = vectors
         return vectors
 
-    def _path(self, first: int) -> str:
-        return storage.join(self._uri, f"{first:09d}.safetensors")
+    def _paths(self, first: int) -> tuple[str, str]:
+        """Files of a part: where all of its vectors are finite, and where a clip was damaged."""
+        whole, damaged = (f"{first:09d}{kind}.safetensors" for kind in ("", "-damaged"))
+        return storage.join(self._uri, whole), storage.join(self._uri, damaged)
 
 
 def key(encoder: FrozenEncoder, index: ClipIndex, device: str = "cpu") -> str:

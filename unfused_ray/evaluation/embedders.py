@@ -24,6 +24,7 @@ from unfused_ray.embedding.clips import read_clips
 from unfused_ray.evaluation.onnx_embedder import OnnxEmbedder
 from unfused_ray.evaluation.protocol import ProtocolConfig
 from unfused_ray.evaluation.tasks import Task
+from unfused_ray.models.precision import ieee_float32
 
 _SPEC = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _BATCH_SECONDS = 60.0
@@ -57,7 +58,8 @@ class Embedder(Protocol):
         """One vector per clip: (B, samples) float32 in [-1, 1] → (B, D), on any device.
 
         A call has whole mono clips of one length; other calls have other lengths. None is shorter than the protocol's
-        crop. A vector that is not finite marks its clip as damaged.
+        crop. On a GPU float32 is IEEE's within the call, not TF32. A vector that is not finite marks its clip as
+        damaged.
         """
         ...
 
@@ -90,6 +92,8 @@ class EmbedderModel:
         embedder = load_embedder(self.spec)
         crop = protocol.crop
         reading = {"embedder": self.identity(task), "crop": crop.model_dump(mode="json"), "clips": task.index.checksums}
+        if cache.device != "cpu":  # whose key is as it was before GPUs had one
+            reading["arithmetic"] = f"IEEE float32 on {cache.device}"
         key = storage.sha256(json.dumps(reading, sort_keys=True).encode())[:32]
         kept = cache.kept(key, task.index, lambda ids: {"last": embed_clips(embedder, crop, task.index, ids)})
         yield kept.layer("last")
@@ -130,6 +134,7 @@ def load_embedder(spec: str) -> Embedder:
 
 
 @torch.inference_mode()
+@ieee_float32()
 def embed_clips(embedder: Embedder, crop: CropConfig, index: ClipIndex, clip_ids: np.ndarray) -> np.ndarray:
     """Embed whole clips, in batches of one length: (N,) int64 → (N, D) float32; a damaged clip is a row of NaN.
 

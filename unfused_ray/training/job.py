@@ -29,6 +29,7 @@ from unfused_ray.runs.start_times import StartTimes
 from unfused_ray.runs.status import Status
 from unfused_ray.training.stages import stage_of
 from unfused_ray.training.stages.stage import Stage
+from unfused_ray.training.worker.device import chosen_kernels
 from unfused_ray.training.worker.loop import Loop, Worker, passes_left
 
 
@@ -118,27 +119,29 @@ class TrainingJob:
             RuntimeError: out of memory; names the settings that decide.
             Exception: any other failure.
         """
-        method = self.build_method()
         passes = list(passes_left(self.config.last_epoch, worker.labels, resume_point))
         # Before the loop: the first blocks are read while it is built, which takes torch a second or two.
         ahead = self.config.runtime.prefetch_blocks, self.config.runtime.prefetch_seconds
         pin = partial(_pinned_block, worker.device)
-        with closing(Prefetcher(worker.source, passes, *ahead, pin)) as prefetcher:
-            loop = Loop(self.config, self.run_uri, self.statistics, method, worker, resume_point)
-            self.start_times.reach("loop built")
+        loop: Loop | None = None
+        with (
+            chosen_kernels(self.config.runtime, worker.device),
+            closing(Prefetcher(worker.source, passes, *ahead, pin)) as prefetcher,
+        ):
             try:
+                loop = Loop(self.config, self.run_uri, self.statistics, self.build_method(), worker, resume_point)
+                self.start_times.reach("loop built")
                 return loop.run(prefetcher)
-            except torch.OutOfMemoryError as error:
-                worker.coordinator.failed_at(loop.steps_done)
+            except Exception as error:
+                worker.coordinator.failed_at(loop.steps_done if loop else self.first_step(resume_point))
+                if not isinstance(error, torch.OutOfMemoryError):
+                    raise
                 batch = self.config.batch
                 raise RuntimeError(
                     f"out of memory on {worker.device} with batch.block={batch.block} (b) and "
                     f"batch.blocks_per_step={batch.blocks_per_step} (G): the memory of a step grows with b alone; "
                     "lower batch.block and raise batch.blocks_per_step"
                 ) from error
-            except Exception:
-                worker.coordinator.failed_at(loop.steps_done)
-                raise
 
     def first_step(self, resume_point: ResumePoint | None) -> int:
         """Global batches that are done at a resume point."""

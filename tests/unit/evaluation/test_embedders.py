@@ -14,10 +14,14 @@ from support.tasks import CROP, LENGTHS, PROTOCOL, write_encoder, write_task
 from unfused_ray import evaluation_job
 from unfused_ray.config import EvaluateConfig
 from unfused_ray.data.shards.index import ClipIndex
+from unfused_ray.embedding import cache as cache_module
+from unfused_ray.embedding.cache import EmbeddingCache
 from unfused_ray.evaluation.cells import MEASURES
 from unfused_ray.evaluation.embedders import embed_clips
+from unfused_ray.evaluation.protocol import load_protocol
 from unfused_ray.evaluation.systems import parse_model
 from unfused_ray.evaluation.table import EvaluationTable
+from unfused_ray.evaluation.tasks import load_task
 
 NUM_TRAIN, NUM_TEST = 32, 16
 NUM_CLIPS = NUM_TRAIN + NUM_TEST
@@ -81,6 +85,29 @@ def test_an_encoder_of_others_is_a_row_whose_vectors_and_cell_are_kept_until_its
     monkeypatch.setattr(Bands, "version", "2")
     assert evaluate(tmp_path, task, *models) == first
     assert heard
+
+
+def test_vectors_that_a_gpu_has_made_are_kept_apart(
+    tmp_path: Path, task: str, heard: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, loaded = parse_model("theirs=support.embedders:Bands"), load_task(task)
+    protocol = load_protocol(str(tmp_path / "protocol.toml")).config
+
+    def vectors(cache: EmbeddingCache) -> int:
+        """Compute or read them; return how many calls of the encoder it took."""
+        heard.clear()
+        (found,) = model.vectors(loaded, protocol, cache)
+        assert np.isfinite(found).all()
+        return len(heard)
+
+    on_processor = EmbeddingCache(str(tmp_path / "cache"))
+    monkeypatch.setattr(cache_module, "_kind_here", lambda: "cuda")
+    on_gpu = EmbeddingCache(str(tmp_path / "cache"))
+    assert vectors(on_gpu)
+    monkeypatch.setattr(cache_module, "_kind_here", lambda: "cpu")
+    assert not vectors(on_gpu)
+    assert vectors(on_processor)
+    assert not vectors(on_processor)
 
 
 def test_vectors_are_those_of_whole_clips_one_by_one_and_damaged_ones_are_none(tmp_path: Path, task: str) -> None:

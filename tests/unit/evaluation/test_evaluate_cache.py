@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +88,7 @@ def test_a_damaged_file_is_made_again(
     assert embedded == [9] * 4
 
 
-def test_vectors_of_a_damaged_shard_are_not_kept(
+def test_vectors_of_a_damaged_shard_are_kept_until_the_next_time(
     tmp_path: Path, encoder: FrozenEncoder, index: ClipIndex, embedded: list[int]
 ) -> None:
     cache = EmbeddingCache(str(tmp_path / "cache"))
@@ -98,8 +99,13 @@ def test_vectors_of_a_damaged_shard_are_not_kept(
     for _ in range(2):
         assert np.isnan(vectors.read("fc2", "last")).all(axis=1).tolist() == [True] * 6 + [False] * 3
     assert embedded == [9]
+    cache.vectors(encoder, index)  # damaged still
+    assert embedded == [9, 9]
     shard.write_bytes(whole)
-    assert np.isfinite(cache.vectors(encoder, index).read("fc2", "last")).all()
+    for _ in range(2):
+        assert np.isfinite(cache.vectors(encoder, index).read("fc2", "last")).all()
+    assert embedded == [9, 9, 9]
+    assert [file.name for file in (tmp_path / "cache").rglob("*.safetensors")] == ["000000000.safetensors"]
 
 
 def test_the_key_changes_with_all_that_decides_the_vectors_and_with_nothing_else(
@@ -132,7 +138,12 @@ def test_the_key_changes_with_all_that_decides_the_vectors_and_with_nothing_else
 
 
 def test_vectors_of_a_gpu_are_kept_apart_and_a_process_without_one_reads_but_does_not_add_to_them(
-    tmp_path: Path, encoder: FrozenEncoder, index: ClipIndex, embedded: list[int], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    encoder: FrozenEncoder,
+    index: ClipIndex,
+    embedded: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     uri = str(tmp_path / "cache")
     assert key(encoder, index, "cuda") != key(encoder, index) == key(encoder, index, "cpu")
@@ -147,11 +158,23 @@ def test_vectors_of_a_gpu_are_kept_apart_and_a_process_without_one_reads_but_doe
     assert embedded == [9]
     assert_equal_layers(EmbeddingCache(uri).vectors(encoder, index), expected)
     assert embedded == [9, 9]
+    shard = tmp_path / "source" / "00000.parquet"
+    whole = shard.read_bytes()
     (folder,) = (each for each in (tmp_path / "cache").iterdir() if each.name == key(encoder, index, "cuda"))
     (file,) = folder.iterdir()
     file.unlink()  # while cells are filled
-    assert_equal_layers(on_gpu.vectors(encoder, index), expected)
+    with caplog.at_level(logging.WARNING, logger=cache_module.logger.name):
+        assert_equal_layers(on_gpu.vectors(encoder, index), expected)
+    assert "lacks the clips 0 to 9: embedded in a process without a GPU" in caplog.text
     assert not list(folder.iterdir())
+    assert embedded == [9, 9, 9]
+    monkeypatch.setattr(cache_module, "_kind_here", lambda: "cuda")
+    shard.write_bytes(whole[:-100] + bytes(100))
+    on_gpu.vectors(encoder, index)
+    monkeypatch.setattr(cache_module, "_kind_here", lambda: "cpu")
+    found = on_gpu.vectors(encoder, index).read("fc2", "last")  # with a damaged clip too, those of the GPU
+    assert np.isnan(found).all(axis=1).tolist() == [True] * 6 + [False] * 3
+    assert embedded == [9, 9, 9, 9]
 
 
 def test_an_encoder_that_follows_from_its_inputs_is_made_only_for_what_is_missing(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -105,20 +106,29 @@ def set_workspace(config: RuntimeConfig) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
-def set_flags(config: RuntimeConfig, device: torch.device) -> None:
-    """Have torch choose a GPU's kernels by speed, or among those that give the same bits again.
+@contextmanager
+def chosen_kernels(config: RuntimeConfig, device: torch.device) -> Iterator[None]:
+    """Have torch choose a GPU's kernels by speed within this block, or among those that give the same bits again.
 
-    Nothing is set on a CPU, whose kernels always do.
+    Nothing is set on a CPU, whose kernels always do. The settings are the process's, and are put back behind the block.
     """
     if device.type != "cuda":
+        yield
         return
+    cudnn, deterministic = torch.backends.cudnn, torch.utils.deterministic
+    before = cudnn.benchmark, cudnn.deterministic, deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    algorithms = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     # Shapes never change, so the fastest convolution is worth finding; which one it is differs between runs.
-    torch.backends.cudnn.benchmark = not config.deterministic
-    torch.backends.cudnn.deterministic = config.deterministic
+    cudnn.benchmark, cudnn.deterministic = not config.deterministic, config.deterministic
     torch.use_deterministic_algorithms(config.deterministic)
     set_workspace(config)
     if config.deterministic:
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # none of it is read
+        deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # none of it is read
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.deterministic, deterministic.fill_uninitialized_memory = before  # type: ignore[attr-defined]
+        torch.use_deterministic_algorithms(algorithms[0], warn_only=algorithms[1])
 
 
 def describe_arithmetic(config: RuntimeConfig, device: torch.device, precision: Precision) -> str:

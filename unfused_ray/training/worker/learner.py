@@ -18,7 +18,7 @@ from unfused_ray.methods.method import BatchMethod, BlockOutput, Method
 from unfused_ray.models.batch_norm import update_running_statistics
 from unfused_ray.runs.checkpoints import Checkpoint, Position
 from unfused_ray.training.worker.collectives import Collectives
-from unfused_ray.training.worker.device import choose_precision, describe_arithmetic, seed_draws, set_flags
+from unfused_ray.training.worker.device import choose_precision, describe_arithmetic, seed_draws
 from unfused_ray.training.worker.epoch_sums import EpochSums
 from unfused_ray.training.worker.finite_check import FiniteCheck
 from unfused_ray.training.worker.state import TrainingState
@@ -50,7 +50,6 @@ class Learner:
         checkpoint: Checkpoint | None = None,
     ) -> None:
         self.config, self.collectives, self.device = config, collectives, device
-        set_flags(config.runtime, device)
         self.blocks_per_step = config.batch.blocks_per_step // collectives.world
         self.method = method.to(device)
         self.views = Views(

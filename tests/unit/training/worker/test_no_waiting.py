@@ -61,7 +61,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for module in (learner, augment):
         monkeypatch.setattr(module, "to_device", copied)
     monkeypatch.setattr(finite_check, "to_host", lambda tensor: lambda: tensor)
-    for name in ("seed_draws", "set_flags", "describe_arithmetic"):
+    for name in ("seed_draws", "describe_arithmetic"):
         monkeypatch.setattr(learner, name, lambda *arguments: "")
     monkeypatch.setattr(torch.Tensor, "backward", lambda loss: None)
     monkeypatch.setattr(torch.nn.Module, "to", lambda module, device: module)  # no fake can be moved in its module

@@ -19,7 +19,7 @@ from unfused_ray.training.driver import monitor
 from unfused_ray.training.driver.launch import check
 from unfused_ray.training.runtimes.in_process import InProcess
 from unfused_ray.training.worker import device
-from unfused_ray.training.worker.device import choose_precision, describe_arithmetic, set_flags
+from unfused_ray.training.worker.device import choose_precision, chosen_kernels, describe_arithmetic
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -92,27 +92,41 @@ def test_a_run_tells_its_number_format_and_device(
     assert caplog.messages.count(f"computing in {read_arithmetic(config('run').output)}") == 1
 
 
-def test_kernels_of_a_gpu_are_chosen_by_speed_or_for_equal_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+def kernel_settings() -> tuple[bool, ...]:
+    cudnn, deterministic = torch.backends.cudnn, torch.utils.deterministic
+    algorithms = torch.are_deterministic_algorithms_enabled()
+    return algorithms, cudnn.benchmark, cudnn.deterministic, deterministic.fill_uninitialized_memory
+
+
+def test_kernels_of_a_gpu_are_chosen_by_speed_or_for_equal_bits_while_it_trains(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-    before = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
+    before = kernel_settings()
+    try:
+        with chosen_kernels(RuntimeConfig(deterministic=True), CPU):
+            assert kernel_settings() == before
+        with chosen_kernels(RuntimeConfig(), GPU):
+            assert kernel_settings() == (False, True, False, before[-1])
+            assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+            with pytest.raises(OSError), chosen_kernels(RuntimeConfig(deterministic=True), GPU):
+                assert kernel_settings() == (True, False, True, False)
+                assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+                raise OSError
+            assert kernel_settings() == (False, True, False, before[-1])
+        assert kernel_settings() == before
+    finally:
+        os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+
+
+def test_the_workspace_of_equal_bits_is_set_before_clips_are_labelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     try:
         InProcess().session(RuntimeConfig(), {}, "", StartTimes())
         assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
-        InProcess().session(RuntimeConfig(deterministic=True), {}, "", StartTimes())  # before clips are labelled
-        assert os.environ.pop("CUBLAS_WORKSPACE_CONFIG") == ":4096:8"
-        set_flags(RuntimeConfig(deterministic=True), CPU)
-        assert not torch.are_deterministic_algorithms_enabled()
-        set_flags(RuntimeConfig(deterministic=True), GPU)
-        assert torch.are_deterministic_algorithms_enabled()
-        assert (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic) == (False, True)
+        InProcess().session(RuntimeConfig(deterministic=True), {}, "", StartTimes())
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
-        set_flags(RuntimeConfig(), GPU)
-        assert not torch.are_deterministic_algorithms_enabled()
-        assert (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic) == (True, False)
     finally:
-        torch.use_deterministic_algorithms(False)
-        torch.utils.deterministic.fill_uninitialized_memory = True
-        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = before
         os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
 
 
