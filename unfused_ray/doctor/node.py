@@ -19,7 +19,7 @@ import soundfile
 import unfused_ray
 from unfused_ray import __version__, extras, storage
 from unfused_ray.audio.decode import AudioError, decode
-from unfused_ray.gpus import cuda_version, driver_version, why_no_gpu
+from unfused_ray.nvidia import cuda_version, driver_version, why_no_gpu
 
 _SHARED_MEMORY = Path("/dev/shm")
 _CODECS = (("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III"))

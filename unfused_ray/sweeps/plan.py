@@ -12,7 +12,7 @@ import numpy as np
 from rich.table import Table as RichTable
 
 from unfused_ray import paths, storage
-from unfused_ray.config import SweepConfig, differences, within
+from unfused_ray.config import DistillConfig, SweepConfig, differences, within
 from unfused_ray.data.shards.format import Manifest
 from unfused_ray.evaluation.bootstrap import distinct_groups
 from unfused_ray.evaluation.protocol import ProtocolConfig, load_protocol
@@ -79,30 +79,8 @@ def check(config: SweepConfig) -> SweepPlan:
     """
     config = paths.check(config)
     space = find_space(config.space)
-    for name in ("data", "output", "labels_of", "stop_after"):
-        if getattr(config.distill, name):
-            raise ValueError(f"distill.{name} is the sweep's business: name tasks and output of the sweep instead")
-    if held_out := [split for split in config.distill.splits if role(split) in ("valid", "test", "fold")]:
-        raise ValueError(
-            f"distill.splits={config.distill.splits} has {held_out[0]}: trials are judged on validation clips, and the "
-            "winner on test clips, so students train on neither. Leave them out"
-        )
-    if config.distill.watch.data:
-        raise ValueError(
-            f"distill.watch.data={config.distill.watch.data}: a sweep looks at validation clips itself, and ends "
-            "trials by them; leave it out"
-        )
-    for name in space:
-        if within(name, _NOT_VARIED):
-            raise ValueError(f"space: {name} cannot be varied: labels, rungs or folders of a sweep depend on it")
-    kind = "workers" if config.workers_per_trial else "in-process"
-    runtime: dict[str, Any] = {"runtime.kind": kind, "runtime.num_workers": config.workers_per_trial or 1}
-    if config.workers_per_trial:
-        # Less than one by default: the trial itself needs a little, and one whole CPU must stay free for Ray Data.
-        runtime["runtime.cpus_per_worker"] = config.distill.runtime.cpus_per_worker or 0.9
-    else:
-        runtime |= {"runtime.threads": config.cpus_per_trial, "runtime.gpus_per_worker": 0.0}  # the trial reserves them
-    distill = config.distill.replace(runtime)
+    _refuse_what_the_sweep_decides(config, space)
+    distill = _trial(config)
     read = load_protocol(config.protocol)
     protocol = read.config
     teacher = read_description(distill.teacher)["sha256"] if distill.teacher else ""
@@ -162,6 +140,37 @@ def rungs(config: SweepConfig) -> tuple[int, ...]:
     first = max(1, round(config.grace * epochs))
     inner = [first * config.halving**k for k in range(epochs) if first * config.halving**k < epochs]
     return (*inner, epochs)
+
+
+def _refuse_what_the_sweep_decides(config: SweepConfig, space: Space) -> None:
+    for name in ("data", "output", "labels_of", "stop_after"):
+        if getattr(config.distill, name):
+            raise ValueError(f"distill.{name} is the sweep's business: name tasks and output of the sweep instead")
+    if held_out := [split for split in config.distill.splits if role(split) in ("valid", "test", "fold")]:
+        raise ValueError(
+            f"distill.splits={config.distill.splits} has {held_out[0]}: trials are judged on validation clips, and the "
+            "winner on test clips, so students train on neither. Leave them out"
+        )
+    if config.distill.watch.data:
+        raise ValueError(
+            f"distill.watch.data={config.distill.watch.data}: a sweep looks at validation clips itself, and ends "
+            "trials by them; leave it out"
+        )
+    for name in space:
+        if within(name, _NOT_VARIED):
+            raise ValueError(f"space: {name} cannot be varied: labels, rungs or folders of a sweep depend on it")
+
+
+def _trial(config: SweepConfig) -> DistillConfig:
+    """Settings of a trial, in processes and on cores that the sweep decides."""
+    kind = "workers" if config.workers_per_trial else "in-process"
+    runtime: dict[str, Any] = {"runtime.kind": kind, "runtime.num_workers": config.workers_per_trial or 1}
+    if config.workers_per_trial:
+        # Less than one by default: the trial itself needs a little, and one whole CPU must stay free for Ray Data.
+        runtime["runtime.cpus_per_worker"] = config.distill.runtime.cpus_per_worker or 0.9
+    else:
+        runtime |= {"runtime.threads": config.cpus_per_trial, "runtime.gpus_per_worker": 0.0}  # the trial reserves them
+    return config.distill.replace(runtime)
 
 
 def _with_folds(protocol: ProtocolConfig, task: Task) -> ProtocolConfig:

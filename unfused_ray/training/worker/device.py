@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from unfused_ray.config import RuntimeConfig
-from unfused_ray.gpus import cuda_version, driver_version, why_no_gpu
+from unfused_ray.nvidia import cuda_version, driver_version, why_no_gpu
 from unfused_ray.threads import Machine, choose_threads
 
 logger = logging.getLogger(__name__)

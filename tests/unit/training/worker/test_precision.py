@@ -12,7 +12,7 @@ import pytest
 import torch
 from support.runs import STEPS, history, train
 
-from unfused_ray import gpus
+from unfused_ray import nvidia
 from unfused_ray.config import PretrainConfig, RuntimeConfig
 from unfused_ray.runs.start_times import StartTimes, read_arithmetic
 from unfused_ray.training.driver import monitor
@@ -138,7 +138,7 @@ def test_a_gpu_that_is_asked_for_and_cannot_be_used_is_refused_with_the_reason(
     file = tmp_path / "version"
     if driver:
         file.write_text(driver)
-    monkeypatch.setattr(gpus, "_DRIVER", file)
+    monkeypatch.setattr(nvidia, "_DRIVER", file)
     found = "470.223.02" if driver else "none"
     with pytest.raises(ValueError, match=f"gpus_per_worker=1 asks for a GPU, but torch sees none: .*driver {found}"):
         check(config("run", runtime__gpus_per_worker=1.0))
@@ -149,7 +149,7 @@ def test_a_gpu_that_is_asked_for_and_cannot_be_used_is_refused_with_the_reason(
 def test_a_driver_that_torch_cannot_use_is_warned_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(gpus, "_DRIVER", tmp_path / "version")
+    monkeypatch.setattr(nvidia, "_DRIVER", tmp_path / "version")
     device.warn_of_idle_gpu()
     assert not caplog.messages
     (tmp_path / "version").write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.223.02  Sat")
