@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+
+_LOAD = Path("/proc/loadavg")
+"""Of Linux: "0.81 0.63 0.60 2/613 29821", of which 2 threads run, one of them this."""
+_MOMENTS, _MOMENT_SECONDS = 8, 0.02
 
 
 @dataclass(frozen=True)
@@ -26,12 +31,15 @@ class Machine:
         """Look at this machine.
 
         The load average of the last minute still counts what has just ended, such as the ingest before a training. So
-        the load is the smaller of that average and of the processes that run at this moment, this one left out.
+        the load is the smaller of that average and of the threads that run at several moments, this one left out: a
+        single moment may show one that only lives on to end, or another of this process.
         """
         load = os.getloadavg()[0]
-        file = Path("/proc/loadavg")
-        if file.exists():  # Linux: "0.81 0.63 0.60 2/613 29821", of which 2 processes run, one of them this
-            load = min(load, float(file.read_text().split()[3].partition("/")[0]) - 1)
+        for _ in range(_MOMENTS if _LOAD.exists() else 0):
+            load = min(load, float(_LOAD.read_text().split()[3].partition("/")[0]) - 1)
+            if load < 0.5:
+                break
+            time.sleep(_MOMENT_SECONDS)
         affinity = getattr(os, "sched_getaffinity", None)
         cores = os.cpu_count() or 1
         return cls(cores, len(affinity(0)) if affinity else cores, load)

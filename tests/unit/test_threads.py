@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
 
+from unfused_ray import threads as threads_module
 from unfused_ray.threads import Machine, choose_threads, one_thread
 
 
@@ -64,3 +66,15 @@ def test_one_thread_is_for_its_context_alone() -> None:
         assert torch.get_num_threads() == 1
         raise KeyError
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(("running", "expected"), [([3, 2, 1, 3], 0), ([3] * 8, 2), ([3, 2, *[3] * 6], 1)])
+def test_what_runs_at_one_moment_only_is_no_load(
+    running: list[int], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "loadavg").touch()
+    moments = iter(running)
+    monkeypatch.setattr(threads_module, "_LOAD", tmp_path / "loadavg")
+    monkeypatch.setattr(Path, "read_text", lambda path: f"9.0 9.0 9.0 {next(moments)}/600 1")
+    monkeypatch.setattr(os, "getloadavg", lambda: (9.0, 9.0, 9.0))
+    assert Machine.now().load == expected
