@@ -110,7 +110,8 @@ def set_workspace(config: RuntimeConfig) -> None:
 def chosen_kernels(config: RuntimeConfig, device: torch.device) -> Iterator[None]:
     """Have torch choose a GPU's kernels by speed within this block, or among those that give the same bits again.
 
-    Nothing is set on a CPU, whose kernels always do. The settings are the process's, and are put back behind the block.
+    Nothing is set on a CPU, whose kernels always do. The settings are the process's, and are put back behind the block,
+    but for cuBLAS's workspace, which torch reads once.
     """
     if device.type != "cuda":
         yield

@@ -166,11 +166,10 @@ class Learner:
     def _backward(self, output: BlockOutput) -> None:
         # The next run of a compiled block may overwrite its outputs: the backend cudagraphs does.
         compiled = bool(self.config.runtime.compile_backend)
-        trained = [parameter for parameter in self.method.parameters() if parameter.requires_grad]
-        is_first = all(parameter.grad is None for parameter in trained)
+        kept = [parameter for parameter in self.method.parameters() if compiled and parameter.grad is None]
         # The workers' gradients are added up: the loss is the mean over the global batch, whose size never changes.
         (output.loss * (1 / self.config.batch.clips_per_step)).backward()
-        for parameter in trained if compiled and is_first else ():  # autograd adds those of later blocks to these
+        for parameter in kept:  # autograd adds those of later blocks to these
             parameter.grad = None if parameter.grad is None else parameter.grad.clone()
         if output.embeddings is not None:
             self._embeddings.append(output.embeddings.clone() if compiled else output.embeddings)
