@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -25,7 +25,7 @@ from unfused_ray.embedding.clips import refuse_other_rate
 from unfused_ray.evaluation import cells
 from unfused_ray.evaluation.cells import Cell
 from unfused_ray.evaluation.embedders import EmbedderModel, load_embedder
-from unfused_ray.evaluation.filling import embed, fill_cells, parts_of
+from unfused_ray.evaluation.filling import Filled, embed, fill_cells, parts_of
 from unfused_ray.evaluation.protocol import FILE, Protocol, load_protocol
 from unfused_ray.evaluation.rows import MEAN
 from unfused_ray.evaluation.systems import (
@@ -149,20 +149,8 @@ def run(plan: EvaluationPlan) -> EvaluationTable:
     """
     output = plan.output
     storage.write_bytes(storage.join(output, FILE), plan.protocol.text)
-    pairs = [(task, system) for task in plan.tasks for system in plan.systems]
-    read = {(s.name, task.name): cells.read(output, task, s, plan.protocol) for task, s in pairs}
-    found = {pair: cell for pair, cell in read.items() if cell is not None}
-    missing = [(task, system) for task, system in pairs if (system.name, task.name) not in found]
-    _compute_statistics(missing)
-    if plan.cache.device == "cuda":
-        _embed_on_gpus(plan, missing)
-    with Progress("cells", len(pairs), "cells", done=len(found)) as bar:
-        bar.update(len(found))
-        work = partial(fill, output, plan.protocol, plan.cache)
-        for filled in fill_cells(missing, work, plan.config.processes):
-            found |= filled
-            row, task_name = next(reversed(filled))
-            bar.update(len(found), task=task_name, row=row)
+    read = partial(cells.read, output, protocol=plan.protocol)
+    found = fill_all(plan, plan.tasks, read, partial(fill, output, plan.protocol, plan.cache))
     scored = plan.protocol, plan.tasks, plan.systems, found, plan.reference
     table = EvaluationTable.of(*scored, _near_copies(plan))
     table.save(output)
@@ -176,6 +164,42 @@ def run(plan: EvaluationPlan) -> EvaluationTable:
     record = {"config": config, "environment": environment(), "asked": asked, "encoders": encoders}
     storage.write_json(storage.join(output, RECORD), record, FORMAT_VERSION)
     return table
+
+
+def fill_all(
+    plan: EvaluationPlan,
+    tasks: Sequence[Task],
+    read: Callable[[Task, System], Filled | None],
+    work: Callable[[Task, System], Filled],
+) -> dict[tuple[str, str], Filled]:
+    """Read what is kept of each system on each task, and fill what is missing, side by side on this machine's cores.
+
+    Args:
+        plan: whose systems, cache and number of processes count.
+        tasks: the plan's, or parts of them.
+        read: reads what is kept; None is missing.
+        work: computes and keeps it; it travels to other processes.
+
+    Returns:
+        What is known, by row and task.
+
+    Raises:
+        ValueError, OSError: a task or a model cannot be read, or a process was ended from outside.
+    """
+    pairs = [(task, system) for task in tasks for system in plan.systems]
+    kept = {(system.name, task.name): read(task, system) for task, system in pairs}
+    found = {pair: filled for pair, filled in kept.items() if filled is not None}
+    missing = [(task, system) for task, system in pairs if (system.name, task.name) not in found]
+    _compute_statistics(missing)
+    if plan.cache.device == "cuda":
+        _embed_on_gpus(plan, missing)
+    with Progress("cells", len(pairs), "cells", done=len(found)) as bar:
+        bar.update(len(found))
+        for filled in fill_cells(missing, work, plan.config.processes):
+            found |= filled
+            row, task_name = next(reversed(filled))
+            bar.update(len(found), task=task_name, row=row)
+    return found
 
 
 def _near_copies(plan: EvaluationPlan) -> list[str]:

@@ -58,6 +58,14 @@ def write_task(folder: Path, train: int, valid: int, test: int, **columns: Seque
     return replace_columns(folder, **columns)
 
 
+def write_folds(folder: Path, sizes: tuple[int, ...]) -> str:
+    """A task with folds of these sizes, of three classes that are hard to tell; clips stand in pairs."""
+    write_source(folder, [[size] for size in sizes], (2_400, 4_000), [f"fold{1 + n}" for n in range(len(sizes))])
+    labels = [[f"class {number % 3}"] for number in range(sum(sizes))]
+    groups = [f"pair {first} {number // 2}" for first, size in enumerate(sizes) for number in range(size)]
+    return replace_columns(folder, labels=labels, group=groups)
+
+
 def replace_columns(folder: Path, **columns: Sequence[Any]) -> str:
     """Write other values into columns of a prepared source, by clip_id."""
     manifest = json.loads((folder / MANIFEST).read_text())

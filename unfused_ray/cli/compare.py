@@ -11,7 +11,7 @@ from unfused_ray.cli.terminal import say, show
 
 EXAMPLES = (
     "corpus --data-root shards",
-    "tiny --data-root shards --only decar-v2 --stages train --dry-run",
+    "corpus --data-root shards --seeds 0 --stages train validate",
 )
 
 
@@ -19,7 +19,7 @@ def run(arguments: Sequence[str]) -> int:
     """Make a results table."""
     config, dry_run = parse("compare", arguments, recipes.PLANS, EXAMPLES)
     from unfused_ray import api
-    from unfused_ray.comparison import job, page
+    from unfused_ray.comparison import job, page, validation
 
     if config.list:
         show(job.check(config).listing())
@@ -29,6 +29,8 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the jobs are stopped, too
     compared = api.compare(config)
+    if compared.validation:
+        say(f"\n{compared.validation.to_markdown()}\n{validation.MARKDOWN}: {compared.folder}")
     if compared.table:
         say(f"\n{page.to_markdown(compared.table)}\n{', '.join(page.FILES)}: {compared.folder}")
     if compared.against:

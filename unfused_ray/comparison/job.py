@@ -24,13 +24,14 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from unfused_ray import paths, storage
-from unfused_ray.comparison import page
+from unfused_ray import evaluation_job, paths, storage
+from unfused_ray.comparison import page, validation
 from unfused_ray.comparison.freeze import freeze, refuse_changes
 from unfused_ray.comparison.plan import PlannedSystem, find_plan, load_plan
 from unfused_ray.comparison.processes import JobProcesses, command
-from unfused_ray.comparison.results import ResultsTable, model_name, results
+from unfused_ray.comparison.results import ResultsTable, join_seeds, model_name, results
 from unfused_ray.comparison.trainings import Training, Trainings, expected_minutes, refuse_other_settings
+from unfused_ray.comparison.validation import ValidationScores, ValidationTable
 from unfused_ray.config import CompareConfig, EvaluateConfig, TrackingConfig, TrainingConfig
 from unfused_ray.evaluation.tasks import load_task, refuse_shared
 from unfused_ray.home import home, local_home
@@ -47,6 +48,8 @@ class ComparisonResult:
     """Folder of the table and its runs, by path or URI."""
     num_failed: int = 0
     """Trainings that failed, or that build on one that did."""
+    validation: ValidationTable | None = None
+    """The trained rows on validation clips; None if they were not asked for."""
     table: ResultsTable | None = None
     """The table; None if it was not asked for."""
     against: ResultsTable | None = None
@@ -198,6 +201,30 @@ class ComparisonPlan:
             refuse_other_settings(training)
         return True
 
+    def _some_finished(self) -> dict[str, list[int]]:
+        if found := self.finished():
+            return found
+        raise ValueError(f"{self.output} has no row of which all networks are trained: there is nothing to evaluate")
+
+    def validate(self) -> ValidationTable:
+        """Show every finished encoder and random networks on validation clips, and write that as ``validation.md``.
+
+        Raises:
+            ValueError: nothing is finished, no task has splits, or a run is of other settings than the plan's.
+        """
+        finished = self._some_finished()
+        tasks, notes = validation.validation_tasks([self.trainings.uri(name) for name in self.plan.tasks])
+        if not tasks:
+            raise ValueError(f"{'. '.join(notes)}: there is nothing to validate on")
+        names = [task.name for task in tasks]
+        config = self._evaluation(finished, self.plan.random_seeds, *names).replace({"processes": 0})  # one job
+        asked = evaluation_job.check(config)
+        found = validation.validated(asked, tasks, storage.join(self.output, validation.FOLDER))
+        systems = join_seeds(self.trainings, finished, asked.systems, tasks, found, ValidationScores.joined)
+        table = validation.validation_table(asked.protocol, tasks, systems, found, notes)
+        storage.write_bytes(storage.join(self.output, validation.MARKDOWN), table.to_markdown().encode())
+        return table
+
     def evaluations(self, finished: dict[str, list[int]], random_seeds: int) -> list[EvaluateConfig]:
         """One evaluation a task, of all finished encoders and random networks."""
         return [self._evaluation(finished, random_seeds, task) for task in self.plan.tasks]
@@ -234,11 +261,7 @@ class ComparisonPlan:
             ValueError: nothing is finished, or a run is of other settings than the plan's.
             ChildProcessError: a job failed.
         """
-        finished = self.finished()
-        if not finished:
-            raise ValueError(
-                f"{self.output} has no row of which all networks are trained: there is nothing to evaluate"
-            )
+        finished = self._some_finished()
         if self.against in [system.name for system in self.plan.systems] and self.against not in finished:
             raise ValueError(f"against={self.against}: not all networks of {self.against} are trained yet")
         freeze(self.plan, self.protocol, self.output)
@@ -315,7 +338,7 @@ def describe(plan: ComparisonPlan) -> Group:
 
 
 def run(plan: ComparisonPlan) -> ComparisonResult:
-    """Train what is not finished, read the test clips and write the table.
+    """Train what is not finished, show it on validation clips, read the test clips and write the table, as is asked.
 
     Raises:
         ValueError: a task cannot be evaluated, nothing is finished that could be, or a run is of other settings than
@@ -325,5 +348,6 @@ def run(plan: ComparisonPlan) -> ComparisonResult:
     if "evaluate" in plan.config.stages:
         plan.refuse_tasks()
     failed = plan.train() if "train" in plan.config.stages else 0
+    validated = plan.validate() if "validate" in plan.config.stages else None
     tables = plan.evaluate() if "evaluate" in plan.config.stages else (None, None)
-    return ComparisonResult(plan.output, failed, *tables)
+    return ComparisonResult(plan.output, failed, validated, *tables)

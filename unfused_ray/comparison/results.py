@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -18,6 +18,7 @@ from unfused_ray.evaluation import bootstrap, cells
 from unfused_ray.evaluation.bootstrap import Interval
 from unfused_ray.evaluation.cells import Cell
 from unfused_ray.evaluation.embedders import EmbedderModel
+from unfused_ray.evaluation.filling import Filled
 from unfused_ray.evaluation.protocol import BootstrapConfig
 from unfused_ray.evaluation.rows import Row, deviations, headings, score
 from unfused_ray.evaluation.systems import System, TrainedModel
@@ -124,7 +125,7 @@ def results(
         folder = storage.join(output, task.name)
         cell = cells.read(folder, task, network, protocol)
         found[network.name, task.name] = cell or evaluation_job.fill(folder, protocol, evaluation.cache, task, network)
-    networks = _join_seeds(trainings, finished, evaluation, found)
+    networks = join_seeds(trainings, finished, evaluation.systems, tasks, found, Cell.joined)
     names = [network.name for network in networks]
     reference = reference if reference in names else names[0]
     of_rows = {(name, task.name): found[name, task.name] for name in names for task in tasks}
@@ -173,20 +174,31 @@ def _gap_closed(
     return gap_closed(headline[name], np.array([headline[anchor] for anchor in anchors]), headline[random])
 
 
-def _join_seeds(
+def join_seeds(
     trainings: Trainings,
     finished: Mapping[str, Sequence[int]],
-    evaluation: EvaluationPlan,
-    found: dict[tuple[str, str], Cell],
+    networks: Sequence[System],
+    tasks: Sequence[Task],
+    found: dict[tuple[str, str], Filled],
+    joined: Callable[[Sequence[Filled]], Filled],
 ) -> list[System]:
-    """Rows of the table: those without seeds, and one per system, whose cells of all seeds are joined."""
-    rows: list[System] = [network for network in evaluation.systems if not isinstance(network, TrainedModel)]
+    """Rows of the table: those without seeds, and one per system, whose cells of all seeds are joined.
+
+    Args:
+        trainings: of the plan.
+        finished: by system, the seeds whose networks all are.
+        networks: that were read, those of each seed apart.
+        tasks: that were read.
+        found: cells by row and task; the joined ones are added.
+        joined: joins cells.
+    """
+    rows: list[System] = [network for network in networks if not isinstance(network, TrainedModel)]
     for system in trainings.plan.systems:
         if seeds := finished.get(system.name, ()):
             rows.append(TrainedModel(system.name, trainings.path(system, seeds[0])))
-            for task in evaluation.tasks:
+            for task in tasks:
                 alike = [found[model_name(system, seed), task.name] for seed in seeds]
-                found[system.name, task.name] = Cell.joined(alike)
+                found[system.name, task.name] = joined(alike)
     return rows
 
 

@@ -225,8 +225,9 @@ class CompareConfig(Config):
     """Seeds of the plan to train; none named is all."""
     use: tuple[str, ...] = ()
     """Finished runs to take instead of training, as SYSTEM=FOLDER, in which {seed} and {task} stand for theirs."""
-    stages: Annotated[tuple[Literal["train", "evaluate"], ...], Field(min_length=1)] = ("train", "evaluate")
-    """Steps to take."""
+    stages: Annotated[tuple[Literal["train", "validate", "evaluate"], ...], Field(min_length=1)] = ("train", "evaluate")
+    """Steps to take: train; validate, which shows the trained rows on validation clips, to choose by, and reads no test
+    clip; evaluate, which freezes the plan and reads the test clips."""
     processes: PositiveInt = 1
     """Trainings or evaluations side by side, each on its share of the cores."""
     against: str = ""

@@ -11,18 +11,18 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache
+from typing import TypeVar
 
 import joblib
 
 from unfused_ray import logs
 from unfused_ray.embedding.cache import EmbeddingCache
-from unfused_ray.evaluation.cells import Cell
 from unfused_ray.evaluation.protocol import ProtocolConfig
 from unfused_ray.evaluation.systems import System, families
 from unfused_ray.evaluation.tasks import Task
 
-Fill = Callable[[Task, System], Cell]
-"""Computes and keeps a cell; it travels to other processes."""
+Filled = TypeVar("Filled")
+"""What is known of a system on a task: a cell of a table."""
 
 
 def embed(protocol: ProtocolConfig, cache: EmbeddingCache, task: Task, family: Sequence[System]) -> None:
@@ -46,13 +46,13 @@ def parts_of(missing: Sequence[tuple[Task, System]]) -> list[tuple[Task, list[Sy
 
 
 def fill_cells(
-    missing: Sequence[tuple[Task, System]], fill: Fill, processes: int = 0
-) -> Iterator[dict[tuple[str, str], Cell]]:
+    missing: Sequence[tuple[Task, System]], fill: Callable[[Task, System], Filled], processes: int = 0
+) -> Iterator[dict[tuple[str, str], Filled]]:
     """Fill cells side by side, and give them as they are done: those that share their vectors at a time.
 
     Args:
         missing: tasks and systems.
-        fill: fills one cell.
+        fill: computes and keeps a cell; it travels to other processes.
         processes: at a time; 0 is one per core.
 
     Yields:
@@ -77,7 +77,9 @@ def fill_cells(
         ) from error
 
 
-def _fill_family(fill: Fill, parent: int, task: Task, family: Sequence[System]) -> dict[tuple[str, str], Cell]:
+def _fill_family(
+    fill: Callable[[Task, System], Filled], parent: int, task: Task, family: Sequence[System]
+) -> dict[tuple[str, str], Filled]:
     """Fill the cells of some rows on a task; ``parent`` is the process that waits for this one, 0 if none does."""
     if parent:
         # Each process of a GPU machine would take half a gigabyte of the first GPU for its context, to compute nothing

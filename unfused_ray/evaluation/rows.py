@@ -121,21 +121,21 @@ def margins(
 
     return tuple(
         Margin(row, random, {measure: difference(row, random, measure) for measure in MEASURES})
-        for row, random in _of_one_shape(tasks[0].rounds[0], systems)
+        for row, random in random_of(tasks[0].rounds[0], systems).items()
     )
 
 
-def _of_one_shape(task: Task, systems: Sequence[System]) -> list[tuple[str, str]]:
-    """Trained rows and the random networks of their shape; dropout makes no difference to these."""
+def random_of(task: Task, systems: Sequence[System]) -> dict[str, str]:
+    """Random networks of their shape and front end, by trained row; dropout makes no difference to these."""
     usual = EncoderConfig().dropout
     random = {(each.shape, each.front_end): each.name for each in systems if isinstance(each, RandomNetwork)}
-    pairs = []
+    found = {}
     for system in systems:
         if isinstance(system, TrainedModel):
             shape, front_end = system.shape(task)
             if (name := random.get((shape.replace(dropout=usual), front_end))) is not None:
-                pairs.append((system.name, name))
-    return pairs
+                found[system.name] = name
+    return found
 
 
 def _distinct(task: Task) -> np.ndarray:

@@ -229,6 +229,48 @@ def test_a_training_that_stopped_goes_on_and_leaves_out_what_builds_on_it_until_
     assert not (tmp_path / "frozen.json").exists()  # no test clip has been read: another plan is no offence yet
 
 
+def test_rows_are_shown_on_validation_clips_without_a_look_at_test_clips(
+    command: Call, plan: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "table"
+    with pytest.raises(ValueError, match="no row of which all networks are trained"):
+        job.run(command(output, stages=("validate",)))
+    both = changed(plan, "seeds = [0]", "seeds = [0, 1]")
+    shown = job.run(command(output, of=both, stages=("train", "validate")))
+    table = shown.validation
+    assert table is not None and shown.table is None and not (output / "frozen.json").exists()
+    assert table.tasks == ("drums", "languages") and table.notes == ()
+    rows = {row.name: row for row in table.rows}
+    assert {name: row.num_networks for name, row in rows.items()} == {
+        "log-mel statistics": 1, "random fc2 (8 × 32)": 1, "random fc1 (8 × 32)": 1, "bands": 1, "DECAR-v2": 2,
+        "UnFuSeD": 2,
+    }  # fmt: skip
+    assert [name for name, row in rows.items() if row.above_random] == ["DECAR-v2", "UnFuSeD"]
+    above, mean = rows["UnFuSeD"].above_random, rows["UnFuSeD"].accuracy["headline"]["mean"]
+    assert above is not None
+    random = rows["random fc1 (8 × 32)"].accuracy["headline"]["mean"]
+    assert above.value == pytest.approx(mean.value - random.value) and above.low < above.value < above.high
+    for row in table.rows:
+        for task in ("drums", "languages"):
+            two = [row.accuracy[measure][task].value for measure in ("neighbours", "few-shot")]
+            assert row.accuracy["headline"][task].value == pytest.approx(np.mean(two)), (row.name, task)
+    markdown = (output / "validation.md").read_text()
+    assert markdown == table.to_markdown() and "No test clip was read." in markdown
+    assert mean.text() in markdown and above.text("+") in markdown
+    kept = {file: file.stat().st_mtime_ns for file in (output / "validation").glob("*/*.json")}
+    assert len(kept) == 2 * 8  # two seeds of two rows, and four others, on either task
+    again = job.run(command(output, of=both, stages=("validate",)))
+    assert again.validation == table
+    assert kept == {file: file.stat().st_mtime_ns for file in kept}
+
+    # The table of test clips says the same of its validation clips.
+    of_test = job.run(command(output, of=both, stages=("evaluate",))).table
+    assert of_test is not None
+    for line in of_test.rows:
+        expected = rows[line.row.name].accuracy["headline"]["mean"].value
+        assert line.validation_accuracy == pytest.approx(expected), line.row.name
+
+
 def test_a_system_has_the_budget_and_the_seeds_that_it_says(command: Call, plan: Path, tmp_path: Path) -> None:
     text = plan.read_text().replace("seeds = [0]", "seeds = [0, 1]")
     more = plan.with_name("budgets.toml")

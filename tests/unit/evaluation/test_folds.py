@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support.probes import naive_probe
 from support.sources import write_source
-from support.tasks import PROTOCOL, SMALL, replace_columns, write_encoder, write_task
+from support.tasks import PROTOCOL, SMALL, replace_columns, write_encoder, write_folds, write_task
 
 from unfused_ray import evaluation_job
 from unfused_ray.config import EvaluateConfig, FrontEndConfig
@@ -23,14 +23,6 @@ from unfused_ray.models.cost import num_parameters
 from unfused_ray.models.encoder import AudioNTT2020
 
 SIZES = (9, 6, 12, 6)
-
-
-def write_folds(folder: Path, sizes: tuple[int, ...] = SIZES) -> str:
-    """A task with folds of these sizes, of three classes that are hard to tell; clips stand in pairs."""
-    write_source(folder, [[size] for size in sizes], (2_400, 4_000), [f"fold{1 + n}" for n in range(len(sizes))])
-    labels = [[f"class {number % 3}"] for number in range(sum(sizes))]
-    groups = [f"pair {first} {number // 2}" for first, size in enumerate(sizes) for number in range(size)]
-    return replace_columns(folder, labels=labels, group=groups)
 
 
 def run(folder: Path, task: str, models: tuple[str, ...], random_seeds: int = 0) -> EvaluationTable:
@@ -49,7 +41,7 @@ def run(folder: Path, task: str, models: tuple[str, ...], random_seeds: int = 0)
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
-    return load_task(write_folds(tmp_path_factory.mktemp("folds") / "tones"))
+    return load_task(write_folds(tmp_path_factory.mktemp("folds") / "tones", SIZES))
 
 
 def fold_of(task: Task) -> np.ndarray:

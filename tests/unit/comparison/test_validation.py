@@ -1,0 +1,83 @@
+"""Rows on validation clips: what is damaged or tested in folds is left out, and said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.tasks import PROTOCOL, write_folds, write_task
+
+from unfused_ray import evaluation_job
+from unfused_ray.comparison.validation import validated, validation_table, validation_tasks
+from unfused_ray.config import EvaluateConfig, FrontEndConfig
+from unfused_ray.embedding.cache import EmbeddingCache
+from unfused_ray.evaluation.protocol import ProtocolConfig
+from unfused_ray.evaluation.tasks import Task
+
+
+@dataclass(frozen=True)
+class Noise:
+    """A row of random vectors, of which some clips' are damaged."""
+
+    damaged: tuple[int, ...] = ()
+    name: str = "noise"
+    num_networks: int = 2
+
+    def identity(self, task: Task) -> str:
+        return self.name
+
+    def front_end_of(self, task: Task) -> FrontEndConfig | None:
+        return None
+
+    def cost(self, task: Task) -> None:
+        return None
+
+    def vectors(self, task: Task, protocol: ProtocolConfig, cache: EmbeddingCache) -> Iterator[np.ndarray]:
+        for seed in range(self.num_networks):
+            vectors_ND = np.random.default_rng(seed).standard_normal((len(task.splits), 4)).astype(np.float32)
+            vectors_ND[list(self.damaged)] = np.nan
+            yield vectors_ND
+
+
+@pytest.fixture
+def uri(tmp_path: Path) -> str:
+    return write_task(tmp_path / "tones", 24, 8, 12)
+
+
+@pytest.fixture
+def plan(uri: str, tmp_path: Path) -> evaluation_job.EvaluationPlan:
+    (tmp_path / "protocol.toml").write_text(PROTOCOL)
+    config = EvaluateConfig(tasks=(uri,), protocol=str(tmp_path / "protocol.toml"), processes=1)
+    return evaluation_job.check(config.replace({"cache": str(tmp_path / "cache"), "output": str(tmp_path / "out")}))
+
+
+def test_damaged_clips_are_left_out_named_and_asked_again(
+    uri: str, plan: evaluation_job.EvaluationPlan, tmp_path: Path
+) -> None:
+    tasks, notes = validation_tasks([uri])
+    assert tasks[0].splits.tolist() == ["train"] * 24 + ["valid"] * 8 and notes == []
+    damaged = Noise(damaged=(3, 25))
+    asked = evaluation_job.EvaluationPlan(plan.config, plan.protocol, tuple(tasks), (damaged,))
+    output = str(tmp_path / "scores")
+    found = validated(asked, tasks, output)
+    scores = found["noise", "tones"]
+    assert {measure: values.shape for measure, values in scores.scores.items()} == {
+        "headline": (2, 7), "neighbours": (2, 7), "few-shot": (2, 7),
+    }  # fmt: skip
+    assert scores.damaged == 2
+    table = validation_table(plan.protocol, tasks, asked.systems, found)
+    assert "Clips were damaged and are left out: noise on tones (2)." in table.to_markdown()
+
+    whole = evaluation_job.EvaluationPlan(plan.config, plan.protocol, tuple(tasks), (Noise(),))
+    found = validated(whole, tasks, output)
+    assert found["noise", "tones"].scores["headline"].shape == (2, 8)
+    assert "damaged" not in validation_table(plan.protocol, tasks, whole.systems, found).to_markdown()
+
+
+def test_a_task_with_folds_is_left_out_and_named(uri: str, tmp_path: Path) -> None:
+    tasks, notes = validation_tasks([uri, write_folds(tmp_path / "birds", (6, 6, 6))])
+    assert [task.name for task in tasks] == ["tones"]
+    assert notes == ["Left out, as each of their clips is in a fold that is tested: birds"]

@@ -1,0 +1,239 @@
+"""The rows of a plan on validation clips, beside random networks: to choose by, before a test clip is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Self
+
+import numpy as np
+
+from unfused_ray import evaluation_job, storage
+from unfused_ray.config import Measure
+from unfused_ray.embedding.cache import EmbeddingCache
+from unfused_ray.evaluation import bootstrap, cells
+from unfused_ray.evaluation.bootstrap import Interval
+from unfused_ray.evaluation.probes.clips import Labelled
+from unfused_ray.evaluation.probes.probe import validate
+from unfused_ray.evaluation.protocol import BootstrapConfig, Protocol
+from unfused_ray.evaluation.rows import MEAN, headings, random_of
+from unfused_ray.evaluation.systems import System
+from unfused_ray.evaluation.table import IN_WORDS, markdown
+from unfused_ray.evaluation.tasks import Task, load_task
+from unfused_ray.evaluation_job import EvaluationPlan
+
+FOLDER = "validation"
+"""Folder of the scores, beside the table's."""
+MARKDOWN = "validation.md"
+SPLITS = ("train", "valid")
+MEASURES: tuple[Measure, ...] = ("headline", "neighbours", "few-shot")
+"""Without the linear probe, which takes most of the time."""
+_FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ValidationScores:
+    """A system on the validation clips of a task."""
+
+    scores: dict[Measure, np.ndarray]
+    """(S, V) float64, 0 to 1, of each network on each clip."""
+    groups: np.ndarray
+    """(V,) str, groups of the clips."""
+    damaged: int
+    """Clips of train and valid without finite features, left out of both."""
+
+    @classmethod
+    def joined(cls, of_seeds: Sequence[Self]) -> Self:
+        """One for several systems, which count as the seeds of one."""
+        scores = {measure: np.concatenate([each.scores[measure] for each in of_seeds]) for measure in MEASURES}
+        return cls(scores, of_seeds[0].groups, max(each.damaged for each in of_seeds))
+
+    def draws(self, config: BootstrapConfig, task: str, measure: Measure) -> tuple[float, np.ndarray]:
+        """The accuracy, and the (R,) accuracies of its bootstrap samples."""
+        name = f"validation clips of {task}"
+        scores_SV = self.scores[measure]
+        found = bootstrap.deviations(scores_SV, self.groups, config.replicates, config.seed, name)
+        return found.accuracy, found.accuracies
+
+
+@dataclass(frozen=True)
+class ValidationRow:
+    """A row of the table, in shares of 1."""
+
+    name: str
+    num_networks: int
+    accuracy: dict[Measure, dict[str, Interval]]
+    """By measure, then by task, and their mean."""
+    above_random: Interval | None
+    """Headline's mean over the tasks, minus that of random networks of its shape; None where there are none."""
+
+
+@dataclass(frozen=True)
+class ValidationTable:
+    """Systems of a plan on the validation clips of its tasks."""
+
+    tasks: tuple[str, ...]
+    rows: tuple[ValidationRow, ...]
+    num_groups: dict[str, int]
+    """Groups of validation clips, by task."""
+    notes: tuple[str, ...]
+    """Sentences on tasks that were left out, and on damaged clips."""
+    protocol_sha256: str
+
+    def to_markdown(self) -> str:
+        """The headline by task and the means of all measures, in %, and what they are."""
+        columns = headings(self.tasks)
+        last = columns[-1]
+        rows = [
+            [
+                row.name,
+                str(row.num_networks),
+                *(row.accuracy["headline"][column].text() for column in columns),
+                row.above_random.text("+") if row.above_random else "",
+                *(row.accuracy[measure][last].text() for measure in MEASURES[1:]),
+            ]
+            for row in self.rows
+        ]
+        named = [f"{measure}, {last}" for measure in MEASURES[1:]]
+        table = markdown(["system", "networks", *columns, "above random", *named], rows)
+        groups = ", ".join(f"{task} {count:,}" for task, count in self.num_groups.items())
+        sentences = [
+            "Validation clips in %, with 95 % intervals: paired bootstrap over their groups, and over networks where "
+            "a row has several",
+            *(IN_WORDS[measure] for measure in MEASURES),
+            "The columns of tasks and their mean are of the headline; above random is that mean minus the one of "
+            "random networks of the row's shape, in points",
+            f"Groups of validation clips: {groups}",
+            *self.notes,
+            f"No test clip was read. Protocol {self.protocol_sha256[:16]}",
+        ]
+        return f"{table}\n\n{'. '.join(sentences)}.\n"
+
+
+def validation_tasks(uris: Sequence[str]) -> tuple[list[Task], list[str]]:
+    """Read the training and validation clips of tasks.
+
+    Returns:
+        The tasks, and sentences on those that have none but folds: each of their clips is tested.
+
+    Raises:
+        FileNotFoundError, ValueError: a task cannot be read.
+    """
+    tasks, with_folds = [], []
+    for uri in uris:
+        if load_task(uri).folds:
+            with_folds.append(storage.name(uri))
+        else:
+            tasks.append(load_task(uri, SPLITS))
+    left_out = f"Left out, as each of their clips is in a fold that is tested: {', '.join(with_folds)}"
+    return tasks, [left_out] if with_folds else []
+
+
+def validated(plan: EvaluationPlan, tasks: Sequence[Task], output: str) -> dict[tuple[str, str], ValidationScores]:
+    """Score the systems of an evaluation on validation clips, side by side; what is there already is kept.
+
+    Args:
+        plan: whose systems, protocol, cache and number of processes count.
+        tasks: of train and valid clips.
+        output: folder of the scores.
+
+    Returns:
+        Scores by row and task.
+    """
+    read = partial(_read, output, plan.protocol)
+    return evaluation_job.fill_all(plan, tasks, read, partial(_fill, output, plan.protocol, plan.cache))
+
+
+def validation_table(
+    protocol: Protocol,
+    tasks: Sequence[Task],
+    systems: Sequence[System],
+    found: Mapping[tuple[str, str], ValidationScores],
+    notes: Sequence[str] = (),
+) -> ValidationTable:
+    """Score rows from the scores of all systems on all tasks, by row and task.
+
+    Args:
+        protocol: whose bootstrap counts.
+        tasks: that were read.
+        systems: the rows.
+        found: by row and task.
+        notes: sentences for the text below the table.
+    """
+    config, names = protocol.config.bootstrap, [task.name for task in tasks]
+    drawn: dict[tuple[str, Measure], dict[str, tuple[float, np.ndarray]]] = {}
+    for system in systems:
+        for measure in MEASURES:
+            of_tasks = {name: found[system.name, name].draws(config, name, measure) for name in names}
+            drawn[system.name, measure] = _with_mean(of_tasks)
+    random = random_of(tasks[0], systems)
+    last = headings(names)[-1]
+    rows = []
+    for system in systems:
+        accuracy = {
+            measure: {heading: bootstrap.interval(*drawn[system.name, measure][heading]) for heading in headings(names)}
+            for measure in MEASURES
+        }
+        above = None
+        if (other := random.get(system.name)) is not None:
+            above = bootstrap.difference(*drawn[system.name, "headline"][last], *drawn[other, "headline"][last])
+        num_networks = len(found[system.name, names[0]].scores["headline"])
+        rows.append(ValidationRow(system.name, num_networks, accuracy, above))
+    groups = {name: len(np.unique(bootstrap.distinct_groups(found[systems[0].name, name].groups))) for name in names}
+    damaged = [
+        f"{system.name} on {name} ({count:,})"
+        for system in systems
+        for name in names
+        if (count := found[system.name, name].damaged)
+    ]
+    flaws = [f"Clips were damaged and are left out: {', '.join(damaged)}"] if damaged else []
+    return ValidationTable(tuple(names), tuple(rows), groups, (*notes, *flaws), protocol.sha256)
+
+
+def _with_mean(of_tasks: dict[str, tuple[float, np.ndarray]]) -> dict[str, tuple[float, np.ndarray]]:
+    values, draws = zip(*of_tasks.values(), strict=True)
+    return of_tasks | {MEAN: (float(np.mean(values)), bootstrap.mean_over_tasks(draws))}
+
+
+def _path(output: str, task: Task, system: System) -> str:
+    return storage.join(output, task.name, cells.file_name(system.name))
+
+
+def _key(task: Task, system: System, protocol: Protocol) -> str:
+    """Changes when the scores would."""
+    content = f"{_FORMAT_VERSION} {system.identity(task)} {task.index.checksums} {protocol.sha256}"
+    return storage.sha256(content.encode())
+
+
+def _read(output: str, protocol: Protocol, task: Task, system: System) -> ValidationScores | None:
+    """The scores that are kept; None where there are none, or of other inputs, or damaged clips may be whole now."""
+    path, key = _path(output, task, system), _key(task, system, protocol)
+    if not storage.exists(path):
+        return None
+    written = storage.read_json(path, _FORMAT_VERSION, f"delete {path}: it is computed again")
+    if written["key"] != key or written["damaged"]:
+        return None
+    scores = {measure: np.array(written["scores"][measure]) for measure in MEASURES}
+    return ValidationScores(scores, np.array(written["groups"]), written["damaged"])
+
+
+def _fill(output: str, protocol: Protocol, cache: EmbeddingCache, task: Task, system: System) -> ValidationScores:
+    """Score a system on the validation clips of a task, and keep the scores."""
+    labelled = Labelled(task.class_ids, task.splits, task.groups, len(task.class_names))
+    networks, damaged = [], 0
+    for vectors_ND in system.vectors(task, protocol.config, cache):
+        networks.append(validate(vectors_ND, labelled, protocol.config.probes, linear=False))
+        damaged = max(damaged, int((~np.isfinite(vectors_ND).all(axis=1)).sum()))
+    scores = {measure: np.stack([network.scores[measure] for network in networks]) for measure in MEASURES}
+    made = ValidationScores(scores, task.groups[networks[0].clips], damaged)
+    content: dict[str, Any] = {
+        "key": _key(task, system, protocol),
+        "task": task.name,
+        "row": system.name,
+        "scores": {measure: values.tolist() for measure, values in scores.items()},
+        "groups": made.groups.tolist(),
+        "damaged": damaged,
+    }
+    storage.write_json(_path(output, task, system), content, _FORMAT_VERSION)
+    return made
