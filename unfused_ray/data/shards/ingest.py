@@ -16,7 +16,7 @@ from unfused_ray import paths, storage
 from unfused_ray.config import WHOLE_CLIPS, PrepareConfig
 from unfused_ray.data.parts.default_executor import default_executor
 from unfused_ray.data.parts.driver import PartedJob, write_parts
-from unfused_ray.data.parts.executor import Executor
+from unfused_ray.data.parts.executor import IN_PROCESS, Executor
 from unfused_ray.data.parts.ledger import delete_reports, refuse_difference
 from unfused_ray.data.parts.rejects import in_words
 from unfused_ray.data.shards.format import MANIFEST, Manifest
@@ -58,11 +58,11 @@ def check(config: PrepareConfig) -> IngestPlan:
         ValueError: a path cannot be used, the source holds no audio, or the output was prepared differently.
         InUseError: another process works on the output.
     """
-    config, executor = _resolved(config), default_executor()
+    config = _resolved(config)
     if (manifest := _finished(config)) is not None:
-        return IngestPlan(config, executor, manifest, Listing.from_rows([]), None)
+        return IngestPlan(config, IN_PROCESS, manifest, Listing.from_rows([]), None)
     refuse_in_use(config.output)
-    listing = _list(config, executor)
+    executor, listing = _list(config)
     return IngestPlan(config, executor, None, listing, _layout(config, listing))
 
 
@@ -177,13 +177,15 @@ def _finished(config: PrepareConfig) -> Manifest | None:
     return manifest
 
 
-def _list(config: PrepareConfig, executor: Executor) -> Listing:
+def _list(config: PrepareConfig) -> tuple[Executor, Listing]:
+    """List the clips, and choose what reads them."""
     if config.task:
         logger.info("reading %s", config.reads)
-        return list_task(config.task, config.root)
+        return default_executor(), list_task(config.task, config.root)
     source = find(config.source)
     logger.info("reading %s (%s)", config.source, source.kind)
-    return _with_unsplit(list_source(source, executor, config.columns), config)
+    executor = default_executor(is_small=source.is_small)
+    return executor, _with_unsplit(list_source(source, executor, config.columns), config)
 
 
 def _with_unsplit(listing: Listing, config: PrepareConfig) -> Listing:

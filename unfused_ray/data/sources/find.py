@@ -26,6 +26,9 @@ KINDS: dict[str, SourceKind] = {
 }
 """Kind of a file, by its suffix in lower case."""
 
+SMALL = 16 * 2**20
+"""Bytes of audio that one process decodes in less time than Ray takes to start: at most some two hours of speech."""
+
 _READERS = 16  # requests to an object store at a time
 
 
@@ -41,6 +44,14 @@ class Source:
     """On files that are not read."""
     beside: tuple[str, ...] = ()
     """Audio files in a folder whose lists, or Parquet files, decide what is read."""
+
+    @property
+    def is_small(self) -> bool:
+        """True if it is local, holds its audio itself, and is no more than ``SMALL`` bytes."""
+        if self.kind not in ("audio", "tar") or not all(map(storage.is_local, self.files)):
+            return False
+        sizes = (path.stat().st_size for path in map(Path, self.files) if path.is_file())
+        return sum(sizes) <= SMALL
 
 
 def find(source: str) -> Source:

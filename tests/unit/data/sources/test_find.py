@@ -9,7 +9,7 @@ from support.inputs import column, encoded, listed, said, write_clips
 
 from unfused_ray import storage
 from unfused_ray.audio.formats import FIRST_BYTES, begins_as_audio
-from unfused_ray.data.sources.find import find
+from unfused_ray.data.sources.find import Source, find
 
 
 def test_audio_is_found_by_suffix_or_content(tmp_path: Path) -> None:
@@ -62,3 +62,18 @@ def test_a_remote_folder_is_looked_into_as_well(tmp_path: Path, object_store: st
     listing = listed(f"s3://bucket/{tmp_path.name}{object_store}")
     assert column(listing, "key") == ["a.wav", "b"]
     assert said(listing, "not read") == "no suffix × 1"
+
+
+def test_a_source_is_small_if_its_audio_is_here_and_in_its_own_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, size in (("a.wav", 600), ("b.wav", 400)):
+        (tmp_path / name).write_bytes(bytes(size))
+    monkeypatch.setattr("unfused_ray.data.sources.find.SMALL", 1000)
+    assert find(str(tmp_path)).is_small
+    assert find(str(tmp_path / "a.wav")).is_small
+    (tmp_path / "c.wav").write_bytes(b"1")
+    assert not find(str(tmp_path)).is_small
+    assert find(str(tmp_path / "*a.wav")).is_small
+    assert not Source("audio", ("s3://bucket/a.wav",), "s3://bucket").is_small
+    assert not Source("csv", (str(tmp_path / "list.csv"),), str(tmp_path)).is_small  # it may name any files

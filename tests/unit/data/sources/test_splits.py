@@ -10,7 +10,7 @@ from support.archives import write_tar
 from support.inputs import by_key, column, encoded, hub_cells, listed, said, write_clips, write_hub, write_list
 
 from unfused_ray.config import ColumnsConfig, PrepareConfig
-from unfused_ray.data.parts.executor import InProcess
+from unfused_ray.data.parts.executor import IN_PROCESS
 from unfused_ray.data.shards import ingest
 from unfused_ray.data.sources.splits import is_held_out, lists_held_out, split_of_name, split_of_value
 
@@ -18,7 +18,7 @@ from unfused_ray.data.sources.splits import is_held_out, lists_held_out, split_o
 @pytest.fixture(autouse=True)
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """No Ray: what is refused does not depend on where archives are listed."""
-    monkeypatch.setattr(ingest, "default_executor", InProcess)
+    monkeypatch.setattr(ingest, "default_executor", lambda is_small=False: IN_PROCESS)
 
 
 @pytest.mark.parametrize(
