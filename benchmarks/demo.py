@@ -4,8 +4,8 @@
 
 For each seed, DECAR-v2 and a student for each task are trained as ``make demo`` does, evaluated on the test clips
 beside five random networks of each shape, and compared with those of their shape: the difference over the test clips of
-both tasks together, with its interval from a paired bootstrap over groups. What is finished is kept: the same command
-resumes.
+both tasks together, with its interval from a paired bootstrap over groups. Two precisions are
+compared: accuracies in a table, loss curves in ``loss.png``. What is finished is kept: the same command resumes.
 """
 
 from __future__ import annotations
@@ -13,13 +13,19 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 from unfused_ray import api, evaluation_job, recipes
 from unfused_ray.config import DistillConfig, EvaluateConfig, Measure, PrepareConfig, PretrainConfig, TrackingConfig
-from unfused_ray.evaluation.rows import Margin
+from unfused_ray.evaluation.rows import MEAN, Margin
+from unfused_ray.evaluation.table import EvaluationTable
+from unfused_ray.figures.canvas import new_figure, save
+from unfused_ray.runs.reader import curves
+from unfused_ray.runs.run import Run
 
 TASKS = ("drums", "languages")
 MEASURES: tuple[Measure, ...] = ("neighbours", "few-shot")
@@ -89,6 +95,49 @@ def main() -> None:
                 precision, str(seed), *(each.difference[measure].text("+") for each in found for measure in MEASURES)
             )
             Console(width=150).print(table)
+    if len(options.precision) == 2:
+        first, second = options.precision
+        Console(width=150).print(compare(output, first, second, options.seeds))
+        save(draw_losses(output, options.precision, options.seeds), str(output / "loss.png"))
+
+
+def compare(output: Path, first: str, second: str, seeds: int) -> Table:
+    """Headlines on test clips in two precisions, seed by seed."""
+    table = Table(title=f"headline in %, mean of the tasks: {first}, {second} and the difference")
+    for heading in ("row", "seed", first, second, "difference"):
+        table.add_column(heading, justify="right")
+    for name in ROWS:
+        differences = []
+        for seed in range(seeds):
+            found = [_headline(output / f"{precision}-{seed}" / "demo", name) for precision in (first, second)]
+            differences.append(found[0] - found[1])
+            table.add_row(name, str(seed), *(f"{value:.1f}" for value in found), f"{differences[-1]:+.1f}")
+        table.add_row(name, "mean", "", "", f"{fmean(differences):+.1f}", end_section=True)
+    return table
+
+
+def _headline(folder: Path, name: str) -> float:
+    (row,) = (row for row in EvaluationTable.load(str(folder / "evaluation")).rows if row.name == name)
+    return 100 * row.accuracy["headline"][MEAN].value
+
+
+def draw_losses(output: Path, precisions: Sequence[str], seeds: int) -> Figure:
+    """Draw the loss of each pre-training over its epochs, a colour for each precision."""
+    figure = new_figure("DECAR-v2 in the demo: training loss, a line for each seed", 6.4, 3.4)
+    axis = figure.add_subplot()
+    for number, precision in enumerate(precisions):
+        for seed in range(seeds):
+            history = Run(str(output / f"{precision}-{seed}" / "demo" / "encoder")).history()
+            epochs, losses = curves(history, "loss")[""]
+            label = precision if not seed else None
+            axis.plot(
+                epochs, losses, color=f"C{number}", linestyle="-" if not number else "--", label=label, linewidth=1.2
+            )
+    axis.legend(frameon=False)
+    axis.set_xlabel("epoch")
+    axis.set_ylabel("loss")
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure
 
 
 if __name__ == "__main__":
