@@ -11,10 +11,16 @@ import pytest
 from support.tasks import PROTOCOL, write_folds, write_task
 
 from unfused_ray import evaluation_job
-from unfused_ray.comparison.validation import validated, validation_table, validation_tasks
-from unfused_ray.config import EvaluateConfig, FrontEndConfig
+from unfused_ray.comparison.validation import (
+    MEASURES,
+    ValidationScores,
+    validated,
+    validation_table,
+    validation_tasks,
+)
+from unfused_ray.config import EvaluateConfig, FrontEndConfig, Measure
 from unfused_ray.embedding.cache import EmbeddingCache
-from unfused_ray.evaluation.protocol import ProtocolConfig
+from unfused_ray.evaluation.protocol import BootstrapConfig, ProtocolConfig
 from unfused_ray.evaluation.tasks import Task
 
 
@@ -75,6 +81,17 @@ def test_damaged_clips_are_left_out_named_and_asked_again(
     found = validated(whole, tasks, output)
     assert found["noise", "tones"].scores["headline"].shape == (2, 8)
     assert "damaged" not in validation_table(plan.protocol, tasks, whole.systems, found).to_markdown()
+
+
+def test_seeds_of_a_row_are_joined_and_drawn() -> None:
+    scores: list[dict[Measure, np.ndarray]] = [
+        {measure: np.full((1, 4), share) for measure in MEASURES} for share in (0.25, 0.75)
+    ]
+    groups = np.array(["a", "a", "b", ""])
+    joined = ValidationScores.joined([ValidationScores(each, groups, number) for number, each in enumerate(scores)])
+    assert (joined.scores["few-shot"].shape, joined.damaged) == ((2, 4), 1)
+    accuracy, draws_R = joined.draws(BootstrapConfig(replicates=100, seed=0), "tones", "few-shot")
+    assert accuracy == 0.5 and draws_R.std() > 0
 
 
 def test_a_task_with_folds_is_left_out_and_named(uri: str, tmp_path: Path) -> None:
