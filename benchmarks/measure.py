@@ -1,4 +1,4 @@
-"""What every benchmark shares: contenders by turns, the machine's description, one form of result."""
+"""Common parts of the benchmarks: contenders by turns, the machine's description, one form of result."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Figure:
     low: float | None = None
     high: float | None = None
     reach: str = ""
-    """What was aimed at, in the figure's unit; empty where nothing was."""
+    """The aim, in the figure's unit; empty where nothing was."""
 
 
 def by_turns(contenders: Mapping[str, Callable[[], object]], rounds: int, warmups: int = 1) -> dict[str, list[float]]:

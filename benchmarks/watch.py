@@ -1,4 +1,4 @@
-"""What looks cost a training: with and without by turns, and what a process beside the training would cost instead.
+"""Cost of looks during a training: with and without by turns, and the cost of a process beside the training instead.
 
     python -m benchmarks.watch --data SHARDS … --watch SHARDS … [--recipe corpus] [--epochs 6] [--rounds 2]
 

@@ -24,7 +24,7 @@ class Clip:
     label: str
     """Its class; of an unlabelled task, the kind of sound, which names a folder only."""
     group: str
-    """What may not cross splits, and is resampled as a whole for intervals: a drum kit, a sentence, a voice."""
+    """The unit that may not cross splits, and that intervals resample as a whole: a drum kit, a sentence, a voice."""
     key: str
     """Name of the clip, different from all others of the task."""
     audio: Audio
@@ -57,9 +57,9 @@ class Task:
 
     name: str
     about: str
-    """What is to be told apart, in a line of the report's table."""
+    """The classes to be told apart, in a line of the report's table."""
     group_is: str
-    """What a group is, and which groups were joined because they share recordings."""
+    """The meaning of a group, and the groups that were joined because they share recordings."""
     packages: tuple[str, ...]
     """Debian packages it takes clips from; all are in ``package_lists``."""
     clips: Callable[[Packages], Iterator[Clip | Skip]]

@@ -33,9 +33,9 @@ class Package:
 
     name: str
     taken: str
-    """What is taken from it."""
+    """The files taken from it."""
     licence: str
-    """Of what is taken, in a line, as read from the package's copyright file."""
+    """Licence of the files taken, in a line, as read from the package's copyright file."""
 
 
 class Packages:

@@ -27,7 +27,7 @@ class Labelled(Protocol):
 
     @property
     def family(self) -> str:
-        """What may not cross splits: its group, or several."""
+        """Groups that may not cross splits: its own, or several."""
         ...
 
     @property

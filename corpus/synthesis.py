@@ -33,7 +33,7 @@ class Utterance:
     pitch: float = 1.0
     """Pitch, 1 being the voice's own; festival and flite's recorded voices keep theirs."""
     accent: str = "en-us"
-    """Of espeak-ng."""
+    """Accent of espeak-ng."""
 
 
 def speak(engine: str, voice: str, utterances: Sequence[Utterance]) -> Iterator[np.ndarray]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self
 
 _LOAD = Path("/proc/loadavg")
-"""Of Linux: "0.81 0.63 0.60 2/613 29821", of which 2 threads run, one of them this."""
+"""Linux writes "0.81 0.63 0.60 2/613 29821", of which 2 threads run, one of them this."""
 _MOMENTS, _MOMENT_SECONDS = 8, 0.02
 
 

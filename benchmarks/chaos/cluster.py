@@ -119,7 +119,7 @@ def _alone(folder: Path, data: str) -> str:
 
 
 def _first_labels(run: str) -> dict[str, bytes]:
-    """What the first epoch trained on: before it no sum depends on the number of workers."""
+    """The data that the first epoch trained on: before it no sum depends on the number of workers."""
     folder = storage.join(run, "assignments", "epoch-0000")
     return {
         storage.name(uri): storage.read_bytes(uri)

@@ -117,7 +117,7 @@ class Injected:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a fault."""
+    """The outcome of a fault."""
 
     job: str
     fault: str
@@ -135,7 +135,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Case:
-    """What every job is given."""
+    """Arguments of every job."""
 
     folder: Path
     drums: Path

@@ -164,7 +164,7 @@ def judge(samples: Sequence[Sample]) -> tuple[list[Figure], dict[str, bool]]:
 
 
 def _kind(command: Sequence[str]) -> str:
-    """What a process of the run is, from its command line."""
+    """The kind of a process of the run, from its command line."""
     actor = re.match(r"ray::(\w+)", command[0] if command else "")
     if actor is None:
         return "Ray itself"

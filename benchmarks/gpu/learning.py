@@ -17,7 +17,7 @@ from unfused_ray.training.worker.collectives import Collectives, LocalCollective
 from unfused_ray.training.worker.learner import Learner
 
 STATISTICS: Any = SimpleNamespace(mean=-5.0, std=4.0)
-"""Of the log-mels, as a training has them of its clips."""
+"""Statistics of the log-mels, as a training has them of its clips."""
 
 
 @dataclass(frozen=True)

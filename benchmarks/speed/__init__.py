@@ -1,1 +1,1 @@
-"""How fast the parts are, and the page that shows it (docs/performance.md)."""
+"""Speed of the parts, and the page that shows it (docs/performance.md)."""

@@ -146,7 +146,7 @@ def measure_reference(
 
 @dataclass(frozen=True)
 class Run:
-    """What a run has written of itself."""
+    """The records that a run has written of itself."""
 
     clips: int
     """Trained on in an epoch."""
@@ -162,7 +162,7 @@ class Run:
         return statistics.median(epoch["seconds_checkpoint"] for epoch in self.epochs[1:])
 
     def seconds(self, epoch: int) -> float:
-        """Of an epoch: training, clustering and checkpoint."""
+        """Seconds of an epoch: training, clustering and checkpoint."""
         return self.epochs[epoch]["seconds_train"] + self.epochs[epoch]["seconds_cluster"] + self.checkpoint
 
 

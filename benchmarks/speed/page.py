@@ -30,7 +30,7 @@ _REACH = re.compile(r"([≥≤])\s*([\d.,]+)")
 
 
 def read_results(folder: Path) -> list[dict[str, Any]]:
-    """What :func:`measure.report` has written to a folder, in the order of the page.
+    """Results that :func:`measure.report` has written to a folder, in the order of the page.
 
     Raises:
         FileNotFoundError: there is none.

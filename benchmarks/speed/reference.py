@@ -1,4 +1,4 @@
-"""What the benchmarks compare with: the field's own way to do the same, written as its public scripts are.
+"""Contenders of the benchmarks: the field's own way to do the same, written as its public scripts are.
 
 Nothing here is used by the project. A torch Dataset decodes a file with librosa, takes a random crop and makes the
 log-mel and its augmented views item by item; the encoder is plain eager torch; an epoch embeds every clip in a pass of

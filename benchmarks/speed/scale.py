@@ -1,4 +1,4 @@
-"""What grows with the data: memory of driver and shard, planning, the start of an epoch, ingest; 10³ to 10⁷ clips.
+"""Growth with the data: memory of driver and shard, planning, the start of an epoch, ingest; 10³ to 10⁷ clips.
 
     python -m benchmarks.speed.scale [--clips 1000 … 10000000] [--files 100 1000 10000] [--output output/bench]
 
@@ -88,7 +88,7 @@ def memory() -> float:
 
 
 def seconds(work: Callable[[], Any]) -> list[float]:
-    """Of several calls."""
+    """Seconds of several calls."""
     taken = []
     for _ in range(REPEATS):
         started = time.perf_counter()
@@ -106,7 +106,7 @@ def last_segment(planner: Planner, epoch: int) -> Segment:
 
 
 def reader() -> BlockReader:
-    """What carries the plans out."""
+    """The reader that carries the plans out."""
     return BlockReader(0, BATCH.block, CROP, SAMPLES)
 
 
@@ -114,7 +114,7 @@ def reader() -> BlockReader:
 
 
 def of_driver(folder: str) -> list[Figure]:
-    """What the driver, and every actor that plans, holds and takes of a source."""
+    """Memory and time that a source takes of the driver, and of every actor that plans."""
     before, started = memory(), time.perf_counter()
     index = ClipIndex.load([folder], ("",))
     planner = Planner(index, 0, BATCH)
@@ -136,7 +136,7 @@ def of_driver(folder: str) -> list[Figure]:
 
 
 def of_worker(folder: str) -> list[Figure]:
-    """What a process that reads holds more after 200 blocks than after 20."""
+    """Memory that a process that reads gains from its 20th to its 200th block."""
     planner = Planner(ClipIndex.load([folder], ("",)), 0, BATCH)
     blocks = LocalSource(planner, reader()).blocks(Pass("train", 0))
     for _ in islice(blocks, 20):
@@ -168,7 +168,7 @@ def of_shard(num_clips: int) -> list[Figure]:
 
 
 class Position:
-    """What the run's coordinator is in training: knows which segment is wanted."""
+    """The part of the run's coordinator in training: knows which segment is wanted."""
 
     def __init__(self) -> None:
         self._segment = UNREAD
@@ -215,7 +215,7 @@ def of_epoch(folder: str) -> list[Figure]:
 
 @dataclass(frozen=True)
 class Ingest:
-    """What an ingest took."""
+    """Time and memory of an ingest."""
 
     files: int
     rate: float

@@ -187,7 +187,7 @@ def operations(step: Step) -> int:
 
 
 def profiled(step: Step, lines: int = 8) -> list[Figure]:
-    """Where a step's processor time goes, by operator."""
+    """A step's processor time, by operator."""
     for _ in range(5):
         step()
     with profile(activities=[ProfilerActivity.CPU]) as record:

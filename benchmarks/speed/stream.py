@@ -49,13 +49,13 @@ BATCH = BatchConfig()
 CROP = CropConfig()
 SAMPLES = CROP.num_samples(16_000)
 PACED_SECONDS = 0.1
-"""What a consumer does with a block where it does anything: a sixth of what training on it takes on two cores."""
+"""A consumer's work on a block, where it has some: a sixth of what training on it takes on two cores."""
 PREFETCHED_BLOCKS = 8
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch took."""
+    """The time of an epoch."""
 
     clips: int
     first: float
@@ -102,7 +102,7 @@ def cpu_seconds() -> dict[int, float]:
 
 
 class Position:
-    """What the run's coordinator is in training: knows which segment is wanted."""
+    """The part of the run's coordinator in training: knows which segment is wanted."""
 
     def __init__(self) -> None:
         self.segment = UNREAD
@@ -172,7 +172,7 @@ class RayStream:
 
 
 def make_reader() -> BlockReader:
-    """What reads this project's blocks."""
+    """The reader of this project's blocks."""
     return BlockReader(seed=0, block_size=BATCH.block, crop=CROP, crop_samples=SAMPLES)
 
 
@@ -211,7 +211,7 @@ def random_crop(flac: bytes, num_samples: int) -> np.ndarray:
 
 
 def decode_batch(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What a user gives ``map_batches``."""
+    """A user's function for ``map_batches``."""
     return {"crop": np.stack([random_crop(*row) for row in zip(batch["audio"], batch["num_samples"], strict=True)])}
 
 

@@ -18,7 +18,7 @@ _CAP = 24
 """Sounds of a class from one package, so that no game decides a class."""
 _SECONDS = 2.0
 _WINDOWS = 3
-"""Of a long sound of these classes; of the others, the beginning."""
+"""Number of windows that a long sound of these classes gives; the others give their beginning."""
 _LASTING = frozenset({"engine", "fire", "water", "weather", "bird", "beast"})
 # The first rule that matches a file's name decides; None drops the sound. What is ambiguous, spoken or synthetic by
 # nature (magic) is dropped.

@@ -28,7 +28,7 @@ _NAMES = (
     "john linda max norbert paul quincy rob robert sandro shelby steph travis victor"
 )
 VARIANTS = tuple(_NAMES.split())
-"""Of espeak-ng. Others are effects, or equal to one of these."""
+"""Variants of espeak-ng. Others are effects, or equal to one of these."""
 ALIKE = {"klatt2": "klatt", "klatt3": "klatt", "klatt4": "klatt", "edward": "klatt", "benjamin": "klatt"}
 ALIKE |= {"Gene2": "Gene", "whisperf": "whisper", "grandpa": "croak"}
 """Variants that sound nearly alike are one voice."""
@@ -56,7 +56,7 @@ class Voice:
     engine: str
     name: str
     person: str
-    """Whose voice it is: all voices of a person have one split."""
+    """The person whose voice it is: all voices of a person have one split."""
     split: str
     body: float = 0.0
     """Octaves it is played faster by."""

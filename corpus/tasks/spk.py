@@ -39,7 +39,7 @@ _GAP = np.zeros(640, np.float32)
 class _Spoken:
     voice: str
     text: str
-    """What is said, alike for voices that say the same: the group."""
+    """The words said, alike for voices that say the same: the group."""
     paths: tuple[Path, ...]
 
 

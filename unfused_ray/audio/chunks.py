@@ -28,17 +28,17 @@ class Samples(NamedTuple):
     """Bytes of samples that are there."""
     end: End
     patches: dict[int, bytes]
-    """What its header should say: ``held``. Places are relative to ``begin``."""
+    """Size that its header should give: ``held``. Places are relative to ``begin``."""
     is_long: bool
     """They are more than its header can say."""
     begin: int = 0
-    """Where the corrected file begins."""
+    """Beginning of the corrected file."""
     unread: tuple[tuple[int, int], ...] = ()
     """Places and sizes of chunks of samples that follow, and that no reader reads."""
 
 
 class _Layout(NamedTuple):
-    """How a container writes its chunks."""
+    """The layout of a container's chunks."""
 
     first: int
     """Place of the first chunk."""

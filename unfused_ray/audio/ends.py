@@ -17,7 +17,7 @@ _NEAR = 1 << 16
 
 
 class End(NamedTuple):
-    """Where a file ends."""
+    """The end of a file's audio."""
 
     place: int
     """Place of the next file that is joined to it; the window's end if there is none."""

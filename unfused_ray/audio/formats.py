@@ -43,7 +43,7 @@ _MAGIC = {
 }
 _MAGIC_BYTES = 2048  # that suffice for eight packets of a transport stream
 _TRANSPORT = ((0, 188), (4, 192))
-"""Where the packets of an MPEG transport stream begin, each with the byte 0x47, and their size."""
+"""Places where packets of an MPEG transport stream begin, each with the byte 0x47, and their size."""
 _UNMISTAKABLE = re.compile(
     rb"RIFF....(?:WAVE|AVI )|FORM....AIF[FC]|fLaC\0\0\0\x22|OggS\0\x02|caff\0\x01\0\0|\0\0..ftyp|#!AMR(?:-WB)?\n"
     rb"|riff\x2e\x91\xcf\x11|\.snd\0\0|TTA1[\x01\x03]\0|FLV\x01[\x01\x04\x05]\0\0\0\x09|\0\0\x01\xba[\x21\x44]\0"

@@ -34,7 +34,7 @@ class _Part(NamedTuple):
 
 
 class _Following(NamedTuple):
-    """What lies behind a FLAC file."""
+    """The bytes behind a FLAC file."""
 
     window: Window
     start: float

@@ -1,4 +1,4 @@
-"""Which tasks count: those where a network that must know more than a random one reads above it.
+"""Choice of the tasks that count: those where a network that must know more than a random one reads above it.
 
 A task on which no published encoder and no supervised network is above random networks cannot show what a pre-training
 is worth. That is decided on validation clips.

@@ -159,7 +159,7 @@ def results(
 
 
 def _near_copies(tasks: Sequence[Task], output: str) -> list[str]:
-    """What the evaluations of the tasks have found about near-copies."""
+    """Sentences of the tasks' evaluations about near-copies."""
     folders = [storage.join(output, task.name) for task in tasks]
     tables = [EvaluationTable.load(folder) for folder in folders if storage.exists(storage.join(folder, TABLE))]
     return list(dict.fromkeys(sentence for table in tables for sentence in table.near_copies))

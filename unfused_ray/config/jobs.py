@@ -21,7 +21,7 @@ Measure = Literal["headline", "neighbours", "few-shot", "linear"]
 """Score of vectors. Neighbours: share of the nearest training clips that have a clip's class. Few-shot: accuracy of a
 linear layer on a few labelled clips of each class. Linear: of one on all clips. Headline: mean of the first two."""
 SharedClipsRule = Literal["refuse", "keep"]
-"""What to do about recordings that are in test and in another split of a task."""
+"""Treatment of recordings that are in test and in another split of a task."""
 _PATH = "a path or a URI"
 _TASKS = "at least one folder written by unfused-ray prepare"
 
@@ -267,7 +267,7 @@ class SweepConfig(Config):
     """Search space: alpha-beta, alpha-beta-clusters, alpha-beta-rate, alpha-beta-cut, or FILE.py:NAME, a dictionary of
     Optuna's distributions by the names of fields."""
     search: Literal["tpe", "random", "grid"] = "tpe"
-    """How points are chosen: Optuna's TPE, at random, or on a grid."""
+    """Choice of points: Optuna's TPE, at random, or on a grid."""
     num_trials: PositiveInt = 20
     """Number of trials, with the default one that has the settings below unchanged. A grid is as fine as it allows."""
     early_stopping: bool = True

@@ -87,7 +87,7 @@ class RuntimeConfig(Config):
 
 
 class CheckpointConfig(Config):
-    """How often checkpoints are written, and how many are kept."""
+    """Intervals of checkpoints, and the number that is kept."""
 
     every_minutes: PositiveFloat = 10.0
     """Longest time between checkpoints, in minutes."""

@@ -22,7 +22,7 @@ from unfused_ray.evaluation.systems import System, families
 from unfused_ray.evaluation.tasks import Task
 
 Filled = TypeVar("Filled")
-"""What is known of a system on a task: a cell of a table."""
+"""The scores of a system on a task: a cell of a table."""
 
 
 def embed(protocol: ProtocolConfig, cache: EmbeddingCache, task: Task, family: Sequence[System]) -> None:

@@ -125,7 +125,7 @@ class EvaluationTable:
         return "\n\n".join([*parts, self.details(), self.note]) + "\n"
 
     def details(self) -> str:
-        """What validation chose and, where there are, the accuracies of parts, as Markdown."""
+        """The choices of validation and, where there are parts, their accuracies, as Markdown."""
         choices = [[row.name, *(_most_common(row.strengths[task]) for task in self.tasks)] for row in self.rows]
         tables = ["C of the linear probe, as validation chose it:", markdown(["system", *self.tasks], choices)]
         if parts := [(task, part) for task, parts in self.rows[0].accuracy_by_part.items() for part in parts]:

@@ -23,7 +23,7 @@ class Metric:
     heading: str
     """Above its panel."""
     note: str
-    """How it is read: unit, direction, and a bad value."""
+    """Reading aid: unit, direction, and a bad value."""
     summary: str = ""
     """Heading in a summary of the run; empty leaves it out there."""
     form: str = ".3f"
@@ -32,7 +32,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class RunView:
-    """How pictures and pages show a run."""
+    """The display of a run in pictures and pages."""
 
     metrics: Sequence[Metric]
     group: str = ""

@@ -56,7 +56,7 @@ class DeloresS(BatchMethod):
 
 
 def correlation_sums(first_ND: Tensor, second_ND: Tensor, weights_N: Tensor) -> tuple[Tensor, Tensor]:
-    """How far the cross-correlation matrix of two views' features is from the identity.
+    """The distance of the cross-correlation matrix of two views' features from the identity.
 
     Args:
         first_ND: features of the first view.

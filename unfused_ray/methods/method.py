@@ -32,11 +32,11 @@ class BlockOutput:
 
 @dataclass(frozen=True)
 class Term:
-    """How pictures and pages name one of ``BlockOutput.terms``."""
+    """The name of one of ``BlockOutput.terms`` in pictures and pages."""
 
     heading: str
     note: str
-    """How it is read: formula or unit, and its bounds."""
+    """Reading aid: formula or unit, and its bounds."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ FORMAT_VERSION = 1
 WEIGHTS = "encoder.safetensors"
 DESCRIPTION = "encoder.json"
 FOLDERS = ("encoder", "student")
-"""What a run calls the folder of its export: that of a pre-training, that of a distillation."""
+"""Names of a run's folder of its export: of a pre-training, and of a distillation."""
 
 
 def save_encoder(
@@ -73,7 +73,7 @@ def find_export(uri: str) -> str | None:
 
 
 def read_description(uri: str) -> dict[str, Any]:
-    """What the export at ``uri`` (see :func:`find_export`) says of itself; ``folder`` is where it was found.
+    """The description in the export at ``uri`` (see :func:`find_export`); ``folder`` is where it was found.
 
     Raises:
         FileNotFoundError: there is no export.

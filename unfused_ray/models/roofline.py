@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from unfused_ray.models.cost import Operations
 
 _PRODUCT_SHARE, _BANDWIDTH_SHARE = 0.35, 0.8
-"""Of the peaks: products of this network's sizes, and element-wise kernels."""
+"""Shares of the peaks: products of this network's sizes, and element-wise kernels."""
 _KERNEL_SECONDS, _HOST_SECONDS = 2e-6, 12e-6
 """An operator's least time on a GPU, and the host's for it: the launch, autograd and the Python around it."""
 

@@ -126,7 +126,7 @@ def _sizes(run: RunReader) -> Section:
 
 
 def _last_start(run_uri: str) -> dict[str, str]:
-    """What the run's last start computed with, and seconds to each milestone of it, where they are kept."""
+    """The device and threads of the run's last start, and seconds to each milestone of it, where they are kept."""
     reached = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in read_start_times(run_uri).items())
     found = {"computed in": read_arithmetic(run_uri), "last start": reached}
     return {heading: text for heading, text in found.items() if text}

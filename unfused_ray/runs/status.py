@@ -1,4 +1,4 @@
-"""How a run stands: the content of its status.json."""
+"""The state of a run: the content of its status.json."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ State = Literal["running", "finished", "stopped", "collapsed", "diverged", "fail
 
 @dataclass(frozen=True)
 class Status:
-    """How a run stands."""
+    """The state of a run."""
 
     state: State
     epoch: int

@@ -60,7 +60,7 @@ class SharedClips:
 
 @dataclass(frozen=True)
 class SourceSummary:
-    """What an ingest found, beside the clips themselves."""
+    """The findings of an ingest, beside the clips themselves."""
 
     labels: dict[str, LabelCounts]
     """By split."""

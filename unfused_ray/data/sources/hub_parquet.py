@@ -154,7 +154,7 @@ class _Table:
                 yield _Cell(row_group, row, name, record, self.audio.path_of(record), has_bytes[row])
 
     def place_of(self, cell: _Cell, place: Place) -> dict[str, Any]:
-        """Where a clip's bytes are: in this file, or in the file that its cell names."""
+        """The place of a clip's bytes: in this file, or in the file that its cell names."""
         if cell.path and not cell.has_bytes:
             return {"uri": place.locate(cell.path)}
         return {"uri": self.uri, "row_group": cell.row_group, "row": cell.row, "column": self.audio.name}

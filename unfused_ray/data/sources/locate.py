@@ -38,11 +38,11 @@ def spellings(path: str) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Place:
-    """Where the relative paths of a list start, and how their names end."""
+    """The folder that a list's relative paths start from, and the ends of their names."""
 
     folder: str
     suffix: str = ""
-    """What the list leaves out of its names, such as ".wav"."""
+    """The end that the list leaves out of its names, such as ".wav"."""
     files: Mapping[str, str] = field(default_factory=dict)
     """The files that were found by their names alone."""
     notes: Notes = field(default_factory=Counter)

@@ -26,13 +26,13 @@ class Note(NamedTuple):
     kind: Kind
     text: str
     unit: str = ""
-    """What is counted, in the plural; "" if there is nothing to count."""
+    """The things counted, in the plural; "" if there is nothing to count."""
     held_out: bool = False
     """True if it may name clips that are held out for validation or test."""
 
 
 Notes = Counter[Note]
-"""How often each note was made; the notes of two listings add up."""
+"""Number of times that each note was made; the notes of two listings add up."""
 
 
 def by_kind(notes: Notes) -> dict[str, str]:

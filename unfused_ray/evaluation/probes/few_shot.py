@@ -12,7 +12,7 @@ from unfused_ray.evaluation.probes.logistic import Frame, fit_path
 
 
 class FewShotConfig(Config):
-    """How many clips are labelled, and how the linear layer is trained; the protocol file holds the values."""
+    """Number of labelled clips, and settings of the linear layer's training; the protocol file holds the values."""
 
     clips_per_class: PositiveInt
     """Labelled clips of each class; of a class with fewer, all."""

@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 class LinearConfig(Config):
-    """How the linear layer is trained and chosen; the protocol file holds the values."""
+    """Settings of the linear layer's training and choice; the protocol file holds the values."""
 
     strengths: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
     """Values of C tried: the weight of the summed cross-entropy against half the squared norm of the coefficients."""

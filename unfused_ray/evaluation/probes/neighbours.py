@@ -12,7 +12,7 @@ _ROWS_AT_A_TIME = 1024
 
 
 class NeighboursConfig(Config):
-    """How many neighbours are asked; the protocol file holds the value."""
+    """Number of neighbours; the protocol file holds the value."""
 
     count: PositiveInt
     """Nearest training clips of each clip."""

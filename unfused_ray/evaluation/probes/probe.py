@@ -71,7 +71,7 @@ class ProbeResult:
     linear: LinearResult
     """Its predictions are of all test clips; -1 for a damaged one."""
     classes: ClassScores
-    """What the linear probe found on the test clips."""
+    """Scores of the linear probe on the test clips."""
     nearest: np.ndarray
     """(T, up to 4) int64 rows of the training clips that are nearest to each test clip, the nearest first; -1 for a
     damaged one."""

@@ -40,7 +40,7 @@ from unfused_ray.training.worker.epoch_sums import EpochSums
 from unfused_ray.training.worker.learner import Learner
 
 DECODE_SECONDS, STEP_SECONDS, OTHER_SECONDS = 1.5, 5.0, 0.7
-"""How long a stage is measured, unless two repetitions take longer."""
+"""Time that a stage is measured for, unless two repetitions take longer."""
 
 
 def describe(config: TrainingConfig, index: ClipIndex) -> Table:

@@ -40,7 +40,7 @@ class Reporter:
 
     @property
     def damaged_clips(self) -> int:
-        """How often a damaged clip was left out, over the finished epochs."""
+        """Number of times that a damaged clip was left out, over the finished epochs."""
         return int(sum(entry["damaged_clips"] for entry in self.history))
 
     @property
