@@ -4,8 +4,8 @@
 
 For each seed, DECAR-v2 and a student for each task are trained as ``make demo`` does, evaluated on the test clips
 beside five random networks of each shape, and compared with those of their shape: the difference over the test clips of
-both tasks together, with its interval from a paired bootstrap over groups. Two precisions are
-compared: accuracies in a table, loss curves in ``loss.png``. What is finished is kept: the same command resumes.
+both tasks together, with its interval from a paired bootstrap over groups. Two precisions are compared: accuracies in a
+table, loss curves in ``loss.png``. What is finished is kept: the same command resumes.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("output/demo-seeds"))
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--precision", nargs="+", default=["bfloat16", "float32"])
+    parser.add_argument("--precision", nargs="+", default=["bfloat16", "float32"], choices=["bfloat16", "float32"])
     parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args()
     output = options.output.resolve()

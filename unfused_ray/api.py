@@ -150,7 +150,7 @@ def evaluate(recipe: str | EvaluateConfig = "default", /, **changes: Any) -> Eva
 
 
 def compare(recipe: str | CompareConfig, /, **changes: Any) -> ComparisonResult:
-    """Train and evaluate the systems of a plan and write the results table; given again, it goes on where it stands.
+    """Train, validate and evaluate the systems of a plan, as its stages say; given again, it goes on where it stands.
 
     Args:
         recipe: a plan that comes with the package, a TOML file by its path, or a configuration.

@@ -2,7 +2,7 @@
 
 The prepared sources and tasks of the plan lie in folders of their names below ``data_root``. Trainings and evaluations
 are the ordinary jobs, each a process that writes to a log; given again, a comparison resumes. Where ``RAY_ADDRESS`` is
-set they are drivers on that cluster.
+set they are drivers on that cluster. Rows are shown on validation clips by this process, with processes of its own.
 
 Before the first test clip is read, the plan's digest and the protocol's hash are written to frozen.json in the output
 folder; after that a plan or protocol that differs is refused: it is another table, in another folder.
@@ -210,14 +210,14 @@ class ComparisonPlan:
         """Show every finished encoder and random networks on validation clips, and write that as ``validation.md``.
 
         Raises:
-            ValueError: nothing is finished, no task has splits, or a run is of other settings than the plan's.
+            ValueError: nothing is finished, no task has validation clips, or a run is of other settings.
         """
         finished = self._some_finished()
         tasks, notes = validation.validation_tasks([self.trainings.uri(name) for name in self.plan.tasks])
         if not tasks:
             raise ValueError(f"{'. '.join(notes)}: there is nothing to validate on")
         names = [task.name for task in tasks]
-        config = self._evaluation(finished, self.plan.random_seeds, *names).replace({"processes": 0})  # one job
+        config = self._evaluation(finished, self.plan.random_seeds, *names).replace({"processes": self.num_jobs})
         asked = evaluation_job.check(config)
         found = validation.validated(asked, tasks, storage.join(self.output, validation.FOLDER))
         systems = join_seeds(self.trainings, finished, asked.systems, tasks, found, ValidationScores.joined)
@@ -317,6 +317,8 @@ class ComparisonPlan:
         if "train" in self.config.stages:
             left = [training for training in self.chosen() if training.state != "finished"]
             lines += [shlex.join(command(t.system.job, self._settings(t.config))) for t in left]
+        if "validate" in self.config.stages:
+            lines.append(f"validation clips, in this process: {storage.join(self.output, validation.MARKDOWN)}")
         if "evaluate" in self.config.stages:
             lines += [shlex.join(command("evaluate", self._settings(config))) for config in self.evaluations({}, 0)]
         return lines
@@ -345,7 +347,7 @@ def run(plan: ComparisonPlan) -> ComparisonResult:
             the plan's.
         ChildProcessError: an evaluation failed.
     """
-    if "evaluate" in plan.config.stages:
+    if {"validate", "evaluate"} & set(plan.config.stages):
         plan.refuse_tasks()
     failed = plan.train() if "train" in plan.config.stages else 0
     validated = plan.validate() if "validate" in plan.config.stages else None

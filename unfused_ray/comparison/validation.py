@@ -11,10 +11,11 @@ import numpy as np
 
 from unfused_ray import evaluation_job, storage
 from unfused_ray.config import Measure
+from unfused_ray.data.shards.format import Manifest
 from unfused_ray.embedding.cache import EmbeddingCache
 from unfused_ray.evaluation import bootstrap, cells
 from unfused_ray.evaluation.bootstrap import Interval
-from unfused_ray.evaluation.probes.clips import Labelled
+from unfused_ray.evaluation.probes.clips import Labelled, whole_clips
 from unfused_ray.evaluation.probes.probe import validate
 from unfused_ray.evaluation.protocol import BootstrapConfig, Protocol
 from unfused_ray.evaluation.rows import MEAN, headings, random_of
@@ -41,7 +42,7 @@ class ValidationScores:
     groups: np.ndarray
     """(V,) str, groups of the clips."""
     damaged: int
-    """Clips of train and valid without finite features, left out of both."""
+    """Clips of train and valid without finite features: left out of train, wrong in valid."""
 
     @classmethod
     def joined(cls, of_seeds: Sequence[Self]) -> Self:
@@ -106,7 +107,7 @@ class ValidationTable:
             "random networks of the row's shape, in points",
             f"Groups of validation clips: {groups}",
             *self.notes,
-            f"No test clip was read. Protocol {self.protocol_sha256[:16]}",
+            f"No score here is of a test clip. Protocol {self.protocol_sha256[:16]}",
         ]
         return f"{table}\n\n{'. '.join(sentences)}.\n"
 
@@ -115,19 +116,15 @@ def validation_tasks(uris: Sequence[str]) -> tuple[list[Task], list[str]]:
     """Read the training and validation clips of tasks.
 
     Returns:
-        The tasks, and sentences on those that have none but folds: each of their clips is tested.
+        The tasks, and sentences on those without validation clips, such as those with folds: networks may have trained
+        on all but their test clips.
 
     Raises:
         FileNotFoundError, ValueError: a task cannot be read.
     """
-    tasks, with_folds = [], []
-    for uri in uris:
-        if load_task(uri).folds:
-            with_folds.append(storage.name(uri))
-        else:
-            tasks.append(load_task(uri, SPLITS))
-    left_out = f"Left out, as each of their clips is in a fold that is tested: {', '.join(with_folds)}"
-    return tasks, [left_out] if with_folds else []
+    without = [uri for uri in uris if not Manifest.load(uri).clips_by_split.get("valid")]
+    tasks = [load_task(uri, SPLITS) for uri in uris if uri not in without]
+    return tasks, [f"Left out, without a split valid: {', '.join(map(storage.name, without))}"] if without else []
 
 
 def validated(plan: EvaluationPlan, tasks: Sequence[Task], output: str) -> dict[tuple[str, str], ValidationScores]:
@@ -187,7 +184,7 @@ def validation_table(
         for name in names
         if (count := found[system.name, name].damaged)
     ]
-    flaws = [f"Clips were damaged and are left out: {', '.join(damaged)}"] if damaged else []
+    flaws = [f"Clips were damaged, which are wrong where they validate: {', '.join(damaged)}"] if damaged else []
     return ValidationTable(tuple(names), tuple(rows), groups, (*notes, *flaws), protocol.sha256)
 
 
@@ -211,7 +208,7 @@ def _read(output: str, protocol: Protocol, task: Task, system: System) -> Valida
     path, key = _path(output, task, system), _key(task, system, protocol)
     if not storage.exists(path):
         return None
-    written = storage.read_json(path, _FORMAT_VERSION, f"delete {path}: it is computed again")
+    written = storage.read_json(path)
     if written["key"] != key or written["damaged"]:
         return None
     scores = {measure: np.array(written["scores"][measure]) for measure in MEASURES}
@@ -221,12 +218,14 @@ def _read(output: str, protocol: Protocol, task: Task, system: System) -> Valida
 def _fill(output: str, protocol: Protocol, cache: EmbeddingCache, task: Task, system: System) -> ValidationScores:
     """Score a system on the validation clips of a task, and keep the scores."""
     labelled = Labelled(task.class_ids, task.splits, task.groups, len(task.class_names))
-    networks, damaged = [], 0
-    for vectors_ND in system.vectors(task, protocol.config, cache):
-        networks.append(validate(vectors_ND, labelled, protocol.config.probes, linear=False))
-        damaged = max(damaged, int((~np.isfinite(vectors_ND).all(axis=1)).sum()))
-    scores = {measure: np.stack([network.scores[measure] for network in networks]) for measure in MEASURES}
-    made = ValidationScores(scores, task.groups[networks[0].clips], damaged)
+    held_V, damaged = np.flatnonzero(task.splits == "valid"), 0
+    scores: dict[Measure, np.ndarray] = {measure: np.zeros((system.num_networks, len(held_V))) for measure in MEASURES}
+    for number, vectors_ND in enumerate(system.vectors(task, protocol.config, cache)):
+        network = validate(vectors_ND, labelled, protocol.config.probes, linear=False)
+        for measure, scores_SV in scores.items():
+            scores_SV[number, np.isin(held_V, network.clips)] = network.scores[measure]
+        damaged = max(damaged, int((~whole_clips(vectors_ND, labelled)).sum()))
+    made = ValidationScores(scores, task.groups[held_V], damaged)
     content: dict[str, Any] = {
         "key": _key(task, system, protocol),
         "task": task.name,

@@ -225,7 +225,7 @@ def refuse_other_validation(output: Path, found: ValidationTable | None, tested:
     random = rows["random fc1 (8 × 32)"].accuracy["headline"]["mean"]
     assert above.value == pytest.approx(mean.value - random.value)
     markdown = (output / "validation.md").read_text()
-    assert markdown == found.to_markdown() and "No test clip was read." in markdown
+    assert markdown == found.to_markdown() and "No score here is of a test clip." in markdown
     assert mean.text() in markdown and above.text("+") in markdown
 
 

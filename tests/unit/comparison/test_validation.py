@@ -1,4 +1,4 @@
-"""Rows on validation clips: what is damaged or tested in folds is left out, and said."""
+"""Rows on validation clips: damaged ones are wrong, tasks without any are left out, and both is said."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def plan(uri: str, tmp_path: Path) -> evaluation_job.EvaluationPlan:
     return evaluation_job.check(config.replace({"cache": str(tmp_path / "cache"), "output": str(tmp_path / "out")}))
 
 
-def test_damaged_clips_are_left_out_named_and_asked_again(
+def test_damaged_clips_are_wrong_named_and_asked_again(
     uri: str, plan: evaluation_job.EvaluationPlan, tmp_path: Path
 ) -> None:
     tasks, notes = validation_tasks([uri])
@@ -71,16 +71,16 @@ def test_damaged_clips_are_left_out_named_and_asked_again(
     found = validated(asked, tasks, output)
     scores = found["noise", "tones"]
     assert {measure: values.shape for measure, values in scores.scores.items()} == {
-        "headline": (2, 7), "neighbours": (2, 7), "few-shot": (2, 7),
+        "headline": (2, 8), "neighbours": (2, 8), "few-shot": (2, 8),
     }  # fmt: skip
-    assert scores.damaged == 2
+    assert scores.damaged == 2 and not scores.scores["headline"][:, 1].any()
     table = validation_table(plan.protocol, tasks, asked.systems, found)
-    assert "Clips were damaged and are left out: noise on tones (2)." in table.to_markdown()
+    assert "Clips were damaged, which are wrong where they validate: noise on tones (2)." in table.to_markdown()
 
     whole = evaluation_job.EvaluationPlan(plan.config, plan.protocol, tuple(tasks), (Noise(),))
     found = validated(whole, tasks, output)
     assert found["noise", "tones"].scores["headline"].shape == (2, 8)
-    assert "damaged" not in validation_table(plan.protocol, tasks, whole.systems, found).to_markdown()
+    assert "amaged" not in validation_table(plan.protocol, tasks, whole.systems, found).to_markdown()
 
 
 def test_seeds_of_a_row_are_joined_and_drawn() -> None:
@@ -94,7 +94,8 @@ def test_seeds_of_a_row_are_joined_and_drawn() -> None:
     assert accuracy == 0.5 and draws_R.std() > 0
 
 
-def test_a_task_with_folds_is_left_out_and_named(uri: str, tmp_path: Path) -> None:
-    tasks, notes = validation_tasks([uri, write_folds(tmp_path / "birds", (6, 6, 6))])
+def test_tasks_without_validation_clips_are_left_out_and_named(uri: str, tmp_path: Path) -> None:
+    without = [write_folds(tmp_path / "birds", (6, 6, 6)), write_task(tmp_path / "bats", 16, 0, 8)]
+    tasks, notes = validation_tasks([without[0], uri, without[1]])
     assert [task.name for task in tasks] == ["tones"]
-    assert notes == ["Left out, as each of their clips is in a fold that is tested: birds"]
+    assert notes == ["Left out, without a split valid: birds, bats"]

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from unfused_ray.data.parts.executor import IN_PROCESS, Executor, InProcess
+from unfused_ray.data.parts.executor import Executor, InProcess
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ def default_executor(gpus_per_task: float = 0.0, is_small: bool = False) -> Exec
             there already.
     """
     if is_small and not os.environ.get("RAY_ADDRESS") and not _has_started():
-        return IN_PROCESS
+        return InProcess(gpus_per_task)
     try:
         from unfused_ray.data.parts.ray_tasks import RayTasks
     except ImportError as error:
