@@ -67,6 +67,14 @@ def counting_tasks(tasks: Sequence[str], differences: Sequence[AnchorDifference]
     return tuple(task for task in tasks if task in above or not differences)
 
 
+def published_tasks(
+    tasks: Sequence[str], differences: Sequence[AnchorDifference], published: Sequence[str]
+) -> tuple[str, ...]:
+    """Names of the tasks that count by the headline and published encoders alone; none if no anchor is one."""
+    of_published = [each for each in differences if each.anchor in published]
+    return counting_tasks(tasks, of_published, "headline") if of_published else ()
+
+
 def gap_closed(values_T: np.ndarray, anchors_AT: np.ndarray, random_T: np.ndarray) -> float | None:
     """Share of the gap between random networks and each task's best anchor that a row closes; sums over the tasks.
 

@@ -10,7 +10,13 @@ from typing import TypeVar
 import numpy as np
 
 from unfused_ray import evaluation_job, storage
-from unfused_ray.comparison.counting import AnchorDifference, anchor_differences, counting_tasks, gap_closed
+from unfused_ray.comparison.counting import (
+    AnchorDifference,
+    anchor_differences,
+    counting_tasks,
+    gap_closed,
+    published_tasks,
+)
 from unfused_ray.comparison.plan import PlannedSystem, TablePlan
 from unfused_ray.comparison.trainings import Training, Trainings
 from unfused_ray.config import EvaluateConfig
@@ -57,6 +63,8 @@ class ResultsRow:
     gap_closed: float | None
     """Share of the gap between random networks and the best anchor that the headline closes, over the tasks that count;
     None without anchors, and where these are not above random networks on the test clips."""
+    published_gap_closed: float | None
+    """The same for the published encoders among the anchors, over the tasks that count by these alone."""
     validation_accuracy: float
     """Headline over all tasks on validation clips; rows may be chosen by it."""
 
@@ -134,6 +142,8 @@ def results(
     anchors = [name for name in plan.anchors if name in names] if plan.random in names else []
     differences = anchor_differences(draws, tasks, of_rows, anchors, plan.random)
     counting = counting_tasks([task.name for task in tasks], differences, "headline")
+    published = [name for name in anchors if name in [peer.name for peer in plan.peers]]
+    by_published = published_tasks(plan.tasks, differences, published)
     counted = [task for task in tasks if task.name in counting]
     of_counted = {row.name: row for row in score(draws, counted, networks, of_rows, reference)} if counted else {}
     heading = headings([task.name for task in counted])[-1:]  # without a mean, the only task
@@ -151,6 +161,7 @@ def results(
                 counting=mine.accuracy["headline"][heading[0]] if mine else None,
                 counting_difference=mine.difference["headline"][heading[0]] if mine and mine.difference else None,
                 gap_closed=_gap_closed(row.name, of_counted, counting, anchors, plan.random),
+                published_gap_closed=_gap_closed(row.name, of_counted, by_published, published, plan.random),
                 validation_accuracy=float(np.mean(validation)),
             )
         )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from unfused_ray.evaluation.bootstrap import Interval
@@ -16,6 +17,8 @@ from unfused_ray.evaluation.table import EvaluationTable
 from unfused_ray.figures.canvas import new_figure, open_axes
 
 _PANELS_A_ROW = 7
+_DASHES = ("--", ":", "-.", (0, (7, 3)), (0, (1, 4)), (0, (7, 2, 1, 2, 1, 2)))
+"""Styles of lines that can be told apart."""
 
 
 def draw_table(
@@ -122,24 +125,28 @@ def draw_by_operations(
     """
     figure = new_figure(title, 10.0, 6.5)
     axis = open_axes(figure)
+    drawn: list[tuple[float, Line2D]] = []
     for place, (name, points) in enumerate(curves.items()):
         colour, marker = f"C{place % 10}", "os^D"[place // 10 % 4]
         for tflop, accuracy in points:
             axis.plot([tflop] * 2, [100 * accuracy.low, 100 * accuracy.high], color=colour, alpha=0.3, linewidth=2)
         tflops, values = zip(*sorted((tflop, 100 * accuracy.value) for tflop, accuracy in points), strict=True)
-        axis.plot(tflops, values, color=colour, marker=marker, label=f"{name}: {', '.join(f'{v:.1f}' for v in values)}")
+        label = f"{name}: {', '.join(f'{value:.1f}' for value in values)}"
+        drawn.append((values[-1], *axis.plot(tflops, values, color=colour, marker=marker, label=label)))
     for place, (name, accuracy) in enumerate(levels.items()):
-        style = ("--", ":", "-.")[place % 3]
-        label = f"{name}: {100 * accuracy.value:.1f}"
-        axis.axhline(100 * accuracy.value, color=f"{0.3 + 0.1 * (place // 3 % 5):.1f}", linestyle=style, label=label)
+        value, style = 100 * accuracy.value, _DASHES[place % len(_DASHES)]
+        drawn.append((value, axis.axhline(value, color="0.4", linestyle=style, label=f"{name}: {value:.1f}")))
     if curves:
         axis.set_xscale("log")
-        budgets = sorted({tflop for points in curves.values() for tflop, _ in points})
-        apart = [tflop for last, tflop in zip([0.0, *budgets], budgets, strict=False) if tflop > 1.25 * last]
-        axis.set_xticks(apart, [f"{tflop:.3g}" for tflop in apart])
+        shown: list[float] = []
+        for tflop in sorted({tflop for points in curves.values() for tflop, _ in points}):
+            if not shown or tflop > 1.4 * shown[-1]:
+                shown.append(tflop)
+        axis.set_xticks(shown, [f"{tflop:,.3g}" if tflop < 100 else f"{tflop:,.0f}" for tflop in shown])
         axis.set_xticks([], minor=True)
     axis.set_xlabel("10¹² operations of the training, with the runs that it builds on")
     axis.set_ylabel("% of the test clips")
-    if curves or levels:
-        axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
+    if drawn:  # in the order of their heights
+        handles = [line for _, line in sorted(drawn, key=lambda pair: pair[0], reverse=True)]
+        axis.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
     return figure

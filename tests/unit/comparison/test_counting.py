@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.tasks import write_task
 
-from unfused_ray.comparison.counting import AnchorDifference, anchor_differences, counting_tasks, gap_closed
+from unfused_ray.comparison.counting import (
+    AnchorDifference,
+    anchor_differences,
+    counting_tasks,
+    gap_closed,
+    published_tasks,
+)
 from unfused_ray.config import Measure
 from unfused_ray.evaluation import bootstrap
 from unfused_ray.evaluation.bootstrap import Interval
@@ -55,6 +61,16 @@ def table(**validation: tuple[float, float, float]) -> dict[tuple[str, str], Cel
     return {
         (row, task): cell(value) for task, values in validation.items() for row, value in zip(rows, values, strict=True)
     }
+
+
+def test_a_task_counts_by_published_encoders_alone_where_one_of_them_is_above(tasks: list[Task]) -> None:
+    found = anchor_differences(
+        CONFIG, tasks, table(birds=(0.5, 0.9, 0.4), bats=(0.5, 0.4, 0.9), frogs=(0.5, 0.9, 0.9)), ANCHORS, RANDOM
+    )
+    names = [task.name for task in tasks]
+    assert counting_tasks(names, found, "headline") == ("birds", "bats", "frogs")
+    assert published_tasks(names, found, ["peer"]) == ("bats", "frogs")
+    assert published_tasks(names, found, []) == ()
 
 
 def test_a_task_counts_where_any_anchor_is_above_random_networks(tasks: list[Task]) -> None:

@@ -178,15 +178,20 @@ def test_accuracy_is_drawn_at_the_size_of_each_encoder_and_as_a_line_without_one
 
 def test_accuracy_is_drawn_along_the_operations_of_a_curve_and_as_a_level_without_any() -> None:
     estimates = [Interval(value, value - 0.1, value + 0.1) for value in (0.5, 0.4)]
-    curves = {"a": [(600.0, estimates[0]), (60.0, estimates[1])], "b": [(62.0, estimates[0])]}
-    (axis,) = draw_by_operations("by operations", curves, {"random": Interval(0.3, 0.2, 0.4)}).axes
+    curves = {"a": [(600.0, estimates[0]), (60.0, estimates[1])], "b": [(62.0, estimates[1])]}
+    levels = {"random": Interval(0.3, 0.2, 0.4), "known": Interval(0.45, 0.4, 0.5)}
+    (axis,) = draw_by_operations("by operations", curves, levels).axes
     lines = {line.get_label(): line for line in axis.lines}
     np.testing.assert_allclose(lines["a: 40.0, 50.0"].get_xydata(), [[60, 40], [600, 50]])
-    np.testing.assert_allclose(lines["b: 50.0"].get_xydata(), [[62, 50]])
+    np.testing.assert_allclose(lines["b: 40.0"].get_xydata(), [[62, 40]])
     assert lines["random: 30.0"].get_ydata() == [30, 30]
     intervals = [line.get_xydata() for line in axis.lines if line.get_label().startswith("_")]
-    np.testing.assert_allclose(intervals, [[[600, 40], [600, 60]], [[60, 30], [60, 50]], [[62, 40], [62, 60]]])
+    np.testing.assert_allclose(intervals, [[[600, 40], [600, 60]], [[60, 30], [60, 50]], [[62, 30], [62, 50]]])
     assert [text.get_text() for text in axis.get_xticklabels()] == ["60", "600"]  # 62 would stand on 60
+    legend = axis.get_legend()
+    assert legend is not None
+    order = [text.get_text() for text in legend.get_texts()]
+    assert order == ["a: 40.0, 50.0", "known: 45.0", "b: 40.0", "random: 30.0"]  # as high as they end
 
 
 ODD = ("_silence_", "5 $ or $ 6", "x^2 \\ $$ {")
