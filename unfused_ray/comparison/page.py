@@ -72,7 +72,10 @@ def to_markdown(results: ResultsTable) -> str:
             "Differences of the headline that are tested, in points:",
             markdown(["rows", *results.headings, "p", "p by Holm"], compared),
         ]
-    return "\n\n".join([*parts, results.table.details(), note(results), as_printed()]) + "\n"
+    parts += [results.table.details(), note(results)]
+    if results.table.near_copies:
+        parts.append(near_copies(results))
+    return "\n\n".join([*parts, as_printed()]) + "\n"
 
 
 def counting(results: ResultsTable) -> str:
@@ -105,7 +108,7 @@ def note(results: ResultsTable) -> str:
     budgets = [f"{plan.tflop.sources:g} on the sources"]
     budgets += [f"{plan.tflop.each_task:g} on each task"] if plan.tflop.each_task else []
     budgets += [f"{plan.tflop.all_tasks:g} on all tasks together"] if plan.tflop.all_tasks else []
-    budgets += [f"{system.tflop:g} a training of {system.name}" for system in plan.systems if system.tflop]
+    budgets += ["that of a row which has its own"] if any(system.tflop for system in plan.systems) else []
     sentences = [
         "Test clips in %, with 95 % intervals: paired bootstrap over groups of test clips with the seeds of a row "
         "nested, widened where groups or seeds are few",
@@ -147,7 +150,12 @@ def note(results: ResultsTable) -> str:
     sentences += results.table.folds_note
     if results.table.num_folds and any(system.on == "all tasks" for system in plan.systems):
         sentences.append("A system trained on all tasks hears none of those with folds: each of their clips is tested")
-    return ". ".join([*sentences, *results.table.near_copies, *results.table.flaws]) + "."
+    return ". ".join([*sentences, *results.table.flaws]) + "."
+
+
+def near_copies(results: ResultsTable) -> str:
+    """Test clips with a near-copy in what a row heard, a line for each task and training data."""
+    return "\n".join(["Near-copies of test clips in training:\n", *(f"- {line}" for line in results.table.near_copies)])
 
 
 def as_printed() -> str:
