@@ -53,7 +53,11 @@ def anchor_differences(
     found: list[AnchorDifference] = []
     for task in tasks if anchors else ():
         for measure in MEASURES:
-            drawn = {name: _draws(config, task, cells[name, task.name], measure) for name in (random, *anchors)}
+            rows = {name: cells[name, task.name] for name in (random, *anchors)}
+            drawn = {
+                name: validation_draws(config, task.name, cell.validation[measure], cell.validation_groups)
+                for name, cell in rows.items()
+            }
             values = {name: cells[name, task.name].validation_accuracy(measure) for name in drawn}
             for anchor in anchors:
                 interval = bootstrap.difference(values[anchor], drawn[anchor], values[random], drawn[random])
@@ -90,7 +94,7 @@ def gap_closed(values_T: np.ndarray, anchors_AT: np.ndarray, random_T: np.ndarra
     return float((values_T - random_T).sum()) / gap if gap > 0 else None
 
 
-def _draws(config: BootstrapConfig, task: Task, cell: Cell, measure: Measure) -> np.ndarray:
-    scores_SV, groups_V = cell.validation[measure], cell.validation_groups
-    name = f"validation clips of {task.name}"
+def validation_draws(config: BootstrapConfig, task: str, scores_SV: np.ndarray, groups_V: np.ndarray) -> np.ndarray:
+    """Accuracies (R,) of bootstrap samples of a task's validation clips, from float64 scores and the clips' groups."""
+    name = f"validation clips of {task}"
     return bootstrap.deviations(scores_SV, groups_V, config.replicates, config.seed, name).accuracies

@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from unfused_ray import evaluation_job, storage
+from unfused_ray.comparison.counting import validation_draws
 from unfused_ray.config import Measure
 from unfused_ray.data.shards.format import Manifest
 from unfused_ray.embedding.cache import EmbeddingCache
@@ -52,10 +53,8 @@ class ValidationScores:
 
     def draws(self, config: BootstrapConfig, task: str, measure: Measure) -> tuple[float, np.ndarray]:
         """The accuracy, and the (R,) accuracies of its bootstrap samples."""
-        name = f"validation clips of {task}"
         scores_SV = self.scores[measure]
-        found = bootstrap.deviations(scores_SV, self.groups, config.replicates, config.seed, name)
-        return found.accuracy, found.accuracies
+        return float(scores_SV.mean()), validation_draws(config, task, scores_SV, self.groups)
 
 
 @dataclass(frozen=True)
