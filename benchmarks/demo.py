@@ -1,6 +1,6 @@
 """The demo's trainings with several seeds: is each above random networks, and by how much?
 
-    python -m benchmarks.demo [--seeds 10] [--precision bfloat16 float32] [--threads 0] [--output output/demo-seeds]
+    python -m benchmarks.demo [--seeds 0 1 2] [--precision bfloat16 float32] [--threads 0] [--output output/demo-seeds]
 
 For each seed, DECAR-v2 and a student for each task are trained as ``make demo`` does, evaluated on the test clips
 beside five random networks of each shape, and compared with those of their shape: the difference over the test clips of
@@ -79,7 +79,7 @@ def main() -> None:
     """Run the seeds, one after the other, and print a line for each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("output/demo-seeds"))
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
     parser.add_argument("--precision", nargs="+", default=["bfloat16", "float32"], choices=["bfloat16", "float32"])
     parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args()
@@ -89,7 +89,7 @@ def main() -> None:
     for heading in ("precision", "seed", *(f"{row}, {measure}" for row in ROWS for measure in MEASURES)):
         table.add_column(heading, justify="right")
     for precision in options.precision:
-        for seed in range(options.seeds):
+        for seed in options.seeds:
             found = run(output, shards, seed, precision, options.threads)
             table.add_row(
                 precision, str(seed), *(each.difference[measure].text("+") for each in found for measure in MEASURES)
@@ -101,14 +101,14 @@ def main() -> None:
         save(draw_losses(output, options.precision, options.seeds), str(output / "loss.png"))
 
 
-def compare(output: Path, first: str, second: str, seeds: int) -> Table:
+def compare(output: Path, first: str, second: str, seeds: Sequence[int]) -> Table:
     """Headlines on test clips in two precisions, seed by seed."""
     table = Table(title=f"headline in %, mean of the tasks: {first}, {second} and the difference")
     for heading in ("row", "seed", first, second, "difference"):
         table.add_column(heading, justify="right")
     for name in ROWS:
         differences = []
-        for seed in range(seeds):
+        for seed in seeds:
             found = [_headline(output / f"{precision}-{seed}" / "demo", name) for precision in (first, second)]
             differences.append(found[0] - found[1])
             table.add_row(name, str(seed), *(f"{value:.1f}" for value in found), f"{differences[-1]:+.1f}")
@@ -121,15 +121,15 @@ def _headline(folder: Path, name: str) -> float:
     return 100 * row.accuracy["headline"][MEAN].value
 
 
-def draw_losses(output: Path, precisions: Sequence[str], seeds: int) -> Figure:
+def draw_losses(output: Path, precisions: Sequence[str], seeds: Sequence[int]) -> Figure:
     """Draw the loss of each pre-training over its epochs, a colour for each precision."""
     figure = new_figure("DECAR-v2 in the demo: training loss, a line for each seed", 6.4, 3.4)
     axis = figure.add_subplot()
     for number, precision in enumerate(precisions):
-        for seed in range(seeds):
+        for seed in seeds:
             history = Run(str(output / f"{precision}-{seed}" / "demo" / "encoder")).history()
             epochs, losses = curves(history, "loss")[""]
-            label = precision if not seed else None
+            label = precision if seed == seeds[0] else None
             axis.plot(
                 epochs, losses, color=f"C{number}", linestyle="-" if not number else "--", label=label, linewidth=1.2
             )

@@ -27,7 +27,7 @@ from unfused_ray.evaluation.cells import Cell
 from unfused_ray.evaluation.embedders import EmbedderModel, load_embedder
 from unfused_ray.evaluation.filling import Filled, embed, fill_cells, parts_of
 from unfused_ray.evaluation.protocol import FILE, Protocol, load_protocol
-from unfused_ray.evaluation.rows import MEAN
+from unfused_ray.evaluation.rows import MEAN, random_of
 from unfused_ray.evaluation.systems import (
     LogMelStatistics,
     RandomNetwork,
@@ -225,10 +225,11 @@ def _near_copies(plan: EvaluationPlan) -> list[str]:
 
 
 def _asked(plan: EvaluationPlan) -> list[str]:
-    """Systems whose nearest clips are shown: random networks and the first models."""
+    """Systems whose nearest clips are shown: the first models, and random networks of the shape of the last of them."""
     random = [system.name for system in plan.systems if isinstance(system, RandomNetwork)][:1]
-    models = [system.name for system in plan.systems if isinstance(system, TrainedModel | EmbedderModel)]
-    return [*random, *models[:_SHOWN]]
+    models = [system.name for system in plan.systems if isinstance(system, TrainedModel | EmbedderModel)][:_SHOWN]
+    of_its_shape = random_of(plan.tasks[0].rounds[0], plan.systems)
+    return [*([of_its_shape[models[-1]]] if models and models[-1] in of_its_shape else random), *models]
 
 
 def _draw_watched(plan: EvaluationPlan) -> None:

@@ -83,8 +83,20 @@ class Question:
     """clip_ids of training clips, the nearest first, by system."""
 
 
-def ask(task: Task, nearest: Mapping[str, np.ndarray]) -> list[Question]:
-    """Draw a few test clips of different classes by chance, and look up what the first network of each system finds.
+@dataclass(frozen=True)
+class Questions:
+    """A few test clips of a task."""
+
+    asked: Sequence[Question]
+    why: str
+    """How they were chosen."""
+
+
+def ask(task: Task, nearest: Mapping[str, np.ndarray]) -> Questions:
+    """Choose a few test clips of different classes, and look up what the first network of each system finds.
+
+    They are drawn by chance among those for which the last system finds more clips of the same class than the first
+    one; if there is no such clip, or one system alone, among all.
 
     Args:
         task: whose test clips are asked about; of one with folds, those of the first.
@@ -92,23 +104,36 @@ def ask(task: Task, nearest: Mapping[str, np.ndarray]) -> list[Question]:
     """
     round_ = task.rounds[0]
     test = np.flatnonzero(round_.splits == "test")
+    classes = round_.class_ids[test]
+    right = {
+        name: ((round_.class_ids[rows] == classes[:, None]) & (rows >= 0)).sum(1) for name, rows in nearest.items()
+    }
+    first, *_, last = (*right, *right)  # of one system, itself twice
+    more, fewer = right[last] > right[first], right[last] < right[first]
+    why = "Test clips are drawn by chance."
+    if first != last:
+        counted = f"for {more.sum():,} of {len(test):,} test clips, fewer for {fewer.sum():,}"
+        drawn = f"some of the {more.sum():,}, " if more.any() else ""
+        why = f"{last} finds more of the same class than {first} {counted}; these are {drawn}drawn by chance."
     order = randomness.generator(0, f"nearest clips of {task.name}").permutation(len(test))
-    _, first = np.unique(round_.class_ids[test[order]], return_index=True)
-    chosen = order[np.sort(first)[:_QUESTIONS]]
-    return [
+    order = order[more[order]] if more.any() else order
+    _, places = np.unique(classes[order], return_index=True)
+    chosen = order[np.sort(places)[:_QUESTIONS]]
+    asked = [
         Question(int(test[place]), {name: rows[place][rows[place] >= 0].tolist() for name, rows in nearest.items()})
         for place in chosen.tolist()
     ]
+    return Questions(asked, why)
 
 
 def write(output: str, task: Task, cells: Mapping[str, Cell]) -> str:
     """Draw the answers of some systems into an evaluation's folder; return the picture's URI, "" if it has no clip."""
     questions = ask(task, {name: np.array(cell.results[0]["nearest"]) for name, cell in cells.items()})
     front_end = FrontEndConfig(**task.index.manifests[0].config["front_end"])
-    waves = read(task, questions)
+    waves = read(task, questions.asked)
     log_mel = LogMel(front_end)
     rows = []
-    for question in questions:
+    for question in questions.asked:
         for name, found in question.found.items():
             shown = [clip for clip in (question.clip_id, *found) if clip in waves]
             images = [log_mel(torch.from_numpy(waves[clip])[None])[0].numpy() for clip in shown]
@@ -116,7 +141,7 @@ def write(output: str, task: Task, cells: Mapping[str, Cell]) -> str:
                 rows.append(NearestRow(name, images, [task.class_names[task.class_ids[clip]] for clip in shown]))
     if not rows:
         return ""
-    title = f"{task.name}: test clips drawn by chance (left), and the training clips that each system finds nearest"
+    title = f"{task.name}: test clips (left), and the training clips found nearest. {questions.why}"
     return save(draw_nearest(title, rows, front_end), storage.join(output, task.name, PICTURE))
 
 

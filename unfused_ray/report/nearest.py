@@ -34,17 +34,17 @@ def nearest_to_hear(uri: str, config: Mapping[str, Any], systems: Sequence[str])
     try:
         tasks = [load_task(folder) for folder in folders]
         questions = [(task, ask(task, {name: _found(uri, task, name) for name in systems})) for task in tasks]
-        num_clips = sum(1 + sum(map(len, each.found.values())) for _, asked in questions for each in asked)
+        num_clips = sum(1 + sum(map(len, each.found.values())) for _, found in questions for each in found.asked)
         seconds = min(_MOST_SECONDS, seconds_of_each(max(1, num_clips)))
-        groups = [group for task, asked in questions for group in _groups(task, asked, seconds)]
+        groups = [group for task, found in questions for group in _groups(task, found.asked, seconds)]
     except (OSError, ValueError) as error:
         return Section(_HEADING, [f"The clips cannot be heard here, because they cannot be read now: {error}"])
     left_out = f" of the first {_MOST_TASKS} tasks" if len(folders) < len(config["tasks"]) else ""
     text = (
-        f"Test clips{left_out}, drawn by chance, and the training clips whose vectors are nearest to theirs, the "
-        f"nearest first. Each clip is cut to its first {seconds:.1f} s and coded with Opus."
+        f"Test clips{left_out}, and the training clips whose vectors are nearest to theirs, the nearest first. Each "
+        f"clip is cut to its first {seconds:.1f} s and coded with Opus."
     )
-    return Section(_HEADING, [text], clusters=groups)
+    return Section(_HEADING, [text, *(f"{task.name}: {found.why}" for task, found in questions)], clusters=groups)
 
 
 def _found(uri: str, task: Task, system: str) -> np.ndarray:

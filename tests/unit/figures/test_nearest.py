@@ -1,4 +1,4 @@
-"""What systems find nearest: test clips of different classes, drawn by chance, and the clips that a cell names."""
+"""What systems find nearest: test clips of different classes, how they are chosen, and the clips a cell names."""
 
 from __future__ import annotations
 
@@ -29,13 +29,39 @@ def test_questions_are_test_clips_of_different_classes_and_answers_are_those_of_
     test, train = (np.flatnonzero(task.splits == split) for split in ("test", "train"))
     rows = np.stack([np.roll(train, shift)[:4] for shift in range(len(test))])
     rows[:, 3] = -1  # as of a damaged clip
-    questions = ask(task, {"mine": rows, "theirs": rows[::-1]})
-    assert len(questions) == 3
-    assert len({task.class_ids[each.clip_id] for each in questions}) == 3
-    for each in questions:
+    questions = ask(task, {"mine": rows})
+    assert len(questions.asked) == 3
+    assert len({task.class_ids[each.clip_id] for each in questions.asked}) == 3
+    for each in questions.asked:
         place = int(np.flatnonzero(test == each.clip_id)[0])
-        assert each.found == {"mine": rows[place][:3].tolist(), "theirs": rows[::-1][place][:3].tolist()}
-    assert questions == ask(task, {"mine": rows, "theirs": rows[::-1]})
+        assert each.found == {"mine": rows[place][:3].tolist()}
+    assert questions == ask(task, {"mine": rows})
+    assert questions.why == "Test clips are drawn by chance."
+
+
+def test_questions_are_clips_for_which_the_last_system_finds_more_and_both_are_counted(task: Any) -> None:
+    test, train = (np.flatnonzero(task.splits == split) for split in ("test", "train"))
+    of_class = {label: train[task.class_ids[train] == label] for label in np.unique(task.class_ids)}
+    same = np.stack([of_class[label][:2] for label in task.class_ids[test]])
+    other = np.stack([np.setdiff1d(train, of_class[label])[:2] for label in task.class_ids[test]])
+    more, fewer = np.zeros(len(test), bool), np.zeros(len(test), bool)
+    more[::2], fewer[1::4] = True, True
+    last = np.where(more[:, None], same, np.where(fewer[:, None], -1, other))
+    first = np.where(more[:, None] | ~fewer[:, None], other, same)
+    questions = ask(task, {"random": first, "between": other, "mine": last})
+    assert questions.asked
+    assert {each.clip_id for each in questions.asked} <= set(test[more].tolist())
+    assert all(list(each.found) == ["random", "between", "mine"] for each in questions.asked)
+    counted = f"mine finds more of the same class than random for {more.sum()} of {len(test)} test clips"
+    assert questions.why == f"{counted}, fewer for {fewer.sum()}; these are some of the {more.sum()}, drawn by chance."
+
+
+def test_questions_are_any_clips_where_no_system_finds_more(task: Any) -> None:
+    test, train = (np.flatnonzero(task.splits == split) for split in ("test", "train"))
+    rows = np.stack([np.roll(train, shift)[:4] for shift in range(len(test))])
+    questions = ask(task, {"random": rows, "mine": rows})
+    assert [each.clip_id for each in questions.asked] == [each.clip_id for each in ask(task, {"mine": rows}).asked]
+    assert "for 0 of" in questions.why and questions.why.endswith("these are drawn by chance.")
 
 
 def test_a_picture_of_a_task_is_written_from_its_clips(task: Any, tmp_path: Path) -> None:
