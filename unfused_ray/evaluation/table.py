@@ -122,7 +122,7 @@ class EvaluationTable:
             ]
             title = f"{measure.capitalize()}: difference from {self.reference}, in points, on the same test clips"
             parts += [f"{title} ({NOT_CORRECTED}):", markdown(["system", *self.headings], rows)]
-        return "\n\n".join([*parts, self.details(), self.note]) + "\n"
+        return "\n\n".join([*parts, self.details(), "\n".join(f"- {sentence}." for sentence in self.notes)]) + "\n"
 
     def details(self) -> str:
         """The choices of validation and, where there are parts, their accuracies, as Markdown."""
@@ -136,6 +136,11 @@ class EvaluationTable:
             names = [f"{task}: {part}" for task, part in parts]
             tables += ["Accuracy of the linear probe by part of the test clips:", markdown(["system", *names], by_part)]
         return "\n\n".join(tables)
+
+    @property
+    def verdicts(self) -> list[str]:
+        """Sentences on trained rows and random networks of their shape; none without either."""
+        return [f"{each.text} by the headline, over the test clips of all tasks" for each in self.margins]
 
     @property
     def flaws(self) -> list[str]:
@@ -161,14 +166,13 @@ class EvaluationTable:
         return f"Groups of test clips: {', '.join(f'{task} {count:,}' for task, count in self.num_groups.items())}"
 
     @property
-    def note(self) -> str:
-        """The text under the table."""
-        together = "; ".join(each.text for each in self.margins)
+    def notes(self) -> list[str]:
+        """The sentences under the table, without their full stops."""
         several = " or ".join(str(number) for number in sorted({row.num_seeds for row in self.rows}) if number > 1)
-        sentences = [
+        return [
+            *self.verdicts,
             "Test clips in %, with 95 % intervals: paired bootstrap over their groups, widened where these are few",
             *(IN_WORDS[measure] for measure in MEASURES),
-            *([f"The headline over the test clips of all tasks together: {together}"] if together else []),
             self.groups_note,
             "Each trained row is one training: its interval is of test clips alone",
             *self.folds_note,
@@ -177,7 +181,6 @@ class EvaluationTable:
             *self.near_copies,
             *self.flaws,
         ]
-        return ". ".join(sentences) + "."
 
 
 def costs(row: Row) -> list[str]:

@@ -185,11 +185,16 @@ def evaluation_table(table: EvaluationTable, console: Console) -> TerminalTable:
 
 def _evaluation_table(table: EvaluationTable, full: bool, headings: Sequence[str]) -> TerminalTable:
     is_whole = full and len(headings) == len(table.headings)
-    caption = (
-        f"▲ ▼ above, below {table.reference}: the 95 % interval of the difference leaves out 0; {NOT_CORRECTED}.\n"
-        + table.note
-        + ("" if is_whole else f" This terminal is too narrow for the rest: see {MARKDOWN}.")
-    )
+    under = [
+        *table.verdicts,
+        f"▲ ▼ above, below {table.reference}: the 95 % interval of the difference leaves out 0; {NOT_CORRECTED}",
+        f"{table.groups_note}. Protocol {table.protocol_sha256[:16]}",
+        *table.near_copies,
+        *table.flaws,
+        f"What each column measures, and how intervals are made: {MARKDOWN}"
+        + ("" if is_whole else ", which also has what this terminal is too narrow for"),
+    ]
+    caption = "\n".join(f"{sentence}." for sentence in under)
     shown = TerminalTable(box=box.HORIZONTALS, caption=caption, caption_justify="left")
     shown.add_column("system", overflow="fold")
     columns = [(measure, heading) for measure in MEASURES for heading in headings]

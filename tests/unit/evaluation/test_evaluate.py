@@ -291,7 +291,7 @@ def test_recordings_in_two_splits_are_refused_or_named_under_the_table(world: Wo
         evaluation_job.check(world.config(tmp_path / "out", tasks=tasks, models=()))
     table = world.run(tmp_path / "out", tasks=tasks, models=(), random_seeds=0, shared_clips="keep")
     sentence = "Recordings in two splits: tones: 1 clips of test are in train too, as clip-30 is as clip-0"
-    assert sentence in table.note and sentence in (tmp_path / "out/table.md").read_text()
+    assert sentence in table.notes and f"- {sentence}.\n" in (tmp_path / "out/table.md").read_text()
     assert EvaluationTable.load(str(tmp_path / "out")).shared == table.shared
 
 
@@ -433,14 +433,14 @@ def test_a_cell_of_damaged_clips_is_named_and_computed_again(tmp_path: Path, pro
     shard.write_bytes(whole[:-100] + bytes(100))
     table = evaluation_job.run(evaluation)
     assert table.damaged == ("log-mel statistics on bare (14)", "teacher on bare (14)")
-    assert "teacher on bare (14)" in table.note
+    assert any("teacher on bare (14)" in sentence for sentence in table.notes)
     assert world.cell(tmp_path / "out", "bare", "teacher")["damaged"] == 14
     shard.write_bytes(whole)
     for _ in range(2):  # the second time from its cells
         assert world.run(tmp_path / "out", **fields) == expected
         assert len(probed) == 6
     assert world.cell(tmp_path / "out", "bare", "teacher")["damaged"] == 0
-    assert "damaged" not in expected.note
+    assert not any("damaged" in sentence for sentence in expected.notes)
 
 
 def test_of_one_group_of_test_clips_no_interval_is_known_and_no_difference_marked(world: World, tmp_path: Path) -> None:
@@ -529,9 +529,12 @@ def test_the_terminals_table_is_never_cut_and_has_intervals_where_there_is_room(
     console = Console(file=StringIO(), width=width)
     console.print(evaluation_table(table, console))
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "…" not in text.partition("▲ ▼")[0]
+    assert "…" not in text.rpartition("─")[0]
     assert table.protocol_sha256[:16] in text
-    assert ("too narrow" in " ".join(text.split())) == (width < 200)
+    words = " ".join(text.split())
+    assert ("too narrow" in words) == (width < 200)
+    verdict, marks = (words.index(sentence) for sentence in (table.verdicts[0], "▲ ▼ above, below"))
+    assert verdict < marks  # what was asked comes first
     lines = text.splitlines()
     for row in table.rows:
         (first,) = [number for number, line in enumerate(lines) if line.startswith(f"  {row.name}  ")]
