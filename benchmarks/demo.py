@@ -1,6 +1,6 @@
 """The demo's trainings with several seeds: is each above random networks, and by how much?
 
-    python -m benchmarks.demo [--seeds 0 1 2] [--precision bfloat16 float32] [--threads 0] [--output output/demo-seeds]
+    python -m benchmarks.demo [--seeds 0 … 9] [--precision bfloat16 float32] [--threads 0] [--output output/demo-seeds]
 
 For each seed, DECAR-v2 and a student for each task are trained as ``make demo`` does, evaluated on the test clips
 beside five random networks of each shape, and compared with those of their shape: the difference over the test clips of

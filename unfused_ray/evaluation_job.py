@@ -225,7 +225,10 @@ def _near_copies(plan: EvaluationPlan) -> list[str]:
 
 
 def _asked(plan: EvaluationPlan) -> list[str]:
-    """Systems whose nearest clips are shown: the first models, and random networks of the shape of the last of them."""
+    """Systems whose nearest clips are shown: a random row, then the first models.
+
+    The random row has the shape of the last of these, or is the first one if none has.
+    """
     random = [system.name for system in plan.systems if isinstance(system, RandomNetwork)][:1]
     models = [system.name for system in plan.systems if isinstance(system, TrainedModel | EmbedderModel)][:_SHOWN]
     of_its_shape = random_of(plan.tasks[0].rounds[0], plan.systems)

@@ -138,9 +138,9 @@ class EvaluationTable:
         return "\n\n".join(tables)
 
     @property
-    def verdicts(self) -> list[str]:
-        """Sentences on trained rows and random networks of their shape; none without either."""
-        return [f"{each.text} by the headline, over the test clips of all tasks" for each in self.margins]
+    def margin_notes(self) -> list[str]:
+        """Headline differences of trained rows from random networks of their shape, as sentences."""
+        return [f"Headline over all test clips together, 95 % interval: {each.text}" for each in self.margins]
 
     @property
     def flaws(self) -> list[str]:
@@ -170,7 +170,7 @@ class EvaluationTable:
         """The sentences under the table, without their full stops."""
         several = " or ".join(str(number) for number in sorted({row.num_seeds for row in self.rows}) if number > 1)
         return [
-            *self.verdicts,
+            *self.margin_notes,
             "Test clips in %, with 95 % intervals: paired bootstrap over their groups, widened where these are few",
             *(IN_WORDS[measure] for measure in MEASURES),
             self.groups_note,

@@ -85,7 +85,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Questions:
-    """A few test clips of a task."""
+    """Test clips chosen from a task, and the reason for the choice."""
 
     asked: Sequence[Question]
     why: str
@@ -110,11 +110,12 @@ def ask(task: Task, nearest: Mapping[str, np.ndarray]) -> Questions:
     }
     first, *_, last = (*right, *right)  # of one system, itself twice
     more, fewer = right[last] > right[first], right[last] < right[first]
-    why = "Test clips are drawn by chance."
+    why = f"Shown: up to {_QUESTIONS} classes, a clip of each, drawn by chance among {{}}."
     if first != last:
+        nearest_few = f"Among the {next(iter(nearest.values())).shape[1]} nearest, {last} finds more of the same class"
         counted = f"for {more.sum():,} of {len(test):,} test clips, fewer for {fewer.sum():,}"
-        drawn = f"some of the {more.sum():,}, " if more.any() else ""
-        why = f"{last} finds more of the same class than {first} {counted}; these are {drawn}drawn by chance."
+        why = f"{nearest_few} than one network of {first} {counted}. {why}"
+    why = why.format(f"the {more.sum():,}" if more.any() else "all")
     order = randomness.generator(0, f"nearest clips of {task.name}").permutation(len(test))
     order = order[more[order]] if more.any() else order
     _, places = np.unique(classes[order], return_index=True)

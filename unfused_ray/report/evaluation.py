@@ -186,13 +186,15 @@ def evaluation_table(table: EvaluationTable, console: Console) -> TerminalTable:
 def _evaluation_table(table: EvaluationTable, full: bool, headings: Sequence[str]) -> TerminalTable:
     is_whole = full and len(headings) == len(table.headings)
     under = [
-        *table.verdicts,
+        *table.margin_notes,
         f"▲ ▼ above, below {table.reference}: the 95 % interval of the difference leaves out 0; {NOT_CORRECTED}",
+        f"Test clips in %{', with 95 % intervals' if full else ''}. Each trained row is one training",
+        *table.folds_note,
         f"{table.groups_note}. Protocol {table.protocol_sha256[:16]}",
         *table.near_copies,
         *table.flaws,
-        f"What each column measures, and how intervals are made: {MARKDOWN}"
-        + ("" if is_whole else ", which also has what this terminal is too narrow for"),
+        f"Measures and intervals are explained in {MARKDOWN}"
+        + ("" if is_whole else ", which has what this terminal is too narrow for, too"),
     ]
     caption = "\n".join(f"{sentence}." for sentence in under)
     shown = TerminalTable(box=box.HORIZONTALS, caption=caption, caption_justify="left")

@@ -1,4 +1,4 @@
-"""Test clips to listen to, and the training clips that a random network and trained ones find nearest to them."""
+"""A few test clips to listen to, and what a random network and trained ones find nearest to them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MOST_SECONDS = 2.0
 
 
 def nearest_to_hear(uri: str, config: Mapping[str, Any], systems: Sequence[str]) -> Section:
-    """Each question as a group of clips, or the reason why clips cannot be read.
+    """The chosen test clips of each task as groups to listen to, or the reason why they cannot be read.
 
     Args:
         uri: folder of the evaluation.
@@ -34,9 +34,9 @@ def nearest_to_hear(uri: str, config: Mapping[str, Any], systems: Sequence[str])
     try:
         tasks = [load_task(folder) for folder in folders]
         questions = [(task, ask(task, {name: _found(uri, task, name) for name in systems})) for task in tasks]
-        num_clips = sum(1 + sum(map(len, each.found.values())) for _, found in questions for each in found.asked)
+        num_clips = sum(1 + sum(map(len, each.found.values())) for _, chosen in questions for each in chosen.asked)
         seconds = min(_MOST_SECONDS, seconds_of_each(max(1, num_clips)))
-        groups = [group for task, found in questions for group in _groups(task, found.asked, seconds)]
+        groups = [group for task, chosen in questions for group in _groups(task, chosen.asked, seconds)]
     except (OSError, ValueError) as error:
         return Section(_HEADING, [f"The clips cannot be heard here, because they cannot be read now: {error}"])
     left_out = f" of the first {_MOST_TASKS} tasks" if len(folders) < len(config["tasks"]) else ""
@@ -44,7 +44,7 @@ def nearest_to_hear(uri: str, config: Mapping[str, Any], systems: Sequence[str])
         f"Test clips{left_out}, and the training clips whose vectors are nearest to theirs, the nearest first. Each "
         f"clip is cut to its first {seconds:.1f} s and coded with Opus."
     )
-    return Section(_HEADING, [text, *(f"{task.name}: {found.why}" for task, found in questions)], clusters=groups)
+    return Section(_HEADING, [text, *(f"{task.name}: {chosen.why}" for task, chosen in questions)], clusters=groups)
 
 
 def _found(uri: str, task: Task, system: str) -> np.ndarray:

@@ -204,6 +204,8 @@ def test_trained_rows_are_compared_with_random_networks_of_their_shape_over_all_
     margins = json.loads((done / "table.json").read_text())["margins"]
     pairs = {"teacher": "random fc2 (4 × 16)", "student": "random fc1 (4 × 16)"}
     assert {margin["row"]: margin["random"] for margin in margins} == pairs
+    asked = json.loads((done / "evaluation.json").read_text())["asked"]
+    assert asked == ["random fc1 (4 × 16)", "teacher", "student"]  # of the shape of the last
     for margin in margins:
         for measure in MEASURES:
             clips = [
@@ -533,8 +535,8 @@ def test_the_terminals_table_is_never_cut_and_has_intervals_where_there_is_room(
     assert table.protocol_sha256[:16] in text
     words = " ".join(text.split())
     assert ("too narrow" in words) == (width < 200)
-    verdict, marks = (words.index(sentence) for sentence in (table.verdicts[0], "▲ ▼ above, below"))
-    assert verdict < marks  # what was asked comes first
+    margin, marks = (words.index(sentence) for sentence in (table.margin_notes[0], "▲ ▼ above, below"))
+    assert margin < marks
     lines = text.splitlines()
     for row in table.rows:
         (first,) = [number for number, line in enumerate(lines) if line.startswith(f"  {row.name}  ")]

@@ -36,7 +36,7 @@ def test_questions_are_test_clips_of_different_classes_and_answers_are_those_of_
         place = int(np.flatnonzero(test == each.clip_id)[0])
         assert each.found == {"mine": rows[place][:3].tolist()}
     assert questions == ask(task, {"mine": rows})
-    assert questions.why == "Test clips are drawn by chance."
+    assert questions.why == "Shown: up to 3 classes, a clip of each, drawn by chance among all."
 
 
 def test_questions_are_clips_for_which_the_last_system_finds_more_and_both_are_counted(task: Any) -> None:
@@ -45,23 +45,29 @@ def test_questions_are_clips_for_which_the_last_system_finds_more_and_both_are_c
     same = np.stack([of_class[label][:2] for label in task.class_ids[test]])
     other = np.stack([np.setdiff1d(train, of_class[label])[:2] for label in task.class_ids[test]])
     more, fewer = np.zeros(len(test), bool), np.zeros(len(test), bool)
-    more[::2], fewer[1::4] = True, True
-    last = np.where(more[:, None], same, np.where(fewer[:, None], -1, other))
+    more[::2], fewer[3::4] = True, True
+    last = np.where(more[:, None], same, np.where(fewer[:, None], -1, other))  # the class of "clip -1" is that of some
     first = np.where(more[:, None] | ~fewer[:, None], other, same)
     questions = ask(task, {"random": first, "between": other, "mine": last})
-    assert questions.asked
-    assert {each.clip_id for each in questions.asked} <= set(test[more].tolist())
+    chosen = [each.clip_id for each in questions.asked]
+    assert len(chosen) == len({task.class_ids[clip] for clip in chosen}) == 3
+    assert set(chosen) <= set(test[more].tolist())
     assert all(list(each.found) == ["random", "between", "mine"] for each in questions.asked)
-    counted = f"mine finds more of the same class than random for {more.sum()} of {len(test)} test clips"
-    assert questions.why == f"{counted}, fewer for {fewer.sum()}; these are some of the {more.sum()}, drawn by chance."
+    counted = f"for {more.sum()} of {len(test)} test clips, fewer for {fewer.sum()}."
+    finds = "Among the 2 nearest, mine finds more of the same class than one network of random"
+    assert questions.why.startswith(f"{finds} {counted}")
+    assert questions.why.endswith(f"drawn by chance among the {more.sum()}.")
 
 
-def test_questions_are_any_clips_where_no_system_finds_more(task: Any) -> None:
+def test_questions_are_any_clips_where_the_last_system_never_finds_more_and_that_is_told(task: Any) -> None:
     test, train = (np.flatnonzero(task.splits == split) for split in ("test", "train"))
     rows = np.stack([np.roll(train, shift)[:4] for shift in range(len(test))])
-    questions = ask(task, {"random": rows, "mine": rows})
+    nothing = np.full_like(rows, -1)
+    right = (task.class_ids[rows] == task.class_ids[test][:, None]).any(1)
+    questions = ask(task, {"random": rows, "mine": nothing})
     assert [each.clip_id for each in questions.asked] == [each.clip_id for each in ask(task, {"mine": rows}).asked]
-    assert "for 0 of" in questions.why and questions.why.endswith("these are drawn by chance.")
+    assert f"for 0 of {len(test)} test clips, fewer for {right.sum()}." in questions.why
+    assert questions.why.endswith("drawn by chance among all.")
 
 
 def test_a_picture_of_a_task_is_written_from_its_clips(task: Any, tmp_path: Path) -> None:

@@ -356,7 +356,7 @@ def test_an_evaluation_lets_hear_what_its_rows_find_nearest(runs: Runs, pages: d
     assert len(places) == len(labels) == len(heard.all("audio"))
     firsts = [place for place, name in enumerate(places) if name == "test clip"]
     groups = heard.all("h4")
-    assert len(firsts) == len(groups) > 1
+    assert len(firsts) == len(groups) >= 1
     for group, first, end in zip(groups, firsts, [*firsts[1:], len(places)], strict=True):
         assert set(places[first + 1 : end]) == set(record["asked"])
         for name in record["asked"]:
