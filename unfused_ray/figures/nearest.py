@@ -108,14 +108,15 @@ def ask(task: Task, nearest: Mapping[str, np.ndarray]) -> Questions:
     right = {
         name: ((round_.class_ids[rows] == classes[:, None]) & (rows >= 0)).sum(1) for name, rows in nearest.items()
     }
-    first, *_, last = (*right, *right)  # of one system, itself twice
+    names = list(nearest)
+    first, last = names[0], names[-1]
     more, fewer = right[last] > right[first], right[last] < right[first]
-    why = f"Shown: up to {_QUESTIONS} classes, a clip of each, drawn by chance among {{}}."
+    drawn_among = f"the {more.sum():,}" if more.any() else "all"
+    why = f"Shown: up to {_QUESTIONS} classes, a clip of each, drawn by chance among {drawn_among}."
     if first != last:
-        nearest_few = f"Among the {next(iter(nearest.values())).shape[1]} nearest, {last} finds more of the same class"
+        finds = f"Among the {nearest[first].shape[1]} nearest, {last} finds more of the same class"
         counted = f"for {more.sum():,} of {len(test):,} test clips, fewer for {fewer.sum():,}"
-        why = f"{nearest_few} than one network of {first} {counted}. {why}"
-    why = why.format(f"the {more.sum():,}" if more.any() else "all")
+        why = f"{finds} than one network of {first} {counted}. {why}"
     order = randomness.generator(0, f"nearest clips of {task.name}").permutation(len(test))
     order = order[more[order]] if more.any() else order
     _, places = np.unique(classes[order], return_index=True)

@@ -48,13 +48,13 @@ def test_questions_are_clips_for_which_the_last_system_finds_more_and_both_are_c
     more[::2], fewer[3::4] = True, True
     last = np.where(more[:, None], same, np.where(fewer[:, None], -1, other))  # the class of "clip -1" is that of some
     first = np.where(more[:, None] | ~fewer[:, None], other, same)
-    questions = ask(task, {"random": first, "between": other, "mine": last})
+    questions = ask(task, {"random": first, "between": other, "mine{0}": last})  # a name is no format
     chosen = [each.clip_id for each in questions.asked]
     assert len(chosen) == len({task.class_ids[clip] for clip in chosen}) == 3
     assert set(chosen) <= set(test[more].tolist())
-    assert all(list(each.found) == ["random", "between", "mine"] for each in questions.asked)
+    assert all(list(each.found) == ["random", "between", "mine{0}"] for each in questions.asked)
     counted = f"for {more.sum()} of {len(test)} test clips, fewer for {fewer.sum()}."
-    finds = "Among the 2 nearest, mine finds more of the same class than one network of random"
+    finds = "Among the 2 nearest, mine{0} finds more of the same class than one network of random"
     assert questions.why.startswith(f"{finds} {counted}")
     assert questions.why.endswith(f"drawn by chance among the {more.sum()}.")
 
