@@ -82,16 +82,19 @@ def published_tasks(
 def gap_closed(values_T: np.ndarray, anchors_AT: np.ndarray, random_T: np.ndarray) -> float | None:
     """Share of the gap between random networks and each task's best anchor that a row closes; sums over the tasks.
 
+    What a row has beyond the best anchor of a task is not counted: it does not make up for another task's rest.
+
     Args:
         values_T: of the row, by task.
         anchors_AT: of the anchors.
         random_T: of random networks.
 
     Returns:
-        1 for the best anchors, 0 for random networks; None where the anchors are not above these.
+        1 where the best anchors are reached on every task, 0 for random networks; None where no anchor is above these.
     """
-    gap = float((anchors_AT.max(axis=0) - random_T).sum())
-    return float((values_T - random_T).sum()) / gap if gap > 0 else None
+    goals_T = np.maximum(anchors_AT.max(axis=0), random_T)
+    gap = float((goals_T - random_T).sum())
+    return float((np.minimum(values_T, goals_T) - random_T).sum()) / gap if gap > 0 else None
 
 
 def validation_draws(config: BootstrapConfig, task: str, scores_SV: np.ndarray, groups_V: np.ndarray) -> np.ndarray:

@@ -207,7 +207,8 @@ def _counted(results: ResultsTable) -> str:
     return (
         f"The headline is the mean over the tasks that count: {counted}. Other means are over all tasks. A task "
         f"counts where an anchor is above {results.plan.random} on validation clips, by more than the interval. The "
-        f"gap is that between {results.plan.random} and the best anchor of each such task{published}"
+        f"gap is that between {results.plan.random} and the best anchor of each such task, beyond which nothing counts"
+        f"{published}"
     )
 
 

@@ -161,6 +161,12 @@ class EvaluationTable:
         return [f"Mean of folds, each tested once: {folds}"] if folds else []
 
     @property
+    def networks_note(self) -> list[str]:
+        """A sentence on the number of random networks that a row is the mean of; none without."""
+        several = " or ".join(str(number) for number in sorted({row.num_seeds for row in self.rows}) if number > 1)
+        return [f"A random row is the mean of {several} networks, drawn for the interval too"] if several else []
+
+    @property
     def groups_note(self) -> str:
         """A sentence on the groups of test clips."""
         return f"Groups of test clips: {', '.join(f'{task} {count:,}' for task, count in self.num_groups.items())}"
@@ -168,7 +174,6 @@ class EvaluationTable:
     @property
     def notes(self) -> list[str]:
         """The sentences under the table, without their full stops."""
-        several = " or ".join(str(number) for number in sorted({row.num_seeds for row in self.rows}) if number > 1)
         return [
             *self.margin_notes,
             "Test clips in %, with 95 % intervals: paired bootstrap over their groups, widened where these are few",
@@ -176,7 +181,7 @@ class EvaluationTable:
             self.groups_note,
             "Each trained row is one training: its interval is of test clips alone",
             *self.folds_note,
-            *([f"Rows with several networks: the mean of {several}, drawn for the interval too"] if several else []),
+            *self.networks_note,
             f"Protocol {self.protocol_sha256[:16]}",
             *self.near_copies,
             *self.flaws,

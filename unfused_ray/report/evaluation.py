@@ -189,6 +189,7 @@ def _evaluation_table(table: EvaluationTable, full: bool, headings: Sequence[str
         *table.margin_notes,
         f"▲ ▼ above, below {table.reference}: the 95 % interval of the difference leaves out 0; {NOT_CORRECTED}",
         f"Test clips in %{', with 95 % intervals' if full else ''}. Each trained row is one training",
+        *table.networks_note,
         *table.folds_note,
         f"{table.groups_note}. Protocol {table.protocol_sha256[:16]}",
         *table.near_copies,

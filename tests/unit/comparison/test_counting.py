@@ -154,7 +154,8 @@ def test_the_gap_is_that_from_random_networks_to_the_best_anchor_of_each_task() 
     assert gap_closed(np.array([0.65, 0.35]), anchors, random) == pytest.approx(0.25)  # +0.15 and -0.05
     assert gap_closed(random, anchors, random) == 0
     assert gap_closed(np.array([0.40, 0.40]), anchors, random) == pytest.approx(-0.25)
-    assert gap_closed(np.array([0.80, 0.70]), anchors, random) == pytest.approx(1.5)
+    assert gap_closed(np.array([0.80, 0.70]), anchors, random) == 1  # no more than all of it
+    assert gap_closed(np.array([0.90, 0.50]), anchors, random) == pytest.approx(0.75)  # +0.20 of +0.40, and +0.10
     assert gap_closed(anchors[0], anchors, random) == pytest.approx(0.625)  # an anchor that is the best of one task
 
 
@@ -162,7 +163,8 @@ def test_the_gap_is_that_from_random_networks_to_the_best_anchor_of_each_task() 
 def test_a_gap_that_is_not_there_is_not_closed(values: list[tuple[float, float, float, float]]) -> None:
     row, first, second, random = np.array(values).T
     closed = gap_closed(row, np.array([first, second]), random)
-    if np.maximum(first, second).sum() <= random.sum() - 1e-9:
+    if (np.maximum(first, second) <= random).all():
         assert closed is None
-    best = gap_closed(np.maximum(first, second), np.array([first, second]), random)
+    assert closed is None or closed <= 1 + 1e-9
+    best = gap_closed(np.maximum(np.maximum(first, second), random), np.array([first, second]), random)
     assert best is None or best == pytest.approx(1)
