@@ -245,20 +245,20 @@ def index(recipe: str | IndexConfig = "default", /, **changes: Any) -> IndexMani
         return job.run(plan.check(config))
 
 
-def search(index: str | SearchConfig, query: str = "", /, **question: Any) -> Found:
+def search(index: str | SearchConfig, query: str | None = None, **question: Any) -> Found:
     """Find the recordings of an index that sound like a file, a clip, a label, or like what was marked.
 
     Args:
         index: folder of the index, by path or URI; or a configuration.
-        query: file of audio, by path or URI.
+        query: file of audio, by path or URI; without it, that of a configuration.
         question: fields of :class:`~unfused_ray.config.search.SearchConfig`: ``key``, ``label`` or ``learn`` instead of
             a file; ``first`` and ``last``, ``count``, filters, ``page`` …
 
     Raises:
         ValueError, OSError: what cannot work; names field, value and rule.
     """
-    named = {} if isinstance(index, SearchConfig) else {"index": index, "query": query}
-    config = _configured(index if isinstance(index, SearchConfig) else SearchConfig(), {}, named | question)
+    asked = question if query is None else {"query": query} | question
+    config = _about(SearchConfig, "index", index, asked)
     from unfused_ray.retrieval import search as job
 
     found = job.run(job.check(config))
@@ -270,20 +270,21 @@ def search(index: str | SearchConfig, query: str = "", /, **question: Any) -> Fo
 
 
 def duplicates(
-    sources: Sequence[str] | str | DuplicatesConfig, against: Sequence[str] | str = (), /, **changes: Any
+    sources: Sequence[str] | str | DuplicatesConfig, against: Sequence[str] | str | None = None, **changes: Any
 ) -> Copies:
     """Find near-copies of the clips of prepared sources, among themselves or among others.
 
     Args:
         sources: folders of prepared sources, by path or URI; or a configuration.
-        against: folders of the sources to look among; none looks among the first, but not at a clip itself.
+        against: folders of the sources to look among, without it those of a configuration; none looks among the first,
+            but not at a clip itself.
         changes: other fields of :class:`~unfused_ray.config.search.DuplicatesConfig`.
 
     Raises:
         ValueError, OSError: what cannot work; names field, value and rule.
     """
-    named = {} if isinstance(sources, DuplicatesConfig) else {"sources": sources, "against": against}
-    config = _configured(sources if isinstance(sources, DuplicatesConfig) else DuplicatesConfig(), {}, named | changes)
+    asked = changes if against is None else {"against": against} | changes
+    config = _about(DuplicatesConfig, "sources", sources, asked)
     from unfused_ray.data.parts.default_executor import keep_open
     from unfused_ray.retrieval import duplicates_job as job
 
@@ -356,3 +357,8 @@ def _configured(recipe: str | T, known: Mapping[str, tuple[str, T]], changes: Ma
     from unfused_ray import paths
 
     return paths.check(recipe.replace(changes))  # before the imports of the job, which take seconds
+
+
+def _about(kind: type[T], field: str, value: Any, changes: Mapping[str, Any]) -> T:
+    """Return ``value``, or the configuration of this kind that has it in ``field``, with changed fields."""
+    return _configured(value if isinstance(value, kind) else kind().replace({field: value}), {}, changes)

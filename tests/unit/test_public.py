@@ -11,7 +11,7 @@ import pytest
 
 import unfused_ray
 from unfused_ray import paths
-from unfused_ray.config import EvaluateConfig, SweepConfig
+from unfused_ray.config import DuplicatesConfig, EvaluateConfig, SearchConfig, SweepConfig
 
 SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # what `ray job submit` sets
 
@@ -98,3 +98,23 @@ def test_paths_no_longer_depend_on_the_working_directory(tmp_path: Path, monkeyp
     sweep = SweepConfig(tasks=("a",)).replace({"distill.teacher": "runs/t", "distill.init_from": "runs/i"})
     distill = paths.resolve(sweep).distill
     assert (distill.teacher, distill.init_from) == (f"{tmp_path}/runs/t", f"{tmp_path}/runs/i")
+
+
+def test_what_is_given_beside_a_configuration_is_not_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    from unfused_ray.retrieval import duplicates_job, search
+
+    monkeypatch.setattr(search, "check", lambda config: config)
+    monkeypatch.setattr(search, "run", lambda config: config)
+    with pytest.raises(ValueError, match="a search asks one question, not query and label"):
+        unfused_ray.search(SearchConfig(index="/ix", label="dog"), "/dog.wav")
+    asked: Any = unfused_ray.search(SearchConfig(index="/ix", query="/cat.wav", count=3), "/dog.wav")
+    assert (asked.index, asked.query, asked.count) == ("/ix", "/dog.wav", 3)
+    for other in (unfused_ray.search("/ix", "/dog.wav"), unfused_ray.search(index="/ix", query="/dog.wav")):
+        assert other == SearchConfig(index="/ix", query="/dog.wav")
+    assert unfused_ray.search(asked) == asked
+    monkeypatch.setattr(duplicates_job, "check", lambda config: config)
+    monkeypatch.setattr(duplicates_job, "run", lambda config: config)
+    looked: Any = unfused_ray.duplicates(DuplicatesConfig(sources=("/a",), against=("/b",)), ["/c"])
+    assert (looked.sources, looked.against) == (("/a",), ("/c",))
+    assert unfused_ray.duplicates(looked, ()) == DuplicatesConfig(sources=("/a",))
+    assert unfused_ray.duplicates("/a", against="/c") == looked

@@ -82,8 +82,8 @@ class Trainings:
         data_root: folder that its sources and tasks lie in, by path or URI.
         output: folder of the table.
         given: finished runs to take instead of training, by the name of their system: a folder, in which ``{seed}``
-            and ``{task}`` stand for theirs. A run of another seed is not taken. A path with ``{seed}`` may be missing
-            for some seeds.
+            and ``{task}`` stand for theirs. A path without ``{seed}`` is taken for the seed of its run alone; one with
+            it may be missing for some seeds.
     """
 
     def __init__(self, plan: TablePlan, data_root: str, output: str, given: Mapping[str, str]) -> None:
@@ -178,6 +178,7 @@ class Trainings:
 
         Raises:
             FileNotFoundError: it is not there.
+            ValueError: it is of a seed that the plan does not have, or not of the one that the path names.
         """
         given = self._given.get(system.name, "")
         path = given.replace("{seed}", str(seed)).replace("{task}", task)
@@ -185,7 +186,12 @@ class Trainings:
             if given and "{seed}" not in given:
                 raise FileNotFoundError(f"--use {system.slug}={given}: {path} is not the folder of a run")
             return ""
-        return path if Run(path).record()["config"]["seed"] == seed else ""
+        of_run = Run(path).record()["config"]["seed"]
+        expected = [seed] if "{seed}" in given else self.plan.seeds_of(system)
+        if of_run not in expected:
+            seeds = " or ".join(map(str, expected))
+            raise ValueError(f"--use {system.slug}={given}: {path} was trained with seed {of_run}, not with {seeds}")
+        return path if of_run == seed else ""
 
     def _epoch(self, config: TrainingConfig, index: ClipIndex) -> float:
         """Operations of an epoch in 10¹²; counted once for all seeds and tasks whose heads are alike."""

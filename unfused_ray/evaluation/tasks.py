@@ -124,8 +124,8 @@ def load_task(uri: str, splits: tuple[str, ...] = SPLITS, field: str = "tasks") 
 
     Raises:
         FileNotFoundError: there is no prepared source.
-        ValueError: it has no train or no test split where they are to be read, fewer than three folds, not one label a
-            clip, or classes that no training clip has.
+        ValueError: it has no train or no test split where they are to be read, fewer than three folds, folds beside
+            these, not one label a clip, or classes that no training clip has.
     """
     manifest = Manifest.load(uri)
     index = ClipIndex([manifest], _splits_to_read(manifest, splits, field))
@@ -165,6 +165,11 @@ def _splits_to_read(manifest: Manifest, wanted: tuple[str, ...], field: str) -> 
     """The prepared source's names of the wanted splits: themselves, parts of test, or folds."""
     have = manifest.clips_by_split
     if folds := [split for split in have if role(split) == "fold"]:
+        if beside := [split for split in have if role(split) in SPLITS]:
+            raise ValueError(
+                f"{field}={manifest.uri} has folds ({', '.join(folds)}) and also {', '.join(beside)}: an evaluation "
+                "takes folds in turn, or tests on clips of their own. Prepare it with splits of one kind"
+            )
         if len(folds) < 3 or "test" not in wanted:
             raise ValueError(
                 f"{field}={manifest.uri} has {len(folds)} folds and no train, valid and test clips: an evaluation "

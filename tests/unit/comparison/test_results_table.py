@@ -26,7 +26,7 @@ from unfused_ray.comparison.budget import clip_operations, epochs_of, within_bud
 from unfused_ray.comparison.job import ComparisonPlan
 from unfused_ray.comparison.plan import PlannedSystem, load_plan
 from unfused_ray.comparison.validation import ValidationTable
-from unfused_ray.config import CompareConfig, EncoderConfig, EvaluateConfig, FrontEndConfig
+from unfused_ray.config import CompareConfig, EncoderConfig, EvaluateConfig, FrontEndConfig, PretrainConfig
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.evaluation.cells import MEASURES, Cell
 from unfused_ray.models.cost import cost_of
@@ -339,6 +339,10 @@ def test_an_unknown_recipe_setting_system_or_seed_is_named(command: Call, tmp_pa
         command(tmp_path, use=("decar-v2",))
     with pytest.raises(FileNotFoundError, match="nowhere is not the folder of a run"):
         job.run(command(tmp_path, use=(f"decar-v2={tmp_path}/nowhere",), stages=("train",)))
+    Run(str(tmp_path / "seed-0")).open(PretrainConfig(seed=7), {})
+    for folder in ("seed-0", "seed-{seed}"):
+        with pytest.raises(ValueError, match="seed-0 was trained with seed 7, not with 0"):
+            command(tmp_path, use=(f"decar-v2={tmp_path}/{folder}",)).chosen()
 
 
 @given(budget=st.floats(0.01, 1000), epoch=st.floats(0.01, 100))
