@@ -168,7 +168,7 @@ class EmbedConfig(Config):
 
 
 class EvaluateConfig(Config):
-    """Linear evaluation of frozen encoders on labelled tasks, beside baselines without training."""
+    """Scores of frozen encoders on labelled tasks by three probes, beside baselines without training."""
 
     inputs = ("tasks", "protocol")
     outputs = ("output", "cache")

@@ -38,8 +38,8 @@ PREPARE: Mapping[str, tuple[str, PrepareConfig]] = {
 }
 
 PRETRAIN: Mapping[str, tuple[str, PretrainConfig]] = {
-    "demo": ("A small network, for about a thousand clips: a minute or two on two cores.", pretraining.DEMO),
-    "corpus": ("The free corpus of real recordings (make corpus), about an hour on two cores.", pretraining.CORPUS),
+    "demo": ("A small network, for about a thousand clips: two minutes on two cores, eight without bfloat16.", pretraining.DEMO),
+    "corpus": ("The free corpus (make corpus), about an hour on two cores.", pretraining.CORPUS),
     "decar-v2-audioset": (
         "The paper's setting: 10 % of AudioSet and FSD50K, four GPUs of one node.",
         pretraining.DECAR_V2_AUDIOSET,
@@ -69,9 +69,9 @@ DISTILL: Mapping[str, tuple[str, DistillConfig]] = {
         "A target of a hundred thousand clips: a worker group, four GPUs.",
         distillation.UNFUSED_CLUSTER,
     ),
-    "demo-drums": ("The embedded recordings of drums, half a minute on two cores.", distillation.DEMO_DRUMS),
+    "demo-drums": ("The embedded recordings of drums, a minute or two on two cores.", distillation.DEMO_DRUMS),
     "demo-languages": (
-        "The embedded recordings of languages, half a minute on two cores.",
+        "The embedded recordings of languages, a minute or two on two cores.",
         distillation.DEMO_LANGUAGES,
     ),
     "tiny": ("A toy network, to try an installation out in seconds.", toys.UNFUSED_TINY),

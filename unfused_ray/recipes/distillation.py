@@ -41,6 +41,6 @@ UNFUSED_SMALL = UNFUSED.replace(
     ema_decay=0.98,
 )
 
-# 10,560 and 14,080 training views of 383 and 729 clips: half a minute each.
+# 10,560 and 14,080 training views of 383 and 729 clips.
 DEMO_DRUMS = UNFUSED_SMALL.replace(name="demo-drums", epochs=30)
 DEMO_LANGUAGES = UNFUSED_SMALL.replace(name="demo-languages")
