@@ -8,8 +8,12 @@ from itertools import groupby
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from unfused_ray.config import Cut
+from unfused_ray.audio.crop import fit_short_clip
+from unfused_ray.audio.log_mel import LogMel
+from unfused_ray.config import CropConfig, Cut
+from unfused_ray.models.encoder import AudioNTT2020
 from unfused_ray.models.frozen import FrozenEncoder
 from unfused_ray.models.precision import ieee_float32
 
@@ -40,39 +44,63 @@ def windows(num_samples: int, length: int, hop: int) -> list[tuple[int, int]]:
 def embed_waves(
     encoder: FrozenEncoder, waves: Iterable[tuple[int, np.ndarray]]
 ) -> Iterator[tuple[list[int], dict[Cut, np.ndarray]]]:
-    """Embed waves in batches of equally many spectrogram frames: nothing is padded.
+    """Embed waves in batches: a wave's vectors equal those of ``encoder.layers`` but for the last bits, which depend on
+    its batch.
 
-    Only a wave shorter than the encoder's crop is completed. A wave's vectors equal those of ``encoder.layers`` but for
-    the last bits, which depend on its batch. Memory grows with the different lengths among the waves, not with their
-    number. On a GPU, too, all is computed in IEEE float32.
+    On a GPU, too, all is computed in IEEE float32.
 
     Args:
         encoder: computes the vectors, on its device.
-        waves: pairs of the caller's number of a wave, and the wave, (samples,) int16 at the encoder's rate.
+        waves: as of :func:`spectrograms`, at the encoder's rate.
 
     Yields:
         A batch as it is full: numbers, and for every layer of the encoder, (B, its size) float32.
     """
-    front_end = encoder.log_mel.config
-    shortest = encoder.crop.num_samples(front_end.sample_rate)
-    most = _GPU_BATCH_FRAMES if encoder.device.type == "cuda" else _BATCH_FRAMES
+    for numbers, log_mels_BFT in spectrograms(encoder.log_mel, encoder.crop, waves):
+        yield numbers, embed_spectrograms(encoder.encoder, log_mels_BFT)
+
+
+def spectrograms(
+    log_mel: LogMel, crop: CropConfig, waves: Iterable[tuple[int, np.ndarray]]
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Log-mels of waves of any lengths, in batches of equally many frames: nothing is padded.
+
+    Only a wave shorter than the crop is completed. Memory grows with the different lengths among the waves, not with
+    their number.
+
+    Args:
+        log_mel: the front end, on the device that is to have the batches.
+        crop: how short a wave may be, and how a shorter one is completed.
+        waves: pairs of the caller's number of a wave, and the wave, (samples,) int16 at the front end's rate.
+
+    Yields:
+        A batch as it is full: numbers, and (B, num_mels, T) float32.
+    """
+    front_end = log_mel.config
+    shortest = crop.num_samples(front_end.sample_rate)
+    most = _GPU_BATCH_FRAMES if log_mel.window.device.type == "cuda" else _BATCH_FRAMES
     waiting: dict[int, list[tuple[int, np.ndarray]]] = defaultdict(list)
     for number, wave in waves:
-        num_frames = front_end.num_frames(max(len(wave), shortest))
-        waiting[num_frames].append((number, wave))
+        whole = wave if len(wave) >= shortest else fit_short_clip(wave, shortest, crop.short_clips)
+        num_frames = front_end.num_frames(len(whole))
+        waiting[num_frames].append((number, whole))
         if (len(waiting[num_frames]) + 1) * num_frames > most:
-            yield _embed(encoder, waiting.pop(num_frames))
+            yield _log_mels(log_mel, waiting.pop(num_frames))
     for batch in waiting.values():
-        yield _embed(encoder, batch)
+        yield _log_mels(log_mel, batch)
 
 
 @torch.inference_mode()
 @ieee_float32()
-def _embed(encoder: FrozenEncoder, batch: Sequence[tuple[int, np.ndarray]]) -> tuple[list[int], dict[Cut, np.ndarray]]:
-    sample_rate = encoder.log_mel.config.sample_rate
+def embed_spectrograms(encoder: AudioNTT2020, log_mels_BFT: Tensor) -> dict[Cut, np.ndarray]:
+    """Every layer's vectors of some log-mels, (B, that layer's size) float32, in IEEE float32."""
+    return {layer: vectors.float().cpu().numpy() for layer, vectors in encoder.layers(log_mels_BFT).items()}
+
+
+@torch.inference_mode()
+@ieee_float32()
+def _log_mels(log_mel: LogMel, batch: Sequence[tuple[int, np.ndarray]]) -> tuple[list[int], Tensor]:
     numbers, waves = zip(*batch, strict=True)
-    log_mels = [
-        encoder.spectrogram(np.stack(list(equally_long)), sample_rate) for _, equally_long in groupby(waves, len)
-    ]
-    layers = encoder.encoder.layers(torch.cat(log_mels))
-    return list(numbers), {layer: vectors.float().cpu().numpy() for layer, vectors in layers.items()}
+    device = log_mel.window.device
+    parts = [torch.from_numpy(np.stack(list(equally_long))).to(device) for _, equally_long in groupby(waves, len)]
+    return list(numbers), torch.cat([log_mel(part) for part in parts])

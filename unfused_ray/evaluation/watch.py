@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import NamedTuple, get_args
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import EncoderConfig, FrontEndConfig, WatchedMeasure
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.embedding.clips import read_clips, read_out
 from unfused_ray.embedding.random_network import random_encoder
-from unfused_ray.embedding.waves import embed_waves
+from unfused_ray.embedding.waves import embed_spectrograms, spectrograms
 from unfused_ray.evaluation.probes.clips import Labelled
 from unfused_ray.evaluation.probes.probe import validate
 from unfused_ray.evaluation.protocol import load_protocol
 from unfused_ray.evaluation.watched import WatchedTask
 from unfused_ray.models.encoder import AudioNTT2020
-from unfused_ray.models.frozen import FrozenEncoder
 
 RANDOM_SEEDS = (0, 1, 2)
 """Seeds of the random networks: the first ones of a table's."""
@@ -35,15 +36,15 @@ Scores = dict[str, dict[WatchedMeasure, float]]
 class _WatchedClips(NamedTuple):
     """A task's clips in memory, and what a probe is to know of them."""
 
-    waves: list[tuple[int, np.ndarray]]
+    batches: list[tuple[list[int], Tensor]]
+    """Places of clips, and their log-mels, (B, F, T) float32."""
     labelled: Labelled
-    log_mel: LogMel
 
 
 class Watch:
     """Scores networks on the validation clips of some tasks as an evaluation does, by its default protocol.
 
-    The clips are decoded once and stay in memory: 32 kB a second at 16 kHz.
+    The clips are decoded once, and their log-mels stay in memory: 26 kB a second.
 
     Args:
         tasks: with the clips to look at.
@@ -66,8 +67,9 @@ class Watch:
         Raises:
             ValueError: no training clip has a finite vector.
         """
+        frozen = encoder.requires_grad_(False).eval()
         return {
-            watched.task.name: self._score(FrozenEncoder(encoder, heard.log_mel, self._protocol.crop), heard)
+            watched.task.name: self._score(frozen, heard)
             for watched, heard in zip(self._tasks, self._heard, strict=True)
         }
 
@@ -79,10 +81,11 @@ class Watch:
             OSError: a shard is missing, or its storage does not answer.
         """
         scores: Scores = {}
+        crop = self._protocol.crop
         for watched, heard in zip(self._tasks, self._heard, strict=True):
             index, statistics = _beginning(watched.task.training), watched.task.statistics(self._front_end)
             of_seeds = [
-                self._score(random_encoder(shape, self._front_end, self._protocol.crop, index, statistics, seed), heard)
+                self._score(random_encoder(shape, self._front_end, crop, index, statistics, seed).encoder, heard)
                 for seed in RANDOM_SEEDS
             ]
             scores[watched.task.name] = {m: float(np.mean([each[m] for each in of_seeds])) for m in _MEASURES}
@@ -90,22 +93,24 @@ class Watch:
 
     def _hear(self, watched: WatchedTask) -> _WatchedClips:
         task, ids = watched.task, watched.clip_ids
-        waves = [clip for clips in read_clips(task.index, ids) for clip in clips]
-        if not waves:
+        statistics = task.statistics(self._front_end)
+        log_mel = LogMel(self._front_end, statistics.mean, statistics.std).to(self._device)
+        clips = chain.from_iterable(read_clips(task.index, ids))
+        heard = spectrograms(log_mel, self._protocol.crop, clips)
+        batches = [(places, log_mels.cpu()) for places, log_mels in heard]  # a GPU's memory is the training's
+        if not batches:
             raise ValueError(f"every one of the {len(ids)} watched clips of {task.uri} is damaged")
         labelled = Labelled(task.class_ids[ids], task.splits[ids], task.groups[ids], len(task.class_names))
-        statistics = task.statistics(self._front_end)
-        return _WatchedClips(waves, labelled, LogMel(self._front_end, statistics.mean, statistics.std))
+        return _WatchedClips(batches, labelled)
 
-    def _score(self, encoder: FrozenEncoder, heard: _WatchedClips) -> dict[WatchedMeasure, float]:
-        encoder, cut = encoder.to(self._device), encoder.encoder.config.cut
-        batches = [
-            (places, read_out(layers, cut, self._protocol.readout))
-            for places, layers in embed_waves(encoder, heard.waves)
+    def _score(self, encoder: AudioNTT2020, heard: _WatchedClips) -> dict[WatchedMeasure, float]:
+        encoder, cut = encoder.to(self._device), encoder.config.cut
+        vectors = [
+            read_out(embed_spectrograms(encoder, log_mels.to(self._device)), cut, self._protocol.readout)
+            for _, log_mels in heard.batches
         ]
-        vectors_ND = np.full((len(heard.labelled.class_ids), batches[0][1].shape[1]), np.nan, np.float32)
-        for places, vectors in batches:
-            vectors_ND[places] = vectors
+        vectors_ND = np.full((len(heard.labelled.class_ids), vectors[0].shape[1]), np.nan, np.float32)
+        vectors_ND[np.concatenate([places for places, _ in heard.batches])] = np.concatenate(vectors)
         found = validate(vectors_ND, heard.labelled, self._protocol.probes, linear=False)
         return {measure: found.accuracy(measure) for measure in _MEASURES}
 

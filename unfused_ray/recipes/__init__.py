@@ -38,7 +38,10 @@ PREPARE: Mapping[str, tuple[str, PrepareConfig]] = {
 }
 
 PRETRAIN: Mapping[str, tuple[str, PretrainConfig]] = {
-    "demo": ("A small network, for about a thousand clips: two minutes on two cores, eight without bfloat16.", pretraining.DEMO),
+    "demo": (
+        "A small network, for about a thousand clips: two minutes on two cores, eight without bfloat16.",
+        pretraining.DEMO,
+    ),
     "corpus": ("The free corpus (make corpus), about an hour on two cores.", pretraining.CORPUS),
     "decar-v2-audioset": (
         "The paper's setting: 10 % of AudioSet and FSD50K, four GPUs of one node.",
