@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from unfused_ray import storage
 from unfused_ray.audio import randomness
@@ -19,7 +20,7 @@ from unfused_ray.embedding.clips import read_clips
 from unfused_ray.evaluation.cells import Cell
 from unfused_ray.evaluation.tasks import Task
 from unfused_ray.figures.canvas import new_figure, save
-from unfused_ray.figures.spectrograms import colour_range
+from unfused_ray.figures.spectrograms import colour_range, draw_row
 
 PICTURE = "nearest.png"
 """Name of the drawing in a task's folder."""
@@ -43,24 +44,16 @@ class NearestRow:
 def draw_nearest(title: str, rows: Sequence[NearestRow], front_end: FrontEndConfig) -> Figure:
     """Draw a row of spectrograms for each test clip and system; a frame is green where the class is the test clip's."""
     num_columns = max(len(row.log_mels) for row in rows)
-    low, high = colour_range([image for row in rows for image in row.log_mels])
-    seconds_per_frame = front_end.hop / front_end.sample_rate
-    longest = max(image.shape[1] for row in rows for image in row.log_mels) * seconds_per_frame
+    colours = colour_range([image for row in rows for image in row.log_mels])
+    num_frames = max(image.shape[1] for row in rows for image in row.log_mels)
     figure = new_figure(title, 1.9 * num_columns + 2.2, 1.05 * len(rows) + 0.9)
-    grid = figure.subplots(len(rows), num_columns, squeeze=False)
-    for axes, row in zip(grid, rows, strict=True):
-        axes[0].set_ylabel(row.title, rotation=0, ha="right", va="center", fontsize=9, labelpad=8)
-        for place, axis in enumerate(axes):
-            axis.set(xlim=(0, longest), ylim=(0, front_end.num_mels), xticks=[], yticks=[])
-            axis.set_facecolor("0.96")
-            if place < len(row.log_mels):
-                image = row.log_mels[place]
-                extent = (0.0, image.shape[1] * seconds_per_frame, 0.0, float(front_end.num_mels))
-                axis.imshow(image, origin="lower", aspect="auto", cmap="magma", vmin=low, vmax=high, extent=extent)
-                axis.set(xlim=(0, longest))
-                _frame(axis, row.labels[place], "0.25" if place == 0 else _colour(row, place))
-            else:
-                axis.set_visible(False)
+    for axis, row in zip(figure.subplots(len(rows), squeeze=False)[:, 0], rows, strict=True):
+        axis.set_ylabel(row.title, rotation=0, ha="right", va="center", fontsize=9, labelpad=8)
+        axis.set_xticks([])
+        empty = [None] * (num_columns - len(row.log_mels))
+        firsts = draw_row(axis, [*row.log_mels, *empty], num_frames, colours)
+        for place, (first, label) in enumerate(zip(firsts, row.labels, strict=False)):
+            _frame(axis, first, num_frames, front_end.num_mels, label, "0.25" if place == 0 else _colour(row, place))
     return figure
 
 
@@ -68,10 +61,12 @@ def _colour(row: NearestRow, place: int) -> str:
     return _SAME if row.labels[place] == row.labels[0] else _OTHER
 
 
-def _frame(axis: Axes, label: str, colour: str) -> None:
-    axis.set_title(label, fontsize=8, loc="left", pad=4, color="0.25" if colour != _SAME else _SAME)
-    for spine in axis.spines.values():
-        spine.set(color=colour, linewidth=2.5 if colour == _SAME else 1.0)
+def _frame(axis: Axes, first: int, width: int, height: int, label: str, colour: str) -> None:
+    axis.text(first, height + 4, label, fontsize=8, color="0.25" if colour != _SAME else _SAME)
+    axis.add_patch(Rectangle((first, 0), width, height, color="0.96", zorder=-1))
+    thickness = 2.5 if colour == _SAME else 1.0
+    border = Rectangle((first, 0), width, height, fill=False, edgecolor=colour, linewidth=thickness, clip_on=False)
+    axis.add_patch(border)
 
 
 @dataclass(frozen=True)

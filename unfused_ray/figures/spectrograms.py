@@ -8,13 +8,18 @@ from dataclasses import dataclass
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from unfused_ray.config import FrontEndConfig
 from unfused_ray.figures.canvas import new_figure
 
 _COLOURS = "magma"
+_STRIDE = 1.15
+"""From one place of a row to the next, in widths of a place."""
 _LEVELS = 32
 """Colours of a single spectrogram: few, so that its file is small."""
 
@@ -40,26 +45,55 @@ def draw_sheet(title: str, rows: Sequence[SheetRow], front_end: FrontEndConfig) 
     """A sheet of spectrograms, all on one scale of time and of colour."""
     num_columns = max(len(row.log_mels) for row in rows)
     images = [image for row in rows for image in row.log_mels if image is not None]
-    low, high = colour_range(images)
-    seconds_per_frame = front_end.hop / front_end.sample_rate
-    longest = max(image.shape[1] for image in images) * seconds_per_frame
+    colours, num_frames = colour_range(images), max(image.shape[1] for image in images)
     figure = new_figure(title, 2.0 * num_columns + 1.6, 1.4 * len(rows) + 1.0)
     figure.supxlabel("seconds", fontsize=9)
-    grid = figure.subplots(len(rows), num_columns, squeeze=False, sharex=True, sharey=True)
-    grid[0, 0].set(xlim=(0, longest), ylim=(0, front_end.num_mels), yticks=[])
-    for axes, row in zip(grid, rows, strict=True):
-        axes[0].set_ylabel(row.title, rotation=0, ha="right", va="center", fontsize=10, linespacing=1.5, labelpad=8)
-        for axis in axes:
-            axis.spines[:].set_visible(False)
-            axis.set_facecolor("0.94")
-            axis.tick_params(labelsize=8, length=2)
-        for axis, image, caption in zip(axes, row.log_mels, row.captions, strict=False):
-            axis.set_title(caption, fontsize=8, loc="left", pad=2, color="0.25")
-            if image is not None:
-                extent = (0.0, image.shape[1] * seconds_per_frame, 0.0, float(front_end.num_mels))
-                axis.imshow(image, origin="lower", aspect="auto", cmap=_COLOURS, vmin=low, vmax=high, extent=extent)
-        axes[0].set(xlim=(0, longest))  # imshow has fitted the axes to its image
+    axes = figure.subplots(len(rows), squeeze=False, sharex=True)[:, 0]
+    for axis, row in zip(axes, rows, strict=True):
+        axis.set_ylabel(row.title, rotation=0, ha="right", va="center", fontsize=10, linespacing=1.5, labelpad=8)
+        places = [*row.log_mels, *[None] * (num_columns - len(row.log_mels))]
+        firsts = draw_row(axis, places, num_frames, colours)
+        for first, caption in zip(firsts, row.captions, strict=False):
+            axis.text(first, front_end.num_mels + 2, caption, fontsize=8, color="0.25")
+        for first in firsts:
+            axis.add_patch(Rectangle((first, 0), num_frames, front_end.num_mels, color="0.94", zorder=-1))
+        axis.tick_params(labelsize=8, length=2)
+    seconds_per_frame = front_end.hop / front_end.sample_rate
+    marks = [
+        mark for mark in MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(0, num_frames * seconds_per_frame) if mark >= 0
+    ]
+    shown = [(first + mark / seconds_per_frame, f"{mark:g}") for first in firsts for mark in marks]
+    inside = [(at, text) for at, text in shown if any(first <= at <= first + num_frames for first in firsts)]
+    axes[-1].set_xticks([at for at, _ in inside], [text for _, text in inside])
     return figure
+
+
+def draw_row(
+    axis: Axes, log_mels: Sequence[np.ndarray | None], num_frames: int, colours: tuple[float, float]
+) -> list[int]:
+    """Draw spectrograms side by side as one image: axes for each of fifty clips take matplotlib ten seconds.
+
+    Args:
+        axis: empty; its unit is a frame, and a band.
+        log_mels: (F, T) each, T at most ``num_frames``; None is an empty place.
+        num_frames: width of a place.
+        colours: values of the first and the last colour.
+
+    Returns:
+        The first frame of each place.
+    """
+    num_bands = next((len(image) for image in log_mels if image is not None), 1)
+    firsts = [number * round(_STRIDE * num_frames) for number in range(len(log_mels))]
+    row_FT = np.full((num_bands, firsts[-1] + num_frames), np.nan, np.float32)
+    for first, image in zip(firsts, log_mels, strict=True):
+        if image is not None:
+            row_FT[:, first : first + image.shape[1]] = image
+    extent = (0.0, float(row_FT.shape[1]), 0.0, float(num_bands))
+    low, high = colours
+    axis.imshow(row_FT, origin="lower", aspect="auto", cmap=_COLOURS, vmin=low, vmax=high, extent=extent)
+    axis.set(xlim=extent[:2], yticks=[], facecolor="none")
+    axis.spines[:].set_visible(False)
+    return firsts
 
 
 def to_png(log_mel_FT: np.ndarray, low: float, high: float) -> bytes:

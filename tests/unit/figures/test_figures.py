@@ -74,11 +74,20 @@ def test_a_title_that_is_longer_than_its_picture_is_folded() -> None:
 
 def test_sheet_leaves_the_place_of_an_unreadable_clip_empty() -> None:
     image = np.random.default_rng(0).standard_normal((64, 30)).astype(np.float32)
-    row = SheetRow("cluster 3\n2 clips", [None, image], ["hum", "hiss"])
-    figure = draw_sheet("run", [row], FrontEndConfig())
-    assert [len(axis.images) for axis in figure.axes] == [0, 1]
-    np.testing.assert_array_equal(figure.axes[1].images[0].get_array(), image)
-    np.testing.assert_allclose(figure.axes[0].get_xlim(), (0, 30 * 160 / 16_000))
+    rows = [
+        SheetRow("cluster 3\n2 clips", [None, image], ["hum", "hiss"]),
+        SheetRow("cluster 4", [image[:, :20]], ["x"]),
+    ]
+    figure = draw_sheet("run", rows, FrontEndConfig())
+    first, second = figure.axes
+    (drawn,), (other,) = first.images, second.images
+    np.testing.assert_array_equal(drawn.get_array()[:, 34:64], image)
+    assert np.ma.getmaskarray(drawn.get_array())[:, :34].all()
+    np.testing.assert_array_equal(other.get_array()[:, :20], image[:, :20])
+    assert np.ma.getmaskarray(other.get_array())[:, 20:].all()
+    assert [(text.get_position()[0], text.get_text()) for text in first.texts] == [(0, "hum"), (34, "hiss")]
+    marks = {text.get_text(): at for text, at in zip(second.get_xticklabels(), second.get_xticks(), strict=True)}
+    assert marks["0.2"] == pytest.approx(34 + 0.2 * 16_000 / 160)  # of the last place, in frames
 
 
 @settings(max_examples=20)
