@@ -70,11 +70,11 @@ def draw_watched(title: str, found: Panels) -> Figure:
 
 def draw_panel(curves: Mapping[str, WatchedCurve]) -> Figure:
     """One small panel without a title; curves by the name of their run, which is '' where there is only one."""
-    figure = new_figure("", 4.4, 2.7)
+    figure = new_figure("", 4.4, 3.0)
     axis = figure.add_subplot()
     _draw(axis, curves)
     axis.set(xlabel="epoch", ylabel="% of validation clips")
-    axis.legend(fontsize=8, frameon=False)
+    figure.legend(loc="outside lower left", ncols=2, fontsize=7.5, frameon=False)
     return figure
 
 
