@@ -245,7 +245,7 @@ def index(recipe: str | IndexConfig = "default", /, **changes: Any) -> IndexMani
         return job.run(plan.check(config))
 
 
-def search(index: str | SearchConfig, query: str | None = None, **question: Any) -> Found:
+def search(index: str | SearchConfig, /, query: str | None = None, **question: Any) -> Found:
     """Find the recordings of an index that sound like a file, a clip, a label, or like what was marked.
 
     Args:
@@ -270,7 +270,7 @@ def search(index: str | SearchConfig, query: str | None = None, **question: Any)
 
 
 def duplicates(
-    sources: Sequence[str] | str | DuplicatesConfig, against: Sequence[str] | str | None = None, **changes: Any
+    sources: Sequence[str] | str | DuplicatesConfig, /, against: Sequence[str] | str | None = None, **changes: Any
 ) -> Copies:
     """Find near-copies of the clips of prepared sources, among themselves or among others.
 

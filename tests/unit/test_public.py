@@ -109,9 +109,10 @@ def test_what_is_given_beside_a_configuration_is_not_ignored(monkeypatch: pytest
         unfused_ray.search(SearchConfig(index="/ix", label="dog"), "/dog.wav")
     asked: Any = unfused_ray.search(SearchConfig(index="/ix", query="/cat.wav", count=3), "/dog.wav")
     assert (asked.index, asked.query, asked.count) == ("/ix", "/dog.wav", 3)
-    for other in (unfused_ray.search("/ix", "/dog.wav"), unfused_ray.search(index="/ix", query="/dog.wav")):
+    for other in (unfused_ray.search("/ix", "/dog.wav"), unfused_ray.search("/ix", query="/dog.wav")):
         assert other == SearchConfig(index="/ix", query="/dog.wav")
     assert unfused_ray.search(asked) == asked
+    assert unfused_ray.search(asked, index="/other") == asked.replace(index="/other")
     monkeypatch.setattr(duplicates_job, "check", lambda config: config)
     monkeypatch.setattr(duplicates_job, "run", lambda config: config)
     looked: Any = unfused_ray.duplicates(DuplicatesConfig(sources=("/a",), against=("/b",)), ["/c"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import logging
 import signal
@@ -24,10 +25,9 @@ def main(command: str = "") -> NoReturn:
     for an error of the user, which is one message and no traceback, and 128 + n where signal n ended it. How its
     printing fares changes no code.
     """
+    atexit.register(gc.freeze)  # or the interpreter ends by looking for garbage in all that was imported: three seconds
     with outlived():
-        code = _start(command, sys.argv[1:])
-        gc.freeze()  # or the interpreter looks for garbage in all that was imported before it ends: three seconds
-        sys.exit(code)
+        sys.exit(_start(command, sys.argv[1:]))
 
 
 def _start(command: str, arguments: Sequence[str]) -> int:

@@ -82,7 +82,7 @@ def published_tasks(
 def gap_closed(values_T: np.ndarray, anchors_AT: np.ndarray, random_T: np.ndarray) -> float | None:
     """Share of the gap between random networks and each task's best anchor that a row closes; sums over the tasks.
 
-    What a row has beyond the best anchor of a task is not counted: it does not make up for another task's rest.
+    What a row has beyond the best anchor of a task is not counted: it does not make up for what is missing on another.
 
     Args:
         values_T: of the row, by task.

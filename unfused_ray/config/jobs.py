@@ -224,7 +224,8 @@ class CompareConfig(Config):
     seeds: tuple[Seed, ...] = ()
     """Seeds of the plan to train; none named is all."""
     use: tuple[str, ...] = ()
-    """Finished runs to take instead of training, as SYSTEM=FOLDER, in which {seed} and {task} stand for theirs."""
+    """Finished runs to take instead of training, as SYSTEM=FOLDER, in which {seed} and {task} stand for theirs. A
+    folder without {seed} is taken for the seed of its run alone; a run of a seed that the plan lacks is refused."""
     stages: Annotated[tuple[Literal["train", "validate", "evaluate"], ...], Field(min_length=1)] = ("train", "evaluate")
     """Steps to take: train; validate, which shows the trained rows on validation clips, to choose by, and reads no test
     clip; evaluate, which freezes the plan and reads the test clips."""

@@ -125,7 +125,7 @@ def load_task(uri: str, splits: tuple[str, ...] = SPLITS, field: str = "tasks") 
     Raises:
         FileNotFoundError: there is no prepared source.
         ValueError: it has no train or no test split where they are to be read, fewer than three folds, folds beside
-            these, not one label a clip, or classes that no training clip has.
+            train, valid or test, not one label a clip, or classes that no training clip has.
     """
     manifest = Manifest.load(uri)
     index = ClipIndex([manifest], _splits_to_read(manifest, splits, field))
@@ -168,7 +168,7 @@ def _splits_to_read(manifest: Manifest, wanted: tuple[str, ...], field: str) -> 
         if beside := [split for split in have if role(split) in SPLITS]:
             raise ValueError(
                 f"{field}={manifest.uri} has folds ({', '.join(folds)}) and also {', '.join(beside)}: an evaluation "
-                "takes folds in turn, or tests on clips of their own. Prepare it with splits of one kind"
+                "takes folds in turn, or tests on clips of their own. Leave out one kind, and prepare the task again"
             )
         if len(folds) < 3 or "test" not in wanted:
             raise ValueError(

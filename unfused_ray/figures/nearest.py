@@ -45,15 +45,15 @@ def draw_nearest(title: str, rows: Sequence[NearestRow], front_end: FrontEndConf
     """Draw a row of spectrograms for each test clip and system; a frame is green where the class is the test clip's."""
     num_columns = max(len(row.log_mels) for row in rows)
     colours = colour_range([image for row in rows for image in row.log_mels])
-    num_frames = max(image.shape[1] for row in rows for image in row.log_mels)
+    size = front_end.num_mels, max(image.shape[1] for row in rows for image in row.log_mels)
     figure = new_figure(title, 1.9 * num_columns + 2.2, 1.05 * len(rows) + 0.9)
     for axis, row in zip(figure.subplots(len(rows), squeeze=False)[:, 0], rows, strict=True):
         axis.set_ylabel(row.title, rotation=0, ha="right", va="center", fontsize=9, labelpad=8)
         axis.set_xticks([])
         empty = [None] * (num_columns - len(row.log_mels))
-        firsts = draw_row(axis, [*row.log_mels, *empty], num_frames, colours)
+        firsts = draw_row(axis, [*row.log_mels, *empty], size, colours)
         for place, (first, label) in enumerate(zip(firsts, row.labels, strict=False)):
-            _frame(axis, first, num_frames, front_end.num_mels, label, "0.25" if place == 0 else _colour(row, place))
+            _frame(axis, first, size, label, "0.25" if place == 0 else _colour(row, place))
     return figure
 
 
@@ -61,9 +61,9 @@ def _colour(row: NearestRow, place: int) -> str:
     return _SAME if row.labels[place] == row.labels[0] else _OTHER
 
 
-def _frame(axis: Axes, first: int, width: int, height: int, label: str, colour: str) -> None:
+def _frame(axis: Axes, first: int, size: tuple[int, int], label: str, colour: str) -> None:
+    height, width = size
     axis.text(first, height + 4, label, fontsize=8, color="0.25" if colour != _SAME else _SAME)
-    axis.add_patch(Rectangle((first, 0), width, height, color="0.96", zorder=-1))
     thickness = 2.5 if colour == _SAME else 1.0
     border = Rectangle((first, 0), width, height, fill=False, edgecolor=colour, linewidth=thickness, clip_on=False)
     axis.add_patch(border)

@@ -39,7 +39,7 @@ PREPARE: Mapping[str, tuple[str, PrepareConfig]] = {
 
 PRETRAIN: Mapping[str, tuple[str, PretrainConfig]] = {
     "demo": (
-        "A small network, for about a thousand clips: two minutes on two cores, eight without bfloat16.",
+        "A small network, for about a thousand clips: two minutes on two cores, eight to eleven without bfloat16.",
         pretraining.DEMO,
     ),
     "corpus": ("The free corpus (make corpus), about an hour on two cores.", pretraining.CORPUS),

@@ -537,6 +537,7 @@ def test_the_terminals_table_is_never_cut_and_has_intervals_where_there_is_room(
     assert ("too narrow" in words) == (width < 200)
     margin, marks = (words.index(sentence) for sentence in (table.margin_notes[0], "▲ ▼ above, below"))
     assert margin < marks
+    assert "A random row is the mean of 2 networks, drawn for the interval too." in words
     lines = text.splitlines()
     for row in table.rows:
         (first,) = [number for number, line in enumerate(lines) if line.startswith(f"  {row.name}  ")]

@@ -175,10 +175,14 @@ def test_too_few_folds_and_uses_that_need_splits_are_refused(tmp_path: Path, tas
         load_task(write_folds(tmp_path, (4, 4)))
     with pytest.raises(ValueError, match="has 4 folds and no train, valid and test clips"):
         load_task(task.uri, ("train", "valid"))
-    shards = [[6], [6], [6], [6]]
-    write_source(tmp_path / "both", shards, (2_400,), ["fold1", "fold2", "fold3", "test"])
-    with pytest.raises(ValueError, match=r"has folds \(fold1, fold2, fold3\) and also test: an evaluation takes folds"):
-        load_task(replace_columns(tmp_path / "both", labels=[[f"class {number % 3}"] for number in range(24)]))
+    for folds, beside in ((("fold1", "fold2", "fold3"), "test"), (("fold1", "fold2"), "train")):
+        both = tmp_path / beside
+        write_source(both, [[6]] * (len(folds) + 1), (2_400,), [*folds, beside])
+        labels = [[f"class {number % 3}"] for number in range(6 * len(folds) + 6)]
+        with pytest.raises(
+            ValueError, match=rf"has folds \({', '.join(folds)}\) and also {beside}: an evaluation takes"
+        ):
+            load_task(replace_columns(both, labels=labels))
 
 
 def test_a_group_in_two_folds_is_a_leak(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

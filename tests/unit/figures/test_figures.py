@@ -77,17 +77,31 @@ def test_sheet_leaves_the_place_of_an_unreadable_clip_empty() -> None:
     rows = [
         SheetRow("cluster 3\n2 clips", [None, image], ["hum", "hiss"]),
         SheetRow("cluster 4", [image[:, :20]], ["x"]),
+        SheetRow("cluster 5", [None, None], ["y", "z"]),
     ]
     figure = draw_sheet("run", rows, FrontEndConfig())
-    first, second = figure.axes
-    (drawn,), (other,) = first.images, second.images
-    np.testing.assert_array_equal(drawn.get_array()[:, 34:64], image)
-    assert np.ma.getmaskarray(drawn.get_array())[:, :34].all()
-    np.testing.assert_array_equal(other.get_array()[:, :20], image[:, :20])
-    assert np.ma.getmaskarray(other.get_array())[:, 20:].all()
-    assert [(text.get_position()[0], text.get_text()) for text in first.texts] == [(0, "hum"), (34, "hiss")]
-    marks = {text.get_text(): at for text, at in zip(second.get_xticklabels(), second.get_xticks(), strict=True)}
-    assert marks["0.2"] == pytest.approx(34 + 0.2 * 16_000 / 160)  # of the last place, in frames
+    first, second, third = ((axis, axis.images[0].get_array()) for axis in figure.axes)
+    np.testing.assert_array_equal(first[1][:, 34:64], image)
+    np.testing.assert_array_equal(second[1][:, :20], image[:, :20])
+    drawn = [int((~np.ma.getmaskarray(array)).sum()) for _, array in (first, second, third)]
+    assert drawn == [64 * 30, 64 * 20, 0]
+    assert [(text.get_position()[0], text.get_text()) for text in first[0].texts] == [(0, "hum"), (34, "hiss")]
+    assert {axis.get_ylim() for axis, _ in (first, second, third)} == {(0, 64)}
+
+
+@given(num_frames=st.integers(20, 2_000))
+@settings(max_examples=10, deadline=None)
+def test_every_place_of_a_sheet_has_its_own_seconds(num_frames: int) -> None:
+    images = [np.ones((8, num_frames), np.float32)] * 3
+    figure = draw_sheet("run", [SheetRow("cluster", images, ["", "", ""])], FrontEndConfig(num_mels=8))
+    (axis,) = figure.axes
+    places = [patch.get_x() for patch in axis.patches]
+    ticks = [(at, float(text.get_text())) for text, at in zip(axis.get_xticklabels(), axis.get_xticks(), strict=True)]
+    each = len(ticks) // len(places)
+    assert each >= 2 and each * len(places) == len(ticks)
+    for number, (at, seconds) in enumerate(ticks):
+        assert (at - places[number // each]) * 160 / 16_000 == pytest.approx(seconds, abs=1e-6)
+        assert 0 <= seconds <= num_frames * 160 / 16_000 + 1e-6
 
 
 @settings(max_examples=20)
