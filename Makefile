@@ -84,6 +84,7 @@ chaos: venv
 	$(BIN)/python -m benchmarks.chaos.run --output $(BENCH)
 
 bench: venv
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	set -e; for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.speed.$$name --output $(BENCH); done
 	$(BIN)/python -m benchmarks.speed.page --results $(BENCH)
 

@@ -21,7 +21,8 @@ from corpus.splits import Given, Groups, hash_split
 STAMPS = "usr/share/tuxpaint/stamps"
 VOICE_PACKS = "usr/share/games/hedgewars/Data/Sounds/voices"
 SPEECH = "speech"
-"""Salt of the splits of lid and spk, so that a room, sentence or tile is held out of both, or of none."""
+"""Salt of the splits of lid and spk, so that a room of fillets is held out of both, or of none; words of hedgewars and
+kajongg are split apart in each."""
 _CAP = 320
 """Clips of a language."""
 _LEAST_CLIPS = 150

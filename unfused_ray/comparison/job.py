@@ -78,7 +78,7 @@ class ComparisonPlan:
             raise ValueError(f"seeds={sorted(unknown)} are not of the plan, whose seeds are {self.plan.seeds}")
         self.seeds: Sequence[int] = config.seeds or self.plan.seeds
         pairs = [each.partition("=") for each in config.use]
-        given = {name: storage.absolute(folder) for name, _, folder in pairs if folder}
+        given = {self.plan.system(name).slug: storage.absolute(folder) for name, _, folder in pairs if folder}
         if len(given) < len(config.use):
             raise ValueError(f"use={config.use}: each must be SYSTEM=FOLDER, a system once")
         self.trainings = Trainings(self.plan, config.data_root, self.output, given)

@@ -22,6 +22,17 @@ from unfused_ray.recipes import recipe
 
 _PLANS = Path(__file__).parent / "plans"
 
+_DECIDED = {
+    "name": "the row's name",
+    "seed": "seeds",
+    "data": "on, sources and tasks",
+    "output": "--output",
+    "epochs": "tflop",
+    "teacher": "the row's teacher",
+    "init_from": "the row's init_from",
+}
+"""Settings of a training that follow from something else in a plan."""
+
 TrainedOn = Literal["sources", "each task", "all tasks"]
 """The sources for pre-training; the training clips of a task, a network for each; those of all tasks together."""
 
@@ -49,6 +60,18 @@ class PlannedSystem(Config):
     """An earlier system whose clusters are the pseudo-labels, where it is distilled."""
     init_from: str = ""
     """An earlier system whose weights it starts from."""
+
+    @model_validator(mode="after")
+    def _settings_count(self) -> Self:
+        for field, value in self.settings.items():
+            if field in _DECIDED:
+                raise ValueError(f"{self.name}: settings.{field}={value!r} would not count: give {_DECIDED[field]}")
+            if isinstance(value, Mapping) and "kind" not in value:
+                raise ValueError(
+                    f"{self.name}: settings.{field}={dict(value)} is a whole group, whose other fields would not be "
+                    f'the recipe\'s: write each in quotes, "{field}.{next(iter(value), "field")}"'
+                )
+        return self
 
     @property
     def slug(self) -> str:

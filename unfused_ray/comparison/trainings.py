@@ -178,7 +178,8 @@ class Trainings:
 
         Raises:
             FileNotFoundError: it is not there.
-            ValueError: it is of a seed that the plan does not have, or not of the one that the path names.
+            ValueError: it is of a seed that the plan does not have, not of the one that the path names, or not
+                finished.
         """
         given = self._given.get(system.name, "")
         path = given.replace("{seed}", str(seed)).replace("{task}", task)
@@ -191,6 +192,8 @@ class Trainings:
         if of_run not in expected:
             seeds = " or ".join(map(str, expected))
             raise ValueError(f"--use {system.slug}={given}: {path} was trained with seed {of_run}, not with {seeds}")
+        if (status := Run(path).status()) is None or status.state != "finished":
+            raise ValueError(f"--use {system.slug}={given}: {path} is not finished; its own command finishes it")
         return path if of_run == seed else ""
 
     def _epoch(self, config: TrainingConfig, index: ClipIndex) -> float:

@@ -79,7 +79,7 @@ class PrepareConfig(Config):
     long_clips: Literal["split", "truncate"] = "split"
     """Split longer clips into pieces of max_seconds, or keep their first piece only.
 
-    Splitting sets a recording of more than 24 hours aside as 'too long'."""
+    Splitting keeps 24 hours of a recording, and sets the rest aside as 'too long'."""
     min_seconds: PositiveFloat = 0.1
     """Shortest clip, in seconds; shorter ones are set aside as 'too short'."""
     silence_peak: NonNegativeFloat = 1e-4

@@ -60,7 +60,8 @@ class RuntimeConfig(Config):
     """CPUs that Ray reserves for a worker; 0 is 1, or 0.5 where cores are few. One whole CPU stays free for Ray
     Data."""
     gpus_per_worker: NonNegativeFloat = 0.0
-    """GPUs that Ray reserves for a worker; 0 trains on CPUs."""
+    """GPUs that Ray reserves for a worker; 0 trains worker groups on CPUs. A training in one process takes a GPU that
+    torch sees (CUDA_VISIBLE_DEVICES= hides it)."""
     estimate_for: Literal["", "H100", "A100", "L4", "A10G"] = ""
     """GPU that a dry run estimates clips/s for, from the card's data sheet; a training takes no notice of it."""
     threads: Annotated[int, Field(ge=0)] = 0

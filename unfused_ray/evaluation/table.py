@@ -140,7 +140,9 @@ class EvaluationTable:
     @property
     def margin_notes(self) -> list[str]:
         """Headline differences of trained rows from random networks of their shape, as sentences."""
-        return [f"Headline over all test clips together, 95 % interval: {each.text}" for each in self.margins]
+        return [
+            f"Headline over all test clips together, 95 % interval of test clips: {each.text}" for each in self.margins
+        ]
 
     @property
     def flaws(self) -> list[str]:

@@ -51,8 +51,8 @@ CORPUS = DECAR_V2_AUDIOSET.replace(
 )
 
 # A network of 413,248 parameters, a thirteenth of the paper's, so that 28 epochs of 1,112 clips take a minute and a
-# half on two cores: 30,464 training views. Three numbers of clusters and an average of the weights, so that a margin
-# does not hang on last bits. Chosen on clips that were held out from train and valid, before test was read
+# half on two cores: 30,464 clips, two views of each. Three numbers of clusters and an average of the weights,
+# so that a margin does not hang on last bits. Chosen on clips that were held out from train and valid, before test was read
 # (docs/log.md). Labels of a full pass: on so few clips those of the bank, whose embeddings are of one augmented view
 # each, are less stable.
 DEMO = CORPUS.replace(
@@ -85,9 +85,10 @@ COLA_CORPUS = _corpus("cola", COLA_AUDIOSET)
 DELORES_S_AUDIOSET = _audioset("delores-s", method=DeloresSConfig())
 DELORES_S_CORPUS = _corpus("delores-s", DELORES_S_AUDIOSET)
 
-# DeLoRes-M (doi 10.1109/JSTSP.2022.3202093): heads, weights and temperature of the LAPE code. Its queue of 65,536 would
-# hold each of 8,332 clips eight times, and an average that keeps 0.999 would outlast the run's 520 steps: a quarter of
-# an epoch, and 0.99, which MoCo's authors took for CIFAR-10.
+# DeLoRes-M (doi 10.1109/JSTSP.2022.3202093): heads, weights and temperature of the LAPE code. Chosen for the corpus of
+# version 0.1, and kept: a queue of 65,536 would have held each of 8,332 clips eight times, and an average that keeps
+# 0.999 would have outlasted the run's 520 steps. So a quarter of an epoch of then, and 0.99, which MoCo's authors took
+# for CIFAR-10.
 DELORES_M_AUDIOSET = _audioset("delores-m", method=DeloresMConfig())
 DELORES_M_CORPUS = _corpus("delores-m", DELORES_M_AUDIOSET, {"method.queue": 2048, "method.ema_decay": 0.99})
 

@@ -337,12 +337,21 @@ def test_an_unknown_recipe_setting_system_or_seed_is_named(command: Call, tmp_pa
         command(tmp_path, seeds=(7,))
     with pytest.raises(ValueError, match="SYSTEM=FOLDER"):
         command(tmp_path, use=("decar-v2",))
+    with pytest.raises(ValueError, match="a system once"):
+        command(tmp_path, use=("decar-v2=/a", "DECAR-v2=/b"))
+    with pytest.raises(ValueError, match=r"a: settings\.epochs=3 would not count: give tflop"):
+        system(name="a", recipe="tiny", settings={"epochs": 3})
+    with pytest.raises(ValueError, match=r"whole group, whose other fields .* in quotes, \"encoder\.cut\""):
+        system(name="a", recipe="tiny", settings={"encoder": {"cut": "fc1"}})
     with pytest.raises(FileNotFoundError, match="nowhere is not the folder of a run"):
         job.run(command(tmp_path, use=(f"decar-v2={tmp_path}/nowhere",), stages=("train",)))
     Run(str(tmp_path / "seed-0")).open(PretrainConfig(seed=7), {})
     for folder in ("seed-0", "seed-{seed}"):
         with pytest.raises(ValueError, match="seed-0 was trained with seed 7, not with 0"):
             command(tmp_path, use=(f"decar-v2={tmp_path}/{folder}",)).chosen()
+    Run(str(tmp_path / "begun")).open(PretrainConfig(seed=0), {})
+    with pytest.raises(ValueError, match="begun is not finished; its own command finishes it"):
+        command(tmp_path, use=(f"decar-v2={tmp_path}/begun",)).chosen()
 
 
 @given(budget=st.floats(0.01, 1000), epoch=st.floats(0.01, 100))
