@@ -51,8 +51,8 @@ CORPUS = DECAR_V2_AUDIOSET.replace(
 )
 
 # A network of 413,248 parameters, a thirteenth of the paper's, so that 28 epochs of 1,112 clips take a minute and a
-# half on two cores: 30,464 clips, two views of each. Three numbers of clusters and an average of the weights,
-# so that a margin does not hang on last bits. Chosen on clips that were held out from train and valid, before test was read
+# half on two cores: 30,464 clips, two views of each. Three numbers of clusters and an average of the weights, so that a
+# margin does not hang on last bits. Chosen on clips that were held out from train and valid, before test was read
 # (docs/log.md). Labels of a full pass: on so few clips those of the bank, whose embeddings are of one augmented view
 # each, are less stable.
 DEMO = CORPUS.replace(
