@@ -21,6 +21,7 @@ from corpus.clips import Task
 from corpus.packages import Packages, fetch, need_programs, package_lists
 from corpus.pretraining import list_pretraining
 from corpus.report import write_report
+from corpus.splits import SPLITS
 from corpus.task_folder import Built, Row, TaskFolder
 from unfused_ray import storage
 from unfused_ray.progress import Progress, terminal
@@ -40,7 +41,8 @@ def build(output: Path, packages_folder: Path, tasks: Sequence[Task], processes:
         processes: tasks that are built at once.
 
     Raises:
-        ValueError: a program is missing, a package cannot be had, or a class is missing from a split.
+        ValueError: a program is missing, a package cannot be had, a class is missing from a split, or a recording is in
+            train and held out.
     """
     need_programs(program for task in tasks for program in task.programs)
     unlisted = {name for task in tasks for name in task.packages} - package_lists().keys()
@@ -56,9 +58,29 @@ def build(output: Path, packages_folder: Path, tasks: Sequence[Task], processes:
             progress.update(done)
             terminal().print(f"{name}: {num_clips} clips in {seconds:.0f} s", highlight=False)
     built = {task.name: _read(output, task) for task in tasks}
+    refuse_crossing(built)
     pretraining = list_pretraining(output, tasks, built)
     write_report(output, packages, tasks, built, pretraining)
     return built
+
+
+def refuse_crossing(built: Mapping[str, Built]) -> None:
+    """Refuse a recording that a task trains on and one holds out: a network trained on all tasks would hear it.
+
+    Raises:
+        ValueError: names two such clips; the folder of a clip is its task's.
+    """
+    rows = [row for task in built.values() for row in task.rows if row.split in SPLITS]
+    held = {source: row for row in rows if row.split != "train" for source in row.sources}
+    crossing = {
+        row.wav_path: held[source] for row in rows if row.split == "train" for source in row.sources if source in held
+    }
+    if crossing:
+        path, held_row = next(iter(crossing.items()))
+        raise ValueError(
+            f"{len(crossing)} training clips are made of recordings that are held out, such as {path}, which shares "
+            f"one with {held_row.wav_path} of {held_row.split}; give both one split"
+        )
 
 
 def _build(

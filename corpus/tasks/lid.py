@@ -21,8 +21,7 @@ from corpus.splits import Given, Groups, hash_split
 STAMPS = "usr/share/tuxpaint/stamps"
 VOICE_PACKS = "usr/share/games/hedgewars/Data/Sounds/voices"
 SPEECH = "speech"
-"""Salt of the splits of lid and spk, so that a room of fillets is held out of both, or of none; words of hedgewars and
-kajongg are split apart in each."""
+"""Salt of the splits of lid and spk: a room of fillets or a bucket of words is held out of both, or of none."""
 _CAP = 320
 """Clips of a language."""
 _LEAST_CLIPS = 150
@@ -125,14 +124,23 @@ def _words(packages: Packages) -> Iterator[_Spoken]:
         *_kajongg(packages),
         *_planetblupi(packages),
     ):
-        text = re.sub(r"\d+$", "", path.stem.lower()) if collection == "hedgewars" else path.stem
-        bucket = f"{collection}/{hash_int(f'lid/{collection}/{text}') % _BUCKETS[collection]}"
-        found.setdefault((language, bucket, speaker), []).append(path)
+        text = hedgewars_phrase(path) if collection == "hedgewars" else path.stem
+        found.setdefault((language, bucket_of(collection, text), speaker), []).append(path)
     for (language, bucket, _speaker), paths in sorted(found.items()):
         ordered = by_hash(paths, "lid", lambda path: path.name)
         if len(ordered) > 1:
             for first, second in _neighbours(ordered):
                 yield _Spoken(language, bucket, (first, second))
+
+
+def hedgewars_phrase(path: Path) -> str:
+    """What a file of a voice pack says: its name without the number of the take."""
+    return re.sub(r"\d+$", "", path.stem.lower())
+
+
+def bucket_of(collection: str, text: str) -> str:
+    """Bucket of a word or phrase of a collection, in whatever language."""
+    return f"{collection}/{hash_int(f'lid/{collection}/{text}') % _BUCKETS[collection]}"
 
 
 def _neighbours(paths: list[Path]) -> Iterable[tuple[Path, Path]]:

@@ -12,7 +12,7 @@ from corpus.disguise import speech_piece
 from corpus.packages import Packages, audio_files
 from corpus.splits import Given, balanced_split
 
-_SOUNDS = "usr/share/gcin-voice/ogg"
+SOUNDS = "usr/share/gcin-voice/ogg"
 _ONSETS, _GLIDES, _RIMES = "ㄅㄆㄇㄈㄉㄊㄋㄌㄍㄎㄏㄐㄑㄒㄓㄔㄕㄖㄗㄘㄙ", "ㄧㄨㄩ", "ㄚㄛㄜㄝㄞㄟㄠㄡㄢㄣㄤㄥㄦ"
 _LATIN = "b p m f d t n l g k h j q x zh ch sh r z c s i u v a o e eh ai ei ao ou an en ang eng er"
 _PINYIN = dict(zip(_ONSETS + _GLIDES + _RIMES, _LATIN.split(), strict=True))
@@ -44,11 +44,9 @@ def onset(onset: str, glide: str, rime: str, digit: str) -> str | None:
 
 
 def _clips(name: str, label_of: LabelOf, packages: Packages) -> Iterator[Clip | Skip]:
-    paths = audio_files(packages["gcin-voice"] / _SOUNDS)
-    matches = {path: match for path in paths if (match := _FOLDER.fullmatch(path.parent.name))}
-    split_of = _splits(matches.values())
-    for path in paths:
-        match = matches.get(path)
+    split_of = syllable_splits(packages)
+    for path in audio_files(packages["gcin-voice"] / SOUNDS):
+        match = _FOLDER.fullmatch(path.parent.name)
         label = label_of(*match.groups()) if match else None
         if match is None or label is None:
             yield Skip("no clear class")
@@ -62,8 +60,16 @@ def _clips(name: str, label_of: LabelOf, packages: Packages) -> Iterator[Clip | 
             audio=partial(speech_piece, path, f"{name}/{key}", _SECONDS, _OCTAVES),
             sources=(path,),
             is_whole=True,
-            split=split_of.get(syllable, "train"),
+            split=split_of[path.parent.name],
         )
+
+
+def syllable_splits(packages: Packages) -> dict[str, str]:
+    """Split of each folder that is named by a syllable: one for every task that takes its recordings."""
+    folders = [path.parent.name for path in audio_files(packages["gcin-voice"] / SOUNDS)]
+    matches = [match for folder in folders if (match := _FOLDER.fullmatch(folder))]
+    split_of = _splits(matches)
+    return {match[0]: split_of.get(_syllable(match), "train") for match in matches}
 
 
 def _syllable(match: re.Match[str]) -> str:
@@ -71,7 +77,7 @@ def _syllable(match: re.Match[str]) -> str:
 
 
 def _splits(matches: Iterable[re.Match[str]]) -> dict[str, str]:
-    """Split of each syllable: the same for all three tasks, with every rime and onset in every split."""
+    """Split of each syllable: the same for all tasks, with every rime and onset in every split."""
     rows = [
         (f"{name}/{label}", _syllable(match))
         for match in matches

@@ -15,8 +15,9 @@ from corpus.clips import Clip, Task
 from corpus.disguise import speech_piece
 from corpus.hashing import by_hash
 from corpus.packages import Packages, audio_files
-from corpus.splits import Given, hash_split
-from corpus.tasks.lid import SPEECH, VOICE_PACKS
+from corpus.splits import SPLITS, Given, hash_split
+from corpus.tasks.lid import SPEECH, VOICE_PACKS, bucket_of, hedgewars_phrase
+from corpus.tasks.mandarin import SOUNDS, syllable_splits
 
 _CAP = 160
 """Recordings of a voice."""
@@ -31,6 +32,7 @@ _PACK_VOICE |= {"Russian_pl": "pl_Russian", "Default_es": "es_Default"}
 _PROCESSED = frozenset({"Robot"})
 _FISH = re.compile(r"[^-]+-([mv])-.+")
 """Lines of the small (m) and the big fish (v); the others of the play are heard too seldom."""
+_MANDARIN_VOICES = ("3", "5")
 _SYLLABLES = 5  # of a Mandarin voice, joined into a clip
 _GAP = np.zeros(640, np.float32)
 
@@ -41,6 +43,9 @@ class _Spoken:
     text: str
     """The words said, alike for voices that say the same: the group."""
     paths: tuple[Path, ...]
+    family: str
+    """What has one split in every task that takes these recordings."""
+    split: str
 
 
 def clips(packages: Packages) -> Iterator[Clip]:
@@ -59,7 +64,8 @@ def clips(packages: Packages) -> Iterator[Clip]:
                 audio,
                 sources=line.paths,
                 is_whole=len(line.paths) == 1,
-                split=hash_split(line.text, SPEECH),
+                family=line.family,
+                split=line.split,
             )
 
 
@@ -73,33 +79,42 @@ def _hedgewars(packages: Packages) -> Iterator[_Spoken]:
     for pack in sorted(path for path in (packages["hedgewars-data"] / VOICE_PACKS).iterdir() if path.is_dir()):
         if pack.name not in _PROCESSED:
             for path in audio_files(pack):
-                phrase = re.sub(r"\d+$", "", path.stem.lower())
-                yield _Spoken(_PACK_VOICE.get(pack.name, f"en_{pack.name}"), f"hedgewars/{phrase}", (path,))
+                voice, phrase = _PACK_VOICE.get(pack.name, f"en_{pack.name}"), hedgewars_phrase(path)
+                yield _line(voice, f"hedgewars/{phrase}", path, family=bucket_of("hedgewars", phrase))
 
 
 def _kajongg(packages: Packages) -> Iterator[_Spoken]:
     folder = packages["kajongg"] / "usr/share/kajongg/voices"
     for path in audio_files(folder):
         language = "de" if path.parent.parent.name == "de" else "en"
-        yield _Spoken(f"{language}_{path.parent.name}", f"kajongg/{path.stem}", (path,))
+        family = bucket_of("kajongg", path.stem)
+        yield _line(f"{language}_{path.parent.name}", f"kajongg/{path.stem}", path, family)
 
 
 def _fillets(packages: Packages) -> Iterator[_Spoken]:
     for language in ("cs", "nl"):
         for path in audio_files(packages[f"fillets-ng-data-{language}"] / "usr/share/games/fillets-ng/sound"):
             if match := _FISH.fullmatch(path.stem):
-                room = path.parent.parent.name
-                yield _Spoken(f"{language}_fish_{match[1]}", f"fillets/{room}", (path,))
+                room = f"fillets/{path.parent.parent.name}"
+                yield _line(f"{language}_fish_{match[1]}", room, path, family=room)
+
+
+def _line(voice: str, text: str, path: Path, family: str) -> _Spoken:
+    return _Spoken(voice, text, (path,), family, hash_split(family, SPEECH))
 
 
 def _mandarin(packages: Packages) -> Iterator[_Spoken]:
-    """Rows of syllables, the same for both voices."""
-    folders = by_hash((packages["gcin-voice"] / "usr/share/gcin-voice/ogg").iterdir(), "spk", lambda path: path.name)
-    both = [folder for folder in folders if all((folder / f"{voice}.ogg").is_file() for voice in "35")]
-    for start in range(0, len(both) - _SYLLABLES + 1, _SYLLABLES):
-        for voice in "35":
-            paths = tuple(folder / f"{voice}.ogg" for folder in both[start : start + _SYLLABLES])
-            yield _Spoken(f"zh_{voice}", f"gcin/{start}", paths)
+    """Rows of syllables of one split, the same for both voices."""
+    split_of = syllable_splits(packages)
+    folders = [packages["gcin-voice"] / SOUNDS / name for name in by_hash(split_of, "spk")]
+    both = [folder for folder in folders if all((folder / f"{voice}.ogg").is_file() for voice in _MANDARIN_VOICES)]
+    for split in SPLITS:
+        heard = [folder for folder in both if split_of[folder.name] == split]
+        for start in range(0, len(heard) - _SYLLABLES + 1, _SYLLABLES):
+            row = f"gcin/{split}/{start}"
+            for voice in _MANDARIN_VOICES:
+                paths = tuple(folder / f"{voice}.ogg" for folder in heard[start : start + _SYLLABLES])
+                yield _Spoken(f"zh_{voice}", row, paths, row, split)
 
 
 TASK = Task(

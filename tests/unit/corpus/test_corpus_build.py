@@ -19,7 +19,7 @@ from corpus.clips import Clip, Skip, Task
 from corpus.packages import Packages, audio_files
 from corpus.splits import Balanced, Given
 
-PACKAGE, OTHER = "klettres-data", "hydrogen-data"  # names of the lists; the contents are made up
+PACKAGE, OTHER, THIRD = "klettres-data", "hydrogen-data", "qabcs-data"  # names of the lists; the contents are made up
 SPLIT = {"a": "train", "b": "train", "c": "valid", "d": "test"}
 
 
@@ -92,13 +92,17 @@ def listed(output: Path) -> list[str]:
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])  # processes take seconds to start
 def test_two_builds_are_equal_to_the_byte(processes: int, packages: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
-    tasks = [LABELLED, replace(LABELLED, name="even", split=Balanced((0.5, 0.25, 0.25))), UNLABELLED]
+    files = [f"{label}/{group}-{number}" for label in ("low", "high") for group in "abcd" for number in "12"]
+    write_package(packages, THIRD, {name: sound(f"third {name}") for name in files})
+    third_clips = partial(named_clips, package=THIRD)
+    even = Task("even", "made-up sounds", "a letter", (THIRD,), third_clips, Balanced((0.5, 0.25, 0.25)))
+    tasks = [LABELLED, even, UNLABELLED]
     build(first, packages, tasks, processes=1)
     build(second, packages, list(reversed(tasks)), processes)
-    files = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
-    assert len(files) > 2 * 16 + 5
-    assert files == sorted(path.relative_to(second) for path in second.rglob("*") if path.is_file())
-    differing = {str(file) for file in files if (first / file).read_bytes() != (second / file).read_bytes()}
+    written = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
+    assert len(written) > 2 * 16 + 5
+    assert written == sorted(path.relative_to(second) for path in second.rglob("*") if path.is_file())
+    differing = {str(file) for file in written if (first / file).read_bytes() != (second / file).read_bytes()}
     assert differing <= {"README.md", "pretrain.csv", "stats.json"}  # they keep the order of the tasks
     assert sorted(listed(first)) == sorted(listed(second))
 
@@ -202,6 +206,25 @@ def test_a_part_of_a_held_out_recording_is_not_in_pretraining(packages: Path, tm
     kept = [path for path in listed(tmp_path / "out") if path.startswith("parts/")]
     assert len(kept) == 8
     assert all("-a-" in path or "-b-" in path for path in kept)
+
+
+def test_a_recording_that_another_task_holds_out_is_trained_on_by_none(packages: Path, tmp_path: Path) -> None:
+    pairs = {("a-1", "a-2"): "train", ("b-1", "c-1"): "train", ("c-2", "c-2"): "valid", ("d-1", "d-2"): "test"}
+
+    def joined(packages: Packages) -> Iterator[Clip]:
+        """Two files a clip; one of them, in train, is held out of the first task."""
+        for names, split in pairs.items():
+            paths = tuple(packages[PACKAGE] / f"usr/share/sounds/low/{name}.wav" for name in names)
+            wave = np.concatenate([soundfile.read(path, dtype="float32")[0] for path in paths])
+            yield Clip("one", names[0], names[0], wave, sources=paths, split=split)
+
+    rows = Task("rows", "rows of two", "a row", (PACKAGE,), joined, Given())
+    with pytest.raises(
+        ValueError, match=r"^1 training clips .* rows/clips/one/b-1\S+ .* made/clips/low/low-c-1\S+ of valid"
+    ):
+        build(tmp_path / "out", packages, [LABELLED, rows], processes=1)
+    assert not (tmp_path / "out/pretrain.csv").exists()
+    assert build(tmp_path / "alone", packages, [rows], processes=1)
 
 
 def wrong_split(packages: Packages) -> Iterator[Clip]:

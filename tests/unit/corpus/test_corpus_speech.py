@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import shutil
 import zipfile
 from pathlib import Path
@@ -12,10 +13,11 @@ import pytest
 import soundfile
 
 from corpus import synthesis
+from corpus.clips import Clip
 from corpus.packages import Packages
 from corpus.sounds import sounds, windows
 from corpus.splits import SPLITS
-from corpus.tasks import effect, extra, kws, lid, mandarin
+from corpus.tasks import effect, extra, kws, lid, mandarin, spk
 
 
 def level_db(wave: np.ndarray) -> float:
@@ -114,6 +116,38 @@ def test_every_rime_and_onset_is_in_every_split() -> None:
         for split in SPLITS:
             found = {match[place + 1] for match in matches if splits[mandarin._syllable(match)] == split}
             assert found == {match[place + 1] for match in matches}
+
+
+def spoken_package(folder: Path) -> None:
+    """The packages of spk, of which each file is a different second of noise."""
+    syllables = ["".join(parts) for parts in itertools.product("ㄅㄇㄉㄌㄍㄓ", "ㄚㄢㄤㄥㄠ", ("", "2", "3", "4"))]
+    files = [f"gcin-voice/{mandarin.SOUNDS}/{name}/{voice}.ogg" for name in syllables for voice in "35"]
+    packs = f"hedgewars-data/{lid.VOICE_PACKS}"
+    files += [f"{packs}/{pack}/Phrase{number}.ogg" for pack in ("Classic", "Default_pl") for number in "abcdefghijkl"]
+    voices = "kajongg/usr/share/kajongg/voices"
+    files += [f"{voices}/{voice}/tile{number}.ogg" for voice in ("de/male1", "female2") for number in "abcdefghijkl"]
+    files += [f"fillets-ng-data-{name}/usr/share/games/fillets-ng/sound/room/x/a-m-b.ogg" for name in ("cs", "nl")]
+    for number, name in enumerate(files):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(f"{number}".encode())
+    for name in ("tuxpaint-stamps-default", "festvox-ru", "qabcs-data", "planetblupi-common"):
+        (folder / name).mkdir()
+    for place in (f"tuxpaint-stamps-default/{lid.STAMPS}", "planetblupi-common/usr/share/planetblupi/sound/de"):
+        (folder / place).mkdir(parents=True)
+
+
+def test_what_one_task_of_speech_trains_on_no_other_holds_out(tmp_path: Path) -> None:
+    spoken_package(tmp_path)
+    packages, splits_of = Packages(tmp_path), dict[Path, set[str]]()
+    tasks = (spk.TASK, lid.TASK, mandarin.TONE, mandarin.RIME, mandarin.ONSET)
+    for clip in (clip for task in tasks for clip in task.clips(packages) if isinstance(clip, Clip)):
+        for source in clip.sources:
+            assert isinstance(source, Path)
+            splits_of.setdefault(source, set()).add(clip.split)
+    assert {path: splits for path, splits in splits_of.items() if len(splits) > 1} == {}
+    assert {next(iter(splits)) for splits in splits_of.values()} == set(SPLITS)
+    joined = [clip for clip in spk.TASK.clips(packages) if len(clip.sources) == 5]  # type: ignore[union-attr]
+    assert {clip.split for clip in joined} == set(SPLITS)  # type: ignore[union-attr]
 
 
 def test_stamps_that_say_the_same_are_one_group(tmp_path: Path) -> None:
