@@ -481,6 +481,19 @@ def test_true_labels_need_labelled_clips(config: Callable[..., DistillConfig], m
         check(config("run", labels__origin="true"))
 
 
+def test_true_labels_are_one_a_clip_and_clips_without_are_counted(
+    config: Callable[..., DistillConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = {"labels": [["dog"], [], ["cat", "pet"]], "key": ["a", "b", "c"]}
+    monkeypatch.setattr(ClipIndex, "column", lambda self, name: columns[name])
+    with pytest.raises(ValueError, match=r"one label a clip: 1 clips of .* have several, such as c: cat, pet"):
+        check(config("run", labels__origin="true"))
+    columns["labels"][2].remove("pet")
+    console = Console(file=StringIO(), width=200)
+    console.print(describe(check(config("run", labels__origin="true"))))
+    assert "the true classes; 1 clips without one teach nothing" in console.file.getvalue()
+
+
 def test_a_dry_run_says_what_is_distilled(config: Callable[..., DistillConfig]) -> None:
     console = Console(file=StringIO(), width=200)
     console.print(describe(check(config("run", labels__num_clusters=(4, 3)))))

@@ -322,6 +322,33 @@ def test_a_finished_output_is_left_alone_or_refused(tmp_path: Path, encoder_uri:
 
 
 @pytest.mark.usefixtures("ray_session")
+def test_labels_and_groups_that_changed_are_no_finished_output(tmp_path: Path, encoder_uri: str):
+    table = wav_folder(tmp_path / "in", [0.4] * 2) / "clips.csv"
+    config = EmbedConfig(encoder=encoder_uri, source=str(table), output=str(tmp_path / "out"))
+    table.write_text("path,label,group\n000.wav,dog,a\n001.wav,cat,b\n")
+    embed(config)
+    for changed in (
+        "path,label,group\n000.wav,cat,a\n001.wav,dog,b\n",
+        "path,label,group\n000.wav,dog,a\n001.wav,cat,a\n",
+    ):
+        table.write_text(changed)
+        with pytest.raises(ValueError, match="have changed since"):
+            embed(config)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_what_is_not_taken_of_a_source_is_said(tmp_path: Path, encoder_uri: str, caplog: pytest.LogCaptureFixture):
+    table = wav_folder(tmp_path / "in", [0.4] * 2) / "clips.csv"
+    table.write_text("path,label,mood\n000.wav,dog,glad\n001.wav,cat,sad\n")
+    config = EmbedConfig(encoder=encoder_uri, source=str(table), output=str(tmp_path / "out"))
+    planned = text_of(describe(check(config)))
+    assert "columns ignored" in planned and "mood" in planned
+    with caplog.at_level("INFO"):
+        embed(config)
+    assert "clips.csv: columns ignored: mood" in caplog.text
+
+
+@pytest.mark.usefixtures("ray_session")
 def test_an_output_that_another_process_works_on_is_refused(tmp_path: Path, encoder_uri: str):
     source = wav_folder(tmp_path / "in", [0.4] * 3)
     config = EmbedConfig(encoder=encoder_uri, source=str(source), output=str(tmp_path / "out"))

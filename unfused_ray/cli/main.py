@@ -7,6 +7,7 @@ import gc
 import logging
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import NoReturn
@@ -56,6 +57,7 @@ def _run(run: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
     memory.keep_freed()
     try:
         logs.configure()
+        _refuse_repeated(arguments)
         return run(arguments)
     except (ValueError, OSError, InUseError, extras.MissingExtraError) as error:
         logger.debug("%s", error, exc_info=True)
@@ -63,6 +65,17 @@ def _run(run: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
     except KeyboardInterrupt as error:
         logger.warning(str(error) or "interrupted: the same command resumes from what is finished")
         return 128 + signal.SIGINT
+
+
+def _refuse_repeated(arguments: Sequence[str]) -> None:
+    """Refuse an option that is given twice: the parser takes the last and says nothing of the others.
+
+    Raises:
+        ValueError: names the option.
+    """
+    given = [word.partition("=")[0].replace("_", "-") for word in arguments if word.startswith("--")]
+    if repeated := [option for option, times in Counter(given).items() if times > 1]:
+        raise ValueError(f"{repeated[0]} is given more than once, and one of its values would not count: give it once")
 
 
 def _overview() -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Group
+from rich.text import Text
 
 from unfused_ray import paths, storage
 from unfused_ray.config import EmbedConfig
@@ -21,6 +22,7 @@ from unfused_ray.data.parts.executor import Executor
 from unfused_ray.data.parts.ledger import Ledger, changed, delete_reports, refuse_difference
 from unfused_ray.data.parts.rejects import count_reasons
 from unfused_ray.data.shards.format import MANIFEST
+from unfused_ray.data.sources.notes import by_kind, sentences
 from unfused_ray.embedding.clips import read_out
 from unfused_ray.embedding.parts import PlannedParts, plan_parts
 from unfused_ray.embedding.vectors import VectorFile, VectorManifest, vector_schema
@@ -108,7 +110,9 @@ def describe(plan: EmbeddingPlan) -> Group:
     else:
         num_vectors = max(planned.num_clips, round((planned.seconds or 0.0) * vectors_per_second))
         rows |= {"vectors, about": num_vectors, "megabytes, about": num_vectors * dim * 4 / 1e6}
-    return summary(f"would embed {config.source} to {config.output}; a dry run writes nothing", rows)
+    rows |= by_kind(planned.notes)
+    title = f"would embed {config.source} to {config.output}; a dry run writes nothing"
+    return Group(summary(title, rows), *(Text(f"! {sentence}") for sentence in sentences(planned.notes)))
 
 
 def run(plan: EmbeddingPlan) -> VectorManifest:
@@ -126,6 +130,11 @@ def run(plan: EmbeddingPlan) -> VectorManifest:
         delete_reports(plan.config.output, _REPORTS)  # the manifest says all that these did
         logger.info("%s is already finished: nothing to do", plan.config.output)
         return plan.finished
+    source, notes = plan.config.source, plan.job.planned.notes
+    for kind, words in by_kind(notes).items():
+        logger.info("%s: %s: %s", source, kind, words)
+    for sentence in sentences(notes):
+        logger.warning("%s: %s", source, sentence)
     start = time.monotonic()
     manifest = _embed(plan.config, plan.job)
     logger.info("%d clips in %.0f s", manifest.num_clips, time.monotonic() - start)

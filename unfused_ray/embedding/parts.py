@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, NamedTuple, Protocol
 
@@ -22,6 +24,7 @@ from unfused_ray.data.shards.index import ClipIndex, Unit
 from unfused_ray.data.sources.fetch import fetch
 from unfused_ray.data.sources.find import find
 from unfused_ray.data.sources.listing import list_source
+from unfused_ray.data.sources.notes import Notes
 from unfused_ray.data.sources.pieces import pieces
 from unfused_ray.data.stream.read import read_unit_if_whole
 from unfused_ray.embedding.clips import refuse_other_rate
@@ -140,6 +143,8 @@ class PlannedParts:
     """Digest of the source's clips, as far as they are known before reading them."""
     seconds: float | None
     """Seconds of audio; None if they are not known before reading it."""
+    notes: Notes = field(default_factory=Counter)
+    """Columns and files of the source that were taken or left; empty if it is prepared, whose own summary has them."""
 
     @property
     def num_clips(self) -> int:
@@ -176,11 +181,11 @@ def plan_parts(config: EmbedConfig, sample_rate: int, executor: Executor) -> Pla
         first = [f" ({reject.key}: {reject.detail})" for reject in listing.rejects[:1]]
         raise ValueError(f"source {config.source} holds no clips{''.join(first)}")
     digest = hashlib.sha256()
-    for column in ("key", "uri", "split"):
+    for column in ("uri", *_KEPT):
         for value in listing.items[column].to_pylist():
-            digest.update(value.encode() + b"\0")
+            digest.update(json.dumps(value).encode() + b"\0")
     parts = audio_parts(listing.items, config.clips_per_part)
-    return PlannedParts(parts, listing.rejects, digest.hexdigest(), seconds=None)
+    return PlannedParts(parts, listing.rejects, digest.hexdigest(), seconds=None, notes=listing.notes)
 
 
 def shard_parts(index: ClipIndex, clips_per_part: int) -> list[Part]:

@@ -177,6 +177,13 @@ def test_unknown_fields_and_values_of_another_type_are_refused(
     assert flag in ended.err
 
 
+@pytest.mark.parametrize("again", [["--max-seconds", "3"], ["--max-seconds=3"], ["--max_seconds", "3"]])
+def test_an_option_that_is_given_twice_is_refused(command_line: CommandLine, again: list[str]) -> None:
+    ended = command_line("prepare", "--max-seconds", "2", "--output", "x", *again)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith("error: --max-seconds is given more than once")
+
+
 def test_all_errors_of_a_configuration_are_told_at_once(command_line: CommandLine) -> None:
     ended = command_line("prepare", "--fraction", "2", "--max-seconds", "-1")
     assert ended.code == 2

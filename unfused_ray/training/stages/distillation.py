@@ -39,8 +39,7 @@ class Distillation(Stage):
         cut = config.method.cut
         refuse_large_student(self._num_parameters(cut), cut, f"method.cut={cut}")
         if labels.origin == "true":
-            if not any(index.column("labels")):
-                raise ValueError("labels.origin=true needs labelled clips: " + ", ".join(config.data) + " has no label")
+            _refuse_unclear_classes(index, config.data)
             return {}
         refuse_many_clusters("labels.num_clusters", labels.num_clusters, index)
         if labels.origin == "random":
@@ -61,7 +60,9 @@ class Distillation(Stage):
         count, whole = (self._num_parameters(cut) for cut in (method.cut, self.config.encoder.cut))
         clusters = " + ".join(map(str, labels.num_clusters))
         return {
-            "pseudo-labels": "the true classes" if labels.origin == "true" else f"{labels.origin}, {clusters} clusters",
+            "pseudo-labels": _true_classes(index)
+            if labels.origin == "true"
+            else f"{labels.origin}, {clusters} clusters",
             "student": f"up to {method.cut}, {count:,} of {whole:,} parameters",
         }
 
@@ -112,3 +113,21 @@ class Distillation(Stage):
     def _num_parameters(self, cut: Cut) -> int:
         """Parameters of the encoder up to a layer."""
         return cost_of(self.config.encoder.replace(cut=cut), self.config.front_end)[0]
+
+
+def _refuse_unclear_classes(index: ClipIndex, data: Sequence[str]) -> None:
+    """Raise ValueError unless clips have at most one label each, and some have one."""
+    labels = index.column("labels")
+    if not any(labels):
+        raise ValueError(f"labels.origin=true needs labelled clips: {', '.join(data)} has no label")
+    if several := [place for place, of_clip in enumerate(labels) if len(of_clip) > 1]:
+        key = index.column("key")[several[0]]
+        raise ValueError(
+            f"labels.origin=true needs one label a clip: {len(several)} clips of {', '.join(data)} have several, such "
+            f"as {key}: {', '.join(labels[several[0]])}"
+        )
+
+
+def _true_classes(index: ClipIndex) -> str:
+    unlabelled = sum(not of_clip for of_clip in index.column("labels"))
+    return "the true classes" + (f"; {unlabelled:,} clips without one teach nothing" if unlabelled else "")
