@@ -116,14 +116,17 @@ def _russian(packages: Packages) -> Iterator[_Spoken]:
 
 
 def _words(packages: Packages) -> Iterator[_Spoken]:
-    """Words, two in a clip, of the same bucket: a clip of one word would be told by its length."""
-    found: dict[tuple[str, str, str], list[Path]] = {}
+    """Words, two in a clip, of the same bucket: a clip of one word would be told by its length. Of equal files, one."""
+    found, once = dict[tuple[str, str, str], list[Path]](), set[str]()
     for collection, speaker, language, path in (
         *_qabcs(packages),
         *_hedgewars(packages),
         *_kajongg(packages),
         *_planetblupi(packages),
     ):
+        if (digest := file_digest(path)) in once:
+            continue  # two names of a word may be in two buckets
+        once.add(digest)
         text = hedgewars_phrase(path) if collection == "hedgewars" else path.stem
         found.setdefault((language, bucket_of(collection, text), speaker), []).append(path)
     for (language, bucket, _speaker), paths in sorted(found.items()):

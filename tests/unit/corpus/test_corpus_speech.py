@@ -150,6 +150,17 @@ def test_what_one_task_of_speech_trains_on_no_other_holds_out(tmp_path: Path) ->
     assert {clip.split for clip in joined} == set(SPLITS)  # type: ignore[union-attr]
 
 
+def test_a_word_under_two_names_is_taken_once(tmp_path: Path) -> None:
+    spoken_package(tmp_path)
+    words = tmp_path / "planetblupi-common/usr/share/planetblupi/sound/de"
+    for number in range(30):
+        (words / f"sound{number:03d}.wav").write_bytes(b"same" if number in (4, 7) else f"word {number}".encode())
+    taken = {
+        source.name for clip in lid.clips(Packages(tmp_path)) for source in clip.sources if isinstance(source, Path)
+    }
+    assert {"sound004.wav", "sound007.wav"} & taken == {"sound004.wav"}
+
+
 def test_stamps_that_say_the_same_are_one_group(tmp_path: Path) -> None:
     for name, text in (("a", "A frog.\nes.utf8=Una rana."), ("b", "A toad.\nes.utf8=¡Una rana!"), ("c", "A cow.")):
         (tmp_path / f"{name}.txt").write_text(text, "utf-8")
