@@ -71,9 +71,13 @@ def refuse_crossing(built: Mapping[str, Built]) -> None:
         ValueError: names two such clips; the folder of a clip is its task's.
     """
     rows = [row for task in built.values() for row in task.rows if row.split in SPLITS]
-    held = {source: row for row in rows if row.split != "train" for source in row.sources}
+    held = {mark: row for row in rows if row.split != "train" for mark in (row.digest, *row.sources)}
     crossing = {
-        row.wav_path: held[source] for row in rows if row.split == "train" for source in row.sources if source in held
+        row.wav_path: held[mark]
+        for row in rows
+        if row.split == "train"
+        for mark in (row.digest, *row.sources)
+        if mark in held
     }
     if crossing:
         path, held_row = next(iter(crossing.items()))

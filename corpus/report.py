@@ -91,7 +91,7 @@ def _count(task: Task, built: Built) -> dict[str, Any]:
         "clips": {split: len(kept) for split, kept in in_split.items()},
         "groups": {split: len({row.group for row in kept}) for split, kept in in_split.items()},
         "classes": classes,
-        "chance": round(max(Counter(row.label for row in in_split["test"]).values()) / len(in_split["test"]), 4),
+        "largest class": round(max(Counter(row.label for row in in_split["test"]).values()) / len(in_split["test"]), 4),
     }
 
 
@@ -99,7 +99,7 @@ def _overview(tasks: Sequence[Task], built: Mapping[str, Built], stats: Mapping[
     lines = [
         "## Tasks",
         "",
-        "| task | to be told apart | classes | train | valid | test | groups in test | hours | chance |",
+        "| task | to be told apart | classes | train | valid | test | groups in test | hours | largest class |",
         "|---|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for task in tasks:
@@ -110,7 +110,7 @@ def _overview(tasks: Sequence[Task], built: Mapping[str, Built], stats: Mapping[
         clips = " | ".join(str(count["clips"][split]) for split in SPLITS)
         lines.append(
             f"| {task.name} | {task.about} | {len(count['classes'])} | {clips} | {count['groups']['test']} "
-            f"| {count['hours']:.2f} | {100 * count['chance']:.1f} % |"
+            f"| {count['hours']:.2f} | {100 * count['largest class']:.1f} % |"
         )
     clips, hours = stats["pretraining"]["clips"], stats["pretraining"]["hours"]
     return [*lines, "", f"For pre-training: {clips} clips, {hours:.1f} hours."]

@@ -478,7 +478,7 @@ def test_a_teacher_of_another_sample_rate_is_refused(config: Callable[..., Disti
 def test_true_labels_need_labelled_clips(config: Callable[..., DistillConfig], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ClipIndex, "column", lambda self, name: [[]] * self.num_clips)
     with pytest.raises(ValueError, match=r"labels\.origin=true needs labelled clips"):
-        check(config("run", labels__origin="true"))
+        check(config("run", labels__origin="true", teacher=""))
 
 
 def test_true_labels_are_one_a_clip_and_clips_without_are_counted(
@@ -486,12 +486,12 @@ def test_true_labels_are_one_a_clip_and_clips_without_are_counted(
 ) -> None:
     columns = {"labels": [["dog"], [], ["cat", "pet"]], "key": ["a", "b", "c"]}
     monkeypatch.setattr(ClipIndex, "column", lambda self, name: columns[name])
-    with pytest.raises(ValueError, match=r"one label a clip: 1 clips of .* have several, such as c: cat, pet"):
-        check(config("run", labels__origin="true"))
+    with pytest.raises(ValueError, match=r"one label a clip: 1 of the 3 clips of .* have several, such as c: cat, pet"):
+        check(config("run", labels__origin="true", teacher=""))
     columns["labels"][2].remove("pet")
     console = Console(file=StringIO(), width=200)
-    console.print(describe(check(config("run", labels__origin="true"))))
-    assert "the true classes; 1 clips without one teach nothing" in console.file.getvalue()
+    console.print(describe(check(config("run", labels__origin="true", teacher=""))))
+    assert "the true classes; 1 of 3 clips have none" in console.file.getvalue()
 
 
 def test_a_dry_run_says_what_is_distilled(config: Callable[..., DistillConfig]) -> None:

@@ -110,8 +110,8 @@ def note(results: ResultsTable) -> str:
     budgets += [f"{plan.tflop.all_tasks:g} on all tasks together"] if plan.tflop.all_tasks else []
     budgets += ["that of a row which has its own"] if any(system.tflop for system in plan.systems) else []
     sentences = [
-        "Test clips in %, with 95 % intervals: paired bootstrap over groups of test clips with the seeds of a row "
-        "nested, widened where groups or seeds are few",
+        "Test clips in %, with 95 % intervals: paired bootstrap over groups of test clips, crossed with the "
+        "seeds of a row, widened where groups or seeds are few",
         _counted(results),
         results.table.groups_note,
         "Of a row with one seed the interval is of test clips alone",

@@ -71,6 +71,8 @@ class PlannedSystem(Config):
                     f"{self.name}: settings.{field}={dict(value)} is a whole group, whose other fields would not be "
                     f'the recipe\'s: write each in quotes, "{field}.{next(iter(value), "field")}"'
                 )
+        if self.teacher and (origin := self.settings.get("labels.origin")) in ("random", "true"):
+            raise ValueError(f"{self.name}: teacher={self.teacher} would not count: labels.origin={origin} asks none")
         return self
 
     @property

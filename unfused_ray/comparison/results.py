@@ -1,4 +1,4 @@
-"""The results table from its cells: seeds nested in the paired bootstrap, Holm over the comparisons, training costs."""
+"""The results table from its cells: paired bootstrap over groups and seeds, Holm over comparisons, training costs."""
 
 from __future__ import annotations
 

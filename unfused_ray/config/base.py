@@ -47,6 +47,11 @@ class Config(BaseModel):
         """Fields that must not be empty when the job runs, with what to give."""
         return {}
 
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """Fields that do not count beside the values of others, with why; when the job runs they must be as usual."""
+        return {}
+
     def digest(self) -> str:
         """Sixteen hex digits that identify the values of this configuration."""
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)

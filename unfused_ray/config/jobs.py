@@ -243,6 +243,12 @@ class CompareConfig(Config):
         """Fields that must not be empty."""
         return {"data_root": "the folder of the prepared sources"}
 
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """Fields that do not count."""
+        why = f"with stages={self.stages}, of which none makes a table: add evaluate"
+        return {} if "evaluate" in self.stages else {"against": why}
+
 
 class SweepConfig(Config):
     """Sweep of a distillation's settings with Ray Tune, judged on validation clips alone.
@@ -303,3 +309,8 @@ class SweepConfig(Config):
     def required(self) -> Mapping[str, str]:
         """Fields that must not be empty."""
         return {"tasks": _TASKS}
+
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """Fields that do not count."""
+        return {} if self.early_stopping else dict.fromkeys(("halving", "grace"), "without early stopping")

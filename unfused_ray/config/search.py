@@ -50,6 +50,11 @@ class IndexConfig(Config):
         """Fields that must not be empty."""
         return {"output": "a path or a URI"}
 
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """Fields that do not count."""
+        return {"components": "with metric=cosine: it is of the whitened metric"} if self.metric == "cosine" else {}
+
     @model_validator(mode="after")
     def _one_kind_of_change(self) -> Self:
         if self.vectors and (self.add or self.remove):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
@@ -28,6 +29,11 @@ class OptimizerConfig(Config):
     """Epochs of linear warm-up from 0."""
     final_lr: Probability = 0.0
     """Learning rate of the last step, as a share of the peak."""
+
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """Fields that do not count."""
+        return {"momentum": "with name=adamw: it is SGD's"} if self.name == "adamw" else {}
 
 
 class BatchConfig(Config):
@@ -230,6 +236,12 @@ class DistillConfig(TrainingConfig):
     """Distillation with the same clips and label settings whose pseudo-labels to reuse; empty makes them."""
     labels: PseudoLabelConfig = PseudoLabelConfig()
     method: UnfusedConfig = UnfusedConfig()
+
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """Fields that do not count."""
+        asks_none = self.labels.origin in ("random", "true")
+        return {"teacher": f"with labels.origin={self.labels.origin}, which asks no teacher"} if asks_none else {}
 
     @model_validator(mode="after")
     def _student_is_a_part(self) -> Self:

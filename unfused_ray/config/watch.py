@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -33,6 +34,12 @@ class WatchConfig(Config):
     """End the training after this many looks in a row without a better one; 0 trains to the end."""
     export: Literal["last", "best"] = "last"
     """Export the network of the last epoch, or that of the best look."""
+
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """Fields that do not count."""
+        unwatched = "where no clips are watched: give --watch.data"
+        return {} if self.data else dict.fromkeys(("every", "clips", "measure"), unwatched)
 
     @model_validator(mode="after")
     def _needs_data(self) -> Self:

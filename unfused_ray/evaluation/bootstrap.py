@@ -1,4 +1,4 @@
-"""Intervals of accuracies and of their differences, by a paired bootstrap over groups of clips with seeds nested.
+"""Intervals of accuracies and of their differences, by a paired bootstrap over groups of clips, crossed with seeds.
 
 Clips of one recording or speaker stand or fall together, so groups are drawn, never single clips. Seeds are drawn too,
 if a system has several, as random networks have: its interval then covers another network. A trained system is one

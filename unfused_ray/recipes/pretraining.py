@@ -41,7 +41,7 @@ DECAR_V2_AUDIOSET = PretrainConfig(
     checkpoint=CheckpointConfig(min_minutes=2),
 )
 
-# DECAR has 512 clusters for more clips than the 47,000 of the corpus; two cores.
+# DECAR has 512 clusters for more clips than the 48,000 of the corpus; two cores.
 CORPUS = DECAR_V2_AUDIOSET.replace(
     name="decar-v2-corpus",
     epochs=8,
@@ -77,7 +77,7 @@ def _corpus(name: str, audioset: PretrainConfig, changes: dict[str, Any] | None 
     return CORPUS.replace({"name": f"{name}-corpus", **own, **(changes or {})})
 
 
-# COLA (arXiv 2010.10915): two crops of a clip, Adam.
+# COLA (arXiv 2010.10915): two crops of a clip; AdamW as all here, the paper has Adam.
 COLA_AUDIOSET = _audioset("cola", method=ColaConfig(), crop=CropConfig(num_crops=2))
 COLA_CORPUS = _corpus("cola", COLA_AUDIOSET)
 
@@ -92,12 +92,13 @@ DELORES_S_CORPUS = _corpus("delores-s", DELORES_S_AUDIOSET)
 DELORES_M_AUDIOSET = _audioset("delores-m", method=DeloresMConfig())
 DELORES_M_CORPUS = _corpus("delores-m", DELORES_M_AUDIOSET, {"method.queue": 2048, "method.ema_decay": 0.99})
 
-# BYOL-A (arXiv 2103.06695 sec. IV and the authors' configuration): projection, hidden width, EMA, Adam 3e-4.
+# BYOL-A (arXiv 2103.06695 sec. IV and the authors' configuration): projection, hidden width, EMA, 3e-4; AdamW
+# as all here, the authors have Adam.
 BYOL_A_AUDIOSET = _audioset("byol-a", method=ByolAConfig())
 BYOL_A_CORPUS = _corpus("byol-a", BYOL_A_AUDIOSET)
 
-# SLICER (arXiv 2211.01519): projection, clusters, temperatures and k-mix of the LAPE code. Its queue of 65,536 is about
-# a quarter of its clips, as 2,048 is of the corpus's; its decay of 0.999 would keep 0.6 of the teacher's random weights
-# over the corpus's 520 steps.
+# SLICER (arXiv 2211.01519): projection, clusters, temperatures and k-mix of the LAPE code. Chosen for the corpus
+# of version 0.1, and kept: 2,048 is a quarter of its 8,332 clips, as 65,536 is of the paper's, about, and a decay of
+# 0.999 would have kept 0.6 of the teacher's random weights over its 520 steps.
 SLICER_AUDIOSET = _audioset("slicer", method=SlicerConfig(), augment=AugmentConfig(k_mix=4))
 SLICER_CORPUS = _corpus("slicer", SLICER_AUDIOSET, {"method.queue": 2048, "method.ema_decay": 0.99})

@@ -184,6 +184,11 @@ def test_an_option_that_is_given_twice_is_refused(command_line: CommandLine, aga
     assert ended.err.startswith("error: --max-seconds is given more than once")
 
 
+def test_an_option_and_its_opposite_are_refused(command_line: CommandLine) -> None:
+    ended = command_line("prepare", "--no-preview", "--preview")
+    assert (ended.code, ended.out, ended.err.count("contradict each other")) == (2, "", 1)
+
+
 def test_all_errors_of_a_configuration_are_told_at_once(command_line: CommandLine) -> None:
     ended = command_line("prepare", "--fraction", "2", "--max-seconds", "-1")
     assert ended.code == 2

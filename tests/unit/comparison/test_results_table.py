@@ -343,6 +343,8 @@ def test_an_unknown_recipe_setting_system_or_seed_is_named(command: Call, tmp_pa
         system(name="a", recipe="tiny", settings={"epochs": 3})
     with pytest.raises(ValueError, match=r"whole group, whose other fields .* in quotes, \"encoder\.cut\""):
         system(name="a", recipe="tiny", settings={"encoder": {"cut": "fc1"}})
+    with pytest.raises(ValueError, match=r"a: teacher=b would not count: labels\.origin=random asks none"):
+        system(name="a", job="distill", recipe="tiny", teacher="b", settings={"labels.origin": "random"})
     with pytest.raises(FileNotFoundError, match="nowhere is not the folder of a run"):
         job.run(command(tmp_path, use=(f"decar-v2={tmp_path}/nowhere",), stages=("train",)))
     Run(str(tmp_path / "seed-0")).open(PretrainConfig(seed=7), {})

@@ -106,6 +106,9 @@ class Manifest:
     """Warnings of clips that were kept, by reason."""
     summary: SourceSummary | None = None
     """Counts of the whole source; None if an older version has prepared it."""
+    contents: str = ""
+    """Digest of the configuration and of the source's clips as they were listed: their names, labels, splits and
+    groups, not their audio. Empty if an older version has prepared it."""
 
     @cached_property
     def num_clips(self) -> int:
@@ -168,6 +171,7 @@ class Manifest:
             shards = TypeAdapter(tuple[Shard, ...]).validate_python(raw["shards"])
             summary = TypeAdapter(SourceSummary | None).validate_python(raw.get("summary"))
             rest = {"rejects": raw["rejects"], "config": raw["config"], "warnings": raw.get("warnings", {})}
+            rest["contents"] = raw.get("contents", "")
             manifest = cls(uri, shards, **rest, summary=summary)
         except (KeyError, ValidationError) as error:
             raise ValueError(
@@ -197,6 +201,7 @@ class Manifest:
             "warnings": self.warnings,
             "config": self.config,
             "summary": asdict(self.summary) if self.summary else None,
+            "contents": self.contents,
         }
         storage.write_json(storage.join(self.uri, MANIFEST), raw, FORMAT_VERSION)
 

@@ -17,7 +17,7 @@ from unfused_ray.config import WHOLE_CLIPS, PrepareConfig
 from unfused_ray.data.parts.default_executor import default_executor
 from unfused_ray.data.parts.driver import PartedJob, write_parts
 from unfused_ray.data.parts.executor import IN_PROCESS, Executor
-from unfused_ray.data.parts.ledger import delete_reports, refuse_difference
+from unfused_ray.data.parts.ledger import changed, delete_reports, refuse_difference
 from unfused_ray.data.parts.rejects import in_words
 from unfused_ray.data.shards.format import MANIFEST, Manifest
 from unfused_ray.data.shards.layout import REPORTS, ShardLayout, stored
@@ -44,7 +44,7 @@ class IngestPlan:
     """Configuration with absolute paths, and with the settings that a task decides."""
     executor: Executor
     finished: Manifest | None
-    """The manifest of an output that is finished; its source is not listed."""
+    """The manifest of an output that is finished."""
     listing: Listing
     layout: ShardLayout | None
     """None if the output is finished."""
@@ -53,13 +53,17 @@ class IngestPlan:
 def check(config: PrepareConfig) -> IngestPlan:
     """List the source and lay out the shards; nothing is written.
 
+    A finished output stays valid when its source is gone; it is refused when the source's clips have changed.
+
     Raises:
         FileNotFoundError: the source is not there.
-        ValueError: a path cannot be used, the source holds no audio, or the output was prepared differently.
+        ValueError: a path cannot be used, the source holds no audio, or the output was prepared differently or of other
+            clips.
         InUseError: another process works on the output.
     """
     config = _resolved(config)
     if (manifest := _finished(config)) is not None:
+        _refuse_changed(config, manifest)
         return IngestPlan(config, IN_PROCESS, manifest, Listing.from_rows([]), None)
     refuse_in_use(config.output)
     executor, listing = _list(config)
@@ -177,6 +181,19 @@ def _finished(config: PrepareConfig) -> Manifest | None:
     return manifest
 
 
+def _refuse_changed(config: PrepareConfig, manifest: Manifest) -> None:
+    """Raise ValueError if the source lists other clips than the output was made of."""
+    if not manifest.contents:
+        return
+    try:
+        _, listing = _list(config)
+    except FileNotFoundError as error:
+        logger.warning("%s is not compared with its source: %s", config.output, error)
+        return
+    if ShardLayout.of(config, listing.items).ledger.plan != manifest.contents:
+        raise changed(config.reads, config.output)
+
+
 def _list(config: PrepareConfig) -> tuple[Executor, Listing]:
     """List the clips, and choose what reads them."""
     if config.task:
@@ -249,7 +266,8 @@ def _ingest(layout: ShardLayout, listing: Listing, executor: Executor) -> Manife
         for each in written:
             labels[each.shard.split].update(each.labels)
         shared = find_shared(manifest, ((each.shard.split, unpack(each.recordings)) for each in written))
-        manifest = replace(manifest, summary=SourceSummary.of(labels, shared, listing.notes))
+        found = SourceSummary.of(labels, shared, listing.notes)
+        manifest = replace(manifest, summary=found, contents=layout.ledger.plan)
         manifest.save()
         return manifest
 

@@ -57,9 +57,8 @@ def list_source(source: Source, executor: Executor, columns: ColumnsConfig = BY_
         ValueError: a CSV or Parquet file lacks a column that is needed, or is not as its header says.
         OSError: an object store does not answer.
     """
+    _refuse_idle_columns(source, columns)
     if source.kind == "audio":
-        if columns != BY_NAME:
-            raise ValueError(f"columns={columns!r}: {source.folder} is read as audio files, which have no columns")
         listing = list_audio(source)
         return _with_splits(replace(listing, notes=source.notes + _folders_left(source)), source)
     if source.kind == "csv" and len(source.files) > 1:
@@ -78,6 +77,16 @@ def list_source(source: Source, executor: Executor, columns: ColumnsConfig = BY_
             notes[Note("look again", f"clips of {name} are a split of that name: no train, valid, test or fold")] += 1
     rejects = (*listing.rejects, *Listing.from_rows([], unlisted).rejects)
     return _with_splits(Listing(listing.items, rejects, source.notes + notes + listing.notes), source)
+
+
+def _refuse_idle_columns(source: Source, columns: ColumnsConfig) -> None:
+    """Raise ValueError if a column is asked for that files of this kind do not have."""
+    if source.kind == "audio" and columns != BY_NAME:
+        raise ValueError(f"columns={columns!r}: {source.folder} is read as audio files, which have no columns")
+    has = {"path": "csv", "audio": "parquet"}
+    for name, kind in has.items():
+        if (value := getattr(columns, name)) and source.kind != kind:
+            raise ValueError(f"columns.{name}={value} is of {kind} files, and {source.folder} is read as {source.kind}")
 
 
 def list_audio(source: Source) -> Listing:

@@ -123,11 +123,12 @@ def _refuse_unclear_classes(index: ClipIndex, data: Sequence[str]) -> None:
     if several := [place for place, of_clip in enumerate(labels) if len(of_clip) > 1]:
         key = index.column("key")[several[0]]
         raise ValueError(
-            f"labels.origin=true needs one label a clip: {len(several)} clips of {', '.join(data)} have several, such "
-            f"as {key}: {', '.join(labels[several[0]])}"
+            f"labels.origin=true needs one label a clip: {len(several):,} of the {len(labels):,} clips of "
+            f"{', '.join(data)} have several, such as {key}: {', '.join(labels[several[0]])}"
         )
 
 
 def _true_classes(index: ClipIndex) -> str:
-    unlabelled = sum(not of_clip for of_clip in index.column("labels"))
-    return "the true classes" + (f"; {unlabelled:,} clips without one teach nothing" if unlabelled else "")
+    labels = index.column("labels")
+    unlabelled = sum(not of_clip for of_clip in labels)
+    return "the true classes" + (f"; {unlabelled:,} of {len(labels):,} clips have none" if unlabelled else "")

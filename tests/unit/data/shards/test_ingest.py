@@ -263,8 +263,12 @@ def test_a_finished_output_is_left_alone_or_refused(tmp_path: Path):
     config = PrepareConfig(source=str(source), output=str(tmp_path / "out"))
     manifest = prepare(config)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
-    shutil.rmtree(source)
     assert prepare(config) == manifest
+    (source / "more.wav").write_bytes(encoded(9))
+    with pytest.raises(ValueError, match=r"the clips of .*in have changed since .*out was begun"):
+        prepare(config)
+    shutil.rmtree(source)
+    assert prepare(config) == manifest  # gone, but prepared
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
     with pytest.raises(ValueError, match=r"made differently \(fraction: 1\.0 there, 0\.5 asked for\)"):
         prepare(config.replace(fraction=0.5))

@@ -98,6 +98,19 @@ def test_splits_that_a_source_has_not_are_refused_with_those_it_has(sources: lis
         ClipIndex(sources, ())
 
 
+def test_a_source_named_twice_and_a_split_that_no_source_has_are_refused(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_source(tmp_path / name, [[3], [1]], splits=["train", name])
+    uris = [str(tmp_path / "one"), str(tmp_path / "two")]
+    assert ClipIndex.load(uris, ("", "train", "two")).num_clips == 7
+    with pytest.raises(
+        ValueError, match=r"no clip of .*one, .*two is of the split 'vlid'. There are 'one', 'train', 'two'"
+    ):
+        ClipIndex.load(uris, ("train", "vlid"))
+    with pytest.raises(ValueError, match=r"one is named more than once"):
+        ClipIndex.load([uris[0], f"{uris[0]}/"], None)
+
+
 def test_pre_training_never_sees_validation_or_test(sources: list[Manifest]) -> None:
     config = PretrainConfig.model_validate(
         {

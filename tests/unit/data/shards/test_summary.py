@@ -160,3 +160,10 @@ def test_columns_have_no_meaning_for_audio_files(tmp_path: Path):
     source = write_clips(tmp_path / "in", "a.wav")
     with pytest.raises(ValueError, match=r"columns=.*label='x'.* is read as audio files, which have no columns"):
         prepared(source, tmp_path / "out", columns={"label": "x"})
+
+
+def test_columns_of_other_kinds_of_files_are_refused(tmp_path: Path):
+    source = write_clips(tmp_path / "in", "a.wav")
+    (source / "clips.csv").write_text("path,label\na.wav,x\n")
+    with pytest.raises(ValueError, match=r"columns\.audio=sound is of parquet files, and .* is read as csv"):
+        prepared(source / "clips.csv", tmp_path / "out", columns={"audio": "sound"})
