@@ -20,12 +20,12 @@ def check(config: T) -> T:
         ValueError: a field that the job needs is empty, one would not count, or as in :func:`resolve`.
     """
     resolved = resolve(config)  # first: no later refusal may show a secret
-    for field, remedy in config.required.items():
-        if not (value := config.get(field)):
-            raise ValueError(f"{field}={value!r} names nothing: give {remedy}, --{field.replace('_', '-')} …")
     for field, why in _idle(config):
         if (value := config.get(field)) != _usual(config, field):
             raise ValueError(f"{field}={value} has no meaning {why}: leave it out")
+    for field, remedy in config.required.items():
+        if not (value := config.get(field)):
+            raise ValueError(f"{field}={value!r} names nothing: give {remedy}, --{field.replace('_', '-')} …")
     return resolved
 
 

@@ -246,7 +246,7 @@ class CompareConfig(Config):
     @property
     def idle(self) -> Mapping[str, str]:
         """Fields that do not count."""
-        why = f"with stages={self.stages}, of which none makes a table: add evaluate"
+        why = f"with stages={self.stages}, of which none makes a table"
         return {} if "evaluate" in self.stages else {"against": why}
 
 

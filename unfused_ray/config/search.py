@@ -53,7 +53,7 @@ class IndexConfig(Config):
     @property
     def idle(self) -> Mapping[str, str]:
         """Fields that do not count."""
-        return {"components": "with metric=cosine: it is of the whitened metric"} if self.metric == "cosine" else {}
+        return {"components": "with metric=cosine, which has none"} if self.metric == "cosine" else {}
 
     @model_validator(mode="after")
     def _one_kind_of_change(self) -> Self:

@@ -33,7 +33,7 @@ class OptimizerConfig(Config):
     @property
     def idle(self) -> Mapping[str, str]:
         """Fields that do not count."""
-        return {"momentum": "with name=adamw: it is SGD's"} if self.name == "adamw" else {}
+        return {"momentum": "with name=adamw, which has none"} if self.name == "adamw" else {}
 
 
 class BatchConfig(Config):

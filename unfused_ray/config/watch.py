@@ -38,7 +38,7 @@ class WatchConfig(Config):
     @property
     def idle(self) -> Mapping[str, str]:
         """Fields that do not count."""
-        unwatched = "where no clips are watched: give --watch.data"
+        unwatched = "without watch.data, the clips to watch"
         return {} if self.data else dict.fromkeys(("every", "clips", "measure"), unwatched)
 
     @model_validator(mode="after")
