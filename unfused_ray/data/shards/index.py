@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -88,13 +87,9 @@ class ClipIndex:
         """Read the manifests of the prepared sources at ``uris``; take the clips of ``splits``, or all if None.
 
         Raises:
-            FileNotFoundError, ValueError: there is no source, one is named twice or holds no clip of the splits, or a
-                split other than "" and "train" is in none of them.
+            FileNotFoundError, ValueError: there is no source, one holds no clip of the splits, or a split other than ""
+                and "train" is in none of them.
         """
-        if twice := [
-            uri for uri, times in Counter(storage.absolute(uri).rstrip("/") for uri in uris).items() if times > 1
-        ]:
-            raise ValueError(f"{twice[0]} is named more than once: its clips would be taken as often")
         manifests = [Manifest.load(uri) for uri in uris]
         there = set[str]().union(*(manifest.clips_by_split for manifest in manifests))
         if manifests and (unknown := [split for split in splits or () if split not in {"", "train", *there}]):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from dataclasses import dataclass
 
 from unfused_ray import paths
@@ -9,6 +11,8 @@ from unfused_ray.config import TrainingConfig
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.stream.plan import Planner
 from unfused_ray.tracking.store import tracking_uri
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,9 @@ def read_data(config: TrainingConfig) -> TrainingData:
     """
     config = paths.resolve(config)
     index = ClipIndex.load(config.data, config.splits)
+    for uri, times in Counter(config.data).items():
+        if times > 1:
+            logger.warning("%s is named %d times: its clips are taken as often in every epoch", uri, times)
     planner = Planner(index, config.seed, config.batch)
     rates = {manifest.config["front_end"]["sample_rate"] for manifest in index.manifests}
     if rates != {config.front_end.sample_rate}:

@@ -15,6 +15,7 @@ from support.sources import write_source
 from unfused_ray.config import FrontEndConfig, PretrainConfig
 from unfused_ray.data.shards.format import Manifest, Shard, Statistics
 from unfused_ray.data.shards.index import ClipIndex, Unit, read_unit
+from unfused_ray.training.driver.data import read_data
 from unfused_ray.training.driver.launch import check
 
 SPLITS = ("", "test", "train", "valid")
@@ -98,7 +99,7 @@ def test_splits_that_a_source_has_not_are_refused_with_those_it_has(sources: lis
         ClipIndex(sources, ())
 
 
-def test_a_source_named_twice_and_a_split_that_no_source_has_are_refused(tmp_path: Path) -> None:
+def test_a_split_that_no_source_has_is_refused(tmp_path: Path) -> None:
     for name in ("one", "two"):
         write_source(tmp_path / name, [[3], [1]], splits=["train", name])
     uris = [str(tmp_path / "one"), str(tmp_path / "two")]
@@ -107,8 +108,13 @@ def test_a_source_named_twice_and_a_split_that_no_source_has_are_refused(tmp_pat
         ValueError, match=r"no clip of .*one, .*two is of the split 'vlid'. There are 'one', 'train', 'two'"
     ):
         ClipIndex.load(uris, ("train", "vlid"))
-    with pytest.raises(ValueError, match=r"one is named more than once"):
-        ClipIndex.load([uris[0], f"{uris[0]}/"], None)
+
+
+def test_a_source_that_is_named_twice_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    uri = write_source(tmp_path / "one", [[70]]).uri
+    data = read_data(PretrainConfig(data=(uri, uri)))
+    assert data.index.num_clips == 140
+    assert "one is named 2 times: its clips are taken as often in every epoch" in caplog.text
 
 
 def test_pre_training_never_sees_validation_or_test(sources: list[Manifest]) -> None:
