@@ -154,8 +154,16 @@ def note(results: ResultsTable) -> str:
 
 
 def near_copies(results: ResultsTable) -> str:
-    """Test clips with a near-copy in what a row heard, a line for each task and training data."""
-    return "\n".join(["Near-copies of test clips in training:\n", *(f"- {line}" for line in results.table.near_copies)])
+    """Test clips with a near-copy in what a row heard, a line for each finding; tasks with the same share one."""
+    tasks_of: dict[str, list[str]] = {}
+    for line in results.table.near_copies:
+        task, colon, finding = line.partition(": ")
+        if colon and task in results.plan.tasks:
+            tasks_of.setdefault(finding, []).append(task)
+        else:  # of no single task
+            tasks_of[line] = []
+    lines = [", ".join(tasks) + ": " * bool(tasks) + finding for finding, tasks in tasks_of.items()]
+    return "\n".join(["Near-copies of test clips in training:\n", *(f"- {line}" for line in lines)])
 
 
 def as_printed() -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from copy import copy
 from pathlib import Path
 from threading import Event, Thread
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -507,3 +508,10 @@ def test_stopping_ends_what_runs_and_begins_nothing_more(tmp_path: Path, monkeyp
     assert "waiting ended with code -15" in errors[0]
     with pytest.raises(ChildProcessError, match="was not begun"):
         jobs.run("pretrain", "", "more")
+
+
+def test_tasks_with_the_same_near_copies_share_a_line() -> None:
+    found = ("kws: none", "spk: 2 of 9", "lid: none", "What a heard is not known: it says nothing")
+    made = SimpleNamespace(plan=SimpleNamespace(tasks=["kws", "spk", "lid"]), table=SimpleNamespace(near_copies=found))
+    lines = page.near_copies(made).splitlines()[2:]  # type: ignore[arg-type]
+    assert lines == ["- kws, lid: none", "- spk: 2 of 9", "- What a heard is not known: it says nothing"]
