@@ -20,28 +20,23 @@ def check(config: T) -> T:
         ValueError: a field that the job needs is empty, one would not count, or as in :func:`resolve`.
     """
     resolved = resolve(config)  # first: no later refusal may show a secret
-    for field, why in _idle(config):
-        if (value := config.get(field)) != _usual(config, field):
-            raise ValueError(f"{field}={value} has no meaning {why}: leave it out")
+    for field, value, why in _idle(config):
+        raise ValueError(f"{field}={value} has no meaning {why}: leave it out")
     for field, remedy in config.required.items():
         if not (value := config.get(field)):
             raise ValueError(f"{field}={value!r} names nothing: give {remedy}, --{field.replace('_', '-')} …")
     return resolved
 
 
-def _idle(config: Config) -> Iterator[tuple[str, str]]:
-    """Dotted names of the fields that do not count, in nested configurations too, with why."""
-    yield from config.idle.items()
+def _idle(config: Config) -> Iterator[tuple[str, object, str]]:
+    """Fields that are not as usual and do not count, in nested configurations too: dotted name, value and why."""
+    for name, why in config.idle.items():
+        if (value := getattr(config, name)) != type(config).model_fields[name].default:
+            yield name, value, why
     for name in type(config).model_fields:
         value = getattr(config, name)
         if isinstance(value, Config):
-            yield from ((f"{name}.{inner}", why) for inner, why in _idle(value))
-
-
-def _usual(config: Config, field: str) -> object:
-    """The default of a field, by its dotted name."""
-    group, _, name = field.rpartition(".")
-    return type(config.get(group) if group else config).model_fields[name].default
+            yield from ((f"{name}.{inner}", each, why) for inner, each, why in _idle(value))
 
 
 def resolve(config: T) -> T:

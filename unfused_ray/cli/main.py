@@ -68,7 +68,7 @@ def _run(run: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
 
 
 def _refuse_repeated(arguments: Sequence[str]) -> None:
-    """Refuse an option that is given twice: the parser takes the last and says nothing of the others.
+    """Refuse an option given twice, or with its opposite: the parser takes the last and says nothing of the others.
 
     Raises:
         ValueError: names the option.

@@ -174,7 +174,7 @@ def plan_parts(config: EmbedConfig, sample_rate: int, executor: Executor) -> Pla
             f"splits={config.splits} are of prepared sources, but {config.source} holds no {MANIFEST}: leave them out, "
             "or prepare the source with unfused-ray prepare"
         )
-    source = find(config.source)
+    source = find(config.source, config.output)
     logger.info("reading %s (%s)", config.source, source.kind)
     listing = list_source(source, executor)
     if not len(listing.items):

@@ -199,7 +199,7 @@ def _list(config: PrepareConfig) -> tuple[Executor, Listing]:
     if config.task:
         logger.info("reading %s", config.reads)
         return default_executor(), list_task(config.task, config.root)
-    source = find(config.source)
+    source = find(config.source, config.output)
     logger.info("reading %s (%s)", config.source, source.kind)
     executor = default_executor(is_small=source.is_small)
     return executor, _with_unsplit(list_source(source, executor, config.columns), config)

@@ -55,13 +55,14 @@ class Source:
         return sum(sizes) <= SMALL
 
 
-def find(source: str) -> Source:
+def find(source: str, output: str = "") -> Source:
     """Find the files of a source and their kind.
 
     Args:
         source: a folder; a file; or a pattern in which ``*`` stands for any characters, ``/`` included. In a folder,
             CSV and TSV files that lie directly in it are taken; without any, the audio, tar or Parquet files at any
             depth. Files without a telling suffix are audio if their first bytes are. Hidden files are left out.
+        output: folder whose files are no part of the source, should it lie in it: those of the job that reads.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
@@ -79,6 +80,8 @@ def find(source: str) -> Source:
     else:
         raise FileNotFoundError(f"source {source}: there is no such file or folder")
     is_one = files == [source]
+    if output and output.rstrip("/") != folder.rstrip("/") and not is_one:
+        files = [uri for uri in files if storage.join(output, storage.relative(uri, output)) != uri]
     notes, by_kind, others = _sorted_out(files, folder, is_one)
     beside: list[str] = []
     if not star and not is_one:

@@ -274,6 +274,17 @@ def test_a_finished_output_is_left_alone_or_refused(tmp_path: Path):
         prepare(config.replace(fraction=0.5))
 
 
+@pytest.mark.parametrize("pattern", ["", "/*"])
+def test_an_output_in_its_source_is_no_part_of_it(pattern: str, tmp_path: Path):
+    source = audio_folder(tmp_path / "in", 6)
+    config = PrepareConfig(source=f"{source}{pattern}", output=str(source / "shards"), preview=True)
+    manifest = prepare(config)
+    assert manifest.num_clips == 6 and list((source / "shards/preview").glob("*.wav"))
+    assert prepare(config) == manifest
+    (source / "shards" / MANIFEST).unlink()  # as an interruption leaves it
+    assert prepare(config).shards == manifest.shards
+
+
 def test_an_output_that_another_process_works_on_is_refused(tmp_path: Path):
     source = audio_folder(tmp_path / "in", 2)
     config = PrepareConfig(source=str(source), output=str(tmp_path / "out"))
