@@ -20,7 +20,7 @@ def check(config: T) -> T:
         ValueError: a field that the job needs is empty, one would not count, or as in :func:`resolve`.
     """
     resolved = resolve(config)  # first: no later refusal may show a secret
-    for field, value, why in _idle(config):
+    for field, value, why in idle(config):
         raise ValueError(f"{field}={value} has no meaning {why}: leave it out")
     for field, remedy in config.required.items():
         if not (value := config.get(field)):
@@ -28,7 +28,7 @@ def check(config: T) -> T:
     return resolved
 
 
-def _idle(config: Config) -> Iterator[tuple[str, object, str]]:
+def idle(config: Config) -> Iterator[tuple[str, object, str]]:
     """Fields that are not as usual and do not count, in nested configurations too: dotted name, value and why."""
     for name, why in config.idle.items():
         if (value := getattr(config, name)) != type(config).model_fields[name].default:
@@ -36,7 +36,7 @@ def _idle(config: Config) -> Iterator[tuple[str, object, str]]:
     for name in type(config).model_fields:
         value = getattr(config, name)
         if isinstance(value, Config):
-            yield from ((f"{name}.{inner}", each, why) for inner, each, why in _idle(value))
+            yield from ((f"{name}.{inner}", each, why) for inner, each, why in idle(value))
 
 
 def resolve(config: T) -> T:

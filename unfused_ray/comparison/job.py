@@ -82,6 +82,7 @@ class ComparisonPlan:
         if len(given) < len(config.use):
             raise ValueError(f"use={config.use}: each must be SYSTEM=FOLDER, a system once")
         self.trainings = Trainings(self.plan, config.data_root, self.output, given)
+        self.trainings.refuse_unfound()
         self.against = self.plan.row(config.against) if config.against else ""
         self.num_jobs = config.processes
         self.threads = max(1, (os.cpu_count() or 1) // self.num_jobs) if self.num_jobs > 1 else 0

@@ -182,8 +182,8 @@ class Trainings:
                 finished.
         """
         given = self._given.get(system.name, "")
-        path = given.replace("{seed}", str(seed)).replace("{task}", task)
-        if not path or not storage.exists(storage.join(path, "run.json")):
+        path = _filled(given, seed, task)
+        if not path or not _is_run(path):
             if given and "{seed}" not in given:
                 raise FileNotFoundError(f"--use {system.slug}={given}: {path} is not the folder of a run")
             return ""
@@ -196,6 +196,20 @@ class Trainings:
             raise ValueError(f"--use {system.slug}={given}: {path} is not finished; its own command finishes it")
         return path if of_run == seed else ""
 
+    def refuse_unfound(self) -> None:
+        """Check that every given path with ``{seed}`` is the folder of a run, for one seed and task at least.
+
+        Raises:
+            FileNotFoundError: there is none; names it.
+            ValueError: as for :meth:`of`.
+        """
+        for name, path in self._given.items():
+            system = self.plan.system(name)
+            trainings = [training for seed in self.plan.seeds_of(system) for training in self.of(system, seed)]
+            if not any(_is_run(_filled(path, each.seed, each.task)) for each in trainings):
+                seeds = ", ".join(map(str, self.plan.seeds_of(system)))
+                raise FileNotFoundError(f"--use {system.slug}={path} is no run's folder with any seed of {seeds}")
+
     def _epoch(self, config: TrainingConfig, index: ClipIndex) -> float:
         """Operations of an epoch in 10¹²; counted once for all seeds and tasks whose heads are alike."""
         parts = config.model_dump(mode="json", include={"method", "encoder", "crop", "front_end", "labels"})
@@ -204,6 +218,14 @@ class Trainings:
         if key not in self._operations:
             self._operations[key] = clip_operations(config, index)
         return epoch_clips(config, index) * self._operations[key] / TERA
+
+
+def _filled(path: str, seed: int, task: str) -> str:
+    return path.replace("{seed}", str(seed)).replace("{task}", task)
+
+
+def _is_run(folder: str) -> bool:
+    return storage.exists(storage.join(folder, "run.json"))
 
 
 def refuse_other_settings(training: Training) -> None:

@@ -179,6 +179,11 @@ class TrainingConfig(Config):
     tracking: TrackingConfig = TrackingConfig()
 
     @property
+    def idle(self) -> Mapping[str, str]:
+        """Fields that do not count."""
+        return {"init_from": f"with fork={self.fork}, whose weights are taken"} if self.fork else {}
+
+    @property
     def last_epoch(self) -> int:
         """Epochs after which the run ends or stops."""
         return min(self.stop_after or self.epochs, self.epochs)
@@ -241,7 +246,8 @@ class DistillConfig(TrainingConfig):
     def idle(self) -> Mapping[str, str]:
         """Fields that do not count."""
         asks_none = self.labels.origin in ("random", "true")
-        return {"teacher": f"with labels.origin={self.labels.origin}, which asks no teacher"} if asks_none else {}
+        why = f"with labels.origin={self.labels.origin}, which asks no teacher"
+        return {**super().idle, **({"teacher": why} if asks_none else {})}
 
     @model_validator(mode="after")
     def _student_is_a_part(self) -> Self:

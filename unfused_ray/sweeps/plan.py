@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,11 +22,13 @@ from unfused_ray.home import home
 from unfused_ray.models.export import read_description
 from unfused_ray.runs.environment import environment
 from unfused_ray.sweeps.search import num_trials
-from unfused_ray.sweeps.space import Space, apply, default_point, label_points, to_json
+from unfused_ray.sweeps.space import Space, apply, default_point, grid, label_points, to_json
 from unfused_ray.sweeps.spaces import find_space
 from unfused_ray.sweeps.trial import FORMAT_VERSION, REMEDY, SPLITS, Record, TrialPlan, read_records
 from unfused_ray.tracking import store
 from unfused_ray.training.driver.launch import check as check_training
+
+logger = logging.getLogger(__name__)
 
 SWEEP = "sweep.json"
 _NOT_VARIED = (
@@ -81,6 +84,7 @@ def check(config: SweepConfig) -> SweepPlan:
     space = find_space(config.space)
     _refuse_what_the_sweep_decides(config, space)
     distill = _trial(config)
+    _refuse_values(distill, space)
     read = load_protocol(config.protocol)
     protocol = read.config
     teacher = read_description(distill.teacher)["sha256"] if distill.teacher else ""
@@ -161,6 +165,18 @@ def _refuse_what_the_sweep_decides(config: SweepConfig, space: Space) -> None:
             raise ValueError(f"space: {name} cannot be varied: labels, rungs or folders of a sweep depend on it")
 
 
+def _refuse_values(distill: DistillConfig, space: Space) -> None:
+    """Refuse a space with an end that cannot work, or with a field that counts at none of them."""
+    ends = [apply(distill, point) for point in grid(space, 1)]
+    idle = [{name: why for name, _, why in paths.idle(end)} for end in ends]
+    usual = DistillConfig()
+    for name in space:
+        whys = {each[name] for each in idle if name in each}
+        counts = [name not in each and end.get(name) != usual.get(name) for each, end in zip(idle, ends, strict=True)]
+        if whys and not any(counts):
+            raise ValueError(f"space: {name} has no meaning {', '.join(sorted(whys))}: leave it out")
+
+
 def _trial(config: SweepConfig) -> DistillConfig:
     """Settings of a trial, in processes and on cores that the sweep decides."""
     kind = "workers" if config.workers_per_trial else "in-process"
@@ -170,6 +186,10 @@ def _trial(config: SweepConfig) -> DistillConfig:
         runtime["runtime.cpus_per_worker"] = config.distill.runtime.cpus_per_worker or 0.9
     else:
         runtime |= {"runtime.threads": config.cpus_per_trial, "runtime.gpus_per_worker": 0.0}  # the trial reserves them
+    for name, value in runtime.items():
+        given, usual = config.distill.get(name), DistillConfig().get(name)
+        if given not in (value, usual) and name != "runtime.kind":
+            logger.warning("distill.%s=%s does not count: trials have %s by the sweep's settings", name, given, value)
     return config.distill.replace(runtime)
 
 

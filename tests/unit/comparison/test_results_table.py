@@ -348,6 +348,8 @@ def test_an_unknown_recipe_setting_system_or_seed_is_named(command: Call, tmp_pa
         system(name="a", job="distill", recipe="tiny", teacher="b", settings={"labels.origin": "random"})
     with pytest.raises(FileNotFoundError, match="nowhere is not the folder of a run"):
         job.run(command(tmp_path, use=(f"decar-v2={tmp_path}/nowhere",), stages=("train",)))
+    with pytest.raises(FileNotFoundError, match=r"seed-\{seed\} is no run's folder with any seed of 0"):
+        command(tmp_path, use=(f"decar-v2={tmp_path}/elsewhere/seed-{{seed}}",))
     Run(str(tmp_path / "seed-0")).open(PretrainConfig(seed=7), {})
     for folder in ("seed-0", "seed-{seed}"):
         with pytest.raises(ValueError, match="seed-0 was trained with seed 7, not with 0"):

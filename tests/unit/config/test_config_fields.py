@@ -99,6 +99,7 @@ def test_every_number_has_a_bound() -> None:
         ("evaluate", "default", ["--random-seeds", "-1"], "random_seeds=-1"),
         ("pretrain", "tiny", ["--optimizer.momentum", "0.5"], "optimizer.momentum=0.5 has no meaning with name=adamw"),
         ("pretrain", "tiny", ["--watch.every", "2"], "watch.every=2 has no meaning without watch.data"),
+        ("distill", "tiny", ["--fork", "a", "--init-from", "b"], "init_from=b has no meaning with fork=a"),
         ("distill", "tiny", ["--labels.origin", "random", "--teacher", "x"], "teacher=x has no meaning with labels."),
         ("compare", "tiny", ["--stages", "train", "--against", "x"], "against=x has no meaning with stages=('train',)"),
         ("sweep", "tiny", ["--no-early-stopping", "--grace", "0.5"], "grace=0.5 has no meaning without early stopping"),

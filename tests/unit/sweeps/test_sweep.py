@@ -47,6 +47,8 @@ SPACE: space.Space = {
 SPACES: dict[str, space.Space] = {
     "three": SPACE,
     "seeds": {"seed": IntDistribution(0, 9)},
+    "wide": {"method.alpha": FloatDistribution(0.0, 1.5)},
+    "momentum": {"method.alpha": FloatDistribution(0.0, 1.0), "optimizer.momentum": FloatDistribution(0.1, 0.9)},
     "crops": {"crop.seconds": FloatDistribution(0.5, 2.0)},
 }
 
@@ -249,6 +251,8 @@ def test_a_space_whose_choices_have_several_values_is_resumed_and_won(
         ({"space": "none"}, "space=none is none of alpha-beta"),
         ({"space": "seeds"}, r"space: seed cannot be varied"),
         ({"space": "crops"}, r"space: crop\.seconds cannot be varied"),
+        ({"space": "wide"}, r"method\.alpha\": 1\.5.* cannot work"),
+        ({"space": "momentum"}, r"space: optimizer\.momentum has no meaning with name=adamw"),
         ({"tasks": ()}, r"tasks=\(\) names nothing"),
         ({"distill.watch.data": ("a",)}, r"distill\.watch\.data=.* a sweep looks at validation clips itself"),
         ({"tasks": ("/nowhere",)}, "/nowhere"),
@@ -260,6 +264,15 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
 ) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         plan.check(config(**fields))
+
+
+def test_what_the_sweep_decides_instead_is_named(
+    config: Callable[..., SweepConfig], caplog: pytest.LogCaptureFixture
+) -> None:
+    plan.check(config())
+    assert "does not count" not in caplog.text
+    plan.check(config(**{"distill.runtime.threads": 5}))
+    assert "distill.runtime.threads=5 does not count: trials have 1 by the sweep's settings" in caplog.messages
 
 
 def test_two_tasks_of_one_name_are_refused(config: Callable[..., SweepConfig], tmp_path: Path) -> None:

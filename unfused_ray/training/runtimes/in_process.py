@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -28,6 +29,8 @@ from unfused_ray.training.worker.device import (
 )
 from unfused_ray.training.worker.loop import Worker
 
+logger = logging.getLogger(__name__)
+
 _MOST_DECODERS = 8
 """Threads that decode beside a training on a GPU: more of them would hold up the one that gives the GPU its work."""
 
@@ -36,8 +39,11 @@ class InProcess(Runtime):
     """One worker, in this process."""
 
     def refuse_impossible(self, config: RuntimeConfig) -> None:
-        """Refuse to train on CPUs where a GPU is asked for."""
+        """Refuse to train on CPUs where a GPU is asked for, and name settings, a recipe's perhaps, of worker groups."""
         refuse_missing_gpu(config)
+        for field in ("num_workers", "cpus_per_worker"):
+            if (value := getattr(config, field)) != RuntimeConfig.model_fields[field].default:
+                logger.warning("runtime.%s=%g does not count: the training is in one process", field, value)
 
     def uses_gpus(self, config: RuntimeConfig) -> bool:
         """Return True if torch sees a GPU."""

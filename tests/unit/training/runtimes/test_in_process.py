@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from support.sources import write_source
+
+from unfused_ray.config import RuntimeConfig
+from unfused_ray.training.runtimes.in_process import InProcess
 
 SCRIPT = """
 import sys
@@ -48,3 +52,13 @@ def test_a_training_a_student_and_its_embeddings_import_neither_ray_nor_mlflow(t
     command = [sys.executable, "-c", SCRIPT, str(tmp_path / "source"), str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
+
+
+def test_what_counts_in_a_worker_group_alone_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    InProcess().refuse_impossible(RuntimeConfig(kind="in-process"))
+    assert caplog.messages == []
+    InProcess().refuse_impossible(RuntimeConfig(kind="in-process", num_workers=4, cpus_per_worker=0.5))
+    assert caplog.messages == [
+        "runtime.num_workers=4 does not count: the training is in one process",
+        "runtime.cpus_per_worker=0.5 does not count: the training is in one process",
+    ]
