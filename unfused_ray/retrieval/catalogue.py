@@ -21,6 +21,10 @@ from unfused_ray.retrieval.stored import parts_of
 from unfused_ray.retrieval.write import CLIPS, split_key
 
 
+_SAME_SECONDS = 0.5 / 16_000
+"""Lengths that differ by less are equal: a window's length is the difference of two rounded times."""
+
+
 @dataclass(frozen=True)
 class Clip:
     """A vector's audio, and where it is."""
@@ -94,7 +98,7 @@ class Catalogue:
         if filters.min_seconds > 0 or filters.max_seconds is not None:
             seconds = self.column("end_seconds").to_numpy() - self.column("start_seconds").to_numpy()
             longest = float("inf") if filters.max_seconds is None else filters.max_seconds
-            passes &= (seconds >= filters.min_seconds) & (seconds <= longest)
+            passes &= (seconds > filters.min_seconds - _SAME_SECONDS) & (seconds < longest + _SAME_SECONDS)
         return passes
 
     def labelled(self, labels: Sequence[str]) -> np.ndarray:

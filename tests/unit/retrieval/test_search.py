@@ -19,6 +19,7 @@ from support.vectors import groups_of, write_vectors
 
 from unfused_ray import api, storage
 from unfused_ray.api import search
+from unfused_ray.config import SearchConfig
 from unfused_ray.models.export import load_encoder
 from unfused_ray.report.search import to_html, write
 from unfused_ray.retrieval.collection import Collection
@@ -242,6 +243,21 @@ def test_a_search_that_finds_nothing_says_so_and_keeps_its_columns(heard: Path) 
     assert not found.hits and "Nothing but the question itself passes the filters" in text_of(found.to_terminal())
     full = search(str(heard / "index"), key="clip-3", count=1)
     assert found.to_csv() == full.to_csv().splitlines(keepends=True)[0]
+
+
+def test_windows_of_one_length_all_pass_a_filter_of_that_length(tmp_path: Path) -> None:
+    starts = [0.95 * number for number in range(40)]
+    ends = [0.95 * (number + 1) for number in range(40)]
+    assert len({end - start for start, end in zip(starts, ends, strict=True)}) > 1  # as floats, they differ
+    write_vectors(tmp_path / "v", groups_of(0, 40, 5), start_seconds=starts, end_seconds=ends)
+    clips = Collection.open(api.index(vectors=str(tmp_path / "v"), output=str(tmp_path / "i")).uri).clips
+    for filters, count in (
+        ({"min_seconds": 0.95}, 40),
+        ({"max_seconds": 0.95}, 40),
+        ({"min_seconds": 0.9501}, 0),
+        ({"max_seconds": 0.9499}, 0),
+    ):
+        assert clips.allowed(SearchConfig(**filters)).sum() == count
 
 
 def test_a_dry_run_says_how_many_pass_the_filters(heard: Path, command_line: Callable[..., Ended]) -> None:
