@@ -105,6 +105,8 @@ def _trained(plan: IndexPlan, resumes: bool) -> tuple[TrainedIndex, TrainedFile]
         def more(space: VectorSpace, count: int) -> np.ndarray:
             return draw(plan.built, count, config.seed + 1, plan.executor, space)
 
+        if plan.before is not None:
+            logger.info("%s is trained anew, on its %d vectors", config.output, num_vectors)
         sample_ND = draw(plan.built, _SPACE_SAMPLE, config.seed, plan.executor, None)
         storage.write_bytes(uri, train(config, num_vectors, sample_ND, more).to_bytes())
     data = storage.read_bytes(uri)

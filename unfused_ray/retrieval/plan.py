@@ -83,10 +83,10 @@ def check(config: IndexConfig) -> IndexPlan:
         wanted = (), (*_reread(kept), *added)
         before = None
     plan = IndexPlan(config, before, *wanted, "", IN_PROCESS)
-    encoder_of(plan.built, before.encoder if before else None)
     if not plan.num_vectors:
         raise ValueError(f"{config.output} would hold no vectors: to remove the last source, delete that folder")
     plan = _with_training(plan)
+    encoder_of(plan.built, before.encoder if before else None)  # of sources that are read again too
     is_large = sum(source.manifest.num_vectors for source in plan.built) > _IN_PROCESS_VECTORS
     return replace(plan, executor=default_executor()) if is_large else plan
 
@@ -160,13 +160,13 @@ def _wanted(
     """Return the sources whose parts may stay, and those whose parts are to be made."""
     if before is None:
         return (), tuple(named([VectorManifest.load(uri) for uri in config.vectors]))
-    for source in before.sources if config.vectors else ():
-        _refuse_changed(source)
     unknown = [name for name in config.remove if not any(_is(source, name) for source in before.sources)]
     if unknown:
         known = ", ".join(f"{source.name} ({source.vectors})" for source in before.sources)
         raise ValueError(f"remove={', '.join(unknown)} is no source of {config.output}, which has {known}")
     kept = tuple(source for source in before.sources if not any(_is(source, name) for name in config.remove))
+    for source in () if config.rebuild else kept:
+        _refuse_changed(source)
     return kept, tuple(named([VectorManifest.load(uri) for uri in config.add], kept))
 
 
@@ -204,7 +204,6 @@ def _with_training(plan: IndexPlan) -> IndexPlan:
         as_large = then.num_vectors / _OTHER_SIZE <= now <= then.num_vectors * _OTHER_SIZE
         if same or (then.kind == kind_for(config, now) != "exact" and as_large):
             return replace(plan, training=then.id)
-        logger.info("%s is trained anew, on its %d vectors", config.output, now)
         plan = replace(plan, kept=(), built=(*_reread(plan.kept), *plan.built))
     inputs = [settings_of(config), [source.digest for source in plan.built]]
     return replace(plan, training=storage.sha256(json.dumps(inputs, sort_keys=True).encode())[:12])

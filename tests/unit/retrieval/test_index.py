@@ -268,6 +268,33 @@ def test_a_finished_index_is_left_alone_and_a_changed_source_refused(tmp_path: P
     assert index(config).num_vectors == 20
 
 
+@pytest.mark.parametrize("sizes", [{}, LISTS], ids=["exact", "lists"])
+def test_a_source_embedded_anew_is_not_mixed_into_a_changed_index(sizes: dict[str, int], tmp_path: Path) -> None:
+    for number, name in enumerate("abcd"):
+        write_vectors(tmp_path / name, groups_of(number, 150, 6))
+    output = str(tmp_path / "i")
+    index(vectors=[tmp_path / "a", tmp_path / "b", tmp_path / "c"], output=output, **sizes)
+    before = contents(tmp_path / "i")
+    write_vectors(tmp_path / "a", groups_of(9, 150, 6), sha256="f" * 64)
+    for change in ({"remove": ("c",)}, {"add": tmp_path / "d"}):
+        with pytest.raises(ValueError, match=r"the vectors of .*a have changed since they were indexed: .* --rebuild"):
+            index(output=output, **change, **sizes)
+    with pytest.raises(ValueError, match=r"are by the encoder .*ffffffffffff.* embed all sources with one encoder"):
+        index(output=output, remove=("c",), rebuild=True, **sizes)
+    assert contents(tmp_path / "i") == before
+    write_vectors(tmp_path / "a", groups_of(9, 150, 6))
+    assert index(output=output, remove=("c",), rebuild=True, **sizes).num_vectors == 300
+    write_vectors(tmp_path / "a", groups_of(8, 150, 6))
+    assert index(output=output, remove=("a",), **sizes).num_vectors == 150  # what changed goes
+
+
+def test_an_index_is_not_emptied_by_making_it_anew(tmp_path: Path) -> None:
+    write_vectors(tmp_path / "a", groups_of(0, 20, 6))
+    index(vectors=tmp_path / "a", output=str(tmp_path / "i"))
+    with pytest.raises(ValueError, match="would hold no vectors: to remove the last source, delete that folder"):
+        index(remove=("a",), rebuild=True, output=str(tmp_path / "i"))
+
+
 def test_an_index_that_another_process_makes_or_has_changed_is_refused(tmp_path: Path) -> None:
     write_vectors(tmp_path / "a", groups_of(0, 20, 6))
     write_vectors(tmp_path / "b", groups_of(1, 20, 6))
