@@ -14,7 +14,7 @@ import numpy as np
 
 from unfused_ray import storage
 from unfused_ray.data.parts.driver import PartedJob, run_parts
-from unfused_ray.data.parts.ledger import Ledger
+from unfused_ray.data.parts.ledger import Ledger, delete_reports
 from unfused_ray.lease import InUseError, Lease
 from unfused_ray.retrieval.format import IndexManifest, IndexPart, IndexSource, Recall, TrainedFile
 from unfused_ray.retrieval.plan import IndexPlan, settings_of
@@ -35,18 +35,24 @@ _TRAINING = re.compile(r"[0-9a-f]{12}")
 def run(plan: IndexPlan) -> IndexManifest:
     """Make or change the index; nothing is done on one that is as asked for.
 
-    An interrupted job resumes behind its finished parts. Until its end, searches find the index as it was.
+    An interrupted job resumes behind its finished parts if the same is asked for; otherwise its parts are left. Until
+    the end of a job, searches find the index as it was.
 
     Raises:
         InUseError: another process works on the index, or has taken it over.
         ValueError: a file of vectors is not the one that its manifest signs.
         MissingExtraError: faiss is needed and not installed.
     """
+    lost = threading.Event()
     if plan.is_finished:
         assert plan.before is not None
+        if storage.list_files(storage.join(plan.config.output, _REPORTS)):  # of a job that ended before it was clean
+            with Lease(plan.config.output, on_loss=lost.set):
+                _refuse_moved_on(plan)
+                delete_reports(plan.config.output, _REPORTS)
+                _clean(plan.before)
         return plan.before
     start = time.monotonic()
-    lost = threading.Event()
     with Lease(plan.config.output, on_loss=lost.set), plan.executor.open():
         _refuse_moved_on(plan)
         for source in plan.built:
@@ -64,7 +70,7 @@ def _index(plan: IndexPlan, lost: threading.Event) -> IndexManifest:
     joined = [part for of_source in parts for part in of_source]
     digest = storage.sha256(json.dumps([plan.training, [part.stem for part in joined]]).encode())
     ledger = Ledger(output, _REPORTS, ", ".join(s.manifest.uri for s in plan.built), settings_of(config), digest)
-    resumes = ledger.check_begun()
+    resumes = _resumes(ledger)
     ledger.begin()
     trained, file = _trained(plan, resumes)
     writer = IndexPartWriter(output, plan.training, plan.executor.share(trained))
@@ -90,6 +96,19 @@ def _index(plan: IndexPlan, lost: threading.Event) -> IndexManifest:
     found.save()
     ledger.delete()
     return found
+
+
+def _resumes(ledger: Ledger) -> bool:
+    """Return True if an interrupted job has begun this plan; the reports of another plan are deleted.
+
+    The index that is there does not need them: its manifest names its own files.
+    """
+    try:
+        return ledger.check_begun()
+    except ValueError:
+        logger.warning("%s: an interrupted job of another plan is given up, and this one begins anew", ledger.output)
+        ledger.delete()
+        return False
 
 
 def _trained(plan: IndexPlan, resumes: bool) -> tuple[TrainedIndex, TrainedFile]:

@@ -405,6 +405,58 @@ def test_parts_made_by_ray_after_an_interruption_are_those_of_one_process(
     assert contents(tmp_path / "ray") == contents(tmp_path / "here")
 
 
+def interrupted(monkeypatch: pytest.MonkeyPatch, place: str, **fields: Any) -> None:
+    """Interrupt a job on an index at a function that it calls."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(place, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            index(**fields)
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["unfused_ray.retrieval.job.measure_recall", "unfused_ray.retrieval.job.Ledger.delete"],
+    ids=["before the manifest", "behind it"],
+)
+@pytest.mark.parametrize("change", ["add", "remove", "rebuild"])
+def test_an_interrupted_change_of_an_index_hinders_no_other(
+    change: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number, name in enumerate("abc"):
+        write_vectors(tmp_path / name, groups_of(number, 30, 6))
+    output = str(tmp_path / "i")
+    index(vectors=[tmp_path / "a", tmp_path / "b"], output=output)
+    changes = {"add": {"add": tmp_path / "c"}, "remove": {"remove": ("b",)}, "rebuild": {"rebuild": True, "seed": 3}}
+    interrupted(monkeypatch, place, output=output, **changes[change])
+    assert (tmp_path / "i" / "_index").exists() and search(output, key="clip-0.wav", key_source="a").hits
+    other = index(vectors=tmp_path / "c", output=output, rebuild=True)
+    assert [source.name for source in other.sources] == ["c"]
+    assert "an interrupted job of another plan is given up" in caplog.text
+    index(vectors=tmp_path / "c", output=str(tmp_path / "fresh"))
+    assert contents(tmp_path / "i") == contents(tmp_path / "fresh")
+
+
+def test_a_finished_index_loses_the_reports_of_a_job_that_did_not_come_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, name in enumerate("ab"):
+        write_vectors(tmp_path / name, groups_of(number, 30, 6))
+    fields = {"vectors": tmp_path / "a", "output": str(tmp_path / "i")}
+    interrupted(monkeypatch, "unfused_ray.retrieval.job.Ledger.delete", **fields)
+    assert (tmp_path / "i" / "_index").exists()
+    index(**fields)
+    before = contents(tmp_path / "i")
+    assert not (tmp_path / "i" / "_index").exists()
+    interrupted(monkeypatch, "unfused_ray.retrieval.job.measure_recall", output=fields["output"], add=tmp_path / "b")
+    assert contents(tmp_path / "i").keys() > before.keys()
+    index(**fields)
+    assert contents(tmp_path / "i") == before  # and the parts of a change that was given up
+
+
 def test_an_object_store_holds_index_and_vectors(object_store: str, tmp_path: Path) -> None:
     vectors = groups_of(0, 120, 8)
     write_vectors(tmp_path / "v", vectors, (60, 60))
