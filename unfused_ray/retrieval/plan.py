@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from rich.console import Group
 
 from unfused_ray import paths, storage
-from unfused_ray.config import IndexConfig
+from unfused_ray.config import IndexConfig, differences
 from unfused_ray.data.parts.default_executor import default_executor
 from unfused_ray.data.parts.executor import IN_PROCESS, Executor
 from unfused_ray.data.parts.ledger import refuse_difference
@@ -72,6 +72,8 @@ def check(config: IndexConfig) -> IndexPlan:
     """
     config = paths.check(config)
     refuse_in_use(config.output)
+    if config.rebuild:
+        _tell_other_settings(config)
     before = None if config.rebuild and config.vectors else _existing(config)
     if before is None and not config.vectors:
         raise FileNotFoundError(
@@ -152,6 +154,16 @@ def _refuse_other_settings(config: IndexConfig, before: IndexManifest) -> None:
     if others:
         own = " ".join(f"--{name} {value}" for name, value in others)
         raise ValueError(f"{config.output} was made with other settings: to add to it or to remove from it, give {own}")
+
+
+def _tell_other_settings(config: IndexConfig) -> None:
+    """Log the settings that an index has now and will not have when it is made anew, where it can be read."""
+    try:
+        before = IndexManifest.load(config.output)
+    except (FileNotFoundError, ValueError):
+        return
+    for change in differences(before.settings, settings_of(config)).values():
+        logger.warning("%s is made anew with another setting, %s", config.output, change)
 
 
 def _wanted(

@@ -288,6 +288,19 @@ def test_a_source_embedded_anew_is_not_mixed_into_a_changed_index(sizes: dict[st
     assert index(output=output, remove=("a",), **sizes).num_vectors == 150  # what changed goes
 
 
+def test_making_an_index_anew_tells_which_settings_change(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_vectors(tmp_path / "a", groups_of(0, 20, 6))
+    output = str(tmp_path / "i")
+    index(vectors=tmp_path / "a", output=output, metric="cosine", seed=3, rebuild=True)
+    index(output=output, metric="cosine", seed=3, rebuild=True)
+    assert "setting" not in caplog.text
+    for fields in ({}, {"vectors": (str(tmp_path / "a"),)}):
+        check(IndexConfig(output=output, rebuild=True, **fields))
+        assert 'is made anew with another setting, metric: "cosine" → "whitened"' in caplog.text
+        assert "is made anew with another setting, seed: 3 → 0" in caplog.text
+        caplog.clear()
+
+
 def test_an_index_is_not_emptied_by_making_it_anew(tmp_path: Path) -> None:
     write_vectors(tmp_path / "a", groups_of(0, 20, 6))
     index(vectors=tmp_path / "a", output=str(tmp_path / "i"))
