@@ -20,7 +20,7 @@ from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.model_meta import ScoringFunction
 
 from unfused_ray.models.cost import num_parameters
-from unfused_ray.models.export import load_encoder
+from unfused_ray.models.export import load_encoder, read_description
 
 
 class UnfusedModel(AbsEncoder):
@@ -28,7 +28,8 @@ class UnfusedModel(AbsEncoder):
 
     Args:
         model_name: folder of a run or of its export, by path or URI.
-        revision: of the results that MTEB keeps.
+        revision: of the results that MTEB keeps; by default the SHA-256 of the weights, so that the results of another
+            network with the same name of its folder are not taken for this one's.
         device: torch's name of a device.
 
     Raises:
@@ -40,7 +41,7 @@ class UnfusedModel(AbsEncoder):
         self.mteb_model_meta = ModelMeta.create_empty(
             {
                 "name": f"unfused-ray/{model_name.rstrip('/').rpartition('/')[2]}",
-                "revision": revision,
+                "revision": revision or read_description(model_name)["sha256"],
                 "n_parameters": num_parameters(self.model.encoder),
                 "embed_dim": self.model.output_dim,
                 "framework": ["PyTorch"],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 import textwrap
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -57,3 +59,31 @@ def test_evar_gets_a_vector_a_clip(folder):
     assert model.encode_frames(WAVE).shape == (2, 16, 40)
     with pytest.raises(ValueError, match=r"feature_d=2048 in EVAR's configuration, but .* has 16: change it"):
         evar.AR_Unfused(SimpleNamespace(**{**vars(cfg), "feature_d": 2048}))
+
+
+def module(name, **content):
+    made = ModuleType(name)
+    vars(made).update(content)
+    return made
+
+
+def test_mteb_keeps_the_results_of_each_network_apart(folder, tmp_path, monkeypatch):
+    meta = SimpleNamespace(create_empty=lambda fields: SimpleNamespace(**fields))
+    for stub in (
+        module("mteb"),
+        module("mteb.models", ModelMeta=meta),
+        module("mteb.models.abs_encoder", AbsEncoder=object),
+        module("mteb.models.model_meta", ScoringFunction=SimpleNamespace(COSINE="cosine")),
+    ):
+        monkeypatch.setitem(sys.modules, stub.__name__, stub)
+    monkeypatch.delitem(sys.modules, "unfused_ray.kits.mteb", raising=False)
+    adapter = importlib.import_module("unfused_ray.kits.mteb")
+    monkeypatch.delitem(sys.modules, "unfused_ray.kits.mteb")  # it is made of stubs
+    name = tmp_path / "encoder"
+    (first, again), other = (
+        [adapter.UnfusedModel(write_encoder(name, "fc1")).mteb_model_meta for _ in range(2)],
+        adapter.UnfusedModel(write_encoder(name, "fc1", seed=1)).mteb_model_meta,
+    )
+    assert first.name == other.name == "unfused-ray/encoder"
+    assert first.revision == again.revision != other.revision and first.revision is not None
+    assert adapter.UnfusedModel(folder, "mine").mteb_model_meta.revision == "mine"
