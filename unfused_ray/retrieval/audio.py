@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from unfused_ray.audio.decode import AudioError, decode
+from unfused_ray.audio.errors import Warn, WarningReason
 from unfused_ray.data.sources.fetch import fetch
 from unfused_ray.data.sources.items import ITEMS, Listing
 from unfused_ray.retrieval.catalogue import Clip
+
+logger = logging.getLogger(__name__)
+
+
+def warn_of(name: str) -> Warn:
+    """Return a function that logs what is wrong with audio that is used nevertheless, with the name of its file."""
+
+    def warn(reason: WarningReason, detail: str) -> None:
+        logger.warning("%s: %s: %s", name, reason, detail)
+
+    return warn
 
 
 def read_audio(clips: Sequence[Clip], sample_rate: int, max_seconds: float) -> dict[int, np.ndarray | str]:
@@ -34,7 +47,8 @@ def read_audio(clips: Sequence[Clip], sample_rate: int, max_seconds: float) -> d
         try:
             if isinstance(source, AudioError):
                 raise source
-            decoded = decode(source, sample_rate, max(1, round(seconds * sample_rate)), start, seconds)
+            max_samples = max(1, round(seconds * sample_rate))
+            decoded = decode(source, sample_rate, max_samples, start, seconds, warn_of(f"{clip.key} of {clip.source}"))
             found[clip.id] = next(iter(decoded))
         except AudioError as error:
             found[clip.id] = f"its audio cannot be read here: {error.reason} ({error.detail})"

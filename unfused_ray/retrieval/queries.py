@@ -14,6 +14,7 @@ from unfused_ray.embedding.clips import read_out
 from unfused_ray.embedding.waves import embed_waves
 from unfused_ray.models.export import load_encoder, read_description
 from unfused_ray.models.frozen import FrozenEncoder
+from unfused_ray.retrieval.audio import warn_of
 from unfused_ray.retrieval.catalogue import Clip
 from unfused_ray.retrieval.collection import Collection
 from unfused_ray.retrieval.space import has_direction, unit
@@ -131,7 +132,7 @@ def _read(uri: str, sample_rate: int, first: float, last: float | None) -> np.nd
     with storage.open_input(uri) if not storage.is_local(uri) else Path(uri).open("rb") as file:
         try:
             seconds = None if last is None else last - first
-            decoded = decode(file, sample_rate, round(_MAX_SECONDS * sample_rate), first, seconds)
+            decoded = decode(file, sample_rate, round(_MAX_SECONDS * sample_rate), first, seconds, warn_of(uri))
             pcm = next(decoded)
             if next(decoded, None) is not None:
                 raise ValueError(

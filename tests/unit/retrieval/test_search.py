@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from unfused_ray.api import search
 from unfused_ray.config import SearchConfig
 from unfused_ray.models.export import load_encoder
 from unfused_ray.report.search import to_html, write
+from unfused_ray.retrieval.audio import read_audio
 from unfused_ray.retrieval.collection import Collection
 from unfused_ray.retrieval.learn import learn
 from unfused_ray.retrieval.marks import COLUMNS, ids_of, read_marks
@@ -77,6 +79,19 @@ def test_a_wave_is_embedded_as_the_collection_was_and_never_finds_itself(
     soundfile.write(query, tone(4, 9_000), RATE, subtype="PCM_16")
     keys = {hit.clip.key for hit in search(index, str(query), sources=["shards"], count=16).hits}
     assert keys == {f"clip-{number}" for number in range(16)} - {"clip-4"}
+
+
+def test_a_warning_of_the_audio_of_a_question_or_a_clip_is_told(
+    heard: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    query = tmp_path / "query.wav"
+    soundfile.write(query, np.stack([tone(11, 9_000), -tone(11, 9_000)], axis=1), RATE)
+    search(str(heard / "index"), str(query), count=1)
+    assert f"{query}: channels cancel: " in caplog.text
+    collection = Collection.open(str(heard / "index"))
+    (clip,) = collection.clips.clips([0])
+    read_audio([replace(clip, place=clip.place | {"uri": str(query)})], RATE, 1.0)
+    assert f"{clip.key} of field: channels cancel: " in caplog.text
 
 
 def test_query_marks_and_page_may_be_in_an_object_store(heard: Path, tmp_path: Path, object_store: str) -> None:
