@@ -40,23 +40,31 @@ def read_marks(uri: str) -> list[Mark]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: columns are missing, or a row cannot be read; names the line.
+        ValueError: it is no CSV in UTF-8, columns are missing, or a row cannot be read; names the line.
     """
-    rows = csv.DictReader(io.StringIO(storage.read_bytes(uri).decode("utf-8-sig")))
+    try:
+        return _read(uri)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{uri} is no CSV in UTF-8 ({error}): save it as UTF-8") from error
+
+
+def _read(uri: str) -> list[Mark]:
+    text = storage.read_bytes(uri).decode("utf-8-sig")
+    rows = csv.DictReader(io.StringIO(text, newline=""))  # lines may end as on any system
     if missing := [name for name in COLUMNS if name not in (rows.fieldnames or ())]:
         raise ValueError(f"{uri} lacks the columns {', '.join(missing)} of marks: save them from a page of search")
     found: dict[tuple[str, str, float], Mark] = {}
     for row in rows:
-        text = (row["mark"] or "").strip()
-        if not text:
+        mark = (row["mark"] or "").strip()
+        if not mark:
             continue
-        if text not in (KEEP, REJECT):
-            raise ValueError(f"line {rows.line_num} of {uri}: mark={text} is neither {KEEP} nor {REJECT}")
+        if mark not in (KEEP, REJECT):
+            raise ValueError(f"line {rows.line_num} of {uri}: mark={mark} is neither {KEEP} nor {REJECT}")
         try:
-            mark = Mark(row["source"], row["key"], float(row["start_seconds"]), float(row["end_seconds"]), text)
+            marked = Mark(row["source"], row["key"], float(row["start_seconds"]), float(row["end_seconds"]), mark)
         except (TypeError, ValueError) as error:
             raise ValueError(f"line {rows.line_num} of {uri} has no seconds ({error}): save the marks again") from error
-        found[mark.source, mark.key, mark.start_seconds] = mark
+        found[marked.source, marked.key, marked.start_seconds] = marked
     return list(found.values())
 
 

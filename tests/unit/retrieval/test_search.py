@@ -239,6 +239,21 @@ def test_marks_that_cannot_be_used_are_refused_or_told(tmp_path: Path, caplog: p
         read_marks(str(tmp_path / "m.csv"))
 
 
+def test_marks_in_another_encoding_or_that_are_no_csv_are_refused(tmp_path: Path) -> None:
+    header, marks = ",".join(COLUMNS), tmp_path / "m.csv"
+    for data in (
+        f"{header}\nv,Vögel.wav,0,1,keep\n".encode("cp1252"),
+        f"{header}\nv,a.wav,0,1,keep\n".encode("utf-16"),
+        f"{header}\nv,{'a' * 200_000},0,1,keep\n".encode(),
+    ):
+        marks.write_bytes(data)
+        with pytest.raises(ValueError, match=r"m\.csv is no CSV in UTF-8 \(.+\): save it as UTF-8$"):
+            read_marks(str(marks))
+    for end in ("\n", "\r\n", "\r"):
+        marks.write_bytes(f"{header}\nv,Vögel.wav,0,1,keep\n".replace("\n", end).encode("utf-8-sig"))
+        assert [mark.key for mark in read_marks(str(marks))] == ["Vögel.wav"]
+
+
 def test_the_command_line_prints_a_table_csv_and_json(heard: Path, command_line: Callable[..., Ended]) -> None:
     asked = ["search", str(heard / "index"), "--label", "3", "--count", "4", "--splits", "train"]
     ended = command_line(*asked)
