@@ -82,11 +82,11 @@ class SearchConfig(Config):
     query: str = ""
     """File of audio to ask for, by path or URI."""
     first: Annotated[NonNegativeFloat, Field(alias="from")] = 0.0
-    """Second of the file or clip that the question begins at."""
+    """Second of the file, clip or recording that the question begins at."""
     last: Annotated[PositiveFloat | None, Field(alias="to")] = None
-    """Second that it ends at; the end of the file or clip if none is named."""
+    """Second that it ends at; the end of the file, clip or recording if none is named."""
     key: str = ""
-    """Ask for what sounds like this clip, or recording, of the index."""
+    """Ask for what sounds like this clip of the index, or like this recording, if its pieces are clips there."""
     key_source: str = ""
     """Source of the key, where several have it."""
     label: str = ""

@@ -20,9 +20,8 @@ from unfused_ray.retrieval.format import REMEDY, IndexManifest, IndexPart, read_
 from unfused_ray.retrieval.stored import parts_of
 from unfused_ray.retrieval.write import CLIPS, split_key
 
-
-_SAME_SECONDS = 0.5 / 16_000
-"""Lengths that differ by less are equal: a window's length is the difference of two rounded times."""
+SAME_SECONDS = 0.5 / 16_000
+"""Times and lengths that differ by less are equal: they are sums and differences of rounded times."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,8 @@ class Clip:
     start_seconds: float
     """Second of the clip that the vector's audio begins at."""
     end_seconds: float
+    piece_seconds: float
+    """Second of a prepared recording that the clip is a piece of from; 0 for other clips."""
     recording_seconds: float
     """Second of the recording's file that the vector's audio begins at."""
     place: dict[str, Any]
@@ -98,7 +99,7 @@ class Catalogue:
         if filters.min_seconds > 0 or filters.max_seconds is not None:
             seconds = self.column("end_seconds").to_numpy() - self.column("start_seconds").to_numpy()
             longest = float("inf") if filters.max_seconds is None else filters.max_seconds
-            passes &= (seconds > filters.min_seconds - _SAME_SECONDS) & (seconds < longest + _SAME_SECONDS)
+            passes &= (seconds > filters.min_seconds - SAME_SECONDS) & (seconds < longest + SAME_SECONDS)
         return passes
 
     def labelled(self, labels: Sequence[str]) -> np.ndarray:
@@ -115,15 +116,13 @@ class Catalogue:
         return carries
 
     def find(self, key: str, source: str = "") -> np.ndarray:
-        """Ids of the vectors of a clip, or of a recording, by its key.
+        """Ids of the vectors of a clip, or of all pieces of a prepared recording, by its key.
 
         Raises:
             ValueError: there is none, or it is in several sources and none is named.
         """
-        found = np.zeros(self.num_vectors, bool)
-        for name in ("key", "recording"):
-            if not found.any():
-                found = pc.equal(self.column(name), key).combine_chunks().to_numpy(zero_copy_only=False)
+        same = pc.or_(*(pc.equal(self.column(name), key).combine_chunks() for name in ("key", "recording")))
+        found = same.to_numpy(zero_copy_only=False)
         names = [each.name for each in self._manifest.sources]
         if source:
             _refuse_unknown("source", [source], names)
@@ -159,7 +158,7 @@ class Catalogue:
     def _clip(self, id_: int, row: dict[str, Any]) -> Clip:
         source = self._manifest.sources[int(np.searchsorted(self._source_ends, id_, side="right"))]
         place = row["place"] | {"uri": from_source(row["place"]["uri"], source.audio)}
-        recording, offset = split_key(row["key"])
+        recording, piece_seconds = split_key(row["key"], row["clip_id"])
         return Clip(
             id=id_,
             source=source.name,
@@ -170,7 +169,8 @@ class Catalogue:
             group=row["group"],
             start_seconds=row["start_seconds"],
             end_seconds=row["end_seconds"],
-            recording_seconds=offset + (place["start"] or 0.0) + row["start_seconds"],
+            piece_seconds=piece_seconds,
+            recording_seconds=piece_seconds + (place["start"] or 0.0) + row["start_seconds"],
             place=place,
         )
 

@@ -15,7 +15,7 @@ from unfused_ray.embedding.waves import embed_waves
 from unfused_ray.models.export import load_encoder, read_description
 from unfused_ray.models.frozen import FrozenEncoder
 from unfused_ray.retrieval.audio import warn_of
-from unfused_ray.retrieval.catalogue import Clip
+from unfused_ray.retrieval.catalogue import SAME_SECONDS, Clip
 from unfused_ray.retrieval.collection import Collection
 from unfused_ray.retrieval.space import has_direction, unit
 
@@ -46,30 +46,42 @@ class Query:
 
 
 def ask_key(collection: Collection, key: str, source: str, first: float, last: float | None) -> Query:
-    """Ask for what sounds like a clip of the index.
+    """Ask for what sounds like a clip of the index, or like a recording whose pieces are clips.
 
     Args:
         collection: the index.
-        key: of the clip, or of its recording.
+        key: of the clip, or of the recording.
         source: name of its source; '' if the key is in one alone.
-        first, last: seconds in the clip; of several windows, those that overlap them make the question.
+        first, last: seconds in the clip, or in the recording; of several windows, those that overlap them make the
+            question.
 
     Raises:
         ValueError: there is no such clip, or no window of it in these seconds.
     """
     ids = collection.clips.find(key, source)
     own = np.isin(collection.clips.recordings, collection.clips.recordings[ids])
-    clips = collection.clips.clips(ids.tolist())
+    clips = sorted(collection.clips.clips(ids.tolist()), key=lambda clip: _times_in(clip, key))
+    times = [_times_in(clip, key) for clip in clips]
     end = float("inf") if last is None else last
-    inside = [clip for clip in clips if clip.start_seconds < end and clip.end_seconds > first]
+    inside = [
+        clip
+        for clip, (start, stop) in zip(clips, times, strict=True)
+        if min(stop, end) - max(start, first) > SAME_SECONDS
+    ]
     if not inside:
         raise ValueError(
             f"from={first:g} and to={end:g} take nothing of {key}, whose vectors are of the seconds "
-            f"{clips[0].start_seconds:g} to {clips[-1].end_seconds:g}"
+            f"{times[0][0]:g} to {times[-1][1]:g}"
         )
     vector_C = unit(collection.vectors(np.array([clip.id for clip in inside])).mean(axis=0))
     several = f", mean of {len(inside)} vectors" if len(inside) > 1 else ""
     return Query(f"{key} of {inside[0].source}{several}", vector_C, own, clip=inside[0])
+
+
+def _times_in(clip: Clip, key: str) -> tuple[float, float]:
+    """Seconds at which a vector's audio begins and ends, in the clip or in the recording of this key."""
+    first = clip.piece_seconds if clip.recording == key else 0.0
+    return first + clip.start_seconds, first + clip.end_seconds
 
 
 def ask_label(collection: Collection, label: str) -> Query:

@@ -42,12 +42,13 @@ CLIPS = pa.schema(
 _COPIED = CLIPS.names[1:]
 
 
-def split_key(key: str) -> tuple[str, float]:
+def split_key(key: str, clip_id: int | None) -> tuple[str, float]:
     """Split the key of a piece into that of its recording and the second it begins at; 0 for a whole clip.
 
-    A prepared source calls the pieces of a long recording ``key``, ``key@10``, ``key@20`` …
+    A prepared source calls the pieces of a long recording ``key``, ``key@10``, ``key@20`` … Elsewhere, where clips have
+    no ``clip_id``, a key names a whole clip whatever it ends in.
     """
-    piece = _PIECE.fullmatch(key)
+    piece = None if clip_id is None else _PIECE.fullmatch(key)
     return (piece[1], float(piece[2])) if piece else (key, 0.0)
 
 
@@ -153,7 +154,8 @@ def _row_groups(part: VectorPart) -> Iterator[pa.Table]:
 
 
 def _clips(table: pa.Table) -> pa.Table:
-    recordings = pa.array([split_key(key)[0] for key in table["key"].to_pylist()], pa.string())
+    named = zip(table["key"].to_pylist(), table["clip_id"].to_pylist(), strict=True)
+    recordings = pa.array([split_key(key, clip_id)[0] for key, clip_id in named], pa.string())
     columns = [table[name].cast(CLIPS.field(name).type) for name in _COPIED]
     return pa.Table.from_arrays([recordings, *columns], schema=CLIPS)
 

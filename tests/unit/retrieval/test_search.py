@@ -27,6 +27,8 @@ from unfused_ray.retrieval.audio import read_audio
 from unfused_ray.retrieval.collection import Collection
 from unfused_ray.retrieval.learn import learn
 from unfused_ray.retrieval.marks import COLUMNS, ids_of, read_marks
+from unfused_ray.retrieval.queries import ask_key
+from unfused_ray.retrieval.space import unit
 from unfused_ray.retrieval.write import split_key
 
 RATE = 16_000
@@ -171,14 +173,53 @@ def test_a_key_of_two_sources_asks_for_the_source(tmp_path: Path) -> None:
 
 
 def test_pieces_of_prepared_recordings_are_one_recording() -> None:
-    assert split_key("a/b.wav@10") == ("a/b.wav", 10.0)
-    assert split_key("a@12.5") == ("a", 12.5)
-    assert [split_key(key) for key in ("a@b.wav", "a.wav", "@", "@1")] == [
-        ("a@b.wav", 0),
-        ("a.wav", 0),
-        ("@", 0),
-        ("@1", 0),
-    ]
+    assert split_key("a/b.wav@10", 3) == ("a/b.wav", 10.0)
+    assert split_key("a@12.5", 0) == ("a", 12.5)
+    for key in ("a@b.wav", "a.wav", "@", "@1"):
+        assert split_key(key, 3) == (key, 0)
+    for key in ("user@2024", "a/b.wav@10"):  # not of a prepared source
+        assert split_key(key, None) == (key, 0)
+
+
+def test_keys_that_end_in_a_number_are_recordings_where_nothing_is_prepared(tmp_path: Path) -> None:
+    keys = [f"user@{number}" for number in range(9)]
+    write_vectors(tmp_path / "v", groups_of(0, 9, 5), key=keys)
+    index = api.index(vectors=str(tmp_path / "v"), output=str(tmp_path / "i")).uri
+    found = search(index, key="user@3", count=9)
+    assert {hit.clip.recording for hit in found.hits} == {*keys} - {"user@3"}
+    assert [hit.clip.recording_seconds for hit in found.hits] == [0.0] * 8
+    with pytest.raises(ValueError, match="key=user is no clip of"):
+        search(index, key="user")
+
+
+def test_the_key_of_a_prepared_recording_asks_for_all_of_its_pieces(tmp_path: Path) -> None:
+    keys = [f"{name}{piece}" for name in ("r", "s") for piece in ("@20", "@10", "")]  # in any order
+    rows = [key for key in keys for _ in range(2)]  # two windows of each piece
+    times = {"start_seconds": [0.0, 5.0] * 6, "end_seconds": [5.0, 10.0] * 6}
+    write_vectors(tmp_path / "v", groups_of(0, 12, 5), key=rows, clip_id=[row // 2 for row in range(12)], **times)
+    index = api.index(vectors=str(tmp_path / "v"), output=str(tmp_path / "i"), metric="cosine").uri
+    collection = Collection.open(index)
+    kept = collection.vectors(np.arange(12))
+
+    def asked(key: str, **seconds: float) -> tuple[list[int], str, float]:
+        query = ask_key(collection, key, "", seconds.get("first", 0.0), seconds.get("last"))
+        (near,) = [
+            rows for rows in candidates if np.allclose(unit(kept[list(rows)].mean(axis=0)), query.vector, atol=1e-5)
+        ]
+        assert query.clip is not None and np.flatnonzero(query.own).tolist() == list(range(6))
+        return [*near], query.clip.key, query.clip.start_seconds
+
+    candidates = [range(6), (4, 5), (2, 3), (3,), (1,), (0, 3)]
+    assert asked("r") == ([0, 1, 2, 3, 4, 5], "r", 0.0)
+    assert asked("r@10") == ([2, 3], "r@10", 0.0)
+    assert asked("r", first=15.0, last=20.0) == ([3], "r@10", 5.0)
+    assert asked("r@10", first=5.0) == ([3], "r@10", 5.0)
+    assert asked("r", first=18.0, last=21.0) == ([0, 3], "r@10", 5.0)
+    assert asked("r", first=25.0) == ([1], "r@20", 5.0)
+    with pytest.raises(ValueError, match=r"from=30 and to=inf take nothing of r, .* of the seconds 0 to 30"):
+        asked("r", first=30.0)
+    with pytest.raises(ValueError, match=r"from=10 and to=inf take nothing of r@10, .* of the seconds 0 to 10"):
+        asked("r@10", first=10.0)
 
 
 def write_marks(path: Path, rows: list[tuple[str, str, str]]) -> str:
