@@ -142,7 +142,8 @@ def describe(plan: EvaluationPlan) -> Table:
 def run(plan: EvaluationPlan) -> EvaluationTable:
     """Fill the cells that are missing, side by side on this machine's cores, and write and draw the table.
 
-    ``RECORD`` holds the configuration and the environment of the newest start, and the weights that were read.
+    ``RECORD`` holds the configuration and the environment of the newest start, the weights that were read, and
+    checksums of the tasks.
 
     Raises:
         ValueError, OSError: a task or a model cannot be read, or a process was ended from outside.
@@ -160,8 +161,13 @@ def run(plan: EvaluationPlan) -> EvaluationTable:
     _draw_watched(plan)
     save(draw_evaluation("Test clips that each system is right about", table), storage.join(output, PICTURE))
     config = plan.config.model_dump(mode="json")
-    encoders = encoders_of(plan.systems, plan.tasks)
-    record = {"config": config, "environment": environment(), "asked": asked, "encoders": encoders}
+    record = {
+        "config": config,
+        "environment": environment(),
+        "asked": asked,
+        "encoders": encoders_of(plan.systems, plan.tasks),
+        "checksums": {task.name: task.index.checksums for task in plan.tasks},  # cells name clips by number
+    }
     storage.write_json(storage.join(output, RECORD), record, FORMAT_VERSION)
     return table
 

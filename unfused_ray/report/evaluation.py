@@ -70,8 +70,8 @@ def evaluation_chapter(uri: str) -> Chapter:
     models = [model for text in record["config"]["models"] if isinstance(model := parse_model(text), TrainedModel)]
     if watched := of_models(models, table.tasks):
         sections.append(watched_section("While the models trained", watched))
-    if asked := record.get("asked"):  # later than the format
-        sections.append(nearest_to_hear(uri, record["config"], asked))
+    if record.get("asked"):  # later than the format
+        sections.append(nearest_to_hear(uri, record))
     sections.append(_confusions(uri, table))
     return Chapter(storage.name(uri), KIND, uri, facts, sections, config, record["environment"])
 

@@ -22,29 +22,39 @@ _MOST_TASKS = 4
 _MOST_SECONDS = 2.0
 
 
-def nearest_to_hear(uri: str, config: Mapping[str, Any], systems: Sequence[str]) -> Section:
+def nearest_to_hear(uri: str, record: Mapping[str, Any]) -> Section:
     """The chosen test clips of each task as groups to listen to, or the reason why they cannot be read.
 
     Args:
         uri: folder of the evaluation.
-        config: of the evaluation, as its record has it.
-        systems: rows whose answers are heard.
+        record: of the evaluation: its configuration, the rows whose answers are heard, and checksums of the tasks.
     """
-    folders: list[str] = config["tasks"][:_MOST_TASKS]
+    systems, all_folders = record["asked"], record["config"]["tasks"]
+    folders: list[str] = all_folders[:_MOST_TASKS]
     try:
-        tasks = [load_task(folder) for folder in folders]
+        tasks = [_load(folder, record.get("checksums", {})) for folder in folders]
         questions = [(task, ask(task, {name: _found(uri, task, name) for name in systems})) for task in tasks]
         num_clips = sum(1 + sum(map(len, each.found.values())) for _, chosen in questions for each in chosen.asked)
         seconds = min(_MOST_SECONDS, seconds_of_each(max(1, num_clips)))
         groups = [group for task, chosen in questions for group in _groups(task, chosen.asked, seconds)]
     except (OSError, ValueError) as error:
         return Section(_HEADING, [f"The clips cannot be heard here, because they cannot be read now: {error}"])
-    left_out = f" of the first {_MOST_TASKS} tasks" if len(folders) < len(config["tasks"]) else ""
+    left_out = f" of the first {_MOST_TASKS} tasks" if len(folders) < len(all_folders) else ""
     text = (
         f"Test clips{left_out}, and the training clips whose vectors are nearest to theirs, the nearest first. Each "
         f"clip is cut to its first {seconds:.1f} s and coded with Opus."
     )
     return Section(_HEADING, [text, *(f"{task.name}: {chosen.why}" for task, chosen in questions)], clusters=groups)
+
+
+def _load(folder: str, checksums: Mapping[str, list[str]]) -> Task:
+    """Read a task whose clips are those that the evaluation has numbered; an older record does not say which."""
+    task = load_task(folder)
+    if task.name not in checksums:
+        raise ValueError(f"the evaluation does not say which clips of {folder} it read: evaluate again, which is quick")
+    if task.index.checksums != checksums[task.name]:
+        raise ValueError(f"the clips at {folder} are no longer those that were evaluated: evaluate again")
+    return task
 
 
 def _found(uri: str, task: Task, system: str) -> np.ndarray:

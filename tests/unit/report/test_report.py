@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import json
 import re
@@ -19,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from support.reports import HOSTILE, LENGTHS, TASK, Page, Runs, write_runs, write_sweep
+from support.tasks import write_task
 from support.terminal import Ended
 
 from unfused_ray import recipes
@@ -363,6 +365,22 @@ def test_an_evaluation_lets_hear_what_its_rows_find_nearest(runs: Runs, pages: d
             found = [label for label, place in zip(labels[first:end], places[first:end], strict=True) if place == name]
             right = found.count(labels[first])
             assert f"{name}: {right} of {len(found)} are {labels[first]}" in group.text
+
+
+def test_clips_of_a_task_that_was_prepared_again_are_not_heard(runs: Runs, tmp_path: Path) -> None:
+    folder = tmp_path / "table"
+    shutil.copytree(runs.evaluation, folder)
+    record = json.loads((folder / "evaluation.json").read_text())
+    assert [*record["checksums"]] == [TASK]
+    for prepared, sizes in (("fewer", (8, 8, 8)), ("others", (24, 24, 12))):
+        record["config"]["tasks"] = [write_task(tmp_path / prepared / TASK, *sizes)]
+        (folder / "evaluation.json").write_text(json.dumps(record))
+        page = Page(report.to_html([str(folder)]))
+        assert f"{TASK} are no longer those that were evaluated: evaluate again" in html.unescape(page.html)
+        assert not page.all("audio") and page.all("img", class_="chart")
+    del record["checksums"]  # of a version that did not keep them
+    (folder / "evaluation.json").write_text(json.dumps(record))
+    assert "the evaluation does not say which clips of" in report.to_html([str(folder)])
 
 
 def test_an_evaluation_says_what_it_is_of_and_two_in_what_they_differ(
