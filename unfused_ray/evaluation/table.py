@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from unfused_ray import storage
 from unfused_ray.config import Measure
@@ -24,6 +24,8 @@ TABLE = "table.json"
 MARKDOWN = "table.md"
 RECORD = "evaluation.json"
 """Settings and environment of the table, beside it."""
+FROZEN = "frozen.json"
+"""Lies in the folder of a comparison, whose table joins those of several evaluations."""
 IN_WORDS: Mapping[Measure, str] = {
     "headline": "Headline, the mean of neighbours and few-shot",
     "neighbours": "Neighbours, the share of the nearest training clips that have the clip's class",
@@ -88,10 +90,21 @@ class EvaluationTable:
 
         Raises:
             FileNotFoundError: there is none.
-            ValueError: it was written by another version.
+            ValueError: it is damaged, was written by another version, or is that of a comparison.
         """
-        raw = storage.read_json(storage.join(folder, TABLE), FORMAT_VERSION, "evaluate again")
-        return TypeAdapter(cls).validate_python(raw)
+        refuse_comparison(folder)
+        path = storage.join(folder, TABLE)
+        raw = storage.read_json(path, FORMAT_VERSION, "evaluate again")
+        try:
+            found: Self = TypeAdapter(cls).validate_python(raw)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"]))
+            raise ValueError(
+                f"{path} is not as unfused-ray evaluate has written it ({error.error_count()} values are wrong or "
+                f"missing; {field}: {first['msg']}): evaluate again"
+            ) from error
+        return found
 
     def save(self, folder: str) -> None:
         """Write ``MARKDOWN`` and ``TABLE``: all numbers, accuracies as shares of 1."""
@@ -188,6 +201,16 @@ class EvaluationTable:
             *self.near_copies,
             *self.flaws,
         ]
+
+
+def refuse_comparison(folder: str) -> None:
+    """Refuse the folder of a comparison where that of an evaluation, or of another job, is wanted.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if storage.exists(storage.join(folder, FROZEN)):
+        raise ValueError(f"{folder} is the folder of a comparison: name one of its folders evaluations/…")
 
 
 def costs(row: Row) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from unfused_ray import storage
-from unfused_ray.evaluation.table import TABLE
+from unfused_ray.evaluation.table import TABLE, refuse_comparison
 from unfused_ray.figures.metrics import Metric, view_of
 from unfused_ray.report import page
 from unfused_ray.report.choice import refuse_unknown
@@ -80,8 +80,9 @@ def kind_of(uri: str) -> str:
     """Name of the file that a folder is known by: of a training run, a sweep, or an evaluation's table.
 
     Raises:
-        ValueError: it holds none of them.
+        ValueError: it holds none of them, or is a comparison.
     """
+    refuse_comparison(uri)
     for name in (_SWEEP, _RUN, TABLE):
         if storage.exists(storage.join(uri, name)):
             return name

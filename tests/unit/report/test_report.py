@@ -28,6 +28,7 @@ from unfused_ray.config import PretrainConfig, SweepConfig
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.embedding.clips import embed_clips
 from unfused_ray.evaluation.cells import MEASURES
+from unfused_ray.evaluation.table import EvaluationTable
 from unfused_ray.evaluation_job import WATCHED
 from unfused_ray.figures.sweep import MIN_SURFACE, Parameter, ScoredTrials, surface
 from unfused_ray.models.export import load_encoder
@@ -381,6 +382,19 @@ def test_clips_of_a_task_that_was_prepared_again_are_not_heard(runs: Runs, tmp_p
     del record["checksums"]  # of a version that did not keep them
     (folder / "evaluation.json").write_text(json.dumps(record))
     assert "the evaluation does not say which clips of" in report.to_html([str(folder)])
+
+
+def test_a_comparison_and_a_table_of_something_else_are_refused_in_a_line(runs: Runs, tmp_path: Path) -> None:
+    folder = tmp_path / "table"
+    shutil.copytree(runs.evaluation, folder)
+    table = json.loads((folder / "table.json").read_text())
+    (folder / "table.json").write_text(json.dumps({**table, "rows": "none", "tasks": 3}))
+    with pytest.raises(ValueError, match=r"table\.json is not as .* \(2 values are .*; tasks: .*\): evaluate again$"):
+        report.to_html([str(folder)])
+    (folder / "frozen.json").write_text("{}")
+    for read in (report.kind_of, EvaluationTable.load):
+        with pytest.raises(ValueError, match=r"table is the folder of a comparison: name one of its folders evalu"):
+            read(str(folder))
 
 
 def test_an_evaluation_says_what_it_is_of_and_two_in_what_they_differ(
