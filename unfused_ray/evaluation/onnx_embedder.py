@@ -12,6 +12,7 @@ class OnnxEmbedder:
 
     Args:
         uri: the file, by path or URI.
+        model: its content, if it is not written yet.
 
     Raises:
         FileNotFoundError: there is none.
@@ -19,11 +20,11 @@ class OnnxEmbedder:
         MissingExtraError: ONNX Runtime is not installed.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, model: bytes | None = None) -> None:
         extras.require("export", "onnxruntime", uri)
         import onnxruntime
 
-        model = storage.read_bytes(uri)
+        model = storage.read_bytes(uri) if model is None else model
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # several processes fill the cells of a table
         try:

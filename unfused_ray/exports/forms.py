@@ -1,10 +1,9 @@
-"""Writes an export in each form, reads it again, and compares it with the encoder."""
+"""Makes the files of an export in each form, reads them again, and compares them with the encoder."""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
 
 import numpy as np
 import safetensors.torch
@@ -19,57 +18,53 @@ from unfused_ray.exports.plan import ExportPlan
 from unfused_ray.models.portable import PortableEncoder
 
 TOLERANCE = 1e-3
-"""Largest difference, in standard deviations, of an export that is signed; weights of 8 bits have none."""
-Written = tuple[dict[str, int], dict[str, Agreement]]
-"""Sizes of the files, and how those with weights agree with the encoder."""
+"""Largest difference, in standard deviations, of an export that is written; weights of 8 bits have none."""
+Made = tuple[dict[str, bytes], dict[str, Agreement]]
+"""Content of the files by name, and how those with weights agree with the encoder."""
 
 
-def write_onnx(plan: ExportPlan, network: PortableEncoder, waves: list[np.ndarray]) -> Written:
-    """Write the ONNX file and, if asked, that with weights of 8 bits."""
+def make_onnx(plan: ExportPlan, network: PortableEncoder, waves: list[np.ndarray]) -> Made:
+    """Make the ONNX file and, if asked, that with weights of 8 bits."""
     models = {onnx_file.FILE: (model := onnx_file.build(network))}
     if plan.config.int8:
         models[onnx_file.INT8_FILE] = onnx_file.with_int8_weights(model)
-    sizes: dict[str, int] = {}
+    files: dict[str, bytes] = {}
     checks: dict[str, Agreement] = {}
     for name, each in models.items():
         uri = storage.join(plan.output, name)
         metadata = {**plan.metadata, "weights": "float32" if each is model else "int8"}
-        _write(plan, {name: onnx_file.with_metadata(each, metadata)})
-        found = compare(plan.encoder, OnnxEmbedder(uri).run, waves)
+        found = compare(plan.encoder, OnnxEmbedder(uri, onnx_file.with_metadata(each, metadata)).run, waves)
         if each is model:
             _refuse_different(uri, found)
         metadata |= {"max_difference": f"{found.max_difference:.3g} of the standard deviation of the vectors' numbers"}
         metadata |= {"checked_on": f"{found.num_clips} clips: {found.text}"}
-        sizes |= _write(plan, {name: onnx_file.with_metadata(each, metadata)})
+        files[name] = onnx_file.with_metadata(each, metadata)
         checks[name] = found
-    return sizes, checks
+    return files, checks
 
 
-def write_torch(plan: ExportPlan, network: PortableEncoder, waves: list[np.ndarray]) -> Written:
-    """Write the folder for torch and, if asked, the program."""
+def make_torch(plan: ExportPlan, network: PortableEncoder, waves: list[np.ndarray]) -> Made:
+    """Make the folder for torch and, if asked, the program."""
     files = torch_folder.files(network, settings(plan.encoder))
-    sizes = _write(plan, files)
     read = PortableEncoder(**json.loads(files[torch_folder.CONFIG]))
     read.load_state_dict(safetensors.torch.load(files[torch_folder.WEIGHTS]))
     checks = {torch_folder.WEIGHTS: _compare(plan, read.eval(), waves, torch_folder.WEIGHTS)}
     if plan.config.program:
-        program = torch_folder.program(network)
-        sizes |= _write(plan, {torch_folder.PROGRAM: program})
-        module = torch.export.load(io.BytesIO(program)).module()
+        files[torch_folder.PROGRAM] = torch_folder.program(network)
+        module = torch.export.load(io.BytesIO(files[torch_folder.PROGRAM])).module()
         checks[torch_folder.PROGRAM] = _compare(plan, module, waves, torch_folder.PROGRAM)
-    return sizes, checks
+    return files, checks
 
 
-def write_hub(plan: ExportPlan, network: PortableEncoder, waves: list[np.ndarray]) -> Written:
-    """Write the folder for the hub; the card last, which says how the weights agree."""
+def make_hub(plan: ExportPlan, network: PortableEncoder, waves: list[np.ndarray]) -> Made:
+    """Make the folder for the hub; its card says how the weights agree."""
     files = hub_folder.files(network, settings(plan.encoder))
-    sizes = _write(plan, files)
     read = torch.nn.ModuleDict({"encoder": PortableEncoder(**json.loads(files[torch_folder.CONFIG])["encoder"])})
     read.load_state_dict(safetensors.torch.load(files[torch_folder.WEIGHTS]))
     found = _compare(plan, read["encoder"].eval(), waves, torch_folder.WEIGHTS)
     config = plan.config.replace(output=plan.output)
-    sizes |= _write(plan, {hub_folder.CARD: card.write(config, plan.encoder, plan.description, plan.results, found)})
-    return sizes, {torch_folder.WEIGHTS: found}
+    files[hub_folder.CARD] = card.write(config, plan.encoder, plan.description, plan.results, found)
+    return files, {torch_folder.WEIGHTS: found}
 
 
 def _compare(plan: ExportPlan, module: torch.nn.Module, waves: list[np.ndarray], name: str) -> Agreement:
@@ -86,12 +81,5 @@ def _refuse_different(uri: str, found: Agreement) -> None:
     if not found.max_difference <= TOLERANCE:
         raise ValueError(
             f"{uri} differs from the encoder by {found.max_difference:.2g} standard deviations on {found.num_clips} "
-            f"clips, at most {TOLERANCE:g} is taken: it is not signed. Are the clips silent, or damaged (--data)?"
+            f"clips, at most {TOLERANCE:g} is taken: it is not written. Are the clips silent, or damaged (--data)?"
         )
-
-
-def _write(plan: ExportPlan, files: Mapping[str, bytes]) -> dict[str, int]:
-    """Write files of an export; their sizes."""
-    for name, data in files.items():
-        storage.write_bytes(storage.join(plan.output, name), data)
-    return {name: len(data) for name, data in files.items()}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from rich.console import Group
 
@@ -21,6 +22,8 @@ from unfused_ray.exports.plan import ExportPlan
 from unfused_ray.models.cost import num_parameters
 from unfused_ray.models.export import load_encoder, read_description
 from unfused_ray.progress import summary
+
+logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 RECORD = "export.json"
@@ -48,7 +51,8 @@ def check(config: ExportConfig) -> ExportPlan:
 
     Raises:
         FileNotFoundError: there is no encoder, or no prepared source.
-        ValueError: a path cannot be used, the sources have another rate, or a task cannot be scored.
+        ValueError: a path cannot be used, the sources have another rate, a task cannot be scored, or the export that
+            is to be replaced has a damaged record.
         MissingExtraError: what writes ONNX files is not installed.
     """
     config = paths.check(config)
@@ -71,7 +75,8 @@ def check(config: ExportConfig) -> ExportPlan:
     for task in config.tasks:
         load_task(task)
     results = card.find_results(config.evaluation, description) if config.evaluation else None
-    return ExportPlan(config, description, encoder, index, results)
+    plan = ExportPlan(config, description, encoder, index, results)
+    return replace(plan, before=_before(plan.output))
 
 
 def describe(plan: ExportPlan) -> Group:
@@ -81,25 +86,30 @@ def describe(plan: ExportPlan) -> Group:
         "encoder": f"{plan.description['folder']}, {num_parameters(plan.encoder.encoder):,} parameters",
         "clips to check on": f"{min(config.num_clips, plan.index.num_clips):,} of {', '.join(config.data)}",
         **({"8-bit weights, scored on": ", ".join(config.tasks)} if config.int8 else {}),
+        **({"replaces": ", ".join(plan.before)} if plan.before else {}),
         **({"rows of the card": f"{plan.results.row} on {', '.join(plan.results.tasks)}"} if plan.results else {}),
     }
     return summary(f"would export to {plan.output}, as {config.to}; a dry run writes nothing", rows)
 
 
 def run(plan: ExportPlan) -> ExportResult:
-    """Write the export, compare it with the encoder, and sign it; one that is there is replaced.
+    """Make the export, compare it with the encoder, write it, and sign it.
+
+    An export that is there is replaced once the new one has been compared; all of its files are removed.
 
     Raises:
         ValueError: the export differs from the encoder by more than ``forms.TOLERANCE``, or no two clips can be read.
         OSError: it cannot be written.
     """
-    storage.delete(storage.join(plan.output, RECORD))
     waves = read_waves(plan.index, plan.config.num_clips)
     network = portable(plan.encoder)
-    write = {"onnx": forms.write_onnx, "hub": forms.write_hub, "torch": forms.write_torch}[plan.config.to]
-    sizes, checks = write(plan, network, waves)
+    make = {"onnx": forms.make_onnx, "hub": forms.make_hub, "torch": forms.make_torch}[plan.config.to]
+    files, checks = make(plan, network, waves)
+    _remove(plan)
+    for name, data in files.items():
+        storage.write_bytes(storage.join(plan.output, name), data)
     table = _score(plan) if plan.config.int8 else None
-    result = ExportResult(plan.output, sizes, checks, table)
+    result = ExportResult(plan.output, {name: len(data) for name, data in files.items()}, checks, table)
     content = {
         "to": plan.config.to,
         # No paths: the folder may be published.
@@ -126,6 +136,26 @@ def describe_result(result: ExportResult) -> Group:
                 f"{small.accuracy[measure][heading].text()} %, {difference} points"
             )
     return summary(f"exported to {result.folder}", rows)
+
+
+def _before(output: str) -> tuple[str, ...]:
+    """Names of the files of the export in a folder, and of its folder of scores; none if it holds no whole export."""
+    uri = storage.join(output, RECORD)
+    if not storage.exists(uri):
+        return ()
+    listed = storage.read_json(uri, FORMAT_VERSION, f"delete {output}, or name another output").get("files", {})
+    there = [storage.name(file) for file in storage.list_files(output)]  # a record says nothing of other folders
+    scores = [EVALUATION] if storage.is_folder(storage.join(output, EVALUATION)) else []
+    return *(name for name in there if name in listed), *scores
+
+
+def _remove(plan: ExportPlan) -> None:
+    """Remove the export that is replaced, its record first: what is left of it is signed by none."""
+    storage.delete(storage.join(plan.output, RECORD))
+    for name in plan.before:
+        storage.delete(storage.join(plan.output, name))
+    if plan.before:
+        logger.info("%s: the export that was there is replaced, %s removed", plan.output, ", ".join(plan.before))
 
 
 def _score(plan: ExportPlan) -> EvaluationTable:

@@ -28,6 +28,8 @@ class ExportPlan:
     index: ClipIndex
     """Clips to check on."""
     results: CardResults | None
+    before: tuple[str, ...] = ()
+    """Files, and the folder of scores, of the export that is replaced."""
 
     @property
     def output(self) -> str:

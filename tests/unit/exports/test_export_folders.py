@@ -13,6 +13,7 @@ import torch
 from support.exports import Exportable, write_student
 from support.paths import ROOT
 from support.tasks import PROTOCOL
+from support.terminal import text_of
 
 from unfused_ray import api, evaluation_job, storage
 from unfused_ray.config import EvaluateConfig, ExportConfig, TrackingConfig
@@ -111,6 +112,36 @@ def test_an_export_that_differs_is_not_signed(student, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"differs from the encoder by .* on 112 clips, at most 1e-09"):
         api.export(encoder=student.run, to="torch", output=str(tmp_path))
     assert not (tmp_path / "export.json").exists()
+
+
+def test_an_export_in_the_same_folder_is_replaced_whole_or_left_as_it_was(student, tmp_path, monkeypatch, caplog):
+    folder = tmp_path / "out"
+    hub = {"encoder": student.run, "to": "hub", "output": str(folder)}
+    torch_ = {"encoder": write_student(tmp_path / "other", seed=1).run, "to": "torch", "output": str(folder)}
+    api.export(**hub)
+    (folder / "evaluation").mkdir()
+    (folder / "evaluation" / "table.md").write_text("scores of the old network")
+    (folder / "mine.txt").write_text("x")
+    record = json.loads((folder / "export.json").read_text())
+    record["files"] |= {"../precious": 1, "..": 1, "": 1}
+    (folder / "export.json").write_text(json.dumps(record))
+    (tmp_path / "precious").write_text("x")
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    with monkeypatch.context() as patch:
+        patch.setattr(forms, "TOLERANCE", 1e-9)
+        with pytest.raises(ValueError, match="it is not written"):
+            api.export(**torch_)
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    planned = text_of(job.describe(job.check(ExportConfig(**torch_))))
+    assert "README.md" in planned and "evaluation" in planned and "mine.txt" not in planned
+    with caplog.at_level("INFO"):
+        result = api.export(**torch_)
+    assert {path.name for path in folder.iterdir()} == {*result.files, "export.json", "mine.txt"}
+    assert "README.md" in caplog.text and "evaluation removed" in caplog.text
+    assert (tmp_path / "precious").exists()
+    (folder / "export.json").write_text("{")
+    with pytest.raises(ValueError, match=r"export\.json is no JSON"):
+        job.check(ExportConfig(**hub))
 
 
 @pytest.mark.parametrize(
