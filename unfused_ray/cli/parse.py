@@ -42,8 +42,8 @@ def parse(
         recipes: by name, a line of help and a full configuration.
         examples: arguments that work, for ``--help``.
         default: the recipe that is taken if none is named.
-        positional: fields that arguments without a flag are, in this order. Then no recipe is named, and a field may
-            still have its flag.
+        positional: fields that arguments without a flag are, in this order, but for those that are given by their
+            flags. Then no recipe is named.
 
     Raises:
         ValueError: no recipe is named, or the configuration cannot work; names field, value and rule. It is told
@@ -60,13 +60,14 @@ def parse(
         first = f"the {noun(recipes)} comes first, before {given[0]}" if given else f"no {noun(recipes)} is named"
         raise ValueError(f"{first}: start with one of {', '.join(recipes)} (--help says more)")
     config = find(recipes, name)
+    flags = {argument.partition("=")[0] for argument in given}
     values = tyro.cli(
         type(config),
         default=config,
         prog=f"unfused-ray {command}" + ("" if positional else f" {name}"),
         description=_description(command, {} if positional else recipes, examples, name, default),
         args=given,
-        registry=_unvalidated(() if {f"--{field}" for field in positional} & {*given} else positional),
+        registry=_unvalidated([field for field in positional if f"--{field}" not in flags]),
     )
     try:
         config = type(config).model_validate(values)

@@ -184,6 +184,27 @@ def test_an_option_that_is_given_twice_is_refused(command_line: CommandLine, aga
     assert ended.err.startswith("error: --max-seconds is given more than once")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["idx", "q.wav"],
+        ["idx", "--query", "q.wav"],
+        ["idx", "--query=q.wav"],
+        ["--query", "q.wav", "idx"],
+        ["--index=idx", "q.wav"],
+        ["--index", "idx", "--count=7", "q.wav"],
+        ["--index=idx", "--query=q.wav"],
+    ],
+)
+def test_a_field_without_a_flag_may_have_it(command_line: CommandLine, arguments: list[str], tmp_path: Path) -> None:
+    ended = command_line("search", *arguments, "--print-config")
+    assert ended.code == 0, ended.err
+    config = json.loads(ended.out)
+    assert [Path(config[name]).name for name in ("index", "query")] == ["idx", "q.wav"]
+    ended = command_line("duplicates", f"--sources={tmp_path}", "--precision=0.9", "--print-config")
+    assert json.loads(ended.out)["sources"] == [str(tmp_path)]
+
+
 def test_an_option_and_its_opposite_are_refused(command_line: CommandLine) -> None:
     ended = command_line("prepare", "--no-preview", "--preview")
     assert (ended.code, ended.out, ended.err.count("contradict each other")) == (2, "", 1)
