@@ -281,7 +281,7 @@ class SweepConfig(Config):
     """Stop the worse trials early (ASHA), but never the default one, which all are compared with."""
     halving: Annotated[int, Field(ge=2)] = 3
     """Reduction factor of ASHA: at each rung one in this many trials goes on, for this many times the epochs."""
-    grace: PositiveFloat = 0.25
+    grace: Annotated[float, Field(gt=0, lt=1)] = 0.25
     """First rung of ASHA, as a share of the epochs."""
     score: Measure = "headline"
     """Measure that trials are judged by: headline (the mean of neighbours and few-shot), neighbours, few-shot or
