@@ -75,6 +75,8 @@ class RayTrain(Runtime):
                     f"runtime.gpus_per_worker={config.gpus_per_worker:g}: a node of the cluster has a GPU that torch "
                     f"cannot use there: {reason}"
                 )
+            if not config.gpus_per_worker and (gpus := cluster.capacity().get("GPU")):
+                logger.warning("the workers train on CPUs; --runtime.gpus-per-worker 1 takes the %g GPUs here", gpus)
             yield
 
     def labelling(self, config: RuntimeConfig) -> Executor:
