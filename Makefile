@@ -29,7 +29,7 @@ BIN := .venv/bin
 SHARDS := $(UNFUSED_RAY_HOME)/shards
 RUNS := $(UNFUSED_RAY_HOME)/runs
 
-.PHONY: demo test test-slow docs audit test-browser test-kits test-gpu bench-gpu chaos bench check venv peers corpus clean
+.PHONY: demo test test-slow docs audit test-browser test-kits test-gpu bench-gpu chaos bench check venv peers corpus corpus-shards clean
 
 demo: venv
 	$(BIN)/unfused-ray prepare --source recordings/drums.tar --output $(SHARDS)/drums
@@ -115,6 +115,9 @@ peers:
 # Labelled tasks and clips for pre-training, out of Debian packages, see docs/corpus.md; then shards of each.
 corpus: venv
 	$(BIN)/python -m corpus --output $(CORPUS) --packages $(CORPUS_PACKAGES)
+	$(MAKE) corpus-shards
+
+corpus-shards: venv
 	$(BIN)/unfused-ray prepare --source $(CORPUS)/pretrain.csv --output $(SHARDS)/pretrain
 	$(BIN)/unfused-ray prepare --source $(CORPUS)/pretrain.csv --output $(SHARDS)/pretrain-quarter --fraction 0.25
 	set -e; for table in $(CORPUS)/*/test.csv; do \

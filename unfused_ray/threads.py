@@ -40,9 +40,13 @@ class Machine:
             if load < 0.5:
                 break
             time.sleep(_MOMENT_SECONDS)
-        affinity = getattr(os, "sched_getaffinity", None)
-        cores = os.cpu_count() or 1
-        return cls(cores, len(affinity(0)) if affinity else cores, load)
+        return cls(os.cpu_count() or 1, usable_cores(), load)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use; all, where the system does not say."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def choose_threads(requested: int, processes: int, machine: Machine, saved: int | None = None) -> tuple[int, str]:

@@ -6,7 +6,7 @@ is worth. That is decided on validation clips.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +40,7 @@ def anchor_differences(
     cells: Mapping[tuple[str, str], Cell],
     anchors: Sequence[str],
     random: str,
+    supervised: Collection[str] = (),
 ) -> tuple[AnchorDifference, ...]:
     """Every anchor's difference from random networks, on validation clips, by task and measure.
 
@@ -49,20 +50,28 @@ def anchor_differences(
         cells: by row and task.
         anchors: rows that are there; without one there is no difference.
         random: row of random networks.
+        supervised: anchors that have trained on labels. They say nothing of a task without validation clips, whose
+            training clips are validated on in parts.
     """
     found: list[AnchorDifference] = []
     for task in tasks if anchors else ():
         for measure in MEASURES:
-            rows = {name: cells[name, task.name] for name in (random, *anchors)}
+            asked = [name for name in anchors if name not in supervised or has_validation_clips(task)]
+            rows = {name: cells[name, task.name] for name in (random, *asked)}
             drawn = {
                 name: validation_draws(config, task.name, cell.validation[measure], cell.validation_groups)
                 for name, cell in rows.items()
             }
             values = {name: cells[name, task.name].validation_accuracy(measure) for name in drawn}
-            for anchor in anchors:
+            for anchor in asked:
                 interval = bootstrap.difference(values[anchor], drawn[anchor], values[random], drawn[random])
                 found.append(AnchorDifference(task.name, measure, anchor, interval))
     return tuple(found)
+
+
+def has_validation_clips(task: Task) -> bool:
+    """True if a task holds clips out for validation, in each of its rounds."""
+    return all("valid" in round_.splits for round_ in task.rounds)
 
 
 def counting_tasks(tasks: Sequence[str], differences: Sequence[AnchorDifference], measure: Measure) -> tuple[str, ...]:

@@ -85,6 +85,9 @@ def counting(results: ResultsTable) -> str:
         cells = []
         for measure in MEASURES:
             of_cell = [each for each in results.anchors if (each.task, each.measure) == (task, measure)]
+            if not of_cell:
+                cells.append("not asked")
+                continue
             best = max(of_cell, key=lambda each: each.difference.low)
             text = f"{best.anchor} {best.difference.text('+')}"
             cells.append(f"**{text}**" if best.is_above else text)
@@ -212,11 +215,22 @@ def _counted(results: ResultsTable) -> str:
     published_names = [peer.name for peer in results.plan.peers]
     if tasks := published_tasks(results.plan.tasks, results.anchors, published_names):
         published = f"; to published, the best published encoder, on the tasks that count by these: {', '.join(tasks)}"
+    supervised = [name for name in results.plan.supervised if name in results.plan.anchors]
+    without = sorted(
+        {task for task in results.table.tasks if supervised}
+        - {each.task for each in results.anchors if each.anchor in supervised}
+    )
+    not_asked = (
+        f" {', '.join(supervised)} is not asked about {', '.join(without)}, without validation clips: it has trained "
+        "on the labels that it would be judged by."
+        if without
+        else ""
+    )
     return (
         f"The headline is the mean over the tasks that count: {counted}. Other means are over all tasks. A task "
-        f"counts where an anchor is above {results.plan.random} on validation clips, by more than the interval. The "
-        f"gap is that between {results.plan.random} and the best anchor of each such task, beyond which nothing counts"
-        f"{published}"
+        f"counts where an anchor is above {results.plan.random} on validation clips, by more than the interval."
+        f"{not_asked} The gap is that between {results.plan.random} and the best anchor of each such task, beyond "
+        f"which nothing counts{published}"
     )
 
 

@@ -30,6 +30,10 @@ _DECIDED = {
     "epochs": "tflop",
     "teacher": "the row's teacher",
     "init_from": "the row's init_from",
+    "fork": "the row's init_from",
+    "labels_of": "the row's teacher",
+    "stop_after": "tflop",
+    "watch.patience": "tflop",
 }
 """Settings of a training that follow from something else in a plan."""
 
@@ -188,7 +192,7 @@ class TablePlan(Config):
     def _compares_rows(self) -> Self:
         compared = [("compare", name) for pair in self.compare for name in pair]
         anchors = [("anchors", name) for name in self.anchors]
-        for field, name in (*compared, *anchors, ("random", self.random)):
+        for field, name in (*compared, *anchors, ("random", self.random), ("reference", self.reference)):
             if name not in self._named() and not _is_untrained(name):
                 raise ValueError(f"{field}: {name!r} is no row of the plan; these are {self._rows()}")
         return self
@@ -200,6 +204,11 @@ class TablePlan(Config):
         ]:
             raise ValueError(f"peers: {repeated[0]!r} is the name of another row too")
         return self
+
+    @property
+    def supervised(self) -> list[str]:
+        """Names of the systems that train on labels."""
+        return [system.name for system in self.systems if system.settings.get("labels.origin") == "true"]
 
     def seeds_of(self, system: PlannedSystem) -> tuple[int, ...]:
         """Seeds that a system is trained with."""

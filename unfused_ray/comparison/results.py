@@ -140,7 +140,7 @@ def results(
     table = EvaluationTable.of(protocol, tasks, networks, of_rows, reference, _near_copies(tasks, output))
     plan, draws = trainings.plan, protocol.config.bootstrap
     anchors = [name for name in plan.anchors if name in names] if plan.random in names else []
-    differences = anchor_differences(draws, tasks, of_rows, anchors, plan.random)
+    differences = anchor_differences(draws, tasks, of_rows, anchors, plan.random, plan.supervised)
     counting = counting_tasks([task.name for task in tasks], differences, "headline")
     published = [name for name in anchors if name in [peer.name for peer in plan.peers]]
     by_published = published_tasks(plan.tasks, differences, published)

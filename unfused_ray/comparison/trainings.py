@@ -18,7 +18,7 @@ from unfused_ray.comparison.budget import (
     within_budget,
 )
 from unfused_ray.comparison.plan import PlannedSystem, TablePlan
-from unfused_ray.config import TrainingConfig
+from unfused_ray.config import TrainingConfig, differences
 from unfused_ray.data.shards.format import Manifest
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.evaluation.tasks import load_task, role
@@ -194,6 +194,10 @@ class Trainings:
             raise ValueError(f"--use {system.slug}={given}: {path} was trained with seed {of_run}, not with {seeds}")
         if (status := Run(path).status()) is None or status.state != "finished":
             raise ValueError(f"--use {system.slug}={given}: {path} is not finished; its own command finishes it")
+        if status.epoch < (epochs := Run(path).record()["config"]["epochs"]):
+            raise ValueError(
+                f"--use {system.slug}={given}: {path} ended early, after {status.epoch} of {epochs} epochs"
+            )
         return path if of_run == seed else ""
 
     def refuse_unfound(self) -> None:
@@ -229,13 +233,15 @@ def _is_run(folder: str) -> bool:
 
 
 def refuse_other_settings(training: Training) -> None:
-    """Check that settings, data and teacher of a finished run are those of the plan.
+    """Check that settings, data, teacher and origin of a finished run are those of the plan.
 
     Raises:
         ValueError: they differ; names them.
     """
-    facts = launch.check(training.config).facts
-    if changes := Run(training.folder).changes(training.config, facts):
+    run, facts = Run(training.folder), launch.check(training.config).facts
+    exported = differences(run.record()["config"]["watch"], training.config.watch.model_dump(mode="json"))
+    changes = [*run.changes(training.config, facts), *(f"watch.{exported[key]}" for key in exported if key == "export")]
+    if changes:
         raise ValueError(
             f"{training.folder} was trained with other settings than those of {training.system.name}:\n  "
             + "\n  ".join(changes)

@@ -38,7 +38,9 @@ class ColumnsConfig(Config):
     audio: str = ""
     """Column of a Parquet file that holds the audio; empty takes the only one."""
     label: str = ""
-    """Column of the labels; empty finds `labels`, `label`, `category`, `class`, `tags`, `target` and the like."""
+    """Column of the labels; empty finds `labels`, `label`, `category`, `class`, `tags`, `target` and the like. Of audio
+    files without a list, `folder` takes the name of the folder that a file is in, or of the one above where that is
+    called as a split (`train/robin/1.wav`, `robin/train/1.wav`)."""
     split: str = ""
     """Column of the splits; empty finds `split` or, where no name of a file says one, a `partition`, `subset`, `set` or
     `fold` that says splits alone."""
@@ -281,7 +283,7 @@ class SweepConfig(Config):
     """Stop the worse trials early (ASHA), but never the default one, which all are compared with."""
     halving: Annotated[int, Field(ge=2)] = 3
     """Reduction factor of ASHA: at each rung one in this many trials goes on, for this many times the epochs."""
-    grace: PositiveFloat = 0.25
+    grace: Annotated[float, Field(gt=0, lt=1)] = 0.25
     """First rung of ASHA, as a share of the epochs."""
     score: Measure = "headline"
     """Measure that trials are judged by: headline (the mean of neighbours and few-shot), neighbours, few-shot or

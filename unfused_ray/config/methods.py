@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -42,6 +43,12 @@ class DecarConfig(Config):
     assignment_gpus: NonNegativeFloat = 0.0
     """GPU, or share of one, that each of these processes reserves beside the workers' for k-means by faiss (extra gpu);
     0 clusters on processors. Worth it for millions of clips or thousands of clusters."""
+
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """Fields that do not count."""
+        why = "with labels_from=full_pass, which keeps no bank"
+        return {"bank_embedding": why} if self.labels_from == "full_pass" else {}
 
 
 class ColaConfig(Config):

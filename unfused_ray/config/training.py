@@ -188,6 +188,11 @@ class TrainingConfig(Config):
         """Epochs after which the run ends or stops."""
         return min(self.stop_after or self.epochs, self.epochs)
 
+    @property
+    def ends_by(self) -> Literal["stop_after", "epochs"]:
+        """The field that :attr:`last_epoch` is of."""
+        return "stop_after" if 0 < self.stop_after < self.epochs else "epochs"
+
     @model_validator(mode="after")
     def _workers_divide_blocks(self) -> Self:
         workers = self.runtime.num_workers if self.runtime.kind == "workers" else 1

@@ -134,7 +134,8 @@ def load_task(uri: str, splits: tuple[str, ...] = SPLITS, field: str = "tasks") 
         key = index.column("key")[odd[0]]
         raise ValueError(
             f"{field}={uri} has {len(odd):,} of {len(labels):,} clips without exactly one label (the first is {key}, "
-            f"with {len(labels[odd[0]])}): an evaluation needs one class per clip"
+            f"with {len(labels[odd[0]])}): an evaluation needs one class per clip, from a list or, where folders are "
+            "called as classes, by prepare --columns.label folder"
         )
     class_ids, class_names = labels_to_ids(labels)
     parts = [part.group(1) if (part := _PART.fullmatch(split)) else "" for split in split_names]

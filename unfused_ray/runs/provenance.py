@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from unfused_ray import storage
 from unfused_ray.config import DistillConfig, TrainingConfig
 from unfused_ray.models.export import find_export, read_description
@@ -20,6 +23,30 @@ def origins(config: TrainingConfig, checkpoint: Checkpoint | None) -> list[dict[
     if isinstance(config, DistillConfig) and config.teacher:
         found.append(upstream(config.teacher))
     return found
+
+
+def origin_facts(config: TrainingConfig, record: Mapping[str, Any] | None) -> dict[str, str]:
+    """Which run or export a training begins with: a fact by which a resume with another is refused.
+
+    It does not depend on the folder's path, nor on what the other run has learnt since.
+
+    Args:
+        config: of the training.
+        record: of the run, if it has begun.
+
+    Returns:
+        By the name of the field and "_identity", the run's id, or the SHA-256 of an export without a run. Once the
+        folder is gone, what the record says; of a run that was begun before this was kept, nothing.
+    """
+    facts, known = dict[str, str](), record["facts"] if record else {}
+    for field in ("init_from", "fork"):
+        place, name = config.get(field), f"{field}_identity"
+        if not place or (record and record["config"][field] and name not in known):
+            continue
+        found = upstream(place)
+        if identity := found.get("run") or found.get("sha256") or known.get(name):
+            facts[name] = identity
+    return facts
 
 
 def upstream(uri: str, checkpoint: Checkpoint | None = None) -> dict[str, str]:

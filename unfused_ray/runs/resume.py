@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from unfused_ray.runs.checkpoints import Checkpoint, CheckpointStore, Position
+from unfused_ray.runs.watched import without_looks
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,15 @@ class ResumePoint:
     """Position to continue from; of a fork, the start of the checkpoint's epoch."""
     bank_uri: str | None
     """Folder of the label source's state; None if labels are made anew, as for a fork with other settings."""
+
+    is_fork: bool = False
+    """True if the checkpoint is another run's."""
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """Metrics of the finished epochs; of a fork, without looks, by which the other run was judged."""
+        history: list[dict[str, float]] = self.checkpoint.details["history"]
+        return without_looks(history) if self.is_fork else history
 
     @property
     def threads(self) -> int | None:
@@ -43,4 +53,4 @@ def find_fork_point(source_uri: str) -> ResumePoint:
     newest = CheckpointStore(source_uri, keep=1).newest()
     if newest is None:
         raise FileNotFoundError(f"fork={source_uri} holds no checkpoint: give the folder of a run")
-    return ResumePoint(newest, Position(newest.position.epoch, 0), None)
+    return ResumePoint(newest, Position(newest.position.epoch, 0), None, is_fork=True)

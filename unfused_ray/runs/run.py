@@ -25,7 +25,8 @@ PSEUDO_LABELS = "pseudo-labels"
 BEST = "best"
 """Folder of the best network that was watched, where it is to be exported."""
 
-# Settings that may differ when a run is resumed. Data and teacher are compared by checksum.
+# Settings that may differ when a run is resumed. Data and teacher are compared by checksum, the run or export that it
+# begins with by identity.
 RESUMABLE_SETTINGS = (
     *("epochs", "stop_after", "runtime", "checkpoint", "health", "watch", "tracking", "name", "output"),
     *("data", "teacher", "labels_of", "init_from", "fork"),
@@ -92,6 +93,8 @@ class Run:
                 "the run, another --output, or branch from its newest checkpoint: --fork "
                 f"{self.uri} --output <new folder>"
             )
+        if not CheckpointStore(self.uri, keep=1).committed():
+            storage.delete(storage.join(self.uri, BEST))  # of looks that the run takes anew
         record = {**self.record(), "config": new["config"], "environment": new["environment"]}
         write_file(self.uri, RECORD, record)
         return record

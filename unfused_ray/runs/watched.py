@@ -67,6 +67,11 @@ def looks(history: History, config: WatchConfig) -> list[Look]:
     return _looks(history, task_names(config), config.measure) if config.data else []
 
 
+def without_looks(history: History) -> list[dict[str, float]]:
+    """A history without the figures of looks."""
+    return [{name: value for name, value in entry.items() if not name.startswith(_PREFIX)} for entry in history]
+
+
 def best_look(history: History, config: WatchConfig) -> Look | None:
     """The first of the best looks; None before there is one."""
     return max(looks(history, config), key=lambda look: look.accuracy, default=None)

@@ -7,6 +7,7 @@ import logging
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -107,9 +108,13 @@ def check(config: SweepConfig) -> SweepPlan:
             )
         if by_folds:
             protocol = _with_folds(protocol, loaded)
-        for point in label_points(space):
-            check_training(apply(distill, point).replace(data=(task,)))
     trials = TrialPlan(uri, config.name, distill, config.tasks, rungs(config), protocol, config.score, by_folds)
+    for task, point in product(config.tasks, label_points(space)):
+        check_training(apply(distill, point).replace(data=(task,), output=trials.labels_uri(point, task)))
+    if config.early_stopping and len(trials.rungs) == 1:
+        logger.warning(
+            "no trial can be stopped early: grace=%g of distill.epochs=%d is their end", config.grace, distill.epochs
+        )
     default = default_point(distill, space)
     num_trials(config, space, default)
     store.tracking_uri(distill.tracking)
@@ -150,6 +155,8 @@ def _refuse_what_the_sweep_decides(config: SweepConfig, space: Space) -> None:
     for name in ("data", "output", "labels_of", "stop_after"):
         if getattr(config.distill, name):
             raise ValueError(f"distill.{name} is the sweep's business: name tasks and output of the sweep instead")
+    if config.distill.fork:
+        raise ValueError(f"distill.fork={config.distill.fork}: trials begin at epoch 0; give distill.init_from")
     if held_out := [split for split in config.distill.splits if role(split) in ("valid", "test", "fold")]:
         raise ValueError(
             f"distill.splits={config.distill.splits} has {held_out[0]}: trials are judged on validation clips, and the "
@@ -159,6 +166,12 @@ def _refuse_what_the_sweep_decides(config: SweepConfig, space: Space) -> None:
         raise ValueError(
             f"distill.watch.data={config.distill.watch.data}: a sweep looks at validation clips itself, and ends "
             "trials by them; leave it out"
+        )
+    origins = {point.get("labels.origin", config.distill.labels.origin) for point in label_points(space)}
+    if "true" in origins and len(config.tasks) == 1:
+        raise ValueError(
+            "labels.origin=true: a sweep of one task judges by folds of train and valid, whose labels students would "
+            "have learnt; give several tasks, which are judged by their valid splits"
         )
     for name in space:
         if within(name, _NOT_VARIED):

@@ -168,3 +168,20 @@ def test_a_gap_that_is_not_there_is_not_closed(values: list[tuple[float, float, 
     assert closed is None or closed <= 1 + 1e-9
     best = gap_closed(np.maximum(np.maximum(first, second), random), np.array([first, second]), random)
     assert best is None or best == pytest.approx(1)
+
+
+def test_a_supervised_anchor_is_not_asked_about_labels_that_it_has_learnt(tmp_path: Path) -> None:
+    """Without validation clips parts of train are held out, on whose labels it has trained."""
+    tasks = [load_task(write_task(tmp_path / "held-out", 8, 4, 4)), load_task(write_task(tmp_path / "none", 8, 0, 4))]
+    cells = {
+        (row, task.name): cell(value)
+        for task in tasks
+        for row, value in zip((RANDOM, *ANCHORS), (0.5, 0.9, 0.5), strict=True)
+    }
+    asked = anchor_differences(CONFIG, tasks, cells, ANCHORS, RANDOM, supervised=["supervised"])
+    assert {(each.task, each.anchor) for each in asked} == {
+        ("held-out", "supervised"),
+        ("held-out", "peer"),
+        ("none", "peer"),
+    }
+    assert counting_tasks(["held-out", "none"], asked, "headline") == ("held-out",)

@@ -32,6 +32,7 @@ from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.evaluation.cells import MEASURES, Cell
 from unfused_ray.models.cost import cost_of
 from unfused_ray.runs.run import CONFIGS, Run
+from unfused_ray.runs.status import Status
 
 COMPARISON = ROOT / "unfused_ray" / "comparison"
 PLANS = sorted((COMPARISON / "plans").glob("*.toml"))
@@ -342,6 +343,9 @@ def test_an_unknown_recipe_setting_system_or_seed_is_named(command: Call, tmp_pa
         command(tmp_path, use=("decar-v2=/a", "DECAR-v2=/b"))
     with pytest.raises(ValueError, match=r"a: settings\.epochs=3 would not count: give tflop"):
         system(name="a", recipe="tiny", settings={"epochs": 3})
+    for field in ("fork", "labels_of", "stop_after", "watch.patience"):
+        with pytest.raises(ValueError, match=rf"a: settings\.{field}=3 would not count"):
+            system(name="a", recipe="tiny", settings={field: 3})
     with pytest.raises(ValueError, match=r"whole group, whose other fields .* in quotes, \"encoder\.cut\""):
         system(name="a", recipe="tiny", settings={"encoder": {"cut": "fc1"}})
     with pytest.raises(ValueError, match=r"a: teacher=b would not count: labels\.origin=random asks none"):
@@ -354,6 +358,11 @@ def test_an_unknown_recipe_setting_system_or_seed_is_named(command: Call, tmp_pa
     for folder in ("seed-0", "seed-{seed}"):
         with pytest.raises(ValueError, match="seed-0 was trained with seed 7, not with 0"):
             command(tmp_path, use=(f"decar-v2={tmp_path}/{folder}",)).chosen()
+    early = Run(str(tmp_path / "early"))
+    early.open(PretrainConfig(seed=0, epochs=20), {})
+    early.write_status(Status("finished", 12, 0))
+    with pytest.raises(ValueError, match="early ended early, after 12 of 20 epochs"):
+        command(tmp_path, use=(f"decar-v2={tmp_path}/early",)).chosen()
     Run(str(tmp_path / "begun")).open(PretrainConfig(seed=0), {})
     with pytest.raises(ValueError, match="begun is not finished; its own command finishes it"):
         command(tmp_path, use=(f"decar-v2={tmp_path}/begun",)).chosen()

@@ -31,6 +31,7 @@ from unfused_ray.evaluation.protocol import BootstrapConfig, load_protocol
 from unfused_ray.evaluation.systems import TrainedModel
 from unfused_ray.evaluation.tasks import load_task
 from unfused_ray.report.sweep import is_default
+from unfused_ray.runs.checkpoints import CheckpointStore, Position
 from unfused_ray.runs.environment import environment
 from unfused_ray.runs.run import Run
 from unfused_ray.runs.status import Status
@@ -181,7 +182,7 @@ def test_a_finite_space_has_so_many_points() -> None:
     assert space.num_points({**finite, "c": FloatDistribution(0.0, 1.0)}) == float("inf")
 
 
-@given(epochs=st.integers(1, 200), halving=st.integers(2, 5), grace=st.floats(0.01, 1.0))
+@given(epochs=st.integers(1, 200), halving=st.integers(2, 5), grace=st.floats(0.01, 0.99))
 def test_rungs_rise_to_the_last_epoch(epochs: int, halving: int, grace: float) -> None:
     distill = DistillConfig(epochs=epochs)
     found = plan.rungs(SweepConfig(distill=distill, halving=halving, grace=grace))
@@ -253,6 +254,7 @@ def test_a_space_whose_choices_have_several_values_is_resumed_and_won(
         ({"space": "crops"}, r"space: crop\.seconds cannot be varied"),
         ({"space": "wide"}, r"method\.alpha\": 1\.5.* cannot work"),
         ({"space": "momentum"}, r"space: optimizer\.momentum has no meaning with name=adamw"),
+        ({"distill.fork": "/x"}, r"distill\.fork=/x: trials begin at epoch 0; give distill\.init_from"),
         ({"tasks": ()}, r"tasks=\(\) names nothing"),
         ({"distill.watch.data": ("a",)}, r"distill\.watch\.data=.* a sweep looks at validation clips itself"),
         ({"tasks": ("/nowhere",)}, "/nowhere"),
@@ -264,6 +266,33 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
 ) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         plan.check(config(**fields))
+
+
+def test_students_do_not_learn_the_labels_that_folds_judge_them_by(config: Callable[..., SweepConfig]) -> None:
+    supervised = {"distill.labels.origin": "true", "distill.teacher": ""}
+    plan.check(config(**supervised))
+    with pytest.raises(ValueError, match=r"labels\.origin=true: a sweep of one task judges by folds of train"):
+        plan.check(config(**supervised, tasks=config().tasks[:1]))
+
+
+def test_a_run_of_the_distillations_name_has_no_say_in_a_sweep(
+    config: Callable[..., SweepConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNFUSED_RAY_HOME", str(tmp_path / "home"))
+    other = Run(str(tmp_path / "home" / "runs" / config().distill.name))
+    other.open(config().distill, {})
+    CheckpointStore(other.uri, keep=1).commit(Position(0, 1), {}, {})
+    with pytest.raises(ValueError, match=r"init_from=.*teacher has weights that do not fit"):
+        plan.check(config(**{"distill.init_from": str(tmp_path / "teacher"), "distill.encoder.width": 48}))
+
+
+def test_a_sweep_says_when_no_trial_can_be_stopped_early(
+    config: Callable[..., SweepConfig], caplog: pytest.LogCaptureFixture
+) -> None:
+    plan.check(config(**{"distill.epochs": 9}))
+    assert "stopped early" not in caplog.text
+    plan.check(config(**{"distill.epochs": 1}))
+    assert "no trial can be stopped early: grace=0.25 of distill.epochs=1 is their end" in caplog.messages
 
 
 def test_what_the_sweep_decides_instead_is_named(

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import takewhile
+from typing import Any
 
 import pyarrow as pa
 
@@ -24,6 +25,7 @@ from unfused_ray.data.sources.notes import Note, Notes, first_of
 from unfused_ray.data.sources.sniff import may_hold_out
 from unfused_ray.data.sources.splits import (
     is_recognised,
+    labels_of_folders,
     names_recognised,
     resolve_eval,
     split_of_folder,
@@ -35,6 +37,8 @@ from unfused_ray.data.sources.splits import (
 from unfused_ray.data.sources.tar import list_tar
 from unfused_ray.progress import Progress
 
+FOLDER = "folder"
+"""Column of the labels of audio files, which have no columns: the names of their folders."""
 ARCHIVES: dict[SourceKind, Callable[[str, str, ColumnsConfig, str], Listing]] = {
     "tar": list_tar,
     "parquet": list_parquet,
@@ -59,8 +63,8 @@ def list_source(source: Source, executor: Executor, columns: ColumnsConfig = BY_
     """
     _refuse_idle_columns(source, columns)
     if source.kind == "audio":
-        listing = list_audio(source)
-        return _with_splits(replace(listing, notes=source.notes + _folders_left(source)), source)
+        listing = list_audio(source, has_labels=columns.label == FOLDER)
+        return _with_splits(replace(listing, notes=source.notes + listing.notes), source)
     if source.kind == "csv" and len(source.files) > 1:
         source = _with_paths(source, columns)
     named, notes = _splits_of_files(source)
@@ -81,17 +85,32 @@ def list_source(source: Source, executor: Executor, columns: ColumnsConfig = BY_
 
 def _refuse_idle_columns(source: Source, columns: ColumnsConfig) -> None:
     """Raise ValueError if a column is asked for that files of this kind do not have."""
-    if source.kind == "audio" and columns != BY_NAME:
-        raise ValueError(f"columns={columns!r}: {source.folder} is read as audio files, which have no columns")
+    if source.kind == "audio" and columns not in (BY_NAME, BY_NAME.replace(label=FOLDER)):
+        raise ValueError(
+            f"columns={columns!r}: {source.folder} is read as audio files, which have no columns; label={FOLDER} alone "
+            "makes labels of the names of their folders"
+        )
     has = {"path": "csv", "audio": "parquet"}
     for name, kind in has.items():
         if (value := getattr(columns, name)) and source.kind != kind:
             raise ValueError(f"columns.{name}={value} is of {kind} files, and {source.folder} is read as {source.kind}")
 
 
-def list_audio(source: Source) -> Listing:
-    """List audio files; a clip's key is its path within the source."""
-    return Listing.from_rows([{"key": storage.relative(uri, source.folder), "uri": uri} for uri in source.files])
+def list_audio(source: Source, has_labels: bool = False) -> Listing:
+    """List audio files; a clip's key is its path within the source.
+
+    Args:
+        source: its files.
+        has_labels: a clip's label is the name of the innermost folder within the source that says no split.
+    """
+    keys = [storage.relative(uri, source.folder) for uri in source.files]
+    labels = labels_of_folders(keys)
+    rows: list[dict[str, Any]] = [{"key": key, "uri": uri} for key, uri in zip(keys, source.files, strict=True)]
+    if not has_labels:
+        return Listing.from_rows(rows, notes=_folders_left(labels))
+    rows = [row | {"labels": [label] if label else []} for row, label in zip(rows, labels, strict=True)]
+    notes = Counter({Note("columns used", "labels ← names of folders", "clips"): sum(map(bool, labels))})
+    return Listing.from_rows(rows, notes=notes)
 
 
 def _with_paths(source: Source, columns: ColumnsConfig) -> Source:
@@ -167,13 +186,12 @@ def _from_common_folder(paths: list[str]) -> list[str]:
     return [path.removeprefix(above) if is_absolute(path) else path for path in paths]
 
 
-def _folders_left(source: Source) -> Notes:
+def _folders_left(labels: Sequence[str]) -> Notes:
     """Note the folders of audio files that may be labels."""
-    folders = {storage.relative(uri, source.folder).rpartition("/")[0].rpartition("/")[2] for uri in source.files}
-    names = sorted(name for name in folders if name and not split_of_name(name))
+    names = sorted({label for label in labels if label})
     if len(names) < 2:
         return Counter()
-    text = f"names of folders, which may be labels ({first_of(names)}): a CSV with a column label gives clips theirs"
+    text = f"names of folders, which may be labels ({first_of(names)}): --columns.label {FOLDER} takes them"
     return Counter({Note("columns ignored", text): 1})
 
 

@@ -148,6 +148,17 @@ def splits_of_paths(paths: Sequence[str]) -> tuple[list[str], Notes]:
     return [""] * len(paths), notes
 
 
+def labels_of_folders(paths: Sequence[str]) -> list[str]:
+    """The innermost folder in each path that says no split; "" where there is none.
+
+    As for splits, "train" is a class if it is all that some of them say.
+    """
+    folders = [path.split("/")[:-1] for path in paths]
+    say_splits = {split_of_folders("/".join(names))[1] for names in folders} != {"", "train"}
+    may_be = [[name for name in names if not (say_splits and split_of_name(name))] for names in folders]
+    return [names[-1] if names else "" for names in may_be]
+
+
 def names_recognised(names: Counter[tuple[str, str]], unit: str = "clips") -> Notes:
     """Note each name that was recognised as another split's, by (name, split)."""
     return Counter(

@@ -22,7 +22,7 @@ from unfused_ray.lease import Lease, user
 from unfused_ray.models.export import DESCRIPTION
 from unfused_ray.runs.checkpoints import CheckpointStore, Position
 from unfused_ray.runs.environment import environment
-from unfused_ray.runs.provenance import origins
+from unfused_ray.runs.provenance import origin_facts, origins
 from unfused_ray.runs.resume import ResumePoint, find_resume_point
 from unfused_ray.runs.run import Run
 from unfused_ray.runs.start_times import StartTimes
@@ -73,8 +73,9 @@ def check(given: TrainingConfig | TrainingData) -> TrainingPlan:
     watched_tasks(config.watch, config.front_end)
     uri = config.output or storage.join(home(), "runs", config.name)
     begun = bool(CheckpointStore(uri, keep=1).committed())
-    known = Run(uri).record()["facts"] if begun else {}
-    facts = {"num_clips": index.num_clips, "data_checksums": index.checksums, **stage_of(config).check(index, known)}
+    record = Run(uri).record() if begun else None
+    facts = {"num_clips": index.num_clips, "data_checksums": index.checksums, **origin_facts(config, record)}
+    facts |= stage_of(config).check(index, record["facts"] if record else {})
     fork_point = None if begun else check_origin(config, facts)
     return TrainingPlan(config, Run(uri), facts, index, data.planner, data.tracking_uri, fork_point)
 
@@ -133,6 +134,7 @@ def run(
         record = run.open(config, plan.facts, environment())
         own = find_resume_point(run.uri)
         if own is not None and (status := _status_without_training(run, config, own)) is not None:
+            run.write_status(status)  # that of a driver which died behind the export says otherwise
             return status
         start_times.reach("checked")
         with runtime.session(config.runtime, _read(config), run.uri, start_times):
@@ -157,7 +159,7 @@ def _status_without_training(run: Run, config: TrainingConfig, own: ResumePoint)
     """The status of a run that has no epoch left to train, or has ended early; None if it goes on.
 
     Raises:
-        ValueError: the run is already beyond ``stop_after``.
+        ValueError: the run is already beyond its end, of ``stop_after`` or ``epochs``, and has not been exported there.
     """
     position, early = own.position, has_ended_early(own.checkpoint.details["history"], config.watch)
     if (position.epoch >= config.last_epoch or early) and _exported_epochs(run, config.export) == position.epoch:
@@ -167,9 +169,9 @@ def _status_without_training(run: Run, config: TrainingConfig, own: ResumePoint)
             more = "It has ended early; --watch.patience 0 resumes it"
         logger.info("%s has no epoch left to train. %s", run.uri, more)
         return Status("finished" if finished or early else "stopped", position.epoch, position.step)
-    if config.stop_after and position > Position(config.last_epoch):
+    if position > Position(config.last_epoch):
         raise ValueError(
-            f"stop_after={config.stop_after} lies before where {run.uri} stands, epoch {position.epoch} step "
+            f"{config.ends_by}={config.last_epoch} lies before where {run.uri} stands, epoch {position.epoch} step "
             f"{position.step}: give a later one"
         )
     return None

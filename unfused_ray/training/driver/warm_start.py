@@ -54,10 +54,11 @@ def _check_fork(config: TrainingConfig, facts: Mapping[str, Any]) -> ResumePoint
     if config.stage == "distill":  # its heads tell the labels of the other run apart
         _refuse_changes(f"fork={config.fork} has learnt other labels", record["facts"], facts, _LABEL_FACTS)
     epoch = fork_point.checkpoint.position.epoch
-    if epoch >= config.epochs:
+    if epoch >= config.last_epoch:
+        flag = config.ends_by.replace("_", "-")
         raise ValueError(
-            f"epochs={config.epochs} leaves nothing to train: fork={config.fork} has {epoch} epochs behind it. Give "
-            f"--epochs {epoch + 1} or more, or start from its weights by --init-from"
+            f"{config.ends_by}={config.last_epoch} leaves nothing to train: fork={config.fork} has {epoch} epochs "
+            f"behind it. Give --{flag} {epoch + 1} or more, or start from its weights by --init-from"
         )
     return fork_point
 

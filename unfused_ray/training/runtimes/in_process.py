@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -14,7 +13,7 @@ from unfused_ray.config import RuntimeConfig
 from unfused_ray.data.stream.prefetch import LocalSource
 from unfused_ray.runs.start_times import StartTimes
 from unfused_ray.runs.status import Status
-from unfused_ray.threads import Machine
+from unfused_ray.threads import usable_cores
 from unfused_ray.tracking.mlflow import TrackedRun
 from unfused_ray.training.coordinator import Coordinator
 from unfused_ray.training.job import TrainingJob
@@ -41,9 +40,9 @@ class InProcess(Runtime):
     def refuse_impossible(self, config: RuntimeConfig) -> None:
         """Refuse to train on CPUs where a GPU is asked for, and name settings, a recipe's perhaps, of worker groups."""
         refuse_missing_gpu(config)
-        for field in ("num_workers", "cpus_per_worker"):
+        for field in ("num_workers", "cpus_per_worker", "compress_gradients"):
             if (value := getattr(config, field)) != RuntimeConfig.model_fields[field].default:
-                logger.warning("runtime.%s=%g does not count: the training is in one process", field, value)
+                logger.warning("runtime.%s=%s does not count: the training is in one process", field, value)
 
     def uses_gpus(self, config: RuntimeConfig) -> bool:
         """Return True if torch sees a GPU."""
@@ -51,7 +50,8 @@ class InProcess(Runtime):
 
     def resources(self, config: RuntimeConfig) -> Resources:
         """One worker, and the CPUs that this process may use."""
-        return Resources(1, 1, float(len(os.sched_getaffinity(0))), 1.0)
+        cores = usable_cores()
+        return Resources(1, 1, float(cores), float(_num_decoders(cores)))
 
     def session(
         self, config: RuntimeConfig, sources: Mapping[str, tuple[str, ...]], run_uri: str, start_times: StartTimes
@@ -78,11 +78,14 @@ def _train(job: TrainingJob, coordinator: Coordinator) -> Status:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     plan = job.clustering_plan(threads)
     labels = job.labels(InProcessClusterer(plan) if plan else None)
-    # Beside a training on CPUs, a second thread that decodes would take its cores.
-    decoders = min(_MOST_DECODERS, max(1, Machine.now().usable_cores - 1)) if device.type == "cuda" else 1
-    source = LocalSource(job.planner, job.reader, decoders)
+    source = LocalSource(job.planner, job.reader, _num_decoders(usable_cores()))
     worker = Worker(LocalCollectives(), device, job.planner, source, labels, coordinator, job.start_times)
     return job.train(worker, job.resume_point)
+
+
+def _num_decoders(cores: int) -> int:
+    """Threads that decode: beside a training on CPUs, a second one would take its cores."""
+    return min(_MOST_DECODERS, max(1, cores - 1)) if torch.cuda.is_available() else 1
 
 
 def _saved_threads(job: TrainingJob) -> int | None:

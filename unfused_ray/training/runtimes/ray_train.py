@@ -16,12 +16,13 @@ import torch
 from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig
 
-from unfused_ray import cluster, logs, memory
+from unfused_ray import cluster, logs, memory, storage
 from unfused_ray.clustering.actor import RayClusterer, start_assignment_actor
 from unfused_ray.config import RuntimeConfig
 from unfused_ray.data.parts.executor import IN_PROCESS, Executor
 from unfused_ray.data.parts.ray_tasks import RayTasks
 from unfused_ray.data.stream.ray_source import RaySource, execution_options, make_dataset
+from unfused_ray.runs.checkpoints import MANIFEST
 from unfused_ray.runs.resume import ResumePoint, find_fork_point, find_resume_point
 from unfused_ray.runs.start_times import StartTimes, process_started
 from unfused_ray.runs.status import Status
@@ -74,6 +75,8 @@ class RayTrain(Runtime):
                     f"runtime.gpus_per_worker={config.gpus_per_worker:g}: a node of the cluster has a GPU that torch "
                     f"cannot use there: {reason}"
                 )
+            if not config.gpus_per_worker and (gpus := cluster.capacity().get("GPU")):
+                logger.warning("the workers train on CPUs; --runtime.gpus-per-worker 1 takes the %g GPUs here", gpus)
             yield
 
     def labelling(self, config: RuntimeConfig) -> Executor:
@@ -191,11 +194,22 @@ class _WorkerMain:
         return job.train(worker, resume_point)
 
     def _resume_point(self) -> ResumePoint | None:
-        """The driver's resume point, or a newly found one if this is not the first worker group."""
+        """The driver's resume point, or the run's own newest one if this is not the first worker group.
+
+        Of a fork whose source has trained on and pruned the driver's checkpoint, the source's newest one.
+        """
+        begun = self.job.resume_point
         if self.coordinator.is_first_attempt():
-            return self.job.resume_point
-        fork = self.job.config.fork
-        return find_resume_point(self.job.run_uri) or (find_fork_point(fork) if fork else None)
+            return begun
+        own = find_resume_point(self.job.run_uri)
+        if own is not None or begun is None or storage.exists(storage.join(begun.checkpoint.uri, MANIFEST)):
+            return own or begun
+        newest = find_fork_point(self.job.config.fork)
+        self.coordinator.note(
+            f"the checkpoint of {self.job.config.fork} that the run began with, of epoch {begun.position.epoch}, is no "
+            f"longer there: it begins anew with that of epoch {newest.position.epoch}"
+        )
+        return newest
 
 
 def _leaving_nodes() -> Sequence[str]:

@@ -35,20 +35,30 @@ class Exporter:
         if not is_comparable or look.accuracy > kept["accuracy"]:
             self._write(self._best_uri, encoder, {"epochs": look.epoch + 1, "watched": seen})
 
-    def export(self, encoder: AudioNTT2020, epochs: int) -> bool:
-        """Write the export of a run that ends after so many epochs; False if the last network stands in for the best.
+    def export(self, encoder: AudioNTT2020, epochs: int, best: Look | None) -> str:
+        """Write the export of a run that ends after so many epochs.
 
         Args:
             encoder: of the last epoch.
             epochs: behind the run.
+            best: look of the run; None without one.
+
+        Returns:
+            What is exported instead of the network of the best look, where that is asked for and not there; else ''.
         """
         uri, run = storage.join(self._run_uri, self._config.export), {"run_epochs": epochs}
-        if self._config.watch.export == "best" and find_export(self._best_uri) is not None:
-            best = load_encoder(self._best_uri)
-            self._write(uri, best.encoder, {**best.details, **run})
-            return True
-        self._write(uri, encoder, {"epochs": epochs, **run})
-        return self._config.watch.export == "last"
+        asked = self._config.watch.export == "best"
+        if not asked or find_export(self._best_uri) is None:
+            self._write(uri, encoder, {"epochs": epochs, **run})
+            return "watch.export=best: no network was looked at, the last one is exported" if asked else ""
+        kept = load_encoder(self._best_uri)
+        self._write(uri, kept.encoder, {**kept.details, **run})
+        if best is None or kept.details["epochs"] == best.epoch + 1:
+            return ""
+        return (
+            f"watch.export=best: the network of the best look, after epoch {best.epoch}, was not kept; that after "
+            f"epoch {kept.details['epochs'] - 1} is exported"
+        )
 
     def _seen(self, look: Look) -> dict[str, Any]:
         watch = self._config.watch

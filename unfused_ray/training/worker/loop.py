@@ -32,6 +32,7 @@ from unfused_ray.runs.resume import ResumePoint
 from unfused_ray.runs.run import DIVERGED
 from unfused_ray.runs.start_times import StartTimes
 from unfused_ray.runs.status import State, Status
+from unfused_ray.runs.watched import best_look
 from unfused_ray.tracking.mlflow import metric_name
 from unfused_ray.training.coordinator import CoordinatorClient
 from unfused_ray.training.worker.checkpointer import Checkpointer
@@ -109,11 +110,9 @@ class Loop:
         self.position = resume_point.position if resume_point else Position()
         self.sums = EpochSums()
         checkpoint = resume_point.checkpoint if resume_point else None
-        history: list[dict[str, float]] = []
-        if checkpoint is not None:
-            history = checkpoint.details["history"]
-            if self.position.step and worker.collectives.rank == 0:  # which continues with the sums of all
-                self.sums = EpochSums(**checkpoint.details["sums"])
+        history = resume_point.history if resume_point else []
+        if checkpoint is not None and self.position.step and worker.collectives.rank == 0:
+            self.sums = EpochSums(**checkpoint.details["sums"])  # the first worker continues with those of all
         self.reporter = Reporter(worker.coordinator, worker.collectives.rank, self.num_steps, history)
         self.exporter = Exporter(config, run_uri, statistics, method.name)
         self.watcher = Watcher(config, worker.collectives, worker.device, self.reporter, self.exporter)
@@ -353,5 +352,6 @@ class Loop:
         return Status(state, self.position.epoch, self.position.step, "; ".join(parts))
 
     def _export(self) -> None:
-        if not self.exporter.export(self.learner.state.exported(), self.position.epoch):
-            self.worker.coordinator.note("watch.export=best: no network was looked at, the last one is exported")
+        best = best_look(self.reporter.history, self.config.watch)
+        if remark := self.exporter.export(self.learner.state.exported(), self.position.epoch, best):
+            self.worker.coordinator.note(remark)

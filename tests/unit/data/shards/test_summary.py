@@ -158,8 +158,9 @@ def test_settings_of_lists_have_no_meaning_for_a_published_task(change: dict[str
 
 def test_columns_have_no_meaning_for_audio_files(tmp_path: Path):
     source = write_clips(tmp_path / "in", "a.wav")
-    with pytest.raises(ValueError, match=r"columns=.*label='x'.* is read as audio files, which have no columns"):
-        prepared(source, tmp_path / "out", columns={"label": "x"})
+    for columns in ({"label": "x"}, {"label": "folder", "group": "x"}):
+        with pytest.raises(ValueError, match=r"columns=.* is read as audio files, which have no columns; label=folder"):
+            prepared(source, tmp_path / "out", columns=columns)
 
 
 def test_columns_of_other_kinds_of_files_are_refused(tmp_path: Path):

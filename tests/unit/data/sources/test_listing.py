@@ -16,13 +16,16 @@ from support.archives import spoil, write_tar
 
 from unfused_ray import storage
 from unfused_ray.audio.decode import AudioError
+from unfused_ray.config import ColumnsConfig
+from unfused_ray.data.parts.executor import IN_PROCESS
 from unfused_ray.data.shards.layout import cut
 from unfused_ray.data.sources.csv_files import list_csv
 from unfused_ray.data.sources.fetch import fetch
 from unfused_ray.data.sources.find import find
 from unfused_ray.data.sources.hub_parquet import list_parquet
 from unfused_ray.data.sources.items import Listing, combine, draw, select
-from unfused_ray.data.sources.listing import list_audio
+from unfused_ray.data.sources.listing import list_audio, list_source
+from unfused_ray.data.sources.notes import by_kind
 from unfused_ray.data.sources.tar import list_tar
 
 
@@ -41,6 +44,35 @@ def test_a_folder_is_read_at_any_depth_and_by_suffix(tmp_path: Path):
     source = find(str(tmp_path))
     assert source.kind == "audio"
     assert column(list_audio(source), "key") == ["a/deep/c.opus", "a/x.flac", "b.WAV"]
+
+
+def test_names_of_folders_are_labels_where_that_is_asked_for(tmp_path: Path):
+    touch(tmp_path, "train/robin/a.wav", "train/wren/old/b.wav", "robin/test/c.wav", "test/d.wav", "e.wav")
+    source = find(str(tmp_path))
+    by_folder = list_source(source, IN_PROCESS, ColumnsConfig(label="folder"))
+    labels = dict(zip(column(by_folder, "key"), column(by_folder, "labels"), strict=True))
+    assert labels == {
+        "train/robin/a.wav": ["robin"],
+        "train/wren/old/b.wav": ["old"],
+        "robin/test/c.wav": ["robin"],
+        "test/d.wav": [],
+        "e.wav": [],
+    }
+    assert sorted(column(by_folder, "split")) == ["", "test", "test", "train", "train"]
+    assert by_kind(by_folder.notes)["columns used"].startswith("labels ← names of folders (3 clips)")
+
+    plain = list_source(source, IN_PROCESS)
+    assert not any(column(plain, "labels"))
+    assert "--columns.label folder takes them" in by_kind(plain.notes)["columns ignored"]
+
+
+def test_a_class_may_be_called_train(tmp_path: Path):
+    touch(tmp_path, "train/a.wav", "bus/b.wav")
+    found = list_source(find(str(tmp_path)), IN_PROCESS, ColumnsConfig(label="folder"))
+    assert dict(zip(column(found, "key"), column(found, "labels"), strict=True)) == {
+        "train/a.wav": ["train"],
+        "bus/b.wav": ["bus"],
+    }
 
 
 def test_csv_files_directly_in_a_folder_define_it(tmp_path: Path):

@@ -213,7 +213,7 @@ def test_trains_that_pass_by_are_a_class(tmp_path: Path) -> None:
     listing = listed(tmp_path)
     assert set(column(listing, "split")) == {""}
     assert "'train' in a part of the paths (train/1.wav …) was not taken" in said(listing, "look again")
-    assert "which may be labels (cat, dog)" in said(listing, "columns ignored")
+    assert "which may be labels (cat, dog, train)" in said(listing, "columns ignored")
 
 
 def test_a_source_that_is_a_folder_called_test_is_test(tmp_path: Path) -> None:

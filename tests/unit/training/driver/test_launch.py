@@ -17,6 +17,7 @@ from support.runs import STEPS, assert_equal_runs, train, weights
 from unfused_ray import lease
 from unfused_ray.config import PretrainConfig
 from unfused_ray.runs import run
+from unfused_ray.runs.status import Status
 from unfused_ray.training.driver.launch import check, describe
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -100,6 +101,17 @@ def test_a_run_does_not_stop_before_where_it_stands(
     assert train(config("run")).state == "stopped"
     with pytest.raises(ValueError, match=r"stop_after=1 lies before where .*run stands, epoch 1 step [12]: give"):
         train(config("run", stop_after=1))
+    with pytest.raises(ValueError, match=r"epochs=1 lies before where .*run stands, epoch 1 step [12]: give"):
+        train(config("run", epochs=1))
+
+
+def test_a_finished_run_says_so_though_the_driver_died_before_it_could(config: Callable[..., PretrainConfig]) -> None:
+    job = config("run")
+    train(job)
+    run.Run(job.output).write_status(Status("running", 1, 2))
+    assert train(job).state == "finished"
+    status = run.Run(job.output).status()
+    assert status is not None and (status.state, status.epoch) == ("finished", job.epochs)
 
 
 def test_a_dry_run_shows_who_works_on_the_run_and_other_settings(

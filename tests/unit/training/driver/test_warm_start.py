@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from support.runs import STEPS, history, initial_weights, train, weights
 
 from unfused_ray.config import PretrainConfig
+from unfused_ray.runs.run import ConfigurationChangedError
 from unfused_ray.training.driver.launch import check
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -130,3 +132,55 @@ def test_a_fork_of_nothing_is_refused_before_anything_is_written(
     with pytest.raises(FileNotFoundError, match=r"fork=.*nowhere"):
         train(job)
     assert not Path(job.output).exists()
+
+
+def test_a_resume_begins_with_nothing_else_than_the_run_did(
+    config: Callable[..., PretrainConfig],
+    undisturbed: Callable[[str], Path],
+    stop_after: Callable[[int], None],
+    tmp_path: Path,
+) -> None:
+    trunk, other = undisturbed("bank"), undisturbed("average")
+    stop_after(1)
+    train(config("run", init_from=str(trunk)))
+    stop_after(2)
+    moved = tmp_path / "moved"
+    moved.symlink_to(trunk)
+    for changed, change in (
+        ({"init_from": str(other)}, r"init_from_identity: \"[0-9a-f]{32}\" → \"[0-9a-f]{32}\""),
+        ({}, r"init_from_identity: .* → null"),
+        ({"fork": str(trunk), "epochs": 3}, r"fork_identity: null → "),
+    ):
+        with pytest.raises(ConfigurationChangedError, match=change):
+            train(config("run", **changed))
+    assert train(config("run", init_from=str(moved))).state == "stopped"
+    moved.unlink()
+    stop_after(-1)
+    assert train(config("run", init_from=str(moved))).state == "finished"  # gone, but it has begun
+
+    stop_after(1)
+    train(config("plain"))
+    with pytest.raises(ConfigurationChangedError, match=r"init_from_identity: null → "):
+        train(config("plain", init_from=str(trunk)))
+
+
+def test_a_run_of_before_origins_were_kept_is_resumed(
+    config: Callable[..., PretrainConfig], undisturbed: Callable[[str], Path], stop_after: Callable[[int], None]
+) -> None:
+    job = config("run", init_from=str(undisturbed("bank")))
+    stop_after(1)
+    train(job)
+    stop_after(-1)
+    file = Path(job.output, "run.json")
+    record = json.loads(file.read_text())
+    del record["facts"]["init_from_identity"]
+    file.write_text(json.dumps(record))
+    assert train(job).state == "finished"
+
+
+def test_a_fork_that_is_to_stop_before_it_begins_is_refused(
+    config: Callable[..., PretrainConfig], undisturbed: Callable[[str], Path]
+) -> None:
+    branch = config("branch", fork=str(undisturbed("bank")), epochs=9, stop_after=1)
+    with pytest.raises(ValueError, match=r"stop_after=1 leaves nothing to train: .* has 2 epochs.* --stop-after 3"):
+        train(branch)

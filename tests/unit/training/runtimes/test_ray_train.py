@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import MagicMock
@@ -19,7 +18,7 @@ from unfused_ray.config import RuntimeConfig
 from unfused_ray.data.parts.executor import IN_PROCESS, InProcess
 from unfused_ray.data.shards.format import Statistics
 from unfused_ray.runs.checkpoints import CheckpointStore, Position
-from unfused_ray.runs.resume import find_resume_point
+from unfused_ray.runs.resume import find_fork_point, find_resume_point
 from unfused_ray.runs.start_times import StartTimes
 from unfused_ray.training.job import TrainingJob
 from unfused_ray.training.runtimes import ray_train, remote_coordinator
@@ -53,7 +52,7 @@ def commit(run: Path, step: int) -> None:
 def test_only_a_group_that_is_started_anew_looks_for_a_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, other = tmp_path / "run", tmp_path / "other"
+    run = tmp_path / "run"
     commit(run, 1)
     job = TrainingJob(
         tiny(tmp_path, run, ""), str(run), MagicMock(), Statistics(), resume_point=find_resume_point(str(run))
@@ -66,10 +65,22 @@ def test_only_a_group_that_is_started_anew_looks_for_a_checkpoint(
         assert first._resume_point() is job.resume_point
     assert later._resume_point().position == Position(0, 2)
 
-    commit(other, 3)  # of a fork without a checkpoint of its own the group looks at the other run
-    forked = replace(job, config=job.config.replace(fork=str(other)), run_uri=str(tmp_path / "new"))
-    found = replace(later, job=forked)._resume_point()
-    assert (found.checkpoint.position, found.position, found.bank_uri) == (Position(0, 3), Position(0, 0), None)
+
+def test_a_fork_without_a_checkpoint_of_its_own_begins_again_where_it_began(tmp_path: Path) -> None:
+    trunk, notes = tmp_path / "trunk", list[str]()
+    commit(trunk, 3)
+    config = tiny(tmp_path, tmp_path / "fork", "", fork=str(trunk))
+    job = TrainingJob(config, config.output, MagicMock(), Statistics(), resume_point=find_fork_point(str(trunk)))
+    later = _WorkerMain(job, MagicMock(is_first_attempt=lambda: False, note=notes.append), None)
+    commit(trunk, 4)
+    assert later._resume_point() is job.resume_point
+    assert job.resume_point is not None and job.resume_point.position == Position(0, 0)
+    for step in (5, 6):  # the trunk trains on, and keeps two checkpoints
+        commit(trunk, step)
+        CheckpointStore(str(trunk), keep=2).prune(Position(0, step))
+    found = later._resume_point()
+    assert (found.checkpoint.position, found.position, found.bank_uri) == (Position(0, 6), Position(0, 0), None)
+    assert len(notes) == 1 and "is no longer there" in notes[0]
 
 
 def test_clips_are_labelled_where_workers_train(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,6 +106,18 @@ def test_a_clusters_gpu_that_torch_cannot_use_is_refused_before_workers_start(
         opened,
     ):
         pass
+
+
+def test_a_cluster_whose_gpus_nobody_asks_for_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, value in {"session": nullcontext, "worker_cpus": lambda config: 1.0}.items():
+        monkeypatch.setattr(cluster, name, value)
+    monkeypatch.setattr(cluster, "refuse_local_paths", lambda fields: None)
+    for gpus, said in ((0, []), (4, ["the workers train on CPUs; --runtime.gpus-per-worker 1 takes the 4 GPUs here"])):
+        monkeypatch.setattr(cluster, "capacity", lambda gpus=gpus: {"CPU": 8.0, **({"GPU": gpus} if gpus else {})})
+        with RayTrain().session(RuntimeConfig(), {}, str(tmp_path), StartTimes()):
+            assert caplog.messages == said
 
 
 SCRIPT = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
@@ -157,6 +158,49 @@ def test_a_run_ends_when_its_looks_get_no_better_and_exports_the_best(
     longer = config("run", **watched, watch__patience=3, watch__export="best", stop_after=6)
     assert train(longer).epoch == 6  # a later better look, and patience for one more
     assert read_description(job.output)["extra"]["epochs"] == 5
+
+
+def test_a_fork_is_judged_by_looks_of_its_own(
+    config: Callable[..., PretrainConfig], task: str, scripted: Callable[[list[float]], None]
+) -> None:
+    watched = {"watch__data": (task,), "watch__every": 1, "watch__patience": 1, "epochs": 9}
+    scripted([0.6, 0.5])
+    trunk = config("trunk", **watched)
+    assert train(trunk).epoch == 2
+    scripted([0.5, 0.55, 0.5])
+    branch = config("branch", **watched, fork=trunk.output, optimizer__lr=1e-5, watch__export="best")
+    assert train(branch).epoch == 5  # two epochs of the trunk, then three of its own
+    assert read_description(branch.output)["extra"]["epochs"] == 4
+    (curve, *_) = watched_curves(history(Path(branch.output)))
+    assert list(curve.epochs) == [2, 3, 4]
+
+
+def test_an_export_that_is_not_of_the_best_look_says_so(
+    config: Callable[..., PretrainConfig],
+    task: str,
+    scripted: Callable[[list[float]], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    notes: list[str] = []
+    monkeypatch.setattr(Coordinator, "note", lambda self, text, rank=None: notes.append(text))
+    watched = {"watch__data": (task,), "watch__every": 1, "epochs": 3}
+    scripted([0.7])
+    train(config("run", **watched, stop_after=1))
+    scripted([0.5, 0.6])
+    train(config("run", **watched, watch__export="best"))
+    assert any("the best look, after epoch 0, was not kept; that after epoch 2 is exported" in note for note in notes)
+
+
+def test_looks_of_a_run_that_begins_anew_are_forgotten(
+    config: Callable[..., PretrainConfig], task: str, scripted: Callable[[list[float]], None]
+) -> None:
+    scripted([0.9, 0.5])
+    job = config("run", watch__data=(task,), watch__every=1, watch__export="best")
+    train(job)
+    shutil.rmtree(Path(job.output, "checkpoints"))
+    scripted([0.6, 0.7])
+    train(job)
+    assert read_description(job.output)["extra"]["epochs"] == 2
 
 
 def test_a_dry_run_says_which_clips_are_watched(config: Callable[..., PretrainConfig], task: str) -> None:
