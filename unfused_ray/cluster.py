@@ -197,13 +197,18 @@ def worker_cpus(runtime: RuntimeConfig) -> float:
             f"the cluster has {cpus:g}: lower runtime.num_workers or runtime.cpus_per_worker, or use "
             "--runtime.kind in-process"
         )
-    if workers * runtime.gpus_per_worker > gpus:
+    if _exceeds(workers * runtime.gpus_per_worker, gpus):
         raise ValueError(
             f"runtime.num_workers={workers} × runtime.gpus_per_worker={runtime.gpus_per_worker:g} need "
             f"{workers * runtime.gpus_per_worker:g} GPUs, the cluster has {gpus:g}: lower one of them, "
             "or add nodes with GPUs"
         )
     return each
+
+
+def _exceeds(wanted: float, there: float) -> bool:
+    """True if resources are more than there are, in the ten-thousandths that Ray counts."""
+    return round(wanted, 4) > round(there, 4)
 
 
 def refuse_few_gpus(runtime: RuntimeConfig, shards: int, gpus_per_shard: float) -> None:
@@ -213,7 +218,7 @@ def refuse_few_gpus(runtime: RuntimeConfig, shards: int, gpus_per_shard: float) 
         ValueError: names the field.
     """
     wanted, gpus = runtime.num_workers * runtime.gpus_per_worker + shards * gpus_per_shard, capacity().get("GPU", 0.0)
-    if gpus_per_shard and wanted > gpus:
+    if gpus_per_shard and _exceeds(wanted, gpus):
         raise ValueError(
             f"method.assignment_gpus={gpus_per_shard:g} × method.assignment_shards={shards} and "
             f"runtime.gpus_per_worker={runtime.gpus_per_worker:g} × runtime.num_workers={runtime.num_workers} need "

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
+import numpy as np
 from rich.table import Table
 
 from unfused_ray import paths, storage
@@ -26,6 +27,7 @@ from unfused_ray.evaluation import cells
 from unfused_ray.evaluation.cells import Cell
 from unfused_ray.evaluation.embedders import EmbedderModel, load_embedder
 from unfused_ray.evaluation.filling import Filled, embed, fill_cells, parts_of
+from unfused_ray.evaluation.probes.clips import validation_parts
 from unfused_ray.evaluation.protocol import FILE, Protocol, load_protocol
 from unfused_ray.evaluation.rows import MEAN, random_of
 from unfused_ray.evaluation.systems import (
@@ -114,12 +116,16 @@ def check(config: EvaluateConfig) -> EvaluationPlan:
             refuse_other_rate(round_.index, front_end.sample_rate)
             shapes.append((shape, front_end))
     front_end = shapes[0][1] if shapes else FrontEndConfig(**tasks[0].index.manifests[0].config["front_end"])
+    for task in tasks:  # of baselines, where no model has said so
+        refuse_other_rate(task.index, front_end.sample_rate)
     shapes = shapes or [(EncoderConfig(), front_end)]
     systems: tuple[System, ...] = (LogMelStatistics(front_end), *random_rows(shapes, config.random_seeds), *models)
     _refuse_repeated_rows(systems)
     names = [system.name for system in systems]
     if config.reference and config.reference not in names:
         raise ValueError(f"reference={config.reference} is no row; the rows are {', '.join(names)}")
+    for task in tasks:
+        _refuse_unprobed(task, protocol)
     return EvaluationPlan(config, protocol, tasks, systems)
 
 
@@ -129,6 +135,8 @@ def describe(plan: EvaluationPlan) -> Table:
     for task in plan.tasks:
         splits = ", ".join(f"{int((task.splits == split).sum()):,} {split}" for split in task.folds or SPLITS)
         table.add_row(f"task {task.name}", f"{len(task.class_names)} classes; {splits}")
+        for remark in task.remarks:
+            table.add_row("", remark)
     for system in plan.systems:
         cost = largest_cost(system, plan.tasks)
         unknown = "parameters unknown" if isinstance(system, EmbedderModel) else "no network"
@@ -254,7 +262,7 @@ def fill(output: str, protocol: Protocol, cache: EmbeddingCache, task: Task, sys
     """Compute a cell, draw it, and keep it in the output folder, with its pictures beside it."""
     computed, heard = cells.compute(task, system, protocol, cache, MAX_POINTS)
     cell.write(output, task, system.name, computed, heard)
-    cells.write(output, task, system, protocol, computed)
+    cells.write(output, task, system, protocol, computed)  # last: a cell that is there has its pictures
     return computed
 
 
@@ -344,6 +352,33 @@ def _tracked_run(plan: EvaluationPlan, parent: str) -> TrackedRun:
         | {f"{TAGS}protocol": plan.protocol.sha256},
         parent=parent,
     )
+
+
+def _refuse_unprobed(task: Task, protocol: Protocol) -> None:
+    """Refuse clips that no probe can be fitted and validated on, before vectors are made; say which cannot validate.
+
+    Raises:
+        ValueError: names the task.
+    """
+    for round_ in task.rounds:
+        labelled = cells.labelled_clips(round_)
+        try:
+            parts = validation_parts(labelled, np.ones(len(round_.splits), bool), protocol.config.probes.folds)
+        except ValueError as error:
+            raise ValueError(f"tasks={task.uri}: {error}") from error
+        for part in parts:
+            if len(classes := np.unique(round_.class_ids[part.fitting])) < 2:
+                raise ValueError(
+                    f"tasks={task.uri}: all {len(part.fitting):,} training clips of a probe are of one class, "
+                    f"{round_.class_names[classes[0]]}: there is nothing to tell apart"
+                )
+        held = sum(len(part.held) for part in parts)
+        if "valid" not in round_.splits and (left := int((round_.splits == "train").sum()) - held):
+            logger.warning(
+                "%s: %d clips cannot validate, as no other group of train has their class: give valid clips",
+                round_.name,
+                left,
+            )
 
 
 def _refuse_repeated_tasks(tasks: Sequence[Task]) -> None:

@@ -53,7 +53,8 @@ def test_the_guide_to_own_audio_goes_from_files_to_vectors(at_home: Path) -> Non
         for command, *arguments in block.commands(at_home) if block.runs else []:
             words = [block.replaced.get(word, word) for word in arguments]
             assert import_module(f"unfused_ray.cli.{command}").run(words) == 0, " ".join([command, *words])
-    vectors = pyarrow.dataset.dataset(sorted(map(str, (at_home / "vectors").glob("part-*.parquet")))).to_table()
+    parts = sorted(map(str, (at_home / "vectors" / "field").glob("part-*.parquet")))
+    vectors = pyarrow.dataset.dataset(parts).to_table()
     assert sorted(vectors["key"].to_pylist()) == ["0.wav", "1.wav", "2.wav"]
     assert (at_home / "unfused-ray" / "evaluations" / "evaluation" / "table.md").exists()
     assert (at_home / "report.html").stat().st_size > 100_000

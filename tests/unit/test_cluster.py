@@ -102,6 +102,9 @@ def test_a_clustering_on_gpus_that_would_wait_for_the_workers_is_refused(has: Ca
     has({"CPU": 8.0, "GPU": 2.0})
     cluster.refuse_few_gpus(RuntimeConfig(num_workers=2, gpus_per_worker=1), 2, 0.0)
     cluster.refuse_few_gpus(RuntimeConfig(num_workers=2, gpus_per_worker=0.75), 2, 0.25)
+    has({"CPU": 8.0, "GPU": 3.0})
+    cluster.refuse_few_gpus(RuntimeConfig(num_workers=3, gpus_per_worker=0.8), 3, 0.2)  # 3.0000000000000004
+    has({"CPU": 8.0, "GPU": 2.0})
     with pytest.raises(ValueError, match=r"method\.assignment_gpus=0\.25 .* need 2\.5 GPUs, the cluster has 2"):
         cluster.refuse_few_gpus(RuntimeConfig(num_workers=2, gpus_per_worker=1), 2, 0.25)
 

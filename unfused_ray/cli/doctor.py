@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -52,5 +53,20 @@ def _doctor(
 
 
 def _training(recipe: str) -> TrainingConfig:
+    from unfused_ray import storage  # here: pyarrow, which --help need not wait for
+
+    if not recipe:
+        return TrainingConfig()
     known: dict[str, tuple[str, TrainingConfig]] = {**recipes.DISTILL, **recipes.PRETRAIN}
-    return recipes.find(known, recipe) if recipe else TrainingConfig()
+    if recipe.endswith(".json"):
+        written = storage.read_bytes(storage.absolute(recipe))
+        known = {**(recipes.PRETRAIN if _names_a_method(written) else recipes.DISTILL)}
+    return recipes.find(known, recipe)
+
+
+def _names_a_method(written: bytes) -> bool:
+    """True for the configuration of a pre-training, whose methods have names; False for what is no JSON, too."""
+    try:
+        return "kind" in json.loads(written)["method"]
+    except (ValueError, TypeError, KeyError):
+        return False

@@ -16,7 +16,7 @@ from unfused_ray.data.shards.format import Manifest
 from unfused_ray.embedding.cache import EmbeddingCache
 from unfused_ray.evaluation import bootstrap, cells
 from unfused_ray.evaluation.bootstrap import Interval
-from unfused_ray.evaluation.probes.clips import Labelled, whole_clips
+from unfused_ray.evaluation.probes.clips import whole_clips
 from unfused_ray.evaluation.probes.probe import validate
 from unfused_ray.evaluation.protocol import BootstrapConfig, Protocol
 from unfused_ray.evaluation.rows import MEAN, headings, random_of
@@ -216,7 +216,7 @@ def _read(output: str, protocol: Protocol, task: Task, system: System) -> Valida
 
 def _fill(output: str, protocol: Protocol, cache: EmbeddingCache, task: Task, system: System) -> ValidationScores:
     """Score a system on the validation clips of a task, and keep the scores."""
-    labelled = Labelled(task.class_ids, task.splits, task.groups, len(task.class_names))
+    labelled = cells.labelled_clips(task)
     held_V, damaged = np.flatnonzero(task.splits == "valid"), 0
     scores: dict[Measure, np.ndarray] = {measure: np.zeros((system.num_networks, len(held_V))) for measure in MEASURES}
     for number, vectors_ND in enumerate(system.vectors(task, protocol.config, cache)):

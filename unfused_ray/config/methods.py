@@ -179,6 +179,13 @@ class UnfusedConfig(Config):
     cut: Cut = "fc1"
     """Last layer of the student, which is exported without its heads."""
 
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """Fields that do not count."""
+        without_mse = {"mse_of": "with beta=0, which leaves the MSE out"} if self.beta == 0 else {}
+        without_kl = {"temperature": "with alpha=1, which leaves the KL divergence out"} if self.alpha == 1 else {}
+        return {**without_mse, **without_kl}
+
 
 class PseudoLabelConfig(Config):
     """Pseudo-labels of the target task (UnFuSeD, arXiv 2303.05668): k-means of the teacher's whole-clip embeddings."""

@@ -74,8 +74,11 @@ class Cell:
 
     @property
     def converged(self) -> bool:
-        """True if all chosen fits of the linear probe did."""
-        return all(result["linear"]["converged"] for result in self.results)
+        """True if all chosen fits of the linear probe did, and all of the few-shot one, as far as it was kept."""
+        return all(
+            result["linear"]["converged"] and not result.get("few_shot", {}).get("num_unconverged")
+            for result in self.results
+        )
 
     def accuracy(self, measure: Measure) -> float:
         """Mean test score over the clips, the seeds and the folds."""
@@ -124,13 +127,18 @@ def compute(
     results: list[ProbeResult] = []
     heard: list[Heard] = []
     for round_ in task.rounds:
-        labelled = Labelled(round_.class_ids, round_.splits, round_.groups, len(round_.class_names))
+        labelled = labelled_clips(round_)
         for vectors_ND in system.vectors(round_, protocol.config, cache):
             results.append(probe(vectors_ND, labelled, protocol.config.probes))
             if not heard:
                 heard.append(_hear(round_, vectors_ND, num_heard))
     damaged = max(result.num_damaged for result in results)
     return Cell.of([result.to_json() for result in results], task, damaged), heard[0]
+
+
+def labelled_clips(task: Task) -> Labelled:
+    """The clips of a task as probes see them."""
+    return Labelled(task.class_ids, task.splits, task.groups, len(task.class_names))
 
 
 def write(output: str, task: Task, system: System, protocol: Protocol, cell: Cell) -> None:

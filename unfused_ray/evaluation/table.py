@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from unfused_ray import storage
 from unfused_ray.config import Measure
 from unfused_ray.evaluation.cells import MEASURES, Cell
+from unfused_ray.evaluation.embedders import EmbedderModel, is_onnx
 from unfused_ray.evaluation.protocol import Protocol
 from unfused_ray.evaluation.rows import Margin, Row, headings, margins, num_test_groups, score
 from unfused_ray.evaluation.systems import System
@@ -56,6 +57,8 @@ class EvaluationTable:
     """Trained rows above random networks of their shape."""
     shared: tuple[str, ...] = ()
     """Recordings that are in two splits of a task, as "task: 3 clips of test are in train too …"."""
+    remarks: tuple[str, ...] = ()
+    """Sentences on tasks whose clips are not all taken, or not independent, and on rows that are read otherwise."""
     near_copies: tuple[str, ...] = ()
     """Test clips with a near-copy in what a row was trained on, as "task: 3 of 214 test clips have a near-copy …"."""
 
@@ -81,6 +84,7 @@ class EvaluationTable:
             num_folds={task.name: len(task.folds) for task in tasks if task.folds},
             margins=margins(protocol.config.bootstrap, tasks, systems, cells),
             shared=tuple(f"{task.name}: {pair.text}" for task in tasks for pair in task.shared),
+            remarks=(*(remark for task in tasks for remark in task.remarks), *_of_onnx(systems)),
             near_copies=tuple(near_copies),
         )
 
@@ -165,6 +169,7 @@ class EvaluationTable:
             sentences.append(f"Not converged: {', '.join(self.unconverged)}")
         if self.shared:
             sentences.append(f"Recordings in two splits: {'; '.join(self.shared)}")
+        sentences += self.remarks
         if self.damaged:
             sentences.append(f"Clips were damaged, these are computed again next time: {', '.join(self.damaged)}")
         return sentences
@@ -201,6 +206,16 @@ class EvaluationTable:
             *self.near_copies,
             *self.flaws,
         ]
+
+
+def _of_onnx(systems: Sequence[System]) -> list[str]:
+    """A sentence on ONNX files, which have their log-mels' statistics inside; none without one."""
+    files = [system.name for system in systems if isinstance(system, EmbedderModel) and is_onnx(system.spec)]
+    if not files:
+        return []
+    return [
+        f"{', '.join(files)}: an ONNX file normalises log-mels by its own training clips, other networks by each task's"
+    ]
 
 
 def refuse_comparison(folder: str) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
 from functools import cached_property
 
 import numpy as np
@@ -50,6 +51,8 @@ class Task:
     """(N,) parts of the test clips that are reported too; "" is in none."""
     training_splits: tuple[str, ...] = ("train",)
     """Splits of the prepared source with training clips; a task with folds has none, its rounds have."""
+    left_out: Mapping[str, int] = dataclass_field(default_factory=dict)
+    """Clips of the source's splits that no evaluation takes, by split."""
 
     @cached_property
     def folds(self) -> tuple[str, ...]:
@@ -97,6 +100,25 @@ class Task:
         )
 
     @cached_property
+    def leaks(self) -> tuple[str, ...]:
+        """Groups in test and another split, or in two folds: test clips then resemble training clips."""
+        splits_of: dict[str, set[str]] = defaultdict(set)
+        for group, split in zip(self.groups.tolist(), self.splits.tolist(), strict=True):
+            if group:
+                splits_of[group].add(split)
+        tested = {"test", *self.folds}
+        return tuple(sorted(group for group, splits in splits_of.items() if tested & splits and len(splits) > 1))
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Sentences on clips that are left out, and on groups in two splits; none where all is well."""
+        left = ", ".join(f"{count:,} of split {name or repr(name)}" for name, count in self.left_out.items())
+        return (
+            *([f"{self.name}: clips in no split of an evaluation are left out: {left}"] if left else ()),
+            *([f"{self.name}: {_leaking(self.leaks)}, so its accuracies are too high"] if self.leaks else ()),
+        )
+
+    @cached_property
     def training(self) -> ClipIndex:
         """The clips of the training split alone."""
         return ClipIndex(self.index.manifests, self.training_splits)
@@ -141,10 +163,19 @@ def load_task(uri: str, splits: tuple[str, ...] = SPLITS, field: str = "tasks") 
     parts = [part.group(1) if (part := _PART.fullmatch(split)) else "" for split in split_names]
     roles = ["test" if part else split for part, split in zip(parts, split_names, strict=True)]
     task = Task(
-        storage.name(uri), uri, index, class_ids, class_names, np.array(roles), np.array(groups), np.array(parts)
+        storage.name(uri),
+        uri,
+        index,
+        class_ids,
+        class_names,
+        np.array(roles),
+        np.array(groups),
+        np.array(parts),
+        left_out=_left_out(manifest),
     )
     _refuse_unseen_classes(task, field)
-    _warn_of_leaks(task)
+    if task.leaks:
+        logger.warning("%s: %s: its accuracy is too high", task.name, _leaking(task.leaks))
     return task
 
 
@@ -203,17 +234,13 @@ def _refuse_unseen_classes(task: Task, field: str) -> None:
                 )
 
 
-def _warn_of_leaks(task: Task) -> None:
-    """Warn of groups in test and another split, or in two folds: test clips then resemble training clips."""
-    splits_of: dict[str, set[str]] = defaultdict(set)
-    for group, split in zip(task.groups.tolist(), task.splits.tolist(), strict=True):
-        if group:
-            splits_of[group].add(split)
-    tested = {"test", *task.folds}
-    if leaks := sorted(group for group, splits in splits_of.items() if tested & splits and len(splits) > 1):
-        logger.warning(
-            "%s: %d groups are in test and in another split (%s …): its accuracy is too high",
-            task.name,
-            len(leaks),
-            leaks[0],
-        )
+def _left_out(manifest: Manifest) -> dict[str, int]:
+    """Clips of the splits that no evaluation takes: of other names, and beside folds all others."""
+    clips = manifest.clips_by_split
+    has_folds = any(role(split) == "fold" for split in clips)
+    taken = ("fold",) if has_folds else SPLITS
+    return {split: count for split, count in clips.items() if role(split) not in taken}
+
+
+def _leaking(groups: Sequence[str]) -> str:
+    return f"{len(groups):,} groups are in test and in another split ({groups[0]} …)"

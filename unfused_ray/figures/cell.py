@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+
 from unfused_ray import storage
 from unfused_ray.evaluation.cells import Cell, Heard, file_stem
 from unfused_ray.evaluation.tasks import Task
 from unfused_ray.figures.canvas import save
 from unfused_ray.figures.confusion import draw_confusion
 from unfused_ray.figures.map import by_class, draw_map, project
+
+logger = logging.getLogger(__name__)
 
 
 def files(system: str) -> tuple[str, str]:
@@ -18,7 +22,7 @@ def files(system: str) -> tuple[str, str]:
 def write(output: str, task: Task, system: str, cell: Cell, heard: Heard) -> None:
     """Draw a cell into an evaluation's folder.
 
-    The confusion matrix is of all networks and folds together; the map needs two clips at least.
+    The confusion matrix is of all networks and folds together; the map needs vectors of three directions at least.
     """
     confusion, picture = (storage.join(output, task.name, name) for name in files(system))
     num_networks, num_tested = cell.scores["linear"].shape
@@ -26,8 +30,10 @@ def write(output: str, task: Task, system: str, cell: Cell, heard: Heard) -> Non
     if num_networks > 1:
         title += f", each heard by {num_networks} networks"
     save(draw_confusion(title, cell.confusion, task.class_names), confusion)
-    if len(heard.vectors) > 1:
-        clips = f"{len(heard.vectors):,} test clips of {heard.task}"
-        title = f"{clips}, as {system} hears them (t-SNE)"
-        classes = by_class("by class", heard.class_ids, task.class_names)
-        save(draw_map(title, project(heard.vectors), [classes]), picture)
+    storage.delete(picture)  # of another network
+    if (positions := project(heard.vectors)) is None:
+        logger.warning("no map of %s on %s: its vectors have fewer than three directions", system, task.name)
+        return
+    clips = f"{len(heard.vectors):,} test clips of {heard.task}"
+    classes = by_class("by class", heard.class_ids, task.class_names)
+    save(draw_map(f"{clips}, as {system} hears them (t-SNE)", positions, [classes]), picture)

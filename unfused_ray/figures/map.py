@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.preprocessing import normalize
+from threadpoolctl import threadpool_limits
 
 from unfused_ray.figures.canvas import new_figure
 
@@ -25,6 +26,7 @@ MAX_NAMED = len(_COLOURS) * len(_SHAPES)
 """Groups of points that a reader can still tell apart."""
 MAX_POINTS = 2000
 """Points of a map: t-SNE takes seconds for so many."""
+_MIN_DIRECTIONS = 3
 _PCA_DIM = 50
 _PERPLEXITY = 30.0
 
@@ -64,9 +66,19 @@ def by_class(title: str, class_ids_N: np.ndarray, class_names: Sequence[str]) ->
     return Grouping.of(title, class_ids_N, shown, [class_names[group] for group in shown], "others")
 
 
-def project(embeddings_ND: np.ndarray) -> np.ndarray:
-    """Two coordinates for each embedding, (N, 2): directions → 50 principal components → t-SNE, always the same."""
+# One thread: beside other work OpenMP's threads wait for each other (60 points: 0.9 s on one, 43 s on two busy cores).
+@threadpool_limits.wrap(limits=1)
+def project(embeddings_ND: np.ndarray) -> np.ndarray | None:
+    """Two coordinates for each embedding, (N, 2): directions → 50 principal components → t-SNE, always the same.
+
+    None if there are fewer than three directions to lay out, as those of a network that has collapsed: t-SNE may then
+    end the process.
+    """
+    if len(embeddings_ND) < _MIN_DIRECTIONS or embeddings_ND.shape[1] < 2:
+        return None
     unit = normalize(embeddings_ND)
+    if len(np.unique(unit.round(6), axis=0)) < _MIN_DIRECTIONS:
+        return None
     components = PCA(min(_PCA_DIM, *unit.shape), random_state=0).fit_transform(unit)
     perplexity = min(_PERPLEXITY, (len(unit) - 1) / 3)
     return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(components)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from unfused_ray.models.export import load_encoder
 from unfused_ray.models.frozen import FrozenEncoder
 from unfused_ray.runs.reader import PICTURES, RunReader
 from unfused_ray.runs.watched import watched_curves
+
+logger = logging.getLogger(__name__)
 
 NUM_CLUSTERS = 8
 CLIPS_PER_CLUSTER = 6
@@ -57,7 +60,7 @@ class _Scene:
 
 
 def write(run_uri: str) -> list[str]:
-    """Draw a finished run into its folder ``pictures``: as :func:`write_progress`, and ``map.png``.
+    """Draw a finished run into its folder ``pictures``: as :func:`write_progress`, and ``map.png`` if there is one.
 
     About 15 s for 1,600 short clips on 2 cores.
 
@@ -69,7 +72,9 @@ def write(run_uri: str) -> list[str]:
         ValueError, OSError: its data cannot be read.
     """
     found = _map(_Scene.of(RunReader(run_uri)), load_encoder(run_uri))
-    return [*write_progress(run_uri), *_save(run_uri, {"map": found})]
+    if found is None:
+        logger.warning("no map of %s: its vectors have fewer than three directions, as of a collapsed network", run_uri)
+    return [*write_progress(run_uri), *(_save(run_uri, {"map": found}) if found else ())]
 
 
 def write_progress(run_uri: str) -> list[str]:
@@ -129,7 +134,7 @@ def _sample(index: ClipIndex) -> np.ndarray:
     return np.sort(np.concatenate(taken)[:MAX_POINTS])
 
 
-def _map(scene: _Scene, encoder: FrozenEncoder) -> Figure:
+def _map(scene: _Scene, encoder: FrozenEncoder) -> Figure | None:
     run, shown, group = scene.run, scene.shown, scene.view.group
     clip_ids = _sample(scene.index)
     embeddings = embed_clips(encoder, scene.index, clip_ids)[encoder.encoder.config.cut]
@@ -149,7 +154,8 @@ def _map(scene: _Scene, encoder: FrozenEncoder) -> Figure:
         f"{len(clip_ids)} clips of {run.config.name}, as its {run.config.export} hears them "
         f"(t-SNE; {scene.view.labels_note})"
     )
-    return draw_map(title, project(embeddings[whole]), groupings)
+    positions = project(embeddings[whole])
+    return None if positions is None else draw_map(title, positions, groupings)
 
 
 def _sheet(scene: _Scene) -> Figure:

@@ -9,8 +9,7 @@ import numpy as np
 
 from unfused_ray.config import Measure
 from unfused_ray.embedding.cache import EmbeddingCache
-from unfused_ray.evaluation import bootstrap
-from unfused_ray.evaluation.probes.clips import Labelled
+from unfused_ray.evaluation import bootstrap, cells
 from unfused_ray.evaluation.probes.probe import validate
 from unfused_ray.evaluation.protocol import BootstrapConfig, ProtocolConfig
 from unfused_ray.evaluation.systems import TrainedModel
@@ -39,7 +38,7 @@ def score(task: Task, student_uri: str, protocol: ProtocolConfig, measure: Measu
         measure: to score by.
         by_folds: hold every clip of train and valid out once, by groups, instead of the valid clips alone.
     """
-    labelled = Labelled(task.class_ids, task.splits, task.groups, len(task.class_names))
+    labelled = cells.labelled_clips(task)
     with tempfile.TemporaryDirectory() as folder:  # nobody asks for a trial's vectors again
         (vectors_ND,) = TrainedModel("student", student_uri).vectors(task, protocol, EmbeddingCache(folder))
         found = validate(vectors_ND, labelled, protocol.probes, by_folds)

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 
@@ -16,9 +17,10 @@ import soundfile
 from support.paths import ROOT
 from support.terminal import Ended
 
-from unfused_ray import api
+from unfused_ray import api, cluster
 from unfused_ray.cli import COMMANDS
-from unfused_ray.config import Config, PrepareConfig, PretrainConfig
+from unfused_ray.config import Config, PrepareConfig, PretrainConfig, TrainingConfig
+from unfused_ray.doctor import examine
 from unfused_ray.recipes import DISTILL, PREPARE, PRETRAIN
 
 CommandLine = Callable[..., Ended]
@@ -232,6 +234,19 @@ def test_a_recipe_that_is_none_is_told_with_close_names_and_then_all(command_lin
     assert (ended.code, ended.out) == (2, "")
     assert ended.err.startswith(f"error: {name[:-1]}z is no recipe: did you mean {name}")
     assert ended.err.endswith(f"? Or name one of {', '.join(known)}\n")
+
+
+@pytest.mark.parametrize("job", ["pretrain", "distill"])
+def test_doctor_takes_a_printed_configuration_of_either_job(
+    command_line: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str
+) -> None:
+    asked: list[TrainingConfig] = []
+    monkeypatch.setattr(cluster, "session", nullcontext)
+    monkeypatch.setattr(examine, "examine", lambda config: asked.append(config) or [])
+    printed = tmp_path / "mine.json"
+    printed.write_text(command_line(job, "tiny", "--print-config").out)
+    assert command_line("doctor", str(printed)).code == 0
+    assert [config.stage for config in asked] == [job]
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,8 @@ def test_every_number_has_a_bound() -> None:
         ("pretrain", "tiny", ["--watch.every", "2"], "watch.every=2 has no meaning without watch.data"),
         ("distill", "tiny", ["--fork", "a", "--init-from", "b"], "init_from=b has no meaning with fork=a"),
         ("distill", "tiny", ["--labels.origin", "random", "--teacher", "x"], "teacher=x has no meaning with labels."),
+        ("distill", "tiny", ["--method.beta", "0", "--method.mse-of", "features"], "method.mse_of=features has no"),
+        ("distill", "tiny", ["--method.alpha", "1", "--method.temperature", "3"], "method.temperature=3.0 has no"),
         ("compare", "tiny", ["--stages", "train", "--against", "x"], "against=x has no meaning with stages=('train',)"),
         ("sweep", "tiny", ["--no-early-stopping", "--grace", "0.5"], "grace=0.5 has no meaning without early stopping"),
         ("index", "default", ["--metric", "cosine", "--components", "4"], "components=4 has no meaning with metric="),

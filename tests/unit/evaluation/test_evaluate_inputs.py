@@ -6,12 +6,14 @@ import hashlib
 import logging
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.sources import write_source
 from support.tasks import PROTOCOL, repeat_first_clip, replace_columns, write_encoder, write_task
 
-from unfused_ray.config import EncoderConfig, FrontEndConfig, TrainingConfig
+from unfused_ray import evaluation_job
+from unfused_ray.config import EncoderConfig, EvaluateConfig, FrontEndConfig, TrainingConfig
 from unfused_ray.evaluation.protocol import load_protocol
 from unfused_ray.evaluation.systems import parse_model
 from unfused_ray.evaluation.tasks import Task, load_task, refuse_shared
@@ -96,7 +98,39 @@ def test_a_task_has_classes_splits_and_groups_by_clip_id(tmp_path: Path) -> None
 def test_clips_of_other_splits_are_no_part_of_a_task(tmp_path: Path) -> None:
     write_source(tmp_path, [[3], [2], [4]], splits=["train", "", "test"])
     replace_columns(tmp_path, labels=[[str(clip % 3)] for clip in range(9)])
-    assert load_task(str(tmp_path)).splits.tolist() == ["train"] * 3 + ["test"] * 4
+    task = load_task(str(tmp_path))
+    assert task.splits.tolist() == ["train"] * 3 + ["test"] * 4
+    (remark,) = task.remarks
+    assert remark.endswith(": clips in no split of an evaluation are left out: 2 of split ''")
+
+
+def test_clips_beside_folds_are_left_out_by_name(tmp_path: Path) -> None:
+    write_source(tmp_path, [[6], [6], [6], [5]], splits=["fold1", "fold2", "fold3", "extra"])
+    replace_columns(tmp_path, labels=[[str(clip % 2)] for clip in range(23)])
+    task = load_task(str(tmp_path))
+    assert (len(task.folds), task.left_out) == (3, {"extra": 5})
+
+
+@pytest.mark.parametrize(
+    ("sizes", "columns", "message"),
+    [
+        ((8, 4, 4), {"labels": [["a"]] * 16}, "all 8 training clips of a probe are of one class, a: there is nothing"),
+        ((8, 0, 4), {"group": ["g"] * 8 + [""] * 4}, "without a valid split, 2 folds need as many groups in train"),
+        (
+            (8, 0, 4),
+            {"labels": [[str(clip % 8)] for clip in range(12)]},
+            "without a valid split, 2 folds need as many",
+        ),
+    ],
+)
+def test_a_task_that_no_probe_can_take_is_refused_by_name_before_vectors_are_made(
+    tmp_path: Path, sizes: tuple[int, int, int], columns: dict[str, Any], message: str
+) -> None:
+    (tmp_path / "protocol.toml").write_text(PROTOCOL)
+    good, bad = write_task(tmp_path / "good", 24, 12, 4), write_task(tmp_path / "bad", *sizes, **columns)
+    config = EvaluateConfig(tasks=(good, bad), protocol=str(tmp_path / "protocol.toml"))
+    with pytest.raises(ValueError, match=f"tasks={bad}: {message}"):
+        evaluation_job.check(config)
 
 
 @pytest.mark.parametrize(
@@ -136,9 +170,10 @@ def test_a_group_that_is_in_test_and_elsewhere_is_warned_of(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, groups: list[str], warned: str
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        load_task(write_task(tmp_path, 2, 1, 2, group=groups))
+        task = load_task(write_task(tmp_path, 2, 1, 2, group=groups))
     assert warned in caplog.text
-    assert bool(caplog.text) == bool(warned)
+    assert bool(caplog.text) == bool(warned) == bool(task.remarks)
+    assert all(warned in remark for remark in task.remarks)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,3 +34,13 @@ def test_projection_keeps_groups_apart_and_repeats() -> None:
     np.testing.assert_array_equal(positions, project(embeddings))
     distances = np.linalg.norm(positions[:, None] - positions[None], axis=-1) + 1e9 * np.eye(90)
     assert ((distances.argmin(axis=1) // 30) == np.arange(90) // 30).all()
+
+
+@pytest.mark.parametrize(
+    "embeddings",
+    [np.zeros((40, 8)), np.ones((2, 8)), np.repeat(np.eye(2, 8), 20, axis=0), np.ones((40, 1)), np.zeros((0, 8))],
+    ids=["dead", "two clips", "two directions", "one number", "none"],
+)
+def test_vectors_of_a_collapsed_network_have_no_map(embeddings: np.ndarray) -> None:
+    """t-SNE ended the whole process on some of them."""
+    assert project(embeddings) is None

@@ -52,6 +52,8 @@ def whole_clips(vectors_ND: np.ndarray, labelled: Labelled) -> np.ndarray:
 def validation_parts(labelled: Labelled, whole_N: np.ndarray, folds: int, by_folds: bool = False) -> list[Part]:
     """The parts that a validation fits on and scores: train and valid, or folds where there is no valid split.
 
+    Of a fold, clips of a class that the others lack are left out: no probe could be right about them.
+
     Args:
         labelled: classes, splits and groups.
         whole_N: (N,) bool, clips that can be used.
@@ -60,7 +62,8 @@ def validation_parts(labelled: Labelled, whole_N: np.ndarray, folds: int, by_fol
             clips are held out.
 
     Raises:
-        ValueError: no training clip is whole, or there are fewer groups than folds.
+        ValueError: no training clip is whole, or there are fewer groups than folds, or too few clips or groups of any
+            class to hold some out.
     """
     train = np.flatnonzero((labelled.splits == "train") & whole_N)
     valid = np.flatnonzero((labelled.splits == "valid") & whole_N)
@@ -74,7 +77,20 @@ def validation_parts(labelled: Labelled, whole_N: np.ndarray, folds: int, by_fol
     if num_groups < folds:
         raise ValueError(
             f"without a valid split, {folds} folds need as many groups in train, not {num_groups}: give valid clips, "
-            "or set folds lower"
+            "or set probes.folds of the protocol lower"
         )
-    pairs = StratifiedGroupKFold(folds).split(rows, labelled.class_ids[rows], groups)
-    return [Part(rows[fitting], rows[held]) for fitting, held in pairs]
+    classes = labelled.class_ids[rows]
+    if (most := int(np.bincount(classes).max())) < folds:
+        raise ValueError(
+            f"without a valid split, {folds} folds need as many training clips of a class, the largest has {most}: "
+            "give valid clips, or set probes.folds of the protocol lower"
+        )
+    pairs = StratifiedGroupKFold(folds).split(rows, classes, groups)
+    seen = [(fitting, held[np.isin(classes[held], classes[fitting])]) for fitting, held in pairs]
+    parts = [Part(rows[fitting], rows[held]) for fitting, held in seen if len(held)]
+    if len(parts) < 2:
+        raise ValueError(
+            "without a valid split, whole groups of train are held out, and no class has a second group left to learn "
+            "from: give valid clips"
+        )
+    return parts

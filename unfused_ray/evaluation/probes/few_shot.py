@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from sklearn.preprocessing import StandardScaler
 
@@ -28,8 +30,19 @@ class FewShotConfig(Config):
     """Seed of the draws, which depend on it and on the clips' classes alone: every system has the same ones."""
 
 
-def few_shot_scores(vectors_ND: np.ndarray, class_ids_N: np.ndarray, part: Part, config: FewShotConfig) -> np.ndarray:
-    """Accuracy over the draws: (H,) float64, the share of the draws whose linear layer is right about a held-out clip.
+class FewShotScores(NamedTuple):
+    """Accuracies of held-out clips over the draws."""
+
+    right: np.ndarray
+    """(H,) float64, the share of the draws whose linear layer is right about a clip."""
+    num_unconverged: int
+    """Draws whose fit ended before it converged."""
+
+
+def few_shot_scores(
+    vectors_ND: np.ndarray, class_ids_N: np.ndarray, part: Part, config: FewShotConfig
+) -> FewShotScores:
+    """Fit a linear layer to each draw, and ask it about the held-out clips.
 
     Vectors are standardised by all clips to fit on, which takes no label.
 
@@ -43,17 +56,18 @@ def few_shot_scores(vectors_ND: np.ndarray, class_ids_N: np.ndarray, part: Part,
         ValueError: the clips to draw from are of one class.
     """
     scaler = StandardScaler().fit(vectors_ND[part.fitting].astype(np.float64))
-    right_H = np.zeros(len(part.held))
+    right_H, num_unconverged = np.zeros(len(part.held)), 0
     if not len(part.held):
-        return right_H
+        return FewShotScores(right_H, 0)
     for draw in range(config.draws):
         rows = draw_clips(class_ids_N, part.fitting, config, draw)
         frame = Frame.of(vectors_ND[rows], scaler)
         coordinates = frame.coordinates(vectors_ND[rows])
         path = fit_path(coordinates, class_ids_N[rows], [config.strength], config.tolerance, config.max_iterations)
         (fitted,) = path
+        num_unconverged += not fitted.converged
         right_H += fitted.model.predict(frame.coordinates(vectors_ND[part.held])) == class_ids_N[part.held]
-    return right_H / config.draws
+    return FewShotScores(right_H / config.draws, num_unconverged)
 
 
 def draw_clips(class_ids_N: np.ndarray, fitting: np.ndarray, config: FewShotConfig, draw: int) -> np.ndarray:

@@ -77,6 +77,8 @@ class ProbeResult:
     damaged one."""
     num_damaged: int
     """Clips of any split that have a number that is not finite."""
+    num_unconverged: int
+    """Draws of the few-shot probe whose fit ended before it converged."""
 
     def to_json(self) -> dict[str, Any]:
         """Everything in plain values."""
@@ -87,6 +89,7 @@ class ProbeResult:
             "classes": _plain(vars(self.classes)),
             "nearest": self.nearest.tolist(),
             "num_damaged": self.num_damaged,
+            "few_shot": {"num_unconverged": self.num_unconverged},
         }
 
 
@@ -115,12 +118,12 @@ def probe(vectors_ND: np.ndarray, labelled: Labelled, config: ProbesConfig) -> P
     class_ids = labelled.class_ids
     parts = validation_parts(labelled, whole_N, config.folds)
     chosen = choose_strength(vectors_ND, class_ids, parts, config.linear)
-    validation = _scores(vectors_ND, class_ids, parts, _nearest(vectors_ND, parts, config), config)
+    validation, _ = _scores(vectors_ND, class_ids, parts, _nearest(vectors_ND, parts, config), config)
     readable = whole_N[test]
     part = Part(train, test[readable])
     linear = predict(vectors_ND, class_ids, part, chosen, config.linear)
     (found_HK,) = _nearest(vectors_ND, [part], config)
-    found = _scores(vectors_ND, class_ids, [part], [found_HK], config)
+    found, num_unconverged = _scores(vectors_ND, class_ids, [part], [found_HK], config)
     found["linear"] = (linear.predictions == class_ids[part.held]).astype(np.float64)
     predictions_T = np.full(len(test), -1, np.int64)
     predictions_T[readable] = linear.predictions
@@ -136,6 +139,7 @@ def probe(vectors_ND: np.ndarray, labelled: Labelled, config: ProbesConfig) -> P
         classes=class_scores(class_ids[test], predictions_T, labelled.num_classes),
         nearest=nearest,
         num_damaged=int((~whole_N).sum()),
+        num_unconverged=num_unconverged,
     )
 
 
@@ -155,7 +159,7 @@ def validate(
         ValueError: shapes or class ids do not fit, no training clip is whole, or train has one class only.
     """
     parts = validation_parts(labelled, whole_clips(vectors_ND, labelled), config.folds, by_folds)
-    scores = _scores(vectors_ND, labelled.class_ids, parts, _nearest(vectors_ND, parts, config), config)
+    scores, _ = _scores(vectors_ND, labelled.class_ids, parts, _nearest(vectors_ND, parts, config), config)
     if linear:
         scores["linear"] = choose_strength(vectors_ND, labelled.class_ids, parts, config.linear).correct.astype(float)
     return Validation(_held(parts), scores)
@@ -186,14 +190,19 @@ def _scores(
     parts: Sequence[Part],
     nearest: Sequence[np.ndarray],
     config: ProbesConfig,
-) -> dict[Measure, np.ndarray]:
-    """Scores of the parts' held-out clips, one part after another, by all measures but the linear one."""
+) -> tuple[dict[Measure, np.ndarray], int]:
+    """Scores of the parts' held-out clips, one part after another, by all measures but the linear one.
+
+    Behind them, the few-shot fits that did not converge.
+    """
     count = config.neighbours.count
     neighbours = np.concatenate(
         [neighbour_scores(class_ids_N, part, found[:, :count]) for part, found in zip(parts, nearest, strict=True)]
     )
-    few_shot = np.concatenate([few_shot_scores(vectors_ND, class_ids_N, part, config.few_shot) for part in parts])
-    return {"headline": (neighbours + few_shot) / 2, "neighbours": neighbours, "few-shot": few_shot}
+    drawn = [few_shot_scores(vectors_ND, class_ids_N, part, config.few_shot) for part in parts]
+    few_shot = np.concatenate([right for right, _ in drawn])
+    scores: dict[Measure, np.ndarray] = {"neighbours": neighbours, "few-shot": few_shot}
+    return {"headline": (neighbours + few_shot) / 2, **scores}, sum(count for _, count in drawn)
 
 
 def _plain(arrays: dict[Any, np.ndarray]) -> dict[str, Any]:

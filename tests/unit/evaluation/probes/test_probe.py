@@ -172,7 +172,8 @@ def test_few_shot_is_the_mean_of_direct_fits_on_a_few_clips_of_each_class() -> N
         assert len(set(rows)) == len(rows)
         model = LogisticRegression(C=0.01, tol=1e-9, max_iter=10_000).fit(scaled[rows], class_ids[rows])
         right += model.predict(scaled[test]) == class_ids[test]
-    np.testing.assert_allclose(found, right / FEW_SHOT.draws)
+    np.testing.assert_allclose(found.right, right / FEW_SHOT.draws)
+    assert found.num_unconverged == 0
 
 
 def test_draws_are_the_same_for_every_system_and_differ_from_each_other() -> None:
@@ -222,6 +223,29 @@ def test_without_a_valid_split_no_group_is_fitted_and_scored() -> None:
         assert apart.accuracy(measure) < 0.75
     assert torn.accuracy("linear") > 0.95
     assert torn.accuracy("neighbours") > apart.accuracy("neighbours") + 0.1
+
+
+def test_a_few_shot_fit_that_did_not_converge_is_counted() -> None:
+    features, labelled = make_task(dim=40)
+    hasty = CONFIG.replace({"few_shot.max_iterations": 2, "few_shot.strength": 10.0})
+    result = probe(features, labelled, hasty)
+    assert result.num_unconverged == result.to_json()["few_shot"]["num_unconverged"] == FEW_SHOT.draws
+    assert probe(features, labelled, CONFIG).num_unconverged == 0
+
+
+def test_without_a_valid_split_a_class_of_one_group_is_not_asked_about() -> None:
+    """Held out, its clips would be of a class that the others lack: all strengths were equally wrong about them."""
+    features, labelled = make_task(valid=False)
+    train = labelled.splits == "train"
+    alone = np.where(train & (labelled.class_ids == 2), "the only one", np.arange(len(train)).astype(str))
+    result = validate(features, Labelled(labelled.class_ids, labelled.splits, alone, 3), CONFIG)
+    assert sorted(result.clips) == np.flatnonzero(train & (labelled.class_ids != 2)).tolist()
+    none = np.where(train, labelled.class_ids.astype(str), "test")
+    with pytest.raises(ValueError, match="no class has a second group left to learn from: give valid clips"):
+        validate(features, Labelled(labelled.class_ids, labelled.splits, none, 3), CONFIG)
+    few = Labelled(np.arange(9) // 2, np.repeat("train", 9), np.full(9, ""), 5)
+    with pytest.raises(ValueError, match="3 folds need as many training clips of a class, the largest has 2"):
+        validate(features[:9], few, CONFIG)
 
 
 def test_without_a_valid_split_the_choice_is_fitted_again_on_all_of_train() -> None:
