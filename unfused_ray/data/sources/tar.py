@@ -61,10 +61,10 @@ def list_tar(uri: str, split: str = "", columns: ColumnsConfig = BY_NAME, folder
     records, notes = members.records(clips)
     rows: list[dict[str, Any]] = []
     if clips:
-        _join_label_fields(records)
+        joined = Counter() if columns.label else _join_label_fields(records)
         names = list(dict.fromkeys(name for record in records for name in record))
         rows, more = describe(records, Columns.of(names, columns, uri), [], split)
-        notes += more
+        notes += more + joined
     return Listing.from_rows(
         [{**clip, **row, "uri": uri} for clip, row in zip(clips, rows, strict=True)], members.rejects, notes
     )
@@ -165,13 +165,20 @@ class _Members:
         return records, notes
 
 
-def _join_label_fields(records: Sequence[dict[str, Any]]) -> None:
-    """Put all labels into one field: of a tar's clips, some may have theirs in ``labels``, others in a ``.cls``."""
+def _join_label_fields(records: Sequence[dict[str, Any]]) -> Notes:
+    """Put all labels into one field: of a tar's clips, some may have theirs in ``labels``, others in a ``.cls``.
+
+    Returns:
+        Notes on the fields whose values were put into it.
+    """
     first = label_name(dict.fromkeys(name for record in records for name in record))
+    joined: Notes = Counter()
     for record in records:
         own = label_name(record)
         if first and own and own != first:
             record[first] = record.pop(own)
+            joined[Note("columns used", f"labels ← {own}, where {first} is missing", "clips")] += 1
+    return joined
 
 
 def _sample(key: str) -> str:

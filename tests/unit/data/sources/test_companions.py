@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from support.archives import write_tar
 from support.inputs import by_key, column, encoded, listed, said
 
+from unfused_ray.config import ColumnsConfig
 from unfused_ray.data.sources.fetch import fetch
 
 
@@ -72,6 +74,37 @@ def test_labels_of_json_count_more_than_text_and_fields_may_differ(tmp_path: Pat
     assert column(listing, "split") == ["valid", "", "", ""]
     assert "speaker" in said(listing, "columns ignored")
     assert "column fold (2) looks like a split and was not taken" in said(listing, "look again")
+
+
+TWO_FIELDS = {
+    **{"0.wav": b"1", "0.json": as_json(labels=["dog"], category="animal")},
+    **{"1.wav": b"2", "1.txt": b"a cat, twice"},
+    **{"2.wav": b"3", "2.json": as_json(category="weather")},
+}
+
+
+def test_labels_of_another_field_where_the_first_is_missing_are_counted(tmp_path: Path) -> None:
+    listing = listing_of(tmp_path, TWO_FIELDS)
+    assert column(listing, "labels") == [["dog"], ["a cat, twice"], ["weather"]]
+    used = said(listing, "columns used")
+    assert "labels ← .txt, where labels is missing × 1" in used
+    assert "labels ← category, where labels is missing × 1" in used
+    assert said(listing, "columns ignored") == "category × 1"  # of the clip that has labels as well
+
+
+@pytest.mark.parametrize(
+    ("label", "labels"),
+    [("category", [["animal"], [], ["weather"]]), ("labels", [["dog"], [], []]), (".txt", [[], ["a cat, twice"], []])],
+)
+def test_a_field_of_labels_that_is_asked_for_is_the_only_one(
+    tmp_path: Path, label: str, labels: list[list[str]]
+) -> None:
+    write_tar(tmp_path / "x.tar", TWO_FIELDS)
+    listing = listed(tmp_path / "x.tar", ColumnsConfig(label=label))
+    assert column(listing, "labels") == labels
+    assert {"labels", "category", ".txt"} - {label} == {
+        note.text for note in listing.notes if note.kind == "columns ignored"
+    }
 
 
 def test_audio_of_any_name_is_listed_and_all_else_is_counted(tmp_path: Path) -> None:
