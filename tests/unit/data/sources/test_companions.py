@@ -55,6 +55,22 @@ def test_companions_of_no_clip_are_counted(tmp_path: Path) -> None:
     assert said(listing, "look again").endswith("× 2")
 
 
+@pytest.mark.parametrize("own", [as_json(label="dog"), b"{"])
+def test_a_companion_whose_audio_is_missing_is_not_that_of_clips_beside_others_with_their_own(
+    tmp_path: Path, own: bytes
+) -> None:
+    members = {
+        **{"spk.001.wav": b"1", "spk.001.json": own},
+        **{"spk.002.wav": b"2", "spk.003.json": as_json(label="cat", split="test")},
+    }
+    listing = listing_of(tmp_path, members)
+    assert by_key(listing, "labels")["spk.002"] == []
+    assert set(column(listing, "split")) == {""}
+    assert "companions (.json, .cls, .txt) of no clip" in said(listing, "look again")
+    listing = listing_of(tmp_path, members | {"spk.json": as_json(split="train")})  # of the whole sample
+    assert set(column(listing, "split")) == {"train"}
+
+
 def test_a_clip_whose_companion_cannot_be_read_is_set_aside(tmp_path: Path) -> None:
     members = {"0.left.wav": b"1", "0.json": b"{", "1.wav": b"2", "1.json": b"[]", "2.wav": b"3", "3.json": b"{"}
     listing = listing_of(tmp_path, members)
