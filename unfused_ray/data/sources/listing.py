@@ -15,7 +15,7 @@ from unfused_ray import storage
 from unfused_ray.config import ColumnsConfig
 from unfused_ray.data.parts.executor import Executor
 from unfused_ray.data.parts.rejects import Reject
-from unfused_ray.data.sources.columns import BY_NAME
+from unfused_ray.data.sources.columns import BY_NAME, FOLDER
 from unfused_ray.data.sources.csv_files import has_paths, list_csv
 from unfused_ray.data.sources.find import Source, SourceKind, several_kinds
 from unfused_ray.data.sources.folders import FolderSplits, labels_of_folders, splits_of_paths, trains_in_held_out
@@ -36,8 +36,6 @@ from unfused_ray.data.sources.splits import (
 from unfused_ray.data.sources.tar import list_tar
 from unfused_ray.progress import Progress
 
-FOLDER = "folder"
-"""Column of the labels of audio files, which have no columns: the names of their folders."""
 ARCHIVES: dict[SourceKind, Callable[[str, str, ColumnsConfig, str], Listing]] = {
     "tar": list_tar,
     "parquet": list_parquet,
@@ -100,13 +98,22 @@ def list_audio(source: Source, has_labels: bool = False) -> Listing:
 
     Args:
         source: its files.
-        has_labels: a clip's label is the name of the innermost folder within the source that says no split.
+        has_labels: a clip's label is the name of the innermost folder within the source that gives no split.
+
+    Raises:
+        ValueError: no clip has such a label.
     """
     keys = [storage.relative(uri, source.folder) for uri in source.files]
     labels = labels_of_folders(keys, storage.name(source.folder))
     rows: list[dict[str, Any]] = [{"key": key, "uri": uri} for key, uri in zip(keys, source.files, strict=True)]
     if not has_labels:
         return Listing.from_rows(rows, notes=_folders_left(labels))
+    if not any(labels):
+        above = storage.join(storage.parent(source.folder), f"{storage.name(source.folder)}*")
+        raise ValueError(
+            f"columns.label={FOLDER}: no file lies in a folder within {source.folder} that is no split: "
+            f"name the folder above, or a pattern such as {above}"
+        )
     rows = [row | {"labels": [label] if label else []} for row, label in zip(rows, labels, strict=True)]
     notes = Counter({Note("columns used", "labels ← names of folders", "clips"): sum(map(bool, labels))})
     return Listing.from_rows(rows, notes=notes)

@@ -75,6 +75,30 @@ def test_a_class_may_be_called_train(tmp_path: Path):
     }
 
 
+@pytest.mark.parametrize("source", ["birds/robin", "birds/robin/", "birds/robin/*.wav", "birds/robin/a.wav", "birds"])
+def test_labels_of_folders_are_refused_where_no_file_lies_in_one(tmp_path: Path, source: str):
+    touch(tmp_path, "birds/robin/a.wav" if "robin" in source else "birds/train/a.wav", "birds/test/b.wav")
+    found = find(f"{tmp_path}/{source}")
+    folder = str(tmp_path / ("birds/robin" if "robin" in source else "birds"))
+    with pytest.raises(ValueError, match=r"columns\.label=folder: no file lies in a folder within") as refused:
+        list_source(found, IN_PROCESS, ColumnsConfig(label="folder"))
+    assert str(refused.value).endswith(f"or a pattern such as {folder}*")
+    if "robin" in source:
+        labels = column(list_source(find(f"{folder}*"), IN_PROCESS, ColumnsConfig(label="folder")), "labels")
+        assert labels == [["robin"]]
+
+
+def test_labels_of_folders_are_for_audio_files_alone(tmp_path: Path):
+    write_tar(tmp_path / "a.tar", {"robin/0.wav": b"x"})
+    with pytest.raises(ValueError, match=r"columns\.label=folder: .*a\.tar has no columns.*folder is for audio files"):
+        list_tar(str(tmp_path / "a.tar"), columns=ColumnsConfig(label="folder"))
+    write_tar(tmp_path / "b.tar", {"robin/0.wav": b"x", "robin/0.json": b'{"sex": "f", "age": 1}'})
+    with pytest.raises(ValueError, match=r"b\.tar has the columns sex, age\. Name one of these; folder is for audio"):
+        list_tar(str(tmp_path / "b.tar"), columns=ColumnsConfig(label="folder"))
+    with pytest.raises(ValueError, match=r"columns\.group=x: .*a\.tar has no columns\. Leave it out$"):
+        list_tar(str(tmp_path / "a.tar"), columns=ColumnsConfig(group="x"))
+
+
 def test_csv_files_directly_in_a_folder_define_it(tmp_path: Path):
     touch(tmp_path, "train.csv", "test.csv", "clips/a.wav")
     assert find(str(tmp_path)).kind == "csv"
