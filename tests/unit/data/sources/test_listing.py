@@ -384,3 +384,34 @@ def test_clips_of_a_parquet_row_group_stay_together():
     groups = select(Listing.from_rows(rows).items, 1.0, 31)["row_group"].to_pylist()
     assert [groups[i : i + 10] for i in range(0, 200, 10)] == [[group] * 10 for group in groups[::10]]
     assert groups[::10] != sorted(groups[::10])
+
+
+def test_row_groups_of_files_of_one_name_are_read_one_after_the_other():
+    rows = [
+        {"key": f"{language}/{row}", "uri": f"/x/{language}/train/0000.parquet", "row_group": 0, "row": row}
+        for row in range(10)
+        for language in ("de", "en", "fr")
+    ]
+    order = select(Listing.from_rows(rows).items, 1.0, 31)
+    assert select(Listing.from_rows(rows[::-1]).items, 1.0, 31).equals(order)
+    uris = order["uri"].to_pylist()
+    assert [uris[i : i + 10] for i in range(0, 30, 10)] == [[uri] * 10 for uri in uris[::10]]
+
+
+@given(seed=st.integers(0, 2**31 - 1))
+def test_row_groups_and_clips_are_in_the_order_of_their_draws(seed: int):
+    in_groups = [
+        {"key": f"{file}/{group}/{row}", "uri": f"/x/{file}.parquet", "row_group": group, "row": row}
+        for file in "ba"
+        for group in range(3)
+        for row in range(4)
+    ]
+    rows = [*in_groups, *({"key": f"{n}.wav", "uri": f"/x/{n}.wav"} for n in range(4))]
+
+    def drawn(row: dict) -> tuple[float, float]:
+        name = f"{row['uri'].rpartition('/')[2]}:{row.get('row_group')}"
+        return draw(seed, name), draw(seed, row["key"])
+
+    for each in (rows, in_groups):
+        taken = select(Listing.from_rows(each).items, 1.0, seed)["key"].to_pylist()
+        assert taken == [row["key"] for row in sorted(each, key=drawn)]
