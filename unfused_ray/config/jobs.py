@@ -39,11 +39,11 @@ class ColumnsConfig(Config):
     """Column of a Parquet file that holds the audio; empty takes the only one."""
     label: str = ""
     """Column of the labels; empty finds `labels`, `label`, `category`, `class`, `tags`, `target` and the like. Of audio
-    files without a list, `folder` takes the name of the folder that a file is in, or of the one above where that is
-    called as a split (`train/robin/1.wav`, `robin/train/1.wav`)."""
+    files without a list, `folder` takes the name of the folder within the source that a file is in, or of the one above
+    where that was taken for a split (`train/robin/1.wav`, `robin/train/1.wav`)."""
     split: str = ""
-    """Column of the splits; empty finds `split` or, where no name of a file says one, a `partition`, `subset`, `set` or
-    `fold` that says splits alone."""
+    """Column of the splits; empty finds `split`, or else a `partition`, `subset`, `set`, `usage` or the like that says
+    splits alone, or else, where the name of the file and of its folders says none, a `fold`."""
     group: str = ""
     """Column of the groups; empty finds `group`."""
 

@@ -24,6 +24,8 @@ from unfused_ray.data.sources.splits import (
 
 BY_NAME = ColumnsConfig()
 """Columns are found by their names alone."""
+FOLDER = "folder"
+"""Column of the labels of audio files, which have no columns: the names of their folders."""
 PATHS = (
     "files", "wav_path", "file", "filename", "file_name", "fname", "path", "filepath", "file_path", "audio_path",
     "audio_file", "audio_filepath", "audio_filename", "audio", "wav", "recording", "slice_file_name", "ytid",
@@ -93,7 +95,10 @@ def chosen_column(names: Sequence[str], wanted: str, field: str, uri: str) -> st
         return None
     if found := first_column(names, (wanted, wanted.casefold())):
         return found
-    raise ValueError(f"columns.{field}={wanted}: {uri} has the columns {', '.join(names)}. Name one of these")
+    has = f"has the columns {', '.join(names)}. Name one of these" if names else "has no columns. Leave it out"
+    if field == "label" and wanted == FOLDER:
+        has += f"; {FOLDER} is for audio files without a list, whose labels are the names of their folders"
+    raise ValueError(f"columns.{field}={wanted}: {uri} {has}")
 
 
 def first_column(names: Sequence[str], known: Sequence[str]) -> str | None:

@@ -89,7 +89,7 @@ class _Cell(NamedTuple):
     def key(self, column: str | None) -> str:
         """The clip's key."""
         value = self.record.get(column or "")
-        return str(value or self.path or self.name)
+        return str(value) if value not in (None, "") else self.path or self.name
 
 
 @dataclass(frozen=True)

@@ -106,10 +106,12 @@ def select(items: pa.Table, fraction: float, seed: int) -> pa.Table:
     them costs as much as reading all.
     """
     draws = np.array([draw(seed, key) for key in items["key"].to_pylist()], np.float64)
-    parts = draws
+    parts, places = draws, np.zeros(len(items), np.int64)
     if items["row_group"].null_count < len(items):
-        names = zip(items["uri"].to_pylist(), items["row_group"].to_pylist(), strict=True)
+        names = list(zip(items["uri"].to_pylist(), items["row_group"].to_pylist(), strict=True))
         parts = np.array([draw(seed, f"{uri.rpartition('/')[2]}:{row_group}") for uri, row_group in names], np.float64)
+        numbers = {name: number for number, name in enumerate(sorted({*names}, key=str))}
+        places = np.array([numbers[name] for name in names], np.int64)  # files of one name, in folders, draw the same
     _, splits = np.unique(np.array(items["split"].to_pylist(), object), return_inverse=True)
-    order = np.lexsort((draws, parts, splits))
+    order = np.lexsort((draws, places, parts, splits))
     return items.take(order[draws[order] < fraction])

@@ -15,30 +15,27 @@ from unfused_ray import storage
 from unfused_ray.config import ColumnsConfig
 from unfused_ray.data.parts.executor import Executor
 from unfused_ray.data.parts.rejects import Reject
-from unfused_ray.data.sources.columns import BY_NAME
+from unfused_ray.data.sources.columns import BY_NAME, FOLDER
 from unfused_ray.data.sources.csv_files import has_paths, list_csv
 from unfused_ray.data.sources.find import Source, SourceKind, several_kinds
+from unfused_ray.data.sources.folders import FolderSplits, labels_of_folders, splits_of_paths, trains_in_held_out
 from unfused_ray.data.sources.hub_parquet import list_parquet
 from unfused_ray.data.sources.items import ITEMS, Listing, combine
 from unfused_ray.data.sources.locate import is_absolute
 from unfused_ray.data.sources.notes import Note, Notes, first_of
 from unfused_ray.data.sources.sniff import may_hold_out
 from unfused_ray.data.sources.splits import (
+    is_held_out,
     is_recognised,
-    labels_of_folders,
     names_recognised,
     resolve_eval,
     split_of_folder,
-    split_of_folders,
     split_of_name,
-    splits_of_paths,
     without_numbers,
 )
 from unfused_ray.data.sources.tar import list_tar
 from unfused_ray.progress import Progress
 
-FOLDER = "folder"
-"""Column of the labels of audio files, which have no columns: the names of their folders."""
 ARCHIVES: dict[SourceKind, Callable[[str, str, ColumnsConfig, str], Listing]] = {
     "tar": list_tar,
     "parquet": list_parquet,
@@ -101,13 +98,22 @@ def list_audio(source: Source, has_labels: bool = False) -> Listing:
 
     Args:
         source: its files.
-        has_labels: a clip's label is the name of the innermost folder within the source that says no split.
+        has_labels: a clip's label is the name of the innermost folder within the source that gives no split.
+
+    Raises:
+        ValueError: no clip has such a label.
     """
     keys = [storage.relative(uri, source.folder) for uri in source.files]
-    labels = labels_of_folders(keys)
+    labels = labels_of_folders(keys, storage.name(source.folder))
     rows: list[dict[str, Any]] = [{"key": key, "uri": uri} for key, uri in zip(keys, source.files, strict=True)]
     if not has_labels:
         return Listing.from_rows(rows, notes=_folders_left(labels))
+    if not any(labels):
+        above = storage.join(storage.parent(source.folder), f"{storage.name(source.folder)}*")
+        raise ValueError(
+            f"columns.label={FOLDER}: no file lies in a folder within {source.folder} that is no split: "
+            f"name the folder above, or a pattern such as {above}"
+        )
     rows = [row | {"labels": [label] if label else []} for row, label in zip(rows, labels, strict=True)]
     notes = Counter({Note("columns used", "labels ← names of folders", "clips"): sum(map(bool, labels))})
     return Listing.from_rows(rows, notes=notes)
@@ -144,17 +150,33 @@ def _splits_of_files(source: Source) -> tuple[list[str], Notes]:
     """Return the split that each list or archive is called by; without one, one of several lists is its own split."""
     splits: list[str] = []
     recognised: Counter[tuple[str, str]] = Counter()
-    for uri in source.files:
-        name = storage.name(uri).rpartition(".")[0]
+    names = [storage.name(uri).rpartition(".")[0] for uri in source.files]
+    above = [storage.relative(uri, source.folder).rpartition("/")[0] for uri in source.files]
+    folders = FolderSplits(above)
+    for name, folder in zip(names, above, strict=True):
         said, split = without_numbers(name), split_of_name(name)
         if not split:
-            said, split = split_of_folders(storage.relative(uri, source.folder).rpartition("/")[0])
+            said, split = folders.of(folder)
         if not split and source.kind == "csv" and len(source.files) > 1:
             split = name
         elif split:
             recognised[said, split] += 1
         splits.append(split)
-    return splits, names_recognised(recognised, "files")
+    unsaid = {folder for name, folder in zip(names, above, strict=True) if not split_of_name(name)}
+    notes = folders.classes() + folders.trains(unsaid) + _trains_in_held_out(names, above, folders)
+    return splits, notes + names_recognised(recognised, "files")
+
+
+def _trains_in_held_out(names: Sequence[str], above: Sequence[str], folders: FolderSplits) -> Notes:
+    """Note archives called train in a folder that is called as held out, where no archive beside them is."""
+    held_out = {folder for name, folder in zip(names, above, strict=True) if is_held_out(split_of_name(name))}
+    return trains_in_held_out(
+        {
+            f"{folder}/{name}"
+            for name, folder in zip(names, above, strict=True)
+            if split_of_name(name) == "train" and is_held_out(folders.of(folder)[1]) and folder not in held_out
+        }
+    )
 
 
 def _with_splits(listing: Listing, source: Source) -> Listing:
@@ -162,7 +184,9 @@ def _with_splits(listing: Listing, source: Source) -> Listing:
     splits, notes = listing.items["split"].to_pylist(), Counter(listing.notes)
     unsplit = [number for number, split in enumerate(splits) if not split]
     keys = listing.items["key"].to_pylist()
-    found, more = splits_of_paths(_from_common_folder([keys[number] for number in unsplit]))
+    found, more = splits_of_paths(
+        _from_common_folder([keys[number] for number in unsplit]), storage.name(source.folder)
+    )
     if own := split_of_folder(storage.name(source.folder)):
         found = [split or own for split in found]
     elif (above := storage.name(storage.parent(source.folder))) and split_of_folder(above) and not all(found):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
+from enum import IntEnum
 
 from unfused_ray.data.sources.notes import Note, Notes
 
@@ -19,6 +19,20 @@ _ROLES = {
     **dict.fromkeys(("eval", "evaluation", "evalset"), EVAL),
 }
 _HELD_OUT = {"valid", "test", EVAL}
+
+
+class Plainness(IntEnum):
+    """How plainly a name says a split."""
+
+    NONE = 0
+    WORD = 1
+    """The split is one of the words of the name: ``speech-train``, ``test_tone``."""
+    PART = 2
+    """The name begins with the split: ``test-clean``, and ``train-horn`` as well."""
+    WHOLE = 3
+    """The name is that of the split: ``test``, ``Test Set``, ``dev_data``, ``fold3``."""
+
+
 _FOLD = re.compile(r"(?:fold)?[ _-]?0*(\d+)(?:\.0+)?")
 _NAMED_FOLD = re.compile(r"fold[ _-]?0*\d+")
 _SHARD_NUMBERS = re.compile(r"[-_.]\d+[-_.]of[-_.]\d+.*$|[-_.]?\d+$")  # the hub's, once with a hash behind it
@@ -100,12 +114,21 @@ def split_of_name(name: str) -> str:
     The name is one as of the hub (``train.clean.100-00000-of-00001``), of LibriSpeech (``test-other``) or of WebDataset
     (``speech-train-000012``): it is the name of a split, or has one among its words.
     """
+    return named_split(name)[0]
+
+
+def named_split(name: str) -> tuple[str, Plainness]:
+    """Return the split that the name of a file or folder says, as :func:`split_of_name` does, and how plainly."""
     stem = without_numbers(name)
     for whole in (stem, name):
         if is_recognised(split := _split_of_whole(whole)):
-            return split
+            is_part = _PART.fullmatch(whole) is not None and _NAMED_FOLD.fullmatch(whole.casefold()) is None
+            return split, Plainness.PART if is_part else Plainness.WHOLE
     roles = _roles(stem)
-    return roles.pop() if len(roles) == 1 else ""
+    if len(roles) != 1:
+        return "", Plainness.NONE
+    is_whole = set(_WORD.findall(stem.casefold())) <= _ROLES.keys() | _BESIDE_SPLITS
+    return roles.pop(), Plainness.WHOLE if is_whole else Plainness.WORD
 
 
 def split_of_folder(name: str) -> str:
@@ -117,46 +140,6 @@ def split_of_folder(name: str) -> str:
 def without_numbers(name: str) -> str:
     """Return the name that the shards of a split have in common."""
     return _SHARD_NUMBERS.sub("", name) or name
-
-
-@lru_cache(maxsize=4096)
-def split_of_folders(path: str) -> tuple[str, str]:
-    """Return the innermost folder in a path that says a split, and the split; two empty strings if none does."""
-    for folder in reversed(path.split("/")):
-        if split := split_of_name(folder):
-            return folder, split
-    return "", ""
-
-
-def splits_of_paths(paths: Sequence[str]) -> tuple[list[str], Notes]:
-    """Return the splits that the folders in paths say, or their file names where no folder says one; "" for others.
-
-    Nothing is taken if "train" is all that some of them say: it may be a class (trains pass by).
-    """
-    notes: Notes = Counter()
-    in_folders = [split_of_folders(path.rpartition("/")[0]) for path in paths]
-    for said in (in_folders, [("file names", _split_of_file(path.rpartition("/")[2])) for path in paths]):
-        splits = {split for _, split in said}
-        if splits == {"", "train"}:
-            first = next(path for path, (_, split) in zip(paths, said, strict=True) if split)
-            text = (
-                f"'train' in a part of the paths ({first} …) was not taken for a split: no other path has such a word"
-            )
-            notes[Note("look again", text)] += 1
-        elif splits - {""}:
-            return [split for _, split in said], notes + names_recognised(Counter(each for each in said if each[1]))
-    return [""] * len(paths), notes
-
-
-def labels_of_folders(paths: Sequence[str]) -> list[str]:
-    """The innermost folder in each path that says no split; "" where there is none.
-
-    As for splits, "train" is a class if it is all that some of them say.
-    """
-    folders = [path.split("/")[:-1] for path in paths]
-    say_splits = {split_of_folders("/".join(names))[1] for names in folders} != {"", "train"}
-    may_be = [[name for name in names if not (say_splits and split_of_name(name))] for names in folders]
-    return [names[-1] if names else "" for names in may_be]
 
 
 def names_recognised(names: Counter[tuple[str, str]], unit: str = "clips") -> Notes:
@@ -187,7 +170,7 @@ def resolve_eval(splits: Sequence[str]) -> tuple[list[str], Notes]:
     return [role if split == EVAL else split for split in splits], names_recognised(Counter({(EVAL, role): count}))
 
 
-def _split_of_file(name: str) -> str:
+def split_of_clip(name: str) -> str:
     """Return the split that the first or the last word of a clip's file name says."""
     words = _WORD.findall(name.casefold().rpartition(".")[0] or name.casefold())
     roles = {_ROLES[word] for word in (*words[:1], *words[-1:]) if word in _ROLES}

@@ -35,6 +35,7 @@ def list_tar(uri: str, split: str = "", columns: ColumnsConfig = BY_NAME, folder
 
     A key is a member's name up to its *last* dot (AudioSet's keys hold dots). Its companions have the same name up to
     their last dot, or, as WebDataset has it, up to the first dot of the base name (``0.left.flac`` and ``0.json``).
+    Where a clip of that sample has a companion of its own, another clip's (``0.right.json``) is shared by none.
     Nothing is extracted and no link is followed, so names such as ``../x`` are only names. Of a damaged tar, the clips
     before the damage are listed.
 
@@ -61,10 +62,10 @@ def list_tar(uri: str, split: str = "", columns: ColumnsConfig = BY_NAME, folder
     records, notes = members.records(clips)
     rows: list[dict[str, Any]] = []
     if clips:
-        _join_label_fields(records)
+        joined = Counter() if columns.label else _join_label_fields(records)
         names = list(dict.fromkeys(name for record in records for name in record))
         rows, more = describe(records, Columns.of(names, columns, uri), [], split)
-        notes += more
+        notes += more + joined
     return Listing.from_rows(
         [{**clip, **row, "uri": uri} for clip, row in zip(clips, rows, strict=True)], members.rejects, notes
     )
@@ -141,17 +142,22 @@ class _Members:
     def records(self, clips: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], Notes]:
         """Return the fields of each clip's companions, and notes on companions of no clip and other files."""
         keys = {clip["key"] for clip in self.clips.values()}
-        by_sample: dict[str, list[str]] = {}
-        for key in self._companions.keys() - keys:
-            by_sample.setdefault(_sample(key), []).append(key)
         samples = {_sample(key) for key in keys}
-        lost = sum(len(names) for sample, names in by_sample.items() if sample not in samples)
+        of_one_clip = {_sample(key) for key in keys if key in self._companions or key in self._broken}
+        by_sample: dict[str, list[str]] = {}
+        lost = 0
+        for key in self._companions.keys() - keys:
+            sample = _sample(key)
+            if sample in samples and (key == sample or sample not in of_one_clip):
+                by_sample.setdefault(sample, []).append(key)
+            else:
+                lost += 1
         notes = Counter(self._skipped)
         for key, name in self._may_hold_out.items():
             if _sample(key) not in samples:
                 notes[Note("not read", name, held_out=True)] += 1
         if lost:
-            text = "companions (.json, .cls, .txt) of no clip: their names differ from every clip's up to the first dot"
+            text = "companions (.json, .cls, .txt) of no clip: none has their name, or shares it up to the first dot"
             notes[Note("look again", text, "files")] += lost
         records = []
         for clip in clips:
@@ -165,13 +171,20 @@ class _Members:
         return records, notes
 
 
-def _join_label_fields(records: Sequence[dict[str, Any]]) -> None:
-    """Put all labels into one field: of a tar's clips, some may have theirs in ``labels``, others in a ``.cls``."""
+def _join_label_fields(records: Sequence[dict[str, Any]]) -> Notes:
+    """Put all labels into one field: of a tar's clips, some may have theirs in ``labels``, others in a ``.cls``.
+
+    Returns:
+        Notes on the fields whose values were put into it.
+    """
     first = label_name(dict.fromkeys(name for record in records for name in record))
+    joined: Notes = Counter()
     for record in records:
         own = label_name(record)
         if first and own and own != first:
             record[first] = record.pop(own)
+            joined[Note("columns used", f"labels ← {own}, where {first} is missing", "clips")] += 1
+    return joined
 
 
 def _sample(key: str) -> str:

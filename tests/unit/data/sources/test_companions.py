@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from support.archives import write_tar
 from support.inputs import by_key, column, encoded, listed, said
 
+from unfused_ray.config import ColumnsConfig
 from unfused_ray.data.sources.fetch import fetch
 
 
@@ -53,6 +55,22 @@ def test_companions_of_no_clip_are_counted(tmp_path: Path) -> None:
     assert said(listing, "look again").endswith("× 2")
 
 
+@pytest.mark.parametrize("own", [as_json(label="dog"), b"{"])
+def test_a_companion_whose_audio_is_missing_is_not_that_of_clips_beside_others_with_their_own(
+    tmp_path: Path, own: bytes
+) -> None:
+    members = {
+        **{"spk.001.wav": b"1", "spk.001.json": own},
+        **{"spk.002.wav": b"2", "spk.003.json": as_json(label="cat", split="test")},
+    }
+    listing = listing_of(tmp_path, members)
+    assert by_key(listing, "labels")["spk.002"] == []
+    assert set(column(listing, "split")) == {""}
+    assert "companions (.json, .cls, .txt) of no clip" in said(listing, "look again")
+    listing = listing_of(tmp_path, members | {"spk.json": as_json(split="train")})  # of the whole sample
+    assert set(column(listing, "split")) == {"train"}
+
+
 def test_a_clip_whose_companion_cannot_be_read_is_set_aside(tmp_path: Path) -> None:
     members = {"0.left.wav": b"1", "0.json": b"{", "1.wav": b"2", "1.json": b"[]", "2.wav": b"3", "3.json": b"{"}
     listing = listing_of(tmp_path, members)
@@ -72,6 +90,37 @@ def test_labels_of_json_count_more_than_text_and_fields_may_differ(tmp_path: Pat
     assert column(listing, "split") == ["valid", "", "", ""]
     assert "speaker" in said(listing, "columns ignored")
     assert "column fold (2) looks like a split and was not taken" in said(listing, "look again")
+
+
+TWO_FIELDS = {
+    **{"0.wav": b"1", "0.json": as_json(labels=["dog"], category="animal")},
+    **{"1.wav": b"2", "1.txt": b"a cat, twice"},
+    **{"2.wav": b"3", "2.json": as_json(category="weather")},
+}
+
+
+def test_labels_of_another_field_where_the_first_is_missing_are_counted(tmp_path: Path) -> None:
+    listing = listing_of(tmp_path, TWO_FIELDS)
+    assert column(listing, "labels") == [["dog"], ["a cat, twice"], ["weather"]]
+    used = said(listing, "columns used")
+    assert "labels ← .txt, where labels is missing × 1" in used
+    assert "labels ← category, where labels is missing × 1" in used
+    assert said(listing, "columns ignored") == "category × 1"  # of the clip that has labels as well
+
+
+@pytest.mark.parametrize(
+    ("label", "labels"),
+    [("category", [["animal"], [], ["weather"]]), ("labels", [["dog"], [], []]), (".txt", [[], ["a cat, twice"], []])],
+)
+def test_a_field_of_labels_that_is_asked_for_is_the_only_one(
+    tmp_path: Path, label: str, labels: list[list[str]]
+) -> None:
+    write_tar(tmp_path / "x.tar", TWO_FIELDS)
+    listing = listed(tmp_path / "x.tar", ColumnsConfig(label=label))
+    assert column(listing, "labels") == labels
+    assert {"labels", "category", ".txt"} - {label} == {
+        note.text for note in listing.notes if note.kind == "columns ignored"
+    }
 
 
 def test_audio_of_any_name_is_listed_and_all_else_is_counted(tmp_path: Path) -> None:

@@ -100,3 +100,15 @@ def test_pictures_beside_the_audio_are_none(tmp_path: Path) -> None:
 def test_metadata_that_describe_something_else_change_nothing(tmp_path: Path) -> None:
     path = write_hub(tmp_path / "x.parquet", hub_cells(1), {"label": {"_type": "Value"}, "audio": {}}, label=[3])
     assert column(listed(path), "labels") == [["3"]]
+
+
+@pytest.mark.parametrize(
+    ("ids", "keys"),
+    [
+        ([0, 1, None], ["0", "1", "2.flac"]),
+        (["", "0", "b"], ["0.flac", "0", "b"]),
+        ([0.0, 1.5, None], ["0.0", "1.5", "2.flac"]),
+    ],
+)
+def test_a_key_of_nought_is_a_key(tmp_path: Path, ids: list[Any], keys: list[str]) -> None:
+    assert column(listed(write_hub(tmp_path / "x.parquet", hub_cells(3), id=ids)), "key") == keys

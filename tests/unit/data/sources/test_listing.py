@@ -75,6 +75,30 @@ def test_a_class_may_be_called_train(tmp_path: Path):
     }
 
 
+@pytest.mark.parametrize("source", ["birds/robin", "birds/robin/", "birds/robin/*.wav", "birds/robin/a.wav", "birds"])
+def test_labels_of_folders_are_refused_where_no_file_lies_in_one(tmp_path: Path, source: str):
+    touch(tmp_path, "birds/robin/a.wav" if "robin" in source else "birds/train/a.wav", "birds/test/b.wav")
+    found = find(f"{tmp_path}/{source}")
+    folder = str(tmp_path / ("birds/robin" if "robin" in source else "birds"))
+    with pytest.raises(ValueError, match=r"columns\.label=folder: no file lies in a folder within") as refused:
+        list_source(found, IN_PROCESS, ColumnsConfig(label="folder"))
+    assert str(refused.value).endswith(f"or a pattern such as {folder}*")
+    if "robin" in source:
+        labels = column(list_source(find(f"{folder}*"), IN_PROCESS, ColumnsConfig(label="folder")), "labels")
+        assert labels == [["robin"]]
+
+
+def test_labels_of_folders_are_for_audio_files_alone(tmp_path: Path):
+    write_tar(tmp_path / "a.tar", {"robin/0.wav": b"x"})
+    with pytest.raises(ValueError, match=r"columns\.label=folder: .*a\.tar has no columns.*folder is for audio files"):
+        list_tar(str(tmp_path / "a.tar"), columns=ColumnsConfig(label="folder"))
+    write_tar(tmp_path / "b.tar", {"robin/0.wav": b"x", "robin/0.json": b'{"sex": "f", "age": 1}'})
+    with pytest.raises(ValueError, match=r"b\.tar has the columns sex, age\. Name one of these; folder is for audio"):
+        list_tar(str(tmp_path / "b.tar"), columns=ColumnsConfig(label="folder"))
+    with pytest.raises(ValueError, match=r"columns\.group=x: .*a\.tar has no columns\. Leave it out$"):
+        list_tar(str(tmp_path / "a.tar"), columns=ColumnsConfig(group="x"))
+
+
 def test_csv_files_directly_in_a_folder_define_it(tmp_path: Path):
     touch(tmp_path, "train.csv", "test.csv", "clips/a.wav")
     assert find(str(tmp_path)).kind == "csv"
@@ -360,3 +384,34 @@ def test_clips_of_a_parquet_row_group_stay_together():
     groups = select(Listing.from_rows(rows).items, 1.0, 31)["row_group"].to_pylist()
     assert [groups[i : i + 10] for i in range(0, 200, 10)] == [[group] * 10 for group in groups[::10]]
     assert groups[::10] != sorted(groups[::10])
+
+
+def test_row_groups_of_files_of_one_name_are_read_one_after_the_other():
+    rows = [
+        {"key": f"{language}/{row}", "uri": f"/x/{language}/train/0000.parquet", "row_group": 0, "row": row}
+        for row in range(10)
+        for language in ("de", "en", "fr")
+    ]
+    order = select(Listing.from_rows(rows).items, 1.0, 31)
+    assert select(Listing.from_rows(rows[::-1]).items, 1.0, 31).equals(order)
+    uris = order["uri"].to_pylist()
+    assert [uris[i : i + 10] for i in range(0, 30, 10)] == [[uri] * 10 for uri in uris[::10]]
+
+
+@given(seed=st.integers(0, 2**31 - 1))
+def test_row_groups_and_clips_are_in_the_order_of_their_draws(seed: int):
+    in_groups = [
+        {"key": f"{file}/{group}/{row}", "uri": f"/x/{file}.parquet", "row_group": group, "row": row}
+        for file in "ba"
+        for group in range(3)
+        for row in range(4)
+    ]
+    rows = [*in_groups, *({"key": f"{n}.wav", "uri": f"/x/{n}.wav"} for n in range(4))]
+
+    def drawn(row: dict) -> tuple[float, float]:
+        name = f"{row['uri'].rpartition('/')[2]}:{row.get('row_group')}"
+        return draw(seed, name), draw(seed, row["key"])
+
+    for each in (rows, in_groups):
+        taken = select(Listing.from_rows(each).items, 1.0, seed)["key"].to_pylist()
+        assert taken == [row["key"] for row in sorted(each, key=drawn)]

@@ -202,6 +202,84 @@ def test_folders_of_audio_give_splits_the_innermost_counts(tmp_path: Path) -> No
     }
 
 
+CLASSES_CALLED_AS_SPLITS = {
+    "train in test": ("train", "test"),
+    "a word in test": ("Train_horn", "test"),
+    "the beginning in test": ("train-horn", "test"),
+    "a word in train": ("test_tone", "train"),
+    "the beginning in train": ("test-tone", "train"),
+}
+
+
+@pytest.mark.parametrize("case", CLASSES_CALLED_AS_SPLITS)
+@pytest.mark.parametrize("outer", ["{}", "{}_data", "Audio/{}"])
+def test_a_class_within_a_split_may_be_called_as_another(tmp_path: Path, outer: str, case: str) -> None:
+    name, split = CLASSES_CALLED_AS_SPLITS[case]
+    folder = outer.format(split)
+    write_clips(tmp_path, f"{folder}/{name}/0.wav", f"{folder}/dog/1.wav", f"{folder}/cat/old/2.wav")
+    listing = listed(tmp_path, ColumnsConfig(label="folder"))
+    assert by_key(listing, "split")[f"{folder}/{name}/0.wav"] == split
+    assert by_key(listing, "labels")[f"{folder}/{name}/0.wav"] == [name]
+    assert f"called as splits ({folder}/{name}) were taken for classes" in said(listing, "look again")
+
+
+@pytest.mark.parametrize("case", CLASSES_CALLED_AS_SPLITS)
+def test_a_class_in_a_source_that_is_a_split_may_be_called_as_another(tmp_path: Path, case: str) -> None:
+    name, split = CLASSES_CALLED_AS_SPLITS[case]
+    write_clips(tmp_path / split, f"{name}/0.wav", "dog/1.wav")
+    listing = listed(tmp_path / split, ColumnsConfig(label="folder"))
+    assert by_key(listing, "split") == {f"{name}/0.wav": split, "dog/1.wav": split}
+    assert by_key(listing, "labels") == {f"{name}/0.wav": [name], "dog/1.wav": ["dog"]}
+
+
+def test_a_word_counts_less_than_the_name_of_the_folder_above(tmp_path: Path) -> None:
+    write_clips(tmp_path, "train/test_tone/0.wav", "test/train_horn/1.wav", "test/test-clean/2.wav")
+    assert column(listed(tmp_path), "split") == ["test", "test", "train"]
+    (tmp_path / "test/train_horn/1.wav").unlink()
+    assert column(listed(tmp_path), "split") == ["test-clean", "train"]
+
+
+@pytest.mark.parametrize("name", ["test/train/0.wav", "test/dog/train/0.wav", "x/my_test/train/0.wav"])
+@pytest.mark.parametrize("other", ["test/1.wav", "other/1.wav", "train/1.wav"])
+def test_train_alone_in_a_folder_that_is_held_out_is_refused(tmp_path: Path, name: str, other: str) -> None:
+    write_clips(tmp_path / "source", name, other)
+    config = PrepareConfig(source=str(tmp_path / "source"), output=str(tmp_path / "out"))
+    with pytest.raises(
+        ValueError, match=r"called train, in a folder that is called as clips that are held out.*--unsp"
+    ):
+        ingest.check(config)
+    splits = by_key(ingest.check(config.replace(unsplit="train")).listing, "split")
+    assert splits[name] == "train"
+
+
+@pytest.mark.parametrize("name", ["train/0.wav", "train_0.wav"])
+def test_train_in_a_source_that_is_held_out_is_refused(tmp_path: Path, name: str) -> None:
+    write_clips(tmp_path / "test", name)
+    with pytest.raises(ValueError, match="called train, in a folder that is called as clips that are held out"):
+        ingest.check(PrepareConfig(source=str(tmp_path / "test"), output=str(tmp_path / "out")))
+
+
+def test_folders_that_split_a_development_set_count(tmp_path: Path) -> None:
+    names = [
+        f"{data}/{machine}/{split}/0.wav"
+        for data in ("dev", "dev_data")
+        for machine in ("fan", "pump")
+        for split in ("train", "test")
+    ]
+    write_clips(tmp_path / "dev", *names)
+    config = PrepareConfig(source=str(tmp_path / "dev"), output=str(tmp_path / "out"))
+    assert by_key(ingest.check(config).listing, "split") == {name: name.split("/")[2] for name in names}
+
+
+def test_archives_in_folders_and_called_as_classes(tmp_path: Path) -> None:
+    for number, name in enumerate(("test/train/0000", "test/dog/0000", "train/0000")):
+        write_hub(tmp_path / f"{name}.parquet", hub_cells(1, number))
+    assert column(listed(tmp_path), "split") == ["test", "test", "train"]
+    write_hub(tmp_path / "test/train_horn.parquet", hub_cells(1, 3))
+    with pytest.raises(ValueError, match=r"test/train_horn: called train, in a folder .* held out"):
+        ingest.check(PrepareConfig(source=str(tmp_path), output=str(tmp_path / "out")))
+
+
 def test_file_names_give_splits_where_no_folder_does(tmp_path: Path) -> None:
     write_clips(tmp_path, "train_1.wav", "x/1-test.wav", "val2.wav", "mic test 3 loud.wav")
     splits = by_key(listed(tmp_path), "split")

@@ -1,0 +1,178 @@
+"""Splits and labels of clips by the folders in their paths. A folder that is called as a split may be a class."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from unfused_ray.data.sources.notes import Note, Notes, first_of
+from unfused_ray.data.sources.splits import (
+    Plainness,
+    is_held_out,
+    named_split,
+    names_recognised,
+    split_of_clip,
+    split_of_folder,
+)
+
+
+class _Said(NamedTuple):
+    """The folder that gives a split to the clips in it."""
+
+    path: str
+    """Within the source; "" for the source's own folder, or none."""
+    name: str = ""
+    split: str = ""
+    plainness: Plainness = Plainness.NONE
+
+
+class FolderSplits:
+    """Splits of clips by the innermost folder whose name counts.
+
+    Within a folder that says a split, another name that says one may be that of a class:
+
+    - ``train`` is, if a folder beside it says no split and none beside it holds clips out.
+    - A name that only begins with a split, or has one among its words, is, unless all folders beside it say splits. In
+      a folder that says its split more plainly, they must say the same one (``test/test-clean``).
+
+    Args:
+        folders: paths of the clips' folders within the source, with ``/``.
+        own: name of the source's folder. It is no split here, but the names within it are judged by it.
+    """
+
+    def __init__(self, folders: Iterable[str], own: str = "") -> None:
+        paths = sorted({path for folder in {*folders} for path in _with_parents(folder)})
+        self._beside: dict[str, set[tuple[str, Plainness]]] = {}
+        for path in paths:
+            self._beside.setdefault(_parent(path), set()).add(named_split(_name(path)))
+        self._said = {"": _Said("", own, *named_split(own)) if split_of_folder(own) else _Said("")}
+        self._classes: list[str] = []
+        self._trains: set[str] = set()
+        for path in paths:  # a folder comes before those in it
+            self._said[path] = self._innermost(path)
+
+    def _innermost(self, path: str) -> _Said:
+        """Return the folder that counts for clips in ``path``: this one, or that of the folder above."""
+        outer, beside = self._said[_parent(path)], self._beside[_parent(path)]
+        said = _Said(path, _name(path), *named_split(_name(path)))
+        if not said.split:
+            return outer
+        if outer.split and not _counts(said, outer, beside):
+            if said.split != outer.split:
+                self._classes.append(path)
+            return outer
+        if said.split == "train" and is_held_out(outer.split) and not _hold_out(beside, said.plainness):
+            self._trains.add(path)
+        return said
+
+    def of(self, folder: str) -> tuple[str, str]:
+        """Return the name of the folder that counts for clips in ``folder``, and its split; twice "" if none does."""
+        said = self._said[folder]
+        return (said.name, said.split) if said.path else ("", "")
+
+    def label(self, folder: str) -> str:
+        """Return the name of the innermost folder that gives no split; "" if there is none."""
+        while folder and self._said[folder].path == folder:
+            folder = _parent(folder)
+        return _name(folder)
+
+    def classes(self) -> Notes:
+        """Note the folders whose names say another split than they were given."""
+        if not self._classes:
+            return Counter()
+        text = f"folders that are called as splits ({first_of(self._classes)}) were taken for classes"
+        return Counter({Note("look again", f"{text}: their clips have the split of the folder above"): 1})
+
+    def trains(self, folders: Iterable[str]) -> Notes:
+        """Note the folders called train in one that is held out, of those that count for clips in ``folders``."""
+        return trains_in_held_out({path for folder in folders if (path := self._said[folder].path) in self._trains})
+
+
+def trains_in_held_out(paths: Collection[str]) -> Notes:
+    """Note folders or files that say train, in a folder that is called as clips that are held out."""
+    if not paths:
+        return Counter()
+    text = f"{first_of(sorted(paths))}: called train, in a folder that is called as clips that are held out"
+    return Counter({Note("look again", text, held_out=True): 1})
+
+
+def splits_of_paths(paths: Sequence[str], own: str = "") -> tuple[list[str], Notes]:
+    """Return the splits that the folders in paths say, or their file names where no folder says one; "" for others.
+
+    Nothing is taken if "train" is all that some of them say: it may be a class (trains pass by).
+
+    Args:
+        paths: of clips, within the source.
+        own: name of the source's folder.
+    """
+    folders = [_parent(path) for path in paths]
+    found = FolderSplits(folders, own)
+    of_files = [("file names", split_of_clip(_name(path))) for path in paths]
+    trains = [path for path, (_, split) in zip(paths, of_files, strict=True) if split == "train"]
+    is_all_held_out = is_held_out(split_of_folder(own))
+    stages = (
+        ([found.of(folder) for folder in folders], found.trains(folders)),
+        (of_files, trains_in_held_out(trains if is_all_held_out else ())),
+    )
+    notes = found.classes()
+    for said, doubts in stages:
+        splits = {split for _, split in said}
+        if splits == {"", "train"}:
+            first = next(path for path, (_, split) in zip(paths, said, strict=True) if split)
+            text = (
+                f"'train' in a part of the paths ({first} …) was not taken for a split: no other path has such a word"
+            )
+            notes[Note("look again", text)] += 1
+            notes += Counter() if is_all_held_out else doubts  # those of the source's own split are given it
+        elif splits - {""}:
+            recognised = names_recognised(Counter(each for each in said if each[1]))
+            return [split for _, split in said], notes + doubts + recognised
+    return [""] * len(paths), notes
+
+
+def labels_of_folders(paths: Sequence[str], own: str = "") -> list[str]:
+    """The innermost folder in each path that was not taken for a split; "" where there is none.
+
+    As for splits, "train" is a class if it is all that some of them say.
+
+    Args:
+        paths: of clips, within the source.
+        own: name of the source's folder.
+    """
+    folders = [_parent(path) for path in paths]
+    found = FolderSplits(folders, own)
+    if {found.of(folder)[1] for folder in folders} == {"", "train"}:
+        return [_name(folder) for folder in folders]
+    return [found.label(folder) for folder in folders]
+
+
+def _counts(said: _Said, outer: _Said, beside: Collection[tuple[str, Plainness]]) -> bool:
+    """True if a name is that of a split, within a folder that says one, and beside others."""
+    splits = {split for split, _ in beside}
+    if said.plainness == Plainness.WHOLE:
+        return said.split != "train" or "" not in splits or _hold_out(beside, Plainness.WHOLE)
+    if said.plainness < outer.plainness:
+        roles = {split.partition("-")[0] for split in splits}
+        return said.plainness == Plainness.PART and roles == {outer.split.partition("-")[0]}
+    return "" not in splits
+
+
+def _hold_out(beside: Iterable[tuple[str, Plainness]], plainness: Plainness) -> bool:
+    """True if a name says, at least so plainly, that clips are held out."""
+    return any(is_held_out(split) and each >= plainness for split, each in beside)
+
+
+def _with_parents(folder: str) -> Iterator[str]:
+    """Yield the path of a folder and of all above it, without the source's own."""
+    while folder:
+        yield folder
+        folder = _parent(folder)
+
+
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
