@@ -22,7 +22,7 @@ from unfused_ray.data.parts.rejects import in_words
 from unfused_ray.data.shards.format import MANIFEST, Manifest
 from unfused_ray.data.shards.layout import REPORTS, ShardLayout, stored
 from unfused_ray.data.shards.shared import find_shared, unpack
-from unfused_ray.data.shards.summary import SourceSummary
+from unfused_ray.data.shards.summary import SourceSummary, crossing_groups
 from unfused_ray.data.shards.write import ShardClips, ShardWriter, WrittenShard
 from unfused_ray.data.sources.find import find
 from unfused_ray.data.sources.items import ITEMS, Listing
@@ -83,7 +83,7 @@ def describe(plan: IngestPlan) -> Group:
     }
     if config.fraction < 1:
         rows[f"clips of fraction {config.fraction:g}"] = len(layout.items)
-    found = _summary_of_items(layout.items, listing.notes)
+    found = _summary_of_items(config, layout.items, listing.notes)
     for split, count in Counter(layout.items["split"].to_pylist()).items():
         rows |= _rows_of_split(split, f"{count:,} ({count - found.labels[split].unlabelled:,} labelled)", found)
     rows |= {**found.facts, "shards": len(layout.shards), "shards finished before": layout.ledger.num_finished()}
@@ -103,7 +103,7 @@ def run(plan: IngestPlan) -> Manifest:
     """
     config, manifest = plan.config, plan.finished
     if plan.layout is not None:
-        for sentence in _summary_of_items(plan.layout.items, plan.listing.notes).sentences:
+        for sentence in _summary_of_items(config, plan.layout.items, plan.listing.notes).sentences:
             logger.warning("%s: %s", config.reads, sentence)
         start = time.monotonic()
         reads = {"root": config.root} if config.task else {"source": config.source}
@@ -154,12 +154,19 @@ def _lines(sentences: Sequence[str]) -> Iterator[Text]:
     return (Text(f"! {sentence}") for sentence in sentences)
 
 
-def _summary_of_items(items: pa.Table, notes: Notes) -> SourceSummary:
+def _summary_of_items(config: PrepareConfig, items: pa.Table, notes: Notes) -> SourceSummary:
     """The summary of clips before they are read."""
     labels: dict[str, Counter[str]] = defaultdict(Counter)
     for split, of_clip in zip(items["split"].to_pylist(), items["labels"].to_pylist(), strict=True):
         labels[split].update({*of_clip} or {""})
-    return SourceSummary.of(labels, (), notes)
+    return SourceSummary.of(labels, (), notes, _crossing(config, items))
+
+
+def _crossing(config: PrepareConfig, items: pa.Table) -> list[str]:
+    """A sentence on groups in several splits; none for a published task, whose splits are as its authors want them."""
+    if config.task:
+        return []
+    return crossing_groups(zip(items["group"].to_pylist(), items["split"].to_pylist(), strict=True))
 
 
 def _resolved(config: PrepareConfig) -> PrepareConfig:
@@ -266,7 +273,7 @@ def _ingest(layout: ShardLayout, listing: Listing, executor: Executor) -> Manife
         for each in written:
             labels[each.shard.split].update(each.labels)
         shared = find_shared(manifest, ((each.shard.split, unpack(each.recordings)) for each in written))
-        found = SourceSummary.of(labels, shared, listing.notes)
+        found = SourceSummary.of(labels, shared, listing.notes, _crossing(layout.config, layout.items))
         manifest = replace(manifest, summary=found, contents=layout.ledger.plan)
         manifest.save()
         return manifest

@@ -16,6 +16,7 @@ from unfused_ray.config import LapeTaskCode, PrepareConfig
 from unfused_ray.data.parts.executor import IN_PROCESS
 from unfused_ray.data.shards import ingest, shared
 from unfused_ray.data.shards.format import MANIFEST, Manifest
+from unfused_ray.data.shards.summary import crossing_groups
 
 pytestmark = pytest.mark.usefixtures("alone", "in_process")
 
@@ -68,6 +69,29 @@ def test_labels_that_are_one_number_are_said(tmp_path: Path):
     rows = ["path,label,split", "a.wav,1,train", "b.wav,2,train", "c.wav,1.0,test"]
     text = told(Path(write_list(tmp_path / "in/x.csv", rows)), tmp_path / "out")
     assert "! labels that are one number are classes of their own: 1 and 1.0" in text
+
+
+def test_groups_in_more_than_one_split_are_said(tmp_path: Path):
+    write_clips(tmp_path / "in", *(f"{name}.wav" for name in "abcdef"))
+    rows = [
+        "a.wav,spk1,train",
+        "b.wav,spk1,test",
+        "c.wav,spk2,valid",
+        "d.wav,spk2,train",
+        "e.wav,,train",
+        "f.wav,,test",
+    ]
+    source = Path(write_list(tmp_path / "in/x.csv", ["path,group,split", *rows]))
+    sentence = "2 groups are in more than one split (spk1 in test and train, spk2 in train and valid)"
+    assert sentence in told(source, tmp_path / "out")
+    manifest = prepared(source, tmp_path / "out")
+    assert manifest.summary is not None and any(sentence in said for said in manifest.summary.sentences)
+
+
+def test_groups_of_one_split_and_of_parts_of_the_test_clips_are_as_they_should_be():
+    assert crossing_groups([("a", "train"), ("a", "train"), ("b", "test-clean"), ("b", "test"), ("", "train")]) == []
+    assert crossing_groups([("", "train"), ("", "test"), ("a", ""), ("a", "train")]) == []
+    assert "1 group is" in crossing_groups([("a", "fold1"), ("a", "fold2")])[0]
 
 
 def test_only_the_most_frequent_labels_are_named(tmp_path: Path):
