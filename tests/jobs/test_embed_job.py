@@ -378,6 +378,18 @@ def test_vectors_of_a_source_that_was_prepared_anew_are_refused(tmp_path: Path, 
 
 
 @pytest.mark.usefixtures("ray_session")
+def test_vectors_of_splits_stay_when_the_source_is_gone(tmp_path: Path, encoder_uri: str):
+    shards = tmp_path / "in"
+    write_source(shards, [[4], [4]], splits=["train", "test"])
+    config = EmbedConfig(encoder=encoder_uri, source=str(shards), output=str(tmp_path / "out"), splits=("train",))
+    manifest = embed(config)
+    shutil.rmtree(shards)
+    assert embed(config) == manifest
+    with pytest.raises(FileNotFoundError, match=r"source .*in: there is no such file or folder"):
+        embed(config.replace(output=str(tmp_path / "out 2")))
+
+
+@pytest.mark.usefixtures("ray_session")
 def test_what_cannot_work_is_refused_and_leaves_no_manifest(tmp_path: Path, encoder_uri: str):
     shards = tmp_path / "shards"
     write_source(shards, [[4]])

@@ -169,12 +169,12 @@ def plan_parts(config: EmbedConfig, sample_rate: int, executor: Executor) -> Pla
         refuse_other_rate(index, sample_rate)
         seconds = sum(manifest.seconds for manifest in index.manifests)
         return PlannedParts(shard_parts(index, config.clips_per_part), (), index.checksums[0], seconds)
+    source = find(config.source, config.output)  # first: a source that is gone has no splits
     if config.splits:
         raise ValueError(
             f"splits={config.splits} are of prepared sources, but {config.source} holds no {MANIFEST}: leave them out, "
             "or prepare the source with unfused-ray prepare"
         )
-    source = find(config.source, config.output)
     logger.info("reading %s (%s)", config.source, source.kind)
     listing = list_source(source, executor)
     if not len(listing.items):
