@@ -122,6 +122,16 @@ def test_clips_without_a_split_beside_a_file_of_test_clips_are_refused_by_name(t
         ingest.check(PrepareConfig(source=str(source), output=str(tmp_path / "out")))
 
 
+def test_clips_without_a_split_beside_a_link_that_says_test_are_refused_by_its_name(tmp_path: Path):
+    source = write_clips(tmp_path / "in", "all/a/1.wav", "all/b/2.wav")
+    for link, target in (("train/a", "../all/a"), ("test/b", "../all/b")):
+        (source / link).parent.mkdir()
+        (source / link).symlink_to(target)
+    with pytest.raises(ValueError, match=r"2 clips without a split .* beside test/b, a link to a folder .*: training"):
+        ingest.check(PrepareConfig(source=str(source), output=str(tmp_path / "out")))
+    assert prepared(source, tmp_path / "out", unsplit="train").clips_by_split == {"train": 2}
+
+
 def test_a_source_in_which_nothing_is_held_out_needs_no_splits(tmp_path: Path):
     source = write_clips(tmp_path / "in", "train/a.wav", "dog/b.wav")
     assert prepared(source, tmp_path / "out").clips_by_split == {"": 2}
