@@ -135,6 +135,7 @@ class EmbedConfig(Config):
     """Prepared source, or any audio that the prepare job reads, by path or URI."""
     output: str = ""
     """Folder to write the vectors to, by path or URI."""
+    columns: ColumnsConfig = ColumnsConfig()
     splits: tuple[str, ...] = ()
     """Splits of a prepared source to embed; none named is all."""
     readout: Readout = "last"
