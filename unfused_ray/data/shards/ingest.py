@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.text import Text
 
 from unfused_ray import paths, storage
-from unfused_ray.config import WHOLE_CLIPS, PrepareConfig
+from unfused_ray.config import WHOLE_CLIPS, FrontEndConfig, PrepareConfig, differences
 from unfused_ray.data.parts.default_executor import default_executor
 from unfused_ray.data.parts.driver import PartedJob, write_parts
 from unfused_ray.data.parts.executor import IN_PROCESS, Executor
@@ -56,12 +56,13 @@ def check(config: PrepareConfig) -> IngestPlan:
     A finished output stays valid when its source is gone; it is refused when the source's clips have changed.
 
     Raises:
-        FileNotFoundError: the source is not there.
-        ValueError: a path cannot be used, the source holds no audio, or the output was prepared differently or of other
-            clips.
+        FileNotFoundError: the source is not there, or one that near-copies are looked for in.
+        ValueError: a path cannot be used, the source holds no audio, the output was prepared differently or of other
+            clips, or near-copies are looked for in a source of another front end.
         InUseError: another process works on the output.
     """
     config = _resolved(config)
+    _refuse_incomparable(config)
     if (manifest := _finished(config)) is not None:
         _refuse_changed(config, manifest)
         return IngestPlan(config, IN_PROCESS, manifest, Listing.from_rows([]), None)
@@ -75,7 +76,8 @@ def describe(plan: IngestPlan) -> Group:
     config, listing, layout = plan.config, plan.listing, plan.layout
     if layout is None:
         assert plan.finished is not None
-        return _summarised(f"{config.output} is already prepared: nothing to do", plan.finished)
+        rest = f" but to look for near-copies in {', '.join(config.near_copies)}" if config.near_copies else ""
+        return _summarised(f"{config.output} is already prepared: nothing to do{rest}", plan.finished)
     rows: dict[str, float | str] = {
         "files": len(set(listing.items["uri"].to_pylist())),
         "clips found": len(listing.items),
@@ -87,6 +89,8 @@ def describe(plan: IngestPlan) -> Group:
     for split, count in Counter(layout.items["split"].to_pylist()).items():
         rows |= _rows_of_split(split, f"{count:,} ({count - found.labels[split].unlabelled:,} labelled)", found)
     rows |= {**found.facts, "shards": len(layout.shards), "shards finished before": layout.ledger.num_finished()}
+    if config.near_copies:
+        rows["near-copies looked for in"] = ", ".join(config.near_copies)
     title = f"would prepare {config.output}; a dry run writes nothing"
     return Group(summary(title, rows), *_lines(found.sentences))
 
@@ -173,6 +177,23 @@ def _resolved(config: PrepareConfig) -> PrepareConfig:
     """Return the configuration with absolute paths, and with the settings that a task decides."""
     config = paths.check(config)
     return config.replace(root=data_root(config.root), **WHOLE_CLIPS) if config.task else config
+
+
+def _refuse_incomparable(config: PrepareConfig) -> None:
+    """Refuse sources to look for near-copies in that cannot be compared with the clips; they are needed at the end.
+
+    Raises:
+        FileNotFoundError: one is not prepared.
+        ValueError: one has another front end.
+    """
+    for uri in config.near_copies:
+        there = FrontEndConfig(**Manifest.load(uri).config["front_end"])
+        if there.digest() != config.front_end.digest():
+            values = ", ".join(differences(there.flat(), config.front_end.flat()).values())
+            raise ValueError(
+                f"near_copies={uri} was prepared with another front end than is asked for ({values}): their clips "
+                "cannot be compared. Leave it out, or give both the same front_end"
+            )
 
 
 def _finished(config: PrepareConfig) -> Manifest | None:
