@@ -22,7 +22,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
 
 from unfused_ray import extras
 
@@ -38,6 +38,20 @@ _USER = re.compile(r"(?<=://)(?:[^/?#@\s\"]*:[^\s\"]*|[^/?#@\s\"]*)@")
 _SECRET = re.compile(
     r"(?i)([?&](?:[\w-]*(?:key|secret|token|password|passwd|pwd|signature|credential)[\w-]*|sig|sas)=)[^&\s\"]+"
 )
+
+
+_Kind = Literal["file", "special", "folder", "left folder"]
+"""Of an entry of a local folder. Special are pipes, devices, and links that lead nowhere; a left folder is one that a
+listing does not go into, because it is listed by another path."""
+
+
+class Tree(NamedTuple):
+    """The files at any depth of a folder."""
+
+    files: list[str]
+    """URIs, sorted; with links that lead nowhere, pipes and devices."""
+    links: dict[str, str]
+    """Links to folders that were not followed, since these are listed by another path; the folder of each."""
 
 
 def is_local(uri: str) -> bool:
@@ -219,14 +233,22 @@ def write_bytes(uri: str, data: bytes) -> None:
         output.write(data)
 
 
-def list_files(uri: str, recursive: bool = False, broken: bool = False) -> list[str]:
+def list_files(uri: str, recursive: bool = False) -> list[str]:
     """List the URIs of the files in a folder, sorted; none if there is no folder. Unfinished writes are left out.
 
     Links to local folders are followed, but not into a folder that is listed anyway: they may lead in circles. A local
-    name that is not UTF-8 has surrogates for its bytes. With ``broken``, links that lead nowhere, pipes and devices are
-    listed too.
+    name that is not UTF-8 has surrogates for its bytes.
     """
-    return [found for found in _list(uri, False, recursive, broken) if not _is_temporary(found)]
+    return [found for found in _list(uri, False, recursive) if not _is_temporary(found)]
+
+
+def list_tree(uri: str) -> Tree:
+    """List a folder as :func:`list_files` does, at any depth, and tell what that leaves out."""
+    if not is_local(uri):
+        return Tree(list_files(uri, recursive=True), {})
+    entries = _walk_if_there(uri, recursive=True)
+    files = sorted(path for path, kind in entries if kind in ("file", "special") and not _is_temporary(path))
+    return Tree(files, {path: os.path.realpath(path) for path, kind in sorted(entries) if kind == "left folder"})
 
 
 def list_folders(uri: str) -> list[str]:
@@ -328,37 +350,45 @@ def _is_there(path: str) -> bool:
     return True
 
 
-def _list(uri: str, folders: bool, recursive: bool, broken: bool = False) -> list[str]:
+def _list(uri: str, folders: bool, recursive: bool) -> list[str]:
     """URIs of the files in a folder, or of the folders."""
+    if is_local(uri):
+        kinds = ("folder", "left folder") if folders else ("file",)
+        return sorted(path for path, kind in _walk_if_there(uri, recursive) if kind in kinds)
     fs = _fs()
     filesystem, root = _resolve(uri)
     with _errors_name(uri, "list"):
         if filesystem.get_file_info(root).type != fs.FileType.Directory:
             return []
-        if is_local(uri):
-            return sorted(_list_local(absolute(uri), folders, recursive, broken))
         found = filesystem.get_file_info(fs.FileSelector(root, allow_not_found=True, recursive=recursive))
     folder = absolute(uri)
     kind = fs.FileType.Directory if folders else fs.FileType.File
     return sorted(join(folder, info.path[len(root) :]) for info in found if info.type == kind)
 
 
-def _list_local(root: str, folders: bool, recursive: bool, broken: bool) -> Iterator[str]:
-    """List a local folder for :func:`_list`: Arrow follows links in circles, and takes only UTF-8 names."""
+def _walk_if_there(uri: str, recursive: bool) -> list[tuple[str, _Kind]]:
+    """The entries of a local folder; none if there is no folder."""
+    with _errors_name(uri, "list"):
+        return list(_walk(absolute(uri), recursive)) if is_folder(uri) else []
+
+
+def _walk(root: str, recursive: bool) -> Iterator[tuple[str, _Kind]]:
+    """Walk a local folder: Arrow follows links in circles, and takes only UTF-8 names."""
     top = os.path.realpath(root)
     seen, left = {top}, [root]
     while left:
         with os.scandir(left.pop()) as entries:
-            for entry in entries:
+            # By name, or the file system's order decides by which of two links a folder is listed.
+            for entry in sorted(entries, key=lambda entry: entry.name):
                 if not os.path.isdir(entry.path) if entry.is_symlink() else not entry.is_dir():  # noqa: PTH112
-                    if not folders and (broken or os.path.isfile(entry.path)):  # noqa: PTH113
-                        yield entry.path
+                    yield entry.path, "file" if os.path.isfile(entry.path) else "special"  # noqa: PTH113
                     continue
-                if folders:
-                    yield entry.path
                 real = os.path.realpath(entry.path)
-                is_listed_anyway = entry.is_symlink() and real.startswith(f"{top}/")
-                if recursive and real not in seen and not is_listed_anyway:
+                if real in seen or (entry.is_symlink() and real.startswith(f"{top}/")):
+                    yield entry.path, "left folder"
+                    continue
+                yield entry.path, "folder"
+                if recursive:
                     seen.add(real)
                     left.append(entry.path)
 

@@ -349,6 +349,25 @@ def test_what_is_not_taken_of_a_source_is_said(tmp_path: Path, encoder_uri: str,
 
 
 @pytest.mark.usefixtures("ray_session")
+def test_columns_that_are_asked_for_are_taken_and_decide_the_output(tmp_path: Path, encoder_uri: str):
+    table = wav_folder(tmp_path / "in", [0.4] * 2) / "clips.csv"
+    table.write_text("path,label,mood\n000.wav,dog,glad\n001.wav,cat,sad\n")
+    config = EmbedConfig(encoder=encoder_uri, source=str(table), output=str(tmp_path / "out"))
+    by_name = embed(config)
+    assert by_name is not None and "columns" not in by_name.settings  # as older versions have written them
+    by_mood = config.replace({"columns.label": "mood"})
+    with pytest.raises(ValueError, match=r"made differently .columns: None there, .*mood.* asked for"):
+        embed(by_mood)
+    moody = embed(by_mood.replace(output=str(tmp_path / "out 2")))
+    assert moody is not None and [row["labels"] for row in rows_of(moody)] == [["glad"], ["sad"]]
+    of_folders = config.replace({"columns.label": "folder", "source": str(table.parent / "*.wav")})
+    assert check(of_folders.replace(output=str(tmp_path / "out 3"))).job is not None
+    write_source(tmp_path / "shards", [[4]])
+    with pytest.raises(ValueError, match=r"columns=.*mood.* has no meaning for the prepared source .*shards"):
+        embed(by_mood.replace(source=str(tmp_path / "shards"), output=str(tmp_path / "out 4")))
+
+
+@pytest.mark.usefixtures("ray_session")
 def test_an_output_that_another_process_works_on_is_refused(tmp_path: Path, encoder_uri: str):
     source = wav_folder(tmp_path / "in", [0.4] * 3)
     config = EmbedConfig(encoder=encoder_uri, source=str(source), output=str(tmp_path / "out"))
@@ -375,6 +394,18 @@ def test_vectors_of_a_source_that_was_prepared_anew_are_refused(tmp_path: Path, 
     with pytest.raises(ValueError, match=r"the clips of .*in have changed since .*out was begun"):
         embed(config)
     assert VectorManifest.load(config.output) == manifest
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_vectors_of_splits_stay_when_the_source_is_gone(tmp_path: Path, encoder_uri: str):
+    shards = tmp_path / "in"
+    write_source(shards, [[4], [4]], splits=["train", "test"])
+    config = EmbedConfig(encoder=encoder_uri, source=str(shards), output=str(tmp_path / "out"), splits=("train",))
+    manifest = embed(config)
+    shutil.rmtree(shards)
+    assert embed(config) == manifest
+    with pytest.raises(FileNotFoundError, match=r"source .*in: there is no such file or folder"):
+        embed(config.replace(output=str(tmp_path / "out 2")))
 
 
 @pytest.mark.usefixtures("ray_session")

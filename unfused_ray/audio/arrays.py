@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from unfused_ray.audio.blocks import RATES
+from unfused_ray.audio.blocks import MAX_PEAK, RATES
 
-MAX_PEAK = 10.0
-"""Largest magnitude of float samples: 20 dB above full scale, which decoders and mixes may exceed a little."""
 MAX_CHANNELS = 128
 """Clips of a batch no longer than this are taken for frames of so many channels, if there are as many of them."""
 _SCALES = "samples of 16 bits by 2**15, of 24 bits by 2**23, of 32 bits by 2**31"

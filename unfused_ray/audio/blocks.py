@@ -13,6 +13,8 @@ _BLOCK_SECONDS = 10
 _BLOCK_VALUES = 1 << 22  # float32 of all channels: 16 MB, whatever a header claims
 RATES = (1_000, 1_000_000)
 """Lowest and highest rate in Hz: below, a second of audio would become minutes of samples; above, none is sampled."""
+MAX_PEAK = 10.0
+"""Largest magnitude of float samples: 20 dB above full scale, which decoders and mixes may exceed a little."""
 TOLERANCE = 0.02
 """Share of a length by which header and content may differ without a warning."""
 _SHORT_TAG = 512  # bytes: an ID3v1 tag with what precedes it

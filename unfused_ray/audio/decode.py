@@ -11,7 +11,7 @@ import soundfile
 import soxr
 
 from unfused_ray.audio import reader
-from unfused_ray.audio.blocks import RATES, Block, counted_down
+from unfused_ray.audio.blocks import MAX_PEAK, RATES, Block, counted_down
 from unfused_ray.audio.errors import AudioError, Warn, WarningReason
 from unfused_ray.audio.window import Window
 
@@ -21,6 +21,8 @@ _MAX_HOURS = 24  # of audio in a clip: a megabyte of FLAC can hold weeks of sile
 _FULL_SCALE = 32768
 # Of float samples, full scale being 1: sums of larger ones overflow where channels or rates are changed.
 _LARGEST = 2.0**32
+# Lossy codecs go up to 3 dB beyond the full scale of what they encode, so that a lower bound warns of most loud music.
+_CLIPPED = 1.5
 _CANCELLED = 0.1  # of the power that the mean of unrelated channels has: two equal ones of correlation -0.9
 _QUIETER = 0.25  # of the loudest channel's power: 6 dB
 _WINDOW_SECONDS = 1.0  # in which channels cancel or not
@@ -57,14 +59,15 @@ def decode(
         int16 arrays of ``max_samples`` samples; the last may be shorter, none is empty.
 
     Raises:
-        AudioError: unreadable, wrong format, empty, too long or not finite; it may come after good pieces.
+        AudioError: unreadable, wrong format, empty, too long, not finite or of a wrong scale; it may come after good
+            pieces.
     """
     pending = np.empty(0, np.int16)
     decoded = False
     blocks = _checked(reader.read(Window(source), start, warn))
     if seconds is not None:
         blocks = _first(blocks, seconds, warn)
-    for pcm in _resampled(_mixed(blocks, warn), sample_rate):
+    for pcm in _resampled(_mixed(_in_scale(blocks, warn), warn), sample_rate):
         pending = np.concatenate([pending, pcm])
         while len(pending) >= max_samples:
             yield pending[:max_samples]
@@ -167,6 +170,24 @@ def _first(blocks: Iterator[Block], seconds: float, warn: Warn) -> Iterator[Bloc
             return
     if missing > (1 - _SHORT) * seconds:
         warn("cut short", f"{missing:.2f} of the {seconds:.2f} s asked for lie behind its end")
+
+
+def _in_scale(blocks: Iterator[Block], warn: Warn) -> Iterator[Block]:
+    """Refuse float samples whose full scale cannot be 1; warn once of those that are clipped."""
+    seconds, is_warned = 0.0, False
+    for wave, rate in blocks:
+        peak = max(float(wave.max()), -float(wave.min())) if wave.size else 0.0
+        if peak > MAX_PEAK:
+            raise AudioError(
+                "wrong scale",
+                f"its float samples reach {peak:g} times full scale, at most {MAX_PEAK:g} are used: write them in "
+                "[-1, 1], those of 16 bits divided by 32768",
+            )
+        if peak > _CLIPPED and not is_warned:
+            warn("beyond full scale", f"it reaches {peak:.3g} times full scale behind {seconds:.0f} s, and is clipped")
+            is_warned = True
+        seconds += len(wave) / rate
+        yield Block(wave, rate)
 
 
 def _mixed(blocks: Iterator[Block], warn: Warn) -> Iterator[Block]:

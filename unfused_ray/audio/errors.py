@@ -5,12 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-Reason = Literal["missing", "unreadable", "wrong format", "empty", "too short", "too long", "silent", "not finite"]
+Reason = Literal[
+    "missing",
+    "unreadable",
+    "wrong format",
+    "empty",
+    "too short",
+    "too long",
+    "silent",
+    "not finite",
+    "wrong scale",  # float samples so far beyond full scale that they are of another one, such as that of 16 bits
+]
 
 WarningReason = Literal[
     "cut short",  # it ends before its header, its container or its list says
     "longer than its header",
     "damaged",  # parts of it cannot be decoded, and are left out
+    "beyond full scale",  # float samples that are clipped
     "channels cancel",  # their mean is next to nothing: the loudest is taken alone
     "joined",  # several files lie end to end: all are read
     "several streams",  # one of several audio streams is taken

@@ -22,6 +22,8 @@ Measure = Literal["headline", "neighbours", "few-shot", "linear"]
 linear layer on a few labelled clips of each class. Linear: of one on all clips. Headline: mean of the first two."""
 SharedClipsRule = Literal["refuse", "keep"]
 """Treatment of recordings that are in test and in another split of a task."""
+PieceSeconds = Annotated[float, Field(ge=0.001, allow_inf_nan=False)]
+"""Length of a piece: at least a sample at the lowest rate of a front end, or pieces would be empty without end."""
 _PATH = "a path or a URI"
 _TASKS = "at least one folder written by unfused-ray prepare"
 
@@ -76,7 +78,7 @@ class PrepareConfig(Config):
     """Share of the source's clips to take; the same seed takes the same clips."""
     seed: Seed = 31
     """Seed of the clips that `fraction` takes, and of their order in the shards."""
-    max_seconds: PositiveFloat = 10.0
+    max_seconds: PieceSeconds = 10.0
     """Longest clip of a shard, in seconds."""
     long_clips: Literal["split", "truncate"] = "split"
     """Split longer clips into pieces of max_seconds, or keep their first piece only.
@@ -122,6 +124,16 @@ class PrepareConfig(Config):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _pieces_are_long_enough(self) -> Self:
+        rate = self.front_end.sample_rate
+        if round(self.max_seconds * rate) / rate < self.min_seconds:
+            raise ValueError(
+                f"max_seconds={self.max_seconds:g} is less than min_seconds={self.min_seconds:g} (in samples at {rate} "
+                "Hz): every clip would be too short. Raise the one, or lower the other"
+            )
+        return self
+
 
 class EmbedConfig(Config):
     """Embedding of any audio, or of a prepared source, as vectors in Parquet."""
@@ -135,6 +147,7 @@ class EmbedConfig(Config):
     """Prepared source, or any audio that the prepare job reads, by path or URI."""
     output: str = ""
     """Folder to write the vectors to, by path or URI."""
+    columns: ColumnsConfig = ColumnsConfig()
     splits: tuple[str, ...] = ()
     """Splits of a prepared source to embed; none named is all."""
     readout: Readout = "last"
@@ -144,7 +157,7 @@ class EmbedConfig(Config):
     piece of max_seconds. Windows begin anew at every piece."""
     hop_seconds: NonNegativeFloat = 0.0
     """Time from one window to the next; 0 is window_seconds."""
-    max_seconds: PositiveFloat = 60.0
+    max_seconds: PieceSeconds = 60.0
     """Length of the pieces that a longer recording is embedded in; it bounds the memory of a task."""
     clips_per_part: PositiveInt = 256
     """Most clips of a part of the output, which one task writes; small sources get smaller parts. Row groups stay

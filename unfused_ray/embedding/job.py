@@ -22,6 +22,7 @@ from unfused_ray.data.parts.executor import Executor
 from unfused_ray.data.parts.ledger import Ledger, changed, delete_reports, refuse_difference
 from unfused_ray.data.parts.rejects import count_reasons
 from unfused_ray.data.shards.format import MANIFEST
+from unfused_ray.data.sources.columns import BY_NAME
 from unfused_ray.data.sources.notes import by_kind, sentences
 from unfused_ray.embedding.clips import read_out
 from unfused_ray.embedding.parts import PlannedParts, plan_parts
@@ -160,7 +161,9 @@ def _rows(manifest: VectorManifest) -> dict[str, float | str]:
 
 def _settings(config: EmbedConfig, encoder_sha256: str) -> dict[str, Any]:
     """Return the settings that decide the vectors, without places and speed."""
-    settings = config.model_dump(mode="json", exclude={"encoder", "output", "gpus_per_task"})
+    # Columns as ever are left out, or what older versions have embedded would be called different.
+    unused = {"columns"} if config.columns == BY_NAME else set()
+    settings = config.model_dump(mode="json", exclude={"encoder", "output", "gpus_per_task", *unused})
     return {**settings, "encoder_sha256": encoder_sha256}
 
 

@@ -21,6 +21,7 @@ from unfused_ray.data.parts.executor import Executor
 from unfused_ray.data.parts.rejects import Reject, Warned
 from unfused_ray.data.shards.format import MANIFEST
 from unfused_ray.data.shards.index import ClipIndex, Unit
+from unfused_ray.data.sources.columns import BY_NAME
 from unfused_ray.data.sources.fetch import fetch
 from unfused_ray.data.sources.find import find
 from unfused_ray.data.sources.listing import list_source
@@ -162,21 +163,27 @@ def plan_parts(config: EmbedConfig, sample_rate: int, executor: Executor) -> Pla
 
     Raises:
         FileNotFoundError: the source is not there.
-        ValueError: the source holds no audio, or is prepared at another sample rate.
+        ValueError: the source holds no audio, or is prepared at another sample rate, or a setting has no meaning for
+            such a source.
     """
     if storage.exists(storage.join(config.source, MANIFEST)):
+        if config.columns != BY_NAME:
+            raise ValueError(
+                f"columns={config.columns!r} has no meaning for the prepared source {config.source}, whose labels, "
+                "splits and groups are those of its manifest: leave it out, or embed the audio it was prepared from"
+            )
         index = ClipIndex.load([config.source], config.splits or None)
         refuse_other_rate(index, sample_rate)
         seconds = sum(manifest.seconds for manifest in index.manifests)
         return PlannedParts(shard_parts(index, config.clips_per_part), (), index.checksums[0], seconds)
+    source = find(config.source, config.output)  # first: a source that is gone has no splits
     if config.splits:
         raise ValueError(
             f"splits={config.splits} are of prepared sources, but {config.source} holds no {MANIFEST}: leave them out, "
             "or prepare the source with unfused-ray prepare"
         )
-    source = find(config.source, config.output)
     logger.info("reading %s (%s)", config.source, source.kind)
-    listing = list_source(source, executor)
+    listing = list_source(source, executor, config.columns)
     if not len(listing.items):
         first = [f" ({reject.key}: {reject.detail})" for reject in listing.rejects[:1]]
         raise ValueError(f"source {config.source} holds no clips{''.join(first)}")

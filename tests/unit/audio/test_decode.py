@@ -91,6 +91,28 @@ def test_float_audio_beyond_full_scale_is_clipped_not_wrapped():
     assert pcm.tolist() == [32767, -32768, 32767, -32768, 0]
 
 
+def test_a_peak_beyond_full_scale_is_told_once_and_that_of_a_lossy_codec_is_not():
+    told: list[tuple[str, str]] = []
+
+    def warnings_of(peak: float) -> list[tuple[str, str]]:
+        told.clear()
+        data = encoded(np.concatenate([tone(12.0, RATE), peak * tone(12.0, RATE)]), RATE, subtype="FLOAT")
+        list(decode(io.BytesIO(data), RATE, RATE, warn=lambda reason, detail: told.append((reason, detail))))
+        return told
+
+    assert warnings_of(2.0) == []  # 1.1 times full scale
+    ((reason, detail),) = warnings_of(6.0)
+    assert reason == "beyond full scale"
+    assert "times full scale behind 10 s" in detail
+
+
+@pytest.mark.parametrize(("kind", "subtype"), [("WAV", "FLOAT"), ("WAV", "DOUBLE"), ("AIFF", "FLOAT")])
+def test_float_samples_of_the_scale_of_integers_are_no_square_waves(kind: str, subtype: str):
+    with pytest.raises(AudioError, match=r"reach [0-9.]+ times full scale.*divided by 32768") as raised:
+        decoded(encoded(8_000 * tone(1.0, RATE, channels=2), RATE, kind, subtype))
+    assert raised.value.reason == "wrong scale"
+
+
 @settings(max_examples=25)
 @given(num_samples=st.integers(1, 5_000), max_samples=st.integers(1, 2_000))
 def test_pieces_are_full_but_the_last_and_lose_nothing(num_samples: int, max_samples: int):
@@ -204,7 +226,7 @@ def test_any_damage_is_an_audio_error_or_decodes(data: st.DataObject):
         for piece in decode(io.BytesIO(bad), RATE, 1_000):
             assert 0 < len(piece) <= 1_000
     except AudioError as error:
-        assert error.reason in ("unreadable", "wrong format", "empty", "not finite")
+        assert error.reason in ("unreadable", "wrong format", "empty", "not finite", "wrong scale")
 
 
 def test_short_and_silent_clips_are_refused():

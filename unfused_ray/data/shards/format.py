@@ -41,7 +41,7 @@ SCHEMA = pa.schema(
         pa.field("key", pa.string(), nullable=False),  # the source's own name of the clip
         pa.field("labels", pa.list_(pa.string()), nullable=False),
         pa.field("split", pa.string(), nullable=False),  # "" if the source has none
-        pa.field("group", pa.string(), nullable=False),  # clips of a group stay in one split; "" if there is none
+        pa.field("group", pa.string(), nullable=False),  # as the source says; "" if there is none
     ]
 )
 

@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.text import Text
 
 from unfused_ray import paths, storage
-from unfused_ray.config import WHOLE_CLIPS, PrepareConfig
+from unfused_ray.config import WHOLE_CLIPS, FrontEndConfig, PrepareConfig, differences
 from unfused_ray.data.parts.default_executor import default_executor
 from unfused_ray.data.parts.driver import PartedJob, write_parts
 from unfused_ray.data.parts.executor import IN_PROCESS, Executor
@@ -22,7 +22,7 @@ from unfused_ray.data.parts.rejects import in_words
 from unfused_ray.data.shards.format import MANIFEST, Manifest
 from unfused_ray.data.shards.layout import REPORTS, ShardLayout, stored
 from unfused_ray.data.shards.shared import find_shared, unpack
-from unfused_ray.data.shards.summary import SourceSummary
+from unfused_ray.data.shards.summary import SourceSummary, crossing_groups
 from unfused_ray.data.shards.write import ShardClips, ShardWriter, WrittenShard
 from unfused_ray.data.sources.find import find
 from unfused_ray.data.sources.items import ITEMS, Listing
@@ -56,12 +56,13 @@ def check(config: PrepareConfig) -> IngestPlan:
     A finished output stays valid when its source is gone; it is refused when the source's clips have changed.
 
     Raises:
-        FileNotFoundError: the source is not there.
-        ValueError: a path cannot be used, the source holds no audio, or the output was prepared differently or of other
-            clips.
+        FileNotFoundError: the source is not there, or one that near-copies are looked for in.
+        ValueError: a path cannot be used, the source holds no audio, the output was prepared differently or of other
+            clips, or near-copies are looked for in a source of another front end.
         InUseError: another process works on the output.
     """
     config = _resolved(config)
+    _refuse_incomparable(config)
     if (manifest := _finished(config)) is not None:
         _refuse_changed(config, manifest)
         return IngestPlan(config, IN_PROCESS, manifest, Listing.from_rows([]), None)
@@ -75,7 +76,8 @@ def describe(plan: IngestPlan) -> Group:
     config, listing, layout = plan.config, plan.listing, plan.layout
     if layout is None:
         assert plan.finished is not None
-        return _summarised(f"{config.output} is already prepared: nothing to do", plan.finished)
+        rest = f" but to look for near-copies in {', '.join(config.near_copies)}" if config.near_copies else ""
+        return _summarised(f"{config.output} is already prepared: nothing to do{rest}", plan.finished)
     rows: dict[str, float | str] = {
         "files": len(set(listing.items["uri"].to_pylist())),
         "clips found": len(listing.items),
@@ -83,10 +85,12 @@ def describe(plan: IngestPlan) -> Group:
     }
     if config.fraction < 1:
         rows[f"clips of fraction {config.fraction:g}"] = len(layout.items)
-    found = _summary_of_items(layout.items, listing.notes)
+    found = _summary_of_items(config, layout.items, listing.notes)
     for split, count in Counter(layout.items["split"].to_pylist()).items():
         rows |= _rows_of_split(split, f"{count:,} ({count - found.labels[split].unlabelled:,} labelled)", found)
     rows |= {**found.facts, "shards": len(layout.shards), "shards finished before": layout.ledger.num_finished()}
+    if config.near_copies:
+        rows["near-copies looked for in"] = ", ".join(config.near_copies)
     title = f"would prepare {config.output}; a dry run writes nothing"
     return Group(summary(title, rows), *_lines(found.sentences))
 
@@ -103,7 +107,7 @@ def run(plan: IngestPlan) -> Manifest:
     """
     config, manifest = plan.config, plan.finished
     if plan.layout is not None:
-        for sentence in _summary_of_items(plan.layout.items, plan.listing.notes).sentences:
+        for sentence in _summary_of_items(config, plan.layout.items, plan.listing.notes).sentences:
             logger.warning("%s: %s", config.reads, sentence)
         start = time.monotonic()
         reads = {"root": config.root} if config.task else {"source": config.source}
@@ -154,18 +158,42 @@ def _lines(sentences: Sequence[str]) -> Iterator[Text]:
     return (Text(f"! {sentence}") for sentence in sentences)
 
 
-def _summary_of_items(items: pa.Table, notes: Notes) -> SourceSummary:
+def _summary_of_items(config: PrepareConfig, items: pa.Table, notes: Notes) -> SourceSummary:
     """The summary of clips before they are read."""
     labels: dict[str, Counter[str]] = defaultdict(Counter)
     for split, of_clip in zip(items["split"].to_pylist(), items["labels"].to_pylist(), strict=True):
         labels[split].update({*of_clip} or {""})
-    return SourceSummary.of(labels, (), notes)
+    return SourceSummary.of(labels, (), notes, _crossing(config, items))
+
+
+def _crossing(config: PrepareConfig, items: pa.Table) -> list[str]:
+    """A sentence on groups in several splits; none for a published task, whose splits are as its authors want them."""
+    if config.task:
+        return []
+    return crossing_groups(zip(items["group"].to_pylist(), items["split"].to_pylist(), strict=True))
 
 
 def _resolved(config: PrepareConfig) -> PrepareConfig:
     """Return the configuration with absolute paths, and with the settings that a task decides."""
     config = paths.check(config)
     return config.replace(root=data_root(config.root), **WHOLE_CLIPS) if config.task else config
+
+
+def _refuse_incomparable(config: PrepareConfig) -> None:
+    """Refuse sources to look for near-copies in that cannot be compared with the clips; they are needed at the end.
+
+    Raises:
+        FileNotFoundError: one is not prepared.
+        ValueError: one has another front end.
+    """
+    for uri in config.near_copies:
+        there = FrontEndConfig(**Manifest.load(uri).config["front_end"])
+        if there.digest() != config.front_end.digest():
+            values = ", ".join(differences(there.flat(), config.front_end.flat()).values())
+            raise ValueError(
+                f"near_copies={uri} was prepared with another front end than is asked for ({values}): their clips "
+                "cannot be compared. Leave it out, or give both the same front_end"
+            )
 
 
 def _finished(config: PrepareConfig) -> Manifest | None:
@@ -266,7 +294,7 @@ def _ingest(layout: ShardLayout, listing: Listing, executor: Executor) -> Manife
         for each in written:
             labels[each.shard.split].update(each.labels)
         shared = find_shared(manifest, ((each.shard.split, unpack(each.recordings)) for each in written))
-        found = SourceSummary.of(labels, shared, listing.notes)
+        found = SourceSummary.of(labels, shared, listing.notes, _crossing(layout.config, layout.items))
         manifest = replace(manifest, summary=found, contents=layout.ledger.plan)
         manifest.save()
         return manifest

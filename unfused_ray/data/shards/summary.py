@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from unfused_ray.data.sources.notes import Notes, by_kind, first_of, sentences
@@ -71,16 +71,24 @@ class SourceSummary:
     """Things that may not be as their author meant them."""
 
     @classmethod
-    def of(cls, labels: Mapping[str, Counter[str]], shared: Sequence[SharedClips], notes: Notes) -> SourceSummary:
+    def of(
+        cls,
+        labels: Mapping[str, Counter[str]],
+        shared: Sequence[SharedClips],
+        notes: Notes,
+        crossing: Sequence[str] = (),
+    ) -> SourceSummary:
         """Summarise a source.
 
         Args:
             labels: clips of each label, by split; those without one under "".
             shared: recordings in two splits.
             notes: of the listing.
+            crossing: sentences on groups in several splits.
         """
         named = {split: Counter({label: n for label, n in counts.items() if label}) for split, counts in labels.items()}
-        said = [*sentences(notes), *unseen_labels(named), *_equal_numbers(named), *(pair.text for pair in shared)]
+        said = [*sentences(notes), *unseen_labels(named), *_equal_numbers(named), *crossing]
+        said += [pair.text for pair in shared]
         return cls(
             labels={split: LabelCounts.of(named[split], labels[split][""]) for split in sorted(labels)},
             shared=tuple(shared),
@@ -110,3 +118,21 @@ def unseen_labels(labels: Mapping[str, Mapping[str, int]]) -> list[str]:
         for split in sorted(labels)
         if train and split.partition("-")[0] in ("valid", "test") and (lacking := sorted({*labels[split]} - {*train}))
     ]
+
+
+def crossing_groups(places: Iterable[tuple[str, str]]) -> list[str]:
+    """A sentence on groups, such as speakers, that are in more than one split.
+
+    Args:
+        places: group and split of each clip; "" is none. Parts of the test clips (``test-clean``) are one split.
+    """
+    splits: dict[str, set[str]] = defaultdict(set)
+    for group, split in set(places):
+        if group and split:
+            splits[group].add("test" if split.startswith("test-") else split)
+    crossing = {group: sorted(found) for group, found in sorted(splits.items()) if len(found) > 1}
+    if not crossing:
+        return []
+    named = first_of([f"{group} in {' and '.join(found)}" for group, found in crossing.items()])
+    count = "1 group is" if len(crossing) == 1 else f"{len(crossing):,} groups are"
+    return [f"{count} in more than one split ({named}): a group should be in one split alone"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ from unfused_ray import storage
 from unfused_ray.audio.formats import FIRST_BYTES, SUFFIXES, begins_as_audio
 from unfused_ray.data.sources.notes import Note, Notes, first_of
 from unfused_ray.data.sources.sniff import PACKED, hidden_as, is_worth_a_look, may_hold_out, suffix
+from unfused_ray.data.sources.splits import is_held_out, split_of_folders
 
 SourceKind = Literal["audio", "csv", "tar", "parquet"]
 
@@ -65,24 +67,16 @@ def find(source: str, output: str = "") -> Source:
         output: folder whose files are no part of the source, should it lie in it: those of the job that reads.
 
     Raises:
-        FileNotFoundError: there is no such file or folder.
-        ValueError: it holds no audio, or files of several kinds.
+        FileNotFoundError: there is no such file or folder, or the pattern matches no file.
+        ValueError: it holds no audio, or files of several kinds, or lies in the output.
     """
-    base, star, _ = source.partition("*")
-    if star:
-        folder = storage.parent(base + "x")
-        pattern = re.compile(".*".join(re.escape(part) for part in source.split("*")))
-        files = [uri for uri in storage.list_files(folder, recursive=True, broken=True) if pattern.fullmatch(uri)]
-    elif storage.is_folder(source):
-        folder, files = source, storage.list_files(source, recursive=True, broken=True)
-    elif storage.exists(source):
-        folder, files = storage.parent(source), [source]
-    else:
-        raise FileNotFoundError(f"source {source}: there is no such file or folder")
+    star = "*" in source
+    folder, files, links = _files_of(source)
     is_one = files == [source]
-    if output and output.rstrip("/") != folder.rstrip("/") and not is_one:
-        files = [uri for uri in files if storage.join(output, storage.relative(uri, output)) != uri]
+    if output and not is_one:
+        files, links = _without_output(source, folder, output, files, links)
     notes, by_kind, others = _sorted_out(files, folder, is_one)
+    notes += _not_followed(links, folder)
     beside: list[str] = []
     if not star and not is_one:
         direct, deeper = _cut(by_kind.pop("csv", []), lambda uri: "/" not in storage.relative(uri, folder))
@@ -106,6 +100,72 @@ def find(source: str, output: str = "") -> Source:
         raise several_kinds(source, by_kind)
     ((kind, taken),) = by_kind.items()
     return Source(kind, tuple(taken), folder, notes + _not_read(others, folder), tuple(beside))
+
+
+def _files_of(source: str) -> tuple[str, list[str], dict[str, str]]:
+    """The folder of a source, its files, and the links to folders in it that were not followed, with these folders.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    base, star, _ = source.partition("*")
+    if not star and not storage.is_folder(source):
+        if not storage.exists(source):
+            raise FileNotFoundError(f"source {source}: there is no such file or folder")
+        return storage.parent(source), [source], {}
+    if not star:
+        return source, *storage.list_tree(source)
+    folder = storage.parent(base + "x")
+    pattern = re.compile(".*".join(re.escape(part) for part in source.split("*")))
+    files, links = storage.list_tree(folder)
+    if not (files := [uri for uri in files if pattern.fullmatch(uri)]):
+        raise FileNotFoundError(f"source {source}: no file matches this pattern")
+    return folder, files, {link: target for link, target in links.items() if link.startswith(base)}
+
+
+def _without_output(
+    source: str, folder: str, output: str, files: Sequence[str], links: Mapping[str, str]
+) -> tuple[list[str], dict[str, str]]:
+    """Leave out the files and links of an output that lies in the source's folder.
+
+    Raises:
+        ValueError: the output is this folder, or one above it.
+    """
+    if _is_within(_real(folder), _real(output)):
+        raise ValueError(
+            f"output={output} is the folder of source={source}, or lies above it: what is written there would be read "
+            "as the source the next time. Name a folder beside the source, or one within it"
+        )
+    inner = storage.relative(_real(output), _real(folder))
+    place = storage.join(folder, inner) if _is_within(_real(output), _real(folder)) else output
+    left = {link: target for link, target in links.items() if not _is_within(link, place)}
+    return [uri for uri in files if not _is_within(uri, place)], left
+
+
+def _real(uri: str) -> str:
+    """A folder without the links that lead to it."""
+    return os.path.realpath(storage.absolute(uri)) if storage.is_local(uri) else uri
+
+
+def _is_within(uri: str, folder: str) -> bool:
+    """True if a URI is a folder, or lies in it."""
+    return storage.join(uri) == storage.join(folder) or storage.join(folder, storage.relative(uri, folder)) == uri
+
+
+def _not_followed(links: Mapping[str, str], folder: str) -> Notes:
+    """Note links to folders that are read by another path; those that say of these that they are held out."""
+    notes: Notes = Counter()
+    for link, target in links.items():
+        path, real = storage.relative(link, folder), _real(folder)
+        _, split = split_of_folders(path)
+        _, split_of_target = split_of_folders(storage.relative(target, real)) if _is_within(target, real) else ("", "")
+        is_circle = _is_within(_real(storage.parent(link)), target)
+        if is_held_out(split) and split != split_of_target and not is_circle:
+            text = f"{path}, a link to a folder that is read by another path"
+            notes[Note("skipped on purpose", text, held_out=True)] += 1
+        else:
+            notes[Note("skipped on purpose", "links to folders that are read by another path", "links")] += 1
+    return notes
 
 
 def several_kinds(source: str, by_kind: Mapping[SourceKind, Sequence[str]]) -> ValueError:

@@ -274,6 +274,16 @@ def test_a_finished_output_is_left_alone_or_refused(tmp_path: Path):
         prepare(config.replace(fraction=0.5))
 
 
+def test_a_finished_output_stays_when_all_that_its_pattern_matched_is_gone(tmp_path: Path):
+    source = audio_folder(tmp_path / "in", 3)
+    config = PrepareConfig(source=f"{source}/*.wav", output=str(tmp_path / "out"))
+    manifest = prepare(config)
+    shutil.rmtree(source)
+    assert prepare(config) == manifest
+    source.mkdir()
+    assert prepare(config) == manifest
+
+
 @pytest.mark.parametrize("pattern", ["", "/*"])
 def test_an_output_in_its_source_is_no_part_of_it(pattern: str, tmp_path: Path):
     source = audio_folder(tmp_path / "in", 6)

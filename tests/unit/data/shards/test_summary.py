@@ -16,6 +16,7 @@ from unfused_ray.config import LapeTaskCode, PrepareConfig
 from unfused_ray.data.parts.executor import IN_PROCESS
 from unfused_ray.data.shards import ingest, shared
 from unfused_ray.data.shards.format import MANIFEST, Manifest
+from unfused_ray.data.shards.summary import crossing_groups
 
 pytestmark = pytest.mark.usefixtures("alone", "in_process")
 
@@ -70,6 +71,29 @@ def test_labels_that_are_one_number_are_said(tmp_path: Path):
     assert "! labels that are one number are classes of their own: 1 and 1.0" in text
 
 
+def test_groups_in_more_than_one_split_are_said(tmp_path: Path):
+    write_clips(tmp_path / "in", *(f"{name}.wav" for name in "abcdef"))
+    rows = [
+        "a.wav,spk1,train",
+        "b.wav,spk1,test",
+        "c.wav,spk2,valid",
+        "d.wav,spk2,train",
+        "e.wav,,train",
+        "f.wav,,test",
+    ]
+    source = Path(write_list(tmp_path / "in/x.csv", ["path,group,split", *rows]))
+    sentence = "2 groups are in more than one split (spk1 in test and train, spk2 in train and valid)"
+    assert sentence in told(source, tmp_path / "out")
+    manifest = prepared(source, tmp_path / "out")
+    assert manifest.summary is not None and any(sentence in said for said in manifest.summary.sentences)
+
+
+def test_groups_of_one_split_and_of_parts_of_the_test_clips_are_as_they_should_be():
+    assert crossing_groups([("a", "train"), ("a", "train"), ("b", "test-clean"), ("b", "test"), ("", "train")]) == []
+    assert crossing_groups([("", "train"), ("", "test"), ("a", ""), ("a", "train")]) == []
+    assert "1 group is" in crossing_groups([("a", "fold1"), ("a", "fold2")])[0]
+
+
 def test_only_the_most_frequent_labels_are_named(tmp_path: Path):
     write_clips(tmp_path / "in", "a.wav")
     rows = [f"a.wav,label {number % 30}" for number in range(200)]
@@ -96,6 +120,16 @@ def test_clips_without_a_split_beside_a_file_of_test_clips_are_refused_by_name(t
     (source / name).write_text("bed/a.wav\n")
     with pytest.raises(ValueError, match=rf"1 clips without a split \(bed/a\.wav …\) beside {name}: "):
         ingest.check(PrepareConfig(source=str(source), output=str(tmp_path / "out")))
+
+
+def test_clips_without_a_split_beside_a_link_that_says_test_are_refused_by_its_name(tmp_path: Path):
+    source = write_clips(tmp_path / "in", "all/a/1.wav", "all/b/2.wav")
+    for link, target in (("train/a", "../all/a"), ("test/b", "../all/b")):
+        (source / link).parent.mkdir()
+        (source / link).symlink_to(target)
+    with pytest.raises(ValueError, match=r"2 clips without a split .* beside test/b, a link to a folder .*: training"):
+        ingest.check(PrepareConfig(source=str(source), output=str(tmp_path / "out")))
+    assert prepared(source, tmp_path / "out", unsplit="train").clips_by_split == {"train": 2}
 
 
 def test_a_source_in_which_nothing_is_held_out_needs_no_splits(tmp_path: Path):

@@ -43,6 +43,57 @@ def test_files_that_may_name_test_clips_are_named(tmp_path: Path) -> None:
     assert held_out == {"testing_list.txt", "meta/validation.csv", "test.zip"}
 
 
+def test_links_to_folders_that_are_read_by_another_path_are_noted_and_may_hold_clips_out(tmp_path: Path) -> None:
+    source = write_clips(tmp_path / "in", "all/a/1.wav", "all/b/2.wav", "test/c/3.wav")
+    (source / "train").mkdir()
+    for link, target in (("train/a", "../all/a"), ("test/b", "../all/b"), ("test/d", "c"), ("test/circle", "..")):
+        (source / link).symlink_to(target)
+    found = find(str(source))
+    assert [storage.relative(uri, found.folder) for uri in found.files] == [
+        "all/a/1.wav",
+        "all/b/2.wav",
+        "test/c/3.wav",
+    ]
+    listing = listed(source)
+    words = "a link to a folder that is read by another path × 1; links to folders that are read by another path × 3"
+    assert said(listing, "skipped on purpose") == f"test/b, {words}"
+    assert [note.text.partition(",")[0] for note in listing.notes if note.held_out] == ["test/b"]
+    assert not any(note.held_out for note in find(str(source / "all/*.wav")).notes)
+
+
+def test_of_two_links_to_a_folder_outside_the_first_by_name_is_followed(tmp_path: Path) -> None:
+    write_clips(tmp_path / "outside", "1.wav")
+    for name in ("train", "fold1"):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / name).symlink_to("../outside")
+    listing = listed(tmp_path / "in")
+    assert column(listing, "key") == ["fold1/1.wav"]
+    assert said(listing, "skipped on purpose") == "links to folders that are read by another path × 1"
+
+
+@pytest.mark.parametrize("source", ["in", "in/*.wav", "in/deep", "link"])
+def test_an_output_that_is_the_sources_folder_or_lies_above_it_is_refused(tmp_path: Path, source: str) -> None:
+    write_clips(tmp_path / "in", "a.wav", "deep/b.wav")
+    (tmp_path / "link").symlink_to("in")
+    with pytest.raises(ValueError, match=r"output=.*/in is the folder of source=.*, or lies above it.*beside.*within"):
+        find(str(tmp_path / source), str(tmp_path / "in"))
+    assert find(str(tmp_path / "in"), str(tmp_path / "in/shards")).files
+    assert find(str(tmp_path / "in/a.wav"), str(tmp_path / "in")).files  # which reads no other file
+
+
+def test_an_output_within_the_source_by_another_path_is_no_part_of_it(tmp_path: Path) -> None:
+    source = write_clips(tmp_path / "in", "a.wav", "out/b.wav")
+    (tmp_path / "link").symlink_to("in")
+    assert find(str(source), str(tmp_path / "link/out")).files == (str(source / "a.wav"),)
+
+
+def test_a_source_that_is_gone_is_no_source_without_audio(tmp_path: Path) -> None:
+    write_clips(tmp_path / "in", "a.wav")
+    for gone in ("gone", "gone/*.wav", "in/*.flac"):
+        with pytest.raises(FileNotFoundError, match=r"source .*(no such file|no file matches)"):
+            find(str(tmp_path / gone))
+
+
 @pytest.mark.parametrize("container", ["WAV", "FLAC", "OGG", "MP3", "AIFF", "AU", "CAF", "W64", "RF64", "NIST", "VOC"])
 def test_formats_are_known_by_their_first_bytes(container: str) -> None:
     assert begins_as_audio(encoded(0, container)[:FIRST_BYTES])

@@ -129,6 +129,9 @@ def test_every_task_becomes_shards_with_its_splits_and_what_is_set_aside(prepare
     for task in prepared.values():
         for reject in pq.read_table(task.folder / REJECTS).to_pylist():
             assert reject["detail"]
+        assert task.manifest.summary is not None
+        # The speakers of lbs and vc are in train and test on purpose.
+        assert not any("more than one split" in said for said in task.manifest.summary.sentences)
 
 
 def test_shards_hold_the_sound_of_the_files_at_16_khz_whatever_their_rate(
