@@ -13,9 +13,10 @@ from typing import Literal
 
 from unfused_ray import storage
 from unfused_ray.audio.formats import FIRST_BYTES, SUFFIXES, begins_as_audio
+from unfused_ray.data.sources.folders import FolderSplits
 from unfused_ray.data.sources.notes import Note, Notes, first_of
 from unfused_ray.data.sources.sniff import PACKED, hidden_as, is_worth_a_look, may_hold_out, suffix
-from unfused_ray.data.sources.splits import is_held_out, split_of_folders
+from unfused_ray.data.sources.splits import is_held_out
 
 SourceKind = Literal["audio", "csv", "tar", "parquet"]
 
@@ -157,8 +158,8 @@ def _not_followed(links: Mapping[str, str], folder: str) -> Notes:
     notes: Notes = Counter()
     for link, target in links.items():
         path, real = storage.relative(link, folder), _real(folder)
-        _, split = split_of_folders(path)
-        _, split_of_target = split_of_folders(storage.relative(target, real)) if _is_within(target, real) else ("", "")
+        split = _split_of(path)
+        split_of_target = _split_of(storage.relative(target, real)) if _is_within(target, real) else ""
         is_circle = _is_within(_real(storage.parent(link)), target)
         if is_held_out(split) and split != split_of_target and not is_circle:
             text = f"{path}, a link to a folder that is read by another path"
@@ -166,6 +167,11 @@ def _not_followed(links: Mapping[str, str], folder: str) -> Notes:
         else:
             notes[Note("skipped on purpose", "links to folders that are read by another path", "links")] += 1
     return notes
+
+
+def _split_of(folder: str) -> str:
+    """The split that the innermost of a folder's names says; "" if none does."""
+    return FolderSplits([folder]).of(folder)[1]
 
 
 def several_kinds(source: str, by_kind: Mapping[SourceKind, Sequence[str]]) -> ValueError:
