@@ -550,3 +550,11 @@ def test_labels_of_other_settings_are_not_taken_over(
 def test_a_folder_without_labels_is_no_source_of_them(config: Callable[..., DistillConfig], tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"labels_of=.* holds no pseudo-labels: give the folder"):
         check(config("other", labels_of=str(tmp_path)))
+
+
+def test_settings_of_a_clustering_are_named_where_nothing_is_clustered(
+    config: Callable[..., DistillConfig], caplog: pytest.LogCaptureFixture
+) -> None:
+    check(config("run", labels__origin="true", teacher="", labels__num_clusters=(3,), labels__starts=2))
+    assert "not counted, because nothing is clustered with labels.origin=true: labels.num_clusters=(3,)" in caplog.text
+    assert "labels.starts=2" in caplog.text

@@ -168,6 +168,9 @@ def _status_without_training(run: Run, config: TrainingConfig, own: ResumePoint)
         if early and not finished:
             more = "It has ended early; --watch.patience 0 resumes it"
         logger.info("%s has no epoch left to train. %s", run.uri, more)
+        settings = _export(run, config.export).get("config", {}).get("watch", {})
+        if (exported := settings.get("export", "last")) != config.watch.export:
+            logger.warning("watch.export=%s does not count: the run ended with %s", config.watch.export, exported)
         return Status("finished" if finished or early else "stopped", position.epoch, position.step)
     if position > Position(config.last_epoch):
         raise ValueError(
@@ -238,9 +241,13 @@ def _read(config: TrainingConfig) -> dict[str, tuple[str, ...]]:
 
 def _exported_epochs(run: Run, export: str) -> int:
     """Epochs behind the run when it was exported, perhaps fewer than the newest checkpoint's; 0 without an export."""
-    path = storage.join(run.uri, export, DESCRIPTION)
-    if not storage.exists(path):
-        return 0
-    extra = storage.read_json(path)["extra"]
-    epochs: int = extra.get("run_epochs", extra["epochs"])  # runs of before say the latter alone
+    extra = _export(run, export)
+    epochs: int = extra.get("run_epochs", extra.get("epochs", 0))  # runs of before say the latter alone
     return epochs
+
+
+def _export(run: Run, export: str) -> dict[str, Any]:
+    """Details of the network that a run has exported: its epochs, and the settings that it was exported with."""
+    path = storage.join(run.uri, export, DESCRIPTION)
+    extra: dict[str, Any] = storage.read_json(path)["extra"] if storage.exists(path) else {}
+    return extra

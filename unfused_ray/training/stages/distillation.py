@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from unfused_ray import storage
 from unfused_ray.clustering import pseudo_labels
 from unfused_ray.clustering.assignment import MANIFEST, Assignment, read_assignment, write_assignment
-from unfused_ray.config import Cut, DistillConfig
+from unfused_ray.config import Cut, DistillConfig, PseudoLabelConfig
 from unfused_ray.data.parts.executor import Executor
 from unfused_ray.data.shards.format import Statistics
 from unfused_ray.data.shards.index import ClipIndex, labels_to_ids
@@ -25,6 +26,8 @@ from unfused_ray.progress import Progress
 from unfused_ray.runs.run import PSEUDO_LABELS
 from unfused_ray.training.stages.stage import Stage, refuse_many_clusters
 from unfused_ray.training.worker.device import set_threads
+
+logger = logging.getLogger(__name__)
 
 
 class Distillation(Stage):
@@ -40,6 +43,7 @@ class Distillation(Stage):
         refuse_large_student(self._num_parameters(cut), cut, f"method.cut={cut}")
         if labels.origin == "true":
             _refuse_unclear_classes(index, config.data)
+            _warn_of_idle_labels(labels)
             return {}
         refuse_many_clusters("labels.num_clusters", labels.num_clusters, index)
         if labels.origin == "random":
@@ -113,6 +117,15 @@ class Distillation(Stage):
     def _num_parameters(self, cut: Cut) -> int:
         """Parameters of the encoder up to a layer."""
         return cost_of(self.config.encoder.replace(cut=cut), self.config.front_end)[0]
+
+
+def _warn_of_idle_labels(labels: PseudoLabelConfig) -> None:
+    """Name the settings of a clustering, a recipe's perhaps, that true classes make nothing of."""
+    usual = PseudoLabelConfig()
+    others = [name for name in type(labels).model_fields if name != "origin" and labels.get(name) != usual.get(name)]
+    if others:
+        named = ", ".join(f"labels.{name}={labels.get(name)}" for name in others)
+        logger.warning("not counted, because nothing is clustered with labels.origin=true: %s", named)
 
 
 def _refuse_unclear_classes(index: ClipIndex, data: Sequence[str]) -> None:
