@@ -360,7 +360,7 @@ def test_columns_that_are_asked_for_are_taken_and_decide_the_output(tmp_path: Pa
         embed(by_mood)
     moody = embed(by_mood.replace(output=str(tmp_path / "out 2")))
     assert moody is not None and [row["labels"] for row in rows_of(moody)] == [["glad"], ["sad"]]
-    of_folders = config.replace({"columns.label": "folder", "source": str(table.parent / "*.wav")})
+    of_folders = config.replace({"columns.label": "folder", "source": str(tmp_path / "*.wav")})
     assert check(of_folders.replace(output=str(tmp_path / "out 3"))).job is not None
     write_source(tmp_path / "shards", [[4]])
     with pytest.raises(ValueError, match=r"columns=.*mood.* has no meaning for the prepared source .*shards"):
