@@ -35,7 +35,8 @@ def list_tar(uri: str, split: str = "", columns: ColumnsConfig = BY_NAME, folder
 
     A key is a member's name up to its *last* dot (AudioSet's keys hold dots). Its companions have the same name up to
     their last dot, or, as WebDataset has it, up to the first dot of the base name (``0.left.flac`` and ``0.json``).
-    Where a clip of that sample has a companion of its own, another clip's (``0.right.json``) is shared by none.
+    Where a clip that is a part of that sample has a companion of its own, another part's (``0.right.json``) is shared
+    by none; a clip that is the whole sample (``0.flac``) has all of its companions (``0.txt``, ``0.meta.json``).
     Nothing is extracted and no link is followed, so names such as ``../x`` are only names. Of a damaged tar, the clips
     before the damage are listed.
 
@@ -143,7 +144,8 @@ class _Members:
         """Return the fields of each clip's companions, and notes on companions of no clip and other files."""
         keys = {clip["key"] for clip in self.clips.values()}
         samples = {_sample(key) for key in keys}
-        of_one_clip = {_sample(key) for key in keys if key in self._companions or key in self._broken}
+        owned = {key for key in keys if key in self._companions or key in self._broken}
+        of_one_clip = {_sample(key) for key in owned if key != _sample(key)}  # a whole sample may have several
         by_sample: dict[str, list[str]] = {}
         lost = 0
         for key in self._companions.keys() - keys:

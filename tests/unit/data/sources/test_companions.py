@@ -47,6 +47,18 @@ def test_a_companion_of_a_clip_with_dots_is_that_clips_alone(tmp_path: Path) -> 
     assert by_key(listing, "labels") == {"--PJ_30.000_40.000": ["/m/1", "/m/2"], "--PJ_30.000_41.000": []}
 
 
+def test_a_clip_that_is_the_whole_sample_has_all_its_companions(tmp_path: Path) -> None:
+    members = {
+        **{"0.flac": b"1", "0.txt": b"a transcript", "0.meta.json": as_json(label="dog", split="test", group="s1")},
+        **{"1.flac": b"2", "1.json": as_json(split="train"), "1.label.cls": b"7"},
+    }
+    listing = listing_of(tmp_path, members)
+    assert by_key(listing, "labels") == {"0": ["dog"], "1": ["7"]}
+    assert by_key(listing, "split") == {"0": "test", "1": "train"}
+    assert by_key(listing, "group")["0"] == "s1"
+    assert "companions" not in said(listing, "look again")
+
+
 def test_companions_of_no_clip_are_counted(tmp_path: Path) -> None:
     members = {"0.wav": b"1", "0.json": as_json(label="dog"), "1.json": as_json(label="cat"), "2.cls": b"3"}
     listing = listing_of(tmp_path, members)
