@@ -33,8 +33,9 @@ class FolderSplits:
     Within a folder that says a split, another name that says one may be that of a class:
 
     - ``train`` is, if a folder beside it says no split and none beside it holds clips out.
-    - A name that only begins with a split, or has one among its words, is, unless all folders beside it say splits. In
-      a folder that says its split more plainly, they must say the same one (``test/test-clean``).
+    - A name that only begins with a split, or has one among its words, is, unless all folders beside it say splits
+      (``train/train-clean-100``, ``train/dev-clean``). In a folder that says its split more plainly, one that says
+      ``train`` is even then, if the folders beside it say the outer one too (``test/train_horn``, ``test/test-clean``).
 
     Args:
         folders: paths of the clips' folders within the source, with ``/``.
@@ -152,9 +153,9 @@ def _counts(said: _Said, outer: _Said, beside: Collection[tuple[str, Plainness]]
     splits = {split for split, _ in beside}
     if said.plainness == Plainness.WHOLE:
         return said.split != "train" or "" not in splits or _hold_out(beside, Plainness.WHOLE)
-    if said.plainness < outer.plainness:
+    if said.split == "train" and said.plainness < outer.plainness and is_held_out(outer.split):
         roles = {split.partition("-")[0] for split in splits}
-        return said.plainness == Plainness.PART and roles == {outer.split.partition("-")[0]}
+        return "" not in splits and outer.split.partition("-")[0] not in roles
     return "" not in splits
 
 

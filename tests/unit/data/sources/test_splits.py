@@ -234,9 +234,32 @@ def test_a_class_in_a_source_that_is_a_split_may_be_called_as_another(tmp_path: 
 
 def test_a_word_counts_less_than_the_name_of_the_folder_above(tmp_path: Path) -> None:
     write_clips(tmp_path, "train/test_tone/0.wav", "test/train_horn/1.wav", "test/test-clean/2.wav")
-    assert column(listed(tmp_path), "split") == ["test", "test", "train"]
-    (tmp_path / "test/train_horn/1.wav").unlink()
-    assert column(listed(tmp_path), "split") == ["test-clean", "train"]
+    assert column(listed(tmp_path), "split") == ["test-clean", "test", "test"]  # what may be held out is
+    write_clips(tmp_path, "train/dog/3.wav", "test/dog/4.wav")
+    assert by_key(listed(tmp_path), "split") == {
+        **{"train/test_tone/0.wav": "train", "train/dog/3.wav": "train"},
+        **{"test/train_horn/1.wav": "test", "test/test-clean/2.wav": "test", "test/dog/4.wav": "test"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("outer", "train", "held_out", "split"),
+    [
+        ("train", "train-clean-100", "dev-clean", "valid"),
+        ("training", "speech_train", "speech_valid", "valid"),
+        ("training_data", "training_a", "validation_a", "valid"),
+        ("dev", "speech_train", "speech_test", "test"),
+        ("fold1", "speech_train", "speech_test", "test"),
+    ],
+)
+def test_folders_that_all_say_splits_are_no_classes(
+    tmp_path: Path, outer: str, train: str, held_out: str, split: str
+) -> None:
+    write_clips(tmp_path / "source", f"{outer}/{train}/0.wav", f"{outer}/{held_out}/dog/1.wav")
+    config = PrepareConfig(source=str(tmp_path / "source"), output=str(tmp_path / "out"))
+    listing = ingest.check(config).listing
+    assert by_key(listing, "split") == {f"{outer}/{train}/0.wav": "train", f"{outer}/{held_out}/dog/1.wav": split}
+    assert "taken for classes" not in said(listing, "look again")
 
 
 @pytest.mark.parametrize("name", ["test/train/0.wav", "test/dog/train/0.wav", "x/my_test/train/0.wav"])
