@@ -49,9 +49,12 @@ class FolderSplits:
             self._beside.setdefault(_parent(path), set()).add(named_split(_name(path)))
         self._said = {"": _Said("", own, *named_split(own)) if split_of_folder(own) else _Said("")}
         self._classes: list[str] = []
-        self._trains: set[str] = set()
+        self._trains: dict[str, str] = {}  # the folder that each lies in, and which is held out
         for path in paths:  # a folder comes before those in it
             self._said[path] = self._innermost(path)
+        if any(said.path and is_held_out(said.split) for said in self._said.values()):
+            # The source holds clips out itself: its own name, as ~/dev, says nothing of those called train.
+            self._trains = {path: outer for path, outer in self._trains.items() if outer}
 
     def _innermost(self, path: str) -> _Said:
         """Return the folder that counts for clips in ``path``: this one, or that of the folder above."""
@@ -64,7 +67,7 @@ class FolderSplits:
                 self._classes.append(path)
             return outer
         if said.split == "train" and is_held_out(outer.split) and not _hold_out(beside, said.plainness):
-            self._trains.add(path)
+            self._trains[path] = outer.path
         return said
 
     def of(self, folder: str) -> tuple[str, str]:
@@ -112,9 +115,10 @@ def splits_of_paths(paths: Sequence[str], own: str = "") -> tuple[list[str], Not
     of_files = [("file names", split_of_clip(_name(path))) for path in paths]
     trains = [path for path, (_, split) in zip(paths, of_files, strict=True) if split == "train"]
     is_all_held_out = is_held_out(split_of_folder(own))
+    is_doubtful = is_all_held_out and not any(is_held_out(split) for _, split in of_files)
     stages = (
         ([found.of(folder) for folder in folders], found.trains(folders)),
-        (of_files, trains_in_held_out(trains if is_all_held_out else ())),
+        (of_files, trains_in_held_out(trains if is_doubtful else ())),
     )
     notes = found.classes()
     for said, doubts in stages:

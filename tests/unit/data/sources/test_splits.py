@@ -282,6 +282,25 @@ def test_train_in_a_source_that_is_held_out_is_refused(tmp_path: Path, name: str
         ingest.check(PrepareConfig(source=str(tmp_path / "test"), output=str(tmp_path / "out")))
 
 
+@pytest.mark.parametrize("own", ["dev", "test", "eval", "data"])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train_1.wav", "test_1.wav"),
+        ("train/1.wav", "test/1.wav"),
+        ("cats/train/1.wav", "birds/train/2.wav", "birds/valid/3.wav"),
+    ],
+)
+def test_the_name_of_a_source_that_holds_clips_out_itself_casts_no_doubt(
+    tmp_path: Path, own: str, names: tuple[str, ...]
+) -> None:
+    write_clips(tmp_path / own, *names)
+    config = PrepareConfig(source=str(tmp_path / own), output=str(tmp_path / "out"))
+    splits = by_key(ingest.check(config).listing, "split")
+    assert {split for name, split in splits.items() if "train" in name} == {"train"}
+    assert {split for name, split in splits.items() if "train" not in name} <= {"test", "valid"}
+
+
 def test_folders_that_split_a_development_set_count(tmp_path: Path) -> None:
     names = [
         f"{data}/{machine}/{split}/0.wav"
