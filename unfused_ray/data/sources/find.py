@@ -33,6 +33,14 @@ SMALL = 8 * 2**20
 """Bytes of audio that one process prepares in about the time that Ray takes to start (8 s here): 9 MB of 1,708 clips
 took 8 s beside two trainings."""
 
+_MANIFEST = "manifest.json"
+_WRITTEN = re.compile(
+    r"(part-)?\d{5}\.parquet|(rejects|warnings)\.parquet|(manifest|lease|statistics-.*)\.json|_(ingest|embed)/.*"
+    r"|preview/(\d\d\.wav|views\.png)"
+)
+"""Paths within an output of what prepare and embed write."""
+_ALWAYS_WRITTEN = ("00000.parquet", "part-00000.parquet", "rejects.parquet", "warnings.parquet", _MANIFEST)
+
 _READERS = 16  # requests to an object store at a time
 
 
@@ -69,15 +77,17 @@ def find(source: str, output: str = "") -> Source:
 
     Raises:
         FileNotFoundError: there is no such file or folder, or the pattern matches no file.
-        ValueError: it holds no audio, or files of several kinds, or lies in the output.
+        ValueError: it holds no audio, or files of several kinds, or lies in an output that is not finished and whose
+            files it would hold.
     """
     star = "*" in source
     folder, files, links = _files_of(source)
     is_one = files == [source]
+    of_output: Notes = Counter()
     if output and not is_one:
-        files, links = _without_output(source, folder, output, files, links)
+        files, links, of_output = _without_output(source, folder, output, files, links)
     notes, by_kind, others = _sorted_out(files, folder, is_one)
-    notes += _not_followed(links, folder)
+    notes += of_output + _not_followed(links, folder)
     beside: list[str] = []
     if not star and not is_one:
         direct, deeper = _cut(by_kind.pop("csv", []), lambda uri: "/" not in storage.relative(uri, folder))
@@ -117,30 +127,46 @@ def _files_of(source: str) -> tuple[str, list[str], dict[str, str]]:
     if not star:
         return source, *storage.list_tree(source)
     folder = storage.parent(base + "x")
-    pattern = re.compile(".*".join(re.escape(part) for part in source.split("*")))
     files, links = storage.list_tree(folder)
-    if not (files := [uri for uri in files if pattern.fullmatch(uri)]):
+    if not (files := [uri for uri in files if _matches(uri, source)]):
         raise FileNotFoundError(f"source {source}: no file matches this pattern")
     return folder, files, {link: target for link, target in links.items() if link.startswith(base)}
 
 
+def _matches(uri: str, source: str) -> bool:
+    """True if a URI is one that a source's pattern stands for."""
+    return re.fullmatch(".*".join(re.escape(part) for part in source.split("*")), uri) is not None
+
+
 def _without_output(
     source: str, folder: str, output: str, files: Sequence[str], links: Mapping[str, str]
-) -> tuple[list[str], dict[str, str]]:
+) -> tuple[list[str], dict[str, str], Notes]:
     """Leave out the files and links of an output that lies in the source's folder.
 
+    Of one that is this folder, or lies above it, files that bear the names of what it writes are left out and counted.
+
     Raises:
-        ValueError: the output is this folder, or one above it.
+        ValueError: it is this folder, or one above it, is not finished, and the source would hold what it writes.
     """
-    if _is_within(_real(folder), _real(output)):
+    if not _is_within(_real(folder), _real(output)):
+        inner = storage.relative(_real(output), _real(folder))
+        place = storage.join(folder, inner) if _is_within(_real(output), _real(folder)) else output
+        left = {link: target for link, target in links.items() if not _is_within(link, place)}
+        return [uri for uri in files if not _is_within(uri, place)], left, Counter()
+    is_folder = _real(folder) == _real(output)
+    # A pattern such as *.wav stands for none of them.
+    is_apart = "*" in source and not (
+        is_folder and any(_matches(storage.join(folder, name), source) for name in _ALWAYS_WRITTEN)
+    )
+    if not is_apart and not storage.exists(storage.join(output, _MANIFEST)):
         raise ValueError(
             f"output={output} is the folder of source={source}, or lies above it: what is written there would be read "
             "as the source the next time. Name a folder beside the source, or one within it"
         )
-    inner = storage.relative(_real(output), _real(folder))
-    place = storage.join(folder, inner) if _is_within(_real(output), _real(folder)) else output
-    left = {link: target for link, target in links.items() if not _is_within(link, place)}
-    return [uri for uri in files if not _is_within(uri, place)], left
+    below = "" if is_folder else storage.relative(_real(folder), _real(output)) + "/"
+    written, others = _cut(files, lambda uri: _WRITTEN.fullmatch(below + storage.relative(uri, folder)) is not None)
+    notes = Counter({Note("skipped on purpose", "of the names that the output writes", "files"): len(written)})
+    return others, dict(links), +notes
 
 
 def _real(uri: str) -> str:

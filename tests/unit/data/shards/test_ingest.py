@@ -295,6 +295,29 @@ def test_an_output_in_its_source_is_no_part_of_it(pattern: str, tmp_path: Path):
     assert prepare(config).shards == manifest.shards
 
 
+def test_an_output_in_the_folder_of_its_pattern_is_prepared_once(tmp_path: Path):
+    source = audio_folder(tmp_path / "in", 6)
+    config = PrepareConfig(source=f"{source}/*.wav", output=str(source), preview=True)
+    count = len(list(source.rglob("*.wav")))
+    manifest = prepare(config)
+    assert manifest.num_clips == count and list((source / "preview").glob("*.wav"))
+    assert prepare(config) == manifest
+
+
+def test_a_finished_output_in_its_sources_own_folder_is_already_prepared(tmp_path: Path):
+    """Older versions have made some."""
+    source = audio_folder(tmp_path / "in", 3)
+    config = PrepareConfig(source=str(source), output=str(tmp_path / "out"))
+    manifest = prepare(config)
+    for path in (tmp_path / "out").iterdir():
+        path.rename(source / path.name)
+    config = config.replace(output=str(source))
+    assert prepare(config).shards == manifest.shards
+    (source / "more.wav").write_bytes(encoded(9))
+    with pytest.raises(ValueError, match="the clips of"):
+        prepare(config)
+
+
 def test_an_output_that_another_process_works_on_is_refused(tmp_path: Path):
     source = audio_folder(tmp_path / "in", 2)
     config = PrepareConfig(source=str(source), output=str(tmp_path / "out"))

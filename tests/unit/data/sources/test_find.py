@@ -71,14 +71,37 @@ def test_of_two_links_to_a_folder_outside_the_first_by_name_is_followed(tmp_path
     assert said(listing, "skipped on purpose") == "links to folders that are read by another path × 1"
 
 
-@pytest.mark.parametrize("source", ["in", "in/*.wav", "in/deep", "link"])
+@pytest.mark.parametrize("source", ["in", "in/*", "in/*t", "in/deep", "link"])
 def test_an_output_that_is_the_sources_folder_or_lies_above_it_is_refused(tmp_path: Path, source: str) -> None:
-    write_clips(tmp_path / "in", "a.wav", "deep/b.wav")
+    write_clips(tmp_path / "in", "a.wav", "deep/b.wav", "c.mt")
     (tmp_path / "link").symlink_to("in")
     with pytest.raises(ValueError, match=r"output=.*/in is the folder of source=.*, or lies above it.*beside.*within"):
         find(str(tmp_path / source), str(tmp_path / "in"))
     assert find(str(tmp_path / "in"), str(tmp_path / "in/shards")).files
     assert find(str(tmp_path / "in/a.wav"), str(tmp_path / "in")).files  # which reads no other file
+
+
+@pytest.mark.parametrize("source", ["in/*.wav", "link/*.wav", "in/deep/*", "in/deep/*.wav", "in/bird*"])
+def test_a_pattern_that_stands_for_nothing_its_output_writes_is_taken(tmp_path: Path, source: str) -> None:
+    write_clips(tmp_path / "in", "bird.wav", "deep/b.wav")
+    (tmp_path / "link").symlink_to("in")
+    files = find(str(tmp_path / source), str(tmp_path / "in")).files
+    assert files == find(str(tmp_path / source)).files
+    for name in ("00000.parquet", "part-00000.parquet", "rejects.parquet", "preview/00.wav", "_ingest/00000.json"):
+        (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(encoded())
+    assert find(str(tmp_path / source), str(tmp_path / "in")).files == files
+
+
+@pytest.mark.parametrize("source", ["in", "in/*", "link", "in/deep"])
+def test_what_a_finished_output_in_the_sources_folder_wrote_is_no_part_of_it(tmp_path: Path, source: str) -> None:
+    write_clips(tmp_path / "in", "a.wav", "deep/b.wav")
+    (tmp_path / "link").symlink_to("in")
+    files = find(str(tmp_path / source)).files
+    for name in ("00000.parquet", "rejects.parquet", "preview/00.wav", "manifest.json", "statistics-0a.json"):
+        (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(encoded())
+    assert find(str(tmp_path / source), str(tmp_path / "in")).files == files
 
 
 def test_an_output_within_the_source_by_another_path_is_no_part_of_it(tmp_path: Path) -> None:
