@@ -23,6 +23,10 @@ _FULL_SCALE = 32768
 _LARGEST = 2.0**32
 # Lossy codecs go up to 3 dB beyond the full scale of what they encode, so that a lower bound warns of most loud music.
 _CLIPPED = 1.5
+# Of a block's samples, beyond _CLIPPED. Peaks of a mix that is too loud are a few of a hundred. Of a file of another
+# scale that begins quietly, most samples are, although none is beyond MAX_PEAK yet: clipped, they are square waves.
+_MOST_CLIPPED = 0.1
+_JUDGED_SECONDS = 1.0  # a shorter block, as the last one may be, can lie within a peak
 _CANCELLED = 0.1  # of the power that the mean of unrelated channels has: two equal ones of correlation -0.9
 _QUIETER = 0.25  # of the loudest channel's power: 6 dB
 _WINDOW_SECONDS = 1.0  # in which channels cancel or not
@@ -177,12 +181,18 @@ def _in_scale(blocks: Iterator[Block], warn: Warn) -> Iterator[Block]:
     seconds, is_warned = 0.0, False
     for wave, rate in blocks:
         peak = max(float(wave.max()), -float(wave.min())) if wave.size else 0.0
+        remedy = "write them in [-1, 1], those of 16 bits divided by 32768"
         if peak > MAX_PEAK:
-            raise AudioError(
-                "wrong scale",
-                f"its float samples reach {peak:g} times full scale, at most {MAX_PEAK:g} are used: write them in "
-                "[-1, 1], those of 16 bits divided by 32768",
-            )
+            found = f"its float samples reach {peak:g} times full scale, at most {MAX_PEAK:g} are used"
+            raise AudioError("wrong scale", f"{found}: {remedy}")
+        if peak > _CLIPPED and len(wave) >= _JUDGED_SECONDS * rate:
+            share = np.count_nonzero(np.abs(wave) > _CLIPPED) / wave.size
+            if share > _MOST_CLIPPED:
+                found = (
+                    f"{share:.0%} of its float samples behind {seconds:.0f} s are beyond {_CLIPPED:g} times full "
+                    f"scale, at most {_MOST_CLIPPED:.0%} are clipped"
+                )
+                raise AudioError("wrong scale", f"{found}: {remedy}")
         if peak > _CLIPPED and not is_warned:
             warn("beyond full scale", f"it reaches {peak:.3g} times full scale behind {seconds:.0f} s, and is clipped")
             is_warned = True

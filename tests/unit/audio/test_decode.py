@@ -87,7 +87,7 @@ def test_16_bit_audio_at_the_rate_is_kept_bit_by_bit():
 
 
 def test_float_audio_beyond_full_scale_is_clipped_not_wrapped():
-    pcm = decoded(encoded(np.array([2.0, -2.0, 1.0, -1.0, 0.0]), RATE, subtype="FLOAT"))
+    pcm = decoded(encoded(np.array([2.0, -2.0, 1.0, -1.0, 0.0]), RATE, subtype="FLOAT"))  # too short to judge its scale
     assert pcm.tolist() == [32767, -32768, 32767, -32768, 0]
 
 
@@ -101,7 +101,7 @@ def test_a_peak_beyond_full_scale_is_told_once_and_that_of_a_lossy_codec_is_not(
         return told
 
     assert warnings_of(2.0) == []  # 1.1 times full scale
-    ((reason, detail),) = warnings_of(6.0)
+    ((reason, detail),) = warnings_of(3.0)  # 1.7 times
     assert reason == "beyond full scale"
     assert "times full scale behind 10 s" in detail
 
@@ -111,6 +111,24 @@ def test_float_samples_of_the_scale_of_integers_are_no_square_waves(kind: str, s
     with pytest.raises(AudioError, match=r"reach [0-9.]+ times full scale.*divided by 32768") as raised:
         decoded(encoded(8_000 * tone(1.0, RATE, channels=2), RATE, kind, subtype))
     assert raised.value.reason == "wrong scale"
+
+
+@pytest.mark.parametrize("begins", ["quietly", "silently"])
+def test_no_piece_of_a_wrong_scale_comes_before_its_refusal(begins: str):
+    quiet = np.random.default_rng(0).normal(0, 3, 20 * RATE).clip(-9, 9)  # in steps of 16 bits
+    if begins == "silently":
+        quiet[: 10 * RATE] = 0
+    data = encoded(np.concatenate([quiet, 8_000 * tone(20.0, RATE)[:, 0]]), RATE, subtype="FLOAT")
+    pieces = []
+    with pytest.raises(AudioError, match=r"beyond 1\.5 times full scale.*divided by 32768") as raised:
+        pieces.extend(decode(io.BytesIO(data), RATE, RATE))
+    assert raised.value.reason == "wrong scale"
+    assert not any(piece.any() for piece in pieces)
+
+
+def test_a_loud_end_of_less_than_a_second_is_no_other_scale():
+    wave = np.concatenate([tone(10.0, RATE)[:, 0], np.full(100, 2.0)])
+    assert len(decoded(encoded(wave, RATE, subtype="FLOAT"))) == len(wave)
 
 
 @settings(max_examples=25)
