@@ -78,7 +78,7 @@ class Ledger:
         begun = storage.read_json(uri, _FORMAT_VERSION, f"delete {self.output}, or name another output")
         refuse_difference(self.output, begun["config"], self.settings)
         if begun["plan"] != self.plan:
-            raise changed(self.source, self.output)
+            raise changed(self.source, self.output, is_finished=False)
         return True
 
     def begin(self) -> None:
@@ -150,8 +150,16 @@ def refuse_difference(output: str, before: Mapping[str, Any], now: Mapping[str, 
         )
 
 
-def changed(source: str, output: str) -> ValueError:
-    """Make the error that refuses an output which was made or begun of other clips than ``source`` now holds."""
-    return ValueError(
-        f"the clips of {source} have changed since {output} was begun: delete that folder, or name another output"
-    )
+def changed(source: str, output: str, is_finished: bool = True) -> ValueError:
+    """Make the error that refuses an output which was made or begun of other clips than ``source`` is now read as.
+
+    Args:
+        source: its name.
+        output: its folder.
+        is_finished: the output has its manifest.
+    """
+    found = f"the clips of {source} have changed since {output} was begun, or this version lists them in another way"
+    remedy = "delete that folder, or name another output"
+    if is_finished:
+        remedy = f"it is finished and can be used as it is; to make it of the source as it is read now, {remedy}"
+    return ValueError(f"{found}: {remedy}")

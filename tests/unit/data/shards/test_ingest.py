@@ -265,7 +265,10 @@ def test_a_finished_output_is_left_alone_or_refused(tmp_path: Path):
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     assert prepare(config) == manifest
     (source / "more.wav").write_bytes(encoded(9))
-    with pytest.raises(ValueError, match=r"the clips of .*in have changed since .*out was begun"):
+    with pytest.raises(
+        ValueError,
+        match=r"the clips of .*in have changed since .*out was begun, or this version lists them in .*as it is",
+    ):
         prepare(config)
     shutil.rmtree(source)
     assert prepare(config) == manifest  # gone, but prepared
@@ -357,8 +360,9 @@ def test_an_unfinished_output_takes_no_other_source_or_configuration(tmp_path: P
     with pytest.raises(ValueError, match="seed: 31 there, 32 asked for"):
         prepare(config.replace(seed=32))
     (source / "new.wav").write_bytes(encoded(99))
-    with pytest.raises(ValueError, match="have changed since"):
+    with pytest.raises(ValueError, match=r"have changed since .*, or this version lists them .*: delete") as raised:
         prepare(config)
+    assert "as it is" not in str(raised.value)
 
 
 def test_bad_input_is_one_error_and_no_manifest(tmp_path: Path):
