@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from unfused_ray import storage
-from unfused_ray.comparison.counting import published_tasks
+from unfused_ray.comparison.counting import has_validation_clips, published_tasks
 from unfused_ray.comparison.freeze import plan_hash
 from unfused_ray.comparison.results import ResultsRow, ResultsTable, TestedDifference
 from unfused_ray.evaluation.bootstrap import Interval
@@ -205,32 +205,35 @@ def _title(results: ResultsTable) -> str:
 def _counted(results: ResultsTable) -> str:
     if not results.anchors:
         reason = (
-            f"{results.plan.random} and an anchor are still to be read"
+            f"{results.plan.random} and an anchor that can be asked are still to be read"
             if results.plan.anchors
             else "no anchor is planned"
         )
-        return f"The headline is the mean over all tasks: {reason}, so nothing says which of them count"
+        unknown = f"The headline is the mean over all tasks: {reason}, so nothing says which of them count"
+        return unknown + _not_asked(results)
     counted = ", ".join(results.counting) or "none"
     published = ""
     published_names = [peer.name for peer in results.plan.peers]
     if tasks := published_tasks(results.plan.tasks, results.anchors, published_names):
         published = f"; to published, the best published encoder, on the tasks that count by these: {', '.join(tasks)}"
-    supervised = [name for name in results.plan.supervised if name in results.plan.anchors]
-    without = sorted(
-        {task for task in results.table.tasks if supervised}
-        - {each.task for each in results.anchors if each.anchor in supervised}
-    )
-    not_asked = (
-        f" {', '.join(supervised)} is not asked about {', '.join(without)}, without validation clips: it has trained "
-        "on the labels that it would be judged by."
-        if without
-        else ""
-    )
     return (
         f"The headline is the mean over the tasks that count: {counted}. Other means are over all tasks. A task "
         f"counts where an anchor is above {results.plan.random} on validation clips, by more than the interval."
-        f"{not_asked} The gap is that between {results.plan.random} and the best anchor of each such task, beyond "
-        f"which nothing counts{published}"
+        f"{_not_asked(results)} The gap is that between {results.plan.random} and the best anchor of each such task, "
+        f"beyond which nothing counts{published}"
+    )
+
+
+def _not_asked(results: ResultsTable) -> str:
+    """A sentence on supervised anchors and the tasks whose labels they would be judged by; "" if there are none."""
+    rows = [line.row.name for line in results.rows]
+    supervised = [name for name in results.plan.supervised if name in results.plan.anchors and name in rows]
+    without = [task.name for task in results.evaluation.tasks if not has_validation_clips(task)]
+    if not supervised or not without:
+        return ""
+    return (
+        f" {', '.join(supervised)} is not asked about {', '.join(without)}, without validation clips: it has trained "
+        "on the labels that it would be judged by."
     )
 
 

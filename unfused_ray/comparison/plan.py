@@ -32,10 +32,10 @@ _DECIDED = {
     "init_from": "the row's init_from",
     "fork": "the row's init_from",
     "labels_of": "the row's teacher",
-    "stop_after": "tflop",
-    "watch.patience": "tflop",
 }
 """Settings of a training that follow from something else in a plan."""
+_ENDS = ("stop_after", "watch.patience")
+"""Settings that end a training before its TFLOP are spent."""
 
 TrainedOn = Literal["sources", "each task", "all tasks"]
 """The sources for pre-training; the training clips of a task, a network for each; those of all tasks together."""
@@ -70,6 +70,8 @@ class PlannedSystem(Config):
         for field, value in self.settings.items():
             if field in _DECIDED:
                 raise ValueError(f"{self.name}: settings.{field}={value!r} would not count: give {_DECIDED[field]}")
+            if field in _ENDS:
+                raise ValueError(f"{self.name}: settings.{field}={value!r} would end it before its TFLOP: leave it out")
             if isinstance(value, Mapping) and "kind" not in value:
                 raise ValueError(
                     f"{self.name}: settings.{field}={dict(value)} is a whole group, whose other fields would not be "

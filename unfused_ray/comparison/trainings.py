@@ -18,8 +18,8 @@ from unfused_ray.comparison.budget import (
     within_budget,
 )
 from unfused_ray.comparison.plan import PlannedSystem, TablePlan
-from unfused_ray.config import TrainingConfig, differences
-from unfused_ray.data.shards.format import Manifest
+from unfused_ray.config import TrainingConfig
+from unfused_ray.data.shards.format import MANIFEST, Manifest
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.evaluation.tasks import load_task, role
 from unfused_ray.lease import is_in_use
@@ -196,7 +196,8 @@ class Trainings:
             raise ValueError(f"--use {system.slug}={given}: {path} is not finished; its own command finishes it")
         if status.epoch < (epochs := Run(path).record()["config"]["epochs"]):
             raise ValueError(
-                f"--use {system.slug}={given}: {path} ended early, after {status.epoch} of {epochs} epochs"
+                f"--use {system.slug}={given}: {path} ended early, after {status.epoch} of {epochs} epochs: give a run "
+                "that was trained to its end"
             )
         return path if of_run == seed else ""
 
@@ -205,14 +206,19 @@ class Trainings:
 
         Raises:
             FileNotFoundError: there is none; names it.
-            ValueError: as for :meth:`of`.
         """
         for name, path in self._given.items():
             system = self.plan.system(name)
-            trainings = [training for seed in self.plan.seeds_of(system) for training in self.of(system, seed)]
-            if not any(_is_run(_filled(path, each.seed, each.task)) for each in trainings):
+            tasks = [each for task in self.plan.tasks for each in self._round_names(task)] if "{task}" in path else [""]
+            filled = [_filled(path, seed, task) for seed in self.plan.seeds_of(system) for task in tasks]
+            if "{seed}" in path and not any(map(_is_run, filled)):
                 seeds = ", ".join(map(str, self.plan.seeds_of(system)))
                 raise FileNotFoundError(f"--use {system.slug}={path} is no run's folder with any seed of {seeds}")
+
+    def _round_names(self, task: str) -> list[str]:
+        """Names of a task's rounds; its own if it is not prepared here."""
+        is_there = storage.exists(storage.join(self.uri(task), MANIFEST))
+        return list(_rounds(self.uri(task))) if is_there else [task]
 
     def _epoch(self, config: TrainingConfig, index: ClipIndex) -> float:
         """Operations of an epoch in 10¹²; counted once for all seeds and tasks whose heads are alike."""
@@ -239,9 +245,9 @@ def refuse_other_settings(training: Training) -> None:
         ValueError: they differ; names them.
     """
     run, facts = Run(training.folder), launch.check(training.config).facts
-    exported = differences(run.record()["config"]["watch"], training.config.watch.model_dump(mode="json"))
-    changes = [*run.changes(training.config, facts), *(f"watch.{exported[key]}" for key in exported if key == "export")]
-    if changes:
+    changes = run.changes(training.config, facts)
+    exported, asked = launch.exported_network(run, training.config.export), training.config.watch.export
+    if changes := [*changes, *([f"watch.export: {exported} → {asked}"] if exported != asked else ())]:
         raise ValueError(
             f"{training.folder} was trained with other settings than those of {training.system.name}:\n  "
             + "\n  ".join(changes)

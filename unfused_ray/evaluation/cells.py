@@ -18,8 +18,9 @@ from unfused_ray.evaluation.systems import System
 from unfused_ray.evaluation.tasks import Task
 
 MEASURES: tuple[Measure, ...] = get_args(Measure)
-FORMAT_VERSION = 4
-"""Changes when the same networks, clips and protocol give other results, or a cell says more (4: three probes)."""
+FORMAT_VERSION = 5
+"""Changes when the same networks, clips and protocol give other results, or a cell says more (5: classes of one group
+are not validated on; few-shot fits that did not converge)."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,8 @@ class Cell:
 
     @property
     def converged(self) -> bool:
-        """True if all chosen fits of the linear probe did, and all of the few-shot one, as far as it was kept."""
-        return all(
-            result["linear"]["converged"] and not result.get("few_shot", {}).get("num_unconverged")
-            for result in self.results
-        )
+        """True if all chosen fits of the linear probe did, and all of the few-shot one."""
+        return all(each["linear"]["converged"] and not each["few_shot"]["num_unconverged"] for each in self.results)
 
     def accuracy(self, measure: Measure) -> float:
         """Mean test score over the clips, the seeds and the folds."""

@@ -243,4 +243,5 @@ def _left_out(manifest: Manifest) -> dict[str, int]:
 
 
 def _leaking(groups: Sequence[str]) -> str:
-    return f"{len(groups):,} groups are in test and in another split ({groups[0]} …)"
+    count = "1 group is" if len(groups) == 1 else f"{len(groups):,} groups are"
+    return f"{count} in test and in another split ({groups[0]} …)"

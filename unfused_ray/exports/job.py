@@ -14,7 +14,6 @@ from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.embedding.clips import refuse_other_rate
 from unfused_ray.evaluation.cells import MEASURES
 from unfused_ray.evaluation.table import EvaluationTable
-from unfused_ray.evaluation.tasks import load_task
 from unfused_ray.exports import card, forms, onnx_file
 from unfused_ray.exports.agreement import Agreement, read_waves
 from unfused_ray.exports.convert import portable
@@ -72,11 +71,11 @@ def check(config: ExportConfig) -> ExportPlan:
         raise FileNotFoundError(f"{error}. Or check the export on other clips: --data …") from error
     refuse_other_rate(index, encoder.sampling_rate)
     config = config.replace(data=data, tasks=(config.tasks or data) if config.int8 else ())
-    for task in config.tasks:
-        load_task(task)
+    if config.tasks:
+        evaluation_job.check(_scores_of(config, ()))  # refuses what no scoring could take, before an export is replaced
     results = card.find_results(config.evaluation, description) if config.evaluation else None
     plan = ExportPlan(config, description, encoder, index, results)
-    return replace(plan, before=_before(plan.output))
+    return replace(plan, before=_before(plan.output, config.evaluation))
 
 
 def describe(plan: ExportPlan) -> Group:
@@ -138,15 +137,20 @@ def describe_result(result: ExportResult) -> Group:
     return summary(f"exported to {result.folder}", rows)
 
 
-def _before(output: str) -> tuple[str, ...]:
-    """Names of the files of the export in a folder, and of its folder of scores; none if it holds no whole export."""
+def _before(output: str, named: str) -> tuple[str, ...]:
+    """Names of the files of the export in a folder, and of its scores; none if it holds no whole export.
+
+    Args:
+        output: the folder.
+        named: evaluation that the new export is to name, which is kept wherever it lies.
+    """
     uri = storage.join(output, RECORD)
     if not storage.exists(uri):
         return ()
     listed = storage.read_json(uri, FORMAT_VERSION, f"delete {output}, or name another output").get("files", {})
     there = [storage.name(file) for file in storage.list_files(output)]  # a record says nothing of other folders
-    scores = [EVALUATION] if storage.is_folder(storage.join(output, EVALUATION)) else []
-    return *(name for name in there if name in listed), *scores
+    has_scores = onnx_file.INT8_FILE in listed and storage.join(output, EVALUATION) != storage.join(named)
+    return *(name for name in there if name in listed), *([EVALUATION] if has_scores else ())
 
 
 def _remove(plan: ExportPlan) -> None:
@@ -161,12 +165,12 @@ def _remove(plan: ExportPlan) -> None:
 def _score(plan: ExportPlan) -> EvaluationTable:
     """Read both ONNX files as rows of a table."""
     files = {"float32": onnx_file.FILE, "int8": onnx_file.INT8_FILE}
-    config = EvaluateConfig(
-        models=tuple(f"{name}={storage.join(plan.output, file)}" for name, file in files.items()),
-        tasks=plan.config.tasks,
-        name=EVALUATION,
-        output=storage.join(plan.output, EVALUATION),
-        random_seeds=0,
-        tracking=TrackingConfig(uri="off"),
-    )
+    models = tuple(f"{name}={storage.join(plan.output, file)}" for name, file in files.items())
+    config = _scores_of(plan.config, models).replace(output=storage.join(plan.output, EVALUATION))
     return evaluation_job.run(evaluation_job.check(config))
+
+
+def _scores_of(config: ExportConfig, models: tuple[str, ...]) -> EvaluateConfig:
+    """The evaluation of ONNX files on the tasks of an export."""
+    tracking = TrackingConfig(uri="off")
+    return EvaluateConfig(models=models, tasks=config.tasks, name=EVALUATION, random_seeds=0, tracking=tracking)

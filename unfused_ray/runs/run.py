@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from unfused_ray import storage
+from unfused_ray import paths, storage
 from unfused_ray.config import DistillConfig, PretrainConfig, TrainingConfig, differences, explain, within
 from unfused_ray.runs.files import read_file, write_file
 from unfused_ray.runs.status import Status
@@ -107,10 +107,12 @@ class Run:
         if old["stage"] != config.stage:
             return [f"stage: {old['stage']} → {config.stage}"]
         changes = differences({**old["config"], **old["facts"]}, new)
+        idle = {name for name, _, _ in paths.idle(CONFIGS[old["stage"]].model_validate(old["config"]))}
         return [
-            line
+            _of_origin(name, old["config"], new) or line
             for name, line in changes.items()
             if within(name, KEPT_SETTINGS) or not within(name, RESUMABLE_SETTINGS)
+            if name not in idle  # of before such settings were refused: it has never counted
         ]
 
     def record(self) -> dict[str, Any]:
@@ -147,3 +149,16 @@ class Run:
 
     def _has(self, file: str) -> bool:
         return storage.exists(storage.join(self.uri, file))
+
+
+def _of_origin(fact: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Word a change of the run or export that a run begins with; "" for any other."""
+    field, identity, _ = fact.partition("_identity")
+    if not identity:
+        return ""
+    began, asked = (values[field] or "none" for values in (old, new))
+    return (
+        f"{field}: it began with {began}, and {asked} is another"
+        if asked != "none"
+        else f"{field}: it began with {began}"
+    )

@@ -343,8 +343,11 @@ def test_an_unknown_recipe_setting_system_or_seed_is_named(command: Call, tmp_pa
         command(tmp_path, use=("decar-v2=/a", "DECAR-v2=/b"))
     with pytest.raises(ValueError, match=r"a: settings\.epochs=3 would not count: give tflop"):
         system(name="a", recipe="tiny", settings={"epochs": 3})
-    for field in ("fork", "labels_of", "stop_after", "watch.patience"):
+    for field in ("fork", "labels_of"):
         with pytest.raises(ValueError, match=rf"a: settings\.{field}=3 would not count"):
+            system(name="a", recipe="tiny", settings={field: 3})
+    for field in ("stop_after", "watch.patience"):
+        with pytest.raises(ValueError, match=rf"a: settings\.{field}=3 would end it before its TFLOP"):
             system(name="a", recipe="tiny", settings={field: 3})
     with pytest.raises(ValueError, match=r"whole group, whose other fields .* in quotes, \"encoder\.cut\""):
         system(name="a", recipe="tiny", settings={"encoder": {"cut": "fc1"}})

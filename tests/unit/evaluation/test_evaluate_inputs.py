@@ -115,11 +115,11 @@ def test_clips_beside_folds_are_left_out_by_name(tmp_path: Path) -> None:
     ("sizes", "columns", "message"),
     [
         ((8, 4, 4), {"labels": [["a"]] * 16}, "all 8 training clips of a probe are of one class, a: there is nothing"),
-        ((8, 0, 4), {"group": ["g"] * 8 + [""] * 4}, "without a valid split, 2 folds need as many groups in train"),
+        ((8, 0, 4), {"group": ["g"] * 8 + [""] * 4}, "2 folds that are held out in turn need as many groups of clips"),
         (
             (8, 0, 4),
             {"labels": [[str(clip % 8)] for clip in range(12)]},
-            "without a valid split, 2 folds need as many",
+            "2 folds that are held out in turn need as many clips of a class",
         ),
     ],
 )
@@ -160,8 +160,8 @@ def test_clips_without_exactly_one_label_are_refused_by_name(tmp_path: Path, lab
 @pytest.mark.parametrize(
     ("groups", "warned"),
     [
-        (["a", "a", "b", "a", "c"], "1 groups are in test and in another split (a …)"),
-        (["a", "a", "b", "b", "b"], "1 groups are in test and in another split (b …)"),
+        (["a", "a", "b", "a", "c"], "1 group is in test and in another split (a …)"),
+        (["a", "a", "b", "b", "b"], "1 group is in test and in another split (b …)"),
         (["a", "a", "a", "b", "b"], ""),
         (["", "", "", "", ""], ""),
     ],

@@ -190,7 +190,7 @@ def test_a_group_in_two_folds_is_a_leak(tmp_path: Path, caplog: pytest.LogCaptur
     load_task(uri)
     assert not caplog.records
     load_task(replace_columns(tmp_path, group=["a", "", "", "a", *[""] * 5]))
-    assert "1 groups are in test and in another split (a …)" in caplog.text
+    assert "1 group is in test and in another split (a …)" in caplog.text
 
 
 def test_parts_of_the_test_clips_are_tested_together_and_reported_too(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from unfused_ray.config import PretrainConfig
+from unfused_ray.config import DistillConfig, PretrainConfig
+from unfused_ray.runs.checkpoints import CheckpointStore, Position
 from unfused_ray.runs.files import write_file
 from unfused_ray.runs.run import ConfigurationChangedError, Run
 from unfused_ray.runs.status import Status
@@ -124,3 +125,12 @@ def test_status_is_what_was_said_last(tmp_path: Path) -> None:
     assert status is not None
     assert (status.state, status.epoch, status.step, status.message) == ("stopped", 3, 14, "why")
     assert status.updated == pytest.approx(time.time(), abs=60)
+
+
+def test_a_run_of_before_idle_settings_were_refused_is_resumed_without_them(tmp_path: Path) -> None:
+    idle = DistillConfig().replace({"method.beta": 0.0, "method.mse_of": "features"})
+    run = Run(str(tmp_path))
+    run.open(idle, {})
+    CheckpointStore(str(tmp_path), keep=1).commit(Position(0, 1), {}, {})
+    assert run.changes(idle.replace({"method.mse_of": "logits"}), {}) == []
+    assert run.changes(idle.replace({"method.mse_of": "logits", "method.beta": 0.1}), {}) == ["method.beta: 0.0 → 0.1"]

@@ -76,21 +76,21 @@ def validation_parts(labelled: Labelled, whole_N: np.ndarray, folds: int, by_fol
     num_groups = len(np.unique(groups))
     if num_groups < folds:
         raise ValueError(
-            f"without a valid split, {folds} folds need as many groups in train, not {num_groups}: give valid clips, "
-            "or set probes.folds of the protocol lower"
+            f"{folds} folds that are held out in turn need as many groups of clips, not {num_groups}: give valid "
+            "clips, or set probes.folds of the protocol lower"
         )
     classes = labelled.class_ids[rows]
     if (most := int(np.bincount(classes).max())) < folds:
         raise ValueError(
-            f"without a valid split, {folds} folds need as many training clips of a class, the largest has {most}: "
-            "give valid clips, or set probes.folds of the protocol lower"
+            f"{folds} folds that are held out in turn need as many clips of a class, the largest has {most}: give "
+            "valid clips, or set probes.folds of the protocol lower"
         )
     pairs = StratifiedGroupKFold(folds).split(rows, classes, groups)
     seen = [(fitting, held[np.isin(classes[held], classes[fitting])]) for fitting, held in pairs]
     parts = [Part(rows[fitting], rows[held]) for fitting, held in seen if len(held)]
     if len(parts) < 2:
         raise ValueError(
-            "without a valid split, whole groups of train are held out, and no class has a second group left to learn "
-            "from: give valid clips"
+            "whole groups are held out in turn, and no class has a second group left to learn from: give valid clips, "
+            "or smaller groups"
         )
     return parts

@@ -134,7 +134,8 @@ def run(
         record = run.open(config, plan.facts, environment())
         own = find_resume_point(run.uri)
         if own is not None and (status := _status_without_training(run, config, own)) is not None:
-            run.write_status(status)  # that of a driver which died behind the export says otherwise
+            if (kept := run.status()) is None or (kept.state, kept.epoch) != (status.state, status.epoch):
+                run.write_status(status)  # of a driver that died behind the export
             return status
         start_times.reach("checked")
         with runtime.session(config.runtime, _read(config), run.uri, start_times):
@@ -168,8 +169,7 @@ def _status_without_training(run: Run, config: TrainingConfig, own: ResumePoint)
         if early and not finished:
             more = "It has ended early; --watch.patience 0 resumes it"
         logger.info("%s has no epoch left to train. %s", run.uri, more)
-        settings = _export(run, config.export).get("config", {}).get("watch", {})
-        if (exported := settings.get("export", "last")) != config.watch.export:
+        if (exported := exported_network(run, config.export)) != config.watch.export:
             logger.warning("watch.export=%s does not count: the run ended with %s", config.watch.export, exported)
         return Status("finished" if finished or early else "stopped", position.epoch, position.step)
     if position > Position(config.last_epoch):
@@ -244,6 +244,13 @@ def _exported_epochs(run: Run, export: str) -> int:
     extra = _export(run, export)
     epochs: int = extra.get("run_epochs", extra.get("epochs", 0))  # runs of before say the latter alone
     return epochs
+
+
+def exported_network(run: Run, export: str) -> str:
+    """Which network a run has exported, as ``watch.export`` names it; its record may have been given another name."""
+    settings = _export(run, export).get("config", {}).get("watch", {})
+    name: str = settings.get("export", "last")
+    return name
 
 
 def _export(run: Run, export: str) -> dict[str, Any]:

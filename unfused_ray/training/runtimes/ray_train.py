@@ -76,7 +76,11 @@ class RayTrain(Runtime):
                     f"cannot use there: {reason}"
                 )
             if not config.gpus_per_worker and (gpus := cluster.capacity().get("GPU")):
-                logger.warning("the workers train on CPUs; --runtime.gpus-per-worker 1 takes the %g GPUs here", gpus)
+                logger.warning(
+                    "the workers train on CPUs, and the cluster has %g GPUs: --runtime.gpus-per-worker 1 takes one a "
+                    "worker (--runtime.num-workers)",
+                    gpus,
+                )
             yield
 
     def labelling(self, config: RuntimeConfig) -> Executor:

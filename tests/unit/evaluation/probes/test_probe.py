@@ -241,10 +241,14 @@ def test_without_a_valid_split_a_class_of_one_group_is_not_asked_about() -> None
     result = validate(features, Labelled(labelled.class_ids, labelled.splits, alone, 3), CONFIG)
     assert sorted(result.clips) == np.flatnonzero(train & (labelled.class_ids != 2)).tolist()
     none = np.where(train, labelled.class_ids.astype(str), "test")
-    with pytest.raises(ValueError, match="no class has a second group left to learn from: give valid clips"):
+    with pytest.raises(
+        ValueError, match="no class has a second group left to learn from: give valid clips, or smaller"
+    ):
         validate(features, Labelled(labelled.class_ids, labelled.splits, none, 3), CONFIG)
     few = Labelled(np.arange(9) // 2, np.repeat("train", 9), np.full(9, ""), 5)
-    with pytest.raises(ValueError, match="3 folds need as many training clips of a class, the largest has 2"):
+    with pytest.raises(
+        ValueError, match="3 folds that are held out in turn need as many clips of a class, the largest has 2"
+    ):
         validate(features[:9], few, CONFIG)
 
 
@@ -309,7 +313,10 @@ def test_a_fit_that_ends_early_is_said_to_not_have_converged(caplog: pytest.LogC
         ({"splits": np.full(180, "train")}, "0 test clips"),
         ({"class_ids": np.zeros(180, int)}, "one class"),
         ({"class_ids": np.full(180, 3)}, "class 3, not 0 to 2"),
-        ({"groups": np.full(180, "a"), "splits": np.repeat(["train", "test"], 90)}, "3 folds need as many groups"),
+        (
+            {"groups": np.full(180, "a"), "splits": np.repeat(["train", "test"], 90)},
+            "3 folds that are held out in turn need as many groups",
+        ),
     ],
 )
 def test_what_cannot_be_probed_is_refused_in_words(change: dict[str, np.ndarray], message: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,10 @@ def test_a_finished_run_says_so_though_the_driver_died_before_it_could(config: C
     assert train(job).state == "finished"
     status = run.Run(job.output).status()
     assert status is not None and (status.state, status.epoch) == ("finished", job.epochs)
+    run.Run(job.output).write_status(replace(status, message="signs of a collapse"))
+    assert train(job).state == "finished"
+    kept = run.Run(job.output).status()
+    assert kept is not None and kept.message == "signs of a collapse"
 
 
 def test_a_dry_run_shows_who_works_on_the_run_and_other_settings(
