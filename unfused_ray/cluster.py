@@ -191,7 +191,7 @@ def worker_cpus(runtime: RuntimeConfig) -> float:
     cpus, gpus = have.get("CPU", 0.0), have.get("GPU", 0.0)
     workers = runtime.num_workers
     each = runtime.cpus_per_worker or (1.0 if workers + 1 <= cpus else 0.5)
-    if workers * each + 1 > cpus:
+    if _exceeds(workers * each + 1, cpus):
         raise ValueError(
             f"runtime.num_workers={workers} × {each:g} CPUs and one CPU for Ray Data need {workers * each + 1:g} CPUs, "
             f"the cluster has {cpus:g}: lower runtime.num_workers or runtime.cpus_per_worker, or use "

@@ -55,8 +55,8 @@ def anchor_differences(
     """
     found: list[AnchorDifference] = []
     for task in tasks if anchors else ():
+        asked = [name for name in anchors if name not in supervised or has_validation_clips(task)]
         for measure in MEASURES:
-            asked = [name for name in anchors if name not in supervised or has_validation_clips(task)]
             rows = {name: cells[name, task.name] for name in (random, *asked)}
             drawn = {
                 name: validation_draws(config, task.name, cell.validation[measure], cell.validation_groups)

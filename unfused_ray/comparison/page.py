@@ -209,8 +209,8 @@ def _counted(results: ResultsTable) -> str:
             if results.plan.anchors
             else "no anchor is planned"
         )
-        unknown = f"The headline is the mean over all tasks: {reason}, so nothing says which of them count"
-        return unknown + _not_asked(results)
+        unknown = f"The headline is the mean over all tasks: {reason}, so nothing says which of them count."
+        return (unknown + _not_asked(results)).removesuffix(".")  # of the last sentence, which the caller ends
     counted = ", ".join(results.counting) or "none"
     published = ""
     published_names = [peer.name for peer in results.plan.peers]

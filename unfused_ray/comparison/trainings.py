@@ -25,7 +25,7 @@ from unfused_ray.evaluation.tasks import load_task, role
 from unfused_ray.lease import is_in_use
 from unfused_ray.runs.checkpoints import CheckpointStore
 from unfused_ray.runs.reader import seconds_of
-from unfused_ray.runs.run import Run
+from unfused_ray.runs.run import RECORD, Run
 from unfused_ray.training.driver import launch
 
 State = Literal["to do", "begun", "running", "finished"]
@@ -235,7 +235,7 @@ def _filled(path: str, seed: int, task: str) -> str:
 
 
 def _is_run(folder: str) -> bool:
-    return storage.exists(storage.join(folder, "run.json"))
+    return storage.exists(storage.join(folder, RECORD))
 
 
 def refuse_other_settings(training: Training) -> None:

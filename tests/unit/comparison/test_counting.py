@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.tasks import write_task
 
+from unfused_ray.comparison import page
 from unfused_ray.comparison.counting import (
     AnchorDifference,
     anchor_differences,
@@ -185,3 +188,17 @@ def test_a_supervised_anchor_is_not_asked_about_labels_that_it_has_learnt(tmp_pa
         ("none", "peer"),
     }
     assert counting_tasks(["held-out", "none"], asked, "headline") == ("held-out",)
+
+
+@pytest.mark.parametrize(("valid", "ending"), [(4, "nothing says which of them count"), (0, "it would be judged by")])
+def test_the_text_under_a_table_says_why_an_anchor_was_not_asked(tmp_path: Path, valid: int, ending: str) -> None:
+    task = load_task(write_task(tmp_path / "frogs", 8, valid, 4))
+    results: Any = SimpleNamespace(
+        anchors=(),
+        plan=SimpleNamespace(random=RANDOM, anchors=["supervised"], supervised=["supervised"]),
+        rows=[SimpleNamespace(row=SimpleNamespace(name="supervised"))],
+        evaluation=SimpleNamespace(tasks=[task]),
+    )
+    text = page._counted(results)
+    assert text.endswith(ending)  # the caller ends the sentence
+    assert ("count. supervised is not asked about frogs, without validation clips" in text) == (not valid)
