@@ -46,7 +46,7 @@ def section(result: Mapping[str, Any] | None) -> str:
     for name, part in result["parts"].items():
         why = part.get("set_aside") or part.get("failed")
         rows = [row(figure) for figure in part.get("figures", [])]
-        told = table(("figure", "median", "range", "reach", "met"), rows) if rows else f"No figures: {why}."
+        told = table(("figure", "median", "range", "target", "met"), rows) if rows else f"No figures: {why}."
         parts += [f"### {name}", told]
     return "\n\n".join(parts)
 

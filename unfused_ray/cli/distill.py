@@ -10,7 +10,7 @@ from unfused_ray.cli.training import run_training
 
 EXAMPLES = (
     "demo-drums --data shards/drums --teacher ~/unfused-ray/runs/demo",
-    "unfused --data shards/us8k --teacher ~/unfused-ray/runs/decar-v2 --method.alpha 0.5 --name us8k",
+    "unfused --data shards/us8k --teacher ~/unfused-ray/runs/decar-v2-corpus --method.alpha 0.5 --name us8k",
 )
 
 

@@ -247,7 +247,7 @@ class CompareConfig(Config):
     processes: PositiveInt = 1
     """Trainings or evaluations side by side, each on its share of the cores."""
     against: str = ""
-    """Row that every other is compared with as well, in what is printed; the plan does not plan these differences."""
+    """Row to compare every other with as well, in the printed output alone; the plan does not test these differences."""
     shared_clips: SharedClipsRule = "refuse"
     """Recordings that are in test and in another split of a task, bit by bit: refuse such a task, or keep them."""
     list: bool = False
@@ -291,7 +291,7 @@ class SweepConfig(Config):
     search: Literal["tpe", "random", "grid"] = "tpe"
     """Choice of points: Optuna's TPE, at random, or on a grid."""
     num_trials: PositiveInt = 20
-    """Number of trials, with the default one that has the settings below unchanged. A grid is as fine as it allows."""
+    """Number of trials, that of the default settings included. A grid has as many points as fit."""
     early_stopping: bool = True
     """Stop the worse trials early (ASHA), but never the default one, which all are compared with."""
     halving: Annotated[int, Field(ge=2)] = 3

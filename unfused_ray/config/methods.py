@@ -169,7 +169,8 @@ class UnfusedConfig(Config):
     """Temperature T of both softmaxes in the KL divergence, which is multiplied by T² (1 in the LAPE code, 3 in
     arXiv 1905.08094)."""
     detach_teacher: bool = True
-    """Train the branches alone by KL and MSE; without it, as in the LAPE code, both train the teacher as well."""
+    """Stop the gradients of KL and MSE at the network's last classifier, which teaches its branches (it is not
+    --teacher); false lets them through, as the LAPE code does."""
     mse_of: Literal["logits", "features"] = "logits"
     """Outputs that the MSE compares: the logits (LAPE code), or the heads' hidden features (arXiv 1905.08094)."""
     head_hidden: PositiveInt = 512

@@ -95,7 +95,7 @@ class SearchConfig(Config):
     """CSV of marks, by path or URI: ask for what a classifier of them would keep, and for the clips that it is least
     sure of."""
     encoder: str = ""
-    """Encoder of the file; by default the one that the vectors were made with, where it was."""
+    """Encoder for the query; by default the one that made the vectors, at the path recorded with them."""
     count: PositiveInt = 20
     """Recordings to find, the nearest first: each once, and the question itself never."""
     splits: tuple[str, ...] = ()
@@ -153,7 +153,7 @@ class DuplicatesConfig(Config):
     against_splits: tuple[str, ...] = ()
     """Look among these splits of them alone."""
     precision: Annotated[float, Field(gt=0, le=1)] = 0.999
-    """Share of right pairs that the threshold must have on copies that are made of some clips."""
+    """Share of the pairs above the threshold that must be true copies, measured on altered copies of some clips."""
     output: str = ""
     """Path or URI of a CSV file of all pairs to write."""
 

@@ -78,7 +78,7 @@ class RuntimeConfig(Config):
     it, float32 elsewhere. A run keeps the one it began with."""
     deterministic: bool = False
     """Take only algorithms on GPUs that give the same bits again, so that a resume on the same GPUs is bit-equal, as it
-    always is on CPUs; slower, and refused where an operation has none. No GPU has shown it yet."""
+    is on CPUs with equal threads; slower, and refused where an operation has none. No GPU has shown it yet."""
     compress_gradients: bool = False
     """Send gradients between workers in bfloat16: half the bytes, for workers on several nodes. Each worker's part is
     rounded by up to 0.4 %."""

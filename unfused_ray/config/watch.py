@@ -24,8 +24,8 @@ class WatchConfig(Config):
     every: PositiveInt = 5
     """Epochs from one look to the next. The first and the last epoch are always looked at."""
     clips: Annotated[int, Field(ge=20)] = 400
-    """Most clips of a source that are looked at, of train and valid, as many of each class as there are; a look takes
-    the longer the more they are."""
+    """Most clips of a source to look at, from train and valid, as many of each class as far as they reach; more clips
+    make a look slower."""
     measure: WatchedMeasure = "headline"
     """Measure that `patience` and `export` go by, in the mean of the sources: neighbours (share of the nearest training
     clips that have a clip's class), few-shot (accuracy with a few labelled clips of each class), or their mean,

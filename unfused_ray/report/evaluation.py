@@ -168,7 +168,7 @@ def percent(interval: Interval, sign: Literal["", "+"] = "") -> PageCell:
 
 
 def evaluation_table(table: EvaluationTable, console: Console) -> TerminalTable:
-    """An evaluation's accuracies, with differences whose interval leaves out 0 marked ▲ and ▼.
+    """An evaluation's accuracies, with differences whose interval excludes zero marked ▲ and ▼.
 
     In a terminal that is too narrow for all of it, without parameters and intervals; then with them, without the single
     tasks; then without either.
@@ -187,7 +187,7 @@ def _evaluation_table(table: EvaluationTable, full: bool, headings: Sequence[str
     is_whole = full and len(headings) == len(table.headings)
     under = [
         *table.margin_notes,
-        f"▲ ▼ above, below {table.reference}: the 95 % interval of the difference leaves out 0; {NOT_CORRECTED}",
+        f"▲ ▼ above, below {table.reference}: the 95 % interval of the difference excludes zero; {NOT_CORRECTED}",
         f"Test clips in %{', with 95 % intervals' if full else ''}. Each trained row is one training",
         *table.networks_note,
         *table.folds_note,
@@ -216,7 +216,7 @@ def _evaluation_table(table: EvaluationTable, full: bool, headings: Sequence[str
 
 
 def _mark(difference: Interval | None) -> str:
-    """Direction of a difference whose interval leaves out 0, one column wide."""
+    """Direction of a difference whose interval excludes zero, one column wide."""
     if difference is None:
         return " "
     return "▲" if difference.low > 0 else "▼" if difference.high < 0 else " "
