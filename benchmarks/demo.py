@@ -41,7 +41,15 @@ def prepare(output: Path, tasks: Sequence[str] = TASKS) -> list[str]:
     return list(map(str, folders))
 
 
-def run(output: Path, shards: Sequence[str], seed: int, precision: str, threads: int, epochs: int = 0) -> list[Margin]:
+def run(
+    output: Path,
+    shards: Sequence[str],
+    seed: int,
+    precision: str,
+    threads: int,
+    epochs: int = 0,
+    random_seeds: int = 5,
+) -> list[Margin]:
     """Train and evaluate one seed; its margins.
 
     Args:
@@ -51,6 +59,7 @@ def run(output: Path, shards: Sequence[str], seed: int, precision: str, threads:
         precision: of all trainings.
         threads: of a training; 0 takes all cores.
         epochs: of the pre-training, for a shorter one without students; 0 is the demo's.
+        random_seeds: random networks of each shape.
     """
     folder = output / f"{precision}-{seed}" / (f"{epochs}-epochs" if epochs else "demo")
     common = {
@@ -70,7 +79,7 @@ def run(output: Path, shards: Sequence[str], seed: int, precision: str, threads:
         models.append(f"UnFuSeD student={folder}/student-{{task}}")
     config = EvaluateConfig(
         tasks=tuple(shards), models=tuple(models), output=str(folder / "evaluation"), cache=str(output / "embeddings"),
-        random_seeds=5, tracking=TrackingConfig(uri="off"),
+        random_seeds=random_seeds, tracking=TrackingConfig(uri="off"),
     )  # fmt: skip
     return list(evaluation_job.run(evaluation_job.check(config)).margins)
 

@@ -91,7 +91,10 @@ EVALUATE: Mapping[str, tuple[str, EvaluateConfig]] = {
 }
 
 PLANS: Mapping[str, tuple[str, CompareConfig]] = {
-    "corpus": ("DECAR-v2, DeLoRes-M, BYOL-A and UnFuSeD on the free corpus (make corpus), ten hours.", CompareConfig(plan="corpus")),
+    "corpus": (
+        "DECAR-v2, DeLoRes-M, BYOL-A and UnFuSeD on the free corpus (make corpus), ten hours.",
+        CompareConfig(plan="corpus"),
+    ),
     "ablation": ("UnFuSeD on the free corpus, one part of it changed per row.", CompareConfig(plan="ablation")),
     "leave-out": ("Tasks whose clips no pre-training has heard.", CompareConfig(plan="leave-out")),
     "lape": ("Every method on AudioSet and the LAPE tasks: needs GPUs.", CompareConfig(plan="lape")),
