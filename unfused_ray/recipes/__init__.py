@@ -92,7 +92,7 @@ EVALUATE: Mapping[str, tuple[str, EvaluateConfig]] = {
 
 PLANS: Mapping[str, tuple[str, CompareConfig]] = {
     "corpus": (
-        "DECAR-v2, DeLoRes-M, BYOL-A and UnFuSeD on the free corpus (make corpus), ten hours.",
+        "DECAR-v2, DeLoRes-M, BYOL-A, UnFuSeD on the free corpus (make corpus), ten hours.",
         CompareConfig(plan="corpus"),
     ),
     "ablation": ("UnFuSeD on the free corpus, one part of it changed per row.", CompareConfig(plan="ablation")),
