@@ -308,7 +308,7 @@ class ComparisonPlan:
             cells += [f"{training.minutes:.1f}" if training.minutes else "", "" if left is None else f"{left:.0f}"]
             table.add_row(*cells)
         table.add_section()
-        known = f"{total:.0f}" if done else "unknown: none is finished"
+        known = f"{total:.0f}" if done else "unknown"
         table.add_row(f"{len(done)} of {len(chosen)} finished", "", "", "", "", known)
         return table
 
