@@ -151,6 +151,7 @@ def run(
             if not in_sweep:
                 begun_from = resume_point.checkpoint if resume_point else origin
                 upstream = origins(config, begun_from) if own is None else []
+                announce(config.tracking, runtime.several_nodes())
                 tracked = _tracked_run(plan, record, parent, upstream)
             with runtime.start(job, tracked) as training:
                 steps = plan.planner.num_steps("train")
@@ -191,7 +192,6 @@ def _tracked_run(
         upstream: runs and exports that it begins with; empty for a resume, when they may have changed.
     """
     config = plan.config
-    announce(config.tracking)
     return TrackedRun(
         uri=plan.tracking_uri,
         experiment=experiment_name(config.tracking),

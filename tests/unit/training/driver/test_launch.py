@@ -152,3 +152,14 @@ def test_a_run_that_is_taken_over_while_its_clips_are_labelled_ends(
     plan = check(config("run"))
     with pytest.raises(lease.InUseError, match=r"another process has taken .*run over"):
         job(plan)
+
+
+def test_a_training_on_several_nodes_says_that_its_figures_end_with_one_of_them(
+    config: Callable[..., PretrainConfig], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(InProcess, "several_nodes", lambda self: "2 nodes")
+    job = config("run", epochs=1)
+    train(job, in_sweep=True)
+    assert "the cluster has 2 nodes" not in caplog.text
+    train(job.replace(output=f"{job.output} 2"))
+    assert caplog.text.count("the cluster has 2 nodes: set tracking.uri to an MLflow server") == 1
