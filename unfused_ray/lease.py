@@ -68,9 +68,12 @@ class Lease:
     def __exit__(self, *exc: object) -> None:
         self._stop.set()
         self._thread.join()
-        holder = self._read()
-        if holder is not None and holder["token"] == self._owner["token"]:
-            storage.delete(self._uri)
+        try:
+            holder = self._read()
+            if holder is not None and holder["token"] == self._owner["token"]:
+                storage.delete(self._uri)
+        except (OSError, ValueError):  # no reason for a finished job to fail, nor to hide why another did
+            logger.warning("the lease %s could not be deleted; it lapses by itself", self._uri, exc_info=True)
 
     def _check_ours(self) -> None:
         holder = self._read()
@@ -108,6 +111,20 @@ def refuse_in_use(folder: str) -> None:
             f"(last sign of life {time.time() - holder['renewed']:.0f} s ago). Stop it first, or wait "
             f"{LEASE_SECONDS:.0f} s after it has died"
         )
+
+
+def refuse_lost(folder: str, lost: threading.Event) -> None:
+    """Refuse to go on in a folder that another process has taken over: call it before what must not be written then.
+
+    Args:
+        folder: that was leased.
+        lost: set by the lease's ``on_loss``.
+
+    Raises:
+        InUseError: the lease is lost.
+    """
+    if lost.is_set():
+        raise InUseError(f"another process has taken {folder} over: this one ends and leaves it alone")
 
 
 def is_in_use(folder: str) -> bool:

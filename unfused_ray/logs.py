@@ -62,8 +62,6 @@ def configure() -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    # Read when MLflow is imported, which sets its own handler. Its errors are exceptions too, which we tell in a line.
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")
     words = RichHandler(console=terminal(), show_path=False, show_level=False)
     words.setFormatter(Masked("%(message)s", datefmt="%H:%M:%S"))
     words.setLevel(logging.INFO)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
 import json
 import os
 import re
@@ -186,10 +187,10 @@ def read_bytes(uri: str) -> bytes:
 def open_output(uri: str) -> Iterator[IO[bytes]]:
     """Open a local file to write, read back and seek in; it becomes ``uri`` when the block ends without an exception.
 
-    Missing folders are made.
+    Missing folders are made. What the block itself raises comes out as it is.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: it cannot be written; names it.
     """
     if not is_local(uri):
         filesystem, path = _resolve(uri)
@@ -213,13 +214,18 @@ def open_output(uri: str) -> Iterator[IO[bytes]]:
     unfinished = final.with_name(_temporary(final.name))
     with _errors_name(uri, "write"):
         final.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with unfinished.open("w+b") as output:
-                yield output
-                output.flush()
+        file = _Output(unfinished, uri)
+    try:
+        # Not all of this under the name of the output: the block may read other files, whose errors name those.
+        with io.BufferedRandom(file) as output:
+            yield output
+            output.flush()
+            with _errors_name(uri, "write"):
                 os.fsync(output.fileno())
+        with _errors_name(uri, "write"):
             unfinished.replace(final)
-        finally:
+    finally:
+        with _errors_name(uri, "write"):
             unfinished.unlink(missing_ok=True)
 
 
@@ -400,6 +406,32 @@ def _temporary(name: str) -> str:
 
 def _is_temporary(uri: str) -> bool:
     return _TEMPORARY.fullmatch(name(uri)) is not None
+
+
+class _Output(io.FileIO):
+    """A new local file to write and read back, whose own errors name the output that it becomes.
+
+    Args:
+        path: of the file.
+        uri: of the output.
+
+    Raises:
+        OSError: it cannot be made; names the path alone.
+    """
+
+    def __init__(self, path: Path, uri: str) -> None:
+        super().__init__(path, "w+b")
+        self._uri = uri
+
+    def write(self, data: Any, /) -> Any:
+        """Write bytes; the disk may be full."""
+        with _errors_name(self._uri, "write"):
+            return super().write(data)
+
+    def readinto(self, buffer: Any, /) -> Any:
+        """Read bytes back."""
+        with _errors_name(self._uri, "read back"):
+            return super().readinto(buffer)
 
 
 @contextmanager

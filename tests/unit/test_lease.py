@@ -18,7 +18,7 @@ import pytest
 from support.processes import wait_for
 
 from unfused_ray import lease as lease_module
-from unfused_ray.lease import InUseError, Lease, is_in_use
+from unfused_ray.lease import InUseError, Lease, is_in_use, refuse_lost
 
 HOLD = """
 import sys
@@ -98,6 +98,30 @@ def test_the_lease_is_released_whatever_ends_the_work(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), lease(str(tmp_path)):
         raise KeyboardInterrupt
     assert not (tmp_path / "lease.json").exists()
+
+
+@pytest.mark.parametrize("error", [OSError("the store is away"), ValueError("half a lease")])
+def test_a_lease_that_cannot_be_deleted_hides_no_end_and_is_told(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(uri: str) -> None:
+        raise error
+
+    with lease(str(tmp_path)):
+        monkeypatch.setattr(lease_module, "_read_lease", fail)
+    assert "lease.json could not be deleted; it lapses by itself" in caplog.text and str(error) in caplog.text
+    monkeypatch.undo()
+    with pytest.raises(KeyError, match="of the block"), lease(str(tmp_path / "other")):
+        monkeypatch.setattr(lease_module, "_read_lease", fail)
+        raise KeyError("of the block")
+
+
+def test_work_goes_on_until_the_lease_is_lost() -> None:
+    lost = threading.Event()
+    refuse_lost("folder", lost)
+    lost.set()
+    with pytest.raises(InUseError, match="another process has taken folder over"):
+        refuse_lost("folder", lost)
 
 
 def test_a_held_lease_is_renewed_and_its_loss_is_told(

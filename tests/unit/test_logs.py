@@ -31,7 +31,6 @@ def test_a_record_is_a_line_of_json_with_the_fields_of_the_run(
     monkeypatch.setattr(root, "level", root.level)
     monkeypatch.setattr(package, "level", package.level)
     monkeypatch.setenv(logs.LOG_FILE, str(tmp_path / "log.jsonl"))
-    monkeypatch.setenv("MLFLOW_LOGGING_LEVEL", "WARNING")
     logs.configure()
     logger = logging.getLogger("unfused_ray.training.worker.loop")
     with logs.fields(lambda: {"run": "1", "stage": "pretrain", "epoch": 2, "step": 7}):

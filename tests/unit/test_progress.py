@@ -64,7 +64,6 @@ def test_a_record_does_not_break_a_bar_that_is_on(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(root, "handlers", [])
     for logger in (root, package):
         monkeypatch.setattr(logger, "level", logger.level)
-    monkeypatch.setenv("MLFLOW_LOGGING_LEVEL", "WARNING")
     logs.configure()
     with Progress("ingest", total=4, unit="clips") as bar:
         bar.update(1)

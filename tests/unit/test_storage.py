@@ -5,10 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -100,6 +104,35 @@ def test_a_write_that_fails_leaves_the_old_bytes_and_no_rubbish(folder: str):
         raise RuntimeError("power cut")
     assert storage.read_bytes(uri) == b"old"
     assert storage.list_files(folder) == [uri]
+
+
+def test_what_the_block_of_a_write_raises_comes_out_as_it_is(folder: str):
+    raised = FileNotFoundError("the shard that was to be read is not there")
+    with pytest.raises(FileNotFoundError) as caught, storage.open_output(storage.join(folder, "file")) as output:
+        output.write(b"a part")
+        raise raised
+    assert caught.value is raised
+    assert not storage.list_files(folder)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        pytest.param(lambda output: pq.write_table(pa.table({"a": range(10_000)}), output), id="while it is written"),
+        pytest.param(lambda output: output.write(bytes(5_000)), id="at its end"),
+    ],
+)
+def test_a_file_that_finds_no_room_is_named(write: Callable[[IO[bytes]], object], tmp_path: Path):
+    uri, (soft, hard) = str(tmp_path / "file"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    storage.write_bytes(uri, b"old")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, hard))  # of every file that this process writes, for a moment
+    try:
+        with pytest.raises(OSError, match=f"^cannot write {uri}: .*too large$"), storage.open_output(uri) as output:
+            write(output)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert storage.read_bytes(uri) == b"old"
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_an_upload_that_the_store_refuses_midway_leaves_the_old_bytes(

@@ -124,6 +124,7 @@ class ComparisonPlan:
         Raises:
             ValueError: a finished training is of other settings than the plan's, or one is for a cluster with GPUs that
                 is not there.
+            Exception: what is no failure of a training, but a fault of the project; the other trainings are stopped.
         """
         chosen = self.chosen()
         done = [training for training in chosen if training.state == "finished"]
@@ -131,7 +132,7 @@ class ComparisonPlan:
         for training in waiting:
             self._as_run(training.config)
         running: dict[Future[None], Training] = {}
-        failed: dict[str, BaseException] = {}  # by folder
+        failed: dict[str, OSError | ValueError] = {}  # by folder
         with self._pool() as pool:
             while waiting or running:
                 for training in tuple(waiting):
@@ -144,7 +145,10 @@ class ComparisonPlan:
                         waiting.remove(training)
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     training = running.pop(future)
-                    if error := future.exception():
+                    try:
+                        future.result()
+                    except (OSError, ValueError) as error:
+                        logger.debug("%s failed", training.name, exc_info=True)
                         failed[training.folder] = error
         for message in dict.fromkeys(map(str, failed.values())):
             logger.error("failed: %s", message)

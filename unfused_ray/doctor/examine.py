@@ -18,9 +18,9 @@ from unfused_ray.doctor.node import NodeReport, look, versions
 from unfused_ray.home import home
 from unfused_ray.tracking.store import (
     OFF,
+    ends_with_its_node,
     examine_store,
     experiment_name,
-    is_sqlite,
     taken_from_environment,
     tracking_uri,
 )
@@ -165,9 +165,8 @@ def _tracker(config: TrainingConfig) -> Finding:
         return Finding("tracker", "ok", "nothing is tracked")
     if problem := examine_store(uri, experiment):
         return Finding("tracker", "problem", f"{shown}: {problem.found}", f"{problem.fix}; curves would be lost")
-    if is_sqlite(uri) and cluster.several_nodes():
-        found = f"{shown} is a file of this node, and ends with it"
-        return Finding("tracker", "warning", found, "set tracking.uri to an MLflow server")
+    if problem := ends_with_its_node(uri, cluster.several_nodes()):
+        return Finding("tracker", "warning", f"{shown}: {problem.found}", problem.fix)
     return Finding("tracker", "ok", f"{shown}, experiment {experiment}")
 
 

@@ -214,15 +214,13 @@ def _embed(config: EmbedConfig, job: _Job) -> VectorManifest:
     def finished() -> VectorManifest | None:
         return _finished(config, ledger.settings, job.encoder.log_mel.config.sample_rate, executor)
 
-    def sign(files: tuple[VectorFile, ...], rejects: dict[str, int], warnings: dict[str, int]) -> VectorManifest:
+    def describe(files: tuple[VectorFile, ...], rejects: dict[str, int], warnings: dict[str, int]) -> VectorManifest:
         described = config.output, config.encoder, dim, ledger.settings, planned.contents
-        manifest = VectorManifest(*described, files, rejects, warnings)
-        manifest.save()
-        return manifest
+        return VectorManifest(*described, files, rejects, warnings)
 
     schema = vector_schema(dim, ledger.settings["encoder_sha256"], config.readout)
     with executor.open():
         writer = PartWriter(config, schema, executor.share(job.encoder))
         sizes = [part.num_clips for part in planned.parts]
         parted = PartedJob("embed", ledger, planned.parts, sizes, planned.rejects, writer, VectorFile)
-        return write_parts(parted, executor, finished, sign)
+        return write_parts(parted, executor, finished, describe)

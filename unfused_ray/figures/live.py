@@ -27,17 +27,19 @@ class LivePictures:
     def __init__(self, tracked: Callable[[], TrackedRun], run_uri: str, every_minutes: float) -> None:
         self._tracked, self._run_uri, self._pause = tracked, run_uri, 60 * every_minutes
         self._next = time.monotonic() + self._pause
-        self._thread = threading.Thread(target=self._draw, name="pictures")
+        self._thread: threading.Thread | None = None
+        """Of the newest drawing."""
 
     def draw(self) -> None:
         """Begin to draw if it is time; returns at once."""
-        if self._pause and not self._thread.is_alive() and time.monotonic() >= self._next:
+        drawing = self._thread is not None and self._thread.is_alive()
+        if self._pause and not drawing and time.monotonic() >= self._next:
             self._thread = threading.Thread(target=self._draw, name="pictures", daemon=True)
             self._thread.start()
 
     def wait(self) -> None:
         """Wait until a drawing that has begun is finished."""
-        if self._thread.is_alive():
+        if self._thread is not None:
             self._thread.join()
 
     def _draw(self) -> None:
@@ -48,5 +50,6 @@ class LivePictures:
             log_results(self._tracked(), write_progress(self._run_uri), {})
         except (OSError, ValueError) as error:
             logger.warning("the pictures of %s are not drawn now: %s", self._run_uri, error)
-        took = time.monotonic() - started
-        self._next = time.monotonic() + max(self._pause, _SHARE * took)
+        finally:  # also where it ends this thread: it would be tried again at each epoch
+            took = time.monotonic() - started
+            self._next = time.monotonic() + max(self._pause, _SHARE * took)

@@ -15,7 +15,7 @@ import numpy as np
 from unfused_ray import storage
 from unfused_ray.data.parts.driver import PartedJob, run_parts
 from unfused_ray.data.parts.ledger import Ledger, delete_reports
-from unfused_ray.lease import InUseError, Lease
+from unfused_ray.lease import InUseError, Lease, refuse_lost
 from unfused_ray.retrieval.format import IndexManifest, IndexPart, IndexSource, Recall, TrainedFile
 from unfused_ray.retrieval.plan import IndexPlan, settings_of
 from unfused_ray.retrieval.recall import measure_recall
@@ -93,6 +93,7 @@ def _index(plan: IndexPlan, lost: threading.Event) -> IndexManifest:
     if not found.num_vectors:
         raise ValueError(f"none of the {plan.num_vectors} vectors of {ledger.source} has a direction")
     found = replace(found, recall=measure_recall(found, trained, config.recall))
+    refuse_lost(output, lost)  # comparing takes minutes
     found.save()
     ledger.delete()
     return found

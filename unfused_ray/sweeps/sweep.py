@@ -30,6 +30,7 @@ from unfused_ray.sweeps.search import make_search
 from unfused_ray.sweeps.space import apply, identity, label_points
 from unfused_ray.sweeps.tracked import SweepTracking, tracked
 from unfused_ray.sweeps.trial import FORMAT_VERSION, Record, TrialPlan, read_record, read_records, run_trial
+from unfused_ray.tracking.store import announce
 from unfused_ray.training.driver import launch
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ def _run(plan: SweepPlan, missing: int, concurrent: int) -> None:
     """Run ``missing`` trials, ``concurrent`` at a time."""
     trials = plan.trials
     storage.write_json(storage.join(trials.uri, SWEEP), plan.record, FORMAT_VERSION)
+    announce(plan.config.distill.tracking, cluster.several_nodes())
     with tracked(plan.config, trials, plan.id) as tracking:
         for task in trials.tasks:
             for point in label_points(plan.space):

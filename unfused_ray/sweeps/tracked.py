@@ -22,7 +22,7 @@ from unfused_ray.sweeps.space import Point, apply, identity
 from unfused_ray.sweeps.trial import FORMAT_VERSION, METRIC, Record, TrialPlan, trial_uri
 from unfused_ray.tracking.mlflow import TAGS, TrackedRun, metric_name, tags
 from unfused_ray.tracking.sender import CLOSE_SECONDS, Tracker, said_once
-from unfused_ray.tracking.store import announce, experiment_name, tracking_uri
+from unfused_ray.tracking.store import experiment_name, tracking_uri
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,6 @@ class SweepTracking:
         teacher = [upstream(config.distill.teacher)] if config.distill.teacher else []
         values = config.model_dump(mode="json")
         self._say = said_once()
-        announce(self._tracking)
         self._sweep = Tracker(
             self._run(
                 config.name,

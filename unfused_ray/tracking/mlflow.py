@@ -1,4 +1,4 @@
-"""A run in MLflow: its name there, its parameters and tags, and the results added once it has ended."""
+"""A run in MLflow: its name there, its parameters and tags, and the results that are added to it."""
 
 from __future__ import annotations
 
@@ -79,7 +79,9 @@ def kept_id(folder: str) -> str:
 
 
 def log_results(run: TrackedRun, files: Sequence[str], places: Mapping[str, str], folder: str | None = None) -> bool:
-    """Add pictures and the places of results to the MLflow run of a run that has ended.
+    """Add files, such as pictures and tables, and the places of results to the MLflow run of a run.
+
+    The run may have ended, or be on still.
 
     Args:
         run: found by its ``uri``, ``experiment`` and ``id``.
@@ -92,9 +94,9 @@ def log_results(run: TrackedRun, files: Sequence[str], places: Mapping[str, str]
     """
     if run.uri == OFF:
         return False
+    prepare_mlflow()
     from mlflow import MlflowClient  # here: importing MLflow takes seconds
 
-    prepare_mlflow()
     try:
         client = MlflowClient(tracking_uri=run.uri)
         found = find_run(client, run.experiment, run.id)
@@ -108,7 +110,7 @@ def log_results(run: TrackedRun, files: Sequence[str], places: Mapping[str, str]
                 path.write_bytes(storage.read_bytes(file))
                 client.log_artifact(found.info.run_id, str(path), folder)
     except Exception as error:  # noqa: BLE001 - whatever the tracking store raises, the run itself is safe
-        logger.warning("the pictures did not reach %s: %s", storage.masked(run.uri), explain(error))
+        logger.warning("the results did not reach %s: %s", storage.masked(run.uri), explain(error))
         return False
     return True
 

@@ -92,10 +92,30 @@ def taken_from_environment(config: TrackingConfig) -> str:
     return storage.masked(", ".join(f"{name}={value}" for name, value in taken.items()))
 
 
-def announce(config: TrackingConfig) -> None:
-    """Say which store is taken from the environment, if one is."""
+def announce(config: TrackingConfig, several_nodes: str = "") -> None:
+    """Say which store is taken from the environment, if one is, and warn of one that ends with its node.
+
+    Args:
+        config: of the tracking.
+        several_nodes: of the cluster, as ``cluster.several_nodes`` names them; '' if one machine is all there is.
+    """
     if taken := taken_from_environment(config):
         logger.info("tracked as the environment says: %s", taken)
+    if problem := ends_with_its_node(uri := tracking_uri(config), several_nodes):
+        logger.warning("tracked in %s: %s", storage.masked(uri), problem)
+
+
+def ends_with_its_node(uri: str, several_nodes: str) -> StoreProblem | None:
+    """What is wrong with a store that is a file of one node, where the cluster has several; None of any other store.
+
+    Such a cluster is deleted when its job has ended, and the file with it.
+    """
+    if not (several_nodes and is_sqlite(uri)):
+        return None
+    return StoreProblem(
+        f"it is a file of this node, and ends with it; the cluster has {several_nodes}",
+        "set tracking.uri to an MLflow server",
+    )
 
 
 def describe(config: TrackingConfig) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import tomllib
 from collections.abc import Callable
@@ -55,7 +56,7 @@ class InProcess:
         config = CONFIGS[job].model_validate_json(text)
         status = train(config, in_sweep=True)
         if status.state != "finished":
-            raise RuntimeError(f"{name} {status.state}")
+            raise ChildProcessError(f"{name} {status.state}")
 
     def stop(self) -> None:
         """Nothing outlives a test."""
@@ -249,6 +250,7 @@ def test_a_training_that_stopped_goes_on_and_leaves_out_what_builds_on_it_until_
     assert job.run(stopped).num_failed == len(TRAININGS)
     assert stopped.jobs.begun == TRAININGS[:1]
     assert "failed: decar-v2-seed-0 stopped" in caplog.text
+    assert "Traceback" not in caplog.text
     half = Run(str(tmp_path / "runs" / "decar-v2" / "seed-0"))
     status = half.status()
     assert status is not None and status.state == "stopped"
@@ -490,6 +492,25 @@ def test_the_papers_numbers_are_all_printed_under_a_heading_of_their_own() -> No
     assert text.startswith("As printed:")
     for name, row in printed["accuracy"].items():
         assert f"| {name} | {' | '.join(map(str, row))} |" in text
+
+
+def test_a_fault_of_the_project_is_no_failed_training(
+    command: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(error: Exception) -> Callable[..., None]:
+        def run(self: InProcess, job: str, settings: str, name: str) -> None:
+            raise error
+
+        return run
+
+    with caplog.at_level(logging.DEBUG):
+        monkeypatch.setattr(InProcess, "run", fail(ChildProcessError("it ended with code 4")))
+        assert job.run(command(tmp_path, stages=("train",))).num_failed == len(TRAININGS)
+        assert "failed: it ended with code 4" in caplog.text
+        assert "Traceback" in caplog.text  # for the log file
+    monkeypatch.setattr(InProcess, "run", fail(KeyError("name")))
+    with pytest.raises(KeyError, match="name"):
+        job.run(command(tmp_path, stages=("train",)))
 
 
 def test_a_failed_process_is_reported_with_the_end_of_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

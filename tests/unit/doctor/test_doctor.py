@@ -232,6 +232,7 @@ def test_what_lies_on_one_machine_is_found_before_the_autoscaler_has_added_anoth
     assert found["storage"].state == "problem"
     assert "the cluster has an autoscaler" in found["storage"].found
     assert found["tracker"].state == "warning"
+    assert found["tracker"].found.endswith("a file of this node, and ends with it; the cluster has an autoscaler")
 
 
 def test_a_node_that_cannot_run_the_project_is_a_problem_and_not_a_crash(

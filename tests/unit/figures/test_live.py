@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 
@@ -46,6 +47,23 @@ def test_a_drawing_waits_for_its_time_and_for_a_hundred_times_what_the_last_one_
         curves.draw()
         curves.wait()
     assert drawn == ["run"] * drawings
+
+
+def test_a_drawing_that_ends_in_a_fault_is_not_begun_anew_at_each_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[str] = []
+
+    def fail(uri: str) -> list[str]:
+        begun.append(uri)
+        time.sleep(0.05)
+        raise TypeError("a fault of the project")
+
+    monkeypatch.setattr(pictures, "write_progress", fail)
+    monkeypatch.setattr(threading, "excepthook", lambda hooked: None)  # pytest would warn of it
+    curves = LivePictures(lambda: TrackedRun("off", "", "run", "id"), "run", 1e-9)
+    for _ in range(3):
+        curves.draw()
+        curves.wait()
+    assert begun == ["run"]
 
 
 def test_what_cannot_be_drawn_is_said_and_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

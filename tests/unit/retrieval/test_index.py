@@ -22,7 +22,7 @@ from unfused_ray.config import IndexConfig
 from unfused_ray.data.parts import driver
 from unfused_ray.extras import MissingExtraError
 from unfused_ray.lease import InUseError, Lease
-from unfused_ray.retrieval import plan, vector_parts
+from unfused_ray.retrieval import job, plan, vector_parts
 from unfused_ray.retrieval.collection import Collection
 from unfused_ray.retrieval.format import IndexManifest
 from unfused_ray.retrieval.job import run
@@ -322,6 +322,29 @@ def test_an_index_that_another_process_makes_or_has_changed_is_refused(tmp_path:
     index(rebuild=True, vectors=(str(tmp_path / "b"),), output=output)
     with pytest.raises(InUseError, match=r"has changed .* just now"):
         run(grow)
+
+
+def test_an_index_that_is_taken_over_while_its_recall_is_measured_is_not_signed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Held(Lease):
+        def __init__(self, folder: str, on_loss: Callable[[], None]) -> None:
+            super().__init__(folder, on_loss)
+            losses.append(on_loss)
+
+    def lose(*arguments: Any) -> Any:
+        losses[0]()
+        return measure(*arguments)
+
+    losses: list[Callable[[], None]] = []
+    measure = job.measure_recall
+    write_vectors(tmp_path / "a", groups_of(0, 20, 6))
+    planned = check(IndexConfig(vectors=(str(tmp_path / "a"),), output=str(tmp_path / "i")))
+    monkeypatch.setattr(job, "Lease", Held)
+    monkeypatch.setattr(job, "measure_recall", lose)
+    with pytest.raises(InUseError, match=r"another process has taken .* over"):
+        run(planned)
+    assert not (tmp_path / "i/index.json").exists()
 
 
 @pytest.mark.parametrize("where", ["index.json", "*/trained.safetensors", "*/*-00000.safetensors", "*/*.parquet"])

@@ -27,6 +27,7 @@ from unfused_ray.tracking.sender import Tracker, said_once
 from unfused_ray.tracking.store import (
     EXPERIMENT_VARIABLE,
     URI_VARIABLE,
+    announce,
     describe,
     examine_store,
     experiment_name,
@@ -113,6 +114,17 @@ def test_a_run_is_tracked_where_the_environment_says_and_says_so(
     client = MlflowClient(tracking_uri=tracking_uri)
     experiment = client.get_experiment_by_name(name)
     assert experiment is not None and len(client.search_runs([experiment.experiment_id])) == 1
+
+
+def test_a_file_of_a_node_that_will_be_deleted_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    announce(TrackingConfig(uri="http://tracker:5000"), "3 nodes")
+    announce(TrackingConfig(uri="off"), "3 nodes")
+    announce(TrackingConfig(), "")
+    assert not caplog.messages
+    announce(TrackingConfig(), "3 nodes")
+    (said,) = caplog.messages
+    assert said.startswith(f"tracked in sqlite:///{tmp_path}/home/mlflow.db: it is a file of this node, and ends with")
+    assert said.endswith("the cluster has 3 nodes: set tracking.uri to an MLflow server")
 
 
 def test_an_experiment_that_is_deleted_is_said_once_with_the_remedy_and_what_was_lost(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -19,6 +20,7 @@ from support.mlflow_server import MlflowServer
 from support.processes import wait_for
 
 from unfused_ray.config import flatten
+from unfused_ray.tracking import mlflow as tracked_module
 from unfused_ray.tracking import sender as tracker_module
 from unfused_ray.tracking.mlflow import CONFIG, RUN_TAG, TrackedRun, kept_id, log_results
 from unfused_ray.tracking.sender import Tracker
@@ -108,7 +110,17 @@ def test_results_of_a_run_that_has_ended_are_added_to_its_mlflow_run(
     assert run.data.tags["unfused_ray.encoder"] == "s3://bucket/encoder"
     assert [file.path for file in MlflowClient(tracking_uri=uri).list_artifacts(run.info.run_id)] == ["map.png"]
     assert not log_results(TrackedRun(uri, EXPERIMENT, "name", "another"), [str(picture)], {})
-    assert "no MLflow run of run another" in caplog.text
+    assert f"the results did not reach {uri}: there is no MLflow run of run another" in caplog.text
+
+
+def test_mlflows_environment_is_set_before_it_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def prepare() -> None:
+        raise KeyboardInterrupt("in time")
+
+    monkeypatch.setitem(sys.modules, "mlflow", None)  # an import of it fails
+    monkeypatch.setattr(tracked_module, "prepare_mlflow", prepare)
+    with pytest.raises(KeyboardInterrupt, match="in time"):
+        log_results(TrackedRun("sqlite:////nowhere.db", EXPERIMENT, "name", "id"), [], {})
 
 
 def test_another_run_gets_an_mlflow_run_of_its_own_and_nothing_is_left_in_the_working_directory(

@@ -5,18 +5,27 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from unfused_ray import storage
 from unfused_ray.data.parts.executor import Executor
 from unfused_ray.data.parts.ledger import FileT, Ledger, PartReport
 from unfused_ray.data.parts.rejects import REJECTS, WARNINGS, Reject, count_reasons, in_words, write_rejects
-from unfused_ray.lease import InUseError, Lease
+from unfused_ray.lease import Lease, refuse_lost
 from unfused_ray.progress import Progress
 from unfused_ray.threads import one_thread
 
+
+class Saved(Protocol):
+    """A manifest that can be written to its output."""
+
+    def save(self) -> None:
+        """Write it, atomically: it signs the output."""
+        ...
+
+
 PartT = TypeVar("PartT")
-ManifestT = TypeVar("ManifestT")
+ManifestT = TypeVar("ManifestT", bound=Saved)
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,7 @@ def write_parts(
     job: PartedJob[PartT, FileT],
     executor: Executor,
     finished: Callable[[], ManifestT | None],
-    sign: Callable[[tuple[FileT, ...], dict[str, int], dict[str, int]], ManifestT],
+    describe: Callable[[tuple[FileT, ...], dict[str, int], dict[str, int]], ManifestT],
 ) -> ManifestT:
     """Write the parts of an output that are not finished, then its rejects and warnings, then its manifest.
 
@@ -52,7 +61,8 @@ def write_parts(
         job: the planned job.
         executor: runs the parts.
         finished: returns the manifest of an output that another process has finished since it was checked.
-        sign: writes the manifest of these files, and of the numbers of rejects and of warnings by reason; returns it.
+        describe: returns the manifest of these files, and of the numbers of rejects and of warnings by reason. It may
+            take minutes, and writes nothing.
 
     Raises:
         InUseError: another process works on the output, or has taken it over.
@@ -68,6 +78,7 @@ def write_parts(
         files = tuple(report.file for report in reports if report.file is not None)
         rejects = [*job.rejects, *(reject for report in reports for reject in report.rejects)]
         warnings = [warned for report in reports for warned in report.warnings]
+        refuse_lost(ledger.output, lost)
         write_rejects(storage.join(ledger.output, REJECTS), rejects)
         if warnings:
             write_rejects(storage.join(ledger.output, WARNINGS), warnings)
@@ -77,7 +88,9 @@ def write_parts(
                 f"none of the {sum(job.clips_of_parts)} clips of {ledger.source} can be used{in_words(rejects)}; "
                 f"see {storage.join(ledger.output, REJECTS)}"
             )
-        manifest = sign(files, count_reasons(rejects), count_reasons(warnings))
+        manifest = describe(files, count_reasons(rejects), count_reasons(warnings))
+        refuse_lost(ledger.output, lost)
+        manifest.save()
         ledger.delete()  # the manifest now says all that the reports did
     return manifest
 
@@ -101,8 +114,7 @@ def run_parts(job: PartedJob[PartT, FileT], executor: Executor, lost: threading.
         executor.run(task, enumerate(job.parts)) as results,
     ):
         for number, report in results:
-            if lost.is_set():
-                raise InUseError(f"another process has taken {job.ledger.output} over: this one leaves it alone")
+            refuse_lost(job.ledger.output, lost)
             reports[number] = report
             done += job.clips_of_parts[number]
             num_rejects += len(report.rejects)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -20,14 +21,22 @@ logger = logging.getLogger(__name__)
 
 # A killed task of a node that answers has ended within a second; a lost node must not hold the caller.
 KILL_SECONDS = 10.0
+_TRIES = 4
+_MAX_MESSAGE = 300
+_ENDED_FROM_OUTSIDE = (
+    ray.exceptions.WorkerCrashedError,
+    ray.exceptions.OutOfMemoryError,
+    ray.exceptions.NodeDiedError,
+    ray.exceptions.LocalRayletDiedError,
+)
 
 
 class RayTasks:
     """Calls the function in Ray tasks of one CPU each; at most two tasks a CPU are in flight.
 
     A task whose process dies, or which raises an ``OSError`` (an object store did not answer), is tried again, three
-    times at most. Tasks that still run when a caller stops are killed: their writes must be atomic, and unless a
-    warning says so none comes later.
+    times at most. Where its process died the last time too, an ``OSError`` says so. Tasks that still run when a caller
+    stops are killed: their writes must be atomic, and unless a warning says so none comes later.
 
     Args:
         gpus_per_task: GPUs that each task reserves.
@@ -74,7 +83,7 @@ class _Shared(Generic[T]):
         return ray.get(self.reference)
 
 
-@ray.remote(num_cpus=1, max_retries=3, retry_exceptions=[OSError])
+@ray.remote(num_cpus=1, max_retries=_TRIES - 1, retry_exceptions=[OSError])
 def _call(function: Callable[..., T], *values: Any) -> T:
     return function(*values)
 
@@ -96,7 +105,21 @@ def _results(
             result = ray.get(done)
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error
+        except ray.exceptions.RayError as error:
+            raise OSError(_failure(number, error)) from error
         yield number, result
+
+
+def _failure(number: int, error: ray.exceptions.RayError) -> str:
+    """Say that Ray has given a task up, and what to do; the number of its argument is that of the part."""
+    happened = "Ray could not run it"
+    if isinstance(error, _ENDED_FROM_OUTSIDE):
+        happened = f"its process was ended from outside, the last of {_TRIES} tries, perhaps for want of memory"
+    said = textwrap.shorten(str(error), _MAX_MESSAGE, placeholder=" …")
+    return (
+        f"part {number} is not finished: {happened} ({type(error).__name__}: {said}). The same command resumes from "
+        "the parts that are finished; where memory is short, on larger nodes or with smaller shards"
+    )
 
 
 def _kill(running: Iterable[ray.ObjectRef]) -> None:

@@ -287,7 +287,7 @@ def _ingest(layout: ShardLayout, listing: Listing, executor: Executor) -> Manife
             items = layout.items.take(list(range(shard.start, shard.stop)))  # a slice would carry the whole table
             yield ShardClips(items, shard.max_rows)
 
-    def sign(written: tuple[WrittenShard, ...], rejects: dict[str, int], warnings: dict[str, int]) -> Manifest:
+    def describe(written: tuple[WrittenShard, ...], rejects: dict[str, int], warnings: dict[str, int]) -> Manifest:
         shards = tuple(each.shard for each in written)
         manifest = Manifest(layout.config.output, shards, rejects, stored(layout.config), warnings)
         labels: dict[str, Counter[str]] = defaultdict(Counter)
@@ -295,9 +295,7 @@ def _ingest(layout: ShardLayout, listing: Listing, executor: Executor) -> Manife
             labels[each.shard.split].update(each.labels)
         shared = find_shared(manifest, ((each.shard.split, unpack(each.recordings)) for each in written))
         found = SourceSummary.of(labels, shared, listing.notes, _crossing(layout.config, layout.items))
-        manifest = replace(manifest, summary=found, contents=layout.ledger.plan)
-        manifest.save()
-        return manifest
+        return replace(manifest, summary=found, contents=layout.ledger.plan)
 
     job = PartedJob(
         "ingest",
@@ -308,4 +306,4 @@ def _ingest(layout: ShardLayout, listing: Listing, executor: Executor) -> Manife
         ShardWriter(layout.config),
         WrittenShard,
     )
-    return write_parts(job, executor, lambda: _finished(layout.config), sign)
+    return write_parts(job, executor, lambda: _finished(layout.config), describe)

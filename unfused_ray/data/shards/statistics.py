@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 import torch
 
-from unfused_ray.audio.decode import read_flac
+from unfused_ray.audio.decode import AudioError, read_flac
 from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import FrontEndConfig
 from unfused_ray.data.parts.executor import IN_PROCESS, Executor
@@ -37,7 +37,7 @@ def compute_statistics(manifest: Manifest, front_end: FrontEndConfig, executor: 
         executor: computes the sums of a shard.
 
     Raises:
-        ValueError: the front end wants another sample rate than the shards have.
+        ValueError: the front end wants another sample rate than the shards have, or a clip of a shard is damaged.
     """
     if found := manifest.statistics(front_end):
         return found
@@ -81,5 +81,12 @@ def _sum_units(units: list[Unit], front_end: FrontEndConfig) -> Statistics:
         for unit in units:
             clips = read_unit(unit, ["audio", "num_samples"])
             for data, num_samples in zip(clips["audio"].to_pylist(), clips["num_samples"].to_pylist(), strict=True):
-                total += clip_statistics(log_mel, read_flac(data, 0, num_samples))
+                try:
+                    pcm = read_flac(data, 0, num_samples)
+                except AudioError as error:
+                    raise ValueError(
+                        f"{unit.uri}, row group {unit.row_group}, holds a damaged clip ({error}): copy the shard "
+                        "again, or prepare its source again"
+                    ) from error
+                total += clip_statistics(log_mel, pcm)
     return total

@@ -14,7 +14,7 @@ from unfused_ray.config import Config, PositiveFloat, PositiveInt
 from unfused_ray.evaluation.probes.clips import Part
 from unfused_ray.evaluation.probes.logistic import Fitted, Frame, fit_path
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class LinearConfig(Config):
@@ -113,7 +113,7 @@ def predict(
     fitting, held = part
     frame, fitted = chosen.fit or _fit(vectors_ND[fitting], class_ids_N[fitting], chosen.strength, config)
     if not fitted.converged:
-        _log.warning("a linear probe with C=%g ended after %d iterations", chosen.strength, fitted.iterations)
+        logger.warning("a linear probe with C=%g ended after %d iterations", chosen.strength, fitted.iterations)
     trained = fitted.model.predict(frame.coordinates(vectors_ND[fitting]))
     predictions = fitted.model.predict(frame.coordinates(vectors_ND[held])) if len(held) else np.zeros(0, np.int64)
     return LinearResult(

@@ -18,7 +18,7 @@ from unfused_ray.data.shards.statistics import compute_statistics
 from unfused_ray.data.stream.plan import Planner
 from unfused_ray.evaluation.watched import watched_tasks
 from unfused_ray.home import home
-from unfused_ray.lease import Lease, user
+from unfused_ray.lease import Lease, refuse_lost, user
 from unfused_ray.models.export import DESCRIPTION
 from unfused_ray.runs.checkpoints import CheckpointStore, Position
 from unfused_ray.runs.environment import environment
@@ -144,12 +144,14 @@ def run(
             stage_of(config).make_labels(run.uri, index, statistics, runtime.labelling(config.runtime))
             weights, origin = warm_start(config) if own is None else ({}, None)
             start_times.reach("data and labels ready")
+            refuse_lost(run.uri, lost)  # labelling takes minutes
             resume_point = own or plan.fork_point
             job = TrainingJob(config, run.uri, index, statistics, weights, resume_point, start_times)
             tracked = None
             if not in_sweep:
                 begun_from = resume_point.checkpoint if resume_point else origin
                 upstream = origins(config, begun_from) if own is None else []
+                announce(config.tracking, runtime.several_nodes())
                 tracked = _tracked_run(plan, record, parent, upstream)
             with runtime.start(job, tracked) as training:
                 steps = plan.planner.num_steps("train")
@@ -190,7 +192,6 @@ def _tracked_run(
         upstream: runs and exports that it begins with; empty for a resume, when they may have changed.
     """
     config = plan.config
-    announce(config.tracking)
     return TrackedRun(
         uri=plan.tracking_uri,
         experiment=experiment_name(config.tracking),
@@ -208,16 +209,18 @@ def label(plan: TrainingPlan) -> None:
     """Make the labels that are fixed for a whole run, and train nothing: other runs take them over (``labels_of``).
 
     Raises:
-        InUseError: another process works on the run.
+        InUseError: another process works on the run, or has taken it over.
     """
     config, uri, index = plan.config, plan.run.uri, plan.index
     runtime = runtime_of(config.runtime)
+    lost = threading.Event()
     with (
-        Lease(uri, on_loss=lambda: logger.warning("another process makes %s", uri)),
+        Lease(uri, on_loss=lost.set),
         runtime.session(config.runtime, _read(config), uri, StartTimes()),
     ):
         plan.run.open(config, plan.facts)
         stage_of(config).make_labels(uri, index, _statistics(index, config), runtime.labelling(config.runtime))
+        refuse_lost(uri, lost)  # the labels that are there may be the other's
 
 
 def _statistics(index: ClipIndex, config: TrainingConfig) -> Statistics:

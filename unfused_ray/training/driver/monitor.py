@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from unfused_ray import logs
-from unfused_ray.lease import InUseError
+from unfused_ray.lease import refuse_lost
 from unfused_ray.progress import Progress
 from unfused_ray.runs.run import Run
 from unfused_ray.runs.status import Status
@@ -68,8 +68,7 @@ def supervise(
         seen[0] = coordinator.progress()
         run.write_status(Status("running", *divmod(seen[0].step, steps_per_epoch)))
         told = _watch(thread, coordinator, stop, lost, seen, EpochEnds(steps_per_epoch, on_epoch))
-    if lost.is_set():
-        raise InUseError(f"another process has taken {run.uri} over: this one has ended and leaves it alone")
+    refuse_lost(run.uri, lost)
     outcome = result[0]
     reached = divmod(coordinator.progress().step, steps_per_epoch)
     if isinstance(outcome, BaseException):

@@ -83,6 +83,10 @@ class RayTrain(Runtime):
                 )
             yield
 
+    def several_nodes(self) -> str:
+        """The nodes of the session's cluster."""
+        return cluster.several_nodes()
+
     def labelling(self, config: RuntimeConfig) -> Executor:
         """Tasks that have a worker's share of a GPU; the driver, where workers have none."""
         return RayTasks(config.gpus_per_worker) if config.gpus_per_worker else IN_PROCESS

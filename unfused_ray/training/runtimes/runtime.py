@@ -92,6 +92,13 @@ class Runtime(ABC):
         """
         return nullcontext()
 
+    def several_nodes(self) -> str:
+        """Name the nodes of the cluster, or the autoscaler that may add some; '' if one machine is all there is.
+
+        A session is open.
+        """
+        return ""
+
     def labelling(self, config: RuntimeConfig) -> Executor:
         """Embeds the clips that are labelled once before the run: where it trains on GPUs, on these."""
         return IN_PROCESS

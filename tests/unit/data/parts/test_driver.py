@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -57,17 +58,28 @@ def job(output: Path, parts: tuple[str, ...] = ("ab1", "2", "cd"), plan: str = "
     return PartedJob("letters", ledger, parts, sizes, lost, Writer(str(output)), Text)
 
 
-def write(output: Path, **changes: Any) -> dict[str, Any]:
-    def sign(files: tuple[Text, ...], rejects: dict[str, int], warnings: dict[str, int]) -> dict[str, Any]:
-        manifest = {"files": [asdict(file) for file in files], "rejects": rejects}
-        (output / "manifest.json").write_text(json.dumps(manifest))
-        return manifest
+@dataclass(frozen=True)
+class Signature:
+    """The manifest of an output."""
 
-    def finished() -> dict[str, Any] | None:
-        file = output / "manifest.json"
-        return json.loads(file.read_text()) if file.exists() else None
+    path: Path
+    content: dict[str, Any]
 
-    return write_parts(job(output, **changes), InProcess(), finished, sign)
+    def save(self) -> None:
+        self.path.write_text(json.dumps(self.content))
+
+
+def write(output: Path, on_describe: Callable[[], object] = lambda: None, **changes: Any) -> dict[str, Any]:
+    file = output / "manifest.json"
+
+    def describe(files: tuple[Text, ...], rejects: dict[str, int], warnings: dict[str, int]) -> Signature:
+        on_describe()
+        return Signature(file, {"files": [asdict(file) for file in files], "rejects": rejects})
+
+    def finished() -> Signature | None:
+        return Signature(file, json.loads(file.read_text())) if file.exists() else None
+
+    return write_parts(job(output, **changes), InProcess(), finished, describe).content
 
 
 @pytest.mark.usefixtures("alone")
@@ -154,12 +166,16 @@ def test_a_second_process_is_refused_and_told_who_works_on_the_output(tmp_path: 
 
 
 @pytest.mark.usefixtures("alone")
-def test_a_job_whose_lease_is_lost_ends_and_signs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("clips", [3, 6, 7], ids=["within the parts", "with the last part", "while it is described"])
+def test_a_job_whose_lease_is_lost_ends_and_signs_nothing(
+    clips: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     update = Progress.update
 
     def lose(self: Progress, done: int, **figures: float | str) -> None:
         update(self, done, **figures)
-        held.on_loss()
+        if done == clips:
+            held.on_loss()
 
     class Held(Lease):
         def __init__(self, folder: str, on_loss: Any) -> None:
@@ -172,5 +188,7 @@ def test_a_job_whose_lease_is_lost_ends_and_signs_nothing(tmp_path: Path, monkey
     monkeypatch.setattr("unfused_ray.data.parts.driver.Lease", Held)
     monkeypatch.setattr(Progress, "update", lose)
     with pytest.raises(InUseError, match=r"another process has taken .* over"):
-        write(tmp_path)
+        write(tmp_path, on_describe=lambda: held.on_loss())
     assert not (tmp_path / "manifest.json").exists()
+    assert (tmp_path / REJECTS).exists() == (clips == 7)
+    assert (tmp_path / "_reports").exists()  # the other's now

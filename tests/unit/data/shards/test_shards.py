@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from support.sources import write_source
 from unfused_ray.config import FrontEndConfig, PretrainConfig
 from unfused_ray.data.shards.format import Manifest, Shard, Statistics
 from unfused_ray.data.shards.index import ClipIndex, Unit, read_unit
+from unfused_ray.data.shards.statistics import compute_statistics
 from unfused_ray.training.driver.data import read_data
 from unfused_ray.training.driver.launch import check
 
@@ -128,6 +130,13 @@ def test_pre_training_never_sees_validation_or_test(sources: list[Manifest]) -> 
     index = check(config).index
     assert set(index.column("split")) == {"", "train"}
     assert index.num_clips == sum(source.clips_by_split[split] for source in sources for split in ("", "train"))
+
+
+def test_statistics_of_a_damaged_clip_name_its_shard_and_what_to_do(tmp_path: Path) -> None:
+    manifest = write_source(tmp_path, [[3, 2]], damaged=[4])
+    named = re.escape(f"{tmp_path / '00000.parquet'}, row group 1, holds a damaged clip (unreadable: ")
+    with pytest.raises(ValueError, match=f"{named}.*copy the shard again, or prepare its source again"):
+        compute_statistics(manifest, FrontEndConfig(num_mels=32))
 
 
 def test_another_version_of_the_format_is_refused(tmp_path: Path) -> None:

@@ -19,7 +19,10 @@ from unfused_ray import lease
 from unfused_ray.config import PretrainConfig
 from unfused_ray.runs import run
 from unfused_ray.runs.status import Status
+from unfused_ray.training.driver import launch
 from unfused_ray.training.driver.launch import check, describe
+from unfused_ray.training.runtimes.in_process import InProcess
+from unfused_ray.training.stages.pretraining import Pretraining
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -129,3 +132,34 @@ def test_a_dry_run_shows_who_works_on_the_run_and_other_settings(
         console.print(describe(check(config("run", seed=1))))
     assert f"process {os.getpid()} on" in console.file.getvalue()
     assert "seed: 0 → 1" in console.file.getvalue()
+
+
+@pytest.mark.parametrize("job", [launch.label, launch.run])
+def test_a_run_that_is_taken_over_while_its_clips_are_labelled_ends(
+    job: Callable[[launch.TrainingPlan], object],
+    config: Callable[..., PretrainConfig],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Held(lease.Lease):
+        def __init__(self, folder: str, on_loss: Callable[[], None], settle: bool = True) -> None:
+            super().__init__(folder, on_loss, settle)
+            losses.append(on_loss)
+
+    losses: list[Callable[[], None]] = []
+    monkeypatch.setattr(launch, "Lease", Held)
+    monkeypatch.setattr(Pretraining, "make_labels", lambda *arguments: losses[0]())
+    monkeypatch.setattr(InProcess, "start", None)
+    plan = check(config("run"))
+    with pytest.raises(lease.InUseError, match=r"another process has taken .*run over"):
+        job(plan)
+
+
+def test_a_training_on_several_nodes_says_that_its_figures_end_with_one_of_them(
+    config: Callable[..., PretrainConfig], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(InProcess, "several_nodes", lambda self: "2 nodes")
+    job = config("run", epochs=1)
+    train(job, in_sweep=True)
+    assert "the cluster has 2 nodes" not in caplog.text
+    train(job.replace(output=f"{job.output} 2"))
+    assert caplog.text.count("the cluster has 2 nodes: set tracking.uri to an MLflow server") == 1

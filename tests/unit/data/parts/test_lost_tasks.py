@@ -1,0 +1,38 @@
+"""Ray tasks that Ray gives up: an error for a person, with what to do."""
+
+from __future__ import annotations
+
+import pytest
+import ray
+
+from unfused_ray import cluster
+from unfused_ray.data.parts import ray_tasks
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            ray.exceptions.WorkerCrashedError(),
+            r"ended from outside, the last of 4 tries, .*memory \(WorkerCrashedError: ",
+        ),
+        (ray.exceptions.OutOfMemoryError("a\nreport"), r"ended from outside.* \(OutOfMemoryError: a report\)"),
+        (ray.exceptions.NodeDiedError("node 7 died"), r"ended from outside.* \(NodeDiedError: node 7 died\)"),
+        (ray.exceptions.RuntimeEnvSetupError("no pip"), r"Ray could not run it \(RuntimeEnvSetupError: .*no pip"),
+    ],
+)
+def test_a_task_that_ray_gives_up_is_said_with_its_part_and_what_to_do(
+    error: ray.exceptions.RayError, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def get(reference: str) -> str:
+        if reference == "second":
+            raise error
+        return reference
+
+    monkeypatch.setattr(ray, "get", get)
+    monkeypatch.setattr(ray, "wait", lambda references, num_returns: (references[:1], references[1:]))
+    monkeypatch.setattr(cluster, "capacity", lambda: {"CPU": 1.0})
+    results = ray_tasks._results(lambda value: value, [("first",), ("second",)], {})
+    assert next(results) == (0, "first")
+    with pytest.raises(OSError, match=f"part 1 is not finished: .*{said}.*The same command resumes"):
+        next(results)
