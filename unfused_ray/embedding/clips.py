@@ -9,6 +9,7 @@ import numpy as np
 
 from unfused_ray.audio.decode import AudioError, read_flac
 from unfused_ray.config import Cut, Readout
+from unfused_ray.data.shards.format import refuse_other_rate
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.stream.read import read_unit_if_whole
 from unfused_ray.embedding.waves import embed_waves
@@ -77,7 +78,7 @@ def embed_clips(
         OSError: a shard is missing or its storage does not answer.
     """
     sample_rate = encoder.log_mel.config.sample_rate
-    refuse_other_rate(index, sample_rate)
+    refuse_other_rate(index.manifests, sample_rate)
     sizes = {layer: vector.shape[1] for layer, vector in encoder.layers(np.zeros(sample_rate), sample_rate).items()}
     embeddings = {layer: np.full((len(clip_ids), size), np.nan, np.float32) for layer, size in sizes.items()}
     done = 0
@@ -88,19 +89,6 @@ def embed_clips(
             done += len(positions)
             tell(done)
     return embeddings
-
-
-def refuse_other_rate(index: ClipIndex, sample_rate: int) -> None:
-    """Refuse shards of another sample rate than the encoder's, in Hz.
-
-    Raises:
-        ValueError: names the source.
-    """
-    for manifest in index.manifests:
-        if (stored := manifest.config["front_end"]["sample_rate"]) != sample_rate:
-            raise ValueError(
-                f"{manifest.uri} is at {stored} Hz, the encoder at {sample_rate} Hz: prepare the source at that rate"
-            )
 
 
 def read_out(layers: Mapping[Cut, np.ndarray], cut: Cut, readout: Readout) -> np.ndarray:

@@ -10,8 +10,7 @@ import numpy as np
 
 from unfused_ray.audio import randomness
 from unfused_ray.config import FrontEndConfig, WatchConfig
-from unfused_ray.data.shards.format import Manifest
-from unfused_ray.embedding.clips import refuse_other_rate
+from unfused_ray.data.shards.format import Manifest, refuse_other_rate
 from unfused_ray.evaluation.tasks import Task, load_task
 
 SPLITS = ("train", "valid")
@@ -47,7 +46,7 @@ def watched_tasks(config: WatchConfig, front_end: FrontEndConfig) -> tuple[Watch
     """
     tasks = tuple(_watched(uri, config.clips) for uri in config.data)
     for watched in tasks:
-        refuse_other_rate(watched.task.index, front_end.sample_rate)
+        refuse_other_rate(watched.task.index.manifests, front_end.sample_rate)
     repeated = [name for name, count in Counter(watched.task.name for watched in tasks).items() if count > 1]
     if repeated:
         raise ValueError(

@@ -111,6 +111,11 @@ class Manifest:
     groups, not their audio. Empty if an older version has prepared it."""
 
     @cached_property
+    def front_end(self) -> FrontEndConfig:
+        """The front end that it was prepared with."""
+        return FrontEndConfig(**self.config["front_end"])
+
+    @cached_property
     def num_clips(self) -> int:
         """Clips of all shards."""
         return sum(shard.num_clips for shard in self.shards)
@@ -204,6 +209,24 @@ class Manifest:
             "contents": self.contents,
         }
         storage.write_json(storage.join(self.uri, MANIFEST), raw, FORMAT_VERSION)
+
+
+def refuse_other_rate(manifests: Sequence[Manifest], sample_rate: int, whose: str = "the encoder") -> None:
+    """Refuse prepared sources of another sample rate than what reads them.
+
+    Args:
+        manifests: of the sources.
+        sample_rate: that is needed, in Hz.
+        whose: what is at that rate, or the field that says so.
+
+    Raises:
+        ValueError: names the source, and both rates.
+    """
+    for manifest in manifests:
+        if (stored := manifest.front_end.sample_rate) != sample_rate:
+            raise ValueError(
+                f"{manifest.uri} is at {stored} Hz, {whose} at {sample_rate} Hz: prepare the source at that rate"
+            )
 
 
 def save_statistics(manifest: Manifest, front_end: FrontEndConfig) -> None:
