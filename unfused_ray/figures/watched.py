@@ -8,11 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from unfused_ray import storage
 from unfused_ray.evaluation.systems import TrainedModel
 from unfused_ray.figures.canvas import new_figure
-from unfused_ray.models.export import FOLDERS
-from unfused_ray.runs.run import RECORD, Run
+from unfused_ray.runs.provenance import find_run
+from unfused_ray.runs.run import Run
 from unfused_ray.runs.watched import MEAN, MEASURES, WatchedCurve, watched_curves
 
 Panels = dict[tuple[str, str], dict[str, WatchedCurve]]
@@ -43,9 +42,7 @@ def of_models(models: Sequence[TrainedModel], tasks: Sequence[str]) -> dict[str,
     found: dict[str, list[WatchedCurve]] = {}
     for model in models:
         for task in tasks:
-            uri = model.path.replace("{task}", task)
-            run = storage.parent(uri) if storage.name(uri) in FOLDERS else uri
-            if storage.exists(storage.join(run, RECORD)):
+            if (run := find_run(model.path.replace("{task}", task))) is not None:
                 own = [curve for curve in watched_curves(Run(run).history()) if curve.task == task]
                 found.setdefault(model.name, []).extend(own)
     return {name: curves for name, curves in found.items() if curves}

@@ -80,12 +80,10 @@ def _watched(run: RunReader) -> dict[str, str]:
 
 def _pseudo_labels(run: RunReader, config: DistillConfig) -> str:
     """Number, origin and agreement with the labels."""
-    from unfused_ray.models.export import FOLDERS
+    from unfused_ray.models.export import run_of
 
     assignment = run.assignment
-    # A teacher may be given by its run or by its export.
-    folder = storage.parent(config.teacher) if storage.name(config.teacher) in FOLDERS else config.teacher
-    teacher = storage.name(folder)
+    teacher = storage.name(run_of(config.teacher))  # which may be given by its run or by its export
     origin = {
         "teacher": f"clusters of the teacher {teacher}",
         "random": "clusters of a random encoder",
