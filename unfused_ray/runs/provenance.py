@@ -9,7 +9,7 @@ from unfused_ray import storage
 from unfused_ray.config import DistillConfig, TrainingConfig
 from unfused_ray.models.export import find_export, read_description
 from unfused_ray.runs.checkpoints import MANIFEST, Checkpoint
-from unfused_ray.runs.run import RECORD, Run
+from unfused_ray.runs.run import Run, is_run
 
 
 def origins(config: TrainingConfig, checkpoint: Checkpoint | None) -> list[dict[str, str]]:
@@ -72,4 +72,4 @@ def find_run(uri: str) -> str | None:
     It goes by what is there, not by names: a run may be called as an export's folder is.
     """
     folders = uri, storage.parent(find_export(uri) or uri)
-    return next((folder for folder in folders if storage.exists(storage.join(folder, RECORD))), None)
+    return next((folder for folder in folders if is_run(folder)), None)

@@ -9,7 +9,7 @@ from typing import Any
 from unfused_ray import storage
 from unfused_ray.clustering.assignment import MANIFEST, Assignment, read_assignment
 from unfused_ray.config import DistillConfig, PretrainConfig
-from unfused_ray.runs.run import ASSIGNMENTS, CONFIGS, PSEUDO_LABELS, RECORD, Run
+from unfused_ray.runs.run import ASSIGNMENTS, CONFIGS, PSEUDO_LABELS, RECORD, Run, is_run
 
 PICTURES = "pictures"
 """Folder of the pictures in that of a run."""
@@ -28,7 +28,7 @@ class RunReader(Run):
 
     def __init__(self, uri: str) -> None:
         super().__init__(uri)
-        if not storage.exists(storage.join(uri, RECORD)):
+        if not is_run(uri):
             raise FileNotFoundError(f"{uri} holds no {RECORD}: it is not the folder of a run")
         record = self.record()
         self.id: str = record["id"]

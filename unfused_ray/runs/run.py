@@ -44,6 +44,11 @@ class ConfigurationChangedError(ValueError):
     """Settings or data differ from those that the run was started with."""
 
 
+def is_run(uri: str) -> bool:
+    """Return True if ``uri`` is the folder of a run that has begun."""
+    return storage.exists(storage.join(uri, RECORD))
+
+
 class Run:
     """The folder of one run."""
 
@@ -82,7 +87,7 @@ class Run:
         from unfused_ray.runs.checkpoints import CheckpointStore
 
         changes = self.changes(config, facts)
-        if not self._has(RECORD) or (changes and not CheckpointStore(self.uri, keep=1).committed()):
+        if not is_run(self.uri) or (changes and not CheckpointStore(self.uri, keep=1).committed()):
             for folder in (ASSIGNMENTS, PSEUDO_LABELS, BEST):
                 storage.delete(storage.join(self.uri, folder))
             write_file(self.uri, RECORD, new)
@@ -101,7 +106,7 @@ class Run:
 
     def changes(self, config: TrainingConfig, facts: Mapping[str, Any]) -> list[str]:
         """Settings and facts that differ from the run's and would change its result, a line each."""
-        if not self._has(RECORD):
+        if not is_run(self.uri):
             return []
         old, new = self.record(), {**config.model_dump(mode="json"), **facts}
         if old["stage"] != config.stage:

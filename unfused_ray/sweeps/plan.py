@@ -22,6 +22,7 @@ from unfused_ray.evaluation.tasks import Task, load_task, refuse_shared, role
 from unfused_ray.home import home
 from unfused_ray.models.export import read_description
 from unfused_ray.runs.environment import environment
+from unfused_ray.sweeps import SWEEP
 from unfused_ray.sweeps.search import num_trials
 from unfused_ray.sweeps.space import Space, apply, default_point, grid, label_points, to_json
 from unfused_ray.sweeps.spaces import find_space
@@ -31,7 +32,6 @@ from unfused_ray.training.driver.launch import check as check_training
 
 logger = logging.getLogger(__name__)
 
-SWEEP = "sweep.json"
 _NOT_VARIED = (
     *("data", "output", "name", "teacher", "seed", "epochs", "stop_after", "labels_of", "splits", "crop"),
     *("front_end", "runtime", "tracking", "init_from", "fork"),

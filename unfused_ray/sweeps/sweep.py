@@ -24,8 +24,9 @@ from unfused_ray import cluster, memory, storage
 from unfused_ray.config import SweepConfig
 from unfused_ray.lease import Lease
 from unfused_ray.progress import Progress
+from unfused_ray.sweeps import SWEEP
 from unfused_ray.sweeps.halving import Halving
-from unfused_ray.sweeps.plan import SWEEP, SweepPlan
+from unfused_ray.sweeps.plan import SweepPlan
 from unfused_ray.sweeps.search import make_search
 from unfused_ray.sweeps.space import apply, identity, label_points
 from unfused_ray.sweeps.tracked import SweepTracking, tracked

@@ -35,7 +35,7 @@ from unfused_ray.runs.checkpoints import CheckpointStore, Position
 from unfused_ray.runs.environment import environment
 from unfused_ray.runs.run import Run
 from unfused_ray.runs.status import Status
-from unfused_ray.sweeps import plan, result, space, spaces, sweep, trial
+from unfused_ray.sweeps import SWEEP, plan, result, space, spaces, sweep, trial
 from unfused_ray.sweeps.score import Score, mean_accuracy
 from unfused_ray.sweeps.search import make_search
 from unfused_ray.sweeps.trial import Record, Rung, TrialPlan
@@ -381,7 +381,7 @@ def test_trials_are_judged_by_the_measure_that_score_names(
 
 def test_a_sweep_that_was_judged_by_one_measure_is_not_resumed_by_another(config: Callable[..., SweepConfig]) -> None:
     begun = plan.check(config())
-    storage.write_json(storage.join(begun.trials.uri, plan.SWEEP), begun.record, trial.FORMAT_VERSION)
+    storage.write_json(storage.join(begun.trials.uri, SWEEP), begun.record, trial.FORMAT_VERSION)
     with pytest.raises(ValueError, match=r'other settings:\s+score: "headline" → "linear"'):
         plan.check(config(resume=True, score="linear"))
 
@@ -473,7 +473,7 @@ def test_a_sweep_keeps_its_space_and_what_it_runs_on(
     kept = json.loads(json.dumps(begun.record))
     assert {name: json_to_distribution(json.dumps(each)) for name, each in kept["space"].items()} == SPACE
     assert kept["environment"] == environment()
-    path = storage.join(begun.trials.uri, plan.SWEEP)
+    path = storage.join(begun.trials.uri, SWEEP)
     storage.write_json(path, {**kept, "environment": {"python": "3.10"}}, trial.FORMAT_VERSION)
     again = plan.check(config(resume=True))
     assert (again.id, again.record["environment"]) == (begun.id, environment())
