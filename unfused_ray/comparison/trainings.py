@@ -262,7 +262,7 @@ def _begun_epochs(config: TrainingConfig) -> int:
     """Epochs that a run was begun with, by which its learning rate goes; 0 before it has begun."""
     status = Run(config.output).status()
     finished = status is not None and status.state == "finished"
-    if not finished and not CheckpointStore(config.output, keep=1).committed():
+    if not finished and not CheckpointStore(config.output).committed():
         return 0
     epochs: int = Run(config.output).record()["config"]["epochs"]
     return epochs

@@ -51,7 +51,7 @@ def progress(run: RunReader) -> str:
 
 def newest_checkpoint(run: RunReader) -> str:
     """Folder of the newest checkpoint; '' before there is one."""
-    committed = CheckpointStore(run.uri, keep=1).committed()
+    committed = CheckpointStore(run.uri).committed()
     return committed[0] if committed else ""
 
 

@@ -87,7 +87,7 @@ class Run:
         from unfused_ray.runs.checkpoints import CheckpointStore
 
         changes = self.changes(config, facts)
-        if not is_run(self.uri) or (changes and not CheckpointStore(self.uri, keep=1).committed()):
+        if not is_run(self.uri) or (changes and not CheckpointStore(self.uri).committed()):
             for folder in (ASSIGNMENTS, PSEUDO_LABELS, BEST):
                 storage.delete(storage.join(self.uri, folder))
             write_file(self.uri, RECORD, new)
@@ -98,7 +98,7 @@ class Run:
                 "the run, another --output, or branch from its newest checkpoint: --fork "
                 f"{self.uri} --output <new folder>"
             )
-        if not CheckpointStore(self.uri, keep=1).committed():
+        if not CheckpointStore(self.uri).committed():
             storage.delete(storage.join(self.uri, BEST))  # of looks that the run takes anew
         record = {**self.record(), "config": new["config"], "environment": new["environment"]}
         write_file(self.uri, RECORD, record)

@@ -281,7 +281,7 @@ def test_a_run_of_the_distillations_name_has_no_say_in_a_sweep(
     monkeypatch.setenv("UNFUSED_RAY_HOME", str(tmp_path / "home"))
     other = Run(str(tmp_path / "home" / "runs" / config().distill.name))
     other.open(config().distill, {})
-    CheckpointStore(other.uri, keep=1).commit(Position(0, 1), {}, {})
+    CheckpointStore(other.uri).commit(Position(0, 1), {}, {})
     with pytest.raises(ValueError, match=r"init_from=.*teacher has weights that do not fit"):
         plan.check(config(**{"distill.init_from": str(tmp_path / "teacher"), "distill.encoder.width": 48}))
 
