@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -59,9 +59,7 @@ def read_clips(index: ClipIndex, clip_ids: np.ndarray) -> Iterator[list[tuple[in
         yield clips
 
 
-def embed_clips(
-    encoder: FrozenEncoder, index: ClipIndex, clip_ids: np.ndarray, tell: Callable[[int], object] = lambda done: None
-) -> dict[Cut, np.ndarray]:
+def embed_clips(encoder: FrozenEncoder, index: ClipIndex, clip_ids: np.ndarray) -> dict[Cut, np.ndarray]:
     """Embed whole clips, each in one pass: (N,) int64 → for every layer of the encoder, (N, its size) float32.
 
     Clips of a row group with equally many spectrogram frames form batches. Nothing is padded: only a clip shorter than
@@ -71,7 +69,6 @@ def embed_clips(
         encoder: computes the vectors, on its device.
         index: the clips.
         clip_ids: clips to embed, in any order.
-        tell: called now and then with the number of clips done.
 
     Raises:
         ValueError: the shards have another sample rate than the encoder, or no clip has that id.
@@ -81,13 +78,10 @@ def embed_clips(
     refuse_other_rate(index.manifests, sample_rate)
     sizes = {layer: vector.shape[1] for layer, vector in encoder.layers(np.zeros(sample_rate), sample_rate).items()}
     embeddings = {layer: np.full((len(clip_ids), size), np.nan, np.float32) for layer, size in sizes.items()}
-    done = 0
     for clips in read_clips(index, clip_ids):
         for positions, layers in embed_waves(encoder, clips):
             for layer, vectors in layers.items():
                 embeddings[layer][positions] = vectors
-            done += len(positions)
-            tell(done)
     return embeddings
 
 

@@ -156,22 +156,22 @@ def find_copies(first: ClipIndex, second: ClipIndex | None, executor: Executor, 
 
 
 def choose_threshold(
-    index: ClipIndex, fingerprints_ND: np.ndarray, others_MD: np.ndarray | None, precision: float, seed: int = 0
+    index: ClipIndex, fingerprints_ND: np.ndarray, others_MD: np.ndarray | None, precision: float
 ) -> Threshold:
     """Choose the lowest similarity above which enough pairs are a clip and its own copy, and false ones are far.
 
-    Some clips are altered in every way of ``ALTERATIONS``. A copy's similarity with its original is that of a true
-    pair; with the nearest other clip of the set, that of a false one. Clips whose nearest other stands out are left
-    out, because the set may hold a copy of them. Where no precision is as wanted, it is the highest that there is.
+    Some clips, always the same, are altered in every way of ``ALTERATIONS``. A copy's similarity with its original is
+    that of a true pair; with the nearest other clip of the set, that of a false one. Clips whose nearest other stands
+    out are left out, because the set may hold a copy of them. Where no precision is as wanted, it is the highest that
+    there is.
 
     Args:
         index: clips to alter.
         fingerprints_ND: of these clips.
         others_MD: of the clips that are looked among; None is the same clips.
         precision: to reach.
-        seed: of the clips that are altered.
     """
-    ids = np.sort(np.random.default_rng(seed).permutation(index.num_clips)[:_COPIED])
+    ids = np.sort(np.random.default_rng(0).permutation(index.num_clips)[:_COPIED])
     others = fingerprints_ND if others_MD is None else others_MD
     _, similarities = nearest(fingerprints_ND[ids], others, ids if others_MD is None else None)
     ids = ids[_fisher(similarities) <= _beyond(similarities)]
