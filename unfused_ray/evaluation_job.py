@@ -16,7 +16,7 @@ import numpy as np
 from rich.table import Table
 
 from unfused_ray import paths, storage
-from unfused_ray.config import EncoderConfig, EvaluateConfig, FrontEndConfig, flatten
+from unfused_ray.config import MEAN, EncoderConfig, EvaluateConfig, FrontEndConfig, flatten
 from unfused_ray.data.parts.default_executor import default_executor
 from unfused_ray.data.parts.executor import IN_PROCESS
 from unfused_ray.data.shards.format import refuse_other_rate
@@ -29,7 +29,7 @@ from unfused_ray.evaluation.embedders import EmbedderModel, load_embedder
 from unfused_ray.evaluation.filling import Filled, embed, fill_cells, parts_of
 from unfused_ray.evaluation.probes.clips import validation_parts
 from unfused_ray.evaluation.protocol import FILE, Protocol, load_protocol
-from unfused_ray.evaluation.rows import MEAN, random_of
+from unfused_ray.evaluation.rows import random_of
 from unfused_ray.evaluation.systems import (
     LogMelStatistics,
     RandomNetwork,

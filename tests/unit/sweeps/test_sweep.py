@@ -29,7 +29,7 @@ from unfused_ray.evaluation.probes.clips import Labelled
 from unfused_ray.evaluation.probes.probe import validate
 from unfused_ray.evaluation.protocol import BootstrapConfig, load_protocol
 from unfused_ray.evaluation.systems import TrainedModel
-from unfused_ray.evaluation.tasks import load_task
+from unfused_ray.evaluation.tasks import VALIDATION_SPLITS, load_task
 from unfused_ray.report.sweep import is_default
 from unfused_ray.runs.checkpoints import CheckpointStore, Position
 from unfused_ray.runs.environment import environment
@@ -363,7 +363,7 @@ def test_trials_are_judged_by_the_measure_that_score_names(
         known = trial._advance(prepared.trials, Record(prepared.default), 1)
         (rung,) = known.rungs
         for uri, found in zip(tasks, rung.scores, strict=True):
-            task = load_task(uri, trial.SPLITS)
+            task = load_task(uri, VALIDATION_SPLITS)
             student = storage.join(trial.trial_uri(prepared.trials.uri, prepared.default), storage.name(uri))
             cache = EmbeddingCache(str(tmp_path / "cache"))
             (vectors,) = TrainedModel("student", student).vectors(task, prepared.protocol, cache)
