@@ -7,7 +7,6 @@ no damage goes unseen.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import re
@@ -118,7 +117,7 @@ class CheckpointStore:
 
         def write(name: str, data: bytes) -> None:
             storage.write_bytes(storage.join(folder, name), data)
-            files[name] = hashlib.sha256(data).hexdigest()
+            files[name] = storage.sha256(data)
 
         for name, group in tensors.items():
             state = {key: value.detach().cpu().contiguous() for key, value in group.items()}
