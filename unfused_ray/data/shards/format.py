@@ -16,7 +16,6 @@ manifests' counts.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -33,6 +32,7 @@ from unfused_ray.data.shards.summary import SourceSummary
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 _STATISTICS = "statistics-"
+_STATISTICS_VERSION = 1
 
 SCHEMA = pa.schema(
     [
@@ -163,7 +163,8 @@ class Manifest:
 
         Raises:
             FileNotFoundError: there is no whole source.
-            ValueError: the manifest is damaged, or was written by another version of the format.
+            ValueError: the manifest, or a file of later statistics, is damaged or was written by another version of
+                the format.
         """
         path = storage.join(uri, MANIFEST)
         if not storage.exists(path):
@@ -190,7 +191,7 @@ class Manifest:
         shards = list(self.shards)
         for uri in storage.list_files(self.uri):
             if storage.name(uri).startswith(_STATISTICS):
-                raw = storage.read_json(uri)
+                raw = _read_statistics(uri)
                 for i, shard in enumerate(shards):
                     if sums := raw["shards"].get(shard.sha256):
                         statistics = {**shard.statistics, raw["front_end"]: Statistics(**sums)}
@@ -235,8 +236,23 @@ def save_statistics(manifest: Manifest, front_end: FrontEndConfig) -> None:
     # For the whole source: this manifest may hold some splits only, and other splits' statistics may be stored already.
     known = {shard.sha256: shard.statistics for shard in (*Manifest.load(manifest.uri).shards, *manifest.shards)}
     sums = {sha256: asdict(statistics[digest]) for sha256, statistics in known.items() if digest in statistics}
-    content = json.dumps({"front_end": digest, "shards": sums}, indent=1)
-    storage.write_bytes(storage.join(manifest.uri, f"{_STATISTICS}{digest}.json"), content.encode())
+    content = {"front_end": digest, "shards": sums}
+    storage.write_json(storage.join(manifest.uri, f"{_STATISTICS}{digest}.json"), content, _STATISTICS_VERSION)
+
+
+def _read_statistics(uri: str) -> dict[str, Any]:
+    """Read a file of :func:`save_statistics`; the first ones, which name no version, are as those of version 1.
+
+    Raises:
+        ValueError: it is of another version.
+    """
+    raw = storage.read_json(uri)
+    if (version := raw.get("format_version", 1)) != _STATISTICS_VERSION:
+        raise ValueError(
+            f"{uri} has format_version {version}, this version reads {_STATISTICS_VERSION}: delete it: it is computed "
+            "again"
+        )
+    return raw
 
 
 def add_statistics(parts: Sequence[Statistics | None]) -> Statistics | None:

@@ -15,6 +15,7 @@ from support.sources import write_source
 from unfused_ray.config import FrontEndConfig, PretrainConfig
 from unfused_ray.data.shards.format import Manifest, Shard, Statistics
 from unfused_ray.data.shards.index import ClipIndex, Unit, read_unit
+from unfused_ray.data.shards.statistics import compute_statistics
 from unfused_ray.training.driver.data import read_data
 from unfused_ray.training.driver.launch import check
 
@@ -33,6 +34,22 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Manifest]:
 
 def test_what_is_written_is_read(sources: list[Manifest]) -> None:
     assert [Manifest.load(source.uri) for source in sources] == sources
+
+
+def test_later_statistics_name_their_version_and_are_read_without_one(tmp_path: Path) -> None:
+    front_end = FrontEndConfig(num_mels=32)
+    manifest = write_source(tmp_path, [[2], [1]], (1_600, 2_400))
+    computed = compute_statistics(manifest, front_end)
+    (file,) = tmp_path.glob("statistics-*.json")
+    content = json.loads(file.read_text())
+    assert content.pop("format_version") == 1
+    file.write_text(json.dumps(content))  # as the first ones were
+    assert Manifest.load(manifest.uri).statistics(front_end) == computed
+    file.write_text(json.dumps({"format_version": 99, **content}))
+    with pytest.raises(ValueError, match=r"statistics-.*format_version 99.*delete it: it is computed again"):
+        Manifest.load(manifest.uri)
+    file.unlink()
+    assert compute_statistics(Manifest.load(manifest.uri), front_end) == computed
 
 
 @settings(max_examples=25)  # every example reads files
