@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from unfused_ray import paths, storage
 from unfused_ray.config import DistillConfig, PretrainConfig, TrainingConfig, differences, explain, within
+from unfused_ray.runs.checkpoints import CheckpointStore
 from unfused_ray.runs.files import read_file, write_file
 from unfused_ray.runs.status import Status
 
@@ -83,9 +84,6 @@ class Run:
             "facts": dict(facts),
             "environment": dict(environment or {}),
         }
-        # Imported here for its torch: the coordinator, an actor that imports this module, need not wait for it.
-        from unfused_ray.runs.checkpoints import CheckpointStore
-
         changes = self.changes(config, facts)
         if not is_run(self.uri) or (changes and not CheckpointStore(self.uri).committed()):
             for folder in (ASSIGNMENTS, PSEUDO_LABELS, BEST):

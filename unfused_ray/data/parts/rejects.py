@@ -20,7 +20,7 @@ class Reject(NamedTuple):
 
     key: str
     reason: str
-    """One of a few words to count by (``audio.errors.Reason``)."""
+    """One of a few words to count by: ``audio.errors.Reason``; of what a listing leaves, "duplicate" or "unlisted"."""
     detail: str
 
 
