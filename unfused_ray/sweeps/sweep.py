@@ -30,7 +30,7 @@ from unfused_ray.sweeps.plan import SweepPlan
 from unfused_ray.sweeps.search import make_search
 from unfused_ray.sweeps.space import apply, identity, label_points
 from unfused_ray.sweeps.tracked import SweepTracking, tracked
-from unfused_ray.sweeps.trial import FORMAT_VERSION, Record, TrialPlan, read_record, read_records, run_trial
+from unfused_ray.sweeps.trial import FORMAT_VERSION, Record, State, TrialPlan, read_record, read_records, run_trial
 from unfused_ray.training.driver import launch
 
 logger = logging.getLogger(__name__)
@@ -181,7 +181,7 @@ class _Records(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         self._end(trial, "failed", read_record(self._uri, trial.config).message or "its process died")
 
-    def _end(self, trial: Trial, state: Any, message: str) -> None:
+    def _end(self, trial: Trial, state: State, message: str) -> None:
         record = read_record(self._uri, trial.config)
         if record.state != "finished":
             record = replace(record, state=state, message=message)
