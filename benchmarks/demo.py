@@ -20,8 +20,16 @@ from rich.console import Console
 from rich.table import Table
 
 from unfused_ray import api, evaluation_job, recipes
-from unfused_ray.config import DistillConfig, EvaluateConfig, Measure, PrepareConfig, PretrainConfig, TrackingConfig
-from unfused_ray.evaluation.rows import MEAN, Margin
+from unfused_ray.config import (
+    MEAN,
+    DistillConfig,
+    EvaluateConfig,
+    Measure,
+    PrepareConfig,
+    PretrainConfig,
+    TrackingConfig,
+)
+from unfused_ray.evaluation.rows import Margin
 from unfused_ray.evaluation.table import EvaluationTable
 from unfused_ray.figures.canvas import new_figure, save
 from unfused_ray.runs.reader import curves

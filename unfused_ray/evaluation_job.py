@@ -16,20 +16,20 @@ import numpy as np
 from rich.table import Table
 
 from unfused_ray import paths, storage
-from unfused_ray.config import EncoderConfig, EvaluateConfig, FrontEndConfig, flatten
+from unfused_ray.config import MEAN, EncoderConfig, EvaluateConfig, FrontEndConfig, flatten
 from unfused_ray.data.parts.default_executor import default_executor
 from unfused_ray.data.parts.executor import IN_PROCESS
+from unfused_ray.data.shards.format import refuse_other_rate
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.shards.statistics import compute_statistics
 from unfused_ray.embedding.cache import EmbeddingCache
-from unfused_ray.embedding.clips import refuse_other_rate
 from unfused_ray.evaluation import cells
 from unfused_ray.evaluation.cells import Cell
 from unfused_ray.evaluation.embedders import EmbedderModel, load_embedder
 from unfused_ray.evaluation.filling import Filled, embed, fill_cells, parts_of
 from unfused_ray.evaluation.probes.clips import validation_parts
 from unfused_ray.evaluation.protocol import FILE, Protocol, load_protocol
-from unfused_ray.evaluation.rows import MEAN, random_of
+from unfused_ray.evaluation.rows import random_of
 from unfused_ray.evaluation.systems import (
     LogMelStatistics,
     RandomNetwork,
@@ -113,11 +113,11 @@ def check(config: EvaluateConfig) -> EvaluationPlan:
             load_embedder(model.spec)
         else:
             shape, front_end = model.shape(round_)
-            refuse_other_rate(round_.index, front_end.sample_rate)
+            refuse_other_rate(round_.index.manifests, front_end.sample_rate)
             shapes.append((shape, front_end))
-    front_end = shapes[0][1] if shapes else FrontEndConfig(**tasks[0].index.manifests[0].config["front_end"])
+    front_end = shapes[0][1] if shapes else tasks[0].index.manifests[0].front_end
     for task in tasks:  # of baselines, where no model has said so
-        refuse_other_rate(task.index, front_end.sample_rate)
+        refuse_other_rate(task.index.manifests, front_end.sample_rate)
     shapes = shapes or [(EncoderConfig(), front_end)]
     systems: tuple[System, ...] = (LogMelStatistics(front_end), *random_rows(shapes, config.random_seeds), *models)
     _refuse_repeated_rows(systems)

@@ -83,7 +83,7 @@ def disturb_training(case: Case, name: str) -> list[Outcome]:
 
 def newest(run: Path | str) -> str:
     """Name of the newest committed checkpoint; '' where there is none."""
-    committed = CheckpointStore(str(run), keep=1).committed()
+    committed = CheckpointStore(str(run)).committed()
     return committed[0].partition("?")[0].rpartition("/")[2] if committed else ""
 
 

@@ -59,7 +59,7 @@ def begun(job: PretrainConfig) -> Position:
 
 
 def newest(job: PretrainConfig) -> Position:
-    found = CheckpointStore(job.output, keep=2).newest()
+    found = CheckpointStore(job.output).newest()
     assert found is not None
     return found.position
 
@@ -80,7 +80,7 @@ def test_a_full_disk_ends_the_run_and_leaves_the_checkpoint_before(
 ) -> None:
     job = tiny(source, disk / "run", tracking_uri, epochs=EPOCHS, checkpoint__keep=1)
     begun(job)
-    store = CheckpointStore(job.output, keep=2)
+    store = CheckpointStore(job.output)
     good = store.committed()
     filler = fill(disk, leave)
     run = Run(job.output)

@@ -137,7 +137,7 @@ def write_distillation(uri: str, data: str, **labels: Any) -> None:
 
 def commit(uri: str, position: Position) -> None:
     """A checkpoint that holds only what every checkpoint must."""
-    store = CheckpointStore(uri, keep=1)
+    store = CheckpointStore(uri)
     storage.write_bytes(storage.join(store.begin(position), "bank", "bank.json"), b"{}")
     store.commit(position, {}, {})
 

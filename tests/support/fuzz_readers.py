@@ -244,7 +244,7 @@ def manifest(folder: Path) -> Reader:
 
 
 def checkpoint(folder: Path) -> Reader:
-    store = CheckpointStore(str(folder), keep=2)
+    store = CheckpointStore(str(folder))
     uri = store.begin(Position(1))
     storage.write_bytes(storage.join(uri, "bank", "x"), b"bank")
     store.commit(Position(1), {"weights": {"w": torch.zeros(3)}}, {"history": []})

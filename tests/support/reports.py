@@ -15,7 +15,7 @@ from support.sources import write_source
 from support.tasks import PROTOCOL, replace_columns, write_encoder, write_task
 from unfused_ray import evaluation_job, recipes, storage
 from unfused_ray.config import EvaluateConfig, TrackingConfig
-from unfused_ray.sweeps.plan import SWEEP
+from unfused_ray.sweeps import SWEEP
 from unfused_ray.sweeps.score import Score
 from unfused_ray.sweeps.space import to_json
 from unfused_ray.sweeps.trial import FORMAT_VERSION, Record, Rung, State

@@ -79,13 +79,7 @@ def epoch_clips(config: TrainingConfig, index: ClipIndex) -> int:
     Raises:
         ValueError: the clips do not fill one step.
     """
-    steps = Planner(index, config.seed, config.batch).num_steps("train")
-    if not steps:
-        raise ValueError(
-            f"batch: a step of {config.batch.clips_per_step} clips is more than the {index.num_clips} training clips "
-            f"of {', '.join(config.data)}"
-        )
-    return steps * config.batch.clips_per_step
+    return Planner(index, config.seed, config.batch).num_steps("train") * config.batch.clips_per_step
 
 
 def epochs_of(budget: float, epoch: float) -> int:

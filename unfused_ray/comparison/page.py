@@ -14,10 +14,10 @@ from unfused_ray import storage
 from unfused_ray.comparison.counting import has_validation_clips, published_tasks
 from unfused_ray.comparison.freeze import plan_hash
 from unfused_ray.comparison.results import ResultsRow, ResultsTable, TestedDifference
+from unfused_ray.config import MEAN
 from unfused_ray.evaluation.bootstrap import Interval
 from unfused_ray.evaluation.cells import MEASURES
 from unfused_ray.evaluation.protocol import FILE
-from unfused_ray.evaluation.rows import MEAN
 from unfused_ray.evaluation.systems import RandomNetwork
 from unfused_ray.evaluation.table import IN_WORDS, MARKDOWN, NOT_CORRECTED, TABLE, costs, markdown, plain
 from unfused_ray.figures.accuracies import draw_by_operations, draw_by_parameters

@@ -25,7 +25,7 @@ from unfused_ray.evaluation.tasks import load_task, role
 from unfused_ray.lease import is_in_use
 from unfused_ray.runs.checkpoints import CheckpointStore
 from unfused_ray.runs.reader import seconds_of
-from unfused_ray.runs.run import RECORD, Run
+from unfused_ray.runs.run import Run, is_run
 from unfused_ray.training.driver import launch
 
 State = Literal["to do", "begun", "running", "finished"]
@@ -183,7 +183,7 @@ class Trainings:
         """
         given = self._given.get(system.name, "")
         path = _filled(given, seed, task)
-        if not path or not _is_run(path):
+        if not path or not is_run(path):
             if given and "{seed}" not in given:
                 raise FileNotFoundError(f"--use {system.slug}={given}: {path} is not the folder of a run")
             return ""
@@ -211,7 +211,7 @@ class Trainings:
             system = self.plan.system(name)
             tasks = [each for task in self.plan.tasks for each in self._round_names(task)] if "{task}" in path else [""]
             filled = [_filled(path, seed, task) for seed in self.plan.seeds_of(system) for task in tasks]
-            if "{seed}" in path and not any(map(_is_run, filled)):
+            if "{seed}" in path and not any(map(is_run, filled)):
                 seeds = ", ".join(map(str, self.plan.seeds_of(system)))
                 raise FileNotFoundError(f"--use {system.slug}={path} is no run's folder with any seed of {seeds}")
 
@@ -232,10 +232,6 @@ class Trainings:
 
 def _filled(path: str, seed: int, task: str) -> str:
     return path.replace("{seed}", str(seed)).replace("{task}", task)
-
-
-def _is_run(folder: str) -> bool:
-    return storage.exists(storage.join(folder, RECORD))
 
 
 def refuse_other_settings(training: Training) -> None:
@@ -266,7 +262,7 @@ def _begun_epochs(config: TrainingConfig) -> int:
     """Epochs that a run was begun with, by which its learning rate goes; 0 before it has begun."""
     status = Run(config.output).status()
     finished = status is not None and status.state == "finished"
-    if not finished and not CheckpointStore(config.output, keep=1).committed():
+    if not finished and not CheckpointStore(config.output).committed():
         return 0
     epochs: int = Run(config.output).record()["config"]["epochs"]
     return epochs

@@ -11,7 +11,7 @@ import numpy as np
 
 from unfused_ray import evaluation_job, storage
 from unfused_ray.comparison.counting import validation_draws
-from unfused_ray.config import Measure
+from unfused_ray.config import MEAN, QUICK_MEASURES, Measure
 from unfused_ray.data.shards.format import Manifest
 from unfused_ray.embedding.cache import EmbeddingCache
 from unfused_ray.evaluation import bootstrap, cells
@@ -19,18 +19,15 @@ from unfused_ray.evaluation.bootstrap import Interval
 from unfused_ray.evaluation.probes.clips import whole_clips
 from unfused_ray.evaluation.probes.probe import validate
 from unfused_ray.evaluation.protocol import BootstrapConfig, Protocol
-from unfused_ray.evaluation.rows import MEAN, headings, random_of
+from unfused_ray.evaluation.rows import headings, random_of
 from unfused_ray.evaluation.systems import System
 from unfused_ray.evaluation.table import IN_WORDS, markdown
-from unfused_ray.evaluation.tasks import Task, load_task
+from unfused_ray.evaluation.tasks import VALIDATION_SPLITS, Task, load_task
 from unfused_ray.evaluation_job import EvaluationPlan
 
 FOLDER = "validation"
 """Folder of the scores, beside the table's."""
 MARKDOWN = "validation.md"
-SPLITS = ("train", "valid")
-MEASURES: tuple[Measure, ...] = ("headline", "neighbours", "few-shot")
-"""Without the linear probe, which takes most of the time."""
 _FORMAT_VERSION = 1
 
 
@@ -48,7 +45,9 @@ class ValidationScores:
     @classmethod
     def joined(cls, of_seeds: Sequence[Self]) -> Self:
         """One for several systems, which count as the seeds of one."""
-        scores = {measure: np.concatenate([each.scores[measure] for each in of_seeds]) for measure in MEASURES}
+        scores: dict[Measure, np.ndarray] = {
+            measure: np.concatenate([each.scores[measure] for each in of_seeds]) for measure in QUICK_MEASURES
+        }
         return cls(scores, of_seeds[0].groups, max(each.damaged for each in of_seeds))
 
     def draws(self, config: BootstrapConfig, task: str, measure: Measure) -> tuple[float, np.ndarray]:
@@ -91,17 +90,17 @@ class ValidationTable:
                 str(row.num_networks),
                 *(row.accuracy["headline"][column].text() for column in columns),
                 row.above_random.text("+") if row.above_random else "",
-                *(row.accuracy[measure][last].text() for measure in MEASURES[1:]),
+                *(row.accuracy[measure][last].text() for measure in QUICK_MEASURES[1:]),
             ]
             for row in self.rows
         ]
-        named = [f"{measure}, {last}" for measure in MEASURES[1:]]
+        named = [f"{measure}, {last}" for measure in QUICK_MEASURES[1:]]
         table = markdown(["system", "networks", *columns, "above random", *named], rows)
         groups = ", ".join(f"{task} {count:,}" for task, count in self.num_groups.items())
         sentences = [
             "Validation clips in %, with 95 % intervals: paired bootstrap over their groups, and over networks where "
             "a row has several",
-            *(IN_WORDS[measure] for measure in MEASURES),
+            *(IN_WORDS[measure] for measure in QUICK_MEASURES),
             "The columns of tasks and their mean are of the headline; above random is that mean minus the one of "
             "random networks of the row's shape, in points",
             f"Groups of validation clips: {groups}",
@@ -122,7 +121,7 @@ def validation_tasks(uris: Sequence[str]) -> tuple[list[Task], list[str]]:
         FileNotFoundError, ValueError: a task cannot be read.
     """
     without = [uri for uri in uris if not Manifest.load(uri).clips_by_split.get("valid")]
-    tasks = [load_task(uri, SPLITS) for uri in uris if uri not in without]
+    tasks = [load_task(uri, VALIDATION_SPLITS) for uri in uris if uri not in without]
     return tasks, [f"Left out, without a split valid: {', '.join(map(storage.name, without))}"] if without else []
 
 
@@ -160,16 +159,16 @@ def validation_table(
     config, names = protocol.config.bootstrap, [task.name for task in tasks]
     drawn: dict[tuple[str, Measure], dict[str, tuple[float, np.ndarray]]] = {}
     for system in systems:
-        for measure in MEASURES:
+        for measure in QUICK_MEASURES:
             of_tasks = {name: found[system.name, name].draws(config, name, measure) for name in names}
             drawn[system.name, measure] = _with_mean(of_tasks)
     random = random_of(tasks[0], systems)
     last = headings(names)[-1]
     rows = []
     for system in systems:
-        accuracy = {
+        accuracy: dict[Measure, dict[str, Interval]] = {
             measure: {heading: bootstrap.interval(*drawn[system.name, measure][heading]) for heading in headings(names)}
-            for measure in MEASURES
+            for measure in QUICK_MEASURES
         }
         above = None
         if (other := random.get(system.name)) is not None:
@@ -210,7 +209,7 @@ def _read(output: str, protocol: Protocol, task: Task, system: System) -> Valida
     written = storage.read_json(path)
     if written["key"] != key or written["damaged"]:
         return None
-    scores = {measure: np.array(written["scores"][measure]) for measure in MEASURES}
+    scores: dict[Measure, np.ndarray] = {measure: np.array(written["scores"][measure]) for measure in QUICK_MEASURES}
     return ValidationScores(scores, np.array(written["groups"]), written["damaged"])
 
 
@@ -218,7 +217,9 @@ def _fill(output: str, protocol: Protocol, cache: EmbeddingCache, task: Task, sy
     """Score a system on the validation clips of a task, and keep the scores."""
     labelled = cells.labelled_clips(task)
     held_V, damaged = np.flatnonzero(task.splits == "valid"), 0
-    scores: dict[Measure, np.ndarray] = {measure: np.zeros((system.num_networks, len(held_V))) for measure in MEASURES}
+    scores: dict[Measure, np.ndarray] = {
+        measure: np.zeros((system.num_networks, len(held_V))) for measure in QUICK_MEASURES
+    }
     for number, vectors_ND in enumerate(system.vectors(task, protocol.config, cache)):
         network = validate(vectors_ND, labelled, protocol.config.probes, linear=False)
         for measure, scores_SV in scores.items():

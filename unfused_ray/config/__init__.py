@@ -18,6 +18,7 @@ from unfused_ray.config.base import (
 )
 from unfused_ray.config.export import ExportConfig, ExportForm
 from unfused_ray.config.jobs import (
+    MEAN,
     WHOLE_CLIPS,
     ColumnsConfig,
     CompareConfig,
@@ -51,9 +52,11 @@ from unfused_ray.config.training import (
     TrackingConfig,
     TrainingConfig,
 )
-from unfused_ray.config.watch import WatchConfig, WatchedMeasure
+from unfused_ray.config.watch import QUICK_MEASURES, WatchConfig, WatchedMeasure
 
 __all__ = [
+    "MEAN",
+    "QUICK_MEASURES",
     "WHOLE_CLIPS",
     "AugmentConfig",
     "BatchConfig",

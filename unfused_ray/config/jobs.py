@@ -20,6 +20,8 @@ LapeTaskCode = Literal[
 Measure = Literal["headline", "neighbours", "few-shot", "linear"]
 """Score of vectors. Neighbours: share of the nearest training clips that have a clip's class. Few-shot: accuracy of a
 linear layer on a few labelled clips of each class. Linear: of one on all clips. Headline: mean of the first two."""
+MEAN = "mean"
+"""Name of the mean over several tasks, beside theirs: in tables, and in the curves of a run."""
 SharedClipsRule = Literal["refuse", "keep"]
 """Treatment of recordings that are in test and in another split of a task."""
 PieceSeconds = Annotated[float, Field(ge=0.001, allow_inf_nan=False)]

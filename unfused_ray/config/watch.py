@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,8 @@ from unfused_ray.config.base import Config, PositiveInt
 
 WatchedMeasure = Literal["headline", "neighbours", "few-shot"]
 """Scores of vectors that are watched: those of an evaluation that choose nothing."""
+QUICK_MEASURES: tuple[WatchedMeasure, ...] = get_args(WatchedMeasure)
+"""All of them: those without the linear probe, which takes most of the time of an evaluation."""
 
 
 class WatchConfig(Config):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -190,4 +189,4 @@ def key(encoder: FrozenEncoder, index: ClipIndex, device: str = "cpu") -> str:
     }
     if device != "cpu":
         reading["arithmetic"] = f"IEEE float32 on {device}"
-    return hashlib.sha256(weights + json.dumps(reading, sort_keys=True).encode()).hexdigest()[:32]
+    return storage.sha256(weights + json.dumps(reading, sort_keys=True).encode())[:32]

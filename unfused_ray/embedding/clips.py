@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from unfused_ray.audio.decode import AudioError, read_flac
 from unfused_ray.config import Cut, Readout
+from unfused_ray.data.shards.format import refuse_other_rate
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.stream.read import read_unit_if_whole
 from unfused_ray.embedding.waves import embed_waves
@@ -58,9 +59,7 @@ def read_clips(index: ClipIndex, clip_ids: np.ndarray) -> Iterator[list[tuple[in
         yield clips
 
 
-def embed_clips(
-    encoder: FrozenEncoder, index: ClipIndex, clip_ids: np.ndarray, tell: Callable[[int], object] = lambda done: None
-) -> dict[Cut, np.ndarray]:
+def embed_clips(encoder: FrozenEncoder, index: ClipIndex, clip_ids: np.ndarray) -> dict[Cut, np.ndarray]:
     """Embed whole clips, each in one pass: (N,) int64 → for every layer of the encoder, (N, its size) float32.
 
     Clips of a row group with equally many spectrogram frames form batches. Nothing is padded: only a clip shorter than
@@ -70,37 +69,20 @@ def embed_clips(
         encoder: computes the vectors, on its device.
         index: the clips.
         clip_ids: clips to embed, in any order.
-        tell: called now and then with the number of clips done.
 
     Raises:
         ValueError: the shards have another sample rate than the encoder, or no clip has that id.
         OSError: a shard is missing or its storage does not answer.
     """
     sample_rate = encoder.log_mel.config.sample_rate
-    refuse_other_rate(index, sample_rate)
+    refuse_other_rate(index.manifests, sample_rate)
     sizes = {layer: vector.shape[1] for layer, vector in encoder.layers(np.zeros(sample_rate), sample_rate).items()}
     embeddings = {layer: np.full((len(clip_ids), size), np.nan, np.float32) for layer, size in sizes.items()}
-    done = 0
     for clips in read_clips(index, clip_ids):
         for positions, layers in embed_waves(encoder, clips):
             for layer, vectors in layers.items():
                 embeddings[layer][positions] = vectors
-            done += len(positions)
-            tell(done)
     return embeddings
-
-
-def refuse_other_rate(index: ClipIndex, sample_rate: int) -> None:
-    """Refuse shards of another sample rate than the encoder's, in Hz.
-
-    Raises:
-        ValueError: names the source.
-    """
-    for manifest in index.manifests:
-        if (stored := manifest.config["front_end"]["sample_rate"]) != sample_rate:
-            raise ValueError(
-                f"{manifest.uri} is at {stored} Hz, the encoder at {sample_rate} Hz: prepare the source at that rate"
-            )
 
 
 def read_out(layers: Mapping[Cut, np.ndarray], cut: Cut, readout: Readout) -> np.ndarray:

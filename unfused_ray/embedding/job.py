@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
@@ -85,7 +84,7 @@ def check(config: EmbedConfig) -> EmbeddingPlan:
         encoder = load_encoder(config.encoder)
         _warn_of_short_windows(config, encoder)
         planned = plan_parts(config, sample_rate, executor)
-    digest = hashlib.sha256(json.dumps([settings, planned.contents], sort_keys=True).encode()).hexdigest()
+    digest = storage.sha256(json.dumps([settings, planned.contents], sort_keys=True).encode())
     ledger = Ledger(config.output, _REPORTS, config.source, settings, digest)
     ledger.check_begun()
     return EmbeddingPlan(config, None, _Job(encoder, planned, ledger, _dim(encoder, config), executor))

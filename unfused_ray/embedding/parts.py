@@ -19,7 +19,7 @@ from unfused_ray.audio.decode import AudioError, read_flac
 from unfused_ray.config import EmbedConfig
 from unfused_ray.data.parts.executor import Executor
 from unfused_ray.data.parts.rejects import Reject, Warned
-from unfused_ray.data.shards.format import MANIFEST
+from unfused_ray.data.shards.format import MANIFEST, refuse_other_rate
 from unfused_ray.data.shards.index import ClipIndex, Unit
 from unfused_ray.data.sources.columns import BY_NAME
 from unfused_ray.data.sources.fetch import fetch
@@ -28,7 +28,6 @@ from unfused_ray.data.sources.listing import list_source
 from unfused_ray.data.sources.notes import Notes
 from unfused_ray.data.sources.pieces import pieces
 from unfused_ray.data.stream.read import read_unit_if_whole
-from unfused_ray.embedding.clips import refuse_other_rate
 from unfused_ray.embedding.vectors import PLACE
 
 logger = logging.getLogger(__name__)
@@ -173,7 +172,7 @@ def plan_parts(config: EmbedConfig, sample_rate: int, executor: Executor) -> Pla
                 "splits and groups are those of its manifest: leave it out, or embed the audio it was prepared from"
             )
         index = ClipIndex.load([config.source], config.splits or None)
-        refuse_other_rate(index, sample_rate)
+        refuse_other_rate(index.manifests, sample_rate)
         seconds = sum(manifest.seconds for manifest in index.manifests)
         return PlannedParts(shard_parts(index, config.clips_per_part), (), index.checksums[0], seconds)
     source = find(config.source, config.output)  # first: a source that is gone has no splits

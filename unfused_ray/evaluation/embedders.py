@@ -148,7 +148,7 @@ def embed_clips(embedder: Embedder, crop: CropConfig, index: ClipIndex, clip_ids
         ValueError: the embedder gives something else than one vector per clip.
         OSError: a shard is missing or its storage does not answer.
     """
-    stored: int = index.manifests[0].config["front_end"]["sample_rate"]
+    stored = index.manifests[0].front_end.sample_rate
     size = _vectors(embedder, np.zeros((1, crop.num_samples(stored)), np.int16), stored).shape[1]
     vectors_ND = np.full((len(clip_ids), size), np.nan, np.float32)
     for clips in whole_clips(index, clip_ids, crop):
@@ -166,7 +166,7 @@ def whole_clips(index: ClipIndex, clip_ids: np.ndarray, crop: CropConfig) -> Ite
     Yields:
         Pairs of a position in ``clip_ids`` and the clip, (samples,) int16; without damaged clips.
     """
-    shortest = crop.num_samples(index.manifests[0].config["front_end"]["sample_rate"])
+    shortest = crop.num_samples(index.manifests[0].front_end.sample_rate)
     for clips in read_clips(index, clip_ids):
         yield [
             (place, wave if len(wave) >= shortest else fit_short_clip(wave, shortest, crop.short_clips))

@@ -7,16 +7,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from unfused_ray.config import EncoderConfig, Measure
+from unfused_ray.config import MEAN, EncoderConfig, Measure
 from unfused_ray.evaluation import bootstrap
 from unfused_ray.evaluation.bootstrap import Deviations, Interval
 from unfused_ray.evaluation.cells import MEASURES, Cell
 from unfused_ray.evaluation.protocol import BootstrapConfig
 from unfused_ray.evaluation.systems import RandomNetwork, System, TrainedModel, largest_cost
 from unfused_ray.evaluation.tasks import Task
-
-MEAN = "mean"
-"""Heading of the mean over the tasks."""
 
 
 @dataclass(frozen=True)

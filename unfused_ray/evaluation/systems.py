@@ -20,7 +20,7 @@ from unfused_ray.evaluation.protocol import ProtocolConfig
 from unfused_ray.evaluation.tasks import Task
 from unfused_ray.models.cost import cost_of
 from unfused_ray.models.encoder import LAYERS
-from unfused_ray.models.export import FOLDERS, load_encoder, read_description
+from unfused_ray.models.export import load_encoder, read_description, run_of
 from unfused_ray.models.frozen import FrozenEncoder
 
 _QUARTILES = (0, 25, 50, 75, 100)
@@ -221,8 +221,7 @@ def parse_model(text: str) -> TrainedModel | EmbedderModel:
     path = storage.absolute(path)
     if is_onnx(path):
         return EmbedderModel(name or storage.name(path), path)
-    folder = storage.parent(path) if storage.name(path) in FOLDERS else path
-    return TrainedModel(name or storage.name(folder), path)
+    return TrainedModel(name or storage.name(run_of(path)), path)
 
 
 def random_rows(shapes: Sequence[tuple[EncoderConfig, FrontEndConfig]], num_seeds: int) -> list[RandomNetwork]:

@@ -24,6 +24,8 @@ from unfused_ray.data.sources.notes import first_of
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "valid", "test")
+VALIDATION_SPLITS = ("train", "valid")
+"""All that is read of a task where something is still chosen: test clips judge the choice."""
 _SHOWN = 10
 _FOLD = re.compile(r"fold(\d+)")
 _PART = re.compile(r"test-(.+)")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from unfused_ray.audio.log_mel import LogMel
-from unfused_ray.config import EncoderConfig, FrontEndConfig, WatchedMeasure
+from unfused_ray.config import QUICK_MEASURES, EncoderConfig, FrontEndConfig, WatchedMeasure
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.embedding.clips import read_clips, read_out
 from unfused_ray.embedding.random_network import random_encoder
@@ -25,7 +25,6 @@ from unfused_ray.models.encoder import AudioNTT2020
 
 RANDOM_SEEDS = (0, 1, 2)
 """Seeds of the random networks: the first ones of a table's."""
-_MEASURES: tuple[WatchedMeasure, ...] = get_args(WatchedMeasure)
 _CALIBRATION_CLIPS = 1024
 """Training clips, at least, that batch norms of random networks are calibrated on; of fewer, all, as in a table."""
 
@@ -88,7 +87,7 @@ class Watch:
                 self._score(random_encoder(shape, self._front_end, crop, index, statistics, seed).encoder, heard)
                 for seed in RANDOM_SEEDS
             ]
-            scores[watched.task.name] = {m: float(np.mean([each[m] for each in of_seeds])) for m in _MEASURES}
+            scores[watched.task.name] = {m: float(np.mean([each[m] for each in of_seeds])) for m in QUICK_MEASURES}
         return scores
 
     def _hear(self, watched: WatchedTask) -> _WatchedClips:
@@ -112,7 +111,7 @@ class Watch:
         vectors_ND = np.full((len(heard.labelled.class_ids), vectors[0].shape[1]), np.nan, np.float32)
         vectors_ND[np.concatenate([places for places, _ in heard.batches])] = np.concatenate(vectors)
         found = validate(vectors_ND, heard.labelled, self._protocol.probes, linear=False)
-        return {measure: found.accuracy(measure) for measure in _MEASURES}
+        return {measure: found.accuracy(measure) for measure in QUICK_MEASURES}
 
 
 def _beginning(index: ClipIndex) -> ClipIndex:

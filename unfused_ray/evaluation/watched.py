@@ -10,11 +10,9 @@ import numpy as np
 
 from unfused_ray.audio import randomness
 from unfused_ray.config import FrontEndConfig, WatchConfig
-from unfused_ray.data.shards.format import Manifest
-from unfused_ray.embedding.clips import refuse_other_rate
-from unfused_ray.evaluation.tasks import Task, load_task
+from unfused_ray.data.shards.format import Manifest, refuse_other_rate
+from unfused_ray.evaluation.tasks import VALIDATION_SPLITS, Task, load_task
 
-SPLITS = ("train", "valid")
 _FIELD = "watch.data"
 
 
@@ -30,7 +28,7 @@ class WatchedTask:
     @property
     def splits(self) -> dict[str, int]:
         """Number of clips by split."""
-        return {split: int((self.task.splits[self.clip_ids] == split).sum()) for split in SPLITS}
+        return {split: int((self.task.splits[self.clip_ids] == split).sum()) for split in VALIDATION_SPLITS}
 
 
 def watched_tasks(config: WatchConfig, front_end: FrontEndConfig) -> tuple[WatchedTask, ...]:
@@ -47,7 +45,7 @@ def watched_tasks(config: WatchConfig, front_end: FrontEndConfig) -> tuple[Watch
     """
     tasks = tuple(_watched(uri, config.clips) for uri in config.data)
     for watched in tasks:
-        refuse_other_rate(watched.task.index, front_end.sample_rate)
+        refuse_other_rate(watched.task.index.manifests, front_end.sample_rate)
     repeated = [name for name, count in Counter(watched.task.name for watched in tasks).items() if count > 1]
     if repeated:
         raise ValueError(
@@ -67,7 +65,10 @@ def choose_clips(class_ids_N: np.ndarray, splits_N: np.ndarray, most: int, name:
         most: clips of both splits together.
         name: of the task.
     """
-    ordered = {split: _ordered(class_ids_N, np.flatnonzero(splits_N == split), f"{name}, {split}") for split in SPLITS}
+    ordered = {
+        split: _ordered(class_ids_N, np.flatnonzero(splits_N == split), f"{name}, {split}")
+        for split in VALIDATION_SPLITS
+    }
     num_valid = min(len(ordered["valid"]), max(most // 2, most - len(ordered["train"])))
     train = ordered["train"][: most - num_valid]
     known = np.isin(class_ids_N[ordered["valid"]], class_ids_N[train])
@@ -87,12 +88,12 @@ def _ordered(class_ids_N: np.ndarray, rows: np.ndarray, name: str) -> np.ndarray
 
 def _watched(uri: str, most: int) -> WatchedTask:
     have = Manifest.load(uri).clips_by_split
-    if missing := [split for split in SPLITS if not have.get(split)]:
+    if missing := [split for split in VALIDATION_SPLITS if not have.get(split)]:
         raise ValueError(
             f"{_FIELD}={uri} has no split {' and no split '.join(missing)}, only {_listed(have)}: clips of train teach "
             "what those of valid are asked; test is never looked at"
         )
-    task = load_task(uri, SPLITS, _FIELD)
+    task = load_task(uri, VALIDATION_SPLITS, _FIELD)
     clip_ids = choose_clips(task.class_ids, task.splits, most, task.name)
     of_train = clip_ids[task.splits[clip_ids] == "train"]
     if len(np.unique(task.class_ids[of_train])) < 2:

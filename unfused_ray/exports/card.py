@@ -20,7 +20,7 @@ from unfused_ray.models.cost import multiply_adds, num_parameters
 from unfused_ray.models.export import find_export, read_description
 from unfused_ray.models.frozen import FrozenEncoder
 from unfused_ray.runs.reader import RunReader, seconds_of
-from unfused_ray.runs.run import RECORD as RUN
+from unfused_ray.runs.run import is_run
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _training(config: ExportConfig, description: Mapping[str, Any]) -> dict[str,
     facts["licence of the weights"] = config.licence or "not stated: ask whoever publishes them"
     facts["licence of the recordings"] = config.data_licence or "not stated"
     run = storage.parent(description["folder"])
-    if storage.exists(storage.join(run, RUN)):
+    if is_run(run):
         reader = RunReader(run)
         seconds = seconds_of(reader.history())
         precision = training.get("runtime", {}).get("precision", "unknown")

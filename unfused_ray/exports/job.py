@@ -10,8 +10,8 @@ from rich.console import Group
 
 from unfused_ray import evaluation_job, extras, paths, storage
 from unfused_ray.config import EvaluateConfig, ExportConfig, TrackingConfig
+from unfused_ray.data.shards.format import refuse_other_rate
 from unfused_ray.data.shards.index import ClipIndex
-from unfused_ray.embedding.clips import refuse_other_rate
 from unfused_ray.evaluation.cells import MEASURES
 from unfused_ray.evaluation.table import EvaluationTable
 from unfused_ray.exports import card, forms, onnx_file
@@ -69,7 +69,7 @@ def check(config: ExportConfig) -> ExportPlan:
         index = ClipIndex.load(data, None)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error}. Or check the export on other clips: --data …") from error
-    refuse_other_rate(index, encoder.sampling_rate)
+    refuse_other_rate(index.manifests, encoder.sampling_rate)
     config = config.replace(data=data, tasks=(config.tasks or data) if config.int8 else ())
     if config.tasks:
         evaluation_job.check(_scores_of(config, ()))  # refuses what no scoring could take, before an export is replaced

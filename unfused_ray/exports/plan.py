@@ -13,7 +13,7 @@ from unfused_ray.exports import onnx_file
 from unfused_ray.exports.card import CardResults
 from unfused_ray.home import home
 from unfused_ray.models.cost import num_parameters
-from unfused_ray.models.export import FOLDERS
+from unfused_ray.models.export import run_of
 from unfused_ray.models.frozen import FrozenEncoder
 
 
@@ -34,8 +34,7 @@ class ExportPlan:
     @property
     def output(self) -> str:
         """Folder of the export."""
-        folder = self.description["folder"]
-        name = storage.name(storage.parent(folder) if storage.name(folder) in FOLDERS else folder)
+        name = storage.name(run_of(self.description["folder"]))
         return self.config.output or storage.join(home(), "exports", f"{name}-{self.config.to}")
 
     @property

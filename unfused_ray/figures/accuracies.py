@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from unfused_ray.config import MEAN
 from unfused_ray.evaluation.bootstrap import Interval
 from unfused_ray.evaluation.cells import MEASURES
-from unfused_ray.evaluation.rows import MEAN
 from unfused_ray.evaluation.table import EvaluationTable
 from unfused_ray.figures.canvas import new_figure, open_axes
 

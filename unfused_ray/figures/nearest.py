@@ -126,7 +126,7 @@ def ask(task: Task, nearest: Mapping[str, np.ndarray]) -> Questions:
 def write(output: str, task: Task, cells: Mapping[str, Cell]) -> str:
     """Draw the answers of some systems into an evaluation's folder; return the picture's URI, "" if it has no clip."""
     questions = ask(task, {name: np.array(cell.results[0]["nearest"]) for name, cell in cells.items()})
-    front_end = FrontEndConfig(**task.index.manifests[0].config["front_end"])
+    front_end = task.index.manifests[0].front_end
     waves = read(task, questions.asked)
     log_mel = LogMel(front_end)
     rows = []
@@ -145,5 +145,5 @@ def write(output: str, task: Task, cells: Mapping[str, Cell]) -> str:
 def read(task: Task, questions: Sequence[Question]) -> dict[int, np.ndarray]:
     """The clips of all questions and answers, (samples,) int16 by clip_id, cut to two seconds; without damaged ones."""
     ids = np.unique([clip for each in questions for clip in (each.clip_id, *chain(*each.found.values()))])
-    length = round(_SECONDS * task.index.manifests[0].config["front_end"]["sample_rate"])
+    length = round(_SECONDS * task.index.manifests[0].front_end.sample_rate)
     return {int(ids[place]): wave[:length] for clips in read_clips(task.index, ids) for place, wave in clips}

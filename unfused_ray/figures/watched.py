@@ -8,12 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from unfused_ray import storage
+from unfused_ray.config import MEAN, QUICK_MEASURES
 from unfused_ray.evaluation.systems import TrainedModel
 from unfused_ray.figures.canvas import new_figure
-from unfused_ray.models.export import FOLDERS
-from unfused_ray.runs.run import RECORD, Run
-from unfused_ray.runs.watched import MEAN, MEASURES, WatchedCurve, watched_curves
+from unfused_ray.runs.provenance import find_run
+from unfused_ray.runs.run import Run
+from unfused_ray.runs.watched import WatchedCurve, watched_curves
 
 Panels = dict[tuple[str, str], dict[str, WatchedCurve]]
 """Curves by the name of their run, by task and measure."""
@@ -30,7 +30,7 @@ def panels(runs: Mapping[str, Sequence[WatchedCurve]]) -> Panels:
         for curve in curves:
             found.setdefault((curve.task, curve.measure), {})[name] = curve
     tasks = sorted(dict.fromkeys(task for task, _ in found), key=lambda task: task == MEAN)
-    return {(task, m): found[task, m] for task in tasks for m in MEASURES if (task, m) in found}
+    return {(task, m): found[task, m] for task in tasks for m in QUICK_MEASURES if (task, m) in found}
 
 
 def of_models(models: Sequence[TrainedModel], tasks: Sequence[str]) -> dict[str, list[WatchedCurve]]:
@@ -43,9 +43,7 @@ def of_models(models: Sequence[TrainedModel], tasks: Sequence[str]) -> dict[str,
     found: dict[str, list[WatchedCurve]] = {}
     for model in models:
         for task in tasks:
-            uri = model.path.replace("{task}", task)
-            run = storage.parent(uri) if storage.name(uri) in FOLDERS else uri
-            if storage.exists(storage.join(run, RECORD)):
+            if (run := find_run(model.path.replace("{task}", task))) is not None:
                 own = [curve for curve in watched_curves(Run(run).history()) if curve.task == task]
                 found.setdefault(model.name, []).extend(own)
     return {name: curves for name, curves in found.items() if curves}
@@ -54,11 +52,11 @@ def of_models(models: Sequence[TrainedModel], tasks: Sequence[str]) -> dict[str,
 def draw_watched(title: str, found: Panels) -> Figure:
     """Small multiples over the epochs: a row a task, a panel a measure."""
     tasks = list(dict.fromkeys(task for task, _ in found))
-    figure = new_figure(title, 4.0 * len(MEASURES), 2.8 * len(tasks) + 0.6)
-    grid = figure.subplots(len(tasks), len(MEASURES), squeeze=False, sharex=True)
+    figure = new_figure(title, 4.0 * len(QUICK_MEASURES), 2.8 * len(tasks) + 0.6)
+    grid = figure.subplots(len(tasks), len(QUICK_MEASURES), squeeze=False, sharex=True)
     for axes, task in zip(grid, tasks, strict=True):
         axes[0].set_ylabel("% of validation clips", fontsize=9)
-        for axis, measure in zip(axes, MEASURES, strict=True):
+        for axis, measure in zip(axes, QUICK_MEASURES, strict=True):
             axis.set_title(f"{task}: {measure}", loc="left", fontsize=11, fontweight="bold")
             _draw(axis, found.get((task, measure), {}))
     for axis in grid[-1]:

@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_EPS = 1e-5
+"""Added to variances: torch's own."""
+
 
 class BlockBatchNorm(nn.Module):
     """Batch norm over the block it is given, with running statistics that move once an optimiser step.
@@ -28,9 +31,8 @@ class BlockBatchNorm(nn.Module):
     running_var: Tensor
     pending: Tensor
 
-    def __init__(self, num_features: int, eps: float = 1e-5) -> None:
+    def __init__(self, num_features: int) -> None:
         super().__init__()
-        self.eps = eps
         self.weight = nn.Parameter(torch.ones(num_features))
         self.bias = nn.Parameter(torch.zeros(num_features))
         self.register_buffer("running_mean", torch.zeros(num_features))
@@ -41,10 +43,10 @@ class BlockBatchNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x``, (N, C) or (N, C, …), over all dimensions but the second."""
         if not self.training:
-            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=_EPS)
         mean, var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
         # Running statistics of momentum 1 are the block's own: no second pass over x to learn them.
-        out = F.batch_norm(x, mean, var, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps)
+        out = F.batch_norm(x, mean, var, self.weight, self.bias, training=True, momentum=1.0, eps=_EPS)
         if torch.is_grad_enabled():
             self.pending += torch.cat([mean, var, mean.new_ones(1)])
         return out

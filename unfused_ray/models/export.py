@@ -28,7 +28,7 @@ from unfused_ray.models.frozen import FrozenEncoder
 FORMAT_VERSION = 1
 WEIGHTS = "encoder.safetensors"
 DESCRIPTION = "encoder.json"
-FOLDERS = ("encoder", "student")
+_FOLDERS = ("encoder", "student")
 """Names of a run's folder of its export: of a pre-training, and of a distillation."""
 
 
@@ -68,8 +68,16 @@ def save_encoder(
 
 def find_export(uri: str) -> str | None:
     """The folder of an exported encoder: ``uri`` itself, or the one in the run at ``uri``; None where there is none."""
-    folders = (uri, *(storage.join(uri, name) for name in FOLDERS))
+    folders = (uri, *(storage.join(uri, name) for name in _FOLDERS))
     return next((folder for folder in folders if storage.exists(storage.join(folder, DESCRIPTION))), None)
+
+
+def run_of(uri: str) -> str:
+    """The run that an export lies in; ``uri`` itself if it is no export's folder within a run.
+
+    It goes by names alone: what is told of a run by it need not be there any more.
+    """
+    return storage.parent(uri) if storage.name(uri) in _FOLDERS else uri
 
 
 def read_description(uri: str) -> dict[str, Any]:
@@ -83,7 +91,7 @@ def read_description(uri: str) -> dict[str, Any]:
     if folder is None:
         raise FileNotFoundError(
             f"{uri} holds no {DESCRIPTION}: it is not an exported encoder, nor a run that has finished. A run writes "
-            f"its export to its folder {' or '.join(map(repr, FOLDERS))}"
+            f"its export to its folder {' or '.join(map(repr, _FOLDERS))}"
         )
     path = storage.join(folder, DESCRIPTION)
     description = storage.read_json(path, FORMAT_VERSION, "export the encoder again")

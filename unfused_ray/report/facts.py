@@ -51,7 +51,7 @@ def progress(run: RunReader) -> str:
 
 def newest_checkpoint(run: RunReader) -> str:
     """Folder of the newest checkpoint; '' before there is one."""
-    committed = CheckpointStore(run.uri, keep=1).committed()
+    committed = CheckpointStore(run.uri).committed()
     return committed[0] if committed else ""
 
 
@@ -80,12 +80,10 @@ def _watched(run: RunReader) -> dict[str, str]:
 
 def _pseudo_labels(run: RunReader, config: DistillConfig) -> str:
     """Number, origin and agreement with the labels."""
-    from unfused_ray.models.export import FOLDERS
+    from unfused_ray.models.export import run_of
 
     assignment = run.assignment
-    # A teacher may be given by its run or by its export.
-    folder = storage.parent(config.teacher) if storage.name(config.teacher) in FOLDERS else config.teacher
-    teacher = storage.name(folder)
+    teacher = storage.name(run_of(config.teacher))  # which may be given by its run or by its export
     origin = {
         "teacher": f"clusters of the teacher {teacher}",
         "random": "clusters of a random encoder",

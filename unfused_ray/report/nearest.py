@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from unfused_ray import storage
-from unfused_ray.config import FrontEndConfig
 from unfused_ray.evaluation.cells import FORMAT_VERSION as CELL_VERSION
 from unfused_ray.evaluation.cells import file_name
 from unfused_ray.evaluation.tasks import Task, load_task
@@ -64,8 +63,7 @@ def _found(uri: str, task: Task, system: str) -> np.ndarray:
 
 def _groups(task: Task, questions: Sequence[Question], seconds: float) -> list[PageCluster]:
     ids = np.unique([clip for each in questions for clip in (each.clip_id, *chain(*each.found.values()))])
-    front_end = FrontEndConfig(**task.index.manifests[0].config["front_end"])
-    sounds = read_sounds(task.index, front_end, ids, seconds)
+    sounds = read_sounds(task.index, task.index.manifests[0].front_end, ids, seconds)
     keys = task.index.column("key")
 
     def heard(clip_id: int, place: str) -> PageClip:

@@ -17,10 +17,11 @@ from unfused_ray.report.evaluation import evaluation_chapter
 from unfused_ray.report.page import Chapter, PageCell, PageTable, Section
 from unfused_ray.report.training import KINDS, curve_pictures, training_chapter
 from unfused_ray.runs.reader import RunReader
+from unfused_ray.runs.run import RECORD
+from unfused_ray.sweeps import SWEEP
 
 logger = logging.getLogger(__name__)
 
-_RUN, _SWEEP = "run.json", "sweep.json"
 _MANY_BYTES = 5_000_000
 _NAMES = ("name", "output")
 """Settings that tell runs apart and change no result."""
@@ -53,7 +54,7 @@ def to_html(uris: Sequence[str], asked: Sequence[int] = ()) -> str:
     if not uris:
         raise ValueError("no run is named: give the folders of one or several runs")
     kinds = {uri: kind_of(uri) for uri in dict.fromkeys(uris)}
-    runs = {uri: RunReader(uri) for uri, kind in kinds.items() if kind == _RUN}
+    runs = {uri: RunReader(uri) for uri, kind in kinds.items() if kind == RECORD}
     asked = tuple(dict.fromkeys(asked))
     refuse_unknown(list(runs.values()), asked)
     compared = _alike(list(runs.values()))
@@ -61,10 +62,10 @@ def to_html(uris: Sequence[str], asked: Sequence[int] = ()) -> str:
     chapters = []
     for uri, kind in kinds.items():
         logger.info("reading %s", storage.masked(uri))
-        if kind == _RUN:
+        if kind == RECORD:
             is_compared = any(runs[uri] in alike for alike in compared.values())
             chapters.append(training_chapter(runs[uri], seconds, is_compared, asked))
-        elif kind == _SWEEP:
+        elif kind == SWEEP:
             from unfused_ray.report.sweep import sweep_chapter  # here: with it comes Ray Tune, seconds others save
 
             chapters.append(sweep_chapter(uri))
@@ -83,12 +84,12 @@ def kind_of(uri: str) -> str:
         ValueError: it holds none of them, or is a comparison.
     """
     refuse_comparison(uri)
-    for name in (_SWEEP, _RUN, TABLE):
+    for name in (SWEEP, RECORD, TABLE):
         if storage.exists(storage.join(uri, name)):
             return name
     raise ValueError(
-        f"{uri} is not the folder of a run: it holds neither {_RUN} (pre-training, distillation), {_SWEEP} (sweep) nor "
-        f"{TABLE} (evaluation)"
+        f"{uri} is not the folder of a run: it holds neither {RECORD} (pre-training, distillation), {SWEEP} (sweep) "
+        f"nor {TABLE} (evaluation)"
     )
 
 

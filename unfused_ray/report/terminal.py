@@ -12,7 +12,7 @@ from unfused_ray import storage
 from unfused_ray.report.facts import newest_checkpoint, progress, standing, state
 from unfused_ray.runs.checkpoints import MANIFEST
 from unfused_ray.runs.reader import PICTURES, RunReader
-from unfused_ray.runs.run import ASSIGNMENTS, PSEUDO_LABELS
+from unfused_ray.runs.run import ASSIGNMENTS, PSEUDO_LABELS, is_run
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def runs_table(folder_uri: str) -> Table:
     for heading in ("name", "state", "progress", "last checkpoint"):
         table.add_column(heading, no_wrap=True)
     table.add_column("folder", overflow="fold")
-    uris = [uri for uri in storage.list_folders(folder_uri) if storage.exists(storage.join(uri, "run.json"))]
+    uris = [uri for uri in storage.list_folders(folder_uri) if is_run(uri)]
     runs = []
     for uri in uris:
         try:

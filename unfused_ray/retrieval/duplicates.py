@@ -24,7 +24,7 @@ from unfused_ray.data.parts.executor import Executor
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.embedding.clips import read_clips
 from unfused_ray.retrieval.alterations import ALTERATIONS
-from unfused_ray.retrieval.fingerprints import fingerprint, front_end_of, load_fingerprints
+from unfused_ray.retrieval.fingerprints import fingerprint, load_fingerprints
 
 _COPIED = 50
 """Clips of which altered copies are made, to choose the threshold."""
@@ -141,7 +141,7 @@ def find_copies(first: ClipIndex, second: ClipIndex | None, executor: Executor, 
         OSError: a shard is missing, or its storage does not answer.
     """
     others = second or first
-    front_ends = {front_end_of(manifest).digest(): manifest.uri for manifest in (*first.manifests, *others.manifests)}
+    front_ends = {manifest.front_end.digest(): manifest.uri for manifest in (*first.manifests, *others.manifests)}
     if len(front_ends) > 1:
         raise ValueError(
             f"{' and '.join(front_ends.values())} were prepared with different front ends: their clips cannot be "
@@ -156,26 +156,26 @@ def find_copies(first: ClipIndex, second: ClipIndex | None, executor: Executor, 
 
 
 def choose_threshold(
-    index: ClipIndex, fingerprints_ND: np.ndarray, others_MD: np.ndarray | None, precision: float, seed: int = 0
+    index: ClipIndex, fingerprints_ND: np.ndarray, others_MD: np.ndarray | None, precision: float
 ) -> Threshold:
     """Choose the lowest similarity above which enough pairs are a clip and its own copy, and false ones are far.
 
-    Some clips are altered in every way of ``ALTERATIONS``. A copy's similarity with its original is that of a true
-    pair; with the nearest other clip of the set, that of a false one. Clips whose nearest other stands out are left
-    out, because the set may hold a copy of them. Where no precision is as wanted, it is the highest that there is.
+    Some clips, always the same, are altered in every way of ``ALTERATIONS``. A copy's similarity with its original is
+    that of a true pair; with the nearest other clip of the set, that of a false one. Clips whose nearest other stands
+    out are left out, because the set may hold a copy of them. Where no precision is as wanted, it is the highest that
+    there is.
 
     Args:
         index: clips to alter.
         fingerprints_ND: of these clips.
         others_MD: of the clips that are looked among; None is the same clips.
         precision: to reach.
-        seed: of the clips that are altered.
     """
-    ids = np.sort(np.random.default_rng(seed).permutation(index.num_clips)[:_COPIED])
+    ids = np.sort(np.random.default_rng(0).permutation(index.num_clips)[:_COPIED])
     others = fingerprints_ND if others_MD is None else others_MD
     _, similarities = nearest(fingerprints_ND[ids], others, ids if others_MD is None else None)
     ids = ids[_fisher(similarities) <= _beyond(similarities)]
-    front_end = front_end_of(index.manifests[0])
+    front_end = index.manifests[0].front_end
     log_mel = LogMel(front_end)
     originals, copies, names = [], [], []
     for clips in read_clips(index, ids):

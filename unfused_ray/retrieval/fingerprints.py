@@ -59,15 +59,10 @@ def fingerprint(pcm: np.ndarray, log_mel: LogMel) -> np.ndarray:
     return unit((rates_FR - rates_FR.mean(axis=1, keepdims=True)).ravel()).astype(np.float32)
 
 
-def front_end_of(manifest: Manifest) -> FrontEndConfig:
-    """The front end that a source's clips are fingerprinted with: its own."""
-    return FrontEndConfig(**manifest.config["front_end"])
-
-
 def load_fingerprints(index: ClipIndex, executor: Executor) -> np.ndarray:
     """Return the fingerprints of all clips: (N, DIM) float16 by clip_id; zeros for a damaged clip.
 
-    Those of a shard are kept in its source, and computed once.
+    Those of a shard are computed once, with its source's own front end, and kept in its source.
 
     Args:
         index: the clips.
@@ -84,7 +79,7 @@ def load_fingerprints(index: ClipIndex, executor: Executor) -> np.ndarray:
             if found[-1] is None:
                 lacking.append((len(found) - 1, manifest, shard))
     tasks = (
-        (list(islice(ClipIndex([replace(m, shards=(shard,))]).units, len(shard.row_groups))), front_end_of(m))
+        (list(islice(ClipIndex([replace(m, shards=(shard,))]).units, len(shard.row_groups))), m.front_end)
         for _, m, shard in lacking
     )
     done = 0

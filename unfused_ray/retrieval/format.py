@@ -20,6 +20,7 @@ from typing import Any, Literal, Self
 from pydantic import TypeAdapter, ValidationError
 
 from unfused_ray import storage
+from unfused_ray.config import Readout
 
 FORMAT_VERSION = "index 1"
 INDEX = "index.json"
@@ -76,7 +77,7 @@ class EncoderRecord:
     uri: str
     sha256: str
     """Digest of its weights."""
-    readout: str
+    readout: Readout
     dim: int
     """Numbers of a vector."""
 

@@ -46,13 +46,12 @@ class Learned:
         return f"{marks}; of marks held out, {self.right:.0%} are right, where chance gives 50 %"
 
 
-def learn(collection: Collection, marks: Mapping[int, bool], seed: int = 0) -> Learned:
-    """Fit the classifier.
+def learn(collection: Collection, marks: Mapping[int, bool]) -> Learned:
+    """Fit the classifier; for the same marks, it is the same.
 
     Args:
         collection: the index.
         marks: True for ids to keep, False for those to reject.
-        seed: of the unmarked clips that are drawn.
 
     Raises:
         ValueError: nothing is kept.
@@ -64,7 +63,7 @@ def learn(collection: Collection, marks: Mapping[int, bool], seed: int = 0) -> L
     ids_M, is_kept_M = np.fromiter(marks, np.int64), np.fromiter(marks.values(), bool)
     recordings = collection.clips.recordings
     unmarked = np.flatnonzero(~np.isin(recordings, recordings[ids_M]))
-    drawn = np.random.default_rng(seed).permutation(unmarked)[:_BACKGROUND]
+    drawn = np.random.default_rng(0).permutation(unmarked)[:_BACKGROUND]
     if not num_reject and not len(drawn):
         raise ValueError("every recording of the index is marked to be kept: there is nothing to learn")
     vectors_MC, background_BC = collection.vectors(ids_M), collection.vectors(drawn)

@@ -113,7 +113,7 @@ def ask_wave(collection: Collection, uri: str, encoder_uri: str, first: float, l
     sample_rate = encoder.log_mel.config.sample_rate
     pcm = _read(uri, sample_rate, first, last)
     ((_, layers),) = embed_waves(encoder, [(0, pcm)])
-    vector_1D = read_out(layers, encoder.encoder.config.cut, collection.manifest.encoder.readout)  # type: ignore[arg-type]
+    vector_1D = read_out(layers, encoder.encoder.config.cut, collection.manifest.encoder.readout)
     if not has_direction(vector_1D)[0]:
         raise ValueError(f"{uri}: its vector has no direction, so nothing is near to it")
     _warn_of_length(collection, len(pcm) / sample_rate)

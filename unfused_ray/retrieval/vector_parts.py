@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -63,7 +62,7 @@ class VectorSource:
 
 def vectors_digest(manifest: VectorManifest) -> str:
     """Twelve hex digits that change with the vectors of a folder."""
-    return hashlib.sha256("".join(part.sha256 for part in manifest.parts).encode()).hexdigest()[:12]
+    return storage.sha256("".join(part.sha256 for part in manifest.parts).encode())[:12]
 
 
 def encoder_of(sources: Sequence[VectorSource], known: EncoderRecord | None = None) -> EncoderRecord:

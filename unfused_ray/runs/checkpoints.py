@@ -7,7 +7,6 @@ no damage goes unseen.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import re
@@ -78,12 +77,10 @@ class CheckpointStore:
 
     Args:
         run_uri: folder of the run.
-        keep: newest checkpoints that :meth:`prune` leaves.
     """
 
-    def __init__(self, run_uri: str, keep: int) -> None:
+    def __init__(self, run_uri: str) -> None:
         self.uri = storage.join(run_uri, "checkpoints")
-        self.keep = keep
 
     def begin(self, position: Position) -> str:
         """An empty folder for the checkpoint of ``position``; it does not count before :meth:`commit`."""
@@ -120,7 +117,7 @@ class CheckpointStore:
 
         def write(name: str, data: bytes) -> None:
             storage.write_bytes(storage.join(folder, name), data)
-            files[name] = hashlib.sha256(data).hexdigest()
+            files[name] = storage.sha256(data)
 
         for name, group in tensors.items():
             state = {key: value.detach().cpu().contiguous() for key, value in group.items()}
@@ -161,15 +158,19 @@ class CheckpointStore:
         """Folders of the checkpoints that were committed, newest first; their files are not verified."""
         return [folder for folder in self._folders() if storage.exists(storage.join(folder, MANIFEST))]
 
-    def prune(self, newest: Position) -> list[Position]:
-        """Delete all but the ``keep`` newest committed checkpoints up to ``newest``, which was just committed.
+    def prune(self, newest: Position, keep: int) -> list[Position]:
+        """Delete all but the newest committed checkpoints up to one.
 
         Those after it did not verify when the run was resumed, those not committed were interrupted.
+
+        Args:
+            newest: position of the one that was just committed.
+            keep: checkpoints to leave.
 
         Returns:
             The positions that are left, newest first.
         """
-        kept = [folder for folder in self.committed() if _position(folder) <= newest][: self.keep]
+        kept = [folder for folder in self.committed() if _position(folder) <= newest][:keep]
         for folder in self._folders():
             if folder not in kept:
                 # The manifest goes first: what is half deleted must not look whole.

@@ -9,7 +9,7 @@ from unfused_ray import storage
 from unfused_ray.config import DistillConfig, TrainingConfig
 from unfused_ray.models.export import find_export, read_description
 from unfused_ray.runs.checkpoints import MANIFEST, Checkpoint
-from unfused_ray.runs.run import Run
+from unfused_ray.runs.run import Run, is_run
 
 
 def origins(config: TrainingConfig, checkpoint: Checkpoint | None) -> list[dict[str, str]]:
@@ -62,7 +62,14 @@ def upstream(uri: str, checkpoint: Checkpoint | None = None) -> dict[str, str]:
         known["sha256"] = storage.sha256_file(storage.join(checkpoint.uri, MANIFEST))
     elif export is not None:
         known["sha256"] = read_description(uri)["sha256"]
-    for folder in (uri, storage.parent(export or uri)):
-        if storage.exists(storage.join(folder, "run.json")):
-            return {**known, "run": Run(folder).record()["id"]}
-    return known
+    run = find_run(uri)
+    return known if run is None else {**known, "run": Run(run).record()["id"]}
+
+
+def find_run(uri: str) -> str | None:
+    """The folder of a run: ``uri`` itself, or the one that the export at ``uri`` lies in; None where there is none.
+
+    It goes by what is there, not by names: a run may be called as an export's folder is.
+    """
+    folders = uri, storage.parent(find_export(uri) or uri)
+    return next((folder for folder in folders if is_run(folder)), None)

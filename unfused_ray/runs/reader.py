@@ -9,14 +9,15 @@ from typing import Any
 from unfused_ray import storage
 from unfused_ray.clustering.assignment import MANIFEST, Assignment, read_assignment
 from unfused_ray.config import DistillConfig, PretrainConfig
-from unfused_ray.runs.run import ASSIGNMENTS, CONFIGS, PSEUDO_LABELS, RECORD, Run
+from unfused_ray.runs.run import ASSIGNMENTS, CONFIGS, PSEUDO_LABELS, RECORD, Run, is_run
+from unfused_ray.runs.status import Status
 
 PICTURES = "pictures"
 """Folder of the pictures in that of a run."""
 
 
 class RunReader(Run):
-    """A run as it was when it was opened here, for pictures, pages and tables.
+    """A run for pictures, pages and tables, which show one state of it: each of its files is read once.
 
     Args:
         uri: folder of the run.
@@ -28,7 +29,7 @@ class RunReader(Run):
 
     def __init__(self, uri: str) -> None:
         super().__init__(uri)
-        if not storage.exists(storage.join(uri, RECORD)):
+        if not is_run(uri):
             raise FileNotFoundError(f"{uri} holds no {RECORD}: it is not the folder of a run")
         record = self.record()
         self.id: str = record["id"]
@@ -38,6 +39,22 @@ class RunReader(Run):
         """The configuration of its last start."""
         self.facts: Mapping[str, Any] = record["facts"]
         self.environment: Mapping[str, str] = record["environment"]
+
+    def status(self) -> Status | None:
+        """The status when it was first asked for; None if there was none."""
+        return self._status
+
+    @cached_property
+    def _status(self) -> Status | None:
+        return super().status()
+
+    def history(self) -> list[dict[str, float]]:
+        """The metrics of the epochs that were finished when they were first asked for."""
+        return self._history
+
+    @cached_property
+    def _history(self) -> list[dict[str, float]]:
+        return super().history()
 
     @property
     def num_clips(self) -> int:

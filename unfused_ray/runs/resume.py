@@ -39,7 +39,7 @@ def find_resume_point(run_uri: str) -> ResumePoint | None:
     Raises:
         ValueError: there are checkpoints, but none verifies.
     """
-    newest = CheckpointStore(run_uri, keep=1).newest()
+    newest = CheckpointStore(run_uri).newest()
     return ResumePoint(newest, newest.position, newest.bank_uri) if newest else None
 
 
@@ -50,7 +50,7 @@ def find_fork_point(source_uri: str) -> ResumePoint:
         FileNotFoundError: the run has none.
         ValueError: there are checkpoints, but none verifies.
     """
-    newest = CheckpointStore(source_uri, keep=1).newest()
+    newest = CheckpointStore(source_uri).newest()
     if newest is None:
         raise FileNotFoundError(f"fork={source_uri} holds no checkpoint: give the folder of a run")
     return ResumePoint(newest, Position(newest.position.epoch, 0), None, is_fork=True)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from unfused_ray import paths, storage
 from unfused_ray.config import DistillConfig, PretrainConfig, TrainingConfig, differences, explain, within
+from unfused_ray.runs.checkpoints import CheckpointStore
 from unfused_ray.runs.files import read_file, write_file
 from unfused_ray.runs.status import Status
 
@@ -42,6 +43,11 @@ CONFIGS: Mapping[str, type[PretrainConfig | DistillConfig]] = {
 
 class ConfigurationChangedError(ValueError):
     """Settings or data differ from those that the run was started with."""
+
+
+def is_run(uri: str) -> bool:
+    """Return True if ``uri`` is the folder of a run that has begun."""
+    return storage.exists(storage.join(uri, RECORD))
 
 
 class Run:
@@ -78,11 +84,8 @@ class Run:
             "facts": dict(facts),
             "environment": dict(environment or {}),
         }
-        # Imported here for its torch: the coordinator, an actor that imports this module, need not wait for it.
-        from unfused_ray.runs.checkpoints import CheckpointStore
-
         changes = self.changes(config, facts)
-        if not self._has(RECORD) or (changes and not CheckpointStore(self.uri, keep=1).committed()):
+        if not is_run(self.uri) or (changes and not CheckpointStore(self.uri).committed()):
             for folder in (ASSIGNMENTS, PSEUDO_LABELS, BEST):
                 storage.delete(storage.join(self.uri, folder))
             write_file(self.uri, RECORD, new)
@@ -93,7 +96,7 @@ class Run:
                 "the run, another --output, or branch from its newest checkpoint: --fork "
                 f"{self.uri} --output <new folder>"
             )
-        if not CheckpointStore(self.uri, keep=1).committed():
+        if not CheckpointStore(self.uri).committed():
             storage.delete(storage.join(self.uri, BEST))  # of looks that the run takes anew
         record = {**self.record(), "config": new["config"], "environment": new["environment"]}
         write_file(self.uri, RECORD, record)
@@ -101,7 +104,7 @@ class Run:
 
     def changes(self, config: TrainingConfig, facts: Mapping[str, Any]) -> list[str]:
         """Settings and facts that differ from the run's and would change its result, a line each."""
-        if not self._has(RECORD):
+        if not is_run(self.uri):
             return []
         old, new = self.record(), {**config.model_dump(mode="json"), **facts}
         if old["stage"] != config.stage:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import get_args
 
 from unfused_ray import storage
-from unfused_ray.config import WatchConfig, WatchedMeasure
+from unfused_ray.config import MEAN, QUICK_MEASURES, WatchConfig
 
-MEASURES: tuple[WatchedMeasure, ...] = get_args(WatchedMeasure)
-MEAN = "mean"
-"""Name of the mean over several tasks."""
 _PREFIX = "watch/"
 _RANDOM = "/random"
 
@@ -42,7 +38,7 @@ class Look:
 
 def names(tasks: Sequence[str]) -> list[str]:
     """Names of a look's figures in the history: the network's by task and measure, then random networks' likewise."""
-    own = [_name(task, measure) for task in tasks for measure in MEASURES]
+    own = [_name(task, measure) for task in tasks for measure in QUICK_MEASURES]
     return [*own, *(name + _RANDOM for name in own)]
 
 
@@ -59,7 +55,7 @@ def watched_curves(history: History) -> list[WatchedCurve]:
         epochs, accuracies = [epoch for epoch, *_ in points], [accuracy for _, accuracy, _ in points]
         curves.append(WatchedCurve(task, measure, epochs, accuracies, points[-1][2]))
     tasks = list(dict.fromkeys(curve.task for curve in curves))
-    return [*curves, *(_mean(history, tasks, measure) for measure in MEASURES if len(tasks) > 1)]
+    return [*curves, *(_mean(history, tasks, measure) for measure in QUICK_MEASURES if len(tasks) > 1)]
 
 
 def looks(history: History, config: WatchConfig) -> list[Look]:

@@ -18,20 +18,20 @@ from unfused_ray.config import DistillConfig, SweepConfig, differences, within
 from unfused_ray.data.shards.format import Manifest
 from unfused_ray.evaluation.bootstrap import distinct_groups
 from unfused_ray.evaluation.protocol import ProtocolConfig, load_protocol
-from unfused_ray.evaluation.tasks import Task, load_task, refuse_shared, role
+from unfused_ray.evaluation.tasks import VALIDATION_SPLITS, Task, load_task, refuse_shared, role
 from unfused_ray.home import home
 from unfused_ray.models.export import read_description
 from unfused_ray.runs.environment import environment
+from unfused_ray.sweeps import SWEEP
 from unfused_ray.sweeps.search import num_trials
 from unfused_ray.sweeps.space import Space, apply, default_point, grid, label_points, to_json
 from unfused_ray.sweeps.spaces import find_space
-from unfused_ray.sweeps.trial import FORMAT_VERSION, REMEDY, SPLITS, Record, TrialPlan, read_records
+from unfused_ray.sweeps.trial import FORMAT_VERSION, REMEDY, Record, TrialPlan, read_records
 from unfused_ray.tracking import store
 from unfused_ray.training.driver.launch import check as check_training
 
 logger = logging.getLogger(__name__)
 
-SWEEP = "sweep.json"
 _NOT_VARIED = (
     *("data", "output", "name", "teacher", "seed", "epochs", "stop_after", "labels_of", "splits", "crop"),
     *("front_end", "runtime", "tracking", "init_from", "fork"),
@@ -96,7 +96,7 @@ def check(config: SweepConfig) -> SweepPlan:
     for task in config.tasks:
         if names.count(storage.name(task)) > 1:
             raise ValueError(f"tasks={task}: another task's folder is called the same, rename one")
-        loaded = load_task(task, SPLITS)
+        loaded = load_task(task, VALIDATION_SPLITS)
         facts["tasks"][storage.name(task)] = loaded.index.checksums
         if "test" not in {role(split) for split in Manifest.load(task).clips_by_split}:
             raise ValueError(f"tasks={task} has no test split, by which the winner is judged at the end")

@@ -24,12 +24,13 @@ from unfused_ray import cluster, memory, storage
 from unfused_ray.config import SweepConfig
 from unfused_ray.lease import Lease
 from unfused_ray.progress import Progress
+from unfused_ray.sweeps import SWEEP
 from unfused_ray.sweeps.halving import Halving
-from unfused_ray.sweeps.plan import SWEEP, SweepPlan
+from unfused_ray.sweeps.plan import SweepPlan
 from unfused_ray.sweeps.search import make_search
 from unfused_ray.sweeps.space import apply, identity, label_points
 from unfused_ray.sweeps.tracked import SweepTracking, tracked
-from unfused_ray.sweeps.trial import FORMAT_VERSION, Record, TrialPlan, read_record, read_records, run_trial
+from unfused_ray.sweeps.trial import FORMAT_VERSION, Record, State, TrialPlan, read_record, read_records, run_trial
 from unfused_ray.tracking.store import announce
 from unfused_ray.training.driver import launch
 
@@ -182,7 +183,7 @@ class _Records(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         self._end(trial, "failed", read_record(self._uri, trial.config).message or "its process died")
 
-    def _end(self, trial: Trial, state: Any, message: str) -> None:
+    def _end(self, trial: Trial, state: State, message: str) -> None:
         record = read_record(self._uri, trial.config)
         if record.state != "finished":
             record = replace(record, state=state, message=message)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from unfused_ray import storage
 from unfused_ray.config import DistillConfig, Measure
 from unfused_ray.evaluation.protocol import ProtocolConfig
-from unfused_ray.evaluation.tasks import load_task
+from unfused_ray.evaluation.tasks import VALIDATION_SPLITS, load_task
 from unfused_ray.runs.run import Run
 from unfused_ray.sweeps.score import Score, mean_accuracy, score
 from unfused_ray.sweeps.space import LABELS, Point, apply, identity
@@ -23,8 +23,6 @@ REMEDY = "begin a sweep in another folder, or use the version of unfused-ray tha
 # What a trial reports at a rung.
 METRIC = "accuracy"
 EPOCH = "epoch"
-SPLITS = ("train", "valid")
-"""All that a sweep reads of a task."""
 State = Literal["running", "finished", "stopped early", "failed"]
 
 
@@ -174,7 +172,9 @@ def _advance(plan: TrialPlan, record: Record, epoch: int) -> Record:
         history = Run(config.output).history()
         training += sum(entry["seconds_train"] for entry in history[before:])
         trained = time.perf_counter()
-        scores.append(score(load_task(task, SPLITS), config.output, plan.protocol, plan.measure, plan.by_folds))
+        scores.append(
+            score(load_task(task, VALIDATION_SPLITS), config.output, plan.protocol, plan.measure, plan.by_folds)
+        )
         scoring += time.perf_counter() - trained
     return replace(
         record,

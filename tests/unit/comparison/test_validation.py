@@ -12,13 +12,12 @@ from support.tasks import PROTOCOL, write_folds, write_task
 
 from unfused_ray import evaluation_job
 from unfused_ray.comparison.validation import (
-    MEASURES,
     ValidationScores,
     validated,
     validation_table,
     validation_tasks,
 )
-from unfused_ray.config import EvaluateConfig, FrontEndConfig, Measure
+from unfused_ray.config import QUICK_MEASURES, EvaluateConfig, FrontEndConfig, Measure
 from unfused_ray.embedding.cache import EmbeddingCache
 from unfused_ray.evaluation.protocol import BootstrapConfig, ProtocolConfig
 from unfused_ray.evaluation.tasks import Task
@@ -85,7 +84,7 @@ def test_damaged_clips_are_wrong_named_and_asked_again(
 
 def test_seeds_of_a_row_are_joined_and_drawn() -> None:
     scores: list[dict[Measure, np.ndarray]] = [
-        {measure: np.full((1, 4), share) for measure in MEASURES} for share in (0.25, 0.75)
+        {measure: np.full((1, 4), share) for measure in QUICK_MEASURES} for share in (0.25, 0.75)
     ]
     groups = np.array(["a", "a", "b", ""])
     joined = ValidationScores.joined([ValidationScores(each, groups, number) for number, each in enumerate(scores)])

@@ -76,7 +76,7 @@ def test_batch_norms_have_the_mean_statistics_of_equal_blocks(
         torch.testing.assert_close(norm.running_mean, torch.stack(means).mean(0), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(norm.running_var, torch.stack(variances).mean(0), rtol=1e-4, atol=1e-5)
         xs = [
-            relu(pool((x - mean.view(1, -1, 1, 1)) / (variance.view(1, -1, 1, 1) + norm.eps).sqrt()))
+            relu(pool((x - mean.view(1, -1, 1, 1)) / (variance.view(1, -1, 1, 1) + 1e-5).sqrt()))
             for x, mean, variance in zip(xs, means, variances, strict=True)
         ]
 

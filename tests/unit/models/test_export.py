@@ -23,6 +23,7 @@ from unfused_ray.models.export import (
     load_encoder,
     load_student,
     read_description,
+    run_of,
     save_encoder,
 )
 from unfused_ray.models.frozen import FrozenEncoder
@@ -139,6 +140,7 @@ def test_an_export_is_found_by_its_folder_and_by_that_of_its_run(trained, tmp_pa
     save_encoder(str(run / name), trained, FRONT_END, CropConfig(), MEAN, STD, {})
     for uri in (run, run / name):
         assert find_export(str(uri)) == str(run / name)
+        assert run_of(str(uri)) == str(run)
         assert read_description(str(uri))["folder"] == str(run / name)
         state = load_encoder(str(uri)).encoder.state_dict()
         assert all(torch.equal(state[key], value) for key, value in trained.state_dict().items())

@@ -42,7 +42,7 @@ def found(store: CheckpointStore) -> Position | None:
 
 
 def test_the_newest_is_taken_by_epoch_and_then_by_step(run_uri: str) -> None:
-    store = CheckpointStore(run_uri, keep=2)
+    store = CheckpointStore(run_uri)
     assert found(store) is None
     for position in (Position(0, 900), Position(10, 5), Position(9, 1_000_000)):
         write(store, position)
@@ -69,7 +69,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(
     run_uri: str, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = CheckpointStore(run_uri, keep=2)
+    store = CheckpointStore(run_uri)
     write(store, Position(0, 1))
     newest = write(store, Position(0, 2))
     files = [storage.relative(uri, newest) for uri in storage.list_files(newest, recursive=True)]
@@ -95,7 +95,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(
 def test_a_checkpoint_does_not_count_before_its_manifest_which_is_written_last(
     run_uri: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = CheckpointStore(run_uri, keep=2)
+    store = CheckpointStore(run_uri)
     write(store, Position(0, 1))
     write_bytes = storage.write_bytes
     for allowed in range(4):  # bank, model, details, manifest: the process ends before each of these is written
@@ -118,7 +118,7 @@ def test_a_checkpoint_does_not_count_before_its_manifest_which_is_written_last(
 
 
 def test_where_no_committed_checkpoint_can_be_used_each_is_named_and_nothing_begins_again(tmp_path: Path) -> None:
-    store = CheckpointStore(str(tmp_path), keep=2)
+    store = CheckpointStore(str(tmp_path))
     manifest = Path(write(store, Position(0, 1))) / "manifest.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format_version": 99}))
     (Path(write(store, Position(0, 2))) / "model.safetensors").write_bytes(b"")
@@ -133,7 +133,7 @@ def test_where_no_committed_checkpoint_can_be_used_each_is_named_and_nothing_beg
 
 
 def test_a_checkpoint_that_lacks_the_state_of_its_labels_is_not_committed(tmp_path: Path) -> None:
-    store = CheckpointStore(str(tmp_path), keep=2)
+    store = CheckpointStore(str(tmp_path))
     store.begin(Position(0, 1))
     with pytest.raises(RuntimeError, match="reachable by one path or URI from every node"):
         store.commit(Position(0, 1), {}, {}, has_bank=True)
@@ -141,7 +141,7 @@ def test_a_checkpoint_that_lacks_the_state_of_its_labels_is_not_committed(tmp_pa
 
 
 def test_storage_that_does_not_answer_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = CheckpointStore(str(tmp_path), keep=2)
+    store = CheckpointStore(str(tmp_path))
     write(store, Position(0, 1))
 
     def fail(uri: str) -> str:
@@ -157,32 +157,32 @@ def positions(store: CheckpointStore) -> list[Position]:
 
 
 def test_pruning_keeps_the_newest(run_uri: str) -> None:
-    store = CheckpointStore(run_uri, keep=2)
+    store = CheckpointStore(run_uri)
     for step in range(1, 5):
         write(store, Position(0, step))
-        kept = store.prune(Position(0, step))
+        kept = store.prune(Position(0, step), keep=2)
         assert kept == positions(store) == [Position(0, s) for s in range(step, max(step - 2, 0), -1)]
         assert found(store) == Position(0, step)
 
 
 def test_pruning_never_prefers_a_damaged_checkpoint_to_the_one_just_written(tmp_path: Path) -> None:
-    store = CheckpointStore(str(tmp_path), keep=1)
+    store = CheckpointStore(str(tmp_path))
     write(store, Position(0, 1))
     newest = Path(write(store, Position(1, 0)))
     (newest / "model.safetensors").write_bytes(b"")
     assert found(store) == Position(0, 1)
     write(store, Position(0, 2))  # the run goes on from step 1
-    assert store.prune(Position(0, 2)) == positions(store) == [Position(0, 2)]
+    assert store.prune(Position(0, 2), keep=1) == positions(store) == [Position(0, 2)]
     assert found(store) == Position(0, 2)
 
 
 def test_pruning_removes_interrupted_checkpoints_and_nothing_else(tmp_path: Path) -> None:
-    store = CheckpointStore(str(tmp_path), keep=2)
+    store = CheckpointStore(str(tmp_path))
     interrupted = Path(write(store, Position(0, 1)))
     (interrupted / "manifest.json").unlink()
     foreign = tmp_path / "checkpoints" / "my-backup"
     foreign.mkdir()
     write(store, Position(0, 2))
-    store.prune(Position(0, 2))
+    store.prune(Position(0, 2), keep=2)
     assert not interrupted.exists()
     assert foreign.exists()

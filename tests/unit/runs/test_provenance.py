@@ -63,7 +63,7 @@ def test_a_run_that_begins_with_a_checkpoint_names_it(source: Path, tmp_path: Pa
     write_encoder(Path(folder, "encoder"), "fc2")
     export = {"uri": folder, "sha256": read_description(folder)["sha256"]}
     assert provenance.upstream(folder) == export
-    store = CheckpointStore(folder, keep=1)
+    store = CheckpointStore(folder)
     begun = store.begin(Position(1, 0))
     store.commit(Position(1, 0), {}, {})
     checkpoint = store.newest()

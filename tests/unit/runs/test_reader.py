@@ -14,6 +14,7 @@ from unfused_ray.config import (
 from unfused_ray.figures import run as pictures
 from unfused_ray.runs.reader import RunReader, curves
 from unfused_ray.runs.run import Run
+from unfused_ray.runs.status import Status
 
 
 def test_a_run_without_an_assignment_is_refused(tmp_path: Path) -> None:
@@ -33,6 +34,20 @@ def test_an_assignment_that_is_being_written_does_not_count_yet(tmp_path: Path) 
     write_assignment(str(tmp_path / "assignments" / "epoch-0000"), make_assignment(0))
     run = RunReader(str(tmp_path))
     assert run.has_assignment and run.assignment.epoch == 0
+
+
+def test_a_reader_keeps_to_the_state_that_it_has_read_first(tmp_path: Path) -> None:
+    run = Run(str(tmp_path))
+    run.open(PretrainConfig(), {"num_clips": NUM_CLIPS})
+    run.write_status(Status("running", 1, 0))
+    run.write_history([{"epoch": 0.0, "loss": 2.0}])
+    reader = RunReader(str(tmp_path))
+    first = reader.status(), reader.history()
+    run.write_status(Status("finished", 2, 0))
+    run.write_history([{"epoch": 0.0, "loss": 2.0}, {"epoch": 1.0, "loss": 1.0}])
+    assert (reader.status(), reader.history()) == first
+    later = RunReader(str(tmp_path)).status()
+    assert later is not None and later.epoch == len(run.history()) == 2
 
 
 def test_each_head_has_its_own_curve() -> None:

@@ -131,6 +131,6 @@ def test_a_run_of_before_idle_settings_were_refused_is_resumed_without_them(tmp_
     idle = DistillConfig().replace({"method.beta": 0.0, "method.mse_of": "features"})
     run = Run(str(tmp_path))
     run.open(idle, {})
-    CheckpointStore(str(tmp_path), keep=1).commit(Position(0, 1), {}, {})
+    CheckpointStore(str(tmp_path)).commit(Position(0, 1), {}, {})
     assert run.changes(idle.replace({"method.mse_of": "logits"}), {}) == []
     assert run.changes(idle.replace({"method.mse_of": "logits", "method.beta": 0.1}), {}) == ["method.beta: 0.0 → 0.1"]

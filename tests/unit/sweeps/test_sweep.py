@@ -29,13 +29,13 @@ from unfused_ray.evaluation.probes.clips import Labelled
 from unfused_ray.evaluation.probes.probe import validate
 from unfused_ray.evaluation.protocol import BootstrapConfig, load_protocol
 from unfused_ray.evaluation.systems import TrainedModel
-from unfused_ray.evaluation.tasks import load_task
+from unfused_ray.evaluation.tasks import VALIDATION_SPLITS, load_task
 from unfused_ray.report.sweep import is_default
 from unfused_ray.runs.checkpoints import CheckpointStore, Position
 from unfused_ray.runs.environment import environment
 from unfused_ray.runs.run import Run
 from unfused_ray.runs.status import Status
-from unfused_ray.sweeps import plan, result, space, spaces, sweep, trial
+from unfused_ray.sweeps import SWEEP, plan, result, space, spaces, sweep, trial
 from unfused_ray.sweeps.score import Score, mean_accuracy
 from unfused_ray.sweeps.search import make_search
 from unfused_ray.sweeps.trial import Record, Rung, TrialPlan
@@ -281,7 +281,7 @@ def test_a_run_of_the_distillations_name_has_no_say_in_a_sweep(
     monkeypatch.setenv("UNFUSED_RAY_HOME", str(tmp_path / "home"))
     other = Run(str(tmp_path / "home" / "runs" / config().distill.name))
     other.open(config().distill, {})
-    CheckpointStore(other.uri, keep=1).commit(Position(0, 1), {}, {})
+    CheckpointStore(other.uri).commit(Position(0, 1), {}, {})
     with pytest.raises(ValueError, match=r"init_from=.*teacher has weights that do not fit"):
         plan.check(config(**{"distill.init_from": str(tmp_path / "teacher"), "distill.encoder.width": 48}))
 
@@ -363,7 +363,7 @@ def test_trials_are_judged_by_the_measure_that_score_names(
         known = trial._advance(prepared.trials, Record(prepared.default), 1)
         (rung,) = known.rungs
         for uri, found in zip(tasks, rung.scores, strict=True):
-            task = load_task(uri, trial.SPLITS)
+            task = load_task(uri, VALIDATION_SPLITS)
             student = storage.join(trial.trial_uri(prepared.trials.uri, prepared.default), storage.name(uri))
             cache = EmbeddingCache(str(tmp_path / "cache"))
             (vectors,) = TrainedModel("student", student).vectors(task, prepared.protocol, cache)
@@ -381,7 +381,7 @@ def test_trials_are_judged_by_the_measure_that_score_names(
 
 def test_a_sweep_that_was_judged_by_one_measure_is_not_resumed_by_another(config: Callable[..., SweepConfig]) -> None:
     begun = plan.check(config())
-    storage.write_json(storage.join(begun.trials.uri, plan.SWEEP), begun.record, trial.FORMAT_VERSION)
+    storage.write_json(storage.join(begun.trials.uri, SWEEP), begun.record, trial.FORMAT_VERSION)
     with pytest.raises(ValueError, match=r'other settings:\s+score: "headline" → "linear"'):
         plan.check(config(resume=True, score="linear"))
 
@@ -473,7 +473,7 @@ def test_a_sweep_keeps_its_space_and_what_it_runs_on(
     kept = json.loads(json.dumps(begun.record))
     assert {name: json_to_distribution(json.dumps(each)) for name, each in kept["space"].items()} == SPACE
     assert kept["environment"] == environment()
-    path = storage.join(begun.trials.uri, plan.SWEEP)
+    path = storage.join(begun.trials.uri, SWEEP)
     storage.write_json(path, {**kept, "environment": {"python": "3.10"}}, trial.FORMAT_VERSION)
     again = plan.check(config(resume=True))
     assert (again.id, again.record["environment"]) == (begun.id, environment())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -21,7 +20,7 @@ class Reject(NamedTuple):
 
     key: str
     reason: str
-    """One of a few words to count by (``audio.errors.Reason``)."""
+    """One of a few words to count by: ``audio.errors.Reason``; of what a listing leaves, "duplicate" or "unlisted"."""
     detail: str
 
 
@@ -39,9 +38,8 @@ def write_rejects(uri: str, rejects: Sequence[Reject | Warned]) -> None:
     table = pa.table(
         {name: pa.array([getattr(reject, name) for reject in rejects], pa.string()) for name in Reject._fields}
     )
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    storage.write_bytes(uri, buffer.getvalue())
+    with storage.open_output(uri) as output:
+        pq.write_table(table, output)
 
 
 def count_reasons(rejects: Sequence[Reject | Warned]) -> dict[str, int]:

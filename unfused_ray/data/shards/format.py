@@ -16,7 +16,6 @@ manifests' counts.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -33,6 +32,7 @@ from unfused_ray.data.shards.summary import SourceSummary
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 _STATISTICS = "statistics-"
+_STATISTICS_VERSION = 1
 
 SCHEMA = pa.schema(
     [
@@ -111,6 +111,11 @@ class Manifest:
     groups, not their audio. Empty if an older version has prepared it."""
 
     @cached_property
+    def front_end(self) -> FrontEndConfig:
+        """The front end that it was prepared with."""
+        return FrontEndConfig(**self.config["front_end"])
+
+    @cached_property
     def num_clips(self) -> int:
         """Clips of all shards."""
         return sum(shard.num_clips for shard in self.shards)
@@ -158,7 +163,8 @@ class Manifest:
 
         Raises:
             FileNotFoundError: there is no whole source.
-            ValueError: the manifest is damaged, or was written by another version of the format.
+            ValueError: the manifest, or a file of later statistics, is damaged or was written by another version of
+                the format.
         """
         path = storage.join(uri, MANIFEST)
         if not storage.exists(path):
@@ -185,7 +191,7 @@ class Manifest:
         shards = list(self.shards)
         for uri in storage.list_files(self.uri):
             if storage.name(uri).startswith(_STATISTICS):
-                raw = storage.read_json(uri)
+                raw = _read_statistics(uri)
                 for i, shard in enumerate(shards):
                     if sums := raw["shards"].get(shard.sha256):
                         statistics = {**shard.statistics, raw["front_end"]: Statistics(**sums)}
@@ -206,14 +212,47 @@ class Manifest:
         storage.write_json(storage.join(self.uri, MANIFEST), raw, FORMAT_VERSION)
 
 
+def refuse_other_rate(manifests: Sequence[Manifest], sample_rate: int, whose: str = "the encoder") -> None:
+    """Refuse prepared sources of another sample rate than what reads them.
+
+    Args:
+        manifests: of the sources.
+        sample_rate: that is needed, in Hz.
+        whose: what is at that rate, or the field that says so.
+
+    Raises:
+        ValueError: names the source, and both rates.
+    """
+    for manifest in manifests:
+        if (stored := manifest.front_end.sample_rate) != sample_rate:
+            raise ValueError(
+                f"{manifest.uri} is at {stored} Hz, {whose} at {sample_rate} Hz: prepare the source at that rate"
+            )
+
+
 def save_statistics(manifest: Manifest, front_end: FrontEndConfig) -> None:
     """Store the shards' statistics under another front end than the ingest's in a file beside the manifest."""
     digest = front_end.digest()
     # For the whole source: this manifest may hold some splits only, and other splits' statistics may be stored already.
     known = {shard.sha256: shard.statistics for shard in (*Manifest.load(manifest.uri).shards, *manifest.shards)}
     sums = {sha256: asdict(statistics[digest]) for sha256, statistics in known.items() if digest in statistics}
-    content = json.dumps({"front_end": digest, "shards": sums}, indent=1)
-    storage.write_bytes(storage.join(manifest.uri, f"{_STATISTICS}{digest}.json"), content.encode())
+    content = {"front_end": digest, "shards": sums}
+    storage.write_json(storage.join(manifest.uri, f"{_STATISTICS}{digest}.json"), content, _STATISTICS_VERSION)
+
+
+def _read_statistics(uri: str) -> dict[str, Any]:
+    """Read a file of :func:`save_statistics`; the first ones, which name no version, are as those of version 1.
+
+    Raises:
+        ValueError: it is of another version.
+    """
+    raw = storage.read_json(uri)
+    if (version := raw.get("format_version", 1)) != _STATISTICS_VERSION:
+        raise ValueError(
+            f"{uri} has format_version {version}, this version reads {_STATISTICS_VERSION}: delete it: it is computed "
+            "again"
+        )
+    return raw
 
 
 def add_statistics(parts: Sequence[Statistics | None]) -> Statistics | None:

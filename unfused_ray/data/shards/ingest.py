@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.text import Text
 
 from unfused_ray import paths, storage
-from unfused_ray.config import WHOLE_CLIPS, FrontEndConfig, PrepareConfig, differences
+from unfused_ray.config import WHOLE_CLIPS, PrepareConfig, differences
 from unfused_ray.data.parts.default_executor import default_executor
 from unfused_ray.data.parts.driver import PartedJob, write_parts
 from unfused_ray.data.parts.executor import IN_PROCESS, Executor
@@ -187,7 +187,7 @@ def _refuse_incomparable(config: PrepareConfig) -> None:
         ValueError: one has another front end.
     """
     for uri in config.near_copies:
-        there = FrontEndConfig(**Manifest.load(uri).config["front_end"])
+        there = Manifest.load(uri).front_end
         if there.digest() != config.front_end.digest():
             values = ", ".join(differences(there.flat(), config.front_end.flat()).values())
             raise ValueError(

@@ -13,7 +13,7 @@ from unfused_ray.audio.decode import AudioError, read_flac
 from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import FrontEndConfig
 from unfused_ray.data.parts.executor import IN_PROCESS, Executor
-from unfused_ray.data.shards.format import Manifest, Statistics, save_statistics
+from unfused_ray.data.shards.format import Manifest, Statistics, refuse_other_rate, save_statistics
 from unfused_ray.data.shards.index import ClipIndex, Unit, read_unit
 from unfused_ray.progress import Progress
 from unfused_ray.threads import one_thread
@@ -41,12 +41,7 @@ def compute_statistics(manifest: Manifest, front_end: FrontEndConfig, executor: 
     """
     if found := manifest.statistics(front_end):
         return found
-    sample_rate = manifest.config["front_end"]["sample_rate"]
-    if front_end.sample_rate != sample_rate:
-        raise ValueError(
-            f"front_end.sample_rate={front_end.sample_rate} Hz, but the shards of {manifest.uri} are at {sample_rate} "
-            "Hz: prepare the source again at the other rate"
-        )
+    refuse_other_rate([manifest], front_end.sample_rate, "front_end.sample_rate")
     shards = list(manifest.shards)
     missing = [number for number, shard in enumerate(shards) if front_end.digest() not in shard.statistics]
     lacking = replace(manifest, shards=tuple(shards[number] for number in missing))

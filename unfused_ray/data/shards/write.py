@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import IO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -132,7 +132,7 @@ def _usable(found: Iterator[Piece | Reject], config: PrepareConfig) -> Iterator[
 
 
 def _write_parquet(
-    rows: Sequence[_Row], spool: Any, config: PrepareConfig, file: str, max_rows: int, statistics: Statistics
+    rows: Sequence[_Row], spool: IO[bytes], config: PrepareConfig, file: str, max_rows: int, statistics: Statistics
 ) -> Shard:
     row_groups: list[int] = []
     max_bytes = config.row_group_megabytes * 1e6
@@ -167,7 +167,7 @@ def _row_groups(rows: Sequence[_Row], max_bytes: float, max_rows: int) -> Iterat
     yield rows[first:]
 
 
-def _table(rows: Sequence[_Row], spool: Any) -> pa.Table:
+def _table(rows: Sequence[_Row], spool: IO[bytes]) -> pa.Table:
     def audio(row: _Row) -> bytes:
         spool.seek(row.offset)
         return spool.read(row.num_bytes)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from unfused_ray import paths
 from unfused_ray.config import TrainingConfig
+from unfused_ray.data.shards.format import refuse_other_rate
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.stream.plan import Planner
 from unfused_ray.tracking.store import tracking_uri
@@ -38,9 +39,5 @@ def read_data(config: TrainingConfig) -> TrainingData:
         if times > 1:
             logger.warning("%s is named %d times: its clips are taken as often in every epoch", uri, times)
     planner = Planner(index, config.seed, config.batch)
-    rates = {manifest.config["front_end"]["sample_rate"] for manifest in index.manifests}
-    if rates != {config.front_end.sample_rate}:
-        raise ValueError(
-            f"front_end.sample_rate={config.front_end.sample_rate} must be that of the shards, {sorted(rates)}"
-        )
+    refuse_other_rate(index.manifests, config.front_end.sample_rate, "front_end.sample_rate")
     return TrainingData(config, index, planner, tracking_uri(config.tracking))

@@ -72,7 +72,7 @@ def check(given: TrainingConfig | TrainingData) -> TrainingPlan:
     runtime_of(config.runtime).refuse_impossible(config.runtime)
     watched_tasks(config.watch, config.front_end)
     uri = config.output or storage.join(home(), "runs", config.name)
-    begun = bool(CheckpointStore(uri, keep=1).committed())
+    begun = bool(CheckpointStore(uri).committed())
     record = Run(uri).record() if begun else None
     facts = {"num_clips": index.num_clips, "data_checksums": index.checksums, **origin_facts(config, record)}
     facts |= stage_of(config).check(index, record["facts"] if record else {})
@@ -100,7 +100,7 @@ def describe(plan: TrainingPlan) -> Table:
     if holder := user(run.uri):
         table.add_row("in use by", f"{holder}: it would be refused")
     if changes := run.changes(config, plan.facts):
-        begun = CheckpointStore(run.uri, keep=1).committed()
+        begun = CheckpointStore(run.uri).committed()
         table.add_row("other settings", "\n".join([*changes, "refused" if begun else "it would begin anew"]))
     return table
 

@@ -65,7 +65,7 @@ def _check_fork(config: TrainingConfig, facts: Mapping[str, Any]) -> ResumePoint
 
 def _check_warm_start(config: TrainingConfig) -> None:
     source = config.init_from
-    if CheckpointStore(source, keep=1).committed():
+    if CheckpointStore(source).committed():
         record = Run(source).record()
         shapes = _method_shapes(config) if _takes_all(record, config) else _ENCODER_SHAPES
         shapes = tuple(name for name in shapes if name not in _NOT_CARRIED)
@@ -100,7 +100,7 @@ def warm_start(config: TrainingConfig) -> tuple[dict[str, dict[str, Tensor]], Ch
     """
     if not config.init_from:
         return {}, None
-    checkpoint = CheckpointStore(config.init_from, keep=1).newest()
+    checkpoint = CheckpointStore(config.init_from).newest()
     if checkpoint is None:
         return {"encoder": load_encoder(config.init_from).encoder.state_dict()}, None
     tensors = checkpoint.tensors("model")

@@ -44,7 +44,7 @@ class Checkpointer:
     ) -> None:
         self._config, self._run_uri, self._state = config, run_uri, state
         self._labels, self._collectives = labels, collectives
-        self._store = CheckpointStore(run_uri, config.keep)
+        self._store = CheckpointStore(run_uri)
         self._last = time.perf_counter()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint") if in_thread else None
         self._writing: Future[None] | None = None
@@ -119,6 +119,6 @@ class Checkpointer:
 
     def _prune(self, newest: Position) -> None:
         """Delete checkpoints and assignments that neither the settings nor a kept checkpoint need."""
-        oldest = min(position.epoch for position in self._store.prune(newest))
+        oldest = min(position.epoch for position in self._store.prune(newest, self._config.keep))
         if self._labels is not None:
             self._labels.forget(min(oldest, newest.epoch - self._config.keep_assignments))

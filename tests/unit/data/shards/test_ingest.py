@@ -459,7 +459,7 @@ def test_statistics_of_another_front_end_are_computed_once_a_shard(tmp_path: Pat
         assert (again.statistics(other) is None) == (splits == ["valid"])
     assert again.checksum == manifest.checksum
     assert compute_statistics(again, other, None) == computed
-    with pytest.raises(ValueError, match="sample_rate=8000 Hz"):
+    with pytest.raises(ValueError, match=r"is at 16000 Hz, front_end\.sample_rate at 8000 Hz"):
         compute_statistics(manifest, FrontEndConfig(sample_rate=8_000, f_max=4_000), InProcess())
 
 

@@ -37,6 +37,22 @@ def test_what_is_written_is_read(sources: list[Manifest]) -> None:
     assert [Manifest.load(source.uri) for source in sources] == sources
 
 
+def test_later_statistics_name_their_version_and_are_read_without_one(tmp_path: Path) -> None:
+    front_end = FrontEndConfig(num_mels=32)
+    manifest = write_source(tmp_path, [[2], [1]], (1_600, 2_400))
+    computed = compute_statistics(manifest, front_end)
+    (file,) = tmp_path.glob("statistics-*.json")
+    content = json.loads(file.read_text())
+    assert content.pop("format_version") == 1
+    file.write_text(json.dumps(content))  # as the first ones were
+    assert Manifest.load(manifest.uri).statistics(front_end) == computed
+    file.write_text(json.dumps({"format_version": 99, **content}))
+    with pytest.raises(ValueError, match=r"statistics-.*format_version 99.*delete it: it is computed again"):
+        Manifest.load(manifest.uri)
+    file.unlink()
+    assert compute_statistics(Manifest.load(manifest.uri), front_end) == computed
+
+
 @settings(max_examples=25)  # every example reads files
 @given(groups=st.lists(st.integers(0, 2), min_size=len(SPLITS), max_size=len(SPLITS)))
 def test_selections_by_split_part_the_clips(sources: list[Manifest], groups: list[int]) -> None:

@@ -44,7 +44,7 @@ def test_only_the_first_worker_group_is_certainly_the_first(restarted: SimpleNam
 
 
 def commit(run: Path, step: int) -> None:
-    store = CheckpointStore(str(run), keep=2)
+    store = CheckpointStore(str(run))
     store.begin(Position(0, step))
     store.commit(Position(0, step), {}, {})
 
@@ -77,7 +77,7 @@ def test_a_fork_without_a_checkpoint_of_its_own_begins_again_where_it_began(tmp_
     assert job.resume_point is not None and job.resume_point.position == Position(0, 0)
     for step in (5, 6):  # the trunk trains on, and keeps two checkpoints
         commit(trunk, step)
-        CheckpointStore(str(trunk), keep=2).prune(Position(0, step))
+        CheckpointStore(str(trunk)).prune(Position(0, step), keep=2)
     found = later._resume_point()
     assert (found.checkpoint.position, found.position, found.bank_uri) == (Position(0, 6), Position(0, 0), None)
     assert len(notes) == 1 and "is no longer there" in notes[0]

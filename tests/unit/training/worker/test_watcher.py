@@ -20,7 +20,7 @@ from support.runs import STEPS, exported, history, tracked, train, weights
 from support.sources import write_source
 from support.tasks import SMALL, replace_columns, write_task
 
-from unfused_ray.config import FrontEndConfig, PretrainConfig, WatchConfig
+from unfused_ray.config import QUICK_MEASURES, FrontEndConfig, PretrainConfig, WatchConfig
 from unfused_ray.embedding.cache import EmbeddingCache
 from unfused_ray.evaluation.probes.clips import Labelled
 from unfused_ray.evaluation.probes.probe import validate
@@ -31,7 +31,7 @@ from unfused_ray.evaluation.watch import Watch
 from unfused_ray.evaluation.watched import choose_clips, watched_tasks
 from unfused_ray.models.encoder import AudioNTT2020
 from unfused_ray.models.export import read_description
-from unfused_ray.runs.watched import MEASURES, has_ended_early, names, watched_curves
+from unfused_ray.runs.watched import has_ended_early, names, watched_curves
 from unfused_ray.training.coordinator import Coordinator
 from unfused_ray.training.driver.launch import check, describe
 from unfused_ray.training.worker.watcher import Watcher
@@ -78,7 +78,7 @@ def scores(system: System, uri: str, tmp_path: Path) -> dict[str, float]:
         validate(vectors, labelled, protocol.probes)
         for vectors in system.vectors(task, protocol, EmbeddingCache(str(tmp_path / "cache")))
     ]
-    return {measure: float(np.mean([each.accuracy(measure) for each in found])) for measure in MEASURES}
+    return {measure: float(np.mean([each.accuracy(measure) for each in found])) for measure in QUICK_MEASURES}
 
 
 def test_the_last_look_is_what_an_evaluation_says_of_the_export_on_the_same_clips(
@@ -96,7 +96,7 @@ def test_the_last_look_is_what_an_evaluation_says_of_the_export_on_the_same_clip
     network = scores(TrainedModel("run", job.output), task, tmp_path)
     random = RandomNetwork(job.encoder, job.encoder, job.front_end, seeds=(0, 1, 2))
     beside = scores(random, task, tmp_path)
-    for measure in MEASURES:
+    for measure in QUICK_MEASURES:
         assert looks[1][f"watch/tones & co/{measure}"] == pytest.approx(network[measure], abs=1e-9)
         assert looks[1][f"watch/tones & co/{measure}/random"] == pytest.approx(beside[measure], abs=1e-9)
     assert looks[0] != looks[1]
