@@ -17,7 +17,7 @@ from support.processes import wait_for
 
 from unfused_ray import storage
 from unfused_ray.data.parts.driver import PartedJob, write_parts
-from unfused_ray.data.parts.executor import InProcess
+from unfused_ray.data.parts.executor import InThisProcess
 from unfused_ray.data.parts.ledger import Ledger, PartReport
 from unfused_ray.data.parts.rejects import REJECTS, Reject
 from unfused_ray.lease import InUseError, Lease
@@ -67,7 +67,7 @@ def write(output: Path, **changes: Any) -> dict[str, Any]:
         file = output / "manifest.json"
         return json.loads(file.read_text()) if file.exists() else None
 
-    return write_parts(job(output, **changes), InProcess(), finished, sign)
+    return write_parts(job(output, **changes), InThisProcess(), finished, sign)
 
 
 @pytest.mark.usefixtures("alone")
