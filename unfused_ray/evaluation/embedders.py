@@ -16,7 +16,7 @@ import soxr
 import torch
 
 from unfused_ray import storage
-from unfused_ray.audio.crop import fit_short_clip
+from unfused_ray.audio.crop import complete
 from unfused_ray.config import CropConfig
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.embedding.cache import EmbeddingCache
@@ -168,10 +168,7 @@ def completed_clips(index: ClipIndex, clip_ids: np.ndarray, crop: CropConfig) ->
     """
     shortest = crop.num_samples(index.manifests[0].config["front_end"]["sample_rate"])
     for clips in read_clips(index, clip_ids):
-        yield [
-            (place, wave if len(wave) >= shortest else fit_short_clip(wave, shortest, crop.short_clips))
-            for place, wave in clips
-        ]
+        yield [(place, complete(wave, shortest, crop.short_clips)) for place, wave in clips]
 
 
 def _vectors(embedder: Embedder, pcm_BT: np.ndarray, sample_rate: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unfused_ray.audio.arrays import mono_batch, refuse_rate
-from unfused_ray.audio.crop import fit_short_clip
+from unfused_ray.audio.crop import complete
 from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import CropConfig, Cut
 from unfused_ray.models.encoder import AudioNTT2020
@@ -150,8 +150,7 @@ class FrozenEncoder(nn.Module):
         return mono_BS
 
     def _log_mel(self, mono_BS: np.ndarray) -> Tensor:
-        if mono_BS.shape[1] < self.shortest:
-            mono_BS = np.stack([fit_short_clip(clip, self.shortest, self.crop.short_clips) for clip in mono_BS])
+        mono_BS = np.stack([complete(clip, self.shortest, self.crop.short_clips) for clip in mono_BS])
         return self.log_mel(torch.from_numpy(np.ascontiguousarray(mono_BS)).to(self.device))
 
     def _frames(self, log_mel_BFT: Tensor) -> Tensor:
