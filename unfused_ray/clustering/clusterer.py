@@ -71,7 +71,7 @@ class ClusteringPlan:
     dim: int
     """D, size of an embedding."""
     num_clusters: tuple[int, ...]
-    """K of each head."""
+    """K of each head, at most N."""
     iterations: int
     """Lloyd iterations of an assignment."""
     seed: int
@@ -82,12 +82,6 @@ class ClusteringPlan:
     """Threads of each process that holds embeddings; 0 takes all cores that it may use on its node."""
     gpus_per_shard: float = 0.0
     """GPUs that each of these processes reserves, and clusters on; 0 is oneDNN on processors."""
-
-    def __post_init__(self) -> None:
-        if max(self.num_clusters) > self.num_clips:
-            raise ValueError(
-                f"method.num_clusters={self.num_clusters} must not exceed the number of clips, {self.num_clips}"
-            )
 
     def build_shard(self, shard: int, num_shards: int) -> BankShard:
         """An empty shard in this process.
