@@ -9,12 +9,13 @@ from pathlib import Path
 
 from rich.table import Table
 
-from corpus.build import build, usable_cores
+from corpus.build import build
 from corpus.clips import Task
 from corpus.splits import SPLITS
 from corpus.task_folder import Built
 from corpus.tasks import TASKS
 from unfused_ray.progress import plain_console
+from unfused_ray.threads import usable_cores
 
 _EXAMPLES = """examples:
   python -m corpus --output ../corpus

@@ -27,15 +27,17 @@ def require(extra: str, module: str, use: str) -> None:
         raise MissingExtraError(f"{use} needs {module}, which is not installed: pip install 'unfused-ray[{extra}]'")
 
 
+def package_version(name: str) -> str:
+    """Version of a package; '' if it is not installed, as this one is not in a submitted working directory."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
 def installed_faiss() -> dict[str, str]:
     """Return the distributions of the module ``faiss`` that are installed, with their versions.
 
     More than one is a fault: each has written its files over the other's.
     """
-    found = {}
-    for name in _FAISS:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {name: found for name in _FAISS if (found := package_version(name))}

@@ -10,7 +10,7 @@ import torch
 
 from unfused_ray.audio import randomness
 from unfused_ray.audio.augment import augment
-from unfused_ray.audio.crop import fit_short_clip
+from unfused_ray.audio.crop import complete
 from unfused_ray.audio.log_mel import LogMel, mel_filters
 from unfused_ray.audio.views import Views
 from unfused_ray.config import AugmentConfig, CropConfig, EncoderConfig, FrontEndConfig
@@ -73,7 +73,7 @@ def test_vectors_of_waves_of_several_lengths(device: torch.device) -> None:
         found |= {(layer, number): rows[at] for layer, rows in layers.items() for at, number in enumerate(numbers)}
     shortest = crop.num_samples(FRONT_END.sample_rate)
     for number, wave in given:
-        whole = fit_short_clip(wave, shortest, crop.short_clips) if len(wave) < shortest else wave
+        whole = complete(wave, shortest, crop.short_clips)
         for layer, expected in exact.layers(exact_log_mels(whole[None])).items():
             vector = expected[0].detach().numpy()
             assert np.abs(found[layer, number] - vector).max() <= WITHIN * np.abs(vector).max(), (layer, number)

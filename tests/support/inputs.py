@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import soundfile
 
 from unfused_ray.config import ColumnsConfig, PrepareConfig
-from unfused_ray.data.parts.executor import InProcess
+from unfused_ray.data.parts.executor import InThisProcess
 from unfused_ray.data.shards import ingest
 from unfused_ray.data.shards.format import Manifest
 from unfused_ray.data.sources.columns import BY_NAME
@@ -72,7 +72,7 @@ def hub_cells(count: int, first: int = 0) -> list[dict[str, Any]]:
 
 def listed(source: Path | str, columns: ColumnsConfig = BY_NAME) -> Listing:
     """List a source in this process."""
-    return list_source(find(str(source)), InProcess(), columns)
+    return list_source(find(str(source)), InThisProcess(), columns)
 
 
 def column(listing: Listing, name: str) -> list[Any]:

@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from unfused_ray import threads as threads_module
-from unfused_ray.threads import Machine, choose_threads, one_thread
+from unfused_ray.clustering.clusterer import ClusteringPlan
+from unfused_ray.config import RuntimeConfig
+from unfused_ray.threads import Machine, choose_threads, load_warning, one_thread, usable_cores
+from unfused_ray.training.worker.device import set_threads
 
 
 @pytest.mark.parametrize(
@@ -29,35 +32,75 @@ from unfused_ray.threads import Machine, choose_threads, one_thread
 def test_threads_are_those_asked_for_or_the_checkpoints_or_a_share_of_the_cores(
     requested: int, processes: int, saved: int | None, threads: int
 ) -> None:
-    for load in (0.0, 50.0):
-        assert choose_threads(requested, processes, Machine(8, 8, load), saved)[0] == threads
+    assert choose_threads(requested, processes, 8, saved) == threads
 
 
 @pytest.mark.parametrize(
-    ("load", "requested", "processes", "flag"),
+    ("load", "threads", "processes", "flag"),
     [
-        (0.0, 0, 1, ""),
-        (0.4, 0, 1, ""),
-        (0.6, 0, 1, "--runtime.threads 7 "),
-        (3.0, 0, 1, "--runtime.threads 5 "),
-        (3.0, 0, 2, "--runtime.threads 2 "),
+        (0.0, 8, 1, ""),
+        (0.4, 8, 1, ""),
+        (0.6, 8, 1, "--runtime.threads 7 "),
+        (3.0, 8, 1, "--runtime.threads 5 "),
+        (3.0, 4, 2, "--runtime.threads 2 "),
         (3.0, 5, 1, ""),
         (3.0, 6, 1, "--runtime.threads 5 "),
-        (7.9, 0, 1, "--runtime.threads 1 "),
+        (7.9, 8, 1, "--runtime.threads 1 "),
         (40.0, 4, 1, "--runtime.threads 1 "),
         (40.0, 1, 1, ""),  # one thread waits for nobody
     ],
 )
-def test_a_load_above_the_cores_that_are_left_is_said(load: float, requested: int, processes: int, flag: str) -> None:
-    warning = choose_threads(requested, processes, Machine(8, 8, load))[1]
+def test_a_load_above_the_cores_that_are_left_is_said(load: float, threads: int, processes: int, flag: str) -> None:
+    warning = load_warning(threads, processes, Machine(8, load))
     assert flag in warning and bool(warning) == bool(flag)
     assert not warning or f"8 cores with {load:.1f}" in warning
 
 
 def test_this_machine_has_its_cores_and_a_load() -> None:
     machine = Machine.now()
-    assert 1 <= machine.usable_cores <= machine.cores == os.cpu_count()
+    assert 1 <= usable_cores() <= machine.cores == os.cpu_count()
     assert 0 <= machine.load <= os.getloadavg()[0] + 1
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({}, 96),
+        ({"cpu.max": "max 100000\n"}, 96),
+        ({"cpu.max": "1600000 100000\n"}, 16),
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "5000 100000\n"}, 1),
+        ({"cpu.max": "20000000 100000\n"}, 96),
+        ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 96),
+    ],
+)
+def test_a_containers_quota_bounds_the_cores_wherever_they_are_shared_out(
+    files: dict[str, str], cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(threads_module, "_CGROUP", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(96)), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 96)
+    assert usable_cores() == cores
+    shard = ClusteringPlan(10, 2, (2,), iterations=1, seed=0, assignments="").build_shard(0, 1)
+    assert shard._threads == cores
+    before = torch.get_num_threads()
+    try:
+        assert set_threads(RuntimeConfig(), 2) == torch.get_num_threads() == max(1, cores // 2)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_threads_are_set_without_a_look_at_the_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: pytest.fail("the load decides nothing"))
+    before = torch.get_num_threads()
+    try:
+        assert set_threads(RuntimeConfig(threads=1), 1) == torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_one_thread_is_for_its_context_alone() -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from unfused_ray.config import ShortClips
 
-def fit_short_clip(wave: np.ndarray, length: int, rule: str) -> np.ndarray:
+
+def complete(wave: np.ndarray, length: int, rule: ShortClips) -> np.ndarray:
     """Complete a clip to ``length`` samples: centred in silence (``centre``) or repeated (``tile``).
 
-    (samples,) of any type → (length,) of the same type.
+    (samples,) of any type → (length,) of the same type; a clip of that length or longer as it is.
     """
+    if len(wave) >= length:
+        return wave
     if rule == "tile":
         return np.resize(wave, length)
     out = np.zeros(length, wave.dtype)

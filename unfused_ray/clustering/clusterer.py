@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from unfused_ray.clustering.assignment import MANIFEST, Assignment, read_assignm
 from unfused_ray.clustering.bank import Bank, LocalShards
 from unfused_ray.clustering.bank_shard import BankShard
 from unfused_ray.clustering.kmeans import normalize_rows
+from unfused_ray.threads import usable_cores
 
 ASSIGNMENT = "assignment"
 """Folder of the current assignment within a saved state."""
@@ -71,7 +71,7 @@ class ClusteringPlan:
     dim: int
     """D, size of an embedding."""
     num_clusters: tuple[int, ...]
-    """K of each head."""
+    """K of each head, at most N."""
     iterations: int
     """Lloyd iterations of an assignment."""
     seed: int
@@ -79,15 +79,9 @@ class ClusteringPlan:
     assignments: str
     """Folder, by path or URI, of the assignments ``epoch-0000`` and on."""
     threads: int = 0
-    """Threads of each process that holds embeddings; 0 takes all cores of its node."""
+    """Threads of each process that holds embeddings; 0 takes all cores that it may use on its node."""
     gpus_per_shard: float = 0.0
     """GPUs that each of these processes reserves, and clusters on; 0 is oneDNN on processors."""
-
-    def __post_init__(self) -> None:
-        if max(self.num_clusters) > self.num_clips:
-            raise ValueError(
-                f"method.num_clusters={self.num_clusters} must not exceed the number of clips, {self.num_clips}"
-            )
 
     def build_shard(self, shard: int, num_shards: int) -> BankShard:
         """An empty shard in this process.
@@ -101,7 +95,7 @@ class ClusteringPlan:
             from unfused_ray.clustering.nearest import FaissGpu  # here: it imports torch
 
             nearest = FaissGpu()
-        threads = self.threads or os.cpu_count() or 1
+        threads = self.threads or usable_cores()
         return BankShard(shard, num_shards, self.num_clips, self.dim, threads, nearest)
 
     def build_bank(self) -> Bank:

@@ -24,7 +24,7 @@ def of_head(head: Clustering, previous_N: np.ndarray | None = None) -> dict[str,
         "refilled_clusters": float(head.num_refills),
         "distinct_starts": float(head.num_distinct_starts),
         "largest_share": float(sizes.max() / sizes.sum()),
-        "size_entropy": size_entropy(sizes),
+        "size_entropy": evenness(sizes),
     }
     if previous_N is not None:
         figures["nmi_previous"] = normalized_mutual_information(previous_N, head.labels)
@@ -54,10 +54,9 @@ def signs_of_collapse(figures: Mapping[str, float], limits: HealthConfig) -> lis
     return signs
 
 
-def size_entropy(sizes_K: np.ndarray) -> float:
+def evenness(sizes_K: np.ndarray) -> float:
     """Entropy of the cluster sizes as a share of log K: 1 if all are equal, 0 if one cluster holds everything."""
-    shares = sizes_K[sizes_K > 0] / sizes_K.sum()
-    return float(-(shares * np.log(shares)).sum() / np.log(len(sizes_K)))
+    return float(_entropy(sizes_K) / np.log(len(sizes_K)))
 
 
 def effective_rank(gram_DD: np.ndarray) -> float:

@@ -191,6 +191,12 @@ def normalize_rows(embeddings_ND: np.ndarray) -> np.ndarray:
     return rows + np.float16(0)  # -0 becomes 0: equal rows have equal bytes
 
 
+def unit_rows(vectors_ND: np.ndarray) -> np.ndarray:
+    """L2-normalise in the type that is given; a zero row stays zero."""
+    norms_N1 = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
+    return vectors_ND / np.where(norms_N1 > 0, norms_N1, 1)
+
+
 def fit(points: Points, num_clusters: int, iterations: int, rng: np.random.Generator) -> Clustering:
     """Cluster the rows from distinct starts drawn by ``rng``.
 
@@ -220,7 +226,7 @@ def draw_starts(points: Points, num_clusters: int, rng: np.random.Generator) -> 
     if not distinct:
         raise ValueError(f"all {points.num_rows} embeddings are zero: there is nothing to cluster, the encoder is dead")
     starts = [np.frombuffer(row, np.float16) for row in list(distinct)[:num_clusters]]
-    return _unit(np.stack(starts).astype(np.float64)).astype(np.float32)
+    return unit_rows(np.stack(starts).astype(np.float64)).astype(np.float32)
 
 
 def lloyd(points: Points, starts: np.ndarray, num_clusters: int, iterations: int) -> Clustering:
@@ -252,7 +258,7 @@ def update_centroids(sums_KD: np.ndarray, counts_K: np.ndarray) -> tuple[np.ndar
     Such a cluster takes half of the largest one: both get its direction, tilted a little either way (as in faiss).
     """
     norms = np.linalg.norm(sums_KD, axis=1)
-    centroids = _unit(sums_KD)
+    centroids = unit_rows(sums_KD)
     sizes = np.where(norms > 0, counts_K, 0)
     empty = np.flatnonzero(norms == 0)
     tilt = _SPLIT * np.where(np.arange(sums_KD.shape[1]) % 2, -1, 1)
@@ -262,12 +268,7 @@ def update_centroids(sums_KD: np.ndarray, counts_K: np.ndarray) -> tuple[np.ndar
         centroids[largest] *= 1 - tilt
         sizes[cluster] = sizes[largest] // 2
         sizes[largest] -= sizes[cluster]
-    return _unit(centroids).astype(np.float32), len(empty)
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(norms > 0, norms, 1)
+    return unit_rows(centroids).astype(np.float32), len(empty)
 
 
 def _use_one_thread() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from unfused_ray.audio import randomness
 from unfused_ray.clustering import health
 from unfused_ray.clustering.assignment import Assignment
-from unfused_ray.clustering.kmeans import Clustering, RowBlocks, fit
+from unfused_ray.clustering.kmeans import Clustering, RowBlocks, fit, unit_rows
 from unfused_ray.config import PseudoLabelConfig
 
 _ROWS_PER_DIM = 8
@@ -37,8 +37,7 @@ def whiten(embeddings_ND: np.ndarray, max_dim: int) -> np.ndarray:
     scale = np.sqrt(pca.explained_variance_)
     real = scale > 1e-6 * scale[0]
     components = pca.transform(embeddings_ND.astype(np.float64))[:, real] / scale[real]
-    norms = np.linalg.norm(components, axis=1, keepdims=True)
-    return (components / np.where(norms > 0, norms, 1)).astype(np.float32)
+    return unit_rows(components).astype(np.float32)
 
 
 def cluster(embeddings_ND: np.ndarray, config: PseudoLabelConfig, seed: int, threads: int) -> Assignment:

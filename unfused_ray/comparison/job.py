@@ -35,6 +35,7 @@ from unfused_ray.comparison.validation import ValidationScores, ValidationTable
 from unfused_ray.config import CompareConfig, EvaluateConfig, TrackingConfig, TrainingConfig
 from unfused_ray.evaluation.tasks import load_task, refuse_shared
 from unfused_ray.home import home, local_home
+from unfused_ray.threads import usable_cores
 from unfused_ray.tracking import store
 
 logger = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ class ComparisonPlan:
         self.trainings.refuse_unfound()
         self.against = self.plan.row(config.against) if config.against else ""
         self.num_jobs = config.processes
-        self.threads = max(1, (os.cpu_count() or 1) // self.num_jobs) if self.num_jobs > 1 else 0
+        self.threads = max(1, usable_cores() // self.num_jobs) if self.num_jobs > 1 else 0
         logs = self.output if storage.is_local(self.output) else storage.join(local_home(), "tables", self.plan.name)
         self.jobs = JobProcesses(Path(logs) / "logs", self.threads)
 

@@ -6,6 +6,7 @@ import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from unfused_ray import storage
@@ -90,7 +91,7 @@ class Trainings:
         self.plan = plan
         self._root = data_root
         self._output = output
-        self._given = {system.name: path for slug, path in given.items() for system in plan.select((slug,))[-1:]}
+        self._given = {plan.system(slug).name: path for slug, path in given.items()}
         self._operations: dict[str, float] = {}
         self._known: dict[tuple[str, int], tuple[Training, ...]] = {}
 
@@ -130,10 +131,10 @@ class Trainings:
         trainings = self.of(system, seed)
         if system.on != "each task":
             return trainings[0].folder
-        given, own = self._given.get(system.name, ""), self._folder(system, seed, "{task}")
-        for path in (given.replace("{seed}", str(seed)), own):
-            if all(training.folder == path.replace("{task}", training.task) for training in trainings):
-                return path
+        given = self._given.get(system.name, "")
+        for folder in (partial(_filled, given, seed), partial(self._folder, system, seed)):
+            if all(training.folder == folder(training.task) for training in trainings):
+                return folder("{task}")
         raise ValueError(f"--use {system.slug}={given} holds runs of some tasks and not of others: give all or none")
 
     def _folder(self, system: PlannedSystem, seed: int, task: str) -> str:
@@ -169,8 +170,7 @@ class Trainings:
 
     def _builds_on(self, name: str, seed: int, task: str) -> Training:
         """The training of an earlier system to build on: the only one, or that of the task."""
-        (system,) = (system for system in self.plan.systems if system.name == name)
-        (training,) = (training for training in self.of(system, seed) if training.task in ("", task))
+        (training,) = (each for each in self.of(self.plan.system(name), seed) if each.task in ("", task))
         return training
 
     def _taken(self, system: PlannedSystem, seed: int, task: str) -> str:

@@ -16,7 +16,7 @@ from unfused_ray.data.shards.format import Manifest
 from unfused_ray.embedding.cache import EmbeddingCache
 from unfused_ray.evaluation import bootstrap, cells
 from unfused_ray.evaluation.bootstrap import Interval
-from unfused_ray.evaluation.probes.clips import whole_clips
+from unfused_ray.evaluation.probes.clips import finite_clips
 from unfused_ray.evaluation.probes.probe import validate
 from unfused_ray.evaluation.protocol import BootstrapConfig, Protocol
 from unfused_ray.evaluation.rows import headings, random_of
@@ -224,7 +224,7 @@ def _fill(output: str, protocol: Protocol, cache: EmbeddingCache, task: Task, sy
         network = validate(vectors_ND, labelled, protocol.config.probes, linear=False)
         for measure, scores_SV in scores.items():
             scores_SV[number, np.isin(held_V, network.clips)] = network.scores[measure]
-        damaged = max(damaged, int((~whole_clips(vectors_ND, labelled)).sum()))
+        damaged = max(damaged, int((~finite_clips(vectors_ND, labelled)).sum()))
     made = ValidationScores(scores, task.groups[held_V], damaged)
     content: dict[str, Any] = {
         "key": _key(task, system, protocol),

@@ -5,7 +5,7 @@ work starts, with the field, the value and the rule. The docstring under a field
 Named configurations (the papers' numbers) are in ``recipes``.
 """
 
-from unfused_ray.config.audio import AugmentConfig, CropConfig, FrontEndConfig
+from unfused_ray.config.audio import AugmentConfig, CropConfig, FrontEndConfig, ShortClips
 from unfused_ray.config.base import (
     Config,
     PositiveFloat,
@@ -94,6 +94,7 @@ __all__ = [
     "RuntimeConfig",
     "SearchConfig",
     "Seed",
+    "ShortClips",
     "SlicerConfig",
     "SweepConfig",
     "TrackingConfig",

@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from unfused_ray.config.base import Config, NonNegativeFloat, PositiveFloat, PositiveInt
 
+ShortClips = Literal["centre", "tile"]
+"""How a clip that is too short is completed: silence around it, or the clip again and again."""
+
 
 class FrontEndConfig(Config):
     """Turns a waveform into a log-mel spectrogram (BYOL-A, arXiv 2103.06695 sec. IV; settings of the LAPE code)."""
@@ -48,7 +51,7 @@ class CropConfig(Config):
 
     seconds: PositiveFloat = 0.95
     """Length of a crop. A longer clip is cut at a random position."""
-    short_clips: Literal["centre", "tile"] = "tile"
+    short_clips: ShortClips = "tile"
     """How a clip shorter than the crop fills it: "tile" repeats the clip, "centre" puts silence around it, as the
     papers' code does. The length of that silence would tell clips apart. Evaluation has the same rule (docs/log.md)."""
     num_crops: Annotated[int, Field(ge=1, le=2)] = 1

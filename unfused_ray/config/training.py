@@ -71,8 +71,8 @@ class RuntimeConfig(Config):
     estimate_for: Literal["", "H100", "A100", "L4", "A10G"] = ""
     """GPU that a dry run estimates clips/s for, from the card's data sheet; a training takes no notice of it."""
     threads: Annotated[int, Field(ge=0)] = 0
-    """Torch threads of a worker; 0 is the node's cores divided by its workers. A resume is bit-equal with equal
-    threads."""
+    """Torch threads of a worker; 0 divides the cores that a node's workers may use among them. A resume is bit-equal
+    with equal threads."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the network; auto is bfloat16 on a GPU or a processor (AVX512-BF16, AMX) with instructions for
     it, float32 elsewhere. A run keeps the one it began with."""

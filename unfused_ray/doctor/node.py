@@ -10,7 +10,6 @@ import shutil
 import time
 import uuid
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -104,15 +103,9 @@ def versions() -> dict[str, str]:
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
-    installed = {"ray": _version("ray"), "torch": _version("torch"), "unfused-ray": __version__}
-    return {"python": platform.python_version(), **installed, "unfused-ray's code": digest.hexdigest()[:12]}
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:  # a submitted working directory is not installed
-        return "not installed"
+    installed = {name: extras.package_version(name) or "not installed" for name in ("ray", "torch")}
+    own = {"unfused-ray": __version__, "unfused-ray's code": digest.hexdigest()[:12]}
+    return {"python": platform.python_version(), **installed, **own}
 
 
 def _undecodable() -> dict[str, str]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unfused_ray.audio.crop import fit_short_clip
+from unfused_ray.audio.crop import complete
 from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import CropConfig, Cut
 from unfused_ray.models.encoder import AudioNTT2020
@@ -81,7 +81,7 @@ def spectrograms(
     most = _GPU_BATCH_FRAMES if log_mel.window.device.type == "cuda" else _BATCH_FRAMES
     waiting: dict[int, list[tuple[int, np.ndarray]]] = defaultdict(list)
     for number, wave in waves:
-        whole = wave if len(wave) >= shortest else fit_short_clip(wave, shortest, crop.short_clips)
+        whole = complete(wave, shortest, crop.short_clips)
         num_frames = front_end.num_frames(len(whole))
         waiting[num_frames].append((number, whole))
         if (len(waiting[num_frames]) + 1) * num_frames > most:

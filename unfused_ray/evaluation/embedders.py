@@ -16,7 +16,7 @@ import soxr
 import torch
 
 from unfused_ray import storage
-from unfused_ray.audio.crop import fit_short_clip
+from unfused_ray.audio.crop import complete
 from unfused_ray.config import CropConfig
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.embedding.cache import EmbeddingCache
@@ -95,7 +95,7 @@ class EmbedderModel:
         if cache.device != "cpu":  # whose key is as it was before GPUs had one
             reading["arithmetic"] = f"IEEE float32 on {cache.device}"
         key = storage.sha256(json.dumps(reading, sort_keys=True).encode())[:32]
-        kept = cache.kept(key, task.index, lambda ids: {"last": embed_clips(embedder, crop, task.index, ids)})
+        kept = cache.kept(key, task.index, lambda ids: {"last": vectors_of_clips(embedder, crop, task.index, ids)})
         yield kept.layer("last")
 
 
@@ -135,7 +135,7 @@ def load_embedder(spec: str) -> Embedder:
 
 @torch.inference_mode()
 @ieee_float32()
-def embed_clips(embedder: Embedder, crop: CropConfig, index: ClipIndex, clip_ids: np.ndarray) -> np.ndarray:
+def vectors_of_clips(embedder: Embedder, crop: CropConfig, index: ClipIndex, clip_ids: np.ndarray) -> np.ndarray:
     """Embed whole clips, in batches of one length: (N,) int64 → (N, D) float32; a damaged clip is a row of NaN.
 
     Args:
@@ -151,7 +151,7 @@ def embed_clips(embedder: Embedder, crop: CropConfig, index: ClipIndex, clip_ids
     stored = index.manifests[0].front_end.sample_rate
     size = _vectors(embedder, np.zeros((1, crop.num_samples(stored)), np.int16), stored).shape[1]
     vectors_ND = np.full((len(clip_ids), size), np.nan, np.float32)
-    for clips in whole_clips(index, clip_ids, crop):
+    for clips in completed_clips(index, clip_ids, crop):
         for length, alike in groupby(sorted(clips, key=lambda clip: len(clip[1])), key=lambda clip: len(clip[1])):
             same, most = list(alike), max(1, int(_BATCH_SECONDS * stored / length))
             for first in range(0, len(same), most):
@@ -160,7 +160,7 @@ def embed_clips(embedder: Embedder, crop: CropConfig, index: ClipIndex, clip_ids
     return vectors_ND
 
 
-def whole_clips(index: ClipIndex, clip_ids: np.ndarray, crop: CropConfig) -> Iterator[list[tuple[int, np.ndarray]]]:
+def completed_clips(index: ClipIndex, clip_ids: np.ndarray, crop: CropConfig) -> Iterator[list[tuple[int, np.ndarray]]]:
     """Read clips, a row group at a time, and complete those that are shorter than the crop.
 
     Yields:
@@ -168,10 +168,7 @@ def whole_clips(index: ClipIndex, clip_ids: np.ndarray, crop: CropConfig) -> Ite
     """
     shortest = crop.num_samples(index.manifests[0].front_end.sample_rate)
     for clips in read_clips(index, clip_ids):
-        yield [
-            (place, wave if len(wave) >= shortest else fit_short_clip(wave, shortest, crop.short_clips))
-            for place, wave in clips
-        ]
+        yield [(place, complete(wave, shortest, crop.short_clips)) for place, wave in clips]
 
 
 def _vectors(embedder: Embedder, pcm_BT: np.ndarray, sample_rate: int) -> np.ndarray:

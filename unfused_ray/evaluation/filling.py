@@ -20,6 +20,7 @@ from unfused_ray.embedding.cache import EmbeddingCache
 from unfused_ray.evaluation.protocol import ProtocolConfig
 from unfused_ray.evaluation.systems import System, families
 from unfused_ray.evaluation.tasks import Task
+from unfused_ray.threads import usable_cores
 
 Filled = TypeVar("Filled")
 """The scores of a system on a task: a cell of a table."""
@@ -53,7 +54,7 @@ def fill_cells(
     Args:
         missing: tasks and systems.
         fill: computes and keeps a cell; it travels to other processes.
-        processes: at a time; 0 is one per core.
+        processes: at a time; 0 is one per core that may be used.
 
     Yields:
         Cells by row and task.
@@ -62,7 +63,7 @@ def fill_cells(
         OSError: a process was ended from outside.
     """
     parts = parts_of(missing)
-    processes = min(processes or joblib.cpu_count(), max(1, len(parts)))
+    processes = min(processes or usable_cores(), max(1, len(parts)))
     parent = os.getpid() if processes > 1 else 0
     filling = joblib.Parallel(processes, return_as="generator_unordered")
     try:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from importlib import resources
-from typing import Literal
 
 from pydantic import ValidationError
 
 from unfused_ray import storage
-from unfused_ray.config import Config, CropConfig, PositiveFloat, PositiveInt, Readout, Seed, explain
+from unfused_ray.config import Config, CropConfig, PositiveFloat, PositiveInt, Readout, Seed, ShortClips, explain
 from unfused_ray.evaluation.probes.probe import ProbesConfig
 
 FILE = "protocol.toml"
@@ -29,7 +28,7 @@ class ProtocolConfig(Config):
     """How clips are read and vectors scored; ``protocol.toml`` explains each field."""
 
     crop_seconds: PositiveFloat
-    short_clips: Literal["centre", "tile"]
+    short_clips: ShortClips
     readout: Readout
     probes: ProbesConfig
     bootstrap: BootstrapConfig

@@ -15,7 +15,7 @@ from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import EncoderConfig, FrontEndConfig
 from unfused_ray.embedding.cache import EmbeddingCache
 from unfused_ray.embedding.random_network import random_encoder
-from unfused_ray.evaluation.embedders import EmbedderModel, is_onnx, is_spec, whole_clips
+from unfused_ray.evaluation.embedders import EmbedderModel, completed_clips, is_onnx, is_spec
 from unfused_ray.evaluation.protocol import ProtocolConfig
 from unfused_ray.evaluation.tasks import Task
 from unfused_ray.models.cost import cost_of
@@ -81,7 +81,7 @@ class LogMelStatistics:
         statistics = task.statistics(self.front_end)
         log_mel = LogMel(self.front_end, statistics.mean, statistics.std)
         vectors_ND = np.full((task.index.num_clips, 9 * self.front_end.num_mels), np.nan, np.float32)
-        for clips in whole_clips(task.index, np.arange(task.index.num_clips), protocol.crop):
+        for clips in completed_clips(task.index, np.arange(task.index.num_clips), protocol.crop):
             for clip_id, wave in clips:
                 bands_FT = log_mel(torch.from_numpy(wave)[None])[0].numpy()
                 steps_FT = np.abs(np.diff(bands_FT, axis=1))

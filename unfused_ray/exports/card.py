@@ -102,8 +102,7 @@ def write(
     check: Agreement,
 ) -> bytes:
     """The card as Markdown, with the hub's metadata at its top."""
-    front_end, step = encoder.log_mel.config, 2 ** len(encoder.encoder.conv)
-    ms_per_frame = 1000 * front_end.hop / front_end.sample_rate
+    front_end = encoder.log_mel.config
     training = description["extra"].get("config", {})
     template = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, autoescape=False).from_string(
         (resources.files(__package__) / "card.md.j2").read_text()
@@ -116,8 +115,8 @@ def write(
         parameters=num_parameters(encoder.encoder),
         multiply_adds=multiply_adds(encoder.encoder, front_end),
         sample_rate=front_end.sample_rate,
-        hop_ms=step * ms_per_frame,
-        first_ms=(step - 1) / 2 * ms_per_frame,
+        hop_ms=encoder.frame_hop_ms,
+        first_ms=encoder.frame_first_ms,
         shortest_seconds=encoder.shortest / front_end.sample_rate,
         tiles=encoder.crop.short_clips == "tile",
         licence=config.licence,

@@ -41,16 +41,14 @@ class ExportPlan:
     def metadata(self) -> dict[str, str]:
         """Metadata of the export: rate, shortest clip, times of the frames, size, origin."""
         encoder = self.encoder
-        hop_ms = 1000 * encoder.log_mel.config.hop / encoder.sampling_rate
-        step = 2 ** len(encoder.encoder.conv)
         rule = {"tile": "repeated", "centre": "centred in silence"}[encoder.crop.short_clips]
         return {
             "sample_rate": str(encoder.sampling_rate),
             "input": "wave: (batch, samples) float32, mono, in [-1, 1] as recorded; no peak normalisation",
             "shortest_samples": str(encoder.shortest),
             "short_clips": f"{rule} to shortest_samples, within the model: give short clips as they are, never padded",
-            "frame_hop_ms": f"{step * hop_ms:g}",
-            "frame_first_ms": f"{(step - 1) / 2 * hop_ms:g}",
+            "frame_hop_ms": f"{encoder.frame_hop_ms:g}",
+            "frame_first_ms": f"{encoder.frame_first_ms:g}",
             "dim": str(encoder.output_dim),
             "num_parameters": str(num_parameters(encoder.encoder)),
             **({"opset": str(onnx_file.OPSET)} if self.config.to == "onnx" else {}),

@@ -27,12 +27,17 @@ def new_figure(title: str, width: float, height: float) -> Figure:
 
 
 def open_axes(figure: Figure) -> Axes:
-    """One pair of axes with a pale grid behind the data, open at the top and on the right."""
+    """One pair of axes in the style of :func:`style`."""
     axis = figure.add_subplot()
+    style(axis)
+    return axis
+
+
+def style(axis: Axes) -> None:
+    """Give axes a pale grid behind the data, and open them at the top and on the right."""
     axis.grid(color="0.92")
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
-    return axis
 
 
 def save(figure: Figure, uri: str) -> str:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from unfused_ray.figures.canvas import new_figure
+from unfused_ray.figures.canvas import new_figure, style
 from unfused_ray.figures.metrics import Metric
 from unfused_ray.runs.reader import curves
 
@@ -54,5 +54,4 @@ def _draw(axis: Axes, series: Curves) -> None:
         axis.legend(axis.lines, list(series), fontsize=8, frameon=False)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.ticklabel_format(axis="y", useOffset=False)
-    axis.grid(color="0.92")
-    axis.spines[["top", "right"]].set_visible(False)
+    style(axis)

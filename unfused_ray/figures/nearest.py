@@ -142,8 +142,13 @@ def write(output: str, task: Task, cells: Mapping[str, Cell]) -> str:
     return save(draw_nearest(title, rows, front_end), storage.join(output, task.name, PICTURE))
 
 
+def clips_of(questions: Sequence[Question]) -> np.ndarray:
+    """clip_ids of all questions and answers, each once, in their order: (N,) int64."""
+    return np.unique([clip for each in questions for clip in (each.clip_id, *chain(*each.found.values()))])
+
+
 def read(task: Task, questions: Sequence[Question]) -> dict[int, np.ndarray]:
     """The clips of all questions and answers, (samples,) int16 by clip_id, cut to two seconds; without damaged ones."""
-    ids = np.unique([clip for each in questions for clip in (each.clip_id, *chain(*each.found.values()))])
+    ids = clips_of(questions)
     length = round(_SECONDS * task.index.manifests[0].front_end.sample_rate)
     return {int(ids[place]): wave[:length] for clips in read_clips(task.index, ids) for place, wave in clips}

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from unfused_ray.config import MEAN, QUICK_MEASURES
 from unfused_ray.evaluation.systems import TrainedModel
-from unfused_ray.figures.canvas import new_figure
+from unfused_ray.figures.canvas import new_figure, style
 from unfused_ray.runs.provenance import find_run
 from unfused_ray.runs.run import Run
 from unfused_ray.runs.watched import WatchedCurve, watched_curves
@@ -86,5 +86,4 @@ def _draw(axis: Axes, curves: Mapping[str, WatchedCurve]) -> None:
         axis.axhline(100 * curve.random, color=colour, linestyle="--", linewidth=1.3, label=beside)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.margins(y=0.12)
-    axis.grid(color="0.92")
-    axis.spines[["top", "right"]].set_visible(False)
+    style(axis)

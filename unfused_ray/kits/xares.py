@@ -35,9 +35,7 @@ class UnfusedEncoder(nn.Module):
         self.model = export.load_encoder(folder)
         self.sampling_rate = self.model.sampling_rate
         self.output_dim = self.model.output_dim
-        self.hop_size_in_ms = (
-            500 * 2 ** len(self.model.encoder.conv) * self.model.log_mel.config.hop / self.sampling_rate
-        )
+        self.hop_size_in_ms = self.model.frame_hop_ms / 2
 
     def forward(self, audio: Tensor) -> Tensor:
         """(B, samples) at ``sampling_rate`` → (B, T, output_dim) float32."""

@@ -12,14 +12,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from unfused_ray.config import ByolAConfig, EncoderConfig
 from unfused_ray.methods.method import BlockMethod, BlockOutput
 from unfused_ray.methods.momentum import follow, target_of
-from unfused_ray.models.batch_norm import BlockBatchNorm
 from unfused_ray.models.encoder import AudioNTT2020
+from unfused_ray.models.heads import perceptron
 
 
 class ByolA(BlockMethod):
@@ -33,8 +33,8 @@ class ByolA(BlockMethod):
         self.config = config
         self.encoder = AudioNTT2020(encoder, num_mels)
         hidden, dim = config.hidden, config.projection_dim
-        self.projector = _perceptron(self.encoder.dim, hidden, dim)
-        self.predictor = _perceptron(dim, hidden, dim)
+        self.projector = perceptron(self.encoder.dim, hidden, dim)  # BYOL sec. 3.3
+        self.predictor = perceptron(dim, hidden, dim)
         self.target_encoder = target_of(self.encoder)
         self.target_projector = target_of(self.projector)
 
@@ -71,13 +71,3 @@ def prediction_loss(predictions_2BD: Tensor, targets_2BD: Tensor) -> Tensor:
     Source: BYOL, arXiv 2006.07733 eq. 2, made symmetric as in sec. 3.1.
     """
     return (2 - 2 * F.cosine_similarity(predictions_2BD, targets_2BD.flip(0), dim=2)).sum(0)
-
-
-def _perceptron(in_dim: int, hidden: int, out_dim: int) -> nn.Sequential:
-    """Linear, batch norm, ReLU, linear (BYOL sec. 3.3); the first has no bias, which batch norm would remove."""
-    return nn.Sequential(
-        nn.Linear(in_dim, hidden, bias=False),
-        BlockBatchNorm(hidden),
-        nn.ReLU(inplace=True),
-        nn.Linear(hidden, out_dim),
-    )

@@ -50,10 +50,7 @@ class DeloresM(BatchMethod):
         self.key_encoder = target_of(self.encoder)
         self.key_projector = target_of(self.projector)
         self.queue = KeyQueue(config.queue, config.projection_dim)
-        bands = [num_mels // 2 ** (i + 1) for i in range(len(self.encoder.conv))]
-        self.heads = nn.ModuleList(
-            DecorrelationHead(encoder.channels * band, config.decorrelation_dim) for band in bands
-        )
+        self.heads = nn.ModuleList(DecorrelationHead(dim, config.decorrelation_dim) for dim in self.encoder.block_dims)
 
     def forward(self, views_VBFT: Tensor, weights_B: Tensor, labels_HB: Tensor) -> Mapping[str, Tensor]:
         """Projections, (B, D), and features after each block, (B, E), of queries and keys.

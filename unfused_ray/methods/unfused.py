@@ -47,9 +47,8 @@ class Unfused(BlockMethod):
         self.config = config
         self.num_views = config.num_views
         self.encoder = AudioNTT2020(encoder, num_mels)
-        frequencies = [num_mels // 2 ** (i + 1) for i in range(len(self.encoder.conv))]
         self.branches = nn.ModuleList(
-            ClassifierHead(encoder.channels * bands, config.head_hidden, num_classes) for bands in frequencies
+            ClassifierHead(dim, config.head_hidden, num_classes) for dim in self.encoder.block_dims
         )
         self.teacher = ClassifierHead(self.encoder.dim, config.head_hidden, num_classes)
 

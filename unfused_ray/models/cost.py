@@ -50,15 +50,13 @@ def num_parameters(encoder: AudioNTT2020) -> int:
 @torch.no_grad()
 def multiply_adds(encoder: AudioNTT2020, front_end: FrontEndConfig) -> float:
     """Multiply–adds for a second of audio, of convolutions and matrix products, averaged over ten."""
-    from torch.utils.flop_counter import FlopCounterMode
-
     frames = front_end.num_frames(_SECONDS * front_end.sample_rate)
     log_mel = torch.zeros(1, encoder.num_mels, frames, device=next(encoder.parameters()).device)
     was_training = encoder.training
-    with FlopCounterMode(display=False) as counter:
+    with Operations() as operations:
         encoder.eval()(log_mel)
     encoder.train(was_training)
-    return counter.get_total_flops() / 2 / _SECONDS
+    return operations.count / 2 / _SECONDS
 
 
 def cost_of(config: EncoderConfig, front_end: FrontEndConfig) -> tuple[int, float]:

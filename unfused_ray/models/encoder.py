@@ -47,14 +47,23 @@ class AudioNTT2020(nn.Module):
         num_blocks = min(depth, _NUM_BLOCKS)
         channels = [1] + [config.channels] * num_blocks
         self.conv = nn.ModuleList(_block(*pair) for pair in itertools.pairwise(channels))
-        self._bands = config.channels * num_mels // 2**num_blocks
-        self.fc1 = nn.Linear(self._bands, config.width) if depth > _NUM_BLOCKS else None
+        self.fc1 = nn.Linear(self.block_dims[-1], config.width) if depth > _NUM_BLOCKS else None
         self.fc2 = nn.Linear(config.width, config.width) if depth > _NUM_BLOCKS + 1 else None
+
+    @property
+    def block_dims(self) -> tuple[int, ...]:
+        """Sizes of the blocks' clip embeddings, channels times the bands that are left: C·F / 2^i of the i-th."""
+        return tuple(self.config.channels * self.num_mels // 2**i for i in range(1, len(self.conv) + 1))
 
     @property
     def dim(self) -> int:
         """Size of a clip embedding."""
-        return self._bands if self.fc1 is None else self.config.width
+        return self.block_dims[-1] if self.fc1 is None else self.config.width
+
+    @property
+    def frame_step(self) -> int:
+        """Frames of the log-mel from one vector over time to the next, each pooled from as many."""
+        return 2 ** len(self.conv)
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """Clip embeddings: (B, F, T) normalised log-mels → (B, dim)."""
@@ -66,11 +75,10 @@ class AudioNTT2020(nn.Module):
         Raises:
             ValueError: the number of bands is not the encoder's, or there are too few frames to halve.
         """
-        fewest = 2 ** len(self.conv)
-        if log_mel.ndim != 3 or log_mel.shape[1] != self.num_mels or log_mel.shape[2] < fewest:
+        if log_mel.ndim != 3 or log_mel.shape[1] != self.num_mels or log_mel.shape[2] < self.frame_step:
             raise ValueError(
                 f"log_mel has shape {tuple(log_mel.shape)}: give (batch, {self.num_mels} bands, "
-                f"{fewest} frames or more)"
+                f"{self.frame_step} frames or more)"
             )
         outputs = [log_mel.unsqueeze(1).to(memory_format=torch.channels_last)]
         for block in self.conv:

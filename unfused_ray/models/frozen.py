@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unfused_ray.audio.arrays import mono_batch, refuse_rate
-from unfused_ray.audio.crop import fit_short_clip
+from unfused_ray.audio.crop import complete
 from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import CropConfig, Cut
 from unfused_ray.models.encoder import AudioNTT2020
@@ -63,6 +63,20 @@ class FrozenEncoder(nn.Module):
         """Samples to which a shorter clip is completed."""
         return self.crop.num_samples(self.sampling_rate)
 
+    @property
+    def frame_hop_ms(self) -> float:
+        """Milliseconds from one vector of :meth:`frames` to the next; half of it with ``half_hop``."""
+        return self.encoder.frame_step * self._ms_per_frame
+
+    @property
+    def frame_first_ms(self) -> float:
+        """Time of the first vector of :meth:`frames` in milliseconds, where no silence is put before the clip."""
+        return (self.encoder.frame_step - 1) / 2 * self._ms_per_frame
+
+    @property
+    def _ms_per_frame(self) -> float:
+        return 1000 * self.log_mel.config.hop / self.sampling_rate
+
     def forward(self, wave: np.ndarray | Tensor) -> Tensor:
         """One vector per clip, as :meth:`embed`, of waveforms at ``sampling_rate``."""
         return self.embed(wave, self.sampling_rate)
@@ -105,7 +119,7 @@ class FrozenEncoder(nn.Module):
         """
         mono_BS = self._resampled(wave, sample_rate)
         log_mel_BFT = self._log_mel(mono_BS)
-        step = 2 ** len(self.encoder.conv)
+        step = self.encoder.frame_step
         if cover_end:
             log_mel_BFT = F.pad(log_mel_BFT, (0, -log_mel_BFT.shape[2] % step), mode="reflect")
         vectors_BTD = self._frames(log_mel_BFT)
@@ -150,8 +164,7 @@ class FrozenEncoder(nn.Module):
         return mono_BS
 
     def _log_mel(self, mono_BS: np.ndarray) -> Tensor:
-        if mono_BS.shape[1] < self.shortest:
-            mono_BS = np.stack([fit_short_clip(clip, self.shortest, self.crop.short_clips) for clip in mono_BS])
+        mono_BS = np.stack([complete(clip, self.shortest, self.crop.short_clips) for clip in mono_BS])
         return self.log_mel(torch.from_numpy(np.ascontiguousarray(mono_BS)).to(self.device))
 
     def _frames(self, log_mel_BFT: Tensor) -> Tensor:

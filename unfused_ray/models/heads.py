@@ -10,23 +10,29 @@ from torch import Tensor, nn
 from unfused_ray.models.batch_norm import BlockBatchNorm
 
 
-class ProjectionHead(nn.Module):
-    """From a clip's embedding to a point on the unit sphere: linear, batch norm, ReLU, linear, L2-normalised.
+def perceptron(in_dim: int, hidden: int, out_dim: int) -> nn.Sequential:
+    """Linear, batch norm, ReLU, linear: (B, in_dim) → (B, out_dim).
 
     The first layer has no bias: batch norm would remove it. Weights start from torch's defaults: seed torch before
     constructing.
+    """
+    return nn.Sequential(
+        nn.Linear(in_dim, hidden, bias=False),
+        BlockBatchNorm(hidden),
+        nn.ReLU(inplace=True),
+        nn.Linear(hidden, out_dim),
+    )
+
+
+class ProjectionHead(nn.Module):
+    """From a clip's embedding to a point on the unit sphere: a :func:`perceptron`, L2-normalised.
 
     Source: DeepCluster-v2 in SwAV, arXiv 2006.09882 app. A.
     """
 
     def __init__(self, in_dim: int, hidden: int, out_dim: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(in_dim, hidden, bias=False),
-            BlockBatchNorm(hidden),
-            nn.ReLU(inplace=True),
-            nn.Linear(hidden, out_dim),
-        )
+        self.layers = perceptron(in_dim, hidden, out_dim)
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Projections of length 1: (B, in_dim) → (B, out_dim), float32 also under autocast."""

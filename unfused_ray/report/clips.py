@@ -65,11 +65,6 @@ class _Heard:
         ids = np.flatnonzero((self.clusters == cluster) & np.isfinite(self.distances))
         return ids[np.argsort(self.distances[ids], kind="stable")]
 
-    def source(self, clip_id: int) -> str:
-        """Name of a clip's prepared source."""
-        ends = np.cumsum([manifest.num_clips for manifest in self.index.manifests])
-        return storage.name(self.index.manifests[int(np.searchsorted(ends, clip_id, side="right"))].uri)
-
 
 def clusters_to_hear(run: RunReader, seconds: float, asked: Sequence[int] = ()) -> Section:
     """The nearest, the median and the farthest clip of some clusters, or the reason why clips cannot be read.
@@ -185,8 +180,9 @@ def _clips(heard: _Heard, clip_ids: np.ndarray) -> dict[int, tuple[str, str, Sou
     found = {}
     for clip_id, sound in sounds.items():
         labels = ", ".join(heard.labels[clip_id])
+        source = storage.name(heard.index.source_of(clip_id).uri)
         facts = (
-            f"{heard.source(clip_id)}, clip {clip_id}{f', {labels}' if labels else ''}, {sound.facts}, distance "
+            f"{source}, clip {clip_id}{f', {labels}' if labels else ''}, {sound.facts}, distance "
             f"{heard.distances[clip_id]:.2f}"
         )
         found[clip_id] = heard.keys[clip_id], facts, sound

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from unfused_ray import storage
 from unfused_ray.evaluation.cells import FORMAT_VERSION as CELL_VERSION
 from unfused_ray.evaluation.cells import file_name
 from unfused_ray.evaluation.tasks import Task, load_task
-from unfused_ray.figures.nearest import Question, ask
+from unfused_ray.figures.nearest import Question, ask, clips_of
 from unfused_ray.report.page import PageClip, PageCluster, Section, Sound
 from unfused_ray.report.sounds import read_sounds, seconds_of_each
 
@@ -62,8 +61,7 @@ def _found(uri: str, task: Task, system: str) -> np.ndarray:
 
 
 def _groups(task: Task, questions: Sequence[Question], seconds: float) -> list[PageCluster]:
-    ids = np.unique([clip for each in questions for clip in (each.clip_id, *chain(*each.found.values()))])
-    sounds = read_sounds(task.index, task.index.manifests[0].front_end, ids, seconds)
+    sounds = read_sounds(task.index, task.index.manifests[0].front_end, clips_of(questions), seconds)
     keys = task.index.column("key")
 
     def heard(clip_id: int, place: str) -> PageClip:

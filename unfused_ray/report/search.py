@@ -7,10 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlparse
 
-import numpy as np
-import soxr
-
 from unfused_ray import storage
+from unfused_ray.audio.resample import resampled
 from unfused_ray.config import FrontEndConfig
 from unfused_ray.report.page import Sound, render
 from unfused_ray.report.sounds import seconds_of_each, sounds_of
@@ -56,7 +54,7 @@ def to_html(found: Found) -> str:
     clips = {clip.id: clip for clip in [*(hit.clip for hit in hits), *asked]}
     audio = read_audio(list(clips.values()), _FRONT_END.sample_rate, seconds)
     if found.pcm is not None:
-        audio[_QUESTION] = _at_rate(found.pcm, found.sample_rate)
+        audio[_QUESTION] = resampled(found.pcm, found.sample_rate, _FRONT_END.sample_rate)
     waves = {id_: wave for id_, wave in audio.items() if not isinstance(wave, str)}
     unheard: dict[int, Sound | str] = {id_: reason for id_, reason in audio.items() if isinstance(reason, str)}
     sounds = unheard | sounds_of(waves, _FRONT_END, seconds)
@@ -76,10 +74,6 @@ def to_html(found: Found) -> str:
         columns=COLUMNS,
         marks=[asdict(mark) for mark in found.marks],
     )
-
-
-def _at_rate(pcm: np.ndarray, sample_rate: int) -> np.ndarray:
-    return pcm if sample_rate == _FRONT_END.sample_rate else soxr.resample(pcm, sample_rate, _FRONT_END.sample_rate)
 
 
 def _page_hit(hit: Hit, sound: Sound | str) -> PageHit:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import soundfile
-import soxr
+
+from unfused_ray.audio.resample import resampled
 
 Alteration = Callable[[np.ndarray, int], np.ndarray]
 """(samples,) int16 and its rate in Hz → (samples,) int16 at that rate."""
@@ -30,7 +31,7 @@ def _tilt(pcm: np.ndarray, sample_rate: int) -> np.ndarray:
 
 
 def _half_rate(pcm: np.ndarray, sample_rate: int) -> np.ndarray:
-    return _resampled(_resampled(pcm, sample_rate, sample_rate // 2), sample_rate // 2, sample_rate)
+    return resampled(resampled(pcm, sample_rate, sample_rate // 2), sample_rate // 2, sample_rate)
 
 
 def _cut(pcm: np.ndarray, sample_rate: int) -> np.ndarray:
@@ -45,15 +46,11 @@ def _trim(pcm: np.ndarray, sample_rate: int) -> np.ndarray:
 def _through(format: str, subtype: str) -> Alteration:
     def alter(pcm: np.ndarray, sample_rate: int) -> np.ndarray:
         buffer = io.BytesIO()
-        soundfile.write(buffer, _resampled(pcm, sample_rate, _CODEC_RATE), _CODEC_RATE, format=format, subtype=subtype)
+        soundfile.write(buffer, resampled(pcm, sample_rate, _CODEC_RATE), _CODEC_RATE, format=format, subtype=subtype)
         buffer.seek(0)
-        return _resampled(soundfile.read(buffer, dtype="int16")[0], _CODEC_RATE, sample_rate)
+        return resampled(soundfile.read(buffer, dtype="int16")[0], _CODEC_RATE, sample_rate)
 
     return alter
-
-
-def _resampled(pcm: np.ndarray, sample_rate: int, target_rate: int) -> np.ndarray:
-    return pcm if sample_rate == target_rate else soxr.resample(pcm, sample_rate, target_rate)
 
 
 def _clipped(wave: np.ndarray) -> np.ndarray:

@@ -16,9 +16,8 @@ from unfused_ray import storage
 from unfused_ray.config import SearchConfig
 from unfused_ray.embedding.vectors import from_source, within_source
 from unfused_ray.parquet import open_parquet
-from unfused_ray.retrieval.format import REMEDY, IndexManifest, IndexPart, read_checked
+from unfused_ray.retrieval.format import CLIPS, REMEDY, IndexManifest, IndexPart, read_checked, split_key
 from unfused_ray.retrieval.stored import parts_of
-from unfused_ray.retrieval.write import CLIPS, split_key
 
 SAME_SECONDS = 0.5 / 16_000
 """Times and lengths that differ by less are equal: they are sums and differences of rounded times."""

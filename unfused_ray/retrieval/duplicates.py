@@ -110,12 +110,10 @@ class _Side:
     def __init__(self, index: ClipIndex) -> None:
         self._index = index
         self._keys, self._splits = index.column("key"), index.column("split")
-        self._ends = np.cumsum([manifest.num_clips for manifest in index.manifests])
 
     def describe(self, clip_id: int) -> tuple[str, str, str]:
         """Source, key and split."""
-        source = self._index.manifests[int(np.searchsorted(self._ends, clip_id, side="right"))].uri
-        return storage.masked(source), self._keys[clip_id], self._splits[clip_id]
+        return storage.masked(self._index.source_of(clip_id).uri), self._keys[clip_id], self._splits[clip_id]
 
 
 def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

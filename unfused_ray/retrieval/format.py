@@ -13,14 +13,17 @@ its vectors do not: it can be made again from them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
+import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
 from unfused_ray import storage
 from unfused_ray.config import Readout
+from unfused_ray.embedding.vectors import PLACE
 
 FORMAT_VERSION = "index 1"
 INDEX = "index.json"
@@ -28,6 +31,22 @@ REMEDY = "make it again from its vectors: unfused-ray index --vectors … --outp
 
 IndexKind = Literal["exact", "lists", "quantised"]
 """All vectors are compared; those of the nearest inverted lists; or these lists' product-quantised codes."""
+
+CLIPS = pa.schema(
+    [
+        pa.field("recording", pa.string(), nullable=False),  # the key without the second that a piece begins at
+        pa.field("clip_id", pa.int64()),
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("labels", pa.list_(pa.string())),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("group", pa.string(), nullable=False),
+        pa.field("place", PLACE, nullable=False),
+        pa.field("start_seconds", pa.float64(), nullable=False),
+        pa.field("end_seconds", pa.float64(), nullable=False),
+    ]
+)
+"""Columns of a part's clips."""
+_PIECE = re.compile(r"(.+)@(\d+(?:\.\d+)?(?:e\+\d+)?)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -160,6 +179,16 @@ class IndexManifest:
         except ValidationError as error:
             raise ValueError(f"{path} is not as unfused-ray index has written it ({error}): {REMEDY}") from error
         return found
+
+
+def split_key(key: str, clip_id: int | None) -> tuple[str, float]:
+    """Split the key of a piece into that of its recording and the second it begins at; 0 for a whole clip.
+
+    A prepared source calls the pieces of a long recording ``key``, ``key@10``, ``key@20`` … Elsewhere, where clips have
+    no ``clip_id``, a key names a whole clip whatever it ends in.
+    """
+    piece = None if clip_id is None else _PIECE.fullmatch(key)
+    return (piece[1], float(piece[2])) if piece else (key, 0.0)
 
 
 def read_checked(uri: str, sha256: str) -> bytes:

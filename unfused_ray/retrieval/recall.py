@@ -7,12 +7,14 @@ import logging
 import numpy as np
 
 from unfused_ray.retrieval.format import IndexManifest, Recall
+from unfused_ray.retrieval.space import best
 from unfused_ray.retrieval.stored import load_vectors, parts_of, read_part
 from unfused_ray.retrieval.training import TrainedIndex
-from unfused_ray.retrieval.write import NEIGHBOURS, best
 
 logger = logging.getLogger(__name__)
 
+NEIGHBOURS = 10
+"""Neighbours of which the recall is measured."""
 _ERRORS = 2.0
 """Standard errors by which the measured recall has to be above the one wanted: other questions find fewer, too."""
 _LEAST_GAIN = 0.01

@@ -79,3 +79,19 @@ def unit(vectors_ND: np.ndarray) -> np.ndarray:
 def has_direction(vectors_ND: np.ndarray) -> np.ndarray:
     """(N,) bool: True for a finite vector that is not zero."""
     return np.isfinite(vectors_ND).all(axis=1) & vectors_ND.any(axis=1)
+
+
+def best(similarities_QN: np.ndarray, count: int) -> np.ndarray:
+    """Places of the largest values of each row, the largest first, the first of equals: (Q, min(count, N)) int64."""
+    num_values = similarities_QN.shape[1]
+    count = min(count, num_values)
+    if not count:
+        return np.zeros((len(similarities_QN), 0), np.int64)
+    some_QK = (
+        np.argpartition(similarities_QN, num_values - count, axis=1)[:, num_values - count :]
+        if count < num_values
+        else (np.broadcast_to(np.arange(count), similarities_QN.shape))
+    )
+    some_QK = np.sort(some_QK, axis=1)
+    order_QK = np.argsort(-np.take_along_axis(similarities_QN, some_QK, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(some_QK, order_QK, axis=1)

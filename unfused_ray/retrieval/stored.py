@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 
 from unfused_ray import storage
 from unfused_ray.retrieval.format import REMEDY, IndexManifest, IndexPart, read_checked
+from unfused_ray.retrieval.space import best
 from unfused_ray.retrieval.training import TrainedIndex, empty_index, faiss_module
-from unfused_ray.retrieval.write import best
 
 
 class StoredVectors(Protocol):

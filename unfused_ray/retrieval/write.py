@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import io
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -15,41 +14,14 @@ import safetensors.numpy
 
 from unfused_ray import storage
 from unfused_ray.data.parts.ledger import PartReport
-from unfused_ray.embedding.vectors import PLACE
 from unfused_ray.parquet import open_parquet
-from unfused_ray.retrieval.format import IndexPart
-from unfused_ray.retrieval.space import has_direction
+from unfused_ray.retrieval.format import CLIPS, IndexPart, split_key
+from unfused_ray.retrieval.recall import NEIGHBOURS
+from unfused_ray.retrieval.space import best, has_direction
 from unfused_ray.retrieval.training import TrainedIndex
 from unfused_ray.retrieval.vector_parts import VectorPart, vectors_of
 
-NEIGHBOURS = 10
-"""Neighbours of which the recall is measured."""
-_PIECE = re.compile(r"(.+)@(\d+(?:\.\d+)?(?:e\+\d+)?)", re.DOTALL)
-
-CLIPS = pa.schema(
-    [
-        pa.field("recording", pa.string(), nullable=False),  # the key without the second that a piece begins at
-        pa.field("clip_id", pa.int64()),
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("labels", pa.list_(pa.string())),
-        pa.field("split", pa.string(), nullable=False),
-        pa.field("group", pa.string(), nullable=False),
-        pa.field("place", PLACE, nullable=False),
-        pa.field("start_seconds", pa.float64(), nullable=False),
-        pa.field("end_seconds", pa.float64(), nullable=False),
-    ]
-)
 _COPIED = CLIPS.names[1:]
-
-
-def split_key(key: str, clip_id: int | None) -> tuple[str, float]:
-    """Split the key of a piece into that of its recording and the second it begins at; 0 for a whole clip.
-
-    A prepared source calls the pieces of a long recording ``key``, ``key@10``, ``key@20`` … Elsewhere, where clips have
-    no ``clip_id``, a key names a whole clip whatever it ends in.
-    """
-    piece = None if clip_id is None else _PIECE.fullmatch(key)
-    return (piece[1], float(piece[2])) if piece else (key, 0.0)
 
 
 @dataclass(frozen=True)
@@ -118,22 +90,6 @@ class _Nearest:
 
     def arrays(self) -> dict[str, np.ndarray]:
         return {"nearest_rows": self._rows_QK, "nearest_similarities": self._similarities_QK}
-
-
-def best(similarities_QN: np.ndarray, count: int) -> np.ndarray:
-    """Places of the largest values of each row, the largest first, the first of equals: (Q, min(count, N)) int64."""
-    num_values = similarities_QN.shape[1]
-    count = min(count, num_values)
-    if not count:
-        return np.zeros((len(similarities_QN), 0), np.int64)
-    some_QK = (
-        np.argpartition(similarities_QN, num_values - count, axis=1)[:, num_values - count :]
-        if count < num_values
-        else (np.broadcast_to(np.arange(count), similarities_QN.shape))
-    )
-    some_QK = np.sort(some_QK, axis=1)
-    order_QK = np.argsort(-np.take_along_axis(similarities_QN, some_QK, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(some_QK, order_QK, axis=1)
 
 
 @functools.lru_cache(maxsize=1)

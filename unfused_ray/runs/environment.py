@@ -5,22 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from unfused_ray import __version__
+from unfused_ray.extras import package_version
 
 _DECISIVE = ("torch", "ray", "numpy", "pyarrow", "scikit-learn", "mlflow")
 _SECONDS = 10.0
 """Seconds after which git, as on a network's file system, is not waited for."""
-
-
-def package_version(name: str) -> str:
-    """Version of a package; '' if it is not installed."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""
 
 
 def git_commit() -> str:

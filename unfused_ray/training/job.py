@@ -68,7 +68,7 @@ class TrainingJob:
         """The clustering before each epoch; None if there is none.
 
         Args:
-            threads: of each process that holds embeddings; 0 takes all cores of its node.
+            threads: of each process that holds embeddings; 0 takes all cores that it may use on its node.
         """
         request = self.stage.clustering
         if request is None:

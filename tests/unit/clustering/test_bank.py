@@ -232,8 +232,3 @@ def test_old_assignments_are_forgotten(tmp_path: Path) -> None:
     clusterer.forget(2)
     assert [path.name for path in (tmp_path / "assignments").iterdir()] == ["epoch-0002"]
     clusterer.forget(-1)
-
-
-def test_more_clusters_than_clips_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"method.num_clusters=\(4, 51\) must not exceed the number of clips, 50"):
-        plan(tmp_path, num_clips=50, num_clusters=(4, 51))

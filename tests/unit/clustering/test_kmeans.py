@@ -271,5 +271,5 @@ def test_effective_rank_and_entropy() -> None:
     singular = np.linalg.svd(rows, compute_uv=False)
     shares = singular / singular.sum()
     assert health.effective_rank(rows.T @ rows) == pytest.approx(np.exp(-(shares * np.log(shares)).sum()))
-    assert health.size_entropy(np.array([10, 10, 10, 10])) == pytest.approx(1)
-    assert health.size_entropy(np.array([40, 0, 0, 0])) == pytest.approx(0)
+    assert health.evenness(np.array([10, 10, 10, 10])) == pytest.approx(1)
+    assert health.evenness(np.array([40, 0, 0, 0])) == pytest.approx(0)

@@ -14,7 +14,7 @@ from support.sources import write_source
 
 from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import CropConfig, EncoderConfig, FrontEndConfig
-from unfused_ray.data.parts.executor import IN_PROCESS, InProcess
+from unfused_ray.data.parts.executor import IN_PROCESS, InThisProcess
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.embedding import shards
 from unfused_ray.embedding.clips import embed_clips, read_out
@@ -23,7 +23,7 @@ from unfused_ray.models.encoder import AudioNTT2020
 from unfused_ray.models.frozen import FrozenEncoder
 
 
-class Backwards(InProcess):
+class Backwards(InThisProcess):
     """The last part ends first."""
 
     @contextmanager
@@ -36,7 +36,7 @@ class Backwards(InProcess):
 @pytest.mark.parametrize(("clips_per_part", "parts"), [(1, 4), (20, 2), (2000, 1)])
 @pytest.mark.parametrize("executor", [IN_PROCESS, Backwards()])
 def test_parts_change_nothing(
-    clips_per_part: int, parts: int, executor: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    clips_per_part: int, parts: int, executor: InThisProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shards, "_CLIPS_PER_PART", clips_per_part)
     torch.manual_seed(0)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from support.sources import tone, write_source
 
-from unfused_ray.audio.crop import fit_short_clip
+from unfused_ray.audio.crop import complete
 from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import BatchConfig, CropConfig, EncoderConfig, FrontEndConfig
 from unfused_ray.data.shards.index import ClipIndex
@@ -37,8 +37,7 @@ def waves_of(clip_ids: np.ndarray) -> np.ndarray:
     for clip in clip_ids.tolist():
         wave = tone(clip, LENGTHS[clip % 3])
         start = (max(len(wave) - samples, 0) + 1) // 2
-        short = len(wave) <= samples
-        waves.append(fit_short_clip(wave, samples, "tile") if short else wave[start : start + samples])
+        waves.append(complete(wave[start : start + samples], samples, "tile"))
     return np.stack(waves)
 
 

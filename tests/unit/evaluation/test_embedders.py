@@ -17,7 +17,7 @@ from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.embedding import cache as cache_module
 from unfused_ray.embedding.cache import EmbeddingCache
 from unfused_ray.evaluation.cells import MEASURES
-from unfused_ray.evaluation.embedders import embed_clips
+from unfused_ray.evaluation.embedders import vectors_of_clips
 from unfused_ray.evaluation.protocol import load_protocol
 from unfused_ray.evaluation.systems import parse_model
 from unfused_ray.evaluation.table import EvaluationTable
@@ -113,13 +113,13 @@ def test_vectors_that_a_gpu_has_made_are_kept_apart(
 def test_vectors_are_those_of_whole_clips_one_by_one_and_damaged_ones_are_none(tmp_path: Path, task: str) -> None:
     index = ClipIndex.load([task], None)
     clip_ids = np.arange(NUM_CLIPS)[::-1]
-    vectors = embed_clips(Bands(), CROP, index, clip_ids)
+    vectors = vectors_of_clips(Bands(), CROP, index, clip_ids)
     for clip, vector in zip(clip_ids.tolist(), vectors, strict=True):
         np.testing.assert_allclose(vector, expected(clip), rtol=1e-3, atol=1e-6)
     shard = tmp_path / "tones" / "00001.parquet"  # of all test clips
     shard.write_bytes(shard.read_bytes()[:-100] + bytes(100))
     assert (
-        np.isnan(embed_clips(Bands(), CROP, index, clip_ids)).all(axis=1).tolist()
+        np.isnan(vectors_of_clips(Bands(), CROP, index, clip_ids)).all(axis=1).tolist()
         == [True] * NUM_TEST + [False] * NUM_TRAIN
     )
 

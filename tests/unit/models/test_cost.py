@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from unfused_ray.config import EncoderConfig, FrontEndConfig
 from unfused_ray.models.cost import REFERENCE_PARAMETERS, cost_of, multiply_adds, num_parameters, refuse_large_student
@@ -52,6 +53,13 @@ def test_multiply_adds_are_those_of_a_count_by_hand(cut: str) -> None:
     assert cost_of(config, front_end) == (num_parameters(encoder), multiply_adds(encoder, front_end))
     assert encoder.training
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+
+
+def test_multiply_adds_are_those_of_pytorchs_own_counter() -> None:
+    encoder, front_end = AudioNTT2020(EncoderConfig(), num_mels=64).eval(), FrontEndConfig()
+    with FlopCounterMode(display=False) as counter:
+        encoder(torch.zeros(1, 64, front_end.num_frames(10 * front_end.sample_rate)))
+    assert multiply_adds(encoder, front_end) == counter.get_total_flops() / 2 / 10
 
 
 def test_multiply_adds_of_the_encoder_are_the_methods() -> None:

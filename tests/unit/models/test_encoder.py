@@ -104,6 +104,8 @@ def test_a_truncated_network_gives_the_same_layers_and_ends_with_the_cut(cut):
     assert all(torch.equal(layers[layer], whole[layer]) for layer in layers)
     assert torch.equal(beginning(log_mels()), whole[cut])
     assert (beginning.config.cut, beginning.dim) == (cut, whole[cut].shape[1])
+    blocks = [vectors.shape[1] for layer, vectors in layers.items() if layer.startswith("block")]
+    assert (list(beginning.block_dims), beginning.frame_step) == (blocks, 2 ** len(blocks))
     assert beginning.frames(beginning.hidden(beginning.blocks(log_mels())[-1])).shape[2] == beginning.dim
     with torch.no_grad():  # a copy: training goes on without it
         next(encoder.parameters()).zero_()

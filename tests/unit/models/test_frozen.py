@@ -73,6 +73,15 @@ def test_times_are_of_the_clip_as_it_was_given(rule, first):
     assert encoder(short_clips=rule).frames(np.ones(8_000), RATE).times[0] == first
 
 
+@pytest.mark.parametrize("cut", ["block1", "block3", "fc1"])
+def test_the_first_time_and_the_step_are_said_beforehand(cut):
+    model = encoder(cut)
+    times = model.frames(click(500), RATE).times
+    assert (model.frame_first_ms, model.frame_hop_ms) == (times[0], times[1] - times[0])
+    half = model.frames(click(500), RATE, half_hop=True).times
+    assert half[1] - half[0] == model.frame_hop_ms / 2
+
+
 def test_kits_find_what_they_ask_for():
     model, wave = encoder(), torch.rand(2, RATE) - 0.5
     assert (model.sampling_rate, model.output_dim, model.shortest) == (RATE, 12, 15_200)

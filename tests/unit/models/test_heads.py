@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from unfused_ray.models.heads import ClassifierHead, ProjectionHead
+from unfused_ray.models.heads import ClassifierHead, ProjectionHead, perceptron
 
 
 def test_projections_and_gradients_equal_the_reference():
@@ -26,6 +26,12 @@ def test_projections_and_gradients_equal_the_reference():
         rtol=1e-4,
         atol=1e-5,
     )
+
+
+def test_weights_of_a_perceptron_have_the_names_that_saved_runs_know():
+    names = ["0.weight", "1.weight", "1.bias", "3.weight", "3.bias"]
+    assert [name for name, _ in perceptron(6, 4, 2).named_parameters()] == names
+    assert [name for name, _ in ProjectionHead(6, 4, 2).named_parameters()] == [f"layers.{name}" for name in names]
 
 
 def test_projections_have_unit_length_under_autocast_too():

@@ -27,9 +27,8 @@ from unfused_ray.retrieval.collection import Collection
 from unfused_ray.retrieval.format import IndexManifest
 from unfused_ray.retrieval.job import run
 from unfused_ray.retrieval.plan import check, describe
-from unfused_ray.retrieval.space import VectorSpace, unit
+from unfused_ray.retrieval.space import VectorSpace, best, unit
 from unfused_ray.retrieval.training import TrainedIndex, balanced, kind_for, num_lists, train
-from unfused_ray.retrieval.write import best
 
 LISTS = {"exact_up_to": 100}
 CODES = {"exact_up_to": 100, "quantize_above": 1_000}

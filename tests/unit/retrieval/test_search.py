@@ -25,11 +25,11 @@ from unfused_ray.models.export import load_encoder
 from unfused_ray.report.search import to_html, write
 from unfused_ray.retrieval.audio import read_audio
 from unfused_ray.retrieval.collection import Collection
+from unfused_ray.retrieval.format import split_key
 from unfused_ray.retrieval.learn import learn
 from unfused_ray.retrieval.marks import COLUMNS, ids_of, read_marks
 from unfused_ray.retrieval.queries import ask_key
 from unfused_ray.retrieval.space import unit
-from unfused_ray.retrieval.write import split_key
 
 RATE = 16_000
 pytestmark = pytest.mark.usefixtures("alone")

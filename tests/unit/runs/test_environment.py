@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from unfused_ray import extras
 from unfused_ray.runs import environment
 
 
@@ -18,7 +19,7 @@ def test_a_package_that_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyP
         return version(name)
 
     assert environment.environment()["ray"]
-    monkeypatch.setattr(environment, "version", version_without_ray)
+    monkeypatch.setattr(extras, "version", version_without_ray)
     found = environment.environment()
     assert "ray" not in found
     assert found["torch"] == version("torch")

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from unfused_ray.data.parts.executor import Executor, InProcess
+from unfused_ray.data.parts.executor import Executor, InThisProcess
 
 logger = logging.getLogger(__name__)
 
@@ -22,12 +22,12 @@ def default_executor(gpus_per_task: float = 0.0, is_small: bool = False) -> Exec
             there already.
     """
     if is_small and not os.environ.get("RAY_ADDRESS") and not _has_started():
-        return InProcess(gpus_per_task)
+        return InThisProcess(gpus_per_task)
     try:
         from unfused_ray.data.parts.ray_tasks import RayTasks
     except ImportError as error:
         logger.warning("Ray is not used: %s. All work is done in this process, part after part", error)
-        return InProcess(gpus_per_task)
+        return InThisProcess(gpus_per_task)
     return RayTasks(gpus_per_task)
 
 

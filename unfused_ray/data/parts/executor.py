@@ -44,7 +44,7 @@ class Executor(Protocol):
         ...
 
 
-class InProcess:
+class InThisProcess:
     """Calls the function in this process, one argument at a time.
 
     Args:
@@ -77,4 +77,4 @@ class InProcess:
             raise ValueError(f"gpus_per_task={self._gpus_per_task:g} must not exceed this machine's {gpus} GPUs")
 
 
-IN_PROCESS = InProcess()
+IN_PROCESS = InThisProcess()

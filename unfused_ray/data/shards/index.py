@@ -81,6 +81,7 @@ class ClipIndex:
         self.manifests = tuple(manifests if splits is None else (manifest.select(splits) for manifest in manifests))
         self.units = Units(self.manifests)
         self.num_clips = int(self.units.num_clips.sum(dtype=np.int64))
+        self._ends = np.cumsum([manifest.num_clips for manifest in self.manifests])
 
     @classmethod
     def load(cls, uris: Sequence[str], splits: Sequence[str] | None) -> ClipIndex:
@@ -103,6 +104,10 @@ class ClipIndex:
     def checksums(self) -> list[str]:
         """Checksums of the sources' shards taken, one a source; a checkpoint keeps them."""
         return [manifest.checksum for manifest in self.manifests]
+
+    def source_of(self, clip_id: int) -> Manifest:
+        """The prepared source of a clip."""
+        return self.manifests[int(np.searchsorted(self._ends, clip_id, side="right"))]
 
     def statistics(self, front_end: FrontEndConfig) -> Statistics | None:
         """Log-mel statistics of all clips under ``front_end``; None if a shard lacks them."""

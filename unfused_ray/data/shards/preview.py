@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from unfused_ray import storage
 from unfused_ray.audio import randomness
 from unfused_ray.audio.augment import augment
-from unfused_ray.audio.crop import fit_short_clip
+from unfused_ray.audio.crop import complete
 from unfused_ray.audio.decode import read_flac
 from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import AugmentConfig, CropConfig, FrontEndConfig
@@ -73,7 +73,7 @@ def _crops(waves: list[np.ndarray], crop: CropConfig, sample_rate: int, seed: in
     starts = randomness.crop_starts(seed, "preview", 0, np.arange(len(waves)), num_samples, length)
     return np.stack(
         [
-            fit_short_clip(wave, length, crop.short_clips) if len(wave) <= length else wave[start : start + length]
+            complete(wave[start : start + length], length, crop.short_clips)
             for wave, start in zip(waves, starts, strict=True)
         ]
     )

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from unfused_ray import storage
 from unfused_ray.audio import randomness
-from unfused_ray.audio.crop import fit_short_clip
+from unfused_ray.audio.crop import complete
 from unfused_ray.audio.decode import AudioError, read_flac
 from unfused_ray.config import CropConfig
 from unfused_ray.data.shards.index import Unit, read_unit
@@ -94,7 +94,7 @@ class BlockReader:
         length = self.crop_samples
         try:
             if num_samples <= length:
-                out_CL[:] = fit_short_clip(read_flac(flac, 0, num_samples), length, self.crop.short_clips)
+                out_CL[:] = complete(read_flac(flac, 0, num_samples), length, self.crop.short_clips)
             else:
                 for crop, start in enumerate(starts):
                     out_CL[crop] = read_flac(flac, int(start), length)

@@ -33,7 +33,7 @@ class Part(NamedTuple):
     """(H,) int64 rows."""
 
 
-def whole_clips(vectors_ND: np.ndarray, labelled: Labelled) -> np.ndarray:
+def finite_clips(vectors_ND: np.ndarray, labelled: Labelled) -> np.ndarray:
     """(N,) bool, True for a clip whose vector is finite.
 
     Raises:

@@ -12,7 +12,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from threadpoolctl import threadpool_limits
 
 from unfused_ray.config import Config, Measure
-from unfused_ray.evaluation.probes.clips import Labelled, Part, validation_parts, whole_clips
+from unfused_ray.evaluation.probes.clips import Labelled, Part, finite_clips, validation_parts
 from unfused_ray.evaluation.probes.few_shot import FewShotConfig, few_shot_scores
 from unfused_ray.evaluation.probes.linear import LinearConfig, LinearResult, choose_strength, predict
 from unfused_ray.evaluation.probes.neighbours import NeighboursConfig, nearest_clips, neighbour_scores
@@ -110,7 +110,7 @@ def probe(vectors_ND: np.ndarray, labelled: Labelled, config: ProbesConfig) -> P
     Raises:
         ValueError: shapes or class ids do not fit, train or test is empty, or train has one class only.
     """
-    whole_N = whole_clips(vectors_ND, labelled)
+    whole_N = finite_clips(vectors_ND, labelled)
     train = np.flatnonzero((labelled.splits == "train") & whole_N)
     test = np.flatnonzero(labelled.splits == "test")
     if not len(train) or not len(test):
@@ -158,7 +158,7 @@ def validate(
     Raises:
         ValueError: shapes or class ids do not fit, no training clip is whole, or train has one class only.
     """
-    parts = validation_parts(labelled, whole_clips(vectors_ND, labelled), config.folds, by_folds)
+    parts = validation_parts(labelled, finite_clips(vectors_ND, labelled), config.folds, by_folds)
     scores, _ = _scores(vectors_ND, labelled.class_ids, parts, _nearest(vectors_ND, parts, config), config)
     if linear:
         scores["linear"] = choose_strength(vectors_ND, labelled.class_ids, parts, config.linear).correct.astype(float)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from unfused_ray.data.stream.plan import Pass, Planner
 from unfused_ray.data.stream.read import Block
 from unfused_ray.labels.clustered import passes_before
 from unfused_ray.runs.checkpoints import Position
+from unfused_ray.threads import usable_cores
 from unfused_ray.training.driver.forecast import Forecast
 from unfused_ray.training.job import TrainingJob
 from unfused_ray.training.runtimes import runtime_of
@@ -176,7 +176,7 @@ class Measurement:
         plan = self.plan
         if plan is None:
             return 0.0
-        threads = plan.threads or os.cpu_count() or 1
+        threads = plan.threads or usable_cores()
         num_blocks = math.ceil(plan.num_clips / BLOCK_ROWS)
         sample = min(num_blocks, threads)
         rng = np.random.default_rng(plan.seed)

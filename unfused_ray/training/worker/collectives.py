@@ -96,7 +96,7 @@ class DistributedCollectives:
     @property
     def all_reduce(self) -> Callable[[Tensor], object] | None:
         """Sum a tensor over the workers, in place."""
-        return lambda tensor: dist.all_reduce(tensor)
+        return dist.all_reduce
 
     def vote(self, votes: Votes) -> Votes:
         """Cast this step's votes and return the joint votes of the step before, so that nobody waits."""

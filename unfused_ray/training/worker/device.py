@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unfused_ray.config import RuntimeConfig
 from unfused_ray.nvidia import cuda_version, driver_version, why_no_gpu
-from unfused_ray.threads import Machine, choose_threads
+from unfused_ray.threads import Machine, choose_threads, load_warning, usable_cores
 
 logger = logging.getLogger(__name__)
 
@@ -65,15 +65,15 @@ def set_threads(config: RuntimeConfig, workers_on_node: int, saved: int | None =
         workers_on_node: workers that share the node's cores.
         saved: threads that the checkpoint to resume from was written with.
     """
-    threads, _ = choose_threads(config.threads, workers_on_node, Machine.now(), saved)
+    threads = choose_threads(config.threads, workers_on_node, usable_cores(), saved)
     torch.set_num_threads(threads)
     return threads
 
 
 def warn_of_load(config: RuntimeConfig, workers: int, saved: int | None) -> None:
     """Warn if other processes of this machine leave its workers too few cores for their threads."""
-    _, warning = choose_threads(config.threads, workers, Machine.now(), saved)
-    if warning:
+    threads = choose_threads(config.threads, workers, usable_cores(), saved)
+    if warning := load_warning(threads, workers, Machine.now()):
         logger.warning(warning)
 
 

@@ -8,14 +8,14 @@ from types import SimpleNamespace
 import pytest
 
 from unfused_ray.data.parts.default_executor import default_executor
-from unfused_ray.data.parts.executor import InProcess
+from unfused_ray.data.parts.executor import InThisProcess
 from unfused_ray.data.parts.ray_tasks import RayTasks
 
 
 @pytest.mark.parametrize(
     ("is_small", "address", "has_started", "expected"),
     [
-        (True, "", False, InProcess),
+        (True, "", False, InThisProcess),
         (True, "", True, RayTasks),
         (True, "auto", False, RayTasks),
         (False, "", False, RayTasks),

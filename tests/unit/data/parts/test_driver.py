@@ -18,7 +18,7 @@ from support.processes import wait_for
 
 from unfused_ray import storage
 from unfused_ray.data.parts.driver import PartedJob, write_parts
-from unfused_ray.data.parts.executor import InProcess
+from unfused_ray.data.parts.executor import InThisProcess
 from unfused_ray.data.parts.ledger import Ledger, PartReport
 from unfused_ray.data.parts.rejects import REJECTS, Reject
 from unfused_ray.lease import InUseError, Lease
@@ -79,7 +79,7 @@ def write(output: Path, on_describe: Callable[[], object] = lambda: None, **chan
     def finished() -> Signature | None:
         return Signature(file, json.loads(file.read_text())) if file.exists() else None
 
-    return write_parts(job(output, **changes), InProcess(), finished, describe).content
+    return write_parts(job(output, **changes), InThisProcess(), finished, describe).content
 
 
 @pytest.mark.usefixtures("alone")

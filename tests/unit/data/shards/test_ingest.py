@@ -23,7 +23,7 @@ from unfused_ray.api import prepare
 from unfused_ray.audio.decode import decode, read_flac
 from unfused_ray.audio.log_mel import LogMel
 from unfused_ray.config import FrontEndConfig, PrepareConfig
-from unfused_ray.data.parts.executor import InProcess
+from unfused_ray.data.parts.executor import InThisProcess
 from unfused_ray.data.parts.ray_tasks import RayTasks
 from unfused_ray.data.parts.rejects import REJECTS
 from unfused_ray.data.shards.format import MANIFEST, Manifest
@@ -449,7 +449,7 @@ def test_statistics_of_another_front_end_are_computed_once_a_shard(tmp_path: Pat
     for row in rows_of(manifest).values():
         pcm = torch.from_numpy(read_flac(row["audio"], 0, row["num_samples"]))
         values[row["split"]].append(LogMel(other)(pcm[None]).double().flatten())
-    for splits, executor in ((["valid"], InProcess()), (["train", "valid"], RayTasks())):
+    for splits, executor in ((["valid"], InThisProcess()), (["train", "valid"], RayTasks())):
         computed = compute_statistics(Manifest.load(manifest.uri).select(splits), other, executor)
         expected = torch.cat([clip for split in splits for clip in values[split]])
         assert computed.count == len(expected)
@@ -460,7 +460,7 @@ def test_statistics_of_another_front_end_are_computed_once_a_shard(tmp_path: Pat
     assert again.checksum == manifest.checksum
     assert compute_statistics(again, other, None) == computed
     with pytest.raises(ValueError, match=r"is at 16000 Hz, front_end\.sample_rate at 8000 Hz"):
-        compute_statistics(manifest, FrontEndConfig(sample_rate=8_000, f_max=4_000), InProcess())
+        compute_statistics(manifest, FrontEndConfig(sample_rate=8_000, f_max=4_000), InThisProcess())
 
 
 def test_preview_shows_clips_and_views(tmp_path: Path):

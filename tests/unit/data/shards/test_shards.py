@@ -81,6 +81,14 @@ def test_selections_by_split_part_the_clips(sources: list[Manifest], groups: lis
     assert statistics.mean == pytest.approx(of_all.mean, rel=1e-12)
 
 
+def test_the_source_of_a_clip_is_that_which_it_was_taken_from(sources: list[Manifest]) -> None:
+    for splits in (None, ("", "valid")):
+        index = ClipIndex(sources, splits)
+        expected = [source.uri for source in index.manifests for _ in ClipIndex([source]).column("key")]
+        assert len(set(expected)) == len(sources)
+        assert [index.source_of(clip_id).uri for clip_id in range(index.num_clips)] == expected
+
+
 @given(sources=st.lists(st.lists(st.lists(st.integers(1, 9), max_size=4), max_size=4), min_size=1, max_size=3))
 def test_units_are_the_row_groups_laid_end_to_end(sources: list[list[list[int]]]) -> None:
     manifests, expected = [], []

@@ -19,7 +19,7 @@ from support.sources import write_source
 from support.terminal import Ended
 
 from unfused_ray.config import PretrainConfig, TrainingConfig
-from unfused_ray.data.parts.executor import InProcess
+from unfused_ray.data.parts.executor import InThisProcess
 from unfused_ray.data.stream.read import Block
 from unfused_ray.methods.method import BlockOutput
 from unfused_ray.training.driver import dry_run
@@ -193,7 +193,7 @@ def test_what_workers_with_gpus_would_do_is_measured_in_a_task_with_one(
     """A task of this process stands in for Ray's, and its CPU for the GPU."""
     reserved = []
 
-    class Tasks(InProcess):
+    class Tasks(InThisProcess):
         def __init__(self, gpus_per_task: float) -> None:
             super().__init__()
             reserved.append(gpus_per_task)

@@ -15,7 +15,7 @@ from support.runs import tiny
 
 from unfused_ray import cluster, storage
 from unfused_ray.config import RuntimeConfig
-from unfused_ray.data.parts.executor import IN_PROCESS, InProcess
+from unfused_ray.data.parts.executor import IN_PROCESS, InThisProcess
 from unfused_ray.data.shards.format import Statistics
 from unfused_ray.runs.checkpoints import CheckpointStore, Position
 from unfused_ray.runs.resume import find_fork_point, find_resume_point
@@ -96,7 +96,7 @@ needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="torch sees 
 def test_a_clusters_gpu_that_torch_cannot_use_is_refused_before_workers_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_train, "RayTasks", lambda gpus: InProcess())
+    monkeypatch.setattr(ray_train, "RayTasks", lambda gpus: InThisProcess())
     for name, value in {"session": nullcontext, "worker_cpus": lambda config: 1.0}.items():
         monkeypatch.setattr(cluster, name, value)
     monkeypatch.setattr(cluster, "refuse_local_paths", lambda fields: None)

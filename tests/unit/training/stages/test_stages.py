@@ -12,6 +12,9 @@ from unfused_ray.training.driver.launch import check
 pytestmark = pytest.mark.usefixtures("alone")
 
 
-def test_more_clusters_than_clips_are_refused(config: Callable[..., PretrainConfig]) -> None:
+@pytest.mark.parametrize("num_clusters", [(101,), (4, 101)])
+def test_more_clusters_than_clips_are_refused(
+    config: Callable[..., PretrainConfig], num_clusters: tuple[int, ...]
+) -> None:
     with pytest.raises(ValueError, match=r"method\.num_clusters=101 must not exceed the number of clips, 100"):
-        check(config("run", method__num_clusters=(101,)))
+        check(config("run", method__num_clusters=num_clusters))
