@@ -29,10 +29,22 @@ from unfused_ray.sweeps.plan import SWEEP, SweepPlan
 from unfused_ray.sweeps.search import make_search
 from unfused_ray.sweeps.space import apply, identity, label_points
 from unfused_ray.sweeps.tracked import SweepTracking, tracked
-from unfused_ray.sweeps.trial import FORMAT_VERSION, Record, TrialPlan, read_record, read_records, run_trial
+from unfused_ray.sweeps.trial import (
+    FORMAT_VERSION,
+    PROCESS_DIED,
+    LostTrialError,
+    Record,
+    TrialPlan,
+    read_record,
+    read_records,
+    run_trial,
+)
 from unfused_ray.training.driver import launch
 
 logger = logging.getLogger(__name__)
+
+RETRIES = 3
+"""Times that trials go on whose process died, as with a spot instance. An error of a trial's own would come again."""
 
 
 def run(plan: SweepPlan) -> Sequence[Record]:
@@ -41,6 +53,7 @@ def run(plan: SweepPlan) -> Sequence[Record]:
     Raises:
         ValueError: no trial fits on the cluster, or its nodes cannot all reach a path; nothing is begun.
         KeyboardInterrupt: it was stopped; the same command with ``--resume`` resumes it.
+        LostTrialError: the process of the default trial has died each time; resumed in the same way.
     """
     uri = plan.trials.uri
     with Lease(uri, on_loss=lambda: _end_at_once(uri)):
@@ -57,6 +70,12 @@ def run(plan: SweepPlan) -> Sequence[Record]:
         for record in records:
             if record.state == "failed":
                 logger.warning("trial %s failed: %s", record.id, record.message)
+        if any(record.is_lost and record.id == identity(plan.default) for record in records):
+            raise LostTrialError(
+                f"the sweep in {uri} is not concluded: the process of the default trial, which the others are compared "
+                f"with, has died {RETRIES + 1} times, as with its node or for want of memory. The same command with "
+                "--resume goes on"
+            )
     return records
 
 
@@ -70,8 +89,31 @@ def _run(plan: SweepPlan, missing: int, concurrent: int) -> None:
                 data = {"data": (task,), "output": trials.labels_uri(point, task), "name": f"{trials.name}-labels"}
                 launch.label(launch.check(apply(trials.distill, point).replace(data)))
         _tune(plan, missing, concurrent, tracking)
-        if any(record.state == "running" for record in read_records(trials.uri)):
-            raise KeyboardInterrupt("the sweep was interrupted: the same command with --resume resumes it")
+        lost = _lost(trials.uri)
+        for _ in range(RETRIES):
+            ended = [record for record in read_records(trials.uri) if record.has_ended]
+            again = [replace(record, state="running", message="") for record in lost[: plan.num_trials - len(ended)]]
+            if not again:
+                break
+            logger.warning("the processes of %d trials have died, as with a node: they go on", len(again))
+            for record in again:
+                record.write(trials.uri)
+            _tune(replace(plan, records=[*ended, *again]), len(again), concurrent, tracking)
+            lost = _lost(trials.uri)
+        for record in lost:
+            tracking.end(record, plan.num_trials, -math.inf)
+
+
+def _lost(uri: str) -> list[Record]:
+    """Trials whose process has died.
+
+    Raises:
+        KeyboardInterrupt: a trial has not ended: the sweep was interrupted.
+    """
+    records = read_records(uri)
+    if any(record.state == "running" for record in records):
+        raise KeyboardInterrupt("the sweep was interrupted: the same command with --resume resumes it")
+    return [record for record in records if record.is_lost]
 
 
 def _tune(plan: SweepPlan, missing: int, concurrent: int, tracking: SweepTracking) -> None:
@@ -178,7 +220,7 @@ class _Records(tune.Callback):
         self._end(trial, "stopped early", "")
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        self._end(trial, "failed", read_record(self._uri, trial.config).message or "its process died")
+        self._end(trial, "failed", read_record(self._uri, trial.config).message or PROCESS_DIED)
 
     def _end(self, trial: Trial, state: Any, message: str) -> None:
         record = read_record(self._uri, trial.config)
@@ -188,5 +230,6 @@ class _Records(tune.Callback):
         self._num_ended += 1
         if record.has_ended:  # at its last rung, as a resumed sweep has it
             self._best = max(self._best, record.accuracy)
-        self._tracking.end(record, self._num_ended, self._best)
+        if not record.is_lost:  # it may go on
+            self._tracking.end(record, self._num_ended, self._best)
         self._bar.update(self._num_ended, best=self._best)
