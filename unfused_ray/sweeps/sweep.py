@@ -177,18 +177,20 @@ def max_concurrent(plan: SweepPlan) -> int:
             f"{have.get('CPU', 1.0):g}"
         )
     if gpus := runtime.gpus_per_worker if workers else own["GPU"]:
-        fitting = min(fitting, _processes(have.get("GPU", 0.0), gpus) // max(1, workers))
+        fitting = min(fitting, cluster.processes(have.get("GPU", 0.0), gpus) // max(1, workers))
     if not fitting:
         raise ValueError(
             f"{field} × distill.runtime.gpus_per_worker={gpus:g} need {workers * gpus:g} GPUs, the cluster has "
             f"{have.get('GPU', 0.0):g}: lower one of them, or add nodes with GPUs"
         )
+    each = runtime.cpus_per_worker if workers else own["CPU"]
+    fitting = min(fitting, cluster.room(each, gpus) // max(1, workers))
+    if not fitting:
+        raise ValueError(
+            f"{field}: {max(1, workers)} × {each:g} CPUs and {gpus:g} GPUs, each on one node, do not fit on the "
+            f"cluster's nodes ({cluster.nodes_in_words()}): lower one of them, or take larger nodes"
+        )
     return min(fitting, config.max_concurrent or fitting)
-
-
-def _processes(gpus: float, each: float) -> int:
-    """Processes that GPUs have room for: one that takes less than a whole GPU takes it of a single one."""
-    return math.floor(gpus) * math.floor(1 / each) if each <= 1 else math.floor(gpus / each)
 
 
 def _end_at_once(uri: str) -> None:

@@ -409,6 +409,7 @@ def test_so_many_trials_run_at_a_time_as_have_gpus(
     at_a_time: int,
 ) -> None:
     monkeypatch.setattr(cluster, "capacity", lambda: have)
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: [{"Alive": True, "Resources": have}])
     prepared = plan.check(config(distill=two_blocks(config().distill, gpus_per_worker), **fields))
     assert sweep.trial_resources(prepared.config) == reserved
     assert sweep.max_concurrent(prepared) == at_a_time
@@ -422,6 +423,23 @@ def test_workers_without_gpus_for_one_trial_are_refused(
     message = r"workers_per_trial=2 × distill\.runtime\.gpus_per_worker=1 need 2 GPUs, the cluster has 1"
     with pytest.raises(ValueError, match=message):
         sweep.max_concurrent(prepared)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"cpus_per_trial": 64}, r"cpus_per_trial=64: 1 × 64 CPUs and 0 GPUs, .* \(8 × 16 CPUs\): lower one of them"),
+        ({"workers_per_trial": 2}, r"workers_per_trial=2: 2 × 20 CPUs and 0 GPUs, each on one node, do not fit"),
+    ],
+)
+def test_a_trial_that_fits_on_the_sum_of_the_nodes_but_on_no_single_one_is_refused(
+    config: Callable[..., SweepConfig], monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setattr(cluster.ray, "cluster_resources", lambda: {"CPU": 128.0})
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 16.0}}] * 8)
+    distill = two_blocks(config().distill).replace({"runtime.cpus_per_worker": 20.0})
+    with pytest.raises(ValueError, match=message):
+        sweep.max_concurrent(plan.check(config(distill=distill, **fields)))
 
 
 @pytest.mark.usefixtures("alone", "ray_session")
