@@ -176,6 +176,7 @@ def sweep(recipe: str | SweepConfig, /, **changes: Any) -> SweepResult:
     Raises:
         ValueError, OSError: what cannot work; names field, value and rule.
         InUseError: another process works on the sweep.
+        LostTrialError: the process of the default trial has died again and again; nothing of the test split is read.
     """
     config = _configured(recipe, recipes.SWEEP, changes)
     from unfused_ray.sweeps import plan, result

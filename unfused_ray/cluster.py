@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -21,9 +24,11 @@ from unfused_ray.config import RuntimeConfig
 logger = logging.getLogger(__name__)
 
 AUTOSCALER = "UNFUSED_RAY_AUTOSCALER"
-"""Environment variable of a cluster's nodes: most resources of its autoscaler, such as ``{"CPU": 320, "GPU": 8}``.
+"""Environment variable of a cluster's nodes: the kinds of nodes that its autoscaler starts, as a list in JSON.
 
-Ray has a place for them, which neither of its autoscalers fills in.
+Of each kind it has the most nodes and the resources of one, as in ``[{"nodes": 16, "CPU": 16}, {"nodes": 2, "CPU": 48,
+"GPU": 4}]``. What all come to (``{"CPU": 352, "GPU": 8}``) is read too, and taken for a single node. Ray has a place
+for that, which neither of its autoscalers fills in.
 """
 
 _PRIVATE = {
@@ -38,6 +43,7 @@ _PRIVATE = {
 _MAX_TEMPORARY_BYTES = 40
 """Longest path of Ray's temporary folder: sessions and names take 64 of a socket's 107 bytes, a process id may grow."""
 _TEMPORARY = "/tmp"
+_EXAMPLE = '[{"nodes": 16, "CPU": 16}, {"nodes": 2, "CPU": 48, "GPU": 4}]'
 
 _kept: ContextVar[ExitStack | None] = ContextVar("_kept", default=None)
 """Ends with the block of :func:`keep_session`."""
@@ -150,13 +156,55 @@ def several_nodes() -> str:
     num_nodes = sum(node["Alive"] for node in ray.nodes())
     if num_nodes > 1:
         return f"{num_nodes} nodes"
-    return "an autoscaler" if _autoscaler_limit() else ""
+    return "an autoscaler" if _autoscaler() else ""
 
 
 def capacity() -> dict[str, float]:
     """Return the resources of the cluster, or those of its autoscaler, which may start nodes once there is work."""
-    have, most = ray.cluster_resources(), _autoscaler_limit()
-    return {name: max(have.get(name, 0.0), most.get(name, 0.0)) for name in {*have, *most}}
+    have, kinds = ray.cluster_resources(), _autoscaler()
+    names = {*have, *(name for kind in kinds for name in kind.resources)}
+    return {
+        name: max(have.get(name, 0.0), sum(kind.nodes * kind.resources.get(name, 0.0) for kind in kinds))
+        for name in names
+    }
+
+
+@dataclass(frozen=True)
+class NodeKind:
+    """Nodes of equal resources."""
+
+    nodes: int
+    resources: Mapping[str, float]
+    """Of one of them."""
+
+    def room(self, cpus: float, gpus: float) -> int:
+        """Processes that all of them have room for; of more than 0 CPUs and perhaps of GPUs each."""
+        fitting = _times(cpus, self.resources.get("CPU", 0.0))
+        if gpus:
+            fitting = min(fitting, processes(self.resources.get("GPU", 0.0), gpus))
+        return self.nodes * fitting
+
+    def __str__(self) -> str:
+        gpus = self.resources.get("GPU", 0.0)
+        return f"{self.nodes} × {self.resources.get('CPU', 0.0):g} CPUs" + f" and {gpus:g} GPUs" * bool(gpus)
+
+
+def room(cpus: float, gpus: float) -> int:
+    """Return how many processes of so many CPUs and GPUs the cluster's nodes, or its autoscaler's, have room for.
+
+    Each process is on one node: what several have left does not add up for it.
+    """
+    return max(sum(kind.room(cpus, gpus) for kind in kinds) for kinds in (_nodes(), _autoscaler()))
+
+
+def nodes_in_words() -> str:
+    """Name the CPUs and GPUs of the nodes, those of the autoscaler if it has one."""
+    return ", ".join(map(str, _autoscaler() or _nodes()))
+
+
+def processes(gpus: float, each: float) -> int:
+    """Return how many processes GPUs have room for: one of less than a whole GPU takes it of a single one."""
+    return math.floor(gpus) * _times(each, 1.0) if each <= 1 else _times(each, gpus)
 
 
 def refuse_local_paths(fields: Mapping[str, tuple[str, ...]]) -> None:
@@ -203,7 +251,18 @@ def worker_cpus(runtime: RuntimeConfig) -> float:
             f"{workers * runtime.gpus_per_worker:g} GPUs, the cluster has {gpus:g}: lower one of them, "
             "or add nodes with GPUs"
         )
+    if (fitting := room(each, runtime.gpus_per_worker)) < workers:
+        raise ValueError(
+            f"runtime.num_workers={workers} × {each:g} CPUs and {runtime.gpus_per_worker:g} GPUs, each worker on one "
+            f"node, do not fit on the cluster's nodes ({nodes_in_words()}), which have room for {fitting}: lower "
+            "runtime.num_workers, runtime.cpus_per_worker or runtime.gpus_per_worker, or take larger nodes"
+        )
     return each
+
+
+def _times(each: float, there: float) -> int:
+    """How often resources fit into those that there are, in the ten-thousandths that Ray counts."""
+    return round(there * 1e4) // round(each * 1e4)
 
 
 def _exceeds(wanted: float, there: float) -> bool:
@@ -226,16 +285,28 @@ def refuse_few_gpus(runtime: RuntimeConfig, shards: int, gpus_per_shard: float) 
         )
 
 
-def _autoscaler_limit() -> dict[str, float]:
-    """Return the most resources of the autoscaler; empty without one.
+def _nodes() -> list[NodeKind]:
+    """Nodes that are up."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    counted = Counter((each.get("CPU", 0.0), each.get("GPU", 0.0)) for each in alive)
+    return [NodeKind(number, {"CPU": cpus, "GPU": gpus}) for (cpus, gpus), number in counted.items()]
+
+
+def _autoscaler() -> list[NodeKind]:
+    """Nodes that the autoscaler may start; none without one.
 
     Raises:
-        ValueError: the environment variable is no JSON object of numbers.
+        ValueError: the environment variable is no JSON of them.
     """
     said = os.environ.get(AUTOSCALER, "")
     if not said or is_one_machine():  # a private cluster on one of those nodes
-        return {}
+        return []
     try:
-        return {str(name): float(amount) for name, amount in json.loads(said).items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f'{AUTOSCALER}={said} is no JSON such as {{"CPU": 320, "GPU": 8}}') from error
+        read = json.loads(said)
+        kinds = [{"nodes": 1, **read}] if isinstance(read, dict) else [dict(kind) for kind in read]
+        return [
+            NodeKind(int(kind.pop("nodes")), {str(name): float(amount) for name, amount in kind.items()})
+            for kind in kinds
+        ]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{AUTOSCALER}={said} is no JSON such as {_EXAMPLE}") from error

@@ -37,16 +37,18 @@ class Lease:
     Args:
         folder: by path or URI; made where it is missing.
         on_loss: called, in a thread, when another process has taken the lease over.
-        settle: False if no other process can come at the same moment.
+        guarded: True if whoever holds the lease of a folder above lets one process at a time come here, as a sweep does
+            with its trials. The lease of another machine is then that of a process which has died, and is taken over at
+            once; nor need the own one settle.
 
     Raises:
         InUseError: on entering, if another process holds the lease; names it.
     """
 
-    def __init__(self, folder: str, on_loss: Callable[[], None], settle: bool = True) -> None:
+    def __init__(self, folder: str, on_loss: Callable[[], None], guarded: bool = False) -> None:
         self._folder, self._uri = folder, _lease_uri(folder)
         self._on_loss = on_loss
-        self._settle = settle
+        self._guarded = guarded
         self._owner = {
             "token": uuid.uuid4().hex,
             "host": socket.gethostname(),
@@ -57,9 +59,10 @@ class Lease:
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
 
     def __enter__(self) -> Lease:
-        refuse_in_use(self._folder)
+        if not (self._guarded and self._is_elsewhere()):
+            refuse_in_use(self._folder)
         self._write()
-        if self._settle:
+        if not self._guarded:
             self._stop.wait(SETTLE_SECONDS)
             self._check_ours()
         self._thread.start()
@@ -74,6 +77,10 @@ class Lease:
                 storage.delete(self._uri)
         except (OSError, ValueError):  # no reason for a finished job to fail, nor to hide why another did
             logger.warning("the lease %s could not be deleted; it lapses by itself", self._uri, exc_info=True)
+
+    def _is_elsewhere(self) -> bool:
+        holder = self._read()
+        return holder is not None and holder["host"] != self._owner["host"]
 
     def _check_ours(self) -> None:
         holder = self._read()

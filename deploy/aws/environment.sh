@@ -11,5 +11,17 @@ export RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=900
 # `ray job stop` gives a run so long to write its last checkpoint before it kills it.
 export RAY_JOB_STOP_WAIT_TIME_S=120
 
-# What cluster.yaml's workers come to at most (max_workers times resources, summed): Ray does not tell jobs.
-export UNFUSED_RAY_AUTOSCALER='{"CPU": 352, "GPU": 8}'
+# cluster.yaml's workers, those of equal resources together: max_workers, and the resources of one. Ray does not tell jobs.
+export UNFUSED_RAY_AUTOSCALER='[{"nodes": 16, "CPU": 16}, {"nodes": 2, "CPU": 48, "GPU": 4}]'
+
+# Bucket and region: cluster.yaml writes them anew at each setup.
+if [ -f ~/unfused-ray-values.sh ]; then
+    source ~/unfused-ray-values.sh
+fi
+
+# The user's own, such as MLFLOW_TRACKING_PASSWORD, a NAME=value a line: where cluster.yaml copies it.
+if [ -f ~/.unfused-ray.env ]; then
+    set -a
+    source ~/.unfused-ray.env
+    set +a
+fi

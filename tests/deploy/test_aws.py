@@ -87,11 +87,11 @@ def test_every_worker_starts_from_none_and_only_workers_are_on_spot(config: dict
 def test_jobs_are_told_what_the_autoscaler_may_grow_the_cluster_to(config: dict[str, Any]):
     command = f"source {ROOT}/deploy/aws/environment.sh; printenv {AUTOSCALER}"
     told = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True, env={"HOME": "/home/x"})
-    most: Counter[str] = Counter()
+    nodes: Counter[str] = Counter()
     for name, kind in config["available_node_types"].items():
-        nodes = 1 if name == config["head_node_type"] else kind["max_workers"]
-        most.update({resource: nodes * amount for resource, amount in kind["resources"].items()})
-    assert json.loads(told.stdout) == most
+        if name != config["head_node_type"]:
+            nodes[json.dumps(kind["resources"])] += kind["max_workers"]
+    assert json.loads(told.stdout) == [{"nodes": most, **json.loads(each)} for each, most in nodes.items()]
 
 
 def test_the_pinned_versions_are_those_that_these_tests_run_on(config: dict[str, Any]):
@@ -116,6 +116,35 @@ def test_a_shell_on_a_node_refuses_whoever_has_no_token(config: dict[str, Any]):
     assert "RAY_AUTH_MODE=token" in shell.stdout.splitlines()
     assert any("source ~/unfused-ray/deploy/aws/environment.sh" in line for line in config["setup_commands"])
     assert not re.search(r"RAY_AUTH_TOKEN\b", shell.stdout)  # the token itself stands in no file of the project
+
+
+def test_a_setup_with_another_bucket_or_region_takes_over_from_the_one_before(config: dict[str, Any], tmp_path: Path):
+    setup = [command for command in config["setup_commands"] if "export" in command]
+    assert len(setup) == 2
+    for bucket in ("first", "second"):
+        for command in setup:
+            given = command.replace("CHANGE-bucket", bucket).replace("us-east-1", f"region-of-{bucket}")
+            subprocess.run(["bash", "-c", given], check=True, env={"HOME": str(tmp_path)})
+    assert values_on_a_node(tmp_path, "UNFUSED_RAY_HOME", "AWS_DEFAULT_REGION") == ["s3://second", "region-of-second"]
+
+
+def test_a_shell_on_a_node_knows_the_users_own_variables_if_there_are_any(config: dict[str, Any], tmp_path: Path):
+    assert values_on_a_node(tmp_path, "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD") == []
+    protect = next(command for command in config["setup_commands"] if ".unfused-ray.env" in command)
+    subprocess.run(["bash", "-c", protect], check=True, env={"HOME": str(tmp_path)})
+    own = tmp_path / ".unfused-ray.env"
+    own.write_text("MLFLOW_TRACKING_USERNAME=me\nexport MLFLOW_TRACKING_PASSWORD='a word'\n")
+    own.chmod(0o644)
+    subprocess.run(["bash", "-c", protect], check=True, env={"HOME": str(tmp_path)})
+    assert stat.S_IMODE(own.stat().st_mode) == 0o600
+    assert values_on_a_node(tmp_path, "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD") == ["me", "a word"]
+
+
+def values_on_a_node(home: Path, *names: str) -> list[str]:
+    """Values of the environment variables that a shell with this home has."""
+    command = f"set -e; source {ROOT}/deploy/aws/environment.sh; printenv {' '.join(names)} || true"
+    shell = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True, env={"HOME": str(home)})
+    return shell.stdout.splitlines()
 
 
 def test_the_dashboard_listens_on_loopback_alone(config: dict[str, Any]):

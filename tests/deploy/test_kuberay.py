@@ -11,12 +11,15 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from ray._private.ray_constants import RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
 from support.paths import ROOT
 
 from unfused_ray.cluster import AUTOSCALER
+from unfused_ray.runs.environment import COMMIT
 
 FOLDER = ROOT / "deploy/kuberay"
 KUBERNETES = "1.33"
+DRAIN = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
 # The fields of KubeRay's own types that the RayJob uses, and what they hold, noted by hand from its Go types and, for
 # authOptions, its reference (1.6). The resource's own schema, most of which repeats Kubernetes' pods, is in no package:
 # what is in it of pods is checked as such.
@@ -117,15 +120,22 @@ def test_the_cluster_asks_for_the_token_and_grows_from_no_worker(cluster: dict[s
 
 
 def test_jobs_are_told_what_the_autoscaler_may_grow_the_cluster_to(cluster: dict[str, Any]):
-    most = {"CPU": 0, "GPU": 0}
+    most = []
     for group in cluster["workerGroupSpecs"]:
         (limits,) = (c["resources"]["limits"] for c in group["template"]["spec"]["containers"])
-        most["CPU"] += group["maxReplicas"] * int(limits["cpu"])
-        most["GPU"] += group["maxReplicas"] * int(limits.get("nvidia.com/gpu", 0))
+        gpus = int(limits.get("nvidia.com/gpu", 0))
+        most.append({"nodes": group["maxReplicas"], "CPU": int(limits["cpu"])} | ({"GPU": gpus} if gpus else {}))
     for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
         (environment,) = (c["env"] for c in group["template"]["spec"]["containers"])
         (told,) = (entry["value"] for entry in environment if entry["name"] == AUTOSCALER)
         assert json.loads(told) == most
+
+
+def test_a_worker_that_is_taken_back_drains_as_long_as_its_pod_may(cluster: dict[str, Any]):
+    for group in cluster["workerGroupSpecs"]:
+        pod = group["template"]["spec"]
+        (seconds,) = (e["value"] for e in pod["containers"][0]["env"] if e["name"] == DRAIN)
+        assert RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S < int(seconds) <= pod["terminationGracePeriodSeconds"] - 15
 
 
 def test_no_pod_is_root_or_can_become_it():
@@ -175,6 +185,7 @@ def test_the_image_is_pinned_small_and_not_roots():
     assert re.fullmatch(r"[a-z]+:\d+\.\d+\.\d+-slim-[a-z]+", last["FROM"])  # a tag that names every part of the version
     assert last["USER"] == "1000:1000"
     assert "RAY_AUTH_MODE=token" in last["ENV"]
+    assert (last["ARG"], f"{COMMIT}=$COMMIT" in last["ENV"]) == ('COMMIT=""', True)
     assert "ADD" not in last
     runs = [value for step, value in steps if step == "RUN"]
     assert all("rm -rf /var/lib/apt/lists/*" in run for run in runs if "apt-get" in run)

@@ -20,10 +20,11 @@ from unfused_ray.config import RuntimeConfig
 
 @pytest.fixture
 def has(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Make the cluster have so much, and its autoscaler, if it has one, give up to so much."""
+    """Make the cluster's one node have so much, and its autoscaler, if it has one, give up to so much."""
 
-    def set_resources(now: dict[str, float], most: dict[str, float] | None = None) -> None:
+    def set_resources(now: dict[str, float], most: object = None) -> None:
         monkeypatch.setattr(cluster.ray, "cluster_resources", lambda: now)
+        monkeypatch.setattr(cluster.ray, "nodes", lambda: [{"Alive": True, "Resources": now}])
         monkeypatch.setattr(cluster, "is_one_machine", lambda: False)
         monkeypatch.setenv(cluster.AUTOSCALER, json.dumps(most) if most else "")
 
@@ -64,6 +65,35 @@ def test_nodes_that_the_autoscaler_would_start_count(has: Callable[..., None]) -
         cluster.worker_cpus(runtime)
 
 
+KINDS = [{"nodes": 16, "CPU": 16}, {"nodes": 2, "CPU": 48, "GPU": 4}]
+
+
+@pytest.mark.parametrize(
+    ("fields", "fitting"),
+    [
+        ({"num_workers": 1, "cpus_per_worker": 64}, 0),
+        ({"num_workers": 1, "cpus_per_worker": 24, "gpus_per_worker": 8}, 0),
+        ({"num_workers": 4, "cpus_per_worker": 30, "gpus_per_worker": 1}, 2),
+        ({"num_workers": 20, "cpus_per_worker": 16}, 22),
+        ({"num_workers": 8, "cpus_per_worker": 12, "gpus_per_worker": 1}, 8),
+        ({"num_workers": 16, "cpus_per_worker": 1, "gpus_per_worker": 0.4}, 16),
+    ],
+)
+def test_workers_that_fit_on_the_sum_of_the_nodes_but_on_no_single_one_are_refused(
+    has: Callable[..., None], fields: dict[str, float], fitting: int
+) -> None:
+    has({"CPU": 0.0}, most=KINDS)
+    assert cluster.capacity() == {"CPU": 352, "GPU": 8}
+    runtime = RuntimeConfig(**fields)
+    assert cluster.room(runtime.cpus_per_worker, runtime.gpus_per_worker) == fitting
+    if fitting >= runtime.num_workers:
+        assert cluster.worker_cpus(runtime) == runtime.cpus_per_worker
+        return
+    words = rf"\(16 × 16 CPUs, 2 × 48 CPUs and 4 GPUs\), which have room for {fitting}: lower runtime\.num_workers"
+    with pytest.raises(ValueError, match=words):
+        cluster.worker_cpus(runtime)
+
+
 def test_a_private_cluster_on_a_node_of_one_that_grows_does_not_grow(
     has: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,7 +102,7 @@ def test_a_private_cluster_on_a_node_of_one_that_grows_does_not_grow(
     assert cluster.capacity() == {"CPU": 2.0}
 
 
-@pytest.mark.parametrize("said", ["32 CPUs", "[32]", '{"CPU": "many"}'])
+@pytest.mark.parametrize("said", ["32 CPUs", "[32]", '{"CPU": "many"}', '[{"CPU": 16}]'])
 def test_bounds_of_an_autoscaler_that_are_none_are_refused(
     has: Callable[..., None], monkeypatch: pytest.MonkeyPatch, said: str
 ) -> None:

@@ -94,6 +94,20 @@ def test_the_lease_of_another_machine_lapses_when_it_is_not_renewed(
         assert is_in_use(str(tmp_path))
 
 
+def test_where_a_lease_above_guards_that_of_another_machine_is_taken_over_and_a_living_process_here_refused(
+    tmp_path: Path,
+) -> None:
+    write_lease(tmp_path)
+    with Lease(str(tmp_path), lambda: None, guarded=True):
+        assert json.loads((tmp_path / "lease.json").read_text())["host"] == socket.gethostname()
+    with (
+        holder(str(tmp_path)),
+        pytest.raises(InUseError, match=f"on {socket.gethostname()} is working"),
+        Lease(str(tmp_path), lambda: None, guarded=True),
+    ):
+        pass
+
+
 def test_the_lease_is_released_whatever_ends_the_work(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), lease(str(tmp_path)):
         raise KeyboardInterrupt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from collections.abc import Sequence
 
@@ -9,6 +10,8 @@ from unfused_ray import api, recipes
 from unfused_ray.cli.parse import parse
 from unfused_ray.cli.terminal import say, say_report, show
 from unfused_ray.progress import plain_console
+
+logger = logging.getLogger(__name__)
 
 EXAMPLES = (
     "demo --tasks shards/drums --distill.teacher ~/unfused-ray/runs/demo",
@@ -21,11 +24,16 @@ def run(arguments: Sequence[str]) -> int:
     config, dry_run = parse("sweep", arguments, recipes.SWEEP, EXAMPLES)
     from unfused_ray.report.evaluation import evaluation_table
     from unfused_ray.sweeps import plan
+    from unfused_ray.sweeps.trial import LostTrialError
 
     if dry_run:
         show(plan.describe(plan.check(config)))
         return 0
-    found = api.sweep(config)
+    try:
+        found = api.sweep(config)
+    except LostTrialError as error:
+        logger.error("%s", error)
+        return 1
     show(found.to_terminal())
     say(f"the winner as a recipe: unfused-ray distill {shlex.quote(found.recipe_uri)} --data …")
     if found.table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import platform
@@ -15,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-import unfused_ray
 from unfused_ray import __version__, extras, storage
 from unfused_ray.audio.decode import AudioError, decode
 from unfused_ray.nvidia import cuda_version, driver_version, why_no_gpu
+from unfused_ray.runs.environment import code_digest
 
 _SHARED_MEMORY = Path("/dev/shm")
 _CODECS = (("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III"))
@@ -99,12 +98,8 @@ def _write(output: str) -> str:
 
 def versions() -> dict[str, str]:
     """Collect the versions that a :class:`NodeReport` has."""
-    package = Path(unfused_ray.__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
     installed = {name: extras.package_version(name) or "not installed" for name in ("ray", "torch")}
-    own = {"unfused-ray": __version__, "unfused-ray's code": digest.hexdigest()[:12]}
+    own = {"unfused-ray": __version__, "unfused-ray's code": code_digest()}
     return {"python": platform.python_version(), **installed, **own}
 
 

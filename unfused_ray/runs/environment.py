@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -10,25 +11,39 @@ from pathlib import Path
 from unfused_ray import __version__
 from unfused_ray.extras import package_version
 
+COMMIT = "UNFUSED_RAY_COMMIT"
+"""Environment variable that names the commit of code without a checkout, as in an image or a submitted job."""
 _DECISIVE = ("torch", "ray", "numpy", "pyarrow", "scikit-learn", "mlflow")
 _SECONDS = 10.0
 """Seconds after which git, as on a network's file system, is not waited for."""
 
 
 def git_commit() -> str:
-    """Commit of this package's code, with ``-dirty`` if files have changed since; '' if there is none."""
+    """Commit of this package's code, with ``-dirty`` if files have changed since; '' if there is none.
+
+    Where the code is in no checkout, it is what the environment variable ``COMMIT`` says.
+    """
     package = Path(__file__).parents[1]
     try:
         # An installed package may lie in the checkout of another project, which does not know its files.
         _git(package, "ls-files", "--error-unmatch", "__init__.py")
         return _git(package, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
-        return ""
+        return os.environ.get(COMMIT, "")
+
+
+def code_digest() -> str:
+    """Digest of this package's Python files: two copies of one state of the code have the same."""
+    package, digest = Path(__file__).parents[1], hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def environment() -> dict[str, str]:
-    """Versions of the packages that decide results, commit of the code, and machine, as far as they are known."""
+    """Versions of the packages that decide results, commit and digest of the code, and machine, as far as known."""
     known = {"python": platform.python_version(), "unfused-ray": __version__, "commit": git_commit()}
+    known["code"] = code_digest()
     known |= {name: package_version(name) for name in _DECISIVE}
     known["machine"] = f"{platform.system()} {platform.release()} {platform.machine()}, {os.cpu_count()} CPUs"
     return {name: value for name, value in known.items() if value}

@@ -30,11 +30,24 @@ from unfused_ray.sweeps.plan import SweepPlan
 from unfused_ray.sweeps.search import make_search
 from unfused_ray.sweeps.space import apply, identity, label_points
 from unfused_ray.sweeps.tracked import SweepTracking, tracked
-from unfused_ray.sweeps.trial import FORMAT_VERSION, Record, State, TrialPlan, read_record, read_records, run_trial
+from unfused_ray.sweeps.trial import (
+    FORMAT_VERSION,
+    PROCESS_DIED,
+    LostTrialError,
+    Record,
+    State,
+    TrialPlan,
+    read_record,
+    read_records,
+    run_trial,
+)
 from unfused_ray.tracking.store import announce
 from unfused_ray.training.driver import launch
 
 logger = logging.getLogger(__name__)
+
+RETRIES = 3
+"""Times that trials go on whose process died, as with a spot instance. An error of a trial's own would come again."""
 
 
 def run(plan: SweepPlan) -> Sequence[Record]:
@@ -43,6 +56,7 @@ def run(plan: SweepPlan) -> Sequence[Record]:
     Raises:
         ValueError: no trial fits on the cluster, or its nodes cannot all reach a path; nothing is begun.
         KeyboardInterrupt: it was stopped; the same command with ``--resume`` resumes it.
+        LostTrialError: the process of the default trial has died each time; resumed in the same way.
     """
     uri = plan.trials.uri
     with Lease(uri, on_loss=lambda: _end_at_once(uri)):
@@ -59,6 +73,12 @@ def run(plan: SweepPlan) -> Sequence[Record]:
         for record in records:
             if record.state == "failed":
                 logger.warning("trial %s failed: %s", record.id, record.message)
+        if any(record.is_lost and record.id == identity(plan.default) for record in records):
+            raise LostTrialError(
+                f"the sweep in {uri} is not concluded: the process of the default trial, which the others are compared "
+                f"with, has died {RETRIES + 1} times, as with its node or for want of memory. The same command with "
+                "--resume goes on"
+            )
     return records
 
 
@@ -73,8 +93,31 @@ def _run(plan: SweepPlan, missing: int, concurrent: int) -> None:
                 data = {"data": (task,), "output": trials.labels_uri(point, task), "name": f"{trials.name}-labels"}
                 launch.label(launch.check(apply(trials.distill, point).replace(data)))
         _tune(plan, missing, concurrent, tracking)
-        if any(record.state == "running" for record in read_records(trials.uri)):
-            raise KeyboardInterrupt("the sweep was interrupted: the same command with --resume resumes it")
+        lost = _lost(trials.uri)
+        for _ in range(RETRIES):
+            ended = [record for record in read_records(trials.uri) if record.has_ended]
+            again = [replace(record, state="running", message="") for record in lost[: plan.num_trials - len(ended)]]
+            if not again:
+                break
+            logger.warning("the processes of %d trials have died, as with a node: they go on", len(again))
+            for record in again:
+                record.write(trials.uri)
+            _tune(replace(plan, records=[*ended, *again]), len(again), concurrent, tracking)
+            lost = _lost(trials.uri)
+        for record in lost:
+            tracking.end(record, plan.num_trials, -math.inf)
+
+
+def _lost(uri: str) -> list[Record]:
+    """Trials whose process has died.
+
+    Raises:
+        KeyboardInterrupt: a trial has not ended: the sweep was interrupted.
+    """
+    records = read_records(uri)
+    if any(record.state == "running" for record in records):
+        raise KeyboardInterrupt("the sweep was interrupted: the same command with --resume resumes it")
+    return [record for record in records if record.is_lost]
 
 
 def _tune(plan: SweepPlan, missing: int, concurrent: int, tracking: SweepTracking) -> None:
@@ -138,18 +181,20 @@ def max_concurrent(plan: SweepPlan) -> int:
             f"{have.get('CPU', 1.0):g}"
         )
     if gpus := runtime.gpus_per_worker if workers else own["GPU"]:
-        fitting = min(fitting, _processes(have.get("GPU", 0.0), gpus) // max(1, workers))
+        fitting = min(fitting, cluster.processes(have.get("GPU", 0.0), gpus) // max(1, workers))
     if not fitting:
         raise ValueError(
             f"{field} × distill.runtime.gpus_per_worker={gpus:g} need {workers * gpus:g} GPUs, the cluster has "
             f"{have.get('GPU', 0.0):g}: lower one of them, or add nodes with GPUs"
         )
+    each = runtime.cpus_per_worker if workers else own["CPU"]
+    fitting = min(fitting, cluster.room(each, gpus) // max(1, workers))
+    if not fitting:
+        raise ValueError(
+            f"{field}: {max(1, workers)} × {each:g} CPUs and {gpus:g} GPUs, each on one node, do not fit on the "
+            f"cluster's nodes ({cluster.nodes_in_words()}): lower one of them, or take larger nodes"
+        )
     return min(fitting, config.max_concurrent or fitting)
-
-
-def _processes(gpus: float, each: float) -> int:
-    """Processes that GPUs have room for: one that takes less than a whole GPU takes it of a single one."""
-    return math.floor(gpus) * math.floor(1 / each) if each <= 1 else math.floor(gpus / each)
 
 
 def _end_at_once(uri: str) -> None:
@@ -181,7 +226,7 @@ class _Records(tune.Callback):
         self._end(trial, "stopped early", "")
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        self._end(trial, "failed", read_record(self._uri, trial.config).message or "its process died")
+        self._end(trial, "failed", read_record(self._uri, trial.config).message or PROCESS_DIED)
 
     def _end(self, trial: Trial, state: State, message: str) -> None:
         record = read_record(self._uri, trial.config)
@@ -191,5 +236,6 @@ class _Records(tune.Callback):
         self._num_ended += 1
         if record.has_ended:  # at its last rung, as a resumed sweep has it
             self._best = max(self._best, record.accuracy)
-        self._tracking.end(record, self._num_ended, self._best)
+        if not record.is_lost:  # it may go on
+            self._tracking.end(record, self._num_ended, self._best)
         self._bar.update(self._num_ended, best=self._best)

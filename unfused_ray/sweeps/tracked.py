@@ -64,8 +64,10 @@ class SweepTracking:
         """Those of trials that have ended, which may still be sending."""
 
     def begin(self, point: Point) -> None:
-        """A trial begins or resumes."""
+        """A trial begins or resumes, or goes on in another process."""
         name, uri = identity(point), trial_uri(self._plan.uri, point)
+        if name in self._trials:
+            return
         values = apply(self._plan.distill, point).model_dump(mode="json")
         run = self._run(name, f"{self._id}-{name}", values, params=point, tags=tags("trial", uri), parent=self._id)
         self._trials[name] = Tracker(run, self._say)
@@ -90,8 +92,7 @@ class SweepTracking:
             num_ended: trials that have.
             best: highest accuracy of the trials that have ended, each at its last rung; infinite if there is none.
         """
-        if record.id not in self._trials:  # its process never came
-            self.begin(record.point)
+        self.begin(record.point)  # its process may never have come
         known = {"state": record.state, "message": record.message, "seconds": f"{record.seconds:.1f}"}
         if record.state == "stopped early":
             known["stopped_after_epochs"] = str(record.rungs[-1].epoch)

@@ -24,6 +24,12 @@ REMEDY = "begin a sweep in another folder, or use the version of unfused-ray tha
 METRIC = "accuracy"
 EPOCH = "epoch"
 State = Literal["running", "finished", "stopped early", "failed"]
+PROCESS_DIED = "its process died"
+"""Message of a trial that failed without an error of its own, as with the node that it ran on."""
+
+
+class LostTrialError(RuntimeError):
+    """A sweep cannot be concluded, because the process of its default trial has died each time."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,11 @@ class Record:
     def has_ended(self) -> bool:
         """True if it need not be started again."""
         return self.state in ("finished", "stopped early")
+
+    @property
+    def is_lost(self) -> bool:
+        """True if its process died without an error of its own: on another node it may go on from its checkpoint."""
+        return self.state == "failed" and self.message == PROCESS_DIED
 
     @property
     def accuracy(self) -> float:

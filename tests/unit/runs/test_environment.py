@@ -36,13 +36,31 @@ def test_the_commit_is_that_of_the_code_and_of_no_other_checkout(
     (package / "training").mkdir(parents=True)
     (package / "__init__.py").touch()
     monkeypatch.setattr(environment, "__file__", str(package / "runs" / "environment.py"))
+    monkeypatch.delenv(environment.COMMIT, raising=False)
     assert environment.git_commit() == ""
+    monkeypatch.setenv(environment.COMMIT, "of the image")
+    assert environment.git_commit() == environment.environment()["commit"] == "of the image"
+    monkeypatch.delenv(environment.COMMIT)
     git("init")
     git("commit", "--allow-empty", "-m", "another project's")
     assert environment.git_commit() == ""
     git("add", ".")
     git("commit", "-m", "the package")
     commit = git("rev-parse", "HEAD")
-    assert environment.git_commit() == commit
+    monkeypatch.setenv(environment.COMMIT, "of an image")
+    assert environment.git_commit() == commit  # of the code itself, where it is known
     (package / "__init__.py").write_text("changed = True\n")
     assert environment.git_commit() == f"{commit}-dirty"
+
+
+def test_copies_of_one_state_of_the_code_have_the_same_digest_and_others_have_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests = []
+    for name, text in (("a", "x = 1\n"), ("b", "x = 1\n"), ("c", "x = 2\n")):
+        package = tmp_path / name / "unfused_ray"
+        (package / "runs").mkdir(parents=True)
+        (package / "__init__.py").write_text(text)
+        monkeypatch.setattr(environment, "__file__", str(package / "runs" / "environment.py"))
+        digests.append(environment.environment()["code"])
+    assert digests[0] == digests[1] != digests[2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -408,6 +409,7 @@ def test_so_many_trials_run_at_a_time_as_have_gpus(
     at_a_time: int,
 ) -> None:
     monkeypatch.setattr(cluster, "capacity", lambda: have)
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: [{"Alive": True, "Resources": have}])
     prepared = plan.check(config(distill=two_blocks(config().distill, gpus_per_worker), **fields))
     assert sweep.trial_resources(prepared.config) == reserved
     assert sweep.max_concurrent(prepared) == at_a_time
@@ -421,6 +423,23 @@ def test_workers_without_gpus_for_one_trial_are_refused(
     message = r"workers_per_trial=2 × distill\.runtime\.gpus_per_worker=1 need 2 GPUs, the cluster has 1"
     with pytest.raises(ValueError, match=message):
         sweep.max_concurrent(prepared)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"cpus_per_trial": 64}, r"cpus_per_trial=64: 1 × 64 CPUs and 0 GPUs, .* \(8 × 16 CPUs\): lower one of them"),
+        ({"workers_per_trial": 2}, r"workers_per_trial=2: 2 × 20 CPUs and 0 GPUs, each on one node, do not fit"),
+    ],
+)
+def test_a_trial_that_fits_on_the_sum_of_the_nodes_but_on_no_single_one_is_refused(
+    config: Callable[..., SweepConfig], monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setattr(cluster.ray, "cluster_resources", lambda: {"CPU": 128.0})
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 16.0}}] * 8)
+    distill = two_blocks(config().distill).replace({"runtime.cpus_per_worker": 20.0})
+    with pytest.raises(ValueError, match=message):
+        sweep.max_concurrent(plan.check(config(distill=distill, **fields)))
 
 
 @pytest.mark.usefixtures("alone", "ray_session")
@@ -542,3 +561,70 @@ def test_a_trial_goes_on_behind_its_last_rung_and_reports_that_again(
     assert trained == [3, 9]
     assert told == [{"epoch": 1, "accuracy": 0.3}, {"epoch": 3, "accuracy": pytest.approx(0.3)}]
     assert trial.read_record(trials.uri, {"method.alpha": 0.5}).message == "ValueError: no space left"
+
+
+class _Tracked:
+    """Which trials were told to have ended."""
+
+    def __init__(self) -> None:
+        self.ended: list[str] = []
+
+    def end(self, record: Record, num_ended: int, best: float) -> None:
+        self.ended.append(record.id)
+
+
+@pytest.mark.parametrize(
+    ("deaths", "error", "starts"),
+    [(2, "", 3), (99, "", 1 + sweep.RETRIES), (1, "ValueError: no space left", 1)],
+)
+def test_a_trial_whose_process_dies_goes_on_and_one_with_an_error_of_its_own_does_not(
+    config: Callable[..., SweepConfig], monkeypatch: pytest.MonkeyPatch, deaths: int, error: str, starts: int
+) -> None:
+    prepared, tracking = plan.check(config(num_trials=2)), _Tracked()
+    default, other = prepared.default, {**prepared.default, "method.alpha": 0.25}
+    tried: list[list[dict[str, Any]]] = []
+
+    def tune(each: plan.SweepPlan, missing: int, concurrent: int, tracking: object) -> None:
+        """The other trial finishes at once; the default one fails so often."""
+        search = make_search(each.config, each.space, each.default, each.records)
+        points = [search.suggest(str(i)) for i in range(missing)] if tried else [default, other]
+        tried.append([point for point in points if isinstance(point, dict)])
+        for point in tried[-1]:
+            if point == default and len(tried) <= deaths:
+                Record(point, "failed", [], message=error or trial.PROCESS_DIED).write(each.trials.uri)
+            else:
+                replace(record([0.5], 0.0), point=point).write(each.trials.uri)
+
+    for name, value in {
+        "label_points": lambda space: [],
+        "tracked": lambda *_: nullcontext(tracking),
+        "_tune": tune,
+    }.items():
+        monkeypatch.setattr(sweep, name, value)
+    sweep._run(prepared, 2, 2)
+    assert tried == [[default, other], *[[default]] * (starts - 1)]
+    records = {each.id: each for each in trial.read_records(prepared.trials.uri)}
+    ended = records[space.identity(default)]
+    assert (ended.state, ended.is_lost) == ("finished" if deaths == 2 else "failed", deaths == 99)
+    assert tracking.ended == [ended.id] * ended.is_lost
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("message", [trial.PROCESS_DIED, "ValueError: no space left"])
+def test_a_sweep_is_not_concluded_while_the_process_of_its_default_trial_has_died(
+    config: Callable[..., SweepConfig], monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
+    prepared = plan.check(config(num_trials=2))
+
+    def end(*_: object) -> None:
+        Record(prepared.default, "failed", message=message).write(prepared.trials.uri)
+
+    for name, value in {"_run": end, "max_concurrent": lambda plan: 1}.items():
+        monkeypatch.setattr(sweep, name, value)
+    for name, stub in {"session": nullcontext, "refuse_local_paths": lambda fields: None}.items():
+        monkeypatch.setattr(cluster, name, stub)
+    lost = message == trial.PROCESS_DIED
+    with pytest.raises(trial.LostTrialError, match="--resume goes on") if lost else nullcontext():
+        sweep.run(prepared)
+    again = plan.check(config(num_trials=2, resume=True))  # from an empty folder, too
+    assert [each.is_lost for each in again.records] == [lost]

@@ -108,3 +108,14 @@ def test_what_of_a_sweep_reaches_nobody_is_counted_in_its_folder(
     assert lost >= 5  # loss, its epoch, two accuracies and the best one
     assert f"{lost} figures did not reach the tracking server" in caplog.text
     assert kept_id(str(tmp_path))  # the id that an evaluation keeps in a folder has a file of its own
+
+
+def test_a_trial_that_goes_on_in_another_process_is_sent_by_the_same_tracker(tmp_path: Path, tracking_uri: str) -> None:
+    config, plan = sweep_of(tmp_path, tracking_uri)
+    with tracked(config, plan, "sweep 3") as tracking:
+        record = reach(tracking, plan, 0.6, (1,))
+        tracker = tracking._trials[record.id]
+        tracking.begin(record.point)
+        assert tracking._trials[record.id] is tracker
+        tracking.end(replace(record, state="finished"), 1, 0.6)
+    assert trials(tracking_uri)["0.6"].info.status == "FINISHED"

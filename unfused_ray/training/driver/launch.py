@@ -118,7 +118,7 @@ def run(
         plan: of the training.
         start_times: of the command that starts it; from now on by default.
         in_sweep: True if a sweep, whose folder it is in, tracks it and keeps others out: it is then no run of its own
-            in MLflow, and its lease need not settle.
+            in MLflow, and takes the lease of a process that has died with its machine over at once.
         parent: id of the run that it is shown under in MLflow; '' is none.
         on_epoch: called soon after the checkpoint of an epoch, in the process that watches the training.
 
@@ -130,7 +130,7 @@ def run(
     config, run, index = plan.config, plan.run, plan.index
     runtime = runtime_of(config.runtime)
     lost = threading.Event()
-    with Lease(run.uri, on_loss=lost.set, settle=not in_sweep):
+    with Lease(run.uri, on_loss=lost.set, guarded=in_sweep):
         record = run.open(config, plan.facts, environment())
         own = find_resume_point(run.uri)
         if own is not None and (status := _status_without_training(run, config, own)) is not None:

@@ -34,7 +34,7 @@ from unfused_ray.training.runtimes.runtime import Resources, Runtime, StartedTra
 from unfused_ray.training.runtimes.worker_group import LoopbackTorchConfig, NoteFailures, WorkerGroupTrainer
 from unfused_ray.training.worker.collectives import DistributedCollectives
 from unfused_ray.training.worker.device import reason_without_gpu, set_threads, warn_of_load
-from unfused_ray.training.worker.loop import Worker
+from unfused_ray.training.worker.loop import LOOK_SECONDS, Worker
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +125,11 @@ def _fit(job: TrainingJob, coordinator: CoordinatorClient, assignment: ray.actor
     """Run worker groups until one ends the training."""
     runtime = job.config.runtime
     # Ray Train would change the working directory of its workers; paths are absolute here, but tracebacks are not.
-    variables = {"RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
+    variables = {
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+        "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": f"{LOOK_SECONDS:g}",  # no later than the workers look
+    }
     dataset = make_dataset(job.planner, job.reader, coordinator.segment)
     with tempfile.TemporaryDirectory(prefix="unfused-ray-train-") as folder, cluster.variables(variables):
         trainer = WorkerGroupTrainer(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal
@@ -158,8 +159,20 @@ def refuse_missing_gpu(config: RuntimeConfig) -> None:
 
 
 def warn_of_idle_gpu() -> None:
-    """Warn where an NVIDIA driver runs, but torch cannot use it: a training would be on CPUs without a word."""
-    if driver_version() and not torch.cuda.is_available():
+    """Warn where GPUs may be idle while a training of this process is on CPUs: of a cluster, or of this machine.
+
+    A cluster is not asked for GPUs: that would take Ray, without which this training works.
+    """
+    if torch.cuda.is_available():
+        return
+    if os.environ.get("RAY_ADDRESS"):
+        logger.warning(
+            "training in this process, on the CPUs of %s, and not on the cluster of RAY_ADDRESS. If that has GPUs: "
+            "`ray job submit --entrypoint-num-gpus 1` runs this process on a node with one, --runtime.kind workers "
+            "trains on its nodes",
+            socket.gethostname(),
+        )
+    if driver_version():
         logger.warning("training on the CPU, although this machine has an NVIDIA driver: %s", reason_without_gpu())
 
 

@@ -45,7 +45,7 @@ from unfused_ray.training.worker.optimizer import learning_rate
 from unfused_ray.training.worker.reporter import Reporter
 from unfused_ray.training.worker.watcher import Watcher
 
-LOOK_SECONDS = 5.0
+LOOK_SECONDS = 1.0
 """Seconds between two checks for nodes that are to be taken away, of milliseconds each; Ray Train checks as often."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -150,11 +151,24 @@ def test_a_driver_that_torch_cannot_use_is_warned_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(nvidia, "_DRIVER", tmp_path / "version")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     device.warn_of_idle_gpu()
     assert not caplog.messages
     (tmp_path / "version").write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.223.02  Sat")
     device.warn_of_idle_gpu()
     assert "training on the CPU, although this machine has an NVIDIA driver" in caplog.text
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch sees a GPU")
+def test_a_training_on_the_machine_of_a_jobs_entrypoint_says_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(nvidia, "_DRIVER", tmp_path / "version")
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    device.warn_of_idle_gpu()
+    (message,) = caplog.messages
+    assert f"on the CPUs of {socket.gethostname()}, and not on the cluster of RAY_ADDRESS" in message
+    assert "--entrypoint-num-gpus 1" in message
 
 
 @pytest.mark.usefixtures("alone")
