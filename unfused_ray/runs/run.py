@@ -127,7 +127,8 @@ class Run:
             ValueError: names what may be changed.
         """
         status = self.status()
-        if status is None or status.state not in _MAY_END_OTHERWISE or self.changes(config, facts):
+        is_over = status is not None and status.state in _MAY_END_OTHERWISE and self._has(RECORD)
+        if status is None or not is_over or self.changes(config, facts):
             return
         changed = differences(self.record()["config"], config.model_dump(mode="json"))
         if any(within(name, _MAY_END_OTHERWISE[status.state]) for name in changed):
