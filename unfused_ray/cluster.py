@@ -229,12 +229,26 @@ def on_this_node() -> dict[str, Any]:
     return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
 
 
+def refuse_shared_gpus(runtime: RuntimeConfig) -> None:
+    """Refuse a worker group of which Ray would put two workers on one GPU: their first sum would fail.
+
+    Raises:
+        ValueError: names the fields to change.
+    """
+    if runtime.shares_gpus:
+        raise ValueError(
+            f"runtime.gpus_per_worker={runtime.gpus_per_worker:g} and runtime.num_workers={runtime.num_workers} put "
+            "several workers on one GPU, which NCCL refuses: give each worker more than 0.5, or take one worker"
+        )
+
+
 def worker_cpus(runtime: RuntimeConfig) -> float:
     """Return the CPUs that each training worker reserves, so that one is left for Ray Data.
 
     Raises:
-        ValueError: the cluster has too few CPUs or GPUs; names the field to change.
+        ValueError: the cluster has too few CPUs or GPUs, or workers would share one; names the field to change.
     """
+    refuse_shared_gpus(runtime)
     have = capacity()
     cpus, gpus = have.get("CPU", 0.0), have.get("GPU", 0.0)
     workers = runtime.num_workers

@@ -55,6 +55,15 @@ def test_what_cannot_run_is_refused(has: Callable[..., None], fields: dict[str, 
         cluster.worker_cpus(RuntimeConfig(**fields))
 
 
+def test_workers_that_would_share_a_gpu_are_refused(has: Callable[..., None]) -> None:
+    has({"CPU": 8.0, "GPU": 2.0})
+    with pytest.raises(ValueError, match=r"gpus_per_worker=0\.5 and runtime\.num_workers=2 put .* more than 0\.5, or"):
+        cluster.worker_cpus(RuntimeConfig(num_workers=2, gpus_per_worker=0.5))
+    for workers, gpus in ((1, 0.5), (2, 0.0), (2, 0.75)):
+        cluster.worker_cpus(RuntimeConfig(num_workers=workers, gpus_per_worker=gpus))
+    cluster.refuse_shared_gpus(RuntimeConfig(kind="in-process", num_workers=2, gpus_per_worker=0.5))
+
+
 def test_nodes_that_the_autoscaler_would_start_count(has: Callable[..., None]) -> None:
     runtime = RuntimeConfig(num_workers=4, gpus_per_worker=1)
     has({"memory": 1e9}, most={"CPU": 32, "GPU": 4})

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import ray
 
+from unfused_ray import cluster
 from unfused_ray.clustering.assignment import Assignment
 from unfused_ray.clustering.bank import Bank
 from unfused_ray.clustering.bank_shard import BankShard
@@ -28,7 +29,8 @@ _MAX_IN_FLIGHT = 8
 def start_assignment_actor(plan: ClusteringPlan, num_shards: int) -> ray.actor.ActorHandle:
     """Start the assignment actor of a run; it takes no CPU, because it works while the workers wait for it.
 
-    Where clustering is to be done on GPUs, each process that holds embeddings reserves its share of one.
+    It lives on the driver's node, whose loss ends the run anyway: that of another would end the worker group. Where
+    clustering is to be done on GPUs, each process that holds embeddings reserves its share of one, wherever that is.
 
     It ends with the driver, or by ``ray.kill``.
 
@@ -36,9 +38,10 @@ def start_assignment_actor(plan: ClusteringPlan, num_shards: int) -> ray.actor.A
         plan: of the clustering.
         num_shards: S; one shard lives inside the actor, several are actors spread over the nodes.
     """
+    holds_gpu = num_shards == 1 and plan.gpus_per_shard > 0
+    place = {"num_cpus": 0, "num_gpus": plan.gpus_per_shard} if holds_gpu else cluster.on_this_node()
     # Restarted without its state, it refuses every call until it is restored; only restore() itself is retried.
-    options = {"num_cpus": 0, "num_gpus": plan.gpus_per_shard if num_shards == 1 else 0}
-    actor = ray.remote(AssignmentActor).options(**options, max_restarts=-1, max_task_retries=0)
+    actor = ray.remote(AssignmentActor).options(**place, max_restarts=-1, max_task_retries=0)
     return actor.remote(plan, num_shards)
 
 

@@ -39,7 +39,8 @@ class DecarConfig(Config):
     """Embedding that the bank keeps: the first view's projection without dropout, or the mean of both views'
     projections as trained."""
     assignment_shards: PositiveInt = 1
-    """Processes that share the bank and its k-means; one of them is the assignment actor."""
+    """Processes that share the bank and its k-means. On processors one of them lies on the driver's node (256 MB for a
+    million clips), several lie on any nodes."""
     assignment_gpus: NonNegativeFloat = 0.0
     """GPU, or share of one, that each of these processes reserves beside the workers' for k-means by faiss (extra gpu);
     0 clusters on processors. Worth it for millions of clips or thousands of clusters."""

@@ -66,8 +66,9 @@ class RuntimeConfig(Config):
     """CPUs that Ray reserves for a worker; 0 is 1, or 0.5 where cores are few. One whole CPU stays free for Ray
     Data."""
     gpus_per_worker: NonNegativeFloat = 0.0
-    """GPUs that Ray reserves for a worker; 0 trains worker groups on CPUs. A training in one process takes a GPU that
-    torch sees (CUDA_VISIBLE_DEVICES= hides it)."""
+    """GPUs that Ray reserves for a worker; 0 trains worker groups on CPUs. Several workers need more than 0.5 each:
+    NCCL refuses two on one GPU. A training in one process takes a GPU that torch sees (CUDA_VISIBLE_DEVICES= hides
+    it)."""
     estimate_for: Literal["", "H100", "A100", "L4", "A10G"] = ""
     """GPU that a dry run estimates clips/s for, from the card's data sheet; a training takes no notice of it."""
     threads: Annotated[int, Field(ge=0)] = 0
@@ -91,6 +92,12 @@ class RuntimeConfig(Config):
     prefetch_seconds: NonNegativeFloat = 0.5
     """Seconds of training that it reads ahead, where these are more blocks: 256 at most. A fast GPU then does not wait
     while Ray Data begins its next execution, which takes up to 0.3 s."""
+
+    # No validator: a run that has failed by it must stay readable.
+    @property
+    def shares_gpus(self) -> bool:
+        """True if Ray may put several workers of a group on one GPU, which NCCL refuses."""
+        return self.kind == "workers" and self.num_workers > 1 and 0 < self.gpus_per_worker <= 0.5
 
 
 class CheckpointConfig(Config):

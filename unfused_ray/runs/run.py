@@ -34,6 +34,8 @@ RESUMABLE_SETTINGS = (
 )
 KEPT_SETTINGS = ("runtime.precision", "runtime.compile_backend")
 """Exceptions to RESUMABLE_SETTINGS."""
+_MAY_END_OTHERWISE = {"diverged": ("epochs", "stop_after", "runtime"), "collapsed": ("health",)}
+"""Settings that may differ on a resume, and decide whether a run that has ended so would end so again."""
 
 CONFIGS: Mapping[str, type[PretrainConfig | DistillConfig]] = {
     config.stage: config for config in (PretrainConfig, DistillConfig)
@@ -117,6 +119,35 @@ class Run:
             if within(name, KEPT_SETTINGS) or not within(name, RESUMABLE_SETTINGS)
             if name not in idle  # of before such settings were refused: it has never counted
         ]
+
+    def refuse_repetition(self, config: TrainingConfig, facts: Mapping[str, Any]) -> None:
+        """Refuse to go on as before with a run that has diverged or collapsed: it would end there again.
+
+        Args:
+            config, facts: as for :meth:`open`, which deals with settings that must not differ.
+
+        Raises:
+            ValueError: names what may be changed.
+        """
+        status = self.status()
+        is_over = status is not None and status.state in _MAY_END_OTHERWISE and self._has(RECORD)
+        if status is None or not is_over or self.changes(config, facts):
+            return
+        changed = differences(self.record()["config"], config.model_dump(mode="json"))
+        if any(within(name, _MAY_END_OTHERWISE[status.state]) for name in changed):
+            return
+        other = f"or branch from its newest checkpoint with other settings: --fork {self.uri} --output <new folder>"
+        if status.state == "collapsed":
+            raise ValueError(
+                f"{self.uri} has ended before epoch {status.epoch} by health.on_collapse={config.health.on_collapse}: "
+                f"{status.message}. Give --health.on-collapse warn or other limits to go on, {other}"
+            )
+        if self._has(DIVERGED):
+            raise ValueError(
+                f"{self.uri} has diverged in epoch {status.epoch} before step {status.step}, and would again with the "
+                f"same settings. Delete {storage.join(self.uri, DIVERGED)} if the machine was to blame, {other}, such "
+                "as a lower optimizer.lr"
+            )
 
     def record(self) -> dict[str, Any]:
         """Read what :meth:`open` wrote.

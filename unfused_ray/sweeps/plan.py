@@ -85,6 +85,12 @@ def check(config: SweepConfig) -> SweepPlan:
     space = find_space(config.space)
     _refuse_what_the_sweep_decides(config, space)
     distill = _trial(config)
+    if distill.runtime.shares_gpus:
+        raise ValueError(
+            f"distill.runtime.gpus_per_worker={distill.runtime.gpus_per_worker:g} and workers_per_trial="
+            f"{config.workers_per_trial} put several workers of a trial on one GPU, which NCCL refuses: give each "
+            "more than 0.5, or take one worker a trial"
+        )
     _refuse_values(distill, space)
     read = load_protocol(config.protocol)
     protocol = read.config

@@ -7,7 +7,7 @@ it which part of which pass to read. With a worker group it lives in an actor, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
@@ -17,7 +17,10 @@ from unfused_ray.tracking.mlflow import TrackedRun
 from unfused_ray.tracking.sender import Tracker
 
 MAX_FAILURES = 3
-"""Attempts in a row that may begin at one step and fail at another, or close to it."""
+"""Groups in a row that may begin at one step and fail at another, or close to it, or before they begin."""
+MAX_LOST_NODES = 10
+"""The same where nodes of the groups were lost: machines that come and go are no fault of the run. But one that is
+ended because its memory is full looks the same, and would be replaced for ever."""
 CLOSE_STEPS = 3
 """Steps between two failures at one place: a killed worker says nothing, and its last report may be a second old."""
 
@@ -46,6 +49,18 @@ class RunProgress:
     """Messages since the run started, such as that a worker group failed."""
 
 
+@dataclass(frozen=True)
+class Failure:
+    """A worker group that has failed."""
+
+    first: int | None
+    """Global batches that were done when it began; None if it failed before."""
+    last: int
+    """Global batches that were done when it failed."""
+    lost_node: bool = False
+    """True if a node of it was lost or taken away."""
+
+
 class CoordinatorClient(Protocol):
     """The methods of a :class:`Coordinator` that a driver, a worker and a stream call, wherever it lives."""
 
@@ -53,7 +68,7 @@ class CoordinatorClient(Protocol):
     def segment(self) -> Segment: ...  # noqa: D102
     def begin_attempt(self, first_step: int) -> str: ...  # noqa: D102
     def is_first_attempt(self) -> bool: ...  # noqa: D102
-    def note_failure(self, cause: str) -> None: ...  # noqa: D102
+    def note_failure(self, causes: Sequence[str], lost_node: bool) -> str: ...  # noqa: D102
     def failed_at(self, step: int) -> None: ...  # noqa: D102
     def report(self, progress: RunProgress, metrics: Mapping[str, float] | None = None) -> str: ...  # noqa: D102
     def note(self, text: str, rank: int | None = None) -> None: ...  # noqa: D102
@@ -77,9 +92,9 @@ class Coordinator:
         self._abandoned = ""
         self._progress = RunProgress(step=first_step)
         self._messages: list[Message] = []
-        self._attempt: int | None = None  # the step at which the current group began
-        self._failures: list[tuple[int, int]] = []  # where the failed groups began, and how far they came
-        self._cause = ""
+        self._has_begun = False  # any group
+        self._attempt: int | None = None  # the step at which the current group began; None before
+        self._failures: list[Failure] = []
         self._tracker = Tracker(tracked, self.note) if tracked else None  # at last: its thread may note something
 
     def set_segment(self, segment: Segment) -> None:
@@ -93,32 +108,42 @@ class Coordinator:
     def begin_attempt(self, first_step: int) -> str:
         """Register a worker group; return the reason it may not start, or ''.
 
-        It may not if the last ``MAX_FAILURES`` groups began at one checkpoint and failed at one place. On machines
-        that come and go, groups are lost between the same two checkpoints too, but not at one place.
-
         Args:
             first_step: global batches that were done before.
         """
         if self._abandoned:
             return self._abandoned
-        if self._attempt is not None:
-            self._failures.append((self._attempt, self._progress.step))
-        last = self._failures[-MAX_FAILURES:]
-        began, ended = {first for first, _ in last}, [step for _, step in last]
-        if len(last) == MAX_FAILURES and len(began) == 1 and max(ended) - min(ended) <= CLOSE_STEPS:
-            return f"the workers have failed {MAX_FAILURES} times at step {ended[-1]}: {self._cause or 'killed'}"
-        self._attempt = first_step
+        self._has_begun, self._attempt = True, first_step
         self._progress = replace(self._progress, phase="starting", step=first_step, figures={})
         return ""
 
     def is_first_attempt(self) -> bool:
         """Return True if no worker group has started yet."""
-        return self._attempt is None
+        return not self._has_begun
 
-    def note_failure(self, cause: str) -> None:
-        """Record that a worker of the current group has failed."""
-        self._cause = cause
-        self.note(f"{cause}: starting again from the newest checkpoint")
+    def note_failure(self, causes: Sequence[str], lost_node: bool) -> str:
+        """Record that the current group has failed; return the reason that no other may follow, or ''.
+
+        None may if the last ``MAX_FAILURES`` groups that lost no node began at one checkpoint and failed at one place,
+        or before they began; nor if the last ``MAX_LOST_NODES`` of all groups did. On machines that come and go, groups
+        are lost between the same two checkpoints too, but not at one place.
+
+        Args:
+            causes: what has failed and why, one or more.
+            lost_node: True if a node of the group was lost or taken away.
+        """
+        self._failures.append(Failure(self._attempt, self._progress.step, lost_node))
+        self._attempt = None
+        own = [failure for failure in self._failures if not failure.lost_node]
+        reason = ""
+        for failures, limit in ((own, MAX_FAILURES), (self._failures, MAX_LOST_NODES)):
+            last = failures[-limit:]
+            if len(last) == limit and _at_one_place(last):
+                place = f"at step {last[-1].last}" if last[-1].first is not None else "before their first step"
+                reason = f"the workers have failed {limit} times {place}: {causes[-1]}"
+        for cause in causes:
+            self.note(cause if reason else f"{cause}: starting again from the newest checkpoint")
+        return reason
 
     def failed_at(self, step: int) -> None:
         """Record how many global batches were done when a worker failed."""
@@ -162,3 +187,10 @@ class Coordinator:
         """Send nothing more: the run has ended here, or belongs to another process."""
         if self._tracker:
             self._tracker.give_up()
+
+
+def _at_one_place(failures: Sequence[Failure]) -> bool:
+    """True if groups began at one checkpoint and failed within some steps; those that never began are at any place."""
+    began = {failure.first for failure in failures} - {None}
+    ends = [failure.last for failure in failures if failure.first is not None]
+    return len(began) <= 1 and max(ends, default=0) - min(ends, default=0) <= CLOSE_STEPS

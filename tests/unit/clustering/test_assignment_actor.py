@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -57,6 +59,23 @@ def assignment_actor(folder: Path, num_shards: int = 1) -> Iterator[ray.actor.Ac
         yield actor
     finally:
         ray.kill(actor)
+
+
+@pytest.mark.parametrize(("num_shards", "gpus"), [(1, 0.0), (3, 0.0), (3, 0.5), (1, 0.5)])
+def test_the_actor_lives_with_the_driver_unless_it_clusters_on_a_gpu(
+    num_shards: int, gpus: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = MagicMock()
+    here = ray.get_runtime_context().get_node_id()
+    monkeypatch.setattr(ray, "remote", lambda actor_class: made)
+    start_assignment_actor(replace(plan(tmp_path), gpus_per_shard=gpus), num_shards)
+    options = made.options.call_args.kwargs
+    assert options["num_cpus"] == 0
+    if num_shards == 1 and gpus:
+        assert (options["num_gpus"], "scheduling_strategy" in options) == (gpus, False)
+    else:
+        strategy = options["scheduling_strategy"]
+        assert (options.get("num_gpus", 0), strategy.node_id, strategy.soft) == (0, here, False)
 
 
 @pytest.mark.parametrize("num_shards", [1, 2, 5])

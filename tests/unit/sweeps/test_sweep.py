@@ -396,7 +396,8 @@ def test_a_sweep_that_was_judged_by_one_measure_is_not_resumed_by_another(config
         ({"CPU": 8}, {}, 0, {"CPU": 1, "GPU": 0}, 8),
         ({"CPU": 64, "GPU": 5}, {"workers_per_trial": 2}, 1, {"CPU": 0.01}, 2),
         ({"CPU": 64, "GPU": 4}, {"workers_per_trial": 2}, 2, {"CPU": 0.01}, 1),
-        ({"CPU": 64, "GPU": 3}, {"workers_per_trial": 2}, 0.5, {"CPU": 0.01}, 3),
+        ({"CPU": 64, "GPU": 3}, {"workers_per_trial": 2}, 0.75, {"CPU": 0.01}, 1),
+        ({"CPU": 64, "GPU": 3}, {"workers_per_trial": 1}, 0.5, {"CPU": 0.01}, 6),
     ],
 )
 def test_so_many_trials_run_at_a_time_as_have_gpus(
@@ -413,6 +414,13 @@ def test_so_many_trials_run_at_a_time_as_have_gpus(
     prepared = plan.check(config(distill=two_blocks(config().distill, gpus_per_worker), **fields))
     assert sweep.trial_resources(prepared.config) == reserved
     assert sweep.max_concurrent(prepared) == at_a_time
+
+
+def test_workers_of_a_trial_that_would_share_a_gpu_are_refused(config: Callable[..., SweepConfig]) -> None:
+    shared = config(distill=two_blocks(config().distill, 0.5), workers_per_trial=2)
+    with pytest.raises(ValueError, match=r"distill\.runtime\.gpus_per_worker=0\.5 and workers_per_trial=2 put several"):
+        plan.check(shared)
+    plan.check(shared.replace({"workers_per_trial": 1}))
 
 
 def test_workers_without_gpus_for_one_trial_are_refused(

@@ -58,7 +58,7 @@ class TrainingPlan:
 
 
 def check(given: TrainingConfig | TrainingData) -> TrainingPlan:
-    """Read the manifests and refuse a run that cannot work, before anything is started or written.
+    """Read the manifests and refuse a run that cannot work, or has ended badly, before anything is started or written.
 
     Args:
         given: the settings, or those whose manifests have been read.
@@ -76,6 +76,7 @@ def check(given: TrainingConfig | TrainingData) -> TrainingPlan:
     record = Run(uri).record() if begun else None
     facts = {"num_clips": index.num_clips, "data_checksums": index.checksums, **origin_facts(config, record)}
     facts |= stage_of(config).check(index, record["facts"] if record else {})
+    Run(uri).refuse_repetition(config, facts)
     fork_point = None if begun else check_origin(config, facts)
     return TrainingPlan(config, Run(uri), facts, index, data.planner, data.tracking_uri, fork_point)
 

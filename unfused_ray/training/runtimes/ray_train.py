@@ -13,7 +13,8 @@ from typing import Any
 import ray
 import ray.train
 import torch
-from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.exceptions import RayActorError, RayError
+from ray.train import ControllerError, DataConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig
 
 from unfused_ray import cluster, logs, memory, storage
@@ -31,8 +32,13 @@ from unfused_ray.training.coordinator import CoordinatorClient
 from unfused_ray.training.job import TrainingJob
 from unfused_ray.training.runtimes.remote_coordinator import start_coordinator
 from unfused_ray.training.runtimes.runtime import Resources, Runtime, StartedTraining, T
-from unfused_ray.training.runtimes.worker_group import LoopbackTorchConfig, NoteFailures, WorkerGroupTrainer
-from unfused_ray.training.worker.collectives import DistributedCollectives
+from unfused_ray.training.runtimes.worker_group import (
+    GivenUpError,
+    LoopbackTorchConfig,
+    NoteFailures,
+    WorkerGroupTrainer,
+)
+from unfused_ray.training.worker.collectives import CONTROL_SECONDS, GPU_SECONDS, DistributedCollectives
 from unfused_ray.training.worker.device import reason_without_gpu, set_threads, warn_of_load
 from unfused_ray.training.worker.loop import LOOK_SECONDS, Worker
 
@@ -49,6 +55,10 @@ class RayTrain(Runtime):
         """The workers and the resources of each."""
         cpus = cluster.worker_cpus(config)
         return {"workers": f"{config.num_workers} × {cpus:g} CPU, {config.gpus_per_worker:g} GPU"}
+
+    def refuse_impossible(self, config: RuntimeConfig) -> None:
+        """Refuse several workers on one GPU, whatever the cluster has."""
+        cluster.refuse_shared_gpus(config)
 
     def uses_gpus(self, config: RuntimeConfig) -> bool:
         """Return True if each worker asks for a GPU or a share of one."""
@@ -122,8 +132,10 @@ def _on_a_gpu(config: RuntimeConfig, work: Callable[[], T]) -> T:
 
 
 def _fit(job: TrainingJob, coordinator: CoordinatorClient, assignment: ray.actor.ActorHandle | None) -> Status:
-    """Run worker groups until one ends the training."""
+    """Run worker groups until one ends the training, or they have failed too often."""
     runtime = job.config.runtime
+    # On CPUs the workers' own group is gloo, as the control group is, and a step there may take as long as it likes.
+    seconds = GPU_SECONDS if runtime.gpus_per_worker else CONTROL_SECONDS
     # Ray Train would change the working directory of its workers; paths are absolute here, but tracebacks are not.
     variables = {
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -134,9 +146,9 @@ def _fit(job: TrainingJob, coordinator: CoordinatorClient, assignment: ray.actor
     with tempfile.TemporaryDirectory(prefix="unfused-ray-train-") as folder, cluster.variables(variables):
         trainer = WorkerGroupTrainer(
             _WorkerMain(job, coordinator, assignment),
-            torch_config=LoopbackTorchConfig(folder=folder)
+            torch_config=LoopbackTorchConfig(timeout_s=seconds, folder=folder)
             if cluster.is_one_machine()
-            else TorchConfig(timeout_s=12 * 3600),
+            else TorchConfig(timeout_s=seconds),
             scaling_config=ScalingConfig(
                 num_workers=runtime.num_workers,
                 use_gpu=runtime.gpus_per_worker > 0,
@@ -144,7 +156,7 @@ def _fit(job: TrainingJob, coordinator: CoordinatorClient, assignment: ray.actor
                 | ({"GPU": runtime.gpus_per_worker} if runtime.gpus_per_worker else {}),
             ),
             # Ray Train's own book-keeping is not used: checkpoints are the project's, and the coordinator gives up on
-            # a run that fails again and again at one step.
+            # a run that fails again and again at one step, or before.
             run_config=RunConfig(
                 storage_path=folder,
                 failure_config=FailureConfig(max_failures=-1),
@@ -154,7 +166,12 @@ def _fit(job: TrainingJob, coordinator: CoordinatorClient, assignment: ray.actor
             datasets={"clips": dataset},
             dataset_config=DataConfig(execution_options=execution_options()),
         )
-        result = trainer.fit()
+        try:
+            result = trainer.fit()
+        except ControllerError as error:
+            if not isinstance(error.controller_failure, GivenUpError):
+                raise
+            return Status("failed", 0, 0, str(error.controller_failure))  # the driver knows the position
     status: Status = result.return_value
     return status
 
@@ -173,18 +190,15 @@ class _WorkerMain:
         start_times.reach("worker called")
         collectives = DistributedCollectives(compress=self.job.config.runtime.compress_gradients)
         with logs.forwarded(self.coordinator.note, collectives.rank):
-            return self._train(collectives)
+            try:
+                return self._train(collectives)
+            except RayActorError as error:  # which pickle cannot send to the controller: it would be told of that alone
+                raise RayError(str(error)) from error
 
     def _train(self, collectives: DistributedCollectives) -> Status:
         job = self.job
         # Rank 0 decides for all whether and where to start: a second look at the storage could find another checkpoint.
-        agreed: list[Any] = [None, None, None]
-        if collectives.rank == 0:
-            resume_point = self._resume_point()
-            refusal = self.coordinator.begin_attempt(job.first_step(resume_point))
-            agreed = [refusal, uuid.uuid4().hex, resume_point]
-        torch.distributed.broadcast_object_list(agreed)
-        refusal, group, resume_point = agreed
+        refusal, group, resume_point = collectives.agree(self._beginning() if collectives.rank == 0 else [None] * 3)
         job.start_times.reach("workers agreed")
         saved = resume_point.threads if resume_point else None
         set_threads(job.config.runtime, ray.train.get_context().get_local_world_size(), saved)
@@ -205,10 +219,22 @@ class _WorkerMain:
         )
         return job.train(worker, resume_point)
 
+    def _beginning(self) -> list[Any]:
+        """The reason that this worker group may not start, or ''; a new name for it; and the resume point."""
+        try:
+            resume_point = self._resume_point()
+        except (ValueError, FileNotFoundError) as error:  # of which the driver refuses the run, too
+            return [str(error), "", None]
+        return [self.coordinator.begin_attempt(self.job.first_step(resume_point)), uuid.uuid4().hex, resume_point]
+
     def _resume_point(self) -> ResumePoint | None:
         """The driver's resume point, or the run's own newest one if this is not the first worker group.
 
         Of a fork whose source has trained on and pruned the driver's checkpoint, the source's newest one.
+
+        Raises:
+            ValueError: there are checkpoints, but none verifies.
+            FileNotFoundError: there are none any more.
         """
         begun = self.job.resume_point
         if self.coordinator.is_first_attempt():

@@ -71,6 +71,7 @@ class RemoteCoordinator:
     segment = _asked(Coordinator.segment)
     begin_attempt = _asked(Coordinator.begin_attempt)
     is_first_attempt = _asked(Coordinator.is_first_attempt)
+    note_failure = _asked(Coordinator.note_failure)
     failed_at = _asked(Coordinator.failed_at)
     progress = _asked(Coordinator.progress)
     request_stop = _asked(Coordinator.request_stop)
@@ -80,10 +81,6 @@ class RemoteCoordinator:
     def note(self, text: str, rank: int | None = None) -> None:
         """Send a message, and wait for no answer."""
         self.actor.note.remote(text, rank)
-
-    def note_failure(self, cause: str) -> None:
-        """Send the cause of a failure, and wait for no answer."""
-        self.actor.note_failure.remote(cause)
 
     def report(self, progress: RunProgress, metrics: Mapping[str, float] | None = None) -> str:
         """Send a report; return the newest answer to an earlier one, so that training does not wait."""

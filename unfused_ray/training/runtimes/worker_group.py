@@ -1,4 +1,4 @@
-"""Ray Train's trainer for this project: how workers find each other, and who learns of their failures.
+"""Ray Train's trainer for this project: how workers find each other, and how long failed groups are replaced.
 
 Ray Train's controller, an actor of its own, imports this module: it holds nothing that takes long to import.
 """
@@ -15,11 +15,26 @@ from typing import Any
 
 import ray
 import torch
-from ray.train import UserCallback
+from ray.exceptions import ActorUnavailableError, NodeDiedError, RayActorError, RayError
+from ray.train import ControllerError, PreemptionError, WorkerGroupError
 from ray.train.backend import Backend
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.exceptions import (
+    WorkerGroupStartupFailedError,
+    WorkerGroupStartupTimeoutError,
+    WorkerHealthCheckFailedError,
+)
+from ray.train.v2._internal.execution.callback import ControllerCallback
+from ray.train.v2._internal.execution.controller.state import ReschedulingState, RestartingState
 
 from unfused_ray.training.coordinator import CoordinatorClient
+
+_NODE_DIED = "its node has died"
+"""What Ray's head says of an actor whose node is lost; the exception has no other sign of it."""
+
+
+class GivenUpError(RuntimeError):
+    """Worker groups fail again and again in the same way: no other is started."""
 
 
 class WorkerGroupTrainer(TorchTrainer):
@@ -35,8 +50,11 @@ class WorkerGroupTrainer(TorchTrainer):
         return [callback for callback in callbacks if type(callback).__name__ != "PlacementGroupCleanerCallback"]
 
 
-class NoteFailures(UserCallback):
-    """Notes every failed worker with the coordinator.
+class NoteFailures(ControllerCallback):
+    """Notes every failed worker group with the coordinator, and ends the run when that says so.
+
+    Of Ray Train's callbacks only those of the controller hear of groups that fail before their workers are called, and
+    once of each group: a ``UserCallback`` hears of a group that is taken away at every look at it.
 
     Args:
         coordinator: of the run.
@@ -45,13 +63,56 @@ class NoteFailures(UserCallback):
     def __init__(self, coordinator: CoordinatorClient) -> None:
         self._coordinator = coordinator
 
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Called by Ray Train's controller."""
-        for rank, error in sorted(worker_exceptions.items()):
-            # Ray explains a lost process in a paragraph; its first words say what happened.
-            cause = textwrap.shorten((str(error).strip().splitlines() or [type(error).__name__])[-1], 300)
-            # Not waited for: this runs in Ray Train's controller, and whatever it raises would end the run.
-            self._coordinator.note_failure(f"worker {rank} failed ({cause})")
+    def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
+        """Called in Ray Train's controller, where an exception ends the run.
+
+        Raises:
+            GivenUpError: the coordinator gives the run up.
+        """
+        if current_state is previous_state or not isinstance(current_state, RestartingState | ReschedulingState):
+            return
+        error = current_state.training_failed_error
+        if isinstance(_behind(error), WorkerGroupStartupTimeoutError):
+            return  # no group has begun: there are too few nodes as yet
+        failures = _failures(error)
+        causes = [f"{who} failed ({_last_words(each)})" for who, each in failures.items()]
+        # One is enough: the workers that have lost another one fail by that.
+        if reason := self._coordinator.note_failure(causes, any(map(is_lost_node, failures.values()))):
+            raise GivenUpError(reason)
+
+
+def is_lost_node(error: BaseException) -> bool:
+    """True if a worker, or what it needs, was on a node that is lost, taken away or out of reach.
+
+    Ray knows of a lost node at once, or half a minute later. Until then a worker there is *unavailable*; so is, for a
+    moment, one whose process is killed on a busy machine.
+    """
+    if isinstance(error, WorkerHealthCheckFailedError):
+        error = error.health_check_failure
+        if isinstance(error, ActorUnavailableError):
+            return True
+    if isinstance(error, PreemptionError | NodeDiedError) or (isinstance(error, RayActorError) and error.preempted):
+        return True
+    return isinstance(error, RayError) and _NODE_DIED in str(error)
+
+
+def _failures(error: Exception) -> dict[str, BaseException]:
+    """What of a group has failed, and why."""
+    if isinstance(error, WorkerGroupError):
+        return {f"worker {rank}": each for rank, each in sorted(error.worker_failures.items())}
+    return {"the worker group": _behind(error)}
+
+
+def _behind(error: BaseException) -> BaseException:
+    """The error for which Ray Train could not start a group; another one as it is."""
+    if isinstance(error, ControllerError):
+        error = error.controller_failure
+    return error.__cause__ or error if isinstance(error, WorkerGroupStartupFailedError) else error
+
+
+def _last_words(error: BaseException) -> str:
+    """The last line of an error: Ray explains a lost process in a paragraph, or in a traceback."""
+    return textwrap.shorten((str(error).strip().splitlines() or [type(error).__name__])[-1], 300)
 
 
 @dataclass
@@ -79,12 +140,17 @@ class _LoopbackBackend(Backend):
         use_gpu = worker_group.get_resources_per_worker().get("GPU", 0) > 0
         backend = "nccl" if use_gpu else "gloo"
         ray.get(
-            [worker_group.execute_single_async(rank, _open_group, store, backend, rank, world) for rank in range(world)]
+            [
+                worker_group.execute_single_async(
+                    rank, _open_group, store, backend, rank, world, backend_config.timeout_s
+                )
+                for rank in range(world)
+            ]
         )
 
 
-def _open_group(store: str, backend: str, rank: int, world: int) -> None:
+def _open_group(store: str, backend: str, rank: int, world: int, timeout_s: int) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
     torch.distributed.init_process_group(
-        backend, init_method=store, rank=rank, world_size=world, timeout=timedelta(hours=12)
+        backend, init_method=store, rank=rank, world_size=world, timeout=timedelta(seconds=timeout_s)
     )

@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+CONTROL_SECONDS = 12 * 3600
+"""Longest wait for another worker, however slow the storage is that it reads or writes."""
+GPU_SECONDS = 30 * 60
+"""The same for what GPUs send each other: sums of a step, and blocks of a batch. A worker whose NCCL hangs says
+nothing, and its GPUs cost until it is given up. Nothing but a step of another worker is waited for there: its data, and
+at most the files that rank 0 writes at an epoch's end. Whatever takes longer (a look for a checkpoint, a clustering, a
+pass that embeds every clip) is waited for in the control group, or in calls of actors."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +78,16 @@ class DistributedCollectives:
         self.rank = dist.get_rank()
         self.world = dist.get_world_size()
         self._compress = compress
-        # Ranks wait here while rank 0 writes a checkpoint, however slow the storage is.
-        self._control: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=timedelta(hours=12))  # type: ignore[assignment]
+        # Ranks wait here while rank 0 looks for a checkpoint, or writes one.
+        waits = timedelta(seconds=CONTROL_SECONDS)
+        self._control: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=waits)  # type: ignore[assignment]
         self._pending: tuple[dist.Work, Tensor] | None = None
+
+    def agree(self, values: list[Any]) -> list[Any]:
+        """The values of rank 0, on every worker; they are pickled, between the processes of one run."""
+        agreed = list(values)
+        dist.broadcast_object_list(agreed, group=self._control)
+        return agreed
 
     def share_weights(self, module: nn.Module) -> None:
         """Give all workers the state of rank 0, which other processors may have drawn with other last bits."""

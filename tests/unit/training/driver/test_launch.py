@@ -18,7 +18,8 @@ from support.runs import STEPS, assert_equal_runs, train, weights
 from unfused_ray import lease
 from unfused_ray.config import PretrainConfig
 from unfused_ray.runs import run
-from unfused_ray.runs.status import Status
+from unfused_ray.runs.files import write_file
+from unfused_ray.runs.status import State, Status
 from unfused_ray.training.driver import launch
 from unfused_ray.training.driver.launch import check, describe
 from unfused_ray.training.runtimes.in_process import InProcess
@@ -120,6 +121,37 @@ def test_a_finished_run_says_so_though_the_driver_died_before_it_could(config: C
     assert train(job).state == "finished"
     kept = run.Run(job.output).status()
     assert kept is not None and kept.message == "signs of a collapse"
+
+
+@pytest.mark.parametrize(
+    ("state", "remedies", "words"),
+    [
+        ("diverged", [{"epochs": 3}, {"runtime__threads": 2}], r"has diverged in epoch 1 before step 0, .* lower"),
+        ("collapsed", [{"health__on_collapse": "warn"}], r"has ended .*=stop: all alike\. Give --health"),
+    ],
+)
+def test_a_run_that_would_end_badly_again_is_refused_unless_something_has_changed(
+    config: Callable[..., PretrainConfig],
+    stop_after: Callable[[int], None],
+    state: State,
+    remedies: list[dict[str, Any]],
+    words: str,
+) -> None:
+    stop_after(1)
+    job = config("run", health__on_collapse="stop")
+    train(job)
+    check(job)
+    write_file(job.output, run.DIVERGED, {"epoch": 0, "step": 2, "clip_ids": [1]})
+    run.Run(job.output).write_status(Status(state, 1, 0, "all alike"))
+    with pytest.raises(ValueError, match=rf"run {words}"):
+        check(job.replace({"checkpoint.keep": 3}))
+    for remedy in remedies:
+        check(config("run", **{"health__on_collapse": "stop", **remedy}))
+    with pytest.raises(run.ConfigurationChangedError, match="seed: 0 → 1"):  # as of any other run
+        train(job.replace({"seed": 1}))
+    Path(job.output, run.DIVERGED).unlink()
+    if state == "diverged":
+        check(job)
 
 
 def test_a_dry_run_shows_who_works_on_the_run_and_other_settings(

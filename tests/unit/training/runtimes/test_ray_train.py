@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
 import torch
+from ray.core.generated.common_pb2 import ActorDiedErrorContext
+from ray.exceptions import ActorDiedError, RayError
 from support.runs import tiny
 
 from unfused_ray import cluster, storage
@@ -24,6 +28,7 @@ from unfused_ray.training.job import TrainingJob
 from unfused_ray.training.runtimes import ray_train, remote_coordinator
 from unfused_ray.training.runtimes.ray_train import RayTrain, _WorkerMain
 from unfused_ray.training.runtimes.remote_coordinator import CoordinatorActor
+from unfused_ray.training.runtimes.worker_group import is_lost_node
 
 
 @pytest.fixture
@@ -81,6 +86,74 @@ def test_a_fork_without_a_checkpoint_of_its_own_begins_again_where_it_began(tmp_
     found = later._resume_point()
     assert (found.checkpoint.position, found.position, found.bank_uri) == (Position(0, 6), Position(0, 0), None)
     assert len(notes) == 1 and "is no longer there" in notes[0]
+
+
+@pytest.mark.parametrize("error", [ValueError("no checkpoint of the run can be used"), FileNotFoundError("no fork")])
+def test_a_later_group_is_refused_as_the_first_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def gone(run_uri: str) -> None:
+        raise error
+
+    monkeypatch.setattr(ray_train, "find_resume_point", gone)
+    job = TrainingJob(tiny(tmp_path, tmp_path / "run", ""), "", MagicMock(), Statistics())
+    coordinator = MagicMock(is_first_attempt=lambda: False)
+    assert _WorkerMain(job, coordinator, None)._beginning() == [str(error), "", None]
+    coordinator.begin_attempt.assert_not_called()
+    monkeypatch.setattr(ray_train, "find_resume_point", lambda run_uri: None)
+    coordinator.begin_attempt.return_value = ""
+    refusal, group, resume_point = _WorkerMain(job, coordinator, None)._beginning()
+    assert (refusal, resume_point, len(group)) == ("", None, 32)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "is_one_machine", "seconds"),
+    [(1.0, True, 30 * 60), (1.0, False, 30 * 60), (0.0, True, 12 * 3600), (0.0, False, 12 * 3600)],
+)
+def test_gpus_that_hang_are_given_up_within_half_an_hour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: float, is_one_machine: bool, seconds: int
+) -> None:
+    given, failure = dict[str, Any](), ray_train.ControllerError(ray_train.GivenUpError("three times"))
+
+    def trainer(*arguments: Any, **settings: Any) -> MagicMock:
+        given.update(settings)
+        return MagicMock(fit=MagicMock(side_effect=failure))
+
+    monkeypatch.setattr(ray_train, "WorkerGroupTrainer", trainer)
+    monkeypatch.setattr(ray_train, "make_dataset", MagicMock())
+    monkeypatch.setattr(cluster, "is_one_machine", lambda: is_one_machine)
+    monkeypatch.setattr(cluster, "worker_cpus", lambda runtime: 1.0)
+    job = MagicMock()
+    job.config.runtime = RuntimeConfig(gpus_per_worker=gpus)
+    status = ray_train._fit(job, MagicMock(), None)
+    assert (status.state, status.message) == ("failed", "three times")
+    assert given["torch_config"].timeout_s == seconds
+    failure.controller_failure = RuntimeError("of Ray itself")
+    with pytest.raises(ray_train.ControllerError):
+        ray_train._fit(job, MagicMock(), None)
+
+
+def test_the_controller_hears_of_an_actor_that_a_worker_has_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    died = ActorDiedError(ActorDiedErrorContext(error_message="its node has died", actor_id=b"0" * 16))
+
+    def train(self: _WorkerMain, collectives: Any) -> None:
+        raise died
+
+    monkeypatch.setattr(ray_train, "DistributedCollectives", MagicMock())
+    monkeypatch.setattr(_WorkerMain, "_train", train)
+    job = TrainingJob(tiny(tmp_path, tmp_path / "run", ""), "", MagicMock(), Statistics())
+    with pytest.raises(RayError) as raised:
+        _WorkerMain(job, MagicMock(), None)()
+    sent = pickle.loads(pickle.dumps(raised.value))
+    assert str(sent) == str(died)
+    assert is_lost_node(sent)
+
+
+def test_several_workers_on_one_gpu_are_refused_before_a_cluster_is_asked() -> None:
+    with pytest.raises(ValueError, match=r"runtime\.gpus_per_worker=0\.3 and runtime\.num_workers=3 put several"):
+        RayTrain().refuse_impossible(RuntimeConfig(num_workers=3, gpus_per_worker=0.3))
 
 
 def test_clips_are_labelled_where_workers_train(monkeypatch: pytest.MonkeyPatch) -> None:
