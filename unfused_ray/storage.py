@@ -190,7 +190,7 @@ def open_output(uri: str) -> Iterator[IO[bytes]]:
     Missing folders are made. What the block itself raises comes out as it is.
 
     Raises:
-        OSError: it cannot be written; names it.
+        OSError: it cannot be written; names it, unless the folder for temporary files is full.
     """
     if not is_local(uri):
         filesystem, path = _resolve(uri)
@@ -218,7 +218,11 @@ def open_output(uri: str) -> Iterator[IO[bytes]]:
     try:
         # Not all of this under the name of the output: the block may read other files, whose errors name those.
         with io.BufferedRandom(file) as output:
-            yield output
+            try:
+                yield output
+            except BaseException:
+                file.close()  # what is not written yet is not wanted: writing it could fail in this error's place
+                raise
             output.flush()
             with _errors_name(uri, "write"):
                 os.fsync(output.fileno())

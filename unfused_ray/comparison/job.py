@@ -149,10 +149,9 @@ class ComparisonPlan:
                     try:
                         future.result()
                     except (OSError, ValueError) as error:
+                        logger.error("failed: %s", error)
                         logger.debug("%s failed", training.name, exc_info=True)
                         failed[training.folder] = error
-        for message in dict.fromkeys(map(str, failed.values())):
-            logger.error("failed: %s", message)
         return len(failed)
 
     def _train(self, training: Training, done: list[Training]) -> None:

@@ -211,7 +211,7 @@ class EvaluateConfig(Config):
     cache: str = ""
     """Folder to keep embeddings in, by path or URI; empty is <home>/embeddings."""
     processes: Annotated[int, Field(ge=0)] = 0
-    """Cells of the table that are filled side by side, each with its vectors in memory; 0 is one per core."""
+    """Cells of the table that are filled side by side, each with its vectors in memory; 0 is one per usable core."""
     shared_clips: SharedClipsRule = "refuse"
     """Recordings that are in test and in another split, bit by bit: refuse such a task, or keep them. The table counts
     them."""

@@ -53,7 +53,7 @@ def multiply_adds(encoder: AudioNTT2020, front_end: FrontEndConfig) -> float:
     frames = front_end.num_frames(_SECONDS * front_end.sample_rate)
     log_mel = torch.zeros(1, encoder.num_mels, frames, device=next(encoder.parameters()).device)
     was_training = encoder.training
-    with Operations() as operations:
+    with torch.inference_mode(False), Operations() as operations:  # inference mode would hide convolutions from it
         encoder.eval()(log_mel)
     encoder.train(was_training)
     return operations.count / 2 / _SECONDS

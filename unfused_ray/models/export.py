@@ -73,9 +73,10 @@ def find_export(uri: str) -> str | None:
 
 
 def run_of(uri: str) -> str:
-    """The run that an export lies in; ``uri`` itself if it is no export's folder within a run.
+    """The run that an export lies in; ``uri`` itself if it is not called as an export's folder is.
 
-    It goes by names alone: what is told of a run by it need not be there any more.
+    It goes by names alone, because the run need not be there any more: of a run called ``student`` it is the folder
+    that this lies in.
     """
     return storage.parent(uri) if storage.name(uri) in _FOLDERS else uri
 

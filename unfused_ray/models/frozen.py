@@ -164,7 +164,8 @@ class FrozenEncoder(nn.Module):
         return mono_BS
 
     def _log_mel(self, mono_BS: np.ndarray) -> Tensor:
-        mono_BS = np.stack([complete(clip, self.shortest, self.crop.short_clips) for clip in mono_BS])
+        if mono_BS.shape[1] < self.shortest:  # a long batch is not copied
+            mono_BS = np.stack([complete(clip, self.shortest, self.crop.short_clips) for clip in mono_BS])
         return self.log_mel(torch.from_numpy(np.ascontiguousarray(mono_BS)).to(self.device))
 
     def _frames(self, log_mel_BFT: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from unfused_ray import storage
 from unfused_ray.config import DistillConfig, EncoderConfig, FrontEndConfig
 from unfused_ray.figures.metrics import view_of
 from unfused_ray.lease import is_in_use
-from unfused_ray.runs.checkpoints import CheckpointStore, Position
+from unfused_ray.runs.checkpoints import Position
 from unfused_ray.runs.reader import RunReader, curves
 from unfused_ray.runs.watched import best_look, looks, task_names
 
@@ -43,16 +43,10 @@ def state(run: RunReader) -> str:
 
 def progress(run: RunReader) -> str:
     """Epochs and steps of the newest checkpoint, which a crash would leave."""
-    newest = newest_checkpoint(run)
+    newest = run.newest_checkpoint
     position = Position.of(storage.name(newest)) if newest else Position()
     text = f"{position.epoch} of {run.config.epochs} epochs"
     return f"{text}, {position.step} steps" if position.step else text
-
-
-def newest_checkpoint(run: RunReader) -> str:
-    """Folder of the newest checkpoint; '' before there is one."""
-    committed = CheckpointStore(run.uri).committed()
-    return committed[0] if committed else ""
 
 
 def _watched(run: RunReader) -> dict[str, str]:

@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 
 from unfused_ray import storage
-from unfused_ray.report.facts import newest_checkpoint, progress, standing, state
+from unfused_ray.report.facts import progress, standing, state
 from unfused_ray.runs.checkpoints import MANIFEST
 from unfused_ray.runs.reader import PICTURES, RunReader
 from unfused_ray.runs.run import ASSIGNMENTS, PSEUDO_LABELS, is_run
@@ -31,7 +31,7 @@ def summary(run_uri: str) -> Table:
         table.add_row(heading, text)
     table.add_section()
     names = (run.config.export, PICTURES, ASSIGNMENTS, PSEUDO_LABELS)
-    folders = {"checkpoint": newest_checkpoint(run), **{name: storage.join(run_uri, name) for name in names}}
+    folders = {"checkpoint": run.newest_checkpoint, **{name: storage.join(run_uri, name) for name in names}}
     for name, folder in folders.items():
         if folder and storage.exists(folder):
             table.add_row(name, folder)
@@ -61,7 +61,7 @@ def runs_table(folder_uri: str) -> Table:
 
 
 def _last_checkpoint(run: RunReader) -> str:
-    newest = newest_checkpoint(run)
+    newest = run.newest_checkpoint
     if not newest:
         return "none"
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(storage.modified(storage.join(newest, MANIFEST))))

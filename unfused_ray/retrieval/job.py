@@ -72,7 +72,7 @@ def _index(plan: IndexPlan, lost: threading.Event) -> IndexManifest:
     ledger = Ledger(output, _REPORTS, ", ".join(s.manifest.uri for s in plan.built), settings_of(config), digest)
     resumes = _resumes(ledger)
     ledger.begin()
-    trained, file = _trained(plan, resumes)
+    trained, file = _trained(plan, resumes, lost)
     writer = IndexPartWriter(output, plan.training, plan.executor.share(trained))
     job = PartedJob("index", ledger, joined, [part.num_clips for part in joined], (), writer, IndexPart)
     written = iter([report.file for report in run_parts(job, plan.executor, lost) if report.file is not None])
@@ -112,7 +112,7 @@ def _resumes(ledger: Ledger) -> bool:
         return False
 
 
-def _trained(plan: IndexPlan, resumes: bool) -> tuple[TrainedIndex, TrainedFile]:
+def _trained(plan: IndexPlan, resumes: bool, lost: threading.Event) -> tuple[TrainedIndex, TrainedFile]:
     """Return the trained index: as it is, as an interrupted job has left it, or trained now."""
     config = plan.config
     if plan.before is not None and plan.is_trained:
@@ -128,7 +128,9 @@ def _trained(plan: IndexPlan, resumes: bool) -> tuple[TrainedIndex, TrainedFile]
         if plan.before is not None:
             logger.info("%s is trained anew, on its %d vectors", config.output, num_vectors)
         sample_ND = draw(plan.built, _SPACE_SAMPLE, config.seed, plan.executor, None)
-        storage.write_bytes(uri, train(config, num_vectors, sample_ND, more).to_bytes())
+        trained = train(config, num_vectors, sample_ND, more).to_bytes()
+        refuse_lost(config.output, lost)  # training takes minutes, too
+        storage.write_bytes(uri, trained)
     data = storage.read_bytes(uri)
     return TrainedIndex.from_bytes(data, uri), replace(file, sha256=storage.sha256(data))
 

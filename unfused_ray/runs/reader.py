@@ -9,6 +9,7 @@ from typing import Any
 from unfused_ray import storage
 from unfused_ray.clustering.assignment import MANIFEST, Assignment, read_assignment
 from unfused_ray.config import DistillConfig, PretrainConfig
+from unfused_ray.runs.checkpoints import CheckpointStore
 from unfused_ray.runs.run import ASSIGNMENTS, CONFIGS, PSEUDO_LABELS, RECORD, Run, is_run
 from unfused_ray.runs.status import Status
 
@@ -17,7 +18,7 @@ PICTURES = "pictures"
 
 
 class RunReader(Run):
-    """A run for pictures, pages and tables, which show one state of it: each of its files is read once.
+    """A run for pictures, pages and tables, each of whose files is read once, when it is first asked for.
 
     Args:
         uri: folder of the run.
@@ -77,7 +78,13 @@ class RunReader(Run):
             raise FileNotFoundError(f"{self.uri} holds no assignment: no epoch has begun")
         return read_assignment(self._assignments[-1])
 
-    @property
+    @cached_property
+    def newest_checkpoint(self) -> str:
+        """Folder of the newest checkpoint; '' before there is one."""
+        committed = CheckpointStore(self.uri).committed()
+        return committed[0] if committed else ""
+
+    @cached_property
     def _assignments(self) -> list[str]:
         """Folders of the finished assignments, the newest last."""
         if isinstance(self.config, DistillConfig):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from unfused_ray import storage
-from unfused_ray.data.parts.executor import Executor
+from unfused_ray.data.parts.executor import Executor, TaskEndedError
 from unfused_ray.data.parts.ledger import FileT, Ledger, PartReport
 from unfused_ray.data.parts.rejects import REJECTS, WARNINGS, Reject, count_reasons, in_words, write_rejects
 from unfused_ray.lease import Lease, refuse_lost
@@ -105,6 +105,7 @@ def run_parts(job: PartedJob[PartT, FileT], executor: Executor, lost: threading.
 
     Raises:
         InUseError: another process has.
+        TaskEndedError: a part was ended from outside, or never begun.
     """
     task = _Task(job.ledger, job.write, job.file_type)
     reports: dict[int, PartReport[FileT]] = {}
@@ -113,12 +114,15 @@ def run_parts(job: PartedJob[PartT, FileT], executor: Executor, lost: threading.
         Progress(job.name, sum(job.clips_of_parts), "clips") as bar,
         executor.run(task, enumerate(job.parts)) as results,
     ):
-        for number, report in results:
-            refuse_lost(job.ledger.output, lost)
-            reports[number] = report
-            done += job.clips_of_parts[number]
-            num_rejects += len(report.rejects)
-            bar.update(done, rejected=num_rejects)
+        try:
+            for number, report in results:
+                refuse_lost(job.ledger.output, lost)
+                reports[number] = report
+                done += job.clips_of_parts[number]
+                num_rejects += len(report.rejects)
+                bar.update(done, rejected=num_rejects)
+        except TaskEndedError as error:
+            raise TaskEndedError(f"{error}. The same command resumes from the parts that are finished") from error
     return [reports[number] for number in range(len(job.clips_of_parts))]
 
 

@@ -24,6 +24,7 @@ class Executor(Protocol):
         Gives pairs of an argument's number and its result, as they are done. No call runs when the context has ended.
 
         Raises:
+            TaskEndedError: a call was ended from outside, or never begun.
             Exception: whatever a call raised, itself.
         """
         ...
@@ -42,6 +43,10 @@ class Executor(Protocol):
             ValueError: names the field.
         """
         ...
+
+
+class TaskEndedError(OSError):
+    """A call that was ended from outside, or never begun; the message says how, and what may help."""
 
 
 class InThisProcess:

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 import ray
 
 from unfused_ray import cluster
+from unfused_ray.data.parts.executor import TaskEndedError
 
 T = TypeVar("T")
 
@@ -21,7 +22,6 @@ logger = logging.getLogger(__name__)
 
 # A killed task of a node that answers has ended within a second; a lost node must not hold the caller.
 KILL_SECONDS = 10.0
-_TRIES = 4
 _MAX_MESSAGE = 300
 _ENDED_FROM_OUTSIDE = (
     ray.exceptions.WorkerCrashedError,
@@ -35,7 +35,7 @@ class RayTasks:
     """Calls the function in Ray tasks of one CPU each; at most two tasks a CPU are in flight.
 
     A task whose process dies, or which raises an ``OSError`` (an object store did not answer), is tried again, three
-    times at most. Where its process died the last time too, an ``OSError`` says so. Tasks that still run when a caller
+    times at most. Where its process died the last time too, a ``TaskEndedError`` says so. Tasks that still run when a caller
     stops are killed: their writes must be atomic, and unless a warning says so none comes later.
 
     Args:
@@ -83,7 +83,7 @@ class _Shared(Generic[T]):
         return ray.get(self.reference)
 
 
-@ray.remote(num_cpus=1, max_retries=_TRIES - 1, retry_exceptions=[OSError])
+@ray.remote(num_cpus=1, max_retries=3, retry_exceptions=[OSError])
 def _call(function: Callable[..., T], *values: Any) -> T:
     return function(*values)
 
@@ -106,20 +106,19 @@ def _results(
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error
         except ray.exceptions.RayError as error:
-            raise OSError(_failure(number, error)) from error
+            raise TaskEndedError(_failure(error)) from error
         yield number, result
 
 
-def _failure(number: int, error: ray.exceptions.RayError) -> str:
-    """Say that Ray has given a task up, and what to do; the number of its argument is that of the part."""
-    happened = "Ray could not run it"
+def _failure(error: ray.exceptions.RayError) -> str:
+    """Say that Ray has given a task up, and what may help."""
+    said = f"{type(error).__name__}: {textwrap.shorten(str(error), _MAX_MESSAGE, placeholder=' …')}"
     if isinstance(error, _ENDED_FROM_OUTSIDE):
-        happened = f"its process was ended from outside, the last of {_TRIES} tries, perhaps for want of memory"
-    said = textwrap.shorten(str(error), _MAX_MESSAGE, placeholder=" …")
-    return (
-        f"part {number} is not finished: {happened} ({type(error).__name__}: {said}). The same command resumes from "
-        "the parts that are finished; where memory is short, on larger nodes or with smaller shards"
-    )
+        return (
+            f"the process of a task was ended from outside again and again, perhaps for want of memory ({said}): "
+            "larger nodes, or smaller shards, help there"
+        )
+    return f"Ray could not run a task ({said})"
 
 
 def _kill(running: Iterable[ray.ObjectRef]) -> None:

@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,8 +18,8 @@ import pytest
 from support.processes import wait_for
 
 from unfused_ray import storage
-from unfused_ray.data.parts.driver import PartedJob, write_parts
-from unfused_ray.data.parts.executor import InThisProcess
+from unfused_ray.data.parts.driver import PartedJob, run_parts, write_parts
+from unfused_ray.data.parts.executor import InThisProcess, TaskEndedError
 from unfused_ray.data.parts.ledger import Ledger, PartReport
 from unfused_ray.data.parts.rejects import REJECTS, Reject
 from unfused_ray.lease import InUseError, Lease
@@ -116,6 +117,23 @@ def test_an_interrupted_job_goes_on_behind_its_finished_parts(tmp_path: Path, mo
     with pytest.raises(ValueError, match=r"made differently \(plan: plan there, other asked for\)"):
         write(tmp_path, plan="other")
     assert write(tmp_path)["rejects"] == {"digit": 2, "lost": 1}  # the writer refuses to write a part again
+
+
+class Killed(InThisProcess):
+    """Calls of which the first has no end."""
+
+    @contextmanager
+    def run(self, function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Iterator[Any]]:
+        def end() -> Iterator[Any]:
+            raise TaskEndedError("the process of a task was ended")
+            yield
+
+        yield end()
+
+
+def test_a_part_that_was_ended_from_outside_is_told_with_what_goes_on(tmp_path: Path) -> None:
+    with pytest.raises(TaskEndedError, match=r"a task was ended\. The same command resumes from the parts that are"):
+        run_parts(job(tmp_path), Killed(), threading.Event())
 
 
 @pytest.mark.usefixtures("alone")

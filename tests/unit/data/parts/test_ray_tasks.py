@@ -1,6 +1,8 @@
 """Bounded Ray tasks: what still runs when the caller stops ends at once."""
 
+import os
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import ray
 from support.processes import wait_for
 
 from unfused_ray.data.parts import ray_tasks
+from unfused_ray.data.parts.executor import TaskEndedError
 from unfused_ray.data.parts.ray_tasks import RayTasks
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -28,6 +31,18 @@ def deaf(folder: Path, seconds: float) -> float:
 
 def failing() -> None:
     raise OSError("no space left")
+
+
+def dying(folder: Path) -> None:
+    (folder / uuid.uuid4().hex).touch()
+    os._exit(1)
+
+
+def test_a_task_whose_process_dies_each_time_is_told_with_what_may_help(tmp_path: Path) -> None:
+    said = r"ended from outside again and again, .*\(WorkerCrashedError: .*larger nodes, or smaller shards"
+    with RayTasks().run(dying, [(tmp_path,)]) as results, pytest.raises(TaskEndedError, match=said):
+        list(results)
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_results_come_with_the_numbers_of_their_arguments(tmp_path: Path) -> None:
