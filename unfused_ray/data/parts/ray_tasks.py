@@ -35,8 +35,8 @@ class RayTasks:
     """Calls the function in Ray tasks of one CPU each; at most two tasks a CPU are in flight.
 
     A task whose process dies, or which raises an ``OSError`` (an object store did not answer), is tried again, three
-    times at most. Where its process died the last time too, a ``TaskEndedError`` says so. Tasks that still run when a caller
-    stops are killed: their writes must be atomic, and unless a warning says so none comes later.
+    times at most. Where its process died the last time too, a ``TaskEndedError`` says so. Tasks that still run when a
+    caller stops are killed: their writes must be atomic, and unless a warning says so none comes later.
 
     Args:
         gpus_per_task: GPUs that each task reserves.
