@@ -276,7 +276,7 @@ def worker_cpus(runtime: RuntimeConfig) -> float:
 
 def _times(each: float, there: float) -> int:
     """How often resources fit into those that there are, in the ten-thousandths that Ray counts."""
-    return round(there * 1e4) // round(each * 1e4)
+    return round(there * 1e4) // max(1, round(each * 1e4))
 
 
 def _exceeds(wanted: float, there: float) -> bool:

@@ -19,9 +19,13 @@ if [ -f ~/unfused-ray-values.sh ]; then
     source ~/unfused-ray-values.sh
 fi
 
-# The user's own, such as MLFLOW_TRACKING_PASSWORD, a NAME=value a line: where cluster.yaml copies it.
+# The user's own, such as MLFLOW_TRACKING_PASSWORD, where cluster.yaml copies it: a NAME=value a line, without quotes.
+# Read and not sourced, so that a value may have any character.
 if [ -f ~/.unfused-ray.env ]; then
-    set -a
-    source ~/.unfused-ray.env
-    set +a
+    while IFS= read -r line || [ -n "$line" ]; do
+        case $line in
+            '' | '#'*) ;;
+            *=*) export "$line" ;;
+        esac
+    done < ~/.unfused-ray.env
 fi

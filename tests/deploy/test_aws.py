@@ -133,11 +133,14 @@ def test_a_shell_on_a_node_knows_the_users_own_variables_if_there_are_any(config
     protect = next(command for command in config["setup_commands"] if ".unfused-ray.env" in command)
     subprocess.run(["bash", "-c", protect], check=True, env={"HOME": str(tmp_path)})
     own = tmp_path / ".unfused-ray.env"
-    own.write_text("MLFLOW_TRACKING_USERNAME=me\nexport MLFLOW_TRACKING_PASSWORD='a word'\n")
+    own.write_text("MLFLOW_TRACKING_USERNAME=me\n# a comment\n\nMLFLOW_TRACKING_PASSWORD=pa$$w&rd '1 \"x")
     own.chmod(0o644)
     subprocess.run(["bash", "-c", protect], check=True, env={"HOME": str(tmp_path)})
     assert stat.S_IMODE(own.stat().st_mode) == 0o600
-    assert values_on_a_node(tmp_path, "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD") == ["me", "a word"]
+    assert values_on_a_node(tmp_path, "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD") == [
+        "me",
+        "pa$$w&rd '1 \"x",
+    ]
 
 
 def values_on_a_node(home: Path, *names: str) -> list[str]:

@@ -85,7 +85,7 @@ KINDS = [{"nodes": 16, "CPU": 16}, {"nodes": 2, "CPU": 48, "GPU": 4}]
         ({"num_workers": 4, "cpus_per_worker": 30, "gpus_per_worker": 1}, 2),
         ({"num_workers": 20, "cpus_per_worker": 16}, 22),
         ({"num_workers": 8, "cpus_per_worker": 12, "gpus_per_worker": 1}, 8),
-        ({"num_workers": 16, "cpus_per_worker": 1, "gpus_per_worker": 0.4}, 16),
+        ({"num_workers": 12, "cpus_per_worker": 1, "gpus_per_worker": 0.6}, 8),
     ],
 )
 def test_workers_that_fit_on_the_sum_of_the_nodes_but_on_no_single_one_are_refused(

@@ -21,7 +21,8 @@ _SECONDS = 10.0
 def git_commit() -> str:
     """Commit of this package's code, with ``-dirty`` if files have changed since; '' if there is none.
 
-    Where the code is in no checkout, it is what the environment variable ``COMMIT`` says.
+    Where the code is in no checkout, it is what the environment variable ``COMMIT`` says, such as that of an image: a
+    job that brings other code must say so itself. The digest of the code tells.
     """
     package = Path(__file__).parents[1]
     try:

@@ -136,7 +136,9 @@ class Run:
         changed = differences(self.record()["config"], config.model_dump(mode="json"))
         if any(within(name, _MAY_END_OTHERWISE[status.state]) for name in changed):
             return
-        other = f"or branch from its newest checkpoint with other settings: --fork {self.uri} --output <new folder>"
+        other = "or begin anew with other settings"
+        if CheckpointStore(self.uri).committed():
+            other = f"or branch from its newest checkpoint with other settings: --fork {self.uri} --output <new folder>"
         if status.state == "collapsed":
             raise ValueError(
                 f"{self.uri} has ended before epoch {status.epoch} by health.on_collapse={config.health.on_collapse}: "

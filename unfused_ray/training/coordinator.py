@@ -140,7 +140,7 @@ class Coordinator:
             last = failures[-limit:]
             if len(last) == limit and _at_one_place(last):
                 place = f"at step {last[-1].last}" if last[-1].first is not None else "before their first step"
-                reason = f"the workers have failed {limit} times {place}: {causes[-1]}"
+                reason = f"the workers have failed {limit} times {place}: {'; '.join(causes)}"
         for cause in causes:
             self.note(cause if reason else f"{cause}: starting again from the newest checkpoint")
         return reason
@@ -190,7 +190,7 @@ class Coordinator:
 
 
 def _at_one_place(failures: Sequence[Failure]) -> bool:
-    """True if groups began at one checkpoint and failed within some steps; those that never began are at any place."""
+    """True if groups began at one checkpoint, or did not begin, and failed within some steps."""
     began = {failure.first for failure in failures} - {None}
-    ends = [failure.last for failure in failures if failure.first is not None]
-    return len(began) <= 1 and max(ends, default=0) - min(ends, default=0) <= CLOSE_STEPS
+    ends = [failure.last for failure in failures]  # of a group that has not begun, where the one before it was
+    return len(began) <= 1 and max(ends) - min(ends) <= CLOSE_STEPS

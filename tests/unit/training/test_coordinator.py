@@ -53,8 +53,18 @@ def test_groups_that_fail_three_times_before_they_begin_are_given_up() -> None:
         [(3, 7), (4, 7), (5, 7)],
         [None, None],
         [None, (0, 30), (20, 50)],
+        [None, None, (0, 30)],
+        [None, (0, 30), None],
     ],
-    ids=["twice", "anywhere", "after newer checkpoints", "twice before they begin", "and come further"],
+    ids=[
+        "twice",
+        "anywhere",
+        "after newer checkpoints",
+        "twice before they begin",
+        "and come further",
+        "begin at last",
+        "and do not begin again",
+    ],
 )
 def test_groups_that_are_lost_on_their_way_begin_again(failures: list[tuple[int, int] | None]) -> None:
     assert attempts(failures) == ""
@@ -65,5 +75,7 @@ def test_lost_nodes_do_not_count_until_they_are_many_at_one_place(failure: tuple
     assert attempts([failure] * 5, lost_nodes=(0, 1, 2, 3, 4)) == ""
     assert attempts([failure] * 5, lost_nodes=(1, 3)) != ""  # three of the five have failed by themselves
     assert attempts([failure] * 4, lost_nodes=(1, 3)) == ""
+    late = [failure] * (MAX_LOST_NODES - 1) + [(0, 100_000)]
+    assert attempts(late, lost_nodes=tuple(range(MAX_LOST_NODES))) == ""
     many = attempts([failure] * MAX_LOST_NODES, lost_nodes=tuple(range(MAX_LOST_NODES)))
     assert many.startswith(f"the workers have failed {MAX_LOST_NODES} times")

@@ -15,7 +15,6 @@ import ray.train
 import torch
 from ray.exceptions import RayActorError, RayError
 from ray.train import ControllerError, DataConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig
 
 from unfused_ray import cluster, logs, memory, storage
 from unfused_ray.clustering.actor import RayClusterer, start_assignment_actor
@@ -34,6 +33,7 @@ from unfused_ray.training.runtimes.remote_coordinator import start_coordinator
 from unfused_ray.training.runtimes.runtime import Resources, Runtime, StartedTraining, T
 from unfused_ray.training.runtimes.worker_group import (
     GivenUpError,
+    GroupTorchConfig,
     LoopbackTorchConfig,
     NoteFailures,
     WorkerGroupTrainer,
@@ -148,7 +148,7 @@ def _fit(job: TrainingJob, coordinator: CoordinatorClient, assignment: ray.actor
             _WorkerMain(job, coordinator, assignment),
             torch_config=LoopbackTorchConfig(timeout_s=seconds, folder=folder)
             if cluster.is_one_machine()
-            else TorchConfig(timeout_s=seconds),
+            else GroupTorchConfig(timeout_s=seconds),
             scaling_config=ScalingConfig(
                 num_workers=runtime.num_workers,
                 use_gpu=runtime.gpus_per_worker > 0,

@@ -8,7 +8,10 @@ from __future__ import annotations
 import os
 import sys
 import textwrap
+import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -19,18 +22,21 @@ from ray.exceptions import ActorUnavailableError, NodeDiedError, RayActorError, 
 from ray.train import ControllerError, PreemptionError, WorkerGroupError
 from ray.train.backend import Backend
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch.config import _TorchBackend
 from ray.train.v2._internal.exceptions import (
     WorkerGroupStartupFailedError,
     WorkerGroupStartupTimeoutError,
     WorkerHealthCheckFailedError,
 )
-from ray.train.v2._internal.execution.callback import ControllerCallback
-from ray.train.v2._internal.execution.controller.state import ReschedulingState, RestartingState
+from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
+from ray.train.v2._internal.execution.controller.state import PreemptingState, ReschedulingState, RestartingState
 
 from unfused_ray.training.coordinator import CoordinatorClient
 
 _NODE_DIED = "its node has died"
 """What Ray's head says of an actor whose node is lost; the exception has no other sign of it."""
+_NODE_SECONDS = 20.0
+"""Seconds in which Ray's head knows of most nodes that are lost: after 15 without an answer."""
 
 
 class GivenUpError(RuntimeError):
@@ -50,7 +56,7 @@ class WorkerGroupTrainer(TorchTrainer):
         return [callback for callback in callbacks if type(callback).__name__ != "PlacementGroupCleanerCallback"]
 
 
-class NoteFailures(ControllerCallback):
+class NoteFailures(ControllerCallback, WorkerGroupCallback):
     """Notes every failed worker group with the coordinator, and ends the run when that says so.
 
     Of Ray Train's callbacks only those of the controller hear of groups that fail before their workers are called, and
@@ -62,6 +68,11 @@ class NoteFailures(ControllerCallback):
 
     def __init__(self, coordinator: CoordinatorClient) -> None:
         self._coordinator = coordinator
+        self._nodes: list[str] = []  # of the current group's workers
+
+    def after_worker_group_start(self, worker_group: Any) -> None:
+        """Called in Ray Train's controller: a group is up."""
+        self._nodes = [worker.metadata.node_id for worker in worker_group.get_workers()]
 
     def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
         """Called in Ray Train's controller, where an exception ends the run.
@@ -76,9 +87,20 @@ class NoteFailures(ControllerCallback):
             return  # no group has begun: there are too few nodes as yet
         failures = _failures(error)
         causes = [f"{who} failed ({_last_words(each)})" for who, each in failures.items()]
-        # One is enough: the workers that have lost another one fail by that.
-        if reason := self._coordinator.note_failure(causes, any(map(is_lost_node, failures.values()))):
+        # One is enough: the workers that have lost another one fail by that, and mostly before it is known to be lost.
+        lost = isinstance(previous_state, PreemptingState) or any(map(is_lost_node, failures.values()))
+        is_silent = isinstance(error, WorkerGroupError) and len(failures) < len(self._nodes)
+        if reason := self._coordinator.note_failure(causes, lost or (is_silent and self._has_lost_node())):
             raise GivenUpError(reason)
+
+    def _has_lost_node(self) -> bool:
+        """True if one of the group's several nodes is dead, or turns out to be within ``_NODE_SECONDS``."""
+        nodes, end = set(self._nodes), time.monotonic() + _NODE_SECONDS
+        while len(nodes) > 1 and time.monotonic() < end:
+            if nodes & {node["NodeID"] for node in ray.nodes() if not node["Alive"]}:
+                return True
+            time.sleep(1.0)
+        return False
 
 
 def is_lost_node(error: BaseException) -> bool:
@@ -115,6 +137,30 @@ def _last_words(error: BaseException) -> str:
     return textwrap.shorten((str(error).strip().splitlines() or [type(error).__name__])[-1], 300)
 
 
+class GroupTorchConfig(TorchConfig):
+    """A process group that is opened once more, with other workers, where it could not be opened."""
+
+    @property
+    def backend_cls(self) -> type[Backend]:
+        """The backend that starts the group."""
+        return _GroupBackend
+
+
+class _GroupBackend(_TorchBackend):
+    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+        with _failure_is_of_the_group():
+            super().on_start(worker_group, backend_config)
+
+
+@contextmanager
+def _failure_is_of_the_group() -> Iterator[None]:
+    """Have Ray Train start another group: it would end the run, as by an error of its own."""
+    try:
+        yield
+    except RayError as error:
+        raise WorkerGroupStartupFailedError("the workers did not find each other") from error
+
+
 @dataclass
 class LoopbackTorchConfig(TorchConfig):
     """A process group for workers of one machine that opens no port to the network.
@@ -139,14 +185,15 @@ class _LoopbackBackend(Backend):
         world = len(worker_group)
         use_gpu = worker_group.get_resources_per_worker().get("GPU", 0) > 0
         backend = "nccl" if use_gpu else "gloo"
-        ray.get(
-            [
-                worker_group.execute_single_async(
-                    rank, _open_group, store, backend, rank, world, backend_config.timeout_s
-                )
-                for rank in range(world)
-            ]
-        )
+        with _failure_is_of_the_group():
+            ray.get(
+                [
+                    worker_group.execute_single_async(
+                        rank, _open_group, store, backend, rank, world, backend_config.timeout_s
+                    )
+                    for rank in range(world)
+                ]
+            )
 
 
 def _open_group(store: str, backend: str, rank: int, world: int, timeout_s: int) -> None:

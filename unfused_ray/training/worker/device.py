@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal
@@ -165,7 +166,7 @@ def warn_of_idle_gpu() -> None:
     """
     if torch.cuda.is_available():
         return
-    if os.environ.get("RAY_ADDRESS"):
+    if os.environ.get("RAY_ADDRESS") and "ray" not in sys.modules:  # not in a trial of a sweep, which Ray has placed
         logger.warning(
             "training in this process, on the CPUs of %s, and not on the cluster of RAY_ADDRESS. If that has GPUs: "
             "`ray job submit --entrypoint-num-gpus 1` runs this process on a node with one, --runtime.kind workers "

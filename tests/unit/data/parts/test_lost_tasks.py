@@ -16,7 +16,7 @@ from unfused_ray.data.parts.executor import TaskEndedError
         (ray.exceptions.WorkerCrashedError(), r"ended from outside.*memory \(WorkerCrashedError: "),
         (ray.exceptions.OutOfMemoryError("a\nreport"), r"ended from outside.* \(OutOfMemoryError: a report\)"),
         (ray.exceptions.NodeDiedError("node 7 died"), r"ended from outside.* \(NodeDiedError: node 7 died\)"),
-        (ray.exceptions.RuntimeEnvSetupError("no pip"), r"Ray could not run it \(RuntimeEnvSetupError: .*no pip"),
+        (ray.exceptions.RuntimeEnvSetupError("no pip"), r"Ray could not run a task \(RuntimeEnvSetupError: .*no pip"),
     ],
 )
 def test_a_task_that_ray_gives_up_is_told_with_what_may_help(

@@ -173,8 +173,8 @@ def test_a_run_that_is_taken_over_while_its_clips_are_labelled_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Held(lease.Lease):
-        def __init__(self, folder: str, on_loss: Callable[[], None], settle: bool = True) -> None:
-            super().__init__(folder, on_loss, settle)
+        def __init__(self, folder: str, on_loss: Callable[[], None], guarded: bool = False) -> None:
+            super().__init__(folder, on_loss, guarded)
             losses.append(on_loss)
 
     losses: list[Callable[[], None]] = []

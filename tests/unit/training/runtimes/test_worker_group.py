@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from ray.core.generated.common_pb2 import ActorDiedErrorContext, NodeDeathInfo
@@ -18,6 +19,7 @@ from ray.train.v2._internal.exceptions import (
 from ray.train.v2._internal.execution.callback_manager import CallbackManager
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.controller.state import (
+    PreemptingState,
     ReschedulingState,
     RestartingState,
     RunningState,
@@ -26,7 +28,12 @@ from ray.train.v2._internal.execution.controller.state import (
 from ray.train.v2._internal.execution.failure_handling import create_failure_policy
 
 from unfused_ray.training.runtimes import worker_group
-from unfused_ray.training.runtimes.worker_group import GivenUpError, LoopbackTorchConfig, NoteFailures
+from unfused_ray.training.runtimes.worker_group import (
+    GivenUpError,
+    GroupTorchConfig,
+    LoopbackTorchConfig,
+    NoteFailures,
+)
 
 NODE_DIED = (
     "The actor died because its node has died. Node Id: 5f\n\tthe actor's node was terminated unexpectedly: gone"
@@ -131,6 +138,53 @@ def test_failures_of_workers_are_told_with_their_causes(error: Exception, causes
     assert told(error) == (causes, False)
 
 
+class Workers:
+    """A group of workers on these nodes."""
+
+    def __init__(self, *nodes: str) -> None:
+        self._nodes = nodes
+
+    def get_workers(self) -> list[Any]:
+        return [SimpleNamespace(metadata=SimpleNamespace(node_id=node)) for node in self._nodes]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "dead", "errors", "is_lost"),
+    [
+        (("a", "b"), "b", 1, True),
+        (("a", "b"), "", 1, False),
+        (("a", "b"), "another", 1, False),
+        (("a", "b"), "b", 2, False),
+        (("a", "a"), "a", 1, False),
+    ],
+    ids=["lost", "killed", "one without a worker", "all have told why", "of one node none would be left"],
+)
+def test_a_worker_that_fails_by_the_loss_of_another_waits_for_what_is_known_of_its_node(
+    nodes: tuple[str, ...], dead: str, errors: int, is_lost: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = list[float]()
+
+    def alive() -> list[dict[str, Any]]:  # Ray's head learns of it after some looks
+        return [{"NodeID": node, "Alive": node != dead or len(looks) < 3} for node in ("a", "b", "another")]
+
+    monkeypatch.setattr(worker_group.ray, "nodes", alive)
+    monkeypatch.setattr(worker_group.time, "sleep", looks.append)
+    monkeypatch.setattr(worker_group.time, "monotonic", lambda: float(len(looks)))
+    coordinator: Any = Told()
+    notes = NoteFailures(coordinator)
+    notes.after_worker_group_start(Workers(*nodes))
+    failed = RestartingState(of_workers(*[RuntimeError("Connection closed by peer")] * errors))
+    notes.after_controller_state_update(RunningState(), failed)
+    assert [lost for _, lost in coordinator.failures] == [is_lost]
+
+
+def test_a_failure_while_a_node_is_taken_away_is_a_lost_node() -> None:
+    coordinator: Any = Told()
+    failed = RestartingState(of_workers(RuntimeError("Connection closed by peer")))
+    NoteFailures(coordinator).after_controller_state_update(PreemptingState(SimpleNamespace(), 0.0), failed)
+    assert [lost for _, lost in coordinator.failures] == [True]
+
+
 def test_a_group_that_waits_for_nodes_has_not_failed() -> None:
     coordinator: Any = Told("no more")
     notes = NoteFailures(coordinator)
@@ -166,6 +220,21 @@ def test_the_controller_of_ray_train_ends_the_run_that_is_given_up(answer: str) 
     ending = controller.get_state()
     assert isinstance(ending, ShuttingDownState)
     assert str(ending.next_state.training_failed_error.controller_failure) == answer
+
+
+@pytest.mark.parametrize("config", [GroupTorchConfig(), LoopbackTorchConfig(folder="/tmp/meet")])
+def test_a_group_that_cannot_be_opened_is_started_once_more(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*arguments: Any) -> None:
+        raise RayTaskError("open", "Traceback …\nOSError: address in use", OSError())
+
+    monkeypatch.setattr(worker_group._TorchBackend, "on_start", lost)
+    monkeypatch.setattr(worker_group.ray, "get", lost)
+    group = MagicMock()
+    group.__len__.return_value = 2
+    group.get_resources_per_worker.return_value = {"GPU": 1.0}
+    with pytest.raises(WorkerGroupStartupFailedError) as raised:
+        config.backend_cls().on_start(group, config)
+    assert "address in use" in told(ControllerError(raised.value))[0][0]
 
 
 def test_workers_of_one_machine_wait_as_long_as_they_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

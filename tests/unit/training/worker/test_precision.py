@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -165,6 +166,7 @@ def test_a_training_on_the_machine_of_a_jobs_entrypoint_says_where_it_is(
 ) -> None:
     monkeypatch.setattr(nvidia, "_DRIVER", tmp_path / "version")
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
     device.warn_of_idle_gpu()
     (message,) = caplog.messages
     assert f"on the CPUs of {socket.gethostname()}, and not on the cluster of RAY_ADDRESS" in message
