@@ -1,10 +1,10 @@
 """Intervals of accuracies and of their differences, by a paired bootstrap over groups of clips, crossed with seeds.
 
-Clips of one recording or speaker stand or fall together, so groups are drawn, never single clips. Seeds are drawn too,
-if a system has several, as random networks have: its interval then covers another network. A trained system is one
-training: its interval is of test clips alone, and says nothing of another pre-training. Percentile intervals (Efron and
-Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13) are too narrow if groups or seeds are few, and are widened
-by :func:`expansion`.
+Clips of one recording or speaker stand or fall together, so groups are drawn, never single clips. Where a system has
+several seeds, as random networks have, its interval covers another network, too. Of a system with one training it is of
+test clips alone, and says nothing of another training. Percentile intervals (Efron and Tibshirani, An Introduction to
+the Bootstrap, 1993, ch. 13) are too narrow if groups are few, and are widened by :func:`expansion`. Two or three seeds
+have too few samples for percentiles: they are weighted with normal numbers instead of drawn.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Deviations:
     by_clips: np.ndarray
     """(R,) float64: by the groups drawn, the mean over all seeds."""
     by_seeds: np.ndarray
-    """(R,) float64: by the seeds drawn, in the same groups; 0 for one seed."""
+    """(R,) float64: by the seeds' weights, in the same groups; 0 for one seed."""
     num_groups: int
     """G: groups of the task's test clips."""
     num_seeds: int
@@ -77,13 +77,13 @@ class Deviations:
     def accuracies(self) -> np.ndarray:
         """(R,) float64 accuracies of the samples, as wide as few groups and seeds need; NaN for one group.
 
-        Deviations by the groups drawn are widened by the expansion of the number of groups, those by the seeds drawn by
-        that of the number of seeds: accuracies of two systems with the same seeds stay paired. Hesterberg reads
-        percentiles further out instead; three groups have no such percentiles.
+        Deviations by the groups drawn are widened by the expansion of the number of groups, those by the seeds from
+        normal to Student's t: accuracies of two systems with the same seeds stay paired. Hesterberg reads percentiles
+        further out instead; three groups have no such percentiles.
         """
         widened_R = expansion(self.num_groups) * self.by_clips
         if self.num_seeds > 1:
-            widened_R = widened_R + expansion(self.num_seeds) * self.by_seeds
+            widened_R = widened_R + tails(self.num_seeds) * self.by_seeds
         return self.accuracy + widened_R
 
 
@@ -97,10 +97,11 @@ def deviations(
 ) -> Deviations:
     """Draw ``num_replicates`` bootstrap samples of one task's test clips.
 
-    A sample draws as many groups as there are, with replacement, and as many seeds as the system has; its accuracy is
-    the mean score of the drawn clips, averaged over the drawn seeds. The groups drawn depend on ``seed``, ``task`` and
-    the number of groups alone: samples of two systems are paired where ``groups_N`` is equal. The seeds drawn depend on
-    ``seed`` and S alone: they are the same for all tasks, as a pre-training is.
+    A sample draws as many groups as there are, with replacement; its accuracy is the mean score of the drawn clips,
+    averaged over the seeds, plus the seeds' deviations from that mean, each times a normal weight over √(S · (S - 1)):
+    their sum has the variance of a mean of S seeds, and is linear in them. The groups drawn depend on ``seed``,
+    ``task`` and the number of groups alone: samples of two systems are paired where ``groups_N`` is equal. The weights
+    depend on ``seed`` and S alone: they are the same for all tasks, as a pre-training is.
 
     Args:
         scores_SN: float64, 0 to 1, of each seed's network on each test clip; 1 where a classifier is right.
@@ -127,33 +128,36 @@ def deviations(
     drawn_RT = np.concatenate([counts @ sums_GT for counts in _group_counts(rng, num_replicates, len(sizes_G))])
     accuracies_RS = drawn_RT[:, :-1] / drawn_RT[:, -1:]
     num_seeds = len(scores_SN)
-    seeds_RS = randomness.generator(seed, "bootstrap seeds").integers(num_seeds, size=(num_replicates, num_seeds))
+    weights_RS = randomness.generator(seed, "bootstrap seeds").standard_normal((num_replicates, num_seeds))
     accuracy = float((scores_GS.sum(axis=0) / sizes_G.sum()).mean())
     all_seeds_R = accuracies_RS.mean(axis=1)
-    drawn_seeds_R = np.take_along_axis(accuracies_RS, seeds_RS, axis=1).mean(axis=1)
-    return Deviations(accuracy, all_seeds_R - accuracy, drawn_seeds_R - all_seeds_R, len(sizes_G), num_seeds)
+    by_seeds_R = ((accuracies_RS - all_seeds_R[:, None]) * weights_RS).sum(axis=1)
+    by_seeds_R /= math.sqrt(num_seeds * max(1, num_seeds - 1))
+    return Deviations(accuracy, all_seeds_R - accuracy, by_seeds_R, len(sizes_G), num_seeds)
 
 
 def expansion(number: int) -> float:
     """The width of a mean of G groups' interval over that of the plain bootstrap: √(G / (G - 1)) · t / z.
 
     The bootstrap's variance divides by G instead of G - 1, and its tails are a normal distribution's instead of
-    Student's t: a factor of 2.69 for 3 groups, 1.44 for 6, 1.04 for 50; NaN for one. The same for seeds. Hesterberg,
-    What Teachers Should Know About the Bootstrap, 2015, on the expanded percentile interval.
+    Student's t: a factor of 2.69 for 3 groups, 1.44 for 6, 1.04 for 50; NaN for one. Hesterberg, What Teachers Should
+    Know About the Bootstrap, 2015, on the expanded percentile interval.
     """
-    if number < 2:
-        return float("nan")
+    return math.sqrt(number / (number - 1)) * tails(number) if number > 1 else math.nan
+
+
+def tails(number: int) -> float:
+    """95 % tails of Student's t of a mean of several numbers over those of a normal distribution: 6.48 for 2."""
     upper = _TAILS[1]
-    return float(np.sqrt(number / (number - 1)) * stats.t.ppf(upper, number - 1) / stats.norm.ppf(upper))
+    return float(stats.t.ppf(upper, number - 1) / stats.norm.ppf(upper))
 
 
 def p_value(a: Sequence[Deviations], b: Sequence[Deviations]) -> float:
     """Two-sided p of the difference of two systems' mean over the same tasks; NaN where a task has a single group.
 
-    Student's t of the difference over its standard error. The variances of the groups of each task and of the seeds are
-    the bootstrap's, times G / (G - 1) and S / (S - 1); degrees of freedom by Welch and Satterthwaite: Satterthwaite, An
-    Approximate Distribution of Estimates of Variance Components, 1946. Percentiles alone would call the difference of
-    three seeds certain that all point the same way, which one in four do by chance.
+    Student's t of the difference over its standard error. The variances are those of the same samples, of groups times
+    G / (G - 1); degrees of freedom by Welch and Satterthwaite: Satterthwaite, An Approximate Distribution of Estimates
+    of Variance Components, 1946. NaN, too, where systems differ and nothing varies: two clips may do so by chance.
 
     Args:
         a, b: a system each, by task, in the same order and of the same draws.
@@ -162,24 +166,23 @@ def p_value(a: Sequence[Deviations], b: Sequence[Deviations]) -> float:
     if min(system.num_groups for system in a) < 2:
         return float("nan")
     components = [
-        (_variance((mine.by_clips - other.by_clips) / num_tasks, mine.num_groups), mine.num_groups - 1)
+        (
+            float(((mine.by_clips - other.by_clips) / num_tasks).var() * mine.num_groups / (mine.num_groups - 1)),
+            mine.num_groups - 1,
+        )
         for mine, other in zip(a, b, strict=True)
     ]
     by_seeds = [(np.mean([task.by_seeds for task in system], axis=0), system[0].num_seeds) for system in (a, b)]
     (first_R, first), (second_R, second) = by_seeds
-    # Equally many seeds are drawn alike: one difference. Different numbers of seeds are two systems' variances.
+    # Equally many seeds are weighted alike: one difference. Different numbers of seeds are two systems' variances.
     differences = [(first_R - second_R, first)] if first == second else by_seeds
-    components += [(_variance(drawn_R, number), number - 1) for drawn_R, number in differences if number > 1]
+    components += [(float(of_seeds_R.var()), number - 1) for of_seeds_R, number in differences if number > 1]
     difference = float(np.mean([mine.accuracy - other.accuracy for mine, other in zip(a, b, strict=True)]))
     variance = sum(part for part, _ in components)
     if variance == 0:
-        return 1.0 if difference == 0 else 0.0
+        return 1.0 if difference == 0 else math.nan
     freedom = variance**2 / sum(part**2 / number for part, number in components)
     return float(2 * stats.t.sf(abs(difference) / np.sqrt(variance), freedom))
-
-
-def _variance(deviations_R: np.ndarray, number: int) -> float:
-    return float(deviations_R.var() * number / (number - 1))
 
 
 def interval(value: float, replicates_R: np.ndarray, least: float = 0.0) -> Interval:

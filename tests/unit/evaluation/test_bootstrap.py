@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +22,7 @@ from unfused_ray.evaluation.bootstrap import (
     interval,
     mean_over_tasks,
     p_value,
+    tails,
 )
 
 
@@ -44,23 +46,22 @@ def several_groups(drawn: tuple[np.ndarray, np.ndarray]) -> bool:
 
 @given(outcomes())
 @settings(max_examples=50)
-def test_replicates_equal_a_loop_over_the_drawn_groups_and_seeds_widened(
+def test_replicates_equal_a_loop_over_the_drawn_groups_and_the_weighted_seeds_widened(
     drawn: tuple[np.ndarray, np.ndarray],
 ) -> None:
     correct_SN, groups_N = drawn
     ids_N = distinct_groups(groups_N)
     num_seeds, num_groups = len(correct_SN), ids_N.max() + 1
     group_draws = randomness.generator(5, "bootstrap groups of t").integers(num_groups, size=(20, num_groups))
-    seed_draws = randomness.generator(5, "bootstrap seeds").integers(num_seeds, size=(20, num_seeds))
+    weights = randomness.generator(5, "bootstrap seeds").standard_normal((20, num_seeds))
     expected = []
-    for groups, seeds in zip(group_draws, seed_draws, strict=True):
+    for groups, of_seeds in zip(group_draws, weights, strict=True):
         clips = [n for group in groups for n in np.flatnonzero(ids_N == group)]
         by_seed = [np.mean([correct_SN[s, n] for n in clips]) for s in range(num_seeds)]
-        by_clips, by_seeds = (
-            np.mean(by_seed) - correct_SN.mean(),
-            np.mean([by_seed[s] for s in seeds]) - np.mean(by_seed),
-        )
-        widened = expansion(num_groups) * by_clips + (expansion(num_seeds) * by_seeds if num_seeds > 1 else 0)
+        widened = expansion(num_groups) * (np.mean(by_seed) - correct_SN.mean())
+        if num_seeds > 1:
+            standard = np.sqrt(num_seeds * (num_seeds - 1))
+            widened += tails(num_seeds) * sum((by_seed - np.mean(by_seed)) * of_seeds) / standard
         expected.append(correct_SN.mean() + widened)
     assert np.allclose(replicates(correct_SN, groups_N, 20, 5, "t"), expected, atol=1e-12, equal_nan=True)
 
@@ -160,8 +161,32 @@ def test_few_groups_widen_deviations_by_the_factors_of_students_t(num_groups: in
     assert expansion(num_groups) == pytest.approx(factor, rel=2e-4)
     found = Deviations(0.5, np.array([-0.1, 0, 0.2]), np.zeros(3), num_groups, 1).accuracies
     assert found == pytest.approx([0.5 - 0.1 * factor, 0.5, 0.5 + 0.2 * factor], rel=2e-4)
-    found = Deviations(0.5, np.zeros(3), np.array([-0.1, 0, 0.2]), 1_000_000, num_groups).accuracies
-    assert found == pytest.approx([0.5 - 0.1 * factor, 0.5, 0.5 + 0.2 * factor], rel=2e-4)
+
+
+def of_seeds_alone(*systems: Sequence[float]) -> list[Deviations]:
+    """Systems whose seeds have these accuracies on whatever clips are drawn."""
+    return [deviations(np.repeat([[of] for of in each], 9, axis=1), np.full(9, ""), 40_000, 0, "t") for each in systems]
+
+
+@given(st.lists(st.tuples(st.floats(0.49, 0.51), st.floats(0.49, 0.51)), min_size=2, max_size=6))
+@settings(max_examples=20, deadline=None)
+def test_where_seeds_alone_vary_the_interval_of_a_difference_is_that_of_a_paired_t_test(
+    accuracies: list[tuple[float, float]],
+) -> None:
+    first, second = zip(*accuracies, strict=True)
+    a, b = of_seeds_alone(first, second)
+    found = difference(a.accuracy, a.accuracies, b.accuracy, b.accuracies)
+    expected = stats.ttest_rel(first, second)
+    ends = expected.confidence_interval()
+    assert [found.low, found.high] == pytest.approx(list(ends), abs=0.02 * (ends.high - ends.low) + 1e-9)
+    if ends.high - ends.low > 1e-6 and not 0.045 < expected.pvalue < 0.055:
+        assert (found.low > 0 or found.high < 0) == (p_value([a], [b]) < 0.05) == (expected.pvalue < 0.05)
+
+
+def test_two_systems_that_differ_where_nothing_varies_are_not_called_certain() -> None:
+    right, wrong = (deviations(np.full((1, 2), of), np.array(["a", "b"]), 100, 0, "t") for of in (True, False))
+    assert np.isnan(p_value([right], [wrong]))
+    assert p_value([right], [right]) == 1
 
 
 def test_intervals_end_where_accuracies_and_differences_do() -> None:
@@ -211,7 +236,7 @@ def test_of_three_seeds_a_difference_of_nothing_is_called_one_no_more_often_than
         p = p_value(*drawn)
         small += p < 0.05
         smaller += p < 0.01
-    assert plain / num_trials > 0.08
+    assert plain > 3 * missed
     assert missed / num_trials < 0.07
     assert small / num_trials < 0.07
     assert smaller / num_trials < 0.02

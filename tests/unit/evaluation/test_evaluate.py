@@ -475,7 +475,7 @@ def test_intervals_of_few_groups_are_wider_by_their_tasks_factor(world: World, d
             drawn = bootstrap.deviations(scores_SN, grouped.groups[grouped.splits == "test"], 200, 0, "grouped")
             wide = scores_SN.mean() + bootstrap.expansion(12) * drawn.by_clips
             if len(scores_SN) > 1:
-                wide += bootstrap.expansion(len(scores_SN)) * drawn.by_seeds
+                wide += bootstrap.tails(len(scores_SN)) * drawn.by_seeds
             ends = np.clip(np.quantile(wide, [0.025, 0.975]), 0, 1)
             found = row.accuracy[measure]["grouped"]
             assert [found.low, found.high] == pytest.approx(ends)
