@@ -275,7 +275,10 @@ class ComparisonPlan:
             table = self._read(finished, random_seeds)
         if self.against and self.against not in [line.row.name for line in table.rows]:
             raise ValueError(f"against={self.against}: the table has no row {self.against}")
-        against = self._results(finished, self.plan.random_seeds, self.against) if self.against else None
+        if not self.against:
+            return table, None
+        against = self._results(finished, self.plan.random_seeds, self.against)
+        page.write_against(against, self.output)
         return table, against
 
     def _read(self, finished: dict[str, list[int]], random_seeds: int) -> ResultsTable:

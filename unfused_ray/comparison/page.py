@@ -25,6 +25,8 @@ from unfused_ray.figures.canvas import save
 
 FORMAT_VERSION = 2
 FILES = (MARKDOWN, TABLE, "accuracy_by_parameters.png", "accuracy_by_tflop.png")
+AGAINST = "against.json"
+"""The numbers of a table with differences from another row than the plan's."""
 _NAMED = 6
 """Tasks that a title names; more are counted."""
 _AS_PRINTED = Path(__file__).with_name("as_printed.toml")
@@ -38,6 +40,11 @@ def write(results: ResultsTable, output: str) -> None:
     for figure, picture in zip((by_parameters(results), by_tflop(results)), pictures, strict=True):
         save(figure, picture)
     storage.write_bytes(markdown, to_markdown(results).encode())
+
+
+def write_against(results: ResultsTable, output: str) -> None:
+    """Write ``AGAINST`` to a folder."""
+    storage.write_json(storage.join(output, AGAINST), to_json(results), FORMAT_VERSION)
 
 
 def to_json(results: ResultsTable) -> dict[str, Any]:
@@ -129,7 +136,8 @@ def note(results: ResultsTable) -> str:
         f"Budgets: {', '.join(budgets)}, in whole epochs, without that pass",
         "Parameters and multiply–adds are those of the frozen encoder, of the largest where each task has its own",
         f"Plan {plan.name} with its recipes, SHA-256 {plan_hash(plan)}. Protocol {FILE}, SHA-256 {protocol.sha256}; "
-        "both were recorded before this table read its first test clip",
+        "both were recorded before this table read its first test clip; another table may have read the same clips "
+        "before",
     ]
     there = {line.row.name for line in results.rows}
     if later := [" – ".join(pair) for pair in plan.compare if not set(pair) <= there]:
@@ -138,7 +146,7 @@ def note(results: ResultsTable) -> str:
         names = ", ".join(peer.name for peer in plan.peers)
         sentences.append(f"Trained elsewhere, on other data and for longer than the budgets: {names}")
     if any(compared.single for compared in results.comparisons):
-        sentences.append("¹ One training: p takes it as it is, another seed's network could differ")
+        sentences.append("¹ One network: interval and p are of test clips alone, another seed's network could differ")
     seeds = {row.row.name: row.seeds for row in results.rows}
     missing = {
         system.name: sorted(set(plan.seeds_of(system)) - set(seeds.get(system.name, ())))
@@ -276,4 +284,5 @@ def _comparison(compared: TestedDifference, columns: Sequence[str]) -> list[str]
 
 
 def _p_value(p: float) -> str:
-    return "–" if math.isnan(p) else f"{p:.2g}"
+    """Of what lies beyond, the tails of a thousand test clips say nothing."""
+    return "–" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.2g}"

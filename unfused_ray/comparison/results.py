@@ -27,7 +27,7 @@ from unfused_ray.evaluation.embedders import EmbedderModel
 from unfused_ray.evaluation.filling import Filled
 from unfused_ray.evaluation.protocol import BootstrapConfig
 from unfused_ray.evaluation.rows import Row, deviations, headings, score
-from unfused_ray.evaluation.systems import System, TrainedModel
+from unfused_ray.evaluation.systems import RandomNetwork, System, TrainedModel
 from unfused_ray.evaluation.table import TABLE, EvaluationTable
 from unfused_ray.evaluation.tasks import Task
 from unfused_ray.evaluation_job import EvaluationPlan
@@ -82,7 +82,7 @@ class TestedDifference:
     p_holm: float
     """The same, corrected for all comparisons of the plan, those that cannot be made yet too."""
     single: tuple[str, ...]
-    """Those of the two that are one training: p then says nothing of another one."""
+    """Those of the two that are one network, trained or random: p then says nothing of another one."""
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,7 @@ def comparisons(
         single = tuple(
             name
             for name in pair
-            if isinstance(by_name[name], TrainedModel | EmbedderModel) and drawn[name][0].num_seeds == 1
+            if isinstance(by_name[name], TrainedModel | EmbedderModel | RandomNetwork) and drawn[name][0].num_seeds == 1
         )
         difference = of_first.difference["headline"]
         compared.append(TestedDifference(first, second, difference, p_values[pair], corrected[pair], single))

@@ -249,7 +249,7 @@ class CompareConfig(Config):
     processes: PositiveInt = 1
     """Trainings or evaluations side by side, each on its share of the cores."""
     against: str = ""
-    """Row to compare every other with as well, in the printed output; the plan does not test these differences."""
+    """Row to compare every other with as well, printed and in against.json; these differences are not planned."""
     shared_clips: SharedClipsRule = "refuse"
     """Recordings that are in test and in another split of a task, bit by bit: refuse such a task, or keep them."""
     list: bool = False

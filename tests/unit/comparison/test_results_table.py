@@ -129,7 +129,7 @@ def test_one_command_trains_reads_and_compares_and_given_again_finds_everything_
     assert {"DECAR-v2", "UnFuSeD", "bands"} < rows.keys()
     assert (rows["bands"]["cost"], rows["bands"]["seeds"], rows["bands"]["row"]["parameters"]) == (None, [], 64)
     compared, with_random = table["comparisons"]
-    assert with_random["single"] == ["UnFuSeD"]
+    assert with_random["single"] == ["UnFuSeD", with_random["second"]]  # one random network
     assert (compared["first"], compared["second"]) == ("UnFuSeD", "DECAR-v2")
     by_task = rows["UnFuSeD"]["row"]["difference"]["headline"]
     assert compared["difference"] == {heading: by_task[heading] for heading in compared["difference"]}
@@ -181,6 +181,8 @@ def test_one_command_trains_reads_and_compares_and_given_again_finds_everything_
     assert compared_again.num_failed == 0 and compared_again.against is not None
     assert again.jobs.begun == EVALUATIONS
     assert (output / "table.md").read_text() == markdown
+    written = json.loads((output / "against.json").read_text())
+    assert (written["reference"], written["comparisons"]) == ("UnFuSeD", table["comparisons"])
     _, _, against = page.differences(compared_again.against).partition("Difference from UnFuSeD")
     assert capsys.readouterr().out == ""
     (line,) = (line for line in against.splitlines() if line.startswith("| DECAR-v2 "))

@@ -27,7 +27,8 @@ class FewShotConfig(Config):
     max_iterations: PositiveInt
     """As of the linear probe."""
     seed: Seed
-    """Seed of the draws, which depend on it and on the clips' classes alone: every system has the same ones."""
+    """Seed of the draws, which depend on it and on the clips' classes alone: every system has the same ones,
+    unless clips of one are damaged."""
 
 
 class FewShotScores(NamedTuple):
