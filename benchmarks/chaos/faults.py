@@ -27,7 +27,7 @@ _ROLES: Mapping[str, str] = {
     "assignment actor": "ray::AssignmentActor",
     "assignment shard": "ray::_ShardActor",
     "coordinator": "ray::Coordinator",
-    "task": "ray::write_",
+    "task": "ray::_Task",
     "raylet": "raylet",
     "GCS": "gcs_server",
 }

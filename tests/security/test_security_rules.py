@@ -9,6 +9,7 @@ from support.paths import ROOT
 
 REFUSED = """
 import marshal, os, pickle, subprocess
+import cloudpickle
 import joblib
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,6 +18,7 @@ import yaml
 
 pickle.loads(b"")
 joblib.load("x")
+cloudpickle.loads(b"")
 marshal.loads(b"")
 torch.load("x")
 np.load("x", allow_pickle=True)

@@ -23,8 +23,8 @@ def main(command: str = "") -> NoReturn:
     """Run the command that the command line names, or this one with all of its arguments.
 
     The process ends with the command's exit code: 0 where it did what it was asked for, 1 where a training failed, 2
-    for an error of the user, which is one message and no traceback, and 128 + n where signal n ended it. How its
-    printing fares changes no code.
+    for an error of the user, which is one message and no traceback, 143 for a training that a signal stopped and
+    130 for another command that Ctrl-C ended. How its printing fares changes no code.
     """
     atexit.register(gc.freeze)  # or the interpreter ends by looking for garbage in all that was imported: three seconds
     with outlived():
