@@ -284,5 +284,5 @@ def _comparison(compared: TestedDifference, columns: Sequence[str]) -> list[str]
 
 
 def _p_value(p: float) -> str:
-    """Of what lies beyond, the tails of a thousand test clips say nothing."""
+    """A p for a table: below 0.001 it hangs on tails of which some hundred groups of clips say nothing."""
     return "–" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.2g}"
