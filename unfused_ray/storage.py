@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _CHUNK_BYTES = 8 << 20
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{32}\.tmp")
+_OF_THIS_PROCESS = uuid.uuid4().hex[:16]
+"""Begins the last part of this process's temporary names."""
 _QUERY = re.compile(r"\?[a-z_]+=[^&?=/]*(&[a-z_]+=[^&?=/]*)*$")
 # A password may hold slashes and @s: behind "user:" everything up to the last @ is masked, and rather too much.
 _USER = re.compile(r"(?<=://)(?:[^/?#@\s\"]*:[^\s\"]*|[^/?#@\s\"]*)@")
@@ -277,9 +279,12 @@ def delete(uri: str) -> None:
 
 
 def delete_unfinished(uri: str) -> None:
-    """Remove the half-written files of a folder; call it only if no other process writes there."""
+    """Remove the half-written files of a folder; call it only if no other process writes there.
+
+    Those of this process stay: another of its threads may be writing there, such as one that renews a lease.
+    """
     for found in _list(uri, False, recursive=False):
-        if _is_temporary(found):
+        if _is_temporary(found) and f".{_OF_THIS_PROCESS}" not in name(found):
             delete(found)
 
 
@@ -405,7 +410,7 @@ def _walk(root: str, recursive: bool) -> Iterator[tuple[str, _Kind]]:
 
 def _temporary(name: str) -> str:
     """Make a new name beside ``name`` for a file that is not whole yet."""
-    return f".{name}.{uuid.uuid4().hex}.tmp"
+    return f".{name}.{_OF_THIS_PROCESS}{uuid.uuid4().hex[16:]}.tmp"
 
 
 def _is_temporary(uri: str) -> bool:

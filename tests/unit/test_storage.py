@@ -161,16 +161,25 @@ def test_a_missing_file_is_named(folder: str):
             read(uri)
 
 
-def test_what_a_killed_writer_leaves_is_not_listed_and_can_be_removed(tmp_path: Path):
+def test_what_a_killed_writer_leaves_is_not_listed_and_can_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with storage.open_output(str(tmp_path / "file")) as output:
         (leftover,) = tmp_path.iterdir()
         output.write(b"1")
+        monkeypatch.setattr(storage, "_OF_THIS_PROCESS", "0" * 16)  # as another process sees it
         leftover_name = leftover.name
     (tmp_path / leftover_name).write_bytes(b"half")
     (tmp_path / ".hidden.tmp").write_bytes(b"the user's own")
     assert [storage.name(uri) for uri in storage.list_files(str(tmp_path))] == [".hidden.tmp", "file"]
     storage.delete_unfinished(str(tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden.tmp", "file"]
+
+
+def test_a_file_that_this_process_is_writing_is_not_removed(tmp_path: Path):
+    """A lease is renewed in the folder where a job clears what an earlier process left."""
+    with storage.open_output(str(tmp_path / "lease.json")) as output:
+        output.write(b"1")
+        storage.delete_unfinished(str(tmp_path))
+    assert (tmp_path / "lease.json").read_bytes() == b"1"
 
 
 def test_the_endpoint_may_come_from_the_environment(object_store: str, monkeypatch: pytest.MonkeyPatch):
