@@ -48,7 +48,7 @@ from unfused_ray.figures.canvas import save
 from unfused_ray.figures.map import MAX_POINTS
 from unfused_ray.figures.watched import draw_watched, of_models, panels
 from unfused_ray.home import home
-from unfused_ray.progress import Progress
+from unfused_ray.progress import Progress, described
 from unfused_ray.retrieval.leakage import near_copies
 from unfused_ray.runs.environment import environment
 from unfused_ray.runs.provenance import upstream
@@ -131,7 +131,7 @@ def check(config: EvaluateConfig) -> EvaluationPlan:
 
 def describe(plan: EvaluationPlan) -> Table:
     """Summarise an evaluation without starting it."""
-    table = Table("", "", title=plan.output, title_justify="left", show_header=False)
+    table = described(plan.output)
     for task in plan.tasks:
         splits = ", ".join(f"{int((task.splits == split).sum()):,} {split}" for split in task.folds or SPLITS)
         table.add_row(f"task {task.name}", f"{len(task.class_names)} classes; {splits}")

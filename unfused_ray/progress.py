@@ -11,7 +11,7 @@ from typing import Any, Self
 from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 _LOG_SECONDS = 10.0
@@ -97,6 +97,11 @@ def summary(title: str, rows: Mapping[str, float | str]) -> Group:
     for name, value in rows.items():
         table.add_row(Text(name), Text(_short(value)))
     return Group(Text(title, overflow="ignore", no_wrap=True), *([table] if rows else []))
+
+
+def described(title: str) -> Table:
+    """Make an empty table of names and texts below a title; a path that is longer than a line is not cut."""
+    return Table(Column(), Column(overflow="fold"), title=title, title_justify="left", show_header=False)
 
 
 def _short(value: float | str) -> str:

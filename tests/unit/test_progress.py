@@ -12,7 +12,7 @@ from support.terminal import text_of
 
 from unfused_ray import logs, progress
 from unfused_ray.cli.terminal import say, show
-from unfused_ray.progress import Progress, plain_console, summary
+from unfused_ray.progress import Progress, described, plain_console, summary
 
 
 def test_a_log_gets_a_line_every_few_seconds_and_at_the_end(monkeypatch: pytest.MonkeyPatch):
@@ -41,6 +41,16 @@ def test_a_terminal_gets_one_bar(monkeypatch: pytest.MonkeyPatch):
 def test_a_summary_shows_every_figure():
     text = text_of(summary("prepared x", {"clips": 12345, "hours": 1.23456, "where": "there"}))
     assert [word in text for word in ("prepared x", "12,345", "1.235", "there")] == [True] * 4
+
+
+def test_no_path_is_cut_in_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setenv("COLUMNS", "40")
+    path = "/" + "".join(f"{number:02}" for number in range(60))
+    table = described(path)
+    table.add_row("", path)
+    show(table)
+    shown = "".join(character for character in capsys.readouterr().out if character.isdigit() or character == "/")
+    assert shown == 2 * path
 
 
 def test_paths_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]):

@@ -303,7 +303,7 @@ class ComparisonPlan:
         chosen = self.chosen()
         done = [training for training in chosen if training.state == "finished"]
         table = Table(title=self.output, title_justify="left")
-        table.add_column("training")  # the one that may wrap, in a narrow terminal
+        table.add_column("training", overflow="fold")  # the one that may wrap, in a narrow terminal
         table.add_column("state", no_wrap=True)
         for heading in ("epochs", "TFLOP", "minutes", "left"):
             table.add_column(heading, justify="right", no_wrap=True)

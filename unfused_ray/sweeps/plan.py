@@ -21,6 +21,7 @@ from unfused_ray.evaluation.protocol import ProtocolConfig, load_protocol
 from unfused_ray.evaluation.tasks import VALIDATION_SPLITS, Task, load_task, refuse_shared, role
 from unfused_ray.home import home
 from unfused_ray.models.export import read_description
+from unfused_ray.progress import described
 from unfused_ray.runs.environment import environment
 from unfused_ray.sweeps import SWEEP
 from unfused_ray.sweeps.search import num_trials
@@ -132,7 +133,7 @@ def check(config: SweepConfig) -> SweepPlan:
 def describe(plan: SweepPlan) -> RichTable:
     """Summarise a sweep without starting it."""
     trials, config = plan.trials, plan.config
-    table = RichTable("", "", title=trials.uri, title_justify="left", show_header=False)
+    table = described(trials.uri)
     table.add_row("tasks", "\n".join(trials.tasks))
     folds = f"{trials.protocol.probes.folds} folds of train and valid, by groups"
     judges = folds if trials.by_folds else "the mean over the valid splits"

@@ -28,6 +28,7 @@ from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.stream.plan import Pass, Planner
 from unfused_ray.data.stream.read import Block
 from unfused_ray.labels.clustered import passes_before
+from unfused_ray.progress import described
 from unfused_ray.runs.checkpoints import Position
 from unfused_ray.threads import usable_cores
 from unfused_ray.training.driver.forecast import Forecast
@@ -50,7 +51,7 @@ def describe(config: TrainingConfig, index: ClipIndex) -> Table:
         config: of the run, checked.
         index: its clips. If the run would take a worker group, Ray is connected to its cluster.
     """
-    table = Table("", "", title="measured on these clips", title_justify="left", show_header=False)
+    table = described("measured on these clips")
     batch, runtime = config.batch, runtime_of(config.runtime)
     tried = runtime.rehearse(config.runtime, partial(_rehearse, config, index, runtime.resources(config.runtime)))
     run = tried.forecast

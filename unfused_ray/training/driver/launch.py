@@ -20,6 +20,7 @@ from unfused_ray.evaluation.watched import watched_tasks
 from unfused_ray.home import home
 from unfused_ray.lease import Lease, refuse_lost, user
 from unfused_ray.models.export import DESCRIPTION
+from unfused_ray.progress import described
 from unfused_ray.runs.checkpoints import CheckpointStore, Position
 from unfused_ray.runs.environment import environment
 from unfused_ray.runs.provenance import origin_facts, origins
@@ -85,12 +86,12 @@ def describe(plan: TrainingPlan) -> Table:
     """Summarise a training without starting it; a worker group is checked against the cluster of the session."""
     config, run, index = plan.config, plan.run, plan.index
     steps = plan.planner.num_steps("train")
-    table = Table("", "", title=run.uri, title_justify="left", show_header=False)
+    table = described(run.uri)
     table.add_row("data", "\n".join(f"{manifest.uri} ({manifest.num_clips:,} clips)" for manifest in index.manifests))
     table.add_row("epochs × steps", f"{config.epochs} × {steps:,} of {config.batch.clips_per_step} clips")
     table.add_row("left out of each epoch", f"{index.num_clips - steps * config.batch.clips_per_step:,} clips")
-    described = {**stage_of(config).describe(index), **runtime_of(config.runtime).describe(config.runtime)}
-    for heading, text in described.items():
+    facts = {**stage_of(config).describe(index), **runtime_of(config.runtime).describe(config.runtime)}
+    for heading, text in facts.items():
         table.add_row(heading, text)
     for watched in watched_tasks(config.watch, config.front_end):
         clips = " and ".join(f"{count:,} of {split}" for split, count in watched.splits.items())
