@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import tarfile
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
@@ -25,6 +26,7 @@ from unfused_ray import storage
 from unfused_ray.api import embed
 from unfused_ray.audio.decode import decode, read_flac
 from unfused_ray.config import CropConfig, EmbedConfig, EncoderConfig, FrontEndConfig
+from unfused_ray.data.parts.executor import IN_PROCESS
 from unfused_ray.data.parts.rejects import REJECTS
 from unfused_ray.data.shards.format import MANIFEST
 from unfused_ray.data.shards.index import ClipIndex
@@ -33,7 +35,7 @@ from unfused_ray.data.sources.items import ITEMS, Listing
 from unfused_ray.embedding import write
 from unfused_ray.embedding.clips import read_out
 from unfused_ray.embedding.job import check, describe, run
-from unfused_ray.embedding.parts import audio_parts, shard_parts
+from unfused_ray.embedding.parts import audio_parts, plan_parts, shard_parts
 from unfused_ray.embedding.vectors import METRIC, VectorManifest, from_source, vector_schema, within_source
 from unfused_ray.embedding.waves import embed_waves, windows
 from unfused_ray.embedding.write import write_vectors
@@ -334,6 +336,32 @@ def test_labels_and_groups_that_changed_are_no_finished_output(tmp_path: Path, e
         table.write_text(changed)
         with pytest.raises(ValueError, match="have changed since"):
             embed(config)
+
+
+def test_a_tar_that_was_packed_anew_is_another_source(tmp_path: Path):
+    config = EmbedConfig(encoder="e", source=str(tmp_path / "in.tar"), output=str(tmp_path / "out"))
+
+    def packed(names: list[str]) -> str:
+        with tarfile.open(config.source, "w") as tar:
+            for name in names:
+                member = tarfile.TarInfo(name)
+                member.size = 4
+                tar.addfile(member, io.BytesIO(b"RIFF"))
+        return plan_parts(config, RATE, IN_PROCESS).contents
+
+    before = packed(["a.wav", "b.wav"])
+    assert packed(["a.wav", "b.wav"]) == before
+    assert packed(["notes.txt", "a.wav", "b.wav"]) != before  # where vectors say that a clip is, another one is now
+
+
+def test_a_manifest_of_something_else_is_named_with_a_way_around_it(tmp_path: Path):
+    source = wav_folder(tmp_path / "in", [0.4] * 2)
+    (source / "manifest.json").write_text('{"station": 7}')
+    config = EmbedConfig(encoder="e", source=str(source), output=str(tmp_path / "out"))
+    with pytest.raises(ValueError, match=r"manifest\.json has .*name its files: --source '(.*)'") as refused:
+        plan_parts(config, RATE, IN_PROCESS)
+    around = config.replace(source=str(refused.value).split("'")[1])
+    assert plan_parts(around, RATE, IN_PROCESS).num_clips == 2
 
 
 @pytest.mark.usefixtures("ray_session")

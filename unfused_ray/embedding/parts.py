@@ -171,7 +171,7 @@ def plan_parts(config: EmbedConfig, sample_rate: int, executor: Executor) -> Pla
                 f"columns={config.columns!r} has no meaning for the prepared source {config.source}, whose labels, "
                 "splits and groups are those of its manifest: leave it out, or embed the audio it was prepared from"
             )
-        index = ClipIndex.load([config.source], config.splits or None)
+        index = _prepared(config)
         refuse_other_rate(index.manifests, sample_rate)
         seconds = sum(manifest.seconds for manifest in index.manifests)
         return PlannedParts(shard_parts(index, config.clips_per_part), (), index.checksums[0], seconds)
@@ -187,11 +187,29 @@ def plan_parts(config: EmbedConfig, sample_rate: int, executor: Executor) -> Pla
         first = [f" ({reject.key}: {reject.detail})" for reject in listing.rejects[:1]]
         raise ValueError(f"source {config.source} holds no clips{''.join(first)}")
     digest = hashlib.sha256()
-    for column in ("uri", *_KEPT):
+    places = [field.name for field in PLACE if listing.items[field.name].null_count < len(listing.items)]
+    for column in dict.fromkeys(("uri", *_KEPT, *places)):  # of a tar packed anew, the place of each clip has changed
         for value in listing.items[column].to_pylist():
             digest.update(json.dumps(value).encode() + b"\0")
     parts = audio_parts(listing.items, config.clips_per_part)
     return PlannedParts(parts, listing.rejects, digest.hexdigest(), seconds=None, notes=listing.notes)
+
+
+def _prepared(config: EmbedConfig) -> ClipIndex:
+    """Read the manifest of a prepared source.
+
+    Raises:
+        ValueError: it has no such split, or the manifest is of something else, or damaged.
+    """
+    try:
+        return ClipIndex.load([config.source], config.splits or None)
+    except ValueError as error:
+        if config.splits:
+            raise
+        raise ValueError(
+            f"{error}. If this is a folder of audio with a {MANIFEST} of something else, name its files: "
+            f"--source '{storage.join(config.source, '*')}'"
+        ) from error
 
 
 def shard_parts(index: ClipIndex, clips_per_part: int) -> list[Part]:

@@ -77,7 +77,9 @@ class Catalogue:
     @cached_property
     def recordings(self) -> np.ndarray:
         """(N,) int64 number of the recording of each clip: a name of one source is another in the next."""
-        codes = self.column("recording").combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
+        # Encoded before it is joined: a column of strings holds 2 GB, the names of some 40 million windows.
+        encoded = self.column("recording").dictionary_encode().combine_chunks()
+        codes = encoded.indices.to_numpy().astype(np.int64)
         return codes * len(self._manifest.sources) + self.sources
 
     def allowed(self, filters: SearchConfig) -> np.ndarray:
@@ -107,11 +109,13 @@ class Catalogue:
         Raises:
             ValueError: no clip has one of them.
         """
-        column = self.column("labels").combine_chunks()
-        _refuse_unknown("label", labels, pc.unique(column.flatten()).to_pylist())
-        carries = np.zeros(self.num_vectors, bool)
-        rows = pc.list_parent_indices(column).to_numpy()
-        carries[rows[pc.is_in(column.flatten(), pa.array(labels, pa.string())).to_numpy(zero_copy_only=False)]] = True
+        column, wanted = self.column("labels"), pa.array(labels, pa.string())
+        _refuse_unknown("label", labels, pc.unique(pc.list_flatten(column)).to_pylist())
+        carries, first = np.zeros(self.num_vectors, bool), 0
+        for chunk in column.chunks:  # joined, they may be more than a column of strings holds
+            rows = pc.list_parent_indices(chunk).to_numpy() + first
+            carries[rows[pc.is_in(chunk.flatten(), wanted).to_numpy(zero_copy_only=False)]] = True
+            first += len(chunk)
         return carries
 
     def find(self, key: str, source: str = "") -> np.ndarray:
@@ -138,9 +142,13 @@ class Catalogue:
 
     def at(self, uri: str) -> np.ndarray:
         """Ids of the vectors whose audio is in a file."""
-        inner = np.array([within_source(uri, source.audio) for source in self._manifest.sources], object)
-        uris = pc.struct_field(self.column("place"), "uri").to_numpy()
-        return np.flatnonzero(uris == inner[self.sources])
+        uris, sources = pc.struct_field(self.column("place"), "uri"), self._manifest.sources
+        firsts = [end - source.num_vectors for end, source in zip(self._source_ends.tolist(), sources, strict=True)]
+        same = [
+            pc.equal(uris.slice(first, source.num_vectors), within_source(uri, source.audio)).to_numpy()
+            for first, source in zip(firsts, sources, strict=True)
+        ]
+        return np.flatnonzero(np.concatenate(same))
 
     def clips(self, ids: Sequence[int]) -> list[Clip]:
         """Read the clips of some ids, in their order."""

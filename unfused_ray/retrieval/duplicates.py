@@ -37,6 +37,8 @@ _DEVIATIONS = 4.26
 spread of false pairs, too: of 100,000, one would be above it if their Fisher z were normal."""
 _MAD_TO_DEVIATION = 1.4826
 _LARGEST = 1 - 1e-6
+_EQUAL = 1 - 1e-4
+"""Least similarity of equal clips: fingerprints are kept as float16."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,8 @@ def find_copies(first: ClipIndex, second: ClipIndex | None, executor: Executor, 
     first_ND = load_fingerprints(first, executor)
     others_MD = first_ND if second is None else load_fingerprints(second, executor)
     threshold = choose_threshold(first, first_ND, None if second is None else others_MD, precision)
-    nearest_N, similarities_N = nearest(first_ND, others_MD, np.arange(len(first_ND)) if second is None else None)
+    itself = (np.arange(len(first_ND)), np.arange(len(first_ND))) if second is None else None
+    nearest_N, similarities_N = nearest(first_ND, others_MD, itself)
     above = np.flatnonzero(similarities_N >= threshold.similarity)
     return Copies(first, others, threshold, {int(i): (int(nearest_N[i]), float(similarities_N[i])) for i in above})
 
@@ -159,9 +162,10 @@ def choose_threshold(
     """Choose the lowest similarity above which enough pairs are a clip and its own copy, and false ones are far.
 
     Some clips, always the same, are altered in every way of ``ALTERATIONS``. A copy's similarity with its original is
-    that of a true pair; with the nearest other clip of the set, that of a false one. Clips whose nearest other stands
-    out are left out, because the set may hold a copy of them. Where no precision is as wanted, it is the highest that
-    there is.
+    that of a true pair; with the nearest other clip of the set, that of a false one. Others that equal the original
+    are no false ones, however many: a set may be all of another, or hold each clip twice. Clips whose nearest other
+    stands out are left out, because the set may hold a copy of them. Where no precision is as wanted, it is the highest
+    that there is.
 
     Args:
         index: clips to alter.
@@ -171,7 +175,9 @@ def choose_threshold(
     """
     ids = np.sort(np.random.default_rng(0).permutation(index.num_clips)[:_COPIED])
     others = fingerprints_ND if others_MD is None else others_MD
-    _, similarities = nearest(fingerprints_ND[ids], others, ids if others_MD is None else None)
+    others_M = _same_numbers(others)
+    own_N = others_M if others_MD is None else _same_numbers(fingerprints_ND)
+    _, similarities = nearest(fingerprints_ND[ids], others, (own_N[ids], others_M))
     ids = ids[_fisher(similarities) <= _beyond(similarities)]
     front_end = index.manifests[0].front_end
     log_mel = LogMel(front_end)
@@ -183,10 +189,10 @@ def choose_threshold(
                 copies.append(fingerprint(alter(pcm, front_end.sample_rate), log_mel))
                 names.append(name)
     if not copies:
-        return Threshold(1.0, 1.0, {}, 0)
+        return Threshold(_EQUAL, 1.0, {}, 0)
     copies_CD = np.stack(copies)
     true_C = (copies_CD * fingerprints_ND[originals].astype(np.float32)).sum(axis=1)
-    false_C = nearest(copies_CD, others, np.array(originals) if others_MD is None else None)[1]
+    false_C = nearest(copies_CD, others, (own_N[originals], others_M))[1]
     similarity, reached = _lowest(true_C, false_C, precision)
     is_found = {name: true_C[np.array(names) == name] >= similarity for name in ALTERATIONS}
     return Threshold(similarity, reached, {name: float(found.mean()) for name, found in is_found.items()}, len(copies))
@@ -195,12 +201,17 @@ def choose_threshold(
 def _lowest(true_C: np.ndarray, false_C: np.ndarray, precision: float) -> tuple[float, float]:
     """The lowest threshold that is precise enough and beyond the spread of false pairs, and its precision."""
     beyond = float(np.tanh(_beyond(false_C)))
-    values = np.unique(np.append(true_C[true_C > beyond], beyond))
+    values = np.unique(np.minimum(np.append(true_C[true_C > beyond], beyond), _EQUAL))
     above = len(true_C) - np.searchsorted(np.sort(true_C), values)
     wrong = len(false_C) - np.searchsorted(np.sort(false_C), values)
     reached = np.where(above + wrong > 0, above / np.maximum(above + wrong, 1), 1.0)
     place = int(np.argmax(reached >= precision)) if (reached >= precision).any() else int(np.argmax(reached))
     return float(values[place]), float(reached[place])
+
+
+def _same_numbers(fingerprints_ND: np.ndarray) -> np.ndarray:
+    """(N,) int64: the same number for equal fingerprints, in one process."""
+    return np.array([hash(row.tobytes()) for row in fingerprints_ND], np.int64)
 
 
 def _fisher(similarities: np.ndarray) -> np.ndarray:
@@ -214,12 +225,14 @@ def _beyond(similarities: np.ndarray) -> float:
     return float(middle + _DEVIATIONS * _MAD_TO_DEVIATION * np.median(np.abs(values - middle)))
 
 
-def nearest(queries_ND: np.ndarray, others_MD: np.ndarray, own_N: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def nearest(
+    queries_ND: np.ndarray, others_MD: np.ndarray, left_out: tuple[np.ndarray, np.ndarray] | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the nearest other of each query, (N,) int64, and the similarity with it, (N,) float32.
 
     Args:
         queries_ND, others_MD: of length 1, or zeros, which are near to nothing.
-        own_N: (N,) place of each query among the others, which is left out; None if it is not among them.
+        left_out: numbers of the queries and of the others, (N,) and (M,): others of a query's own number are left out.
     """
     best_N, places_N = np.full(len(queries_ND), -1.0, np.float32), np.zeros(len(queries_ND), np.int64)
     for first in range(0, len(others_MD), _TILE):
@@ -227,9 +240,9 @@ def nearest(queries_ND: np.ndarray, others_MD: np.ndarray, own_N: np.ndarray | N
         for start in range(0, len(queries_ND), _TILE):
             rows = slice(start, start + _TILE)
             similarities_RT = queries_ND[rows].astype(np.float32) @ tile_TD.T
-            if own_N is not None:
-                inside = np.flatnonzero((own_N[rows] >= first) & (own_N[rows] < first + len(tile_TD)))
-                similarities_RT[inside, own_N[rows][inside] - first] = -1.0
+            if left_out is not None:
+                queries_N, others_M = left_out
+                similarities_RT[queries_N[rows, None] == others_M[first : first + _TILE]] = -1.0
             places = similarities_RT.argmax(axis=1)
             values = similarities_RT[np.arange(len(places)), places]
             better = values > best_N[rows]

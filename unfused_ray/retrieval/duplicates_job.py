@@ -31,12 +31,23 @@ def check(config: DuplicatesConfig) -> DuplicatesPlan:
 
     Raises:
         FileNotFoundError: one is not prepared.
-        ValueError: a path cannot be used, or a source has no such split.
+        ValueError: a path cannot be used, a source has no such split, or clips are to be looked for among themselves.
     """
     config = paths.check(config)
+    if config.output and storage.is_folder(config.output):
+        raise ValueError(f"output={config.output} is a folder, and the pairs are one CSV file: name a file")
     first = ClipIndex.load(config.sources, config.splits or None)
     second = ClipIndex.load(config.against, config.against_splits or None) if config.against else None
+    if second and (shared := _shards(first) & _shards(second)):
+        raise ValueError(
+            f"sources and against both take {min(shared)}, whose clips would be found as copies of themselves: name "
+            "other splits, or leave --against out and name all sources in which to look"
+        )
     return DuplicatesPlan(config, first, second)
+
+
+def _shards(index: ClipIndex) -> set[str]:
+    return {storage.join(manifest.uri, shard.file) for manifest in index.manifests for shard in manifest.shards}
 
 
 def describe(plan: DuplicatesPlan) -> Group:

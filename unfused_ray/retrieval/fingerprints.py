@@ -71,13 +71,16 @@ def load_fingerprints(index: ClipIndex, executor: Executor) -> np.ndarray:
     Raises:
         OSError: a shard is missing, or its storage does not answer.
     """
-    found: list[np.ndarray | None] = []
-    lacking: list[tuple[int, Manifest, Shard]] = []
+    found_ND = np.empty((index.num_clips, DIM), np.float16)  # 4 GB of a million, once
+    lacking: list[tuple[slice, Manifest, Shard]] = []
+    first = 0
     for manifest in index.manifests:
         for shard in manifest.shards:
-            found.append(_kept(manifest, shard))
-            if found[-1] is None:
-                lacking.append((len(found) - 1, manifest, shard))
+            rows = slice(first, first := first + shard.num_clips)
+            if (kept := _kept(manifest, shard)) is None:
+                lacking.append((rows, manifest, shard))
+            else:
+                found_ND[rows] = kept
     tasks = (
         (list(islice(ClipIndex([replace(m, shards=(shard,))]).units, len(shard.row_groups))), m.front_end)
         for _, m, shard in lacking
@@ -90,12 +93,12 @@ def load_fingerprints(index: ClipIndex, executor: Executor) -> np.ndarray:
             executor.run(fingerprint_units, tasks) as results,
         ):
             for number, of_shard in results:
-                place, manifest, shard = lacking[number]
-                found[place] = of_shard
+                rows, manifest, shard = lacking[number]
+                found_ND[rows] = of_shard
                 storage.write_bytes(_uri(manifest, shard), safetensors.numpy.save({"fingerprints": of_shard}))
                 done += shard.num_clips
                 bar.update(done)
-    return np.concatenate([each for each in found if each is not None])
+    return found_ND
 
 
 def has_fingerprints(index: ClipIndex) -> bool:

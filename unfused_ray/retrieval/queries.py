@@ -17,6 +17,7 @@ from unfused_ray.models.frozen import FrozenEncoder
 from unfused_ray.retrieval.audio import warn_of
 from unfused_ray.retrieval.catalogue import SAME_SECONDS, Clip
 from unfused_ray.retrieval.collection import Collection
+from unfused_ray.retrieval.learn import first_of_recordings
 from unfused_ray.retrieval.space import has_direction, unit
 
 logger = logging.getLogger(__name__)
@@ -118,7 +119,7 @@ def ask_wave(collection: Collection, uri: str, encoder_uri: str, first: float, l
         raise ValueError(f"{uri}: its vector has no direction, so nothing is near to it")
     _warn_of_length(collection, len(pcm) / sample_rate)
     vector_C = collection.trained.space.apply(vector_1D)[0]
-    return Query(storage.name(uri), vector_C, _same_audio(collection, vector_C, uri), pcm, sample_rate)
+    return Query(storage.name(uri), vector_C, same_audio(collection, vector_C, uri), pcm, sample_rate)
 
 
 def _load_encoder(collection: Collection, uri: str) -> FrozenEncoder:
@@ -168,16 +169,26 @@ def _warn_of_length(collection: Collection, seconds: float) -> None:
         )
 
 
-def _same_audio(collection: Collection, vector_C: np.ndarray, uri: str) -> np.ndarray:
-    """(N,) bool: recordings that are the file itself, by the place of their audio or by an equal vector."""
+def same_audio(collection: Collection, vector_C: np.ndarray, uri: str) -> np.ndarray:
+    """Find the recordings that are the file itself, by the place of their audio or by an equal vector: (N,) bool.
+
+    Args:
+        collection: the index.
+        vector_C: of the file, in the space.
+        uri: of the file.
+    """
     trained, clips = collection.trained, collection.clips
     everything = np.ones(clips.num_vectors, bool)
     ids, similarities = collection.stored.search(vector_C, _NEAREST, everything, collection.stored.num_lists)
-    as_kept = float(trained.decode(*trained.encode(vector_C[None]))[0] @ vector_C)
-    same = np.union1d(ids[similarities >= as_kept - _ROUNDING], clips.at(uri))
+    as_kept_C = trained.decode(*trained.encode(vector_C[None]))[0]
+    as_near = ids[similarities >= float(as_kept_C @ vector_C) - _ROUNDING]
+    # Rounded codes of other clips may be as near to the question as its own, so what is kept has to be equal, too.
+    equal = as_near[collection.vectors(as_near) @ unit(as_kept_C) >= 1 - _ROUNDING]
+    same = np.union1d(equal, clips.at(uri))
     if not len(same):
         return ~everything
-    own = np.isin(clips.recordings, clips.recordings[same])
-    found = clips.clips([int(id_) for id_ in same[:_SHOWN]])
-    logger.info("left out, because they are the question itself: %s", ", ".join(clip.key for clip in found))
-    return own
+    one_each = first_of_recordings(same, clips.recordings, len(same))
+    shown = ", ".join(clip.recording for clip in clips.clips(one_each[:_SHOWN].tolist()))
+    more = f" and {len(one_each) - _SHOWN:,} more" if len(one_each) > _SHOWN else ""
+    logger.info("left out, because they are the question itself: %s%s", shown, more)
+    return np.isin(clips.recordings, clips.recordings[same])

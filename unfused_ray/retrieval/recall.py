@@ -15,6 +15,10 @@ logger = logging.getLogger(__name__)
 
 NEIGHBOURS = 10
 """Neighbours of which the recall is measured."""
+NUM_COMPARED = NEIGHBOURS + 2
+"""The query itself, its neighbours, and the next, from which the last has to differ."""
+_ROUNDING = 1e-6
+"""Difference of the similarities of equal vectors."""
 _ERRORS = 2.0
 """Standard errors by which the measured recall has to be above the one wanted: other questions find fewer, too."""
 _LEAST_GAIN = 0.01
@@ -24,25 +28,27 @@ _LEAST_GAIN = 0.01
 def measure_recall(manifest: IndexManifest, trained: TrainedIndex, wanted: float) -> Recall:
     """Search for vectors of the index itself, in more and more lists until the recall is as wanted, or in all.
 
-    The exactly nearest ones were found part by part as the parts were written. A vector does not find itself. Codes
-    are rounded, so that even all lists may find fewer than wanted: then the number is the one that doubling adds little
-    to, and a warning says so.
+    The exactly nearest ones were found part by part as the parts were written. A vector does not find itself. One whose
+    tenth neighbour is as near as the eleventh is not asked: a collection may hold any number of equal vectors, as of
+    silence, and which of them are found says nothing. Codes are rounded, so that even all lists may find fewer than
+    wanted: then the number is the one that doubling adds little to, and a warning says so.
 
     Args:
         manifest: the parts.
         trained: lists and queries.
         wanted: recall to reach.
     """
-    num_queries = len(trained.queries)
     if trained.kind == "exact":
-        return Recall(num_queries, NEIGHBOURS, 1, 1.0, {})
-    nearest_QK = _nearest(manifest, trained)
+        return Recall(len(trained.queries), NEIGHBOURS, 1, 1.0, {})
+    queries_QC, nearest_QK = _nearest(manifest, trained)
+    if not (num_queries := len(queries_QC)):
+        return Recall(0, NEIGHBOURS, 1, 1.0, {})
     vectors = load_vectors(manifest, trained)
     allowed_N = np.ones(manifest.num_vectors, bool)
     by_lists: dict[int, float] = {}
     lists = 1
     while True:
-        found = [vectors.search(query, nearest_QK.shape[1], allowed_N, lists)[0] for query in trained.queries]
+        found = [vectors.search(query, nearest_QK.shape[1], allowed_N, lists)[0] for query in queries_QC]
         shares_Q = np.array([_share(*pair) for pair in zip(nearest_QK, found, strict=True)])
         by_lists[lists] = float(shares_Q.mean())
         error = float(shares_Q.std() / np.sqrt(num_queries))
@@ -52,13 +58,16 @@ def measure_recall(manifest: IndexManifest, trained: TrainedIndex, wanted: float
             break
         lists = min(2 * lists, vectors.num_lists)
     if by_lists[lists] < wanted:
+        option, kept = ("quantize-above", "float16") if trained.kind == "quantised" else ("exact-up-to", "float32")
         logger.warning(
-            "%s: a search finds %.3f of the %d nearest, not %.3f: codes are rounded. A larger --quantize-above keeps "
-            "float16, which takes more memory",
+            "%s: a search finds %.3f of the %d nearest, not %.3f: codes are rounded. A larger --%s keeps %s, which "
+            "takes more memory",
             manifest.uri,
             by_lists[lists],
             NEIGHBOURS,
             wanted,
+            option,
+            kept,
         )
     return Recall(num_queries, NEIGHBOURS, lists, by_lists[lists], by_lists)
 
@@ -69,13 +78,17 @@ def _share(nearest_K: np.ndarray, found: np.ndarray) -> float:
     return len({*others} & {*found.tolist()} - {own}) / max(len(others), 1)
 
 
-def _nearest(manifest: IndexManifest, trained: TrainedIndex) -> np.ndarray:
-    """(Q, K + 1) ids of the vectors that are nearest to the queries, by comparing all."""
+def _nearest(manifest: IndexManifest, trained: TrainedIndex) -> tuple[np.ndarray, np.ndarray]:
+    """Queries without a tie, (Q, C), and the ids of the vectors nearest to them by comparing all, (Q, K + 1)."""
     ids, similarities, first = [], [], 0
     for part in parts_of(manifest):
         arrays = read_part(manifest, part, trained)
         ids.append(arrays["nearest_rows"] + first)
         similarities.append(arrays["nearest_similarities"])
         first += part.num_vectors
-    ids_QK = np.concatenate(ids, axis=1)
-    return np.take_along_axis(ids_QK, best(np.concatenate(similarities, axis=1), NEIGHBOURS + 1), axis=1)
+    all_QN = np.concatenate(similarities, axis=1)
+    order_QK = best(all_QN, NUM_COMPARED)
+    ids_QK = np.take_along_axis(np.concatenate(ids, axis=1), order_QK, axis=1)[:, : NEIGHBOURS + 1]
+    behind_QK = np.take_along_axis(all_QN, order_QK, axis=1)[:, NEIGHBOURS:]
+    is_clear_Q = (behind_QK[:, :1] - behind_QK[:, 1:] > _ROUNDING).all(axis=1)
+    return trained.queries[is_clear_Q], ids_QK[is_clear_Q]

@@ -82,7 +82,10 @@ def has_direction(vectors_ND: np.ndarray) -> np.ndarray:
 
 
 def best(similarities_QN: np.ndarray, count: int) -> np.ndarray:
-    """Places of the largest values of each row, the largest first, the first of equals: (Q, min(count, N)) int64."""
+    """Places of the largest values of each row, the largest first: (Q, min(count, N)) int64.
+
+    Of equal values, the first comes first; which of them are among the last is open.
+    """
     num_values = similarities_QN.shape[1]
     count = min(count, num_values)
     if not count:

@@ -52,7 +52,7 @@ class VectorSource:
         """Join neighbouring files to parts of about ``PART_VECTORS``."""
         waiting: list[VectorFile] = []
         number = 0
-        for file in self.manifest.parts:
+        for file in (each for each in self.manifest.parts if each.num_vectors):  # of a part all clips may be set aside
             if waiting and sum(each.num_vectors for each in (*waiting, file)) > PART_VECTORS:
                 yield VectorPart(self.manifest.uri, tuple(waiting), f"{self.digest}-{number:05d}")
                 waiting, number = [], number + 1

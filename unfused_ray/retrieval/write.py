@@ -16,7 +16,7 @@ from unfused_ray import storage
 from unfused_ray.data.parts.ledger import PartReport
 from unfused_ray.parquet import open_parquet
 from unfused_ray.retrieval.format import CLIPS, IndexPart, split_key
-from unfused_ray.retrieval.recall import NEIGHBOURS
+from unfused_ray.retrieval.recall import NUM_COMPARED
 from unfused_ray.retrieval.space import best, has_direction
 from unfused_ray.retrieval.training import TrainedIndex
 from unfused_ray.retrieval.vector_parts import VectorPart, vectors_of
@@ -84,7 +84,7 @@ class _Nearest:
         rows_QN = np.broadcast_to(np.arange(first, first + len(unit_NC)), (len(self._queries_QC), len(unit_NC)))
         rows_QN = np.concatenate([self._rows_QK, rows_QN], axis=1)
         similarities_QN = np.concatenate([self._similarities_QK, self._queries_QC @ unit_NC.T], axis=1)
-        best_QK = best(similarities_QN, NEIGHBOURS + 1)
+        best_QK = best(similarities_QN, NUM_COMPARED)
         self._rows_QK = np.take_along_axis(rows_QN, best_QK, axis=1)
         self._similarities_QK = np.take_along_axis(similarities_QN, best_QK, axis=1)
 

@@ -71,13 +71,15 @@ def test_the_nearest_others_are_those_of_the_whole_product(data: st.DataObject) 
         rng.normal(size=(data.draw(st.integers(1, 9)), 4)),
         rng.normal(size=(data.draw(st.integers(2, 9)), 4)),
     )
-    own = data.draw(st.sampled_from([None, rng.integers(len(others), size=len(queries))]))
+    numbers = data.draw(
+        st.sampled_from([None, (rng.integers(3, size=len(queries)), rng.integers(3, size=len(others)))])
+    )
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("unfused_ray.retrieval.duplicates._TILE", data.draw(st.integers(1, 10)))
-        places, values = nearest(np.tanh(queries) / 2, np.tanh(others) / 2, own)
+        places, values = nearest(np.tanh(queries) / 2, np.tanh(others) / 2, numbers)
     product = (np.tanh(queries) / 2).astype(np.float32) @ (np.tanh(others) / 2).astype(np.float32).T
-    if own is not None:
-        product[np.arange(len(queries)), own] = -1
+    if numbers is not None:
+        product[numbers[0][:, None] == numbers[1]] = -1
     assert np.array_equal(places, product.argmax(axis=1))
     np.testing.assert_allclose(values, product.max(axis=1), rtol=1e-5, atol=1e-6)
 
@@ -124,6 +126,18 @@ def test_within_a_source_a_clip_is_no_copy_of_itself(tmp_path: Path) -> None:
     assert {clip: other for clip, (other, _) in copies.pairs.items()} == {3: 11, 11: 3}
 
 
+def test_copies_are_found_however_many_of_the_clips_have_an_equal_one(tmp_path: Path) -> None:
+    waves = [babble(seed) for seed in range(30)]
+    disguised = [*waves[:29], ALTERATIONS["MP3"](waves[29], RATE)]
+    first, second = (write_babble(tmp_path / name, each) for name, each in (("a", waves), ("b", disguised)))
+    twice = write_babble(tmp_path / "twice", [*waves, *disguised])
+    between = find_copies(*(ClipIndex.load([uri], None) for uri in (first, second)), IN_PROCESS)
+    within = find_copies(ClipIndex.load([twice], None), None, IN_PROCESS)
+    assert {clip: other for clip, (other, _) in between.pairs.items()} == {clip: clip for clip in range(30)}
+    assert {clip: other for clip, (other, _) in within.pairs.items()} == {clip: (clip + 30) % 60 for clip in range(60)}
+    assert min(between.threshold.found.values()) > 0.9
+
+
 def test_fingerprints_are_kept_in_the_source_and_damaged_ones_made_again(
     sources: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +162,17 @@ def test_sources_of_other_front_ends_are_refused(sources: tuple[str, str], tmp_p
     (tmp_path / "in" / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match="were prepared with different front ends"):
         find_copies(ClipIndex.load([str(tmp_path / "in")], None), ClipIndex.load([sources[0]], None), IN_PROCESS)
+
+
+def test_copies_of_clips_among_themselves_and_pairs_in_a_folder_are_refused(
+    sources: tuple[str, str], tmp_path: Path
+) -> None:
+    with pytest.raises(
+        ValueError, match=r"both take .*second/0*1\.parquet, whose clips would be found as copies of them"
+    ):
+        duplicates(sources[1], sources, splits=["test"])
+    with pytest.raises(ValueError, match="is a folder, and the pairs are one CSV file: name a file"):
+        duplicates(sources[0], output=str(tmp_path))
 
 
 @pytest.mark.usefixtures("ray_session")

@@ -6,20 +6,23 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.terminal import Ended, text_of
-from support.vectors import cosines, groups_of, write_vectors
+from support.vectors import SHA256, cosines, groups_of, write_vectors
 
 from unfused_ray import api, storage
 from unfused_ray.api import search
 from unfused_ray.config import IndexConfig
 from unfused_ray.data.parts import driver
+from unfused_ray.embedding.vectors import VectorFile, vector_schema
 from unfused_ray.extras import MissingExtraError
 from unfused_ray.lease import InUseError, Lease
 from unfused_ray.retrieval import job, plan, vector_parts
@@ -212,6 +215,17 @@ def test_vectors_without_a_direction_are_left_out_and_counted(tmp_path: Path) ->
     write_vectors(tmp_path / "none", np.zeros((4, 6)))
     with pytest.raises(ValueError, match=r"none of the 4 vectors of .* has a direction"):
         index(vectors=tmp_path / "none", output=str(tmp_path / "j"))
+
+
+def test_a_part_without_vectors_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vector_parts, "PART_VECTORS", 40)
+    manifest = write_vectors(tmp_path / "v", groups_of(0, 90, 8), (50, 40))
+    pq.ParquetWriter(tmp_path / "v/part-00002.parquet", vector_schema(8, SHA256, "last")).close()  # all set aside
+    data = (tmp_path / "v/part-00002.parquet").read_bytes()
+    empty = VectorFile("part-00002.parquet", 0, 0, len(data), storage.sha256(data))
+    replace(manifest, parts=(manifest.parts[0], empty, manifest.parts[1])).save()
+    (source,) = index(vectors=tmp_path / "v", output=str(tmp_path / "i")).sources
+    assert [part.num_vectors for part in source.parts] == [50, 40]
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
@@ -527,6 +541,19 @@ def test_each_byte_of_a_code_has_numbers_of_every_size(dim: int) -> None:
     assert (of_bytes // num_bytes == np.arange(dim // num_bytes)).all()
     if dim // num_bytes % 2 == 0:  # the first with the last, and so on
         assert len({*of_bytes.sum(axis=1).tolist()}) == 1
+
+
+@pytest.mark.parametrize("sizes", [LISTS, CODES], ids=["lists", "codes"])
+def test_equal_vectors_say_nothing_of_the_recall(
+    sizes: dict[str, int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    vectors = groups_of(0, 1_200, 8, groups=100)
+    vectors[np.random.default_rng(1).permutation(1_200)[:400]] = vectors[0]  # as the windows of silence
+    write_vectors(tmp_path / "v", vectors)
+    manifest = index(vectors=tmp_path / "v", output=str(tmp_path / "i"), metric="cosine", recall=0.9, **sizes)
+    assert manifest.recall.value > 0.9 and manifest.recall.searched_lists < num_lists(1_200)
+    assert 100 < manifest.recall.num_queries < 150
+    assert "codes are rounded" not in caplog.text
 
 
 def test_codes_that_round_too_much_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import soundfile
 from support.reports import HOSTILE, Page
@@ -24,11 +25,12 @@ from unfused_ray.config import SearchConfig
 from unfused_ray.models.export import load_encoder
 from unfused_ray.report.search import to_html, write
 from unfused_ray.retrieval.audio import read_audio
+from unfused_ray.retrieval.catalogue import Catalogue
 from unfused_ray.retrieval.collection import Collection
 from unfused_ray.retrieval.format import split_key
 from unfused_ray.retrieval.learn import learn
 from unfused_ray.retrieval.marks import COLUMNS, ids_of, read_marks
-from unfused_ray.retrieval.queries import ask_key
+from unfused_ray.retrieval.queries import ask_key, same_audio
 from unfused_ray.retrieval.space import unit
 
 RATE = 16_000
@@ -81,6 +83,35 @@ def test_a_wave_is_embedded_as_the_collection_was_and_never_finds_itself(
     soundfile.write(query, tone(4, 9_000), RATE, subtype="PCM_16")
     keys = {hit.clip.key for hit in search(index, str(query), sources=["shards"], count=16).hits}
     assert keys == {f"clip-{number}" for number in range(16)} - {"clip-4"}
+
+
+def test_neighbours_that_are_as_near_as_a_rounded_code_are_not_the_question_itself(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(40, 128))
+    windows = centres[rng.integers(40, size=2_000)] + 0.05 * rng.normal(size=(2_000, 128))  # as of one recording
+    windows[1:6] = windows[0]
+    write_vectors(tmp_path / "v", windows)
+    sizes = {"metric": "cosine", "exact_up_to": 100, "quantize_above": 1_000}
+    api.index(vectors=str(tmp_path / "v"), output=str(tmp_path / "i"), **sizes)
+    collection = Collection.open(str(tmp_path / "i"))
+    near = unit(centres[:30] + 0.05 * rng.normal(size=(30, 128))).astype(np.float32)
+    assert sum(int(same_audio(collection, vector, "/nowhere.wav").sum()) for vector in near) < 3
+    with caplog.at_level("INFO"):
+        own = same_audio(collection, unit(windows[0]).astype(np.float32), "/audio/clip-9.wav")
+    assert np.flatnonzero(own).tolist() == [0, 1, 2, 3, 4, 5, 9]
+    assert "itself: clip-0.wav, clip-1.wav, clip-2.wav and 4 more" in caplog.text
+
+
+def test_names_of_more_than_a_column_of_strings_holds_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_vectors(tmp_path / "v", groups_of(0, 66, 8))
+    api.index(vectors=str(tmp_path / "v"), output=str(tmp_path / "i"))
+    names = pa.chunked_array([pa.array(["a" * 2**26, "b"])] * 33)  # 2 GB, of which one piece is in memory
+    monkeypatch.setattr(Catalogue, "column", lambda self, name: names)
+    assert np.array_equal(Collection.open(str(tmp_path / "i")).clips.recordings, np.tile([0, 1], 33))
 
 
 def test_a_warning_of_the_audio_of_a_question_or_a_clip_is_told(
