@@ -174,7 +174,11 @@ def _table(
         if found and found.difference:
             change = percent(found.difference, "+")
         epoch = record.rungs[-1].epoch if record.rungs else 0
-        last = PageCell(str(epoch), epoch), PageCell(record.state), PageCell(f"{record.seconds:.0f}", record.seconds)
+        last = (
+            PageCell(str(epoch), epoch),
+            PageCell(record.state, detail=record.message),
+            PageCell(f"{record.seconds:.0f}", record.seconds),
+        )
         rows.append([PageCell(name), *point, accuracy, change, *last])
     labels = [parameter.label for parameter in parameters]
     headings = ("trial", *labels, "accuracy", "from the default", "epochs", "state", "seconds")

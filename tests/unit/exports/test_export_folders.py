@@ -124,7 +124,7 @@ def test_a_torch_folder_gives_the_vectors(student, tmp_path):
     expected = load_encoder(student.run)(wave)
     network = PortableEncoder(**json.loads((tmp_path / "config.json").read_text()))
     network.load_state_dict(safetensors.torch.load_file(tmp_path / "model.safetensors"))
-    torch.testing.assert_close(network.eval()(wave)[0], expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(network(wave)[0], expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -192,6 +192,18 @@ def test_an_export_in_the_same_folder_is_replaced_whole_or_left_as_it_was(studen
 def test_what_cannot_be_exported_is_refused(student, changes, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         api.export(**{"encoder": student.run, **changes})
+
+
+def test_a_readme_of_somebody_else_is_no_model_card_to_replace(student, tmp_path):
+    (tmp_path / "README.md").write_text("# The birds of my garden")
+    with pytest.raises(
+        ValueError, match=r"holds a README\.md that is of no whole export, and the card would replace it: move it"
+    ):
+        job.check(ExportConfig(encoder=student.run, to="hub", output=str(tmp_path)))
+    assert not job.check(ExportConfig(encoder=student.run, to="torch", output=str(tmp_path))).before
+    (tmp_path / "README.md").unlink()
+    for _ in range(2):
+        api.export(encoder=student.run, to="hub", output=str(tmp_path))
 
 
 def test_an_evaluation_of_other_weights_is_refused(student, evaluation, tmp_path):

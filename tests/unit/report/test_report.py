@@ -460,6 +460,13 @@ def test_a_sweep_says_what_it_ran_on(pages: dict[str, Page]) -> None:
     assert "headline on folds of training and validation clips" in {each.text for each in pages["sweep"].all("dd")}
 
 
+def test_a_trial_that_failed_says_why(tmp_path: Path) -> None:
+    write_sweep(tmp_path, 3)
+    Record({"method.alpha": 0.5, "method.beta": 1.0}, "failed", message="out of <memory>").write(str(tmp_path))
+    cells = [element.text for element in Page(report.to_html([str(tmp_path)])).all("td")]
+    assert "failed out of <memory>" in cells
+
+
 def test_trials_are_compared_after_the_same_epoch(tmp_path: Path) -> None:
     few, many = write_sweep(tmp_path / "few", 6), write_sweep(tmp_path / "many", 18)
     scored = comparable(few)
