@@ -149,12 +149,13 @@ def _training(config: ExportConfig, description: Mapping[str, Any]) -> dict[str,
     if training:
         facts["data"] = "; ".join(_data(uri, training["splits"]) for uri in training["data"])
         facts |= _beginnings(training)
-        facts["epochs"] = f"{extra.get('run_epochs', extra.get('epochs', training['epochs']))}, seed {training['seed']}"
-    if seen := extra.get("watched"):
-        facts["chosen"] = (
-            f"after {extra['epochs']} of {extra['run_epochs']} epochs, by {seen['measure']} on labelled validation "
-            f"clips of {', '.join(seen['tasks'])} ({seen['accuracy']:.1%}; random networks {seen['random']:.1%})"
-        )
+        epochs = extra.get("run_epochs", extra.get("epochs", training["epochs"]))
+        facts["epochs"] = f"{epochs}, seed {training['seed']}"
+        if seen := extra.get("watched"):
+            facts["chosen"] = (
+                f"after {extra['epochs']} of {epochs} epochs, by {seen['measure']} on labelled validation clips of "
+                f"{', '.join(seen['tasks'])} ({seen['accuracy']:.1%}; random networks {seen['random']:.1%})"
+            )
     facts["licence of the weights"] = config.licence or "not stated: ask whoever publishes them"
     facts["licence of the recordings"] = config.data_licence or "not stated"
     run = storage.parent(description["folder"])
