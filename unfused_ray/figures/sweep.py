@@ -148,10 +148,9 @@ def draw_parallel(scored: ScoredTrials, parameters: Sequence[Parameter], marks: 
     for place, column in enumerate(columns):
         axis.axvline(place, color="0.5", linewidth=1)
         parameter = parameters[place] if place < len(parameters) else None
-        middle = (column.min() + column.max()) / 2
         is_category = parameter is not None and parameter.scale == "category"
-        marked = np.unique(column if is_category else [column.min(), middle, column.max()])
-        for share, value in zip(_share(marked), marked, strict=True):
+        ticks = np.unique(column if is_category else np.linspace(column.min(), column.max(), 3))
+        for share, value in zip(_share(ticks), ticks, strict=True):
             text = parameter.text(value) if parameter else f"{value:.1f}"
             axis.text(place - 0.03, share, text, ha="right", va="center", fontsize=8, color="0.35")
     labels = [parameter.label for parameter in parameters] + ["score in %"]
