@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
@@ -56,6 +57,11 @@ class ExportConfig(Config):
             for name in names:
                 if getattr(self, name) and self.to != form:
                     raise ValueError(f"{name}={getattr(self, name)} has no meaning with to={self.to}: give --to {form}")
+        if not re.fullmatch("[a-z0-9.-]*", self.licence):
+            raise ValueError(
+                f"licence={self.licence} is no name of the hub's, which refuses others: give one such as apache-2.0, "
+                "cc-by-4.0 or other"
+            )
         if self.tasks and not self.int8:
             raise ValueError(f"tasks={self.tasks} are what the 8-bit file is scored on: give --int8 too")
         return self

@@ -187,6 +187,11 @@ class EvaluationTable:
         return [f"A random row is the mean of {several} networks, drawn for the interval too"] if several else []
 
     @property
+    def reading_notes(self) -> list[str]:
+        """Sentences that numbers of this table are not to be read without, wherever they are shown."""
+        return [*self.networks_note, *self.folds_note, *self.near_copies, *self.flaws]
+
+    @property
     def groups_note(self) -> str:
         """A sentence on the groups of test clips."""
         return f"Groups of test clips: {', '.join(f'{task} {count:,}' for task, count in self.num_groups.items())}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -21,6 +22,15 @@ from unfused_ray.models.export import find_export, read_description
 from unfused_ray.models.frozen import FrozenEncoder
 from unfused_ray.runs.reader import RunReader, seconds_of
 from unfused_ray.runs.run import is_run
+from unfused_ray.runs.start_times import read_arithmetic
+
+_LABELS = {
+    "teacher": "clusters of its teacher's vectors",
+    "random": "clusters of a random encoder's vectors",
+    "shuffled": "clusters of its teacher's vectors, dealt out at random",
+    "true": "the classes of the clips",
+}
+"""Labels of a distillation, by their origin."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +65,9 @@ class CardResults:
             self._margin(),
             "Rows are read with log-mels normalised by each task's own statistics; these weights carry those of their "
             "training.",
-            "Other kinds of recordings, other microphones and noise were not tested, and no published benchmark.",
+            "Other kinds of recordings, other microphones and noise were not tested.",
             f"Protocol {self.table.protocol_sha256[:16]}.",
-            *(f"{flaw}." for flaw in self.table.flaws),
+            *(f"{each}." for each in self.table.reading_notes),
         ]
 
     def _margin(self) -> str:
@@ -124,7 +134,7 @@ def write(
         results=results.markdown() if results else "",
         measures=[IN_WORDS[measure] for measure in MEASURES],
         limits_of_results=results.limits() if results else [],
-        is_student="teacher" in training,
+        origin=training.get("labels", {}).get("origin", ""),
         check=check,
         sha256=description["sha256"],
     )
@@ -138,20 +148,26 @@ def _training(config: ExportConfig, description: Mapping[str, Any]) -> dict[str,
     facts = {"method": extra.get("method", "unknown")}
     if training:
         facts["data"] = "; ".join(_data(uri, training["splits"]) for uri in training["data"])
-        facts["teacher"] = _teacher(training["teacher"]) if training.get("teacher") else "none"
-        facts["epochs"] = f"{extra.get('epochs', training['epochs'])}, seed {training['seed']}"
+        facts |= _beginnings(training)
+        epochs = extra.get("run_epochs", extra.get("epochs", training["epochs"]))
+        facts["epochs"] = f"{epochs}, seed {training['seed']}"
+        if seen := extra.get("watched"):
+            facts["chosen"] = (
+                f"after {extra['epochs']} of {epochs} epochs, by {seen['measure']} on labelled validation clips of "
+                f"{', '.join(seen['tasks'])} ({seen['accuracy']:.1%}; random networks {seen['random']:.1%})"
+            )
     facts["licence of the weights"] = config.licence or "not stated: ask whoever publishes them"
     facts["licence of the recordings"] = config.data_licence or "not stated"
     run = storage.parent(description["folder"])
     if is_run(run):
         reader = RunReader(run)
         seconds = seconds_of(reader.history())
-        precision = training.get("runtime", {}).get("precision", "unknown")
-        if precision == "auto":
-            precision = "bfloat16 where the machine has instructions for it, otherwise float32"
-        only = ", its teacher's not counted" if training.get("teacher") else ""
+        others = {"teacher": "its teacher", "began with": "the run it began with"}
+        without = " and ".join(name for fact, name in others.items() if fact in facts)
+        only = f", without {without}" if without else ""
+        facts["begun"] = time.strftime("%Y-%m-%d", time.gmtime(reader.created))
         facts["compute"] = f"{seconds / 60:.1f} minutes{only}; {reader.environment.get('machine', 'machine unknown')}"
-        facts["precision"] = precision
+        facts["precision"] = read_arithmetic(run) or "not kept"
         versions = [
             f"{name} {reader.environment[name]}" for name in ("unfused-ray", "torch") if name in reader.environment
         ]
@@ -161,8 +177,22 @@ def _training(config: ExportConfig, description: Mapping[str, Any]) -> dict[str,
     return facts
 
 
-def _teacher(uri: str) -> str:
-    """Name, method and data of a teacher, as far as its export is still there."""
+def _beginnings(training: Mapping[str, Any]) -> dict[str, str]:
+    """The labels of a distillation, its teacher if they are from it, and the run whose weights were taken."""
+    facts = {}
+    if labels := training.get("labels"):
+        facts["labels"] = _LABELS[labels["origin"]]
+        if labels["origin"] in ("teacher", "shuffled"):
+            facts["teacher"] = _other(training["teacher"])
+    if training.get("fork"):
+        facts["branched from"] = _other(training["fork"])
+    elif training.get("init_from"):
+        facts["began with"] = _other(training["init_from"])
+    return facts
+
+
+def _other(uri: str) -> str:
+    """Name, method and data of another run, as far as its export is still there."""
     if find_export(uri) is None:
         return f"{storage.name(uri)}, which is not there any more"
     extra = read_description(uri)["extra"]

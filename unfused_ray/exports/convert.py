@@ -28,7 +28,7 @@ def settings(encoder: FrozenEncoder) -> dict[str, Any]:
 
 
 def portable(encoder: FrozenEncoder) -> PortableEncoder:
-    """The same network in plain operations, on the CPU and in evaluation mode.
+    """The same network in plain operations, on the CPU.
 
     Raises:
         ValueError: the crop of the training is no longer than half a window of the front end.
@@ -37,4 +37,4 @@ def portable(encoder: FrozenEncoder) -> PortableEncoder:
     log_mel = encoder.log_mel
     front_end = {"window": log_mel.window.float(), "filters": log_mel.filters[::2]}  # there each row twice
     network.load_state_dict({**network.state_dict(), **encoder.encoder.state_dict(), **front_end})
-    return network.eval().requires_grad_(False)
+    return network.requires_grad_(False)

@@ -48,7 +48,7 @@ def make_torch(plan: ExportPlan, network: PortableEncoder, waves: list[np.ndarra
     files = torch_folder.files(network, settings(plan.encoder))
     read = PortableEncoder(**json.loads(files[torch_folder.CONFIG]))
     read.load_state_dict(safetensors.torch.load(files[torch_folder.WEIGHTS]))
-    checks = {torch_folder.WEIGHTS: _compare(plan, read.eval(), waves, torch_folder.WEIGHTS)}
+    checks = {torch_folder.WEIGHTS: _compare(plan, read, waves, torch_folder.WEIGHTS)}
     if plan.config.program:
         files[torch_folder.PROGRAM] = torch_folder.program(network)
         module = torch.export.load(io.BytesIO(files[torch_folder.PROGRAM])).module()
@@ -61,7 +61,7 @@ def make_hub(plan: ExportPlan, network: PortableEncoder, waves: list[np.ndarray]
     files = hub_folder.files(network, settings(plan.encoder))
     read = torch.nn.ModuleDict({"encoder": PortableEncoder(**json.loads(files[torch_folder.CONFIG])["encoder"])})
     read.load_state_dict(safetensors.torch.load(files[torch_folder.WEIGHTS]))
-    found = _compare(plan, read["encoder"].eval(), waves, torch_folder.WEIGHTS)
+    found = _compare(plan, read["encoder"], waves, torch_folder.WEIGHTS)
     config = plan.config.replace(output=plan.output)
     files[hub_folder.CARD] = card.write(config, plan.encoder, plan.description, plan.results, found)
     return files, {torch_folder.WEIGHTS: found}

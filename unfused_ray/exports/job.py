@@ -14,7 +14,7 @@ from unfused_ray.data.shards.format import refuse_other_rate
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.evaluation.cells import MEASURES
 from unfused_ray.evaluation.table import EvaluationTable
-from unfused_ray.exports import card, forms, onnx_file
+from unfused_ray.exports import card, forms, hub_folder, onnx_file
 from unfused_ray.exports.agreement import Agreement, read_waves
 from unfused_ray.exports.convert import portable
 from unfused_ray.exports.plan import ExportPlan
@@ -51,7 +51,7 @@ def check(config: ExportConfig) -> ExportPlan:
     Raises:
         FileNotFoundError: there is no encoder, or no prepared source.
         ValueError: a path cannot be used, the sources have another rate, a task cannot be scored, or the export that
-            is to be replaced has a damaged record.
+            is to be replaced has a damaged record, or the model card would replace a file of another origin.
         MissingExtraError: what writes ONNX files is not installed.
     """
     config = paths.check(config)
@@ -75,7 +75,14 @@ def check(config: ExportConfig) -> ExportPlan:
         evaluation_job.check(_scores_of(config, ()))  # refuses what no scoring could take, before an export is replaced
     results = card.find_results(config.evaluation, description) if config.evaluation else None
     plan = ExportPlan(config, description, encoder, index, results)
-    return replace(plan, before=_before(plan.output, config.evaluation))
+    plan = replace(plan, before=_before(plan.output, config.evaluation))
+    readme = storage.join(plan.output, hub_folder.CARD)
+    if config.to == "hub" and hub_folder.CARD not in plan.before and storage.exists(readme):
+        raise ValueError(
+            f"output={plan.output} holds a {hub_folder.CARD} that is of no whole export, and the card would replace "
+            "it: move it away, or name another output"
+        )
+    return plan
 
 
 def describe(plan: ExportPlan) -> Group:

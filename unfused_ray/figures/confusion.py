@@ -11,6 +11,8 @@ from unfused_ray.figures.canvas import new_figure
 
 _MAX_COUNTED = 20
 """Classes up to which the cells have room for their counts."""
+_MAX_NAMED = 150
+"""Classes up to which their names have room; a picture of more is no larger."""
 
 
 def draw_confusion(title: str, confusion_KK: np.ndarray, class_names: Sequence[str]) -> Figure:
@@ -19,21 +21,26 @@ def draw_confusion(title: str, confusion_KK: np.ndarray, class_names: Sequence[s
     Args:
         title: of the drawing.
         confusion_KK: clips by true class (row) and predicted class (column).
-        class_names: of the rows and columns. With more than 20 the cells have no numbers.
+        class_names: of the rows and columns. With more than 20 the cells have no numbers, with more than 150 the rows
+            and columns no names.
     """
     num_classes = len(class_names)
     sizes_K = confusion_KK.sum(axis=1)
     shares_KK = confusion_KK / np.maximum(sizes_K, 1)[:, None]
     has_counts = num_classes <= _MAX_COUNTED
-    side = num_classes * (0.45 if has_counts else 0.2)
+    side = min(num_classes, _MAX_NAMED) * (0.45 if has_counts else 0.2)
     figure = new_figure(title, side + 3.2, side + 2.2)
     axis = figure.add_subplot()
     image = axis.imshow(shares_KK, cmap="Blues", vmin=0, vmax=1)
     fontsize = 9 if has_counts else 7
-    rows = [f"{name} ({size:,})" for name, size in zip(class_names, sizes_K.tolist(), strict=True)]
-    axis.set_yticks(range(num_classes), rows, fontsize=fontsize)
-    axis.set_xticks(range(num_classes), class_names, fontsize=fontsize, rotation=90)
-    axis.set(xlabel="predicted", ylabel="true (clips)")
+    if num_classes <= _MAX_NAMED:
+        rows = [f"{name} ({size:,})" for name, size in zip(class_names, sizes_K.tolist(), strict=True)]
+        axis.set_yticks(range(num_classes), rows, fontsize=fontsize)
+        axis.set_xticks(range(num_classes), class_names, fontsize=fontsize, rotation=90)
+        axis.set(xlabel="predicted", ylabel="true (clips)")
+    else:
+        axis.set(xticks=[], yticks=[], ylabel="true")
+        axis.set_xlabel(f"predicted ({num_classes:,} classes, too many to name: in the order of their names)")
     axis.spines[:].set_color("0.85")
     if has_counts:
         for true, predicted in np.argwhere(confusion_KK).tolist():

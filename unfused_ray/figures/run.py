@@ -94,7 +94,7 @@ def write_progress(run_uri: str) -> list[str]:
     name, history, view = run.config.name, run.history(), view_of(run)
     figures = {"health": draw_health(f"Health of {name}", history, view.metrics)}
     if curves := watched_curves(history):
-        title = f"What {name} makes of labelled clips that it never trains on, and random networks of its shape"
+        title = f"Validation clips while {name} trained, beside random networks of its shape"
         figures["watch"] = draw_watched(title, panels({"": curves}))
     if view.group and run.has_assignment:
         figures["clusters"] = _sheet(_Scene.of(run))

@@ -30,7 +30,7 @@ class Parameter:
     """Dotted, as in the configuration."""
     scale: Literal["linear", "log", "category"]
     categories: Sequence[str]
-    """Names of the values of a category, in order."""
+    """The values of a category as JSON, in order."""
 
     @classmethod
     def of(cls, name: str, values: Sequence[Any], is_log: bool) -> Self:
@@ -44,6 +44,12 @@ class Parameter:
         """Its name on an axis."""
         short = self.name.rpartition(".")[2]
         return {"alpha": "α", "beta": "β"}.get(short, short.replace("_", " "))
+
+    def text(self, place: float) -> str:
+        """The value at a place of its even axis."""
+        if self.scale == "category":
+            return self.categories[round(place)].strip('"')
+        return f"{10.0**place if self.scale == 'log' else place:.3g}"
 
     def places(self, values: Sequence[Any]) -> np.ndarray:
         """Places of values on an even axis: logarithms to base 10 on a logarithmic one, numbers of categories."""
@@ -142,10 +148,12 @@ def draw_parallel(scored: ScoredTrials, parameters: Sequence[Parameter], marks: 
     for place, column in enumerate(columns):
         axis.axvline(place, color="0.5", linewidth=1)
         parameter = parameters[place] if place < len(parameters) else None
-        for share in (0.0, 0.5, 1.0):
-            text = _tick(column.min() + share * np.ptp(column), parameter)
+        is_category = parameter is not None and parameter.scale == "category"
+        ticks = np.unique(column if is_category else np.linspace(column.min(), column.max(), 3))
+        for share, value in zip(_share(ticks), ticks, strict=True):
+            text = parameter.text(value) if parameter else f"{value:.1f}"
             axis.text(place - 0.03, share, text, ha="right", va="center", fontsize=8, color="0.35")
-    labels = [parameter.label for parameter in parameters] + ["accuracy in %"]
+    labels = [parameter.label for parameter in parameters] + ["score in %"]
     axis.set_xticks(range(len(labels)), labels, fontweight="bold")
     axis.set(yticks=[], xlim=(-0.35, len(labels) - 0.5), ylim=(-0.06, 1.06))
     axis.spines[:].set_visible(False)
@@ -189,20 +197,14 @@ def _set_axis(axis: Axes, which: str, parameter: Parameter) -> None:
     ticks = axis.xaxis if which == "x" else axis.yaxis
     ticks.set_label_text(parameter.label + (" (log)" if parameter.scale == "log" else ""))
     if parameter.scale == "category":
-        ticks.set_ticks(range(len(parameter.categories)), list(parameter.categories))
+        places = range(len(parameter.categories))
+        ticks.set_ticks(places, [parameter.text(place) for place in places])
     elif parameter.scale == "log":
         low, high = ticks.get_view_interval()
         decades = np.arange(np.ceil(low), np.floor(high) + 1)
-        ticks.set_ticks(decades, [f"{10.0**decade:g}" for decade in decades])
-
-
-def _tick(place: float, parameter: Parameter | None) -> str:
-    """The value at a place of an axis; without a parameter it is the accuracy's, in %."""
-    if parameter is None:
-        return f"{place:.1f}"
-    if parameter.scale == "category":
-        return parameter.categories[round(place)]
-    return f"{10.0**place if parameter.scale == 'log' else place:.3g}"
+        if len(decades) > 1:
+            ticks.set_ticks(decades)
+        ticks.set_major_formatter(lambda place, _: parameter.text(place))
 
 
 def _share(column: np.ndarray) -> np.ndarray:

@@ -20,6 +20,8 @@ LAYERS = ("block1", "block2", "block3", "fc1", "fc2")
 class PortableEncoder(nn.Module):
     """Computes vectors of waveforms: log-mels, convolution blocks, layers per frame, maximum plus mean over time.
 
+    It begins in evaluation mode: in training mode a clip's vector depends on the other clips of its batch.
+
     Args:
         sample_rate: of the waveforms, in Hz.
         shortest: samples to which a shorter clip is completed.
@@ -72,6 +74,7 @@ class PortableEncoder(nn.Module):
         self.register_buffer("filters", torch.zeros(n_fft // 2 + 1, num_mels))
         for name, matrix in _fourier_matrices(n_fft).items():
             self.register_buffer(name, matrix)
+        self.eval()
 
     def forward(self, wave: Tensor) -> tuple[Tensor, Tensor]:
         """Vectors of clips, (B, dim), and over time, (B, T', dim).

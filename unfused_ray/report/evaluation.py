@@ -56,14 +56,6 @@ def evaluation_chapter(uri: str) -> Chapter:
         "reference": table.reference,
         "protocol": f"SHA-256 {table.protocol_sha256[:16]}",
     }
-    if table.margins:
-        facts["headline, all test clips together"] = "; ".join(margin.text for margin in table.margins)
-    flaws = {
-        "not converged": table.unconverged,
-        "damaged clips": table.damaged,
-        "recordings in two splits": table.shared,
-    }
-    facts |= {heading: ", ".join(named) for heading, named in flaws.items() if named}
     record = storage.read_json(storage.join(uri, RECORD), FORMAT_VERSION, "evaluate again")
     config = settings(record["config"]) | {"protocol": storage.read_bytes(storage.join(uri, FILE)).decode()}
     sections = [accuracies(table)]
@@ -77,7 +69,10 @@ def evaluation_chapter(uri: str) -> Chapter:
 
 
 def accuracies(table: EvaluationTable) -> Section:
-    """Test accuracies with their intervals, and differences from the reference, as tables and as a drawing."""
+    """Test accuracies with their intervals, and differences from the reference, as tables and as a drawing.
+
+    What they are not to be read without stands above them.
+    """
     columns, last = table.headings, table.headings[-1]
     best = max(table.rows, key=lambda row: row.accuracy["headline"][last].value)
     alt = (
@@ -111,7 +106,8 @@ def accuracies(table: EvaluationTable) -> Section:
         heading = f"{measure.capitalize()}: difference from {table.reference} in points, on the same test clips"
         tables.append(PageTable(heading, ["system", *columns], compared, f"{NOT_CORRECTED.capitalize()}."))
     picture = Picture("", alt, chart(draw_evaluation("", table)), width="full")
-    return Section("Accuracy", tables=[each for each in tables if each.rows], pictures=[picture])
+    notes = [f"{sentence}." for sentence in (*table.margin_notes, *table.reading_notes)]
+    return Section("Accuracy", notes, tables=[each for each in tables if each.rows], pictures=[picture])
 
 
 def _confusions(uri: str, table: EvaluationTable) -> Section:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -53,6 +54,7 @@ def sweep_chapter(uri: str) -> Chapter:
     facts = {
         "trials": ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or "none yet",
         "tasks": ", ".join(storage.name(task) for task in config.tasks),
+        "judged by": f"{config.score} on {'folds of training and ' if len(config.tasks) == 1 else ''}validation clips",
         "teacher": config.distill.teacher,
         "search": f"{config.search}, seed {config.seed}"
         + (f"; stopped early, 1 of {config.halving} goes on" if config.early_stopping else ""),
@@ -64,7 +66,7 @@ def sweep_chapter(uri: str) -> Chapter:
     if storage.exists(storage.join(folder, TABLE)):
         found = accuracies(EvaluationTable.load(folder))
         text = "The winner was trained anew, with another seed than it was chosen with; the test split was read once."
-        sections.append(Section("The winner on the test split", [text], found.tables, found.pictures))
+        sections.append(replace(found, heading="The winner on the test split", paragraphs=[text, *found.paragraphs]))
     return Chapter(config.name, KIND, uri, facts, sections, settings(record["config"]), environment)
 
 
@@ -172,7 +174,11 @@ def _table(
         if found and found.difference:
             change = percent(found.difference, "+")
         epoch = record.rungs[-1].epoch if record.rungs else 0
-        last = PageCell(str(epoch), epoch), PageCell(record.state), PageCell(f"{record.seconds:.0f}", record.seconds)
+        last = (
+            PageCell(str(epoch), epoch),
+            PageCell(record.state, detail=record.message),
+            PageCell(f"{record.seconds:.0f}", record.seconds),
+        )
         rows.append([PageCell(name), *point, accuracy, change, *last])
     labels = [parameter.label for parameter in parameters]
     headings = ("trial", *labels, "accuracy", "from the default", "epochs", "state", "seconds")

@@ -92,7 +92,7 @@ def watched_section(heading: str, runs: Mapping[str, Sequence[WatchedCurve]]) ->
         pictures.append(Picture(f"{task}: {measure}", alt, chart(draw_panel(found))))
     text = (
         "Validation clips, asked by their neighbours among training clips and by a few of these with labels, as an "
-        "evaluation asks test clips. Labels were never trained on. Dashed: the mean of three random networks."
+        "evaluation asks test clips. Dashed: the mean of random networks of the same shape."
     )
     return Section(heading, [text], pictures=pictures)
 

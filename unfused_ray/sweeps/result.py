@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rich.table import Table as RichTable
 
 from unfused_ray import evaluation_job, storage
-from unfused_ray.config import DistillConfig, EvaluateConfig
+from unfused_ray.config import DistillConfig, EvaluateConfig, Measure
 from unfused_ray.evaluation import bootstrap
 from unfused_ray.evaluation.bootstrap import Interval
 from unfused_ray.evaluation.protocol import BootstrapConfig
@@ -73,8 +73,8 @@ class SweepResult:
     """The winner on the test split, once :func:`evaluate_winner` has read it."""
 
     def to_terminal(self) -> RichTable:
-        """The best trials as a table."""
-        return to_terminal(self.ranked, self.records, identity(self.plan.default))
+        """The best trials, and the default one, as a table."""
+        return to_terminal(self.ranked, self.records, identity(self.plan.default), self.plan.config.score)
 
 
 def conclude(plan: SweepPlan, records: Sequence[Record]) -> SweepResult:
@@ -93,19 +93,21 @@ def conclude(plan: SweepPlan, records: Sequence[Record]) -> SweepResult:
     return SweepResult(plan, records, ranked, recipe, path)
 
 
-def to_terminal(ranked: Sequence[Ranked], records: Sequence[Record], default: str) -> RichTable:
-    """The best trials as a table; the default one is told by its id."""
+def to_terminal(ranked: Sequence[Ranked], records: Sequence[Record], default: str, measure: Measure) -> RichTable:
+    """The best trials, and the default one, which is told by its id, as a table."""
+    shown = [each for place, each in enumerate(ranked) if place < _SHOWN or each.record.id == default]
     names = list(ranked[0].record.point)
     ended = {state: sum(record.state == state for record in records) for state in ("stopped early", "failed")}
     caption = (
-        "Mean score on validation clips in %, with 95 % intervals over groups of held-out clips. The best of many "
-        f"trials is too good: only the test split says what it is worth. {len(ranked)} trials went to their end, "
-        f"{ended['stopped early']} were stopped early, {ended['failed']} failed."
+        f"Mean {measure} on validation clips in %, with 95 % intervals over groups of held-out clips. The best of many "
+        f"trials is too good: only the test split says what it is worth. {len(ranked)} trials went to their end"
+        + (f", of which the {_SHOWN} best and the default are shown" if len(shown) < len(ranked) else "")
+        + f"; {ended['stopped early']} were stopped early, {ended['failed']} failed."
     )
     table = RichTable(caption=caption, caption_justify="left")
     for heading in ("trial", *names, "accuracy", "from the default", "seconds"):
         table.add_column(heading, justify="left" if heading == "trial" else "right")
-    for each in ranked[:_SHOWN]:
+    for each in shown:
         point = [short(each.record.point[name]) for name in names]
         change = each.difference.text("+") if each.difference else "the default" * (each.record.id == default)
         table.add_row(each.record.id, *point, each.accuracy.text(), change, f"{each.record.seconds:.0f}")

@@ -87,12 +87,12 @@ def label_points(space: Space) -> list[dict[str, Any]]:
 
 
 def num_values(distribution: BaseDistribution) -> float:
-    """Number of values of a distribution, infinite for real numbers."""
+    """Number of values of a distribution, infinite for real numbers without a step."""
     if isinstance(distribution, CategoricalDistribution):
         return len(distribution.choices)
-    if isinstance(distribution, IntDistribution):
-        return 1 + (distribution.high - distribution.low) // distribution.step
-    return math.inf
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    low, high, step = distribution.low, distribution.high, distribution.step
+    return math.inf if step is None else 1 + round((high - low) / step)
 
 
 def num_points(space: Space) -> float:
@@ -124,12 +124,11 @@ def _evenly(distribution: BaseDistribution, count: int) -> Iterator[Any]:
         return
     assert isinstance(distribution, FloatDistribution | IntDistribution)
     spaced = np.geomspace if distribution.log else np.linspace
-    values = spaced(distribution.low, distribution.high, count).clip(distribution.low, distribution.high)
-    if isinstance(distribution, FloatDistribution):
-        yield from values.tolist()
-        return
-    low, step = distribution.low, distribution.step
-    yield from dict.fromkeys(low + step * round((value - low) / step) for value in values.tolist())
+    low, high, step = distribution.low, distribution.high, distribution.step
+    values = spaced(low, high, count).clip(low, high).tolist()
+    if step is not None:  # as Optuna rounds: a value that it has drawn is one of these, bit by bit
+        values = [min(low + step * round((value - low) / step), high) for value in values]
+    yield from dict.fromkeys(values)
 
 
 def identity(point: Point) -> str:

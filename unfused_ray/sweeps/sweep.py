@@ -136,7 +136,7 @@ def _tune(plan: SweepPlan, missing: int, concurrent: int, tracking: SweepTrackin
         # Ray Tune's new output prints tables even where it is to be silent.
         cluster.variables({"RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_AIR_NEW_OUTPUT": "0"}),
     ):
-        best = max((record.accuracy for record in plan.records if record.has_ended), default=-math.inf)
+        best = max((each.accuracy for each in plan.records if each.state == "finished"), default=-math.inf)
         callback = _Records(trials.uri, bar, tracking, done, best)
         tune.Tuner(
             tune.with_resources(trainable, trial_resources(config)),
@@ -234,8 +234,8 @@ class _Records(tune.Callback):
             record = replace(record, state=state, message=message)
             record.write(self._uri)
         self._num_ended += 1
-        if record.has_ended:  # at its last rung, as a resumed sweep has it
+        if record.state == "finished":  # one that was stopped early is of fewer epochs, and cannot win
             self._best = max(self._best, record.accuracy)
         if not record.is_lost:  # it may go on
             self._tracking.end(record, self._num_ended, self._best)
-        self._bar.update(self._num_ended, best=self._best)
+        self._bar.update(self._num_ended, **({"best": self._best} if math.isfinite(self._best) else {}))

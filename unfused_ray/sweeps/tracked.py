@@ -90,7 +90,7 @@ class SweepTracking:
         Args:
             record: of the trial.
             num_ended: trials that have.
-            best: highest accuracy of the trials that have ended, each at its last rung; infinite if there is none.
+            best: highest accuracy of the trials that went to their end; infinite if there is none.
         """
         self.begin(record.point)  # its process may never have come
         known = {"state": record.state, "message": record.message, "seconds": f"{record.seconds:.1f}"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,8 +73,11 @@ def test_a_hub_folder_has_weights_configuration_code_and_card(student, evaluatio
     assert "# pitches-student" in card and "| method | UnFuSeD |" in card
     assert "| data | pitches, 80 clips, 0.01 hours |" in card
     assert "| licence of the recordings | not stated |" in card
-    assert "| compute | 1.5 minutes, its teacher's not counted; a machine of 2 CPUs |" in card
+    assert "| compute | 1.5 minutes, without its teacher; a machine of 2 CPUs |" in card
+    assert "| precision | float32 on 2 threads of a CPU |" in card
+    assert f"| begun | {time.strftime('%Y-%m-%d', time.gmtime())} |" in card
     assert "| teacher | gone, which is not there any more |" in card
+    assert "| labels | clusters of its teacher's vectors |" in card and "without their labels" in card
     assert "| pitches | **the student** | " in card and "| pitches | random fc1 (4 × 16) | " in card
     assert "What these numbers do not show" in card and "Groups of test clips: 24 on pitches" in card
     assert "\n\n\n" not in card and str(tmp_path) not in card and str(Path(student.run).parent) not in card
@@ -86,6 +90,33 @@ def test_a_card_without_results_says_so(student, tmp_path):
     assert "| licence of the weights | not stated: ask whoever publishes them |" in card
 
 
+def test_a_card_says_whose_labels_were_learnt_and_by_whose_the_network_was_chosen(tmp_path):
+    source = write_student(tmp_path / "source")
+    seen = {"measure": "few-shot", "accuracy": 0.625, "random": 0.5, "tasks": ["pitches"], "clips": 400}
+    student = write_student(
+        tmp_path,
+        changes={"labels.origin": "true", "teacher": "", "init_from": source.run},
+        details={"epochs": 1, "run_epochs": 2, "watched": seen},
+    )
+    api.export(encoder=student.run, to="hub", output=str(tmp_path / "hub"))
+    card = (tmp_path / "hub" / "README.md").read_text()
+    assert "| labels | the classes of the clips |" in card and "Trained with the labels of its clips" in card
+    assert "without their labels" not in card and "self-supervised" not in card and "| teacher |" not in card
+    assert "| began with | pitches-student, UnFuSeD, on pitches, 80 clips, 0.01 hours |" in card
+    assert "| compute | 1.5 minutes, without the run it began with; " in card
+    assert (
+        "| chosen | after 1 of 2 epochs, by few-shot on labelled validation clips of pitches (62.5%; random networks "
+        "50.0%) |" in card
+    )
+
+
+def test_a_card_does_not_hide_what_makes_its_numbers_too_good(evaluation):
+    table = EvaluationTable.load(evaluation)
+    found = "pitches, test: 3 of 24 test clips have a near-copy among the 80 clips that the student heard in training"
+    limits = card.CardResults(replace(table, near_copies=(found,)), "the student", table.tasks).limits()
+    assert f"{found}." in limits
+
+
 def test_a_torch_folder_gives_the_vectors(student, tmp_path):
     result = api.export(encoder=student.run, to="torch", output=str(tmp_path))
     assert set(result.checks) == {"model.safetensors"}
@@ -93,7 +124,7 @@ def test_a_torch_folder_gives_the_vectors(student, tmp_path):
     expected = load_encoder(student.run)(wave)
     network = PortableEncoder(**json.loads((tmp_path / "config.json").read_text()))
     network.load_state_dict(safetensors.torch.load_file(tmp_path / "model.safetensors"))
-    torch.testing.assert_close(network.eval()(wave)[0], expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(network(wave)[0], expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -153,6 +184,7 @@ def test_an_export_in_the_same_folder_is_replaced_whole_or_left_as_it_was(studen
         ({"to": "hub", "int8": True}, "int8=True has no meaning with to=hub: give --to onnx"),
         ({"program": True}, "program=True has no meaning with to=onnx: give --to torch"),
         ({"licence": "mit"}, "licence=mit has no meaning with to=onnx: give --to hub"),
+        ({"to": "hub", "licence": "Apache 2.0"}, "licence=Apache 2.0 is no name of the hub's, .* such as apache-2.0"),
         ({"tasks": ("a",)}, r"tasks=\('a',\) are what the 8-bit file is scored on: give --int8 too"),
         ({"data": ("/nowhere",)}, r"/nowhere holds no manifest\.json.* Or check the export on other clips: --data"),
     ],
@@ -160,6 +192,18 @@ def test_an_export_in_the_same_folder_is_replaced_whole_or_left_as_it_was(studen
 def test_what_cannot_be_exported_is_refused(student, changes, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         api.export(**{"encoder": student.run, **changes})
+
+
+def test_a_readme_of_somebody_else_is_no_model_card_to_replace(student, tmp_path):
+    (tmp_path / "README.md").write_text("# The birds of my garden")
+    with pytest.raises(
+        ValueError, match=r"holds a README\.md that is of no whole export, and the card would replace it: move it"
+    ):
+        job.check(ExportConfig(encoder=student.run, to="hub", output=str(tmp_path)))
+    assert not job.check(ExportConfig(encoder=student.run, to="torch", output=str(tmp_path))).before
+    (tmp_path / "README.md").unlink()
+    for _ in range(2):
+        api.export(encoder=student.run, to="hub", output=str(tmp_path))
 
 
 def test_an_evaluation_of_other_weights_is_refused(student, evaluation, tmp_path):

@@ -25,6 +25,7 @@ from unfused_ray.figures.curves import draw_health
 from unfused_ray.figures.map import Grouping, draw_map
 from unfused_ray.figures.metrics import Metric
 from unfused_ray.figures.spectrograms import SheetRow, draw_sheet
+from unfused_ray.figures.sweep import Parameter, ScoredTrials, draw_parallel, draw_parameter_map
 
 
 def test_every_panel_draws_its_figure_of_the_history() -> None:
@@ -124,6 +125,49 @@ def test_confusion_of_many_classes_names_all_of_them_and_has_no_numbers() -> Non
     axis = draw_confusion("spk", np.eye(50, dtype=int), [f"speaker {i}" for i in range(50)]).axes[0]
     assert not axis.texts
     assert len(axis.get_xticklabels()) == len(axis.get_yticklabels()) == 50
+
+
+def test_confusion_of_so_many_classes_that_no_name_is_read_stays_of_a_size_and_says_so() -> None:
+    figure = draw_confusion("spk", np.eye(1251, dtype=int), [f"speaker {i}" for i in range(1251)])
+    assert max(figure.get_size_inches()) < 40
+    axis = figure.axes[0]
+    assert not axis.get_xticklabels() and "1,251 classes, too many to name" in axis.get_xlabel()
+
+
+TRIALS = ScoredTrials(
+    6,
+    [str(number) for number in range(6)],
+    [
+        {"method.beta": 0.2 + 0.1 * number, "method.cut": ("block3", "fc1")[number % 2], "method.temperature": 1.0}
+        for number in range(6)
+    ],
+    np.linspace(0.4, 0.5, 6),
+)
+PARAMETERS = [
+    Parameter.of(name, [point[name] for point in TRIALS.points], is_log=name == "method.beta")
+    for name in TRIALS.points[0]
+]
+
+
+def test_a_logarithmic_axis_within_a_decade_has_ticks() -> None:
+    figure = draw_parameter_map(TRIALS, PARAMETERS[0], PARAMETERS[1], {})
+    figure.draw_without_rendering()
+    axis = figure.axes[0]
+    low, high = axis.get_xlim()
+    shown = {
+        float(place): label.get_text() for place, label in zip(axis.get_xticks(), axis.get_xticklabels(), strict=True)
+    }
+    inside = {place: text for place, text in shown.items() if low <= place <= high}
+    assert len(inside) >= 2
+    assert all(float(text) == pytest.approx(10**place, rel=0.01) for place, text in inside.items())
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["block3", "fc1"]
+
+
+def test_an_axis_of_categories_names_each_where_its_lines_pass_and_one_of_a_single_value_once() -> None:
+    axis = draw_parallel(TRIALS, PARAMETERS, {}).axes[0]
+    ticks = [(*text.get_position(), text.get_text()) for text in axis.texts]
+    assert [(share, text) for place, share, text in ticks if 0.5 < place < 1] == [(0, "block3"), (1, "fc1")]
+    assert [(share, text) for place, share, text in ticks if 1.5 < place < 2] == [(0.5, "1")]
 
 
 def _lines(axis: Axes) -> dict[float, tuple[list[float], list[float]]]:

@@ -121,6 +121,7 @@ def test_a_page_shows_what_was_watched_beside_random_networks(
     shown = Page(section(pages[kind], heading))
     curves = watched_curves(Run(runs.pretraining).history())
     assert [curve.measure for curve in curves] == ["headline", "neighbours", "few-shot"]
+    assert "never trained on" not in section(pages[kind], heading)
     alts = [image.attributes["alt"] for image in shown.all("img")]
     assert alts == [
         f"Validation clips of {TASK} by {curve.measure}: {name}{curve.accuracies[0]:.1%} after epoch 0, "
@@ -368,6 +369,19 @@ def test_an_evaluation_lets_hear_what_its_rows_find_nearest(runs: Runs, pages: d
             assert f"{name}: {right} of {len(found)} are {labels[first]}" in group.text
 
 
+@pytest.mark.parametrize("heading", ["Accuracy", "The winner on the test split"])
+def test_accuracies_stand_beside_what_they_are_not_to_be_read_without(runs: Runs, tmp_path: Path, heading: str) -> None:
+    write_sweep(tmp_path, 3)
+    shutil.copytree(runs.evaluation, tmp_path / "table")
+    table = json.loads((tmp_path / "table" / "table.json").read_text())
+    said = {"near_copies": "3 of 24 test clips have a near-copy", "remarks": "an ONNX file normalises otherwise"}
+    (tmp_path / "table" / "table.json").write_text(json.dumps(table | {name: [each] for name, each in said.items()}))
+    page = Page(report.to_html([str(tmp_path / "table" if heading == "Accuracy" else tmp_path)]))
+    told = [element.text for element in Page(section(page, heading)).all("p", class_="prose")]
+    assert {f"{each}." for each in said.values()} <= set(told)
+    assert any(each.startswith("Headline over all test clips together") for each in told)
+
+
 def test_clips_of_a_task_that_was_prepared_again_are_not_heard(runs: Runs, tmp_path: Path) -> None:
     folder = tmp_path / "table"
     shutil.copytree(runs.evaluation, folder)
@@ -443,6 +457,14 @@ def test_a_sweep_marks_the_default_trial_and_the_winner(runs: Runs, pages: dict[
 def test_a_sweep_says_what_it_ran_on(pages: dict[str, Page]) -> None:
     (details,) = [each for each in pages["sweep"].all("details") if "Environment and origin" in each.text]
     assert "a machine of 2 CPUs" in details.text
+    assert "headline on folds of training and validation clips" in {each.text for each in pages["sweep"].all("dd")}
+
+
+def test_a_trial_that_failed_says_why(tmp_path: Path) -> None:
+    write_sweep(tmp_path, 3)
+    Record({"method.alpha": 0.5, "method.beta": 1.0}, "failed", message="out of <memory>").write(str(tmp_path))
+    cells = [element.text for element in Page(report.to_html([str(tmp_path)])).all("td")]
+    assert "failed out of <memory>" in cells
 
 
 def test_trials_are_compared_after_the_same_epoch(tmp_path: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -172,12 +174,15 @@ def test_a_grid_lies_in_the_space_with_its_ends(most: int) -> None:
 def test_a_grid_of_whole_numbers_keeps_to_their_steps(low: int, size: int, step: int, most: int) -> None:
     distribution = IntDistribution(low, low + size // step * step, step=step)
     assert all(distribution._contains(point["seed"]) for point in space.grid({"seed": distribution}, most))
+    shares = FloatDistribution(0.1 * low, 0.1 * low + 0.1 * (size // step * step), step=0.1 * step)
+    assert all(shares._contains(point["a"]) for point in space.grid({"a": shares}, most))
 
 
 def test_a_finite_space_has_so_many_points() -> None:
     assert space.num_values(CategoricalDistribution((3, 4))) == 2
     assert space.num_values(IntDistribution(2, 8, step=3)) == 3
     assert space.num_values(FloatDistribution(0.0, 1.0)) == float("inf")
+    assert space.num_values(FloatDistribution(0.0, 1.0, step=0.1)) == 11
     finite = {"a": CategoricalDistribution((3, 4)), "b": IntDistribution(2, 8, step=3)}
     assert space.num_points(finite) == len(list(space.points(finite))) == 6
     assert space.num_points({**finite, "c": FloatDistribution(0.0, 1.0)}) == float("inf")
@@ -214,9 +219,38 @@ def test_trials_that_went_to_their_end_are_ranked_with_intervals_and_differences
     assert without[0].difference is None  # no default to compare with
     for known, said in ((ranked, True), (without, False)):
         console = Console(width=200, file=StringIO(), force_terminal=False)
-        console.print(result.to_terminal(known, records, records[0].id))
+        console.print(result.to_terminal(known, records, records[0].id, "few-shot"))
         assert isinstance(console.file, StringIO)
         assert ("the default " in console.file.getvalue().replace("from the default", "")) == said
+        assert "Mean few-shot on validation clips" in console.file.getvalue()
+
+
+def test_the_default_trial_is_shown_beside_the_best_and_what_is_not_shown_is_counted() -> None:
+    records = [record([share / 20], share / 20) for share in range(20)]
+    ranked = result.rank(records, records[2].id, BootstrapConfig(replicates=100, seed=0))
+    console = Console(width=200, file=StringIO(), force_terminal=False)
+    console.print(result.to_terminal(ranked, records, records[2].id, "headline"))
+    assert isinstance(console.file, StringIO)
+    text = console.file.getvalue()
+    assert [each.id in text for each in records] == [False, False, True, *[False] * 7, *[True] * 10]
+    assert "20 trials went to their end, of which the 10 best and the default are shown" in " ".join(text.split())
+
+
+@pytest.mark.parametrize("first_ends_early", [False, True])
+def test_the_best_of_a_sweep_is_of_trials_that_went_to_their_end(tmp_path: Path, first_ends_early: bool) -> None:
+    """One that was stopped early is of fewer epochs, and can never win."""
+    best, shown = list[tuple[int, float]](), list[dict[str, float]]()
+    tracking: Any = SimpleNamespace(end=lambda record, ended, accuracy: best.append((ended, accuracy)))
+    bar: Any = SimpleNamespace(update=lambda done, **figures: shown.append(figures))
+    whole, early = record([0.6], 0.1), record([0.9], 0.2, "running")
+    callback = sweep._Records(str(tmp_path), bar, tracking, 0, -math.inf)
+    for each in (early, whole) if first_ends_early else (whole, early):
+        each.write(str(tmp_path))
+        ended: Any = SimpleNamespace(config=each.point)
+        callback.on_trial_complete(0, [], ended)
+    first = (1, -math.inf) if first_ends_early else (1, 0.6)
+    assert best == [first, (2, 0.6)]
+    assert shown == [{} if first_ends_early else {"best": 0.6}, {"best": 0.6}]
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -29,13 +29,14 @@ def record(point: dict[str, Any], accuracies: list[float], state: State = "finis
     return Record(point, state, [Rung(epoch, accuracy, []) for epoch, accuracy in zip(RUNGS, accuracies, strict=False)])
 
 
+@pytest.mark.parametrize("space", [FINITE, {"alpha": FloatDistribution(0.0, 1.0, step=0.2)}])
 @pytest.mark.parametrize("sampler", [TPESampler, RandomSampler])
 def test_trials_that_run_at_the_same_time_have_different_points_until_there_are_none(
-    sampler: type[BaseSampler],
+    sampler: type[BaseSampler], space: Space
 ) -> None:
-    search = Search(FINITE, sampler(seed=0), [], [])
+    search = Search(space, sampler(seed=0), [], [])
     drawn = [search.suggest(str(i)) for i in range(6)]
-    assert {identity(point) for point in drawn} == {identity(point) for point in points(FINITE)}  # type: ignore[arg-type]
+    assert {identity(point) for point in drawn} == {identity(point) for point in points(space)}  # type: ignore[arg-type]
     assert search.suggest("6") == Searcher.FINISHED
 
 
