@@ -239,7 +239,7 @@ def _content(member: tarfile.TarInfo, tar: tarfile.TarFile, num_bytes: int = _MA
 
 def _companion(ending: str, content: bytes) -> dict[str, Any]:
     """Read the fields of a file beside a clip in a tar; text is the clip's label."""
-    text = content.decode()
+    text = content.decode("utf-8-sig")  # Windows puts a byte order mark first
     if ending != ".json":
         return {ending: [text.strip()]}
     record = json.loads(text)
