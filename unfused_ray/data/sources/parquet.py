@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from unfused_ray import storage
 from unfused_ray.audio.decode import AudioError
+from unfused_ray.audio.formats import FIRST_BYTES, stand_in
 from unfused_ray.data.sources.columns import PATHS, first_column
 from unfused_ray.parquet import open_parquet
 
@@ -41,6 +42,8 @@ def read_parquet(uri: str, read: Callable[[pq.ParquetFile], T], metadata: pq.Fil
     """
     try:
         with storage.open_input(uri) as file:
+            if metadata is None and (found := stand_in(file.read(FIRST_BYTES))):
+                raise AudioError("unreadable", f"Parquet: {found}")
             return read(open_parquet(file, uri, metadata, _BUFFER_BYTES))
     except FileNotFoundError as error:
         raise AudioError("missing", uri) from error
