@@ -18,6 +18,8 @@ from unfused_ray import storage
 
 logger = logging.getLogger(__name__)
 
+FILE = "lease.json"
+"""Name of a lease within its folder."""
 LEASE_SECONDS = 60.0
 """The lease of another machine lapses when it has not been renewed for this long."""
 SETTLE_SECONDS = 0.5
@@ -146,7 +148,7 @@ def user(folder: str) -> str:
 
 
 def _lease_uri(folder: str) -> str:
-    return storage.join(folder, "lease.json")
+    return storage.join(folder, FILE)
 
 
 def _read_lease(uri: str) -> dict[str, Any] | None:

@@ -276,10 +276,15 @@ def delete(uri: str) -> None:
             filesystem.delete_file(path)
 
 
-def delete_unfinished(uri: str) -> None:
-    """Remove the half-written files of a folder; call it only if no other process writes there."""
+def delete_unfinished(uri: str, keep: str = "") -> None:
+    """Remove the half-written files of a folder; call it only if no other process writes there.
+
+    Args:
+        uri: the folder.
+        keep: name of a file that a thread of this process may be writing, as it does a lease.
+    """
     for found in _list(uri, False, recursive=False):
-        if _is_temporary(found):
+        if _is_temporary(found) and not (keep and name(found).startswith(f".{keep}.")):
             delete(found)
 
 

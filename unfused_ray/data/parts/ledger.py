@@ -9,7 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import TypeAdapter
 
-from unfused_ray import storage
+from unfused_ray import lease, storage
 from unfused_ray.data.parts.rejects import Reject, Warned
 
 _BEGUN = "plan.json"
@@ -88,7 +88,7 @@ class Ledger:
             ValueError: another plan has begun there.
         """
         if self.check_begun():
-            storage.delete_unfinished(self.output)
+            storage.delete_unfinished(self.output, keep=lease.FILE)
             storage.delete_unfinished(self._uri())
             return
         storage.write_json(self._uri(_BEGUN), {"plan": self.plan, "config": self.settings}, _FORMAT_VERSION)
@@ -129,7 +129,7 @@ class Ledger:
 def delete_reports(output: str, folder: str) -> None:
     """Remove the reports in a ledger's folder, and half-written files of killed processes."""
     storage.delete(storage.join(output, folder))
-    storage.delete_unfinished(output)
+    storage.delete_unfinished(output, keep=lease.FILE)
 
 
 def refuse_difference(output: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -94,6 +94,13 @@ def test_an_output_is_its_parts_its_rejects_and_its_manifest(tmp_path: Path) -> 
     assert write(tmp_path) == manifest  # as where another process has finished it meanwhile
 
 
+@pytest.mark.usefixtures("alone")
+def test_a_lease_that_is_just_being_renewed_is_left_alone(tmp_path: Path) -> None:
+    renewed = tmp_path / f".lease.json.{'0' * 32}.tmp"
+    write(tmp_path, on_describe=lambda: renewed.write_bytes(b""))
+    assert renewed.exists()  # or the thread of the lease would warn that it could not be renewed
+
+
 @contextmanager
 def interrupted_after(monkeypatch: pytest.MonkeyPatch, parts: int) -> Any:
     update, calls = Progress.update, []
