@@ -160,7 +160,7 @@ def _state_file(output: Path, name: str) -> Path:
 
 def _is_built(output: Path, task: Task, digest: str) -> bool:
     path = _state_file(output, task.name)
-    if not path.is_file():
+    if not (path.is_file() and (output / task.name).is_dir()):
         return False
     state = storage.read_json(str(path))
     return state.get("format_version") == FORMAT_VERSION and state["digest"] == digest

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tasks = [TASKS[name] for name in names]
     try:
         built = build(output, given.packages or output.with_name(output.name + ".debs"), tasks, given.processes)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:  # RuntimeError of a program, or of a process that was ended
         parser.exit(2, f"error: {error}\n")
     plain_console().print(_summary(tasks, built))
     sys.stdout.write(f"{output / 'README.md'} says more\n")

@@ -12,20 +12,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 
-def open_parquet(file: IO[bytes] | pa.NativeFile, uri: str, metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
+def open_parquet(
+    file: IO[bytes] | pa.NativeFile, uri: str, metadata: pq.FileMetaData | None = None, buffer_bytes: int = 0
+) -> pq.ParquetFile:
     """Open a Parquet file for reading; closing ``file`` is up to the caller.
 
     Args:
         file: the file, open for random access.
         uri: its name in messages.
         metadata: the file's metadata if they are known; they are not read again then.
+        buffer_bytes: of a column's bytes in a row group that are read at a time; 0 reads all at once.
 
     Raises:
         pa.ArrowInvalid: it is no Parquet file, or a column or a part of one has a type that Python code defines.
         OSError: it is damaged, or its storage does not answer.
     """
     try:
-        parquet = pq.ParquetFile(file, metadata=metadata)
+        parquet = pq.ParquetFile(file, metadata=metadata, buffer_size=buffer_bytes, pre_buffer=not buffer_bytes)
     except pa.ArrowInvalid as error:
         raise pa.ArrowInvalid(f"cannot read {uri}: {error}") from error
     for field in parquet.schema_arrow:

@@ -52,12 +52,27 @@ _UNMISTAKABLE = re.compile(
 )
 _FORMS = {b"WAVE": "wav", b"AVI ": "avi", b"AIFF": "aiff", b"AIFC": "aiff"}
 _ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
+_STAND_INS = {
+    b"version https://git-lfs": "it is a pointer of Git LFS: fetch its file by git lfs pull",
+    b"/annex/objects/": "it is a pointer of git-annex: fetch its file by git annex get",
+    b"\x1f\x8b": "it is packed by gzip: unpack it",
+    b"\x28\xb5\x2f\xfd": "it is packed by Zstandard: unpack it",
+    b"BZh": "it is packed by bzip2: unpack it",
+    b"\xfd7zXZ\0": "it is packed by xz: unpack it",
+    b"PK\x03\x04": "it is a zip archive: unpack it",
+}
+"""Beginnings of files that bear the name of another, and what to do to have this."""
 _PICTURES = (b"heic", b"heix", b"mif1", b"msf1", b"avif", b"avis")
 
 
 def begins_as_audio(first_bytes: bytes) -> bool:
     """Tell whether a file is worth decoding by its beginning, of up to ``FIRST_BYTES``."""
     return first_bytes.startswith(b"ID3") or by_magic(first_bytes) is not None or mpeg.find(first_bytes) is not None
+
+
+def stand_in(head: bytes) -> str:
+    """Say by its first bytes what a file is that only stands for another, and what to do; "" if it is not known."""
+    return next((remedy for begin, remedy in _STAND_INS.items() if head.startswith(begin)), "")
 
 
 def recognise(window: Window) -> tuple[str | None, int]:

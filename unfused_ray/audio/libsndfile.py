@@ -9,10 +9,12 @@ from contextlib import contextmanager
 import soundfile
 
 from unfused_ray.audio.blocks import Block, block_length, warn_of_length
-from unfused_ray.audio.errors import AudioError, Reason, Warn
+from unfused_ray.audio.errors import AudioError, Warn
+from unfused_ray.audio.formats import stand_in
 from unfused_ray.audio.window import Window
 
 _UNRECOGNISED = 1  # SF_ERR_UNRECOGNISED_FORMAT
+_SHOWN = 32  # bytes of an unknown file
 NO_LENGTH = 2**62
 """``frames`` of a file whose header gives no length are more."""
 
@@ -66,5 +68,7 @@ def _as_reason(window: Window) -> Iterator[None]:
         window.refuse_failed()
         if error.code == _UNRECOGNISED and not window.seek(0, io.SEEK_END):
             raise AudioError("empty", "it holds no bytes") from error
-        reason: Reason = "wrong format" if error.code == _UNRECOGNISED else "unreadable"
-        raise AudioError(reason, error.error_string) from error
+        if error.code == _UNRECOGNISED:
+            head = window.read_at(0, _SHOWN)
+            raise AudioError("wrong format", stand_in(head) or f"no known format begins with {head!r}") from error
+        raise AudioError("unreadable", error.error_string) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import io
 import struct
 import tracemalloc
@@ -226,6 +227,20 @@ def test_bad_audio_has_a_reason():
     assert reason_of(damage(wav, 24, struct.pack("<I", 0))) in ("wrong format", "unreadable")
     assert reason_of(damage(wav, 24, struct.pack("<I", 7))) == "wrong format"
     assert reason_of(damage(wav, 24, struct.pack("<I", 2**31 - 1))) == "wrong format"
+
+
+@pytest.mark.parametrize(
+    ("data", "detail"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
+        (b"/annex/objects/SHA256E-s9--0.wav\n", "git annex get"),
+        (gzip.compress(b"RIFF"), "packed by gzip: unpack it"),
+        (b"<html>404</html>" * 50, r"begins with b'<html>404</html>"),
+    ],
+)
+def test_a_file_that_stands_for_another_says_so(data: bytes, detail: str):
+    with pytest.raises(AudioError, match=detail):
+        decoded(data)
 
 
 def test_a_header_that_promises_hours_is_not_believed():

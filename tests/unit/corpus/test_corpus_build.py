@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -136,6 +137,15 @@ def test_a_finished_task_is_kept_until_its_package_changes(packages: Path, tmp_p
     build(output, packages, [LABELLED], processes=1)
     assert before.keys() == set((output / "made").rglob("*.flac"))
     assert before != {path: path.stat().st_mtime_ns for path in (output / "made").rglob("*.flac")}
+
+
+def test_a_finished_task_whose_folder_is_gone_is_built_again(packages: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    build(output, packages, [LABELLED], processes=1)
+    before = {path: path.read_bytes() for path in (output / "made").rglob("*") if path.is_file()}
+    shutil.rmtree(output / "made")
+    build(output, packages, [LABELLED], processes=1)
+    assert before == {path: path.read_bytes() for path in (output / "made").rglob("*") if path.is_file()}
 
 
 def test_the_code_of_a_task_is_all_that_it_imports(packages: Path) -> None:
@@ -272,3 +282,15 @@ def test_the_command_line_says_what_it_can(capsys: pytest.CaptureFixture[str], t
     with pytest.raises(SystemExit, match="2"):
         main(["--output", str(tmp_path), "--tasks", "drum,singing"])
     assert "no task 'singing': there are" in capsys.readouterr().err
+
+
+def test_a_program_that_fails_is_an_error_of_the_command_and_no_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("fluidsynth ended with code 1: no such font")
+
+    monkeypatch.setattr("corpus.cli.build", fails)
+    with pytest.raises(SystemExit, match="2"):
+        main(["--output", str(tmp_path)])
+    assert "error: fluidsynth ended with code 1: no such font" in capsys.readouterr().err

@@ -84,8 +84,9 @@ def write_parts(
             write_rejects(storage.join(ledger.output, WARNINGS), warnings)
         if not any(file.num_clips for file in files):
             ledger.delete()  # or repaired files would be rejected by these again
+            last = "".join(f"; {reject.key}: {reject.detail}" for reject in rejects[-1:])
             raise ValueError(
-                f"none of the {sum(job.clips_of_parts)} clips of {ledger.source} can be used{in_words(rejects)}; "
+                f"none of the {sum(job.clips_of_parts)} clips of {ledger.source} can be used{in_words(rejects)}{last}; "
                 f"see {storage.join(ledger.output, REJECTS)}"
             )
         manifest = describe(files, count_reasons(rejects), count_reasons(warnings))

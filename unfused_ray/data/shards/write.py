@@ -78,7 +78,10 @@ class WrittenShard:
 
 @dataclass(frozen=True)
 class ShardWriter:
-    """Writes the shards of an ingest. Memory is bounded by a row group and a piece of a clip."""
+    """Writes the shards of an ingest.
+
+    Memory is bounded by a row group, a piece of a clip, and the shard's clips of one row group of a source.
+    """
 
     config: PrepareConfig
 

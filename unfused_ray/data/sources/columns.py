@@ -39,7 +39,10 @@ _NO = {"0", "0.0", "false", "f", "no", "n"}
 _NUMBER = re.compile(r"[-+]?\d*\.?\d+(e[-+]?\d+)?")
 _UNLIKE_TEST = {"train": _YES, **{role: {"", *_NO} for role in ("valid", "test", EVAL)}}
 """Values of ``is_train``, ``is_test`` … that hold no clip out."""
-_PARTS_OF_FILES = {"start", "end", "onset", "offset", "start_time", "end_time", "start_seconds", "end_seconds"}
+_PART_OF_FILE = re.compile(
+    r"(?!.*date)(?:.*[^a-z])?(?:start|begin|end|stop|onset|offset|tmin|tmax)(?:[^a-z].*|s|time.*|sec.*)?"
+)
+"""Names of columns of times within a file: ``start``, ``end_time``, ``Begin Time (s)`` of Raven, ``t_start``."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +214,7 @@ def _doubts(left: Sequence[str], split_column: str | None, named: Counter[tuple[
     def doubt(text: str) -> None:
         doubts[Note("look again", text)] += 1
 
-    if parts := [name for name in left if name.casefold() in _PARTS_OF_FILES]:
+    if parts := [name for name in left if _PART_OF_FILE.fullmatch(name.casefold())]:
         doubt(f"column {', '.join(parts)} may name a part of each file; whole files are read")
     if unknown := sorted({split for _, split in named if not is_recognised(split)}):
         text = f"{first_of(unknown)} in column {split_column}: neither train, valid, test nor a fold"

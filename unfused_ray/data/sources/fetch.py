@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import io
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import chain, groupby
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 from unfused_ray import storage
 from unfused_ray.audio.decode import AudioError
 from unfused_ray.data.sources.locate import as_spelt, spellings
-from unfused_ray.data.sources.parquet import read_parquet, read_row_group
+from unfused_ray.data.sources.parquet import read_column, read_parquet
 
 _IN_MEMORY_BYTES = 64 << 20
 _CHUNK_BYTES = 8 << 20
@@ -35,26 +36,26 @@ def fetch(items: pa.Table) -> Iterator[tuple[dict[str, Any], IO[bytes] | AudioEr
     Raises:
         OSError: an object store does not answer. Unlike a bad file, that is worth another try.
     """
-    row_group: tuple[str, int, str] | None = None
-    audio: pa.ChunkedArray | AudioError | None = None
-    for item in items.to_pylist():
-        if item["row_group"] is not None:
-            if (place := (item["uri"], item["row_group"], item["column"])) != row_group:
-                row_group = place
-                audio = _read_audio(*row_group)
-            assert audio is not None
-            yield item, audio if isinstance(audio, AudioError) else _cell(audio[item["row"]].as_py())
+    for place, run in groupby(items.to_pylist(), _row_group):
+        if place is not None:
+            yield from _fetch_rows(*place, list(run))
             continue
-        with ExitStack() as stack:
-            source: IO[bytes] | AudioError
-            try:
-                with as_reason(item["uri"]):
-                    source = stack.enter_context(_open(item))
-            except AudioError as error:
-                source = error
-            except ValueError as error:  # a path or URI that cannot be, such as one with a NUL
-                source = AudioError("missing", f"{item['uri']}: {error}")
-            yield item, source
+        for item in run:
+            with ExitStack() as stack:
+                source: IO[bytes] | AudioError
+                try:
+                    with as_reason(item["uri"]):
+                        source = stack.enter_context(_open(item))
+                except AudioError as error:
+                    source = error
+                except ValueError as error:  # a path or URI that cannot be, such as one with a NUL
+                    source = AudioError("missing", f"{item['uri']}: {error}")
+                yield item, source
+
+
+def _row_group(item: Mapping[str, Any]) -> tuple[str, int, str] | None:
+    """File, number and column of the row group that holds a clip; None for one that lies elsewhere."""
+    return None if item["row_group"] is None else (item["uri"], item["row_group"], item["column"])
 
 
 @contextmanager
@@ -97,17 +98,27 @@ def _open(item: dict[str, Any]) -> Iterator[IO[bytes]]:
         yield copy
 
 
-def _read_audio(uri: str, row_group: int, column: str) -> pa.ChunkedArray | AudioError:
-    def read(file: pq.ParquetFile) -> pa.ChunkedArray:
+def _fetch_rows(
+    uri: str, row_group: int, column: str, items: Sequence[dict[str, Any]]
+) -> Iterator[tuple[dict[str, Any], IO[bytes] | AudioError]]:
+    """Open the clips of one row group; their bytes are held together, and no others."""
+    wanted = {item["row"] for item in items}
+
+    def read(file: pq.ParquetFile) -> dict[int, Any]:
         is_struct = pa.types.is_struct(file.schema_arrow.field(column).type)
-        return read_row_group(file, row_group, [f"{column}.bytes" if is_struct else column])[column]
+        cells = chain.from_iterable(read_column(file, row_group, f"{column}.bytes" if is_struct else column))
+        return {row: cell.as_py() for row, cell in enumerate(cells) if row in wanted}
 
     try:
-        return read_parquet(uri, read)
+        found = read_parquet(uri, read)
     except AudioError as error:
-        return AudioError(error.reason, f"row group {row_group} of {uri}: {error.detail}")
+        found = dict.fromkeys(wanted, AudioError(error.reason, f"row group {row_group} of {uri}: {error.detail}"))
+    for item in items:
+        yield item, _cell(found[item["row"]])
 
 
-def _cell(value: dict[str, Any] | bytes | None) -> IO[bytes] | AudioError:
+def _cell(value: dict[str, Any] | bytes | AudioError | None) -> IO[bytes] | AudioError:
+    if isinstance(value, AudioError):
+        return value
     data = value.get("bytes") if isinstance(value, dict) else value
     return io.BytesIO(data) if data is not None else AudioError("empty", "its cell in the Parquet file holds no bytes")

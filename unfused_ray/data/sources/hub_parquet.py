@@ -24,7 +24,7 @@ from unfused_ray.data.sources.items import Listing
 from unfused_ray.data.sources.labels import label_name
 from unfused_ray.data.sources.locate import Place, refuse_credentials
 from unfused_ray.data.sources.notes import Note, Notes
-from unfused_ray.data.sources.parquet import AudioColumn, read_parquet, read_row_group
+from unfused_ray.data.sources.parquet import AudioColumn, read_column, read_parquet, read_row_group
 
 logger = logging.getLogger(__name__)
 
@@ -167,7 +167,10 @@ class _Table:
             return [False] * num_rows
         group = self.metadata.row_group(row_group)
         chunks = (group.column(number) for number in range(group.num_columns))
-        statistics = next((chunk.statistics for chunk in chunks if chunk.path_in_schema == self.audio.bytes), None)
+        try:
+            statistics = next((chunk.statistics for chunk in chunks if chunk.path_in_schema == self.audio.bytes), None)
+        except UnicodeDecodeError as error:
+            raise AudioError("unreadable", f"Parquet: the name of a column: {error}") from error
         nulls = statistics.null_count if statistics and statistics.has_null_count else None
         if nulls in (0, num_rows):
             return [nulls == 0] * num_rows
@@ -185,12 +188,18 @@ class _Table:
 
 
 def _records(row_group: int, columns: Sequence[str], file: pq.ParquetFile) -> list[dict[str, Any]]:
-    return read_row_group(file, row_group, columns).to_pylist()
+    records = read_row_group(file, row_group, columns).to_pylist(maps_as_pydicts="lossy")
+    return [{name: _decoded(value) for name, value in record.items()} for record in records]
+
+
+def _decoded(value: Any) -> Any:
+    """Return text for bytes, which Spark and TensorFlow write for it; what is no UTF-8 has surrogates."""
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
 
 
 def _have_bytes(row_group: int, audio: AudioColumn, file: pq.ParquetFile) -> list[bool]:
-    column = read_row_group(file, row_group, [audio.bytes])[audio.name]
-    return pc.is_valid(pc.struct_field(column, "bytes")).to_pylist()
+    columns = read_column(file, row_group, audio.bytes)
+    return [is_valid for cells in columns for is_valid in pc.is_valid(pc.struct_field(cells, "bytes")).to_pylist()]
 
 
 def _features(schema: pa.Schema, uri: str) -> Mapping[str, Any]:

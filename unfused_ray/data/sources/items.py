@@ -91,7 +91,9 @@ def combine(listings: Sequence[Listing]) -> Listing:
         seen[key] = seen.get(key, 0) + 1
         keys.append(key if seen[key] == 1 else f"{key}#{seen[key]}")
     if len(seen) < len(keys):
-        text = f"{len(keys) - len(seen):,} clips have the key of another; they are kept as key#2, key#3 …"
+        count = len(keys) - len(seen)
+        has = "1 clip has" if count == 1 else f"{count:,} clips have"
+        text = f"{has} the key of another, such as one file in several rows: kept as key#2, key#3 …"
         logger.warning(text)
         notes[Note("look again", text)] += 1
     items = items.set_column(0, ITEMS.field("key"), pa.array(keys, pa.string()))

@@ -113,12 +113,10 @@ class LabelReader:
     def _parts(self, text: str) -> list[str]:
         if len(parts := _SEVERAL.split(text)) > 1:
             return parts
-        if self._is_plural:
-            return (_COMMAS_WITHOUT_BLANK if self._has_separators else _COMMAS).split(text)
-        if not re.search(r",(\s|$)", text):
+        if (self._is_plural and not self._has_separators) or not re.search(r",(\s|$)", text):
             return _COMMAS.split(text)
         self._note("cells of {} with a comma and a blank are one label")
-        return [text]
+        return _COMMAS_WITHOUT_BLANK.split(text) if self._is_plural else [text]
 
     def _of_items(self, items: Sequence[Any]) -> list[str]:
         """Read a list of labels, of class numbers, or of a 0 or 1 for each class."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,12 +13,15 @@ import pyarrow.parquet as pq
 
 from unfused_ray import storage
 from unfused_ray.audio.decode import AudioError
+from unfused_ray.audio.formats import FIRST_BYTES, stand_in
 from unfused_ray.data.sources.columns import PATHS, first_column
 from unfused_ray.parquet import open_parquet
 
 T = TypeVar("T")
 
 _CHUNK_BYTES = 8 << 20
+_BUFFER_BYTES = 16 << 20  # of a column at a time: a row group of pandas may hold all clips of a file
+_BATCH_ROWS = 16
 _DAMAGED = (pa.ArrowException, OSError, UnicodeDecodeError)  # what Arrow raises on bytes that make no sense
 
 
@@ -39,7 +42,9 @@ def read_parquet(uri: str, read: Callable[[pq.ParquetFile], T], metadata: pq.Fil
     """
     try:
         with storage.open_input(uri) as file:
-            return read(open_parquet(file, uri, metadata))
+            if metadata is None and (found := stand_in(file.read(FIRST_BYTES))):
+                raise AudioError("unreadable", f"Parquet: {found}")
+            return read(open_parquet(file, uri, metadata, _BUFFER_BYTES))
     except FileNotFoundError as error:
         raise AudioError("missing", uri) from error
     except _DAMAGED as error:
@@ -48,7 +53,7 @@ def read_parquet(uri: str, read: Callable[[pq.ParquetFile], T], metadata: pq.Fil
     with storage.open_input(uri) as file, tempfile.TemporaryFile() as copy:
         shutil.copyfileobj(file, copy, _CHUNK_BYTES)
         try:
-            return read(open_parquet(copy, uri, metadata))
+            return read(open_parquet(copy, uri, metadata, _BUFFER_BYTES))
         except _DAMAGED as error:
             raise AudioError("unreadable", f"Parquet: {error}") from error
 
@@ -61,10 +66,27 @@ def read_row_group(file: pq.ParquetFile, row_group: int, columns: Sequence[str])
         OSError: it is damaged, or its storage does not answer.
     """
     table = file.read_row_group(row_group, columns=list(columns))
-    claimed = file.metadata.row_group(row_group).num_rows
-    if len(table) != claimed:
-        raise pa.ArrowInvalid(f"it claims {claimed} rows and holds {len(table)}")
+    _refuse_other_length(file, row_group, len(table))
     return table
+
+
+def read_column(file: pq.ParquetFile, row_group: int, column: str) -> Iterator[pa.Array]:
+    """Read a column of a row group a few rows at a time: all of its audio may be more than memory holds.
+
+    Raises:
+        pa.ArrowInvalid, OSError: as of :func:`read_row_group`; it may come after good rows.
+    """
+    held = 0
+    for batch in file.iter_batches(_BATCH_ROWS, row_groups=[row_group], columns=[column], use_threads=False):
+        held += len(batch)
+        yield batch.column(0)
+    _refuse_other_length(file, row_group, held)
+
+
+def _refuse_other_length(file: pq.ParquetFile, row_group: int, held: int) -> None:
+    claimed = file.metadata.row_group(row_group).num_rows
+    if held != claimed:
+        raise pa.ArrowInvalid(f"it claims {claimed} rows and holds {held}")
 
 
 @dataclass(frozen=True)
@@ -104,6 +126,10 @@ class AudioColumn:
         if len(found) == 1:
             return columns[found[0]]
         remedy = f"name one with --columns.audio ({', '.join(found)})" if found else "one must be binary, or of paths"
+        if decoded := [field.name for field in schema if _is_decoded(field)]:
+            remedy += (
+                f". {decoded[0]} holds samples: write the audio files themselves, or FLAC of these samples, as bytes"
+            )
         raise ValueError(f"{uri} has the columns {', '.join(schema.names)}, of which {num_bytes} hold bytes: {remedy}")
 
     @classmethod
@@ -118,6 +144,8 @@ class AudioColumn:
         inner = {part.name: part.type for part in (kind.field(number) for number in range(kind.num_fields))}
         paths = (f"{name}.path",) if _is_text(inner.get("path")) else ()
         if "bytes" not in inner:
+            if _is_decoded(field):  # the path may be of other samples than the array that lies beside it
+                return None
             return cls(name, "", paths) if paths else None
         is_null = pa.types.is_null(inner["bytes"])  # of a file in which no clip has bytes
         return cls(name, f"{name}.bytes", paths) if is_null or _is_binary(inner["bytes"]) else None
@@ -127,6 +155,15 @@ class AudioColumn:
         value = record.get(self.name)
         path = value.get("path") if isinstance(value, dict) else value
         return path if isinstance(path, str) else ""
+
+
+def _is_decoded(field: pa.Field) -> bool:
+    """True for a column of samples: the hub's struct of an array and its rate, or a list called audio."""
+    kind = field.type
+    if pa.types.is_struct(kind):
+        names = [kind.field(number).name for number in range(kind.num_fields)]
+        return "array" in names and "bytes" not in names
+    return field.name.casefold() == "audio" and (pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
 def _is_binary(kind: pa.DataType) -> bool:

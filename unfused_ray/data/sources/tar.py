@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from unfused_ray import storage
 from unfused_ray.audio.decode import AudioError
-from unfused_ray.audio.formats import FIRST_BYTES, SUFFIXES, begins_as_audio
+from unfused_ray.audio.formats import FIRST_BYTES, SUFFIXES, begins_as_audio, stand_in
 from unfused_ray.config import ColumnsConfig
 from unfused_ray.data.parts.rejects import Reject
 from unfused_ray.data.sources.columns import BY_NAME, Columns, describe
@@ -53,6 +53,9 @@ def list_tar(uri: str, split: str = "", columns: ColumnsConfig = BY_NAME, folder
     members = _Members()
     try:
         with as_reason(uri), storage.open_input(uri) as file, _TarReader(file, _TAR_BUFFER_BYTES) as buffered:
+            if found := stand_in(buffered.read(tarfile.BLOCKSIZE)):
+                raise AudioError("unreadable", f"tar file: {found}")
+            buffered.seek(0)
             try:
                 members.read(buffered)
             except _DAMAGED_TAR as error:
@@ -239,7 +242,7 @@ def _content(member: tarfile.TarInfo, tar: tarfile.TarFile, num_bytes: int = _MA
 
 def _companion(ending: str, content: bytes) -> dict[str, Any]:
     """Read the fields of a file beside a clip in a tar; text is the clip's label."""
-    text = content.decode()
+    text = content.decode("utf-8-sig")  # Windows puts a byte order mark first
     if ending != ".json":
         return {ending: [text.strip()]}
     record = json.loads(text)

@@ -148,7 +148,8 @@ def test_what_another_version_began_is_refused(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.usefixtures("alone")
 def test_without_a_clip_there_is_no_manifest_and_nothing_to_go_on_from(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"none of the 3 clips of letters can be used \(3 digit, 1 lost\)"):
+    counts = r"\(3 digit, 1 lost\); 3: it is no letter; see "
+    with pytest.raises(ValueError, match=f"none of the 3 clips of letters can be used {counts}"):
         write(tmp_path, parts=("12", "3"))
     assert [path.name for path in tmp_path.iterdir()] == [REJECTS]
 

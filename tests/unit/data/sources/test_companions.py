@@ -90,6 +90,16 @@ def test_a_clip_whose_companion_cannot_be_read_is_set_aside(tmp_path: Path) -> N
     assert [reject.key for reject in listing.rejects] == ["0.left", "1", "3"]
 
 
+def test_a_byte_order_mark_is_no_part_of_a_label(tmp_path: Path) -> None:
+    members = {
+        **{"0.wav": b"1", "0.cls": "dog".encode("utf-8-sig")},
+        **{"1.wav": b"2", "1.cls": b"dog"},
+        **{"2.wav": b"3", "2.json": '{".cls": "dog"}'.encode("utf-8-sig")},
+    }
+    listing = listing_of(tmp_path, members)
+    assert column(listing, "labels") == [["dog"]] * 3 and not listing.rejects
+
+
 def test_labels_of_json_count_more_than_text_and_fields_may_differ(tmp_path: Path) -> None:
     members = {
         **{"0.wav": b"1", "0.txt": b"a dog, barking", "0.json": as_json(Category="dog", split="val", speaker="s1")},

@@ -160,12 +160,25 @@ def test_a_list_of_macos_is_left_out_and_files_that_no_list_names_are_set_aside(
     assert "lists that are not read: meta/more.csv" in said(listing, "look again")
 
 
-def test_parts_of_files_that_rows_name_are_said_not_to_be_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        ("start", "end"),
+        ("onset", "offset"),
+        ("start_s", "end_s"),
+        ("Begin Time (s)", "End Time (s)"),
+        ("startTime", "endTime"),
+        ("t_start", "t_stop"),
+        ("tmin", "tmax"),
+    ],
+)
+def test_parts_of_files_that_rows_name_are_said_not_to_be_read(tmp_path: Path, start: str, end: str) -> None:
     write_clips(tmp_path, "a.wav")
-    listing = listed(write_list(tmp_path / "x.csv", ["file,start,end,label", "a.wav,0,1,dog", "a.wav,1,2,cat"]))
+    rows = [f"file,{start},{end},label,start_date,trend,legend", "a.wav,0,1:02.5,dog,x,y,z", "a.wav,1,2,cat,x,y,z"]
+    listing = listed(write_list(tmp_path / "x.csv", rows))
     assert column(listing, "key") == ["a.wav", "a.wav#2"]
-    assert "column start, end may name a part of each file; whole files are read" in said(listing, "look again")
-    assert "1 clips have the key of another" in said(listing, "look again")
+    assert f"column {start}, {end} may name a part of each file; whole files are read" in said(listing, "look again")
+    assert "1 clip has the key of another" in said(listing, "look again")
 
 
 def test_latin_1_names_on_disk_are_set_aside_and_not_mangled(tmp_path: Path) -> None:

@@ -57,6 +57,16 @@ def test_local_files_that_cannot_be_read_are_set_aside_and_the_next_is_read(tmp_
 
 
 @pytest.mark.parametrize("list_file", [list_tar, list_parquet])
+@pytest.mark.parametrize(
+    ("data", "detail"), [(b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"), (b"\x1f\x8b\x08", "gzip")]
+)
+def test_archives_that_stand_for_others_say_so(tmp_path: Path, list_file: Any, data: bytes, detail: str) -> None:
+    (tmp_path / "x").write_bytes(data)
+    (reject,) = list_file(str(tmp_path / "x")).rejects
+    assert reject.reason == "unreadable" and detail in reject.detail
+
+
+@pytest.mark.parametrize("list_file", [list_tar, list_parquet])
 def test_local_archives_that_cannot_be_read_are_set_aside(tmp_path: Path, list_file: Any) -> None:
     for path, reason in ((unreadable_file(tmp_path / "bad"), "unreadable"), (tmp_path / "gone", "missing")):
         listing = list_file(str(path))

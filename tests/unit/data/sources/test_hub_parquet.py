@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from support.inputs import HUB_AUDIO, column, encoded, hub_cells, listed, said, write_clips, write_hub
 
+from unfused_ray.audio.decode import AudioError
 from unfused_ray.config import ColumnsConfig
+from unfused_ray.data.sources import fetch as fetching
 from unfused_ray.data.sources.fetch import fetch
+from unfused_ray.data.sources.parquet import read_column
 from unfused_ray.data.sources.pieces import Piece, pieces
 
 AUDIO = {"audio": {"_type": "Audio"}}
@@ -112,3 +116,55 @@ def test_metadata_that_describe_something_else_change_nothing(tmp_path: Path) ->
 )
 def test_a_key_of_nought_is_a_key(tmp_path: Path, ids: list[Any], keys: list[str]) -> None:
     assert column(listed(write_hub(tmp_path / "x.parquet", hub_cells(3), id=ids)), "key") == keys
+
+
+def test_text_that_is_stored_as_bytes_is_text(tmp_path: Path) -> None:
+    path = write_hub(
+        tmp_path / "x.parquet",
+        hub_cells(3),
+        {"label": {"_type": "Value"}, "split": {"_type": "Value"}, "id": {"_type": "Value"}},
+        label=["Käfer".encode(), b"dog", b"\xe4"],
+        split=[b"train", b"test", b"train"],
+        id=[b"one", b"two", b"three"],
+    )
+    listing = listed(path)
+    assert column(listing, "key") == ["one", "two"]
+    assert column(listing, "labels") == [["Käfer"], ["dog"]]
+    assert column(listing, "split") == ["train", "test"]
+    assert [(reject.key, reject.reason) for reject in listing.rejects] == [("three", "unreadable")]
+
+
+def test_labels_in_maps_are_read_as_those_in_structs(tmp_path: Path) -> None:
+    labels = pa.array([[("dog", 1), ("cat", 0)]], pa.map_(pa.string(), pa.int64()))
+    assert column(listed(write_hub(tmp_path / "x.parquet", hub_cells(1), labels=labels)), "labels") == [["dog"]]
+
+
+@pytest.mark.parametrize("cell", [{"path": "0.wav", "array": [0.0], "sampling_rate": 1}, {"array": [0.0]}, [0.0]])
+def test_samples_instead_of_files_are_refused_with_a_remedy(tmp_path: Path, cell: Any) -> None:
+    write_clips(tmp_path, "0.wav")  # the path may be of a longer recording than the array
+    pq.write_table(pa.table({"audio": [cell]}), tmp_path / "x.parquet")
+    with pytest.raises(ValueError, match=r"of which 0 hold bytes: .*audio holds samples: write .* as bytes"):
+        listed(tmp_path / "x.parquet")
+
+
+def test_a_row_group_is_not_held_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size, count = 1 << 16, 1 << 10
+    cells = [{"bytes": row.to_bytes(2, "big") * (size // 2), "path": None} for row in range(count)]
+    plain = {"compression": "none", "use_dictionary": False, "write_batch_size": 16}
+    pq.write_table(pa.table({"audio": pa.array(cells, HUB_AUDIO)}), tmp_path / "x.parquet", **plain)  # as pandas does
+    items = listed(tmp_path / "x.parquet").items.take([1000, 3])
+    before, held = pa.total_allocated_bytes(), list[int]()
+
+    def watched(*place: Any) -> Iterator[pa.Array]:
+        for cells in read_column(*place):
+            held.append(pa.total_allocated_bytes() - before)
+            yield cells
+
+    monkeypatch.setattr(fetching, "read_column", watched)
+    found = []
+    for _, audio in fetch(items):
+        held.append(pa.total_allocated_bytes() - before)
+        assert not isinstance(audio, AudioError)
+        found.append(audio.read(2))
+    assert found == [row.to_bytes(2, "big") for row in (1000, 3)]
+    assert max(held) < size * count / 2

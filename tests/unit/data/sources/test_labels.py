@@ -118,6 +118,7 @@ def test_commas_with_a_blank_separate_nothing_in_a_column_with_semicolons(tmp_pa
     rows = ["path,labels", 'a.wav,"Speech;Male speech, man speaking"', 'b.wav,"Male speech, man speaking"']
     listing = listed(write_list(tmp_path / "x.csv", rows))
     assert column(listing, "labels") == [["Speech", "Male speech, man speaking"], ["Male speech, man speaking"]]
+    assert "cells of column labels with a comma and a blank are one label × 1" in said(listing, "columns used")
 
 
 def test_a_cls_beside_tags_is_said(tmp_path: Path) -> None:

@@ -280,6 +280,18 @@ def claims_one_more_row(path: Path, columns: dict[str, list]) -> Path:
     return path
 
 
+def test_rows_whose_column_has_a_damaged_name_are_set_aside(tmp_path: Path):
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"audio": [{"bytes": b"1", "path": "a.wav"}], "id": ["a"]}), path)
+    before, name, after = path.read_bytes().rpartition(b"\x05audio\x05bytes")  # in the footer of the row group
+    assert name
+    path.write_bytes(before + b"\x05aud\xe4o\x05bytes" + after)
+    listing = list_parquet(str(path))
+    assert len(listing.items) == 0
+    assert [(reject.key, reject.reason) for reject in listing.rejects] == [("x:0", "unreadable")]
+    assert str(path) in listing.rejects[0].detail
+
+
 def test_a_row_group_that_claims_more_rows_than_it_holds_is_set_aside(tmp_path: Path):
     columns = {"audio": [b"1"] * 64, "id": [f"k{number}" for number in range(64)]}
     path = claims_one_more_row(tmp_path / "x.parquet", columns)
