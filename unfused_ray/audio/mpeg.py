@@ -43,13 +43,19 @@ class Frame(NamedTuple):
     """Place of the Xing or Info tag in an MP3 frame that has one, relative to the frame."""
 
 
-def find(data: bytes, search: int = LONGEST_SEARCH, sync: re.Pattern[bytes] = _SYNC) -> Frame | None:
-    """Find the first frame, among the first ``search`` bytes, that others follow, or that ends with ``data``.
+def find(
+    data: bytes, search: int = LONGEST_SEARCH, sync: re.Pattern[bytes] = _SYNC, may_be_alone: bool = True
+) -> Frame | None:
+    """Find the first frame, among the first ``search`` bytes, that others follow.
 
-    ``sync``: the two bytes that it may begin with.
+    Args:
+        data: bytes of a file.
+        search: bytes to look for the beginning of the frame in.
+        sync: the two bytes that it may begin with.
+        may_be_alone: it may be the last, or the one before, that ends with ``data``.
     """
     for found in sync.finditer(data, 0, search + 2):
-        if (frame := _frame(data, found.start())) is not None and _is_followed(data, frame):
+        if (frame := _frame(data, found.start())) is not None and _is_followed(data, frame, may_be_alone):
             return frame
     return None
 
@@ -85,11 +91,11 @@ def claimed_seconds(window: Window) -> float | None:
     return count * frame.samples / frame.rate if count else None
 
 
-def _is_followed(data: bytes, frame: Frame) -> bool:
+def _is_followed(data: bytes, frame: Frame, may_be_alone: bool) -> bool:
     for count in range(_CHAIN):
         place = frame.place + frame.num_bytes
         if place >= len(data):
-            return place == len(data) or count >= 2
+            return count >= 2 or (may_be_alone and place == len(data))
         following = _frame(data, place)
         if following is None or (following.format, following.rate) != (frame.format, frame.rate):
             return False

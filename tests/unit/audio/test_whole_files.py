@@ -296,3 +296,13 @@ def test_audio_is_known_by_its_beginning():
         *(b"\0\0\0\x20ftypheic", b"\xff\xd8\xff\xe0\0\x10JFIF" + bytes(500)),
     ):
         assert not begins_as_audio(other), other
+
+
+def test_the_end_of_flac_that_looks_like_a_frame_of_mp3_is_flac() -> None:
+    pcm = np.random.default_rng(0).integers(-(2**15), 2**15, 2000).astype(np.int16)  # which FLAC keeps as it is
+    header = np.frombuffer(b"\xff\xfb\x92\x00", ">i2")  # of a frame of 418 bytes
+    pcm[1792:1794] = header
+    data = encoded(pcm, RATE, "FLAC")
+    assert data[-418:-414] == header.tobytes()
+    assert warnings_of(data) == []
+    assert np.array_equal(decoded(data), pcm)
