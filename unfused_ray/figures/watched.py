@@ -17,6 +17,8 @@ from unfused_ray.runs.watched import WatchedCurve, watched_curves
 
 Panels = dict[tuple[str, str], dict[str, WatchedCurve]]
 """Curves by the name of their run, by task and measure."""
+_DASH = 4.0
+"""Length of a dash in line widths; where lines are equal, each has its dashes in the gaps of the others."""
 
 
 def panels(runs: Mapping[str, Sequence[WatchedCurve]]) -> Panels:
@@ -77,13 +79,14 @@ def draw_panel(curves: Mapping[str, WatchedCurve]) -> Figure:
 
 
 def _draw(axis: Axes, curves: Mapping[str, WatchedCurve]) -> None:
-    """A line a run, and in its colour, dashed, what random networks of its shape have."""
+    """A line a run, and in its colour, dashed, what random networks of its shape have; of equal ones all are seen."""
+    gap = _DASH * max(len(curves) - 1, 1)
     for number, (name, curve) in enumerate(curves.items()):
         accuracies, colour = [100 * accuracy for accuracy in curve.accuracies], f"C{number}"
         label = name or "as it trains"
         axis.plot(curve.epochs, accuracies, color=colour, marker="o", markersize=4, linewidth=1.8, label=label)
         beside = f"random, shape of {name}" if name else "random networks of its shape"
-        axis.axhline(100 * curve.random, color=colour, linestyle="--", linewidth=1.3, label=beside)
+        axis.axhline(100 * curve.random, color=colour, linestyle=(_DASH * number, (_DASH, gap)), linewidth=1.3, label=beside)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.margins(y=0.12)
     style(axis)
