@@ -86,7 +86,8 @@ def _draw(axis: Axes, curves: Mapping[str, WatchedCurve]) -> None:
         label = name or "as it trains"
         axis.plot(curve.epochs, accuracies, color=colour, marker="o", markersize=4, linewidth=1.8, label=label)
         beside = f"random, shape of {name}" if name else "random networks of its shape"
-        axis.axhline(100 * curve.random, color=colour, linestyle=(_DASH * number, (_DASH, gap)), linewidth=1.3, label=beside)
+        dashes = (_DASH * number, (_DASH, gap))
+        axis.axhline(100 * curve.random, color=colour, linestyle=dashes, linewidth=1.3, label=beside)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.margins(y=0.12)
     style(axis)
