@@ -106,7 +106,7 @@ def to_terminal(ranked: Sequence[Ranked], records: Sequence[Record], default: st
     )
     table = RichTable(caption=caption, caption_justify="left")
     for heading in ("trial", *names, "accuracy", "from the default", "seconds"):
-        table.add_column(heading, justify="left" if heading == "trial" else "right")
+        table.add_column(heading, justify="left" if heading == "trial" else "right", overflow="fold")
     for each in shown:
         point = [short(each.record.point[name]) for name in names]
         change = each.difference.text("+") if each.difference else "the default" * (each.record.id == default)
