@@ -62,7 +62,7 @@ class Bound:
     step: float
     views: float
     decode: float
-    """On one CPU."""
+    """Decoding on one CPU."""
     cpus: float
     on_gpu: bool
 

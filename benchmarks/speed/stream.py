@@ -66,7 +66,7 @@ class Epoch:
 
 
 Contender = Callable[[int], tuple[int, float]]
-"""Goes through the epoch of this number; gives its clips and the seconds to its first batch."""
+"""Goes through the epoch of this number; returns its clips and the seconds to its first batch."""
 
 
 def timed(contender: Contender, epoch: int) -> Epoch:
@@ -128,7 +128,7 @@ class Consumer:
         self.source = RaySource(iterator, planner, SAMPLES, rank, world, set_position)
 
     def epoch(self, number: int) -> tuple[int, float]:
-        """See :data:`Contender`."""
+        """Go through an epoch, as a :data:`Contender`."""
         return drain(len(block.clip_ids) for block in self.source.blocks(Pass("train", number)))
 
     def first_waits(self, epochs: int) -> list[float]:
@@ -160,12 +160,12 @@ class RayStream:
         ]
 
     def epoch(self, number: int) -> tuple[int, float]:
-        """See :data:`Contender`; the first batch counts when all consumers have theirs."""
+        """Go through an epoch, as a :data:`Contender`; the first batch counts when all consumers have theirs."""
         found = ray.get([consumer.epoch.remote(number) for consumer in self.consumers])
         return sum(num_clips for num_clips, _ in found), max(first for _, first in found)
 
     def first_waits(self, epochs: int) -> list[float]:
-        """See :meth:`Consumer.first_waits`; the longest of all consumers."""
+        """Seconds to the first block of each epoch but the first, the longest of all consumers."""
         return [
             max(waits) for waits in zip(*ray.get([c.first_waits.remote(epochs) for c in self.consumers]), strict=True)
         ]

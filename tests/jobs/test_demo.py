@@ -1,4 +1,4 @@
-"""What the demo trains is above random networks: a margin that does not depend on last bits."""
+"""The demo's networks are above random ones: a margin that does not depend on last bits."""
 
 from __future__ import annotations
 

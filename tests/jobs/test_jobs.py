@@ -62,7 +62,7 @@ def undisturbed(config: Callable[..., PretrainConfig], watched: dict[str, Any]) 
 
 
 def has_checkpoint(run: Path, epoch: int, step: int) -> Callable[[], bool]:
-    """Whether a run has ever come so far in this epoch: its newest checkpoint is there, older ones may be pruned."""
+    """True if a run has ever come so far in this epoch: its newest checkpoint is there, older ones may be pruned."""
     first = f"e{epoch:04d}-s{step:06d}"
     folder = run / "checkpoints"
     return lambda: folder.exists() and any(path.name >= first for path in folder.iterdir())

@@ -24,7 +24,7 @@ EXPERIMENT = "sweeps"
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Of three groups in train and valid: fewer than the protocol's folds, as of the embedded drums."""
+    """A task of three groups in train and valid: fewer than the protocol's folds, as of the embedded drums."""
     groups = [f"g{i % 3}" for i in range(36)] + [f"t{i % 2}" for i in range(8)]
     return write_task(tmp_path_factory.mktemp("task") / "a", 24, 12, 8, group=groups)
 

@@ -108,7 +108,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> tuple[P
 
 
 def ledger(folder: Path) -> Ledger:
-    """Of an ingest that was interrupted."""
+    """Ledger of an ingest that was interrupted."""
     return Ledger(str(folder / "half-made"), "reports", "source", {}, "plan")
 
 

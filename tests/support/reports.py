@@ -134,7 +134,7 @@ class Element:
     path: tuple[str, ...]
     """Tags of what it is in."""
     text: str = ""
-    """Of itself and all within."""
+    """Text of itself and all within."""
 
 
 @dataclass

@@ -172,6 +172,6 @@ class Bank:
         self._shards.broadcast("load", [storage.join(folder, file) for file in manifest["files"]])
 
     def _owners(self, clip_ids: np.ndarray) -> list[np.ndarray]:
-        """For each shard the positions of its clips."""
+        """Positions of each shard's clips."""
         shards = clip_ids // BLOCK_ROWS % len(self._shards)
         return [np.flatnonzero(shards == shard) for shard in range(len(self._shards))]

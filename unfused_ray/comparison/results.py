@@ -59,7 +59,7 @@ class ResultsRow:
     counting: Interval | None
     """Headline over the tasks that count; None where none does."""
     counting_difference: Interval | None
-    """From the reference row."""
+    """Its difference from the reference row."""
     gap_closed: float | None
     """Share of the gap between random networks and the best anchor that the headline closes, over the tasks that count;
     None without anchors, and where these are not above random networks on the test clips."""

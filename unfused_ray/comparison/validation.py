@@ -63,7 +63,7 @@ class ValidationRow:
     name: str
     num_networks: int
     accuracy: dict[Measure, dict[str, Interval]]
-    """By measure, then by task, and their mean."""
+    """Accuracies by measure, then by task, and their mean."""
     above_random: Interval | None
     """Headline's mean over the tasks, minus that of random networks of its shape; None where there are none."""
 

@@ -48,7 +48,7 @@ class SweepPlan:
     """A sweep whose settings and tasks have been found to fit."""
 
     config: SweepConfig
-    """With absolute paths."""
+    """Settings, with absolute paths."""
     record: dict[str, Any]
     """The content of sweep.json: id, configuration, search space, environment, and checksums of tasks, teacher and
     protocol."""

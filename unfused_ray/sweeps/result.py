@@ -31,7 +31,7 @@ class Ranked:
     accuracy: Interval
     """Mean score on validation clips."""
     difference: Interval | None
-    """From the default trial, on the same clips; None for that trial, or where it did not go to its end."""
+    """Difference from the default trial, on the same clips; None for that trial, or where it did not go to its end."""
 
 
 def rank(records: Sequence[Record], default: str, config: BootstrapConfig) -> list[Ranked]:

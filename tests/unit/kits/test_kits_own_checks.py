@@ -19,7 +19,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def run(folder: str, program: str, *arguments: str) -> str:
-    """What a program of the kits' environment prints."""
+    """Output of a program of the kits' environment."""
     kits = os.environ.get("KITS", "")
     if not kits:
         pytest.fail("KITS names no folder of programs: make test-kits")

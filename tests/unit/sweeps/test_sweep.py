@@ -606,7 +606,7 @@ def test_a_trial_goes_on_behind_its_last_rung_and_reports_that_again(
 
 
 class _Tracked:
-    """Which trials were told to have ended."""
+    """Trials that were told to have ended."""
 
     def __init__(self) -> None:
         self.ended: list[str] = []

@@ -1,4 +1,4 @@
-"""What the tests of whole trainings share: sources, a run's configuration, and runs that nothing interrupted."""
+"""Fixtures of whole trainings: sources, a run's configuration, and runs that nothing interrupted."""
 
 from __future__ import annotations
 

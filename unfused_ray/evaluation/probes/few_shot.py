@@ -23,9 +23,9 @@ class FewShotConfig(Config):
     strength: PositiveFloat
     """C of the logistic regression, the same for all systems: nothing is left to choose by."""
     tolerance: PositiveFloat
-    """As of the linear probe."""
+    """As in the linear probe."""
     max_iterations: PositiveInt
-    """As of the linear probe."""
+    """As in the linear probe."""
     seed: Seed
     """Seed of the draws, which depend on it and on the clips' classes alone: every system has the same ones,
     unless clips of one are damaged."""

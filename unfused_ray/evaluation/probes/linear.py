@@ -34,7 +34,7 @@ class Chosen:
 
     strength: float
     accuracies: dict[float, float]
-    """By strength."""
+    """Accuracies by strength."""
     correct: np.ndarray
     """(V,) bool, True where the chosen strength is right, of the parts' held-out clips one after another."""
     fit: tuple[Frame, Fitted] | None

@@ -71,7 +71,7 @@ def without_looks(run: Path) -> list[dict[str, float]]:
 
 
 def scores(system: System, uri: str, tmp_path: Path) -> dict[str, float]:
-    """What the validation of an evaluation says, the mean over a system's networks."""
+    """Validation scores of an evaluation, the mean over a system's networks."""
     task, protocol = load_task(uri, ("train", "valid")), load_protocol().config
     labelled = Labelled(task.class_ids, task.splits, task.groups, len(task.class_names))
     found = [
