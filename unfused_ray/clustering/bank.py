@@ -17,7 +17,7 @@ from unfused_ray.audio import randomness
 from unfused_ray.clustering import health, kmeans
 from unfused_ray.clustering.assignment import Assignment
 from unfused_ray.clustering.bank_shard import BankShard, Census
-from unfused_ray.clustering.kmeans import BLOCK_ROWS
+from unfused_ray.clustering.rows import BLOCK_ROWS
 
 FORMAT_VERSION = 1
 _MANIFEST = "bank.json"

@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from unfused_ray.clustering.kmeans import BLOCK_ROWS, RowBlocks
+from unfused_ray.clustering.row_blocks import RowBlocks
+from unfused_ray.clustering.rows import BLOCK_ROWS
 from unfused_ray.config import TrainingConfig
 from unfused_ray.data.shards.format import Statistics
 from unfused_ray.data.shards.index import ClipIndex
