@@ -141,12 +141,12 @@ def evaluate(recipe: str | EvaluateConfig = "default", /, **changes: Any) -> Eva
     """
     config = _configured(recipe, recipes.EVALUATE, changes)
     memory.keep_freed()
-    from unfused_ray import evaluation_job as job
+    from unfused_ray.evaluation_job import job, plan, tracked
 
-    plan = job.check(config)
-    table = job.run(plan)
-    job.track(plan, table)
-    return EvaluationResult(plan.output, table)
+    checked = plan.check(config)
+    table = job.run(checked)
+    tracked.track(checked, table)
+    return EvaluationResult(checked.output, table)
 
 
 def compare(recipe: str | CompareConfig, /, **changes: Any) -> ComparisonResult:
@@ -161,9 +161,9 @@ def compare(recipe: str | CompareConfig, /, **changes: Any) -> ComparisonResult:
         ChildProcessError: an evaluation failed.
     """
     config = _configured(recipe, recipes.PLANS, changes)
-    from unfused_ray.comparison import job
+    from unfused_ray.comparison import job, plan
 
-    return job.run(job.check(config))
+    return job.run(plan.check(config))
 
 
 def sweep(recipe: str | SweepConfig, /, **changes: Any) -> SweepResult:

@@ -21,12 +21,14 @@ from support.reports import Runs, write_runs
 from support.runs import tiny, tiny_student, train
 from support.vectors import groups_of, write_vectors
 
-from unfused_ray import api, evaluation_job, storage
+from unfused_ray import api, storage
 from unfused_ray.config import EvaluateConfig, IndexConfig
 from unfused_ray.data.parts.ledger import Ledger, PartReport
 from unfused_ray.data.shards.index import ClipIndex, read_unit
 from unfused_ray.data.sources.hub_parquet import list_parquet
 from unfused_ray.embedding.vectors import VectorFile
+from unfused_ray.evaluation_job import job as evaluation_job
+from unfused_ray.evaluation_job import plan as evaluation_plan
 from unfused_ray.models.export import load_encoder
 from unfused_ray.parquet import open_parquet
 from unfused_ray.report import report
@@ -178,7 +180,7 @@ def evaluate_again(folder: Path, runs: Runs, tracking_uri: str, output: str = "t
         random_seeds=1,
         processes=1,
     )
-    evaluation_job.run(evaluation_job.check(config))
+    evaluation_job.run(evaluation_plan.check(config))
 
 
 def evaluate_anew(folder: Path, runs: Runs, tracking_uri: str) -> None:

@@ -29,7 +29,7 @@ from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.embedding.clips import embed_clips
 from unfused_ray.evaluation.cells import MEASURES
 from unfused_ray.evaluation.table import EvaluationTable
-from unfused_ray.evaluation_job import WATCHED
+from unfused_ray.evaluation_job.job import WATCHED
 from unfused_ray.figures.sweep import MIN_SURFACE, Parameter, ScoredTrials, surface
 from unfused_ray.models.export import load_encoder
 from unfused_ray.report import clips, report, sounds, sweep
