@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 from moto.server import ThreadedMotoServer
 from support.faulty_store import FaultyStore, faulty_store
 from support.mlflow_server import MlflowServer
-from support.sources import tone
+from support.sources import tone, write_source
 from support.terminal import Ended
 
 from unfused_ray import cluster, lease, logs
@@ -50,6 +50,14 @@ def ray_session() -> Iterator[None]:
     os.environ["PYTHONPATH"] = os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")])
     with cluster.session(num_cpus=2):
         yield
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared source of 100 clips in three row groups, which no test changes."""
+    folder = tmp_path_factory.mktemp("source")
+    write_source(folder, [[40, 30], [30]])
+    return folder
 
 
 @pytest.fixture(scope="session")

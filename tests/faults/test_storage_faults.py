@@ -27,13 +27,6 @@ EPOCHS = 3
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("source")
-    write_source(folder, [[40, 30], [30]])
-    return folder
-
-
-@pytest.fixture(scope="module")
 def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
     assert train(tiny(source, folder, tracking_uri, epochs=EPOCHS)).state == "finished"

@@ -16,7 +16,6 @@ import safetensors.torch
 import torch
 import torch.distributed as dist
 from support.runs import assert_equal_runs, history, initial_weights, tiny, tracked, train
-from support.sources import write_source
 
 from unfused_ray import recipes, storage
 from unfused_ray.clustering.assignment import Assignment, write_assignment
@@ -54,13 +53,6 @@ ENDINGS: dict[str, dict[str, Any]] = {
 }
 
 pytestmark = pytest.mark.usefixtures("alone")
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("source")
-    write_source(folder, [[40, 30], [30]])
-    return folder
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -12,13 +12,6 @@ from support.sources import write_source
 from unfused_ray.config import PretrainConfig
 
 
-@pytest.fixture(scope="session")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("source")
-    write_source(folder, [[40, 30], [30]])
-    return folder
-
-
 @pytest.fixture
 def config(source: Path, tmp_path: Path, tracking_uri: str) -> Callable[..., PretrainConfig]:
     """Configuration of a run in the folder ``name``, with some fields changed."""

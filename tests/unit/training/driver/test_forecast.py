@@ -15,7 +15,6 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from rich.console import Console
 from support.runs import tiny, tiny_student, train
-from support.sources import write_source
 from support.terminal import Ended
 
 from unfused_ray.config import PretrainConfig, TrainingConfig
@@ -107,13 +106,6 @@ def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every stage is tried as often as it must be."""
     for name in ("DECODE_SECONDS", "STEP_SECONDS", "OTHER_SECONDS"):
         monkeypatch.setattr(dry_run, name, 0.0)
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("source")
-    write_source(folder, [[40, 30], [30]])
-    return folder
 
 
 @pytest.fixture
