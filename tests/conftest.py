@@ -16,6 +16,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from moto.server import ThreadedMotoServer
 from support.faulty_store import FaultyStore, faulty_store
+from support.finished_runs import Example, write_example
 from support.mlflow_server import MlflowServer
 from support.sources import tone, write_source
 from support.terminal import Ended
@@ -58,6 +59,12 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("source")
     write_source(folder, [[40, 30], [30]])
     return folder
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Example:
+    """A finished pre-training and a distillation of it."""
+    return write_example(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="session")

@@ -28,11 +28,6 @@ from unfused_ray.models.portable import PortableEncoder
 
 
 @pytest.fixture(scope="module")
-def student(tmp_path_factory: pytest.TempPathFactory) -> Exportable:
-    return write_student(tmp_path_factory.mktemp("student"))
-
-
-@pytest.fixture(scope="module")
 def evaluation(student: Exportable, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The student beside a random network of its shape."""
     folder = tmp_path_factory.mktemp("evaluation")

@@ -8,14 +8,8 @@ from pathlib import Path
 
 import pytest
 from support.paths import ROOT
-from support.tasks import write_encoder
 
 pytestmark = pytest.mark.kits
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_encoder(tmp_path_factory.mktemp("encoder"), "fc1")
 
 
 def run(folder: str, program: str, *arguments: str) -> str:

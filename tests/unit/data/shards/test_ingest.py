@@ -16,6 +16,7 @@ import pytest
 import soundfile
 import torch
 from support.archives import spoil, write_tar
+from support.paths import contents
 from support.terminal import text_of
 
 from unfused_ray import cluster, lease, storage
@@ -54,10 +55,6 @@ def audio_folder(folder: Path, num_clips: int) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encoded(number, suffix))
     return folder
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 def rows_of(manifest: Manifest) -> dict[str, dict]:

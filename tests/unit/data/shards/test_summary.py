@@ -13,18 +13,11 @@ from support.inputs import encoded, hub_cells, prepared, write_clips, write_hub,
 from support.terminal import text_of
 
 from unfused_ray.config import LapeTaskCode, PrepareConfig
-from unfused_ray.data.parts.executor import IN_PROCESS
 from unfused_ray.data.shards import ingest, shared
 from unfused_ray.data.shards.format import MANIFEST, Manifest
 from unfused_ray.data.shards.summary import crossing_groups
 
 pytestmark = pytest.mark.usefixtures("alone", "in_process")
-
-
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No Ray: what is told does not depend on where shards are written."""
-    monkeypatch.setattr(ingest, "default_executor", lambda is_small=False: IN_PROCESS)
 
 
 def told(source: Path, output: Path, **settings: object) -> str:

@@ -24,7 +24,6 @@ from support.inputs import (
 
 from unfused_ray import storage
 from unfused_ray.config import PrepareConfig
-from unfused_ray.data.parts.executor import IN_PROCESS
 from unfused_ray.data.shards import ingest
 from unfused_ray.data.sources.fetch import fetch
 from unfused_ray.data.sources.find import find
@@ -41,10 +40,7 @@ AUDIOSET = (
 )
 
 
-@pytest.fixture(autouse=True)
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No Ray: what is refused does not depend on where archives are listed."""
-    monkeypatch.setattr(ingest, "default_executor", lambda is_small=False: IN_PROCESS)
+pytestmark = pytest.mark.usefixtures("in_process")
 
 
 def ends(source: Path | str) -> list[str]:
