@@ -18,7 +18,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from unfused_ray import extras, memory, recipes
+from unfused_ray import extras, recipes
 from unfused_ray.config import (
     CompareConfig,
     Config,
@@ -34,6 +34,7 @@ from unfused_ray.config import (
     SweepConfig,
     TrainingConfig,
 )
+from unfused_ray.machine import memory
 
 if TYPE_CHECKING:
     from unfused_ray.comparison.job import ComparisonResult
@@ -179,8 +180,7 @@ def sweep(recipe: str | SweepConfig, /, **changes: Any) -> SweepResult:
         LostTrialError: the process of the default trial has died again and again; nothing of the test split is read.
     """
     config = _configured(recipe, recipes.SWEEP, changes)
-    from unfused_ray.sweeps import plan, result
-    from unfused_ray.sweeps import sweep as job
+    from unfused_ray.sweeps import job, plan, result
 
     checked = plan.check(config)
     found = result.conclude(checked, job.run(checked))

@@ -9,9 +9,6 @@ loader (reference.py) also makes log-mels and two augmented views, as its script
 
 from __future__ import annotations
 
-from unfused_ray import cluster  # before Ray is imported: it keeps Ray's ports on the loopback interface
-
-# isort: split
 import argparse
 import io
 import logging
@@ -37,6 +34,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from benchmarks.clips import long_clips, repeated, short_clips, write_files
 from benchmarks.measure import Figure, figure, ratio, report
 from benchmarks.speed.reference import FrontEnd, make_loader
+from unfused_ray import cluster
 from unfused_ray.config import AugmentConfig, BatchConfig, CropConfig, FrontEndConfig
 from unfused_ray.data.shards.format import Manifest
 from unfused_ray.data.shards.index import ClipIndex, Unit
@@ -315,7 +313,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="unfused-ray-bench-") as name, cluster.session():
         folder = Path(name)
         short = [Manifest.load(uri) for uri in args.data] or short_clips(folder / "short")
-        long = [Manifest.load(uri) for uri in args.data_10s] or long_clips(folder / "long", ClipIndex(short), 512)
+        long = [Manifest.load(uri) for uri in args.data_10s] or long_clips(folder / "long", ClipIndex(short))
         figures = compare("short", short, args, folder / "short-files")
         figures += compare("10 s", long, args, folder / "long-files")
     report("stream", figures, args.output)

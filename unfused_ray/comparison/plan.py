@@ -21,7 +21,7 @@ from unfused_ray.comparison.validation import MARKDOWN
 from unfused_ray.config import CompareConfig, EvaluateConfig, TrackingConfig, TrainingConfig
 from unfused_ray.evaluation.tasks import load_task, refuse_shared
 from unfused_ray.home import home, local_home
-from unfused_ray.threads import usable_cores
+from unfused_ray.machine.threads import usable_cores
 from unfused_ray.tracking import store
 
 
