@@ -36,6 +36,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # How long an example takes says how busy the machine is.
 settings.register_profile("suite", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
+# Nobody else comes at the same moment for the folders of a test: leases of this process need not settle.
+lease.SETTLE_SECONDS = 0.0
 # Before Ray starts its workers, which inherit them: no test may reach a real object store's account.
 os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_EC2_METADATA_DISABLED="true")
 # Nor may it be tracked where this machine's other programs are.
@@ -145,12 +147,6 @@ def command_line(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[s
         return Ended(int(end.value.code or 0), *capfd.readouterr())
 
     return run
-
-
-@pytest.fixture
-def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody else comes for the runs of this test: their leases need not settle."""
-    monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def tracked(uri: str) -> dict[str, list[MlflowRun]]:
     return found
 
 
-@pytest.mark.usefixtures("alone", "ray_session")
+@pytest.mark.usefixtures("ray_session")
 def test_a_sweep_ends_with_a_recipe_a_table_and_a_run_in_mlflow_for_each_of_its_parts(
     arguments: list[str], task: str, tmp_path: Path, tracking_uri: str, command_line: Callable[..., Ended]
 ) -> None:

@@ -95,17 +95,13 @@ def test_the_mark_is_left_by_whoever_unpickles(dump: Callable[[Mark], bytes], tm
 def tree(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> tuple[Path, Runs]:
     """A folder with a run of each kind, an embedding cache, vectors and their index."""
     folder = tmp_path_factory.mktemp("tree")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unfused_ray.lease.SETTLE_SECONDS", 0.0)
-        runs = write_runs(folder, tracking_uri)
+    runs = write_runs(folder, tracking_uri)
     kept_id(runs.evaluation)
     ledger(folder).begin()
     (folder / "half-made" / "part").write_bytes(b"part")
     ledger(folder).finish(0, PartReport(VectorFile("part", 1, 1, 4, storage.sha256(b"part")), ()))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unfused_ray.lease.SETTLE_SECONDS", 0.0)
-        write_vectors(folder / "vectors", groups_of(0, 90, 4))
-        api.index(vectors=str(folder / "vectors"), output=str(folder / "index"), exact_up_to=50)
+    write_vectors(folder / "vectors", groups_of(0, 90, 4))
+    api.index(vectors=str(folder / "vectors"), output=str(folder / "index"), exact_up_to=50)
     return folder, runs
 
 
@@ -244,7 +240,6 @@ PLACES: list[tuple[str, Callable[[Path, Runs, str], None]]] = [
 ]
 
 
-@pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize(("place", "read"), PLACES, ids=[f"{place} {read.__name__}" for place, read in PLACES])
 def test_no_pickle_in_the_place_of_a_file_is_loaded_and_the_file_is_named(
     tree: tuple[Path, Runs],

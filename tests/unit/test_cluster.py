@@ -1,4 +1,4 @@
-"""What can be scheduled, and what is refused with the field to change."""
+"""A job that a cluster could never schedule is refused with the field to change."""
 
 from __future__ import annotations
 

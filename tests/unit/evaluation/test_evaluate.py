@@ -111,7 +111,7 @@ def done(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def probed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many clips every probe was fitted and tested on: one entry a probe."""
+    """Numbers of clips that every probe was fitted and tested on: one entry a probe."""
     calls: list[int] = []
 
     def counting(features: Any, labelled: Any, config: Any) -> Any:

@@ -51,9 +51,7 @@ MAX_BYTES = 5_000_000
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> Runs:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unfused_ray.lease.SETTLE_SECONDS", 0.0)
-        return write_runs(tmp_path_factory.mktemp("runs"), tracking_uri)
+    return write_runs(tmp_path_factory.mktemp("runs"), tracking_uri)
 
 
 @pytest.fixture(scope="module")

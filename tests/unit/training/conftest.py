@@ -13,20 +13,20 @@ from unfused_ray.config import PretrainConfig
 
 
 @pytest.fixture
-def config(source: Path, tmp_path: Path, tracking_uri: str) -> Callable[..., PretrainConfig]:
-    """Configuration of a run in the folder ``name``, with some fields changed."""
-    return lambda name, **fields: tiny(source, tmp_path / name, tracking_uri, **fields)
+def config(source: Path, tmp_path: Path) -> Callable[..., PretrainConfig]:
+    """Configuration of a run in the folder ``name``, with some fields changed; nothing is tracked."""
+    return lambda name, **fields: tiny(source, tmp_path / name, "off", **fields)
 
 
 @pytest.fixture(scope="session")
-def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> Callable[[str], Path]:
+def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Folder of a run with some settings that nothing interrupted."""
     folder = tmp_path_factory.mktemp("undisturbed")
 
     def run_of(settings: str) -> Path:
         output = folder / settings
         if not output.exists():
-            assert train(tiny(source, output, tracking_uri, **SETTINGS[settings])).state == "finished"
+            assert train(tiny(source, output, "off", **SETTINGS[settings])).state == "finished"
         return output
 
     return run_of

@@ -33,7 +33,7 @@ from unfused_ray.data.shards.ingest import check, describe, run
 from unfused_ray.data.shards.statistics import compute_statistics
 from unfused_ray.progress import Progress
 
-pytestmark = pytest.mark.usefixtures("ray_session", "alone")
+pytestmark = pytest.mark.usefixtures("ray_session")
 
 SUFFIXES = {"wav": "WAV", "flac": "FLAC", "ogg": "OGG", "opus": "OGG", "mp3": "MP3"}
 

@@ -1,4 +1,4 @@
-"""What an ingest tells and refuses: labels by split, clips that could be test clips, recordings in two splits."""
+"""An ingest tells labels by split, and refuses clips that could be test clips and recordings in two splits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unfused_ray.data.shards import ingest, shared
 from unfused_ray.data.shards.format import MANIFEST, Manifest
 from unfused_ray.data.shards.summary import crossing_groups
 
-pytestmark = pytest.mark.usefixtures("alone", "in_process")
+pytestmark = pytest.mark.usefixtures("in_process")
 
 
 def told(source: Path, output: Path, **settings: object) -> str:

@@ -1,4 +1,4 @@
-"""What a source is and which clips it holds: folders, CSV files, tars and hub Parquet, listed without reading audio."""
+"""Folders, CSV files, tars and hub Parquet are told apart, and their clips listed without reading audio."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ pytestmark = pytest.mark.usefixtures("in_process")
 
 
 def ends(source: Path | str) -> list[str]:
-    """What becomes of each clip: "read", or the reason it is set aside with."""
+    """The end of each clip: "read", or the reason it is set aside with."""
     found = [list(pieces(item, audio, 16_000, 10.0))[-1] for item, audio in fetch(listed(source).items)]
     return ["read" if isinstance(each, Piece) else each.reason for each in found]
 

@@ -168,7 +168,6 @@ def test_the_step_tried_is_a_workers_share_of_it(
     assert (run.workers, run.cpus, run.decoders) == (2, 2.0, 1.0)
 
 
-@pytest.mark.usefixtures("alone")
 def test_the_size_of_a_checkpoint_is_that_of_its_files(config: Callable[..., PretrainConfig]):
     job = config(ema_decay=0.5, epochs=1, encoder__width=256, method__num_clusters=(8, 4))
     tried = Measurement(job, check(job).index)
