@@ -14,6 +14,7 @@ from unfused_ray.data.shards.format import Manifest
 from unfused_ray.data.shards.index import ClipIndex, read_unit
 
 RECORDINGS = Path(__file__).parents[1] / "recordings"
+_LONG_CLIPS, _LONG_SAMPLES = 512, 10 * 16_000
 
 
 def short_clips(folder: Path) -> list[Manifest]:
@@ -21,14 +22,14 @@ def short_clips(folder: Path) -> list[Manifest]:
     return [_shards(tar, folder / tar.stem) for tar in sorted(RECORDINGS.glob("*.tar"))]
 
 
-def long_clips(folder: Path, short: ClipIndex, num_clips: int, seconds: int = 10) -> list[Manifest]:
-    """Shards of clips of ``seconds``, each some of the short ones end to end; needs a Ray session."""
+def long_clips(folder: Path, short: ClipIndex) -> list[Manifest]:
+    """Shards of clips of ten seconds, each some of the short ones end to end; needs a Ray session."""
     files = folder / "files"
     files.mkdir(parents=True)
     pcm = np.concatenate([read_flac(flac, 0, num_samples) for flac, num_samples in clips(short)])
-    starts = np.random.default_rng(0).integers(0, len(pcm), num_clips)
+    starts = np.random.default_rng(0).integers(0, len(pcm), _LONG_CLIPS)
     for number, start in enumerate(starts):
-        clip = np.take(pcm, np.arange(start, start + seconds * 16_000), mode="wrap")
+        clip = np.take(pcm, np.arange(start, start + _LONG_SAMPLES), mode="wrap")
         (files / f"{number:05d}.flac").write_bytes(encode_flac(clip, 16_000))
     return [_shards(files, folder / "shards")]
 

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from unfused_ray import api, evaluation_job, recipes
+from unfused_ray import api, recipes
 from unfused_ray.config import (
     MEAN,
     DistillConfig,
@@ -31,6 +31,8 @@ from unfused_ray.config import (
 )
 from unfused_ray.evaluation.rows import Margin
 from unfused_ray.evaluation.table import EvaluationTable
+from unfused_ray.evaluation_job import job as evaluation_job
+from unfused_ray.evaluation_job import plan as evaluation_plan
 from unfused_ray.figures.canvas import new_figure, save
 from unfused_ray.runs.reader import curves
 from unfused_ray.runs.run import Run
@@ -89,7 +91,7 @@ def run(
         tasks=tuple(shards), models=tuple(models), output=str(folder / "evaluation"), cache=str(output / "embeddings"),
         random_seeds=random_seeds, tracking=TrackingConfig(uri="off"),
     )  # fmt: skip
-    return list(evaluation_job.run(evaluation_job.check(config)).margins)
+    return list(evaluation_job.run(evaluation_plan.check(config)).margins)
 
 
 def main() -> None:

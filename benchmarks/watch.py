@@ -23,10 +23,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import Figure, by_turns, figure, ratio, report
-from unfused_ray import memory, recipes
+from unfused_ray import recipes
 from unfused_ray.config import PretrainConfig
 from unfused_ray.data.stream.plan import Pass
 from unfused_ray.data.stream.prefetch import LocalSource
+from unfused_ray.machine import memory
 from unfused_ray.runs.checkpoints import Position
 from unfused_ray.runs.run import Run
 from unfused_ray.training.driver import dry_run, launch

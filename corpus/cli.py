@@ -14,8 +14,8 @@ from corpus.clips import Task
 from corpus.splits import SPLITS
 from corpus.task_folder import Built
 from corpus.tasks import TASKS
+from unfused_ray.machine.threads import usable_cores
 from unfused_ray.progress import plain_console
-from unfused_ray.threads import usable_cores
 
 _EXAMPLES = """examples:
   python -m corpus --output ../corpus

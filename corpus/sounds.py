@@ -39,7 +39,7 @@ class Sound:
 
     @property
     def source(self) -> Path | str:
-        """For ``Clip.sources``: the file, or the digest of the bytes in the archive, as that of a file would be."""
+        """Entry of ``Clip.sources``: the file, or the digest of its bytes in the archive, as a file's would be."""
         return hashlib.sha1(self._bytes()).hexdigest() if self.in_archive else self.path
 
     def load(self) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What log-mel statistics alone reach on the embedded recordings: the floor an encoder has to beat.
+"""Scores log-mel statistics alone on the embedded recordings: the floor an encoder has to beat.
 
     python recordings/baseline.py
 

@@ -138,7 +138,7 @@ def language_clips(corpus: Path) -> list[Clip]:
 
 
 def choose(clips: Iterable[Clip], caps: Mapping[str, int]) -> list[Clip]:
-    """At most ``caps[split]`` clips of each class and split, chosen by hash, sorted by key."""
+    """Choose at most ``caps[split]`` clips of each class and split, by hash, sorted by key."""
     taken: Counter[tuple[str, str]] = Counter()
     chosen = []
     for clip in sorted(clips, key=lambda clip: clip.rank):

@@ -16,8 +16,9 @@ import torch
 from hypothesis import HealthCheck, settings
 from moto.server import ThreadedMotoServer
 from support.faulty_store import FaultyStore, faulty_store
+from support.finished_runs import Example, write_example
 from support.mlflow_server import MlflowServer
-from support.sources import tone
+from support.sources import tone, write_source
 from support.terminal import Ended
 
 from unfused_ray import cluster, lease, logs
@@ -35,6 +36,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # How long an example takes says how busy the machine is.
 settings.register_profile("suite", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
+# Nobody else comes at the same moment for the folders of a test: leases of this process need not settle.
+lease.SETTLE_SECONDS = 0.0
 # Before Ray starts its workers, which inherit them: no test may reach a real object store's account.
 os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_EC2_METADATA_DISABLED="true")
 # Nor may it be tracked where this machine's other programs are.
@@ -50,6 +53,20 @@ def ray_session() -> Iterator[None]:
     os.environ["PYTHONPATH"] = os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")])
     with cluster.session(num_cpus=2):
         yield
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared source of 100 clips in three row groups, which no test changes."""
+    folder = tmp_path_factory.mktemp("source")
+    write_source(folder, [[40, 30], [30]])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Example:
+    """A finished pre-training and a distillation of it."""
+    return write_example(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="session")
@@ -130,12 +147,6 @@ def command_line(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[s
         return Ended(int(end.value.code or 0), *capfd.readouterr())
 
     return run
-
-
-@pytest.fixture
-def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody else comes for the runs of this test: their leases need not settle."""
-    monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from unfused_ray import extras, memory, recipes
+from unfused_ray import extras, recipes
 from unfused_ray.config import (
     CompareConfig,
     Config,
@@ -34,6 +34,7 @@ from unfused_ray.config import (
     SweepConfig,
     TrainingConfig,
 )
+from unfused_ray.machine import memory
 
 if TYPE_CHECKING:
     from unfused_ray.comparison.job import ComparisonResult
@@ -141,12 +142,12 @@ def evaluate(recipe: str | EvaluateConfig = "default", /, **changes: Any) -> Eva
     """
     config = _configured(recipe, recipes.EVALUATE, changes)
     memory.keep_freed()
-    from unfused_ray import evaluation_job as job
+    from unfused_ray.evaluation_job import job, plan, tracked
 
-    plan = job.check(config)
-    table = job.run(plan)
-    job.track(plan, table)
-    return EvaluationResult(plan.output, table)
+    checked = plan.check(config)
+    table = job.run(checked)
+    tracked.track(checked, table)
+    return EvaluationResult(checked.output, table)
 
 
 def compare(recipe: str | CompareConfig, /, **changes: Any) -> ComparisonResult:
@@ -161,9 +162,9 @@ def compare(recipe: str | CompareConfig, /, **changes: Any) -> ComparisonResult:
         ChildProcessError: an evaluation failed.
     """
     config = _configured(recipe, recipes.PLANS, changes)
-    from unfused_ray.comparison import job
+    from unfused_ray.comparison import job, plan
 
-    return job.run(job.check(config))
+    return job.run(plan.check(config))
 
 
 def sweep(recipe: str | SweepConfig, /, **changes: Any) -> SweepResult:
@@ -179,8 +180,7 @@ def sweep(recipe: str | SweepConfig, /, **changes: Any) -> SweepResult:
         LostTrialError: the process of the default trial has died again and again; nothing of the test split is read.
     """
     config = _configured(recipe, recipes.SWEEP, changes)
-    from unfused_ray.sweeps import plan, result
-    from unfused_ray.sweeps import sweep as job
+    from unfused_ray.sweeps import job, plan, result
 
     checked = plan.check(config)
     found = result.conclude(checked, job.run(checked))

@@ -175,7 +175,7 @@ class NodeKind:
 
     nodes: int
     resources: Mapping[str, float]
-    """Of one of them."""
+    """Resources of one node."""
 
     def room(self, cpus: float, gpus: float) -> int:
         """Processes that all of them have room for; of more than 0 CPUs and perhaps of GPUs each."""
@@ -275,7 +275,7 @@ def worker_cpus(runtime: RuntimeConfig) -> float:
 
 
 def _times(each: float, there: float) -> int:
-    """How often resources fit into those that there are, in the ten-thousandths that Ray counts."""
+    """Number of times that resources fit into those that there are, in the ten-thousandths that Ray counts."""
     return round(there * 1e4) // max(1, round(each * 1e4))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from unfused_ray import storage
-from unfused_ray.config import Config
+from unfused_ray.config import Config, idle_fields
 
 T = TypeVar("T", bound=Config)
 
@@ -20,23 +20,12 @@ def check(config: T) -> T:
         ValueError: a field that the job needs is empty, one would not count, or as in :func:`resolve`.
     """
     resolved = resolve(config)  # first: no later refusal may show a secret
-    for field, value, why in idle(config):
+    for field, value, why in idle_fields(config):
         raise ValueError(f"{field}={value} has no meaning {why}: leave it out")
     for field, remedy in config.required.items():
         if not (value := config.get(field)):
             raise ValueError(f"{field}={value!r} names nothing: give {remedy}, --{field.replace('_', '-')} …")
     return resolved
-
-
-def idle(config: Config) -> Iterator[tuple[str, object, str]]:
-    """Fields that are not as usual and do not count, in nested configurations too: dotted name, value and why."""
-    for name, why in config.idle.items():
-        if (value := getattr(config, name)) != type(config).model_fields[name].default:
-            yield name, value, why
-    for name in type(config).model_fields:
-        value = getattr(config, name)
-        if isinstance(value, Config):
-            yield from ((f"{name}.{inner}", each, why) for inner, each, why in idle(value))
 
 
 def resolve(config: T) -> T:

@@ -101,7 +101,7 @@ def _raylet(node: Any) -> psutil.Process:
 
 
 def _has(node: Any, name: str) -> bool:
-    """Whether a process of this name is on the node."""
+    """True if a process of this name is on the node."""
     return any(name in " ".join(child.cmdline()[:1]) for child in _raylet(node).children())
 
 

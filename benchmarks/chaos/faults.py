@@ -63,7 +63,7 @@ class Job:
         self.process = self._start([*self._command, *self._again])
 
     def wait_for(self, condition: Callable[[], object]) -> bool:
-        """Whether the condition comes true before the process ends.
+        """Wait for the condition; return False if the process ends first.
 
         Raises:
             RuntimeError: neither happens.
@@ -112,7 +112,7 @@ class Injected:
     at: float
     """Seconds since 1970."""
     code: int | None = None
-    """With which the driver ended, where it did."""
+    """Exit code of the driver; None if it did not end."""
 
 
 @dataclass(frozen=True)
@@ -122,15 +122,15 @@ class Outcome:
     job: str
     fault: str
     seconds: float
-    """Until it had recovered."""
+    """Time until it had recovered."""
     equal: bool
-    """Whether the job's result is that of an undisturbed one."""
+    """True if the job's result is that of an undisturbed one."""
     lost: int | None = None
     """Steps trained twice; None where nothing is trained."""
     within_bound: bool = True
-    """Whether none of them lies before the newest checkpoint."""
+    """True if none of them lies before the newest checkpoint."""
     code: int | None = None
-    """See :class:`Injected`."""
+    """Exit code of the driver; None if it did not end."""
 
 
 @dataclass(frozen=True)

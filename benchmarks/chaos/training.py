@@ -88,7 +88,7 @@ def newest(run: Path | str) -> str:
 
 
 def _result(run: Path) -> tuple[object, ...]:
-    """All that must not differ: weights, optimiser, bank and labels of the end, and the exported network."""
+    """Read all that must not differ: weights, optimiser, bank and labels of the end, and the exported network."""
     checkpoint = run / "checkpoints" / newest(run)
     files: dict[str, object] = json.loads((checkpoint / MANIFEST).read_bytes())["files"]
     del files["details.json"]
@@ -129,6 +129,6 @@ def _lost(reports: Sequence[tuple[float, int]], injected: Injected, resumed: str
 def _within_bound(
     reports: Sequence[tuple[float, int]], injected: Injected, before: str, recovered: float, steps_per_epoch: int
 ) -> bool:
-    """Whether no step before the newest checkpoint was trained again."""
+    """True if no step before the newest checkpoint was trained again."""
     first = Position.of(before).steps(steps_per_epoch)
     return all(step > first for at, step in reports if injected.at + 1 < at <= recovered)

@@ -11,8 +11,8 @@ import torch
 
 from benchmarks.gpu.timing import SetAsideError, seconds
 from benchmarks.measure import Figure, figure
-from unfused_ray.clustering.kmeans import RowBlocks
 from unfused_ray.clustering.nearest import FaissGpu, Nearest, OneDnn, TopTwo
+from unfused_ray.clustering.row_blocks import RowBlocks
 from unfused_ray.models.precision import ieee_float32
 
 DIM, ROUNDS, NEIGHBOURS = 128, 3, 10

@@ -17,12 +17,6 @@ work at their steady rate by then. Of several numbers of processes the fastest c
 
 from __future__ import annotations
 
-from unfused_ray import (
-    cluster,
-    memory,
-)  # before Ray is imported: it keeps Ray's ports on the loopback interface
-
-# isort: split
 import argparse
 import itertools
 import statistics
@@ -39,12 +33,13 @@ from torch.nn import functional as F
 from benchmarks.clips import repeated, short_clips, write_files
 from benchmarks.measure import Figure, by_turns, figure, report
 from benchmarks.speed.reference import DecarLoop, FrontEnd
-from unfused_ray import recipes
+from unfused_ray import cluster, recipes
 from unfused_ray.audio.transfer import to_device
 from unfused_ray.config import DecarConfig, PretrainConfig, TrackingConfig
 from unfused_ray.data.shards.format import Manifest
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.stream.plan import Pass, Segment
+from unfused_ray.machine import memory
 from unfused_ray.runs import run as runs
 from unfused_ray.runs.checkpoints import Position
 from unfused_ray.runs.start_times import read_start_times
@@ -52,7 +47,7 @@ from unfused_ray.training.driver import launch
 from unfused_ray.training.driver.dry_run import Measurement
 from unfused_ray.training.worker.epoch_sums import EpochSums
 
-EPOCHS = 3
+EPOCHS, ROUNDS = 3, 3
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,7 @@ class Bound:
     step: float
     views: float
     decode: float
-    """On one CPU."""
+    """Decoding on one CPU."""
     cpus: float
     on_gpu: bool
 
@@ -73,7 +68,7 @@ class Bound:
         return max(computing, decoding) if self.on_gpu else computing + decoding
 
 
-def measure_bound(config: PretrainConfig, index: ClipIndex, rounds: int) -> list[Bound]:
+def measure_bound(config: PretrainConfig, index: ClipIndex) -> list[Bound]:
     """The bound, once a round; gives this process the torch threads of a worker."""
     measured = Measurement(config, index)
     learner, planner, reader = measured.learner, measured.job.planner, measured.job.reader
@@ -98,7 +93,7 @@ def measure_bound(config: PretrainConfig, index: ClipIndex, rounds: int) -> list
 
     learner.views = lambda waves_BCS, epoch, block: ready  # type: ignore[assignment]
     taken = by_turns(
-        {"step": step, "views": views, "decode": lambda: list(reader.read(Pass("train", 0), task))}, rounds, warmups=3
+        {"step": step, "views": views, "decode": lambda: list(reader.read(Pass("train", 0), task))}, ROUNDS, warmups=3
     )
     return [
         Bound(
@@ -261,9 +256,9 @@ def main() -> None:
         files = write_files(ClipIndex(manifests), min(per_pass, index.num_clips), folder / "files")
         references = {n: measure_reference(config, index, files, n, args.batches) for n in args.processes}
         memory.keep_freed()  # as workers do; the field's loop has had glibc's default
-        bounds = measure_bound(config, index, rounds=3)
+        bounds = measure_bound(config, index)
         run = measure_run(config, index)
-        bounds += measure_bound(config, index, rounds=3)
+        bounds += measure_bound(config, index)
     report("end_to_end", make_figures(run, bounds, references, index.num_clips), args.output)
 
 

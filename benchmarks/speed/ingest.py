@@ -33,7 +33,7 @@ from unfused_ray.config import PrepareConfig
 from unfused_ray.data.shards.write import ShardClips, ShardWriter
 from unfused_ray.data.sources.find import find
 from unfused_ray.data.sources.listing import list_audio
-from unfused_ray.threads import one_thread
+from unfused_ray.machine.threads import one_thread
 with tempfile.TemporaryDirectory() as output, one_thread():
     for line in sys.stdin:
         config = PrepareConfig(source=line.strip(), output=output)

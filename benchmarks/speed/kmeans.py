@@ -33,8 +33,9 @@ from benchmarks.measure import Figure, by_turns, figure, ratio, report
 from unfused_ray import cluster
 from unfused_ray.clustering.actor import RayClusterer, start_assignment_actor
 from unfused_ray.clustering.clusterer import ClusteringPlan
-from unfused_ray.clustering.kmeans import RowBlocks, lloyd
+from unfused_ray.clustering.kmeans import lloyd
 from unfused_ray.clustering.nearest import FaissGpu
+from unfused_ray.clustering.row_blocks import RowBlocks
 
 GEMM, ROWS_PER_CLUSTER, PUSH = 2048, 16, 65_536
 OURS, FAISS, MM, CONVOLUTION = "this project", "faiss.Kmeans", "torch.mm", "oneDNN"

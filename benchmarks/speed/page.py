@@ -42,7 +42,7 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
 
 
 def is_met(figure: Mapping[str, Any]) -> bool | None:
-    """Whether a figure's median is within its reach; None where none is named."""
+    """True if a figure's median is within its reach; None where none is named."""
     reach = _REACH.match(figure["reach"])
     if reach is None:
         return None

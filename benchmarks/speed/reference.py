@@ -77,7 +77,7 @@ class PlainModel(nn.Module):
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """From a file to what the encoder takes; the settings are the project's own."""
+    """Turns a file into the encoder's input, with the project's own settings."""
 
     log_mel: FrontEndConfig
     crop: CropConfig

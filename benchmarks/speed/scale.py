@@ -32,7 +32,7 @@ from unfused_ray import cluster, storage
 from unfused_ray.api import prepare
 from unfused_ray.audio.decode import encode_flac
 from unfused_ray.clustering.bank_shard import BankShard
-from unfused_ray.clustering.kmeans import BLOCK_ROWS, normalize_rows
+from unfused_ray.clustering.rows import BLOCK_ROWS, normalize_rows
 from unfused_ray.config import BatchConfig, CropConfig, FrontEndConfig, PrepareConfig
 from unfused_ray.data.shards.format import SCHEMA, Manifest, Shard, Statistics
 from unfused_ray.data.shards.index import ClipIndex

@@ -1,9 +1,9 @@
-"""From the command to the first training step, in both runtimes: when a run of the embedded recordings reaches what.
+"""Times the start of a run of the embedded recordings, from the command to the first training step, in both runtimes.
 
     python -m benchmarks.speed.start [--recipe demo] [--rounds 3] [--data SHARDS …] [--output output/bench]
 
 Every round is jobs/pretrain.py as a user calls it, ended once its first step is done; the runtimes take turns. What a
-round has reached when is what the run itself leaves (start.json). The recipe's first step comes after an embedding of
+round has reached when is recorded by the run itself (start.json). The recipe's first step comes after an embedding of
 every clip, which is arithmetic: it lies between "first block" and "labels".
 """
 

@@ -26,7 +26,6 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.measure import Figure, by_turns, figure, ratio, report
 from benchmarks.speed.reference import PlainEncoder
-from unfused_ray import memory
 from unfused_ray.config import (
     DecarConfig,
     EncoderConfig,
@@ -35,6 +34,7 @@ from unfused_ray.config import (
     RuntimeConfig,
     UnfusedConfig,
 )
+from unfused_ray.machine import memory
 from unfused_ray.methods.decar import DecarV2
 from unfused_ray.methods.method import Method
 from unfused_ray.methods.unfused import Unfused
@@ -44,6 +44,7 @@ from unfused_ray.training.worker.device import Precision, choose_precision
 from unfused_ray.training.worker.optimizer import build_optimizer
 
 CLUSTERS, FRAMES, GEMM = 512, 96, 2048
+PROFILED = 8
 PRODUCT, CONVOLUTION = "matrix product of 2,048³", "the same as a 1 × 1 convolution"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 Step = Callable[[], object]
@@ -60,7 +61,7 @@ def waiting(work: Step) -> Step:
     return waited
 
 
-def our_step(method: Method, clips: int, num_classes: int, precision: Precision, backend: str = "") -> Step:
+def our_step(method: Method, clips: int, precision: Precision, backend: str = "") -> Step:
     """Forward, backward, statistics, gradient norm and optimiser, as the loop does them."""
     method.to(DEVICE).train()
     if backend:
@@ -68,7 +69,7 @@ def our_step(method: Method, clips: int, num_classes: int, precision: Precision,
     optimizer = build_optimizer(OptimizerConfig(), method)
     views = torch.randn(method.num_views, clips, method.encoder.num_mels, FRAMES, device=DEVICE)
     weights = torch.ones(clips, device=DEVICE)
-    labels = torch.randint(num_classes, (1, clips), device=DEVICE)
+    labels = torch.randint(CLUSTERS, (1, clips), device=DEVICE)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -82,7 +83,7 @@ def our_step(method: Method, clips: int, num_classes: int, precision: Precision,
     return waiting(step)
 
 
-def plain_step(clips: int, num_views: int, num_classes: int) -> Step:
+def plain_step(clips: int, num_views: int) -> Step:
     """The same training as a researcher would write it."""
     config = DecarConfig()
     encoder = PlainEncoder()
@@ -97,8 +98,8 @@ def plain_step(clips: int, num_views: int, num_classes: int) -> Step:
     model = nn.Sequential(encoder, head).to(DEVICE).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4)
     views = torch.randn(num_views * clips, FrontEndConfig().num_mels, FRAMES, device=DEVICE)
-    labels = torch.randint(num_classes, (num_views * clips,), device=DEVICE)
-    prototypes = F.normalize(torch.randn(num_classes, config.projection_dim, device=DEVICE), dim=1)
+    labels = torch.randint(CLUSTERS, (num_views * clips,), device=DEVICE)
+    prototypes = F.normalize(torch.randn(CLUSTERS, config.projection_dim, device=DEVICE), dim=1)
 
     def step() -> None:
         optimizer.zero_grad()
@@ -113,13 +114,13 @@ def decar(clips: int, precision: Precision = "float32", backend: str = "") -> St
     config = DecarConfig(num_clusters=(CLUSTERS,))
     method = DecarV2(config, EncoderConfig(), FrontEndConfig().num_mels)
     method.to(DEVICE).begin_epoch([F.normalize(torch.randn(CLUSTERS, config.projection_dim), dim=1).numpy()])
-    return our_step(method, clips, CLUSTERS, precision, backend)
+    return our_step(method, clips, precision, backend)
 
 
 def unfused(clips: int, precision: Precision = "float32") -> Step:
     """A step of distillation."""
     method = Unfused(UnfusedConfig(), EncoderConfig(), FrontEndConfig().num_mels, [CLUSTERS])
-    return our_step(method, clips, CLUSTERS, precision)
+    return our_step(method, clips, precision)
 
 
 def products() -> dict[str, Step]:
@@ -139,10 +140,10 @@ def contenders(clips: int, backend: str) -> dict[str, Step]:
     compiled = {"DECAR-v2, compiled": decar(clips, backend=backend)} if backend else {}
     low = choose_precision(RuntimeConfig(), DEVICE)
     return {
-        "plain, 2 views": plain_step(clips, 2, CLUSTERS),
+        "plain, 2 views": plain_step(clips, 2),
         "DECAR-v2": decar(clips),
         **compiled,
-        "plain, 1 view": plain_step(clips, 1, CLUSTERS),
+        "plain, 1 view": plain_step(clips, 1),
         "UnFuSeD": unfused(clips),
         "DECAR-v2, auto": decar(clips, low),
         "UnFuSeD, auto": unfused(clips, low),
@@ -186,8 +187,8 @@ def operations(step: Step) -> int:
     return operations.count
 
 
-def profiled(step: Step, lines: int = 8) -> list[Figure]:
-    """A step's processor time, by operator."""
+def profiled(step: Step) -> list[Figure]:
+    """Shares of the operators that take most of a step's processor time."""
     for _ in range(5):
         step()
     with profile(activities=[ProfilerActivity.CPU]) as record:
@@ -195,7 +196,7 @@ def profiled(step: Step, lines: int = 8) -> list[Figure]:
             step()
     events = record.key_averages()
     total = sum(event.self_cpu_time_total for event in events)
-    events = sorted(events, key=lambda event: -event.self_cpu_time_total)[:lines]
+    events = sorted(events, key=lambda event: -event.self_cpu_time_total)[:PROFILED]
     return [Figure(f"  {event.key}", 100 * event.self_cpu_time_total / total, "% of a step") for event in events]
 
 

@@ -9,9 +9,6 @@ loader (reference.py) also makes log-mels and two augmented views, as its script
 
 from __future__ import annotations
 
-from unfused_ray import cluster  # before Ray is imported: it keeps Ray's ports on the loopback interface
-
-# isort: split
 import argparse
 import io
 import logging
@@ -37,6 +34,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from benchmarks.clips import long_clips, repeated, short_clips, write_files
 from benchmarks.measure import Figure, figure, ratio, report
 from benchmarks.speed.reference import FrontEnd, make_loader
+from unfused_ray import cluster
 from unfused_ray.config import AugmentConfig, BatchConfig, CropConfig, FrontEndConfig
 from unfused_ray.data.shards.format import Manifest
 from unfused_ray.data.shards.index import ClipIndex, Unit
@@ -66,7 +64,7 @@ class Epoch:
 
 
 Contender = Callable[[int], tuple[int, float]]
-"""Goes through the epoch of this number; gives its clips and the seconds to its first batch."""
+"""Goes through the epoch of this number; returns its clips and the seconds to its first batch."""
 
 
 def timed(contender: Contender, epoch: int) -> Epoch:
@@ -128,7 +126,7 @@ class Consumer:
         self.source = RaySource(iterator, planner, SAMPLES, rank, world, set_position)
 
     def epoch(self, number: int) -> tuple[int, float]:
-        """See :data:`Contender`."""
+        """Go through an epoch, as a :data:`Contender`."""
         return drain(len(block.clip_ids) for block in self.source.blocks(Pass("train", number)))
 
     def first_waits(self, epochs: int) -> list[float]:
@@ -160,12 +158,12 @@ class RayStream:
         ]
 
     def epoch(self, number: int) -> tuple[int, float]:
-        """See :data:`Contender`; the first batch counts when all consumers have theirs."""
+        """Go through an epoch, as a :data:`Contender`; the first batch counts when all consumers have theirs."""
         found = ray.get([consumer.epoch.remote(number) for consumer in self.consumers])
         return sum(num_clips for num_clips, _ in found), max(first for _, first in found)
 
     def first_waits(self, epochs: int) -> list[float]:
-        """See :meth:`Consumer.first_waits`; the longest of all consumers."""
+        """Seconds to the first block of each epoch but the first, the longest of all consumers."""
         return [
             max(waits) for waits in zip(*ray.get([c.first_waits.remote(epochs) for c in self.consumers]), strict=True)
         ]
@@ -315,7 +313,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="unfused-ray-bench-") as name, cluster.session():
         folder = Path(name)
         short = [Manifest.load(uri) for uri in args.data] or short_clips(folder / "short")
-        long = [Manifest.load(uri) for uri in args.data_10s] or long_clips(folder / "long", ClipIndex(short), 512)
+        long = [Manifest.load(uri) for uri in args.data_10s] or long_clips(folder / "long", ClipIndex(short))
         figures = compare("short", short, args, folder / "short-files")
         figures += compare("10 s", long, args, folder / "long-files")
     report("stream", figures, args.output)

@@ -1,4 +1,4 @@
-"""Which kind of chord is played, on unheard instruments of unheard soundfonts."""
+"""The kind of chord that is played, on unheard instruments of unheard soundfonts."""
 
 from __future__ import annotations
 

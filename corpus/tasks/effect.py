@@ -1,4 +1,4 @@
-"""What a sound effect is, in games and programs that were not heard in training."""
+"""The kind of a sound effect, in games and programs that were not heard in training."""
 
 from __future__ import annotations
 

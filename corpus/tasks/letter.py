@@ -1,4 +1,4 @@
-"""Which language, from one spoken letter or syllable."""
+"""The language of one spoken letter or syllable."""
 
 from __future__ import annotations
 

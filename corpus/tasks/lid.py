@@ -1,4 +1,4 @@
-"""Which language is spoken, by several people where the packages have them."""
+"""The spoken language, by several people where the packages have them."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def _words(packages: Packages) -> Iterator[_Spoken]:
 
 
 def hedgewars_phrase(path: Path) -> str:
-    """What a file of a voice pack says: its name without the number of the take."""
+    """Phrase spoken in a file of a voice pack: the file's name without the number of the take."""
     return re.sub(r"\d+$", "", path.stem.lower())
 
 

@@ -1,4 +1,4 @@
-"""Which of twelve notes is played, on unheard instruments of unheard soundfonts."""
+"""The note that is played, one of twelve, on unheard instruments of unheard soundfonts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which game's music a piece is from: unheard tracks."""
+"""The game that a piece of music is from: unheard tracks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who speaks: voices that were recorded elsewhere and otherwise, all heard over lines drawn for each clip."""
+"""The speaker: voices that were recorded elsewhere and otherwise, all heard over lines drawn for each clip."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class _Spoken:
     """The words said, alike for voices that say the same: the group."""
     paths: tuple[Path, ...]
     family: str
-    """What has one split in every task that takes these recordings."""
+    """Recordings that have one split in every task that takes them."""
     split: str
 
 

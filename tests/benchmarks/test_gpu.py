@@ -39,7 +39,7 @@ QUICK = ["ceilings", "step", "clustering", "embedding", "curves", "end to end", 
 COMPILED = {"graph": "a CUDA graph needs a GPU", "inductor": "a small run does not have"}
 
 
-@pytest.mark.usefixtures("alone", "ray_session")
+@pytest.mark.usefixtures("ray_session")
 def test_the_whole_script_runs_on_a_processor(tmp_path: Path) -> None:
     output = tmp_path / "gpu.json"
     arguments = ["--device", "cpu", "--small", "--output", str(output), "--commit", "abc", "--parts", *QUICK]

@@ -60,7 +60,7 @@ def node_configs(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def statements(document: str | dict[str, Any]) -> list[dict[str, Any]]:
-    """Of a policy, which the simulated account gives as text (a Python literal) where AWS gives it parsed."""
+    """Statements of a policy, which the simulated account gives as text (a Python literal) and AWS parsed."""
     return (yaml.safe_load(document) if isinstance(document, str) else document)["Statement"]
 
 

@@ -27,13 +27,6 @@ EPOCHS = 3
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("source")
-    write_source(folder, [[40, 30], [30]])
-    return folder
-
-
-@pytest.fixture(scope="module")
 def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
     assert train(tiny(source, folder, tracking_uri, epochs=EPOCHS)).state == "finished"
@@ -74,7 +67,6 @@ def fill(disk: Path, leave: int) -> Path:
 
 # The checkpoint does not fit; then not even the status that says so does.
 @pytest.mark.parametrize("leave", [64 << 10, 0])
-@pytest.mark.usefixtures("alone")
 def test_a_full_disk_ends_the_run_and_leaves_the_checkpoint_before(
     disk: Path, source: Path, undisturbed: Path, tracking_uri: str, leave: int
 ) -> None:
@@ -100,7 +92,6 @@ def test_a_full_disk_ends_the_run_and_leaves_the_checkpoint_before(
     assert_equal_runs(disk / "run", undisturbed)
 
 
-@pytest.mark.usefixtures("alone")
 def test_a_read_only_folder_is_named_and_left_as_it_is(disk: Path, source: Path, tracking_uri: str) -> None:
     job = tiny(source, disk / "run", tracking_uri, epochs=EPOCHS)
     begun(job)
@@ -113,7 +104,6 @@ def test_a_read_only_folder_is_named_and_left_as_it_is(disk: Path, source: Path,
     assert train(job).state == "finished"
 
 
-@pytest.mark.usefixtures("alone")
 def test_a_checkpoint_with_a_flipped_bit_is_named_and_the_run_goes_on_from_the_one_before(
     source: Path, undisturbed: Path, tmp_path: Path, tracking_uri: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -158,7 +148,6 @@ def test_no_flipped_bit_of_a_shard_goes_unseen(tmp_path: Path) -> None:
     assert counted > 20  # the others hit what an epoch does not read
 
 
-@pytest.mark.usefixtures("alone")
 def test_faults_that_pass_are_not_noticed(
     store: FaultyStore, source: Path, undisturbed: Path, tmp_path: Path, tracking_uri: str
 ) -> None:
@@ -182,7 +171,6 @@ def test_faults_that_pass_are_not_noticed(
 
 # Arrow asks 31 times: one that is cut off takes a second each, one that is not answered three.
 @pytest.mark.parametrize("fault", ["error", *(pytest.param(one, marks=pytest.mark.slow) for one in ("cut", "stall"))])
-@pytest.mark.usefixtures("alone")
 def test_a_store_that_fails_ends_the_run_and_leaves_the_checkpoint_before(
     store: FaultyStore, source: Path, undisturbed: Path, tmp_path: Path, tracking_uri: str, fault: Fault
 ) -> None:

@@ -8,8 +8,10 @@ import torch
 
 faiss = pytest.importorskip("faiss")
 
-from unfused_ray.clustering.kmeans import RowBlocks, fit, normalize_rows  # noqa: E402 - after what it may lack
+from unfused_ray.clustering.kmeans import fit  # noqa: E402 - after what it may lack
 from unfused_ray.clustering.nearest import FaissGpu, OneDnn, TopTwo  # noqa: E402
+from unfused_ray.clustering.row_blocks import RowBlocks  # noqa: E402
+from unfused_ray.clustering.rows import normalize_rows  # noqa: E402
 
 DIM, CLUSTERS = 128, 512
 

@@ -12,9 +12,7 @@ pytest.importorskip("mlflow")
 pytest.importorskip("soundfile")
 
 from support.runs import tiny, train
-from support.sources import write_source
 
-from unfused_ray import lease
 from unfused_ray.audio.views import Views
 
 GIVEN = {"weights": 0, "a step": 16 << 20}
@@ -42,9 +40,7 @@ def little_memory(
 
 
 @pytest.mark.usefixtures("little_memory")
-def test_too_little_memory_names_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.0)
-    write_source(tmp_path / "source", [[40, 30], [30]])
-    config = tiny(tmp_path / "source", tmp_path / "run", "off").replace({"encoder.channels": 64})
+def test_too_little_memory_names_the_settings(source: Path, tmp_path: Path) -> None:
+    config = tiny(source, tmp_path / "run", "off").replace({"encoder.channels": 64})
     with pytest.raises(RuntimeError, match=r"out of memory on .* with batch\.block=8 .*; lower batch\.block"):
         train(config)

@@ -1,4 +1,4 @@
-"""What the demo trains is above random networks: a margin that does not depend on last bits."""
+"""The demo's networks are above random ones: a margin that does not depend on last bits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from benchmarks.demo import MEASURES, ROWS, prepare, run
 
 
-@pytest.mark.usefixtures("ray_session", "alone")
+@pytest.mark.usefixtures("ray_session")
 def test_eight_epochs_find_more_neighbours_of_the_class_than_random_networks(tmp_path: Path) -> None:
     languages = prepare(tmp_path, ("languages",))  # they carry the demo's margin, and take half of its time
     (margin,) = run(tmp_path, languages, seed=0, precision="auto", threads=1, epochs=8, random_seeds=3)
@@ -17,7 +17,7 @@ def test_eight_epochs_find_more_neighbours_of_the_class_than_random_networks(tmp
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("ray_session", "alone")
+@pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize(("seed", "precision"), [(0, "bfloat16"), (1, "float32"), (2, "bfloat16")])
 def test_the_demo_is_above_random_networks_by_more_than_its_interval(seed: int, precision: str, tmp_path: Path) -> None:
     found = run(tmp_path, prepare(tmp_path), seed, precision, threads=0)

@@ -31,8 +31,6 @@ from unfused_ray.runs import run
 from unfused_ray.training.driver.launch import check, describe
 from unfused_ray.training.worker.learner import Learner
 
-pytestmark = pytest.mark.usefixtures("alone")
-
 STEPS = 3  # an epoch: 100 clips, 32 a global batch
 NUM_CLIPS = 100  # of the splits that are trained on; a third shard, of validation clips, follows them
 LENGTHS = (4_000, 9_000, 20_000)
@@ -70,24 +68,22 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def config(source: Path, teacher: Path, tmp_path: Path, tracking_uri: str) -> Callable[..., DistillConfig]:
-    """Configuration of a distillation in the folder ``name``, with some fields changed."""
+def config(source: Path, teacher: Path, tmp_path: Path) -> Callable[..., DistillConfig]:
+    """Configuration of a distillation in the folder ``name``, with some fields changed; nothing is tracked."""
     return lambda name, **fields: tiny_student(
-        source, tmp_path / name, tracking_uri, **{"teacher": str(teacher), **SETTINGS["plain"], **fields}
+        source, tmp_path / name, "off", **{"teacher": str(teacher), **SETTINGS["plain"], **fields}
     )
 
 
 @pytest.fixture(scope="module")
-def undisturbed(
-    source: Path, teacher: Path, tmp_path_factory: pytest.TempPathFactory, tracking_uri: str
-) -> Callable[[str], Path]:
+def undisturbed(source: Path, teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Folder of a distillation with some settings that nothing interrupted."""
     folder = tmp_path_factory.mktemp("undisturbed")
 
     def run_of(settings: str) -> Path:
         output = folder / settings
         if not output.exists():
-            job = tiny_student(source, output, tracking_uri, teacher=str(teacher), **SETTINGS[settings])
+            job = tiny_student(source, output, "off", teacher=str(teacher), **SETTINGS[settings])
             assert train(job).state == "finished"
         return output
 
@@ -370,11 +366,10 @@ def test_a_distillation_and_a_pre_training_start_from_each_others_encoder(
     undisturbed: Callable[[str], Path],
     source: Path,
     tmp_path: Path,
-    tracking_uri: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     origin = undisturbed("plain")
-    pretraining = tiny(source, tmp_path / "pretrained", tracking_uri, init_from=str(origin), epochs=1)
+    pretraining = tiny(source, tmp_path / "pretrained", "off", init_from=str(origin), epochs=1)
     beginning, trained = initial_weights(monkeypatch, pretraining), weights(origin)
     names = [name for name in beginning if name.startswith("encoder.")]
     assert all(np.array_equal(beginning[name].numpy(), trained[f"model/{name}"]) for name in names)
@@ -425,20 +420,18 @@ def test_a_fork_with_another_teacher_is_refused(
         check(config("branch", fork=str(undisturbed("plain")), epochs=3, teacher=str(other)))
 
 
-def test_a_fork_of_another_stage_is_refused(
-    undisturbed: Callable[[str], Path], source: Path, tmp_path: Path, tracking_uri: str
-) -> None:
+def test_a_fork_of_another_stage_is_refused(undisturbed: Callable[[str], Path], source: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is a run of stage distill, this one is of pretrain"):
-        check(tiny(source, tmp_path / "branch", tracking_uri, fork=str(undisturbed("plain")), epochs=3))
+        check(tiny(source, tmp_path / "branch", "off", fork=str(undisturbed("plain")), epochs=3))
 
 
 def test_a_pre_training_does_not_take_up_a_distillation(
-    config: Callable[..., DistillConfig], source: Path, tracking_uri: str, stop_after: Callable[[int], None]
+    config: Callable[..., DistillConfig], source: Path, stop_after: Callable[[int], None]
 ) -> None:
     stop_after(1)
     train(config("run"))
     with pytest.raises(run.ConfigurationChangedError, match="stage: distill → pretrain"):
-        train(tiny(source, Path(config("run").output), tracking_uri))
+        train(tiny(source, Path(config("run").output), "off"))
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ import soundfile
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support.paths import contents
 from support.sources import tone, write_source
 from support.terminal import Ended, text_of
 
@@ -70,10 +71,6 @@ def encoder(encoder_uri: str) -> FrozenEncoder:
 def rows_of(manifest: VectorManifest) -> list[dict]:
     tables = [pq.read_table(io.BytesIO(storage.read_bytes(storage.join(manifest.uri, p.file)))) for p in manifest.parts]
     return pa.concat_tables(tables).to_pylist()
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 def wav_folder(folder: Path, seconds: list[float], rate: int = RATE) -> Path:

@@ -92,7 +92,7 @@ assert torch.allclose(vectors, torch.tensor({expected}), atol=1e-3), vectors
 
 
 def api_vectors(run_: str) -> list[list[float]]:
-    """What the encoder itself makes of a ramp."""
+    """Vectors of a ramp by the encoder itself."""
     import torch
 
     from unfused_ray import load_student

@@ -47,7 +47,7 @@ def at_home(tmp_path: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch) 
     return tmp_path
 
 
-@pytest.mark.usefixtures("ray_session", "alone")
+@pytest.mark.usefixtures("ray_session")
 def test_the_guide_to_own_audio_goes_from_files_to_vectors(at_home: Path) -> None:
     for block in blocks("sh", [ROOT / "docs" / "guides" / "own-audio.md"]):
         for command, *arguments in block.commands(at_home) if block.runs else []:

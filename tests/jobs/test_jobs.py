@@ -16,7 +16,6 @@ import pytest
 from support.paths import ROOT
 from support.processes import kill_child, wait_for
 from support.runs import assert_equal_runs, assignments, history, tiny, train, weights
-from support.sources import write_source
 from support.tasks import write_task
 from support.terminal import Ended
 
@@ -28,13 +27,6 @@ from unfused_ray.training.driver import dry_run
 
 JOB = ROOT / "jobs" / "pretrain.py"
 STEPS = 12  # an epoch: 100 clips, 8 a global batch
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("source")
-    write_source(folder, [[40, 30], [30]])
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +54,7 @@ def undisturbed(config: Callable[..., PretrainConfig], watched: dict[str, Any]) 
 
 
 def has_checkpoint(run: Path, epoch: int, step: int) -> Callable[[], bool]:
-    """Whether a run has ever come so far in this epoch: its newest checkpoint is there, older ones may be pruned."""
+    """True if a run has ever come so far in this epoch: its newest checkpoint is there, older ones may be pruned."""
     first = f"e{epoch:04d}-s{step:06d}"
     folder = run / "checkpoints"
     return lambda: folder.exists() and any(path.name >= first for path in folder.iterdir())

@@ -24,7 +24,7 @@ EXPERIMENT = "sweeps"
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Of three groups in train and valid: fewer than the protocol's folds, as of the embedded drums."""
+    """A task of three groups in train and valid: fewer than the protocol's folds, as of the embedded drums."""
     groups = [f"g{i % 3}" for i in range(36)] + [f"t{i % 2}" for i in range(8)]
     return write_task(tmp_path_factory.mktemp("task") / "a", 24, 12, 8, group=groups)
 
@@ -61,7 +61,7 @@ def tracked(uri: str) -> dict[str, list[MlflowRun]]:
     return found
 
 
-@pytest.mark.usefixtures("alone", "ray_session")
+@pytest.mark.usefixtures("ray_session")
 def test_a_sweep_ends_with_a_recipe_a_table_and_a_run_in_mlflow_for_each_of_its_parts(
     arguments: list[str], task: str, tmp_path: Path, tracking_uri: str, command_line: Callable[..., Ended]
 ) -> None:

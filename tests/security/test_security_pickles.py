@@ -21,12 +21,14 @@ from support.reports import Runs, write_runs
 from support.runs import tiny, tiny_student, train
 from support.vectors import groups_of, write_vectors
 
-from unfused_ray import api, evaluation_job, storage
+from unfused_ray import api, storage
 from unfused_ray.config import EvaluateConfig, IndexConfig
 from unfused_ray.data.parts.ledger import Ledger, PartReport
 from unfused_ray.data.shards.index import ClipIndex, read_unit
 from unfused_ray.data.sources.hub_parquet import list_parquet
 from unfused_ray.embedding.vectors import VectorFile
+from unfused_ray.evaluation_job import job as evaluation_job
+from unfused_ray.evaluation_job import plan as evaluation_plan
 from unfused_ray.models.export import load_encoder
 from unfused_ray.parquet import open_parquet
 from unfused_ray.report import report
@@ -93,22 +95,18 @@ def test_the_mark_is_left_by_whoever_unpickles(dump: Callable[[Mark], bytes], tm
 def tree(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> tuple[Path, Runs]:
     """A folder with a run of each kind, an embedding cache, vectors and their index."""
     folder = tmp_path_factory.mktemp("tree")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unfused_ray.lease.SETTLE_SECONDS", 0.0)
-        runs = write_runs(folder, tracking_uri)
+    runs = write_runs(folder, tracking_uri)
     kept_id(runs.evaluation)
     ledger(folder).begin()
     (folder / "half-made" / "part").write_bytes(b"part")
     ledger(folder).finish(0, PartReport(VectorFile("part", 1, 1, 4, storage.sha256(b"part")), ()))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unfused_ray.lease.SETTLE_SECONDS", 0.0)
-        write_vectors(folder / "vectors", groups_of(0, 90, 4))
-        api.index(vectors=str(folder / "vectors"), output=str(folder / "index"), exact_up_to=50)
+    write_vectors(folder / "vectors", groups_of(0, 90, 4))
+    api.index(vectors=str(folder / "vectors"), output=str(folder / "index"), exact_up_to=50)
     return folder, runs
 
 
 def ledger(folder: Path) -> Ledger:
-    """Of an ingest that was interrupted."""
+    """Ledger of an ingest that was interrupted."""
     return Ledger(str(folder / "half-made"), "reports", "source", {}, "plan")
 
 
@@ -178,7 +176,7 @@ def evaluate_again(folder: Path, runs: Runs, tracking_uri: str, output: str = "t
         random_seeds=1,
         processes=1,
     )
-    evaluation_job.run(evaluation_job.check(config))
+    evaluation_job.run(evaluation_plan.check(config))
 
 
 def evaluate_anew(folder: Path, runs: Runs, tracking_uri: str) -> None:
@@ -242,7 +240,6 @@ PLACES: list[tuple[str, Callable[[Path, Runs, str], None]]] = [
 ]
 
 
-@pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize(("place", "read"), PLACES, ids=[f"{place} {read.__name__}" for place, read in PLACES])
 def test_no_pickle_in_the_place_of_a_file_is_loaded_and_the_file_is_named(
     tree: tuple[Path, Runs],

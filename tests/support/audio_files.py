@@ -31,6 +31,17 @@ class AudioFile(NamedTuple):
     """Reasons of the warnings that are due."""
 
 
+class CountingFile(io.BytesIO):
+    """Counts the bytes that are read."""
+
+    bytes_read = 0
+
+    def readinto(self, buffer: object) -> int:
+        count = super().readinto(buffer)  # type: ignore[arg-type]
+        self.bytes_read += count
+        return count
+
+
 def tone(seconds: float, rate: int = RATE, channels: int = 1, pitch: float = 440.0) -> np.ndarray:
     """A tone that swells, in a little noise: (samples, channels) float32, no channel like the other."""
     time = np.arange(round(seconds * rate)) / rate

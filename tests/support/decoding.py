@@ -19,7 +19,7 @@ RATE = 16_000
 
 
 class Decoded(NamedTuple):
-    """What ``decode`` makes of a file."""
+    """Result of decoding a file."""
 
     seconds: float
     warnings: tuple[str, ...]

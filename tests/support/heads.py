@@ -32,7 +32,7 @@ class Head:
     """By option of ray start."""
     token: str
     environment: dict[str, str]
-    """Of the node, and of commands that talk to it."""
+    """Environment of the node, and of commands that talk to it."""
     process: psutil.Process
 
     def listening(self) -> dict[int, psutil.Process]:

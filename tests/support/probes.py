@@ -22,7 +22,7 @@ class NaiveProbe:
     strength: float
     """C that validation chooses."""
     predictions: np.ndarray
-    """Of the linear probe, for the test clips."""
+    """Predictions of the linear probe for the test clips."""
     valid: dict[Measure, np.ndarray]
     test: dict[Measure, np.ndarray]
 

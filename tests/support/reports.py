@@ -13,8 +13,10 @@ from optuna.distributions import FloatDistribution
 from support.runs import tiny, tiny_student, train
 from support.sources import write_source
 from support.tasks import PROTOCOL, replace_columns, write_encoder, write_task
-from unfused_ray import evaluation_job, recipes, storage
+from unfused_ray import recipes, storage
 from unfused_ray.config import EvaluateConfig, TrackingConfig
+from unfused_ray.evaluation_job import job as evaluation_job
+from unfused_ray.evaluation_job import plan as evaluation_plan
 from unfused_ray.sweeps import SWEEP
 from unfused_ray.sweeps.score import Score
 from unfused_ray.sweeps.space import to_json
@@ -87,7 +89,7 @@ def _evaluate(folder: Path, task: str, runs: Runs) -> None:
         processes=1,
         tracking=TrackingConfig(uri="off"),
     )
-    evaluation_job.run(evaluation_job.check(config))
+    evaluation_job.run(evaluation_plan.check(config))
 
 
 def write_sweep(folder: Path, num_trials: int) -> list[Record]:
@@ -134,7 +136,7 @@ class Element:
     path: tuple[str, ...]
     """Tags of what it is in."""
     text: str = ""
-    """Of itself and all within."""
+    """Text of itself and all within."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What can be scheduled, and what is refused with the field to change."""
+"""A job that a cluster could never schedule is refused with the field to change."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def test_a_temporary_folder_is_replaced_only_where_it_is_too_long(
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Which calls of Ray's init and shutdown there were; nothing is started."""
+    """Calls of Ray's init and shutdown; nothing is started."""
     calls: list[str] = []
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(cluster.ray, "init", lambda *_, **__: calls.append("init"))

@@ -1,4 +1,4 @@
-"""What must start fast does not import what it can do without: each process of a run pays for its own imports."""
+"""Processes that must start fast import no module that they can do without: each pays for its own imports."""
 
 from __future__ import annotations
 

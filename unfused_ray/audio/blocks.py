@@ -26,7 +26,7 @@ class Block(NamedTuple):
     wave: np.ndarray
     """``(samples, channels)`` float32; full scale is 1."""
     rate: int
-    """In Hz. It may change within a file, as may the number of channels."""
+    """Sample rate in Hz. It may change within a file, as may the number of channels."""
 
 
 def block_length(rate: int, channels: int) -> int:

@@ -19,13 +19,13 @@ def run(arguments: Sequence[str]) -> int:
     """Make a results table."""
     config, dry_run = parse("compare", arguments, recipes.PLANS, EXAMPLES)
     from unfused_ray import api
-    from unfused_ray.comparison import job, page, validation
+    from unfused_ray.comparison import page, plan, validation
 
     if config.list:
-        show(job.check(config).listing())
+        show(plan.check(config).listing())
         return 0
     if dry_run:
-        show(job.describe(job.check(config)))
+        show(plan.describe(plan.check(config)))
         return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the jobs are stopped, too
     compared = api.compare(config)

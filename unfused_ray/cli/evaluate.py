@@ -18,12 +18,14 @@ EXAMPLES = (
 def run(arguments: Sequence[str]) -> int:
     """Evaluate encoders."""
     config, dry_run = parse("evaluate", arguments, recipes.EVALUATE, EXAMPLES, default="default")
-    from unfused_ray import api, evaluation_job, storage
+    from unfused_ray import api, storage
+    from unfused_ray.evaluation_job import job as evaluation_job
+    from unfused_ray.evaluation_job import plan as evaluation_plan
     from unfused_ray.figures.nearest import PICTURE
     from unfused_ray.report.evaluation import evaluation_table
 
     if dry_run:
-        show(evaluation_job.describe(evaluation_job.check(config)))
+        show(evaluation_plan.describe(evaluation_plan.check(config)))
         return 0
     evaluated = api.evaluate(config)
     show(evaluation_table(evaluated.table, plain_console()))

@@ -51,8 +51,9 @@ def _start(command: str, arguments: Sequence[str]) -> int:
 
 
 def _run(run: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
-    from unfused_ray import logs, memory, storage  # here: with them comes pyarrow, which --help need not wait for
+    from unfused_ray import logs, storage  # here: with them comes pyarrow, which --help need not wait for
     from unfused_ray.lease import InUseError
+    from unfused_ray.machine import memory
 
     memory.keep_freed()
     try:

@@ -21,7 +21,7 @@ from unfused_ray.clustering.assignment import Assignment
 from unfused_ray.clustering.bank import Bank
 from unfused_ray.clustering.bank_shard import BankShard
 from unfused_ray.clustering.clusterer import ClusteringPlan, InProcessClusterer
-from unfused_ray.clustering.kmeans import BLOCK_ROWS, normalize_rows
+from unfused_ray.clustering.rows import BLOCK_ROWS, normalize_rows
 
 _MAX_IN_FLIGHT = 8
 

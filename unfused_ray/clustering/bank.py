@@ -17,7 +17,7 @@ from unfused_ray.audio import randomness
 from unfused_ray.clustering import health, kmeans
 from unfused_ray.clustering.assignment import Assignment
 from unfused_ray.clustering.bank_shard import BankShard, Census
-from unfused_ray.clustering.kmeans import BLOCK_ROWS
+from unfused_ray.clustering.rows import BLOCK_ROWS
 
 FORMAT_VERSION = 1
 _MANIFEST = "bank.json"
@@ -172,6 +172,6 @@ class Bank:
         self._shards.broadcast("load", [storage.join(folder, file) for file in manifest["files"]])
 
     def _owners(self, clip_ids: np.ndarray) -> list[np.ndarray]:
-        """For each shard the positions of its clips."""
+        """Positions of each shard's clips."""
         shards = clip_ids // BLOCK_ROWS % len(self._shards)
         return [np.flatnonzero(shards == shard) for shard in range(len(self._shards))]

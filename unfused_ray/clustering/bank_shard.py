@@ -10,7 +10,8 @@ import numpy as np
 import safetensors.numpy
 
 from unfused_ray import storage
-from unfused_ray.clustering.kmeans import BLOCK_ROWS, RowBlocks
+from unfused_ray.clustering.row_blocks import RowBlocks
+from unfused_ray.clustering.rows import BLOCK_ROWS
 
 if TYPE_CHECKING:
     from unfused_ray.clustering.nearest import Nearest

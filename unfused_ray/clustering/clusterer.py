@@ -13,8 +13,8 @@ from unfused_ray import storage
 from unfused_ray.clustering.assignment import MANIFEST, Assignment, read_assignment, write_assignment
 from unfused_ray.clustering.bank import Bank, LocalShards
 from unfused_ray.clustering.bank_shard import BankShard
-from unfused_ray.clustering.kmeans import normalize_rows
-from unfused_ray.threads import usable_cores
+from unfused_ray.clustering.rows import normalize_rows
+from unfused_ray.machine.threads import usable_cores
 
 ASSIGNMENT = "assignment"
 """Folder of the current assignment within a saved state."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from unfused_ray import extras
-from unfused_ray.clustering.kmeans import BLOCK_ROWS, TILE_ROWS
+from unfused_ray.clustering.rows import BLOCK_ROWS, TILE_ROWS
 
 Finder = Callable[[Tensor], tuple[np.ndarray, np.ndarray]]
 """Finds the nearest centroid of each row of a tile, ``(R, D)`` float32, and the similarity with it: ``(R,)`` each."""

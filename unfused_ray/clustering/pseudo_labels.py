@@ -10,7 +10,9 @@ import numpy as np
 from unfused_ray.audio import randomness
 from unfused_ray.clustering import health
 from unfused_ray.clustering.assignment import Assignment
-from unfused_ray.clustering.kmeans import Clustering, RowBlocks, fit, unit_rows
+from unfused_ray.clustering.kmeans import Clustering, fit
+from unfused_ray.clustering.row_blocks import RowBlocks
+from unfused_ray.clustering.rows import unit_rows
 from unfused_ray.config import PseudoLabelConfig
 
 _ROWS_PER_DIM = 8

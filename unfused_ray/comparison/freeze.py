@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from unfused_ray import storage
-from unfused_ray.comparison.plan import TablePlan
+from unfused_ray.comparison.table_plan import TablePlan
 from unfused_ray.evaluation.protocol import load_protocol
 from unfused_ray.evaluation.table import FROZEN
 

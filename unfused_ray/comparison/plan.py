@@ -1,289 +1,205 @@
-"""The plan of a results table: its systems, their training data and budgets, and the tasks they are read on.
-
-A plan is a TOML file. With the recipes that it names, it says whatever decides a number of the table; it does not say
-where the shards lie.
-"""
+"""Check what a comparison is to train and evaluate, and list it."""
 
 from __future__ import annotations
 
-import re
-import tomllib
-from collections.abc import Mapping
+import os
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
 
-from unfused_ray.config import Config, PositiveFloat, Seed, TrainingConfig, explain
-from unfused_ray.evaluation.embedders import is_spec
-from unfused_ray.evaluation.systems import LogMelStatistics
-from unfused_ray.models.encoder import LAYERS
-from unfused_ray.recipes import recipe
-
-_PLANS = Path(__file__).parent / "plans"
-
-_DECIDED = {
-    "name": "the row's name",
-    "seed": "seeds",
-    "data": "on, sources and tasks",
-    "output": "--output",
-    "epochs": "tflop",
-    "teacher": "the row's teacher",
-    "init_from": "the row's init_from",
-    "fork": "the row's init_from",
-    "labels_of": "the row's teacher",
-}
-"""Settings of a training that follow from something else in a plan."""
-_ENDS = ("stop_after", "watch.patience")
-"""Settings that end a training before its TFLOP are spent."""
-
-TrainedOn = Literal["sources", "each task", "all tasks"]
-"""The sources for pre-training; the training clips of a task, a network for each; those of all tasks together."""
+from unfused_ray import paths, storage
+from unfused_ray.comparison.freeze import refuse_changes
+from unfused_ray.comparison.processes import command
+from unfused_ray.comparison.results import model_name
+from unfused_ray.comparison.table_plan import PlannedSystem, find_plan, load_plan
+from unfused_ray.comparison.trainings import Training, Trainings, expected_minutes, refuse_other_settings
+from unfused_ray.comparison.validation import MARKDOWN
+from unfused_ray.config import CompareConfig, EvaluateConfig, TrackingConfig, TrainingConfig
+from unfused_ray.evaluation.tasks import load_task, refuse_shared
+from unfused_ray.home import home, local_home
+from unfused_ray.machine.threads import usable_cores
+from unfused_ray.tracking import store
 
 
-class PlannedSystem(Config):
-    """A row of the table whose networks are trained for it."""
+class ComparisonPlan:
+    """The trainings and evaluations of a results table that a comparison makes.
 
-    name: str
-    """Heading of the row; in small letters, with hyphens, in folders and on the command line."""
-    job: Literal["pretrain", "distill"] = "pretrain"
-    """The job that trains it."""
-    recipe: str
-    """A recipe of that job."""
-    settings: dict[str, Any] = Field(default_factory=dict)
-    """Differences from the recipe: fields with dots, such as "encoder.cut"."""
-    on: TrainedOn = "sources"
-    """Its training data."""
-    tflop: PositiveFloat | None = None
-    """Budget of each of its trainings, where it is another than the plan's."""
-    seeds: tuple[Seed, ...] = ()
-    """Seeds of the plan that it is trained with; none are all of them."""
-    curve: str = ""
-    """Line that it is a point of, where accuracy is drawn against operations; empty is a line of its own."""
-    teacher: str = ""
-    """An earlier system whose clusters are the pseudo-labels, where it is distilled."""
-    init_from: str = ""
-    """An earlier system whose weights it starts from."""
-
-    @model_validator(mode="after")
-    def _settings_count(self) -> Self:
-        for field, value in self.settings.items():
-            if field in _DECIDED:
-                raise ValueError(f"{self.name}: settings.{field}={value!r} would not count: give {_DECIDED[field]}")
-            if field in _ENDS:
-                raise ValueError(f"{self.name}: settings.{field}={value!r} would end it before its TFLOP: leave it out")
-            if isinstance(value, Mapping) and "kind" not in value:
-                raise ValueError(
-                    f"{self.name}: settings.{field}={dict(value)} is a whole group, whose other fields would not be "
-                    f'the recipe\'s: write each in quotes, "{field}.{next(iter(value), "field")}"'
-                )
-        if self.teacher and (origin := self.settings.get("labels.origin")) in ("random", "true"):
-            raise ValueError(f"{self.name}: teacher={self.teacher} would not count: labels.origin={origin} asks none")
-        return self
-
-    @property
-    def slug(self) -> str:
-        """The name as folders have it."""
-        return re.sub(r"[^a-z0-9]+", "-", self.name.lower().replace("'", "")).strip("-")
-
-    def config(self, values: Mapping[str, Any]) -> TrainingConfig:
-        """The recipe with the system's settings and these values over it, by field, groups with dots.
-
-        Raises:
-            ValueError: no such recipe, or a setting that cannot be; names it.
-        """
-        try:
-            config = recipe(f"{self.job}/{self.recipe}", {**self.settings, **values})
-        except ValueError as error:
-            raise ValueError(f"{self.name} cannot be trained:\n{error}") from error
-        assert isinstance(config, TrainingConfig)
-        return config
-
-
-class Peer(Config):
-    """A row of the table that was trained elsewhere, and is read as it is."""
-
-    name: str
-    """Heading of the row."""
-    embedder: str
-    """``module:callable``, which gives an :class:`unfused_ray.evaluation.embedders.Embedder`."""
-
-    @model_validator(mode="after")
-    def _names_a_callable(self) -> Self:
-        if not is_spec(self.embedder) or {"/", "="} & set(self.name):
-            raise ValueError(f"{self.name}: {self.embedder!r} is no module:callable, or the name has a slash or a =")
-        return self
-
-
-class TflopBudget(Config):
-    """Floating point operations of a training, in units of 10¹²; epochs follow from them."""
-
-    sources: PositiveFloat
-    """Budget of a training on the sources for pre-training."""
-    each_task: PositiveFloat | None = None
-    """Budget of a training on the training clips of one task."""
-    all_tasks: PositiveFloat | None = None
-    """Budget of a training on those of all tasks together."""
-
-    def of(self, system: PlannedSystem) -> float:
-        """The budget of a training of a system.
-
-        Raises:
-            ValueError: the plan names no such budget.
-        """
-        field = system.on.replace(" ", "_")
-        budget: float | None = system.tflop or getattr(self, field)
-        if budget is None:
-            raise ValueError(f"tflop.{field} is missing: {system.name} is trained on {system.on}")
-        return budget
-
-
-class TablePlan(Config):
-    """A whole table."""
-
-    name: str
-    """Name of the output folder, and of the evaluations in tracking."""
-    sources: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Prepared sources for pre-training, folders below the data root."""
-    tasks: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Prepared tasks, likewise."""
-    anchors: tuple[str, ...] = ()
-    """Rows that must know more than a random network, as peers and supervised ones: a task counts where one of them is
-    above ``random`` on validation clips. Without anchors, all tasks count."""
-    random: str = "random fc2"
-    """Row of the random networks that anchors are compared with."""
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
-    """Full pipelines: each trains every system anew."""
-    reference: str
-    """Row that all others' differences are shown from."""
-    compare: tuple[tuple[str, str], ...] = ()
-    """Pairs of rows whose difference in the mean is tested, the first minus the second; Holm's correction is for these.
-    Rows without training are "log-mel statistics" and "random " with a layer, as "random fc1"."""
-    random_seeds: Annotated[int, Field(ge=0)] = 10
-    """Random networks of each shape."""
-    protocol: str = ""
-    """Protocol file beside the plan; empty is the one that comes with the package."""
-    tflop: TflopBudget
-    systems: Annotated[tuple[PlannedSystem, ...], Field(min_length=1)]
-    peers: tuple[Peer, ...] = ()
-
-    @model_validator(mode="after")
-    def _systems_build_on_earlier_ones(self) -> Self:
-        earlier: dict[str, PlannedSystem] = {}
-        for system in self.systems:
-            if system.slug in {other.slug for other in earlier.values()} or "/" in system.name:
-                raise ValueError(f"{system.name!r} cannot be the name of one system alone, or has a slash")
-            if system.teacher and system.job != "distill":
-                raise ValueError(f"{system.name}: a teacher is for job = 'distill'")
-            for name in filter(None, (system.teacher, system.init_from)):
-                if name not in earlier:
-                    raise ValueError(f"{system.name}: {name!r} is no system before it; there are {', '.join(earlier)}")
-                if earlier[name].on == "each task" != system.on:
-                    raise ValueError(f"{system.name}: {name!r} has a network for each task, of which none is meant")
-                if missing := set(self.seeds_of(system)) - set(self.seeds_of(earlier[name])):
-                    raise ValueError(f"{system.name}: {name!r} is not trained with seed {min(missing)}")
-            if unknown := set(system.seeds) - set(self.seeds):
-                raise ValueError(
-                    f"{system.name}: seed {min(unknown)} is none of the plan, whose seeds are {self.seeds}"
-                )
-            self.tflop.of(system)
-            earlier[system.name] = system
-        return self
-
-    @model_validator(mode="after")
-    def _compares_rows(self) -> Self:
-        compared = [("compare", name) for pair in self.compare for name in pair]
-        anchors = [("anchors", name) for name in self.anchors]
-        for field, name in (*compared, *anchors, ("random", self.random), ("reference", self.reference)):
-            if name not in self._named() and not _is_untrained(name):
-                raise ValueError(f"{field}: {name!r} is no row of the plan; these are {self._rows()}")
-        return self
-
-    @model_validator(mode="after")
-    def _peers_have_names_of_their_own(self) -> Self:
-        if repeated := [
-            peer.name for peer in self.peers if self._named().count(peer.name) > 1 or _is_untrained(peer.name)
-        ]:
-            raise ValueError(f"peers: {repeated[0]!r} is the name of another row too")
-        return self
-
-    @property
-    def supervised(self) -> list[str]:
-        """Names of the systems that train on labels."""
-        return [system.name for system in self.systems if system.settings.get("labels.origin") == "true"]
-
-    def seeds_of(self, system: PlannedSystem) -> tuple[int, ...]:
-        """Seeds that a system is trained with."""
-        return system.seeds or self.seeds
-
-    def system(self, name: str) -> PlannedSystem:
-        """The system of this name, as the plan or as folders have it.
-
-        Raises:
-            ValueError: there is no such system.
-        """
-        for system in self.systems:
-            if name in (system.name, system.slug):
-                return system
-        raise ValueError(f"{name!r} is no row of the plan; these are {self._rows()}")
-
-    def row(self, name: str) -> str:
-        """The row of this name; a system's as the plan or as folders have it.
-
-        Raises:
-            ValueError: there is no such row.
-        """
-        others = [peer.name for peer in self.peers]
-        return name if _is_untrained(name) or name in others else self.system(name).name
-
-    def _named(self) -> list[str]:
-        return [*(system.name for system in self.systems), *(peer.name for peer in self.peers)]
-
-    def _rows(self) -> str:
-        return ", ".join([*self._named(), LogMelStatistics.name, *(f"random {layer}" for layer in LAYERS)])
-
-    def select(self, names: tuple[str, ...]) -> list[PlannedSystem]:
-        """The systems of these names, and before each what it builds on; all of them where none is named.
-
-        Raises:
-            ValueError: there is no such system.
-        """
-        wanted = {self.system(name).name for name in names}
-        for system in reversed(self.systems):
-            if system.name in wanted:
-                wanted |= {system.teacher, system.init_from}
-        return [system for system in self.systems if system.name in wanted or not names]
-
-
-def _is_untrained(row: str) -> bool:
-    """True for the name of a row without training; that of random networks says an unusual size."""
-    kind, _, shape = row.partition(" ")
-    return row == LogMelStatistics.name or (kind == "random" and shape.partition(" (")[0] in LAYERS)
-
-
-def find_plan(name: str) -> Path:
-    """Return the file of a plan that comes with the package, or of a plan's own path.
+    Args:
+        config: of the comparison.
 
     Raises:
-        ValueError: it is neither.
+        ValueError, FileNotFoundError: the plan, or a choice from it, cannot be.
     """
-    path = Path(name) if name.endswith(".toml") else _PLANS / f"{name}.toml"
-    if not name or not path.exists():
-        known = ", ".join(sorted(each.stem for each in _PLANS.glob("*.toml")))
-        raise ValueError(f"plan={name} is none of {known}, and no TOML file that is there")
-    return path
+
+    def __init__(self, config: CompareConfig) -> None:
+        config = paths.check(config)
+        path = find_plan(config.plan)
+        self.config, self.table = config, load_plan(path)
+        self.output = config.output or storage.join(home(), "tables", self.table.name)
+        self.protocol = storage.absolute(str(path.parent / self.table.protocol)) if self.table.protocol else ""
+        refuse_changes(self.table, self.protocol, self.output)
+        self.systems = self.table.select(config.only)
+        if unknown := set(config.seeds) - set(self.table.seeds):
+            raise ValueError(f"seeds={sorted(unknown)} are not of the plan, whose seeds are {self.table.seeds}")
+        self.seeds: Sequence[int] = config.seeds or self.table.seeds
+        pairs = [each.partition("=") for each in config.use]
+        given = {self.table.system(name).slug: storage.absolute(folder) for name, _, folder in pairs if folder}
+        if len(given) < len(config.use):
+            raise ValueError(f"use={config.use}: each must be SYSTEM=FOLDER, a system once")
+        self.trainings = Trainings(self.table, config.data_root, self.output, given)
+        self.trainings.refuse_unfound()
+        self.against = self.table.row(config.against) if config.against else ""
+        self.num_jobs = config.processes
+        self.threads = max(1, usable_cores() // self.num_jobs) if self.num_jobs > 1 else 0
+        logs = self.output if storage.is_local(self.output) else storage.join(local_home(), "tables", self.table.name)
+        self.logs = Path(logs) / "logs"
+
+    def chosen(self) -> list[Training]:
+        """The trainings of the chosen systems and seeds, each behind those that it builds on.
+
+        Raises:
+            ValueError: a finished one is of other settings than the plan's.
+        """
+        found = [
+            training
+            for seed in self.seeds
+            for system in self.systems
+            if seed in self.table.seeds_of(system)
+            for training in self.trainings.of(system, seed)
+        ]
+        for training in found:
+            if training.state == "finished":
+                refuse_other_settings(training)
+        return found
+
+    def refuse_tasks(self) -> None:
+        """Refuse tasks that cannot be evaluated, which no training should come before.
+
+        Raises:
+            FileNotFoundError, ValueError: names the task and why.
+        """
+        for name in self.table.tasks:
+            task = load_task(self.trainings.uri(name))
+            if self.config.shared_clips == "refuse":
+                refuse_shared(task)
+
+    def as_run(self, config: TrainingConfig) -> TrainingConfig:
+        """The configuration to start: in one process if several run on this machine, whose cores Ray would share."""
+        if not self.threads or os.environ.get("RAY_ADDRESS"):
+            return config
+        if config.runtime.gpus_per_worker:
+            raise ValueError(
+                f"processes={self.num_jobs} without RAY_ADDRESS would train {config.name}, which is for "
+                f"{config.runtime.num_workers} workers with GPUs, on {self.threads} threads of this machine: submit "
+                "the table to a cluster (ray job submit), or give --processes 1"
+            )
+        return config.replace({"runtime.kind": "in-process", "runtime.threads": self.threads})
+
+    def settings(self, config: TrainingConfig | EvaluateConfig) -> str:
+        """File that the process of a job reads its settings from."""
+        return storage.join(self.output, "settings", f"{config.name}.json")
+
+    def finished(self) -> dict[str, list[int]]:
+        """Seeds whose trainings are all finished, by system; those that are not chosen too."""
+        seeds = {
+            system.name: [seed for seed in self.table.seeds_of(system) if self._is_finished(system, seed)]
+            for system in self.table.systems
+        }
+        return {name: found for name, found in seeds.items() if found}
+
+    def _is_finished(self, system: PlannedSystem, seed: int) -> bool:
+        trainings = self.trainings.of(system, seed)
+        if any(training.state != "finished" for training in trainings):
+            return False
+        for training in trainings:
+            refuse_other_settings(training)
+        return True
+
+    def some_finished(self) -> dict[str, list[int]]:
+        """Seeds of :meth:`finished`.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if found := self.finished():
+            return found
+        raise ValueError(f"{self.output} has no row of which all networks are trained: there is nothing to evaluate")
+
+    @property
+    def evaluations_folder(self) -> str:
+        """Folder of the evaluations, one per task."""
+        return storage.join(self.output, "evaluations")
+
+    def evaluations(self, finished: dict[str, list[int]], random_seeds: int) -> list[EvaluateConfig]:
+        """One evaluation a task, of all finished encoders and random networks."""
+        return [self.evaluation(finished, random_seeds, task) for task in self.table.tasks]
+
+    def evaluation(self, finished: dict[str, list[int]], random_seeds: int, *tasks: str) -> EvaluateConfig:
+        """The evaluation of all finished encoders and random networks on some tasks."""
+        models = [
+            f"{model_name(system, seed)}={self.trainings.path(system, seed)}"
+            for system in self.table.systems
+            for seed in finished.get(system.name, ())
+        ]
+        return EvaluateConfig(
+            name=f"{self.table.name}-{'-'.join(tasks)}",
+            models=(*models, *(f"{peer.name}={peer.embedder}" for peer in self.table.peers)),
+            tasks=tuple(self.trainings.uri(task) for task in tasks),
+            output=storage.join(self.evaluations_folder, *tasks),
+            random_seeds=random_seeds,
+            protocol=self.protocol,
+            processes=self.threads,
+            shared_clips=self.config.shared_clips,
+        )
+
+    def listing(self) -> Table:
+        """State of every chosen training, and the minutes left, as finished trainings tell."""
+        chosen = self.chosen()
+        done = [training for training in chosen if training.state == "finished"]
+        table = Table(title=self.output, title_justify="left")
+        table.add_column("training", overflow="fold")  # the one that may wrap, in a narrow terminal
+        table.add_column("state", no_wrap=True)
+        for heading in ("epochs", "TFLOP", "minutes", "left"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        total = 0.0
+        for training in chosen:
+            left = 0.0 if training in done else expected_minutes(training, done)
+            total += left or 0.0
+            cells = [training.name, training.state, str(training.config.epochs), f"{training.tflop:.3g}"]
+            cells += [f"{training.minutes:.1f}" if training.minutes else "", "" if left is None else f"{left:.0f}"]
+            table.add_row(*cells)
+        table.add_section()
+        known = f"{total:.0f}" if done else "unknown"
+        table.add_row(f"{len(done)} of {len(chosen)} finished", "", "", "", "", known)
+        return table
+
+    def commands(self) -> list[str]:
+        """The processes that a run would start, in their order."""
+        lines = []
+        if "train" in self.config.stages:
+            left = [training for training in self.chosen() if training.state != "finished"]
+            lines += [shlex.join(command(t.system.job, self.settings(t.config))) for t in left]
+        if "validate" in self.config.stages:
+            lines.append(f"validation clips, in this process: {storage.join(self.output, MARKDOWN)}")
+        if "evaluate" in self.config.stages:
+            lines += [shlex.join(command("evaluate", self.settings(config))) for config in self.evaluations({}, 0)]
+        return lines
 
 
-def load_plan(path: Path) -> TablePlan:
-    """Read a plan.
+def check(config: CompareConfig) -> ComparisonPlan:
+    """Read the plan and refuse what cannot be trained or compared; nothing is written.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is no TOML, or a field is missing, unknown or impossible; names it.
+        ValueError, FileNotFoundError: names the field, its value and the rule.
     """
-    try:
-        return TablePlan(**tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no TOML file: {error}") from error
-    except ValidationError as error:
-        raise ValueError(f"{path} is no plan:\n{explain(error)}") from error
+    return ComparisonPlan(config)
+
+
+def describe(plan: ComparisonPlan) -> Group:
+    """Show the state of every training, and the processes that would be run."""
+    lines = [f"tracker: {store.describe(TrackingConfig())}", *plan.commands()]
+    return Group(plan.listing(), Text("\n".join(lines), no_wrap=True, overflow="ignore"))

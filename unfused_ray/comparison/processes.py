@@ -6,6 +6,9 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 _LAST_LINES = 12
@@ -54,6 +57,17 @@ class JobProcesses:
         if code:
             lines = path.read_text(errors="replace").splitlines()[-_LAST_LINES:]
             raise ChildProcessError("\n  ".join([f"{name} ended with code {code}, see {path}", *lines]))
+
+    @contextmanager
+    def pool(self, size: int) -> Iterator[ThreadPoolExecutor]:
+        """Threads that each wait for a job; an interruption stops the jobs at a point to resume from."""
+        with ThreadPoolExecutor(size) as pool:
+            try:
+                yield pool
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                self.stop()
+                raise
 
     def stop(self) -> None:
         """Ask the running jobs to stop at a point to resume from, and begin nothing more."""

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from unfused_ray import evaluation_job, storage
+from unfused_ray import storage
 from unfused_ray.comparison.counting import (
     AnchorDifference,
     anchor_differences,
@@ -17,7 +17,7 @@ from unfused_ray.comparison.counting import (
     gap_closed,
     published_tasks,
 )
-from unfused_ray.comparison.plan import PlannedSystem, TablePlan
+from unfused_ray.comparison.table_plan import PlannedSystem, TablePlan
 from unfused_ray.comparison.trainings import Training, Trainings
 from unfused_ray.config import EvaluateConfig
 from unfused_ray.evaluation import bootstrap, cells
@@ -30,7 +30,8 @@ from unfused_ray.evaluation.rows import Row, deviations, headings, score
 from unfused_ray.evaluation.systems import RandomNetwork, System, TrainedModel
 from unfused_ray.evaluation.table import TABLE, EvaluationTable
 from unfused_ray.evaluation.tasks import Task
-from unfused_ray.evaluation_job import EvaluationPlan
+from unfused_ray.evaluation_job import job as evaluation_job
+from unfused_ray.evaluation_job import plan as evaluation_plan
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -59,7 +60,7 @@ class ResultsRow:
     counting: Interval | None
     """Headline over the tasks that count; None where none does."""
     counting_difference: Interval | None
-    """From the reference row."""
+    """Its difference from the reference row."""
     gap_closed: float | None
     """Share of the gap between random networks and the best anchor that the headline closes, over the tasks that count;
     None without anchors, and where these are not above random networks on the test clips."""
@@ -90,7 +91,7 @@ class ResultsTable:
     """All rows, and the differences that the plan tests."""
 
     plan: TablePlan
-    evaluation: EvaluationPlan
+    evaluation: evaluation_plan.EvaluationPlan
     reference: str
     """Row that ``rows`` are compared with."""
     rows: tuple[ResultsRow, ...]
@@ -126,7 +127,7 @@ def results(
         output: folder of the evaluations, one per task.
         reference: row that others are compared with; as long as it is not trained, the first is.
     """
-    evaluation = evaluation_job.check(config)
+    evaluation = evaluation_plan.check(config)
     protocol, tasks = evaluation.protocol, evaluation.tasks
     found = {}
     for task, network in itertools.product(tasks, evaluation.systems):

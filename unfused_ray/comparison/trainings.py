@@ -18,7 +18,7 @@ from unfused_ray.comparison.budget import (
     labelling_operations,
     within_budget,
 )
-from unfused_ray.comparison.plan import PlannedSystem, TablePlan
+from unfused_ray.comparison.table_plan import PlannedSystem, TablePlan
 from unfused_ray.config import TrainingConfig
 from unfused_ray.data.shards.format import MANIFEST, Manifest
 from unfused_ray.data.shards.index import ClipIndex

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from unfused_ray import evaluation_job, storage
+from unfused_ray import storage
 from unfused_ray.comparison.counting import validation_draws
 from unfused_ray.config import MEAN, QUICK_MEASURES, Measure
 from unfused_ray.data.shards.format import Manifest
@@ -23,7 +23,8 @@ from unfused_ray.evaluation.rows import headings, random_of
 from unfused_ray.evaluation.systems import System
 from unfused_ray.evaluation.table import IN_WORDS, markdown
 from unfused_ray.evaluation.tasks import VALIDATION_SPLITS, Task, load_task
-from unfused_ray.evaluation_job import EvaluationPlan
+from unfused_ray.evaluation_job import job as evaluation_job
+from unfused_ray.evaluation_job.plan import EvaluationPlan
 
 FOLDER = "validation"
 """Folder of the scores, beside the table's."""
@@ -63,7 +64,7 @@ class ValidationRow:
     name: str
     num_networks: int
     accuracy: dict[Measure, dict[str, Interval]]
-    """By measure, then by task, and their mean."""
+    """Accuracies by measure, then by task, and their mean."""
     above_random: Interval | None
     """Headline's mean over the tasks, minus that of random networks of its shape; None where there are none."""
 

@@ -14,6 +14,7 @@ from unfused_ray.config.base import (
     differences,
     explain,
     flatten,
+    idle_fields,
     within,
 )
 from unfused_ray.config.export import ExportConfig, ExportForm
@@ -105,5 +106,6 @@ __all__ = [
     "differences",
     "explain",
     "flatten",
+    "idle_fields",
     "within",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Self, get_origin
@@ -124,6 +124,17 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str
 def within(name: str, names: Iterable[str]) -> bool:
     """True if a dotted name is one of these, or lies in a nested configuration that is."""
     return any(name == each or name.startswith(f"{each}.") for each in names)
+
+
+def idle_fields(config: Config) -> Iterator[tuple[str, object, str]]:
+    """Fields that are not as usual and do not count, in nested configurations too: dotted name, value and why."""
+    for name, why in config.idle.items():
+        if (value := getattr(config, name)) != type(config).model_fields[name].default:
+            yield name, value, why
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        if isinstance(value, Config):
+            yield from ((f"{name}.{inner}", each, why) for inner, each, why in idle_fields(value))
 
 
 def explain(error: ValidationError) -> str:

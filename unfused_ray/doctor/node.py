@@ -16,7 +16,7 @@ import soundfile
 
 from unfused_ray import __version__, extras, storage
 from unfused_ray.audio.decode import AudioError, decode
-from unfused_ray.nvidia import cuda_version, driver_version, why_no_gpu
+from unfused_ray.machine.nvidia import cuda_version, driver_version, why_no_gpu
 from unfused_ray.runs.environment import code_digest
 
 _SHARED_MEMORY = Path("/dev/shm")

@@ -36,7 +36,7 @@ class Cell:
     weights: np.ndarray
     """(T,) float64 of the tested clips; all 1 without folds, which all count alike."""
     results: list[dict[str, Any]]
-    """As written: one a seed; of a task with folds those of its first round, then of its second …"""
+    """Results as they are written: one a seed; of a task with folds those of its first round, then of its second …"""
     damaged: int
     """Clips of any split without finite features, left out of train and wrong in test: the cell is not read again."""
 

@@ -79,10 +79,10 @@ class EmbedderModel:
         return f"{self.spec} {embedder.version} {embedder.sample_rate}"
 
     def front_end_of(self, task: Task) -> None:
-        """It hears waves."""
+        """None: it hears waves."""
 
     def cost(self, task: Task) -> tuple[int, float | None] | None:
-        """As far as it says."""
+        """Its parameters and multiply-adds, as far as it says."""
         embedder = load_embedder(self.spec)
         parameters: int | None = getattr(embedder, "num_parameters", None)
         return (parameters, getattr(embedder, "multiply_adds", None)) if parameters else None

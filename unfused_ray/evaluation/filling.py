@@ -20,7 +20,7 @@ from unfused_ray.embedding.cache import EmbeddingCache
 from unfused_ray.evaluation.protocol import ProtocolConfig
 from unfused_ray.evaluation.systems import System, families
 from unfused_ray.evaluation.tasks import Task
-from unfused_ray.threads import usable_cores
+from unfused_ray.machine.threads import usable_cores
 
 Filled = TypeVar("Filled")
 """The scores of a system on a task: a cell of a table."""

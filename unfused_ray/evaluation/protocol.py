@@ -25,7 +25,7 @@ class BootstrapConfig(Config):
 
 
 class ProtocolConfig(Config):
-    """How clips are read and vectors scored; ``protocol.toml`` explains each field."""
+    """Settings of reading clips and scoring vectors; ``protocol.toml`` explains each field."""
 
     crop_seconds: PositiveFloat
     short_clips: ShortClips

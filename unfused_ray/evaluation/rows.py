@@ -27,9 +27,9 @@ class Row:
     """Work for a second of audio."""
     num_seeds: int
     accuracy: dict[Measure, dict[str, Interval]]
-    """By measure, then by task, and their mean."""
+    """Accuracies by measure, then by task, and their mean."""
     difference: dict[Measure, dict[str, Interval]]
-    """From the reference row, drawn with the same test clips; empty for that row."""
+    """Differences from the reference row, drawn with the same test clips; empty for that row."""
     strengths: dict[str, list[float]]
     """C that validation chose for the linear probe, by task, one a seed and fold."""
     accuracy_by_part: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Margin:
     random: str
     """Row of the random networks."""
     difference: dict[Measure, Interval]
-    """In shares of 1; each clip has the same weight, and the interval is of their groups."""
+    """Differences in shares of 1; each clip has the same weight, and the interval is of their groups."""
 
     @property
     def text(self) -> str:

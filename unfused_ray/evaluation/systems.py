@@ -74,7 +74,7 @@ class LogMelStatistics:
         return self.front_end
 
     def cost(self, task: Task) -> None:
-        """There is no network."""
+        """None: there is no network."""
 
     def vectors(self, task: Task, protocol: ProtocolConfig, cache: EmbeddingCache) -> Iterator[np.ndarray]:
         """(N, 9 · bands)."""

@@ -8,12 +8,14 @@ from dataclasses import asdict, dataclass, replace
 
 from rich.console import Group
 
-from unfused_ray import evaluation_job, extras, paths, storage
+from unfused_ray import extras, paths, storage
 from unfused_ray.config import EvaluateConfig, ExportConfig, TrackingConfig
 from unfused_ray.data.shards.format import refuse_other_rate
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.evaluation.cells import MEASURES
 from unfused_ray.evaluation.table import EvaluationTable
+from unfused_ray.evaluation_job import job as evaluation_job
+from unfused_ray.evaluation_job import plan as evaluation_plan
 from unfused_ray.exports import card, forms, hub_folder, onnx_file
 from unfused_ray.exports.agreement import Agreement, read_waves
 from unfused_ray.exports.convert import portable
@@ -72,7 +74,8 @@ def check(config: ExportConfig) -> ExportPlan:
     refuse_other_rate(index.manifests, encoder.sampling_rate)
     config = config.replace(data=data, tasks=(config.tasks or data) if config.int8 else ())
     if config.tasks:
-        evaluation_job.check(_scores_of(config, ()))  # refuses what no scoring could take, before an export is replaced
+        # What no scoring could take is refused before an export is replaced.
+        evaluation_plan.check(_scores_of(config, ()))
     results = card.find_results(config.evaluation, description) if config.evaluation else None
     plan = ExportPlan(config, description, encoder, index, results)
     plan = replace(plan, before=_before(plan.output, config.evaluation))
@@ -174,7 +177,7 @@ def _score(plan: ExportPlan) -> EvaluationTable:
     files = {"float32": onnx_file.FILE, "int8": onnx_file.INT8_FILE}
     models = tuple(f"{name}={storage.join(plan.output, file)}" for name, file in files.items())
     config = _scores_of(plan.config, models).replace(output=storage.join(plan.output, EVALUATION))
-    return evaluation_job.run(evaluation_job.check(config))
+    return evaluation_job.run(evaluation_plan.check(config))
 
 
 def _scores_of(config: ExportConfig, models: tuple[str, ...]) -> EvaluateConfig:

@@ -39,7 +39,7 @@ class Grouping:
     ids: np.ndarray
     """(N,) int64 index into ``names``; -1 is drawn in grey, behind the others."""
     names: Sequence[str]
-    """At most ``MAX_NAMED``."""
+    """Names of the groups, at most ``MAX_NAMED``."""
     rest: str
     """Name of the grey points."""
 

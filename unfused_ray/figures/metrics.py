@@ -19,9 +19,9 @@ class Metric:
     """One metric of the history."""
 
     name: str
-    """As the history has it."""
+    """Name in the history."""
     heading: str
-    """Above its panel."""
+    """Title of its panel."""
     note: str
     """Reading aid: unit, direction, and a bad value."""
     summary: str = ""

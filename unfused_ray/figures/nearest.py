@@ -84,7 +84,7 @@ class Questions:
 
     asked: Sequence[Question]
     why: str
-    """How they were chosen."""
+    """The way in which they were chosen, in words."""
 
 
 def ask(task: Task, nearest: Mapping[str, np.ndarray]) -> Questions:

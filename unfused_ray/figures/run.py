@@ -121,7 +121,7 @@ def spread_clusters(clusters_N: np.ndarray, num_shown: int) -> np.ndarray:
 
 
 def _sample(index: ClipIndex) -> np.ndarray:
-    """At most ``MAX_POINTS`` clip_ids, the same each time: whole row groups, whose clips ingest has shuffled.
+    """Choose at most ``MAX_POINTS`` clip_ids, the same each time: whole row groups, whose clips ingest has shuffled.
 
     Clips drawn one by one would cost a row group of 16 MB each.
     """

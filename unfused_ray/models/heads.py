@@ -25,7 +25,7 @@ def perceptron(in_dim: int, hidden: int, out_dim: int) -> nn.Sequential:
 
 
 class ProjectionHead(nn.Module):
-    """From a clip's embedding to a point on the unit sphere: a :func:`perceptron`, L2-normalised.
+    """Maps a clip's embedding to a point on the unit sphere: a :func:`perceptron`, L2-normalised.
 
     Source: DeepCluster-v2 in SwAV, arXiv 2006.09882 app. A.
     """
@@ -40,7 +40,7 @@ class ProjectionHead(nn.Module):
 
 
 class DecorrelationHead(nn.Module):
-    """From a layer's clip embedding to what is decorrelated: three linear layers, batch norm and ReLU between them.
+    """Maps a layer's clip embedding to the features to decorrelate: three linear layers, batch norm and ReLU between.
 
     No layer has a bias: batch norm, or the standardisation of what comes out, would remove it. Weights start from
     torch's defaults: seed torch before constructing.
@@ -66,7 +66,7 @@ class DecorrelationHead(nn.Module):
 
 
 class ClassifierHead(nn.Module):
-    """From a layer's clip embedding to logits: linear, batch norm, ReLU, then a linear layer for each set of classes.
+    """Maps a layer's clip embedding to logits: linear, batch norm, ReLU, then a linear layer for each set of classes.
 
     The first layer has no bias: batch norm would remove it. Weights start from torch's defaults: seed torch before
     constructing.

@@ -23,9 +23,9 @@ from unfused_ray.config import FrontEndConfig
 from unfused_ray.data.parts.executor import Executor
 from unfused_ray.data.shards.format import Manifest, Shard
 from unfused_ray.data.shards.index import ClipIndex, Unit, read_unit
+from unfused_ray.machine.threads import one_thread
 from unfused_ray.progress import Progress
 from unfused_ray.retrieval.space import unit
-from unfused_ray.threads import one_thread
 
 BANDS, RATES = 32, 64
 DIM = BANDS * RATES

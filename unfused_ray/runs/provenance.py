@@ -26,7 +26,7 @@ def origins(config: TrainingConfig, checkpoint: Checkpoint | None) -> list[dict[
 
 
 def origin_facts(config: TrainingConfig, record: Mapping[str, Any] | None) -> dict[str, str]:
-    """Which run or export a training begins with: a fact by which a resume with another is refused.
+    """Identities of the runs or exports that a training begins with: facts by which a resume with others is refused.
 
     It does not depend on the folder's path, nor on what the other run has learnt since.
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from unfused_ray import paths, storage
-from unfused_ray.config import DistillConfig, PretrainConfig, TrainingConfig, differences, explain, within
+from unfused_ray import storage
+from unfused_ray.config import DistillConfig, PretrainConfig, TrainingConfig, differences, explain, idle_fields, within
 from unfused_ray.runs.checkpoints import CheckpointStore
 from unfused_ray.runs.files import read_file, write_file
 from unfused_ray.runs.status import Status
@@ -112,7 +112,7 @@ class Run:
         if old["stage"] != config.stage:
             return [f"stage: {old['stage']} → {config.stage}"]
         changes = differences({**old["config"], **old["facts"]}, new)
-        idle = {name for name, _, _ in paths.idle(CONFIGS[old["stage"]].model_validate(old["config"]))}
+        idle = {name for name, _, _ in idle_fields(CONFIGS[old["stage"]].model_validate(old["config"]))}
         return [
             _of_origin(name, old["config"], new) or line
             for name, line in changes.items()

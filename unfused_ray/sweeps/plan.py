@@ -14,7 +14,7 @@ import numpy as np
 from rich.table import Table as RichTable
 
 from unfused_ray import paths, storage
-from unfused_ray.config import DistillConfig, SweepConfig, differences, within
+from unfused_ray.config import DistillConfig, SweepConfig, differences, idle_fields, within
 from unfused_ray.data.shards.format import Manifest
 from unfused_ray.evaluation.bootstrap import distinct_groups
 from unfused_ray.evaluation.protocol import ProtocolConfig, load_protocol
@@ -48,7 +48,7 @@ class SweepPlan:
     """A sweep whose settings and tasks have been found to fit."""
 
     config: SweepConfig
-    """With absolute paths."""
+    """Settings, with absolute paths."""
     record: dict[str, Any]
     """The content of sweep.json: id, configuration, search space, environment, and checksums of tasks, teacher and
     protocol."""
@@ -188,7 +188,7 @@ def _refuse_what_the_sweep_decides(config: SweepConfig, space: Space) -> None:
 def _refuse_values(distill: DistillConfig, space: Space) -> None:
     """Refuse a space with an end that cannot work, or with a field that counts at none of them."""
     ends = [apply(distill, point) for point in grid(space, 1)]
-    idle = [{name: why for name, _, why in paths.idle(end)} for end in ends]
+    idle = [{name: why for name, _, why in idle_fields(end)} for end in ends]
     usual = DistillConfig()
     for name in space:
         whys = {each[name] for each in idle if name in each}

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 
 from rich.table import Table as RichTable
 
-from unfused_ray import evaluation_job, storage
+from unfused_ray import storage
 from unfused_ray.config import DistillConfig, EvaluateConfig, Measure
 from unfused_ray.evaluation import bootstrap
 from unfused_ray.evaluation.bootstrap import Interval
 from unfused_ray.evaluation.protocol import BootstrapConfig
 from unfused_ray.evaluation.table import EvaluationTable
+from unfused_ray.evaluation_job import job as evaluation_job
+from unfused_ray.evaluation_job import plan as evaluation_plan
+from unfused_ray.evaluation_job import tracked as evaluation_tracked
 from unfused_ray.sweeps.plan import SweepPlan
 from unfused_ray.sweeps.score import draws
 from unfused_ray.sweeps.space import apply, identity
@@ -31,7 +34,7 @@ class Ranked:
     accuracy: Interval
     """Mean score on validation clips."""
     difference: Interval | None
-    """From the default trial, on the same clips; None for that trial, or where it did not go to its end."""
+    """Difference from the default trial, on the same clips; None for that trial, or where it did not go to its end."""
 
 
 def rank(records: Sequence[Record], default: str, config: BootstrapConfig) -> list[Ranked]:
@@ -131,7 +134,7 @@ def evaluate_winner(result: SweepResult) -> EvaluationTable:
             raise KeyboardInterrupt("stopped: the same command with --resume resumes it")
         if status.state != "finished":
             raise ValueError(f"the winner on {task} is {status.state}: {status.message}")
-    evaluation = evaluation_job.check(
+    evaluation = evaluation_plan.check(
         EvaluateConfig(
             models=(f"winner={runs}/{{task}}",),
             tasks=config.tasks,
@@ -145,7 +148,7 @@ def evaluate_winner(result: SweepResult) -> EvaluationTable:
         )
     )
     table = evaluation_job.run(evaluation)
-    evaluation_job.track(evaluation, table, parent=plan.id)
+    evaluation_tracked.track(evaluation, table, parent=plan.id)
     return table
 
 

@@ -74,7 +74,7 @@ class Record:
 
     @property
     def accuracy(self) -> float:
-        """At its last rung."""
+        """Accuracy at its last rung."""
         return self.rungs[-1].accuracy
 
     def write(self, sweep_uri: str) -> None:
@@ -105,7 +105,7 @@ class TrialPlan:
     """Epochs after which a trial is scored; the last is its end."""
     protocol: ProtocolConfig
     measure: Measure
-    """That trials are judged by."""
+    """Measure that trials are judged by."""
     by_folds: bool
 
     def config(self, point: Point, task: str, last_epoch: int) -> DistillConfig:

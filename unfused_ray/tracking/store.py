@@ -106,7 +106,7 @@ def announce(config: TrackingConfig, several_nodes: str = "") -> None:
 
 
 def ends_with_its_node(uri: str, several_nodes: str) -> StoreProblem | None:
-    """What is wrong with a store that is a file of one node, where the cluster has several; None of any other store.
+    """The fault of a store that is a file of one node, where the cluster has several; None of any other store.
 
     Such a cluster is deleted when its job has ended, and the file with it.
     """

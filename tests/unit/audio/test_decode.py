@@ -14,6 +14,7 @@ import soundfile
 import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.audio_files import CountingFile
 
 from unfused_ray.audio.decode import AudioError, decode, encode_flac, read_flac, refuse_unusable
 
@@ -140,17 +141,6 @@ def test_pieces_are_full_but_the_last_and_lose_nothing(num_samples: int, max_sam
     assert [len(piece) for piece in pieces[:-1]] == [max_samples] * (len(pieces) - 1)
     assert 0 < len(pieces[-1]) <= max_samples
     assert np.array_equal(np.concatenate(pieces), pcm)
-
-
-class CountingFile(io.BytesIO):
-    """Counts the bytes that are read."""
-
-    bytes_read = 0
-
-    def readinto(self, buffer: object) -> int:
-        count = super().readinto(buffer)  # type: ignore[arg-type]
-        self.bytes_read += count
-        return count
 
 
 def test_who_takes_one_piece_reads_no_more():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.audio_files import AudioFile, audio_files, encoded, muxed, tone
+from support.audio_files import AudioFile, CountingFile, audio_files, encoded, muxed, tone
 from support.decoding import by_ffmpeg, ours
 
 from unfused_ray.audio.decode import AudioError, decode
@@ -227,16 +227,8 @@ def test_an_interrupt_while_c_code_reads_is_not_dropped():
 
 
 def test_who_takes_one_piece_of_a_long_file_reads_no_more():
-    class Counting(io.BytesIO):
-        bytes_read = 0
-
-        def readinto(self, buffer: object) -> int:
-            count = super().readinto(buffer)  # type: ignore[arg-type]
-            self.bytes_read += count
-            return count
-
     data = muxed(tone(300, RATE), RATE, "mp3", "libmp3lame")
-    file = Counting(data)
+    file = CountingFile(data)
     assert len(next(decode(file, RATE, RATE))) == RATE
     assert file.bytes_read < len(data) / 5
 

@@ -18,7 +18,7 @@ from support.processes import kill_child
 from unfused_ray.clustering.actor import RayClusterer, start_assignment_actor
 from unfused_ray.clustering.assignment import Assignment, read_assignment
 from unfused_ray.clustering.clusterer import Clusterer, ClusteringPlan, InProcessClusterer
-from unfused_ray.clustering.kmeans import BLOCK_ROWS
+from unfused_ray.clustering.rows import BLOCK_ROWS
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

@@ -15,7 +15,7 @@ from unfused_ray.clustering.bank import Bank, LocalShards
 from unfused_ray.clustering.bank_shard import BankShard
 from unfused_ray.clustering.clusterer import ClusteringPlan, InProcessClusterer
 from unfused_ray.clustering.health import signs_of_collapse
-from unfused_ray.clustering.kmeans import BLOCK_ROWS, normalize_rows
+from unfused_ray.clustering.rows import BLOCK_ROWS, normalize_rows
 from unfused_ray.config import HealthConfig
 
 NUM_CLIPS, DIM = 5 * BLOCK_ROWS + 100, 8

@@ -15,15 +15,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import normalized_mutual_info_score
 
 from unfused_ray.clustering import health
-from unfused_ray.clustering.kmeans import (
-    BLOCK_ROWS,
-    RowBlocks,
-    draw_starts,
-    fit,
-    lloyd,
-    normalize_rows,
-    update_centroids,
-)
+from unfused_ray.clustering.kmeans import draw_starts, fit, lloyd, update_centroids
+from unfused_ray.clustering.row_blocks import RowBlocks
+from unfused_ray.clustering.rows import BLOCK_ROWS, normalize_rows
 
 
 def blobs(num_rows: int, num_clusters: int, dim: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

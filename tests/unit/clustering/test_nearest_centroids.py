@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unfused_ray.clustering.clusterer import ClusteringPlan
-from unfused_ray.clustering.kmeans import BLOCK_ROWS, RowBlocks, fit, normalize_rows
+from unfused_ray.clustering.kmeans import fit
 from unfused_ray.clustering.nearest import FaissGpu, OneDnn
+from unfused_ray.clustering.row_blocks import RowBlocks
+from unfused_ray.clustering.rows import BLOCK_ROWS, normalize_rows
 from unfused_ray.config import DecarConfig
 from unfused_ray.methods.decar import DecarV2
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from unfused_ray.audio import randomness
 from unfused_ray.clustering.assignment import Assignment
 from unfused_ray.clustering.health import normalized_mutual_information
-from unfused_ray.clustering.kmeans import RowBlocks, fit
+from unfused_ray.clustering.kmeans import fit
 from unfused_ray.clustering.pseudo_labels import agreement_with, cluster, of_classes, shuffled, whiten
+from unfused_ray.clustering.row_blocks import RowBlocks
 from unfused_ray.config import PseudoLabelConfig
 
 NUM_PLANTED = 6

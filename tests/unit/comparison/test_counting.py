@@ -1,4 +1,4 @@
-"""Which tasks count: an anchor lies above random networks on validation clips, whatever the test clips say."""
+"""Tasks count where an anchor lies above random networks on validation clips, whatever the test clips say."""
 
 from __future__ import annotations
 

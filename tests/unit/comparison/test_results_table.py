@@ -12,7 +12,7 @@ from copy import copy
 from pathlib import Path
 from threading import Event, Thread
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -23,15 +23,18 @@ from support.processes import wait_for
 from support.runs import train
 from support.tasks import PROTOCOL, write_task
 
-from unfused_ray import evaluation_job, recipes, storage
+from unfused_ray import recipes, storage
 from unfused_ray.comparison import job, page, processes, results
+from unfused_ray.comparison import plan as comparison_plan
 from unfused_ray.comparison.budget import clip_operations, epochs_of, within_budget
-from unfused_ray.comparison.job import ComparisonPlan
-from unfused_ray.comparison.plan import PlannedSystem, load_plan
+from unfused_ray.comparison.plan import ComparisonPlan
+from unfused_ray.comparison.table_plan import PlannedSystem, load_plan
 from unfused_ray.comparison.validation import ValidationTable
 from unfused_ray.config import CompareConfig, EncoderConfig, EvaluateConfig, FrontEndConfig, PretrainConfig
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.evaluation.cells import MEASURES, Cell
+from unfused_ray.evaluation_job import job as evaluation_job
+from unfused_ray.evaluation_job import plan as evaluation_plan
 from unfused_ray.models.cost import cost_of
 from unfused_ray.runs.run import CONFIGS, Run
 from unfused_ray.runs.status import Status
@@ -42,17 +45,20 @@ TRAININGS = ["decar-v2-seed-0", "unfused-seed-0-drums", "unfused-seed-0-language
 EVALUATIONS = 2 * ["tiny-drums", "tiny-languages"]  # trained encoders first, then random networks
 
 
-class InProcess:
+class InProcess(processes.JobProcesses):
     """Runs jobs in this process, without tracking and pictures: tens of seconds that are tested elsewhere."""
 
-    def __init__(self, logs: Path, threads: int = 0) -> None:
-        self.begun: list[str] = []
+    begun: ClassVar[list[str]]
+    """Jobs of the newest run."""
+
+    def __init__(self, logs: Path, threads: int) -> None:
+        InProcess.begun = []
 
     def run(self, job: str, settings: str, name: str) -> None:
-        self.begun.append(name)
+        InProcess.begun.append(name)
         text = Path(settings).read_bytes()
         if job == "evaluate":
-            evaluation_job.run(evaluation_job.check(EvaluateConfig.model_validate_json(text)))
+            evaluation_job.run(evaluation_plan.check(EvaluateConfig.model_validate_json(text)))
             return
         config = CONFIGS[job].model_validate_json(text)
         status = train(config, in_sweep=True)
@@ -106,7 +112,7 @@ def command(shards: Path, plan: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(job, "JobProcesses", InProcess)
 
     def make(output: Path, of: Path = plan, **fields: Any) -> ComparisonPlan:
-        return job.check(CompareConfig(plan=str(of), data_root=str(shards), output=str(output), **fields))
+        return comparison_plan.check(CompareConfig(plan=str(of), data_root=str(shards), output=str(output), **fields))
 
     return make
 
@@ -123,11 +129,11 @@ def test_one_command_trains_reads_and_compares_and_given_again_finds_everything_
         job.run(command(output, stages=("validate",)))
     training = command(output, stages=("train", "validate"))
     validated = job.run(training)
-    assert (validated.num_failed, validated.table, training.jobs.begun) == (0, None, TRAININGS)
+    assert (validated.num_failed, validated.table, InProcess.begun) == (0, None, TRAININGS)
     assert not (output / "frozen.json").exists()
     first = command(output)
     assert job.run(first).num_failed == 0
-    assert first.jobs.begun == EVALUATIONS
+    assert InProcess.begun == EVALUATIONS
     table = json.loads((output / "table.json").read_text())
     rows = {line["row"]["name"]: line for line in table["rows"]}
     assert next(iter(rows)) == "log-mel statistics"
@@ -188,7 +194,7 @@ def test_one_command_trains_reads_and_compares_and_given_again_finds_everything_
     again = command(small, against="unfused")
     compared_again = job.run(again)
     assert compared_again.num_failed == 0 and compared_again.against is not None
-    assert again.jobs.begun == EVALUATIONS
+    assert InProcess.begun == EVALUATIONS
     assert (small / "table.md").read_text() == markdown
     written = json.loads((small / "against.json").read_text())
     assert (written["reference"], written["comparisons"]) == ("UnFuSeD", table["comparisons"])
@@ -222,7 +228,7 @@ def test_one_command_trains_reads_and_compares_and_given_again_finds_everything_
 
     taken = command(tmp_path / "other", use=(f"decar-v2={output}/runs/decar-v2/seed-{{seed}}",), stages=("train",))
     assert job.run(taken).num_failed == 0
-    assert taken.jobs.begun == TRAININGS[1:]
+    assert InProcess.begun == TRAININGS[1:]
 
 
 def refuse_other_validation(output: Path, found: ValidationTable | None, tested: dict[str, Any]) -> None:
@@ -248,9 +254,9 @@ def refuse_other_validation(output: Path, found: ValidationTable | None, tested:
 def with_anchors(of: ComparisonPlan, *anchors: str, random: str = "random fc2 (8 × 32)") -> results.ResultsTable:
     """The table of the same cells with other anchors."""
     trainings, finished = copy(of.trainings), of.finished()
-    trainings.plan = of.plan.replace(anchors=anchors, random=random)
-    config = of._evaluation(finished, of.plan.random_seeds, *of.plan.tasks)
-    return results.results(trainings, finished, config, of._evaluations, of.plan.reference)
+    trainings.plan = of.table.replace(anchors=anchors, random=random)
+    config = of.evaluation(finished, of.table.random_seeds, *of.table.tasks)
+    return results.results(trainings, finished, config, of.evaluations_folder, of.table.reference)
 
 
 def test_a_training_that_stopped_goes_on_and_leaves_out_what_builds_on_it_until_then(
@@ -259,7 +265,7 @@ def test_a_training_that_stopped_goes_on_and_leaves_out_what_builds_on_it_until_
     stop_after(1)
     stopped = command(tmp_path, stages=("train",))
     assert job.run(stopped).num_failed == len(TRAININGS)
-    assert stopped.jobs.begun == TRAININGS[:1]
+    assert InProcess.begun == TRAININGS[:1]
     assert "failed: decar-v2-seed-0 stopped" in caplog.text
     assert "Traceback" not in caplog.text
     half = Run(str(tmp_path / "runs" / "decar-v2" / "seed-0"))

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from support.tasks import PROTOCOL, write_folds, write_task
 
-from unfused_ray import evaluation_job
 from unfused_ray.comparison.validation import (
     ValidationScores,
     validated,
@@ -21,6 +20,7 @@ from unfused_ray.config import QUICK_MEASURES, EvaluateConfig, FrontEndConfig, M
 from unfused_ray.embedding.cache import EmbeddingCache
 from unfused_ray.evaluation.protocol import BootstrapConfig, ProtocolConfig
 from unfused_ray.evaluation.tasks import Task
+from unfused_ray.evaluation_job import plan as evaluation_plan
 
 
 @dataclass(frozen=True)
@@ -53,19 +53,19 @@ def uri(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def plan(uri: str, tmp_path: Path) -> evaluation_job.EvaluationPlan:
+def plan(uri: str, tmp_path: Path) -> evaluation_plan.EvaluationPlan:
     (tmp_path / "protocol.toml").write_text(PROTOCOL)
     config = EvaluateConfig(tasks=(uri,), protocol=str(tmp_path / "protocol.toml"), processes=1)
-    return evaluation_job.check(config.replace({"cache": str(tmp_path / "cache"), "output": str(tmp_path / "out")}))
+    return evaluation_plan.check(config.replace({"cache": str(tmp_path / "cache"), "output": str(tmp_path / "out")}))
 
 
 def test_damaged_clips_are_wrong_named_and_asked_again(
-    uri: str, plan: evaluation_job.EvaluationPlan, tmp_path: Path
+    uri: str, plan: evaluation_plan.EvaluationPlan, tmp_path: Path
 ) -> None:
     tasks, notes = validation_tasks([uri])
     assert tasks[0].splits.tolist() == ["train"] * 24 + ["valid"] * 8 and notes == []
     damaged = Noise(damaged=(3, 25))
-    asked = evaluation_job.EvaluationPlan(plan.config, plan.protocol, tuple(tasks), (damaged,))
+    asked = evaluation_plan.EvaluationPlan(plan.config, plan.protocol, tuple(tasks), (damaged,))
     output = str(tmp_path / "scores")
     found = validated(asked, tasks, output)
     scores = found["noise", "tones"]
@@ -76,7 +76,7 @@ def test_damaged_clips_are_wrong_named_and_asked_again(
     table = validation_table(plan.protocol, tasks, asked.systems, found)
     assert "Clips were damaged, which are wrong where they validate: noise on tones (2)." in table.to_markdown()
 
-    whole = evaluation_job.EvaluationPlan(plan.config, plan.protocol, tuple(tasks), (Noise(),))
+    whole = evaluation_plan.EvaluationPlan(plan.config, plan.protocol, tuple(tasks), (Noise(),))
     found = validated(whole, tasks, output)
     assert found["noise", "tones"].scores["headline"].shape == (2, 8)
     assert "amaged" not in validation_table(plan.protocol, tasks, whole.systems, found).to_markdown()

@@ -1,4 +1,4 @@
-"""Where Ray cannot be imported, audio becomes shards, statistics, blocks and vectors, with the same bytes."""
+"""Audio becomes shards, statistics, blocks and vectors without Ray, with the same bytes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
 
 
-@pytest.mark.usefixtures("ray_session", "alone")
+@pytest.mark.usefixtures("ray_session")
 def test_a_bare_machine_makes_the_same_bytes(tmp_path: Path) -> None:
     clips = {}
     for number in range(30):

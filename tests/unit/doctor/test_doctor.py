@@ -158,7 +158,7 @@ def test_gpus_are_looked_at_where_they_are(
 def test_a_machine_without_a_gpu_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     if torch.cuda.is_available():
         pytest.skip("torch sees a GPU")
-    monkeypatch.setattr("unfused_ray.nvidia._DRIVER", tmp_path / "version")
+    monkeypatch.setattr("unfused_ray.machine.nvidia._DRIVER", tmp_path / "version")
     assert look(str(tmp_path / "run"), True).no_gpu == (
         "no driver of NVIDIA is loaded" if torch.version.cuda else f"torch {torch.__version__} is built without CUDA"
     )

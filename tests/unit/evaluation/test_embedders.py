@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import soxr
 from support.embedders import Bands
+from support.evaluations import evaluated
 from support.sources import tone
-from support.tasks import CROP, LENGTHS, PROTOCOL, write_encoder, write_task
+from support.tasks import CROP, LENGTHS, write_encoder, write_task
 
-from unfused_ray import evaluation_job
-from unfused_ray.config import EvaluateConfig
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.embedding import cache as cache_module
 from unfused_ray.embedding.cache import EmbeddingCache
@@ -20,7 +19,6 @@ from unfused_ray.evaluation.cells import MEASURES
 from unfused_ray.evaluation.embedders import vectors_of_clips
 from unfused_ray.evaluation.protocol import load_protocol
 from unfused_ray.evaluation.systems import parse_model
-from unfused_ray.evaluation.table import EvaluationTable
 from unfused_ray.evaluation.tasks import load_task
 
 NUM_TRAIN, NUM_TEST = 32, 16
@@ -29,7 +27,6 @@ NUM_CLIPS = NUM_TRAIN + NUM_TEST
 
 @pytest.fixture
 def task(tmp_path: Path) -> str:
-    (tmp_path / "protocol.toml").write_text(PROTOCOL)
     return write_task(tmp_path / "tones", NUM_TRAIN, 0, NUM_TEST)
 
 
@@ -39,19 +36,6 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     calls: list[np.ndarray] = []
     monkeypatch.setattr(Bands, "heard", calls)
     return calls
-
-
-def evaluate(folder: Path, task: str, *models: str) -> EvaluationTable:
-    config = EvaluateConfig(
-        models=models,
-        tasks=(task,),
-        output=str(folder / "out"),
-        cache=str(folder / "cache"),
-        protocol=str(folder / "protocol.toml"),
-        random_seeds=0,
-        processes=1,
-    )
-    return evaluation_job.run(evaluation_job.check(config))
 
 
 def expected(clip: int) -> np.ndarray:
@@ -65,7 +49,7 @@ def test_an_encoder_of_others_is_a_row_whose_vectors_and_cell_are_kept_until_its
     tmp_path: Path, task: str, heard: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models = f"{write_encoder(tmp_path / 'ours' / 'encoder', 'block1')}", "theirs=support.embedders:Bands"
-    first = evaluate(tmp_path, task, *models)
+    first = evaluated(tmp_path, task, *models)
     assert [row.name for row in first.rows] == ["log-mel statistics", "ours", "theirs"]
     assert "What theirs heard in training is not known, so near-copies in it are not counted" in first.notes
     theirs = first.rows[-1]
@@ -78,12 +62,12 @@ def test_an_encoder_of_others_is_a_row_whose_vectors_and_cell_are_kept_until_its
     assert min(wave.shape[1] for wave in heard) == round(CROP.num_samples(16_000) / 2)
 
     heard.clear()
-    assert evaluate(tmp_path, task, *models) == first
+    assert evaluated(tmp_path, task, *models) == first
     (tmp_path / "out" / "tones" / "theirs.json").unlink()
-    assert evaluate(tmp_path, task, *models) == first
+    assert evaluated(tmp_path, task, *models) == first
     assert not heard
     monkeypatch.setattr(Bands, "version", "2")
-    assert evaluate(tmp_path, task, *models) == first
+    assert evaluated(tmp_path, task, *models) == first
     assert heard
 
 
@@ -135,7 +119,7 @@ def test_vectors_are_those_of_whole_clips_one_by_one_and_damaged_ones_are_none(t
 )
 def test_what_is_no_encoder_is_refused(tmp_path: Path, task: str, spec: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        evaluate(tmp_path, task, f"theirs={spec}")
+        evaluated(tmp_path, task, f"theirs={spec}")
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from support.processes import kill_child, wait_for
 from support.tasks import PROTOCOL, repeat_first_clip, replace_columns, write_encoder, write_task
 from support.terminal import Ended
 
-from unfused_ray import evaluation_job, storage
+from unfused_ray import storage
 from unfused_ray.config import EvaluateConfig, FrontEndConfig, TrackingConfig
 from unfused_ray.data.parts.executor import IN_PROCESS
 from unfused_ray.data.shards.index import ClipIndex
@@ -41,6 +41,9 @@ from unfused_ray.evaluation.probes.probe import probe
 from unfused_ray.evaluation.rows import Row
 from unfused_ray.evaluation.systems import TrainedModel
 from unfused_ray.evaluation.table import EvaluationTable
+from unfused_ray.evaluation_job import job as evaluation_job
+from unfused_ray.evaluation_job import plan as evaluation_plan
+from unfused_ray.evaluation_job import tracked as evaluation_tracked
 from unfused_ray.models.export import read_description
 from unfused_ray.models.frozen import FrozenEncoder
 from unfused_ray.report.evaluation import evaluation_table
@@ -87,7 +90,7 @@ class World:
         return EvaluateConfig(**(values | fields))
 
     def run(self, output: Path | str, **fields: Any) -> EvaluationTable:
-        return evaluation_job.run(evaluation_job.check(self.config(output, **fields)))
+        return evaluation_job.run(evaluation_plan.check(self.config(output, **fields)))
 
     def cell(self, output: Path, task: str, row: str) -> dict[str, Any]:
         return json.loads((output / task / f"{row.replace(' ', '-')}.json").read_text())
@@ -108,7 +111,7 @@ def done(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def probed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many clips every probe was fitted and tested on: one entry a probe."""
+    """Numbers of clips that every probe was fitted and tested on: one entry a probe."""
     calls: list[int] = []
 
     def counting(features: Any, labelled: Any, config: Any) -> Any:
@@ -290,7 +293,7 @@ def test_recordings_in_two_splits_are_refused_or_named_under_the_table(world: Wo
     write_task(tmp_path / "tones", 16, 8, 16)
     tasks = (repeat_first_clip(tmp_path / "tones", 30),)
     with pytest.raises(ValueError, match=r"tones: 1 clips of test are in train too, as clip-30 is as clip-0"):
-        evaluation_job.check(world.config(tmp_path / "out", tasks=tasks, models=()))
+        evaluation_plan.check(world.config(tmp_path / "out", tasks=tasks, models=()))
     table = world.run(tmp_path / "out", tasks=tasks, models=(), random_seeds=0, shared_clips="keep")
     sentence = "Recordings in two splits: tones: 1 clips of test are in train too, as clip-30 is as clip-0"
     assert sentence in table.notes and f"- {sentence}.\n" in (tmp_path / "out/table.md").read_text()
@@ -311,13 +314,13 @@ def test_statistics_that_a_task_lacks_are_computed_before_its_cells_and_on_ray_i
     monkeypatch.setattr(evaluation_job, "fill_cells", lambda missing, fill, processes: iter(()))
     monkeypatch.setattr(evaluation_job, "_SECONDS_HERE", 0.0 if is_long else 3600.0)
     with pytest.raises(KeyError):  # there is no cell
-        evaluation_job.run(evaluation_job.check(config))
+        evaluation_job.run(evaluation_plan.check(config))
     assert asked == ["Ray"] * is_long
     assert ClipIndex.load([task], ["train"]).statistics(front_end) is not None
 
 
 def test_scores_are_those_of_probes_written_out_with_scikit_learn(world: World, done: Path) -> None:
-    evaluation = evaluation_job.check(world.config(done))
+    evaluation = evaluation_plan.check(world.config(done))
     task = evaluation.tasks[0]
     (model,) = [system for system in evaluation.systems if system.name == "teacher"]
     (vectors,) = model.vectors(task, evaluation.protocol.config, evaluation.cache)
@@ -431,7 +434,7 @@ def test_a_cell_of_damaged_clips_is_named_and_computed_again(tmp_path: Path, pro
     expected = world.run(tmp_path / "expected", **fields)
     shard = world.folder / "bare" / "00001.parquet"  # of all test clips
     whole = shard.read_bytes()
-    evaluation = evaluation_job.check(world.config(tmp_path / "out", **fields))
+    evaluation = evaluation_plan.check(world.config(tmp_path / "out", **fields))
     shard.write_bytes(whole[:-100] + bytes(100))
     table = evaluation_job.run(evaluation)
     assert table.damaged == ("log-mel statistics on bare (14)", "teacher on bare (14)")
@@ -466,7 +469,7 @@ def test_of_one_group_of_test_clips_no_interval_is_known_and_no_difference_marke
 
 
 def test_intervals_of_few_groups_are_wider_by_their_tasks_factor(world: World, done: Path, tmp_path: Path) -> None:
-    evaluation = evaluation_job.check(world.config(done))
+    evaluation = evaluation_plan.check(world.config(done))
     grouped = evaluation.tasks[0]
     for row in evaluation_job.run(evaluation).rows:
         seeds = world.cell(done, "grouped", row.name)["seeds"]
@@ -515,7 +518,7 @@ def test_a_row_and_the_same_under_another_name_differ_by_exactly_nothing(world: 
 
 
 def test_without_models_there_are_log_mel_statistics_and_the_usual_random_network(world: World, tmp_path: Path) -> None:
-    evaluation = evaluation_job.check(world.config(tmp_path, models=()))
+    evaluation = evaluation_plan.check(world.config(tmp_path, models=()))
     assert [system.name for system in evaluation.systems] == ["log-mel statistics", "random fc2"]
     assert evaluation.reference == "log-mel statistics"
 
@@ -575,9 +578,9 @@ def test_mlflow_has_one_run_with_metrics_and_files_and_a_second_evaluation_goes_
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare" / "another-evaluations-row.json").write_text("{}")
     for models in ((f"{world.folder}/teacher",), (f"{world.folder}/teacher", f"student={world.folder}/{{task}}-run")):
-        evaluation = evaluation_job.check(world.config(tmp_path, **fields, models=models))
+        evaluation = evaluation_plan.check(world.config(tmp_path, **fields, models=models))
         table = evaluation_job.run(evaluation)
-        evaluation_job.track(evaluation, table)
+        evaluation_tracked.track(evaluation, table)
         (run,) = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
         runs.append(run)
         assert (run.info.status, run.info.run_name) == ("FINISHED", "mine")
@@ -604,10 +607,10 @@ def test_mlflow_has_one_run_with_metrics_and_files_and_a_second_evaluation_goes_
 
 def test_an_end_of_an_interval_that_cannot_be_known_is_no_metric(world: World, done: Path, tracking_uri: str) -> None:
     tracking = TrackingConfig(uri=tracking_uri, experiment="unknown")
-    evaluation = evaluation_job.check(world.config(done, tracking=tracking))
+    evaluation = evaluation_plan.check(world.config(done, tracking=tracking))
     accuracy = {measure: {"alone": Interval(0.5, float("nan"), float("nan"))} for measure in MEASURES}
     unknown = Row("row", None, None, 1, accuracy, {}, {})
-    evaluation_job.track(evaluation, EvaluationTable((), {}, (unknown,), "row", evaluation.protocol.sha256, (), ()))
+    evaluation_tracked.track(evaluation, EvaluationTable((), {}, (unknown,), "row", evaluation.protocol.sha256, (), ()))
     client = MlflowClient(tracking_uri=tracking_uri)
     (run,) = client.search_runs([client.get_experiment_by_name("unknown").experiment_id])
     assert run.data.metrics == {f"row/alone/{measure}/accuracy": 0.5 for measure in MEASURES}
@@ -672,7 +675,7 @@ def test_the_job_says_what_it_would_do_then_does_it_and_shows_the_table(
 
 
 def test_models_are_known_by_their_rows_and_the_reference_is_a_row(world: World, tmp_path: Path) -> None:
-    evaluation = evaluation_job.check(world.config(tmp_path, reference="random fc1 (4 × 16)"))
+    evaluation = evaluation_plan.check(world.config(tmp_path, reference="random fc1 (4 × 16)"))
     assert [system.name for system in evaluation.systems] == ROWS
     assert [system.name for system in evaluation.systems if isinstance(system, TrainedModel)] == ROWS[3:]
     assert evaluation.reference == "random fc1 (4 × 16)"

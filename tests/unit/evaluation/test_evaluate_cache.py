@@ -32,7 +32,7 @@ def index(tmp_path: Path) -> ClipIndex:
 
 @pytest.fixture
 def embedded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many clips every call of ``embed_clips`` was asked for."""
+    """Numbers of clips that every call of ``embed_clips`` was asked for."""
     calls: list[int] = []
 
     def counting(encoder: FrozenEncoder, index: ClipIndex, clip_ids: np.ndarray) -> dict[str, np.ndarray]:

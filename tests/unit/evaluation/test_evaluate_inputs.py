@@ -12,11 +12,11 @@ import pytest
 from support.sources import write_source
 from support.tasks import PROTOCOL, repeat_first_clip, replace_columns, write_encoder, write_task
 
-from unfused_ray import evaluation_job
 from unfused_ray.config import EncoderConfig, EvaluateConfig, FrontEndConfig, TrainingConfig
 from unfused_ray.evaluation.protocol import load_protocol
 from unfused_ray.evaluation.systems import parse_model
 from unfused_ray.evaluation.tasks import Task, load_task, refuse_shared
+from unfused_ray.evaluation_job import plan as evaluation_plan
 from unfused_ray.recipes import DISTILL, PRETRAIN
 
 
@@ -130,7 +130,7 @@ def test_a_task_that_no_probe_can_take_is_refused_by_name_before_vectors_are_mad
     good, bad = write_task(tmp_path / "good", 24, 12, 4), write_task(tmp_path / "bad", *sizes, **columns)
     config = EvaluateConfig(tasks=(good, bad), protocol=str(tmp_path / "protocol.toml"))
     with pytest.raises(ValueError, match=f"tasks={bad}: {message}"):
-        evaluation_job.check(config)
+        evaluation_plan.check(config)
 
 
 @pytest.mark.parametrize(

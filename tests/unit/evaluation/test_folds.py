@@ -8,35 +8,23 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from support.evaluations import evaluated
 from support.probes import naive_probe
 from support.sources import write_source
 from support.tasks import PROTOCOL, SMALL, replace_columns, write_encoder, write_folds, write_task
 
-from unfused_ray import evaluation_job
 from unfused_ray.config import EvaluateConfig, FrontEndConfig
 from unfused_ray.evaluation.bootstrap import deviations
 from unfused_ray.evaluation.cells import MEASURES, read
 from unfused_ray.evaluation.systems import TrainedModel, largest_cost
-from unfused_ray.evaluation.table import EvaluationTable
 from unfused_ray.evaluation.tasks import Task, load_task
+from unfused_ray.evaluation_job import job as evaluation_job
+from unfused_ray.evaluation_job import plan as evaluation_plan
+from unfused_ray.evaluation_job import tracked as evaluation_tracked
 from unfused_ray.models.cost import num_parameters
 from unfused_ray.models.encoder import AudioNTT2020
 
 SIZES = (9, 6, 12, 6)
-
-
-def run(folder: Path, task: str, models: tuple[str, ...], random_seeds: int = 0) -> EvaluationTable:
-    (folder / "protocol.toml").write_text(PROTOCOL)
-    config = EvaluateConfig(
-        models=models,
-        tasks=(task,),
-        output=str(folder / "out"),
-        cache=str(folder / "cache"),
-        protocol=str(folder / "protocol.toml"),
-        random_seeds=random_seeds,
-        processes=1,
-    )
-    return evaluation_job.run(evaluation_job.check(config))
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +74,9 @@ def test_normalisation_is_that_of_the_rounds_training_folds_alone(task: Task) ->
 
 def test_a_score_is_the_mean_of_the_folds_of_probes_written_out_with_scikit_learn(task: Task, tmp_path: Path) -> None:
     model = f"mine={write_encoder(tmp_path / 'run', 'fc2')}"
-    table = run(tmp_path, task.uri, (model,), random_seeds=2)
+    table = evaluated(tmp_path, task.uri, model, random_seeds=2)
     mine = TrainedModel("mine", str(tmp_path / "run"))
-    evaluation = evaluation_job.check(table_config(tmp_path, task.uri, model))
+    evaluation = evaluation_plan.check(table_config(tmp_path, task.uri, model))
     config = evaluation.protocol.config
     expected = []
     for round_ in task.rounds:
@@ -115,7 +103,7 @@ def test_a_score_is_the_mean_of_the_folds_of_probes_written_out_with_scikit_lear
         assert pooled != pytest.approx(by_fold.mean())
     assert "Mean of folds, each tested once: tones 4." in table.to_markdown()
     assert table.num_groups == {"tones": len({*task.groups})}
-    assert run(tmp_path, task.uri, (model,), random_seeds=2) == table  # from its cells
+    assert evaluated(tmp_path, task.uri, model, random_seeds=2) == table  # from its cells
 
 
 def table_config(folder: Path, task: str, model: str) -> EvaluateConfig:
@@ -135,7 +123,7 @@ def test_every_fold_may_have_a_network_of_its_own(task: Task, tmp_path: Path) ->
     keys = []
     for seed in (3, 9):  # another network of one fold makes another cell
         write_encoder(tmp_path / f"student-tones-{task.folds[3]}", "block1", seed=seed)
-        run(tmp_path, task.uri, (f"student={tmp_path}/student-{{task}}",))
+        evaluated(tmp_path, task.uri, f"student={tmp_path}/student-{{task}}")
         cell = json.loads((tmp_path / "out/tones/student.json").read_text())
         assert [len(result["linear"]["predictions"]) for result in cell["seeds"]] == list(SIZES)
         keys.append(cell["key"])
@@ -149,11 +137,11 @@ def test_an_evaluation_is_linked_to_the_network_of_every_fold(
         write_encoder(tmp_path / f"student-tones-{fold}", "block1")
     (tmp_path / "protocol.toml").write_text(PROTOCOL)
     asked: list[str] = []
-    monkeypatch.setattr(evaluation_job, "upstream", asked.append)
-    monkeypatch.setattr(evaluation_job, "tags", lambda *arguments: {})
-    monkeypatch.setattr(evaluation_job, "kept_id", lambda output: "0" * 32)
+    monkeypatch.setattr(evaluation_tracked, "upstream", asked.append)
+    monkeypatch.setattr(evaluation_tracked, "tags", lambda *arguments: {})
+    monkeypatch.setattr(evaluation_tracked, "kept_id", lambda output: "0" * 32)
     config = table_config(tmp_path, task.uri, f"student={tmp_path}/student-{{task}}")
-    evaluation_job._tracked_run(evaluation_job.check(config), "")
+    evaluation_tracked._tracked_run(evaluation_plan.check(config), "")
     assert asked == [f"{tmp_path}/student-tones-{fold}" for fold in task.folds]
 
 
@@ -201,7 +189,7 @@ def test_parts_of_the_test_clips_are_tested_together_and_reported_too(tmp_path: 
     task = load_task(uri)
     assert (task.splits == "test").sum() == 16
     assert task.parts.tolist() == [""] * 32 + ["field"] * 6 + ["phone"] * 10
-    table = run(tmp_path, uri, (f"mine={write_encoder(tmp_path / 'run', 'fc2')}",))
+    table = evaluated(tmp_path, uri, f"mine={write_encoder(tmp_path / 'run', 'fc2')}")
     (seed,) = json.loads((tmp_path / "out/birds/mine.json").read_text())["seeds"]
     right = np.array(seed["linear"]["predictions"]) == task.class_ids[32:]
     (row,) = [row for row in table.rows if row.name == "mine"]

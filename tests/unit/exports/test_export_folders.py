@@ -16,19 +16,15 @@ from support.paths import ROOT
 from support.tasks import PROTOCOL
 from support.terminal import text_of
 
-from unfused_ray import api, evaluation_job, storage
+from unfused_ray import api, storage
 from unfused_ray.config import EvaluateConfig, ExportConfig, TrackingConfig
 from unfused_ray.evaluation import cells
 from unfused_ray.evaluation.systems import encoders_of
 from unfused_ray.evaluation.table import FORMAT_VERSION, RECORD, EvaluationTable
+from unfused_ray.evaluation_job import plan as evaluation_plan
 from unfused_ray.exports import card, forms, job
 from unfused_ray.models.export import load_encoder
 from unfused_ray.models.portable import PortableEncoder
-
-
-@pytest.fixture(scope="module")
-def student(tmp_path_factory: pytest.TempPathFactory) -> Exportable:
-    return write_student(tmp_path_factory.mktemp("student"))
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +41,7 @@ def evaluation(student: Exportable, tmp_path_factory: pytest.TempPathFactory) ->
         random_seeds=1,
         tracking=TrackingConfig(uri="off"),
     )
-    plan = evaluation_job.check(config)  # and what its run writes, without pictures
+    plan = evaluation_plan.check(config)  # and what its run writes, without pictures
     found = {
         (system.name, task.name): cells.compute(task, system, plan.protocol, plan.cache, 0)[0]
         for task in plan.tasks

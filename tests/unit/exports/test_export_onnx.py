@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from support.exports import Exportable, write_student
+from support.exports import Exportable
 from support.paths import ROOT
 
 from unfused_ray import api
@@ -21,11 +21,6 @@ from unfused_ray.exports.job import ExportResult
 from unfused_ray.models.export import load_encoder
 
 RATE = 16_000
-
-
-@pytest.fixture(scope="module")
-def student(tmp_path_factory: pytest.TempPathFactory) -> Exportable:
-    return write_student(tmp_path_factory.mktemp("student"))
 
 
 @pytest.fixture(scope="module")

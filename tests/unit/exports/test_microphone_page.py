@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from support.exports import Exportable, write_student
+from support.exports import Exportable
 from support.paths import ROOT
 
 from unfused_ray import api, load_student
@@ -37,11 +37,6 @@ RUN = """async ([file, wave]) => {
 class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
-
-
-@pytest.fixture(scope="module")
-def student(tmp_path_factory: pytest.TempPathFactory) -> Exportable:
-    return write_student(tmp_path_factory.mktemp("student"))
 
 
 @pytest.fixture(scope="module")

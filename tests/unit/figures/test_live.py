@@ -20,7 +20,6 @@ from unfused_ray.training.driver import monitor
 from unfused_ray.training.worker import reporter
 
 
-@pytest.mark.usefixtures("alone")
 def test_a_run_that_trains_has_its_pictures_in_its_folder_and_in_mlflow(
     tmp_path: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

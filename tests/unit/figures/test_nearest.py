@@ -1,4 +1,4 @@
-"""What systems find nearest: test clips of different classes, how they are chosen, and the clips a cell names."""
+"""The picture of nearest clips: test clips of different classes, how they are chosen, and the clips a cell names."""
 
 from __future__ import annotations
 

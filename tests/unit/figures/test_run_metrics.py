@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
-from support.finished_runs import Example, write_example
+from support.finished_runs import Example
 
 from unfused_ray.figures.curves import draw_health
 from unfused_ray.figures.metrics import view_of
 from unfused_ray.runs.reader import RunReader
-
-
-@pytest.fixture(scope="module")
-def example(tmp_path_factory: pytest.TempPathFactory) -> Example:
-    return write_example(tmp_path_factory.mktemp("runs"))
 
 
 def _panels(uri: str) -> dict[str, tuple[str, list[list[float]]]]:

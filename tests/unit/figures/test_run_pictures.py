@@ -20,7 +20,6 @@ from support.finished_runs import (
     RATE,
     Example,
     prepare_waves,
-    write_example,
     write_run,
 )
 
@@ -30,11 +29,6 @@ from unfused_ray.figures import run as pictures
 from unfused_ray.figures.map import Grouping, draw_map
 from unfused_ray.figures.spectrograms import SheetRow, draw_sheet
 from unfused_ray.models.export import load_student
-
-
-@pytest.fixture(scope="module")
-def example(tmp_path_factory: pytest.TempPathFactory) -> Example:
-    return write_example(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "distill"])

@@ -1,4 +1,4 @@
-"""What was watched is found in the run that a model is from, however the model is named."""
+"""Watched accuracies are found in the run that a model is from, however the model is named."""
 
 from __future__ import annotations
 

@@ -22,11 +22,6 @@ EVAR_FIELDS = {
 WAVE = torch.rand(2, 50_000) - 0.5
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_encoder(tmp_path_factory.mktemp("encoder"), "fc1")
-
-
 def test_hear_gets_vectors_of_scenes_and_at_times(folder):
     model = hear.load_model(folder)
     assert (model.sample_rate, model.scene_embedding_size, model.timestamp_embedding_size) == (16_000, 16, 16)

@@ -8,18 +8,12 @@ from pathlib import Path
 
 import pytest
 from support.paths import ROOT
-from support.tasks import write_encoder
 
 pytestmark = pytest.mark.kits
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_encoder(tmp_path_factory.mktemp("encoder"), "fc1")
-
-
 def run(folder: str, program: str, *arguments: str) -> str:
-    """What a program of the kits' environment prints."""
+    """Output of a program of the kits' environment."""
     kits = os.environ.get("KITS", "")
     if not kits:
         pytest.fail("KITS names no folder of programs: make test-kits")

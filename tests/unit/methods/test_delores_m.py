@@ -48,7 +48,7 @@ def naive_loss(batch: dict[str, Tensor], weights: Tensor, past_keys: list[Tensor
 
 
 def random_batch(method: DeloresM, num_clips: int, weights: Tensor) -> dict[str, Tensor]:
-    """What ``forward`` could give, float64."""
+    """A batch as ``forward`` could give it, float64."""
     rng = torch.Generator().manual_seed(1)
     batch = {
         name: torch.nn.functional.normalize(torch.randn(num_clips, 5, generator=rng, dtype=torch.float64))

@@ -1,4 +1,4 @@
-"""What every pre-training without pseudo-labels has to keep: exact resumes, one result for any number of workers."""
+"""Every pre-training without pseudo-labels resumes exactly, and has one result for any number of workers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ import safetensors.torch
 import torch
 import torch.distributed as dist
 from support.runs import assert_equal_runs, history, initial_weights, tiny, tracked, train
-from support.sources import write_source
 
 from unfused_ray import recipes, storage
 from unfused_ray.clustering.assignment import Assignment, write_assignment
@@ -53,15 +52,6 @@ ENDINGS: dict[str, dict[str, Any]] = {
     "finished": {"epochs": 1},
 }
 
-pytestmark = pytest.mark.usefixtures("alone")
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("source")
-    write_source(folder, [[40, 30], [30]])
-    return folder
-
 
 @pytest.mark.parametrize("name", METHODS)
 def test_what_a_batch_loss_is_made_of_is_float32_where_networks_compute_in_bfloat16(name: str) -> None:
@@ -75,7 +65,7 @@ def test_what_a_batch_loss_is_made_of_is_float32_where_networks_compute_in_bfloa
 
 
 def test_the_loss_of_a_batch_is_not_computed_in_bfloat16(
-    source: Path, tmp_path: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """COLA's logits are not normalised: near 60, bfloat16 rounds them by a quarter."""
     lower: dict[str, list[bool]] = {"networks": [], "loss": []}
@@ -90,7 +80,7 @@ def test_the_loss_of_a_batch_is_not_computed_in_bfloat16(
 
     monkeypatch.setattr(cola, "bilinear_loss", noted("loss", bilinear_loss))
     monkeypatch.setattr(AudioNTT2020, "blocks", noted("networks", blocks))
-    config = tiny(source, tmp_path / "run", tracking_uri, "cola-tiny")
+    config = tiny(source, tmp_path / "run", "off", "cola-tiny")
     assert train(config.replace({"runtime.precision": "bfloat16"}, epochs=1)).state == "finished"
     assert any(lower["networks"])
     assert set(lower["loss"]) == {False}
@@ -118,10 +108,10 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
 
 
 def test_a_checkpoint_has_no_bank_and_one_with_an_empty_bank_is_resumed(
-    source: Path, tmp_path: Path, tracking_uri: str, stop_after: Callable[[int], None]
+    source: Path, tmp_path: Path, stop_after: Callable[[int], None]
 ) -> None:
     """Checkpoints of runs without labels used to hold an assignment without a head."""
-    config = tiny(source, tmp_path / "run", tracking_uri, "cola-tiny")
+    config = tiny(source, tmp_path / "run", "off", "cola-tiny")
     stop_after(1)
     assert train(config).state == "stopped"
     (checkpoint,) = (tmp_path / "run" / "checkpoints").iterdir()
@@ -137,18 +127,18 @@ def test_a_checkpoint_has_no_bank_and_one_with_an_empty_bank_is_resumed(
 
 @pytest.mark.parametrize("name", ["delores-m-tiny", "slicer-tiny"])
 def test_a_warm_start_leaves_the_keys_of_the_other_runs_clips_behind(
-    name: str, source: Path, tmp_path: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+    name: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained = tiny(source, tmp_path / "trained", tracking_uri, name, epochs=1)
+    trained = tiny(source, tmp_path / "trained", "off", name, epochs=1)
     assert train(trained).state == "finished"
     model = safetensors.torch.load_file(max((tmp_path / "trained/checkpoints").iterdir()) / "model.safetensors")
     assert model.pop("queue.keys").any()
-    beginning = initial_weights(monkeypatch, tiny(source, tmp_path / "a", tracking_uri, name, init_from=trained.output))
+    beginning = initial_weights(monkeypatch, tiny(source, tmp_path / "a", "off", name, init_from=trained.output))
     assert not beginning.pop("queue.keys").any()
     torch.testing.assert_close(beginning, model, rtol=0, atol=0)
-    smaller = tiny(source, tmp_path / "b", tracking_uri, name, init_from=trained.output, method__queue=40)
+    smaller = tiny(source, tmp_path / "b", "off", name, init_from=trained.output, method__queue=40)
     assert train(smaller).state == "finished"
-    fork = tiny(source, tmp_path / "c", tracking_uri, name, fork=trained.output, method__queue=40)
+    fork = tiny(source, tmp_path / "c", "off", name, fork=trained.output, method__queue=40)
     with pytest.raises(ValueError, match=r"method\.queue: \d+ → 40"):
         check(fork)
 

@@ -1,4 +1,4 @@
-"""What an encoder costs, counted against a table made before this project and by hand."""
+"""The cost of an encoder, counted against a table made before this project and by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a GPU computes in IEEE float32, and that its settings are as they were afterwards."""
+"""A GPU computes in IEEE float32 where that is asked for, and its settings are as they were afterwards."""
 
 from __future__ import annotations
 

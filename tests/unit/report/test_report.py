@@ -29,7 +29,7 @@ from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.embedding.clips import embed_clips
 from unfused_ray.evaluation.cells import MEASURES
 from unfused_ray.evaluation.table import EvaluationTable
-from unfused_ray.evaluation_job import WATCHED
+from unfused_ray.evaluation_job.job import WATCHED
 from unfused_ray.figures.sweep import MIN_SURFACE, Parameter, ScoredTrials, surface
 from unfused_ray.models.export import load_encoder
 from unfused_ray.report import clips, report, sounds, sweep
@@ -51,9 +51,7 @@ MAX_BYTES = 5_000_000
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> Runs:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unfused_ray.lease.SETTLE_SECONDS", 0.0)
-        return write_runs(tmp_path_factory.mktemp("runs"), tracking_uri)
+    return write_runs(tmp_path_factory.mktemp("runs"), tracking_uri)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from support.finished_runs import NUM_CLIPS, Example, commit, write_distillation, write_example
+from support.finished_runs import NUM_CLIPS, Example, commit, write_distillation
 
 from unfused_ray.config import (
     CropConfig,
@@ -28,11 +28,6 @@ from unfused_ray.runs.reader import RunReader
 from unfused_ray.runs.run import Run
 from unfused_ray.runs.status import Status
 from unfused_ray.runs.watched import names
-
-
-@pytest.fixture(scope="module")
-def example(tmp_path_factory: pytest.TempPathFactory) -> Example:
-    return write_example(tmp_path_factory.mktemp("runs"))
 
 
 def _text(table: object) -> str:

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.evaluations import evaluated
 from support.sources import tone, write_source
-from support.tasks import PROTOCOL, replace_columns, write_encoder, write_task
+from support.tasks import replace_columns, write_encoder, write_task
 from support.terminal import Ended, text_of
 
-from unfused_ray import evaluation_job
 from unfused_ray.api import duplicates
 from unfused_ray.audio.decode import encode_flac
 from unfused_ray.audio.log_mel import LogMel
-from unfused_ray.config import EvaluateConfig, FrontEndConfig, PrepareConfig, TrackingConfig
+from unfused_ray.config import FrontEndConfig, PrepareConfig
 from unfused_ray.data.parts.executor import IN_PROCESS
 from unfused_ray.data.shards import ingest
 from unfused_ray.data.shards.index import ClipIndex
@@ -238,18 +238,7 @@ def test_a_table_says_how_many_test_clips_have_a_near_copy_in_what_was_heard(
         description = json.loads((tmp_path / name / "encoder.json").read_text())
         (tmp_path / name / "encoder.json").write_text(json.dumps(description | {"extra": {"config": extra}}))
         models.append(uri)
-    (tmp_path / "protocol.toml").write_text(PROTOCOL)
-    config = EvaluateConfig(
-        models=tuple(models),
-        tasks=(task,),
-        output=str(tmp_path / "out"),
-        cache=str(tmp_path / "embeddings"),
-        protocol=str(tmp_path / "protocol.toml"),
-        random_seeds=0,
-        processes=1,
-        tracking=TrackingConfig(uri="off"),
-    )
-    notes = evaluation_job.run(evaluation_job.check(config)).notes
+    notes = evaluated(tmp_path, task, *models).notes
     note = ". ".join(notes)
     assert "task, test: 1 of 12 clips have a near-copy (similarity 0." in note
     assert "such as clip-30 in clip-5 (" in note and "among the 30 clips that teller heard in training" in note

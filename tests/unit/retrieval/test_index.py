@@ -36,8 +36,6 @@ from unfused_ray.retrieval.training import TrainedIndex, balanced, kind_for, num
 LISTS = {"exact_up_to": 100}
 CODES = {"exact_up_to": 100, "quantize_above": 1_000}
 
-pytestmark = pytest.mark.usefixtures("alone")
-
 
 def index(config: IndexConfig | str = "default", **fields: Any) -> IndexManifest:
     """Make an index; folders may be paths."""

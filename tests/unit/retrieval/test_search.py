@@ -34,7 +34,6 @@ from unfused_ray.retrieval.queries import ask_key, same_audio
 from unfused_ray.retrieval.space import unit
 
 RATE = 16_000
-pytestmark = pytest.mark.usefixtures("alone")
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What a run in MLflow says of where it comes from, and what a run says of what MLflow never got."""
+"""The origin that a run names in MLflow, and the metrics that it says MLflow never got."""
 
 from __future__ import annotations
 
@@ -29,7 +29,6 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.usefixtures("alone")
 def test_a_student_names_its_teacher_and_a_run_that_goes_on_after_its_end_stays_one_run(
     source: Path, tmp_path: Path, tracking_uri: str
 ) -> None:
@@ -81,7 +80,6 @@ def test_a_tag_of_many_networks_is_json_that_says_how_many_are_left_out() -> Non
     assert named == networks[: len(named)] and rest == {"left_out": 80 - len(named)}
 
 
-@pytest.mark.usefixtures("alone")
 def test_a_run_whose_figures_reach_nobody_ends_well_and_counts_them(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

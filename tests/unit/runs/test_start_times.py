@@ -33,7 +33,7 @@ def test_a_process_was_started_before_now():
     assert 0 < time.time() - process_started() < 3600 * 24
 
 
-def test_a_run_leaves_how_it_came_to_its_first_step(tmp_path: Path, tracking_uri: str, alone: None):
+def test_a_run_leaves_how_it_came_to_its_first_step(tmp_path: Path, tracking_uri: str):
     source = tmp_path / "source"
     write_source(source, [[40, 30]], lengths=(7_000,))
     train(tiny(source, tmp_path / "run", tracking_uri, epochs=1))

@@ -38,7 +38,8 @@ from unfused_ray.runs.checkpoints import CheckpointStore, Position
 from unfused_ray.runs.environment import environment
 from unfused_ray.runs.run import Run
 from unfused_ray.runs.status import Status
-from unfused_ray.sweeps import SWEEP, plan, result, space, spaces, sweep, trial
+from unfused_ray.sweeps import SWEEP, plan, result, space, spaces, trial
+from unfused_ray.sweeps import job as sweep
 from unfused_ray.sweeps.score import Score, mean_accuracy
 from unfused_ray.sweeps.search import make_search
 from unfused_ray.sweeps.trial import Record, Rung, TrialPlan
@@ -280,7 +281,6 @@ def test_a_space_whose_choices_have_several_values_is_resumed_and_won(
     assert sum(is_default(again.config, each) for each in again.records) == 1
 
 
-@pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -484,7 +484,7 @@ def test_a_trial_that_fits_on_the_sum_of_the_nodes_but_on_no_single_one_is_refus
         sweep.max_concurrent(plan.check(config(distill=distill, **fields)))
 
 
-@pytest.mark.usefixtures("alone", "ray_session")
+@pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -501,7 +501,7 @@ def test_trials_that_do_not_fit_on_the_cluster_are_refused_before_anything_is_be
     assert not [path for path in Path(prepared.trials.uri).rglob("*") if path.is_file()]
 
 
-@pytest.mark.usefixtures("alone", "ray_session")
+@pytest.mark.usefixtures("ray_session")
 def test_paths_of_one_machine_are_refused_on_several_nodes_before_anything_is_begun(
     config: Callable[..., SweepConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -543,7 +543,7 @@ def test_a_sweep_keeps_its_space_and_what_it_runs_on(
         plan.check(config(resume=True))
 
 
-@pytest.mark.usefixtures("alone", "ray_session")
+@pytest.mark.usefixtures("ray_session")
 def test_a_sweep_that_was_interrupted_keeps_its_trials_and_ends_with_all(
     config: Callable[..., SweepConfig],
 ) -> None:
@@ -606,7 +606,7 @@ def test_a_trial_goes_on_behind_its_last_rung_and_reports_that_again(
 
 
 class _Tracked:
-    """Which trials were told to have ended."""
+    """Trials that were told to have ended."""
 
     def __init__(self) -> None:
         self.ended: list[str] = []
@@ -651,7 +651,6 @@ def test_a_trial_whose_process_dies_goes_on_and_one_with_an_error_of_its_own_doe
     assert tracking.ended == [ended.id] * ended.is_lost
 
 
-@pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("message", [trial.PROCESS_DIED, "ValueError: no space left"])
 def test_a_sweep_is_not_concluded_while_the_process_of_its_default_trial_has_died(
     config: Callable[..., SweepConfig], monkeypatch: pytest.MonkeyPatch, message: str

@@ -1,4 +1,4 @@
-"""What a sweep tries and what it stops: points, grids and successive halving, over a resume as without one."""
+"""The points, grids and successive halving of a sweep, over a resume as without one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which store tracks a run, and what is said of one that cannot be used: before a run, once during it, at its end."""
+"""The store that tracks a run, and warnings of one that cannot be used: before a run, once during it, at its end."""
 
 from __future__ import annotations
 
@@ -101,7 +101,6 @@ def test_a_run_is_tracked_where_the_environment_says_and_says_so(
     tracking_uri: str,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    alone: None,
 ) -> None:
     write_source(tmp_path / "source", [[40, 30]])
     monkeypatch.setenv(URI_VARIABLE, tracking_uri)
@@ -128,7 +127,7 @@ def test_a_file_of_a_node_that_will_be_deleted_is_warned_of(tmp_path: Path, capl
 
 
 def test_an_experiment_that_is_deleted_is_said_once_with_the_remedy_and_what_was_lost(
-    tmp_path: Path, tracking_uri: str, deleted: str, caplog: pytest.LogCaptureFixture, alone: None
+    tmp_path: Path, tracking_uri: str, deleted: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert "mlflow experiments restore --experiment-id" in str(examine_store(tracking_uri, deleted))
     write_source(tmp_path / "source", [[40, 30]])

@@ -1,4 +1,4 @@
-"""What the tests of whole trainings share: sources, a run's configuration, and runs that nothing interrupted."""
+"""Fixtures of whole trainings: sources, a run's configuration, and runs that nothing interrupted."""
 
 from __future__ import annotations
 
@@ -12,28 +12,21 @@ from support.sources import write_source
 from unfused_ray.config import PretrainConfig
 
 
-@pytest.fixture(scope="session")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("source")
-    write_source(folder, [[40, 30], [30]])
-    return folder
-
-
 @pytest.fixture
-def config(source: Path, tmp_path: Path, tracking_uri: str) -> Callable[..., PretrainConfig]:
-    """Configuration of a run in the folder ``name``, with some fields changed."""
-    return lambda name, **fields: tiny(source, tmp_path / name, tracking_uri, **fields)
+def config(source: Path, tmp_path: Path) -> Callable[..., PretrainConfig]:
+    """Configuration of a run in the folder ``name``, with some fields changed; nothing is tracked."""
+    return lambda name, **fields: tiny(source, tmp_path / name, "off", **fields)
 
 
 @pytest.fixture(scope="session")
-def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> Callable[[str], Path]:
+def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Folder of a run with some settings that nothing interrupted."""
     folder = tmp_path_factory.mktemp("undisturbed")
 
     def run_of(settings: str) -> Path:
         output = folder / settings
         if not output.exists():
-            assert train(tiny(source, output, tracking_uri, **SETTINGS[settings])).state == "finished"
+            assert train(tiny(source, output, "off", **SETTINGS[settings])).state == "finished"
         return output
 
     return run_of

@@ -24,8 +24,6 @@ DRUMS = ROOT / "recordings" / "drums.tar"
 PRETRAININGS = [name for name in recipes.PRETRAIN if name.endswith("tiny")]
 TOLERANCE = 5e-3  # relative: instruction sets from SSE4.1 to AVX-512 move the curves by up to 1.3e-3
 
-pytestmark = pytest.mark.usefixtures("alone")
-
 
 @pytest.fixture(scope="module")
 def drums(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -47,14 +45,14 @@ def compare(name: str, run: Path) -> None:
 
 
 @pytest.mark.parametrize("name", PRETRAININGS)
-def test_a_pretraining_has_its_golden_loss_curve(name: str, drums: Path, tmp_path: Path, tracking_uri: str) -> None:
-    assert train(tiny(drums, tmp_path, tracking_uri, recipe=name)).state == "finished"
+def test_a_pretraining_has_its_golden_loss_curve(name: str, drums: Path, tmp_path: Path) -> None:
+    assert train(tiny(drums, tmp_path, "off", recipe=name)).state == "finished"
     compare(name, tmp_path)
 
 
-def test_a_distillation_has_its_golden_loss_curve(drums: Path, tmp_path: Path, tracking_uri: str) -> None:
+def test_a_distillation_has_its_golden_loss_curve(drums: Path, tmp_path: Path) -> None:
     # Of the true labels: those of a clustering change with the last bits of what is clustered.
-    assert train(tiny_student(drums, tmp_path, tracking_uri, labels__origin="true")).state == "finished"
+    assert train(tiny_student(drums, tmp_path, "off", labels__origin="true")).state == "finished"
     compare("distillation", tmp_path)
 
 

@@ -12,8 +12,8 @@ from unfused_ray.data.parts.executor import Executor, TaskEndedError
 from unfused_ray.data.parts.ledger import FileT, Ledger, PartReport
 from unfused_ray.data.parts.rejects import REJECTS, WARNINGS, Reject, count_reasons, in_words, write_rejects
 from unfused_ray.lease import Lease, refuse_lost
+from unfused_ray.machine.threads import one_thread
 from unfused_ray.progress import Progress
-from unfused_ray.threads import one_thread
 
 
 class Saved(Protocol):

@@ -83,7 +83,7 @@ class Shard:
     num_bytes: int
     sha256: str
     statistics: dict[str, Statistics]
-    """By the digest of the front end that they were computed with."""
+    """Statistics by the digest of the front end that they were computed with."""
 
     @property
     def num_clips(self) -> int:

@@ -15,8 +15,8 @@ from unfused_ray.config import FrontEndConfig
 from unfused_ray.data.parts.executor import IN_PROCESS, Executor
 from unfused_ray.data.shards.format import Manifest, Statistics, refuse_other_rate, save_statistics
 from unfused_ray.data.shards.index import ClipIndex, Unit, read_unit
+from unfused_ray.machine.threads import one_thread
 from unfused_ray.progress import Progress
-from unfused_ray.threads import one_thread
 
 
 @torch.inference_mode()

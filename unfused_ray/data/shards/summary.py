@@ -63,7 +63,7 @@ class SourceSummary:
     """The findings of an ingest, beside the clips themselves."""
 
     labels: dict[str, LabelCounts]
-    """By split."""
+    """Counts of the labels, by split."""
     shared: tuple[SharedClips, ...]
     facts: dict[str, str]
     """Columns, names and files that were taken or left, by heading."""

@@ -53,7 +53,7 @@ class Source:
     folder: str
     """Keys of audio files are their paths from here."""
     notes: Notes = field(default_factory=Counter)
-    """On files that are not read."""
+    """Notes on files that are not read."""
     beside: tuple[str, ...] = ()
     """Audio files in a folder whose lists, or Parquet files, decide what is read."""
 

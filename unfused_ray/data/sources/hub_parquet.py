@@ -83,7 +83,7 @@ class _Cell(NamedTuple):
     """Its key if it has no other."""
     record: Mapping[str, Any]
     path: str
-    """In the audio column; "" if there is none."""
+    """Path in the audio column; "" if there is none."""
     has_bytes: bool
 
     def key(self, column: str | None) -> str:

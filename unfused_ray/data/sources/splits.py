@@ -22,7 +22,7 @@ _HELD_OUT = {"valid", "test", EVAL}
 
 
 class Plainness(IntEnum):
-    """How plainly a name says a split."""
+    """Degrees of plainness with which a name says a split."""
 
     NONE = 0
     WORD = 1

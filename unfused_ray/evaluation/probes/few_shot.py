@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from unfused_ray.audio import randomness
 from unfused_ray.config import Config, PositiveFloat, PositiveInt, Seed
 from unfused_ray.evaluation.probes.clips import Part
-from unfused_ray.evaluation.probes.logistic import Frame, fit_path
+from unfused_ray.evaluation.probes.logistic import CoordinateFrame, fit_path
 
 
 class FewShotConfig(Config):
@@ -23,9 +23,9 @@ class FewShotConfig(Config):
     strength: PositiveFloat
     """C of the logistic regression, the same for all systems: nothing is left to choose by."""
     tolerance: PositiveFloat
-    """As of the linear probe."""
+    """As in the linear probe."""
     max_iterations: PositiveInt
-    """As of the linear probe."""
+    """As in the linear probe."""
     seed: Seed
     """Seed of the draws, which depend on it and on the clips' classes alone: every system has the same ones,
     unless clips of one are damaged."""
@@ -62,7 +62,7 @@ def few_shot_scores(
         return FewShotScores(right_H, 0)
     for draw in range(config.draws):
         rows = draw_clips(class_ids_N, part.fitting, config, draw)
-        frame = Frame.of(vectors_ND[rows], scaler)
+        frame = CoordinateFrame.of(vectors_ND[rows], scaler)
         coordinates = frame.coordinates(vectors_ND[rows])
         path = fit_path(coordinates, class_ids_N[rows], [config.strength], config.tolerance, config.max_iterations)
         (fitted,) = path

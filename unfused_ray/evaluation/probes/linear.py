@@ -12,7 +12,7 @@ from pydantic import Field
 
 from unfused_ray.config import Config, PositiveFloat, PositiveInt
 from unfused_ray.evaluation.probes.clips import Part
-from unfused_ray.evaluation.probes.logistic import Fitted, Frame, fit_path
+from unfused_ray.evaluation.probes.logistic import CoordinateFrame, Fitted, fit_path
 
 logger = logging.getLogger(__name__)
 
@@ -34,10 +34,10 @@ class Chosen:
 
     strength: float
     accuracies: dict[float, float]
-    """By strength."""
+    """Accuracies by strength."""
     correct: np.ndarray
     """(V,) bool, True where the chosen strength is right, of the parts' held-out clips one after another."""
-    fit: tuple[Frame, Fitted] | None
+    fit: tuple[CoordinateFrame, Fitted] | None
     """The chosen fit, of a single part; None after a cross-validation, whose fits are of parts."""
 
     @property
@@ -85,9 +85,9 @@ def choose_strength(
     """
     strengths = sorted(config.strengths)
     correct: dict[float, list[np.ndarray]] = {strength: [] for strength in strengths}
-    fits: dict[float, tuple[Frame, Fitted]] = {}
+    fits: dict[float, tuple[CoordinateFrame, Fitted]] = {}
     for fitting, held in parts:
-        frame = Frame.of(vectors_ND[fitting])
+        frame = CoordinateFrame.of(vectors_ND[fitting])
         held_HR = frame.coordinates(vectors_ND[held])
         path = fit_path(frame.coordinates(vectors_ND[fitting]), class_ids_N[fitting], strengths, *_limits(config))
         for strength, fitted in zip(strengths, path, strict=True):
@@ -126,9 +126,11 @@ def predict(
     )
 
 
-def _fit(train_ND: np.ndarray, class_ids_N: np.ndarray, strength: float, config: LinearConfig) -> tuple[Frame, Fitted]:
+def _fit(
+    train_ND: np.ndarray, class_ids_N: np.ndarray, strength: float, config: LinearConfig
+) -> tuple[CoordinateFrame, Fitted]:
     """A strength on all training clips, by the path of those before it."""
-    frame = Frame.of(train_ND)
+    frame = CoordinateFrame.of(train_ND)
     strengths = [other for other in config.strengths if other <= strength]
     *_, fitted = fit_path(frame.coordinates(train_ND), class_ids_N, strengths, *_limits(config))
     return frame, fitted

@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 
 
 @dataclass(frozen=True)
-class Frame:
+class CoordinateFrame:
     """Coordinates that a probe is fitted in: standardised, then within the span of the training clips.
 
     The coefficients that an L2 penalty leaves lie in that span, and a rotation changes neither their norm nor any
@@ -26,7 +26,7 @@ class Frame:
     """(D, N) float64, orthonormal columns; None where there are no fewer clips than dimensions."""
 
     @classmethod
-    def of(cls, train_ND: np.ndarray, scaler: StandardScaler | None = None) -> Frame:
+    def of(cls, train_ND: np.ndarray, scaler: StandardScaler | None = None) -> CoordinateFrame:
         """The frame of the training clips' features, standardised by themselves if no ``scaler`` is given."""
         scaler = scaler or StandardScaler().fit(train_ND.astype(np.float64))
         num_clips, dim = train_ND.shape

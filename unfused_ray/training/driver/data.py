@@ -21,7 +21,7 @@ class TrainingData:
     """A training's settings with the data that they name."""
 
     config: TrainingConfig
-    """With absolute paths."""
+    """Settings, with absolute paths."""
     index: ClipIndex
     planner: Planner
     tracking_uri: str

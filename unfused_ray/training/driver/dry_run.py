@@ -21,16 +21,17 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from unfused_ray.clustering.kmeans import BLOCK_ROWS, RowBlocks
+from unfused_ray.clustering.row_blocks import RowBlocks
+from unfused_ray.clustering.rows import BLOCK_ROWS
 from unfused_ray.config import TrainingConfig
 from unfused_ray.data.shards.format import Statistics
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.data.stream.plan import Pass, Planner
 from unfused_ray.data.stream.read import Block
 from unfused_ray.labels.clustered import passes_before
+from unfused_ray.machine.threads import usable_cores
 from unfused_ray.progress import described
 from unfused_ray.runs.checkpoints import Position
-from unfused_ray.threads import usable_cores
 from unfused_ray.training.driver.forecast import Forecast
 from unfused_ray.training.job import TrainingJob
 from unfused_ray.training.runtimes import runtime_of

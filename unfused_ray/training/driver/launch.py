@@ -47,7 +47,7 @@ class TrainingPlan:
     """A training whose settings and data fit together."""
 
     config: TrainingConfig
-    """With absolute paths."""
+    """Settings, with absolute paths."""
     run: Run
     facts: dict[str, Any]
     """Facts of the data that must not change."""
@@ -252,7 +252,7 @@ def _exported_epochs(run: Run, export: str) -> int:
 
 
 def exported_network(run: Run, export: str) -> str:
-    """Which network a run has exported, as ``watch.export`` names it; its record may have been given another name."""
+    """The network that a run has exported, as ``watch.export`` names it; its record may have another name by now."""
     settings = _export(run, export).get("config", {}).get("watch", {})
     name: str = settings.get("export", "last")
     return name

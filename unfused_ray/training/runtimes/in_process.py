@@ -11,9 +11,9 @@ import torch
 from unfused_ray.clustering.clusterer import InProcessClusterer
 from unfused_ray.config import RuntimeConfig
 from unfused_ray.data.stream.prefetch import LocalSource
+from unfused_ray.machine.threads import usable_cores
 from unfused_ray.runs.start_times import StartTimes
 from unfused_ray.runs.status import Status
-from unfused_ray.threads import usable_cores
 from unfused_ray.tracking.mlflow import TrackedRun
 from unfused_ray.training.coordinator import Coordinator
 from unfused_ray.training.job import TrainingJob

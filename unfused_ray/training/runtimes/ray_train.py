@@ -16,12 +16,13 @@ import torch
 from ray.exceptions import RayActorError, RayError
 from ray.train import ControllerError, DataConfig, FailureConfig, RunConfig, ScalingConfig
 
-from unfused_ray import cluster, logs, memory, storage
+from unfused_ray import cluster, logs, storage
 from unfused_ray.clustering.actor import RayClusterer, start_assignment_actor
 from unfused_ray.config import RuntimeConfig
 from unfused_ray.data.parts.executor import IN_PROCESS, Executor
 from unfused_ray.data.parts.ray_tasks import RayTasks
 from unfused_ray.data.stream.ray_source import RaySource, execution_options, make_dataset
+from unfused_ray.machine import memory
 from unfused_ray.runs.checkpoints import MANIFEST
 from unfused_ray.runs.resume import ResumePoint, find_fork_point, find_resume_point
 from unfused_ray.runs.start_times import StartTimes, process_started

@@ -119,7 +119,7 @@ def is_lost_node(error: BaseException) -> bool:
 
 
 def _failures(error: Exception) -> dict[str, BaseException]:
-    """What of a group has failed, and why."""
+    """The errors of a group that has failed, by worker."""
     if isinstance(error, WorkerGroupError):
         return {f"worker {rank}": each for rank, each in sorted(error.worker_failures.items())}
     return {"the worker group": _behind(error)}

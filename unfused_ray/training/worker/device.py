@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from unfused_ray.config import RuntimeConfig
-from unfused_ray.nvidia import cuda_version, driver_version, why_no_gpu
-from unfused_ray.threads import Machine, choose_threads, load_warning, usable_cores
+from unfused_ray.machine.nvidia import cuda_version, driver_version, why_no_gpu
+from unfused_ray.machine.threads import Machine, choose_threads, load_warning, usable_cores
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def set_threads(config: RuntimeConfig, workers_on_node: int, saved: int | None =
 def warn_of_load(config: RuntimeConfig, workers: int, saved: int | None) -> None:
     """Warn if other processes of this machine leave its workers too few cores for their threads."""
     threads = choose_threads(config.threads, workers, usable_cores(), saved)
-    if warning := load_warning(threads, workers, Machine.now()):
+    if threads > 1 and (warning := load_warning(threads, workers, Machine.now())):  # a look takes up to 0.2 s
         logger.warning(warning)
 
 

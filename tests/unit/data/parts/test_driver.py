@@ -83,7 +83,6 @@ def write(output: Path, on_describe: Callable[[], object] = lambda: None, **chan
     return write_parts(job(output, **changes), InThisProcess(), finished, describe).content
 
 
-@pytest.mark.usefixtures("alone")
 def test_an_output_is_its_parts_its_rejects_and_its_manifest(tmp_path: Path) -> None:
     manifest = write(tmp_path)
     assert [(file["file"], file["num_clips"]) for file in manifest["files"]] == [("0.txt", 2), ("2.txt", 2)]
@@ -109,7 +108,6 @@ def interrupted_after(monkeypatch: pytest.MonkeyPatch, parts: int) -> Any:
         yield
 
 
-@pytest.mark.usefixtures("alone")
 def test_an_interrupted_job_goes_on_behind_its_finished_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with interrupted_after(monkeypatch, parts=2):
         write(tmp_path)
@@ -136,7 +134,6 @@ def test_a_part_that_was_ended_from_outside_is_told_with_what_goes_on(tmp_path: 
         run_parts(job(tmp_path), Killed(), threading.Event())
 
 
-@pytest.mark.usefixtures("alone")
 def test_what_another_version_began_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with interrupted_after(monkeypatch, parts=1):
         write(tmp_path)
@@ -146,7 +143,6 @@ def test_what_another_version_began_is_refused(tmp_path: Path, monkeypatch: pyte
         write(tmp_path)
 
 
-@pytest.mark.usefixtures("alone")
 def test_without_a_clip_there_is_no_manifest_and_nothing_to_go_on_from(tmp_path: Path) -> None:
     counts = r"\(3 digit, 1 lost\); 3: it is no letter; see "
     with pytest.raises(ValueError, match=f"none of the 3 clips of letters can be used {counts}"):
@@ -184,7 +180,6 @@ def test_a_second_process_is_refused_and_told_who_works_on_the_output(tmp_path: 
     assert (tmp_path / "2.txt").read_bytes() == b"CD"
 
 
-@pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("clips", [3, 6, 7], ids=["within the parts", "with the last part", "while it is described"])
 def test_a_job_whose_lease_is_lost_ends_and_signs_nothing(
     clips: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

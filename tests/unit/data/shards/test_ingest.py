@@ -16,6 +16,7 @@ import pytest
 import soundfile
 import torch
 from support.archives import spoil, write_tar
+from support.paths import contents
 from support.terminal import text_of
 
 from unfused_ray import cluster, lease, storage
@@ -32,7 +33,7 @@ from unfused_ray.data.shards.ingest import check, describe, run
 from unfused_ray.data.shards.statistics import compute_statistics
 from unfused_ray.progress import Progress
 
-pytestmark = pytest.mark.usefixtures("ray_session", "alone")
+pytestmark = pytest.mark.usefixtures("ray_session")
 
 SUFFIXES = {"wav": "WAV", "flac": "FLAC", "ogg": "OGG", "opus": "OGG", "mp3": "MP3"}
 
@@ -54,10 +55,6 @@ def audio_folder(folder: Path, num_clips: int) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encoded(number, suffix))
     return folder
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 def rows_of(manifest: Manifest) -> dict[str, dict]:

@@ -1,4 +1,4 @@
-"""What an ingest tells and refuses: labels by split, clips that could be test clips, recordings in two splits."""
+"""An ingest tells labels by split, and refuses clips that could be test clips and recordings in two splits."""
 
 from __future__ import annotations
 
@@ -13,18 +13,11 @@ from support.inputs import encoded, hub_cells, prepared, write_clips, write_hub,
 from support.terminal import text_of
 
 from unfused_ray.config import LapeTaskCode, PrepareConfig
-from unfused_ray.data.parts.executor import IN_PROCESS
 from unfused_ray.data.shards import ingest, shared
 from unfused_ray.data.shards.format import MANIFEST, Manifest
 from unfused_ray.data.shards.summary import crossing_groups
 
-pytestmark = pytest.mark.usefixtures("alone", "in_process")
-
-
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No Ray: what is told does not depend on where shards are written."""
-    monkeypatch.setattr(ingest, "default_executor", lambda is_small=False: IN_PROCESS)
+pytestmark = pytest.mark.usefixtures("in_process")
 
 
 def told(source: Path, output: Path, **settings: object) -> str:

@@ -14,7 +14,7 @@ from unfused_ray.data.sources.pieces import Piece, pieces
 
 
 def reads(listing) -> list[bool]:
-    """Whether each listed clip can be read."""
+    """True for each listed clip that can be read."""
     return [
         all(isinstance(each, Piece) for each in pieces(item, source, 16_000, 10.0))
         for item, source in fetch(listing.items)

@@ -1,4 +1,4 @@
-"""Which files of a folder are taken: by suffix and by content; the others are counted."""
+"""Files of a folder are taken by suffix and by content; the others are counted."""
 
 from __future__ import annotations
 

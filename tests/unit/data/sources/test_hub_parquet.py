@@ -22,7 +22,7 @@ AUDIO = {"audio": {"_type": "Audio"}}
 
 
 def ends(source: Path | str, columns: ColumnsConfig | None = None) -> list[str]:
-    """What becomes of each clip: "read", or the reason it is set aside with."""
+    """The end of each clip: "read", or the reason it is set aside with."""
     listing = listed(source, columns or ColumnsConfig())
     found = [list(pieces(item, audio, 16_000, 10.0))[-1] for item, audio in fetch(listing.items)]
     return ["read" if isinstance(each, Piece) else each.reason for each in found]

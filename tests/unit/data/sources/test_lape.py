@@ -23,7 +23,6 @@ from support import lape_sets
 from support.tasks import PROTOCOL, write_encoder
 from support.terminal import Ended, text_of
 
-from unfused_ray import evaluation_job
 from unfused_ray.api import prepare
 from unfused_ray.audio.decode import decode, read_flac
 from unfused_ray.config import EvaluateConfig, LapeTaskCode, PrepareConfig
@@ -34,6 +33,8 @@ from unfused_ray.data.sources.lape.disk import Entry
 from unfused_ray.data.sources.lape.registry import TASKS, list_task
 from unfused_ray.data.sources.lape.splits import deal
 from unfused_ray.evaluation.cells import MEASURES
+from unfused_ray.evaluation_job import job as evaluation_job
+from unfused_ray.evaluation_job import plan as evaluation_plan
 
 ELEVEN = ("sc-v1", "sc-v2-12", "sc-v2-35", "lbs", "vc", "ic", "vf", "ns", "bsd", "tut", "us8k")
 # Of the miniatures: clips by split, and by reason what is set aside.
@@ -430,7 +431,7 @@ def test_one_evaluation_of_an_encoder_fills_a_table_of_eleven_columns(
         random_seeds=0,
         shared_clips="keep",  # the miniatures repeat 40 recordings
     )
-    table = evaluation_job.run(evaluation_job.check(config))
+    table = evaluation_job.run(evaluation_plan.check(config))
     assert table.tasks == ELEVEN
     assert table.num_folds == {"ic": 5, "us8k": 10}
     for row in table.rows:

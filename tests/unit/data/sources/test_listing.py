@@ -1,4 +1,4 @@
-"""What a source is and which clips it holds: folders, CSV files, tars and hub Parquet, listed without reading audio."""
+"""Folders, CSV files, tars and hub Parquet are told apart, and their clips listed without reading audio."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.archives import spoil, write_tar
+from support.inputs import column
 
 from unfused_ray import storage
 from unfused_ray.audio.decode import AudioError
@@ -33,10 +34,6 @@ def touch(folder: Path, *names: str) -> None:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"x")
-
-
-def column(listing: Listing, name: str) -> list:
-    return listing.items[name].to_pylist()
 
 
 def test_a_folder_is_read_at_any_depth_and_by_suffix(tmp_path: Path):

@@ -24,7 +24,6 @@ from support.inputs import (
 
 from unfused_ray import storage
 from unfused_ray.config import PrepareConfig
-from unfused_ray.data.parts.executor import IN_PROCESS
 from unfused_ray.data.shards import ingest
 from unfused_ray.data.sources.fetch import fetch
 from unfused_ray.data.sources.find import find
@@ -41,14 +40,11 @@ AUDIOSET = (
 )
 
 
-@pytest.fixture(autouse=True)
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No Ray: what is refused does not depend on where archives are listed."""
-    monkeypatch.setattr(ingest, "default_executor", lambda is_small=False: IN_PROCESS)
+pytestmark = pytest.mark.usefixtures("in_process")
 
 
 def ends(source: Path | str) -> list[str]:
-    """What becomes of each clip: "read", or the reason it is set aside with."""
+    """The end of each clip: "read", or the reason it is set aside with."""
     found = [list(pieces(item, audio, 16_000, 10.0))[-1] for item, audio in fetch(listed(source).items)]
     return ["read" if isinstance(each, Piece) else each.reason for each in found]
 

@@ -10,15 +10,10 @@ from support.archives import write_tar
 from support.inputs import by_key, column, encoded, hub_cells, listed, said, write_clips, write_hub, write_list
 
 from unfused_ray.config import ColumnsConfig, PrepareConfig
-from unfused_ray.data.parts.executor import IN_PROCESS
 from unfused_ray.data.shards import ingest
 from unfused_ray.data.sources.splits import is_held_out, lists_held_out, split_of_name, split_of_value
 
-
-@pytest.fixture(autouse=True)
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No Ray: what is refused does not depend on where archives are listed."""
-    monkeypatch.setattr(ingest, "default_executor", lambda is_small=False: IN_PROCESS)
+pytestmark = pytest.mark.usefixtures("in_process")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from unfused_ray.evaluation.cells import MEASURES
 from unfused_ray.evaluation.probes.clips import Labelled, Part
 from unfused_ray.evaluation.probes.few_shot import FewShotConfig, draw_clips, few_shot_scores
 from unfused_ray.evaluation.probes.linear import LinearConfig
-from unfused_ray.evaluation.probes.logistic import Frame, fit_path
+from unfused_ray.evaluation.probes.logistic import CoordinateFrame, fit_path
 from unfused_ray.evaluation.probes.neighbours import NeighboursConfig, nearest_clips, neighbour_scores
 from unfused_ray.evaluation.probes.probe import ProbesConfig, class_scores, probe, validate
 from unfused_ray.evaluation.protocol import load_protocol
@@ -54,7 +54,7 @@ def test_the_span_of_the_clips_gives_the_fit_of_all_dimensions(
 ) -> None:
     features, labelled = make_task(3 * num_clips, dim, num_classes, seed)
     train = np.flatnonzero(labelled.splits == "train")
-    frame = Frame.of(features[train])
+    frame = CoordinateFrame.of(features[train])
     assert frame.coordinates(features).shape[1] == min(num_clips, dim)
     exact = LINEAR.replace(tolerance=1e-7)  # of 1e-9 rounding may keep a line search from its end
     fits = fit_path(
@@ -74,7 +74,7 @@ def test_the_span_of_the_clips_gives_the_fit_of_all_dimensions(
 def test_the_gradient_is_zero_at_the_solution() -> None:
     features, labelled = make_task(num_clips=150, dim=80)
     train = labelled.splits == "train"
-    frame = Frame.of(features[train])
+    frame = CoordinateFrame.of(features[train])
     rows = frame.coordinates(features[train])
     *_, fitted = fit_path(rows, labelled.class_ids[train], [0.01, 0.1], LINEAR.tolerance, LINEAR.max_iterations)
     residuals = fitted.model.predict_proba(rows) - np.eye(3)[labelled.class_ids[train]]

@@ -15,7 +15,6 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from rich.console import Console
 from support.runs import tiny, tiny_student, train
-from support.sources import write_source
 from support.terminal import Ended
 
 from unfused_ray.config import PretrainConfig, TrainingConfig
@@ -109,13 +108,6 @@ def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(dry_run, name, 0.0)
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("source")
-    write_source(folder, [[40, 30], [30]])
-    return folder
-
-
 @pytest.fixture
 def config(source: Path, tmp_path: Path, tracking_uri: str) -> Callable[..., PretrainConfig]:
     """Configuration of a run with some fields changed."""
@@ -176,7 +168,6 @@ def test_the_step_tried_is_a_workers_share_of_it(
     assert (run.workers, run.cpus, run.decoders) == (2, 2.0, 1.0)
 
 
-@pytest.mark.usefixtures("alone")
 def test_the_size_of_a_checkpoint_is_that_of_its_files(config: Callable[..., PretrainConfig]):
     job = config(ema_decay=0.5, epochs=1, encoder__width=256, method__num_clusters=(8, 4))
     tried = Measurement(job, check(job).index)

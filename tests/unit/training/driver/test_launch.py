@@ -25,8 +25,6 @@ from unfused_ray.training.driver.launch import check, describe
 from unfused_ray.training.runtimes.in_process import InProcess
 from unfused_ray.training.stages.pretraining import Pretraining
 
-pytestmark = pytest.mark.usefixtures("alone")
-
 
 @pytest.mark.parametrize(
     ("fields", "setting"),
@@ -187,10 +185,13 @@ def test_a_run_that_is_taken_over_while_its_clips_are_labelled_ends(
 
 
 def test_a_training_on_several_nodes_says_that_its_figures_end_with_one_of_them(
-    config: Callable[..., PretrainConfig], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    config: Callable[..., PretrainConfig],
+    tracking_uri: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(InProcess, "several_nodes", lambda self: "2 nodes")
-    job = config("run", epochs=1)
+    job = config("run", epochs=1, tracking__uri=tracking_uri)
     train(job, in_sweep=True)
     assert "the cluster has 2 nodes" not in caplog.text
     train(job.replace(output=f"{job.output} 2"))

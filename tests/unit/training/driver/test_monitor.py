@@ -17,13 +17,11 @@ from unfused_ray.training.coordinator import Coordinator, RunProgress
 from unfused_ray.training.driver import monitor
 from unfused_ray.training.worker import reporter
 
-pytestmark = pytest.mark.usefixtures("alone")
-
 
 def test_a_run_that_another_process_has_taken_over_ends_without_writing_to_it(
-    config: Callable[..., PretrainConfig], monkeypatch: pytest.MonkeyPatch
+    config: Callable[..., PretrainConfig], tracking_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = config("run", checkpoint__every_minutes=1e-9)
+    job = config("run", checkpoint__every_minutes=1e-9, tracking__uri=tracking_uri)
     monkeypatch.setattr(reporter, "REPORT_SECONDS", 0.0)
     monkeypatch.setattr(lease, "LEASE_SECONDS", 0.04)
     monkeypatch.setattr(monitor, "POLL_SECONDS", 0.02)

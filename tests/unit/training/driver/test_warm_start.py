@@ -16,8 +16,6 @@ from unfused_ray.config import PretrainConfig
 from unfused_ray.runs.run import ConfigurationChangedError
 from unfused_ray.training.driver.launch import check
 
-pytestmark = pytest.mark.usefixtures("alone")
-
 
 def test_a_warm_start_takes_a_runs_weights_to_other_data_and_clusters(
     config: Callable[..., PretrainConfig],

@@ -33,7 +33,7 @@ from unfused_ray.training.runtimes.worker_group import is_lost_node
 
 @pytest.fixture
 def restarted(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Whether Ray says of an actor that its process was restarted."""
+    """True if Ray says of an actor that its process was restarted."""
     context = SimpleNamespace(was_current_actor_reconstructed=False)
     monkeypatch.setattr(remote_coordinator.ray, "get_runtime_context", lambda: context)
     return context

@@ -9,8 +9,6 @@ import pytest
 from unfused_ray.config import PretrainConfig
 from unfused_ray.training.driver.launch import check
 
-pytestmark = pytest.mark.usefixtures("alone")
-
 
 @pytest.mark.parametrize("num_clusters", [(101,), (4, 101)])
 def test_more_clusters_than_clips_are_refused(

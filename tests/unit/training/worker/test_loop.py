@@ -24,8 +24,6 @@ from unfused_ray.runs import run
 from unfused_ray.runs.files import read_file
 from unfused_ray.training.worker.learner import Learner
 
-pytestmark = pytest.mark.usefixtures("alone")
-
 
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_every_clip_has_a_label_before_the_first_gradient(

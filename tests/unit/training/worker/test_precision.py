@@ -14,8 +14,8 @@ import pytest
 import torch
 from support.runs import STEPS, history, train
 
-from unfused_ray import nvidia
 from unfused_ray.config import PretrainConfig, RuntimeConfig
+from unfused_ray.machine import nvidia
 from unfused_ray.runs.start_times import StartTimes, read_arithmetic
 from unfused_ray.training.driver import monitor
 from unfused_ray.training.driver.launch import check
@@ -84,7 +84,6 @@ def test_number_format_and_device_are_named(monkeypatch: pytest.MonkeyPatch) -> 
     assert exact == "bfloat16 on NVIDIA L4, by deterministic algorithms"
 
 
-@pytest.mark.usefixtures("alone")
 def test_a_run_tells_its_number_format_and_device(
     config: Callable[..., PretrainConfig], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,7 +172,6 @@ def test_a_training_on_the_machine_of_a_jobs_entrypoint_says_where_it_is(
     assert "--entrypoint-num-gpus 1" in message
 
 
-@pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("begun", ["float32", "bfloat16"])
 def test_a_run_goes_on_in_the_precision_it_began_with(
     begun: str,
@@ -192,7 +190,6 @@ def test_a_run_goes_on_in_the_precision_it_began_with(
     assert [json.loads(file.read_text())["precision"] for file in details] == [begun] * len(details)
 
 
-@pytest.mark.usefixtures("alone")
 def test_bfloat16_learns_what_float32_does(config: Callable[..., PretrainConfig]) -> None:
     losses = []
     for precision in ("float32", "bfloat16"):

@@ -23,8 +23,6 @@ from unfused_ray.training.coordinator import Coordinator
 from unfused_ray.training.worker import checkpointer, exporter, learner, reporter
 from unfused_ray.training.worker.checkpointer import Checkpointer
 
-pytestmark = pytest.mark.usefixtures("alone")
-
 
 @pytest.mark.parametrize(
     ("settings", "steps"),

@@ -36,8 +36,6 @@ from unfused_ray.training.coordinator import Coordinator
 from unfused_ray.training.driver.launch import check, describe
 from unfused_ray.training.worker.watcher import Watcher
 
-pytestmark = pytest.mark.usefixtures("alone")
-
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -71,7 +69,7 @@ def without_looks(run: Path) -> list[dict[str, float]]:
 
 
 def scores(system: System, uri: str, tmp_path: Path) -> dict[str, float]:
-    """What the validation of an evaluation says, the mean over a system's networks."""
+    """Validation scores of an evaluation, the mean over a system's networks."""
     task, protocol = load_task(uri, ("train", "valid")), load_protocol().config
     labelled = Labelled(task.class_ids, task.splits, task.groups, len(task.class_names))
     found = [
@@ -88,7 +86,7 @@ def test_the_last_look_is_what_an_evaluation_says_of_the_export_on_the_same_clip
     tmp_path: Path,
     tracking_uri: str,
 ) -> None:
-    job = config("run", ema_decay=0.9, watch__data=(task,), watch__every=1)
+    job = config("run", ema_decay=0.9, watch__data=(task,), watch__every=1, tracking__uri=tracking_uri)
     assert train(job).state == "finished"
     run = Path(job.output)
     looks = [{name: value for name, value in e.items() if name.startswith("watch/")} for e in history(run)]

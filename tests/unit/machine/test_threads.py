@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from unfused_ray import threads as threads_module
 from unfused_ray.clustering.clusterer import ClusteringPlan
 from unfused_ray.config import RuntimeConfig
-from unfused_ray.threads import Machine, choose_threads, load_warning, one_thread, usable_cores
-from unfused_ray.training.worker.device import set_threads
+from unfused_ray.machine import threads as threads_module
+from unfused_ray.machine.threads import Machine, choose_threads, load_warning, one_thread, usable_cores
+from unfused_ray.training.worker.device import set_threads, warn_of_load
 
 
 @pytest.mark.parametrize(
@@ -99,6 +99,7 @@ def test_threads_are_set_without_a_look_at_the_load(monkeypatch: pytest.MonkeyPa
     before = torch.get_num_threads()
     try:
         assert set_threads(RuntimeConfig(threads=1), 1) == torch.get_num_threads() == 1
+        warn_of_load(RuntimeConfig(threads=1), 1, None)  # nor whether one thread is warned
     finally:
         torch.set_num_threads(before)
 

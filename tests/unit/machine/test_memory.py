@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from unfused_ray import memory
+from unfused_ray.machine import memory
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only glibc can be told to keep memory")
 SIZE = 1 << 26

@@ -20,9 +20,10 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import ConcurrencyLimiter
 
-from unfused_ray import cluster, memory, storage
+from unfused_ray import cluster, storage
 from unfused_ray.config import SweepConfig
 from unfused_ray.lease import Lease
+from unfused_ray.machine import memory
 from unfused_ray.progress import Progress
 from unfused_ray.sweeps import SWEEP
 from unfused_ray.sweeps.halving import Halving

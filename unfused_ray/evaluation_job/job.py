@@ -1,0 +1,203 @@
+"""Fill the cells of a table side by side, write the table and draw it.
+
+A cell is kept: an evaluation that was interrupted, or that is given more rows or tasks, computes the missing cells
+alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from unfused_ray import storage
+from unfused_ray.data.parts.default_executor import default_executor
+from unfused_ray.data.parts.executor import IN_PROCESS
+from unfused_ray.data.shards.index import ClipIndex
+from unfused_ray.data.shards.statistics import compute_statistics
+from unfused_ray.embedding.cache import EmbeddingCache
+from unfused_ray.evaluation import cells
+from unfused_ray.evaluation.cells import Cell
+from unfused_ray.evaluation.embedders import EmbedderModel
+from unfused_ray.evaluation.filling import Filled, embed, fill_cells, parts_of
+from unfused_ray.evaluation.protocol import FILE, Protocol
+from unfused_ray.evaluation.rows import random_of
+from unfused_ray.evaluation.systems import (
+    LogMelStatistics,
+    RandomNetwork,
+    System,
+    TrainedModel,
+    encoders_of,
+)
+from unfused_ray.evaluation.table import FORMAT_VERSION, RECORD, EvaluationTable
+from unfused_ray.evaluation.tasks import Task, role
+from unfused_ray.evaluation_job.plan import EvaluationPlan
+from unfused_ray.figures import cell, nearest
+from unfused_ray.figures.accuracies import draw_evaluation
+from unfused_ray.figures.canvas import save
+from unfused_ray.figures.map import MAX_POINTS
+from unfused_ray.figures.watched import draw_watched, of_models, panels
+from unfused_ray.progress import Progress
+from unfused_ray.retrieval.leakage import near_copies
+from unfused_ray.runs.environment import environment
+
+PICTURE = "table.png"
+WATCHED = "watched.png"
+"""Drawing of what was watched while the models trained, where anything was."""
+_SHOWN = 2
+"""Models whose nearest clips are shown."""
+_SECONDS_HERE = 3600.0
+"""Audio whose statistics are computed in this process; of more, on Ray."""
+
+
+def run(plan: EvaluationPlan) -> EvaluationTable:
+    """Fill the cells that are missing, side by side on this machine's cores, and write and draw the table.
+
+    ``RECORD`` holds the configuration and the environment of the newest start, the weights that were read, and
+    checksums of the tasks.
+
+    Raises:
+        ValueError, OSError: a task or a model cannot be read, or a process was ended from outside.
+    """
+    output = plan.output
+    storage.write_bytes(storage.join(output, FILE), plan.protocol.text)
+    read = partial(cells.read, output, protocol=plan.protocol)
+    found = fill_all(plan, plan.tasks, read, partial(fill, output, plan.protocol, plan.cache))
+    scored = plan.protocol, plan.tasks, plan.systems, found, plan.reference
+    table = EvaluationTable.of(*scored, _near_copies(plan))
+    table.save(output)
+    asked = _asked(plan)
+    for task in plan.tasks if asked else ():
+        nearest.write(output, task, {name: found[name, task.name] for name in asked})
+    _draw_watched(plan)
+    save(draw_evaluation("Test clips that each system is right about", table), storage.join(output, PICTURE))
+    config = plan.config.model_dump(mode="json")
+    record = {
+        "config": config,
+        "environment": environment(),
+        "asked": asked,
+        "encoders": encoders_of(plan.systems, plan.tasks),
+        "checksums": {task.name: task.index.checksums for task in plan.tasks},  # cells name clips by number
+    }
+    storage.write_json(storage.join(output, RECORD), record, FORMAT_VERSION)
+    return table
+
+
+def fill_all(
+    plan: EvaluationPlan,
+    tasks: Sequence[Task],
+    read: Callable[[Task, System], Filled | None],
+    work: Callable[[Task, System], Filled],
+) -> dict[tuple[str, str], Filled]:
+    """Read what is kept of each system on each task, and fill what is missing, side by side on this machine's cores.
+
+    Args:
+        plan: whose systems, cache and number of processes count.
+        tasks: the plan's, or parts of them.
+        read: reads what is kept; None is missing.
+        work: computes and keeps it; it travels to other processes.
+
+    Returns:
+        What is known, by row and task.
+
+    Raises:
+        ValueError, OSError: a task or a model cannot be read, or a process was ended from outside.
+    """
+    pairs = [(task, system) for task in tasks for system in plan.systems]
+    kept = {(system.name, task.name): read(task, system) for task, system in pairs}
+    found = {pair: filled for pair, filled in kept.items() if filled is not None}
+    missing = [(task, system) for task, system in pairs if (system.name, task.name) not in found]
+    _compute_statistics(missing)
+    if plan.cache.device == "cuda":
+        _embed_on_gpus(plan, missing)
+    with Progress("cells", len(pairs), "cells", done=len(found)) as bar:
+        bar.update(len(found))
+        for filled in fill_cells(missing, work, plan.config.processes):
+            found |= filled
+            row, task_name = next(reversed(filled))
+            bar.update(len(found), task=task_name, row=row)
+    return found
+
+
+def _compute_statistics(missing: Sequence[tuple[Task, System]]) -> None:
+    """Compute the statistics that sources lack once, and not in each process; on Ray, if they are long."""
+    wanted = {
+        (round_.uri, round_.training_splits, front_end)
+        for task, system in missing
+        for round_ in task.rounds
+        if (front_end := system.front_end_of(round_)) is not None
+    }
+    for uri, splits, front_end in wanted:
+        (training,) = ClipIndex.load([uri], splits).manifests
+        if training.statistics(front_end) is None:
+            executor = IN_PROCESS if training.seconds <= _SECONDS_HERE else default_executor()
+            compute_statistics(training, front_end, executor)
+
+
+def _embed_on_gpus(plan: EvaluationPlan, missing: Sequence[tuple[Task, System]]) -> None:
+    """Make the vectors of all missing cells, with one process for each GPU of the machine or cluster.
+
+    A machine with one GPU needs no Ray: it is done in this process.
+
+    Raises:
+        ValueError: the tasks or the cache are on this machine, and the cluster has others.
+    """
+    import torch  # an evaluation of finished cells need not wait for it
+
+    parts = parts_of([(task, system) for task, system in missing if not isinstance(system, LogMelStatistics)])
+    executor = default_executor(gpus_per_task=1.0) if torch.cuda.device_count() > 1 else IN_PROCESS
+    work = partial(embed, plan.protocol.config, plan.cache)
+    with executor.open(), Progress("embedding", len(parts), "rows") as bar:
+        executor.refuse_impossible({"cache": plan.cache.uri} | {f"tasks: {task.name}": task.uri for task in plan.tasks})
+        with executor.run(work, parts) as done:
+            for count, _ in enumerate(done, start=1):
+                bar.update(count)
+
+
+def fill(output: str, protocol: Protocol, cache: EmbeddingCache, task: Task, system: System) -> Cell:
+    """Compute a cell, draw it, and keep it in the output folder, with its pictures beside it."""
+    computed, heard = cells.compute(task, system, protocol, cache, MAX_POINTS)
+    cell.write(output, task, system.name, computed, heard)
+    cells.write(output, task, system, protocol, computed)  # last: a cell that is there has its pictures
+    return computed
+
+
+def _near_copies(plan: EvaluationPlan) -> list[str]:
+    """Sentences on test clips with a near-copy in what the trained rows heard, task by task.
+
+    A row with a network for each fold heard the other folds: each network is asked about its own.
+    """
+    models = [system for system in plan.systems if isinstance(system, TrainedModel)]
+    sentences = []
+    for task in plan.tasks:
+        (manifest,) = task.index.manifests
+        by_fold = [model for model in models if len({model.uri(round_) for round_ in task.rounds}) > 1]
+        all_tested = [split for split in manifest.clips_by_split if role(split) in ("test", "fold")]
+        asked = [(task, all_tested, [model for model in models if model not in by_fold])]
+        asked += [(round_, [fold], by_fold) for fold, round_ in zip(task.folds, task.rounds, strict=False)]
+        for each, splits, rows in asked:
+            uris = {model.name: model.uri(each.rounds[0]) for model in rows}
+            sentences += near_copies(each.name, ClipIndex([manifest], splits), uris) if uris else []
+    if others := [system.name for system in plan.systems if isinstance(system, EmbedderModel)]:
+        names = ", ".join(others)
+        sentences.append(f"What {names} heard in training is not known, so near-copies in it are not counted")
+    return sentences
+
+
+def _asked(plan: EvaluationPlan) -> list[str]:
+    """Systems whose nearest clips are shown: a random row, then the first models.
+
+    The random row has the shape of the last of these, or is the first one if none has.
+    """
+    random = [system.name for system in plan.systems if isinstance(system, RandomNetwork)][:1]
+    models = [system.name for system in plan.systems if isinstance(system, TrainedModel | EmbedderModel)][:_SHOWN]
+    of_its_shape = random_of(plan.tasks[0].rounds[0], plan.systems)
+    return [*([of_its_shape[models[-1]]] if models and models[-1] in of_its_shape else random), *models]
+
+
+def _draw_watched(plan: EvaluationPlan) -> None:
+    """Draw the watched accuracies of the runs that models are from."""
+    models = [system for system in plan.systems if isinstance(system, TrainedModel)]
+    picture = storage.join(plan.output, WATCHED)
+    storage.delete(picture)  # of other models
+    if found := of_models(models, [task.name for task in plan.tasks]):
+        save(draw_watched("Validation clips while the networks trained, beside random ones", panels(found)), picture)
