@@ -6,6 +6,7 @@ is worth. That is decided on validation clips.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,10 +14,13 @@ import numpy as np
 
 from unfused_ray.config import Measure
 from unfused_ray.evaluation import bootstrap
-from unfused_ray.evaluation.bootstrap import Interval
+from unfused_ray.evaluation.bootstrap import Deviations, Interval
 from unfused_ray.evaluation.cells import MEASURES, Cell
 from unfused_ray.evaluation.protocol import BootstrapConfig
 from unfused_ray.evaluation.tasks import Task
+
+_NO_GAP = 1e-9
+"""Stands for a gap of a sample that is not above 0: what is closed of it is as good as infinite."""
 
 
 @dataclass(frozen=True)
@@ -88,22 +92,39 @@ def published_tasks(
     return counting_tasks(tasks, of_published, "headline") if of_published else ()
 
 
-def gap_closed(values_T: np.ndarray, anchors_AT: np.ndarray, random_T: np.ndarray) -> float | None:
+def gap_closed(
+    row: Sequence[Deviations], anchors: Sequence[Sequence[Deviations]], random: Sequence[Deviations]
+) -> Interval | None:
     """Share of the gap between random networks and each task's best anchor that a row closes; sums over the tasks.
 
     What a row has beyond the best anchor of a task is not counted: it does not make up for what is missing on another.
+    The interval is of the same samples. In these, the best anchor of a task is that of all clips, and where the row
+    reaches it on all clips, it does in the sample: the best of some anchors in each sample would be better than any of
+    them, and the gap too wide. Both ends are unknown where the gap itself is not above 0 in 97.5 % of the samples.
 
     Args:
-        values_T: of the row, by task.
-        anchors_AT: of the anchors.
-        random_T: of random networks.
+        row, anchors, random: by task, in the same order and of the same samples; one anchor or more.
 
     Returns:
         1 where the best anchors are reached on every task, 0 for random networks; None where no anchor is above these.
     """
-    goals_T = np.maximum(anchors_AT.max(axis=0), random_T)
-    gap = float((goals_T - random_T).sum())
-    return float((np.minimum(values_T, goals_T) - random_T).sum()) / gap if gap > 0 else None
+    values_TR, random_TR, *anchors_ATR = map(_with_samples, (row, random, *anchors))
+    best_T = np.stack(anchors_ATR)[:, :, 0].argmax(axis=0)
+    best_TR = np.stack([anchors_ATR[anchor][task] for task, anchor in enumerate(best_T)])
+    goals_TR = np.where(best_TR[:, :1] > random_TR[:, :1], best_TR, random_TR)
+    reached_TR = np.where(values_TR[:, :1] >= goals_TR[:, :1], goals_TR, values_TR)
+    gaps_R = (goals_TR - random_TR).sum(axis=0)
+    if gaps_R[0] <= 0:
+        return None
+    closed_R = (reached_TR - random_TR).sum(axis=0) / np.maximum(gaps_R, _NO_GAP)
+    if not np.quantile(gaps_R[1:], bootstrap.TAILS[0]) > 0:  # or it is not a number, of a task with one group
+        return Interval(float(closed_R[0]), math.nan, math.nan)
+    return bootstrap.interval(closed_R[0], closed_R[1:], least=-math.inf)
+
+
+def _with_samples(system: Sequence[Deviations]) -> np.ndarray:
+    """Accuracies (T, 1 + R) on all clips, then in the samples."""
+    return np.stack([np.append(task.accuracy, task.accuracies) for task in system])
 
 
 def validation_draws(config: BootstrapConfig, task: str, scores_SV: np.ndarray, groups_V: np.ndarray) -> np.ndarray:

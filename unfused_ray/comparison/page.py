@@ -23,7 +23,8 @@ from unfused_ray.evaluation.table import IN_WORDS, MARKDOWN, NOT_CORRECTED, TABL
 from unfused_ray.figures.accuracies import draw_by_operations, draw_by_parameters
 from unfused_ray.figures.canvas import save
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+"""Of the table's JSON (3: gaps have intervals)."""
 FILES = (MARKDOWN, TABLE, "accuracy_by_parameters.png", "accuracy_by_tflop.png")
 AGAINST = "against.json"
 """The numbers of a table with differences from another row than the plan's."""
@@ -120,8 +121,8 @@ def note(results: ResultsTable) -> str:
     budgets += [f"{plan.tflop.all_tasks:g} on all tasks together"] if plan.tflop.all_tasks else []
     budgets += ["that of a row which has its own"] if any(system.tflop for system in plan.systems) else []
     sentences = [
-        "Test clips in %, with 95 % intervals: paired bootstrap over groups of test clips, crossed with the "
-        "seeds of a row, widened where groups or seeds are few",
+        "Test clips in %, with 95 % intervals: paired bootstrap over groups of test clips, those of one name alike in "
+        "all tasks, crossed with the seeds of a row, widened where groups or seeds are few",
         _counted(results),
         results.table.groups_note,
         "Of a row with one seed the interval is of test clips alone",
@@ -228,7 +229,8 @@ def _counted(results: ResultsTable) -> str:
         f"The headline is the mean over the tasks that count: {counted}. Other means are over all tasks. A task "
         f"counts where an anchor is above {results.plan.random} on validation clips, by more than the interval."
         f"{_not_asked(results)} The gap is that between {results.plan.random} and the best anchor of each such task, "
-        f"beyond which nothing counts{published}"
+        f"beyond which nothing counts{published}. Its interval is of the same samples, of these tasks and of the "
+        "anchor that is best on all test clips of each; it is unknown where the gap could be none"
     )
 
 
@@ -255,7 +257,7 @@ def _summary(line: ResultsRow) -> list[str]:
         epochs = "–".join(str(end) for end in sorted({min(cost.epochs), max(cost.epochs)}))
     seeds = str(len(line.seeds) or (row.num_seeds if row.parameters else ""))
     headline = line.counting.text() if line.counting else "–"
-    gaps = ["" if gap is None else f"{100 * gap:.0f} %" for gap in (line.gap_closed, line.published_gap_closed)]
+    gaps = ["" if gap is None else _share(gap) for gap in (line.gap_closed, line.published_gap_closed)]
     means = [list(row.accuracy[measure].values())[-1].text() for measure in MEASURES[1:]]
     return [
         row.name,
@@ -281,6 +283,12 @@ def _comparison(compared: TestedDifference, columns: Sequence[str]) -> list[str]
     names = (name + "¹" * (name in compared.single) for name in (compared.first, compared.second))
     p_values = map(_p_value, (compared.p_value, compared.p_holm))
     return [" – ".join(names), *(each.text("+") for each in intervals), *p_values]
+
+
+def _share(share: Interval) -> str:
+    """A share of the gap in whole per cent: its interval is wider than that."""
+    ends = "–" if math.isnan(share.low) else f"{100 * share.low:.0f} … {100 * share.high:.0f}"
+    return f"{100 * share.value:.0f} % ({ends})"
 
 
 def _p_value(p: float) -> str:

@@ -21,7 +21,7 @@ from unfused_ray.comparison.table_plan import PlannedSystem, TablePlan
 from unfused_ray.comparison.trainings import Training, Trainings
 from unfused_ray.config import EvaluateConfig
 from unfused_ray.evaluation import bootstrap, cells
-from unfused_ray.evaluation.bootstrap import Interval
+from unfused_ray.evaluation.bootstrap import Deviations, Interval
 from unfused_ray.evaluation.cells import Cell
 from unfused_ray.evaluation.embedders import EmbedderModel
 from unfused_ray.evaluation.filling import Filled
@@ -61,10 +61,10 @@ class ResultsRow:
     """Headline over the tasks that count; None where none does."""
     counting_difference: Interval | None
     """Its difference from the reference row."""
-    gap_closed: float | None
+    gap_closed: Interval | None
     """Share of the gap between random networks and the best anchor that the headline closes, over the tasks that count;
     None without anchors, and where these are not above random networks on the test clips."""
-    published_gap_closed: float | None
+    published_gap_closed: Interval | None
     """The same for the published encoders among the anchors, over the tasks that count by these alone."""
     validation_accuracy: float
     """Headline over all tasks on validation clips; rows may be chosen by it."""
@@ -147,6 +147,10 @@ def results(
     by_published = published_tasks(plan.tasks, differences, published)
     counted = [task for task in tasks if task.name in counting]
     of_counted = {row.name: row for row in score(draws, counted, networks, of_rows, reference)} if counted else {}
+    drawn = {
+        name: {task.name: deviations(draws, task, of_rows[name, task.name], "headline") for task in counted}
+        for name in (names if anchors else ())
+    }
     heading = headings([task.name for task in counted])[-1:]  # without a mean, the only task
     by_name = {system.name: system for system in plan.systems}
     rows = []
@@ -161,8 +165,8 @@ def results(
                 seeds=seeds,
                 counting=mine.accuracy["headline"][heading[0]] if mine else None,
                 counting_difference=mine.difference["headline"][heading[0]] if mine and mine.difference else None,
-                gap_closed=_gap_closed(row.name, of_counted, counting, anchors, plan.random),
-                published_gap_closed=_gap_closed(row.name, of_counted, by_published, published, plan.random),
+                gap_closed=_gap_closed(row.name, drawn, counting, anchors, plan.random),
+                published_gap_closed=_gap_closed(row.name, drawn, by_published, published, plan.random),
                 validation_accuracy=float(np.mean(validation)),
             )
         )
@@ -178,12 +182,16 @@ def _near_copies(tasks: Sequence[Task], output: str) -> list[str]:
 
 
 def _gap_closed(
-    name: str, rows: Mapping[str, Row], tasks: Sequence[str], anchors: Sequence[str], random: str
-) -> float | None:
+    name: str,
+    drawn: Mapping[str, Mapping[str, Deviations]],
+    tasks: Sequence[str],
+    anchors: Sequence[str],
+    random: str,
+) -> Interval | None:
     if not tasks or not anchors:
         return None
-    headline = {row: np.array([rows[row].accuracy["headline"][task].value for task in tasks]) for row in rows}
-    return gap_closed(headline[name], np.array([headline[anchor] for anchor in anchors]), headline[random])
+    of_row, of_random, *of_anchors = ([drawn[row][task] for task in tasks] for row in (name, random, *anchors))
+    return gap_closed(of_row, of_anchors, of_random)
 
 
 def join_seeds(

@@ -29,7 +29,8 @@ from unfused_ray.evaluation_job.plan import EvaluationPlan
 FOLDER = "validation"
 """Folder of the scores, beside the table's."""
 MARKDOWN = "validation.md"
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
+"""2: a damaged clip leaves few-shot's other clips as they are."""
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from unfused_ray.evaluation.systems import System
 from unfused_ray.evaluation.tasks import Task
 
 MEASURES: tuple[Measure, ...] = get_args(Measure)
-FORMAT_VERSION = 5
-"""Changes when the same networks, clips and protocol give other results, or a cell says more (5: classes of one group
-are not validated on; few-shot fits that did not converge)."""
+FORMAT_VERSION = 6
+"""Changes when the same networks, clips and protocol give other results, or a cell says more (6: a damaged clip leaves
+few-shot's other clips as they are)."""
 
 
 @dataclass(frozen=True)

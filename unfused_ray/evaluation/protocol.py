@@ -16,12 +16,12 @@ FILE = "protocol.toml"
 
 
 class BootstrapConfig(Config):
-    """Intervals by drawing groups of test clips with replacement."""
+    """Intervals by random weights of groups of test clips."""
 
     replicates: PositiveInt
     """Bootstrap samples."""
     seed: Seed
-    """Seed of the draws."""
+    """Seed of the weights."""
 
 
 class ProtocolConfig(Config):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -44,7 +45,7 @@ class Margin:
     random: str
     """Row of the random networks."""
     difference: dict[Measure, Interval]
-    """Differences in shares of 1; each clip has the same weight, and the interval is of their groups."""
+    """Differences in shares of 1; each clip has the same weight, and the interval is of their groups, task by task."""
 
     @property
     def text(self) -> str:
@@ -60,6 +61,12 @@ def headings(tasks: Sequence[str]) -> tuple[str, ...]:
 def num_test_groups(task: Task) -> int:
     """Distinct groups of test clips; each clip without a group is one."""
     return len(np.unique(bootstrap.distinct_groups(task.groups[task.tested])))
+
+
+def num_shared_groups(tasks: Sequence[Task]) -> int:
+    """Names of groups of test clips that occur in several tasks, and are weighted alike there."""
+    counts = Counter(group for task in tasks for group in set(task.groups[task.tested].tolist()) if group)
+    return sum(count > 1 for count in counts.values())
 
 
 def deviations(config: BootstrapConfig, task: Task, cell: Cell, measure: Measure) -> Deviations:
@@ -100,21 +107,24 @@ def score(
 def margins(
     config: BootstrapConfig, tasks: Sequence[Task], systems: Sequence[System], cells: Mapping[tuple[str, str], Cell]
 ) -> tuple[Margin, ...]:
-    """Compare each trained row with the random networks of its shape and front end, where the table has them."""
-    groups_T = np.concatenate([_distinct(task) for task in tasks])
+    """Compare each trained row with the random networks of its shape and front end, where the table has them.
 
-    def scores(row: str, measure: Measure) -> np.ndarray:
-        """(1, T) mean score of each test clip of all tasks, over the row's networks."""
-        of_tasks = [cells[row, task.name].scores[measure].mean(axis=0) for task in tasks]
-        return np.concatenate(of_tasks)[None]
+    The tasks are strata: each has as many clips in every sample as it has, and is widened by its own number of groups.
+    """
+    clips = [task.tested.sum() for task in tasks]
+
+    def drawn(row: str, task: Task, measure: Measure) -> Deviations:
+        """Samples of the mean over the row's networks, whose clips all count alike."""
+        scores_1T = cells[row, task.name].scores[measure].mean(axis=0)[None]
+        return bootstrap.deviations(scores_1T, task.groups[task.tested], config.replicates, config.seed, task.name)
+
+    def together(row: str, measure: Measure) -> tuple[float, np.ndarray]:
+        of_tasks = [drawn(row, task, measure) for task in tasks]
+        value = float(np.average([of.accuracy for of in of_tasks], weights=clips))
+        return value, bootstrap.mean_over_tasks([of.accuracies for of in of_tasks], clips)
 
     def difference(first: str, second: str, measure: Measure) -> Interval:
-        values, drawn = [], []
-        for scores_1T in (scores(first, measure), scores(second, measure)):
-            found = bootstrap.deviations(scores_1T, groups_T, config.replicates, config.seed, "all test clips")
-            values.append(found.accuracy)
-            drawn.append(found.accuracies)
-        return bootstrap.difference(values[0], drawn[0], values[1], drawn[1])
+        return bootstrap.difference(*together(first, measure), *together(second, measure))
 
     return tuple(
         Margin(row, random, {measure: difference(row, random, measure) for measure in MEASURES})
@@ -133,12 +143,6 @@ def random_of(task: Task, systems: Sequence[System]) -> dict[str, str]:
             if (name := random.get((shape.replace(dropout=usual), front_end))) is not None:
                 found[system.name] = name
     return found
-
-
-def _distinct(task: Task) -> np.ndarray:
-    """Groups of the tested clips, (T,) str, distinct from those of another task; "" stays a group of its own."""
-    groups_T = task.groups[task.tested]
-    return np.where(groups_T == "", "", np.char.add(f"{task.name} ", groups_T))
 
 
 def _score(

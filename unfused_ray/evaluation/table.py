@@ -15,7 +15,7 @@ from unfused_ray.config import Measure
 from unfused_ray.evaluation.cells import MEASURES, Cell
 from unfused_ray.evaluation.embedders import EmbedderModel, is_onnx
 from unfused_ray.evaluation.protocol import Protocol
-from unfused_ray.evaluation.rows import Margin, Row, headings, margins, num_test_groups, score
+from unfused_ray.evaluation.rows import Margin, Row, headings, margins, num_shared_groups, num_test_groups, score
 from unfused_ray.evaluation.systems import System
 from unfused_ray.evaluation.tasks import Task
 
@@ -59,6 +59,8 @@ class EvaluationTable:
     """Recordings that are in two splits of a task, as "task: 3 clips of test are in train too …"."""
     remarks: tuple[str, ...] = ()
     """Sentences on tasks whose clips are not all taken, or not independent, and on rows that are read otherwise."""
+    num_shared_groups: int = 0
+    """Names of groups of test clips that occur in several tasks."""
     near_copies: tuple[str, ...] = ()
     """Test clips with a near-copy in what a row was trained on, as "task: 3 of 214 test clips have a near-copy …"."""
 
@@ -85,6 +87,7 @@ class EvaluationTable:
             margins=margins(protocol.config.bootstrap, tasks, systems, cells),
             shared=tuple(f"{task.name}: {pair.text}" for task in tasks for pair in task.shared),
             remarks=(*(remark for task in tasks for remark in task.remarks), *_of_onnx(systems)),
+            num_shared_groups=num_shared_groups(tasks),
             near_copies=tuple(near_copies),
         )
 
@@ -171,7 +174,10 @@ class EvaluationTable:
             sentences.append(f"Recordings in two splits: {'; '.join(self.shared)}")
         sentences += self.remarks
         if self.damaged:
-            sentences.append(f"Clips were damaged, these are computed again next time: {', '.join(self.damaged)}")
+            sentences.append(
+                f"Clips were damaged, these are computed again next time: {', '.join(self.damaged)}. They are left out "
+                "of train, where few-shot draws the next clip of the class instead, and wrong in test"
+            )
         return sentences
 
     @property
@@ -194,7 +200,9 @@ class EvaluationTable:
     @property
     def groups_note(self) -> str:
         """A sentence on the groups of test clips."""
-        return f"Groups of test clips: {', '.join(f'{task} {count:,}' for task, count in self.num_groups.items())}"
+        counts = ", ".join(f"{task} {count:,}" for task, count in self.num_groups.items())
+        shared = f"; {self.num_shared_groups:,} names are in several tasks, and weighted alike in all of them"
+        return f"Groups of test clips: {counts}{shared if self.num_shared_groups else ''}"
 
     @property
     def notes(self) -> list[str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.tasks import write_task
 
@@ -22,7 +23,7 @@ from unfused_ray.comparison.counting import (
 )
 from unfused_ray.config import Measure
 from unfused_ray.evaluation import bootstrap
-from unfused_ray.evaluation.bootstrap import Interval
+from unfused_ray.evaluation.bootstrap import Deviations, Interval
 from unfused_ray.evaluation.cells import MEASURES, Cell
 from unfused_ray.evaluation.protocol import BootstrapConfig
 from unfused_ray.evaluation.tasks import Task, load_task
@@ -150,27 +151,92 @@ def test_an_interval_that_is_not_known_makes_no_task_count() -> None:
     assert counting_tasks(["birds"], [unknown], "headline") == ()
 
 
+def still(accuracies: Sequence[float] | np.ndarray) -> list[Deviations]:
+    """A system that has these accuracies on its tasks, whatever the sample."""
+    return [Deviations(of, np.zeros(50), np.zeros(50), frozenset("abc"), 1) for of in accuracies]
+
+
+def closed_of(row: Sequence[float], anchors: Sequence[Sequence[float]], random: Sequence[float]) -> float | None:
+    found = gap_closed(still(row), [still(anchor) for anchor in anchors], still(random))
+    assert found is None or found.low == found.high == pytest.approx(found.value)
+    return None if found is None else found.value
+
+
 def test_the_gap_is_that_from_random_networks_to_the_best_anchor_of_each_task() -> None:
-    random = np.array([0.50, 0.40])
-    anchors = np.array([[0.70, 0.45], [0.60, 0.60]])  # the best: 0.70 and 0.60, together 0.20 + 0.20 above random
-    assert gap_closed(np.array([0.60, 0.50]), anchors, random) == pytest.approx(0.5)
-    assert gap_closed(np.array([0.65, 0.35]), anchors, random) == pytest.approx(0.25)  # +0.15 and -0.05
-    assert gap_closed(random, anchors, random) == 0
-    assert gap_closed(np.array([0.40, 0.40]), anchors, random) == pytest.approx(-0.25)
-    assert gap_closed(np.array([0.80, 0.70]), anchors, random) == 1  # no more than all of it
-    assert gap_closed(np.array([0.90, 0.50]), anchors, random) == pytest.approx(0.75)  # +0.20 of +0.40, and +0.10
-    assert gap_closed(anchors[0], anchors, random) == pytest.approx(0.625)  # an anchor that is the best of one task
+    random = [0.50, 0.40]
+    anchors = [[0.70, 0.45], [0.60, 0.60]]  # the best: 0.70 and 0.60, together 0.20 + 0.20 above random
+    assert closed_of([0.60, 0.50], anchors, random) == pytest.approx(0.5)
+    assert closed_of([0.65, 0.35], anchors, random) == pytest.approx(0.25)  # +0.15 and -0.05
+    assert closed_of(random, anchors, random) == 0
+    assert closed_of([0.40, 0.40], anchors, random) == pytest.approx(-0.25)
+    assert closed_of([0.80, 0.70], anchors, random) == 1  # no more than all of it
+    assert closed_of([0.90, 0.50], anchors, random) == pytest.approx(0.75)  # +0.20 of +0.40, and +0.10
+    assert closed_of(anchors[0], anchors, random) == pytest.approx(0.625)  # an anchor that is the best of one task
 
 
 @given(st.lists(st.tuples(*[st.floats(0, 1)] * 4), min_size=1, max_size=6))
+@settings(max_examples=30)
 def test_a_gap_that_is_not_there_is_not_closed(values: list[tuple[float, float, float, float]]) -> None:
     row, first, second, random = np.array(values).T
-    closed = gap_closed(row, np.array([first, second]), random)
+    found = gap_closed(still(row), [still(first), still(second)], still(random))
     if (np.maximum(first, second) <= random).all():
-        assert closed is None
-    assert closed is None or closed <= 1 + 1e-9
-    best = gap_closed(np.maximum(np.maximum(first, second), random), np.array([first, second]), random)
-    assert best is None or best == pytest.approx(1)
+        assert found is None
+    assert found is None or found.value <= 1 + 1e-9
+    best = gap_closed(
+        still(np.maximum(np.maximum(first, second), random)), [still(first), still(second)], still(random)
+    )
+    assert best is None or best.value == pytest.approx(1)
+
+
+def drawn(rng: np.random.Generator, accuracies: Sequence[float] | np.ndarray, spread: float = 0.05) -> list[Deviations]:
+    """A system with samples of so many accuracies, by task."""
+    return [Deviations(of, rng.normal(0, spread, 50), np.zeros(50), frozenset("abcdef"), 1) for of in accuracies]
+
+
+@given(st.integers(0, 10_000), st.integers(1, 4))
+@settings(max_examples=30)
+def test_the_interval_of_a_gap_is_that_of_a_loop_over_the_samples(seed: int, num_tasks: int) -> None:
+    """Which anchor is best, and where the row reaches it, is as on all clips."""
+    rng = np.random.default_rng(seed)
+    random = drawn(rng, rng.uniform(0.2, 0.4, num_tasks))
+    row, *anchors = (drawn(rng, rng.uniform(0.4, 0.9, num_tasks)) for _ in range(3))
+    found = gap_closed(row, anchors, random)
+    assert found is not None
+    shares, gaps = [], []
+    for sample in range(50):
+        closed = gap = 0.0
+        for task in range(num_tasks):
+            best = max((anchor[task] for anchor in anchors), key=lambda each: each.accuracy)
+            goal = best.accuracies[sample] - random[task].accuracies[sample]
+            mine = row[task].accuracies[sample] - random[task].accuracies[sample]
+            closed += goal if row[task].accuracy >= best.accuracy else mine
+            gap += goal
+        shares.append(closed / max(gap, 1e-9))
+        gaps.append(gap)
+    if np.quantile(gaps, 0.025) > 0:
+        expected = np.minimum(np.quantile(shares, [0.025, 0.975]), 1)
+        assert [found.low, found.high] == pytest.approx(expected.tolist())
+    else:
+        assert np.isnan([found.low, found.high]).all()
+
+
+def test_of_a_gap_that_could_be_none_no_interval_is_known() -> None:
+    rng = np.random.default_rng(0)
+    row, anchor, random = (drawn(rng, [of], 0.1) for of in (0.5, 0.6, 0.4))
+    found = gap_closed(row, [anchor], random)
+    assert found is not None and found.value == pytest.approx(0.5) and np.isnan(found.low)
+    assert page._share(found) == "50 % (–)"
+    alone = [Deviations(of, np.zeros(50), np.zeros(50), frozenset("a"), 1) for of in (0.5, 0.6, 0.4)]
+    found = gap_closed([alone[0]], [[alone[1]]], [alone[2]])  # of one group nothing is known
+    assert found is not None and found.value == pytest.approx(0.5) and np.isnan(found.high)
+    assert page._share(Interval(-0.19, -0.254, 0.1)) == "-19 % (-25 … 10)"
+
+
+def test_random_networks_close_nothing_for_sure_and_the_best_anchor_all() -> None:
+    rng = np.random.default_rng(0)
+    anchor, random = drawn(rng, [0.8, 0.9]), drawn(rng, [0.4, 0.5])
+    assert gap_closed(random, [anchor], random) == Interval(0, 0, 0)
+    assert gap_closed(anchor, [anchor], random) == Interval(1, 1, 1)
 
 
 def test_a_supervised_anchor_is_not_asked_about_labels_that_it_has_learnt(tmp_path: Path) -> None:

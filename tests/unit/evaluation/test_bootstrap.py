@@ -1,4 +1,4 @@
-"""Intervals: against a loop over drawn groups, paired, and as wide as theory says."""
+"""Intervals: against a loop over weighted groups, paired, and as wide as theory says."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from unfused_ray.audio import randomness
+from unfused_ray.evaluation import bootstrap
 from unfused_ray.evaluation.bootstrap import (
     Deviations,
     Interval,
@@ -46,24 +47,29 @@ def several_groups(drawn: tuple[np.ndarray, np.ndarray]) -> bool:
 
 @given(outcomes())
 @settings(max_examples=50)
-def test_replicates_equal_a_loop_over_the_drawn_groups_and_the_weighted_seeds_widened(
+def test_replicates_equal_a_loop_over_the_weighted_groups_and_the_weighted_seeds_widened(
     drawn: tuple[np.ndarray, np.ndarray],
 ) -> None:
     correct_SN, groups_N = drawn
-    ids_N = distinct_groups(groups_N)
-    num_seeds, num_groups = len(correct_SN), ids_N.max() + 1
-    group_draws = randomness.generator(5, "bootstrap groups of t").integers(num_groups, size=(20, num_groups))
+    num_seeds = len(correct_SN)
+    names = [group or f"clip {clip} of t" for clip, group in enumerate(groups_N.tolist())]
+    of_name = {name: weights_of(name, 5)[:20] for name in names}
     weights = randomness.generator(5, "bootstrap seeds").standard_normal((20, num_seeds))
     expected = []
-    for groups, of_seeds in zip(group_draws, weights, strict=True):
-        clips = [n for group in groups for n in np.flatnonzero(ids_N == group)]
-        by_seed = [np.mean([correct_SN[s, n] for n in clips]) for s in range(num_seeds)]
-        widened = expansion(num_groups) * (np.mean(by_seed) - correct_SN.mean())
+    for replicate, of_seeds in enumerate(weights):
+        of_clips = [of_name[name][replicate] for name in names]
+        by_seed = [np.average(correct_N, weights=of_clips) for correct_N in correct_SN]
+        widened = expansion(len(of_name)) * (np.mean(by_seed) - correct_SN.mean())
         if num_seeds > 1:
             standard = np.sqrt(num_seeds * (num_seeds - 1))
             widened += tails(num_seeds) * sum((by_seed - np.mean(by_seed)) * of_seeds) / standard
         expected.append(correct_SN.mean() + widened)
     assert np.allclose(replicates(correct_SN, groups_N, 20, 5, "t"), expected, atol=1e-12, equal_nan=True)
+
+
+def weights_of(name: str, seed: int) -> np.ndarray:
+    """A group's weights in 100 samples."""
+    return randomness.generator(seed, f"bootstrap group {name}").standard_exponential(100)
 
 
 @given(outcomes().filter(several_groups), st.integers(0, 2**31 - 1))
@@ -97,6 +103,7 @@ def test_the_interval_of_one_group_alone_cannot_be_known() -> None:
     drawn = deviations(correct_SN, groups_N, 100, 0, "t")
     assert drawn.accuracy == 0.75
     assert not drawn.by_clips.any()
+    assert drawn.num_groups == 1
     assert np.isnan(interval(0.75, drawn.accuracies).low)
     assert np.isnan(p_value([drawn], [deviations(~correct_SN, groups_N, 100, 0, "t")]))
 
@@ -107,14 +114,14 @@ def test_a_clip_without_a_group_is_a_group_of_its_own() -> None:
     assert sorted(set(ids_N.tolist())) == [0, 1, 2, 3]
 
 
-def test_groups_drawn_do_not_depend_on_the_number_of_seeds() -> None:
+def test_weights_of_groups_do_not_depend_on_the_number_of_seeds() -> None:
     row = np.random.default_rng(0).random((1, 200)) < 0.7
     groups = np.full(200, "")
     one, five = replicates(row, groups, 500, 3, "t"), replicates(np.repeat(row, 5, axis=0), groups, 500, 3, "t")
     assert np.allclose(one, five, atol=1e-12)
 
 
-def test_tasks_are_drawn_independently_and_their_seeds_together() -> None:
+def test_clips_without_a_group_are_independent_in_two_tasks_and_seeds_are_not() -> None:
     row = np.random.default_rng(0).random((1, 300)) < 0.5
     groups = np.full(300, "")
     a, b = (replicates(row, groups, 4000, 3, task) for task in ("a", "b"))
@@ -126,13 +133,81 @@ def test_tasks_are_drawn_independently_and_their_seeds_together() -> None:
     assert np.array_equal(a, b)
 
 
-def test_many_replicates_of_many_groups_are_drawn_in_chunks_of_one_stream() -> None:
-    row = np.random.default_rng(0).random((1, 3000)) < 0.5
-    groups = np.full(3000, "")
-    many = replicates(row, groups, 1500, 3, "t")
-    assert len(many) == 1500
-    assert len(np.unique(many[:20])) > 5
-    assert np.array_equal(many[:20], replicates(row, groups, 20, 3, "t"))
+@given(outcomes(), outcomes())
+@settings(max_examples=30)
+def test_a_mean_over_tasks_equals_a_loop_in_which_a_group_has_one_weight_in_all_of_them(
+    first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]
+) -> None:
+    tasks = {"t": (first[0][:1], first[1]), "u": (second[0][:1], second[1])}
+    found = mean_over_tasks([deviations(*task, 20, 5, name).by_clips for name, task in tasks.items()])
+    expected = np.zeros(20)
+    for name, (correct_1N, groups_N) in tasks.items():
+        of_clips = [weights_of(g or f"clip {clip} of {name}", 5)[:20] for clip, g in enumerate(groups_N.tolist())]
+        for replicate in range(20):
+            weighted = np.average(correct_1N[0], weights=[each[replicate] for each in of_clips])
+            expected[replicate] += (weighted - correct_1N.mean()) / 2
+    assert np.allclose(found, expected, atol=1e-12)
+
+
+def twice(shared: bool, rng: np.random.Generator, num_groups: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Two equally good systems on two tasks that test the same groups, or others that are called alike."""
+    groups_N = np.repeat(np.arange(num_groups).astype(str), 5)
+    effects = [rng.normal(0, 0.2, (2, num_groups)) for _ in range(2)]
+    of_tasks = []
+    for task in range(2):
+        quality = 0.6 + effects[0 if shared else task]
+        a_N, b_N = (rng.random(len(groups_N)) < np.repeat(each, 5) for each in quality)
+        of_tasks.append((a_N[None], b_N[None], groups_N))
+    return of_tasks
+
+
+@pytest.mark.parametrize(("shared", "num_groups"), [(True, 20), (False, 20), (True, 5), (False, 5)])
+def test_intervals_and_p_of_a_mean_over_tasks_are_right_where_groups_are_the_same_and_where_names_alone_are(
+    shared: bool, num_groups: int
+) -> None:
+    """The difference is 0. Of tasks that are weighted apart, its interval would leave 0 out too often if shared."""
+    rng = np.random.default_rng(0)
+    num_trials = 200
+    together = apart = small = 0
+    for trial in range(num_trials):
+        rows: dict[bool, list[list[Deviations]]] = {True: [[], []], False: [[], []]}
+        for task, (*systems, groups_N) in enumerate(twice(shared, rng, num_groups)):
+            for alike in (True, False):
+                names = groups_N if alike else np.char.add(f"{task} ", groups_N)
+                for row, scores in zip(rows[alike], systems, strict=True):
+                    row.append(deviations(scores, names, 200, trial, str(task)))
+        ends = {}
+        for alike, (a, b) in rows.items():
+            values = [np.mean([of.accuracy for of in row]) for row in (a, b)]
+            drawn = [mean_over_tasks([of.accuracies for of in row]) for row in (a, b)]
+            ends[alike] = difference(values[0], drawn[0], values[1], drawn[1])
+        together += not ends[True].low <= 0 <= ends[True].high
+        apart += not ends[False].low <= 0 <= ends[False].high
+        small += p_value(*rows[True]) < 0.05
+    assert together / num_trials <= 0.075
+    assert small / num_trials <= 0.075
+    if num_groups == 20:  # five are widened so much, task by task, that nothing is told
+        assert together / num_trials >= 0.02
+        assert not shared or apart > 1.5 * together
+
+
+def test_tasks_that_share_all_groups_have_the_p_of_one() -> None:
+    rng = np.random.default_rng(0)
+    rows = [rng.random((1, 12)) < chance for chance in (0.9, 0.4)]
+    groups_N = np.arange(12).astype(str)
+    one = [[deviations(row, groups_N, 4000, 0, "t")] for row in rows]
+    three = [[deviations(row, groups_N, 4000, 0, task) for task in "tuv"] for row in rows]
+    assert p_value(*three) == pytest.approx(p_value(*one))
+
+
+def test_many_groups_are_weighted_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = np.random.default_rng(0).random((1, 300)) < 0.5
+    groups = np.full(300, "")
+    many = replicates(row, groups, 150, 3, "t")
+    assert len(np.unique(many)) > 100
+    monkeypatch.setattr(bootstrap, "_DRAWS_PER_CHUNK", 1000)
+    assert np.allclose(many, replicates(row, groups, 150, 3, "t"), atol=1e-12)
+    assert np.allclose(many[:20], replicates(row, groups, 20, 3, "t"), atol=1e-12)
 
 
 def test_the_interval_of_single_clips_is_the_binomial_one() -> None:
@@ -154,12 +229,13 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
 
 
 @pytest.mark.parametrize(
-    ("num_groups", "factor"),  # √(G / (G - 1)) · t / 1.95996, with t of G - 1 degrees of freedom from a printed table
-    [(2, 9.1681), (3, 2.6885), (6, 1.4367), (9, 1.2479), (25, 1.0748), (61, 1.0290)],
+    ("num_groups", "factor"),  # √((G + 1) / (G - 1)) · t / 1.95996, t of G - 1 degrees of freedom from a printed table
+    [(2, 11.2286), (3, 3.1044), (6, 1.5518), (9, 1.3154), (25, 1.0961), (61, 1.0375)],
 )
 def test_few_groups_widen_deviations_by_the_factors_of_students_t(num_groups: int, factor: float) -> None:
     assert expansion(num_groups) == pytest.approx(factor, rel=2e-4)
-    found = Deviations(0.5, np.array([-0.1, 0, 0.2]), np.zeros(3), num_groups, 1).accuracies
+    groups = frozenset(map(str, range(num_groups)))
+    found = Deviations(0.5, np.array([-0.1, 0, 0.2]), np.zeros(3), groups, 1).accuracies
     assert found == pytest.approx([0.5 - 0.1 * factor, 0.5, 0.5 + 0.2 * factor], rel=2e-4)
 
 

@@ -27,8 +27,8 @@ class FewShotConfig(Config):
     max_iterations: PositiveInt
     """As in the linear probe."""
     seed: Seed
-    """Seed of the draws, which depend on it and on the clips' classes alone: every system has the same ones,
-    unless clips of one are damaged."""
+    """Seed of the draws, which depend on it and on the clips' classes alone: every system has the same ones. A clip
+    that is damaged for one system is replaced there by the next of its class, and no other changes."""
 
 
 class FewShotScores(NamedTuple):
@@ -80,7 +80,7 @@ def draw_clips(class_ids_N: np.ndarray, fitting: np.ndarray, config: FewShotConf
         config: number of clips and seed.
         draw: number of the draw.
     """
-    rng = randomness.generator(config.seed, "few-shot clips", draw)
-    order = rng.permutation(fitting)
+    # By a number for each clip, and not by a permutation, which would be another one without a damaged clip.
+    order = fitting[np.argsort(randomness.uniform(config.seed, "few-shot clips", draw, fitting), kind="stable")]
     classes = class_ids_N[order]
     return np.concatenate([order[classes == class_id][: config.clips_per_class] for class_id in np.unique(classes)])

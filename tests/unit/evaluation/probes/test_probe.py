@@ -186,6 +186,19 @@ def test_draws_are_the_same_for_every_system_and_differ_from_each_other() -> Non
     assert sorted(few[list(draw_clips(few, fitting, FEW_SHOT, 0))]) == [0] * 4 + [1] * 2  # all of a class that has two
 
 
+@given(st.sets(st.integers(0, 59), max_size=20))
+@settings(max_examples=30)
+def test_a_damaged_clip_is_replaced_in_a_draw_and_no_other_changes(damaged: set[int]) -> None:
+    class_ids, fitting = np.arange(60) % 3, np.arange(60)
+    whole = np.array([clip for clip in fitting if clip not in damaged])
+    for draw in range(3):
+        before, after = (set(draw_clips(class_ids, rows, FEW_SHOT, draw).tolist()) for rows in (fitting, whole))
+        assert before - damaged <= after
+        assert np.bincount(class_ids[list(after)], minlength=3).tolist() == [
+            min(FEW_SHOT.clips_per_class, int((class_ids[whole] == class_id).sum())) for class_id in range(3)
+        ]
+
+
 def test_the_headline_is_the_mean_of_neighbours_and_few_shot() -> None:
     features, labelled = make_task()
     result = probe(features, labelled, CONFIG)
@@ -274,7 +287,7 @@ def test_damaged_clips_are_left_out_of_train_and_valid_and_wrong_in_test() -> No
     assert np.array_equal(result.linear.predictions[~lost], expected.linear.predictions)
     for measure in MEASURES:
         assert not result.scores[measure][lost].any()
-    for measure in ("linear", "neighbours"):  # draws of few clips are others
+    for measure in ("linear", "neighbours"):  # draws of few clips are others, of clips with other numbers
         np.testing.assert_array_equal(result.scores[measure][~lost], expected.scores[measure])
 
 
