@@ -67,20 +67,41 @@ class Catalogue:
 
     def column(self, name: str) -> pa.ChunkedArray:
         """Read a column of all clips."""
-        return pa.chunked_array([chunk for part in self._parts for chunk in self._read(part, [name])[name].chunks])
+        (column,) = self.columns([name])
+        return column
+
+    def columns(self, names: Sequence[str]) -> list[pa.ChunkedArray]:
+        """Read columns of all clips."""
+        tables = [self._read(part, names) for part in self._parts]
+        return [pa.chunked_array([chunk for table in tables for chunk in table[name].chunks]) for name in names]
 
     @cached_property
     def sources(self) -> np.ndarray:
         """(N,) int64 number of the source of each clip."""
         return np.repeat(np.arange(len(self._source_ends)), np.diff(self._source_ends, prepend=0))
 
-    @cached_property
+    @property
     def recordings(self) -> np.ndarray:
         """(N,) int64 number of the recording of each clip: a name of one source is another in the next."""
+        return self._recordings[0]
+
+    @cached_property
+    def _recordings(self) -> tuple[np.ndarray, np.ndarray]:
+        """(N,) int64 numbers of the recordings, and (N,) bool: clips that are later pieces of theirs.
+
+        A key such as ``user@2024`` may be the source's own. An ingest gives the pieces of one recording a group, by
+        default the recording's key; where the source has groups, the first piece has the recording's key.
+        """
+        columns = self.columns(["recording", "key", "group"])
+        has_group = pc.not_equal(columns[2], "").to_numpy()
         # Encoded before it is joined: a column of strings holds 2 GB, the names of some 40 million windows.
-        encoded = self.column("recording").dictionary_encode().combine_chunks()
-        codes = encoded.indices.to_numpy().astype(np.int64)
-        return codes * len(self._manifest.sources) + self.sources
+        joined = pa.chunked_array([chunk for column in columns for chunk in column.chunks])
+        encoded = joined.dictionary_encode().combine_chunks()
+        codes = encoded.indices.to_numpy().astype(np.int64).reshape(len(columns), -1)
+        recordings_N, keys_N, groups_N = codes * len(self._manifest.sources) + self.sources
+        is_named = (groups_N == recordings_N) | np.isin(recordings_N, keys_N)
+        is_later = (recordings_N != keys_N) & has_group & is_named
+        return np.where(is_later, recordings_N, keys_N), is_later
 
     def allowed(self, filters: SearchConfig) -> np.ndarray:
         """(N,) bool: clips that pass all filters of a search; an empty one restricts nothing.
@@ -124,8 +145,11 @@ class Catalogue:
         Raises:
             ValueError: there is none, or it is in several sources and none is named.
         """
-        same = pc.or_(*(pc.equal(self.column(name), key).combine_chunks() for name in ("key", "recording")))
-        found = same.to_numpy(zero_copy_only=False)
+        of_key, of_recording = (
+            pc.equal(self.column(name), key).combine_chunks().to_numpy(zero_copy_only=False)
+            for name in ("key", "recording")
+        )
+        found = of_key | (of_recording & self._recordings[1])
         names = [each.name for each in self._manifest.sources]
         if source:
             _refuse_unknown("source", [source], names)
@@ -165,7 +189,8 @@ class Catalogue:
     def _clip(self, id_: int, row: dict[str, Any]) -> Clip:
         source = self._manifest.sources[int(np.searchsorted(self._source_ends, id_, side="right"))]
         place = row["place"] | {"uri": from_source(row["place"]["uri"], source.audio)}
-        recording, piece_seconds = split_key(row["key"], row["clip_id"])
+        is_later = self._recordings[1][id_]
+        recording, piece_seconds = split_key(row["key"], row["clip_id"]) if is_later else (row["key"], 0.0)
         return Clip(
             id=id_,
             source=source.name,

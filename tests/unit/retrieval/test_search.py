@@ -110,7 +110,8 @@ def test_names_of_more_than_a_column_of_strings_holds_are_told_apart(
     write_vectors(tmp_path / "v", groups_of(0, 66, 8))
     api.index(vectors=str(tmp_path / "v"), output=str(tmp_path / "i"))
     names = pa.chunked_array([pa.array(["a" * 2**26, "b"])] * 33)  # 2 GB, of which one piece is in memory
-    monkeypatch.setattr(Catalogue, "column", lambda self, name: names)
+    groups = pa.chunked_array([pa.array(["", ""])] * 33)
+    monkeypatch.setattr(Catalogue, "columns", lambda self, asked: [names, names, groups])
     assert np.array_equal(Collection.open(str(tmp_path / "i")).clips.recordings, np.tile([0, 1], 33))
 
 
@@ -223,11 +224,32 @@ def test_keys_that_end_in_a_number_are_recordings_where_nothing_is_prepared(tmp_
         search(index, key="user")
 
 
+@pytest.mark.parametrize("group", ["", "day 1"])
+def test_prepared_keys_that_end_in_a_number_are_pieces_only_of_a_recording_that_is_there(
+    group: str, tmp_path: Path
+) -> None:
+    own, pieces = [f"user@{number}" for number in range(5)], ["long", "long@10", "long@20"]
+    silent = ["quiet@10", "quiet@20"]  # the first piece was set aside
+    groups = [group] * 5 + [group or "long"] * 3 + ["quiet"] * 2
+    keys = [*own, *pieces, *silent]
+    write_vectors(tmp_path / "v", groups_of(0, 10, 5), (3, 4, 3), key=keys, group=groups, clip_id=list(range(10)))
+    index = api.index(vectors=str(tmp_path / "v"), output=str(tmp_path / "i")).uri
+    found = search(index, key="user@3", count=9)
+    assert {hit.clip.recording for hit in found.hits} == {*own, "long", "quiet"} - {"user@3"}
+    assert {hit.clip.key: hit.clip.recording_seconds for hit in found.hits if hit.clip.key in own} == {
+        key: 0.0 for key in own if key != "user@3"
+    }
+    assert {hit.clip.recording for hit in search(index, key="long", count=9).hits} == {*own, "quiet"}
+    with pytest.raises(ValueError, match="key=user is no clip of"):
+        search(index, key="user")
+
+
 def test_the_key_of_a_prepared_recording_asks_for_all_of_its_pieces(tmp_path: Path) -> None:
     keys = [f"{name}{piece}" for name in ("r", "s") for piece in ("@20", "@10", "")]  # in any order
     rows = [key for key in keys for _ in range(2)]  # two windows of each piece
     times = {"start_seconds": [0.0, 5.0] * 6, "end_seconds": [5.0, 10.0] * 6}
-    write_vectors(tmp_path / "v", groups_of(0, 12, 5), key=rows, clip_id=[row // 2 for row in range(12)], **times)
+    columns = {"clip_id": [row // 2 for row in range(12)], "group": [key[0] for key in rows], **times}
+    write_vectors(tmp_path / "v", groups_of(0, 12, 5), key=rows, **columns)
     index = api.index(vectors=str(tmp_path / "v"), output=str(tmp_path / "i"), metric="cosine").uri
     collection = Collection.open(index)
     kept = collection.vectors(np.arange(12))
