@@ -31,6 +31,7 @@ from unfused_ray.retrieval.format import split_key
 from unfused_ray.retrieval.learn import learn
 from unfused_ray.retrieval.marks import COLUMNS, ids_of, read_marks
 from unfused_ray.retrieval.queries import ask_key, same_audio
+from unfused_ray.retrieval.search import check
 from unfused_ray.retrieval.space import unit
 
 RATE = 16_000
@@ -193,6 +194,19 @@ def test_what_cannot_be_asked_is_refused(heard: Path, tmp_path: Path) -> None:
         search(index, query, encoder=str(tmp_path / "gone"))
     with pytest.raises(FileNotFoundError, match=r"holds no index\.json: it is no index"):
         search(str(tmp_path), query)
+
+
+def test_a_question_that_is_not_there_is_refused_before_the_encoder_is_loaded(
+    heard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = str(heard / "index")
+    for field in ("query", "learn"):
+        with pytest.raises(FileNotFoundError, match=rf"{field}=.*gone does not exist"):
+            check(SearchConfig(index=index, **{field: str(tmp_path / "gone")}))
+    monkeypatch.setattr("unfused_ray.retrieval.queries.load_encoder", None)
+    (tmp_path / "text.wav").write_text("no audio")
+    with pytest.raises(ValueError, match=r"text\.wav cannot be asked about: "):
+        search(index, str(tmp_path / "text.wav"))
 
 
 def test_a_key_of_two_sources_asks_for_the_source(tmp_path: Path) -> None:
