@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -47,6 +47,17 @@ class Clip:
     """The clip's audio, as a listing has it."""
 
 
+class _Numbers(NamedTuple):
+    """Numbers by which clips belong together."""
+
+    recordings: np.ndarray
+    """(N,) int64."""
+    groups: np.ndarray
+    """(N,) int64; no group has the number of a recording that is its own."""
+    is_later_piece: np.ndarray
+    """(N,) bool: the clip is a later piece of its recording."""
+
+
 class Catalogue:
     """The clips of an index by id; columns are read when they are needed.
 
@@ -83,11 +94,16 @@ class Catalogue:
     @property
     def recordings(self) -> np.ndarray:
         """(N,) int64 number of the recording of each clip: a name of one source is another in the next."""
-        return self._recordings[0]
+        return self._numbers.recordings
+
+    @property
+    def groups(self) -> np.ndarray:
+        """(N,) int64 number of the group of each clip, as its source says; without one, its recording is its group."""
+        return self._numbers.groups
 
     @cached_property
-    def _recordings(self) -> tuple[np.ndarray, np.ndarray]:
-        """(N,) int64 numbers of the recordings, and (N,) bool: clips that are later pieces of theirs.
+    def _numbers(self) -> _Numbers:
+        """Numbers of recordings and groups.
 
         A key such as ``user@2024`` may be the source's own. An ingest gives the pieces of one recording a group, by
         default the recording's key; where the source has groups, the first piece has the recording's key.
@@ -101,7 +117,8 @@ class Catalogue:
         recordings_N, keys_N, groups_N = codes * len(self._manifest.sources) + self.sources
         is_named = (groups_N == recordings_N) | np.isin(recordings_N, keys_N)
         is_later = (recordings_N != keys_N) & has_group & is_named
-        return np.where(is_later, recordings_N, keys_N), is_later
+        recordings_N = np.where(is_later, recordings_N, keys_N)
+        return _Numbers(recordings_N, 2 * np.where(has_group, groups_N, recordings_N) + has_group, is_later)
 
     def allowed(self, filters: SearchConfig) -> np.ndarray:
         """(N,) bool: clips that pass all filters of a search; an empty one restricts nothing.
@@ -149,7 +166,7 @@ class Catalogue:
             pc.equal(self.column(name), key).combine_chunks().to_numpy(zero_copy_only=False)
             for name in ("key", "recording")
         )
-        found = of_key | (of_recording & self._recordings[1])
+        found = of_key | (of_recording & self._numbers.is_later_piece)
         names = [each.name for each in self._manifest.sources]
         if source:
             _refuse_unknown("source", [source], names)
@@ -189,7 +206,7 @@ class Catalogue:
     def _clip(self, id_: int, row: dict[str, Any]) -> Clip:
         source = self._manifest.sources[int(np.searchsorted(self._source_ends, id_, side="right"))]
         place = row["place"] | {"uri": from_source(row["place"]["uri"], source.audio)}
-        is_later = self._recordings[1][id_]
+        is_later = self._numbers.is_later_piece[id_]
         recording, piece_seconds = split_key(row["key"], row["clip_id"]) if is_later else (row["key"], 0.0)
         return Clip(
             id=id_,

@@ -306,7 +306,7 @@ def test_a_few_marks_find_the_rest_of_a_group(sizes: dict[str, int], tmp_path: P
     kept, rejected = np.flatnonzero(is_wanted)[:6], np.flatnonzero(~is_wanted)[:6]
     rows = [("v", f"clip-{row}.wav", "keep" if row in kept else "reject") for row in (*kept, *rejected)]
     found = search(index, learn=write_marks(tmp_path / "marks.csv", rows), count=34)
-    assert "learnt from 6 kept and 6 rejected clips; of marks held out, " in found.question
+    assert "learnt from 6 kept and 6 rejected clips; of marks in groups held out, " in found.question
     marked = {key for _, key, _ in rows}
     assert not marked & {hit.clip.key for hit in (*found.hits, *found.unsure)}
     right = [int(hit.clip.key[5:-4]) % 6 == 0 for hit in found.hits]
@@ -315,7 +315,24 @@ def test_a_few_marks_find_the_rest_of_a_group(sizes: dict[str, int], tmp_path: P
     assert doubts == sorted(doubts) and doubts[0] < 0.2
     # One clip to keep is enough: the rest of the collection speaks for itself.
     one = search(index, learn=write_marks(tmp_path / "one.csv", rows[:1]), count=20)
-    assert "learnt from 1 kept and 0 rejected clips (mark 5 of each to know how well)" in one.question
+    assert (
+        "learnt from 1 kept and 0 rejected clips (mark 5 recordings or groups of each to know how well)" in one.question
+    )
+
+
+@pytest.mark.parametrize("of_one", ["recording", "group"])
+def test_marks_are_held_out_with_their_whole_recording_and_group(of_one: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    units = np.repeat(np.arange(20), 4)  # four clips of each, alike, whose class is noise
+    vectors = rng.normal(size=(20, 24))[units] + 0.01 * rng.normal(size=(80, 24))
+    names = [f"u{unit}" for unit in units]
+    columns: dict[str, list[str]] = {"group": names} if of_one == "group" else {"key": names}
+    write_vectors(tmp_path / "v", vectors, **columns, start_seconds=[float(row % 4) for row in range(80)])
+    collection = Collection.open(api.index(vectors=str(tmp_path / "v"), output=str(tmp_path / "i")).uri)
+    right = learn(collection, {row: bool(units[row] % 2) for row in range(80)}).right
+    assert right is not None and right < 0.75  # by clips it was 1.0
+    few = {row: bool(units[row] % 2) for row in range(32)}  # 16 clips of each, of four units
+    assert learn(collection, few).right is None
 
 
 def test_marks_that_cannot_be_used_are_refused_or_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
