@@ -101,9 +101,9 @@ def seconds_of(history: Sequence[Mapping[str, float]]) -> float:
 
 
 def curves(history: Sequence[Mapping[str, float]], metric: str) -> dict[str, tuple[list[int], list[float]]]:
-    """Epochs and values of a metric, by head; '' is a metric that no head has of its own.
+    """Epochs, counted from 1, and values of a metric, by head; '' is a metric that no head has of its own.
 
-    The history calls the metric of one of several heads ``head0/<metric>``.
+    The history counts epochs from 0, and calls the metric of one of several heads ``head0/<metric>``.
     """
     found: dict[str, tuple[list[int], list[float]]] = {}
     for entry in history:
@@ -111,6 +111,6 @@ def curves(history: Sequence[Mapping[str, float]], metric: str) -> dict[str, tup
             head, _, name = key.rpartition("/")
             if name == metric:
                 epochs, values = found.setdefault(head, ([], []))
-                epochs.append(int(entry["epoch"]))
+                epochs.append(int(entry["epoch"]) + 1)
                 values.append(value)
     return found

@@ -141,14 +141,14 @@ class Run:
             other = f"or branch from its newest checkpoint with other settings: --fork {self.uri} --output <new folder>"
         if status.state == "collapsed":
             raise ValueError(
-                f"{self.uri} has ended before epoch {status.epoch} by health.on_collapse={config.health.on_collapse}: "
+                f"{self.uri} has ended after epoch {status.epoch} by health.on_collapse={config.health.on_collapse}: "
                 f"{status.message}. Give --health.on-collapse warn or other limits to go on, {other}"
             )
         if self._has(DIVERGED):
             raise ValueError(
-                f"{self.uri} has diverged in epoch {status.epoch} before step {status.step}, and would again with the "
-                f"same settings. Delete {storage.join(self.uri, DIVERGED)} if the machine was to blame, {other}, such "
-                "as a lower optimizer.lr"
+                f"{self.uri} has diverged in epoch {status.epoch + 1} before step {status.step}, and would again with "
+                f"the same settings. Delete {storage.join(self.uri, DIVERGED)} if the machine was to blame, {other}, "
+                "such as a lower optimizer.lr"
             )
 
     def record(self) -> dict[str, Any]:

@@ -124,8 +124,8 @@ def test_a_page_shows_what_was_watched_beside_random_networks(
     assert "never trained on" not in section(pages[kind], heading)
     alts = [image.attributes["alt"] for image in shown.all("img")]
     assert alts == [
-        f"Validation clips of {TASK} by {curve.measure}: {name}{curve.accuracies[0]:.1%} after epoch 0, "
-        f"{curve.accuracies[1]:.1%} after epoch 1, random networks {curve.random:.1%}"
+        f"Validation clips of {TASK} by {curve.measure}: {name}{curve.accuracies[0]:.1%} after epoch 1, "
+        f"{curve.accuracies[1]:.1%} after epoch 2, random networks {curve.random:.1%}"
         for curve in curves
     ]
     drawn = data(shown.all("img")[0].attributes["src"], "image/svg+xml").decode()
@@ -158,7 +158,7 @@ def test_curves_end_where_the_history_does(runs: Runs, pages: dict[str, Page]) -
     alts = [image.attributes["alt"] for image in pages["distillation"].all("img", class_="chart")]
     for heading, figure in (("loss", "loss"), ("learning rate", "learning_rate"), ("speed", "clips_per_second")):
         first, last = history[0][figure], history[-1][figure]
-        assert f"{heading} over the epochs: {first:.4g} after epoch 0, {last:.4g} after epoch 1" in alts
+        assert f"{heading} over the epochs: {first:.4g} after epoch 1, {last:.4g} after epoch 2" in alts
 
 
 def test_the_history_has_the_learning_rate_of_each_epochs_last_step(runs: Runs) -> None:
