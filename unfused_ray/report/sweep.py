@@ -25,6 +25,7 @@ from unfused_ray.figures.sweep import (
 from unfused_ray.report.evaluation import UNKNOWN, accuracies, percent
 from unfused_ray.report.page import Chapter, PageCell, PageTable, Picture, Section, chart, settings
 from unfused_ray.report.parameters import comparable, importances, parameters_of
+from unfused_ray.runs.environment import earlier_in_words
 from unfused_ray.sweeps.plan import read_sweep
 from unfused_ray.sweeps.result import Ranked, rank, short
 from unfused_ray.sweeps.space import apply
@@ -60,6 +61,8 @@ def sweep_chapter(uri: str) -> Chapter:
         + (f"; stopped early, 1 of {config.halving} goes on" if config.early_stopping else ""),
         "time": f"{sum(each.seconds for each in records) / 60:.1f} min of training and scoring, over all trials",
     }
+    if earlier := earlier_in_words(record):
+        facts["begun or continued with"] = earlier
     sections = [_nothing()] if not records else _sections(config, records, record["space"])
     environment = {**record["environment"], **settings(record["facts"])}
     folder = storage.join(uri, "table")

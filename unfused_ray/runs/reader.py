@@ -10,6 +10,7 @@ from unfused_ray import storage
 from unfused_ray.clustering.assignment import MANIFEST, Assignment, read_assignment
 from unfused_ray.config import DistillConfig, PretrainConfig
 from unfused_ray.runs.checkpoints import CheckpointStore
+from unfused_ray.runs.environment import earlier_in_words
 from unfused_ray.runs.run import ASSIGNMENTS, CONFIGS, PSEUDO_LABELS, RECORD, Run, is_run
 from unfused_ray.runs.status import Status
 
@@ -40,6 +41,9 @@ class RunReader(Run):
         """The configuration of its last start."""
         self.facts: Mapping[str, Any] = record["facts"]
         self.environment: Mapping[str, str] = record["environment"]
+        """The environment of its last start."""
+        self.earlier = earlier_in_words(record)
+        """How environments of earlier starts differ from it, in words; "" where all were one."""
 
     def status(self) -> Status | None:
         """The status when it was first asked for; None if there was none."""
