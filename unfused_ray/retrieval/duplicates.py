@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from unfused_ray.config import DuplicatesConfig
 from unfused_ray.data.parts.executor import Executor
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.embedding.clips import read_clips
+from unfused_ray.progress import Progress
 from unfused_ray.retrieval.alterations import ALTERATIONS
 from unfused_ray.retrieval.fingerprints import fingerprint, load_fingerprints
 
@@ -151,7 +152,8 @@ def find_copies(first: ClipIndex, second: ClipIndex | None, executor: Executor, 
     others_MD = first_ND if second is None else load_fingerprints(second, executor)
     threshold = choose_threshold(first, first_ND, None if second is None else others_MD, precision)
     itself = (np.arange(len(first_ND)), np.arange(len(first_ND))) if second is None else None
-    nearest_N, similarities_N = nearest(first_ND, others_MD, itself)
+    with Progress("near-copies", len(first_ND) * len(others_MD), "comparisons") as bar:
+        nearest_N, similarities_N = nearest(first_ND, others_MD, itself, bar.update)
     above = np.flatnonzero(similarities_N >= threshold.similarity)
     return Copies(first, others, threshold, {int(i): (int(nearest_N[i]), float(similarities_N[i])) for i in above})
 
@@ -226,13 +228,17 @@ def _beyond(similarities: np.ndarray) -> float:
 
 
 def nearest(
-    queries_ND: np.ndarray, others_MD: np.ndarray, left_out: tuple[np.ndarray, np.ndarray] | None
+    queries_ND: np.ndarray,
+    others_MD: np.ndarray,
+    left_out: tuple[np.ndarray, np.ndarray] | None,
+    tell: Callable[[int], object] = lambda done: None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the nearest other of each query, (N,) int64, and the similarity with it, (N,) float32.
 
     Args:
         queries_ND, others_MD: of length 1, or zeros, which are near to nothing.
         left_out: numbers of the queries and of the others, (N,) and (M,): others of a query's own number are left out.
+        tell: is told how many of the N · M comparisons are done, after each tile.
     """
     best_N, places_N = np.full(len(queries_ND), -1.0, np.float32), np.zeros(len(queries_ND), np.int64)
     for first in range(0, len(others_MD), _TILE):
@@ -248,4 +254,5 @@ def nearest(
             better = values > best_N[rows]
             best_N[rows] = np.where(better, values, best_N[rows])
             places_N[rows] = np.where(better, places + first, places_N[rows])
+            tell(first * len(queries_ND) + len(tile_TD) * min(start + _TILE, len(queries_ND)))
     return places_N, best_N

@@ -74,9 +74,11 @@ def test_the_nearest_others_are_those_of_the_whole_product(data: st.DataObject) 
     numbers = data.draw(
         st.sampled_from([None, (rng.integers(3, size=len(queries)), rng.integers(3, size=len(others)))])
     )
+    told: list[int] = []
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("unfused_ray.retrieval.duplicates._TILE", data.draw(st.integers(1, 10)))
-        places, values = nearest(np.tanh(queries) / 2, np.tanh(others) / 2, numbers)
+        places, values = nearest(np.tanh(queries) / 2, np.tanh(others) / 2, numbers, told.append)
+    assert told == sorted({*told}) and told[-1] == len(queries) * len(others)
     product = (np.tanh(queries) / 2).astype(np.float32) @ (np.tanh(others) / 2).astype(np.float32).T
     if numbers is not None:
         product[numbers[0][:, None] == numbers[1]] = -1
@@ -97,9 +99,12 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return write_babble(folder / "first", first), write_babble(folder / "second", second, ("train", "test"))
 
 
-def test_copies_between_two_sources_are_found_and_no_others(sources: tuple[str, str]) -> None:
+def test_copies_between_two_sources_are_found_and_no_others(
+    sources: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     first, second = (ClipIndex.load([uri], None) for uri in sources)
     copies = find_copies(first, second, IN_PROCESS)
+    assert "near-copies: 1200/1200 comparisons (100%)" in capsys.readouterr().err
     assert {clip: other for clip, (other, _) in copies.pairs.items()} == {2: 4, 7: 9, 19: 20}
     threshold = copies.threshold
     assert threshold.precision > 0.99
