@@ -29,6 +29,9 @@ from unfused_ray.retrieval.fingerprints import fingerprint, load_fingerprints
 
 _COPIED = 50
 """Clips of which altered copies are made, to choose the threshold."""
+_MOST = 0.5
+"""Share of the copies that were made: where fewer are found, the search says so. Similarities with nearest others are
+taken for those of false pairs, so near-copies of more than a third of the clips raise the threshold beyond them."""
 _TILE = 1024
 _SHOWN = 10
 _COLUMNS = ("similarity", "source", "key", "split", "copy_source", "copy_key", "copy_split")
@@ -56,10 +59,26 @@ class Threshold:
     @property
     def text(self) -> str:
         """The threshold in words."""
+        doubt = f". {self.doubt[0].upper()}{self.doubt[1:]}" if self.doubt else ""
+        if not self.found:
+            return f"similarity of at least {self.similarity:.4f}{doubt}"
         best = ", ".join(f"{name} {share:.0%}" for name, share in self.found.items())
         return (
             f"similarity of at least {self.similarity:.4f}, with a precision of {self.precision:.3f} on "
-            f"{self.num_copies} copies that were made; it finds, of copies with {best}"
+            f"{self.num_copies} copies that were made; it finds, of copies with {best}{doubt}"
+        )
+
+    @property
+    def doubt(self) -> str:
+        """Why near-copies that are not equal may be missed; '' if most of the copies that were made are found."""
+        if not self.found:
+            return "only equal clips are found: there was no clip to make copies of"
+        share = sum(self.found.values()) / len(self.found)
+        if share >= _MOST:
+            return ""
+        return (
+            f"most near-copies that are not equal are missed, as {1 - share:.0%} of the copies that were made are: "
+            "more than a third of the clips may have one, or different clips are too much alike"
         )
 
 

@@ -26,7 +26,7 @@ from unfused_ray.data.shards import ingest
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.retrieval import fingerprints, leakage
 from unfused_ray.retrieval.alterations import ALTERATIONS
-from unfused_ray.retrieval.duplicates import find_copies, nearest
+from unfused_ray.retrieval.duplicates import Threshold, find_copies, nearest
 from unfused_ray.retrieval.fingerprints import DIM, fingerprint, load_fingerprints
 
 RATE = 16_000
@@ -141,6 +141,27 @@ def test_copies_are_found_however_many_of_the_clips_have_an_equal_one(tmp_path: 
     assert {clip: other for clip, (other, _) in between.pairs.items()} == {clip: clip for clip in range(30)}
     assert {clip: other for clip, (other, _) in within.pairs.items()} == {clip: (clip + 30) % 60 for clip in range(60)}
     assert min(between.threshold.found.values()) > 0.9
+
+
+def test_a_search_says_where_most_near_copies_are_missed(tmp_path: Path) -> None:
+    waves = [babble(seed) for seed in range(16)]
+    disguised = [ALTERATIONS["MP3"](wave, RATE) for wave in waves]  # all have one: they look like false pairs
+    first, second = (write_babble(tmp_path / name, each) for name, each in (("a", waves), ("b", disguised)))
+    copies = find_copies(*(ClipIndex.load([uri], None) for uri in (first, second)), IN_PROCESS)
+    said = "most near-copies that are not equal are missed, as "
+    assert said in leakage.count_in_words(copies)
+    assert said.capitalize() in " ".join(text_of(copies.to_terminal()).split())
+
+
+def test_only_a_threshold_below_most_made_copies_is_doubted() -> None:
+    found = dict.fromkeys(("MP3", "Opus"), 0.9)
+    assert Threshold(0.9, 0.999, found, 40).doubt == ""
+    missed = Threshold(0.9999, 0.6, {"MP3": 0.0, "Opus": 0.3}, 40)
+    assert "as 85% of the copies that were made are: more than a third" in missed.doubt
+    assert missed.text.endswith(f". M{missed.doubt[1:]}")
+    assert Threshold(0.9999, 1.0, {}, 0).text.endswith(
+        "Only equal clips are found: there was no clip to make copies of"
+    )
 
 
 def test_fingerprints_are_kept_in_the_source_and_damaged_ones_made_again(
