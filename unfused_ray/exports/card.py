@@ -172,6 +172,8 @@ def _training(config: ExportConfig, description: Mapping[str, Any]) -> dict[str,
             f"{name} {reader.environment[name]}" for name in ("unfused-ray", "torch") if name in reader.environment
         ]
         facts["versions"] = ", ".join([*versions, f"commit {reader.environment.get('commit', 'unknown')}"])
+        if reader.earlier:
+            facts["versions"] += f"; the run was begun or continued before with {reader.earlier}"
     else:
         facts["compute"] = "unknown: the run is not beside its export"
     return facts

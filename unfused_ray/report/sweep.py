@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from unfused_ray import storage
 from unfused_ray.config import SweepConfig, explain
-from unfused_ray.evaluation.protocol import load_protocol
+from unfused_ray.evaluation.protocol import BootstrapConfig, load_protocol
 from unfused_ray.evaluation.table import TABLE, EvaluationTable
 from unfused_ray.figures.sweep import (
     MIN_SURFACE,
@@ -25,6 +25,7 @@ from unfused_ray.figures.sweep import (
 from unfused_ray.report.evaluation import UNKNOWN, accuracies, percent
 from unfused_ray.report.page import Chapter, PageCell, PageTable, Picture, Section, chart, settings
 from unfused_ray.report.parameters import comparable, importances, parameters_of
+from unfused_ray.runs.environment import earlier_in_words
 from unfused_ray.sweeps.plan import read_sweep
 from unfused_ray.sweeps.result import Ranked, rank, short
 from unfused_ray.sweeps.space import apply
@@ -60,7 +61,9 @@ def sweep_chapter(uri: str) -> Chapter:
         + (f"; stopped early, 1 of {config.halving} goes on" if config.early_stopping else ""),
         "time": f"{sum(each.seconds for each in records) / 60:.1f} min of training and scoring, over all trials",
     }
-    sections = [_nothing()] if not records else _sections(config, records, record["space"])
+    if earlier := earlier_in_words(record):
+        facts["begun or continued with"] = earlier
+    sections = [_nothing()] if not records else _sections(config, records, record)
     environment = {**record["environment"], **settings(record["facts"])}
     folder = storage.join(uri, "table")
     if storage.exists(storage.join(folder, TABLE)):
@@ -74,20 +77,35 @@ def _nothing() -> Section:
     return Section("Trials", ["No trial has begun."])
 
 
-def _sections(config: SweepConfig, records: Sequence[Record], space: Mapping[str, Any]) -> list[Section]:
+def _sections(config: SweepConfig, records: Sequence[Record], record: Mapping[str, Any]) -> list[Section]:
     default = next((each.id for each in records if is_default(config, each)), "")
-    # The package's bootstrap: the file of the protocol may be on another machine, and trials were scored already.
-    ranked = rank(records, default, load_protocol().config.bootstrap)
+    bootstrap, remark = _bootstrap(config, record["facts"]["protocol"])
+    ranked = rank(records, default, bootstrap)
     marks = {default: "default"} if default else {}
     if ranked:
         best = ranked[0].record.id
         marks[best] = "default, winner" if best == default else "winner"
-    parameters = parameters_of(records, space)
-    sections = [Section("Trials", [_read(ranked)], [_table(records, ranked, parameters, marks)])]
+    parameters = parameters_of(records, record["space"])
+    sections = [Section("Trials", [_read(ranked) + remark], [_table(records, ranked, parameters, marks)])]
     scored = comparable(records)
     if scored is not None:
         sections.insert(0, _drawings(scored, len(records), parameters, marks))
     return sections
+
+
+def _bootstrap(config: SweepConfig, sha256: str) -> tuple[BootstrapConfig, str]:
+    """The bootstrap of the sweep's protocol, and a remark where that file is not the one of this digest any more."""
+    try:
+        protocol = load_protocol(config.protocol)
+    except (OSError, ValueError):
+        protocol = None
+    if protocol is not None and protocol.sha256 == sha256:
+        return protocol.config.bootstrap, ""
+    own = load_protocol().config.bootstrap
+    return own, (
+        " The sweep's protocol is not at hand as it was: these intervals are by the bootstrap of this version's own, "
+        f"{own.replicates:,} replicates with seed {own.seed}; accuracies are as they were scored."
+    )
 
 
 def is_default(config: SweepConfig, record: Record) -> bool:

@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -47,6 +47,17 @@ class Clip:
     """The clip's audio, as a listing has it."""
 
 
+class _Numbers(NamedTuple):
+    """Numbers by which clips belong together."""
+
+    recordings: np.ndarray
+    """(N,) int64."""
+    groups: np.ndarray
+    """(N,) int64; no group has the number of a recording that is its own."""
+    is_later_piece: np.ndarray
+    """(N,) bool: the clip is a later piece of its recording."""
+
+
 class Catalogue:
     """The clips of an index by id; columns are read when they are needed.
 
@@ -67,20 +78,47 @@ class Catalogue:
 
     def column(self, name: str) -> pa.ChunkedArray:
         """Read a column of all clips."""
-        return pa.chunked_array([chunk for part in self._parts for chunk in self._read(part, [name])[name].chunks])
+        (column,) = self.columns([name])
+        return column
+
+    def columns(self, names: Sequence[str]) -> list[pa.ChunkedArray]:
+        """Read columns of all clips."""
+        tables = [self._read(part, names) for part in self._parts]
+        return [pa.chunked_array([chunk for table in tables for chunk in table[name].chunks]) for name in names]
 
     @cached_property
     def sources(self) -> np.ndarray:
         """(N,) int64 number of the source of each clip."""
         return np.repeat(np.arange(len(self._source_ends)), np.diff(self._source_ends, prepend=0))
 
-    @cached_property
+    @property
     def recordings(self) -> np.ndarray:
         """(N,) int64 number of the recording of each clip: a name of one source is another in the next."""
+        return self._numbers.recordings
+
+    @property
+    def groups(self) -> np.ndarray:
+        """(N,) int64 number of the group of each clip, as its source says; without one, its recording is its group."""
+        return self._numbers.groups
+
+    @cached_property
+    def _numbers(self) -> _Numbers:
+        """Numbers of recordings and groups.
+
+        A key such as ``user@2024`` may be the source's own. An ingest gives the pieces of one recording a group, by
+        default the recording's key; where the source has groups, the first piece has the recording's key.
+        """
+        columns = self.columns(["recording", "key", "group"])
+        has_group = pc.not_equal(columns[2], "").to_numpy()
         # Encoded before it is joined: a column of strings holds 2 GB, the names of some 40 million windows.
-        encoded = self.column("recording").dictionary_encode().combine_chunks()
-        codes = encoded.indices.to_numpy().astype(np.int64)
-        return codes * len(self._manifest.sources) + self.sources
+        joined = pa.chunked_array([chunk for column in columns for chunk in column.chunks])
+        encoded = joined.dictionary_encode().combine_chunks()
+        codes = encoded.indices.to_numpy().astype(np.int64).reshape(len(columns), -1)
+        recordings_N, keys_N, groups_N = codes * len(self._manifest.sources) + self.sources
+        is_named = (groups_N == recordings_N) | np.isin(recordings_N, keys_N)
+        is_later = (recordings_N != keys_N) & has_group & is_named
+        recordings_N = np.where(is_later, recordings_N, keys_N)
+        return _Numbers(recordings_N, 2 * np.where(has_group, groups_N, recordings_N) + has_group, is_later)
 
     def allowed(self, filters: SearchConfig) -> np.ndarray:
         """(N,) bool: clips that pass all filters of a search; an empty one restricts nothing.
@@ -124,8 +162,11 @@ class Catalogue:
         Raises:
             ValueError: there is none, or it is in several sources and none is named.
         """
-        same = pc.or_(*(pc.equal(self.column(name), key).combine_chunks() for name in ("key", "recording")))
-        found = same.to_numpy(zero_copy_only=False)
+        of_key, of_recording = (
+            pc.equal(self.column(name), key).combine_chunks().to_numpy(zero_copy_only=False)
+            for name in ("key", "recording")
+        )
+        found = of_key | (of_recording & self._numbers.is_later_piece)
         names = [each.name for each in self._manifest.sources]
         if source:
             _refuse_unknown("source", [source], names)
@@ -165,7 +206,8 @@ class Catalogue:
     def _clip(self, id_: int, row: dict[str, Any]) -> Clip:
         source = self._manifest.sources[int(np.searchsorted(self._source_ends, id_, side="right"))]
         place = row["place"] | {"uri": from_source(row["place"]["uri"], source.audio)}
-        recording, piece_seconds = split_key(row["key"], row["clip_id"])
+        is_later = self._numbers.is_later_piece[id_]
+        recording, piece_seconds = split_key(row["key"], row["clip_id"]) if is_later else (row["key"], 0.0)
         return Clip(
             id=id_,
             source=source.name,

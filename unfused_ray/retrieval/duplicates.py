@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +23,15 @@ from unfused_ray.config import DuplicatesConfig
 from unfused_ray.data.parts.executor import Executor
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.embedding.clips import read_clips
+from unfused_ray.progress import Progress
 from unfused_ray.retrieval.alterations import ALTERATIONS
 from unfused_ray.retrieval.fingerprints import fingerprint, load_fingerprints
 
 _COPIED = 50
 """Clips of which altered copies are made, to choose the threshold."""
+_MOST = 0.5
+"""Share of the copies that were made: where fewer are found, the search says so. Similarities with nearest others are
+taken for those of false pairs, so near-copies of more than a third of the clips raise the threshold beyond them."""
 _TILE = 1024
 _SHOWN = 10
 _COLUMNS = ("similarity", "source", "key", "split", "copy_source", "copy_key", "copy_split")
@@ -55,10 +59,26 @@ class Threshold:
     @property
     def text(self) -> str:
         """The threshold in words."""
+        doubt = f". {self.doubt[0].upper()}{self.doubt[1:]}" if self.doubt else ""
+        if not self.found:
+            return f"similarity of at least {self.similarity:.4f}{doubt}"
         best = ", ".join(f"{name} {share:.0%}" for name, share in self.found.items())
         return (
             f"similarity of at least {self.similarity:.4f}, with a precision of {self.precision:.3f} on "
-            f"{self.num_copies} copies that were made; it finds, of copies with {best}"
+            f"{self.num_copies} copies that were made; it finds, of copies with {best}{doubt}"
+        )
+
+    @property
+    def doubt(self) -> str:
+        """Why near-copies that are not equal may be missed; '' if most of the copies that were made are found."""
+        if not self.found:
+            return "only equal clips are found: there was no clip to make copies of"
+        share = sum(self.found.values()) / len(self.found)
+        if share >= _MOST:
+            return ""
+        return (
+            f"most near-copies that are not equal are missed, as {1 - share:.0%} of the copies that were made are: "
+            "more than a third of the clips may have one, or different clips are too much alike"
         )
 
 
@@ -151,7 +171,8 @@ def find_copies(first: ClipIndex, second: ClipIndex | None, executor: Executor, 
     others_MD = first_ND if second is None else load_fingerprints(second, executor)
     threshold = choose_threshold(first, first_ND, None if second is None else others_MD, precision)
     itself = (np.arange(len(first_ND)), np.arange(len(first_ND))) if second is None else None
-    nearest_N, similarities_N = nearest(first_ND, others_MD, itself)
+    with Progress("near-copies", len(first_ND) * len(others_MD), "comparisons") as bar:
+        nearest_N, similarities_N = nearest(first_ND, others_MD, itself, bar.update)
     above = np.flatnonzero(similarities_N >= threshold.similarity)
     return Copies(first, others, threshold, {int(i): (int(nearest_N[i]), float(similarities_N[i])) for i in above})
 
@@ -226,13 +247,17 @@ def _beyond(similarities: np.ndarray) -> float:
 
 
 def nearest(
-    queries_ND: np.ndarray, others_MD: np.ndarray, left_out: tuple[np.ndarray, np.ndarray] | None
+    queries_ND: np.ndarray,
+    others_MD: np.ndarray,
+    left_out: tuple[np.ndarray, np.ndarray] | None,
+    tell: Callable[[int], object] = lambda done: None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the nearest other of each query, (N,) int64, and the similarity with it, (N,) float32.
 
     Args:
         queries_ND, others_MD: of length 1, or zeros, which are near to nothing.
         left_out: numbers of the queries and of the others, (N,) and (M,): others of a query's own number are left out.
+        tell: is told how many of the N · M comparisons are done, after each tile.
     """
     best_N, places_N = np.full(len(queries_ND), -1.0, np.float32), np.zeros(len(queries_ND), np.int64)
     for first in range(0, len(others_MD), _TILE):
@@ -248,4 +273,5 @@ def nearest(
             better = values > best_N[rows]
             best_N[rows] = np.where(better, values, best_N[rows])
             places_N[rows] = np.where(better, places + first, places_N[rows])
+            tell(first * len(queries_ND) + len(tile_TD) * min(start + _TILE, len(queries_ND)))
     return places_N, best_N

@@ -57,6 +57,7 @@ def describe(plan: DuplicatesPlan) -> Group:
     rows: dict[str, float | str] = {
         "clips": f"{plan.first.num_clips:,} of {', '.join(plan.config.sources)}",
         "looked for among": among,
+        "comparisons": plan.first.num_clips * (plan.second or plan.first).num_clips,
         "fingerprints": "kept from before" if all(map(has_fingerprints, indexes)) else "some are to be made",
     }
     return summary("would look for near-copies; a dry run writes nothing", rows)

@@ -34,7 +34,7 @@ IndexKind = Literal["exact", "lists", "quantised"]
 
 CLIPS = pa.schema(
     [
-        pa.field("recording", pa.string(), nullable=False),  # the key without the second that a piece begins at
+        pa.field("recording", pa.string(), nullable=False),  # of a later piece; of others it is the key
         pa.field("clip_id", pa.int64()),
         pa.field("key", pa.string(), nullable=False),
         pa.field("labels", pa.list_(pa.string())),
@@ -182,10 +182,11 @@ class IndexManifest:
 
 
 def split_key(key: str, clip_id: int | None) -> tuple[str, float]:
-    """Split the key of a piece into that of its recording and the second it begins at; 0 for a whole clip.
+    """Split a key as if of a piece into that of its recording and the second it begins at; 0 for a whole clip.
 
     A prepared source calls the pieces of a long recording ``key``, ``key@10``, ``key@20`` … Elsewhere, where clips have
-    no ``clip_id``, a key names a whole clip whatever it ends in.
+    no ``clip_id``, a key names a whole clip whatever it ends in. The source's own keys may end so, too: which clips are
+    pieces, the catalogue knows from all of them.
     """
     piece = None if clip_id is None else _PIECE.fullmatch(key)
     return (piece[1], float(piece[2])) if piece else (key, 0.0)

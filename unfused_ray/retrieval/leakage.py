@@ -88,11 +88,13 @@ def _existing(uri: str, splits: Sequence[str]) -> list[str]:
 def count_in_words(copies: Copies) -> str:
     """Say how many clips of the first set have a near-copy, with an example."""
     total = copies.first.num_clips
+    threshold = copies.threshold
+    known = f"similarity {threshold.similarity:.3f}{f'; {threshold.doubt}' if threshold.doubt else ''}"
     if not copies.pairs:
-        return f"none of {total:,} clips has a near-copy (similarity {copies.threshold.similarity:.3f})"
+        return f"none of {total:,} clips has a near-copy ({known})"
     clip, (other, similarity) = max(copies.pairs.items(), key=lambda pair: pair[1][1])
     keys = copies.first.column("key")[clip], copies.second.column("key")[other]
     return (
-        f"{len(copies.pairs):,} of {total:,} clips have a near-copy (similarity "
-        f"{copies.threshold.similarity:.3f}), such as {keys[0]} in {keys[1]} ({similarity:.3f}),"
+        f"{len(copies.pairs):,} of {total:,} clips have a near-copy ({known}), such as {keys[0]} in {keys[1]} "
+        f"({similarity:.3f}),"
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import StratifiedGroupKFold
 
 from unfused_ray.retrieval.collection import Collection
 
@@ -34,16 +34,16 @@ class Learned:
     num_keep: int
     num_reject: int
     right: float | None
-    """Mean share of kept and of rejected marks that classifiers of the other marks are right about; None if there are
-    too few."""
+    """Mean share of kept and of rejected marks that classifiers of marks in other groups are right about; None if
+    there are too few groups."""
 
     @property
     def text(self) -> str:
         """The marks, and how well they are learnt, in words."""
         marks = f"learnt from {self.num_keep} kept and {self.num_reject} rejected clips"
         if self.right is None:
-            return f"{marks} (mark {_FOLDS} of each to know how well)"
-        return f"{marks}; of marks held out, {self.right:.0%} are right, where chance gives 50 %"
+            return f"{marks} (mark {_FOLDS} recordings or groups of each to know how well)"
+        return f"{marks}; of marks in groups held out, {self.right:.0%} are right, where chance gives 50 %"
 
 
 def learn(collection: Collection, marks: Mapping[int, bool]) -> Learned:
@@ -67,10 +67,11 @@ def learn(collection: Collection, marks: Mapping[int, bool]) -> Learned:
     if not num_reject and not len(drawn):
         raise ValueError("every recording of the index is marked to be kept: there is nothing to learn")
     vectors_MC, background_BC = collection.vectors(ids_M), collection.vectors(drawn)
-    right = None
-    if min(num_keep, num_reject) >= _FOLDS:
+    right, groups_M = None, collection.clips.groups[ids_M]
+    if min(len(np.unique(groups_M[is_kept_M])), len(np.unique(groups_M[~is_kept_M]))) >= _FOLDS:
         guessed_M = np.zeros(len(ids_M), bool)
-        for fitting, held in StratifiedKFold(_FOLDS).split(vectors_MC, is_kept_M):
+        # Windows of one recording, and recordings of one group, are alike: a fold that holds some out has none of them.
+        for fitting, held in StratifiedGroupKFold(_FOLDS).split(vectors_MC, is_kept_M, groups_M):
             model = _fit(vectors_MC[fitting], is_kept_M[fitting], background_BC)
             guessed_M[held] = model.predict(vectors_MC[held])
         right = float((guessed_M[is_kept_M].mean() + (~guessed_M[~is_kept_M]).mean()) / 2)

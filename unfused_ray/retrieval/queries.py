@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,6 @@ from unfused_ray.audio.decode import AudioError, decode
 from unfused_ray.embedding.clips import read_out
 from unfused_ray.embedding.waves import embed_waves
 from unfused_ray.models.export import load_encoder, read_description
-from unfused_ray.models.frozen import FrozenEncoder
 from unfused_ray.retrieval.audio import warn_of
 from unfused_ray.retrieval.catalogue import SAME_SECONDS, Clip
 from unfused_ray.retrieval.collection import Collection
@@ -110,9 +110,10 @@ def ask_wave(collection: Collection, uri: str, encoder_uri: str, first: float, l
         FileNotFoundError: the file or the encoder is not there.
         ValueError: the encoder is another one, or the file holds no audio in these seconds.
     """
-    encoder = _load_encoder(collection, encoder_uri)
-    sample_rate = encoder.log_mel.config.sample_rate
-    pcm = _read(uri, sample_rate, first, last)
+    encoder_uri = encoder_uri or collection.manifest.encoder.uri
+    sample_rate = _described(collection, encoder_uri)["front_end"]["sample_rate"]
+    pcm = _read(uri, sample_rate, first, last)  # first: loading torch and the encoder takes seconds
+    encoder = load_encoder(encoder_uri)
     ((_, layers),) = embed_waves(encoder, [(0, pcm)])
     vector_1D = read_out(layers, encoder.encoder.config.cut, collection.manifest.encoder.readout)
     if not has_direction(vector_1D)[0]:
@@ -122,26 +123,24 @@ def ask_wave(collection: Collection, uri: str, encoder_uri: str, first: float, l
     return Query(storage.name(uri), vector_C, same_audio(collection, vector_C, uri), pcm, sample_rate)
 
 
-def _load_encoder(collection: Collection, uri: str) -> FrozenEncoder:
+def _described(collection: Collection, uri: str) -> dict[str, Any]:
+    """The description of the encoder, which has to be the one of the index."""
     made_with = collection.manifest.encoder
-    uri = uri or made_with.uri
     try:
-        found = read_description(uri)["sha256"]
+        description = read_description(uri)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{error}. The index is of an encoder that was there: name it with --encoder …"
         ) from error
-    if found != made_with.sha256:
+    if (found := description["sha256"]) != made_with.sha256:
         raise ValueError(
             f"encoder={uri} is not the one that made the vectors of {collection.manifest.uri} ({found[:12]}, not "
             f"{made_with.sha256[:12]}): name that one with --encoder …"
         )
-    return load_encoder(uri)
+    return description
 
 
 def _read(uri: str, sample_rate: int, first: float, last: float | None) -> np.ndarray:
-    if storage.is_folder(uri):
-        raise ValueError(f"{uri} is a folder, and a question is one file of audio: name a file in it")
     with storage.open_input(uri) if not storage.is_local(uri) else Path(uri).open("rb") as file:
         try:
             seconds = None if last is None else last - first

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from rich.console import Group
 
-from unfused_ray import paths
+from unfused_ray import paths, storage
 from unfused_ray.config import SearchConfig
 from unfused_ray.progress import summary
 from unfused_ray.retrieval.collection import Collection
@@ -33,12 +33,18 @@ def check(config: SearchConfig) -> SearchPlan:
     """Open the index, and find the clips that pass the filters.
 
     Raises:
-        FileNotFoundError: there is no index.
-        ValueError: nothing is asked, no clip passes the filters, or the index is damaged.
+        FileNotFoundError: there is no index, or nothing where the question or the marks are to be.
+        ValueError: nothing is asked, or a folder, no clip passes the filters, or the index is damaged.
     """
     config = paths.check(config)
     if not (config.query or config.key or config.label or config.learn):
         raise ValueError("a search asks one question, not none: give an audio file, --key, --label or --learn")
+    for field in ("query", "learn"):
+        uri = config.get(field)
+        if uri and not storage.exists(uri):
+            raise FileNotFoundError(f"{field}={uri} does not exist")
+    if config.query and storage.is_folder(config.query):
+        raise ValueError(f"query={config.query} is a folder, and a question is one file of audio: name a file in it")
     collection = Collection.open(config.index)
     allowed_N = collection.clips.allowed(config)
     if not allowed_N.any():

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from unfused_ray import __version__
+from unfused_ray.config import differences
 from unfused_ray.extras import package_version
+
+logger = logging.getLogger(__name__)
 
 COMMIT = "UNFUSED_RAY_COMMIT"
 """Environment variable that names the commit of code without a checkout, as in an image or a submitted job."""
+EARLIER = "earlier_environments"
+"""Field of a record: environments of its starts before the newest, each once. Records of before it lack it."""
 _DECISIVE = ("torch", "ray", "numpy", "pyarrow", "scikit-learn", "mlflow")
 _SECONDS = 10.0
 """Seconds after which git, as on a network's file system, is not waited for."""
@@ -48,6 +56,38 @@ def environment() -> dict[str, str]:
     known |= {name: package_version(name) for name in _DECISIVE}
     known["machine"] = f"{platform.system()} {platform.release()} {platform.machine()}, {os.cpu_count()} CPUs"
     return {name: value for name, value in known.items() if value}
+
+
+def resumed(uri: str, record: Mapping[str, Any], new: Mapping[str, str]) -> dict[str, Any]:
+    """Return the fields of a record that is resumed: the new environment, and the others that it had before.
+
+    Other code or packages than those of the last start are told.
+
+    Args:
+        uri: of the run or sweep.
+        record: as it was written before.
+        new: environment of this start.
+    """
+    old: Mapping[str, str] = record["environment"]
+    changes = differences(old, new)
+    if old and changes.keys() - {"machine"}:
+        logger.warning("%s is resumed with other code or packages than before: %s", uri, ", ".join(changes.values()))
+    others = [*record.get(EARLIER, ()), dict(old)]
+    kept = [each for number, each in enumerate(others) if each not in ({}, new, *others[:number])]
+    return {"environment": dict(new), EARLIER: kept}
+
+
+def earlier_in_words(record: Mapping[str, Any]) -> str:
+    """How environments of earlier starts differ from the newest, by name and value; "" where all were one."""
+    newest: Mapping[str, str] = record["environment"]
+    return "; ".join(
+        ", ".join(
+            f"{name} {each.get(name, 'unknown')}"
+            for name in dict.fromkeys([*newest, *each])
+            if each.get(name) != newest.get(name)
+        )
+        for each in record.get(EARLIER, ())
+    )
 
 
 def _git(folder: Path, *arguments: str) -> str:

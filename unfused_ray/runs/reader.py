@@ -10,6 +10,7 @@ from unfused_ray import storage
 from unfused_ray.clustering.assignment import MANIFEST, Assignment, read_assignment
 from unfused_ray.config import DistillConfig, PretrainConfig
 from unfused_ray.runs.checkpoints import CheckpointStore
+from unfused_ray.runs.environment import earlier_in_words
 from unfused_ray.runs.run import ASSIGNMENTS, CONFIGS, PSEUDO_LABELS, RECORD, Run, is_run
 from unfused_ray.runs.status import Status
 
@@ -40,6 +41,9 @@ class RunReader(Run):
         """The configuration of its last start."""
         self.facts: Mapping[str, Any] = record["facts"]
         self.environment: Mapping[str, str] = record["environment"]
+        """The environment of its last start."""
+        self.earlier = earlier_in_words(record)
+        """How environments of earlier starts differ from it, in words; "" where all were one."""
 
     def status(self) -> Status | None:
         """The status when it was first asked for; None if there was none."""
@@ -101,9 +105,9 @@ def seconds_of(history: Sequence[Mapping[str, float]]) -> float:
 
 
 def curves(history: Sequence[Mapping[str, float]], metric: str) -> dict[str, tuple[list[int], list[float]]]:
-    """Epochs and values of a metric, by head; '' is a metric that no head has of its own.
+    """Epochs, counted from 1, and values of a metric, by head; '' is a metric that no head has of its own.
 
-    The history calls the metric of one of several heads ``head0/<metric>``.
+    The history counts epochs from 0, and calls the metric of one of several heads ``head0/<metric>``.
     """
     found: dict[str, tuple[list[int], list[float]]] = {}
     for entry in history:
@@ -111,6 +115,6 @@ def curves(history: Sequence[Mapping[str, float]], metric: str) -> dict[str, tup
             head, _, name = key.rpartition("/")
             if name == metric:
                 epochs, values = found.setdefault(head, ([], []))
-                epochs.append(int(entry["epoch"]))
+                epochs.append(int(entry["epoch"]) + 1)
                 values.append(value)
     return found

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from unfused_ray import storage
 from unfused_ray.config import DistillConfig, PretrainConfig, TrainingConfig, differences, explain, idle_fields, within
 from unfused_ray.runs.checkpoints import CheckpointStore
+from unfused_ray.runs.environment import resumed
 from unfused_ray.runs.files import read_file, write_file
 from unfused_ray.runs.status import Status
 
@@ -72,7 +73,7 @@ class Run:
 
         Returns:
             The record of the run: ``id``, ``created`` (seconds since 1970), ``stage``, ``config``, ``facts``,
-            ``environment``.
+            ``environment`` of this start, and of a resumed run ``earlier_environments``.
 
         Raises:
             ConfigurationChangedError: settings differ that would change the result.
@@ -98,9 +99,13 @@ class Run:
                 "the run, another --output, or branch from its newest checkpoint: --fork "
                 f"{self.uri} --output <new folder>"
             )
-        if not CheckpointStore(self.uri).committed():
+        old, started = self.record(), {"environment": new["environment"]}
+        has_trained = bool(CheckpointStore(self.uri).committed())
+        if not has_trained:
             storage.delete(storage.join(self.uri, BEST))  # of looks that the run takes anew
-        record = {**self.record(), "config": new["config"], "environment": new["environment"]}
+        if has_trained or self._has(PSEUDO_LABELS):
+            started = resumed(self.uri, old, new["environment"])
+        record = {**old, "config": new["config"], **started}
         write_file(self.uri, RECORD, record)
         return record
 
@@ -141,14 +146,14 @@ class Run:
             other = f"or branch from its newest checkpoint with other settings: --fork {self.uri} --output <new folder>"
         if status.state == "collapsed":
             raise ValueError(
-                f"{self.uri} has ended before epoch {status.epoch} by health.on_collapse={config.health.on_collapse}: "
+                f"{self.uri} has ended after epoch {status.epoch} by health.on_collapse={config.health.on_collapse}: "
                 f"{status.message}. Give --health.on-collapse warn or other limits to go on, {other}"
             )
         if self._has(DIVERGED):
             raise ValueError(
-                f"{self.uri} has diverged in epoch {status.epoch} before step {status.step}, and would again with the "
-                f"same settings. Delete {storage.join(self.uri, DIVERGED)} if the machine was to blame, {other}, such "
-                "as a lower optimizer.lr"
+                f"{self.uri} has diverged in epoch {status.epoch + 1} before step {status.step}, and would again with "
+                f"the same settings. Delete {storage.join(self.uri, DIVERGED)} if the machine was to blame, {other}, "
+                "such as a lower optimizer.lr"
             )
 
     def record(self) -> dict[str, Any]:

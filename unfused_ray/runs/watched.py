@@ -21,7 +21,7 @@ class WatchedCurve:
     task: str
     measure: str
     epochs: Sequence[int]
-    """Epochs that were looked at, counted from 0."""
+    """Epochs that were looked at, counted from 1; the history counts from 0."""
     accuracies: Sequence[float]
     random: float
     """Mean of random networks of the same shape."""
@@ -32,6 +32,7 @@ class Look:
     """The measure that a run is judged by, after an epoch."""
 
     epoch: int
+    """Counted from 1."""
     accuracy: float
     random: float
 
@@ -48,7 +49,7 @@ def watched_curves(history: History) -> list[WatchedCurve]:
     for entry in history:
         for name, value in entry.items():
             if name.startswith(_PREFIX) and (random := entry.get(name + _RANDOM)) is not None:
-                found.setdefault(name, []).append((int(entry["epoch"]), value, random))
+                found.setdefault(name, []).append((int(entry["epoch"]) + 1, value, random))
     curves = []
     for name, points in found.items():
         task, _, measure = name.removeprefix(_PREFIX).rpartition("/")
@@ -92,7 +93,7 @@ def _looks(history: History, tasks: Sequence[str], measure: str) -> list[Look]:
     for entry in history:
         if all(name in entry and name + _RANDOM in entry for name in own):
             accuracy, random = (sum(entry[name + end] for name in own) / len(own) for end in ("", _RANDOM))
-            found.append(Look(int(entry["epoch"]), accuracy, random))
+            found.append(Look(int(entry["epoch"]) + 1, accuracy, random))
     return found
 
 

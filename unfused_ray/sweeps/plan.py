@@ -22,7 +22,7 @@ from unfused_ray.evaluation.tasks import VALIDATION_SPLITS, Task, load_task, ref
 from unfused_ray.home import home
 from unfused_ray.models.export import read_description
 from unfused_ray.progress import described
-from unfused_ray.runs.environment import environment
+from unfused_ray.runs.environment import environment, resumed
 from unfused_ray.sweeps import SWEEP
 from unfused_ray.sweeps.search import num_trials
 from unfused_ray.sweeps.space import Space, apply, default_point, grid, label_points, to_json
@@ -240,7 +240,7 @@ def _kept(resume: bool, record: dict[str, Any], uri: str) -> dict[str, Any]:
     changes = differences(_decisive(old), _decisive(record))
     if lines := [line for name, line in changes.items() if not within(name, free)]:
         raise ValueError(f"{uri} was started with other settings:\n  " + "\n  ".join(lines))
-    return {"id": old["id"], **record}
+    return {"id": old["id"], **record, **resumed(uri, old, record["environment"])}
 
 
 def _decisive(record: dict[str, Any]) -> dict[str, Any]:

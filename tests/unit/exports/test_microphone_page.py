@@ -34,6 +34,11 @@ RUN = """async ([file, wave]) => {
 }"""
 
 
+LOADED = "network loaded; the microphone is off"
+REFUSE = """navigator.mediaDevices.getUserMedia =
+  () => Promise.reject(new DOMException("Permission denied", "NotAllowedError"))"""
+
+
 class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
@@ -74,12 +79,28 @@ def test_the_page_hears_the_microphone(browser: Browser, url: str):
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(f"{url}/microphone.html")
-    page.wait_for_function("document.getElementById('status').textContent === 'ready'")
+    page.wait_for_function(f"document.getElementById('status').textContent === '{LOADED}'")
     page.get_by_role("button", name="Listen").click()
     page.wait_for_function("document.getElementById('status').textContent.startsWith('16 numbers in ')")
     page.wait_for_timeout(2_500)  # the last two seconds are the tone's
     page.get_by_role("button", name="Keep this sound").click()
     page.wait_for_function("Number(document.querySelector('output')?.value) > 0.9")
     assert page.evaluate("document.getElementById('frames').width") == 25
+    context.close()
+    assert not complaints
+
+
+def test_the_page_says_that_it_may_not_hear_the_microphone(browser: Browser, url: str):
+    context = browser.new_context()
+    page = context.new_page()
+    page.add_init_script(REFUSE)  # the browser of the tests asks nobody
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(f"{url}/microphone.html")
+    page.wait_for_function(f"document.getElementById('status').textContent === '{LOADED}'")
+    page.get_by_role("button", name="Listen").click()
+    page.wait_for_function("document.getElementById('status').textContent.startsWith('no microphone: ')")
+    assert page.get_by_role("button", name="Listen").is_enabled()
+    assert page.get_by_role("button", name="Keep this sound").is_disabled()
     context.close()
     assert not complaints

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from support.reports import HOSTILE, LENGTHS, TASK, Page, Runs, write_runs, write_sweep
-from support.tasks import write_task
+from support.tasks import PROTOCOL, write_task
 from support.terminal import Ended
 
 from unfused_ray import recipes
@@ -28,6 +28,7 @@ from unfused_ray.config import PretrainConfig, SweepConfig
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.embedding.clips import embed_clips
 from unfused_ray.evaluation.cells import MEASURES
+from unfused_ray.evaluation.protocol import load_protocol
 from unfused_ray.evaluation.table import EvaluationTable
 from unfused_ray.evaluation_job.job import WATCHED
 from unfused_ray.figures.sweep import MIN_SURFACE, Parameter, ScoredTrials, surface
@@ -122,8 +123,8 @@ def test_a_page_shows_what_was_watched_beside_random_networks(
     assert "never trained on" not in section(pages[kind], heading)
     alts = [image.attributes["alt"] for image in shown.all("img")]
     assert alts == [
-        f"Validation clips of {TASK} by {curve.measure}: {name}{curve.accuracies[0]:.1%} after epoch 0, "
-        f"{curve.accuracies[1]:.1%} after epoch 1, random networks {curve.random:.1%}"
+        f"Validation clips of {TASK} by {curve.measure}: {name}{curve.accuracies[0]:.1%} after epoch 1, "
+        f"{curve.accuracies[1]:.1%} after epoch 2, random networks {curve.random:.1%}"
         for curve in curves
     ]
     drawn = data(shown.all("img")[0].attributes["src"], "image/svg+xml").decode()
@@ -156,7 +157,7 @@ def test_curves_end_where_the_history_does(runs: Runs, pages: dict[str, Page]) -
     alts = [image.attributes["alt"] for image in pages["distillation"].all("img", class_="chart")]
     for heading, figure in (("loss", "loss"), ("learning rate", "learning_rate"), ("speed", "clips_per_second")):
         first, last = history[0][figure], history[-1][figure]
-        assert f"{heading} over the epochs: {first:.4g} after epoch 0, {last:.4g} after epoch 1" in alts
+        assert f"{heading} over the epochs: {first:.4g} after epoch 1, {last:.4g} after epoch 2" in alts
 
 
 def test_the_history_has_the_learning_rate_of_each_epochs_last_step(runs: Runs) -> None:
@@ -456,6 +457,24 @@ def test_a_sweep_says_what_it_ran_on(pages: dict[str, Page]) -> None:
     (details,) = [each for each in pages["sweep"].all("details") if "Environment and origin" in each.text]
     assert "a machine of 2 CPUs" in details.text
     assert "headline on folds of training and validation clips" in {each.text for each in pages["sweep"].all("dd")}
+
+
+def test_intervals_of_trials_are_by_the_protocol_of_their_sweep_or_the_page_says_so(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "sweep", 3)
+    path, protocol = tmp_path / "sweep" / "sweep.json", tmp_path / "protocol.toml"
+    protocol.write_text(PROTOCOL)  # 200 replicates
+    record = json.loads(path.read_text())
+    record["config"]["protocol"] = str(protocol)
+    record["facts"]["protocol"] = load_protocol(str(protocol)).sha256
+    path.write_text(json.dumps(record))
+    config = SweepConfig(**record["config"])
+    assert sweep._bootstrap(config, record["facts"]["protocol"])[0].replicates == 200
+    said = "by the bootstrap of this version's own, 10,000 replicates with seed 0"
+    assert said not in html.unescape(report.to_html([str(tmp_path / "sweep")]))
+    protocol.write_text(PROTOCOL.replace("replicates = 200", "replicates = 300"))
+    assert said in html.unescape(report.to_html([str(tmp_path / "sweep")]))
+    protocol.unlink()
+    assert said in html.unescape(report.to_html([str(tmp_path / "sweep")]))
 
 
 def test_a_trial_that_failed_says_why(tmp_path: Path) -> None:

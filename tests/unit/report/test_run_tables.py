@@ -96,7 +96,7 @@ def test_a_summary_says_what_was_watched_what_it_took_and_what_was_exported(tmp_
     front_end, crop = FrontEndConfig(), CropConfig()
     save_encoder(f"{tmp_path}/encoder", encoder, front_end, crop, 0.0, 1.0, {"epochs": 2, "watched": seen})
     facts = standing(RunReader(str(tmp_path)))
-    assert facts["watched, few-shot"] == "37.5% → 50.0%, best 62.5% after epoch 1; random networks 25.0%"
+    assert facts["watched, few-shot"] == "37.5% → 50.0%, best 62.5% after epoch 2; random networks 25.0%"
     assert facts["looks"] == "3, at validation clips of drums, letters; took 5.0% of the time of training"
     assert facts["exported"] == "after 2 epochs, the best few-shot: 62.5%"
 

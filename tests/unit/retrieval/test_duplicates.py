@@ -26,7 +26,7 @@ from unfused_ray.data.shards import ingest
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.retrieval import fingerprints, leakage
 from unfused_ray.retrieval.alterations import ALTERATIONS
-from unfused_ray.retrieval.duplicates import find_copies, nearest
+from unfused_ray.retrieval.duplicates import Threshold, find_copies, nearest
 from unfused_ray.retrieval.fingerprints import DIM, fingerprint, load_fingerprints
 
 RATE = 16_000
@@ -74,9 +74,11 @@ def test_the_nearest_others_are_those_of_the_whole_product(data: st.DataObject) 
     numbers = data.draw(
         st.sampled_from([None, (rng.integers(3, size=len(queries)), rng.integers(3, size=len(others)))])
     )
+    told: list[int] = []
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("unfused_ray.retrieval.duplicates._TILE", data.draw(st.integers(1, 10)))
-        places, values = nearest(np.tanh(queries) / 2, np.tanh(others) / 2, numbers)
+        places, values = nearest(np.tanh(queries) / 2, np.tanh(others) / 2, numbers, told.append)
+    assert told == sorted({*told}) and told[-1] == len(queries) * len(others)
     product = (np.tanh(queries) / 2).astype(np.float32) @ (np.tanh(others) / 2).astype(np.float32).T
     if numbers is not None:
         product[numbers[0][:, None] == numbers[1]] = -1
@@ -97,9 +99,12 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return write_babble(folder / "first", first), write_babble(folder / "second", second, ("train", "test"))
 
 
-def test_copies_between_two_sources_are_found_and_no_others(sources: tuple[str, str]) -> None:
+def test_copies_between_two_sources_are_found_and_no_others(
+    sources: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     first, second = (ClipIndex.load([uri], None) for uri in sources)
     copies = find_copies(first, second, IN_PROCESS)
+    assert "near-copies: 1200/1200 comparisons (100%)" in capsys.readouterr().err
     assert {clip: other for clip, (other, _) in copies.pairs.items()} == {2: 4, 7: 9, 19: 20}
     threshold = copies.threshold
     assert threshold.precision > 0.99
@@ -136,6 +141,27 @@ def test_copies_are_found_however_many_of_the_clips_have_an_equal_one(tmp_path: 
     assert {clip: other for clip, (other, _) in between.pairs.items()} == {clip: clip for clip in range(30)}
     assert {clip: other for clip, (other, _) in within.pairs.items()} == {clip: (clip + 30) % 60 for clip in range(60)}
     assert min(between.threshold.found.values()) > 0.9
+
+
+def test_a_search_says_where_most_near_copies_are_missed(tmp_path: Path) -> None:
+    waves = [babble(seed) for seed in range(16)]
+    disguised = [ALTERATIONS["MP3"](wave, RATE) for wave in waves]  # all have one: they look like false pairs
+    first, second = (write_babble(tmp_path / name, each) for name, each in (("a", waves), ("b", disguised)))
+    copies = find_copies(*(ClipIndex.load([uri], None) for uri in (first, second)), IN_PROCESS)
+    said = "most near-copies that are not equal are missed, as "
+    assert said in leakage.count_in_words(copies)
+    assert said.capitalize() in " ".join(text_of(copies.to_terminal()).split())
+
+
+def test_only_a_threshold_below_most_made_copies_is_doubted() -> None:
+    found = dict.fromkeys(("MP3", "Opus"), 0.9)
+    assert Threshold(0.9, 0.999, found, 40).doubt == ""
+    missed = Threshold(0.9999, 0.6, {"MP3": 0.0, "Opus": 0.3}, 40)
+    assert "as 85% of the copies that were made are: more than a third" in missed.doubt
+    assert missed.text.endswith(f". M{missed.doubt[1:]}")
+    assert Threshold(0.9999, 1.0, {}, 0).text.endswith(
+        "Only equal clips are found: there was no clip to make copies of"
+    )
 
 
 def test_fingerprints_are_kept_in_the_source_and_damaged_ones_made_again(

@@ -106,7 +106,8 @@ def test_hits_pass_the_filters_one_a_recording_and_never_the_question(
     pieces = [f"{name}.wav" if number % 2 else f"{name}.wav@{10 * number}" for number, name in enumerate(recordings)]
     lengths, labels = draw([0.5, 1.0, 2.0]), draw([[], ["x"], ["x", "y"], ["z"]])
     vectors = groups_of(data.draw(st.integers(0, 9)), count, 5)
-    columns = {"key": pieces, "split": splits, "end_seconds": lengths, "labels": labels}
+    groups = [f"{name}.wav" for name in recordings]
+    columns = {"key": pieces, "split": splits, "group": groups, "end_seconds": lengths, "labels": labels}
     write_vectors(tmp_path / "v", vectors, **columns, clip_id=list(range(count)))
     index(vectors=tmp_path / "v", output=str(tmp_path / "i"), metric="cosine")
     several = sorted({label for each in labels for label in each})

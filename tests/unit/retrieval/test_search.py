@@ -31,6 +31,7 @@ from unfused_ray.retrieval.format import split_key
 from unfused_ray.retrieval.learn import learn
 from unfused_ray.retrieval.marks import COLUMNS, ids_of, read_marks
 from unfused_ray.retrieval.queries import ask_key, same_audio
+from unfused_ray.retrieval.search import check
 from unfused_ray.retrieval.space import unit
 
 RATE = 16_000
@@ -109,7 +110,8 @@ def test_names_of_more_than_a_column_of_strings_holds_are_told_apart(
     write_vectors(tmp_path / "v", groups_of(0, 66, 8))
     api.index(vectors=str(tmp_path / "v"), output=str(tmp_path / "i"))
     names = pa.chunked_array([pa.array(["a" * 2**26, "b"])] * 33)  # 2 GB, of which one piece is in memory
-    monkeypatch.setattr(Catalogue, "column", lambda self, name: names)
+    groups = pa.chunked_array([pa.array(["", ""])] * 33)
+    monkeypatch.setattr(Catalogue, "columns", lambda self, asked: [names, names, groups])
     assert np.array_equal(Collection.open(str(tmp_path / "i")).clips.recordings, np.tile([0, 1], 33))
 
 
@@ -193,6 +195,19 @@ def test_what_cannot_be_asked_is_refused(heard: Path, tmp_path: Path) -> None:
         search(str(tmp_path), query)
 
 
+def test_a_question_that_is_not_there_is_refused_before_the_encoder_is_loaded(
+    heard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = str(heard / "index")
+    for field in ("query", "learn"):
+        with pytest.raises(FileNotFoundError, match=rf"{field}=.*gone does not exist"):
+            check(SearchConfig(index=index, **{field: str(tmp_path / "gone")}))
+    monkeypatch.setattr("unfused_ray.retrieval.queries.load_encoder", None)
+    (tmp_path / "text.wav").write_text("no audio")
+    with pytest.raises(ValueError, match=r"text\.wav cannot be asked about: "):
+        search(index, str(tmp_path / "text.wav"))
+
+
 def test_a_key_of_two_sources_asks_for_the_source(tmp_path: Path) -> None:
     for number, name in enumerate("ab"):
         write_vectors(tmp_path / name, groups_of(number, 9, 5))
@@ -222,11 +237,32 @@ def test_keys_that_end_in_a_number_are_recordings_where_nothing_is_prepared(tmp_
         search(index, key="user")
 
 
+@pytest.mark.parametrize("group", ["", "day 1"])
+def test_prepared_keys_that_end_in_a_number_are_pieces_only_of_a_recording_that_is_there(
+    group: str, tmp_path: Path
+) -> None:
+    own, pieces = [f"user@{number}" for number in range(5)], ["long", "long@10", "long@20"]
+    silent = ["quiet@10", "quiet@20"]  # the first piece was set aside
+    groups = [group] * 5 + [group or "long"] * 3 + ["quiet"] * 2
+    keys = [*own, *pieces, *silent]
+    write_vectors(tmp_path / "v", groups_of(0, 10, 5), (3, 4, 3), key=keys, group=groups, clip_id=list(range(10)))
+    index = api.index(vectors=str(tmp_path / "v"), output=str(tmp_path / "i")).uri
+    found = search(index, key="user@3", count=9)
+    assert {hit.clip.recording for hit in found.hits} == {*own, "long", "quiet"} - {"user@3"}
+    assert {hit.clip.key: hit.clip.recording_seconds for hit in found.hits if hit.clip.key in own} == {
+        key: 0.0 for key in own if key != "user@3"
+    }
+    assert {hit.clip.recording for hit in search(index, key="long", count=9).hits} == {*own, "quiet"}
+    with pytest.raises(ValueError, match="key=user is no clip of"):
+        search(index, key="user")
+
+
 def test_the_key_of_a_prepared_recording_asks_for_all_of_its_pieces(tmp_path: Path) -> None:
     keys = [f"{name}{piece}" for name in ("r", "s") for piece in ("@20", "@10", "")]  # in any order
     rows = [key for key in keys for _ in range(2)]  # two windows of each piece
     times = {"start_seconds": [0.0, 5.0] * 6, "end_seconds": [5.0, 10.0] * 6}
-    write_vectors(tmp_path / "v", groups_of(0, 12, 5), key=rows, clip_id=[row // 2 for row in range(12)], **times)
+    columns = {"clip_id": [row // 2 for row in range(12)], "group": [key[0] for key in rows], **times}
+    write_vectors(tmp_path / "v", groups_of(0, 12, 5), key=rows, **columns)
     index = api.index(vectors=str(tmp_path / "v"), output=str(tmp_path / "i"), metric="cosine").uri
     collection = Collection.open(index)
     kept = collection.vectors(np.arange(12))
@@ -269,7 +305,7 @@ def test_a_few_marks_find_the_rest_of_a_group(sizes: dict[str, int], tmp_path: P
     kept, rejected = np.flatnonzero(is_wanted)[:6], np.flatnonzero(~is_wanted)[:6]
     rows = [("v", f"clip-{row}.wav", "keep" if row in kept else "reject") for row in (*kept, *rejected)]
     found = search(index, learn=write_marks(tmp_path / "marks.csv", rows), count=34)
-    assert "learnt from 6 kept and 6 rejected clips; of marks held out, " in found.question
+    assert "learnt from 6 kept and 6 rejected clips; of marks in groups held out, " in found.question
     marked = {key for _, key, _ in rows}
     assert not marked & {hit.clip.key for hit in (*found.hits, *found.unsure)}
     right = [int(hit.clip.key[5:-4]) % 6 == 0 for hit in found.hits]
@@ -278,7 +314,24 @@ def test_a_few_marks_find_the_rest_of_a_group(sizes: dict[str, int], tmp_path: P
     assert doubts == sorted(doubts) and doubts[0] < 0.2
     # One clip to keep is enough: the rest of the collection speaks for itself.
     one = search(index, learn=write_marks(tmp_path / "one.csv", rows[:1]), count=20)
-    assert "learnt from 1 kept and 0 rejected clips (mark 5 of each to know how well)" in one.question
+    assert (
+        "learnt from 1 kept and 0 rejected clips (mark 5 recordings or groups of each to know how well)" in one.question
+    )
+
+
+@pytest.mark.parametrize("of_one", ["recording", "group"])
+def test_marks_are_held_out_with_their_whole_recording_and_group(of_one: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    units = np.repeat(np.arange(20), 4)  # four clips of each, alike, whose class is noise
+    vectors = rng.normal(size=(20, 24))[units] + 0.01 * rng.normal(size=(80, 24))
+    names = [f"u{unit}" for unit in units]
+    columns: dict[str, list[str]] = {"group": names} if of_one == "group" else {"key": names}
+    write_vectors(tmp_path / "v", vectors, **columns, start_seconds=[float(row % 4) for row in range(80)])
+    collection = Collection.open(api.index(vectors=str(tmp_path / "v"), output=str(tmp_path / "i")).uri)
+    right = learn(collection, {row: bool(units[row] % 2) for row in range(80)}).right
+    assert right is not None and right < 0.75  # by clips it was 1.0
+    few = {row: bool(units[row] % 2) for row in range(32)}  # 16 clips of each, of four units
+    assert learn(collection, few).right is None
 
 
 def test_marks_that_cannot_be_used_are_refused_or_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

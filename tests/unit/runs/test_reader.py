@@ -52,4 +52,4 @@ def test_a_reader_keeps_to_the_state_that_it_has_read_first(tmp_path: Path) -> N
 
 def test_each_head_has_its_own_curve() -> None:
     history = [{"epoch": 3.0, "head0/inertia": 1.0, "head1/inertia": 2.0, "inertia_of_something": 9.0}]
-    assert curves(history, "inertia") == {"head0": ([3], [1.0]), "head1": ([3], [2.0])}
+    assert curves(history, "inertia") == {"head0": ([4], [1.0]), "head1": ([4], [2.0])}

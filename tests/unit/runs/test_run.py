@@ -11,7 +11,8 @@ import pytest
 
 from unfused_ray.config import DistillConfig, PretrainConfig
 from unfused_ray.runs.checkpoints import CheckpointStore, Position
-from unfused_ray.runs.files import write_file
+from unfused_ray.runs.files import read_file, write_file
+from unfused_ray.runs.reader import RunReader
 from unfused_ray.runs.run import ConfigurationChangedError, Run
 from unfused_ray.runs.status import Status
 
@@ -114,6 +115,27 @@ def test_a_setting_that_came_after_the_run_has_its_default(tmp_path: Path) -> No
     assert run.changes(PretrainConfig(), FACTS) == []
     (change,) = run.changes(PretrainConfig().replace({"method.assignment_gpus": 0.5}), FACTS)
     assert "assignment_gpus: 0.0 → 0.5" in change
+
+
+def test_a_run_that_other_code_has_continued_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = Run(str(tmp_path))
+    first, second = ({"code": code, "torch": "2.9", "machine": "one"} for code in "ab")
+    run.open(PretrainConfig(), FACTS, {**first, "code": "crashed"})
+    assert "earlier_environments" not in run.open(PretrainConfig(), FACTS, first)  # nothing was trained before
+    assert not RunReader(run.uri).earlier
+    CheckpointStore(run.uri).commit(Position(0, 1), {}, {})
+    run.open(PretrainConfig(), FACTS, {**first, "machine": "another"})
+    assert not caplog.text
+    for _ in range(2):
+        record = run.open(PretrainConfig(), FACTS, second)
+    assert f'{run.uri} is resumed with other code or packages than before: code: "a" → "b"' in caplog.text
+    assert record["environment"] == second
+    assert record["earlier_environments"] == [first, {**first, "machine": "another"}]
+    assert RunReader(run.uri).earlier == "code a; code a, machine another"
+    record = read_file(run.uri, "run.json")
+    del record["earlier_environments"]  # of before they were kept
+    write_file(run.uri, "run.json", record)
+    assert RunReader(run.uri).earlier == ""
 
 
 def test_status_is_what_was_said_last(tmp_path: Path) -> None:

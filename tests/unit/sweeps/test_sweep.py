@@ -538,6 +538,7 @@ def test_a_sweep_keeps_its_space_and_what_it_runs_on(
     storage.write_json(path, {**kept, "environment": {"python": "3.10"}}, trial.FORMAT_VERSION)
     again = plan.check(config(resume=True))
     assert (again.id, again.record["environment"]) == (begun.id, environment())
+    assert again.record["earlier_environments"] == [{"python": "3.10"}]
     monkeypatch.setitem(spaces.SPACES, "three", {**SPACE, "method.beta": FloatDistribution(1e-3, 1.0, log=True)})
     with pytest.raises(ValueError, match=r"other settings:\s+space\.method\.beta\.attributes\.high: 10\.0 → 1\.0"):
         plan.check(config(resume=True))

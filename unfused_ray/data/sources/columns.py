@@ -193,7 +193,26 @@ def _columns_left(
         else:
             continue
         doubts[Note("look again", f"column {name} {text}", held_out=held_out and may_hold_out)] += 1
+    if len(classes := _marks_of_classes(records, columns, left)) > 1:
+        doubts[
+            Note(
+                "look again",
+                f"columns {first_of(classes)} hold 0 and 1, as if each were a class, and were not taken: clips have no "
+                f"labels. Write a column labels with the names of those that are 1, such as {classes[0]};{classes[1]}",
+            )
+        ] += 1
     return doubts
+
+
+def _marks_of_classes(records: Sequence[Mapping[str, Any]], columns: Columns, left: Sequence[str]) -> list[str]:
+    """Return the columns that hold a yes or no of each clip and give no split; none where another holds the labels."""
+    found: dict[str, set[str]] = {}
+    for name in left if columns.label is None else ():
+        marks = {text.casefold() for text in _texts(records, name)}
+        if marks and marks <= _YES | _NO and name not in columns.may_hold_splits:
+            found[name] = marks
+    seen = {mark for marks in found.values() for mark in marks}
+    return list(found) if seen & _YES and seen & _NO else []
 
 
 def _holds_out(records: Sequence[Mapping[str, Any]], name: str) -> bool:

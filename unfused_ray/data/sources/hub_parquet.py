@@ -29,6 +29,8 @@ from unfused_ray.data.sources.parquet import AudioColumn, read_column, read_parq
 logger = logging.getLogger(__name__)
 
 _JSON = "json"
+_MARK_TYPES = (pa.bool_(), pa.int8(), pa.uint8(), pa.int64())
+_MOST_MARKS = 20
 _KEY_COLUMNS = ("key", "__key__", "id", "video_id", "ytid", "fname")
 
 
@@ -105,6 +107,8 @@ class _Table:
     key: str | None
     fields: frozenset[str]
     """Columns that are fields of the struct ``json``, as the hub converts WebDataset's tars."""
+    marks: Sequence[str]
+    """The first columns that may hold 0 or 1 for a class each; none where another column holds the labels."""
 
     @classmethod
     def of(cls, uri: str, metadata: pq.FileMetaData, schema: pa.Schema, wanted: ColumnsConfig) -> _Table:
@@ -122,7 +126,9 @@ class _Table:
             inner = features.get(_JSON)
             features = {**(inner if isinstance(inner, dict) else {}), **features}
         key = first_column(schema.names, _KEY_COLUMNS)
-        return cls(uri, metadata, features, audio, Columns.of(names, wanted, uri), key, fields)
+        columns = Columns.of(names, wanted, uri)
+        marks = [each.name for each in schema if columns.label is None and each.type in _MARK_TYPES]
+        return cls(uri, metadata, features, audio, columns, key, fields, marks[:_MOST_MARKS])
 
     @property
     def notes(self) -> Notes:
@@ -133,7 +139,9 @@ class _Table:
     def cells(self, num_bytes: int, rejects: list[Reject]) -> Iterator[_Cell]:
         """Read the rows of all row groups; those of a damaged one are added to the rejects."""
         stem = storage.name(self.uri).removesuffix(".parquet")
-        wanted = list(dict.fromkeys([*self.columns.read, *([self.key] if self.key else []), *self.audio.paths]))
+        wanted = list(
+            dict.fromkeys([*self.columns.read, *self.marks, *([self.key] if self.key else []), *self.audio.paths])
+        )
         first = 0
         for row_group in range(self.metadata.num_row_groups):
             num_rows = self.metadata.row_group(row_group).num_rows

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from unfused_ray.data.parts.rejects import Reject
 from unfused_ray.data.sources.notes import Note, Notes
@@ -33,6 +34,9 @@ ITEMS = pa.schema(
         pa.field("group", pa.string()),
     ]
 )
+_PLACE = ("key", "uri", "offset", "row_group", "row", "column", "start", "seconds")
+"""Columns that say which audio a clip is."""
+_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,10 @@ def draw(seed: int, name: str) -> float:
 
 
 def combine(listings: Sequence[Listing]) -> Listing:
-    """Lay listings end to end. A repeated key becomes ``key#2``, ``key#3`` …; a note and the log count them."""
+    """Lay listings end to end. A repeated key becomes ``key#2``, ``key#3`` …; a note and the log count them.
+
+    Clips of one key and one place of audio that have different labels are named.
+    """
     items = pa.concat_tables([listing.items for listing in listings]) if listings else ITEMS.empty_table()
     notes: Notes = Counter()
     for listing in listings:
@@ -94,10 +101,32 @@ def combine(listings: Sequence[Listing]) -> Listing:
         count = len(keys) - len(seen)
         has = "1 clip has" if count == 1 else f"{count:,} clips have"
         text = f"{has} the key of another, such as one file in several rows: kept as key#2, key#3 …"
-        logger.warning(text)
-        notes[Note("look again", text)] += 1
+        for sentence in (text, *_labelled_twice(items, {key for key, times in seen.items() if times > 1})):
+            logger.warning(sentence)
+            notes[Note("look again", sentence)] += 1
     items = items.set_column(0, ITEMS.field("key"), pa.array(keys, pa.string()))
     return Listing(items, tuple(reject for listing in listings for reject in listing.rejects), notes)
+
+
+def _labelled_twice(items: pa.Table, repeated: Set[str]) -> list[str]:
+    """A sentence on files that stand in several rows with different labels; none if there are none."""
+    rows = np.flatnonzero(pc.is_in(items["key"], pa.array(sorted(repeated), pa.string())).to_numpy())
+    labels: dict[tuple[Any, ...], list[list[str]]] = {}
+    for row in items.take(rows).to_pylist():
+        of_place = labels.setdefault(tuple(row[name] for name in _PLACE), [])
+        if sorted(row["labels"]) not in of_place:
+            of_place.append(sorted(row["labels"]))
+    found = {place[0]: each for place, each in labels.items() if len(each) > 1}
+    if not found:
+        return []
+    key, several = next(iter(found.items()))
+    has = "1 file stands" if len(found) == 1 else f"{len(found):,} files stand"
+    of_rows = " and ".join(", ".join(each) or "none" for each in several[:_SHOWN])
+    together = ";".join(dict.fromkeys(label for each in several[:_SHOWN] for label in each))
+    return [
+        f"{has} in several rows with different labels, such as {key} ({of_rows}): each row is a clip of its own, so "
+        f"equal audio has several answers. Write one row a file, with all of its labels, such as {together}"
+    ]
 
 
 def select(items: pa.Table, fraction: float, seed: int) -> pa.Table:

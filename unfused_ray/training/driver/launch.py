@@ -98,7 +98,7 @@ def describe(plan: TrainingPlan) -> Table:
         table.add_row(f"watched: {watched.task.name}", f"{clips}, every {config.watch.every} epochs")
     table.add_row("statistics", "known" if index.statistics(config.front_end) else "would be computed first")
     status = run.status()
-    table.add_row("state", f"{status.state}, epoch {status.epoch} step {status.step}" if status else "new")
+    table.add_row("state", f"{status.state} after {status.epoch} epochs, {status.step} steps" if status else "new")
     if holder := user(run.uri):
         table.add_row("in use by", f"{holder}: it would be refused")
     if changes := run.changes(config, plan.facts):
@@ -178,8 +178,8 @@ def _status_without_training(run: Run, config: TrainingConfig, own: ResumePoint)
         return Status("finished" if finished or early else "stopped", position.epoch, position.step)
     if position > Position(config.last_epoch):
         raise ValueError(
-            f"{config.ends_by}={config.last_epoch} lies before where {run.uri} stands, epoch {position.epoch} step "
-            f"{position.step}: give a later one"
+            f"{config.ends_by}={config.last_epoch} lies before where {run.uri} stands, after {position.epoch} epochs, "
+            f"{position.step} steps: give a later one"
         )
     return None
 

@@ -245,8 +245,8 @@ class _WorkerMain:
             return own or begun
         newest = find_fork_point(self.job.config.fork)
         self.coordinator.note(
-            f"the checkpoint of {self.job.config.fork} that the run began with, of epoch {begun.position.epoch}, is no "
-            f"longer there: it begins anew with that of epoch {newest.position.epoch}"
+            f"the checkpoint of {self.job.config.fork} that the run began with, after {begun.position.epoch} epochs, "
+            f"is no longer there: it begins anew with that after {newest.position.epoch}"
         )
         return newest
 

@@ -33,7 +33,7 @@ class Exporter:
         kept = read_description(self._best_uri)["extra"]["watched"] if find_export(self._best_uri) else {}
         is_comparable = all(kept.get(name) == seen[name] for name in ("measure", "tasks", "clips"))
         if not is_comparable or look.accuracy > kept["accuracy"]:
-            self._write(self._best_uri, encoder, {"epochs": look.epoch + 1, "watched": seen})
+            self._write(self._best_uri, encoder, {"epochs": look.epoch, "watched": seen})
 
     def export(self, encoder: AudioNTT2020, epochs: int, best: Look | None) -> str:
         """Write the export of a run that ends after so many epochs.
@@ -53,11 +53,11 @@ class Exporter:
             return "watch.export=best: no network was looked at, the last one is exported" if asked else ""
         kept = load_encoder(self._best_uri)
         self._write(uri, kept.encoder, {**kept.details, **run})
-        if best is None or kept.details["epochs"] == best.epoch + 1:
+        if best is None or kept.details["epochs"] == best.epoch:
             return ""
         return (
             f"watch.export=best: the network of the best look, after epoch {best.epoch}, was not kept; that after "
-            f"epoch {kept.details['epochs'] - 1} is exported"
+            f"epoch {kept.details['epochs']} is exported"
         )
 
     def _seen(self, look: Look) -> dict[str, Any]:

@@ -294,7 +294,7 @@ class Loop:
 
     def _collapse(self, epoch: int, signs: Sequence[str]) -> Status | None:
         """End a run with signs of a collapse, or note them and return None, as its settings say."""
-        message = f"signs of a collapse after epoch {epoch}: {', '.join(signs)}"
+        message = f"signs of a collapse after epoch {epoch + 1}: {', '.join(signs)}"
         if self.config.health.on_collapse == "stop":
             return self._status("collapsed", message)
         if self.worker.collectives.rank == 0:

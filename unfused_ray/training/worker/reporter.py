@@ -45,8 +45,8 @@ class Reporter:
 
     @property
     def collapsed_epochs(self) -> list[int]:
-        """Finished epochs with signs of a collapse."""
-        return [int(entry["epoch"]) for entry in self.history if entry.get("collapse_signs")]
+        """Finished epochs with signs of a collapse, counted from 1."""
+        return [int(entry["epoch"]) + 1 for entry in self.history if entry.get("collapse_signs")]
 
     def report(self, phase: str, step: int, metrics: Mapping[str, float | Tensor], now: bool = False) -> None:
         """Report progress on rank 0, at most once a second.

@@ -76,7 +76,7 @@ class Watcher:
             try:
                 values = self._scores(network())
             except (OSError, ValueError, RuntimeError) as error:
-                self._reporter.note(f"not watched after epoch {epoch}: {error}")
+                self._reporter.note(f"not watched after epoch {epoch + 1}: {error}")
         everyone = self._collectives.gather(torch.tensor(values, dtype=torch.float64))
         seen = dict(zip(self._names, everyone[: len(self._names)].tolist(), strict=True))  # rank 0's are the first
         if any(map(math.isnan, seen.values())):

@@ -181,6 +181,16 @@ def test_parts_of_files_that_rows_name_are_said_not_to_be_read(tmp_path: Path, s
     assert "1 clip has the key of another" in said(listing, "look again")
 
 
+def test_columns_of_0_and_1_for_each_class_are_said_not_to_be_labels(tmp_path: Path) -> None:
+    write_clips(tmp_path, "a.wav", "b.wav")
+    rows = ["file,dog,cat,is_test,day", "a.wav,1,0,0,3", "b.wav,1,1,0,1"]
+    text = "columns dog, cat hold 0 and 1, as if each were a class, and were not taken: clips have no labels"
+    listing = listed(write_list(tmp_path / "x.csv", rows))
+    assert text in said(listing, "look again") and "such as dog;cat" in said(listing, "look again")
+    labelled = [f"{row},{cell}" for row, cell in zip(rows, ("label", "dog", "dog;cat"), strict=True)]
+    assert "as if each were a class" not in said(listed(write_list(tmp_path / "x.csv", labelled)), "look again")
+
+
 def test_latin_1_names_on_disk_are_set_aside_and_not_mangled(tmp_path: Path) -> None:
     (tmp_path / b"\xe4.wav".decode("utf-8", "surrogateescape")).write_bytes(encoded())
     write_clips(tmp_path, "b.wav")

@@ -59,6 +59,12 @@ def test_rows_with_bytes_and_rows_with_paths_may_lie_together(tmp_path: Path, st
     assert ends(tmp_path / "x.parquet") == ["read", "read", "missing", "empty"]
 
 
+def test_columns_of_a_class_each_are_said_not_to_be_labels(tmp_path: Path) -> None:
+    marks = {"dog": [True, False], "cat": [1, 1], "number": [3, 1]}
+    pq.write_table(pa.table({"audio": pa.array(hub_cells(2), HUB_AUDIO), **marks}), tmp_path / "x.parquet")
+    assert "columns dog, cat hold 0 and 1, as if each were a class" in said(listed(tmp_path), "look again")
+
+
 def test_a_path_that_holds_credentials_is_refused(tmp_path: Path) -> None:
     write_hub(tmp_path / "x.parquet", [{"bytes": None, "path": "s3://key:secret@bucket/a.wav"}])
     with pytest.raises(ValueError, match=r"column audio of .*x\.parquet names s3://…@bucket/a\.wav") as error:

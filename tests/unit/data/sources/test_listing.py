@@ -341,6 +341,19 @@ def test_keys_that_occur_again_are_kept_and_told_apart(caplog: pytest.LogCapture
     assert "2 clips" in caplog.text
 
 
+def test_a_file_in_several_rows_with_different_labels_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    def rows(*labels: list[str], start: float | None = None) -> Listing:
+        place = {"key": "a.wav", "uri": "/data/a.wav", "start": start}
+        return Listing.from_rows([{**place, "labels": each} for each in labels])
+
+    assert "labels" not in str(combine([rows(["dog"], ["dog"])]).notes)
+    assert "labels" not in str(combine([rows(["dog"], start=0.0), rows(["cat"], start=1.0)]).notes)  # parts of a file
+    notes = combine([rows(["dog"], ["cat"], ["dog"])]).notes
+    text = "1 file stands in several rows with different labels, such as a.wav (dog and cat): each row is a clip of its"
+    assert any(note.kind == "look again" and note.text.startswith(text) for note in notes)
+    assert text in caplog.text and "such as dog;cat" in caplog.text
+
+
 KEYS = [f"clip {number}" for number in range(400)]
 
 

@@ -102,9 +102,11 @@ def test_a_run_does_not_stop_before_where_it_stands(
 ) -> None:
     stop_after(STEPS + 1)
     assert train(config("run")).state == "stopped"
-    with pytest.raises(ValueError, match=r"stop_after=1 lies before where .*run stands, epoch 1 step [12]: give"):
+    with pytest.raises(
+        ValueError, match=r"stop_after=1 lies before where .*run stands, after 1 epochs, [12] steps: give"
+    ):
         train(config("run", stop_after=1))
-    with pytest.raises(ValueError, match=r"epochs=1 lies before where .*run stands, epoch 1 step [12]: give"):
+    with pytest.raises(ValueError, match=r"epochs=1 lies before where .*run stands, after 1 epochs, [12] steps: give"):
         train(config("run", epochs=1))
 
 
@@ -124,7 +126,7 @@ def test_a_finished_run_says_so_though_the_driver_died_before_it_could(config: C
 @pytest.mark.parametrize(
     ("state", "remedies", "words"),
     [
-        ("diverged", [{"epochs": 3}, {"runtime__threads": 2}], r"has diverged in epoch 1 before step 0, .* lower"),
+        ("diverged", [{"epochs": 3}, {"runtime__threads": 2}], r"has diverged in epoch 2 before step 0, .* lower"),
         ("collapsed", [{"health__on_collapse": "warn"}], r"has ended .*=stop: all alike\. Give --health"),
     ],
 )

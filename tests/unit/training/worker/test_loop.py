@@ -129,16 +129,16 @@ def test_signs_of_a_collapse_are_said_and_kept_and_end_the_run_where_they_are_to
     status = train(job)
     assert (status.state, status.epoch, status.step) == ("collapsed", 1, 0)
     signs = r"effective_rank \d\.\d\d < 1000, largest_share 0\.\d{3} > 0\.001"
-    assert re.fullmatch(f"signs of a collapse after epoch 0: {signs}", status.message)
+    assert re.fullmatch(f"signs of a collapse after epoch 1: {signs}", status.message)
     assert "signs of a collapse" not in caplog.text  # its end says it
     assert [entry["collapse_signs"] for entry in history(Path(job.output))] == [2.0]
 
     going_on = train(config("run", **limits))  # the limits are none of what must stay
-    message = "signs of a collapse after 2 of 2 epochs, first after epoch 0"
+    message = "signs of a collapse after 2 of 2 epochs, first after epoch 1"
     assert (going_on.state, going_on.message) == ("finished", message)
     assert run.Run(job.output).status() == replace(going_on, updated=ANY)
     assert [entry["collapse_signs"] for entry in history(Path(job.output))] == [2.0, 2.0]
-    assert "signs of a collapse after epoch 1" in caplog.text and "; going on" in caplog.text
+    assert "signs of a collapse after epoch 2" in caplog.text and "; going on" in caplog.text
 
 
 def test_a_run_that_fails_says_where_and_why(

@@ -128,7 +128,7 @@ def test_a_watched_run_that_was_stopped_has_the_looks_of_one_that_was_not(
     stop_after(-1)
     assert train(job).state == "finished"
     (curve, *_) = watched_curves(history(Path(job.output)))
-    assert list(curve.epochs) == [0, 2, 3]
+    assert list(curve.epochs) == [1, 3, 4]
     assert history(Path(job.output)) == history(Path(whole.output))
 
 
@@ -143,7 +143,7 @@ def test_a_run_ends_when_its_looks_get_no_better_and_exports_the_best(
     job = config("run", **watched, watch__patience=2, watch__export="best")
     status = train(job)
     assert (status.state, status.epoch, status.step) == ("finished", 4, 0)
-    assert "2 looks in a row were no better than that after epoch 1, with a headline of 60.0% (random" in status.message
+    assert "2 looks in a row were no better than that after epoch 2, with a headline of 60.0% (random" in status.message
     about = read_description(job.output)["extra"]
     assert (about["epochs"], about["run_epochs"]) == (2, 4)
     seen = {"measure": "headline", "tasks": ["tones & co"], "clips": 400, "accuracy": ANY, "random": 0.5}
@@ -176,7 +176,7 @@ def test_a_fork_is_judged_by_looks_of_its_own(
     assert train(branch).epoch == 5  # two epochs of the trunk, then three of its own
     assert read_description(branch.output)["extra"]["epochs"] == 4
     (curve, *_) = watched_curves(history(Path(branch.output)))
-    assert list(curve.epochs) == [2, 3, 4]
+    assert list(curve.epochs) == [3, 4, 5]
 
 
 def test_an_export_that_is_not_of_the_best_look_says_so(
@@ -192,7 +192,7 @@ def test_an_export_that_is_not_of_the_best_look_says_so(
     train(config("run", **watched, stop_after=1))
     scripted([0.5, 0.6])
     train(config("run", **watched, watch__export="best"))
-    assert any("the best look, after epoch 0, was not kept; that after epoch 2 is exported" in note for note in notes)
+    assert any("the best look, after epoch 1, was not kept; that after epoch 3 is exported" in note for note in notes)
 
 
 def test_looks_of_a_run_that_begins_anew_are_forgotten(
@@ -236,7 +236,7 @@ def test_a_look_that_fails_is_said_and_holds_nothing_up(
     monkeypatch.setattr(Watcher, "_scores", fail)
     job = config("run", watch__data=(task,), watch__every=1, watch__patience=1, watch__export="best")
     assert train(job).state == "finished"
-    assert notes[:2] == [f"not watched after epoch {epoch}: the storage does not answer" for epoch in (0, 1)]
+    assert notes[:2] == [f"not watched after epoch {epoch}: the storage does not answer" for epoch in (1, 2)]
     assert "no network was looked at, the last one is exported" in notes[2]
     assert read_description(job.output)["extra"]["epochs"] == 2
 
