@@ -34,6 +34,7 @@ from unfused_ray.config import (
     SweepConfig,
     TrainingConfig,
 )
+from unfused_ray.kept_session import keep_session
 from unfused_ray.machine import memory
 
 if TYPE_CHECKING:
@@ -89,10 +90,9 @@ def prepare(recipe: str | PrepareConfig = "default", /, **changes: Any) -> Manif
         ValueError, OSError: what cannot work; names field, value and rule.
     """
     config = _configured(recipe, recipes.PREPARE, changes)
-    from unfused_ray.data.parts.default_executor import keep_open
     from unfused_ray.data.shards import ingest
 
-    with keep_open():
+    with keep_session():
         manifest = ingest.run(ingest.check(config))
         if config.near_copies:
             from unfused_ray.retrieval.leakage import count_in_words
@@ -201,10 +201,9 @@ def embed(recipe: str | EmbedConfig = "default", /, **changes: Any) -> VectorMan
         ValueError, OSError: what cannot work; names field, value and rule.
     """
     config = _configured(recipe, recipes.EMBED, changes)
-    from unfused_ray.data.parts.default_executor import keep_open
     from unfused_ray.embedding import job
 
-    with keep_open():
+    with keep_session():
         return job.run(job.check(config))
 
 
@@ -239,10 +238,9 @@ def index(recipe: str | IndexConfig = "default", /, **changes: Any) -> IndexMani
         ValueError, OSError: what cannot work; names field, value and rule.
     """
     config = _configured(recipe, recipes.INDEX, changes)
-    from unfused_ray.data.parts.default_executor import keep_open
     from unfused_ray.retrieval import job, plan
 
-    with keep_open():
+    with keep_session():
         return job.run(plan.check(config))
 
 
@@ -286,10 +284,9 @@ def duplicates(
     """
     asked = changes if against is None else {"against": against} | changes
     config = _about(DuplicatesConfig, "sources", sources, asked)
-    from unfused_ray.data.parts.default_executor import keep_open
     from unfused_ray.retrieval import duplicates_job as job
 
-    with keep_open():
+    with keep_session():
         return job.run(job.check(config))
 
 

@@ -9,7 +9,6 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +17,7 @@ from ray._common.utils import get_default_ray_temp_dir
 from ray._private import ray_constants
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from unfused_ray import storage
+from unfused_ray import kept_session, storage
 from unfused_ray.config import RuntimeConfig
 
 logger = logging.getLogger(__name__)
@@ -45,9 +44,6 @@ _MAX_TEMPORARY_BYTES = 40
 _TEMPORARY = "/tmp"
 _EXAMPLE = '[{"nodes": 16, "CPU": 16}, {"nodes": 2, "CPU": 48, "GPU": 4}]'
 
-_kept: ContextVar[ExitStack | None] = ContextVar("_kept", default=None)
-"""Ends with the block of :func:`keep_session`."""
-
 
 @contextmanager
 def session(num_cpus: int | None = None) -> Iterator[None]:
@@ -64,25 +60,11 @@ def session(num_cpus: int | None = None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    kept = _kept.get()
+    kept = kept_session.end_of_block()
     with ExitStack() if kept is None else nullcontext(kept) as until:
         _start(num_cpus)
         until.callback(ray.shutdown)
         yield
-
-
-@contextmanager
-def keep_session() -> Iterator[None]:
-    """Keep the first session that is opened in this block, for all that follow, until the block ends.
-
-    Ray takes seconds to start, and a job opens a session wherever it first needs one.
-    """
-    with ExitStack() as until:
-        token = _kept.set(until)
-        try:
-            yield
-        finally:
-            _kept.reset(token)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import ray
 
 from unfused_ray import cluster
 from unfused_ray.config import RuntimeConfig
+from unfused_ray.kept_session import keep_session
 
 
 @pytest.fixture
@@ -225,7 +226,7 @@ def test_a_private_cluster_that_listens_on_the_network_is_ended(
 
 
 def test_sessions_of_a_block_are_one_that_is_started_where_it_is_first_needed(started: list[str]) -> None:
-    with cluster.keep_session():
+    with keep_session():
         assert started == []
         for _ in range(2):
             with cluster.session():

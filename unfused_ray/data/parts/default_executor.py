@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from unfused_ray.data.parts.executor import Executor, InThisProcess
 
@@ -35,15 +33,3 @@ def _has_started() -> bool:
     """Ask for a session of this process, without a second of imports where there cannot be one."""
     ray = sys.modules.get("ray")
     return ray is not None and ray.is_initialized()
-
-
-@contextmanager
-def keep_open() -> Iterator[None]:
-    """Keep a cluster that an executor starts in this block until the block ends: starting Ray takes seconds."""
-    try:
-        from unfused_ray.cluster import keep_session
-    except ImportError:  # a machine without Ray
-        yield
-        return
-    with keep_session():
-        yield

@@ -143,12 +143,14 @@ def _fit(job: TrainingJob, coordinator: CoordinatorClient, assignment: ray.actor
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
         "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": f"{LOOK_SECONDS:g}",  # no later than the workers look
     }
+    if is_one_machine := cluster.is_one_machine():
+        variables["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"  # a process less: no other node could be drained
     dataset = make_dataset(job.planner, job.reader, coordinator.segment)
     with tempfile.TemporaryDirectory(prefix="unfused-ray-train-") as folder, cluster.variables(variables):
         trainer = WorkerGroupTrainer(
             _WorkerMain(job, coordinator, assignment),
             torch_config=LoopbackTorchConfig(timeout_s=seconds, folder=folder)
-            if cluster.is_one_machine()
+            if is_one_machine
             else GroupTorchConfig(timeout_s=seconds),
             scaling_config=ScalingConfig(
                 num_workers=runtime.num_workers,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 import torch
 from ray.core.generated.common_pb2 import ActorDiedErrorContext
 from ray.exceptions import ActorDiedError, RayError
+from ray.train.v2._internal.constants import ENABLE_PREEMPTION_WATCHER_ENV_VAR
 from support.runs import tiny
 
 from unfused_ray import cluster, storage
@@ -120,9 +122,7 @@ def test_gpus_that_hang_are_given_up_within_half_an_hour(
         return MagicMock(fit=MagicMock(side_effect=failure))
 
     monkeypatch.setattr(ray_train, "WorkerGroupTrainer", trainer)
-    monkeypatch.setattr(ray_train, "make_dataset", MagicMock())
-    monkeypatch.setattr(cluster, "is_one_machine", lambda: is_one_machine)
-    monkeypatch.setattr(cluster, "worker_cpus", lambda runtime: 1.0)
+    _without_cluster(monkeypatch, is_one_machine)
     job = MagicMock()
     job.config.runtime = RuntimeConfig(gpus_per_worker=gpus)
     status = ray_train._fit(job, MagicMock(), None)
@@ -131,6 +131,30 @@ def test_gpus_that_hang_are_given_up_within_half_an_hour(
     failure.controller_failure = RuntimeError("of Ray itself")
     with pytest.raises(ray_train.ControllerError):
         ray_train._fit(job, MagicMock(), None)
+
+
+@pytest.mark.parametrize(("is_one_machine", "watches"), [(True, "0"), (False, None)])
+def test_drained_nodes_are_watched_for_where_there_are_others(
+    monkeypatch: pytest.MonkeyPatch, is_one_machine: bool, watches: str | None
+) -> None:
+    switch = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
+    monkeypatch.delenv(switch, raising=False)
+    found = list[str | None]()
+    trainer = MagicMock()
+    trainer.return_value.fit.side_effect = lambda: found.append(os.environ.get(switch)) or MagicMock()
+    monkeypatch.setattr(ray_train, "WorkerGroupTrainer", trainer)
+    _without_cluster(monkeypatch, is_one_machine)
+    job = MagicMock()
+    job.config.runtime = RuntimeConfig()
+    ray_train._fit(job, MagicMock(), None)
+    assert found == [watches]
+    assert switch == ENABLE_PREEMPTION_WATCHER_ENV_VAR  # as this version of Ray names it
+
+
+def _without_cluster(monkeypatch: pytest.MonkeyPatch, is_one_machine: bool) -> None:
+    monkeypatch.setattr(ray_train, "make_dataset", MagicMock())
+    monkeypatch.setattr(cluster, "is_one_machine", lambda: is_one_machine)
+    monkeypatch.setattr(cluster, "worker_cpus", lambda runtime: 1.0)
 
 
 def test_the_controller_hears_of_an_actor_that_a_worker_has_lost(
