@@ -203,13 +203,14 @@ def test_the_interval_of_a_gap_is_that_of_a_loop_over_the_samples(seed: int, num
     found = gap_closed(row, anchors, random)
     assert found is not None
     shares, gaps = [], []
+    best = [max((anchor[task] for anchor in anchors), key=lambda each: each.accuracy) for task in range(num_tasks)]
+    mine, best_samples, of_random = ([task.accuracies for task in system] for system in (row, best, random))
     for sample in range(50):
         closed = gap = 0.0
         for task in range(num_tasks):
-            best = max((anchor[task] for anchor in anchors), key=lambda each: each.accuracy)
-            goal = best.accuracies[sample] - random[task].accuracies[sample]
-            mine = row[task].accuracies[sample] - random[task].accuracies[sample]
-            closed += goal if row[task].accuracy >= best.accuracy else mine
+            goal = best_samples[task][sample] - of_random[task][sample]
+            reached = row[task].accuracy >= best[task].accuracy
+            closed += goal if reached else mine[task][sample] - of_random[task][sample]
             gap += goal
         shares.append(closed / max(gap, 1e-9))
         gaps.append(gap)
