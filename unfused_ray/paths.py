@@ -31,7 +31,9 @@ def check(config: T) -> T:
 def idle(config: Config) -> Iterator[tuple[str, object, str]]:
     """Fields that are not as usual and do not count, in nested configurations too: dotted name, value and why."""
     for name, why in config.idle.items():
-        if (value := getattr(config, name)) != type(config).model_fields[name].default:
+        group, _, field = name.rpartition(".")
+        usual = type(config.get(group) if group else config).model_fields[field].default
+        if (value := config.get(name)) != usual:
             yield name, value, why
     for name in type(config).model_fields:
         value = getattr(config, name)

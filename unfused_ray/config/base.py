@@ -49,7 +49,10 @@ class Config(BaseModel):
 
     @property
     def idle(self) -> Mapping[str, str]:
-        """Fields that do not count beside the values of others, with why; when the job runs they must be as usual."""
+        """Fields, by dotted name, that do not count beside the values of others, with why.
+
+        When the job runs they must be as usual.
+        """
         return {}
 
     def digest(self) -> str:
