@@ -49,7 +49,10 @@ class Config(BaseModel):
 
     @property
     def idle(self) -> Mapping[str, str]:
-        """Fields that do not count beside the values of others, with why; when the job runs they must be as usual."""
+        """Fields, by dotted name, that do not count beside the values of others, with why.
+
+        When the job runs they must be as usual.
+        """
         return {}
 
     def digest(self) -> str:
@@ -129,7 +132,9 @@ def within(name: str, names: Iterable[str]) -> bool:
 def idle_fields(config: Config) -> Iterator[tuple[str, object, str]]:
     """Fields that are not as usual and do not count, in nested configurations too: dotted name, value and why."""
     for name, why in config.idle.items():
-        if (value := getattr(config, name)) != type(config).model_fields[name].default:
+        group, _, field = name.rpartition(".")
+        usual = type(config.get(group) if group else config).model_fields[field].default
+        if (value := config.get(name)) != usual:
             yield name, value, why
     for name in type(config).model_fields:
         value = getattr(config, name)

@@ -28,7 +28,7 @@ class OptimizerConfig(Config):
     warmup_epochs: NonNegativeFloat = 1.0
     """Epochs of linear warm-up from 0."""
     final_lr: Probability = 0.0
-    """Learning rate of the last step, as a share of the peak."""
+    """Learning rate that the cosine falls to, as a share of the peak; the last step is one before it."""
 
     @property
     def idle(self) -> Mapping[str, str]:
@@ -257,9 +257,13 @@ class DistillConfig(TrainingConfig):
     @property
     def idle(self) -> Mapping[str, str]:
         """Fields that do not count."""
-        asks_none = self.labels.origin in ("random", "true")
-        why = f"with labels.origin={self.labels.origin}, which asks no teacher"
-        return {**super().idle, **({"teacher": why} if asks_none else {})}
+        fixed = "in a distillation, whose labels are fixed: no collapse is looked for"
+        found = {**super().idle, **{f"health.{name}": fixed for name in HealthConfig.model_fields}}
+        if self.labels.origin in ("random", "true"):
+            found["teacher"] = f"with labels.origin={self.labels.origin}, which asks no teacher"
+        if self.method.num_views == 1:
+            found["crop.num_crops"] = "with method.num_views=1, which takes the first crop alone"
+        return found
 
     @model_validator(mode="after")
     def _student_is_a_part(self) -> Self:

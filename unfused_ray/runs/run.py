@@ -89,8 +89,8 @@ class Run:
         }
         changes = self.changes(config, facts)
         if not is_run(self.uri) or (changes and not CheckpointStore(self.uri).committed()):
-            for folder in (ASSIGNMENTS, PSEUDO_LABELS, BEST):
-                storage.delete(storage.join(self.uri, folder))
+            for name in (ASSIGNMENTS, PSEUDO_LABELS, BEST, DIVERGED):
+                storage.delete(storage.join(self.uri, name))
             write_file(self.uri, RECORD, new)
             return new
         if changes:

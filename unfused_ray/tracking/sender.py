@@ -68,15 +68,16 @@ class Tracker:
     Args:
         run: the run.
         say: takes a line for a person, of a store that cannot be used or can again; logs a warning by default.
+        first_step: that a resumed run continues from: system metrics stand there until others come.
     """
 
-    def __init__(self, run: TrackedRun, say: Callable[[str], None] | None = None) -> None:
+    def __init__(self, run: TrackedRun, say: Callable[[str], None] | None = None, first_step: int = 0) -> None:
         self._run = run
         self._say = say or said_once()
         self._buffer: deque[tuple[str, float, int, int]] = deque()
         self._sending: list[tuple[str, float, int, int]] = []
         """Taken from the buffer, not yet acknowledged."""
-        self._step = 0
+        self._step = first_step
         self._lock = threading.Lock()
         self._ending = threading.Event()
         self._given_up = threading.Event()

@@ -95,7 +95,8 @@ class Coordinator:
         self._has_begun = False  # any group
         self._attempt: int | None = None  # the step at which the current group began; None before
         self._failures: list[Failure] = []
-        self._tracker = Tracker(tracked, self.note) if tracked else None  # at last: its thread may note something
+        # At last: its thread may note something.
+        self._tracker = Tracker(tracked, self.note, first_step) if tracked else None
 
     def set_segment(self, segment: Segment) -> None:
         """Set the part of a pass that the next execution of Ray Data covers."""

@@ -106,6 +106,8 @@ def test_every_number_has_a_bound() -> None:
         ("distill", "tiny", ["--labels.origin", "random", "--teacher", "x"], "teacher=x has no meaning with labels."),
         ("distill", "tiny", ["--method.beta", "0", "--method.mse-of", "features"], "method.mse_of=features has no"),
         ("distill", "tiny", ["--method.alpha", "1", "--method.temperature", "3"], "method.temperature=3.0 has no"),
+        ("distill", "tiny", ["--health.on-collapse", "stop"], "health.on_collapse=stop has no meaning in a"),
+        ("distill", "tiny", ["--crop.num-crops", "2"], "crop.num_crops=2 has no meaning with method.num_views=1"),
         ("compare", "tiny", ["--stages", "train", "--against", "x"], "against=x has no meaning with stages=('train',)"),
         ("sweep", "tiny", ["--no-early-stopping", "--grace", "0.5"], "grace=0.5 has no meaning without early stopping"),
         ("index", "default", ["--metric", "cosine", "--components", "4"], "components=4 has no meaning with metric="),

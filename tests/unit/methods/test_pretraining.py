@@ -254,6 +254,21 @@ def test_two_workers_end_at_the_same_step_and_write_one_checkpoint_for_each_node
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == checkpoints
 
 
+def test_a_node_that_is_found_leaving_at_the_end_of_an_epoch_has_its_checkpoint_there(
+    source: Path, tmp_path: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That an epoch ends too soon after the last checkpoint does not count then: the node is found but once."""
+    monkeypatch.setattr(loop, "LOOK_SECONDS", 0.0)
+    config = tiny(source, tmp_path / "run", tracking_uri, "cola-tiny", checkpoint__min_minutes=1e6)
+    looks = itertools.count(1)
+    run = _loop(config, LocalCollectives(), lambda: ["a"] if next(looks) >= STEPS else [])
+    passes = list(passes_left(config.last_epoch, None, None))
+    with closing(Prefetcher(run.worker.source, passes, config.runtime.prefetch_blocks)) as prefetcher:
+        assert run.run(prefetcher).state == "finished"
+    checkpoints = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert checkpoints == ["e0001-s000000", "e0002-s000000"]
+
+
 def test_of_a_divergence_the_clips_of_all_workers_are_kept(
     source: Path, tmp_path: Path, tracking_uri: str, of_two_workers: Path
 ) -> None:

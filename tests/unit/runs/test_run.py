@@ -57,11 +57,12 @@ def test_a_run_without_a_checkpoint_begins_anew_with_other_settings(tmp_path: Pa
     first = run.open(PretrainConfig(), FACTS)
     assert run.open(PretrainConfig(), FACTS) == first
     (tmp_path / "assignments" / "epoch-0000").mkdir(parents=True)
+    write_file(run.uri, "diverged.json", {"epoch": 0, "step": 1, "clip_ids": [3]})
     corrected = PretrainConfig().replace({"crop.seconds": 2.0})
     second = run.open(corrected, FACTS)
     assert second["config"] == run.record()["config"] == corrected.model_dump(mode="json")
     assert second["id"] != first["id"]
-    assert not (tmp_path / "assignments").exists()
+    assert [file.name for file in tmp_path.iterdir()] == ["run.json"]
 
 
 def test_a_run_refuses_other_data(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from unfused_ray.tracking import mlflow as tracked_module
 from unfused_ray.tracking import sender as tracker_module
 from unfused_ray.tracking.mlflow import CONFIG, RUN_TAG, TrackedRun, kept_id, log_results
 from unfused_ray.tracking.sender import Tracker
+from unfused_ray.training.coordinator import Coordinator
 
 EXPERIMENT = "tests"
 
@@ -161,6 +162,14 @@ def test_cpu_and_memory_are_logged_at_the_step_that_the_run_has_reached(database
     for name in ("cpu_utilization_percentage", "system_memory_usage_megabytes", "system_memory_usage_percentage"):
         samples = curve(database, run_id, f"system/{name}")
         assert samples and all(step == 7 and value >= 0 for step, value in samples)
+
+
+def test_cpu_and_memory_of_a_resumed_run_are_not_logged_at_its_beginning(database: str, run_id: str) -> None:
+    """Its workers may start for minutes before they report a step."""
+    tracked = TrackedRun(database, EXPERIMENT, "name", run_id, system_metrics=True)
+    coordinator = Coordinator(tracked, first_step=500)
+    assert coordinator.close("KILLED") == 0
+    assert {step for step, _ in curve(database, run_id, "system/cpu_utilization_percentage")} == {500}
 
 
 def test_a_server_that_goes_away_and_comes_back_gets_everything_of_several_writers(

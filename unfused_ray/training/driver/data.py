@@ -38,6 +38,14 @@ def read_data(config: TrainingConfig) -> TrainingData:
     for uri, times in Counter(config.data).items():
         if times > 1:
             logger.warning("%s is named %d times: its clips are taken as often in every epoch", uri, times)
+    if config.optimizer.warmup_epochs >= config.epochs:
+        logger.warning(
+            "optimizer.warmup_epochs=%g takes all of epochs=%d: the learning rate only rises, and its peak, %g, comes "
+            "with the last step",
+            config.optimizer.warmup_epochs,
+            config.epochs,
+            config.optimizer.lr,
+        )
     planner = Planner(index, config.seed, config.batch)
     refuse_other_rate(index.manifests, config.front_end.sample_rate, "front_end.sample_rate")
     return TrainingData(config, index, planner, tracking_uri(config.tracking))

@@ -140,7 +140,7 @@ def run(
                 run.write_status(status)  # of a driver that died behind the export
             return status
         start_times.reach("checked")
-        with runtime.session(config.runtime, _read(config), run.uri, start_times):
+        with runtime.session(config.runtime, _read(plan), run.uri, start_times):
             statistics = _statistics(index, config)
             _watched_statistics(config)
             stage_of(config).make_labels(run.uri, index, statistics, runtime.labelling(config.runtime))
@@ -218,7 +218,7 @@ def label(plan: TrainingPlan) -> None:
     lost = threading.Event()
     with (
         Lease(uri, on_loss=lost.set),
-        runtime.session(config.runtime, _read(config), uri, StartTimes()),
+        runtime.session(config.runtime, _read(plan), uri, StartTimes()),
     ):
         plan.run.open(config, plan.facts)
         stage_of(config).make_labels(uri, index, _statistics(index, config), runtime.labelling(config.runtime))
@@ -239,9 +239,11 @@ def _watched_statistics(config: TrainingConfig) -> None:
         compute_statistics(watched.task.training.manifests[0], config.front_end, executor)
 
 
-def _read(config: TrainingConfig) -> dict[str, tuple[str, ...]]:
-    """Sources that the workers read, by field."""
-    return {"data": config.data, "watch.data": config.watch.data}
+def _read(plan: TrainingPlan) -> dict[str, tuple[str, ...]]:
+    """Folders that the workers read, by field; what else a run begins with, the driver sends them."""
+    config = plan.config
+    fork = {"fork": (config.fork,)} if plan.fork_point else {}  # once the run has begun it may be gone
+    return {"data": config.data, "watch.data": config.watch.data, **fork}
 
 
 def _exported_epochs(run: Run, export: str) -> int:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
     from unfused_ray.data.stream.read import Block
+
+_COUNTS = ("clips", "damaged_clips", "unlabelled_clips")
 
 
 @dataclass
@@ -21,15 +24,24 @@ class EpochSums:
     """
 
     values: dict[str, Tensor | float] = field(default_factory=dict)
-    """Loss and terms of a method, ``clips`` and ``damaged_clips``."""
+    """Loss and terms of a method, ``clips``, and those that do not count: ``damaged_clips``, ``unlabelled_clips``."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Seconds by purpose."""
 
-    def add(self, block: Block, values: Mapping[str, Tensor]) -> None:
-        """Add the clips of a block, and a method's values for it. Nothing waits for the device."""
+    def add(self, block: Block, values: Mapping[str, Tensor], labels: Sequence[np.ndarray] = ()) -> None:
+        """Add the clips of a block, and a method's values for it. Nothing waits for the device.
+
+        Args:
+            block: whose clips they are.
+            values: sums over them.
+            labels: of all clips, for each head; a clip that has none in any head does not count.
+        """
         self.add_values(values)
+        is_damaged = block.weights == 0
+        is_unlabelled = np.any([head[block.clip_ids] < 0 for head in labels], axis=0)
         self._add("clips", len(block.clip_ids))
-        self._add("damaged_clips", float((block.weights == 0).sum()))
+        self._add("damaged_clips", float(is_damaged.sum()))
+        self._add("unlabelled_clips", float((is_unlabelled & ~is_damaged).sum()))
 
     def add_values(self, values: Mapping[str, Tensor]) -> None:
         """Add sums over clips that are counted elsewhere."""
@@ -54,5 +66,6 @@ class EpochSums:
 
 def means(values: Mapping[str, Tensor | float]) -> dict[str, Tensor | float]:
     """Means over the clips that count, of all values but the counts."""
-    clips = max(float(values["clips"]) - float(values["damaged_clips"]), 1.0)
-    return {name: value / clips for name, value in values.items() if name not in ("clips", "damaged_clips")}
+    unlabelled = values.get("unlabelled_clips", 0.0)  # checkpoints of before do not say
+    clips = max(float(values["clips"]) - float(values["damaged_clips"]) - float(unlabelled), 1.0)
+    return {name: value / clips for name, value in values.items() if name not in _COUNTS}

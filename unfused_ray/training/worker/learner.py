@@ -108,7 +108,7 @@ class Learner:
         else:
             for block in taken:
                 output = self._block_gradient(position.epoch, block, labels)
-                sums.add(block, {"loss": output.loss.detach(), **output.terms})
+                sums.add(block, {"loss": output.loss.detach(), **output.terms}, labels)
                 if push is not None and output.embeddings is not None:
                     push(block.clip_ids, output.embeddings)
         self.collectives.add_gradients(self.method)

@@ -191,7 +191,7 @@ class Loop:
         labels = assignment.labels if assignment else ()
         blocks = self.prefetcher.blocks(pass_)
         self.learner.method.train()
-        votes = Votes()
+        votes, leaving = Votes(), False
         for step in range(pass_.first_step, self.steps_per_epoch):
             started, waited = time.perf_counter(), self.prefetcher.seconds_waited
             self._step(Position(pass_.epoch, step), blocks, labels)
@@ -214,7 +214,7 @@ class Loop:
             raise RuntimeError(f"the stream gave more than the {self.steps_per_epoch} steps of epoch {pass_.epoch}")
         if found := self.learner.finite_check.first_not_finite(late=0):
             return self._diverged(*found)
-        signs = self._end_epoch(pass_.epoch, assignment, votes.stop or votes.checkpoint)
+        signs = self._end_epoch(pass_.epoch, assignment, votes.stop or votes.checkpoint or leaving)
         if signs and (ended := self._collapse(pass_.epoch, signs)) is not None:
             return ended
         return self._status("stopped") if votes.stop and self.position.epoch < self.config.last_epoch else None

@@ -198,3 +198,12 @@ def test_a_training_on_several_nodes_says_that_its_figures_end_with_one_of_them(
     assert "the cluster has 2 nodes" not in caplog.text
     train(job.replace(output=f"{job.output} 2"))
     assert caplog.text.count("the cluster has 2 nodes: set tracking.uri to an MLflow server") == 1
+
+
+def test_a_warm_up_that_takes_the_whole_run_is_named(
+    config: Callable[..., PretrainConfig], caplog: pytest.LogCaptureFixture
+) -> None:
+    check(config("run", epochs=1))  # half an epoch
+    assert "warmup_epochs" not in caplog.text
+    check(config("run", epochs=1, optimizer__warmup_epochs=1))
+    assert "optimizer.warmup_epochs=1 takes all of epochs=1: the learning rate only rises" in caplog.text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ import safetensors.torch
 import torch
 from support.runs import STEPS, history, initial_weights, train, weights
 
-from unfused_ray.config import PretrainConfig
+from unfused_ray.config import PretrainConfig, RuntimeConfig
 from unfused_ray.runs.run import ConfigurationChangedError
 from unfused_ray.training.driver.launch import check
+from unfused_ray.training.runtimes.in_process import InProcess
 
 
 def test_a_warm_start_takes_a_runs_weights_to_other_data_and_clusters(
@@ -121,6 +122,22 @@ def test_a_fork_with_no_epoch_left_is_refused_before_anything_is_written(
     with pytest.raises(ValueError, match=r"epochs=2 leaves nothing to train.*--epochs 3"):
         train(branch)
     assert not Path(branch.output).exists()
+
+
+def test_the_workers_read_the_run_that_a_fork_begins_with_until_it_has_begun(
+    config: Callable[..., PretrainConfig], undisturbed: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session refuses what its nodes cannot reach: with a local folder every worker group would fail."""
+    trunk, session, read = str(undisturbed("bank")), InProcess.session, []
+
+    def noted(self: InProcess, runtime: RuntimeConfig, sources: Mapping[str, tuple[str, ...]], *others: Any) -> Any:
+        read.append(sources)
+        return session(self, runtime, sources, *others)
+
+    monkeypatch.setattr(InProcess, "session", noted)
+    for epochs in (3, 4):
+        assert train(config("branch", fork=trunk, epochs=epochs)).state == "finished"
+    assert [sources.get("fork") for sources in read] == [(trunk,), None]
 
 
 def test_a_fork_of_nothing_is_refused_before_anything_is_written(
