@@ -1,10 +1,11 @@
 """Intervals of accuracies and of their differences, by a paired bootstrap over groups of clips, crossed with seeds.
 
-Clips of one recording or speaker stand or fall together, so groups are weighted, never single clips: with exponential
-numbers (Rubin, The Bayesian Bootstrap, 1981), one for each name of a group. A name has the same weights in every task,
-since tasks may test the same recordings: a mean over tasks is then as uncertain as the groups that it is made of. Where
-names are equal by chance, nothing is lost but some precision of the interval: what a group does to one task has then
-nothing to do with what its namesake does to another, and the products of both are 0 on average.
+Clips of one recording or speaker stand or fall together, so groups are drawn, never single clips: each name of a group
+as often as a Poisson distribution of mean 1 says (Hanley and MacGibbon, Creating non-parametric bootstrap samples using
+Poisson frequencies, 2006). A name is drawn equally often in every task, since tasks may test the same recordings: a
+mean over tasks is then as uncertain as the groups that it is made of. Where names are equal by chance, nothing is lost
+but some precision of the interval: what a group does to one task has then nothing to do with what its namesake does to
+another, and the products of both are 0 on average.
 
 Where a system has several seeds, as random networks have, its interval covers another network, too. Of a system with
 one training it is of test clips alone, and says nothing of another training. Percentile intervals (Efron and
@@ -29,7 +30,7 @@ TAILS = (0.025, 0.975)
 """Ends of a 95 % interval."""
 _End = Annotated[float, BeforeValidator(lambda end: math.nan if end is None else end)]
 """An end of an interval, which JSON has as null if it is unknown."""
-_DRAWS_PER_CHUNK = 2**21  # 16 MB of weights at a time: 10,000 replicates of 3,000 groups at once would be 240 MB
+_DRAWS_PER_CHUNK = 2**21  # 16 MB of counts at a time: 10,000 replicates of 3,000 groups at once would be 240 MB
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,12 @@ def distinct_groups(groups_N: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Deviations:
-    """Deviations of bootstrap samples from the accuracy of a system on a task, as weighted: nothing is widened."""
+    """Deviations of bootstrap samples from the accuracy of a system on a task, as drawn: nothing is widened."""
 
     accuracy: float
     """Weighted over the test clips, the mean over the seeds."""
     by_clips: np.ndarray
-    """(R,) float64: by the groups' weights, the mean over all seeds."""
+    """(R,) float64: by the groups drawn, the mean over all seeds."""
     by_seeds: np.ndarray
     """(R,) float64: by the seeds' weights, in the same groups; 0 for one seed."""
     groups: frozenset[str]
@@ -108,17 +109,18 @@ def deviations(
 ) -> Deviations:
     """Draw ``num_replicates`` bootstrap samples of one task's test clips.
 
-    A sample weights the groups; its accuracy is the weighted mean score of the clips, averaged over the seeds, plus the
-    seeds' deviations from that mean, each times a normal weight over √(S · (S - 1)): their sum has the variance of a
-    mean of S seeds, and is linear in them. The weights of a group depend on ``seed`` and its name alone: samples of two
-    systems are paired, and so are those of two tasks that have groups in common. The seeds' weights depend on ``seed``
-    and S alone: they are the same for all tasks, as a pre-training is.
+    A sample draws each group some times, or not; its accuracy is the mean score of the clips drawn, averaged over the
+    seeds, plus the seeds' deviations from that mean, each times a normal weight over √(S · (S - 1)): their sum has the
+    variance of a mean of S seeds, and is linear in them. How often a group is drawn depends on ``seed`` and its name
+    alone: samples of two systems are paired, and so are those of two tasks that have groups in common. The seeds'
+    weights depend on ``seed`` and S alone: they are the same for all tasks, as a pre-training is. A sample that draws
+    none of a task's G groups, one in e^G, is the task as it is.
 
     Args:
         scores_SN: float64, 0 to 1, of each seed's network on each test clip; 1 where a classifier is right.
         groups_N: str, the clips' groups; "" is a group of its own, which no other task has.
         num_replicates: R.
-        seed: of the weights.
+        seed: of the draws.
         task: name of the task, by which clips without a group are told from those of other tasks.
         weights_N: of the clips in an accuracy; None is all alike.
 
@@ -142,8 +144,9 @@ def deviations(
     rows = max(1, _DRAWS_PER_CHUNK // num_replicates)
     for first in range(0, len(names), rows):
         chunk = slice(first, first + rows)
-        weighted_RT += _weights(names[chunk], num_replicates, seed).T @ sums_GT[chunk]
-    accuracies_RS = accuracies_S + weighted_RT[:, :-1] / weighted_RT[:, -1:]
+        weighted_RT += _counts(names[chunk], num_replicates, seed).T @ sums_GT[chunk]
+    sizes_R1 = weighted_RT[:, -1:]
+    accuracies_RS = accuracies_S + weighted_RT[:, :-1] / np.where(sizes_R1 > 0, sizes_R1, 1.0)
     num_seeds = len(scores_SN)
     weights_RS = randomness.generator(seed, "bootstrap seeds").standard_normal((num_replicates, num_seeds))
     accuracy = float(accuracies_S.mean())
@@ -154,10 +157,10 @@ def deviations(
 
 
 def expansion(number: int) -> float:
-    """The width of a mean of G groups' interval over that of the samples: √((G + 1) / (G - 1)) · t / z.
+    """The width of a mean of G groups' interval over that of the samples.
 
-    The samples' variance divides by G + 1 instead of G - 1, and their tails are a normal distribution's instead of
-    Student's t: a factor of 3.10 for 3 groups, 1.55 for 6, 1.05 for 50; NaN for one. Hesterberg, What Teachers Should
+    The samples' variance is not that of a mean of G groups, and their tails are a normal distribution's instead of
+    Student's t: a factor of 2.42 for 3 groups, 1.29 for 6, 1.03 for 50; NaN for one. Hesterberg, What Teachers Should
     Know About the Bootstrap, 2015, on the expanded percentile interval.
     """
     return _unbiased(number) * tails(number) if number > 1 else math.nan
@@ -172,14 +175,14 @@ def tails(number: int) -> float:
 def p_value(a: Sequence[Deviations], b: Sequence[Deviations]) -> float:
     """Two-sided p of the difference of two systems' mean over the same tasks; NaN where a task has a single group.
 
-    Student's t of the difference over its standard error. The variances are those of the same samples, of groups times
-    (G + 1) / (G - 1); degrees of freedom by Welch and Satterthwaite: Satterthwaite, An Approximate Distribution of
+    Student's t of the difference over its standard error. The variances are those of the same samples, of groups as
+    for :func:`expansion`; degrees of freedom by Welch and Satterthwaite: Satterthwaite, An Approximate Distribution of
     Estimates of Variance Components, 1946. Tasks with a group in common count as one component, whose estimate is as
     uncertain as if all of their parts were wrong together. NaN, too, where systems differ and nothing varies: two clips
     may do so by chance.
 
     Args:
-        a, b: a system each, by task, in the same order and of the same weights.
+        a, b: a system each, by task, in the same order and of the same samples.
     """
     if min(system.num_groups for system in a) < 2:
         return float("nan")
@@ -226,8 +229,12 @@ def mean_over_tasks(
 
 
 def _unbiased(number: int) -> float:
-    """The standard deviation of a mean of G groups, G > 1, over that of the samples' means."""
-    return math.sqrt((number + 1) / (number - 1))
+    """The standard deviation of a mean of G groups, G > 1, over that of the samples' means.
+
+    A sample of n draws has 1/n of the variance of the G groups, which is (G - 1)/G of that of all groups there are.
+    """
+    draws = np.arange(1, number + 40 + 12 * math.isqrt(number))
+    return 1 / math.sqrt((number - 1) * float((stats.poisson.pmf(draws, number) / draws).sum()))
 
 
 def _names(groups_N: np.ndarray, ids_N: np.ndarray, task: str) -> list[str]:
@@ -236,8 +243,8 @@ def _names(groups_N: np.ndarray, ids_N: np.ndarray, task: str) -> list[str]:
     return [named_N[clip] for clip in np.unique(ids_N, return_index=True)[1].tolist()]
 
 
-def _weights(names: Sequence[str], num_replicates: int, seed: int) -> np.ndarray:
-    """Weights of groups in each replicate, the same wherever a name occurs: (G, R) float64."""
+def _counts(names: Sequence[str], num_replicates: int, seed: int) -> np.ndarray:
+    """How often groups are drawn in each replicate, the same wherever a name occurs: (G, R) float64."""
     return np.stack(
-        [randomness.generator(seed, f"bootstrap group {name}").standard_exponential(num_replicates) for name in names]
-    )
+        [randomness.generator(seed, f"bootstrap group {name}").poisson(1.0, num_replicates) for name in names]
+    ).astype(np.float64)

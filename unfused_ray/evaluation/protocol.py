@@ -16,12 +16,12 @@ FILE = "protocol.toml"
 
 
 class BootstrapConfig(Config):
-    """Intervals by random weights of groups of test clips."""
+    """Intervals by random draws of groups of test clips."""
 
     replicates: PositiveInt
     """Bootstrap samples."""
     seed: Seed
-    """Seed of the weights."""
+    """Seed of the draws."""
 
 
 class ProtocolConfig(Config):

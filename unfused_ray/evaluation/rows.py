@@ -64,7 +64,7 @@ def num_test_groups(task: Task) -> int:
 
 
 def num_shared_groups(tasks: Sequence[Task]) -> int:
-    """Names of groups of test clips that occur in several tasks, and are weighted alike there."""
+    """Names of groups of test clips that occur in several tasks, and are drawn equally often there."""
     counts = Counter(group for task in tasks for group in set(task.groups[task.tested].tolist()) if group)
     return sum(count > 1 for count in counts.values())
 

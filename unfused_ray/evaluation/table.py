@@ -201,7 +201,7 @@ class EvaluationTable:
     def groups_note(self) -> str:
         """A sentence on the groups of test clips."""
         counts = ", ".join(f"{task} {count:,}" for task, count in self.num_groups.items())
-        shared = f"; {self.num_shared_groups:,} names are in several tasks, and weighted alike in all of them"
+        shared = f"; {self.num_shared_groups:,} names are in several tasks, and drawn equally often in all of them"
         return f"Groups of test clips: {counts}{shared if self.num_shared_groups else ''}"
 
     @property

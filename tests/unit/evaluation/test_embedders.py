@@ -10,7 +10,7 @@ import soxr
 from support.embedders import Bands
 from support.evaluations import evaluated
 from support.sources import tone
-from support.tasks import CROP, LENGTHS, write_encoder, write_task
+from support.tasks import CROP, LENGTHS, PROTOCOL, write_encoder, write_task
 
 from unfused_ray.data.shards.index import ClipIndex
 from unfused_ray.embedding import cache as cache_module
@@ -75,6 +75,7 @@ def test_vectors_that_a_gpu_has_made_are_kept_apart(
     tmp_path: Path, task: str, heard: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, loaded = parse_model("theirs=support.embedders:Bands"), load_task(task)
+    (tmp_path / "protocol.toml").write_text(PROTOCOL)
     protocol = load_protocol(str(tmp_path / "protocol.toml")).config
 
     def vectors(cache: EmbeddingCache) -> int:

@@ -231,7 +231,7 @@ def test_trained_rows_are_compared_with_random_networks_of_their_shape_over_all_
 
 def over_tasks(world: World, done: Path, margin: dict[str, str], measure: str) -> np.ndarray:
     """Samples of a margin: of every task by itself, widened by its groups, and as many clips as it has."""
-    tasks = {task.name: task for task in evaluation_job.check(world.config(done)).tasks}
+    tasks = {task.name: task for task in evaluation_plan.check(world.config(done)).tasks}
     drawn = np.zeros(200)
     for name, task in tasks.items():
         clips = [

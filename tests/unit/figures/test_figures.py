@@ -36,8 +36,8 @@ def test_every_panel_draws_its_figure_of_the_history() -> None:
         Metric("x", "X", ""),
     ]
     loss, nmi, other = draw_health("run", history, panels).axes
-    np.testing.assert_array_equal(loss.lines[0].get_xydata(), [[0, 1.6], [1, 1.2]])
-    np.testing.assert_array_equal(nmi.lines[0].get_xydata(), [[1, 0.75]])
+    np.testing.assert_array_equal(loss.lines[0].get_xydata(), [[1, 1.6], [2, 1.2]])
+    np.testing.assert_array_equal(nmi.lines[0].get_xydata(), [[2, 0.75]])
     assert loss.get_title(loc="left").strip() == "Loss" and loss.texts[0].get_text() == "falls"
     assert not other.lines
     assert loss.get_xlim() == nmi.get_xlim() == other.get_xlim()
@@ -46,7 +46,7 @@ def test_every_panel_draws_its_figure_of_the_history() -> None:
 def test_a_panel_has_a_curve_for_each_head() -> None:
     history = [{"epoch": 3.0, "head0/inertia": 1.0, "head1/inertia": 2.0}]
     (axis,) = draw_health("run", history, [Metric("inertia", "inertia", "")]).axes
-    assert [line.get_xydata().tolist() for line in axis.lines] == [[[3, 1]], [[3, 2]]]
+    assert [line.get_xydata().tolist() for line in axis.lines] == [[[4, 1]], [[4, 2]]]
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["head0", "head1"]
 
 

@@ -25,9 +25,9 @@ def _panels(uri: str) -> dict[str, tuple[str, list[list[float]]]]:
 
 def test_health_of_a_pretraining_draws_its_loss_and_its_clusters(example: Example) -> None:
     panels = _panels(example.uri)
-    assert panels["loss"] == (f"cross entropy; a blind guess is {np.log(5):.2f}", [[0, 1.6], [1, 1.2]])
-    assert panels["stability"][1] == [[1, 0.75]]
-    assert panels["effective rank"] == ("directions used, of 8; near 1 is collapse", [[0, 7.5], [1, 6.5]])
+    assert panels["loss"] == (f"cross entropy; a blind guess is {np.log(5):.2f}", [[1, 1.6], [2, 1.2]])
+    assert panels["stability"][1] == [[2, 0.75]]
+    assert panels["effective rank"] == ("directions used, of 8; near 1 is collapse", [[1, 7.5], [2, 6.5]])
 
 
 def test_health_of_a_distillation_draws_its_four_terms_with_their_weights(example: Example) -> None:
