@@ -74,7 +74,7 @@ def plan(tmp_path: Path) -> Path:
     """The tiny plan with an encoder of others, read by a protocol that takes a second.
 
     Random networks are above that encoder on tones. It has their part, and log-mels are above it: on the validation
-    clips of languages; two groups, as those of drums are, tell nothing.
+    clips of languages, not of the few groups of drums.
     """
     (tmp_path / "protocol.toml").write_text(PROTOCOL)
     text = (COMPARISON / "plans" / "tiny.toml").read_text()
@@ -95,13 +95,10 @@ def changed(plan: Path, old: str, new: str) -> Path:
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The two tasks of the tiny plan, which it pre-trains on too; the validation clips of drums are two groups."""
+    """The two tasks of the tiny plan, which it pre-trains on too; groups of drums are of two clips."""
     folder = tmp_path_factory.mktemp("shards")
-    write_task(folder / "languages", 34, 8, 12, group=[f"languages {clip}" for clip in range(54)])
-    of_drums = [
-        f"drums {'valid' if 34 <= clip < 42 else 'clip'} {clip % 2 if 34 <= clip < 42 else clip}" for clip in range(54)
-    ]
-    write_task(folder / "drums", 34, 8, 12, group=of_drums)
+    for name, clips in (("drums", 2), ("languages", 1)):
+        write_task(folder / name, 34, 8, 12, group=[f"{name} {clip // clips}" for clip in range(54)])
     return folder
 
 
