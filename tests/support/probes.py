@@ -31,7 +31,8 @@ def naive_probe(vectors_ND: np.ndarray, task: Task, config: ProbesConfig) -> Nai
     """Probe a task that has a valid split; nothing of it is shared with the package but the draws of few clips."""
     class_ids = task.class_ids
     train, valid, test = (np.flatnonzero(task.splits == split) for split in ("train", "valid", "test"))
-    scaled = StandardScaler().fit(vectors_ND[train]).transform(vectors_ND)
+    wide_ND = vectors_ND.astype(np.float64)  # in float32 the solver stops before its tolerance
+    scaled = StandardScaler().fit(wide_ND[train]).transform(wide_ND)
 
     def fitted(rows: np.ndarray, strength: float) -> LogisticRegression:
         return LogisticRegression(C=strength, tol=1e-6, max_iter=10_000).fit(scaled[rows], class_ids[rows])
