@@ -61,8 +61,9 @@ def normalize_views(views_VBFT: Tensor, weights_B: Tensor) -> Tensor:
     """
     counted_B = torch.where(weights_B.any(), weights_B, 1.0)  # a block that is damaged altogether stays finite
     shares_B = counted_B / counted_B.sum()
-    views_VBFT = views_VBFT - views_VBFT.mean((0, 2, 3)) @ shares_B
-    return views_VBFT / (views_VBFT.square().mean((0, 2, 3)) @ shares_B).sqrt().clamp_min(1e-5)
+    with torch.autocast(views_VBFT.device.type, enabled=False):  # which takes products in bfloat16
+        views_VBFT = views_VBFT - views_VBFT.mean((0, 2, 3)) @ shares_B
+        return views_VBFT / (views_VBFT.square().mean((0, 2, 3)) @ shares_B).sqrt().clamp_min(1e-5)
 
 
 def prediction_loss(predictions_2BD: Tensor, targets_2BD: Tensor) -> Tensor:

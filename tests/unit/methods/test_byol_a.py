@@ -98,6 +98,15 @@ def test_a_clip_without_weight_does_not_shift_the_others():
     torch.testing.assert_close(normal[:, :5].std(correction=0), torch.ones((), dtype=torch.float64))
 
 
+def test_views_are_of_zero_mean_and_unit_variance_under_autocast_too():
+    views = torch.rand(2, 6, 16, 24, generator=torch.Generator().manual_seed(0)) * 4 - 11
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        normal = normalize_views(views, torch.ones(6))
+    assert normal.dtype == torch.float32
+    assert normal.mean().abs() < 1e-5
+    torch.testing.assert_close(normal.std(correction=0), torch.tensor(1.0), atol=1e-4, rtol=0)
+
+
 def test_a_block_that_is_damaged_altogether_is_finite(method: ByolA):
     output = method(
         torch.full((2, 6, 16, 24), -9.0, dtype=torch.float64), torch.zeros(6, dtype=torch.float64), NO_LABELS
