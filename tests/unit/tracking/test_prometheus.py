@@ -59,7 +59,7 @@ def test_the_coordinators_actor_exports_the_metrics_of_training(
     gauges: StandIn, monkeypatch: pytest.MonkeyPatch, is_tracked: bool
 ):
     monkeypatch.setattr(remote_coordinator.ray, "get_runtime_context", MagicMock())
-    monkeypatch.setattr(coordinator.Tracker, "__init__", lambda self, run, say: None)
+    monkeypatch.setattr(coordinator.Tracker, "__init__", lambda self, run, say, step: None)
     monkeypatch.setattr(coordinator.Tracker, "log", lambda self, metrics, step: None)
     run = TrackedRun(uri="", experiment="", name="first", id="1") if is_tracked else None
     actor = CoordinatorActor(run, 0)
