@@ -29,10 +29,11 @@ BIN := .venv/bin
 SHARDS := $(UNFUSED_RAY_HOME)/shards
 RUNS := $(UNFUSED_RAY_HOME)/runs
 
-.PHONY: demo prepare-drums prepare-languages test test-slow docs audit test-browser test-kits test-gpu bench-gpu chaos bench check venv peers corpus corpus-shards clean
+.PHONY: demo test test-slow docs audit test-browser test-kits test-gpu bench-gpu chaos bench check venv peers corpus corpus-shards clean
 
 demo: venv
-	$(MAKE) --jobs 2 --output-sync prepare-drums prepare-languages
+	$(BIN)/unfused-ray prepare --source recordings/drums.tar --output $(SHARDS)/drums
+	$(BIN)/unfused-ray prepare --source recordings/languages.tar --output $(SHARDS)/languages
 	$(BIN)/unfused-ray pretrain demo --data $(SHARDS)/drums $(SHARDS)/languages \
 		--watch.data $(SHARDS)/drums $(SHARDS)/languages --watch.every 7
 	$(BIN)/unfused-ray distill demo-drums --data $(SHARDS)/drums --teacher $(RUNS)/demo \
@@ -41,10 +42,6 @@ demo: venv
 		--watch.data $(SHARDS)/languages --watch.every 10
 	$(BIN)/unfused-ray evaluate --name demo --tasks $(SHARDS)/drums $(SHARDS)/languages \
 		--models DECAR-v2=$(RUNS)/demo 'UnFuSeD student=$(RUNS)/demo-{task}'
-
-# Side by side: preparing computes on one thread.
-prepare-drums prepare-languages: prepare-%: venv
-	$(BIN)/unfused-ray prepare --source recordings/$*.tar --output $(SHARDS)/$*
 
 # Three processes, each with a Ray of its own, for two cores: most tests wait for processes that start, and compute on one
 # thread. In the order of the folders, so that whole jobs begin first and no process waits for the last of them.
