@@ -16,30 +16,42 @@ from unfused_ray.clustering.rows import unit_rows
 from unfused_ray.config import PseudoLabelConfig
 
 _ROWS_PER_DIM = 8
+_ROWS_AT_A_TIME = 8192
 
 
-def whiten(embeddings_ND: np.ndarray, max_dim: int) -> np.ndarray:
-    """PCA-whiten to min(max_dim, N / 8, D) dimensions of variance 1, then L2-normalise: ``(N, d)`` float32.
+def whiten(embeddings_ND: np.ndarray, max_dim: int) -> tuple[np.ndarray, float]:
+    """PCA-whiten to min(max_dim, N / 8, D) dimensions of variance 1, then L2-normalise.
 
-    Directions without variance are left out.
+    Directions without variance are left out. By the eigenvectors of the scatter matrix, some rows at a time: memory for
+    (D, D) and the result, where a singular value decomposition takes several times that of the embeddings.
+
+    Returns:
+        ``(N, d)`` float32, and the effective rank of the embeddings around their mean.
 
     Raises:
         ValueError: no two embeddings differ.
     """
-    from sklearn.decomposition import PCA  # here: it takes a second to import, and pre-training never asks for it
-
     num_rows, dim = embeddings_ND.shape
-    if (embeddings_ND == embeddings_ND[:1]).all():
+    if num_rows < 2 or not np.ptp(embeddings_ND, axis=0).any():
         raise ValueError(
             f"the embeddings of {num_rows} whole clips do not differ: there is nothing to cluster, the encoder is dead "
             "or the clips are damaged"
         )
+    mean_D = embeddings_ND.mean(axis=0, dtype=np.float64)
+    scatter_DD = np.zeros((dim, dim))
+    for start in range(0, num_rows, _ROWS_AT_A_TIME):
+        centred = embeddings_ND[start : start + _ROWS_AT_A_TIME] - mean_D
+        scatter_DD += centred.T @ centred
+    scatter_D, directions_DD = np.linalg.eigh(scatter_DD)
     kept = max(1, min(max_dim, num_rows // _ROWS_PER_DIM, dim, num_rows - 1))
-    pca = PCA(kept, svd_solver="full").fit(embeddings_ND.astype(np.float64))
-    scale = np.sqrt(pca.explained_variance_)
+    scale = np.sqrt(scatter_D[::-1][:kept].clip(min=0) / (num_rows - 1))
     real = scale > 1e-6 * scale[0]
-    components = pca.transform(embeddings_ND.astype(np.float64))[:, real] / scale[real]
-    return unit_rows(components).astype(np.float32)
+    projection_Dd = directions_DD[:, ::-1][:, :kept][:, real] / scale[real]
+    points_Nd = np.empty((num_rows, projection_Dd.shape[1]), np.float32)
+    for start in range(0, num_rows, _ROWS_AT_A_TIME):
+        rows = slice(start, start + _ROWS_AT_A_TIME)
+        points_Nd[rows] = unit_rows((embeddings_ND[rows] - mean_D) @ projection_Dd)
+    return points_Nd, health.effective_rank(scatter_DD)
 
 
 def cluster(embeddings_ND: np.ndarray, config: PseudoLabelConfig, seed: int, threads: int) -> Assignment:
@@ -55,12 +67,10 @@ def cluster(embeddings_ND: np.ndarray, config: PseudoLabelConfig, seed: int, thr
         ValueError: there are fewer whole clips than clusters, or their embeddings do not differ.
     """
     whole = np.isfinite(embeddings_ND).all(axis=1)
-    points_ND = whiten(embeddings_ND[whole], config.max_dim)
-    points = RowBlocks.of(points_ND, threads)
+    points_Nd, effective_rank = whiten(embeddings_ND if whole.all() else embeddings_ND[whole], config.max_dim)
+    points = RowBlocks.of(points_Nd, threads)
     labels, distances, prototypes = [], [], []
-    centred_ND = embeddings_ND[whole] - embeddings_ND[whole].mean(axis=0, dtype=np.float64)
-    gram_DD = centred_ND.T @ centred_ND  # before whitening, which gives all directions one variance
-    figures = {"effective_rank": health.effective_rank(gram_DD), "dim": float(points_ND.shape[1])}
+    figures = {"effective_rank": effective_rank, "dim": float(points_Nd.shape[1])}
     for head, num_clusters in enumerate(config.num_clusters):
         best = _best_of_starts(points, num_clusters, config, seed, head)
         labels.append(_spread(best.labels, whole, -1))

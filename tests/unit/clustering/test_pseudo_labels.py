@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -43,7 +45,7 @@ def naive_whiten(embeddings_ND: np.ndarray, kept: int) -> np.ndarray:
 @pytest.mark.parametrize(("max_dim", "kept"), [(128, 12), (5, 5)])
 def test_whitened_embeddings_are_those_of_the_definition_up_to_signs(max_dim: int, kept: int) -> None:
     embeddings = np.random.default_rng(3).standard_normal((120, 12)) * np.geomspace(0.1, 10, 12) + 3
-    found, expected = whiten(embeddings, max_dim), naive_whiten(embeddings, kept)
+    found, expected = whiten(embeddings, max_dim)[0], naive_whiten(embeddings, kept)
     assert found.dtype == np.float32
     assert found.shape == expected.shape
     signs = np.sign((found * expected).sum(0))
@@ -56,18 +58,27 @@ def test_whitening_keeps_an_eighth_as_many_dimensions_as_clips_and_gives_unit_ve
     num_rows: int, dim: int, max_dim: int, seed: int
 ) -> None:
     embeddings = np.random.default_rng(seed).standard_normal((num_rows, dim))
-    found = whiten(embeddings, max_dim)
+    found = whiten(embeddings, max_dim)[0]
     assert found.shape == (num_rows, min(max_dim, num_rows // 8, dim))
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
-    np.testing.assert_allclose(np.abs(whiten(1000 * embeddings - 5, max_dim)), np.abs(found), atol=1e-3)
+    np.testing.assert_allclose(np.abs(whiten(1000 * embeddings - 5, max_dim)[0]), np.abs(found), atol=1e-3)
 
 
 def test_directions_without_variance_are_left_out() -> None:
     embeddings = np.random.default_rng(0).standard_normal((80, 3))
     constant = np.concatenate([embeddings, np.full((80, 4), 9.0), embeddings[:, :1]], axis=1)
-    found = whiten(constant, 128)
+    found = whiten(constant, 128)[0]
     assert found.shape == (80, 3)
     assert np.isfinite(found).all()
+
+
+def test_whitening_takes_less_memory_than_the_embeddings() -> None:
+    embeddings = np.random.default_rng(0).standard_normal((80_000, 64), np.float32)
+    tracemalloc.start()
+    whiten(embeddings, 8)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < embeddings.nbytes
 
 
 def test_planted_clusters_are_found_by_every_head_that_asks_for_as_many() -> None:
@@ -91,14 +102,14 @@ def test_planted_clusters_are_found_by_every_head_that_asks_for_as_many() -> Non
 def test_every_clip_is_with_its_nearest_prototype() -> None:
     embeddings, _ = planted(spread=0.5)
     assignment = cluster(embeddings, config(), seed=0, threads=1)
-    similarities = whiten(embeddings, 128) @ assignment.prototypes[0].T
+    similarities = whiten(embeddings, 128)[0] @ assignment.prototypes[0].T
     np.testing.assert_array_equal(assignment.labels[0], similarities.argmax(1))
     np.testing.assert_allclose(assignment.distances[0], 1 - similarities.max(1), atol=2e-3)  # rows are float16
 
 
 def test_the_start_with_the_least_inertia_counts() -> None:
     embeddings, _ = planted(spread=0.8)
-    rows = RowBlocks.of(whiten(embeddings, 128), threads=1)
+    rows = RowBlocks.of(whiten(embeddings, 128)[0], threads=1)
     inertias = [fit(rows, 9, 3, randomness.generator(5, "pseudo-label starts", 0, start)).inertia for start in range(6)]
     assert len(set(inertias)) > 1
     for starts in (1, 3, 6):
