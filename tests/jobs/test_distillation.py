@@ -549,5 +549,5 @@ def test_settings_of_a_clustering_are_named_where_nothing_is_clustered(
     config: Callable[..., DistillConfig], caplog: pytest.LogCaptureFixture
 ) -> None:
     check(config("run", labels__origin="true", teacher="", labels__num_clusters=(3,), labels__starts=2))
-    assert "not counted, because nothing is clustered with labels.origin=true: labels.num_clusters=(3,)" in caplog.text
+    assert "ignored, because labels.origin=true clusters nothing: labels.num_clusters=(3,)" in caplog.text
     assert "labels.starts=2" in caplog.text

@@ -30,8 +30,8 @@ def run(arguments: Sequence[str]) -> int:
     evaluated = api.evaluate(config)
     show(evaluation_table(evaluated.table, plain_console()))
     say(f"table, figures and pictures: {evaluated.folder}")
-    say(f"what a random network and the first models find nearest to a few clips: {evaluated.folder}/*/{PICTURE}")
+    say(f"nearest clips, by a random network and the first models: {evaluated.folder}/*/{PICTURE}")
     if storage.exists(watched := storage.join(evaluated.folder, evaluation_job.WATCHED)):
-        say(f"validation clips over the epochs of their trainings, beside random networks: {watched}")
+        say(f"validation scores over the epochs, beside random networks: {watched}")
     say_report(evaluated.folder)
     return 0

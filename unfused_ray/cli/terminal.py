@@ -21,4 +21,4 @@ def say(text: str) -> None:
 
 def say_report(folder: str) -> None:
     """Print the command that makes a page of a run."""
-    say(f"a page to look at and to listen to: unfused-ray report {shlex.quote(folder)}")
+    say(f"a page with pictures and sounds: unfused-ray report {shlex.quote(folder)}")

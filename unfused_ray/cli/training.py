@@ -34,7 +34,7 @@ def run_training(config: TrainingConfig, dry_run: bool, train: Callable[..., Tra
 
     show(summary(trained.folder))
     if (where := tracking_uri(config.tracking)) != OFF:
-        say(f"the curves: {_watch(where)}")
+        say(f"training curves: {_watch(where)}")
     say_report(trained.folder)
     if trained.status.as_asked(config.last_epoch):
         return 0

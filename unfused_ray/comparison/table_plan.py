@@ -69,7 +69,7 @@ class PlannedSystem(Config):
     def _settings_count(self) -> Self:
         for field, value in self.settings.items():
             if field in _DECIDED:
-                raise ValueError(f"{self.name}: settings.{field}={value!r} would not count: give {_DECIDED[field]}")
+                raise ValueError(f"{self.name}: settings.{field}={value!r} would be ignored: give {_DECIDED[field]}")
             if field in _ENDS:
                 raise ValueError(f"{self.name}: settings.{field}={value!r} would end it before its TFLOP: leave it out")
             if isinstance(value, Mapping) and "kind" not in value:
@@ -78,7 +78,9 @@ class PlannedSystem(Config):
                     f'the recipe\'s: write each in quotes, "{field}.{next(iter(value), "field")}"'
                 )
         if self.teacher and (origin := self.settings.get("labels.origin")) in ("random", "true"):
-            raise ValueError(f"{self.name}: teacher={self.teacher} would not count: labels.origin={origin} asks none")
+            raise ValueError(
+                f"{self.name}: teacher={self.teacher} would be ignored: labels.origin={origin} asks no teacher"
+            )
         return self
 
     @property

@@ -99,9 +99,9 @@ def load_warning(threads: int, processes: int, machine: Machine) -> str:
         return ""
     fitting = max(1, left // processes)
     return (
-        f"other processes load the machine's {machine.cores} cores with {machine.load:.1f}, and this training takes "
-        f"{threads * processes}: its threads will wait for each other. --runtime.threads {fitting} is faster beside "
-        "them, with other last bits"
+        f"other processes load the machine's {machine.cores} cores with {machine.load:.1f}, and this training uses "
+        f"{threads * processes}: its threads will wait for each other. --runtime.threads {fitting} is faster now, but "
+        "results differ in their last bits"
     )
 
 

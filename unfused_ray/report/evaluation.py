@@ -191,7 +191,7 @@ def _evaluation_table(table: EvaluationTable, full: bool, headings: Sequence[str
         *table.near_copies,
         *table.flaws,
         f"Measures and intervals are explained in {MARKDOWN}"
-        + ("" if is_whole else ", which has what this terminal is too narrow for, too"),
+        + ("" if is_whole else ", with the columns that this terminal is too narrow for"),
     ]
     caption = "\n".join(f"{sentence}." for sentence in under)
     shown = TerminalTable(box=box.HORIZONTALS, caption=caption, caption_justify="left")

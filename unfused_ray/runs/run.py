@@ -147,7 +147,7 @@ class Run:
         if status.state == "collapsed":
             raise ValueError(
                 f"{self.uri} has ended after epoch {status.epoch} by health.on_collapse={config.health.on_collapse}: "
-                f"{status.message}. Give --health.on-collapse warn or other limits to go on, {other}"
+                f"{status.message}. Give --health.on-collapse warn or other limits to resume it, {other}"
             )
         if self._has(DIVERGED):
             raise ValueError(

@@ -78,7 +78,7 @@ def run(plan: SweepPlan) -> Sequence[Record]:
             raise LostTrialError(
                 f"the sweep in {uri} is not concluded: the process of the default trial, which the others are compared "
                 f"with, has died {RETRIES + 1} times, as with its node or for want of memory. The same command with "
-                "--resume goes on"
+                "--resume resumes it"
             )
     return records
 
@@ -100,7 +100,7 @@ def _run(plan: SweepPlan, missing: int, concurrent: int) -> None:
             again = [replace(record, state="running", message="") for record in lost[: plan.num_trials - len(ended)]]
             if not again:
                 break
-            logger.warning("the processes of %d trials have died, as with a node: they go on", len(again))
+            logger.warning("the processes of %d trials have died, as with a node: they are resumed", len(again))
             for record in again:
                 record.write(trials.uri)
             _tune(replace(plan, records=[*ended, *again]), len(again), concurrent, tracking)

@@ -161,7 +161,7 @@ def rungs(config: SweepConfig) -> tuple[int, ...]:
 def _refuse_what_the_sweep_decides(config: SweepConfig, space: Space) -> None:
     for name in ("data", "output", "labels_of", "stop_after"):
         if getattr(config.distill, name):
-            raise ValueError(f"distill.{name} is the sweep's business: name tasks and output of the sweep instead")
+            raise ValueError(f"distill.{name} is set by the sweep: give the sweep's own tasks and output instead")
     if config.distill.fork:
         raise ValueError(f"distill.fork={config.distill.fork}: trials begin at epoch 0; give distill.init_from")
     if held_out := [split for split in config.distill.splits if role(split) in ("valid", "test", "fold")]:
@@ -209,7 +209,7 @@ def _trial(config: SweepConfig) -> DistillConfig:
     for name, value in runtime.items():
         given, usual = config.distill.get(name), DistillConfig().get(name)
         if given not in (value, usual) and name != "runtime.kind":
-            logger.warning("distill.%s=%s does not count: trials have %s by the sweep's settings", name, given, value)
+            logger.warning("distill.%s=%s is ignored: trials have %s by the sweep's settings", name, given, value)
     return config.distill.replace(runtime)
 
 

@@ -88,7 +88,7 @@ def conclude(plan: SweepPlan, records: Sequence[Record]) -> SweepResult:
     """
     ranked = rank(records, identity(plan.default), plan.protocol.bootstrap)
     if not ranked:
-        raise ValueError(f"no trial of {plan.trials.uri} went to its end: see the warnings above")
+        raise ValueError(f"no trial of {plan.trials.uri} was trained to its end: see the warnings above")
     best = apply(plan.config.distill, ranked[0].record.point)
     recipe = best.replace(name=f"{plan.config.name}-winner")
     path = storage.join(plan.trials.uri, WINNER)

@@ -362,17 +362,17 @@ def test_an_unknown_recipe_setting_system_or_seed_is_named(command: Call, tmp_pa
         command(tmp_path, use=("decar-v2",))
     with pytest.raises(ValueError, match="a system once"):
         command(tmp_path, use=("decar-v2=/a", "DECAR-v2=/b"))
-    with pytest.raises(ValueError, match=r"a: settings\.epochs=3 would not count: give tflop"):
+    with pytest.raises(ValueError, match=r"a: settings\.epochs=3 would be ignored: give tflop"):
         system(name="a", recipe="tiny", settings={"epochs": 3})
     for field in ("fork", "labels_of"):
-        with pytest.raises(ValueError, match=rf"a: settings\.{field}=3 would not count"):
+        with pytest.raises(ValueError, match=rf"a: settings\.{field}=3 would be ignored"):
             system(name="a", recipe="tiny", settings={field: 3})
     for field in ("stop_after", "watch.patience"):
         with pytest.raises(ValueError, match=rf"a: settings\.{field}=3 would end it before its TFLOP"):
             system(name="a", recipe="tiny", settings={field: 3})
     with pytest.raises(ValueError, match=r"whole group, whose other fields .* in quotes, \"encoder\.cut\""):
         system(name="a", recipe="tiny", settings={"encoder": {"cut": "fc1"}})
-    with pytest.raises(ValueError, match=r"a: teacher=b would not count: labels\.origin=random asks none"):
+    with pytest.raises(ValueError, match=r"a: teacher=b would be ignored: labels\.origin=random asks no teacher"):
         system(name="a", job="distill", recipe="tiny", teacher="b", settings={"labels.origin": "random"})
     with pytest.raises(FileNotFoundError, match="nowhere is not the folder of a run"):
         job.run(command(tmp_path, use=(f"decar-v2={tmp_path}/nowhere",), stages=("train",)))

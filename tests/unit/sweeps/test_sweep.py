@@ -334,9 +334,9 @@ def test_what_the_sweep_decides_instead_is_named(
     config: Callable[..., SweepConfig], caplog: pytest.LogCaptureFixture
 ) -> None:
     plan.check(config())
-    assert "does not count" not in caplog.text
+    assert "is ignored" not in caplog.text
     plan.check(config(**{"distill.runtime.threads": 5}))
-    assert "distill.runtime.threads=5 does not count: trials have 1 by the sweep's settings" in caplog.messages
+    assert "distill.runtime.threads=5 is ignored: trials have 1 by the sweep's settings" in caplog.messages
 
 
 def test_two_tasks_of_one_name_are_refused(config: Callable[..., SweepConfig], tmp_path: Path) -> None:
@@ -666,7 +666,7 @@ def test_a_sweep_is_not_concluded_while_the_process_of_its_default_trial_has_die
     for name, stub in {"session": nullcontext, "refuse_local_paths": lambda fields: None}.items():
         monkeypatch.setattr(cluster, name, stub)
     lost = message == trial.PROCESS_DIED
-    with pytest.raises(trial.LostTrialError, match="--resume goes on") if lost else nullcontext():
+    with pytest.raises(trial.LostTrialError, match="--resume resumes it") if lost else nullcontext():
         sweep.run(prepared)
     again = plan.check(config(num_trials=2, resume=True))  # from an empty folder, too
     assert [each.is_lost for each in again.records] == [lost]

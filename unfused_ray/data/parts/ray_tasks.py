@@ -127,7 +127,7 @@ def _kill(running: Iterable[ray.ObjectRef]) -> None:
     while unfinished := _unfinished(running):
         if time.monotonic() > deadline:
             logger.warning(
-                "%d tasks have not ended %g s after they were to be killed: they may still write",
+                "%d tasks have not ended %g s after Ray was to kill them: they may still write",
                 len(unfinished),
                 KILL_SECONDS,
             )

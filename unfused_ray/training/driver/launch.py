@@ -174,7 +174,7 @@ def _status_without_training(run: Run, config: TrainingConfig, own: ResumePoint)
             more = "It has ended early; --watch.patience 0 resumes it"
         logger.info("%s has no epoch left to train. %s", run.uri, more)
         if (exported := exported_network(run, config.export)) != config.watch.export:
-            logger.warning("watch.export=%s does not count: the run ended with %s", config.watch.export, exported)
+            logger.warning("watch.export=%s is ignored: the run ended with %s", config.watch.export, exported)
         return Status("finished" if finished or early else "stopped", position.epoch, position.step)
     if position > Position(config.last_epoch):
         raise ValueError(

@@ -42,7 +42,7 @@ class InProcess(Runtime):
         refuse_missing_gpu(config)
         for field in ("num_workers", "cpus_per_worker", "compress_gradients"):
             if (value := getattr(config, field)) != RuntimeConfig.model_fields[field].default:
-                logger.warning("runtime.%s=%s does not count: the training is in one process", field, value)
+                logger.warning("runtime.%s=%s is ignored: the training runs in one process", field, value)
 
     def uses_gpus(self, config: RuntimeConfig) -> bool:
         """Return True if torch sees a GPU."""

@@ -125,7 +125,7 @@ def _warn_of_idle_labels(labels: PseudoLabelConfig) -> None:
     others = [name for name in type(labels).model_fields if name != "origin" and labels.get(name) != usual.get(name)]
     if others:
         named = ", ".join(f"labels.{name}={labels.get(name)}" for name in others)
-        logger.warning("not counted, because nothing is clustered with labels.origin=true: %s", named)
+        logger.warning("ignored, because labels.origin=true clusters nothing: %s", named)
 
 
 def _refuse_unclear_classes(index: ClipIndex, data: Sequence[str]) -> None:

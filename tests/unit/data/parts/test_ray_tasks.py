@@ -87,7 +87,7 @@ def test_what_cannot_be_killed_holds_nobody_for_long_and_is_told(
     monkeypatch.setattr(ray, "cancel", lambda reference, **options: alive.add(reference))
     monkeypatch.setattr(ray_tasks, "KILL_SECONDS", 1.5)
     stop_while_running(tmp_path, 100.0)
-    assert "1 tasks have not ended 1.5 s after they were to be killed" in caplog.text
+    assert "1 tasks have not ended 1.5 s after Ray was to kill them" in caplog.text
     for reference in alive:
         cancel(reference, force=True)
 

@@ -59,6 +59,6 @@ def test_what_counts_in_a_worker_group_alone_is_named(caplog: pytest.LogCaptureF
     assert caplog.messages == []
     InProcess().refuse_impossible(RuntimeConfig(kind="in-process", num_workers=4, cpus_per_worker=0.5))
     assert caplog.messages == [
-        "runtime.num_workers=4 does not count: the training is in one process",
-        "runtime.cpus_per_worker=0.5 does not count: the training is in one process",
+        "runtime.num_workers=4 is ignored: the training runs in one process",
+        "runtime.cpus_per_worker=0.5 is ignored: the training runs in one process",
     ]

@@ -154,9 +154,9 @@ def test_a_run_ends_when_its_looks_get_no_better_and_exports_the_best(
     assert exported(Path(job.output)) == exported(Path(other.output))
 
     assert train(job).state == "finished"  # nothing is left to do
-    assert "does not count" not in caplog.text
+    assert "is ignored" not in caplog.text
     assert train(job.replace({"watch.export": "last"})).state == "finished"
-    assert "watch.export=last does not count: the run ended with best" in caplog.messages
+    assert "watch.export=last is ignored: the run ended with best" in caplog.messages
     assert len(history(Path(job.output))) == 4
     scripted([0.7, 0.5])
     longer = config("run", **watched, watch__patience=3, watch__export="best", stop_after=6)

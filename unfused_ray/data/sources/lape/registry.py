@@ -78,8 +78,8 @@ def list_task(code: str, root: str) -> Listing:
     classes = len({label for labels in listing.items["labels"].to_pylist() for label in labels})
     if classes != task.classes or abs(found - task.clips) > _TOLERANCE * task.clips:
         logger.warning(
-            "%s in %s has %s clips of %d classes, as published %s of %d: it is another task than the published one, "
-            "and its accuracies compare with nobody's. If that is not meant, extract all archives of %s",
+            "%s in %s has %s clips of %d classes, as published %s of %d: it is not the published task, and "
+            "accuracies cannot be compared with published ones. If you did not mean that, extract all archives of %s",
             task.name, disk.root, f"{found:,}", classes, f"{task.clips:,}", task.classes, disk.origin,
         )  # fmt: skip
     return listing
