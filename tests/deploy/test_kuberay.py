@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from importlib.metadata import version
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import kubernetes_validate
@@ -175,7 +176,16 @@ def test_the_policy_holds_every_pod_of_the_cluster_and_lets_in_what_it_names():
 
 def test_nothing_reaches_the_machines_metadata():
     blocks = [to["ipBlock"] for rule in policy()["egress"] for to in rule["to"] if "ipBlock" in to]
-    assert blocks == [{"cidr": "0.0.0.0/0", "except": ["169.254.169.254/32"]}]
+    metadata = ip_address("169.254.169.254")
+    for block in blocks:
+        excepted = any(metadata in ip_network(each) for each in block.get("except", []))
+        assert excepted or metadata not in ip_network(block["cidr"])
+
+
+def test_names_are_asked_of_the_clusters_dns_or_its_cache_on_the_node():
+    (names,) = (rule for rule in policy()["egress"] if {"protocol": "UDP", "port": 53} in rule.get("ports", []))
+    assert {"ipBlock": {"cidr": "169.254.20.10/32"}} in names["to"]
+    assert any("podSelector" in to for to in names["to"])
 
 
 def test_the_image_is_pinned_small_and_not_roots():
