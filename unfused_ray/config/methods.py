@@ -125,8 +125,7 @@ class ByolAConfig(Config):
 
 
 class SlicerConfig(Config):
-    """SLICER: instance- and cluster-level contrast of a student with a teacher and its queue of keys (arXiv
-    2211.01519).
+    """SLICER: instance- and cluster-level contrast of a student, with a teacher's queue of keys (arXiv 2211.01519).
 
     Loss: InfoNCE in both directions + cluster contrast - entropy · (entropies of both views' cluster sizes).
     """
