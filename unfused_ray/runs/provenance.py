@@ -36,7 +36,7 @@ def origin_facts(config: TrainingConfig, record: Mapping[str, Any] | None) -> di
 
     Returns:
         The run's id, or the SHA-256 of an export without a run, by the field's name with "_identity". Once the folder
-            is gone, the value in the record; nothing for a run begun before identities were recorded.
+        is gone, the value in the record; nothing for a run begun before identities were recorded.
     """
     facts, known = dict[str, str](), record["facts"] if record else {}
     for field in ("init_from", "fork"):
@@ -50,8 +50,7 @@ def origin_facts(config: TrainingConfig, record: Mapping[str, Any] | None) -> di
 
 
 def upstream(uri: str, checkpoint: Checkpoint | None = None) -> dict[str, str]:
-    """Return folder of a run or export, the run's id, and the SHA-256 of the weights taken from it, as far as they
-    exist.
+    """Return the folder of a run or export, the run's id and the SHA-256 of the weights taken from it, if they exist.
 
     Args:
         uri: folder of the run or export.

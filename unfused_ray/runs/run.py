@@ -64,7 +64,7 @@ class Run:
     ) -> dict[str, Any]:
         """Create the run, or check that it may be resumed with these settings.
 
-        If the settings differ and the run has no checkpoint yet, it begins anew.
+        If the settings differ and the run has no checkpoint yet, the run begins anew.
 
         Args:
             config: the run's full configuration.
@@ -73,7 +73,7 @@ class Run:
 
         Returns:
             The record of the run: ``id``, ``created`` (seconds since 1970), ``stage``, ``config``, ``facts``,
-            ``environment`` of this start, and of a resumed run ``earlier_environments``.
+            ``environment`` of this start and, for a resumed run, ``earlier_environments``.
 
         Raises:
             ConfigurationChangedError: settings differ that would change the result.

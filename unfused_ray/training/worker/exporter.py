@@ -44,8 +44,7 @@ class Exporter:
             best: best look of the run; None if there was none.
 
         Returns:
-            A message that names the network exported instead, if the best look's network is asked for but missing; else
-                ''.
+            A message naming the network exported instead, if the best look's network is asked for but missing; else ''.
         """
         uri, run = storage.join(self._run_uri, self._config.export), {"run_epochs": epochs}
         asked = self._config.watch.export == "best"
