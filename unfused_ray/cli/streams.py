@@ -34,7 +34,7 @@ class OutlivedStream:
             return len(text)
 
     def flush(self) -> None:
-        """Write what is buffered, or drop it."""
+        """Write the buffered text, or drop it."""
         try:
             self._stream.flush()
         except OSError as error:

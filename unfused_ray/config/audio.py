@@ -21,7 +21,7 @@ class FrontEndConfig(Config):
     n_fft: Annotated[int, Field(ge=16)] = 1024
     """Length of the Fourier transform and of its Hann window, in samples."""
     hop: PositiveInt = 160
-    """Samples from one frame to the next."""
+    """Distance from one frame to the next, in samples."""
     num_mels: PositiveInt = 64
     """Number of mel bands, on the Slaney scale with Slaney normalisation (librosa's)."""
     f_min: NonNegativeFloat = 60.0

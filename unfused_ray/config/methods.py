@@ -21,7 +21,7 @@ class DecarConfig(Config):
     """Fields that determine the shapes of the method's weights."""
 
     kind: Literal["decar-v2"] = "decar-v2"
-    """The method."""
+    """Name of the method."""
     projection_hidden: PositiveInt = 2048
     """Hidden width of the projection head."""
     projection_dim: PositiveInt = 128
@@ -59,7 +59,7 @@ class ColaConfig(Config):
     shapes: ClassVar[tuple[str, ...]] = ("projection_dim",)
 
     kind: Literal["cola"] = "cola"
-    """The method."""
+    """Name of the method."""
     projection_dim: PositiveInt = 512
     """Size of the projection (sec. 3.1)."""
 
@@ -73,7 +73,7 @@ class DeloresSConfig(Config):
     shapes: ClassVar[tuple[str, ...]] = ("decorrelation_dim",)
 
     kind: Literal["delores-s"] = "delores-s"
-    """The method."""
+    """Name of the method."""
     decorrelation_dim: PositiveInt = 2048
     """Width of the head's three layers, which is the number of decorrelated features (2048 in the LAPE code)."""
     off_diagonal: NonNegativeFloat = 0.0051
@@ -90,7 +90,7 @@ class DeloresMConfig(Config):
     shapes: ClassVar[tuple[str, ...]] = ("projection_dim", "queue", "decorrelation_dim")
 
     kind: Literal["delores-m"] = "delores-m"
-    """The method."""
+    """Name of the method."""
     projection_dim: PositiveInt = 128
     """Size of queries and keys, the L2-normalised projections."""
     queue: PositiveInt = 65_536
@@ -115,7 +115,7 @@ class ByolAConfig(Config):
     shapes: ClassVar[tuple[str, ...]] = ("hidden", "projection_dim")
 
     kind: Literal["byol-a"] = "byol-a"
-    """The method."""
+    """Name of the method."""
     hidden: PositiveInt = 4096
     """Hidden width of projector and predictor."""
     projection_dim: PositiveInt = 256
@@ -133,7 +133,7 @@ class SlicerConfig(Config):
     shapes: ClassVar[tuple[str, ...]] = ("projection_dim", "num_clusters", "queue")
 
     kind: Literal["slicer"] = "slicer"
-    """The method."""
+    """Name of the method."""
     projection_dim: PositiveInt = 128
     """Size of the instance-level projection."""
     num_clusters: Annotated[int, Field(ge=2)] = 128

@@ -16,7 +16,7 @@ class EncoderConfig(Config):
     """AudioNTT2020 (arXiv 2103.06695 sec. IV-B): three convolution blocks, then two layers per frame."""
 
     channels: PositiveInt = 64
-    """Channels of the three convolutions."""
+    """Number of channels of each of the three convolutions."""
     width: PositiveInt = 2048
     """Width of both fully connected layers; also the size of the clip embedding."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3

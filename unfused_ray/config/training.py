@@ -173,8 +173,8 @@ class TrainingConfig(Config):
     """Run or exported encoder whose weights to start from (warm start), by path or URI; empty starts from random
     weights. A run gives the weights of its newest checkpoint, not their average; a queue of keys begins empty."""
     fork: str = ""
-    """Run whose newest checkpoint to continue from with other settings, from the start of its epoch, by path or URI;
-    empty forks none."""
+    """Run to fork, by path or URI: continue from its newest checkpoint with other settings, from the start of that
+    epoch. Empty does not fork."""
     front_end: FrontEndConfig = FrontEndConfig()
     crop: CropConfig = CropConfig()
     augment: AugmentConfig = AugmentConfig()

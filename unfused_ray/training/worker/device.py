@@ -52,7 +52,7 @@ def snapshot(groups: Mapping[str, Mapping[str, Tensor]]) -> Callable[[], dict[st
 
 
 def seed_draws(device: torch.device, seed: int) -> None:
-    """Seed the random generator of one device; ``torch.manual_seed`` would seed all of them, which takes 0.1 ms."""
+    """Seed the random generator of one device only; ``torch.manual_seed`` seeds all of them, which takes 0.1 ms."""
     if device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index
         torch.cuda.default_generators[index].manual_seed(seed)
