@@ -36,8 +36,8 @@ class DecarConfig(Config):
     """Embeddings that are clustered: those of the last epoch's training steps (bank), or those of an extra pass over
     all clips each epoch (full_pass)."""
     bank_embedding: Literal["view0_clean", "mean_of_views"] = "view0_clean"
-    """Embedding of a clip that the bank keeps: the first view's projection without dropout, or the mean of both views'
-    projections as trained."""
+    """Embedding of a clip that the bank keeps: the first view's projection without dropout (view0_clean), or the mean
+    of both views' projections as trained (mean_of_views)."""
     assignment_shards: PositiveInt = 1
     """Number of processes that share the bank and its k-means. On CPUs a single process lies on the driver's node (256
     MB for a million clips); several may lie on any nodes."""

@@ -67,8 +67,8 @@ class RuntimeConfig(Config):
     stays free for Ray Data."""
     gpus_per_worker: NonNegativeFloat = 0.0
     """Number of GPUs that Ray reserves for each worker; 0 trains worker groups on CPUs. With several workers, each
-    needs more than 0.5, because NCCL refuses two on one GPU. A training in this process uses a GPU that torch sees,
-    whatever this value is (CUDA_VISIBLE_DEVICES= hides it)."""
+    needs more than 0.5, because NCCL refuses two on one GPU. With kind in-process, the training uses a GPU that torch
+    sees, whatever this value is (CUDA_VISIBLE_DEVICES= hides it)."""
     estimate_for: Literal["", "H100", "A100", "L4", "A10G"] = ""
     """GPU for which a dry run estimates clips/s, from the card's data sheet; empty estimates none. A training ignores
     it."""
