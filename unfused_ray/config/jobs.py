@@ -250,16 +250,17 @@ class CompareConfig(Config):
     seeds: tuple[Seed, ...] = ()
     """Seeds of the plan to train; empty trains all."""
     use: tuple[str, ...] = ()
-    """Finished runs to use instead of training, as SYSTEM=FOLDER; {seed} and {task} in the folder are replaced. A
-    folder without {seed} is used only for the seed of its run; a run whose seed is not in the plan is refused."""
+    """Finished runs to use instead of training, as SYSTEM=FOLDER, where {seed} and {task} stand for those of each
+    training. A folder without {seed} is used only for the seed of its run; a run whose seed is not in the plan is
+    refused."""
     stages: Annotated[tuple[Literal["train", "validate", "evaluate"], ...], Field(min_length=1)] = ("train", "evaluate")
     """Steps to take: train; validate, which scores the trained rows on validation clips, for choosing, and reads no
     test clip; evaluate, which freezes the plan and reads the test clips."""
     processes: PositiveInt = 1
     """Number of trainings or evaluations that run at the same time, each on its share of the cores."""
     against: str = ""
-    """Row to compare every other row with in addition, printed and in against.json; the plan does not foresee these
-    differences. Empty adds no comparison."""
+    """Row to compare every other row with in addition, printed and in against.json; these comparisons are not part of
+    the plan. Empty adds none."""
     shared_clips: SharedClipsRule = "refuse"
     """Treatment of recordings that are both in test and in another split of a task, bit for bit: refuse such a task, or
     keep them."""
@@ -329,7 +330,7 @@ class SweepConfig(Config):
     seed: Seed = 0
     """Seed of the search."""
     distill: DistillConfig = DistillConfig()
-    """Distillation whose settings the trials vary; the sweep sets its data and output."""
+    """Distillation whose settings the trials vary; leave out its data and output, which the sweep sets."""
     random_seeds: Annotated[int, Field(ge=0)] = 3
     """Number of random networks beside the winner in the final table; 0 scores none."""
     shared_clips: SharedClipsRule = "refuse"

@@ -18,10 +18,11 @@ from unfused_ray.tracking.mlflow import TrackedRun
 from unfused_ray.tracking.sender import Tracker
 
 MAX_FAILURES = 3
-"""Number of worker groups in a row that may begin at one step and fail at one place, or before they begin."""
+"""Number of worker groups in a row that begin at one step and fail at one place, or fail before they begin, after which
+the run is given up."""
 MAX_LOST_NODES = 10
 """The same limit if nodes of the groups were lost. It is higher because machines that come and go are no fault of the
-run. But a worker that is ended because its node's memory is full looks the same, and would be replaced for ever."""
+run. But a machine that is ended because its memory is full looks the same, and would be replaced for ever."""
 CLOSE_STEPS = 3
 """Largest number of steps between failures at one place: a killed worker reports nothing, and its last report may be a
 second old."""

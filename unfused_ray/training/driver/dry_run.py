@@ -176,8 +176,7 @@ class Measurement:
         return statistics.median(seconds), blocks
 
     def _cluster(self) -> float:
-        """Return at most the seconds of an epoch's clustering, measured on a few blocks of random embeddings and
-        multiplied."""
+        """Return the most seconds that an epoch's clustering takes, measured on a few blocks of random embeddings."""
         plan = self.plan
         if plan is None:
             return 0.0

@@ -122,7 +122,7 @@ def run(
         in_sweep: True if the run lies in the folder of a sweep, which tracks it and keeps other processes out. It is
             then no run of its own in MLflow, and takes over at once the lease of a process that has died with its
             machine.
-        parent: id of the MLflow run under which it is shown; '' for none.
+        parent: the project's id of the run under which MLflow shows this one; '' for none.
         on_epoch: called soon after the checkpoint of an epoch, in the process that watches the training.
 
     Raises:

@@ -24,7 +24,7 @@ class EpochSums:
     """
 
     values: dict[str, Tensor | float] = field(default_factory=dict)
-    """Loss and terms of a method, the number of ``clips``, and of clips without effect: ``damaged_clips``,
+    """Loss and terms of a method, the number of ``clips``, and of those that do not count: ``damaged_clips``,
     ``unlabelled_clips``."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Seconds by purpose."""
