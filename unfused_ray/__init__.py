@@ -1,7 +1,7 @@
 """unfused-ray: distributed self-supervised audio training on Ray (DECAR-v2 and UnFuSeD).
 
 Jobs, as on the command line: prepare, pretrain, distill, evaluate, compare, sweep, embed, index, search, duplicates,
-export. Networks: load_encoder, load_student. Settings: recipe. Nothing is imported before it is used.
+export. Networks: load_encoder, load_student. Settings: recipe. Each name is imported at its first use.
 """
 
 from __future__ import annotations

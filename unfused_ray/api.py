@@ -1,10 +1,11 @@
 """The jobs from Python, with the checks, refusals and results of the command line.
 
-Each takes a recipe by its name, or a configuration, and values that differ from it by the names of its fields::
+Each function takes the name of a recipe, or a configuration, and values to change, by the names of their fields::
 
     unfused_ray.pretrain("demo", data=["shards/drums"], **{"optimizer.lr": 1e-3})
 
-Modules are imported where they are needed: a training without workers imports no Ray, and a name costs nothing.
+Modules are imported where they are needed: a training in one process does not import Ray, and importing a name from the
+package is cheap.
 """
 
 from __future__ import annotations
@@ -58,13 +59,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A training that has ended, or was stopped."""
+    """A training that has ended or was stopped."""
 
     folder: str
     """Folder of the run, by path or URI."""
     status: Status
     pictures: tuple[str, ...]
-    """URIs of the pictures; empty unless it is finished."""
+    """URIs of the pictures; empty unless the training is finished."""
 
 
 @dataclass(frozen=True)
@@ -77,17 +78,17 @@ class EvaluationResult:
 
 
 def prepare(recipe: str | PrepareConfig = "default", /, **changes: Any) -> Manifest:
-    """Turn any audio into shards for training; on an output that is finished, nothing is done.
+    """Turn any audio into shards for training; do nothing if the output is finished.
 
     Args:
         recipe: a recipe of ``unfused-ray prepare``, or a configuration.
-        changes: fields that differ from it.
+        changes: values of fields that differ from the recipe's.
 
     Returns:
         The manifest of the shards.
 
     Raises:
-        ValueError, OSError: what cannot work; names field, value and rule.
+        ValueError, OSError: the job cannot work; names field, value and rule.
     """
     config = _configured(recipe, recipes.PREPARE, changes)
     from unfused_ray.data.shards import ingest
@@ -105,40 +106,40 @@ def prepare(recipe: str | PrepareConfig = "default", /, **changes: Any) -> Manif
 def pretrain(
     recipe: str | PretrainConfig, /, *, start_times: StartTimes | None = None, **changes: Any
 ) -> TrainingResult:
-    """Pre-train an encoder to the end, or to a SIGTERM or Ctrl-C; given again, it goes on where it stands.
+    """Pre-train an encoder until the end, a SIGTERM or Ctrl-C; the same call again resumes it.
 
     Args:
         recipe: a recipe of ``unfused-ray pretrain``, or a configuration.
-        start_times: of the command that calls it; from now on by default.
-        changes: fields that differ from it; of groups with dots, as ``**{"optimizer.lr": 1e-3}``.
+        start_times: times of the calling command's start; by default they are counted from now.
+        changes: values of fields that differ from the recipe's; dotted names as ``**{"optimizer.lr": 1e-3}``.
 
     Raises:
-        ValueError, OSError: what cannot work; names field, value and rule.
-        InUseError: another process works on the run.
+        ValueError, OSError: the job cannot work; names field, value and rule.
+        InUseError: another process is working on the run.
     """
     return _train(_configured(recipe, recipes.PRETRAIN, changes), start_times)
 
 
 def distill(recipe: str | DistillConfig, /, *, start_times: StartTimes | None = None, **changes: Any) -> TrainingResult:
-    """Distil a student on a task's own clips, from the clusters of a pre-trained encoder; otherwise as pretrain.
+    """Distil a student on a task's own clips, from a pre-trained encoder's clusters; otherwise like :func:`pretrain`.
 
     Args:
         recipe: a recipe of ``unfused-ray distill``, or a configuration.
-        start_times: of the command that calls it; from now on by default.
-        changes: fields that differ from it.
+        start_times: times of the calling command's start; by default they are counted from now.
+        changes: values of fields that differ from the recipe's.
     """
     return _train(_configured(recipe, recipes.DISTILL, changes), start_times)
 
 
 def evaluate(recipe: str | EvaluateConfig = "default", /, **changes: Any) -> EvaluationResult:
-    """Probe frozen encoders on labelled tasks; what is finished is not computed again.
+    """Probe frozen encoders on labelled tasks; finished cells are not computed again.
 
     Args:
         recipe: a recipe of ``unfused-ray evaluate``, or a configuration.
-        changes: fields that differ from it.
+        changes: values of fields that differ from the recipe's.
 
     Raises:
-        ValueError, OSError: what cannot work; names field, value and rule.
+        ValueError, OSError: the job cannot work; names field, value and rule.
     """
     config = _configured(recipe, recipes.EVALUATE, changes)
     memory.keep_freed()
@@ -151,14 +152,14 @@ def evaluate(recipe: str | EvaluateConfig = "default", /, **changes: Any) -> Eva
 
 
 def compare(recipe: str | CompareConfig, /, **changes: Any) -> ComparisonResult:
-    """Train, validate and evaluate the systems of a plan, as its stages say; given again, it goes on where it stands.
+    """Train, validate and evaluate the systems of a plan, by ``stages``; the same call again resumes.
 
     Args:
         recipe: a plan that comes with the package, a TOML file by its path, or a configuration.
-        changes: fields that differ from it; at least ``data_root``.
+        changes: values of fields that differ from the plan's; at least ``data_root``.
 
     Raises:
-        ValueError, OSError: what cannot work; names field, value and rule.
+        ValueError, OSError: the job cannot work; names field, value and rule.
         ChildProcessError: an evaluation failed.
     """
     config = _configured(recipe, recipes.PLANS, changes)
@@ -172,12 +173,13 @@ def sweep(recipe: str | SweepConfig, /, **changes: Any) -> SweepResult:
 
     Args:
         recipe: a recipe of ``unfused-ray sweep``, or a configuration.
-        changes: fields that differ from it; those of the distillation as ``**{"distill.teacher": …}``.
+        changes: values of fields that differ from the recipe's; those of the distillation as ``**{"distill.teacher":
+            …}``.
 
     Raises:
-        ValueError, OSError: what cannot work; names field, value and rule.
-        InUseError: another process works on the sweep.
-        LostTrialError: the process of the default trial has died again and again; nothing of the test split is read.
+        ValueError, OSError: the job cannot work; names field, value and rule.
+        InUseError: another process is working on the sweep.
+        LostTrialError: the process of the default trial died repeatedly; the test split is not read.
     """
     config = _configured(recipe, recipes.SWEEP, changes)
     from unfused_ray.sweeps import job, plan, result
@@ -188,17 +190,17 @@ def sweep(recipe: str | SweepConfig, /, **changes: Any) -> SweepResult:
 
 
 def embed(recipe: str | EmbedConfig = "default", /, **changes: Any) -> VectorManifest:
-    """Make vectors of any audio, or of prepared shards; on an output that is finished, nothing is done.
+    """Make vectors of any audio, or of prepared shards; do nothing if the output is finished.
 
     Args:
         recipe: a recipe of ``unfused-ray embed``, or a configuration.
-        changes: fields that differ from it.
+        changes: values of fields that differ from the recipe's.
 
     Returns:
         The manifest of the vectors.
 
     Raises:
-        ValueError, OSError: what cannot work; names field, value and rule.
+        ValueError, OSError: the job cannot work; names field, value and rule.
     """
     config = _configured(recipe, recipes.EMBED, changes)
     from unfused_ray.embedding import job
@@ -208,15 +210,15 @@ def embed(recipe: str | EmbedConfig = "default", /, **changes: Any) -> VectorMan
 
 
 def export(recipe: str | ExportConfig = "default", /, **changes: Any) -> ExportResult:
-    """Write an encoder in a form that others load, and compare it with the encoder on real clips.
+    """Write an encoder in a form that other software loads, and compare it with the encoder on real clips.
 
     Args:
         recipe: a recipe of ``unfused-ray export``, or a configuration.
-        changes: fields that differ from it; at least ``encoder``.
+        changes: values of fields that differ from the recipe's; at least ``encoder``.
 
     Raises:
-        ValueError, OSError: what cannot work; names field, value and rule.
-        MissingExtraError: a part of the package is not installed.
+        ValueError, OSError: the job cannot work; names field, value and rule.
+        MissingExtraError: an extra of the package is not installed.
     """
     config = _configured(recipe, recipes.EXPORT, changes)
     from unfused_ray.exports import job
@@ -225,17 +227,17 @@ def export(recipe: str | ExportConfig = "default", /, **changes: Any) -> ExportR
 
 
 def index(recipe: str | IndexConfig = "default", /, **changes: Any) -> IndexManifest:
-    """Index vectors of one or several sources, or change an index; on one that is as asked for, nothing is done.
+    """Index vectors of one or several sources, or change an index; do nothing if it is already as asked for.
 
     Args:
         recipe: a recipe of ``unfused-ray index``, or a configuration.
-        changes: fields that differ from it.
+        changes: values of fields that differ from the recipe's.
 
     Returns:
         The manifest of the index.
 
     Raises:
-        ValueError, OSError: what cannot work; names field, value and rule.
+        ValueError, OSError: the job cannot work; names field, value and rule.
     """
     config = _configured(recipe, recipes.INDEX, changes)
     from unfused_ray.retrieval import job, plan
@@ -245,16 +247,16 @@ def index(recipe: str | IndexConfig = "default", /, **changes: Any) -> IndexMani
 
 
 def search(index: str | SearchConfig, /, query: str | None = None, **question: Any) -> Found:
-    """Find the recordings of an index that sound like a file, a clip, a label, or like what was marked.
+    """Find the recordings of an index that sound like a file, a clip, the clips of a label, or marked clips.
 
     Args:
-        index: folder of the index, by path or URI; or a configuration.
-        query: file of audio, by path or URI; without it, that of a configuration.
+        index: folder of the index, by path or URI, or a configuration.
+        query: audio file, by path or URI; by default that of the configuration.
         question: fields of :class:`~unfused_ray.config.search.SearchConfig`: ``key``, ``label`` or ``learn`` instead of
             a file; ``first`` and ``last``, ``count``, filters, ``page`` …
 
     Raises:
-        ValueError, OSError: what cannot work; names field, value and rule.
+        ValueError, OSError: the job cannot work; names field, value and rule.
     """
     asked = question if query is None else {"query": query} | question
     config = _about(SearchConfig, "index", index, asked)
@@ -274,13 +276,13 @@ def duplicates(
     """Find near-copies of the clips of prepared sources, among themselves or among others.
 
     Args:
-        sources: folders of prepared sources, by path or URI; or a configuration.
-        against: folders of the sources to look among, without it those of a configuration; none looks among the first,
-            but not at a clip itself.
+        sources: folders of prepared sources, by path or URI, or a configuration.
+        against: folders of the sources to look in, by default those of the configuration. If there are none, look among
+            the clips of ``sources`` other than the clip itself.
         changes: other fields of :class:`~unfused_ray.config.search.DuplicatesConfig`.
 
     Raises:
-        ValueError, OSError: what cannot work; names field, value and rule.
+        ValueError, OSError: the job cannot work; names field, value and rule.
     """
     asked = changes if against is None else {"against": against} | changes
     config = _about(DuplicatesConfig, "sources", sources, asked)
@@ -291,18 +293,18 @@ def duplicates(
 
 
 def _train(config: TrainingConfig, start_times: StartTimes | None) -> TrainingResult:
-    """Run a training of either stage; pictures of a finished one are drawn, and shown in MLflow."""
+    """Run a training of either stage; if it finishes, draw its pictures and show them in MLflow."""
     memory.keep_freed()
     from unfused_ray.runs import start_times as times
 
     start_times = start_times or times.StartTimes()
     from unfused_ray.training.driver.data import read_data
 
-    data = read_data(config)  # before Ray and torch, which take seconds to start
+    data = read_data(config)  # read before Ray and torch, which take seconds to start
     with ExitStack() as session:
         if config.runtime.kind == "workers":
-            # Torch is imported while Ray starts, which is mostly waiting for other processes.
-            # Not the other way round: what Ray starts would end with the thread that has started it.
+            # Import torch while Ray starts, which is mostly waiting for other processes. The reverse would not work:
+            # processes that Ray starts would end with the thread that started them.
             threading.Thread(target=import_module, args=("torch",), daemon=True).start()
             from unfused_ray import cluster
 
@@ -321,7 +323,7 @@ def _train(config: TrainingConfig, start_times: StartTimes | None) -> TrainingRe
 
 
 def _draw(plan: TrainingPlan) -> tuple[str, ...]:
-    """Draw the pictures of a finished run, and add them and the place of its network to its MLflow run."""
+    """Draw the pictures of a finished run; log them and the location of its network in its MLflow run."""
     from unfused_ray import storage
     from unfused_ray.figures import run as run_pictures
     from unfused_ray.tracking.mlflow import log_results
@@ -334,7 +336,7 @@ def _draw(plan: TrainingPlan) -> tuple[str, ...]:
 
 
 def _tracked(plan: TrainingPlan) -> TrackedRun:
-    """The run in MLflow, to add results to."""
+    """Return the run in MLflow, for adding results to it."""
     from unfused_ray.tracking.mlflow import TrackedRun
     from unfused_ray.tracking.store import experiment_name
 
@@ -346,17 +348,17 @@ def _configured(recipe: str | T, known: Mapping[str, tuple[str, T]], changes: Ma
     """Return the configuration of a recipe, or of a JSON file of one, with changed fields and absolute paths.
 
     Raises:
-        ValueError: there is no such recipe or field, or the values cannot work.
-        MissingExtraError: the core alone is installed.
+        ValueError: there is no such recipe or field, or the values are refused.
+        MissingExtraError: only the core of the package is installed.
     """
     extras.require("train", "pyarrow", "a job")
     if isinstance(recipe, str):
         recipe = recipes.find(known, recipe)
     from unfused_ray import paths
 
-    return paths.check(recipe.replace(changes))  # before the imports of the job, which take seconds
+    return paths.check(recipe.replace(changes))  # checked before the job's own imports, which take seconds
 
 
 def _about(kind: type[T], field: str, value: Any, changes: Mapping[str, Any]) -> T:
-    """Return ``value``, or the configuration of this kind that has it in ``field``, with changed fields."""
+    """Return ``value``, or the configuration of this kind with ``value`` in ``field``, with changed fields."""
     return _configured(value if isinstance(value, kind) else kind().replace({field: value}), {}, changes)

@@ -25,22 +25,23 @@ logger = logging.getLogger(__name__)
 AUTOSCALER = "UNFUSED_RAY_AUTOSCALER"
 """Environment variable of a cluster's nodes: the kinds of nodes that its autoscaler starts, as a list in JSON.
 
-Of each kind it has the most nodes and the resources of one, as in ``[{"nodes": 16, "CPU": 16}, {"nodes": 2, "CPU": 48,
-"GPU": 4}]``. What all come to (``{"CPU": 352, "GPU": 8}``) is read too, and taken for a single node. Ray has a place
-for that, which neither of its autoscalers fills in.
+For each kind it holds the largest number of nodes and the resources of one, as in ``[{"nodes": 16, "CPU": 16},
+{"nodes": 2, "CPU": 48, "GPU": 4}]``. A sum of all resources (``{"CPU": 352, "GPU": 8}``) is read too, and taken for a
+single node. Ray has a field for this, but neither of its autoscalers fills it in.
 """
 
 _PRIVATE = {
-    # Ray replaces 127.0.0.1 by an outer address and listens on all interfaces, unless it takes this for a system on
-    # which it knows no clusters.
+    # Ray replaces 127.0.0.1 by an outer address and listens on all interfaces, unless it takes the system for one on
+    # which it does not support clusters.
     "ENABLE_RAY_CLUSTER": False,
-    # Under `uv run`, Ray would start each worker by it again, in a copy of the working directory. They are in this
-    # environment already.
+    # Under `uv run`, Ray would start each worker by uv again, in a copy of the working directory. The workers are in
+    # this environment already.
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": False,
 }
-"""Constants of Ray while a private cluster starts."""
+"""Constants that Ray has while a private cluster starts."""
 _MAX_TEMPORARY_BYTES = 40
-"""Longest path of Ray's temporary folder: sessions and names take 64 of a socket's 107 bytes, a process id may grow."""
+"""Longest path of Ray's temporary folder, in bytes: sessions and names take 64 of a socket's 107, and process ids may
+grow."""
 _TEMPORARY = "/tmp"
 _EXAMPLE = '[{"nodes": 16, "CPU": 16}, {"nodes": 2, "CPU": 48, "GPU": 4}]'
 
@@ -49,10 +50,10 @@ _EXAMPLE = '[{"nodes": 16, "CPU": 16}, {"nodes": 2, "CPU": 48, "GPU": 4}]'
 def session(num_cpus: int | None = None) -> Iterator[None]:
     """Join the cluster named by ``RAY_ADDRESS`` (set inside ``ray job submit``), or start a private one here.
 
-    A session that is already open in this process is used and left open.
+    If a session is already open in this process, it is used and left open.
 
     Args:
-        num_cpus: CPUs of a private cluster; all of the machine's by default.
+        num_cpus: number of CPUs of a private cluster; by default all of the machine's.
 
     Raises:
         RuntimeError: a private cluster would listen on the network.
@@ -69,7 +70,7 @@ def session(num_cpus: int | None = None) -> Iterator[None]:
 
 @contextmanager
 def variables(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for this block, where the user has not set them, for what Ray reads or starts in it."""
+    """Set environment variables for Ray within this block, except those that the user has set."""
     missing = {name: value for name, value in values.items() if name not in os.environ}
     os.environ.update(missing)
     try:
@@ -80,15 +81,15 @@ def variables(values: Mapping[str, str]) -> Iterator[None]:
 
 
 def _start(num_cpus: int | None) -> None:
-    # Workers print to Ray's log files; messages for a person come through the coordinator.
+    # Workers print to Ray's log files; messages for people come through the coordinator.
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**options)
         return
-    # Ray gives its workers niceness 15, with which they starve beside any other process of the machine.
+    # Ray gives its workers niceness 15, with which they starve beside other processes of the machine.
     options["_system_config"] = {"worker_niceness": 0}
     with _constants(_PRIVATE):
-        # "local": without it, ray.init would join whatever `ray start` left on this machine.
+        # Without "local", ray.init would join any cluster that `ray start` left on this machine.
         ray.init("local", num_cpus=num_cpus, include_dashboard=False, _temp_dir=_short_temporary_folder(), **options)
     if not is_one_machine():
         ray.shutdown()
@@ -99,7 +100,7 @@ def _start(num_cpus: int | None) -> None:
 
 @contextmanager
 def _constants(values: Mapping[str, Any]) -> Iterator[None]:
-    """Change constants that Ray has read from the environment when it was imported, and acts on when it starts."""
+    """Change constants that Ray read from the environment at its import, and that it uses when it starts."""
     usual = {name: getattr(ray_constants, name) for name in values}
     vars(ray_constants).update(values)
     try:
@@ -109,10 +110,10 @@ def _constants(values: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _short_temporary_folder() -> str | None:
-    """Return a folder for Ray's session if the environment's is too long for its sockets; None takes that one.
+    """Return a folder for Ray's session if the environment's path is too long for its sockets; None keeps that one.
 
     Raises:
-        ValueError: there is no other; names the variable.
+        ValueError: no other folder can be used; names the variable.
     """
     usual = get_default_ray_temp_dir()
     if len(os.fsencode(usual)) <= _MAX_TEMPORARY_BYTES:
@@ -134,7 +135,7 @@ def is_one_machine() -> bool:
 
 
 def several_nodes() -> str:
-    """Name the nodes, or the autoscaler that may add some; '' if one node is all there will ever be."""
+    """Return the nodes, or the autoscaler that may add some, as text; '' if there will never be more than one node."""
     num_nodes = sum(node["Alive"] for node in ray.nodes())
     if num_nodes > 1:
         return f"{num_nodes} nodes"
@@ -142,7 +143,7 @@ def several_nodes() -> str:
 
 
 def capacity() -> dict[str, float]:
-    """Return the resources of the cluster, or those of its autoscaler, which may start nodes once there is work."""
+    """Return the resources of the cluster, or those of its autoscaler, which may start nodes when there is work."""
     have, kinds = ray.cluster_resources(), _autoscaler()
     names = {*have, *(name for kind in kinds for name in kind.resources)}
     return {
@@ -153,14 +154,14 @@ def capacity() -> dict[str, float]:
 
 @dataclass(frozen=True)
 class NodeKind:
-    """Nodes of equal resources."""
+    """A number of nodes with equal resources."""
 
     nodes: int
     resources: Mapping[str, float]
     """Resources of one node."""
 
     def room(self, cpus: float, gpus: float) -> int:
-        """Processes that all of them have room for; of more than 0 CPUs and perhaps of GPUs each."""
+        """Return how many processes fit on these nodes together; each takes more than 0 CPUs, and perhaps GPUs."""
         fitting = _times(cpus, self.resources.get("CPU", 0.0))
         if gpus:
             fitting = min(fitting, processes(self.resources.get("GPU", 0.0), gpus))
@@ -172,25 +173,26 @@ class NodeKind:
 
 
 def room(cpus: float, gpus: float) -> int:
-    """Return how many processes of so many CPUs and GPUs the cluster's nodes, or its autoscaler's, have room for.
+    """Return how many processes with this many CPUs and GPUs fit on the cluster's nodes, or on its autoscaler's.
 
-    Each process is on one node: what several have left does not add up for it.
+    Each process runs on one node: resources left over on several nodes do not add up for it.
     """
     return max(sum(kind.room(cpus, gpus) for kind in kinds) for kinds in (_nodes(), _autoscaler()))
 
 
 def nodes_in_words() -> str:
-    """Name the CPUs and GPUs of the nodes, those of the autoscaler if it has one."""
+    """Describe the CPUs and GPUs of the autoscaler's nodes if there is one, otherwise of the cluster's nodes."""
     return ", ".join(map(str, _autoscaler() or _nodes()))
 
 
 def processes(gpus: float, each: float) -> int:
-    """Return how many processes GPUs have room for: one of less than a whole GPU takes it of a single one."""
+    """Return how many processes fit on ``gpus`` GPUs; a process with less than a whole GPU takes its share of a single
+    one."""
     return math.floor(gpus) * _times(each, 1.0) if each <= 1 else _times(each, gpus)
 
 
 def refuse_local_paths(fields: Mapping[str, tuple[str, ...]]) -> None:
-    """Refuse paths of one machine on a cluster of several nodes, where each process would see another folder.
+    """Refuse paths of one machine on a cluster of several nodes, because each node would see another folder.
 
     Raises:
         ValueError: a field has a local path; names the field.
@@ -206,16 +208,16 @@ def refuse_local_paths(fields: Mapping[str, tuple[str, ...]]) -> None:
 
 
 def on_this_node() -> dict[str, Any]:
-    """Return the options of an actor that must live on the driver's node, and takes none of its CPUs."""
+    """Return the options of an actor that must live on the driver's node, and reserves none of its CPUs."""
     node = ray.get_runtime_context().get_node_id()
     return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
 
 
 def refuse_shared_gpus(runtime: RuntimeConfig) -> None:
-    """Refuse a worker group of which Ray would put two workers on one GPU: their first sum would fail.
+    """Refuse a worker group of which Ray would put two workers on one GPU, because their first sum would fail.
 
     Raises:
-        ValueError: names the fields to change.
+        ValueError: workers would share a GPU; names the fields to change.
     """
     if runtime.shares_gpus:
         raise ValueError(
@@ -225,7 +227,7 @@ def refuse_shared_gpus(runtime: RuntimeConfig) -> None:
 
 
 def worker_cpus(runtime: RuntimeConfig) -> float:
-    """Return the CPUs that each training worker reserves, so that one is left for Ray Data.
+    """Return the number of CPUs that each training worker reserves, such that one is left for Ray Data.
 
     Raises:
         ValueError: the cluster has too few CPUs or GPUs, or workers would share one; names the field to change.
@@ -257,20 +259,20 @@ def worker_cpus(runtime: RuntimeConfig) -> float:
 
 
 def _times(each: float, there: float) -> int:
-    """Number of times that resources fit into those that there are, in the ten-thousandths that Ray counts."""
+    """Return how often resources fit into those that are there, in the ten-thousandths that Ray counts."""
     return round(there * 1e4) // max(1, round(each * 1e4))
 
 
 def _exceeds(wanted: float, there: float) -> bool:
-    """True if resources are more than there are, in the ten-thousandths that Ray counts."""
+    """Return True if resources are more than those that are there, in the ten-thousandths that Ray counts."""
     return round(wanted, 4) > round(there, 4)
 
 
 def refuse_few_gpus(runtime: RuntimeConfig, shards: int, gpus_per_shard: float) -> None:
-    """Refuse a clustering on GPUs beside which the workers' GPUs are not all left: both would wait for ever.
+    """Refuse a clustering on GPUs that leaves the workers too few GPUs, because both would wait for ever.
 
     Raises:
-        ValueError: names the field.
+        ValueError: there are too few GPUs; names the field.
     """
     wanted, gpus = runtime.num_workers * runtime.gpus_per_worker + shards * gpus_per_shard, capacity().get("GPU", 0.0)
     if gpus_per_shard and _exceeds(wanted, gpus):
@@ -282,20 +284,20 @@ def refuse_few_gpus(runtime: RuntimeConfig, shards: int, gpus_per_shard: float) 
 
 
 def _nodes() -> list[NodeKind]:
-    """Nodes that are up."""
+    """Return the nodes that are up."""
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     counted = Counter((each.get("CPU", 0.0), each.get("GPU", 0.0)) for each in alive)
     return [NodeKind(number, {"CPU": cpus, "GPU": gpus}) for (cpus, gpus), number in counted.items()]
 
 
 def _autoscaler() -> list[NodeKind]:
-    """Nodes that the autoscaler may start; none without one.
+    """Return the nodes that the autoscaler may start; none without an autoscaler.
 
     Raises:
-        ValueError: the environment variable is no JSON of them.
+        ValueError: the environment variable is no JSON of this form.
     """
     said = os.environ.get(AUTOSCALER, "")
-    if not said or is_one_machine():  # a private cluster on one of those nodes
+    if not said or is_one_machine():  # or this is a private cluster on one of those nodes
         return []
     try:
         read = json.loads(said)

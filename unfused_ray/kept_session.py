@@ -1,4 +1,4 @@
-"""Keeps the Ray session of a block open; imports no Ray, which the block may turn out not to need."""
+"""Keeps the Ray session of a block open, without importing Ray, which the block may turn out not to need."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _kept: ContextVar[ExitStack | None] = ContextVar("_kept", default=None)
 
 @contextmanager
 def keep_session() -> Iterator[None]:
-    """Keep the first session of :mod:`unfused_ray.cluster` that is opened in this block, for all that follow in it.
+    """Keep the first session of :mod:`unfused_ray.cluster` opened in this block, for all later ones in it.
 
-    Ray takes seconds to start, and a job opens a session wherever it first needs one.
+    Ray takes seconds to start, and a job opens a session in each part that needs one.
     """
     with ExitStack() as until:
         token = _kept.set(until)
@@ -24,5 +24,5 @@ def keep_session() -> Iterator[None]:
 
 
 def end_of_block() -> ExitStack | None:
-    """What is closed at the end of the block of :func:`keep_session`; None outside of one."""
+    """Return the stack that is closed at the end of the block of :func:`keep_session`; None outside of one."""
     return _kept.get()

@@ -1,4 +1,4 @@
-"""Keeps a second process out of a folder that one process writes: its lease.json."""
+"""Keeps a second process out of a folder that one process writes, by a lease in its lease.json."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from unfused_ray import storage
 logger = logging.getLogger(__name__)
 
 LEASE_SECONDS = 60.0
-"""The lease of another machine lapses when it has not been renewed for this long."""
+"""Seconds without a renewal after which the lease of another machine lapses."""
 SETTLE_SECONDS = 0.5
-"""Time between writing a lease and reading it back: a process that came at the same moment has written by then."""
+"""Seconds between writing a lease and reading it back; a process that came at the same moment has written by then."""
 
 
 class InUseError(RuntimeError):
-    """Another process works in the folder."""
+    """Another process is working in the folder."""
 
 
 class Lease:
     """Keeps a second process out of a folder; a context manager.
 
     The lease of a process that has died on this machine lapses at once, that of another machine after
-    ``LEASE_SECONDS``. Object stores have no locks: the lease is written, and read back after a moment.
+    ``LEASE_SECONDS``. Because object stores have no locks, the lease is written and read back after a moment.
 
     Args:
-        folder: by path or URI; made where it is missing.
-        on_loss: called, in a thread, when another process has taken the lease over.
-        guarded: True if whoever holds the lease of a folder above lets one process at a time come here, as a sweep does
-            with its trials. The lease of another machine is then that of a process which has died, and is taken over at
-            once; nor need the own one settle.
+        folder: path or URI of the folder; made if it is missing.
+        on_loss: function that is called, in a thread, when another process has taken over the lease.
+        guarded: True if the holder of a lease on a folder above lets only one process at a time work here, as a sweep
+            does with its trials. Then another machine's lease must be that of a process which has died: it is taken
+            over at once. And the new lease is not read back.
 
     Raises:
         InUseError: on entering, if another process holds the lease; names it.
@@ -75,7 +75,7 @@ class Lease:
             holder = self._read()
             if holder is not None and holder["token"] == self._owner["token"]:
                 storage.delete(self._uri)
-        except (OSError, ValueError):  # no reason for a finished job to fail, nor to hide why another did
+        except (OSError, ValueError):  # must not fail a finished job, nor hide another error
             logger.warning("the lease %s could not be deleted; it lapses by itself", self._uri, exc_info=True)
 
     def _is_elsewhere(self) -> bool:
@@ -95,7 +95,7 @@ class Lease:
             except InUseError:
                 self._on_loss()
                 return
-            except (OSError, ValueError):  # a lease that is no JSON may be another's that is being written
+            except (OSError, ValueError):  # invalid JSON may be a lease that another process is writing
                 logger.warning("the lease could not be renewed; trying again", exc_info=True)
 
     def _write(self) -> None:
@@ -109,7 +109,7 @@ def refuse_in_use(folder: str) -> None:
     """Refuse a folder whose lease a living process holds.
 
     Raises:
-        InUseError: names the process.
+        InUseError: a living process holds the lease; names the process.
     """
     holder = _read_lease(_lease_uri(folder))
     if holder is not None and _is_alive(holder):
@@ -121,11 +121,11 @@ def refuse_in_use(folder: str) -> None:
 
 
 def refuse_lost(folder: str, lost: threading.Event) -> None:
-    """Refuse to go on in a folder that another process has taken over: call it before what must not be written then.
+    """Refuse to continue in a folder that another process has taken over; call it before critical writes.
 
     Args:
-        folder: that was leased.
-        lost: set by the lease's ``on_loss``.
+        folder: folder that was leased.
+        lost: event that the lease's ``on_loss`` sets.
 
     Raises:
         InUseError: the lease is lost.
@@ -135,12 +135,12 @@ def refuse_lost(folder: str, lost: threading.Event) -> None:
 
 
 def is_in_use(folder: str) -> bool:
-    """True if a living process holds the folder's lease."""
+    """Return True if a living process holds the folder's lease."""
     return bool(user(folder))
 
 
 def user(folder: str) -> str:
-    """The living process that holds the folder's lease, in words; '' if there is none."""
+    """Return the living process that holds the folder's lease, as text; '' if there is none."""
     holder = _read_lease(_lease_uri(folder))
     return f"process {holder['pid']} on {holder['host']}" if holder is not None and _is_alive(holder) else ""
 
@@ -152,7 +152,7 @@ def _lease_uri(folder: str) -> str:
 def _read_lease(uri: str) -> dict[str, Any] | None:
     try:
         found: dict[str, Any] = storage.read_json(uri)
-    except FileNotFoundError:  # its holder may have ended just now
+    except FileNotFoundError:  # the holder may just have ended
         return None
     return found
 
@@ -164,7 +164,7 @@ def _is_alive(holder: Mapping[str, Any]) -> bool:
 
 
 def _process_started(pid: int) -> float | None:
-    """Start time of a process of this machine, in seconds since 1970; None if it does not run."""
+    """Return the start time of a process of this machine, in seconds since 1970; None if it does not run."""
     try:
         process = psutil.Process(pid)
         return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()

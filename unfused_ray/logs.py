@@ -1,4 +1,4 @@
-"""Logging of a job: words on the terminal and, if a file is named, a line of JSON a record for machines.
+"""Logging of a job: text on the terminal and, if a file is named, one line of JSON per record for programs.
 
 Only entry points configure it. No record shows the credentials of a URI.
 """
@@ -21,7 +21,7 @@ from unfused_ray import storage
 from unfused_ray.progress import terminal
 
 LOG_FILE = "UNFUSED_RAY_LOG"
-"""Environment variable: path of the file that records are appended to, one JSON object per line."""
+"""Environment variable with the path of a file that records are appended to, one JSON object per line."""
 FIELDS = ("run", "stage", "rank", "epoch", "step", "figures")
 """Fields that a record may have beside its message; ``rank`` is the rank of the worker that logged it."""
 PACKAGE = "unfused_ray"
@@ -39,7 +39,7 @@ class JsonLines(logging.Formatter):
     """Formats a record as a JSON object: time (UTC), level, logger, message, host, pid, known ``FIELDS``, traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return one line."""
+        """Return the record as one line."""
         said: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
@@ -55,9 +55,10 @@ class JsonLines(logging.Formatter):
 
 
 def configure() -> None:
-    """Send records to the terminal and, if ``UNFUSED_RAY_LOG`` names one, to a file too.
+    """Send records to the terminal and, if ``UNFUSED_RAY_LOG`` names a file, also to that.
 
-    Libraries only get to warn: their news (a font cache, a table of MLflow's database) do not belong beside progress.
+    Libraries may only warn: their other messages (a font cache, a table of MLflow's database) would disturb the
+    progress.
 
     Raises:
         OSError: the file cannot be written.
@@ -77,7 +78,7 @@ def configure() -> None:
 
 @contextmanager
 def fields(now: Callable[[], Mapping[str, Any]]) -> Iterator[None]:
-    """Add the fields of ``now()`` to the records that this process writes in this context."""
+    """Add the fields that ``now()`` returns to the records that this process writes in this context."""
 
     def add(record: logging.LogRecord) -> bool:
         record.__dict__.update({name: value for name, value in now().items() if name not in record.__dict__})
@@ -94,10 +95,10 @@ def fields(now: Callable[[], Mapping[str, Any]]) -> Iterator[None]:
 
 
 class Forward(logging.Handler):
-    """Passes the warnings of a worker's process on, to be shown to a person.
+    """Passes on the warnings of a worker's process, to be shown to people.
 
     Args:
-        note: takes a message and the worker's rank.
+        note: receives a message and the worker's rank.
         rank: rank of the worker.
     """
 
@@ -106,13 +107,13 @@ class Forward(logging.Handler):
         self._note, self._rank = note, rank
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Pass a record on."""
+        """Forward a record."""
         self._note(self.format(record), self._rank)
 
 
 @contextmanager
 def forwarded(note: Callable[[str, int], None], rank: int) -> Iterator[None]:
-    """Pass warnings of the package to ``note``, with the worker's rank, in this context."""
+    """Forward warnings of the package to ``note``, with the worker's rank, in this context."""
     handler, logger = Forward(note, rank), logging.getLogger(PACKAGE)
     logger.addHandler(handler)
     try:

@@ -1,7 +1,7 @@
-"""Opens Parquet files, which may come from anyone, without running code that they hold.
+"""Opens Parquet files, which may come from anyone, without running code that they contain.
 
-A file's metadata names the types of its columns, and Ray Data registers one whose values are pickles: reading such a
-column would run the code that the file holds. No column of such a type is read.
+A file's metadata names the types of its columns, and Ray Data registers a type whose values are pickles. Reading such a
+column would run the code in the file, so no column of such a type is read.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import pyarrow.parquet as pq
 def open_parquet(
     file: IO[bytes] | pa.NativeFile, uri: str, metadata: pq.FileMetaData | None = None, buffer_bytes: int = 0
 ) -> pq.ParquetFile:
-    """Open a Parquet file for reading; closing ``file`` is up to the caller.
+    """Open a Parquet file for reading; the caller must close ``file``.
 
     Args:
         file: the file, open for random access.
-        uri: its name in messages.
-        metadata: the file's metadata if they are known; they are not read again then.
-        buffer_bytes: of a column's bytes in a row group that are read at a time; 0 reads all at once.
+        uri: name of the file in messages.
+        metadata: the file's metadata, if they are known, so that they are not read again.
+        buffer_bytes: number of bytes of a column in a row group that are read at a time; 0 reads all at once.
 
     Raises:
-        pa.ArrowInvalid: it is no Parquet file, or a column or a part of one has a type that Python code defines.
-        OSError: it is damaged, or its storage does not answer.
+        pa.ArrowInvalid: it is no Parquet file, or a column or a part of one has a type that is defined by Python code.
+        OSError: the file is damaged, or its storage does not answer.
     """
     try:
         parquet = pq.ParquetFile(file, metadata=metadata, buffer_size=buffer_bytes, pre_buffer=not buffer_bytes)

@@ -17,9 +17,9 @@ def check(config: T) -> T:
     """Return the configuration of a job with absolute paths.
 
     Raises:
-        ValueError: a field that the job needs is empty, one would not count, or as in :func:`resolve`.
+        ValueError: a field that the job needs is empty, a changed field would have no effect, or as in :func:`resolve`.
     """
-    resolved = resolve(config)  # first: no later refusal may show a secret
+    resolved = resolve(config)  # first, because no later message may show a secret
     for field, value, why in idle_fields(config):
         raise ValueError(f"{field}={value} has no meaning {why}: leave it out")
     for field, remedy in config.required.items():
@@ -61,7 +61,7 @@ def resolve(config: T) -> T:
 
 
 def _fields(config: Config, kind: str) -> Iterator[str]:
-    """Dotted names of the fields that are ``inputs`` or ``outputs``, in nested configurations too."""
+    """Yield the dotted names of the fields that are ``inputs`` or ``outputs``, also in nested configurations."""
     yield from getattr(config, kind)
     for name in type(config).model_fields:
         value = getattr(config, name)

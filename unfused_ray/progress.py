@@ -1,4 +1,5 @@
-"""Shows the progress of a job: a bar on a terminal, a line every few seconds in a log; and the summary at its end."""
+"""Shows the progress of a job, as a bar on a terminal or a line every few seconds in a log, and a summary at its
+end."""
 
 from __future__ import annotations
 
@@ -18,13 +19,13 @@ _LOG_SECONDS = 10.0
 
 
 def plain_console(**options: Any) -> Console:
-    """A console with these options that prints texts as they are: ``[x]`` and ``:x:`` may be parts of a path."""
+    """Return a console with these options that prints text unchanged: ``[x]`` and ``:x:`` may be parts of a path."""
     return Console(markup=False, emoji=False, **options)
 
 
 @functools.cache
 def terminal() -> Console:
-    """The one console on standard error: a line that another one prints would break a bar that is on."""
+    """Return the only console for standard error: a line that another console prints would break an open bar."""
     return plain_console(stderr=True)
 
 
@@ -33,9 +34,9 @@ class Progress:
 
     Args:
         name: title of the bar.
-        total: units of work in all.
+        total: total number of units of work.
         unit: name of a unit, in the plural.
-        done: units done before; they do not count for the rate.
+        done: number of units done before; they do not count for the rate.
         console: console to write to; standard error by default.
     """
 
@@ -60,11 +61,11 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Units a second since the start."""
+        """Units per second since the start."""
         return (self.done - self._first) / max(time.monotonic() - self._start, 1e-9)
 
     def update(self, done: int, **figures: float | str) -> None:
-        """Show ``done`` units out of the total, with ``figures`` beside them."""
+        """Show ``done`` units of the total, with ``figures`` beside them."""
         moved, self.done = done != self.done, done
         text = "  ".join([f"{self.rate:.1f} {self.unit}/s", *(f"{name} {_short(v)}" for name, v in figures.items())])
         self._bar.update(self._task, completed=done, figures=text)
@@ -100,7 +101,7 @@ def summary(title: str, rows: Mapping[str, float | str]) -> Group:
 
 
 def described(title: str) -> Table:
-    """Make an empty table of names and texts below a title; a path that is longer than a line is not cut."""
+    """Make an empty table of names and texts with a title; paths that are longer than a line are not cut."""
     return Table(Column(), Column(overflow="fold"), title=title, title_justify="left", show_header=False)
 
 

@@ -1,9 +1,9 @@
-"""Reads and writes files by URI: local paths, and all that pyarrow.fs knows (``s3://``, ``gs://``).
+"""Reads and writes files by URI: local paths, and all schemes of pyarrow.fs (``s3://``, ``gs://``).
 
-A local file is looked up, read and written without pyarrow, which the core of the package does not have.
+A local file is looked up, read and written without pyarrow, which the core of the package does not include.
 
 A remote URI is taken literally: ``s3://bucket/a key#1.wav`` names exactly that key, nothing is percent-decoded. Options
-of the file system stand behind the last ``?``: ``s3://bucket/p?endpoint_override=host:9000&scheme=http`` is a MinIO.
+of the file system follow the last ``?``: ``s3://bucket/p?endpoint_override=host:9000&scheme=http`` is a MinIO.
 Credentials come from the environment, as does ``AWS_ENDPOINT_URL``.
 
 Writing is atomic: a reader sees the old bytes or the new ones, never a part.
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 _CHUNK_BYTES = 8 << 20
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{32}\.tmp")
 _OF_THIS_PROCESS = uuid.uuid4().hex[:16]
-"""Begins the last part of this process's temporary names."""
+"""Beginning of the last part of this process's temporary names."""
 _QUERY = re.compile(r"\?[a-z_]+=[^&?=/]*(&[a-z_]+=[^&?=/]*)*$")
-# A password may hold slashes and @s: behind "user:" everything up to the last @ is masked, and rather too much.
+# A password may hold slashes and @s: after "user:" everything up to the last @ is masked, even if that is too much.
 _USER = re.compile(r"(?<=://)(?:[^/?#@\s\"]*:[^\s\"]*|[^/?#@\s\"]*)@")
 _SECRET = re.compile(
     r"(?i)([?&](?:[\w-]*(?:key|secret|token|password|passwd|pwd|signature|credential)[\w-]*|sig|sas)=)[^&\s\"]+"
@@ -44,17 +44,17 @@ _SECRET = re.compile(
 
 
 _Kind = Literal["file", "special", "folder", "left folder"]
-"""Of an entry of a local folder. Special are pipes, devices, and links that lead nowhere; a left folder is one that a
-listing does not go into, because it is listed by another path."""
+"""Kind of an entry of a local folder. Special entries are pipes, devices, and links that lead nowhere. A left folder is
+one that a listing does not enter, because it is listed by another path."""
 
 
 class Tree(NamedTuple):
-    """The files at any depth of a folder."""
+    """The files in a folder, at any depth."""
 
     files: list[str]
-    """URIs, sorted; with links that lead nowhere, pipes and devices."""
+    """URIs, sorted; they include links that lead nowhere, pipes and devices."""
     links: dict[str, str]
-    """Links to folders that were not followed, since these are listed by another path; the folder of each."""
+    """The folder of each link that was not followed, because that folder is listed by another path."""
 
 
 def is_local(uri: str) -> bool:
@@ -63,9 +63,9 @@ def is_local(uri: str) -> bool:
 
 
 def absolute(uri: str) -> str:
-    """Make a local path absolute, with ``~`` expanded and without ``file://``; return a remote URI as it is."""
+    """Make a local path absolute, with ``~`` expanded and without ``file://``; return a remote URI unchanged."""
     if is_local(uri):
-        # Not pathlib's: it follows symbolic links, and raises where there is no such user.
+        # Not with pathlib, which follows symbolic links, and raises if there is no such user.
         return os.path.abspath(os.path.expanduser(uri.removeprefix("file://")))  # noqa: PTH100, PTH111
     return uri
 
@@ -93,7 +93,7 @@ def relative(uri: str, folder: str) -> str:
 
 
 def exists(uri: str) -> bool:
-    """Return True if there is a file or a folder."""
+    """Return True if there is a file or folder at ``uri``."""
     if is_local(uri):
         with _errors_name(uri, "look up"):
             return _is_there(absolute(uri))
@@ -103,7 +103,7 @@ def exists(uri: str) -> bool:
 
 
 def is_folder(uri: str) -> bool:
-    """Return True if there is a folder (a common prefix of an object store)."""
+    """Return True if there is a folder at ``uri`` (in an object store, a common prefix)."""
     filesystem, path = _resolve(uri)
     with _errors_name(uri, "look up"):
         return filesystem.get_file_info(path).type == _fs().FileType.Directory
@@ -140,12 +140,12 @@ def read_json(uri: str, format_version: int | str | None = None, remedy: str = "
 
     Args:
         uri: the file.
-        format_version: the version it must have, which is then left out; None asks for none.
-        remedy: what to do about another version.
+        format_version: version that the file must have, and that is left out of the result; None checks none.
+        remedy: advice for a file of another version.
 
     Raises:
         FileNotFoundError: nothing is there.
-        ValueError: it holds something else, or is of another version.
+        ValueError: it holds no JSON object, or is of another version.
         OSError: it cannot be read.
     """
     try:
@@ -187,12 +187,12 @@ def read_bytes(uri: str) -> bytes:
 
 @contextmanager
 def open_output(uri: str) -> Iterator[IO[bytes]]:
-    """Open a local file to write, read back and seek in; it becomes ``uri`` when the block ends without an exception.
+    """Open a local file to write, read back and seek in; it becomes ``uri`` if the block ends without an exception.
 
-    Missing folders are made. What the block itself raises comes out as it is.
+    Missing folders are made. Exceptions of the block itself are raised unchanged.
 
     Raises:
-        OSError: it cannot be written; names it, unless the folder for temporary files is full.
+        OSError: ``uri`` cannot be written; names it, unless the folder for temporary files is full.
     """
     if not is_local(uri):
         filesystem, path = _resolve(uri)
@@ -203,7 +203,8 @@ def open_output(uri: str) -> Iterator[IO[bytes]]:
             spool.seek(0)
             with _errors_name(uri, "write"):
                 try:
-                    # Not to its place at once: closing commits what was sent, also after an error between two pieces.
+                    # Not to its final place at once, because closing commits the bytes that were sent, even after an
+                    # error between two pieces.
                     with filesystem.open_output_stream(temporary) as target:
                         shutil.copyfileobj(spool, target, _CHUNK_BYTES)
                     filesystem.move(temporary, path)
@@ -218,12 +219,13 @@ def open_output(uri: str) -> Iterator[IO[bytes]]:
         final.parent.mkdir(parents=True, exist_ok=True)
         file = _Output(unfinished, uri)
     try:
-        # Not all of this under the name of the output: the block may read other files, whose errors name those.
+        # Errors in the block are not named after the output, because the block may read other files, whose errors name
+        # those.
         with io.BufferedRandom(file) as output:
             try:
                 yield output
             except BaseException:
-                file.close()  # what is not written yet is not wanted: writing it could fail in this error's place
+                file.close()  # drops unwritten bytes, whose writing could hide this error
                 raise
             output.flush()
             with _errors_name(uri, "write"):
@@ -236,7 +238,7 @@ def open_output(uri: str) -> Iterator[IO[bytes]]:
 
 
 def write_bytes(uri: str, data: bytes) -> None:
-    """Write a file atomically, and its folders where they are missing.
+    """Write a file atomically, and make its folders if they are missing.
 
     Raises:
         OSError: it cannot be written.
@@ -248,14 +250,14 @@ def write_bytes(uri: str, data: bytes) -> None:
 def list_files(uri: str, recursive: bool = False) -> list[str]:
     """List the URIs of the files in a folder, sorted; none if there is no folder. Unfinished writes are left out.
 
-    Links to local folders are followed, but not into a folder that is listed anyway: they may lead in circles. A local
-    name that is not UTF-8 has surrogates for its bytes.
+    Links to local folders are followed, but not into a folder that is listed anyway, because links may lead in circles.
+    A local name that is not UTF-8 has surrogates for its bytes.
     """
     return [found for found in _list(uri, False, recursive) if not _is_temporary(found)]
 
 
 def list_tree(uri: str) -> Tree:
-    """List a folder as :func:`list_files` does, at any depth, and tell what that leaves out."""
+    """List a folder like :func:`list_files`, at any depth, together with the entries that it leaves out."""
     if not is_local(uri):
         return Tree(list_files(uri, recursive=True), {})
     entries = _walk_if_there(uri, recursive=True)
@@ -281,7 +283,7 @@ def delete(uri: str) -> None:
 def delete_unfinished(uri: str) -> None:
     """Remove the half-written files of a folder; call it only if no other process writes there.
 
-    Those of this process stay: another of its threads may be writing there, such as one that renews a lease.
+    Files of this process stay, because another of its threads may be writing there, such as one that renews a lease.
     """
     for found in _list(uri, False, recursive=False):
         if _is_temporary(found) and f".{_OF_THIS_PROCESS}" not in name(found):
@@ -322,7 +324,8 @@ def _split_query(uri: str) -> tuple[str, str]:
 
 
 def _resolve(uri: str) -> tuple[fs.FileSystem, Any]:
-    """The file system of a URI, and the path on it: of a local one the bytes, as Python's own functions encode it."""
+    """Return the file system of a URI, and the path on it; a local path as bytes, encoded as by Python's own
+    functions."""
     fs = _fs()
     if is_local(uri):
         return fs.LocalFileSystem(), os.fsencode(absolute(uri))
@@ -332,24 +335,25 @@ def _resolve(uri: str) -> tuple[fs.FileSystem, Any]:
     scheme, _, rest = base.partition("://")
     host, _, path = rest.partition("/")
     try:
-        # Only the host goes through Arrow's parser, which would decode the path.
+        # Only the host is parsed by Arrow, which would decode the path.
         filesystem, root = _connect(f"{scheme}://{host}{query}", os.environ.get("AWS_ENDPOINT_URL", ""))
     except pa.ArrowInvalid as error:
         raise ValueError(f"cannot use {uri}: {error}. Give a path, or a URI such as s3://bucket/folder") from error
-    except OSError as error:  # such as a bucket's region, which is asked for here
+    except OSError as error:  # for example, the request for a bucket's region failed
         raise OSError(f"cannot reach {uri}: {error}") from error
     return filesystem, f"{root.rstrip('/')}/{path}".rstrip("/")
 
 
 @functools.lru_cache(maxsize=8)
 def _connect(uri: str, endpoint: str) -> tuple[fs.FileSystem, str]:
-    """A file system; kept, because making one takes 11 ms: as long as decoding five clips. Arrow reads ``endpoint``."""
+    """Return a file system, cached because making one takes 11 ms, as long as decoding five clips. Arrow reads
+    ``endpoint``."""
     return _fs().FileSystem.from_uri(uri)
 
 
 @functools.cache
 def _fs() -> Any:
-    """The module of Arrow's file systems."""
+    """Return Arrow's module of file systems."""
     extras.require("train", "pyarrow", "a URI, or more than a whole local file,")
     from pyarrow import fs
 
@@ -357,7 +361,7 @@ def _fs() -> Any:
 
 
 def _is_there(path: str) -> bool:
-    """True if a local path is there; unlike pathlib's, it does not take a folder that may not be read for none."""
+    """Return True if a local path exists; unlike pathlib, raise if a folder on the way may not be read."""
     try:
         os.stat(path)  # noqa: PTH116
     except (FileNotFoundError, NotADirectoryError):
@@ -366,7 +370,7 @@ def _is_there(path: str) -> bool:
 
 
 def _list(uri: str, folders: bool, recursive: bool) -> list[str]:
-    """URIs of the files in a folder, or of the folders."""
+    """List the URIs of the files in a folder, or of the folders."""
     if is_local(uri):
         kinds = ("folder", "left folder") if folders else ("file",)
         return sorted(path for path, kind in _walk_if_there(uri, recursive) if kind in kinds)
@@ -382,18 +386,18 @@ def _list(uri: str, folders: bool, recursive: bool) -> list[str]:
 
 
 def _walk_if_there(uri: str, recursive: bool) -> list[tuple[str, _Kind]]:
-    """The entries of a local folder; none if there is no folder."""
+    """List the entries of a local folder; none if there is no folder."""
     with _errors_name(uri, "list"):
         return list(_walk(absolute(uri), recursive)) if is_folder(uri) else []
 
 
 def _walk(root: str, recursive: bool) -> Iterator[tuple[str, _Kind]]:
-    """Walk a local folder: Arrow follows links in circles, and takes only UTF-8 names."""
+    """Walk a local folder; not with Arrow, which follows links in circles and takes only UTF-8 names."""
     top = os.path.realpath(root)
     seen, left = {top}, [root]
     while left:
         with os.scandir(left.pop()) as entries:
-            # By name, or the file system's order decides by which of two links a folder is listed.
+            # By name; otherwise the file system's order would decide by which of two links a folder is listed.
             for entry in sorted(entries, key=lambda entry: entry.name):
                 if not os.path.isdir(entry.path) if entry.is_symlink() else not entry.is_dir():  # noqa: PTH112
                     yield entry.path, "file" if os.path.isfile(entry.path) else "special"  # noqa: PTH113
@@ -409,7 +413,7 @@ def _walk(root: str, recursive: bool) -> Iterator[tuple[str, _Kind]]:
 
 
 def _temporary(name: str) -> str:
-    """Make a new name beside ``name`` for a file that is not whole yet."""
+    """Make a new name beside ``name`` for a file that is still being written."""
     return f".{name}.{_OF_THIS_PROCESS}{uuid.uuid4().hex[16:]}.tmp"
 
 
@@ -418,14 +422,14 @@ def _is_temporary(uri: str) -> bool:
 
 
 class _Output(io.FileIO):
-    """A new local file to write and read back, whose own errors name the output that it becomes.
+    """A new local file to write and read back; its errors name the output that it becomes.
 
     Args:
-        path: of the file.
-        uri: of the output.
+        path: path of the file.
+        uri: URI of the output.
 
     Raises:
-        OSError: it cannot be made; names the path alone.
+        OSError: the file cannot be made; names only the path.
     """
 
     def __init__(self, path: Path, uri: str) -> None:

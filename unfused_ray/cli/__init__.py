@@ -1,4 +1,4 @@
-"""The command line: ``unfused-ray COMMAND``, a module each, which imports what it runs when it runs it."""
+"""The command line, ``unfused-ray COMMAND``: one module per command, which imports its job only when it runs it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COMMANDS = {
     "doctor": "Check that this machine or cluster can run a recipe.",
     "tasks": "List the tasks of the LAPE benchmark.",
 }
-"""Every command, with a line of help; its module has the same name."""
+"""Every command, with a line of help; the module of a command has its name."""
 
 
 def wants_help(arguments: Sequence[str]) -> bool:
@@ -30,6 +30,6 @@ def wants_help(arguments: Sequence[str]) -> bool:
 
 
 def columns(texts: Mapping[str, str]) -> list[str]:
-    """Lines of names and texts beside them."""
+    """Format names and texts as two columns: one line each."""
     width = max(map(len, texts))
     return [f"  {name:{width}}  {text}" for name, text in texts.items()]

@@ -27,7 +27,7 @@ def run(arguments: Sequence[str]) -> int:
     if dry_run:
         show(plan.describe(plan.check(config)))
         return 0
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the jobs are stopped, too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the jobs are stopped too
     compared = api.compare(config)
     if compared.validation:
         say(f"\n{compared.validation.to_markdown()}\n{validation.MARKDOWN}: {compared.folder}")

@@ -41,7 +41,7 @@ def _doctor(
 
     given = {
         "runtime.num_workers": num_workers,
-        "batch.blocks_per_step": num_workers,  # so that any number divides it: nothing is trained
+        "batch.blocks_per_step": num_workers,  # so that any number divides it; nothing is trained
         "tracking.uri": tracking,
         "output": output,
     }
@@ -53,7 +53,7 @@ def _doctor(
 
 
 def _training(recipe: str) -> TrainingConfig:
-    from unfused_ray import storage  # here: pyarrow, which --help need not wait for
+    from unfused_ray import storage  # imported here, so that --help need not wait for pyarrow
 
     if not recipe:
         return TrainingConfig()
@@ -65,7 +65,8 @@ def _training(recipe: str) -> TrainingConfig:
 
 
 def _names_a_method(written: bytes) -> bool:
-    """True for the configuration of a pre-training, whose methods have names; False for what is no JSON, too."""
+    """Return True for the configuration of a pre-training, which names its method; False also for text that is not
+    JSON."""
     try:
         return "kind" in json.loads(written)["method"]
     except (ValueError, TypeError, KeyError):

@@ -22,11 +22,11 @@ logger = logging.getLogger(__name__)
 def main(command: str = "") -> NoReturn:
     """Run the command that the command line names, or this one with all of its arguments.
 
-    The process ends with the command's exit code: 0 where it did what it was asked for, 1 where a training failed, 2
-    for an error of the user, which is one message and no traceback, 143 for a training that a signal stopped and
-    130 for another command that Ctrl-C ended. How its printing fares changes no code.
+    The process ends with the command's exit code: 0 if it succeeded, 1 if a training failed, 2 for an error of the
+    user, which is shown as one message without a traceback, 143 for a training that a signal stopped, and 130 for
+    another command that Ctrl-C ended. Failures of printing do not change the exit code.
     """
-    atexit.register(gc.freeze)  # or the interpreter ends by looking for garbage in all that was imported: three seconds
+    atexit.register(gc.freeze)  # at its end the interpreter would search all imports for garbage, for three seconds
     with outlived():
         sys.exit(_start(command, sys.argv[1:]))
 
@@ -51,7 +51,7 @@ def _start(command: str, arguments: Sequence[str]) -> int:
 
 
 def _run(run: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
-    from unfused_ray import logs, storage  # here: with them comes pyarrow, which --help need not wait for
+    from unfused_ray import logs, storage  # imported here, so that --help need not wait for pyarrow
     from unfused_ray.lease import InUseError
     from unfused_ray.machine import memory
 
@@ -69,10 +69,10 @@ def _run(run: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
 
 
 def _refuse_repeated(arguments: Sequence[str]) -> None:
-    """Refuse an option given twice, or with its opposite: the parser takes the last and says nothing of the others.
+    """Refuse an option given twice, or with its opposite: the parser would silently use the last one.
 
     Raises:
-        ValueError: names the option.
+        ValueError: an option is repeated or contradicted; names it.
     """
     given = [word.partition("=")[0].replace("_", "-") for word in arguments if word.startswith("--")]
     if repeated := [option for option, times in Counter(given).items() if times > 1]:
@@ -92,7 +92,7 @@ def _fail(message: str) -> int:
         from rich.text import Text
 
         from unfused_ray.progress import plain_console
-    except ModuleNotFoundError:  # the core alone
+    except ModuleNotFoundError:  # only the core is installed
         sys.stderr.write(f"error: {message}\n")
         return 2
     plain_console(stderr=True).print(Text.assemble(("error:", "bold red"), f" {message}"), soft_wrap=True)

@@ -31,22 +31,22 @@ def parse(
     default: str = "",
     positional: Sequence[str] = (),
 ) -> tuple[T, bool]:
-    """Read a recipe's name and the fields that differ from it, and whether this is to be a dry run.
+    """Read a recipe's name and the fields that differ from it; return the configuration and True for a dry run.
 
     ``--help`` and ``--print-config`` end the process with code 0; a flag that does not exist, or whose value is of
     another type, ends it with code 2.
 
     Args:
-        command: its name.
-        arguments: of the command line, behind the name.
+        command: name of the command.
+        arguments: arguments of the command line after that name.
         recipes: by name, a line of help and a full configuration.
-        examples: arguments that work, for ``--help``.
-        default: the recipe that is taken if none is named.
-        positional: fields that arguments without a flag are, in this order, but for those that are given by their
-            flags. Then no recipe is named.
+        examples: valid arguments, which ``--help`` shows.
+        default: recipe to use if none is named; '' requires a name.
+        positional: fields that arguments without a flag set, in this order, except those given by their flags. Such a
+            command takes no recipe.
 
     Raises:
-        ValueError: no recipe is named, or the configuration cannot work; names field, value and rule. It is told
+        ValueError: no recipe is named, or the configuration is refused; names field, value and rule. This is raised
             before the job's own imports, which take seconds.
     """
     given = [argument for argument in arguments if argument not in _FLAGS]
@@ -73,10 +73,10 @@ def parse(
         config = type(config).model_validate(values)
     except ValidationError as error:
         raise ValueError(explain(error)) from error
-    from unfused_ray import paths  # here: pyarrow, which --help need not wait for
+    from unfused_ray import paths  # imported here, so that --help need not wait for pyarrow
 
     if "--print-config" in arguments:
-        # In ASCII: it is read again as a recipe, whatever encoding standard output had.
+        # In ASCII, so that it can be read as a recipe whatever the encoding of standard output.
         sys.stdout.write(json.dumps(paths.resolve(config).model_dump(mode="json"), indent=2) + "\n")
         sys.exit(0)
     return paths.check(config), "--dry-run" in arguments
@@ -88,10 +88,10 @@ def parse_function(
     """Call a function with the arguments of a command that has no configuration; return what it returns.
 
     Args:
-        command: its name.
-        arguments: of the command line, behind the name.
-        function: that does the work; ``--help`` shows the paragraphs of its docstring behind the first.
-        examples: arguments that work, for ``--help``.
+        command: name of the command.
+        arguments: arguments of the command line after that name.
+        function: does the work; ``--help`` shows the paragraphs of its docstring after the first.
+        examples: valid arguments, which ``--help`` shows.
     """
     _, *details = _unwrapped(inspect.getdoc(function) or "").split("\n\n")
     description = "\n\n".join([COMMANDS[command], *details, _examples(command, examples)])
@@ -117,7 +117,7 @@ def _examples(command: str, examples: Sequence[str]) -> str:
 
 
 def _unvalidated(positional: Sequence[str]) -> tyro.constructors.ConstructorRegistry:
-    """Read configurations as plain dictionaries, so that all of one is validated at once, in the project's words."""
+    """Read configurations as plain dictionaries, so that each is validated at once, with the project's own messages."""
     registry = tyro.constructors.ConstructorRegistry()
 
     @registry.struct_rule
@@ -125,13 +125,13 @@ def _unvalidated(positional: Sequence[str]) -> tyro.constructors.ConstructorRegi
         if not (isinstance(info.type, type) and issubclass(info.type, Config)):
             return None
         types = get_type_hints(info.type)
-        annotated: Any = Annotated  # types that are known at run time alone
+        annotated: Any = Annotated  # for types that are known only at run time
 
         def field_type(name: str) -> Any:
             value = getattr(info.default, name)
             if name in positional:
                 return annotated[types[name], tyro.conf.Positional, tyro.conf.arg(metavar=f"[{name.upper()}]")]
-            return type(value) if isinstance(value, Config) else types[name]  # of several methods the recipe has one
+            return type(value) if isinstance(value, Config) else types[name]  # the recipe has chosen its method
 
         fields = tuple(
             tyro.constructors.StructFieldSpec(
@@ -148,5 +148,5 @@ def _unvalidated(positional: Sequence[str]) -> tyro.constructors.ConstructorRegi
 
 
 def _unwrapped(docstring: str) -> str:
-    """A docstring whose paragraphs are a line each: tyro wraps them to the terminal."""
+    """Join each paragraph of a docstring into one line, because tyro wraps lines to the terminal."""
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in docstring.split("\n\n"))

@@ -41,7 +41,7 @@ def _report(
     for uri in uris:
         if not storage.is_folder(uri):
             raise FileNotFoundError(f"{uri}: there is no such folder; give those of runs")
-    from unfused_ray.report.report import write  # here: drawing takes seconds to import
+    from unfused_ray.report.report import write  # imported here, because drawing takes seconds to import
 
     size = write(uris, where, clusters)
     say(f"{where}: {size / 1e6:.1f} MB")

@@ -1,4 +1,4 @@
-"""Standard output and error that never end the work: their encoding, readers that go away, full disks."""
+"""Standard output and error that never end the work, whatever their encoding, vanished readers or full disks."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 _FIRST_FREE = 3
-"""The first descriptor behind those of standard input, output and error."""
+"""The first descriptor after those of standard input, output and error."""
 
 
 class OutlivedStream:
-    """A text stream that drops what it cannot write, once its reader is gone, and escapes what its encoding lacks."""
+    """A text stream that escapes characters its encoding lacks, and drops text once it cannot be written."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -34,15 +34,16 @@ class OutlivedStream:
             return len(text)
 
     def flush(self) -> None:
-        """Write what is buffered, or drop it."""
+        """Write the buffered text, or drop it."""
         try:
             self._stream.flush()
         except OSError as error:
             self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
-        with suppress(OSError):  # it has no descriptor
-            # What is still buffered is written when the process ends, which would then have another exit code.
+        with suppress(OSError):  # the stream has no descriptor
+            # The buffered rest is written when the process ends; without this, the process would end with another exit
+            # code.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)
@@ -52,8 +53,8 @@ class OutlivedStream:
 
 @contextmanager
 def outlived() -> Iterator[None]:
-    """Replace standard output and error by streams that the work outlives; a closed one leads nowhere."""
-    while (free := os.open(os.devnull, os.O_RDWR)) < _FIRST_FREE:  # a file would get the number of a closed stream
+    """Replace standard output and error with streams whose failure the work survives; a closed one leads nowhere."""
+    while (free := os.open(os.devnull, os.O_RDWR)) < _FIRST_FREE:  # or a file would get a closed stream's number
         pass
     os.close(free)
     before = sys.stdout, sys.stderr

@@ -17,19 +17,19 @@ logger = logging.getLogger(__name__)
 
 
 def run_training(config: TrainingConfig, dry_run: bool, train: Callable[..., TrainingResult]) -> int:
-    """Train, or measure what a training would take; return the exit code.
+    """Train, or measure how long a training would take; return the exit code.
 
     Args:
-        config: of the training.
-        dry_run: True to measure.
-        train: the function of :mod:`unfused_ray.api` that runs its stage.
+        config: settings of the training.
+        dry_run: True to measure instead of training.
+        train: function of :mod:`unfused_ray.api` that runs the stage.
     """
     if dry_run:
         return _dry_run(config)
     from unfused_ray.runs.start_times import StartTimes, process_started
 
     trained = train(config, start_times=StartTimes(process_started()))
-    from unfused_ray.report.terminal import summary  # here: torch, which is imported while Ray starts
+    from unfused_ray.report.terminal import summary  # here: torch is imported while Ray starts
     from unfused_ray.tracking.store import OFF, tracking_uri
 
     show(summary(trained.folder))
@@ -42,19 +42,19 @@ def run_training(config: TrainingConfig, dry_run: bool, train: Callable[..., Tra
 
 
 def _watch(tracking_uri: str) -> str:
-    """Address of the server that shows the curves, or the command that starts one."""
+    """Return the address of the server that shows the curves, or the command that starts one."""
     from unfused_ray import storage
 
     if tracking_uri.startswith("http"):
         return storage.masked(tracking_uri)
-    mlflow = Path(sys.executable).with_name("mlflow")  # of this environment, which need not be activated
+    mlflow = Path(sys.executable).with_name("mlflow")  # the one of this environment, which need not be activated
     return shlex.join([str(mlflow), "ui", "--backend-store-uri", storage.masked(tracking_uri)])
 
 
 def _dry_run(config: TrainingConfig) -> int:
     from unfused_ray.training.driver.data import read_data
 
-    data = read_data(config)  # before Ray and torch, which take seconds to start
+    data = read_data(config)  # read before Ray and torch, which take seconds to start
     from unfused_ray import cluster
     from unfused_ray.doctor import examine
     from unfused_ray.training.driver import dry_run, launch

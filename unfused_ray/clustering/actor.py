@@ -1,8 +1,8 @@
-"""Clustering on Ray: one assignment actor a run, its shards over the nodes, and the workers' access to it.
+"""Clustering on Ray: one assignment actor per run, its shards on the nodes, and the workers' access to it.
 
-There is one way out of every failure. A lost actor, shard or worker makes calls raise; Ray Train then starts a new
-group of workers, whose first call is :meth:`RayClusterer.restore`. That begins a new *generation* with an empty bank
-and the checkpoint's state, so nothing of the old group can remain: what it still sends is refused.
+Every failure is handled in the same way. A lost actor, shard or worker makes calls raise. Ray Train then starts a new
+group of workers, whose first call is :meth:`RayClusterer.restore`. It begins a new *generation* with an empty bank and
+the checkpoint's state. Nothing of the old group can remain, because calls that it still sends are refused.
 """
 
 from __future__ import annotations
@@ -27,20 +27,22 @@ _MAX_IN_FLIGHT = 8
 
 
 def start_assignment_actor(plan: ClusteringPlan, num_shards: int) -> ray.actor.ActorHandle:
-    """Start the assignment actor of a run; it takes no CPU, because it works while the workers wait for it.
+    """Start the assignment actor of a run; it reserves no CPU, because it works while the workers wait for it.
 
-    It lives on the driver's node, whose loss ends the run anyway: that of another would end the worker group. Where
-    clustering is to be done on GPUs, each process that holds embeddings reserves its share of one, wherever that is.
+    It lives on the driver's node, because the loss of that node ends the run anyway, while the loss of another would
+    end the worker group. If clustering runs on GPUs, each process that holds embeddings reserves its share of one on
+    any node instead.
 
-    It ends with the driver, or by ``ray.kill``.
+    The actor ends with the driver, or by ``ray.kill``.
 
     Args:
-        plan: of the clustering.
-        num_shards: S; one shard lives inside the actor, several are actors spread over the nodes.
+        plan: plan of the clustering.
+        num_shards: S, number of shards; a single one lives inside the actor, several are actors spread over the nodes.
     """
     holds_gpu = num_shards == 1 and plan.gpus_per_shard > 0
     place = {"num_cpus": 0, "num_gpus": plan.gpus_per_shard} if holds_gpu else cluster.on_this_node()
-    # Restarted without its state, it refuses every call until it is restored; only restore() itself is retried.
+    # An actor that is restarted without its state refuses every call until it is restored; only restore() itself is
+    # retried.
     actor = ray.remote(AssignmentActor).options(**place, max_restarts=-1, max_task_retries=0)
     return actor.remote(plan, num_shards)
 
@@ -49,9 +51,9 @@ class RayClusterer:
     """A worker's :class:`Clusterer`, through the assignment actor.
 
     Args:
-        actor: from :func:`start_assignment_actor`.
-        group: names this group of workers, the same on all of them and never used before.
-        num_workers: of the group.
+        actor: the actor from :func:`start_assignment_actor`.
+        group: name of this group of workers, the same on all of them and never used before.
+        num_workers: number of workers of the group.
     """
 
     def __init__(self, actor: ray.actor.ActorHandle, group: str, num_workers: int) -> None:
@@ -68,7 +70,7 @@ class RayClusterer:
         ray.get(self._actor.restore.remote(self._generation, self._num_workers, folder, epoch))
 
     def push(self, clip_ids: np.ndarray, embeddings: np.ndarray) -> None:
-        """Send embeddings; returns at once while no more than eight pushes are on their way."""
+        """Send embeddings; return at once if fewer than eight pushes are on their way."""
         while len(self._in_flight) >= _MAX_IN_FLIGHT:
             ray.get(self._in_flight.popleft())
         self._in_flight.append(self._actor.push.remote(self._generation, clip_ids, normalize_rows(embeddings)))
@@ -111,8 +113,8 @@ class _Round:
 class AssignmentActor:
     """The in-process clusterer of a run, behind a barrier for its workers.
 
-    Small pushes are collected into blocks. All work on the bank is done one after the other, in a thread: meanwhile
-    the actor answers.
+    It collects small pushes into blocks. It does all work on the bank in sequence, in a thread, so that the actor can
+    answer meanwhile.
     """
 
     def __init__(self, plan: ClusteringPlan, num_shards: int) -> None:
@@ -128,28 +130,28 @@ class AssignmentActor:
 
     @ray.method(max_task_retries=-1)  # its caller must not fail because the actor is still starting
     async def restore(self, generation: str, num_workers: int, folder: str | None, epoch: int) -> None:
-        """Begin a generation, on its first worker's call; the others wait for the same."""
+        """Begin a generation on the call of its first worker; the calls of the others wait for it to begin."""
         if generation != self._generation:
             if generation in self._retired:
                 raise RuntimeError(_stale(generation))
             self._retired.add(self._generation)
             self._generation, self._num_workers = generation, num_workers
             if self._round is not None:
-                self._round.complete.set()  # wakes what waits there, to be refused
+                self._round.complete.set()  # wakes the calls that wait there, so that they are refused
             self._buffer, self._round, self._published = [], None, None
             self._restored = asyncio.create_task(self._work(generation, self._clusterer.restore, folder, epoch))
         assert self._restored is not None
         await self._restored
 
     async def push(self, generation: str, clip_ids: np.ndarray, rows: np.ndarray) -> None:
-        """Take in normalised float16 rows."""
+        """Store normalised float16 rows."""
         self._check(generation)
         self._buffer.append((clip_ids, rows))
         if sum(len(ids) for ids, _ in self._buffer) >= BLOCK_ROWS:
             await self._forward(generation)
 
     async def labels(self, generation: str, epoch: int, rank: int, rows_pushed: int) -> ray.ObjectRef:
-        """Wait for all workers and for the clustering; a reference to its :class:`Assignment`."""
+        """Wait for all workers and for the clustering; return a reference to its :class:`Assignment`."""
         self._check(generation)
         current = self._clusterer.current
         if current is not None and epoch == current.epoch:
@@ -184,13 +186,13 @@ class AssignmentActor:
         return self._publish(assignment)
 
     def _publish(self, assignment: Assignment) -> ray.ObjectRef:
-        """The assignment's one copy in the object store."""
+        """Return a reference to the assignment's only copy in the object store."""
         if self._published is None or self._published[0] != assignment.epoch:
             self._published = (assignment.epoch, ray.put(assignment))
         return self._published[1]
 
     async def _forward(self, generation: str) -> None:
-        """Give the bank the collected rows."""
+        """Push the collected rows to the bank."""
         self._check(generation)
         collected, self._buffer = self._buffer, []
         if collected:
@@ -199,7 +201,7 @@ class AssignmentActor:
 
     async def _work(self, generation: str, function: Callable[..., Any], *arguments: Any) -> Any:
         async with self._working:
-            self._check(generation)  # another may have begun while this one waited for its turn
+            self._check(generation)  # another generation may have begun while this call waited
             return await asyncio.to_thread(function, *arguments)
 
     def _check(self, generation: str) -> None:
@@ -217,7 +219,7 @@ class _RemoteShards:
     """Shards that are actors; a lost one is not restarted, so that every call to it raises."""
 
     def __init__(self, plan: ClusteringPlan, num_shards: int) -> None:
-        # Each is built where it lives; the whole list ends when the bank that holds it does.
+        # Each shard is built where it lives; all of them end when the bank that holds this list does.
         options = {"num_cpus": 0, "num_gpus": plan.gpus_per_shard}
         actor = ray.remote(_ShardActor).options(**options, scheduling_strategy="SPREAD")
         self._actors = [actor.remote(plan, shard, num_shards) for shard in range(num_shards)]

@@ -26,18 +26,19 @@ _PROTOTYPES = "prototypes.safetensors"
 
 @dataclass(frozen=True)
 class Assignment:
-    """Every clip's cluster; N clips, H heads. Cluster ids mean nothing in another epoch."""
+    """Every clip's cluster, for N clips and H heads. Cluster ids have no meaning in another epoch."""
 
     epoch: int
-    """The epoch that trains on it."""
+    """The epoch that trains on this assignment."""
     labels: tuple[np.ndarray, ...]
-    """(N,) int32 a head, by clip_id."""
+    """(N,) int32 for each head, by clip_id."""
     distances: tuple[np.ndarray, ...]
-    """(N,) float32 a head: 1 - cosine similarity of the embedding with its prototype."""
+    """(N,) float32 for each head: 1 - cosine similarity of the embedding with its prototype."""
     prototypes: tuple[np.ndarray, ...]
-    """(K, D) float32 a head, L2-normalised."""
+    """(K, D) float32 for each head, L2-normalised."""
     health: dict[str, float]
-    """Figures of :mod:`unfused_ray.clustering.health`; with several heads, those of a head begin with ``head0/`` …"""
+    """Metrics of :mod:`unfused_ray.clustering.health`; with several heads, the metrics of a head begin with ``head0/``
+    …"""
 
 
 def write_assignment(uri: str, assignment: Assignment) -> None:

@@ -1,8 +1,8 @@
-"""The embedding bank: the newest embedding of every clip, over one or several shards, and its clustering.
+"""The embedding bank: the newest embedding of every clip, in one or several shards, and its clustering.
 
-Blocks of ``BLOCK_ROWS`` clip_ids are dealt to the shards in turn: block j is with shard j mod S. So a block is whole on
-its shard, and labels do not depend on S: k-means adds the blocks' sums exactly. Nothing here knows Ray: shards are
-objects of this process, or stand-ins that call them elsewhere.
+Blocks of ``BLOCK_ROWS`` clip_ids are dealt to the S shards in turn: block j lies on shard j mod S. So every block is
+whole on its shard, and labels do not depend on S, because k-means adds the blocks' sums exactly. This module does not
+use Ray: shards are objects of this process, or proxies of objects elsewhere.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _MANIFEST = "bank.json"
 
 
 class Shards(Protocol):
-    """The shards of a bank, wherever they are."""
+    """The shards of a bank, in whichever process they are."""
 
     def __len__(self) -> int:
-        """S."""
+        """Number of shards, S."""
         ...
 
     def broadcast(self, method: str, *arguments: Any) -> list[Any]:
@@ -58,7 +58,7 @@ class LocalShards:
 
 
 class Bank:
-    """The embeddings of N clips: the points of k-means, and their clustering."""
+    """The embeddings of N clips, as points for k-means, and their clustering."""
 
     def __init__(self, shards: Shards, num_clips: int, dim: int) -> None:
         self._shards = shards
@@ -66,7 +66,7 @@ class Bank:
         self.dim = dim
 
     def push(self, clip_ids: np.ndarray, rows: np.ndarray) -> None:
-        """Store rows from :func:`kmeans.normalize_rows`; a clip pushed before gets the new row.
+        """Store rows from :func:`~unfused_ray.clustering.rows.normalize_rows`; a clip pushed before gets the new row.
 
         Raises:
             ValueError: the rows do not fit the clip_ids or the bank.
@@ -84,7 +84,7 @@ class Bank:
         self._shards.scatter("push", [(clip_ids[own], rows[own]) for own in owners])
 
     def gather(self, ids: np.ndarray) -> np.ndarray:
-        """Float16 rows of these ids."""
+        """Return the float16 rows of these ids."""
         owners = self._owners(ids)
         rows = np.empty((len(ids), self.dim), np.float16)
         for own, found in zip(owners, self._shards.scatter("gather", [(ids[own],) for own in owners]), strict=True):
@@ -92,12 +92,12 @@ class Bank:
         return rows
 
     def sums(self, centroids_KD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Sum and number of the rows nearest to each centroid."""
+        """Return sum and number of the rows nearest to each centroid."""
         sums, counts = zip(*self._shards.broadcast("sums", centroids_KD), strict=True)
         return sum(sums), sum(counts)
 
     def assign(self, centroids_KD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Nearest centroid of each row, and the similarity with it."""
+        """Return each row's nearest centroid, and the similarity with it."""
         num_blocks = -(-self.num_rows // BLOCK_ROWS)
         labels = np.empty((num_blocks, BLOCK_ROWS), np.int32)
         similarities = np.empty((num_blocks, BLOCK_ROWS), np.float32)
@@ -109,13 +109,13 @@ class Bank:
     def cluster(
         self, epoch: int, num_clusters: Sequence[int], iterations: int, seed: int, previous: Assignment | None = None
     ) -> Assignment:
-        """Cluster all clips, afresh for each head; those not pushed since the last time keep their embedding.
+        """Cluster all clips, anew for each head; clips not pushed since the last clustering keep their embedding.
 
         Args:
             epoch: the epoch that will train on the labels.
-            num_clusters: K of each head.
-            iterations: of Lloyd's algorithm.
-            seed: of the starts, with the epoch and the head.
+            num_clusters: K, number of clusters, of each head.
+            iterations: number of iterations of Lloyd's algorithm.
+            seed: seed of the starts, together with the epoch and the head.
             previous: the assignment to compare with.
 
         Raises:
@@ -149,11 +149,11 @@ class Bank:
         )
 
     def begin_epoch(self) -> None:
-        """Begin to count unseen clips and refused rows anew."""
+        """Restart the counts of unseen clips and refused rows."""
         self._shards.broadcast("begin_epoch")
 
     def save(self, folder: str) -> None:
-        """Write the bank, each shard its own file from where it is."""
+        """Write the bank; each shard writes its own file from where it lives."""
         files = [f"shard-{shard:05d}.safetensors" for shard in range(len(self._shards))]
         self._shards.scatter("save", [(storage.join(folder, file),) for file in files])
         manifest = {"num_clips": self.num_rows, "dim": self.dim, "files": files}
@@ -163,7 +163,7 @@ class Bank:
         """Load the result of :meth:`save`, with any number of shards.
 
         Raises:
-            ValueError: it is a bank of other clips or dimensions, or of another version.
+            ValueError: the bank is of other clips or dimensions, or of another version.
         """
         manifest = storage.read_json(storage.join(folder, _MANIFEST), FORMAT_VERSION, "begin the run anew")
         for name, value in {"num_clips": self.num_rows, "dim": self.dim}.items():
@@ -172,6 +172,6 @@ class Bank:
         self._shards.broadcast("load", [storage.join(folder, file) for file in manifest["files"]])
 
     def _owners(self, clip_ids: np.ndarray) -> list[np.ndarray]:
-        """Positions of each shard's clips."""
+        """Return the positions of each shard's clips in ``clip_ids``."""
         shards = clip_ids // BLOCK_ROWS % len(self._shards)
         return [np.flatnonzero(shards == shard) for shard in range(len(self._shards))]

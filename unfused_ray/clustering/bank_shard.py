@@ -1,4 +1,4 @@
-"""One shard of the embedding bank: the embeddings of every S-th block of clip_ids, and the work on them."""
+"""One shard of the embedding bank: the embeddings of every S-th block of clip_ids, and the computations on them."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _NAMED_IDS = 10
 
 @dataclass(frozen=True)
 class Census:
-    """Counts of a shard's clips; they add up over shards."""
+    """Counts of a shard's clips; the counts of several shards can be added."""
 
     never_pushed: int
     first_never_pushed: list[int]
-    """The lowest clip_ids of them, at most ten."""
+    """The lowest clip_ids of clips that were never pushed, at most ten."""
     unseen: int
-    """Clips not pushed since the last assignment."""
+    """Number of clips not pushed since the last assignment."""
     zero: int
-    """Clips whose embedding is zero."""
+    """Number of clips whose embedding is zero."""
     non_finite: int
-    """Rows refused since the last assignment because they held NaN or infinity."""
+    """Number of rows refused since the last assignment because they held NaN or infinity."""
 
     def __add__(self, other: Census) -> Census:
         first = sorted(self.first_never_pushed + other.first_never_pushed)[:_NAMED_IDS]
@@ -49,10 +49,10 @@ class BankShard(RowBlocks):
 
     Args:
         shard: number of this shard.
-        num_shards: S.
-        num_clips: N, of the whole bank.
-        dim: D.
-        threads: tiles worked on at once.
+        num_shards: S, number of shards.
+        num_clips: N, number of clips of the whole bank.
+        dim: D, size of an embedding.
+        threads: number of tiles that are processed at the same time.
         nearest: finds the nearest centroids; oneDNN by default.
     """
 
@@ -69,7 +69,8 @@ class BankShard(RowBlocks):
         self.non_finite = 0
 
     def push(self, clip_ids: np.ndarray, rows: np.ndarray) -> None:
-        """Store float16 rows by clip_id; one that is not finite is counted, its clip keeps what it had (or zero)."""
+        """Store float16 rows by clip_id; a row that is not finite is counted, and its clip keeps its earlier row (or
+        zero)."""
         slots = self._slots(clip_ids)
         finite = np.isfinite(rows).all(axis=1)
         self.write(slots[finite], rows[finite])
@@ -78,7 +79,7 @@ class BankShard(RowBlocks):
         self.seen[slots] = True
 
     def gather(self, ids: np.ndarray) -> np.ndarray:
-        """Float16 rows of these clip_ids."""
+        """Return the float16 rows of these clip_ids."""
         return super().gather(self._slots(ids))
 
     def census(self) -> Census:
@@ -94,12 +95,12 @@ class BankShard(RowBlocks):
         )
 
     def begin_epoch(self) -> None:
-        """Begin to count unseen clips and refused rows anew."""
+        """Restart the counts of unseen clips and refused rows."""
         self.seen[:] = False
         self.non_finite = 0
 
     def state(self) -> dict[str, np.ndarray]:
-        """The state for a checkpoint, by block of clip_ids: any other number of shards can load it."""
+        """Return the state for a checkpoint, by block of clip_ids, so that any other number of shards can load it."""
         return {
             "blocks": self.blocks,
             "rows": self.rows.reshape(len(self.blocks), BLOCK_ROWS, self.rows.shape[1]),
@@ -109,21 +110,21 @@ class BankShard(RowBlocks):
         }
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
-        """Take over those of the state's blocks that belong to this shard."""
+        """Load those blocks of a state that belong to this shard."""
         mine = np.isin(state["blocks"], self.blocks)
         slots = self._slots((state["blocks"][mine, None] * BLOCK_ROWS + np.arange(BLOCK_ROWS)).ravel())
         self.write(slots, state["rows"][mine].reshape(len(slots), self.rows.shape[1]))
         self.pushed[slots] = state["pushed"][mine].ravel()
         self.seen[slots] = state["seen"][mine].ravel()
         if mine.any() and state["blocks"][0] in self.blocks:
-            self.non_finite += int(state["non_finite"][0])  # once, by the shard that holds the file's first block
+            self.non_finite += int(state["non_finite"][0])  # counted once, by the shard of the file's first block
 
     def save(self, uri: str) -> None:
         """Write :meth:`state` as one file."""
         storage.write_bytes(uri, safetensors.numpy.save(self.state()))
 
     def load(self, uris: Sequence[str]) -> None:
-        """Take over the files of a bank; ``uris[i]`` was written by shard i of ``len(uris)``."""
+        """Load from the files of a bank; ``uris[i]`` was written by shard i of ``len(uris)``."""
         for shard, uri in enumerate(uris):
             if any(block % len(uris) == shard for block in self.blocks.tolist()):
                 self.load_state(safetensors.numpy.load(storage.read_bytes(uri)))

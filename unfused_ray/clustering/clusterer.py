@@ -1,4 +1,4 @@
-"""The interface of a run's clustering, and the clusterer that lives in the process of its only worker."""
+"""The interface of a run's clustering, and the clusterer for a single worker, in that worker's process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _EPOCH = re.compile(r"epoch-(\d+)")
 
 
 class Clusterer(Protocol):
-    """One worker's access to the clustering of a run. Any failure raises; :meth:`restore` begins again."""
+    """One worker's access to the clustering of a run. Every failure raises; :meth:`restore` begins again."""
 
     def restore(self, folder: str | None, epoch: int) -> None:
         """Begin before or in an epoch, with a saved state or an empty bank. Every worker of a group calls it first.
@@ -33,7 +33,7 @@ class Clusterer(Protocol):
         ...
 
     def push(self, clip_ids: np.ndarray, embeddings: np.ndarray) -> None:
-        """Take in embeddings ``(n, D)`` of clips ``(n,)`` int64, each clip at most once between two assignments."""
+        """Receive embeddings ``(n, D)`` of clips ``(n,)`` int64, each clip at most once between two assignments."""
         ...
 
     def flush(self) -> None:
@@ -41,15 +41,15 @@ class Clusterer(Protocol):
         ...
 
     def labels(self, epoch: int, rank: int, rows_pushed: int) -> Assignment:
-        """The assignment that ``epoch`` trains on. Every worker calls it once; again, it gives the same result.
+        """Return the assignment that ``epoch`` trains on. Every worker calls it; further calls give the same result.
 
         Args:
-            epoch: the epoch that is about to begin; after a restore, also the one restored into.
-            rank: of this worker.
-            rows_pushed: by this worker since the last assignment or restore.
+            epoch: epoch that is about to begin, or into which a state was restored.
+            rank: rank of this worker.
+            rows_pushed: number of rows that this worker has pushed since the last assignment or restore.
 
         Raises:
-            RuntimeError: not all that was pushed has arrived, or a clip was never pushed.
+            RuntimeError: not all pushed embeddings have arrived, or a clip was never pushed.
         """
         ...
 
@@ -67,48 +67,48 @@ class ClusteringPlan:
     """Size and settings of the clustering before each epoch."""
 
     num_clips: int
-    """N: clip_ids are 0 … N - 1."""
+    """N, number of clips: clip_ids are 0 … N - 1."""
     dim: int
     """D, size of an embedding."""
     num_clusters: tuple[int, ...]
-    """K of each head, at most N."""
+    """K, number of clusters, of each head; at most N."""
     iterations: int
-    """Lloyd iterations of an assignment."""
+    """Number of Lloyd iterations of an assignment."""
     seed: int
     """Seed of the starts."""
     assignments: str
-    """Folder, by path or URI, of the assignments ``epoch-0000`` and on."""
+    """Folder of the assignments, by path or URI; they are called ``epoch-0000`` and so on."""
     threads: int = 0
-    """Threads of each process that holds embeddings; 0 takes all cores that it may use on its node."""
+    """Number of threads of each process that holds embeddings; 0 takes all cores that it may use on its node."""
     gpus_per_shard: float = 0.0
-    """GPUs that each of these processes reserves, and clusters on; 0 is oneDNN on processors."""
+    """Number of GPUs that each of these processes reserves, and clusters on; 0 clusters by oneDNN on CPUs."""
 
     def build_shard(self, shard: int, num_shards: int) -> BankShard:
-        """An empty shard in this process.
+        """Build an empty shard in this process.
 
         Raises:
-            ValueError: it is to cluster on a GPU, and faiss sees none here.
-            MissingExtraError: it is to cluster on a GPU, and faiss is not installed.
+            ValueError: it should cluster on a GPU, and faiss sees none here.
+            MissingExtraError: it should cluster on a GPU, and faiss is not installed.
         """
         nearest = None
         if self.gpus_per_shard:
-            from unfused_ray.clustering.nearest import FaissGpu  # here: it imports torch
+            from unfused_ray.clustering.nearest import FaissGpu  # here, because it imports torch
 
             nearest = FaissGpu()
         threads = self.threads or usable_cores()
         return BankShard(shard, num_shards, self.num_clips, self.dim, threads, nearest)
 
     def build_bank(self) -> Bank:
-        """An empty bank in this process."""
+        """Build an empty bank in this process."""
         return Bank(LocalShards([self.build_shard(0, 1)]), self.num_clips, self.dim)
 
 
 class InProcessClusterer:
-    """The clusterer of one worker, in its process; the assignment actor is this one behind a barrier.
+    """The clusterer of one worker, in its process; the assignment actor contains one, behind a barrier.
 
     Args:
-        plan: of the clustering.
-        build_bank: gives an empty bank; one in this process by default.
+        plan: plan of the clustering.
+        build_bank: builds an empty bank; by default one in this process.
     """
 
     def __init__(self, plan: ClusteringPlan, build_bank: Callable[[], Bank] | None = None) -> None:
@@ -121,7 +121,7 @@ class InProcessClusterer:
 
     def restore(self, folder: str | None, epoch: int) -> None:
         """Begin with a new bank."""
-        self._restored = None  # frees the old embeddings before the new ones need their place
+        self._restored = None  # frees the old embeddings before new ones need the memory
         bank = self._build_bank()
         self.current, self._next_epoch, self._arrived = None, epoch, 0
         if folder is not None:

@@ -1,4 +1,4 @@
-"""Figures that tell a healthy clustering from a collapsed one; all follow from sums that do not depend on any order."""
+"""Metrics that distinguish a healthy clustering from a collapsed one, from sums that do not depend on any order."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from unfused_ray.config import HealthConfig
 
 
 def of_head(head: Clustering, previous_N: np.ndarray | None = None) -> dict[str, float]:
-    """The figures of one clustering.
+    """Compute the metrics of one clustering.
 
     Args:
         head: the clustering.
-        previous_N: labels of the same rows before, if there are any.
+        previous_N: previous labels of the same rows, if there are any.
     """
     sizes = np.bincount(head.labels, minlength=len(head.centroids))
     figures = {
@@ -32,17 +32,17 @@ def of_head(head: Clustering, previous_N: np.ndarray | None = None) -> dict[str,
 
 
 def named(figures: dict[str, float], head: int, num_heads: int) -> dict[str, float]:
-    """The figures of one of several heads, by names of their own: ``head0/…``."""
+    """Return metrics under the names of one of several heads: ``head0/…``."""
     prefix = f"head{head}/" if num_heads > 1 else ""
     return {f"{prefix}{name}": value for name, value in figures.items()}
 
 
 def signs_of_collapse(figures: Mapping[str, float], limits: HealthConfig) -> list[str]:
-    """Figures of an epoch that are beyond the limits, in words; each of several heads counts.
+    """Describe the metrics of an epoch that are beyond the limits; each of several heads counts.
 
     Args:
-        figures: of the labels, or of the embeddings if there are none.
-        limits: of the configuration.
+        figures: metrics of the labels, or of the embeddings if there are no labels.
+        limits: limits from the configuration.
     """
     signs = []
     for name, value in figures.items():
@@ -55,15 +55,16 @@ def signs_of_collapse(figures: Mapping[str, float], limits: HealthConfig) -> lis
 
 
 def evenness(sizes_K: np.ndarray) -> float:
-    """Entropy of the cluster sizes as a share of log K: 1 if all are equal, 0 if one cluster holds everything."""
+    """Compute the entropy of cluster sizes as a share of log K: 1 if all are equal, 0 if one cluster holds
+    everything."""
     return float(_entropy(sizes_K) / np.log(len(sizes_K)))
 
 
 def effective_rank(gram_DD: np.ndarray) -> float:
-    """Number of directions the embeddings use, between 1 and D (RankMe, arXiv 2210.02885, eq. 1).
+    """Compute the number of directions that embeddings use, from 1 to D (RankMe, arXiv 2210.02885, eq. 1).
 
-    The exponential of the entropy of the embeddings' singular values, which are the square roots of the eigenvalues
-    of ``gram_DD``, the sum of the embeddings' outer products.
+    It is the exponential of the entropy of the embeddings' singular values, which are the square roots of the
+    eigenvalues of ``gram_DD``, the sum of the embeddings' outer products.
     """
     singular = np.sqrt(np.linalg.eigvalsh(gram_DD).clip(min=0))
     shares = singular[singular > 0] / singular.sum()
@@ -71,9 +72,9 @@ def effective_rank(gram_DD: np.ndarray) -> float:
 
 
 def normalized_mutual_information(first_N: np.ndarray, second_N: np.ndarray) -> float:
-    """Agreement of two labelings, independent of their ids: 1 if they are the same up to names, near 0 by chance.
+    """Compute how far two labelings agree, whatever their ids: 1 if they are equal up to names, near 0 by chance.
 
-    The mutual information over the mean of both entropies; 1 where neither labeling says anything.
+    It is the mutual information divided by the mean of both entropies; 1 if both entropies are 0.
     """
     pairs = first_N.astype(np.int64) * (int(second_N.max()) + 1) + second_N
     joint = _entropy(np.unique(pairs, return_counts=True)[1])

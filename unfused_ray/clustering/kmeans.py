@@ -1,7 +1,7 @@
 """Spherical k-means: k-means of unit vectors under cosine similarity (Dhillon and Modha 2001, Machine Learning 42).
 
-The result depends on the rows and the starts alone, *bit for bit*: not on the processes or threads that share the
-work, nor on the order in which partial results arrive. Two facts make it so:
+The result depends only on the rows and the starts, *bit for bit*: not on the processes or threads that share the work,
+nor on the order in which partial results arrive. Two facts ensure this:
 
 * Rows are multiplied with the centroids in tiles of ``TILE_ROWS``, the last one padded with zeros, each by one thread.
   A tile is never divided, so every row is always computed in the same product. On a GPU labels are certified instead
@@ -29,23 +29,23 @@ _SPLIT = 1 / 1024
 
 
 class Points(Protocol):
-    """Rows to cluster, wherever they are."""
+    """Rows to cluster, in whichever process they are."""
 
     @property
     def num_rows(self) -> int:
-        """N."""
+        """Number of rows, N."""
         ...
 
     def gather(self, ids: np.ndarray) -> np.ndarray:
-        """Float16 rows of these ids."""
+        """Return the float16 rows of these ids."""
         ...
 
     def sums(self, centroids_KD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Sum of the rows nearest to each centroid, ``(K, D)`` float64, and their number, ``(K,)`` int64."""
+        """Return the sum of the rows nearest to each centroid, ``(K, D)`` float64, and their number, ``(K,)`` int64."""
         ...
 
     def assign(self, centroids_KD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Nearest centroid of each row, ``(N,)`` int32, and the similarity with it, ``(N,)`` float32."""
+        """Return each row's nearest centroid, ``(N,)`` int32, and the similarity with it, ``(N,)`` float32."""
         ...
 
 
@@ -56,17 +56,17 @@ class Clustering:
     labels: np.ndarray
     """(N,) int32: the nearest of the final centroids."""
     distances: np.ndarray
-    """(N,) float32: 1 - cosine similarity with it, at least 0."""
+    """(N,) float32: 1 - cosine similarity with that centroid, at least 0."""
     centroids: np.ndarray
     """(K, D) float32, L2-normalised."""
     num_refills: int
-    """Empty clusters that were refilled, over all iterations."""
+    """Number of empty clusters that were refilled, over all iterations."""
     num_distinct_starts: int
-    """Different rows among the starts: less than K if the data hold no more."""
+    """Number of different rows among the starts; below K if the data hold no more."""
 
     @property
     def inertia(self) -> float:
-        """Squared Euclidean distances of the unit vectors to their centroids, summed in the order of the rows."""
+        """Sum of squared Euclidean distances of the unit vectors to their centroids, in the order of the rows."""
         return float(2 * self.distances.sum(dtype=np.float64))
 
 
@@ -82,7 +82,7 @@ def fit(points: Points, num_clusters: int, iterations: int, rng: np.random.Gener
 
 
 def draw_starts(points: Points, num_clusters: int, rng: np.random.Generator) -> np.ndarray:
-    """The first ``num_clusters`` different, non-zero rows of a random order: ``(at most K, D)`` float32.
+    """Draw the first ``num_clusters`` different, non-zero rows of a random order: ``(at most K, D)`` float32.
 
     Raises:
         ValueError: all rows are zero.
@@ -103,13 +103,14 @@ def draw_starts(points: Points, num_clusters: int, rng: np.random.Generator) -> 
 
 
 def lloyd(points: Points, starts: np.ndarray, num_clusters: int, iterations: int) -> Clustering:
-    """``iterations`` times assign and average, from given starts; then every row goes to its nearest final centroid.
+    """Assign and average ``iterations`` times, from given starts; then assign every row to its nearest final centroid.
 
     Args:
         points: the rows.
-        starts: ``(S, D)`` float32 unit vectors; fewer than K are repeated, the copies count as empty and are refilled.
-        num_clusters: K.
-        iterations: of Lloyd's algorithm.
+        starts: ``(S, D)`` float32 unit vectors; if they are fewer than K, they are repeated, and the copies count as
+            empty clusters, which are refilled.
+        num_clusters: K, number of clusters.
+        iterations: number of iterations of Lloyd's algorithm.
     """
     if len(starts) < num_clusters:
         logger.warning("only %d different embeddings for %d clusters: some stay empty", len(starts), num_clusters)
@@ -120,15 +121,16 @@ def lloyd(points: Points, starts: np.ndarray, num_clusters: int, iterations: int
         centroids, refilled = update_centroids(*points.sums(previous))
         num_refills += refilled
         if not refilled and np.array_equal(centroids, previous):
-            break  # every other iteration would give the same
+            break  # every further iteration would give the same
     labels, similarities = points.assign(centroids)
     return Clustering(labels, np.maximum(1 - similarities, 0), centroids, num_refills, len(starts))
 
 
 def update_centroids(sums_KD: np.ndarray, counts_K: np.ndarray) -> tuple[np.ndarray, int]:
-    """The directions of the sums, ``(K, D)`` float32, and the number of clusters that had none and were refilled.
+    """Return the directions of the sums, ``(K, D)`` float32, and the number of clusters without one, now refilled.
 
-    Such a cluster takes half of the largest one: both get its direction, tilted a little either way (as in faiss).
+    Such a cluster takes half of the largest one: both get its direction, tilted slightly in opposite ways (as in
+    faiss).
     """
     norms = np.linalg.norm(sums_KD, axis=1)
     centroids = unit_rows(sums_KD)

@@ -1,4 +1,4 @@
-"""Pseudo-labels of a task: its clips' embeddings, whitened, clustered from several starts.
+"""Makes pseudo-labels of a task: whitens its clips' embeddings and clusters them from several starts.
 
 Source: UnFuSeD, arXiv 2303.05668; PCA-whitening before k-means as in DECAR, arXiv 2110.08895.
 """
@@ -22,8 +22,9 @@ _ROWS_AT_A_TIME = 8192
 def whiten(embeddings_ND: np.ndarray, max_dim: int) -> tuple[np.ndarray, float]:
     """PCA-whiten to min(max_dim, N / 8, D) dimensions of variance 1, then L2-normalise.
 
-    Directions without variance are left out. By the eigenvectors of the scatter matrix, some rows at a time: memory for
-    (D, D) and the result, where a singular value decomposition takes several times that of the embeddings.
+    Directions without variance are left out. The directions are eigenvectors of the scatter matrix, which is summed
+    some rows at a time. This takes memory for (D, D) and the result; a singular value decomposition takes several times
+    the memory of the embeddings.
 
     Returns:
         ``(N, d)`` float32, and the effective rank of the embeddings around their mean.
@@ -55,16 +56,16 @@ def whiten(embeddings_ND: np.ndarray, max_dim: int) -> tuple[np.ndarray, float]:
 
 
 def cluster(embeddings_ND: np.ndarray, config: PseudoLabelConfig, seed: int, threads: int) -> Assignment:
-    """Pseudo-labels of every clip, a head for each of ``config.num_clusters``; -1 where an embedding is NaN.
+    """Make pseudo-labels of every clip, one head for each of ``config.num_clusters``; -1 if an embedding is NaN.
 
     Args:
-        embeddings_ND: of whole clips, by clip_id; a row of NaN is a damaged clip.
-        config: dimensions, numbers of clusters, starts, iterations.
-        seed: of the starts.
-        threads: of the k-means; they change nothing.
+        embeddings_ND: embeddings of whole clips, by clip_id; a row of NaN is a damaged clip.
+        config: gives dimensions, numbers of clusters, starts and iterations.
+        seed: seed of the starts.
+        threads: number of threads of the k-means; it does not change the result.
 
     Raises:
-        ValueError: there are fewer whole clips than clusters, or their embeddings do not differ.
+        ValueError: there are fewer undamaged clips than clusters, or their embeddings do not differ.
     """
     whole = np.isfinite(embeddings_ND).all(axis=1)
     points_Nd, effective_rank = whiten(embeddings_ND if whole.all() else embeddings_ND[whole], config.max_dim)
@@ -81,14 +82,14 @@ def cluster(embeddings_ND: np.ndarray, config: PseudoLabelConfig, seed: int, thr
 
 
 def of_classes(class_ids_N: np.ndarray) -> Assignment:
-    """The true classes as an assignment of one head, with one-hot prototypes: the ceiling of what labels can give."""
+    """Return the true classes as an assignment of one head, with one-hot prototypes: the ceiling for any labels."""
     num_classes = int(class_ids_N.max()) + 1
     distances = np.zeros(len(class_ids_N), np.float32)
     return Assignment(0, (class_ids_N.astype(np.int32),), (distances,), (np.eye(num_classes, dtype=np.float32),), {})
 
 
 def shuffled(assignment: Assignment, seed: int) -> Assignment:
-    """The same labels dealt out at random, so that cluster sizes stay: the floor."""
+    """Return the same labels dealt out at random, so that cluster sizes stay: the floor."""
     order = randomness.generator(seed, "shuffled labels").permutation(len(assignment.labels[0]))
     return Assignment(
         assignment.epoch,
@@ -100,7 +101,7 @@ def shuffled(assignment: Assignment, seed: int) -> Assignment:
 
 
 def agreement_with(assignment: Assignment, class_ids_N: np.ndarray) -> dict[str, float]:
-    """Normalised mutual information of every head with the true classes, of the clips that have both.
+    """Compute each head's normalised mutual information with the true classes, over the clips that have both.
 
     It is reported, never trained on.
     """
@@ -129,7 +130,7 @@ def _best_of_starts(
 
 
 def _spread(values: np.ndarray, whole_N: np.ndarray, missing: float) -> np.ndarray:
-    """Values of the whole clips at their places among all clips."""
+    """Put the values of undamaged clips at their places among all clips."""
     spread = np.full(len(whole_N), missing, values.dtype)
     spread[whole_N] = values
     return spread

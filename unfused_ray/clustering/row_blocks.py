@@ -21,9 +21,9 @@ class RowBlocks:
     """Rows in the memory of this process, in whole blocks.
 
     Args:
-        num_rows: N; all rows are zero at first.
-        dim: D.
-        threads: tiles worked on at once.
+        num_rows: N, number of rows; all are zero at first.
+        dim: D, size of a row.
+        threads: number of tiles that are processed at the same time.
         nearest: finds the nearest centroids; oneDNN by default.
     """
 
@@ -38,7 +38,7 @@ class RowBlocks:
 
     @classmethod
     def of(cls, embeddings_ND: np.ndarray, threads: int, nearest: Nearest | None = None) -> RowBlocks:
-        """The L2-normalised embeddings as rows."""
+        """Return the L2-normalised embeddings as rows."""
         num_rows, dim = embeddings_ND.shape
         points = cls(num_rows, dim, threads, nearest)
         points.write(np.arange(num_rows), normalize_rows(embeddings_ND))
@@ -50,11 +50,11 @@ class RowBlocks:
         self.has_direction[ids] = rows.any(axis=1)
 
     def gather(self, ids: np.ndarray) -> np.ndarray:
-        """Float16 rows of these ids."""
+        """Return the float16 rows of these ids."""
         return self.rows[ids]
 
     def sums(self, centroids_KD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Sum and number of the rows nearest to each centroid, tile by tile."""
+        """Return sum and number of the rows nearest to each centroid, tile by tile."""
         from unfused_ray.clustering.tiles import sum_by_cluster
 
         find, size = self._finder(centroids_KD)
@@ -65,12 +65,12 @@ class RowBlocks:
         tiles = self._tiles(size)
         sums, counts = zip(*self._share(thread_sums, tiles), strict=True)
         counts_K = reduce(np.add, counts)
-        # A zero row is in cluster 0, and does not count.
+        # A zero row is in cluster 0, but does not count.
         counts_K[0] -= sum(min(size, len(self.rows) - start) for start in tiles) - np.count_nonzero(self.has_direction)
         return reduce(np.add, sums), counts_K
 
     def assign(self, centroids_KD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Nearest centroid of each row, and the similarity with it, tile by tile."""
+        """Return each row's nearest centroid, and the similarity with it, tile by tile."""
         from unfused_ray.clustering.tiles import assign
 
         find, size = self._finder(centroids_KD)
@@ -85,9 +85,9 @@ class RowBlocks:
         return labels[: self.num_rows], similarities[: self.num_rows]
 
     def gram(self) -> np.ndarray:
-        """Sum over the rows of their outer products, ``(D, D)`` float64.
+        """Return the sum of the rows' outer products, ``(D, D)`` float64.
 
-        Each tile's is rounded to multiples of 2^-24, so that the sum over tiles is exact in any order.
+        The sum of each tile is rounded to multiples of 2^-24, so that the sum over tiles is exact in any order.
         """
 
         def thread_gram(starts: Iterator[int]) -> np.ndarray:
@@ -100,19 +100,19 @@ class RowBlocks:
         return reduce(np.add, self._share(thread_gram, self._tiles(TILE_ROWS)))
 
     def _finder(self, centroids_KD: np.ndarray) -> tuple[Finder, int]:
-        """Prepare to find the nearest of these centroids; also return the rows of a tile."""
+        """Prepare to find the nearest of these centroids; also return the number of rows of a tile."""
         from unfused_ray.clustering.nearest import OneDnn
 
         nearest = self._nearest or OneDnn()
         return nearest.finder(centroids_KD), nearest.tile_rows
 
     def _tiles(self, size: int) -> list[int]:
-        """First rows of the tiles that are not all zero; the others have nothing to add, and stay in cluster 0."""
+        """Return the first rows of the tiles that are not all zero; the others add nothing, and stay in cluster 0."""
         starts = np.arange(0, len(self.rows), size)
         return starts[np.logical_or.reduceat(self.has_direction, starts)].tolist()
 
     def _share(self, work: Callable[[Iterator[int]], _T], tiles: list[int]) -> list[_T]:
-        """The result of each thread for its share of the tiles: a free thread takes the next tile."""
+        """Return each thread's result for its share of the tiles; a free thread takes the next tile."""
         shared = iter(tiles)
         return list(self._pool.map(work, [shared] * self._threads))
 

@@ -1,6 +1,7 @@
 """The arithmetic of k-means on a tile of rows, on one thread: the part of clustering that needs torch.
 
-A tile's product with the centroids is always the same call on the same shape, so its bits depend on nothing else.
+A tile's product with the centroids is always the same call on the same shape, so its bits do not depend on the work's
+division.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from unfused_ray.clustering.nearest import Finder
 
 
 def use_one_thread() -> None:
-    """Let torch compute on this thread alone from now on; the process's other threads keep theirs."""
-    torch.get_num_threads()  # torch sets a thread's number at its first use of it: the limit must come after
+    """Let torch compute on this thread alone from now on; the process's other threads keep their setting."""
+    torch.get_num_threads()  # torch sets the number at a thread's first use, so the limit must come after
     threadpool_limits(1, user_api="openmp")
 
 
@@ -24,10 +25,10 @@ def use_one_thread() -> None:
 def sum_by_cluster(
     tiles: Iterable[np.ndarray], find: Finder, num_clusters: int, dim: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sum of the rows nearest to each centroid, ``(K, D)`` float64, and their number, ``(K,)`` int64.
+    """Return the sum of the rows nearest to each centroid, ``(K, D)`` float64, and their number, ``(K,)`` int64.
 
     Args:
-        tiles: ``(R, D)`` float16 each.
+        tiles: tiles of rows, ``(R, D)`` float16 each.
         find: finds the nearest centroids.
         num_clusters, dim: K and D.
     """
@@ -43,5 +44,6 @@ def sum_by_cluster(
 
 @torch.inference_mode()
 def assign(tile: np.ndarray, find: Finder) -> tuple[np.ndarray, np.ndarray]:
-    """Nearest centroid of each row of a tile, ``(R, D)`` float16, and the similarity with it: ``(R,)`` each."""
+    """Return the nearest centroid of each row of a tile, ``(R, D)`` float16, and the similarity with it: ``(R,)``
+    each."""
     return find(torch.from_numpy(tile).float())

@@ -1,8 +1,8 @@
 """Typed, validated configuration of every stage.
 
-A configuration is a tree of frozen models. Unknown names, wrong types and impossible values are refused before any
-work starts, with the field, the value and the rule. The docstring under a field is its help text on the command line.
-Named configurations (the papers' numbers) are in ``recipes``.
+A configuration is a tree of frozen models. Unknown names, wrong types and impossible values are refused before any work
+starts; the message gives the field, the value and the rule. The docstring under a field is its help text on the command
+line. Named configurations (the papers' numbers) are in ``recipes``.
 """
 
 from unfused_ray.config.audio import AugmentConfig, CropConfig, FrontEndConfig, ShortClips

@@ -1,4 +1,4 @@
-"""Front end, crops and augmentation."""
+"""Settings of the front end, of crops and of augmentation."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ from pydantic import Field, model_validator
 from unfused_ray.config.base import Config, NonNegativeFloat, PositiveFloat, PositiveInt
 
 ShortClips = Literal["centre", "tile"]
-"""How a clip that is too short is completed: silence around it, or the clip again and again."""
+"""Completion of a clip that is too short: silence around it (centre), or the clip repeated (tile)."""
 
 
 class FrontEndConfig(Config):
-    """Turns a waveform into a log-mel spectrogram (BYOL-A, arXiv 2103.06695 sec. IV; settings of the LAPE code)."""
+    """Conversion of a waveform to a log-mel spectrogram (BYOL-A, arXiv 2103.06695 sec. IV; settings of the LAPE
+    code)."""
 
     sample_rate: Annotated[int, Field(ge=1000, le=192_000)] = 16_000
-    """Samples per second, of the shards and of all that reads them."""
+    """Sample rate of the shards and of everything that reads them, in Hz."""
     n_fft: Annotated[int, Field(ge=16)] = 1024
     """Length of the Fourier transform and of its Hann window, in samples."""
     hop: PositiveInt = 160
-    """Samples from one frame to the next."""
+    """Distance from one frame to the next, in samples."""
     num_mels: PositiveInt = 64
-    """Mel bands, on the Slaney scale with Slaney normalisation (librosa's)."""
+    """Number of mel bands, on the Slaney scale with Slaney normalisation (librosa's)."""
     f_min: NonNegativeFloat = 60.0
     """Lower edge of the lowest band, in Hz."""
     f_max: PositiveFloat = 7800.0
     """Upper edge of the highest band, in Hz."""
     floor: PositiveFloat = 1.2e-7
-    """Smallest power, taken before the natural logarithm; digital silence has this value."""
+    """Smallest power: lower ones are raised to it before the natural logarithm, so digital silence has this value."""
 
     @model_validator(mode="after")
     def _bands_fit(self) -> Self:
@@ -42,35 +43,37 @@ class FrontEndConfig(Config):
         return self
 
     def num_frames(self, num_samples: int) -> int:
-        """Frames of a centred spectrogram of ``num_samples`` samples."""
+        """Return the number of frames of a centred spectrogram of ``num_samples`` samples."""
         return num_samples // self.hop + 1
 
 
 class CropConfig(Config):
-    """The part of a clip that a training view is made of."""
+    """Crops, the parts of a clip that training views are made of."""
 
     seconds: PositiveFloat = 0.95
-    """Length of a crop. A longer clip is cut at a random position."""
+    """Length of a crop, in seconds. A longer clip is cut at a random position."""
     short_clips: ShortClips = "tile"
     """How a clip shorter than the crop fills it: "tile" repeats the clip, "centre" puts silence around it, as the
-    papers' code does. The length of that silence would tell clips apart. Evaluation has the same rule (docs/log.md)."""
+    papers' code does. The length of that silence would tell clips apart. Evaluation tiles too, by its default protocol
+    (docs/log.md)."""
     num_crops: Annotated[int, Field(ge=1, le=2)] = 1
-    """Crops of a clip: 1 is shared by both views (BYOL-A), 2 gives each view its own (COLA)."""
+    """Number of crops of a clip: 1 is shared by both views (BYOL-A), 2 gives each view its own (COLA)."""
 
     def num_samples(self, sample_rate: int) -> int:
-        """Length of a crop in samples."""
+        """Return the length of a crop in samples."""
         return round(self.seconds * sample_rate)
 
 
 class AugmentConfig(Config):
-    """One augmented view of a normalised log-mel (BYOL-A, arXiv 2103.06695 sec. III-B, in this order)."""
+    """Augmentation of a view, a normalised log-mel (BYOL-A, arXiv 2103.06695 sec. III-B), in the order of the
+    settings."""
 
     mixup: Annotated[float, Field(ge=0, lt=1)] = 0.4
-    """Largest share λ ~ U(0, mixup) of another clip of the block that is mixed in (log-mixup-exp; 0.4 in BYOL-A v1 and
-    LAPE); 0 is off."""
+    """Largest share of another clip of the block that is mixed into a clip, λ ~ U(0, mixup) (log-mixup-exp; 0.4 in
+    BYOL-A v1 and LAPE); 0 mixes nothing."""
     k_mix: Annotated[int, Field(ge=0)] = 0
-    """Number of clusters that k-mix makes of a block's clips, by their mean log-mel (SLICER: 4). A clip is mixed with
-    one of the cluster farthest from its own; 0 mixes with any clip."""
+    """Number of clusters into which k-mix divides the clips of a block, by their mean log-mel (SLICER: 4). Each clip is
+    mixed with one from the cluster farthest from its own; 0 mixes with any clip of the block."""
     virtual_crop: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.5)
     """Size of the canvas of the random resize crop, relative to the input, in frequency and in time."""
     freq_scale: tuple[PositiveFloat, PositiveFloat] = (0.6, 1.5)

@@ -1,4 +1,4 @@
-"""Base of all configurations: validation, dotted names, and the wording of refusals."""
+"""Base of all configurations: validation, dotted names, and the wording of error messages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Config(BaseModel):
-    """Base of all configurations: immutable, no unknown fields, defaults checked like given values.
+    """Base of all configurations: immutable, without unknown fields; defaults are checked like given values.
 
     Fields of a nested configuration have dotted names: ``optimizer.lr``.
     """
@@ -36,7 +36,7 @@ class Config(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _one_path(cls, values: Any) -> Any:
-        """Take a single path as it is where a field has several."""
+        """Accept a single path where a field holds several."""
         if not isinstance(values, dict):
             return values
         several = {name for name in cls.inputs if get_origin(cls.model_fields[name].annotation) is tuple}
@@ -44,14 +44,14 @@ class Config(BaseModel):
 
     @property
     def required(self) -> Mapping[str, str]:
-        """Fields that must not be empty when the job runs, with what to give."""
+        """Fields that must not be empty when the job runs, each with a description of its value."""
         return {}
 
     @property
     def idle(self) -> Mapping[str, str]:
-        """Fields, by dotted name, that do not count beside the values of others, with why.
+        """Fields that have no effect, because of the values of others: the reason, by dotted name.
 
-        When the job runs they must be as usual.
+        When the job runs, these fields must have their defaults.
         """
         return {}
 
@@ -74,19 +74,19 @@ class Config(BaseModel):
         return value
 
     def flat(self) -> dict[str, Any]:
-        """Every single value by its dotted name."""
+        """Return every single value by its dotted name."""
         return flatten(self.model_dump())
 
     def replace(self, changes: Mapping[str, Any] | None = None, /, **fields: Any) -> Self:
-        """Return a validated copy with other values, applied in their order.
+        """Return a validated copy with changed values, applied in the order given.
 
         Args:
-            changes: values by dotted name. One for a nested configuration replaces it as a whole; it is a
-                configuration, or a dictionary in which missing fields have their defaults.
+            changes: values by dotted name. A value for a nested configuration replaces it as a whole: it is a
+                configuration, or a dictionary, whose missing fields take their defaults.
             fields: the same, for names without dots.
 
         Raises:
-            ValueError: there is no such field, or the values cannot work; names field, value and rule.
+            ValueError: there is no such field, or the values are refused; names field, value and rule.
         """
         values = self.model_dump()
         for name, value in {**(changes or {}), **fields}.items():
@@ -104,7 +104,7 @@ class Config(BaseModel):
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Every value that is no mapping by its dotted name, from nested mappings."""
+    """Flatten nested mappings: return every value that is not a mapping, by its dotted name."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
@@ -115,7 +115,7 @@ def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
-    """Values that differ between two nested mappings of JSON values, as ``name: old → new`` by dotted name."""
+    """Return the values that differ between two nested mappings of JSON values: ``name: old → new``, by dotted name."""
     before, after = flatten(old), flatten(new)
     return {
         name: f"{name}: {json.dumps(before.get(name))} → {json.dumps(after.get(name))}"
@@ -125,12 +125,12 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str
 
 
 def within(name: str, names: Iterable[str]) -> bool:
-    """True if a dotted name is one of these, or lies in a nested configuration that is."""
+    """Return True if a dotted name is one of ``names``, or lies in a nested configuration that is."""
     return any(name == each or name.startswith(f"{each}.") for each in names)
 
 
 def idle_fields(config: Config) -> Iterator[tuple[str, object, str]]:
-    """Fields that are not as usual and do not count, in nested configurations too: dotted name, value and why."""
+    """Yield each field, also nested, that has no effect but not its default value: dotted name, value and reason."""
     for name, why in config.idle.items():
         group, _, field = name.rpartition(".")
         usual = type(config.get(group) if group else config).model_fields[field].default
@@ -143,22 +143,22 @@ def idle_fields(config: Config) -> Iterator[tuple[str, object, str]]:
 
 
 def explain(error: ValidationError) -> str:
-    """Word a refusal: a line for each error, with field, value and rule."""
+    """Word a validation error: one line for each of its errors, with field, value and rule."""
     lines, kinds = [], _kinds(Config)
     places = [details["loc"] for details in error.errors()]
     for details in error.errors():
         place = details["loc"]
         if details["type"] == "too_short" and any(other[:-1] == place for other in places):
-            continue  # it counts the items that are not refused already
+            continue  # it counts only the items that have no error of their own
         field = ".".join(str(part) for part in place if part not in kinds)
         message = details["msg"].removeprefix("Value error, ")
         if details["type"] == "union_tag_not_found":
             lines.append(f"{field}={details['input']!r} has no 'kind': name it too, or change {field}.FIELD")
         elif details["type"] == "union_tag_invalid":
             lines.append(f"{field}.kind={details['ctx']['tag']!r} is none of {details['ctx']['expected_tags']}")
-        elif details["type"] == "missing":  # its input is all that was given instead
+        elif details["type"] == "missing":  # the input of this error is the whole mapping
             lines.append(f"{field}: {message}")
-        elif details["type"] == "value_error":  # our own validators', which name the value
+        elif details["type"] == "value_error":  # from our own validators, whose messages name the value
             lines.append(f"{field}: {message}" if field else message)
         else:
             lines.append(f"{field}={details['input']!r}: {message}")
@@ -166,7 +166,7 @@ def explain(error: ValidationError) -> str:
 
 
 def _kinds(config: type[Config]) -> set[str]:
-    """Kinds of all configurations that have some; pydantic puts them into the names of fields."""
+    """Collect the ``kind`` of every configuration that has one; pydantic puts kinds into the paths of its errors."""
     own = {config.model_fields["kind"].default} if "kind" in config.model_fields else set()
     return own.union(*map(_kinds, config.__subclasses__()))
 
@@ -179,7 +179,7 @@ def _no_field(name: str, config: Config) -> str:
 
 
 def _names(config: Config) -> Iterable[str]:
-    """Dotted names of all fields, of nested configurations too."""
+    """Yield the dotted names of all fields, also of nested configurations."""
     for name in type(config).model_fields:
         yield name
         value = getattr(config, name)

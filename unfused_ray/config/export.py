@@ -11,39 +11,41 @@ from pydantic import Field, model_validator
 from unfused_ray.config.base import Config
 
 ExportForm = Literal["onnx", "hub", "torch"]
-"""Form of an export: an ONNX file, a folder as the Hugging Face hub has it, or a folder that torch alone loads."""
+"""Form of an export: an ONNX file, a folder for the Hugging Face hub, or a folder that torch loads without this
+package."""
 
 
 class ExportConfig(Config):
-    """Export of an encoder in a form that others load, checked on real clips."""
+    """Export of an encoder in a form that other software loads, checked on real clips."""
 
     inputs = ("encoder", "data", "tasks", "evaluation")
     outputs = ("output",)
 
     encoder: str = ""
-    """Run, or exported encoder or student, by path or URI."""
+    """Encoder to export: a run, or an exported encoder or student, by path or URI."""
     to: ExportForm = "onnx"
-    """Form: "onnx" is a file, waveform in, vectors and frames out; "hub" a folder for the Hugging Face hub, with code
-    and a model card; "torch" a folder that needs torch and safetensors alone."""
+    """Form of the export: "onnx" is a file that turns waveforms into vectors and frames, "hub" a folder for the Hugging
+    Face hub with code and a model card, "torch" a folder that needs only torch and safetensors."""
     output: str = ""
     """Folder to write to, by path or URI; empty is <home>/exports/<name of the run>-<form>, where <home> is the
     environment variable UNFUSED_RAY_HOME or ~/unfused-ray."""
     data: tuple[str, ...] = ()
-    """Prepared sources whose clips the export is checked on; none named is those of the training."""
+    """Prepared sources whose clips the export is checked on, by path or URI; empty uses those of the training."""
     num_clips: Annotated[int, Field(ge=2)] = 256
-    """Most clips to check on, spread evenly over the sources."""
+    """Largest number of clips to check on, spread evenly over the sources."""
     int8: bool = False
-    """Write a second ONNX file whose weights have 8 bits, and score both by the probes of an evaluation."""
+    """Write a second ONNX file with 8-bit weights, and score both files by the probes of an evaluation."""
     tasks: tuple[str, ...] = ()
-    """Labelled prepared sources to score the 8-bit file on; none named is those that the export is checked on."""
+    """Labelled prepared sources to score the 8-bit file on, by path or URI; empty uses those that the export is checked
+    on."""
     program: bool = False
-    """Write a program of torch.export too, which needs no code to load: model.pt2."""
+    """Also write a program of torch.export, model.pt2, which needs no code to load."""
     licence: str = ""
-    """Licence of the weights, as the model card is to state it, in the hub's words (apache-2.0, cc-by-4.0, other …)."""
+    """Licence of the weights that the model card states, by its name on the hub (apache-2.0, cc-by-4.0, other …)."""
     data_licence: str = ""
-    """Licence of the recordings of the training, as the model card is to state it."""
+    """Licence of the training recordings that the model card states."""
     evaluation: str = ""
-    """Folder of an evaluation whose rows of this encoder the model card is to show, by path or URI."""
+    """Folder of an evaluation, by path or URI; the model card shows its rows of this encoder."""
 
     @property
     def required(self) -> Mapping[str, str]:

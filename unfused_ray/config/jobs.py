@@ -1,4 +1,4 @@
-"""Settings of the jobs that do not train one network: prepare, embed, evaluate, compare, sweep."""
+"""Settings of the jobs other than single trainings: prepare, embed, evaluate, compare, sweep."""
 
 from __future__ import annotations
 
@@ -19,87 +19,92 @@ LapeTaskCode = Literal[
 
 Measure = Literal["headline", "neighbours", "few-shot", "linear"]
 """Score of vectors. Neighbours: share of the nearest training clips that have a clip's class. Few-shot: accuracy of a
-linear layer on a few labelled clips of each class. Linear: of one on all clips. Headline: mean of the first two."""
+linear layer trained on a few labelled clips of each class. Linear: accuracy of one trained on all clips. Headline: mean
+of neighbours and few-shot."""
 MEAN = "mean"
-"""Name of the mean over several tasks, beside theirs: in tables, and in the curves of a run."""
+"""Name of the mean over several tasks, used beside the tasks' names in tables and in the curves of a run."""
 SharedClipsRule = Literal["refuse", "keep"]
-"""Treatment of recordings that are in test and in another split of a task."""
+"""Treatment of recordings that are both in test and in another split of a task."""
 PieceSeconds = Annotated[float, Field(ge=0.001, allow_inf_nan=False)]
-"""Length of a piece: at least a sample at the lowest rate of a front end, or pieces would be empty without end."""
+"""Length of a piece: at least one sample at the lowest rate of a front end, because shorter pieces would be empty."""
 _PATH = "a path or a URI"
 _TASKS = "at least one folder written by unfused-ray prepare"
 
-# 33 ms is what the window of the front end reflects; the longest clip of all tasks has 145 s.
+# The front end's window reflects 33 ms; the longest clip of all tasks has 145 s.
 WHOLE_CLIPS = {"min_seconds": 0.04, "max_seconds": 600.0, "silence_peak": 0.0}
 """Ingest settings of a LAPE task: clips of published test sets are neither cut nor set aside as short or silent."""
 
 
 class ColumnsConfig(Config):
-    """Columns of a list or Parquet file, or fields of the JSON in a tar, that are not found by their names."""
+    """Columns of a list or Parquet file, or JSON fields in a tar, that are not found by their names."""
 
     path: str = ""
-    """Column of a list that names the audio files; empty finds `files`, `wav_path`, `filename`, `path` and the like."""
+    """Column of a list that holds the paths of the audio files; empty finds `files`, `wav_path`, `filename`, `path` and
+    the like."""
     audio: str = ""
-    """Column of a Parquet file that holds the audio; empty takes the only one."""
+    """Column of a Parquet file that holds the audio; empty takes the only one that does."""
     label: str = ""
-    """Column of the labels; empty finds `labels`, `label`, `category`, `class`, `tags`, `target` and the like. Of audio
-    files without a list, `folder` takes the name of the folder within the source that a file is in, or of the one above
-    where that was taken for a split (`train/robin/1.wav`, `robin/train/1.wav`)."""
+    """Column of the labels; empty finds `labels`, `label`, `category`, `class`, `tags`, `target` and the like. For
+    audio files without a list, `folder` labels each file by the folder within the source that it is in, or by the one
+    above if that folder was taken for a split (`train/robin/1.wav`, `robin/train/1.wav`)."""
     split: str = ""
-    """Column of the splits; empty finds `split`, or else a `partition`, `subset`, `set`, `usage` or the like that says
-    splits alone, or else, where the name of the file and of its folders says none, a `fold`."""
+    """Column of the splits; empty finds `split`; otherwise a `partition`, `subset`, `set`, `usage` or the like that
+    holds names of splits only; otherwise, if the names of the file and its folder give no split, `fold`."""
     group: str = ""
     """Column of the groups; empty finds `group`."""
 
 
 class PrepareConfig(Config):
-    """Ingest of any audio into shards."""
+    """Conversion of any audio into shards."""
 
     inputs = ("root", "source", "near_copies")
     outputs = ("output",)
 
     task: LapeTaskCode | Literal[""] = ""
-    """LAPE task to prepare instead of a source, from the data set as published. Its clips are kept whole."""
+    """LAPE task to prepare instead of a source, from the data set as published. Its clips are kept whole. Empty
+    prepares `source`."""
     root: str = ""
     """Folder of the task's data set, by path or URI; empty is the environment variable UNFUSED_RAY_DATA."""
     source: str = ""
-    """Audio, CSV, TSV, WebDataset tar or hub-style Parquet, by path or URI: a file, folder, or pattern (`d/*.tar`).
+    """Audio, CSV, TSV, WebDataset tar or hub-style Parquet, by path or URI: a file, a folder or a pattern (`d/*.tar`).
 
-    `*` matches any characters. CSV files directly in a folder (train.csv, valid.csv …) decide what is read from it. A
-    CSV has a column of paths (absolute, or relative to the CSV's folder, the one above, or a folder in one of these),
-    and may have labels, splits and groups. Splits also come from the names of files and folders. `--dry-run` shows
-    what was recognised.
+    `*` matches any characters. CSV files directly in a folder (train.csv, valid.csv …) decide which of its files are
+    read. A CSV has a column of paths (absolute, or relative to the CSV's folder, the one above, or a folder in one of
+    these), and may have columns of labels, splits and groups. Splits are also read from the names of files and folders.
+    `--dry-run` shows how the source was understood.
     """
     columns: ColumnsConfig = ColumnsConfig()
     unsplit: Literal["refuse", "train"] = "refuse"
-    """Clips without a split, beside others or files that are held out for validation or test: refuse the source, or
-    put them into train. A source in which nothing is held out is never refused."""
+    """Treatment of clips without a split if other clips or files are held out for validation or test: refuse the
+    source, or put these clips into train. A source in which nothing is held out is never refused."""
     output: str = ""
     """Folder to write the shards to, by path or URI."""
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the source's clips to take; the same seed takes the same clips."""
+    """Share of the source's clips to take; the same seed takes the same clips. 1 takes all."""
     seed: Seed = 31
-    """Seed of the clips that `fraction` takes, and of their order in the shards."""
+    """Seed of the choice of clips by `fraction`, and of their order in the shards."""
     max_seconds: PieceSeconds = 10.0
-    """Longest clip of a shard, in seconds."""
+    """Greatest length of a clip in the shards, in seconds."""
     long_clips: Literal["split", "truncate"] = "split"
-    """Split longer clips into pieces of max_seconds, or keep their first piece only.
+    """Split longer clips into pieces of max_seconds, or keep only their first piece (truncate).
 
-    Splitting keeps 24 hours of a recording, and sets the rest aside as 'too long'."""
+    Splitting keeps the first 24 hours of a recording and sets the rest aside as 'too long'.
+    """
     min_seconds: PositiveFloat = 0.1
-    """Shortest clip, in seconds; shorter ones are set aside as 'too short'."""
+    """Smallest length of a clip, in seconds; shorter ones are set aside as 'too short'."""
     silence_peak: NonNegativeFloat = 1e-4
-    """Smallest peak of a clip, where full scale is 1; clips below are set aside as 'silent'. 0 keeps all."""
+    """Smallest peak of a clip, where full scale is 1; clips below it are set aside as 'silent'. 0 keeps all."""
     clips_per_shard: PositiveInt = 4096
-    """Source clips of a shard, which one Ray task writes; small sources get smaller shards."""
+    """Number of source clips in a shard, which one Ray task writes; small sources get smaller shards."""
     row_group_megabytes: PositiveFloat = 16.0
-    """Size of a row group, the unit of reading, in megabytes; small sources get smaller ones."""
+    """Size of a row group, the unit of reading, in megabytes; small sources get smaller row groups."""
     front_end: FrontEndConfig = FrontEndConfig()
-    """Front end whose statistics are computed along the way."""
+    """Front end whose statistics are computed during the ingest."""
     preview: bool = False
-    """Write 16 clips and their augmented views as PNG and WAV to <output>/preview."""
+    """Write 16 clips and their augmented views as PNG and WAV files to <output>/preview."""
     near_copies: tuple[str, ...] = ()
-    """Prepared sources, such as those of a pre-training: count the clips that have a near-copy in them."""
+    """Other prepared sources, such as those of a pre-training, by path or URI: count the clips that have a near-copy in
+    them. Empty counts nothing."""
 
     @property
     def required(self) -> Mapping[str, str]:
@@ -108,7 +113,7 @@ class PrepareConfig(Config):
 
     @property
     def reads(self) -> str:
-        """The task or source in words."""
+        """The task or source, in words."""
         return f"task {self.task} in {self.root}" if self.task else self.source
 
     @model_validator(mode="after")
@@ -144,28 +149,29 @@ class EmbedConfig(Config):
     outputs = ("output",)
 
     encoder: str = ""
-    """Run, or exported encoder or student, by path or URI."""
+    """Encoder to use: a run, or an exported encoder or student, by path or URI."""
     source: str = ""
-    """Prepared source, or any audio that the prepare job reads, by path or URI."""
+    """Prepared source, or any audio that unfused-ray prepare reads, by path or URI."""
     output: str = ""
     """Folder to write the vectors to, by path or URI."""
     columns: ColumnsConfig = ColumnsConfig()
     splits: tuple[str, ...] = ()
-    """Splits of a prepared source to embed; none named is all."""
+    """Splits of a prepared source to embed; empty embeds all."""
     readout: Readout = "last"
-    """Layers that the vectors are made of."""
+    """Layers of the encoder that the vectors are made of."""
     window_seconds: NonNegativeFloat = 0.0
-    """Length of the windows that slide over a clip, one vector each; 0 makes one vector of a whole clip, or of each
-    piece of max_seconds. Windows begin anew at every piece."""
+    """Length of the windows that slide over a clip, in seconds; each gives one vector. 0 makes one vector of a whole
+    clip, or of each piece of max_seconds. Windows start anew in every piece."""
     hop_seconds: NonNegativeFloat = 0.0
-    """Time from one window to the next; 0 is window_seconds."""
+    """Time from the start of one window to the next, in seconds; 0 takes window_seconds."""
     max_seconds: PieceSeconds = 60.0
-    """Length of the pieces that a longer recording is embedded in; it bounds the memory of a task."""
+    """Length of the pieces into which a longer recording is cut to be embedded, in seconds; it bounds the memory of a
+    task."""
     clips_per_part: PositiveInt = 256
-    """Most clips of a part of the output, which one task writes; small sources get smaller parts. Row groups stay
-    whole."""
+    """Largest number of clips in a part of the output, which one task writes; small sources get smaller parts. Row
+    groups are never divided."""
     gpus_per_task: NonNegativeFloat = 0.0
-    """GPUs that a task reserves; 0 embeds on one CPU a task."""
+    """Number of GPUs that a task reserves; 0 makes each task embed on one CPU."""
 
     @property
     def required(self) -> Mapping[str, str]:
@@ -185,36 +191,38 @@ class EmbedConfig(Config):
 
 
 class EvaluateConfig(Config):
-    """Scores of frozen encoders on labelled tasks by three probes, beside baselines without training."""
+    """Scores of frozen encoders on labelled tasks by three probes, beside untrained baselines."""
 
     inputs = ("tasks", "protocol")
     outputs = ("output", "cache")
 
     models: tuple[str, ...] = ()
-    """Runs, or exported encoders or students, as PATH or NAME=PATH. `{task}` in a path becomes the name of the task, or
-    of its fold (`us8k-fold3` is tested on fold3), for tasks that have students of their own. An ONNX file by its
-    path. Any other encoder as NAME=module:callable, see unfused_ray.evaluation.embedders.Embedder."""
+    """Encoders to score: runs, or exported encoders or students, as PATH or NAME=PATH. For tasks with students of their
+    own, `{task}` in a path becomes the name of the task, or of its fold (`us8k-fold3` is tested on fold3). An ONNX file
+    is given by its path, any other encoder as NAME=module:callable (interface:
+    unfused_ray.evaluation.embedders.Embedder)."""
     tasks: tuple[str, ...] = ()
-    """Prepared sources of labelled clips with splits train, test and preferably valid; or fold1, fold2 …, of which each
-    is tested once and the next one validates."""
+    """Prepared sources of labelled clips, by path or URI. Their splits are train, test and preferably valid; or fold1,
+    fold2 …, each of which is tested once while the next one validates."""
     name: str = "evaluation"
-    """Name in tracking and of the default folder."""
+    """Name of the evaluation in tracking, and of its default folder."""
     output: str = ""
-    """Folder for tables and pictures, by path or URI; empty is <home>/evaluations/<name>, where <home> is the
+    """Folder to write tables and pictures to, by path or URI; empty is <home>/evaluations/<name>, where <home> is the
     environment variable UNFUSED_RAY_HOME or ~/unfused-ray."""
     reference: str = ""
-    """Row that all others are compared with; empty is the first model."""
+    """Row that all others are compared with; empty takes the first model."""
     protocol: str = ""
-    """TOML file that says how clips are read and scored; empty is the one of the package."""
+    """TOML file that defines how clips are read and scored, by path or URI; empty takes the one of the package."""
     random_seeds: Annotated[int, Field(ge=0)] = 3
-    """Number of random networks of each shape; 0 leaves them out."""
+    """Number of random networks of each shape to score; 0 scores none."""
     cache: str = ""
     """Folder to keep embeddings in, by path or URI; empty is <home>/embeddings."""
     processes: Annotated[int, Field(ge=0)] = 0
-    """Cells of the table that are filled side by side, each with its vectors in memory; 0 is one per usable core."""
+    """Number of cells of the table that are filled at the same time, each with its vectors in memory; 0 fills one per
+    usable core."""
     shared_clips: SharedClipsRule = "refuse"
-    """Recordings that are in test and in another split, bit by bit: refuse such a task, or keep them. The table counts
-    them."""
+    """Treatment of recordings that are both in test and in another split, bit for bit: refuse such a task, or keep
+    them. The table counts them."""
     tracking: TrackingConfig = TrackingConfig()
 
     @property
@@ -224,36 +232,40 @@ class EvaluateConfig(Config):
 
 
 class CompareConfig(Config):
-    """A table of systems × tasks, made from a plan: what is missing is trained and evaluated, then all are compared."""
+    """A table of systems × tasks, made from a plan: missing systems are trained and evaluated, then all are
+    compared."""
 
     inputs = ("data_root",)
     outputs = ("output",)
 
     plan: str = ""
-    """A plan that comes with the package, or a TOML file by its path."""
+    """Plan of the table: the name of one in the package, or the path of a TOML file."""
     data_root: str = ""
-    """Folder of the prepared sources and tasks, which are called there as in the plan, by path or URI."""
+    """Folder of the prepared sources and tasks, by path or URI; each has there the name that the plan gives it."""
     output: str = ""
-    """Folder of the table and its runs, by path or URI; empty is <home>/tables/<name of the plan>, where <home> is the
-    environment variable UNFUSED_RAY_HOME or ~/unfused-ray."""
+    """Folder to write the table and its runs to, by path or URI; empty is <home>/tables/<name of the plan>, where
+    <home> is the environment variable UNFUSED_RAY_HOME or ~/unfused-ray."""
     only: tuple[str, ...] = ()
-    """Systems to train, with those that they build on; none named is all."""
+    """Systems to train, together with those that they build on; empty trains all."""
     seeds: tuple[Seed, ...] = ()
-    """Seeds of the plan to train; none named is all."""
+    """Seeds of the plan to train; empty trains all."""
     use: tuple[str, ...] = ()
-    """Finished runs to take instead of training, as SYSTEM=FOLDER, in which {seed} and {task} stand for theirs. A
-    folder without {seed} is taken for the seed of its run alone; a run of a seed that the plan lacks is refused."""
+    """Finished runs to use instead of training, as SYSTEM=FOLDER, where {seed} and {task} stand for those of each
+    training. A folder without {seed} is used only for the seed of its run; a run whose seed is not in the plan is
+    refused."""
     stages: Annotated[tuple[Literal["train", "validate", "evaluate"], ...], Field(min_length=1)] = ("train", "evaluate")
-    """Steps to take: train; validate, which shows the trained rows on validation clips, to choose by, and reads no test
-    clip; evaluate, which freezes the plan and reads the test clips."""
+    """Steps to take: train; validate, which scores the trained rows on validation clips, for choosing, and reads no
+    test clip; evaluate, which freezes the plan and reads the test clips."""
     processes: PositiveInt = 1
-    """Trainings or evaluations side by side, each on its share of the cores."""
+    """Number of trainings or evaluations that run at the same time, each on its share of the cores."""
     against: str = ""
-    """Row to compare every other with as well, printed and in against.json; these differences are not planned."""
+    """Row to compare every other row with in addition, printed and in against.json; these comparisons are not part of
+    the plan. Empty adds none."""
     shared_clips: SharedClipsRule = "refuse"
-    """Recordings that are in test and in another split of a task, bit by bit: refuse such a task, or keep them."""
+    """Treatment of recordings that are both in test and in another split of a task, bit for bit: refuse such a task, or
+    keep them."""
     list: bool = False
-    """Show how every training stands and the minutes that are left, then end."""
+    """Show the state of every training and the minutes that are left, then end."""
 
     @property
     def required(self) -> Mapping[str, str]:
@@ -262,7 +274,7 @@ class CompareConfig(Config):
 
     @property
     def idle(self) -> Mapping[str, str]:
-        """Fields that do not count."""
+        """Fields that have no effect."""
         why = f"with stages={self.stages}, of which none makes a table"
         return {} if "evaluate" in self.stages else {"against": why}
 
@@ -270,57 +282,60 @@ class CompareConfig(Config):
 class SweepConfig(Config):
     """Sweep of a distillation's settings with Ray Tune, judged on validation clips alone.
 
-    A trial distils a student for each task. The mean score on validation clips decides where there are several tasks. A
-    single one is judged by cross-validation over the groups of its training and validation clips: one small split
-    selects noise.
+    A trial distils a student for each task. With several tasks, trials are judged by their mean score on validation
+    clips. A single task is judged by cross-validation over the groups of its training and validation clips, because one
+    small split selects noise.
     """
 
     inputs = ("tasks", "protocol")
     outputs = ("output",)
 
     tasks: tuple[str, ...] = ()
-    """Prepared sources of labelled clips with splits train, test and preferably valid. Test is read at the end only."""
+    """Prepared sources of labelled clips with splits train, test and preferably valid, by path or URI. Test is read
+    only at the end."""
     name: str = "sweep"
-    """Name in tracking and of the default folder."""
+    """Name of the sweep in tracking, and of its default folder."""
     output: str = ""
     """Folder to write the sweep to, by path or URI; empty is <home>/sweeps/<name>, where <home> is the environment
     variable UNFUSED_RAY_HOME or ~/unfused-ray."""
     resume: bool = False
     """Resume the sweep in the output folder: finished trials are kept, others resume from their checkpoints."""
     space: str = "alpha-beta"
-    """Search space: alpha-beta, alpha-beta-clusters, alpha-beta-rate, alpha-beta-cut, or FILE.py:NAME, a dictionary of
-    Optuna's distributions by the names of fields."""
+    """Search space: alpha-beta, alpha-beta-clusters, alpha-beta-rate, alpha-beta-cut, or FILE.py:NAME, a dictionary
+    that maps names of fields to Optuna's distributions."""
     search: Literal["tpe", "random", "grid"] = "tpe"
-    """Choice of points: Optuna's TPE, at random, or on a grid."""
+    """Method of choosing points: Optuna's TPE, at random, or on a grid."""
     num_trials: PositiveInt = 20
-    """Number of trials, that of the default settings included. A grid has as many points as fit."""
+    """Number of trials, including that of the default settings. A grid is as fine as this number allows."""
     early_stopping: bool = True
-    """Stop the worse trials early (ASHA), but never the default one, which all are compared with."""
+    """Stop the worse trials early (ASHA), but never the default one, because all others are compared with it."""
     halving: Annotated[int, Field(ge=2)] = 3
-    """Reduction factor of ASHA: at each rung one in this many trials goes on, for this many times the epochs."""
+    """Reduction factor of ASHA: at each rung one in this many trials continues, for this many times the epochs."""
     grace: Annotated[float, Field(gt=0, lt=1)] = 0.25
     """First rung of ASHA, as a share of the epochs."""
     score: Measure = "headline"
     """Measure that trials are judged by: headline (the mean of neighbours and few-shot), neighbours, few-shot or
     linear."""
     protocol: str = ""
-    """TOML file that says how clips are read and scored; empty is the one of the package."""
+    """TOML file that defines how clips are read and scored, by path or URI; empty takes the one of the package."""
     cpus_per_trial: PositiveInt = 1
-    """CPUs of a trial that trains in its own process."""
+    """Number of CPUs of a trial that trains in its own process."""
     gpus_per_trial: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """GPUs of a trial that trains in its own process, if the cluster has any; 0.5 lets two share one."""
+    """Number of GPUs of a trial that trains in its own process, if the cluster has any; 0.5 lets two trials share
+    one."""
     workers_per_trial: Annotated[int, Field(ge=0)] = 0
-    """Size of each trial's worker group; 0 trains in the trial's own process."""
+    """Number of workers in each trial's worker group; 0 trains in the trial's own process."""
     max_concurrent: Annotated[int, Field(ge=0)] = 0
-    """Most trials at a time; 0 is as many as fit."""
+    """Largest number of trials that run at the same time; 0 runs as many as fit."""
     seed: Seed = 0
     """Seed of the search."""
     distill: DistillConfig = DistillConfig()
-    """Distillation whose settings the trials vary; leave its data and output to the sweep."""
+    """Distillation whose settings the trials vary; leave out its data and output, which the sweep sets."""
     random_seeds: Annotated[int, Field(ge=0)] = 3
-    """Number of random networks beside the winner in the final table; 0 leaves them out."""
+    """Number of random networks beside the winner in the final table; 0 scores none."""
     shared_clips: SharedClipsRule = "refuse"
-    """Recordings that are in test and in another split of a task, bit by bit: refuse such a task, or keep them."""
+    """Treatment of recordings that are both in test and in another split of a task, bit for bit: refuse such a task, or
+    keep them."""
 
     @property
     def required(self) -> Mapping[str, str]:
@@ -329,5 +344,5 @@ class SweepConfig(Config):
 
     @property
     def idle(self) -> Mapping[str, str]:
-        """Fields that do not count."""
+        """Fields that have no effect."""
         return {} if self.early_stopping else dict.fromkeys(("halving", "grace"), "without early stopping")

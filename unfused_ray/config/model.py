@@ -1,4 +1,4 @@
-"""Shape of the encoder, and the layers that are read from it."""
+"""Settings of the encoder's shape, and of the layers that are read from it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class EncoderConfig(Config):
     """AudioNTT2020 (arXiv 2103.06695 sec. IV-B): three convolution blocks, then two layers per frame."""
 
     channels: PositiveInt = 64
-    """Channels of the three convolutions."""
+    """Number of channels of each of the three convolutions."""
     width: PositiveInt = 2048
-    """Width of both fully connected layers, and of the clip embedding."""
+    """Width of both fully connected layers; also the size of the clip embedding."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
-    """Dropout after the first fully connected layer."""
+    """Dropout probability after the first fully connected layer."""
     cut: Cut = "fc2"
     """Last layer of the network; fc2 is the whole network."""
 

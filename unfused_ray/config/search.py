@@ -11,39 +11,41 @@ from unfused_ray.config.base import Config, NonNegativeFloat, PositiveFloat, Pos
 
 IndexMetric = Literal["whitened", "cosine"]
 """Measure of nearness. Whitened: cosine of centred principal components, each divided by the fourth root of its
-variance. Cosine: of the vectors as they are."""
+variance. Cosine: cosine of the unchanged vectors."""
 
 
 class IndexConfig(Config):
-    """Index of vectors from one or several sources, to be searched by ear."""
+    """Index of vectors from one or several sources, for search by ear."""
 
     inputs = ("vectors", "add")
     outputs = ("output",)
 
     vectors: tuple[str, ...] = ()
-    """Folders of vectors written by unfused-ray embed, all by one encoder. An index that exists is left as it is."""
+    """Folders of vectors written by unfused-ray embed, all made with one encoder, by path or URI. An existing index of
+    them is left unchanged."""
     output: str = ""
     """Folder of the index, by path or URI."""
     add: tuple[str, ...] = ()
     """Folders of vectors to add to the index."""
     remove: tuple[str, ...] = ()
-    """Sources to remove from the index, by the path of their vectors or by their name there."""
+    """Sources to remove from the index, by the path of their vectors or by their name in the index."""
     rebuild: bool = False
-    """Make the index anew from its vectors, also if it is damaged (name them all, then)."""
+    """Build the index anew from its vectors, even if it is damaged (then name all of them in `vectors`)."""
     metric: IndexMetric = "whitened"
     """Measure of nearness: whitened (cosine of half-whitened principal components, which finds more clips of the same
     class), or cosine."""
     components: PositiveInt = 128
-    """Most principal components of the whitened metric."""
+    """Largest number of principal components of the whitened metric."""
     exact_up_to: Annotated[int, Field(ge=0)] = 200_000
-    """Vectors up to which every search compares all of them; above, inverted lists are searched (IVF)."""
+    """Largest number of vectors for which a search compares the query with all of them; above it, inverted lists (IVF)
+    are searched."""
     quantize_above: Annotated[int, Field(ge=1_000)] = 5_000_000
-    """Vectors above which they are kept as product-quantised codes of at most 64 bytes: a quarter of the memory, but a
-    search finds about nine of the ten nearest, in however many lists."""
+    """Number of vectors above which they are stored as product-quantised codes of at most 64 bytes. This takes a
+    quarter of the memory, but a search finds about nine of the ten nearest, however many lists it reads."""
     recall: Annotated[float, Field(gt=0, le=1)] = 0.95
-    """Recall of the ten nearest that inverted lists should reach: as many of them are searched as that takes."""
+    """Recall of the ten nearest that a search of inverted lists should reach; it reads as many lists as that takes."""
     seed: Seed = 0
-    """Seed of the sample that the index is trained on."""
+    """Seed of the sample of vectors that the index is trained on."""
 
     @property
     def required(self) -> Mapping[str, str]:
@@ -52,7 +54,7 @@ class IndexConfig(Config):
 
     @property
     def idle(self) -> Mapping[str, str]:
-        """Fields that do not count."""
+        """Fields that have no effect."""
         return {"components": "with metric=cosine, which has none"} if self.metric == "cosine" else {}
 
     @model_validator(mode="after")
@@ -71,7 +73,7 @@ class IndexConfig(Config):
 
 
 class SearchConfig(Config):
-    """Search of an index by one question: a file, a clip, a label, or marks."""
+    """Search of an index with one question: a file, a clip, a label, or marks."""
 
     model_config = ConfigDict(populate_by_name=True)
     inputs = ("index", "query", "learn", "encoder")
@@ -80,38 +82,39 @@ class SearchConfig(Config):
     index: str = ""
     """Folder written by unfused-ray index, by path or URI."""
     query: str = ""
-    """File of audio to ask for, by path or URI."""
+    """Audio file to search with, by path or URI."""
     first: Annotated[NonNegativeFloat, Field(alias="from")] = 0.0
-    """Second of the file, clip or recording that the question begins at."""
+    """Start of the question within the file, clip or recording, in seconds."""
     last: Annotated[PositiveFloat | None, Field(alias="to")] = None
-    """Second that it ends at; the end of the file, clip or recording if none is named."""
+    """End of the question, in seconds; by default the end of the file, clip or recording."""
     key: str = ""
-    """Ask for what sounds like this clip of the index, or like this recording, if its pieces are clips there."""
+    """Key of a clip of the index to search with, or of a recording whose pieces are clips of the index."""
     key_source: str = ""
-    """Source of the key, where several have it."""
+    """Source of the key, if several sources have it."""
     label: str = ""
-    """Ask for what sounds like the clips of this label, and does not carry it."""
+    """Label to search with: find clips that sound like those with this label but do not carry it."""
     learn: str = ""
-    """CSV of marks, by path or URI: ask for what a classifier of them would keep, and for the clips that it is least
-    sure of."""
+    """CSV of marks to learn from, by path or URI: find the clips that a classifier of the marks would keep, and those
+    that it is least sure of."""
     encoder: str = ""
-    """Encoder for the query; by default the one that made the vectors, at the path recorded with them."""
+    """Encoder for the query, by path or URI; empty uses the one that made the vectors, at the path recorded with
+    them."""
     count: PositiveInt = 20
-    """Recordings to find, the nearest first: each once, and the question itself never."""
+    """Number of recordings to find, nearest first: each appears once, the question itself never."""
     splits: tuple[str, ...] = ()
-    """Find clips of these splits alone."""
+    """Splits to find clips of; empty searches all."""
     labels: tuple[str, ...] = ()
-    """Find clips with one of these labels alone."""
+    """Labels to find clips with, at least one of them; empty searches all clips."""
     sources: tuple[str, ...] = ()
-    """Find clips of these sources alone, by their names in the index."""
+    """Sources to find clips of, by their names in the index; empty searches all."""
     min_seconds: NonNegativeFloat = 0.0
-    """Find clips or windows of at least this length alone."""
+    """Shortest clip or window to find, in seconds; 0 sets no limit."""
     max_seconds: PositiveFloat | None = None
-    """Find those of at most this length alone."""
+    """Longest clip or window to find, in seconds; none by default."""
     format: Literal["table", "csv", "json"] = "table"
-    """Form in which the command prints the hits; CSV has a column for marks."""
+    """Form in which the command prints the hits; the CSV has a column for marks."""
     page: str = ""
-    """Path or URI of a page to write, to listen to the hits and to mark them."""
+    """Page to write for listening to the hits and marking them, by path or URI; empty writes none."""
 
     @property
     def required(self) -> Mapping[str, str]:
@@ -145,17 +148,18 @@ class DuplicatesConfig(Config):
 
     sources: tuple[str, ...] = ()
     """Folders written by unfused-ray prepare, by path or URI. Near-copies are the same recording at another level,
-    through a codec, a filter or another rate, in noise, or with its edges cut off. No encoder is needed."""
+    through a codec, a filter or another sample rate, in noise, or with its edges cut off. No encoder is needed."""
     splits: tuple[str, ...] = ()
-    """Ask about these splits alone."""
+    """Splits whose clips are checked for near-copies; empty checks all."""
     against: tuple[str, ...] = ()
-    """Prepared sources to look among; none named looks among the first ones, but not at a clip itself."""
+    """Prepared sources in which to look for near-copies, by path or URI; empty looks among the clips of `sources` other
+    than the clip itself."""
     against_splits: tuple[str, ...] = ()
-    """Look among these splits of them alone."""
+    """Splits of `against` in which to look; empty looks in all."""
     precision: Annotated[float, Field(gt=0, le=1)] = 0.999
     """Share of the pairs above the threshold that must be true copies, measured on altered copies of some clips."""
     output: str = ""
-    """Path or URI of a CSV file of all pairs to write."""
+    """CSV file to write all pairs to, by path or URI; empty writes none."""
 
     @property
     def required(self) -> Mapping[str, str]:

@@ -1,4 +1,4 @@
-"""Settings of the stages that train: pre-training and distillation."""
+"""Settings of the training stages: pre-training and distillation."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ class OptimizerConfig(Config):
     """Optimiser and learning-rate schedule: linear warm-up, then cosine to ``final_lr``."""
 
     name: Literal["sgd", "adamw"] = "adamw"
-    """SGD with momentum, or AdamW with betas (0.9, 0.999)."""
+    """Optimiser: SGD with momentum, or AdamW with betas (0.9, 0.999)."""
     lr: PositiveFloat = 3e-4
-    """Peak learning rate; it is never rescaled by batch size or workers."""
+    """Peak learning rate; it is not rescaled with the batch size or the number of workers."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Momentum of SGD."""
+    """Momentum of SGD; AdamW does not use it."""
     weight_decay: NonNegativeFloat = 1e-4
-    """Weight decay, coupled for sgd and decoupled for adamw; biases and batch-norm parameters have none."""
+    """Weight decay, coupled for sgd and decoupled for adamw; biases and batch-norm parameters are exempt."""
     warmup_epochs: NonNegativeFloat = 1.0
-    """Epochs of linear warm-up from 0."""
+    """Number of epochs of linear warm-up from 0; fractions are allowed."""
     final_lr: Probability = 0.0
-    """Learning rate that the cosine falls to, as a share of the peak; the last step is one before it."""
+    """Learning rate that the cosine falls to, as a share of the peak; the last step is the one before this value."""
 
     @property
     def idle(self) -> Mapping[str, str]:
-        """Fields that do not count."""
+        """Fields that have no effect."""
         return {"momentum": "with name=adamw, which has none"} if self.name == "adamw" else {}
 
 
@@ -40,60 +40,62 @@ class BatchConfig(Config):
     """Size of a batch. Loss and gradient depend on these two numbers, never on the number of workers."""
 
     block: Annotated[int, Field(ge=2)] = 64
-    """Clips of a block (b), the unit of batch-norm statistics, mixing and gradient accumulation."""
+    """Number of clips in a block (b), the unit of batch-norm statistics, mixing and gradient accumulation."""
     blocks_per_step: PositiveInt = 2
-    """Blocks of a global batch (G), shared equally by the workers."""
+    """Number of blocks in a global batch (G); the workers share them equally."""
 
     @property
     def clips_per_step(self) -> int:
-        """Clips of a global batch."""
+        """Number of clips in a global batch."""
         return self.block * self.blocks_per_step
 
 
 class RuntimeConfig(Config):
     """Processes and devices of a training.
 
-    A run may be resumed with other values of all but ``precision`` and ``compile_backend``. Its result then differs in
-    the last bits only, which depend on threads, workers and device; in more of them with other ``compress_gradients``,
-    or between a CPU and a GPU whose convolutions round to TF32.
+    A run may be resumed with other values of all fields but ``precision`` and ``compile_backend``. Its result then
+    differs only in the last bits, which depend on threads, workers and device. It differs in more bits if
+    ``compress_gradients`` changes, or between a CPU and a GPU whose convolutions round to TF32.
     """
 
     kind: Literal["workers", "in-process"] = "workers"
-    """Train in a Ray Train worker group, or in this process, which starts within seconds."""
+    """Where to train: in a Ray Train worker group, or in this process, which starts within seconds."""
     num_workers: PositiveInt = 1
     """Number of workers; it must divide blocks_per_step."""
     cpus_per_worker: NonNegativeFloat = 0.0
-    """CPUs that Ray reserves for a worker; 0 is 1, or 0.5 where cores are few. One whole CPU stays free for Ray
-    Data."""
+    """Number of CPUs that Ray reserves for each worker; 0 reserves 1, or 0.5 if the cluster has too few. One whole CPU
+    stays free for Ray Data."""
     gpus_per_worker: NonNegativeFloat = 0.0
-    """GPUs that Ray reserves for a worker; 0 trains worker groups on CPUs. Several workers need more than 0.5 each:
-    NCCL refuses two on one GPU. A training in one process takes a GPU that torch sees (CUDA_VISIBLE_DEVICES= hides
-    it)."""
+    """Number of GPUs that Ray reserves for each worker; 0 trains worker groups on CPUs. With several workers, each
+    needs more than 0.5, because NCCL refuses two on one GPU. With kind in-process, the training uses a GPU that torch
+    sees, whatever this value is (CUDA_VISIBLE_DEVICES= hides it)."""
     estimate_for: Literal["", "H100", "A100", "L4", "A10G"] = ""
-    """GPU that a dry run estimates clips/s for, from the card's data sheet; a training takes no notice of it."""
+    """GPU for which a dry run estimates clips/s, from the card's data sheet; empty estimates none. A training ignores
+    it."""
     threads: Annotated[int, Field(ge=0)] = 0
-    """Torch threads of a worker; 0 divides the cores that a node's workers may use among them. A resume is bit-equal
-    with equal threads."""
+    """Number of torch threads of each worker; 0 divides the cores that a node's workers may use among them. A resume is
+    bit-equal only with equal threads."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number format of the network; auto is bfloat16 on a GPU or a processor (AVX512-BF16, AMX) with instructions for
-    it, float32 elsewhere. A run keeps the one it began with."""
+    """Number format of the network; auto is bfloat16 on a GPU or a processor that has instructions for it (AVX512-BF16,
+    AMX), float32 elsewhere. A run keeps the format it began with."""
     deterministic: bool = False
-    """Take only algorithms on GPUs that give the same bits again, so that a resume on the same GPUs is bit-equal, as it
-    is on CPUs with equal threads; slower, and refused where an operation has none. No GPU has shown it yet."""
+    """Use only GPU algorithms that repeat their results bit by bit, so that a resume on the same GPUs is bit-equal, as
+    it is on CPUs with equal threads. This is slower, and refused if an operation has no such algorithm. It has not been
+    tried on a GPU yet."""
     compress_gradients: bool = False
-    """Send gradients between workers in bfloat16: half the bytes, for workers on several nodes. Each worker's part is
-    rounded by up to 0.4 %."""
+    """Send gradients between workers in bfloat16, which halves the bytes; meant for workers on several nodes. Each
+    worker's part is rounded by up to 0.4 %."""
     compile_backend: str = ""
-    """Backend of torch.compile; empty does not compile. inductor takes a minute for the first step, and draws other
-    dropout masks. cudagraphs has a GPU repeat its kernels without the host, and says why where it cannot; no GPU has
-    tried it yet."""
+    """Backend of torch.compile; empty does not compile. inductor takes a minute for the first step and draws other
+    dropout masks. cudagraphs lets a GPU repeat its kernels without the host, and gives the reason if it cannot; it has
+    not been tried on a GPU yet."""
     prefetch_blocks: PositiveInt = 8
-    """Blocks that a worker reads ahead at least, also into the next epoch."""
+    """Smallest number of blocks that a worker reads ahead, also into the next epoch."""
     prefetch_seconds: NonNegativeFloat = 0.5
-    """Seconds of training that it reads ahead, where these are more blocks: 256 at most. A fast GPU then does not wait
-    while Ray Data begins its next execution, which takes up to 0.3 s."""
+    """Seconds of training that a worker reads ahead if these are more blocks than prefetch_blocks, up to 256 blocks. A
+    fast GPU then does not wait while Ray Data begins its next execution, which takes up to 0.3 s."""
 
-    # No validator: a run that has failed by it must stay readable.
+    # No validator: the record of a run that failed because of it must stay readable.
     @property
     def shares_gpus(self) -> bool:
         """True if Ray may put several workers of a group on one GPU, which NCCL refuses."""
@@ -106,70 +108,73 @@ class CheckpointConfig(Config):
     every_minutes: PositiveFloat = 10.0
     """Longest time between checkpoints, in minutes."""
     min_minutes: NonNegativeFloat = 0.0
-    """Shortest time between them, in minutes: an epoch that ends sooner after the last one writes none, unless the run
-    ends with it. 0 writes one at the end of every epoch."""
+    """Shortest time between checkpoints, in minutes: an epoch that ends sooner after the last checkpoint writes none,
+    unless the run ends with it. 0 writes one at the end of every epoch."""
     keep: PositiveInt = 2
     """Number of newest checkpoints that are kept, with the assignments they need."""
     keep_assignments: PositiveInt = 5
     """Number of newest epochs whose assignments (Parquet) are kept."""
     pictures_every_minutes: NonNegativeFloat = 10.0
-    """Shortest time between two drawings of curves and clusters while a run trains, in minutes, at least a hundred
-    times what a drawing takes; 0 draws them at its end alone."""
+    """Shortest time between two drawings of curves and clusters while a run trains, in minutes; a drawing also waits
+    for a hundred times the duration of the last one. 0 draws them only at the end."""
 
 
 class HealthConfig(Config):
-    """Signs of a collapse at the end of an epoch, and what follows; with fixed labels none are looked for."""
+    """Signs of a collapse at the end of an epoch, and the reaction to them; with fixed labels none are looked for."""
 
     min_effective_rank: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.0
-    """Lowest effective rank of the embeddings (RankMe, arXiv 2210.02885) that is no collapse; 1 allows all."""
+    """Effective rank of the embeddings (RankMe, arXiv 2210.02885) below which they count as collapsed; 1 allows all."""
     max_cluster_share: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Largest share of the clips in one cluster that is no collapse; 1 allows all."""
+    """Share of the clips in one cluster above which the clusters count as collapsed; 1 allows all."""
     on_collapse: Literal["warn", "stop"] = "warn"
-    """Warn and go on, or stop after the epoch's checkpoint. History and status record it either way."""
+    """Reaction to a collapse: warn and continue, or stop after the epoch's checkpoint. History and status record it
+    either way."""
 
 
 class TrackingConfig(Config):
     """The MLflow server that parameters and metrics are sent to."""
 
     uri: str = ""
-    """MLflow tracking URI; empty is that of the environment variable MLFLOW_TRACKING_URI, or else the SQLite file
-    <home>/mlflow.db, where <home> is the environment variable UNFUSED_RAY_HOME or ~/unfused-ray. "off" tracks nothing,
-    as does empty where MLflow is not installed."""
+    """MLflow tracking URI; empty takes the environment variable MLFLOW_TRACKING_URI or, if that is not set, the SQLite
+    file <home>/mlflow.db, where <home> is the environment variable UNFUSED_RAY_HOME or ~/unfused-ray. "off" tracks
+    nothing; empty does so too if MLflow is not installed."""
     experiment: str = ""
-    """MLflow experiment; empty is that of the environment variable MLFLOW_EXPERIMENT_NAME, or else unfused-ray."""
+    """MLflow experiment; empty takes the environment variable MLFLOW_EXPERIMENT_NAME or, if that is not set,
+    unfused-ray."""
 
 
 class TrainingConfig(Config):
-    """Settings that pre-training and distillation share: prepared sources, an encoder, and how it is trained."""
+    """Settings that pre-training and distillation share: prepared sources, an encoder, and its training."""
 
     stage: ClassVar[str]
     """Name of the stage in a run's record."""
     export: ClassVar[str]
-    """Folder in the run that the trained network is exported to."""
+    """Folder of the run that the trained network is exported to."""
     inputs: ClassVar[tuple[str, ...]] = ("data", "init_from", "fork")
     outputs = ("output",)
 
     data: tuple[str, ...] = ()
-    """Prepared sources, by path or URI; several are trained on together."""
+    """Prepared sources to train on together, by path or URI."""
     splits: tuple[str, ...] = ("", "train")
     """Splits to train on, never validation or test. An empty name means clips without a split."""
     output: str = ""
-    """Folder the run is written to, by path or URI; empty is <home>/runs/<name>, where <home> is the environment
-    variable UNFUSED_RAY_HOME or ~/unfused-ray."""
+    """Folder to write the run to, by path or URI; empty is <home>/runs/<name>, where <home> is the environment variable
+    UNFUSED_RAY_HOME or ~/unfused-ray."""
     name: str = "run"
-    """Name of the run in tracking and in its default folder."""
+    """Name of the run in tracking, and of its default folder."""
     seed: Seed = 0
     """Seed of weights, order, crops, augmentation, dropout and clustering."""
     epochs: PositiveInt = 20
-    """Passes over the data."""
+    """Number of passes over the data."""
     stop_after: Annotated[int, Field(ge=0)] = 0
-    """Stop and export after this many epochs, while the schedule still spans ``epochs``; 0 trains to the end. The run
-    resumes with a later value."""
+    """Stop and export after this many epochs, while the schedule still spans ``epochs``; 0 trains to the end. A larger
+    value resumes the run."""
     init_from: str = ""
-    """Run or exported encoder whose weights to start from (warm start); empty is random weights. A run gives those of
-    its newest checkpoint, not their average; a queue of keys begins empty."""
+    """Run or exported encoder whose weights to start from (warm start), by path or URI; empty starts from random
+    weights. A run gives the weights of its newest checkpoint, not their average; a queue of keys begins empty."""
     fork: str = ""
-    """Run whose newest checkpoint to continue from with other settings, from the start of its epoch."""
+    """Run to fork, by path or URI: continue from its newest checkpoint with other settings, from the start of that
+    epoch. Empty does not fork."""
     front_end: FrontEndConfig = FrontEndConfig()
     crop: CropConfig = CropConfig()
     augment: AugmentConfig = AugmentConfig()
@@ -177,8 +182,9 @@ class TrainingConfig(Config):
     optimizer: OptimizerConfig = OptimizerConfig()
     batch: BatchConfig = BatchConfig()
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Decay of the exponential moving average of weights that is exported; 0 exports the weights themselves. The decay
-    of the n-th step is (1 + n) / (10 + n) until it reaches this one, so that short runs forget their beginning too."""
+    """Decay of the exponential moving average of the weights, which is exported; 0 exports the weights themselves. The
+    decay of the n-th step is (1 + n) / (10 + n) until it reaches this value, so that short runs forget their beginning
+    too."""
     runtime: RuntimeConfig = RuntimeConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     health: HealthConfig = HealthConfig()
@@ -187,17 +193,17 @@ class TrainingConfig(Config):
 
     @property
     def idle(self) -> Mapping[str, str]:
-        """Fields that do not count."""
+        """Fields that have no effect."""
         return {"init_from": f"with fork={self.fork}, whose weights are taken"} if self.fork else {}
 
     @property
     def last_epoch(self) -> int:
-        """Epochs after which the run ends or stops."""
+        """Number of epochs after which the run ends or stops."""
         return min(self.stop_after or self.epochs, self.epochs)
 
     @property
     def ends_by(self) -> Literal["stop_after", "epochs"]:
-        """The field that :attr:`last_epoch` is of."""
+        """Name of the field that gives :attr:`last_epoch`."""
         return "stop_after" if 0 < self.stop_after < self.epochs else "epochs"
 
     @model_validator(mode="after")
@@ -229,14 +235,14 @@ class PretrainConfig(TrainingConfig):
     export = "encoder"
 
     name: str = "decar-v2"
-    """Name of the run in tracking and in its default folder."""
+    """Name of the run in tracking, and of its default folder."""
     epochs: PositiveInt = 90
-    """Passes over the data."""
+    """Number of passes over the data."""
     method: PretrainMethodConfig = DecarConfig()
 
 
 class DistillConfig(TrainingConfig):
-    """UnFuSeD: distillation of a student on a task's clips, from a pre-trained encoder's clusters instead of labels.
+    """UnFuSeD: distillation of a student on a task's clips, with the clusters of a pre-trained encoder as labels.
 
     Several sources are distilled jointly: one clustering of all their clips, one student.
     """
@@ -246,17 +252,19 @@ class DistillConfig(TrainingConfig):
     inputs = (*TrainingConfig.inputs, "teacher", "labels_of")
 
     name: str = "unfused"
-    """Name of the run in tracking and in its default folder."""
+    """Name of the run in tracking, and of its default folder."""
     teacher: str = ""
-    """Pre-training run or exported encoder whose clusters are the pseudo-labels; the student does not start from it."""
+    """Pre-training run or exported encoder whose clusters are the pseudo-labels, by path or URI; the student does not
+    start from its weights."""
     labels_of: str = ""
-    """Distillation with the same clips and label settings whose pseudo-labels to reuse; empty makes them."""
+    """Distillation with the same clips and label settings whose pseudo-labels to reuse, by path or URI; empty makes
+    them."""
     labels: PseudoLabelConfig = PseudoLabelConfig()
     method: UnfusedConfig = UnfusedConfig()
 
     @property
     def idle(self) -> Mapping[str, str]:
-        """Fields that do not count."""
+        """Fields that have no effect."""
         fixed = "in a distillation, whose labels are fixed: no collapse is looked for"
         found = {**super().idle, **{f"health.{name}": fixed for name in HealthConfig.model_fields}}
         if self.labels.origin in ("random", "true"):

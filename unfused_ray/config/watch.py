@@ -1,4 +1,4 @@
-"""Settings of the looks at a network while it trains."""
+"""Settings for watching a network while it trains."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from pydantic import Field, model_validator
 from unfused_ray.config.base import Config, PositiveInt
 
 WatchedMeasure = Literal["headline", "neighbours", "few-shot"]
-"""Scores of vectors that are watched: those of an evaluation that choose nothing."""
+"""Scores of vectors that are watched: the scores of an evaluation that need no choice of settings."""
 QUICK_MEASURES: tuple[WatchedMeasure, ...] = get_args(WatchedMeasure)
-"""All of them: those without the linear probe, which takes most of the time of an evaluation."""
+"""All watched measures: those without the linear probe, which takes most of an evaluation's time."""
 
 
 class WatchConfig(Config):
-    """Accuracy of labelled clips while a network trains, beside random networks of its shape; never trained on."""
+    """Accuracy on labelled clips while a network trains, beside random networks of its shape; never trained on."""
 
     inputs: ClassVar[tuple[str, ...]] = ("data",)
 
     data: tuple[str, ...] = ()
-    """Prepared sources of labelled clips with splits train and valid, by path or URI; none watches nothing. Test clips
-    are never looked at."""
+    """Prepared sources of labelled clips with splits train and valid, by path or URI; empty watches nothing. Test clips
+    are never used."""
     every: PositiveInt = 5
-    """Epochs from one look to the next. The first and the last epoch are always looked at."""
+    """Number of epochs from one look to the next. The first and the last epoch are always looked at."""
     clips: Annotated[int, Field(ge=20)] = 400
-    """Most clips of a source to look at, from train and valid, as many of each class as far as they reach; more clips
-    make a look slower."""
+    """Largest number of clips of a source to look at, from train and valid together, spread evenly over the classes as
+    far as their clips suffice. More clips make a look slower."""
     measure: WatchedMeasure = "headline"
-    """Measure that `patience` and `export` go by, in the mean of the sources: neighbours (share of the nearest training
-    clips that have a clip's class), few-shot (accuracy with a few labelled clips of each class), or their mean,
-    headline."""
+    """Measure that decides for `patience` and `export`, averaged over the sources: neighbours (share of the nearest
+    training clips that have a clip's class), few-shot (accuracy with a few labelled clips of each class), or headline,
+    the mean of these two."""
     patience: Annotated[int, Field(ge=0)] = 0
-    """End the training after this many looks in a row without a better one; 0 trains to the end."""
+    """End the training after this many looks in a row without a better score; 0 trains to the end."""
     export: Literal["last", "best"] = "last"
-    """Export the network of the last epoch, or that of the best look."""
+    """Network to export: that of the last epoch, or that of the look with the best score."""
 
     @property
     def idle(self) -> Mapping[str, str]:
-        """Fields that do not count."""
+        """Fields that have no effect."""
         unwatched = "without watch.data, the clips to watch"
         return {} if self.data else dict.fromkeys(("every", "clips", "measure"), unwatched)
 

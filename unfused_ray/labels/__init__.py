@@ -1,1 +1,1 @@
-"""Pseudo-labels as training sees them: clustered anew each epoch, or fixed for a whole run."""
+"""Pseudo-labels for training: clustered anew each epoch, or fixed for a whole run."""

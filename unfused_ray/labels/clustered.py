@@ -17,9 +17,9 @@ class Clustered(LabelSource):
     """Labels of a clusterer, in this process or in the assignment actor.
 
     Args:
-        request: of the method.
+        request: clustering that the method asks for.
         clusterer: holds the embeddings of all clips.
-        rank: of this worker.
+        rank: rank of this worker.
     """
 
     are_renewed = True
@@ -30,7 +30,7 @@ class Clustered(LabelSource):
         self.collects_in_training = not request.full_pass
 
     def passes(self, epoch: int, is_empty: bool) -> Sequence[Pass]:
-        """One pass before every epoch, or before the first alone."""
+        """Return one pass before every epoch, or before the first alone."""
         return passes_before(self._request, epoch, is_empty)
 
     def restore(self, folder: str | None, epoch: int) -> None:
@@ -39,7 +39,7 @@ class Clustered(LabelSource):
         self._clusterer.restore(folder, epoch)
 
     def push(self, clip_ids: np.ndarray, embeddings: np.ndarray) -> None:
-        """Push to the clusterer, and count."""
+        """Push embeddings to the clusterer, and count them."""
         self._clusterer.push(clip_ids, embeddings)
         self._num_pushed += len(clip_ids)
 
@@ -48,7 +48,7 @@ class Clustered(LabelSource):
         self._clusterer.flush()
 
     def labels(self, epoch: int) -> Assignment:
-        """Barrier of all workers, completeness check, and clustering."""
+        """Wait for all workers, check that all embeddings have arrived, and cluster them."""
         pushed, self._num_pushed = self._num_pushed, 0
         return self._clusterer.labels(epoch, self._rank, pushed)
 
@@ -62,5 +62,5 @@ class Clustered(LabelSource):
 
 
 def passes_before(request: ClusteringRequest | None, epoch: int, is_empty: bool) -> Sequence[Pass]:
-    """Passes over every clip that a method asks for before the labels of an epoch; none if it clusters nothing."""
+    """Return the passes over every clip that a method needs before an epoch's labels; none if it clusters nothing."""
     return (Pass("embed", epoch),) if request is not None and (request.full_pass or is_empty) else ()

@@ -1,4 +1,4 @@
-"""Labels that were made before the run began, and stay."""
+"""Labels that were made before the run began, and do not change."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from unfused_ray.labels.source import LabelSource
 
 
 class Fixed(LabelSource):
-    """One assignment for all epochs, which every checkpoint takes a copy of along.
+    """One assignment for all epochs; every checkpoint contains a copy of it.
 
     Args:
-        folder: written by :func:`write_assignment`.
+        folder: folder written by :func:`write_assignment`.
     """
 
     def __init__(self, folder: str) -> None:
@@ -24,7 +24,7 @@ class Fixed(LabelSource):
         self._assignment = read_assignment(storage.join(folder, ASSIGNMENT) if folder else self._folder)
 
     def labels(self, epoch: int) -> Assignment:
-        """The same assignment in all epochs."""
+        """Return the same assignment in all epochs."""
         if self._assignment is None:
             raise RuntimeError("the labels have not been read: call restore() first")
         return self._assignment

@@ -12,28 +12,28 @@ from unfused_ray.data.stream.plan import Pass
 
 
 class LabelSource(ABC):
-    """One worker's access to the pseudo-labels of a run. A failed call raises; :meth:`restore` begins again."""
+    """One worker's access to the pseudo-labels of a run. If a call has failed, :meth:`restore` begins again."""
 
     are_renewed = False
-    """True if each epoch has labels of its own, whose health tells of a collapse."""
+    """True if each epoch has labels of its own, whose health shows a collapse."""
     collects_in_training = False
-    """True if the embeddings that training computes are to be pushed."""
+    """True if the embeddings that training computes must be pushed."""
 
     def passes(self, epoch: int, is_empty: bool) -> Sequence[Pass]:
-        """Passes over every clip, whose embeddings are to be pushed before the labels of an epoch.
+        """Return the passes over every clip whose embeddings must be pushed before the labels of an epoch.
 
         Args:
-            epoch: that begins.
-            is_empty: True if no embedding was pushed or restored yet.
+            epoch: epoch that begins.
+            is_empty: True if no embedding has been pushed or restored yet.
         """
         return ()
 
     @abstractmethod
     def restore(self, folder: str | None, epoch: int) -> None:
-        """Begin, or begin again: every worker of a group calls it first, with the same arguments.
+        """Begin, or begin again. Every worker of a group calls it first, with the same arguments.
 
         Args:
-            folder: written by :meth:`save`; None to begin without a state.
+            folder: folder written by :meth:`save`; None to begin without a state.
             epoch: the epoch that is about to begin, or that the state was saved in the middle of.
 
         Raises:
@@ -41,7 +41,7 @@ class LabelSource(ABC):
         """
 
     def push(self, clip_ids: np.ndarray, embeddings: np.ndarray) -> None:
-        """Take in embeddings ``(n, D)`` of clips ``(n,)`` int64, each clip at most once between two assignments."""
+        """Receive embeddings ``(n, D)`` of clips ``(n,)`` int64, each clip at most once between two assignments."""
         raise RuntimeError("nothing is clustered in a run whose labels are fixed")
 
     def flush(self) -> None:  # noqa: B027 - only what is pushed has to arrive
@@ -49,13 +49,13 @@ class LabelSource(ABC):
 
     @abstractmethod
     def labels(self, epoch: int) -> Assignment:
-        """The assignment that ``epoch`` trains on. Every worker calls it once; again, it gives the same result.
+        """Return the assignment that ``epoch`` trains on. Every worker calls it; further calls give the same result.
 
         Args:
-            epoch: the epoch that is about to begin; after a restore, also the one restored into.
+            epoch: epoch that is about to begin, or into which a state was restored.
 
         Raises:
-            RuntimeError: not all that was pushed has arrived, or a clip was never pushed.
+            RuntimeError: not all pushed embeddings have arrived, or a clip was never pushed.
         """
 
     @abstractmethod

@@ -1,1 +1,1 @@
-"""The machine that a process runs on: its cores and threads, the memory that is freed, the driver of its GPUs."""
+"""The machine that a process runs on: its cores and threads, its freed memory, and the driver of its GPUs."""

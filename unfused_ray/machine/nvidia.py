@@ -1,4 +1,4 @@
-"""NVIDIA's driver and CUDA as this process finds them, and why torch sees no GPU."""
+"""NVIDIA's driver and CUDA as this process finds them, and the reason that torch sees no GPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def driver_version() -> str:
-    """Version of NVIDIA's driver; '' if none is loaded."""
+    """Return the version of NVIDIA's driver; '' if none is loaded."""
     if not _DRIVER.exists():
         return ""
     found = re.search(r"Kernel Module.*?\s(\d+\.[\d.]+)", _DRIVER.read_text())  # "Open Kernel Module for x86_64", too
@@ -18,14 +18,14 @@ def driver_version() -> str:
 
 
 def cuda_version() -> str:
-    """Version of CUDA that torch is built with; '' if without."""
-    import torch  # a listing of this room does not need it
+    """Return the version of CUDA that torch is built with; '' if it is built without."""
+    import torch  # here, because not every import of this room needs it
 
     return torch.version.cuda or ""
 
 
 def why_no_gpu() -> str:
-    """The reason that torch sees no GPU in this process; '' if it sees one."""
+    """Return the reason that torch sees no GPU in this process; '' if it sees one."""
     import torch
 
     if torch.cuda.is_available():
@@ -38,6 +38,6 @@ def why_no_gpu() -> str:
         return "CUDA_VISIBLE_DEVICES is empty: no GPU was reserved for this process, or it was set so"
     try:
         torch.cuda.init()
-    except (RuntimeError, AssertionError) as error:  # such as that the driver is older than torch's CUDA
+    except (RuntimeError, AssertionError) as error:  # for example, the driver is older than torch's CUDA
         return str(error).strip().splitlines()[0]
     return "CUDA finds no device"

@@ -12,28 +12,28 @@ from pathlib import Path
 from typing import Self
 
 _LOAD = Path("/proc/loadavg")
-"""Linux writes "0.81 0.63 0.60 2/613 29821", of which 2 threads run, one of them this."""
+"""Linux's load. In "0.81 0.63 0.60 2/613 29821", 2 threads are running, one of which is this one."""
 _MOMENTS, _MOMENT_SECONDS = 8, 0.02
 _CGROUP = Path("/sys/fs/cgroup")
-"""Where Linux shows a container the CPU time that it may take: "1600000 100000" is 16 cores' worth of every 0.1 s."""
+"""Folder in which Linux shows a container's CPU quota: "1600000 100000" is 16 cores' worth of every 0.1 s."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """The cores of this machine and the work of other processes."""
+    """The cores of this machine, and the load of other processes."""
 
     cores: int
-    """Cores of the whole machine."""
+    """Number of cores of the whole machine."""
     load: float
-    """Cores that other processes keep busy."""
+    """Number of cores that other processes keep busy."""
 
     @classmethod
     def now(cls) -> Self:
-        """Look at this machine, for up to 0.2 s.
+        """Measure this machine, for up to 0.2 s.
 
-        The load average of the last minute still counts what has just ended, such as the ingest before a training. So
-        the load is the smaller of that average and of the threads that run at several moments, this one left out: a
-        single moment may show one that only lives on to end, or another of this process.
+        The load average of the last minute still includes work that has just ended, such as the ingest before a
+        training. So the load is the smaller of that average and of the number of running threads, without this one, at
+        several moments. A single moment may show a thread that is just ending, or another thread of this process.
         """
         load = os.getloadavg()[0]
         for _ in range(_MOMENTS if _LOAD.exists() else 0):
@@ -45,9 +45,9 @@ class Machine:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use, at least 1: those it may run on, but no more than a container's CPU quota.
+    """Return the cores that this process may use, at least 1: by its CPU affinity and a container's CPU quota.
 
-    A quota is rounded up. All cores of the machine, where the system does not say.
+    A quota is rounded up. If the system reports no affinity, all cores of the machine count.
     """
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
@@ -56,9 +56,9 @@ def usable_cores() -> int:
 
 
 def _quota() -> float | None:
-    """The CPU time that a container may take, in cores; None where nothing limits it."""
+    """Return the CPU time that a container may take, in cores; None if nothing limits it."""
     files = [_CGROUP / "cpu.max"]
-    if not files[0].exists():  # the first version of cgroups
+    if not files[0].exists():  # cgroups version 1
         files = [_CGROUP / "cpu" / f"cpu.cfs_{name}_us" for name in ("quota", "period")]
         if not all(file.exists() for file in files):
             return None
@@ -67,32 +67,32 @@ def _quota() -> float | None:
 
 
 def choose_threads(requested: int, processes: int, cores: int, saved: int | None = None) -> int:
-    """Choose the torch threads of each of some equal processes on a machine.
+    """Choose the number of torch threads for each of several equal processes on a machine.
 
-    The number asked for is taken; else the one that a checkpoint was written with, if there are cores for it; else a
-    share of the cores. A busy machine does not lower it: the last bits of a training depend on the number of threads,
-    so the same command on the same machine gives the same weights whoever else computes there;
-    :func:`load_warning` says so instead.
+    The requested number is taken; otherwise the one that a checkpoint was written with, if there are cores for it;
+    otherwise a share of the cores. A busy machine does not lower it. The last bits of a training depend on the number
+    of threads, so the same command on the same machine gives the same weights, whatever else runs there;
+    :func:`load_warning` warns instead.
 
     Args:
-        requested: ``runtime.threads``; 0 leaves the choice here.
-        processes: processes that compute side by side.
-        cores: that they may use together, as :func:`usable_cores` counts them.
-        saved: threads that the checkpoint to resume from was written with.
+        requested: value of ``runtime.threads``; 0 leaves the choice to this function.
+        processes: number of processes that compute at the same time.
+        cores: cores that they may use together, as counted by :func:`usable_cores`.
+        saved: number of threads that the checkpoint to resume from was written with.
     """
     return requested or (saved if saved and saved * processes <= cores else max(1, cores // processes))
 
 
 def load_warning(threads: int, processes: int, machine: Machine) -> str:
-    """Say to a person that other work leaves too few cores for the threads of a training; '' if it does not.
+    """Return a warning if other work leaves too few cores for the threads of a training; '' otherwise.
 
-    Threads that wait for each other beside other work are slower than one: 23 clips/s on two threads and 75 on one,
-    measured.
+    Beside other work, threads that wait for each other are slower than a single one: 23 clips/s on two threads and 75
+    on one, measured.
 
     Args:
-        threads: of each process.
-        processes: that compute side by side.
-        machine: from :meth:`Machine.now`, before they begin.
+        threads: number of threads of each process.
+        processes: number of processes that compute at the same time.
+        machine: result of :meth:`Machine.now` before they begin.
     """
     left = round(machine.cores - machine.load)
     if threads == 1 or threads * processes <= left:
@@ -107,8 +107,8 @@ def load_warning(threads: int, processes: int, machine: Machine) -> str:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Compute on one thread within this context: sums then have the same last bits on every machine."""
-    import torch  # not every process that imports this room needs it
+    """Compute on one thread within this context, so that sums have the same last bits on every machine."""
+    import torch  # here, because not every import of this room needs it
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -18,4 +18,4 @@ METHODS: dict[str, type[Method]] = {
     "byol-a": ByolA,
     "slicer": Slicer,
 }
-"""Pre-training methods by the ``kind`` of their settings; built from these, the encoder's settings, and num_mels."""
+"""Pre-training methods by the ``kind`` of their settings; built from their settings, the encoder's, and num_mels."""

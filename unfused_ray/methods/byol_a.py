@@ -1,8 +1,8 @@
 """BYOL-A: an online network predicts a slowly following target network's projection of another view; no negatives.
 
-Source: BYOL-A, arXiv 2103.06695 sec. III, on BYOL, arXiv 2006.07733 sec. 3. Both views are of one crop (sec. III-A).
-As in the authors' code the target network is in training too, with dropout. There batch norm sees one view at a time,
-here both views of a block together, as in the other methods.
+Source: BYOL-A, arXiv 2103.06695 sec. III, on BYOL, arXiv 2006.07733 sec. 3. Both views are of one crop (sec. III-A). As
+in the authors' code, the target network is in training mode too, with dropout. Batch norm sees one view at a time
+there, but both views of a block together here, as in the other methods.
 
 Shapes: V views, B clips of a block, F mel bands, T frames, D projection size.
 """
@@ -23,7 +23,7 @@ from unfused_ray.models.heads import perceptron
 
 
 class ByolA(BlockMethod):
-    """The encoder with a projector and a predictor, and the target: an average of encoder and projector."""
+    """The encoder with a projector and a predictor, and the target, an average of encoder and projector."""
 
     name = "BYOL-A"
     num_views = 2
@@ -39,7 +39,8 @@ class ByolA(BlockMethod):
         self.target_projector = target_of(self.projector)
 
     def forward(self, views_VBFT: Tensor, weights_B: Tensor, labels_HB: Tensor) -> BlockOutput:
-        """Distance of every view's prediction to the target's projection of the other view, summed over both."""
+        """Compute the distance of every view's prediction to the target's projection of the other view, summed over
+        both."""
         views_NFT = normalize_views(views_VBFT, weights_B).flatten(0, 1)
         projections_ND = self.projector(self.encoder(views_NFT))
         predictions_VBD = self.predictor(projections_ND).unflatten(0, views_VBFT.shape[:2])
@@ -55,19 +56,19 @@ class ByolA(BlockMethod):
 
 
 def normalize_views(views_VBFT: Tensor, weights_B: Tensor) -> Tensor:
-    """Log-mels of zero mean and unit variance over all views of a block together, clips of weight 0 left out.
+    """Normalise log-mels to zero mean and unit variance over all views of a block together, without clips of weight 0.
 
-    Augmentation has shifted their statistics (BYOL-A, arXiv 2103.06695 sec. III-B4).
+    It is needed because augmentation has shifted their statistics (BYOL-A, arXiv 2103.06695 sec. III-B4).
     """
-    counted_B = torch.where(weights_B.any(), weights_B, 1.0)  # a block that is damaged altogether stays finite
+    counted_B = torch.where(weights_B.any(), weights_B, 1.0)  # a block of damaged clips only stays finite
     shares_B = counted_B / counted_B.sum()
-    with torch.autocast(views_VBFT.device.type, enabled=False):  # which takes products in bfloat16
+    with torch.autocast(views_VBFT.device.type, enabled=False):  # autocast would compute products in bfloat16
         views_VBFT = views_VBFT - views_VBFT.mean((0, 2, 3)) @ shares_B
         return views_VBFT / (views_VBFT.square().mean((0, 2, 3)) @ shares_B).sqrt().clamp_min(1e-5)
 
 
 def prediction_loss(predictions_2BD: Tensor, targets_2BD: Tensor) -> Tensor:
-    """``2 - 2·cos`` of each view's prediction and the other view's target, summed over the two: (B,).
+    """Return ``2 - 2·cos`` of each view's prediction and the other view's target, summed over the two: (B,).
 
     Source: BYOL, arXiv 2006.07733 eq. 2, made symmetric as in sec. 3.1.
     """

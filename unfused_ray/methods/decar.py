@@ -1,7 +1,7 @@
-"""DECAR-v2: clips are classified into their clusters, the classifier's weights being the centroids.
+"""DECAR-v2: clips are classified into their clusters by a classifier whose weights are the centroids.
 
-DECAR (arXiv 2110.08895) alternates k-means and classification with a classifier thrown away each epoch. DECAR-v2 sets
-the prototype weights to the cluster centroids instead, as DeepCluster-v2 does (arXiv 2006.09882, appendix E): the
+DECAR (arXiv 2110.08895) alternates k-means and classification, with a new classifier each epoch. DECAR-v2 sets the
+prototype weights to the cluster centroids instead, as DeepCluster-v2 does (arXiv 2006.09882, appendix E): the
 prototypes are not trained by gradient, and the embeddings clustered are those computed in the epoch before.
 
 Shapes: V views, B clips, F mel bands, T frames, H heads, K clusters, D projection size.
@@ -37,12 +37,12 @@ class DecarV2(BlockMethod):
         self.config = config
         self.encoder = AudioNTT2020(encoder, num_mels)
         self.projector = ProjectionHead(self.encoder.dim, config.projection_hidden, config.projection_dim)
-        # Not part of the state: a checkpoint refers to the assignment that they came with.
+        # Not part of the state: a checkpoint refers to the assignment that the prototypes came with.
         self._prototypes_KD: list[Tensor] = []
 
     @classmethod
     def clustering(cls, config: DecarConfig) -> ClusteringRequest:
-        """k-means of the projections."""
+        """Request k-means of the projections."""
         return ClusteringRequest(
             dim=config.projection_dim,
             num_clusters=config.num_clusters,
@@ -58,7 +58,7 @@ class DecarV2(BlockMethod):
         self._prototypes_KD = [torch.tensor(head, device=device) for head in prototypes]
 
     def forward(self, views_VBFT: Tensor, weights_B: Tensor, labels_HB: Tensor) -> BlockOutput:
-        """Cross entropy of every view's projection against the pseudo-labels of every head."""
+        """Compute the cross entropy of every view's projection against the pseudo-labels of every head."""
         num_views, batch = views_VBFT.shape[:2]
         hidden = self.encoder.hidden(self.encoder.blocks(views_VBFT.flatten(0, 1))[-1])
         z_VBD = self.projector(max_mean(self.encoder.frames(hidden))).unflatten(0, (num_views, batch))
@@ -76,7 +76,7 @@ class DecarV2(BlockMethod):
 
     @torch.no_grad()
     def embed(self, log_mel_BFT: Tensor) -> Tensor:
-        """Projections without dropout: ``(B, D)``, L2-normalised."""
+        """Return projections without dropout: ``(B, D)``, L2-normalised."""
         hidden = self.encoder.hidden(self.encoder.blocks(log_mel_BFT)[-1])
         return self.projector(max_mean(self.encoder.frames(hidden, dropout=False)))
 
@@ -84,13 +84,13 @@ class DecarV2(BlockMethod):
 def prototype_loss(
     z_VBD: Tensor, prototypes_KD: Sequence[Tensor], labels_HB: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """Cross entropy of ``z · prototypes / temperature`` against the labels, averaged over views and heads.
+    """Compute the cross entropy of ``z · prototypes / temperature`` with the labels, averaged over views and heads.
 
     Args:
         z_VBD: L2-normalised projections.
         prototypes_KD: L2-normalised prototypes, one tensor per head.
         labels_HB: int64 pseudo-labels.
-        temperature: of the softmax.
+        temperature: temperature of the softmax.
 
     Returns:
         Loss of each clip ``(B,)``, and the share of views and heads whose nearest prototype is the label ``(B,)``.
@@ -98,7 +98,7 @@ def prototype_loss(
     losses, agreements = [], []
     for prototypes, labels_B in zip(prototypes_KD, labels_HB, strict=True):
         for z_BD in z_VBD:
-            with torch.autocast(z_BD.device.type, enabled=False):  # bfloat16 would round them by a third of a per cent
+            with torch.autocast(z_BD.device.type, enabled=False):  # bfloat16 would round by a third of a per cent
                 logits_BK = z_BD.float() @ prototypes.T / temperature
             losses.append(F.cross_entropy(logits_BK, labels_B, reduction="none"))
             agreements.append((logits_BK.argmax(1) == labels_B).float())

@@ -1,12 +1,12 @@
 """DeLoRes-M: momentum contrast at the network's end, decorrelation after each of its blocks.
 
-A clip's first view is the query, its second the key, which comes from an average of the weights (MoCo). The loss tells
-the query's key from a queue of past keys, and pulls the cross-correlations of query and key after each of the three
-convolution blocks towards the identity (as DeLoRes-S)::
+A clip's first view gives the query, its second the key, which an average of the weights computes (MoCo). The loss
+distinguishes the query's key from a queue of past keys. It also pulls the cross-correlations of query and key after
+each of the three convolution blocks towards the identity (as DeLoRes-S)::
 
     L = InfoNCE(query, key) + Σ_l (a Σ_i (1 - C_ii^l)² + b Σ_i Σ_{j≠i} (C_ij^l)²)                 l = 1, 2, 3
 
-The heads that are correlated are one for both views and trained through both; no gradient reaches the key's encoder.
+Both views share the heads whose outputs are correlated, and train them; no gradient reaches the key's encoder.
 
 Source: doi 10.1109/JSTSP.2022.3202093; MoCo, arXiv 1911.05722 sec. 3. The authors' codes differ in a and b:
 :class:`unfused_ray.config.DeloresMConfig`. As in their code on one device, keys are not shuffled for batch norm.
@@ -53,9 +53,9 @@ class DeloresM(BatchMethod):
         self.heads = nn.ModuleList(DecorrelationHead(dim, config.decorrelation_dim) for dim in self.encoder.block_dims)
 
     def forward(self, views_VBFT: Tensor, weights_B: Tensor, labels_HB: Tensor) -> Mapping[str, Tensor]:
-        """Projections, (B, D), and features after each block, (B, E), of queries and keys.
+        """Return projections, (B, D), and features after each block, (B, E), of queries and keys.
 
-        The key of a clip that must not count is zero: the queue takes it for none.
+        The key of a clip that must not count is zero, which the queue does not take for a key.
         """
         query_BFT, key_BFT = views_VBFT
         query_BD, query_blocks = _outputs(self.encoder, self.projector, query_BFT)
@@ -67,7 +67,7 @@ class DeloresM(BatchMethod):
         return batch
 
     def batch_loss(self, batch: Mapping[str, Tensor], weights_N: Tensor) -> BlockOutput:
-        """The loss above, the correlations' part once for each clip that counts, and its three sums."""
+        """Compute the loss above, its correlation terms once for each clip that counts, and its three sums."""
         info_nce = (self.queue.loss(batch["query"], batch["key"], self.config.temperature) * weights_N).sum()
         pairs = [(batch[f"query_block{i}"], batch[f"key_block{i}"]) for i in range(len(self.heads))]
         sums = [correlation_sums(query, key, weights_N) for query, key in pairs]
@@ -79,14 +79,14 @@ class DeloresM(BatchMethod):
         )
 
     def after_step(self, batch: Mapping[str, Tensor]) -> None:
-        """Move the key's encoder towards the query's, and this batch's keys into the queue."""
+        """Move the key's encoder towards the query's, and push this batch's keys into the queue."""
         follow(self.key_encoder, self.encoder, self.config.ema_decay)
         follow(self.key_projector, self.projector, self.config.ema_decay)
         self.queue.push(batch["key"])
 
 
 def _outputs(encoder: AudioNTT2020, projector: nn.Module, log_mel_BFT: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
-    """L2-normalised projections of clips, and each block's output averaged over time."""
+    """Return the L2-normalised projections of clips, and each block's output averaged over time."""
     blocks = encoder.blocks(log_mel_BFT)
     embedding_BD = max_mean(encoder.frames(encoder.hidden(blocks[-1])))
     return F.normalize(projector(embedding_BD).float(), dim=1), [flatten_bands(block).mean(1) for block in blocks]

@@ -1,4 +1,4 @@
-"""DeLoRes-S: two views of a clip agree in every feature, and no two features say the same.
+"""DeLoRes-S: two views of a clip agree in every feature, and no two features are redundant.
 
 The cross-correlation matrix C of the features of both views, over the clips of a global batch, is pulled towards the
 identity (Barlow Twins)::
@@ -42,12 +42,12 @@ class DeloresS(BatchMethod):
         self.head = DecorrelationHead(self.encoder.dim, config.decorrelation_dim)
 
     def forward(self, views_VBFT: Tensor, weights_B: Tensor, labels_HB: Tensor) -> Mapping[str, Tensor]:
-        """Features of both views: (B, D) each."""
+        """Return the features of both views: (B, D) each."""
         first_BD, second_BD = self.head(self.encoder(views_VBFT.flatten(0, 1))).chunk(2)
         return {"first": first_BD, "second": second_BD}
 
     def batch_loss(self, batch: Mapping[str, Tensor], weights_N: Tensor) -> BlockOutput:
-        """The loss above, once for each clip that counts, and its two sums."""
+        """Compute the loss above, once for each clip that counts, and its two sums."""
         invariance, redundancy = correlation_sums(batch["first"], batch["second"], weights_N)
         num_clips = weights_N.sum()
         loss = (invariance + self.config.off_diagonal * redundancy) * num_clips
@@ -56,7 +56,7 @@ class DeloresS(BatchMethod):
 
 
 def correlation_sums(first_ND: Tensor, second_ND: Tensor, weights_N: Tensor) -> tuple[Tensor, Tensor]:
-    """The distance of the cross-correlation matrix of two views' features from the identity.
+    """Compute how far the cross-correlation matrix of two views' features is from the identity.
 
     Args:
         first_ND: features of the first view.
@@ -64,7 +64,7 @@ def correlation_sums(first_ND: Tensor, second_ND: Tensor, weights_N: Tensor) -> 
         weights_N: 0 for a clip that must not count.
 
     Returns:
-        Σ_i (1 - C_ii)² and Σ_i Σ_{j≠i} C_ij²; both 0 where no clip counts.
+        Σ_i (1 - C_ii)² and Σ_i Σ_{j≠i} C_ij²; both 0 if no clip counts.
     """
     shares_N = weights_N / weights_N.sum().clamp_min(1)
     correlations_DD = (_standardised(first_ND, shares_N) * shares_N[:, None]).T @ _standardised(second_ND, shares_N)
@@ -74,6 +74,6 @@ def correlation_sums(first_ND: Tensor, second_ND: Tensor, weights_N: Tensor) -> 
 
 
 def _standardised(features_ND: Tensor, shares_N: Tensor) -> Tensor:
-    """Features less their mean, over their standard deviation (biased, as batch norm's), of the clips that count."""
+    """Standardise features by mean and (biased, as in batch norm) standard deviation over the clips that count."""
     centred_ND = features_ND - shares_N @ features_ND
     return centred_ND * torch.rsqrt(shares_N @ centred_ND.square() + 1e-5)

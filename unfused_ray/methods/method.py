@@ -19,15 +19,15 @@ from unfused_ray.models.encoder import AudioNTT2020
 class BlockOutput:
     """Loss and terms of a block of clips, as sums over its clips, so that blocks add up to global batches.
 
-    A :class:`BatchMethod` gives those of a global batch, likewise as sums over its clips.
+    For a :class:`BatchMethod` they are those of a global batch, also as sums over its clips.
     """
 
     loss: Tensor
-    """Scalar, weighted sum over the clips; its gradient is what is trained on."""
+    """Scalar, weighted sum over the clips; training descends its gradient."""
     terms: Mapping[str, Tensor] = field(default_factory=dict)
-    """Further sums, detached, for the curves: those that the method's ``terms`` declare."""
+    """Further detached sums, for the curves: those that the method's ``terms`` declare."""
     embeddings: Tensor | None = None
-    """``(B, D)``, detached: the embeddings that are clustered, or whose effective rank is watched if none are."""
+    """``(B, D)``, detached: the embeddings that are clustered or, if none are, whose effective rank is watched."""
 
 
 @dataclass(frozen=True)
@@ -36,41 +36,41 @@ class Term:
 
     heading: str
     note: str
-    """Reading aid: formula or unit, and its bounds."""
+    """Help for readers: formula or unit, and its bounds."""
 
 
 @dataclass(frozen=True)
 class ClusteringRequest:
-    """Embeddings that a method wants clustered before each epoch."""
+    """A method's request for a clustering of embeddings before each epoch."""
 
     dim: int
     """D, size of an embedding."""
     num_clusters: tuple[int, ...]
-    """K of each head."""
+    """K, number of clusters, of each head."""
     iterations: int
-    """Lloyd iterations of an assignment."""
+    """Number of Lloyd iterations of an assignment."""
     full_pass: bool
-    """True to embed every clip before each epoch; False to cluster the embeddings that the epoch before computed."""
+    """True to embed every clip before each epoch; False to cluster the embeddings computed in the epoch before."""
     num_shards: int
-    """Processes of a worker group that hold the embeddings."""
+    """Number of processes of a worker group that hold the embeddings."""
     gpus_per_shard: float = 0.0
-    """GPUs that each of them reserves; 0 clusters on processors."""
+    """Number of GPUs that each of these processes reserves; 0 clusters on CPUs."""
 
 
 class Method(nn.Module):
     """An encoder with a loss over augmented clips: a :class:`BlockMethod` or a :class:`BatchMethod`."""
 
     name: ClassVar[str]
-    """Name in papers."""
+    """Name of the method in papers."""
     terms: ClassVar[Mapping[str, Term]] = {}
-    """Each of ``BlockOutput.terms``, as it is shown."""
+    """Heading and note of each of ``BlockOutput.terms``."""
     num_views: int
-    """Augmented views of a clip."""
+    """Number of augmented views of a clip."""
     encoder: AudioNTT2020
 
     @classmethod
     def clustering(cls, config: Any) -> ClusteringRequest | None:
-        """The clustering that the method's labels come from; None if it has no labels, or fixed ones.
+        """Return the clustering that the method's labels come from; None if it has no labels, or fixed ones.
 
         Args:
             config: settings of the method.
@@ -79,36 +79,37 @@ class Method(nn.Module):
 
     @property
     def export_cut(self) -> Cut:
-        """Last layer of the encoder that is exported; all of it, unless a method says otherwise."""
+        """Last layer of the encoder that is exported; the whole encoder, unless a method overrides it."""
         return self.encoder.config.cut
 
     def load_encoder(self, tensors: Mapping[str, Tensor]) -> None:
-        """Begin with these weights of the encoder and of its averages, the rest staying as it is: a warm start."""
+        """Load these weights into the encoder and its averages, and leave the rest unchanged: a warm start."""
         for module in self.modules():
             if isinstance(module, AudioNTT2020):
                 module.load_state_dict(tensors)
 
     def load_all(self, tensors: Mapping[str, Tensor]) -> None:
-        """Begin with the weights of another run of this method, on other clips: a warm start.
+        """Load the weights of another run of this method, on other clips: a warm start.
 
-        A queue stays as it is: the other run's holds keys of clips that this run lacks, and may be of another size.
+        A queue is left unchanged: the other run's queue holds keys of clips that this run lacks, and may have another
+        size.
         """
         queues = {name for name, module in self.named_modules() if isinstance(module, KeyQueue)}
         own = {name: value for name, value in self.state_dict().items() if name.rpartition(".")[0] in queues}
         self.load_state_dict({**tensors, **own})
 
     def embed(self, log_mel_BFT: Tensor) -> Tensor:
-        """``(B, D)`` embeddings to cluster, without dropout or gradient, batch norm over this block.
+        """Return ``(B, D)`` embeddings to cluster, without dropout or gradient, with batch norm over this block.
 
         Called only if :meth:`clustering` asks for it.
         """
         raise NotImplementedError(f"{self.name} has nothing to cluster")
 
     def begin_epoch(self, prototypes: Sequence[np.ndarray]) -> None:
-        """Take over the prototypes of the epoch's labels, one ``(K, D)`` array per head."""
+        """Set the prototypes of the epoch's labels, one ``(K, D)`` array per head."""
 
     def after_step(self, batch: Mapping[str, Tensor]) -> None:
-        """Move what follows the trained weights: an average of them, a queue of past clips. The same on all workers.
+        """Update the state that follows the trained weights, such as their average; it is equal on all workers.
 
         Args:
             batch: the output of a :class:`BatchMethod`'s ``forward`` for the clips of the whole global batch, detached;
@@ -117,11 +118,11 @@ class Method(nn.Module):
 
 
 class BlockMethod(Method, ABC):
-    """A method whose loss is a sum over clips: blocks are computed one after the other, whatever their number."""
+    """A method whose loss is a sum over clips, so that its blocks are computed one after the other."""
 
     @abstractmethod
     def forward(self, views_VBFT: Tensor, weights_B: Tensor, labels_HB: Tensor) -> BlockOutput:
-        """The loss of a block.
+        """Compute the loss of a block.
 
         Args:
             views_VBFT: normalised, augmented log-mels of ``num_views`` views.
@@ -131,19 +132,20 @@ class BlockMethod(Method, ABC):
 
 
 class BatchMethod(Method, ABC):
-    """A method that compares the clips of a global batch with each other, in-batch negatives or correlations.
+    """A method that compares the clips of a global batch with each other, by in-batch negatives or correlations.
 
-    The loop puts together the outputs of ``forward`` for all blocks of all workers, in the plan's order, and asks for
-    their loss. Gradients are exact for any number of workers; the graphs of a worker's blocks are held at once.
+    The loop joins the outputs of ``forward`` for all blocks of all workers, in the plan's order, and asks for their
+    loss. Gradients are exact for any number of workers. A worker holds the graphs of all of its blocks at once.
     """
 
     @abstractmethod
     def forward(self, views_VBFT: Tensor, weights_B: Tensor, labels_HB: Tensor) -> Mapping[str, Tensor]:
-        """The inputs of the loss: float32 tensors (B, …) by name, one row per clip, always the same names."""
+        """Return the inputs of the loss: float32 tensors (B, …) by name, one row per clip, always with the same
+        names."""
 
     @abstractmethod
     def batch_loss(self, batch: Mapping[str, Tensor], weights_N: Tensor) -> BlockOutput:
-        """The loss of a global batch, in float32 where the networks are in bfloat16, too.
+        """Compute the loss of a global batch, in float32 even if the networks are in bfloat16.
 
         Args:
             batch: the outputs of ``forward``, (N, …) each.

@@ -1,4 +1,4 @@
-"""State of momentum methods beside the trained weights: an average of them, and a queue of past keys.
+"""State of momentum methods beside the trained weights: an average of the weights, and a queue of past keys.
 
 Shapes: N clips of a global batch, Q places of a queue, D projection size.
 """
@@ -16,7 +16,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def target_of(online: Module) -> Module:
-    """A copy of a network that gradients do not train, to begin an average of its weights with."""
+    """Copy a network without gradients, to begin an average of its weights."""
     return copy.deepcopy(online).requires_grad_(False)
 
 
@@ -24,7 +24,7 @@ def target_of(online: Module) -> Module:
 def follow(target: nn.Module, online: nn.Module, decay: float) -> None:
     """Move every weight of ``target`` to ``decay · target + (1 - decay) · online``.
 
-    Buffers stay as they are: in training, which a target remains in, batch norm does not read its running statistics.
+    Buffers are not changed: a target stays in training mode, where batch norm does not read its running statistics.
 
     Source: BYOL, arXiv 2006.07733 eq. 1; MoCo, arXiv 1911.05722 eq. 2.
     """
@@ -34,8 +34,8 @@ def follow(target: nn.Module, online: nn.Module, decay: float) -> None:
 class KeyQueue(nn.Module):
     """The newest keys of past batches, which are negatives of the next ones (MoCo, arXiv 1911.05722 sec. 3.2).
 
-    ``keys`` is a (Q, D) buffer, oldest first; a row of zeros is no key. Unlike MoCo's, which is filled with random
-    directions, the queue is empty at first.
+    ``keys`` is a (Q, D) buffer, oldest first; a row of zeros is no key. The queue is empty at first, while MoCo's is
+    filled with random directions.
     """
 
     keys: Tensor
@@ -46,16 +46,16 @@ class KeyQueue(nn.Module):
 
     @torch.no_grad()
     def push(self, keys_ND: Tensor) -> None:
-        """Take in keys, rows of zeros too, for as many of the oldest."""
+        """Add keys, including rows of zeros, and drop as many of the oldest."""
         self.keys.copy_(torch.cat([self.keys, keys_ND])[-len(self.keys) :])
 
     def loss(self, queries_ND: Tensor, keys_ND: Tensor, temperature: float) -> Tensor:
-        """InfoNCE of each query, (N,): cross entropy of its own key among the queue's (MoCo, eq. 1).
+        """Compute InfoNCE of each query, (N,): cross entropy of its own key among the queue's (MoCo, eq. 1).
 
         Args:
-            queries_ND: L2-normalised, as ``keys_ND`` and what was pushed.
+            queries_ND: the queries, L2-normalised like ``keys_ND`` and the pushed keys.
             keys_ND: the positives.
-            temperature: of the softmax.
+            temperature: temperature of the softmax.
         """
         positives_N1 = (queries_ND * keys_ND).sum(1, keepdim=True)
         negatives_NQ = (queries_ND @ self.keys.T).masked_fill(~self.keys.any(1), -torch.inf)

@@ -1,11 +1,11 @@
-"""SLICER: clips are told apart among a queue's, and clusters, the columns of a batch's soft assignments, likewise.
+"""SLICER: contrast of clips with a queue's, and contrast of clusters, the columns of a batch's soft assignments.
 
-A teacher that follows the student makes the keys of the instance-level contrast. The cluster-level one is between the
-student's two views. K-mix, its augmentation, is ``AugmentConfig.k_mix``.
+A teacher that follows the student computes the keys of the instance-level contrast. The cluster-level contrast is
+between the student's two views. K-mix, SLICER's augmentation, is ``AugmentConfig.k_mix``.
 
 Source: SLICER, arXiv 2211.01519, as the authors' LAPE code has it; the queue is MoCo's (arXiv 1911.05722), the cluster
-loss that of Contrastive Clustering (arXiv 2009.09687 sec. 3.3). What differs from the code: the teacher moves once a
-step instead of twice, and no view's key is a negative of the same step, where the code queues the keys of the first
+loss that of Contrastive Clustering (arXiv 2009.09687 sec. 3.3). Two things differ from that code. The teacher moves
+once a step instead of twice. And no view's key is a negative in the same step: that code queues the keys of the first
 direction before the second, so that a clip's other view is its own negative.
 
 Shapes: V views, B clips of a block, N of a global batch, D projection size, K clusters.
@@ -27,7 +27,8 @@ from unfused_ray.models.encoder import AudioNTT2020
 
 
 class Slicer(BatchMethod):
-    """The encoder with an instance and a cluster projector, the teacher of encoder and instances, and its queue."""
+    """The encoder with an instance and a cluster projector, the teacher of encoder and instance projector, and its
+    queue."""
 
     name = "SLICER"
     terms: ClassVar[Mapping[str, Term]] = {
@@ -51,7 +52,8 @@ class Slicer(BatchMethod):
         self.queue = KeyQueue(config.queue, config.projection_dim)
 
     def forward(self, views_VBFT: Tensor, weights_B: Tensor, labels_HB: Tensor) -> Mapping[str, Tensor]:
-        """Queries (B, V, D), keys (B, V, D), zeros for a clip without weight, and cluster probabilities (B, V, K)."""
+        """Return queries (B, V, D), keys (B, V, D), zeros for clips without weight, and cluster probabilities (B, V,
+        K)."""
         views_NFT = views_VBFT.flatten(0, 1)
         embeddings = self.encoder(views_NFT)
         queries = F.normalize(self.projector(embeddings).float(), dim=1)
@@ -63,7 +65,8 @@ class Slicer(BatchMethod):
         return batch | {"keys": batch["keys"] * (weights_B > 0)[:, None, None]}
 
     def batch_loss(self, batch: Mapping[str, Tensor], weights_N: Tensor) -> BlockOutput:
-        """Both directions' instance contrast of every clip, and the cluster contrast once for each."""
+        """Compute the instance contrast of every clip in both directions, and the cluster contrast once for each
+        clip."""
         queries, keys = batch["queries"], batch["keys"]
         instance_N = self._contrast(queries[:, 0], keys[:, 1]) + self._contrast(queries[:, 1], keys[:, 0])
         one, other = batch["clusters"].unbind(1)
@@ -87,9 +90,9 @@ class Slicer(BatchMethod):
 
 
 def cluster_loss(one_NK: Tensor, other_NK: Tensor, weights_N: Tensor, temperature: float) -> Tensor:
-    """Cross entropy of every cluster's counterpart in the other view among all clusters of both, by cosine.
+    """Compute the cross entropy of every cluster's counterpart in the other view among all clusters of both, by cosine.
 
-    A cluster is a column: how much of each clip is in it. Averaged over the 2·K columns.
+    A cluster is a column: the share of each clip in it. The loss is averaged over the 2·K columns.
 
     Source: Contrastive Clustering, arXiv 2009.09687 eq. 4 and 5.
     """
@@ -102,9 +105,9 @@ def cluster_loss(one_NK: Tensor, other_NK: Tensor, weights_N: Tensor, temperatur
 
 
 def size_entropy(probabilities_NK: Tensor, weights_N: Tensor) -> Tensor:
-    """Entropy of the shares of the clips that clusters have: log K where all are equal, 0 where one has everything.
+    """Compute the entropy of the clusters' shares of the clips: log K if all are equal, 0 if one has all clips.
 
     Source: Contrastive Clustering, arXiv 2009.09687 eq. 6.
     """
     shares_K = weights_N.sign() @ probabilities_NK / weights_N.sign().sum().clamp_min(1)
-    return torch.special.entr(shares_K.clamp_min(torch.finfo(shares_K.dtype).tiny)).sum()  # its slope at 0 is infinite
+    return torch.special.entr(shares_K.clamp_min(torch.finfo(shares_K.dtype).tiny)).sum()  # the slope at 0 is infinite

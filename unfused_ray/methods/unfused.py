@@ -1,4 +1,4 @@
-"""UnFuSeD: a network distils what its end has learnt into branches after each of its blocks.
+"""UnFuSeD: a network distils its end into branches after each of its blocks.
 
 An encoder with random weights is trained on pseudo-labels of the target task. Its end is the *teacher*; a *student*
 branch leaves after each of the three convolution blocks, each with a classifier of its own::
@@ -7,8 +7,8 @@ branch leaves after each of the three convolution blocks, each with a classifier
 
 Afterwards only the beginning of the network is kept, without classifiers.
 
-Source: UnFuSeD, arXiv 2303.05668; "Be your own teacher", arXiv 1905.08094 sec. 3. Where these and the
-LAPE code differ, a setting decides (:class:`unfused_ray.config.UnfusedConfig`).
+Source: UnFuSeD, arXiv 2303.05668; "Be your own teacher", arXiv 1905.08094 sec. 3. Where these and the LAPE code differ,
+a setting decides (:class:`unfused_ray.config.UnfusedConfig`).
 
 Shapes: V views, B clips, F mel bands, T frames, H heads, K clusters, D hidden features of a classifier.
 """
@@ -32,10 +32,10 @@ class Unfused(BlockMethod):
     """The encoder, and a classifier after each block and at its end.
 
     Args:
-        config: of the method.
-        encoder: of the whole network.
-        num_mels: of the log-mels.
-        num_classes: K of each head: each clustering of the clips has logits of its own.
+        config: settings of the method.
+        encoder: settings of the whole network.
+        num_mels: number of mel bands.
+        num_classes: K, number of classes, of each head: each clustering of the clips has logits of its own.
     """
 
     name = "UnFuSeD"
@@ -58,7 +58,7 @@ class Unfused(BlockMethod):
         return self.config.cut
 
     def forward(self, views_VBFT: Tensor, weights_B: Tensor, labels_HB: Tensor) -> BlockOutput:
-        """The loss above; a clip whose label is -1 in any head does not count."""
+        """Compute the loss above; a clip whose label is -1 in any head does not count."""
         num_views, batch = views_VBFT.shape[:2]
         blocks = self.encoder.blocks(views_VBFT.flatten(0, 1))
         teacher = Exit(*self.teacher(max_mean(self.encoder.frames(self.encoder.hidden(blocks[-1])))))
@@ -85,19 +85,19 @@ class Exit:
     features: Tensor
     """(N, D)."""
     logits: Sequence[Tensor]
-    """(N, K) a head; K differs between heads."""
+    """(N, K) for each head; K differs between heads."""
 
 
 def distillation_terms(
     teacher: Exit, branches: Sequence[Exit], labels_HN: Tensor, config: UnfusedConfig
 ) -> dict[str, Tensor]:
-    """The four sums of the loss for each of N views, averaged over the heads: each (N,).
+    """Compute the four sums of the loss for each of N views, averaged over the heads: each (N,).
 
     Args:
         teacher: the end of the network.
         branches: its other exits.
         labels_HN: int64 pseudo-labels.
-        config: temperature, detaching, and what the MSE compares.
+        config: gives temperature, detaching, and the outputs that the MSE compares.
 
     Returns:
         ``ce`` of the teacher; ``ce_branches``, ``kl`` (teacher ‖ branch, times the temperature's square) and ``mse``

@@ -1,4 +1,4 @@
-"""Batch norm whose statistics are those of a block of clips, however blocks are spread over workers."""
+"""Batch norm with the statistics of a block of clips, however blocks are spread over workers."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _EPS = 1e-5
-"""Added to variances: torch's own."""
+"""Added to variances; torch's own value."""
 
 
 class BlockBatchNorm(nn.Module):
-    """Batch norm over the block it is given, with running statistics that move once an optimiser step.
+    """Batch norm over the block it is given; its running statistics move once per optimiser step.
 
-    In training each call normalises with the mean and (biased) variance of its input, as torch's batch norm does,
-    and adds its mean and unbiased variance to ``pending``; ``update_running_statistics`` averages them over all
-    blocks of the global batch and makes one step. So neither the output nor the running statistics depend on which
-    worker held which block. Under ``torch.no_grad`` a call in training normalises likewise and leaves no trace. In
-    evaluation the running statistics are used.
+    In training each call normalises with the mean and (biased) variance of its input, as torch's batch norm does, and
+    adds its mean and unbiased variance to ``pending``. ``update_running_statistics`` averages them over all blocks of
+    the global batch and makes one step. So neither the output nor the running statistics depend on which worker held
+    which block. Under ``torch.no_grad`` a call in training normalises in the same way but adds nothing to ``pending``.
+    In evaluation the running statistics are used.
 
-    Takes (N, C) or (N, C, …). ``pending`` is a buffer, to follow the module to its device, but is not saved: it is
-    zero between steps.
+    Takes (N, C) or (N, C, …). ``pending`` is a buffer, so that it follows the module to its device, but is not saved,
+    because it is zero between steps.
 
     Source: batch norm, arXiv 1502.03167; blocks ("ghost batches"), arXiv 1705.08741 sec. 4.
     """
@@ -37,7 +37,8 @@ class BlockBatchNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_features))
         self.register_buffer("running_mean", torch.zeros(num_features))
         self.register_buffer("running_var", torch.ones(num_features))
-        # Sums of means, sums of variances, number of blocks; double, so that their order does not show.
+        # Sums of means, sums of variances, number of blocks; in double precision, so that their order makes no
+        # difference.
         self.register_buffer("pending", torch.zeros(2 * num_features + 1, dtype=torch.float64), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -45,7 +46,7 @@ class BlockBatchNorm(nn.Module):
         if not self.training:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=_EPS)
         mean, var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
-        # Running statistics of momentum 1 are the block's own: no second pass over x to learn them.
+        # With momentum 1, running statistics become the block's own, which saves a second pass over x.
         out = F.batch_norm(x, mean, var, self.weight, self.bias, training=True, momentum=1.0, eps=_EPS)
         if torch.is_grad_enabled():
             self.pending += torch.cat([mean, var, mean.new_ones(1)])
@@ -59,9 +60,9 @@ def update_running_statistics(
     """Move the running statistics of every BlockBatchNorm in ``module`` towards the pending blocks' average.
 
     Called once after each optimiser step. ``all_reduce`` sums its argument, one flat float64 tensor, over the workers
-    in place (``torch.distributed.all_reduce``). A norm that has seen no block stays as it is. With ``momentum`` 1 the
-    running statistics become the average itself: so a pass over data in training mode (gradients enabled), then one
-    call, calibrates an encoder with random weights. Nothing waits for the device.
+    in place (``torch.distributed.all_reduce``). A norm that has seen no block is not changed. With ``momentum`` 1 the
+    running statistics become the average itself: a pass over data in training mode (gradients enabled), then one call,
+    calibrates an encoder with random weights. Nothing waits for the device.
     """
     norms = [norm for norm in module.modules() if isinstance(norm, BlockBatchNorm)]
     if not norms:

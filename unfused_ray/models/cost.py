@@ -1,7 +1,7 @@
-"""Costs of an encoder: parameters and multiply–adds, counted alike for all, without heads and probes.
+"""Costs of an encoder: parameters and multiply–adds, counted in the same way for all, without heads and probes.
 
-PyTorch's counter is imported where it counts: it imports Triton, which crashes a process that has imported TensorFlow
-before, and an exported encoder should load there too.
+PyTorch's counter is imported only where it counts: it imports Triton, which crashes a process that has imported
+TensorFlow before, and an exported encoder should load in such a process too.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from unfused_ray.models.encoder import AudioNTT2020
 REFERENCE_PARAMETERS = 5_321_856
 """Parameters of the whole AudioNTT2020, which is DeLoRes-M's encoder in UnFuSeD's comparison."""
 MIN_SAVING = 0.4
-"""Share of them that a student must do without (UnFuSeD, arXiv 2303.05668: 40 % fewer)."""
+"""Share of these parameters that a student must do without (UnFuSeD, arXiv 2303.05668: 40 % fewer)."""
 _SECONDS = 10
 
 
 class Operations(TorchDispatchMode):
     """Counts the floating point operations of matrix products and convolutions, forward and backward.
 
-    PyTorch's own counting mode also attributes them to modules, and fails where a module is called without gradient.
+    PyTorch's own counting mode also attributes them to modules, and fails if a module is called without gradient.
     """
 
     def __init__(self) -> None:
@@ -43,24 +43,24 @@ class Operations(TorchDispatchMode):
 
 
 def num_parameters(encoder: AudioNTT2020) -> int:
-    """Trainable parameters."""
+    """Return the number of trainable parameters."""
     return sum(parameter.numel() for parameter in encoder.parameters())
 
 
 @torch.no_grad()
 def multiply_adds(encoder: AudioNTT2020, front_end: FrontEndConfig) -> float:
-    """Multiply–adds for a second of audio, of convolutions and matrix products, averaged over ten."""
+    """Return the multiply–adds of convolutions and matrix products for a second of audio, averaged over ten seconds."""
     frames = front_end.num_frames(_SECONDS * front_end.sample_rate)
     log_mel = torch.zeros(1, encoder.num_mels, frames, device=next(encoder.parameters()).device)
     was_training = encoder.training
-    with torch.inference_mode(False), Operations() as operations:  # inference mode would hide convolutions from it
+    with torch.inference_mode(False), Operations() as operations:  # inference mode would hide convolutions
         encoder.eval()(log_mel)
     encoder.train(was_training)
     return operations.count / 2 / _SECONDS
 
 
 def cost_of(config: EncoderConfig, front_end: FrontEndConfig) -> tuple[int, float]:
-    """Parameters, and multiply–adds for a second of audio, of a shape; no memory is taken for its weights."""
+    """Return parameters, and multiply–adds for a second of audio, of a shape, without memory for its weights."""
     with torch.device("meta"):
         encoder = AudioNTT2020(config, front_end.num_mels)
     return num_parameters(encoder), multiply_adds(encoder, front_end)
@@ -70,9 +70,9 @@ def refuse_large_student(count: int, cut: Cut, name: str) -> None:
     """Check that a network is small enough to be called a student.
 
     Args:
-        count: its parameters.
+        count: number of its parameters.
         cut: its last layer.
-        name: what to call it in the error.
+        name: name of the network in the error.
 
     Raises:
         ValueError: it has more than 60 % of the reference's parameters.

@@ -1,4 +1,4 @@
-"""AudioNTT2020, the encoder of BYOL-A, as a chain of layers that can be left anywhere and cut anywhere."""
+"""AudioNTT2020, the encoder of BYOL-A, as a chain of layers that can be read and cut after any of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NUM_BLOCKS = 3
 
 
 class AudioNTT2020(nn.Module):
-    """Three convolution blocks, two layers per frame, max plus mean over time; or its beginning.
+    """Three convolution blocks, two layers per frame, max plus mean over time; or the beginning of this network.
 
     The layers, for log-mels of F bands and T frames, C channels and width D::
 
@@ -28,11 +28,11 @@ class AudioNTT2020(nn.Module):
         max_mean (B, T/8, D)           → (B, D)         the clip's embedding
 
     5,321,856 parameters at C = 64, D = 2048, F = 64. A network that is cut after layer ``config.cut`` has no later
-    layers: after block i its frames are the block's output, (B, T/2^i, C·F/2^i). Weights start from torch's defaults:
-    seed torch before constructing.
+    layers: after block i its frames are the block's output, (B, T/2^i, C·F/2^i). Weights start from torch's random
+    defaults: seed torch before constructing.
 
-    Source: BYOL-A, arXiv 2103.06695 sec. IV-B. Here ReLU follows the max pool, which it commutes with, at a
-    quarter of the cost.
+    Source: BYOL-A, arXiv 2103.06695 sec. IV-B. Here ReLU follows the max pool, with which it commutes, because this
+    costs a quarter.
     """
 
     def __init__(self, config: EncoderConfig, num_mels: int) -> None:
@@ -52,7 +52,7 @@ class AudioNTT2020(nn.Module):
 
     @property
     def block_dims(self) -> tuple[int, ...]:
-        """Sizes of the blocks' clip embeddings, channels times the bands that are left: C·F / 2^i of the i-th."""
+        """Sizes of the blocks' clip embeddings, channels times remaining bands: C·F / 2^i for block i."""
         return tuple(self.config.channels * self.num_mels // 2**i for i in range(1, len(self.conv) + 1))
 
     @property
@@ -62,15 +62,15 @@ class AudioNTT2020(nn.Module):
 
     @property
     def frame_step(self) -> int:
-        """Frames of the log-mel from one vector over time to the next, each pooled from as many."""
+        """Number of log-mel frames from one vector over time to the next; each vector is pooled from as many."""
         return 2 ** len(self.conv)
 
     def forward(self, log_mel: Tensor) -> Tensor:
-        """Clip embeddings: (B, F, T) normalised log-mels → (B, dim)."""
+        """Compute clip embeddings: (B, F, T) normalised log-mels → (B, dim)."""
         return max_mean(self.frames(self.hidden(self.blocks(log_mel)[-1])))
 
     def blocks(self, log_mel: Tensor) -> tuple[Tensor, ...]:
-        """Outputs of the convolution blocks: the i-th is (B, C, F / 2^i, T // 2^i), i from 1.
+        """Return the outputs of the convolution blocks: output i is (B, C, F / 2^i, T // 2^i), i from 1.
 
         Raises:
             ValueError: the number of bands is not the encoder's, or there are too few frames to halve.
@@ -86,15 +86,15 @@ class AudioNTT2020(nn.Module):
         return tuple(outputs[1:])
 
     def hidden(self, block: Tensor) -> Tensor:
-        """First layer on each frame of the last block's output: (B, C, F/8, T') → (B, T', width).
+        """Apply the first layer to each frame of the last block's output: (B, C, F/8, T') → (B, T', width).
 
-        Where the network ends with a block, the block's frames.
+        If the network ends with a block, return the block's frames.
         """
         frames = flatten_bands(block)
         return frames if self.fc1 is None else F.relu(kernels.on_frames(self.fc1, frames))
 
     def frames(self, hidden: Tensor, dropout: bool = True) -> Tensor:
-        """Second layer on each frame: (B, T', width) → (B, T', width); ``hidden`` itself where the network ends there.
+        """Apply the second layer to each frame: (B, T', width) → (B, T', width). Without one, return ``hidden``.
 
         In training, ``dropout=False`` gives the clean features of the same ``hidden``.
         """
@@ -105,7 +105,7 @@ class AudioNTT2020(nn.Module):
         return F.relu(kernels.on_frames(self.fc2, hidden))
 
     def layers(self, log_mel: Tensor) -> dict[Cut, Tensor]:
-        """Every layer's clip embedding, max plus mean over time: by layer, (B, that layer's size)."""
+        """Return every layer's clip embedding, max plus mean over time: by layer, (B, that layer's size)."""
         blocks = self.blocks(log_mel)
         frames: dict[Cut, Tensor] = dict(zip(LAYERS, map(flatten_bands, blocks), strict=False))
         if self.fc1 is not None:
@@ -115,14 +115,14 @@ class AudioNTT2020(nn.Module):
         return {layer: max_mean(features) for layer, features in frames.items()}
 
     def truncated(self, cut: Cut) -> Self:
-        """A copy of the beginning of this network, up to the layer ``cut``.
+        """Copy the beginning of this network, up to the layer ``cut``.
 
         Raises:
-            ValueError: this network ends before.
+            ValueError: this network ends before that layer.
         """
         if LAYERS.index(cut) > LAYERS.index(self.config.cut):
             raise ValueError(f"cut={cut} is not in a network that ends with {self.config.cut}")
-        with torch.random.fork_rng(devices=[]):  # the weights that are drawn here are replaced at once
+        with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced at once
             beginning = type(self)(self.config.replace(cut=cut), self.num_mels)
         state = self.state_dict()
         beginning.load_state_dict({name: state[name] for name in beginning.state_dict()})
@@ -130,7 +130,7 @@ class AudioNTT2020(nn.Module):
 
 
 def flatten_bands(block: Tensor) -> Tensor:
-    """One vector per frame from a block's output: (B, C, F', T') → (B, T', F'·C), channels running fastest.
+    """Make one vector per frame of a block's output: (B, C, F', T') → (B, T', F'·C), channels running fastest.
 
     Its mean or maximum over dimension 1 is the block's clip embedding.
     """
@@ -138,7 +138,7 @@ def flatten_bands(block: Tensor) -> Tensor:
 
 
 def max_mean(frames: Tensor) -> Tensor:
-    """Maximum plus mean over time: (B, T', D) → (B, D)."""
+    """Return maximum plus mean over time: (B, T', D) → (B, D)."""
     return frames.amax(1) + frames.mean(1)
 
 

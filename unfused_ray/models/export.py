@@ -1,4 +1,4 @@
-"""A trained encoder as a folder of two files, and back: three lines, without Ray.
+"""Writes a trained encoder to a folder of two files, and reads it back in three lines, without Ray.
 
 ::
 
@@ -29,7 +29,7 @@ FORMAT_VERSION = 1
 WEIGHTS = "encoder.safetensors"
 DESCRIPTION = "encoder.json"
 _FOLDERS = ("encoder", "student")
-"""Names of a run's folder of its export: of a pre-training, and of a distillation."""
+"""Names of a run's export folder, for a pre-training and for a distillation."""
 
 
 def save_encoder(
@@ -41,14 +41,14 @@ def save_encoder(
     std: float,
     extra: dict[str, Any],
 ) -> None:
-    """Write an encoder to the folder ``uri``, local or remote; the description last, as the sign that it is whole.
+    """Write an encoder to the folder ``uri``, local or remote. The description is written last: it marks it as whole.
 
     Args:
-        uri: folder; an export that is there is replaced.
+        uri: folder; an existing export is replaced.
         encoder: the network.
-        front_end, crop: what it was trained with.
+        front_end, crop: settings it was trained with.
         mean, std: the log-mel statistics its inputs were normalised with.
-        extra: where it comes from: anything JSON can hold.
+        extra: its origin, as values that JSON can hold.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
     weights = safetensors.torch.save(tensors)
@@ -67,22 +67,22 @@ def save_encoder(
 
 
 def find_export(uri: str) -> str | None:
-    """The folder of an exported encoder: ``uri`` itself, or the one in the run at ``uri``; None where there is none."""
+    """Return the folder of an exported encoder: ``uri`` itself, or one in the run at ``uri``; None if there is none."""
     folders = (uri, *(storage.join(uri, name) for name in _FOLDERS))
     return next((folder for folder in folders if storage.exists(storage.join(folder, DESCRIPTION))), None)
 
 
 def run_of(uri: str) -> str:
-    """The run that an export lies in; ``uri`` itself if it is not called as an export's folder is.
+    """Return the run in which an export lies; ``uri`` itself if its name is not that of an export's folder.
 
-    It goes by names alone, because the run need not be there any more: of a run called ``student`` it is the folder
-    that this lies in.
+    Only names are compared, because the run may be gone. So for a run called ``student``, the parent folder is
+    returned.
     """
     return storage.parent(uri) if storage.name(uri) in _FOLDERS else uri
 
 
 def read_description(uri: str) -> dict[str, Any]:
-    """The description in the export at ``uri`` (see :func:`find_export`); ``folder`` is where it was found.
+    """Return the description in the export that :func:`find_export` finds at ``uri``; ``folder`` is its folder.
 
     Raises:
         FileNotFoundError: there is no export.
@@ -100,11 +100,11 @@ def read_description(uri: str) -> dict[str, Any]:
 
 
 def load_encoder(uri: str) -> FrozenEncoder:
-    """Read an exported encoder: ``uri`` is its folder or that of its run, local or remote.
+    """Read an exported encoder; ``uri`` is its folder or that of its run, local or remote.
 
     Raises:
         FileNotFoundError: there is no export.
-        ValueError: it was written by another version, or its weights are not those it describes.
+        ValueError: it was written by another version, or its weights are not those described.
     """
     description = read_description(uri)
     folder = description["folder"]
@@ -122,7 +122,7 @@ def load_encoder(uri: str) -> FrozenEncoder:
 
 def _build(description: dict[str, Any], weights: bytes) -> FrozenEncoder:
     front_end = FrontEndConfig(**description["front_end"])
-    with torch.random.fork_rng(devices=[]):  # the weights that are drawn here are replaced at once
+    with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced at once
         encoder = AudioNTT2020(EncoderConfig(**description["encoder"]), front_end.num_mels)
     encoder.load_state_dict(safetensors.torch.load(weights), strict=True)
     log_mel = LogMel(front_end, description["mean"], description["std"])
@@ -130,11 +130,11 @@ def _build(description: dict[str, Any], weights: bytes) -> FrozenEncoder:
 
 
 def load_student(uri: str) -> FrozenEncoder:
-    """Read the student of a distillation: ``uri`` is its folder or that of its run, local or remote.
+    """Read the student of a distillation; ``uri`` is its folder or that of its run, local or remote.
 
     Raises:
         FileNotFoundError: there is no export.
-        ValueError: it is too large for a student, or not what it describes.
+        ValueError: it is too large for a student, or is not the network described.
     """
     student = load_encoder(uri)
     refuse_large_student(num_parameters(student.encoder), student.encoder.config.cut, uri)

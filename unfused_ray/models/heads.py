@@ -13,8 +13,8 @@ from unfused_ray.models.batch_norm import BlockBatchNorm
 def perceptron(in_dim: int, hidden: int, out_dim: int) -> nn.Sequential:
     """Linear, batch norm, ReLU, linear: (B, in_dim) → (B, out_dim).
 
-    The first layer has no bias: batch norm would remove it. Weights start from torch's defaults: seed torch before
-    constructing.
+    The first layer has no bias, because batch norm would remove it. Weights start from torch's random defaults: seed
+    torch before constructing.
     """
     return nn.Sequential(
         nn.Linear(in_dim, hidden, bias=False),
@@ -35,15 +35,15 @@ class ProjectionHead(nn.Module):
         self.layers = perceptron(in_dim, hidden, out_dim)
 
     def forward(self, embedding: Tensor) -> Tensor:
-        """Projections of length 1: (B, in_dim) → (B, out_dim), float32 also under autocast."""
+        """Compute projections of length 1: (B, in_dim) → (B, out_dim), float32 also under autocast."""
         return F.normalize(self.layers(embedding).float(), dim=1)
 
 
 class DecorrelationHead(nn.Module):
-    """Maps a layer's clip embedding to the features to decorrelate: three linear layers, batch norm and ReLU between.
+    """Maps a layer's clip embedding to features to decorrelate: three linear layers, batch norm and ReLU between them.
 
-    No layer has a bias: batch norm, or the standardisation of what comes out, would remove it. Weights start from
-    torch's defaults: seed torch before constructing.
+    No layer has a bias: batch norm, or the standardisation of the outputs, would remove it. Weights start from torch's
+    random defaults: seed torch before constructing.
 
     Source: Barlow Twins, arXiv 2103.03230 sec. 2.2 (width 8192); the LAPE code's has width 2048.
     """
@@ -61,15 +61,15 @@ class DecorrelationHead(nn.Module):
         )
 
     def forward(self, embedding: Tensor) -> Tensor:
-        """(B, in_dim) → (B, width), float32 also under autocast."""
+        """Compute the features: (B, in_dim) → (B, width), float32 also under autocast."""
         return self.layers(embedding).float()
 
 
 class ClassifierHead(nn.Module):
     """Maps a layer's clip embedding to logits: linear, batch norm, ReLU, then a linear layer for each set of classes.
 
-    The first layer has no bias: batch norm would remove it. Weights start from torch's defaults: seed torch before
-    constructing.
+    The first layer has no bias, because batch norm would remove it. Weights start from torch's random defaults: seed
+    torch before constructing.
 
     Source: the branches of "Be your own teacher", arXiv 1905.08094 sec. 3, as a perceptron with one hidden layer.
     """
@@ -82,6 +82,7 @@ class ClassifierHead(nn.Module):
         self.logits = nn.ModuleList(nn.Linear(hidden, classes) for classes in num_classes)
 
     def forward(self, embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """(N, in_dim) → hidden features (N, hidden), and logits (N, K) of each set; float32 also under autocast."""
+        """Compute (N, in_dim) → hidden features (N, hidden), and logits (N, K) of each set; float32 also under
+        autocast."""
         features = self.layers(embedding)
         return features.float(), [layer(features).float() for layer in self.logits]

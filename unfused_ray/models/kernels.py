@@ -1,6 +1,6 @@
 """Dropout and linear layers in the form that is fastest on a processor; on a GPU they are torch's own.
 
-Each does what torch's operation does. Measured on two cores with bfloat16 instructions, in a step of DECAR-v2
+Each gives the same result as torch's operation. Measured on two cores with bfloat16 instructions, in a step of DECAR-v2
 (``benchmarks.speed.step``, docs/performance.md).
 """
 
@@ -15,7 +15,7 @@ def dropout(x: Tensor, probability: float) -> Tensor:
     """Zero each element with a probability, and scale the others by 1 / (1 - probability).
 
     On a CPU the probability is rounded to a multiple of 2⁻¹⁶, and the mask is made of torch's 64-bit random numbers, 16
-    bits for each element: a quarter of the time of torch's own, whose Bernoulli draws are sequential.
+    bits for each element. This takes a quarter of the time of torch's own, whose Bernoulli draws are sequential.
     """
     if x.is_cuda or not 0 < probability < 1:
         return F.dropout(x, probability)
@@ -27,11 +27,11 @@ def dropout(x: Tensor, probability: float) -> Tensor:
 
 
 def on_frames(layer: nn.Linear, frames: Tensor) -> Tensor:
-    """A linear layer on each frame: (B, T', D) → (B, T', layer.out_features).
+    """Apply a linear layer to each frame: (B, T', D) → (B, T', layer.out_features).
 
-    On a CPU in float32 as a 1 × 1 convolution, which is oneDNN's where a matrix product is MKL's: forward and backward
-    of 1,536 frames take 0.54 of the time (docs/log.md). In bfloat16 both are oneDNN's, and the product is faster: 0.75
-    of the time.
+    On a CPU in float32 it is computed as a 1 × 1 convolution, because oneDNN computes convolutions and MKL matrix
+    products: forward and backward of 1,536 frames take 0.54 of the time (docs/log.md). In bfloat16 oneDNN computes
+    both, and the matrix product is faster: 0.75 of the time.
     """
     if frames.is_cuda or frames.dtype != torch.float32:
         return layer(frames)

@@ -1,7 +1,7 @@
-"""An encoder with its front end in plain operations, for exports: this file needs torch alone, and is copied into them.
+"""An encoder with its front end in plain operations, for exports; this file needs only torch, and is copied into them.
 
-It computes in float32 what the package computes with a Fourier transform in float64. Only products of matrices,
-convolutions, pooling and gathers are used, which every runtime has.
+It computes in float32, where the package computes a Fourier transform in float64. It uses only matrix products,
+convolutions, pooling and gathers, which every runtime has.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ LAYERS = ("block1", "block2", "block3", "fc1", "fc2")
 class PortableEncoder(nn.Module):
     """Computes vectors of waveforms: log-mels, convolution blocks, layers per frame, maximum plus mean over time.
 
-    It begins in evaluation mode: in training mode a clip's vector depends on the other clips of its batch.
+    It begins in evaluation mode; in training mode a clip's vector would depend on the other clips of its batch.
 
     Args:
-        sample_rate: of the waveforms, in Hz.
-        shortest: samples to which a shorter clip is completed.
-        short_clips: how: "tile" repeats the clip, "centre" puts silence around it.
+        sample_rate: rate of the waveforms, in Hz.
+        shortest: number of samples to which a shorter clip is completed.
+        short_clips: how it is completed: "tile" repeats the clip, "centre" puts silence around it.
         n_fft, hop: length and step of the Fourier transform's window, in samples.
-        num_mels: mel bands.
-        floor: smallest power, taken before the logarithm.
+        num_mels: number of mel bands.
+        floor: smallest power; lower ones are raised to it before the logarithm.
         mean, std: statistics that log-mels are normalised by.
         channels, width, cut: shape of the network, and its last layer.
     """
@@ -77,7 +77,7 @@ class PortableEncoder(nn.Module):
         self.eval()
 
     def forward(self, wave: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors of clips, (B, dim), and over time, (B, T', dim).
+        """Return vectors of clips, (B, dim), and over time, (B, T', dim).
 
         ``wave``: (B, samples) float32 at the rate of the front end, in [-1, 1] as recorded: peaks are not normalised.
         """
@@ -91,14 +91,14 @@ class PortableEncoder(nn.Module):
         return frames.amax(1) + frames.mean(1), frames
 
     def log_mel(self, wave: Tensor) -> Tensor:
-        """Normalised log-mel spectrogram: (B, samples) → (B, num_mels, T)."""
+        """Compute the normalised log-mel spectrogram: (B, samples) → (B, num_mels, T)."""
         log_power = (self._powers(self._windows(wave)) @ self.filters).clamp(min=self.floor).log()
         return ((log_power - self.mean) / self.std).transpose(1, 2)
 
     def _windows(self, wave: Tensor) -> Tensor:
-        """(B, samples) → (B, T, n_fft): windows of the completed clip, which is mirrored at its ends."""
+        """Cut the windows of the completed clip, which is mirrored at its ends: (B, samples) → (B, T, n_fft)."""
         num_samples = wave.shape[1]
-        period = torch.full((), num_samples, device=wave.device)  # a tensor: ONNX has no remainder of a number
+        period = torch.full((), num_samples, device=wave.device)  # a tensor, because ONNX has no remainder of a number
         length: Any = torch.sym_max(num_samples, self.shortest)
         num_windows = (length - self.n_fft % 2) // self.hop + 1
         starts = torch.arange(num_windows, device=wave.device) * self.hop - self.n_fft // 2
@@ -111,9 +111,10 @@ class PortableEncoder(nn.Module):
         return wave[:, place % period] * (inside * self.window)
 
     def _powers(self, windows: Tensor) -> Tensor:
-        """Squared magnitudes of the Fourier transform: (B, T, n_fft) → (B, T, n_fft // 2 + 1).
+        """Compute squared magnitudes of the Fourier transform: (B, T, n_fft) → (B, T, n_fft // 2 + 1).
 
-        A transform of a·b samples in two steps (Cooley and Tukey, 1965): one of length a, a turn, one of length b.
+        A transform of a·b samples is made in two steps (Cooley and Tukey, 1965): one of length a, a rotation, one of
+        length b.
         """
         grid = windows.unflatten(2, (self.cos_a.shape[0], -1))
         real, imaginary = self.cos_a @ grid, self.sin_a @ grid
@@ -129,7 +130,8 @@ def _block(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 def _fourier_matrices(n_fft: int) -> dict[str, Tensor]:
-    """Matrices of a Fourier transform in two steps; sample b·i + j is at row i and column j of a grid of a × b."""
+    """Make the matrices of a Fourier transform in two steps; sample b·i + j is at row i and column j of a grid of a ×
+    b."""
     a = max(divisor for divisor in range(1, math.isqrt(n_fft) + 1) if n_fft % divisor == 0)
     b = n_fft // a
 

@@ -13,13 +13,13 @@ def ieee_float32() -> Iterator[None]:
     """Compute float32 convolutions and matrix products in IEEE float32 within this block; processors always do.
 
     By torch's defaults a GPU's convolutions round their factors to the 10 bits of TF32, so that vectors would differ
-    from a processor's in the third digit. The settings are the process's: what other threads compute on a GPU meanwhile
-    is slower and more exact. Within the block torch refuses its older names for them (``cudnn.allow_tf32``).
+    from a processor's in the third digit. The settings are the process's: other threads also compute slower and more
+    exactly on a GPU meanwhile. Within the block torch refuses the older names of these settings (``cudnn.allow_tf32``).
     """
     backends = torch.backends
     if hasattr(backends.cudnn, "conv"):
         operations, name = (backends.cudnn.conv, backends.cuda.matmul), "fp32_precision"
-    else:  # torch 2.8
+    else:  # for torch 2.8
         operations, name = (backends.cudnn, backends.cuda.matmul), "allow_tf32"
     before = [getattr(operation, name) for operation in operations]
     for operation in operations:

@@ -1,7 +1,8 @@
-"""An estimate of clips/s on a GPU that is not there, from a step's operations, bytes and operators, counted here.
+"""Estimates clips/s on a GPU that is not there, from the operations, bytes and operators of a step, counted here.
 
-Peaks are those of NVIDIA's data sheets, without sparsity; how much of them is reached, and what the host takes, are
-assumptions. So this says which of two cards is faster and what bounds it, and is right within a factor of two at best.
+Peaks are those of NVIDIA's data sheets, without sparsity. The share of them that is reached, and the time of the host,
+are assumptions. So the estimate tells which of two cards is faster and what limits it, and is right within a factor of
+two at best.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from torch.utils._pytree import tree_leaves
 from unfused_ray.models.cost import Operations
 
 _PRODUCT_SHARE, _BANDWIDTH_SHARE = 0.35, 0.8
-"""Shares of the peaks: products of this network's sizes, and element-wise kernels."""
+"""Shares of the peaks that are reached by products of this network's sizes, and by element-wise kernels."""
 _KERNEL_SECONDS, _HOST_SECONDS = 2e-6, 12e-6
-"""An operator's least time on a GPU, and the host's for it: the launch, autograd and the Python around it."""
+"""Least time of an operator on a GPU, and the host's time for it: the launch, autograd and the Python around it."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,9 @@ class Card:
     """Peaks of a GPU."""
 
     product_rate: float
-    """bfloat16 operations a second, dense, accumulated in float32."""
+    """Dense bfloat16 operations per second, accumulated in float32."""
     bandwidth: float
-    """Bytes a second of its memory."""
+    """Bandwidth of its memory, in bytes per second."""
 
 
 CARDS = {
@@ -37,11 +38,12 @@ CARDS = {
     "L4": Card(121e12, 300e9),
     "A10G": Card(70e12, 600e9),
 }
-"""NVIDIA's data sheets: H100 SXM5 (1,979 TFLOP/s with sparsity), A100 SXM4 of 80 GB, L4 (242 with sparsity), A10G."""
+"""Cards by NVIDIA's data sheets: H100 SXM5 (1,979 TFLOP/s with sparsity), A100 SXM4 of 80 GB, L4 (242 with sparsity),
+A10G."""
 
 
 class Work(Operations):
-    """Counts the operations, the operators that compute, and the bytes that these read and write."""
+    """Counts the operations of a step, the operators that compute, and the bytes that these read and write."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +51,7 @@ class Work(Operations):
         self.num_bytes = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Count one operator; a view of a tensor is none."""
+        """Count one operator; a view of a tensor does not count."""
         out = super().__torch_dispatch__(func, types, args, kwargs)
         is_view = any(returned.alias_info and not returned.alias_info.is_write for returned in func._schema.returns)
         tensors = {id(leaf): leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, torch.Tensor)}
@@ -61,21 +63,21 @@ class Work(Operations):
 
 @dataclass(frozen=True)
 class Estimate:
-    """A worker's step on a card."""
+    """Times of a worker's step on a card."""
 
     clips: int
     products: float
     """Seconds of matrix products and convolutions."""
     memory: float
-    """Seconds of reading and writing, each operator for itself."""
+    """Seconds of reading and writing, as if each operator did its own."""
     launches: float
-    """Seconds of the operators' least times."""
+    """Seconds of the operators' least times together."""
     host: float
     """Seconds of the host, which works ahead of the GPU."""
 
     @property
     def clips_per_second(self) -> float:
-        """Clips a second of a worker whose data are always there."""
+        """Clips per second of a worker that never waits for data."""
         return self.clips / max(self.gpu, self.host)
 
     @property
@@ -96,7 +98,7 @@ class Estimate:
 
 
 def count(step: Callable[[], object]) -> Work:
-    """Count a step by doing it here twice; the first, which makes the optimiser's state, does not count."""
+    """Count a step by doing it twice here; only the second counts, because the first creates the optimiser's state."""
     step()
     with Work() as work:
         step()
@@ -107,9 +109,9 @@ def estimate(work: Work, clips: int, card: Card) -> Estimate:
     """Estimate a step on a card.
 
     Args:
-        work: a worker's step of so many clips, in bfloat16.
-        clips: of the step.
-        card: to estimate for.
+        work: a worker's step of ``clips`` clips, in bfloat16.
+        clips: number of clips in the step.
+        card: card to estimate for.
     """
     return Estimate(
         clips=clips,

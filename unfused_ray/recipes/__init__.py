@@ -1,7 +1,7 @@
 """Named configurations: the one place for numbers that come from a paper or a measurement.
 
-A recipe is a full configuration; a variant changes a few fields of another. The command line overrides any field:
-``unfused-ray pretrain decar-v2-audioset --data s3://bucket/audioset --epochs 30``.
+A recipe is a full configuration; some are another recipe with a few fields changed. The command line overrides any
+field: ``unfused-ray pretrain decar-v2-audioset --data s3://bucket/audioset --epochs 30``.
 """
 
 from __future__ import annotations
@@ -128,18 +128,18 @@ RECIPES: Mapping[str, Mapping[str, tuple[str, Config]]] = {
     "export": EXPORT,
     "index": INDEX,
 }
-"""Recipes of every job but ``compare``, which has plans: by name, a line of help and the configuration."""
+"""Recipes of every job except ``compare``, which has plans: by name, a line of help and the configuration."""
 
 
 def find(known: Mapping[str, tuple[str, T]], name: str) -> T:
-    """Return the configuration of a job's recipe, or of a file of one (see :func:`read_recipe`).
+    """Return the configuration of a job's recipe, by its name or read from a file by :func:`read_recipe`.
 
     Args:
-        known: recipes of the job, as in ``RECIPES``, or its plans.
-        name: the recipe's, or the path of a JSON file; of a plan, that of a TOML file, too.
+        known: recipes or plans of the job, as in ``RECIPES``.
+        name: name of the recipe or plan, or the path of a JSON file; for a plan, also the path of a TOML file.
 
     Raises:
-        ValueError: there is no such recipe; names close ones, then all.
+        ValueError: there is no such recipe; names similar ones, then all.
         FileNotFoundError: there is no such JSON file.
     """
     kind = type(next(iter(known.values()))[1])
@@ -153,7 +153,7 @@ def find(known: Mapping[str, tuple[str, T]], name: str) -> T:
 
 
 def noun(known: Mapping[str, tuple[str, Config]]) -> str:
-    """The word for what is known by these names: recipe or plan."""
+    """Return the word for the entries of ``known``: recipe or plan."""
     return "plan" if isinstance(next(iter(known.values()))[1], CompareConfig) else "recipe"
 
 
@@ -161,7 +161,7 @@ def recipe(name: str, changes: Mapping[str, Any] | None = None, /, **fields: Any
     """Return a recipe's configuration with some fields changed.
 
     Args:
-        name: the recipe, with its job where several jobs have one of that name: ``pretrain/tiny``.
+        name: name of the recipe, with its job if several jobs have one of that name: ``pretrain/tiny``.
         changes: values by dotted name, as for :meth:`~unfused_ray.config.Config.replace`.
         fields: the same, for names without dots.
 
@@ -178,12 +178,12 @@ def recipe(name: str, changes: Mapping[str, Any] | None = None, /, **fields: Any
 
 
 def read_recipe(path: str, kind: type[T]) -> T:
-    """Read a configuration that ``--print-config`` or a sweep has written.
+    """Read a configuration written by ``--print-config`` or by a sweep.
 
     Raises:
-        FileNotFoundError, ValueError: there is none, or it is of another job or version.
+        FileNotFoundError, ValueError: there is no such file, or its configuration is of another job or version.
     """
-    from unfused_ray import storage  # here: pyarrow, which --help need not wait for
+    from unfused_ray import storage  # imported here, so that --help need not wait for pyarrow
 
     try:
         return kind.model_validate_json(storage.read_bytes(storage.absolute(path)))
@@ -192,7 +192,7 @@ def read_recipe(path: str, kind: type[T]) -> T:
 
 
 def _candidates(name: str, known: Iterable[str]) -> str:
-    """The names that are close to one, the closest first, then all; a name with another job's is close."""
+    """Word the names that resemble one, closest first, then all; the same name in another job counts as similar."""
     shorts = {full: full.rpartition("/")[2] for full in known}
     best = get_close_matches(name.rpartition("/")[2], list(dict.fromkeys(shorts.values())))
     close = [full for each in best for full, short in shorts.items() if short == each]

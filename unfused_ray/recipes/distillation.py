@@ -1,4 +1,4 @@
-"""Distillation: UnFuSeD on a task of one process, on a cluster, and as a demo."""
+"""Distillation: UnFuSeD in one process, on a cluster, and as a demo."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unfused_ray.config import (
 )
 from unfused_ray.recipes.pretraining import DECAR_V2_AUDIOSET, DEMO
 
-# UnFuSeD: alpha and beta of the authors' code. Clusters, optimiser and batch are those of a first trial on kws.
+# UnFuSeD with alpha and beta of the authors' code. Clusters, optimiser and batch come from a first trial on kws.
 UNFUSED = DistillConfig(
     labels=PseudoLabelConfig(num_clusters=(48,)),
     method=UnfusedConfig(alpha=0.7, beta=0.003),
@@ -30,7 +30,7 @@ UNFUSED_CLUSTER = UNFUSED.replace(
     checkpoint=DECAR_V2_AUDIOSET.checkpoint,
 )
 
-# A student of a small teacher, for about a thousand clips of one's own: a network as small as the demo's, cut.
+# A student of a small teacher, for about a thousand clips of one's own: its network is as small as the demo's, and cut.
 UNFUSED_SMALL = UNFUSED.replace(
     name="unfused-small",
     epochs=20,

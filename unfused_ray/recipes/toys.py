@@ -29,7 +29,7 @@ TINY = DEMO.replace(
     encoder=EncoderConfig(channels=8, width=32),
     method=DecarConfig(projection_hidden=16, projection_dim=8, num_clusters=(8,)),
     batch=BatchConfig(block=8, blocks_per_step=4),
-    # So small a network gains nothing from bfloat16, and its curve shall be the same on all processors.
+    # So small a network gains nothing from bfloat16, and float32 makes its curve the same on all processors.
     runtime=RuntimeConfig(kind="in-process", precision="float32"),
 )
 COLA_TINY = TINY.replace({"name": "cola-tiny", "method": ColaConfig(projection_dim=16), "crop.num_crops": 2})
@@ -41,7 +41,7 @@ DELORES_M_TINY = TINY.replace(
         queue=64,
         ema_decay=0.9,
         decorrelation_dim=16,
-        on_diagonal=0.01,  # as much as InfoNCE, so that tests see both
+        on_diagonal=0.01,  # these terms then weigh as much as InfoNCE, so that tests see both
         off_diagonal=0.01,
     ),
 )

@@ -1,1 +1,1 @@
-"""A training on storage: its record, status, checkpoints, resume point, start times and provenance."""
+"""A training run on storage: its record, status, checkpoints, resume point, start times and provenance."""

@@ -1,8 +1,8 @@
-"""Checkpoints of a run: files first, a manifest with their SHA-256 last; it is the commit.
+"""Checkpoints of a run: the files are written first, and last a manifest with their SHA-256, which commits them.
 
-A checkpoint is a folder ``<run>/checkpoints/e0003-s000120``: after epoch 3's step 120. Starting again takes the
-newest whose files are all as its manifest says; a bad one is named and skipped. The manifest holds nothing else, so
-no damage goes unseen.
+A checkpoint is a folder ``<run>/checkpoints/e0003-s000120``: after step 120 of epoch 3. A resume takes the newest one
+whose files all match its manifest; a damaged one is logged and skipped. The manifest holds nothing else, so no damage
+goes unseen.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 _DETAILS = "details.json"
 BANK = "bank"
-"""Folder, in a checkpoint, of the state of the run's label source; a run without labels has none."""
+"""Folder in a checkpoint with the state of the run's label source; a run without labels has none."""
 _FOLDER = re.compile(r"e\d+-s\d+")
 
 
 @dataclass(frozen=True, order=True)
 class Position:
-    """Progress of a run: ``step`` global batches of ``epoch`` are done."""
+    """Progress of a run: ``step`` global batches of epoch ``epoch`` are done."""
 
     epoch: int = 0
     step: int = 0
 
     @property
     def folder(self) -> str:
-        """Name of this position's checkpoint."""
+        """Name of the checkpoint at this position."""
         return f"e{self.epoch:04d}-s{self.step:06d}"
 
     def steps(self, steps_per_epoch: int) -> int:
-        """Global batches done since the start of the run."""
+        """Return the number of global batches done since the start of the run."""
         return self.epoch * steps_per_epoch + self.step
 
     @classmethod
     def of(cls, folder: str) -> Self:
-        """The position that gave its checkpoint the name ``folder``."""
+        """Return the position whose checkpoint is called ``folder``."""
         epoch, step = folder.split("-")
         return cls(int(epoch[1:]), int(step[1:]))
 
@@ -66,8 +66,8 @@ class Checkpoint:
         return storage.join(self.uri, BANK)
 
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """The tensors of one of its files, on the CPU."""
-        import safetensors.torch  # here: torch, which a list of runs need not wait for
+        """Read the tensors of one of its files, onto the CPU."""
+        import safetensors.torch  # here: a list of runs need not wait for torch
 
         return safetensors.torch.load(storage.read_bytes(storage.join(self.uri, f"{name}.safetensors")))
 
@@ -83,7 +83,7 @@ class CheckpointStore:
         self.uri = storage.join(run_uri, "checkpoints")
 
     def begin(self, position: Position) -> str:
-        """An empty folder for the checkpoint of ``position``; it does not count before :meth:`commit`."""
+        """Return an empty folder for the checkpoint of ``position``; it does not count before :meth:`commit`."""
         folder = storage.join(self.uri, position.folder)
         storage.delete(folder)
         return folder
@@ -97,12 +97,12 @@ class CheckpointStore:
     ) -> None:
         """Write tensors and details beside the files that are already in the folder, then the manifest.
 
-        The checksum of what is written here is that of the bytes in memory: nothing is read again, and what a storage
-        has written wrongly does not verify.
+        The checksum of a file written here is that of the bytes in memory. So nothing is read again, and a file that a
+        storage has written wrongly does not verify.
 
         Args:
-            position: of the run.
-            tensors: by file name, then by tensor name.
+            position: position of the run.
+            tensors: tensors by file name, then by tensor name.
             details: values that JSON can hold.
             has_bank: True if the state of a label source must already be in the folder.
 
@@ -131,11 +131,11 @@ class CheckpointStore:
         storage.write_json(storage.join(folder, MANIFEST), {"files": files}, FORMAT_VERSION)
 
     def newest(self) -> Checkpoint | None:
-        """The newest checkpoint that verifies; worse ones are logged. None where none was ever committed.
+        """Return the newest checkpoint that verifies, and log those that do not. None if none was ever committed.
 
         Raises:
-            ValueError: some were committed, but none verifies: a run that began again would delete them.
-            OSError: the storage does not answer: that is no reason to start from an older one.
+            ValueError: some were committed, but none verifies. A run that began again would delete them.
+            OSError: the storage does not answer, which is no reason to start from an older one.
         """
         unusable = []
         for folder in self._folders():
@@ -155,17 +155,17 @@ class CheckpointStore:
         return None
 
     def committed(self) -> list[str]:
-        """Folders of the checkpoints that were committed, newest first; their files are not verified."""
+        """Return the folders of the committed checkpoints, newest first; their files are not verified."""
         return [folder for folder in self._folders() if storage.exists(storage.join(folder, MANIFEST))]
 
     def prune(self, newest: Position, keep: int) -> list[Position]:
-        """Delete all but the newest committed checkpoints up to one.
+        """Delete all checkpoints but the newest committed ones up to position ``newest``.
 
-        Those after it did not verify when the run was resumed, those not committed were interrupted.
+        Later ones did not verify when the run was resumed; the writing of uncommitted ones was interrupted.
 
         Args:
-            newest: position of the one that was just committed.
-            keep: checkpoints to leave.
+            newest: position of the checkpoint that was just committed.
+            keep: number of checkpoints to leave.
 
         Returns:
             The positions that are left, newest first.
@@ -173,13 +173,13 @@ class CheckpointStore:
         kept = [folder for folder in self.committed() if _position(folder) <= newest][:keep]
         for folder in self._folders():
             if folder not in kept:
-                # The manifest goes first: what is half deleted must not look whole.
+                # The manifest is deleted first, because a half-deleted checkpoint must not look whole.
                 storage.delete(storage.join(folder, MANIFEST))
                 storage.delete(folder)
         return [_position(folder) for folder in kept]
 
     def _folders(self) -> list[str]:
-        """Folders of checkpoints, whole or not, newest first."""
+        """Return the folders of checkpoints, whole or not, newest first."""
         found = [folder for folder in storage.list_folders(self.uri) if _FOLDER.fullmatch(storage.name(folder))]
         return sorted(found, key=_position, reverse=True)
 

@@ -18,23 +18,23 @@ from unfused_ray.extras import package_version
 logger = logging.getLogger(__name__)
 
 COMMIT = "UNFUSED_RAY_COMMIT"
-"""Environment variable that names the commit of code without a checkout, as in an image or a submitted job."""
+"""Environment variable that names the commit of code outside a checkout, as in an image or a submitted job."""
 EARLIER = "earlier_environments"
-"""Field of a record: environments of its starts before the newest, each once. Records of before it lack it."""
+"""Field of a record: environments of the starts before the newest, each once. Older records lack it."""
 _DECISIVE = ("torch", "ray", "numpy", "pyarrow", "scikit-learn", "mlflow")
 _SECONDS = 10.0
-"""Seconds after which git, as on a network's file system, is not waited for."""
+"""Longest wait for git in seconds, which may be slow on a network's file system."""
 
 
 def git_commit() -> str:
-    """Commit of this package's code, with ``-dirty`` if files have changed since; '' if there is none.
+    """Return the commit of this package's code, with ``-dirty`` if files have changed since; '' if unknown.
 
-    Where the code is in no checkout, it is what the environment variable ``COMMIT`` says, such as that of an image: a
-    job that brings other code must say so itself. The digest of the code tells.
+    For code outside a checkout it is the value of the environment variable ``COMMIT``, such as that of an image. A job
+    that brings other code must set the variable itself; the digest of the code shows the difference in any case.
     """
     package = Path(__file__).parents[1]
     try:
-        # An installed package may lie in the checkout of another project, which does not know its files.
+        # An installed package may lie in the checkout of another project, which does not track the package's files.
         _git(package, "ls-files", "--error-unmatch", "__init__.py")
         return _git(package, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
@@ -42,7 +42,7 @@ def git_commit() -> str:
 
 
 def code_digest() -> str:
-    """Digest of this package's Python files: two copies of one state of the code have the same."""
+    """Return a digest of this package's Python files, equal for all copies of one state of the code."""
     package, digest = Path(__file__).parents[1], hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
@@ -50,7 +50,8 @@ def code_digest() -> str:
 
 
 def environment() -> dict[str, str]:
-    """Versions of the packages that decide results, commit and digest of the code, and machine, as far as known."""
+    """Return versions of the packages that affect results, commit and digest of the code, and machine, as far as
+    known."""
     known = {"python": platform.python_version(), "unfused-ray": __version__, "commit": git_commit()}
     known["code"] = code_digest()
     known |= {name: package_version(name) for name in _DECISIVE}
@@ -59,13 +60,13 @@ def environment() -> dict[str, str]:
 
 
 def resumed(uri: str, record: Mapping[str, Any], new: Mapping[str, str]) -> dict[str, Any]:
-    """Return the fields of a record that is resumed: the new environment, and the others that it had before.
+    """Return the fields of a resumed run's record: the new environment, and the other environments it had before.
 
-    Other code or packages than those of the last start are told.
+    If code or packages differ from those of the last start, a warning says so.
 
     Args:
-        uri: of the run or sweep.
-        record: as it was written before.
+        uri: folder of the run or sweep.
+        record: the record as it was written before.
         new: environment of this start.
     """
     old: Mapping[str, str] = record["environment"]
@@ -78,7 +79,7 @@ def resumed(uri: str, record: Mapping[str, Any], new: Mapping[str, str]) -> dict
 
 
 def earlier_in_words(record: Mapping[str, Any]) -> str:
-    """How environments of earlier starts differ from the newest, by name and value; "" where all were one."""
+    """Describe how environments of earlier starts differ from the newest, by name and value; "" if none does."""
     newest: Mapping[str, str] = record["environment"]
     return "; ".join(
         ", ".join(

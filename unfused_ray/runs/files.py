@@ -8,7 +8,7 @@ from typing import Any
 from unfused_ray import storage
 
 FORMAT_VERSION = 2
-"""Runs of before 2 name no version: their settings, and the list that was their history, had to be guessed at."""
+"""Version of the files. Runs older than version 2 name no version, so their settings and history had to be guessed."""
 _REMEDY = "train the run anew in another folder, or use the version of unfused-ray that wrote it"
 
 
@@ -22,7 +22,7 @@ def write_file(run_uri: str, name: str, content: Mapping[str, Any]) -> None:
 
 
 def read_file(run_uri: str, name: str) -> dict[str, Any]:
-    """Read what :func:`write_file` wrote.
+    """Read a file that :func:`write_file` wrote.
 
     Raises:
         FileNotFoundError: it is not there.

@@ -13,11 +13,11 @@ from unfused_ray.runs.run import Run, is_run
 
 
 def origins(config: TrainingConfig, checkpoint: Checkpoint | None) -> list[dict[str, str]]:
-    """The runs and exports that a training begins with.
+    """Return the runs and exports that a training begins with.
 
     Args:
-        config: of the training.
-        checkpoint: that its weights are from, as a fork or after a warm start.
+        config: settings of the training.
+        checkpoint: checkpoint that its weights come from, as a fork or after a warm start.
     """
     found = [upstream(place, checkpoint) for place in (config.init_from, config.fork) if place]
     if isinstance(config, DistillConfig) and config.teacher:
@@ -26,17 +26,17 @@ def origins(config: TrainingConfig, checkpoint: Checkpoint | None) -> list[dict[
 
 
 def origin_facts(config: TrainingConfig, record: Mapping[str, Any] | None) -> dict[str, str]:
-    """Identities of the runs or exports that a training begins with: facts by which a resume with others is refused.
+    """Identify the runs or exports that a training begins with; a resume with others is refused.
 
-    It does not depend on the folder's path, nor on what the other run has learnt since.
+    The identities depend neither on the folder's path nor on the other run's further training.
 
     Args:
-        config: of the training.
-        record: of the run, if it has begun.
+        config: settings of the training.
+        record: record of the run, if it has begun.
 
     Returns:
-        By the name of the field and "_identity", the run's id, or the SHA-256 of an export without a run. Once the
-        folder is gone, what the record says; of a run that was begun before this was kept, nothing.
+        The run's id, or the SHA-256 of an export without a run, by the field's name with "_identity". Once the folder
+        is gone, the value in the record; nothing for a run begun before identities were recorded.
     """
     facts, known = dict[str, str](), record["facts"] if record else {}
     for field in ("init_from", "fork"):
@@ -50,11 +50,12 @@ def origin_facts(config: TrainingConfig, record: Mapping[str, Any] | None) -> di
 
 
 def upstream(uri: str, checkpoint: Checkpoint | None = None) -> dict[str, str]:
-    """Folder of a run or an export, the run's id, and the SHA-256 of the weights taken from it, as far as they exist.
+    """Return the folder of a run or export, the run's id and the SHA-256 of the weights taken from it, if they exist.
 
     Args:
-        uri: the folder.
-        checkpoint: that the weights are from: its manifest is hashed. None if they are those of the export.
+        uri: folder of the run or export.
+        checkpoint: checkpoint that the weights come from, whose manifest is hashed. None if the weights are the
+            export's.
     """
     known = {"uri": uri}
     export = find_export(uri)
@@ -67,9 +68,9 @@ def upstream(uri: str, checkpoint: Checkpoint | None = None) -> dict[str, str]:
 
 
 def find_run(uri: str) -> str | None:
-    """The folder of a run: ``uri`` itself, or the one that the export at ``uri`` lies in; None where there is none.
+    """Return the folder of a run: ``uri`` itself, or the one with the export at ``uri``; None if there is none.
 
-    It goes by what is there, not by names: a run may be called as an export's folder is.
+    It looks for a run's files, not at names, because a run may have the name of an export's folder.
     """
     folders = uri, storage.parent(find_export(uri) or uri)
     return next((folder for folder in folders if is_run(folder)), None)

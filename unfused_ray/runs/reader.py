@@ -1,4 +1,4 @@
-"""Reads what a training run left in its folder: settings, history and the newest assignment."""
+"""Reads the files that a training run left in its folder: settings, history and the newest assignment."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from unfused_ray.runs.run import ASSIGNMENTS, CONFIGS, PSEUDO_LABELS, RECORD, Ru
 from unfused_ray.runs.status import Status
 
 PICTURES = "pictures"
-"""Folder of the pictures in that of a run."""
+"""Folder of the pictures within the folder of a run."""
 
 
 class RunReader(Run):
-    """A run for pictures, pages and tables, each of whose files is read once, when it is first asked for.
+    """A run for pictures, pages and tables; each of its files is read once, at its first use.
 
     Args:
         uri: folder of the run.
@@ -36,17 +36,17 @@ class RunReader(Run):
         record = self.record()
         self.id: str = record["id"]
         self.created: float = record["created"]
-        """Seconds since 1970."""
+        """Time at which the run was created, in seconds since 1970."""
         self.config: PretrainConfig | DistillConfig = CONFIGS[record["stage"]](**record["config"])
-        """The configuration of its last start."""
+        """The configuration of the run's last start."""
         self.facts: Mapping[str, Any] = record["facts"]
         self.environment: Mapping[str, str] = record["environment"]
-        """The environment of its last start."""
+        """The environment of the run's last start."""
         self.earlier = earlier_in_words(record)
-        """How environments of earlier starts differ from it, in words; "" where all were one."""
+        """Differences of earlier starts' environments from the last one, as text; "" if there are none."""
 
     def status(self) -> Status | None:
-        """The status when it was first asked for; None if there was none."""
+        """Return the status at the first reading; None if there was none."""
         return self._status
 
     @cached_property
@@ -54,7 +54,7 @@ class RunReader(Run):
         return super().status()
 
     def history(self) -> list[dict[str, float]]:
-        """The metrics of the epochs that were finished when they were first asked for."""
+        """Return the metrics of the epochs that were finished at the first reading."""
         return self._history
 
     @cached_property
@@ -63,17 +63,17 @@ class RunReader(Run):
 
     @property
     def num_clips(self) -> int:
-        """Clips of its data."""
+        """Number of clips of the run's data."""
         return self.facts["num_clips"]
 
     @property
     def has_assignment(self) -> bool:
-        """True once clips have pseudo-labels."""
+        """True if clips have pseudo-labels."""
         return bool(self._assignments)
 
     @cached_property
     def assignment(self) -> Assignment:
-        """The newest assignment; of a distillation, its pseudo-labels.
+        """The newest assignment; for a distillation, its pseudo-labels.
 
         Raises:
             FileNotFoundError: nothing was clustered yet.
@@ -90,7 +90,7 @@ class RunReader(Run):
 
     @cached_property
     def _assignments(self) -> list[str]:
-        """Folders of the finished assignments, the newest last."""
+        """Folders of the finished assignments, newest last."""
         if isinstance(self.config, DistillConfig):
             folders = [storage.join(self.uri, PSEUDO_LABELS)]
         else:
@@ -99,13 +99,14 @@ class RunReader(Run):
 
 
 def seconds_of(history: Sequence[Mapping[str, float]]) -> float:
-    """Seconds of all epochs: training, clustering, looks and checkpoints. Waiting for data is a part of training."""
+    """Return the seconds of all epochs: training (which includes waiting for data), clustering, looks and
+    checkpoints."""
     counted = {name for entry in history for name in entry if name.startswith("seconds_")} - {"seconds_wait"}
     return sum(entry.get(name, 0.0) for entry in history for name in counted)
 
 
 def curves(history: Sequence[Mapping[str, float]], metric: str) -> dict[str, tuple[list[int], list[float]]]:
-    """Epochs, counted from 1, and values of a metric, by head; '' is a metric that no head has of its own.
+    """Return the epochs, counted from 1, and the values of a metric, by head; '' for a metric that is not of one head.
 
     The history counts epochs from 0, and calls the metric of one of several heads ``head0/<metric>``.
     """

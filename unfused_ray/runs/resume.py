@@ -10,31 +10,31 @@ from unfused_ray.runs.watched import without_looks
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """A verified checkpoint, and what of it a training takes over."""
+    """A verified checkpoint, and the parts of it that a training takes over."""
 
     checkpoint: Checkpoint
     position: Position
-    """Position to continue from; of a fork, the start of the checkpoint's epoch."""
+    """Position to continue from; for a fork, the start of the checkpoint's epoch."""
     bank_uri: str | None
-    """Folder of the label source's state; None if labels are made anew, as for a fork with other settings."""
+    """Folder of the label source's state; None if labels are made anew, as in a fork with other settings."""
 
     is_fork: bool = False
-    """True if the checkpoint is another run's."""
+    """True if the checkpoint belongs to another run."""
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """Metrics of the finished epochs; of a fork, without looks, by which the other run was judged."""
+        """Metrics of the finished epochs; for a fork, without looks, because those judged the other run."""
         history: list[dict[str, float]] = self.checkpoint.details["history"]
         return without_looks(history) if self.is_fork else history
 
     @property
     def threads(self) -> int | None:
-        """Torch threads of a worker that the checkpoint was written with; None if it does not say."""
+        """Number of torch threads of a worker that wrote the checkpoint; None if unknown."""
         return self.checkpoint.details.get("threads")
 
 
 def find_resume_point(run_uri: str) -> ResumePoint | None:
-    """The newest whole checkpoint of a run; every file of it is hashed.
+    """Return the newest whole checkpoint of a run, verified by the hashes of its files; None if there is none.
 
     Raises:
         ValueError: there are checkpoints, but none verifies.
@@ -44,7 +44,7 @@ def find_resume_point(run_uri: str) -> ResumePoint | None:
 
 
 def find_fork_point(source_uri: str) -> ResumePoint:
-    """The newest whole checkpoint of another run, without its bank and labels: they may not fit the new settings.
+    """Return another run's newest whole checkpoint, without bank and labels, which may not fit the new settings.
 
     Raises:
         FileNotFoundError: the run has none.

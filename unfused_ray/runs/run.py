@@ -17,7 +17,7 @@ from unfused_ray.runs.environment import resumed
 from unfused_ray.runs.files import read_file, write_file
 from unfused_ray.runs.status import Status
 
-# Files and folders of a run, beside checkpoints/.
+# Files and folders of a run, besides checkpoints/.
 RECORD = "run.json"
 _STATUS = "status.json"
 _HISTORY = "history.json"
@@ -25,10 +25,10 @@ DIVERGED = "diverged.json"
 ASSIGNMENTS = "assignments"
 PSEUDO_LABELS = "pseudo-labels"
 BEST = "best"
-"""Folder of the best network that was watched, where it is to be exported."""
+"""Folder of the best network that was watched, if it is to be exported."""
 
-# Settings that may differ when a run is resumed. Data and teacher are compared by checksum, the run or export that it
-# begins with by identity.
+# Settings that may differ when a run is resumed. Data and teacher are compared by checksum; the run or export that the
+# run begins with is compared by identity.
 RESUMABLE_SETTINGS = (
     *("epochs", "stop_after", "runtime", "checkpoint", "health", "watch", "tracking", "name", "output"),
     *("data", "teacher", "labels_of", "init_from", "fork"),
@@ -36,7 +36,7 @@ RESUMABLE_SETTINGS = (
 KEPT_SETTINGS = ("runtime.precision", "runtime.compile_backend")
 """Exceptions to RESUMABLE_SETTINGS."""
 _MAY_END_OTHERWISE = {"diverged": ("epochs", "stop_after", "runtime"), "collapsed": ("health",)}
-"""Settings that may differ on a resume, and decide whether a run that has ended so would end so again."""
+"""Settings that may differ on a resume and could change the end of a run, by the state in which it ended."""
 
 CONFIGS: Mapping[str, type[PretrainConfig | DistillConfig]] = {
     config.stage: config for config in (PretrainConfig, DistillConfig)
@@ -64,7 +64,7 @@ class Run:
     ) -> dict[str, Any]:
         """Create the run, or check that it may be resumed with these settings.
 
-        A run that has no checkpoint yet begins anew if its settings differ.
+        If the settings differ and the run has no checkpoint yet, the run begins anew.
 
         Args:
             config: the run's full configuration.
@@ -73,7 +73,7 @@ class Run:
 
         Returns:
             The record of the run: ``id``, ``created`` (seconds since 1970), ``stage``, ``config``, ``facts``,
-            ``environment`` of this start, and of a resumed run ``earlier_environments``.
+            ``environment`` of this start and, for a resumed run, ``earlier_environments``.
 
         Raises:
             ConfigurationChangedError: settings differ that would change the result.
@@ -102,7 +102,7 @@ class Run:
         old, started = self.record(), {"environment": new["environment"]}
         has_trained = bool(CheckpointStore(self.uri).committed())
         if not has_trained:
-            storage.delete(storage.join(self.uri, BEST))  # of looks that the run takes anew
+            storage.delete(storage.join(self.uri, BEST))  # it comes from looks that the run repeats
         if has_trained or self._has(PSEUDO_LABELS):
             started = resumed(self.uri, old, new["environment"])
         record = {**old, "config": new["config"], **started}
@@ -110,7 +110,7 @@ class Run:
         return record
 
     def changes(self, config: TrainingConfig, facts: Mapping[str, Any]) -> list[str]:
-        """Settings and facts that differ from the run's and would change its result, a line each."""
+        """Return the settings and facts that differ from the run's and would change its result, one per line."""
         if not is_run(self.uri):
             return []
         old, new = self.record(), {**config.model_dump(mode="json"), **facts}
@@ -122,17 +122,17 @@ class Run:
             _of_origin(name, old["config"], new) or line
             for name, line in changes.items()
             if within(name, KEPT_SETTINGS) or not within(name, RESUMABLE_SETTINGS)
-            if name not in idle  # of before such settings were refused: it has never counted
+            if name not in idle  # it had no effect in a run begun before such settings were refused
         ]
 
     def refuse_repetition(self, config: TrainingConfig, facts: Mapping[str, Any]) -> None:
-        """Refuse to go on as before with a run that has diverged or collapsed: it would end there again.
+        """Refuse to resume a diverged or collapsed run without a change: it would end at the same place again.
 
         Args:
-            config, facts: as for :meth:`open`, which deals with settings that must not differ.
+            config, facts: as in :meth:`open`, which refuses settings that must not differ.
 
         Raises:
-            ValueError: names what may be changed.
+            ValueError: the run would repeat itself; names the settings that may be changed.
         """
         status = self.status()
         is_over = status is not None and status.state in _MAY_END_OTHERWISE and self._has(RECORD)
@@ -157,9 +157,9 @@ class Run:
             )
 
     def record(self) -> dict[str, Any]:
-        """Read what :meth:`open` wrote.
+        """Read the record that :meth:`open` wrote.
 
-        A setting that came after the run has its default, which is what was done before there was a choice.
+        A setting that is newer than the run takes its default, which is how the older version behaved.
 
         Raises:
             FileNotFoundError: there is no run.
@@ -173,11 +173,11 @@ class Run:
         return {**record, "config": config.model_dump(mode="json")}
 
     def write_status(self, status: Status) -> None:
-        """Write the run's status, with the time."""
+        """Write the run's status, with the current time."""
         write_file(self.uri, _STATUS, {**asdict(status), "updated": time.time()})
 
     def status(self) -> Status | None:
-        """The status that was written last; None before the first."""
+        """Return the status that was written last; None before the first."""
         return Status(**read_file(self.uri, _STATUS)) if self._has(_STATUS) else None
 
     def write_history(self, epochs: Sequence[Mapping[str, float]]) -> None:
@@ -185,7 +185,7 @@ class Run:
         write_file(self.uri, _HISTORY, {"epochs": epochs})
 
     def history(self) -> list[dict[str, float]]:
-        """The metrics of every finished epoch; none before the first."""
+        """Return the metrics of every finished epoch; empty before the first."""
         return read_file(self.uri, _HISTORY)["epochs"] if self._has(_HISTORY) else []
 
     def _has(self, file: str) -> bool:
@@ -193,7 +193,7 @@ class Run:
 
 
 def _of_origin(fact: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """Word a change of the run or export that a run begins with; "" for any other."""
+    """Describe a change of the run or export that a run begins with; "" for any other change."""
     field, identity, _ = fact.partition("_identity")
     if not identity:
         return ""

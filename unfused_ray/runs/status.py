@@ -17,10 +17,10 @@ class Status:
     step: int
     message: str = ""
     updated: float = 0.0
-    """Seconds since 1970."""
+    """Time of writing, in seconds since 1970."""
     lost_metrics: int = 0
-    """Figures of this start that did not reach the tracking server."""
+    """Number of this start's metrics that did not reach the tracking server."""
 
     def as_asked(self, last_epoch: int) -> bool:
-        """True if the run ended as planned: at its end, or after ``last_epoch`` epochs."""
+        """Return True if the run ended as planned: at its end, or after ``last_epoch`` epochs."""
         return self.state == "finished" or (self.state, self.epoch, self.step) == ("stopped", last_epoch, 0)

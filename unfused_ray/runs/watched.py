@@ -1,4 +1,4 @@
-"""Watched accuracies in the history of a run: their names, their curves, and the decisions that go by them."""
+"""Watched accuracies in the history of a run: their names, their curves, and the decisions based on them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ History = Sequence[Mapping[str, float]]
 
 @dataclass(frozen=True)
 class WatchedCurve:
-    """Accuracies on a task by one measure, in shares of 1."""
+    """Accuracies on a task by one measure, as shares of 1."""
 
     task: str
     measure: str
@@ -24,27 +24,28 @@ class WatchedCurve:
     """Epochs that were looked at, counted from 1; the history counts from 0."""
     accuracies: Sequence[float]
     random: float
-    """Mean of random networks of the same shape."""
+    """Mean accuracy of random networks of the same shape."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """The measure that a run is judged by, after an epoch."""
+    """The score that a run is judged by, after an epoch."""
 
     epoch: int
-    """Counted from 1."""
+    """Number of the epoch, counted from 1."""
     accuracy: float
     random: float
 
 
 def names(tasks: Sequence[str]) -> list[str]:
-    """Names of a look's figures in the history: the network's by task and measure, then random networks' likewise."""
+    """Return the names of a look's accuracies in the history: the network's by task and measure, then random
+    networks'."""
     own = [_name(task, measure) for task in tasks for measure in QUICK_MEASURES]
     return [*own, *(name + _RANDOM for name in own)]
 
 
 def watched_curves(history: History) -> list[WatchedCurve]:
-    """Curves of every task and measure, the mean over several tasks behind them; none where nothing was watched."""
+    """Return the curves of every task and measure, then the means over several tasks; empty if nothing was watched."""
     found: dict[str, list[tuple[int, float, float]]] = {}
     for entry in history:
         for name, value in entry.items():
@@ -60,22 +61,22 @@ def watched_curves(history: History) -> list[WatchedCurve]:
 
 
 def looks(history: History, config: WatchConfig) -> list[Look]:
-    """The looks at all tasks of a configuration, by its measure in the mean of the tasks."""
+    """Return the looks at all tasks of a configuration: the mean over the tasks, by its measure."""
     return _looks(history, task_names(config), config.measure) if config.data else []
 
 
 def without_looks(history: History) -> list[dict[str, float]]:
-    """A history without the figures of looks."""
+    """Return a history without the accuracies of looks."""
     return [{name: value for name, value in entry.items() if not name.startswith(_PREFIX)} for entry in history]
 
 
 def best_look(history: History, config: WatchConfig) -> Look | None:
-    """The first of the best looks; None before there is one."""
+    """Return the best look, the first of equal ones; None before the first look."""
     return max(looks(history, config), key=lambda look: look.accuracy, default=None)
 
 
 def has_ended_early(history: History, config: WatchConfig) -> bool:
-    """True if so many looks in a row as the patience allows were no better than one before."""
+    """Return True if as many looks in a row as the patience allows were no better than an earlier one."""
     best = best_look(history, config)
     if not config.patience or best is None:
         return False
@@ -83,7 +84,7 @@ def has_ended_early(history: History, config: WatchConfig) -> bool:
 
 
 def task_names(config: WatchConfig) -> list[str]:
-    """Names of the sources that are watched."""
+    """Return the names of the sources that are watched."""
     return [storage.name(uri) for uri in config.data]
 
 

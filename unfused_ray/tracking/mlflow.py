@@ -20,33 +20,34 @@ from unfused_ray.tracking.store import OFF, explain, find_experiment, prepare_ml
 logger = logging.getLogger(__name__)
 
 TAGS = "unfused_ray."
-"""Beginning of the project's tags."""
+"""Prefix of the project's tags."""
 RUN_TAG = f"{TAGS}run"
-"""The project's id of a run."""
+"""Tag that holds the project's id of a run."""
 FILE = "tracking.json"
-"""File of :func:`kept_id`."""
+"""File in which :func:`kept_id` keeps an id."""
 _FORMAT_VERSION = 1
 GIT_TAG = "mlflow.source.git.commit"
 """Tag that MLflow shows as the version of a run."""
 CONFIG = "config.json"
 """Artefact with the full configuration."""
 MAX_TAG = 5000
-"""Characters of a tag."""
+"""Largest number of characters in a tag."""
 
 
 def metric_name(text: str) -> str:
-    """``text`` with all characters replaced that MLflow refuses in the name of a metric."""
+    """Return ``text`` with replacements for all characters that MLflow refuses in the name of a metric."""
     return re.sub(r"[^A-Za-z0-9_\-. /:]", "_", text)
 
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """A run in MLflow; values only, so it can be sent to any process. Credentials of URIs in its values are masked."""
+    """A run in MLflow: only values, so that it can be sent to any process. Credentials of URIs in its values are
+    masked."""
 
     uri: str
     """MLflow tracking URI."""
     experiment: str
-    """Name of its experiment, which is created if it does not exist."""
+    """Name of the run's experiment, which is created if it does not exist."""
     name: str
     """Name shown in MLflow."""
     id: str
@@ -54,23 +55,23 @@ class TrackedRun:
     config: Mapping[str, Any] = field(default_factory=dict)
     """Configuration of the newest start, kept as an artefact."""
     params: Mapping[str, Any] = field(default_factory=dict)
-    """Parameters, which keep the values that the run was begun with."""
+    """Parameters; they keep the values that the run began with."""
     tags: Mapping[str, str] = field(default_factory=dict)
     """Tags of the newest start."""
     parent: str = ""
-    """The project's id of the run that it is a part of."""
+    """The project's id of the run that this one is a part of."""
     system_metrics: bool = False
-    """True to log CPU and memory of this machine, as MLflow names them. MLflow's own monitor sends each figure by
-    itself, and ends with the first that does not arrive."""
+    """True to log CPU and memory of this machine under MLflow's names. MLflow's own monitor is not used, because it
+    sends each metric separately, and ends at the first that does not arrive."""
 
     def __post_init__(self) -> None:
-        """Mask the credentials of URIs: everyone who may look at an experiment sees all of these."""
+        """Mask the credentials of URIs, because everyone who may look at an experiment sees all of these values."""
         for name in ("config", "params", "tags"):
             object.__setattr__(self, name, masked_values(getattr(self, name)))
 
 
 def kept_id(folder: str) -> str:
-    """The project's id of a folder's content, made and kept there the first time."""
+    """Return the project's id of a folder's content; the first call makes it and keeps it there."""
     path = storage.join(folder, FILE)
     if not storage.exists(path):
         storage.write_json(path, {"id": uuid.uuid4().hex}, _FORMAT_VERSION)
@@ -79,15 +80,15 @@ def kept_id(folder: str) -> str:
 
 
 def log_results(run: TrackedRun, files: Sequence[str], places: Mapping[str, str], folder: str | None = None) -> bool:
-    """Add files, such as pictures and tables, and the places of results to the MLflow run of a run.
+    """Add files, such as pictures and tables, and the locations of results to the MLflow run of a run.
 
-    The run may have ended, or be on still.
+    The run may have ended, or may still be running.
 
     Args:
-        run: found by its ``uri``, ``experiment`` and ``id``.
+        run: the run, which is found by its ``uri``, ``experiment`` and ``id``.
         files: URIs of files to keep as artefacts.
-        places: tags by name.
-        folder: of the run's artefacts for the files; None is the topmost.
+        places: locations of results, which become tags, by name.
+        folder: folder for the files among the run's artefacts; None for the topmost.
 
     Returns:
         True if they arrived; otherwise a warning says why, unless nothing is tracked.
@@ -95,7 +96,7 @@ def log_results(run: TrackedRun, files: Sequence[str], places: Mapping[str, str]
     if run.uri == OFF:
         return False
     prepare_mlflow()
-    from mlflow import MlflowClient  # here: importing MLflow takes seconds
+    from mlflow import MlflowClient  # here, because importing MLflow takes seconds
 
     try:
         client = MlflowClient(tracking_uri=run.uri)
@@ -116,7 +117,7 @@ def log_results(run: TrackedRun, files: Sequence[str], places: Mapping[str, str]
 
 
 def find_run(client: Any, experiment: str, run_id: str) -> Any | None:
-    """The MLflow run of the project's run of this id; None if there is none.
+    """Return the MLflow run of the project's run with this id; None if there is none.
 
     Raises:
         StoreError: the experiment is deleted.
@@ -128,7 +129,7 @@ def find_run(client: Any, experiment: str, run_id: str) -> Any | None:
 
 
 def masked_values(value: Any) -> Any:
-    """A configuration, or a part of one, with the credentials of the URIs in it masked."""
+    """Return a configuration, or a part of one, with the credentials of its URIs masked."""
     if isinstance(value, str):
         return storage.masked(value)
     if isinstance(value, Mapping):
@@ -139,13 +140,13 @@ def masked_values(value: Any) -> Any:
 def tags(
     stage: str, folder: str, data: Sequence[Manifest] = (), upstream: Sequence[Mapping[str, str]] = ()
 ) -> dict[str, str]:
-    """The tags of a run: stage, folder, version and commit of the code, data, and the runs it began with.
+    """Return the tags of a run: stage, folder, version and commit of the code, data, and the runs it began with.
 
     Args:
-        stage: of the run.
-        folder: of the run.
-        data: of its clips.
-        upstream: of :mod:`unfused_ray.runs.provenance`.
+        stage: stage of the run.
+        folder: folder of the run.
+        data: manifests of its clips.
+        upstream: runs and exports it began with, from :mod:`unfused_ray.runs.provenance`.
     """
     found = {"stage": stage, "folder": folder, "version": __version__}
     if data:
@@ -157,7 +158,7 @@ def tags(
 
 
 def _as_json(entries: Sequence[Mapping[str, str]]) -> str:
-    """The first entries, as many as a tag has room for, and the number of those that are left out."""
+    """Return as many of the first entries as a tag has room for, and the number of those left out."""
     kept = [dict(each) for each in entries]
     text = json.dumps(kept)
     while len(text) > MAX_TAG:

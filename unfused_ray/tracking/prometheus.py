@@ -1,4 +1,4 @@
-"""A run's newest metrics for Prometheus, on the metrics port of the node that its coordinator lives on."""
+"""Exports a run's newest metrics to Prometheus, on the metrics port of the node on which its coordinator lives."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from ray.util.metrics import Gauge
 
 PREFIX = "unfused_ray_"
-"""Beginning of the names, as Ray's own begin with ``ray_``, which Ray puts before these too."""
+"""Prefix of the metrics' names; Ray puts its own prefix, ``ray_``, before it."""
 
 
 class Gauges:
@@ -23,7 +23,8 @@ class Gauges:
         self._gauges: dict[str, Gauge] = {}
 
     def set(self, metrics: Mapping[str, float]) -> None:
-        """Replace the values of these metrics, and keep the others'; ``epoch/loss`` is ``unfused_ray_epoch_loss``."""
+        """Replace the values of these metrics, and keep those of others; ``epoch/loss`` is
+        ``unfused_ray_epoch_loss``."""
         for name, value in metrics.items():
             if name not in self._gauges:
                 metric = PREFIX + re.sub(r"[^a-zA-Z0-9_]", "_", name)

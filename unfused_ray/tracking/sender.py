@@ -1,8 +1,8 @@
-"""Metrics and parameters of a run, sent to MLflow from one thread that never holds training up.
+"""Sends metrics and parameters of a run to MLflow from one thread, which never delays training.
 
-Losing the server stops nothing: metrics wait in a bounded buffer, are sent when the server is back, and are counted as
-lost if the buffer overflows or the run ends first. A resumed run continues its MLflow run, found by the
-run's id, which its folder keeps: so a request whose answer was lost makes no second one either.
+If the server is lost, nothing stops: metrics wait in a bounded buffer and are sent when the server is back. They are
+counted as lost if the buffer overflows or the run ends first. A resumed run continues its MLflow run, which is found by
+the run's id, kept in its folder. So a request whose answer was lost makes no second MLflow run either.
 """
 
 from __future__ import annotations
@@ -38,20 +38,21 @@ from unfused_ray.tracking.store import (
 logger = logging.getLogger(__name__)
 
 MAX_BATCH = 1000
-"""Metrics of one request: MLflow's limit."""
+"""Largest number of metrics in one request, MLflow's limit."""
 MAX_PARAMS = 100
-"""Parameters of one request: MLflow's limit."""
+"""Largest number of parameters in one request, MLflow's limit."""
 BUFFERED_METRICS = 100_000
 FLUSH_SECONDS = 5.0
 SILENT_SECONDS = 60.0
-"""Seconds after which a run with nothing to log is opened: importing MLflow slows down processes that start."""
+"""Seconds after which a run is opened in MLflow even if it has logged nothing: importing MLflow slows down processes
+that start."""
 _MEANWHILE = "Figures wait, and it is tried again; how many are lost in the end will be said"
 CLOSE_SECONDS = 30.0
 """Seconds that the end of a run waits for a server that does not answer."""
 
 
 def said_once() -> Callable[[str], None]:
-    """Return a function that logs a warning the first time it is given it; several trackers may share it."""
+    """Return a function that logs a warning only the first time it gets it; several trackers may share it."""
     said: set[str] = set()
 
     def say(text: str) -> None:
@@ -67,8 +68,8 @@ class Tracker:
 
     Args:
         run: the run.
-        say: takes a line for a person, of a store that cannot be used or can again; logs a warning by default.
-        first_step: that a resumed run continues from: system metrics stand there until others come.
+        say: receives a line for people when a store cannot be used, or can be used again; logs a warning by default.
+        first_step: step that a resumed run continues from; system metrics are logged at it until other metrics come.
     """
 
     def __init__(self, run: TrackedRun, say: Callable[[str], None] | None = None, first_step: int = 0) -> None:
@@ -76,7 +77,7 @@ class Tracker:
         self._say = say or said_once()
         self._buffer: deque[tuple[str, float, int, int]] = deque()
         self._sending: list[tuple[str, float, int, int]] = []
-        """Taken from the buffer, not yet acknowledged."""
+        """Metrics taken from the buffer whose arrival is not yet acknowledged."""
         self._step = first_step
         self._lock = threading.Lock()
         self._ending = threading.Event()
@@ -93,7 +94,7 @@ class Tracker:
         self._thread.start()
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Queue metrics of a step; returns at once."""
+        """Queue metrics of a step; return at once."""
         if self._run.uri == OFF:
             return
         now = int(time.time() * 1000)
@@ -106,11 +107,11 @@ class Tracker:
         self._wanted.set()
 
     def end(self, status: str = "FINISHED", tags: Mapping[str, str] | None = None) -> None:
-        """Announce that nothing more comes; returns at once, while the rest is still being sent.
+        """Announce that no more metrics come; return at once, while the rest is still being sent.
 
         Args:
-            status: of the MLflow run: FINISHED, FAILED or KILLED.
-            tags: that are known only now.
+            status: status of the MLflow run: FINISHED, FAILED or KILLED.
+            tags: tags that are known only now.
         """
         self._status, self._last_tags = status, tags or {}
         self._ending.set()
@@ -127,14 +128,14 @@ class Tracker:
         """Send the rest and end the MLflow run; return how many metrics were lost.
 
         Args:
-            status: of the MLflow run.
-            timeout: seconds after which it gives up, by default ``CLOSE_SECONDS``.
+            status: status of the MLflow run.
+            timeout: seconds after which sending is given up; ``CLOSE_SECONDS`` by default.
         """
         self.end(status)
         return self.wait(CLOSE_SECONDS if timeout is None else timeout)
 
     def give_up(self) -> None:
-        """Send nothing more and leave the MLflow run as it is, for another process may write it; returns at once."""
+        """Stop sending, and leave the MLflow run unchanged, because another process may write it; return at once."""
         self._given_up.set()
         self._ending.set()
         self._wanted.set()
@@ -144,7 +145,7 @@ class Tracker:
             return
         prepare_mlflow()
         failures, told = 0, ""
-        psutil.cpu_percent()  # from now on: the first answer means nothing
+        psutil.cpu_percent()  # starts the measurement; the first value has no meaning
         self._wanted.wait(SILENT_SECONDS)
         while True:
             ending = self._ending.wait(min(FLUSH_SECONDS * 2**failures, 60.0))
@@ -170,7 +171,7 @@ class Tracker:
                     return
 
     def _send(self, final: bool) -> None:
-        from mlflow import MlflowClient  # here: importing MLflow takes seconds, and is this thread's business
+        from mlflow import MlflowClient  # here, in this thread, because importing MLflow takes seconds
         from mlflow.entities import Metric
 
         if self._mlflow_run is None:
@@ -197,7 +198,7 @@ class Tracker:
             raise LookupError(f"there is no MLflow run yet of run {self._run.parent}, which this one is a part of")
 
     def _send_config(self, client: Any) -> None:
-        """Try once, after all else: the store of artefacts may be out of reach although the server is not."""
+        """Try once, after all else, because the artefact store may be out of reach although the server is not."""
         if self._config_sent:
             return
         self._config_sent = True
@@ -208,13 +209,13 @@ class Tracker:
             self._say(f"the configuration did not reach {place}: {explain(error)}")
 
     def _take_batch(self) -> bool:
-        """Take the next batch, unless the last one did not arrive; return True if there is any."""
+        """Take the next batch, unless the last one did not arrive; return True if there is one."""
         with self._lock:
             self._sending = self._sending or [self._buffer.popleft() for _ in range(min(MAX_BATCH, len(self._buffer)))]
         return bool(self._sending)
 
     def _open(self, client: Any) -> str:
-        """The id of this run's MLflow run: the one it had, or a new one."""
+        """Return the id of this run's MLflow run, which is created if it does not exist."""
         from mlflow.entities import Param, RunTag
 
         this = self._run
@@ -223,7 +224,7 @@ class Tracker:
             client.update_run(run.info.run_id, status="RUNNING")
         else:
             found = find_experiment(client, this.experiment)
-            # By default MLflow puts artefacts into the working directory; here they lie beside an SQLite file.
+            # By default MLflow puts artefacts into the working directory; here they lie beside the SQLite file.
             is_file = is_sqlite(this.uri)
             place = (sqlite_path(this.uri).parent / "mlartifacts").as_uri() if is_file else None
             experiment = found.experiment_id if found else client.create_experiment(this.experiment, place)
@@ -236,7 +237,7 @@ class Tracker:
         return mlflow_run
 
     def _nest(self, client: Any) -> bool:
-        """Show the MLflow run under its parent's; return True if that exists already."""
+        """Show the MLflow run under its parent's; return False if that does not exist yet."""
         from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
         parent = find_run(client, self._run.experiment, self._run.parent)

@@ -1,6 +1,6 @@
-"""The MLflow store of a run: which one it is, and what to do if it cannot be used.
+"""The MLflow store of a run: which one it is, and how to mend one that cannot be used.
 
-It is named by the configuration, or else by MLflow's own environment variables, as for every other program.
+The configuration names it; otherwise MLflow's own environment variables do, as for every other program.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ logger = logging.getLogger(__name__)
 _SQLITE = "sqlite:///"
 """Beginning of the URI of an SQLite file; its absolute path follows."""
 _SQLITE_ESCAPED = "sqlite+pysqlite:///"
-"""The same for a path with escapes: beside one that begins otherwise, MLflow makes an empty folder of that name."""
+"""The same for a path with escapes: with another beginning, MLflow also makes an empty folder of that name."""
 OFF = "off"
-"""URI with which nothing is tracked."""
+"""URI that turns tracking off."""
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 EXPERIMENT_VARIABLE = "MLFLOW_EXPERIMENT_NAME"
 _EXPERIMENT = "unfused-ray"
@@ -38,19 +38,19 @@ _OTHERWISE = f"or give another tracking.uri ({OFF} tracks nothing)"
 
 @dataclass(frozen=True)
 class StoreProblem:
-    """Why a store cannot be used."""
+    """The reason that a store cannot be used, and how to mend it."""
 
     found: str
     fix: str
     lasting: bool = True
-    """False if it may pass by itself, as where a server is away."""
+    """False if it may pass by itself, such as a server that does not answer."""
 
     def __str__(self) -> str:
         return f"{self.found}: {self.fix}"
 
 
 class StoreError(Exception):
-    """A store cannot be used; ``problem`` says why and what to do."""
+    """A store cannot be used; ``problem`` holds the reason and the remedy."""
 
     def __init__(self, found: str, fix: str) -> None:
         super().__init__(f"{found}: {fix}")
@@ -58,10 +58,10 @@ class StoreError(Exception):
 
 
 def tracking_uri(config: TrackingConfig) -> str:
-    """URI of the store: as configured, else ``MLFLOW_TRACKING_URI``, else the SQLite file in <home>; or ``OFF``.
+    """Return the store's URI: as configured, else ``MLFLOW_TRACKING_URI``, else the SQLite file in <home>; or ``OFF``.
 
     Raises:
-        ValueError: an SQLite file is named relative to the working directory, or MLflow is not installed.
+        ValueError: the URI is that of an SQLite file relative to the working directory, or MLflow is not installed.
     """
     given = config.uri or os.environ.get(URI_VARIABLE, "")
     name = "tracking.uri" if config.uri else URI_VARIABLE
@@ -79,12 +79,12 @@ def tracking_uri(config: TrackingConfig) -> str:
 
 
 def experiment_name(config: TrackingConfig) -> str:
-    """Name of the MLflow experiment: as configured, else ``MLFLOW_EXPERIMENT_NAME``, else unfused-ray."""
+    """Return the MLflow experiment's name: as configured, else ``MLFLOW_EXPERIMENT_NAME``, else unfused-ray."""
     return config.experiment or os.environ.get(EXPERIMENT_VARIABLE, "") or _EXPERIMENT
 
 
 def taken_from_environment(config: TrackingConfig) -> str:
-    """The variables that name this store, with their values; '' if the configuration or the defaults name it."""
+    """Return the variables that name this store, with their values; '' if the configuration or the defaults name it."""
     given = {URI_VARIABLE: config.uri, EXPERIMENT_VARIABLE: config.experiment}
     taken = {name: os.environ[name] for name, value in given.items() if not value and os.environ.get(name)}
     if config.uri == OFF:
@@ -93,11 +93,11 @@ def taken_from_environment(config: TrackingConfig) -> str:
 
 
 def announce(config: TrackingConfig, several_nodes: str = "") -> None:
-    """Say which store is taken from the environment, if one is, and warn of one that ends with its node.
+    """Log which store is taken from the environment, if one is, and warn of a store that ends with its node.
 
     Args:
-        config: of the tracking.
-        several_nodes: of the cluster, as ``cluster.several_nodes`` names them; '' if one machine is all there is.
+        config: settings of the tracking.
+        several_nodes: nodes of the cluster, from ``cluster.several_nodes``; '' for a single machine.
     """
     if taken := taken_from_environment(config):
         logger.info("tracked as the environment says: %s", taken)
@@ -106,7 +106,7 @@ def announce(config: TrackingConfig, several_nodes: str = "") -> None:
 
 
 def ends_with_its_node(uri: str, several_nodes: str) -> StoreProblem | None:
-    """The fault of a store that is a file of one node, where the cluster has several; None of any other store.
+    """Return the fault of a store that is a file of one node among several; None for any other store.
 
     Such a cluster is deleted when its job has ended, and the file with it.
     """
@@ -119,7 +119,7 @@ def ends_with_its_node(uri: str, several_nodes: str) -> StoreProblem | None:
 
 
 def describe(config: TrackingConfig) -> str:
-    """The store in words, and what is wrong with it and what to do; see :func:`examine_store`."""
+    """Describe the store, with its fault and remedy if :func:`examine_store` finds one."""
     uri, experiment, taken = tracking_uri(config), experiment_name(config), taken_from_environment(config)
     if uri == OFF:
         return OFF
@@ -129,19 +129,19 @@ def describe(config: TrackingConfig) -> str:
 
 
 def is_sqlite(uri: str) -> bool:
-    """True if the store is an SQLite file."""
+    """Return True if the store is an SQLite file."""
     return uri.startswith((_SQLITE, _SQLITE_ESCAPED))
 
 
 def sqlite_uri(path: str) -> str:
-    """URI of an SQLite file, by its absolute path.
+    """Return the URI of an SQLite file, from its absolute path.
 
     Raises:
         ValueError: this SQLAlchemy cannot write the path as a URI.
     """
     if not re.search("[?%]", path):
         return _SQLITE + path
-    from sqlalchemy import URL, make_url  # here: it takes a while, and is MLflow's
+    from sqlalchemy import URL, make_url  # here, because it is slow to import and comes with MLflow
 
     uri = URL.create("sqlite+pysqlite", database=path).render_as_string()
     if make_url(uri).database != path:
@@ -150,17 +150,18 @@ def sqlite_uri(path: str) -> str:
 
 
 def sqlite_path(uri: str) -> Path:
-    """File of the URI of an SQLite database."""
+    """Return the file of an SQLite database's URI."""
     from sqlalchemy import make_url
 
     return Path(make_url(uri).database or "")
 
 
 def prepare_mlflow() -> None:
-    """Set MLflow's environment, before it is imported: requests fail soon, and reach this machine directly.
+    """Set MLflow's environment before it is imported: requests fail soon, and reach this machine without a proxy.
 
-    Its retries would hide for minutes that a server is gone. A proxy that the environment names cannot reach this
-    machine's loopback. What it logs as an error is an exception as well, which is told here in a line.
+    MLflow's retries would hide for minutes that a server is gone. A proxy that the environment names cannot reach this
+    machine's loopback. MLflow's error logs are silenced, because each comes with an exception, which is shown here in a
+    line.
     """
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -175,10 +176,10 @@ def prepare_mlflow() -> None:
 def refuse_other_schema(uri: str) -> None:
     """Refuse a database of another MLflow version.
 
-    MLflow refuses some of them, and migrates others as it opens them, without a copy.
+    MLflow refuses some of them itself, and migrates others when it opens them, without a copy.
 
     Raises:
-        StoreError: its tables are of another version.
+        StoreError: the database's tables are of another version.
     """
     if not uri.startswith(_DATABASES) or (is_sqlite(uri) and not sqlite_path(uri).exists()):
         return
@@ -201,10 +202,10 @@ def refuse_other_schema(uri: str) -> None:
 
 
 def find_experiment(client: Any, name: str) -> Any | None:
-    """The experiment of this name; None if there is none yet.
+    """Return the experiment of this name; None if there is none yet.
 
     Raises:
-        StoreError: it is deleted.
+        StoreError: the experiment is deleted.
     """
     found = client.get_experiment_by_name(name)
     if found is not None and found.lifecycle_stage == "deleted":
@@ -217,7 +218,7 @@ def find_experiment(client: Any, name: str) -> Any | None:
 
 
 def examine_store(uri: str, experiment: str) -> StoreProblem | None:
-    """Open a store as a run would; return what is wrong with it, or None. A database that is missing is not made."""
+    """Open a store as a run would; return its fault, or None. A database that is missing is not made."""
     try:
         if is_sqlite(uri):
             path = sqlite_path(uri)
@@ -228,7 +229,7 @@ def examine_store(uri: str, experiment: str) -> StoreProblem | None:
                 return None
         prepare_mlflow()
         refuse_other_schema(uri)
-        from mlflow import MlflowClient  # here: importing MLflow takes seconds
+        from mlflow import MlflowClient  # here, because importing MLflow takes seconds
 
         find_experiment(MlflowClient(tracking_uri=uri), experiment)
     except Exception as error:  # noqa: BLE001 - whatever the tracking store raises
@@ -237,7 +238,7 @@ def examine_store(uri: str, experiment: str) -> StoreProblem | None:
 
 
 def explain(error: Exception) -> StoreProblem:
-    """Say why a store cannot be used, in a line, and what to do."""
+    """Describe in a line why a store cannot be used, and how to mend it."""
     if isinstance(error, StoreError):
         return error.problem
     found = storage.masked(str(error).strip().partition("\n")[0][:_MAX_MESSAGE]) or type(error).__name__

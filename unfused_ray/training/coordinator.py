@@ -1,8 +1,9 @@
 """The coordinator of a run, on the driver's node: stream position, request to stop, progress, and tracking.
 
-Workers report to it and learn whether to stop; the driver reads progress from it and asks it to stop; the stream asks
-it which part of which pass to read. With a worker group it lives in an actor, and all of them hold a
-:class:`~unfused_ray.training.runtimes.remote_coordinator.RemoteCoordinator` in its place.
+Workers report to the coordinator and learn from it whether to stop. The driver reads progress from it and asks it to
+stop. The stream asks it which part of which pass to read. With a worker group the coordinator lives in an actor, and
+driver, workers and stream each hold a :class:`~unfused_ray.training.runtimes.remote_coordinator.RemoteCoordinator` in
+its place.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from unfused_ray.tracking.mlflow import TrackedRun
 from unfused_ray.tracking.sender import Tracker
 
 MAX_FAILURES = 3
-"""Groups in a row that may begin at one step and fail at another, or close to it, or before they begin."""
+"""Number of worker groups in a row that begin at one step and fail at one place, or fail before they begin, after which
+the run is given up."""
 MAX_LOST_NODES = 10
-"""The same where nodes of the groups were lost: machines that come and go are no fault of the run. But one that is
-ended because its memory is full looks the same, and would be replaced for ever."""
+"""The same limit if nodes of the groups were lost. It is higher because machines that come and go are no fault of the
+run. But a machine that is ended because its memory is full looks the same, and would be replaced for ever."""
 CLOSE_STEPS = 3
-"""Steps between two failures at one place: a killed worker says nothing, and its last report may be a second old."""
+"""Largest number of steps between failures at one place: a killed worker reports nothing, and its last report may be a
+second old."""
 
 
 class Message(NamedTuple):
@@ -39,12 +42,12 @@ class RunProgress:
 
     phase: str = "starting"
     step: int = 0
-    """Global batches done since the start of the run."""
+    """Number of global batches done since the start of the run."""
     num_steps: int = 0
     figures: dict[str, float] = field(default_factory=dict)
     damaged_clips: int = 0
     arithmetic: str = ""
-    """Number format and device that rank 0 computes with; '' as long as it has not begun."""
+    """Number format and device that rank 0 computes with; '' until it begins."""
     messages: tuple[Message, ...] = ()
     """Messages since the run started, such as that a worker group failed."""
 
@@ -54,15 +57,15 @@ class Failure:
     """A worker group that has failed."""
 
     first: int | None
-    """Global batches that were done when it began; None if it failed before."""
+    """Global batches that were done when the group began; None if it failed before."""
     last: int
-    """Global batches that were done when it failed."""
+    """Global batches that were done when the group failed."""
     lost_node: bool = False
-    """True if a node of it was lost or taken away."""
+    """True if a node of the group was lost or taken away."""
 
 
 class CoordinatorClient(Protocol):
-    """The methods of a :class:`Coordinator` that a driver, a worker and a stream call, wherever it lives."""
+    """The methods of a :class:`Coordinator` that driver, workers and stream call, wherever it lives."""
 
     def set_segment(self, segment: Segment) -> None: ...  # noqa: D102
     def segment(self) -> Segment: ...  # noqa: D102
@@ -83,7 +86,7 @@ class Coordinator:
 
     Args:
         tracked: the run in MLflow; None if it is not tracked.
-        first_step: global batches that were done before.
+        first_step: number of global batches that were done before.
     """
 
     def __init__(self, tracked: TrackedRun | None, first_step: int = 0) -> None:
@@ -92,10 +95,10 @@ class Coordinator:
         self._abandoned = ""
         self._progress = RunProgress(step=first_step)
         self._messages: list[Message] = []
-        self._has_begun = False  # any group
-        self._attempt: int | None = None  # the step at which the current group began; None before
+        self._has_begun = False  # True once any group has begun
+        self._attempt: int | None = None  # step at which the current group began; None before
         self._failures: list[Failure] = []
-        # At last: its thread may note something.
+        # Created last, because its thread may call note().
         self._tracker = Tracker(tracked, self.note, first_step) if tracked else None
 
     def set_segment(self, segment: Segment) -> None:
@@ -110,7 +113,7 @@ class Coordinator:
         """Register a worker group; return the reason it may not start, or ''.
 
         Args:
-            first_step: global batches that were done before.
+            first_step: number of global batches that were done before.
         """
         if self._abandoned:
             return self._abandoned
@@ -123,14 +126,14 @@ class Coordinator:
         return not self._has_begun
 
     def note_failure(self, causes: Sequence[str], lost_node: bool) -> str:
-        """Record that the current group has failed; return the reason that no other may follow, or ''.
+        """Record that the current group has failed; return the reason that no other group may follow, or ''.
 
-        None may if the last ``MAX_FAILURES`` groups that lost no node began at one checkpoint and failed at one place,
-        or before they began; nor if the last ``MAX_LOST_NODES`` of all groups did. On machines that come and go, groups
-        are lost between the same two checkpoints too, but not at one place.
+        No other group may follow if the last ``MAX_FAILURES`` groups that lost no node, or the last ``MAX_LOST_NODES``
+        of all groups, began at one checkpoint and failed at one place, or failed before they began. On machines that
+        come and go, groups are also lost between the same two checkpoints, but not at one place.
 
         Args:
-            causes: what has failed and why, one or more.
+            causes: one or more texts that say which part has failed and why.
             lost_node: True if a node of the group was lost or taken away.
         """
         self._failures.append(Failure(self._attempt, self._progress.step, lost_node))
@@ -151,7 +154,7 @@ class Coordinator:
         self._progress = replace(self._progress, step=step)
 
     def report(self, progress: RunProgress, metrics: Mapping[str, float] | None = None) -> str:
-        """Take over rank 0's progress and send ``metrics`` to the tracker; return the reason to stop, or ''.
+        """Store rank 0's progress and send ``metrics`` to the tracker; return the reason to stop, or ''.
 
         Raises:
             InUseError: the run was abandoned.
@@ -176,7 +179,7 @@ class Coordinator:
         self._stop = reason
 
     def abandon(self, reason: str) -> None:
-        """Make the workers end without writing anything, and track nothing more."""
+        """Make the workers end without writing anything, and stop tracking."""
         self._abandoned = reason
         self.stop_tracking()
 
@@ -185,13 +188,14 @@ class Coordinator:
         return self._tracker.close(status) if self._tracker else 0
 
     def stop_tracking(self) -> None:
-        """Send nothing more: the run has ended here, or belongs to another process."""
+        """Stop sending metrics, because the run has ended here or belongs to another process."""
         if self._tracker:
             self._tracker.give_up()
 
 
 def _at_one_place(failures: Sequence[Failure]) -> bool:
-    """True if groups began at one checkpoint, or did not begin, and failed within some steps."""
+    """Return True if all groups began at one checkpoint, or did not begin, and failed within some steps of each
+    other."""
     began = {failure.first for failure in failures} - {None}
-    ends = [failure.last for failure in failures]  # of a group that has not begun, where the one before it was
+    ends = [failure.last for failure in failures]  # a group that has not begun counts at the step of the one before it
     return len(began) <= 1 and max(ends) - min(ends) <= CLOSE_STEPS

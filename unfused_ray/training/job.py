@@ -35,16 +35,17 @@ from unfused_ray.training.worker.loop import Loop, Worker, passes_left
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """A run's settings, data and beginning: values only, so it can be sent to any process."""
+    """A run's settings, data and beginning: only values, so that it can be sent to any process."""
 
     config: TrainingConfig
     run_uri: str
     index: ClipIndex
     statistics: Statistics
     initial_weights: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    """Weights of a warm start by module of the method, '' for all of it; random weights if empty."""
+    """Weights of a warm start by module of the method, with the key '' for the whole method; random weights if
+    empty."""
     resume_point: ResumePoint | None = None
-    """Found by the driver. A worker group that is started anew looks again."""
+    """Found by the driver. A worker group that is started again looks for a newer one."""
     start_times: StartTimes = field(default_factory=StartTimes)
 
     @property
@@ -59,16 +60,16 @@ class TrainingJob:
 
     @property
     def reader(self) -> BlockReader:
-        """The reader that carries the plan out."""
+        """The reader that carries out the plan."""
         crop = self.config.crop
         samples = crop.num_samples(self.config.front_end.sample_rate)
         return BlockReader(self.config.seed, self.config.batch.block, crop, samples)
 
     def clustering_plan(self, threads: int = 0) -> ClusteringPlan | None:
-        """The clustering before each epoch; None if there is none.
+        """Return the plan of the clustering before each epoch; None if nothing is clustered.
 
         Args:
-            threads: of each process that holds embeddings; 0 takes all cores that it may use on its node.
+            threads: threads of each process that holds embeddings; 0 takes all cores that it may use on its node.
         """
         request = self.stage.clustering
         if request is None:
@@ -85,11 +86,11 @@ class TrainingJob:
         )
 
     def labels(self, clusterer: Clusterer | None, rank: int = 0) -> LabelSource | None:
-        """The labels of the run for one worker; None if the method has none.
+        """Return the run's labels for one worker; None if the method has none.
 
         Args:
-            clusterer: of the :meth:`clustering_plan`; None if there is none.
-            rank: of the worker.
+            clusterer: carries out the :meth:`clustering_plan`; None if there is none.
+            rank: rank of the worker.
         """
         request, folder = self.stage.clustering, self.stage.labels_folder(self.run_uri)
         if request is not None and clusterer is not None:
@@ -97,7 +98,7 @@ class TrainingJob:
         return Fixed(folder) if folder else None
 
     def build_method(self) -> Method:
-        """The method with the weights that the run begins with."""
+        """Return the method with the weights that the run begins with."""
         folder = self.stage.labels_folder(self.run_uri)
         if folder:
             num_classes = [len(prototypes) for prototypes in read_assignment(folder).prototypes]
@@ -116,11 +117,12 @@ class TrainingJob:
         """Train on one worker.
 
         Raises:
-            RuntimeError: out of memory; names the settings that decide.
+            RuntimeError: out of memory; names the settings that determine the memory.
             Exception: any other failure.
         """
         passes = list(passes_left(self.config.last_epoch, worker.labels, resume_point))
-        # Before the loop: the first blocks are read while it is built, which takes torch a second or two.
+        # Opened before the loop, so that the first blocks are read while it is built, which takes torch a second or
+        # two.
         ahead = self.config.runtime.prefetch_blocks, self.config.runtime.prefetch_seconds
         pin = partial(_pinned_block, worker.device)
         loop: Loop | None = None
@@ -144,10 +146,10 @@ class TrainingJob:
                 ) from error
 
     def first_step(self, resume_point: ResumePoint | None) -> int:
-        """Global batches that are done at a resume point."""
+        """Return the number of global batches done at a resume point."""
         return resume_point.position.steps(self.planner.num_steps("train")) if resume_point else 0
 
 
 def _pinned_block(device: torch.device, block: Block) -> Block:
-    """A block whose waves a GPU reads by itself."""
+    """Return a block whose waves lie in memory that a GPU reads by itself."""
     return replace(block, waves=pinned(block.waves, device))

@@ -1,4 +1,5 @@
-"""Reads the manifests of a training's data, without torch or Ray: what cannot work is refused before either starts."""
+"""Reads the manifests of a training's data without torch or Ray, so that bad settings are refused before either
+starts."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingData:
-    """A training's settings with the data that they name."""
+    """A training's settings together with the data that they name."""
 
     config: TrainingConfig
     """Settings, with absolute paths."""
@@ -31,7 +32,7 @@ def read_data(config: TrainingConfig) -> TrainingData:
     """Resolve the paths and read the manifests.
 
     Raises:
-        ValueError, FileNotFoundError: with the field, its value and the rule.
+        ValueError, FileNotFoundError: the data cannot be read or used; names field, value and rule.
     """
     config = paths.resolve(config)
     index = ClipIndex.load(config.data, config.splits)

@@ -1,9 +1,9 @@
-"""A run tried for a few seconds on blocks of its own clips: its bottleneck, and how long it would take.
+"""Tries a run for a few seconds on blocks of its own clips, to find its bottleneck and how long it would take.
 
-A dry run happens in its own process or, where workers have GPUs and it has none, in a task with a GPU; nothing is
-written and no worker is started. Not measured is what takes several processes (gradients between workers, Ray's own
-work), the writing of checkpoints, looks at watched clips, and pseudo-labels that are made once before the run: the
-forecast is a little too short.
+A dry run happens in its own process or, if workers have GPUs and this process has none, in a task with a GPU. It writes
+nothing and starts no worker. It does not measure work that takes several processes (exchange of gradients between
+workers, Ray's own work), the writing of checkpoints, looks at watched clips, or pseudo-labels that are made once before
+the run. So the forecast is a little too short.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ from unfused_ray.training.worker.epoch_sums import EpochSums
 from unfused_ray.training.worker.learner import Learner
 
 DECODE_SECONDS, STEP_SECONDS, OTHER_SECONDS = 1.5, 5.0, 0.7
-"""Time that a stage is measured for, unless two repetitions take longer."""
+"""Time for which a stage is measured, unless two repetitions take longer."""
 
 
 def describe(config: TrainingConfig, index: ClipIndex) -> Table:
-    """Measure for some seconds; say what would limit a run, what it needs and how long it takes.
+    """Measure for some seconds; describe what limits a run, what it needs and how long it takes.
 
     Args:
-        config: of the run, checked.
-        index: its clips. If the run would take a worker group, Ray is connected to its cluster.
+        config: checked settings of the run.
+        index: clips of the run. If the run would use a worker group, Ray is connected to its cluster.
     """
     table = described("measured on these clips")
     batch, runtime = config.batch, runtime_of(config.runtime)
@@ -82,7 +82,7 @@ def describe(config: TrainingConfig, index: ClipIndex) -> Table:
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """The result of a dry run, wherever it was made."""
+    """The result of a dry run, in whichever process it was made."""
 
     forecast: Forecast
     arithmetic: str
@@ -99,14 +99,14 @@ def _rehearse(config: TrainingConfig, index: ClipIndex, resources: Resources) ->
 
 
 class Measurement:
-    """The parts of a run that can be tried alone: reading, a step, an embedding, a clustering.
+    """The parts of a run that can be tried in one process: reading, a step, an embedding, a clustering.
 
-    Gives this process the torch threads that a worker would have.
+    Its creation gives this process the torch threads that a worker would have.
 
     Args:
-        config: of the run.
-        index: its clips.
-        resources: that the run would have; by default those of this machine, or of the session's cluster.
+        config: settings of the run.
+        index: clips of the run.
+        resources: resources that the run would have; by default those of this machine, or of the session's cluster.
     """
 
     def __init__(self, config: TrainingConfig, index: ClipIndex, resources: Resources | None = None) -> None:
@@ -115,9 +115,9 @@ class Measurement:
         workers = self.resources.num_workers
         self.device = torch.device("cuda" if runtime.uses_gpus(config.runtime) and torch.cuda.is_available() else "cpu")
         self.threads = set_threads(config.runtime, math.ceil(workers / self.resources.num_nodes))
-        # A worker's share of a step, as a step of its own: that is what one process can measure.
+        # A worker's share of a step becomes a step of its own, which one process can measure.
         share = {"batch.blocks_per_step": config.batch.blocks_per_step // workers, "runtime.kind": "in-process"}
-        known = index.statistics(config.front_end) or Statistics(1, 0.0, 1.0)  # any do: they change no time
+        known = index.statistics(config.front_end) or Statistics(1, 0.0, 1.0)  # any will do: the time is the same
         self.job = TrainingJob(config.replace(share), "", index, known)
         self.plan = self.job.clustering_plan(0 if runtime.has_assignment_actor else self.threads)
         self.num_classes = self.job.stage.num_classes(index)
@@ -128,7 +128,7 @@ class Measurement:
         self.learner = Learner(self.job.config, known, method.train(), LocalCollectives(), self.device)
 
     def forecast(self) -> Forecast:
-        """Measure every stage of the run; about ten seconds, unless a step takes long."""
+        """Measure every stage of the run. This takes about ten seconds, unless a step takes long."""
         planner = Planner(self.job.index, self.config.seed, self.config.batch)
         epochs, clustering = self.config.last_epoch, self.job.stage.clustering
         passes = [pass_ for epoch in range(epochs) for pass_ in passes_before(clustering, epoch, epoch == 0)]
@@ -152,7 +152,8 @@ class Measurement:
         )
 
     def checkpoint_bytes(self) -> int:
-        """Size of a checkpoint, labels uncompressed; to be called after a step, which makes the moments."""
+        """Return the size of a checkpoint, labels uncompressed; to be called after a step, which creates the
+        moments."""
         num_clips, dim = self.job.index.num_clips, self.plan.dim if self.plan else 0
         tensors = sum(tensor.nbytes for group in self.learner.state.tensors().values() for tensor in group.values())
         bank = math.ceil(num_clips / BLOCK_ROWS) * BLOCK_ROWS * 2 * (dim + 1) if dim else 0
@@ -160,7 +161,8 @@ class Measurement:
         return tensors + bank + labels
 
     def _decode(self) -> tuple[float, list[Block]]:
-        """Read some tasks of an epoch: seconds per block, and blocks to train on, no more than a step has."""
+        """Read some tasks of an epoch; return the seconds per block, and blocks to train on, at most as many as a step
+        has."""
         segment = next(self.job.planner.segments(Pass("train", 0)))
         seconds: list[float] = []
         blocks: list[Block] = []
@@ -174,7 +176,7 @@ class Measurement:
         return statistics.median(seconds), blocks
 
     def _cluster(self) -> float:
-        """An epoch's clustering at most: iterations over a few blocks of random embeddings, multiplied."""
+        """Return the most seconds that an epoch's clustering takes, measured on a few blocks of random embeddings."""
         plan = self.plan
         if plan is None:
             return 0.0
@@ -190,7 +192,7 @@ class Measurement:
         return seconds * num_blocks / sample
 
     def _seconds(self, work: Callable[[], object], budget: float) -> float:
-        """Median of a repeated call: after one that does not count, twice, then until the budget is spent."""
+        """Return the median time of a call: one warm-up, then at least two calls, more until the budget is spent."""
         taken: list[float] = []
         while len(taken) < 3 or sum(taken[1:]) + taken[-1] < budget:
             started = time.perf_counter()

@@ -1,4 +1,5 @@
-"""The estimate of a dry run for a GPU that is not there: a step on some clips, counted on this machine's CPU."""
+"""Estimates, in a dry run, the speed on a GPU that is not there: counts the operations of a step on this machine's
+CPU."""
 
 from __future__ import annotations
 
@@ -25,11 +26,11 @@ from unfused_ray.training.worker.learner import Learner
 def describe(config: TrainingConfig, index: ClipIndex) -> str:
     """Estimate a worker's step on the GPU that ``runtime.estimate_for`` names; it takes two steps on the CPU.
 
-    In bfloat16, whatever the settings ask for. No cluster is needed.
+    The estimate is for bfloat16, whatever the settings ask for. No cluster is needed.
 
     Args:
-        config: of the run, checked.
-        index: its clips.
+        config: checked settings of the run.
+        index: clips of the run.
     """
     runtime = config.runtime
     workers = runtime.num_workers if runtime.kind == "workers" else 1

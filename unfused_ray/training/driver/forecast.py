@@ -7,38 +7,38 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Forecast:
-    """A run whose stages take so many seconds, with its work in blocks of all workers, and the CPUs for it.
+    """The durations of a run's stages, its work in blocks of all workers together, and the CPUs for it.
 
-    Decoding runs beside training, on CPUs of its own as far as there are any: a pass takes as long as the slowest of
-    the workers, the decoders, and all CPUs with the work of both. Clustering waits for the end of a pass.
+    Decoding runs beside training, on CPUs of its own as far as there are any. A pass takes as long as the slowest of
+    three: the workers, the decoders, and all CPUs with the work of both. Clustering starts when a pass has ended.
     """
 
     decode: float
     """Seconds to decode a block on one CPU."""
     train: float
-    """Seconds of a worker for a block: log-mel, views, gradient, and its share of an optimiser step."""
+    """Seconds that a worker takes for a block: log-mel, views, gradient, and its share of an optimiser step."""
     embed: float
-    """Seconds of a worker for a block of a pass that embeds every clip; 0 if there is none."""
+    """Seconds that a worker takes for a block of a pass that embeds every clip; 0 if there is no such pass."""
     cluster: float
     """Seconds of an epoch's clustering; 0 if nothing is clustered."""
     epochs: int
     train_blocks: int
-    """Blocks of an epoch."""
+    """Number of blocks in an epoch."""
     embed_blocks: int
-    """Blocks of a pass that embeds every clip."""
+    """Number of blocks in a pass that embeds every clip."""
     embed_passes: int
-    """Such passes of the whole run."""
+    """Number of passes of the whole run that embed every clip."""
     workers: int
     busy_cpus: float
-    """CPUs that a worker computes with."""
+    """Number of CPUs that a worker computes with."""
     decoders: float
-    """CPUs that may decode at once."""
+    """Number of CPUs that may decode at the same time."""
     cpus: float
-    """All CPUs."""
+    """Number of all CPUs."""
 
     @property
     def limit(self) -> str:
-        """The stage that an epoch spends most time on: training, decoding or clustering."""
+        """The stage on which an epoch spends most time: training, decoding or clustering."""
         stages = {
             "training": self.train_blocks * self.train / self.workers,
             "decoding": self.train_blocks * self.decode / self.decoders,
@@ -48,7 +48,7 @@ class Forecast:
 
     @property
     def decode_cpus(self) -> float:
-        """CPUs for each worker's decoding with which no pass waits for data."""
+        """Number of CPUs that must decode for each worker so that no pass waits for data."""
         return self.decode / min(self.train, self.embed or self.train)
 
     @property
@@ -58,7 +58,7 @@ class Forecast:
 
     @property
     def embed_seconds(self) -> float:
-        """Seconds of a pass that embeds every clip; 0 if there is none."""
+        """Seconds of a pass that embeds every clip; 0 if there is no such pass."""
         return self._pass_seconds(self.embed_blocks, self.embed) if self.embed_passes else 0.0
 
     @property

@@ -1,4 +1,4 @@
-"""A training from the driver's side: check, describe, train, and make labels beforehand."""
+"""A training from the driver's side: check it, describe it, run it, and make its labels beforehand."""
 
 from __future__ import annotations
 
@@ -55,17 +55,17 @@ class TrainingPlan:
     planner: Planner
     tracking_uri: str
     fork_point: ResumePoint | None
-    """The checkpoint of another run to begin from; None if the run is no fork, or has begun."""
+    """The checkpoint of another run to begin from; None if the run is not a fork, or has already begun."""
 
 
 def check(given: TrainingConfig | TrainingData) -> TrainingPlan:
-    """Read the manifests and refuse a run that cannot work, or has ended badly, before anything is started or written.
+    """Read the manifests; refuse a run that cannot work or has ended badly, before anything is started or written.
 
     Args:
-        given: the settings, or those whose manifests have been read.
+        given: the settings, or settings whose manifests have been read.
 
     Raises:
-        ValueError, FileNotFoundError: with the field, its value and the rule.
+        ValueError, FileNotFoundError: the run is refused; names field, value and rule.
     """
     data = read_data(given) if isinstance(given, TrainingConfig) else given
     config, index = data.config, data.index
@@ -83,7 +83,7 @@ def check(given: TrainingConfig | TrainingData) -> TrainingPlan:
 
 
 def describe(plan: TrainingPlan) -> Table:
-    """Summarise a training without starting it; a worker group is checked against the cluster of the session."""
+    """Summarise a training without starting it; a worker group is checked against the session's cluster."""
     config, run, index = plan.config, plan.run, plan.index
     steps = plan.planner.num_steps("train")
     table = described(run.uri)
@@ -117,16 +117,17 @@ def run(
     """Train to the end, or to the next SIGTERM or Ctrl-C, from the newest checkpoint if there is one.
 
     Args:
-        plan: of the training.
-        start_times: of the command that starts it; from now on by default.
-        in_sweep: True if a sweep, whose folder it is in, tracks it and keeps others out: it is then no run of its own
-            in MLflow, and takes the lease of a process that has died with its machine over at once.
-        parent: id of the run that it is shown under in MLflow; '' is none.
+        plan: plan of the training, from :func:`check`.
+        start_times: times of the calling command's start; by default they are counted from now.
+        in_sweep: True if the run lies in the folder of a sweep, which tracks it and keeps other processes out. It is
+            then no run of its own in MLflow, and takes over at once the lease of a process that has died with its
+            machine.
+        parent: the project's id of the run under which MLflow shows this one; '' for none.
         on_epoch: called soon after the checkpoint of an epoch, in the process that watches the training.
 
     Raises:
-        ValueError: settings that differ from those the run was started with.
-        InUseError: another process works on the run, or has taken it over.
+        ValueError: the settings differ from those the run was started with.
+        InUseError: another process is working on the run, or has taken it over.
     """
     start_times = start_times or StartTimes()
     config, run, index = plan.config, plan.run, plan.index
@@ -137,7 +138,7 @@ def run(
         own = find_resume_point(run.uri)
         if own is not None and (status := _status_without_training(run, config, own)) is not None:
             if (kept := run.status()) is None or (kept.state, kept.epoch) != (status.state, status.epoch):
-                run.write_status(status)  # of a driver that died behind the export
+                run.write_status(status)  # for a driver that died after the export
             return status
         start_times.reach("checked")
         with runtime.session(config.runtime, _read(plan), run.uri, start_times):
@@ -146,7 +147,7 @@ def run(
             stage_of(config).make_labels(run.uri, index, statistics, runtime.labelling(config.runtime))
             weights, origin = warm_start(config) if own is None else ({}, None)
             start_times.reach("data and labels ready")
-            refuse_lost(run.uri, lost)  # labelling takes minutes
+            refuse_lost(run.uri, lost)  # checked again, because labelling takes minutes
             resume_point = own or plan.fork_point
             job = TrainingJob(config, run.uri, index, statistics, weights, resume_point, start_times)
             tracked = None
@@ -161,10 +162,10 @@ def run(
 
 
 def _status_without_training(run: Run, config: TrainingConfig, own: ResumePoint) -> Status | None:
-    """The status of a run that has no epoch left to train, or has ended early; None if it goes on.
+    """Return the status of a run that has no epoch left to train, or has ended early; None if it is to be trained.
 
     Raises:
-        ValueError: the run is already beyond its end, of ``stop_after`` or ``epochs``, and has not been exported there.
+        ValueError: the run is already beyond the end set by ``stop_after`` or ``epochs``, and was not exported there.
     """
     position, early = own.position, has_ended_early(own.checkpoint.details["history"], config.watch)
     if (position.epoch >= config.last_epoch or early) and _exported_epochs(run, config.export) == position.epoch:
@@ -187,11 +188,11 @@ def _status_without_training(run: Run, config: TrainingConfig, own: ResumePoint)
 def _tracked_run(
     plan: TrainingPlan, record: Mapping[str, Any], parent: str, upstream: list[dict[str, str]]
 ) -> TrackedRun:
-    """The run in MLflow.
+    """Return the run in MLflow.
 
     Args:
-        plan, record, parent: of the run.
-        upstream: runs and exports that it begins with; empty for a resume, when they may have changed.
+        plan, record, parent: plan, record and parent of the run.
+        upstream: runs and exports that it begins with; empty for a resume, because they may have changed by then.
     """
     config = plan.config
     return TrackedRun(
@@ -208,10 +209,10 @@ def _tracked_run(
 
 
 def label(plan: TrainingPlan) -> None:
-    """Make the labels that are fixed for a whole run, and train nothing: other runs take them over (``labels_of``).
+    """Make the labels that are fixed for a whole run, without training; other runs can reuse them (``labels_of``).
 
     Raises:
-        InUseError: another process works on the run, or has taken it over.
+        InUseError: another process is working on the run, or has taken it over.
     """
     config, uri, index = plan.config, plan.run.uri, plan.index
     runtime = runtime_of(config.runtime)
@@ -222,46 +223,48 @@ def label(plan: TrainingPlan) -> None:
     ):
         plan.run.open(config, plan.facts)
         stage_of(config).make_labels(uri, index, _statistics(index, config), runtime.labelling(config.runtime))
-        refuse_lost(uri, lost)  # the labels that are there may be the other's
+        refuse_lost(uri, lost)  # the labels there may be those of another process
 
 
 def _statistics(index: ClipIndex, config: TrainingConfig) -> Statistics:
-    """Statistics of the log-mels of all clips, computed where the training runs unless ingest has done so."""
+    """Return the log-mel statistics of all clips; if ingest has not computed them, do so where the training runs."""
     executor = runtime_of(config.runtime).executor
     parts = (compute_statistics(manifest, config.front_end, executor) for manifest in index.manifests)
     return index.statistics(config.front_end) or sum(parts, Statistics())
 
 
 def _watched_statistics(config: TrainingConfig) -> None:
-    """Compute the statistics of watched clips that ingest has not, where the training runs."""
+    """Compute, where the training runs, the statistics of watched clips that ingest has not computed."""
     executor = runtime_of(config.runtime).executor
     for watched in watched_tasks(config.watch, config.front_end):
         compute_statistics(watched.task.training.manifests[0], config.front_end, executor)
 
 
 def _read(plan: TrainingPlan) -> dict[str, tuple[str, ...]]:
-    """Folders that the workers read, by field; what else a run begins with, the driver sends them."""
+    """Return the folders that the workers read, by field; the driver sends them everything else that a run begins
+    with."""
     config = plan.config
-    fork = {"fork": (config.fork,)} if plan.fork_point else {}  # once the run has begun it may be gone
+    fork = {"fork": (config.fork,)} if plan.fork_point else {}  # once the run has begun, its source may be gone
     return {"data": config.data, "watch.data": config.watch.data, **fork}
 
 
 def _exported_epochs(run: Run, export: str) -> int:
-    """Epochs behind the run when it was exported, perhaps fewer than the newest checkpoint's; 0 without an export."""
+    """Return the number of epochs of the run when it was exported, perhaps fewer than now; 0 without an export."""
     extra = _export(run, export)
-    epochs: int = extra.get("run_epochs", extra.get("epochs", 0))  # runs of before say the latter alone
+    epochs: int = extra.get("run_epochs", extra.get("epochs", 0))  # older runs record only the latter
     return epochs
 
 
 def exported_network(run: Run, export: str) -> str:
-    """The network that a run has exported, as ``watch.export`` names it; its record may have another name by now."""
+    """Return which network a run has exported, by its name in ``watch.export``; the run's record may name another by
+    now."""
     settings = _export(run, export).get("config", {}).get("watch", {})
     name: str = settings.get("export", "last")
     return name
 
 
 def _export(run: Run, export: str) -> dict[str, Any]:
-    """Details of the network that a run has exported: its epochs, and the settings that it was exported with."""
+    """Return details of a run's exported network: its epochs, and the settings that it was exported with."""
     path = storage.join(run.uri, export, DESCRIPTION)
     extra: dict[str, Any] = storage.read_json(path)["extra"] if storage.exists(path) else {}
     return extra

@@ -1,4 +1,4 @@
-"""The driver during a training: it shows progress, passes requests to stop on, and leaves a status."""
+"""The driver during a training: it shows progress, passes on requests to stop, and leaves a status."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from unfused_ray.training.runtimes.runtime import StartedTraining
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
-"""Seconds between two looks at the coordinator."""
+"""Seconds between two readings of the coordinator's progress."""
 ABANDON_SECONDS = 30.0
-"""Seconds that a run whose lease is lost may take to end by itself."""
+"""Seconds that a run may take to end by itself once its lease is lost."""
 LOG_SECONDS = 10.0
-"""Seconds between two records of a run's figures in the log file."""
+"""Seconds between two records of a run's metrics in the log file."""
 _SHOWN_FIGURES = ("loss", "agreement", "clips_per_second", "watched", "random")
 
 
@@ -42,10 +42,10 @@ def supervise(
     """Run a training in a thread; show its progress, pass signals on, and always leave a status.
 
     Args:
-        run: its folder.
-        steps_per_epoch: of the run.
-        last_epoch: epochs after which it should end.
-        training: its exceptions are raised here.
+        run: folder of the run.
+        steps_per_epoch: number of steps in an epoch.
+        last_epoch: number of epochs after which the run should end.
+        training: the training to run; its exceptions are raised here.
         lost: set once the run belongs to another process.
         on_epoch: called soon after the end of an epoch; the training does not wait for it, the display does.
 
@@ -64,7 +64,7 @@ def supervise(
     thread = threading.Thread(target=work, name="training", daemon=True)
     seen = [RunProgress()]
     with _signals() as stop, logs.fields(partial(_log_fields, run.record(), seen, steps_per_epoch)):
-        thread.start()  # before the coordinator is asked: an actor takes seconds until its first answer
+        thread.start()  # started first: an actor takes seconds until its first answer
         seen[0] = coordinator.progress()
         run.write_status(Status("running", *divmod(seen[0].step, steps_per_epoch)))
         told = _watch(thread, coordinator, stop, lost, seen, EpochEnds(steps_per_epoch, on_epoch))
@@ -92,8 +92,8 @@ class EpochEnds:
     """Calls a function when a further epoch has ended.
 
     Args:
-        steps_per_epoch: of the run.
-        on_epoch: the function.
+        steps_per_epoch: number of steps in an epoch.
+        on_epoch: the function to call.
     """
 
     def __init__(self, steps_per_epoch: int, on_epoch: Callable[[], object]) -> None:
@@ -101,7 +101,7 @@ class EpochEnds:
         self._epoch: int | None = None
 
     def look(self, progress: RunProgress) -> None:
-        """Compare with the progress of before. The first step of the next epoch comes behind the checkpoint."""
+        """Compare with the last progress. The first step of the next epoch is reported after the checkpoint."""
         epoch = max(progress.step - 1, 0) // self._steps_per_epoch
         if self._epoch is not None and epoch > self._epoch:
             self._on_epoch()
@@ -127,12 +127,12 @@ def _watch(
         The number of messages that were shown.
 
     Args:
-        thread: of the training.
-        coordinator: of the run.
+        thread: thread of the training.
+        coordinator: coordinator of the run.
         stop: holds the name of a signal once it has come.
         lost: set once the run belongs to another process.
         seen: its only element is replaced by the newest progress.
-        ends: are told the progress.
+        ends: receives each progress.
     """
     last_log = 0.0
     with ExitStack() as bars:
@@ -144,13 +144,13 @@ def _watch(
                 coordinator.abandon("the run belongs to another process")
                 thread.join(ABANDON_SECONDS)
                 return told
-            if stop:  # repeatedly: a restarted coordinator has forgotten it
+            if stop:  # repeated, because a restarted coordinator has forgotten it
                 coordinator.request_stop(stop[0])
             seen[0] = progress = coordinator.progress()
             if progress.figures and time.monotonic() - last_log > LOG_SECONDS:
                 last_log = time.monotonic()
                 logger.debug("%s", progress.phase, extra={"figures": progress.figures})
-            if progress.arithmetic not in ("", arithmetic):  # workers may go on elsewhere
+            if progress.arithmetic not in ("", arithmetic):  # workers may continue on another device
                 logger.info("computing in %s", arithmetic := progress.arithmetic)
             told = _tell(progress, told)
             ends.look(progress)
@@ -167,8 +167,8 @@ def _watch(
 
 
 def _tell(progress: RunProgress, told: int) -> int:
-    """Show the messages behind those that were told; return how many there are."""
-    told = min(told, len(progress.messages))  # fewer than before: the coordinator was restarted
+    """Show the messages after the first ``told``; return the number of all messages."""
+    told = min(told, len(progress.messages))  # there are fewer than before if the coordinator was restarted
     for message in progress.messages[told:]:
         logger.warning("%s", message.text, extra={} if message.rank is None else {"rank": message.rank})
     return len(progress.messages)
@@ -185,7 +185,7 @@ class DrawnBar:
 
 
 def drawn_bar(progress: RunProgress) -> DrawnBar | None:
-    """The bar of a phase; None for a short one."""
+    """Return the progress bar of a phase; None for a short one."""
     if progress.phase == "training":
         return DrawnBar("training", progress.step, progress.num_steps, "steps")
     if "share" in progress.figures:
@@ -195,7 +195,8 @@ def drawn_bar(progress: RunProgress) -> DrawnBar | None:
 
 @contextmanager
 def _signals() -> Iterator[list[str]]:
-    """Handle SIGTERM and Ctrl-C: the first is added to the list, to ask for an orderly end; the second ends at once."""
+    """Handle SIGTERM and Ctrl-C: the first is added to the list, which asks for an orderly end; the second ends at
+    once."""
     seen: list[str] = []
 
     def handle(number: int, frame: object) -> None:
@@ -204,7 +205,8 @@ def _signals() -> Iterator[list[str]]:
         seen.append(signal.Signals(number).name)
         logger.warning("%s: writing a checkpoint, then ending. Once more ends at once", seen[0])
 
-    # In another thread, such as a sweep's trial, Python handles no signals: its process does.
+    # Python handles signals in the main thread only. In another thread, such as a sweep's trial, the process handles
+    # them.
     main = threading.current_thread() is threading.main_thread()
     numbers = [signal.SIGINT, signal.SIGTERM] if main else []
     before = {number: signal.signal(number, handle) for number in numbers}

@@ -1,4 +1,4 @@
-"""The beginning of a run at the weights of another run or export, or as the fork of a run."""
+"""Begins a run with the weights of another run or export, or as a fork of a run."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from unfused_ray.runs.run import PSEUDO_LABELS, Run
 
 _ENCODER_SHAPES = ("encoder.channels", "encoder.width", "encoder.cut", "front_end.num_mels")
 _NOT_CARRIED = ("method.queue",)
-"""Sizes that a warm start need not share: a queue holds keys of other clips."""
+"""Sizes that may differ in a warm start: a queue holds keys of other clips."""
 _LABEL_FACTS = ("data_checksums", "teacher_sha256")
-"""Facts that decide the labels of a distillation, beside its settings."""
+"""Facts that, beside the settings, determine the labels of a distillation."""
 
 
 def check_origin(config: TrainingConfig, facts: Mapping[str, Any]) -> ResumePoint | None:
-    """Refuse to begin a run from a folder that holds nothing to begin from, or whose weights do not fit.
+    """Refuse to begin a run from a folder without weights to begin from, or with weights that do not fit.
 
     Args:
-        config: of the run that is to begin.
-        facts: of its data.
+        config: settings of the run that is to begin.
+        facts: facts of its data.
 
     Returns:
-        The checkpoint of a fork; None if the run is none.
+        The checkpoint to fork from; None if the run is not a fork.
 
     Raises:
-        FileNotFoundError: ``fork`` or ``init_from`` holds no checkpoint, and no export either; ``labels_of`` no labels.
-        ValueError: its weights are of other shapes, a fork would have no epoch left, or the labels are of other
-            settings.
+        FileNotFoundError: ``fork`` holds no checkpoint, ``init_from`` neither checkpoint nor export, or ``labels_of``
+            no labels.
+        ValueError: the weights have other shapes, a fork would have no epoch left, or the labels are of other settings.
     """
     if isinstance(config, DistillConfig) and config.labels_of:
         _refuse_other_labels(config, facts)
@@ -51,7 +51,7 @@ def _check_fork(config: TrainingConfig, facts: Mapping[str, Any]) -> ResumePoint
         raise ValueError(f"fork={config.fork} is a run of stage {record['stage']}, this one is of {config.stage}")
     shapes = (*_method_shapes(config), "optimizer.name", "ema_decay")
     _refuse_misfit("fork", config.fork, record["config"], config, shapes)
-    if config.stage == "distill":  # its heads tell the labels of the other run apart
+    if config.stage == "distill":  # its heads classify into the other run's labels
         _refuse_changes(f"fork={config.fork} has learnt other labels", record["facts"], facts, _LABEL_FACTS)
     epoch = fork_point.checkpoint.position.epoch
     if epoch >= config.last_epoch:
@@ -81,22 +81,22 @@ def _check_warm_start(config: TrainingConfig) -> None:
 
 
 def _refuse_other_labels(config: DistillConfig, facts: Mapping[str, Any]) -> None:
-    """Refuse pseudo-labels that this run would make differently."""
+    """Refuse pseudo-labels that this run would have made differently."""
     source = config.labels_of
     if not storage.exists(storage.join(source, PSEUDO_LABELS, MANIFEST)):
         raise FileNotFoundError(f"labels_of={source} holds no pseudo-labels: give the folder of a distillation")
     record = Run(source).record()
-    shape = ("encoder",) if config.labels.origin == "random" else ()  # a network of its shape has made them
+    shape = ("encoder",) if config.labels.origin == "random" else ()  # a random network of its shape has made them
     names = ("labels", "crop", "front_end", "splits", "seed", *shape, *_LABEL_FACTS)
     theirs, ours = {**record["config"], **record["facts"]}, {**config.model_dump(mode="json"), **facts}
     _refuse_changes(f"labels_of={source} has other pseudo-labels", theirs, ours, names)
 
 
 def warm_start(config: TrainingConfig) -> tuple[dict[str, dict[str, Tensor]], Checkpoint | None]:
-    """Weights to begin with, by module of the method, and the checkpoint that they are from, if any.
+    """Return the weights to begin with, by module of the method, and the checkpoint that they come from, if any.
 
-    From a run's newest checkpoint the whole method's (key '') if both are pre-training with it, otherwise the
-    encoder's; or those of an exported encoder.
+    A run gives the weights of its newest checkpoint: those of the whole method (key '') if both runs are pre-trainings
+    with this method, otherwise those of the encoder. An exported encoder gives its own weights.
     """
     if not config.init_from:
         return {}, None
@@ -112,7 +112,7 @@ def warm_start(config: TrainingConfig) -> tuple[dict[str, dict[str, Tensor]], Ch
 
 
 def _takes_all(record: Mapping[str, Any], config: TrainingConfig) -> bool:
-    """True if the heads are loaded as well as the encoder; a distillation's fit its own labels alone."""
+    """Return True if the heads are loaded as well as the encoder; a distillation's heads fit only its own labels."""
     return (
         isinstance(config, PretrainConfig)
         and record["stage"] == config.stage
@@ -121,7 +121,7 @@ def _takes_all(record: Mapping[str, Any], config: TrainingConfig) -> bool:
 
 
 def _method_shapes(config: TrainingConfig) -> tuple[str, ...]:
-    """Settings that decide whether a whole method's weights fit: their shapes, and the order of classes."""
+    """Return the settings that decide whether a whole method's weights fit: their shapes, and the order of classes."""
     if isinstance(config, PretrainConfig):
         return (*_ENCODER_SHAPES, "method.kind", *(f"method.{name}" for name in config.method.shapes))
     return (*_ENCODER_SHAPES, "method.head_hidden", "labels", "crop", "splits", "seed")

@@ -1,6 +1,7 @@
 """The runtimes of a training: this process alone, or a Ray Train worker group.
 
-Actors that need neither import modules of this package, such as the coordinator: it imports no torch by itself.
+Actors that need neither, such as the coordinator, import modules of this package, so the package itself imports no
+torch.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ if TYPE_CHECKING:
 
 
 def runtime_of(config: RuntimeConfig) -> Runtime:
-    """The runtime that the settings name."""
+    """Return the runtime that the settings name."""
     if config.kind == "in-process":
         from unfused_ray.training.runtimes.in_process import InProcess
 
         return InProcess()
-    from unfused_ray.training.runtimes.ray_train import RayTrain  # here: a training in this process needs no Ray
+    from unfused_ray.training.runtimes.ray_train import RayTrain  # here: only worker groups need Ray
 
     return RayTrain()

@@ -31,14 +31,16 @@ from unfused_ray.training.worker.loop import Worker
 logger = logging.getLogger(__name__)
 
 _MOST_DECODERS = 8
-"""Threads that decode beside a training on a GPU: more of them would hold up the one that gives the GPU its work."""
+"""Largest number of threads that decode beside a training on a GPU: more would delay the thread that gives the GPU its
+work."""
 
 
 class InProcess(Runtime):
     """One worker, in this process."""
 
     def refuse_impossible(self, config: RuntimeConfig) -> None:
-        """Refuse to train on CPUs where a GPU is asked for, and name settings, a recipe's perhaps, of worker groups."""
+        """Refuse a missing GPU if one is asked for; warn of settings for worker groups, perhaps a recipe's, that have
+        no effect."""
         refuse_missing_gpu(config)
         for field in ("num_workers", "cpus_per_worker", "compress_gradients"):
             if (value := getattr(config, field)) != RuntimeConfig.model_fields[field].default:
@@ -49,14 +51,14 @@ class InProcess(Runtime):
         return torch.cuda.is_available()
 
     def resources(self, config: RuntimeConfig) -> Resources:
-        """One worker, and the CPUs that this process may use."""
+        """Return one worker, and the CPUs that this process may use."""
         cores = usable_cores()
         return Resources(1, 1, float(cores), float(_num_decoders(cores)))
 
     def session(
         self, config: RuntimeConfig, sources: Mapping[str, tuple[str, ...]], run_uri: str, start_times: StartTimes
     ) -> AbstractContextManager[None]:
-        """Open nothing; clips may be labelled on a GPU of this process before it trains there."""
+        """Open nothing; clips may be labelled on a GPU of this process before it trains on it."""
         set_workspace(config)
         return nullcontext()
 
@@ -84,7 +86,7 @@ def _train(job: TrainingJob, coordinator: Coordinator) -> Status:
 
 
 def _num_decoders(cores: int) -> int:
-    """Threads that decode: beside a training on CPUs, a second one would take its cores."""
+    """Return the number of decoding threads: beside a training on CPUs, a second one would take its cores."""
     return min(_MOST_DECODERS, max(1, cores - 1)) if torch.cuda.is_available() else 1
 
 

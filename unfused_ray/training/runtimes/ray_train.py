@@ -1,4 +1,4 @@
-"""Training on a Ray Train worker group; a group that fails is started anew from the newest checkpoint."""
+"""Training on a Ray Train worker group; a group that fails is replaced, from the newest checkpoint."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ class RayTrain(Runtime):
     has_assignment_actor = True
 
     def describe(self, config: RuntimeConfig) -> dict[str, str]:
-        """The workers and the resources of each."""
+        """Return the workers and the resources of each."""
         cpus = cluster.worker_cpus(config)
         return {"workers": f"{config.num_workers} × {cpus:g} CPU, {config.gpus_per_worker:g} GPU"}
 
     def refuse_impossible(self, config: RuntimeConfig) -> None:
-        """Refuse several workers on one GPU, whatever the cluster has."""
+        """Refuse several workers on one GPU, whatever resources the cluster has."""
         cluster.refuse_shared_gpus(config)
 
     def uses_gpus(self, config: RuntimeConfig) -> bool:
@@ -66,7 +66,7 @@ class RayTrain(Runtime):
         return config.gpus_per_worker > 0
 
     def resources(self, config: RuntimeConfig) -> Resources:
-        """The resources of the cluster, and those that the workers leave."""
+        """Return the resources of the cluster, and those that the workers leave."""
         cpus = cluster.capacity()["CPU"]
         nodes = sum(node["Alive"] for node in ray.nodes())
         left = cpus - config.num_workers * cluster.worker_cpus(config)
@@ -95,15 +95,16 @@ class RayTrain(Runtime):
             yield
 
     def several_nodes(self) -> str:
-        """The nodes of the session's cluster."""
+        """Return the nodes of the session's cluster."""
         return cluster.several_nodes()
 
     def labelling(self, config: RuntimeConfig) -> Executor:
-        """Tasks that have a worker's share of a GPU; the driver, where workers have none."""
+        """Return tasks that have a worker's share of a GPU, or the driver's process if workers have none."""
         return RayTasks(config.gpus_per_worker) if config.gpus_per_worker else IN_PROCESS
 
     def rehearse(self, config: RuntimeConfig, work: Callable[[], T]) -> T:
-        """Call a function in a task with a worker's share of a GPU, where the driver has none."""
+        """Call a function in a task with a worker's share of a GPU if the driver has none; otherwise in this
+        process."""
         return _on_a_gpu(config, work) if config.gpus_per_worker and not torch.cuda.is_available() else work()
 
     @contextmanager
@@ -126,25 +127,25 @@ class RayTrain(Runtime):
 
 
 def _on_a_gpu(config: RuntimeConfig, work: Callable[[], T]) -> T:
-    """Call a function in a task that reserves a worker's share of a GPU; a node with one may have to start first."""
+    """Call a function in a task that reserves a worker's share of a GPU; a node with a GPU may first have to start."""
     logger.info("waiting for a GPU of the cluster")
     with RayTasks(config.gpus_per_worker).run(work, [()]) as results:
         return next(results)[1]
 
 
 def _fit(job: TrainingJob, coordinator: CoordinatorClient, assignment: ray.actor.ActorHandle | None) -> Status:
-    """Run worker groups until one ends the training, or they have failed too often."""
+    """Run worker groups until one ends the training, or until they have failed too often."""
     runtime = job.config.runtime
-    # On CPUs the workers' own group is gloo, as the control group is, and a step there may take as long as it likes.
+    # On CPUs the workers' own group is gloo, like the control group; a step there may take any time.
     seconds = GPU_SECONDS if runtime.gpus_per_worker else CONTROL_SECONDS
-    # Ray Train would change the working directory of its workers; paths are absolute here, but tracebacks are not.
+    # Ray Train would change the workers' working directory. Paths are absolute here, but tracebacks are not.
     variables = {
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-        "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": f"{LOOK_SECONDS:g}",  # no later than the workers look
+        "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": f"{LOOK_SECONDS:g}",  # at least as often as the workers look
     }
     if is_one_machine := cluster.is_one_machine():
-        variables["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"  # a process less: no other node could be drained
+        variables["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"  # saves a process: no other node could be drained
     dataset = make_dataset(job.planner, job.reader, coordinator.segment)
     with tempfile.TemporaryDirectory(prefix="unfused-ray-train-") as folder, cluster.variables(variables):
         trainer = WorkerGroupTrainer(
@@ -158,8 +159,8 @@ def _fit(job: TrainingJob, coordinator: CoordinatorClient, assignment: ray.actor
                 resources_per_worker={"CPU": cluster.worker_cpus(runtime)}
                 | ({"GPU": runtime.gpus_per_worker} if runtime.gpus_per_worker else {}),
             ),
-            # Ray Train's own book-keeping is not used: checkpoints are the project's, and the coordinator gives up on
-            # a run that fails again and again at one step, or before.
+            # Ray Train's own book-keeping is not used: checkpoints are the project's, and the coordinator gives up a
+            # run that fails repeatedly at one step, or before its first.
             run_config=RunConfig(
                 storage_path=folder,
                 failure_config=FailureConfig(max_failures=-1),
@@ -195,12 +196,13 @@ class _WorkerMain:
         with logs.forwarded(self.coordinator.note, collectives.rank):
             try:
                 return self._train(collectives)
-            except RayActorError as error:  # which pickle cannot send to the controller: it would be told of that alone
+            except RayActorError as error:  # pickle cannot send it; the controller would learn only that
                 raise RayError(str(error)) from error
 
     def _train(self, collectives: DistributedCollectives) -> Status:
         job = self.job
-        # Rank 0 decides for all whether and where to start: a second look at the storage could find another checkpoint.
+        # Rank 0 decides for all whether and where to start, because a second look at the storage could find another
+        # checkpoint.
         refusal, group, resume_point = collectives.agree(self._beginning() if collectives.rank == 0 else [None] * 3)
         job.start_times.reach("workers agreed")
         saved = resume_point.threads if resume_point else None
@@ -223,21 +225,23 @@ class _WorkerMain:
         return job.train(worker, resume_point)
 
     def _beginning(self) -> list[Any]:
-        """The reason that this worker group may not start, or ''; a new name for it; and the resume point."""
+        """Return the reason that this worker group may not start, or ''; a new name for the group; and the resume
+        point."""
         try:
             resume_point = self._resume_point()
-        except (ValueError, FileNotFoundError) as error:  # of which the driver refuses the run, too
+        except (ValueError, FileNotFoundError) as error:  # the driver refuses the run for these, too
             return [str(error), "", None]
         return [self.coordinator.begin_attempt(self.job.first_step(resume_point)), uuid.uuid4().hex, resume_point]
 
     def _resume_point(self) -> ResumePoint | None:
-        """The driver's resume point, or the run's own newest one if this is not the first worker group.
+        """Return the driver's resume point, or the run's own newest one if this is not the first worker group.
 
-        Of a fork whose source has trained on and pruned the driver's checkpoint, the source's newest one.
+        If the run is a fork whose source has trained on and pruned the driver's checkpoint, return the source's newest
+        one.
 
         Raises:
             ValueError: there are checkpoints, but none verifies.
-            FileNotFoundError: there are none any more.
+            FileNotFoundError: there are no checkpoints any more.
         """
         begun = self.job.resume_point
         if self.coordinator.is_first_attempt():
@@ -254,6 +258,6 @@ class _WorkerMain:
 
 
 def _leaving_nodes() -> Sequence[str]:
-    """Nodes of this worker group that are being drained, as by a spot notice; all its workers must call it together."""
+    """Return the group's nodes that are being drained, as by a spot notice; all its workers must call it together."""
     info = ray.train.get_preemption_info()
     return info.preempted_node_ids if info else ()

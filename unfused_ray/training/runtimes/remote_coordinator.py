@@ -1,6 +1,6 @@
-"""The coordinator as a Ray actor, and the way to it from other processes.
+"""The coordinator as a Ray actor, and its client for other processes.
 
-Ray Train and Ray Data hold a :class:`RemoteCoordinator` in actors of their own: this module imports no torch.
+Ray Train and Ray Data hold a :class:`RemoteCoordinator` in actors of their own, so this module imports no torch.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from unfused_ray.tracking.mlflow import TrackedRun
 from unfused_ray.tracking.prometheus import Gauges
 from unfused_ray.training.coordinator import Coordinator, CoordinatorClient, RunProgress
 
-# A restarted coordinator learns again what matters: the position from workers and stream, the request to stop from the
-# driver. Messages and the count of failures begin anew.
+# A restarted coordinator learns again the position, from workers and stream, and a request to stop, from the driver.
+# Messages and the count of failures begin anew.
 _OUTLIVES_ITS_PROCESS = {"max_restarts": -1, "max_task_retries": -1}
 _Arguments = ParamSpec("_Arguments")
 _Answer = TypeVar("_Answer")
 
 
 class CoordinatorActor(Coordinator):
-    """A coordinator in an actor, which exports the metrics of a tracked run to Prometheus too."""
+    """A coordinator in an actor, which also exports the metrics of a tracked run to Prometheus."""
 
     def __init__(self, tracked: TrackedRun | None, first_step: int) -> None:
         super().__init__(tracked, first_step)
@@ -32,21 +32,21 @@ class CoordinatorActor(Coordinator):
         self._was_restarted = ray.get_runtime_context().was_current_actor_reconstructed
 
     def report(self, progress: RunProgress, metrics: Mapping[str, float] | None = None) -> str:
-        """Keep the progress, track the metrics and export them."""
+        """Store the progress, track the metrics and export them."""
         reason = super().report(progress, metrics)
         if metrics and self._gauges:
             self._gauges.set({**metrics, "step": progress.step, "damaged_clips": progress.damaged_clips})
         return reason
 
     def is_first_attempt(self) -> bool:
-        """Return True if certainly no worker group has started yet."""
+        """Return True if it is certain that no worker group has started yet."""
         return super().is_first_attempt() and not self._was_restarted
 
 
 def _asked(
     method: Callable[Concatenate[Any, _Arguments], _Answer],
 ) -> Callable[Concatenate[RemoteCoordinator, _Arguments], _Answer]:
-    """A method that calls the actor's of the same name, and waits for its answer."""
+    """Return a method that calls the actor's method of the same name and waits for its answer."""
 
     @wraps(method)
     def call(self: RemoteCoordinator, *arguments: _Arguments.args, **named: _Arguments.kwargs) -> _Answer:
@@ -56,10 +56,10 @@ def _asked(
 
 
 class RemoteCoordinator:
-    """The methods of a :class:`Coordinator`, each a call of an actor.
+    """The methods of a :class:`Coordinator`, each of which calls an actor.
 
     Args:
-        actor: of a :class:`CoordinatorActor`.
+        actor: handle of a :class:`CoordinatorActor`.
     """
 
     def __init__(self, actor: ray.actor.ActorHandle) -> None:
@@ -79,7 +79,7 @@ class RemoteCoordinator:
     close = _asked(Coordinator.close)
 
     def note(self, text: str, rank: int | None = None) -> None:
-        """Send a message, and wait for no answer."""
+        """Send a message, without waiting for an answer."""
         self.actor.note.remote(text, rank)
 
     def report(self, progress: RunProgress, metrics: Mapping[str, float] | None = None) -> str:
@@ -92,7 +92,7 @@ class RemoteCoordinator:
 
 
 def start_coordinator(tracked: TrackedRun | None, first_step: int) -> tuple[CoordinatorClient, ray.actor.ActorHandle]:
-    """Start a coordinator's actor on this node; return a :class:`RemoteCoordinator`, and the actor to end it by."""
+    """Start a coordinator's actor on this node; return a :class:`RemoteCoordinator`, and the actor, for ending it."""
     options = {**_OUTLIVES_ITS_PROCESS, **cluster.on_this_node()}
     actor = ray.remote(CoordinatorActor).options(**options).remote(tracked, first_step)
     return RemoteCoordinator(actor), actor

@@ -1,4 +1,4 @@
-"""The interface of a runtime: the place and the processes of a training."""
+"""The interface of a runtime: where and in which processes a training runs."""
 
 from __future__ import annotations
 
@@ -24,44 +24,40 @@ class StartedTraining:
     """A training that is ready to run."""
 
     run: Callable[[], Status]
-    """Trains to the end; blocks."""
+    """Train to the end; blocks until then."""
     coordinator: CoordinatorClient
 
 
 @dataclass(frozen=True)
 class Resources:
-    """Resources that a training has, for a forecast of its time."""
+    """Resources that a training has, for a forecast of its duration."""
 
     num_workers: int
     num_nodes: int
     cpus: float
-    """CPUs of all nodes."""
+    """Number of CPUs of all nodes."""
     decode_cpus: float
-    """Those that workers leave for decoding."""
+    """Number of CPUs that the workers leave for decoding."""
 
 
 class Runtime(ABC):
-    """A place to train. By default it is this process, which needs no session and takes what the machine has."""
+    """A place to train. By default it is this process, which needs no session and uses this machine's resources."""
 
     executor: Executor = IN_PROCESS
-    """Computes what a training needs beforehand, such as the statistics of its clips."""
+    """Computes results that a training needs beforehand, such as the statistics of its clips."""
 
     has_assignment_actor: bool = False
-    """True if labels are clustered in processes of their own, on all cores of their nodes."""
+    """True if labels are clustered in separate processes, on all cores of their nodes."""
 
     def describe(self, config: RuntimeConfig) -> dict[str, str]:
-        """Resources that a training takes, by heading; a session is open.
-
-        Raises:
-            ValueError: the cluster lacks them.
-        """
+        """Return the resources that a training takes, by heading; a session is open."""
         return {}
 
     def refuse_impossible(self, config: RuntimeConfig) -> None:  # noqa: B027 - a cluster is not asked before its session
         """Refuse, before anything is started, a training that this machine cannot run.
 
         Raises:
-            ValueError: names the field.
+            ValueError: it cannot; names the field.
         """
 
     @abstractmethod
@@ -70,11 +66,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def resources(self, config: RuntimeConfig) -> Resources:
-        """Resources that a training would have; a session is open.
-
-        Raises:
-            ValueError: the cluster lacks them.
-        """
+        """Return the resources that a training would have; a session is open."""
 
     def session(
         self, config: RuntimeConfig, sources: Mapping[str, tuple[str, ...]], run_uri: str, start_times: StartTimes
@@ -82,10 +74,10 @@ class Runtime(ABC):
         """Open the cluster for a training.
 
         Args:
-            config: of the runtime.
+            config: settings of the runtime.
             sources: URIs of the shards, by field.
-            run_uri: of the run.
-            start_times: of the command, to note the start of the cluster in.
+            run_uri: folder of the run.
+            start_times: receives the time at which the cluster has started.
 
         Raises:
             ValueError: the cluster lacks resources, or its nodes cannot reach the data or the run.
@@ -93,14 +85,15 @@ class Runtime(ABC):
         return nullcontext()
 
     def several_nodes(self) -> str:
-        """Name the nodes of the cluster, or the autoscaler that may add some; '' if one machine is all there is.
+        """Return the nodes of the cluster, or the autoscaler that may add some, as text; '' for a single machine.
 
         A session is open.
         """
         return ""
 
     def labelling(self, config: RuntimeConfig) -> Executor:
-        """Embeds the clips that are labelled once before the run: where it trains on GPUs, on these."""
+        """Return the executor that embeds clips which are labelled once before the run: on GPUs if the run trains on
+        them."""
         return IN_PROCESS
 
     def rehearse(self, config: RuntimeConfig, work: Callable[[], T]) -> T:
@@ -112,6 +105,6 @@ class Runtime(ABC):
         """Start the coordinator and the other actors of a training, and end them afterwards.
 
         Args:
-            job: to train; a session is open.
+            job: the training; a session is open.
             tracked: the run in MLflow; None if it is not tracked.
         """

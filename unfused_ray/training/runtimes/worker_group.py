@@ -1,6 +1,6 @@
 """Ray Train's trainer for this project: how workers find each other, and how long failed groups are replaced.
 
-Ray Train's controller, an actor of its own, imports this module: it holds nothing that takes long to import.
+Ray Train's controller, an actor of its own, imports this module, so it contains nothing that is slow to import.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ from ray.train.v2._internal.execution.controller.state import PreemptingState, R
 from unfused_ray.training.coordinator import CoordinatorClient
 
 _NODE_DIED = "its node has died"
-"""What Ray's head says of an actor whose node is lost; the exception has no other sign of it."""
+"""Text by which Ray's head reports an actor whose node is lost; the exception shows it in no other way."""
 _NODE_SECONDS = 20.0
-"""Seconds in which Ray's head knows of most nodes that are lost: after 15 without an answer."""
+"""Seconds within which Ray's head knows of most lost nodes: it waits 15 s for an answer."""
 
 
 class GivenUpError(RuntimeError):
-    """Worker groups fail again and again in the same way: no other is started."""
+    """Worker groups have failed repeatedly in the same way: no other is started."""
 
 
 class WorkerGroupTrainer(TorchTrainer):
     """TorchTrainer without Ray Train's placement group cleaner.
 
-    The cleaner asks "a running Ray instance" whether the run's controller lives. Where another cluster has been started
-    on the machine it asks that one, and then removes the placement group of a healthy run (seen with Ray 2.60). Its
-    purpose, a driver that dies, needs no cleaner here: the actors of a job end with it.
+    The cleaner asks "a running Ray instance" whether the run's controller lives. If another cluster has been started on
+    the machine, it asks that one, and then removes the placement group of a healthy run (seen with Ray 2.60). It serves
+    for drivers that die; here the actors of a job end with its driver anyway.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
@@ -57,44 +57,42 @@ class WorkerGroupTrainer(TorchTrainer):
 
 
 class NoteFailures(ControllerCallback, WorkerGroupCallback):
-    """Notes every failed worker group with the coordinator, and ends the run when that says so.
+    """Reports every failed worker group to the coordinator, and ends the run if the coordinator says so.
 
-    Of Ray Train's callbacks only those of the controller hear of groups that fail before their workers are called, and
-    once of each group: a ``UserCallback`` hears of a group that is taken away at every look at it.
+    Among Ray Train's callbacks, only those of the controller learn of groups that fail before their workers are called,
+    and learn of each group once. A ``UserCallback`` learns of a group that is taken away each time the controller looks
+    at it.
 
     Args:
-        coordinator: of the run.
+        coordinator: coordinator of the run.
     """
 
     def __init__(self, coordinator: CoordinatorClient) -> None:
         self._coordinator = coordinator
-        self._nodes: list[str] = []  # of the current group's workers
+        self._nodes: list[str] = []  # nodes of the current group's workers
 
     def after_worker_group_start(self, worker_group: Any) -> None:
-        """Called in Ray Train's controller: a group is up."""
+        """Record the nodes of a new group. Called in Ray Train's controller."""
         self._nodes = [worker.metadata.node_id for worker in worker_group.get_workers()]
 
     def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
-        """Called in Ray Train's controller, where an exception ends the run.
-
-        Raises:
-            GivenUpError: the coordinator gives the run up.
-        """
+        """Report a failed group. Called in Ray Train's controller, where an exception ends the run."""
         if current_state is previous_state or not isinstance(current_state, RestartingState | ReschedulingState):
             return
         error = current_state.training_failed_error
         if isinstance(_behind(error), WorkerGroupStartupTimeoutError):
-            return  # no group has begun: there are too few nodes as yet
+            return  # no group has begun: there are still too few nodes
         failures = _failures(error)
         causes = [f"{who} failed ({_last_words(each)})" for who, each in failures.items()]
-        # One is enough: the workers that have lost another one fail by that, and mostly before it is known to be lost.
+        # One lost node is enough: workers that have lost another one fail because of it, mostly before it is known to
+        # be lost.
         lost = isinstance(previous_state, PreemptingState) or any(map(is_lost_node, failures.values()))
         is_silent = isinstance(error, WorkerGroupError) and len(failures) < len(self._nodes)
         if reason := self._coordinator.note_failure(causes, lost or (is_silent and self._has_lost_node())):
             raise GivenUpError(reason)
 
     def _has_lost_node(self) -> bool:
-        """True if one of the group's several nodes is dead, or turns out to be within ``_NODE_SECONDS``."""
+        """Return True if one of the group's several nodes is dead, or is found dead within ``_NODE_SECONDS``."""
         nodes, end = set(self._nodes), time.monotonic() + _NODE_SECONDS
         while len(nodes) > 1 and time.monotonic() < end:
             if nodes & {node["NodeID"] for node in ray.nodes() if not node["Alive"]}:
@@ -104,10 +102,10 @@ class NoteFailures(ControllerCallback, WorkerGroupCallback):
 
 
 def is_lost_node(error: BaseException) -> bool:
-    """True if a worker, or what it needs, was on a node that is lost, taken away or out of reach.
+    """Return True if a worker, or something it needs, was on a node that is lost, taken away or out of reach.
 
-    Ray knows of a lost node at once, or half a minute later. Until then a worker there is *unavailable*; so is, for a
-    moment, one whose process is killed on a busy machine.
+    Ray learns of a lost node at once, or up to half a minute later. Until then a worker there counts as *unavailable*;
+    so does, for a moment, a worker whose process is killed on a busy machine.
     """
     if isinstance(error, WorkerHealthCheckFailedError):
         error = error.health_check_failure
@@ -119,26 +117,26 @@ def is_lost_node(error: BaseException) -> bool:
 
 
 def _failures(error: Exception) -> dict[str, BaseException]:
-    """The errors of a group that has failed, by worker."""
+    """Return the errors of a failed group, by worker."""
     if isinstance(error, WorkerGroupError):
         return {f"worker {rank}": each for rank, each in sorted(error.worker_failures.items())}
     return {"the worker group": _behind(error)}
 
 
 def _behind(error: BaseException) -> BaseException:
-    """The error for which Ray Train could not start a group; another one as it is."""
+    """Return the error because of which Ray Train could not start a group; return any other error unchanged."""
     if isinstance(error, ControllerError):
         error = error.controller_failure
     return error.__cause__ or error if isinstance(error, WorkerGroupStartupFailedError) else error
 
 
 def _last_words(error: BaseException) -> str:
-    """The last line of an error: Ray explains a lost process in a paragraph, or in a traceback."""
+    """Return the last line of an error: Ray explains a lost process in a paragraph, or in a traceback."""
     return textwrap.shorten((str(error).strip().splitlines() or [type(error).__name__])[-1], 300)
 
 
 class GroupTorchConfig(TorchConfig):
-    """A process group that is opened once more, with other workers, where it could not be opened."""
+    """A process group that, if it cannot be opened, is tried once more with other workers."""
 
     @property
     def backend_cls(self) -> type[Backend]:
@@ -154,7 +152,7 @@ class _GroupBackend(_TorchBackend):
 
 @contextmanager
 def _failure_is_of_the_group() -> Iterator[None]:
-    """Have Ray Train start another group: it would end the run, as by an error of its own."""
+    """Make Ray Train start another group after an error that would otherwise end the run."""
     try:
         yield
     except RayError as error:
@@ -165,8 +163,8 @@ def _failure_is_of_the_group() -> Iterator[None]:
 class LoopbackTorchConfig(TorchConfig):
     """A process group for workers of one machine that opens no port to the network.
 
-    torch's TCPStore, by which workers find each other, listens on all interfaces; here they meet in a file, and gloo
-    listens on the loopback interface.
+    Workers usually find each other by torch's TCPStore, which listens on all interfaces. Here they meet in a file, and
+    gloo listens on the loopback interface.
     """
 
     folder: str = ""

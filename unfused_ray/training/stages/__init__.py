@@ -9,7 +9,7 @@ from unfused_ray.training.stages.stage import Stage
 
 
 def stage_of(config: TrainingConfig) -> Stage:
-    """The stage of a configuration."""
+    """Return the stage of a configuration."""
     if isinstance(config, DistillConfig):
         return Distillation(config)
     assert isinstance(config, PretrainConfig)

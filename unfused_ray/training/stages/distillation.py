@@ -37,7 +37,7 @@ class Distillation(Stage):
         self.config = config
 
     def check(self, index: ClipIndex, known: Mapping[str, Any]) -> dict[str, Any]:
-        """The teacher's checksum; refuse a student, a teacher or labels that cannot work."""
+        """Return the teacher's checksum; refuse a student, a teacher or labels that cannot work."""
         config, labels = self.config, self.config.labels
         cut = config.method.cut
         refuse_large_student(self._num_parameters(cut), cut, f"method.cut={cut}")
@@ -51,7 +51,7 @@ class Distillation(Stage):
         if not config.teacher:
             raise ValueError("teacher= is empty: give the folder of a pre-training run or of an exported encoder")
         if "teacher_sha256" in known and find_export(config.teacher) is None:
-            return {"teacher_sha256": known["teacher_sha256"]}  # gone, but its labels are made
+            return {"teacher_sha256": known["teacher_sha256"]}  # the teacher is gone, but its labels are made
         teacher = read_description(config.teacher)
         rate, ours = teacher["front_end"]["sample_rate"], config.front_end.sample_rate
         if rate != ours:
@@ -59,7 +59,7 @@ class Distillation(Stage):
         return {"teacher_sha256": teacher["sha256"]}
 
     def describe(self, index: ClipIndex) -> dict[str, str]:
-        """The labels and the size of the student."""
+        """Return the labels and the size of the student."""
         labels, method = self.config.labels, self.config.method
         count, whole = (self._num_parameters(cut) for cut in (method.cut, self.config.encoder.cut))
         clusters = " + ".join(map(str, labels.num_clusters))
@@ -71,7 +71,7 @@ class Distillation(Stage):
         }
 
     def make_labels(self, run_uri: str, index: ClipIndex, statistics: Statistics, executor: Executor) -> None:
-        """Take over the labels of another run, or make them with the teacher."""
+        """Copy the labels of another run, or make them with the teacher."""
         folder = self.labels_folder(run_uri)
         if storage.exists(storage.join(folder, MANIFEST)):
             return
@@ -84,17 +84,17 @@ class Distillation(Stage):
         write_assignment(folder, replace(assignment, health={**assignment.health, **figures}))
 
     def labels_folder(self, run_uri: str) -> str:
-        """Folder of the pseudo-labels."""
+        """Return the folder of the pseudo-labels."""
         return storage.join(run_uri, PSEUDO_LABELS)
 
     def num_classes(self, index: ClipIndex) -> Sequence[int]:
-        """Clusters of each head, or the number of true classes."""
+        """Return the number of clusters of each head, or the number of true classes."""
         if self.config.labels.origin == "true":
             return [len(labels_to_ids(index.column("labels"))[1])]
         return self.config.labels.num_clusters
 
     def build_method(self, num_classes: Sequence[int]) -> Unfused:
-        """UnFuSeD with a logit for each class."""
+        """Return UnFuSeD with a logit for each class."""
         return Unfused(self.config.method, self.config.encoder, self.config.front_end.num_mels, num_classes)
 
     def _assign(self, index: ClipIndex, statistics: Statistics, classes: np.ndarray, executor: Executor) -> Assignment:
@@ -103,11 +103,11 @@ class Distillation(Stage):
             return pseudo_labels.of_classes(classes)
         threads = set_threads(config.runtime, 1)
         if labels.origin == "random":
-            # Another seed than that of the network that is distilled, which would otherwise label itself.
+            # Not the seed of the network that is distilled, which would otherwise label its own clips.
             encoder = random_encoder(config.encoder, config.front_end, config.crop, index, statistics, config.seed + 1)
         else:
             teacher = load_encoder(config.teacher)
-            # Short clips are completed by the student's rule: both should hear the same.
+            # Short clips are completed by the student's rule, so that both networks hear the same.
             encoder = FrozenEncoder(teacher.encoder, teacher.log_mel, config.crop)
         with Progress("labelling", index.num_clips, "clips") as bar:
             embeddings = embed_shards(encoder, index, labels.readout, executor, bar.update)
@@ -115,12 +115,12 @@ class Distillation(Stage):
         return pseudo_labels.shuffled(assignment, config.seed) if labels.origin == "shuffled" else assignment
 
     def _num_parameters(self, cut: Cut) -> int:
-        """Parameters of the encoder up to a layer."""
+        """Return the number of parameters of the encoder up to a layer."""
         return cost_of(self.config.encoder.replace(cut=cut), self.config.front_end)[0]
 
 
 def _warn_of_idle_labels(labels: PseudoLabelConfig) -> None:
-    """Name the settings of a clustering, a recipe's perhaps, that true classes make nothing of."""
+    """Warn of settings of a clustering, perhaps a recipe's, that have no effect with true classes."""
     usual = PseudoLabelConfig()
     others = [name for name in type(labels).model_fields if name != "origin" and labels.get(name) != usual.get(name)]
     if others:
@@ -129,7 +129,7 @@ def _warn_of_idle_labels(labels: PseudoLabelConfig) -> None:
 
 
 def _refuse_unclear_classes(index: ClipIndex, data: Sequence[str]) -> None:
-    """Raise ValueError unless clips have at most one label each, and some have one."""
+    """Raise ValueError if any clip has several labels, or if no clip has one."""
     labels = index.column("labels")
     if not any(labels):
         raise ValueError(f"labels.origin=true needs labelled clips: {', '.join(data)} has no label")

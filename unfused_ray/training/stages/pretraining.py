@@ -1,4 +1,4 @@
-"""Pre-training: any method of ``METHODS``. Its labels, if it has any, are clustered anew each epoch."""
+"""Pre-training with any method of ``METHODS``. Its labels, if it has any, are clustered anew each epoch."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Pretraining(Stage):
         return METHODS[self.config.method.kind].clustering(self.config.method)
 
     def check(self, index: ClipIndex, known: Mapping[str, Any]) -> dict[str, Any]:
-        """Refuse more clusters than clips; there are no further facts."""
+        """Refuse more clusters than clips; return no further facts."""
         refuse_many_clusters("method.num_clusters", self.num_classes(index), index)
         return {}
 
     def describe(self, index: ClipIndex) -> dict[str, str]:
-        """The method, or its clusters and the size of its bank."""
+        """Return the method, or its clusters and the size of its bank."""
         if self.clustering is None:
             return {"method": self.config.method.kind}
         return {
@@ -38,10 +38,10 @@ class Pretraining(Stage):
         }
 
     def num_classes(self, index: ClipIndex) -> Sequence[int]:
-        """Clusters of each head."""
+        """Return the number of clusters of each head."""
         return self.clustering.num_clusters if self.clustering else ()
 
     def build_method(self, num_classes: Sequence[int]) -> Method:
-        """The method of the configuration; no weight of it depends on the number of classes."""
+        """Return the method of the configuration; none of its weights depends on the number of classes."""
         config = self.config
         return METHODS[config.method.kind](config.method, config.encoder, config.front_end.num_mels)

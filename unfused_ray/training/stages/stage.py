@@ -22,19 +22,19 @@ class Stage(ABC):
 
     @abstractmethod
     def check(self, index: ClipIndex, known: Mapping[str, Any]) -> dict[str, Any]:
-        """Facts beyond the configuration that must not change during a run.
+        """Return facts beyond the configuration that must not change during a run.
 
         Args:
-            index: the clips.
+            index: clips of the run.
             known: facts of the run, if it has begun.
 
         Raises:
-            ValueError, FileNotFoundError: settings that cannot work; names field, value and rule.
+            ValueError, FileNotFoundError: the settings cannot work; names field, value and rule.
         """
 
     @abstractmethod
     def describe(self, index: ClipIndex) -> dict[str, str]:
-        """Facts worth knowing before a run begins, by heading."""
+        """Return facts worth knowing before a run begins, by heading."""
 
     def make_labels(  # noqa: B027 - not every stage has fixed labels
         self, run_uri: str, index: ClipIndex, statistics: Statistics, executor: Executor
@@ -43,29 +43,29 @@ class Stage(ABC):
 
         Args:
             run_uri: folder of the run.
-            index: the clips.
-            statistics: of their log-mels.
+            index: clips of the run.
+            statistics: statistics of their log-mels.
             executor: embeds the clips; it is open.
         """
 
     def labels_folder(self, run_uri: str) -> str | None:
-        """Folder of the labels that are fixed for the whole run; None if there are none."""
+        """Return the folder of the labels that are fixed for the whole run; None if there are none."""
         return None
 
     @abstractmethod
     def num_classes(self, index: ClipIndex) -> Sequence[int]:
-        """Classes of each head of labels, known before any are made."""
+        """Return the number of classes of each head of labels, known before any are made."""
 
     @abstractmethod
     def build_method(self, num_classes: Sequence[int]) -> Method:
-        """The method with random weights, for labels of so many classes per head."""
+        """Return the method with random weights, for labels with these numbers of classes, one per head."""
 
 
 def refuse_many_clusters(field: str, num_clusters: Sequence[int], index: ClipIndex) -> None:
     """Refuse a clustering into more clusters than there are clips.
 
     Raises:
-        ValueError: names the field.
+        ValueError: there are too few clips; names the field.
     """
     for clusters in num_clusters:
         if clusters > index.num_clips:

@@ -25,12 +25,12 @@ class Checkpointer:
     """Writes the checkpoints of a run.
 
     Args:
-        config: of the checkpoints.
+        config: settings of the checkpoints.
         run_uri: folder of the run.
-        state: to save.
-        labels: whose state is saved too; None if the run has none.
-        collectives: of the worker group.
-        in_thread: True to write while the training goes on: on CPUs this would take a core from it.
+        state: state to save.
+        labels: label source whose state is saved too; None if the run has none.
+        collectives: collectives of the worker group.
+        in_thread: True to write while the training continues; on CPUs this would take a core from it.
     """
 
     def __init__(
@@ -50,14 +50,14 @@ class Checkpointer:
         self._writing: Future[None] | None = None
 
     def is_due(self) -> bool:
-        """Return True once when the time between checkpoints has passed: the joint vote may come a step later."""
+        """Return True once when the time between checkpoints has passed; the joint vote may come a step later."""
         due = time.perf_counter() - self._last > 60 * self._config.every_minutes
         if due:
             self._last = time.perf_counter()
         return due
 
     def is_wanted(self) -> bool:
-        """True if an epoch that ends now is to write a checkpoint: the first worker's clock decides.
+        """Return True if an epoch that ends now is to write a checkpoint; the first worker's clock decides.
 
         All workers call it together.
         """
@@ -69,16 +69,16 @@ class Checkpointer:
     def save(self, position: Position, details: dict[str, Any]) -> None:
         """Write a checkpoint; all workers call it at the same step, after they have flushed their embeddings.
 
-        Beside a GPU the state is copied here, and written while the training goes on.
+        If the training runs on a GPU, the state is only copied here, and written while the training continues.
 
         Args:
-            position: of the run.
+            position: position of the run.
             details: ``history`` of the finished epochs, and anything else that JSON can hold.
 
         Raises:
-            Exception: the checkpoint before could not be written.
+            Exception: the previous checkpoint could not be written.
         """
-        self._collectives.barrier()  # every worker's embeddings have arrived
+        self._collectives.barrier()  # now every worker's embeddings have arrived
         if self._collectives.rank == 0:
             self.wait()
             folder = self._store.begin(position)
@@ -96,14 +96,14 @@ class Checkpointer:
         """Wait until the newest checkpoint is written.
 
         Raises:
-            Exception: it could not be.
+            Exception: it could not be written.
         """
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
 
     def close(self) -> None:
-        """Wait for the newest checkpoint, as :meth:`wait`, and end the thread."""
+        """Wait for the newest checkpoint, like :meth:`wait`, and end the thread."""
         try:
             self.wait()
         finally:

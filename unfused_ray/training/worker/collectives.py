@@ -12,24 +12,24 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 CONTROL_SECONDS = 12 * 3600
-"""Longest wait for another worker, however slow the storage is that it reads or writes."""
+"""Longest wait for another worker, in seconds; it allows for the slow storage that the worker may read or write."""
 GPU_SECONDS = 30 * 60
-"""The same for what GPUs send each other: sums of a step, and blocks of a batch. A worker whose NCCL hangs says
-nothing, and its GPUs cost until it is given up. Nothing but a step of another worker is waited for there: its data, and
-at most the files that rank 0 writes at an epoch's end. Whatever takes longer (a look for a checkpoint, a clustering, a
-pass that embeds every clip) is waited for in the control group, or in calls of actors."""
+"""Longest wait for data that GPUs send each other, in seconds: sums of a step, and blocks of a batch. A worker whose
+NCCL hangs reports nothing, and its GPUs cost money until it is given up. These sums wait only for a step of another
+worker: for its data, and at most for the files that rank 0 writes at an epoch's end. Longer work (a search for a
+checkpoint, a clustering, a pass that embeds every clip) is awaited in the control group, or in calls of actors."""
 
 
 @dataclass(frozen=True)
 class Votes:
-    """Requests of any worker to all; all act on them at the same step."""
+    """Requests of any worker to all workers; all act on them at the same step."""
 
     stop: bool = False
     """End after a checkpoint."""
     checkpoint: bool = False
     """Write a checkpoint."""
     look: bool = False
-    """Ask, all together, which nodes are to be taken away."""
+    """Check, all together, which nodes are to be taken away."""
 
 
 class LocalCollectives:
@@ -39,10 +39,10 @@ class LocalCollectives:
     world = 1
 
     def share_weights(self, module: nn.Module) -> None:
-        """Return at once: nobody else has some."""
+        """Return at once: there are no other workers."""
 
     def add_gradients(self, module: nn.Module) -> None:
-        """Return at once: the gradients are those of all workers."""
+        """Return at once: the gradients are already those of all workers."""
 
     @property
     def all_reduce(self) -> Callable[[Tensor], object] | None:
@@ -50,15 +50,15 @@ class LocalCollectives:
         return None
 
     def vote(self, votes: Votes) -> Votes:
-        """The votes as they are."""
+        """Return the votes unchanged."""
         return votes
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """The tensor as it is."""
+        """Return the tensor unchanged."""
         return tensor
 
     def gather_blocks(self, blocks: Tensor) -> Tensor:
-        """The blocks, (n, B, …), one after the other: (n·B, …)."""
+        """Join the blocks, (n, B, …), one after the other: (n·B, …)."""
         return blocks.flatten(0, 1)
 
     def barrier(self) -> None:
@@ -68,7 +68,7 @@ class LocalCollectives:
 class DistributedCollectives:
     """Collectives of the process group that Ray Train has opened.
 
-    Votes and barriers use a gloo group of their own: on a GPU they must not wait for the device.
+    Votes and barriers use a gloo group of their own, because on a GPU they must not wait for the device.
 
     Args:
         compress: True to send gradients in bfloat16.
@@ -84,23 +84,24 @@ class DistributedCollectives:
         self._pending: tuple[dist.Work, Tensor] | None = None
 
     def agree(self, values: list[Any]) -> list[Any]:
-        """The values of rank 0, on every worker; they are pickled, between the processes of one run."""
+        """Return the values of rank 0, on every worker; they are pickled, between processes of one run only."""
         agreed = list(values)
         dist.broadcast_object_list(agreed, group=self._control)
         return agreed
 
     def share_weights(self, module: nn.Module) -> None:
-        """Give all workers the state of rank 0, which other processors may have drawn with other last bits."""
+        """Give all workers the state of rank 0, because other processors may have drawn weights with other last
+        bits."""
         for tensor in module.state_dict().values():
             dist.broadcast(tensor, 0)
 
     @torch.no_grad()
     def add_gradients(self, module: nn.Module) -> None:
-        """Add up the gradients of all workers, in one message, once a step.
+        """Add up the gradients of all workers, in one message per step.
 
-        DistributedDataParallel sends parts while the last block's backward pass computes others. Here this would hide
-        a few milliseconds of one block of several; its hooks cost more, in every block, and break the graph of a
-        compiled step.
+        DistributedDataParallel sends parts of the gradients while the last block's backward pass computes others. Here
+        this would hide only a few milliseconds of one block among several, while its hooks cost more, in every block,
+        and break the graph of a compiled step.
         """
         gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
         sums = torch.cat([gradient.reshape(-1) for gradient in gradients])
@@ -127,13 +128,13 @@ class DistributedCollectives:
         return Votes(*(bool(flag) for flag in before[1]))
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """The workers' tensors, of one shape and on the CPU, one after the other."""
+        """Return the workers' tensors, which have one shape and lie on the CPU, one after the other."""
         tensors = [torch.empty_like(tensor) for _ in range(self.world)]
         dist.all_gather(tensors, tensor, group=self._control)
         return torch.cat(tensors)
 
     def gather_blocks(self, blocks: Tensor) -> Tensor:
-        """The blocks of all workers, each (n, B, …), in the plan's order: (n·world·B, …).
+        """Return the blocks of all workers, each (n, B, …), in the plan's order: (n·world·B, …).
 
         This worker's own blocks keep their gradient. If every worker computes the same loss of all blocks, no gradient
         needs to be sent.

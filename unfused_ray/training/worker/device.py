@@ -1,4 +1,4 @@
-"""The training device: its threads, precision and draws, and results on their way back without making it wait."""
+"""The training device: its threads, its precision, its random draws, and copies of results that do not make it wait."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Precision = Literal["float32", "bfloat16"]
 
 _BFLOAT16_INSTRUCTIONS = {"avx512_bf16": "AVX512-BF16", "amx_bf16": "AMX"}
 _FIRST_WITH_TF32 = (8, 0)
-"""Compute capability of Ampere."""
+"""Compute capability of Ampere, the first with TF32."""
 
 
 def to_host(tensor: Tensor) -> Callable[[], Tensor]:
-    """Start copying a tensor to the host; the function returned waits for this copy alone and gives it."""
+    """Start copying a tensor to the host; return a function that waits for this copy alone and returns it."""
     if tensor.device.type == "cpu":
         return lambda: tensor
     host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
@@ -43,7 +43,8 @@ def to_host(tensor: Tensor) -> Callable[[], Tensor]:
 
 
 def snapshot(groups: Mapping[str, Mapping[str, Tensor]]) -> Callable[[], dict[str, dict[str, Tensor]]]:
-    """Start copying tensors to the host as they are now; the function returned waits for the copies and gives them."""
+    """Start copying tensors, as they are now, to the host; return a function that waits for the copies and returns
+    them."""
     copies = {
         name: {key: to_host(value.detach().clone()) for key, value in group.items()} for name, group in groups.items()
     }
@@ -51,7 +52,7 @@ def snapshot(groups: Mapping[str, Mapping[str, Tensor]]) -> Callable[[], dict[st
 
 
 def seed_draws(device: torch.device, seed: int) -> None:
-    """Seed the generator that draws on a device, and no other, as ``torch.manual_seed`` would, which takes 0.1 ms."""
+    """Seed the random generator of one device only; ``torch.manual_seed`` seeds all of them, which takes 0.1 ms."""
     if device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index
         torch.cuda.default_generators[index].manual_seed(seed)
@@ -60,12 +61,12 @@ def seed_draws(device: torch.device, seed: int) -> None:
 
 
 def set_threads(config: RuntimeConfig, workers_on_node: int, saved: int | None = None) -> int:
-    """Give this process its torch threads, of which Ray would leave it one; return their number.
+    """Set the torch threads of this process, to which Ray would leave one; return their number.
 
     Args:
         config: settings of the runtime.
-        workers_on_node: workers that share the node's cores.
-        saved: threads that the checkpoint to resume from was written with.
+        workers_on_node: number of workers that share the node's cores.
+        saved: number of threads that the checkpoint to resume from was written with.
     """
     threads = choose_threads(config.threads, workers_on_node, usable_cores(), saved)
     torch.set_num_threads(threads)
@@ -75,7 +76,7 @@ def set_threads(config: RuntimeConfig, workers_on_node: int, saved: int | None =
 def warn_of_load(config: RuntimeConfig, workers: int, saved: int | None) -> None:
     """Warn if other processes of this machine leave its workers too few cores for their threads."""
     threads = choose_threads(config.threads, workers, usable_cores(), saved)
-    if threads > 1 and (warning := load_warning(threads, workers, Machine.now())):  # a look takes up to 0.2 s
+    if threads > 1 and (warning := load_warning(threads, workers, Machine.now())):  # Machine.now takes up to 0.2 s
         logger.warning(warning)
 
 
@@ -84,11 +85,11 @@ def choose_precision(config: RuntimeConfig, device: torch.device, saved: str | N
 
     Args:
         config: settings of the runtime.
-        device: of the training.
-        saved: that the checkpoint to resume from was written in, which ``auto`` keeps.
+        device: device of the training.
+        saved: number format of the checkpoint to resume from, which ``auto`` keeps.
 
     Raises:
-        ValueError: bfloat16 is asked for, or was begun with, where the GPU lacks it.
+        ValueError: the run asks for bfloat16, or was begun with it, and the GPU lacks it.
     """
     known: Mapping[str | None, Precision] = {"float32": "float32", "bfloat16": "bfloat16"}
     wanted = known.get(config.precision) or known.get(saved)
@@ -103,17 +104,18 @@ def choose_precision(config: RuntimeConfig, device: torch.device, saved: str | N
 
 
 def set_workspace(config: RuntimeConfig) -> None:
-    """Give cuBLAS the workspace of deterministic algorithms; torch looks for it once, at a process's first product."""
+    """Give cuBLAS the workspace of deterministic algorithms, before a process's first matrix product, when torch reads
+    it."""
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 @contextmanager
 def chosen_kernels(config: RuntimeConfig, device: torch.device) -> Iterator[None]:
-    """Have torch choose a GPU's kernels by speed within this block, or among those that give the same bits again.
+    """Make torch choose a GPU's kernels by speed within this block, or among those that repeat results bit by bit.
 
-    Nothing is set on a CPU, whose kernels always do. The settings are the process's, and are put back behind the block,
-    but for cuBLAS's workspace, which torch reads once.
+    Nothing is set on a CPU, whose kernels always repeat results. The settings are the process's and are restored after
+    the block, except cuBLAS's workspace, which torch reads once.
     """
     if device.type != "cuda":
         yield
@@ -121,12 +123,12 @@ def chosen_kernels(config: RuntimeConfig, device: torch.device) -> Iterator[None
     cudnn, deterministic = torch.backends.cudnn, torch.utils.deterministic
     before = cudnn.benchmark, cudnn.deterministic, deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     algorithms = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    # Shapes never change, so the fastest convolution is worth finding; which one it is differs between runs.
+    # Shapes never change, so searching for the fastest convolution pays; the one that is chosen differs between runs.
     cudnn.benchmark, cudnn.deterministic = not config.deterministic, config.deterministic
     torch.use_deterministic_algorithms(config.deterministic)
     set_workspace(config)
     if config.deterministic:
-        deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # none of it is read
+        deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # it is never read
     try:
         yield
     finally:
@@ -160,13 +162,13 @@ def refuse_missing_gpu(config: RuntimeConfig) -> None:
 
 
 def warn_of_idle_gpu() -> None:
-    """Warn where GPUs may be idle while a training of this process is on CPUs: of a cluster, or of this machine.
+    """Warn if a training in this process is on CPUs while GPUs of a cluster or of this machine may be idle.
 
-    A cluster is not asked for GPUs: that would take Ray, without which this training works.
+    The cluster is not asked whether it has GPUs, because this training works without Ray.
     """
     if torch.cuda.is_available():
         return
-    if os.environ.get("RAY_ADDRESS") and "ray" not in sys.modules:  # not in a trial of a sweep, which Ray has placed
+    if os.environ.get("RAY_ADDRESS") and "ray" not in sys.modules:  # not in a sweep's trial, which Ray has placed
         logger.warning(
             "training in this process, on the CPUs of %s, and not on the cluster of RAY_ADDRESS. If that has GPUs: "
             "`ray job submit --entrypoint-num-gpus 1` runs this process on a node with one, --runtime.kind workers "
@@ -178,14 +180,14 @@ def warn_of_idle_gpu() -> None:
 
 
 def reason_without_gpu() -> str:
-    """Why torch sees no GPU in this process, with the versions of driver and CUDA; '' if it sees one."""
+    """Return why torch sees no GPU in this process, with the versions of driver and CUDA; '' if it sees one."""
     if not (reason := why_no_gpu()):
         return ""
     return f"{reason} (driver {driver_version() or 'none'}, torch's CUDA {cuda_version() or 'none'})"
 
 
 def _has_bfloat16(device: torch.device) -> bool:
-    """Return True if the device has instructions for bfloat16: a GPU's, or a processor's."""
+    """Return True if the device, a GPU or a processor, has instructions for bfloat16."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
@@ -196,7 +198,7 @@ def refuse_unknown_backend(config: RuntimeConfig) -> None:
     """Refuse a backend that torch.compile does not have.
 
     Raises:
-        ValueError: names those it has.
+        ValueError: there is no such backend; names those there are.
     """
     if config.compile_backend:
         known = torch.compiler.list_backends(exclude_tags=())

@@ -16,8 +16,8 @@ class EmbeddingQueue:
     """Pushes embeddings a little late, so that nobody waits for the device.
 
     Args:
-        labels: takes them in.
-        delay: blocks that stay in the queue until later ones come.
+        labels: label source that receives the embeddings.
+        delay: number of blocks that stay in the queue until later ones come.
     """
 
     def __init__(self, labels: LabelSource, delay: int) -> None:
@@ -32,7 +32,7 @@ class EmbeddingQueue:
             self._push_oldest()
 
     def flush(self) -> None:
-        """Push all there is, and wait until it has arrived."""
+        """Push everything in the queue, and wait until it has arrived."""
         while self._waiting:
             self._push_oldest()
         self._labels.flush()

@@ -1,4 +1,4 @@
-"""Sums over an epoch, kept in checkpoints, so that an interrupted epoch still has the metrics of the whole."""
+"""Sums over an epoch, kept in checkpoints, so that an interrupted epoch still has the metrics of the whole epoch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class EpochSums:
     """
 
     values: dict[str, Tensor | float] = field(default_factory=dict)
-    """Loss and terms of a method, ``clips``, and those that do not count: ``damaged_clips``, ``unlabelled_clips``."""
+    """Loss and terms of a method, the number of ``clips``, and of those that do not count: ``damaged_clips``,
+    ``unlabelled_clips``."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Seconds by purpose."""
 
@@ -32,9 +33,9 @@ class EpochSums:
         """Add the clips of a block, and a method's values for it. Nothing waits for the device.
 
         Args:
-            block: whose clips they are.
-            values: sums over them.
-            labels: of all clips, for each head; a clip that has none in any head does not count.
+            block: block of the clips.
+            values: sums over these clips.
+            labels: labels of all clips, for each head; a clip that lacks a label in any head does not count.
         """
         self.add_values(values)
         is_damaged = block.weights == 0
@@ -53,7 +54,7 @@ class EpochSums:
         self.seconds[purpose] = self.seconds.get(purpose, 0.0) + seconds
 
     def totals(self, device: torch.device, all_reduce: Callable[[Tensor], object] | None) -> dict[str, float]:
-        """The values added up over all workers, which call it together."""
+        """Return the values added up over all workers, which call it together."""
         names = sorted(self.values)
         totals = torch.stack([torch.as_tensor(self.values[n], dtype=torch.float64, device=device) for n in names])
         if all_reduce is not None:
@@ -65,7 +66,7 @@ class EpochSums:
 
 
 def means(values: Mapping[str, Tensor | float]) -> dict[str, Tensor | float]:
-    """Means over the clips that count, of all values but the counts."""
-    unlabelled = values.get("unlabelled_clips", 0.0)  # checkpoints of before do not say
+    """Return the means over the clips that count, of all values except the counts."""
+    unlabelled = values.get("unlabelled_clips", 0.0)  # older checkpoints do not have it
     clips = max(float(values["clips"]) - float(values["damaged_clips"]) - float(unlabelled), 1.0)
     return {name: value / clips for name, value in values.items() if name not in _COUNTS}

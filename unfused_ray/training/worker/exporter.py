@@ -1,4 +1,4 @@
-"""Writes the network that a run leaves: that of its last epoch, or the best that was watched."""
+"""Exports a run's network: that of its last epoch, or the best one that was watched."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Exporter:
     """Exports of one run; its first worker writes them.
 
     Args:
-        config: of the run.
+        config: settings of the run.
         run_uri: folder of the run.
-        statistics: of the log-mels that the network has learnt from.
+        statistics: statistics of the log-mels that the network has learnt from.
         method: name of the method.
     """
 
@@ -28,7 +28,7 @@ class Exporter:
         self._best_uri = storage.join(run_uri, BEST)
 
     def keep_best(self, look: Look, encoder: AudioNTT2020) -> None:
-        """Keep a network that was looked at, if none before was better by the same measure on the same tasks."""
+        """Keep a watched network, unless an earlier one was as good by the same measure on the same tasks."""
         seen = self._seen(look)
         kept = read_description(self._best_uri)["extra"]["watched"] if find_export(self._best_uri) else {}
         is_comparable = all(kept.get(name) == seen[name] for name in ("measure", "tasks", "clips"))
@@ -36,15 +36,15 @@ class Exporter:
             self._write(self._best_uri, encoder, {"epochs": look.epoch, "watched": seen})
 
     def export(self, encoder: AudioNTT2020, epochs: int, best: Look | None) -> str:
-        """Write the export of a run that ends after so many epochs.
+        """Write the export of a run that ends after ``epochs`` epochs.
 
         Args:
-            encoder: of the last epoch.
-            epochs: behind the run.
-            best: look of the run; None without one.
+            encoder: encoder of the last epoch.
+            epochs: number of epochs that the run has done.
+            best: best look of the run; None if there was none.
 
         Returns:
-            What is exported instead of the network of the best look, where that is asked for and not there; else ''.
+            A message naming the network exported instead, if the best look's network is asked for but missing; else ''.
         """
         uri, run = storage.join(self._run_uri, self._config.export), {"run_epochs": epochs}
         asked = self._config.watch.export == "best"

@@ -1,4 +1,4 @@
-"""Detection of gradients that are not finite, a step late if that saves waiting for the device."""
+"""Detects gradients that are not finite, a step late if that saves waiting for the device."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _Step:
 
 
 class FiniteCheck:
-    """Keeps the norms of the newest gradients while they are on their way from the device."""
+    """Keeps the norms of the newest gradients while they are copied from the device."""
 
     def __init__(self) -> None:
         self._steps: deque[_Step] = deque()
@@ -31,21 +31,21 @@ class FiniteCheck:
         """Start to copy the norm of a module's gradient.
 
         Args:
-            module: whose gradient is that of a whole global batch.
-            position: before the step of the gradient.
-            clip_ids: of this worker's blocks of the batch.
+            module: module whose gradient is that of a whole global batch.
+            position: position before the step of the gradient.
+            clip_ids: clip_ids of this worker's blocks of the batch.
         """
         gradients = [p.grad for p in module.parameters() if p.grad is not None]
         norm = to_host(torch.nn.utils.get_total_norm(gradients))
         self._steps.append(_Step(position, np.concatenate(clip_ids), norm))
 
     def first_not_finite(self, late: int) -> tuple[Position, np.ndarray] | None:
-        """Position and this worker's clips of the first gradient that is not finite; None if all are.
+        """Return position and this worker's clips of the first gradient that is not finite; None if all are finite.
 
         All workers hold the same gradients, so all of them find it at the same step.
 
         Args:
-            late: newest gradients that are not checked yet; 0 waits for all.
+            late: number of newest gradients that are not checked yet; 0 waits for all.
         """
         while len(self._steps) > late:
             step = self._steps.popleft()

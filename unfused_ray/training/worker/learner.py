@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 
 
 class Learner:
-    """A method under training on one worker.
+    """A method in training on one worker.
 
     Args:
-        config: of the run.
-        statistics: of the data's log-mels.
-        method: with the weights to begin with.
-        collectives: of the worker group.
-        device: to train on.
-        checkpoint: state to begin with instead, and the precision to compute in where the configuration leaves it open.
+        config: settings of the run.
+        statistics: statistics of the data's log-mels.
+        method: method with the weights to begin with.
+        collectives: collectives of the worker group.
+        device: device to train on.
+        checkpoint: state to begin with instead, and the precision to compute in if the configuration leaves it open.
     """
 
     def __init__(
@@ -62,16 +62,16 @@ class Learner:
             self.method.compile(backend=backend)
         collectives.share_weights(self.method)
         self.finite_check = FiniteCheck()
-        # Versions before computed in float32 on a processor, and did not say.
+        # Older versions computed in float32 on a processor, and did not record it.
         begun = "float32" if device.type == "cpu" else None
         saved = checkpoint.details.get("precision", begun) if checkpoint else None
         self.precision = choose_precision(config.runtime, device, saved)
         self.arithmetic = describe_arithmetic(config.runtime, device, self.precision)
-        """Number format and device, for a person."""
-        self._embeddings: list[Tensor] = []  # of the newest step
+        """Number format and device, as text for people."""
+        self._embeddings: list[Tensor] = []  # embeddings of the newest step
 
     def embed(self, block: Block) -> Tensor:
-        """Embeddings of a block's clips, ``(b, D)``, to be clustered."""
+        """Return embeddings of a block's clips, ``(b, D)``, to be clustered."""
         waves = to_device(block.waves, self.device)
         with self._autocast():
             return self.method.embed(self.views.plain(waves))
@@ -85,15 +85,15 @@ class Learner:
         sums: EpochSums,
         push: Callable[[np.ndarray, Tensor], None] | None = None,
     ) -> None:
-        """One optimiser step on one global batch.
+        """Make one optimiser step on one global batch.
 
         Args:
-            position: before the step.
-            blocks: gives this worker's blocks of the batch first.
-            labels: of all clips, for each head.
-            learning_rate: of the step.
-            sums: loss and terms are added to them.
-            push: takes clip_ids and embeddings of each block; None if they are not collected.
+            position: position before the step.
+            blocks: yields this worker's blocks of the batch first.
+            labels: labels of all clips, for each head.
+            learning_rate: learning rate of the step.
+            sums: sums to which loss and terms are added.
+            push: receives clip_ids and embeddings of each block; None if they are not collected.
 
         Raises:
             RuntimeError: there are too few blocks.
@@ -118,14 +118,15 @@ class Learner:
         self.method.after_step(batch)
 
     def effective_rank(self) -> float:
-        """Effective rank of the newest step's embeddings: near 1 is collapse. All workers call it together."""
+        """Return the effective rank of the newest step's embeddings; near 1 is a collapse. All workers call it
+        together."""
         embeddings_ND = torch.cat(self._embeddings).double().cpu()
-        if not isinstance(self.method, BatchMethod):  # whose loss has embeddings of the whole batch on every worker
+        if not isinstance(self.method, BatchMethod):  # a BatchMethod has those of the whole batch anyway
             embeddings_ND = self.collectives.gather(embeddings_ND)
         return effective_rank((embeddings_ND.T @ embeddings_ND).numpy())
 
     def _taken(self, blocks: Iterator[Block], clip_ids: list[np.ndarray]) -> Iterator[Block]:
-        """This worker's blocks of a step; their clip_ids are added to the list."""
+        """Yield this worker's blocks of a step, and add their clip_ids to the list."""
         for _ in range(self.blocks_per_step):
             block = next(blocks, None)
             if block is None:
@@ -160,26 +161,27 @@ class Learner:
         output = method.batch_loss(batch, gather(torch.stack(weights)))
         self._backward(output)
         values = {"loss": output.loss.detach(), **output.terms}
-        sums.add_values({name: value / self.collectives.world for name, value in values.items()})  # all have the same
+        sums.add_values({name: value / self.collectives.world for name, value in values.items()})  # same on all workers
         return {name: tensor.detach() for name, tensor in batch.items()}
 
     def _backward(self, output: BlockOutput) -> None:
-        # The next run of a compiled block may overwrite its outputs: the backend cudagraphs does.
+        # The next run of a compiled block may overwrite its outputs, as with the backend cudagraphs.
         compiled = bool(self.config.runtime.compile_backend)
         kept = [parameter for parameter in self.method.parameters() if compiled and parameter.grad is None]
-        # The workers' gradients are added up: the loss is the mean over the global batch, whose size never changes.
+        # The workers' gradients are added up later, so dividing by the global batch, whose size never changes, gives
+        # its mean.
         (output.loss * (1 / self.config.batch.clips_per_step)).backward()
-        for parameter in kept:  # autograd adds those of later blocks to these
+        for parameter in kept:  # autograd adds the gradients of later blocks to these
             parameter.grad = None if parameter.grad is None else parameter.grad.clone()
         if output.embeddings is not None:
             self._embeddings.append(output.embeddings.clone() if compiled else output.embeddings)
 
     def _forward(self, epoch: int, block: Block, labels: Sequence[np.ndarray]) -> Any:
-        """The method's output for a block."""
-        # Only the block's labels are copied: the table of all clips is shared by the workers of a node.
+        """Return the method's output for a block."""
+        # Only the block's labels are copied, because the workers of a node share the table of all clips.
         own = np.array([head[block.clip_ids] for head in labels], np.int64).reshape(len(labels), len(block.clip_ids))
         views = self.views(to_device(block.waves, self.device), epoch, block.index)
-        # Dropout is a function of the block, not of this worker's earlier draws.
+        # Seeded by the block, so that dropout does not depend on this worker's earlier draws.
         seed_draws(self.device, randomness.derived_seed(self.config.seed, "dropout", epoch, block.index))
         with self._autocast():
             return self.method(views, to_device(block.weights, self.device), to_device(own, self.device))

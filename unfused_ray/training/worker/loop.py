@@ -2,7 +2,7 @@
 
 An epoch has two phases (UnFuSeD, arXiv 2303.05668): *assignment* gives every clip a pseudo-label, if the method has
 labels; *training* uses them. The state between two steps is (epoch, step), the weights and their average, the
-optimiser's moments and the state of the label source; everything else follows from the configuration.
+optimiser's moments, and the state of the label source; everything else follows from the configuration.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ from unfused_ray.training.worker.reporter import Reporter
 from unfused_ray.training.worker.watcher import Watcher
 
 LOOK_SECONDS = 1.0
-"""Seconds between two checks for nodes that are to be taken away, of milliseconds each; Ray Train checks as often."""
+"""Seconds between two checks for nodes that are to be taken away; a check takes milliseconds. Ray Train checks as
+often."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,12 @@ class Worker:
 
 
 def passes_left(epochs: int, labels: LabelSource | None, resume_point: ResumePoint | None) -> Iterator[Pass]:
-    """Every pass over the data that a run still makes, in order.
+    """Yield every pass over the data that a run still makes, in order.
 
     Args:
-        epochs: after which it ends.
-        labels: of the run.
-        resume_point: to continue from.
+        epochs: number of epochs after which the run ends.
+        labels: label source of the run.
+        resume_point: checkpoint to continue from.
     """
     position = resume_point.position if resume_point else Position()
     for epoch in range(position.epoch, epochs):
@@ -85,12 +86,12 @@ class Loop:
     """Trains a method to the end of its run, or until it is asked to stop.
 
     Args:
-        config: of the run.
+        config: settings of the run.
         run_uri: folder of the run.
-        statistics: of the data's log-mels.
-        method: to train, with the weights to begin with.
+        statistics: statistics of the data's log-mels.
+        method: method to train, with the weights to begin with.
         worker: device, data, labels and group of this worker.
-        resume_point: to continue from.
+        resume_point: checkpoint to continue from.
     """
 
     prefetcher: Prefetcher
@@ -112,13 +113,13 @@ class Loop:
         checkpoint = resume_point.checkpoint if resume_point else None
         history = resume_point.history if resume_point else []
         if checkpoint is not None and self.position.step and worker.collectives.rank == 0:
-            self.sums = EpochSums(**checkpoint.details["sums"])  # the first worker continues with those of all
+            self.sums = EpochSums(**checkpoint.details["sums"])  # the first worker continues with the sums of all
         self.reporter = Reporter(worker.coordinator, worker.collectives.rank, self.num_steps, history)
         self.exporter = Exporter(config, run_uri, statistics, method.name)
         self.watcher = Watcher(config, worker.collectives, worker.device, self.reporter, self.exporter)
         if worker.labels is not None:
             worker.labels.restore(resume_point.bank_uri if resume_point else None, self.position.epoch)
-        worker.collectives.barrier()  # nobody pushes before all have restored
+        worker.collectives.barrier()  # no worker pushes before all have restored
         self.learner = Learner(config, statistics, method, worker.collectives, worker.device, checkpoint)
         if checkpoint is not None and worker.collectives.rank == 0:
             self._note_other_arithmetic(checkpoint.details)
@@ -132,7 +133,7 @@ class Loop:
         self._known_leaving: set[str] = set()
 
     def _note_other_arithmetic(self, saved: Mapping[str, Any]) -> None:
-        """Note other threads or another device than those that the checkpoint's details name."""
+        """Send a message if threads or device differ from those that the checkpoint's details name."""
         threads, arithmetic = torch.get_num_threads(), self.learner.arithmetic
         if self.worker.device.type == "cpu" and saved.get("threads") not in (None, threads):
             self.worker.coordinator.note(
@@ -148,10 +149,10 @@ class Loop:
         """Train; return how it ended.
 
         Args:
-            prefetcher: of all passes of :func:`passes_left`.
+            prefetcher: reads ahead all passes of :func:`passes_left`.
 
         Raises:
-            Exception: raised by a worker, the data or the label source: the runtime starts a new group.
+            Exception: a worker, the data or the label source failed; the runtime then starts a new group.
         """
         self.prefetcher = prefetcher
         with closing(self.checkpointer):
@@ -169,12 +170,12 @@ class Loop:
 
     @property
     def steps_done(self) -> int:
-        """Global batches done since the start of the run."""
+        """Number of global batches done since the start of the run."""
         return self.position.steps(self.steps_per_epoch)
 
     def _embed(self, pass_: Pass) -> Status | None:
         """Push an embedding of every clip; return None if the run continues."""
-        assert self.queue is not None  # a run without labels makes no such pass
+        assert self.queue is not None  # only runs with labels make such a pass
         self.learner.method.train()  # batch norm over the block, as in training
         blocks = self.worker.planner.num_steps("embed") * self.learner.blocks_per_step
         for done, block in enumerate(self.prefetcher.blocks(pass_)):
@@ -186,7 +187,7 @@ class Loop:
         return None
 
     def _epoch(self, pass_: Pass) -> Status | None:
-        """Assignment, then training, of one epoch or of the rest of one; return None if the run continues."""
+        """Do assignment, then training, of one epoch or of the rest of one; return None if the run continues."""
         assignment = self._assign(pass_)
         labels = assignment.labels if assignment else ()
         blocks = self.prefetcher.blocks(pass_)
@@ -195,7 +196,7 @@ class Loop:
         for step in range(pass_.first_step, self.steps_per_epoch):
             started, waited = time.perf_counter(), self.prefetcher.seconds_waited
             self._step(Position(pass_.epoch, step), blocks, labels)
-            # A step late, so that a GPU is not waited for; but before it reaches a checkpoint.
+            # Checked a step late, so as not to wait for a GPU, but before the gradient can reach a checkpoint.
             if found := self.learner.finite_check.first_not_finite(late=1):
                 return self._diverged(*found)
             if self.worker.start_times.reach("first step") and self.worker.collectives.rank == 0:
@@ -220,7 +221,7 @@ class Loop:
         return self._status("stopped") if votes.stop and self.position.epoch < self.config.last_epoch else None
 
     def _assign(self, pass_: Pass) -> Assignment | None:
-        """The labels of an epoch; None if the method has none."""
+        """Return the labels of an epoch; None if the method has none."""
         started, assignment = time.perf_counter(), None
         if self.worker.labels is not None and self.queue is not None:
             if self.worker.labels.are_renewed:
@@ -236,7 +237,7 @@ class Loop:
         return assignment
 
     def _step(self, position: Position, blocks: Iterator[Block], labels: Sequence[np.ndarray]) -> None:
-        """One optimiser step on one global batch."""
+        """Make one optimiser step on one global batch."""
         lr = learning_rate(
             self.config.optimizer, position.steps(self.steps_per_epoch), self.steps_per_epoch, self.num_steps
         )
@@ -246,24 +247,24 @@ class Loop:
         self.position = Position(position.epoch, position.step + 1)
 
     def _noted(self, blocks: Iterator[Block]) -> Iterator[Block]:
-        """The blocks; the time of the first is noted."""
+        """Yield the blocks, and note the time of the first."""
         for block in blocks:
             self.worker.start_times.reach("first block")
             yield block
 
     def _end_epoch(self, epoch: int, assignment: Assignment | None, saves: bool) -> list[str]:
-        """Report an epoch, and write its checkpoint if it is time, or if the run ends with it.
+        """Report an epoch; write its checkpoint if one is asked for or due, or if the run ends with it.
 
         Args:
-            epoch: that has ended.
-            assignment: that it has trained on.
+            epoch: epoch that has ended.
+            assignment: assignment that it has trained on.
             saves: True if a checkpoint was asked for.
 
         Returns:
             The signs of a collapse, the same on all workers.
         """
         labels, measured = self.worker.labels, dict[str, float]()
-        if labels is None:  # otherwise their health was reported when they were made
+        if labels is None:  # the health of labels is reported when they are made
             measured["effective_rank"] = self.learner.effective_rank()
         health, signs = {**(assignment.health if assignment else {}), **measured}, list[str]()
         if labels is None or labels.are_renewed:
@@ -283,7 +284,7 @@ class Loop:
         return signs
 
     def _look(self, epoch: int) -> dict[str, float]:
-        """Watched accuracies of the network as it would be exported now, if it is time to look."""
+        """Return watched accuracies of the network that would be exported now, if it is time to look."""
         if not self.watcher.is_due(epoch):
             return {}
         started = time.perf_counter()
@@ -293,7 +294,7 @@ class Loop:
         return watched
 
     def _collapse(self, epoch: int, signs: Sequence[str]) -> Status | None:
-        """End a run with signs of a collapse, or note them and return None, as its settings say."""
+        """End a run with signs of a collapse, or send a message and return None, as the settings say."""
         message = f"signs of a collapse after epoch {epoch + 1}: {', '.join(signs)}"
         if self.config.health.on_collapse == "stop":
             return self._status("collapsed", message)
@@ -302,7 +303,7 @@ class Loop:
         return None
 
     def _votes(self) -> Votes:
-        """This worker's requests to all after a step."""
+        """Return this worker's requests to all workers after a step."""
         if self.worker.collectives.rank != 0:
             return Votes()
         self.reporter.report_step(self.steps_done, self.position.step * self.config.batch.clips_per_step, self.sums)
@@ -320,7 +321,7 @@ class Loop:
         return bool(new)
 
     def _totals(self) -> dict[str, float]:
-        """The epoch's sums over all workers, so far."""
+        """Return the epoch's sums so far, over all workers."""
         return self.sums.totals(self.worker.device, self.worker.collectives.all_reduce)
 
     def _checkpoint(self) -> None:

@@ -12,7 +12,8 @@ from unfused_ray.config import OptimizerConfig
 
 
 def build_optimizer(config: OptimizerConfig, module: nn.Module) -> torch.optim.Optimizer:
-    """SGD or AdamW over the trained parameters of a module; biases, gains and offsets of batch norm are not decayed."""
+    """Build SGD or AdamW for the trained parameters of a module; biases and batch norm's gains and offsets are not
+    decayed."""
     trained = [p for p in module.parameters() if p.requires_grad]
     decayed = [p for p in trained if p.ndim > 1]
     kept = [p for p in trained if p.ndim <= 1]
@@ -23,9 +24,9 @@ def build_optimizer(config: OptimizerConfig, module: nn.Module) -> torch.optim.O
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps_per_epoch: int, num_steps: int) -> float:
-    """Learning rate of the ``step``-th of ``num_steps`` steps (from 0): linear warm-up, then half a cosine.
+    """Return the learning rate of step ``step`` of ``num_steps`` (from 0): linear warm-up, then half a cosine.
 
-    A pure function of the step, so there is no schedule to save.
+    It is a pure function of the step, so there is no schedule to save.
     """
     warmup = min(round(config.warmup_epochs * steps_per_epoch), num_steps - 1)
     if step < warmup:
@@ -41,7 +42,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimiser's state as named tensors, without its settings, which are those of the configuration."""
+    """Return an optimiser's state as named tensors, without its settings, which the configuration holds."""
     return {
         f"{index}.{name}": torch.as_tensor(value)
         for index, entries in optimizer.state_dict()["state"].items()

@@ -1,4 +1,4 @@
-"""Reports of a worker: metrics of the steps to the coordinator, metrics of the epochs to the history."""
+"""Reports of a worker: metrics of steps to the coordinator, metrics of epochs to the history."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Reporter:
     """Collects a worker's metrics; rank 0 reports them.
 
     Args:
-        coordinator: of the run.
-        rank: of the worker.
-        num_steps: global batches of the whole run.
-        history: of the finished epochs.
+        coordinator: coordinator of the run.
+        rank: rank of the worker.
+        num_steps: number of global batches of the whole run.
+        history: metrics of the finished epochs.
     """
 
     def __init__(
@@ -29,13 +29,13 @@ class Reporter:
     ) -> None:
         self._coordinator, self._rank, self._num_steps = coordinator, rank, num_steps
         self.history = history
-        """One entry a finished epoch: mean loss and terms, seconds by purpose, health of the labels."""
+        """One entry per finished epoch: mean loss and terms, seconds by purpose, health of the labels."""
         self.asked_to_stop = False
         """True once the coordinator has asked the run to stop."""
         self.arithmetic = ""
-        """Number format and device, for a person."""
+        """Number format and device, as text for people."""
         self.shown: dict[str, float] = {}
-        """Figures to show with every report, and not to track."""
+        """Metrics that are shown with every report, but not tracked."""
         self._last_report = time.perf_counter()
 
     @property
@@ -52,9 +52,9 @@ class Reporter:
         """Report progress on rank 0, at most once a second.
 
         Args:
-            phase: of the run.
-            step: global batches done since the start of the run.
-            metrics: to show; in the phase "training", to track too.
+            phase: phase of the run.
+            step: number of global batches done since the start of the run.
+            metrics: metrics to show; in the phase "training" they are also tracked.
             now: True to report before a second has passed.
         """
         if self._rank != 0 or not (now or time.perf_counter() - self._last_report > REPORT_SECONDS):
@@ -67,7 +67,7 @@ class Reporter:
         self.asked_to_stop = self.asked_to_stop or bool(answer)
 
     def note(self, text: str) -> None:
-        """Send a message for a person."""
+        """Send a message for the people who watch the run."""
         self._coordinator.note(text)
 
     def end_epoch(
@@ -81,11 +81,11 @@ class Reporter:
         """Add an epoch to the history; return its metrics without its health.
 
         Args:
-            epoch: that has ended.
-            totals: its sums over all workers.
-            seconds: it took, by purpose.
-            health: of its labels, or of its embeddings if there are none.
-            learning_rate: of its last step.
+            epoch: epoch that has ended.
+            totals: sums of the epoch over all workers.
+            seconds: seconds of the epoch, by purpose.
+            health: health of the epoch's labels, or of its embeddings if there are no labels.
+            learning_rate: learning rate of its last step.
         """
         metrics = {name: float(value) for name, value in means(totals).items()}
         metrics |= {f"seconds_{name}": value for name, value in seconds.items()}
@@ -95,7 +95,7 @@ class Reporter:
         return metrics
 
     def report_step(self, step: int, clips: int, sums: EpochSums) -> None:
-        """Report the means of an epoch that has trained on so many clips of all workers."""
+        """Report the means of an epoch that has trained on ``clips`` clips of all workers so far."""
         seconds, waited = sums.seconds.get("train", 0.0), sums.seconds.get("wait", 0.0)
         rates = {"clips_per_second": clips / seconds, "wait_share": waited / seconds} if seconds else {}
         self.report("training", step, {**means(sums.values), **rates})

@@ -20,11 +20,11 @@ from unfused_ray.training.worker.optimizer import (
 
 
 class TrainingState:
-    """A method under training; the same on all workers.
+    """A method in training; the same on all workers.
 
     Args:
-        config: of the run.
-        method: on the device it is trained on.
+        config: settings of the run.
+        method: method on the device it is trained on.
     """
 
     def __init__(self, config: TrainingConfig, method: Method) -> None:
@@ -46,18 +46,18 @@ class TrainingState:
         return lr
 
     def tensors(self) -> Mapping[str, Mapping[str, Tensor]]:
-        """The whole state by file name, then by tensor name, for a checkpoint."""
+        """Return the whole state by file name, then by tensor name, for a checkpoint."""
         tensors = {"model": self.method.state_dict(), "optimizer": flatten_optimizer(self.optimizer)}
         return tensors if self.average is None else tensors | {"average": self.average.state_dict()}
 
     def load(self, checkpoint: Checkpoint) -> None:
-        """Load a checkpoint of :meth:`tensors`."""
+        """Load the :meth:`tensors` of a checkpoint."""
         self.method.load_state_dict(checkpoint.tensors("model"))
         unflatten_optimizer(self.optimizer, checkpoint.tensors("optimizer"))
         if self.average is not None:
             self.average.load_state_dict(checkpoint.tensors("average"))
 
     def exported(self) -> AudioNTT2020:
-        """The encoder to export: averaged if the run has an average, cut as the method says."""
+        """Return the encoder to export: averaged if the run has an average, cut as the method says."""
         encoder = self.method.encoder if self.average is None else self.average.network
         return encoder.truncated(self.method.export_cut)

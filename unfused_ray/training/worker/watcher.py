@@ -1,4 +1,4 @@
-"""Scores the network that a run would export now on labelled clips, every few epochs."""
+"""Scores on labelled clips, every few epochs, the network that a run would export now."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from unfused_ray.training.worker.reporter import Reporter
 
 
 class Watcher:
-    """Watches a run on its first worker, which sends the scores to the others. Nothing that trains is changed.
+    """Watches a run on its first worker, which sends the scores to the others; training is not changed by it.
 
-    A look takes its turn in the training's own process and on its device: a process of lowest priority beside the
-    training's threads holds these up for longer (docs/decisions/30-looks-take-turns.md).
+    A look runs in the training's own process, on its device, between two epochs. A separate process of lowest priority
+    beside the training's threads would delay them for longer (docs/decisions/30-looks-take-turns.md).
 
     Args:
-        config: of the run.
-        collectives: of the worker group.
-        device: of this worker.
-        reporter: whose history has the looks, and who shows the newest.
+        config: settings of the run.
+        collectives: collectives of the worker group.
+        device: device of this worker.
+        reporter: holds the looks in its history, and shows the newest.
         exporter: keeps the best network.
     """
 
@@ -45,17 +45,17 @@ class Watcher:
             reporter.shown = {"watched": newest.accuracy, "random": newest.random}
 
     def is_due(self, epoch: int) -> bool:
-        """True if the run is to be looked at after an epoch."""
+        """Return True if the run is to be looked at after an epoch."""
         watch = self._config.watch
         return bool(watch.data) and (epoch % watch.every == 0 or epoch + 1 == self._config.last_epoch)
 
     @property
     def has_ended_early(self) -> bool:
-        """True if the looks say that the run has ended; all workers have the same."""
+        """True if the looks end the run early; the same on all workers."""
         return has_ended_early(self._reporter.history, self._config.watch)
 
     def early_end(self, epoch: int) -> str:
-        """Return the reason for an early end after so many epochs; '' if there was none."""
+        """Return the reason for an early end after ``epoch`` epochs; '' if there was none."""
         watch, best = self._config.watch, best_look(self._reporter.history, self._config.watch)
         if best is None or not self.has_ended_early or epoch >= self._config.last_epoch:
             return ""
@@ -65,11 +65,11 @@ class Watcher:
         )
 
     def look(self, epoch: int, network: Callable[[], AudioNTT2020]) -> dict[str, float]:
-        """Return accuracies by their names in the history; none if they cannot be had. All workers call it together.
+        """Return accuracies by their names in the history; empty if scoring failed. All workers call it together.
 
         Args:
-            epoch: that has ended.
-            network: gives the one to look at.
+            epoch: epoch that has ended.
+            network: returns the network to look at.
         """
         values = [math.nan] * len(self._names)
         if self._collectives.rank == 0:
@@ -78,7 +78,7 @@ class Watcher:
             except (OSError, ValueError, RuntimeError) as error:
                 self._reporter.note(f"not watched after epoch {epoch + 1}: {error}")
         everyone = self._collectives.gather(torch.tensor(values, dtype=torch.float64))
-        seen = dict(zip(self._names, everyone[: len(self._names)].tolist(), strict=True))  # rank 0's are the first
+        seen = dict(zip(self._names, everyone[: len(self._names)].tolist(), strict=True))  # rank 0's come first
         if any(map(math.isnan, seen.values())):
             return {}
         (newest,) = looks([{"epoch": epoch, **seen}], self._config.watch)
@@ -88,14 +88,14 @@ class Watcher:
         return seen
 
     def _scores(self, encoder: AudioNTT2020) -> list[float]:
-        """Scores of the network, then of random ones, in the order of the names."""
+        """Return the scores of the network, then of random ones, in the order of the names."""
         if self._watch is None:
             self._watch = self._begin(encoder)
         return self._watch(encoder)
 
     def _begin(self, encoder: AudioNTT2020) -> Callable[[AudioNTT2020], list[float]]:
-        """Read the clips, and score the random networks, once."""
-        from unfused_ray.evaluation.watch import Watch  # here: scikit-learn, which only a watched run needs
+        """Read the clips and score the random networks, once; return a function that gives all scores."""
+        from unfused_ray.evaluation.watch import Watch  # here: only a watched run needs scikit-learn
         from unfused_ray.evaluation.watched import watched_tasks
 
         front_end = self._config.front_end
