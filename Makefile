@@ -1,27 +1,27 @@
 # make demo: install, then pre-train, distil and evaluate on the embedded recordings, with a table and pictures.
 # make test: install, then every check, the docs and every test.
 # make test-slow: the checks that take minutes each: a wheel, a head node, 100,000 damaged inputs.
-# make docs: the site, into site/.
+# make docs: the site, in site/.
 # make test-browser: the tests that need a Chromium, and ONNX Runtime for browsers from npm.
-# make test-kits: the adapters by the own checks of HEAR, X-ARES and MTEB, in an environment of their own (8 GB).
-# make test-gpu: the tests that run on a processor and on a GPU; without a GPU they fail.
-# make bench-gpu: everything that a GPU has to show, in 8 minutes; then the section of docs/performance.md.
-# make chaos: install, then every job disturbed again and again, see docs/reliability.md. It takes its time.
-# make audit: known vulnerabilities (asks PyPI, needs the internet) and licences of what is installed.
+# make test-kits: the adapters, checked by HEAR, X-ARES and MTEB themselves in a separate environment (8 GB).
+# make test-gpu: the tests that run on a CPU and on a GPU; without a GPU they fail.
+# make bench-gpu: all GPU measurements, in 8 minutes; then the GPU section of docs/performance.md.
+# make chaos: install, then disturb every job repeatedly (docs/reliability.md). It takes long.
+# make audit: known vulnerabilities (from PyPI, needs the internet) and licences of the installed packages.
 # make bench: install, then every benchmark and docs/performance.md. The machine should have nothing else to do.
 
 PYTHON ?= python3
-# faiss for this machine: search (on CPUs), or gpu (Linux with an NVIDIA driver of CUDA 12.6 or newer).
+# faiss for this machine: search (on CPUs), or gpu (Linux with an NVIDIA driver for CUDA 12.6 or newer).
 FAISS ?= search
 # Runs, shards and tracking of the targets below.
 export UNFUSED_RAY_HOME ?= $(CURDIR)/output
-# Where the free corpus goes, and the Debian packages it is made of (outside git).
+# Folder of the free corpus, and of the Debian packages it is made from (outside git).
 CORPUS ?= ../corpus
 CORPUS_PACKAGES ?= $(CORPUS).debs
-# Benchmarks, in the order they are run, and the folder of their results.
+# Benchmarks in the order of running, and the folder of their results.
 BENCHMARKS ?= stream step end_to_end kmeans scale start ingest search
 BENCH ?= output/bench
-# What the browser's tests load, and the environment of the kits.
+# Files that the browser tests load, and the environment of the kits.
 BROWSER ?= output/browser
 KITS ?= output/kits
 
@@ -43,28 +43,28 @@ demo: venv
 	$(BIN)/unfused-ray evaluate --name demo --tasks $(SHARDS)/drums $(SHARDS)/languages \
 		--models DECAR-v2=$(RUNS)/demo 'UnFuSeD student=$(RUNS)/demo-{task}'
 
-# Three processes, each with a Ray of its own, for two cores: most tests wait for processes that start, and compute on one
-# thread. In the order of the folders, so that whole jobs begin first and no process waits for the last of them.
+# Three processes for two cores, each with its own Ray: most tests wait for processes to start, and compute on one
+# thread. Files run in the order of the folders: whole jobs begin first, so no process waits long for the last of them.
 test: venv check docs
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 test-slow: venv
 	$(BIN)/python -m pytest -m slow
 
-# Strict: a package that the advisories cannot be asked about fails, too.
+# Strict: a package without access to its advisories fails too.
 audit: venv
 	$(BIN)/python -m pip install --quiet --editable '.[audit]'
 	$(BIN)/pip-licenses
 	$(BIN)/pip-audit --strict --skip-editable
 
-# The report in a headless Chromium: one on PATH, else playwright's own, which needs the internet.
+# Uses a Chromium on PATH, or else playwright's own, which needs the internet.
 test-browser: venv
 	$(BIN)/python -m pip install --quiet --editable '.[browser]'
 	for name in chromium chromium-browser google-chrome google-chrome-stable; do command -v $$name && exit; done; $(BIN)/playwright install --with-deps chromium
 	npm install --silent --no-audit --no-fund --prefix $(BROWSER) onnxruntime-web@1.30
 	$(BIN)/python -m pytest -m browser
 
-# Without the kits' own dependencies, which pull in other versions of torch's packages; TensorFlow is the validator's.
+# The kits' own dependencies would pull in other versions of torch's packages. The HEAR validator needs TensorFlow.
 test-kits: venv
 	$(PYTHON) -m venv $(KITS)
 	$(KITS)/bin/pip install --quiet --constraint deploy/constraints.txt . tensorflow loguru mteb
@@ -88,7 +88,7 @@ bench: venv
 	set -e; for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.speed.$$name --output $(BENCH); done
 	$(BIN)/python -m benchmarks.speed.page --results $(BENCH)
 
-# Strict: a link that leads nowhere or a page that the navigation lacks fails.
+# Strict: a broken link, or a page missing from the navigation, fails.
 docs: venv
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
@@ -107,12 +107,12 @@ venv: .venv/installed
 	$(MAKE) peers
 	touch $@
 
-# Published encoders, as rows of a table: only the weights in these wheels are read. Without what they depend on, because
-# that cannot be installed with NumPy 2, nor without a C compiler.
+# Published encoders, as rows of a table. Only the weights in these wheels are read. Their dependencies are left out,
+# because they need a C compiler and cannot be installed with NumPy 2.
 peers:
 	$(BIN)/python -m pip install --quiet --no-deps openwakeword==0.5.1 Resemblyzer==0.1.4 basic-pitch==0.4.0
 
-# Labelled tasks and clips for pre-training, out of Debian packages, see docs/corpus.md; then shards of each.
+# Labelled tasks and clips for pre-training from Debian packages (docs/corpus.md); then shards of each.
 corpus: venv
 	$(BIN)/python -m corpus --output $(CORPUS) --packages $(CORPUS_PACKAGES)
 	$(MAKE) corpus-shards

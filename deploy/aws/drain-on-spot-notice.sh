@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Drain this node when AWS announces, two minutes ahead, that it takes the spot instance back.
+# Drain this node when AWS announces, two minutes ahead, that it will reclaim the spot instance.
 #
 # drain-on-spot-notice.sh GCS_ADDRESS
 #
-# Ray then places no further task, actor or worker here, and the autoscaler starts a replacement at once. What runs goes
-# on until the instance ends; a training begins again from its newest checkpoint. On an on-demand instance nothing is
-# ever announced. The instance's metadata are asked every five seconds, as AWS recommends.
+# Ray then places no further task, actor or worker here, and the autoscaler starts a replacement at once. Running work
+# continues until the instance ends; a training then resumes from its newest checkpoint. On-demand instances get no such
+# notice. The script polls the instance's metadata every five seconds, as AWS recommends.
 set -euo pipefail
 
 address=$1
@@ -22,6 +22,6 @@ until announced; do
     sleep "$poll_seconds"
 done
 
-# Without --node-id it is the node that the command runs on. Two minutes, less the seconds until it was noticed.
+# Without --node-id, Ray drains the node that the command runs on. The deadline is two minutes less the polling delay.
 RAY_ADDRESS=$address exec ray drain-node --address "$address" --reason DRAIN_NODE_REASON_PREEMPTION \
     --reason-message 'AWS takes this spot instance back' --deadline-remaining-seconds 110
