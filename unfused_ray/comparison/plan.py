@@ -88,8 +88,7 @@ class ComparisonPlan:
                 refuse_shared(task)
 
     def as_run(self, config: TrainingConfig) -> TrainingConfig:
-        """Return the configuration to start: in one process, without Ray, if several trainings share this machine's
-        cores."""
+        """Return the configuration to start: in one process, without Ray, if several trainings share this machine."""
         if not self.threads or os.environ.get("RAY_ADDRESS"):
             return config
         if config.runtime.gpus_per_worker:
