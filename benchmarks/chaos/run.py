@@ -67,7 +67,7 @@ def _prepare(folder: Path, output: Path) -> Job:
 
 
 def prepare(case: Case) -> list[Outcome]:
-    """Ingest; its tasks and its driver are killed."""
+    """Ingest, while tasks and the driver are killed."""
     source = str(ROOT / "recordings" / "*.tar")  # one of them is so small that it is read without tasks
 
     def command(output: Path) -> list[str]:
@@ -81,7 +81,7 @@ def prepare(case: Case) -> list[Outcome]:
 
 
 def embed(case: Case) -> list[Outcome]:
-    """Embed; its tasks and its driver are killed."""
+    """Embed, while tasks and the driver are killed."""
     encoder = str(_trained(case))
 
     def command(output: Path) -> list[str]:
@@ -95,7 +95,7 @@ def embed(case: Case) -> list[Outcome]:
 
 
 def evaluate(case: Case) -> list[Outcome]:
-    """Evaluate; the driver is killed."""
+    """Evaluate, while the driver is killed."""
     models = f"teacher={_trained(case)}"
 
     def command(output: Path) -> list[str]:
@@ -108,7 +108,7 @@ def evaluate(case: Case) -> list[Outcome]:
 
 
 def sweep(case: Case) -> list[Outcome]:
-    """Sweep without early stopping, which depends on the order of the trials; the driver is killed."""
+    """Sweep without early stopping, which depends on the order of the trials, while the driver is killed."""
 
     def command(output: Path) -> list[str]:
         given = ["--tasks", str(case.drums), "--output", str(output), "--search", "random", "--num-trials", "3"]

@@ -117,7 +117,7 @@ class Reference:
     cluster: float
 
     def epoch(self, num_clips: int) -> float:
-        """Seconds of an epoch of ``num_clips`` clips."""
+        """Return the seconds of an epoch of ``num_clips`` clips."""
         return num_clips * (self.embed + self.train) + self.cluster
 
 
@@ -142,7 +142,7 @@ def measure_reference(
 
 @dataclass(frozen=True)
 class Run:
-    """What a run has recorded about itself."""
+    """The records of a run about itself."""
 
     clips: int
     """Number of clips trained on in an epoch."""
@@ -158,7 +158,7 @@ class Run:
         return statistics.median(epoch["seconds_checkpoint"] for epoch in self.epochs[1:])
 
     def seconds(self, epoch: int) -> float:
-        """Seconds of an epoch: training, clustering and checkpoint."""
+        """Return the seconds of an epoch: training, clustering and checkpoint."""
         return self.epochs[epoch]["seconds_train"] + self.epochs[epoch]["seconds_cluster"] + self.checkpoint
 
 

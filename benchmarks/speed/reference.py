@@ -199,7 +199,7 @@ class DecarLoop:
         self.train_loader = make_loader(files, front_end, 2, batch, processes)
 
     def embed(self, num_batches: int) -> float:
-        """Seconds per clip of the pass that embeds every clip, over ``num_batches`` batches after a first."""
+        """Measure seconds per clip of the pass that embeds every clip, over ``num_batches`` batches after a first."""
         self.model.eval()
         with torch.no_grad():
             return _seconds_a_clip(
@@ -207,7 +207,7 @@ class DecarLoop:
             )
 
     def cluster(self, embeddings_ND: np.ndarray) -> float:
-        """Seconds of k-means over all clips and of their assignment."""
+        """Measure the seconds of k-means over all clips and of their assignment."""
         started = time.perf_counter()
         kmeans = faiss.Kmeans(
             embeddings_ND.shape[1],
@@ -221,7 +221,7 @@ class DecarLoop:
         return time.perf_counter() - started
 
     def train(self, labels_N: Tensor, prototypes_KD: Tensor, num_batches: int) -> float:
-        """Seconds per clip of training on the labels, over ``num_batches`` batches after a first."""
+        """Measure seconds per clip of training on the labels, over ``num_batches`` batches after a first."""
         self.model.train()
         steps = (
             self._step(views_BVFT, labels_N[number_B], prototypes_KD) for views_BVFT, number_B in self.train_loader

@@ -62,7 +62,7 @@ def waiting(work: Step) -> Step:
 
 
 def our_step(method: Method, clips: int, precision: Precision, backend: str = "") -> Step:
-    """Forward, backward, statistics, gradient norm and optimiser, as the loop does them."""
+    """Return a step as the loop makes it: forward, backward, statistics, gradient norm and optimiser."""
     method.to(DEVICE).train()
     if backend:
         method.compile(backend=backend)

@@ -60,7 +60,7 @@ class SharedClips:
 
 @dataclass(frozen=True)
 class SourceSummary:
-    """What an ingest found out about a source besides its clips."""
+    """The findings of an ingest about a source, besides its clips."""
 
     labels: dict[str, LabelCounts]
     """Counts of the labels, by split."""

@@ -27,7 +27,7 @@ class Note(NamedTuple):
     kind: Kind
     text: str
     unit: str = ""
-    """What is counted, in the plural; "" if there is nothing to count."""
+    """The thing counted, in the plural; "" if there is nothing to count."""
     held_out: bool = False
     """True if the note may name clips that are held out for validation or test."""
 

@@ -74,7 +74,7 @@ def choose_strength(
 ) -> Chosen:
     """Fit every strength on the fitting clips of each part, and choose by the accuracy on the held-out clips.
 
-    Of equal accuracies, the stronger regularisation wins.
+    Among equal accuracies, the stronger regularisation wins.
 
     Args:
         vectors_ND: vectors of all clips; those of the parts are finite.
