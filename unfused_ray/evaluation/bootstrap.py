@@ -180,8 +180,8 @@ def p_value(a: Sequence[Deviations], b: Sequence[Deviations]) -> float:
     It is Student's t of the difference over its standard error. Variances come from the same samples, scaled for the
     number of groups as in :func:`expansion`. Degrees of freedom follow Welch and Satterthwaite (Satterthwaite, An
     Approximate Distribution of Estimates of Variance Components, 1946). Tasks with a common group count as one
-    component, whose estimate is as uncertain as if the errors of all its parts coincided. p is NaN if a task has a
-    single group, and if systems differ although nothing varies: two clips may do so by chance.
+    component; its estimate is taken to be as uncertain as if the errors of all its parts coincided. p is NaN if a task
+    has a single group. It is also NaN if the systems differ although nothing varies, which two clips may do by chance.
 
     Args:
         a, b: deviations of one system each, by task, in the same order and from the same samples.

@@ -234,12 +234,13 @@ def _list(config: PrepareConfig) -> tuple[Executor, Listing]:
 
 
 def _with_unsplit(listing: Listing, config: PrepareConfig) -> Listing:
-    """Put clips without a split into train if the configuration asks for that.
+    """Put clips without a split into train if the configuration asks for that (``unsplit="train"``).
+
+    Without that setting, clips that may be test clips are refused.
 
     Raises:
-        ValueError: it does not ask for that, and either other clips, or files that are not read, are held out, so that
-            these clips may be test clips too; or an unread column may hold clips out that only names of files and
-            folders assign to train.
+        ValueError: some clips have no split although other clips, or unread files, are held out; or every clip has a
+            split by the names of files and folders alone, and an unread column may hold clips out.
     """
     splits, keys = (listing.items[name].to_pylist() for name in ("split", "key"))
     doubts = [note.text for note in listing.notes if note.held_out and note.kind == "look again"]

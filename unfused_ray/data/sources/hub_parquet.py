@@ -89,7 +89,7 @@ class _Cell(NamedTuple):
     has_bytes: bool
 
     def key(self, column: str | None) -> str:
-        """The clip's key."""
+        """Return the clip's key: the value of ``column``, or else the path or the name."""
         value = self.record.get(column or "")
         return str(value) if value not in (None, "") else self.path or self.name
 
