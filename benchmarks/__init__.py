@@ -1,1 +1,2 @@
-"""Measurements: speed/ (make bench) and chaos/ (make chaos). Run as modules: python -m benchmarks.speed.step."""
+"""Measurements: ``speed/`` (make bench) and ``chaos/`` (make chaos), run as modules: python -m
+benchmarks.speed.step."""

@@ -1,4 +1,4 @@
-"""Audio that the benchmarks read: the project's own recordings as shards, of their own length and of ten seconds."""
+"""Audio for the benchmarks: the project's own recordings as shards, at their own length and as clips of ten seconds."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _LONG_CLIPS, _LONG_SAMPLES = 512, 10 * 16_000
 
 
 def short_clips(folder: Path) -> list[Manifest]:
-    """Shards of the 1,592 embedded recordings, about 1 s each, made in ``folder``; needs a Ray session."""
+    """Make shards of the 1,592 embedded recordings, about 1 s each, in ``folder``; needs a Ray session."""
     return [_shards(tar, folder / tar.stem) for tar in sorted(RECORDINGS.glob("*.tar"))]
 
 
 def long_clips(folder: Path, short: ClipIndex) -> list[Manifest]:
-    """Shards of clips of ten seconds, each some of the short ones end to end; needs a Ray session."""
+    """Make shards of ten-second clips, each several short clips end to end; needs a Ray session."""
     files = folder / "files"
     files.mkdir(parents=True)
     pcm = np.concatenate([read_flac(flac, 0, num_samples) for flac, num_samples in clips(short)])
@@ -35,14 +35,14 @@ def long_clips(folder: Path, short: ClipIndex) -> list[Manifest]:
 
 
 def clips(index: ClipIndex) -> Iterator[tuple[bytes, int]]:
-    """FLAC and number of samples of every clip, in the order of the clip_ids."""
+    """Yield FLAC and number of samples of every clip, in the order of the clip_ids."""
     for unit in index.units:
         table = read_unit(unit, ("audio", "num_samples"))
         yield from zip(table["audio"].to_pylist(), table["num_samples"].to_pylist(), strict=True)
 
 
 def write_files(index: ClipIndex, num_clips: int, folder: Path) -> list[Path]:
-    """Some clips, spread over all, as FLAC files: what other loaders read."""
+    """Write some clips, spread evenly over all, as FLAC files for the other loaders."""
     folder.mkdir(parents=True)
     chosen = set(np.linspace(0, index.num_clips - 1, num_clips).astype(int).tolist())
     paths = []
@@ -54,12 +54,12 @@ def write_files(index: ClipIndex, num_clips: int, folder: Path) -> list[Path]:
 
 
 def repeated(manifests: list[Manifest], num_clips: int) -> ClipIndex:
-    """The sources as often as it takes to have ``num_clips``: an epoch of a useful length, of few files."""
+    """Repeat the sources until they have ``num_clips`` clips: a useful length of an epoch from few files."""
     once = sum(manifest.num_clips for manifest in manifests)
     return ClipIndex(manifests * -(-num_clips // once))
 
 
 def _shards(source: Path, output: Path) -> Manifest:
     manifest = prepare(PrepareConfig(source=str(source), output=str(output)))
-    assert manifest is not None  # only a dry run makes none
+    assert manifest is not None  # only a dry run returns none
     return manifest

@@ -2,10 +2,11 @@
 
     python -m benchmarks.demo [--seeds 0 … 9] [--precision bfloat16 float32] [--threads 0] [--output output/demo-seeds]
 
-For each seed, DECAR-v2 and a student for each task are trained as ``make demo`` does, evaluated on the test clips
-beside five random networks of each shape, and compared with those of their shape: the difference over the test clips of
-both tasks together, with its interval from a paired bootstrap over groups. Two precisions are compared: accuracies in a
-table, loss curves in ``loss.png``. What is finished is kept: the same command resumes.
+For each seed, DECAR-v2 and a student for each task are trained as ``make demo`` does. They are evaluated on the test
+clips beside five random networks of each shape, and each is compared with those of its shape. The result is the
+difference over the test clips of both tasks together, with its interval from a paired bootstrap over groups. Two
+precisions are compared as well: accuracies in a table, loss curves in ``loss.png``. Finished parts are kept, so that
+the same command resumes.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def prepare(output: Path, tasks: Sequence[str] = TASKS) -> list[str]:
-    """Prepare the embedded recordings of tasks; their folders."""
+    """Prepare the embedded recordings of tasks; return the folders."""
     folders = [output / "shards" / task for task in tasks]
     for task, folder in zip(tasks, folders, strict=True):
         api.prepare(PrepareConfig(source=str(ROOT / "recordings" / f"{task}.tar"), output=str(folder)))
@@ -60,16 +61,16 @@ def run(
     epochs: int = 0,
     random_seeds: int = 5,
 ) -> list[Margin]:
-    """Train and evaluate one seed; its margins.
+    """Train and evaluate one seed; return its margins.
 
     Args:
         output: folder of all seeds.
-        shards: folders of both tasks, or of those that a pre-training without students is to be of.
-        seed: of all trainings.
-        precision: of all trainings.
-        threads: of a training; 0 takes all cores.
-        epochs: of the pre-training, for a shorter one without students; 0 is the demo's.
-        random_seeds: random networks of each shape.
+        shards: folders of both tasks; without students, of any tasks to pre-train on.
+        seed: seed of all trainings.
+        precision: precision of all trainings.
+        threads: threads of a training; 0 takes all cores.
+        epochs: epochs of a shorter pre-training without students; 0 is the demo's.
+        random_seeds: number of random networks of each shape.
     """
     folder = output / f"{precision}-{seed}" / (f"{epochs}-epochs" if epochs else "demo")
     common = {
@@ -121,7 +122,7 @@ def main() -> None:
 
 
 def compare(output: Path, first: str, second: str, seeds: Sequence[int]) -> Table:
-    """Headlines on test clips in two precisions, seed by seed."""
+    """Make a table of the headlines on test clips in two precisions, seed by seed."""
     table = Table(title=f"headline in %, mean of the tasks: {first}, {second} and the difference")
     for heading in ("row", "seed", first, second, "difference"):
         table.add_column(heading, justify="right")

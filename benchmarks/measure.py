@@ -1,4 +1,4 @@
-"""Common parts of the benchmarks: contenders by turns, the machine's description, one form of result."""
+"""Common parts of the benchmarks: contenders that take turns, a description of the machine, one form of result."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ class Figure:
 
     name: str
     value: float
-    """Median where it was measured several times."""
+    """Median if it was measured several times."""
     unit: str
     low: float | None = None
     high: float | None = None
     reach: str = ""
-    """The aim, in the figure's unit; empty where nothing was."""
+    """The target, in the figure's unit; empty if there is none."""
 
 
 def by_turns(contenders: Mapping[str, Callable[[], object]], rounds: int, warmups: int = 1) -> dict[str, list[float]]:
-    """Seconds of each call, each contender once a round: what slows the machine down for a while hits all of them.
+    """Time the contenders by turns, each once per round, so that a slow spell of the machine hits all of them.
 
-    Contenders that work on a GPU must wait for it themselves.
+    Returns seconds of each call. Contenders that work on a GPU must wait for it themselves.
     """
     for _ in range(warmups):
         for work in contenders.values():
@@ -64,18 +64,18 @@ def by_turns(contenders: Mapping[str, Callable[[], object]], rounds: int, warmup
 
 
 def figure(name: str, values: Sequence[float], unit: str, reach: str = "") -> Figure:
-    """The median of several measurements, with their range."""
+    """Return the median of several measurements, with their range."""
     return Figure(name, statistics.median(values), unit, min(values), max(values), reach)
 
 
 def ratio(name: str, above: Sequence[float], below: Sequence[float], reach: str = "") -> Figure:
-    """The median of the ratios of two contenders, round by round, with their range."""
+    """Return the median of the ratios of two contenders, round by round, with their range."""
     return figure(name, [a / b for a, b in zip(above, below, strict=True)], "×", reach)
 
 
 def report(title: str, figures: Sequence[Figure], output: Path) -> None:
-    """Print the figures as a table and write them, with machine, versions and command, to ``output``/<title>.json."""
-    from rich.console import Console  # here: benchmarks.gpu runs on machines that have little but torch
+    """Print the figures as a table; write them with machine, versions and command to ``output``/<title>.json."""
+    from rich.console import Console  # here: benchmarks.gpu runs on machines with little more than torch
     from rich.table import Table
 
     table = Table(title=title)
@@ -97,12 +97,12 @@ def report(title: str, figures: Sequence[Figure], output: Path) -> None:
 
 
 def machine() -> dict[str, object]:
-    """Processor, memory, accelerator and versions."""
+    """Describe the machine: processor, memory, accelerator and versions."""
     versions = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
             versions[name] = version(name)
-        except PackageNotFoundError:  # one of the two faiss, librosa without the dev extra
+        except PackageNotFoundError:  # one of the two faiss; librosa without the dev extra
             continue
     return {
         "processor": _processor(),
@@ -123,6 +123,6 @@ def _processor() -> str:
 
 
 def command() -> str:
-    """The command line of this process, as a reader would type it."""
+    """Return the command line of this process, as a reader would type it."""
     spec = sys.modules["__main__"].__spec__
     return " ".join(["python", "-m", spec.name if spec else sys.argv[0], *sys.argv[1:]])

@@ -1,9 +1,10 @@
-"""Share of test clips whose nearest training clip has their class: by inner product, by cosine, and by an index.
+r"""Share of test clips that share the class of their nearest training clip: by inner product, by cosine, by an index.
 
     python -m benchmarks.search_quality --shards output/shards/drums output/shards/languages \
         --runs 'output/runs/demo-{task}' output/runs/demo
 
-Every clip of a task is in the index, as in a collection; the test clips ask, and training clips may be found.
+Every clip of a task is in the index, as in a collection. The test clips are the queries, and only training clips may be
+found.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from unfused_ray.retrieval.vector_parts import vectors_of
 
 
 def inner_product(vectors: str, splits: np.ndarray, labels: np.ndarray) -> float:
-    """Share of the test clips whose nearest training clip, by inner product of the vectors, has their label."""
+    """Return the share of test clips with the label of their nearest training clip, by inner product of the vectors."""
     rows = []
     for uri in storage.list_files(vectors):
         if storage.name(uri).startswith("part-"):
@@ -34,7 +35,7 @@ def inner_product(vectors: str, splits: np.ndarray, labels: np.ndarray) -> float
 
 
 def by_index(collection: Collection, splits: np.ndarray, labels: np.ndarray) -> float:
-    """Share of the test clips whose nearest training clip, by an index as in a search, has their label."""
+    """Return the share of test clips with the label of their nearest training clip, by an index as in a search."""
     right = []
     for clip in np.flatnonzero(splits == "test"):
         (found, *_), _ = collection.nearest(collection.vectors(np.array([clip]))[0], 1, splits == "train")
@@ -43,7 +44,7 @@ def by_index(collection: Collection, splits: np.ndarray, labels: np.ndarray) -> 
 
 
 def measure(run: str, shards: str, folder: str) -> list[Figure]:
-    """Shares of one encoder on one task, in per cent."""
+    """Return the shares of one encoder on one task, in per cent."""
     api.embed(encoder=run, source=shards, output=f"{folder}/vectors")
     found: dict[str, float] = {}
     for metric in ("cosine", "whitened"):

@@ -2,10 +2,10 @@
 
     python -m benchmarks.watch --data SHARDS … --watch SHARDS … [--recipe corpus] [--epochs 6] [--rounds 2]
 
-Each round trains the recipe twice from the start, without looks and with some, in this process; sources may be named
-several times, for longer epochs. Seconds of processor time are those of all threads: they say what is computed where
-other work is on the machine. Then a training step is timed alone and beside a process of lowest priority that looks
-again and again on one thread, by turns.
+Each round trains the recipe twice from the start in this process, without looks and with looks; a source may be named
+several times, for longer epochs. Seconds of processor time are those of all threads: they count what is computed even
+if other work runs on the machine. Then a training step is timed by turns, alone and beside a process of lowest priority
+that looks again and again on one thread.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ while True:
 
 
 def train(config: PretrainConfig) -> dict[str, float]:
-    """Train; seconds of it all, of processor time, and of epochs and looks, the first look apart."""
+    """Train; return seconds of wall clock and of processor, of an epoch, of the first look and of a later one."""
     started, computed = time.perf_counter(), time.process_time()
     launch.run(launch.check(config))
     taken = {"whole": time.perf_counter() - started, "processor": time.process_time() - computed}
@@ -62,7 +62,7 @@ def train(config: PretrainConfig) -> dict[str, float]:
 
 
 def beside(config: PretrainConfig, watch: Sequence[str], rounds: int) -> dict[str, list[float]]:
-    """Seconds of a training step, alone and beside a process that looks, by turns."""
+    """Time a training step, alone and beside a process that looks, by turns."""
     plan = launch.check(config)
     measured = dry_run.Measurement(config, plan.index)
     source = LocalSource(measured.job.planner, measured.job.reader)

@@ -1,1 +1,1 @@
-"""Builds the free corpus: audio tasks and clips for pre-training, out of Debian packages."""
+"""Builds the free corpus, audio tasks and clips for pre-training, from Debian packages."""

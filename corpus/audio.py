@@ -11,17 +11,17 @@ from unfused_ray.audio.decode import decode
 
 SAMPLE_RATE = 16000
 MIN_SECONDS = 0.15
-"""Least length of a clip, unless its task says otherwise."""
-_SILENCE_DB = -70.0  # below the peak; quieter ends are cut
-_LEAST_LEVEL = 1e-4  # of full scale: three steps of 16 bits
-_PIECE = 1 << 20  # samples decoded at a time
+"""Least length of a clip in seconds, unless its task sets another."""
+_SILENCE_DB = -70.0  # below the peak; quieter ends are cut off
+_LEAST_LEVEL = 1e-4  # of full scale: three steps of a 16-bit sample
+_PIECE = 1 << 20  # samples decoded at once
 
 
 def load(path: Path, start: float = 0.0, seconds: float | None = None) -> np.ndarray:
-    """Decode a file of any format, or a part of it.
+    """Decode a file of any format, or a part of one.
 
     Raises:
-        AudioError: it cannot be read, or holds no samples.
+        AudioError: the file cannot be read, or holds no samples.
     """
     with path.open("rb") as file:
         pieces = list(decode(file, SAMPLE_RATE, _PIECE, start, seconds))
@@ -35,7 +35,7 @@ def resample(wave: np.ndarray, sample_rate: float, to: float = SAMPLE_RATE) -> n
 
 
 def trim(wave: np.ndarray) -> np.ndarray:
-    """Cut digital silence off both ends: 70 dB below the peak, or under three steps of 16 bits."""
+    """Cut digital silence off both ends: 70 dB below the peak, or less than three steps of a 16-bit sample."""
     if not len(wave):
         return wave
     loud = np.flatnonzero(np.abs(wave) > max(_LEAST_LEVEL, 10 ** (_SILENCE_DB / 20) * np.abs(wave).max()))
@@ -43,7 +43,7 @@ def trim(wave: np.ndarray) -> np.ndarray:
 
 
 def trim_speech(wave: np.ndarray, floor_db: float = -25.0) -> np.ndarray:
-    """Cut pauses off both ends: frames of 20 ms that are ``floor_db`` below the loudest."""
+    """Cut pauses off both ends: frames of 20 ms that are at least ``floor_db`` below the loudest frame."""
     hop = SAMPLE_RATE // 50
     num_frames = len(wave) // hop
     if num_frames < 3:
@@ -54,7 +54,7 @@ def trim_speech(wave: np.ndarray, floor_db: float = -25.0) -> np.ndarray:
 
 
 def fade(wave: np.ndarray, milliseconds: float = 5.0, at_start: bool = False) -> np.ndarray:
-    """Fade the end out, and with ``at_start`` the start in, so that a cut makes no click."""
+    """Fade out the end and, with ``at_start``, fade in the start, so that a cut makes no click."""
     length = min(int(milliseconds * SAMPLE_RATE / 1000), len(wave) // 2)
     wave = wave.copy()
     if length:
@@ -71,6 +71,6 @@ def set_level(wave: np.ndarray, dbfs: float = -23.0) -> np.ndarray:
 
 
 def to_pcm(wave: np.ndarray) -> np.ndarray:
-    """16-bit samples; louder ones than full scale are scaled down, not clipped."""
+    """Convert to 16-bit samples; samples beyond full scale are scaled down, not clipped."""
     peak = np.abs(wave).max()
     return np.round((wave if peak <= 0.999 else wave / peak * 0.999) * 32767).astype("<i2")

@@ -27,21 +27,21 @@ from unfused_ray.progress import Progress, terminal
 
 FORMAT_VERSION = 1
 STATE_FOLDER = ".build"
-"""Below the corpus: what a later run needs in order not to build a finished task again."""
+"""Folder below the corpus with the state that saves a later run from building finished tasks again."""
 
 
 def build(output: Path, packages_folder: Path, tasks: Sequence[Task], processes: int) -> dict[str, Built]:
-    """Build tasks into a folder; those that are finished there, from the same packages and code, are kept.
+    """Build tasks into a folder; finished tasks from the same packages and code are kept.
 
     Args:
         output: folder of the corpus.
-        packages_folder: where packages are unpacked, or are to be.
-        tasks: to build.
-        processes: tasks that are built at once.
+        packages_folder: folder in which packages are, or will be, unpacked.
+        tasks: tasks to build.
+        processes: number of tasks built in parallel.
 
     Raises:
-        ValueError: a program is missing, a package cannot be had, a class is missing from a split, or a recording is in
-            train and held out.
+        ValueError: a program is missing, a package cannot be downloaded, a class is missing from a split, or a
+            recording is both in train and held out.
     """
     need_programs(program for task in tasks for program in task.programs)
     unlisted = {name for task in tasks for name in task.packages} - package_lists().keys()
@@ -64,10 +64,10 @@ def build(output: Path, packages_folder: Path, tasks: Sequence[Task], processes:
 
 
 def refuse_crossing(built: Mapping[str, Built]) -> None:
-    """Refuse a recording that a task trains on and one holds out: a network trained on all tasks would hear it.
+    """Refuse a recording that one task trains on and another holds out: a network of all tasks would train on it.
 
     Raises:
-        ValueError: names two such clips; the folder of a clip is its task's.
+        ValueError: names two such clips; a clip's folder is that of its task.
     """
     rows = [row for task in built.values() for row in task.rows if row.split in SPLITS]
     held = {mark: row for row in rows if row.split != "train" for mark in (row.digest, *row.sources)}
@@ -89,7 +89,7 @@ def refuse_crossing(built: Mapping[str, Built]) -> None:
 def _build(
     tasks: Sequence[Task], output: Path, packages: Packages, digests: Mapping[str, str], processes: int
 ) -> Iterator[tuple[str, int, float]]:
-    """Build tasks, ``processes`` at once, and yield what each gives when it is finished."""
+    """Build tasks, ``processes`` in parallel; yield name, clips and seconds of each as it finishes."""
     if processes == 1:
         yield from (build_task(task, output, packages, digests[task.name]) for task in tasks)
         return
@@ -100,7 +100,7 @@ def _build(
 
 
 def build_task(task: Task, output: Path, packages: Packages, digest: str) -> tuple[str, int, float]:
-    """Build one task beside its place and move it there; returns name, clips and seconds."""
+    """Build one task in a temporary folder and move it to its place; return name, number of clips and seconds."""
     torch.set_num_threads(1)
     start, name = time.monotonic(), task.name
     state = output / STATE_FOLDER
@@ -119,7 +119,8 @@ def build_task(task: Task, output: Path, packages: Packages, digest: str) -> tup
 
 
 def state_digest(task: Task, packages: Packages) -> str:
-    """Digest of what a task is made of: the versions of its packages and the code that it runs."""
+    """Return a digest of everything that a task is made from: the versions of its packages and the code that it
+    runs."""
     versions = {name: packages.version(name) for name in task.packages}
     function = task.clips.func if isinstance(task.clips, partial) else task.clips
     code = imported({"corpus.task_folder", function.__module__})
@@ -128,7 +129,7 @@ def state_digest(task: Task, packages: Packages) -> str:
 
 
 def imported(modules: Iterable[str]) -> dict[str, ast.Module]:
-    """The modules of this package among ``modules`` and all that they import, parsed."""
+    """Parse the modules of this package among ``modules`` and all that they import."""
     root, found, left = Path(__file__).parent.parent, dict[str, ast.Module](), list(modules)
     while left:
         name = left.pop()
@@ -143,7 +144,7 @@ def imported(modules: Iterable[str]) -> dict[str, ast.Module]:
 
 
 def without_words(tree: ast.Module) -> str:
-    """The code of a module without comments and docstrings, which change no clip."""
+    """Return the code of a module without comments and docstrings, which change no clip."""
     for node in ast.walk(tree):
         if isinstance(body := getattr(node, "body", None), list):
             node.body = [part for part in body if not _is_text(part)]  # type: ignore[attr-defined]

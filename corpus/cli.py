@@ -24,7 +24,7 @@ _EXAMPLES = """examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Build the corpus that the command line asks for; return the exit code."""
+    """Build the corpus that the command line describes; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m corpus",
         description="Build audio tasks and clips for pre-training out of Debian packages, which are downloaded and "
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tasks = [TASKS[name] for name in names]
     try:
         built = build(output, given.packages or output.with_name(output.name + ".debs"), tasks, given.processes)
-    except (ValueError, OSError, RuntimeError) as error:  # RuntimeError of a program, or of a process that was ended
+    except (ValueError, OSError, RuntimeError) as error:  # RuntimeError from a program, or from a process that ended
         parser.exit(2, f"error: {error}\n")
     plain_console().print(_summary(tasks, built))
     sys.stdout.write(f"{output / 'README.md'} says more\n")

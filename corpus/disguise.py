@@ -1,6 +1,6 @@
-"""Hides the speaker and the recording line of a clip, where a class was recorded by few people on one machine each.
+"""Hides the speaker and the recording line of a clip, for classes that few people recorded, on one machine each.
 
-Without it, voice pitch, hum, hiss, bandwidth, pauses and loudness alone would give such a class away.
+Without this, voice pitch, hum, hiss, bandwidth, pauses and loudness alone would give such a class away.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from corpus.hashing import hash_between, hash_fraction, hash_int
 
 
 def speech_piece(audio: Path | np.ndarray, key: str, seconds: float, octaves: float = 0.35) -> np.ndarray:
-    """A window of speech by another speaker over another line, all by the hash of a key.
+    """Return a window of speech as if by another speaker over another line, all chosen by the hash of a key.
 
-    The pauses are cut, the speech is played up to ``octaves`` faster or slower (pitch and formants move along), and a
-    window of at most ``seconds`` is heard through :func:`colour`.
+    Pauses at the ends are cut, the speech is played up to ``octaves`` faster or slower (pitch and formants move along),
+    and a window of at most ``seconds`` goes through :func:`colour`.
     """
     wave = trim_speech(trim(load(audio) if isinstance(audio, Path) else audio))
     if len(wave) < MIN_SECONDS * SAMPLE_RATE:
@@ -39,12 +39,12 @@ def colour(
     tilt_db: float = 6.0,
     band: tuple[float, float] = (100.0, 3800.0),
 ) -> np.ndarray:
-    """A clip over a line of its own, at the common loudness.
+    """Return a clip as if over a line of its own, at the common loudness.
 
     Args:
         wave: the clip.
         key: decides tilt, peaks and noise.
-        noise_db: bounds of the distance of the noise, pink to white, from the clip.
+        noise_db: limits of the noise's level below the clip; the noise is between pink and white.
         tilt_db: largest spectral tilt, and height of two broad peaks or dips.
         band: edges of the line's band, in Hz.
     """
@@ -56,7 +56,7 @@ def colour(
         gain_db += hash_between(f"{key}/g{peak}", -1, 1) * tilt_db * np.exp(-0.5 * ((octave - centre) / 0.5) ** 2)
     edges = np.sqrt(1 / (1 + (band[0] / hertz) ** 6) / (1 + (hertz / band[1]) ** 16))
     coloured = np.fft.irfft(np.fft.rfft(wave) * 10 ** (gain_db / 20) * edges, len(wave))
-    generator = np.random.Generator(np.random.Philox(key=hash_int(key + "/noise")))  # keyed by the clip: no state
+    generator = np.random.Generator(np.random.Philox(key=hash_int(key + "/noise")))  # keyed by the clip, without state
     white = np.fft.rfft(generator.standard_normal(len(wave)))
     noise = np.fft.irfft(white * hertz ** (-0.5 * hash_fraction(key + "/pink")) * edges, len(wave))
     distance = hash_between(key + "/snr", *noise_db)

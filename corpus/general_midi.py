@@ -23,7 +23,7 @@ class Font:
         return f"soundfont/{self.name}"
 
     def path(self, packages: Packages) -> Path:
-        """The unpacked file."""
+        """Return the path of the unpacked file."""
         return packages[self.package] / self.file
 
 
@@ -35,9 +35,9 @@ FONTS = (
     Font("TimGM6mb", "timgm6mb-soundfont", "usr/share/sounds/sf2/TimGM6mb.sf2", "test"),
     Font("GeneralUser", "minuet-data", "usr/share/minuet/soundfonts/GeneralUser-v1.47.sf2", "test"),
 )
-"""MuseScore_General is left out: it is FluidR3, remastered.
+"""The soundfonts, without MuseScore_General, which is FluidR3 remastered.
 
-The last three share samples, and all are in test; A320U shares some with them, which near-copies show.
+The last three share samples, and all are in test. A320U shares some samples with them, as near-copies show.
 """
 
 DRUM_CLASS_KEYS = {
@@ -52,7 +52,7 @@ DRUM_CLASS_KEYS = {
     "cymbal": (49, 51, 52, 53, 55, 57, 59),
     "hand_drum": (60, 61, 62, 63, 64),
 }
-"""Percussion keys of General MIDI by class; guiro, cuica, whistles, triangle and others are in none."""
+"""Percussion keys of General MIDI by class; guiro, cuica, whistles, triangle and others are in no class."""
 DRUM_CLASS = {key: label for label, keys in DRUM_CLASS_KEYS.items() for key in keys}
 
 FAMILIES: dict[str, tuple[int, ...]] = {
@@ -70,7 +70,7 @@ FAMILIES: dict[str, tuple[int, ...]] = {
 }
 """NSynth's 11 families and their General MIDI programs, counted from 0.
 
-Mallet is celesta to dulcimer, kalimba and steel drums; organ is General MIDI's own group, accordions and harmonica too;
-vocal has choirs, synth voice, solo vox and space voice. Pads, effects, ethnic plucked strings, percussive and sound
-effects are in none.
+Mallet is celesta to dulcimer, kalimba and steel drums. Organ is General MIDI's own group, with accordions and
+harmonica. Vocal has choirs, synth voice, solo vox and space voice. Pads, effects, ethnic plucked strings, percussive
+and sound effects are in no family.
 """

@@ -1,4 +1,4 @@
-"""Renders notes and chords of General MIDI instruments: what the tasks of tones share."""
+"""Renders notes and chords of General MIDI instruments, for all tasks of tones."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Instrument:
     program: int
     name: str
     group: str
-    """The instruments of the soundfont that are built on the same samples."""
+    """Name that is shared by the instruments of the soundfont that use the same samples."""
 
 
 @dataclass(frozen=True)
 class Tone:
-    """A clip to be rendered."""
+    """A clip to render."""
 
     label: str
     key: str
@@ -38,7 +38,7 @@ class Tone:
 
 
 def instruments(font: Font, contents: SoundFont, programs: Iterable[int]) -> list[Instrument]:
-    """The instruments of a soundfont among ``programs``, by program."""
+    """Return the instruments of a soundfont among ``programs``, by program."""
     groups, owner = Groups(), dict[str, str]()
     found = [program for program in sorted(programs) if contents.used(MELODIC, program)]
     for program in found:
@@ -59,7 +59,7 @@ def instruments(font: Font, contents: SoundFont, programs: Iterable[int]) -> lis
 def rendered_tones(
     packages: Packages, programs: Iterable[int], tones: Callable[[Instrument], Sequence[Tone]]
 ) -> Iterator[Clip]:
-    """Clips of the tones of each instrument of each soundfont; the soundfont decides the split."""
+    """Yield clips of the tones of each instrument of each soundfont; the soundfont decides the split."""
     for font in FONTS:
         contents = SoundFont(font.path(packages))
         wanted = [

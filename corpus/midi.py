@@ -14,7 +14,7 @@ from corpus.audio import SAMPLE_RATE, load
 from corpus.packages import run_program
 
 DRUM_CHANNEL = 9
-_TICKS = 960  # a second: 480 a beat, 120 beats a minute
+_TICKS = 960  # per second: 480 a beat, 120 beats a minute
 _ALL_SOUND_OFF = 120
 _PIECES_AT_A_TIME = 200
 _PAUSE = 0.15  # seconds between two pieces
@@ -24,7 +24,7 @@ class Note(NamedTuple):
     """A note of a piece."""
 
     start: float
-    """Seconds."""
+    """Start in seconds."""
     seconds: float
     pitch: int
     velocity: int
@@ -35,18 +35,18 @@ class Piece(NamedTuple):
 
     notes: Sequence[Note]
     seconds: float
-    """Length of the clip: all sound is off at its end."""
+    """Length of the clip; all sound is off at its end."""
     program: int = 0
     channel: int = 0
     bank: int = 0
 
 
 def render(font: Path, pieces: Sequence[Piece]) -> Iterator[np.ndarray]:
-    """Play pieces one after the other, without effects, and yield each as 16 kHz mono samples.
+    """Play pieces one after the other, without effects; yield each as 16 kHz mono samples.
 
     Args:
-        font: SF2 or SF3.
-        pieces: each begins in silence.
+        font: soundfont file, SF2 or SF3.
+        pieces: pieces to play; each begins in silence.
 
     Raises:
         RuntimeError: fluidsynth failed.
@@ -72,12 +72,12 @@ def _render(font: Path, pieces: Sequence[Piece]) -> Iterator[np.ndarray]:
 def single_notes(
     notes: Iterable[tuple[int, int]], program: int, channel: int = 0, held: float = 1.5, seconds: float = 2.0
 ) -> list[Piece]:
-    """A piece for each (pitch, velocity)."""
+    """Make a piece for each (pitch, velocity)."""
     return [Piece([Note(0.0, held, pitch, velocity)], seconds, program, channel) for pitch, velocity in notes]
 
 
 def midi_file(pieces: Sequence[Piece], starts: Sequence[float] | np.ndarray) -> bytes:
-    """A MIDI file of one track that plays pieces at their starts."""
+    """Return a MIDI file of one track that plays the pieces at their starts."""
     events: list[tuple[int, int, bytes]] = []  # tick, order within a tick, event
     for piece, start in zip(pieces, starts, strict=False):
         channel, first = piece.channel, round(float(start) * _TICKS)

@@ -1,4 +1,4 @@
-"""Debian packages: downloads and unpacks them, without installing anything."""
+"""Downloads and unpacks Debian packages, without installing anything."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Package:
 
     name: str
     taken: str
-    """The files taken from it."""
+    """Description of the files taken from it."""
     licence: str
-    """Licence of the files taken, in a line, as read from the package's copyright file."""
+    """Licence of the files taken, in one line, as read from the package's copyright file."""
 
 
 class Packages:
@@ -45,26 +45,26 @@ class Packages:
         self.folder = folder
 
     def __getitem__(self, name: str) -> Path:
-        """Folder of a package's contents; ``packages[name] / "usr/share"``."""
+        """Return the folder of a package's contents, as in ``packages[name] / "usr/share"``."""
         return self.folder / name
 
     def version(self, name: str) -> str:
-        """Version of an unpacked package."""
+        """Return the version of an unpacked package."""
         fields = self.fields(name)
         return fields["Version"]
 
     def fields(self, name: str) -> dict[str, str]:
-        """The one-line fields of a package's control file."""
+        """Return the one-line fields of a package's control file."""
         lines = (self[name] / "DEBIAN/control").read_text("utf-8").splitlines()
         return dict(line.split(": ", 1) for line in lines if ": " in line and not line.startswith(" "))
 
     def has(self, name: str) -> bool:
-        """True if a package is unpacked here."""
+        """Return True if a package is unpacked here."""
         return (self[name] / "DEBIAN/control").is_file()
 
 
 def package_lists() -> dict[str, Package]:
-    """All packages of the lists, by name."""
+    """Read all packages of the lists, by name."""
     found: dict[str, Package] = {}
     for path in sorted(_LISTS.glob("*.toml")):
         for entry in tomllib.loads(path.read_text("utf-8"))["package"]:
@@ -75,7 +75,7 @@ def package_lists() -> dict[str, Package]:
 
 
 def need_programs(programs: Iterable[str]) -> None:
-    """Raise ValueError with the line that installs them if programs are missing."""
+    """Raise ValueError if programs are missing, with the command that installs them."""
     missing = sorted({name for name in programs if shutil.which(name) is None})
     if missing:
         packages = " ".join(PROGRAMS[name] for name in missing)
@@ -121,11 +121,11 @@ def run_program(command: Sequence[str | Path], folder: Path | None = None, text:
 
     Args:
         command: the program and its arguments.
-        folder: to run it in.
-        text: for its standard input.
+        folder: working folder.
+        text: standard input.
 
     Raises:
-        RuntimeError: it failed; names its last words.
+        RuntimeError: the program failed; quotes the end of its output.
     """
     done = subprocess.run([str(part) for part in command], input=text.encode(), capture_output=True, cwd=folder)
     if done.returncode:
@@ -135,7 +135,7 @@ def run_program(command: Sequence[str | Path], folder: Path | None = None, text:
 
 
 def audio_files(folder: Path) -> list[Path]:
-    """Audio files below a folder, sorted, symbolic links left out."""
+    """List the audio files below a folder, sorted, without symbolic links."""
     return [path for path in _files(folder) if path.suffix.lower() in AUDIO_SUFFIXES]
 
 
@@ -144,5 +144,5 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def copyright_files(packages: Packages, names: Iterable[str]) -> Mapping[str, list[Path]]:
-    """The copyright files of packages, by name."""
+    """List the copyright files of packages, by name of the package."""
     return {name: sorted((packages[name] / "usr/share/doc").glob("*/copyright")) for name in sorted(set(names))}

@@ -1,4 +1,5 @@
-"""Lists the clips for pre-training: nothing that is, or is a copy of, or shares a recording with a held-out clip."""
+"""Lists the clips for pre-training: no held-out clips, no copies of these, and none that share a recording with
+them."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ from corpus.task_folder import Built, Row, write_csv
 
 TABLE = "pretrain.csv"
 MOST_DB = 4.0
-"""A clip whose fingerprint differs by less from that of a held-out clip is left out: wider than within a task, because
-a clip too few costs nothing here."""
+"""A clip is left out if its fingerprint differs by less than this, in dB, from that of a held-out clip. The limit is
+wider than within a task, because losing a clip costs nothing here."""
 
 
 @dataclass
@@ -25,7 +26,7 @@ class Pretraining:
 
     rows: list[Row]
     left_out: dict[str, Counter[str]] = field(default_factory=dict)
-    """Clips of each task that are not among them, by reason."""
+    """Clips of each task that are left out, by reason."""
 
     @property
     def seconds(self) -> float:
@@ -34,10 +35,10 @@ class Pretraining:
 
 
 def list_pretraining(output: Path, tasks: Sequence[Task], built: Mapping[str, Built]) -> Pretraining:
-    """Choose the clips of ``pretrain.csv`` and write it.
+    """Choose the clips for pre-training, and write ``pretrain.csv``.
 
-    They are the training clips of all tasks and all unlabelled clips, but for those that share a recording with a
-    valid or test clip of any task, are near-copies of one, or are copies of a clip that is listed already.
+    They are the training clips of all tasks and all unlabelled clips. Left out are clips that share a recording with a
+    valid or test clip of any task, near-copies of such a clip, and copies of a clip that is listed already.
     """
     labelled = [task.name for task in tasks if task.split is not None]
     held = [

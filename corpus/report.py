@@ -65,7 +65,7 @@ def write_report(
 def statistics(
     packages: Packages, tasks: Sequence[Task], built: Mapping[str, Built], pretraining: Pretraining
 ) -> dict[str, Any]:
-    """Counts of all tasks and of pre-training, and the versions of the packages."""
+    """Return counts of all tasks and of pre-training, and the versions of the packages."""
     return {
         "tasks": {task.name: _count(task, built[task.name]) for task in tasks},
         "pretraining": {

@@ -1,4 +1,4 @@
-"""Reads the little of an SF2 soundfont that is needed: which samples a preset uses, and their PCM.
+"""Reads the needed part of an SF2 soundfont: the samples that a preset uses, and their PCM.
 
 Source: SoundFont Technical Specification 2.01.
 """
@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 Zone: TypeAlias = tuple[int, int, int]
-"""A sample's number, and the lowest and highest key that play it."""
+"""Number of a sample, and the lowest and highest key that play it."""
 DRUMS = 128
 """Bank of the drum kits."""
 _INSTRUMENT, _KEY_RANGE, _SAMPLE = 41, 43, 53  # generators
@@ -31,7 +31,7 @@ class Sample:
     name: str
     sample_rate: int
     pcm: np.ndarray
-    """(samples,) int16; bytes of an Ogg file where ``is_compressed``."""
+    """(samples,) int16, or the bytes of an Ogg file if ``is_compressed``."""
     is_compressed: bool
     digest: str = field(repr=False)
 
@@ -48,7 +48,7 @@ class SoundFont:
     """Presets and samples of a soundfont file.
 
     Args:
-        path: SF2, or SF3, whose samples are Ogg Vorbis.
+        path: file of SF2, or of SF3, whose samples are Ogg Vorbis.
     """
 
     def __init__(self, path: Path) -> None:
@@ -59,15 +59,15 @@ class SoundFont:
 
     @cached_property
     def samples(self) -> list[Sample]:
-        """All samples, in the file's order."""
+        """All samples, in the order of the file."""
         start = self._chunks[b"smpl"][0]
         found = []
-        # The last record ends the list.
+        # The last record only marks the end.
         for name, begin, end, _loop, _loop_end, rate, _key, _tune, _link, kind in self._records(
             "shdr", "<20sIIIIIBbHH"
         )[:-1]:
             is_compressed = bool(kind & _COMPRESSED)
-            width = 1 if is_compressed else 2  # an SF3 counts bytes
+            width = 1 if is_compressed else 2  # SF3 counts bytes
             data = self._bytes[start + width * begin : start + width * max(begin, end)]
             pcm = np.frombuffer(data, "u1" if is_compressed else "<i2")
             found.append(Sample(_text(name), rate, pcm, is_compressed, hashlib.sha1(data).hexdigest()))
@@ -91,7 +91,8 @@ class SoundFont:
         return found
 
     def used(self, bank: int, program: int, key: int | None = None) -> frozenset[str]:
-        """Digests of the samples of a preset, or of those it plays at one key; empty if there is no such preset."""
+        """Return the digests of the samples of a preset, or of those that one key plays; empty if there is no
+        preset."""
         preset = self.presets.get((bank, program))
         zones: Iterable[Zone] = preset.zones if preset else ()
         return frozenset(self.samples[n].digest for n, low, high in zones if key is None or low <= key <= high)

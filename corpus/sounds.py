@@ -1,4 +1,4 @@
-"""The sound files of a package, those in its zip archives (pk3, wz) too."""
+"""Lists and reads the sound files of a package, including those in its zip archives (pk3, wz)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from corpus.packages import AUDIO_SUFFIXES, Packages, audio_files
 from unfused_ray.audio.decode import decode
 
 _ARCHIVES = (".pk3", ".wz", ".zip")
-_PIECE = 1 << 20  # samples decoded at a time
+_PIECE = 1 << 20  # samples decoded at once
 
 
 @dataclass(frozen=True)
@@ -26,27 +26,28 @@ class Sound:
 
     package: str
     name: str
-    """Path below the package or the archive."""
+    """Path relative to the package or the archive."""
     path: Path
-    """The file, or the archive."""
+    """Path of the file, or of the archive."""
     in_archive: bool = False
 
     @property
     def words(self) -> str:
-        """Its name without folders, suffix and digits, in lower case, a blank between words."""
+        """Name without folders, suffix and digits, in lower case, with blanks between words."""
         stem = re.sub(r"([a-z])([A-Z])", r"\1 \2", PurePosixPath(self.name).stem)
         return re.sub(r"[^a-z]+", " ", stem.lower()).strip()
 
     @property
     def source(self) -> Path | str:
-        """Entry of ``Clip.sources``: the file, or the digest of its bytes in the archive, as a file's would be."""
+        """Entry for ``Clip.sources``: the file, or the digest of its bytes in the archive, which equals that of a
+        file."""
         return hashlib.sha1(self._bytes()).hexdigest() if self.in_archive else self.path
 
     def load(self) -> np.ndarray:
-        """The whole sound, 16 kHz mono float32.
+        """Decode the whole sound, 16 kHz mono float32.
 
         Raises:
-            AudioError: it cannot be read, or holds no samples.
+            AudioError: the sound cannot be read, or holds no samples.
         """
         with io.BytesIO(self._bytes()) as file:
             pieces = list(decode(file, SAMPLE_RATE, _PIECE))
@@ -60,7 +61,7 @@ class Sound:
 
 
 def sounds(packages: Packages, package: str) -> Iterator[Sound]:
-    """All sound files of a package, in the order of their names."""
+    """Yield all sound files of a package, in the order of their names."""
     root = packages[package]
     for path in audio_files(root):
         yield Sound(package, path.relative_to(root).as_posix(), path)
@@ -76,7 +77,7 @@ def sounds(packages: Packages, package: str) -> Iterator[Sound]:
 
 
 def windows(wave: np.ndarray, seconds: float, most: int) -> Iterator[np.ndarray]:
-    """Up to ``most`` windows of ``seconds`` at equal distances, without overlap; the whole of a shorter sound."""
+    """Yield up to ``most`` windows of ``seconds``, evenly spaced, without overlap; a shorter sound is one window."""
     length = int(seconds * SAMPLE_RATE)
     count = max(1, min(most, len(wave) // length))
     for number in range(count):

@@ -1,4 +1,4 @@
-"""The music of games: which tracks there are, which share material, and the split of each."""
+"""The music of games: its tracks, those that share material, and the split of each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from corpus.packages import Packages, audio_files
 from corpus.splits import Fractions, dealt_split
 
 _LEAST_SECONDS = 25.0
-_EDGE = 0.04  # of a track that is left out at both ends: fades and silence
+_EDGE = 0.04  # share of a track that is left out at both ends: fades and silence
 _FRACTIONS: Fractions = (0.55, 0.12, 0.33)
 _VERSION = r"[-_]?(old|remix|enhanced|epic|raw|map|theme)?[-_]?\d*$"
 
@@ -26,7 +26,7 @@ class Soundtrack:
     package: str
     folder: str
     version: str = r"[-_](old|enhanced)$"
-    """Pattern of what a name has more than that of the track it is a version of."""
+    """Pattern of the addition to a name that marks another version of a track."""
 
 
 SOUNDTRACKS = {
@@ -46,15 +46,15 @@ _SAME = {
     "colobot/hv2": "colobot/humanitarian",
     "freedroidrpg/hellfortresstwo": "freedroidrpg/hellfortressentrance",
 }
-"""Tracks that share recordings with one of another name, found by fingerprints at all places of both."""
+"""Tracks that share recordings with one of another name, found by comparing fingerprints at all places of both."""
 _OF_A_SOUNDTRACK = ("starfighter-data", "through_space")
-"""A track of the other packages that is singularity's "Through Space"; it is left out."""
+"""A track of the other packages that is singularity's "Through Space", and is left out."""
 OTHER_MUSIC = (
     *("asc-music", "btanks-data", "enigma-data", "extremetuxracer-data", "frozen-bubble-data"),
     *("fretsonfire-songs-muldjord", "fretsonfire-songs-sectoid", "gigalomania-data", "lordsawar-data", "pathological"),
     *("planetblupi-music-ogg", "starfighter-data", "trackballs-data", "wizznic-data", "zaz-data"),
 )
-"""Packages with fewer tracks, which are for pre-training only."""
+"""Packages with fewer tracks, which are only for pre-training."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,14 @@ class Track:
 
     game: str
     name: str
-    """Path below the folder of the game's music, without suffix."""
+    """Path relative to the folder of the game's music, without suffix."""
     group: str
-    """The tracks that are versions of one."""
+    """Name shared by the tracks that are versions of one piece."""
     path: Path
     seconds: float
 
     def starts(self, number: int, length: float) -> Iterator[float]:
-        """Starts of at most ``number`` pieces of ``length`` seconds, spread over the track, without overlap."""
+        """Yield starts of at most ``number`` pieces of ``length`` seconds, spread over the track, without overlap."""
         room = (1 - 2 * _EDGE) * self.seconds
         number = min(number, int(room / length))
         for place in range(number):
@@ -80,7 +80,7 @@ class Track:
 
 
 def tracks(packages: Packages, game: str) -> list[Track]:
-    """The tracks of a soundtrack, by name."""
+    """List the tracks of a soundtrack, by name."""
     soundtrack = SOUNDTRACKS[game]
     found = []
     for track in _tracks(game, packages[soundtrack.package] / soundtrack.folder):
@@ -91,15 +91,15 @@ def tracks(packages: Packages, game: str) -> list[Track]:
 
 
 def other_tracks(packages: Packages) -> list[Track]:
-    """The tracks of the other packages that no soundtrack has."""
+    """List the tracks of the other packages, without one that a soundtrack has."""
     found = (track for package in OTHER_MUSIC for track in _tracks(package, packages[package]))
     return [track for track in found if (track.game, track.path.stem) != _OF_A_SOUNDTRACK]
 
 
 def split_of_groups(tracks_of_game: list[Track]) -> dict[str, str]:
-    """Split of each group of a soundtrack."""
+    """Return the split of each group of a soundtrack."""
     game = tracks_of_game[0].game
-    # A name that was joined to another keeps its place in the deal, so that no other track moves.
+    # A name that was joined to another keeps its place in the deal, so that no other track changes its split.
     joined = {name for name in _SAME if name.startswith(f"{game}/")}
     return dealt_split({track.group for track in tracks_of_game} | joined, f"soundtrack/{game}", _FRACTIONS)
 
@@ -108,7 +108,7 @@ def _tracks(game: str, folder: Path) -> Iterator[Track]:
     for path in audio_files(folder):
         try:
             seconds = soundfile.info(path).duration
-        except soundfile.LibsndfileError:  # MIDI under another name, and the like
+        except soundfile.LibsndfileError:  # such as MIDI under another name
             continue
         if seconds >= _LEAST_SECONDS:
             name = str(path.relative_to(folder).with_suffix(""))

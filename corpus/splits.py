@@ -1,4 +1,4 @@
-"""Splits of whole groups into train, valid and test."""
+"""Assigns whole groups to train, valid and test."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from corpus.hashing import by_hash, hash_fraction
 
 SPLITS = ("train", "valid", "test")
 Fractions: TypeAlias = tuple[float, float, float]
-_MOST_GROUPS_TO_SWAP = 120  # pairs grow with the square
-_MISSING, _SINGLE = 2.0, 0.25  # penalties of a class without a clip, or with one, in a split
+_MOST_GROUPS_TO_SWAP = 120  # pairs grow with the square of the groups
+_MISSING, _SINGLE = 2.0, 0.25  # penalties for a class without a clip, or with only one, in a split
 
 
 class Labelled(Protocol):
@@ -22,52 +22,53 @@ class Labelled(Protocol):
 
     @property
     def label(self) -> str:
-        """Its class."""
+        """Class of the clip."""
         ...
 
     @property
     def family(self) -> str:
-        """Groups that may not cross splits: its own, or several."""
+        """Name shared by the groups that must have one split: the clip's own, or several."""
         ...
 
     @property
     def split(self) -> str:
-        """The split its task module gave it, or ``""``."""
+        """Split from the task module, or ``""``."""
         ...
 
 
 @dataclass(frozen=True)
 class ByHash:
-    """The hash of a group's name decides: for tasks of hundreds of groups."""
+    """Splits by the hash of a group's name, for tasks with hundreds of groups."""
 
     fractions: Fractions = (0.65, 0.15, 0.20)
     about = "hash of the group"
 
     def assign(self, task: str, clips: Sequence[Labelled]) -> dict[str, str]:
-        """Split of each family."""
+        """Return the split of each family."""
         return {clip.family: hash_split(clip.family, task, self.fractions) for clip in clips}
 
 
 @dataclass(frozen=True)
 class Balanced:
-    """The hash, then balanced over the classes: for tasks of few groups, where the hash may leave a class out."""
+    """Splits by the hash, then balances classes, for tasks with few groups, where the hash may leave a class out."""
 
     fractions: Fractions = (0.65, 0.15, 0.20)
     about = "hash of the group, then balanced over classes"
 
     def assign(self, task: str, clips: Sequence[Labelled]) -> dict[str, str]:
-        """Split of each family."""
+        """Return the split of each family."""
         return balanced_split([(clip.label, clip.family) for clip in clips], task, self.fractions)
 
 
 @dataclass(frozen=True)
 class Given:
-    """The task module decides, by ``Clip.split``: where a group's clips depend on its split, such as their noise."""
+    """Uses the task module's ``Clip.split``, for tasks whose clips depend on their split, for example by their
+    noise."""
 
     about = "decided by the task"
 
     def assign(self, task: str, clips: Sequence[Labelled]) -> dict[str, str]:
-        """Split of each family.
+        """Return the split of each family.
 
         Raises:
             ValueError: a clip has no split, or a family has two.
@@ -85,23 +86,23 @@ SplitRule: TypeAlias = ByHash | Balanced | Given
 
 
 def hash_split(group: str, salt: str, fractions: Fractions = (0.65, 0.15, 0.20)) -> str:
-    """The split that the hash of a group's name gives it."""
+    """Return the split of a group by the hash of its name."""
     place = hash_fraction(f"split/{salt}/{group}")
     return "train" if place < fractions[0] else "valid" if place < fractions[0] + fractions[1] else "test"
 
 
 def dealt_split(groups: Iterable[str], salt: str, fractions: Fractions) -> dict[str, str]:
-    """Groups of equal weight, in hash order, dealt out to the splits in the wanted shares."""
+    """Deal groups of equal weight, in hash order, to the splits in the wanted shares."""
     order = by_hash(sorted(groups), f"deal/{salt}")
     first, second = round(fractions[0] * len(order)), round((fractions[0] + fractions[1]) * len(order))
     return {group: SPLITS[(i >= first) + (i >= second)] for i, group in enumerate(order)}
 
 
 def balanced_split(rows: Sequence[tuple[str, str]], salt: str, fractions: Fractions) -> dict[str, str]:
-    """Split groups so that each class has the wanted shares, and is missing nowhere if that is possible.
+    """Split groups so that each class has the wanted shares, and is missing from no split if possible.
 
-    Starts at :func:`hash_split`, then makes the move of one group, or the swap of two, that most reduces the squared
-    distance between each class's shares and the wanted ones, until none does.
+    It starts from :func:`hash_split`. Then it repeatedly makes the move of one group, or the swap of two, that most
+    reduces the squared distance between each class's shares and the wanted ones, until none reduces it.
 
     Args:
         rows: (label, group) of each clip.
@@ -129,7 +130,7 @@ def balanced_split(rows: Sequence[tuple[str, str]], salt: str, fractions: Fracti
 
 
 def _moves(at_G: np.ndarray) -> list[tuple[tuple[int, int], ...]]:
-    """Each move of one group to another split, and swaps of two groups unless there are many."""
+    """List each move of one group to another split, and the swaps of two groups unless there are many groups."""
     places = range(len(at_G))
     moves: list[tuple[tuple[int, int], ...]] = [
         ((place, split),) for place in places for split in range(len(SPLITS)) if split != at_G[place]
@@ -147,24 +148,24 @@ def _cost(count_GL: np.ndarray, at_G: np.ndarray, fractions: Fractions) -> float
 
 
 class Groups:
-    """Joins names that share recordings; the least name of a group represents it."""
+    """Joins names that share recordings; a group is represented by its smallest name."""
 
     def __init__(self) -> None:
         self._parent: dict[str, str] = {}
 
     def find(self, name: str) -> str:
-        """The name that represents the group of ``name``."""
+        """Return the name that represents the group of ``name``."""
         while (parent := self._parent.setdefault(name, name)) != name:
             name = parent
         return name
 
     def join(self, first: str, second: str) -> None:
-        """Make one group of the groups of two names."""
+        """Merge the groups of two names."""
         least, other = sorted((self.find(first), self.find(second)))
         self._parent[other] = least
 
     def members(self) -> Mapping[str, list[str]]:
-        """All names of each group."""
+        """Return all names of each group."""
         found: dict[str, list[str]] = {}
         for name in sorted(self._parent):
             found.setdefault(self.find(name), []).append(name)

@@ -1,4 +1,4 @@
-"""Speech synthesisers: words by espeak-ng, flite and festival, as 16 kHz samples without pauses at their ends."""
+"""Synthesises words with espeak-ng, flite and festival, as 16 kHz samples without pauses at their ends."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from corpus.packages import run_program
 
 PROGRAMS = ("espeak-ng", "flite", "festival")
 ACCENTS = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029", "en-us-nyc")
-"""English of espeak-ng."""
+"""English accents of espeak-ng."""
 FESTIVAL_VOICES = {"kal": "kal_diphone", "ked": "ked_diphone", "slt": "cmu_us_slt_arctic_hts"}
 _FESTIVAL_PACKAGES = "festvox-kallpc16k festvox-kdlpc16k festvox-us-slt-hts"
-_WORDS_A_MINUTE, _HERTZ = 165.0, 105.0  # of espeak-ng's rate 1, of flite's pitch 1 (kal)
+_WORDS_A_MINUTE, _HERTZ = 165.0, 105.0  # of rate 1 for espeak-ng, and of pitch 1 for flite (kal)
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """Text, and how it is said."""
+    """A text and the manner of speaking it."""
 
     text: str
     rate: float = 1.0
-    """Speed, 1 being the voice's own."""
+    """Speed, relative to the voice's own."""
     pitch: float = 1.0
-    """Pitch, 1 being the voice's own; festival and flite's recorded voices keep theirs."""
+    """Pitch, relative to the voice's own; festival and flite's recorded voices ignore it."""
     accent: str = "en-us"
     """Accent of espeak-ng."""
 
 
 def speak(engine: str, voice: str, utterances: Sequence[Utterance]) -> Iterator[np.ndarray]:
-    """Say texts in one voice.
+    """Speak texts in one voice.
 
     Args:
         engine: one of ``PROGRAMS``.
         voice: a variant of espeak-ng, a voice of flite, a key of ``FESTIVAL_VOICES``.
-        utterances: to say.
+        utterances: texts to speak.
 
     Raises:
         ValueError: the engine lacks the voice.
@@ -55,7 +55,7 @@ def speak(engine: str, voice: str, utterances: Sequence[Utterance]) -> Iterator[
 
 
 def espeak_variants() -> frozenset[str]:
-    """Variants that this espeak-ng has; for others it silently speaks in its plain voice."""
+    """Return the variants that this espeak-ng has; for any other it silently uses its plain voice."""
     return frozenset(re.findall(r"!v/(\S+)", run_program(["espeak-ng", "--voices=variant"]).decode("utf-8", "replace")))
 
 
@@ -63,7 +63,7 @@ def _espeak(voice: str, said: Utterance) -> np.ndarray:
     rate, pitch = round(_WORDS_A_MINUTE * said.rate), round(min(99, 50 * said.pitch))
     command = ["espeak-ng", "-v", f"{said.accent}+{voice}", "-s", str(rate), "-p", str(pitch), "--stdout", said.text]
     data = bytearray(run_program(command))
-    data[40:44] = (len(data) - 44).to_bytes(4, "little")  # it does not know the length of what it streams
+    data[40:44] = (len(data) - 44).to_bytes(4, "little")  # it does not know the length of its stream
     return _wave(bytes(data))
 
 
@@ -78,7 +78,7 @@ def _flite(voice: str, said: Utterance) -> np.ndarray:
 
 
 def _festival(voice: str, utterances: Sequence[Utterance]) -> Iterator[np.ndarray]:
-    """All texts in one process: it starts as slowly as it speaks."""
+    """Speak all texts in one process, because festival starts as slowly as it speaks."""
     name = FESTIVAL_VOICES[voice]
     with tempfile.TemporaryDirectory() as folder:
         lines = [f"(voice_{name})"]

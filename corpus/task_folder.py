@@ -42,7 +42,7 @@ class Row:
     digest: str
     """SHA-1 of its 16-bit samples."""
     sources: list[str]
-    """Digests of the files, and names of what is no file, that it was made from."""
+    """Digests of the files, and names of other recordings, that the clip was made from."""
 
 
 @dataclass
@@ -61,7 +61,7 @@ class TaskFolder:
 
     Args:
         task: the task.
-        folder: of the corpus while it is built; the task's files are put under ``folder/<name>``.
+        folder: folder of the corpus while it is built; the task's files are written below ``folder/<name>``.
     """
 
     task: Task
@@ -134,7 +134,8 @@ class TaskFolder:
             self._seen.update(dict.fromkeys(marks, row))
 
     def _is_copy(self, marks: set[str], label: str) -> bool:
-        """True if a clip of these marks was seen; of one recording under two labels, neither is kept."""
+        """Return True if a clip with one of these marks was seen; of one recording under two labels, neither is
+        kept."""
         for mark in sorted(marks & self._seen.keys()):
             old = self._seen[mark]
             if old is not None and old.label == label:
@@ -168,7 +169,7 @@ class TaskFolder:
         return np.stack([self._prints[row.wav_path] for row in rows])
 
     def _drop_copies_of_other_gain(self) -> None:
-        """Keep one of the clips that differ in gain only, such as many velocity layers; of two labels, neither."""
+        """Keep one of the clips that differ only in gain, such as velocity layers; under two labels, keep neither."""
         rows, dropped = sorted(self._rows, key=lambda row: row.wav_path), dict[int, str]()
         if not rows:
             return
@@ -210,7 +211,7 @@ class TaskFolder:
                 raise ValueError(f"task {self.task.name}: no clip of {sorted(missing)} in {split}")
 
     def _drop_near_copies_across_splits(self) -> None:
-        """Drop the clip of the split that is less in need: of train and valid or test, the one of train."""
+        """Drop near-copies across splits: the clip in train goes before one in valid or test, and valid before test."""
         for split in SPLITS[1:]:
             held = [row for row in self._rows if row.split == split]
             others = [row for row in self._rows if _SPLIT_RANK[row.split] < _SPLIT_RANK[split]]
@@ -228,7 +229,7 @@ class TaskFolder:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Write a table, the whole or nothing."""
+    """Write a table completely or not at all."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)

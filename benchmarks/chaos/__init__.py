@@ -1,1 +1,1 @@
-"""Jobs that are killed and disturbed, and must end with equal results (docs/reliability.md)."""
+"""Jobs that are disturbed and killed, and must still end with equal results (docs/reliability.md)."""

@@ -1,4 +1,4 @@
-"""A training on a cluster of several nodes (raylets of this machine), one of which is lost and others join."""
+"""A training on a cluster of several nodes (raylets of this machine) that loses one node and gains others."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ _EPOCHS = 8
 
 
 def lost_node(folder: Path, drums: Path) -> list[Outcome]:
-    """Two workers and two assignment shards on four nodes: one is killed, others join, and four workers go on."""
+    """Train with two workers and two assignment shards on four nodes; kill a node, add two, resume with four
+    workers."""
     with _object_store() as options, _cluster() as cluster:
         data, output = (f"s3://bucket/{name}{options}" for name in ("drums", "run"))
         for path in drums.iterdir():
@@ -72,10 +73,10 @@ def lost_node(folder: Path, drums: Path) -> list[Outcome]:
 
 
 def _refused(folder: Path, drums: Path) -> None:
-    """A local folder is refused before anything starts.
+    """Check that a local folder is refused before anything starts.
 
     Raises:
-        RuntimeError: it is not.
+        RuntimeError: it is not refused.
     """
     given = ["--data", str(drums), "--output", str(folder / "refused"), "--runtime.kind", "workers"]
     job = Job(folder, "refused", ["jobs/pretrain.py", "tiny", *given])
@@ -84,7 +85,7 @@ def _refused(folder: Path, drums: Path) -> None:
 
 
 def _with_worker(cluster: Cluster) -> Any:
-    """A node, not the head, that has a train worker.
+    """Return a node, not the head, that has a train worker.
 
     Raises:
         RuntimeError: all workers or all assignment shards are on one node.
@@ -101,17 +102,17 @@ def _raylet(node: Any) -> psutil.Process:
 
 
 def _has(node: Any, name: str) -> bool:
-    """True if a process of this name is on the node."""
+    """Return True if a process of this name runs on the node."""
     return any(name in " ".join(child.cmdline()[:1]) for child in _raylet(node).children())
 
 
 def _kill(node: Any) -> None:
-    """SIGKILL to a node's raylet, with which all its processes end."""
+    """Send SIGKILL to a node's raylet; all processes of the node end with it."""
     _raylet(node).kill()
 
 
 def _alone(folder: Path, data: str) -> str:
-    """The same run in one process, of one epoch."""
+    """Train the first epoch of the same run in one process; return its folder."""
     output = str(folder / "cluster-undisturbed")
     given = ["--data", data, "--output", output, "--batch.block", "4", "--epochs", str(_EPOCHS), "--stop-after", "1"]
     Job(folder, "cluster-undisturbed", ["jobs/pretrain.py", "tiny", *given, "--runtime.threads", "1"]).finish()
@@ -119,7 +120,7 @@ def _alone(folder: Path, data: str) -> str:
 
 
 def _first_labels(run: str) -> dict[str, bytes]:
-    """The data that the first epoch trained on: before it no sum depends on the number of workers."""
+    """Read the labels that the first epoch trained on; no sum before them depends on the number of workers."""
     folder = storage.join(run, "assignments", "epoch-0000")
     return {
         storage.name(uri): storage.read_bytes(uri)
@@ -130,7 +131,7 @@ def _first_labels(run: str) -> dict[str, bytes]:
 
 @contextmanager
 def _object_store() -> Iterator[str]:
-    """Options of URIs of an S3 server on loopback, whose keys are in the environment."""
+    """Start an S3 server on loopback and put its keys into the environment; yield the options for its URIs."""
     os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_EC2_METADATA_DISABLED="true")
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -142,7 +143,7 @@ def _object_store() -> Iterator[str]:
 
 @contextmanager
 def _cluster() -> Iterator[Cluster]:
-    """A head and three nodes of one CPU each, which commands started here join."""
+    """Start a head and three nodes of one CPU each; commands started inside the block join this cluster."""
     cluster = Cluster(initialize_head=True, head_node_args={**_NODE, "include_dashboard": False})
     for _ in range(3):
         cluster.add_node(**_NODE)

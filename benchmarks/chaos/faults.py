@@ -1,4 +1,4 @@
-"""Faults done to real processes of a job: SIGKILL, SIGTERM and SIGSTOP, to whoever plays a role in it."""
+"""Faults injected into real processes of a job: SIGKILL, SIGTERM and SIGSTOP, to the process with a given role."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 600.0
 _FREEZE_SECONDS = 15.0
 
-# What the titles of a role's processes begin with, behind their folder: Ray gives them actor class or task.
+# How the process titles of a role begin, after any folder: Ray sets the title to the actor class or the task.
 _ROLES: Mapping[str, str] = {
     "train worker": "ray::RayTrainWorker",
     "data task": "ray::Read",
@@ -37,10 +37,10 @@ class Job:
     """A command that is started, disturbed, and started again.
 
     Args:
-        folder: its home; its output is appended to ``<name>.log`` there.
+        folder: home of the job; the output is appended to ``<name>.log`` in it.
         command: script and arguments.
-        again: arguments that are added from the second start on.
-        name: of the log.
+        again: arguments added from the second start on.
+        name: name of the log.
     """
 
     def __init__(self, folder: Path, name: str, command: Sequence[str], again: Sequence[str] = ()) -> None:
@@ -50,7 +50,7 @@ class Job:
         atexit.register(lambda: self.process.kill())  # an interrupted benchmark leaves nothing running
 
     def finish(self) -> None:
-        """Wait for its end.
+        """Wait for the process to end.
 
         Raises:
             RuntimeError: it failed.
@@ -59,14 +59,14 @@ class Job:
             raise RuntimeError(f"{' '.join(self._command)} ended with code {code}: see {self.log}")
 
     def again(self) -> None:
-        """Start the same command, once the process has ended."""
+        """Start the same command again after the process has ended."""
         self.process = self._start([*self._command, *self._again])
 
     def wait_for(self, condition: Callable[[], object]) -> bool:
         """Wait for the condition; return False if the process ends first.
 
         Raises:
-            RuntimeError: neither happens.
+            RuntimeError: neither has happened after ``PATIENCE_SECONDS``.
         """
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not condition():
@@ -81,13 +81,13 @@ class Job:
         """Wait until the condition comes true.
 
         Raises:
-            RuntimeError: it does not.
+            RuntimeError: it does not come true.
         """
         if not self.wait_for(condition):
             raise RuntimeError(f"{' '.join(self._command)} ended before its time: see {self.log}")
 
     def of_role(self, role: str) -> list[psutil.Process]:
-        """The processes that play a role now, oldest first."""
+        """Return the processes that have a role now, oldest first."""
         found = []
         for process in psutil.Process(self.process.pid).children(recursive=True):
             try:
@@ -106,7 +106,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Injected:
-    """A fault that was done."""
+    """A fault that was injected."""
 
     fault: str
     at: float
@@ -117,25 +117,25 @@ class Injected:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of a fault."""
+    """How a job came through a fault."""
 
     job: str
     fault: str
     seconds: float
-    """Time until it had recovered."""
+    """Seconds from the fault until the job had recovered."""
     equal: bool
-    """True if the job's result is that of an undisturbed one."""
+    """True if the job's result equals that of an undisturbed one."""
     lost: int | None = None
-    """Steps trained twice; None where nothing is trained."""
+    """Number of steps trained twice; None where nothing is trained."""
     within_bound: bool = True
-    """True if none of them lies before the newest checkpoint."""
+    """True if none of these steps lies before the newest checkpoint."""
     code: int | None = None
     """Exit code of the driver; None if it did not end."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """Arguments of every job."""
+    """The arguments that every job's test takes."""
 
     folder: Path
     drums: Path
@@ -144,15 +144,15 @@ class Case:
     rounds: int
 
     def shuffled(self, faults: Sequence[str]) -> list[str]:
-        """Each fault once a round, in an order of the seed's."""
+        """Return each fault once per round, in an order drawn from ``rng``."""
         return [fault for _ in range(self.rounds) for fault in self.rng.sample(faults, len(faults))]
 
 
 def inject(job: Job, fault: str) -> Injected | None:
-    """Do a fault, and wait for the driver's end where it ends by it. None where the job has ended before.
+    """Inject a fault; if the driver ends by it, wait for that end. Return None if the job has ended before.
 
     Args:
-        job: that runs.
+        job: the running job.
         fault: a role, whose process gets SIGKILL; "driver"; "SIGTERM" to the driver; or "frozen train worker".
     """
     if fault in ("driver", "SIGTERM"):
@@ -175,6 +175,6 @@ def inject(job: Job, fault: str) -> Injected | None:
         found[0].resume()
     else:
         found[0].kill()
-    if role in ("raylet", "GCS"):  # what cannot be replaced on one machine: the driver is to end by itself
+    if role in ("raylet", "GCS"):  # one machine cannot replace these: the driver must end by itself
         return Injected(fault, at, job.process.wait(PATIENCE_SECONDS))
     return Injected(fault, at)

@@ -1,10 +1,10 @@
-"""A sweep whose driver is killed (SIGKILL) and which is then resumed: what is kept, and where a trial's time goes.
+"""A sweep whose driver is killed (SIGKILL) and which is then resumed: what it keeps, and where a trial's time goes.
 
     python -m benchmarks.chaos.killed_sweep [--trials 6] [--output output/bench]
 
-It is tuning/sweep.py as a user calls it, on the embedded drums with toy networks and a random network's pseudo-labels.
-The driver is killed once two trials have ended and another has been scored, and the same command is given at once with
---resume. Seconds of trials are what their records say: of the training loops, of scoring, and of what is around both.
+It runs tuning/sweep.py as a user does, on the embedded drums with toy networks and a random network's pseudo-labels.
+The driver is killed once two trials have ended and another has been scored. The same command is then given at once with
+--resume. The seconds of a trial come from its record: training loops, scoring, and the rest around both.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PATIENCE_SECONDS = 200.0
 
 
 def sweep(folder: Path, trials: int, *more: str) -> subprocess.Popen[bytes]:
-    """Start the sweep; its output goes to this process's."""
+    """Start the sweep; its output joins that of this process."""
     given = {
         "--tasks": str(folder / "drums"),
         "--output": str(folder / "sweep"),
@@ -40,10 +40,10 @@ def sweep(folder: Path, trials: int, *more: str) -> subprocess.Popen[bytes]:
 
 
 def wait_until_killable(folder: Path, process: subprocess.Popen[bytes]) -> None:
-    """Wait until two trials have ended and one that has not was scored.
+    """Wait until two trials have ended and a third, still running, has been scored.
 
     Raises:
-        RuntimeError: it does not come to that.
+        RuntimeError: the sweep does not get there.
     """
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
@@ -55,7 +55,7 @@ def wait_until_killable(folder: Path, process: subprocess.Popen[bytes]) -> None:
 
 
 def main() -> None:
-    """Kill, resume and report."""
+    """Kill the sweep, resume it and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=6)
     parser.add_argument("--output", type=Path, default=ROOT / "output" / "bench")

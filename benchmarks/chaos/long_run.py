@@ -2,11 +2,12 @@
 
     python -m benchmarks.chaos.long_run [--minutes 60] [--output output/bench]
 
-It is jobs/pretrain.py as a user calls it: two workers, two assignment shards, a toy network on crops of the demo's
-length, so that an epoch with its checkpoint, clustering and new stream ends every few seconds. After the minutes the
-run gets SIGTERM. Memory is what a process shares with no other (RSS without the object store's mapped pages), summed
-over the processes of a kind. What Ray keeps of every task and of every execution of a data set, which each epoch is, is
-told by the epoch and not judged: GCS and agents ("Ray itself") and Ray Data's own actors ("other Ray workers").
+It runs jobs/pretrain.py as a user does, with two workers, two assignment shards and a toy network. The crops have the
+demo's length, so that an epoch ends every few seconds, with its checkpoint, clustering and new stream. When the minutes
+are over, the run gets SIGTERM. Memory is the part that a process shares with no other (RSS without the object store's
+mapped pages), summed over the processes of a kind. Ray itself keeps a record of every task and of every execution of a
+data set, and each epoch is such an execution. This growth is reported per epoch and not judged: the GCS and agents
+("Ray itself") and Ray Data's own actors ("other Ray workers").
 """
 
 from __future__ import annotations
@@ -36,18 +37,18 @@ ROOT = Path(__file__).parents[2]
 _SAMPLE_SECONDS = 10.0
 _KINDS = ("RayTrainWorker", "AssignmentActor", "_ShardActor", "CoordinatorActor", "TrainController", "SplitCoordinator")
 _LOGS = "Ray's logs, MB"
-"""Grow, until Ray rotates them."""
+"""Size of the logs, which grow until Ray rotates them."""
 _FLAT_SHARE = 0.02
-"""A kind of process is flat where it grows by no more than this share of its median in the run's later half, or by"""
+"""Largest growth in the run's later half, as a share of the median, at which a kind of process counts as flat."""
 _FLAT_MB = 10.0
-"""as many MB: what an allocator does."""
+"""The same limit in MB, which allows for the allocator; the larger of the two counts."""
 _KEPT_BY_RAY = ("Ray itself, MB", "other Ray workers, MB", "SplitCoordinator, MB")
 
 Sample = dict[str, float]
 
 
 def main() -> None:
-    """Train, sample, stop, report; exit code 1 where something grows or is left."""
+    """Train, sample, stop and report; exit with code 1 if something grows or is left behind."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--output", type=Path, default=ROOT / "output" / "bench")
@@ -67,7 +68,7 @@ def main() -> None:
         figures, verdicts = judge(samples)
         left = {
             "processes left": sum(_still_runs(one) for one in seen),
-            # Ray keeps its logs, as it does of every session, and torch a cache.
+            # Ray keeps the logs of every session, and torch keeps a cache.
             "temporary files left": sum(
                 not path.name.startswith(("ray", "torchinductor_")) for path in (folder / "tmp").iterdir()
             ),
@@ -85,10 +86,10 @@ def main() -> None:
 
 
 def watch(folder: Path, process: subprocess.Popen[bytes], minutes: float) -> tuple[list[Sample], set[psutil.Process]]:
-    """Samples of the run from its first checkpoint on, and every process of it that was seen.
+    """Return samples of the run from its first checkpoint on, and every process of it that was seen.
 
     Raises:
-        RuntimeError: the run ends before its time.
+        RuntimeError: the run ends too early.
     """
     samples: list[Sample] = []
     seen: set[psutil.Process] = set()
@@ -105,22 +106,22 @@ def watch(folder: Path, process: subprocess.Popen[bytes], minutes: float) -> tup
 
 
 def sample(run: Path, tree: Sequence[psutil.Process]) -> Sample:
-    """Memory (MB), processes, open files, files of the run, its checkpoints and assignments, at this moment."""
+    """Take one sample: memory (MB), processes, open files, and the run's files, checkpoints, assignments and epochs."""
     found: Sample = {"processes": len(tree), "open files": 0.0}
     session = ""
     for index, process in enumerate(tree):
         try:
             command, memory = process.cmdline(), process.memory_info()
             found["open files"] += process.num_fds()
-        except psutil.NoSuchProcess:  # a data worker that ended meanwhile
+        except psutil.NoSuchProcess:  # a data worker that has ended meanwhile
             continue
         session = session or next((part.split("=")[1] for part in command if part.startswith("--session-dir=")), "")
         kind = "driver" if index == 0 else _kind(command)
         found[f"{kind}, MB"] = found.get(f"{kind}, MB", 0.0) + (memory.rss - memory.shared) / 1e6
-    with suppress(HTTPError):  # Ray's exporter, on a busy machine: this sample goes without
+    with suppress(HTTPError):  # Ray's exporter may be late on a busy machine
         found["object store, MB"] = _object_store_mb(Path(session))
     found[_LOGS] = sum(path.stat().st_size for path in (Path(session) / "logs").rglob("*") if path.is_file()) / 1e6
-    found["files of the run"] = sum(len(files) for _, _, files in os.walk(run))  # rglob trips over what is deleted
+    found["files of the run"] = sum(len(files) for _, _, files in os.walk(run))  # rglob fails on deleted folders
     found["checkpoints"] = len(list((run / "checkpoints").glob("*/manifest.json")))
     found["assignments"] = len(list((run / "assignments").glob("epoch-*")))
     found["epochs"] = int(max(path.name for path in (run / "checkpoints").iterdir())[1:5])
@@ -128,13 +129,13 @@ def sample(run: Path, tree: Sequence[psutil.Process]) -> Sample:
 
 
 def judge(samples: Sequence[Sample]) -> tuple[list[Figure], dict[str, bool]]:
-    """Figures of all that was sampled, and what holds of it."""
+    """Return the figures of all samples, and which conditions hold."""
     rule = CheckpointConfig()
     later = samples[len(samples) // 2 :]
     epochs = max(1.0, later[-1]["epochs"] - later[0]["epochs"])
     figures = [Figure("epochs, each with a checkpoint", samples[-1]["epochs"], "")]
     verdicts = {
-        # One is being written, or deleted, while they are counted.
+        # One may be written, or deleted, while they are counted.
         "checkpoints to the rule": max(one["checkpoints"] for one in samples) <= rule.keep + 1,
         "assignments to the rule": max(one["assignments"] for one in samples) <= rule.keep_assignments + 2,
     }
@@ -164,7 +165,7 @@ def judge(samples: Sequence[Sample]) -> tuple[list[Figure], dict[str, bool]]:
 
 
 def _kind(command: Sequence[str]) -> str:
-    """The kind of a process of the run, from its command line."""
+    """Return the kind of one of the run's processes, from its command line."""
     actor = re.match(r"ray::(\w+)", command[0] if command else "")
     if actor is None:
         return "Ray itself"
@@ -172,7 +173,7 @@ def _kind(command: Sequence[str]) -> str:
 
 
 def _object_store_mb(session: Path) -> float:
-    """Bytes of objects in the store, in memory and on disk, as Ray's exporter says."""
+    """Return the MB of objects in the store, in memory and on disk, as Ray's exporter reports them."""
     port = next(session.glob("metrics_export_port_*")).read_text()
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
         text = answer.read().decode()

@@ -2,11 +2,11 @@
 
     make chaos, or: python -m benchmarks.chaos.run [--jobs pretrain sweep …] [--rounds 2] [--seed 0] [--keep]
 
-The jobs are commands as a user gives them, on the embedded recordings with toy networks; processes are killed
-(SIGKILL), asked to end (SIGTERM) and frozen for 15 s (SIGSTOP, SIGCONT). Where a driver ends, the same command is given
-again. A training has recovered from a fault when a newer checkpoint is committed, another job when it ends. Steps lost
-were trained twice, as far as MLflow was told of them: from the checkpoint that was resumed on. None may lie before the
-newest checkpoint. Equal is bit by bit, to the same command undisturbed.
+The jobs are commands as a user gives them, on the embedded recordings with toy networks. Processes are killed
+(SIGKILL), asked to end (SIGTERM) and frozen for 15 s (SIGSTOP, SIGCONT). If a driver ends, the same command is given
+again. A training has recovered from a fault when it commits a newer checkpoint, another job when it ends. Lost steps
+were trained twice: those from the checkpoint that was resumed to the last step that MLflow had recorded. None of them
+may lie before the newest checkpoint. "Equal" means bit by bit equal to the result of the same command undisturbed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from unfused_ray.sweeps.trial import read_records
 
 
 def main() -> None:
-    """Disturb, compare, report; exit code 1 where a result differs or more was lost than may be."""
+    """Disturb, compare and report; exit with code 1 if a result differs or more steps were lost than allowed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", nargs="+", choices=_CASES, default=list(_CASES))
     parser.add_argument("--rounds", type=int, default=2, help="how often each fault is done in a run")
@@ -67,7 +67,7 @@ def _prepare(folder: Path, output: Path) -> Job:
 
 
 def prepare(case: Case) -> list[Outcome]:
-    """Ingest: killed tasks, and a killed driver."""
+    """Ingest, while tasks and the driver are killed."""
     source = str(ROOT / "recordings" / "*.tar")  # one of them is so small that it is read without tasks
 
     def command(output: Path) -> list[str]:
@@ -81,7 +81,7 @@ def prepare(case: Case) -> list[Outcome]:
 
 
 def embed(case: Case) -> list[Outcome]:
-    """Vectors: killed tasks, and a killed driver."""
+    """Embed, while tasks and the driver are killed."""
     encoder = str(_trained(case))
 
     def command(output: Path) -> list[str]:
@@ -95,7 +95,7 @@ def embed(case: Case) -> list[Outcome]:
 
 
 def evaluate(case: Case) -> list[Outcome]:
-    """A table: its driver is killed."""
+    """Evaluate, while the driver is killed."""
     models = f"teacher={_trained(case)}"
 
     def command(output: Path) -> list[str]:
@@ -108,7 +108,7 @@ def evaluate(case: Case) -> list[Outcome]:
 
 
 def sweep(case: Case) -> list[Outcome]:
-    """A sweep without early stopping, which depends on who comes first: its driver is killed."""
+    """Sweep without early stopping, which depends on the order of the trials, while the driver is killed."""
 
     def command(output: Path) -> list[str]:
         given = ["--tasks", str(case.drums), "--output", str(output), "--search", "random", "--num-trials", "3"]
@@ -129,7 +129,7 @@ def _until_done(
     faults: Sequence[str],
     again: Sequence[str] = (),
 ) -> list[Outcome]:
-    """Disturb a job that keeps finished pieces, at moments drawn from the seconds that an undisturbed one takes."""
+    """Disturb a job that keeps finished pieces, at random moments within the time that it takes undisturbed."""
     started = time.monotonic()
     Job(case.folder, f"{name}-undisturbed", command(case.folder / f"{name}-undisturbed")).finish()
     seconds = time.monotonic() - started
@@ -148,7 +148,7 @@ def _until_done(
 
 
 def _trained(case: Case) -> Path:
-    """A run that nothing disturbed."""
+    """Pre-train once without a disturbance; return the run's folder."""
     output = case.folder / "encoder"
     if not output.exists():
         command = ["jobs/pretrain.py", "tiny", "--data", str(case.drums), "--output", str(output)]
@@ -157,7 +157,7 @@ def _trained(case: Case) -> Path:
 
 
 def _report(outcomes: Sequence[Outcome], output: Path) -> None:
-    """A line for each fault of each job, and all outcomes as JSON."""
+    """Print a line for each fault of each job, and write all outcomes as JSON."""
     table = Table(
         "job", "fault", "times", "recovered in, s", "steps lost", "result equal", "driver's code", title="chaos"
     )

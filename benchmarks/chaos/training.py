@@ -1,4 +1,4 @@
-"""A training that is disturbed again and again: what it loses, and whether it ends as if nothing had been."""
+"""A training that is disturbed again and again: what it loses, and whether it ends as if undisturbed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _COMMANDS: Mapping[str, tuple[str, ...]] = {
     "distill": ("jobs/distill.py", "tiny", "--labels.origin", "random"),
 }
 _SETTINGS = ("--runtime.kind", "workers", "--checkpoint.every-minutes", "0.05")
-_EPOCHS = 1000  # more than it takes; how fast the learning rate falls depends on it
+_EPOCHS = 1000  # more than the test needs; the learning rate's schedule depends on it
 _AGAIN = "starting again from the newest checkpoint"
 
 
@@ -82,17 +82,18 @@ def disturb_training(case: Case, name: str) -> list[Outcome]:
 
 
 def newest(run: Path | str) -> str:
-    """Name of the newest committed checkpoint; '' where there is none."""
+    """Return the name of the newest committed checkpoint; '' if there is none."""
     committed = CheckpointStore(str(run)).committed()
     return committed[0].partition("?")[0].rpartition("/")[2] if committed else ""
 
 
 def _result(run: Path) -> tuple[object, ...]:
-    """Read all that must not differ: weights, optimiser, bank and labels of the end, and the exported network."""
+    """Read everything that must not differ: weights, optimiser, bank and labels at the end, and the exported
+    network."""
     checkpoint = run / "checkpoints" / newest(run)
     files: dict[str, object] = json.loads((checkpoint / MANIFEST).read_bytes())["files"]
     del files["details.json"]
-    if (checkpoint / "bank").exists():  # one process keeps in one file what a run's shards keep in several
+    if (checkpoint / "bank").exists():  # one process keeps one file, a run's shards several
         files = {name: sha for name, sha in files.items() if not name.startswith(("bank/bank.json", "bank/shard-"))}
         files["bank"] = _bank(checkpoint / "bank")
     exported = [path.read_bytes() for path in sorted(run.glob("*/*.safetensors"))]
@@ -100,7 +101,7 @@ def _result(run: Path) -> tuple[object, ...]:
 
 
 def _bank(folder: Path) -> bytes:
-    """The embeddings of all clips."""
+    """Return the embeddings of all clips as bytes."""
     manifest = json.loads((folder / "bank.json").read_bytes())
     num_clips, dim = manifest["num_clips"], manifest["dim"]
     bank = Bank(LocalShards([BankShard(0, 1, num_clips, dim, threads=1)]), num_clips, dim)
@@ -109,7 +110,7 @@ def _bank(folder: Path) -> bytes:
 
 
 def _reports(home: Path, run: Path) -> list[tuple[float, int]]:
-    """Time (seconds since 1970) and step of every report of the run that has reached MLflow, by time."""
+    """Return time (seconds since 1970) and step of every report that reached MLflow, in order of time."""
     client = MlflowClient(tracking_uri=f"sqlite:///{home}/mlflow.db")
     tracked = find_run(client, experiment_name(TrackingConfig()), Run(str(run)).record()["id"])
     assert tracked is not None
@@ -119,7 +120,7 @@ def _reports(home: Path, run: Path) -> list[tuple[float, int]]:
 
 
 def _lost(reports: Sequence[tuple[float, int]], injected: Injected, resumed: str, steps_per_epoch: int) -> int:
-    """Steps that were trained twice: from the checkpoint that was resumed to the last that was told before."""
+    """Count the steps trained twice: from the resumed checkpoint to the last step reported before the fault."""
     if not resumed:
         return 0
     told = [step for at, step in reports if at <= injected.at]
@@ -129,6 +130,6 @@ def _lost(reports: Sequence[tuple[float, int]], injected: Injected, resumed: str
 def _within_bound(
     reports: Sequence[tuple[float, int]], injected: Injected, before: str, recovered: float, steps_per_epoch: int
 ) -> bool:
-    """True if no step before the newest checkpoint was trained again."""
+    """Return True if no step before the newest checkpoint was trained again."""
     first = Position.of(before).steps(steps_per_epoch)
     return all(step > first for at, step in reports if injected.at + 1 < at <= recovered)

@@ -1,1 +1,1 @@
-"""Measures everything that a GPU has to show of this project, in one file: ``python -m benchmarks.gpu``."""
+"""All measurements that need a GPU, in one file: ``python -m benchmarks.gpu``."""

@@ -1,12 +1,12 @@
-"""Everything that a GPU has to show of this project, in one JSON file, within eight minutes.
+"""All measurements that need a GPU, in one JSON file, within eight minutes.
 
     python -m benchmarks.gpu [--output output/gpu.json] [--device cuda] [--small] [--parts step clustering]
 
-The file is written anew after every part, so that whatever ends the script leaves what was measured. A part that lacks
-a package, or time, is set aside with the reason: a bare machine with torch and numpy measures the ceilings, with
-pydantic also the step and the embedding; clustering needs threadpoolctl, its third contender and search faiss, curves
-soundfile, tests pytest, and the whole training what ``unfused-ray[train]`` has. ``python -m
-benchmarks.gpu.page`` makes the section of docs/performance.md of it.
+The file is written anew after every part, so that the results so far survive whatever ends the script. A part that
+lacks a package, or time, is set aside with the reason. A bare machine with torch and numpy measures the ceilings; with
+pydantic also the step and the embedding. Clustering needs threadpoolctl; its third contender and search need faiss;
+curves need soundfile; tests need pytest; and the whole training needs the packages of ``unfused-ray[train]``. ``python
+-m benchmarks.gpu.page`` turns the file into the section of docs/performance.md.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ PARTS = {
     "inductor": ("benchmarks.gpu.step", "measure_inductor"),
     "search": ("benchmarks.gpu.clustering", "measure_search"),
 }
-"""In their order: what is worth most comes before what takes long."""
+"""The parts in their order: the most valuable come first, the longest last."""
 BUDGET, LAST_START = 480.0, 420.0
-"""Seconds after which a part is broken off, and after which none begins."""
+"""Seconds after which a running part is interrupted, and after which no part begins."""
 
 
 def card(device: torch.device) -> dict[str, object] | None:
-    """Name and memory of a GPU, its driver and CUDA; None for a processor."""
+    """Describe a GPU: its name and memory, its driver and CUDA; None for a processor."""
     if device.type != "cuda":
         return None
     properties = torch.cuda.get_device_properties(device)
@@ -64,10 +64,10 @@ def card(device: torch.device) -> dict[str, object] | None:
 
 @contextmanager
 def at_most(seconds: float) -> Iterator[None]:
-    """Break off what this block does after so many seconds.
+    """Interrupt the block after ``seconds``.
 
     Raises:
-        SetAsideError: at that moment, or when the library that is at work then returns to Python.
+        SetAsideError: at that moment, or as soon as a library that is running then returns to Python.
     """
 
     def break_off(signum: int, frame: object) -> None:
@@ -83,13 +83,13 @@ def at_most(seconds: float) -> Iterator[None]:
 
 
 def run_part(name: str, device: torch.device, small: bool, seconds: float = BUDGET) -> dict[str, Any]:
-    """Measure a part: its seconds and figures, or why it was set aside, or how it failed.
+    """Measure a part; return its seconds with its figures, the reason why it was set aside, or its error.
 
     Args:
-        name: of the part.
-        device: to measure on.
+        name: name of the part.
+        device: device to measure on.
         small: True for toy sizes.
-        seconds: after which it is broken off.
+        seconds: time after which the part is interrupted.
     """
     module, function = PARTS[name]
     started = time.perf_counter()
@@ -109,7 +109,7 @@ def run_part(name: str, device: torch.device, small: bool, seconds: float = BUDG
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure the parts one after another; 1 if one failed."""
+    """Measure the parts one after another; return 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("output/gpu.json"), help="file to write")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -141,13 +141,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def commit() -> str:
-    """The commit of this checkout, and a plus where its files are others; '' where git does not say."""
+    """Return the commit of this checkout, with a plus if tracked files have changed; '' if git cannot tell."""
     changed = _output(["git", "status", "--porcelain", "--untracked-files=no"])
     return _output(["git", "rev-parse", "--short=12", "HEAD"]) + "+" * bool(changed)
 
 
 def _output(words: Sequence[str]) -> str:
-    """Output of a command; '' where it cannot run."""
+    """Return the output of a command; '' if it cannot run."""
     try:
         return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
     except OSError:

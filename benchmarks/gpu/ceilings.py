@@ -13,7 +13,7 @@ ROUNDS = 5
 
 
 def measure(device: torch.device, small: bool) -> list[Figure]:
-    """Figures of the device alone; needs torch."""
+    """Return figures of the device alone; needs torch."""
     size, num_bytes = (256, 1 << 20) if small else (8192, 1 << 30)
     source = torch.ones(num_bytes // 4, device=device)
     target = torch.empty_like(source)

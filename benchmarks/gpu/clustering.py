@@ -1,4 +1,5 @@
-"""k-means with the products of oneDNN, of torch on the device, and of faiss; and searches of faiss's indexes."""
+"""k-means with the matrix products of oneDNN, of torch on the device and of faiss; and searches with faiss's
+indexes."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ DIM, ROUNDS, NEIGHBOURS = 128, 3, 10
 
 
 def by_torch(device: torch.device) -> TopTwo:
-    """The two nearest by torch's own product on a device, in IEEE float32: what faiss has to be better than."""
+    """Make a search for the two nearest by torch's own product on a device, in IEEE float32: faiss must beat it."""
 
     @ieee_float32()
     def top_two(rows_RD: np.ndarray, centroids_KD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -31,7 +32,7 @@ def by_torch(device: torch.device) -> TopTwo:
 
 
 def by_faiss(device: torch.device) -> Nearest | str:
-    """faiss on the device, or the reason why not."""
+    """Return faiss on the device, or the reason why it cannot run."""
     try:
         import faiss
     except ModuleNotFoundError as error:
@@ -45,7 +46,7 @@ def by_faiss(device: torch.device) -> Nearest | str:
 
 
 def measure(device: torch.device, small: bool) -> list[Figure]:
-    """Seconds of a pass over all rows, and whether its labels are those of float64's nearest."""
+    """Measure the time of a pass over all rows, and count the labels that differ from oneDNN's."""
     num_rows, threads = (4096, 2) if small else (1_000_000, 16)
     rng = np.random.default_rng(0)
     rows_ND = rng.standard_normal((num_rows, DIM), np.float32)
@@ -79,7 +80,7 @@ def measure(device: torch.device, small: bool) -> list[Figure]:
 
 
 def measure_search(device: torch.device, small: bool) -> list[Figure]:
-    """Queries a second of faiss's exact and inverted-list indexes, on the processor and the GPU, and their recall.
+    """Measure queries per second and recall of faiss's exact and inverted-list indexes, on the processor and the GPU.
 
     Raises:
         SetAsideError: faiss sees no GPU.
@@ -103,7 +104,7 @@ def measure_search(device: torch.device, small: bool) -> list[Figure]:
     for name, index in {"exact": flat, "inverted lists": inverted}.items():
         for place in ("processor", "GPU") if device.type == "cuda" else ("processor",):
             searched: Any = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index) if place == "GPU" else index
-            searched.search(queries[:1], NEIGHBOURS)  # what is allocated first does not count
+            searched.search(queries[:1], NEIGHBOURS)  # the first call allocates and does not count
             started = time.perf_counter()
             found = searched.search(queries, NEIGHBOURS)[1]
             taken = time.perf_counter() - started

@@ -38,7 +38,7 @@ class Recordings:
 
         Raises:
             ModuleNotFoundError: soundfile is not installed.
-            SetAsideError: they are at another rate than 16 kHz.
+            SetAsideError: a sound is not at 16 kHz.
         """
         import soundfile
 
@@ -57,7 +57,7 @@ class Recordings:
         return cls(waves, np.array([classes.index(name) for name in names], np.int32), len(classes))
 
     def blocks(self, config: TrainingConfig, seed: int) -> Iterator[Any]:
-        """Endless blocks of random crops of random clips, a function of the seed."""
+        """Yield endless blocks of random crops of random clips, a function of the seed."""
         rng, size = np.random.default_rng(seed), config.batch.block
         samples = config.crop.num_samples(config.front_end.sample_rate)
         for index in range(1 << 30):
@@ -71,7 +71,7 @@ class Recordings:
 
 
 def losses(recordings: Recordings, device: torch.device, precision: str, seed: int, num_steps: int) -> list[float]:
-    """Mean losses of the steps of a student that learns the classes of the sounds."""
+    """Train a student on the classes of the sounds; return the mean loss of each step."""
     config: TrainingConfig = recipes.DISTILL["tiny"][1].replace(
         {"runtime.precision": precision, "seed": seed, "encoder.dropout": 0.0, "augment.mixup": 0.2}
     )
@@ -85,7 +85,7 @@ def losses(recordings: Recordings, device: torch.device, precision: str, seed: i
 
 
 def measure(device: torch.device, small: bool) -> list[Figure]:
-    """Losses at the end, and their differences from a processor's float32, seed by seed."""
+    """Return the losses at the end, and their ratios to those of the processor's float32, seed by seed."""
     recordings = Recordings.read(24 if small else 512)
     num_steps, seeds = (4, (0, 1)) if small else (120, (0, 1, 2))
     last = max(1, int(LAST * num_steps))

@@ -1,4 +1,4 @@
-"""Embedding of whole clips by the paper's network: clips/s of one process, clips in the host's memory."""
+"""Embedding of whole clips by the paper's network: clips/s of one process, with the clips in host memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unfused_ray.models.frozen import FrozenEncoder
 
 
 def measure(device: torch.device, small: bool) -> list[Figure]:
-    """Rates for clips of 1 and 10 seconds, and how far the vectors are from a processor's."""
+    """Measure the rates for clips of 1 and 10 seconds, and how far the vectors are from a processor's."""
     config = EncoderConfig(channels=8, width=32) if small else EncoderConfig()
     torch.manual_seed(0)
     network, front_end = AudioNTT2020(config, 64), FrontEndConfig()
@@ -44,7 +44,7 @@ def measure(device: torch.device, small: bool) -> list[Figure]:
 
 
 def _vectors(encoder: FrozenEncoder, waves: np.ndarray) -> Iterator[tuple[tuple[int, Cut], np.ndarray]]:
-    """The vectors of some waves, by wave and layer."""
+    """Yield the vectors of the first four waves, by wave and layer."""
     for numbers, layers in embed_waves(encoder, enumerate(waves[:4])):
         for layer, rows in layers.items():
             yield from (((number, layer), row) for number, row in zip(numbers, rows, strict=True))

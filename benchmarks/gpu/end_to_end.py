@@ -1,6 +1,6 @@
 """A whole training of the paper's network on the embedded drum sounds: clips/s, and how long it waits for data.
 
-They are named several times, so that an epoch is longer than what begins and ends it.
+The sounds are named several times, so that an epoch is long compared with its beginning and its end.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from benchmarks.measure import ROOT, Figure, figure
 
 
 def measure(device: torch.device, small: bool) -> list[Figure]:
-    """Figures of the epochs behind the first, in this process, as the run's history has them."""
+    """Return figures of all epochs after the first, trained in this process, from the run's history."""
     for needed in ("pyarrow", "soundfile", "av"):
         import_module(needed)
     from unfused_ray import recipes

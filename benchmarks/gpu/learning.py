@@ -1,4 +1,4 @@
-"""Learners on blocks of noise: a training's own step, without shards, Ray and what reads audio."""
+"""Learners on blocks of noise: a training's own step, without shards, Ray and audio decoding."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from unfused_ray.training.worker.collectives import Collectives, LocalCollective
 from unfused_ray.training.worker.learner import Learner
 
 STATISTICS: Any = SimpleNamespace(mean=-5.0, std=4.0)
-"""Statistics of the log-mels, as a training has them of its clips."""
+"""Statistics of the log-mels, which a training takes from its clips."""
 
 
 @dataclass(frozen=True)
 class NoiseBlock:
-    """A block of clips as a stream gives it (:class:`unfused_ray.data.stream.read.Block`)."""
+    """A block of clips as a stream yields it (:class:`unfused_ray.data.stream.read.Block`)."""
 
     index: int
     clip_ids: np.ndarray
@@ -31,7 +31,7 @@ class NoiseBlock:
 
     @classmethod
     def of(cls, config: TrainingConfig, index: int) -> Any:
-        """Noise of so many crops as a block of a configuration has."""
+        """Draw noise in the shape of a configuration's block: its clips, crops and samples."""
         rng, size = np.random.default_rng(index), config.batch.block
         samples = config.crop.num_samples(config.front_end.sample_rate)
         waves = rng.integers(-9_000, 9_000, (size, config.crop.num_crops, samples), np.int16)
@@ -39,7 +39,7 @@ class NoiseBlock:
 
 
 def build_method(config: TrainingConfig, num_classes: int, seed: int = 0) -> Method:
-    """The method of a configuration with random weights, and with prototypes where it has some."""
+    """Build the method of a configuration with random weights, and with random prototypes if it has any."""
     torch.manual_seed(seed)
     if isinstance(config, DistillConfig):
         return Unfused(config.method, config.encoder, config.front_end.num_mels, [num_classes])
@@ -52,7 +52,7 @@ def build_method(config: TrainingConfig, num_classes: int, seed: int = 0) -> Met
 
 
 def labels(config: TrainingConfig, num_clips: int, num_classes: int) -> list[np.ndarray]:
-    """Labels of so many clips, for a method that learns some."""
+    """Return labels for ``num_clips`` clips; an empty list for a method that learns none."""
     given: Any = config
     has_labels = isinstance(config, DistillConfig) or given.method.kind == "decar-v2"
     return [np.arange(num_clips, dtype=np.int32) % num_classes] if has_labels else []
@@ -61,6 +61,6 @@ def labels(config: TrainingConfig, num_clips: int, num_classes: int) -> list[np.
 def learner(
     config: TrainingConfig, device: torch.device, num_classes: int, seed: int = 0, group: Collectives | None = None
 ) -> Learner:
-    """A training's learner."""
+    """Build the learner of a training."""
     method = build_method(config, num_classes, seed).train()
     return Learner(config, STATISTICS, method, group or LocalCollectives(), device)

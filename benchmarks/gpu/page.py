@@ -1,4 +1,4 @@
-"""The result of a GPU as a section of docs/performance.md, from its JSON alone; without one it says how to make it.
+"""Writes the result of a GPU as a section of docs/performance.md; without a result, the section says how to get one.
 
 python -m benchmarks.gpu.page [--results output/gpu.json] [--page docs/performance.md]
 """
@@ -21,13 +21,13 @@ NOT_RUN = (
 
 
 def section(result: Mapping[str, Any] | None) -> str:
-    """All figures of a result, under the card, the driver, the date and the commit that they are of.
+    """Return all figures of a result as Markdown, headed by the card, driver, date and commit.
 
     Args:
-        result: what ``benchmarks.gpu`` has written; None if there is none.
+        result: the result that ``benchmarks.gpu`` has written; None if there is none.
 
     Raises:
-        ValueError: it does not say what card, date or commit it is of, or is of files that are not committed.
+        ValueError: it names no card, date or commit, or was measured on uncommitted files.
     """
     if result is None:
         return NOT_RUN

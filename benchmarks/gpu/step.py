@@ -1,4 +1,4 @@
-"""Measures the step of DECAR-v2 as a training makes it: clips/s in several forms, kernels, and waits of the host."""
+"""Measures DECAR-v2's step as a training runs it: clips/s in several forms, kernels, and waits of the host."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ CLUSTERS, ROUNDS = 512, 5
 
 
 def settings(small: bool, **changes: Any) -> TrainingConfig:
-    """The paper's network and batch in one process, or a toy's."""
+    """Return the paper's network and batch in one process, or a toy's."""
     recipe = recipes.PRETRAIN["tiny" if small else "decar-v2-audioset"][1]
     here = {"runtime.kind": "in-process", "runtime.num_workers": 1, "runtime.gpus_per_worker": 0.0}
     return recipe.replace(here | {name.replace("__", "."): value for name, value in changes.items()})
 
 
 def step_of(config: TrainingConfig, device: torch.device) -> Callable[[], None]:
-    """A training's step on blocks that lie in the host's memory, one after another."""
+    """Return a training's step on blocks in host memory, one after another."""
     learning, num_blocks = learner(config, device, CLUSTERS), config.batch.blocks_per_step
     blocks = [NoiseBlock.of(config, index) for index in range(num_blocks)]
     given, sums = labels(config, num_blocks * config.batch.block, CLUSTERS), EpochSums()
@@ -48,7 +48,7 @@ def step_of(config: TrainingConfig, device: torch.device) -> Callable[[], None]:
 
 
 def measure(device: torch.device, small: bool) -> list[Figure]:
-    """Figures of the step in both number formats, of its kernels, and of its bounds."""
+    """Measure the step in both number formats, its kernels, and its bounds."""
     figures, repeats = [], 1 if small else 10
     for precision in ("bfloat16", "float32"):
         config = settings(small, runtime__precision=precision)
@@ -64,7 +64,7 @@ def measure(device: torch.device, small: bool) -> list[Figure]:
 
 
 def measure_inductor(device: torch.device, small: bool) -> list[Figure]:
-    """Clips/s where torch.compile's inductor has fused the step's kernels, and how long that took.
+    """Measure clips/s with kernels fused by torch.compile's inductor, and how long compiling took.
 
     Raises:
         SetAsideError: there is no C compiler.
@@ -75,7 +75,7 @@ def measure_inductor(device: torch.device, small: bool) -> list[Figure]:
 
 
 def measure_graph(device: torch.device, small: bool) -> list[Figure]:
-    """Clips/s where a block is a CUDA graph, whose kernels the host launches at once.
+    """Measure clips/s with each block as a CUDA graph; the host launches all its kernels at once.
 
     Raises:
         SetAsideError: there is no GPU.
@@ -100,7 +100,7 @@ def _compiled(backend: str, device: torch.device, small: bool) -> list[Figure]:
 
 
 def _waits(step: Callable[[], None], device: torch.device) -> list[Figure]:
-    """Places where the host waits for the device, by torch's own watch; there is none on a processor."""
+    """Count the places where the host waits for the device, as torch detects them; empty on a processor."""
     if device.type != "cuda":
         return []
     before = torch.cuda.get_sync_debug_mode()
@@ -116,7 +116,7 @@ def _waits(step: Callable[[], None], device: torch.device) -> list[Figure]:
 
 
 def _kernels(step: Callable[[], None], device: torch.device, num_blocks: int) -> list[Figure]:
-    """Kernels and copies of a step, and the share of it in which the device computes."""
+    """Count the kernels and copies of a step, and measure the share of it in which the device computes."""
     if device.type != "cuda":
         with Work() as work:
             step()
@@ -142,7 +142,7 @@ def _kernels(step: Callable[[], None], device: torch.device, num_blocks: int) ->
 
 
 def _bounds(small: bool) -> list[Figure]:
-    """Count operations and bytes of a step, to be divided by the ceilings; estimate known cards as a dry run does."""
+    """Count operations and bytes of a step, to divide by the ceilings; estimate known cards as a dry run does."""
     config = settings(small, runtime__precision="bfloat16", batch__blocks_per_step=1)
     work = count(step_of(config, torch.device("cpu")))
     found = {name: estimate(work, config.batch.block, card) for name, card in CARDS.items()}

@@ -1,4 +1,4 @@
-"""The tests that run on a processor and on a GPU, in a process of their own."""
+"""The tests that run both on a processor and on a GPU, in a separate process."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ SECONDS = 180
 
 
 def measure(device: torch.device, small: bool) -> list[Figure]:
-    """Tests by their outcome.
+    """Count the tests by outcome.
 
     Raises:
-        SetAsideError: they do not end, or pytest cannot run here; with its last lines.
+        SetAsideError: the tests do not end in time, or pytest cannot run here; with its last lines.
     """
     import_module("pytest")
     environment = {**os.environ, **({"UNFUSED_RAY_REQUIRE_GPU": "1"} if device.type == "cuda" else {})}
     chosen = "tests/gpu/test_front_end.py" if small else "tests/gpu"
-    # Without the other tests' fixtures, which need the whole project.
+    # The other tests' fixtures stay out: they need the whole project.
     command = [sys.executable, "-m", "pytest", "--confcutdir=tests/gpu", "-m", "gpu", "-p", "no:cacheprovider", chosen]
     try:
         ended = subprocess.run(
@@ -34,7 +34,7 @@ def measure(device: torch.device, small: bool) -> list[Figure]:
     except subprocess.TimeoutExpired as error:
         raise SetAsideError(f"the tests have not ended after {SECONDS} s") from error
     counts = dict.fromkeys(("passed", "failed", "error", "skipped"), 0)
-    # The last line may be anything: failures and reasons to skip are listed behind the dots.
+    # The last line may be anything: failures and reasons for skips are listed after the dots.
     progress = [line for line in ended.stdout.splitlines() if re.fullmatch(r"[.FEsx]+ *(\[ *\d+%\])?", line)]
     for line in progress:
         for letter, outcome in {".": "passed", "F": "failed", "E": "error", "s": "skipped"}.items():

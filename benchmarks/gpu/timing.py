@@ -1,4 +1,4 @@
-"""Times work on a device, and says why a part of the GPU's benchmark is left out."""
+"""Times work on a device, and carries the reason why a part of the GPU's benchmark is left out."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import torch
 
 
 class SetAsideError(Exception):
-    """A part cannot be measured here; its words are the reason."""
+    """A part cannot be measured here; the message is the reason."""
 
 
 def wait(device: torch.device) -> None:
-    """Wait for all that the device has been given."""
+    """Wait for all work that the device has been given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def seconds(work: Callable[[], object], device: torch.device, rounds: int, repeats: int = 1) -> list[float]:
-    """Seconds of a call, round by round, after one that does not count.
+    """Return the seconds of a call in each round, after one call that does not count.
 
     Args:
-        work: to call.
-        device: that it works on.
-        rounds: measurements.
-        repeats: calls of a measurement, behind which the device is waited for once.
+        work: function to call.
+        device: device that it works on.
+        rounds: number of measurements.
+        repeats: calls per measurement; the device is waited for once, after the last.
     """
     work()
     wait(device)

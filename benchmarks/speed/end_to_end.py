@@ -2,17 +2,18 @@
 
     python -m benchmarks.speed.end_to_end [--data SHARDS …] [--clips 8192] [--runtime workers] [--quick]
 
-The run is that of ``jobs/pretrain.py corpus``; its seconds are those of the run's own history. The pass that fills the
-bank before the first epoch is made once in a run, of 90 epochs at full length: the rate is given without and with it.
+The run is that of ``jobs/pretrain.py corpus``; its seconds come from the run's own history. A pass fills the bank
+before the first epoch. It happens once in a run, which has 90 epochs at full length, so the rate is given both without
+and with it.
 
 The bound is the loop's step on log-mels in memory: forward, backward, optimiser. Log-mels, views and decoding are
-arithmetic too, which on CPUs runs on the same cores: with them, the bound of a clip is step + views + decoding / cores
-seconds, as if they were packed without a gap. With a GPU, decoding has the CPUs to itself: step + views alone, unless
-decoding takes longer.
+computed too, and on CPUs they use the same cores. With them, the bound of a clip is step + views + decoding / cores
+seconds, as if the work were packed without a gap. With a GPU, decoding has the CPUs to itself, and the bound is step +
+views alone, unless decoding takes longer.
 
-The field's loop (reference.py) embeds every clip in a pass of its own each epoch, clusters with faiss and trains. It is
-measured over some batches of each pass and extrapolated to an epoch, without any checkpoint; its loader's processes
-work at their steady rate by then. Of several numbers of processes the fastest counts.
+The field's loop (reference.py) embeds every clip in a separate pass each epoch, clusters with faiss and trains. It is
+measured over a few batches of each pass and extrapolated to an epoch without a checkpoint; by then its loader's
+processes run at a steady rate. Of several numbers of processes, the fastest counts.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ EPOCHS, ROUNDS = 3, 3
 
 @dataclass(frozen=True)
 class Bound:
-    """Seconds a clip, of one process that does nothing else."""
+    """Seconds per clip of each part, in a process that does nothing else."""
 
     step: float
     views: float
@@ -63,13 +64,13 @@ class Bound:
 
     @property
     def all(self) -> float:
-        """The step with the work of log-mels, views and decoding."""
+        """Seconds of the step together with log-mels, views and decoding."""
         computing, decoding = self.step + self.views, self.decode / self.cpus
         return max(computing, decoding) if self.on_gpu else computing + decoding
 
 
 def measure_bound(config: PretrainConfig, index: ClipIndex) -> list[Bound]:
-    """The bound, once a round; gives this process the torch threads of a worker."""
+    """Measure the bound once per round; this process gets the torch threads of a worker."""
     measured = Measurement(config, index)
     learner, planner, reader = measured.learner, measured.job.planner, measured.job.reader
     task = planner.read_tasks(Segment(Pass("train", 0), planner.num_steps("train")))[0]
@@ -109,21 +110,21 @@ def measure_bound(config: PretrainConfig, index: ClipIndex) -> list[Bound]:
 
 @dataclass(frozen=True)
 class Reference:
-    """Seconds of the field's loop: a clip of each pass, and a clustering."""
+    """Seconds of the field's loop: per clip of each pass, and of a clustering."""
 
     embed: float
     train: float
     cluster: float
 
     def epoch(self, num_clips: int) -> float:
-        """Seconds of an epoch of so many clips."""
+        """Return the seconds of an epoch of ``num_clips`` clips."""
         return num_clips * (self.embed + self.train) + self.cluster
 
 
 def measure_reference(
     config: PretrainConfig, index: ClipIndex, files: list[Path], processes: int, batches: int
 ) -> Reference:
-    """The field's loop with so many processes that load."""
+    """Measure the field's loop with ``processes`` loading processes."""
     statistics = index.statistics(config.front_end)
     assert statistics is not None  # ingest has computed them
     front_end = FrontEnd(config.front_end, config.crop, config.augment, statistics.mean, statistics.std)
@@ -141,10 +142,10 @@ def measure_reference(
 
 @dataclass(frozen=True)
 class Run:
-    """The records that a run has written of itself."""
+    """The records of a run about itself."""
 
     clips: int
-    """Trained on in an epoch."""
+    """Number of clips trained on in an epoch."""
     epochs: list[dict[str, float]]
     embed: float
     """Seconds of the pass that fills the bank."""
@@ -153,11 +154,11 @@ class Run:
 
     @property
     def checkpoint(self) -> float:
-        """Seconds of a checkpoint: the history has that of an epoch's end in the next epoch, and not the last one's."""
+        """Seconds of a checkpoint; the history has an epoch's in the next epoch, and does not have the last one's."""
         return statistics.median(epoch["seconds_checkpoint"] for epoch in self.epochs[1:])
 
     def seconds(self, epoch: int) -> float:
-        """Seconds of an epoch: training, clustering and checkpoint."""
+        """Return the seconds of an epoch: training, clustering and checkpoint."""
         return self.epochs[epoch]["seconds_train"] + self.epochs[epoch]["seconds_cluster"] + self.checkpoint
 
 
@@ -175,7 +176,7 @@ def measure_run(config: PretrainConfig, index: ClipIndex) -> Run:
 
 
 def make_figures(run: Run, bounds: list[Bound], references: dict[int, Reference], num_clips: int) -> list[Figure]:
-    """Everything that is told."""
+    """Make all figures of the report."""
     seconds = [run.seconds(epoch) for epoch in range(len(run.epochs))]
     rate = run.clips * len(seconds) / sum(seconds)
     with_embed = run.clips * len(seconds) / (sum(seconds) + run.embed)
@@ -255,7 +256,7 @@ def main() -> None:
         per_pass = (args.batches + 2) * config.batch.clips_per_step
         files = write_files(ClipIndex(manifests), min(per_pass, index.num_clips), folder / "files")
         references = {n: measure_reference(config, index, files, n, args.batches) for n in args.processes}
-        memory.keep_freed()  # as workers do; the field's loop has had glibc's default
+        memory.keep_freed()  # as workers do; the field's loop ran with glibc's default
         bounds = measure_bound(config, index)
         run = measure_run(config, index)
         bounds += measure_bound(config, index)

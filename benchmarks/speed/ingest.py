@@ -2,7 +2,7 @@
 
     python -m benchmarks.speed.ingest [--before CHECKOUT] [--rounds 7] [--clips 40] [--output output/bench]
 
-With ``--before``, another checkout of the project writes the same shards by turns, and the ratios are figures too.
+With ``--before``, another checkout of the project writes the same shards by turns, and the ratios become figures too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 CODECS = {"WAV": "PCM_16", "FLAC": "PCM_16", "MP3": "MPEG_LAYER_III"}
 CLIPS = {"10 s, 44.1 kHz, stereo": (10, 44_100, 2), "2 s, 16 kHz, mono": (2, 16_000, 1)}
 REACH = {"WAV": "≥ 0.9", "FLAC": "≥ 0.9"}
-# Writes a shard of a folder's clips again and again: of each line of input one.
+# For each line of input, which names a folder, writes one shard of the folder's clips.
 WORKER = """
 import sys, tempfile
 from unfused_ray.config import PrepareConfig
@@ -43,7 +43,7 @@ with tempfile.TemporaryDirectory() as output, one_thread():
 
 
 def write_clips(folder: Path, container: str, clip: tuple[int, int, int], count: int) -> None:
-    """Write noise that is as loud as music, and differs between the channels."""
+    """Write clips of noise that is as loud as music and differs between the channels."""
     seconds, rate, channels = clip
     folder.mkdir(parents=True)
     for number in range(count):
@@ -54,7 +54,7 @@ def write_clips(folder: Path, container: str, clip: tuple[int, int, int], count:
 
 
 def worker(stack: ExitStack, checkout: Path) -> Callable[[Path], None]:
-    """Start a process of a checkout; return what makes it write a folder's clips."""
+    """Start a process of a checkout; return a function that makes it write a folder's clips."""
     process = stack.enter_context(
         subprocess.Popen(
             [sys.executable, "-c", WORKER],

@@ -1,12 +1,12 @@
-"""Seconds of one pass of k-means over all rows, against its arithmetic and against what a user would pick instead.
+"""Seconds of one pass of k-means over all rows, against its arithmetic and against the libraries that users would pick.
 
     python -m benchmarks.speed.kmeans [--rows 10000 100000 1000000] [--clusters 128 512 4096] [--shards 1 2 4]
 
-A pass multiplies all rows with all centroids; I iterations and the final assignment are I + 1 passes. All start from
-the same rows and do the same iterations, by turns in one process; large cells do fewer. "Bound" is the 2·N·K·D
-operations of a pass at the rate of the fastest matrix product here: torch.mm's, or oneDNN's by way of a convolution.
-"By torch" and "by faiss" are this project's k-means with their products instead of oneDNN's, on a GPU where there is
-one, and with certified labels.
+A pass multiplies all rows with all centroids; I iterations and the final assignment are I + 1 passes. All contenders
+start from the same rows and do the same iterations, by turns in one process; large cells do fewer. "Bound" is the
+2·N·K·D operations of a pass at the rate of the fastest matrix product here: that of torch.mm, or that of oneDNN by way
+of a convolution. "By torch" and "by faiss" are this project's k-means with the products of these libraries instead of
+oneDNN's, on a GPU if there is one, and with certified labels.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def embeddings(num_rows: int, num_clusters: int, dim: int) -> np.ndarray:
-    """Groups that overlap, so that no contender is done early."""
+    """Draw groups that overlap, so that no contender converges early."""
     rng = np.random.default_rng(0)
     centers = rng.standard_normal((num_clusters, dim), dtype=np.float32)
     return centers[rng.integers(num_clusters, size=num_rows)] + 2 * rng.standard_normal(
@@ -52,7 +52,7 @@ def embeddings(num_rows: int, num_clusters: int, dim: int) -> np.ndarray:
 
 
 def cell(num_rows: int, num_clusters: int, options: argparse.Namespace) -> list[Figure]:
-    """Figures of one size: the core, in this process."""
+    """Return the figures of one size: the core, in this process."""
     operations = 2 * num_rows * num_clusters * options.dim
     iterations = int(np.clip(options.gflop * 1e9 // operations - 1, 1, options.iterations))
     passes = iterations + 1
@@ -61,7 +61,7 @@ def cell(num_rows: int, num_clusters: int, options: argparse.Namespace) -> list[
     by_others = {
         f"{OURS}, by {name}": RowBlocks.of(vectors, options.threads, nearest)
         for name, nearest in (("torch", FaissGpu(by_torch(DEVICE))), ("faiss", by_faiss(DEVICE)))
-        if not isinstance(nearest, str)  # a reason why faiss does not compute on the GPU
+        if not isinstance(nearest, str)  # a string says why faiss cannot run on the GPU
     }
     rows = points.rows[:num_rows].astype(np.float32)
     starts = np.ascontiguousarray(rows[:num_clusters])
@@ -117,7 +117,7 @@ def cell(num_rows: int, num_clusters: int, options: argparse.Namespace) -> list[
 
 
 def with_spark(rows: np.ndarray, starts: np.ndarray, options: argparse.Namespace) -> float:
-    """Seconds of an iteration of Spark MLlib: of a longer run less a shorter one, so that handing over rows is out."""
+    """Return seconds of an iteration of Spark MLlib: a longer run less a shorter one cancels handing over the rows."""
     from pyspark import SparkConf, SparkContext
     from pyspark.mllib.clustering import KMeans as MLlibKMeans
     from pyspark.mllib.clustering import KMeansModel
@@ -138,7 +138,7 @@ def with_spark(rows: np.ndarray, starts: np.ndarray, options: argparse.Namespace
 
 
 def sharded(options: argparse.Namespace) -> list[Figure]:
-    """Figures of the assignment actor in a Ray session: one pass, the whole assignment shared among its passes."""
+    """Time the assignment actor in a Ray session; a pass includes its share of the whole assignment."""
     num_rows, num_clusters, iterations = options.ray_rows, options.ray_clusters, 2 * options.iterations
     rows = embeddings(num_rows, num_clusters, options.dim)
     size = f"{num_rows:,} × {options.dim}, K = {num_clusters}"
@@ -175,7 +175,7 @@ def sharded(options: argparse.Namespace) -> list[Figure]:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--clusters", type=int, nargs="+", default=[128, 512, 4096])

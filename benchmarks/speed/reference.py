@@ -1,8 +1,8 @@
 """Contenders of the benchmarks: the field's own way to do the same, written as its public scripts are.
 
-Nothing here is used by the project. A torch Dataset decodes a file with librosa, takes a random crop and makes the
-log-mel and its augmented views item by item; the encoder is plain eager torch; an epoch embeds every clip in a pass of
-its own, clusters with faiss, and trains on the labels.
+The project uses nothing from here. A torch Dataset decodes a file with librosa, takes a random crop and makes the
+log-mel and its augmented views item by item. The encoder is plain eager torch. An epoch embeds every clip in a separate
+pass, clusters with faiss, and trains on the labels.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from unfused_ray.config import AugmentConfig, CropConfig, FrontEndConfig
 
 MIXUP_MEMORY = 2048
-"""Past log-mels that a process mixes with (BYOL-A, arXiv 2103.06695)."""
+"""Number of past log-mels that a process mixes with (BYOL-A, arXiv 2103.06695)."""
 
 
 class PlainEncoder(nn.Module):
@@ -54,14 +54,14 @@ class PlainEncoder(nn.Module):
         )
 
     def forward(self, log_mel_BFT: Tensor) -> Tensor:
-        """Clip embeddings: (B, F, T) → (B, width)."""
+        """Embed clips: (B, F, T) → (B, width)."""
         features = self.features(log_mel_BFT.unsqueeze(1))
         frames = self.fc(features.permute(0, 3, 2, 1).flatten(2))
         return frames.max(1).values + frames.mean(1)
 
 
 class PlainModel(nn.Module):
-    """The encoder and the projection head that is clustered and trained."""
+    """The encoder and the projection head, which is the part that is clustered and trained on."""
 
     def __init__(self, encoder: PlainEncoder, width: int = 2048, hidden: int = 2048, dim: int = 128) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class PlainModel(nn.Module):
         )
 
     def forward(self, log_mel_BFT: Tensor) -> Tensor:
-        """(B, F, T) → (B, dim), L2-normalised."""
+        """Project to unit vectors: (B, F, T) → (B, dim), L2-normalised."""
         return F.normalize(self.projector(self.encoder(log_mel_BFT)), dim=1)
 
 
@@ -86,7 +86,7 @@ class FrontEnd:
     std: float
 
     def load(self, path: Path) -> np.ndarray:
-        """A random crop of a file, decoded whole: (samples,) float32."""
+        """Decode a file as a whole and take a random crop: (samples,) float32."""
         wave, _ = librosa.load(path, sr=self.log_mel.sample_rate)
         length = self.crop.num_samples(self.log_mel.sample_rate)
         if len(wave) <= length:
@@ -95,7 +95,7 @@ class FrontEnd:
         return wave[start : start + length]
 
     def normalised(self, wave: np.ndarray) -> Tensor:
-        """The log-mel of a crop: (F, T)."""
+        """Compute the normalised log-mel of a crop: (F, T)."""
         config = self.log_mel
         power = librosa.feature.melspectrogram(
             y=wave,
@@ -117,7 +117,7 @@ class Augmentation:
         self.memory: deque[Tensor] = deque(maxlen=MIXUP_MEMORY)
 
     def __call__(self, log_mel_FT: Tensor) -> Tensor:
-        """(F, T) → the same shape."""
+        """Augment a log-mel: (F, T) → the same shape."""
         return self._fader(self._resize_crop(self._mixup(log_mel_FT)))
 
     def _mixup(self, log_mel_FT: Tensor) -> Tensor:
@@ -150,7 +150,7 @@ class Augmentation:
 
 
 class FileClips(Dataset[tuple[Tensor, int]]):
-    """Files → (views (V, F, T), number of the file); no views asked for is the plain log-mel, (1, F, T)."""
+    """Files as (views (V, F, T), number of the file); with ``num_views`` 0, the plain log-mel, (1, F, T)."""
 
     def __init__(self, files: Sequence[Path], front_end: FrontEnd, num_views: int) -> None:
         self.files = list(files)
@@ -170,7 +170,7 @@ class FileClips(Dataset[tuple[Tensor, int]]):
 def make_loader(
     files: Sequence[Path], front_end: FrontEnd, num_views: int, batch: int, processes: int
 ) -> DataLoader[tuple[Tensor, int]]:
-    """A shuffled DataLoader of whole batches."""
+    """Make a shuffled DataLoader that yields whole batches only."""
     return DataLoader(
         FileClips(files, front_end, num_views),
         batch_size=batch,
@@ -184,7 +184,7 @@ def make_loader(
 class DecarLoop:
     """DECAR's epoch, with the projections' centroids as prototypes: embed every clip, cluster, train on the labels.
 
-    Its parts are timed apart, so that few batches tell what an epoch takes.
+    Its parts are timed separately, so that a few batches suffice to tell how long an epoch takes.
     """
 
     def __init__(
@@ -199,7 +199,7 @@ class DecarLoop:
         self.train_loader = make_loader(files, front_end, 2, batch, processes)
 
     def embed(self, num_batches: int) -> float:
-        """Seconds a clip of the pass that embeds every clip, over so many batches after a first."""
+        """Measure seconds per clip of the pass that embeds every clip, over ``num_batches`` batches after a first."""
         self.model.eval()
         with torch.no_grad():
             return _seconds_a_clip(
@@ -207,7 +207,7 @@ class DecarLoop:
             )
 
     def cluster(self, embeddings_ND: np.ndarray) -> float:
-        """Seconds of k-means over all clips and of their assignment."""
+        """Measure the seconds of k-means over all clips and of their assignment."""
         started = time.perf_counter()
         kmeans = faiss.Kmeans(
             embeddings_ND.shape[1],
@@ -221,7 +221,7 @@ class DecarLoop:
         return time.perf_counter() - started
 
     def train(self, labels_N: Tensor, prototypes_KD: Tensor, num_batches: int) -> float:
-        """Seconds a clip of training on the labels, over so many batches after a first."""
+        """Measure seconds per clip of training on the labels, over ``num_batches`` batches after a first."""
         self.model.train()
         steps = (
             self._step(views_BVFT, labels_N[number_B], prototypes_KD) for views_BVFT, number_B in self.train_loader
@@ -240,7 +240,7 @@ class DecarLoop:
 
 
 def _seconds_a_clip(batches: Iterator[int], num_batches: int) -> float:
-    """Draw ``num_batches`` after a first one, each of which gives its number of clips."""
+    """Time ``num_batches`` batches after a first one; ``batches`` yields the number of clips of each."""
     next(batches)
     clips, started = 0, time.perf_counter()
     for _ in range(num_batches):

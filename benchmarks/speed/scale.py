@@ -2,8 +2,8 @@
 
     python -m benchmarks.speed.scale [--clips 1000 … 10000000] [--files 100 1000 10000] [--output output/bench]
 
-Manifests are synthetic, of 10 s clips in row groups of 16 MB (50 clips); their shards are all one file of short clips,
-so what is read is read truly. Every number of clips is measured in a process of its own.
+The manifests are synthetic, of 10 s clips in row groups of 16 MB (50 clips). All their shards are the same file of
+short clips, so that reading is real. Every number of clips is measured in a separate process.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ CLIPS_PER_SHARD = 4_000
 CLIPS_PER_UNIT = 50
 DIM = 128
 MAX_SHARD_ROWS = 1_250_000
-"""Rows of the largest assignment shard measured, 320 MB of embeddings: more clips take more shards."""
+"""Rows of the largest assignment shard measured, 320 MB of embeddings; more clips take more shards."""
 FRONT_END = FrontEndConfig()
 CROP = CropConfig()
 SAMPLES = CROP.num_samples(FRONT_END.sample_rate)
 BATCH = BatchConfig(block=8, blocks_per_step=4)
-"""Small, so that a whole execution of Ray Data, 256 read tasks, takes seconds."""
+"""Small batches, so that a whole execution of Ray Data, 256 read tasks, takes seconds."""
 REPEATS = 3
 
 
 def write_shard(folder: Path) -> Shard:
-    """The one file that all shards of the synthetic manifests are: noises of 0.3 s."""
+    """Write the one file that serves as every shard of the synthetic manifests: noise of 0.3 s."""
     noise = np.random.default_rng(0).integers(-1000, 1000, (CLIPS_PER_SHARD, 4_800), np.int16)
     rows = [
         {"audio": encode_flac(pcm, FRONT_END.sample_rate), "num_samples": len(pcm), "key": "", "labels": []}
@@ -71,7 +71,7 @@ def write_shard(folder: Path) -> Shard:
 
 
 def write_manifest(folder: Path, num_clips: int) -> str:
-    """A source of so many clips; its folder."""
+    """Write a source of ``num_clips`` clips; return its folder."""
     folder.mkdir()
     shard = write_shard(folder)
     whole, rest = divmod(num_clips, CLIPS_PER_SHARD)
@@ -83,12 +83,12 @@ def write_manifest(folder: Path, num_clips: int) -> str:
 
 
 def memory() -> float:
-    """Megabytes that this process alone holds."""
+    """Return the megabytes that belong to this process alone."""
     return psutil.Process().memory_full_info().uss / 1e6
 
 
 def seconds(work: Callable[[], Any]) -> list[float]:
-    """Seconds of several calls."""
+    """Return the seconds of each of several calls."""
     taken = []
     for _ in range(REPEATS):
         started = time.perf_counter()
@@ -98,7 +98,7 @@ def seconds(work: Callable[[], Any]) -> list[float]:
 
 
 def last_segment(planner: Planner, epoch: int) -> Segment:
-    """The part of a training pass that is one whole execution of Ray Data, at its end."""
+    """Return the last part of a training pass, as long as one whole execution of Ray Data."""
     steps = planner.num_steps("train")
     longest = MAX_TASKS_PER_EXECUTION * BLOCKS_PER_TASK // planner.batch.blocks_per_step
     first = max(0, steps - longest)
@@ -106,7 +106,7 @@ def last_segment(planner: Planner, epoch: int) -> Segment:
 
 
 def reader() -> BlockReader:
-    """The reader that carries the plans out."""
+    """Make the reader that carries out the plans."""
     return BlockReader(0, BATCH.block, CROP, SAMPLES)
 
 
@@ -114,7 +114,7 @@ def reader() -> BlockReader:
 
 
 def of_driver(folder: str) -> list[Figure]:
-    """Memory and time that a source takes of the driver, and of every actor that plans."""
+    """Measure the memory and time that a source costs the driver, and every actor that plans."""
     before, started = memory(), time.perf_counter()
     index = ClipIndex.load([folder], ("",))
     planner = Planner(index, 0, BATCH)
@@ -136,7 +136,7 @@ def of_driver(folder: str) -> list[Figure]:
 
 
 def of_worker(folder: str) -> list[Figure]:
-    """Memory that a process that reads gains from its 20th to its 200th block."""
+    """Measure the memory that a reading process gains from its 20th to its 200th block."""
     planner = Planner(ClipIndex.load([folder], ("",)), 0, BATCH)
     blocks = LocalSource(planner, reader()).blocks(Pass("train", 0))
     for _ in islice(blocks, 20):
@@ -149,7 +149,7 @@ def of_worker(folder: str) -> list[Figure]:
 
 
 def of_shard(num_clips: int) -> list[Figure]:
-    """Memory of one assignment shard with all its rows pushed; the arithmetic is 2·D bytes a clip."""
+    """Measure the memory of one assignment shard after all its rows were pushed; by arithmetic, 2·D bytes per clip."""
     num_shards = -(-num_clips // MAX_SHARD_ROWS)
     before = memory()
     shard = BankShard(0, num_shards, num_clips, DIM, threads=1)
@@ -168,34 +168,34 @@ def of_shard(num_clips: int) -> list[Figure]:
 
 
 class Position:
-    """The part of the run's coordinator in training: knows which segment is wanted."""
+    """The part of the run's coordinator that a training's stream needs: it knows the wanted segment."""
 
     def __init__(self) -> None:
         self._segment = UNREAD
 
     def set(self, segment: Segment) -> None:
-        """Say it."""
+        """Set the wanted segment."""
         self._segment = segment
 
     def get(self) -> Segment:
-        """Ask for it."""
+        """Return the wanted segment."""
         return self._segment
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The segment that is wanted now."""
+    """A function that asks the coordinator for the wanted segment."""
 
     actor: Any
 
     def __call__(self) -> Segment:
-        """Ask for it."""
+        """Ask for it and wait."""
         segment: Segment = ray.get(self.actor.get.remote())
         return segment
 
 
 def of_epoch(folder: str) -> list[Figure]:
-    """Seconds from asking for a later epoch to its first block, through Ray Data, of a whole execution."""
+    """Measure the seconds from asking for a later epoch to its first block, through a whole execution of Ray Data."""
     planner = Planner(ClipIndex.load([folder], ("",)), 0, BATCH)
     position = ray.remote(Position).options(num_cpus=0).remote()
     dataset = make_dataset(planner, reader(), Asked(position))
@@ -219,14 +219,15 @@ class Ingest:
 
     files: int
     rate: float
-    """Clips a second."""
+    """Clips per second."""
     driver: float
     worker: float
-    """MB: what the driver holds more afterwards, and the largest task's process."""
+    """MB: what the driver holds more afterwards (``driver``), and what the largest task's process holds
+    (``worker``)."""
 
 
 def ingest(folder: Path, num_files: int) -> Ingest:
-    """Ingest of so many files of 0.3 s."""
+    """Ingest ``num_files`` files of 0.3 s."""
     source = folder / f"files-{num_files}"
     source.mkdir()
     noise = np.random.default_rng(0).integers(-1000, 1000, 4_800, np.int16)
@@ -253,7 +254,7 @@ def main() -> None:
         with cluster.session():
             for source in (folders[0], folders[-1]):
                 figures += of_epoch(source)
-            ingest(Path(name), 10)  # imports, once
+            ingest(Path(name), 10)  # the first ingest pays for imports
             for one in (ingest(Path(name), files) for files in args.files):
                 of = f"{one.files:,} files: "
                 figures.append(Figure(of + "ingest", one.rate, "clips/s"))
@@ -263,7 +264,7 @@ def main() -> None:
 
 
 def compared(clips: Sequence[int], folders: Sequence[str]) -> list[Figure]:
-    """All that needs no Ray, each in a process of its own, and how far the driver's memory is from flat."""
+    """Measure everything that needs no Ray, each in a separate process, and how much the driver's memory grows."""
     figures: list[Figure] = []
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context, max_tasks_per_child=1) as processes:

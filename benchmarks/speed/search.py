@@ -1,12 +1,12 @@
-"""Seconds of making an index, milliseconds of a query and its recall, beside two libraries that a user would pick.
+"""Seconds to make an index, milliseconds of a query and its recall, beside two libraries that a user would pick.
 
     python -m benchmarks.speed.search [--vectors 1000000] [--exact 200000] [--dim 128] [--no-field]
 
-Vectors are made by a random network from 24 numbers in 2,000 groups, with a little noise: as those of an encoder, they
-fill far fewer directions than they have numbers (participation ratio 30; of the demo's students, 5 to 10). Ours are
-indexed from Parquet to files, with their clips, by the job; the others from an array in memory, to memory. Codes, which
-an index has above five million vectors, are measured on as many as are compared exactly. The figures of
-docs/performance.md, and then the page::
+A random network makes the vectors from 24 numbers in 2,000 groups, with a little noise. Like an encoder's vectors, they
+fill far fewer directions than they have dimensions (participation ratio 30; 5 to 10 for the demo's students). Our job
+makes its index from Parquet to files, with the clips; the other libraries go from an array in memory to memory. Codes,
+which an index uses above five million vectors, are measured on the number of vectors that is compared exactly
+(``--exact``). The figures of docs/performance.md, and then the page::
 
     python -m benchmarks.speed.search && python -m benchmarks.speed.page
 """
@@ -43,7 +43,7 @@ EXPANSIONS = (16, 32, 64, 128, 256, 512)
 
 
 def vectors(count: int, dim: int, seed: int) -> np.ndarray:
-    """Vectors of a random network; those of all seeds are of the same groups: (count, dim) float32."""
+    """Draw vectors from a random network, the same groups for every seed: (count, dim) float32."""
     fixed, drawn = np.random.default_rng(7), np.random.default_rng(seed)
     centres = fixed.standard_normal((GROUPS, LATENT), np.float32)
     first = fixed.standard_normal((LATENT, HIDDEN), np.float32) / np.sqrt(LATENT)
@@ -58,7 +58,7 @@ def vectors(count: int, dim: int, seed: int) -> np.ndarray:
 
 
 def write(folder: str, rows: np.ndarray) -> None:
-    """Write vectors as an embedding does, each of a recording of its own."""
+    """Write vectors as an embedding job does, each from its own recording."""
     schema = vector_schema(rows.shape[1], "0" * 64, "last")
     place = pa.scalar(dict.fromkeys((field.name for field in PLACE), None) | {"uri": "clip.wav"}, PLACE)
     parts: list[VectorFile] = []
@@ -85,7 +85,7 @@ def write(folder: str, rows: np.ndarray) -> None:
 
 
 def exactly(rows: np.ndarray, queries: np.ndarray) -> list[set[int]]:
-    """The nearest of each query, by comparing all."""
+    """Find the nearest of each query by comparing all."""
     found: list[set[int]] = []
     for query in queries:
         similarities = rows @ query
@@ -96,7 +96,7 @@ def exactly(rows: np.ndarray, queries: np.ndarray) -> list[set[int]]:
 def ask(
     name: str, queries: np.ndarray, nearest: list[set[int]], search: Callable[[np.ndarray], np.ndarray]
 ) -> list[Figure]:
-    """Milliseconds of single queries, and their recall."""
+    """Time single queries in milliseconds, and measure their recall."""
     seconds, shares = [], []
     for query, wanted in zip(queries, nearest, strict=True):
         started = time.perf_counter()
@@ -113,7 +113,7 @@ def ask(
 
 
 def opened(index: str) -> tuple[float, float]:
-    """Seconds until a first answer, and megabytes, of a process that opens an index."""
+    """Return the seconds to a first answer, and the megabytes, of a process that opens an index."""
     before, started = psutil.Process().memory_info().rss, time.perf_counter()
     collection = Collection.open(index)
     clip = np.zeros(1, np.int64)
@@ -122,7 +122,7 @@ def opened(index: str) -> tuple[float, float]:
 
 
 def ours(name: str, rows: np.ndarray, queries: np.ndarray, folder: str, **sizes: int) -> Iterator[Figure]:
-    """Our index, from Parquet to files, and searches of it, one hit a recording."""
+    """Index with this project, from Parquet to files, and search the index."""
     write(f"{folder}/vectors", rows)
     started = time.perf_counter()
     manifest = api.index(vectors=f"{folder}/vectors", output=f"{folder}/index", **sizes)
@@ -143,7 +143,7 @@ def ours(name: str, rows: np.ndarray, queries: np.ndarray, folder: str, **sizes:
 
 
 def hnswlib_index(rows: np.ndarray, threads: int) -> tuple[Any, Callable[[Any, np.ndarray, int], np.ndarray]]:
-    """A graph of hnswlib with its usual settings."""
+    """Make a graph of hnswlib with its usual settings."""
     import hnswlib
 
     index = hnswlib.Index("ip", rows.shape[1])
@@ -159,7 +159,7 @@ def hnswlib_index(rows: np.ndarray, threads: int) -> tuple[Any, Callable[[Any, n
 
 
 def usearch_index(rows: np.ndarray, threads: int) -> tuple[Any, Callable[[Any, np.ndarray, int], np.ndarray]]:
-    """A graph of usearch with float16 vectors."""
+    """Make a graph of usearch with float16 vectors."""
     from usearch.index import Index
 
     index = Index(ndim=rows.shape[1], metric="ip", dtype="f16", connectivity=16, expansion_add=100)
@@ -173,7 +173,7 @@ def usearch_index(rows: np.ndarray, threads: int) -> tuple[Any, Callable[[Any, n
 
 
 def field(name: str, make: Any, rows: np.ndarray, queries: np.ndarray, threads: int) -> Iterator[Figure]:
-    """Another library: seconds of its index, and queries at the least effort that reaches the recall."""
+    """Measure another library: its indexing, and its queries at the least effort that reaches the recall."""
     before, started = psutil.Process().memory_info().rss, time.perf_counter()
     index, search = make(rows, threads)
     yield Figure(f"{name}: index", time.perf_counter() - started, "s")
@@ -187,7 +187,7 @@ def field(name: str, make: Any, rows: np.ndarray, queries: np.ndarray, threads: 
 
 
 def exact(rows: np.ndarray, queries: np.ndarray, rounds: int) -> list[Figure]:
-    """Comparing all vectors against the matrix product in it."""
+    """Time comparing all vectors, against the matrix product within it."""
     stored, everything = ExactVectors(rows), np.ones(len(rows), bool)
     taken = by_turns(
         {
@@ -222,7 +222,7 @@ def main() -> None:
     options = parser.parse_args()
     others = {"hnswlib": hnswlib_index, "usearch": usearch_index} if options.field else {}
     for name in others:
-        import_module(name)  # first: they come last
+        import_module(name)  # fail early if one is missing: they are used last
     rows, queries = (vectors(count, options.dim, seed) for seed, count in enumerate((options.vectors, QUERIES)))
     rows_exact = unit(rows[: options.exact])
     figures = exact(rows_exact, unit(queries)[:16], options.rounds)

@@ -11,7 +11,7 @@ from unfused_ray.models.encoder import LAYERS
 
 
 def main() -> None:
-    """Print one row a network, as Markdown."""
+    """Print one row per network, as Markdown."""
     shapes = [EncoderConfig(cut=cut) for cut in LAYERS] + [EncoderConfig(width=1024)]
     front_end = FrontEndConfig()
     print("| ends with | width | parameters | fewer | M multiply–adds / s |\n|---|--:|--:|--:|--:|")

@@ -1,10 +1,10 @@
-"""Times the start of a run of the embedded recordings, from the command to the first training step, in both runtimes.
+"""Times the start of a run on the embedded recordings, from the command to the first training step, in both runtimes.
 
     python -m benchmarks.speed.start [--recipe demo] [--rounds 3] [--data SHARDS …] [--output output/bench]
 
-Every round is jobs/pretrain.py as a user calls it, ended once its first step is done; the runtimes take turns. What a
-round has reached when is recorded by the run itself (start.json). The recipe's first step comes after an embedding of
-every clip, which is arithmetic: it lies between "first block" and "labels".
+Every round runs jobs/pretrain.py as a user does and ends it after its first step; the runtimes take turns. The run
+itself records when it reaches each milestone (start.json). The recipe's first step comes after an embedding of every
+clip; this computation lies between "first block" and "labels".
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PATIENCE_SECONDS = 180.0
 
 
 def prepare(folder: Path) -> tuple[list[str], list[Figure]]:
-    """Make shards of the embedded recordings; their folders, and how long the commands took."""
+    """Make shards of the embedded recordings; return their folders and the time that each command took."""
     shards, figures = [], []
     for name in ("drums", "languages"):
         shards.append(str(folder / "shards" / name))
@@ -39,10 +39,10 @@ def prepare(folder: Path) -> tuple[list[str], list[Figure]]:
 
 
 def milestones(recipe: str, kind: str, shards: list[str], folder: Path) -> dict[str, float]:
-    """Seconds from the command to what a run has reached by its first step, by name.
+    """Return the seconds from the command to each milestone up to the first step, by name.
 
     Raises:
-        RuntimeError: it has not come so far; the end of its output is named.
+        RuntimeError: the run has not got that far; the message has the end of its output.
     """
     run = Path(tempfile.mkdtemp(dir=folder))
     command = [recipe, "--data", *shards, "--output", str(run), "--runtime.kind", kind]

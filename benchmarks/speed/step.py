@@ -2,11 +2,11 @@
 
     python -m benchmarks.speed.step [--clips 64] [--rounds 7] [--compile-backend inductor]
 
-The plain step is what a researcher would write: eager modules as in the papers' code, PyTorch's default AdamW, glibc's
-default memory. Both see the same views and heads of the same size, in
-float32; "auto" is the precision that a run would choose here. "Bound" is the number of floating point operations
-of our step's matrix products and convolutions (PyTorch's counter), at the rate of a large matrix product, by MKL or by
-oneDNN, whichever is faster.
+The plain step is written as a researcher would write it: eager modules as in the papers' code, PyTorch's default AdamW,
+glibc's default memory. Both see the same views and have heads of the same size, in float32; "auto" is the precision
+that a run would choose here. "Share of the peak" takes the floating point operations of our step's matrix products and
+convolutions (PyTorch's counter) relative to the rate of a large matrix product, by MKL or by oneDNN, whichever is
+faster.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ Step = Callable[[], object]
 
 
 def waiting(work: Step) -> Step:
-    """The same work, waiting for the device's end."""
+    """Return the same work, followed by waiting for the device."""
 
     def waited() -> None:
         work()
@@ -62,7 +62,7 @@ def waiting(work: Step) -> Step:
 
 
 def our_step(method: Method, clips: int, precision: Precision, backend: str = "") -> Step:
-    """Forward, backward, statistics, gradient norm and optimiser, as the loop does them."""
+    """Return a step as the loop makes it: forward, backward, statistics, gradient norm and optimiser."""
     method.to(DEVICE).train()
     if backend:
         method.compile(backend=backend)
@@ -84,7 +84,7 @@ def our_step(method: Method, clips: int, precision: Precision, backend: str = ""
 
 
 def plain_step(clips: int, num_views: int) -> Step:
-    """The same training as a researcher would write it."""
+    """Return a step of the same training as a researcher would write it."""
     config = DecarConfig()
     encoder = PlainEncoder()
     with torch.no_grad():
@@ -110,7 +110,7 @@ def plain_step(clips: int, num_views: int) -> Step:
 
 
 def decar(clips: int, precision: Precision = "float32", backend: str = "") -> Step:
-    """A step of pre-training."""
+    """Return a step of pre-training."""
     config = DecarConfig(num_clusters=(CLUSTERS,))
     method = DecarV2(config, EncoderConfig(), FrontEndConfig().num_mels)
     method.to(DEVICE).begin_epoch([F.normalize(torch.randn(CLUSTERS, config.projection_dim), dim=1).numpy()])
@@ -118,13 +118,13 @@ def decar(clips: int, precision: Precision = "float32", backend: str = "") -> St
 
 
 def unfused(clips: int, precision: Precision = "float32") -> Step:
-    """A step of distillation."""
+    """Return a step of distillation."""
     method = Unfused(UnfusedConfig(), EncoderConfig(), FrontEndConfig().num_mels, [CLUSTERS])
     return our_step(method, clips, precision)
 
 
 def products() -> dict[str, Step]:
-    """A large matrix product in the two ways torch has: on a CPU the first is MKL's, the second oneDNN's."""
+    """Return a large matrix product in torch's two forms: on a CPU, MKL computes the first and oneDNN the second."""
     left, right = torch.randn(2, GEMM, GEMM, device=DEVICE)
     out = torch.empty(GEMM, GEMM, device=DEVICE)
     images, kernels = left.T[None, :, :, None].contiguous(memory_format=torch.channels_last), right[:, :, None, None]
@@ -135,7 +135,7 @@ def products() -> dict[str, Step]:
 
 
 def contenders(clips: int, backend: str) -> dict[str, Step]:
-    """All there is, by name; steps of two views first."""
+    """Return all contenders by name, steps of two views first."""
     torch.manual_seed(0)
     compiled = {"DECAR-v2, compiled": decar(clips, backend=backend)} if backend else {}
     low = choose_precision(RuntimeConfig(), DEVICE)
@@ -152,7 +152,7 @@ def contenders(clips: int, backend: str) -> dict[str, Step]:
 
 
 def serve(pipe: Connection, clips: int, backend: str) -> None:
-    """Run the contenders one at a time, as the other process asks: glibc's memory is a choice of a whole process."""
+    """Run the contenders one at a time, at the other process's request: glibc's memory is set for a whole process."""
     steps = contenders(clips, backend)
     for name in iter(pipe.recv, ""):
         steps[name]()
@@ -160,7 +160,7 @@ def serve(pipe: Connection, clips: int, backend: str) -> None:
 
 
 class Server:
-    """A process of its own, with memory kept or given back."""
+    """A separate process, with freed memory kept or given back."""
 
     def __init__(self, clips: int, backend: str, environment: dict[str, str]) -> None:
         self.pipe, theirs = multiprocessing.Pipe()
@@ -171,7 +171,7 @@ class Server:
             del os.environ[name]
 
     def run(self, name: str) -> None:
-        """Have one step done; the message itself takes microseconds."""
+        """Have one step done; the message takes microseconds."""
         self.pipe.send(name)
         self.pipe.recv()
 
@@ -181,14 +181,14 @@ class Server:
 
 
 def operations(step: Step) -> int:
-    """Floating point operations of a step."""
+    """Count the floating point operations of a step."""
     with Operations() as operations:
         step()
     return operations.count
 
 
 def profiled(step: Step) -> list[Figure]:
-    """Shares of the operators that take most of a step's processor time."""
+    """Return the shares of the operators that take most of a step's processor time."""
     for _ in range(5):
         step()
     with profile(activities=[ProfilerActivity.CPU]) as record:

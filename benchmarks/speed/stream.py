@@ -2,9 +2,10 @@
 
     python -m benchmarks.speed.stream [--data SHARDS] [--data-10s SHARDS] [--clips 8192] [--rounds 3]
 
-Short clips are the embedded recordings and 10 s clips are made of them, unless prepared sources are given. "Per core"
-is per second of CPU time, of all processes together: the machine's other work does not show in it. The field's
-loader (reference.py) also makes log-mels and two augmented views, as its scripts do on the CPU; all others give crops.
+Short clips are the embedded recordings, and 10 s clips are made from them, unless prepared sources are given. "Per
+core" means per second of CPU time, summed over all processes, so that other work on the machine does not show in it.
+The field's loader (reference.py) also makes log-mels and two augmented views, as its scripts do on the CPU; all others
+yield crops.
 """
 
 from __future__ import annotations
@@ -47,28 +48,28 @@ BATCH = BatchConfig()
 CROP = CropConfig()
 SAMPLES = CROP.num_samples(16_000)
 PACED_SECONDS = 0.1
-"""A consumer's work on a block, where it has some: a sixth of what training on it takes on two cores."""
+"""Seconds of a consumer's work on a block, if it works: a sixth of the time that training on it takes on two cores."""
 PREFETCHED_BLOCKS = 8
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """The time of an epoch."""
+    """The time that an epoch took."""
 
     clips: int
     first: float
     """Seconds to the first batch."""
     wall: float
     cpu: float
-    """Seconds, of all processes."""
+    """CPU seconds of all processes."""
 
 
 Contender = Callable[[int], tuple[int, float]]
-"""Goes through the epoch of this number; returns its clips and the seconds to its first batch."""
+"""A function that runs the epoch of a given number; it returns the epoch's clips and the seconds to its first batch."""
 
 
 def timed(contender: Contender, epoch: int) -> Epoch:
-    """One epoch of a contender."""
+    """Time one epoch of a contender."""
     before, started = cpu_seconds(), time.perf_counter()
     num_clips, first = contender(epoch)
     wall = time.perf_counter() - started
@@ -76,7 +77,7 @@ def timed(contender: Contender, epoch: int) -> Epoch:
 
 
 def drain(batches: Iterable[int]) -> tuple[int, float]:
-    """Take every batch, given by its number of clips; the clips, and the seconds to the first batch."""
+    """Take every batch, each given by its number of clips; return the clips, and the seconds to the first batch."""
     started, first, num_clips = time.perf_counter(), 0.0, 0
     for batch in batches:
         first = first or time.perf_counter() - started
@@ -85,12 +86,12 @@ def drain(batches: Iterable[int]) -> tuple[int, float]:
 
 
 def cpu_seconds() -> dict[int, float]:
-    """CPU time so far of this process and of all that it started, Ray's included, by process."""
+    """Return the CPU time so far of this process and all that it started, including Ray's, by process."""
     me, seconds = psutil.Process(), {}
     for process in [me, *me.children(recursive=True)]:
         try:
             times = process.cpu_times()
-        except psutil.NoSuchProcess:  # ended since it was listed
+        except psutil.NoSuchProcess:  # it has ended since it was listed
             continue
         seconds[process.pid] = times.user + times.system
     return seconds
@@ -100,17 +101,17 @@ def cpu_seconds() -> dict[int, float]:
 
 
 class Position:
-    """The part of the run's coordinator in training: knows which segment is wanted."""
+    """The part of the run's coordinator that a training's stream needs: it knows the wanted segment."""
 
     def __init__(self) -> None:
         self.segment = UNREAD
 
     def set(self, segment: Segment) -> None:
-        """Say it."""
+        """Set the wanted segment."""
         self.segment = segment
 
     def get(self) -> Segment:
-        """Ask for it."""
+        """Return the wanted segment."""
         return self.segment
 
 
@@ -126,11 +127,12 @@ class Consumer:
         self.source = RaySource(iterator, planner, SAMPLES, rank, world, set_position)
 
     def epoch(self, number: int) -> tuple[int, float]:
-        """Go through an epoch, as a :data:`Contender`."""
+        """Run an epoch, as a :data:`Contender`."""
         return drain(len(block.clip_ids) for block in self.source.blocks(Pass("train", number)))
 
     def first_waits(self, epochs: int) -> list[float]:
-        """Seconds to the first block of each epoch but the first, through the Prefetcher, working on every block."""
+        """Return seconds to the first block of all epochs but the first, through the Prefetcher, working on each
+        block."""
         passes = [Pass("train", epoch) for epoch in range(epochs)]
         prefetcher = Prefetcher(self.source, passes, PREFETCHED_BLOCKS)
         waits = []
@@ -158,24 +160,24 @@ class RayStream:
         ]
 
     def epoch(self, number: int) -> tuple[int, float]:
-        """Go through an epoch, as a :data:`Contender`; the first batch counts when all consumers have theirs."""
+        """Run an epoch, as a :data:`Contender`; the first batch counts when all consumers have theirs."""
         found = ray.get([consumer.epoch.remote(number) for consumer in self.consumers])
         return sum(num_clips for num_clips, _ in found), max(first for _, first in found)
 
     def first_waits(self, epochs: int) -> list[float]:
-        """Seconds to the first block of each epoch but the first, the longest of all consumers."""
+        """Return seconds to the first block of every epoch after the first, each the longest of all consumers."""
         return [
             max(waits) for waits in zip(*ray.get([c.first_waits.remote(epochs) for c in self.consumers]), strict=True)
         ]
 
 
 def make_reader() -> BlockReader:
-    """The reader of this project's blocks."""
+    """Make the reader of this project's blocks."""
     return BlockReader(seed=0, block_size=BATCH.block, crop=CROP, crop_samples=SAMPLES)
 
 
 def local_epoch(index: ClipIndex, number: int) -> tuple[int, float]:
-    """An epoch in this process, without Ray."""
+    """Run an epoch in this process, without Ray."""
     source = LocalSource(Planner(index, 0, BATCH), make_reader())
     return drain(len(block.clip_ids) for block in source.blocks(Pass("train", number)))
 
@@ -201,7 +203,7 @@ class ShardClips(IterableDataset[np.ndarray]):
 
 
 def random_crop(flac: bytes, num_samples: int) -> np.ndarray:
-    """A crop as soundfile gives it; short clips are repeated."""
+    """Return a crop as soundfile reads it; short clips are repeated."""
     length = min(SAMPLES, num_samples)
     start = random.randint(0, num_samples - length)
     crop, _ = soundfile.read(io.BytesIO(flac), frames=length, start=start, dtype="int16")
@@ -209,23 +211,23 @@ def random_crop(flac: bytes, num_samples: int) -> np.ndarray:
 
 
 def decode_batch(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A user's function for ``map_batches``."""
+    """Decode a batch, as a user's function for ``map_batches`` would."""
     return {"crop": np.stack([random_crop(*row) for row in zip(batch["audio"], batch["num_samples"], strict=True)])}
 
 
 def read_parquet(paths: Sequence[str]) -> Contender:
-    """``ray.data.read_parquet`` and ``map_batches``, at their defaults."""
+    """Make a contender of ``ray.data.read_parquet`` and ``map_batches``, at their defaults."""
     dataset = ray.data.read_parquet(list(paths), columns=["audio", "num_samples"]).map_batches(decode_batch)
     return lambda _: drain(len(batch["crop"]) for batch in dataset.iter_batches(batch_size=BATCH.block))
 
 
 def loader_epoch(loader: DataLoader[Any], _: int) -> tuple[int, float]:
-    """An epoch of a torch DataLoader."""
+    """Run an epoch of a torch DataLoader."""
     return drain(len(batch[0]) if isinstance(batch, list) else len(batch) for batch in loader)
 
 
 def libsndfile_epoch(files: Sequence[Path], num_samples: Sequence[int], _: int) -> tuple[int, float]:
-    """libsndfile alone: open, seek, read and close from the page cache, called in C."""
+    """Run libsndfile alone: open, seek, read and close from the page cache, called in C."""
     crop = np.empty(SAMPLES, np.int16)
     pointer = _ffi.cast("short *", crop.ctypes.data)
 
@@ -241,7 +243,7 @@ def libsndfile_epoch(files: Sequence[Path], num_samples: Sequence[int], _: int) 
 
 
 def make_contenders(manifests: list[Manifest], args: argparse.Namespace, folder: Path) -> dict[str, Contender]:
-    """All that are compared, on the clips of some sources."""
+    """Make all contenders on the clips of some sources."""
     index, few = repeated(manifests, args.clips), repeated(manifests, args.loader_clips)
     files = write_files(ClipIndex(manifests), 4 * args.slow_clips, folder)
     front_end = FrontEnd(FrontEndConfig(), CROP, AugmentConfig(), -7.0, 4.0)
@@ -264,17 +266,17 @@ def make_contenders(manifests: list[Manifest], args: argparse.Namespace, folder:
 
 
 REACHES: Mapping[str, tuple[str, str]] = {"short": ("≥ 1,500", "≤ 0.1"), "10 s": ("≥ 1,200", "≤ 0.1")}
-"""Clips/s per core, and seconds to the first batch of a later epoch, prefetched."""
+"""Targets: clips/s per core, and seconds to the first batch of a later epoch, prefetched."""
 
 
 def compare(length: str, manifests: list[Manifest], args: argparse.Namespace, folder: Path) -> list[Figure]:
-    """The figures of clips of one length."""
+    """Return the figures for clips of one length."""
     contenders = make_contenders(manifests, args, folder)
     epochs: dict[str, list[Epoch]] = {name: [] for name in contenders}
     for number in range(args.rounds + 1):
         for name, contender in contenders.items():
             epochs[name].append(timed(contender, number))
-    later = {name: taken[1:] for name, taken in epochs.items()}  # the first starts processes and fills caches
+    later = {name: taken[1:] for name, taken in epochs.items()}  # the first epoch starts processes and fills caches
     per_core = {name: [epoch.clips / epoch.cpu for epoch in taken] for name, taken in later.items()}
     per_core_reach, first_reach = REACHES[length]
     figures = []
@@ -309,7 +311,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("output/bench"))
     args = parser.parse_args()
     torch.set_num_threads(1)
-    logging.getLogger("ray.data").setLevel(logging.WARNING)  # read_parquet tells its progress
+    logging.getLogger("ray.data").setLevel(logging.WARNING)  # read_parquet logs its progress
     with tempfile.TemporaryDirectory(prefix="unfused-ray-bench-") as name, cluster.session():
         folder = Path(name)
         short = [Manifest.load(uri) for uri in args.data] or short_clips(folder / "short")

@@ -1,4 +1,4 @@
-"""The tasks of the corpus, a module each. README.md of the package says how one is written."""
+"""The tasks of the corpus, one module each. README.md of the package explains how to write one."""
 
 from __future__ import annotations
 

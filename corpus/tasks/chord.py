@@ -1,4 +1,4 @@
-"""The kind of chord that is played, on unheard instruments of unheard soundfonts."""
+"""Task chord: the kind of chord that is played, on unheard instruments of unheard soundfonts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _SECONDS = 2.0
 
 
 def clips(packages: Packages) -> Iterator[Clip]:
-    """Intervals and chords on hashed roots, struck together."""
+    """Yield intervals and chords on hashed roots, with all notes struck together."""
     return rendered_tones(packages, _PROGRAMS, _tones)
 
 

@@ -1,4 +1,4 @@
-"""Percussion type of a single hit, of unheard drum kits."""
+"""Task drum: the percussion type of a single hit, from unheard drum kits."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from corpus.soundfont import DRUMS, Sample, SoundFont
 from corpus.splits import Given
 
 _UNCLEAR = Skip("no clear class")
-# The first rule that matches a name decides; None drops the clip. Names are in lower case, separators are blanks. What
-# is ambiguous (half-open hats, chokes, clicks, rolls, effects) is dropped rather than guessed.
+# The first rule that matches a name decides; None drops the clip. Names are in lower case, with blanks as separators.
+# Ambiguous sounds (half-open hats, chokes, clicks, rolls, effects) are dropped rather than guessed.
 _RULES: tuple[tuple[str, str | None], ...] = (
     (r"rim ?click|side ?stick|\bstick|clave|wood ?block|^rim \d|^elec wood", "click"),
     (r"empty|fx|whistle|semi ?open|swish|choke|roll|glass|\bclick\b|hat (low|ring)|\bdrum\b$|^perc|^loop", None),
@@ -40,7 +40,7 @@ _RULES: tuple[tuple[str, str | None], ...] = (
     (r"\btom|floor ?tom", "tom"),
     (r"kick|bass ?drum|\bbd\b|bd ?\d|hse k|drum bass", "kick"),
 )
-# Kits whose file names are codes, from the instrument names of their drumkit.xml; they are rewritten before the rules.
+# Kits whose file names are codes, rewritten by the instrument names in their drumkit.xml before the rules apply.
 _CODES = {
     "BJA_Pacific": {
         **{"BD": "kick", "SN": "snare", "SN4": "snare", "HH": "hihat closed", "HH2": "hihat open", "TM": "tom"},
@@ -57,21 +57,21 @@ _RUMPF = {
     **{"08-17": "tom", "08-18": "tom", "08-19": "tom", "06-43": "cymbal", "08-20": "cymbal", "06-30": "cymbal"},
     **{"06-40": "cymbal", "08-32": "bell"},
 }
-_AUDIOPHOB_WRONG = ("tom 0105", "fxshake")  # a kick that is named tom, a pedal hat that is named shake
-# The avldrums kits number theirs nearly so (60: a ride, 64: maraca); half-open hats and chokes are in none.
+_AUDIOPHOB_WRONG = ("tom 0105", "fxshake")  # a kick that is named tom, and a pedal hat that is named shake
+# The avldrums kits use almost General MIDI's keys (60 is a ride, 64 maraca); half-open hats and chokes have no class.
 _AVL_CLASS = {key: label for key, label in DRUM_CLASS.items() if 36 <= key <= 59 and key not in (46, 48, 50, 52)}
 _AVL_CLASS |= {60: "cymbal", 64: "clap_shaker"}
 
 # General MIDI keys that mean something else in some kits.
 _BRUSH_KEYS = frozenset({39, 40})  # slap, swirl
-_ORCHESTRA_KEYS = frozenset({35, 36, 37, 38, 40, 54, 56, 57, 59, 60, 61, 62, 63, 64})  # the others are timpani
+_ORCHESTRA_KEYS = frozenset({35, 36, 37, 38, 40, 54, 56, 57, 59, 60, 61, 62, 63, 64})  # the other keys are timpani
 _KITS = (0, 8, 16, 24, 25, 26, 32, 40, 48)  # programs; the variants between them share samples
 _BRUSH, _ORCHESTRA = 40, 48
 _VELOCITIES = (110, 64)
-_MOST_ALIKE = 8  # clips of a kit and class: some kits have a hundred hits of one cymbal
+_MOST_ALIKE = 8  # clips per kit and class: some kits have a hundred hits of one cymbal
 
 _AVLDRUMS = "avldrums"
-# Who made a kit, as its drumkit.xml says, decides its split; all other makers are in train.
+# The maker of a kit, as in its drumkit.xml, decides its split; all other makers are in train.
 _MAKER = dict.fromkeys(("The Black Pearl 1.0", "Gimme A Hand 1.0", "GMRockKit", _AVLDRUMS), "MacArthur")
 _MAKER |= dict.fromkeys(("TR808EmulationKit", "ElectricEmpireKit", "HardElectro1"), "ArtemioLabs")
 _MAKER |= dict.fromkeys(("Millo-Drums_v.1", "Millo_MultiLayered2", "Millo_MultiLayered3"), "Millo")
@@ -82,7 +82,8 @@ _SPLIT = {
 
 
 def clips(packages: Packages) -> Iterator[Clip | Skip]:
-    """Hits of the kits of hydrogen, avldrums, sonic-pi and performous, and of soundfonts; few of a kit sound alike."""
+    """Yield hits of the kits of hydrogen, avldrums, sonic-pi and performous, and of soundfonts; few per kit and
+    class."""
     offered: dict[tuple[str, str], list[Clip]] = {}
     for clip in _all(packages):
         if isinstance(clip, Skip):
@@ -128,7 +129,7 @@ def _avldrums(packages: Packages) -> Iterator[Clip | Skip]:
 
 
 def _files(packages: Packages) -> Iterator[Clip | Skip]:
-    """The kits of sonic-pi, by the first part of the file's name, and of performous."""
+    """Yield the kits of sonic-pi, by the first part of the file's name, and of performous."""
     for path in audio_files(packages["sonic-pi-samples"] / "usr/share/sonic-pi/samples"):
         kit = path.stem.split("_")[0]
         if kit in ("bd", "drum", "elec", "sn", "tabla"):
@@ -138,7 +139,7 @@ def _files(packages: Packages) -> Iterator[Clip | Skip]:
 
 
 def _soundfont(font: Font, contents: SoundFont) -> Iterator[Clip]:
-    """Each kit's keys, without those whose samples an earlier kit of the soundfont plays."""
+    """Yield each kit's keys, without keys whose samples an earlier kit of the soundfont plays."""
     done: set[frozenset[str]] = set()
     for program in _KITS:
         keys = [key for key in DRUM_CLASS if (used := contents.used(DRUMS, program, key)) and used not in done]
@@ -169,7 +170,7 @@ def _wave(sample: Sample) -> np.ndarray:
 
 
 def drum_class(kit: str, stem: str) -> str | None:
-    """Class of a file of a kit by its name, or None if it has no clear one."""
+    """Return the class of a kit's file by its name, or None if it has no clear class."""
     if kit.startswith("rumpf"):
         return _RUMPF.get(stem.replace("beats_", ""))
     if kit in _CODES:

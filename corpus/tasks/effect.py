@@ -1,4 +1,4 @@
-"""The kind of a sound effect, in games and programs that were not heard in training."""
+"""Task effect: the kind of a sound effect, from games and programs that were not heard in training."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from corpus.splits import Given
 from unfused_ray.audio.errors import AudioError
 
 _CAP = 24
-"""Sounds of a class from one package, so that no game decides a class."""
+"""Largest number of sounds of a class from one package, so that no game dominates a class."""
 _SECONDS = 2.0
 _WINDOWS = 3
-"""Number of windows that a long sound of these classes gives; the others give their beginning."""
+"""Number of windows from a long sound of the lasting classes; other classes give only the beginning."""
 _LASTING = frozenset({"engine", "fire", "water", "weather", "bird", "beast"})
-# The first rule that matches a file's name decides; None drops the sound. What is ambiguous, spoken or synthetic by
-# nature (magic) is dropped.
+# The first rule that matches a file's name decides; None drops the sound. Sounds that are ambiguous, spoken, or
+# synthetic by nature (magic) are dropped.
 _RULES: tuple[tuple[str, str | None], ...] = (
     (
         r"music|theme|song|jingle|soundtrack|intro|speech|voice|\bvoc\b|\btut\b|pcv|taunt|\back\b|select(ed)?$|ready"
@@ -75,7 +75,7 @@ _RULES: tuple[tuple[str, str | None], ...] = (
     (r"click|\bbutton|\bmenu|beep|\btick|\bselect|switch|toggle|blip|typing", "click"),
     (r"alarm|siren|\balert|\bhorn|klaxon|\bbells?\b|chime|gong", "signal"),
 )
-# Chosen so that each class has about 60, 15 and 25 % of its sounds in the splits; packages that may share sounds (those
+# Chosen so that each class has about 60, 15 and 25 % of its sounds in the splits. Packages that may share sounds (those
 # of tux, of openarena, of freedroid, of lbreakout and of geki; madbomber and frozen-bubble) have one split.
 _VALID = (
     "a7xpg-data bambam brainparty-data crossfire-client cube2-data endless-sky-data epiphany-data etw-data "
@@ -112,17 +112,17 @@ _SPOKEN_NAMES = re.compile(r"_desc\b|_desc_|_[a-z]{2}(_[A-Z]{2})?\.\w+$|/sounds/
 
 
 def effect_class(words: str) -> str | None:
-    """Class of a sound by the words of its file's name, or None if it has no clear one."""
+    """Return the class of a sound by the words of its file's name, or None if it has no clear class."""
     return next((label for rule, label in _RULES if re.search(rule, words)), None)
 
 
 def is_spoken(sound: Sound) -> bool:
-    """True of what is speech or music by its folder or name."""
+    """Return True for speech or music, recognised by folder or name."""
     return bool(_SPOKEN_FOLDERS.search("/" + sound.name.lower()) or _SPOKEN_NAMES.search(sound.name))
 
 
 def clips(packages: Packages) -> Iterator[Clip | Skip]:
-    """Up to ``_CAP`` sounds of each class from each package."""
+    """Yield up to ``_CAP`` sounds of each class from each package."""
     for package in SPLIT_OF:
         taken: Counter[str] = Counter()
         for sound in by_hash(sounds(packages, package), "effect", lambda sound: sound.name):

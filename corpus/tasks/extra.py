@@ -1,4 +1,4 @@
-"""Unlabelled clips for pre-training: speech, sounds and synthetic speech, nothing of a held-out group of any task."""
+"""Unlabelled clips for pre-training: speech, sounds and synthetic speech, from no held-out group of any task."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from unfused_ray.audio.errors import AudioError
 _SECONDS = 4.0
 _WINDOWS = 3
 _SPEECH_PACKAGES = ("boswars-data", "codec2-examples", "pocketsphinx-testdata")
-"""Packages of which no task takes anything."""
+"""Packages that no task uses."""
 _SOUND_PACKAGES = (
     *("bucklespring-data", "emacspeak", "sound-icons", "oxygen-sounds", "deepin-sound-theme", "colobot-common-sounds"),
     *("xblast-tnt-sounds", "crrcsim-data", "manaplus-data", "atanks-data", "teeworlds-data", "xmoto-data"),
     *("performous",),
 )
 _OTHERS_DO = re.compile(r"music|/voices/|_desc\b|_desc_|stamps/symbols/|/abcs/|track\d", re.IGNORECASE)
-"""Music is another task's; voice packs, descriptions and words are of tasks with groups of their own."""
+"""Left out: music belongs to another task; voice packs, descriptions and words to tasks with groups of their own."""
 _SHORTEST_WORD, _LONGEST_WORD, _WORDS_A_CLIP = 3, 9, 5
 _CLIPS_OF_VARIANT, _CLIPS_OF_PERSON = 60, 50
 
 
 def speech_clips(packages: Packages) -> Iterator[Clip | Skip]:
-    """Stamps, lines of a play, sentences and letters whose groups are in train, and packages without a task."""
+    """Yield stamps, lines of a play, sentences and letters of groups in train, and packages that no task uses."""
     stamps = packages["tuxpaint-stamps-default"] / STAMPS
     groups = stamp_groups(stamps)
     for path in audio_files(stamps):
@@ -63,7 +63,7 @@ def speech_clips(packages: Packages) -> Iterator[Clip | Skip]:
 
 
 def sound_clips(packages: Packages) -> Iterator[Clip | Skip]:
-    """All sounds of games and programs that the task effect trains on, or does not know."""
+    """Yield all sounds of games and programs that the task effect trains on, or does not use."""
     trained = [package for package, split in effect.SPLIT_OF.items() if split == "train"]
     for package in (*trained, *_SOUND_PACKAGES):
         for sound in sounds(packages, package):
@@ -85,7 +85,7 @@ def _windows(label: str, group: str, sound: Sound) -> Iterator[Clip | Skip]:
 
 
 def said_clips(packages: Packages) -> Iterator[Clip]:
-    """Rows of words, none of them of kws, by the voices that kws trains on."""
+    """Yield rows of words, none of them from kws, in the voices that kws trains on."""
     words = vocabulary(packages["wamerican-small"] / "usr/share/dict/american-english-small")
     for voice in voices():
         if voice.split != "train":
@@ -99,7 +99,7 @@ def said_clips(packages: Packages) -> Iterator[Clip]:
 
 
 def vocabulary(path: Path) -> list[str]:
-    """Words of lower-case letters, in the order of the list, without those of kws."""
+    """Read words of lower-case letters, in the order of the list, without those of kws."""
     known = {*KEYWORDS, *OTHER_WORDS}
     fits = re.compile(f"[a-z]{{{_SHORTEST_WORD},{_LONGEST_WORD}}}")
     return [word for word in path.read_text("utf-8").split() if fits.fullmatch(word) and word not in known]

@@ -1,4 +1,4 @@
-"""Instrument family of a note, of unheard soundfonts."""
+"""Task inst: the instrument family of a note, from unheard soundfonts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SECONDS, _HELD = 2.0, 1.5
 
 
 def clips(packages: Packages) -> Iterator[Clip]:
-    """Notes of two octaves below to two above the middle one, in three strengths."""
+    """Yield notes from two octaves below to two octaves above middle C, at three velocities."""
     return rendered_tones(packages, _FAMILY, _tones)
 
 

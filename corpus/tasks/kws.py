@@ -1,4 +1,5 @@
-"""Keywords in noise, by several speech synthesisers: the people, and most of the engines, of test are unheard."""
+"""Task kws: keywords in noise by several speech synthesisers; people, and most engines, of test are unheard in
+train."""
 
 from __future__ import annotations
 
@@ -28,11 +29,11 @@ _NAMES = (
     "john linda max norbert paul quincy rob robert sandro shelby steph travis victor"
 )
 VARIANTS = tuple(_NAMES.split())
-"""Variants of espeak-ng. Others are effects, or equal to one of these."""
+"""Variants of espeak-ng. The other variants are effects, or equal to one of these."""
 ALIKE = {"klatt2": "klatt", "klatt3": "klatt", "klatt4": "klatt", "edward": "klatt", "benjamin": "klatt"}
 ALIKE |= {"Gene2": "Gene", "whisperf": "whisper", "grandpa": "croak"}
-"""Variants that sound nearly alike are one voice."""
-# People whose recorded voices flite and festival speak with, the engines they are heard by, and their split. Of the
+"""Variants that sound nearly alike, and count as one voice."""
+# People whose recorded voices flite and festival use, the engines that speak with them, and their split. Of the
 # engines, statistical synthesis (slt, rms, awb) is unheard in train, and so is espeak-ng's Klatt synthesiser.
 _PEOPLE = {
     "kal": (("flite", "kal16"), ("festival", "kal")),
@@ -45,7 +46,7 @@ _PERSON_SPLIT = {"kal": "train", "ked": "train", "slt": "valid", "rms": "test", 
 _FRACTIONS = (0.65, 0.15, 0.20)
 _BODIES = {"train": (-0.3, -0.15, 0.0, 0.15, 0.3, 0.45), "valid": (-0.24, -0.08, 0.08, 0.24)}
 _BODIES["test"] = (-0.28, -0.17, -0.06, 0.06, 0.17, 0.28, 0.39)
-"""Octaves that a person's speech is played faster by: pitch and formants move along, as of another body."""
+"""Octaves by which a person's speech is played faster; pitch and formants move along, as if of another body."""
 _AMBIENCE_SPLITS = ("train", "train", "train", "valid", "train", "test")  # dealt in hash order
 
 
@@ -56,20 +57,20 @@ class Voice:
     engine: str
     name: str
     person: str
-    """The person whose voice it is: all voices of a person have one split."""
+    """The person whose voice it is; all voices of one person have one split."""
     split: str
     body: float = 0.0
-    """Octaves it is played faster by."""
+    """Octaves by which it is played faster."""
     clips_a_class: int = 3
 
     @property
     def key(self) -> str:
-        """Names the voice."""
+        """Name of the voice."""
         return f"{self.engine}/{self.name}" + (f"/{self.body:+.2f}" if self.body else "")
 
 
 def voices() -> list[Voice]:
-    """All voices, espeak-ng's dealt out to the splits."""
+    """Return all voices; those of espeak-ng are dealt to the splits."""
     here = espeak_variants()
     variants = [variant for variant in VARIANTS if variant in here]
     people = {ALIKE.get(variant, variant) for variant in variants}
@@ -85,7 +86,7 @@ def voices() -> list[Voice]:
 
 
 def clips(packages: Packages) -> Iterator[Clip]:
-    """Each class by each voice, and pieces of background."""
+    """Yield each class in each voice, and pieces of background."""
     ambience = _ambience(packages)
     for voice in voices():
         plan = [
@@ -119,7 +120,7 @@ def _utterance(label: str, key: str) -> Utterance:
 
 
 def _in_noise(word: np.ndarray, body: float, background: np.ndarray, key: str) -> np.ndarray:
-    """A second with the word somewhere in it, and the background 10 to 25 dB below."""
+    """Return a second with the word somewhere in it, and the background 10 to 25 dB below the word."""
     word = soxr.resample(word, SAMPLE_RATE, SAMPLE_RATE * 2**-body, quality="HQ") if body else word
     word = set_level(word, hash_between(key + "/level", -30, -18))[:SAMPLE_RATE]
     wave = np.zeros(SAMPLE_RATE, np.float32)
@@ -139,7 +140,7 @@ def _ambience(packages: Packages) -> dict[str, list[Path]]:
 
 
 def _background(path: Path, key: str) -> np.ndarray:
-    """A second of a recording, with a root mean square of one."""
+    """Return a second of a recording, with a root mean square of one."""
     wave = load(path)
     wave = np.tile(wave, -(-2 * SAMPLE_RATE // len(wave)))
     start = int(hash_fraction(key + "/offset") * (len(wave) - SAMPLE_RATE))

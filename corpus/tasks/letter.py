@@ -1,4 +1,4 @@
-"""The language of one spoken letter or syllable."""
+"""Task letter: the language of one spoken letter or syllable."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LEAST_CLIPS = 50
 
 
 def spoken_letters(packages: Packages) -> Iterator[tuple[str, str, Path]]:
-    """(language, letter or syllable as written, file) of klettres and qabcs."""
+    """Yield (language, letter or syllable as written, file) from klettres and qabcs."""
     folder = packages["klettres-data"] / "usr/share/klettres"
     for language in sorted(path.name for path in folder.iterdir() if (path / "alpha").is_dir()):
         listing = folder / language / "sounds.xml"
@@ -39,7 +39,7 @@ def _normal(text: str) -> str:
 
 
 def clips(packages: Packages) -> Iterator[Clip]:
-    """Up to ``_CAP`` letters of each language."""
+    """Yield up to ``_CAP`` letters of each language."""
     found: dict[str, list[tuple[str, Path]]] = {}
     for language, text, path in spoken_letters(packages):
         found.setdefault("en" if language.startswith("en") else language, []).append((text, path))

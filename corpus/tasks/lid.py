@@ -1,4 +1,4 @@
-"""The spoken language, by several people where the packages have them."""
+"""Task lid: the spoken language, by several people where the packages have them."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ from corpus.splits import Given, Groups, hash_split
 STAMPS = "usr/share/tuxpaint/stamps"
 VOICE_PACKS = "usr/share/games/hedgewars/Data/Sounds/voices"
 SPEECH = "speech"
-"""Salt of the splits of lid and spk: a room of fillets or a bucket of words is held out of both, or of none."""
+"""Salt of the splits of lid and spk: a room of fillets or a bucket of words is held out of both tasks, or of
+neither."""
 _CAP = 320
-"""Clips of a language."""
+"""Largest number of clips of a language."""
 _LEAST_CLIPS = 150
 _SECONDS = 1.0
 _GAP = np.zeros(480, np.float32)
 _PACK_LANGUAGES = {"es": "es", "pl": "pl", "ru": "ru", "uk": "uk"}
 _BUCKETS = {"qabcs": 40, "hedgewars": 20, "kajongg": 14, "planetblupi": 12}
-"""Groups of the collections of single words; a word is in one, in whatever language."""
+"""Number of groups of each collection of single words; a word is in one group, whatever its language."""
 _DESCRIPTION = re.compile(r"(.+)_desc_([a-z]{2}(?:_[A-Z]{2})?)\.ogg")
 _TRANSLATION = re.compile(r"([a-z]{2}(?:_[A-Z]{2})?(?:@\w+)?)\.utf8=(.*)")
 
@@ -46,7 +47,7 @@ class _Spoken:
 
 
 def clips(packages: Packages) -> Iterator[Clip]:
-    """Up to ``_CAP`` clips of each language."""
+    """Yield up to ``_CAP`` clips of each language."""
     languages: dict[str, list[_Spoken]] = {}
     for spoken in (*_stamps(packages), *_fillets(packages), *_russian(packages), *_words(packages)):
         languages.setdefault(spoken.language, []).append(spoken)
@@ -70,7 +71,7 @@ def _piece(paths: tuple[Path, ...], key: str) -> np.ndarray:
 
 
 def _stamps(packages: Packages) -> Iterator[_Spoken]:
-    """Descriptions of pictures, the same in all languages; of equal files, one."""
+    """Yield descriptions of pictures, which are the same in all languages; of equal files, only one."""
     folder = packages["tuxpaint-stamps-default"] / STAMPS
     groups, once = stamp_groups(folder), set[tuple[str, str]]()
     for path in audio_files(folder):
@@ -103,20 +104,20 @@ def stamp_groups(folder: Path) -> Groups:
 
 
 def _fillets(packages: Packages) -> Iterator[_Spoken]:
-    """Lines of a play; a room, in Czech and Dutch, is one group."""
+    """Yield lines of a play; a room, in Czech and Dutch, is one group."""
     for language in ("cs", "nl"):
         for path in audio_files(packages[f"fillets-ng-data-{language}"] / "usr/share/games/fillets-ng/sound"):
             yield _Spoken(language, f"fillets/{path.parent.parent.name}", (path,))
 
 
 def _russian(packages: Packages) -> Iterator[_Spoken]:
-    """Sentences that festival's Russian voice is made of."""
+    """Yield the sentences from which festival's Russian voice was made."""
     for path in audio_files(packages["festvox-ru"] / "usr/share/festival/voices"):
         yield _Spoken("ru", f"festvox-ru/{path.stem}", (path,))
 
 
 def _words(packages: Packages) -> Iterator[_Spoken]:
-    """Words, two in a clip, of the same bucket: a clip of one word would be told by its length. Of equal files, one."""
+    """Yield words in pairs from one bucket: single words could be told by their length. Of equal files, only one."""
     found, once = dict[tuple[str, str, str], list[Path]](), set[str]()
     for collection, speaker, language, path in (
         *_qabcs(packages),
@@ -125,7 +126,7 @@ def _words(packages: Packages) -> Iterator[_Spoken]:
         *_planetblupi(packages),
     ):
         if (digest := file_digest(path)) in once:
-            continue  # two names of a word may be in two buckets
+            continue  # two names of a word may be in different buckets
         once.add(digest)
         text = hedgewars_phrase(path) if collection == "hedgewars" else path.stem
         found.setdefault((language, bucket_of(collection, text), speaker), []).append(path)
@@ -137,17 +138,17 @@ def _words(packages: Packages) -> Iterator[_Spoken]:
 
 
 def hedgewars_phrase(path: Path) -> str:
-    """Phrase spoken in a file of a voice pack: the file's name without the number of the take."""
+    """Return the phrase spoken in a file of a voice pack: the file's name without the number of the take."""
     return re.sub(r"\d+$", "", path.stem.lower())
 
 
 def bucket_of(collection: str, text: str) -> str:
-    """Bucket of a word or phrase of a collection, in whatever language."""
+    """Return the bucket of a word or phrase of a collection, whatever its language."""
     return f"{collection}/{hash_int(f'lid/{collection}/{text}') % _BUCKETS[collection]}"
 
 
 def _neighbours(paths: list[Path]) -> Iterable[tuple[Path, Path]]:
-    """Each with the next, the last with the first unless they are two."""
+    """Pair each path with the next, and the last with the first if there are more than two."""
     return list(zip(paths, paths[1:] + (paths[:1] if len(paths) > 2 else []), strict=False))
 
 
@@ -173,7 +174,7 @@ def _kajongg(packages: Packages) -> Iterator[tuple[str, str, str, Path]]:
 
 
 def _planetblupi(packages: Packages) -> Iterator[tuple[str, str, str, Path]]:
-    """The sounds that are in all languages are words."""
+    """Yield the words of planetblupi: the sounds that exist in all languages."""
     folder = packages["planetblupi-common"] / "usr/share/planetblupi/sound"
     words = {path.name for path in audio_files(folder / "de")}
     for speaker in ("de", "en_US", "fr"):

@@ -1,4 +1,4 @@
-"""Tone, rime and onset of a Mandarin syllable, two speakers: the same recordings, and one split, for three tasks."""
+"""Tasks tone, rime and onset: parts of a Mandarin syllable, two speakers; all three share recordings and splits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ _LATIN = "b p m f d t n l g k h j q x zh ch sh r z c s i u v a o e eh ai ei ao o
 _PINYIN = dict(zip(_ONSETS + _GLIDES + _RIMES, _LATIN.split(), strict=True))
 _SYLLABIC = "ㄓㄔㄕㄖㄗㄘㄙ"  # syllables without glide and rime
 _FOLDER = re.compile(rf"([{_ONSETS}]?)([{_GLIDES}]?)([{_RIMES}]?)([1-4]?)")
-"""A folder of gcin-voice in bopomofo: onset, glide, rime and tone. No digit is the first tone, 1 the neutral one."""
+"""A folder of gcin-voice in bopomofo: onset, glide, rime and tone. Without a digit it is the first tone; 1 is the
+neutral tone."""
 LabelOf: TypeAlias = Callable[[str, str, str, str], "str | None"]
 _SECONDS = 0.6
 _OCTAVES = 0.25
@@ -27,19 +28,19 @@ _FRACTIONS = (0.60, 0.15, 0.25)
 
 
 def tone(onset: str, glide: str, rime: str, digit: str) -> str | None:
-    """Tone 1 to 4; the neutral tone is too rare."""
+    """Return the tone, 1 to 4; None for the neutral tone, which is too rare."""
     return None if digit == "1" else digit or "1"
 
 
 def rime(onset: str, glide: str, rime: str, digit: str) -> str | None:
-    """The part behind the glide, as written; the glide where there is none, ``ih`` where there is neither (zhi, si)."""
+    """Return the part after the glide, as written; without it the glide, and ``ih`` without either (zhi, si)."""
     if not (rime or glide):
         return "ih" if onset in _SYLLABIC else None
     return _PINYIN[rime or glide]
 
 
 def onset(onset: str, glide: str, rime: str, digit: str) -> str | None:
-    """The consonant, as written; syllables without one are left out."""
+    """Return the consonant, as written; syllables without one are left out."""
     return _PINYIN[onset] if onset and (glide or rime or onset in _SYLLABIC) else None
 
 
@@ -65,7 +66,7 @@ def _clips(name: str, label_of: LabelOf, packages: Packages) -> Iterator[Clip | 
 
 
 def syllable_splits(packages: Packages) -> dict[str, str]:
-    """Split of each folder that is named by a syllable: one for every task that takes its recordings."""
+    """Return the split of each folder that is named after a syllable, for every task that uses its recordings."""
     folders = [path.parent.name for path in audio_files(packages["gcin-voice"] / SOUNDS)]
     matches = [match for folder in folders if (match := _FOLDER.fullmatch(folder))]
     split_of = _splits(matches)
@@ -77,7 +78,7 @@ def _syllable(match: re.Match[str]) -> str:
 
 
 def _splits(matches: Iterable[re.Match[str]]) -> dict[str, str]:
-    """Split of each syllable: the same for all tasks, with every rime and onset in every split."""
+    """Return the split of each syllable, the same for all tasks, with every rime and onset in every split."""
     rows = [
         (f"{name}/{label}", _syllable(match))
         for match in matches
@@ -88,17 +89,17 @@ def _splits(matches: Iterable[re.Match[str]]) -> dict[str, str]:
 
 
 def tone_clips(packages: Packages) -> Iterator[Clip | Skip]:
-    """Syllables, labelled by tone."""
+    """Yield syllables, labelled by tone."""
     yield from _clips("tone", tone, packages)
 
 
 def rime_clips(packages: Packages) -> Iterator[Clip | Skip]:
-    """Syllables, labelled by rime."""
+    """Yield syllables, labelled by rime."""
     yield from _clips("rime", rime, packages)
 
 
 def onset_clips(packages: Packages) -> Iterator[Clip | Skip]:
-    """Syllables, labelled by onset."""
+    """Yield syllables, labelled by onset."""
     yield from _clips("onset", onset, packages)
 
 

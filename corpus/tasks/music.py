@@ -14,7 +14,7 @@ _PIECES, _SECONDS = 40, 3.0
 
 
 def clips(packages: Packages) -> Iterator[Clip]:
-    """Pieces of all tracks that are not held out by the task ``soundtrack``."""
+    """Yield pieces of all tracks that the task ``soundtrack`` does not hold out."""
     for game in SOUNDTRACKS:
         found = tracks(packages, game)
         split_of = split_of_groups(found)

@@ -1,4 +1,4 @@
-"""Unlabelled phrases: melodies, chords and rhythms that are made up, played by the training soundfonts."""
+"""Unlabelled phrases: made-up melodies, chords and rhythms, played by the training soundfonts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SCALES = ((0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10), (0, 2, 4, 7, 9), (0, 
 
 
 def clips(packages: Packages) -> Iterator[Clip]:
-    """Half melodies, a third chords, a sixth drums; instruments are drawn from all of a soundfont."""
+    """Yield phrases: half melodies, a third chords, a sixth drums, on instruments drawn from a whole soundfont."""
     for font in _FONTS:
         contents = SoundFont(font.path(packages))
         programs = sorted(program for bank, program in contents.presets if bank == MELODIC)
@@ -43,7 +43,7 @@ def _phrase(key: str, programs: list[int], kits: list[int]) -> Piece:
 
 
 def _melody(generator: np.random.Generator) -> list[Note]:
-    """A random walk on a scale, in steps of a beat's half or whole."""
+    """Make a random walk on a scale, in steps of half a beat, a beat or two beats."""
     scale = _SCALES[int(generator.integers(len(_SCALES)))]
     root, degree = int(generator.integers(40, 72)), int(generator.integers(len(scale)))
     beat, at, notes = float(generator.uniform(0.16, 0.5)), 0.0, list[Note]()
@@ -58,7 +58,7 @@ def _melody(generator: np.random.Generator) -> list[Note]:
 
 
 def _chords(generator: np.random.Generator) -> list[Note]:
-    """Stacks of thirds on the degrees of a scale, struck together or one after the other."""
+    """Make stacks of thirds on the degrees of a scale, struck together or one after the other."""
     scale = _SCALES[int(generator.integers(2))]
     root, length = int(generator.integers(40, 65)), float(generator.choice([0.5, 0.75, 1.0, 1.5]))
     is_broken, size, notes = bool(generator.integers(2)), int(generator.integers(2, 5)), list[Note]()
@@ -72,7 +72,7 @@ def _chords(generator: np.random.Generator) -> list[Note]:
 
 
 def _rhythm(generator: np.random.Generator) -> list[Note]:
-    """A bar of eighths or sixteenths of three to five drums, repeated."""
+    """Make a bar of eighths or sixteenths of three to five drums, and repeat it."""
     step, steps = float(generator.uniform(0.09, 0.22)), int(generator.choice([6, 8, 12, 16]))
     keys = generator.choice(sorted(DRUM_CLASS), int(generator.integers(3, 6)), replace=False)
     struck_KS = generator.random((len(keys), steps)) < generator.uniform(0.15, 0.5, (len(keys), 1))

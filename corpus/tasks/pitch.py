@@ -1,4 +1,4 @@
-"""The note that is played, one of twelve, on unheard instruments of unheard soundfonts."""
+"""Task pitch: the note that is played, one of twelve, on unheard instruments of unheard soundfonts."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from corpus.splits import Given
 
 _NOTES = {48: "C3", 51: "Eb3", 54: "Gb3", 57: "A3", 60: "C4", 63: "Eb4", 66: "Gb4", 69: "A4"}
 _NOTES |= {72: "C5", 75: "Eb5", 78: "Gb5", 81: "A5"}
-# Basses sound an octave lower than they are written in some soundfonts; the lead in fifths has two pitches.
+# In some soundfonts basses sound an octave lower than written; the lead in fifths has two pitches.
 _PROGRAMS = {p for family, programs in FAMILIES.items() for p in programs if family != "bass"} - {86}
 _NOTES_OF_AN_INSTRUMENT = {"FluidR3": 8, "OPL3": 6, "A320U": 3, "GMbank": 2, "TimGM6mb": 2, "GeneralUser": 3}
 _SECONDS = 2.0
 
 
 def clips(packages: Packages) -> Iterator[Clip]:
-    """Notes a minor third apart, of hashed length and strength."""
+    """Yield notes a minor third apart, of hashed length and velocity."""
     return rendered_tones(packages, _PROGRAMS, _tones)
 
 

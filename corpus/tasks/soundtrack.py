@@ -1,4 +1,4 @@
-"""The game that a piece of music is from: unheard tracks."""
+"""Task soundtrack: the game that a piece of music is from, on unheard tracks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PIECES, _SECONDS = 6, 3.0
 
 
 def clips(packages: Packages) -> Iterator[Clip]:
-    """Pieces of each track, over a line of their own: encoders and levels differ by game."""
+    """Yield pieces of each track, each over a line of its own, because encoders and levels differ by game."""
     for game in SOUNDTRACKS:
         found = tracks(packages, game)
         split_of = split_of_groups(found)

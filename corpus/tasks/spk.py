@@ -1,4 +1,4 @@
-"""The speaker: voices that were recorded elsewhere and otherwise, all heard over lines drawn for each clip."""
+"""Task spk: the speaker; the voices were recorded differently, so each clip goes over a line of its own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from corpus.tasks.lid import SPEECH, VOICE_PACKS, bucket_of, hedgewars_phrase
 from corpus.tasks.mandarin import SOUNDS, syllable_splits
 
 _CAP = 160
-"""Recordings of a voice."""
+"""Largest number of recordings of a voice."""
 _SECONDS = 1.6
 _PACK_VOICE = {
     "Classic": "en_Default",
@@ -31,9 +31,9 @@ _PACK_VOICE = {
 _PACK_VOICE |= {"Russian_pl": "pl_Russian", "Default_es": "es_Default"}
 _PROCESSED = frozenset({"Robot"})
 _FISH = re.compile(r"[^-]+-([mv])-.+")
-"""Lines of the small (m) and the big fish (v); the others of the play are heard too seldom."""
+"""Lines of the small fish (m) and the big one (v); the other characters of the play speak too rarely."""
 _MANDARIN_VOICES = ("3", "5")
-_SYLLABLES = 5  # of a Mandarin voice, joined into a clip
+_SYLLABLES = 5  # per clip of a Mandarin voice
 _GAP = np.zeros(640, np.float32)
 
 
@@ -41,15 +41,15 @@ _GAP = np.zeros(640, np.float32)
 class _Spoken:
     voice: str
     text: str
-    """The words said, alike for voices that say the same: the group."""
+    """The words spoken, equal for voices that say the same; this is the group."""
     paths: tuple[Path, ...]
     family: str
-    """Recordings that have one split in every task that takes them."""
+    """Recordings that have one split in every task that uses them."""
     split: str
 
 
 def clips(packages: Packages) -> Iterator[Clip]:
-    """Up to ``_CAP`` recordings of each voice, over a line of their own."""
+    """Yield up to ``_CAP`` recordings of each voice, each over a line of its own."""
     voices: dict[str, list[_Spoken]] = {}
     for spoken in (*_hedgewars(packages), *_kajongg(packages), *_fillets(packages), *_mandarin(packages)):
         voices.setdefault(spoken.voice, []).append(spoken)
@@ -104,7 +104,7 @@ def _line(voice: str, text: str, path: Path, family: str) -> _Spoken:
 
 
 def _mandarin(packages: Packages) -> Iterator[_Spoken]:
-    """Rows of syllables of one split, the same for both voices."""
+    """Yield rows of syllables of one split, the same for both voices."""
     split_of = syllable_splits(packages)
     folders = [packages["gcin-voice"] / SOUNDS / name for name in by_hash(split_of, "spk")]
     both = [folder for folder in folders if all((folder / f"{voice}.ogg").is_file() for voice in _MANDARIN_VOICES)]

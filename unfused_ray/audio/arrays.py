@@ -1,4 +1,4 @@
-"""Checks waveforms that come as arrays, and brings them to float32 in [-1, 1]; nothing is guessed about their scale."""
+"""Checks waveforms given as arrays and converts them to float32 in [-1, 1]; their scale is never guessed."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ from torch import Tensor
 from unfused_ray.audio.blocks import MAX_PEAK, RATES
 
 MAX_CHANNELS = 128
-"""Clips of a batch no longer than this are taken for frames of so many channels, if there are as many of them."""
+"""If a batch has at least as many clips as a clip has samples, and clips have no more samples than this, the array is
+refused as (samples, channels)."""
 _SCALES = "samples of 16 bits by 2**15, of 24 bits by 2**23, of 32 bits by 2**31"
 _FULL_SCALES = {np.dtype(kind): (np.iinfo(kind).bits, zero) for kind, zero in (("u1", 128), ("i1", 0), ("i2", 0))}
-"""Bits and the value of silence of integers whose full scale is that of their type; 8-bit WAV is unsigned."""
+"""Bits, and the value of silence, of integer types whose full scale is that of the type; 8-bit WAV is unsigned."""
 
 
 def mono_batch(wave: Any) -> np.ndarray:
     """Return waveforms as (B, samples) float32 in [-1, 1].
 
     Args:
-        wave: (samples,) or (B, samples), mono: an array, a tensor of any device, or a list. Its samples are floating
-            point in [-1, 1], of any width, or integers with the full scale of their type: int16, int8, int32, and
-            uint8 around 128.
+        wave: (samples,) or (B, samples), mono: an array, a tensor on any device, or a list. Samples are floating point
+            of any width in [-1, 1], or integers with the full scale of their type: int16, int8, int32, and uint8 around
+            128.
 
     Raises:
-        ValueError: another shape or type, empty, not finite, or of a scale that cannot be known: float samples beyond
-            ``MAX_PEAK`` or in whole numbers, and int32 samples that fit into 24 bits. Says what to do.
+        ValueError: the wave has another shape or type, is empty or not finite, or its scale cannot be known: float
+            samples beyond ``MAX_PEAK`` or in whole numbers, and int32 samples that fit into 24 bits. The message gives
+            a remedy.
     """
     array = _as_array(wave)
     if array.dtype.kind not in "fiu":
@@ -40,10 +42,10 @@ def mono_batch(wave: Any) -> np.ndarray:
 
 
 def refuse_rate(sample_rate: Any) -> None:
-    """Refuse what is no sample rate.
+    """Refuse a value that is not a sample rate.
 
     Raises:
-        ValueError: no number, or not in Hz.
+        ValueError: it is not a number, or not a rate in Hz.
     """
     low, high = RATES
     is_number = isinstance(sample_rate, Real) and not isinstance(sample_rate, bool)
@@ -68,7 +70,7 @@ def _from_tensor(wave: Tensor) -> np.ndarray:
     try:
         # NumPy has no bfloat16.
         return (wave.float() if wave.is_floating_point() else wave).numpy(force=True)
-    except (TypeError, RuntimeError) as error:  # sparse, quantised; nested, without data (NotImplementedError)
+    except (TypeError, RuntimeError) as error:  # sparse, quantised; nested; without data (NotImplementedError)
         kind = "meta" if wave.is_meta else str(wave.layout).removeprefix("torch.")
         raise ValueError(
             f"wave has samples that NumPy cannot hold, in a tensor of type {wave.dtype}, {kind} ({error}): give a "
@@ -77,7 +79,7 @@ def _from_tensor(wave: Tensor) -> np.ndarray:
 
 
 def _refuse_shape(array: np.ndarray) -> None:
-    """Refuse what is neither a clip nor a batch of them, with a way to make it one."""
+    """Refuse an array that is neither a clip nor a batch of clips; the message says how to make it one."""
     mean = "wave" if array.dtype.kind == "f" else f"(wave / 2**{8 * array.dtype.itemsize - 1})"
     if array.ndim not in (1, 2) or array.size == 0:
         channels = f", the mean of the channels of a batch being {mean}.mean(axis=1)" if array.ndim == 3 else ""

@@ -1,7 +1,7 @@
 """Augments a block of normalised log-mels, batched on its device.
 
 Shapes: V views, B clips of a block, F mel bands, T frames. Draws come from a NumPy generator that the caller keys by
-(seed, epoch, block, view), so a view is a pure function of these and of the block's contents.
+(seed, epoch, block, view), so a view is a pure function of this key and the block's contents.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from unfused_ray.audio.transfer import to_device
 from unfused_ray.config import AugmentConfig
 
-_CUBIC = -0.75  # the coefficient of torch's, OpenCV's and BYOL-A's bicubic interpolation
+_CUBIC = -0.75  # the coefficient of bicubic interpolation in torch, OpenCV and BYOL-A
 
 
 class Boxes(NamedTuple):
@@ -32,18 +32,18 @@ class Boxes(NamedTuple):
 def augment(log_mels: Sequence[Tensor], config: AugmentConfig, rngs: Sequence[np.random.Generator]) -> Tensor:
     """Make augmented views: log-mixup-exp, random resize crop, random linear fader, in this order.
 
-    A clip is mixed only with clips of its own block. All draws are copied to the device at once; but for k-mix, which
-    looks at the clips, nothing waits for it.
+    A clip is mixed only with clips of its own block. All draws are copied to the device at once. Nothing waits for the
+    device except k-mix, which looks at the clips.
 
     Args:
-        log_mels: of each view, (B, F, T) float32, normalised.
+        log_mels: normalised log-mels of each view, (B, F, T) float32.
         config: settings of the augmentation.
-        rngs: of each view.
+        rngs: the generator of each view.
 
     Returns:
         (V, B, F, T).
 
-    Source: BYOL-A, arXiv 2103.06695 sec. III-B; fader: BYOL-A v2, arXiv 2204.07402 sec. III-C. Unlike there, mixing
+    Source: BYOL-A, arXiv 2103.06695 sec. III-B; fader: BYOL-A v2, arXiv 2204.07402 sec. III-C. Unlike in BYOL-A, mixing
     draws from the block instead of a memory of past clips, so that a resumed run sees the same views.
     """
     num_clips, *size = log_mels[0].shape
@@ -65,7 +65,7 @@ def augment(log_mels: Sequence[Tensor], config: AugmentConfig, rngs: Sequence[np
 def _draw(
     num_clips: int, size: list[int], config: AugmentConfig, spectra_BF: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draw a view's partners, shares, two gains and the fields of :class:`Boxes`: (8, B) float64."""
+    """Draw the partners, shares, two gains and :class:`Boxes` fields of a view: (8, B) float64."""
     others, shares, gains = np.arange(num_clips), np.zeros(num_clips), np.zeros((num_clips, 2))
     if config.mixup > 0 and num_clips > 1:
         if config.k_mix:
@@ -80,19 +80,19 @@ def _draw(
 
 
 def far_clips(spectra_BF: np.ndarray, num_clusters: int, rng: np.random.Generator) -> np.ndarray:
-    """Choose partners by k-mix: for every clip, a random clip of the cluster farthest from its own; (B,) int64.
+    """Choose each clip's partner by k-mix: a random clip of the cluster farthest from its own; (B,) int64.
 
     Args:
-        spectra_BF: normalised log-mels, averaged over time; only their direction counts.
-        num_clusters: clusters of the block; fewer if its clips differ less.
+        spectra_BF: normalised log-mels, averaged over time; only their directions matter.
+        num_clusters: number of clusters in the block; fewer if its clips differ too little.
         rng: draws the first centroids and the partners.
 
     Source: SLICER, arXiv 2211.01519, as in the LAPE code: four clusters of directions. There, one spherical k-means of
-    20 iterations over all clips is made before the training, and partners come from a memory of 2,048 past samples;
-    here both come from the block, and k-means of unit vectors runs until it converges. There, k-mix may follow a plain
-    mixup; here it replaces it.
+    20 iterations over all clips precedes training, and partners come from a memory of 2,048 past samples. Here both
+    come from the block, and k-means of unit vectors runs until it converges. There, k-mix may follow a plain mixup;
+    here it replaces mixup.
     """
-    from scipy.cluster.vq import kmeans, vq  # others than SLICER need not wait for its import
+    from scipy.cluster.vq import kmeans, vq  # only SLICER waits for this import
 
     spectra_BF = spectra_BF.astype(np.float64)
     spectra_BF /= np.linalg.norm(spectra_BF, axis=1, keepdims=True).clip(1e-12)
@@ -108,15 +108,15 @@ def far_clips(spectra_BF: np.ndarray, num_clusters: int, rng: np.random.Generato
 
 
 def log_mixup_exp(log_mel_BFT: Tensor, other_BFT: Tensor, shares_B: Tensor) -> Tensor:
-    """Mix as powers would: ``log((1 - share)·exp(log_mel) + share·exp(other))``, for shares in [0, 1)."""
+    """Mix in the domain of powers: ``log((1 - share)·exp(log_mel) + share·exp(other))``, for shares in [0, 1)."""
     shares = shares_B[:, None, None]
     one, other = log_mel_BFT + torch.log1p(-shares), other_BFT + shares.log()
-    # torch.logaddexp's value at a fifth of its time on CPUs, where log1p is not vectorised.
+    # The value of torch.logaddexp in a fifth of its time on CPUs, where log1p is not vectorised.
     return torch.maximum(one, other) + (one - other).abs_().neg_().exp_().add_(1).log_()
 
 
 def virtual_canvas(size: list[int], config: AugmentConfig) -> tuple[int, int]:
-    """Return bands and frames of the canvas that holds a log-mel of ``size`` in its centre; the rest is 0, the mean."""
+    """Return bands and frames of the canvas that holds a log-mel of ``size`` at its centre; its rest is 0, the mean."""
     return int(size[0] * config.virtual_crop[0]), int(size[1] * config.virtual_crop[1])
 
 
@@ -137,16 +137,17 @@ def resize(log_mel_BFT: Tensor, rows_BFF: Tensor, columns_BTT: Tensor) -> Tensor
 
 
 def resize_matrices(boxes_V4B: Tensor, size: list[int], config: AugmentConfig) -> tuple[Tensor, Tensor]:
-    """Matrices of bicubic interpolation with aligned corners from clips to boxes of the canvas, over bands and frames.
+    """Make the matrices of bicubic interpolation from clips to boxes of the canvas, over bands and over frames.
 
-    Beyond the border of its box the interpolation repeats the border, as if the box had been cut out first. A position
-    outside of the clip holds zero, so its weight is dropped. Interpolation is separable; both sides of all boxes are
-    made together, as large as the longer side, because a GPU's host takes longer for more operations.
+    Corners are aligned. Beyond the border of its box the interpolation repeats the border, as if the box had been cut
+    out first. A position outside the clip holds zero, so its weight is dropped. Interpolation is separable. Both sides
+    of all boxes are computed together, as large as the longer side, because the host of a GPU takes longer for more
+    operations.
 
     Args:
         boxes_V4B: the fields of :class:`Boxes`, float64, on the device of the clips.
         size: bands and frames of a clip.
-        config: says how large the canvas is.
+        config: gives the size of the canvas.
 
     Returns:
         (V, B, F, F) and (V, B, T, T), float32.
@@ -167,7 +168,8 @@ def resize_matrices(boxes_V4B: Tensor, size: list[int], config: AugmentConfig) -
     weights = torch.cat([far[:1], near, far[1:]]).mul_((sources >= 0) & (sources < length)).float()
     indices = sources.clamp_(0, longest - 1).long()
     matrix = torch.zeros(*positions.shape, longest, device=device)
-    # Tap by tap, since clamped taps share a source: within one call no two sums meet, so their order is fixed.
+    # Tap by tap, because clamped taps share a source: within one call no two sums meet, so the order of addition is
+    # fixed.
     for index, weight in zip(indices, weights, strict=True):
         matrix.scatter_add_(-1, index[..., None], weight[..., None])
     bands, frames = (matrix[number, ..., :side, :side] for number, side in enumerate(size))
@@ -175,7 +177,7 @@ def resize_matrices(boxes_V4B: Tensor, size: list[int], config: AugmentConfig) -
 
 
 def linear_fader(log_mel_BFT: Tensor, gains_B2: Tensor) -> Tensor:
-    """Add a gain that runs linearly over time from the first to the second of each clip's gains."""
+    """Add a gain that changes linearly over time, from the first to the second of each clip's gains."""
     ramp = torch.linspace(0, 1, log_mel_BFT.shape[2], device=log_mel_BFT.device)
     return log_mel_BFT + torch.lerp(gains_B2[:, :1], gains_B2[:, 1:], ramp)[:, None]
 

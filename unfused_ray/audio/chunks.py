@@ -1,4 +1,4 @@
-"""Finds the samples of WAV, RF64, W64, AIFF, CAF and AU files, whatever their headers say of their length."""
+"""Finds the samples of WAV, RF64, W64, AIFF, CAF and AU files, whatever length their headers claim."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from unfused_ray.audio.formats import is_file_at
 from unfused_ray.audio.window import Window
 
 CHUNKED = ("wav", "w64", "aiff", "caf", "au")
-"""Names of their formats."""
+"""Names of the formats that consist of chunks."""
 
-_UNKNOWN = 1 << 16  # a size this near to 2³¹ or 2³² stands for one that its writer did not know
+_UNKNOWN = 1 << 16  # a size this close to 2³¹ or 2³² stands for a size that the writer did not know
 _MOST_CHUNKS = 1 << 16
 _LONGEST_KIND = 1 << 12
 
 
 class Samples(NamedTuple):
-    """The samples of a file of chunks."""
+    """The samples of a file that consists of chunks."""
 
     claimed: int | None
-    """Bytes of samples by its header; None where the header leaves them open."""
+    """Bytes of samples by the header; None if the header leaves the number open."""
     held: int
-    """Bytes of samples that are there."""
+    """Bytes of samples that the file holds."""
     end: End
     patches: dict[int, bytes]
-    """Size that its header should give: ``held``. Places are relative to ``begin``."""
+    """Corrected sizes for the header, which should give ``held``; places are relative to ``begin``."""
     is_long: bool
-    """They are more than its header can say."""
+    """True if there are more samples than the header can express."""
     begin: int = 0
-    """Beginning of the corrected file."""
+    """Place where the corrected file begins."""
     unread: tuple[tuple[int, int], ...] = ()
-    """Places and sizes of chunks of samples that follow, and that no reader reads."""
+    """Places and sizes of further chunks of samples, which no reader reads."""
 
 
 class _Layout(NamedTuple):
@@ -43,18 +43,18 @@ class _Layout(NamedTuple):
     first: int
     """Place of the first chunk."""
     chunk: str
-    """Header of a chunk, for ``struct``: its name and its size."""
+    """``struct`` format of a chunk's header: its name and its size."""
     samples: bytes
     """Name of the chunk of samples."""
     before: int = 0
-    """Bytes of this chunk that precede the samples."""
+    """Bytes of this chunk before the samples."""
     counted: int = 0
-    """Bytes of a chunk's header that its size includes."""
+    """Bytes of the chunk header that the chunk's size includes."""
     align: int = 1
 
 
 def find_samples(window: Window) -> list[Samples]:
-    """Find the samples of a file of chunks, by chunk; none if it is no such file, or holds no chunk of samples."""
+    """Find the samples of a file chunk by chunk; empty if it is no such file, or has no chunk of samples."""
     head = window.read_at(0, 12)
     if head[:4] == b".snd":
         return [_samples_of_au(window)]
@@ -71,7 +71,7 @@ def find_samples(window: Window) -> list[Samples]:
         if name == layout.samples:
             field = place + 4 if layout.counted == 0 else place + 16
             code = layout.chunk[0] + layout.chunk[-1]
-            if long_size is not None:  # RF64 has the size elsewhere
+            if long_size is not None:  # RF64 stores the size elsewhere
                 size, field, code = int.from_bytes(window.read_at(long_size, 8), "little"), long_size, "<Q"
             claimed = _known(size, 8 * struct.calcsize(code))
             claimed = None if claimed is None else max(0, claimed - layout.before - layout.counted)
@@ -94,14 +94,14 @@ def find_samples(window: Window) -> list[Samples]:
 
 
 def _with_new_header(samples: Samples, head: bytes, kind: bytes, start: int) -> Samples:
-    """Write a WAV file's header anew before its samples, because libsndfile loses its way in chunks without padding."""
+    """Write a new WAV header before the samples, because libsndfile loses its way in chunks without padding."""
     size = min(samples.held, 2**32 - 1).to_bytes(4, "little" if head[:4] == b"RIFF" else "big")
     header = head + kind + bytes(len(kind) % 2) + b"data" + size
     return samples._replace(begin=start - len(header), patches={0: header})
 
 
 def _samples(window: Window, layout: _Layout, start: int, claimed: int | None, field: int, code: str) -> Samples:
-    """Compare the size that the field at ``field`` claims with what is there from ``start`` on."""
+    """Compare the size claimed by the field at ``field`` with the bytes from ``start`` on."""
     further: tuple[tuple[int, int], ...] = ()
     held, end = max(0, window.size - start), End(window.size)
     if claimed is not None and claimed <= held:
@@ -123,7 +123,7 @@ def _follows(window: Window, layout: _Layout, place: int) -> bool:
 
 
 def _end(window: Window, layout: _Layout, place: int) -> tuple[End, tuple[tuple[int, int], ...]]:
-    """Return the end of the file behind the chunks from ``place`` on, and places and sizes of samples among these."""
+    """Return the end of the file after the chunks from ``place`` on, and places and sizes of samples among these."""
     further: list[tuple[int, int]] = []
     for _ in range(_MOST_CHUNKS):
         if place >= window.size or is_file_at(window, place) or (chunk := _chunk(window, layout, place)) is None:
@@ -133,7 +133,7 @@ def _end(window: Window, layout: _Layout, place: int) -> tuple[End, tuple[tuple[
         if chunk[0] == layout.samples:
             if chunk[1] > TOLERANCE * window.size:
                 further.append((body, chunk[1]))
-        elif behind > window.size + layout.align:  # more than is there: text that looks like a chunk
+        elif behind > window.size + layout.align:  # it claims more bytes than there are: text that looks like a chunk
             break
         place = behind
     return end_at(window, place), tuple(further)
@@ -160,14 +160,14 @@ def _layout(head: bytes) -> _Layout | None:
 
 
 def _known(size: int, bits: int) -> int | None:
-    """Return a claimed size, or None for one that stands for "not known", such as -1."""
+    """Return a claimed size, or None for a value such as -1 that means "not known"."""
     if bits == 64:
         return None if size >= 2**62 else size
     return None if min(abs(size - 2**31), 2**32 - size) < _UNKNOWN else size
 
 
 def _chunk(window: Window, layout: _Layout, place: int) -> tuple[bytes, int] | None:
-    """Return the name and the size of the chunk at ``place``; None if none can be there."""
+    """Return name and size of the chunk at ``place``; None if there cannot be a chunk."""
     data = window.read_at(place, struct.calcsize(layout.chunk))
     if len(data) < struct.calcsize(layout.chunk) or not all(32 <= byte < 127 for byte in data[:4]):
         return None
@@ -176,7 +176,7 @@ def _chunk(window: Window, layout: _Layout, place: int) -> tuple[bytes, int] | N
 
 
 def _behind(window: Window, layout: _Layout, body: int, size: int) -> int:
-    """Return the place behind a chunk, which some writers do not pad."""
+    """Return the place after a chunk; some writers do not pad chunks."""
     end = body + max(0, size)
     padded = body + -(-max(0, size) // layout.align) * layout.align
     return end if padded != end and _chunk(window, layout, padded) is None and _chunk(window, layout, end) else padded

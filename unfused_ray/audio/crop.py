@@ -10,7 +10,7 @@ from unfused_ray.config import ShortClips
 def complete(wave: np.ndarray, length: int, rule: ShortClips) -> np.ndarray:
     """Complete a clip to ``length`` samples: centred in silence (``centre``) or repeated (``tile``).
 
-    (samples,) of any type → (length,) of the same type; a clip of that length or longer as it is.
+    (samples,) of any type → (length,) of the same type. A clip of that length or longer is returned unchanged.
     """
     if len(wave) >= length:
         return wave

@@ -17,20 +17,21 @@ from unfused_ray.audio.window import Window
 
 __all__ = ["AudioError", "decode", "encode_flac", "read_flac", "refuse_unusable"]
 
-_MAX_HOURS = 24  # of audio in a clip: a megabyte of FLAC can hold weeks of silence
+_MAX_HOURS = 24  # of audio in a clip: one megabyte of FLAC can hold weeks of silence
 _FULL_SCALE = 32768
-# Of float samples, full scale being 1: sums of larger ones overflow where channels or rates are changed.
+# Limit of float samples, where full scale is 1: sums of larger ones overflow when channels are mixed or rates changed.
 _LARGEST = 2.0**32
-# Lossy codecs go up to 3 dB beyond the full scale of what they encode, so that a lower bound warns of most loud music.
+# Lossy codecs exceed the full scale of their input by up to 3 dB, so a lower bound would warn of most loud music.
 _CLIPPED = 1.5
-# Of a block's samples, beyond _CLIPPED. Peaks of a mix that is too loud are a few of a hundred. Of a file of another
-# scale that begins quietly, most samples are, although none is beyond MAX_PEAK yet: clipped, they are square waves.
+# Largest share of a block's samples beyond _CLIPPED. A mix that is too loud has a few peaks in a hundred samples. In a
+# file of another scale that begins quietly, most samples exceed it before any exceeds MAX_PEAK; clipping would make
+# them square waves.
 _MOST_CLIPPED = 0.1
-_JUDGED_SECONDS = 1.0  # a shorter block, as the last one may be, can lie within a peak
-_CANCELLED = 0.1  # of the power that the mean of unrelated channels has: two equal ones of correlation -0.9
-_QUIETER = 0.25  # of the loudest channel's power: 6 dB
-_WINDOW_SECONDS = 1.0  # in which channels cancel or not
-_SHORT = 0.98  # of the length that was asked for
+_JUDGED_SECONDS = 1.0  # a shorter block, such as the last, can lie within a peak
+_CANCELLED = 0.1  # relative to the power of the mean of unrelated channels: two equal channels of correlation -0.9
+_QUIETER = 0.25  # relative to the loudest channel's power: 6 dB
+_WINDOW_SECONDS = 1.0  # length of the parts in which cancelling channels are looked for
+_SHORT = 0.98  # share of the requested length
 
 
 def _ignore(reason: WarningReason, detail: str) -> None:
@@ -45,25 +46,25 @@ def decode(
     seconds: float | None = None,
     warn: Warn = _ignore,
 ) -> Iterator[np.ndarray]:
-    """Decode audio of any format piece by piece.
+    """Decode audio of any format, piece by piece.
 
-    The samples are all that the file holds, whatever its header says of its length, or an error says why they are not.
-    Memory is bounded by a piece, whatever the length of the audio: a caller that stops early decodes no more. Time is
-    bounded too, because a small file may decode to weeks: audio of more than a day ends with an error.
+    All samples of the file are decoded, whatever length its header claims, or an error says why not. Memory is bounded
+    by a piece, whatever the length of the audio, and a caller that stops early decodes no more. Time is bounded too: a
+    small file may decode to weeks, so audio of more than a day ends with an error.
 
     Args:
         source: seekable encoded audio of any sample rate, number of channels and bit depth; channels are averaged.
         sample_rate: sample rate of the result, in Hz.
-        max_samples: most samples of a piece.
+        max_samples: largest number of samples in a piece.
         start: first second to decode.
-        seconds: seconds to decode; None is to the end.
-        warn: is told what is wrong with audio that is used nevertheless.
+        seconds: seconds to decode; None decodes to the end.
+        warn: called with each fault of audio that is used nevertheless.
 
     Yields:
         int16 arrays of ``max_samples`` samples; the last may be shorter, none is empty.
 
     Raises:
-        AudioError: unreadable, wrong format, empty, too long, not finite or of a wrong scale; it may come after good
+        AudioError: unreadable, wrong format, empty, too long, not finite or of a wrong scale; may be raised after good
             pieces.
     """
     pending = np.empty(0, np.int16)
@@ -88,12 +89,12 @@ def refuse_unusable(pcm: np.ndarray, sample_rate: int, min_seconds: float, silen
 
     Args:
         pcm: (samples,) int16.
-        sample_rate: in Hz.
+        sample_rate: sample rate in Hz.
         min_seconds: shorter clips are refused.
-        silence_peak: clips whose largest magnitude is less are refused; full scale is 1.
+        silence_peak: clips with a smaller largest magnitude are refused; full scale is 1.
 
     Raises:
-        AudioError: too short or silent.
+        AudioError: the clip is too short or silent.
     """
     seconds = len(pcm) / sample_rate
     if seconds < min_seconds:
@@ -111,10 +112,10 @@ def encode_flac(pcm: np.ndarray, sample_rate: int) -> bytes:
 
 
 def read_flac(data: bytes, start: int, num_samples: int) -> np.ndarray:
-    """Decode a crop of a shard's FLAC, and little more than the crop.
+    """Decode a crop of a shard's FLAC, decoding little more than the crop.
 
     Args:
-        data: mono 16-bit FLAC, as ``encode_flac`` gives it.
+        data: mono 16-bit FLAC from ``encode_flac``.
         start: first sample of the crop.
         num_samples: samples of the crop.
 
@@ -122,7 +123,7 @@ def read_flac(data: bytes, start: int, num_samples: int) -> np.ndarray:
         (num_samples,) int16.
 
     Raises:
-        AudioError: the bytes are damaged, or hold less than the crop.
+        AudioError: the bytes are damaged, or hold fewer samples than the crop.
     """
     try:
         with _ReadOnce(io.BytesIO(data)) as file:
@@ -140,17 +141,17 @@ def read_flac(data: bytes, start: int, num_samples: int) -> np.ndarray:
 class _ReadOnce(soundfile.SoundFile):
     """An audio file that is read once and closed.
 
-    After a read of a seekable file, soundfile seeks to the place it has reached, for which libFLAC decodes a frame: an
-    eighth of the time of a crop (benchmarks/speed/stream.py).
+    After reading a seekable file, soundfile seeks to the place it has reached, for which libFLAC decodes a frame. That
+    takes an eighth of a crop's time (benchmarks/speed/stream.py).
     """
 
     def seekable(self) -> bool:
-        """False, so that soundfile does not seek by itself; ``seek`` works all the same."""
+        """Return False, so that soundfile does not seek by itself; ``seek`` works all the same."""
         return False
 
 
 def _checked(blocks: Iterator[Block]) -> Iterator[Block]:
-    """Refuse rates, lengths and values that no audio has."""
+    """Refuse rates, lengths and values that real audio does not have."""
     low, high = RATES
     seconds = 0.0
     for wave, rate in blocks:
@@ -159,7 +160,7 @@ def _checked(blocks: Iterator[Block]) -> Iterator[Block]:
         seconds += len(wave) / rate
         if seconds > _MAX_HOURS * 3600:
             raise AudioError("too long", f"it goes on after {_MAX_HOURS} hours")
-        if not (wave.min() >= -_LARGEST and wave.max() <= _LARGEST):  # nor is NaN
+        if not (wave.min() >= -_LARGEST and wave.max() <= _LARGEST):  # also False for NaN
             raise AudioError("not finite", f"NaN, infinite, or larger than {_LARGEST:g} times full scale")
         yield Block(wave, rate)
 
@@ -177,7 +178,7 @@ def _first(blocks: Iterator[Block], seconds: float, warn: Warn) -> Iterator[Bloc
 
 
 def _in_scale(blocks: Iterator[Block], warn: Warn) -> Iterator[Block]:
-    """Refuse float samples whose full scale cannot be 1; warn once of those that are clipped."""
+    """Refuse float samples whose full scale cannot be 1; warn once of samples that are clipped."""
     seconds, is_warned = 0.0, False
     for wave, rate in blocks:
         peak = max(float(wave.max()), -float(wave.min())) if wave.size else 0.0
@@ -201,7 +202,7 @@ def _in_scale(blocks: Iterator[Block], warn: Warn) -> Iterator[Block]:
 
 
 def _mixed(blocks: Iterator[Block], warn: Warn) -> Iterator[Block]:
-    """Average the channels; where they cancel each other, take the loudest alone."""
+    """Average the channels; where they cancel each other, use only the loudest."""
     channel: int | None = None
     for wave, rate in blocks:
         if wave.shape[1] == 1:
@@ -219,7 +220,7 @@ def _mixed(blocks: Iterator[Block], warn: Warn) -> Iterator[Block]:
                     f"its {len(powers)} channels cancel each other: the loudest is used, channel {loudest + 1} first"
                 )
                 warn("channels cancel", detail)
-            # The channel of before, unless it is much quieter, since each change of channels makes a click.
+            # Keep the channel in use unless it is much quieter, because each change of channels makes a click.
             if channel is None or channel >= len(powers) or powers[channel] < _QUIETER * powers[loudest]:
                 channel = loudest
             mean[:] = part[:, channel]
@@ -227,7 +228,7 @@ def _mixed(blocks: Iterator[Block], warn: Warn) -> Iterator[Block]:
 
 
 def _mean(wave: np.ndarray) -> np.ndarray:
-    """Mean of the channels, column by column: NumPy's mean over a short last axis takes thirty times as long."""
+    """Average the channels, column by column: NumPy's mean over a short last axis takes thirty times as long."""
     total: np.ndarray = wave[:, 0].copy()
     for channel in range(1, wave.shape[1]):
         total += wave[:, channel]
@@ -236,7 +237,7 @@ def _mean(wave: np.ndarray) -> np.ndarray:
 
 
 def _windows(length: int, window: int) -> Iterator[tuple[int, int]]:
-    """Yield first and last place of parts of ``window`` samples; what is left at the end belongs to the last part."""
+    """Yield first and last place of parts of ``window`` samples; the remainder belongs to the last part."""
     count = max(1, length // window)
     return ((number * window, length if number == count - 1 else (number + 1) * window) for number in range(count))
 

@@ -1,4 +1,4 @@
-"""Finds where files that FFmpeg reads end: another file, or bytes that no reader knows, may lie behind."""
+"""Finds where files that FFmpeg reads end: another file, or bytes that no reader knows, may follow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from unfused_ray.audio.formats import FIRST_BYTES, is_file_at, transport_packets
 from unfused_ray.audio.window import Window
 
 _HEADER, _SEGMENT, _CLUSTER = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"
-_INSIDE = (_SEGMENT, _CLUSTER, b"\xa3", b"\xa0", b"\xe7", b"\xec", b"\xbf")  # elements that need no second look
+_INSIDE = (_SEGMENT, _CLUSTER, b"\xa3", b"\xa0", b"\xe7", b"\xec", b"\xbf")  # elements that need no second check
 _MOST_ELEMENTS = 1 << 20
 _FLV_TAGS, _ENCRYPTED = (8, 9, 18), 32
 _END_OF_STREAM, _PACK = 0xB9, 0xBA  # codes of an MPEG program stream
@@ -20,15 +20,15 @@ class End(NamedTuple):
     """The end of a file's audio."""
 
     place: int
-    """Place of the next file that is joined to it; the window's end if there is none."""
+    """Place of the next joined file; the window's end if there is none."""
     unknown: int = 0
-    """Bytes behind the file that are neither a part of it, a tag nor another file."""
+    """Bytes after the file that are neither a part of it, nor a tag, nor another file."""
     missing: int = 0
-    """Bytes that the file should have by its header, and has not."""
+    """Bytes that the header claims and the file lacks."""
 
 
 def end_at(window: Window, place: int) -> End:
-    """Return the end of a file that is over at ``place``, by what lies there."""
+    """Return the end of a file whose content ends at ``place``, by the bytes that follow."""
     if place >= window.size:
         return End(window.size)
     if is_file_at(window, place):
@@ -37,7 +37,7 @@ def end_at(window: Window, place: int) -> End:
 
 
 def end_of(window: Window, name: str | None) -> End:
-    """Return the end of a file of the format that FFmpeg calls ``name``; the window's, if its end cannot be found."""
+    """Return the end of a file whose format FFmpeg calls ``name``; the window's end if it cannot be found."""
     finders = {
         "avi": end_of_avi,
         "flv": end_of_flv,
@@ -49,18 +49,18 @@ def end_of(window: Window, name: str | None) -> End:
 
 
 def end_of_avi(window: Window) -> End:
-    """Find the end of an AVI file, which is one RIFF chunk, or several in a long file."""
+    """Find the end of an AVI file, which is one RIFF chunk, or several if the file is long."""
     place = 0
     while (head := window.read_at(place, 12))[:4] == b"RIFF" and head[8:] == (b"AVIX" if place else b"AVI "):
         size = int.from_bytes(head[4:8], "little")
-        if size <= len(head):  # not known, as of a recorder that crashed
+        if size <= len(head):  # not known, as in a file of a recorder that crashed
             return End(window.size)
         place += 8 + size + size % 2
     return end_at(window, place)._replace(missing=max(0, place - window.size))
 
 
 def end_of_matroska(window: Window) -> End:
-    """Find the end of a Matroska or WebM file by its elements; those of live files say no size, and are entered."""
+    """Find the end of a Matroska or WebM file by its elements, entering those without a size, as in live recordings."""
     place = 0
     for _ in range(_MOST_ELEMENTS):
         head = window.read_at(place, 12)

@@ -1,4 +1,4 @@
-"""Reasons to set a clip aside, and to warn of one that is kept."""
+"""Reasons to set a clip aside, and reasons to warn of a clip that is kept."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Reason = Literal[
     "too long",
     "silent",
     "not finite",
-    "wrong scale",  # float samples so far beyond full scale that they are of another one, such as that of 16 bits
+    "wrong scale",  # float samples so far beyond full scale that they have another scale, such as that of 16 bits
 ]
 
 WarningReason = Literal[
@@ -22,18 +22,18 @@ WarningReason = Literal[
     "longer than its header",
     "damaged",  # parts of it cannot be decoded, and are left out
     "beyond full scale",  # float samples that are clipped
-    "channels cancel",  # their mean is next to nothing: the loudest is taken alone
-    "joined",  # several files lie end to end: all are read
-    "several streams",  # one of several audio streams is taken
+    "channels cancel",  # their mean is almost zero: only the loudest is used
+    "joined",  # several files are joined end to end: all are read
+    "several streams",  # one of several audio streams is used
     "changed while read",
 ]
 
 Warn = Callable[[WarningReason, str], None]
-"""Takes the reason of a warning, and what was found."""
+"""Takes the reason of a warning and its details."""
 
 
 class AudioError(ValueError):
-    """A clip cannot be used. ``reason`` is one of a few words to count by, ``detail`` what was found."""
+    """A clip that cannot be used. ``reason`` is one of a few words to count by, ``detail`` describes what was found."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(reason, detail)

@@ -1,4 +1,4 @@
-"""Reads audio of any container and codec by FFmpeg, which PyAV's wheels bring along."""
+"""Reads audio of any container and codec with FFmpeg, which PyAV's wheels include."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from unfused_ray.audio.blocks import Block, block_length, is_much, warn_of_lengt
 from unfused_ray.audio.errors import AudioError, Warn
 from unfused_ray.audio.window import Window
 
-_PADDING_SECONDS = 0.2  # that a codec may put before and behind the samples, and a header may count or not
+_PADDING_SECONDS = 0.2  # a codec may add this before and after the samples, and a header may or may not count it
 _SCALES = {"u8": 2**7, "s16": 2**15, "s32": 2**31}
-_MAX_PLANES = 7  # PyAV 18.1 looks for the planes of a frame until a pointer is 0, which none need be behind the eighth
-_BUFFER_BYTES = 8192  # that FFmpeg reads ahead
-_READ_ANYWHERE = ("mov", "avi", "asf", "matroska")  # formats of which FFmpeg does not read the end last
+_MAX_PLANES = 7  # PyAV 18.1 looks for a frame's planes until a pointer is 0, and none need follow the eighth
+_BUFFER_BYTES = 8192  # bytes that FFmpeg reads ahead
+_READ_ANYWHERE = ("mov", "avi", "asf", "matroska")  # formats whose end FFmpeg does not read last
 _TAG_HEADER = 32  # bytes of an APE tag
 _NO_HEADER = (
     "aac",
@@ -36,20 +36,21 @@ _NO_HEADER = (
 
 
 def read(window: Window, name: str, warn: Warn) -> Iterator[Block]:
-    """Read the audio of a file from its beginning to its end.
+    """Read the audio of a file from beginning to end.
 
     Packets that cannot be decoded are left out, and counted in a warning.
 
     Args:
         window: the file.
         name: FFmpeg's name of its format.
-        warn: is told how the file differs from what its header says.
+        warn: called with each difference between the file and its header.
 
     Raises:
-        AudioError: wrong format, unreadable; it may come after good blocks.
+        AudioError: wrong format or unreadable; may be raised after good blocks.
     """
     try:
-        # The format is given, so no other demuxer is tried, and none that opens further files; video is not decoded.
+        # The format is given, so that no other demuxer is tried, and none that opens further files. Video is not
+        # decoded.
         due = _bytes_of_packets(window, name)
         window.seek(0)
         options = {"codec_whitelist": _audio_decoders()}
@@ -85,7 +86,7 @@ def _stream(container: InputContainer, name: str, warn: Warn) -> AudioStream:
 
 
 def _frames(container: InputContainer, stream: AudioStream, due: int, warn: Warn) -> Iterator[AudioFrame]:
-    """Decode the packets of a stream; warn of those that cannot be, and if they have much less than ``due`` bytes."""
+    """Decode the packets of a stream; warn of those that fail, and if they have much fewer bytes than ``due``."""
     packets = failed = frames = held = 0
     reason = ""
     try:
@@ -99,7 +100,7 @@ def _frames(container: InputContainer, stream: AudioStream, due: int, warn: Warn
             except FFmpegError as error:
                 failed += 1
                 reason = _in_words(error)
-    except (FFmpegError, IndexError) as error:  # PyAV's, of a stream that a later packet has announced
+    except (FFmpegError, IndexError) as error:  # PyAV's, for a stream that a later packet announces
         if not frames:
             raise AudioError("unreadable", _in_words(error)) from error
         warn("cut short", f"it cannot be read on after packet {packets}: {_in_words(error)}")
@@ -112,7 +113,7 @@ def _frames(container: InputContainer, stream: AudioStream, due: int, warn: Warn
 
 
 def _bytes_of_packets(window: Window, name: str) -> int:
-    """Return the bytes that a file's packets should have; 0 if its format does not tell."""
+    """Return the number of bytes that a file's packets should have; 0 if its format does not tell."""
     return window.size - mpeg.after_tags(window) if name == "aac" else 0
 
 
@@ -121,7 +122,7 @@ def _in_words(error: Exception) -> str:
 
 
 def _blocks(frames: Iterator[AudioFrame]) -> Iterator[Block]:
-    """Join frames of equal rate and channels to blocks."""
+    """Join frames of equal rate and channels into blocks."""
     parts: list[np.ndarray] = []
     rate = length = 0
     for frame in frames:
@@ -145,7 +146,7 @@ def _samples(frame: AudioFrame) -> np.ndarray:
             (frame,) = AudioResampler("flt").resample(frame)
             kind = "flt"
         values = frame.to_ndarray()
-    except ValueError as error:  # NumPy's, of a frame that is smaller than it says
+    except ValueError as error:  # NumPy's, for a frame that is smaller than it claims
         raise AudioError("unreadable", f"a frame of {frame.samples} samples: {error}") from error
     wave_CS = values if frame.format.is_planar else values.reshape(-1, channels).T
     if kind in _SCALES:
@@ -154,7 +155,7 @@ def _samples(frame: AudioFrame) -> np.ndarray:
 
 
 def _warn_of_rest(window: Window, warn: Warn) -> None:
-    """Warn of bytes behind the end that FFmpeg has found, unless they are a tag: another file may lie there."""
+    """Warn of bytes after the end that FFmpeg has found, unless they are a tag: another file may begin there."""
     place = window.tell()
     begin = max(0, place - _BUFFER_BYTES)
     near = window.read_at(begin, 2 * _BUFFER_BYTES)
@@ -182,12 +183,12 @@ def _claimed_seconds(window: Window, container: InputContainer, stream: AudioStr
 
 @cache
 def _audio_decoders() -> str:
-    """Return the names of FFmpeg's audio decoders, as its list of allowed codecs."""
+    """Return the names of FFmpeg's audio decoders, for its list of allowed codecs."""
     names = []
     for name in av.codecs_available:
         try:
             codec = av.Codec(name, "r")
-        except ValueError:  # it encodes only
+        except ValueError:  # an encoder only
             continue
         if codec.type == "audio":
             names.append(name)

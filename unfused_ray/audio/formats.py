@@ -1,4 +1,4 @@
-"""Recognises audio files by their content, and by their names."""
+"""Recognises audio files by content and by name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SUFFIXES = (
 """Suffixes of audio files, and of video files that hold audio, in lower case."""
 
 FIRST_BYTES = 1 << 14
-"""Bytes of a file's beginning that suffice to recognise it."""
+"""Number of bytes at the beginning of a file that suffice to recognise it."""
 
 _MAGIC = {
     b"riff\x2e\x91\xcf\x11": "w64",
@@ -41,9 +41,9 @@ _MAGIC = {
     b"DSD \x1c\x00": "dsf",
     b"FRM8": "iff",  # DSDIFF
 }
-_MAGIC_BYTES = 2048  # that suffice for eight packets of a transport stream
+_MAGIC_BYTES = 2048  # enough for eight packets of a transport stream
 _TRANSPORT = ((0, 188), (4, 192))
-"""Places where packets of an MPEG transport stream begin, each with the byte 0x47, and their size."""
+"""Places where packets of an MPEG transport stream may begin, each with the byte 0x47, and the packets' size."""
 _UNMISTAKABLE = re.compile(
     rb"RIFF....(?:WAVE|AVI )|FORM....AIF[FC]|fLaC\0\0\0\x22|OggS\0\x02|caff\0\x01\0\0|\0\0..ftyp|#!AMR(?:-WB)?\n"
     rb"|riff\x2e\x91\xcf\x11|\.snd\0\0|TTA1[\x01\x03]\0|FLV\x01[\x01\x04\x05]\0\0\0\x09|\0\0\x01\xba[\x21\x44]\0"
@@ -61,22 +61,23 @@ _STAND_INS = {
     b"\xfd7zXZ\0": "it is packed by xz: unpack it",
     b"PK\x03\x04": "it is a zip archive: unpack it",
 }
-"""Beginnings of files that bear the name of another, and what to do to have this."""
+"""Beginnings of files that stand for another file under its name, and how to get that file."""
 _PICTURES = (b"heic", b"heix", b"mif1", b"msf1", b"avif", b"avis")
 
 
 def begins_as_audio(first_bytes: bytes) -> bool:
-    """Tell whether a file is worth decoding by its beginning, of up to ``FIRST_BYTES``."""
+    """Tell whether a file is worth decoding, by up to ``FIRST_BYTES`` of its beginning."""
     return first_bytes.startswith(b"ID3") or by_magic(first_bytes) is not None or mpeg.find(first_bytes) is not None
 
 
 def stand_in(head: bytes) -> str:
-    """Say by its first bytes what a file is that only stands for another, and what to do; "" if it is not known."""
+    """Describe a file that only stands for another, by its first bytes, and how to get that one; "" if it is not
+    known."""
     return next((remedy for begin, remedy in _STAND_INS.items() if head.startswith(begin)), "")
 
 
 def recognise(window: Window) -> tuple[str | None, int]:
-    """Return FFmpeg's name of the format by a file's content, None for one that is not known, and its tags' end."""
+    """Return FFmpeg's name of the format, recognised by content (None if unknown), and the place where the tags end."""
     place = mpeg.after_tags(window)
     head = window.read_at(place, _MAGIC_BYTES)
     if (name := by_magic(head)) is not None:
@@ -86,7 +87,7 @@ def recognise(window: Window) -> tuple[str | None, int]:
 
 
 def is_file_at(window: Window, place: int) -> bool:
-    """Tell whether an audio file of a known format, or the tags before one, begins at ``place``."""
+    """Tell whether an audio file of a known format, or the tags before such a file, begin at ``place``."""
     if place >= window.size:
         return False
     head = window.read_at(place, _MAGIC_BYTES)
@@ -99,26 +100,26 @@ def is_file_at(window: Window, place: int) -> bool:
 
 
 def find_behind_flac(window: Window, begin: int, end: int) -> int | None:
-    """Return where another file begins between two places, of which the first may be within the frames of FLAC."""
+    """Return where another file begins between two places, the first of which may be within FLAC frames."""
     data = window.read_at(begin, end - begin)
     for found in _UNMISTAKABLE.finditer(data):
         if is_file_at(window, begin + found.start()):
             return begin + found.start()
     for sync in mpeg.UNLIKE_FLAC:
-        # Of the ends of 4,000 files of FLAC, one is like a frame of MPEG audio that ends where the file does.
+        # Among the ends of 4,000 FLAC files, one looks like a frame of MPEG audio that ends where the file does.
         if (frame := mpeg.find(data, len(data), sync, may_be_alone=False)) is not None:
             return begin + frame.place
     return None
 
 
 def is_tag_to_the_end(window: Window, begin: int, end: int) -> bool:
-    """Tell whether a tag begins between two places that ends where the file does."""
+    """Tell whether a tag begins between two places and ends where the file does."""
     tags = re.finditer(rb"ID3[\x02-\x04]\0|APETAGEX", window.read_at(begin, end - begin))
     return any(mpeg.after_tags(window, begin + tag.start()) >= window.size for tag in tags)
 
 
 def by_magic(head: bytes) -> str | None:
-    """Return FFmpeg's name of the format whose magic number, of four bytes or more, begins ``head``; or None."""
+    """Return FFmpeg's name of the format whose magic number, of four or more bytes, begins ``head``; or None."""
     if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM"):
         return _FORMS.get(head[8:12])
     if head[4:8] in _ATOMS:
@@ -129,7 +130,7 @@ def by_magic(head: bytes) -> str | None:
 
 
 def transport_packets(head: bytes) -> tuple[int, int] | None:
-    """Return the first byte and the size of the packets of an MPEG transport stream; None if ``head`` begins none."""
+    """Return the first byte and the size of an MPEG transport stream's packets; None if ``head`` is not from one."""
     for first, size in _TRANSPORT:
         begins = head[first : first + 8 * size : size]
         if len(begins) >= 3 and set(begins) == {0x47}:

@@ -1,4 +1,4 @@
-"""Reads audio by libsndfile: WAV, AIFF and their like, FLAC, and Ogg files of one stream."""
+"""Reads audio with libsndfile: WAV, AIFF and similar formats, FLAC, and Ogg files of one stream."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from unfused_ray.audio.formats import stand_in
 from unfused_ray.audio.window import Window
 
 _UNRECOGNISED = 1  # SF_ERR_UNRECOGNISED_FORMAT
-_SHOWN = 32  # bytes of an unknown file
+_SHOWN = 32  # bytes of an unknown file that a message quotes
 NO_LENGTH = 2**62
-"""``frames`` of a file whose header gives no length are more."""
+"""If a header gives no length, ``frames`` is larger than this."""
 
 
 def open_file(window: Window) -> soundfile.SoundFile:
-    """Open an audio file; MPEG audio is refused, of which libsndfile reads no more than the first header claims.
+    """Open an audio file; refuse MPEG audio, which libsndfile reads only as far as the first header claims.
 
     Raises:
         AudioError: wrong format, unreadable or empty.
@@ -41,10 +41,10 @@ def read(file: soundfile.SoundFile, window: Window, start: float, warn: Warn) ->
         file: the open file.
         window: its bytes.
         start: first second.
-        warn: is told if the file ends before its header says.
+        warn: called if the file ends before its header says.
 
     Raises:
-        AudioError: unreadable; it may come after good blocks.
+        AudioError: unreadable; may be raised after good blocks.
     """
     first = min(round(start * file.samplerate), file.frames)
     with _as_reason(window):

@@ -18,13 +18,13 @@ _KNEE, _LINEAR, _LOG_STEP = 1000.0, 200 / 3, math.log(6.4) / 27
 class LogMel(nn.Module):
     """Natural logarithm of mel-band powers, normalised: ``(log(max(power, floor)) - mean) / std``.
 
-    librosa's mel spectrogram (power 2, periodic Hann window, centred frames, reflected ends, Slaney scale and norm)
-    to within 1e-4. The powers are clamped rather than offset by ``floor``, so that digital silence has one value and
-    everything above it is exact. The module has no state to save: it follows from its arguments.
+    Equals librosa's mel spectrogram (power 2, periodic Hann window, centred frames, reflected ends, Slaney scale and
+    norm) to within 1e-4. The powers are clamped to ``floor`` rather than offset by it, so that digital silence has one
+    value and everything above it is exact. The module has no state to save: it follows from its arguments.
 
     Args:
         config: the front end.
-        mean, std: statistics of the log-mel values to normalise by; without them the values are plain logarithms.
+        mean, std: statistics of the log-mel values, for normalisation; by default the values are plain logarithms.
 
     Source: BYOL-A, arXiv 2103.06695 sec. IV; settings as in the LAPE code.
     """
@@ -40,12 +40,12 @@ class LogMel(nn.Module):
         self.mean = mean
         self.std = std
         self.register_buffer("window", torch.hann_window(config.n_fft, dtype=torch.float64), persistent=False)
-        # Each row twice: real and imaginary parts lie side by side, and the product adds their squares.
+        # Each row twice: real and imaginary parts are adjacent, and the product adds their squares.
         filters = mel_filters(config).repeat_interleave(2, dim=0)
         self.register_buffer("filters", filters, persistent=False)
 
     def forward(self, wave: Tensor) -> Tensor:
-        """Log-mel of ``wave``: (B, samples), int16 or float32 in [-1, 1] → (B, num_mels, frames) float32.
+        """Return the log-mel of ``wave``: (B, samples), int16 or float32 in [-1, 1] → (B, num_mels, frames) float32.
 
         ``frames`` is ``samples // hop + 1``. Autocast is off, because powers span more than bfloat16 resolves.
 
@@ -56,7 +56,7 @@ class LogMel(nn.Module):
             raise ValueError(
                 f"wave has shape {tuple(wave.shape)} and type {wave.dtype}: give (batch, samples), int16 or float32"
             )
-        # A CPU takes few clips at a time: the frames of a whole block overflow its caches (2 to 3 times slower).
+        # A few clips at a time on a CPU: the frames of a whole block overflow its caches (2 to 3 times slower).
         parts = wave.split(_CLIPS_AT_A_TIME) if wave.device.type == "cpu" else [wave]
         with torch.autocast(wave.device.type, enabled=False):
             log_power = torch.cat([self._log_power(part) for part in parts])
@@ -64,7 +64,7 @@ class LogMel(nn.Module):
 
     def _log_power(self, wave: Tensor) -> Tensor:
         """Return the logarithm of the mel-band powers, (B, frames, num_mels)."""
-        # The transform in double precision, as librosa's: in single precision the quiet bands of a loud frame are
+        # The transform is in double precision, as in librosa: in single precision the quiet bands of a loud frame are
         # off by up to 1e-3.
         scale = _INT16_SCALE if wave.dtype == torch.int16 else 1.0
         wave = self._reflect(wave).double().mul_(scale)
@@ -73,9 +73,9 @@ class LogMel(nn.Module):
         return (squares @ self.filters).clamp_min_(self.config.floor).log_()
 
     def _reflect(self, wave: Tensor) -> Tensor:
-        """Continue ``wave`` by half a window at both ends by reflection, as often as a short one needs."""
+        """Extend ``wave`` by half a window at both ends by reflection, repeatedly if the wave is short."""
         num_samples, half = wave.shape[1], self.config.n_fft // 2
-        if num_samples > half:  # mirrored once: three copies, where picking every sample takes ten times as long
+        if num_samples > half:  # mirrored once: three copies; picking every sample takes ten times as long
             return torch.cat([wave[:, 1 : half + 1].flip(1), wave, wave[:, -half - 1 : -1].flip(1)], dim=1)
         period = max(2 * (num_samples - 1), 1)
         index = torch.arange(-half, num_samples + half, device=wave.device) % period
@@ -83,10 +83,10 @@ class LogMel(nn.Module):
 
 
 def mel_filters(config: FrontEndConfig) -> Tensor:
-    """Triangular filters on the Slaney scale with Slaney normalisation: (n_fft // 2 + 1, num_mels) float32.
+    """Return triangular filters on the Slaney scale with Slaney normalisation: (n_fft // 2 + 1, num_mels) float32.
 
-    A filter's area over frequency is 1 (in Hz), so that white noise has equal power in all bands. The values are those
-    of torchaudio, bit by bit.
+    A filter's area over frequency in Hz is 1, so that white noise has equal power in all bands. The values are those of
+    torchaudio, bit by bit.
     """
     frequencies_F = torch.linspace(0, config.sample_rate // 2, config.n_fft // 2 + 1)
     edges = _to_hertz(torch.linspace(_to_mel(config.f_min), _to_mel(config.f_max), config.num_mels + 2))

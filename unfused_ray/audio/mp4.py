@@ -13,7 +13,7 @@ from unfused_ray.audio.window import Window
 
 _PARENTS = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf")
 _OUTERMOST = (b"moov", b"mdat", b"moof", b"mfra", b"sidx", b"styp", b"free", b"skip", b"wide", b"uuid", b"meta")
-_COUNTS = {b"stsz": 8, b"trun": 4}  # boxes that claim a number of samples, and where in their body
+_COUNTS = {b"stsz": 8, b"trun": 4}  # boxes that claim a number of samples, and its place in their body
 _MOST_BOXES = 1 << 20
 
 
@@ -29,7 +29,7 @@ def end_of_movie(window: Window) -> End:
     """Find the end of the first movie.
 
     Raises:
-        AudioError: a box claims more samples than the file has bytes; FFmpeg would make a table of them.
+        AudioError: a box claims more samples than the file has bytes; FFmpeg would allocate a table for them.
     """
     for box in _boxes(window):
         if box.place and box.is_outermost and box.kind not in _OUTERMOST:
@@ -45,7 +45,7 @@ def end_of_movie(window: Window) -> End:
 
 
 def _boxes(window: Window) -> Iterator[_Box]:
-    """Yield the boxes in their order, parents before their children; as in FFmpeg, none goes beyond its parent."""
+    """Yield the boxes in order, parents before children; as in FFmpeg, no box extends beyond its parent."""
     place, ends = 0, [window.size]
     for _ in range(_MOST_BOXES):
         while ends and place >= ends[-1]:
@@ -56,7 +56,7 @@ def _boxes(window: Window) -> Iterator[_Box]:
         size, kind, long_size = struct.unpack(">I4sQ", head.ljust(16, b"\0"))
         body = place + (16 if size == 1 else 8)
         end = ends[-1] if size == 0 else place + (long_size if size == 1 else size)
-        if end < body:  # no box: the rest of the parent is left out
+        if end < body:  # not a box: the rest of the parent is left out
             if len(ends) == 1:
                 yield _Box(b"", place, body, place, is_outermost=True)
             place = ends[-1]

@@ -8,15 +8,14 @@ from typing import NamedTuple
 from unfused_ray.audio.window import Window
 
 TAGS = (b"ID3", b"APETAGEX", b"TAG")
-"""Beginnings of tags."""
+"""First bytes of tags."""
 LONGEST_SEARCH = 1 << 16
-"""Bytes before the first frame, such as zeros or a tag of another kind."""
+"""Largest number of bytes before the first frame, such as zeros or a tag of another kind."""
 _SYNC = re.compile(rb"\xff[\xe0-\xff]|\x0b\x77")
 UNLIKE_FLAC = re.compile(rb"\xff[\xe0-\xf7\xfa-\xff]"), re.compile(rb"\x0b\x77")
-"""Beginnings of frames that no frame of FLAC has; equal frames of FLAC, of silence, may lie as those of AAC would.
-
-They are looked for one by one, which is faster."""
-_CHAIN = 3  # frames that follow, each where the one before says; two by chance are one in 10⁶ random files
+"""First bytes of frames that no FLAC frame begins with: equal FLAC frames, of silence, may be laid out like AAC frames.
+They are searched one by one, which is faster."""
+_CHAIN = 3  # frames that follow, each where the previous one says; by chance, two do in one of 10⁶ random files
 _BIT_RATES = {  # in kbit/s, by (is MPEG 1, layer)
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
     (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
@@ -30,29 +29,29 @@ _RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 
 
 
 class Frame(NamedTuple):
-    """A frame's header."""
+    """The header of a frame."""
 
     format: str
-    """FFmpeg's name: ``mp3`` (any layer), ``aac``, or ``eac3``, whose decoder takes AC-3 as well."""
+    """FFmpeg's name: ``mp3`` (any layer), ``aac``, or ``eac3``, whose decoder also takes AC-3."""
     place: int
     num_bytes: int
     samples: int
-    """Samples of each channel."""
+    """Samples per channel."""
     rate: int
     tag: int
-    """Place of the Xing or Info tag in an MP3 frame that has one, relative to the frame."""
+    """Place of the Xing or Info tag, if an MP3 frame has one, relative to the frame."""
 
 
 def find(
     data: bytes, search: int = LONGEST_SEARCH, sync: re.Pattern[bytes] = _SYNC, may_be_alone: bool = True
 ) -> Frame | None:
-    """Find the first frame, among the first ``search`` bytes, that others follow.
+    """Find the first frame, within the first ``search`` bytes, that is followed by others.
 
     Args:
         data: bytes of a file.
-        search: bytes to look for the beginning of the frame in.
-        sync: the two bytes that it may begin with.
-        may_be_alone: it may be the last, or the one before, that ends with ``data``.
+        search: number of bytes in which the frame must begin.
+        sync: pattern of the two bytes that it may begin with.
+        may_be_alone: accept the last frame, or the last but one, if the last ends exactly where ``data`` ends.
     """
     for found in sync.finditer(data, 0, search + 2):
         if (frame := _frame(data, found.start())) is not None and _is_followed(data, frame, may_be_alone):
@@ -61,7 +60,7 @@ def find(
 
 
 def after_tags(window: Window, place: int = 0) -> int:
-    """Return the place behind the tags (ID3v1, ID3v2 and APE) that begin at ``place``; it may lie behind the end."""
+    """Return the place after the tags (ID3v1, ID3v2 and APE) that begin at ``place``; it may be beyond the end."""
     while len(head := window.read_at(place, 32)) >= 10:
         if head[:3] == b"ID3":
             sizes = zip(head[6:10], (21, 14, 7, 0), strict=True)
@@ -76,7 +75,7 @@ def after_tags(window: Window, place: int = 0) -> int:
 
 
 def claimed_seconds(window: Window) -> float | None:
-    """Return the length that the Xing, Info or VBRI tag of an MP3 file claims; None without one."""
+    """Return the length in seconds that the Xing, Info or VBRI tag of an MP3 file claims; None without such a tag."""
     place = after_tags(window)
     data = window.read_at(place, LONGEST_SEARCH)
     if (frame := find(data)) is None:
@@ -134,7 +133,7 @@ def _adts(head: bytes, place: int) -> Frame | None:
 
 
 def _ac3(head: bytes, place: int) -> Frame | None:
-    """Read the header of a frame of AC-3 or, from version 11 on, of E-AC-3."""
+    """Read the header of an AC-3 frame or, from version 11 on, of an E-AC-3 frame."""
     code, version = head[4] >> 6, head[5] >> 3
     if version > 16 or (version <= 10 and (code == 3 or (head[4] & 63) >> 1 >= len(_AC3_BIT_RATES))):
         return None

@@ -1,4 +1,4 @@
-"""Examines the pages of Ogg files: where one file ends and the next begins, and whether they are whole."""
+"""Examines the pages of Ogg files: where one file ends and the next begins, and whether both are complete."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Link(NamedTuple):
 
     end: End
     is_plain: bool
-    """It is one stream, from its first page to its last."""
+    """True if the link is one stream, complete from first page to last."""
     problem: tuple[WarningReason, str] | None
 
 
 def examine(window: Window) -> Link:
-    """Read the headers of a link's pages; their contents are not checked."""
+    """Read the headers of a link's pages, without checking the pages' contents."""
     place, streams, whole = 0, 0, End(window.size)
     is_first, is_last = True, False
     problem: tuple[WarningReason, str] | None = None
@@ -32,7 +32,7 @@ def examine(window: Window) -> Link:
             end = end_at(window, place)
             if not is_last and end.place < window.size:
                 problem = problem or ("cut short", "another file begins before its last page")
-            elif not is_last:  # FFmpeg looks for further pages
+            elif not is_last:  # FFmpeg searches for further pages
                 problem, end = problem or ("damaged", f"no Ogg page begins at byte {place}, where one should"), whole
             return Link(end, streams == 1 and is_last and problem is None and place == end.place, problem)
         if head[5] & _FIRST and not is_first:

@@ -30,8 +30,8 @@ def uniform(seed: int, purpose: str, epoch: int, ids: np.ndarray) -> np.ndarray:
 def generator(seed: int, purpose: str, *key: int) -> np.random.Generator:
     """Make a generator for several draws that belong together, such as those of one view of one block.
 
-    ``key``: non-negative integers, e.g. epoch, block and view. Equal arguments give equal streams; any other
-    arguments give an unrelated stream.
+    ``key``: non-negative integers, e.g. epoch, block and view. Equal arguments give equal streams; different arguments
+    give unrelated streams.
     """
     word = derived_seed(seed, purpose, *key)
     return np.random.Generator(np.random.Philox(key=word | _mix(word ^ _GOLDEN) << 64))
@@ -40,7 +40,7 @@ def generator(seed: int, purpose: str, *key: int) -> np.random.Generator:
 def derived_seed(seed: int, purpose: str, *key: int) -> int:
     """Derive a seed below 2^64 for another generator, such as ``torch.manual_seed`` before a block's dropout.
 
-    ``key``: non-negative integers. Unlike ``seed + step``, it leaves no two purposes or steps related.
+    ``key``: non-negative integers. Unlike with ``seed + step``, no two purposes or steps get related seeds.
     """
     state = _mix(zlib.crc32(purpose.encode()) + _GOLDEN)
     for number in (seed, *key):
@@ -53,8 +53,8 @@ def crop_starts(
 ) -> np.ndarray:
     """Draw the first sample of each clip's crop.
 
-    ``clip_ids``, ``num_samples``: (N,) integers. Returns (N,) int64, uniform over the positions at which the crop
-    lies within the clip; 0 if the clip is no longer than the crop.
+    ``clip_ids``, ``num_samples``: (N,) integers. Returns (N,) int64, uniform over the positions at which the crop fits
+    into the clip; 0 if the clip is no longer than the crop.
     """
     positions = np.maximum(num_samples.astype(np.int64) - crop_samples, 0) + 1
     return (uniform(seed, purpose, epoch, clip_ids) * positions).astype(np.int64)

@@ -16,51 +16,51 @@ from unfused_ray.audio.formats import find_behind_flac, is_tag_to_the_end, recog
 from unfused_ray.audio.mp4 import end_of_movie
 from unfused_ray.audio.window import Window
 
-_READ_AHEAD = 1 << 13  # bytes that libFLAC may have read behind the last frame
+_READ_AHEAD = 1 << 13  # bytes that libFLAC may have read after the last frame
 _OWN_TAGS = ("mp3", "aac", "flac")  # formats whose readers know ID3 tags
 
 
 class _Part(NamedTuple):
-    """One of the files that lie end to end in a file; most files have one part."""
+    """One of the files that are joined end to end in a file; most files have one part."""
 
     window: Window
     name: str | None
-    """FFmpeg's name of its format; None for one that is not known."""
+    """FFmpeg's name of its format; None if the format is unknown."""
     samples: Samples | None
-    """The samples, in a file of chunks such as WAV."""
+    """The samples, if the file consists of chunks, as WAV does."""
     link: ogg.Link | None
-    """The link of the chain, in an Ogg file."""
+    """The link of the chain, if the file is Ogg."""
     end: End
 
 
 class _Following(NamedTuple):
-    """The bytes behind a FLAC file."""
+    """The bytes after a FLAC file."""
 
     window: Window
     start: float
-    """Seconds of it to leave out."""
+    """Seconds of these bytes to leave out."""
 
 
 def read(window: Window, start: float, warn: Warn) -> Iterator[Block]:
-    """Read an audio file from second ``start`` to the end of its content, whatever its header says of its length.
+    """Read an audio file from second ``start`` to the end of its content, whatever length its header claims.
 
-    libsndfile reads WAV, AIFF and their like, FLAC, and Ogg files of one stream; FFmpeg reads all the rest, and what
-    libsndfile cannot. Files that lie end to end are read one after the other.
+    libsndfile reads WAV, AIFF and similar formats, FLAC, and Ogg files of one stream. FFmpeg reads all other files, and
+    those that libsndfile cannot read. Files that are joined end to end are read one after the other.
 
     Args:
         window: the file.
         start: first second.
-        warn: is told how the file differs from what its header says.
+        warn: called with each difference between the file and its header.
 
     Raises:
-        AudioError: wrong format, unreadable or empty; it may come after good blocks.
+        AudioError: wrong format, unreadable or empty; may be raised after good blocks.
     """
     window.refuse_failed()
     parts = list(_parts(window))
     if len(parts) == 1:
         yield from _in_a_row(parts, start, warn)
     else:
-        if any(part.link is None for part in parts):  # chained Ogg files are one as a rule
+        if any(part.link is None for part in parts):  # chained Ogg files usually belong together
             kind = "chunks of samples" if parts[0].end is parts[-1].end else "files"
             warn("joined", f"{len(parts)} {kind} lie end to end in it; they are read one after the other")
         yield from skip(_in_a_row(parts, 0.0, warn), start)
@@ -93,7 +93,7 @@ def _parts(window: Window) -> Iterator[_Part]:
 
 
 def _in_a_row(parts: list[_Part], start: float, warn: Warn) -> Iterator[Block]:
-    """Read one part after the other, the first from second ``start``; where FLAC ends, further parts may be found."""
+    """Read the parts in turn, the first from second ``start``; after a FLAC part, further parts may be found."""
     for part in parts:
         following = yield from _read_part(part, start, warn)
         if following is None:
@@ -113,7 +113,7 @@ def _read_part(part: _Part, start: float, warn: Warn) -> Generator[Block, None, 
         warn("cut short", f"its last {part.end.unknown} of {window.size} bytes are no part of it")
     if is_much(part.end.missing, window.size):
         warn("cut short", f"its header says {part.end.missing} bytes more than the {window.size} it has")
-    if name is None and window.read_at(0, 1) in (b"\xff", b"I"):  # which libsndfile takes for MPEG audio
+    if name is None and window.read_at(0, 1) in (b"\xff", b"I"):  # libsndfile takes these for MPEG audio
         raise AudioError("wrong format", "it is of no known format, and no frames of MPEG audio lie in a row in it")
     if part.samples and part.samples.is_long:
         warn("longer than its header", f"it holds {part.samples.held} bytes of samples")
@@ -121,7 +121,7 @@ def _read_part(part: _Part, start: float, warn: Warn) -> Generator[Block, None, 
         warn("cut short", f"it has {1 + len(part.samples.unread)} chunks of samples, of which the first is read")
     file = None if _is_for_ffmpeg(part) else _open(window, name)
     if file is None:
-        assert name is not None  # or it would have been opened
+        assert name is not None  # otherwise it would have been opened
         yield from _by_ffmpeg(window, name, start, warn)
         return None
     with file:
@@ -136,12 +136,12 @@ def _read_part(part: _Part, start: float, warn: Warn) -> Generator[Block, None, 
 
 def _is_for_ffmpeg(part: _Part) -> bool:
     if part.samples:
-        return part.samples.is_long  # of which libsndfile reads 4 GB
+        return part.samples.is_long  # libsndfile reads 4 GB of these
     return part.name not in (None, "flac") and not (part.link and part.link.is_plain)
 
 
 def _by_libsndfile(file: soundfile.SoundFile, part: _Part, start: float, warn: Warn) -> Iterator[Block]:
-    """Read an open file; FFmpeg reads on where libsndfile fails, such as in Opus of eight channels."""
+    """Read an open file; if libsndfile fails, as with Opus of eight channels, FFmpeg continues."""
     seconds, is_read_on = 0.0, False
     try:
         for block in libsndfile.read(file, part.window, start, warn):
@@ -159,7 +159,7 @@ def _by_libsndfile(file: soundfile.SoundFile, part: _Part, start: float, warn: W
 
 
 def _behind_flac(window: Window, start: float, length: float, warn: Warn) -> Generator[Block, None, _Following | None]:
-    """Read more frames where libFLAC has read the ``length`` that the header states, or return the file behind it."""
+    """Read frames beyond the ``length`` in the header of a FLAC file, or return the file that follows it."""
     place = window.tell()
     begin, end = max(1, place - _READ_AHEAD), place + _READ_AHEAD
     following = find_behind_flac(window, begin, end)
@@ -180,7 +180,7 @@ def _behind_flac(window: Window, start: float, length: float, warn: Warn) -> Gen
 
 
 def _begin_of_frames(window: Window) -> int:
-    """Return the place behind the headers of a FLAC file, which may hold a picture or the header of a WAV file."""
+    """Return the place after the headers of a FLAC file, which may hold a picture or a WAV header."""
     place, is_last = mpeg.after_tags(window) + 4, False
     while not is_last and len(head := window.read_at(place, 4)) == 4:
         place += 4 + int.from_bytes(head[1:], "big")
@@ -189,17 +189,17 @@ def _begin_of_frames(window: Window) -> int:
 
 
 def _by_ffmpeg(window: Window, name: str, start: float, warn: Warn) -> Iterator[Block]:
-    from unfused_ray.audio import ffmpeg  # 50 ms and 20 MB that WAV and FLAC do without
+    from unfused_ray.audio import ffmpeg  # 50 ms and 20 MB that WAV and FLAC can do without
 
-    # From the beginning, because few containers and codecs can be entered at a sample.
+    # From the beginning, because few containers and codecs allow a start at a given sample.
     return skip(ffmpeg.read(window, name, warn), start)
 
 
 def _open(window: Window, name: str | None) -> soundfile.SoundFile | None:
-    """Open a file by libsndfile; None if it cannot, or FLAC states no length, and FFmpeg may.
+    """Open a file with libsndfile; None if libsndfile cannot, or a FLAC file states no length, so that FFmpeg may.
 
     Raises:
-        AudioError: it cannot, and FFmpeg is not told the format.
+        AudioError: libsndfile cannot open it, and the format is unknown.
     """
     try:
         file = libsndfile.open_file(window)

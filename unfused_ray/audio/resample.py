@@ -7,8 +7,8 @@ import soxr
 
 
 def resampled(wave: np.ndarray, sample_rate: int, target_rate: int) -> np.ndarray:
-    """A clip at another rate, in Hz: (samples,) float or int16 → (samples at that rate,) of the same type.
+    """Resample a clip to another rate, in Hz: (samples,) float or int16 → (samples at that rate,) of the same type.
 
-    A clip of that rate is returned as it is.
+    A clip that has this rate already is returned unchanged.
     """
     return wave if sample_rate == target_rate else soxr.resample(wave, sample_rate, target_rate)

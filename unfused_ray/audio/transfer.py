@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 def to_device(array: np.ndarray, device: torch.device) -> Tensor:
-    """An array as a tensor on ``device``; to a GPU through pinned memory, asynchronously.
+    """Return an array as a tensor on ``device``; it is copied to a GPU through pinned memory, asynchronously.
 
-    A GPU copies from other memory only after all that it was given before, and the host waits for that. An array that
-    :func:`pinned` has made is copied as it is.
+    A GPU copies from unpinned memory only after all its earlier work, and the host waits for that. An array from
+    :func:`pinned` is copied directly.
     """
     tensor = torch.from_numpy(np.require(array, requirements="W"))
     if device.type == "cpu":
@@ -20,8 +20,9 @@ def to_device(array: np.ndarray, device: torch.device) -> Tensor:
 
 
 def pinned(array: np.ndarray, device: torch.device) -> np.ndarray:
-    """A copy in memory that a GPU reads by itself; for a CPU the array as it is. Any thread may call it."""
+    """Copy an array into memory that a GPU reads by itself; for a CPU, return it unchanged. Any thread may call
+    this."""
     if device.type == "cpu":
         return array
-    with torch.cuda.device(device):  # otherwise a thread opens a context on the first GPU, which takes memory there
+    with torch.cuda.device(device):  # otherwise a thread opens a context on the first GPU, which takes up memory there
         return torch.from_numpy(np.require(array, requirements="W")).pin_memory().numpy()

@@ -1,4 +1,4 @@
-"""Makes the views of a block that a method trains on from its int16 crops, batched on the device."""
+"""Makes the views of a block that a method trains on, from its int16 crops, batched on the device."""
 
 from __future__ import annotations
 

@@ -12,13 +12,13 @@ from unfused_ray.audio.errors import AudioError
 class Window:
     """A part of a seekable binary file that decoders read, with some bytes replaced.
 
-    Its size is that at the beginning: a file that grows meanwhile ends where it ended then. Decoders take a failed read
-    for the end of the audio, and drop an interrupt, so both are kept for ``refuse_failed``.
+    Its size is fixed when it is opened: a file that grows meanwhile still ends where it ended then. Decoders take a
+    failed read for the end of the audio, and drop an interrupt, so both are kept for ``refuse_failed``.
 
     Args:
         source: the whole file.
-        begin, end: the part; ``end`` None is the file's end.
-        patches: bytes that replace those at a place of the part.
+        begin, end: limits of the part; ``end`` None is the file's end.
+        patches: replacement bytes, by their place in the part.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Window:
         self.size = self._measure() if end is None else end - begin
 
     def part(self, begin: int, end: int, patches: Mapping[int, bytes] | None = None) -> Window:
-        """Return a part of this part; ``patches`` are places of it."""
+        """Return a part of this part; places in ``patches`` are relative to it."""
         return Window(self._source, self._begin + begin, self._begin + end, patches)
 
     def read(self, size: int = -1) -> bytes:
@@ -65,7 +65,7 @@ class Window:
         """Read ``size`` bytes from ``place``, or fewer at the end.
 
         Raises:
-            AudioError: they cannot be read.
+            AudioError: the bytes cannot be read.
         """
         self.seek(place)
         data = self.read(size)
@@ -73,7 +73,7 @@ class Window:
         return data
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place and return it."""
+        """Seek to a place and return it."""
         self._place = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self.size}[whence])
         return self._place
 
@@ -82,19 +82,19 @@ class Window:
         return self._place
 
     def refuse_failed(self) -> None:
-        """Raise an ``AudioError`` if a read has failed, or what has interrupted it."""
+        """Raise an ``AudioError`` if a read has failed, or the interrupt that ended it."""
         if isinstance(self._error, OSError):
             raise AudioError("unreadable", str(self._error)) from self._error
         if self._error is not None:
             raise self._error
 
     def growth(self) -> int:
-        """Return by how many bytes the file has grown since; negative if it has shrunk."""
+        """Return the number of bytes by which the file has grown since it was opened; negative if it has shrunk."""
         return self._measure() - self.size
 
     def _measure(self) -> int:
         try:
-            self._source.read(1)  # says more of a file that cannot be read than that it has no end
+            self._source.read(1)  # its error says more about an unreadable file than that of the seek
             return self._source.seek(0, io.SEEK_END) - self._begin
         except OSError as error:
             self._error = error

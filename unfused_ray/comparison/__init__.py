@@ -1,1 +1,1 @@
-"""The results table: systems × tasks, trained to one budget and read by one protocol."""
+"""The results table: systems × tasks, trained to one budget and scored by one protocol."""

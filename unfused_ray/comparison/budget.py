@@ -1,10 +1,10 @@
 """Floating point operations of a training, and the epochs that a budget pays for.
 
-Matrix products and convolutions of a step are counted, forward and backward, with all views, heads, momentum networks
-and queues: those that PyTorch's counter counts, on a few clips of the method itself. DECAR-v2 with a full pass has that
-pass in every epoch, too. Decoding, log-mels, augmentation, k-means and the optimiser are left out, for every method
-alike. The one pass that makes an encoder's first labels, or a student's, is counted by itself: a budget's epochs are
-without it, a row's cost is with it.
+Counted are the matrix products and convolutions of a step, forward and backward, with all views, heads, momentum
+networks and queues. PyTorch's counter counts them on a few clips passed through the method itself. For DECAR-v2 with a
+full pass, that pass counts in every epoch too. Decoding, log-mels, augmentation, k-means and the optimiser are left
+out, for every method alike. The one pass that makes an encoder's first labels, or a student's, is counted separately: a
+budget's epochs exclude it, a row's cost includes it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from unfused_ray.models.cost import Operations, cost_of
 from unfused_ray.training.stages import stage_of
 
 _CLIPS = 8
-"""Enough for batch norm. Operations grow with the clips but for similarities of the batch, less than a thousandth."""
+"""Number of clips, enough for batch norm. Operations are proportional to the clips, except for similarities within the
+batch, which are less than a thousandth."""
 TERA = 1e12
 
 
@@ -28,8 +29,8 @@ def clip_operations(config: TrainingConfig, index: ClipIndex) -> float:
     """Count the operations of an epoch for each clip that it trains on.
 
     Args:
-        config: of the training.
-        index: its clips, whose number of classes may decide the size of a head.
+        config: configuration of the training.
+        index: its clips; their number of classes may decide the size of a head.
     """
     stage = stage_of(config)
     clustering, num_classes = stage.clustering, stage.num_classes(index)
@@ -47,12 +48,12 @@ def clip_operations(config: TrainingConfig, index: ClipIndex) -> float:
 
 
 def labelling_operations(config: TrainingConfig, index: ClipIndex, labelled_by: EncoderConfig) -> float:
-    """Operations of the pass before the first epoch that makes pseudo-labels; 0 without one.
+    """Count the operations of the pass before the first epoch that makes pseudo-labels; 0 without one.
 
     Args:
-        config: of the training.
-        index: its clips, which are labelled whole for a student, and by their crops for DECAR-v2.
-        labelled_by: shape of the encoder that is clustered.
+        config: configuration of the training.
+        index: its clips; whole clips are labelled for a student, crops for DECAR-v2.
+        labelled_by: shape of the encoder whose vectors are clustered.
     """
     seconds = 0.0
     if isinstance(config, DistillConfig) and config.labels.origin != "true":
@@ -74,7 +75,7 @@ def _loss(method: Method, views_VBFT: torch.Tensor, labels_HB: torch.Tensor) -> 
 
 
 def epoch_clips(config: TrainingConfig, index: ClipIndex) -> int:
-    """Clips that an epoch trains on; the rest that fills no step is left out.
+    """Return the number of clips that an epoch trains on; a remainder that fills no step is left out.
 
     Raises:
         ValueError: the clips do not fill one step.
@@ -83,10 +84,10 @@ def epoch_clips(config: TrainingConfig, index: ClipIndex) -> int:
 
 
 def epochs_of(budget: float, epoch: float) -> int:
-    """Whole epochs, at least one, whose cost is nearest to the budget; both in the same unit."""
+    """Return the whole number of epochs, at least one, whose cost is nearest to the budget; both in the same unit."""
     return max(1, round(budget / epoch))
 
 
 def within_budget(epochs: int, budget: float, epoch: float) -> bool:
-    """True if epochs cost the budget, give or take half an epoch or a twentieth, or if there is but one."""
+    """Return True if epochs cost the budget to within half an epoch or a twentieth, or if it pays for at most one."""
     return epochs == 1 >= budget / epoch or abs(epochs * epoch - budget) <= max(0.5 * epoch, 0.05 * budget)

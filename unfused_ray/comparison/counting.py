@@ -1,7 +1,7 @@
-"""Choice of the tasks that count: those where a network that must know more than a random one reads above it.
+"""Chooses the tasks that count: those on which a network that must know more than a random one scores above it.
 
-A task on which no published encoder and no supervised network is above random networks cannot show what a pre-training
-is worth. That is decided on validation clips.
+A task on which no published encoder and no supervised network is above random networks cannot show the worth of a
+pre-training. This is decided on validation clips.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from unfused_ray.evaluation.protocol import BootstrapConfig
 from unfused_ray.evaluation.tasks import Task
 
 _NO_GAP = 1e-9
-"""Stands for a gap of a sample that is not above 0: what is closed of it is as good as infinite."""
+"""Replaces the gap of a sample whose gap is not above 0; the closed share of it is then practically infinite."""
 
 
 @dataclass(frozen=True)
 class AnchorDifference:
-    """An anchor against random networks on a task's validation clips."""
+    """Difference of an anchor from random networks on a task's validation clips."""
 
     task: str
     measure: Measure
@@ -34,7 +34,7 @@ class AnchorDifference:
 
     @property
     def is_above(self) -> bool:
-        """True if the interval lies above 0."""
+        """True if the whole interval is above 0."""
         return self.difference.low > 0
 
 
@@ -46,16 +46,16 @@ def anchor_differences(
     random: str,
     supervised: Collection[str] = (),
 ) -> tuple[AnchorDifference, ...]:
-    """Every anchor's difference from random networks, on validation clips, by task and measure.
+    """Return every anchor's difference from random networks, on validation clips, by task and measure.
 
     Args:
-        config: of the bootstrap.
-        tasks: of the table.
+        config: settings of the bootstrap.
+        tasks: tasks of the table.
         cells: by row and task.
-        anchors: rows that are there; without one there is no difference.
-        random: row of random networks.
-        supervised: anchors that have trained on labels. They say nothing of a task without validation clips, whose
-            training clips are validated on in parts.
+        anchors: anchor rows that the table has; without any there are no differences.
+        random: name of the row of random networks.
+        supervised: anchors trained on labels. They are left out on tasks without validation clips, where validation
+            uses parts of the training clips.
     """
     found: list[AnchorDifference] = []
     for task in tasks if anchors else ():
@@ -74,12 +74,12 @@ def anchor_differences(
 
 
 def has_validation_clips(task: Task) -> bool:
-    """True if a task holds clips out for validation, in each of its rounds."""
+    """Return True if a task holds clips out for validation, in each of its rounds."""
     return all("valid" in round_.splits for round_ in task.rounds)
 
 
 def counting_tasks(tasks: Sequence[str], differences: Sequence[AnchorDifference], measure: Measure) -> tuple[str, ...]:
-    """Names of the tasks that count by a measure; all of them if there is no anchor to decide by."""
+    """Return the tasks that count by a measure; all tasks if there is no anchor to decide by."""
     above = {each.task for each in differences if each.measure == measure and each.is_above}
     return tuple(task for task in tasks if task in above or not differences)
 
@@ -87,7 +87,7 @@ def counting_tasks(tasks: Sequence[str], differences: Sequence[AnchorDifference]
 def published_tasks(
     tasks: Sequence[str], differences: Sequence[AnchorDifference], published: Sequence[str]
 ) -> tuple[str, ...]:
-    """Names of the tasks that count by the headline and published encoders alone; none if no anchor is one."""
+    """Return the tasks that count by the headline and published encoders alone; none if no anchor is published."""
     of_published = [each for each in differences if each.anchor in published]
     return counting_tasks(tasks, of_published, "headline") if of_published else ()
 
@@ -95,18 +95,20 @@ def published_tasks(
 def gap_closed(
     row: Sequence[Deviations], anchors: Sequence[Sequence[Deviations]], random: Sequence[Deviations]
 ) -> Interval | None:
-    """Share of the gap between random networks and each task's best anchor that a row closes; sums over the tasks.
+    """Return the share of the gap from random networks to the best anchors that a row closes, summed over tasks.
 
-    What a row has beyond the best anchor of a task is not counted: it does not make up for what is missing on another.
-    The interval is of the same samples. In these, the best anchor of a task is that of all clips, and where the row
-    reaches it on all clips, it does in the sample: the best of some anchors in each sample would be better than any of
-    them, and the gap too wide. Both ends are unknown where the gap itself is not above 0 in 97.5 % of the samples.
+    Accuracy above the best anchor of a task is not counted: it does not make up for a shortfall on another task. The
+    interval comes from the same samples. In every sample, the best anchor of a task is the one that is best on all
+    clips, and if the row reaches it on all clips, it counts as reaching it in the sample. Choosing the best anchor anew
+    in each sample would give a value above every anchor, and too wide a gap. Both ends are unknown unless the gap
+    itself is above 0 in 97.5 % of the samples.
 
     Args:
-        row, anchors, random: by task, in the same order and of the same samples; one anchor or more.
+        row, anchors, random: deviations by task, in the same order and from the same samples; at least one anchor.
 
     Returns:
-        1 where the best anchors are reached on every task, 0 for random networks; None where no anchor is above these.
+        1 if the row reaches the best anchor on every task, 0 for random networks; None if no anchor is above random
+            networks.
     """
     values_TR, random_TR, *anchors_ATR = map(_with_samples, (row, random, *anchors))
     best_T = np.stack(anchors_ATR)[:, :, 0].argmax(axis=0)
@@ -117,17 +119,17 @@ def gap_closed(
     if gaps_R[0] <= 0:
         return None
     closed_R = (reached_TR - random_TR).sum(axis=0) / np.maximum(gaps_R, _NO_GAP)
-    if not np.quantile(gaps_R[1:], bootstrap.TAILS[0]) > 0:  # or it is not a number, of a task with one group
+    if not np.quantile(gaps_R[1:], bootstrap.TAILS[0]) > 0:  # also true for NaN, from a task with one group
         return Interval(float(closed_R[0]), math.nan, math.nan)
     return bootstrap.interval(closed_R[0], closed_R[1:], least=-math.inf)
 
 
 def _with_samples(system: Sequence[Deviations]) -> np.ndarray:
-    """Accuracies (T, 1 + R) on all clips, then in the samples."""
+    """Return accuracies (T, 1 + R): first on all clips, then in the samples."""
     return np.stack([np.append(task.accuracy, task.accuracies) for task in system])
 
 
 def validation_draws(config: BootstrapConfig, task: str, scores_SV: np.ndarray, groups_V: np.ndarray) -> np.ndarray:
-    """Accuracies (R,) of bootstrap samples of a task's validation clips, from float64 scores and the clips' groups."""
+    """Draw accuracies (R,) of bootstrap samples of a task's validation clips, from float64 scores and clips' groups."""
     name = f"validation clips of {task}"
     return bootstrap.deviations(scores_SV, groups_V, config.replicates, config.seed, name).accuracies

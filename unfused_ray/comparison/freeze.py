@@ -1,4 +1,4 @@
-"""A table stays that of its plan and protocol from its first test clip on: both are written down before."""
+"""Ties a table to its plan and protocol: both are recorded before its first test clip is read."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _FROZEN_VERSION = 1
 
 
 def refuse_changes(plan: TablePlan, protocol: str, output: str) -> None:
-    """Check that a table is that of its plan and protocol, if its test clips have been read.
+    """Check that plan and protocol have not changed since the table's test clips were first read.
 
     Raises:
-        ValueError: they differ from those that it was frozen with.
+        ValueError: they differ from the recorded ones.
     """
     path = storage.join(output, FROZEN)
     if storage.exists(path):
@@ -28,10 +28,10 @@ def refuse_changes(plan: TablePlan, protocol: str, output: str) -> None:
 
 
 def freeze(plan: TablePlan, protocol: str, output: str) -> None:
-    """Write down what decides the table, before its first test clip is read.
+    """Record everything that decides the table, before its first test clip is read.
 
     Raises:
-        ValueError: something else is written there.
+        ValueError: another plan or protocol is recorded there.
     """
     refuse_changes(plan, protocol, output)
     content = _hashes(plan, protocol) | {"settings": plan.model_dump(mode="json")}
@@ -39,7 +39,7 @@ def freeze(plan: TablePlan, protocol: str, output: str) -> None:
 
 
 def plan_hash(plan: TablePlan) -> str:
-    """SHA-256 of the plan and of every system's whole configuration, so of the recipes too."""
+    """Return the SHA-256 of the plan and of every system's whole configuration, which includes the recipes."""
     configs = [system.config({}).model_dump_json() for system in plan.systems]
     return storage.sha256("\n".join([plan.model_dump_json(), *configs]).encode())
 

@@ -1,11 +1,12 @@
-"""The job that compares: trains what its plan names, reads every frozen encoder on every task, and writes the table.
+"""The job that compares: trains the systems of its plan, scores every frozen encoder on every task, writes the table.
 
-The prepared sources and tasks of the plan lie in folders of their names below ``data_root``. Trainings and evaluations
-are the ordinary jobs, each a process that writes to a log; given again, a comparison resumes. Where ``RAY_ADDRESS`` is
-set they are drivers on that cluster. Rows are shown on validation clips by this process, with processes of its own.
+The prepared sources and tasks of the plan are in folders of their names below ``data_root``. Trainings and evaluations
+are the ordinary jobs, each a process that writes to a log. If the command is given again, a comparison resumes. If
+``RAY_ADDRESS`` is set, the jobs are drivers on that cluster. Rows are scored on validation clips by this process and
+its own subprocesses.
 
 Before the first test clip is read, the plan's digest and the protocol's hash are written to frozen.json in the output
-folder; after that a plan or protocol that differs is refused: it is another table, in another folder.
+folder. After that, a plan or protocol that differs is refused: it is another table, and needs another folder.
 """
 
 from __future__ import annotations
@@ -35,21 +36,21 @@ class ComparisonResult:
     folder: str
     """Folder of the table and its runs, by path or URI."""
     num_failed: int = 0
-    """Trainings that failed, or that build on one that did."""
+    """Number of trainings that failed, or that build on one that did."""
     validation: ValidationTable | None = None
-    """The trained rows on validation clips; None if they were not asked for."""
+    """The trained rows on validation clips; None if they were not requested."""
     table: ResultsTable | None = None
-    """The table; None if it was not asked for."""
+    """The table; None if it was not requested."""
     against: ResultsTable | None = None
-    """The table with differences from the row that was asked for; None without one."""
+    """The table with differences from the requested row ``against``; None without one."""
 
 
 def run(plan: ComparisonPlan) -> ComparisonResult:
-    """Train what is not finished, show it on validation clips, read the test clips and write the table, as is asked.
+    """Run the configured stages: train what is not finished, score it on validation clips, then on test clips.
 
     Raises:
-        ValueError: a task cannot be evaluated, nothing is finished that could be, or a run is of other settings than
-            the plan's.
+        ValueError: a task cannot be evaluated, no trained row can be evaluated yet, or a run has other settings than
+            the plan.
         ChildProcessError: an evaluation failed.
     """
     if {"validate", "evaluate"} & set(plan.config.stages):
@@ -62,12 +63,12 @@ def run(plan: ComparisonPlan) -> ComparisonResult:
 
 
 def train(plan: ComparisonPlan, jobs: JobProcesses) -> int:
-    """Train what is not finished, and return how many failed; what builds on a failed training is left out.
+    """Train what is not finished; return how many trainings failed. Those that build on a failed one are left out.
 
     Raises:
-        ValueError: a finished training is of other settings than the plan's, or one is for a cluster with GPUs that
-            is not there.
-        Exception: what is no failure of a training, but a fault of the project; the other trainings are stopped.
+        ValueError: a finished training has other settings than the plan, or a training is for a cluster with GPUs and
+            there is none.
+        Exception: a fault of the project rather than a failure of a training; the other trainings are stopped.
     """
     chosen = plan.chosen()
     done = [training for training in chosen if training.state == "finished"]
@@ -109,10 +110,10 @@ def _train(plan: ComparisonPlan, jobs: JobProcesses, training: Training, done: l
 
 
 def validate(plan: ComparisonPlan) -> ValidationTable:
-    """Show every finished encoder and random networks on validation clips, and write that as ``validation.md``.
+    """Score every finished encoder and random networks on validation clips, and write ``validation.md``.
 
     Raises:
-        ValueError: nothing is finished, no task has validation clips, or a run is of other settings.
+        ValueError: nothing is finished, no task has validation clips, or a run has other settings than the plan.
     """
     finished = plan.some_finished()
     tasks, notes = validation.validation_tasks([plan.trainings.uri(name) for name in plan.table.tasks])
@@ -129,20 +130,20 @@ def validate(plan: ComparisonPlan) -> ValidationTable:
 
 
 def evaluate(plan: ComparisonPlan, jobs: JobProcesses) -> tuple[ResultsTable, ResultsTable | None]:
-    """Read every finished encoder on every task and write the table; then random networks, and write it again.
+    """Score every finished encoder on every task and write the table; then random networks, and write it again.
 
     Returns:
         The table, and one with differences from the row ``against``, if there is one.
 
     Raises:
-        ValueError: nothing is finished, or a run is of other settings than the plan's.
+        ValueError: nothing is finished, or a run has other settings than the plan.
         ChildProcessError: a job failed.
     """
     finished = plan.some_finished()
     if plan.against in [system.name for system in plan.table.systems] and plan.against not in finished:
         raise ValueError(f"against={plan.against}: not all networks of {plan.against} are trained yet")
     freeze(plan.table, plan.protocol, plan.output)
-    # Random networks are many, and tell nothing that the first look at a table waits for.
+    # Random networks are many, and a first look at the table does not need them.
     for random_seeds in dict.fromkeys((0, plan.table.random_seeds)):
         table = _read(plan, jobs, finished, random_seeds)
     if plan.against and plan.against not in [line.row.name for line in table.rows]:

@@ -24,12 +24,12 @@ from unfused_ray.figures.accuracies import draw_by_operations, draw_by_parameter
 from unfused_ray.figures.canvas import save
 
 FORMAT_VERSION = 3
-"""Of the table's JSON (3: gaps have intervals)."""
+"""Version of the table's JSON (3: gaps have intervals)."""
 FILES = (MARKDOWN, TABLE, "accuracy_by_parameters.png", "accuracy_by_tflop.png")
 AGAINST = "against.json"
-"""The numbers of a table with differences from another row than the plan's."""
+"""File with the numbers of a table that shows differences from another row than the plan's reference."""
 _NAMED = 6
-"""Tasks that a title names; more are counted."""
+"""Largest number of tasks that a title names; a longer list is counted."""
 _AS_PRINTED = Path(__file__).with_name("as_printed.toml")
 
 
@@ -49,7 +49,7 @@ def write_against(results: ResultsTable, output: str) -> None:
 
 
 def to_json(results: ResultsTable) -> dict[str, Any]:
-    """All numbers, accuracies as shares of 1; null where one cannot be known."""
+    """Return all numbers, accuracies as shares of 1; null for unknown ones."""
     return {
         "plan": results.plan.model_dump(mode="json"),
         "plan_sha256": plan_hash(results.plan),
@@ -63,7 +63,8 @@ def to_json(results: ResultsTable) -> dict[str, Any]:
 
 
 def to_markdown(results: ResultsTable) -> str:
-    """Headlines, measures by task, differences, what is behind them, and the paper's own numbers apart."""
+    """Return the headlines, measures by task, differences, the details behind them, and the paper's own numbers
+    apart."""
     rows = [_summary(row) for row in results.rows]
     first = ["system", "parameters", "M multiply–adds / s", "TFLOP", "epochs", "seeds"]
     parts = [markdown([*first, "headline", "gap closed", "gap to published", *MEASURES[1:], "validation"], rows)]
@@ -87,7 +88,7 @@ def to_markdown(results: ResultsTable) -> str:
 
 
 def counting(results: ResultsTable) -> str:
-    """The anchor that is highest above random networks on each task, by measure; in bold where the task counts."""
+    """Name the anchor that is highest above random networks on each task, by measure; in bold if the task counts."""
     rows = []
     for task in results.table.tasks:
         cells = []
@@ -104,7 +105,7 @@ def counting(results: ResultsTable) -> str:
 
 
 def differences(results: ResultsTable) -> str:
-    """Every row's difference from the reference in the headline, on the tasks that count."""
+    """Return every row's difference from the reference in the headline, on the tasks that count."""
     columns = results.headings
     rows = [_differences(row, columns) for row in results.rows if row.row.difference]
     heading = (
@@ -114,7 +115,7 @@ def differences(results: ResultsTable) -> str:
 
 
 def note(results: ResultsTable) -> str:
-    """The text under the table."""
+    """Return the text under the table."""
     plan, protocol = results.plan, results.evaluation.protocol
     budgets = [f"{plan.tflop.sources:g} on the sources"]
     budgets += [f"{plan.tflop.each_task:g} on each task"] if plan.tflop.each_task else []
@@ -166,20 +167,20 @@ def note(results: ResultsTable) -> str:
 
 
 def near_copies(results: ResultsTable) -> str:
-    """Test clips with a near-copy in what a row heard, a line for each finding; tasks with the same share one."""
+    """List test clips with a near-copy in a row's training data, one line per finding; tasks share equal lines."""
     tasks_of: dict[str, list[str]] = {}
     for line in results.table.near_copies:
         task, colon, finding = line.partition(": ")
         if colon and task in results.plan.tasks:
             tasks_of.setdefault(finding, []).append(task)
-        else:  # of no single task
+        else:  # it concerns no single task
             tasks_of[line] = []
     lines = [", ".join(tasks) + ": " * bool(tasks) + finding for finding, tasks in tasks_of.items()]
     return "\n".join(["Near-copies of test clips in training:\n", *(f"- {line}" for line in lines)])
 
 
 def as_printed() -> str:
-    """The paper's numbers, which stand beside none of ours."""
+    """Return the paper's numbers, which are never beside ours."""
     printed = tomllib.loads(_AS_PRINTED.read_text(encoding="utf-8"))
     rows = [[name, *map(str, row)] for name, row in printed["accuracy"].items()]
     return "\n\n".join(["As printed:", markdown(["system", *printed["tasks"]], rows), printed["note"]])
@@ -219,7 +220,7 @@ def _counted(results: ResultsTable) -> str:
             else "no anchor is planned"
         )
         unknown = f"The headline is the mean over all tasks: {reason}, so nothing says which of them count."
-        return (unknown + _not_asked(results)).removesuffix(".")  # of the last sentence, which the caller ends
+        return (unknown + _not_asked(results)).removesuffix(".")  # the caller ends the last sentence
     counted = ", ".join(results.counting) or "none"
     published = ""
     published_names = [peer.name for peer in results.plan.peers]
@@ -235,7 +236,7 @@ def _counted(results: ResultsTable) -> str:
 
 
 def _not_asked(results: ResultsTable) -> str:
-    """A sentence on supervised anchors and the tasks whose labels they would be judged by; "" if there are none."""
+    """Return a sentence on supervised anchors and the tasks whose labels they were trained on; "" if there are none."""
     rows = [line.row.name for line in results.rows]
     supervised = [name for name in results.plan.supervised if name in results.plan.anchors and name in rows]
     without = [task.name for task in results.evaluation.tasks if not has_validation_clips(task)]
@@ -286,11 +287,11 @@ def _comparison(compared: TestedDifference, columns: Sequence[str]) -> list[str]
 
 
 def _share(share: Interval) -> str:
-    """A share of the gap in whole per cent: its interval is wider than that."""
+    """Return a share of the gap in whole per cent, because its interval is wider than that."""
     ends = "–" if math.isnan(share.low) else f"{100 * share.low:.0f} … {100 * share.high:.0f}"
     return f"{100 * share.value:.0f} % ({ends})"
 
 
 def _p_value(p: float) -> str:
-    """A p for a table: below 0.001 it hangs on tails of which some hundred groups of clips say nothing."""
+    """Return a p for a table: below 0.001 it depends on tails of which a few hundred groups of clips say nothing."""
     return "–" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.2g}"

@@ -1,4 +1,4 @@
-"""Check what a comparison is to train and evaluate, and list it."""
+"""Checks the trainings and evaluations of a comparison, and lists them."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from unfused_ray.tracking import store
 
 
 class ComparisonPlan:
-    """The trainings and evaluations of a results table that a comparison makes.
+    """The trainings and evaluations that a comparison runs for a results table.
 
     Args:
-        config: of the comparison.
+        config: configuration of the comparison.
 
     Raises:
-        ValueError, FileNotFoundError: the plan, or a choice from it, cannot be.
+        ValueError, FileNotFoundError: the plan, or a choice from it, is impossible.
     """
 
     def __init__(self, config: CompareConfig) -> None:
@@ -59,10 +59,10 @@ class ComparisonPlan:
         self.logs = Path(logs) / "logs"
 
     def chosen(self) -> list[Training]:
-        """The trainings of the chosen systems and seeds, each behind those that it builds on.
+        """Return the trainings of the chosen systems and seeds, each after those that it builds on.
 
         Raises:
-            ValueError: a finished one is of other settings than the plan's.
+            ValueError: a finished training has other settings than the plan.
         """
         found = [
             training
@@ -77,10 +77,10 @@ class ComparisonPlan:
         return found
 
     def refuse_tasks(self) -> None:
-        """Refuse tasks that cannot be evaluated, which no training should come before.
+        """Refuse tasks that cannot be evaluated, before anything is trained for them.
 
         Raises:
-            FileNotFoundError, ValueError: names the task and why.
+            FileNotFoundError, ValueError: names the task and the reason.
         """
         for name in self.table.tasks:
             task = load_task(self.trainings.uri(name))
@@ -88,7 +88,7 @@ class ComparisonPlan:
                 refuse_shared(task)
 
     def as_run(self, config: TrainingConfig) -> TrainingConfig:
-        """The configuration to start: in one process if several run on this machine, whose cores Ray would share."""
+        """Return the configuration to start: in one process, without Ray, if several trainings share this machine."""
         if not self.threads or os.environ.get("RAY_ADDRESS"):
             return config
         if config.runtime.gpus_per_worker:
@@ -100,11 +100,11 @@ class ComparisonPlan:
         return config.replace({"runtime.kind": "in-process", "runtime.threads": self.threads})
 
     def settings(self, config: TrainingConfig | EvaluateConfig) -> str:
-        """File that the process of a job reads its settings from."""
+        """Return the file from which the process of a job reads its settings."""
         return storage.join(self.output, "settings", f"{config.name}.json")
 
     def finished(self) -> dict[str, list[int]]:
-        """Seeds whose trainings are all finished, by system; those that are not chosen too."""
+        """Return the seeds whose trainings are all finished, by system, including systems that are not chosen."""
         seeds = {
             system.name: [seed for seed in self.table.seeds_of(system) if self._is_finished(system, seed)]
             for system in self.table.systems
@@ -120,7 +120,7 @@ class ComparisonPlan:
         return True
 
     def some_finished(self) -> dict[str, list[int]]:
-        """Seeds of :meth:`finished`.
+        """Return the seeds of :meth:`finished`.
 
         Raises:
             ValueError: there are none.
@@ -131,15 +131,15 @@ class ComparisonPlan:
 
     @property
     def evaluations_folder(self) -> str:
-        """Folder of the evaluations, one per task."""
+        """Folder of the evaluations, which has one folder per task."""
         return storage.join(self.output, "evaluations")
 
     def evaluations(self, finished: dict[str, list[int]], random_seeds: int) -> list[EvaluateConfig]:
-        """One evaluation a task, of all finished encoders and random networks."""
+        """Return one evaluation per task, of all finished encoders and random networks."""
         return [self.evaluation(finished, random_seeds, task) for task in self.table.tasks]
 
     def evaluation(self, finished: dict[str, list[int]], random_seeds: int, *tasks: str) -> EvaluateConfig:
-        """The evaluation of all finished encoders and random networks on some tasks."""
+        """Return the evaluation of all finished encoders and random networks on some tasks."""
         models = [
             f"{model_name(system, seed)}={self.trainings.path(system, seed)}"
             for system in self.table.systems
@@ -157,11 +157,11 @@ class ComparisonPlan:
         )
 
     def listing(self) -> Table:
-        """State of every chosen training, and the minutes left, as finished trainings tell."""
+        """Return the state of every chosen training, and the minutes left as estimated from finished trainings."""
         chosen = self.chosen()
         done = [training for training in chosen if training.state == "finished"]
         table = Table(title=self.output, title_justify="left")
-        table.add_column("training", overflow="fold")  # the one that may wrap, in a narrow terminal
+        table.add_column("training", overflow="fold")  # only this column may wrap in a narrow terminal
         table.add_column("state", no_wrap=True)
         for heading in ("epochs", "TFLOP", "minutes", "left"):
             table.add_column(heading, justify="right", no_wrap=True)
@@ -178,7 +178,7 @@ class ComparisonPlan:
         return table
 
     def commands(self) -> list[str]:
-        """The processes that a run would start, in their order."""
+        """Return the processes that a run would start, in order."""
         lines = []
         if "train" in self.config.stages:
             left = [training for training in self.chosen() if training.state != "finished"]
@@ -191,7 +191,7 @@ class ComparisonPlan:
 
 
 def check(config: CompareConfig) -> ComparisonPlan:
-    """Read the plan and refuse what cannot be trained or compared; nothing is written.
+    """Read the plan and refuse systems that cannot be trained or compared; nothing is written.
 
     Raises:
         ValueError, FileNotFoundError: names the field, its value and the rule.
@@ -200,6 +200,6 @@ def check(config: CompareConfig) -> ComparisonPlan:
 
 
 def describe(plan: ComparisonPlan) -> Group:
-    """Show the state of every training, and the processes that would be run."""
+    """Show the state of every training, and the processes that would be started."""
     lines = [f"tracker: {store.describe(TrackingConfig())}", *plan.commands()]
     return Group(plan.listing(), Text("\n".join(lines), no_wrap=True, overflow="ignore"))

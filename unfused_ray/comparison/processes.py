@@ -19,7 +19,7 @@ class JobProcesses:
 
     Args:
         logs: folder of the logs.
-        threads: for each process's arithmetic; 0 leaves it to the process.
+        threads: threads for each process's arithmetic; 0 lets the process decide.
     """
 
     def __init__(self, logs: Path, threads: int = 0) -> None:
@@ -35,10 +35,10 @@ class JobProcesses:
         Args:
             job: a command of the project.
             settings: JSON file of its configuration.
-            name: of the log, which is appended to.
+            name: name of the log, to which output is appended.
 
         Raises:
-            ChildProcessError: it failed, or was stopped; with the end of its log.
+            ChildProcessError: the job failed or was stopped; holds the end of its log.
         """
         self._logs.mkdir(parents=True, exist_ok=True)
         path = self._logs / f"{name}.log"
@@ -46,7 +46,8 @@ class JobProcesses:
             with self._lock:
                 if self._stopped:
                     raise ChildProcessError(f"{name} was not begun: the table was stopped")
-                # In a session of its own: a Ctrl-C reaches it once, by stop(), and not from the terminal too.
+                # In a session of its own, so that a Ctrl-C reaches it once, through stop(), and not from the terminal
+                # too.
                 process = subprocess.Popen(
                     command(job, settings), stdout=log, stderr=log, env=self._environment, start_new_session=True
                 )
@@ -60,7 +61,7 @@ class JobProcesses:
 
     @contextmanager
     def pool(self, size: int) -> Iterator[ThreadPoolExecutor]:
-        """Threads that each wait for a job; an interruption stops the jobs at a point to resume from."""
+        """Open a pool of threads that each wait for a job; on an interruption, jobs stop at a point to resume from."""
         with ThreadPoolExecutor(size) as pool:
             try:
                 yield pool
@@ -70,7 +71,7 @@ class JobProcesses:
                 raise
 
     def stop(self) -> None:
-        """Ask the running jobs to stop at a point to resume from, and begin nothing more."""
+        """Ask the running jobs to stop at a point to resume from, and start no more."""
         with self._lock:
             self._stopped = True
             for process in self._running:
@@ -78,5 +79,5 @@ class JobProcesses:
 
 
 def command(job: str, settings: str) -> list[str]:
-    """Arguments of the process of a job."""
+    """Return the arguments of a job's process."""
     return [sys.executable, "-m", "unfused_ray", job, settings]

@@ -1,4 +1,4 @@
-"""The results table from its cells: paired bootstrap over groups and seeds, Holm over comparisons, training costs."""
+"""Makes the results table from its cells: paired bootstrap over groups and seeds, Holm's correction, training costs."""
 
 from __future__ import annotations
 
@@ -38,34 +38,34 @@ Name = TypeVar("Name", bound=Hashable)
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """Operations and epochs of a row's networks: one full pipeline, of the first seed."""
+    """Operations and epochs of a row's networks, for one full pipeline: that of the first seed."""
 
     sources_tflop: float
-    """Operations on the sources for pre-training, those of the runs that it builds on included."""
+    """Operations on the sources for pre-training, including those of the runs that it builds on."""
     tasks_tflop: float
-    """Operations on tasks, the sum over all of them."""
+    """Operations on tasks, summed over all tasks."""
     epochs: tuple[int, ...]
-    """Epochs of its own trainings, one a task where each task has a network."""
+    """Epochs of its own trainings: one number per task if each task has a network."""
 
 
 @dataclass(frozen=True)
 class ResultsRow:
-    """A row of the table, in shares of 1."""
+    """A row of the table; accuracies are shares of 1."""
 
     row: Row
     cost: TrainingCost | None
-    """None where nothing was trained."""
+    """None if nothing was trained."""
     seeds: tuple[int, ...]
     """Seeds of its trainings."""
     counting: Interval | None
-    """Headline over the tasks that count; None where none does."""
+    """Headline over the tasks that count; None if no task counts."""
     counting_difference: Interval | None
-    """Its difference from the reference row."""
+    """Difference of that headline from the reference row."""
     gap_closed: Interval | None
     """Share of the gap between random networks and the best anchor that the headline closes, over the tasks that count;
-    None without anchors, and where these are not above random networks on the test clips."""
+    None without anchors, or if the anchors are not above random networks on the test clips."""
     published_gap_closed: Interval | None
-    """The same for the published encoders among the anchors, over the tasks that count by these alone."""
+    """The same share for the published encoders among the anchors, over the tasks that count by these alone."""
     validation_accuracy: float
     """Headline over all tasks on validation clips; rows may be chosen by it."""
 
@@ -77,13 +77,13 @@ class TestedDifference:
     first: str
     second: str
     difference: dict[str, Interval]
-    """Difference of the headline's accuracy, by task that counts, and in their mean."""
+    """Difference of the headline's accuracy, on each task that counts and in their mean."""
     p_value: float
-    """Two-sided p of the mean's difference."""
+    """Two-sided p of the difference of the means."""
     p_holm: float
-    """The same, corrected for all comparisons of the plan, those that cannot be made yet too."""
+    """This p, corrected for all comparisons of the plan, including those that cannot be made yet."""
     single: tuple[str, ...]
-    """Those of the two that are one network, trained or random: p then says nothing of another one."""
+    """Those of the two rows that are one network, trained or random: p then says nothing about another network."""
 
 
 @dataclass(frozen=True)
@@ -93,39 +93,39 @@ class ResultsTable:
     plan: TablePlan
     evaluation: evaluation_plan.EvaluationPlan
     reference: str
-    """Row that ``rows`` are compared with."""
+    """Row with which ``rows`` are compared."""
     rows: tuple[ResultsRow, ...]
     comparisons: tuple[TestedDifference, ...]
-    """Those of the plan whose rows are both there."""
+    """Comparisons of the plan whose rows are both in the table."""
     anchors: tuple[AnchorDifference, ...]
-    """Why a task counts, or does not."""
+    """The differences that decide whether a task counts."""
     counting: tuple[str, ...]
     """Tasks that count by the headline; all of them if the plan has no anchors."""
     table: EvaluationTable
-    """The evaluation's own, of the same rows."""
+    """The evaluation's own table, with the same rows."""
 
     @property
     def headings(self) -> tuple[str, ...]:
-        """Tasks that count, and their mean where there are several."""
+        """Tasks that count, followed by their mean if there are several."""
         return headings(self.counting)
 
 
 def model_name(system: PlannedSystem, seed: int) -> str:
-    """The evaluation's name for the networks of one seed."""
+    """Return the evaluation's name for the networks of one seed."""
     return f"{system.name} (seed {seed})"
 
 
 def results(
     trainings: Trainings, finished: Mapping[str, Sequence[int]], config: EvaluateConfig, output: str, reference: str
 ) -> ResultsTable:
-    """Read the cells, each of which is computed where it is missing, and score the rows.
+    """Read the cells, compute missing ones, and score the rows.
 
     Args:
-        trainings: of the plan.
-        finished: by system, the seeds whose networks all are.
-        config: of the evaluation of all tasks.
+        trainings: trainings of the plan.
+        finished: by system, the seeds whose networks are all finished.
+        config: configuration of the evaluation of all tasks.
         output: folder of the evaluations, one per task.
-        reference: row that others are compared with; as long as it is not trained, the first is.
+        reference: row with which others are compared; the first row until it is trained.
     """
     evaluation = evaluation_plan.check(config)
     protocol, tasks = evaluation.protocol, evaluation.tasks
@@ -151,7 +151,7 @@ def results(
         name: {task.name: deviations(draws, task, of_rows[name, task.name], "headline") for task in counted}
         for name in (names if anchors else ())
     }
-    heading = headings([task.name for task in counted])[-1:]  # without a mean, the only task
+    heading = headings([task.name for task in counted])[-1:]  # the only task, if there is no mean
     by_name = {system.name: system for system in plan.systems}
     rows = []
     for row in table.rows:
@@ -175,7 +175,7 @@ def results(
 
 
 def _near_copies(tasks: Sequence[Task], output: str) -> list[str]:
-    """Sentences of the tasks' evaluations about near-copies."""
+    """Return the sentences of the tasks' evaluations on near-copies."""
     folders = [storage.join(output, task.name) for task in tasks]
     tables = [EvaluationTable.load(folder) for folder in folders if storage.exists(storage.join(folder, TABLE))]
     return list(dict.fromkeys(sentence for table in tables for sentence in table.near_copies))
@@ -202,14 +202,14 @@ def join_seeds(
     found: dict[tuple[str, str], Filled],
     joined: Callable[[Sequence[Filled]], Filled],
 ) -> list[System]:
-    """Rows of the table: those without seeds, and one per system, whose cells of all seeds are joined.
+    """Return the rows of the table: those without seeds, and one per system with the cells of all seeds joined.
 
     Args:
-        trainings: of the plan.
-        finished: by system, the seeds whose networks all are.
-        networks: that were read, those of each seed apart.
-        tasks: that were read.
-        found: cells by row and task; the joined ones are added.
+        trainings: trainings of the plan.
+        finished: by system, the seeds whose networks are all finished.
+        networks: the networks that were read, each seed's separately.
+        tasks: the tasks that were read.
+        found: cells by row and task; joined cells are added to it.
         joined: joins cells.
     """
     rows: list[System] = [network for network in networks if not isinstance(network, TrainedModel)]
@@ -223,7 +223,7 @@ def join_seeds(
 
 
 def cost(trainings: Sequence[Training]) -> TrainingCost:
-    """The cost of a row's trainings and of all that they build on, each run once."""
+    """Return the cost of a row's trainings and of all that they build on, counting each run once."""
     runs: dict[str, Training] = {}
     found = list(trainings)
     while found:
@@ -243,14 +243,14 @@ def comparisons(
     found: Mapping[tuple[str, str], Cell],
     pairs: Sequence[tuple[str, str]],
 ) -> tuple[TestedDifference, ...]:
-    """Compare headlines of pairs of rows that are there; p of their means is corrected for the number of all pairs.
+    """Compare the headlines of pairs of rows in the table; p of the means is corrected for the number of all pairs.
 
     Args:
-        config: of the bootstrap.
-        tasks: that count.
+        config: settings of the bootstrap.
+        tasks: the tasks that count.
         networks: rows of the table.
         found: cells by row and task.
-        pairs: of rows, the first minus the second.
+        pairs: pairs of rows, the first minus the second.
     """
     by_name = {network.name: network for network in networks}
     made = [pair for pair in pairs if set(pair) <= by_name.keys()]
@@ -277,10 +277,10 @@ def comparisons(
 
 
 def holm(p_values: Mapping[Name, float]) -> dict[Name, float]:
-    """P-values corrected for their number (Holm, A simple sequentially rejective multiple test procedure, 1979).
+    """Correct p-values for their number (Holm, A simple sequentially rejective multiple test procedure, 1979).
 
-    The k-th smallest of m is multiplied by m - k + 1; none is less than a smaller one's. One that is not known is
-    counted as 1 and stays NaN.
+    The k-th smallest of m is multiplied by m - k + 1, and raised if needed to the corrected value of the next smaller
+    one. An unknown p counts as 1 and stays NaN.
     """
     corrected: dict[Name, float] = {}
     largest = 0.0

@@ -1,7 +1,7 @@
-"""The plan of a results table: its systems, their training data and budgets, and the tasks they are read on.
+"""The plan of a results table: its systems, their training data and budgets, and the tasks on which they are scored.
 
-A plan is a TOML file. With the recipes that it names, it says whatever decides a number of the table; it does not say
-where the shards lie.
+A plan is a TOML file. Together with the recipes that it names, it holds everything that decides a number of the table.
+It does not say where the shards are.
 """
 
 from __future__ import annotations
@@ -33,35 +33,36 @@ _DECIDED = {
     "fork": "the row's init_from",
     "labels_of": "the row's teacher",
 }
-"""Settings of a training that follow from something else in a plan."""
+"""Settings of a training that something else in a plan decides, with the name of that."""
 _ENDS = ("stop_after", "watch.patience")
 """Settings that end a training before its TFLOP are spent."""
 
 TrainedOn = Literal["sources", "each task", "all tasks"]
-"""The sources for pre-training; the training clips of a task, a network for each; those of all tasks together."""
+"""Training data of a system: the sources for pre-training; the training clips of each task, with a network for each; or
+those of all tasks together."""
 
 
 class PlannedSystem(Config):
-    """A row of the table whose networks are trained for it."""
+    """A row of the table whose networks are trained by the comparison."""
 
     name: str
-    """Heading of the row; in small letters, with hyphens, in folders and on the command line."""
+    """Heading of the row; folders and the command line use it in small letters, with hyphens."""
     job: Literal["pretrain", "distill"] = "pretrain"
     """The job that trains it."""
     recipe: str
-    """A recipe of that job."""
+    """Name of a recipe of that job."""
     settings: dict[str, Any] = Field(default_factory=dict)
-    """Differences from the recipe: fields with dots, such as "encoder.cut"."""
+    """Changes to the recipe, by dotted field name such as "encoder.cut"."""
     on: TrainedOn = "sources"
     """Its training data."""
     tflop: PositiveFloat | None = None
-    """Budget of each of its trainings, where it is another than the plan's."""
+    """Budget of each of its trainings, if it differs from the plan's."""
     seeds: tuple[Seed, ...] = ()
-    """Seeds of the plan that it is trained with; none are all of them."""
+    """Seeds of the plan that it is trained with; empty for all seeds."""
     curve: str = ""
-    """Line that it is a point of, where accuracy is drawn against operations; empty is a line of its own."""
+    """Curve that it is a point of in the plot of accuracy against operations; empty for a curve of its own."""
     teacher: str = ""
-    """An earlier system whose clusters are the pseudo-labels, where it is distilled."""
+    """For a distillation: an earlier system whose clusters are the pseudo-labels."""
     init_from: str = ""
     """An earlier system whose weights it starts from."""
 
@@ -85,14 +86,14 @@ class PlannedSystem(Config):
 
     @property
     def slug(self) -> str:
-        """The name as folders have it."""
+        """The name in the form that folders use."""
         return re.sub(r"[^a-z0-9]+", "-", self.name.lower().replace("'", "")).strip("-")
 
     def config(self, values: Mapping[str, Any]) -> TrainingConfig:
-        """The recipe with the system's settings and these values over it, by field, groups with dots.
+        """Return the recipe with the system's settings and then ``values`` applied, by dotted field name.
 
         Raises:
-            ValueError: no such recipe, or a setting that cannot be; names it.
+            ValueError: there is no such recipe, or a setting is impossible; names it.
         """
         try:
             config = recipe(f"{self.job}/{self.recipe}", {**self.settings, **values})
@@ -103,12 +104,12 @@ class PlannedSystem(Config):
 
 
 class Peer(Config):
-    """A row of the table that was trained elsewhere, and is read as it is."""
+    """A row of the table that was trained elsewhere, and is used as it is."""
 
     name: str
     """Heading of the row."""
     embedder: str
-    """``module:callable``, which gives an :class:`unfused_ray.evaluation.embedders.Embedder`."""
+    """``module:callable`` that makes an :class:`unfused_ray.evaluation.embedders.Embedder`."""
 
     @model_validator(mode="after")
     def _names_a_callable(self) -> Self:
@@ -118,17 +119,17 @@ class Peer(Config):
 
 
 class TflopBudget(Config):
-    """Floating point operations of a training, in units of 10¹²; epochs follow from them."""
+    """Floating point operations of a training, in units of 10¹²; the number of epochs follows from them."""
 
     sources: PositiveFloat
     """Budget of a training on the sources for pre-training."""
     each_task: PositiveFloat | None = None
     """Budget of a training on the training clips of one task."""
     all_tasks: PositiveFloat | None = None
-    """Budget of a training on those of all tasks together."""
+    """Budget of a training on the training clips of all tasks together."""
 
     def of(self, system: PlannedSystem) -> float:
-        """The budget of a training of a system.
+        """Return the budget of each training of a system.
 
         Raises:
             ValueError: the plan names no such budget.
@@ -148,23 +149,23 @@ class TablePlan(Config):
     sources: Annotated[tuple[str, ...], Field(min_length=1)]
     """Prepared sources for pre-training, folders below the data root."""
     tasks: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Prepared tasks, likewise."""
+    """Prepared tasks, also folders below the data root."""
     anchors: tuple[str, ...] = ()
-    """Rows that must know more than a random network, as peers and supervised ones: a task counts where one of them is
-    above ``random`` on validation clips. Without anchors, all tasks count."""
+    """Rows that must know more than a random network, such as peers and supervised systems: a task counts if one of
+    them is above ``random`` on validation clips. Without anchors, all tasks count."""
     random: str = "random fc2"
-    """Row of the random networks that anchors are compared with."""
+    """Row of the random networks with which anchors are compared."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
-    """Full pipelines: each trains every system anew."""
+    """Seeds of the full pipelines, each of which trains every system again."""
     reference: str
-    """Row that all others' differences are shown from."""
+    """Row from which the differences of all others are shown."""
     compare: tuple[tuple[str, str], ...] = ()
-    """Pairs of rows whose difference in the mean is tested, the first minus the second; Holm's correction is for these.
-    Rows without training are "log-mel statistics" and "random " with a layer, as "random fc1"."""
+    """Pairs of rows whose difference in the mean is tested, the first minus the second, with Holm's correction over
+    these pairs. Rows without training are "log-mel statistics" and "random " with a layer, such as "random fc1"."""
     random_seeds: Annotated[int, Field(ge=0)] = 10
-    """Random networks of each shape."""
+    """Number of random networks of each shape."""
     protocol: str = ""
-    """Protocol file beside the plan; empty is the one that comes with the package."""
+    """Protocol file beside the plan; empty for the package's own."""
     tflop: TflopBudget
     systems: Annotated[tuple[PlannedSystem, ...], Field(min_length=1)]
     peers: tuple[Peer, ...] = ()
@@ -215,11 +216,11 @@ class TablePlan(Config):
         return [system.name for system in self.systems if system.settings.get("labels.origin") == "true"]
 
     def seeds_of(self, system: PlannedSystem) -> tuple[int, ...]:
-        """Seeds that a system is trained with."""
+        """Return the seeds that a system is trained with."""
         return system.seeds or self.seeds
 
     def system(self, name: str) -> PlannedSystem:
-        """The system of this name, as the plan or as folders have it.
+        """Return the system of this name, spelt as in the plan or as in folders.
 
         Raises:
             ValueError: there is no such system.
@@ -230,7 +231,7 @@ class TablePlan(Config):
         raise ValueError(f"{name!r} is no row of the plan; these are {self._rows()}")
 
     def row(self, name: str) -> str:
-        """The row of this name; a system's as the plan or as folders have it.
+        """Return the row of this name; a system's name may be spelt as in the plan or as in folders.
 
         Raises:
             ValueError: there is no such row.
@@ -245,7 +246,7 @@ class TablePlan(Config):
         return ", ".join([*self._named(), LogMelStatistics.name, *(f"random {layer}" for layer in LAYERS)])
 
     def select(self, names: tuple[str, ...]) -> list[PlannedSystem]:
-        """The systems of these names, and before each what it builds on; all of them where none is named.
+        """Return the systems of these names, each after the systems that it builds on; all systems if none is named.
 
         Raises:
             ValueError: there is no such system.
@@ -258,16 +259,16 @@ class TablePlan(Config):
 
 
 def _is_untrained(row: str) -> bool:
-    """True for the name of a row without training; that of random networks says an unusual size."""
+    """Return True for the name of a row without training; random networks of unusual size have it in the name."""
     kind, _, shape = row.partition(" ")
     return row == LogMelStatistics.name or (kind == "random" and shape.partition(" (")[0] in LAYERS)
 
 
 def find_plan(name: str) -> Path:
-    """Return the file of a plan that comes with the package, or of a plan's own path.
+    """Return the file of a plan, given by path or by the name of a plan in the package.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: there is no such plan.
     """
     path = Path(name) if name.endswith(".toml") else _PLANS / f"{name}.toml"
     if not name or not path.exists():
@@ -280,8 +281,8 @@ def load_plan(path: Path) -> TablePlan:
     """Read a plan.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is no TOML, or a field is missing, unknown or impossible; names it.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not TOML, or a field is missing, unknown or impossible; names the field.
     """
     try:
         return TablePlan(**tomllib.loads(path.read_text(encoding="utf-8")))

@@ -1,4 +1,4 @@
-"""The trainings of a results table, one for each system, seed and perhaps task: their folders, budgets and states."""
+"""The trainings of a results table, one per system, seed and perhaps task: their folders, budgets and states."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ class Training:
     system: PlannedSystem
     seed: int
     task: str
-    """Task, or fold such as ``us8k-fold3``, of a system with a network for each; else empty."""
+    """Task, or fold such as ``us8k-fold3``, if the system has a network per task; else empty."""
     config: TrainingConfig
     tflop: float
-    """Operations of its epochs in 10¹², without those of the runs that it builds on."""
+    """Operations of its epochs in 10¹², excluding the runs that it builds on."""
     labelling_tflop: float
-    """Operations of the pass that makes its first pseudo-labels, likewise."""
+    """Operations in 10¹² of the pass that makes its first pseudo-labels."""
     needs: tuple[Training, ...]
     """Runs that must be finished first."""
 
     @property
     def name(self) -> str:
-        """Its name for people."""
+        """Name of the training for people."""
         return f"{self.system.slug}, seed {self.seed}" + (f", {self.task}" if self.task else "")
 
     @property
@@ -70,7 +70,7 @@ class Training:
 
     @property
     def minutes(self) -> float:
-        """Minutes that its epochs have taken so far, without starting."""
+        """Minutes that its epochs have taken so far, excluding start-up."""
         epochs = Run(self.folder).history()
         return seconds_of(epochs) / 60
 
@@ -79,12 +79,12 @@ class Trainings:
     """All trainings of a plan.
 
     Args:
-        plan: of the table.
-        data_root: folder that its sources and tasks lie in, by path or URI.
+        plan: plan of the table.
+        data_root: path or URI of the folder that holds its sources and tasks.
         output: folder of the table.
-        given: finished runs to take instead of training, by the name of their system: a folder, in which ``{seed}``
-            and ``{task}`` stand for theirs. A path without ``{seed}`` is taken for the seed of its run alone; one with
-            it may be missing for some seeds.
+        given: folders of finished runs to use instead of training, by the name of their system. ``{seed}`` and
+            ``{task}`` in a path stand for the run's. A path without ``{seed}`` is used only for the seed of its run;
+            with ``{seed}``, runs may be missing for some seeds.
     """
 
     def __init__(self, plan: TablePlan, data_root: str, output: str, given: Mapping[str, str]) -> None:
@@ -96,14 +96,14 @@ class Trainings:
         self._known: dict[tuple[str, int], tuple[Training, ...]] = {}
 
     def uri(self, source: str) -> str:
-        """Folder of a prepared source or task."""
+        """Return the folder of a prepared source or task."""
         return storage.join(self._root, source)
 
     def of(self, system: PlannedSystem, seed: int) -> tuple[Training, ...]:
-        """The trainings of a system and a seed.
+        """Return the trainings of a system and a seed.
 
         Raises:
-            FileNotFoundError, ValueError: data are missing, a setting cannot be, or a run is of another budget.
+            FileNotFoundError, ValueError: data are missing, a setting is impossible, or a run has another budget.
         """
         key = (system.name, seed)
         if key not in self._known:
@@ -123,10 +123,10 @@ class Trainings:
         )
 
     def path(self, system: PlannedSystem, seed: int) -> str:
-        """Folder of the networks of a system and a seed, with ``{task}`` in it if each task has one.
+        """Return the folder of a system's networks for a seed, with ``{task}`` in it if each task has a network.
 
         Raises:
-            ValueError: the given runs are not of all tasks.
+            ValueError: the given runs cover some tasks and not others.
         """
         trainings = self.of(system, seed)
         if system.on != "each task":
@@ -169,16 +169,16 @@ class Trainings:
         return Training(system, seed, task, config, epochs * epoch, labelling, tuple(earlier.values()))
 
     def _builds_on(self, name: str, seed: int, task: str) -> Training:
-        """The training of an earlier system to build on: the only one, or that of the task."""
+        """Return the training of an earlier system to build on: its only one, or that of the task."""
         (training,) = (each for each in self.of(self.plan.system(name), seed) if each.task in ("", task))
         return training
 
     def _taken(self, system: PlannedSystem, seed: int, task: str) -> str:
-        """Folder of the given run that is taken instead of training; empty is none.
+        """Return the folder of the given run that is used instead of training; empty if there is none.
 
         Raises:
-            FileNotFoundError: it is not there.
-            ValueError: it is of a seed that the plan does not have, not of the one that the path names, or not
+            FileNotFoundError: the given run is missing.
+            ValueError: the run has a seed that is not in the plan, or another seed than its path names, or is not
                 finished.
         """
         given = self._given.get(system.name, "")
@@ -202,10 +202,10 @@ class Trainings:
         return path if of_run == seed else ""
 
     def refuse_unfound(self) -> None:
-        """Check that every given path with ``{seed}`` is the folder of a run, for one seed and task at least.
+        """Check that every given path with ``{seed}`` is the folder of a run, for at least one seed and task.
 
         Raises:
-            FileNotFoundError: there is none; names it.
+            FileNotFoundError: a path has no run; names the path.
         """
         for name, path in self._given.items():
             system = self.plan.system(name)
@@ -216,12 +216,12 @@ class Trainings:
                 raise FileNotFoundError(f"--use {system.slug}={path} is no run's folder with any seed of {seeds}")
 
     def _round_names(self, task: str) -> list[str]:
-        """Names of a task's rounds; its own if it is not prepared here."""
+        """Return the names of a task's rounds; the task's own name if it is not prepared here."""
         is_there = storage.exists(storage.join(self.uri(task), MANIFEST))
         return list(_rounds(self.uri(task))) if is_there else [task]
 
     def _epoch(self, config: TrainingConfig, index: ClipIndex) -> float:
-        """Operations of an epoch in 10¹²; counted once for all seeds and tasks whose heads are alike."""
+        """Return the operations of an epoch in 10¹²; counted once for all seeds and tasks with equal heads."""
         parts = config.model_dump(mode="json", include={"method", "encoder", "crop", "front_end", "labels"})
         true_labels = parts.get("labels", {}).get("origin") == "true"
         key = json.dumps([parts, config.data if true_labels else ()], sort_keys=True)
@@ -235,10 +235,10 @@ def _filled(path: str, seed: int, task: str) -> str:
 
 
 def refuse_other_settings(training: Training) -> None:
-    """Check that settings, data, teacher and origin of a finished run are those of the plan.
+    """Check that settings, data, teacher and initial weights of a finished run match the plan.
 
     Raises:
-        ValueError: they differ; names them.
+        ValueError: they differ; names the differences.
     """
     run, facts = Run(training.folder), launch.check(training.config).facts
     changes = run.changes(training.config, facts)
@@ -252,14 +252,15 @@ def refuse_other_settings(training: Training) -> None:
 
 
 def expected_minutes(training: Training, finished: Sequence[Training]) -> float | None:
-    """Minutes left of a training, by the finished trainings of its system, or else of all; None without any."""
+    """Estimate the minutes left of a training from the finished ones of its system, or else of all; None without
+    any."""
     alike = [other for other in finished if other.system == training.system] or finished
     rates = [other.minutes / other.tflop for other in alike if other.minutes]
     return max(0.0, statistics.median(rates) * training.tflop - training.minutes) if rates else None
 
 
 def _begun_epochs(config: TrainingConfig) -> int:
-    """Epochs that a run was begun with, by which its learning rate goes; 0 before it has begun."""
+    """Return the epochs that a run was begun with, which its learning rate schedule spans; 0 before it has begun."""
     status = Run(config.output).status()
     finished = status is not None and status.state == "finished"
     if not finished and not CheckpointStore(config.output).committed():
@@ -273,9 +274,9 @@ def _folds(uri: str) -> list[str]:
 
 
 def _rounds(uri: str) -> dict[str, tuple[str, ...]]:
-    """Splits that a network may hear, by the name of its task, or of each fold of the task.
+    """Return the splits that a network may train on, by the name of its task, or of each fold of the task.
 
-    No splits are a training's default: training clips, and clips in no split.
+    Empty splits stand for a training's default: training clips, and clips in no split.
     """
     if not _folds(uri):
         return {storage.name(uri): ()}

@@ -1,4 +1,4 @@
-"""The rows of a plan on validation clips, beside random networks: to choose by, before a test clip is read."""
+"""The rows of a plan on validation clips, beside random networks, to choose by before a test clip is read."""
 
 from __future__ import annotations
 
@@ -27,47 +27,48 @@ from unfused_ray.evaluation_job import job as evaluation_job
 from unfused_ray.evaluation_job.plan import EvaluationPlan
 
 FOLDER = "validation"
-"""Folder of the scores, beside the table's."""
+"""Folder of the scores, beside those of the table."""
 MARKDOWN = "validation.md"
 _FORMAT_VERSION = 2
-"""2: a damaged clip leaves few-shot's other clips as they are."""
+"""2: a damaged clip leaves the other clips of few-shot unchanged."""
 
 
 @dataclass(frozen=True)
 class ValidationScores:
-    """A system on the validation clips of a task."""
+    """Scores of a system on the validation clips of a task."""
 
     scores: dict[Measure, np.ndarray]
-    """(S, V) float64, 0 to 1, of each network on each clip."""
+    """(S, V) float64, 0 to 1, score of each network on each clip."""
     groups: np.ndarray
     """(V,) str, groups of the clips."""
     damaged: int
-    """Clips of train and valid without finite features: left out of train, wrong in valid."""
+    """Clips of train and valid without finite features, left out of train and wrong in valid."""
 
     @classmethod
     def joined(cls, of_seeds: Sequence[Self]) -> Self:
-        """One for several systems, which count as the seeds of one."""
+        """Join several systems, which then count as the seeds of one."""
         scores: dict[Measure, np.ndarray] = {
             measure: np.concatenate([each.scores[measure] for each in of_seeds]) for measure in QUICK_MEASURES
         }
         return cls(scores, of_seeds[0].groups, max(each.damaged for each in of_seeds))
 
     def draws(self, config: BootstrapConfig, task: str, measure: Measure) -> tuple[float, np.ndarray]:
-        """The accuracy, and the (R,) accuracies of its bootstrap samples."""
+        """Return the accuracy, and the (R,) accuracies of its bootstrap samples."""
         scores_SV = self.scores[measure]
         return float(scores_SV.mean()), validation_draws(config, task, scores_SV, self.groups)
 
 
 @dataclass(frozen=True)
 class ValidationRow:
-    """A row of the table, in shares of 1."""
+    """A row of the table; accuracies are shares of 1."""
 
     name: str
     num_networks: int
     accuracy: dict[Measure, dict[str, Interval]]
-    """Accuracies by measure, then by task, and their mean."""
+    """Accuracies by measure, then by task, including their mean."""
     above_random: Interval | None
-    """Headline's mean over the tasks, minus that of random networks of its shape; None where there are none."""
+    """Headline's mean over the tasks, minus that of random networks of its shape; None if there are no such
+    networks."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class ValidationTable:
     protocol_sha256: str
 
     def to_markdown(self) -> str:
-        """The headline by task and the means of all measures, in %, and what they are."""
+        """Return the headline by task and the means of all measures, in %, with an explanation."""
         columns = headings(self.tasks)
         last = columns[-1]
         rows = [
@@ -116,8 +117,8 @@ def validation_tasks(uris: Sequence[str]) -> tuple[list[Task], list[str]]:
     """Read the training and validation clips of tasks.
 
     Returns:
-        The tasks, and sentences on those without validation clips, such as those with folds: networks may have trained
-        on all but their test clips.
+        The tasks, and sentences on tasks without validation clips. Tasks with folds are among these: networks may have
+        trained on all clips except their test clips.
 
     Raises:
         FileNotFoundError, ValueError: a task cannot be read.
@@ -128,11 +129,11 @@ def validation_tasks(uris: Sequence[str]) -> tuple[list[Task], list[str]]:
 
 
 def validated(plan: EvaluationPlan, tasks: Sequence[Task], output: str) -> dict[tuple[str, str], ValidationScores]:
-    """Score the systems of an evaluation on validation clips, side by side; what is there already is kept.
+    """Score the systems of an evaluation on validation clips, in parallel; keep the scores that exist already.
 
     Args:
-        plan: whose systems, protocol, cache and number of processes count.
-        tasks: of train and valid clips.
+        plan: gives systems, protocol, cache and number of processes.
+        tasks: tasks with train and valid clips.
         output: folder of the scores.
 
     Returns:
@@ -149,13 +150,13 @@ def validation_table(
     found: Mapping[tuple[str, str], ValidationScores],
     notes: Sequence[str] = (),
 ) -> ValidationTable:
-    """Score rows from the scores of all systems on all tasks, by row and task.
+    """Make the table from the scores of all systems on all tasks.
 
     Args:
-        protocol: whose bootstrap counts.
-        tasks: that were read.
+        protocol: gives the settings of the bootstrap.
+        tasks: the tasks that were read.
         systems: the rows.
-        found: by row and task.
+        found: scores by row and task.
         notes: sentences for the text below the table.
     """
     config, names = protocol.config.bootstrap, [task.name for task in tasks]
@@ -198,13 +199,13 @@ def _path(output: str, task: Task, system: System) -> str:
 
 
 def _key(task: Task, system: System, protocol: Protocol) -> str:
-    """Changes when the scores would."""
+    """Return a hash that changes when the scores would."""
     content = f"{_FORMAT_VERSION} {system.identity(task)} {task.index.checksums} {protocol.sha256}"
     return storage.sha256(content.encode())
 
 
 def _read(output: str, protocol: Protocol, task: Task, system: System) -> ValidationScores | None:
-    """The scores that are kept; None where there are none, or of other inputs, or damaged clips may be whole now."""
+    """Read stored scores; None if there are none, if their inputs differ, or if damaged clips may be readable now."""
     path, key = _path(output, task, system), _key(task, system, protocol)
     if not storage.exists(path):
         return None
@@ -216,7 +217,7 @@ def _read(output: str, protocol: Protocol, task: Task, system: System) -> Valida
 
 
 def _fill(output: str, protocol: Protocol, cache: EmbeddingCache, task: Task, system: System) -> ValidationScores:
-    """Score a system on the validation clips of a task, and keep the scores."""
+    """Score a system on the validation clips of a task, and store the scores."""
     labelled = cells.labelled_clips(task)
     held_V, damaged = np.flatnonzero(task.splits == "valid"), 0
     scores: dict[Measure, np.ndarray] = {

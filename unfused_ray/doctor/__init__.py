@@ -1,1 +1,1 @@
-"""Is everything there that a run needs? What is looked at on every node, and what is made of it."""
+"""Checks that a cluster has everything that a run needs: reports from every node, and findings made from them."""

@@ -1,4 +1,4 @@
-"""Findings, each with what to do about it: the cluster and its nodes against what a run asks for."""
+"""Compares the cluster and its nodes with the needs of a run; each finding has a remedy."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from unfused_ray.tracking.store import (
 )
 
 _ANSWER_SECONDS = 60.0
-_SOME_GPU = 0.001  # a task that reserves none sees none; this little is left on a node that trains
+_SOME_GPU = 0.001  # a task that reserves no GPU sees none; this little is free even on a node that trains
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 
 def examine(config: TrainingConfig) -> list[Finding]:
-    """Look at the cluster that Ray is connected to, and at every node of it, for a run that is to be started.
+    """Examine the cluster that Ray is connected to, and every node of it, for a run that will be started.
 
-    Nothing is changed, but that every node writes an object beside the run's folder and deletes it. On one machine it
-    takes about a second.
+    Nothing is changed, except that every node writes an object beside the run's folder and deletes it. On one machine
+    this takes about a second.
 
     Args:
-        config: of the run; its data are not looked at.
+        config: configuration of the run; its data are not examined.
     """
     output = config.output or storage.join(home(), "runs", config.name)
     nodes = [node for node in ray.nodes() if node["Alive"]]
@@ -58,22 +58,22 @@ def examine(config: TrainingConfig) -> list[Finding]:
 
 
 def exit_code(findings: Sequence[Finding]) -> int:
-    """1 where a finding is a problem, else 0."""
+    """Return 1 if a finding is a problem, else 0."""
     return int(any(finding.state == "problem" for finding in findings))
 
 
 def table(findings: Sequence[Finding]) -> Table:
-    """The findings for a terminal."""
+    """Return the findings as a table for the terminal."""
     shown = Table("", "", title="doctor", title_justify="left")
     for heading in ("found", "what to do"):
-        shown.add_column(heading, overflow="fold")  # a path that is longer than a line is shown whole
+        shown.add_column(heading, overflow="fold")  # a path longer than a line is shown in full
     for finding in findings:
         shown.add_row(finding.check, Text(finding.state, _STYLES[finding.state]), finding.found, finding.fix)
     return shown
 
 
 def _look_everywhere(nodes: Sequence[Mapping[str, Any]], output: str) -> tuple[dict[str, NodeReport], list[Finding]]:
-    """Reports by node address, and findings about the nodes that gave none."""
+    """Return reports by node address, and findings on the nodes that gave none."""
     asked = {}
     for node in nodes:
         gpus = node["Resources"].get("GPU", 0) > 0

@@ -8,11 +8,11 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     check: str
     state: Literal["ok", "warning", "problem"]
-    """A run may start with warnings; with a problem it would fail, or let others in."""
+    """A run may start with warnings. With a problem it would fail, or be open to others."""
     found: str
     fix: str = ""
-    """The remedy; '' for a finding that is well."""
+    """Remedy; '' if the finding is ok."""

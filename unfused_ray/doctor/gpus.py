@@ -1,4 +1,4 @@
-"""Findings about GPUs: whether torch and faiss see them and why not, and whether a training's workers lie together."""
+"""Findings on GPUs: whether torch and faiss see them, why not, and whether one node holds all workers of a training."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from unfused_ray.doctor.finding import Finding
 from unfused_ray.doctor.node import NodeReport
 
 _SENT_BYTES = 64 << 20
-"""About the gradients of a step of DECAR-v2: 59 MB."""
+"""About the size of the gradients of one step of DECAR-v2, 59 MB."""
 _SEND_SECONDS = 60.0
 
 
 def wanted_by(config: TrainingConfig) -> float:
-    """GPUs that the workers of a run, and the processes that cluster for it, ask for."""
+    """Return the GPUs that a run's workers, and the processes that cluster for it, request."""
     shares = config.flat()
     clustering = shares.get("method.assignment_gpus", 0.0) * shares.get("method.assignment_shards", 1)
     return config.runtime.num_workers * config.runtime.gpus_per_worker + clustering
 
 
 def look_at_gpus(reports: Mapping[str, NodeReport], config: TrainingConfig) -> Iterator[Finding]:
-    """Find out what torch and faiss see on the nodes that have GPUs; a run that asks for none is only warned."""
+    """Find out how many GPUs torch and faiss see on nodes with GPUs; a run that needs none gets only warnings."""
     wanted = wanted_by(config)
     seen = {node: report for node, report in reports.items() if report.torch_gpus is not None}
     if wanted and not seen:
@@ -49,7 +49,7 @@ def look_at_gpus(reports: Mapping[str, NodeReport], config: TrainingConfig) -> I
 
 
 def look_at_faiss(reports: Mapping[str, NodeReport], config: TrainingConfig) -> Iterator[Finding]:
-    """Find nodes with two distributions of faiss, or with none for GPUs where a run wants to cluster on them."""
+    """Find nodes with two distributions of faiss, or without one for GPUs if the run clusters on GPUs."""
     on_gpus = config.flat().get("method.assignment_gpus", 0.0) > 0
     for node, report in reports.items():
         installed = " and ".join(f"{name} {version}" for name, version in report.faiss.items())
@@ -63,11 +63,11 @@ def look_at_faiss(reports: Mapping[str, NodeReport], config: TrainingConfig) -> 
 
 
 def look_at_placement(nodes: Sequence[Mapping[str, Any]], runtime: RuntimeConfig) -> Iterator[Finding]:
-    """Find out whether one node holds all GPUs of a training; if not, how fast its gradients would travel.
+    """Find out whether one node has all GPUs of a training; if not, how fast gradients would travel.
 
     Args:
-        nodes: that are up.
-        runtime: of the run.
+        nodes: nodes that are up.
+        runtime: runtime settings of the run.
     """
     wanted = runtime.num_workers * runtime.gpus_per_worker
     with_gpus = [node for node in nodes if node["Resources"].get("GPU", 0) > 0]
@@ -86,7 +86,7 @@ def look_at_placement(nodes: Sequence[Mapping[str, Any]], runtime: RuntimeConfig
 
 
 def _send(sender: str, receiver: str) -> float:
-    """Bytes a second from one node's object store to another's; 0 if nothing arrives."""
+    """Return bytes per second from one node's object store to another's; 0 if nothing arrives."""
 
     def on(node: str) -> dict[str, Any]:
         there = NodeAffinitySchedulingStrategy(node, soft=False)

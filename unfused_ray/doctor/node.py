@@ -1,4 +1,4 @@
-"""Reports on one node: a Ray task that imports little and changes nothing."""
+"""Reports on one node, in a Ray task that imports little and changes nothing."""
 
 from __future__ import annotations
 
@@ -26,40 +26,40 @@ _RATE = 16000
 
 @dataclass(frozen=True)
 class NodeReport:
-    """Findings on one node."""
+    """The facts found on one node."""
 
     versions: dict[str, str]
-    """Versions of Python and packages, and a digest of this project's code: a copy of it may be older."""
+    """Versions of Python and packages, and a digest of this project's code, of which a node may have an older copy."""
     token: bool
-    """True if Ray's processes here ask for a token."""
+    """True if Ray's processes on the node require a token."""
     shared_memory: int | None
-    """Bytes of /dev/shm; None where the system has none."""
+    """Size of /dev/shm in bytes; None if the system has none."""
     codecs: dict[str, str]
-    """Formats that cannot be decoded, and why."""
+    """Formats that cannot be decoded, with the reason."""
     storage: str
-    """Why the output folder cannot be written; '' where it can."""
+    """Reason why the output folder cannot be written; '' if it can."""
     storage_seconds: float
-    """Taken by writing, reading back and deleting an object there."""
+    """Seconds for writing, reading and deleting an object there."""
     faiss: dict[str, str]
-    """Distributions of the module faiss that are installed, with their versions."""
+    """Installed distributions of the module faiss, with their versions."""
     torch_gpus: int | None
-    """GPUs that torch sees; None where none was looked for."""
+    """Number of GPUs that torch sees; None if GPUs were not checked."""
     faiss_gpus: int | None
-    """GPUs that faiss sees; None where torch sees none, on which faiss may crash, or no faiss for GPUs is installed."""
+    """Number of GPUs that faiss sees; None without faiss for GPUs, or if torch sees none, when faiss may crash."""
     driver: str
-    """Version of NVIDIA's driver; '' if none is loaded, or none was looked for."""
+    """Version of NVIDIA's driver; '' if none is loaded, or GPUs were not checked."""
     cuda: str
-    """Version of CUDA that torch was built with; '' if without, or if no GPU was looked for."""
+    """CUDA version that torch was built with; '' without CUDA, or if GPUs were not checked."""
     no_gpu: str
-    """Why torch sees no GPU; '' if it sees one, or none was looked for."""
+    """Reason why torch sees no GPU; '' if it sees one, or GPUs were not checked."""
 
 
 def look(output: str, gpus: bool) -> NodeReport:
-    """Look at the node that this runs on.
+    """Report on the node that this runs on.
 
     Args:
-        output: folder of the run, by path or URI, which need not exist yet.
-        gpus: whether to look for GPUs; torch is imported only then, which takes a second.
+        output: path or URI of the run's folder, which need not exist yet.
+        gpus: whether to check GPUs; only then torch is imported, which takes a second.
     """
     start = time.perf_counter()
     problem = _write(output)
@@ -81,7 +81,7 @@ def look(output: str, gpus: bool) -> NodeReport:
 
 
 def _write(output: str) -> str:
-    """Write, read and delete an object beside ``output``, which is not made; returns why that cannot be done, or ''."""
+    """Write, read and delete an object beside ``output``, which is not made; return the reason for a failure, or ''."""
     folder = storage.parent(output)
     while storage.is_local(folder) and not storage.exists(folder):
         folder = storage.parent(folder)
@@ -97,7 +97,7 @@ def _write(output: str) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Collect the versions that a :class:`NodeReport` has."""
+    """Collect the versions for a :class:`NodeReport`."""
     installed = {name: extras.package_version(name) or "not installed" for name in ("ray", "torch")}
     own = {"unfused-ray": __version__, "unfused-ray's code": code_digest()}
     return {"python": platform.python_version(), **installed, **own}

@@ -1,4 +1,4 @@
-"""Vectors of clips and windows: of any layer (clips), kept for the evaluation (cache), of any audio at scale (job).
+"""Vectors of clips and windows: of any layer (clips), cached for evaluation (cache), of any audio at scale (job).
 
-Nothing here imports Ray by itself: the job runs its parts by an executor of ``data.parts``.
+Nothing here imports Ray itself: the job runs its parts with an executor of ``data.parts``.
 """

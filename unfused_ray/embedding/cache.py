@@ -1,4 +1,4 @@
-"""Caches the vectors of whole clips: computed once for an encoder, its front end and a set of clips."""
+"""Caches the vectors of whole clips, computed once per encoder, front end and set of clips."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ from unfused_ray.models.frozen import FrozenEncoder
 logger = logging.getLogger(__name__)
 
 Embed = Callable[[np.ndarray], Mapping[Any, np.ndarray]]
-"""Computes the vectors of some clips: (N,) int64 clip_ids → (N, D) float32 of each layer, by its name."""
+"""Computes the vectors of some clips: (N,) int64 clip_ids → (N, D) float32 of each layer, by layer name."""
 
 FORMAT_VERSION = 1
-"""Must change when the same encoder makes other vectors of the same clips."""
+"""Must change whenever the same encoder makes different vectors of the same clips."""
 CLIPS_PER_PART = 4096
-"""Clips of a file: 130 MB of AudioNTT2020's five layers."""
+"""Clips per file: 130 MB for the five layers of AudioNTT2020."""
 
 
 class EmbeddingCache:
-    """A folder of vectors. Each folder in it is named by all that decides its content, so nothing is out of date.
+    """A folder of vectors. Each folder in it is named by all that decides its content, so nothing goes stale.
 
-    All kinds of devices compute in IEEE float32, but each in its own order: their vectors differ in the last bits, and
-    are kept apart. Where torch sees a GPU, it computes; processes to which the cache is sent and that see none read its
-    vectors, and what is missing among them they compute themselves, say so, and do not keep.
+    All kinds of devices compute in IEEE float32, but each adds in its own order, so their vectors differ in the last
+    bits and are stored separately. If torch sees a GPU, the GPU computes the vectors. A process that receives such a
+    cache but sees no GPU reads the stored vectors, computes missing ones itself with a warning, and does not store
+    them.
 
     Args:
         uri: folder of the cache, by path or URI.
@@ -45,10 +46,10 @@ class EmbeddingCache:
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self.device = _kind_here()
-        """Kind of the device whose vectors these are: "cuda" or "cpu"."""
+        """Kind of the device that computed the vectors: "cuda" or "cpu"."""
 
     def vectors(self, encoder: FrozenEncoder, index: ClipIndex) -> KeptVectors:
-        """Return the vectors of all clips by an encoder; compute missing ones here, on all threads of the caller.
+        """Return an encoder's vectors of all clips; compute missing ones here, on all threads of the caller.
 
         Raises:
             ValueError: the shards have another sample rate than the encoder.
@@ -57,10 +58,10 @@ class EmbeddingCache:
         return self._made(key(encoder, index, self.device), index, lambda: encoder)
 
     def vectors_of(self, inputs: Mapping[str, Any], index: ClipIndex, make: Callable[[], FrozenEncoder]) -> KeptVectors:
-        """Return the vectors of all clips by an encoder that follows from its inputs, made only if some are missing.
+        """Return the vectors of an encoder that is defined by its inputs, and made only if vectors are missing.
 
         Args:
-            inputs: all that decides the encoder, as JSON values.
+            inputs: everything that decides the encoder, as JSON values.
             index: the clips.
             make: makes the encoder.
         """
@@ -68,12 +69,12 @@ class EmbeddingCache:
         return self._made(storage.sha256(json.dumps(reading, sort_keys=True).encode())[:32], index, cache(make))
 
     def kept(self, key: str, index: ClipIndex, embed: Embed) -> KeptVectors:
-        """Return the vectors of all clips by a function; compute missing ones here.
+        """Return a function's vectors of all clips; compute missing ones here.
 
         Args:
-            key: name of all that decides the vectors, the kind of the device among them.
+            key: name for everything that decides the vectors, including the kind of device.
             index: the clips.
-            embed: computes the vectors of some clips on whatever device there is.
+            embed: computes the vectors of some clips, on the device at hand.
         """
         found = KeptVectors(storage.join(self.uri, key), index, embed, keeps=_kind_here() == self.device)
         found.make()
@@ -93,13 +94,13 @@ def _kind_here() -> str:
 class KeptVectors:
     """Every layer's vectors of all clips of an index, stored part by part.
 
-    Only the layers asked for are in memory, and an interrupted computation resumes behind its last part.
+    Only the requested layers are in memory. An interrupted computation resumes after its last part.
 
     Args:
         uri: folder of the parts.
         index: the clips.
         embed: computes the vectors of some clips.
-        keeps: False if what is computed here is not to be kept.
+        keeps: False if vectors computed here must not be stored.
     """
 
     def __init__(self, uri: str, index: ClipIndex, embed: Embed, keeps: bool = True) -> None:
@@ -107,14 +108,15 @@ class KeptVectors:
         self._unkept: dict[int, dict[str, np.ndarray]] = {}
 
     def make(self) -> None:
-        """Compute the missing parts, and anew those with a damaged clip: the shard may have been repaired since."""
+        """Compute the missing parts, and recompute those with a damaged clip: the shard may have been repaired
+        since."""
         for first in range(0, self._index.num_clips, CLIPS_PER_PART):
             whole, damaged = self._paths(first)
             if not storage.exists(whole) and (self._keeps or not storage.exists(damaged)):
                 self._compute(first)
 
     def read(self, cut: Cut, readout: Readout) -> np.ndarray:
-        """Read out the network up to ``cut``: (N, D) float32 by clip_id; a damaged clip is a row of NaN.
+        """Return the readout of the network up to ``cut``: (N, D) float32 by clip_id; a damaged clip is a row of NaN.
 
         Raises:
             ValueError: the shards have another sample rate than the encoder.
@@ -136,7 +138,7 @@ class KeptVectors:
         return rows_ND
 
     def _part(self, first: int) -> dict[str, np.ndarray]:
-        """Every layer of the part that begins with the clip ``first``, loaded or computed."""
+        """Return every layer of the part that begins with clip ``first``, loaded or computed."""
         if first in self._unkept:
             return self._unkept[first]
         for path in self._paths(first):
@@ -149,7 +151,7 @@ class KeptVectors:
         return self._compute(first)
 
     def _compute(self, first: int) -> dict[str, np.ndarray]:
-        """Compute every layer of a part, and keep them."""
+        """Compute every layer of a part, and store the layers unless ``keeps`` is False."""
         last = min(first + CLIPS_PER_PART, self._index.num_clips)
         if not self._keeps:
             logger.warning(
@@ -168,7 +170,7 @@ class KeptVectors:
         return vectors
 
     def _paths(self, first: int) -> tuple[str, str]:
-        """Files of a part: where all of its vectors are finite, and where a clip was damaged."""
+        """Return the files of a part: for vectors that are all finite, and for a part with a damaged clip."""
         whole, damaged = (f"{first:09d}{kind}.safetensors" for kind in ("", "-damaged"))
         return storage.join(self._uri, whole), storage.join(self._uri, damaged)
 
@@ -176,7 +178,7 @@ class KeptVectors:
 def key(encoder: FrozenEncoder, index: ClipIndex, device: str = "cpu") -> str:
     """Hash the weights, the front end with its normalisation, the rule for short clips, the device, and the clips.
 
-    The key of a processor's vectors is as it was before GPUs had one.
+    The key of a CPU's vectors is the same as before GPUs had keys.
     """
     weights = safetensors.torch.save({name: t.cpu().contiguous() for name, t in encoder.encoder.state_dict().items()})
     reading = {

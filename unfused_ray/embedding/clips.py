@@ -20,9 +20,9 @@ logger = logging.getLogger(__name__)
 
 
 def read_clips(index: ClipIndex, clip_ids: np.ndarray) -> Iterator[list[tuple[int, np.ndarray]]]:
-    """Decode some clips, a row group at a time; each row group is read once.
+    """Decode some clips, one row group at a time; each row group is read once.
 
-    A damaged clip is left out, and logged.
+    A damaged clip is left out with a warning.
 
     Args:
         index: the clips.
@@ -32,7 +32,7 @@ def read_clips(index: ClipIndex, clip_ids: np.ndarray) -> Iterator[list[tuple[in
         Pairs of a position in ``clip_ids`` and the whole clip, (samples,) int16.
 
     Raises:
-        ValueError: there is no clip of that id.
+        ValueError: an id has no clip.
         OSError: a shard is missing or its storage does not answer.
     """
     if len(clip_ids) and not (clip_ids.min() >= 0 and clip_ids.max() < index.num_clips):
@@ -71,7 +71,7 @@ def embed_clips(encoder: FrozenEncoder, index: ClipIndex, clip_ids: np.ndarray) 
         clip_ids: clips to embed, in any order.
 
     Raises:
-        ValueError: the shards have another sample rate than the encoder, or no clip has that id.
+        ValueError: the shards have another sample rate than the encoder, or an id has no clip.
         OSError: a shard is missing or its storage does not answer.
     """
     sample_rate = encoder.log_mel.config.sample_rate
@@ -86,12 +86,12 @@ def embed_clips(encoder: FrozenEncoder, index: ClipIndex, clip_ids: np.ndarray) 
 
 
 def read_out(layers: Mapping[Cut, np.ndarray], cut: Cut, readout: Readout) -> np.ndarray:
-    """Join layers to the vectors of a readout, (N, D): the last layer, all blocks side by side, or both.
+    """Concatenate layers into the vectors of a readout, (N, D): the last layer, all blocks, or both.
 
     Args:
-        layers: (N, size) of every layer up to ``cut`` at least.
+        layers: vectors of at least every layer up to ``cut``, (N, size) each.
         cut: last layer of the network.
-        readout: layers to join.
+        readout: which layers to concatenate.
     """
     blocks = [layer for layer in LAYERS[: LAYERS.index(cut) + 1] if layer.startswith("block")]
     chosen = {"last": [cut], "blocks": blocks, "both": [*blocks, *([] if cut in blocks else [cut])]}[readout]

@@ -1,4 +1,4 @@
-"""The embedding of a source: checked, described, and run part by part until the manifest signs it."""
+"""The embedding of a source: checked, described, and run part by part, until the manifest is written."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class EmbeddingPlan:
     config: EmbedConfig
     """Configuration with absolute paths."""
     finished: VectorManifest | None
-    """The manifest of an output that is finished."""
+    """Manifest of a finished output; None if the output is not finished."""
     job: _Job | None
     """None if the output is finished."""
 
@@ -64,12 +64,13 @@ class EmbeddingPlan:
 def check(config: EmbedConfig) -> EmbeddingPlan:
     """Load the encoder, list the source and cut it into parts; nothing is written.
 
-    A finished output stays valid when its source is gone; it is refused when the source's clips have changed.
+    A finished output stays valid if its source is gone, and is refused if the source's clips have changed.
 
     Raises:
-        FileNotFoundError: the source or the encoder is not there.
+        FileNotFoundError: the source or the encoder is missing.
         ValueError: a path cannot be used, the source holds no audio, the shards have another sample rate than the
-            encoder, the cluster lacks what is asked for, or the output was made with other settings or of other clips.
+            encoder, the cluster lacks the requested resources, or the output was made with other settings or from other
+            clips.
         InUseError: another process works on the output.
     """
     config = paths.check(config)
@@ -116,9 +117,9 @@ def describe(plan: EmbeddingPlan) -> Group:
 
 
 def run(plan: EmbeddingPlan) -> VectorManifest:
-    """Write the vectors; nothing is done on an output that is finished.
+    """Write the vectors; do nothing if the output is finished.
 
-    An interrupted job resumes behind its finished parts. A clip that cannot be read is set aside with its reason in
+    An interrupted job resumes after its finished parts. A clip that cannot be read is set aside, with its reason in
     ``rejects.parquet``.
 
     Raises:
@@ -159,8 +160,8 @@ def _rows(manifest: VectorManifest) -> dict[str, float | str]:
 
 
 def _settings(config: EmbedConfig, encoder_sha256: str) -> dict[str, Any]:
-    """Return the settings that decide the vectors, without places and speed."""
-    # Columns as ever are left out, or what older versions have embedded would be called different.
+    """Return the settings that decide the vectors, without paths and settings of speed."""
+    # Default columns are left out: vectors of older versions, which lacked the setting, would count as different.
     unused = {"columns"} if config.columns == BY_NAME else set()
     settings = config.model_dump(mode="json", exclude={"encoder", "output", "gpus_per_task", *unused})
     return {**settings, "encoder_sha256": encoder_sha256}
@@ -169,7 +170,7 @@ def _settings(config: EmbedConfig, encoder_sha256: str) -> dict[str, Any]:
 def _finished(
     config: EmbedConfig, settings: Mapping[str, Any], sample_rate: int, executor: Executor
 ) -> VectorManifest | None:
-    """Return the manifest of an output that is finished; None if it is not.
+    """Return the manifest of a finished output; None if the output is not finished.
 
     Raises:
         ValueError: the output was made with other settings, or the source's clips have changed since.

@@ -1,4 +1,4 @@
-"""The parts of an embedding: shards or any audio, cut so that one task reads a part, clip by clip."""
+"""The parts of an embedding: shards or any audio, cut so that one task reads one part, clip by clip."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from unfused_ray.embedding.vectors import PLACE
 logger = logging.getLogger(__name__)
 
 _KEPT = ("key", "labels", "split", "group")
-"""Columns that a clip's vectors keep."""
+"""Columns that are copied to the vectors of a clip."""
 _FEW_PARTS = 16
-_FEW_CLIPS = 32  # still fill a batch of the encoder
+_FEW_CLIPS = 32  # enough to fill a batch of the encoder
 
 
 class ClipPiece(NamedTuple):
@@ -56,15 +56,15 @@ class ClipPiece(NamedTuple):
 
 
 class Part(Protocol):
-    """The clips that one task reads. Holds no audio, so it travels to any process."""
+    """The clips that one task reads. It holds no audio, so it can be sent to any process."""
 
     @property
     def num_clips(self) -> int:
-        """Clips of the part, including those that will turn out to be rejects."""
+        """Clips of the part, including later rejects."""
         ...
 
     def pieces(self, sample_rate: int, max_seconds: float) -> Iterator[ClipPiece | Reject | Warned]:
-        """Read the clips in their order, long ones in pieces of ``max_seconds``.
+        """Read the clips in order, long ones in pieces of ``max_seconds``.
 
         Raises:
             OSError: the source's object store does not answer.
@@ -106,13 +106,13 @@ class ShardPart:
 
 @dataclass(frozen=True)
 class AudioPart:
-    """Listed clips of any audio, rows of ``ITEMS``."""
+    """Listed clips of any audio: rows of ``ITEMS``."""
 
     items: pa.Table
 
     @property
     def num_clips(self) -> int:
-        """Listed clips."""
+        """Number of listed clips."""
         return len(self.items)
 
     def pieces(self, sample_rate: int, max_seconds: float) -> Iterator[ClipPiece | Reject | Warned]:
@@ -140,11 +140,11 @@ class PlannedParts:
     rejects: Sequence[Reject]
     """Clips that could not be listed."""
     contents: str
-    """Digest of the source's clips, as far as they are known before reading them."""
+    """Digest of the source's clips, as far as they are known before they are read."""
     seconds: float | None
-    """Seconds of audio; None if they are not known before reading it."""
+    """Seconds of audio; None if the number is not known before the audio is read."""
     notes: Notes = field(default_factory=Counter)
-    """Columns and files of the source that were taken or left; empty if it is prepared, whose own summary has them."""
+    """Columns and files of the source that were taken or left; empty for a prepared source, whose summary has them."""
 
     @property
     def num_clips(self) -> int:
@@ -157,12 +157,12 @@ def plan_parts(config: EmbedConfig, sample_rate: int, executor: Executor) -> Pla
 
     Args:
         config: settings of the embedding.
-        sample_rate: the encoder's, in Hz.
+        sample_rate: sample rate of the encoder, in Hz.
         executor: lists archives.
 
     Raises:
-        FileNotFoundError: the source is not there.
-        ValueError: the source holds no audio, or is prepared at another sample rate, or a setting has no meaning for
+        FileNotFoundError: the source is missing.
+        ValueError: the source holds no audio, or is prepared at another sample rate, or a setting does not apply to
             such a source.
     """
     if storage.exists(storage.join(config.source, MANIFEST)):
@@ -175,7 +175,7 @@ def plan_parts(config: EmbedConfig, sample_rate: int, executor: Executor) -> Pla
         refuse_other_rate(index.manifests, sample_rate)
         seconds = sum(manifest.seconds for manifest in index.manifests)
         return PlannedParts(shard_parts(index, config.clips_per_part), (), index.checksums[0], seconds)
-    source = find(config.source, config.output)  # first: a source that is gone has no splits
+    source = find(config.source, config.output)  # first, because a missing source has no splits
     if config.splits:
         raise ValueError(
             f"splits={config.splits} are of prepared sources, but {config.source} holds no {MANIFEST}: leave them out, "
@@ -188,7 +188,7 @@ def plan_parts(config: EmbedConfig, sample_rate: int, executor: Executor) -> Pla
         raise ValueError(f"source {config.source} holds no clips{''.join(first)}")
     digest = hashlib.sha256()
     places = [field.name for field in PLACE if listing.items[field.name].null_count < len(listing.items)]
-    for column in dict.fromkeys(("uri", *_KEPT, *places)):  # of a tar packed anew, the place of each clip has changed
+    for column in dict.fromkeys(("uri", *_KEPT, *places)):  # in a repacked tar, the place of each clip has changed
         for value in listing.items[column].to_pylist():
             digest.update(json.dumps(value).encode() + b"\0")
     parts = audio_parts(listing.items, config.clips_per_part)
@@ -199,7 +199,7 @@ def _prepared(config: EmbedConfig) -> ClipIndex:
     """Read the manifest of a prepared source.
 
     Raises:
-        ValueError: it has no such split, or the manifest is of something else, or damaged.
+        ValueError: the source lacks a split, or the manifest is damaged or not that of a prepared source.
     """
     try:
         return ClipIndex.load([config.source], config.splits or None)
@@ -231,7 +231,8 @@ def audio_parts(items: pa.Table, clips_per_part: int) -> list[Part]:
 
 
 def _join(sizes: Sequence[int], clips_per_part: int) -> Iterator[range]:
-    """Join neighbouring units to parts of at most ``clips_per_part`` clips, fewer in small sources; at least a unit."""
+    """Join adjacent units into parts of at least one unit and at most ``clips_per_part`` clips, fewer in small
+    sources."""
     limit = min(clips_per_part, max(sum(sizes) // _FEW_PARTS, _FEW_CLIPS))
     first = num_clips = 0
     for number, size in enumerate(sizes):

@@ -1,4 +1,4 @@
-"""Networks that were never trained: the baseline of an encoder's shape alone."""
+"""Networks that were never trained: the baseline that shows what an encoder's shape alone achieves."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def random_encoder(
 ) -> FrozenEncoder:
     """Make an encoder with random weights and calibrated batch norms: one pass over ``index`` in training mode.
 
-    Without that pass the running statistics are those of white noise, and a random network scores far below what it
-    could (kws 61.9 % instead of 71.5 % in a trial before this project).
+    Without that pass the running statistics are those of white noise, and a random network scores far below its
+    potential (kws 61.9 % instead of 71.5 % in a trial before this project).
 
     Args:
         config: shape of the encoder.
@@ -54,14 +54,15 @@ def random_encoder(
         torch.manual_seed(seed)
         encoder = AudioNTT2020(config, front_end.num_mels)
     log_mel = LogMel(front_end, statistics.mean, statistics.std)
-    # Every block weighs the same, so none may be a small rest: 452 clips are 8 blocks of 57, not 7 of 64 and one of 4.
+    # Every block weighs the same, so none may be a small remainder: 452 clips are 8 blocks of 57, not 7 of 64 and one
+    # of 4.
     block = math.ceil(index.num_clips / math.ceil(index.num_clips / _LARGEST_BLOCK))
     planner = Planner(index, 0, BatchConfig(block=block, blocks_per_step=1))
     reader = BlockReader(0, block, crop, crop.num_samples(front_end.sample_rate))
     encoder.train()
-    with torch.enable_grad():  # only then batch norms take note
+    with torch.enable_grad():  # batch norms record statistics only with gradients enabled
         for read in LocalSource(planner, reader).blocks(Pass("embed", 0)):
-            counts = (read.weights > 0) & (read.clip_ids >= 0)  # neither damaged nor there to fill up the last block
+            counts = (read.weights > 0) & (read.clip_ids >= 0)  # neither damaged nor padding of the last block
             waves = torch.from_numpy(np.require(read.waves[counts][:, 0], requirements="W"))
             if len(waves) > 1:
                 encoder.blocks(log_mel(waves))

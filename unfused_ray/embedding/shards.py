@@ -14,7 +14,7 @@ from unfused_ray.embedding.clips import embed_clips, read_out
 from unfused_ray.models.frozen import FrozenEncoder
 
 _CLIPS_PER_PART = 2000
-"""A second or more of work: an encoder has to be fetched for it."""
+"""Least number of clips in a part: a second or more of work, because the encoder is fetched for it."""
 
 
 def embed_shards(
@@ -26,10 +26,10 @@ def embed_shards(
 ) -> np.ndarray:
     """Embed every clip of an index, by clip_id: (N, D) float32; a damaged clip is a row of NaN.
 
-    Batches are of one row group, so parts change no bit of a vector.
+    Batches never span row groups, so the division into parts changes no bit of a vector.
 
     Args:
-        encoder: computes the vectors; each part on a GPU, if its process has one.
+        encoder: computes the vectors, each part on a GPU if its process has one.
         index: the clips.
         readout: layers that make a vector.
         executor: runs the parts; it is open.
@@ -50,7 +50,7 @@ def embed_shards(
 
 
 def _parts(index: ClipIndex) -> Iterator[range]:
-    """The clip_ids of consecutive row groups, together so many that a part is worth a call."""
+    """Yield the clip_ids of consecutive row groups, enough of them in each part to be worth a call."""
     first = 0
     for unit in index.units:
         stop = unit.first_clip_id + unit.num_clips
@@ -62,6 +62,6 @@ def _parts(index: ClipIndex) -> Iterator[range]:
 def _embed(fetch: Callable[[], FrozenEncoder], index: ClipIndex, clip_ids: range, readout: Readout) -> np.ndarray:
     encoder = fetch().to("cuda" if torch.cuda.is_available() else "cpu")
     vectors_ND = read_out(embed_clips(encoder, index, np.array(clip_ids)), encoder.encoder.config.cut, readout)
-    if torch.cuda.is_available():  # Ray keeps this process, and a training may follow on its GPU
+    if torch.cuda.is_available():  # Ray keeps this process, and training may follow on its GPU
         torch.cuda.empty_cache()
     return vectors_ND

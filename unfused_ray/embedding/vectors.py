@@ -1,4 +1,4 @@
-"""The format of vectors: what ``unfused-ray embed`` writes.
+"""The format of the vectors that ``unfused-ray embed`` writes.
 
 A folder::
 
@@ -21,14 +21,15 @@ from unfused_ray.config import Readout
 from unfused_ray.data.shards.format import MANIFEST
 from unfused_ray.data.sources.items import ITEMS
 
-FORMAT_VERSION = "vectors 3"  # prepared sources, whose manifest has the same name, are of format 1
+FORMAT_VERSION = "vectors 3"  # prepared sources, whose manifest has the same name, have format 1
 METRIC = "cosine"
-"""Measure of nearness of the vectors, whose lengths say little: by inner product, long ones are near to all."""
+"""Similarity of the vectors. Their lengths say little: by inner product, long vectors would be near to all others."""
 
 PLACE = pa.struct(
     [ITEMS.field(name) for name in ("uri", "offset", "num_bytes", "row_group", "row", "column", "start", "seconds")]
 )
-"""The place of a clip's audio, as a listing has it: enough to read the clip again. ``uri`` is within the source."""
+"""The place of a clip's audio, in a listing's fields: enough to read the clip again. ``uri`` is relative to the
+source."""
 
 
 @dataclass(frozen=True)
@@ -46,18 +47,18 @@ class VectorFile:
 
 @dataclass(frozen=True)
 class VectorManifest:
-    """Describes a folder of vectors; its file signs a folder that is whole."""
+    """Describes a folder of vectors. Its file is written last: a folder with a manifest is whole."""
 
     uri: str
-    """The folder. Not stored, because it may be moved."""
+    """Folder of the vectors. Not stored, because the folder may be moved."""
     encoder: str
     """Path or URI that the encoder was loaded from."""
     dim: int
     """Size of a vector."""
     settings: Mapping[str, Any]
-    """All that decides the vectors: the job's configuration, and the SHA-256 of the encoder's weights."""
+    """Everything that decides the vectors: the job's configuration, and the SHA-256 of the encoder's weights."""
     contents: str
-    """Digest of the source's clips, as far as they are known before reading them."""
+    """Digest of the source's clips, as far as they are known before they are read."""
     parts: tuple[VectorFile, ...]
     rejects: Mapping[str, int]
     """Clips set aside, by reason."""
@@ -75,7 +76,7 @@ class VectorManifest:
         return sum(part.num_vectors for part in self.parts)
 
     def save(self) -> None:
-        """Write the manifest, atomically: from then on the folder is whole."""
+        """Write the manifest atomically: from then on the folder is whole."""
         raw = asdict(self)
         del raw["uri"]
         totals = {"num_clips": self.num_clips, "num_vectors": self.num_vectors, "metric": METRIC}
@@ -86,7 +87,7 @@ class VectorManifest:
         """Read the manifest of the folder of vectors at ``uri``.
 
         Raises:
-            FileNotFoundError: the folder has none.
+            FileNotFoundError: the folder has no manifest.
             ValueError: the manifest describes something else, or has another version of the format.
         """
         if not storage.exists(storage.join(uri, MANIFEST)):
@@ -99,7 +100,7 @@ class VectorManifest:
 
 
 def within_source(uri: str, source: str) -> str:
-    """Return the path of a file within its source, so that both may be moved; outside of it, the URI itself."""
+    """Return the path of a file relative to its source, so that both may be moved; for a file elsewhere, its URI."""
     if uri == source:
         return ""
     inner = storage.relative(uri, source)
@@ -107,28 +108,28 @@ def within_source(uri: str, source: str) -> str:
 
 
 def from_source(inner: str, source: str) -> str:
-    """Return the URI of a file by its path within the source, as :func:`within_source` gave it."""
+    """Return the URI of a file from its path relative to the source, the inverse of :func:`within_source`."""
     if not inner:
         return source
     return inner if "://" in inner or inner.startswith("/") else storage.join(source, inner)
 
 
 def vector_schema(dim: int, encoder_sha256: str, readout: Readout) -> pa.Schema:
-    """Return the columns of a part, with metadata that name encoder, readout and metric.
+    """Return the schema of a part, with metadata that name encoder, readout and metric.
 
     Args:
         dim: size of a vector.
         encoder_sha256: SHA-256 of the encoder's weights.
-        readout: layers that the vectors join.
+        readout: layers that the vectors concatenate.
     """
     fields: Sequence[pa.Field] = [
-        pa.field("clip_id", pa.int64()),  # of the prepared source (and its chosen splits); null for any audio
+        pa.field("clip_id", pa.int64()),  # in the prepared source (and its chosen splits); null for other audio
         pa.field("key", pa.string(), nullable=False),  # the source's own name of the clip
         ITEMS.field("labels"),
         pa.field("split", pa.string(), nullable=False),  # "" if the source has none
         pa.field("group", pa.string(), nullable=False),  # "" if there is none
         pa.field("place", PLACE, nullable=False),
-        pa.field("start_seconds", pa.float64(), nullable=False),  # of the window, in the clip
+        pa.field("start_seconds", pa.float64(), nullable=False),  # start of the window in the clip
         pa.field("end_seconds", pa.float64(), nullable=False),
         pa.field("vector", pa.list_(pa.field("element", pa.float32(), nullable=False), dim), nullable=False),
     ]

@@ -1,4 +1,4 @@
-"""Embeds waves of any lengths in batches, and cuts windows that slide over a wave."""
+"""Embeds waves of any lengths in batches, and cuts sliding windows from a wave."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from unfused_ray.models.frozen import FrozenEncoder
 from unfused_ray.models.precision import ieee_float32
 
 _BATCH_FRAMES, _GPU_BATCH_FRAMES = 3072, 65_536
-"""Spectrogram frames of a batch: 32 crops of 0.95 s, and 50 MB after the encoder's first convolution; on a GPU 683
-crops, or 65 clips of 10 s, and 1.1 GB."""
+"""Spectrogram frames per batch. On a CPU: 32 crops of 0.95 s, and 50 MB after the encoder's first convolution. On a
+GPU: 683 crops, or 65 clips of 10 s, and 1.1 GB."""
 
 
 def windows(num_samples: int, length: int, hop: int) -> list[tuple[int, int]]:
-    """Return the first sample and the end of each window over a wave.
+    """Return the first sample and the end of each window of a wave.
 
-    A window starts every ``hop`` samples. If that leaves a rest, a last window ends with the wave; a wave no longer
-    than a window is one window.
+    A window starts every ``hop`` samples. If samples remain, a last window ends with the wave; a wave no longer than a
+    window is one window.
 
     Args:
         num_samples: samples of the wave, at least 1.
@@ -44,17 +44,17 @@ def windows(num_samples: int, length: int, hop: int) -> list[tuple[int, int]]:
 def embed_waves(
     encoder: FrozenEncoder, waves: Iterable[tuple[int, np.ndarray]]
 ) -> Iterator[tuple[list[int], dict[Cut, np.ndarray]]]:
-    """Embed waves in batches: a wave's vectors equal those of ``encoder.layers`` but for the last bits, which depend on
-    its batch.
+    """Embed waves in batches.
 
-    On a GPU, too, all is computed in IEEE float32.
+    A wave's vectors equal those of ``encoder.layers`` except in the last bits, which depend on its batch. Everything is
+    computed in IEEE float32, also on a GPU.
 
     Args:
         encoder: computes the vectors, on its device.
-        waves: as of :func:`spectrograms`, at the encoder's rate.
+        waves: as for :func:`spectrograms`, at the encoder's rate.
 
     Yields:
-        A batch as it is full: numbers, and for every layer of the encoder, (B, its size) float32.
+        A batch as soon as it is full: numbers, and for every layer of the encoder, (B, its size) float32.
     """
     for numbers, log_mels_BFT in spectrograms(encoder.log_mel, encoder.crop, waves):
         yield numbers, embed_spectrograms(encoder.encoder, log_mels_BFT)
@@ -63,18 +63,18 @@ def embed_waves(
 def spectrograms(
     log_mel: LogMel, crop: CropConfig, waves: Iterable[tuple[int, np.ndarray]]
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Log-mels of waves of any lengths, in batches of equally many frames: nothing is padded.
+    """Compute log-mels of waves of any lengths, in batches with equal numbers of frames: nothing is padded.
 
-    Only a wave shorter than the crop is completed. Memory grows with the different lengths among the waves, not with
-    their number.
+    Only a wave shorter than the crop is completed. Memory grows with the number of different lengths, not with the
+    number of waves.
 
     Args:
-        log_mel: the front end, on the device that is to have the batches.
-        crop: how short a wave may be, and how a shorter one is completed.
-        waves: pairs of the caller's number of a wave, and the wave, (samples,) int16 at the front end's rate.
+        log_mel: the front end, on the device on which the batches are made.
+        crop: the shortest length of a wave, and the rule that completes shorter ones.
+        waves: pairs of a number, given by the caller, and a wave, (samples,) int16 at the front end's rate.
 
     Yields:
-        A batch as it is full: numbers, and (B, num_mels, T) float32.
+        A batch as soon as it is full: numbers, and (B, num_mels, T) float32.
     """
     front_end = log_mel.config
     shortest = crop.num_samples(front_end.sample_rate)
@@ -93,7 +93,7 @@ def spectrograms(
 @torch.inference_mode()
 @ieee_float32()
 def embed_spectrograms(encoder: AudioNTT2020, log_mels_BFT: Tensor) -> dict[Cut, np.ndarray]:
-    """Every layer's vectors of some log-mels, (B, that layer's size) float32, in IEEE float32."""
+    """Return every layer's vectors of some log-mels, (B, that layer's size) float32, in IEEE float32."""
     return {layer: vectors.float().cpu().numpy() for layer, vectors in encoder.layers(log_mels_BFT).items()}
 
 

@@ -22,11 +22,11 @@ from unfused_ray.embedding.vectors import VectorFile, within_source
 from unfused_ray.embedding.waves import embed_waves, windows
 from unfused_ray.models.frozen import FrozenEncoder
 
-# A row group is what is in memory at once: 32 MB of vectors of 2,048 values, and 32 MB of audio.
+# A row group is held in memory: 32 MB of vectors of 2,048 values, and 32 MB of audio.
 _ROW_GROUP_VECTORS = 4096
 _ROW_GROUP_SAMPLES = 1 << 24
 _REPEATED = ["key", "labels.list.element", "split", "group", "place.uri", "place.column"]
-"""Columns whose neighbouring rows are alike."""
+"""Columns whose values repeat in adjacent rows."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class PartWriter:
     """Fetches the encoder."""
 
     def __call__(self, number: int, part: Part) -> PartReport[VectorFile]:
-        """Write part ``number``; a clip that cannot be read is set aside.
+        """Write part ``number``; set aside clips that cannot be read.
 
         Raises:
             OSError: the source's or the output's object store does not answer.
@@ -50,7 +50,7 @@ class PartWriter:
 
 @functools.lru_cache(maxsize=1)
 def _encoder(fetch: Callable[[], FrozenEncoder], device: str) -> FrozenEncoder:
-    """The encoder, fetched once a process: a part of short clips takes little longer than that."""
+    """Return the encoder, fetched once per process: a part of short clips takes little longer than fetching it."""
     return fetch().to(device)
 
 

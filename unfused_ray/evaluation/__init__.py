@@ -1,1 +1,1 @@
-"""Scores frozen encoders on labelled tasks: numbers alone, without Ray, tracking and drawings."""
+"""Scores frozen encoders on labelled tasks. It only computes numbers: no Ray, tracking or drawing."""

@@ -1,4 +1,4 @@
-"""The cells of a table: a system on a task, probed, and kept as a JSON file."""
+"""The cells of a table: each is a system probed on a task, stored as a JSON file."""
 
 from __future__ import annotations
 
@@ -19,30 +19,31 @@ from unfused_ray.evaluation.tasks import Task
 
 MEASURES: tuple[Measure, ...] = get_args(Measure)
 FORMAT_VERSION = 6
-"""Changes when the same networks, clips and protocol give other results, or a cell says more (6: a damaged clip leaves
-few-shot's other clips as they are)."""
+"""Changes when the same networks, clips and protocol give other results, or when a cell holds more (6: a damaged clip
+leaves the other clips of few-shot unchanged)."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Scores of a system on a task's test clips and, beforehand, on its validation clips."""
+    """Scores of a system on a task's test clips and, before that, on its validation clips."""
 
     scores: dict[Measure, np.ndarray]
-    """(S, T) float64, 0 to 1, of the tested clips in the order of their clip_ids, by measure."""
+    """(S, T) float64, 0 to 1, scores of the tested clips in the order of their clip_ids, by measure."""
     validation: dict[Measure, np.ndarray]
-    """(S, V) float64 of the validation clips, of all folds one after another."""
+    """(S, V) float64 scores of the validation clips, of all folds one after another."""
     validation_groups: np.ndarray
-    """(V,) str, their groups."""
+    """(V,) str, groups of the validation clips."""
     weights: np.ndarray
-    """(T,) float64 of the tested clips; all 1 without folds, which all count alike."""
+    """(T,) float64 weights of the tested clips: all 1 without folds; with folds, each fold counts equally."""
     results: list[dict[str, Any]]
-    """Results as they are written: one a seed; of a task with folds those of its first round, then of its second …"""
+    """Results as stored: one per seed; for a task with folds, those of its first round, then of its second …"""
     damaged: int
-    """Clips of any split without finite features, left out of train and wrong in test: the cell is not read again."""
+    """Clips of any split without finite features, left out of train and wrong in test. If there are any, the cell is
+    computed again next time."""
 
     @classmethod
     def of(cls, results: list[dict[str, Any]], task: Task, damaged: int) -> Self:
-        """The cell of these results on a task."""
+        """Make the cell of these results on a task."""
         num_seeds = len(results) // len(task.rounds)
         by_round = [results[first : first + num_seeds] for first in range(0, len(results), num_seeds)]
         scores: dict[Measure, np.ndarray] = {}
@@ -59,7 +60,7 @@ class Cell:
 
     @classmethod
     def joined(cls, cells: Sequence[Cell]) -> Cell:
-        """One cell of several systems' cells of a task, which count as the seeds of one."""
+        """Join several systems' cells on a task, which then count as the seeds of one system."""
         scores, validation = (
             {measure: np.concatenate([getattr(cell, name)[measure] for cell in cells]) for measure in MEASURES}
             for name in ("scores", "validation")
@@ -70,44 +71,44 @@ class Cell:
 
     @property
     def num_networks(self) -> int:
-        """S."""
+        """S, the number of networks."""
         return len(self.scores["linear"])
 
     @property
     def converged(self) -> bool:
-        """True if all chosen fits of the linear probe did, and all of the few-shot one."""
+        """True if all chosen fits of the linear probe, and all few-shot fits, have converged."""
         return all(each["linear"]["converged"] and not each["few_shot"]["num_unconverged"] for each in self.results)
 
     def accuracy(self, measure: Measure) -> float:
-        """Mean test score over the clips, the seeds and the folds."""
+        """Return the mean test score over the clips, the seeds and the folds."""
         return float(np.average(self.scores[measure], axis=1, weights=self.weights).mean())
 
     def validation_accuracy(self, measure: Measure) -> float:
-        """Mean score over validation clips, the seeds and the folds."""
+        """Return the mean score over validation clips, seeds and folds."""
         return float(self.validation[measure].mean())
 
     @property
     def confusion(self) -> np.ndarray:
-        """(K, K) int64 test clips of all seeds and folds, true class by predicted class."""
+        """(K, K) int64 counts of test clips over all seeds and folds, true class by predicted class."""
         return np.sum([result["classes"]["confusion"] for result in self.results], axis=0)
 
 
 @dataclass(frozen=True)
 class Heard:
-    """Vectors of some test clips, as the first network of a system gave them: for a map."""
+    """Vectors of some test clips from the first network of a system, for a map."""
 
     task: str
     """Name of the task, or of its first fold."""
     vectors: np.ndarray
     """(N, D) float32; damaged clips are left out."""
     class_ids: np.ndarray
-    """(N,) int64."""
+    """(N,) int64 classes of these clips."""
 
 
 def read(output: str, task: Task, system: System, protocol: Protocol) -> Cell | None:
-    """The cell of a system and a task in an output folder; None where it is to be computed.
+    """Read the cell of a system and a task from an output folder; None if it has to be computed.
 
-    A cell of damaged clips is not read: the cause, such as a file that was away, may be gone.
+    A cell with damaged clips is not read, because the cause, such as a missing file, may be gone.
     """
     path = storage.join(output, task.name, file_name(system.name))
     if not storage.exists(path):
@@ -121,7 +122,7 @@ def read(output: str, task: Task, system: System, protocol: Protocol) -> Cell | 
 def compute(
     task: Task, system: System, protocol: Protocol, cache: EmbeddingCache, num_heard: int
 ) -> tuple[Cell, Heard]:
-    """Probe a system on a task; at most ``num_heard`` test clips are heard."""
+    """Probe a system on a task; return the cell, and the vectors of at most ``num_heard`` test clips."""
     results: list[ProbeResult] = []
     heard: list[Heard] = []
     for round_ in task.rounds:
@@ -135,12 +136,12 @@ def compute(
 
 
 def labelled_clips(task: Task) -> Labelled:
-    """The clips of a task as probes see them."""
+    """Return the clips of a task in the form that probes take."""
     return Labelled(task.class_ids, task.splits, task.groups, len(task.class_names))
 
 
 def write(output: str, task: Task, system: System, protocol: Protocol, cell: Cell) -> None:
-    """Keep a cell in an output folder."""
+    """Store a cell in an output folder."""
     content = {
         "key": _key(task, system, protocol),
         "task": task.name,
@@ -154,12 +155,12 @@ def write(output: str, task: Task, system: System, protocol: Protocol, cell: Cel
 
 
 def file_stem(system: str) -> str:
-    """Beginning of the names of a system's files."""
+    """Return the beginning of the names of a system's files."""
     return system.replace(" ", "-")
 
 
 def file_name(system: str) -> str:
-    """Name of a cell's file in the folder of its task."""
+    """Return the name of a cell's file in the folder of its task."""
     return f"{file_stem(system)}.json"
 
 
@@ -170,6 +171,6 @@ def _hear(task: Task, vectors_ND: np.ndarray, num_heard: int) -> Heard:
 
 
 def _key(task: Task, system: System, protocol: Protocol) -> str:
-    """Changes when the cell's content would."""
+    """Return a hash that changes when the cell's content would."""
     networks = " ".join(system.identity(round_) for round_ in task.rounds)
     return storage.sha256(f"{FORMAT_VERSION} {networks} {task.index.checksums} {protocol.sha256}".encode())

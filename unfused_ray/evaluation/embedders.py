@@ -1,4 +1,4 @@
-"""Encoders from anywhere, as rows of a table beside our own."""
+"""Encoders from other sources, as rows of a table beside our own."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from unfused_ray.models.precision import ieee_float32
 
 _SPEC = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _BATCH_SECONDS = 60.0
-"""Most audio of a batch of several clips."""
+"""Longest audio in a batch of several clips, in seconds."""
 
 
 class Embedder(Protocol):
-    """Anything that makes a vector of a clip. ``module:callable`` names it; called without arguments, it gives one.
+    """Anything that makes a vector of a clip. It is named by ``module:callable``, called without arguments.
 
     ::
 
@@ -45,20 +45,22 @@ class Embedder(Protocol):
                 return self.model(torch.from_numpy(wave_BT)).mean(dim=1)
 
     The module must be importable wherever the evaluation runs: installed, or in a folder of PYTHONPATH. Each process
-    that fills cells makes one embedder. Where there is a GPU it embeds in a process that sees it, and is made once more
-    where cells are filled, which see none: choose the device by ``torch.cuda.is_available()``.
+    that fills cells makes one embedder. If there is a GPU, an embedder in a process that sees it embeds the clips; the
+    processes that fill cells see no GPU and make embedders of their own. So choose the device by
+    ``torch.cuda.is_available()``.
     """
 
     sample_rate: int
-    """Hz; clips of another rate are resampled to it."""
+    """Sample rate in Hz; clips of another rate are resampled to it."""
     version: str
-    """Changes when the vectors would, such as the SHA-256 of the weights: kept vectors and cells are known by it."""
+    """Must change when the vectors would, as the SHA-256 of the weights does: stored vectors and cells are keyed by
+    it."""
 
     def embed(self, wave_BT: np.ndarray) -> np.ndarray | torch.Tensor:
-        """One vector per clip: (B, samples) float32 in [-1, 1] → (B, D), on any device.
+        """Return one vector per clip: (B, samples) float32 in [-1, 1] → (B, D), on any device.
 
-        A call has whole mono clips of one length; other calls have other lengths. None is shorter than the protocol's
-        crop. On a GPU float32 is IEEE's within the call, not TF32. A vector that is not finite marks its clip as
+        A call gets whole mono clips of one length, which may differ between calls. None is shorter than the protocol's
+        crop. On a GPU, float32 within the call is IEEE float32, not TF32. A vector that is not finite marks its clip as
         damaged.
         """
         ...
@@ -66,7 +68,7 @@ class Embedder(Protocol):
 
 @dataclass(frozen=True)
 class EmbedderModel:
-    """A system whose vectors an :class:`Embedder` makes; read out its own way."""
+    """A system whose vectors come from an :class:`Embedder`, used as they are, without a readout."""
 
     name: str
     spec: str
@@ -74,25 +76,25 @@ class EmbedderModel:
     num_networks: int = 1
 
     def identity(self, task: Task) -> str:
-        """Its name and version, and the rate it hears clips at."""
+        """Return its name and version, and the sample rate of its input."""
         embedder = load_embedder(self.spec)
         return f"{self.spec} {embedder.version} {embedder.sample_rate}"
 
     def front_end_of(self, task: Task) -> None:
-        """None: it hears waves."""
+        """Return None: its input is waves, not log-mels."""
 
     def cost(self, task: Task) -> tuple[int, float | None] | None:
-        """Its parameters and multiply-adds, as far as it says."""
+        """Return its parameters and multiply-adds, as far as it states them."""
         embedder = load_embedder(self.spec)
         parameters: int | None = getattr(embedder, "num_parameters", None)
         return (parameters, getattr(embedder, "multiply_adds", None)) if parameters else None
 
     def vectors(self, task: Task, protocol: ProtocolConfig, cache: EmbeddingCache) -> Iterator[np.ndarray]:
-        """Vectors of whole clips."""
+        """Yield the vectors of whole clips."""
         embedder = load_embedder(self.spec)
         crop = protocol.crop
         reading = {"embedder": self.identity(task), "crop": crop.model_dump(mode="json"), "clips": task.index.checksums}
-        if cache.device != "cpu":  # whose key is as it was before GPUs had one
+        if cache.device != "cpu":  # a CPU's key is the same as before GPUs had keys
             reading["arithmetic"] = f"IEEE float32 on {cache.device}"
         key = storage.sha256(json.dumps(reading, sort_keys=True).encode())[:32]
         kept = cache.kept(key, task.index, lambda ids: {"last": vectors_of_clips(embedder, crop, task.index, ids)})
@@ -100,22 +102,23 @@ class EmbedderModel:
 
 
 def is_spec(text: str) -> bool:
-    """True for ``module:callable``."""
+    """Return True for ``module:callable``."""
     return _SPEC.fullmatch(text) is not None
 
 
 def is_onnx(path: str) -> bool:
-    """True for the path or URI of an ONNX file."""
+    """Return True for the path or URI of an ONNX file."""
     return storage.name(path).endswith(".onnx")
 
 
 @cache
 def load_embedder(spec: str) -> Embedder:
-    """Make the embedder that ``module:callable`` or the path of an ONNX file names, once a process.
+    """Make the embedder that ``module:callable`` or the path of an ONNX file names, once per process.
 
     Raises:
-        ValueError: there is no such module or callable, or it gives no embedder; or it is no such file.
-        FileNotFoundError: there is no such file.
+        ValueError: there is no such module or callable, or it makes no embedder; or the file is not an ONNX file of
+            this project.
+        FileNotFoundError: the file is missing.
     """
     if is_onnx(spec):
         return OnnxEmbedder(spec)
@@ -136,16 +139,16 @@ def load_embedder(spec: str) -> Embedder:
 @torch.inference_mode()
 @ieee_float32()
 def vectors_of_clips(embedder: Embedder, crop: CropConfig, index: ClipIndex, clip_ids: np.ndarray) -> np.ndarray:
-    """Embed whole clips, in batches of one length: (N,) int64 → (N, D) float32; a damaged clip is a row of NaN.
+    """Embed whole clips in batches of equal length: (N,) int64 → (N, D) float32; a damaged clip is a row of NaN.
 
     Args:
-        embedder: that makes the vectors.
-        crop: length to which shorter clips are completed, and how.
+        embedder: makes the vectors.
+        crop: length and rule to which shorter clips are completed.
         index: the clips, of one sample rate.
-        clip_ids: which of them, in any order.
+        clip_ids: ids of the clips to embed, in any order.
 
     Raises:
-        ValueError: the embedder gives something else than one vector per clip.
+        ValueError: the embedder does not return one vector per clip.
         OSError: a shard is missing or its storage does not answer.
     """
     stored = index.manifests[0].front_end.sample_rate
@@ -161,7 +164,7 @@ def vectors_of_clips(embedder: Embedder, crop: CropConfig, index: ClipIndex, cli
 
 
 def completed_clips(index: ClipIndex, clip_ids: np.ndarray, crop: CropConfig) -> Iterator[list[tuple[int, np.ndarray]]]:
-    """Read clips, a row group at a time, and complete those that are shorter than the crop.
+    """Read clips one row group at a time, and complete those that are shorter than the crop.
 
     Yields:
         Pairs of a position in ``clip_ids`` and the clip, (samples,) int16; without damaged clips.

@@ -1,4 +1,4 @@
-"""Fills cells side by side, in processes of this machine."""
+"""Fills cells in parallel, in processes of this machine."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from unfused_ray.evaluation.tasks import Task
 from unfused_ray.machine.threads import usable_cores
 
 Filled = TypeVar("Filled")
-"""The scores of a system on a task: a cell of a table."""
+"""The content of a cell: the scores of a system on a task."""
 
 
 def embed(protocol: ProtocolConfig, cache: EmbeddingCache, task: Task, family: Sequence[System]) -> None:
-    """Make and keep the vectors of rows that share them, on a task and all its folds."""
+    """Compute and store the vectors of rows that share them, on a task and all its folds."""
     for system, round_ in itertools.product(family, task.rounds):
         for _ in system.vectors(round_, protocol, cache):
             pass
 
 
 def parts_of(missing: Sequence[tuple[Task, System]]) -> list[tuple[Task, list[System]]]:
-    """Cells that share their vectors, the longest first: a process may be left alone with it at the end."""
+    """Group cells that share their vectors, the longest first, so that no process is left alone with it at the end."""
     tasks = {task.name: task for task, _ in missing}
     parts = [
         (task, family)
@@ -49,12 +49,12 @@ def parts_of(missing: Sequence[tuple[Task, System]]) -> list[tuple[Task, list[Sy
 def fill_cells(
     missing: Sequence[tuple[Task, System]], fill: Callable[[Task, System], Filled], processes: int = 0
 ) -> Iterator[dict[tuple[str, str], Filled]]:
-    """Fill cells side by side, and give them as they are done: those that share their vectors at a time.
+    """Fill cells in parallel; yield the cells that share their vectors together, as soon as they are done.
 
     Args:
         missing: tasks and systems.
-        fill: computes and keeps a cell; it travels to other processes.
-        processes: at a time; 0 is one per core that may be used.
+        fill: computes and stores a cell; it is sent to other processes.
+        processes: number of parallel processes; 0 is one per usable core.
 
     Yields:
         Cells by row and task.
@@ -68,7 +68,7 @@ def fill_cells(
     filling = joblib.Parallel(processes, return_as="generator_unordered")
     try:
         with warnings.catch_warnings():
-            # Such a process is replaced when it has grown, which is no news for who reads the table.
+            # loky replaces a process that has grown; readers of the table need not know.
             warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
             yield from filling(joblib.delayed(_fill_family)(fill, parent, task, family) for task, family in parts)
     except BrokenProcessPool as error:
@@ -81,10 +81,10 @@ def fill_cells(
 def _fill_family(
     fill: Callable[[Task, System], Filled], parent: int, task: Task, family: Sequence[System]
 ) -> dict[tuple[str, str], Filled]:
-    """Fill the cells of some rows on a task; ``parent`` is the process that waits for this one, 0 if none does."""
+    """Fill the cells of some rows on a task; ``parent`` is the process that waits for this one, or 0 if none does."""
     if parent:
-        # Each process of a GPU machine would take half a gigabyte of the first GPU for its context, to compute nothing
-        # there: vectors are made by then, and probes are fitted on processors.
+        # On a GPU machine each process would take half a gigabyte of the first GPU for its context without using it:
+        # the vectors exist already, and probes are fitted on CPUs.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         end_with(parent)
         if not logging.getLogger().handlers:
@@ -94,9 +94,9 @@ def _fill_family(
 
 @cache
 def end_with(parent: int) -> None:
-    """Let this process end within a second of its parent: loky asks for it between two cells alone, minutes later.
+    """End this process within a second of its parent's end: loky only checks between two cells, minutes later.
 
-    Whoever stops a job, kill or ``ray job stop``, would leave processes behind that go on computing.
+    Otherwise kill or ``ray job stop`` would leave processes behind that keep computing.
     """
 
     def watch() -> None:

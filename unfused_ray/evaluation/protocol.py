@@ -1,4 +1,4 @@
-"""The protocol of an evaluation: one file, known by its hash, that every row of a table obeys."""
+"""The protocol of an evaluation: one file, identified by its hash, that applies to every row of a table."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ FILE = "protocol.toml"
 
 
 class BootstrapConfig(Config):
-    """Intervals by random draws of groups of test clips."""
+    """Settings of intervals from random draws of groups of test clips."""
 
     replicates: PositiveInt
-    """Bootstrap samples."""
+    """Number of bootstrap samples."""
     seed: Seed
     """Seed of the draws."""
 
 
 class ProtocolConfig(Config):
-    """Settings of reading clips and scoring vectors; ``protocol.toml`` explains each field."""
+    """Settings for reading clips and scoring vectors; ``protocol.toml`` explains each field."""
 
     crop_seconds: PositiveFloat
     short_clips: ShortClips
@@ -35,7 +35,7 @@ class ProtocolConfig(Config):
 
     @property
     def crop(self) -> CropConfig:
-        """Length to which shorter clips are completed, and how."""
+        """Length and rule to which shorter clips are completed."""
         return CropConfig(seconds=self.crop_seconds, short_clips=self.short_clips)
 
 
@@ -56,8 +56,8 @@ def load_protocol(uri: str = "") -> Protocol:
     """Read a protocol file, by default the package's own.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is no TOML, or a field is missing, unknown or impossible; names it.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not TOML, or a field is missing, unknown or impossible; names the field.
     """
     text = storage.read_bytes(uri) if uri else resources.files(__package__).joinpath(FILE).read_bytes()
     try:

@@ -1,4 +1,4 @@
-"""The rows of a table: accuracies and differences with their intervals, choices of validation, size of the network."""
+"""The rows of a table: accuracies and differences with intervals, choices of validation, and size of the network."""
 
 from __future__ import annotations
 
@@ -19,33 +19,35 @@ from unfused_ray.evaluation.tasks import Task
 
 @dataclass(frozen=True)
 class Row:
-    """One system, in shares of 1."""
+    """One system of the table; accuracies are shares of 1."""
 
     name: str
     parameters: int | None
-    """Size of its largest network, where every task has one of its own; None if it has none, or does not say."""
+    """Size of its largest network, if tasks have networks of their own; None if it has no network, or states no
+    size."""
     multiply_adds: float | None
-    """Work for a second of audio."""
+    """Multiply-adds for a second of audio."""
     num_seeds: int
     accuracy: dict[Measure, dict[str, Interval]]
-    """Accuracies by measure, then by task, and their mean."""
+    """Accuracies by measure, then by task, including their mean."""
     difference: dict[Measure, dict[str, Interval]]
-    """Differences from the reference row, drawn with the same test clips; empty for that row."""
+    """Differences from the reference row, drawn with the same test clips; empty for the reference row."""
     strengths: dict[str, list[float]]
-    """C that validation chose for the linear probe, by task, one a seed and fold."""
+    """C that validation chose for the linear probe, by task, one per seed and fold."""
     accuracy_by_part: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Accuracy of the linear probe on the parts of the test clips that are reported too, by task and part."""
+    """Accuracy of the linear probe on the parts of the test clips that are also reported separately, by task and
+    part."""
 
 
 @dataclass(frozen=True)
 class Margin:
-    """A trained row above random networks of its shape, over the test clips of all tasks together."""
+    """The difference of a trained row from random networks of its shape, over the test clips of all tasks together."""
 
     row: str
     random: str
-    """Row of the random networks."""
+    """Name of the row of random networks."""
     difference: dict[Measure, Interval]
-    """Differences in shares of 1; each clip has the same weight, and the interval is of their groups, task by task."""
+    """Differences in shares of 1, in which each clip has the same weight; intervals draw groups within each task."""
 
     @property
     def text(self) -> str:
@@ -54,23 +56,23 @@ class Margin:
 
 
 def headings(tasks: Sequence[str]) -> tuple[str, ...]:
-    """Tasks, and the mean where there are several."""
+    """Return the tasks, followed by the mean if there are several."""
     return (*tasks, *([MEAN] if len(tasks) > 1 else []))
 
 
 def num_test_groups(task: Task) -> int:
-    """Distinct groups of test clips; each clip without a group is one."""
+    """Count the distinct groups of test clips; each clip without a group counts as one."""
     return len(np.unique(bootstrap.distinct_groups(task.groups[task.tested])))
 
 
 def num_shared_groups(tasks: Sequence[Task]) -> int:
-    """Names of groups of test clips that occur in several tasks, and are drawn equally often there."""
+    """Count the group names of test clips that occur in several tasks, where they are drawn equally often."""
     counts = Counter(group for task in tasks for group in set(task.groups[task.tested].tolist()) if group)
     return sum(count > 1 for count in counts.values())
 
 
 def deviations(config: BootstrapConfig, task: Task, cell: Cell, measure: Measure) -> Deviations:
-    """Bootstrap samples of a cell."""
+    """Draw the bootstrap samples of a cell."""
     scores_ST, groups_T = cell.scores[measure], task.groups[task.tested]
     return bootstrap.deviations(scores_ST, groups_T, config.replicates, config.seed, task.name, cell.weights)
 
@@ -82,7 +84,7 @@ def score(
     cells: Mapping[tuple[str, str], Cell],
     reference: str,
 ) -> tuple[Row, ...]:
-    """One row per system, from all cells by (row, task)."""
+    """Make one row per system, from all cells by (row, task)."""
     scored = {measure: _score(config, tasks, systems, cells, reference, measure) for measure in MEASURES}
     rows = []
     for system in systems:
@@ -107,14 +109,15 @@ def score(
 def margins(
     config: BootstrapConfig, tasks: Sequence[Task], systems: Sequence[System], cells: Mapping[tuple[str, str], Cell]
 ) -> tuple[Margin, ...]:
-    """Compare each trained row with the random networks of its shape and front end, where the table has them.
+    """Compare each trained row with the random networks of its shape and front end, if the table has them.
 
-    The tasks are strata: each has as many clips in every sample as it has, and is widened by its own number of groups.
+    The tasks are strata: every sample weights a task by its number of clips, and each task's deviations are widened by
+    its own number of groups.
     """
     clips = [task.tested.sum() for task in tasks]
 
     def drawn(row: str, task: Task, measure: Measure) -> Deviations:
-        """Samples of the mean over the row's networks, whose clips all count alike."""
+        """Draw samples of the mean over the row's networks, in which all clips have equal weight."""
         scores_1T = cells[row, task.name].scores[measure].mean(axis=0)[None]
         return bootstrap.deviations(scores_1T, task.groups[task.tested], config.replicates, config.seed, task.name)
 
@@ -133,7 +136,7 @@ def margins(
 
 
 def random_of(task: Task, systems: Sequence[System]) -> dict[str, str]:
-    """Random networks of their shape and front end, by trained row; dropout makes no difference to these."""
+    """Return the random row with the shape and front end of each trained row, by trained row; dropout is ignored."""
     usual = EncoderConfig().dropout
     random = {(each.shape, each.front_end): each.name for each in systems if isinstance(each, RandomNetwork)}
     found = {}
@@ -153,7 +156,7 @@ def _score(
     reference: str,
     measure: Measure,
 ) -> dict[str, tuple[dict[str, Interval], dict[str, Interval]]]:
-    """Accuracies, and differences from the reference, by row and heading."""
+    """Return accuracies, and differences from the reference, by row and heading."""
     values: dict[str, dict[str, float]] = {}
     draws: dict[str, dict[str, np.ndarray]] = {}
     for system in systems:

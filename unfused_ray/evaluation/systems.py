@@ -27,7 +27,7 @@ _QUARTILES = (0, 25, 50, 75, 100)
 
 
 class System(TypingProtocol):
-    """A row of the table: vectors of any task's clips, from one network or several."""
+    """A row of the table: vectors of any task's clips, from one or several networks."""
 
     @property
     def name(self) -> str:
@@ -35,49 +35,53 @@ class System(TypingProtocol):
         ...
 
     def identity(self, task: Task) -> str:
-        """Changes when its vectors of the task would, beyond the protocol."""
+        """Return a string that changes when its vectors of the task would, for reasons other than the protocol."""
         ...
 
     @property
     def num_networks(self) -> int:
-        """Networks that are probed on a task, or on each of its folds."""
+        """Number of networks that are probed on a task, or on each of its folds."""
         ...
 
     def front_end_of(self, task: Task) -> FrontEndConfig | None:
-        """The log-mels that it hears a task by, normalised by the task's own statistics; None if it hears waves."""
+        """Return the front end of its log-mels, normalised by the task's own statistics; None if its input is waves."""
         ...
 
     def cost(self, task: Task) -> tuple[int, float | None] | None:
-        """Parameters, and multiply–adds for a second of audio, of its network for a task; None if there is none."""
+        """Return parameters, and multiply–adds for a second of audio, of its network for a task; None if it has
+        none."""
         ...
 
     def vectors(self, task: Task, protocol: ProtocolConfig, cache: EmbeddingCache) -> Iterator[np.ndarray]:
-        """(N, D) float32 of the task's clips, from each of its networks; a damaged clip is a row of NaN."""
+        """Yield (N, D) float32 vectors of the task's clips, from each network; a damaged clip is a row of NaN."""
         ...
 
 
 @dataclass(frozen=True)
 class LogMelStatistics:
-    """No network: mean, standard deviation, minimum, quartiles and maximum of each log-mel band over time, and mean
-    and standard deviation of its steps from frame to frame."""
+    """A baseline without a network, from the log-mel.
+
+    Its vector holds the mean, standard deviation, minimum, quartiles and maximum of each band over time, and the mean
+    and standard deviation of the band's steps from frame to frame.
+    """
 
     front_end: FrontEndConfig
     name: str = "log-mel statistics"
     num_networks: int = 1
 
     def identity(self, task: Task) -> str:
-        """The front end decides."""
+        """Return the digest of the front end, which alone decides the vectors."""
         return self.front_end.digest()
 
     def front_end_of(self, task: Task) -> FrontEndConfig:
-        """One for all tasks."""
+        """Return the front end, the same for all tasks."""
         return self.front_end
 
     def cost(self, task: Task) -> None:
-        """None: there is no network."""
+        """Return None: there is no network."""
 
     def vectors(self, task: Task, protocol: ProtocolConfig, cache: EmbeddingCache) -> Iterator[np.ndarray]:
-        """(N, 9 · bands)."""
+        """Yield (N, 9 · bands) vectors."""
         statistics = task.statistics(self.front_end)
         log_mel = LogMel(self.front_end, statistics.mean, statistics.std)
         vectors_ND = np.full((task.index.num_clips, 9 * self.front_end.num_mels), np.nan, np.float32)
@@ -93,17 +97,17 @@ class LogMelStatistics:
 
 @dataclass(frozen=True)
 class RandomNetwork:
-    """Networks of one shape with random weights and calibrated batch norm, one a seed."""
+    """Networks of one shape with random weights and calibrated batch norm, one per seed."""
 
     shape: EncoderConfig
     deepest: EncoderConfig
-    """A network whose beginning is this row's, for every seed: rows that share it are embedded once."""
+    """A deeper network whose first layers are this row's, for every seed: rows that share it are embedded once."""
     front_end: FrontEndConfig
     seeds: tuple[int, ...]
 
     @property
     def name(self) -> str:
-        """The shape in words, with what is unusual about it."""
+        """Name of the shape, with its unusual settings."""
         size = (self.shape.channels, self.shape.width)
         unusual = [f"{size[0]} × {size[1]}"] if size != (EncoderConfig().channels, EncoderConfig().width) else []
         if self.front_end != FrontEndConfig():
@@ -111,24 +115,24 @@ class RandomNetwork:
         return f"random {self.shape.cut}" + (f" ({', '.join(unusual)})" if unusual else "")
 
     def identity(self, task: Task) -> str:
-        """Shape, front end and seeds decide; not ``deepest``, which depends on the other rows and changes nothing."""
+        """Return shape, front end and seeds; not ``deepest``, which depends on the other rows and changes no vector."""
         return f"{self.shape.digest()} {self.front_end.digest()} {self.seeds}"
 
     @property
     def num_networks(self) -> int:
-        """One a seed."""
+        """One network per seed."""
         return len(self.seeds)
 
     def front_end_of(self, task: Task) -> FrontEndConfig:
-        """One for all tasks."""
+        """Return the front end, the same for all tasks."""
         return self.front_end
 
     def cost(self, task: Task) -> tuple[int, float]:
-        """The same for every seed and task."""
+        """Return the cost, the same for every seed and task."""
         return cost_of(self.shape, self.front_end)
 
     def vectors(self, task: Task, protocol: ProtocolConfig, cache: EmbeddingCache) -> Iterator[np.ndarray]:
-        """A network a seed, calibrated on the task's training clips."""
+        """Yield the vectors of one network per seed, calibrated on the task's training clips."""
         statistics, training = task.statistics(self.front_end), task.training
         for seed in self.seeds:
             inputs = {
@@ -145,41 +149,43 @@ class RandomNetwork:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """An exported encoder or student; ``{task}`` in its path stands for the task's name, with that of the tested fold
-    where there are folds: ``us8k-fold3``."""
+    """An exported encoder or student.
+
+    ``{task}`` in its path stands for the task's name, followed by the tested fold if there are folds: ``us8k-fold3``.
+    """
 
     name: str
     path: str
     num_networks: int = 1
 
     def uri(self, task: Task) -> str:
-        """Place of the network for this task."""
+        """Return the path or URI of the network for this task."""
         return self.path.replace("{task}", task.name)
 
     def shape(self, task: Task) -> tuple[EncoderConfig, FrontEndConfig]:
-        """Shape and front end of its network for this task.
+        """Return shape and front end of its network for this task.
 
         Raises:
-            FileNotFoundError, ValueError: there is no export, or none of this version.
+            FileNotFoundError, ValueError: there is no export, or it has another version.
         """
         description = read_description(self.uri(task))
         return EncoderConfig(**description["encoder"]), FrontEndConfig(**description["front_end"])
 
     def identity(self, task: Task) -> str:
-        """Weights and front end decide."""
+        """Return the hashes of weights and front end, which decide the vectors."""
         description = read_description(self.uri(task))
         return f"{description['sha256']} {FrontEndConfig(**description['front_end']).digest()}"
 
     def front_end_of(self, task: Task) -> FrontEndConfig:
-        """The front end that the network was trained with."""
+        """Return the front end that the network was trained with."""
         return self.shape(task)[1]
 
     def cost(self, task: Task) -> tuple[int, float]:
-        """Counted on the network for this task."""
+        """Return the cost of the network for this task."""
         return cost_of(*self.shape(task))
 
     def vectors(self, task: Task, protocol: ProtocolConfig, cache: EmbeddingCache) -> Iterator[np.ndarray]:
-        """Normalised by the task's own statistics, as every row is."""
+        """Yield the vectors, with log-mels normalised by the task's own statistics, as in every row."""
         exported = load_encoder(self.uri(task))
         front_end = exported.log_mel.config
         statistics = task.statistics(front_end)
@@ -190,13 +196,13 @@ class TrainedModel:
 
 
 def largest_cost(system: System, tasks: Sequence[Task]) -> tuple[int, float | None] | None:
-    """The cost of a row's largest network, where it has one for each task or fold; None if there is no network."""
+    """Return the cost of a row's largest network, if it has one per task or fold; None if there is no network."""
     costs = (system.cost(round_) for task in tasks for round_ in task.rounds)
     return max((cost for cost in costs if cost), key=lambda cost: (cost[0], cost[1] or 0.0), default=None)
 
 
 def encoders_of(systems: Iterable[System], tasks: Sequence[Task]) -> dict[str, dict[str, list[str]]]:
-    """SHA-256 of the weights that each trained row was read with, by task: several where folds have a network each."""
+    """Return the SHA-256 of each trained row's weights, by row and task; several if each fold has a network."""
     trained = [system for system in systems if isinstance(system, TrainedModel)]
     return {
         model.name: {
@@ -208,10 +214,10 @@ def encoders_of(systems: Iterable[System], tasks: Sequence[Task]) -> dict[str, d
 
 
 def parse_model(text: str) -> TrainedModel | EmbedderModel:
-    """A model as the command line names it: NAME=PATH or NAME=module:callable.
+    """Parse a model from the command line: NAME=PATH or NAME=module:callable.
 
-    Without a name, a path is called as its last folder, and an embedder as its callable. A name has no slash: before
-    the ``=`` of ``s3://bucket/run?scheme=http`` there is none.
+    Without a name, a path is named after its last folder, and an embedder after its callable. A name has no slash, so
+    ``s3://bucket/run?scheme=http`` is a path without a name.
     """
     name, equals, path = text.partition("=")
     if not equals or "/" in name:
@@ -225,9 +231,9 @@ def parse_model(text: str) -> TrainedModel | EmbedderModel:
 
 
 def random_rows(shapes: Sequence[tuple[EncoderConfig, FrontEndConfig]], num_seeds: int) -> list[RandomNetwork]:
-    """One row for each distinct shape; those that differ in their cut alone share the deepest network.
+    """Make one row per distinct shape; shapes that differ only in their cut share the deepest network.
 
-    Dropout makes no difference to a network that is never trained.
+    Dropout is ignored, because it makes no difference to a network that is never trained.
     """
     if not num_seeds:
         return []
@@ -242,7 +248,7 @@ def random_rows(shapes: Sequence[tuple[EncoderConfig, FrontEndConfig]], num_seed
 
 
 def families(systems: Sequence[System]) -> list[list[System]]:
-    """Group the rows that share their networks' vectors, which one process is to make."""
+    """Group the rows that share their networks' vectors, which one process should compute."""
     found: dict[object, list[System]] = {}
     for system in systems:
         shared = (system.deepest, system.front_end) if isinstance(system, RandomNetwork) else system.name

@@ -24,16 +24,16 @@ FORMAT_VERSION = 2
 TABLE = "table.json"
 MARKDOWN = "table.md"
 RECORD = "evaluation.json"
-"""Settings and environment of the table, beside it."""
+"""File with settings and environment of the table, beside it."""
 FROZEN = "frozen.json"
-"""Lies in the folder of a comparison, whose table joins those of several evaluations."""
+"""File in the folder of a comparison, whose table joins those of several evaluations."""
 IN_WORDS: Mapping[Measure, str] = {
     "headline": "Headline, the mean of neighbours and few-shot",
     "neighbours": "Neighbours, the share of the nearest training clips that have the clip's class",
     "few-shot": "Few-shot, a linear layer on a few labelled clips of each class, the mean of several draws",
     "linear": "Linear, a linear layer on all training clips",
 }
-"""Each measure explained; the protocol has the numbers."""
+"""Explanation of each measure; the protocol has the numbers."""
 NOT_CORRECTED = "not corrected for the number of comparisons"
 
 
@@ -48,21 +48,21 @@ class EvaluationTable:
     reference: str
     protocol_sha256: str
     unconverged: tuple[str, ...]
-    """Cells whose chosen fit ended before it converged, as "row on task"."""
+    """Cells with an unconverged chosen fit, as "row on task"."""
     damaged: tuple[str, ...]
-    """Cells in which clips were damaged, as "row on task (clips)"."""
+    """Cells with damaged clips, as "row on task (clips)"."""
     num_folds: dict[str, int] = field(default_factory=dict)
-    """Folds of the tasks that have some."""
+    """Number of folds of each task that has folds."""
     margins: tuple[Margin, ...] = ()
-    """Trained rows above random networks of their shape."""
+    """Differences of trained rows from random networks of their shape."""
     shared: tuple[str, ...] = ()
-    """Recordings that are in two splits of a task, as "task: 3 clips of test are in train too …"."""
+    """Recordings in two splits of a task, as "task: 3 clips of test are in train too …"."""
     remarks: tuple[str, ...] = ()
-    """Sentences on tasks whose clips are not all taken, or not independent, and on rows that are read otherwise."""
+    """Sentences on tasks whose clips are not all taken, or not independent, and on rows with other normalisation."""
     num_shared_groups: int = 0
-    """Names of groups of test clips that occur in several tasks."""
+    """Number of group names of test clips that occur in several tasks."""
     near_copies: tuple[str, ...] = ()
-    """Test clips with a near-copy in what a row was trained on, as "task: 3 of 214 test clips have a near-copy …"."""
+    """Test clips with a near-copy in a row's training data, as "task: 3 of 214 test clips have a near-copy …"."""
 
     @classmethod
     def of(
@@ -74,7 +74,7 @@ class EvaluationTable:
         reference: str,
         near_copies: Sequence[str] = (),
     ) -> Self:
-        """Score all cells, by (row, task), and keep what was found about near-copies."""
+        """Score all cells, given by (row, task), and keep the sentences on near-copies."""
         return cls(
             tasks=tuple(task.name for task in tasks),
             num_groups={task.name: num_test_groups(task) for task in tasks},
@@ -96,8 +96,8 @@ class EvaluationTable:
         """Read the table of an evaluation's folder.
 
         Raises:
-            FileNotFoundError: there is none.
-            ValueError: it is damaged, was written by another version, or is that of a comparison.
+            FileNotFoundError: there is no table.
+            ValueError: the table is damaged or was written by another version, or the folder is that of a comparison.
         """
         refuse_comparison(folder)
         path = storage.join(folder, TABLE)
@@ -114,17 +114,17 @@ class EvaluationTable:
         return found
 
     def save(self, folder: str) -> None:
-        """Write ``MARKDOWN`` and ``TABLE``: all numbers, accuracies as shares of 1."""
+        """Write ``MARKDOWN`` and ``TABLE``, which holds all numbers, accuracies as shares of 1."""
         storage.write_bytes(storage.join(folder, MARKDOWN), self.to_markdown().encode())
         storage.write_json(storage.join(folder, TABLE), plain(self), FORMAT_VERSION)
 
     @property
     def headings(self) -> tuple[str, ...]:
-        """Tasks, and the mean where there are several."""
+        """Tasks, followed by the mean if there are several."""
         return headings(self.tasks)
 
     def to_markdown(self) -> str:
-        """Accuracies and differences by measure, choices and, where there are, parts as Markdown, in per cent."""
+        """Return the table as Markdown, in per cent: accuracies and differences by measure, choices, and any parts."""
         last = self.headings[-1]
         summary = [
             [row.name, *costs(row), *(row.accuracy[measure][last].text() for measure in MEASURES)] for row in self.rows
@@ -145,7 +145,7 @@ class EvaluationTable:
         return "\n\n".join([*parts, self.details(), "\n".join(f"- {sentence}." for sentence in self.notes)]) + "\n"
 
     def details(self) -> str:
-        """The choices of validation and, where there are parts, their accuracies, as Markdown."""
+        """Return the choices of validation and, if there are parts, their accuracies, as Markdown."""
         choices = [[row.name, *(_most_common(row.strengths[task]) for task in self.tasks)] for row in self.rows]
         tables = ["C of the linear probe, as validation chose it:", markdown(["system", *self.tasks], choices)]
         if parts := [(task, part) for task, parts in self.rows[0].accuracy_by_part.items() for part in parts]:
@@ -166,7 +166,7 @@ class EvaluationTable:
 
     @property
     def flaws(self) -> list[str]:
-        """Sentences on cells and tasks that are not as the protocol asks; none where all are."""
+        """Sentences on cells and tasks that depart from the protocol; empty if none does."""
         sentences = []
         if self.unconverged:
             sentences.append(f"Not converged: {', '.join(self.unconverged)}")
@@ -182,19 +182,19 @@ class EvaluationTable:
 
     @property
     def folds_note(self) -> list[str]:
-        """A sentence on tasks with folds; none without."""
+        """A sentence on tasks with folds; empty without folds."""
         folds = ", ".join(f"{task} {count}" for task, count in self.num_folds.items())
         return [f"Mean of folds, each tested once: {folds}"] if folds else []
 
     @property
     def networks_note(self) -> list[str]:
-        """A sentence on the number of random networks that a row is the mean of; none without."""
+        """A sentence on the number of random networks whose mean is a row; empty if there are none."""
         several = " or ".join(str(number) for number in sorted({row.num_seeds for row in self.rows}) if number > 1)
         return [f"A random row is the mean of {several} networks, drawn for the interval too"] if several else []
 
     @property
     def reading_notes(self) -> list[str]:
-        """Sentences that numbers of this table are not to be read without, wherever they are shown."""
+        """Sentences without which the numbers must not be read, wherever they are shown."""
         return [*self.networks_note, *self.folds_note, *self.near_copies, *self.flaws]
 
     @property
@@ -222,7 +222,7 @@ class EvaluationTable:
 
 
 def _of_onnx(systems: Sequence[System]) -> list[str]:
-    """A sentence on ONNX files, which have their log-mels' statistics inside; none without one."""
+    """Return a sentence on ONNX files, which contain the statistics of their log-mels; empty without such files."""
     files = [system.name for system in systems if isinstance(system, EmbedderModel) and is_onnx(system.spec)]
     if not files:
         return []
@@ -232,17 +232,17 @@ def _of_onnx(systems: Sequence[System]) -> list[str]:
 
 
 def refuse_comparison(folder: str) -> None:
-    """Refuse the folder of a comparison where that of an evaluation, or of another job, is wanted.
+    """Refuse the folder of a comparison if that of an evaluation, or of another job, is needed.
 
     Raises:
-        ValueError: it is one.
+        ValueError: the folder is that of a comparison.
     """
     if storage.exists(storage.join(folder, FROZEN)):
         raise ValueError(f"{folder} is the folder of a comparison: name one of its folders evaluations/…")
 
 
 def costs(row: Row) -> list[str]:
-    """Parameters, and millions of multiply–adds for a second of audio, in words; '' without a network."""
+    """Return parameters, and millions of multiply–adds for a second of audio, as text; '' without a network."""
     return [
         f"{row.parameters:,}" if row.parameters else "",
         f"{row.multiply_adds / 1e6:,.0f}" if row.multiply_adds else "",
@@ -250,13 +250,13 @@ def costs(row: Row) -> list[str]:
 
 
 def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table, numbers to the right of the first column."""
+    """Return a Markdown table; all columns but the first are right-aligned."""
     first, *others = (f"| {' | '.join(line)} |" for line in (headings, *rows))
     return "\n".join([first, f"|---|{'--:|' * (len(headings) - 1)}", *others])
 
 
 def plain(dataclass_: Any) -> dict[str, Any]:
-    """A dataclass as JSON takes it: null instead of NaN."""
+    """Return a dataclass as JSON values, with null instead of NaN."""
     return asdict(
         dataclass_,
         dict_factory=lambda items: {
@@ -266,6 +266,6 @@ def plain(dataclass_: Any) -> dict[str, Any]:
 
 
 def _most_common(strengths: Sequence[float]) -> str:
-    """The choice of most seeds and folds, and their number where choices differ."""
+    """Return the choice of most seeds and folds, with their number if choices differ."""
     ((strength, count),) = Counter(strengths).most_common(1)
     return f"{strength:g}" + (f" ({count} of {len(strengths)})" if count < len(strengths) else "")

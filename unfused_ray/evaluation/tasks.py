@@ -1,4 +1,4 @@
-"""Labelled tasks: prepared sources whose clips have one label each, and splits or folds."""
+"""Labelled tasks: prepared sources with one label per clip, and with splits or folds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "valid", "test")
 VALIDATION_SPLITS = ("train", "valid")
-"""All that is read of a task where something is still chosen: test clips judge the choice."""
+"""The splits that may be read while something is still being chosen: test clips judge the choice."""
 _SHOWN = 10
 _FOLD = re.compile(r"fold(\d+)")
 _PART = re.compile(r"test-(.+)")
@@ -35,7 +35,7 @@ _PART = re.compile(r"test-(.+)")
 class Task:
     """The clips of one task, by clip_id.
 
-    A task whose splits are fold1, fold2 … has as many rounds: in each, one fold is tested, the next validates, and the
+    A task whose splits are fold1, fold2 … has one round per fold: that fold is tested, the next one validates, and the
     others train. Any other task is its own only round.
     """
 
@@ -46,25 +46,25 @@ class Task:
     """(N,) int64 index into ``class_names``."""
     class_names: list[str]
     splits: np.ndarray
-    """(N,) "train", "valid" or "test"; the fold in a task with folds."""
+    """(N,) "train", "valid" or "test"; in a task with folds, the fold."""
     groups: np.ndarray
-    """(N,) recordings or speakers that may not be torn apart; "" is a clip that stands alone."""
+    """(N,) recordings or speakers whose clips must stay in one split; "" is a clip that stands alone."""
     parts: np.ndarray
-    """(N,) parts of the test clips that are reported too; "" is in none."""
+    """(N,) parts of the test clips that are also reported separately; "" for a clip in no part."""
     training_splits: tuple[str, ...] = ("train",)
-    """Splits of the prepared source with training clips; a task with folds has none, its rounds have."""
+    """Splits of the prepared source with training clips; of a task with folds, only its rounds use this."""
     left_out: Mapping[str, int] = dataclass_field(default_factory=dict)
-    """Clips of the source's splits that no evaluation takes, by split."""
+    """Clips of splits that no evaluation takes, by split."""
 
     @cached_property
     def folds(self) -> tuple[str, ...]:
-        """Names of the folds, in the order of their numbers; none if there are splits."""
+        """Names of the folds, in the order of their numbers; empty if there are splits."""
         names = np.unique(self.splits).tolist()
         return tuple(sorted((name for name in names if _FOLD.fullmatch(name)), key=lambda name: int(name[4:])))
 
     @cached_property
     def rounds(self) -> tuple[Task, ...]:
-        """Training and testing, round by round: a task a fold, called ``<task>-<fold>``, or the task itself."""
+        """The rounds of training and testing: one task per fold, called ``<task>-<fold>``, or the task itself."""
         return tuple(self._round(number) for number in range(len(self.folds))) or (self,)
 
     def _round(self, number: int) -> Task:
@@ -79,7 +79,7 @@ class Task:
 
     @cached_property
     def test_weights(self) -> np.ndarray:
-        """(T,) weights of the tested clips, by which their mean is the mean of the rounds' means."""
+        """(T,) weights of the tested clips, with which their mean is the mean of the rounds' means."""
         weights_N = np.zeros(len(self.splits))
         for round_ in self.rounds:
             test = round_.splits == "test"
@@ -88,9 +88,9 @@ class Task:
 
     @cached_property
     def shared(self) -> tuple[SharedClips, ...]:
-        """Recordings that are in two of its splits, bit by bit, in pairs of splits.
+        """Recordings that are in two of its splits, equal bit by bit, by pair of splits.
 
-        They are read from the shards, once, if an older version has prepared these.
+        If an older version prepared the source, they are found by reading the shards once.
         """
         here = set(self.index.manifests[0].clips_by_split)
         pairs = shared_clips(Manifest.load(self.uri))
@@ -103,7 +103,7 @@ class Task:
 
     @cached_property
     def leaks(self) -> tuple[str, ...]:
-        """Groups in test and another split, or in two folds: test clips then resemble training clips."""
+        """Groups in test and another split, or in two folds, whose test clips therefore resemble training clips."""
         splits_of: dict[str, set[str]] = defaultdict(set)
         for group, split in zip(self.groups.tolist(), self.splits.tolist(), strict=True):
             if group:
@@ -113,7 +113,7 @@ class Task:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """Sentences on clips that are left out, and on groups in two splits; none where all is well."""
+        """Sentences on clips that are left out, and on groups in two splits; empty if all is well."""
         left = ", ".join(f"{count:,} of split {name or repr(name)}" for name, count in self.left_out.items())
         return (
             *([f"{self.name}: clips in no split of an evaluation are left out: {left}"] if left else ()),
@@ -122,17 +122,17 @@ class Task:
 
     @cached_property
     def training(self) -> ClipIndex:
-        """The clips of the training split alone."""
+        """The clips of the training splits alone."""
         return ClipIndex(self.index.manifests, self.training_splits)
 
     def statistics(self, front_end: FrontEndConfig) -> Statistics:
-        """Log-mel statistics of the training split; computed, and kept, if the source lacks them."""
-        training = ClipIndex.load([self.uri], self.training_splits)  # read anew: another row may have computed them
+        """Return the training split's log-mel statistics; compute and store them if the source lacks them."""
+        training = ClipIndex.load([self.uri], self.training_splits)  # read again: another row may have computed them
         return compute_statistics(training.manifests[0], front_end)
 
 
 def role(split: str) -> str:
-    """Role of a split of a prepared source: "test" for a part of the test clips, "fold" for a fold, else its name."""
+    """Return the role of a prepared source's split: "test" for a part of test, "fold" for a fold, else its name."""
     if _FOLD.fullmatch(split):
         return "fold"
     return "test" if _PART.fullmatch(split) else split
@@ -143,13 +143,13 @@ def load_task(uri: str, splits: tuple[str, ...] = SPLITS, field: str = "tasks") 
 
     Args:
         uri: folder of the prepared source.
-        splits: to read; others are as if they did not exist. A task with folds is read whole.
-        field: of the configuration that names it, for refusals.
+        splits: splits to read; others are ignored. A task with folds is read whole.
+        field: configuration field that names the task, for error messages.
 
     Raises:
         FileNotFoundError: there is no prepared source.
-        ValueError: it has no train or no test split where they are to be read, fewer than three folds, folds beside
-            train, valid or test, not one label a clip, or classes that no training clip has.
+        ValueError: the source lacks a train or test split that should be read, has fewer than three folds, has folds
+            beside train, valid or test, has a clip without exactly one label, or has classes that no training clip has.
     """
     manifest = Manifest.load(uri)
     index = ClipIndex([manifest], _splits_to_read(manifest, splits, field))
@@ -182,7 +182,7 @@ def load_task(uri: str, splits: tuple[str, ...] = SPLITS, field: str = "tasks") 
 
 
 def refuse_shared(task: Task) -> None:
-    """Refuse a task whose tested recordings are in another split, too.
+    """Refuse a task whose tested recordings are also in another split.
 
     Raises:
         ValueError: names the splits and the clips.
@@ -196,7 +196,7 @@ def refuse_shared(task: Task) -> None:
 
 
 def _splits_to_read(manifest: Manifest, wanted: tuple[str, ...], field: str) -> Sequence[str]:
-    """The prepared source's names of the wanted splits: themselves, parts of test, or folds."""
+    """Return the source's names of the wanted splits: the splits themselves, parts of test, or folds."""
     have = manifest.clips_by_split
     if folds := [split for split in have if role(split) == "fold"]:
         if beside := [split for split in have if role(split) in SPLITS]:
@@ -222,7 +222,7 @@ def _splits_to_read(manifest: Manifest, wanted: tuple[str, ...], field: str) -> 
 
 
 def _refuse_unseen_classes(task: Task, field: str) -> None:
-    """Refuse classes of validation or test clips that no training clip has: a probe is never right about them."""
+    """Refuse classes of valid or test that no training clip has: a probe is never right about them."""
     for round_ in task.rounds:
         classes = {split: set(task.class_ids[round_.splits == split].tolist()) for split in SPLITS}
         for split in ("valid", "test"):
@@ -237,7 +237,7 @@ def _refuse_unseen_classes(task: Task, field: str) -> None:
 
 
 def _left_out(manifest: Manifest) -> dict[str, int]:
-    """Clips of the splits that no evaluation takes: of other names, and beside folds all others."""
+    """Count the clips of splits that no evaluation takes: splits of other names, and all splits beside folds."""
     clips = manifest.clips_by_split
     has_folds = any(role(split) == "fold" for split in clips)
     taken = ("fold",) if has_folds else SPLITS

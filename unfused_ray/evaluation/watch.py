@@ -1,4 +1,4 @@
-"""Looks at a network while it trains: its scores on some labelled clips, and those of random networks of its shape."""
+"""Scores a network on some labelled clips while it trains, beside random networks of its shape."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ from unfused_ray.evaluation.watched import WatchedTask
 from unfused_ray.models.encoder import AudioNTT2020
 
 RANDOM_SEEDS = (0, 1, 2)
-"""Seeds of the random networks: the first ones of a table's."""
+"""Seeds of the random networks: the first seeds of a table's random networks."""
 _CALIBRATION_CLIPS = 1024
-"""Training clips, at least, that batch norms of random networks are calibrated on; of fewer, all, as in a table."""
+"""Smallest number of training clips for the batch norms of random networks; if there are fewer, all, as in a table."""
 
 Scores = dict[str, dict[WatchedMeasure, float]]
 """Accuracies in shares of 1, by task and measure."""
 
 
 class _WatchedClips(NamedTuple):
-    """A task's clips in memory, and what a probe is to know of them."""
+    """A task's clips in memory, and their labels for a probe."""
 
     batches: list[tuple[list[int], Tensor]]
-    """Places of clips, and their log-mels, (B, F, T) float32."""
+    """Positions of clips, and their log-mels, (B, F, T) float32."""
     labelled: Labelled
 
 
 class Watch:
-    """Scores networks on the validation clips of some tasks as an evaluation does, by its default protocol.
+    """Scores networks on the validation clips of some tasks, by the default protocol of evaluations.
 
-    The clips are decoded once, and their log-mels stay in memory: 26 kB a second with the default front end.
+    The clips are decoded once, and their log-mels stay in memory: 26 kB per second of audio with the default front end.
 
     Args:
-        tasks: with the clips to look at.
-        front_end: of all networks; log-mels are normalised by each task's training split.
-        device: to embed on.
+        tasks: the tasks, with the clips to score.
+        front_end: front end of all networks; log-mels are normalised by each task's training split.
+        device: device that embeds.
 
     Raises:
         ValueError: every clip of a task is damaged.
@@ -61,7 +61,7 @@ class Watch:
         self._heard = [self._hear(watched) for watched in tasks]
 
     def look(self, encoder: AudioNTT2020) -> Scores:
-        """Scores of a network, which is frozen.
+        """Return the scores of a network, which this freezes.
 
         Raises:
             ValueError: no training clip has a finite vector.
@@ -73,7 +73,7 @@ class Watch:
         }
 
     def look_at_random(self, shape: EncoderConfig) -> Scores:
-        """Mean scores of random networks of a shape, calibrated as those of a table.
+        """Return the mean scores of random networks of a shape, calibrated like those of a table.
 
         Raises:
             ValueError: a task has fewer than two training clips.
@@ -96,7 +96,7 @@ class Watch:
         log_mel = LogMel(self._front_end, statistics.mean, statistics.std).to(self._device)
         clips = chain.from_iterable(read_clips(task.index, ids))
         heard = spectrograms(log_mel, self._protocol.crop, clips)
-        batches = [(places, log_mels.cpu()) for places, log_mels in heard]  # a GPU's memory is the training's
+        batches = [(places, log_mels.cpu()) for places, log_mels in heard]  # a GPU's memory belongs to the training
         if not batches:
             raise ValueError(f"every one of the {len(ids)} watched clips of {task.uri} is damaged")
         labelled = Labelled(task.class_ids[ids], task.splits[ids], task.groups[ids], len(task.class_names))
@@ -115,7 +115,7 @@ class Watch:
 
 
 def _beginning(index: ClipIndex) -> ClipIndex:
-    """The first row groups of a source, which ingest has shuffled, with enough clips to calibrate on."""
+    """Return the first row groups of a source, shuffled by the ingest, with enough clips for calibration."""
     (manifest,), shards, left = index.manifests, [], _CALIBRATION_CLIPS
     for shard in manifest.shards:
         before = np.cumsum([0, *shard.row_groups[:-1]])

@@ -1,4 +1,4 @@
-"""The labelled clips that a training is watched on: some of a task's train and valid clips, never any of test."""
+"""The labelled clips on which a training is watched: some of a task's train and valid clips, never its test clips."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ class WatchedTask:
     """Some clips of a task."""
 
     task: Task
-    """Training and validation clips alone."""
+    """Task with training and validation clips alone."""
     clip_ids: np.ndarray
     """(N,) int64, in ascending order."""
 
     @property
     def splits(self) -> dict[str, int]:
-        """Number of clips by split."""
+        """Number of chosen clips by split."""
         return {split: int((self.task.splits[self.clip_ids] == split).sum()) for split in VALIDATION_SPLITS}
 
 
 def watched_tasks(config: WatchConfig, front_end: FrontEndConfig) -> tuple[WatchedTask, ...]:
-    """Read the labels of the sources that are watched, and choose their clips.
+    """Read the labels of the watched sources, and choose their clips.
 
     Args:
-        config: that names them.
-        front_end: of the networks that are looked at.
+        config: names the sources.
+        front_end: front end of the watched networks.
 
     Raises:
-        FileNotFoundError: one is not prepared.
-        ValueError: one has not one label a clip, no train or no valid split, a single class, another sample rate, or
-            the name of another; names it.
+        FileNotFoundError: a source is not prepared.
+        ValueError: a source has a clip without exactly one label, no train or no valid split, a single class, another
+            sample rate, or the name of another source; names the source.
     """
     tasks = tuple(_watched(uri, config.clips) for uri in config.data)
     for watched in tasks:
@@ -55,15 +55,15 @@ def watched_tasks(config: WatchConfig, front_end: FrontEndConfig) -> tuple[Watch
 
 
 def choose_clips(class_ids_N: np.ndarray, splits_N: np.ndarray, most: int, name: str) -> np.ndarray:
-    """Choose at most ``most`` clips, always the same: as many of each class as there are, train and valid alike.
+    """Choose at most ``most`` clips, always the same ones, balanced over classes, half from train and half from valid.
 
-    A split that has less than half of them leaves the rest to the other. Of valid, clips of classes are taken that a
-    clip taken of train has.
+    If a split has too few clips for its half, the other split fills up. Valid clips are taken only from classes of the
+    chosen train clips.
 
     Args:
-        class_ids_N, splits_N: of all clips.
-        most: clips of both splits together.
-        name: of the task.
+        class_ids_N, splits_N: classes and splits of all clips.
+        most: largest number of clips of both splits together.
+        name: name of the task.
     """
     ordered = {
         split: _ordered(class_ids_N, np.flatnonzero(splits_N == split), f"{name}, {split}")
@@ -76,7 +76,7 @@ def choose_clips(class_ids_N: np.ndarray, splits_N: np.ndarray, most: int, name:
 
 
 def _ordered(class_ids_N: np.ndarray, rows: np.ndarray, name: str) -> np.ndarray:
-    """Rows in an order whose beginnings have equally many clips of each class, as long as there are any."""
+    """Order rows so that every beginning has equally many clips of each class, as long as the classes last."""
     order = randomness.generator(0, f"watched clips of {name}").permutation(rows)
     seen: Counter[int] = Counter()
     places = np.empty(len(order), np.int64)

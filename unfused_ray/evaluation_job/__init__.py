@@ -1,1 +1,1 @@
-"""The job that evaluates: fills the cells of a table, draws them, and tracks the table in MLflow."""
+"""The evaluation job: fills the cells of a table, draws them, and tracks the table in MLflow."""

@@ -1,7 +1,7 @@
-"""Fill the cells of a table side by side, write the table and draw it.
+"""Fills the cells of a table in parallel, writes the table and draws it.
 
-A cell is kept: an evaluation that was interrupted, or that is given more rows or tasks, computes the missing cells
-alone.
+Cells are stored, so an evaluation that was interrupted, or that gets more rows or tasks, computes only the missing
+cells.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ from unfused_ray.runs.environment import environment
 
 PICTURE = "table.png"
 WATCHED = "watched.png"
-"""Drawing of what was watched while the models trained, where anything was."""
+"""Picture of the watched scores during training, if the models have any."""
 _SHOWN = 2
-"""Models whose nearest clips are shown."""
+"""Number of models whose nearest clips are shown."""
 _SECONDS_HERE = 3600.0
-"""Audio whose statistics are computed in this process; of more, on Ray."""
+"""Longest audio whose statistics are computed in this process; statistics of more audio are computed on Ray."""
 
 
 def run(plan: EvaluationPlan) -> EvaluationTable:
-    """Fill the cells that are missing, side by side on this machine's cores, and write and draw the table.
+    """Fill the missing cells in parallel on this machine's cores; write and draw the table.
 
-    ``RECORD`` holds the configuration and the environment of the newest start, the weights that were read, and
-    checksums of the tasks.
+    ``RECORD`` holds the configuration and environment of the latest start, the hashes of the weights, and checksums of
+    the tasks.
 
     Raises:
         ValueError, OSError: a task or a model cannot be read, or a process was ended from outside.
@@ -88,16 +88,16 @@ def fill_all(
     read: Callable[[Task, System], Filled | None],
     work: Callable[[Task, System], Filled],
 ) -> dict[tuple[str, str], Filled]:
-    """Read what is kept of each system on each task, and fill what is missing, side by side on this machine's cores.
+    """Read the stored cell of each system and task, and fill missing ones in parallel on this machine's cores.
 
     Args:
-        plan: whose systems, cache and number of processes count.
-        tasks: the plan's, or parts of them.
-        read: reads what is kept; None is missing.
-        work: computes and keeps it; it travels to other processes.
+        plan: gives systems, cache and number of processes.
+        tasks: the tasks of the plan, or parts of them.
+        read: reads a stored cell; None if it is missing.
+        work: computes and stores a cell; it is sent to other processes.
 
     Returns:
-        What is known, by row and task.
+        All cells, by row and task.
 
     Raises:
         ValueError, OSError: a task or a model cannot be read, or a process was ended from outside.
@@ -119,7 +119,7 @@ def fill_all(
 
 
 def _compute_statistics(missing: Sequence[tuple[Task, System]]) -> None:
-    """Compute the statistics that sources lack once, and not in each process; on Ray, if they are long."""
+    """Compute the statistics that sources lack once, not in each process; on Ray, if the audio is long."""
     wanted = {
         (round_.uri, round_.training_splits, front_end)
         for task, system in missing
@@ -134,14 +134,14 @@ def _compute_statistics(missing: Sequence[tuple[Task, System]]) -> None:
 
 
 def _embed_on_gpus(plan: EvaluationPlan, missing: Sequence[tuple[Task, System]]) -> None:
-    """Make the vectors of all missing cells, with one process for each GPU of the machine or cluster.
+    """Compute the vectors of all missing cells, with one process per GPU of the machine or cluster.
 
-    A machine with one GPU needs no Ray: it is done in this process.
+    With at most one GPU this process computes them, without Ray.
 
     Raises:
-        ValueError: the tasks or the cache are on this machine, and the cluster has others.
+        ValueError: the tasks or the cache are local to this machine, and the cluster has other machines.
     """
-    import torch  # an evaluation of finished cells need not wait for it
+    import torch  # an evaluation of finished cells need not wait for the import
 
     parts = parts_of([(task, system) for task, system in missing if not isinstance(system, LogMelStatistics)])
     executor = default_executor(gpus_per_task=1.0) if torch.cuda.device_count() > 1 else IN_PROCESS
@@ -154,17 +154,17 @@ def _embed_on_gpus(plan: EvaluationPlan, missing: Sequence[tuple[Task, System]])
 
 
 def fill(output: str, protocol: Protocol, cache: EmbeddingCache, task: Task, system: System) -> Cell:
-    """Compute a cell, draw it, and keep it in the output folder, with its pictures beside it."""
+    """Compute a cell, draw it, and store it in the output folder, with its pictures beside it."""
     computed, heard = cells.compute(task, system, protocol, cache, MAX_POINTS)
     cell.write(output, task, system.name, computed, heard)
-    cells.write(output, task, system, protocol, computed)  # last: a cell that is there has its pictures
+    cells.write(output, task, system, protocol, computed)  # last, so that a stored cell has its pictures
     return computed
 
 
 def _near_copies(plan: EvaluationPlan) -> list[str]:
-    """Sentences on test clips with a near-copy in what the trained rows heard, task by task.
+    """Return sentences on test clips with a near-copy in the training data of the trained rows, task by task.
 
-    A row with a network for each fold heard the other folds: each network is asked about its own.
+    A row with a network for each fold was trained on the other folds, so each network is checked against its own fold.
     """
     models = [system for system in plan.systems if isinstance(system, TrainedModel)]
     sentences = []
@@ -184,9 +184,9 @@ def _near_copies(plan: EvaluationPlan) -> list[str]:
 
 
 def _asked(plan: EvaluationPlan) -> list[str]:
-    """Systems whose nearest clips are shown: a random row, then the first models.
+    """Return the systems whose nearest clips are shown: a random row, then the first models.
 
-    The random row has the shape of the last of these, or is the first one if none has.
+    The random row is the one with the shape of the last of these models, or else the first random row.
     """
     random = [system.name for system in plan.systems if isinstance(system, RandomNetwork)][:1]
     models = [system.name for system in plan.systems if isinstance(system, TrainedModel | EmbedderModel)][:_SHOWN]
@@ -195,9 +195,9 @@ def _asked(plan: EvaluationPlan) -> list[str]:
 
 
 def _draw_watched(plan: EvaluationPlan) -> None:
-    """Draw the watched accuracies of the runs that models are from."""
+    """Draw the watched accuracies of the runs that the models come from."""
     models = [system for system in plan.systems if isinstance(system, TrainedModel)]
     picture = storage.join(plan.output, WATCHED)
-    storage.delete(picture)  # of other models
+    storage.delete(picture)  # it may show other models
     if found := of_models(models, [task.name for task in plan.tasks]):
         save(draw_watched("Validation clips while the networks trained, beside random ones", panels(found)), picture)

@@ -1,4 +1,4 @@
-"""Check the protocol, tasks and systems of an evaluation, and refuse those that do not fit together."""
+"""Checks the protocol, tasks and systems of an evaluation, and refuses those that do not fit together."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ class EvaluationPlan:
 
     @property
     def output(self) -> str:
-        """Folder of its results."""
+        """Folder of the results."""
         return self.config.output or storage.join(home(), "evaluations", self.config.name)
 
     @property
     def reference(self) -> str:
-        """Row that the others are compared with."""
+        """Row with which the others are compared."""
         models = [system.name for system in self.systems if isinstance(system, TrainedModel | EmbedderModel)]
         return self.config.reference or (models or [self.systems[0].name])[0]
 
     @cached_property
     def cache(self) -> EmbeddingCache:
-        """Folder in which embeddings are kept."""
+        """Cache of embeddings."""
         return EmbeddingCache(self.config.cache or storage.join(home(), "embeddings"))
 
 
@@ -83,7 +83,7 @@ def check(config: EvaluateConfig) -> EvaluationPlan:
             refuse_other_rate(round_.index.manifests, front_end.sample_rate)
             shapes.append((shape, front_end))
     front_end = shapes[0][1] if shapes else tasks[0].index.manifests[0].front_end
-    for task in tasks:  # of baselines, where no model has said so
+    for task in tasks:  # without models, the baselines' front end comes from the first task
         refuse_other_rate(task.index.manifests, front_end.sample_rate)
     shapes = shapes or [(EncoderConfig(), front_end)]
     systems: tuple[System, ...] = (LogMelStatistics(front_end), *random_rows(shapes, config.random_seeds), *models)
@@ -115,7 +115,7 @@ def describe(plan: EvaluationPlan) -> Table:
 
 
 def _refuse_unprobed(task: Task, protocol: Protocol) -> None:
-    """Refuse clips that no probe can be fitted and validated on, before vectors are made; say which cannot validate.
+    """Refuse, before vectors are computed, clips that no probe can use; warn of clips that cannot validate.
 
     Raises:
         ValueError: names the task.

@@ -1,4 +1,4 @@
-"""Send the table of an evaluation to MLflow."""
+"""Sends the table of an evaluation to MLflow."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ logger = logging.getLogger(__name__)
 
 
 def track(plan: EvaluationPlan, table: EvaluationTable, parent: str = "") -> None:
-    """Send the table to MLflow: accuracies of all cells, the files, and those of its rows in one folder per task.
+    """Send the table to MLflow: accuracies of all cells, the table's files, and the rows' files in a folder per task.
 
-    An unknown end of an interval is no metric. Given again, an evaluation resumes its MLflow run, which keeps the
-    parameters that it was begun with.
+    Unknown ends of intervals are not sent. A repeated evaluation resumes its MLflow run, which keeps its first
+    parameters.
 
     Args:
-        plan: of the evaluation.
+        plan: the evaluation.
         table: its result.
-        parent: id of the run that it is shown under; '' is none.
+        parent: id of the run under which it is shown; '' if there is none.
     """
     output = plan.output
     store.announce(plan.config.tracking)
@@ -54,7 +54,7 @@ def track(plan: EvaluationPlan, table: EvaluationTable, parent: str = "") -> Non
         return
     names = {name for s in plan.systems for name in (cells.file_name(s.name), *cell.files(s.name))}
     names.add(nearest.PICTURE)
-    for task in table.tasks:  # the folder may hold rows of another evaluation
+    for task in table.tasks:  # the folder may hold rows of other evaluations
         files = [file for file in storage.list_files(storage.join(output, task)) if storage.name(file) in names]
         log_results(tracked, files, {}, folder=task)
 

@@ -1,1 +1,2 @@
-"""Exports: an encoder as an ONNX file, as a folder for the Hugging Face hub, or for torch alone; each is checked."""
+"""Exports of an encoder: an ONNX file, a folder for the Hugging Face hub, or a folder for torch alone; all are
+checked."""

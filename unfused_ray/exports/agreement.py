@@ -1,4 +1,4 @@
-"""Compares an export with the encoder that it was made of, on real clips."""
+"""Compares an export with the encoder that it was made from, on real clips."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from unfused_ray.embedding.clips import read_clips
 from unfused_ray.models.frozen import FrozenEncoder
 
 Exported = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""An export: (B, samples) float32 → vectors of the clips, (B, dim), and over time, (B, T', dim)."""
+"""An export: (B, samples) float32 → vectors of the clips, (B, dim), and of frames over time, (B, T', dim)."""
 _BATCH = 8
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """An export beside its encoder."""
+    """Comparison of an export with its encoder."""
 
     num_clips: int
     shortest_seconds: float
     longest_seconds: float
     """Lengths of the shortest and of the longest clip."""
     max_difference: float
-    """Largest difference of a number of a clip's vector or of one over time, in standard deviations of all numbers of
-    the clips' vectors."""
+    """Largest difference in any number of a clip's vector or of a frame's vector, in standard deviations of all numbers
+    of the clips' vectors."""
     min_cosine: float
     """Smallest cosine of a clip's two vectors."""
     same_neighbours: int
-    """Clips whose nearest other clip, by cosine, is the same."""
+    """Number of clips whose nearest other clip, by cosine, is the same."""
 
     @property
     def text(self) -> str:
-        """The figures in words."""
+        """Summary of the comparison in words."""
         return (
             f"largest difference {self.max_difference:.1e} of the standard deviation, cosine at least "
             f"{self.min_cosine:.6f}, nearest clip the same for {self.same_neighbours:,} of {self.num_clips:,}"
@@ -44,10 +44,10 @@ class Agreement:
 
 
 def read_waves(index: ClipIndex, num_clips: int) -> list[np.ndarray]:
-    """Clips that are spread evenly over some sources, the shortest first: (samples,) float32 each.
+    """Read clips spread evenly over some sources, the shortest first: (samples,) float32 each.
 
     Raises:
-        ValueError: fewer than two can be read.
+        ValueError: fewer than two clips can be read.
         OSError: a shard is missing, or its storage does not answer.
     """
     chosen = np.unique(np.linspace(0, index.num_clips - 1, min(num_clips, index.num_clips)).astype(np.int64))
@@ -62,12 +62,12 @@ def read_waves(index: ClipIndex, num_clips: int) -> list[np.ndarray]:
 
 @torch.inference_mode()
 def compare(encoder: FrozenEncoder, exported: Exported, waves: list[np.ndarray]) -> Agreement:
-    """Embed clips with both, those of one length in batches.
+    """Embed clips with both encoder and export, clips of equal length in batches.
 
     Args:
         encoder: the reference.
-        exported: what is compared with it.
-        waves: of :func:`read_waves`.
+        exported: the export to compare with it.
+        waves: clips from :func:`read_waves`.
     """
     ours: list[np.ndarray] = []
     theirs: list[np.ndarray] = []

@@ -1,4 +1,4 @@
-"""Writes the model card of an export from what its run and an evaluation say."""
+"""Writes the model card of an export from its run and an evaluation."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ _LABELS = {
     "shuffled": "clusters of its teacher's vectors, dealt out at random",
     "true": "the classes of the clips",
 }
-"""Labels of a distillation, by their origin."""
+"""Description of a distillation's labels, by their origin."""
 
 
 @dataclass(frozen=True)
 class CardResults:
-    """Rows of an evaluation that a card shows."""
+    """Rows of an evaluation that the card shows."""
 
     table: EvaluationTable
     row: str
-    """Row of the encoder."""
+    """Name of the encoder's row."""
     tasks: tuple[str, ...]
-    """Tasks that it was read on in that row."""
+    """Tasks on which the encoder was scored in that row."""
 
     def markdown(self) -> str:
-        """The row of the encoder, and of what was not trained, by task and measure."""
+        """Return the rows of the encoder and of the untrained systems, by task and measure."""
         trained = {margin.row: margin.random for margin in self.table.margins}
         shown = (LogMelStatistics.name, trained.get(self.row), self.row)
         rows = []
@@ -57,7 +57,7 @@ class CardResults:
         return "\n".join([head, line.replace("|---|--:|", "|---|---|"), *body])
 
     def limits(self) -> list[str]:
-        """Sentences on what the numbers do not show."""
+        """Return sentences on what the numbers do not show."""
         groups = ", ".join(f"{self.table.num_groups[task]:,} on {task}" for task in self.tasks)
         return [
             "The row is one training: its intervals are of other test clips, not of another training.",
@@ -71,11 +71,11 @@ class CardResults:
         ]
 
     def _margin(self) -> str:
-        """A sentence on the difference from random networks."""
+        """Return a sentence on the difference from random networks."""
         mine = next((margin for margin in self.table.margins if margin.row == self.row), None)
         if mine is None:
             return "No random network of the same shape was read beside it."
-        if self.tasks != self.table.tasks:  # the row has other networks for the others
+        if self.tasks != self.table.tasks:  # the row has other networks for the other tasks
             return (
                 f"Whether this network is above random ones is not tested here: the table's test is of {self.row} on "
                 f"{', '.join(self.table.tasks)} together, with a network for each."
@@ -88,11 +88,11 @@ def find_results(evaluation: str, description: Mapping[str, Any]) -> CardResults
 
     Args:
         evaluation: folder of the evaluation.
-        description: of the encoder's own export.
+        description: description of the encoder's own export.
 
     Raises:
         FileNotFoundError: there is no evaluation.
-        ValueError: it has no row of these weights, or another version wrote it.
+        ValueError: the evaluation has no row of these weights, or was written by another version.
     """
     table, own = EvaluationTable.load(evaluation), [description["sha256"]]
     for row, encoders in storage.read_json(storage.join(evaluation, RECORD)).get("encoders", {}).items():
@@ -111,7 +111,7 @@ def write(
     results: CardResults | None,
     check: Agreement,
 ) -> bytes:
-    """The card as Markdown, with the hub's metadata at its top."""
+    """Return the card as Markdown, with the hub's metadata at its top."""
     front_end = encoder.log_mel.config
     training = description["extra"].get("config", {})
     template = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, autoescape=False).from_string(
@@ -142,7 +142,7 @@ def write(
 
 
 def _training(config: ExportConfig, description: Mapping[str, Any]) -> dict[str, str]:
-    """Facts of the training in words, as far as its run is there."""
+    """Return facts of the training in words, as far as its run is available."""
     extra = description["extra"]
     training = extra.get("config", {})
     facts = {"method": extra.get("method", "unknown")}
@@ -180,7 +180,7 @@ def _training(config: ExportConfig, description: Mapping[str, Any]) -> dict[str,
 
 
 def _beginnings(training: Mapping[str, Any]) -> dict[str, str]:
-    """The labels of a distillation, its teacher if they are from it, and the run whose weights were taken."""
+    """Return the labels of a distillation, the teacher if they come from it, and the run that gave initial weights."""
     facts = {}
     if labels := training.get("labels"):
         facts["labels"] = _LABELS[labels["origin"]]
@@ -194,7 +194,7 @@ def _beginnings(training: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _other(uri: str) -> str:
-    """Name, method and data of another run, as far as its export is still there."""
+    """Return name, method and data of another run, as far as its export is still there."""
     if find_export(uri) is None:
         return f"{storage.name(uri)}, which is not there any more"
     extra = read_description(uri)["extra"]
@@ -205,7 +205,7 @@ def _other(uri: str) -> str:
 
 
 def _data(uri: str, splits: list[str]) -> str:
-    """Name, clips and hours of a prepared source, in the splits that were trained on."""
+    """Return name, clips and hours of a prepared source, in the splits that were trained on."""
     try:
         manifest = Manifest.load(uri)
         training = manifest.select([split for split in splits if split in manifest.clips_by_split])

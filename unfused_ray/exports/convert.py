@@ -9,7 +9,7 @@ from unfused_ray.models.portable import PortableEncoder
 
 
 def settings(encoder: FrozenEncoder) -> dict[str, Any]:
-    """Arguments of the :class:`PortableEncoder` that computes what an encoder does, as JSON has them."""
+    """Return the arguments of the :class:`PortableEncoder` that computes what an encoder does, as JSON values."""
     front_end, shape = encoder.log_mel.config, encoder.encoder.config
     return {
         "sample_rate": front_end.sample_rate,
@@ -28,13 +28,13 @@ def settings(encoder: FrozenEncoder) -> dict[str, Any]:
 
 
 def portable(encoder: FrozenEncoder) -> PortableEncoder:
-    """The same network in plain operations, on the CPU.
+    """Return the same network in plain operations, on the CPU.
 
     Raises:
-        ValueError: the crop of the training is no longer than half a window of the front end.
+        ValueError: the training crop is no longer than half a window of the front end.
     """
     network = PortableEncoder(**settings(encoder))
     log_mel = encoder.log_mel
-    front_end = {"window": log_mel.window.float(), "filters": log_mel.filters[::2]}  # there each row twice
+    front_end = {"window": log_mel.window.float(), "filters": log_mel.filters[::2]}  # an encoder has each row twice
     network.load_state_dict({**network.state_dict(), **encoder.encoder.state_dict(), **front_end})
     return network.requires_grad_(False)

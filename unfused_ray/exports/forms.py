@@ -1,4 +1,4 @@
-"""Makes the files of an export in each form, reads them again, and compares them with the encoder."""
+"""Makes the files of an export in each form, reads them back, and compares them with the encoder."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from unfused_ray.exports.plan import ExportPlan
 from unfused_ray.models.portable import PortableEncoder
 
 TOLERANCE = 1e-3
-"""Largest difference, in standard deviations, of an export that is written; weights of 8 bits have none."""
+"""Largest difference, in standard deviations, with which an export is written; 8-bit weights have no limit."""
 Made = tuple[dict[str, bytes], dict[str, Agreement]]
-"""Content of the files by name, and how those with weights agree with the encoder."""
+"""Contents of the files by name, and the agreement of files with weights with the encoder."""
 
 
 def make_onnx(plan: ExportPlan, network: PortableEncoder, waves: list[np.ndarray]) -> Made:
-    """Make the ONNX file and, if asked, that with weights of 8 bits."""
+    """Make the ONNX file and, if requested, the one with 8-bit weights."""
     models = {onnx_file.FILE: (model := onnx_file.build(network))}
     if plan.config.int8:
         models[onnx_file.INT8_FILE] = onnx_file.with_int8_weights(model)
@@ -44,7 +44,7 @@ def make_onnx(plan: ExportPlan, network: PortableEncoder, waves: list[np.ndarray
 
 
 def make_torch(plan: ExportPlan, network: PortableEncoder, waves: list[np.ndarray]) -> Made:
-    """Make the folder for torch and, if asked, the program."""
+    """Make the folder for torch and, if requested, the program."""
     files = torch_folder.files(network, settings(plan.encoder))
     read = PortableEncoder(**json.loads(files[torch_folder.CONFIG]))
     read.load_state_dict(safetensors.torch.load(files[torch_folder.WEIGHTS]))
@@ -57,7 +57,7 @@ def make_torch(plan: ExportPlan, network: PortableEncoder, waves: list[np.ndarra
 
 
 def make_hub(plan: ExportPlan, network: PortableEncoder, waves: list[np.ndarray]) -> Made:
-    """Make the folder for the hub; its card says how the weights agree."""
+    """Make the folder for the hub; its card states how well the weights agree."""
     files = hub_folder.files(network, settings(plan.encoder))
     read = torch.nn.ModuleDict({"encoder": PortableEncoder(**json.loads(files[torch_folder.CONFIG])["encoder"])})
     read.load_state_dict(safetensors.torch.load(files[torch_folder.WEIGHTS]))

@@ -1,4 +1,4 @@
-"""Writes a portable network as a folder for the Hugging Face hub: weights, configuration and code; no card yet."""
+"""Makes the folder of a portable network for the Hugging Face hub: weights, configuration and code; no card yet."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _FILES = ("configuration_unfused.py", "modeling_unfused.py", "unfused_encoder.py
 
 
 def files(network: PortableEncoder, settings: Mapping[str, Any]) -> dict[str, bytes]:
-    """All files but the card, by name.
+    """Return all files except the card, by name.
 
-    ``AutoModel`` and ``PyTorchModelHubMixin`` read the same weights and configuration: both have the network as
+    ``AutoModel`` and ``PyTorchModelHubMixin`` read the same weights and configuration: both keep the network as
     ``encoder``.
     """
     config = {

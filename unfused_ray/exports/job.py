@@ -1,4 +1,4 @@
-"""The export of an encoder: checked, described, written, compared with the encoder on real clips, and signed."""
+"""The export of an encoder: checked, described, compared with the encoder on real clips, written, and recorded."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 RECORD = "export.json"
-"""Written last: files and checks of a whole export."""
+"""Record of a whole export with its files and checks, written last."""
 EVALUATION = "evaluation"
 """Folder of the scores of the 8-bit file."""
 
@@ -40,11 +40,11 @@ class ExportResult:
     folder: str
     """Path or URI."""
     files: Mapping[str, int]
-    """Bytes by file."""
+    """Sizes of the files in bytes."""
     checks: Mapping[str, Agreement]
     """Comparison with the encoder, by file."""
     table: EvaluationTable | None
-    """Scores of the file of float32 and of that with weights of 8 bits."""
+    """Scores of the float32 file and of the file with 8-bit weights; None without the latter."""
 
 
 def check(config: ExportConfig) -> ExportPlan:
@@ -52,9 +52,9 @@ def check(config: ExportConfig) -> ExportPlan:
 
     Raises:
         FileNotFoundError: there is no encoder, or no prepared source.
-        ValueError: a path cannot be used, the sources have another rate, a task cannot be scored, or the export that
-            is to be replaced has a damaged record, or the model card would replace a file of another origin.
-        MissingExtraError: what writes ONNX files is not installed.
+        ValueError: a path cannot be used, the sources have another sample rate, a task cannot be scored, the export to
+            replace has a damaged record, or the model card would replace a file of another origin.
+        MissingExtraError: the packages that write ONNX files are not installed.
     """
     config = paths.check(config)
     for module in ("onnx", "onnxscript", "onnxruntime") if config.to == "onnx" else ():
@@ -74,7 +74,7 @@ def check(config: ExportConfig) -> ExportPlan:
     refuse_other_rate(index.manifests, encoder.sampling_rate)
     config = config.replace(data=data, tasks=(config.tasks or data) if config.int8 else ())
     if config.tasks:
-        # What no scoring could take is refused before an export is replaced.
+        # Tasks that cannot be scored are refused before an export is replaced.
         evaluation_plan.check(_scores_of(config, ()))
     results = card.find_results(config.evaluation, description) if config.evaluation else None
     plan = ExportPlan(config, description, encoder, index, results)
@@ -102,9 +102,9 @@ def describe(plan: ExportPlan) -> Group:
 
 
 def run(plan: ExportPlan) -> ExportResult:
-    """Make the export, compare it with the encoder, write it, and sign it.
+    """Make the export, compare it with the encoder, and write it; its record comes last.
 
-    An export that is there is replaced once the new one has been compared; all of its files are removed.
+    An earlier export in the folder is replaced once the new one has been compared; all its files are removed.
 
     Raises:
         ValueError: the export differs from the encoder by more than ``forms.TOLERANCE``, or no two clips can be read.
@@ -121,7 +121,7 @@ def run(plan: ExportPlan) -> ExportResult:
     result = ExportResult(plan.output, {name: len(data) for name, data in files.items()}, checks, table)
     content = {
         "to": plan.config.to,
-        # No paths: the folder may be published.
+        # No paths, because the folder may be published.
         "encoder": {name: plan.description[name] for name in ("sha256", "num_parameters")},
         "files": result.files,
         "checks": {name: asdict(agreement) for name, agreement in checks.items()},
@@ -148,23 +148,23 @@ def describe_result(result: ExportResult) -> Group:
 
 
 def _before(output: str, named: str) -> tuple[str, ...]:
-    """Names of the files of the export in a folder, and of its scores; none if it holds no whole export.
+    """Return the names of an export's files and scores in a folder; empty if it holds no whole export.
 
     Args:
         output: the folder.
-        named: evaluation that the new export is to name, which is kept wherever it lies.
+        named: evaluation that the new export names, which is kept wherever it is.
     """
     uri = storage.join(output, RECORD)
     if not storage.exists(uri):
         return ()
     listed = storage.read_json(uri, FORMAT_VERSION, f"delete {output}, or name another output").get("files", {})
-    there = [storage.name(file) for file in storage.list_files(output)]  # a record says nothing of other folders
+    there = [storage.name(file) for file in storage.list_files(output)]  # a record does not cover other folders
     has_scores = onnx_file.INT8_FILE in listed and storage.join(output, EVALUATION) != storage.join(named)
     return *(name for name in there if name in listed), *([EVALUATION] if has_scores else ())
 
 
 def _remove(plan: ExportPlan) -> None:
-    """Remove the export that is replaced, its record first: what is left of it is signed by none."""
+    """Remove the export that is replaced, its record first, so that no partly removed export looks whole."""
     storage.delete(storage.join(plan.output, RECORD))
     for name in plan.before:
         storage.delete(storage.join(plan.output, name))
@@ -173,7 +173,7 @@ def _remove(plan: ExportPlan) -> None:
 
 
 def _score(plan: ExportPlan) -> EvaluationTable:
-    """Read both ONNX files as rows of a table."""
+    """Score both ONNX files as rows of a table."""
     files = {"float32": onnx_file.FILE, "int8": onnx_file.INT8_FILE}
     models = tuple(f"{name}={storage.join(plan.output, file)}" for name, file in files.items())
     config = _scores_of(plan.config, models).replace(output=storage.join(plan.output, EVALUATION))
@@ -181,6 +181,6 @@ def _score(plan: ExportPlan) -> EvaluationTable:
 
 
 def _scores_of(config: ExportConfig, models: tuple[str, ...]) -> EvaluateConfig:
-    """The evaluation of ONNX files on the tasks of an export."""
+    """Return the configuration that evaluates ONNX files on the tasks of an export."""
     tracking = TrackingConfig(uri="off")
     return EvaluateConfig(models=models, tasks=config.tasks, name=EVALUATION, random_seeds=0, tracking=tracking)

@@ -1,4 +1,4 @@
-"""Writes a portable network as an ONNX file, and one with weights of 8 bits."""
+"""Makes an ONNX file of a portable network, and one with 8-bit weights."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ FILE = "model.onnx"
 INT8_FILE = "model-int8.onnx"
 _INPUT, _OUTPUTS = "wave", ("vectors", "frames")
 _EXACT = ("both_b", "conv.0.0.weight")
-"""Weights that are never rounded: of the Fourier transform, and of the first convolution, whose rounding changes the
-vectors more than that of all others together (docs/log.md). They are small."""
+"""Weights that are never rounded: those of the Fourier transform, and of the first convolution, whose rounding changes
+the vectors more than that of all others together (docs/log.md). They are small."""
 
 
 def build(network: PortableEncoder) -> Any:
-    """The network as an ONNX model: ``wave`` → ``vectors`` and ``frames``, of any batch and of any length."""
+    """Return the network as an ONNX model: ``wave`` → ``vectors`` and ``frames``, for any batch size and length."""
     example = torch.zeros(2, 2 * network.shortest)
     registration = logging.getLogger("torch.onnx._internal.exporter._registration")
-    before, registration.level = registration.level, logging.ERROR  # it tells of torchvision, which is not used
+    before, registration.level = registration.level, logging.ERROR  # it reports on torchvision, which is not used
     try:
         program = torch.onnx.export(
             network,
@@ -41,14 +41,14 @@ def build(network: PortableEncoder) -> Any:
     assert program is not None
     model = program.model_proto
     model.graph.output[1].type.tensor_type.shape.dim[1].dim_param = "frames"
-    del model.graph.value_info[:]  # shapes of what is in between, which runtimes find out themselves
+    del model.graph.value_info[:]  # shapes of intermediate values, which runtimes infer themselves
     for node in model.graph.node:
-        del node.metadata_props[:]  # lines of the code on this machine, with their paths
+        del node.metadata_props[:]  # source lines on this machine, with their paths
     return model
 
 
 def with_metadata(model: Any, metadata: Mapping[str, str]) -> bytes:
-    """The file of an ONNX model with these metadata."""
+    """Return the file of an ONNX model with these metadata."""
     del model.metadata_props[:]
     for name, value in metadata.items():
         model.metadata_props.add(key=name, value=value)
@@ -56,9 +56,9 @@ def with_metadata(model: Any, metadata: Mapping[str, str]) -> bytes:
 
 
 def with_int8_weights(model: Any) -> Any:
-    """A copy of a model whose filters, convolutions and layers per frame have weights of 8 bits, one scale an output.
+    """Return a copy whose filters, convolutions and layers per frame have 8-bit weights, with one scale per output.
 
-    It computes in float32, as the model does: the weights are multiplied by their scales first.
+    It computes in float32, like the model, after multiplying the weights by their scales.
     """
     import onnx
 
@@ -66,7 +66,7 @@ def with_int8_weights(model: Any) -> Any:
     small.CopyFrom(model)
     graph = small.graph
     weights = {weight.name: weight for weight in graph.initializer}
-    axes = {"Conv": 0, "MatMul": 1}  # of the outputs
+    axes = {"Conv": 0, "MatMul": 1}  # axis of the outputs
     scaling = []
     for node in graph.node:
         name = node.input[1] if node.op_type in axes else ""

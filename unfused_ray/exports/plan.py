@@ -1,4 +1,4 @@
-"""An export whose encoder and clips have been found."""
+"""The plan of an export."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class ExportPlan:
 
     config: ExportConfig
     description: Mapping[str, Any]
-    """Description that lies beside the encoder's weights."""
+    """Description beside the encoder's weights."""
     encoder: FrozenEncoder
     index: ClipIndex
-    """Clips to check on."""
+    """Clips on which the export is checked."""
     results: CardResults | None
     before: tuple[str, ...] = ()
-    """Files, and the folder of scores, of the export that is replaced."""
+    """Files, and the folder of scores, of the export that will be replaced."""
 
     @property
     def output(self) -> str:
@@ -39,7 +39,7 @@ class ExportPlan:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """Metadata of the export: rate, shortest clip, times of the frames, size, origin."""
+        """Metadata of the export: sample rate, shortest clip, times of the frames, size, origin."""
         encoder = self.encoder
         rule = {"tile": "repeated", "centre": "centred in silence"}[encoder.crop.short_clips]
         return {

@@ -1,4 +1,4 @@
-"""Writes a portable network as a folder that needs torch and safetensors alone, and as a program of torch.export."""
+"""Makes the folder of a portable network that needs only torch and safetensors, and a program of torch.export."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROGRAM = "model.pt2"
 
 
 def files(network: PortableEncoder, settings: Mapping[str, Any]) -> dict[str, bytes]:
-    """Weights, arguments of the network, and its code, by file name."""
+    """Return the weights, the network's arguments, and its code, by file name."""
     return {
         CODE: code(),
         CONFIG: json.dumps(settings, indent=2).encode(),
@@ -30,23 +30,23 @@ def files(network: PortableEncoder, settings: Mapping[str, Any]) -> dict[str, by
 
 
 def weights(network: torch.nn.Module) -> bytes:
-    """The weights of a network as the hub has them."""
+    """Return the weights of a network in the hub's format."""
     tensors = {name: value.contiguous() for name, value in network.state_dict().items()}
     return safetensors.torch.save(tensors, {"format": "pt"})
 
 
 def code() -> bytes:
-    """The module of :class:`PortableEncoder`, as it is."""
+    """Return the source of the module of :class:`PortableEncoder`, unchanged."""
     return inspect.getsource(portable).encode()
 
 
 def program(network: PortableEncoder) -> bytes:
-    """The network as a program of ``torch.export``, for any batch and any length from one sample on."""
+    """Return the network as a program of ``torch.export``, for any batch size and any length of at least one sample."""
     dynamic = torch.export.Dim.DYNAMIC
     example = torch.zeros(2, 3)  # small, because it is saved too
     exported = torch.export.export(network, (example,), dynamic_shapes={"wave": {0: dynamic, 1: dynamic}})
     for node in exported.graph.nodes:
-        node.meta.pop("stack_trace", None)  # lines of the code on this machine, with their paths
+        node.meta.pop("stack_trace", None)  # source lines on this machine, with their paths
     file = io.BytesIO()
     torch.export.save(exported, file)
     return file.getvalue()

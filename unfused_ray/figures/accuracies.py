@@ -1,4 +1,4 @@
-"""Draws accuracies with their intervals: every system on every task, and against the size of the encoder."""
+"""Draws accuracies with their intervals: every system on every task, and accuracy against size and operations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from unfused_ray.figures.canvas import new_figure, open_axes
 
 _PANELS_A_ROW = 7
 _DASHES = ("--", ":", "-.", (0, (7, 3)), (0, (1, 4)), (0, (7, 2, 1, 2, 1, 2)))
-"""Styles of lines that can be told apart."""
+"""Line styles that readers can tell apart."""
 
 
 def draw_table(
@@ -26,13 +26,13 @@ def draw_table(
 ) -> Figure:
     """Draw accuracies as dots with their 95 % intervals: one panel per task and measure, one line per system.
 
-    Panels have scales of their own: compare lines within a panel.
+    Each panel has its own scale, so compare lines only within a panel.
 
     Args:
-        title: of the drawing.
-        systems: from top to bottom.
-        panels: rows of headings; more than seven of a row go on below. "mean" and "mean, …" are set apart.
-        values: in shares of 1, by system, then by heading; one that is missing is drawn as a dash.
+        title: title of the drawing.
+        systems: names of the lines, from top to bottom.
+        panels: rows of headings; a row of more than seven continues below. "mean" and "mean, …" are set apart.
+        values: accuracies in shares of 1, by system, then by heading; a missing one is drawn as a dash.
     """
     rows = [row[first : first + _PANELS_A_ROW] for row in panels for first in range(0, len(row), _PANELS_A_ROW)]
     num_columns = max(map(len, rows))
@@ -49,7 +49,7 @@ def draw_table(
 
 
 def draw_evaluation(title: str, table: EvaluationTable) -> Figure:
-    """Draw an evaluation's table: a row of panels per measure, the headline first."""
+    """Draw the table of an evaluation: one row of panels per measure, the headline first."""
     panels = [[f"{heading}, {measure}" for heading in table.headings] for measure in MEASURES]
     values = {
         row.name: {
@@ -63,7 +63,7 @@ def draw_evaluation(title: str, table: EvaluationTable) -> Figure:
 
 
 def _draw_estimates(axis: Axes, estimates: Sequence[Interval | None]) -> None:
-    """A dot, its interval and its number on each line, the first on top."""
+    """Draw a dot, its interval and its number on each line, the first line on top."""
     for line, estimate in enumerate(estimates):
         text = "–"
         if estimate is not None:
@@ -84,8 +84,8 @@ def draw_by_parameters(title: str, found: Mapping[str, tuple[int | None, Interva
     """Draw a measure against parameters, on a logarithmic axis, with 95 % intervals.
 
     Args:
-        title: of the drawing.
-        found: parameters and measure in shares of 1, by system; a system whose size is None is a dashed line.
+        title: title of the drawing.
+        found: parameters and measure in shares of 1, by system; a system of size None is a dashed line.
     """
     figure = new_figure(title, 10.0, 6.5)
     axis = open_axes(figure)
@@ -96,7 +96,7 @@ def draw_by_parameters(title: str, found: Mapping[str, tuple[int | None, Interva
         if parameters is None:
             axis.axhline(100 * accuracy.value, color="0.6", linestyle="--", label=label)
             continue
-        # Systems of one size stand side by side, around it.
+        # Systems of equal size are placed side by side, around that size.
         alike = [other for other in best_first if found[other][0] == parameters]
         x = parameters * 1.04 ** (alike.index(name) - (len(alike) - 1) / 2)
         if not math.isnan(accuracy.low):
@@ -119,9 +119,9 @@ def draw_by_operations(
     """Draw a measure against the operations of a training, on a logarithmic axis, with 95 % intervals.
 
     Args:
-        title: of the drawing.
-        curves: points of each line: 10¹² operations, and the measure in shares of 1.
-        levels: systems that nothing was spent on here, such as random networks: dashed lines.
+        title: title of the drawing.
+        curves: points of each curve: 10¹² operations, and the measure in shares of 1.
+        levels: systems that cost no operations here, such as random networks, drawn as dashed lines.
     """
     figure = new_figure(title, 10.0, 6.5)
     axis = open_axes(figure)
@@ -146,7 +146,7 @@ def draw_by_operations(
         axis.set_xticks([], minor=True)
     axis.set_xlabel("10¹² operations of the training, with the runs that it builds on")
     axis.set_ylabel("% of the test clips")
-    if drawn:  # in the order of their heights
+    if drawn:  # ordered by height
         handles = [line for _, line in sorted(drawn, key=lambda pair: pair[0], reverse=True)]
         axis.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
     return figure

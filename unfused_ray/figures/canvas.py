@@ -1,4 +1,4 @@
-"""Empty figures, and finished ones as PNG and SVG."""
+"""Makes empty figures, and writes finished ones as PNG and SVG."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from matplotlib.text import Text
 from unfused_ray import storage
 
 _INCHES_A_LETTER = 0.105
-"""Average width of a title's letter."""
+"""Average width of a letter in a title."""
 _DPI = 110
 
 
 def new_figure(title: str, width: float, height: float) -> Figure:
-    """An empty figure, width and height in inches; a title that is wider than the figure is folded."""
+    """Make an empty figure, width and height in inches; wrap a title that is wider than the figure."""
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
     folded = textwrap.fill(title, max(20, int(width / _INCHES_A_LETTER)))
     figure.suptitle(folded, x=0.01, ha="left", fontsize=13)
@@ -27,7 +27,7 @@ def new_figure(title: str, width: float, height: float) -> Figure:
 
 
 def open_axes(figure: Figure) -> Axes:
-    """One pair of axes in the style of :func:`style`."""
+    """Add one pair of axes in the style of :func:`style`."""
     axis = figure.add_subplot()
     style(axis)
     return axis
@@ -41,7 +41,7 @@ def style(axis: Axes) -> None:
 
 
 def save(figure: Figure, uri: str) -> str:
-    """Write a figure as PNG; returns ``uri``."""
+    """Write a figure as PNG; return ``uri``."""
     picture = io.BytesIO()
     _without_math(figure).savefig(picture, format="png", dpi=_DPI)
     storage.write_bytes(uri, picture.getvalue())
@@ -49,16 +49,16 @@ def save(figure: Figure, uri: str) -> str:
 
 
 def to_svg(figure: Figure) -> bytes:
-    """A figure as SVG; the same figure gives the same bytes."""
+    """Return a figure as SVG; the same figure gives the same bytes."""
     buffer = io.BytesIO()
-    # Text stays text, in the reader's sans-serif: as outlines it would be most of the bytes.
+    # Text stays text, in the reader's sans-serif font: as outlines it would make up most of the bytes.
     with mpl.rc_context({"svg.hashsalt": "unfused-ray", "svg.fonttype": "none", "font.family": "sans-serif"}):
         _without_math(figure).savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     return buffer.getvalue()
 
 
 def _without_math(figure: Figure) -> Figure:
-    """The figure with a $ in its texts drawn as a $: names of runs, classes and clips are no TeX."""
+    """Return the figure with each $ drawn as a $: names of runs, classes and clips are not TeX."""
     for text in figure.findobj(Text):
         text.set_parse_math(False)
     return figure

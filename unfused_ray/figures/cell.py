@@ -1,4 +1,4 @@
-"""The pictures of a cell: where its classifier errs, and a map of the test clips as the system hears them."""
+"""Draws the pictures of a cell: the errors of its classifier, and a map of the test clips in the system's vectors."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ logger = logging.getLogger(__name__)
 
 
 def files(system: str) -> tuple[str, str]:
-    """Names of a system's pictures in a task's folder: confusion matrix and map."""
+    """Return the names of a system's pictures in a task's folder: confusion matrix and map."""
     return f"{file_stem(system)}-confusion.png", f"{file_stem(system)}-map.png"
 
 
 def write(output: str, task: Task, system: str, cell: Cell, heard: Heard) -> None:
     """Draw a cell into an evaluation's folder.
 
-    The confusion matrix is of all networks and folds together; the map needs vectors of three directions at least.
+    The confusion matrix covers all networks and folds together. The map needs vectors with at least three directions.
     """
     confusion, picture = (storage.join(output, task.name, name) for name in files(system))
     num_networks, num_tested = cell.scores["linear"].shape
@@ -30,7 +30,7 @@ def write(output: str, task: Task, system: str, cell: Cell, heard: Heard) -> Non
     if num_networks > 1:
         title += f", each heard by {num_networks} networks"
     save(draw_confusion(title, cell.confusion, task.class_names), confusion)
-    storage.delete(picture)  # of another network
+    storage.delete(picture)  # it may show another network
     if (positions := project(heard.vectors)) is None:
         logger.warning("no map of %s on %s: its vectors have fewer than three directions", system, task.name)
         return

@@ -10,19 +10,19 @@ from matplotlib.figure import Figure
 from unfused_ray.figures.canvas import new_figure
 
 _MAX_COUNTED = 20
-"""Classes up to which the cells have room for their counts."""
+"""Largest number of classes for which the cells have room for counts."""
 _MAX_NAMED = 150
-"""Classes up to which their names have room; a picture of more is no larger."""
+"""Largest number of classes for which names have room; a picture of more classes is no larger."""
 
 
 def draw_confusion(title: str, confusion_KK: np.ndarray, class_names: Sequence[str]) -> Figure:
-    """Draw a confusion matrix: colours are shares of the true class's clips, the numbers in the cells are clips.
+    """Draw a confusion matrix: colours are shares of the true class's clips, numbers in the cells count clips.
 
     Args:
-        title: of the drawing.
-        confusion_KK: clips by true class (row) and predicted class (column).
-        class_names: of the rows and columns. With more than 20 the cells have no numbers, with more than 150 the rows
-            and columns no names.
+        title: title of the drawing.
+        confusion_KK: counts of clips by true class (row) and predicted class (column).
+        class_names: names of the rows and columns. With more than 20 classes the cells have no numbers; with more than
+            150 the rows and columns have no names.
     """
     num_classes = len(class_names)
     sizes_K = confusion_KK.sum(axis=1)

@@ -14,12 +14,12 @@ from unfused_ray.figures.metrics import Metric
 from unfused_ray.runs.reader import curves
 
 Curves = Mapping[str, tuple[Sequence[int], Sequence[float]]]
-"""Epochs and values, by name."""
+"""Epochs and values of each curve, by name."""
 _PANELS_A_ROW = 4
 
 
 def draw_health(title: str, history: Sequence[Mapping[str, float]], metrics: Sequence[Metric]) -> Figure:
-    """Small multiples over the epochs, a panel a metric; a metric of several heads has a curve for each."""
+    """Draw small multiples over the epochs, a panel per metric; a metric of several heads has a curve for each."""
     num_rows = math.ceil(len(metrics) / _PANELS_A_ROW)
     figure = new_figure(title, 3.5 * _PANELS_A_ROW, 3.0 * num_rows)
     for number, metric in enumerate(metrics, start=1):
@@ -37,7 +37,7 @@ def draw_health(title: str, history: Sequence[Mapping[str, float]], metrics: Seq
 
 
 def draw_curves(series: Curves) -> Figure:
-    """One small panel without a title."""
+    """Draw one small panel without a title."""
     figure = new_figure("", 4.4, 2.7)
     axis = figure.add_subplot()
     _draw(axis, series)
@@ -46,11 +46,11 @@ def draw_curves(series: Curves) -> Figure:
 
 
 def _draw(axis: Axes, series: Curves) -> None:
-    """A line a curve; several are named in a legend."""
+    """Draw a line per curve; several curves are named in a legend."""
     for epochs, values in series.values():
         axis.plot(epochs, values, marker="o", markersize=4, linewidth=1.8)
     if len(series) > 1:
-        # Handles and names, because Matplotlib by itself leaves out names that begin with _.
+        # Handles and names are given, because Matplotlib itself leaves out names that begin with _.
         axis.legend(axis.lines, list(series), fontsize=8, frameon=False)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.ticklabel_format(axis="y", useOffset=False)

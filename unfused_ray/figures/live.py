@@ -12,14 +12,14 @@ from unfused_ray.tracking.mlflow import TrackedRun, log_results
 logger = logging.getLogger(__name__)
 
 _SHARE = 100
-"""A drawing waits for this many times what the last one took."""
+"""The pause after a drawing is at least this many times the time that it took."""
 
 
 class LivePictures:
-    """The pictures of one run that need no finished network, drawn into its folder and its MLflow run now and then.
+    """Draws, at intervals, the pictures of one run that need no finished network, into its folder and its MLflow run.
 
     Args:
-        tracked: gives the run in MLflow, once it has begun.
+        tracked: returns the run in MLflow, once it has begun.
         run_uri: folder of the run.
         every_minutes: shortest time between two drawings; 0 draws none.
     """
@@ -28,28 +28,28 @@ class LivePictures:
         self._tracked, self._run_uri, self._pause = tracked, run_uri, 60 * every_minutes
         self._next = time.monotonic() + self._pause
         self._thread: threading.Thread | None = None
-        """Of the newest drawing."""
+        """Thread of the latest drawing."""
 
     def draw(self) -> None:
-        """Begin to draw if it is time; returns at once."""
+        """Start a drawing if it is time; return at once."""
         drawing = self._thread is not None and self._thread.is_alive()
         if self._pause and not drawing and time.monotonic() >= self._next:
             self._thread = threading.Thread(target=self._draw, name="pictures", daemon=True)
             self._thread.start()
 
     def wait(self) -> None:
-        """Wait until a drawing that has begun is finished."""
+        """Wait until a started drawing is finished."""
         if self._thread is not None:
             self._thread.join()
 
     def _draw(self) -> None:
         started = time.monotonic()
         try:
-            from unfused_ray.figures.run import write_progress  # here: drawing takes a second to import
+            from unfused_ray.figures.run import write_progress  # here, because drawing takes a second to import
 
             log_results(self._tracked(), write_progress(self._run_uri), {})
         except (OSError, ValueError) as error:
             logger.warning("the pictures of %s are not drawn now: %s", self._run_uri, error)
-        finally:  # also where it ends this thread: it would be tried again at each epoch
+        finally:  # also if an exception ends the thread, which would recur at each epoch
             took = time.monotonic() - started
             self._next = time.monotonic() + max(self._pause, _SHARE * took)

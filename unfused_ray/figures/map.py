@@ -1,4 +1,4 @@
-"""The map: embeddings in two dimensions (t-SNE), as points coloured by class or cluster."""
+"""Draws the map: embeddings in two dimensions (t-SNE), as points coloured by class or cluster."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _COLOURS = (
 )
 _SHAPES = ("o", "^")
 MAX_NAMED = len(_COLOURS) * len(_SHAPES)
-"""Groups of points that a reader can still tell apart."""
+"""Largest number of groups of points that a reader can tell apart."""
 MAX_POINTS = 2000
-"""Points of a map: t-SNE takes seconds for so many."""
+"""Largest number of points in a map, for which t-SNE takes seconds."""
 _MIN_DIRECTIONS = 3
 _PCA_DIM = 50
 _PERPLEXITY = 30.0
@@ -33,11 +33,11 @@ _PERPLEXITY = 30.0
 
 @dataclass(frozen=True)
 class Grouping:
-    """Points of a map by group, such as class or cluster."""
+    """Groups of a map's points, such as classes or clusters."""
 
     title: str
     ids: np.ndarray
-    """(N,) int64 index into ``names``; -1 is drawn in grey, behind the others."""
+    """(N,) int64 index into ``names``; -1 is drawn in grey, behind the other points."""
     names: Sequence[str]
     """Names of the groups, at most ``MAX_NAMED``."""
     rest: str
@@ -45,19 +45,19 @@ class Grouping:
 
     @classmethod
     def of(cls, title: str, groups_N: np.ndarray, shown: Sequence[int], names: Sequence[str], rest: str) -> Self:
-        """Name some groups; points of all other groups, and of none (-1), are the rest."""
+        """Name some groups; points of all other groups, and of none (-1), are grey."""
         places = {group: place for place, group in enumerate(shown)}
         ids = np.array([places.get(group, -1) for group in groups_N.tolist()], np.int64)
         return cls(title, ids, names, rest)
 
 
 def by_class(title: str, class_ids_N: np.ndarray, class_names: Sequence[str]) -> Grouping:
-    """Group points by class, in the order of the names; of many classes, name those that most points have.
+    """Group points by class, in the order of the names; of many classes, name the most common.
 
     Args:
-        title: of the grouping.
-        class_ids_N: index into ``class_names``; -1 is a point without a class.
-        class_names: of all classes.
+        title: title of the grouping.
+        class_ids_N: index of each point's class in ``class_names``; -1 is a point without a class.
+        class_names: names of all classes.
     """
     counts = Counter(class_ids_N[class_ids_N >= 0].tolist())
     shown = sorted((group for group, _ in counts.most_common(MAX_NAMED)), key=lambda group: class_names[group])
@@ -66,13 +66,12 @@ def by_class(title: str, class_ids_N: np.ndarray, class_names: Sequence[str]) ->
     return Grouping.of(title, class_ids_N, shown, [class_names[group] for group in shown], "others")
 
 
-# One thread: beside other work OpenMP's threads wait for each other (60 points: 0.9 s on one, 43 s on two busy cores).
+# One thread: on a busy machine OpenMP's threads wait for each other (60 points: 0.9 s on one, 43 s on two busy cores).
 @threadpool_limits.wrap(limits=1)
 def project(embeddings_ND: np.ndarray) -> np.ndarray | None:
-    """Two coordinates for each embedding, (N, 2): directions → 50 principal components → t-SNE, always the same.
+    """Return two coordinates per embedding, (N, 2): directions → 50 principal components → t-SNE, deterministically.
 
-    None if there are fewer than three directions to lay out, as those of a network that has collapsed: t-SNE may then
-    end the process.
+    Return None if there are fewer than three directions, as from a collapsed network: t-SNE might then end the process.
     """
     if len(embeddings_ND) < _MIN_DIRECTIONS or embeddings_ND.shape[1] < 2:
         return None
@@ -85,7 +84,7 @@ def project(embeddings_ND: np.ndarray) -> np.ndarray | None:
 
 
 def draw_map(title: str, positions_N2: np.ndarray, groupings: Sequence[Grouping]) -> Figure:
-    """Draw the same points once for each grouping, coloured by it."""
+    """Draw the same points once per grouping, coloured by it."""
     figure = new_figure(title, 8.2 * len(groupings), 6.6)
     for axis, grouping in zip(figure.subplots(1, len(groupings), squeeze=False).flat, groupings, strict=True):
         _draw_points(axis, positions_N2, grouping)

@@ -21,26 +21,26 @@ class Metric:
     name: str
     """Name in the history."""
     heading: str
-    """Title of its panel."""
+    """Title of the panel."""
     note: str
-    """Reading aid: unit, direction, and a bad value."""
+    """Help for reading: unit, direction, and a bad value."""
     summary: str = ""
-    """Heading in a summary of the run; empty leaves it out there."""
+    """Heading in a summary of the run; empty if the summary leaves it out."""
     form: str = ".3f"
-    """Format specification of its values in a summary."""
+    """Format specification of the values in a summary."""
 
 
 @dataclass(frozen=True)
 class RunView:
-    """The display of a run in pictures and pages."""
+    """How a run is displayed in pictures and pages."""
 
     metrics: Sequence[Metric]
     group: str = ""
     """Word for a group of clips; empty without pseudo-labels."""
     has_distances: bool = False
-    """True if the assignment has each clip's distance to its centroid."""
+    """True if the assignment holds each clip's distance to its centroid."""
     labels_note: str = "labels were never trained on"
-    """The part that labels, where clips have any, had in the training."""
+    """Role of labels, if clips have any, in the training."""
 
 
 _LEARNING_RATE = Metric("learning_rate", "learning rate", "at the end of the epoch")
@@ -48,10 +48,10 @@ _SPEED = Metric("clips_per_second", "speed", "clips per second", "clips per seco
 
 
 def view_of(run: RunReader) -> RunView:
-    """The view of a run, by its stage and method."""
+    """Return the view of a run, by its stage and method."""
     if isinstance(run.config, DistillConfig):
         return _distillation(run, run.config)
-    from unfused_ray.methods import METHODS  # here: torch, which a folder without runs need not wait for
+    from unfused_ray.methods import METHODS  # here, because it imports torch, which a folder without runs does not need
 
     method = METHODS[run.config.method.kind]
     request = method.clustering(run.config.method)
@@ -59,7 +59,7 @@ def view_of(run: RunReader) -> RunView:
 
 
 def _clustering(run: RunReader, method: type[Method], request: ClusteringRequest) -> RunView:
-    """A pre-training on pseudo-labels: is the loss falling, are the clusters stable, is anything collapsing?"""
+    """Show a pre-training on pseudo-labels: is the loss falling, are the clusters stable, is anything collapsing?"""
     metrics = (
         Metric("loss", "loss", f"cross entropy{_blind_guess(run)}", "loss"),
         *(Metric(name, term.heading, term.note) for name, term in method.terms.items()),
@@ -80,7 +80,7 @@ def _clustering(run: RunReader, method: type[Method], request: ClusteringRequest
 
 
 def _comparison(method: type[Method]) -> RunView:
-    """A pre-training without pseudo-labels: is the loss falling, which of its terms, is anything collapsing?"""
+    """Show a pre-training without pseudo-labels: is the loss falling, which of its terms, is anything collapsing?"""
     metrics = (
         Metric("loss", "loss", "a mean over the clips", "loss"),
         *(Metric(name, term.heading, term.note, term.heading) for name, term in method.terms.items()),
@@ -92,7 +92,7 @@ def _comparison(method: type[Method]) -> RunView:
 
 
 def _distillation(run: RunReader, config: DistillConfig) -> RunView:
-    """UnFuSeD: does the teacher learn its pseudo-labels, and do the branches follow?"""
+    """Show UnFuSeD: does the teacher learn its pseudo-labels, and do the branches follow?"""
     alpha, beta, compared = config.method.alpha, config.method.beta, config.method.mse_of
     teacher, branches = "cross entropy of the teacher", "cross entropy of the branches"
     metrics = (
@@ -125,7 +125,7 @@ def _effective_rank(note: str) -> Metric:
 
 
 def _blind_guess(run: RunReader) -> str:
-    """Cross entropy of giving every group the same share, averaged over the heads; '' before there are groups."""
+    """Return in words the cross entropy of a uniform guess, averaged over the heads; '' before there are groups."""
     if not run.has_assignment:
         return ""
     prototypes = run.assignment.prototypes

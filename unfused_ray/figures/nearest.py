@@ -1,4 +1,4 @@
-"""Draws what systems find nearest: a few test clips, and beside each the training clips whose vectors are nearest."""
+"""Draws a few test clips with the training clips whose vectors are nearest, for several systems."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from unfused_ray.figures.canvas import new_figure, save
 from unfused_ray.figures.spectrograms import colour_range, draw_row
 
 PICTURE = "nearest.png"
-"""Name of the drawing in a task's folder."""
+"""Name of the picture in a task's folder."""
 _QUESTIONS = 3
 _SECONDS = 2.0
 _SAME, _OTHER = "tab:green", "0.75"
@@ -34,15 +34,15 @@ class NearestRow:
     """A test clip and the clips that one system finds nearest to it."""
 
     title: str
-    """The system."""
+    """Name of the system."""
     log_mels: Sequence[np.ndarray]
-    """(F, T) log-mels: of the test clip, then of the others."""
+    """(F, T) log-mels of the test clip, then of the other clips."""
     labels: Sequence[str]
-    """Class of each."""
+    """Class of each clip."""
 
 
 def draw_nearest(title: str, rows: Sequence[NearestRow], front_end: FrontEndConfig) -> Figure:
-    """Draw a row of spectrograms for each test clip and system; a frame is green where the class is the test clip's."""
+    """Draw a row of spectrograms per test clip and system; a green frame marks clips of the test clip's class."""
     num_columns = max(len(row.log_mels) for row in rows)
     colours = colour_range([image for row in rows for image in row.log_mels])
     size = front_end.num_mels, max(image.shape[1] for row in rows for image in row.log_mels)
@@ -71,7 +71,7 @@ def _frame(axis: Axes, first: int, size: tuple[int, int], label: str, colour: st
 
 @dataclass(frozen=True)
 class Question:
-    """A test clip of a task, and what each system finds nearest to it."""
+    """A test clip of a task, and the clips that each system finds nearest to it."""
 
     clip_id: int
     found: Mapping[str, Sequence[int]]
@@ -84,18 +84,18 @@ class Questions:
 
     asked: Sequence[Question]
     why: str
-    """The way in which they were chosen, in words."""
+    """How they were chosen, in words."""
 
 
 def ask(task: Task, nearest: Mapping[str, np.ndarray]) -> Questions:
     """Choose a few test clips of different classes, and look up what the first network of each system finds.
 
-    They are drawn by chance among those for which the last system finds more clips of the same class than the first
-    one; if there is no such clip, or one system alone, among all.
+    They are drawn by chance from the clips for which the last system finds more clips of the same class than the first.
+    If there is no such clip, or only one system, they are drawn from all test clips.
 
     Args:
-        task: whose test clips are asked about; of one with folds, those of the first.
-        nearest: by system, what its first network finds: (test clips, K) int64 clip_ids, -1 for none.
+        task: the task whose test clips are used; in a task with folds, those of the first fold.
+        nearest: by system, the clips that its first network finds: (test clips, K) int64 clip_ids, -1 for none.
     """
     round_ = task.rounds[0]
     test = np.flatnonzero(round_.splits == "test")
@@ -124,7 +124,7 @@ def ask(task: Task, nearest: Mapping[str, np.ndarray]) -> Questions:
 
 
 def write(output: str, task: Task, cells: Mapping[str, Cell]) -> str:
-    """Draw the answers of some systems into an evaluation's folder; return the picture's URI, "" if it has no clip."""
+    """Draw the answers of some systems into an evaluation's folder; return the picture's URI, or "" without clips."""
     questions = ask(task, {name: np.array(cell.results[0]["nearest"]) for name, cell in cells.items()})
     front_end = task.index.manifests[0].front_end
     waves = read(task, questions.asked)
@@ -143,12 +143,13 @@ def write(output: str, task: Task, cells: Mapping[str, Cell]) -> str:
 
 
 def clips_of(questions: Sequence[Question]) -> np.ndarray:
-    """clip_ids of all questions and answers, each once, in their order: (N,) int64."""
+    """Return the clip_ids of all questions and answers, each once, in ascending order: (N,) int64."""
     return np.unique([clip for each in questions for clip in (each.clip_id, *chain(*each.found.values()))])
 
 
 def read(task: Task, questions: Sequence[Question]) -> dict[int, np.ndarray]:
-    """The clips of all questions and answers, (samples,) int16 by clip_id, cut to two seconds; without damaged ones."""
+    """Read all clips of questions and answers, without damaged ones: (samples,) int16 by clip_id, cut to two
+    seconds."""
     ids = clips_of(questions)
     length = round(_SECONDS * task.index.manifests[0].front_end.sample_rate)
     return {int(ids[place]): wave[:length] for clips in read_clips(task.index, ids) for place, wave in clips}

@@ -1,4 +1,4 @@
-"""The pictures of a run: health over the epochs, a map of its embeddings, and a sheet of spectrograms by cluster."""
+"""Draws the pictures of a run: health over the epochs, a map of its embeddings, and spectrograms by cluster."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ CLIPS_PER_CLUSTER = 6
 
 @dataclass(frozen=True)
 class _Scene:
-    """Run and clips that the map and the sheet are drawn from."""
+    """Run and clips from which the map and the sheet are drawn."""
 
     run: RunReader
     view: RunView
     index: ClipIndex
     label_ids: np.ndarray
-    """First label of each clip as an index into ``label_names``; -1 where it has none."""
+    """First label of each clip as an index into ``label_names``; -1 if it has none."""
     label_names: Sequence[str]
     shown: np.ndarray
-    """Clusters of the sheet; empty where nothing is clustered."""
+    """Clusters on the sheet; empty if nothing is clustered."""
 
     @classmethod
     def of(cls, run: RunReader) -> Self:
@@ -55,14 +55,14 @@ class _Scene:
 
     @property
     def num_clusters(self) -> int:
-        """Clusters of the first head."""
+        """Number of clusters of the first head."""
         return len(self.run.assignment.prototypes[0])
 
 
 def write(run_uri: str) -> list[str]:
-    """Draw a finished run into its folder ``pictures``: as :func:`write_progress`, and ``map.png`` if there is one.
+    """Draw a finished run into its folder ``pictures``: as :func:`write_progress`, plus ``map.png`` if possible.
 
-    About 15 s for 1,600 short clips on 2 cores.
+    This takes about 15 s for 1,600 short clips on 2 cores.
 
     Returns:
         URIs of the pictures.
@@ -78,17 +78,17 @@ def write(run_uri: str) -> list[str]:
 
 
 def write_progress(run_uri: str) -> list[str]:
-    """Draw a run that has ended an epoch: ``health.png``, ``watch.png`` if it is watched, and ``clusters.png``.
+    """Draw a run that has finished an epoch: ``health.png``, ``watch.png`` if it is watched, and ``clusters.png``.
 
-    The clusters are those of the first head in the newest assignment; of a distillation, its pseudo-labels. Without
-    these there is no sheet of clusters. Curves take a second or two, the sheet as long.
+    The clusters are those of the first head in the newest assignment; for a distillation, its pseudo-labels. Without
+    these, ``clusters.png`` is left out. Curves take a second or two, and so does the sheet of clusters.
 
     Returns:
         URIs of the pictures.
 
     Raises:
         FileNotFoundError: there is no run.
-        ValueError, OSError: it cannot be read.
+        ValueError, OSError: the run cannot be read.
     """
     run = RunReader(run_uri)
     name, history, view = run.config.name, run.history(), view_of(run)
@@ -110,10 +110,10 @@ def spread_clusters(clusters_N: np.ndarray, num_shown: int) -> np.ndarray:
 
     Args:
         clusters_N: cluster of each clip; -1 is none.
-        num_shown: the most clusters to choose.
+        num_shown: largest number of clusters to choose.
 
     Returns:
-        Ids of clusters that are not empty, the largest first.
+        Ids of non-empty clusters, the largest first.
     """
     sizes = np.bincount(clusters_N[clusters_N >= 0])
     ranked = np.argsort(-sizes, kind="stable")[: np.count_nonzero(sizes)]
@@ -121,9 +121,9 @@ def spread_clusters(clusters_N: np.ndarray, num_shown: int) -> np.ndarray:
 
 
 def _sample(index: ClipIndex) -> np.ndarray:
-    """Choose at most ``MAX_POINTS`` clip_ids, the same each time: whole row groups, whose clips ingest has shuffled.
+    """Choose at most ``MAX_POINTS`` clip_ids, the same each time: whole row groups, shuffled by the ingest.
 
-    Clips drawn one by one would cost a row group of 16 MB each.
+    Clips drawn one by one would each need a row group of 16 MB to be read.
     """
     taken: list[np.ndarray] = []
     for number in randomness.generator(0, "map").permutation(len(index.units)):
@@ -185,7 +185,7 @@ def _sheet(scene: _Scene) -> Figure:
 
 
 def _in_words(cluster: str, label_ids: np.ndarray, label_names: Sequence[str]) -> str:
-    """A cluster in words: name, size, and the commonest label among its labelled clips."""
+    """Describe a cluster: name, size, and the most common label among its labelled clips."""
     text = f"{cluster}\n{len(label_ids)} clip{'s' if len(label_ids) != 1 else ''}"
     labelled = label_ids[label_ids >= 0].tolist()
     if labelled:

@@ -1,4 +1,4 @@
-"""Draws how many clips the clusters of a run have."""
+"""Draws the sizes of a run's clusters."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from matplotlib.figure import Figure
 from unfused_ray.figures.canvas import new_figure
 
 _MAX_BARS = 60
-"""Sizes up to which each has a bar of its own."""
+"""Largest number of sizes for which each has its own bar."""
 
 
 def draw_sizes(sizes_K: np.ndarray, even: float, group: str) -> Figure:
-    """Draw a histogram of the sizes, with a dashed line at the size that all would have if they were equal.
+    """Draw a histogram of the sizes, with a dashed line at the size of equal clusters.
 
     Args:
-        sizes_K: clips of each cluster.
-        even: clips of a cluster if all were equal.
+        sizes_K: number of clips in each cluster.
+        even: number of clips in a cluster if all were equal.
         group: word for a cluster.
     """
     figure = new_figure("", 8.8, 2.9)

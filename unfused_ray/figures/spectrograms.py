@@ -19,9 +19,9 @@ from unfused_ray.figures.canvas import new_figure
 
 _COLOURS = "magma"
 _STRIDE = 1.15
-"""From one place of a row to the next, in widths of a place."""
+"""Distance between the starts of neighbouring places in a row, in widths of a place."""
 _LEVELS = 32
-"""Colours of a single spectrogram: few, so that its file is small."""
+"""Number of colours of a single spectrogram: few, so that its file is small."""
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,17 @@ class SheetRow:
     log_mels: Sequence[np.ndarray | None]
     """(F, T) log-mels of its clips; None is an empty place."""
     captions: Sequence[str]
-    """One a clip."""
+    """One caption per clip."""
 
 
 def colour_range(log_mels: Iterable[np.ndarray]) -> tuple[float, float]:
-    """Values of the first and the last colour of spectrograms that share one scale."""
+    """Return the values of the first and the last colour, for spectrograms that share one scale."""
     low, high = np.percentile(np.concatenate([image.ravel() for image in log_mels]), [2, 99.5])
     return float(low), float(high)
 
 
 def draw_sheet(title: str, rows: Sequence[SheetRow], front_end: FrontEndConfig) -> Figure:
-    """A sheet of spectrograms, all on one scale of time and of colour."""
+    """Draw a sheet of spectrograms with common scales of time and colour."""
     num_columns = max(len(row.log_mels) for row in rows)
     images = [image for row in rows for image in row.log_mels if image is not None]
     colours, num_frames = colour_range(images), max(image.shape[1] for image in images)
@@ -68,12 +68,12 @@ def draw_sheet(title: str, rows: Sequence[SheetRow], front_end: FrontEndConfig) 
 def draw_row(
     axis: Axes, log_mels: Sequence[np.ndarray | None], size: tuple[int, int], colours: tuple[float, float]
 ) -> list[int]:
-    """Draw spectrograms side by side as one image: axes for each of fifty clips take matplotlib four seconds.
+    """Draw spectrograms side by side as one image: separate axes for fifty clips would take matplotlib four seconds.
 
     Args:
-        axis: empty; its unit is a frame, and a band.
+        axis: empty axes; their units are a frame and a band.
         log_mels: (F, T) each; None is an empty place.
-        size: F, and the most frames of all: the width of a place.
+        size: F, and the largest number of frames, which is the width of a place.
         colours: values of the first and the last colour.
 
     Returns:
@@ -95,7 +95,7 @@ def draw_row(
 
 
 def to_png(log_mel_FT: np.ndarray, low: float, high: float) -> bytes:
-    """One spectrogram as a small PNG without axes, low bands at the bottom.
+    """Return one spectrogram as a small PNG without axes, low bands at the bottom.
 
     Args:
         log_mel_FT: (bands, frames).

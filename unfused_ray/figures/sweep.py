@@ -1,4 +1,4 @@
-"""Draws a sweep: its trials on a map of two parameters, over all parameters, and the importance of each."""
+"""Draws a sweep: its trials on a map of two parameters, its trials over all parameters, and parameters' importance."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ from matplotlib.tri import Triangulation
 from unfused_ray.figures.canvas import new_figure, open_axes
 
 MIN_SURFACE = 15
-"""The least trials for which a surface between them is drawn."""
+"""Least number of trials for which a surface between them is drawn."""
 _COLOURS = "viridis"
 _LONGEST_EDGE = 0.4
-"""Longest edge of the surface's triangles, as a share of the map's diagonal: over longer gaps nothing is known."""
+"""Longest edge of the surface's triangles, as a share of the map's diagonal; nothing is known over longer gaps."""
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A field that trials have different values of."""
+    """A field that differs between trials."""
 
     name: str
-    """Dotted, as in the configuration."""
+    """Dotted name, as in the configuration."""
     scale: Literal["linear", "log", "category"]
     categories: Sequence[str]
-    """The values of a category as JSON, in order."""
+    """Values of a category as JSON, in order."""
 
     @classmethod
     def of(cls, name: str, values: Sequence[Any], is_log: bool) -> Self:
-        """The parameter that has these values, of which all but numbers are categories."""
+        """Make the parameter that has these values; values that are not numbers are categories."""
         if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
             return cls(name, "category", sorted({json.dumps(value) for value in values}))
         return cls(name, "log" if is_log else "linear", ())
 
     @property
     def label(self) -> str:
-        """Its name on an axis."""
+        """Name of the parameter on an axis."""
         short = self.name.rpartition(".")[2]
         return {"alpha": "α", "beta": "β"}.get(short, short.replace("_", " "))
 
     def text(self, place: float) -> str:
-        """The value at a place of its even axis."""
+        """Return the value at a place on its axis, as text."""
         if self.scale == "category":
             return self.categories[round(place)].strip('"')
         return f"{10.0**place if self.scale == 'log' else place:.3g}"
 
     def places(self, values: Sequence[Any]) -> np.ndarray:
-        """Places of values on an even axis: logarithms to base 10 on a logarithmic one, numbers of categories."""
+        """Return the places of values on an even axis: logarithms to base 10 on a log axis, numbers of categories."""
         if self.scale == "category":
             return np.array([self.categories.index(json.dumps(value)) for value in values], float)
         numbers = np.array(values, float)
@@ -66,26 +66,26 @@ class ScoredTrials:
     epoch: int
     ids: Sequence[str]
     points: Sequence[Mapping[str, Any]]
-    """Value of each parameter, by its name; one point a trial."""
+    """Value of each parameter, by name; one point per trial."""
     accuracies: np.ndarray
     """(T,) mean validation accuracies after that epoch, as shares of 1."""
 
     def values(self, parameter: Parameter) -> list[Any]:
-        """Value of a parameter in each trial."""
+        """Return the value of a parameter in each trial."""
         return [point[parameter.name] for point in self.points]
 
     def places(self, parameters: Sequence[Parameter]) -> np.ndarray:
-        """Places of the trials on the axes of some parameters: (T, parameters)."""
+        """Return the places of the trials on the axes of some parameters: (T, parameters)."""
         return np.stack([parameter.places(self.values(parameter)) for parameter in parameters], axis=1)
 
 
 def draw_parameter_map(scored: ScoredTrials, x: Parameter, y: Parameter, marks: Mapping[str, str]) -> Figure:
-    """Draw trials as points over two parameters, their accuracy as colour; a surface between them where they are dense.
+    """Draw trials as points over two parameters, coloured by accuracy, with a surface between them where dense.
 
     Args:
         scored: the trials.
         x, y: the parameters.
-        marks: names of trials to mark, by their id.
+        marks: names of trials to mark, by id.
     """
     figure = new_figure("", 7.2, 4.4)
     axis = open_axes(figure)
@@ -102,7 +102,7 @@ def draw_parameter_map(scored: ScoredTrials, x: Parameter, y: Parameter, marks: 
             _annotate(
                 axis, marks[trial], (left, bottom), (0, 11 if above else -11), "center", "bottom" if above else "top"
             )
-    axis.use_sticky_edges = False  # the surface's, which would cut the outermost points in two
+    axis.use_sticky_edges = False  # those of the surface would cut the outermost points in half
     axis.margins(0.09)
     _set_axis(axis, "x", x)
     _set_axis(axis, "y", y)
@@ -113,10 +113,10 @@ def draw_parameter_map(scored: ScoredTrials, x: Parameter, y: Parameter, marks: 
 
 
 def surface(places_T2: np.ndarray, parameters: Sequence[Parameter]) -> Triangulation | None:
-    """Triangles between neighbouring trials; None where they are too few, lie on a line, or a parameter is no number.
+    """Return triangles between neighbouring trials; None if they are too few or collinear, or a parameter is no number.
 
-    Accuracies are interpolated linearly within them and nowhere else: outside of the trials, and where the nearest are
-    far apart, the map stays empty.
+    Accuracies are interpolated linearly within the triangles and nowhere else. Outside the trials, and where neighbours
+    are far apart, the map stays empty.
     """
     if any(parameter.scale == "category" for parameter in parameters):
         return None
@@ -132,7 +132,7 @@ def surface(places_T2: np.ndarray, parameters: Sequence[Parameter]) -> Triangula
 
 
 def draw_parallel(scored: ScoredTrials, parameters: Sequence[Parameter], marks: Mapping[str, str]) -> Figure:
-    """Draw one line per trial over all parameters to its accuracy; trials named in ``marks`` are drawn thick."""
+    """Draw one line per trial over all parameters to its accuracy; trials in ``marks`` get thick lines."""
     figure = new_figure("", 1.9 * (len(parameters) + 1) + 1.4, 3.9)
     axis = figure.add_subplot()
     order = np.argsort(scored.accuracies, kind="stable")
@@ -162,7 +162,7 @@ def draw_parallel(scored: ScoredTrials, parameters: Sequence[Parameter], marks: 
 
 
 def draw_importance(shares: Mapping[str, float], parameters: Sequence[Parameter]) -> Figure:
-    """Draw a bar a parameter, the most important on top."""
+    """Draw one bar per parameter, the most important on top."""
     labels = {parameter.name: parameter.label for parameter in parameters}
     figure = new_figure("", 5.2, 0.5 * len(shares) + 0.9)
     axis = figure.add_subplot()
@@ -193,7 +193,7 @@ def _annotate(
 
 
 def _set_axis(axis: Axes, which: str, parameter: Parameter) -> None:
-    """Name an even axis, with the ticks of the values that lie on it."""
+    """Label an even axis, with ticks at the values on it."""
     ticks = axis.xaxis if which == "x" else axis.yaxis
     ticks.set_label_text(parameter.label + (" (log)" if parameter.scale == "log" else ""))
     if parameter.scale == "category":
@@ -208,6 +208,6 @@ def _set_axis(axis: Axes, which: str, parameter: Parameter) -> None:
 
 
 def _share(column: np.ndarray) -> np.ndarray:
-    """Values between 0 and 1; 0.5 where all are equal."""
+    """Scale values to 0 to 1; 0.5 if all are equal."""
     span = np.ptp(column)
     return (column - column.min()) / span if span else np.full(len(column), 0.5)

@@ -16,13 +16,13 @@ from unfused_ray.runs.run import Run
 from unfused_ray.runs.watched import WatchedCurve, watched_curves
 
 Panels = dict[tuple[str, str], dict[str, WatchedCurve]]
-"""Curves by the name of their run, by task and measure."""
+"""Curves by the name of their run, for each task and measure."""
 _DASH = 4.0
-"""Length of a dash in line widths; where lines are equal, each has its dashes in the gaps of the others."""
+"""Length of a dash in line widths; equal lines have their dashes in each other's gaps."""
 
 
 def panels(runs: Mapping[str, Sequence[WatchedCurve]]) -> Panels:
-    """Sort the curves of some runs by task and measure: tasks as they come, their mean at last.
+    """Sort the curves of some runs by task and measure: tasks in their given order, their mean last.
 
     Args:
         runs: curves by the name of their run.
@@ -36,10 +36,11 @@ def panels(runs: Mapping[str, Sequence[WatchedCurve]]) -> Panels:
 
 
 def of_models(models: Sequence[TrainedModel], tasks: Sequence[str]) -> dict[str, list[WatchedCurve]]:
-    """Watched curves of the runs that models are from, by model; a model of which none was watched is left out.
+    """Return the watched curves of the models' runs, by model; a model without watched runs is left out.
 
     Args:
-        models: of an evaluation. Of one with a network for each task, the curve of that task is of its own run.
+        models: models of an evaluation. If a model has a network per task, the curve of each task comes from that
+            task's run.
         tasks: names of the tasks.
     """
     found: dict[str, list[WatchedCurve]] = {}
@@ -52,7 +53,7 @@ def of_models(models: Sequence[TrainedModel], tasks: Sequence[str]) -> dict[str,
 
 
 def draw_watched(title: str, found: Panels) -> Figure:
-    """Small multiples over the epochs: a row a task, a panel a measure."""
+    """Draw small multiples over the epochs: one row per task, one panel per measure."""
     tasks = list(dict.fromkeys(task for task, _ in found))
     figure = new_figure(title, 4.0 * len(QUICK_MEASURES), 2.8 * len(tasks) + 0.6)
     grid = figure.subplots(len(tasks), len(QUICK_MEASURES), squeeze=False, sharex=True)
@@ -69,7 +70,7 @@ def draw_watched(title: str, found: Panels) -> Figure:
 
 
 def draw_panel(curves: Mapping[str, WatchedCurve]) -> Figure:
-    """One small panel without a title; curves by the name of their run, which is '' where there is only one."""
+    """Draw one small panel without a title; curves by the name of their run, which is '' if there is only one."""
     figure = new_figure("", 4.4, 3.0)
     axis = figure.add_subplot()
     _draw(axis, curves)
@@ -79,7 +80,8 @@ def draw_panel(curves: Mapping[str, WatchedCurve]) -> Figure:
 
 
 def _draw(axis: Axes, curves: Mapping[str, WatchedCurve]) -> None:
-    """A line a run, and in its colour, dashed, what random networks of its shape have; of equal ones all are seen."""
+    """Draw a line per run and, dashed in its colour, the level of random networks; equal dashed lines all stay
+    visible."""
     gap = _DASH * max(len(curves) - 1, 1)
     for number, (name, curve) in enumerate(curves.items()):
         accuracies, colour = [100 * accuracy for accuracy in curve.accuracies], f"C{number}"

@@ -1,1 +1,1 @@
-"""Adapters: an exported encoder in other projects' evaluations (HEAR, X-ARES, EVAR, MTEB). The core is enough."""
+"""Adapters of an exported encoder to evaluations of other projects (HEAR, X-ARES, EVAR, MTEB). The core suffices."""

@@ -4,8 +4,8 @@ A module of the kit, ``evar/ar_unfused.py``, imports it::
 
     from unfused_ray.kits.evar import AR_Unfused
 
-``lineareval.py`` imports that module (``import evar.ar_unfused``, beside the others at its top), because it looks the
-class up by name, and is given a configuration::
+``lineareval.py`` must import that module (``import evar.ar_unfused``, beside the others at its top), because it looks
+up the class by name. It needs a configuration::
 
     audio_repr: ar_unfused.AR_Unfused
     weight_file: runs/student
@@ -15,7 +15,7 @@ class up by name, and is given a configuration::
     lr_lineareval: 0.0003
     early_stop_epochs: 20
 
-EVAR pads the clips of a task with silence to one length before it gives them away.
+EVAR pads the clips of a task with silence to one length before it passes them on.
 
 Source: EVAR (nttcslab/eval-audio-repr), ``lineareval.py`` and ``evar/ar_base.py``.
 """
@@ -31,13 +31,13 @@ from unfused_ray.models.export import load_encoder
 
 
 class AR_Unfused(nn.Module):  # noqa: N801 - as EVAR's are called
-    """A vector a clip, with the front end and the statistics of the encoder's own training.
+    """One vector per clip, with the front end and the statistics of the encoder's own training.
 
     Args:
         cfg: EVAR's configuration; ``weight_file`` is the folder of a run or of its export.
 
     Raises:
-        FileNotFoundError, ValueError: there is no encoder, or EVAR's rate or size is another.
+        FileNotFoundError, ValueError: there is no encoder, or EVAR's sample rate or vector size differs.
     """
 
     def __init__(self, cfg: Any) -> None:
@@ -51,12 +51,12 @@ class AR_Unfused(nn.Module):  # noqa: N801 - as EVAR's are called
                 )
 
     def precompute(self, device: Any, data_loader: Iterable[Any]) -> None:
-        """Nothing: the statistics are those of the training."""
+        """Do nothing: the statistics are those of the training."""
 
     def encode_frames(self, batch_audio: Tensor) -> Tensor:
-        """Vectors over time: (B, samples) → (B, feature_d, T)."""
+        """Return vectors over time: (B, samples) → (B, feature_d, T)."""
         return self.model.frames(batch_audio, self.model.sampling_rate, cover_end=True).vectors.transpose(1, 2)
 
     def forward(self, batch_audio: Tensor) -> Tensor:
-        """Vectors of clips: (B, samples) → (B, feature_d)."""
+        """Return vectors of clips: (B, samples) → (B, feature_d)."""
         return self.model(batch_audio)

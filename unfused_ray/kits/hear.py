@@ -1,4 +1,4 @@
-"""HEAR 2021: the four names of its common API.
+"""HEAR 2021: the functions of its common API.
 
 ``heareval`` and ``hear-validator`` take this module and the folder of an encoder::
 
@@ -17,7 +17,7 @@ from unfused_ray.models.frozen import FrozenEncoder
 
 
 class HearModel(nn.Module):
-    """An encoder with the attributes that HEAR asks for."""
+    """An encoder with the attributes that HEAR requires."""
 
     def __init__(self, encoder: FrozenEncoder) -> None:
         super().__init__()
@@ -28,10 +28,10 @@ class HearModel(nn.Module):
 
 
 def load_model(model_file_path: str = "") -> HearModel:
-    """Read an encoder: the folder of a run or of its export, by path or URI.
+    """Load an encoder from the folder of a run or of its export, given by path or URI.
 
     Raises:
-        FileNotFoundError, ValueError: none is named, or there is none.
+        FileNotFoundError, ValueError: no encoder is named, or there is none.
     """
     if not model_file_path:
         raise ValueError("model_file_path='' names no encoder: give the folder of a run (--model of HEAR's commands)")
@@ -39,20 +39,20 @@ def load_model(model_file_path: str = "") -> HearModel:
 
 
 def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, Tensor]:
-    """Vectors every 40 ms up to the end of the clips, and their times.
+    """Return vectors every 40 ms up to the end of the clips, and their times.
 
     Args:
         audio: (B, samples) at the model's rate, in [-1, 1].
-        model: of :func:`load_model`.
+        model: model from :func:`load_model`.
 
     Returns:
-        (B, T, dim) float32, and (B, T) the centres in ms.
+        (B, T, dim) float32 vectors, and (B, T) their centres in ms.
     """
     frames = model.encoder.frames(audio, model.sample_rate, half_hop=True, cover_end=True)
     return frames.vectors, frames.times.expand(len(audio), -1)
 
 
 def get_scene_embeddings(audio: Tensor, model: HearModel) -> Tensor:
-    """A vector a clip: (B, samples) at the model's rate → (B, dim) float32."""
+    """Return one vector per clip: (B, samples) at the model's rate → (B, dim) float32."""
     with torch.no_grad():
         return model.encoder(audio)

@@ -24,12 +24,12 @@ from unfused_ray.models.export import load_encoder, read_description
 
 
 class UnfusedModel(AbsEncoder):
-    """A vector a clip, each clip in a pass of its own: nothing is padded.
+    """One vector per clip, each clip in a pass of its own: nothing is padded.
 
     Args:
         model_name: folder of a run or of its export, by path or URI.
-        revision: of the results that MTEB keeps; by default the SHA-256 of the weights, so that the results of another
-            network with the same name of its folder are not taken for this one's.
+        revision: revision of the results that MTEB stores; by default the SHA-256 of the weights, so that results of
+            another network from a folder of the same name are not mixed up with them.
         device: torch's name of a device.
 
     Raises:
@@ -51,8 +51,8 @@ class UnfusedModel(AbsEncoder):
         )
 
     def encode(self, inputs: Any, **_: Any) -> np.ndarray:
-        """Embed the clips of a data loader, resampled as everywhere in this project: (N, output_dim) float32."""
-        inputs.collate_fn = list  # MTEB's own resamples with torchaudio
+        """Embed the clips of a data loader with this project's own resampling: (N, output_dim) float32."""
+        inputs.collate_fn = list  # MTEB's own collate function resamples with torchaudio
         vectors = [self._embed(row["audio"]) for rows in inputs for row in rows]
         return np.concatenate(vectors)
 

@@ -1,10 +1,10 @@
-"""X-ARES: an audio encoder without arguments; the environment names the folder that it reads.
+"""X-ARES: an audio encoder without arguments; an environment variable names its folder.
 
 ::
 
     UNFUSED_RAY_ENCODER=runs/student python -m xares.run unfused_ray/kits/xares.py src/tasks/esc50/esc50_task.py
 
-X-ARES takes the one name of this module that ends with "Encoder".
+X-ARES uses the one name in this module that ends with "Encoder".
 
 Source: X-ARES, arXiv 2505.16369, and its ``audio_encoder_checker``.
 """
@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from unfused_ray.models import export
 
 VARIABLE = "UNFUSED_RAY_ENCODER"
-"""Environment variable: folder of a run or of its export, by path or URI."""
+"""Environment variable with the path or URI of the folder of a run or of its export."""
 
 
 class UnfusedEncoder(nn.Module):
-    """Vectors over time every 40 ms, up to the end of the clip.
+    """Computes vectors every 40 ms, up to the end of the clip.
 
     Raises:
-        FileNotFoundError, ValueError: the environment names no encoder, or there is none.
+        FileNotFoundError, ValueError: the variable names no encoder, or there is none.
     """
 
     def __init__(self) -> None:
@@ -38,5 +38,5 @@ class UnfusedEncoder(nn.Module):
         self.hop_size_in_ms = self.model.frame_hop_ms / 2
 
     def forward(self, audio: Tensor) -> Tensor:
-        """(B, samples) at ``sampling_rate`` → (B, T, output_dim) float32."""
+        """Embed (B, samples) at ``sampling_rate`` → (B, T, output_dim) float32."""
         return self.model.frames(audio, self.sampling_rate, half_hop=True, cover_end=True).vectors

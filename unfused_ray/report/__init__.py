@@ -1,1 +1,1 @@
-"""One self-contained HTML page of runs: figures, tables, configurations, and their clusters to listen to."""
+"""Makes one self-contained HTML page of runs: figures, tables, configurations, and their clusters to listen to."""

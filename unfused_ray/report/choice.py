@@ -12,18 +12,18 @@ from unfused_ray.runs.reader import RunReader
 
 NUM_CLUSTERS = 8
 PLACES = ("nearest", "median", "farthest")
-"""Clips of a cluster that are heard."""
+"""Clips of a cluster that a page plays."""
 
 
 def refuse_unknown(runs: Sequence[RunReader], asked: Sequence[int]) -> None:
     """Refuse clusters that a run does not have.
 
     Args:
-        runs: of a page.
-        asked: by number, of every run that has clusters; of several heads, of the first.
+        runs: runs of a page.
+        asked: numbers of clusters, for every run that has clusters; with several heads, of the first.
 
     Raises:
-        ValueError: a run has no such cluster or no clip in it, or no run has clusters.
+        ValueError: a run lacks such a cluster, or has no clip in it, or no run has clusters.
     """
     labelled = [run for run in runs if run.has_assignment]
     if asked and not labelled:
@@ -39,18 +39,19 @@ def refuse_unknown(runs: Sequence[RunReader], asked: Sequence[int]) -> None:
 
 
 def choose(clusters_N: np.ndarray, distances_N: np.ndarray, asked: Sequence[int] = ()) -> dict[int, str]:
-    """Choose at most ``NUM_CLUSTERS`` clusters, and those that somebody has asked for, each with a reason.
+    """Choose at most ``NUM_CLUSTERS`` clusters, and add the requested ones, each with a reason.
 
-    The most and the least coherent ones (mean distance to the centroid) and sizes evenly spread from the largest to the
-    smallest; of those with at least three clips, as long as there are any.
+    These are the most and the least coherent cluster (by mean distance to the centroid), and clusters of evenly spread
+    sizes from the largest to the smallest. Clusters of fewer than three clips are chosen only if there are no larger
+    ones.
 
     Args:
         clusters_N: cluster of each clip; -1 is none.
-        distances_N: of each clip to its centroid; NaN where it is not known.
-        asked: clusters that have clips.
+        distances_N: distance of each clip to its centroid; NaN if unknown.
+        asked: requested clusters, which have clips.
 
     Returns:
-        By cluster, the reasons; the largest cluster first.
+        The reasons by cluster, the largest cluster first.
     """
     sizes = np.bincount(clusters_N[clusters_N >= 0])
     whole = sizes >= min(len(PLACES), sizes.max())

@@ -1,4 +1,4 @@
-"""Clusters to listen to: their clips as sound and spectrogram."""
+"""Makes the clusters of a page that can be listened to: their clips as sound and spectrogram."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ _MAX_MEMBERS = 200
 
 
 def clip_seconds(num_runs: int, num_asked: int = 0) -> float:
-    """Seconds of each clip that a page of so many runs has room for.
+    """Return the seconds of each clip for which a page of some runs has room.
 
     Args:
-        num_runs: with clusters.
-        num_asked: clusters of each that somebody has asked for.
+        num_runs: number of runs with clusters.
+        num_asked: number of requested clusters of each run.
     """
     return seconds_of_each(max(1, num_runs) * (NUM_CLUSTERS + num_asked) * len(PLACES))
 
 
 @dataclass(frozen=True)
 class _Heard:
-    """Clips of a run with their distances to the middle of their cluster."""
+    """Clips of a run with their distances to the centre of their cluster."""
 
     run: RunReader
     index: ClipIndex
     shown: Mapping[int, str]
     """Reason why each cluster is shown."""
     distances: np.ndarray
-    """(N,) float32 by clip_id; NaN is unknown."""
+    """(N,) float32 by clip_id; NaN if unknown."""
     seconds: float
-    """Seconds of each clip that the page has room for."""
+    """Seconds of each clip for which the page has room."""
 
     @property
     def clusters(self) -> np.ndarray:
-        """(N,) int32: clusters of the first head, by clip_id."""
+        """(N,) int32 clusters of the first head, by clip_id."""
         return self.run.assignment.labels[0]
 
     @cached_property
@@ -61,18 +61,18 @@ class _Heard:
         return self.index.column("key")
 
     def members(self, cluster: int) -> np.ndarray:
-        """Clips of a cluster whose distance is known, the nearest first."""
+        """Return the clips of a cluster with known distance, the nearest first."""
         ids = np.flatnonzero((self.clusters == cluster) & np.isfinite(self.distances))
         return ids[np.argsort(self.distances[ids], kind="stable")]
 
 
 def clusters_to_hear(run: RunReader, seconds: float, asked: Sequence[int] = ()) -> Section:
-    """The nearest, the median and the farthest clip of some clusters, or the reason why clips cannot be read.
+    """Show the nearest, the median and the farthest clip of some clusters, or why clips cannot be read.
 
     Args:
-        run: with an assignment. Of several heads, the first.
-        seconds: of each clip.
-        asked: clusters to be among them, which have clips.
+        run: a run with an assignment; with several heads, the first is used.
+        seconds: seconds of each clip.
+        asked: clusters to include, which have clips.
     """
     heading = f"Listen to the {view_of(run).group}s"
     try:
@@ -95,7 +95,8 @@ def _hear(run: RunReader, seconds: float, asked: Sequence[int]) -> _Heard:
 
 
 def _measured(run: RunReader, index: ClipIndex, shown: Sequence[int]) -> np.ndarray:
-    """Distances of some clips of each cluster to their mean direction, as the exported encoder hears them: (N,)."""
+    """Return distances of some clips of each cluster to their mean direction, in the exported encoder's vectors:
+    (N,)."""
     encoder = load_encoder(run.uri)
     clusters = run.assignment.labels[0]
     distances = np.full(len(clusters), np.nan, np.float32)
@@ -109,7 +110,7 @@ def _measured(run: RunReader, index: ClipIndex, shown: Sequence[int]) -> np.ndar
 
 
 def _explain(heard: _Heard) -> str:
-    """The choice of clusters, and the form of their clips, in words."""
+    """Explain the choice of clusters and the form of their clips."""
     view, seconds = view_of(heard.run), heard.seconds
     group, assignment = view.group, heard.run.assignment
     total = np.count_nonzero(np.bincount(heard.clusters[heard.clusters >= 0]))
@@ -149,7 +150,7 @@ def _clusters(heard: _Heard) -> list[PageCluster]:
 
 
 def _ends(ids: np.ndarray) -> dict[str, int]:
-    """The nearest, the median and the farthest of ordered clips; of fewer clips, fewer."""
+    """Return the nearest, the median and the farthest of ordered clips; fewer if there are fewer clips."""
     middle = (len(ids) - 1) // 2
     places = dict(zip(PLACES, (0, middle, len(ids) - 1), strict=True))
     found: dict[str, int] = {}
@@ -160,7 +161,7 @@ def _ends(ids: np.ndarray) -> dict[str, int]:
 
 
 def _describe(heard: _Heard, cluster: int) -> str:
-    """Size, coherence and the commonest labels of a cluster."""
+    """Return size, coherence and the most common labels of a cluster."""
     ids = np.flatnonzero(heard.clusters == cluster)
     text = f"{len(ids):,} clips, mean distance {np.nanmean(heard.distances[ids]):.2f}"
     label_ids, names = labels_to_ids([heard.labels[i] for i in ids])
@@ -173,7 +174,7 @@ def _describe(heard: _Heard, cluster: int) -> str:
 
 
 def _clips(heard: _Heard, clip_ids: np.ndarray) -> dict[int, tuple[str, str, Sound]]:
-    """Key, facts and sound by clip_id; without those that are damaged."""
+    """Return key, facts and sound by clip_id, without damaged clips."""
     sounds = read_sounds(heard.index, heard.run.config.front_end, clip_ids, heard.seconds)
     if not sounds:
         raise ValueError("every clip that was chosen is damaged")

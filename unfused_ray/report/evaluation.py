@@ -1,4 +1,4 @@
-"""An evaluation as a chapter of a page (table, differences, errors of the classifiers), and in the terminal."""
+"""Shows an evaluation as a chapter of a page (table, differences, errors of the classifiers), and in the terminal."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ from unfused_ray.report.training import watched_section
 KIND = "evaluation"
 UNKNOWN = PageCell("–", -math.inf)
 _MAX_CLASSES = 64
-"""Classes up to which a confusion matrix can be read."""
+"""Largest number of classes for which a confusion matrix is readable."""
 _NUM_CONFUSIONS = 12
 
 
 def evaluation_chapter(uri: str) -> Chapter:
-    """The chapter of an evaluation's folder.
+    """Make the chapter of an evaluation's folder.
 
     Raises:
         FileNotFoundError: there is no table.
-        ValueError: it is of another version.
+        ValueError: the table has another version.
     """
     table = EvaluationTable.load(uri)
     facts = {
@@ -62,16 +62,16 @@ def evaluation_chapter(uri: str) -> Chapter:
     models = [model for text in record["config"]["models"] if isinstance(model := parse_model(text), TrainedModel)]
     if watched := of_models(models, table.tasks):
         sections.append(watched_section("While the models trained", watched))
-    if record.get("asked"):  # later than the format
+    if record.get("asked"):  # newer than the format version
         sections.append(nearest_to_hear(uri, record))
     sections.append(_confusions(uri, table))
     return Chapter(storage.name(uri), KIND, uri, facts, sections, config, record["environment"])
 
 
 def accuracies(table: EvaluationTable) -> Section:
-    """Test accuracies with their intervals, and differences from the reference, as tables and as a drawing.
+    """Show test accuracies with intervals, and differences from the reference, as tables and as a drawing.
 
-    What they are not to be read without stands above them.
+    The notes without which they must not be read are above them.
     """
     columns, last = table.headings, table.headings[-1]
     best = max(table.rows, key=lambda row: row.accuracy["headline"][last].value)
@@ -111,7 +111,7 @@ def accuracies(table: EvaluationTable) -> Section:
 
 
 def _confusions(uri: str, table: EvaluationTable) -> Section:
-    """Errors of the linear probe of the reference and of the best row, task by task."""
+    """Show the errors of the linear probe of the reference and of the best row, task by task."""
     pictures, tables, missing = [], [], []
     for task in table.tasks:
         scored = {row.name: row.accuracy["linear"][task].value for row in table.rows}
@@ -137,7 +137,8 @@ def _confusions(uri: str, table: EvaluationTable) -> Section:
 
 
 def most_confused(confusion_KK: np.ndarray, count: int) -> list[tuple[int, int, int]]:
-    """The commonest errors as (true class, predicted class, clips), the commonest first; at most ``count``."""
+    """Return the most common errors as (true class, predicted class, clips), the most common first; at most
+    ``count``."""
     errors_KK = confusion_KK * (1 - np.eye(len(confusion_KK), dtype=confusion_KK.dtype))
     order = np.argsort(-errors_KK, axis=None, kind="stable")[:count]
     pairs = zip(*np.unravel_index(order, errors_KK.shape), strict=True)
@@ -159,15 +160,15 @@ def _worst_table(heading: str, confusion_KK: np.ndarray, classes: Sequence[str])
 
 
 def percent(interval: Interval, sign: Literal["", "+"] = "") -> PageCell:
-    """A share of 1 as per cent, with the ends of its interval where they are known."""
+    """Return a share of 1 in per cent, with the ends of its interval if they are known."""
     return PageCell(interval.percent(sign), interval.value, interval.ends(sign))
 
 
 def evaluation_table(table: EvaluationTable, console: Console) -> TerminalTable:
-    """An evaluation's accuracies, with differences whose interval excludes zero marked ▲ and ▼.
+    """Show an evaluation's accuracies; ▲ and ▼ mark differences whose interval excludes zero.
 
-    In a terminal that is too narrow for all of it, without parameters and intervals; then with them, without the single
-    tasks; then without either.
+    If the terminal is too narrow, the table leaves out parameters and intervals; failing that, the single tasks;
+    failing that, both.
     """
     shown = [
         _evaluation_table(table, full, headings)
@@ -212,7 +213,7 @@ def _evaluation_table(table: EvaluationTable, full: bool, headings: Sequence[str
 
 
 def _mark(difference: Interval | None) -> str:
-    """Direction of a difference whose interval excludes zero, one column wide."""
+    """Return the direction of a difference whose interval excludes zero, one column wide."""
     if difference is None:
         return " "
     return "▲" if difference.low > 0 else "▼" if difference.high < 0 else " "

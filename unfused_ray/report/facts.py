@@ -1,4 +1,4 @@
-"""Facts of a training run in words: its state, its metrics, its pseudo-labels and its student."""
+"""Facts of a training run in words: its state, metrics, pseudo-labels and student."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unfused_ray.runs.watched import best_look, looks, task_names
 
 
 def standing(run: RunReader) -> dict[str, str]:
-    """State, progress, first and last value of each metric, and the facts of its stage, by heading."""
+    """Return state, progress, first and last value of each metric, and facts of the stage, by heading."""
     status = run.status()
     message = f": {status.message}" if status and status.message else ""
     facts = {"state": state(run) + message, "progress": progress(run), "clips": f"{run.num_clips:,}"}
@@ -24,7 +24,7 @@ def standing(run: RunReader) -> dict[str, str]:
             facts[heading] = " → ".join(f"{value:{metric.form}}" for value in values[:: max(len(values) - 1, 1)])
     facts |= _watched(run)
     if isinstance(run.config, DistillConfig):
-        from unfused_ray.models.export import find_export  # here: torch, which a list of runs need not wait for
+        from unfused_ray.models.export import find_export  # here: it imports torch, which a list of runs does not need
 
         if run.has_assignment:
             facts["pseudo-labels"] = _pseudo_labels(run, run.config)
@@ -34,7 +34,8 @@ def standing(run: RunReader) -> dict[str, str]:
 
 
 def state(run: RunReader) -> str:
-    """The state that the run says it is in; ``died`` where no living process works on it."""
+    """Return the state that the run has recorded, or ``died`` if it records running and no living process works on
+    it."""
     status = run.status()
     if status is not None and status.state != "running":
         return status.state
@@ -44,7 +45,7 @@ def state(run: RunReader) -> str:
 
 
 def progress(run: RunReader) -> str:
-    """Epochs and steps of the newest checkpoint, which a crash would leave."""
+    """Return the epochs and steps of the newest checkpoint, from which the run would resume after a crash."""
     newest = run.newest_checkpoint
     position = Position.of(storage.name(newest)) if newest else Position()
     text = f"{position.epoch} of {run.config.epochs} epochs"
@@ -52,7 +53,7 @@ def progress(run: RunReader) -> str:
 
 
 def _watched(run: RunReader) -> dict[str, str]:
-    """Watched accuracies, what they cost, and the network that was chosen by them; empty if nothing was watched."""
+    """Return watched accuracies, their cost, and the network chosen by them; empty if nothing was watched."""
     history, watch = run.history(), run.config.watch
     found, best = looks(history, watch), best_look(history, watch)
     if best is None:
@@ -75,11 +76,11 @@ def _watched(run: RunReader) -> dict[str, str]:
 
 
 def _pseudo_labels(run: RunReader, config: DistillConfig) -> str:
-    """Number, origin and agreement with the labels."""
+    """Return number and origin of the pseudo-labels, and their agreement with the labels."""
     from unfused_ray.models.export import run_of
 
     assignment = run.assignment
-    teacher = storage.name(run_of(config.teacher))  # which may be given by its run or by its export
+    teacher = storage.name(run_of(config.teacher))  # the teacher may be given by its run or its export
     origin = {
         "teacher": f"clusters of the teacher {teacher}",
         "random": "clusters of a random encoder",
@@ -92,7 +93,7 @@ def _pseudo_labels(run: RunReader, config: DistillConfig) -> str:
 
 
 def _student(run_uri: str) -> str:
-    """Size and work of the exported network, beside those of the whole encoder."""
+    """Return size and work of the exported network, beside those of the whole encoder."""
     from unfused_ray.models.cost import REFERENCE_PARAMETERS, cost_of
     from unfused_ray.models.export import read_description
 

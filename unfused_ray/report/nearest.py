@@ -1,4 +1,4 @@
-"""A few test clips to listen to, and what a random network and trained ones find nearest to them."""
+"""Plays a few test clips, and the clips that a random network and trained ones find nearest to them."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ _MOST_SECONDS = 2.0
 
 
 def nearest_to_hear(uri: str, record: Mapping[str, Any]) -> Section:
-    """The chosen test clips of each task as groups to listen to, or the reason why they cannot be read.
+    """Show the chosen test clips of each task as groups to listen to, or the reason why they cannot be read.
 
     Args:
         uri: folder of the evaluation.
-        record: of the evaluation: its configuration, the rows whose answers are heard, and checksums of the tasks.
+        record: record of the evaluation, with its configuration, the rows whose answers are shown, and checksums of the
+            tasks.
     """
     systems, all_folders = record["asked"], record["config"]["tasks"]
     folders: list[str] = all_folders[:_MOST_TASKS]
@@ -46,7 +47,7 @@ def nearest_to_hear(uri: str, record: Mapping[str, Any]) -> Section:
 
 
 def _load(folder: str, checksums: Mapping[str, list[str]]) -> Task:
-    """Read a task whose clips are those that the evaluation has numbered; an older record does not say which."""
+    """Read a task whose clips are those that the evaluation numbered; older records have no checksums to tell."""
     task = load_task(folder)
     if task.name not in checksums:
         raise ValueError(f"the evaluation does not say which clips of {folder} it read: evaluate again, which is quick")

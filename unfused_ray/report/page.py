@@ -1,4 +1,4 @@
-"""The parts of a page, for any kind of run, and the one HTML file made of them."""
+"""The parts of a page, for any kind of run, and the one HTML file made from them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Picture:
 
     heading: str
     alt: str
-    """The drawing in words."""
+    """Description of the drawing in words."""
     source: str
     """A data URI."""
     note: str = ""
@@ -37,14 +37,14 @@ class PageCell:
 
     text: str
     value: float | None = None
-    """Sorted by this instead of the text."""
+    """Sort key; without it the text is the sort key."""
     detail: str = ""
     """A second line, such as an interval."""
 
 
 @dataclass(frozen=True)
 class PageTable:
-    """A table that readers sort by any of its columns."""
+    """A table that readers can sort by any column."""
 
     caption: str
     headings: Sequence[str]
@@ -62,9 +62,9 @@ class Sound:
     spectrogram: str
     """A data URI."""
     seconds: float
-    """Length of what is heard."""
+    """Seconds of sound that can be heard."""
     facts: str
-    """Length of the clip, and whether it is cut."""
+    """Length of the clip, and whether it was cut."""
 
 
 @dataclass(frozen=True)
@@ -74,14 +74,14 @@ class PageClip:
     place: str
     """Reason why it is shown, such as "nearest"."""
     key: str
-    """Its name in the source."""
+    """Name of the clip in the source."""
     facts: str
     sound: Sound
 
 
 @dataclass(frozen=True)
 class PageCluster:
-    """Some clips that belong together, such as those of a cluster."""
+    """Some clips that are shown together, such as those of a cluster."""
 
     name: str
     why: str
@@ -92,7 +92,7 @@ class PageCluster:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a chapter."""
+    """A section of a chapter."""
 
     heading: str
     paragraphs: Sequence[str] = ()
@@ -112,13 +112,13 @@ class Chapter:
     facts: Mapping[str, str] = field(default_factory=dict)
     sections: Sequence[Section] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
-    """Its configuration, by dotted name."""
+    """Configuration of the run, by dotted name."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Versions, machine and inputs."""
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, str]:
-    """A nested configuration as texts, by dotted name."""
+    """Convert a nested configuration to texts, by dotted name."""
     return {
         name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         for name, value in flatten(config).items()
@@ -126,22 +126,22 @@ def settings(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def data_uri(kind: str, data: bytes) -> Markup:
-    """``data`` as a URI of the media type ``kind``; nothing in it is to be escaped."""
+    """Return ``data`` as a URI of the media type ``kind``, marked as needing no escaping."""
     return Markup(f"data:{kind};base64,{base64.b64encode(data).decode()}")
 
 
 def chart(figure: Figure) -> Markup:
-    """A figure as a data URI, sharp at any size."""
+    """Return a figure as a data URI that is sharp at any size."""
     return data_uri("image/svg+xml", to_svg(figure))
 
 
 def to_html(title: str, subtitle: str, chapters: Sequence[Chapter]) -> str:
-    """The whole page of some runs."""
+    """Return the whole page of some runs."""
     return render("page.html.j2", title=title, subtitle=subtitle, chapters=chapters)
 
 
 def render(template: str, **values: Any) -> str:
-    """A template of this room with values; every text is escaped, and its URIs' credentials are masked."""
+    """Render a template of this room; every text is escaped, and credentials in URIs are masked."""
     environment = Environment(
         loader=PackageLoader(__package__, "."),
         autoescape=True,

@@ -1,4 +1,4 @@
-"""Scales and importance of the parameters of a sweep, from its trials."""
+"""Computes scales and importance of the parameters of a sweep from its trials."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from unfused_ray.figures.sweep import Parameter, ScoredTrials
 from unfused_ray.sweeps.trial import Record
 
 MIN_TRIALS = 10
-"""So many trials must have reached an epoch to be compared after it, and not after an earlier one that more have."""
+"""Number of trials that must have reached an epoch for trials to be compared after it, rather than after an earlier
+epoch that more trials have reached."""
 
 
 def comparable(records: Sequence[Record]) -> ScoredTrials | None:
-    """The trials scored after the latest epoch that ``MIN_TRIALS`` have reached, else the epoch that most have.
+    """Return the trials scored after the latest epoch that ``MIN_TRIALS`` have reached, else after that of most trials.
 
-    Trials that are stopped early have no accuracy after the last epoch, and their last one is of fewer epochs: the two
-    must not share a scale. None where nothing was scored.
+    Trials that were stopped early have no accuracy after the last epoch, and their own last accuracy is after fewer
+    epochs: the two must not share a scale. None if nothing was scored.
     """
     reached: dict[int, int] = {}
     for record in records:
@@ -39,11 +40,11 @@ def comparable(records: Sequence[Record]) -> ScoredTrials | None:
 
 
 def parameters_of(records: Sequence[Record], space: Mapping[str, Any]) -> list[Parameter]:
-    """Every field that the trials vary, on the scale that it was searched on.
+    """Return every field that the trials vary, with the scale on which it was searched.
 
     Args:
-        records: of the trials.
-        space: that was searched, as ``sweep.json`` has it; fields it does not name are linear.
+        records: records of the trials.
+        space: the searched space in the form of ``sweep.json``; fields that it does not name are linear.
     """
     logarithmic = {name for name, distribution in space.items() if distribution["attributes"].get("log")}
     return [
@@ -52,9 +53,9 @@ def parameters_of(records: Sequence[Record], space: Mapping[str, Any]) -> list[P
 
 
 def importances(scored: ScoredTrials, parameters: Sequence[Parameter]) -> Mapping[str, float]:
-    """Share of the accuracies' variance that each parameter explains by itself, the largest first; {} where unknown.
+    """Return the share of accuracy variance that each parameter explains by itself, the largest first; {} if unknown.
 
-    Functional ANOVA over a random forest (Hutter, Hoos and Leyton-Brown, ICML 2014), as Optuna computes it.
+    It is Optuna's functional ANOVA over a random forest (Hutter, Hoos and Leyton-Brown, ICML 2014).
     """
     varied = [parameter for parameter in parameters if len(set(map(json.dumps, scored.values(parameter)))) > 1]
     if len(scored.ids) < 3 or np.ptp(scored.accuracies) == 0 or not varied:
@@ -73,7 +74,7 @@ def importances(scored: ScoredTrials, parameters: Sequence[Parameter]) -> Mappin
 
 
 def _distribution(parameter: Parameter, values: Sequence[Any]) -> BaseDistribution:
-    """The parameter as Optuna knows it, as wide as its values."""
+    """Return the parameter as an Optuna distribution, as wide as its values."""
     if parameter.scale == "category":
         return CategoricalDistribution(parameter.categories)
     return FloatDistribution(float(min(values)), float(max(values)), log=parameter.scale == "log")

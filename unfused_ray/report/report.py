@@ -1,4 +1,4 @@
-"""Makes one page of the folders of some runs."""
+"""Makes one page from the folders of some runs."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ logger = logging.getLogger(__name__)
 
 _MANY_BYTES = 5_000_000
 _NAMES = ("name", "output")
-"""Settings that tell runs apart and change no result."""
+"""Settings that distinguish runs and change no result."""
 
 
 def write(uris: Sequence[str], output: str, asked: Sequence[int] = ()) -> int:
     """Make one page of some runs: pre-trainings, distillations, evaluations and sweeps.
 
     Args:
-        uris: their folders.
-        output: where the page goes.
-        asked: clusters, by number, to be among those to listen to, of every run that has clusters.
+        uris: folders of the runs.
+        output: path or URI of the page.
+        asked: numbers of clusters to include among those to listen to, for every run that has clusters.
 
     Returns:
-        Its size in bytes.
+        Size of the page in bytes.
 
     Raises:
-        ValueError: no folder is given, one is of no run, or a run does not have a cluster that is asked for.
-        OSError: one cannot be read, or the page not be written.
+        ValueError: no folder is given, a folder holds no run, or a run lacks a requested cluster.
+        OSError: a run cannot be read, or the page cannot be written.
     """
     html = to_html(uris, asked).encode()
     if len(html) > _MANY_BYTES:
@@ -50,7 +50,7 @@ def write(uris: Sequence[str], output: str, asked: Sequence[int] = ()) -> int:
 
 
 def to_html(uris: Sequence[str], asked: Sequence[int] = ()) -> str:
-    """The HTML of one page of some runs; arguments and errors are those of :func:`write`."""
+    """Return the HTML of one page of some runs; arguments and errors are those of :func:`write`."""
     if not uris:
         raise ValueError("no run is named: give the folders of one or several runs")
     kinds = {uri: kind_of(uri) for uri in dict.fromkeys(uris)}
@@ -66,7 +66,7 @@ def to_html(uris: Sequence[str], asked: Sequence[int] = ()) -> str:
             is_compared = any(runs[uri] in alike for alike in compared.values())
             chapters.append(training_chapter(runs[uri], seconds, is_compared, asked))
         elif kind == SWEEP:
-            from unfused_ray.report.sweep import sweep_chapter  # here: with it comes Ray Tune, seconds others save
+            from unfused_ray.report.sweep import sweep_chapter  # here, because it imports Ray Tune, which takes seconds
 
             chapters.append(sweep_chapter(uri))
         else:
@@ -78,10 +78,10 @@ def to_html(uris: Sequence[str], asked: Sequence[int] = ()) -> str:
 
 
 def kind_of(uri: str) -> str:
-    """Name of the file that a folder is known by: of a training run, a sweep, or an evaluation's table.
+    """Return the name of the file that identifies a folder as a training run, a sweep or an evaluation.
 
     Raises:
-        ValueError: it holds none of them, or is a comparison.
+        ValueError: the folder holds none of these files, or is a comparison.
     """
     refuse_comparison(uri)
     for name in (SWEEP, RECORD, TABLE):
@@ -94,7 +94,7 @@ def kind_of(uri: str) -> str:
 
 
 def _alike(runs: Sequence[RunReader]) -> dict[str, list[RunReader]]:
-    """Runs whose curves share their axes, by kind; of a kind there are several or none."""
+    """Return runs whose curves can share axes, by kind; only kinds with several such runs."""
     begun = {
         kind: [run for run in runs if run.config.stage == stage and run.history()] for stage, kind in KINDS.items()
     }
@@ -102,7 +102,7 @@ def _alike(runs: Sequence[RunReader]) -> dict[str, list[RunReader]]:
 
 
 def _compare(chapters: Sequence[Chapter], compared: Mapping[str, Sequence[RunReader]]) -> Chapter:
-    """Compare several runs: a line each, differing settings, curves on one scale."""
+    """Compare several runs: one line each, differing settings, and curves on one scale."""
     rows = [
         [PageCell(text) for text in (chapter.heading, chapter.kind, chapter.facts.get("progress", "–"), chapter.uri)]
         for chapter in chapters
@@ -116,7 +116,7 @@ def _compare(chapters: Sequence[Chapter], compared: Mapping[str, Sequence[RunRea
         metrics: dict[str, Metric] = {}
         for metric in (metric for run in runs for metric in view_of(run).metrics):
             known = metrics.setdefault(metric.name, metric)
-            if metric.note != known.note:  # such as α, which is not the same for all
+            if metric.note != known.note:  # such as α, if it differs between runs
                 metrics[metric.name] = replace(known, note="")
         histories = dict(
             zip(_distinct([run.config.name for run in runs]), [run.history() for run in runs], strict=True)
@@ -126,7 +126,7 @@ def _compare(chapters: Sequence[Chapter], compared: Mapping[str, Sequence[RunRea
 
 
 def _differences(kind: str, chapters: Sequence[Chapter]) -> Section:
-    """The settings in which runs of one kind differ, a column a run."""
+    """Show the settings in which runs of one kind differ, one column per run."""
     settings = [chapter.settings for chapter in chapters]
     names = [name for name in dict.fromkeys(name for each in settings for name in each) if name not in _NAMES]
     rows = [
@@ -143,7 +143,7 @@ def _differences(kind: str, chapters: Sequence[Chapter]) -> Section:
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    """The names, with a number where one is that of several runs."""
+    """Return the names, numbered if several runs share one."""
     return [
         f"{name} ({names[: place + 1].count(name)})" if names.count(name) > 1 else name
         for place, name in enumerate(names)

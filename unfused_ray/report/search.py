@@ -18,28 +18,28 @@ from unfused_ray.retrieval.hits import Found, Hit
 from unfused_ray.retrieval.marks import COLUMNS
 
 _FRONT_END = FrontEndConfig()
-"""Front end of the spectrograms and rate of the sound, whatever the encoder's are."""
+"""Front end of the spectrograms, and sample rate of the sound, independent of the encoder."""
 _QUESTION = -1
-"""Number of a wave that is asked about."""
+"""Id of a query that is a wave."""
 
 
 @dataclass(frozen=True)
 class PageHit:
-    """A clip of the page."""
+    """A hit on the page."""
 
     hit: Hit
     sound: Sound | str
-    """Or the reason why it cannot be heard."""
+    """Sound of the clip, or the reason why it cannot be played."""
     facts: str
     link: str
-    """Into the recording; "" if it is no file that a browser opens."""
+    """Link into the recording; "" if it is not a file that a browser can open."""
 
 
 def write(found: Found, uri: str) -> int:
-    """Write the page of a search; returns its size in bytes.
+    """Write the page of a search; return its size in bytes.
 
     Raises:
-        OSError: it cannot be written, or an object store does not answer.
+        OSError: the page cannot be written, or an object store does not answer.
     """
     html = to_html(found).encode()
     storage.write_bytes(uri, html)
@@ -47,7 +47,7 @@ def write(found: Found, uri: str) -> int:
 
 
 def to_html(found: Found) -> str:
-    """The page of a search. It needs no network, but for the links into the recordings."""
+    """Return the page of a search. Only its links into the recordings may need a network."""
     hits = (*found.hits, *found.unsure)
     asked = [found.clip] if found.clip else []
     seconds = seconds_of_each(len(hits) + 1)
@@ -87,7 +87,7 @@ def _facts(clip: Clip) -> str:
 
 
 def _link(clip: Clip) -> str:
-    """The recording at the clip's seconds, where it is a file that a browser can open."""
+    """Return a link to the recording at the clip's seconds, if a browser can open the file."""
     place, end = clip.place, clip.recording_seconds + clip.end_seconds - clip.start_seconds
     is_inside = place["offset"] is not None or place["row_group"] is not None
     uri = Path(place["uri"]).as_uri() if storage.is_local(place["uri"]) else place["uri"]

@@ -1,4 +1,4 @@
-"""Clips of shards as a page has them: Opus to listen to, and a spectrogram to look at."""
+"""Prepares clips of shards for a page: Opus to listen to, and a spectrogram to look at."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ from unfused_ray.figures import spectrograms
 from unfused_ray.report.page import Sound, data_uri
 
 _PAGE_BYTES = 3_000_000
-"""Most bytes of a page's sounds and spectrograms, so that the page stays under 5 MB."""
+"""Largest size of a page's sounds and spectrograms in bytes, so that the page stays under 5 MB."""
 _BYTES_PER_SECOND = 14_000
-"""Opus (4 kB) and a spectrogram (4 kB), in base64, with some room (measured on 20 clips of speech and notes)."""
+"""Bytes per second of Opus (4 kB) and a spectrogram (4 kB) in base64, with a margin (measured on 20 clips of speech and
+notes)."""
 _MAX_SECONDS = 8.0
 _OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)
 
 
 def seconds_of_each(num_clips: int) -> float:
-    """Seconds of each clip that a page of so many clips has room for."""
+    """Return the seconds of each clip for which a page of ``num_clips`` clips has room."""
     return min(_MAX_SECONDS, _PAGE_BYTES / num_clips / _BYTES_PER_SECOND)
 
 
 def read_sounds(index: ClipIndex, front_end: FrontEndConfig, clip_ids: np.ndarray, seconds: float) -> dict[int, Sound]:
-    """Read some clips, by clip_id, their spectrograms on one scale of colours; without those that are damaged.
+    """Read some clips, without damaged ones; return their sounds by clip_id, spectrograms on one colour scale.
 
     Args:
         index: the clips.
-        front_end: of the spectrograms.
-        clip_ids: (N,) int64.
-        seconds: to which they are cut.
+        front_end: front end of the spectrograms.
+        clip_ids: ids of the clips, (N,) int64.
+        seconds: seconds to which they are cut.
 
     Raises:
         OSError: a shard is missing or its storage does not answer.
@@ -47,12 +48,12 @@ def read_sounds(index: ClipIndex, front_end: FrontEndConfig, clip_ids: np.ndarra
 
 
 def sounds_of(waves: Mapping[int, np.ndarray], front_end: FrontEndConfig, seconds: float) -> dict[int, Sound]:
-    """Make the sounds of some waves, by a number, their spectrograms on one scale of colours.
+    """Make the sounds of some waves, by number, with spectrograms on one colour scale.
 
     Args:
-        waves: (samples,) int16.
-        front_end: of the spectrograms, at the waves' rate.
-        seconds: to which they are cut.
+        waves: (samples,) int16, by number.
+        front_end: front end of the spectrograms, at the waves' rate.
+        seconds: seconds to which they are cut.
     """
     rate, log_mel = front_end.sample_rate, LogMel(front_end)
     shown = {clip_id: wave[: int(seconds * rate)] for clip_id, wave in waves.items()}
@@ -74,7 +75,7 @@ def sounds_of(waves: Mapping[int, np.ndarray], front_end: FrontEndConfig, second
 def encode_opus(pcm: np.ndarray, sample_rate: int) -> bytes:
     """Encode (samples,) int16 as mono Ogg Opus: 4 kB a second of 16 kHz, a quarter of FLAC (measured).
 
-    Browsers play it since Chromium 33, Firefox 15, Safari 18.4.
+    Browsers play it from Chromium 33, Firefox 15 and Safari 18.4 on.
     """
     if sample_rate not in _OPUS_RATES:
         pcm, sample_rate = soxr.resample(pcm, sample_rate, _OPUS_RATES[-1]), _OPUS_RATES[-1]

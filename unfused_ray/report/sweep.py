@@ -33,17 +33,17 @@ from unfused_ray.sweeps.trial import Record, read_records
 
 KIND = "sweep"
 _PREFERRED = ("method.alpha", "method.beta")
-"""Parameters of the map, if a sweep varies both."""
+"""Parameters of the map, if a sweep varies both of them."""
 _FEW = 10
-"""Trials a parameter below which an importance means little."""
+"""Number of trials per parameter below which an importance means little."""
 
 
 def sweep_chapter(uri: str) -> Chapter:
-    """The chapter of a sweep's folder.
+    """Make the chapter of a sweep's folder.
 
     Raises:
         FileNotFoundError: there is no sweep.
-        ValueError: it is of another version.
+        ValueError: the sweep has another version.
     """
     record = read_sweep(uri)
     try:
@@ -94,7 +94,7 @@ def _sections(config: SweepConfig, records: Sequence[Record], record: Mapping[st
 
 
 def _bootstrap(config: SweepConfig, sha256: str) -> tuple[BootstrapConfig, str]:
-    """The bootstrap of the sweep's protocol, and a remark where that file is not the one of this digest any more."""
+    """Return the bootstrap settings of the sweep's protocol; if that file has changed, this version's with a remark."""
     try:
         protocol = load_protocol(config.protocol)
     except (OSError, ValueError):
@@ -109,7 +109,7 @@ def _bootstrap(config: SweepConfig, sha256: str) -> tuple[BootstrapConfig, str]:
 
 
 def is_default(config: SweepConfig, record: Record) -> bool:
-    """True for a trial with the settings that the sweep's distillation has itself."""
+    """Return True for a trial with exactly the settings of the sweep's distillation."""
     return apply(config.distill, record.point) == config.distill
 
 
@@ -142,7 +142,7 @@ def _drawings(scored: ScoredTrials, num_trials: int, parameters: Sequence[Parame
 
 
 def _axes(varied: Sequence[Parameter], by_importance: Sequence[str]) -> tuple[Parameter, Parameter]:
-    """The parameters of the map: α and β where there are both, else the two that matter most."""
+    """Return the parameters of the map: α and β if both vary, else the two most important."""
     named = {parameter.name: parameter for parameter in varied}
     first, second = [*by_importance, *(name for name in named if name not in by_importance)][:2]
     return (
@@ -153,7 +153,7 @@ def _axes(varied: Sequence[Parameter], by_importance: Sequence[str]) -> tuple[Pa
 
 
 def _in_words(scored: ScoredTrials, parameters: Sequence[Parameter], marks: dict[str, str]) -> str:
-    """The map in words: its marked trials, and the range of all."""
+    """Describe the map: its marked trials, and the range of all."""
     low, high = scored.accuracies.min(), scored.accuracies.max()
     text = f"Mean score on validation clips of {len(scored.ids)} trials, {low:.1%} to {high:.1%}"
     for trial, point, accuracy in zip(scored.ids, scored.points, scored.accuracies.tolist(), strict=True):
@@ -164,7 +164,7 @@ def _in_words(scored: ScoredTrials, parameters: Sequence[Parameter], marks: dict
 
 
 def _read(ranked: Sequence[Ranked]) -> str:
-    """A paragraph on how to read the table."""
+    """Return a paragraph on how to read the table."""
     if not ranked:
         return "No trial has gone to its end."
     return (

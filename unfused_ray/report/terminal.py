@@ -1,4 +1,4 @@
-"""Tables for the terminal: one run at its end, and all runs of a folder."""
+"""Tables for the terminal: one run at its end, and all runs in a folder."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def summary(run_uri: str) -> Table:
 
 
 def runs_table(folder_uri: str) -> Table:
-    """List the runs in a folder, in the order they were started in.
+    """List the runs in a folder, in the order in which they were started.
 
-    A run that says it is running but that no living process works on is shown as ``died``: the command that started
-    it resumes it. A run of another version is not listed; a warning names it.
+    A run whose recorded state is running, but on which no living process works, is shown as ``died``: the command that
+    started it resumes it. A run of another version is not listed; a warning names it.
     """
     table = Table(title=f"runs in {folder_uri}", title_justify="left", box=box.HORIZONTALS)
     for heading in ("name", "state", "progress", "last checkpoint"):

@@ -1,4 +1,4 @@
-"""The chapter of a pre-training or a distillation, and the curves of several together."""
+"""Makes the chapter of a pre-training or a distillation, and the curves of several runs together."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ KINDS = {"pretrain": "pre-training", "distill": "distillation"}
 
 
 def training_chapter(run: RunReader, seconds: float, is_compared: bool, asked: Sequence[int] = ()) -> Chapter:
-    """The chapter of a training run.
+    """Make the chapter of a training run.
 
     Args:
-        run: finished or not.
-        seconds: of each clip to listen to.
-        is_compared: True if its curves stand elsewhere, beside those of other runs.
-        asked: clusters to be among those to listen to, which have clips.
+        run: the run, finished or not.
+        seconds: seconds of each clip to listen to.
+        is_compared: True if its curves are elsewhere, beside those of other runs.
+        asked: clusters to include among those to listen to, which have clips.
     """
     sections = []
     if is_compared:
@@ -55,11 +55,11 @@ def training_chapter(run: RunReader, seconds: float, is_compared: bool, asked: S
 
 
 def curve_pictures(metrics: Sequence[Metric], histories: Mapping[str, Sequence[Mapping[str, float]]]) -> list[Picture]:
-    """A drawing a metric, with a curve for each head of each history; metrics that no history has are left out.
+    """Draw each metric, with a curve per head of each history; metrics that no history has are left out.
 
     Args:
-        metrics: to draw.
-        histories: by the name of their run, which is '' where there is only one.
+        metrics: metrics to draw.
+        histories: histories by the name of their run, which is '' if there is only one.
     """
     pictures = []
     for metric in metrics:
@@ -75,11 +75,11 @@ def curve_pictures(metrics: Sequence[Metric], histories: Mapping[str, Sequence[M
 
 
 def watched_section(heading: str, runs: Mapping[str, Sequence[WatchedCurve]]) -> Section:
-    """A drawing a task and measure: accuracies over the epochs, with random networks as dashed lines.
+    """Draw accuracies over the epochs for each task and measure, with random networks as dashed lines.
 
     Args:
-        heading: of the section.
-        runs: watched curves by the name of their run, which is '' where there is only one.
+        heading: heading of the section.
+        runs: watched curves by the name of their run, which is '' if there is only one.
     """
     pictures = []
     for (task, measure), found in panels(runs).items():
@@ -98,7 +98,7 @@ def watched_section(heading: str, runs: Mapping[str, Sequence[WatchedCurve]]) ->
 
 
 def _in_words(heading: str, series: Curves) -> str:
-    """First and last value of each curve."""
+    """Return the first and last value of each curve in words."""
     parts = []
     for name, (epochs, values) in series.items():
         text = f"{values[0]:.4g} after epoch {epochs[0]}"
@@ -109,7 +109,7 @@ def _in_words(heading: str, series: Curves) -> str:
 
 
 def _sizes(run: RunReader) -> Section:
-    """Sizes of the clusters of the first head."""
+    """Show the sizes of the clusters of the first head."""
     assignment, group = run.assignment, view_of(run).group
     labels = assignment.labels[0]
     num_clusters, heads = len(assignment.prototypes[0]), len(assignment.prototypes)
@@ -126,7 +126,8 @@ def _sizes(run: RunReader) -> Section:
 
 
 def _last_start(run_uri: str) -> dict[str, str]:
-    """The device and threads of the run's last start, and seconds to each milestone of it, where they are kept."""
+    """Return device and threads of the run's last start, and seconds to each of its milestones, if they are
+    recorded."""
     reached = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in read_start_times(run_uri).items())
     found = {"computed in": read_arithmetic(run_uri), "last start": reached}
     return {heading: text for heading, text in found.items() if text}

@@ -1,4 +1,4 @@
-"""Copies of clips as they come about: at another level, through codecs, filters and noise, cut."""
+"""Typical alterations of clips in copies: another level, codecs, filters, noise, and cuts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import soundfile
 from unfused_ray.audio.resample import resampled
 
 Alteration = Callable[[np.ndarray, int], np.ndarray]
-"""(samples,) int16 and its rate in Hz → (samples,) int16 at that rate."""
+"""Alters a clip: (samples,) int16 and its rate in Hz → (samples,) int16 at that rate."""
 _CODEC_RATE = 16_000
-"""Opus and MP3 know it."""
+"""A rate that Opus and MP3 support."""
 
 
 def _gain(pcm: np.ndarray, sample_rate: int) -> np.ndarray:
@@ -67,4 +67,4 @@ ALTERATIONS: Mapping[str, Alteration] = {
     "50 ms cut off": _trim,
     "a tenth cut off": _cut,
 }
-"""Every alteration, by a name in words."""
+"""Every alteration, by name."""

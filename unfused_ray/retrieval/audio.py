@@ -1,4 +1,4 @@
-"""Reads the audio of clips of an index from where it lies: files, tars, Parquet, or shards."""
+"""Reads the audio of an index's clips from its place: files, tars, Parquet, or shards."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def warn_of(name: str) -> Warn:
-    """Return a function that logs what is wrong with audio that is used nevertheless, with the name of its file."""
+    """Return a function that logs the faults of audio that is used nevertheless, with the name of its file."""
 
     def warn(reason: WarningReason, detail: str) -> None:
         logger.warning("%s: %s: %s", name, reason, detail)
@@ -27,15 +27,15 @@ def warn_of(name: str) -> Warn:
 
 
 def read_audio(clips: Sequence[Clip], sample_rate: int, max_seconds: float) -> dict[int, np.ndarray | str]:
-    """Decode the beginning of what each vector was made of.
+    """Decode the beginning of each vector's audio.
 
     Args:
-        clips: of an index; a file or row group that several share is opened once.
-        sample_rate: of the samples, in Hz.
-        max_seconds: of each clip; the rest is left out.
+        clips: clips of an index; a file or row group that several clips share is opened once.
+        sample_rate: sample rate of the result, in Hz.
+        max_seconds: longest audio to decode of each clip; the rest is left out.
 
     Returns:
-        By id, (samples,) int16, or the reason in words why it cannot be read.
+        (samples,) int16 by id, or a sentence that says why the audio cannot be read.
     """
     ordered = sorted(clips, key=lambda clip: (clip.place["uri"], clip.place["row_group"] or 0, clip.place["row"] or 0))
     rows = [{**clip.place, "key": clip.key} for clip in ordered]

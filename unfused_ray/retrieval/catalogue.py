@@ -1,4 +1,4 @@
-"""The clips of an index: their recordings, what they are filtered by, and the place of their audio."""
+"""The clips of an index: their recordings, the fields that filter them, and the place of their audio."""
 
 from __future__ import annotations
 
@@ -20,49 +20,49 @@ from unfused_ray.retrieval.format import CLIPS, REMEDY, IndexManifest, IndexPart
 from unfused_ray.retrieval.stored import parts_of
 
 SAME_SECONDS = 0.5 / 16_000
-"""Times and lengths that differ by less are equal: they are sums and differences of rounded times."""
+"""Times and lengths that differ by less than this count as equal: they are sums and differences of rounded times."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A vector's audio, and where it is."""
+    """The audio of a vector, and its place."""
 
     id: int
-    """Place of the vector in the index."""
+    """Row of the vector in the index."""
     source: str
-    """Name of its source in the index."""
+    """Name of the clip's source in the index."""
     key: str
     recording: str
     labels: tuple[str, ...]
     split: str
     group: str
     start_seconds: float
-    """Second of the clip that the vector's audio begins at."""
+    """Start of the vector's audio within the clip, in seconds."""
     end_seconds: float
     piece_seconds: float
-    """Second of a prepared recording that the clip is a piece of from; 0 for other clips."""
+    """Start of the clip within its prepared recording, in seconds, if it is a piece of one; else 0."""
     recording_seconds: float
-    """Second of the recording's file that the vector's audio begins at."""
+    """Start of the vector's audio within the recording's file, in seconds."""
     place: dict[str, Any]
-    """The clip's audio, as a listing has it."""
+    """Place of the clip's audio, in a listing's fields."""
 
 
 class _Numbers(NamedTuple):
-    """Numbers by which clips belong together."""
+    """Numbers that clips of one recording or one group share."""
 
     recordings: np.ndarray
     """(N,) int64."""
     groups: np.ndarray
-    """(N,) int64; no group has the number of a recording that is its own."""
+    """(N,) int64; a group never has the number of a recording that stands in for a missing group."""
     is_later_piece: np.ndarray
-    """(N,) bool: the clip is a later piece of its recording."""
+    """(N,) bool, True for a later piece of a recording."""
 
 
 class Catalogue:
-    """The clips of an index by id; columns are read when they are needed.
+    """The clips of an index by id; columns are read when needed.
 
     Args:
-        manifest: of the index.
+        manifest: manifest of the index.
     """
 
     def __init__(self, manifest: IndexManifest) -> None:
@@ -73,7 +73,7 @@ class Catalogue:
 
     @property
     def num_vectors(self) -> int:
-        """N."""
+        """N, the number of vectors."""
         return int(self._ends[-1])
 
     def column(self, name: str) -> pa.ChunkedArray:
@@ -93,24 +93,25 @@ class Catalogue:
 
     @property
     def recordings(self) -> np.ndarray:
-        """(N,) int64 number of the recording of each clip: a name of one source is another in the next."""
+        """(N,) int64 number of each clip's recording; equal names in different sources are different recordings."""
         return self._numbers.recordings
 
     @property
     def groups(self) -> np.ndarray:
-        """(N,) int64 number of the group of each clip, as its source says; without one, its recording is its group."""
+        """(N,) int64 number of each clip's group; a clip without a group has its recording as its group."""
         return self._numbers.groups
 
     @cached_property
     def _numbers(self) -> _Numbers:
-        """Numbers of recordings and groups.
+        """Number the recordings and groups.
 
-        A key such as ``user@2024`` may be the source's own. An ingest gives the pieces of one recording a group, by
-        default the recording's key; where the source has groups, the first piece has the recording's key.
+        A key such as ``user@2024`` may be the source's own, so a name alone does not make a clip a piece. An ingest
+        gives the pieces of one recording a group, by default the recording's key. If the source has groups, the first
+        piece has the recording's key.
         """
         columns = self.columns(["recording", "key", "group"])
         has_group = pc.not_equal(columns[2], "").to_numpy()
-        # Encoded before it is joined: a column of strings holds 2 GB, the names of some 40 million windows.
+        # Encoded before they are joined: a column of strings holds 2 GB, the names of some 40 million windows.
         joined = pa.chunked_array([chunk for column in columns for chunk in column.chunks])
         encoded = joined.dictionary_encode().combine_chunks()
         codes = encoded.indices.to_numpy().astype(np.int64).reshape(len(columns), -1)
@@ -121,7 +122,7 @@ class Catalogue:
         return _Numbers(recordings_N, 2 * np.where(has_group, groups_N, recordings_N) + has_group, is_later)
 
     def allowed(self, filters: SearchConfig) -> np.ndarray:
-        """(N,) bool: clips that pass all filters of a search; an empty one restricts nothing.
+        """Return (N,) bool: clips that pass all filters of a search; an empty filter restricts nothing.
 
         Raises:
             ValueError: a filter names a split, label or source that no clip has.
@@ -142,25 +143,25 @@ class Catalogue:
         return passes
 
     def labelled(self, labels: Sequence[str]) -> np.ndarray:
-        """(N,) bool: clips with one of these labels.
+        """Return (N,) bool: clips with one of these labels.
 
         Raises:
-            ValueError: no clip has one of them.
+            ValueError: a label is of no clip.
         """
         column, wanted = self.column("labels"), pa.array(labels, pa.string())
         _refuse_unknown("label", labels, pc.unique(pc.list_flatten(column)).to_pylist())
         carries, first = np.zeros(self.num_vectors, bool), 0
-        for chunk in column.chunks:  # joined, they may be more than a column of strings holds
+        for chunk in column.chunks:  # joined, they may exceed what a column of strings holds
             rows = pc.list_parent_indices(chunk).to_numpy() + first
             carries[rows[pc.is_in(chunk.flatten(), wanted).to_numpy(zero_copy_only=False)]] = True
             first += len(chunk)
         return carries
 
     def find(self, key: str, source: str = "") -> np.ndarray:
-        """Ids of the vectors of a clip, or of all pieces of a prepared recording, by its key.
+        """Return the ids of the vectors of a clip, or of all pieces of a prepared recording, by its key.
 
         Raises:
-            ValueError: there is none, or it is in several sources and none is named.
+            ValueError: no clip has the key, or several sources have it and none is named.
         """
         of_key, of_recording = (
             pc.equal(self.column(name), key).combine_chunks().to_numpy(zero_copy_only=False)
@@ -182,7 +183,7 @@ class Catalogue:
         return ids
 
     def at(self, uri: str) -> np.ndarray:
-        """Ids of the vectors whose audio is in a file."""
+        """Return the ids of the vectors whose audio is in a file."""
         uris, sources = pc.struct_field(self.column("place"), "uri"), self._manifest.sources
         firsts = [end - source.num_vectors for end, source in zip(self._source_ends.tolist(), sources, strict=True)]
         same = [
@@ -192,7 +193,7 @@ class Catalogue:
         return np.flatnonzero(np.concatenate(same))
 
     def clips(self, ids: Sequence[int]) -> list[Clip]:
-        """Read the clips of some ids, in their order."""
+        """Read the clips of some ids, in the order of the ids."""
         found: dict[int, Clip] = {}
         owners = np.searchsorted(self._ends, np.asarray(ids, np.int64), side="right")
         for owner in np.unique(owners):

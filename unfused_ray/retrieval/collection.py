@@ -1,4 +1,4 @@
-"""An index that is open to be searched: its clips, and the vectors nearest to one."""
+"""An open index that can be searched: its clips, and the vectors nearest to a query."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unfused_ray.retrieval.stored import ExactVectors, StoredVectors, load_train
 from unfused_ray.retrieval.training import TrainedIndex
 
 _MORE = 4
-"""Vectors are looked up for this many times the recordings wanted, then for as many times more."""
+"""A lookup asks for this many times the wanted recordings, then for this many times more."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class Collection:
 
     @classmethod
     def open(cls, uri: str) -> Self:
-        """Open the index at ``uri``, by path or URI.
+        """Open the index at ``uri``, a path or URI.
 
         Raises:
-            FileNotFoundError: there is none.
-            ValueError: it is damaged, foreign, or of another version.
+            FileNotFoundError: there is no index.
+            ValueError: the index is damaged, foreign, or of another version.
         """
         manifest = IndexManifest.load(uri)
         return cls(manifest, load_trained(manifest), Catalogue(manifest))
@@ -44,14 +44,14 @@ class Collection:
         return load_vectors(self.manifest, self.trained)
 
     def nearest(self, query_C: np.ndarray, count: int, allowed_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the nearest vectors, the nearest of each recording, and their similarities.
+        """Return the vector of each recording that is nearest to the query, nearest recordings first, and similarities.
 
-        Inverted lists are searched as the index's recall asks for, in proportion more where few vectors are allowed,
-        and all of them before there are fewer recordings than asked for.
+        As many inverted lists are searched as the index's recall requires, and proportionally more if few vectors are
+        allowed. Fewer recordings than ``count`` are returned only after all lists have been searched.
 
         Args:
             query_C: vector of length 1 in the space.
-            count: recordings.
+            count: number of recordings.
             allowed_N: (N,) bool, vectors that may be found.
         """
         num_allowed = int(np.count_nonzero(allowed_N))
@@ -70,13 +70,13 @@ class Collection:
             wanted, lists = wanted * _MORE, min(most, lists * _MORE)
 
     def scan(self) -> Iterator[np.ndarray]:
-        """Yield all vectors in the space in the order of their ids, (n, C) float32 at a time."""
+        """Yield all vectors in the space in the order of their ids, some (n, C) float32 at a time."""
         for part in parts_of(self.manifest):
             arrays = read_part(self.manifest, part, self.trained)
             yield unit(self.trained.decode(arrays["lists"], arrays["codes"]))
 
     def vectors(self, ids: np.ndarray) -> np.ndarray:
-        """Vectors of some ids in the space, as exactly as the index keeps them: (len(ids), C) float32."""
+        """Return the vectors of some ids in the space, as exactly as the index stores them: (len(ids), C) float32."""
         if isinstance(self.stored, ExactVectors):
             return self.stored.vectors_NC[ids]
         found = np.empty((len(ids), self.trained.space.dim), np.float32)

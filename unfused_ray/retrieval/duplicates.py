@@ -1,4 +1,4 @@
-"""Finds near-copies within a set of clips and between two, above a threshold whose precision is measured.
+"""Finds near-copies within a set of clips, or between two sets, above a threshold whose precision is measured.
 
 Shapes: N clips of the first set, M of the second.
 """
@@ -28,32 +28,34 @@ from unfused_ray.retrieval.alterations import ALTERATIONS
 from unfused_ray.retrieval.fingerprints import fingerprint, load_fingerprints
 
 _COPIED = 50
-"""Clips of which altered copies are made, to choose the threshold."""
+"""Number of clips from which altered copies are made, to choose the threshold."""
 _MOST = 0.5
-"""Share of the copies that were made: where fewer are found, the search says so. Similarities with nearest others are
-taken for those of false pairs, so near-copies of more than a third of the clips raise the threshold beyond them."""
+"""If a smaller share than this of the altered copies is found, the search says so. Similarities with nearest others are
+taken for those of false pairs, so near-copies of more than a third of the clips raise the threshold beyond the
+similarity of near-copies."""
 _TILE = 1024
 _SHOWN = 10
 _COLUMNS = ("similarity", "source", "key", "split", "copy_source", "copy_key", "copy_split")
 PRECISION = DuplicatesConfig().precision
 _DEVIATIONS = 4.26
-"""Half of the pairs that are made are true, of a set's own one in a thousand may be. So the threshold is beyond the
-spread of false pairs, too: of 100,000, one would be above it if their Fisher z were normal."""
+"""Standard deviations between the threshold and the middle of false pairs. Half of the pairs with altered copies are
+true; of a set's own pairs, one in a thousand may be. So the threshold must also be beyond the spread of false pairs: of
+100,000 false pairs, one would be above it if their Fisher z were normal."""
 _MAD_TO_DEVIATION = 1.4826
 _LARGEST = 1 - 1e-6
 _EQUAL = 1 - 1e-4
-"""Least similarity of equal clips: fingerprints are kept as float16."""
+"""Least similarity of equal clips, whose fingerprints are stored as float16."""
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """The least similarity of near-copies, and what it is worth on copies that were made."""
+    """The least similarity of near-copies, and its quality on altered copies."""
 
     similarity: float
     precision: float
-    """Share of the pairs above it that are a clip and its own copy."""
+    """Share of the pairs above it that are a clip and its own altered copy."""
     found: Mapping[str, float]
-    """Share of the copies whose original is above it, by alteration."""
+    """Share of the altered copies that are found, by alteration."""
     num_copies: int
 
     @property
@@ -70,7 +72,7 @@ class Threshold:
 
     @property
     def doubt(self) -> str:
-        """Why near-copies that are not equal may be missed; '' if most of the copies that were made are found."""
+        """Reason why near-copies that are not equal may be missed; '' if most altered copies are found."""
         if not self.found:
             return "only equal clips are found: there was no clip to make copies of"
         share = sum(self.found.values()) / len(self.found)
@@ -90,11 +92,10 @@ class Copies:
     second: ClipIndex
     threshold: Threshold
     pairs: Mapping[int, tuple[int, float]]
-    """Nearest clip of the second set, and the similarity, by the clip_id of a clip of the first that has one above the
-    threshold."""
+    """Nearest clip of the second set and its similarity, by clip_id of each clip of the first set with a near-copy."""
 
     def to_terminal(self) -> Group:
-        """Counts by splits, the most similar pairs, and the threshold."""
+        """Return counts by split, the most similar pairs, and the threshold, for the terminal."""
         by_splits = [[a or "–", b or "–", f"{count:,}"] for (a, b), count in self.by_splits.items()]
         title = f"{len(self.pairs):,} of {self.first.num_clips:,} clips have a near-copy"
         counts = _table(title, ("split", "split of the copy", "clips"), by_splits)
@@ -104,7 +105,7 @@ class Copies:
         return Group(*tables, Text(f"Near-copies: {self.threshold.text}."))
 
     def to_csv(self) -> str:
-        """All pairs as CSV, the most similar first."""
+        """Return all pairs as CSV, the most similar first."""
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, _COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -121,7 +122,7 @@ class Copies:
 
     @property
     def by_splits(self) -> dict[tuple[str, str], int]:
-        """Clips of the first set with a copy, by their split and that of the copy."""
+        """Number of clips of the first set with a near-copy, by their split and the copy's split."""
         firsts, seconds = self.first.column("split"), self.second.column("split")
         return dict(sorted(Counter((firsts[a], seconds[b]) for a, (b, _) in self.pairs.items()).items()))
 
@@ -134,7 +135,7 @@ class _Side:
         self._keys, self._splits = index.column("key"), index.column("split")
 
     def describe(self, clip_id: int) -> tuple[str, str, str]:
-        """Source, key and split."""
+        """Return source, key and split."""
         return storage.masked(self._index.source_of(clip_id).uri), self._keys[clip_id], self._splits[clip_id]
 
 
@@ -151,10 +152,10 @@ def find_copies(first: ClipIndex, second: ClipIndex | None, executor: Executor, 
     """Find the nearest near-copy of each clip.
 
     Args:
-        first: clips that are asked about.
-        second: clips to look among; None looks among the first, but not at a clip itself.
-        executor: computes fingerprints that are not kept yet.
-        precision: of the threshold.
+        first: clips whose near-copies are wanted.
+        second: clips to search; None searches the first set, leaving out each clip itself.
+        executor: computes fingerprints that are not stored yet.
+        precision: precision of the threshold.
 
     Raises:
         ValueError: the sets have different front ends.
@@ -180,19 +181,19 @@ def find_copies(first: ClipIndex, second: ClipIndex | None, executor: Executor, 
 def choose_threshold(
     index: ClipIndex, fingerprints_ND: np.ndarray, others_MD: np.ndarray | None, precision: float
 ) -> Threshold:
-    """Choose the lowest similarity above which enough pairs are a clip and its own copy, and false ones are far.
+    """Choose the lowest similarity above which enough pairs are true, and which is far from that of false pairs.
 
-    Some clips, always the same, are altered in every way of ``ALTERATIONS``. A copy's similarity with its original is
-    that of a true pair; with the nearest other clip of the set, that of a false one. Others that equal the original
-    are no false ones, however many: a set may be all of another, or hold each clip twice. Clips whose nearest other
-    stands out are left out, because the set may hold a copy of them. Where no precision is as wanted, it is the highest
-    that there is.
+    Some clips, always the same ones, are altered in every way of ``ALTERATIONS``. A copy and its original are a true
+    pair; a copy and the nearest other clip of the set are a false pair. Other clips that equal the original make no
+    false pairs, however many there are: one set may contain all of another, or each clip twice. Clips whose nearest
+    other clip stands out are left out, because the set may hold a copy of them. If no threshold reaches the precision,
+    the one with the highest precision is chosen.
 
     Args:
         index: clips to alter.
-        fingerprints_ND: of these clips.
-        others_MD: of the clips that are looked among; None is the same clips.
-        precision: to reach.
+        fingerprints_ND: fingerprints of these clips.
+        others_MD: fingerprints of the clips to search; None if they are the same clips.
+        precision: precision to reach.
     """
     ids = np.sort(np.random.default_rng(0).permutation(index.num_clips)[:_COPIED])
     others = fingerprints_ND if others_MD is None else others_MD
@@ -220,7 +221,7 @@ def choose_threshold(
 
 
 def _lowest(true_C: np.ndarray, false_C: np.ndarray, precision: float) -> tuple[float, float]:
-    """The lowest threshold that is precise enough and beyond the spread of false pairs, and its precision."""
+    """Return the lowest threshold that is precise enough and beyond the spread of false pairs, and its precision."""
     beyond = float(np.tanh(_beyond(false_C)))
     values = np.unique(np.minimum(np.append(true_C[true_C > beyond], beyond), _EQUAL))
     above = len(true_C) - np.searchsorted(np.sort(true_C), values)
@@ -231,7 +232,7 @@ def _lowest(true_C: np.ndarray, false_C: np.ndarray, precision: float) -> tuple[
 
 
 def _same_numbers(fingerprints_ND: np.ndarray) -> np.ndarray:
-    """(N,) int64: the same number for equal fingerprints, in one process."""
+    """Return (N,) int64 numbers, the same for equal fingerprints within one process."""
     return np.array([hash(row.tobytes()) for row in fingerprints_ND], np.int64)
 
 
@@ -240,7 +241,7 @@ def _fisher(similarities: np.ndarray) -> np.ndarray:
 
 
 def _beyond(similarities: np.ndarray) -> float:
-    """Fisher z that false pairs hardly reach; a few true ones among them change little."""
+    """Return a Fisher z that false pairs hardly ever reach; a few true pairs among them change it little."""
     values = _fisher(similarities)
     middle = np.median(values)
     return float(middle + _DEVIATIONS * _MAD_TO_DEVIATION * np.median(np.abs(values - middle)))
@@ -252,12 +253,13 @@ def nearest(
     left_out: tuple[np.ndarray, np.ndarray] | None,
     tell: Callable[[int], object] = lambda done: None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the nearest other of each query, (N,) int64, and the similarity with it, (N,) float32.
+    """Return the nearest other vector of each query, (N,) int64, and its similarity, (N,) float32.
 
     Args:
-        queries_ND, others_MD: of length 1, or zeros, which are near to nothing.
-        left_out: numbers of the queries and of the others, (N,) and (M,): others of a query's own number are left out.
-        tell: is told how many of the N · M comparisons are done, after each tile.
+        queries_ND, others_MD: vectors of length 1, or of zeros, which are near to nothing.
+        left_out: numbers of the queries and of the others, (N,) and (M,): others with a query's own number are left
+            out.
+        tell: called after each tile with the number of the N · M comparisons that are done.
     """
     best_N, places_N = np.full(len(queries_ND), -1.0, np.float32), np.zeros(len(queries_ND), np.int64)
     for first in range(0, len(others_MD), _TILE):

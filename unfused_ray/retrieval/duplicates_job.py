@@ -17,21 +17,22 @@ from unfused_ray.retrieval.fingerprints import has_fingerprints
 
 @dataclass(frozen=True)
 class DuplicatesPlan:
-    """Clips whose near-copies are looked for, and the clips to look among."""
+    """The clips whose near-copies are wanted, and the clips to search."""
 
     config: DuplicatesConfig
     """Configuration with absolute paths."""
     first: ClipIndex
     second: ClipIndex | None
-    """None looks among the first ones."""
+    """None searches the first clips themselves."""
 
 
 def check(config: DuplicatesConfig) -> DuplicatesPlan:
     """Read the manifests of the sources.
 
     Raises:
-        FileNotFoundError: one is not prepared.
-        ValueError: a path cannot be used, a source has no such split, or clips are to be looked for among themselves.
+        FileNotFoundError: a source is not prepared.
+        ValueError: a path cannot be used, a source lacks a split, or both sides share clips, which would be found as
+            copies of themselves.
     """
     config = paths.check(config)
     if config.output and storage.is_folder(config.output):
@@ -64,11 +65,11 @@ def describe(plan: DuplicatesPlan) -> Group:
 
 
 def run(plan: DuplicatesPlan) -> Copies:
-    """Find near-copies, and write all pairs where a file is named; fingerprints are left in the sources.
+    """Find near-copies; write all pairs if a file is named. Fingerprints are stored in the sources.
 
     Raises:
         ValueError: the sets have different front ends.
-        OSError: a shard is missing, or a storage does not answer.
+        OSError: a shard is missing, or its storage does not answer.
     """
     found = find_copies(plan.first, plan.second, default_executor(), plan.config.precision)
     if plan.config.output:

@@ -1,4 +1,4 @@
-"""Fingerprints of clips: how each band of a log-mel changes over time, whatever its level, its colour and its start.
+"""Fingerprints of clips: how each band of a log-mel changes over time, whatever its level, spectral colour and start.
 
 Copies at another level, through a codec, an equaliser or another rate, in noise, or with their edges cut off have
 similar fingerprints. Nothing is trained, so no encoder is needed.
@@ -29,13 +29,14 @@ from unfused_ray.retrieval.space import unit
 
 BANDS, RATES = 32, 64
 DIM = BANDS * RATES
-"""Numbers of a fingerprint, 4 kB: the strength of 64 rates of change, up to a quarter of the frame rate, by band."""
+"""Numbers of a fingerprint (4 kB): the strength of 64 rates of change, up to a quarter of the frame rate, in each
+band."""
 _FOLDER = "fingerprints-1"
-"""Folder within a prepared source. Its number must change when the same clip has another fingerprint."""
+"""Folder within a prepared source. Its number must change when the fingerprint of a clip does."""
 _FLOOR = 9.2
-"""Nepers below the loudest value at which silence begins."""
+"""Distance in nepers below the loudest value at which silence begins."""
 _STILL = 1e-3
-"""Changes in nepers that are rounding errors."""
+"""Changes in nepers that are smaller than this are rounding errors."""
 _SHORTEST_FFT = 1024
 
 
@@ -62,7 +63,7 @@ def fingerprint(pcm: np.ndarray, log_mel: LogMel) -> np.ndarray:
 def load_fingerprints(index: ClipIndex, executor: Executor) -> np.ndarray:
     """Return the fingerprints of all clips: (N, DIM) float16 by clip_id; zeros for a damaged clip.
 
-    Those of a shard are computed once, with its source's own front end, and kept in its source.
+    Fingerprints of a shard are computed once, with its source's own front end, and stored in the source.
 
     Args:
         index: the clips.
@@ -71,7 +72,7 @@ def load_fingerprints(index: ClipIndex, executor: Executor) -> np.ndarray:
     Raises:
         OSError: a shard is missing, or its storage does not answer.
     """
-    found_ND = np.empty((index.num_clips, DIM), np.float16)  # 4 GB of a million, once
+    found_ND = np.empty((index.num_clips, DIM), np.float16)  # 4 GB for a million clips, held once
     lacking: list[tuple[slice, Manifest, Shard]] = []
     first = 0
     for manifest in index.manifests:
@@ -102,7 +103,7 @@ def load_fingerprints(index: ClipIndex, executor: Executor) -> np.ndarray:
 
 
 def has_fingerprints(index: ClipIndex) -> bool:
-    """Return True if those of all shards are kept."""
+    """Return True if the fingerprints of all shards are stored."""
     return all(storage.exists(_uri(manifest, shard)) for manifest in index.manifests for shard in manifest.shards)
 
 
@@ -133,7 +134,7 @@ def _uri(manifest: Manifest, shard: Shard) -> str:
 
 
 def _kept(manifest: Manifest, shard: Shard) -> np.ndarray | None:
-    """The fingerprints of a shard that are kept in its source; None if there are none, or they are damaged."""
+    """Return a shard's fingerprints as stored in its source; None if there are none, or they are damaged."""
     uri = _uri(manifest, shard)
     if not storage.exists(uri):
         return None

@@ -1,4 +1,4 @@
-"""The format of an index: what ``unfused-ray index`` writes, and ``unfused-ray search`` reads.
+"""The format of an index, which ``unfused-ray index`` writes and ``unfused-ray search`` reads.
 
 A folder::
 
@@ -7,8 +7,8 @@ A folder::
     <training>/<source>-00000.safetensors …    lists and codes of the vectors of a part, in the order of the source
     <training>/<source>-00000.parquet …        their clips: keys, labels, splits, groups, times, places of the audio
 
-All files are arrays and Parquet, whose shapes are checked; nothing in them is executed. An index holds nothing that
-its vectors do not: it can be made again from them.
+All files are arrays and Parquet whose shapes are checked; nothing in them is executed. An index holds nothing that its
+vectors lack, so it can be made again from them.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ INDEX = "index.json"
 REMEDY = "make it again from its vectors: unfused-ray index --vectors … --output … --rebuild"
 
 IndexKind = Literal["exact", "lists", "quantised"]
-"""All vectors are compared; those of the nearest inverted lists; or these lists' product-quantised codes."""
+"""How vectors are stored: all are compared; inverted lists, of which the nearest are searched; or such lists with
+product-quantised codes."""
 
 CLIPS = pa.schema(
     [
-        pa.field("recording", pa.string(), nullable=False),  # of a later piece; of others it is the key
+        pa.field("recording", pa.string(), nullable=False),  # recording of a later piece; the key for other clips
         pa.field("clip_id", pa.int64()),
         pa.field("key", pa.string(), nullable=False),
         pa.field("labels", pa.list_(pa.string())),
@@ -45,47 +46,47 @@ CLIPS = pa.schema(
         pa.field("end_seconds", pa.float64(), nullable=False),
     ]
 )
-"""Columns of a part's clips."""
+"""Columns of the clips of a part."""
 _PIECE = re.compile(r"(.+)@(\d+(?:\.\d+)?(?:e\+\d+)?)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class IndexPart:
-    """The vectors of some neighbouring parts of a source."""
+    """The vectors of some adjacent parts of a source."""
 
     file: str
-    """Codes, within the index."""
+    """Name of the file with the codes, within the index."""
     sha256: str
     clips_file: str
-    """Clips of the codes, row by row."""
+    """Name of the file with the clips of the codes, row by row."""
     clips_sha256: str
     num_clips: int
     num_vectors: int
     num_bytes: int
     """Size of both files."""
     dropped: int
-    """Vectors without a direction (zero or not finite), which are not in it."""
+    """Vectors without a direction (zero or not finite), which are left out."""
 
 
 @dataclass(frozen=True)
 class IndexSource:
-    """A folder of vectors, and the parts made of it."""
+    """A folder of vectors, and the parts made from it."""
 
     name: str
-    """Name of the folder; with a number where another source has that name."""
+    """Name of the folder; with a number if another source has that name."""
     vectors: str
-    """The folder, by path or URI."""
+    """Path or URI of the folder."""
     audio: str
     """The source that was embedded."""
     digest: str
     """Twelve hex digits that change with the vectors."""
     window_seconds: float
-    """Length of its windows; 0 if a vector is of a whole clip."""
+    """Length of its windows; 0 if vectors are of whole clips."""
     parts: tuple[IndexPart, ...]
 
     @property
     def num_vectors(self) -> int:
-        """Vectors of all parts."""
+        """Vectors in all parts."""
         return sum(part.num_vectors for part in self.parts)
 
 
@@ -98,46 +99,46 @@ class EncoderRecord:
     """Digest of its weights."""
     readout: Readout
     dim: int
-    """Numbers of a vector."""
+    """Size of a vector."""
 
 
 @dataclass(frozen=True)
 class TrainedFile:
-    """The file of what was trained."""
+    """The file with the trained space, centroids and codebooks."""
 
     id: str
-    """Twelve hex digits of the settings and the sources it was trained for; its folder."""
+    """Name of its folder: twelve hex digits of the settings and of the sources it was trained for."""
     sha256: str
     kind: IndexKind
     num_vectors: int
-    """Vectors of the sources it was trained for."""
+    """Vectors of the sources that it was trained for."""
 
     @property
     def file(self) -> str:
-        """Its place within the index."""
+        """Path of the file within the index."""
         return f"{self.id}/trained.safetensors"
 
 
 @dataclass(frozen=True)
 class Recall:
-    """Share of the exactly nearest vectors that a search finds, measured on vectors of the index."""
+    """Share of the exactly nearest vectors that a search finds, measured with vectors of the index as queries."""
 
     num_queries: int
     neighbours: int
     searched_lists: int
     value: float
     by_lists: dict[int, float]
-    """Recall, by the number of lists searched, up to the number chosen."""
+    """Recall by the number of lists searched, up to the chosen number."""
 
 
 @dataclass(frozen=True)
 class IndexManifest:
-    """Describes an index; its file signs an index that is whole."""
+    """Describes an index. Its file is written last: a folder with a manifest is whole."""
 
     uri: str
-    """The folder. Not stored, because it may be moved."""
+    """Folder of the index. Not stored, because the folder may be moved."""
     settings: Mapping[str, Any]
-    """Settings that decide the index; its sources do as well."""
+    """Settings that, with the sources, decide the index."""
     encoder: EncoderRecord
     trained: TrainedFile
     recall: Recall
@@ -154,7 +155,7 @@ class IndexManifest:
         return sum(part.num_bytes for source in self.sources for part in source.parts)
 
     def save(self) -> None:
-        """Write the manifest, atomically: from then on the index is whole."""
+        """Write the manifest atomically: from then on the index is whole."""
         raw = asdict(self)
         del raw["uri"]
         storage.write_json(storage.join(self.uri, INDEX), raw, FORMAT_VERSION)
@@ -165,7 +166,7 @@ class IndexManifest:
 
         Raises:
             FileNotFoundError: there is no index.
-            ValueError: it is damaged, or of another version.
+            ValueError: the index is damaged, or of another version.
         """
         path = storage.join(uri, INDEX)
         if not storage.exists(path):
@@ -182,11 +183,11 @@ class IndexManifest:
 
 
 def split_key(key: str, clip_id: int | None) -> tuple[str, float]:
-    """Split a key as if of a piece into that of its recording and the second it begins at; 0 for a whole clip.
+    """Split the key of a piece into its recording's key and the second it begins at; 0 for a whole clip.
 
-    A prepared source calls the pieces of a long recording ``key``, ``key@10``, ``key@20`` … Elsewhere, where clips have
-    no ``clip_id``, a key names a whole clip whatever it ends in. The source's own keys may end so, too: which clips are
-    pieces, the catalogue knows from all of them.
+    A prepared source names the pieces of a long recording ``key``, ``key@10``, ``key@20`` … In other sources, whose
+    clips have no ``clip_id``, a key names a whole clip whatever it ends in. A prepared source's own keys may also end
+    like that: the catalogue decides from all clips which of them are pieces.
     """
     piece = None if clip_id is None else _PIECE.fullmatch(key)
     return (piece[1], float(piece[2])) if piece else (key, 0.0)
@@ -196,7 +197,7 @@ def read_checked(uri: str, sha256: str) -> bytes:
     """Read a file of an index.
 
     Raises:
-        ValueError: it is missing, or not the file that the index was signed with.
+        ValueError: the file is missing, or its SHA-256 is not the one in the index's manifest.
     """
     try:
         data = storage.read_bytes(uri)

@@ -1,4 +1,4 @@
-"""Hits of a search: as a table, as CSV and as JSON."""
+"""Hits of a search as a table, as CSV and as JSON."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ class Hit:
     """A clip that was found."""
 
     rank: int
-    """Place among the hits, from 1."""
+    """Rank of the hit, from 1."""
     similarity: float
-    """Cosine in the space of the index; of what was learnt, the probability that it is to be kept."""
+    """Cosine in the space of the index; after learning from marks, the probability that the clip should be kept."""
     clip: Clip
 
 
 @dataclass(frozen=True)
 class Found:
-    """Hits of a search, and its question."""
+    """Hits of a search, with its query."""
 
     index: str
     """Path or URI of the index."""
     question: str
-    """The question in words."""
+    """The query in words."""
     measure: str
-    """Name of the hits' figure."""
+    """Name of the hits' number: similarity or probability."""
     hits: tuple[Hit, ...]
     unsure: tuple[Hit, ...] = ()
-    """Clips that a classifier of marks is least sure of."""
+    """Clips about which a classifier of marks is least sure."""
     marks: tuple[Mark, ...] = ()
-    """Marks that were learnt from."""
+    """Marks that the search has learnt from."""
     pcm: np.ndarray | None = field(default=None, compare=False)
-    """Samples of the question, if it is a wave."""
+    """Samples of the query, if it is a wave."""
     sample_rate: int = 0
     clip: Clip | None = None
-    """The question, if it is a clip of the index."""
+    """The query, if it is a clip of the index."""
 
     def to_terminal(self) -> Table:
-        """All hits as a table."""
+        """Return all hits as a table."""
         title = f"{self.index}: {self.question}"
         caption = "" if self.hits else "Nothing but the question itself passes the filters."
         if self.unsure:
@@ -67,7 +67,7 @@ class Found:
         return table
 
     def to_csv(self) -> str:
-        """All hits as CSV, with an empty column for marks."""
+        """Return all hits as CSV, with an empty column for marks."""
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, self._columns, lineterminator="\n")
         writer.writeheader()
@@ -75,7 +75,7 @@ class Found:
         return buffer.getvalue()
 
     def to_json(self) -> str:
-        """Question and hits as JSON."""
+        """Return query and hits as JSON."""
         content = {"index": self.index, "question": self.question, "measure": self.measure, "hits": list(self._rows())}
         return json.dumps(content, indent=1, ensure_ascii=False)
 

@@ -1,4 +1,4 @@
-"""The job that makes and changes an index, part by part until the manifest signs it."""
+"""The job that makes and changes an index, part by part until the manifest is written."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ _TRAINING = re.compile(r"[0-9a-f]{12}")
 
 
 def run(plan: IndexPlan) -> IndexManifest:
-    """Make or change the index; nothing is done on one that is as asked for.
+    """Make or change the index; do nothing if it is up to date already.
 
-    An interrupted job resumes behind its finished parts if the same is asked for; otherwise its parts are left. Until
-    the end of a job, searches find the index as it was.
+    An interrupted job resumes after its finished parts if the plan is the same; otherwise its parts are not used. Until
+    the end of a job, searches use the index as it was.
 
     Raises:
         InUseError: another process works on the index, or has taken it over.
-        ValueError: a file of vectors is not the one that its manifest signs.
+        ValueError: the SHA-256 of a file of vectors is not the one in its manifest.
         MissingExtraError: faiss is needed and not installed.
     """
     lost = threading.Event()
     if plan.is_finished:
         assert plan.before is not None
-        if storage.list_files(storage.join(plan.config.output, _REPORTS)):  # of a job that ended before it was clean
+        if storage.list_files(storage.join(plan.config.output, _REPORTS)):  # of a job that ended before clearing up
             with Lease(plan.config.output, on_loss=lost.set):
                 _refuse_moved_on(plan)
                 delete_reports(plan.config.output, _REPORTS)
@@ -64,7 +64,7 @@ def run(plan: IndexPlan) -> IndexManifest:
 
 
 def _index(plan: IndexPlan, lost: threading.Event) -> IndexManifest:
-    """Train, write the parts that are missing, measure the recall, and sign the index."""
+    """Train, write the missing parts, measure the recall, and write the manifest."""
     config, output = plan.config, plan.config.output
     parts = [list(source.parts()) for source in plan.built]
     joined = [part for of_source in parts for part in of_source]
@@ -93,16 +93,16 @@ def _index(plan: IndexPlan, lost: threading.Event) -> IndexManifest:
     if not found.num_vectors:
         raise ValueError(f"none of the {plan.num_vectors} vectors of {ledger.source} has a direction")
     found = replace(found, recall=measure_recall(found, trained, config.recall))
-    refuse_lost(output, lost)  # comparing takes minutes
+    refuse_lost(output, lost)  # measuring the recall takes minutes
     found.save()
     ledger.delete()
     return found
 
 
 def _resumes(ledger: Ledger) -> bool:
-    """Return True if an interrupted job has begun this plan; the reports of another plan are deleted.
+    """Return True if an interrupted job has begun this plan; delete the reports of another plan.
 
-    The index that is there does not need them: its manifest names its own files.
+    An existing index does not need these reports: its manifest names its own files.
     """
     try:
         return ledger.check_begun()
@@ -113,7 +113,7 @@ def _resumes(ledger: Ledger) -> bool:
 
 
 def _trained(plan: IndexPlan, resumes: bool, lost: threading.Event) -> tuple[TrainedIndex, TrainedFile]:
-    """Return the trained index: as it is, as an interrupted job has left it, or trained now."""
+    """Return the trained index: the existing one, the one left by an interrupted job, or a newly trained one."""
     config = plan.config
     if plan.before is not None and plan.is_trained:
         return load_trained(plan.before), plan.before.trained
@@ -129,7 +129,7 @@ def _trained(plan: IndexPlan, resumes: bool, lost: threading.Event) -> tuple[Tra
             logger.info("%s is trained anew, on its %d vectors", config.output, num_vectors)
         sample_ND = draw(plan.built, _SPACE_SAMPLE, config.seed, plan.executor, None)
         trained = train(config, num_vectors, sample_ND, more).to_bytes()
-        refuse_lost(config.output, lost)  # training takes minutes, too
+        refuse_lost(config.output, lost)  # training takes minutes too
         storage.write_bytes(uri, trained)
     data = storage.read_bytes(uri)
     return TrainedIndex.from_bytes(data, uri), replace(file, sha256=storage.sha256(data))
@@ -142,7 +142,7 @@ def _refuse_moved_on(plan: IndexPlan) -> None:
 
 
 def _clean(manifest: IndexManifest) -> None:
-    """Remove the parts of sources and trainings that the index no longer has."""
+    """Remove the parts of sources and trainings that the index no longer uses."""
     kept = {manifest.trained.file}
     for part in parts_of(manifest):
         kept |= {part.file, part.clips_file}

@@ -1,4 +1,4 @@
-"""Near-copies of test clips among the clips that a network was trained on."""
+"""Counts near-copies of test clips among the clips that a network was trained on."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from unfused_ray.retrieval.duplicates import Copies, find_copies
 from unfused_ray.retrieval.fingerprints import has_fingerprints
 
 _SECONDS_UNASKED = 3600.0
-"""Audio that is fingerprinted without being asked to: a minute of one core."""
+"""Longest audio that is fingerprinted without an explicit command: a minute of one core."""
 
 TrainingSources = tuple[tuple[str, tuple[str, ...]], ...]
 """Prepared sources that a network was trained on, and their splits."""
 
 
 def training_sources(uri: str) -> TrainingSources:
-    """List the sources and splits that an exported network was trained on, those of its teacher and beginning included.
+    """List the sources and splits that a network, its teacher and the run it began with were trained on.
 
     Raises:
-        FileNotFoundError: one of the networks is no longer there.
-        ValueError: one does not say what it was trained on.
+        FileNotFoundError: one of these networks is no longer there.
+        ValueError: the export of one does not name its training data.
     """
     config: Mapping[str, Any] | None = read_description(uri)["extra"].get("config")
     if not config or "data" not in config:
@@ -37,12 +37,12 @@ def training_sources(uri: str) -> TrainingSources:
 
 
 def near_copies(task: str, tested: ClipIndex, models: Mapping[str, str]) -> list[str]:
-    """Say how many test clips have a near-copy in what each model was trained on, a sentence for each such set.
+    """Count the test clips with a near-copy in each model's training data; return a sentence per set of such data.
 
-    Sets of more than an hour are looked through where their fingerprints are kept already.
+    Sets of more than an hour are searched only if their fingerprints are stored already.
 
     Args:
-        task: its name.
+        task: name of the task.
         tested: the test clips.
         models: names and folders of trained networks.
     """
@@ -80,13 +80,13 @@ def _found(tested: ClipIndex, heard: TrainingSources, names: Sequence[str]) -> s
 
 
 def _existing(uri: str, splits: Sequence[str]) -> list[str]:
-    """The splits that a source has, as a training takes them."""
+    """Return the given splits that a source has."""
     have = ClipIndex.load([uri], None).manifests[0].clips_by_split
     return [split for split in splits if split in have]
 
 
 def count_in_words(copies: Copies) -> str:
-    """Say how many clips of the first set have a near-copy, with an example."""
+    """Return a sentence on the number of clips of the first set with a near-copy, with an example."""
     total = copies.first.num_clips
     threshold = copies.threshold
     known = f"similarity {threshold.similarity:.3f}{f'; {threshold.doubt}' if threshold.doubt else ''}"

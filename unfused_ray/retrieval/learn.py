@@ -1,4 +1,4 @@
-"""Learns from marks: a linear classifier over the whole collection, and the clips it is least sure of."""
+"""Learns from marks: a linear classifier over the whole collection, and the clips about which it is least sure."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _STRENGTH = 10.0
 """C of the logistic regression on unit vectors."""
 _BACKGROUND = 300
 _BACKGROUND_WEIGHT = 0.5
-"""Unmarked clips drawn by chance count as rejected, all together this share of what is kept.
+"""Total weight of unmarked clips, drawn by chance and counted as rejected, relative to the kept clips.
 
-Without them a few marks say nothing of the rest of a collection. After the twelve nearest of a clip were marked, 57 of
-the next hundred are of its class without them and 77 with them; 53 are of those that are nearest next (the demo's
-collection, 15 classes, four clips each).
+Without them a few marks say nothing about the rest of a collection. After the twelve clips nearest to a clip were
+marked, 57 of the next hundred were of its class without them and 77 with them; of the clips that are nearest next, 53
+are (the demo's collection, 15 classes, four clips each).
 """
 _FOLDS = 5
 
 
 @dataclass(frozen=True)
 class Learned:
-    """A linear classifier of vectors in the space: above 0 is to keep."""
+    """A linear classifier of vectors in the space; scores above 0 mean keep."""
 
     weights: np.ndarray
     """(C,) float32."""
@@ -34,12 +34,12 @@ class Learned:
     num_keep: int
     num_reject: int
     right: float | None
-    """Mean share of kept and of rejected marks that classifiers of marks in other groups are right about; None if
-    there are too few groups."""
+    """Share of marks that classifiers trained on other groups' marks get right, averaged over kept and rejected; None
+    if there are too few groups."""
 
     @property
     def text(self) -> str:
-        """The marks, and how well they are learnt, in words."""
+        """The number of marks, and how well they are learnt, in words."""
         marks = f"learnt from {self.num_keep} kept and {self.num_reject} rejected clips"
         if self.right is None:
             return f"{marks} (mark {_FOLDS} recordings or groups of each to know how well)"
@@ -47,14 +47,14 @@ class Learned:
 
 
 def learn(collection: Collection, marks: Mapping[int, bool]) -> Learned:
-    """Fit the classifier; for the same marks, it is the same.
+    """Fit the classifier; equal marks give the same classifier.
 
     Args:
         collection: the index.
         marks: True for ids to keep, False for those to reject.
 
     Raises:
-        ValueError: nothing is kept.
+        ValueError: no clip is marked to be kept, or there is nothing to tell kept clips from.
     """
     num_keep = sum(marks.values())
     num_reject = len(marks) - num_keep
@@ -70,7 +70,7 @@ def learn(collection: Collection, marks: Mapping[int, bool]) -> Learned:
     right, groups_M = None, collection.clips.groups[ids_M]
     if min(len(np.unique(groups_M[is_kept_M])), len(np.unique(groups_M[~is_kept_M]))) >= _FOLDS:
         guessed_M = np.zeros(len(ids_M), bool)
-        # Windows of one recording, and recordings of one group, are alike: a fold that holds some out has none of them.
+        # Windows of one recording, and recordings of one group, resemble each other, so folds hold out whole groups.
         for fitting, held in StratifiedGroupKFold(_FOLDS).split(vectors_MC, is_kept_M, groups_M):
             model = _fit(vectors_MC[fitting], is_kept_M[fitting], background_BC)
             guessed_M[held] = model.predict(vectors_MC[held])
@@ -80,7 +80,7 @@ def learn(collection: Collection, marks: Mapping[int, bool]) -> Learned:
 
 
 def _fit(vectors_MC: np.ndarray, is_kept_M: np.ndarray, background_BC: np.ndarray) -> LogisticRegression:
-    """Fit marks, kept and rejected ones of one weight, and unmarked clips as rejected ones."""
+    """Fit marks, with equal weights of kept and rejected ones, and unmarked clips as rejected ones."""
     total = len(is_kept_M) / 2
     weights_M = total / np.where(is_kept_M, is_kept_M.sum(), (~is_kept_M).sum())
     weights_B = np.full(len(background_BC), total * _BACKGROUND_WEIGHT / max(len(background_BC), 1))
@@ -90,11 +90,11 @@ def _fit(vectors_MC: np.ndarray, is_kept_M: np.ndarray, background_BC: np.ndarra
 
 
 def scores(collection: Collection, learned: Learned) -> np.ndarray:
-    """(N,) float32 score of every vector of the collection."""
+    """Return the (N,) float32 score of every vector of the collection."""
     return np.concatenate([part_NC @ learned.weights for part_NC in collection.scan()]) + np.float32(learned.bias)
 
 
 def first_of_recordings(order: np.ndarray, recordings: np.ndarray, count: int) -> np.ndarray:
-    """Take the first of each recording from ordered ids, ``count`` at most."""
+    """Take the first id of each recording from ordered ids, at most ``count``."""
     _, first = np.unique(recordings[order], return_index=True)
     return order[np.sort(first)[:count]]

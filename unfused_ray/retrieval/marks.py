@@ -1,4 +1,4 @@
-"""Marks of clips: which a person keeps and rejects, in a CSV file."""
+"""Marks of clips that a person keeps or rejects, in a CSV file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from unfused_ray.retrieval.collection import Collection
 logger = logging.getLogger(__name__)
 
 COLUMNS = ("source", "key", "start_seconds", "end_seconds", "mark")
-"""Columns of a file of marks; others are not read."""
+"""Columns of a file of marks; other columns are ignored."""
 KEEP, REJECT = "keep", "reject"
 _SHOWN = 3
 
@@ -36,11 +36,11 @@ class Mark:
 
 
 def read_marks(uri: str) -> list[Mark]:
-    """Read a file of marks; of a clip that is marked twice, the last mark counts. Rows without a mark are left out.
+    """Read a file of marks. The last mark of a clip counts; rows without a mark are left out.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no CSV in UTF-8, columns are missing, or a row cannot be read; names the line.
+        ValueError: the file is not CSV in UTF-8, columns are missing, or a row cannot be read; names the line.
     """
     try:
         return _read(uri)
@@ -69,7 +69,7 @@ def _read(uri: str) -> list[Mark]:
 
 
 def ids_of(collection: Collection, marks: Sequence[Mark]) -> dict[int, bool]:
-    """Return the ids of marked vectors, True for those to keep; marks of clips that the index lacks are told."""
+    """Return the ids of marked vectors, True for those to keep; warn of marks of clips that the index lacks."""
     clips, sources = collection.clips, collection.manifest.sources
     keys = pc.is_in(clips.column("key"), pa.array([mark.key for mark in marks], pa.string()))
     ids = np.flatnonzero(keys.combine_chunks().to_numpy(zero_copy_only=False))

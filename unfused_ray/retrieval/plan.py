@@ -1,4 +1,4 @@
-"""The plan of an index: its sources read and checked, and the parts that are to be made."""
+"""The plan of an index: its sources, read and checked, and the parts to make."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from unfused_ray.retrieval.vector_parts import VectorSource, encoder_of, named, 
 logger = logging.getLogger(__name__)
 
 _IN_PROCESS_VECTORS = 131_072
-"""Vectors up to which a job encodes them itself: starting Ray takes longer."""
+"""Largest number of vectors that a job encodes without Ray, which takes longer to start."""
 _OTHER_SIZE = 2.0
-"""An index whose lists were trained for this many times more or fewer vectors is trained anew."""
+"""An index whose lists were trained for this many times more or fewer vectors is trained again."""
 
 
 @dataclass(frozen=True)
@@ -36,18 +36,18 @@ class IndexPlan:
     config: IndexConfig
     """Configuration with absolute paths."""
     before: IndexManifest | None
-    """The index as it is; None if there is none, or it is made anew."""
+    """The existing index; None if there is none, or if it is rebuilt."""
     kept: tuple[IndexSource, ...]
-    """Sources whose parts stay."""
+    """Sources whose parts are kept."""
     built: tuple[VectorSource, ...]
-    """Sources whose parts are made."""
+    """Sources whose parts are made now."""
     training: str
-    """Id of the trained index to use: that of the index as it is, or another one."""
+    """Id of the trained index to use: the existing one, or a new one."""
     executor: Executor
 
     @property
     def is_finished(self) -> bool:
-        """True if the index is as it is wanted."""
+        """True if the index needs no change."""
         return self.before is not None and not self.built and self.kept == self.before.sources
 
     @property
@@ -57,17 +57,17 @@ class IndexPlan:
 
     @property
     def is_trained(self) -> bool:
-        """True if nothing is trained anew."""
+        """True if nothing has to be trained."""
         return self.before is not None and self.before.trained.id == self.training
 
 
 def check(config: IndexConfig) -> IndexPlan:
-    """Read the sources, and decide which parts are to be made; nothing is written.
+    """Read the sources, and decide which parts have to be made; nothing is written.
 
     Raises:
-        FileNotFoundError: a folder of vectors, or an index to change, is not there.
-        ValueError: the sources are of several encoders, are in the index already or not in it, or have changed, or the
-            index was made with other settings or of other sources.
+        FileNotFoundError: a folder of vectors, or an index to change, is missing.
+        ValueError: the sources have different encoders; a source to add is in the index already, or one to remove is
+            not; a source has changed; or the index was made with other settings or from other sources.
         InUseError: another process works on the index.
     """
     config = paths.check(config)
@@ -88,7 +88,7 @@ def check(config: IndexConfig) -> IndexPlan:
     if not plan.num_vectors:
         raise ValueError(f"{config.output} would hold no vectors: to remove the last source, delete that folder")
     plan = _with_training(plan)
-    encoder_of(plan.built, before.encoder if before else None)  # of sources that are read again too
+    encoder_of(plan.built, before.encoder if before else None)  # also of sources that are read again
     is_large = sum(source.manifest.num_vectors for source in plan.built) > _IN_PROCESS_VECTORS
     return replace(plan, executor=default_executor()) if is_large else plan
 
@@ -127,10 +127,10 @@ def _rows(manifest: IndexManifest) -> dict[str, float | str]:
 
 
 def _existing(config: IndexConfig) -> IndexManifest | None:
-    """Return the index as it is; None if there is none.
+    """Return the existing index; None if there is none.
 
     Raises:
-        ValueError: it was made with other settings, or of other sources than are named.
+        ValueError: it was made with other settings, or from other sources than the named ones.
     """
     if not storage.exists(storage.join(config.output, INDEX)):
         return None
@@ -148,7 +148,7 @@ def _existing(config: IndexConfig) -> IndexManifest | None:
 
 
 def _refuse_other_settings(config: IndexConfig, before: IndexManifest) -> None:
-    """Refuse to add to an index, or to remove from it, with other settings than it was made with."""
+    """Refuse to add to an index, or to remove from it, with other settings than those it was made with."""
     asked = settings_of(config)
     others = [(name.replace("_", "-"), value) for name, value in before.settings.items() if asked.get(name) != value]
     if others:
@@ -157,7 +157,7 @@ def _refuse_other_settings(config: IndexConfig, before: IndexManifest) -> None:
 
 
 def _tell_other_settings(config: IndexConfig) -> None:
-    """Log the settings that an index has now and will not have when it is made anew, where it can be read."""
+    """Log the settings of an existing, readable index that change when it is rebuilt."""
     try:
         before = IndexManifest.load(config.output)
     except (FileNotFoundError, ValueError):
@@ -169,7 +169,7 @@ def _tell_other_settings(config: IndexConfig) -> None:
 def _wanted(
     config: IndexConfig, before: IndexManifest | None
 ) -> tuple[tuple[IndexSource, ...], tuple[VectorSource, ...]]:
-    """Return the sources whose parts may stay, and those whose parts are to be made."""
+    """Return the sources whose parts may stay, and those whose parts have to be made."""
     if before is None:
         return (), tuple(named([VectorManifest.load(uri) for uri in config.vectors]))
     unknown = [name for name in config.remove if not any(_is(source, name) for source in before.sources)]
@@ -187,7 +187,7 @@ def _is(source: IndexSource, name: str) -> bool:
 
 
 def _refuse_changed(source: IndexSource) -> None:
-    """Refuse a source whose vectors are not those that the index was made of, where they are still there."""
+    """Refuse a source whose vectors have changed since they were indexed; a missing source is not compared."""
     try:
         digest = vectors_digest(VectorManifest.load(source.vectors))
     except FileNotFoundError as error:
@@ -204,10 +204,10 @@ def _reread(sources: Sequence[IndexSource]) -> tuple[VectorSource, ...]:
 
 
 def _with_training(plan: IndexPlan) -> IndexPlan:
-    """Decide whether the index is trained anew.
+    """Decide whether the index is trained again.
 
-    An exact one is fitted anew whenever a source comes or goes: it takes seconds, and the index is the same as one that
-    is made of these sources at once. Lists stay as they are until the index has twice or half as many vectors.
+    An exact index is fitted again whenever a source is added or removed. This takes seconds, and the index equals one
+    made from these sources at once. Lists are kept until the index has twice or half as many vectors.
     """
     config, before = plan.config, plan.before
     if before is not None:

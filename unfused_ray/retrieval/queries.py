@@ -23,38 +23,38 @@ from unfused_ray.retrieval.space import has_direction, unit
 logger = logging.getLogger(__name__)
 
 _ROUNDING = 1e-4
-"""Difference of a similarity that batches of other sizes make."""
+"""Difference in a similarity that other batch sizes make."""
 _NEAREST, _SHOWN = 64, 3
 _MAX_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
 class Query:
-    """A vector to look for, and the clips that it was made of."""
+    """A vector to search for, and the clips that it was made from."""
 
     text: str
-    """The question in words."""
+    """The query in words."""
     vector: np.ndarray
     """(C,) float32, of length 1, in the space."""
     own: np.ndarray
-    """(N,) bool: vectors of the clips that it is made of, which are not found."""
+    """(N,) bool: vectors of the clips that the query was made from, which are not returned as hits."""
     pcm: np.ndarray | None = None
     """(samples,) int16 of a wave; None for other queries."""
     sample_rate: int = 0
     """Rate of the samples in Hz."""
     clip: Clip | None = None
-    """The clip of a key; None for other queries."""
+    """The clip of a key query; None for other queries."""
 
 
 def ask_key(collection: Collection, key: str, source: str, first: float, last: float | None) -> Query:
-    """Ask for what sounds like a clip of the index, or like a recording whose pieces are clips.
+    """Make the query for sounds like a clip of the index, or like a recording whose pieces are clips.
 
     Args:
         collection: the index.
-        key: of the clip, or of the recording.
-        source: name of its source; '' if the key is in one alone.
-        first, last: seconds in the clip, or in the recording; of several windows, those that overlap them make the
-            question.
+        key: key of the clip, or of the recording.
+        source: name of its source; '' if only one source has the key.
+        first, last: start and end in the clip, or in the recording, in seconds; all windows that overlap this range
+            make the query.
 
     Raises:
         ValueError: there is no such clip, or no window of it in these seconds.
@@ -80,13 +80,13 @@ def ask_key(collection: Collection, key: str, source: str, first: float, last: f
 
 
 def _times_in(clip: Clip, key: str) -> tuple[float, float]:
-    """Seconds at which a vector's audio begins and ends, in the clip or in the recording of this key."""
+    """Return start and end of a vector's audio in seconds, within the clip or within the recording of this key."""
     first = clip.piece_seconds if clip.recording == key else 0.0
     return first + clip.start_seconds, first + clip.end_seconds
 
 
 def ask_label(collection: Collection, label: str) -> Query:
-    """Ask for what sounds like the clips of a label and does not carry it: the mean of their vectors.
+    """Make the query for sounds like the clips of a label, without the label: the mean of the clips' vectors.
 
     Raises:
         ValueError: no clip has the label.
@@ -98,21 +98,21 @@ def ask_label(collection: Collection, label: str) -> Query:
 
 
 def ask_wave(collection: Collection, uri: str, encoder_uri: str, first: float, last: float | None) -> Query:
-    """Ask for what sounds like a file of audio.
+    """Make the query for sounds like an audio file.
 
     Args:
         collection: the index.
-        uri: of the file.
-        encoder_uri: encoder; '' is the one that the vectors were made with, where it was.
-        first, last: seconds of the file; None is its end.
+        uri: path or URI of the file.
+        encoder_uri: path or URI of the encoder; '' takes the encoder of the vectors from its recorded place.
+        first, last: start and end in the file, in seconds; None is the end of the file.
 
     Raises:
-        FileNotFoundError: the file or the encoder is not there.
-        ValueError: the encoder is another one, or the file holds no audio in these seconds.
+        FileNotFoundError: the file or the encoder is missing.
+        ValueError: the encoder is not that of the index, or the file holds no audio in this range.
     """
     encoder_uri = encoder_uri or collection.manifest.encoder.uri
     sample_rate = _described(collection, encoder_uri)["front_end"]["sample_rate"]
-    pcm = _read(uri, sample_rate, first, last)  # first: loading torch and the encoder takes seconds
+    pcm = _read(uri, sample_rate, first, last)  # first, because loading torch and the encoder takes seconds
     encoder = load_encoder(encoder_uri)
     ((_, layers),) = embed_waves(encoder, [(0, pcm)])
     vector_1D = read_out(layers, encoder.encoder.config.cut, collection.manifest.encoder.readout)
@@ -124,7 +124,7 @@ def ask_wave(collection: Collection, uri: str, encoder_uri: str, first: float, l
 
 
 def _described(collection: Collection, uri: str) -> dict[str, Any]:
-    """The description of the encoder, which has to be the one of the index."""
+    """Return the description of the encoder, which must be the encoder of the index."""
     made_with = collection.manifest.encoder
     try:
         description = read_description(uri)
@@ -169,19 +169,19 @@ def _warn_of_length(collection: Collection, seconds: float) -> None:
 
 
 def same_audio(collection: Collection, vector_C: np.ndarray, uri: str) -> np.ndarray:
-    """Find the recordings that are the file itself, by the place of their audio or by an equal vector: (N,) bool.
+    """Find the recordings that are the file itself, by the place of their audio or an equal vector: (N,) bool.
 
     Args:
         collection: the index.
-        vector_C: of the file, in the space.
-        uri: of the file.
+        vector_C: vector of the file, in the space.
+        uri: path or URI of the file.
     """
     trained, clips = collection.trained, collection.clips
     everything = np.ones(clips.num_vectors, bool)
     ids, similarities = collection.stored.search(vector_C, _NEAREST, everything, collection.stored.num_lists)
     as_kept_C = trained.decode(*trained.encode(vector_C[None]))[0]
     as_near = ids[similarities >= float(as_kept_C @ vector_C) - _ROUNDING]
-    # Rounded codes of other clips may be as near to the question as its own, so what is kept has to be equal, too.
+    # Rounded codes of other clips may be as near to the query as its own, so the stored vectors must be equal too.
     equal = as_near[collection.vectors(as_near) @ unit(as_kept_C) >= 1 - _ROUNDING]
     same = np.union1d(equal, clips.at(uri))
     if not len(same):

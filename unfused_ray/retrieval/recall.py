@@ -1,4 +1,4 @@
-"""Measures the recall of an index against comparing all vectors, and chooses how many lists to search."""
+"""Measures the recall of an index against comparing all vectors, and chooses the number of lists to search."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from unfused_ray.retrieval.training import TrainedIndex
 logger = logging.getLogger(__name__)
 
 NEIGHBOURS = 10
-"""Neighbours of which the recall is measured."""
+"""Number of nearest neighbours for which the recall is measured."""
 NUM_COMPARED = NEIGHBOURS + 2
-"""The query itself, its neighbours, and the next, from which the last has to differ."""
+"""The query itself, its neighbours, and one more, which must differ from the last neighbour."""
 _ROUNDING = 1e-6
-"""Difference of the similarities of equal vectors."""
+"""Difference in the similarities of equal vectors."""
 _ERRORS = 2.0
-"""Standard errors by which the measured recall has to be above the one wanted: other questions find fewer, too."""
+"""Standard errors by which the measured recall must exceed the wanted one: other queries may find fewer."""
 _LEAST_GAIN = 0.01
-"""Recall that twice as many lists have to add where vectors are codes, whose rounding limits it."""
+"""Least gain in recall from twice as many lists, if vectors are codes, whose rounding limits the recall."""
 
 
 def measure_recall(manifest: IndexManifest, trained: TrainedIndex, wanted: float) -> Recall:
-    """Search for vectors of the index itself, in more and more lists until the recall is as wanted, or in all.
+    """Search for vectors of the index itself, in more and more lists, until the recall is reached or in all lists.
 
-    The exactly nearest ones were found part by part as the parts were written. A vector does not find itself. One whose
-    tenth neighbour is as near as the eleventh is not asked: a collection may hold any number of equal vectors, as of
-    silence, and which of them are found says nothing. Codes are rounded, so that even all lists may find fewer than
-    wanted: then the number is the one that doubling adds little to, and a warning says so.
+    The exactly nearest vectors were found part by part while the parts were written. A vector does not count as its own
+    neighbour. A vector whose tenth neighbour is as near as its eleventh is not used: a collection may hold any number
+    of equal vectors, as of silence, and it means nothing which of them are found. Codes are rounded, so even all lists
+    may find fewer than wanted. Then the number of lists is the one that doubling adds little to, and a warning says so.
 
     Args:
         manifest: the parts.
@@ -73,13 +73,13 @@ def measure_recall(manifest: IndexManifest, trained: TrainedIndex, wanted: float
 
 
 def _share(nearest_K: np.ndarray, found: np.ndarray) -> float:
-    """Share of the nearest that were found; the first is the query itself."""
+    """Return the share of the nearest vectors that were found; the first is the query itself."""
     own, *others = nearest_K.tolist()
     return len({*others} & {*found.tolist()} - {own}) / max(len(others), 1)
 
 
 def _nearest(manifest: IndexManifest, trained: TrainedIndex) -> tuple[np.ndarray, np.ndarray]:
-    """Queries without a tie, (Q, C), and the ids of the vectors nearest to them by comparing all, (Q, K + 1)."""
+    """Return queries without a tie, (Q, C), and ids of their nearest vectors by comparing all, (Q, K + 1)."""
     ids, similarities, first = [], [], 0
     for part in parts_of(manifest):
         arrays = read_part(manifest, part, trained)

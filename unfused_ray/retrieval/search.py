@@ -1,4 +1,4 @@
-"""Searches an index: by a file of audio, a clip, a label, or by what marks have taught."""
+"""Searches an index by an audio file, by a clip, by a label, or by a classifier of marks."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def check(config: SearchConfig) -> SearchPlan:
     """Open the index, and find the clips that pass the filters.
 
     Raises:
-        FileNotFoundError: there is no index, or nothing where the question or the marks are to be.
-        ValueError: nothing is asked, or a folder, no clip passes the filters, or the index is damaged.
+        FileNotFoundError: there is no index, or no file with the query or the marks.
+        ValueError: there is no query, the query is a folder, no clip passes the filters, or the index is damaged.
     """
     config = paths.check(config)
     if not (config.query or config.key or config.label or config.learn):
@@ -56,7 +56,7 @@ def check(config: SearchConfig) -> SearchPlan:
 
 
 def describe(plan: SearchPlan) -> Group:
-    """Summarise a search without asking."""
+    """Summarise a search without running it."""
     config, num_allowed = plan.config, int(plan.allowed.sum())
     question = next(name for name in ("query", "key", "label", "learn") if config.get(name))
     rows: dict[str, float | str] = {
@@ -69,11 +69,11 @@ def describe(plan: SearchPlan) -> Group:
 
 
 def run(plan: SearchPlan) -> Found:
-    """Find the recordings that are nearest to the question, without the question itself.
+    """Find the recordings that are nearest to the query, without the query itself.
 
     Raises:
-        FileNotFoundError: a file is not there.
-        ValueError: the question or a mark is of nothing in the index, or the index is damaged.
+        FileNotFoundError: a file is missing.
+        ValueError: the query does not fit the index, no marked clip is kept, or the index is damaged.
     """
     config, collection = plan.config, plan.collection
     if config.learn:
@@ -100,7 +100,7 @@ def _ask(collection: Collection, config: SearchConfig) -> Query:
 
 
 def _filters(config: SearchConfig) -> str:
-    """The filters of a search in words, behind its question."""
+    """Return the filters of a search in words, to follow its query."""
     parts = [f"{name} {', '.join(values)}" for name in ("splits", "labels", "sources") if (values := config.get(name))]
     parts += [f"at least {config.min_seconds:g} s"] if config.min_seconds else []
     parts += [f"at most {config.max_seconds:g} s"] if config.max_seconds is not None else []
@@ -108,7 +108,7 @@ def _filters(config: SearchConfig) -> str:
 
 
 def _learnt(plan: SearchPlan) -> Found:
-    """The clips that a classifier of marks would keep, and those that it is least sure of; marked ones are neither."""
+    """Find the clips that a classifier of marks would keep, and those it is least sure about, without marked clips."""
     collection, count = plan.collection, plan.config.count
     marks = read_marks(plan.config.learn)
     known = ids_of(collection, marks)

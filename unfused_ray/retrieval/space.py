@@ -1,6 +1,6 @@
-"""The space that clips are compared in: vectors as unit vectors, whose inner product is the similarity.
+"""The space in which clips are compared: unit vectors, whose inner product is the similarity.
 
-Shapes: N vectors, D numbers of a vector as the encoder makes it, C numbers of one in the space.
+Shapes: N vectors; D numbers of an encoder's vector; C numbers of a vector in the space.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import numpy as np
 from unfused_ray.config import IndexMetric
 
 _POWER = 0.25
-"""Each component is divided by this power of its variance; half of what makes all variances equal.
+"""Each component is divided by its variance to this power, half of the power that makes all variances equal.
 
-On validation clips of the demo (six encoders and tasks), the nearest training clip is of the same class for 68.5 %
-by cosine, 69.4 % in centred components, 75.5 % with this power, and 60.9 % with equal variances.
+On validation clips of the demo (six encoders and tasks), the nearest training clip is of the same class for 68.5 % by
+cosine, 69.4 % in centred components, 75.5 % with this power, and 60.9 % with equal variances.
 """
 _SMALLEST = 1e-6
-"""Components with a smaller share of the variance are left out: they hold rounding errors."""
+"""Components with a smaller share of the variance than this are left out: they hold rounding errors."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class VectorSpace:
     """Maps vectors to unit vectors whose inner product is their similarity."""
 
     mean: np.ndarray
-    """(D,) float32, of unit vectors."""
+    """(D,) float32, mean of the unit vectors."""
     components: np.ndarray | None
-    """(D, C) float32; None leaves vectors as they are, but for their length."""
+    """(D, C) float32; None only scales vectors to length 1."""
 
     @classmethod
     def fit(cls, sample_ND: np.ndarray, metric: IndexMetric, most: int) -> Self:
@@ -37,8 +37,8 @@ class VectorSpace:
 
         Args:
             sample_ND: vectors with a direction.
-            metric: of the space.
-            most: principal components at most.
+            metric: metric of the space.
+            most: largest number of principal components.
         """
         unit_ND = unit(sample_ND.astype(np.float64))
         dim = unit_ND.shape[1]
@@ -57,11 +57,11 @@ class VectorSpace:
 
     @property
     def dim(self) -> int:
-        """C."""
+        """C, the number of components."""
         return len(self.mean) if self.components is None else self.components.shape[1]
 
     def reordered(self, order_C: np.ndarray) -> Self:
-        """The same space with its components in another order; vectors that are left as they are stay so."""
+        """Return the space with its components in another order; without components, the space itself."""
         return self if self.components is None else replace(self, components=self.components[:, order_C])
 
     def apply(self, vectors_ND: np.ndarray) -> np.ndarray:
@@ -77,14 +77,14 @@ def unit(vectors_ND: np.ndarray) -> np.ndarray:
 
 
 def has_direction(vectors_ND: np.ndarray) -> np.ndarray:
-    """(N,) bool: True for a finite vector that is not zero."""
+    """Return (N,) bool: True for a finite vector that is not zero."""
     return np.isfinite(vectors_ND).all(axis=1) & vectors_ND.any(axis=1)
 
 
 def best(similarities_QN: np.ndarray, count: int) -> np.ndarray:
-    """Places of the largest values of each row, the largest first: (Q, min(count, N)) int64.
+    """Return the columns of the largest values of each row, the largest first: (Q, min(count, N)) int64.
 
-    Of equal values, the first comes first; which of them are among the last is open.
+    Equal values keep their order, but which of them make the cut at the end is undefined.
     """
     num_values = similarities_QN.shape[1]
     count = min(count, num_values)

@@ -1,4 +1,4 @@
-"""The vectors of an index in memory: all of them to compare, or in inverted lists.
+"""The vectors of an index in memory: compared one by one, or in inverted lists.
 
 Shapes: N vectors, C numbers of a vector in the space.
 """
@@ -19,11 +19,11 @@ from unfused_ray.retrieval.training import TrainedIndex, empty_index, faiss_modu
 
 
 class StoredVectors(Protocol):
-    """Vectors to search; ids are their places in the index."""
+    """Vectors that can be searched; ids are their rows in the index."""
 
     @property
     def num_lists(self) -> int:
-        """Inverted lists; 1 if all vectors are compared."""
+        """Number of inverted lists; 1 if all vectors are compared."""
         ...
 
     def search(
@@ -33,18 +33,18 @@ class StoredVectors(Protocol):
 
         Args:
             query_C: a vector of length 1 in the space.
-            count: vectors to find; fewer if fewer are allowed or in the lists.
+            count: number of vectors to find; fewer are found if fewer are allowed or in the lists.
             allowed_N: (N,) bool, vectors that may be found.
-            lists: inverted lists to search.
+            lists: number of inverted lists to search.
         """
         ...
 
 
 class ExactVectors:
-    """All vectors, compared by one matrix product.
+    """All vectors, compared in one matrix product.
 
     Args:
-        vectors_NC: float32, of length 1.
+        vectors_NC: float32 vectors of length 1.
     """
 
     num_lists = 1
@@ -55,7 +55,7 @@ class ExactVectors:
     def search(
         self, query_C: np.ndarray, count: int, allowed_N: np.ndarray, lists: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Compare all vectors; of equally near ones, the first comes first."""
+        """Compare all vectors; equally near vectors keep their order."""
         similarities_N = self.vectors_NC @ query_C
         similarities_N[~allowed_N] = -np.inf
         ids = best(similarities_N[None], count)[0]
@@ -69,7 +69,7 @@ class ListedVectors:
     Args:
         trained: centroids and codebooks.
         lists_N: list of each vector.
-        codes: of each vector, float16 or uint8.
+        codes: code of each vector, float16 or uint8.
     """
 
     def __init__(self, trained: TrainedIndex, lists_N: np.ndarray, codes: np.ndarray) -> None:
@@ -78,7 +78,7 @@ class ListedVectors:
         order = np.argsort(lists_N, kind="stable").astype(np.int64)
         ends = np.cumsum(np.bincount(lists_N, minlength=self.num_lists))
         for number, (first, stop) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
-            if first < stop:  # list by list: a sorted copy of all would double the memory
+            if first < stop:  # list by list, because a sorted copy of all codes would double the memory
                 ids = order[first:stop]
                 of_list = np.ascontiguousarray(codes[ids]).view(np.uint8)
                 self._index.invlists.add_entries(number, len(ids), faiss.swig_ptr(ids), faiss.swig_ptr(of_list))
@@ -86,7 +86,7 @@ class ListedVectors:
 
     @property
     def num_lists(self) -> int:
-        """Inverted lists."""
+        """Number of inverted lists."""
         return self._index.nlist
 
     def search(
@@ -105,7 +105,7 @@ def load_vectors(manifest: IndexManifest, trained: TrainedIndex) -> StoredVector
     """Read the vectors of an index into memory.
 
     Raises:
-        ValueError: a file is damaged, or of another index.
+        ValueError: a file is damaged, or belongs to another index.
     """
     lists, codes, first = np.zeros(manifest.num_vectors, np.int32), np.zeros((0, 0)), 0
     for part in parts_of(manifest):
@@ -119,7 +119,7 @@ def load_vectors(manifest: IndexManifest, trained: TrainedIndex) -> StoredVector
 
 
 def parts_of(manifest: IndexManifest) -> Iterator[IndexPart]:
-    """Parts of all sources, in the order of the vectors' ids."""
+    """Return the parts of all sources, in the order of the vectors' ids."""
     return (part for source in manifest.sources for part in source.parts)
 
 
@@ -127,7 +127,7 @@ def load_trained(manifest: IndexManifest) -> TrainedIndex:
     """Read the trained space, centroids and codebooks of an index.
 
     Raises:
-        ValueError: the file is damaged, or of another index.
+        ValueError: the file is damaged, or belongs to another index.
     """
     uri = storage.join(manifest.uri, manifest.trained.file)
     trained = TrainedIndex.from_bytes(read_checked(uri, manifest.trained.sha256), uri)
@@ -140,7 +140,7 @@ def read_part(manifest: IndexManifest, part: IndexPart, trained: TrainedIndex) -
     """Read the arrays of a part.
 
     Raises:
-        ValueError: it is damaged, or of another index.
+        ValueError: the part is damaged, or belongs to another index.
     """
     uri = storage.join(manifest.uri, part.file)
     try:

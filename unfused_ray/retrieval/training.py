@@ -27,12 +27,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SAMPLE_PER_LIST = 40
-"""Vectors that a centroid is trained on. More make better lists: 256 are faiss's default, and six times the time."""
+"""Number of vectors on which a centroid is trained. faiss's default of 256 makes better lists, in six times the
+time."""
 _ITERATIONS = 8
 _CODE_BYTES = 64
 _CODEWORDS = 256
 _SAMPLE_PER_CODEWORD = 100
-"""With faiss's own 256 vectors and 25 iterations codebooks take six times as long, and find no more (docs/log.md)."""
+"""Number of vectors on which a codeword is trained. With faiss's own 256 vectors and 25 iterations, codebooks take six
+times as long and find no more (docs/log.md)."""
 NUM_QUERIES = 200
 
 
@@ -42,15 +44,16 @@ class TrainedIndex:
 
     space: VectorSpace
     centroids: np.ndarray | None
-    """(L, C) float32, of length 1; None compares all vectors."""
+    """(L, C) float32, of length 1; without centroids, all vectors are compared."""
     codebooks: np.ndarray | None
-    """(M, 256, C / M) float32 of the vectors less their centroids; None keeps them as float16."""
+    """(M, 256, C / M) float32 codebooks of the vectors minus their centroids; without them, vectors are stored as
+    float16."""
     queries: np.ndarray
     """(Q, C) float32 vectors of the index in the space, with which the recall is measured."""
 
     @property
     def kind(self) -> IndexKind:
-        """Form in which vectors are kept."""
+        """How vectors are stored."""
         if self.centroids is None:
             return "exact"
         return "lists" if self.codebooks is None else "quantised"
@@ -65,13 +68,13 @@ class TrainedIndex:
         return lists_N, _quantiser(self.codebooks).compute_codes(unit_NC - self.centroids[lists_N])
 
     def decode(self, lists_N: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        """Return the vectors of lists and codes: (N, C) float32, as exactly as they are kept."""
+        """Return the vectors of lists and codes: (N, C) float32, as exactly as they are stored."""
         if self.codebooks is None or self.centroids is None:
             return codes.astype(np.float32)
         return self.centroids[lists_N] + _quantiser(self.codebooks).decode(codes)  # type: ignore[call-arg, func-returns-value]
 
     def to_bytes(self) -> bytes:
-        """All arrays as safetensors."""
+        """Return all arrays as safetensors."""
         arrays = {
             "mean": self.space.mean,
             "components": self.space.components,
@@ -85,10 +88,10 @@ class TrainedIndex:
 
     @classmethod
     def from_bytes(cls, data: bytes, uri: str) -> Self:
-        """Read what :meth:`to_bytes` has made.
+        """Read the bytes of :meth:`to_bytes`.
 
         Raises:
-            ValueError: it is something else; names ``uri``.
+            ValueError: the bytes are not a trained index; names ``uri``.
         """
         try:
             arrays = safetensors.numpy.load(data)
@@ -102,7 +105,7 @@ class TrainedIndex:
         return found
 
     def _fits(self) -> bool:
-        """Return True if the shapes belong together."""
+        """Return True if the shapes of the arrays fit together."""
         space, books = self.space, self.codebooks
         return (
             space.mean.ndim == 1
@@ -122,12 +125,13 @@ class TrainedIndex:
 
 
 def num_lists(num_vectors: int) -> int:
-    """Lists of so many vectors: four times the root, as faiss's guidelines have it, with enough vectors for each."""
+    """Return the number of lists: four times the root of the vectors, by faiss's guidelines, with enough vectors
+    each."""
     return max(1, min(round(4 * math.sqrt(num_vectors)), num_vectors // SAMPLE_PER_LIST))
 
 
 def kind_for(config: IndexConfig, num_vectors: int) -> IndexKind:
-    """Choose how so many vectors are kept."""
+    """Choose how an index of ``num_vectors`` vectors stores them."""
     if num_vectors <= config.exact_up_to:
         return "exact"
     return "lists" if num_vectors <= config.quantize_above else "quantised"
@@ -143,9 +147,9 @@ def train(
 
     Args:
         config: metric, sizes and seed.
-        num_vectors: of all sources.
+        num_vectors: number of vectors of all sources.
         sample_ND: vectors to fit the space to, in a random order.
-        more: draws so many vectors in a space.
+        more: draws a number of vectors in a space.
     """
     kind = kind_for(config, num_vectors)
     space = VectorSpace.fit(sample_ND, config.metric, config.components)
@@ -168,14 +172,14 @@ def faiss_module() -> Any:
     """Import faiss.
 
     Raises:
-        MissingExtraError: it is not installed; an exact index does without.
+        MissingExtraError: faiss is not installed; an exact index does not need it.
     """
     extras.require("search", "faiss", "an index with lists (of more vectors than --exact-up-to)")
     return import_module("faiss")
 
 
 def empty_index(trained: TrainedIndex) -> Any:
-    """Make faiss's index of a trained one, without vectors."""
+    """Make faiss's index from a trained one, without vectors."""
     faiss = faiss_module()
     assert trained.centroids is not None
     count, dim = trained.centroids.shape
@@ -206,12 +210,12 @@ def _centroids(sample_NC: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def _num_bytes(dim: int) -> int:
-    """Bytes of a code of so many numbers, each of as many of them as any other."""
+    """Return the bytes of a code of ``dim`` numbers, such that every byte stands for equally many numbers."""
     return next(count for count in range(min(_CODE_BYTES, dim), 0, -1) if dim % count == 0)
 
 
 def balanced(dim: int) -> np.ndarray:
-    """Order of numbers of falling variance in which those of one byte have about as much to tell as those of another.
+    """Order numbers of falling variance so that each byte's numbers have about the same variance in total.
 
     Source: Ge et al., Optimized product quantization, 2013: the eigenvalue allocation of its parametric solution.
     """
@@ -224,7 +228,7 @@ def _codebooks(residuals_NC: np.ndarray) -> np.ndarray:
     faiss, dim = faiss_module(), residuals_NC.shape[1]
     num_bytes = _num_bytes(dim)
     quantiser = faiss.ProductQuantizer(dim, num_bytes, 8)
-    quantiser.cp.min_points_per_centroid = 1  # faiss would print a line for each of them
+    quantiser.cp.min_points_per_centroid = 1  # otherwise faiss would print a line for each centroid
     quantiser.cp.max_points_per_centroid, quantiser.cp.niter = _SAMPLE_PER_CODEWORD, _ITERATIONS
     quantiser.train(np.ascontiguousarray(residuals_NC, np.float32))
     return faiss.vector_to_array(quantiser.centroids).reshape(num_bytes, _CODEWORDS, dim // num_bytes).copy()

@@ -1,4 +1,4 @@
-"""The vectors that an index is made of: sources, their parts, and samples of them."""
+"""The vectors from which an index is made: sources, their parts, and samples of them."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from unfused_ray.retrieval.format import EncoderRecord, IndexSource
 from unfused_ray.retrieval.space import VectorSpace, has_direction
 
 PART_VECTORS = 65_536
-"""Vectors of a part of an index, and more where a part of the vectors has more."""
+"""Number of vectors in a part of an index; more if one part of the vectors has more."""
 
 
 @dataclass(frozen=True)
 class VectorPart:
-    """Neighbouring files of a source, which one task reads."""
+    """Adjacent files of a source, which one task reads."""
 
     vectors: str
-    """The folder."""
+    """Folder of the vectors."""
     files: tuple[VectorFile, ...]
     stem: str
-    """Name of the part of the index, without ending."""
+    """Name of the part of the index, without suffix."""
 
     @property
     def num_clips(self) -> int:
-        """Clips that have vectors in it."""
+        """Clips with vectors in the part."""
         return sum(file.num_clips for file in self.files)
 
 
@@ -49,10 +49,10 @@ class VectorSource:
         return vectors_digest(self.manifest)
 
     def parts(self) -> Iterator[VectorPart]:
-        """Join neighbouring files to parts of about ``PART_VECTORS``."""
+        """Join adjacent files into parts of about ``PART_VECTORS`` vectors."""
         waiting: list[VectorFile] = []
         number = 0
-        for file in (each for each in self.manifest.parts if each.num_vectors):  # of a part all clips may be set aside
+        for file in (each for each in self.manifest.parts if each.num_vectors):  # all clips of a part may be set aside
             if waiting and sum(each.num_vectors for each in (*waiting, file)) > PART_VECTORS:
                 yield VectorPart(self.manifest.uri, tuple(waiting), f"{self.digest}-{number:05d}")
                 waiting, number = [], number + 1
@@ -61,7 +61,7 @@ class VectorSource:
 
 
 def vectors_digest(manifest: VectorManifest) -> str:
-    """Twelve hex digits that change with the vectors of a folder."""
+    """Return twelve hex digits that change with the vectors of a folder."""
     return storage.sha256("".join(part.sha256 for part in manifest.parts).encode())[:12]
 
 
@@ -69,11 +69,11 @@ def encoder_of(sources: Sequence[VectorSource], known: EncoderRecord | None = No
     """Return the encoder of all sources.
 
     Args:
-        sources: of an index.
+        sources: sources of an index.
         known: encoder of the sources that the index has already.
 
     Raises:
-        ValueError: they are of several.
+        ValueError: the sources have different encoders.
     """
     for manifest in (source.manifest for source in sources):
         decided = manifest.settings["encoder_sha256"], manifest.settings["readout"]
@@ -89,10 +89,10 @@ def encoder_of(sources: Sequence[VectorSource], known: EncoderRecord | None = No
 
 
 def named(manifests: Sequence[VectorManifest], kept: Sequence[IndexSource] = ()) -> list[VectorSource]:
-    """Name sources by their folders, with a number where a name is taken.
+    """Name sources after their folders, with a number if a name is taken.
 
     Raises:
-        ValueError: two have the same vectors.
+        ValueError: two sources have the same vectors.
     """
     taken, digests, sources = {source.name for source in kept}, {source.digest for source in kept}, []
     for manifest in manifests:
@@ -111,7 +111,7 @@ def named(manifests: Sequence[VectorManifest], kept: Sequence[IndexSource] = ())
 
 
 def vectors_of(table: pa.Table) -> np.ndarray:
-    """The column of vectors: (N, D) float32."""
+    """Return the column of vectors: (N, D) float32."""
     column = table["vector"].combine_chunks()
     return column.flatten().to_numpy().reshape(len(table), column.type.list_size)
 
@@ -122,9 +122,9 @@ def draw(
     """Draw vectors with a direction from all sources.
 
     Args:
-        sources: to draw from.
-        count: vectors to draw; of fewer, all.
-        seed: of the draw.
+        sources: sources to draw from.
+        count: number of vectors to draw; all if there are fewer.
+        seed: seed of the draw.
         executor: reads the files.
         space: to map the vectors to; None leaves them as they are.
 
@@ -150,7 +150,7 @@ def draw(
 
 
 def read_rows(uri: str, rows: np.ndarray, space: VectorSpace | None) -> np.ndarray:
-    """Read the vectors of some rows of a file that have a direction; ``rows`` are sorted."""
+    """Read the vectors with a direction in some rows of a file; ``rows`` are sorted."""
     found, first = [], 0
     with storage.open_input(uri) as file:
         parquet = open_parquet(file, uri)

@@ -30,7 +30,7 @@ class IndexPartWriter:
 
     output: str
     training: str
-    """Folder of its files within the index."""
+    """Folder of the training within the index, which holds its files."""
     trained: Callable[[], TrainedIndex]
     """Fetches the trained index."""
 
@@ -38,7 +38,7 @@ class IndexPartWriter:
         """Write a part.
 
         Raises:
-            ValueError: the vectors are not those that their manifest signs.
+            ValueError: the SHA-256 of a file of vectors is not the one in its manifest.
             OSError: an object store does not answer.
         """
         trained = _trained(self.trained)
@@ -73,7 +73,7 @@ class IndexPartWriter:
 
 
 class _Nearest:
-    """The vectors of a part that are nearest to the queries of the recall, by comparing all."""
+    """The vectors of a part that are nearest to the recall's queries, found by comparing all."""
 
     def __init__(self, queries_QC: np.ndarray) -> None:
         self._queries_QC = queries_QC
@@ -94,7 +94,7 @@ class _Nearest:
 
 @functools.lru_cache(maxsize=1)
 def _trained(fetch: Callable[[], TrainedIndex]) -> TrainedIndex:
-    """Fetched once a process."""
+    """Return the trained index, fetched once per process."""
     return fetch()
 
 

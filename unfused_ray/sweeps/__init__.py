@@ -1,4 +1,5 @@
 """Sweeps of a distillation's settings with Ray Tune, judged on validation clips, resumed trial by trial."""
 
 SWEEP = "sweep.json"
-"""Record of a sweep, by which its folder is known; here, because the modules of this package import Ray Tune."""
+"""File with the record of a sweep, which marks its folder. It is named here because this package's modules import Ray
+Tune."""

@@ -1,7 +1,7 @@
 """Drives a sweep: labels once, then trials under Ray Tune.
 
-What a sweep knows lies in plain files (``sweep.json``, ``trials/<id>/trial.json`` and the checkpoints of unfinished
-trials): nothing of Ray Tune's own state is kept or read back.
+The state of a sweep is in plain files (``sweep.json``, ``trials/<id>/trial.json`` and the checkpoints of unfinished
+trials). Ray Tune's own state is neither kept nor read.
 """
 
 from __future__ import annotations
@@ -48,22 +48,23 @@ from unfused_ray.training.driver import launch
 logger = logging.getLogger(__name__)
 
 RETRIES = 3
-"""Times that trials go on whose process died, as with a spot instance. An error of a trial's own would come again."""
+"""Number of times that trials are continued after their process died, as with a spot instance. A trial's own error
+would only recur."""
 
 
 def run(plan: SweepPlan) -> Sequence[Record]:
-    """Run the trials that are missing; returns the records of all.
+    """Run the missing trials; return the records of all trials.
 
     Raises:
-        ValueError: no trial fits on the cluster, or its nodes cannot all reach a path; nothing is begun.
-        KeyboardInterrupt: it was stopped; the same command with ``--resume`` resumes it.
-        LostTrialError: the process of the default trial has died each time; resumed in the same way.
+        ValueError: no trial fits on the cluster, or its nodes cannot all reach a path; nothing is started.
+        KeyboardInterrupt: the sweep was stopped; the same command with ``--resume`` resumes it.
+        LostTrialError: the process of the default trial died in every attempt; ``--resume`` resumes the sweep too.
     """
     uri = plan.trials.uri
     with Lease(uri, on_loss=lambda: _end_at_once(uri)):
         missing = plan.num_trials - sum(record.has_ended for record in plan.records)
         if missing > 0:
-            # The variables are for the trials' processes, where the cluster is started here.
+            # The variables are for the trials' processes, if the cluster is started here.
             with cluster.variables(memory.ENVIRONMENT), cluster.session():
                 distill = plan.config.distill
                 paths = {"distill.teacher": distill.teacher, "distill.init_from": distill.init_from, "output": uri}
@@ -110,10 +111,10 @@ def _run(plan: SweepPlan, missing: int, concurrent: int) -> None:
 
 
 def _lost(uri: str) -> list[Record]:
-    """Trials whose process has died.
+    """Return the trials whose process has died.
 
     Raises:
-        KeyboardInterrupt: a trial has not ended: the sweep was interrupted.
+        KeyboardInterrupt: a trial has not ended, because the sweep was interrupted.
     """
     records = read_records(uri)
     if any(record.state == "running" for record in records):
@@ -131,10 +132,10 @@ def _tune(plan: SweepPlan, missing: int, concurrent: int, tracking: SweepTrackin
     search = make_search(config, plan.space, plan.default, plan.records)
     done = plan.num_trials - missing
     with (
-        # Ray Tune's own state goes to a folder that is thrown away: a sweep resumes from its trials' files.
+        # Ray Tune's own state goes to a temporary folder: a sweep resumes from its trials' files.
         tempfile.TemporaryDirectory(prefix="unfused-ray-sweep-") as folder,
         Progress("trials", plan.num_trials, "trials", done=done) as bar,
-        # Ray Tune's new output prints tables even where it is to be silent.
+        # Ray Tune's new output prints tables even if it is set to be silent.
         cluster.variables({"RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_AIR_NEW_OUTPUT": "0"}),
     ):
         best = max((each.accuracy for each in plan.records if each.state == "finished"), default=-math.inf)
@@ -156,19 +157,20 @@ def _trainable(point: dict[str, Any], plan: TrialPlan) -> None:
 
 
 def trial_resources(config: SweepConfig) -> dict[str, float]:
-    """Resources that a trial's own process reserves; one whose workers train for it only waits."""
+    """Return the resources that a trial's own process reserves; a process whose workers train only waits."""
     if config.workers_per_trial:
         return {"CPU": 0.01}
-    # Asked for: Ray hides no GPU from a process that reserves none, so all trials would train on a node's first.
+    # GPUs are requested here because Ray hides none from a process that reserves none: all trials would use a node's
+    # first GPU.
     gpus = config.gpus_per_trial if cluster.capacity().get("GPU") else 0.0
     return {"CPU": float(config.cpus_per_trial), "GPU": gpus}
 
 
 def max_concurrent(plan: SweepPlan) -> int:
-    """Trials at a time, such that none holds what another waits for.
+    """Return the number of parallel trials with which none holds resources that another waits for.
 
     Raises:
-        ValueError: not one fits on the cluster.
+        ValueError: not even one trial fits on the cluster.
     """
     config, have, own = plan.config, cluster.capacity(), trial_resources(plan.config)
     runtime, workers = plan.trials.distill.runtime, config.workers_per_trial
@@ -199,20 +201,20 @@ def max_concurrent(plan: SweepPlan) -> int:
 
 
 def _end_at_once(uri: str) -> None:
-    """Stop everything: another process has taken the sweep over, and this one writes nothing more."""
+    """Stop everything: another process has taken the sweep over, and this one must write nothing more."""
     logger.error("another process has taken over the sweep in %s: this one ends here", uri)
-    os._exit(1)  # called in the lease's thread, where an exception would end nothing but that
+    os._exit(1)  # called in the lease's thread, where an exception would end only that thread
 
 
 class _Records(tune.Callback):
-    """Notes in the trials' files how they ended, tracks them, and shows how far the sweep is."""
+    """Records in the trials' files how they ended, tracks them, and shows the sweep's progress."""
 
     def __init__(self, uri: str, bar: Progress, tracking: SweepTracking, num_ended: int, best: float) -> None:
         self._uri, self._bar, self._tracking = uri, bar, tracking
         self._num_ended, self._best = num_ended, best
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickle the plain values alone: Ray Tune writes its callbacks to a folder that is thrown away."""
+        """Pickle only the plain values: Ray Tune writes its callbacks to a temporary folder."""
         return {**vars(self), "_bar": None, "_tracking": None}
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
@@ -235,8 +237,8 @@ class _Records(tune.Callback):
             record = replace(record, state=state, message=message)
             record.write(self._uri)
         self._num_ended += 1
-        if record.state == "finished":  # one that was stopped early is of fewer epochs, and cannot win
+        if record.state == "finished":  # a trial that was stopped early has fewer epochs, and cannot win
             self._best = max(self._best, record.accuracy)
-        if not record.is_lost:  # it may go on
+        if not record.is_lost:  # it may be continued
             self._tracking.end(record, self._num_ended, self._best)
         self._bar.update(self._num_ended, **({"best": self._best} if math.isfinite(self._best) else {}))

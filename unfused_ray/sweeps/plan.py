@@ -1,4 +1,4 @@
-"""Checks a sweep before anything is started, and keeps what a resume is compared with."""
+"""Checks a sweep before anything is started, and keeps the record that a resume is compared with."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ _MAY_CHANGE = (
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """A sweep whose settings and tasks have been found to fit."""
+    """A sweep whose settings and tasks fit together."""
 
     config: SweepConfig
-    """Settings, with absolute paths."""
+    """Configuration with absolute paths."""
     record: dict[str, Any]
     """The content of sweep.json: id, configuration, search space, environment, and checksums of tasks, teacher and
     protocol."""
@@ -72,15 +72,15 @@ class SweepPlan:
 
     @property
     def num_trials(self) -> int:
-        """Trials in all."""
+        """Total number of trials."""
         return num_trials(self.config, self.space, self.default)
 
 
 def check(config: SweepConfig) -> SweepPlan:
-    """Refuse what cannot work, before anything is started or written.
+    """Refuse a sweep that cannot work, before anything is started or written.
 
     Raises:
-        ValueError, FileNotFoundError: with the field, its value and the rule.
+        ValueError, FileNotFoundError: names the field, its value and the rule.
     """
     config = paths.check(config)
     space = find_space(config.space)
@@ -149,7 +149,7 @@ def describe(plan: SweepPlan) -> RichTable:
 
 
 def rungs(config: SweepConfig) -> tuple[int, ...]:
-    """Epochs after which the trials of a sweep are scored."""
+    """Return the epochs after which the trials of a sweep are scored."""
     epochs = config.distill.epochs
     if not config.early_stopping:
         return (epochs,)
@@ -186,7 +186,7 @@ def _refuse_what_the_sweep_decides(config: SweepConfig, space: Space) -> None:
 
 
 def _refuse_values(distill: DistillConfig, space: Space) -> None:
-    """Refuse a space with an end that cannot work, or with a field that counts at none of them."""
+    """Refuse a space with an end that cannot work, or with a field that has an effect at none of its ends."""
     ends = [apply(distill, point) for point in grid(space, 1)]
     idle = [{name: why for name, _, why in idle_fields(end)} for end in ends]
     usual = DistillConfig()
@@ -198,11 +198,12 @@ def _refuse_values(distill: DistillConfig, space: Space) -> None:
 
 
 def _trial(config: SweepConfig) -> DistillConfig:
-    """Settings of a trial, in processes and on cores that the sweep decides."""
+    """Return the settings of a trial, with the processes and cores that the sweep decides."""
     kind = "workers" if config.workers_per_trial else "in-process"
     runtime: dict[str, Any] = {"runtime.kind": kind, "runtime.num_workers": config.workers_per_trial or 1}
     if config.workers_per_trial:
-        # Less than one by default: the trial itself needs a little, and one whole CPU must stay free for Ray Data.
+        # Less than one by default: the trial's own process needs a little, and one whole CPU must stay free for Ray
+        # Data.
         runtime["runtime.cpus_per_worker"] = config.distill.runtime.cpus_per_worker or 0.9
     else:
         runtime |= {"runtime.threads": config.cpus_per_trial, "runtime.gpus_per_worker": 0.0}  # the trial reserves them
@@ -214,7 +215,7 @@ def _trial(config: SweepConfig) -> DistillConfig:
 
 
 def _with_folds(protocol: ProtocolConfig, task: Task) -> ProtocolConfig:
-    """The protocol with as many folds as a task's groups allow: those of few are each held out by itself."""
+    """Return the protocol with as many folds as a task's groups allow; with few groups, each is held out by itself."""
     num_groups = len(np.unique(distinct_groups(task.groups)))
     if num_groups < 2:
         raise ValueError(f"tasks={task.uri} has one group of clips in train and valid: nothing can be held out of it")
@@ -223,11 +224,11 @@ def _with_folds(protocol: ProtocolConfig, task: Task) -> ProtocolConfig:
 
 
 def _kept(resume: bool, record: dict[str, Any], uri: str) -> dict[str, Any]:
-    """The record with the id of the sweep that is resumed, or a new one.
+    """Return the record with the id of the resumed sweep, or with a new id.
 
     Raises:
-        ValueError: the folder holds a sweep that is not to be resumed, or one of other settings, clips, teacher or
-            protocol: its trials would not compare.
+        ValueError: the folder holds a sweep and ``resume`` is False, or its settings, clips, teacher or protocol
+            differ, so that its trials would not be comparable.
     """
     if not storage.exists(storage.join(uri, SWEEP)):
         return {"id": uuid.uuid4().hex, **record}
@@ -236,7 +237,7 @@ def _kept(resume: bool, record: dict[str, Any], uri: str) -> dict[str, Any]:
     old = read_sweep(uri)
     free = {*_MAY_CHANGE, "distill.teacher", "distill.tracking"}
     if record["config"]["search"] == "grid":
-        free.remove("num_trials")  # it decides the points
+        free.remove("num_trials")  # it decides the points of the grid
     changes = differences(_decisive(old), _decisive(record))
     if lines := [line for name, line in changes.items() if not within(name, free)]:
         raise ValueError(f"{uri} was started with other settings:\n  " + "\n  ".join(lines))
@@ -244,7 +245,7 @@ def _kept(resume: bool, record: dict[str, Any], uri: str) -> dict[str, Any]:
 
 
 def _decisive(record: dict[str, Any]) -> dict[str, Any]:
-    """Everything that decides a sweep: its settings, and checksums of tasks, teacher and protocol."""
+    """Return everything that decides a sweep: its settings, and checksums of tasks, teacher and protocol."""
     return {**record["config"], "space": record["space"], **record["facts"]}
 
 

@@ -28,22 +28,22 @@ _SHOWN = 10
 
 @dataclass(frozen=True)
 class Ranked:
-    """A trial that went to its end."""
+    """A trial that ran to its end."""
 
     record: Record
     accuracy: Interval
     """Mean score on validation clips."""
     difference: Interval | None
-    """Difference from the default trial, on the same clips; None for that trial, or where it did not go to its end."""
+    """Difference from the default trial on the same clips; None for that trial, or if that did not run to its end."""
 
 
 def rank(records: Sequence[Record], default: str, config: BootstrapConfig) -> list[Ranked]:
-    """The trials that went to their end, best first.
+    """Rank the trials that ran to their end, best first.
 
     Args:
-        records: of all trials.
+        records: records of all trials.
         default: id of the default trial.
-        config: of the bootstrap over groups of held-out clips.
+        config: settings of the bootstrap over groups of held-out clips.
     """
     finished = sorted((r for r in records if r.state == "finished"), key=lambda record: -record.accuracy)
     drawn = {record.id: draws(record.rungs[-1].scores, config) for record in finished}
@@ -66,25 +66,25 @@ class SweepResult:
 
     plan: SweepPlan
     records: Sequence[Record]
-    """All trials."""
+    """Records of all trials."""
     ranked: Sequence[Ranked]
-    """Those that went to their end, best first."""
+    """Trials that ran to their end, best first."""
     recipe: DistillConfig
-    """The winning settings; whoever takes them names data and output."""
+    """The winning settings, without data and output."""
     recipe_uri: str
     table: EvaluationTable | None = None
     """The winner on the test split, once :func:`evaluate_winner` has read it."""
 
     def to_terminal(self) -> RichTable:
-        """The best trials, and the default one, as a table."""
+        """Return the best trials, and the default one, as a table."""
         return to_terminal(self.ranked, self.records, identity(self.plan.default), self.plan.config.score)
 
 
 def conclude(plan: SweepPlan, records: Sequence[Record]) -> SweepResult:
-    """Rank the trials and keep the winner as a recipe in the sweep's folder.
+    """Rank the trials and write the winner as a recipe to the sweep's folder.
 
     Raises:
-        ValueError: no trial went to its end.
+        ValueError: no trial ran to its end.
     """
     ranked = rank(records, identity(plan.default), plan.protocol.bootstrap)
     if not ranked:
@@ -97,7 +97,7 @@ def conclude(plan: SweepPlan, records: Sequence[Record]) -> SweepResult:
 
 
 def to_terminal(ranked: Sequence[Ranked], records: Sequence[Record], default: str, measure: Measure) -> RichTable:
-    """The best trials, and the default one, which is told by its id, as a table."""
+    """Return the best trials, and the default one, given by its id, as a table."""
     shown = [each for place, each in enumerate(ranked) if place < _SHOWN or each.record.id == default]
     names = list(ranked[0].record.point)
     ended = {state: sum(record.state == state for record in records) for state in ("stopped early", "failed")}
@@ -118,9 +118,9 @@ def to_terminal(ranked: Sequence[Ranked], records: Sequence[Record], default: st
 
 
 def evaluate_winner(result: SweepResult) -> EvaluationTable:
-    """Train the winner anew, with another seed than it was chosen with, and read the test split once.
+    """Train the winner again, with another seed than it was chosen with, and read the test split once.
 
-    Given again, what is trained is kept, and so is every cell of the table.
+    If the command is repeated, finished trainings and cells of the table are kept.
     """
     plan, recipe, config = result.plan, result.recipe, result.plan.config
     uri = plan.trials.uri
@@ -153,5 +153,5 @@ def evaluate_winner(result: SweepResult) -> EvaluationTable:
 
 
 def short(value: object) -> str:
-    """A value of a point, a number to four digits."""
+    """Return a value of a point as text, numbers to four digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -18,7 +18,7 @@ from unfused_ray.evaluation.tasks import Task
 
 @dataclass(frozen=True)
 class Score:
-    """A student on the held-out clips of one task."""
+    """Score of a student on the held-out clips of one task."""
 
     task: str
     accuracy: float
@@ -32,14 +32,14 @@ def score(task: Task, student_uri: str, protocol: ProtocolConfig, measure: Measu
     """Probe a student on a task without its test split.
 
     Args:
-        task: of train and valid clips.
+        task: a task with train and valid clips.
         student_uri: folder of its run or export.
-        protocol: that says how.
-        measure: to score by.
-        by_folds: hold every clip of train and valid out once, by groups, instead of the valid clips alone.
+        protocol: settings of the probes.
+        measure: measure of the score.
+        by_folds: hold out every clip of train and valid once, by groups, instead of only the valid clips.
     """
     labelled = cells.labelled_clips(task)
-    with tempfile.TemporaryDirectory() as folder:  # nobody asks for a trial's vectors again
+    with tempfile.TemporaryDirectory() as folder:  # the vectors of a trial are never needed again
         (vectors_ND,) = TrainedModel("student", student_uri).vectors(task, protocol, EmbeddingCache(folder))
         found = validate(vectors_ND, labelled, protocol.probes, by_folds)
     order = np.argsort(found.clips)
@@ -48,12 +48,12 @@ def score(task: Task, student_uri: str, protocol: ProtocolConfig, measure: Measu
 
 
 def mean_accuracy(scores: list[Score]) -> float:
-    """Over the tasks, each of the same weight."""
+    """Return the mean accuracy over the tasks, each with the same weight."""
     return float(np.mean([each.accuracy for each in scores]))
 
 
 def draws(scores: list[Score], config: BootstrapConfig) -> np.ndarray:
-    """Bootstrap replicates of the mean over the tasks, paired between trials: (R,)."""
+    """Return bootstrap replicates of the mean over the tasks, paired between trials: (R,)."""
     drawn = [
         bootstrap.deviations(
             np.array([each.scores]), np.array(each.groups), config.replicates, config.seed, each.task

@@ -1,4 +1,4 @@
-"""Chooses the points that a sweep tries: the given ones, then those that Optuna draws, none twice."""
+"""Chooses the points that a sweep tries: the given ones, then points drawn by Optuna, none twice."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from unfused_ray.sweeps.space import Point, Space, grid, identity, num_points, p
 from unfused_ray.sweeps.trial import METRIC, Record
 
 _REDRAWS = 20
-"""Draws of a point that another trial has, before the first free one is taken."""
+"""Number of draws of points that are taken already, before the first free point is used."""
 
 
 class Search(Searcher):
-    """Optuna for Ray Tune, whose own wrapper of it gives equal points to trials that run at the same time.
+    """Optuna for Ray Tune, whose own Optuna wrapper gives equal points to trials that run at the same time.
 
     Args:
-        space: that is searched.
+        space: the search space.
         sampler: draws the points.
         first: points to begin with.
-        ended: trials that have ended before, which the sampler learns from.
+        ended: trials that have ended before, from which the sampler learns.
     """
 
     def __init__(self, space: Space, sampler: BaseSampler, first: Sequence[Point], ended: Sequence[Record]) -> None:
@@ -42,7 +42,7 @@ class Search(Searcher):
             self._study.enqueue_trial(dict(point))
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """The point of a new trial, or that there is none left."""
+        """Return the point of a new trial, or ``Searcher.FINISHED`` if no point is left."""
         if len(self._taken) >= num_points(self._space):
             return Searcher.FINISHED
         trial = self._study.ask(self._space)
@@ -58,7 +58,7 @@ class Search(Searcher):
         return trial.params
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Called by Ray Tune where a trial has ended, been stopped or failed."""
+        """Record the outcome of a trial that has ended, been stopped or failed; called by Ray Tune."""
         trial = self._trials.pop(trial_id)
         if error or not result or METRIC not in result:
             self._study.tell(trial, state=TrialState.FAIL)
@@ -66,23 +66,23 @@ class Search(Searcher):
             self._study.tell(trial, result[METRIC])
 
     def save(self, checkpoint_path: str) -> None:
-        """Called by Ray Tune, whose state is not kept: a resumed search is given the trials' files."""
+        """Save nothing: a resumed search gets the trials' files. Called by Ray Tune."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Never called: the state is not kept."""
+        """Restore nothing; never called, because no state is saved."""
 
 
 def make_search(config: SweepConfig, space: Space, default: Point, records: Sequence[Record]) -> Search:
-    """The search of a sweep, knowing the trials that have ended and beginning with those that have not.
+    """Make the search of a sweep, which knows the ended trials and begins with those that have not ended.
 
     Args:
-        config: of the sweep.
-        space: that is searched.
+        config: configuration of the sweep.
+        space: the search space.
         default: point of the default trial.
-        records: of the trials that have begun before.
+        records: records of the trials that have begun before.
     """
     known = {record.id for record in records}
-    seed = config.seed + len(known)  # a resumed search must not draw what was drawn before
+    seed = config.seed + len(known)  # a resumed search must not repeat earlier draws
     first: list[Point] = [record.point for record in records if not record.has_ended]
     first += [point for point in given_points(config, space, default) if identity(point) not in known]
     sampler = TPESampler(seed=seed) if config.search == "tpe" else RandomSampler(seed=seed)
@@ -90,7 +90,7 @@ def make_search(config: SweepConfig, space: Space, default: Point, records: Sequ
 
 
 def given_points(config: SweepConfig, space: Space, default: Point) -> list[Point]:
-    """Points that are tried whatever the search finds: the default one, and those of a grid.
+    """Return the points that are tried in any case: the default one, and those of a grid.
 
     Raises:
         ValueError: the grid has more points than ``num_trials``.
@@ -107,6 +107,6 @@ def given_points(config: SweepConfig, space: Space, default: Point) -> list[Poin
 
 
 def num_trials(config: SweepConfig, space: Space, default: Point) -> int:
-    """Trials in all: no more than the space, or the grid, has points."""
+    """Return the total number of trials: at most the number of points of the space or the grid."""
     most = len(given_points(config, space, default)) if config.search == "grid" else num_points(space)
     return int(min(config.num_trials, most))

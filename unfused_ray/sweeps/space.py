@@ -21,24 +21,24 @@ from unfused_ray import storage
 from unfused_ray.config import DistillConfig
 
 Space = Mapping[str, BaseDistribution]
-"""Distributions of Optuna by the dotted name of a field, such as ``method.alpha``."""
+"""Optuna's distributions by the dotted name of a field, such as ``method.alpha``."""
 Point = Mapping[str, Any]
-"""A value for each of a space's fields."""
+"""A value for each field of a space."""
 
 LABELS = "labels."
-"""Beginning of the fields of pseudo-labels, which are made once for each combination of their values."""
+"""Prefix of the fields of pseudo-labels, which are made once for each combination of their values."""
 
 
 def to_json(space: Space) -> dict[str, Any]:
-    """Convert a space to plain values, each distribution as Optuna writes it."""
+    """Convert a space to plain values, each distribution in Optuna's JSON form."""
     return {name: json.loads(distribution_to_json(distribution)) for name, distribution in space.items()}
 
 
 def apply(config: DistillConfig, point: Point) -> DistillConfig:
-    """Return the configuration with a point's values; a single value for a field of several becomes its only one.
+    """Return the configuration with a point's values; in a field that is a tuple, a single value is its only item.
 
     Raises:
-        ValueError: there is no such field, or its values cannot work.
+        ValueError: there is no such field, or its values are impossible.
     """
     try:
         several = {name for name in point if isinstance(config.get(name), tuple)}
@@ -49,10 +49,10 @@ def apply(config: DistillConfig, point: Point) -> DistillConfig:
 
 
 def default_point(config: DistillConfig, space: Space) -> dict[str, Any]:
-    """Return the configuration's own values, those of the default trial.
+    """Return the configuration's own values, which are the point of the default trial.
 
     Raises:
-        ValueError: a value lies outside the space.
+        ValueError: a value is outside the space.
     """
     point: dict[str, Any] = {}
     for name, distribution in space.items():
@@ -68,7 +68,7 @@ def default_point(config: DistillConfig, space: Space) -> dict[str, Any]:
 def _contains(distribution: BaseDistribution, value: Any) -> bool:
     try:
         return distribution._contains(distribution.to_internal_repr(value))
-    except ValueError:  # a value of another type, or none of the choices
+    except ValueError:  # a value of another type, or not one of the choices
         return False
 
 
@@ -87,7 +87,7 @@ def label_points(space: Space) -> list[dict[str, Any]]:
 
 
 def num_values(distribution: BaseDistribution) -> float:
-    """Number of values of a distribution, infinite for real numbers without a step."""
+    """Return the number of values of a distribution; infinite for real numbers without a step."""
     if isinstance(distribution, CategoricalDistribution):
         return len(distribution.choices)
     assert isinstance(distribution, FloatDistribution | IntDistribution)
@@ -96,7 +96,7 @@ def num_values(distribution: BaseDistribution) -> float:
 
 
 def num_points(space: Space) -> float:
-    """Number of points of a space."""
+    """Return the number of points of a space."""
     return math.prod(num_values(distribution) for distribution in space.values())
 
 
@@ -109,7 +109,7 @@ def points(space: Space) -> Iterator[dict[str, Any]]:
 def grid(space: Space, num_points: int) -> list[dict[str, Any]]:
     """Return all combinations of evenly spaced values, the finest grid of at most ``num_points`` points.
 
-    The coarsest grid has both ends of every range, and may have more points than that.
+    The coarsest grid has both ends of every range, and may have more than ``num_points`` points.
     """
     ranges = [distribution for distribution in space.values() if not isinstance(distribution, CategoricalDistribution)]
     categories = [len(d.choices) for d in space.values() if isinstance(d, CategoricalDistribution)]
@@ -126,11 +126,11 @@ def _evenly(distribution: BaseDistribution, count: int) -> Iterator[Any]:
     spaced = np.geomspace if distribution.log else np.linspace
     low, high, step = distribution.low, distribution.high, distribution.step
     values = spaced(low, high, count).clip(low, high).tolist()
-    if step is not None:  # as Optuna rounds: a value that it has drawn is one of these, bit by bit
+    if step is not None:  # as Optuna rounds: a value that Optuna has drawn is one of these, bit by bit
         values = [min(low + step * round((value - low) / step), high) for value in values]
     yield from dict.fromkeys(values)
 
 
 def identity(point: Point) -> str:
-    """A short name of a point, the same in every sweep."""
+    """Return a short name of a point, the same in every sweep."""
     return storage.sha256(json.dumps(dict(point), sort_keys=True).encode())[:10]

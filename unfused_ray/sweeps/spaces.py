@@ -1,4 +1,4 @@
-"""Search spaces: by name, a distribution of Optuna for each field of a distillation that a sweep varies."""
+"""Search spaces by name: each holds an Optuna distribution per varied field of a distillation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SPACES: dict[str, Space] = {
 
 
 def find_space(name: str) -> Space:
-    """Return one of ``SPACES`` by its name, or a space out of a Python file, which is run, as ``FILE.py:NAME``.
+    """Return one of ``SPACES`` by name, or, as ``FILE.py:NAME``, a space from a Python file, which is executed.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -1,7 +1,7 @@
-"""A sweep in MLflow: one run, and under it one run a trial.
+"""A sweep in MLflow: one run, with one run per trial under it.
 
-The driver alone writes, from the trials' files: so a trial costs no import of MLflow and no connection, an SQLite file
-has one writer however many trials there are, and a tracking server that is away holds no trial up.
+Only the driver writes, from the trials' files. So a trial needs no import of MLflow and no connection, an SQLite file
+has one writer however many trials there are, and an unreachable tracking server delays no trial.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from unfused_ray.tracking.store import experiment_name, tracking_uri
 logger = logging.getLogger(__name__)
 
 LOST = "lost_metrics.json"
-"""File of the metrics of the newest start that did not reach MLflow."""
+"""File with the number of metrics of the latest start that did not reach MLflow."""
 _WORDS = {"finished": "FINISHED", "stopped early": "FINISHED", "failed": "FAILED"}
-"""MLflow's for the states of trials: one that was stopped early has told what it was to tell."""
+"""MLflow's states for those of trials; a trial that was stopped early has done its task."""
 
 
 class SweepTracking:
     """Sends a sweep and its trials to MLflow.
 
     Args:
-        config: of the sweep.
-        plan: of its trials.
+        config: configuration of the sweep.
+        plan: plan of its trials.
         sweep_id: the project's id of the sweep.
     """
 
@@ -58,13 +58,13 @@ class SweepTracking:
             ),
             self._say,
         )
-        self._sweep.log({}, 0)  # opens it now: its trials are shown under it
+        self._sweep.log({}, 0)  # opens the run now, because trials are shown under it
         self._trials: dict[str, Tracker] = {}
         self._ended: list[Tracker] = []
-        """Those of trials that have ended, which may still be sending."""
+        """Trackers of ended trials, which may still be sending."""
 
     def begin(self, point: Point) -> None:
-        """A trial begins or resumes, or goes on in another process."""
+        """Begin tracking a trial that starts, resumes, or continues in another process."""
         name, uri = identity(point), trial_uri(self._plan.uri, point)
         if name in self._trials:
             return
@@ -73,7 +73,7 @@ class SweepTracking:
         self._trials[name] = Tracker(run, self._say)
 
     def report(self, record: Record) -> None:
-        """A trial has reached a rung: its accuracies, and its students' figures of the epochs since the one before."""
+        """Send a trial's accuracies at a rung, and its students' metrics of the epochs since the previous rung."""
         *_, before, rung = (None, *record.rungs)
         tracker = self._trials[record.id]
         for score in rung.scores:
@@ -85,14 +85,14 @@ class SweepTracking:
         tracker.log({METRIC: rung.accuracy, **accuracies}, rung.epoch)
 
     def end(self, record: Record, num_ended: int, best: float) -> None:
-        """A trial has ended.
+        """Send the end of a trial.
 
         Args:
-            record: of the trial.
-            num_ended: trials that have.
-            best: highest accuracy of the trials that went to their end; infinite if there is none.
+            record: record of the trial.
+            num_ended: number of trials that have ended.
+            best: highest accuracy of the trials that ran to their end; infinite if there is none.
         """
-        self.begin(record.point)  # its process may never have come
+        self.begin(record.point)  # its process may never have started
         known = {"state": record.state, "message": record.message, "seconds": f"{record.seconds:.1f}"}
         if record.state == "stopped early":
             known["stopped_after_epochs"] = str(record.rungs[-1].epoch)
@@ -103,7 +103,7 @@ class SweepTracking:
             self._sweep.log({f"best_{METRIC}": best}, num_ended)
 
     def close(self, status: str) -> int:
-        """End what has not ended, and wait for all together; returns how many figures were lost."""
+        """End all open runs, and wait for all of them together; return the number of lost metrics."""
         running = [*self._trials.values(), self._sweep]
         for tracker in running:
             tracker.end(status)
@@ -117,11 +117,11 @@ class SweepTracking:
 
 @contextmanager
 def tracked(config: SweepConfig, plan: TrialPlan, sweep_id: str) -> Iterator[SweepTracking]:
-    """Track a sweep while it is on; what was lost is said at its end, and kept in its folder.
+    """Track a sweep while it runs; at its end, log the number of lost metrics and write it to the sweep's folder.
 
     Args:
-        config: of the sweep.
-        plan: of its trials.
+        config: configuration of the sweep.
+        plan: plan of its trials.
         sweep_id: the project's id of the sweep.
     """
     tracking, status = SweepTracking(config, plan, sweep_id), "FAILED"

@@ -1,4 +1,4 @@
-"""One trial: a student for each task with one point's settings, scored on validation clips at every rung."""
+"""One trial: a student per task with one point's settings, scored on validation clips at every rung."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ RECORD = "trial.json"
 FORMAT_VERSION = 2
 """Format version of all JSON files that a sweep writes."""
 REMEDY = "begin a sweep in another folder, or use the version of unfused-ray that wrote this one"
-# What a trial reports at a rung.
+# Fields that a trial reports at a rung.
 METRIC = "accuracy"
 EPOCH = "epoch"
 State = Literal["running", "finished", "stopped early", "failed"]
 PROCESS_DIED = "its process died"
-"""Message of a trial that failed without an error of its own, as with the node that it ran on."""
+"""Message of a trial that failed without an error of its own, as when its node died."""
 
 
 class LostTrialError(RuntimeError):
-    """A sweep cannot be concluded, because the process of its default trial has died each time."""
+    """A sweep that cannot be concluded, because the process of its default trial died in every attempt."""
 
 
 @dataclass(frozen=True)
 class Rung:
-    """A trial after some epochs."""
+    """Scores of a trial after some epochs."""
 
     epoch: int
     accuracy: float
-    """Mean over the tasks."""
+    """Mean accuracy over the tasks."""
     scores: list[Score]
 
 
 @dataclass(frozen=True)
 class Record:
-    """State and scores of a trial; of one that has ended, a resumed sweep needs nothing else."""
+    """State and scores of a trial; a resumed sweep needs nothing else about an ended trial."""
 
     point: dict[str, Any]
     state: State = "running"
@@ -52,7 +52,7 @@ class Record:
     seconds: float = 0.0
     """Seconds of training and scoring, over all starts."""
     training_seconds: float = 0.0
-    """Seconds of the training loops alone; the rest is overhead and scoring."""
+    """Seconds of the training loops alone; the rest of ``seconds`` is overhead and scoring."""
     scoring_seconds: float = 0.0
     """Seconds of embedding the clips and probing."""
     message: str = ""
@@ -64,52 +64,52 @@ class Record:
 
     @property
     def has_ended(self) -> bool:
-        """True if it need not be started again."""
+        """True if the trial need not be started again."""
         return self.state in ("finished", "stopped early")
 
     @property
     def is_lost(self) -> bool:
-        """True if its process died without an error of its own: on another node it may go on from its checkpoint."""
+        """True if its process died without an error of its own: it may resume from its checkpoint on another node."""
         return self.state == "failed" and self.message == PROCESS_DIED
 
     @property
     def accuracy(self) -> float:
-        """Accuracy at its last rung."""
+        """Accuracy at the last rung."""
         return self.rungs[-1].accuracy
 
     def write(self, sweep_uri: str) -> None:
-        """Keep it in the trial's folder."""
+        """Write the record to the trial's folder."""
         storage.write_json(storage.join(trial_uri(sweep_uri, self.point), RECORD), asdict(self), FORMAT_VERSION)
 
     @classmethod
     def read(cls, uri: str) -> Record:
-        """Read what :meth:`write` has written to the folder ``uri``."""
+        """Read the record that :meth:`write` has written to the folder ``uri``."""
         values = storage.read_json(storage.join(uri, RECORD), FORMAT_VERSION, REMEDY)
         rungs = [Rung(r["epoch"], r["accuracy"], [Score(**each) for each in r["scores"]]) for r in values.pop("rungs")]
-        # JSON has no tuples, and a search space no lists: a point is to be the choices it was made of.
+        # JSON has no tuples, and a search space no lists: the point must equal the choices it was made from.
         read = {name: tuple(value) if isinstance(value, list) else value for name, value in values.pop("point").items()}
         return cls(read, rungs=rungs, **values)
 
 
 @dataclass(frozen=True)
 class TrialPlan:
-    """Settings that all trials of a sweep share; only values, so it can be sent to a Ray actor."""
+    """Settings that all trials of a sweep share. It holds only values, so it can be sent to a Ray actor."""
 
     uri: str
     """Folder of the sweep."""
     name: str
     distill: DistillConfig
-    """Configuration of which a point changes a few fields."""
+    """Configuration in which a point changes a few fields."""
     tasks: tuple[str, ...]
     rungs: tuple[int, ...]
     """Epochs after which a trial is scored; the last is its end."""
     protocol: ProtocolConfig
     measure: Measure
-    """Measure that trials are judged by."""
+    """Measure by which trials are judged."""
     by_folds: bool
 
     def config(self, point: Point, task: str, last_epoch: int) -> DistillConfig:
-        """The distillation of a point on a task, up to an epoch."""
+        """Return the distillation of a point on a task, up to an epoch."""
         changed = apply(self.distill, point)
         return changed.replace(
             data=(task,),
@@ -120,23 +120,23 @@ class TrialPlan:
         )
 
     def labels_uri(self, point: Point, task: str) -> str:
-        """Folder of the pseudo-labels that all trials with the same label settings share."""
+        """Return the folder of the pseudo-labels that all trials with the same label settings share."""
         labels = {name: value for name, value in point.items() if name.startswith(LABELS)}
         return storage.join(self.uri, "labels", f"{storage.name(task)}-{identity(labels)}")
 
 
 def run_trial(plan: TrialPlan, point: Point, report: Callable[[dict[str, Any]], object]) -> None:
-    """Train and score a trial from wherever it stands.
+    """Train and score a trial, resuming from its last state.
 
     Args:
-        plan: of the sweep.
-        point: of the trial.
-        report: is told epoch and mean accuracy at every rung; it may end the trial by raising.
+        plan: plan of the sweep's trials.
+        point: point of the trial.
+        report: called with epoch and mean accuracy at every rung; it may end the trial by raising.
     """
     record = replace(read_record(plan.uri, point), state="running", message="")
     record.write(plan.uri)
     try:
-        if record.rungs:  # whether it goes on from there may not have been decided
+        if record.rungs:  # it may not have been decided yet whether the trial continues
             _tell(record, report)
         for epoch in plan.rungs[len(record.rungs) :]:
             record = _advance(plan, record, epoch)
@@ -149,19 +149,19 @@ def run_trial(plan: TrialPlan, point: Point, report: Callable[[dict[str, Any]], 
 
 
 def read_record(sweep_uri: str, point: Point) -> Record:
-    """The record of a point's trial, which may not have begun."""
+    """Read the record of a point's trial; if the trial has not begun, make an empty one."""
     uri = trial_uri(sweep_uri, point)
     return Record.read(uri) if storage.exists(storage.join(uri, RECORD)) else Record(dict(point))
 
 
 def read_records(sweep_uri: str) -> Sequence[Record]:
-    """Every trial of a sweep that has begun."""
+    """Read the records of all trials of a sweep that have begun."""
     folders = storage.list_folders(storage.join(sweep_uri, "trials"))
     return [Record.read(uri) for uri in folders if storage.exists(storage.join(uri, RECORD))]
 
 
 def trial_uri(sweep_uri: str, point: Point) -> str:
-    """Folder of a trial."""
+    """Return the folder of a trial."""
     return storage.join(sweep_uri, "trials", identity(point))
 
 
@@ -170,7 +170,7 @@ def _tell(record: Record, report: Callable[[dict[str, Any]], object]) -> None:
 
 
 def _advance(plan: TrialPlan, record: Record, epoch: int) -> Record:
-    """The record of a trial that has been trained and scored up to a rung."""
+    """Train and score a trial up to a rung; return its new record."""
     started, scores, scoring, training = time.perf_counter(), [], 0.0, 0.0
     before = record.rungs[-1].epoch if record.rungs else 0
     for task in plan.tasks:

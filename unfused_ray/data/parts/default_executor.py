@@ -1,4 +1,4 @@
-"""Chooses the executor of a job whose caller does not."""
+"""Chooses the executor of a job whose caller has not chosen one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def default_executor(gpus_per_task: float = 0.0, is_small: bool = False) -> Exec
     Args:
         gpus_per_task: GPUs that each call reserves.
         is_small: the work takes less time than Ray takes to start, so it is done in this process unless a cluster is
-            there already.
+            already there.
     """
     if is_small and not os.environ.get("RAY_ADDRESS") and not _has_started():
         return InThisProcess(gpus_per_task)
@@ -30,6 +30,6 @@ def default_executor(gpus_per_task: float = 0.0, is_small: bool = False) -> Exec
 
 
 def _has_started() -> bool:
-    """Ask for a session of this process, without a second of imports where there cannot be one."""
+    """Return True if Ray has started in this process; do not spend a second on importing it to find out."""
     ray = sys.modules.get("ray")
     return ray is not None and ray.is_initialized()

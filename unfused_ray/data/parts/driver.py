@@ -20,7 +20,7 @@ class Saved(Protocol):
     """A manifest that can be written to its output."""
 
     def save(self) -> None:
-        """Write it, atomically: it signs the output."""
+        """Write the manifest, atomically: it signs the output."""
         ...
 
 
@@ -39,13 +39,13 @@ class PartedJob(Generic[PartT, FileT]):
     """Title of the progress bar."""
     ledger: Ledger
     parts: Iterable[PartT]
-    """Descriptions of the parts, in order; each is made when its task is."""
+    """Descriptions of the parts, in order; each is made only when its task starts."""
     clips_of_parts: Sequence[int]
     """Source clips of each part."""
     rejects: Sequence[Reject]
-    """Clips that were set aside before."""
+    """Clips that were set aside before the parts were planned."""
     write: Callable[[int, PartT], PartReport[FileT]]
-    """Writes the part of a number, atomically; equal arguments give equal bytes."""
+    """Writes part ``number`` atomically; equal arguments give equal bytes."""
     file_type: type[FileT]
 
 
@@ -60,8 +60,8 @@ def write_parts(
     Args:
         job: the planned job.
         executor: runs the parts.
-        finished: returns the manifest of an output that another process has finished since it was checked.
-        describe: returns the manifest of these files, and of the numbers of rejects and of warnings by reason. It may
+        finished: returns the manifest if another process has finished the output since it was checked, else None.
+        describe: makes the manifest from the written files, the rejects by reason, and the warnings by reason. It may
             take minutes, and writes nothing.
 
     Raises:
@@ -97,7 +97,7 @@ def write_parts(
 
 
 def run_parts(job: PartedJob[PartT, FileT], executor: Executor, lost: threading.Event) -> list[PartReport[FileT]]:
-    """Write the parts that are not finished; return the reports of all, in their order.
+    """Write the parts that are not finished; return the reports of all parts in order.
 
     Args:
         job: its output is leased, and its ledger has begun.
@@ -105,7 +105,7 @@ def run_parts(job: PartedJob[PartT, FileT], executor: Executor, lost: threading.
         lost: set when another process has taken the lease over.
 
     Raises:
-        InUseError: another process has.
+        InUseError: another process has taken it over.
         TaskEndedError: a part was ended from outside, or never begun.
     """
     task = _Task(job.ledger, job.write, job.file_type)

@@ -13,24 +13,25 @@ class Executor(Protocol):
     """Runs a function on many arguments, within ``open()``."""
 
     def open(self) -> AbstractContextManager[None]:
-        """Start what the calls run on."""
+        """Start or join whatever the calls run on."""
         ...
 
     def run(
         self, function: Callable[..., T], arguments: Iterable[tuple[Any, ...]]
     ) -> AbstractContextManager[Iterator[tuple[int, T]]]:
-        """Call a function with each of ``arguments``, which are made as they are needed.
+        """Call a function with each of ``arguments``, which is consumed as tasks start.
 
-        Gives pairs of an argument's number and its result, as they are done. No call runs when the context has ended.
+        Gives (number of the argument, result) pairs in the order in which the calls finish. No call is running once the
+        context has ended.
 
         Raises:
             TaskEndedError: a call was ended from outside, or never begun.
-            Exception: whatever a call raised, itself.
+            Exception: the exception that a call raised, unchanged.
         """
         ...
 
     def share(self, value: T) -> Callable[[], T]:
-        """Give a large value to all calls: pass them the function returned, which returns the value."""
+        """Give a large value to all calls: pass them the returned function, which returns the value."""
         ...
 
     def refuse_impossible(self, paths: Mapping[str, str]) -> None:
@@ -46,32 +47,32 @@ class Executor(Protocol):
 
 
 class TaskEndedError(OSError):
-    """A call that was ended from outside, or never begun; the message says how, and what may help."""
+    """A call that was ended from outside, or never begun; the message gives the cause and a remedy."""
 
 
 class InThisProcess:
     """Calls the function in this process, one argument at a time.
 
     Args:
-        gpus_per_task: above 0, the calls compute on a GPU.
+        gpus_per_task: if above 0, the calls compute on a GPU.
     """
 
     def __init__(self, gpus_per_task: float = 0.0) -> None:
         self._gpus_per_task = gpus_per_task
 
     def open(self) -> AbstractContextManager[None]:
-        """Nothing needs to be started."""
+        """Do nothing: there is nothing to start."""
         return nullcontext()
 
     @contextmanager
     def run(
         self, function: Callable[..., T], arguments: Iterable[tuple[Any, ...]]
     ) -> Iterator[Iterator[tuple[int, T]]]:
-        """Call the function as its results are asked for."""
+        """Run each call when its result is asked for."""
         yield ((number, function(*values)) for number, values in enumerate(arguments))
 
     def share(self, value: T) -> Callable[[], T]:
-        """The value lies in this process already."""
+        """Return the value: it is in this process already."""
         return lambda: value
 
     def refuse_impossible(self, paths: Mapping[str, str]) -> None:

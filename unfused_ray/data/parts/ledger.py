@@ -14,7 +14,7 @@ from unfused_ray.data.parts.rejects import Reject, Warned
 
 _BEGUN = "plan.json"
 _FORMAT_VERSION = 2
-"""Version of the plan, and of the reports that name it."""
+"""Version of the plan file and of the reports that belong to it."""
 
 
 class PartFile(Protocol):
@@ -53,7 +53,7 @@ class PartReport(Generic[FileT]):
 class Ledger:
     """Keeps a report of every finished part in a folder of the output, until the output has its manifest.
 
-    Several processes write to it, each the reports of its own parts.
+    Several processes write to the folder, each the reports of its own parts.
     """
 
     output: str
@@ -62,15 +62,15 @@ class Ledger:
     source: str
     """Name of the source in messages."""
     settings: Mapping[str, Any]
-    """Settings that decide the bytes; JSON."""
+    """Settings that decide the bytes of the output, as JSON."""
     plan: str
-    """Digest of the settings, and of the source's contents as far as they are known before they are read."""
+    """Digest of the settings and of the source's contents, as far as they are known before they are read."""
 
     def check_begun(self) -> bool:
         """Return True if an interrupted job has begun this plan in the output.
 
         Raises:
-            ValueError: another plan has begun there, or another version of the project began it.
+            ValueError: another plan has begun there, or this plan was begun by another version of the project.
         """
         uri = self._uri(_BEGUN)
         if not storage.exists(uri):
@@ -82,7 +82,7 @@ class Ledger:
         return True
 
     def begin(self) -> None:
-        """Note in the output that this plan has begun, or clear what an interruption of it left half-written.
+        """Record in the output that this plan has begun; if it had begun before, delete its half-written files.
 
         Raises:
             ValueError: another plan has begun there.
@@ -94,7 +94,7 @@ class Ledger:
         storage.write_json(self._uri(_BEGUN), {"plan": self.plan, "config": self.settings}, _FORMAT_VERSION)
 
     def num_finished(self) -> int:
-        """Count the parts that an interrupted job has finished; their bytes are not checked."""
+        """Count the parts that an interrupted job has finished, without checking their bytes."""
         return sum(storage.name(uri) != _BEGUN for uri in storage.list_files(self._uri()))
 
     def finished(self, number: int, file_type: type[FileT]) -> PartReport[FileT] | None:
@@ -115,11 +115,11 @@ class Ledger:
         return PartReport(file, rejects, tuple(Warned(*warned) for warned in entry["warnings"]))
 
     def finish(self, number: int, report: PartReport[FileT]) -> None:
-        """Write the report of part ``number``, atomically: from then on the part counts as finished."""
+        """Write the report of part ``number`` atomically: from then on the part counts as finished."""
         storage.write_bytes(self._uri(f"{number:05d}.json"), json.dumps({"plan": self.plan, **asdict(report)}).encode())
 
     def delete(self) -> None:
-        """Remove all reports, and half-written files of killed processes."""
+        """Delete all reports, and half-written files of killed processes."""
         delete_reports(self.output, self.folder)
 
     def _uri(self, *names: str) -> str:
@@ -127,7 +127,7 @@ class Ledger:
 
 
 def delete_reports(output: str, folder: str) -> None:
-    """Remove the reports in a ledger's folder, and half-written files of killed processes."""
+    """Delete the reports in a ledger's folder, and half-written files of killed processes."""
     storage.delete(storage.join(output, folder))
     storage.delete_unfinished(output)
 
@@ -151,11 +151,11 @@ def refuse_difference(output: str, before: Mapping[str, Any], now: Mapping[str, 
 
 
 def changed(source: str, output: str, is_finished: bool = True) -> ValueError:
-    """Make the error that refuses an output which was made or begun of other clips than ``source`` is now read as.
+    """Make the error that refuses an output made or begun from other clips than ``source`` has now.
 
     Args:
-        source: its name.
-        output: its folder.
+        source: name of the source.
+        output: folder of the output.
         is_finished: the output has its manifest.
     """
     found = f"the clips of {source} have changed since {output} was begun, or this version lists them in another way"

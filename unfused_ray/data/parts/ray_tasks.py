@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-# A killed task of a node that answers has ended within a second; a lost node must not hold the caller.
+# On a node that answers, a killed task has ended within a second; a lost node must not hold up the caller.
 KILL_SECONDS = 10.0
 _MAX_MESSAGE = 300
 _ENDED_FROM_OUTSIDE = (
@@ -34,9 +34,10 @@ _ENDED_FROM_OUTSIDE = (
 class RayTasks:
     """Calls the function in Ray tasks of one CPU each; at most two tasks a CPU are in flight.
 
-    A task whose process dies, or which raises an ``OSError`` (an object store did not answer), is tried again, three
-    times at most. Where its process died the last time too, a ``TaskEndedError`` says so. Tasks that still run when a
-    caller stops are killed: their writes must be atomic, and unless a warning says so none comes later.
+    A task whose process dies, or which raises an ``OSError`` (an object store did not answer), is retried up to three
+    times. If its process dies in the last try too, a ``TaskEndedError`` is raised. When the caller stops, tasks that
+    are still running are killed, so their writes must be atomic. No task writes after that, unless a warning says that
+    it may.
 
     Args:
         gpus_per_task: GPUs that each task reserves.
@@ -111,7 +112,7 @@ def _results(
 
 
 def _failure(error: ray.exceptions.RayError) -> str:
-    """Say that Ray has given a task up, and what may help."""
+    """Describe why Ray gave up a task, and a remedy."""
     said = f"{type(error).__name__}: {textwrap.shorten(str(error), _MAX_MESSAGE, placeholder=' …')}"
     if isinstance(error, _ENDED_FROM_OUTSIDE):
         return (
@@ -133,17 +134,17 @@ def _kill(running: Iterable[ray.ObjectRef]) -> None:
             )
             return
         for reference in unfinished:
-            # Killed, not interrupted: where the interrupt comes while libsndfile calls back, CFFI drops it and
-            # libsndfile sees an end of the file. The task would go on, and set a good clip aside.
+            # Killed, not interrupted: if an interrupt arrives during a callback from libsndfile, CFFI drops it and
+            # libsndfile sees the end of the file. The task would continue, and set a good clip aside.
             ray.cancel(reference, force=True)
 
 
 def _unfinished(running: Iterable[ray.ObjectRef]) -> list[ray.ObjectRef]:
-    """The tasks without a result after a second.
+    """Return the tasks that have no result after a second.
 
-    Ray 2.60 aborts the whole driver where a task is cancelled while its end is noted, so tasks that are about to end,
-    as others like them just did, may do so. And a cancel returns before its task has ended, and can be lost: seen for
-    one of 900 tasks.
+    Waiting first serves two purposes. Ray 2.60 aborts the whole driver if a task is cancelled while its end is being
+    recorded, so tasks about to end are given time to do so. And a cancel returns before its task has ended, and can be
+    lost: this happened to one of 900 tasks.
     """
     references = list(running)
     return ray.wait(references, num_returns=len(references), timeout=1.0)[1] if references else []

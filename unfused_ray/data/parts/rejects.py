@@ -1,4 +1,4 @@
-"""Clips that were set aside or that a warning is due of, each with its reason."""
+"""Clips that were set aside, and clips that were kept with a warning, each with its reason."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ class Reject(NamedTuple):
 
     key: str
     reason: str
-    """One of a few words to count by: ``audio.errors.Reason``; of what a listing leaves, "duplicate" or "unlisted"."""
+    """One of a few words to count by: an ``audio.errors.Reason``, or "duplicate" or "unlisted" if a listing set the
+    clip aside."""
     detail: str
 
 
@@ -48,6 +49,6 @@ def count_reasons(rejects: Sequence[Reject | Warned]) -> dict[str, int]:
 
 
 def in_words(rejects: Sequence[Reject]) -> str:
-    """The counts of all reasons for a message, such as `` (3 silent, 1 empty)``; '' without rejects."""
+    """Return the counts of all reasons for a message, such as `` (3 silent, 1 empty)``; '' without rejects."""
     counts = Counter(reject.reason for reject in rejects)
     return f" ({', '.join(f'{count} {reason}' for reason, count in counts.most_common())})" if counts else ""

@@ -3,15 +3,15 @@
 A prepared source is a folder::
 
     manifest.json        written last: shards with their split, row groups, size, SHA-256, statistics; configuration;
-                         the summary of labels, of recordings in two splits, and of what was taken and left
+                         the summary of labels, of recordings in two splits, and of columns and files taken or left
     00000.parquet …      one row per clip, see SCHEMA, all of one split; the row group is the unit of reading
     rejects.parquet      key, reason and detail of every clip that was set aside
     warnings.parquet     key, reason and detail of every clip that was kept although something is wrong with it
     statistics-….json    log-mel statistics of further front ends, computed later
 
-A clip is known by its ``clip_id``, a dense int64: its place among the rows of a run, laid end to end in the order of
-the sources, of their shards of the run's splits, and of their rows. It is not stored, because it follows from the
-manifests' counts.
+A clip is identified by its ``clip_id``, a dense int64: its place when all rows of a run are laid end to end, in the
+order of the sources, then of their shards in the run's splits, then of the rows. It is not stored, because it follows
+from the manifests' counts.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SCHEMA = pa.schema(
         pa.field("key", pa.string(), nullable=False),  # the source's own name of the clip
         pa.field("labels", pa.list_(pa.string()), nullable=False),
         pa.field("split", pa.string(), nullable=False),  # "" if the source has none
-        pa.field("group", pa.string(), nullable=False),  # as the source says; "" if there is none
+        pa.field("group", pa.string(), nullable=False),  # from the source; "" if there is none
     ]
 )
 
@@ -75,7 +75,7 @@ class Shard:
     file: str
     """Name within the source's folder."""
     split: str
-    """"" if the source has none."""
+    """Split of its clips; "" if the source has none."""
     row_groups: tuple[int, ...]
     """Clips of each row group."""
     seconds: float
@@ -93,7 +93,8 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Describes a prepared source, or some splits of it; its file signs a source that is whole."""
+    """Describes a prepared source, or some splits of it. Its file is written last: a source with a manifest is
+    whole."""
 
     uri: str
     """Folder of the source. Not stored, because a source may be moved."""
@@ -105,14 +106,14 @@ class Manifest:
     warnings: dict[str, int] = field(default_factory=dict)
     """Warnings of clips that were kept, by reason."""
     summary: SourceSummary | None = None
-    """Counts of the whole source; None if an older version has prepared it."""
+    """Counts of the whole source; None if an older version prepared it."""
     contents: str = ""
     """Digest of the configuration and of the source's clips as they were listed: their names, labels, splits and
-    groups, not their audio. Empty if an older version has prepared it."""
+    groups, not their audio. Empty if an older version prepared it."""
 
     @cached_property
     def front_end(self) -> FrontEndConfig:
-        """The front end that it was prepared with."""
+        """The front end that the source was prepared with."""
         return FrontEndConfig(**self.config["front_end"])
 
     @cached_property
@@ -127,7 +128,7 @@ class Manifest:
 
     @property
     def clips_by_split(self) -> dict[str, int]:
-        """Clips by split."""
+        """Number of clips by split."""
         counts: dict[str, int] = {}
         for shard in self.shards:
             counts[shard.split] = counts.get(shard.split, 0) + shard.num_clips
@@ -135,18 +136,18 @@ class Manifest:
 
     @cached_property
     def checksum(self) -> str:
-        """Checksum of the contents: it changes when any shard does."""
+        """Checksum of the contents; it changes when any shard changes."""
         return storage.sha256("".join(shard.sha256 for shard in self.shards).encode())
 
     def statistics(self, front_end: FrontEndConfig) -> Statistics | None:
-        """Log-mel statistics of all shards under ``front_end``; None if a shard lacks them."""
+        """Return the log-mel statistics of all shards under ``front_end``; None if a shard lacks them."""
         return add_statistics([shard.statistics.get(front_end.digest()) for shard in self.shards])
 
     def select(self, splits: Sequence[str]) -> Self:
         """Select the shards of these splits.
 
         Raises:
-            ValueError: the source has none of them.
+            ValueError: the source has no clip of these splits.
         """
         shards = tuple(shard for shard in self.shards if shard.split in splits)
         if not shards:
@@ -199,7 +200,7 @@ class Manifest:
         return replace(self, shards=tuple(shards))
 
     def save(self) -> None:
-        """Write the manifest, atomically: from then on the source is whole."""
+        """Write the manifest atomically: from then on the source is whole."""
         raw = {
             "num_clips": self.num_clips,
             "shards": [asdict(shard) for shard in self.shards],
@@ -213,15 +214,15 @@ class Manifest:
 
 
 def refuse_other_rate(manifests: Sequence[Manifest], sample_rate: int, whose: str = "the encoder") -> None:
-    """Refuse prepared sources of another sample rate than what reads them.
+    """Refuse prepared sources whose sample rate differs from the one that is needed.
 
     Args:
-        manifests: of the sources.
-        sample_rate: that is needed, in Hz.
-        whose: what is at that rate, or the field that says so.
+        manifests: manifests of the sources.
+        sample_rate: the rate that is needed, in Hz.
+        whose: what has that rate, or the field that sets it; for the message.
 
     Raises:
-        ValueError: names the source, and both rates.
+        ValueError: names the source and both rates.
     """
     for manifest in manifests:
         if (stored := manifest.front_end.sample_rate) != sample_rate:
@@ -231,9 +232,10 @@ def refuse_other_rate(manifests: Sequence[Manifest], sample_rate: int, whose: st
 
 
 def save_statistics(manifest: Manifest, front_end: FrontEndConfig) -> None:
-    """Store the shards' statistics under another front end than the ingest's in a file beside the manifest."""
+    """Store the shards' statistics under a front end other than the ingest's, in a file beside the manifest."""
     digest = front_end.digest()
-    # For the whole source: this manifest may hold some splits only, and other splits' statistics may be stored already.
+    # The file covers the whole source: this manifest may hold only some splits, and statistics of the others may be
+    # stored already.
     known = {shard.sha256: shard.statistics for shard in (*Manifest.load(manifest.uri).shards, *manifest.shards)}
     sums = {sha256: asdict(statistics[digest]) for sha256, statistics in known.items() if digest in statistics}
     content = {"front_end": digest, "shards": sums}
@@ -241,10 +243,10 @@ def save_statistics(manifest: Manifest, front_end: FrontEndConfig) -> None:
 
 
 def _read_statistics(uri: str) -> dict[str, Any]:
-    """Read a file of :func:`save_statistics`; the first ones, which name no version, are as those of version 1.
+    """Read a file of :func:`save_statistics`; the oldest files name no version and count as version 1.
 
     Raises:
-        ValueError: it is of another version.
+        ValueError: the file has another version.
     """
     raw = storage.read_json(uri)
     if (version := raw.get("format_version", 1)) != _STATISTICS_VERSION:
@@ -256,6 +258,6 @@ def _read_statistics(uri: str) -> dict[str, Any]:
 
 
 def add_statistics(parts: Sequence[Statistics | None]) -> Statistics | None:
-    """Add statistics up in their order; None if one is missing."""
+    """Add up statistics in order; None if one is missing."""
     known = [part for part in parts if part is not None]
     return sum(known, Statistics()) if len(known) == len(parts) else None

@@ -31,7 +31,8 @@ class Unit:
 class Units(Sequence[Unit]):
     """The row groups of some sources, laid end to end; each ``Unit`` is made when it is asked for.
 
-    Twelve bytes per unit: a run of 10⁷ clips of 10 s has 200,000 of them, and every actor of Ray Data a copy.
+    They take twelve bytes per unit. A run of 10⁷ clips of 10 s has 200,000 units, and every actor of Ray Data holds a
+    copy.
     """
 
     def __init__(self, manifests: Sequence[Manifest]) -> None:
@@ -69,7 +70,7 @@ class ClipIndex:
 
     Args:
         manifests: the sources; ``self.manifests`` keeps their shards of the splits.
-        splits: splits to take; None is all.
+        splits: splits to take; None takes all.
 
     Raises:
         ValueError: there is no source, or a source has no clip of the splits.
@@ -88,8 +89,8 @@ class ClipIndex:
         """Read the manifests of the prepared sources at ``uris``; take the clips of ``splits``, or all if None.
 
         Raises:
-            FileNotFoundError, ValueError: there is no source, one holds no clip of the splits, or a split other than ""
-                and "train" is in none of them.
+            FileNotFoundError, ValueError: there is no source, a source holds no clip of the splits, or no source has
+                one of the splits other than "" and "train".
         """
         manifests = [Manifest.load(uri) for uri in uris]
         there = set[str]().union(*(manifest.clips_by_split for manifest in manifests))
@@ -102,21 +103,21 @@ class ClipIndex:
 
     @property
     def checksums(self) -> list[str]:
-        """Checksums of the sources' shards taken, one a source; a checkpoint keeps them."""
+        """Checksum of the selected shards of each source; a checkpoint keeps them."""
         return [manifest.checksum for manifest in self.manifests]
 
     def source_of(self, clip_id: int) -> Manifest:
-        """The prepared source of a clip."""
+        """Return the prepared source of a clip."""
         return self.manifests[int(np.searchsorted(self._ends, clip_id, side="right"))]
 
     def statistics(self, front_end: FrontEndConfig) -> Statistics | None:
-        """Log-mel statistics of all clips under ``front_end``; None if a shard lacks them."""
+        """Return the log-mel statistics of all clips under ``front_end``; None if a shard lacks them."""
         return add_statistics([manifest.statistics(front_end) for manifest in self.manifests])
 
     def column(self, name: str) -> list[Any]:
         """Read a metadata column (``key``, ``labels``, ``split``, ``group``, ``num_samples``) of all clips, by clip_id.
 
-        Memory grows with the clips: for evaluation and pictures, not for the training path.
+        Memory grows with the clips, so this is for evaluation and pictures, not for the training path.
         """
         values: list[Any] = []
         for manifest in self.manifests:
@@ -131,13 +132,13 @@ def read_unit(unit: Unit, columns: Sequence[str]) -> pa.Table:
     """Read columns of one row group.
 
     Raises:
-        pa.ArrowInvalid: it holds other clips or columns than the ingest wrote, or cannot be read.
-        OSError: it cannot be read, or its storage does not answer.
+        pa.ArrowInvalid: the row group holds other clips or columns than the ingest wrote, or cannot be read.
+        OSError: the row group cannot be read, or its storage does not answer.
     """
     with storage.open_input(unit.uri) as file:
         table = open_parquet(file, unit.uri).read_row_group(unit.row_group, columns=list(columns))
-    # Arrow leaves out columns that are not there without a word.
-    # By type, not as sets of fields: lists whose items have other names in Parquet are equal, their hashes are not.
+    # Arrow silently leaves out columns that are not there. The comparison is by type, not by sets of fields: lists
+    # whose items have other names in Parquet are equal, but their hashes are not.
     types = {field.name: field.type for field in table.schema}
     if len(table) != unit.num_clips or types != {name: SCHEMA.field(name).type for name in columns}:
         found = ", ".join(f"{field.name} ({field.type})" for field in table.schema)
@@ -149,7 +150,7 @@ def read_unit(unit: Unit, columns: Sequence[str]) -> pa.Table:
 
 
 def labels_to_ids(labels: Sequence[Sequence[str]]) -> tuple[np.ndarray, list[str]]:
-    """Number the first label of each clip: int64 ids, -1 without a label; and the sorted table of names."""
+    """Number the first label of each clip: int64 ids, -1 without a label, and the sorted table of names."""
     names = sorted({clip[0] for clip in labels if clip})
     index = {name: i for i, name in enumerate(names)}
     return np.array([index[clip[0]] if clip else -1 for clip in labels], np.int64), names

@@ -1,4 +1,4 @@
-"""The ingest of a source: checked, described, and run shard by shard until the manifest signs it."""
+"""The ingest of a source: checked, described, and run shard by shard, until the manifest is written."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class IngestPlan:
     """An ingest whose source has been listed, or whose output is finished."""
 
     config: PrepareConfig
-    """Configuration with absolute paths, and with the settings that a task decides."""
+    """Configuration with absolute paths, and with the settings that its task fixes."""
     executor: Executor
     finished: Manifest | None
-    """The manifest of an output that is finished."""
+    """Manifest of a finished output; None if the output is not finished."""
     listing: Listing
     layout: ShardLayout | None
     """None if the output is finished."""
@@ -53,12 +53,12 @@ class IngestPlan:
 def check(config: PrepareConfig) -> IngestPlan:
     """List the source and lay out the shards; nothing is written.
 
-    A finished output stays valid when its source is gone; it is refused when the source's clips have changed.
+    A finished output stays valid if its source is gone, and is refused if the source's clips have changed.
 
     Raises:
-        FileNotFoundError: the source is not there, or one that near-copies are looked for in.
-        ValueError: a path cannot be used, the source holds no audio, the output was prepared differently or of other
-            clips, or near-copies are looked for in a source of another front end.
+        FileNotFoundError: the source is missing, or one of ``near_copies`` is.
+        ValueError: a path cannot be used, the source holds no audio, the output was prepared differently or from other
+            clips, or one of ``near_copies`` has another front end.
         InUseError: another process works on the output.
     """
     config = _resolved(config)
@@ -96,14 +96,14 @@ def describe(plan: IngestPlan) -> Group:
 
 
 def run(plan: IngestPlan) -> Manifest:
-    """Write the shards; on an output that is finished, only a preview is made if the configuration asks for it.
+    """Write the shards; if the output is finished, write only the preview that the configuration may ask for.
 
-    An interrupted ingest resumes behind its finished shards and ends with the same bytes. A bad clip is set aside with
-    its reason in ``rejects.parquet``; what is wrong with others is in ``warnings.parquet``.
+    An interrupted ingest resumes after its finished shards and ends with the same bytes. A bad clip is set aside, with
+    its reason in ``rejects.parquet``; faults of clips that are kept are in ``warnings.parquet``.
 
     Raises:
         InUseError: another process works on the output, or has taken it over.
-        ValueError: none of the clips can be used, or a path is of one machine where the cluster has several.
+        ValueError: none of the clips can be used, or a path is local to one machine of a cluster of several.
     """
     config, manifest = plan.config, plan.finished
     if plan.layout is not None:
@@ -159,7 +159,7 @@ def _lines(sentences: Sequence[str]) -> Iterator[Text]:
 
 
 def _summary_of_items(config: PrepareConfig, items: pa.Table, notes: Notes) -> SourceSummary:
-    """The summary of clips before they are read."""
+    """Summarise clips before they are read."""
     labels: dict[str, Counter[str]] = defaultdict(Counter)
     for split, of_clip in zip(items["split"].to_pylist(), items["labels"].to_pylist(), strict=True):
         labels[split].update({*of_clip} or {""})
@@ -167,24 +167,24 @@ def _summary_of_items(config: PrepareConfig, items: pa.Table, notes: Notes) -> S
 
 
 def _crossing(config: PrepareConfig, items: pa.Table) -> list[str]:
-    """A sentence on groups in several splits; none for a published task, whose splits are as its authors want them."""
+    """Return a sentence on groups in several splits; none for a published task, whose authors chose its splits."""
     if config.task:
         return []
     return crossing_groups(zip(items["group"].to_pylist(), items["split"].to_pylist(), strict=True))
 
 
 def _resolved(config: PrepareConfig) -> PrepareConfig:
-    """Return the configuration with absolute paths, and with the settings that a task decides."""
+    """Return the configuration with absolute paths, and with the settings that its task fixes."""
     config = paths.check(config)
     return config.replace(root=data_root(config.root), **WHOLE_CLIPS) if config.task else config
 
 
 def _refuse_incomparable(config: PrepareConfig) -> None:
-    """Refuse sources to look for near-copies in that cannot be compared with the clips; they are needed at the end.
+    """Refuse sources in ``near_copies`` that cannot be compared with the clips, now rather than at the end.
 
     Raises:
-        FileNotFoundError: one is not prepared.
-        ValueError: one has another front end.
+        FileNotFoundError: a source is not prepared.
+        ValueError: a source has another front end.
     """
     for uri in config.near_copies:
         there = Manifest.load(uri).front_end
@@ -197,7 +197,7 @@ def _refuse_incomparable(config: PrepareConfig) -> None:
 
 
 def _finished(config: PrepareConfig) -> Manifest | None:
-    """Return the manifest of an output that is finished; None if it is not.
+    """Return the manifest of a finished output; None if the output is not finished.
 
     Raises:
         ValueError: the output was prepared differently.
@@ -210,7 +210,7 @@ def _finished(config: PrepareConfig) -> Manifest | None:
 
 
 def _refuse_changed(config: PrepareConfig, manifest: Manifest) -> None:
-    """Raise ValueError if the source lists other clips than the output was made of."""
+    """Raise ValueError if the source lists other clips than the output was made from."""
     if not manifest.contents:
         return
     try:
@@ -223,7 +223,7 @@ def _refuse_changed(config: PrepareConfig, manifest: Manifest) -> None:
 
 
 def _list(config: PrepareConfig) -> tuple[Executor, Listing]:
-    """List the clips, and choose what reads them."""
+    """List the clips; return the executor that reads them, and the listing."""
     if config.task:
         logger.info("reading %s", config.reads)
         return default_executor(), list_task(config.task, config.root)
@@ -234,11 +234,13 @@ def _list(config: PrepareConfig) -> tuple[Executor, Listing]:
 
 
 def _with_unsplit(listing: Listing, config: PrepareConfig) -> Listing:
-    """Put clips without a split into train if that is asked for.
+    """Put clips without a split into train if the configuration asks for that (``unsplit="train"``).
+
+    Without that setting, clips that may be test clips are refused.
 
     Raises:
-        ValueError: it is not, and other clips, or files that are not read, are held out: these could be, too. Or a
-            column that was left may hold clips out, of which only names of files and folders say that they train.
+        ValueError: some clips have no split although other clips, or unread files, are held out; or every clip has a
+            split by the names of files and folders alone, and an unread column may hold clips out.
     """
     splits, keys = (listing.items[name].to_pylist() for name in ("split", "key"))
     doubts = [note.text for note in listing.notes if note.held_out and note.kind == "look again"]

@@ -28,7 +28,7 @@ class PlannedShard:
     start: int
     stop: int
     max_rows: int
-    """Most clips of a row group."""
+    """Largest number of clips in a row group."""
 
     @property
     def num_clips(self) -> int:
@@ -45,11 +45,11 @@ class ShardLayout:
     """Rows of ``ITEMS``."""
     shards: tuple[PlannedShard, ...]
     ledger: Ledger
-    """Keeps the finished shards. Its digest covers all that decides the output, except the audio itself."""
+    """Records the finished shards. Its digest covers everything that decides the output, except the audio itself."""
 
     @classmethod
     def of(cls, config: PrepareConfig, listed: pa.Table) -> ShardLayout:
-        """Lay out listed clips, rows of ``ITEMS``."""
+        """Lay out a listing's rows of ``ITEMS``."""
         items = select(listed, config.fraction, config.seed)
         digest = hashlib.sha256(json.dumps(stored(config), sort_keys=True).encode())
         for column in ("key", "uri", "labels", "split", "group"):
@@ -60,14 +60,14 @@ class ShardLayout:
 
 
 def cut(splits: Sequence[str], clips_per_shard: int) -> Iterator[PlannedShard]:
-    """Cut clips that lie together by split into shards of one split each.
+    """Cut clips, sorted by split, into shards of one split each.
 
-    A small split gets smaller shards and row groups, so that all CPUs and workers have their share. The shards of a
-    split are as nearly equal in size as possible, and so are the row groups of a shard.
+    A small split gets smaller shards and row groups, so that every CPU and worker has a share. The shards of a split
+    are as nearly equal in size as possible, and so are the row groups of a shard.
 
     Args:
         splits: the split of each clip.
-        clips_per_shard: most clips of a shard.
+        clips_per_shard: largest number of clips in a shard.
     """
     first = 0
     for split, run in groupby(splits):
@@ -82,9 +82,10 @@ def cut(splits: Sequence[str], clips_per_shard: int) -> Iterator[PlannedShard]:
 
 
 def stored(config: PrepareConfig) -> dict[str, Any]:
-    """The part of the configuration that the manifest keeps: what decides the bytes, not the place they lie in."""
+    """Return the part of the configuration that the manifest keeps: the settings that decide the bytes, not the
+    paths."""
     unused = {"source"} if config.task else {"task", "root"}
-    # Left out where they are as ever, or what older versions have prepared would be called different.
+    # Left out at their defaults: outputs of older versions, which lacked these settings, would count as different.
     unused |= {
         name for name in ("columns", "unsplit") if getattr(config, name) == type(config).model_fields[name].default
     }

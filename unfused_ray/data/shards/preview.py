@@ -1,4 +1,4 @@
-"""Shows a few clips of a prepared source with their augmented views, as one picture, and as sound."""
+"""Shows a few clips of a prepared source with their augmented views, as a picture and as sound."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def write_preview(manifest: Manifest, front_end: FrontEndConfig, seed: int) -> s
     """Write some clips of a prepared source to its folder ``preview``: ``views.png`` and one WAV a clip.
 
     The picture shows each clip's random crop and two augmented views of it, with the default crop and augmentation.
-    Views are made of log-mels, so they have no sound.
+    Views are log-mels, so they have no sound.
 
     Returns:
         URI of the folder.
@@ -53,7 +53,8 @@ def write_preview(manifest: Manifest, front_end: FrontEndConfig, seed: int) -> s
 
 
 def _some_clips(manifest: Manifest) -> tuple[list[str], list[np.ndarray]]:
-    """Read keys and (samples,) int16 waves of clips all over the source; their order in a split is random already."""
+    """Read keys and (samples,) int16 waves of clips from all over the source; within a split they are shuffled
+    already."""
     keys: list[str] = []
     waves: list[np.ndarray] = []
     units = ClipIndex([manifest]).units

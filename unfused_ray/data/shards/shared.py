@@ -1,4 +1,4 @@
-"""Finds recordings that are in two splits of a prepared source, by the MD5 of the samples that FLAC keeps."""
+"""Finds recordings that are in two splits of a prepared source, by the MD5 of the samples that FLAC stores."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from unfused_ray.data.shards.summary import SharedClips
 logger = logging.getLogger(__name__)
 
 SILENT = 0
-"""Number of clips that hold nothing but zeros: they are equal without being the same recording."""
-_MD5 = slice(26, 34)  # of a FLAC file: half of the MD5 in STREAMINFO, which libFLAC writes
+"""Recording number of clips that hold nothing but zeros: they are equal without being the same recording."""
+_MD5 = slice(26, 34)  # half of the MD5 in a FLAC file's STREAMINFO, which libFLAC writes
 _ORDER = ("test", "fold", "valid")
 
 
 def recording_number(flac: bytes, is_silent: bool) -> int:
-    """Return a number that clips of equal samples have in common."""
+    """Return a number that clips with equal samples share."""
     return SILENT if is_silent else int.from_bytes(flac[_MD5], "little", signed=True)
 
 
 def pack(numbers: Iterable[int]) -> str:
-    """Write numbers of recordings as text for JSON."""
+    """Encode recording numbers as text for JSON."""
     return base64.b64encode(np.fromiter(numbers, "<i8").tobytes()).decode()
 
 
 def unpack(text: str) -> np.ndarray:
-    """Read what :func:`pack` has written: int64, ``(clips,)``."""
+    """Decode the text of :func:`pack`: int64, ``(clips,)``."""
     return np.frombuffer(base64.b64decode(text), "<i8")
 
 
 def shared_clips(manifest: Manifest) -> tuple[SharedClips, ...]:
-    """Return the recordings in two splits of a whole source: as its ingest counted them, else read from its shards."""
+    """Return the recordings in two splits of a whole source, from its summary, or from its shards if it has none."""
     if manifest.summary is not None:
         return manifest.summary.shared
     return find_shared(manifest, _read_numbers(manifest)) if len(manifest.clips_by_split) > 1 else ()
@@ -52,8 +52,8 @@ def find_shared(manifest: Manifest, numbers: Iterable[tuple[str, np.ndarray]]) -
     """Find the recordings that are in two splits.
 
     Args:
-        manifest: of the source.
-        numbers: a split, and numbers of recordings in it, in the order of the shards.
+        manifest: manifest of the source.
+        numbers: for each shard in order, its split and its recording numbers.
     """
     of_splits: dict[str, list[np.ndarray]] = defaultdict(list)
     for split, of_part in numbers:
@@ -70,7 +70,7 @@ def find_shared(manifest: Manifest, numbers: Iterable[tuple[str, np.ndarray]]) -
 
 
 def _rank(split: str) -> tuple[int, str]:
-    """Held-out splits first."""
+    """Rank held-out splits first."""
     return next((rank for rank, name in enumerate(_ORDER) if split.startswith(name)), len(_ORDER)), split
 
 
@@ -79,7 +79,7 @@ def _key(manifest: Manifest, split: str, row: int) -> str:
 
 
 def _read_numbers(manifest: Manifest) -> Iterator[tuple[str, np.ndarray]]:
-    """Read the numbers of all clips from the shards; of row groups that cannot be read, they are as if silent."""
+    """Read the numbers of all clips from the shards; clips of unreadable row groups are left out, with a warning."""
     for shard in manifest.shards:
         for unit in ClipIndex([replace(manifest, shards=(shard,))]).units:
             try:

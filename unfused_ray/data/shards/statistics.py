@@ -1,4 +1,4 @@
-"""Computes log-mel statistics of a clip, and of a prepared source under another front end than its ingest's."""
+"""Computes log-mel statistics of a clip, and of a prepared source under a front end other than its ingest's."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def clip_statistics(log_mel: LogMel, pcm: np.ndarray) -> Statistics:
 
 
 def compute_statistics(manifest: Manifest, front_end: FrontEndConfig, executor: Executor = IN_PROCESS) -> Statistics:
-    """Return log-mel statistics of a manifest's shards; missing ones are computed and stored beside the manifest.
+    """Return log-mel statistics of a manifest's shards; compute missing ones and store them beside the manifest.
 
     Every executor gives the same sums, bit for bit.
 
     Args:
         manifest: the prepared source, or some splits of it.
         front_end: settings of the log-mels.
-        executor: computes the sums of a shard.
+        executor: runs the sums of each shard.
 
     Raises:
-        ValueError: the front end wants another sample rate than the shards have, or a clip of a shard is damaged.
+        ValueError: the front end has another sample rate than the shards, or a clip of a shard is damaged.
     """
     if found := manifest.statistics(front_end):
         return found

@@ -1,4 +1,4 @@
-"""The summary of a prepared source: its labels by split, recordings in two splits, and what was taken and left."""
+"""The summary of a prepared source: labels by split, recordings in two splits, and columns and files taken or left."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NUMBER = re.compile(r"[-+]?\d+(\.\d*)?")
 
 @dataclass(frozen=True)
 class LabelCounts:
-    """Clips of each label in a split."""
+    """Counts of the labels in a split."""
 
     most: dict[str, int]
     """Clips of the most frequent labels, the largest first."""
@@ -27,7 +27,7 @@ class LabelCounts:
 
     @classmethod
     def of(cls, counts: Counter[str], unlabelled: int) -> LabelCounts:
-        """Keep the most frequent labels."""
+        """Keep the most frequent labels, and count the others."""
         most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_MOST]
         return cls(dict(most), len(counts) - len(most), unlabelled)
 
@@ -42,25 +42,25 @@ class LabelCounts:
 
 @dataclass(frozen=True)
 class SharedClips:
-    """Recordings that are in two splits, bit by bit as they were decoded."""
+    """Recordings that are in two splits: their decoded samples are equal bit by bit."""
 
     first: str
-    """The split that is held out, if one is."""
+    """The held-out split, if one of the two is."""
     second: str
     clips: int
-    """Clips of the first split whose recording is in the second, too."""
+    """Clips of the first split whose recording is also in the second."""
     keys: tuple[str, str]
-    """Keys of one such pair."""
+    """Keys of one clip in each split with the same recording."""
 
     @property
     def text(self) -> str:
-        """The pair in words."""
+        """One such pair, in words."""
         return f"{self.clips:,} clips of {self.first} are in {self.second} too, as {self.keys[0]} is as {self.keys[1]}"
 
 
 @dataclass(frozen=True)
 class SourceSummary:
-    """The findings of an ingest, beside the clips themselves."""
+    """The findings of an ingest about a source, besides its clips."""
 
     labels: dict[str, LabelCounts]
     """Counts of the labels, by split."""
@@ -68,7 +68,7 @@ class SourceSummary:
     facts: dict[str, str]
     """Columns, names and files that were taken or left, by heading."""
     sentences: tuple[str, ...]
-    """Things that may not be as their author meant them."""
+    """Warnings about things that may not be as the source's author meant them."""
 
     @classmethod
     def of(
@@ -81,9 +81,9 @@ class SourceSummary:
         """Summarise a source.
 
         Args:
-            labels: clips of each label, by split; those without one under "".
+            labels: clips of each label, by split; unlabelled clips are under "".
             shared: recordings in two splits.
-            notes: of the listing.
+            notes: notes on the listing.
             crossing: sentences on groups in several splits.
         """
         named = {split: Counter({label: n for label, n in counts.items() if label}) for split, counts in labels.items()}
@@ -97,12 +97,12 @@ class SourceSummary:
         )
 
     def of_split(self, split: str) -> str:
-        """The labels of a split in words; "" if it has none."""
+        """Describe the labels of a split in words; "" if it has none."""
         return self.labels[split].text if split in self.labels else ""
 
 
 def _equal_numbers(labels: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """A sentence on labels that are one number, spelt in several ways."""
+    """Return a sentence on labels that are one number spelt in several ways."""
     spelt: dict[float, set[str]] = {}
     for label in {label for of_split in labels.values() for label in of_split if _NUMBER.fullmatch(label)}:
         spelt.setdefault(float(label), set()).add(label)
@@ -111,7 +111,7 @@ def _equal_numbers(labels: Mapping[str, Mapping[str, int]]) -> list[str]:
 
 
 def unseen_labels(labels: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Sentences on labels of held-out splits that no training clip has."""
+    """Return sentences on labels of held-out splits that no training clip has."""
     train = labels.get("train", {})
     return [
         f"{split} has labels that train lacks: {first_of(lacking)}; train has {first_of(sorted(train))}"
@@ -121,10 +121,10 @@ def unseen_labels(labels: Mapping[str, Mapping[str, int]]) -> list[str]:
 
 
 def crossing_groups(places: Iterable[tuple[str, str]]) -> list[str]:
-    """A sentence on groups, such as speakers, that are in more than one split.
+    """Return a sentence on groups, such as speakers, that are in more than one split.
 
     Args:
-        places: group and split of each clip; "" is none. Parts of the test clips (``test-clean``) are one split.
+        places: group and split of each clip; "" is none. Parts of the test clips (``test-clean``) count as one split.
     """
     splits: dict[str, set[str]] = defaultdict(set)
     for group, split in set(places):

@@ -34,7 +34,7 @@ class ShardClips(NamedTuple):
     items: pa.Table
     """Rows of ``ITEMS``, all of one split."""
     max_rows: int
-    """Most clips of a row group."""
+    """Largest number of clips in a row group."""
 
 
 class _Row(NamedTuple):
@@ -52,13 +52,13 @@ class _Row(NamedTuple):
 
 @dataclass(frozen=True)
 class WrittenShard:
-    """A shard, and what the summary of its source is made of."""
+    """A shard, with its share of the source's summary."""
 
     shard: Shard
     labels: dict[str, int]
-    """Clips of each label; those without one under ""."""
+    """Clips of each label; unlabelled clips are under ""."""
     recordings: str
-    """Numbers of the recordings, by clip, packed."""
+    """Recording number of each clip, packed."""
 
     @property
     def file(self) -> str:
@@ -80,13 +80,13 @@ class WrittenShard:
 class ShardWriter:
     """Writes the shards of an ingest.
 
-    Memory is bounded by a row group, a piece of a clip, and the shard's clips of one row group of a source.
+    Memory is bounded by one row group, one piece of a clip, and the shard's clips from one row group of the source.
     """
 
     config: PrepareConfig
 
     def __call__(self, number: int, clips: ShardClips) -> PartReport[WrittenShard]:
-        """Write shard ``number``; a clip that cannot be used is set aside.
+        """Write shard ``number``; set aside clips that cannot be used.
 
         Raises:
             OSError: the source's or the output's object store does not answer.
@@ -108,9 +108,9 @@ class ShardWriter:
                     recording = recording_number(flac, is_silent=not piece.pcm.any())
                     rows.append(_Row(piece.key, len(piece.pcm), *columns, spool.tell(), len(flac), recording))
                     spool.write(flac)
-                if len(rows) > first:  # a clip that is set aside has its reason
+                if len(rows) > first:  # a clip that is set aside has a reason already
                     warnings += found
-                if len(rows) > first + 1 and not item["group"]:  # pieces of one recording may not cross splits
+                if len(rows) > first + 1 and not item["group"]:  # pieces of one recording must stay in one split
                     rows[first:] = [row._replace(group=item["key"]) for row in rows[first:]]
             rows.sort(key=lambda row: draw(config.seed, row.key))
             file = f"{number:05d}.parquet"
@@ -123,7 +123,7 @@ class ShardWriter:
 
 
 def _usable(found: Iterator[Piece | Reject], config: PrepareConfig) -> Iterator[Piece | Reject]:
-    """Yield the pieces of a clip that the ingest takes; too short and silent ones become rejects."""
+    """Yield the pieces of a clip that the ingest takes; pieces that are too short or silent become rejects."""
     for piece in islice(found, 1 if config.long_clips == "truncate" else None):
         if isinstance(piece, Piece):
             try:
@@ -140,7 +140,8 @@ def _write_parquet(
     row_groups: list[int] = []
     max_bytes = config.row_group_megabytes * 1e6
     with storage.open_output(storage.join(config.output, file)) as output:
-        # No column statistics: they would repeat whole clips in the footer. FLAC does not compress further.
+        # No column statistics: they would repeat whole clips in the footer. No compression: FLAC does not compress
+        # further.
         options = {"compression": "none", "write_statistics": False, "use_dictionary": False}
         with pq.ParquetWriter(output, SCHEMA, **options) as writer:
             for group in _row_groups(rows, max_bytes, max_rows):

@@ -1,4 +1,4 @@
-"""Decides which columns of a list, fields of JSON or columns of Parquet describe the clips, and what they say."""
+"""Decides which columns of a list, fields of JSON or columns of Parquet describe the clips, and reads their values."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from unfused_ray.data.sources.splits import (
 )
 
 BY_NAME = ColumnsConfig()
-"""Columns are found by their names alone."""
+"""The configuration that finds all columns by their names."""
 FOLDER = "folder"
-"""Column of the labels of audio files, which have no columns: the names of their folders."""
+"""Value of ``columns.label`` for audio files, which have no columns: their folders' names are the labels."""
 PATHS = (
     "files", "wav_path", "file", "filename", "file_name", "fname", "path", "filepath", "file_path", "audio_path",
     "audio_file", "audio_filepath", "audio_filename", "audio", "wav", "recording", "slice_file_name", "ytid",
 )  # fmt: skip
-"""Names of columns that name audio files, the first that is there is taken; in lower case."""
+"""Names of columns that name audio files, in lower case; the first name that a file has is taken."""
 _SPLITS = ("split",)
 _MAY_BE_SPLITS = ("partition", "subset", "set", "data_split", "dataset_split", "split_name", "usage")
-_LOOKED_INTO = ("mode", "phase", "stage")  # of Parquet, whose other columns are not read
+_LOOKED_INTO = ("mode", "phase", "stage")  # in Parquet, whose other columns are not read
 _YES = {"1", "1.0", "true", "t", "yes", "y"}
 _NO = {"0", "0.0", "false", "f", "no", "n"}
 _NUMBER = re.compile(r"[-+]?\d*\.?\d+(e[-+]?\d+)?")
 _UNLIKE_TEST = {"train": _YES, **{role: {"", *_NO} for role in ("valid", "test", EVAL)}}
-"""Values of ``is_train``, ``is_test`` … that hold no clip out."""
+"""Values of columns such as ``is_train`` or ``is_test`` that do not hold a clip out."""
 _PART_OF_FILE = re.compile(
     r"(?!.*date)(?:.*[^a-z])?(?:start|begin|end|stop|onset|offset|tmin|tmax)(?:[^a-z].*|s|time.*|sec.*)?"
 )
-"""Names of columns of times within a file: ``start``, ``end_time``, ``Begin Time (s)`` of Raven, ``t_start``."""
+"""Names of columns that give times within a file: ``start``, ``end_time``, ``Begin Time (s)`` of Raven, ``t_start``."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns that describe clips, by their names in the file; None if there is none."""
+    """The columns that describe clips, by their names in the file; None if a file has no such column."""
 
     names: Sequence[str]
     label: str | None
@@ -59,10 +59,10 @@ class Columns:
 
     @classmethod
     def of(cls, names: Sequence[str], wanted: ColumnsConfig, uri: str) -> Columns:
-        """Choose among the columns of the file at ``uri``: those that are asked for, else by their names in any case.
+        """Choose among the columns of the file at ``uri``: the configured ones, else by their names in any case.
 
         Raises:
-            ValueError: one that is asked for is not there.
+            ValueError: a configured column is not there.
         """
         asked_for = {
             field: chosen_column(names, getattr(wanted, field), field, uri) for field in ("label", "split", "group")
@@ -83,16 +83,16 @@ class Columns:
 
     @property
     def may_hold_splits(self) -> list[str]:
-        """Names of the columns that give splits, or look as if they did."""
+        """Names of the columns that give splits, or look as if they do."""
         doubtful = [name for name in self.names if split_of_column(name) or name.casefold() in _LOOKED_INTO]
         return [name for name in (self.split, *self.maybe_splits, self.fold, *doubtful) if name]
 
 
 def chosen_column(names: Sequence[str], wanted: str, field: str, uri: str) -> str | None:
-    """Return the column that is asked for, in any case; None if none is.
+    """Return the configured column, in any case; None if none is configured.
 
     Raises:
-        ValueError: it is not there.
+        ValueError: the column is not there.
     """
     if not wanted:
         return None
@@ -105,7 +105,7 @@ def chosen_column(names: Sequence[str], wanted: str, field: str, uri: str) -> st
 
 
 def first_column(names: Sequence[str], known: Sequence[str]) -> str | None:
-    """Return the first of the ``known`` names, as it is written, or in any case."""
+    """Return the first of the ``known`` names that is there, in this spelling or in any case."""
     by_name = {name.casefold(): name for name in reversed(names)} | {name: name for name in names}
     return next((by_name[name] for name in known if name in by_name), None)
 
@@ -121,10 +121,10 @@ def describe(
 
     Args:
         records: values by column.
-        columns: that describe the clips.
-        other: columns that are used besides, as the path is.
-        split: of clips whose columns say none; "" if their file's name says none either.
-        class_names: names of the classes that the labels number.
+        columns: the columns that describe the clips.
+        other: other columns that are used, such as the path.
+        split: split of clips whose columns give none, from the name of their file; "" if that gives none either.
+        class_names: names of the classes, if the labels are class numbers.
     """
     split_column = _split_column(records, columns, is_named=bool(split))
     read_split = (lambda text: fold(text) or split_of_value(text)) if split_column == columns.fold else split_of_value
@@ -152,7 +152,11 @@ def describe(
 
 
 def _split_column(records: Sequence[Mapping[str, Any]], columns: Columns, is_named: bool) -> str | None:
-    """Return the column that gives the splits: any that may, if it says splits alone; folds if no file's name does."""
+    """Return the column that gives the splits.
+
+    That is the column called split if it has values; else a column that may be one if all its values are names of
+    splits; else the folds, if no file's name gives a split.
+    """
     if columns.split and next(_texts(records, columns.split), ""):
         return columns.split
     for name in columns.maybe_splits:
@@ -165,13 +169,14 @@ def _split_column(records: Sequence[Mapping[str, Any]], columns: Columns, is_nam
 def _columns_left(
     records: Sequence[Mapping[str, Any]], columns: Columns, left: Sequence[str], may_hold_out: bool
 ) -> Notes:
-    """Sentences on columns that were left and look as if they mattered.
+    """Return sentences on columns that were left although they look as if they mattered.
 
     Args:
         records: values by column.
-        columns: that describe the clips.
-        left: columns that were not taken.
-        may_hold_out: a column that was left may be all that says of some clips that they are held out.
+        columns: the columns that describe the clips.
+        left: the columns that were not taken.
+        may_hold_out: some clips have a split from no other place, so a column that was left may be the only one that
+            holds them out.
     """
     doubts: Notes = Counter()
     for name in left:
@@ -205,7 +210,7 @@ def _columns_left(
 
 
 def _marks_of_classes(records: Sequence[Mapping[str, Any]], columns: Columns, left: Sequence[str]) -> list[str]:
-    """Return the columns that hold a yes or no of each clip and give no split; none where another holds the labels."""
+    """Return the columns that hold a yes or no per clip and give no split; none if another column holds the labels."""
     found: dict[str, set[str]] = {}
     for name in left if columns.label is None else ():
         marks = {text.casefold() for text in _texts(records, name)}
@@ -216,7 +221,7 @@ def _marks_of_classes(records: Sequence[Mapping[str, Any]], columns: Columns, le
 
 
 def _holds_out(records: Sequence[Mapping[str, Any]], name: str) -> bool:
-    """True if all values of a column are names of splits, and one is that of clips that are held out."""
+    """Return True if all values of a column are names of splits, and one of them holds clips out."""
     splits: set[str] = set()
     for text in _texts(records, name):
         split = split_of_value(text)
@@ -227,7 +232,7 @@ def _holds_out(records: Sequence[Mapping[str, Any]], name: str) -> bool:
 
 
 def _doubts(left: Sequence[str], split_column: str | None, named: Counter[tuple[str, str]], split: str) -> Notes:
-    """Sentences on parts of files, names that are no known splits, and files whose names say another split."""
+    """Return sentences on parts of files, names that are no known split, and files whose names give another split."""
     doubts: Notes = Counter()
 
     def doubt(text: str) -> None:

@@ -33,26 +33,26 @@ class _Row:
     """A row of a list."""
 
     lines: range
-    """Lines that it stands on, from 1."""
+    """The lines that the row spans, counted from 1."""
     cells: dict[str, str]
 
     @property
     def line(self) -> int:
-        """Last of its lines."""
+        """The last of its lines."""
         return self.lines[-1]
 
 
 def list_csv(uri: str, split: str = "", columns: ColumnsConfig = BY_NAME) -> Listing:
-    """List the clips that a CSV or TSV file names in a column of paths; the key is the path as written.
+    """List the clips that a CSV or TSV file names in a column of paths; a clip's key is its path as written.
 
-    Labels, splits and groups are those of the columns that :mod:`columns` finds. Paths are absolute, or relative to
-    the list's folder, to the one above it, or to the only folder in these that has them. A row without a path is set
-    aside as missing.
+    Labels, splits and groups are those of the columns that :mod:`columns` finds. Paths are absolute, or relative to the
+    list's folder, to the folder above it, or to the only folder within these two that holds the files. A row without a
+    path is set aside as missing.
 
     Args:
         uri: the file. Its separator is a comma, a semicolon or a tab, whatever its suffix.
-        split: of rows that say none.
-        columns: that are asked for.
+        split: split of rows that give none.
+        columns: the configured columns.
 
     Raises:
         ValueError: no column holds paths, a row does not fit the header, the file is neither UTF-8 nor UTF-16 with a
@@ -93,7 +93,7 @@ def list_csv(uri: str, split: str = "", columns: ColumnsConfig = BY_NAME) -> Lis
 
 
 def has_paths(uri: str, columns: ColumnsConfig) -> bool:
-    """True if a CSV or TSV file has a column of paths, by the first lines of it."""
+    """Return True if the first lines of a CSV or TSV file show that it has a column of paths."""
     with storage.open_input(uri) as file:
         content = file.read(_HEAD_BYTES)
     names = _names(_prepared(content.decode(_encoding(content), "replace"), columns))
@@ -113,10 +113,10 @@ def _names(text: str) -> list[str]:
 
 
 def _read(text: str, names: Sequence[str], uri: str) -> list[_Row]:
-    """Read the rows of a list; blanks around cells are stripped, empty lines left out.
+    """Read the rows of a list, without empty lines and without blanks around cells.
 
     Raises:
-        ValueError: it cannot be read, or a row has not as many cells as there are columns.
+        ValueError: the list cannot be read, or a row has more or fewer cells than there are columns.
     """
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise ValueError(f"{uri} has {twice[0]} twice among its columns {', '.join(names)}: rename one")
@@ -140,16 +140,17 @@ def _read(text: str, names: Sequence[str], uri: str) -> list[_Row]:
 def _cells(text: str, num_columns: int) -> Iterator[tuple[range, list[str]]]:
     """Yield the lines and the cells of each row, the header included.
 
-    Where tabs cut each line into as many cells as there are columns, quotes are characters: sentences begin with them.
+    If tabs cut each line into as many cells as there are columns, quotes are ordinary characters: sentences begin with
+    them.
 
     Raises:
-        csv.Error: quotes are not closed.
+        csv.Error: a quote is not closed.
     """
     separator = _separator(_header(text))
     if separator == "\t" and (rows := _cut_by_tabs(text, num_columns)):
         yield from ((range(line, line + 1), cells) for line, cells in rows)
         return
-    if '" ' in text:  # a blank behind a closing quote, which csv refuses
+    if '" ' in text:  # a blank after a closing quote, which csv refuses
         text = re.sub(
             rf'((?:^|{separator}) *"(?:[^"]|"")*") +(?=[{separator}\r\n]|\Z)', r"\1", text, flags=re.MULTILINE
         )
@@ -161,7 +162,8 @@ def _cells(text: str, num_columns: int) -> Iterator[tuple[range, list[str]]]:
 
 
 def _cut_by_tabs(text: str, num_columns: int) -> list[tuple[int, list[str]]]:
-    """Cut the lines of a list by tabs, without the quotes around whole cells; nothing if one does not fit."""
+    """Cut the lines of a list by tabs, without the quotes around whole cells; return no rows if one line does not
+    fit."""
     rows = [(n, line.split("\t")) for n, line in enumerate(_LINE_BREAK.split(text), start=1) if line.strip(" ")]
     if any(len(cells) < num_columns or any(map(str.strip, cells[num_columns:])) for _, cells in rows):
         return []
@@ -173,9 +175,9 @@ def _unquoted(cell: str) -> str:
 
 
 def _prepared(text: str, columns: ColumnsConfig) -> str:
-    """Blank out what people put before the header: Excel's ``sep=;``, and lines with ``#``; the last may be the header.
+    """Blank out the lines before the header: Excel's ``sep=;`` and lines with ``#``; the last may be the header.
 
-    AudioSet's lists have three lines with ``#``, of which the last names the columns.
+    AudioSet's lists have three lines with ``#``; the last of them names the columns.
     """
     if not text[:_HEAD_BYTES].lstrip().casefold().startswith(("#", "sep=")):
         return text
@@ -193,7 +195,7 @@ def _prepared(text: str, columns: ColumnsConfig) -> str:
 
 
 def _fitted(cells: list[str], names: Sequence[str], line: int, uri: str) -> dict[str, str]:
-    """Return the cells of a row by column; empty ones behind the last column are left out."""
+    """Return the cells of a row by column, without empty cells after the last column."""
     while len(cells) > len(names) and not cells[-1]:
         cells.pop()
     if len(cells) != len(names):
@@ -218,7 +220,7 @@ def _decoded(uri: str) -> str:
 
 
 def _separator(header: str) -> str:
-    """Return the separator by which a header names a column of paths, else the one that cuts it most often."""
+    """Return the separator with which the header names a column of paths, else the one that cuts it into most cells."""
 
     def rank(separator: str) -> tuple[bool, int]:
         names = next(csv.reader([header], delimiter=separator, skipinitialspace=True), [])
@@ -228,7 +230,7 @@ def _separator(header: str) -> str:
 
 
 def _refuse_swallowed_rows(row: _Row, names: Sequence[str], path: str, columns: Columns, uri: str) -> None:
-    """Refuse a row over several lines if a quote that was meant as a character has swallowed other rows.
+    """Refuse a row of several lines if a quote that was meant as a character has swallowed other rows.
 
     Raises:
         ValueError: a cell that is used holds a line break, or another cell holds a line that looks like a row.
@@ -251,7 +253,7 @@ def _looks_like_row(line: str, names: Sequence[str], path: str) -> bool:
 
 
 def _names_of_videos(record: Mapping[str, str], path: str) -> Sequence[str]:
-    """Return the names that people give the file of a row with a YTID of AudioSet; none of a row with a path."""
+    """Return the usual file names of a row with an AudioSet YTID; none for a row with a path."""
     if path.casefold() != "ytid":
         return ()
     name = record[path]

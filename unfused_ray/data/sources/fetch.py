@@ -1,4 +1,4 @@
-"""Opens the encoded bytes of listed clips, one file at a time."""
+"""Opens the encoded bytes of listed clips, one clip at a time."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def fetch(items: pa.Table) -> Iterator[tuple[dict[str, Any], IO[bytes] | AudioEr
     """Open the clips of a listing in its order.
 
     Args:
-        items: rows of ``ITEMS``; those of one Parquet row group lie together.
+        items: rows of ``ITEMS``; those of one Parquet row group are adjacent.
 
     Yields:
         A row, and its bytes as a seekable file that is open until the next one is asked for; or the error that the clip
         is set aside with.
 
     Raises:
-        OSError: an object store does not answer. Unlike a bad file, that is worth another try.
+        OSError: an object store does not answer. Unlike for a bad file, trying again may help.
     """
     for place, run in groupby(items.to_pylist(), _row_group):
         if place is not None:
@@ -48,22 +48,22 @@ def fetch(items: pa.Table) -> Iterator[tuple[dict[str, Any], IO[bytes] | AudioEr
                         source = stack.enter_context(_open(item))
                 except AudioError as error:
                     source = error
-                except ValueError as error:  # a path or URI that cannot be, such as one with a NUL
+                except ValueError as error:  # an impossible path or URI, such as one with a NUL
                     source = AudioError("missing", f"{item['uri']}: {error}")
                 yield item, source
 
 
 def _row_group(item: Mapping[str, Any]) -> tuple[str, int, str] | None:
-    """File, number and column of the row group that holds a clip; None for one that lies elsewhere."""
+    """Return file, number and column of the row group that holds a clip; None for a clip outside Parquet."""
     return None if item["row_group"] is None else (item["uri"], item["row_group"], item["column"])
 
 
 @contextmanager
 def as_reason(uri: str) -> Iterator[None]:
-    """Turn the error of a missing file, or of a local file that cannot be read, into the reason to set it aside.
+    """Turn the error of a missing file, or of an unreadable local file, into the reason to set it aside.
 
     Raises:
-        AudioError: missing or unreadable.
+        AudioError: the file is missing or unreadable.
         OSError: an object store does not answer, or a disk is full.
     """
     try:
@@ -71,7 +71,7 @@ def as_reason(uri: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise AudioError("missing", uri) from error
     except OSError as error:
-        if not storage.is_local(uri) or error.errno == errno.ENOSPC:  # where a copy was written: the file may be good
+        if not storage.is_local(uri) or error.errno == errno.ENOSPC:  # the disk of a copy is full: the file may be good
             raise
         raise AudioError("unreadable", str(error)) from error
 
@@ -83,12 +83,12 @@ def _open(item: dict[str, Any]) -> Iterator[IO[bytes]]:
         uri = as_spelt(uri) or uri
     if offset is None and storage.is_local(uri):
         path = Path(storage.absolute(uri))
-        if path.is_fifo() or path.is_char_device():  # to open one may wait for ever
+        if path.is_fifo() or path.is_char_device():  # opening one may wait for ever
             raise AudioError("unreadable", f"{uri} is no regular file")
         with path.open("rb") as file:
             yield file
         return
-    # A copy, because an error while libsndfile reads through Python would pass for a damaged file.
+    # Read from a copy: libsndfile would take an error in a read through Python for a damaged file.
     with storage.open_input(uri) as file, tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES) as copy:
         left = file.size() if offset is None else item["num_bytes"]
         file.seek(offset or 0)
@@ -101,7 +101,7 @@ def _open(item: dict[str, Any]) -> Iterator[IO[bytes]]:
 def _fetch_rows(
     uri: str, row_group: int, column: str, items: Sequence[dict[str, Any]]
 ) -> Iterator[tuple[dict[str, Any], IO[bytes] | AudioError]]:
-    """Open the clips of one row group; their bytes are held together, and no others."""
+    """Open the clips of one row group, holding only its bytes in memory."""
     wanted = {item["row"] for item in items}
 
     def read(file: pq.ParquetFile) -> dict[int, Any]:

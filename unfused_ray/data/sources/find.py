@@ -30,18 +30,20 @@ KINDS: dict[str, SourceKind] = {
 """Kind of a file, by its suffix in lower case."""
 
 SMALL = 8 * 2**20
-"""Bytes of audio that one process prepares in about the time that Ray takes to start (8 s here): 9 MB of 1,708 clips
-took 8 s beside two trainings."""
+"""Bytes of audio that one process prepares in about the time that Ray takes to start.
+
+Ray took 8 s to start here, and preparing 9 MB of 1,708 clips took 8 s beside two trainings.
+"""
 
 _MANIFEST = "manifest.json"
 _WRITTEN = re.compile(
     r"(part-)?\d{5}\.parquet|(rejects|warnings)\.parquet|(manifest|lease|statistics-.*)\.json|_(ingest|embed)/.*"
     r"|preview/(\d\d\.wav|views\.png)"
 )
-"""Paths within an output of what prepare and embed write."""
+"""Paths, within an output, of the files that prepare and embed write."""
 _ALWAYS_WRITTEN = ("00000.parquet", "part-00000.parquet", "rejects.parquet", "warnings.parquet", _MANIFEST)
 
-_READERS = 16  # requests to an object store at a time
+_READERS = 16  # simultaneous requests to an object store
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,15 @@ class Source:
     kind: SourceKind
     files: tuple[str, ...]
     folder: str
-    """Keys of audio files are their paths from here."""
+    """Folder of the source; keys of audio files are their paths from here."""
     notes: Notes = field(default_factory=Counter)
     """Notes on files that are not read."""
     beside: tuple[str, ...] = ()
-    """Audio files in a folder whose lists, or Parquet files, decide what is read."""
+    """Audio files in a folder in which lists or Parquet files decide which clips are read."""
 
     @property
     def is_small(self) -> bool:
-        """True if it is local, holds its audio itself, and is no more than ``SMALL`` bytes."""
+        """True if the source is local, holds its audio itself, and has at most ``SMALL`` bytes."""
         if self.kind not in ("audio", "tar") or not all(map(storage.is_local, self.files)):
             return False
         sizes = (path.stat().st_size for path in map(Path, self.files) if path.is_file())
@@ -71,14 +73,15 @@ def find(source: str, output: str = "") -> Source:
 
     Args:
         source: a folder; a file; or a pattern in which ``*`` stands for any characters, ``/`` included. In a folder,
-            CSV and TSV files that lie directly in it are taken; without any, the audio, tar or Parquet files at any
-            depth. Files without a telling suffix are audio if their first bytes are. Hidden files are left out.
-        output: folder whose files are no part of the source, should it lie in it: those of the job that reads.
+            the CSV and TSV files directly in it are taken, or, if there are none, the audio, tar or Parquet files at
+            any depth. A file whose suffix does not tell its kind is audio if its first bytes are those of audio. Hidden
+            files are left out.
+        output: folder that the reading job writes to. If it lies in the source, its files are left out.
 
     Raises:
         FileNotFoundError: there is no such file or folder, or the pattern matches no file.
-        ValueError: it holds no audio, or files of several kinds, or lies in an output that is not finished and whose
-            files it would hold.
+        ValueError: the source holds no audio, or files of several kinds; or it lies in an unfinished output, whose
+            files would become part of it.
     """
     star = "*" in source
     folder, files, links = _files_of(source)
@@ -92,7 +95,7 @@ def find(source: str, output: str = "") -> Source:
     if not star and not is_one:
         direct, deeper = _cut(by_kind.pop("csv", []), lambda uri: "/" not in storage.relative(uri, folder))
         others += deeper
-        if direct:  # they decide what is read
+        if direct:  # the lists decide which clips are read
             beside = by_kind.pop("audio", [])
             others += [uri for files_of_kind in by_kind.values() for uri in files_of_kind]
             by_kind = {"csv": direct}
@@ -105,7 +108,7 @@ def find(source: str, output: str = "") -> Source:
         packed = [storage.name(uri) for uri in others if suffix(uri) in PACKED]
         remedy = f". Unpack {first_of(packed)}; tars are read as they are" if packed else ""
         raise ValueError(f"source {source} holds no audio: {held}{remedy}")
-    if by_kind.keys() == {"audio", "parquet"}:  # which may be the files that the Parquet files name
+    if by_kind.keys() == {"audio", "parquet"}:  # the Parquet files may name these audio files
         beside = by_kind.pop("audio")
     if len(by_kind) > 1:
         raise several_kinds(source, by_kind)
@@ -114,10 +117,10 @@ def find(source: str, output: str = "") -> Source:
 
 
 def _files_of(source: str) -> tuple[str, list[str], dict[str, str]]:
-    """The folder of a source, its files, and the links to folders in it that were not followed, with these folders.
+    """Return the folder of a source, its files, and the links in it that were not followed, with their target folders.
 
     Raises:
-        FileNotFoundError: there are none.
+        FileNotFoundError: there are no files.
     """
     base, star, _ = source.partition("*")
     if not star and not storage.is_folder(source):
@@ -134,7 +137,7 @@ def _files_of(source: str) -> tuple[str, list[str], dict[str, str]]:
 
 
 def _matches(uri: str, source: str) -> bool:
-    """True if a URI is one that a source's pattern stands for."""
+    """Return True if a URI matches the pattern of a source."""
     return re.fullmatch(".*".join(re.escape(part) for part in source.split("*")), uri) is not None
 
 
@@ -143,10 +146,11 @@ def _without_output(
 ) -> tuple[list[str], dict[str, str], Notes]:
     """Leave out the files and links of an output that lies in the source's folder.
 
-    Of one that is this folder, or lies above it, files that bear the names of what it writes are left out and counted.
+    If the output is this folder, or lies above it, files with names that the output writes are left out and counted.
 
     Raises:
-        ValueError: it is this folder, or one above it, is not finished, and the source would hold what it writes.
+        ValueError: the output is this folder, or lies above it; it is not finished; and the source would hold its
+            files.
     """
     if not _is_within(_real(folder), _real(output)):
         inner = storage.relative(_real(output), _real(folder))
@@ -154,7 +158,7 @@ def _without_output(
         left = {link: target for link, target in links.items() if not _is_within(link, place)}
         return [uri for uri in files if not _is_within(uri, place)], left, Counter()
     is_folder = _real(folder) == _real(output)
-    # A pattern such as *.wav stands for none of them.
+    # A pattern such as *.wav matches no file that the output writes.
     is_apart = "*" in source and not (
         is_folder and any(_matches(storage.join(folder, name), source) for name in _ALWAYS_WRITTEN)
     )
@@ -170,17 +174,17 @@ def _without_output(
 
 
 def _real(uri: str) -> str:
-    """A folder without the links that lead to it."""
+    """Return a folder with all links in its path resolved."""
     return os.path.realpath(storage.absolute(uri)) if storage.is_local(uri) else uri
 
 
 def _is_within(uri: str, folder: str) -> bool:
-    """True if a URI is a folder, or lies in it."""
+    """Return True if a URI is a folder, or lies in it."""
     return storage.join(uri) == storage.join(folder) or storage.join(folder, storage.relative(uri, folder)) == uri
 
 
 def _not_followed(links: Mapping[str, str], folder: str) -> Notes:
-    """Note links to folders that are read by another path; those that say of these that they are held out."""
+    """Note links to folders that are read by another path; name those links that say that the clips are held out."""
     notes: Notes = Counter()
     for link, target in links.items():
         path, real = storage.relative(link, folder), _real(folder)
@@ -196,12 +200,12 @@ def _not_followed(links: Mapping[str, str], folder: str) -> Notes:
 
 
 def _split_of(folder: str) -> str:
-    """The split that the innermost of a folder's names says; "" if none does."""
+    """Return the split that the innermost name in a folder's path gives; "" if none does."""
     return FolderSplits([folder]).of(folder)[1]
 
 
 def several_kinds(source: str, by_kind: Mapping[SourceKind, Sequence[str]]) -> ValueError:
-    """Make the error that refuses a source of several kinds."""
+    """Make the error that refuses a source with several kinds of files."""
     pattern = storage.join(source.partition("*")[0], "*" + suffix(next(iter(by_kind.values()))[0]))
     kinds = ", ".join(sorted(by_kind))
     return ValueError(f"source {source} holds files of several kinds ({kinds}): name one, as in {pattern}")
@@ -214,8 +218,8 @@ def _sorted_out(
 
     Args:
         files: URIs.
-        folder: of the source.
-        is_one: the source is this file, which is then meant even if it is hidden.
+        folder: folder of the source.
+        is_one: the source is this one file, which is read even if it is hidden.
     """
     notes: Notes = Counter()
     by_kind: dict[SourceKind, list[str]] = {}
@@ -237,9 +241,9 @@ def _sorted_out(
 
 
 def _begins_as_audio(uri: str) -> bool:
-    """True if the first bytes of a file are those of audio; False too if it cannot be read."""
+    """Return True if the first bytes of a file are those of audio; False also if it cannot be read."""
     if storage.is_local(uri) and not Path(storage.absolute(uri)).is_file():
-        return False  # a dangling link, or a FIFO: to open it may wait for ever
+        return False  # a dangling link, or a FIFO: opening one may wait for ever
     try:
         with storage.open_input(uri) as file:
             return begins_as_audio(file.read(FIRST_BYTES))
@@ -250,7 +254,7 @@ def _begins_as_audio(uri: str) -> bool:
 
 
 def _is_special(uri: str) -> bool:
-    """True for a FIFO, a socket or a device, which may have no end."""
+    """Return True for a FIFO, a socket or a device, which may have no end."""
     if not storage.is_local(uri):
         return False
     path = Path(storage.absolute(uri))
@@ -258,12 +262,12 @@ def _is_special(uri: str) -> bool:
 
 
 def _cut(uris: Sequence[str], belongs: Callable[[str], bool]) -> tuple[list[str], list[str]]:
-    """Cut a list in two: those that belong, and the others."""
+    """Cut a list in two: the URIs that belong, and the others."""
     return [uri for uri in uris if belongs(uri)], [uri for uri in uris if not belongs(uri)]
 
 
 def _not_read(uris: Sequence[str], folder: str) -> Notes:
-    """Note files that are not read, by suffix; those that may list or hold test clips by their own names."""
+    """Note the files that are not read, by suffix; name those that may list or hold test clips."""
     notes: Notes = Counter()
     for uri in uris:
         path = storage.relative(uri, folder)

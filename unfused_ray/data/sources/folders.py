@@ -1,4 +1,4 @@
-"""Splits and labels of clips by the folders in their paths. A folder that is called as a split may be a class."""
+"""Splits and labels of clips from the folders in their paths. A folder with the name of a split may be a class."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _Said(NamedTuple):
     """The folder that gives a split to the clips in it."""
 
     path: str
-    """Within the source; "" for the source's own folder, or none."""
+    """Path within the source; "" for the source's own folder, or if no folder gives a split."""
     name: str = ""
     split: str = ""
     plainness: Plainness = Plainness.NONE
@@ -30,16 +30,17 @@ class _Said(NamedTuple):
 class FolderSplits:
     """Splits of clips by the innermost folder whose name counts.
 
-    Within a folder that says a split, another name that says one may be that of a class:
+    Within a folder that gives a split, another folder with the name of a split may be a class instead:
 
-    - ``train`` is, if a folder beside it says no split and none beside it holds clips out.
-    - A name that only begins with a split, or has one among its words, is, unless all folders beside it say splits
-      (``train/train-clean-100``, ``train/dev-clean``). In a folder that says its split more plainly, one that says
-      ``train`` is even then, if the folders beside it say the outer one too (``test/train_horn``, ``test/test-clean``).
+    - ``train`` is a class if a folder beside it gives no split and no folder beside it holds clips out.
+    - A name that only begins with a split, or has one among its words, is a class unless all folders beside it give
+      splits (``train/train-clean-100``, ``train/dev-clean``). A name that gives ``train`` is a class even then, if the
+      outer folder gives its split more plainly and a folder beside it gives the outer split too (``test/train_horn``,
+      ``test/test-clean``).
 
     Args:
         folders: paths of the clips' folders within the source, with ``/``.
-        own: name of the source's folder. It is no split here, but the names within it are judged by it.
+        own: name of the source's folder. It gives no split here, but the names within it are judged by it.
     """
 
     def __init__(self, folders: Iterable[str], own: str = "") -> None:
@@ -49,15 +50,17 @@ class FolderSplits:
             self._beside.setdefault(_parent(path), set()).add(named_split(_name(path)))
         self._said = {"": _Said("", own, *named_split(own)) if split_of_folder(own) else _Said("")}
         self._classes: list[str] = []
-        self._trains: dict[str, str] = {}  # the folder that each lies in, and which is held out
-        for path in paths:  # a folder comes before those in it
+        self._trains: dict[str, str] = {}  # by path: the held-out folder that each lies in
+        for path in paths:  # a folder comes before the folders in it
             self._said[path] = self._innermost(path)
         if any(said.path and is_held_out(said.split) for said in self._said.values()):
-            # The source holds clips out itself: its own name, as ~/dev, says nothing of those called train.
+            # The source itself holds clips out, so its own name, such as ~/dev, says nothing about the folders called
+            # train.
             self._trains = {path: outer for path, outer in self._trains.items() if outer}
 
     def _innermost(self, path: str) -> _Said:
-        """Return the folder that counts for clips in ``path``: this one, or that of the folder above."""
+        """Return the folder that counts for clips in ``path``: this one, or the one that counts for the folder
+        above."""
         outer, beside = self._said[_parent(path)], self._beside[_parent(path)]
         said = _Said(path, _name(path), *named_split(_name(path)))
         if not said.split:
@@ -71,7 +74,7 @@ class FolderSplits:
         return said
 
     def of(self, folder: str) -> tuple[str, str]:
-        """Return the name of the folder that counts for clips in ``folder``, and its split; twice "" if none does."""
+        """Return the name and the split of the folder that counts for clips in ``folder``; two "" if none does."""
         said = self._said[folder]
         return (said.name, said.split) if said.path else ("", "")
 
@@ -82,19 +85,19 @@ class FolderSplits:
         return _name(folder)
 
     def classes(self) -> Notes:
-        """Note the folders whose names say another split than they were given."""
+        """Note the folders whose names give another split than the one their clips were given."""
         if not self._classes:
             return Counter()
         text = f"folders that are called as splits ({first_of(self._classes)}) were taken for classes"
         return Counter({Note("look again", f"{text}: their clips have the split of the folder above"): 1})
 
     def trains(self, folders: Iterable[str]) -> Notes:
-        """Note the folders called train in one that is held out, of those that count for clips in ``folders``."""
+        """Note the folders called train, within a held-out folder, that count for clips in ``folders``."""
         return trains_in_held_out({path for folder in folders if (path := self._said[folder].path) in self._trains})
 
 
 def trains_in_held_out(paths: Collection[str]) -> Notes:
-    """Note folders or files that say train, in a folder that is called as clips that are held out."""
+    """Note folders or files called train in a folder with the name of held-out clips."""
     if not paths:
         return Counter()
     text = f"{first_of(sorted(paths))}: called train, in a folder that is called as clips that are held out"
@@ -102,12 +105,12 @@ def trains_in_held_out(paths: Collection[str]) -> Notes:
 
 
 def splits_of_paths(paths: Sequence[str], own: str = "") -> tuple[list[str], Notes]:
-    """Return the splits that the folders in paths say, or their file names where no folder says one; "" for others.
+    """Return the splits of clips by the folders in their paths, or, if no folder gives one, by file names; "" if none.
 
-    Nothing is taken if "train" is all that some of them say: it may be a class (trains pass by).
+    Nothing is taken if "train" is the only split found and some paths lack it: it may be a class (trains passing by).
 
     Args:
-        paths: of clips, within the source.
+        paths: paths of the clips within the source.
         own: name of the source's folder.
     """
     folders = [_parent(path) for path in paths]
@@ -129,7 +132,7 @@ def splits_of_paths(paths: Sequence[str], own: str = "") -> tuple[list[str], Not
                 f"'train' in a part of the paths ({first} …) was not taken for a split: no other path has such a word"
             )
             notes[Note("look again", text)] += 1
-            notes += Counter() if is_all_held_out else doubts  # those of the source's own split are given it
+            notes += Counter() if is_all_held_out else doubts  # clips in the source's own folder take its split
         elif splits - {""}:
             recognised = names_recognised(Counter(each for each in said if each[1]))
             return [split for _, split in said], notes + doubts + recognised
@@ -137,12 +140,12 @@ def splits_of_paths(paths: Sequence[str], own: str = "") -> tuple[list[str], Not
 
 
 def labels_of_folders(paths: Sequence[str], own: str = "") -> list[str]:
-    """The innermost folder in each path that was not taken for a split; "" where there is none.
+    """Return the innermost folder in each path that was not taken for a split; "" if there is none.
 
-    As for splits, "train" is a class if it is all that some of them say.
+    As for splits, "train" is a class if it is the only split found and some paths lack it.
 
     Args:
-        paths: of clips, within the source.
+        paths: paths of the clips within the source.
         own: name of the source's folder.
     """
     folders = [_parent(path) for path in paths]
@@ -153,7 +156,7 @@ def labels_of_folders(paths: Sequence[str], own: str = "") -> list[str]:
 
 
 def _counts(said: _Said, outer: _Said, beside: Collection[tuple[str, Plainness]]) -> bool:
-    """True if a name is that of a split, within a folder that says one, and beside others."""
+    """Return True if a name is that of a split, judged by the outer folder's split and by the names beside it."""
     splits = {split for split, _ in beside}
     if said.plainness == Plainness.WHOLE:
         return said.split != "train" or "" not in splits or _hold_out(beside, Plainness.WHOLE)
@@ -164,12 +167,12 @@ def _counts(said: _Said, outer: _Said, beside: Collection[tuple[str, Plainness]]
 
 
 def _hold_out(beside: Iterable[tuple[str, Plainness]], plainness: Plainness) -> bool:
-    """True if a name says, at least so plainly, that clips are held out."""
+    """Return True if one of the names holds clips out, at least as plainly as ``plainness``."""
     return any(is_held_out(split) and each >= plainness for split, each in beside)
 
 
 def _with_parents(folder: str) -> Iterator[str]:
-    """Yield the path of a folder and of all above it, without the source's own."""
+    """Yield the path of a folder and of all folders above it, without the source's own."""
     while folder:
         yield folder
         folder = _parent(folder)

@@ -1,4 +1,4 @@
-"""Lists the clips of Parquet files as the Hugging Face hub has them."""
+"""Lists the clips of Parquet files in the layout of the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ _KEY_COLUMNS = ("key", "__key__", "id", "video_id", "ytid", "fname")
 def list_parquet(uri: str, split: str = "", columns: ColumnsConfig = BY_NAME, folder: str = "") -> Listing:
     """List the clips of a hub-style Parquet file without reading their audio.
 
-    The key comes from the first of the columns key, id, video_id … that is there, else from the path in the audio
-    column, else from the file's name and the row. A clip whose cell has a path and no bytes is the file at that path:
-    absolute, or relative to the Parquet file's folder, the one above it, or ``folder``.
+    The key comes from the first of the columns key, id, video_id … that the file has, else from the path in the audio
+    column, else from the file's name and the row. If a cell has a path and no bytes, the clip is the file at that path,
+    which is absolute, or relative to the Parquet file's folder, the folder above it, or ``folder``.
 
     A damaged file is set aside, as are the rows of a damaged row group.
 
     Args:
         uri: the file.
-        split: of rows that say none.
-        columns: that are asked for.
-        folder: of the source.
+        split: split of rows that give none.
+        columns: the configured columns.
+        folder: folder of the source.
 
     Raises:
-        ValueError: no column holds audio, or several do and none is asked for.
+        ValueError: no column holds audio, or several do and none is configured.
         OSError: an object store does not answer.
     """
     try:
@@ -82,14 +82,14 @@ class _Cell(NamedTuple):
     row_group: int
     row: int
     name: str
-    """Its key if it has no other."""
+    """Its key if the row gives no other."""
     record: Mapping[str, Any]
     path: str
     """Path in the audio column; "" if there is none."""
     has_bytes: bool
 
     def key(self, column: str | None) -> str:
-        """The clip's key."""
+        """Return the clip's key: the value of ``column``, or else the path or the name."""
         value = self.record.get(column or "")
         return str(value) if value not in (None, "") else self.path or self.name
 
@@ -101,21 +101,21 @@ class _Table:
     uri: str
     metadata: pq.FileMetaData
     features: Mapping[str, Any]
-    """Features that the hub's ``datasets`` has written, by column; empty if it has not."""
+    """Feature descriptions of the hub's ``datasets``, by column; empty if the file has none."""
     audio: AudioColumn
     columns: Columns
     key: str | None
     fields: frozenset[str]
-    """Columns that are fields of the struct ``json``, as the hub converts WebDataset's tars."""
+    """Columns that are fields of the struct ``json``, which the hub makes when it converts WebDataset tars."""
     marks: Sequence[str]
-    """The first columns that may hold 0 or 1 for a class each; none where another column holds the labels."""
+    """The first columns that may each hold 0 or 1 for one class; none if another column holds the labels."""
 
     @classmethod
     def of(cls, uri: str, metadata: pq.FileMetaData, schema: pa.Schema, wanted: ColumnsConfig) -> _Table:
         """Choose the columns.
 
         Raises:
-            ValueError: no column holds audio, or several do and none is asked for.
+            ValueError: no column holds audio, or several do and none is configured.
         """
         features = _features(schema, uri)
         audio = AudioColumn.of(schema, features, wanted.audio, uri)
@@ -132,12 +132,12 @@ class _Table:
 
     @property
     def notes(self) -> Notes:
-        """The columns that it uses besides those that describe."""
+        """Notes on the audio and key columns that are used."""
         used = {"audio": self.audio.name, "key": self.key}
         return Counter({Note("columns used", f"{what} ← {name}", "files"): 1 for what, name in used.items() if name})
 
     def cells(self, num_bytes: int, rejects: list[Reject]) -> Iterator[_Cell]:
-        """Read the rows of all row groups; those of a damaged one are added to the rejects."""
+        """Yield the rows of all row groups; rows of a damaged one are added to the rejects."""
         stem = storage.name(self.uri).removesuffix(".parquet")
         wanted = list(
             dict.fromkeys([*self.columns.read, *self.marks, *([self.key] if self.key else []), *self.audio.paths])
@@ -162,13 +162,13 @@ class _Table:
                 yield _Cell(row_group, row, name, record, self.audio.path_of(record), has_bytes[row])
 
     def place_of(self, cell: _Cell, place: Place) -> dict[str, Any]:
-        """The place of a clip's bytes: in this file, or in the file that its cell names."""
+        """Return the place of a clip's bytes: in this file, or in the file that its cell names."""
         if cell.path and not cell.has_bytes:
             return {"uri": place.locate(cell.path)}
         return {"uri": self.uri, "row_group": cell.row_group, "row": cell.row, "column": self.audio.name}
 
     def _have_bytes(self, row_group: int, num_rows: int) -> Sequence[bool]:
-        """Tell which rows of a row group hold bytes; they are read only if its statistics do not tell."""
+        """Return which rows of a row group hold bytes; the column is read only if its statistics do not tell."""
         if not self.audio.paths:
             return [True] * num_rows
         if not self.audio.bytes:
@@ -201,7 +201,7 @@ def _records(row_group: int, columns: Sequence[str], file: pq.ParquetFile) -> li
 
 
 def _decoded(value: Any) -> Any:
-    """Return text for bytes, which Spark and TensorFlow write for it; what is no UTF-8 has surrogates."""
+    """Return text for bytes, which Spark and TensorFlow write for text; bytes that are not UTF-8 become surrogates."""
     return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
 
 
@@ -211,7 +211,7 @@ def _have_bytes(row_group: int, audio: AudioColumn, file: pq.ParquetFile) -> lis
 
 
 def _features(schema: pa.Schema, uri: str) -> Mapping[str, Any]:
-    """Return the description of the columns that the hub's ``datasets`` writes; empty if there is none."""
+    """Return the column descriptions that the hub's ``datasets`` writes; empty if there are none."""
     metadata = (schema.metadata or {}).get(b"huggingface")
     if metadata is None:
         return {}
@@ -224,7 +224,7 @@ def _features(schema: pa.Schema, uri: str) -> Mapping[str, Any]:
 
 
 def _class_names(feature: Any) -> list[str] | None:
-    """Return the class names of a column of ClassLabel, which stores numbers; in a struct, of its field of labels."""
+    """Return the class names of a ClassLabel column, which stores numbers; for a struct, those of its labels field."""
     for _ in range(8):
         if isinstance(feature, list) and feature:
             feature = feature[0]
@@ -237,7 +237,7 @@ def _class_names(feature: Any) -> list[str] | None:
 
 
 def _class_name(names: Sequence[str], number: Any) -> Any:
-    """Return the name of a class; "" for -1, the hub's number for none, and what is no such number as it is."""
+    """Return the name of a class; "" for -1, the hub's number for no class; any other value unchanged."""
     if not isinstance(number, int) or number >= len(names):
         return number
     return names[number] if number >= 0 else ""

@@ -1,4 +1,4 @@
-"""Listings of clips: one row per clip, with the place of its bytes. No audio is read to make one."""
+"""Listings of clips: one row per clip, with the place of its bytes. Making one reads no audio."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ITEMS = pa.schema(
         pa.field("row_group", pa.int64()),  # in a Parquet file: its row group,
         pa.field("row", pa.int64()),  # the row within,
         pa.field("column", pa.string()),  # and the column of audio
-        pa.field("start", pa.float64()),  # of a clip that is a part of its audio: where it begins,
+        pa.field("start", pa.float64()),  # start of a clip that is a part of its audio, in seconds,
         pa.field("seconds", pa.float64()),  # and its length
         pa.field("labels", pa.list_(pa.string())),
         pa.field("split", pa.string()),
@@ -35,13 +35,13 @@ ITEMS = pa.schema(
     ]
 )
 _PLACE = ("key", "uri", "offset", "row_group", "row", "column", "start", "seconds")
-"""Columns that say which audio a clip is."""
+"""Columns that identify the audio of a clip."""
 _SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The clips of a source or of a part of it, about 150 bytes each, the rejects, and notes for the summary."""
+    """The clips of a source, or of a part of it, at about 150 bytes each; the rejects; and notes for the summary."""
 
     items: pa.Table
     rejects: tuple[Reject, ...] = ()
@@ -51,7 +51,7 @@ class Listing:
     def from_rows(
         cls, rows: Sequence[dict[str, Any]], rejects: Sequence[Reject] = (), notes: Notes | None = None
     ) -> Listing:
-        """Make a listing of rows of ``ITEMS``; a missing column is null, or empty for labels, split and group.
+        """Make a listing from rows of ``ITEMS``; a missing column is null, or empty for labels, split and group.
 
         A row whose strings UTF-8 cannot hold, such as a file name in another encoding, is set aside.
         """
@@ -73,7 +73,7 @@ def _is_utf8(row: dict[str, Any]) -> bool:
 
 
 def _printable(text: str) -> str:
-    """Write out the characters that UTF-8 cannot hold, such as ``\\udcff``."""
+    """Escape the characters that UTF-8 cannot hold, as in ``\\udcff``."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -84,9 +84,9 @@ def draw(seed: int, name: str) -> float:
 
 
 def combine(listings: Sequence[Listing]) -> Listing:
-    """Lay listings end to end. A repeated key becomes ``key#2``, ``key#3`` …; a note and the log count them.
+    """Concatenate listings. A repeated key becomes ``key#2``, ``key#3`` …; a note and the log give their number.
 
-    Clips of one key and one place of audio that have different labels are named.
+    If clips with one key and the same audio have different labels, they are named.
     """
     items = pa.concat_tables([listing.items for listing in listings]) if listings else ITEMS.empty_table()
     notes: Notes = Counter()
@@ -109,7 +109,7 @@ def combine(listings: Sequence[Listing]) -> Listing:
 
 
 def _labelled_twice(items: pa.Table, repeated: Set[str]) -> list[str]:
-    """A sentence on files that stand in several rows with different labels; none if there are none."""
+    """Return a sentence on files that are in several rows with different labels; none if there are no such files."""
     rows = np.flatnonzero(pc.is_in(items["key"], pa.array(sorted(repeated), pa.string())).to_numpy())
     labels: dict[tuple[Any, ...], list[list[str]]] = {}
     for row in items.take(rows).to_pylist():
@@ -132,9 +132,9 @@ def _labelled_twice(items: pa.Table, repeated: Set[str]) -> list[str]:
 def select(items: pa.Table, fraction: float, seed: int) -> pa.Table:
     """Take a share of the clips and put them in the order in which they are read.
 
-    A clip is taken or left by its key and the seed alone, so a smaller share is part of a larger one. The clips of a
-    split lie together, in random order; within it those of a Parquet row group stay together, because reading one of
-    them costs as much as reading all.
+    Whether a clip is taken depends only on its key and the seed, so a smaller share is part of a larger one. The clips
+    of a split are adjacent, in random order. Within a split the clips of a Parquet row group stay together, because
+    reading one of them costs as much as reading all.
     """
     draws = np.array([draw(seed, key) for key in items["key"].to_pylist()], np.float64)
     parts, places = draws, np.zeros(len(items), np.int64)

@@ -1,4 +1,4 @@
-"""Reads labels as lists and archives write them: one name, several in a cell, nested, or class numbers."""
+"""Reads labels in the forms that lists and archives use: one name, several in a cell, nested, or class numbers."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ NAMES = (
     ".cls",
     ".txt",
 )
-"""Names of columns and fields that hold labels, the first that is there is taken; in lower case. The last two are
-companions in a tar."""
+"""Names of columns and fields that hold labels, in lower case; the first name that is there is taken. The last two are
+companion files in a tar."""
 
 _PLURAL = {"human_labels", "labels", "categories", "classes", "tags", "mids", "targets", "positive_labels"}
 _LOOKS_LIKE_LABELS = re.compile(
@@ -47,28 +47,28 @@ _NUMBERS = re.compile(r"[-+.\d]+(?:\s+[-+.\d]+)*")
 _ONES = {"1", "1.0", "1.", "True"}
 _ZEROS = {"0", "0.0", "0.", "False"}
 _NOTHING = {"nan", "NaN", "NAN", "None", "N/A", "n/a", "#N/A", "NULL", "null", "<NA>", "-"}
-"""Cells that say that there is nothing, as pandas, databases and people write them."""
+"""Cells that stand for no value, as pandas, databases and people write them."""
 
 
 def label_name(names: Iterable[str]) -> str | None:
-    """Return the column or field that holds the labels, in any case; None if there is none."""
+    """Return the name of the column or field that holds the labels, in any case; None if there is none."""
     known = {name.casefold(): name for name in reversed(list(names))}
     return next((known[name] for name in NAMES if name in known), None)
 
 
 def looks_like_labels(name: str) -> bool:
-    """True if a column's name says that it may hold labels."""
+    """Return True if a column's name suggests that it holds labels."""
     return _LOOKS_LIKE_LABELS.search(name.casefold()) is not None
 
 
 class LabelReader:
-    """Reads the labels of a column, and notes what it found besides plain names.
+    """Reads the labels of a column, and notes every cell that is not a plain name.
 
     Args:
-        column: name of the column or field; one in the plural has lists with commas, in the singular a comma without a
-            blank behind it separates ("Speech, male" is one label). Semicolons and ``|`` separate in both; a comma
-            beside one does not.
-        class_names: names of the classes that the column numbers.
+        column: name of the column or field. If it is in the plural, commas separate labels; if in the singular, only
+            commas without a blank after them do ("Speech, male" is one label). Semicolons and ``|`` separate labels in
+            both; in a cell that has one of these, commas do not.
+        class_names: names of the classes, if the column holds class numbers.
     """
 
     def __init__(self, column: str, class_names: Sequence[str] | None = None) -> None:
@@ -79,11 +79,11 @@ class LabelReader:
         self.notes: Notes = Counter()
 
     def look_at(self, values: Iterable[Any]) -> None:
-        """Learn how the column separates labels from all its values, before they are read."""
+        """Learn from all values of the column how it separates labels, before they are read."""
         self._has_separators = any(isinstance(value, str) and _SEVERAL.search(value) for value in values)
 
     def read(self, value: Any) -> list[str]:
-        """Return a value of the column as labels; none if it is empty, NaN, or the hub's class -1."""
+        """Return a value of the column as labels; none if it is empty, NaN, or -1, the hub's number for no class."""
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return []
         if isinstance(value, str):
@@ -119,7 +119,7 @@ class LabelReader:
         return _COMMAS_WITHOUT_BLANK.split(text) if self._is_plural else [text]
 
     def _of_items(self, items: Sequence[Any]) -> list[str]:
-        """Read a list of labels, of class numbers, or of a 0 or 1 for each class."""
+        """Read a list of labels, of class numbers, or of one 0 or 1 for each class."""
         if not _is_multi_hot(items) or len(items) != len(self._class_names or items):
             return [label for each in items for label in ([each] if _is_name(each) else self.read(each))]
         if self._class_names is None:
@@ -152,7 +152,7 @@ class LabelReader:
 
 
 def _is_multi_hot(items: Sequence[Any]) -> bool:
-    """True for a list of a 0 or 1 for each class; two whole numbers may as well be those of classes."""
+    """Return True for a list with a 0 or 1 for each class; two whole numbers may instead be class numbers."""
     if len(items) < 2 or not isinstance(items[0], str | int | float):
         return False
     marks = {str(item) for item in items}
@@ -160,7 +160,7 @@ def _is_multi_hot(items: Sequence[Any]) -> bool:
 
 
 def _fields_of_text(text: str) -> dict[str, Any] | None:
-    """Return the fields of a dict that is written out, by JSON's or Python's rules; None if it is none."""
+    """Return the fields of a dict written out in JSON or Python syntax; None if the text is not one."""
     for written in (text, text.replace("'", '"')) if text[:1] == "{" else ():
         try:
             if isinstance(fields := json.loads(written), dict):
@@ -171,12 +171,13 @@ def _fields_of_text(text: str) -> dict[str, Any] | None:
 
 
 def _is_name(value: Any) -> bool:
-    """True for an item of a list that is a label as it stands."""
+    """Return True for an item of a list that is a label as it stands."""
     return isinstance(value, str) and value != ""
 
 
 def _items_of_list(text: str) -> list[str] | None:
-    """Return the items of a list that is written out, as ``['a', 'b']`` of Python or NumPy; None if it is none."""
+    """Return the items of a list that is written out, such as ``['a', 'b']`` of Python or NumPy; None for other
+    text."""
     if len(text) < 2 or text[0] + text[-1] not in ("[]", "()", "{}") or (text[0] == "{" and ":" in text):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Lists the clips of a whole source, and gives those without a split the one that names of files and folders say."""
+"""Lists the clips of a whole source, and gives clips without a split the one that file and folder names give."""
 
 from __future__ import annotations
 
@@ -40,22 +40,22 @@ ARCHIVES: dict[SourceKind, Callable[[str, str, ColumnsConfig, str], Listing]] = 
     "tar": list_tar,
     "parquet": list_parquet,
 }
-"""Lists the clips of one archive, by its kind: of its URI, the split its name says, the columns and the folder."""
+"""Lists the clips of one archive, by kind; the arguments are its URI, its name's split, the columns and the folder."""
 
 
 def list_source(source: Source, executor: Executor, columns: ColumnsConfig = BY_NAME) -> Listing:
     """List all clips of a source without reading their audio.
 
-    A clip's split is that of its column; else that which its list or archive is called by, or a folder of that within
-    the source; else that of its own path; else that of the source's folder.
+    A clip's split comes from the first of these that gives one: its column; the name of its list or archive, or a
+    folder of that file within the source; the clip's own path; the source's folder.
 
     Args:
-        source: its files.
-        executor: lists archives, of which many small parts are read.
-        columns: that are asked for.
+        source: the source's files.
+        executor: lists archives, from which many small parts are read.
+        columns: the configured columns.
 
     Raises:
-        ValueError: a CSV or Parquet file lacks a column that is needed, or is not as its header says.
+        ValueError: a CSV or Parquet file lacks a needed column, or does not fit its header.
         OSError: an object store does not answer.
     """
     _refuse_idle_columns(source, columns)
@@ -81,7 +81,7 @@ def list_source(source: Source, executor: Executor, columns: ColumnsConfig = BY_
 
 
 def _refuse_idle_columns(source: Source, columns: ColumnsConfig) -> None:
-    """Raise ValueError if a column is asked for that files of this kind do not have."""
+    """Raise ValueError if a configured column does not apply to files of this kind."""
     if source.kind == "audio" and columns not in (BY_NAME, BY_NAME.replace(label=FOLDER)):
         raise ValueError(
             f"columns={columns!r}: {source.folder} is read as audio files, which have no columns; label={FOLDER} alone "
@@ -97,8 +97,8 @@ def list_audio(source: Source, has_labels: bool = False) -> Listing:
     """List audio files; a clip's key is its path within the source.
 
     Args:
-        source: its files.
-        has_labels: a clip's label is the name of the innermost folder within the source that gives no split.
+        source: the source's files.
+        has_labels: label each clip with the innermost folder name within the source that gives no split.
 
     Raises:
         ValueError: no clip has such a label.
@@ -120,7 +120,7 @@ def list_audio(source: Source, has_labels: bool = False) -> Listing:
 
 
 def _with_paths(source: Source, columns: ColumnsConfig) -> Source:
-    """Leave out the lists without a column of paths, such as one of the classes, where another has one."""
+    """Leave out lists without a column of paths, such as a list of the classes, if another list has one."""
     taken = [uri for uri in source.files if has_paths(uri, columns)]
     left = [uri for uri in source.files if uri not in taken]
     if not taken or not left:
@@ -147,7 +147,8 @@ def _list_archives(
 
 
 def _splits_of_files(source: Source) -> tuple[list[str], Notes]:
-    """Return the split that each list or archive is called by; without one, one of several lists is its own split."""
+    """Return the split that each list's or archive's name gives; failing that, one of several lists is its own
+    split."""
     splits: list[str] = []
     recognised: Counter[tuple[str, str]] = Counter()
     names = [storage.name(uri).rpartition(".")[0] for uri in source.files]
@@ -168,7 +169,7 @@ def _splits_of_files(source: Source) -> tuple[list[str], Notes]:
 
 
 def _trains_in_held_out(names: Sequence[str], above: Sequence[str], folders: FolderSplits) -> Notes:
-    """Note archives called train in a folder that is called as held out, where no archive beside them is."""
+    """Note archives called train in a folder with the name of held-out clips, if no archive beside them is held out."""
     held_out = {folder for name, folder in zip(names, above, strict=True) if is_held_out(split_of_name(name))}
     return trains_in_held_out(
         {
@@ -180,7 +181,7 @@ def _trains_in_held_out(names: Sequence[str], above: Sequence[str], folders: Fol
 
 
 def _with_splits(listing: Listing, source: Source) -> Listing:
-    """Give clips without a split the one that their paths say, else that of the source's folder; resolve eval."""
+    """Give clips without a split the one of their paths, else of the source's folder; resolve eval."""
     splits, notes = listing.items["split"].to_pylist(), Counter(listing.notes)
     unsplit = [number for number, split in enumerate(splits) if not split]
     keys = listing.items["key"].to_pylist()
@@ -203,7 +204,7 @@ def _with_splits(listing: Listing, source: Source) -> Listing:
 
 
 def _from_common_folder(paths: list[str]) -> list[str]:
-    """Return the paths from the folder that all absolute ones have in common, which is kept itself."""
+    """Return the paths relative to the folder above their common one, if absolute; the common folder's name is kept."""
     folders = [path.split("/")[:-1] for path in paths if is_absolute(path)] or [[]]
     in_common = takewhile(lambda pair: pair[0] == pair[1], zip(min(folders), max(folders), strict=False))
     above = "/".join([part for part, _ in in_common][:-1]) + "/"
@@ -211,7 +212,7 @@ def _from_common_folder(paths: list[str]) -> list[str]:
 
 
 def _folders_left(labels: Sequence[str]) -> Notes:
-    """Note the folders of audio files that may be labels."""
+    """Note the folder names of audio files that may be labels."""
     names = sorted({label for label in labels if label})
     if len(names) < 2:
         return Counter()
@@ -220,7 +221,7 @@ def _folders_left(labels: Sequence[str]) -> Notes:
 
 
 def _unlisted(source: Source, items: pa.Table) -> list[Reject]:
-    """Set the audio files in a folder aside that none of its lists names."""
+    """Set aside the audio files in a folder that none of its lists names."""
     listed = {_normal(uri) for uri in items["uri"].to_pylist()} if source.beside else set()
     return [
         Reject(storage.relative(uri, source.folder), "unlisted", f"no {source.kind} file of the source names {uri}")

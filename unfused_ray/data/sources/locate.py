@@ -1,4 +1,4 @@
-"""Finds the files that lists name, although lists and disks spell and place them differently."""
+"""Finds the files that lists name, although lists and disks differ in spelling and folders."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _LEFT_OUT = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".m4a")
 
 
 def spellings(path: str) -> Iterator[str]:
-    """Spell a path as it is; then with slashes for Windows' backslashes, and with composed and decomposed accents.
+    """Yield the spellings of a path: as it is, with slashes for backslashes, and with composed and decomposed accents.
 
-    macOS keeps names with decomposed accents (NFD), most else with composed ones (NFC).
+    macOS keeps names with decomposed accents (NFD), most other systems with composed ones (NFC).
     """
     slashes = path.replace("\\", "/")
     spelt = (path, slashes, *(unicodedata.normalize(form, slashes) for form in ("NFC", "NFD")))
@@ -38,29 +38,30 @@ def spellings(path: str) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Place:
-    """The folder that a list's relative paths start from, and the ends of their names."""
+    """The folder that a list's relative paths start from, and the suffix that the list leaves out."""
 
     folder: str
     suffix: str = ""
-    """The end that the list leaves out of its names, such as ".wav"."""
+    """The suffix that the list leaves out of its names, such as ".wav"."""
     files: Mapping[str, str] = field(default_factory=dict)
-    """The files that were found by their names alone."""
+    """The files that were found by name alone."""
     notes: Notes = field(default_factory=Counter)
 
     @classmethod
     def of(cls, uri: str, paths: Sequence[str], source: str = "", names: Sequence[Sequence[str]] = ()) -> Place:
-        """Find the place of a list's paths: its own folder, the one above, or the only one in these that has the first.
+        """Find the folder that a list's paths start from.
 
-        Where there is none, files are looked for by their names at any depth. If that is in vain, a note says so.
+        The candidates are the list's own folder, the folder above, and the only folder in these two that has the first
+        paths. If none has them, files are searched by name at any depth. If that fails too, a note says so.
 
         Args:
-            uri: of the list.
-            paths: that it names.
-            source: folder of the source, another place where they may start.
-            names: names that each file may have instead of its path, without suffix; empty ones if it has none.
+            uri: URI of the list.
+            paths: the paths that it names.
+            source: folder of the source, where the paths may start too.
+            names: names without suffix that each file may have instead of its path; empty for a file that has its path.
 
         Raises:
-            ValueError: several of the folders in these have the first paths.
+            ValueError: several folders in these two have the first paths.
         """
         has_names = any(names)
         probed = [] if has_names else [path for path in paths if path and not is_absolute(path)][:_PROBED]
@@ -94,7 +95,7 @@ class Place:
         return cls(own, notes=_in_vain(uri, paths))
 
     def locate(self, path: str, names: Sequence[str] = ()) -> str:
-        """Return the URI of a path of the list, whose file may have one of the ``names`` instead."""
+        """Return the URI of a path of the list; its file may have one of ``names`` instead."""
         if is_absolute(path):
             return storage.absolute(path)
         by_name = (self.files[name] for name in map(_normal, names or [path]) if name in self.files)
@@ -102,7 +103,7 @@ class Place:
 
 
 def is_absolute(path: str) -> bool:
-    """True for a path that starts at no folder of a list."""
+    """Return True for a path that does not start from a list's folder."""
     return path.startswith(("/", "~", "file://")) or not storage.is_local(path)
 
 
@@ -110,7 +111,7 @@ def refuse_credentials(path: str, place: str) -> None:
     """Refuse a URI that holds credentials.
 
     Raises:
-        ValueError: names the place.
+        ValueError: names the place where the URI stands.
     """
     if not storage.is_local(path) and (shown := storage.masked(path)) != path:
         raise ValueError(
@@ -120,9 +121,9 @@ def refuse_credentials(path: str, place: str) -> None:
 
 
 def _folders_nearby(uri: str) -> list[str]:
-    """List the folders in that of a list, and those beside it whose names say that they hold its audio.
+    """List the folders in a list's folder, and the folders beside it whose names say that they hold its audio.
 
-    That is, they have a word for audio, and no other word but those of the list's own path: ``frogs_audio`` is of
+    Such a name has a word for audio, and otherwise only words of the list's own path: ``frogs_audio`` belongs to
     another data set than ``birds/list.csv``.
     """
     own = storage.parent(uri)
@@ -135,7 +136,7 @@ def _folders_nearby(uri: str) -> list[str]:
 
 
 def _files_by_name(uri: str, wanted: Set[str]) -> dict[str, list[str]]:
-    """Find files below the folders of a list whose paths end as the list has it, with their suffix or without."""
+    """Find files below the folders of a list whose paths end as the list writes them, with or without suffix."""
     own = storage.parent(uri)
     folders = [own, *(each for each in _folders_nearby(uri) if storage.parent(each) != own)]
     depths = sorted({name.count("/") + 1 for name in wanted})
@@ -156,7 +157,7 @@ def _normal(path: str) -> str:
 
 
 def _in_vain(uri: str, paths: Sequence[str]) -> Notes:
-    """Say that a list's first paths are not there; of relative ones that is known."""
+    """Note that a list's first paths are not there; nothing is noted if one of the absolute ones is."""
     few = [path for path in paths if path and storage.is_local(path)][:_PROBED]
     if not few or any(as_spelt(storage.absolute(path)) for path in few if is_absolute(path)):
         return Counter()
@@ -174,9 +175,9 @@ def _noted(folder: str, ending: str) -> Notes:
 
 
 def as_spelt(uri: str) -> str | None:
-    """Return the spelling of a URI that there is a file or folder of; None if there is none of any.
+    """Return the spelling of a URI under which a file or folder exists; None if there is none.
 
-    On this machine each folder of a path may be spelt its own way.
+    In a local path, each folder may be spelt in its own way.
     """
     for spelt in spellings(uri):
         if _is_there(spelt):
@@ -192,5 +193,5 @@ def as_spelt(uri: str) -> str | None:
 
 
 def _is_there(uri: str) -> bool:
-    # os.path's is False for what no file can be called.
+    # os.path.exists is False for impossible file names, where Path.exists raises.
     return os.path.exists(uri) if storage.is_local(uri) else storage.exists(uri)  # noqa: PTH110

@@ -1,4 +1,5 @@
-"""Notes on a listing: which columns, names and files were taken, and which were left, for the summary of a source."""
+"""Notes on a listing, for the summary of a source: columns, names and files that were taken, and those that were
+left."""
 
 from __future__ import annotations
 
@@ -15,39 +16,40 @@ KINDS: tuple[Kind, ...] = (
     "not read",
     "look again",
 )
-"""In the order of the summary. "look again" are sentences: something may not be as its author meant it."""
+"""Kinds of notes, in the order of the summary. A "look again" note is a sentence on something that may be a mistake."""
 
 _SHOWN = 20
 
 
 class Note(NamedTuple):
-    """One thing that was taken or left. Equal notes of several files are counted."""
+    """One thing that was taken or left. Equal notes on several files are counted."""
 
     kind: Kind
     text: str
     unit: str = ""
-    """The things counted, in the plural; "" if there is nothing to count."""
+    """The thing counted, in the plural; "" if there is nothing to count."""
     held_out: bool = False
-    """True if it may name clips that are held out for validation or test."""
+    """True if the note may name clips that are held out for validation or test."""
 
 
 Notes = Counter[Note]
-"""Number of times that each note was made; the notes of two listings add up."""
+"""Counts of equal notes; the notes of two listings add up."""
 
 
 def by_kind(notes: Notes) -> dict[str, str]:
-    """Put the notes of each kind into words, as one row of a summary; "look again" is left to :func:`sentences`."""
+    """Describe the notes of each kind in words, one row of a summary each; "look again" is left to
+    :func:`sentences`."""
     rows = {kind: _words(notes, kind) for kind in KINDS if kind != "look again"}
     return {kind: ", ".join(_shortened(words)) for kind, words in rows.items() if words}
 
 
 def sentences(notes: Notes) -> list[str]:
-    """Return the sentences on what may not be as its author meant it."""
+    """Return the sentences on things that may not be as the source's author meant them."""
     return _shortened(_words(notes, "look again"))
 
 
 def first_of(names: Iterable[str], shown: int = 3) -> str:
-    """Name the first few, and say how many more there are."""
+    """Name the first few, and count the others."""
     known = list(names)
     more = f" and {len(known) - shown:,} more" if len(known) > shown else ""
     return ", ".join(known[:shown]) + more

@@ -1,4 +1,4 @@
-"""Reads Parquet sources, and tells a damaged file from one that is out of reach for now."""
+"""Reads Parquet sources, and tells a damaged file from one that is temporarily out of reach."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from unfused_ray.parquet import open_parquet
 T = TypeVar("T")
 
 _CHUNK_BYTES = 8 << 20
-_BUFFER_BYTES = 16 << 20  # of a column at a time: a row group of pandas may hold all clips of a file
+_BUFFER_BYTES = 16 << 20  # of a column at a time: a pandas row group may hold all clips of a file
 _BATCH_ROWS = 16
-_DAMAGED = (pa.ArrowException, OSError, UnicodeDecodeError)  # what Arrow raises on bytes that make no sense
+_DAMAGED = (pa.ArrowException, OSError, UnicodeDecodeError)  # the exceptions that Arrow raises on senseless bytes
 
 
 def read_parquet(uri: str, read: Callable[[pq.ParquetFile], T], metadata: pq.FileMetaData | None = None) -> T:
-    """Open a Parquet file and return ``read`` of it.
+    """Open a Parquet file and return the result of ``read``.
 
-    Arrow reports a damaged file and a lost connection alike. So a remote file that fails is copied and read again: a
-    file that cannot be copied is out of reach, and one whose copy cannot be read is damaged.
+    Arrow reports a damaged file and a lost connection in the same way. So a remote file that fails is copied and read
+    again. If it cannot be copied, it is out of reach; if its copy cannot be read, it is damaged.
 
     Args:
         uri: path or URI of the file.
-        read: reads from the open file.
-        metadata: the file's metadata if they are known; they are not read again then.
+        read: function that reads from the open file.
+        metadata: the file's metadata, if known; they are then not read again.
 
     Raises:
-        AudioError: the file is missing, or unreadable where ``read`` reads.
+        AudioError: the file is missing, or the part that ``read`` reads is unreadable.
         OSError: an object store does not answer.
     """
     try:
@@ -62,8 +62,9 @@ def read_row_group(file: pq.ParquetFile, row_group: int, columns: Sequence[str])
     """Read all rows of a row group.
 
     Raises:
-        pa.ArrowInvalid: it is damaged, or holds another number of rows than it claims, which Arrow lets pass.
-        OSError: it is damaged, or its storage does not answer.
+        pa.ArrowInvalid: the row group is damaged, or holds another number of rows than it claims, which Arrow does not
+            check.
+        OSError: the row group is damaged, or its storage does not answer.
     """
     table = file.read_row_group(row_group, columns=list(columns))
     _refuse_other_length(file, row_group, len(table))
@@ -71,10 +72,10 @@ def read_row_group(file: pq.ParquetFile, row_group: int, columns: Sequence[str])
 
 
 def read_column(file: pq.ParquetFile, row_group: int, column: str) -> Iterator[pa.Array]:
-    """Read a column of a row group a few rows at a time: all of its audio may be more than memory holds.
+    """Read a column of a row group a few rows at a time: all of its audio may not fit in memory.
 
     Raises:
-        pa.ArrowInvalid, OSError: as of :func:`read_row_group`; it may come after good rows.
+        pa.ArrowInvalid, OSError: as in :func:`read_row_group`; may be raised after good rows.
     """
     held = 0
     for batch in file.iter_batches(_BATCH_ROWS, row_groups=[row_group], columns=[column], use_threads=False):
@@ -95,22 +96,23 @@ class AudioColumn:
 
     name: str
     bytes: str
-    """Column of the bytes: itself, or a part of the hub's struct of bytes and path; "" if it has paths alone."""
+    """Column of the bytes: the column itself, or a field of the hub's struct of bytes and path; "" if there are no
+    bytes."""
     paths: tuple[str, ...]
-    """Column of the paths; none if it has bytes alone."""
+    """Column of the paths; empty if there are only bytes."""
 
     @classmethod
     def of(cls, schema: pa.Schema, features: Mapping[str, Any], wanted: str, uri: str) -> AudioColumn:
         """Find the column of audio in the file at ``uri``.
 
         Args:
-            schema: of the file.
-            features: what the hub's metadata say of its columns.
-            wanted: the column that is asked for; "" takes the only one.
-            uri: in messages.
+            schema: schema of the file.
+            features: descriptions of its columns in the hub's metadata.
+            wanted: the configured column; "" takes the only one.
+            uri: URI of the file in messages.
 
         Raises:
-            ValueError: there is no such column, or there are several and none is asked for.
+            ValueError: there is no such column, or there are several and none is configured.
         """
         columns = {field.name: column for field in schema if (column := cls._of_field(field))}
         if wanted:
@@ -144,21 +146,21 @@ class AudioColumn:
         inner = {part.name: part.type for part in (kind.field(number) for number in range(kind.num_fields))}
         paths = (f"{name}.path",) if _is_text(inner.get("path")) else ()
         if "bytes" not in inner:
-            if _is_decoded(field):  # the path may be of other samples than the array that lies beside it
+            if _is_decoded(field):  # the path may name other samples than the array beside it
                 return None
             return cls(name, "", paths) if paths else None
-        is_null = pa.types.is_null(inner["bytes"])  # of a file in which no clip has bytes
+        is_null = pa.types.is_null(inner["bytes"])  # in a file in which no clip has bytes
         return cls(name, f"{name}.bytes", paths) if is_null or _is_binary(inner["bytes"]) else None
 
     def path_of(self, record: Mapping[str, Any]) -> str:
-        """Return the path in a row; "" if there is none."""
+        """Return the path in a row; "" if it has none."""
         value = record.get(self.name)
         path = value.get("path") if isinstance(value, dict) else value
         return path if isinstance(path, str) else ""
 
 
 def _is_decoded(field: pa.Field) -> bool:
-    """True for a column of samples: the hub's struct of an array and its rate, or a list called audio."""
+    """Return True for a column of samples: the hub's struct of an array and its rate, or a list called audio."""
     kind = field.type
     if pa.types.is_struct(kind):
         names = [kind.field(number).name for number in range(kind.num_fields)]
@@ -179,5 +181,5 @@ def _is_text(kind: pa.DataType | None) -> bool:
 
 
 def _of_values(kind: pa.DataType | None) -> pa.DataType | None:
-    """Return the type of the values of a column that is a dictionary; that of any other column as it is."""
+    """Return the value type of a dictionary column, or the type of any other column unchanged."""
     return kind.value_type if kind is not None and pa.types.is_dictionary(kind) else kind

@@ -1,4 +1,4 @@
-"""Decodes a fetched clip in pieces of bounded length."""
+"""Decodes a fetched clip into pieces of bounded length."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Piece(NamedTuple):
     """A whole clip, or a part of a long one."""
 
     key: str
-    """``key`` of the clip; of later pieces ``key@10`` (from second 10) …"""
+    """Key of the clip; for later pieces ``key@10`` (from second 10) …"""
     start: int
-    """Its first sample in the clip."""
+    """Its first sample, counted from the start of the clip."""
     pcm: np.ndarray
     """``(samples,)`` int16."""
 
@@ -30,14 +30,14 @@ def pieces(
     max_seconds: float,
     warn: Callable[[Warned], object] = lambda warned: None,
 ) -> Iterator[Piece | Reject]:
-    """Decode a clip piece by piece; a clip that ends early yields a reject last.
+    """Decode a clip piece by piece; if decoding fails, a reject comes last.
 
     Args:
         item: row of ``ITEMS``.
         source: the clip's bytes, or the error that it is set aside with, from :func:`fetch`.
         sample_rate: sample rate of the pieces, in Hz.
         max_seconds: length of a piece; the last may be shorter.
-        warn: is told what is wrong with a clip that is used nevertheless.
+        warn: called with each fault of a clip that is used nevertheless.
     """
     max_samples = round(max_seconds * sample_rate)
     piece_key = key = item["key"]

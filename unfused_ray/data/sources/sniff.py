@@ -1,4 +1,4 @@
-"""Tells by the names of files which to look into for audio, and which are hidden."""
+"""Decides by file names which files to inspect for audio, and which are hidden."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ PACKED = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 """Suffixes of archives that are not read."""
 _MAY_HOLD_CLIPS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".lst", ".list", ".scp", ".xlsx", ".xls", ".arrow", ".h5",
                    ".npz", ".tar", ".parquet", *PACKED)  # fmt: skip
-"""Suffixes of files that may name or hold clips, read or not."""
+"""Suffixes of files that may name or hold clips, whether they are read or not."""
 _OTHER_SUFFIXES = (
     ".txt", ".md", ".rst", ".json", ".jsonl", ".yaml", ".yml", ".toml", ".xml", ".html", ".pdf", ".py", ".sh", ".csv",
     ".tsv", ".xlsx", ".xls", ".lst", ".list", ".scp", ".lab", ".textgrid", ".jams", ".srt", ".vtt", ".mid", ".midi",
     ".jpg", ".jpeg", ".png", ".gif", ".webp", *PACKED, ".npy", ".npz", ".pt",
     ".h5", ".hdf5", ".arrow", ".feather", ".pkl", ".log", ".cls", ".license",
 )  # fmt: skip
-"""Suffixes of files that are not looked into, in lower case."""
+"""Suffixes, in lower case, of files that are not inspected for audio."""
 
 
 def suffix(uri: str) -> str:
@@ -26,19 +26,19 @@ def suffix(uri: str) -> str:
 
 
 def is_worth_a_look(uri: str) -> bool:
-    """True for a file whose suffix does not say what it holds."""
+    """Return True if the suffix of a file does not tell what it holds."""
     return suffix(uri) not in _OTHER_SUFFIXES
 
 
 def may_hold_out(path: str) -> bool:
-    """True if the name of a file that is not read says that it may list or hold clips that are held out."""
+    """Return True if the name of an unread file says that it may list or hold clips that are held out."""
     ending = suffix(path)
     stem = storage.name(path)[: -len(ending) or None]
     return ending in _MAY_HOLD_CLIPS and lists_held_out(stem, is_text=ending in (".txt", ".json"))
 
 
 def hidden_as(path: str) -> str:
-    """Return what kind of hidden file a path within a source is, which nobody means as audio; "" if it is none."""
+    """Return the kind of hidden file that a path within a source names, which nobody means as audio; "" if visible."""
     folders, _, name = path.rpartition("/")
     if name.startswith("._") or "__MACOSX" in folders.split("/"):
         return "._* of macOS"

@@ -1,4 +1,4 @@
-"""Names of splits, as columns, files and folders have them."""
+"""Recognises the names of splits in columns, files and folders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from enum import IntEnum
 from unfused_ray.data.sources.notes import Note, Notes
 
 EVAL = "eval"
-"""Split of clips called eval or evaluation, until :func:`resolve_eval` has seen the names of all others."""
+"""Split of clips called eval or evaluation, until :func:`resolve_eval` knows the names of all other splits."""
 
 _ROLES = {
     **dict.fromkeys(("train", "training", "trainset"), "train"),
@@ -22,20 +22,20 @@ _HELD_OUT = {"valid", "test", EVAL}
 
 
 class Plainness(IntEnum):
-    """Degrees of plainness with which a name says a split."""
+    """How plainly a name gives a split."""
 
     NONE = 0
     WORD = 1
-    """The split is one of the words of the name: ``speech-train``, ``test_tone``."""
+    """A word within the name is a split: ``speech-train``, ``test_tone``."""
     PART = 2
-    """The name begins with the split: ``test-clean``, and ``train-horn`` as well."""
+    """The name begins with a split: ``test-clean``, but also ``train-horn``."""
     WHOLE = 3
-    """The name is that of the split: ``test``, ``Test Set``, ``dev_data``, ``fold3``."""
+    """The whole name is that of a split: ``test``, ``Test Set``, ``dev_data``, ``fold3``."""
 
 
 _FOLD = re.compile(r"(?:fold)?[ _-]?0*(\d+)(?:\.0+)?")
 _NAMED_FOLD = re.compile(r"fold[ _-]?0*\d+")
-_SHARD_NUMBERS = re.compile(r"[-_.]\d+[-_.]of[-_.]\d+.*$|[-_.]?\d+$")  # the hub's, once with a hash behind it
+_SHARD_NUMBERS = re.compile(r"[-_.]\d+[-_.]of[-_.]\d+.*$|[-_.]?\d+$")  # of the hub; sometimes followed by a hash
 _PART = re.compile(r"([A-Za-z]+)[-.](.+)")  # train.clean.100 of the hub, test-other of LibriSpeech
 _PART_OF_VALUE = re.compile(r"([A-Za-z]+)[_ ]([\w.-]+)")  # test_clean
 _SET = re.compile(r"(.*[^ _-])[ _-]+(?:set|split)")  # Training Set
@@ -46,9 +46,9 @@ _BESIDE_SPLITS = {"set", "fold", "data", "clean", "other"}
 
 
 def split_of_value(value: str) -> str:
-    """Return the split that a value of a split column names; one that is not recognised is a name of its own.
+    """Return the split that a value of a split column names; an unrecognised value is a split of its own.
 
-    ``test-…`` is a part of the test clips, which an evaluation reports too.
+    ``test-…`` is a part of the test clips, which an evaluation also reports by itself.
     """
     name = value.strip()
     found = _SET.fullmatch(name.casefold())
@@ -57,13 +57,13 @@ def split_of_value(value: str) -> str:
             return split
     part = _PART_OF_VALUE.fullmatch(name)
     role = _ROLES.get(part.group(1).casefold(), "") if part else ""
-    if part and role in _HELD_OUT:  # train_small may hold clips that train holds as well: it stays a split of its own
+    if part and role in _HELD_OUT:  # clips of train_small may also be in train, so it stays a split of its own
         return f"test-{re.sub('[_. ]', '-', part.group(2))}" if role == "test" else role
     return name
 
 
 def _split_of_whole(name: str) -> str:
-    """Return the split that a name is, in any case; the name itself if it is none that is known."""
+    """Return the split with this name, in any case; the name itself if it is no known split."""
     lower = name.casefold()
     if lower in _ROLES:
         return _ROLES[lower]
@@ -75,50 +75,50 @@ def _split_of_whole(name: str) -> str:
 
 
 def fold(value: str) -> str | None:
-    """Return the split of a fold's number or name, such as ``3``, ``3.0`` or ``fold03``; None if it is none."""
+    """Return the split of a fold's number or name, such as ``3``, ``3.0`` or ``fold03``; None for other values."""
     found = _FOLD.fullmatch(value.strip().casefold())
     return f"fold{found.group(1)}" if found else None
 
 
 def is_recognised(split: str) -> bool:
-    """True for train, valid, test, a part of test, eval, or a fold."""
+    """Return True for train, valid, test, a part of test, eval, or a fold."""
     return split in _ROLES.values() or split.startswith("test-") or _NAMED_FOLD.fullmatch(split) is not None
 
 
 def is_held_out(name: str) -> bool:
-    """True if a name, recognised as a split or not, says of clips that they are held out."""
+    """Return True if a name, recognised as a split or not, says that clips are held out."""
     return _NAMED_FOLD.fullmatch(name) is not None or bool(_HELD_OUT & _roles(name))
 
 
 def lists_held_out(stem: str, is_text: bool = False) -> bool:
-    """True if the name of a file, without its suffix, says that it may list or hold clips that are held out.
+    """Return True if the name of a file says that the file may list or hold clips that are held out.
 
     Args:
-        stem: the name.
-        is_text: it ends in ``.txt`` or ``.json``, as notes and settings do too: it must be called by a split alone, or
-            a list (``testing_list``, not ``requirements-dev`` or ``eval_results``).
+        stem: the name without its suffix.
+        is_text: the file ends in ``.txt`` or ``.json``, as notes and settings do too. Then the name must be that of a
+            split alone, or of a list (``testing_list``, not ``requirements-dev`` or ``eval_results``).
     """
     words = set(_WORD.findall(stem.casefold()))
     return is_held_out(stem) and (not is_text or bool(words & _OF_LISTS) or words <= _ROLES.keys() | _BESIDE_SPLITS)
 
 
 def split_of_column(name: str) -> str:
-    """Return the split that a column is called by, as ``is_test`` or ``train_set`` are; "" for any other column."""
+    """Return the split that a column is named after, such as ``is_test`` or ``train_set``; "" for any other column."""
     found = _COLUMN.fullmatch(name.casefold())
     return _ROLES.get(found.group(1), "") if found else ""
 
 
 def split_of_name(name: str) -> str:
-    """Return the split that the name of a file or folder says, without its suffix; "" if it says none, or two.
+    """Return the split that the name of a file or folder, without suffix, gives; "" if it gives none, or two.
 
-    The name is one as of the hub (``train.clean.100-00000-of-00001``), of LibriSpeech (``test-other``) or of WebDataset
-    (``speech-train-000012``): it is the name of a split, or has one among its words.
+    The name is that of a split, or has one among its words, as on the hub (``train.clean.100-00000-of-00001``), in
+    LibriSpeech (``test-other``) or in WebDataset (``speech-train-000012``).
     """
     return named_split(name)[0]
 
 
 def named_split(name: str) -> tuple[str, Plainness]:
-    """Return the split that the name of a file or folder says, as :func:`split_of_name` does, and how plainly."""
+    """Return the split that the name of a file or folder gives, as :func:`split_of_name` does, and how plainly."""
     stem = without_numbers(name)
     for whole in (stem, name):
         if is_recognised(split := _split_of_whole(whole)):
@@ -132,18 +132,18 @@ def named_split(name: str) -> tuple[str, Plainness]:
 
 
 def split_of_folder(name: str) -> str:
-    """Return the split that a whole source's folder is called, as ``test`` or ``test-clean``; "" for any other name."""
+    """Return the split that a whole source's folder is named after, such as ``test`` or ``test-clean``; "" if none."""
     split = _split_of_whole(name)
     return split if is_recognised(split) else ""
 
 
 def without_numbers(name: str) -> str:
-    """Return the name that the shards of a split have in common."""
+    """Return the part of the name that the shards of a split share."""
     return _SHARD_NUMBERS.sub("", name) or name
 
 
 def names_recognised(names: Counter[tuple[str, str]], unit: str = "clips") -> Notes:
-    """Note each name that was recognised as another split's, by (name, split)."""
+    """Note each name that was recognised as a differently named split; keys are (name, split)."""
     return Counter(
         {
             Note("names recognised", f"{name} → {split}", unit): count
@@ -154,10 +154,10 @@ def names_recognised(names: Counter[tuple[str, str]], unit: str = "clips") -> No
 
 
 def resolve_eval(splits: Sequence[str]) -> tuple[list[str], Notes]:
-    """Give clips of eval or evaluation their split: test where no other name says test, otherwise valid.
+    """Assign clips of eval or evaluation to test if no other name gives test, otherwise to valid.
 
-    That is the test set of AudioSet, FSD50K and the hub; beside a test set it is what is evaluated on before. Where
-    valid and test are named besides, it stays a split of its own.
+    Eval is the test set in AudioSet, in FSD50K and on the hub; beside a test set it is a validation set. If both valid
+    and test are named too, eval stays a split of its own.
     """
     others = {split.partition("-")[0] for split in splits} - {EVAL}
     role = next((split for split in ("test", "valid") if split not in others), EVAL)
@@ -171,7 +171,7 @@ def resolve_eval(splits: Sequence[str]) -> tuple[list[str], Notes]:
 
 
 def split_of_clip(name: str) -> str:
-    """Return the split that the first or the last word of a clip's file name says."""
+    """Return the split that the first or last word of a clip's file name gives; "" if they give none, or two."""
     words = _WORD.findall(name.casefold().rpartition(".")[0] or name.casefold())
     roles = {_ROLES[word] for word in (*words[:1], *words[-1:]) if word in _ROLES}
     return roles.pop() if len(roles) == 1 else ""

@@ -23,31 +23,31 @@ from unfused_ray.data.sources.labels import label_name
 from unfused_ray.data.sources.notes import Note, Notes
 from unfused_ray.data.sources.sniff import hidden_as, is_worth_a_look, may_hold_out, suffix
 
-_TAR_BUFFER_BYTES = 1 << 20  # one request to an object store brings many headers
+_TAR_BUFFER_BYTES = 1 << 20  # one request to an object store fetches many headers
 _MAX_METADATA_BYTES = 1 << 20
-_MAX_READ_BYTES = 2 << 20  # of tarfile at a time: what is read is headers, which may claim to be of any size
+_MAX_READ_BYTES = 2 << 20  # limit of one read by tarfile, which reads headers that may claim any size
 _COMPANIONS = (".txt", ".cls", ".json")
-_DAMAGED_TAR = (tarfile.TarError, ValueError, OverflowError, RecursionError)  # what tarfile raises on damaged headers
+_DAMAGED_TAR = (tarfile.TarError, ValueError, OverflowError, RecursionError)  # tarfile's exceptions on damaged headers
 
 
 def list_tar(uri: str, split: str = "", columns: ColumnsConfig = BY_NAME, folder: str = "") -> Listing:
     """List the clips of a WebDataset tar, and read their small ``.json``, ``.cls`` and ``.txt`` companions.
 
     A key is a member's name up to its *last* dot (AudioSet's keys hold dots). Its companions have the same name up to
-    their last dot, or, as WebDataset has it, up to the first dot of the base name (``0.left.flac`` and ``0.json``).
-    Where a clip that is a part of that sample has a companion of its own, another part's (``0.right.json``) is shared
-    by none; a clip that is the whole sample (``0.flac``) has all of its companions (``0.txt``, ``0.meta.json``).
-    Nothing is extracted and no link is followed, so names such as ``../x`` are only names. Of a damaged tar, the clips
-    before the damage are listed.
+    their last dot, or, by WebDataset's rule, up to the first dot of the base name (``0.left.flac`` and ``0.json``). If
+    a clip that is a part of a sample has a companion of its own, another part's companion (``0.right.json``) is shared
+    with no clip. A clip that is the whole sample (``0.flac``) has all of the sample's companions (``0.txt``,
+    ``0.meta.json``). Nothing is extracted and no link is followed, so names such as ``../x`` are only names. In a
+    damaged tar, the clips before the damage are listed.
 
     Args:
-        uri: the tar.
-        split: of clips whose companions say none.
-        columns: fields of the JSON that are asked for.
-        folder: of the source; the clips lie in the tar alone.
+        uri: URI of the tar.
+        split: split of clips whose companions give none.
+        columns: the configured fields of the JSON.
+        folder: folder of the source; unused, because the clips lie in the tar alone.
 
     Raises:
-        ValueError: a field that is asked for is in no JSON.
+        ValueError: no JSON has a configured field.
         OSError: an object store does not answer.
     """
     members = _Members()
@@ -76,7 +76,7 @@ def list_tar(uri: str, split: str = "", columns: ColumnsConfig = BY_NAME, folder
 
 
 class _Members:
-    """The clips of a tar by member, the companions' fields by their names without the suffix, and the rejects."""
+    """The clips of a tar by member, the fields of companions by name without suffix, and the rejects."""
 
     def __init__(self) -> None:
         self.clips: dict[str, dict[str, Any]] = {}
@@ -95,7 +95,7 @@ class _Members:
                 self._add(member, tar)
             elif not member.isdir():
                 self._skipped[Note("skipped on purpose", "links and devices in tars", "members")] += 1
-        buffered.seek(tar.offset)  # tarfile takes a broken header for the end, which is a block of zeros
+        buffered.seek(tar.offset)  # tarfile takes a broken header for the end; the true end is a block of zeros
         if buffered.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError(f"damaged from byte {tar.offset}")
 
@@ -131,7 +131,8 @@ class _Members:
         return is_worth_a_look(name) and begins_as_audio(_content(member, tar, FIRST_BYTES))
 
     def good_clips(self) -> list[dict[str, Any]]:
-        """Return the clips whose companions can be read; the others, and broken companions of none, become rejects."""
+        """Return the clips whose companions can be read; others, and broken companions without a clip, become
+        rejects."""
         broken = dict(self._broken)
         good = []
         for clip in self.clips.values():
@@ -144,7 +145,7 @@ class _Members:
         return good
 
     def records(self, clips: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], Notes]:
-        """Return the fields of each clip's companions, and notes on companions of no clip and other files."""
+        """Return the fields of each clip's companions, and notes on companions without a clip and on other files."""
         keys = {clip["key"] for clip in self.clips.values()}
         samples = {_sample(key) for key in keys}
         owned = {key for key in keys if key in self._companions or key in self._broken}
@@ -177,7 +178,7 @@ class _Members:
 
 
 def _join_label_fields(records: Sequence[dict[str, Any]]) -> Notes:
-    """Put all labels into one field: of a tar's clips, some may have theirs in ``labels``, others in a ``.cls``.
+    """Put all labels into one field: some clips of a tar may have them in ``labels``, others in a ``.cls`` file.
 
     Returns:
         Notes on the fields whose values were put into it.
@@ -193,13 +194,13 @@ def _join_label_fields(records: Sequence[dict[str, Any]]) -> Notes:
 
 
 def _sample(key: str) -> str:
-    """Return the name of a sample as WebDataset has it: up to the first dot of the base name."""
+    """Return the name of a sample by WebDataset's rule: up to the first dot of the base name."""
     folder, slash, name = key.rpartition("/")
     return f"{folder}{slash}{name.partition('.')[0]}"
 
 
 class _TarReader(io.BufferedReader):
-    """Reads a tar for ``tarfile``, which believes every size in a header; refuses those that cannot be true."""
+    """Reads a tar for ``tarfile``, which trusts every size in a header; refuses sizes that cannot be true."""
 
     raw: pa.NativeFile
 
@@ -207,7 +208,7 @@ class _TarReader(io.BufferedReader):
         """Read ``size`` bytes.
 
         Raises:
-            tarfile.ReadError: no header has so many.
+            tarfile.ReadError: no header has this many bytes.
         """
         if size is None or not 0 <= size <= _MAX_READ_BYTES:
             raise tarfile.ReadError(f"a header claims {size} bytes")
@@ -224,7 +225,7 @@ class _TarReader(io.BufferedReader):
         return super().seek(offset, whence)
 
     def refuse_outside(self, member: tarfile.TarInfo, tar: tarfile.TarFile) -> None:
-        """Refuse a member that does not end within the file, or after which ``tarfile`` would go backwards.
+        """Refuse a member that does not end within the file, or after which ``tarfile`` would seek backwards.
 
         Raises:
             tarfile.ReadError: names it.
@@ -236,13 +237,13 @@ class _TarReader(io.BufferedReader):
 
 def _content(member: tarfile.TarInfo, tar: tarfile.TarFile, num_bytes: int = _MAX_METADATA_BYTES) -> bytes:
     file = tar.extractfile(member)
-    assert file is not None  # a regular file
+    assert file is not None  # it is a regular file
     return file.read(num_bytes)
 
 
 def _companion(ending: str, content: bytes) -> dict[str, Any]:
-    """Read the fields of a file beside a clip in a tar; text is the clip's label."""
-    text = content.decode("utf-8-sig")  # Windows puts a byte order mark first
+    """Read the fields of a clip's companion in a tar; plain text is the clip's label."""
+    text = content.decode("utf-8-sig")  # Windows writes a byte order mark first
     if ending != ".json":
         return {ending: [text.strip()]}
     record = json.loads(text)

@@ -1,8 +1,9 @@
 """Decides which clips make which batch: a pure function of (seed, epoch), the same for any number of workers.
 
-The units (row groups) of a run are put in a random order and their rows laid end to end, each unit's in a random
-order of its own. The line is cut into **blocks** of exactly b clips; G blocks are a global batch. Block j of an epoch
-belongs to step j // G, and to rank j % world. No order is ever saved: it follows from (seed, epoch, step).
+The units (row groups) of a run are put in a random order, and the rows of each unit in a random order of their own;
+then all rows are laid end to end. The line is cut into **blocks** of exactly b clips; G blocks are a global batch.
+Block j of an epoch belongs to step j // G, and to rank j % world. No order is ever saved: it follows from (seed, epoch,
+step).
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ MAX_TASKS_PER_EXECUTION = 256
 class Pass:
     """One way through the data, or the rest of one.
 
-    ``train`` goes through N - N mod (G·b) clips at random crops; ``embed`` goes through every clip at centred crops,
-    the last global batch filled up with the first clips, whose clip_id then is -1.
+    A ``train`` pass covers N - N mod (G·b) clips at random crops. An ``embed`` pass covers every clip at centred crops;
+    the first clips, with clip_id -1, fill up its last global batch.
     """
 
     kind: Literal["train", "embed"]
@@ -36,7 +37,7 @@ class Pass:
 
     @property
     def number(self) -> int:
-        """Number of the pass within its run, the same whatever step it starts from."""
+        """Number of the pass within its run, whichever step it starts from."""
         return 2 * self.epoch + (self.kind == "train")
 
 
@@ -48,7 +49,7 @@ class Segment:
     num_steps: int
 
 
-# Ray Data plans a Dataset once when it is made, before any rank has asked for a pass; nothing of that plan is read.
+# Ray Data plans a Dataset once when it is made, before any rank has asked for a pass; this empty plan is never read.
 UNREAD = Segment(Pass("embed", 0), 1)
 
 
@@ -72,7 +73,7 @@ class ReadTask:
 
     @property
     def num_clips(self) -> int:
-        """Clips of all its blocks."""
+        """Clips of all blocks of the task."""
         return sum(part.stop - part.start for part in self.slices)
 
 
@@ -94,7 +95,7 @@ class Planner:
         self.batch = batch
 
     def num_steps(self, kind: Literal["train", "embed"]) -> int:
-        """Global batches of a whole pass."""
+        """Return the number of global batches of a whole pass."""
         clips, per_step = self.index.num_clips, self.batch.clips_per_step
         return clips // per_step if kind == "train" else -(-clips // per_step)
 
@@ -130,5 +131,5 @@ class Planner:
 
 
 def row_order(seed: int, epoch: int, unit: Unit) -> np.ndarray:
-    """The random order of a unit's rows in an epoch: int64, ``(num_clips,)``."""
+    """Return the random order of a unit's rows in an epoch: int64, ``(num_clips,)``."""
     return randomness.generator(seed, "rows", epoch, unit.first_clip_id).permutation(unit.num_clips)

@@ -1,4 +1,4 @@
-"""Sources of a worker's blocks, and the thread that reads ahead of the training."""
+"""Sources of a worker's blocks, and the thread that reads ahead of training."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from unfused_ray.data.stream.plan import Pass, Planner, ReadTask
 from unfused_ray.data.stream.read import Block, BlockReader
 
 _FIRST_BLOCKS = 8
-"""Blocks after which the time that the training takes for one is known well enough."""
+"""Number of blocks after which the training time of a block is known well enough."""
 _MOST_BLOCKS = 256
-"""Blocks that are read ahead at most: 1 GB of 64 clips with two crops of 0.95 s."""
+"""Largest number of blocks that are read ahead: 1 GB for blocks of 64 clips with two crops of 0.95 s."""
 
 
 class BlockSource(Protocol):
     """Gives one worker its blocks of a pass."""
 
     def blocks(self, pass_: Pass) -> Iterator[Block]:
-        """The worker's blocks, in the order of the plan."""
+        """Yield the worker's blocks, in the order of the plan."""
         ...
 
 
@@ -34,7 +34,8 @@ class LocalSource:
     Args:
         planner: plans the passes.
         reader: carries the plan out.
-        num_threads: that decode at once, each the blocks of a task; decoding lets other threads run.
+        num_threads: number of decoding threads, each of which takes one task at a time; decoding lets other threads
+            run.
     """
 
     def __init__(self, planner: Planner, reader: BlockReader, num_threads: int = 1) -> None:
@@ -43,13 +44,13 @@ class LocalSource:
         self._num_threads = num_threads
 
     def blocks(self, pass_: Pass) -> Iterator[Block]:
-        """Every block of the pass from its first step on."""
+        """Yield every block of the pass from its first step on."""
         tasks = (
             (segment.pass_, task)
             for segment in self.planner.segments(pass_)
             for task in self.planner.read_tasks(segment)
         )
-        if self._num_threads == 1:  # the first block is there before the others of its task are read
+        if self._num_threads == 1:  # yields the first block of a task before its others are read
             for task in tasks:
                 yield from self.reader.read(*task)
             return
@@ -70,13 +71,13 @@ class LocalSource:
 
 
 class Prefetcher:
-    """Pulls blocks in a thread, ahead of the training and across the ends of passes.
+    """Pulls blocks in a thread, ahead of training and across the ends of passes.
 
     Args:
         source: gives the blocks.
         passes: every pass that will be asked for, in order.
-        depth: blocks held ready at least.
-        seconds: of training that blocks are held ready for, once it is known how long the training takes for one.
+        depth: smallest number of blocks to hold ready.
+        seconds: seconds of training for which blocks are held ready, once the training time of a block is known.
         prepare: called with each block in the thread.
     """
 
@@ -96,16 +97,16 @@ class Prefetcher:
         self._stopped = threading.Event()
         self._num_trained, self._seconds_trained = 0, 0.0
         self.seconds_waited = 0.0
-        """Time the consumer has waited for a block since the start."""
+        """Seconds that the consumer has waited for blocks since the start."""
         self._thread = threading.Thread(target=self._pull, name="prefetch", daemon=True)
         self._thread.start()
 
     def blocks(self, pass_: Pass) -> Iterator[Block]:
-        """The blocks of the next pass.
+        """Yield the blocks of the next pass.
 
         Raises:
             ValueError: ``pass_`` is not the next of the announced passes.
-            Exception: whatever the source raised, once.
+            Exception: the exception that the source raised, once.
         """
         while True:
             started = time.perf_counter()
@@ -127,7 +128,7 @@ class Prefetcher:
         self._stopped.set()
 
     def _note_training(self, seconds: float) -> None:
-        """Note how long the training took for a block, and hold more of them ready if they are used up faster."""
+        """Record the training time of a block; hold more blocks ready if they are used up faster than expected."""
         self._num_trained += 1
         self._seconds_trained += seconds
         if self._num_trained < _FIRST_BLOCKS:

@@ -1,8 +1,8 @@
-"""Streams blocks to a worker group by Ray Data: the only module of this room that imports Ray.
+"""Streams blocks to a worker group with Ray Data: the only module of this room that imports Ray.
 
-Ray Data asks a :class:`Datasource` for its read tasks anew at every execution, after all ranks have arrived. The one
-here then asks the run which pass is wanted from which step on (``position``) and plans just that. No order is saved,
-none is repeated after a restart, and the number of workers changes nothing.
+Ray Data asks a :class:`Datasource` for its read tasks at every execution, after all ranks have arrived. The Datasource
+here then asks the run which pass it wants and from which step on (``position``), and plans exactly that. No order is
+saved, no batch is repeated after a restart, and the number of workers changes nothing.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class PlannedClips(datasource.Datasource):
 
     Args:
         planner: plans the passes.
-        reader: carries a task out.
-        position: gives the segment that is wanted now; called once an execution.
+        reader: reads the blocks of a task.
+        position: returns the segment that is wanted now; called once per execution.
     """
 
     def __init__(self, planner: Planner, reader: BlockReader, position: Callable[[], Segment]) -> None:
@@ -36,7 +36,7 @@ class PlannedClips(datasource.Datasource):
         self.position = position
 
     def estimate_inmemory_data_size(self) -> int | None:
-        """Unknown: it depends on the segment."""
+        """Return None: the size depends on the segment."""
         return None
 
     def get_read_tasks(
@@ -70,12 +70,12 @@ class _ReadBlocks:
 
 
 def row_bytes(reader: BlockReader) -> int:
-    """Return the bytes of a clip in a block's table."""
+    """Return the number of bytes per clip in a block's table."""
     return 2 * reader.crop.num_crops * reader.crop_samples + 8 + 4 + 4 + 4
 
 
 def to_table(block: Block, pass_: Pass) -> pa.Table:
-    """Make an Arrow table of a block. The waves are fixed-size binaries, so no value is copied or boxed."""
+    """Make an Arrow table of a block. Waves are fixed-size binaries, so that no value is copied or boxed."""
     waves = np.ascontiguousarray(block.waves).reshape(len(block.clip_ids), -1)
     binary = pa.FixedSizeBinaryArray.from_buffers(
         pa.binary(waves.shape[1] * 2), len(waves), [None, pa.py_buffer(waves.data)]
@@ -92,7 +92,7 @@ def to_table(block: Block, pass_: Pass) -> pa.Table:
 
 
 def from_table(table: pa.Table, pass_: Pass, crop_samples: int) -> Block:
-    """Make the block of a table from :func:`to_table`.
+    """Make a block from a table of :func:`to_table`.
 
     Raises:
         RuntimeError: the rows are not one whole block of this pass.
@@ -117,23 +117,23 @@ def from_table(table: pa.Table, pass_: Pass, crop_samples: int) -> Block:
 def make_dataset(planner: Planner, reader: BlockReader, position: Callable[[], Segment]) -> ray.data.Dataset:
     """Make the Ray Dataset of a run, for ``TorchTrainer(datasets=…)`` together with :func:`execution_options`."""
     context = DataContext.get_current().copy()
-    # One byte less than a block: Ray Data then closes an output after every table that the reader yields.
+    # One byte less than a block, so that Ray Data closes an output after every table that the reader yields.
     context.target_max_block_size = planner.batch.block * row_bytes(reader) - 1
     context.enable_progress_bars = False
-    # A worker that waits for a long clustering holds its iterator open: that is not a hang.
+    # A worker that waits for a long clustering keeps its iterator open, which is not a hang.
     context.execution_no_progress_timeout_s = -1
     with DataContext.current(context):
-        # One block wanted: with the default of 200, Ray Data would cut the blocks of short plans into pieces.
+        # Ask for one block: with the default of 200, Ray Data would cut the blocks of short plans into pieces.
         return ray.data.read_datasource(PlannedClips(planner, reader, position), override_num_blocks=1)
 
 
 def execution_options() -> ExecutionOptions:
-    """Return the options under which the ranks receive the blocks in turn, in the order of the plan."""
+    """Return the options under which the ranks take turns at the blocks, in the order of the plan."""
     return ExecutionOptions(preserve_order=True)
 
 
 class RaySource:
-    """A rank's share of the Ray Dataset: block j goes to rank j mod world.
+    """One rank's share of the Ray Dataset: block j goes to rank j mod world.
 
     Args:
         iterator: the rank's split of the dataset.
@@ -141,7 +141,7 @@ class RaySource:
         crop_samples: samples of a crop.
         rank, world: rank of the worker, and size of its group.
         set_position: sets the segment that the dataset plans next.
-        max_tasks: most read tasks of an execution; the same on all ranks.
+        max_tasks: largest number of read tasks per execution; the same on all ranks.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class RaySource:
         """
         for segment in self.planner.segments(pass_, self.max_tasks):
             if self.rank == 0:
-                # The others wait inside Ray Data until this rank has arrived, so they see the new position.
+                # The other ranks wait inside Ray Data until this one has arrived, so they see the new position.
                 self.set_position(segment)
             first = segment.pass_.first_step * self.planner.batch.blocks_per_step
             expected = range(

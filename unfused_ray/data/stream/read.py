@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Block:
-    """b clips, the unit of batch-norm statistics and of gradient accumulation."""
+    """A block of b clips: the unit of batch-norm statistics and of gradient accumulation."""
 
     index: int
     """Number of the block in the epoch."""
@@ -36,7 +36,7 @@ class Block:
 
 @dataclass(frozen=True)
 class BlockReader:
-    """Reads the blocks of a read task. Holds only numbers, so it travels to any process."""
+    """Reads the blocks of a read task. It holds only numbers, so it can be sent to any process."""
 
     seed: int
     block_size: int
@@ -46,7 +46,7 @@ class BlockReader:
     def read(self, pass_: Pass, task: ReadTask) -> Iterator[Block]:
         """Yield the task's blocks in order.
 
-        A clip that is damaged becomes silence with weight 0, so the number of blocks never changes.
+        A damaged clip becomes silence with weight 0, so the number of blocks never changes.
 
         Raises:
             OSError: a shard is missing, or its storage does not answer.
@@ -76,7 +76,7 @@ class BlockReader:
                     filled, index = 0, index + 1
 
     def _crop_starts(self, pass_: Pass, ids: np.ndarray, num_samples: np.ndarray) -> np.ndarray:
-        """Choose the first sample of each crop, ``(clips, crops)``: random to train, centred to embed."""
+        """Choose the first sample of each crop, ``(clips, crops)``: random for training, centred for embedding."""
         crops = self.crop.num_crops
         if pass_.kind == "embed":
             middle = (np.maximum(num_samples - self.crop_samples, 0) + 1) // 2
@@ -90,7 +90,7 @@ class BlockReader:
         )
 
     def _read_clip(self, flac: pa.Buffer, num_samples: int, starts: np.ndarray, out_CL: np.ndarray) -> bool:
-        """Write a clip's crops to ``out_CL`` (zeros); return False if the clip is damaged."""
+        """Write a clip's crops to ``out_CL``, which holds zeros; return False if the clip is damaged."""
         length = self.crop_samples
         try:
             if num_samples <= length:
@@ -105,7 +105,7 @@ class BlockReader:
 
 
 def read_unit_if_whole(unit: Unit, columns: Sequence[str]) -> pa.Table | None:
-    """Read columns of one row group; return None, with a warning, if its shard is not as the ingest wrote it.
+    """Read columns of one row group; return None, with a warning, if its shard is damaged.
 
     Raises:
         OSError: the shard is missing or its storage does not answer.

@@ -1,4 +1,4 @@
-"""The labelled clips of a task as probes see them: which are fitted on, which are held out, which are whole."""
+"""The labelled clips of a task in the form that probes take: clips to fit on, clips held out, and undamaged clips."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Labelled:
     splits: np.ndarray
     """(N,) "train", "valid" or "test"."""
     groups: np.ndarray
-    """(N,) recordings or speakers that may not be torn apart; "" is a clip that is its own group."""
+    """(N,) recordings or speakers that must stay in one part; "" is a clip that is its own group."""
     num_classes: int
 
 
@@ -34,10 +34,10 @@ class Part(NamedTuple):
 
 
 def finite_clips(vectors_ND: np.ndarray, labelled: Labelled) -> np.ndarray:
-    """(N,) bool, True for a clip whose vector is finite.
+    """Return (N,) bool, True for a clip whose vector is finite.
 
     Raises:
-        ValueError: the vectors do not fit to the clips, or a class is beyond ``num_classes``.
+        ValueError: the vectors do not match the clips, or a class is beyond ``num_classes``.
     """
     num_clips = len(labelled.class_ids)
     if vectors_ND.ndim != 2 or len(vectors_ND) != num_clips:
@@ -50,20 +50,20 @@ def finite_clips(vectors_ND: np.ndarray, labelled: Labelled) -> np.ndarray:
 
 
 def validation_parts(labelled: Labelled, whole_N: np.ndarray, folds: int, by_folds: bool = False) -> list[Part]:
-    """The parts that a validation fits on and scores: train and valid, or folds where there is no valid split.
+    """Return the parts that validation fits on and scores: train and valid, or folds if there is no valid split.
 
-    Of a fold, clips of a class that the others lack are left out: no probe could be right about them.
+    Clips of a fold whose class the other folds lack are left out: no probe could be right about them.
 
     Args:
         labelled: classes, splits and groups.
         whole_N: (N,) bool, clips that can be used.
         folds: parts of a grouped and stratified cross-validation within train.
-        by_folds: cross-validate within train and valid together, though there is a valid split: of a small task, more
-            clips are held out.
+        by_folds: cross-validate within train and valid together, even if there is a valid split; in a small task, this
+            holds more clips out.
 
     Raises:
-        ValueError: no training clip is whole, or there are fewer groups than folds, or too few clips or groups of any
-            class to hold some out.
+        ValueError: no training clip is undamaged, or there are fewer groups than folds, or no class has enough clips
+            and groups to hold some out.
     """
     train = np.flatnonzero((labelled.splits == "train") & whole_N)
     valid = np.flatnonzero((labelled.splits == "valid") & whole_N)

@@ -1,4 +1,4 @@
-"""The few-shot probe: a linear layer on a few labelled clips of each class, for several draws of these."""
+"""The few-shot probe: a linear layer on a few labelled clips of each class, for several draws of these clips."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ class FewShotConfig(Config):
     """Number of labelled clips, and settings of the linear layer's training; the protocol file holds the values."""
 
     clips_per_class: PositiveInt
-    """Labelled clips of each class; of a class with fewer, all."""
+    """Labelled clips of each class; all clips of a class that has fewer."""
     draws: PositiveInt
-    """Draws of the labelled clips, each fitted by itself."""
+    """Number of draws of the labelled clips, each fitted separately."""
     strength: PositiveFloat
-    """C of the logistic regression, the same for all systems: nothing is left to choose by."""
+    """C of the logistic regression, the same for all systems: no labels are left to choose it by."""
     tolerance: PositiveFloat
-    """As in the linear probe."""
+    """Tolerance of a fit, as in the linear probe."""
     max_iterations: PositiveInt
-    """As in the linear probe."""
+    """Largest number of iterations, as in the linear probe."""
     seed: Seed
-    """Seed of the draws, which depend on it and on the clips' classes alone: every system has the same ones. A clip
-    that is damaged for one system is replaced there by the next of its class, and no other changes."""
+    """Seed of the draws, which depend only on it and on the clips' classes: every system gets the same draws. If a clip
+    is damaged for one system, the next clip of its class replaces it there; no other clip changes."""
 
 
 class FewShotScores(NamedTuple):
     """Accuracies of held-out clips over the draws."""
 
     right: np.ndarray
-    """(H,) float64, the share of the draws whose linear layer is right about a clip."""
+    """(H,) float64, the share of the draws whose linear layer classifies a clip correctly."""
     num_unconverged: int
     """Draws whose fit ended before it converged."""
 
@@ -43,15 +43,15 @@ class FewShotScores(NamedTuple):
 def few_shot_scores(
     vectors_ND: np.ndarray, class_ids_N: np.ndarray, part: Part, config: FewShotConfig
 ) -> FewShotScores:
-    """Fit a linear layer to each draw, and ask it about the held-out clips.
+    """Fit a linear layer to each draw, and score it on the held-out clips.
 
-    Vectors are standardised by all clips to fit on, which takes no label.
+    Vectors are standardised by all clips to fit on, which needs no labels.
 
     Args:
-        vectors_ND: of all clips; those of the part are finite.
-        class_ids_N: of all clips.
-        part: clips to draw from, and clips that are asked about.
-        config: of the draws and the fits.
+        vectors_ND: vectors of all clips; those of the part are finite.
+        class_ids_N: classes of all clips.
+        part: clips to draw from, and clips to score.
+        config: settings of the draws and the fits.
 
     Raises:
         ValueError: the clips to draw from are of one class.
@@ -72,15 +72,15 @@ def few_shot_scores(
 
 
 def draw_clips(class_ids_N: np.ndarray, fitting: np.ndarray, config: FewShotConfig, draw: int) -> np.ndarray:
-    """Draw the labelled clips: their rows, class by class.
+    """Draw the labelled clips; return their rows, class by class.
 
     Args:
-        class_ids_N: of all clips.
+        class_ids_N: classes of all clips.
         fitting: (F,) rows to draw from.
         config: number of clips and seed.
         draw: number of the draw.
     """
-    # By a number for each clip, and not by a permutation, which would be another one without a damaged clip.
+    # By a number for each clip, not by a permutation, which would change entirely without a damaged clip.
     order = fitting[np.argsort(randomness.uniform(config.seed, "few-shot clips", draw, fitting), kind="stable")]
     classes = class_ids_N[order]
     return np.concatenate([order[classes == class_id][: config.clips_per_class] for class_id in np.unique(classes)])

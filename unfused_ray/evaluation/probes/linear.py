@@ -21,24 +21,26 @@ class LinearConfig(Config):
     """Settings of the linear layer's training and choice; the protocol file holds the values."""
 
     strengths: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
-    """Values of C tried: the weight of the summed cross-entropy against half the squared norm of the coefficients."""
+    """Values of C to try: the weight of the summed cross-entropy relative to half the squared norm of the
+    coefficients."""
     tolerance: PositiveFloat
-    """A fit has converged where no entry of the gradient of (mean cross-entropy + penalty / (C N)) is larger."""
+    """A fit has converged when no entry of the gradient of (mean cross-entropy + penalty / (C N)) is larger than
+    this."""
     max_iterations: PositiveInt
-    """Iterations of L-BFGS after which a fit ends without having converged."""
+    """Number of L-BFGS iterations after which a fit ends unconverged."""
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The best of all strengths, on clips that it was not fitted on."""
+    """The strength that scored best on clips that it was not fitted on."""
 
     strength: float
     accuracies: dict[float, float]
-    """Accuracies by strength."""
+    """Validation accuracies by strength."""
     correct: np.ndarray
-    """(V,) bool, True where the chosen strength is right, of the parts' held-out clips one after another."""
+    """(V,) bool, True where the chosen strength is right; the held-out clips of all parts, one part after another."""
     fit: tuple[CoordinateFrame, Fitted] | None
-    """The chosen fit, of a single part; None after a cross-validation, whose fits are of parts."""
+    """The chosen fit, if there is a single part; None after a cross-validation, whose fits are of parts."""
 
     @property
     def accuracy(self) -> float:
@@ -48,21 +50,21 @@ class Chosen:
 
 @dataclass(frozen=True)
 class LinearResult:
-    """The chosen linear layer: what it predicts, and how it was chosen."""
+    """The chosen linear layer: its predictions, and how it was chosen."""
 
     strength: float
     accuracies: dict[float, float]
     """Validation accuracies by strength."""
     train_accuracy: float
     predictions: np.ndarray
-    """(H,) int64 class of every held-out clip."""
+    """(H,) int64 predicted class of every held-out clip."""
     converged: bool
-    """True if the chosen fit did."""
+    """True if the chosen fit has converged."""
     iterations: int
-    """Iterations of the chosen fit, which starts where that of the strength before ended."""
+    """Iterations of the chosen fit, which starts from the fit of the previous strength."""
 
     def to_json(self) -> dict[str, Any]:
-        """Everything in plain values."""
+        """Return all fields as plain values."""
         accuracies = [{"strength": strength, "accuracy": value} for strength, value in self.accuracies.items()]
         return vars(self) | {"accuracies": accuracies, "predictions": self.predictions.tolist()}
 
@@ -70,15 +72,15 @@ class LinearResult:
 def choose_strength(
     vectors_ND: np.ndarray, class_ids_N: np.ndarray, parts: Sequence[Part], config: LinearConfig
 ) -> Chosen:
-    """Fit every strength on the first clips of each part, and choose by the accuracy on the second.
+    """Fit every strength on the fitting clips of each part, and choose by the accuracy on the held-out clips.
 
-    Of equal accuracies, the stronger regularisation wins.
+    Among equal accuracies, the stronger regularisation wins.
 
     Args:
-        vectors_ND: of all clips; those of the parts are finite.
-        class_ids_N: of all clips.
+        vectors_ND: vectors of all clips; those of the parts are finite.
+        class_ids_N: classes of all clips.
         parts: from :func:`clips.validation_parts`.
-        config: strengths and when a fit has converged.
+        config: strengths and limits of a fit.
 
     Raises:
         ValueError: the clips to fit on are of one class.
@@ -102,13 +104,13 @@ def choose_strength(
 def predict(
     vectors_ND: np.ndarray, class_ids_N: np.ndarray, part: Part, chosen: Chosen, config: LinearConfig
 ) -> LinearResult:
-    """Classify the held-out clips by the chosen strength, fitted on the others.
+    """Classify the held-out clips with the chosen strength, fitted on the training clips.
 
     Args:
-        vectors_ND, class_ids_N: of all clips.
+        vectors_ND, class_ids_N: vectors and classes of all clips.
         part: training clips, and test clips.
         chosen: strength; its fit, if it has one, was on these training clips.
-        config: when a fit has converged.
+        config: limits of a fit.
     """
     fitting, held = part
     frame, fitted = chosen.fit or _fit(vectors_ND[fitting], class_ids_N[fitting], chosen.strength, config)
@@ -129,7 +131,7 @@ def predict(
 def _fit(
     train_ND: np.ndarray, class_ids_N: np.ndarray, strength: float, config: LinearConfig
 ) -> tuple[CoordinateFrame, Fitted]:
-    """A strength on all training clips, by the path of those before it."""
+    """Fit a strength on all training clips, along the path of the strengths before it."""
     frame = CoordinateFrame.of(train_ND)
     strengths = [other for other in config.strengths if other <= strength]
     *_, fitted = fit_path(frame.coordinates(train_ND), class_ids_N, strengths, *_limits(config))

@@ -15,19 +15,20 @@ from sklearn.preprocessing import StandardScaler
 
 @dataclass(frozen=True)
 class CoordinateFrame:
-    """Coordinates that a probe is fitted in: standardised, then within the span of the training clips.
+    """Coordinates in which a probe is fitted: standardised, then within the span of the training clips.
 
-    The coefficients that an L2 penalty leaves lie in that span, and a rotation changes neither their norm nor any
-    logit: with fewer clips than dimensions the fit is the same in N coordinates as in D.
+    With an L2 penalty the coefficients lie in that span, and a rotation changes neither their norm nor any logit. So
+    with fewer clips than dimensions, the fit in N coordinates is the same as in D.
     """
 
     scaler: StandardScaler
     basis: np.ndarray | None
-    """(D, N) float64, orthonormal columns; None where there are no fewer clips than dimensions."""
+    """(D, N) float64, orthonormal columns; None if there are at least as many clips as dimensions."""
 
     @classmethod
     def of(cls, train_ND: np.ndarray, scaler: StandardScaler | None = None) -> CoordinateFrame:
-        """The frame of the training clips' features, standardised by themselves if no ``scaler`` is given."""
+        """Make the frame of the training clips' features, which are standardised by ``scaler`` or else by
+        themselves."""
         scaler = scaler or StandardScaler().fit(train_ND.astype(np.float64))
         num_clips, dim = train_ND.shape
         if num_clips >= dim:
@@ -35,14 +36,14 @@ class CoordinateFrame:
         return cls(scaler, np.linalg.qr(scaler.transform(train_ND.astype(np.float64)).T)[0])
 
     def coordinates(self, features_ND: np.ndarray) -> np.ndarray:
-        """Float64 coordinates of clips: ``(clips, min(N, D))``."""
+        """Return float64 coordinates of clips: ``(clips, min(N, D))``."""
         standardised = self.scaler.transform(features_ND.astype(np.float64))
         return standardised if self.basis is None else standardised @ self.basis
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fit with one strength."""
+    """A fit at one strength."""
 
     model: LogisticRegression
     converged: bool
@@ -52,17 +53,17 @@ class Fitted:
 def fit_path(
     train_NR: np.ndarray, class_ids_N: np.ndarray, strengths: Sequence[float], tolerance: float, max_iterations: int
 ) -> Iterator[Fitted]:
-    """Fits from the strongest regularisation (smallest C) to the weakest, each started where the last one ended.
+    """Yield fits from the strongest regularisation (smallest C) to the weakest, each started where the last ended.
 
     Args:
         train_NR: coordinates of the training clips.
         class_ids_N: their classes.
         strengths: values of C.
-        tolerance: a fit has converged where no entry of its gradient is larger.
-        max_iterations: of a fit.
+        tolerance: a fit has converged when no entry of its gradient is larger.
+        max_iterations: largest number of iterations of a fit.
 
     Raises:
-        ValueError: there is one class only.
+        ValueError: there is only one class.
     """
     if len(np.unique(class_ids_N)) < 2:
         raise ValueError(f"all {len(class_ids_N)} training clips of a probe are of one class: there is nothing to fit")

@@ -1,4 +1,4 @@
-"""The neighbour probe: of the training clips whose vectors are nearest, how many have the clip's class?"""
+"""The neighbour probe: the share of the nearest training clips that have the clip's class."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ class NeighboursConfig(Config):
     """Number of neighbours; the protocol file holds the value."""
 
     count: PositiveInt
-    """Nearest training clips of each clip."""
+    """Number of nearest training clips per clip."""
 
 
 def nearest_clips(vectors_ND: np.ndarray, part: Part, count: int) -> np.ndarray:
-    """The nearest of the clips to fit on: (H, K) int64 rows of each held-out clip, the nearest first.
+    """Find the fitting clips nearest to each held-out clip: (H, K) int64 rows, the nearest first.
 
-    Nearness is the cosine of vectors that are standardised by the clips to fit on. Nothing is trained.
+    Nearness is the cosine of vectors that are standardised by the fitting clips. Nothing is trained.
 
     Args:
-        vectors_ND: of all clips; those of the part are finite.
-        part: clips to look among, and clips that are asked about.
-        count: K; of fewer clips, all.
+        vectors_ND: vectors of all clips; those of the part are finite.
+        part: clips to search, and held-out clips.
+        count: K; all clips if there are fewer.
     """
     scaler = StandardScaler().fit(vectors_ND[part.fitting].astype(np.float64))
     known_FD = _unit(scaler, vectors_ND[part.fitting])
@@ -42,7 +42,7 @@ def nearest_clips(vectors_ND: np.ndarray, part: Part, count: int) -> np.ndarray:
 
 
 def neighbour_scores(class_ids_N: np.ndarray, part: Part, nearest_HK: np.ndarray) -> np.ndarray:
-    """Precision of the nearest clips: (H,) float64, the share of them that have the held-out clip's class."""
+    """Return the precision of the nearest clips: (H,) float64, the share that has the held-out clip's class."""
     return (class_ids_N[nearest_HK] == class_ids_N[part.held, None]).mean(axis=1)
 
 

@@ -18,14 +18,14 @@ from unfused_ray.evaluation.probes.linear import LinearConfig, LinearResult, cho
 from unfused_ray.evaluation.probes.neighbours import NeighboursConfig, nearest_clips, neighbour_scores
 
 _SHOWN = 4
-"""Nearest clips that a result keeps, to look at and to listen to."""
+"""Number of nearest clips that a result keeps, to look at and to listen to."""
 
 
 class ProbesConfig(Config):
     """Settings of all probes; the protocol file holds and explains the values."""
 
     folds: Annotated[int, Field(ge=2)]
-    """Parts of the cross-validation within train, for tasks without a valid split."""
+    """Number of folds of the cross-validation within train, for tasks without a valid split."""
     linear: LinearConfig
     few_shot: FewShotConfig
     neighbours: NeighboursConfig
@@ -42,9 +42,9 @@ class ClassScores:
     f1: np.ndarray
     """(K,) float64."""
     support: np.ndarray
-    """(K,) int64 clips of the class."""
+    """(K,) int64 number of clips of the class."""
     confusion: np.ndarray
-    """(K, K) int64 clips, true class by predicted class."""
+    """(K, K) int64 counts of clips, true class by predicted class."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ class Validation:
     clips: np.ndarray
     """(V,) int64 rows, each once."""
     scores: dict[Measure, np.ndarray]
-    """(V,) float64, 0 to 1, by measure."""
+    """(V,) float64, 0 to 1, scores by measure."""
 
     def accuracy(self, measure: Measure) -> float:
-        """Mean score."""
+        """Return the mean score."""
         return float(self.scores[measure].mean())
 
 
@@ -69,19 +69,19 @@ class ProbeResult:
     """(T,) float64, 0 to 1, of every test clip in the order of the test rows, by measure; 0 for a damaged clip."""
     validation: Validation
     linear: LinearResult
-    """Its predictions are of all test clips; -1 for a damaged one."""
+    """The linear probe; its predictions cover all test clips, with -1 for a damaged one."""
     classes: ClassScores
     """Scores of the linear probe on the test clips."""
     nearest: np.ndarray
-    """(T, up to 4) int64 rows of the training clips that are nearest to each test clip, the nearest first; -1 for a
-    damaged one."""
+    """(T, up to 4) int64 rows of the training clips nearest to each test clip, the nearest first; -1 for a damaged test
+    clip."""
     num_damaged: int
-    """Clips of any split that have a number that is not finite."""
+    """Clips of any split with a value that is not finite."""
     num_unconverged: int
     """Draws of the few-shot probe whose fit ended before it converged."""
 
     def to_json(self) -> dict[str, Any]:
-        """Everything in plain values."""
+        """Return all fields as plain values."""
         return {
             "scores": _plain(self.scores),
             "validation": {"clips": self.validation.clips.tolist(), "scores": _plain(self.validation.scores)},
@@ -93,8 +93,8 @@ class ProbeResult:
         }
 
 
-# One thread: the products are small, and where other work is on the machine, OpenMP's threads wait for each other far
-# longer than they compute (280 clips of 9 classes: 3 s on one thread, 175 s on two of two busy cores).
+# One thread: the products are small, and on a busy machine OpenMP's threads wait for each other far longer than they
+# compute (280 clips of 9 classes: 3 s on one thread, 175 s on two of two busy cores).
 @threadpool_limits.wrap(limits=1)
 def probe(vectors_ND: np.ndarray, labelled: Labelled, config: ProbesConfig) -> ProbeResult:
     """Validate all probes, then classify the test split once.
@@ -105,10 +105,10 @@ def probe(vectors_ND: np.ndarray, labelled: Labelled, config: ProbesConfig) -> P
     Args:
         vectors_ND: (N, D) float32.
         labelled: classes, splits and groups of the N clips.
-        config: of the probes.
+        config: settings of the probes.
 
     Raises:
-        ValueError: shapes or class ids do not fit, train or test is empty, or train has one class only.
+        ValueError: shapes or class ids do not match, train or test is empty, or train has only one class.
     """
     whole_N = finite_clips(vectors_ND, labelled)
     train = np.flatnonzero((labelled.splits == "train") & whole_N)
@@ -151,12 +151,12 @@ def validate(
 
     Args:
         vectors_ND, labelled, config: as for :func:`probe`.
-        by_folds: cross-validate by groups within train and valid together, instead of fitting on train alone: of a
-            small task, more clips are held out.
-        linear: False leaves out the linear probe, which takes most of the time.
+        by_folds: cross-validate by groups within train and valid together, instead of fitting on train alone; in a
+            small task, this holds more clips out.
+        linear: if False, leave out the linear probe, which takes most of the time.
 
     Raises:
-        ValueError: shapes or class ids do not fit, no training clip is whole, or train has one class only.
+        ValueError: shapes or class ids do not match, no training clip is undamaged, or train has only one class.
     """
     parts = validation_parts(labelled, finite_clips(vectors_ND, labelled), config.folds, by_folds)
     scores, _ = _scores(vectors_ND, labelled.class_ids, parts, _nearest(vectors_ND, parts, config), config)
@@ -166,7 +166,7 @@ def validate(
 
 
 def class_scores(true_N: np.ndarray, predicted_N: np.ndarray, num_classes: int) -> ClassScores:
-    """Scores of every class; a prediction of -1 is wrong, and in no column of the confusion matrix."""
+    """Score every class; a prediction of -1 is wrong, and in no column of the confusion matrix."""
     labels = np.arange(num_classes)
     precision, recall, f1, support = precision_recall_fscore_support(
         true_N, predicted_N, labels=labels, zero_division=0.0
@@ -175,12 +175,12 @@ def class_scores(true_N: np.ndarray, predicted_N: np.ndarray, num_classes: int) 
 
 
 def _held(parts: Sequence[Part]) -> np.ndarray:
-    """Rows of the parts' held-out clips, one part after another."""
+    """Return the rows of the parts' held-out clips, one part after another."""
     return np.concatenate([held for _, held in parts])
 
 
 def _nearest(vectors_ND: np.ndarray, parts: Sequence[Part], config: ProbesConfig) -> list[np.ndarray]:
-    """The nearest clips of each part's held-out clips, as many as are asked or shown."""
+    """Find the nearest clips of each part's held-out clips, as many as are scored or shown."""
     return [nearest_clips(vectors_ND, part, max(config.neighbours.count, _SHOWN)) for part in parts]
 
 
@@ -191,9 +191,9 @@ def _scores(
     nearest: Sequence[np.ndarray],
     config: ProbesConfig,
 ) -> tuple[dict[Measure, np.ndarray], int]:
-    """Scores of the parts' held-out clips, one part after another, by all measures but the linear one.
+    """Score the parts' held-out clips, one part after another, by all measures except the linear one.
 
-    Behind them, the few-shot fits that did not converge.
+    Return the scores, and the number of few-shot fits that did not converge.
     """
     count = config.neighbours.count
     neighbours = np.concatenate(

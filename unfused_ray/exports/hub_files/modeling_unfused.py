@@ -27,8 +27,8 @@ class UnfusedModel(PreTrainedModel):
         """Embed clips.
 
         Args:
-            input_values: (B, samples) float32 at ``config.encoder["sample_rate"]``, in [-1, 1] as recorded: peaks are
-                not normalised, nothing is padded.
+            input_values: (B, samples) float32 at ``config.encoder["sample_rate"]``, in [-1, 1] as recorded, without
+                normalising peaks or padding.
 
         Returns:
             ``pooler_output``, (B, dim), a vector a clip; ``last_hidden_state``, (B, T', dim), vectors over time.

@@ -1,4 +1,4 @@
-"""The encoder with ``from_pretrained`` of huggingface_hub, without transformers."""
+"""The encoder for ``from_pretrained`` of huggingface_hub, without transformers."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ class UnfusedEncoder(nn.Module, PyTorchModelHubMixin):
         self.encoder = PortableEncoder(**encoder)
 
     def forward(self, wave: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors of clips, (B, dim), and over time, (B, T', dim), of waveforms (B, samples)."""
+        """Return vectors of clips, (B, dim), and of frames over time, (B, T', dim), for waveforms (B, samples)."""
         return self.encoder(wave)

@@ -1,8 +1,9 @@
 """Bird audio detection (Stowell et al., arXiv 1807.05812): is a bird heard in ten seconds?
 
-Two sources, freefield1010 (field recordings of all the world) and Warblr (telephones in Britain), each a folder ``wav``
-with ``<itemid>.wav`` and a CSV file with the columns ``itemid,datasetid,hasbird``. A quarter of the first has birds and
-three quarters of the second: to know the source is to know three quarters of the labels.
+There are two sources, freefield1010 (field recordings from all over the world) and Warblr (telephones in Britain). Each
+has a folder ``wav`` with ``<itemid>.wav`` and a CSV file with the columns ``itemid,datasetid,hasbird``. A quarter of
+the first source's clips have birds, and three quarters of the second's: a model that only knows the source gets three
+quarters of the labels right.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ LISTS = {
     "ff1010bird": "ff1010bird/ff1010bird_metadata_2018.csv",
     "warblrb10k": "warblrb10k/warblrb10k_public_metadata_2018.csv",
 }
-"""The CSV file of each source, which is named as its folder."""
+"""The CSV file of each source, by the name of the source's folder."""
 _LABELS = {"0": "no bird", "1": "bird"}
 
 
 def clips(disk: Disk) -> Listing:
-    """List the clips: a fifth of each source's clips with a bird and of those without is test, a tenth valid.
+    """List the clips: of each source's clips with a bird, and of those without, a fifth is test and a tenth valid.
 
     The test clips' splits are ``test-ff1010bird`` and ``test-warblrb10k``, so that each source is reported too.
 
     Raises:
-        ValueError: a list lacks a column, or says neither 0 nor 1.
+        ValueError: a list lacks a column, or has a label other than 0 and 1.
     """
     return combine([_of_source(disk, source) for source in LISTS])
 

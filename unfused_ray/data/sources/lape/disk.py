@@ -1,4 +1,4 @@
-"""Reads a data set that lies on a disk as its publisher distributes it: its lists, and its audio files."""
+"""Reads a data set in the layout of its publisher: its lists and its audio files."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ class Entry(NamedTuple):
     """A clip of a task."""
 
     path: str
-    """Path of its file, from the folder that holds the data set."""
+    """Path of its file, relative to the folder that holds the data set."""
     label: str
     split: str
-    """train, valid, test, ``test-<part>`` if parts of the test clips are reported too, or fold1, fold2 …"""
+    """train, valid, test, ``test-<part>`` if parts of the test clips are also reported by themselves, or fold1, fold2
+    …"""
     group: str = ""
-    """Clips of one group, such as a speaker's, stay in one split; "" if the clip stands alone."""
+    """Group of the clip, such as its speaker; clips of one group stay in one split. "" if the clip stands alone."""
     start: float = 0.0
-    """First second of the clip in its file."""
+    """Start of the clip in its file, in seconds."""
     seconds: float | None = None
-    """Length of the clip; None is to the end of the file."""
+    """Length of the clip in seconds; None if it lasts to the end of the file."""
 
     @property
     def key(self) -> str:
-        """The path, followed by the first second of a clip that is a part of its file."""
+        """The path; for a clip that is a part of its file, followed by the second at which it starts."""
         return self.path if self.seconds is None else f"{self.path}@{self.start:.6f}"
 
 
@@ -42,10 +43,10 @@ class Disk:
     """A folder that holds a data set in the layout of its publisher.
 
     Args:
-        root: that folder, by path or URI.
+        root: path or URI of that folder.
         name: name of the data set in messages.
-        origin: address to get it from, in messages.
-        requires: files and folders that must be there, by their paths from ``root``.
+        origin: address to download it from, in messages.
+        requires: paths, relative to ``root``, of files and folders that must be there.
     """
 
     root: str
@@ -64,10 +65,10 @@ class Disk:
         return [path for path in self.requires if not storage.exists(self.uri(path))]
 
     def check(self) -> None:
-        """Refuse a data set that is not whole.
+        """Refuse an incomplete data set.
 
         Raises:
-            FileNotFoundError: names the missing files, their place, and the address to get them from.
+            FileNotFoundError: names the missing files, their folder, and the address to download them from.
         """
         if missing := self.missing():
             raise FileNotFoundError(
@@ -77,14 +78,14 @@ class Disk:
             )
 
     def uri(self, path: str) -> str:
-        """Return the URI of a path from the root."""
+        """Return the URI of a path relative to the root."""
         return storage.join(self.root, path)
 
     def text(self, path: str, encoding: str = "utf-8-sig") -> str:
         """Read a text file.
 
         Raises:
-            ValueError: it is not in this encoding.
+            ValueError: the file is not in this encoding.
         """
         try:
             return storage.read_bytes(self.uri(path)).decode(encoding)
@@ -112,7 +113,7 @@ class Disk:
         return rows
 
     def audio(self, folder: str) -> dict[str, str]:
-        """List the URIs of the audio files at any depth of a folder, by their paths from the root."""
+        """List the URIs of the audio files in a folder, at any depth, by their paths relative to the root."""
         uris = storage.list_files(self.uri(folder), recursive=True)
         return {
             storage.relative(uri, self.root): uri
@@ -121,19 +122,19 @@ class Disk:
         }
 
     def damaged(self, path: str, what: str) -> ValueError:
-        """Make the error that refuses a file of the data set which is not as its publisher has it."""
+        """Make the error that refuses a file of the data set which differs from the publisher's layout."""
         return ValueError(f"{self.uri(path)} is not as {self.name} has it: {what}. Get it anew from {self.origin}")
 
     def listing(self, entries: Iterable[Entry], files: Mapping[str, str], named_by: str) -> Listing:
         """List the clips that have a file; set aside the others.
 
-        An entry whose file is not there is missing, one that was named before is a duplicate, and a file that no entry
-        names is unlisted.
+        An entry without a file is set aside as missing, an entry that was named before as a duplicate, and a file that
+        no entry names as unlisted.
 
         Args:
             entries: the task's clips.
             files: URIs of the files on the disk, by path.
-            named_by: name in messages of the list that names the clips.
+            named_by: name, in messages, of the list that names the clips.
 
         Raises:
             FileNotFoundError: more than half of the entries' files are missing.

@@ -2,7 +2,7 @@
 
 ``Session<n>/dialog/EmoEvaluation/<dialogue>.txt`` has lines ``[6.2901 - 8.2357]<tab>Ses01F_impro01_F000<tab>neu<tab>``
 and more; the audio is ``Session<n>/sentences/wav/<dialogue>/<utterance>.wav``. The last part of an utterance's name
-begins with F or M, the speaker.
+begins with F or M, which is the speaker.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _LINE = re.compile(r"^\[[^\]]+\]\s+(Ses\d\d[FM]_\w+_([FM])\w+)\s+([a-z]+)\s", re
 
 
 def clips(disk: Disk) -> Listing:
-    """List neutral, angry, sad and happy utterances (excited ones do not count as happy); groups are ten speakers.
+    """List neutral, angry, sad and happy utterances (excited does not count as happy); groups are the ten speakers.
 
-    A session is a fold: leave one session out.
+    A session is a fold, so evaluation leaves one session out.
     """
     entries: list[Entry] = []
     files: dict[str, str] = {}
@@ -40,7 +40,7 @@ def clips(disk: Disk) -> Listing:
                 if emotion in EMOTIONS:
                     entries.append(Entry(path, emotion, f"fold{session}", f"Ses{session:02d}{speaker}"))
                 else:
-                    others.add(path)  # of another emotion, or of none that the listeners agree on
+                    others.add(path)  # another emotion, or none that the listeners agree on
     files = {path: uri for path, uri in files.items() if path not in others}
     return disk.listing(entries, files, f"{FOLDER}/Session*/dialog/EmoEvaluation")
 

@@ -1,7 +1,7 @@
 """LibriSpeech train-clean-100 (Panayotov et al., ICASSP 2015): 251 readers to tell apart.
 
-Files are ``LibriSpeech/train-clean-100/<reader>/<chapter>/<reader>-<chapter>-<number>.flac``. There is no split of
-readers' own utterances; the LAPE code deals out 80 / 20.
+Files are ``LibriSpeech/train-clean-100/<reader>/<chapter>/<reader>-<chapter>-<number>.flac``. The publisher gives no
+split of each reader's utterances; the LAPE code splits them 80 / 20.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _SHARES = {"test": 0.2, "valid": 0.1}
 def clips(disk: Disk) -> Listing:
     """List the clips: a fifth of every reader's utterances is test, a tenth valid; groups are chapters.
 
-    A chapter is in several splits, so a probe may tell its recording instead of the reader. In
-    :func:`clips_by_chapter` it cannot.
+    A chapter is in several splits, so a probe may recognise the recording instead of the reader. It cannot in
+    :func:`clips_by_chapter`.
     """
     files = disk.audio(FOLDER)
     splits: dict[str, str] = {}
@@ -32,7 +32,8 @@ def clips(disk: Disk) -> Listing:
 
 
 def clips_by_chapter(disk: Disk) -> Listing:
-    """List the clips: one chapter of every reader is test, a second one valid if there are three; the rest is train."""
+    """List the clips: one chapter of every reader is test, another valid if there are three or more; the rest is
+    train."""
     files = disk.audio(FOLDER)
     splits: dict[str, str] = {}
     for paths in _by_reader(files).values():

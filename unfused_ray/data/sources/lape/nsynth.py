@@ -1,7 +1,8 @@
 """NSynth (Engel et al., arXiv 1704.01279): notes of four seconds, to be classified by the family of the instrument.
 
-Each of ``nsynth-train``, ``nsynth-valid`` and ``nsynth-test`` has ``examples.json``, an object by the note's name, and
-``audio/<note>.wav``. Instruments of training are in no other split; ``synth_lead`` is in training alone.
+Each of ``nsynth-train``, ``nsynth-valid`` and ``nsynth-test`` has ``examples.json``, an object keyed by the notes'
+names, and ``audio/<note>.wav``. Training instruments are in no other split; the family ``synth_lead`` is in training
+alone.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ def clips(disk: Disk) -> Listing:
     """List the clips in the archives' splits; groups are instruments.
 
     Raises:
-        ValueError: a list is no JSON, or lacks a note's family or instrument.
+        ValueError: a list is not JSON, or lacks a note's family or instrument.
     """
     return combine([_of_split(disk, split) for split in SPLITS])
 

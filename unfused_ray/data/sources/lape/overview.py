@@ -12,7 +12,7 @@ from unfused_ray.data.sources.lape.task import LapeTask
 
 
 def overview(root: str) -> Group:
-    """Make the table, with addresses under it; ``root`` is the folder that holds the data sets, '' if none is named."""
+    """Make the table, with addresses under it; ``root`` is the folder that holds the data sets, or ''."""
     title = f"LAPE tasks; data sets in {root}" if root else f"LAPE tasks; --root or {ROOT} says where data sets are"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
     table.add_column("code", no_wrap=True)
@@ -28,7 +28,7 @@ def overview(root: str) -> Group:
         found = [_found(task, root)] if root else []
         table.add_row(code, task.name, *figures, task.licence, *found)
         codes_by_address.setdefault(task.url, []).append(code)
-    # Under the table, where a narrow terminal folds none of them.
+    # Addresses are under the table, where a narrow terminal does not wrap them.
     addresses = Table(title="where to get them", title_justify="left", box=None, show_header=False, pad_edge=False)
     addresses.add_column(overflow="fold")
     addresses.add_column(overflow="fold")

@@ -1,4 +1,4 @@
-"""The LAPE tasks by their codes, and the listing of a task's clips."""
+"""The LAPE tasks by code, and the listing of a task's clips."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from unfused_ray.data.sources.lape.task import LapeTask
 logger = logging.getLogger(__name__)
 
 ROOT = "UNFUSED_RAY_DATA"
-"""Environment variable: the folder that holds the data sets."""
+"""Environment variable that names the folder that holds the data sets."""
 
 _TOLERANCE = 0.01
-"""Share of the clips that may be missing or too many: publishers have corrected data sets by less."""
+"""Largest share by which the number of clips may differ from the published one: publishers corrected data sets by
+less."""
 
 
 TASKS: dict[str, LapeTask] = {
@@ -41,14 +42,14 @@ TASKS: dict[str, LapeTask] = {
     "bsd": birds.TASK,
     "tut": scenes.TASK,
     "us8k": urbansound.TASK,
-    # Not one of the eleven: lbs without the recording, which a probe can tell instead of the reader.
+    # Not one of the eleven: it is lbs without the shortcut of recognising the recording instead of the reader.
     "lbs-chapters": librispeech.BY_CHAPTER,
 }
-"""By code, in the order of the paper's table."""
+"""LAPE tasks by code, in the order of the paper's table."""
 
 
 def data_root(root: str = "") -> str:
-    """Return the folder that holds the data sets: ``root``, or else the environment variable's.
+    """Return the folder that holds the data sets: ``root``, or else the value of the environment variable.
 
     Raises:
         ValueError: neither names one.
@@ -60,14 +61,14 @@ def data_root(root: str = "") -> str:
 
 
 def list_task(code: str, root: str) -> Listing:
-    """List the clips of a task without reading their audio; warn if their number is not about the published one.
+    """List the clips of a task without reading their audio; warn if their number is far from the published one.
 
     Args:
         code: a key of ``TASKS``.
         root: folder that holds the data set as its publisher distributes it, or the data set's own folder.
 
     Raises:
-        FileNotFoundError: the data set is not whole; names the missing files and the address to get them from.
+        FileNotFoundError: the data set is incomplete; names the missing files and the address to download them from.
         ValueError: one of its lists cannot be read.
     """
     task = TASKS[code]

@@ -2,7 +2,7 @@
 
 ``evaluation_setup/fold1_train.txt`` and ``fold1_evaluate.txt`` have lines
 ``audio/airport-barcelona-0-0-a.wav<tab>airport``: scene, city, location, segment and device, then the scene again.
-Segments have ten seconds, 48 kHz and two channels.
+Segments last ten seconds and have two channels at 48 kHz.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SHARES = {"valid": 0.15}
 
 
 def clips(disk: Disk) -> Listing:
-    """List the clips in the archive's split; 15 % of each scene's training locations validate. Groups are locations.
+    """List the clips in the archive's split; 15 % of each scene's training locations are valid. Groups are locations.
 
     Raises:
         ValueError: a line of a list cannot be read.

@@ -1,8 +1,9 @@
 """Speech Commands (Warden, arXiv 1804.03209): single words of about a second, 16 kHz.
 
 An archive holds one folder per word, ``_background_noise_`` (recordings of a minute), ``validation_list.txt`` and
-``testing_list.txt`` with lines ``bed/026290a7_nohash_0.wav``; what neither list names is for training. The name begins
-with the speaker. The test sets of 12 classes are archives of their own, with folders ``_silence_`` and ``_unknown_``.
+``testing_list.txt`` with lines ``bed/026290a7_nohash_0.wav``; files that neither list names are for training. A file's
+name begins with its speaker. The test sets of 12 classes are separate archives, with folders ``_silence_`` and
+``_unknown_``.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _SILENCE, _UNKNOWN = "_silence_", "_unknown_"
 _SPEAKER = re.compile(r"([0-9a-f]+)_nohash_\d+\.wav")
 _NOISE_SEED = 31
 _SECONDS = 1.0
-_OTHERS = 10  # one clip of unknown words, and one of silence, for so many of the ten words
+_OTHERS = 10  # one clip of unknown words, and one of silence, for each ten clips of the ten words
 
 
 def clips_35(disk: Disk, version: str) -> Listing:
@@ -38,11 +39,11 @@ def clips_35(disk: Disk, version: str) -> Listing:
 
 
 def clips_12(disk: Disk, version: str) -> Listing:
-    """List the clips of ten words, unknown words and silence; test is the published set of 12 classes.
+    """List the clips of ten words, unknown words and silence; the test split is the published 12-class set.
 
-    For training and for validation, as in the reference recipe: a tenth as many clips of unknown words as of the ten,
-    taken at random of all other words, and as many of silence, cut at random places out of the background noises. One
-    of those is for validation alone.
+    Training and validation follow the reference recipe: clips of unknown words are a tenth as many as those of the ten
+    words, drawn at random from all other words. Clips of silence are as many, cut from the background noises at random
+    places. One of the noises is for validation alone.
     """
     archive, test_set = f"speech_commands_{version}", f"speech_commands_test_set_{version}"
     files, words = _words(disk, archive)
@@ -57,13 +58,13 @@ def clips_12(disk: Disk, version: str) -> Listing:
     tests = disk.audio(test_set)
     entries += [Entry(path, path.split("/")[1], "test", _speaker(path)) for path in tests]
     files |= tests | disk.audio(f"{archive}/{NOISE}")
-    taken = {entry.path for entry in entries}  # the archive's other files are no clips of the task
+    taken = {entry.path for entry in entries}  # other files of the archive are not part of the task
     files = {path: uri for path, uri in files.items() if path in taken}
     return disk.listing(entries, files, f"the lists of {archive}")
 
 
 def _words(disk: Disk, archive: str) -> tuple[dict[str, str], list[Entry]]:
-    """List the files of words, and an entry for each of them and for each that a list names."""
+    """List the files of words, with an entry for each file and for each line of the lists."""
     files = {path: uri for path, uri in disk.audio(archive).items() if path.split("/")[1] != NOISE}
     valid, test = (
         [f"{archive}/{line}" for line in disk.lines(f"{archive}/{name}_list.txt")] for name in ("validation", "testing")
@@ -83,7 +84,7 @@ def _speaker(path: str) -> str:
 
 
 def _silences(disk: Disk, archive: str, split: str, count: int) -> list[Entry]:
-    """Cut clips of a second out of the background noises of a split, in turn."""
+    """Cut clips of one second from the background noises of a split, taking turns between the noises."""
     noises = sorted(disk.audio(f"{archive}/{NOISE}"))
     noises = [path for path in noises if (storage.name(path) == VALIDATION_NOISE) == (split == "valid")]
     if not noises:
@@ -125,7 +126,8 @@ def _task(version: str, classes: int, clips: int, hours: float) -> LapeTask:
     )
 
 
-# Clips of 12 classes: 22,236 + 3,093 + 3,081 and 36,923 + 4,445 + 4,890, as the reference recipe has them.
+# Clips of 12 classes (train + valid + test): 22,236 + 3,093 + 3,081 and 36,923 + 4,445 + 4,890, as in the reference
+# recipe.
 V1 = _task("v0.01", classes=12, clips=28_410, hours=7.8)
 V2_12 = _task("v0.02", classes=12, clips=46_258, hours=12.7)
 V2_35 = _task("v0.02", classes=35, clips=105_829, hours=29)

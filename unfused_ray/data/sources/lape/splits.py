@@ -1,4 +1,4 @@
-"""Deals out splits that a publisher does not give, by name: the same for everybody, even if a few clips are missing."""
+"""Assigns splits that a publisher does not give, by name: the same for everybody, even if a few clips are missing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SEED = 31
 
 
 def shuffled(names: Iterable[str]) -> list[str]:
-    """Put the distinct names in an order that depends on nothing but the names."""
+    """Put the distinct names in an order that depends on the names alone."""
     return sorted(set(names), key=lambda name: (draw(_SEED, name), name))
 
 
@@ -19,7 +19,7 @@ def deal(names: Iterable[str], shares: Mapping[str, float]) -> dict[str, str]:
 
     Args:
         names: names of clips, or of groups that stay in one split.
-        shares: share of each split, at least one name; "train" gets the others, and a single name.
+        shares: share of each split, of which each gets at least one name; "train" gets the rest, or the only name.
     """
     order = shuffled(names)
     dealt = dict.fromkeys(order, "train")

@@ -19,12 +19,12 @@ class LapeTask:
     clips: int
     """Clips of all splits of the whole data set."""
     hours: float
-    """Hours of audio, about."""
+    """Approximate hours of audio."""
     licence: str
     url: str
-    """Address to get the data set from."""
+    """Address to download the data set from."""
     archives: str
-    """Archives to get there, and the folders to extract them into unless their own names will do."""
+    """Archives to download, and the folders to extract them into unless the archives' own names will do."""
     requires: tuple[str, ...]
     """Files and folders of the publisher's layout."""
     list_clips: Callable[[Disk], Listing]

@@ -1,6 +1,6 @@
 """UrbanSound8K (Salamon et al., ACM Multimedia 2014): ten kinds of sounds, at most four seconds, in ten folds.
 
-``metadata/UrbanSound8K.csv`` has, among others, the columns ``slice_file_name, fsID, fold, class``; the file is
+``metadata/UrbanSound8K.csv`` has the columns ``slice_file_name, fsID, fold, class`` and others; a clip's file is
 ``audio/fold<fold>/<slice_file_name>``. Slices of one Freesound recording (fsID) are in one fold.
 """
 

@@ -1,7 +1,7 @@
 """VoxCeleb1 (Nagrani et al., Interspeech 2017): 1,251 speakers in videos, to tell apart.
 
-The archives hold ``wav/<speaker>/<video>/<number>.wav``. The split of identification is ``iden_split.txt``, with lines
-``1 id10003/na8-QEFmj44/00003.wav``: 1 is training, 2 validation, 3 test. The same speakers are in all three.
+The archives hold ``wav/<speaker>/<video>/<number>.wav``. The split for speaker identification is ``iden_split.txt``,
+with lines ``1 id10003/na8-QEFmj44/00003.wav``: 1 is training, 2 validation, 3 test. The same speakers are in all three.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _SPLITS = {"1": "train", "2": "valid", "3": "test"}
 
 
 def clips(disk: Disk) -> Listing:
-    """List the clips of the list; groups are videos.
+    """List the clips that ``iden_split.txt`` names; groups are videos.
 
-    Files may lie in ``wav``, or at any depth below: many keep ``dev/wav`` and ``test/wav`` apart.
+    Files may lie at any depth, as in ``wav``, or in ``dev/wav`` and ``test/wav``, which many people keep apart.
 
     Raises:
         ValueError: a line of the list cannot be read.

@@ -1,7 +1,7 @@
 """VoxForge (voxforge.org): sentences that volunteers read, in six languages, to be classified by language.
 
-An archive is a submission, ``<who>-<date>-<code>.tgz``, with a folder ``wav`` or ``flac``. Those of a language are
-extracted into a folder that is called by its code: ``voxforge/de/<submission>/wav/de5-001.wav``.
+An archive is a submission, ``<who>-<date>-<code>.tgz``, with a folder ``wav`` or ``flac``. The archives of a language
+are extracted into a folder named by its code: ``voxforge/de/<submission>/wav/de5-001.wav``.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from unfused_ray.data.sources.lape.task import LapeTask
 
 FOLDER = "voxforge"
 LANGUAGES = ("fr", "es", "de", "ru", "en", "it")
-_SHARES = {"test": 0.15, "valid": 0.15}  # as of EVAR's list: 9,685 / 2,075 / 2,077 submissions
+_SHARES = {"test": 0.15, "valid": 0.15}  # as in EVAR's list: 9,685 / 2,075 / 2,077 submissions
 
 
 def clips(disk: Disk) -> Listing:
     """List the clips: 70 / 15 / 15 of every language's submissions; a submission is a group.
 
-    A named person's submissions may be in several splits: most are anonymous, so that it could not be avoided.
-    A recording that a submission holds twice, as WAV and as FLAC, is taken once.
+    One person's submissions may be in several splits: most submissions are anonymous, so this cannot be avoided. A
+    recording that a submission holds twice, as WAV and as FLAC, is taken once.
     """
     files: dict[str, str] = {}
     again: list[Reject] = []
