@@ -79,13 +79,14 @@ def _key(manifest: Manifest, split: str, row: int) -> str:
 
 
 def _read_numbers(manifest: Manifest) -> Iterator[tuple[str, np.ndarray]]:
-    """Read the numbers of all clips from the shards; clips of unreadable row groups are left out, with a warning."""
+    """Read the numbers of all clips from the shards; those of an unreadable row group count as silent, with a warning."""
     for shard in manifest.shards:
         for unit in ClipIndex([replace(manifest, shards=(shard,))]).units:
             try:
                 table = read_unit(unit, ("audio", "num_samples"))
             except (pa.ArrowException, OSError) as error:
                 logger.warning("recordings in two splits are not counted in a part of %s: %s", unit.uri, error)
+                yield shard.split, np.full(unit.num_clips, SILENT)  # the clips behind keep their places
                 continue
             yield shard.split, np.array([_read_number(*row) for row in zip(*table.columns, strict=True)], np.int64)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import soundfile
 from support.inputs import encoded, hub_cells, prepared, write_clips, write_hub, write_list
@@ -15,6 +17,7 @@ from support.terminal import text_of
 from unfused_ray.config import LapeTaskCode, PrepareConfig
 from unfused_ray.data.shards import ingest, shared
 from unfused_ray.data.shards.format import MANIFEST, Manifest
+from unfused_ray.data.shards.index import ClipIndex, Unit, read_unit
 from unfused_ray.data.shards.summary import crossing_groups
 
 pytestmark = pytest.mark.usefixtures("in_process")
@@ -166,6 +169,23 @@ def test_recordings_in_two_splits_are_counted_as_they_were_decoded(tmp_path: Pat
     assert older.summary is None and shared.shared_clips(older) == (pair,)
     Path(manifest.uri, manifest.shards[0].file).write_bytes(b"damaged")
     assert shared.shared_clips(older) == () and "not counted in a part of" in caplog.text
+
+
+def test_clips_behind_an_unreadable_part_keep_their_keys(tmp_path: Path):
+    manifest = prepared(same_in_two_splits(tmp_path / "in"), tmp_path / "out", silence_peak=0, row_group_megabytes=1e-6)
+    numbers = list(shared._read_numbers(manifest))
+    lost = next(place for place, (split, _) in enumerate(numbers) if split == "test")
+
+    def read(unit: Unit, columns: Sequence[str]) -> pa.Table:
+        if unit.uri.endswith(units[lost].uri) and unit.row_group == units[lost].row_group:
+            raise OSError("damaged")
+        return read_unit(unit, columns)
+
+    units = list(ClipIndex([manifest]).units)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shared, "read_unit", read)
+        (pair,) = shared.find_shared(manifest, shared._read_numbers(manifest))
+    assert Path(pair.keys[0]).stem == Path(pair.keys[1]).stem
 
 
 def test_new_settings_leave_older_outputs_what_they_are(tmp_path: Path):
