@@ -35,7 +35,7 @@ RANDOM, ANCHORS = "random fc2", ("supervised", "peer")
 
 
 def cell(validation: float, test: float = 0.5, linear: float | None = None, num_networks: int = 1) -> Cell:
-    """Return a cell with these mean scores and a little noise, by all measures; ``linear`` is the linear measure's mean."""
+    """Return a cell with these mean scores and a little noise; ``linear`` replaces the means by the linear measure."""
 
     def scores(mean: float, num_clips: int) -> np.ndarray:
         noise = np.random.default_rng(0).uniform(-0.04, 0.04, (num_networks, num_clips))
