@@ -68,7 +68,7 @@ def test_a_snapshot_is_of_its_moment_while_steps_go_on(device: torch.device) -> 
 
 
 def three_steps(config: TrainingConfig, device: torch.device, interrupted: bool) -> dict[str, torch.Tensor]:
-    """Return the state after three steps; if interrupted, another learner loads the state of the first and goes on."""
+    """Return the state after three steps; if interrupted, a second learner loads the first's state and continues."""
     step = steps_of(config, device)
     step()
     if interrupted:

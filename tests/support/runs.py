@@ -1,4 +1,4 @@
-"""Tiny runs for tests: their configurations, and what of two runs is compared."""
+"""Tiny runs for tests: configurations, readers of their files, and a comparison of two runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Published encoders tell what they were trained for, and a clip's vector does not depend on its batch."""
+"""Published encoders recognise what they were trained on, and a clip's vector does not depend on its batch."""
 
 from importlib import metadata
 from pathlib import Path

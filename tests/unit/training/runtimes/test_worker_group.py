@@ -72,7 +72,7 @@ def in_task(error: Exception) -> Exception:
 
 
 class Told:
-    """A coordinator that keeps the failures it is told of."""
+    """A coordinator that records the failures it is given."""
 
     def __init__(self, answer: str = "") -> None:
         self.answer, self.failures = answer, list[tuple[list[str], bool]]()

@@ -197,6 +197,6 @@ def test_bfloat16_learns_what_float32_does(config: Callable[..., PretrainConfig]
         assert train(job).state == "finished"
         losses.append([entry["loss"] for entry in history(Path(job.output))])
     assert losses[0] != losses[1]
-    # Later labels are clusters of what was learnt, and rounding moves them: losses differ by up to 3.4 % by processor.
+    # Later labels are clusters of learnt vectors, and rounding moves them: losses differ by up to 3.4 % by processor.
     assert losses[1][:2] == pytest.approx(losses[0][:2], rel=0.03)
     assert losses[1] == pytest.approx(losses[0], rel=0.08)
