@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def opened_page(browser: Browser, url: str) -> Iterator[Page]:
-    """Open a page offline; fail at the end if it wrote to the console, raised, asked for an URL or showed a dialog."""
+    """Open a page offline; fail at the end if it wrote to the console, raised, requested a URL or showed a dialog."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, offline=True, accept_downloads=True)
     opened = context.new_page()
     complaints: list[str] = []

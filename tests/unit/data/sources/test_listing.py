@@ -271,7 +271,7 @@ def claims_one_more_row(path: Path, columns: dict[str, list]) -> Path:
     pq.write_table(pa.table(columns), path)
     data = path.read_bytes()
     at = -1
-    while pq.ParquetFile(path).metadata.row_group(0).num_rows != 65:  # try every "64" of thrift
+    while pq.ParquetFile(path).metadata.row_group(0).num_rows != 65:  # try every 64 in thrift
         at = data.index(b"\x80\x01", at + 1)
         path.write_bytes(data[:at] + b"\x82\x01" + data[at + 2 :])
     return path

@@ -229,7 +229,7 @@ def test_a_class_in_a_source_that_is_a_split_may_be_called_as_another(tmp_path: 
 
 def test_a_word_counts_less_than_the_name_of_the_folder_above(tmp_path: Path) -> None:
     write_clips(tmp_path, "train/test_tone/0.wav", "test/train_horn/1.wav", "test/test-clean/2.wav")
-    assert column(listed(tmp_path), "split") == ["test-clean", "test", "test"]  # clips that may be held out are
+    assert column(listed(tmp_path), "split") == ["test-clean", "test", "test"]  # in doubt, held out
     write_clips(tmp_path, "train/dog/3.wav", "test/dog/4.wav")
     assert by_key(listed(tmp_path), "split") == {
         **{"train/test_tone/0.wav": "train", "train/dog/3.wav": "train"},
