@@ -321,7 +321,7 @@ def joined_to_others() -> Iterator[AudioFile]:
 
 
 def cut_short() -> Iterator[AudioFile]:
-    """Yield files without their last third; how long they should sound is FFmpeg's length."""
+    """Yield files without their last third; their expected length is FFmpeg's."""
     for container, codec in (
         *(
             ("mp3", "libmp3lame"),

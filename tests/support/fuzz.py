@@ -1,6 +1,6 @@
 """Feed damaged inputs to one reader after the other, in a process of its own, and count how each input ends.
 
-    cd tests && python -m support.fuzz --inputs 1000 --seed 0 --readers wav tar
+    cd tests && python -m support.fuzz --folder FOLDER --inputs 1000 --seed 0 --readers wav tar
 
 Every input follows from (seed, reader, number). The report, JSON on standard output, says for each reader and kind of
 damage how many inputs were read, rejected and refused, and by how much memory grew. A crash, a hang or an exception
