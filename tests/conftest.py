@@ -1,4 +1,4 @@
-"""Shared fixtures: one local Ray session for the whole suite, one object store, and what whole runs need."""
+"""Shared fixtures: a Ray session, an object store, an MLflow store, a browser, sources and finished runs."""
 
 from __future__ import annotations
 
@@ -29,18 +29,19 @@ from unfused_ray.training.worker import reporter
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-# Networks and tasks of tests are so small that two threads wait for each other longer than they compute: beside other
-# work an evaluation's tests took four times as long. The last bits depend on it, here and in the processes of a test.
+# The tests' networks and tasks are so small that two threads wait for each other longer than they compute: on a busy
+# machine the tests of an evaluation took four times as long. The last bits of results depend on the number of threads,
+# so the processes that a test starts get one thread too.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
-# How long an example takes says how busy the machine is.
+# No deadline: the time of an example depends on how busy the machine is.
 settings.register_profile("suite", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
-# Nobody else comes at the same moment for the folders of a test: leases of this process need not settle.
+# No other process asks for a test's folder at the same moment, so leases of this process need not settle.
 lease.SETTLE_SECONDS = 0.0
-# Before Ray starts its workers, which inherit them: no test may reach a real object store's account.
+# No test may reach a real object store's account. Set before Ray starts its workers, which inherit the environment.
 os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_EC2_METADATA_DISABLED="true")
-# Nor may it be tracked where this machine's other programs are.
+# Nor may a test write to the tracking store of this machine's other programs.
 for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
     os.environ.pop(variable, None)
 
@@ -65,7 +66,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory: pytest.TempPathFactory) -> Example:
-    """A finished pre-training and a distillation of it."""
+    """The folders of a finished pre-training and of a distillation of it; nothing was trained."""
     return write_example(tmp_path_factory.mktemp("runs"))
 
 
@@ -81,8 +82,8 @@ def object_store_address() -> Iterator[str]:
 
 @pytest.fixture
 def object_store(object_store_address: str) -> str:
-    """Options of S3 URIs (``?…``) that lead to that server, which has a bucket ``bucket``."""
-    # Made anew where it is missing: moto forgets all it has where a test simulates an account (tests/deploy/).
+    """Options (``?…``) of S3 URIs on that server, which has a bucket ``bucket``."""
+    # Make the bucket for every test: a test that simulates an account (tests/deploy/) makes moto forget all it holds.
     client = boto3.client("s3", endpoint_url=f"http://{object_store_address}", region_name="us-east-1")
     client.create_bucket(Bucket="bucket")
     return f"?endpoint_override={object_store_address}&scheme=http&region=us-east-1"
@@ -90,7 +91,7 @@ def object_store(object_store_address: str) -> str:
 
 @pytest.fixture
 def store(object_store: str, object_store_address: str) -> Iterator[FaultyStore]:
-    """A proxy before the object store, which may break requests; ``store.options`` leads to it."""
+    """A proxy in front of the object store that can break requests; ``store.options`` are the options of its URIs."""
     host, port = object_store_address.split(":")
     with faulty_store((host, int(port))) as proxy:
         yield proxy
@@ -98,7 +99,7 @@ def store(object_store: str, object_store_address: str) -> Iterator[FaultyStore]
 
 @pytest.fixture(scope="session")
 def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One SQLite file for all, with its tables: MLflow takes seconds to make them."""
+    """An SQLite store with its tables, shared by all tests: MLflow takes seconds to make the tables."""
     from mlflow import MlflowClient  # here: importing MLflow takes seconds
 
     uri = f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlflow.db"
@@ -108,7 +109,7 @@ def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> Iterator[MlflowServer]:
-    """A server of the same store; whoever stops it starts it again."""
+    """An MLflow server of the same store; a test that stops it must start it again."""
     server = MlflowServer(tmp_path_factory.mktemp("server"), tracking_uri)
     server.start()
     yield server
@@ -117,8 +118,8 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """A Chromium on PATH, else that of ``playwright install chromium``; its microphone hears a tone."""
-    from playwright.sync_api import sync_playwright  # here: the other tests do without
+    """The Chromium on PATH, else that of ``playwright install chromium``; its microphone plays a tone."""
+    from playwright.sync_api import sync_playwright  # here: other tests run without Playwright
 
     heard = tmp_path_factory.mktemp("microphone") / "tone.wav"
     soundfile.write(heard, tone(3, 8 * 16_000), 16_000)
@@ -135,9 +136,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture
 def command_line(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
-    """Give ``unfused-ray`` these arguments, in this process, on a wide terminal."""
+    """Return a function that runs ``unfused-ray`` with its arguments, in this process, on a wide terminal."""
     monkeypatch.setenv("COLUMNS", "500")
-    monkeypatch.setattr(logs, "configure", lambda: None)  # pytest's own logging stays
+    monkeypatch.setattr(logs, "configure", lambda: None)  # keep pytest's own logging
 
     def run(*arguments: str) -> Ended:
         capfd.readouterr()
@@ -151,7 +152,7 @@ def command_line(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[s
 
 @pytest.fixture
 def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Ask the run to stop once it has done so many steps; 0 is while it embeds every clip; no more for -1."""
+    """Return a function that makes a run stop after a number of steps: 0 during its first full pass, -1 never."""
     monkeypatch.setattr(reporter, "REPORT_SECONDS", 0.0)
     report = Coordinator.report
 

@@ -1,4 +1,4 @@
-"""The script of the GPU, whole, on a processor with toy sizes; and the section that is made of its result."""
+"""The GPU benchmark script on a processor with toy sizes, and the section of the page made from its result."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ sys.meta_path[:] = map(Without, sys.meta_path)
 from benchmarks.gpu.__main__ import main
 raise SystemExit(main(sys.argv[2:]))
 """
-"""A machine that lacks packages: they are not found, however they are looked for."""
+"""Runs the script as on a machine without some packages: no finder finds them."""
 PACKAGES = "ray,soundfile,soxr,faiss,pyarrow,mlflow,av,scipy,sklearn,joblib,rich,psutil,matplotlib,tyro,pytest"
 QUICK = ["ceilings", "step", "clustering", "embedding", "curves", "end to end", "graph", "inductor", "search"]
-"""All parts but the tests, which the suite runs anyway."""
+"""All parts of the script but the tests, which the suite runs anyway."""
 COMPILED = {"graph": "a CUDA graph needs a GPU", "inductor": "a small run does not have"}
 
 
@@ -83,7 +83,7 @@ def test_a_bare_machine_measures_what_it_can(missing: str, measured: set[str], t
 
 @pytest.fixture
 def result() -> dict[str, Any]:
-    """A result as of a GPU."""
+    """A result as a GPU would give it."""
     figures = [{"name": "step", "value": 9876.0, "unit": "clips/s", "low": 9800.0, "high": 9900.0, "reach": ""}]
     return {
         "title": "gpu",

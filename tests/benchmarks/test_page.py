@@ -1,4 +1,4 @@
-"""The page of the benchmarks' results: what it says of each figure, and what of it survives being made anew."""
+"""The page of benchmark results: its text for each figure, and the parts that survive when it is written again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WriteResult = Callable[..., None]
 
 @pytest.fixture
 def write_result(monkeypatch: pytest.MonkeyPatch) -> WriteResult:
-    """Write a benchmark's result to a folder: its title, then name, median, unit and reach of each figure."""
+    """Return a function that writes a benchmark's result: folder, title, then name, median, unit, reach a figure."""
 
     def write(folder: Path, title: str, *figures: tuple[str, float, str, str]) -> None:
         monkeypatch.setattr(measure, "command", lambda: f"python -m benchmarks.speed.{title}")
@@ -29,7 +29,7 @@ def write_result(monkeypatch: pytest.MonkeyPatch) -> WriteResult:
 
 
 def make_page(folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run the script on ``folder``, whose page is page.md."""
+    """Run the script on ``folder``; the page is page.md."""
     paths = {"--results": "bench", "--page": "page.md", "--before": "before/end_to_end.json"}
     arguments = [text for option, name in paths.items() for text in (option, str(folder / name))]
     command = [sys.executable, "-m", "benchmarks.speed.page", *arguments]

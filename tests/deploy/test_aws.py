@@ -1,4 +1,4 @@
-"""cluster.yaml and its AWS stack: against Ray's own schema, and launched by Ray's own code into a simulated account."""
+"""cluster.yaml and its AWS stack: checked by Ray's schema, and launched by Ray's code into a simulated account."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def config() -> dict[str, Any]:
 
 @pytest.fixture
 def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config: dict[str, Any]) -> Iterator[dict[str, str]]:
-    """Outputs of the stack in a simulated account; Ray keeps its key pairs in a home of their own."""
+    """Outputs of the stack in a simulated account; Ray keeps its key pairs in a temporary home."""
     monkeypatch.setenv("HOME", str(tmp_path))
     region = config["provider"]["region"]
     monkeypatch.setenv("AWS_DEFAULT_REGION", region)
@@ -60,14 +60,14 @@ def node_configs(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def statements(document: str | dict[str, Any]) -> list[dict[str, Any]]:
-    """Statements of a policy, which the simulated account gives as text (a Python literal) and AWS parsed."""
+    """Return a policy's statements; the simulated account gives the document as text, a Python literal, or parsed."""
     return (yaml.safe_load(document) if isinstance(document, str) else document)["Statement"]
 
 
 def test_the_configuration_passes_the_schema_of_the_ray_that_is_installed(config: dict[str, Any]):
     validate_config(prepare_config(copy.deepcopy(config)))
     config["head_node"] = {}
-    with pytest.raises(Exception, match="head_node"):  # the check is a check
+    with pytest.raises(Exception, match="head_node"):  # the schema does refuse something
         validate_config(config)
 
 
@@ -79,8 +79,8 @@ def test_every_worker_starts_from_none_and_only_workers_are_on_spot(config: dict
     on_spot = {name for name, node in node_configs(config).items() if "InstanceMarketOptions" in node}
     assert on_spot == {"cpu", "gpu-spot"}
     spot, on_demand = kinds["gpu-spot"], kinds["gpu-on-demand"]
-    assert spot["resources"]["GPU"] == 4  # of one node: gradients that travel between nodes take longer than a step
-    assert spot["resources"] == on_demand["resources"]  # so that they fit equally well, and the priority decides
+    assert spot["resources"]["GPU"] == 4  # on one node: sending gradients between nodes takes longer than a step
+    assert spot["resources"] == on_demand["resources"]  # equal fits, so the priority decides
     assert spot["priority"] > on_demand["priority"]
 
 
@@ -97,7 +97,7 @@ def test_jobs_are_told_what_the_autoscaler_may_grow_the_cluster_to(config: dict[
 def test_the_pinned_versions_are_those_that_these_tests_run_on(config: dict[str, Any]):
     pins = re.findall(r"^([\w-]+)==(.+)$", (ROOT / "deploy/constraints.txt").read_text(), flags=re.MULTILINE)
     assert {"ray", "torch", "pyarrow"} <= dict(pins).keys()
-    assert dict(pins)["faiss-cpu"] == dict(pins)["faiss-gpu"]  # one module, of which a machine has one
+    assert dict(pins)["faiss-cpu"] == dict(pins)["faiss-gpu"]  # both install the same module
     here = [(name, number) for name, number in pins if not name.startswith("faiss-")]
     assert [(name, version(name).partition("+")[0]) for name, _ in here] == here
     assert set(installed_faiss().items()) <= set(pins)
@@ -115,7 +115,7 @@ def test_a_shell_on_a_node_refuses_whoever_has_no_token(config: dict[str, Any]):
     shell = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True, env={"HOME": "/home/x"})
     assert "RAY_AUTH_MODE=token" in shell.stdout.splitlines()
     assert any("source ~/unfused-ray/deploy/aws/environment.sh" in line for line in config["setup_commands"])
-    assert not re.search(r"RAY_AUTH_TOKEN\b", shell.stdout)  # the token itself stands in no file of the project
+    assert not re.search(r"RAY_AUTH_TOKEN\b", shell.stdout)  # no file of the project sets the token
 
 
 def test_a_setup_with_another_bucket_or_region_takes_over_from_the_one_before(config: dict[str, Any], tmp_path: Path):
@@ -144,7 +144,7 @@ def test_a_shell_on_a_node_knows_the_users_own_variables_if_there_are_any(config
 
 
 def values_on_a_node(home: Path, *names: str) -> list[str]:
-    """Values of the environment variables that a shell with this home has."""
+    """Return the values of environment variables in a shell with this home."""
     command = f"set -e; source {ROOT}/deploy/aws/environment.sh; printenv {' '.join(names)} || true"
     shell = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True, env={"HOME": str(home)})
     return shell.stdout.splitlines()
@@ -192,11 +192,11 @@ def test_ray_launches_every_kind_of_node_with_its_group_role_and_market(
         assert launched.iam_instance_profile["Arn"].endswith(f"/{role}")
         assert launched.metadata_options["HttpTokens"] == "required"
         assert (launched.instance_lifecycle == "spot") == (name in ("cpu", "gpu-spot"))
-        # What the head's role may launch and end is known by this tag.
+        # The head's role may launch and end only nodes with this tag.
         assert {"Key": "ray-cluster-name", "Value": "unfused-ray"} in launched.tags
     assert {
         group.id for group in boto3.resource("ec2").security_groups.all()
-    } == before  # Ray has opened none of its own
+    } == before  # Ray has made no group of its own
 
 
 def test_roles_may_use_one_bucket_and_the_head_may_launch_what_the_configuration_names(
@@ -225,7 +225,7 @@ def test_a_spot_notice_drains_the_node_and_nothing_does_before(tmp_path: Path):
     calls = tmp_path / "calls"
     asked = tmp_path / "asked"
     fakes = {
-        # The metadata service: a token, then twice that nothing is announced, then the notice.
+        # The metadata service answers with a token, twice with no notice, then with the notice.
         "curl": f"""case "$*" in
             *api/token*) echo TOKEN ;;
             *'metadata-token: TOKEN'*instance-action)

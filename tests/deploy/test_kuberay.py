@@ -1,4 +1,4 @@
-"""The files for Kubernetes and the container file: against the schemas of Kubernetes, and for what they leave open."""
+"""The files for Kubernetes and the container file: valid by Kubernetes' schemas, closed to others, and pinned."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from unfused_ray.runs.environment import COMMIT
 FOLDER = ROOT / "deploy/kuberay"
 KUBERNETES = "1.33"
 DRAIN = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
-# The fields of KubeRay's own types that the RayJob uses, and what they hold, noted by hand from its Go types and, for
-# authOptions, its reference (1.6). The resource's own schema, most of which repeats Kubernetes' pods, is in no package:
-# what is in it of pods is checked as such.
+# Types of the fields of KubeRay's own types that the RayJob uses, noted by hand from its Go types and, for
+# authOptions, from its reference (1.6). No package has the schema of the RayJob itself, most of which repeats
+# Kubernetes' pods; those parts are checked as pods.
 KNOWN = {
     "RayJobSpec": {
         "entrypoint": str,
@@ -117,7 +117,7 @@ def test_the_cluster_asks_for_the_token_and_grows_from_no_worker(cluster: dict[s
     assert cluster["authOptions"] == {"mode": "token", "secretName": "unfused-ray-token"}
     assert cluster["rayVersion"] == version("ray")
     assert {group["minReplicas"] for group in cluster["workerGroupSpecs"]} == {0}
-    assert cluster["headGroupSpec"]["serviceType"] == "ClusterIP"  # no address outside
+    assert cluster["headGroupSpec"]["serviceType"] == "ClusterIP"  # no address outside the cluster
 
 
 def test_jobs_are_told_what_the_autoscaler_may_grow_the_cluster_to(cluster: dict[str, Any]):
@@ -192,7 +192,7 @@ def test_the_image_is_pinned_small_and_not_roots():
     text = (ROOT / "deploy/Containerfile").read_text().replace("\\\n", " ")
     steps = [line.split(maxsplit=1) for line in text.splitlines() if line and not line.startswith("#")]
     last = dict(steps)
-    assert re.fullmatch(r"[a-z]+:\d+\.\d+\.\d+-slim-[a-z]+", last["FROM"])  # a tag that names every part of the version
+    assert re.fullmatch(r"[a-z]+:\d+\.\d+\.\d+-slim-[a-z]+", last["FROM"])  # the tag has every part of the version
     assert last["USER"] == "1000:1000"
     assert "RAY_AUTH_MODE=token" in last["ENV"]
     assert (last["ARG"], f"{COMMIT}=$COMMIT" in last["ENV"]) == ('COMMIT=""', True)
@@ -203,7 +203,7 @@ def test_the_image_is_pinned_small_and_not_roots():
     assert "--no-cache-dir" in install
     assert "--constraint deploy/constraints.txt" in install
     assert ".[train,gpu]" in install
-    assert any("gcc" in run.split() for run in runs)  # torch.compile's inductor calls it
+    assert any("gcc" in run.split() for run in runs)  # torch.compile's inductor calls gcc
     ignored = (ROOT / "deploy/Containerfile.dockerignore").read_text().splitlines()
     for sources in (shlex.split(value)[:-1] for step, value in steps if step == "COPY"):
         assert all((ROOT / source).exists() and f"!{source}" in ignored for source in sources)

@@ -1,4 +1,4 @@
-"""Damaged and hostile input, generated: each is read, set aside with its reason, or refused; nothing else happens."""
+"""Generated damaged and hostile input is read, set aside with a reason, or refused; nothing else happens."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from unfused_ray.data.sources.items import Listing
 from unfused_ray.data.sources.tar import list_tar
 
 MEGABYTES = 200
-"""More than any reader may grow by on input of some kilobytes; libraries keep some of what they had."""
+"""Most megabytes that a reader may grow by on inputs of some kilobytes; libraries keep some freed memory."""
 
 
 def fuzz(folder: Path, inputs: int) -> None:
-    """A process of its own: a crash, a hang and its memory are seen from here."""
+    """Fuzz all readers in another process; fail if it crashed, hung or grew by too much memory."""
     command = [sys.executable, "-m", "support.fuzz"]
     options = ["--inputs", str(inputs), "--folder", str(folder)]
     ended = subprocess.run([*command, *options], cwd=ROOT / "tests", capture_output=True, text=True, check=False)
@@ -104,7 +104,7 @@ def test_ten_hours_are_read_piece_by_piece_from_a_file_that_is_mostly_a_hole(tmp
 
 
 def header(name: str, size: int, kind: bytes = b"0") -> bytes:
-    """A tar's header whose size may be any number, negative too (base-256)."""
+    """Return the header of a tar's member with any number as size, even a negative one (base-256)."""
     block = bytearray(tarfile.TarInfo(name).tobuf(tarfile.GNU_FORMAT))
     block[124:136] = b"\x80" + size.to_bytes(11, "big") if size >= 0 else b"\xff" + (size % 256**11).to_bytes(11, "big")
     block[156:157], block[148:156] = kind, b" " * 8
@@ -121,7 +121,7 @@ def test_a_tar_whose_headers_lie_of_sizes_gives_what_lies_before(tmp_path: Path,
     listing = list_tar(str(tmp_path / "x.tar"))
     assert set(listing.items["key"].to_pylist()) == {"a"}
     rejected = {reject.key for reject in listing.rejects}
-    assert rejected == {"x.tar"} or (kind == b"S" and "b" in rejected)  # a sparse clip is set aside by its name
+    assert rejected == {"x.tar"} or (kind == b"S" and "b" in rejected)  # a sparse clip is set aside under its name
     assert became_of(listing) == "rejected"
 
 
@@ -186,7 +186,7 @@ def test_a_whole_ingest_of_hostile_files_writes_its_output_and_nothing_else(tmp_
     source.mkdir()
     (source / "loop").symlink_to(".")
     os.mkfifo(source / "pipe.wav")
-    (source / "fails.wav").symlink_to("/proc/self/mem")  # opens, and cannot be read
+    (source / "fails.wav").symlink_to("/proc/self/mem")  # it opens, and reading it fails
     rejected = {
         "cut.flac": encoded("flac")[:900],
         "zip.wav": b"PK\x03\x04" + bytes(999),
@@ -228,7 +228,7 @@ def test_a_shard_whose_column_names_are_not_utf8_is_damaged(tmp_path: Path) -> N
     assert reader.read(reader.originals[0].replace(b"num_samples", b"num_sample\xf3")) == "rejected"
 
 
-@pytest.mark.parametrize("name", sorted(READERS.keys() - {"csv", "parquet"}))  # theirs hold rows that are set aside
+@pytest.mark.parametrize("name", sorted(READERS.keys() - {"csv", "parquet"}))  # those two hold rows that are set aside
 def test_what_is_fuzzed_is_read_where_it_is_intact(tmp_path: Path, name: str) -> None:
     reader = READERS[name](tmp_path)
     assert reader.read(reader.originals[0]) == "read"

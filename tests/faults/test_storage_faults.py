@@ -1,4 +1,4 @@
-"""Real faults of storage: a full disk, a read-only one, an object store that fails. Checkpoints outlive them."""
+"""Checkpoints survive real faults of storage: a full disk, a read-only one, flipped bits, a failing object store."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory, tracking
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own of 4 MB."""
+    """A mounted file system of 4 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True)
@@ -46,7 +46,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def begun(job: PretrainConfig) -> Position:
-    """Train the first epoch; returns where the run then stands."""
+    """Train the first epoch; return the position of the newest checkpoint."""
     assert train(job.replace(stop_after=1)).state == "stopped"
     return newest(job)
 
@@ -58,14 +58,14 @@ def newest(job: PretrainConfig) -> Position:
 
 
 def fill(disk: Path, leave: int) -> Path:
-    """Leave so many bytes of a file system."""
+    """Write a file that leaves ``leave`` free bytes on the file system; return its path."""
     filler = disk / "filler"
     with filler.open("wb") as file:
         file.write(bytes(shutil.disk_usage(disk).free - leave))
     return filler
 
 
-# The checkpoint does not fit; then not even the status that says so does.
+# With 64 KB left the checkpoint does not fit; with 0 not even the status that reports it.
 @pytest.mark.parametrize("leave", [64 << 10, 0])
 def test_a_full_disk_ends_the_run_and_leaves_the_checkpoint_before(
     disk: Path, source: Path, undisturbed: Path, tracking_uri: str, leave: int
@@ -122,7 +122,7 @@ def test_a_checkpoint_with_a_flipped_bit_is_named_and_the_run_goes_on_from_the_o
 
 
 def blocks(source: Path) -> list[Block]:
-    """Every block of an epoch."""
+    """Read every block of an epoch."""
     planner = Planner(ClipIndex.load((str(source),), None), 1, BatchConfig(block=8, blocks_per_step=1))
     reader = BlockReader(1, 8, CropConfig(seconds=0.31), 4_960)
     one = Pass("train", 0)
@@ -145,13 +145,13 @@ def test_no_flipped_bit_of_a_shard_goes_unseen(tmp_path: Path) -> None:
             np.testing.assert_array_equal(found.waves[used], wanted.waves[used])
             assert not found.waves[~used].any()
             counted += int((~used).sum())
-    assert counted > 20  # the others hit what an epoch does not read
+    assert counted > 20  # the other bits are in bytes that an epoch does not read
 
 
 def test_faults_that_pass_are_not_noticed(
     store: FaultyStore, source: Path, undisturbed: Path, tmp_path: Path, tracking_uri: str
 ) -> None:
-    """Every fifteenth request fails; Arrow asks again."""
+    """Every fifteenth request fails; Arrow sends it again."""
     requests = itertools.count(1)
 
     def judge(head: bytes) -> Fault:
@@ -169,7 +169,7 @@ def test_faults_that_pass_are_not_noticed(
     assert_equal_runs(tmp_path / "fetched", undisturbed)
 
 
-# Arrow asks 31 times: one that is cut off takes a second each, one that is not answered three.
+# Arrow sends a request 31 times: each try takes a second if it is cut off, three if it is never answered.
 @pytest.mark.parametrize("fault", ["error", *(pytest.param(one, marks=pytest.mark.slow) for one in ("cut", "stall"))])
 def test_a_store_that_fails_ends_the_run_and_leaves_the_checkpoint_before(
     store: FaultyStore, source: Path, undisturbed: Path, tmp_path: Path, tracking_uri: str, fault: Fault
@@ -180,7 +180,7 @@ def test_a_store_that_fails_ends_the_run_and_leaves_the_checkpoint_before(
     store.judge = lambda head: fault if b"model.safetensors" in head and b"partNumber" in head else ""
     with pytest.raises(OSError, match=r"cannot write s3://bucket/\S+model\.safetensors\S*: .*AWS Error"):
         train(job)
-    assert store.num_faults > 1  # Arrow asks again
+    assert store.num_faults > 1  # Arrow tried again
     store.judge = lambda head: ""
     assert newest(job) == Position(1, 0)
     status = Run(job.output).status()
@@ -191,6 +191,6 @@ def test_a_store_that_fails_ends_the_run_and_leaves_the_checkpoint_before(
 
 
 def fetch(uri: str, folder: Path) -> None:
-    """Copy a folder of an object store to a local one; its export says then where it lies now."""
+    """Copy a run from an object store to a local folder, where its export can then be read."""
     for file in storage.list_files(uri, recursive=True):
         storage.write_bytes(storage.join(str(folder), storage.relative(file, uri)), storage.read_bytes(file))

@@ -1,4 +1,4 @@
-"""A training that a device's memory is too small for ends with the settings to change."""
+"""A training that needs more memory than the device has ends with the names of the settings to change."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from support.runs import tiny, train
 from unfused_ray.audio.views import Views
 
 GIVEN = {"weights": 0, "a step": 16 << 20}
-"""Bytes, with what does not fit: torch asks for 2 MiB at a time where tensors are small, as weights, or for 20."""
+"""Free bytes, by what does not fit: torch reserves 2 MiB at a time for small tensors, as weights, else 20 MiB."""
 
 
 @pytest.fixture(params=GIVEN)
 def little_memory(
     request: pytest.FixtureRequest, device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    """A GPU that has no room for the weights, or not for a step; on a processor, an error such as a GPU's."""
+    """A GPU without room for the weights or for a step; on a processor, an error like a GPU's."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
         given = torch.cuda.memory_reserved() + GIVEN[request.param]

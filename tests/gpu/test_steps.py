@@ -1,4 +1,4 @@
-"""A step of every method on a GPU: its loss is float64's, and what it leaves is finite, also of a group's worker."""
+"""Steps of every method on a GPU: the loss equals float64's, the state stays finite, also in a worker group of one."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from unfused_ray.training.worker.collectives import Collectives, DistributedColl
 
 
 def loss(method: Method, views: torch.Tensor, labels_HB: torch.Tensor) -> float:
-    """A block's loss, or that of a batch of one block, in the number format of the views."""
+    """Return the loss of a block, or of a batch of one block, in the number format of the views."""
     weights = torch.ones(views.shape[1], dtype=views.dtype, device=views.device)
     output = method(views, weights, labels_HB)
-    if isinstance(method, BatchMethod):  # which hands over float32
+    if isinstance(method, BatchMethod):  # its outputs are float32
         output = method.batch_loss({name: rows.to(views.dtype) for name, rows in output.items()}, weights)
     return float(output.loss.detach())
 
 
 def two_steps(config: TrainingConfig, device: torch.device, group: Collectives) -> dict[str, torch.Tensor]:
-    """State of a method after two steps on noise, during which its losses and gradients were finite."""
+    """Return a method's state after two steps on noise; fail if a loss or gradient is not finite or no weight moves."""
     step = steps_of(config, device, group)
     method = step.learner.method
     before = {name: value.clone() for name, value in method.encoder.named_parameters()}
@@ -44,7 +44,7 @@ def two_steps(config: TrainingConfig, device: torch.device, group: Collectives) 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_loss_is_that_of_float64(name: str, device: torch.device) -> None:
-    config = CONFIGS[name].replace({"encoder.dropout": 0.0})  # every device draws another
+    config = CONFIGS[name].replace({"encoder.dropout": 0.0})  # each device draws another mask
     method, size = build_method(config, NUM_CLASSES), config.batch.block
     waves = torch.from_numpy(NoiseBlock.of(config, 0).waves)
     views = Views(config.front_end, config.augment, -5.0, 4.0, 1, method.num_views)(waves, 0, 0)
@@ -75,14 +75,14 @@ def group_of_one(device: torch.device, tmp_path: Path) -> Iterator[DistributedCo
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("name", ["tiny", "cola-tiny"])  # whose loss is a block's, and a batch's
+@pytest.mark.parametrize("name", ["tiny", "cola-tiny"])  # a block's loss, and a batch's
 def test_a_group_of_one_does_what_a_process_alone_does(
     name: str, device: torch.device, group_of_one: DistributedCollectives
 ) -> None:
     alone, grouped = (two_steps(CONFIGS[name], device, group) for group in (LocalCollectives(), group_of_one))
     for key, value in alone.items():
         assert torch.allclose(grouped[key], value, rtol=1e-3, atol=1e-4), key
-    assert not group_of_one.vote(Votes(stop=True)).stop  # those of the step before
+    assert not group_of_one.vote(Votes(stop=True)).stop  # a vote returns those of the step before
     assert group_of_one.vote(Votes()).stop
     assert group_of_one.gather(torch.arange(3)).tolist() == [0, 1, 2]
     group_of_one.barrier()

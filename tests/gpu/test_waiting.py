@@ -1,4 +1,4 @@
-"""Steps on a device: nothing is waited for, and with ``runtime.deterministic`` the same bits come again."""
+"""A step never makes the host wait for the device, and ``runtime.deterministic`` gives the same bits again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from unfused_ray.training.worker.optimizer import unflatten_optimizer
 
 @contextmanager
 def waiting_is_an_error(device: torch.device) -> Iterator[None]:
-    """Let torch raise wherever the host waits for a GPU in this block."""
+    """Let torch raise if the host waits for a GPU in this block; without effect on a processor."""
     if device.type == "cpu":
         yield
         return
@@ -34,7 +34,7 @@ def waiting_is_an_error(device: torch.device) -> Iterator[None]:
 def test_a_step_waits_for_nothing(name: str, device: torch.device) -> None:
     step = steps_of(CONFIGS[name].replace({"augment.k_mix": 0}), device)
     with chosen_kernels(step.config.runtime, device):
-        for _ in range(2):  # kernels are loaded and chosen, the optimiser makes its state
+        for _ in range(2):  # load and choose kernels, make the optimiser's state
             step()
         with waiting_is_an_error(device):
             step()
@@ -57,7 +57,7 @@ def test_a_snapshot_is_of_its_moment_while_steps_go_on(device: torch.device) -> 
     step()
     state = step.learner.state
     before = {group: {k: v.clone().cpu() for k, v in tensors.items()} for group, tensors in state.tensors().items()}
-    snapshot(state.tensors())()  # kernels are loaded, memory is pinned
+    snapshot(state.tensors())()  # load kernels and pin memory
     with waiting_is_an_error(device):
         give = snapshot(state.tensors())
         step()
@@ -68,7 +68,7 @@ def test_a_snapshot_is_of_its_moment_while_steps_go_on(device: torch.device) -> 
 
 
 def three_steps(config: TrainingConfig, device: torch.device, interrupted: bool) -> dict[str, torch.Tensor]:
-    """The state after three steps; interrupted, the last two are another learner's, which has loaded the first's."""
+    """Return the state after three steps; if interrupted, a second learner loads the first's state and continues."""
     step = steps_of(config, device)
     step()
     if interrupted:
@@ -83,7 +83,7 @@ def three_steps(config: TrainingConfig, device: torch.device, interrupted: bool)
 
 
 def resumed(before: Steps, device: torch.device) -> Steps:
-    """Steps that go on where others have ended, from tensors on the host, as a checkpoint holds them."""
+    """Return a learner that resumes from another's state, copied to the host as in a checkpoint."""
     after = steps_of(before.config, device)
     saved = {
         group: {name: value.cpu().clone() for name, value in values.items()}

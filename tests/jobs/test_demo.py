@@ -1,4 +1,4 @@
-"""The demo's networks are above random ones: a margin that does not depend on last bits."""
+"""The demo's networks are above random ones, by a margin that does not depend on last bits."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from benchmarks.demo import MEASURES, ROWS, prepare, run
 
 @pytest.mark.usefixtures("ray_session")
 def test_eight_epochs_find_more_neighbours_of_the_class_than_random_networks(tmp_path: Path) -> None:
-    languages = prepare(tmp_path, ("languages",))  # they carry the demo's margin, and take half of its time
+    languages = prepare(tmp_path, ("languages",))  # the demo's margin comes from them, at half the time
     (margin,) = run(tmp_path, languages, seed=0, precision="auto", threads=1, epochs=8, random_seeds=3)
-    assert margin.difference["neighbours"].low > 0, margin  # few-shot needs more of the 28 epochs (docs/log.md)
+    assert margin.difference["neighbours"].low > 0, margin  # few-shot needs more than 8 of 28 epochs (docs/log.md)
 
 
 @pytest.mark.slow

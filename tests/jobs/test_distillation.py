@@ -1,4 +1,4 @@
-"""Whole distillations in this process: labels made once from the chosen clips, exact resume, what the student is."""
+"""Whole distillations in this process: labels of the chosen clips, exact resume, the exported student, refusals."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from unfused_ray.runs import run
 from unfused_ray.training.driver.launch import check, describe
 from unfused_ray.training.worker.learner import Learner
 
-STEPS = 3  # an epoch: 100 clips, 32 a global batch
-NUM_CLIPS = 100  # of the splits that are trained on; a third shard, of validation clips, follows them
+STEPS = 3  # in an epoch: 100 clips, 32 a global batch
+NUM_CLIPS = 100  # in the splits for training; a third shard follows, of validation clips
 LENGTHS = (4_000, 9_000, 20_000)
 MORE: dict[str, Any] = {
     "ema_decay": 0.9,
     "labels__num_clusters": (4, 3),
     "method__num_views": 2,
     "method__detach_teacher": False,
-    # Adam would make whole steps of the rounding errors that are the gradients of biases before batch norm.
+    # Not Adam: gradients of biases before batch norm are rounding errors, and Adam would make whole steps of them.
     "optimizer__name": "sgd",
     "optimizer__lr": 0.05,
 }
@@ -54,7 +54,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def save_teacher(folder: Path, seed: int = 0, sample_rate: int = 16_000) -> Path:
-    """An exported encoder with random weights."""
+    """Export an encoder with random weights; return the folder."""
     torch.manual_seed(seed)
     encoder = AudioNTT2020(EncoderConfig(channels=6, width=24), num_mels=64)
     front_end = FrontEndConfig(sample_rate=sample_rate)
@@ -69,7 +69,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config(source: Path, teacher: Path, tmp_path: Path) -> Callable[..., DistillConfig]:
-    """Configuration of a distillation in the folder ``name``, with some fields changed; nothing is tracked."""
+    """Return a function: configuration of a distillation into the folder ``name``, with changed fields, not tracked."""
     return lambda name, **fields: tiny_student(
         source, tmp_path / name, "off", **{"teacher": str(teacher), **SETTINGS["plain"], **fields}
     )
@@ -77,7 +77,7 @@ def config(source: Path, teacher: Path, tmp_path: Path) -> Callable[..., Distill
 
 @pytest.fixture(scope="module")
 def undisturbed(source: Path, teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Folder of a distillation with some settings that nothing interrupted."""
+    """Return a function: folder of an uninterrupted distillation, by name of its settings."""
     folder = tmp_path_factory.mktemp("undisturbed")
 
     def run_of(settings: str) -> Path:
@@ -95,7 +95,7 @@ def labels_of(run_folder: Path | str) -> Assignment:
 
 
 def labels_only(monkeypatch: pytest.MonkeyPatch, job: DistillConfig) -> Assignment:
-    """The pseudo-labels of a run that is ended before its first step."""
+    """Return a run's pseudo-labels; the run ends before its first step."""
     initial_weights(monkeypatch, job)
     return labels_of(job.output)
 
@@ -143,7 +143,7 @@ def test_labels_are_the_clusters_of_whole_clips_as_the_teacher_hears_them(
     frozen, rows = load_encoder(str(teacher)), []
     for clip in range(NUM_CLIPS):
         wave = tone(clip, LENGTHS[clip % 3])
-        if len(wave) < 4960:  # the student's crop of 0.31 s, and its rule: not those the teacher was trained with
+        if len(wave) < 4960:  # the student's crop (0.31 s) and rule, not the teacher's
             wave = np.resize(wave, 4960)
         log_mel = (LogMel(FrontEndConfig())(torch.from_numpy(wave[None])) + 7) / 4
         with torch.no_grad():
@@ -181,7 +181,7 @@ def test_several_sources_are_distilled_jointly(
 def test_a_damaged_clip_has_no_label_and_does_not_count(config: Callable[..., DistillConfig], tmp_path: Path) -> None:
     write_source(
         tmp_path / "damaged", [[64]], LENGTHS, damaged=(5, 40)
-    )  # two global batches: every clip in every epoch
+    )  # two full global batches, so every epoch has every clip
     job = config("run", data=(str(tmp_path / "damaged"),))
     assert train(job).state == "finished"
     assert np.flatnonzero(labels_of(job.output).labels[0] == -1).tolist() == [5, 40]
@@ -235,7 +235,7 @@ GOLDEN = [
 
 
 def test_the_curve_of_the_tiny_recipe_is_the_one_that_was_measured(undisturbed: Callable[[str], Path]) -> None:
-    """A change of the loss, the order of clips, augmentation or schedule shows here; rounding does not."""
+    """Fails if loss, order of clips, augmentation or schedule change; rounding does not matter."""
     found = [{name: entry[name] for name in GOLDEN[0]} for entry in history(undisturbed("plain"))]
     assert found == [pytest.approx(entry, rel=0.01) for entry in GOLDEN]
 
@@ -496,7 +496,7 @@ def test_a_dry_run_says_what_is_distilled(config: Callable[..., DistillConfig]) 
 
 
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.slow  # the worker group of tests/jobs/test_jobs.py with other labels
+@pytest.mark.slow  # as in tests/jobs/test_jobs.py, with other labels
 def test_two_workers_give_the_labels_and_nearly_the_weights_of_one_process(
     config: Callable[..., DistillConfig], undisturbed: Callable[[str], Path]
 ) -> None:

@@ -1,4 +1,4 @@
-"""From shards or any audio to Parquet of vectors: values, windows, interruption, refusal, object stores."""
+"""The embedding job, from shards or any audio to vectors: values, windows, interruption, refusals, object stores."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_a_part_written_in_several_row_groups_holds_the_same_rows(
     assert pq.ParquetFile(tmp_path / "cut.parquet").num_row_groups > 2
     assert (
         (cut.file.num_clips, cut.file.num_vectors) == (whole.file.num_clips, whole.file.num_vectors) == (20, 45)
-    )  # 7, 7 and 6 clips of 1, 2 and 4 windows
+    )  # 7, 7 and 6 clips with 1, 2 and 4 windows
     ours, theirs = (pq.read_table(tmp_path / file) for file in ("cut.parquet", "whole.parquet"))
     assert ours.drop_columns("vector").equals(theirs.drop_columns("vector"))
     for our, their in zip(ours["vector"].to_pylist(), theirs["vector"].to_pylist(), strict=True):
@@ -289,7 +289,7 @@ def test_interrupted_and_run_again_ends_with_the_same_bytes(
     with pytest.raises(ValueError, match=r"readout: last there, both asked for"):
         embed(config.replace(readout="both"))
     assert "parts finished before" in text_of(describe(check(config)))
-    assert truncated.read_bytes() != (tmp_path / "whole" / truncated.name).read_bytes()  # a check writes nothing
+    assert truncated.read_bytes() != (tmp_path / "whole" / truncated.name).read_bytes()  # a check repairs nothing
     manifest = embed(config)
     assert manifest is not None
     assert kept.stat().st_mtime_ns == untouched
@@ -316,7 +316,7 @@ def test_a_finished_output_is_left_alone_or_refused(tmp_path: Path, encoder_uri:
     with pytest.raises(ValueError, match=r"the clips of .*in have changed since .*out was begun"):
         embed(config)
     shutil.rmtree(source)
-    assert embed(config) == manifest  # gone, but its vectors are made
+    assert embed(config) == manifest  # the source is gone, its vectors are finished
     assert contents(tmp_path / "out") == before
 
 
@@ -348,7 +348,7 @@ def test_a_tar_that_was_packed_anew_is_another_source(tmp_path: Path):
 
     before = packed(["a.wav", "b.wav"])
     assert packed(["a.wav", "b.wav"]) == before
-    assert packed(["notes.txt", "a.wav", "b.wav"]) != before  # where vectors say that a clip is, another one is now
+    assert packed(["notes.txt", "a.wav", "b.wav"]) != before  # the old places now hold other clips
 
 
 def test_a_manifest_of_something_else_is_named_with_a_way_around_it(tmp_path: Path):
@@ -379,7 +379,7 @@ def test_columns_that_are_asked_for_are_taken_and_decide_the_output(tmp_path: Pa
     table.write_text("path,label,mood\n000.wav,dog,glad\n001.wav,cat,sad\n")
     config = EmbedConfig(encoder=encoder_uri, source=str(table), output=str(tmp_path / "out"))
     by_name = embed(config)
-    assert by_name is not None and "columns" not in by_name.settings  # as older versions have written them
+    assert by_name is not None and "columns" not in by_name.settings  # as in outputs of older versions
     by_mood = config.replace({"columns.label": "mood"})
     with pytest.raises(ValueError, match=r"made differently .columns: None there, .*mood.* asked for"):
         embed(by_mood)
@@ -398,7 +398,7 @@ def test_an_output_that_another_process_works_on_is_refused(tmp_path: Path, enco
     config = EmbedConfig(encoder=encoder_uri, source=str(source), output=str(tmp_path / "out"))
     plan = check(config)
     with Lease(config.output, on_loss=lambda: None):
-        for late in (lambda: check(config), lambda: run(plan)):  # before it lists the source, or after
+        for late in (lambda: check(config), lambda: run(plan)):  # before the source is listed, and after
             with pytest.raises(InUseError, match=rf"process {os.getpid()} on .* is working on {config.output}"):
                 late()
         assert sorted(contents(tmp_path / "out")) == ["lease.json"]

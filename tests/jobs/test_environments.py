@@ -1,4 +1,4 @@
-"""Environments that are nearly empty: the core alone loads and embeds, and the hub's folder needs nothing of ours."""
+"""In nearly empty environments the core loads and embeds, and the hub's folder works without this project."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ assert torch.allclose(vectors, torch.tensor({expected}), atol=1e-3), vectors
 
 
 def api_vectors(run_: str) -> list[list[float]]:
-    """Vectors of a ramp by the encoder itself."""
+    """Return the vectors of a ramp by the student itself."""
     import torch
 
     from unfused_ray import load_student

@@ -1,4 +1,4 @@
-"""The commands of the guides do what the guides say: one after the other, with toy recipes, on a few tones."""
+"""The commands of the guide to own audio work one after the other, with toy recipes, on a few tones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SPLITS = {"train": 12, "valid": 3, "test": 4}
 
 @pytest.fixture
 def at_home(tmp_path: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home folder with the recordings that the guides start from, and a tracking store that has its tables."""
+    """A home folder with the recordings that the guide starts from, and a tracking store that has its tables."""
     home = tmp_path / "unfused-ray"
     home.mkdir()
     shutil.copy(tracking_uri.removeprefix("sqlite:///"), home / "mlflow.db")
@@ -31,7 +31,7 @@ def at_home(tmp_path: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("UNFUSED_RAY_HOME", str(home))
     birds = tmp_path / "birds"
     birds.mkdir()
-    seeds = count(start=0, step=8)  # a pitch for each class, and no clip twice
+    seeds = count(start=0, step=8)  # one pitch a class, every clip different
     for split, clips in SPLITS.items():
         with (birds / f"{split}.csv").open("w", newline="") as file:
             rows = csv.writer(file)

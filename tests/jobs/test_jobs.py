@@ -1,4 +1,4 @@
-"""Whole jobs on a real local cluster and as real processes: killed, interrupted, taken up again."""
+"""Whole pre-training jobs on a local cluster and as processes: killed, interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from unfused_ray.runs.watched import watched_curves
 from unfused_ray.training.driver import dry_run
 
 JOB = ROOT / "jobs" / "pretrain.py"
-STEPS = 12  # an epoch: 100 clips, 8 a global batch
+STEPS = 12  # in an epoch: 100 clips, 8 a global batch
 
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Settings of a run that is looked at after both of its epochs."""
+    """Settings of a run that is watched after both of its epochs."""
     task = write_task(tmp_path_factory.mktemp("tasks") / "tones", 16, 8, 0)
     return {"watch__data": (task,), "watch__every": 1}
 
 
 @pytest.fixture(scope="module")
 def config(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., PretrainConfig]:
-    """Configuration of a run in the folder ``name`` of the module's own, with some fields changed."""
+    """Return a function: configuration of a run into the module's folder ``name``, with changed fields."""
     folder = tmp_path_factory.mktemp("runs")
     tracking_uri = f"sqlite:///{folder}/mlflow.db"
     batch = {"batch__block": 4, "batch__blocks_per_step": 2}
@@ -47,14 +47,14 @@ def config(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
 
 @pytest.fixture(scope="module")
 def undisturbed(config: Callable[..., PretrainConfig], watched: dict[str, Any]) -> Path:
-    """Folder of a watched run in this process on one thread that nothing disturbed."""
+    """Folder of an undisturbed watched run, made in this process on one thread."""
     job = config("undisturbed", **watched)
     assert train(job).state == "finished"
     return Path(job.output)
 
 
 def has_checkpoint(run: Path, epoch: int, step: int) -> Callable[[], bool]:
-    """True if a run has ever come so far in this epoch: its newest checkpoint is there, older ones may be pruned."""
+    """Return a condition: the run has a checkpoint of this step or a later one; older ones may be pruned."""
     first = f"e{epoch:04d}-s{step:06d}"
     folder = run / "checkpoints"
     return lambda: folder.exists() and any(path.name >= first for path in folder.iterdir())
@@ -79,7 +79,7 @@ def test_two_workers_give_the_labels_and_nearly_the_weights_of_one_process(
         assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-3)
     ours, theirs = (watched_curves(history(each)) for each in (run, undisturbed))
     for curve, other in zip(ours, theirs, strict=True):
-        assert curve.random == pytest.approx(other.random, abs=1e-3)  # of one watcher, whatever the workers
+        assert curve.random == pytest.approx(other.random, abs=1e-3)  # one watcher for all workers
         assert list(curve.epochs) == [1, 2]
         assert curve.accuracies == pytest.approx(other.accuracies, abs=0.2)
 
@@ -112,7 +112,7 @@ LONG = {"epochs": 15}  # long enough to be interrupted three times
 
 @pytest.fixture
 def start(config: Callable[..., PretrainConfig], tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
-    """Start the job of the run ``name`` in a process of its own."""
+    """Return a function that starts the job of the run ``name`` as a process."""
     processes = []
 
     def popen(name: str) -> subprocess.Popen[str]:
@@ -150,7 +150,7 @@ def end(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 def num_epochs(run: Path) -> int:
-    """Epochs that the newest checkpoint has behind it."""
+    """Return the number of finished epochs in the newest checkpoint."""
     names = [path.name for path in (run / "checkpoints").glob("e*")]
     return int(max(names)[1:5]) if names else 0
 

@@ -1,4 +1,4 @@
-"""A run whose shards and output are in an object store is the run of a local disk."""
+"""Runs with shards and output in an object store equal those on a local disk."""
 
 from __future__ import annotations
 

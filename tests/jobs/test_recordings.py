@@ -1,4 +1,4 @@
-"""The embedded recordings hold what their README says, and their builder is deterministic and careful."""
+"""The embedded recordings are as their README says; their builder is deterministic and refuses bad input."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ SUFFIX = {"drum": "", "lid": "-desc-ca-ogg-012345"}
 
 
 def write_corpus(folder: Path, language_groups: dict[str, str]) -> None:
-    """A corpus of one drum and one spoken clip a split, each a tone of its own pitch."""
+    """Write a corpus of one drum clip and one spoken clip a split, each a tone of another pitch."""
     pitch = 200
     for task, label, groups in (("drum", "tom", DRUM_GROUPS), ("lid", "ca", language_groups)):
         (folder / task).mkdir(parents=True)

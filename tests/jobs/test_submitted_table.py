@@ -1,4 +1,4 @@
-"""The results table as a job that is submitted to a cluster, as the guide for clusters submits it."""
+"""The results table as a job submitted to a cluster, as in the guide for clusters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support.paths import ROOT
 from support.tasks import write_task
 
 
-@pytest.mark.slow  # two minutes and more: a head node, three trainings and four evaluations, each a process
+@pytest.mark.slow  # over two minutes: a head node, and processes for three trainings and four evaluations
 def test_the_tiny_table_is_submitted_to_a_head_node_and_written(tmp_path: Path) -> None:
     for name in ("drums", "languages"):
         groups = [f"{name} {clip // 2}" for clip in range(54)]

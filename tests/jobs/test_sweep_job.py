@@ -1,4 +1,4 @@
-"""The sweep's job from the command line: a grid on one task, its winner on the test split, what MLflow has of it."""
+"""A sweep from the command line: a grid on one task, the winner's score on the test split, its runs in MLflow."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ EXPERIMENT = "sweeps"
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A task of three groups in train and valid: fewer than the protocol's folds, as of the embedded drums."""
+    """A task with three groups in train and valid, fewer than the protocol's folds, as in the embedded drums."""
     groups = [f"g{i % 3}" for i in range(36)] + [f"t{i % 2}" for i in range(8)]
     return write_task(tmp_path_factory.mktemp("task") / "a", 24, 12, 8, group=groups)
 
 
 @pytest.fixture
 def arguments(task: str, tmp_path: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A sweep over a space that is called two."""
+    """Arguments of a sweep over a space named "two"."""
     monkeypatch.setitem(SPACES, "two", SPACE)
     (tmp_path / "protocol.toml").write_text(PROTOCOL.replace("folds = 2", "folds = 5"))
     teacher = write_encoder(tmp_path / "teacher" / "encoder", "fc2")
@@ -51,7 +51,7 @@ def arguments(task: str, tmp_path: Path, tracking_uri: str, monkeypatch: pytest.
 
 
 def tracked(uri: str) -> dict[str, list[MlflowRun]]:
-    """MLflow's runs by stage."""
+    """Return MLflow's runs by stage."""
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
@@ -71,13 +71,13 @@ def test_a_sweep_ends_with_a_recipe_a_table_and_a_run_in_mlflow_for_each_of_its_
 
     uri = f"{tmp_path}/sweep"
     records = read_records(uri)
-    assert sorted(each.point["method.alpha"] for each in records) == [0.0, 0.7]  # the default one is on the grid
+    assert sorted(each.point["method.alpha"] for each in records) == [0.0, 0.7]  # the default trial is on the grid
     assert all(each.has_ended and 0 < each.training_seconds < each.seconds for each in records)
     recipe = DistillConfig.model_validate_json(Path(uri, "winner.json").read_bytes())
     assert recipe.method.alpha in (0.0, 0.7)
     assert "winner" in [row["name"] for row in json.loads(Path(uri, "table", "table.json").read_text())["rows"]]
     (run,) = Path(uri, "winner").glob("*/a/run.json")
-    assert json.loads(run.read_text())["config"]["seed"] == recipe.seed + 1  # another than it was chosen with
+    assert json.loads(run.read_text())["config"]["seed"] == recipe.seed + 1  # not the seed it was chosen with
 
     found = tracked(tracking_uri)
     assert {stage: len(runs) for stage, runs in found.items()} == {"sweep": 1, "trial": 2, "distill": 1, "evaluate": 1}
@@ -100,7 +100,7 @@ def test_a_sweep_ends_with_a_recipe_a_table_and_a_run_in_mlflow_for_each_of_its_
     )
 
     again = command_line(*arguments, "--resume")
-    assert (again.code, again.out) == (0, first.out), again.err  # nothing is left to do
+    assert (again.code, again.out) == (0, first.out), again.err  # nothing was left to do
     assert {name: len(runs) for name, runs in tracked(tracking_uri).items()} == {n: len(r) for n, r in found.items()}
 
     student = ["--output", f"{tmp_path}/student", "--data", task]

@@ -1,4 +1,4 @@
-"""The wheel in an environment of its own: all of the tiny pipeline, from another folder than the checkout's."""
+"""The installed wheel, in an environment and a folder outside the checkout, runs the whole tiny pipeline."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DATA = {
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy: building leaves folders beside the code."""
+    """The wheel, built from a copy because building leaves folders beside the code."""
     folder = tmp_path_factory.mktemp("wheel")
     copy = folder / "source"
     shutil.copytree(ROOT / "unfused_ray", copy / "unfused_ray", ignore=shutil.ignore_patterns("__pycache__"))
@@ -43,11 +43,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Executables of an environment with the wheel alone; its dependencies are those of this environment."""
+    """Folder of executables of an environment with the wheel; it borrows the dependencies of this environment."""
     folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     (packages,) = folder.glob("lib/python*/site-packages")
-    # Only paths: what this environment's own .pth files lead to, such as a checkout, is left out.
+    # Python does not follow .pth files in this folder, so a checkout installed here is not found.
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     python = str(folder / "bin" / "python")
     install = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--force-reinstall"]

@@ -1,4 +1,4 @@
-"""No pickle is loaded: one that leaves a mark takes the place of every file of every kind of run, and all is read."""
+"""No reader loads a pickle: each file of each kind of run is replaced by one that leaves a mark, and then read."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from unfused_ray.tracking.mlflow import kept_id
 
 
 class Mark:
-    """Makes a folder when it is unpickled."""
+    """Object that makes a folder when it is unpickled."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -64,13 +64,13 @@ def as_numpy(mark: Mark) -> bytes:
 
 
 def pickled_column(mark: Mark, num_rows: int) -> pa.Array:
-    """A column of the type that Ray Data has for Python objects."""
+    """Return a column of Ray Data's type for Python objects."""
     kind = ArrowPythonObjectType()
     return kind.wrap_array(pa.array([pickle.dumps(mark)] * num_rows, kind.storage_type))
 
 
 def as_parquet(mark: Mark, original: bytes) -> bytes:
-    """The same table with pickles in all columns, and one in its metadata."""
+    """Return the table with pickles in all columns and in its metadata."""
     table = pq.read_table(io.BytesIO(original))
     columns = {name: pickled_column(mark, len(table)) for name in table.column_names}
     buffer = io.BytesIO()
@@ -93,7 +93,7 @@ def test_the_mark_is_left_by_whoever_unpickles(dump: Callable[[Mark], bytes], tm
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> tuple[Path, Runs]:
-    """A folder with a run of each kind, an embedding cache, vectors and their index."""
+    """A folder with runs of each kind, an embedding cache, an interrupted ledger, vectors and their index; the runs."""
     folder = tmp_path_factory.mktemp("tree")
     runs = write_runs(folder, tracking_uri)
     kept_id(runs.evaluation)
@@ -106,7 +106,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> tuple[P
 
 
 def ledger(folder: Path) -> Ledger:
-    """Ledger of an ingest that was interrupted."""
+    """Return the ledger of an interrupted ingest."""
     return Ledger(str(folder / "half-made"), "reports", "source", {}, "plan")
 
 
@@ -116,7 +116,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 @contextmanager
 def put_right(folder: Path) -> Iterator[None]:
-    """Whatever happens to the files of a folder, they are as before at the end."""
+    """Restore the files of a folder at the end of the block."""
     before = contents(folder)
     try:
         yield
@@ -131,7 +131,7 @@ def put_right(folder: Path) -> Iterator[None]:
 
 
 def replace(folder: Path, path: Path, data: bytes) -> None:
-    """Write a file, and its SHA-256 into every manifest that knows the old one, as an attacker would."""
+    """Write a file, and its SHA-256 into every manifest that holds the old one, as an attacker would."""
     old, new = storage.sha256(path.read_bytes()).encode(), storage.sha256(data).encode()
     path.write_bytes(data)
     for manifest in folder.rglob("*.json"):
@@ -265,7 +265,7 @@ def test_no_pickle_in_the_place_of_a_file_is_loaded_and_the_file_is_named(
                 said = str(error)
         assert not mark.folder.exists(), path
         named = said + caplog.text
-        # A weights file whose checksum is right is refused by safetensors, in words of its own.
+        # safetensors refuses weights with a right checksum, and its message does not name the file.
         assert path.name in named or (path.suffix == ".safetensors" and "header" in named), (path, named)
 
 

@@ -1,4 +1,4 @@
-"""Code stays out of data: ruff, as in `make check`, refuses every way to unpickle or to use a shell."""
+"""Ruff, as in `make check`, refuses every way to unpickle, to evaluate text or to use a shell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Secrets stay where they belong: a URI that holds one is refused, and one of the environment is written nowhere."""
+"""A URI that holds a secret is refused and not shown, and secrets of the environment are written nowhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who has no token is refused: at every control port of a head node that is started as cluster.yaml starts it."""
+"""A client without the token is refused at every control port of a head node started as by cluster.yaml."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GRPC = {
 }
 WORKER = "CoreWorkerService/PushTask"
 
-pytestmark = pytest.mark.slow  # 20 s and more on two cores: a head node starts and ends
+pytestmark = pytest.mark.slow  # a head node starts and ends: 20 s or more on two cores
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def head() -> Iterator[Head]:
 
 @pytest.fixture(scope="module")
 def worker_port(head: Head) -> int:
-    """Port of a worker process: of the actor that watches over a job."""
+    """Port of a worker process, the actor that supervises a job."""
     assert http_status(head.ports["dashboard-port"], "/api/jobs/", head.token, {"entrypoint": "sleep 60"}) == 200
     deadline = time.monotonic() + 120
     while not (found := head.listening().keys() & head.worker_range()):
@@ -49,7 +49,7 @@ def worker_port(head: Head) -> int:
 
 def http_status(port: int, path: str, token: str = "", body: dict[str, str] | None = None) -> int:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    data = json.dumps(body).encode() if body else None  # with a body it is a POST
+    data = json.dumps(body).encode() if body else None  # a body makes it a POST
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, headers)
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
@@ -71,7 +71,7 @@ def grpc_code(port: int, method: str, token: str = "") -> grpc.StatusCode:
 def test_a_client_without_the_token_is_refused_by_every_control_port(head: Head, worker_port: int):
     other = {"metrics-export-port", "min-worker-port", "max-worker-port"}
     assert head.ports.keys() - other == HTTP.keys() | GRPC.keys(), "cluster.yaml names a port that is not asked"
-    for token in ("", secrets.token_hex(32)):  # none, and another one
+    for token in ("", secrets.token_hex(32)):  # no token, and a wrong one
         answers = {(name, path): http_status(head.ports[name], path, token) for name in HTTP for path in HTTP[name]}
         answers["dashboard-port", "a job"] = http_status(
             head.ports["dashboard-port"], "/api/jobs/", token, {"entrypoint": "true"}

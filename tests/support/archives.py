@@ -1,4 +1,4 @@
-"""WebDataset tars, and Parquet files that are damaged on purpose."""
+"""Writers of tars and of damaged Parquet files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write_tar(path: Path, members: dict[str, bytes], links: dict[str, str] | Non
 
 
 def spoil(path: Path, row_group: int, column: str) -> None:
-    """Overwrite the header of a column's first page in a row group."""
+    """Damage a Parquet file: overwrite the header of a column's first page in a row group."""
     metadata = pq.ParquetFile(path).metadata.row_group(row_group)
     chunks = [metadata.column(number) for number in range(metadata.num_columns)]
     chunk = next(chunk for chunk in chunks if chunk.path_in_schema == column)

@@ -16,23 +16,23 @@ import soundfile
 RATE = 44_100
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 LOSSY = 0.1
-"""Most seconds that a lossy codec pads with, or loses at a join."""
+"""Most seconds that a lossy codec adds as padding, or loses at a join."""
 
 
 class AudioFile(NamedTuple):
-    """A file, and the sound that was put into it."""
+    """An audio file, the length of its sound in seconds, and the warnings that decoding it must give."""
 
     name: str
     data: bytes
     seconds: float
     padding: float
-    """Seconds by which its codec may be longer or shorter."""
+    """Seconds by which the decoded sound may be longer or shorter."""
     warnings: tuple[str, ...] = ()
-    """Reasons of the warnings that are due."""
+    """Reasons of the expected warnings."""
 
 
 class CountingFile(io.BytesIO):
-    """Counts the bytes that are read."""
+    """A file in memory that counts the bytes read from it."""
 
     bytes_read = 0
 
@@ -43,7 +43,7 @@ class CountingFile(io.BytesIO):
 
 
 def tone(seconds: float, rate: int = RATE, channels: int = 1, pitch: float = 440.0) -> np.ndarray:
-    """A tone that swells, in a little noise: (samples, channels) float32, no channel like the other."""
+    """Return a swelling tone in a little noise, at another level in each channel: (samples, channels) float32."""
     time = np.arange(round(seconds * rate)) / rate
     noise = np.random.default_rng(round(pitch)).normal(0, 0.01, time.size)
     wave = 0.3 * np.sin(2 * np.pi * pitch * time) * (0.6 + 0.4 * np.sin(3 * np.pi * time)) + noise
@@ -51,7 +51,7 @@ def tone(seconds: float, rate: int = RATE, channels: int = 1, pitch: float = 440
 
 
 def encoded(wave: np.ndarray, rate: int = RATE, container: str = "WAV", codec: str | None = None) -> bytes:
-    """Encode by libsndfile."""
+    """Encode with libsndfile."""
     buffer = io.BytesIO()
     soundfile.write(buffer, wave, rate, format=container, subtype=codec)
     return buffer.getvalue()
@@ -60,7 +60,7 @@ def encoded(wave: np.ndarray, rate: int = RATE, container: str = "WAV", codec: s
 def muxed(
     wave: np.ndarray, rate: int, container: str, codec: str, layout: str = "", kbits: int = 128, **options: str
 ) -> bytes:
-    """Encode by FFmpeg; ``options`` are the container's."""
+    """Encode with FFmpeg; ``options`` are the container's."""
     layout = layout or LAYOUTS[wave.shape[1]]
     of_codec = {"strict": "experimental"} | ({"mapping_family": "255"} if layout == "octagonal" else {})
     with tempfile.NamedTemporaryFile() as place:
@@ -76,7 +76,7 @@ def muxed(
 
 
 def film(seconds: float, container: str, codec: str) -> bytes:
-    """Encode moving pictures and sound."""
+    """Encode a film: blank pictures and a tone."""
     rate = 48_000
     with tempfile.NamedTemporaryFile() as place:
         with av.open(place.name, "w", format=container) as file:
@@ -150,7 +150,7 @@ SNDFILE = (
 
 
 def audio_files() -> Iterator[AudioFile]:
-    """Make all the files."""
+    """Yield all the files."""
     yield from of_each_codec()
     yield from of_odd_headers()
     yield from joined()
@@ -182,7 +182,7 @@ def of_each_codec() -> Iterator[AudioFile]:
 
 
 def put(data: bytes, place: int, code: str, value: int) -> bytes:
-    """Replace a number of a header."""
+    """Replace a number in a header."""
     return data[:place] + struct.pack(code, value) + data[place + struct.calcsize(code) :]
 
 
@@ -193,7 +193,7 @@ def of_odd_headers() -> Iterator[AudioFile]:
     aiff, caf, au = (encoded(wave, container=name, codec="PCM_16") for name in ("AIFF", "CAF", "AU"))
     size = 2 * len(wave)
     headers = (
-        # file, place and code of its size, what it should be
+        # name, file, place and struct code of the size in its header, right size
         *(("WAV", wav, 40, "<I", size), ("RF64", rf64, 28, "<Q", size), ("W64", w64, 96, "<Q", size + 24)),
         *(("AIFF", aiff, 42, ">I", size + 8), ("CAF", caf, 4084, ">Q", size + 4), ("AU", au, 8, ">I", size)),
     )
@@ -235,7 +235,7 @@ def of_odd_headers() -> Iterator[AudioFile]:
 
 
 def with_unknown_bytes() -> Iterator[AudioFile]:
-    """Files behind which bytes lie that are no chunk, no tag and no file."""
+    """Yield files that are followed by bytes that are no chunk, tag or file."""
     unknown = b"\1\2\3\0" * 20_000
     for container, codec, padding in (
         *(("flac", "flac", 0.0), ("ogg", "vorbis", LOSSY), ("ipod", "aac", LOSSY), ("matroska", "flac", 0.0)),
@@ -249,7 +249,7 @@ def with_unknown_bytes() -> Iterator[AudioFile]:
 
 
 def without_xing() -> bytes:
-    """An MP3 of 6 s whose beginning is louder, so that its first bit rate misleads, and whose header frame is gone."""
+    """Return an MP3 of 6 s without its header frame; its louder beginning makes the first bit rate misleading."""
     loud, quiet = np.random.default_rng(0).normal(0, 0.3, 2 * RATE).clip(-1, 1), np.zeros(4 * RATE)
     buffer = io.BytesIO()
     options = {"format": "MP3", "bitrate_mode": "VARIABLE", "compression_level": 0.2}
@@ -265,7 +265,7 @@ def lying_xing(mp3: bytes) -> bytes:
 
 
 def joined() -> Iterator[AudioFile]:
-    """Files that ``cat`` has laid end to end."""
+    """Yield files laid end to end, as by ``cat``."""
     for container, codec, reasons in (
         *(("mp3", "libmp3lame", ("longer than its header",)), ("adts", "aac", ()), ("mp2", "mp2", ())),
         *(("ipod", "aac", ("joined",)), ("webm", "libopus", ("joined",)), ("ac3", "ac3", ())),
@@ -295,7 +295,7 @@ def joined() -> Iterator[AudioFile]:
 
 
 def joined_to_others() -> Iterator[AudioFile]:
-    """Files of one format that ``cat`` has laid before one of another, or of another rate."""
+    """Yield files of one format, each followed by a file of another format or rate, as by ``cat``."""
     mp3 = b"ID3\4\0\0\0\0\1\0" + bytes(128) + muxed(tone(1.0, RATE, 2), RATE, "mp3", "libmp3lame")
     wav, flac = encoded(tone(1.0, 16_000), 16_000), encoded(tone(0.7), container="FLAC")
     aac = muxed(tone(1.0, 16_000), 16_000, "adts", "aac")
@@ -321,7 +321,7 @@ def joined_to_others() -> Iterator[AudioFile]:
 
 
 def cut_short() -> Iterator[AudioFile]:
-    """Files whose last third is gone; FFmpeg's length is the one that counts."""
+    """Yield files without their last third; their expected length is FFmpeg's."""
     for container, codec in (
         *(
             ("mp3", "libmp3lame"),

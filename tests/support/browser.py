@@ -1,4 +1,4 @@
-"""Pages that must neither complain nor ask the network for anything."""
+"""Opens pages that may neither report an error nor send a request."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def opened_page(browser: Browser, url: str) -> Iterator[Page]:
-    """The page, without network; at the end nothing must have been complained of or asked for."""
+    """Open a page offline; fail at the end if it wrote to the console, raised, requested a URL or showed a dialog."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, offline=True, accept_downloads=True)
     opened = context.new_page()
     complaints: list[str] = []

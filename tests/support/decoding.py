@@ -1,4 +1,4 @@
-"""Print what becomes of audio files of many kinds, beside what FFmpeg and libsndfile make of them.
+"""Print a table of how many seconds libsndfile, FFmpeg and this project decode of audio files of many kinds.
 
 cd tests && python -m support.decoding
 """
@@ -38,7 +38,7 @@ def ours(data: bytes) -> Decoded:
 
 
 def by_ffmpeg(data: bytes) -> float | None:
-    """The length that FFmpeg decodes when it finds out the format by itself; None if it decodes nothing."""
+    """Return the seconds that FFmpeg decodes if it detects the format itself; None if it decodes nothing."""
     seconds = 0.0
     try:
         with av.open(io.BytesIO(data), metadata_errors="replace") as container:
@@ -53,7 +53,7 @@ def by_ffmpeg(data: bytes) -> float | None:
 
 
 def by_libsndfile(data: bytes) -> float | None:
-    """The length that libsndfile reads."""
+    """Return the seconds that libsndfile reads; None if it refuses the file."""
     try:
         wave, rate = soundfile.read(io.BytesIO(data), always_2d=True)
     except (soundfile.LibsndfileError, ValueError, MemoryError):

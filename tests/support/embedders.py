@@ -1,4 +1,4 @@
-"""Encoders that are not ours, as evaluations name them: ``support.embedders:Bands``."""
+"""Encoders of others, for evaluations that name them: ``support.embedders:Bands``."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import torch
 
 
 class Bands:
-    """Mean magnitudes of 64 bands of the spectrum, at half the rate of the tests' clips."""
+    """Encoder that returns mean magnitudes of 64 bands of the spectrum; its rate is half that of the tests' clips."""
 
     sample_rate = 8_000
     version = "1"
     num_parameters = 64
-    heard: list[np.ndarray] = []  # noqa: RUF012 - what all of them were given, for tests to look at
+    heard: list[np.ndarray] = []  # noqa: RUF012 - shared: tests look at the waves of all instances
 
     def embed(self, wave_BT: np.ndarray) -> torch.Tensor:
         self.heard.append(wave_BT)
@@ -21,7 +21,7 @@ class Bands:
 
 
 class Unversioned:
-    """Has all but a version."""
+    """Encoder without the required ``version``."""
 
     sample_rate = 16_000
 
@@ -30,7 +30,7 @@ class Unversioned:
 
 
 class Frames(Unversioned):
-    """Gives a vector a frame."""
+    """Encoder that wrongly returns a vector for each frame."""
 
     version = "1"
 

@@ -1,4 +1,4 @@
-"""Environments with some distributions and what they need, linked from this one: nothing is downloaded."""
+"""Virtual environments with some distributions and their requirements, linked from this one without downloads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 
 
 def needed(names: Iterable[str]) -> dict[str, Distribution]:
-    """Distributions of these names and all that they require without an extra, by normalised name."""
+    """Return the named distributions and all they require, with the extras that are named, by normalised name."""
     found: dict[str, Distribution] = {}
     left = [Requirement(name) for name in names]
     while left:
@@ -23,7 +23,7 @@ def needed(names: Iterable[str]) -> dict[str, Distribution]:
             continue
         try:
             found[name] = distribution(requirement.name)
-        except PackageNotFoundError:  # of another platform
+        except PackageNotFoundError:  # required on another platform only
             continue
         required = map(Requirement, found[name].requires or ())
         extras = requirement.extras or {""}
@@ -34,10 +34,10 @@ def needed(names: Iterable[str]) -> dict[str, Distribution]:
 
 
 def link(folder: Path, names: Iterable[str]) -> tuple[Path, dict[str, float]]:
-    """Make an environment without pip in ``folder``.
+    """Make an environment of ``names`` and their requirements, without pip, in ``folder``.
 
     Returns:
-        Its Python, and the megabytes of each distribution in it.
+        Path of its Python, and the megabytes of each distribution.
     """
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     (packages,) = folder.glob("lib/python*/site-packages")

@@ -1,4 +1,4 @@
-"""Tables of tiny tasks, made in this process."""
+"""Evaluations of tiny tasks in this process."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from unfused_ray.evaluation_job import job, plan
 
 
 def evaluated(folder: Path, task: str, *models: str, **fields: Any) -> EvaluationTable:
-    """The table of some models on a task by :data:`~support.tasks.PROTOCOL`, without random networks.
+    """Evaluate models on a task by :data:`~support.tasks.PROTOCOL`, without random networks; return the table.
 
-    Its files are in ``out`` in the folder; ``fields`` of the configuration may differ.
+    The files of the table are in ``out`` in the folder. ``fields`` replace fields of the configuration.
     """
     (folder / "protocol.toml").write_text(PROTOCOL)
     values: dict[str, Any] = {

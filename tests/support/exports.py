@@ -1,4 +1,4 @@
-"""A small run with labelled clips, to export."""
+"""A small finished run on labelled clips, for tests of exports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from unfused_ray.runs.status import Status
 
 
 class Exportable(NamedTuple):
-    """A finished distillation on a task."""
+    """Folders of a finished distillation and of the task it trained on."""
 
     run: str
     task: str
@@ -28,13 +28,13 @@ class Exportable(NamedTuple):
 def write_student(
     folder: Path, seed: int = 0, changes: Mapping[str, Any] | None = None, details: Mapping[str, Any] | None = None
 ) -> Exportable:
-    """The run ``student`` on the task ``pitches``; nothing is trained.
+    """Write the finished run ``student`` on the task ``pitches``; nothing is trained.
 
     Args:
-        folder: to write to.
-        seed: of its weights.
-        changes: of its configuration.
-        details: of its export.
+        folder: folder to write to.
+        seed: seed of the weights.
+        changes: changed fields of the configuration.
+        details: further entries of the export's description.
     """
     task = write_task(folder / "pitches", 80, 8, 24)
     config = DistillConfig(data=(task,), name="pitches-student", epochs=2, teacher=str(folder / "gone"))

@@ -1,4 +1,4 @@
-"""An object store that fails: a proxy on loopback before a real S3 server, which breaks chosen requests."""
+"""A failing object store: a proxy on loopback in front of an S3 server that breaks chosen requests."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from contextlib import contextmanager, suppress
 from typing import Literal
 
 Fault = Literal["", "error", "cut", "stall"]
-"""What is done to a request: nothing; status 503; a kilobyte of its body is passed on, then closed; no answer."""
+"""Fault of a request: none; status 503; cut off after a kilobyte of its body was passed on; never answered."""
 
 Judge = Callable[[bytes], Fault]
-"""Says what happens to a request, by its head (request line and headers)."""
+"""Returns the fault of a request, from its head (request line and headers)."""
 
 _CUT_BYTES = 1000
 _UNAVAILABLE = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 class FaultyStore(socketserver.ThreadingTCPServer):
-    """Passes each request on to ``host:port`` over a connection of its own, unless ``judge`` says otherwise."""
+    """Proxy that passes each request to ``upstream`` over a connection of its own, with the fault ``judge`` returns."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -30,11 +30,11 @@ class FaultyStore(socketserver.ThreadingTCPServer):
         self.upstream = upstream
         self.judge: Judge = lambda head: ""
         self.num_faults = 0
-        self.stalled = threading.Event()  # set at the end, when nobody waits any more
+        self.stalled = threading.Event()  # set at the end, so that stalled requests return
 
     @property
     def options(self) -> str:
-        """Options of S3 URIs that lead here."""
+        """Options of S3 URIs on this proxy."""
         host, port = self.server_address[:2]
         return f"?endpoint_override={host!s}:{port}&scheme=http&region=us-east-1"
 
@@ -67,7 +67,7 @@ class _Request(socketserver.BaseRequestHandler):
 
 
 def _asking_to_close(head: bytes) -> bytes:
-    """The request for a connection of its own, so that the next one comes here to be judged."""
+    """Return the request with ``Connection: close``, so that the next request opens a connection and is judged too."""
     line, _, rest = head.partition(b"\r\n")
     headers, end, body = rest.partition(b"\r\n\r\n")
     kept = [one for one in headers.split(b"\r\n") if not one.lower().startswith(b"connection:")]
@@ -75,7 +75,7 @@ def _asking_to_close(head: bytes) -> bytes:
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:
-    """Pass on what comes until either side has closed."""
+    """Copy bytes until either side closes."""
     with suppress(OSError):
         while piece := source.recv(1 << 16):
             target.sendall(piece)
@@ -83,7 +83,7 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
 
 @contextmanager
 def faulty_store(upstream: tuple[str, int]) -> Iterator[FaultyStore]:
-    """A proxy before the S3 server at ``upstream``, with no fault to begin with."""
+    """Run a proxy in front of the S3 server at ``upstream``; it begins without faults."""
     with FaultyStore(upstream) as proxy:
         thread = threading.Thread(target=proxy.serve_forever, daemon=True)
         thread.start()

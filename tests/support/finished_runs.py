@@ -1,4 +1,4 @@
-"""Finished runs of both stages as folders, on clips whose labels and clusters are known; nothing is trained."""
+"""Folders of finished runs of both stages, on clips with known labels and clusters; nothing is trained."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ HISTORY = [
 
 
 class Example(NamedTuple):
-    """A finished pre-training, a distillation of it on the same clips, and what they were made of."""
+    """Folders of a finished pre-training and of a distillation of it on the same clips, and the waves of the clips."""
 
     uri: str
     student: str
@@ -61,7 +61,7 @@ class Example(NamedTuple):
 
 
 def wave(clip_id: int) -> np.ndarray:
-    """Hums (0, 3, 6 …), hisses (1, 4 …) and clips without a label (2, 5 …), of different lengths."""
+    """Return a hum (clips 0, 3, 6 …), a hiss (1, 4 …) or a clip without a label (2, 5 …); lengths differ."""
     rng = np.random.default_rng(clip_id)
     num_samples = 2400 + 160 * (clip_id % 20)
     noise = rng.standard_normal(num_samples) * 2000
@@ -70,7 +70,7 @@ def wave(clip_id: int) -> np.ndarray:
 
 
 def prepare_waves(folder: Path, waves: list[np.ndarray], damaged: int = -1) -> None:
-    """Two shards of two row groups, the audio of one clip damaged."""
+    """Write a prepared source: two shards of two row groups; the audio of clip ``damaged`` cannot be decoded."""
     shards = []
     for number, ids in enumerate(np.array_split(np.arange(len(waves)), 2)):
         rows = {
@@ -91,14 +91,14 @@ def prepare_waves(folder: Path, waves: list[np.ndarray], damaged: int = -1) -> N
 
 
 def make_assignment(epoch: int) -> Assignment:
-    """Cluster sizes 15, 12, 9, 6 and 3; the clip with the highest id is the nearest to its centroid."""
+    """Return clusters of 15, 12, 9, 6 and 3 clips; the clip with the highest id is the nearest to its centroid."""
     labels = np.repeat(np.arange(NUM_CLUSTERS), [15, 12, 9, 6, 3]).astype(np.int32)
     distances = np.linspace(1, 0, NUM_CLIPS, dtype=np.float32)
     return Assignment(epoch, (labels,), (distances,), (np.eye(NUM_CLUSTERS, 8, dtype=np.float32),), {})
 
 
 def write_run(uri: str, data: str) -> None:
-    """The folder that a finished run on ``data`` leaves."""
+    """Write the folder of a finished pre-training on ``data``."""
     method = DecarConfig(num_clusters=(NUM_CLUSTERS,), projection_dim=8)
     run = Run(uri)
     run.open(PretrainConfig(data=(data,), name="hum", epochs=2, method=method), {"num_clips": NUM_CLIPS})
@@ -113,7 +113,7 @@ def write_run(uri: str, data: str) -> None:
 
 
 def write_distillation(uri: str, data: str, **labels: Any) -> None:
-    """The folder that a finished distillation on ``data``, whose clip ``DAMAGED`` is damaged, leaves."""
+    """Write the folder of a finished distillation on ``data``, where clip ``DAMAGED`` is damaged."""
     config = DistillConfig(
         data=(data,),
         name="hum-student",
@@ -136,14 +136,14 @@ def write_distillation(uri: str, data: str, **labels: Any) -> None:
 
 
 def commit(uri: str, position: Position) -> None:
-    """A checkpoint that holds only what every checkpoint must."""
+    """Write a checkpoint that holds only what every checkpoint must."""
     store = CheckpointStore(uri)
     storage.write_bytes(storage.join(store.begin(position), "bank", "bank.json"), b"{}")
     store.commit(position, {}, {})
 
 
 def write_example(folder: Path) -> Example:
-    """A pre-training and a distillation of it."""
+    """Write a pre-training and a distillation of it."""
     data, damaged = folder / "data", folder / "damaged"
     example = Example(str(folder / "hum"), str(folder / "student"), [wave(clip_id) for clip_id in range(NUM_CLIPS)])
     data.mkdir()

@@ -1,10 +1,10 @@
-"""Feed damaged input to one reader after the other, in a process of its own, and count what becomes of it.
+"""Feed damaged inputs to one reader after the other, in a process of its own, and count how each input ends.
 
-    cd tests && python -m support.fuzz --inputs 1000 --seed 0 --readers wav tar
+    cd tests && python -m support.fuzz --folder FOLDER --inputs 1000 --seed 0 --readers wav tar
 
 Every input follows from (seed, reader, number). The report, JSON on standard output, says for each reader and kind of
-damage how many inputs were read, rejected and refused, and by how much memory grew. An exception that is no refusal
-ends the process, as do a crash and a hang: the input is then in the folder ``--folder``, and its name in the error.
+damage how many inputs were read, rejected and refused, and by how much memory grew. A crash, a hang or an exception
+that is no refusal ends the process. After an exception the input is in a file of ``--folder`` that the error names.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from typing import Any
 from support.fuzz_readers import READERS
 
 SECONDS_PER_INPUT = 120.0
-"""Of a machine that does other work: the slowest input of 10⁵ took a second."""
+"""Seconds after which an input counts as a hang on a busy machine; the slowest of 10⁵ inputs took one."""
 WARM_UP = 20
-"""Inputs of each reader after which memory is looked at: libraries allocate at their first use."""
+"""Inputs of each reader before memory is first measured: libraries allocate at their first use."""
 EXTREMES = (0, 1, 7, -1, 2**7, 2**15 - 1, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**62, 2**63 - 1)
 WORDS = (
     b"\0",
@@ -63,7 +63,7 @@ def flipped(data: bytes, rng: random.Random) -> bytes:
 
 
 def header_lies(data: bytes, rng: random.Random) -> bytes:
-    """An integer at the beginning or the end, where headers and footers are, has an extreme value."""
+    """Set an integer near the beginning or the end, where headers and footers are, to an extreme value."""
     damaged = bytearray(data)
     size, order = rng.choice((1, 2, 4, 8)), rng.choice(("little", "big"))
     place = rng.randrange(min(len(data), 600))
@@ -79,7 +79,7 @@ def overwritten(data: bytes, rng: random.Random) -> bytes:
 
 
 def moved(data: bytes, rng: random.Random) -> bytes:
-    """A part is there twice, or at another place."""
+    """Copy or move a part to another place."""
     start, stop = sorted((rng.randrange(len(data)), rng.randrange(len(data))))
     place = rng.randrange(len(data))
     rest = data if rng.random() < 0.5 else data[:start] + data[stop:]
@@ -87,7 +87,7 @@ def moved(data: bytes, rng: random.Random) -> bytes:
 
 
 def words(data: bytes, rng: random.Random) -> bytes:
-    """What text formats take for something is put in, or in the place of something."""
+    """Insert a text with a meaning in some format (a NaN, a quote, a byte order mark), or overwrite bytes with it."""
     place, word = rng.randrange(len(data)), rng.choice(WORDS)
     return data[:place] + word + data[place + rng.choice((0, len(word), 20)) :]
 
@@ -111,7 +111,7 @@ def main() -> None:
     options = parser.parse_args()
     faulthandler.enable()
     report_file = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # libsndfile prints what it thinks of a damaged ALAC file
+    os.dup2(2, 1)  # libsndfile prints messages about damaged ALAC files to standard output
     outcomes: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
     grown: dict[str, int] = {}
     for name in options.readers:

@@ -1,4 +1,4 @@
-"""The readers that ``fuzz.py`` feeds: what they read undamaged, and the only ways in which they may end."""
+"""The readers that ``fuzz.py`` feeds: their undamaged inputs, and the only ways in which reading may end."""
 
 from __future__ import annotations
 
@@ -72,22 +72,22 @@ MUXED = {
     "mpeg": ("vob", "mp2"),
     "mka-live": ("matroska", "aac"),
 }
-"""Container and codec of FFmpeg's."""
+"""FFmpeg's container and codec, by kind."""
 JOINED = (
     *(("wav", "mp3"), ("flac", "wav"), ("flac", "flac"), ("opus", "mp3"), ("m4a", "adts"), ("mka", "webm")),
     *(("avi", "avi"), ("flv", "w64"), ("mpegts", "flac"), ("mpeg", "aiff"), ("mka-live", "mka-live"), ("au", "ac3")),
 )
-"""Files that lie end to end."""
+"""Pairs of kinds that are laid end to end."""
 OPTIONS = {
     "mp4-fragments": {"movflags": "frag_keyframe+empty_moov", "frag_duration": "100000"},
     "m2ts": {"mpegts_m2ts_mode": "1"},
     "mka-live": {"live": "1"},
 }
-"""Of the container."""
+"""Options of FFmpeg's container, by kind."""
 
 
 class Reader(NamedTuple):
-    """Undamaged inputs, and what reads one: how it ended, in few words, or an exception that may not be."""
+    """Undamaged inputs, and a function that reads one: it returns how reading ended; any exception is a fault."""
 
     originals: Sequence[bytes]
     read: Callable[[bytes], str]
@@ -105,7 +105,7 @@ def encoded(kind: str, rate: int = RATE, channels: int = 1, seconds: float = 0.3
 
 
 def became_of(listing: Listing) -> str:
-    """Read a listing's clips: each is either pieces or set aside."""
+    """Read a listing's clips; return "rejected" if any was set aside, else "read"."""
     ends = []
     for item, source in fetch(listing.items):
         found = list(pieces(item, source, RATE, MAX_SECONDS))
@@ -117,7 +117,7 @@ def became_of(listing: Listing) -> str:
 
 
 def or_refused(read: Callable[[], object], place: str) -> str:
-    """A refusal is a ValueError or FileNotFoundError that names the place."""
+    """Call ``read``; return "refused" if it raised a ValueError or FileNotFoundError that names the place."""
     try:
         read()
     except (ValueError, FileNotFoundError) as error:
@@ -196,7 +196,7 @@ def parquet(folder: Path) -> Reader:
 
 
 def lape(folder: Path) -> Reader:
-    """A list of a publisher's data set, of any of three layouts."""
+    """Published lists of four data sets, in three layouts; everything else of the data sets is undamaged."""
     lape_sets.write_all(folder)
     lists = {code: Path(folder, next(p for p in TASKS[code].requires if Path(folder, p).is_file())) for code in CODES}
     whole = {code: path.read_bytes() for code, path in lists.items()}
@@ -264,7 +264,7 @@ def checkpoint(folder: Path) -> Reader:
 
 
 def export(folder: Path) -> Reader:
-    """The description, or weights that it says are whole: so they reach safetensors and the network."""
+    """An encoder's description, or weights with the right checksum, so that they reach safetensors and the network."""
     write_encoder(folder, "fc2")
     description, weights = (folder / DESCRIPTION).read_bytes(), (folder / WEIGHTS).read_bytes()
 
@@ -302,4 +302,4 @@ READERS: dict[str, Callable[[Path], Reader]] = {
     "export": export,
     "protocol": protocol,
 }
-"""By name, what sets a reader up in a folder of its own."""
+"""Functions that set a reader up in a folder of its own, by name."""

@@ -1,4 +1,4 @@
-"""A head node as cluster.yaml starts it, with its token, but on free ports and on loopback alone."""
+"""Starts a head node as cluster.yaml does, with its token, but on free ports of loopback only."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ WORKER_PORTS = 100
 
 @dataclass
 class Head:
-    """A head node that is on."""
+    """A running head node."""
 
     ports: dict[str, int]
-    """By option of ray start."""
+    """Ports by option of ``ray start``."""
     token: str
     environment: dict[str, str]
-    """Environment of the node, and of commands that talk to it."""
+    """Environment variables of the node, and of commands that talk to it."""
     process: psutil.Process
 
     def listening(self) -> dict[int, psutil.Process]:
-        """Processes of the node by the port that they listen on."""
+        """Return the node's processes by the port that they listen on."""
         found = {}
         for process in [self.process, *self.process.children(recursive=True)]:
             try:
@@ -47,26 +47,26 @@ class Head:
         return found
 
     def worker_range(self) -> set[int]:
-        """Ports that workers may listen on."""
+        """Return the ports that workers may listen on."""
         return set(range(self.ports["min-worker-port"], self.ports["max-worker-port"] + 1))
 
 
 @contextmanager
 def started_head(num_cpus: int) -> Iterator[Head]:
-    """A head node until the block ends.
+    """Run a head node until the block ends.
 
     Raises:
-        AssertionError: it does not listen on all its ports within four minutes; with its log.
+        AssertionError: the node has ended, or does not listen on all its ports within four minutes; holds its log.
     """
     shipped = yaml.safe_load((ROOT / "cluster.yaml").read_text())["head_start_ray_commands"][-1]
     options = shlex.split(shipped.partition("ray start")[2])
     ports = {name: _free_port() for name in re.findall(r"--((?:[a-z]+-)*port)=\d+", shipped)}
-    ports["min-worker-port"] //= 3  # below those that the system deals out, so the range holds none of the others
+    ports["min-worker-port"] //= 3  # below the system's own range, so the workers' range holds no other port
     ports["max-worker-port"] = ports["min-worker-port"] + WORKER_PORTS - 1
     kept = [option for option in options if not re.match(r"--([a-z]+-)*port=|--autoscaling-config=", option)]
     command = ["ray", "start", *kept, *(f"--{name}={port}" for name, port in ports.items())]
     command += ["--node-ip-address=127.0.0.1", f"--num-cpus={num_cpus}", "--object-store-memory=80000000", "--block"]
-    # The names of Ray's sockets must be short.
+    # A short path, for the names of Ray's sockets have a limit.
     with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as home:
         token = secrets.token_hex(32)
         (Path(home) / ".ray").mkdir()

@@ -1,4 +1,4 @@
-"""Sources in the shapes that people's files have: lists, hub Parquet and folders, with synthetic sound."""
+"""Writes sources as people have them (lists, hub Parquet, folders) with synthetic sound, and lists or prepares them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HUB_AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 def encoded(number: int = 0, container: str = "WAV", seconds: float = 0.2) -> bytes:
-    """A burst of noise of its own, mono at 16 kHz."""
+    """Encode a burst of noise, mono at 16 kHz, different for each number."""
     wave = np.random.default_rng(number).normal(0, 0.1, round(seconds * 16_000))
     buffer = io.BytesIO()
     soundfile.write(buffer, wave, 16_000, format=container)
@@ -35,7 +35,7 @@ def encoded(number: int = 0, container: str = "WAV", seconds: float = 0.2) -> by
 
 
 def write_clips(folder: Path, *names: str) -> Path:
-    """Write a clip of its own under each name."""
+    """Write a different clip under each name."""
     for number, name in enumerate(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(encoded(number))
@@ -43,7 +43,7 @@ def write_clips(folder: Path, *names: str) -> Path:
 
 
 def write_list(path: Path, lines: Sequence[str], encoding: str = "utf-8") -> str:
-    """Write a list."""
+    """Write a list with these lines; return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes("".join(f"{line}\n" for line in lines).encode(encoding))
     return str(path)
@@ -55,7 +55,7 @@ def write_hub(
     features: Mapping[str, Any] | None = None,
     **columns: Sequence[Any] | pa.Array,
 ) -> str:
-    """Write Parquet as the hub does, with cells of bytes and path, and its description of the columns."""
+    """Write Parquet as the hub does: audio cells of bytes and path, and a description of the columns."""
     path.parent.mkdir(parents=True, exist_ok=True)
     table = pa.table({"audio": pa.array(cells, HUB_AUDIO), **columns})
     if features:
@@ -66,7 +66,7 @@ def write_hub(
 
 
 def hub_cells(count: int, first: int = 0) -> list[dict[str, Any]]:
-    """Cells that hold their clips."""
+    """Return audio cells that hold the bytes of their clips."""
     return [{"bytes": encoded(first + n), "path": f"{first + n}.flac"} for n in range(count)]
 
 
@@ -76,20 +76,20 @@ def listed(source: Path | str, columns: ColumnsConfig = BY_NAME) -> Listing:
 
 
 def column(listing: Listing, name: str) -> list[Any]:
-    """A column of a listing."""
+    """Return a column of a listing."""
     return listing.items[name].to_pylist()
 
 
 def by_key(listing: Listing, name: str) -> dict[str, Any]:
-    """A column of a listing by the clips' keys."""
+    """Return a column of a listing by the clips' keys."""
     return dict(zip(column(listing, "key"), column(listing, name), strict=True))
 
 
 def said(listing: Listing, kind: Kind) -> str:
-    """All notes of a kind, with their counts."""
+    """Return all notes of a kind, with their counts, as one text."""
     return "; ".join(f"{note.text} × {count}" for note, count in listing.notes.items() if note.kind == kind)
 
 
 def prepared(source: Path | str, output: Path, **settings: Any) -> Manifest:
-    """Prepare a source."""
+    """Prepare a source; return the manifest."""
     return ingest.run(ingest.check(PrepareConfig(source=str(source), output=str(output), **settings)))

@@ -1,4 +1,4 @@
-"""Miniatures of the data sets of the LAPE tasks: folders, names, lists and oddities, with a few real sounds a class."""
+"""Miniatures of the LAPE tasks' data sets: their folders, names, lists and oddities, with a few real sounds a class."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SPEAKERS = ("0132a06d", "0135f3f2", "0137b3f4", "01b4757a", "01bb6a2a", "0a2b400
 
 @cache
 def recorded(name: str, num_clips: int = 40) -> tuple[np.ndarray, ...]:
-    """Some recordings of ``drums`` or ``languages``: (samples,) float32 at 16 kHz."""
+    """Return the first recordings of ``drums`` or ``languages``: each (samples,) float32 at 16 kHz."""
     waves = []
     with tarfile.open(RECORDINGS / f"{name}.tar") as tar:
         for member in tar:
@@ -59,9 +59,9 @@ def write_lines(path: Path, lines: Sequence[str]) -> None:
 
 
 def speech_commands_archive(root: Path, version: str) -> None:
-    """The ten words and two others, of six speakers: four train, one validates, one tests.
+    """Write the ten words and two others by six speakers: four in train, one in valid, one in test.
 
-    A clip is at the wrong rate, one is listed and not there, one is listed twice.
+    One clip has another rate, one is listed and missing, one is listed twice.
     """
     folder = root / f"speech_commands_{version}"
     numbers = count()
@@ -79,7 +79,7 @@ def speech_commands_archive(root: Path, version: str) -> None:
 
 
 def speech_commands_test_set(root: Path, version: str) -> None:
-    """Two clips a class, of the archive's test speaker; one clip of silence is digital silence."""
+    """Write two clips a class, by the archive's test speaker; one clip of silence is digital silence."""
     folder = root / f"speech_commands_test_set_{version}"
     for number, word in enumerate(speech_commands.WORDS):
         for take in (0, 1):
@@ -91,7 +91,7 @@ def speech_commands_test_set(root: Path, version: str) -> None:
 
 
 def librispeech_folder(root: Path) -> None:
-    """Readers of four chapters, of two and of one, with three utterances each, and their transcripts."""
+    """Write readers of four and two chapters of three utterances, and one of a chapter of five, with transcripts."""
     numbers = count()
     for reader, num_chapters in (("103", 4), ("1034", 2), ("19", 1)):
         for chapter in range(1240, 1240 + num_chapters):
@@ -102,7 +102,7 @@ def librispeech_folder(root: Path) -> None:
 
 
 def voxceleb_folder(root: Path) -> None:
-    """Three speakers, two videos each; one clip twice, one listed and not there, one not listed."""
+    """Write three speakers of two videos; one clip is there twice, one is listed and missing, one is not listed."""
     folder = root / voxceleb.FOLDER
     numbers, lines = count(), []
     for speaker in ("id10001", "id10003", "id10270"):
@@ -116,7 +116,7 @@ def voxceleb_folder(root: Path) -> None:
 
 
 def iemocap_folder(root: Path) -> None:
-    """A dialogue of each session, in which both actors say each emotion once, and excited and undecided ones too."""
+    """Write a dialogue for each session: both actors say each emotion, an excited and an undecided utterance."""
     numbers = count()
     for session in iemocap.SESSIONS:
         folder = root / iemocap.FOLDER / f"Session{session}"
@@ -136,11 +136,11 @@ def iemocap_folder(root: Path) -> None:
         (folder / "dialog" / "EmoEvaluation" / f"._{dialogue}.txt").write_bytes(b"\x00\xff")
     write(
         root / iemocap.FOLDER / "Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F099.wav", 0
-    )  # judged by nobody
+    )  # no emotion is listed for it
 
 
 def voxforge_folder(root: Path) -> None:
-    """Seven submissions a language, of FLAC and of WAV at two rates; one holds a sentence as both."""
+    """Write seven submissions a language, as FLAC and as WAV at two rates; one holds a sentence in both formats."""
     numbers = count()
     for language in voxforge.LANGUAGES:
         for submission in range(7):
@@ -154,7 +154,7 @@ def voxforge_folder(root: Path) -> None:
 
 
 def nsynth_folder(root: Path) -> None:
-    """Two families, and ``synth_lead`` in training alone; one note is listed and not there, one is not listed."""
+    """Write two families, and ``synth_lead`` in train only; one note is listed and missing, one is not listed."""
     numbers = count()
     for split, takes in (("train", 4), ("valid", 2), ("test", 2)):
         folder, notes = root / f"nsynth-{split}", {}
@@ -172,7 +172,7 @@ def nsynth_folder(root: Path) -> None:
 
 
 def bird_folders(root: Path) -> None:
-    """Ten clips a source and label; one of each source is listed twice, one is not listed, one is no audio."""
+    """Write ten clips a source and label; one of each source is listed twice, one is not listed, one is no audio."""
     for source, base, has_bird in (("ff1010bird", 64_486, (0, 1)), ("warblrb10k", 759_808, (1, 0))):
         names = "ff1010bird_metadata_2018.csv" if source == "ff1010bird" else "warblrb10k_public_metadata_2018.csv"
         items = [(base + number, has_bird[number % 2]) for number in range(20)]
@@ -185,7 +185,7 @@ def bird_folders(root: Path) -> None:
 
 
 def scenes_folder(root: Path) -> None:
-    """Two scenes, six locations each, of which two are for testing; 48 kHz, two channels, 24 bits."""
+    """Write two scenes of six locations, two of them for testing; 48 kHz, two channels, 24 bits."""
     lists: dict[str, list[str]] = {"train": [], "evaluate": []}
     numbers = count()
     for first, scene in ((0, "airport"), (6, "street_pedestrian")):
@@ -204,7 +204,7 @@ def scenes_folder(root: Path) -> None:
 
 
 def urbansound_folder(root: Path) -> None:
-    """Three classes in ten folds, of other sizes and rates; one clip is short, one is listed and not there."""
+    """Write three classes in ten folds; sizes and rates differ; one clip is short, one is listed and missing."""
     lines = ["slice_file_name,fsID,start,end,salience,fold,classID,class"]
     classes = ("air_conditioner", "car_horn", "dog_bark")
     for fold in range(1, 11):
@@ -223,7 +223,7 @@ def urbansound_folder(root: Path) -> None:
 
 
 def write_all(root: Path) -> None:
-    """All data sets, side by side in one folder."""
+    """Write all data sets side by side into one folder."""
     for version in ("v0.01", "v0.02"):
         speech_commands_archive(root, version)
         speech_commands_test_set(root, version)

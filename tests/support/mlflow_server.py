@@ -48,7 +48,7 @@ class MlflowServer:
 
     def stop(self) -> None:
         if self._process is not None:
-            subprocess.run(["kill", "--", f"-{self._process.pid}"], check=True)  # with the process that serves
+            subprocess.run(["kill", "--", f"-{self._process.pid}"], check=True)  # with its child, which serves
             self._process.wait()
             self._process = None
 

@@ -1,4 +1,4 @@
-"""MTEB evaluates our adapter on a task of tones: python mteb_task.py ENCODER, in the environment of the kits."""
+"""Let MTEB evaluate our adapter on a task of tones: ``python mteb_task.py ENCODER``, in the kits' environment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unfused_ray.kits.mteb import UnfusedModel
 
 
 def tones(count: int) -> Dataset:
-    """Tones of three pitches, of several lengths."""
+    """Return tones of three pitches and several lengths, labelled by pitch."""
     rng = np.random.default_rng(count)
     labels = [number % 3 for number in range(count)]
     waves = []
@@ -27,7 +27,7 @@ def tones(count: int) -> Dataset:
 
 
 class Tones(AbsTaskClassification):
-    """The pitch of a tone."""
+    """Task: name the pitch of a tone."""
 
     metadata = TaskMetadata(
         name="Tones",

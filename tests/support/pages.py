@@ -1,4 +1,4 @@
-"""Code blocks of the README and the docs, and the commands in them as a shell would call them."""
+"""Code blocks of the README and the docs, and the arguments of the commands in them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FENCE = re.compile(
     r'^```(?P<language>\w+)(?: title="(?P<title>[^"]*)")?\n(?P<text>.*?)^```$',
     re.S | re.M,
 )
-# Commands of this project say what they are called with, all others do nothing. A submitted job is its own command.
+# Commands of this project print their arguments, all others do nothing. A submitted job counts as its command.
 _SHELL = r"""
 unfused-ray() { printf '%s\0' "$@"; printf '\n\0'; }
 python() {
@@ -37,16 +37,16 @@ command_not_found_handle() { :; }
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of a page.
+    """A fenced code block of a page.
 
     Args:
         page: path from the root of the repository.
-        line: number of the line of its fence.
-        language: of the code.
-        title: of the block, such as the file that it belongs to; '' if it has none.
+        line: line number of its opening fence.
+        language: language of the code.
+        title: title of the block, such as the file that it belongs to; '' if it has none.
         text: the code.
-        runs: True if a comment before it, ``<!-- test: run -->``, asks for the block to be run.
-        replaced: arguments to replace where it is run, such as the recipe ``demo`` by ``tiny``.
+        runs: True if the comment ``<!-- test: run -->`` before the block asks tests to run it.
+        replaced: arguments to replace when tests run it, such as the recipe ``demo`` by ``tiny``.
     """
 
     page: str
@@ -61,7 +61,7 @@ class Block:
         return f"{self.page}:{self.line}"
 
     def commands(self, home: Path) -> list[list[str]]:
-        """Arguments of each call of ``unfused-ray`` in a shell block, or of its aliases, after expansion by bash."""
+        """Return the arguments of each call of ``unfused-ray``, or of its aliases, after expansion by bash."""
         done = subprocess.run(
             ["/bin/bash", "-c", _SHELL + self.text],
             env={"HOME": str(home), "PATH": "/nowhere"},
@@ -74,12 +74,12 @@ class Block:
 
 
 def pages() -> list[Path]:
-    """The README, the other pages at the root, and all pages of the site."""
+    """Return the README, the other pages at the root, and all pages of the site."""
     return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(language: str, paths: Sequence[Path] = ()) -> list[Block]:
-    """All blocks of a language, of some pages or of all."""
+    """Return all blocks of a language in some pages, by default in all."""
     found = []
     for page in paths or pages():
         text = page.read_text(encoding="utf-8")

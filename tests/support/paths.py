@@ -1,4 +1,4 @@
-"""Places of the repository that tests read, and what folders hold."""
+"""Folders of the repository that tests read, and a reader of a folder's files."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ RECORDINGS = ROOT / "recordings"
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Bytes of the files of a folder, by name."""
+    """Return the bytes of a folder's files, by name."""
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}

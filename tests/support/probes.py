@@ -1,4 +1,4 @@
-"""The probes written out with scikit-learn, for tests of what is made of them."""
+"""The probes written with scikit-learn, as a reference for tests of evaluations."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from unfused_ray.evaluation.tasks import Task
 
 @dataclass(frozen=True)
 class NaiveProbe:
-    """Scores of a task's clips by measure, of its validation and of its test clips."""
+    """Scores of a task's validation clips and test clips, by measure."""
 
     strength: float
-    """C that validation chooses."""
+    """The C that validation chooses."""
     predictions: np.ndarray
     """Predictions of the linear probe for the test clips."""
     valid: dict[Measure, np.ndarray]
@@ -28,10 +28,10 @@ class NaiveProbe:
 
 
 def naive_probe(vectors_ND: np.ndarray, task: Task, config: ProbesConfig) -> NaiveProbe:
-    """Probe a task that has a valid split; nothing of it is shared with the package but the draws of few clips."""
+    """Probe a task that has a valid split; only the few-shot draws come from the package."""
     class_ids = task.class_ids
     train, valid, test = (np.flatnonzero(task.splits == split) for split in ("train", "valid", "test"))
-    wide_ND = vectors_ND.astype(np.float64)  # in float32 the solver stops before its tolerance
+    wide_ND = vectors_ND.astype(np.float64)  # in float32 the solver stops before it reaches its tolerance
     scaled = StandardScaler().fit(wide_ND[train]).transform(wide_ND)
 
     def fitted(rows: np.ndarray, strength: float) -> LogisticRegression:
@@ -54,6 +54,6 @@ def naive_probe(vectors_ND: np.ndarray, task: Task, config: ProbesConfig) -> Nai
         }
 
     tried = {strength: fitted(train, strength) for strength in sorted(config.linear.strengths)}
-    chosen = max(tried, key=lambda strength: tried[strength].score(scaled[valid], class_ids[valid]))  # of equals first
+    chosen = max(tried, key=lambda strength: tried[strength].score(scaled[valid], class_ids[valid]))  # first of equals
     linear = tried[chosen]
     return NaiveProbe(chosen, linear.predict(scaled[test]), scores(valid, linear), scores(test, linear))

@@ -1,4 +1,4 @@
-"""Waiting for what another thread or process does, and ending processes of this session."""
+"""Waits for other threads and processes, and kills child processes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import psutil
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 180.0) -> None:
-    """Return once the condition holds; fail where it does not within this time."""
+    """Return once the condition holds; fail after ``seconds`` without it."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen"
@@ -17,7 +17,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 180.0) -> None:
 
 
 def kill_child(part: str, but: str | None = None) -> psutil.Process:
-    """End a process below this one in whose command line a text is, and another is not; it may take a moment."""
+    """Kill a descendant process with ``part`` but not ``but`` in its command line; it may take a moment to end."""
     for process in psutil.Process().children(recursive=True):
         try:
             line = " ".join(process.cmdline())

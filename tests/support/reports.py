@@ -1,4 +1,4 @@
-"""Runs of the four kinds for tests of the report, and a page as its elements."""
+"""Runs of all four kinds for tests of the report, and a parser of its page."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ NUM_CLIPS = 60
 TASK = "task & co"
 HOSTILE = "</script><script>alert('x')</script>\"><img src=x onerror=alert(1)>&amp;"
 TRACKING = "https://alice:hunter2@tracking.example/?api_token=sesame&x=1"
-"""A server that asks for a password."""
+"""Address of a tracking server with a password and a token."""
 VOID = {"meta", "link", "img", "br", "input"}
 
 
 @dataclass(frozen=True)
 class Runs:
-    """Folders of a run of each kind."""
+    """A prepared source and the folders of runs on it."""
 
     source: Path
     pretraining: str
@@ -44,12 +44,12 @@ class Runs:
 
     @property
     def all(self) -> tuple[str, ...]:
-        """Every one."""
+        """All folders of runs."""
         return self.pretraining, self.distillation, self.shuffled, self.evaluation, self.sweep
 
 
 def write_runs(folder: Path, tracking_uri: str) -> Runs:
-    """A run of each kind on clips whose keys and labels a page must not take for HTML."""
+    """Write runs of each kind, on clips with keys and labels that a page must not take for HTML."""
     source = folder / "source"
     write_source(source, [[NUM_CLIPS]], LENGTHS, splits=["train"])
     keys = [f"clip {i} {HOSTILE}" for i in range(NUM_CLIPS)]
@@ -70,7 +70,7 @@ def write_runs(folder: Path, tracking_uri: str) -> Runs:
 
 
 def _share_tracking(run: Path) -> None:
-    """As of a run that was tracked by a server that asks for a password."""
+    """Rewrite a run's configuration as if it had been tracked at ``TRACKING``."""
     record = json.loads((run / "run.json").read_text())
     record["config"]["tracking"]["uri"] = TRACKING
     (run / "run.json").write_text(json.dumps(record))
@@ -93,7 +93,7 @@ def _evaluate(folder: Path, task: str, runs: Runs) -> None:
 
 
 def write_sweep(folder: Path, num_trials: int) -> list[Record]:
-    """A sweep over α and β, the default trial first; α decides the accuracy, every third is stopped early."""
+    """Write a sweep over α and β, the default trial first; α decides the accuracy, every third trial stopped early."""
     folder.mkdir(parents=True, exist_ok=True)
     config = recipes.SWEEP["tiny"][1].replace(tasks=("birds",), num_trials=num_trials)
     searched = {"method.alpha": FloatDistribution(0.0, 1.0), "method.beta": FloatDistribution(1e-3, 10.0, log=True)}
@@ -134,14 +134,14 @@ class Element:
     tag: str
     attributes: dict[str, str]
     path: tuple[str, ...]
-    """Tags of what it is in."""
+    """Tags of the elements around it, outermost first."""
     text: str = ""
-    """Text of itself and all within."""
+    """Text of the element and all elements inside it."""
 
 
 @dataclass
 class Page(HTMLParser):
-    """A page as its elements, in their order; refuses tags that are not closed where they were opened."""
+    """The elements of a page in their order; fails if a tag is not closed in the element that it was opened in."""
 
     html: str
     elements: list[Element] = field(default_factory=list)
@@ -170,6 +170,6 @@ class Page(HTMLParser):
             element.text += data
 
     def all(self, tag: str, **attributes: str) -> list[Element]:
-        """The elements of a tag with these attributes; ``class_`` is class."""
+        """Return the elements with this tag and these attributes; ``class_`` stands for ``class``."""
         wanted = {name.rstrip("_"): value for name, value in attributes.items()}
         return [e for e in self.elements if e.tag == tag and wanted.items() <= e.attributes.items()]

@@ -1,4 +1,4 @@
-"""Tiny runs for tests: their configuration, a tracking store that is made once, and what to compare."""
+"""Tiny runs for tests: configurations, readers of their files, and a comparison of two runs."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from unfused_ray.training.worker import loop
 
 T = TypeVar("T", bound=TrainingConfig)
 TIMES = ("clips_per_second", "seconds_")
-"""Beginnings of the names of what differs between two equal runs."""
+"""Prefixes of the metrics that differ between equal runs."""
 STEPS = 3
-"""Steps of an epoch of 100 clips, by the recipe "tiny": 32 clips a global batch."""
+"""Steps in an epoch of 100 clips with the recipe "tiny": a global batch has 32 clips."""
 SETTINGS: dict[str, dict[str, Any]] = {
     "bank": {},
     "full pass": {"method__labels_from": "full_pass"},
@@ -33,16 +33,16 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "average": {"ema_decay": 0.9},
     "two heads, sgd": {"method__num_clusters": (8, 5), "optimizer__name": "sgd", "optimizer__lr": 0.05},
 }
-"""Settings of runs that must resume exactly, by name."""
+"""Changed fields of runs that must resume exactly, by name of the setting."""
 
 
 def tiny(source: Path, output: Path, tracking_uri: str, recipe: str = "tiny", **fields: Any) -> PretrainConfig:
-    """The recipe "tiny", or another, in this process on one thread; ``group__field`` changes a field of a group."""
+    """Return the recipe "tiny", or another, to run here on one thread; ``group__field`` sets a field of a group."""
     return _here(recipes.PRETRAIN[recipe][1], source, output, tracking_uri, fields)
 
 
 def tiny_student(source: Path, output: Path, tracking_uri: str, **fields: Any) -> DistillConfig:
-    """The same of a distillation; name at least its ``teacher``."""
+    """Return the distillation recipe "tiny" in the same way; at least ``teacher`` must be given."""
     return _here(recipes.DISTILL["tiny"][1], source, output, tracking_uri, fields)
 
 
@@ -52,12 +52,12 @@ def _here(recipe: T, source: Path, output: Path, tracking_uri: str, fields: dict
 
 
 def train(config: TrainingConfig, **options: Any) -> Status:
-    """Check and run a training, without the pictures of a job."""
+    """Check and run a training, without the job's pictures."""
     return launch.run(launch.check(config), **options)
 
 
 def weights(run: Path) -> dict[str, np.ndarray]:
-    """The newest checkpoint's weights, their average where there is one, and optimiser state."""
+    """Return the newest checkpoint's weights, their average if there is one, and the optimiser's state."""
     newest = max((run / "checkpoints").iterdir())
     return {
         f"{file.stem}/{name}": tensor
@@ -67,24 +67,24 @@ def weights(run: Path) -> dict[str, np.ndarray]:
 
 
 def assignments(run: Path) -> dict[str, bytes]:
-    """Every written pseudo-label and prototype, byte for byte."""
+    """Return the bytes of all files of pseudo-labels and prototypes, by path in the run's folder."""
     files = [file for name in ("assignments", "pseudo-labels") for file in sorted((run / name).rglob("*.*"))]
     return {str(file.relative_to(run)): file.read_bytes() for file in files if file.name != "assignment.json"}
 
 
 def exported(run: Path) -> bytes:
-    """The file of the network that a run leaves."""
+    """Return the bytes of a run's exported weights."""
     return Path(read_description(str(run))["folder"], WEIGHTS).read_bytes()
 
 
 def history(run: Path) -> list[dict[str, float]]:
-    """The figures of every epoch, without times."""
+    """Return the metrics of every epoch, without times."""
     epochs = Run(str(run)).history()
     return [{key: value for key, value in epoch.items() if not key.startswith(TIMES)} for epoch in epochs]
 
 
 def tracked(uri: str, run: str) -> MlflowRun:
-    """The one MLflow run of the run in a folder."""
+    """Return the MLflow run of the run in a folder; fail unless there is exactly one."""
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name("unfused-ray")
     assert experiment is not None
@@ -94,11 +94,11 @@ def tracked(uri: str, run: str) -> MlflowRun:
 
 
 class BeginningError(Exception):
-    """Carries the weights of a run that has not begun."""
+    """Carries the initial weights of a run out of it."""
 
 
 def initial_weights(monkeypatch: pytest.MonkeyPatch, job: TrainingConfig) -> dict[str, torch.Tensor]:
-    """Weights with which a run begins; it is ended there."""
+    """Return the weights that a run begins with; the run ends before its first step."""
 
     def begin(self: loop.Loop, prefetcher: Prefetcher) -> None:
         raise BeginningError({name: value.clone() for name, value in self.learner.method.state_dict().items()})
@@ -111,7 +111,7 @@ def initial_weights(monkeypatch: pytest.MonkeyPatch, job: TrainingConfig) -> dic
 
 
 def assert_equal_runs(run: Path, other: Path) -> None:
-    """Weights, optimiser, pseudo-labels, figures and export of two runs are equal, bit for bit."""
+    """Fail unless weights, optimiser, pseudo-labels, metrics and export of two runs are equal, bit for bit."""
     ours, theirs = weights(run), weights(other)
     assert ours.keys() == theirs.keys()
     differing = [name for name in ours if not np.array_equal(ours[name], theirs[name])]

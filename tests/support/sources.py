@@ -1,4 +1,4 @@
-"""Small prepared sources for tests, written without Ray."""
+"""Writes small prepared sources, without Ray."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from unfused_ray.data.shards.statistics import clip_statistics
 
 
 def tone(seed: int, num_samples: int, sample_rate: int = 16_000) -> np.ndarray:
-    """A tone of one of eight pitches in a little noise, int16: clips that can be told apart."""
+    """Return a tone of one of eight pitches in a little noise, int16; clips of different pitches can be told apart."""
     rng = np.random.default_rng(seed)
     time = np.arange(num_samples) / sample_rate
     wave = np.sin(2 * np.pi * 220 * 2 ** (seed % 8 / 2) * time) * rng.uniform(0.2, 0.8)
@@ -33,10 +33,10 @@ def write_source(
     splits: Sequence[str] | None = None,
     damaged: Sequence[int] = (),
 ) -> Manifest:
-    """A prepared source with one shard an entry of ``sizes``, of row groups of these sizes.
+    """Write a prepared source; each entry of ``sizes`` lists the row groups of a shard.
 
-    Clip ``i`` is ``tone(i, lengths[i % len(lengths)])`` with the label ``i % 8``; ``splits`` are those of the shards,
-    of none by default. The audio of the clips ``damaged`` cannot be decoded.
+    Clip ``i`` is ``tone(i, lengths[i % len(lengths)])`` with the label ``i % 8``. ``splits`` names each shard's split;
+    by default shards have none. The audio of the clips ``damaged`` cannot be decoded.
     """
     front_end = FrontEndConfig()
     log_mel = LogMel(front_end)

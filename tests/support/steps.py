@@ -1,4 +1,4 @@
-"""Optimiser steps of any method on noise, on any device, without shards or a run."""
+"""Runs optimiser steps of any method on noise, on any device, without shards or a run."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _RECIPES: dict[str, TrainingConfig] = {
     "unfused": recipes.DISTILL["tiny"][1],
 }
 CONFIGS = {name: config.replace({"ema_decay": 0.9, "batch.blocks_per_step": 2}) for name, config in _RECIPES.items()}
-"""The smallest network of every method, with an average of its weights; two blocks a step."""
+"""Configurations of every method's smallest network, with an average of its weights and two blocks a step."""
 NUM_CLASSES = 8
 
 
 @dataclass
 class Steps:
-    """Calls are steps, each on other noise; the same of all that have equal settings."""
+    """A learner that each call trains by one step; step ``n`` sees the same noise for equal settings."""
 
     config: TrainingConfig
     learner: Learner
@@ -42,5 +42,5 @@ class Steps:
 
 
 def steps_of(config: TrainingConfig, device: torch.device, group: Collectives | None = None) -> Steps:
-    """A method with weights of its seed on a device, ready to be trained alone or as a worker of a group."""
+    """Return a method on a device, with the weights of its seed, to train alone or as a worker of a group."""
     return Steps(config, learner(config, device, NUM_CLASSES, group=group))

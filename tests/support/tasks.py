@@ -1,4 +1,4 @@
-"""Tiny tasks and exported encoders for tests of the evaluation."""
+"""Writes tiny tasks and exported encoders for tests of the evaluation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from unfused_ray.models.encoder import AudioNTT2020
 from unfused_ray.models.export import save_encoder
 
 LENGTHS = (2_400, 4_000, 7_000)
-"""The first two are shorter than the crop."""
+"""Samples of the clips, in turn; the first two are shorter than the crop."""
 CROP = CropConfig(seconds=0.31, short_clips="tile")
 SMALL = EncoderConfig(channels=4, width=16)
 PROTOCOL = """
@@ -49,17 +49,17 @@ seed = 0
 
 
 def write_task(folder: Path, train: int, valid: int, test: int, **columns: Sequence[Any]) -> str:
-    """A task of so many clips, of up to 8 classes that are easy to tell; ``columns`` replace those of all clips."""
+    """Write a task with these clips a split, of up to 8 classes that are easy to tell; ``columns`` replace columns."""
     sizes = {"train": train, "valid": valid, "test": test}
     splits = [split for split, size in sizes.items() if size]
     write_source(folder, [[sizes[split]] for split in splits], LENGTHS, splits)
-    if train < 8:  # no class of other clips that no training clip has
+    if train < 8:  # so that training clips have every class
         columns = {"labels": [[str(clip % train)] for clip in range(train + valid + test)], **columns}
     return replace_columns(folder, **columns)
 
 
 def write_folds(folder: Path, sizes: tuple[int, ...]) -> str:
-    """A task with folds of these sizes, of three classes that are hard to tell; clips stand in pairs."""
+    """Write a task with folds of these sizes and three classes that are hard to tell; a group is two clips."""
     write_source(folder, [[size] for size in sizes], (2_400, 4_000), [f"fold{1 + n}" for n in range(len(sizes))])
     labels = [[f"class {number % 3}"] for number in range(sum(sizes))]
     groups = [f"pair {first} {number // 2}" for first, size in enumerate(sizes) for number in range(size)]
@@ -67,7 +67,7 @@ def write_folds(folder: Path, sizes: tuple[int, ...]) -> str:
 
 
 def replace_columns(folder: Path, **columns: Sequence[Any]) -> str:
-    """Write other values into columns of a prepared source, by clip_id."""
+    """Replace columns of a prepared source; the values are in the order of clip_id."""
     manifest = json.loads((folder / MANIFEST).read_text())
     first = 0
     for shard in manifest["shards"]:
@@ -86,7 +86,7 @@ def replace_columns(folder: Path, **columns: Sequence[Any]) -> str:
 
 
 def repeat_first_clip(folder: Path, clip_id: int) -> str:
-    """Give another clip of a prepared source, by clip_id, the recording of the first."""
+    """Give clip ``clip_id`` of a prepared source the recording of clip 0."""
     shards = json.loads((folder / MANIFEST).read_text())["shards"]
     table = pa.concat_tables([pq.read_table(folder / shard["file"]) for shard in shards])
     columns = {name: table[name].to_pylist() for name in ("audio", "num_samples")}
@@ -96,7 +96,7 @@ def repeat_first_clip(folder: Path, clip_id: int) -> str:
 
 
 def write_encoder(folder: Path, cut: Cut, seed: int = 0, front_end: FrontEndConfig | None = None) -> str:
-    """An exported encoder with random weights; its own statistics and its rule for short clips are no task's."""
+    """Write an exported encoder with random weights; its statistics and its rule for short clips are no task's."""
     torch.manual_seed(seed)
     front_end = front_end or FrontEndConfig()
     encoder = AudioNTT2020(SMALL.replace(cut=cut), front_end.num_mels)

@@ -1,4 +1,4 @@
-"""Commands and tables as a terminal shows them."""
+"""The result of a command, and a table as a terminal shows it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unfused_ray.progress import plain_console
 
 @dataclass(frozen=True)
 class Ended:
-    """A command that has ended."""
+    """Exit code and output of a finished command."""
 
     code: int
     out: str
@@ -20,7 +20,7 @@ class Ended:
 
 
 def text_of(renderable: RenderableType) -> str:
-    """The text of a table, on a wide terminal."""
+    """Return the text of a table on a terminal 200 columns wide."""
     text = io.StringIO()
     plain_console(file=text, width=200).print(renderable, crop=False)
     return text.getvalue()

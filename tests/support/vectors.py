@@ -1,4 +1,4 @@
-"""Folders of vectors as an embedding writes them, of any numbers, and naive searches of them."""
+"""Writes folders of any vectors as an embedding job does, and searches them naively."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def write_vectors(
     sha256: str = SHA256,
     **columns: Sequence[Any],
 ) -> VectorManifest:
-    """Write vectors, by default each of a clip ``clip-<row>.wav`` of a second, with the label ``row % 3``.
+    """Write vectors; by default each is of a clip ``clip-<row>.wav`` of one second with the label ``row % 3``.
 
     Args:
-        folder: by path or URI.
+        folder: path or URI to write to.
         vectors_ND: the vectors.
-        part_sizes: vectors of each part; all in one by default.
-        encoder: their encoder.
-        sha256: of the encoder.
-        columns: values of columns by row, instead of the usual ones.
+        part_sizes: number of vectors in each part; by default one part holds all.
+        encoder: path of the encoder in the manifest.
+        sha256: checksum of the encoder.
+        columns: values that replace the default columns, one a row.
     """
     count, dim = vectors_ND.shape
     schema = vector_schema(dim, sha256, "last")
@@ -69,7 +69,7 @@ def write_vectors(
 
 
 def groups_of(seed: int, count: int, dim: int, groups: int = 12) -> np.ndarray:
-    """Vectors in groups that overlap a little, longer and shorter ones: (count, dim) float32."""
+    """Return vectors of different lengths in groups that overlap a little: (count, dim) float32."""
     rng = np.random.default_rng(seed)
     centres = np.random.default_rng(7).normal(size=(groups, dim))
     vectors = centres[rng.integers(groups, size=count)] + 0.4 * rng.normal(size=(count, dim))
@@ -77,6 +77,6 @@ def groups_of(seed: int, count: int, dim: int, groups: int = 12) -> np.ndarray:
 
 
 def cosines(query_D: np.ndarray, vectors_ND: np.ndarray) -> np.ndarray:
-    """Cosine of a vector and each of others, in float64."""
+    """Return the cosines of a vector and each of the others, in float64."""
     query, vectors = query_D.astype(np.float64), vectors_ND.astype(np.float64)
     return vectors @ query / np.linalg.norm(vectors, axis=1) / np.linalg.norm(query)

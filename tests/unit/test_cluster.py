@@ -1,4 +1,4 @@
-"""A job that a cluster could never schedule is refused with the field to change."""
+"""Jobs that a cluster could never schedule are refused with the field to change; private clusters and sessions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from unfused_ray.kept_session import keep_session
 
 @pytest.fixture
 def has(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Make the cluster's one node have so much, and its autoscaler, if it has one, give up to so much."""
+    """Return a function that sets the resources of the cluster's one node, and those its autoscaler may reach."""
 
     def set_resources(now: dict[str, float], most: object = None) -> None:
         monkeypatch.setattr(cluster.ray, "cluster_resources", lambda: now)
@@ -150,12 +150,12 @@ def test_a_clustering_on_gpus_that_would_wait_for_the_workers_is_refused(has: Ca
 
 
 def test_tasks_of_a_private_cluster_are_as_nice_as_the_driver(ray_session: None) -> None:
-    """Ray's default of 15 lets them starve beside any other process: an ingest took minutes instead of seconds."""
+    """With Ray's default of 15 any other process starves them: an ingest took minutes instead of seconds."""
     assert ray.get(ray.remote(lambda: os.nice(0)).remote()) == os.nice(0)
 
 
 def test_a_private_cluster_is_on_loopback_and_starts_in_any_environment(tmp_path: Path) -> None:
-    """Ray may have been imported before, by `uv run`, with a proxy, and a TMPDIR too long for the names of sockets."""
+    """Under `uv run`, with Ray already imported, with a proxy, and with a TMPDIR too long for the names of sockets."""
     code = """
 import os, psutil, ray
 from unfused_ray import cluster
@@ -173,7 +173,7 @@ assert not ray.is_initialized()
     long.mkdir()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= {"TMPDIR": str(long), "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
-    # What Ray looks for: a process above this one that is called `uv run`.
+    # Ray looks for a parent process that is called `uv run`.
     (tmp_path / "run").write_text(shlex.join([sys.executable, "-c", code]) + "; exit $?")
     ended = subprocess.run(
         ["uv", "run"],
@@ -196,7 +196,7 @@ def test_a_temporary_folder_is_replaced_only_where_it_is_too_long(
     assert cluster._short_temporary_folder() is None
     monkeypatch.setenv("TMPDIR", "/" + "a" * 36)
     assert cluster._short_temporary_folder() == "/tmp/ray"
-    monkeypatch.setenv("RAY_TMPDIR", "/" + "ü" * 18)  # its bytes count
+    monkeypatch.setenv("RAY_TMPDIR", "/" + "ü" * 18)  # the limit is of bytes
     assert cluster._short_temporary_folder() == "/tmp/ray"
     assert "RAY_TMPDIR=/üüü" in caplog.text
     monkeypatch.setattr(cluster, "_TEMPORARY", "/no/such/folder")
@@ -206,7 +206,7 @@ def test_a_temporary_folder_is_replaced_only_where_it_is_too_long(
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Calls of Ray's init and shutdown; nothing is started."""
+    """The calls of Ray's init and shutdown, which start nothing."""
     calls: list[str] = []
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(cluster.ray, "init", lambda *_, **__: calls.append("init"))
@@ -237,7 +237,7 @@ def test_sessions_of_a_block_are_one_that_is_started_where_it_is_first_needed(st
     assert started == ["init", "shutdown", "init", "shutdown"]
 
 
-@pytest.mark.usefixtures("ray_session")  # is asked what its autoscaler may add
+@pytest.mark.usefixtures("ray_session")  # the code asks it for an autoscaler
 def test_paths_of_one_machine_are_refused_on_several_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     fields = {"data": ("s3://bucket/data",), "output": ("/runs/a",)}
     for alive, refused in (([True], False), ([True, False], False), ([True, True], True)):

@@ -26,7 +26,7 @@ from unfused_ray.data.sources.lape.disk import Disk
 
 FOLDERS = ("corpus", "unfused_ray", "jobs", "tuning", "tests", "benchmarks", "deploy", "docs", "recordings")
 PATH = re.compile(rf"(?<![\w/.-])(?:{'|'.join(FOLDERS)})/[\w./-]*[\w/]")
-# They tell what was, too.
+# These pages also describe earlier states.
 PAST = ("CHANGELOG.md", "docs/log.md")
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
 GUIDES = ROOT / "docs" / "guides"
@@ -76,7 +76,7 @@ def test_the_readme_and_the_architecture_name_every_room() -> None:
 
 @pytest.fixture
 def parse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[list[str]], int]:
-    """Parse a command line without running the command; the exit code."""
+    """Return a function that parses a command line without running the command, and returns the exit code."""
     monkeypatch.setenv("HOME", str(tmp_path))
     real = tyro.cli
 
@@ -90,7 +90,7 @@ def parse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[list[str
     def code(words: list[str]) -> int:
         command, *arguments = words
         config = {"distill": recipes.DISTILL["unfused"][1]}.get(command)
-        if config and arguments[0].endswith(".json"):  # one that another command would have written
+        if config and arguments[0].endswith(".json"):  # another command would have written it
             Path(arguments[0]).parent.mkdir(parents=True, exist_ok=True)
             Path(arguments[0]).write_text(config.model_dump_json(), encoding="utf-8")
         module = import_module(f"unfused_ray.cli.{command}")

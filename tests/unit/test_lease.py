@@ -1,4 +1,4 @@
-"""Who may work in a folder: one process, until it ends or is heard of no more."""
+"""A lease lets one process work in a folder, until the process ends or no longer renews it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ with Lease(sys.argv[1], on_loss=lambda: None):
 
 @contextmanager
 def holder(run_uri: str) -> Iterator[subprocess.Popen[str]]:
-    """Another process that holds the lease until its standard input is closed."""
+    """Start another process that holds the lease until its standard input is closed."""
     command = [sys.executable, "-c", HOLD, run_uri]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -47,7 +47,7 @@ def lease(run_uri: str, on_loss: Callable[[], None] = lambda: None) -> Lease:
 def test_a_second_process_is_refused_and_told_who_works_on_the_run(tmp_path: Path) -> None:
     with holder(str(tmp_path)) as process:
         assert is_in_use(str(tmp_path))
-        for _ in range(2):  # a refusal leaves the lease as it is
+        for _ in range(2):  # a refusal does not change the lease
             with (
                 pytest.raises(InUseError, match=f"process {process.pid} on {socket.gethostname()}"),
                 lease(str(tmp_path)),
@@ -146,11 +146,11 @@ def test_a_held_lease_is_renewed_and_its_loss_is_told(
     with lease(str(tmp_path), lost.set):
         first = json.loads(file.read_text())["renewed"]
         wait_for(lambda: json.loads(file.read_text())["renewed"] > first)
-        # What is no lease is no loss, and does not end the renewing. The thread may write over it once.
+        # A damaged lease is no loss and does not end the renewing; the thread may overwrite it before it reads it.
         wait_for(lambda: file.write_text("half a l") > 0 and "could not be renewed" in caplog.text)
         assert not lost.is_set()
 
-        # Between two renewals another process may write over ours; whose lease it then is, is read back.
+        # Another process may overwrite our lease between two renewals; the next renewal reads whose it is.
         def take_over() -> bool:
             write_lease(tmp_path)
             return lost.wait(0.05)

@@ -1,4 +1,4 @@
-"""Records: a line of JSON each with what is known of the run, a worker's warnings with its rank, and no credentials."""
+"""A record is a line of JSON with the run's fields; a worker's warnings have its rank, and credentials are masked."""
 
 from __future__ import annotations
 

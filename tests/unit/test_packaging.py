@@ -1,4 +1,4 @@
-"""The package declares what it imports, and has one version."""
+"""The package declares what it imports and has the same version everywhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def imported() -> set[str]:
-    """Top-level modules that the package imports, its own and the standard library's left out."""
+    """Return the top-level modules that the package imports, without its own and the standard library's."""
     found: set[str] = set()
     for path in set((ROOT / "unfused_ray").rglob("*.py")) - set((ROOT / "unfused_ray").rglob("hub_files/*")):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -39,7 +39,7 @@ def test_every_import_is_a_declared_dependency() -> None:
     distributions = packages_distributions()
     missing = {
         module
-        for module in imported() - {"mteb"}  # the kit that imports its adapter
+        for module in imported() - {"mteb"}  # this kit imports the adapter
         if not declared & {normalised(distribution) for distribution in distributions.get(module, ())}
     }
     assert missing == set()

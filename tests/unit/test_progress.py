@@ -1,4 +1,4 @@
-"""Progress can be read in a job's log and on a terminal."""
+"""Progress is readable in a job's log and on a terminal."""
 
 from __future__ import annotations
 
@@ -80,4 +80,4 @@ def test_a_record_does_not_break_a_bar_that_is_on(monkeypatch: pytest.MonkeyPatc
         bar._bar.refresh()
         package.warning("a clip is damaged")
     before = screen.getvalue().partition("a clip is damaged")[0].rpartition("ingest")[2]
-    assert "\x1b[2K" in before  # the bar's line is erased before the record is written
+    assert "\x1b[2K" in before  # the bar is erased before the record

@@ -1,4 +1,4 @@
-"""The package from Python: what importing it does, and the refusals of the command line."""
+"""The package from Python: a quick import, public names, paths, and the refusals of the command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import unfused_ray
 from unfused_ray import paths
 from unfused_ray.config import DuplicatesConfig, EvaluateConfig, SearchConfig, SweepConfig
 
-SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # what `ray job submit` sets
+SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by `ray job submit`
 
 
 def test_importing_the_package_is_quick_and_changes_nothing() -> None:

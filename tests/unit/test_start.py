@@ -1,4 +1,4 @@
-"""Processes that must start fast import no module that they can do without: each pays for its own imports."""
+"""Processes that must start fast import no needless module, as each process pays for its own imports."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 import soundfile
 from support.sources import tone
 
-# Measured, each alone: torch 1.3 s, scikit-learn 0.9 s, MLflow 1.1 s, Ray Data 0.7 s.
+# Times of import, each alone: torch 1.3 s, scikit-learn 0.9 s, MLflow 1.1 s, Ray Data 0.7 s.
 NEEDLESS = {
     "unfused_ray.training.coordinator": {"torch", "ray.data", "sklearn", "mlflow"},
     "unfused_ray.clustering.actor": {"torch", "ray.data", "sklearn", "mlflow"},
     "unfused_ray.data.stream.ray_source": {"torch", "sklearn", "mlflow"},
-    # Held by the actors of Ray Train and Ray Data, with all that its package imports.
+    # The actors of Ray Train and Ray Data import it, with everything that its package imports.
     "unfused_ray.training.runtimes.remote_coordinator": {"torch", "ray.data", "sklearn", "mlflow"},
     "unfused_ray.training.driver.data": {"torch", "ray", "sklearn", "mlflow", "matplotlib"},
     "unfused_ray.training.driver.launch": {"sklearn", "mlflow", "matplotlib"},

@@ -1,4 +1,4 @@
-"""Storage behaves alike on a local disk and on an object store, and a write is whole or absent."""
+"""Storage behaves the same on a local disk and in an object store, and a write is whole or absent."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_what_the_block_of_a_write_raises_comes_out_as_it_is(folder: str):
 def test_a_file_that_finds_no_room_is_named(write: Callable[[IO[bytes]], object], tmp_path: Path):
     uri, (soft, hard) = str(tmp_path / "file"), resource.getrlimit(resource.RLIMIT_FSIZE)
     storage.write_bytes(uri, b"old")
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, hard))  # of every file that this process writes, for a moment
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, hard))  # for all files of this process
     try:
         with pytest.raises(OSError, match=f"^cannot write {uri}: .*too large$"), storage.open_output(uri) as output:
             write(output)
@@ -165,7 +165,7 @@ def test_what_a_killed_writer_leaves_is_not_listed_and_can_be_removed(tmp_path: 
     with storage.open_output(str(tmp_path / "file")) as output:
         (leftover,) = tmp_path.iterdir()
         output.write(b"1")
-        monkeypatch.setattr(storage, "_OF_THIS_PROCESS", "0" * 16)  # as another process sees it
+        monkeypatch.setattr(storage, "_OF_THIS_PROCESS", "0" * 16)  # as if seen by another process
         leftover_name = leftover.name
     (tmp_path / leftover_name).write_bytes(b"half")
     (tmp_path / ".hidden.tmp").write_bytes(b"the user's own")
@@ -175,7 +175,7 @@ def test_what_a_killed_writer_leaves_is_not_listed_and_can_be_removed(tmp_path: 
 
 
 def test_a_file_that_this_process_is_writing_is_not_removed(tmp_path: Path):
-    """A lease is renewed in the folder where a job clears what an earlier process left."""
+    """A lease may be renewed in a folder while a job there deletes the leftovers of an earlier process."""
     with storage.open_output(str(tmp_path / "lease.json")) as output:
         output.write(b"1")
         storage.delete_unfinished(str(tmp_path))

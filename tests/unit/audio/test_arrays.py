@@ -1,4 +1,4 @@
-"""Arrays of waveforms: every type is brought to the same samples, or refused with what to do."""
+"""Arrays of waveforms: every type gives the same samples, or is refused with a remedy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from unfused_ray.audio.arrays import mono_batch, refuse_rate
 
 FINE = np.sin(np.arange(4_000) * 0.1) * 0.9
-"""A wave in double precision."""
+"""A sine wave in double precision."""
 
 
 def ints(bits: int, kind: type[np.signedinteger] = np.int64) -> np.ndarray:

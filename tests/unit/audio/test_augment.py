@@ -22,19 +22,19 @@ def block(num_clips: int = 5, bands: int = 16, frames: int = 23) -> torch.Tensor
 
 
 def augment(log_mel: torch.Tensor, config: AugmentConfig, rng: np.random.Generator) -> torch.Tensor:
-    """One view."""
+    """Augment one view."""
     return A.augment([log_mel], config, [rng])[0]
 
 
 def resize_crop(log_mel: torch.Tensor, boxes: A.Boxes, config: AugmentConfig) -> torch.Tensor:
-    """Each clip's box of the canvas, resized."""
+    """Return each clip's box of the canvas, resized to the clip's size."""
     boxes_V4B = torch.from_numpy(np.stack(boxes)).double()[None]
     rows_VBFF, columns_VBTT = A.resize_matrices(boxes_V4B, list(log_mel.shape[1:]), config)
     return A.resize(log_mel, rows_VBFF[0], columns_VBTT[0])
 
 
 def reference_resize_crop(clip: torch.Tensor, box: tuple[int, int, int, int], canvas: tuple[int, int]) -> torch.Tensor:
-    """Zero canvas, the clip in its centre, the box cut out, torch's bicubic interpolation back to the clip's size."""
+    """Put the clip in the centre of a zero canvas, cut out the box, resize it by torch's bicubic interpolation."""
     bands, frames = clip.shape
     area = torch.zeros(canvas, dtype=torch.float64)
     above, before = (canvas[0] - bands) // 2, (canvas[1] - frames) // 2
@@ -114,7 +114,7 @@ def test_everything_off_is_the_identity():
 
 
 def test_mixing_takes_other_clips_of_the_block_with_shares_up_to_the_limit():
-    """One clip is loud in a band of its own: where that band shows up is who it was mixed into."""
+    """Each clip is loud in one band only, so a loud band of a view tells which clips are in the mixture."""
     log_mel = torch.full((8, 8, 4), -50.0)
     log_mel[torch.arange(8), torch.arange(8)] = 0.0
     config = OFF.replace(mixup=0.4)
@@ -128,14 +128,14 @@ def test_mixing_takes_other_clips_of_the_block_with_shares_up_to_the_limit():
 
 
 def _low_middle_and_high() -> np.ndarray:
-    """Mean log-mels of 12 clips, four of each of three spectra: low and high are far apart, middle is nearer to low."""
+    """Return mean log-mels of 12 clips of three spectra: low and high are far apart, middle is nearer to low."""
     return np.repeat([[1.0, 0.0], [0.9, 0.5], [-0.2, 1.0]], 4, axis=0)
 
 
 def test_k_mix_takes_partners_of_the_cluster_that_is_farthest_from_a_clips_own():
     spectra, partners = _low_middle_and_high(), []
     for seed in range(40):
-        kind = A.far_clips(spectra, 12, np.random.default_rng(seed)) // 4  # 12 starts find all three spectra
+        kind = A.far_clips(spectra, 12, np.random.default_rng(seed)) // 4  # with 12 starts it finds all three
         assert (kind[:8] == 2).all(), "low and middle are mixed with high"
         assert (kind[8:] == 0).all(), "high with low"
         partners.append(A.far_clips(spectra, 12, np.random.default_rng(seed)))
@@ -152,7 +152,7 @@ def test_k_mix_looks_at_the_direction_of_spectra_only():
 
 @given(st.integers(2, 9), st.integers(1, 12), st.integers(0, 100))
 def test_k_mix_finds_a_partner_in_any_block(num_clips, num_clusters, seed):
-    spectra = np.random.default_rng(seed).integers(-1, 2, (num_clips, 3)).astype(np.float32)  # equal and zero ones too
+    spectra = np.random.default_rng(seed).integers(-1, 2, (num_clips, 3)).astype(np.float32)  # some are equal or zero
     partners = A.far_clips(spectra, num_clusters, np.random.default_rng(seed))
     assert partners.shape == (num_clips,)
     assert set(partners) <= set(range(num_clips))
@@ -196,7 +196,7 @@ def test_a_view_is_a_pure_function_of_its_key_and_its_block(config):
 
 
 def test_silence_around_the_clip_is_the_mean():
-    """A box beside the clip, in the canvas' empty border, is all zeros: the mean of normalised log-mels."""
+    """A box in the empty border of the canvas is all zeros, the mean of normalised log-mels."""
     log_mel = torch.ones(1, 8, 20)
     box = A.Boxes(*(np.array([n]) for n in (0, 8, 0, 5)))
     assert (resize_crop(log_mel, box, AugmentConfig(virtual_crop=(1.0, 1.5))) == 0).all()

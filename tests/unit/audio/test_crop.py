@@ -1,4 +1,4 @@
-"""Short clips are completed by one of two rules; longer ones stay as they are."""
+"""Short clips are completed by one of two rules; longer clips stay as they are."""
 
 from __future__ import annotations
 

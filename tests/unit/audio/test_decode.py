@@ -1,4 +1,4 @@
-"""Any audio becomes mono 16-bit samples at one rate, in bounded pieces; bad audio says why it is bad."""
+"""Any audio becomes mono 16-bit samples at one rate, in bounded pieces; bad audio is refused with a reason."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FORMATS = [
 
 
 def tone(seconds: float, rate: int, channels: int = 1) -> np.ndarray:
-    """(samples, channels) float64: two partials under a slow envelope."""
+    """Return two partials under a slow envelope: (samples, channels) float64."""
     time = np.arange(round(seconds * rate)) / rate
     partials = 0.4 * np.sin(2 * np.pi * 440 * time) + 0.2 * np.sin(2 * np.pi * 1250 * time)
     wave = partials * np.sin(np.pi * time / seconds)
@@ -65,7 +65,7 @@ def test_every_format_gives_the_same_sound(kind: str, subtype: str, rate: int, c
     pcm = decoded(encoded(tone(1.0, rate, channels), rate, kind, subtype))
     expected = tone(1.0, RATE)[:, 0]
     assert pcm.dtype == np.int16
-    assert abs(len(pcm) - RATE) <= RATE * 0.05  # lossy encoders pad
+    assert abs(len(pcm) - RATE) <= RATE * 0.05  # lossy encoders add padding
     lossy = subtype in ("VORBIS", "OPUS", "MPEG_LAYER_III")
     length = min(len(pcm), RATE)
     error = pcm[:length] / 32768 - expected[:length]
@@ -89,7 +89,7 @@ def test_16_bit_audio_at_the_rate_is_kept_bit_by_bit():
 
 
 def test_float_audio_beyond_full_scale_is_clipped_not_wrapped():
-    pcm = decoded(encoded(np.array([2.0, -2.0, 1.0, -1.0, 0.0]), RATE, subtype="FLOAT"))  # too short to judge its scale
+    pcm = decoded(encoded(np.array([2.0, -2.0, 1.0, -1.0, 0.0]), RATE, subtype="FLOAT"))  # too short to judge the scale
     assert pcm.tolist() == [32767, -32768, 32767, -32768, 0]
 
 
@@ -102,8 +102,8 @@ def test_a_peak_beyond_full_scale_is_told_once_and_that_of_a_lossy_codec_is_not(
         list(decode(io.BytesIO(data), RATE, RATE, warn=lambda reason, detail: told.append((reason, detail))))
         return told
 
-    assert warnings_of(2.0) == []  # 1.1 times full scale
-    ((reason, detail),) = warnings_of(3.0)  # 1.7 times
+    assert warnings_of(2.0) == []  # its peak is 1.1 times full scale
+    ((reason, detail),) = warnings_of(3.0)  # 1.7 times full scale
     assert reason == "beyond full scale"
     assert "times full scale behind 10 s" in detail
 
@@ -117,7 +117,7 @@ def test_float_samples_of_the_scale_of_integers_are_no_square_waves(kind: str, s
 
 @pytest.mark.parametrize("begins", ["quietly", "silently"])
 def test_no_piece_of_a_wrong_scale_comes_before_its_refusal(begins: str):
-    quiet = np.random.default_rng(0).normal(0, 3, 20 * RATE).clip(-9, 9)  # in steps of 16 bits
+    quiet = np.random.default_rng(0).normal(0, 3, 20 * RATE).clip(-9, 9)  # in units of 16-bit samples
     if begins == "silently":
         quiet[: 10 * RATE] = 0
     data = encoded(np.concatenate([quiet, 8_000 * tone(20.0, RATE)[:, 0]]), RATE, subtype="FLOAT")
@@ -182,7 +182,7 @@ def test_a_small_file_of_days_is_decoded_piece_by_piece_and_no_further_than_a_da
 
 
 class FailingFile(io.BytesIO):
-    """Its second half cannot be read."""
+    """A file in memory; reading its second half raises EIO."""
 
     def readinto(self, buffer: object) -> int:
         if self.tell() > len(self.getvalue()) // 2:
@@ -227,7 +227,7 @@ def test_bad_audio_has_a_reason():
         (gzip.compress(b"RIFF", mtime=0), "packed by gzip: unpack it"),
         (b"<html>404</html>" * 50, r"begins with b'<html>404</html>"),
     ],
-    ids=["git-lfs", "git-annex", "gzip", "html"],  # a gzip's bytes hold its time: as names, they differ between workers
+    ids=["git-lfs", "git-annex", "gzip", "html"],  # names: bytes of a gzip could differ between workers
 )
 def test_a_file_that_stands_for_another_says_so(data: bytes, detail: str):
     with pytest.raises(AudioError, match=detail):

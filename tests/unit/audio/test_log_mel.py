@@ -1,4 +1,4 @@
-"""The front end against librosa's."""
+"""The front end's log-mels and filters equal librosa's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unfused_ray.config import FrontEndConfig
 
 
 def reference(wave: np.ndarray, config: FrontEndConfig) -> np.ndarray:
-    """librosa's, in double precision."""
+    """Compute librosa's log-mel in double precision."""
     power = librosa.feature.melspectrogram(
         y=wave.astype(np.float64),
         sr=config.sample_rate,
@@ -32,7 +32,7 @@ def reference(wave: np.ndarray, config: FrontEndConfig) -> np.ndarray:
 
 
 def sounds(num_samples: int, sample_rate: int) -> np.ndarray:
-    """Loud noise, quiet noise, a chirp, and a decaying tone in silence: (4, num_samples)."""
+    """Return loud noise, quiet noise, a chirp and a decaying tone in silence: (4, num_samples)."""
     rng = np.random.default_rng(0)
     t = np.arange(num_samples) / sample_rate
     return np.stack(
@@ -63,7 +63,7 @@ def test_values_are_librosas(config):
         np.testing.assert_allclose(ours, reference(wave, config), atol=1e-4, rtol=0)
 
 
-# librosa refuses ends longer than the wave where scipy cannot reflect; numpy's reflection is repeated, like ours.
+# librosa pads by numpy, whose reflection repeats if the padding is longer than the wave, as ours does.
 @pytest.mark.parametrize("num_samples", [1, 2, 100, 512, 513, 700, 1600])
 @pytest.mark.filterwarnings("ignore:n_fft=1024 is too large")
 def test_clips_shorter_than_the_window_are_reflected_repeatedly(num_samples):
@@ -77,7 +77,7 @@ def test_clips_shorter_than_the_window_are_reflected_repeatedly(num_samples):
 def test_filters_are_librosas():
     config = FrontEndConfig()
     theirs = librosa.filters.mel(sr=16_000, n_fft=1024, n_mels=64, fmin=60, fmax=7800, dtype=np.float64)
-    # Ours are float32; the largest is 0.02.
+    # atol: our filters are float32, and the largest value is 0.02.
     np.testing.assert_allclose(mel_filters(config), theirs.T, atol=1e-7, rtol=0)
 
 
@@ -87,7 +87,7 @@ def test_filters_are_librosas():
 def test_filters_are_torchaudios_bit_by_bit(rate, num_mels, f_min):
     functional = pytest.importorskip(
         "torchaudio.functional", exc_type=Exception
-    )  # its CUDA may be another than torch's
+    )  # torchaudio may be built for another CUDA than torch
     config = FrontEndConfig(sample_rate=rate, num_mels=num_mels, f_min=f_min, f_max=rate * 0.49)
     bins = config.n_fft // 2 + 1
     scale = {"norm": "slaney", "mel_scale": "slaney"}

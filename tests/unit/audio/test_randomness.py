@@ -1,4 +1,4 @@
-"""Stateless randomness: pure, independent of the batch, uniform, and unrelated between purposes."""
+"""Stateless random numbers are pure, independent of the batch, uniform, and uncorrelated between purposes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ clip_ids = st.lists(st.integers(0, 2**40), min_size=1, max_size=50)
 
 
 def splitmix64(state: int) -> int:
-    """One output of SplitMix64 from its published definition, in Python integers."""
+    """Compute an output of SplitMix64 from its published definition, in Python integers."""
     mask = 2**64 - 1
     z = (state + 0x9E3779B97F4A7C15) & mask
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
@@ -26,7 +26,7 @@ def splitmix64(state: int) -> int:
 
 
 def test_mixing_function_is_splitmix64s():
-    # The first outputs of the reference implementation for seed 0.
+    # The first output of the reference implementation for seed 0.
     assert splitmix64(0) == 0xE220A8397B1DCDAF
     golden = 0x9E3779B97F4A7C15
     words = np.arange(100, dtype=np.uint64)

@@ -1,4 +1,4 @@
-"""A clip is resampled where its rate is another."""
+"""A clip is resampled if its rate differs, and keeps its type."""
 
 from __future__ import annotations
 

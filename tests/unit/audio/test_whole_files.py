@@ -1,4 +1,4 @@
-"""Every sample of a file is decoded, whatever its codec, container, header and joins, or a warning says why not."""
+"""Every sample is decoded, whatever a file's codec, container, header and joins, or a warning says why not."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_part_is_cut_at_the_sample(container: str, codec: str):
     whole = decoded(data)
     part = decoded(data, 1.25, 1.5)
     assert len(part) == 1.5 * RATE
-    # Where the rate is changed, the filter's beginning and end differ.
+    # Resampled parts differ at both ends, where the filter has less input.
     inner = slice(200, -200) if rate != RATE else slice(None)
     np.testing.assert_allclose(
         part[inner], whole[round(1.25 * RATE) :][: len(part)][inner], atol=0 if rate == RATE else 1
@@ -160,7 +160,7 @@ def test_a_picture_or_a_wav_header_in_a_flac_file_is_not_taken_for_another_file(
     assert flac[4] & 128 == 0
     with_header = flac[:42] + b"\2" + len(wav).to_bytes(3, "big") + wav + flac[42:]
     assert ours(with_header) == ours(flac)
-    # Equal frames of silence, which look like frames of AAC.
+    # Equal FLAC frames of silence look like frames of AAC.
     silence = np.zeros(20 * RATE, np.int16)
     assert (
         warnings_of(encoded(silence, RATE, "FLAC")) == [] and len(decoded(encoded(silence, RATE, "FLAC"))) == 20 * RATE
@@ -248,12 +248,12 @@ def test_a_wav_of_more_bytes_than_its_header_can_say_is_read_to_its_end(tmp_path
 
 
 def test_a_box_that_claims_more_samples_than_bytes_is_not_believed():
-    """FFmpeg makes a table of as many, of 24 bytes each."""
+    """FFmpeg would allocate a table with 24 bytes for each claimed sample."""
     data = bytearray(muxed(tone(0.5), 44_100, "mp4", "aac", movflags="empty_moov"))
     place = data.index(b"trun") + 8
     data[place : place + 4] = (80_000_000).to_bytes(4, "big")
     assert ours(bytes(data)).error == f"unreadable: its trun claims 80000000 samples, it has {len(data)} bytes"
-    # A box that says it is larger than the one around it hides nothing behind this.
+    # A box that claims to be larger than the box around it does not hide the boxes behind it.
     place = data.index(b"tkhd") - 4
     data[place : place + 4] = struct.pack(">I", 32_860)
     assert ours(bytes(data)).error == f"unreadable: its trun claims 80000000 samples, it has {len(data)} bytes"
@@ -291,8 +291,8 @@ def test_audio_is_known_by_its_beginning():
 
 
 def test_the_end_of_flac_that_looks_like_a_frame_of_mp3_is_flac() -> None:
-    pcm = np.random.default_rng(0).integers(-(2**15), 2**15, 2000).astype(np.int16)  # which FLAC keeps as it is
-    header = np.frombuffer(b"\xff\xfb\x92\x00", ">i2")  # of a frame of 418 bytes
+    pcm = np.random.default_rng(0).integers(-(2**15), 2**15, 2000).astype(np.int16)  # FLAC stores noise as it is
+    header = np.frombuffer(b"\xff\xfb\x92\x00", ">i2")  # of an MP3 frame of 418 bytes
     pcm[1792:1794] = header
     data = encoded(pcm, RATE, "FLAC")
     assert data[-418:-414] == header.tobytes()

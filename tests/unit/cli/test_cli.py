@@ -1,4 +1,4 @@
-"""The command line: help, configuration, dry runs, and one line and exit code 2 for what cannot work."""
+"""The command line: help, configurations, dry runs, and errors of the user: one line and exit code 2."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from unfused_ray.recipes import DISTILL, PREPARE, PRETRAIN
 
 CommandLine = Callable[..., Ended]
 SLOW = ("torch", "ray", "mlflow", "matplotlib", "sklearn", "scipy", "optuna", "pyarrow", "pandas")
-"""Packages whose import --help must not wait for."""
+"""Slow packages that --help must not import."""
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_every_command_has_two_examples_and_their_settings_work(command_line: Co
     assert len(examples) == 2
     for example in examples:
         arguments = shlex.split(example)
-        if command in ("report", "runs", "doctor", "tasks"):  # they have no settings to print
+        if command in ("report", "runs", "doctor", "tasks"):  # commands without settings to print
             ended = command_line(command, *arguments, "--help")
         else:
             ended = command_line(command, *arguments, "--print-config")

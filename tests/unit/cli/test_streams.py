@@ -1,4 +1,4 @@
-"""The exit code of a command is that of its work, whatever its standard output and error do."""
+"""The exit code of a command tells how its work ended, whatever happens to standard output and error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unfused_ray.cli.streams import outlived
 from unfused_ray.cli.terminal import say, show
 
 ODD = "1 × 2 → ü, \udce4"
-"""Text that ASCII and Latin-1 lack, with a byte of a file name that is not UTF-8."""
+"""Text with characters that ASCII and Latin-1 lack, and a byte of a file name that is not UTF-8."""
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
@@ -35,7 +35,7 @@ def test_what_an_encoding_lacks_is_escaped(monkeypatch: pytest.MonkeyPatch, enco
 
 @pytest.fixture
 def stdout_to(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], io.TextIOWrapper]:
-    """Make a file descriptor standard output, buffered as that of a pipe."""
+    """Return a function that makes a file descriptor standard output, buffered as for a pipe."""
 
     def replace(descriptor: int) -> io.TextIOWrapper:
         stream = os.fdopen(descriptor, "w", encoding="utf-8")
@@ -57,7 +57,7 @@ def test_a_reader_that_goes_away_is_no_error_and_nothing_to_say(
         for _ in range(3):
             say("nobody reads this" * 1000)
             sys.stdout.flush()
-    stream.close()  # as Python does in the end, with what is still buffered
+    stream.close()  # as Python does at exit, with text still in the buffer
     assert capsys.readouterr().err == ""
 
 
@@ -74,7 +74,7 @@ def test_a_full_disk_behind_standard_output_is_said_once(
 
 
 def test_commands_end_with_their_own_code(tmp_path: Path) -> None:
-    """Closed streams, a pipe to head, and the settings of a terminal that knows no UTF-8."""
+    """Cases: closed streams, a full device, a pipe to head, and a terminal without UTF-8."""
     (tmp_path / "ü →").mkdir()
     command = f"{sys.executable} -m unfused_ray"
     ascii_only = "PYTHONIOENCODING=ascii PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 LC_ALL=C"

@@ -1,4 +1,4 @@
-"""The assignment actor: the labels of the in-process clusterer for any shards, and one way out of every failure."""
+"""The assignment actor gives the labels of the in-process clusterer for any number of shards, and after failures."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def plan(folder: Path) -> ClusteringPlan:
 
 
 def push_epoch(clusterer: Clusterer, epoch: int, share: slice = slice(None)) -> int:
-    """Push a share of an epoch's batches, in the epoch's order; returns the number of rows."""
+    """Push a share of an epoch's batches, in the epoch's order; return the number of rows."""
     embeddings = np.random.default_rng(epoch).standard_normal((NUM_CLIPS, DIM), dtype=np.float32)
     order = np.random.default_rng(100 + epoch).permutation(NUM_CLIPS)
     batches = np.split(order, range(BATCH, NUM_CLIPS, BATCH))[share]
@@ -40,7 +40,7 @@ def push_epoch(clusterer: Clusterer, epoch: int, share: slice = slice(None)) -> 
 
 
 def expected(num_epochs: int, folder: Path) -> list[Assignment]:
-    """Assignments of an undisturbed run in this process."""
+    """Return the assignments of an undisturbed run in this process."""
     clusterer = InProcessClusterer(plan(folder))
     clusterer.restore(None, 0)
     return [clusterer.labels(epoch, 0, push_epoch(clusterer, epoch)) for epoch in range(num_epochs)]
@@ -104,7 +104,7 @@ def test_the_barrier_waits_for_all_workers_and_a_late_call_gets_the_same(tmp_pat
         first.restore(None, 0)
         rows = push_epoch(first, 0, slice(0, 10))
         waiting = pool.submit(first.labels, 0, 0, rows)
-        second.restore(None, 0)  # of the same group: what the first has pushed stays
+        second.restore(None, 0)  # the group is the same: rows of the first worker stay
         more = push_epoch(second, 0, slice(10, None))
         assert not waiting.done()
         found = second.labels(0, 1, more)
@@ -131,7 +131,7 @@ def test_a_new_group_replaces_an_older_one(tmp_path: Path) -> None:
     with assignment_actor(tmp_path / "actor") as actor, ThreadPoolExecutor(1) as pool:
         old = RayClusterer(actor, "first", num_workers=2)
         old.restore(None, 0)
-        waiting = pool.submit(old.labels, 0, 0, push_epoch(old, 0))  # its partner died
+        waiting = pool.submit(old.labels, 0, 0, push_epoch(old, 0))  # its partner is dead
         new = RayClusterer(actor, "second", num_workers=1)
         new.restore(None, 0)
         with pytest.raises(RuntimeError, match="workers first/1 have been replaced"):

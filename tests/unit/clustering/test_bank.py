@@ -1,4 +1,4 @@
-"""The embedding bank and the in-process clusterer: exact over shards, order and restarts; complete; honest figures."""
+"""The embedding bank and the in-process clusterer: same bits for any shards, order and restarts; health metrics."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_an_assignment_comes_back_bit_for_bit(tmp_path: Path) -> None:
 
 
 def push_epoch(clusterer: InProcessClusterer, epoch: int, parts: slice = slice(None)) -> int:
-    """Push the embeddings of an epoch, or some of ten parts of them; returns the number of rows."""
+    """Push the embeddings of an epoch, or some of its ten parts; return the number of rows."""
     clips = list(np.array_split(np.random.default_rng(epoch).permutation(NUM_CLIPS), 10)[parts])
     for clip_ids in clips:
         clusterer.push(clip_ids, embeddings(epoch)[clip_ids])
@@ -198,10 +198,10 @@ def test_a_restart_in_mid_epoch_gives_the_labels_of_an_undisturbed_run(tmp_path:
     first.labels(0, 0, push_epoch(first, 0))
     push_epoch(first, 1, slice(0, 4))
     first.save(str(tmp_path / "checkpoint"))
-    push_epoch(first, 1, slice(4, 7))  # lost with the process
+    push_epoch(first, 1, slice(4, 7))  # these are lost with the process
 
     second = InProcessClusterer(plan(tmp_path / "cut"))
-    for _ in range(2):  # restoring twice is restoring once
+    for _ in range(2):  # a second restore changes nothing
         second.restore(str(tmp_path / "checkpoint"), 0)
         assert_equal(second.labels(0, 0, 0), expected[0])
         assert_equal(second.labels(1, 0, push_epoch(second, 1, slice(4, 10))), expected[1])

@@ -1,4 +1,4 @@
-"""Spherical k-means: against a naive reference and faiss, and exact however the rows are shared."""
+"""Spherical k-means equals a naive reference and faiss, bit for bit the same for any threads and tiles."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from unfused_ray.clustering.rows import BLOCK_ROWS, normalize_rows
 
 
 def blobs(num_rows: int, num_clusters: int, dim: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors around random directions, and which one each belongs to."""
+    """Return unit vectors around random directions, and the direction of each."""
     rng = np.random.default_rng(seed)
     truth = np.arange(num_rows) % num_clusters
     rows = rng.standard_normal((num_clusters, dim))[truth] + noise * rng.standard_normal((num_rows, dim))
@@ -29,7 +29,7 @@ def blobs(num_rows: int, num_clusters: int, dim: int, noise: float, seed: int = 
 
 
 def naive_lloyd(rows: np.ndarray, starts: np.ndarray, iterations: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Loops and float64, for data that leave no cluster empty."""
+    """Run k-means with loops in float64, for data that leave no cluster empty."""
     centroids = starts.astype(np.float64)
     for _ in range(iterations):
         labels = (rows @ centroids.T).argmax(axis=1)
@@ -125,7 +125,7 @@ def test_sums_and_counts_are_those_of_the_nearest_rows(num_clusters: int, num_ro
     rng = np.random.default_rng(num_rows)
     rows, centroids = rng.standard_normal((num_rows, 16)), rng.standard_normal((num_clusters, 16)).astype(np.float32)
     rows[::5] = 0
-    centroids.flags.writeable = False  # as Ray hands them to a shard
+    centroids.flags.writeable = False  # read-only, as a shard gets them from Ray
     points = RowBlocks.of(rows, threads=2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -207,7 +207,7 @@ def test_zero_rows_move_no_centroid() -> None:
 
 def test_an_empty_cluster_takes_half_of_the_largest() -> None:
     sums = np.array([[30.0, 0.0], [0.0, 0.0], [0.0, 90.0]])
-    centroids, refilled = update_centroids(sums, np.array([30, 500, 90]))  # 500 rows that cancel out
+    centroids, refilled = update_centroids(sums, np.array([30, 500, 90]))  # cluster 1: 500 rows that cancel out
     assert refilled == 1
     assert centroids[0].tolist() == [1, 0]
     assert np.allclose(centroids[[1, 2]], [[0, 1], [0, 1]], atol=1e-2)

@@ -1,4 +1,4 @@
-"""Certified nearest centroids: those of exact arithmetic, whatever made the products and however close they are."""
+"""Nearest centroids are those of exact arithmetic, for any source of the products and any close call."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ DIM = 128
 
 
 def by_faiss(rows_RD: np.ndarray, centroids_KD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """faiss's two nearest on a processor: the package of GPUs has the same function for both."""
+    """Return the two nearest by faiss on a processor; the package for GPUs has the same function for both."""
     return faiss.knn(rows_RD, centroids_KD, 2, metric=faiss.METRIC_INNER_PRODUCT)
 
 
 def worst(rows_RD: np.ndarray, centroids_KD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two of the nearest, as wrong as float32 products of length-1 vectors may be, and in the wrong order."""
+    """Return two nearest with the largest error of float32 products of unit vectors, in the wrong order."""
     exact = rows_RD.astype(np.float64) @ centroids_KD.T.astype(np.float64)
-    bound = (rows_RD.shape[1] - 1) * 2.0**-24  # the rest is that of rounding to float32 below
-    # Each row's nearest is made smaller, and all others larger.
+    bound = (rows_RD.shape[1] - 1) * 2.0**-24  # the rest of the error is the rounding below
+    # Lower each row's largest product and raise all others.
     wrong = exact + np.where(exact >= exact.max(axis=1, keepdims=True), -bound, bound)
     if len(centroids_KD) == 1:
         return np.pad(wrong, ((0, 0), (0, 1))).astype(np.float32), np.tile([0, -1], (len(rows_RD), 1))
@@ -40,7 +40,7 @@ def worst(rows_RD: np.ndarray, centroids_KD: np.ndarray) -> tuple[np.ndarray, np
 
 
 def exact_nearest(row_D: np.ndarray, centroids_KD: np.ndarray) -> list[int]:
-    """All centroids that are nearest but for the rounding of float64, by exact fractions, lowest first."""
+    """Return all nearest centroids, lowest first, by exact fractions; products within float64's rounding are equal."""
     row = [Fraction(float(value)) for value in row_D]
     products = [
         sum(a * Fraction(float(b)) for a, b in zip(row, centroid, strict=True) if a) for centroid in centroids_KD
@@ -50,7 +50,7 @@ def exact_nearest(row_D: np.ndarray, centroids_KD: np.ndarray) -> list[int]:
 
 @st.composite
 def close_calls(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and centroids of which many are equal, or differ by a few bits of a few values."""
+    """Draw rows and centroids; many are equal, or differ in the last bit of a few values."""
     rng = np.random.default_rng(draw(st.integers(0, 2**20)))
     num_rows, num_clusters, dim = draw(st.integers(1, 12)), draw(st.integers(1, 9)), draw(st.sampled_from([2, 8, 32]))
     base = rng.standard_normal((2, dim))

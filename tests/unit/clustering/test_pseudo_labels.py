@@ -1,4 +1,4 @@
-"""Whitening and pseudo-labels: planted clusters are found, the best start counts, damaged clips have no label."""
+"""Whitening and pseudo-labels: planted clusters are found, the best start wins, damaged clips have no label."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NUM_PLANTED = 6
 
 
 def planted(per_cluster: int = 20, dim: int = 12, spread: float = 0.05) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings around ``NUM_PLANTED`` points, in a random order and of very different scales, and their clusters."""
+    """Return embeddings around ``NUM_PLANTED`` points, in random order and of very different scales; their clusters."""
     rng = np.random.default_rng(0)
     classes = rng.permutation(np.repeat(np.arange(NUM_PLANTED), per_cluster))
     centres = rng.standard_normal((NUM_PLANTED, dim))
@@ -34,7 +34,7 @@ def config(**fields: object) -> PseudoLabelConfig:
 
 
 def naive_whiten(embeddings_ND: np.ndarray, kept: int) -> np.ndarray:
-    """By the eigenvectors of the covariance matrix, each with its largest element positive."""
+    """Whiten by the eigenvectors of the covariance matrix; signs are arbitrary."""
     centred = embeddings_ND.astype(np.float64) - embeddings_ND.astype(np.float64).mean(0)
     variances, vectors = np.linalg.eigh(centred.T @ centred / (len(centred) - 1))
     components = centred @ vectors[:, ::-1][:, :kept] / np.sqrt(variances[::-1][:kept])
@@ -118,7 +118,7 @@ def test_the_start_with_the_least_inertia_counts() -> None:
 
 
 def test_labels_are_the_same_for_any_threads_and_again_but_not_for_another_seed() -> None:
-    embeddings, _ = planted(per_cluster=800, spread=1.0)  # more than one block of rows
+    embeddings, _ = planted(per_cluster=800, spread=1.0)  # fills more than one block of rows
     results = [
         cluster(embeddings, config(starts=1, iterations=5), seed, threads)
         for seed, threads in [(0, 1), (0, 1), (0, 2), (1, 1)]
@@ -134,7 +134,7 @@ def test_labels_are_the_same_for_any_threads_and_again_but_not_for_another_seed(
 def test_a_damaged_clip_has_no_label_and_changes_no_others() -> None:
     embeddings, _ = planted()
     damaged = np.insert(embeddings, [0, 50], np.nan, axis=0)
-    damaged[51, 1:] = 1.0  # one value that is not finite is enough
+    damaged[51, 1:] = 1.0  # one value stays NaN
     whole = np.isfinite(damaged).all(axis=1)
     assert np.flatnonzero(~whole).tolist() == [0, 51]
     found = cluster(damaged, config(num_clusters=(NUM_PLANTED, 4)), seed=0, threads=1)

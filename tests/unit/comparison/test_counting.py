@@ -1,4 +1,4 @@
-"""Tasks count where an anchor lies above random networks on validation clips, whatever the test clips say."""
+"""Tasks count if an anchor is above random networks on validation clips; test clips play no part."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ RANDOM, ANCHORS = "random fc2", ("supervised", "peer")
 
 
 def cell(validation: float, test: float = 0.5, linear: float | None = None, num_networks: int = 1) -> Cell:
-    """A cell whose clips have these mean scores, and a little noise, by all measures but the linear one."""
+    """Return a cell with these mean scores and a little noise; ``linear`` replaces the means by the linear measure."""
 
     def scores(mean: float, num_clips: int) -> np.ndarray:
         noise = np.random.default_rng(0).uniform(-0.04, 0.04, (num_networks, num_clips))
@@ -60,7 +60,7 @@ def counted(tasks: list[Task], cells: dict[tuple[str, str], Cell], measure: Meas
 
 
 def table(**validation: tuple[float, float, float]) -> dict[tuple[str, str], Cell]:
-    """Cells of random networks, of the supervised one and of the peer, by task."""
+    """Return the cells of random networks, the supervised network and the peer, by row and task."""
     rows = (RANDOM, *ANCHORS)
     return {
         (row, task): cell(value) for task, values in validation.items() for row, value in zip(rows, values, strict=True)
@@ -85,7 +85,7 @@ def test_a_task_counts_where_any_anchor_is_above_random_networks(tasks: list[Tas
 
 def test_an_anchor_whose_interval_holds_0_says_nothing(tasks: list[Task]) -> None:
     cells = table(birds=(0.5, 0.6, 0.6), bats=(0.5, 0.6, 0.6), frogs=(0.5, 0.6, 0.6))
-    spread = np.where(np.arange(NUM_VALID) % 20 < 2, 1.0, 0.0)  # all that is gained is of two groups of twenty
+    spread = np.where(np.arange(NUM_VALID) % 20 < 2, 1.0, 0.0)  # the whole gain is in two groups of twenty
     for measure in MEASURES:
         for anchor in ANCHORS:
             random = cells[RANDOM, "bats"].validation[measure]
@@ -142,7 +142,7 @@ def test_differences_are_those_of_a_paired_bootstrap_over_groups_of_validation_c
 
 def test_without_anchors_all_tasks_count(tasks: list[Task]) -> None:
     for cells in (table(birds=(0.9, 0.1, 0.1), bats=(0.9, 0.1, 0.1), frogs=(0.9, 0.1, 0.1)), {}):
-        assert anchor_differences(CONFIG, tasks, cells, (), RANDOM) == ()  # random networks may still be to come
+        assert anchor_differences(CONFIG, tasks, cells, (), RANDOM) == ()  # random networks may be missing
     assert counting_tasks(["birds", "bats", "frogs"], (), "headline") == ("birds", "bats", "frogs")
 
 
@@ -152,7 +152,7 @@ def test_an_interval_that_is_not_known_makes_no_task_count() -> None:
 
 
 def still(accuracies: Sequence[float] | np.ndarray) -> list[Deviations]:
-    """A system that has these accuracies on its tasks, whatever the sample."""
+    """Return a system with these accuracies on its tasks, the same in every sample."""
     return [Deviations(of, np.zeros(50), np.zeros(50), frozenset("abc"), 1) for of in accuracies]
 
 
@@ -164,14 +164,14 @@ def closed_of(row: Sequence[float], anchors: Sequence[Sequence[float]], random: 
 
 def test_the_gap_is_that_from_random_networks_to_the_best_anchor_of_each_task() -> None:
     random = [0.50, 0.40]
-    anchors = [[0.70, 0.45], [0.60, 0.60]]  # the best: 0.70 and 0.60, together 0.20 + 0.20 above random
+    anchors = [[0.70, 0.45], [0.60, 0.60]]  # best: 0.70 and 0.60, in sum 0.20 + 0.20 above random
     assert closed_of([0.60, 0.50], anchors, random) == pytest.approx(0.5)
     assert closed_of([0.65, 0.35], anchors, random) == pytest.approx(0.25)  # +0.15 and -0.05
     assert closed_of(random, anchors, random) == 0
     assert closed_of([0.40, 0.40], anchors, random) == pytest.approx(-0.25)
-    assert closed_of([0.80, 0.70], anchors, random) == 1  # no more than all of it
+    assert closed_of([0.80, 0.70], anchors, random) == 1  # no more than the whole gap
     assert closed_of([0.90, 0.50], anchors, random) == pytest.approx(0.75)  # +0.20 of +0.40, and +0.10
-    assert closed_of(anchors[0], anchors, random) == pytest.approx(0.625)  # an anchor that is the best of one task
+    assert closed_of(anchors[0], anchors, random) == pytest.approx(0.625)  # it is the best of one task
 
 
 @given(st.lists(st.tuples(*[st.floats(0, 1)] * 4), min_size=1, max_size=6))
@@ -189,14 +189,14 @@ def test_a_gap_that_is_not_there_is_not_closed(values: list[tuple[float, float, 
 
 
 def drawn(rng: np.random.Generator, accuracies: Sequence[float] | np.ndarray, spread: float = 0.05) -> list[Deviations]:
-    """A system with samples of so many accuracies, by task."""
+    """Return a system with 50 samples around these accuracies, by task."""
     return [Deviations(of, rng.normal(0, spread, 50), np.zeros(50), frozenset("abcdef"), 1) for of in accuracies]
 
 
 @given(st.integers(0, 10_000), st.integers(1, 4))
 @settings(max_examples=30)
 def test_the_interval_of_a_gap_is_that_of_a_loop_over_the_samples(seed: int, num_tasks: int) -> None:
-    """Which anchor is best, and where the row reaches it, is as on all clips."""
+    """The best anchor, and the tasks where the row reaches it, are those of all clips in every sample."""
     rng = np.random.default_rng(seed)
     random = drawn(rng, rng.uniform(0.2, 0.4, num_tasks))
     row, *anchors = (drawn(rng, rng.uniform(0.4, 0.9, num_tasks)) for _ in range(3))
@@ -228,7 +228,7 @@ def test_of_a_gap_that_could_be_none_no_interval_is_known() -> None:
     assert found is not None and found.value == pytest.approx(0.5) and np.isnan(found.low)
     assert page._share(found) == "50 % (–)"
     alone = [Deviations(of, np.zeros(50), np.zeros(50), frozenset("a"), 1) for of in (0.5, 0.6, 0.4)]
-    found = gap_closed([alone[0]], [[alone[1]]], [alone[2]])  # of one group nothing is known
+    found = gap_closed([alone[0]], [[alone[1]]], [alone[2]])  # one group gives no interval
     assert found is not None and found.value == pytest.approx(0.5) and np.isnan(found.high)
     assert page._share(Interval(-0.19, -0.254, 0.1)) == "-19 % (-25 … 10)"
 
@@ -241,7 +241,7 @@ def test_random_networks_close_nothing_for_sure_and_the_best_anchor_all() -> Non
 
 
 def test_a_supervised_anchor_is_not_asked_about_labels_that_it_has_learnt(tmp_path: Path) -> None:
-    """Without validation clips parts of train are held out, on whose labels it has trained."""
+    """A task without validation clips holds out parts of train, and the supervised anchor has learnt their labels."""
     tasks = [load_task(write_task(tmp_path / "held-out", 8, 4, 4)), load_task(write_task(tmp_path / "none", 8, 0, 4))]
     cells = {
         (row, task.name): cell(value)
@@ -267,5 +267,5 @@ def test_the_text_under_a_table_says_why_an_anchor_was_not_asked(tmp_path: Path,
         evaluation=SimpleNamespace(tasks=[task]),
     )
     text = page._counted(results)
-    assert text.endswith(ending)  # the caller ends the sentence
+    assert text.endswith(ending)  # the caller completes the sentence
     assert ("count. supervised is not asked about frogs, without validation clips" in text) == (not valid)

@@ -1,4 +1,4 @@
-"""The results table: one command from a plan to rows with intervals, taken up where it stopped, never mixed."""
+"""The results table: one command from a plan to rows with intervals; it resumes, and refuses mixed plans."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ from unfused_ray.runs.status import Status
 COMPARISON = ROOT / "unfused_ray" / "comparison"
 PLANS = sorted((COMPARISON / "plans").glob("*.toml"))
 TRAININGS = ["decar-v2-seed-0", "unfused-seed-0-drums", "unfused-seed-0-languages"]
-EVALUATIONS = 2 * ["tiny-drums", "tiny-languages"]  # trained encoders first, then random networks
+EVALUATIONS = 2 * ["tiny-drums", "tiny-languages"]  # first trained encoders, then random networks
 
 
 class InProcess(processes.JobProcesses):
-    """Runs jobs in this process, without tracking and pictures: tens of seconds that are tested elsewhere."""
+    """Runs jobs in this process, without tracking and pictures: these take tens of seconds and have other tests."""
 
     begun: ClassVar[list[str]]
-    """Jobs of the newest run."""
+    """Names of the jobs in the newest run of a plan."""
 
     def __init__(self, logs: Path, threads: int) -> None:
         InProcess.begun = []
@@ -66,15 +66,15 @@ class InProcess(processes.JobProcesses):
             raise ChildProcessError(f"{name} {status.state}")
 
     def stop(self) -> None:
-        """Nothing outlives a test."""
+        """Do nothing: no process is left."""
 
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Path:
-    """The tiny plan with an encoder of others, read by a protocol that takes a second.
+    """Path of the tiny plan with an encoder of others, and a protocol that takes a second.
 
-    Random networks are above that encoder on tones. It has their part, and log-mels are above it: on the validation
-    clips of languages, not of the few groups of drums.
+    That encoder takes the part of random networks, which would be above it on tones. The anchor, log-mel statistics, is
+    above it on the validation clips of languages, not on the few groups of drums.
     """
     (tmp_path / "protocol.toml").write_text(PROTOCOL)
     text = (COMPARISON / "plans" / "tiny.toml").read_text()
@@ -85,7 +85,7 @@ def plan(tmp_path: Path) -> Path:
 
 
 def changed(plan: Path, old: str, new: str) -> Path:
-    """A copy of a plan in which something else stands."""
+    """Write a copy of a plan with ``old`` replaced by ``new``; return its path."""
     text = plan.read_text()
     assert old in text
     copy = plan.with_name("changed.toml")
@@ -95,7 +95,7 @@ def changed(plan: Path, old: str, new: str) -> Path:
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The two tasks of the tiny plan, which it pre-trains on too; groups of drums are of two clips."""
+    """The two tasks of the tiny plan, also its pre-training data; groups of drums have two clips."""
     folder = tmp_path_factory.mktemp("shards")
     for name, clips in (("drums", 2), ("languages", 1)):
         write_task(folder / name, 34, 8, 12, group=[f"{name} {clip // clips}" for clip in range(54)])
@@ -107,7 +107,7 @@ Call = Callable[..., Any]
 
 @pytest.fixture
 def command(shards: Path, plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
-    """A call of the command on the tiny plan, whose jobs run in this process."""
+    """Return a function that checks a configuration for the tiny plan; its jobs run in this process."""
     monkeypatch.setenv("UNFUSED_RAY_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(job, "JobProcesses", InProcess)
 
@@ -140,7 +140,7 @@ def test_one_command_trains_reads_and_compares_and_given_again_finds_everything_
     assert {"DECAR-v2", "UnFuSeD", "bands"} < rows.keys()
     assert (rows["bands"]["cost"], rows["bands"]["seeds"], rows["bands"]["row"]["parameters"]) == (None, [], 64)
     compared, with_random = table["comparisons"]
-    assert with_random["single"] == ["UnFuSeD", with_random["second"]]  # one random network
+    assert with_random["single"] == ["UnFuSeD", with_random["second"]]  # it has one random network
     assert (compared["first"], compared["second"]) == ("UnFuSeD", "DECAR-v2")
     by_task = rows["UnFuSeD"]["row"]["difference"]["headline"]
     assert compared["difference"] == {heading: by_task[heading] for heading in compared["difference"]}
@@ -189,7 +189,7 @@ def test_one_command_trains_reads_and_compares_and_given_again_finds_everything_
     assert job.run(command(output, stages=("validate",))).validation == validated.validation
     assert kept == {file: file.stat().st_mtime_ns for file in kept}
 
-    # Whoever is given a table without its networks can go on with it, without the vectors that this machine keeps.
+    # A copied table without its networks can be used on a machine that does not keep the vectors.
     small = tmp_path / "small"
     shutil.copytree(output, small, ignore=shutil.ignore_patterns("*.safetensors", "checkpoints"))
     monkeypatch.setenv("UNFUSED_RAY_HOME", str(tmp_path / "another home"))
@@ -234,7 +234,7 @@ def test_one_command_trains_reads_and_compares_and_given_again_finds_everything_
 
 
 def refuse_other_validation(output: Path, found: ValidationTable | None, tested: dict[str, Any]) -> None:
-    """Compare what was shown of validation clips with what the table of test clips says of them."""
+    """Fail unless the validation table agrees with the validation scores in the table of test clips."""
     assert found is not None
     rows = {row.name: row for row in found.rows}
     assert rows.keys() == tested.keys() and (found.tasks, found.notes) == (("drums", "languages"), ())
@@ -254,7 +254,7 @@ def refuse_other_validation(output: Path, found: ValidationTable | None, tested:
 
 
 def with_anchors(of: ComparisonPlan, *anchors: str, random: str = "random fc2 (8 × 32)") -> results.ResultsTable:
-    """The table of the same cells with other anchors."""
+    """Return the table of the same cells with other anchors."""
     trainings, finished = copy(of.trainings), of.finished()
     trainings.plan = of.table.replace(anchors=anchors, random=random)
     config = of.evaluation(finished, of.table.random_seeds, *of.table.tasks)
@@ -283,7 +283,7 @@ def test_a_training_that_stopped_goes_on_and_leaves_out_what_builds_on_it_until_
     assert half.record()["id"] == begun
     with pytest.raises(ValueError, match=r"was trained for \d+ epochs"):
         command(tmp_path, only=("decar-v2",), of=changed(plan, "sources = 0.0", "sources = 9.0")).chosen()
-    assert not (tmp_path / "frozen.json").exists()  # no test clip has been read: another plan is no offence yet
+    assert not (tmp_path / "frozen.json").exists()  # no test clip was read, so the plan may still change
 
 
 def test_a_system_has_the_budget_and_the_seeds_that_it_says(command: Call, plan: Path, tmp_path: Path) -> None:
@@ -415,14 +415,14 @@ def test_a_training_step_costs_three_forward_passes_and_more_views_cost_more(sha
     full_pass = recipes.PRETRAIN["tiny"][1].replace({"data": data, "method.labels_from": "full_pass"})
     seconds = student.crop.seconds
     forward = 2 * seconds * cost_of(EncoderConfig(channels=8, width=32), FrontEndConfig())[1]
-    assert 2.3 * forward < found["student"] < 4 * forward  # no gradient of the input; heads
+    assert 2.3 * forward < found["student"] < 4 * forward  # no gradient of the input, but heads
     assert found["student"] < 0.6 * found["tiny"]
     assert found["tiny"] < clip_operations(full_pass, index) < found["tiny"] + 1.5 * forward
-    assert found["cola-tiny"] < found["byol-a-tiny"]  # whose target network hears both views too
+    assert found["cola-tiny"] < found["byol-a-tiny"]  # BYOL-A's target network computes both views too
 
 
 def naive_holm(p_values: dict[str, float]) -> dict[str, float]:
-    """The adjusted p is the smallest level at which the step-down test rejects."""
+    """Return adjusted p values: the smallest level at which the step-down test rejects each."""
     levels = sorted({min(1.0, k * p) for p in p_values.values() for k in range(1, len(p_values) + 1)} | {1.0})
     found = {}
     for level in levels:
@@ -526,7 +526,7 @@ def test_a_fault_of_the_project_is_no_failed_training(
         monkeypatch.setattr(InProcess, "run", fail(ChildProcessError("it ended with code 4")))
         assert job.run(command(tmp_path, stages=("train",))).num_failed == len(TRAININGS)
         assert "failed: it ended with code 4" in caplog.text
-        assert "Traceback" in caplog.text  # for the log file
+        assert "Traceback" in caplog.text  # the log file has it
     monkeypatch.setattr(InProcess, "run", fail(KeyError("name")))
     with pytest.raises(KeyError, match="name"):
         job.run(command(tmp_path, stages=("train",)))

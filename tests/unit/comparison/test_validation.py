@@ -1,4 +1,4 @@
-"""Rows on validation clips: damaged ones are wrong, tasks without any are left out, and both is said."""
+"""Rows on validation clips: damaged clips count as wrong, tasks without such clips are left out; both are named."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from unfused_ray.evaluation_job import plan as evaluation_plan
 
 @dataclass(frozen=True)
 class Noise:
-    """A row of random vectors, of which some clips' are damaged."""
+    """A row with random vectors; those of damaged clips are NaN."""
 
     damaged: tuple[int, ...] = ()
     name: str = "noise"

@@ -1,4 +1,4 @@
-"""Dotted names: get, flat and replace of configurations, and how refusals are worded."""
+"""Dotted names: get, flat and replace of configurations, and the text of refusals."""
 
 from __future__ import annotations
 

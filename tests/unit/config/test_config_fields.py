@@ -1,4 +1,4 @@
-"""Every field of every configuration refuses what it cannot be, by name, value and rule; a new field is walked too."""
+"""Every field of every configuration, found by a walk, refuses impossible values with its name, value and rule."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FIELDS = [(model, name) for model in MODELS for name in model.model_fields]
 
 
 def parts(kind: Any, metadata: list[Any]) -> Iterator[tuple[Any, list[Any], Any]]:
-    """A field's type and rules, those of a tuple's items too, and what puts a value in its place."""
+    """Yield the field's type and rules, also those of a tuple's items, each with a function that puts a value there."""
     if get_origin(kind) is Annotated:
         kind, *more = get_args(kind)
         metadata = [*metadata, *(rule for item in more for rule in (getattr(item, "metadata", None) or [item]))]
@@ -33,7 +33,7 @@ def parts(kind: Any, metadata: list[Any]) -> Iterator[tuple[Any, list[Any], Any]
 
 
 def impossible(field: FieldInfo) -> Iterator[Any]:
-    """Values of another type and out of the range that a field's type names."""
+    """Yield values of another type, and values outside the range that the field's type gives."""
     for kind, rules, put in parts(field.annotation, field.metadata):
         yield put({"no": "value"})
         if get_origin(kind) is Literal:

@@ -1,4 +1,4 @@
-"""A corpus of made-up recordings: whole builds, what is kept, what is never in pre-training."""
+"""Whole builds of a corpus of made-up recordings: equal bytes, kept tasks, dropped copies, held-out clips."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from corpus.clips import Clip, Skip, Task
 from corpus.packages import Packages, audio_files
 from corpus.splits import Balanced, Given
 
-PACKAGE, OTHER, THIRD = "klettres-data", "hydrogen-data", "qabcs-data"  # names of the lists; the contents are made up
+PACKAGE, OTHER, THIRD = "klettres-data", "hydrogen-data", "qabcs-data"  # listed names, made-up contents
 SPLIT = {"a": "train", "b": "train", "c": "valid", "d": "test"}
 
 
 def sound(key: str, seconds: float = 0.5) -> np.ndarray:
-    """A chord that decays, different for each key."""
+    """Return a decaying chord, different for each key."""
     generator = np.random.default_rng(list(key.encode()))
     time = np.arange(int(seconds * 16000)) / 16000
     tones = [np.sin(2 * np.pi * hertz * time) for hertz in generator.uniform(100, 6000, 6)]
@@ -34,7 +34,7 @@ def sound(key: str, seconds: float = 0.5) -> np.ndarray:
 
 
 def write_package(folder: Path, name: str, sounds: dict[str, np.ndarray], version: str = "1.0-1") -> None:
-    """An unpacked package of WAV files."""
+    """Write an unpacked package of WAV files."""
     (folder / name / "DEBIAN").mkdir(parents=True, exist_ok=True)
     (folder / name / "DEBIAN/control").write_text(f"Package: {name}\nVersion: {version}\nSection: sound\n")
     (folder / name / f"usr/share/doc/{name}").mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ def write_package(folder: Path, name: str, sounds: dict[str, np.ndarray], versio
 
 
 def named_clips(packages: Packages, package: str = PACKAGE) -> Iterator[Clip | Skip]:
-    """A clip of each file ``<label>/<group>-<anything>.wav``; ``x`` is skipped."""
+    """Yield a clip of each file ``<label>/<group>-<anything>.wav``; the label ``x`` is skipped."""
     for path in audio_files(packages[package] / "usr/share/sounds"):
         group = path.stem.split("-")[0]
         if path.parent.name == "x":
@@ -57,7 +57,7 @@ def named_clips(packages: Packages, package: str = PACKAGE) -> Iterator[Clip | S
 
 
 def other_clips(packages: Packages) -> Iterator[Clip | Skip]:
-    """The clips of the other package."""
+    """Yield the clips of the other package."""
     return named_clips(packages, OTHER)
 
 
@@ -67,7 +67,7 @@ UNLABELLED = Task("loose", "unlabelled", "a letter", (OTHER,), other_clips, None
 
 @pytest.fixture
 def packages(tmp_path: Path) -> Path:
-    """Two packages; of each label, groups a to d have two sounds."""
+    """Folder of two packages; in the first, groups a to d have two sounds of each label."""
     names = [f"{label}/{group}-{number}" for label in ("low", "high") for group in "abcd" for number in "12"]
     write_package(tmp_path / "debs", PACKAGE, {name: sound(name) for name in names})
     write_package(tmp_path / "debs", OTHER, {f"any/e-{number}": sound(f"e{number}") for number in range(5)})
@@ -80,7 +80,7 @@ def table(output: Path, task: str, split: str) -> list[dict[str, str]]:
 
 
 def names(output: Path, task: str, split: str) -> set[str]:
-    """``label/stem`` of the clips of a split."""
+    """Return ``label/stem`` of the clips of a split."""
     paths = [Path(row["wav_path"]) for row in table(output, task, split)]
     return {f"{path.parent.name}/{path.stem.rsplit('-', 1)[0].split('-', 1)[1]}" for path in paths}
 
@@ -90,7 +90,7 @@ def listed(output: Path) -> list[str]:
         return [row["files"] for row in csv.DictReader(file)]
 
 
-@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])  # processes take seconds to start
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])  # processes start in seconds
 def test_two_builds_are_equal_to_the_byte(processes: int, packages: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     files = [f"{label}/{group}-{number}" for label in ("low", "high") for group in "abcd" for number in "12"]
@@ -104,7 +104,7 @@ def test_two_builds_are_equal_to_the_byte(processes: int, packages: Path, tmp_pa
     assert len(written) > 2 * 16 + 5
     assert written == sorted(path.relative_to(second) for path in second.rglob("*") if path.is_file())
     differing = {str(file) for file in written if (first / file).read_bytes() != (second / file).read_bytes()}
-    assert differing <= {"README.md", "pretrain.csv", "stats.json"}  # they keep the order of the tasks
+    assert differing <= {"README.md", "pretrain.csv", "stats.json"}  # these keep the order of the tasks
     assert sorted(listed(first)) == sorted(listed(second))
 
 
@@ -130,7 +130,7 @@ def test_a_finished_task_is_kept_until_its_package_changes(packages: Path, tmp_p
     output = tmp_path / "out"
     build(output, packages, [LABELLED], processes=1)
     before = {path: path.stat().st_mtime_ns for path in (output / "made").rglob("*.flac")}
-    (output / ".build/made.part/made").mkdir(parents=True)  # of a build that was killed
+    (output / ".build/made.part/made").mkdir(parents=True)  # left by a killed build
     build(output, packages, [LABELLED, UNLABELLED], processes=1)
     assert before == {path: path.stat().st_mtime_ns for path in (output / "made").rglob("*.flac")}
     write_package(packages, PACKAGE, {}, version="1.0-2")
@@ -197,14 +197,14 @@ def test_nothing_held_out_is_in_pretraining(packages: Path, tmp_path: Path) -> N
     write_package(packages, OTHER, {f"any/e-{name}": wave for name, wave in loose.items()})
     build(tmp_path / "out", packages, [LABELLED, UNLABELLED], processes=1)
     kept = listed(tmp_path / "out")
-    assert len(kept) == 8 + 5  # the five loose ones of before
+    assert len(kept) == 8 + 5  # none of the four added loose ones
     left_out = json.loads((tmp_path / "out/stats.json").read_text())["pretraining"]["left out"]["loose"]
     assert sum(left_out.values()) == 4
     assert left_out["copy of another task's clip"] == 1
 
 
 def held_source(packages: Packages) -> Iterator[Clip]:
-    """Parts of files of the labelled task, of which some are held out there."""
+    """Yield parts of the labelled task's files; that task holds out some of the files."""
     for path in audio_files(packages[PACKAGE] / "usr/share/sounds"):
         audio = partial(lambda path: soundfile.read(path, dtype="float32")[0][2000:6000], path)
         yield Clip("any", "g", f"{path.parent.name}-{path.stem}", audio, sources=(path,))
@@ -222,7 +222,7 @@ def test_a_recording_that_another_task_holds_out_is_trained_on_by_none(packages:
     pairs = {("a-1", "a-2"): "train", ("b-1", "c-1"): "train", ("c-2", "c-2"): "valid", ("d-1", "d-2"): "test"}
 
     def joined(packages: Packages) -> Iterator[Clip]:
-        """Two files a clip; one of them, in train, is held out of the first task."""
+        """Yield clips of two files; a clip in train has a file that the first task holds out."""
         for names, split in pairs.items():
             paths = tuple(packages[PACKAGE] / f"usr/share/sounds/low/{name}.wav" for name in names)
             wave = np.concatenate([soundfile.read(path, dtype="float32")[0] for path in paths])

@@ -1,4 +1,4 @@
-"""Splits, fingerprints, disguise, soundfonts, MIDI and the lists of packages."""
+"""Parts of the corpus: splits, fingerprints, disguise, soundfonts, MIDI and the lists of packages."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EXCLUDED = ("asterisk-core-sounds", "asterisk-prompt", "ktuberling-data", "lmms-
 
 
 def noise(seed: int, seconds: float = 1.0) -> np.ndarray:
-    """Tones that decay in a hiss, different for each seed."""
+    """Return decaying tones in a hiss, different for each seed."""
     generator = np.random.default_rng(seed)
     wave = 0.03 * generator.standard_normal(int(seconds * SAMPLE_RATE))
     time = np.arange(len(wave)) / SAMPLE_RATE
@@ -146,7 +146,7 @@ def test_a_track_that_turns_out_to_be_another_moves_no_third_one() -> None:
     tracks = [Track("colobot", name, f"colobot/{name}", Path(name), 60.0) for name in names]
     split_of = split_of_groups(tracks)
     assert {split_of[track.group] for track in tracks} == set(SPLITS)
-    assert split_of_groups(tracks[1:]) == split_of  # hv2 is humanitarian
+    assert split_of_groups(tracks[1:]) == split_of  # hv2 is the same track as humanitarian
 
 
 def chunk(tag: bytes, *parts: bytes) -> bytes:
@@ -155,7 +155,7 @@ def chunk(tag: bytes, *parts: bytes) -> bytes:
 
 
 def write_soundfont(path: Path, samples: list[np.ndarray]) -> None:
-    """A soundfont of two presets: the piano splits the keys at 60 between two samples, kit 0 has the second."""
+    """Write a soundfont of two presets: the piano splits the keys at 60 between two samples, the kit has the second."""
     starts = np.cumsum([0, *(len(sample) + 46 for sample in samples)])
     pcm = b"".join(sample.astype("<i2").tobytes() + bytes(92) for sample in samples)
     headers = [
@@ -193,7 +193,7 @@ def test_a_soundfont_tells_which_samples_a_key_plays(tmp_path: Path) -> None:
 
 
 def read_events(midi: bytes) -> list[tuple[int, bytes]]:
-    """(tick, event) of the one track of a MIDI file without running status."""
+    """Return (tick, event) pairs of a MIDI file with one track and without running status."""
     place, tick, events = midi.index(b"MTrk") + 8, 0, []
     while place < len(midi):
         delta = 0

@@ -1,4 +1,4 @@
-"""Speech and sound tasks: rules, groups and splits on made-up files; synthesis where its programs are installed."""
+"""Speech and sound tasks: rules, groups and splits on made-up files; synthesis if its programs are installed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from corpus.tasks import effect, extra, kws, lid, mandarin, spk
 
 
 def level_db(wave: np.ndarray) -> float:
-    """Root mean square, in dB of full scale."""
+    """Return the root mean square, in dB of full scale."""
     return float(10 * np.log10((wave**2).mean()))
 
 
@@ -119,7 +119,7 @@ def test_every_rime_and_onset_is_in_every_split() -> None:
 
 
 def spoken_package(folder: Path) -> None:
-    """The packages of spk, of which each file is a different second of noise."""
+    """Write the packages of spk; each file is a different second of noise."""
     syllables = ["".join(parts) for parts in itertools.product("ㄅㄇㄉㄌㄍㄓ", "ㄚㄢㄤㄥㄠ", ("", "2", "3", "4"))]
     files = [f"gcin-voice/{mandarin.SOUNDS}/{name}/{voice}.ogg" for name in syllables for voice in "35"]
     packs = f"hedgewars-data/{lid.VOICE_PACKS}"
@@ -194,7 +194,7 @@ def test_pre_training_says_no_word_of_kws(tmp_path: Path) -> None:
 
 
 def need(*programs: str) -> None:
-    """Skip the test, naming the programs that are not installed."""
+    """Skip the test if programs are not installed, and name them."""
     if missing := [name for name in programs if shutil.which(name) is None]:
         pytest.skip(f"not installed: {', '.join(missing)}")
 

@@ -1,4 +1,4 @@
-"""Ingest without Ray."""
+"""Fixture that makes an ingest run without Ray."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from unfused_ray.data.shards import ingest
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No Ray: what is told and refused does not depend on where archives are listed and shards written."""
+    """Ingest in this process: texts and refusals do not depend on where archives are listed and shards written."""
     monkeypatch.setattr(ingest, "default_executor", lambda is_small=False: IN_PROCESS)

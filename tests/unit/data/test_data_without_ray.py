@@ -1,4 +1,4 @@
-"""Audio becomes shards, statistics, blocks and vectors without Ray, with the same bytes."""
+"""Shards, statistics, blocks and vectors are made without Ray, with the same bytes as with Ray."""
 
 from __future__ import annotations
 

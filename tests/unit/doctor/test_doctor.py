@@ -1,4 +1,4 @@
-"""The doctor: a healthy machine, each thing that can be missing with what to do about it, and the command."""
+"""The doctor: a healthy machine, each possible problem with its remedy, and the command."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 
 @pytest.fixture
 def findings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Finding]]:
-    """The findings for a run with some settings, by check."""
+    """Return a function: the findings for a run with some settings, by check."""
     monkeypatch.setenv("UNFUSED_RAY_HOME", str(tmp_path / "home"))
 
     def find(**fields: Any) -> dict[str, Finding]:
@@ -42,7 +42,7 @@ def findings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., d
 
 @pytest.fixture
 def every_node_says(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Change what the nodes report."""
+    """Return a function that changes the reports of all nodes."""
 
     def say(**fields: Any) -> None:
         monkeypatch.setattr(examine, "look", lambda output, gpus: replace(look(output, gpus), **fields))
@@ -149,7 +149,7 @@ def test_gpus_are_looked_at_where_they_are(
     asked = findings(runtime=RuntimeConfig(gpus_per_worker=1))["GPUs"]
     assert asked.state == state
     assert words in asked.found
-    # A run that asks for none need not have one, but is told of what is there.
+    # A run without GPUs needs none, so a problem with GPUs that exist is only a warning.
     unasked = findings().get("GPUs")
     expected = None if seen["torch_gpus"] is None else state.replace("problem", "warning")
     assert (unasked.state if unasked else None) == expected
@@ -278,7 +278,7 @@ def test_a_path_that_is_longer_than_a_line_is_shown_whole():
     console = Console(file=io.StringIO(), width=80)
     path = "s3://bucket/" + "0123456789" * 20
     console.print(examine.table([Finding("storage", "problem", path, "see that every node's role may write there")]))
-    assert path.count("0123456789") * 10 == sum(letter.isdigit() for letter in console.file.getvalue()) - 1  # of "s3"
+    assert path.count("0123456789") * 10 == sum(letter.isdigit() for letter in console.file.getvalue()) - 1  # "s3"
 
 
 def test_the_command_ends_with_1_where_something_is_missing_and_names_unknown_recipes(

@@ -1,4 +1,4 @@
-"""Vectors of whole clips are those of each clip alone, in any order; what is damaged is NaN, and nothing else."""
+"""Vectors of whole clips equal those of each clip alone, in any order; damaged clips alone are NaN."""
 
 from __future__ import annotations
 

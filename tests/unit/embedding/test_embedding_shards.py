@@ -1,4 +1,4 @@
-"""All clips of shards in parts are what they are in one go, bit for bit, in whatever order the parts end."""
+"""Vectors of shards made in parts equal those made at once, bit for bit, in whatever order the parts end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from unfused_ray.models.frozen import FrozenEncoder
 
 
 class Backwards(InThisProcess):
-    """The last part ends first."""
+    """An executor whose last part ends first."""
 
     @contextmanager
     def run(

@@ -1,4 +1,4 @@
-"""A network that was never trained: its weights follow from the seed, its batch norms from the data."""
+"""A network that was never trained has weights from the seed and batch norms calibrated on the data."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> ClipIndex:
 
 
 def waves_of(clip_ids: np.ndarray) -> np.ndarray:
-    """The crop in the middle of each clip, short ones completed."""
+    """Return the middle crop of each clip; short clips are completed."""
     samples, waves = CROP.num_samples(16_000), []
     for clip in clip_ids.tolist():
         wave = tone(clip, LENGTHS[clip % 3])
@@ -48,7 +48,7 @@ def build(index: ClipIndex, seed: int = 3) -> FrozenEncoder:
 
 
 def blocks_of(index: ClipIndex, block: int) -> list[np.ndarray]:
-    """Clips of each block of the pass, in the plan's order."""
+    """Return the clips of each block of the pass, in the plan's order."""
     planner = Planner(index, 0, BatchConfig(block=block, blocks_per_step=1))
     source = LocalSource(planner, BlockReader(0, block, CROP, CROP.num_samples(16_000)))
     return [read.clip_ids[read.clip_ids >= 0] for read in source.blocks(Pass("embed", 0))]

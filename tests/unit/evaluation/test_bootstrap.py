@@ -1,4 +1,4 @@
-"""Intervals: against a loop over the groups drawn, paired, and as wide as theory says."""
+"""Bootstrap intervals equal a loop over the groups drawn, are paired, and are as wide as theory says."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from unfused_ray.evaluation.bootstrap import (
 
 
 def replicates(*arguments: object) -> np.ndarray:
-    """Accuracies of bootstrap samples."""
+    """Return the accuracies of bootstrap samples."""
     return deviations(*arguments).accuracies  # type: ignore[arg-type]
 
 
 @st.composite
 def outcomes(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
-    """Correct or not, of 1 to 4 seeds, and groups of which some are empty names."""
+    """Draw correct or wrong answers of 1 to 4 seeds, and the clips' groups; some groups have an empty name."""
     num_clips = draw(st.integers(1, 30))
     groups = draw(st.lists(st.sampled_from(["", "a", "b", "c"]), min_size=num_clips, max_size=num_clips))
     rng = np.random.default_rng(draw(st.integers(0, 1000)))
@@ -68,12 +68,12 @@ def test_replicates_equal_a_loop_over_the_groups_drawn_and_the_weighted_seeds_wi
 
 
 def average(correct_N: np.ndarray, of_clips: Sequence[float]) -> float:
-    """Mean of the clips that a sample holds; of all where it holds none."""
+    """Return the mean over a sample's clips, or over all clips if the sample is empty."""
     return float(np.average(correct_N, weights=of_clips if any(of_clips) else None))
 
 
 def counts_of(name: str, seed: int) -> np.ndarray:
-    """How often a group is in each of 100 samples."""
+    """Return how often a group is in each of 100 samples."""
     return randomness.generator(seed, f"bootstrap group {name}").poisson(1.0, 100).astype(float)
 
 
@@ -155,7 +155,7 @@ def test_a_mean_over_tasks_equals_a_loop_in_which_a_group_is_drawn_equally_often
 
 
 def twice(shared: bool, rng: np.random.Generator, num_groups: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Two equally good systems on two tasks that test the same groups, or others that are called alike."""
+    """Draw two equally good systems on two tasks with the same groups, or with other groups of the same names."""
     groups_N = np.repeat(np.arange(num_groups).astype(str), 5)
     effects = [rng.normal(0, 0.2, (2, num_groups)) for _ in range(2)]
     of_tasks = []
@@ -170,7 +170,7 @@ def twice(shared: bool, rng: np.random.Generator, num_groups: int) -> list[tuple
 def test_intervals_and_p_of_a_mean_over_tasks_are_right_where_groups_are_the_same_and_where_names_alone_are(
     shared: bool, num_groups: int
 ) -> None:
-    """The difference is 0. Of tasks that are drawn apart, its interval would leave 0 out too often if shared."""
+    """The true difference is 0. If tasks share groups but are drawn apart, the interval excludes 0 too often."""
     rng = np.random.default_rng(0)
     num_trials = 200
     together = apart = small = 0
@@ -191,7 +191,7 @@ def test_intervals_and_p_of_a_mean_over_tasks_are_right_where_groups_are_the_sam
         small += p_value(*rows[True]) < 0.05
     assert together / num_trials <= 0.075
     assert small / num_trials <= 0.075
-    if num_groups == 20:  # five are widened so much, task by task, that nothing is told
+    if num_groups == 20:  # intervals of five groups are too wide to compare
         assert together / num_trials >= 0.02
         assert not shared or apart > 1.5 * together
 
@@ -226,7 +226,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
     rng = np.random.default_rng(0)
     covered = 0
     for trial in range(200):
-        groups_correct = np.repeat(rng.random(80) < 0.6, 3)  # clips of a group stand or fall together
+        groups_correct = np.repeat(rng.random(80) < 0.6, 3)  # clips of a group are all right or all wrong
         draws = replicates(groups_correct[None], np.repeat(np.arange(80).astype(str), 3), 400, trial, "t")
         found = interval(groups_correct.mean(), draws)
         covered += found.low <= 0.6 <= found.high
@@ -234,11 +234,11 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
 
 
 @pytest.mark.parametrize(
-    ("num_groups", "t"),  # 97.5 % of Student's t of G - 1 degrees of freedom, from a printed table
+    ("num_groups", "t"),  # 97.5 % quantiles of Student's t with G - 1 degrees of freedom, from a printed table
     [(2, 12.706), (3, 4.303), (6, 2.571), (9, 2.306), (25, 2.064), (61, 2.000)],
 )
 def test_few_groups_widen_deviations_by_the_factors_of_students_t(num_groups: int, t: float) -> None:
-    # The mean of 1/n of a Poisson distribution's n > 0, in closed form.
+    # Closed form of the mean of 1/n over a Poisson distribution's n > 0.
     share = np.exp(-num_groups) * (special.expi(num_groups) - np.log(num_groups) - np.euler_gamma)
     factor = t / 1.95996 / np.sqrt((num_groups - 1) * share)
     assert expansion(num_groups) == pytest.approx(factor, rel=3e-4)
@@ -248,14 +248,14 @@ def test_few_groups_widen_deviations_by_the_factors_of_students_t(num_groups: in
 
 
 def test_a_gain_of_two_groups_of_twenty_is_not_told_from_none() -> None:
-    """Positive weights would call any gain sure where no group loses."""
+    """With weights that are always positive, any gain would be certain if no group loses."""
     gains_N = (np.arange(20) < 2).astype(float)
     drawn = deviations(gains_N[None], np.arange(20).astype(str), 4000, 0, "t").accuracies
     assert interval(0.1, drawn).low == 0
 
 
 def of_seeds_alone(*systems: Sequence[float]) -> list[Deviations]:
-    """Systems whose seeds have these accuracies on whatever clips are drawn."""
+    """Return systems with these accuracies of their seeds, the same for any drawn clips."""
     return [deviations(np.repeat([[of] for of in each], 9, axis=1), np.full(9, ""), 40_000, 0, "t") for each in systems]
 
 
@@ -287,7 +287,7 @@ def test_intervals_end_where_accuracies_and_differences_do() -> None:
 
 
 def test_with_few_groups_widened_intervals_of_a_difference_cover_it_where_plain_ones_miss_it() -> None:
-    """Two systems that are equally good, each better on some speakers than on others: the difference is 0."""
+    """Two equally good systems, each better on some speakers than on others: the true difference is 0."""
     rng = np.random.default_rng(0)
     num_groups, num_trials = 5, 300
     groups_N = np.repeat(np.arange(num_groups).astype(str), 20)
@@ -307,7 +307,7 @@ def test_with_few_groups_widened_intervals_of_a_difference_cover_it_where_plain_
 def test_of_three_seeds_a_difference_of_nothing_is_called_one_no_more_often_than_the_level_says(
     rival_seeds: int,
 ) -> None:
-    """Two systems that are equally good on many clips of two tasks, whose seeds differ by more than clips do."""
+    """Two equally good systems on many clips of two tasks; seeds differ by more than clips do."""
     rng = np.random.default_rng(0)
     num_trials, groups_N = 300, np.repeat(np.arange(150).astype(str), 2)
     plain = missed = small = smaller = 0
@@ -342,7 +342,7 @@ def test_p_is_that_of_a_paired_t_test_where_every_group_is_one_clip() -> None:
 
 
 def test_p_is_that_of_a_paired_t_test_of_the_seeds_where_clips_do_not_differ() -> None:
-    """All test clips of a seed stand or fall together in both systems but for their number: seeds alone vary."""
+    """The variation by clips is set to zero, so only seeds vary."""
     groups_N = np.full(2000, "")
     rows = [np.stack([np.arange(2000) % 10 < tenths for tenths in system]) for system in ((5, 6, 8), (4, 6, 5))]
     drawn = [deviations(row_SN, groups_N, 20_000, 0, "t") for row_SN in rows]

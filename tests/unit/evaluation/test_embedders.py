@@ -1,4 +1,4 @@
-"""Encoders of others as rows of a table: they hear whole clips, their vectors are kept, and odd ones are refused."""
+"""Encoders of others as rows of a table embed whole clips, their vectors are kept, and odd encoders are refused."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def task(tmp_path: Path) -> str:
 
 @pytest.fixture
 def heard(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
-    """Every call of ``Bands.embed``."""
+    """The waves of every call of ``Bands.embed``."""
     calls: list[np.ndarray] = []
     monkeypatch.setattr(Bands, "heard", calls)
     return calls
@@ -57,7 +57,7 @@ def test_an_encoder_of_others_is_a_row_whose_vectors_and_cell_are_kept_until_its
     for measure in MEASURES:
         assert theirs.accuracy[measure]["tones"].value > 0.5
     assert (tmp_path / "out" / "tones" / "theirs-map.png").exists()
-    assert sum(map(len, heard)) == NUM_CLIPS + 1  # and one to know the vectors' size by
+    assert sum(map(len, heard)) == NUM_CLIPS + 1  # one more call shows the vectors' size
     assert {wave.dtype for wave in heard} == {np.dtype(np.float32)}
     assert min(wave.shape[1] for wave in heard) == round(CROP.num_samples(16_000) / 2)
 
@@ -79,7 +79,7 @@ def test_vectors_that_a_gpu_has_made_are_kept_apart(
     protocol = load_protocol(str(tmp_path / "protocol.toml")).config
 
     def vectors(cache: EmbeddingCache) -> int:
-        """Compute or read them; return how many calls of the encoder it took."""
+        """Compute or read the vectors; return the number of calls of the encoder."""
         heard.clear()
         (found,) = model.vectors(loaded, protocol, cache)
         assert np.isfinite(found).all()
@@ -101,7 +101,7 @@ def test_vectors_are_those_of_whole_clips_one_by_one_and_damaged_ones_are_none(t
     vectors = vectors_of_clips(Bands(), CROP, index, clip_ids)
     for clip, vector in zip(clip_ids.tolist(), vectors, strict=True):
         np.testing.assert_allclose(vector, expected(clip), rtol=1e-3, atol=1e-6)
-    shard = tmp_path / "tones" / "00001.parquet"  # of all test clips
+    shard = tmp_path / "tones" / "00001.parquet"  # the shard of all test clips
     shard.write_bytes(shard.read_bytes()[:-100] + bytes(100))
     assert (
         np.isnan(vectors_of_clips(Bands(), CROP, index, clip_ids)).all(axis=1).tolist()

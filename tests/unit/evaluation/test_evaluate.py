@@ -1,4 +1,4 @@
-"""Whole evaluations of tiny tasks: what is written agrees, choices are made without test clips, cells are kept."""
+"""Whole evaluations of tiny tasks: outputs agree, choices are made without test clips, cells are kept."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ PNG = b"\x89PNG\r\n"
 
 
 def noisy_labels(num_clips: int) -> list[list[str]]:
-    """Four classes that can be heard, but for every third clip, whose class is drawn."""
+    """Return four classes that can be heard; every third clip has a random class."""
     rng = np.random.default_rng(0)
     return [[f"class {rng.integers(4) if clip % 3 == 0 else clip % 4}"] for clip in range(num_clips)]
 
 
 @dataclass(frozen=True)
 class World:
-    """Two tasks, a pre-trained encoder and a student a task, on disk."""
+    """A folder with two tasks, a pre-trained encoder and a student for each task."""
 
     folder: Path
 
@@ -85,7 +85,7 @@ class World:
             "cache": storage.join(str(output), "embeddings"),
             "protocol": str(self.folder / "protocol.toml"),
             "random_seeds": 2,
-            "processes": 1,  # two of them would take 4 s to start
+            "processes": 1,  # two would take 4 s to start
         }
         return EvaluateConfig(**(values | fields))
 
@@ -103,7 +103,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @pytest.fixture(scope="module")
 def done(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output of an evaluation of everything; tests do not write to it."""
+    """Output of an evaluation of all models on both tasks; tests do not write to it."""
     output = tmp_path_factory.mktemp("done")
     world.run(output)
     return output
@@ -111,7 +111,7 @@ def done(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def probed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Numbers of clips that every probe was fitted and tested on: one entry a probe."""
+    """The number of clips of each call of ``probe``."""
     calls: list[int] = []
 
     def counting(features: Any, labelled: Any, config: Any) -> Any:
@@ -145,7 +145,7 @@ def test_two_processes_fill_the_cells_that_one_does_and_those_that_a_killed_one_
         for result, expected in zip(two["seeds"], one["seeds"], strict=True):
             for measure in MEASURES:
                 found, wanted = (np.mean(each["scores"][measure]) for each in (result, expected))
-                assert found == pytest.approx(wanted, abs=0.1)  # threads differ
+                assert found == pytest.approx(wanted, abs=0.1)  # numbers of threads differ
     assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*.png")} == {
         path.relative_to(done) for path in done.rglob("*.png")
     }
@@ -174,21 +174,21 @@ def test_on_a_machine_with_a_gpu_all_is_embedded_before_cells_are_filled_without
     kinds, calls = ["cuda"], []
     embed_clips, fill = cache_module.embed_clips, evaluation_job.fill
     monkeypatch.setattr(cache_module, "_kind_here", lambda: kinds[-1])
-    monkeypatch.setattr(FrozenEncoder, "to", lambda self, device: self)  # computed on the processor nevertheless
+    monkeypatch.setattr(FrozenEncoder, "to", lambda self, device: self)  # still computed on the processor
 
     def embedding(*arguments: Any) -> Any:
         calls.append("embed")
         return embed_clips(*arguments)
 
     def filling_without(*arguments: Any) -> Any:
-        kinds.append("cpu")  # as in a process that sees no GPU
+        kinds.append("cpu")  # as in a process without a GPU
         calls.append("fill")
         return fill(*arguments)
 
     monkeypatch.setattr(cache_module, "embed_clips", embedding)
     monkeypatch.setattr(evaluation_job, "fill", filling_without)
     world.run(tmp_path / "output", tasks=(str(world.folder / "bare"),), random_seeds=1)
-    assert calls == ["embed"] * 3 + ["fill"] * len(ROWS)  # both random rows share a network; two models
+    assert calls == ["embed"] * 3 + ["fill"] * len(ROWS)  # one network for both random rows, and two models
     for row in ("log-mel statistics", "teacher", "student"):
         assert world.cell(tmp_path / "output", "bare", row) == world.cell(done, "bare", row)
 
@@ -208,7 +208,7 @@ def test_trained_rows_are_compared_with_random_networks_of_their_shape_over_all_
     pairs = {"teacher": "random fc2 (4 × 16)", "student": "random fc1 (4 × 16)"}
     assert {margin["row"]: margin["random"] for margin in margins} == pairs
     asked = json.loads((done / "evaluation.json").read_text())["asked"]
-    assert asked == ["random fc1 (4 × 16)", "teacher", "student"]  # of the shape of the last
+    assert asked == ["random fc1 (4 × 16)", "teacher", "student"]  # that of the last model's shape
     for margin in margins:
         for measure in MEASURES:
             clips = [
@@ -230,7 +230,7 @@ def test_trained_rows_are_compared_with_random_networks_of_their_shape_over_all_
 
 
 def over_tasks(world: World, done: Path, margin: dict[str, str], measure: str) -> np.ndarray:
-    """Samples of a margin: of every task by itself, widened by its groups, and as many clips as it has."""
+    """Return samples of a margin: each task's own, widened for its groups, weighted by its number of test clips."""
     tasks = {task.name: task for task in evaluation_plan.check(world.config(done)).tasks}
     drawn = np.zeros(200)
     for name, task in tasks.items():
@@ -287,7 +287,7 @@ def test_table_cells_and_pictures_are_all_there_and_agree(world: World, done: Pa
 
 
 def shown(interval: dict[str, float]) -> str:
-    """An interval as the table has it."""
+    """Return an interval as the table shows it."""
     return "{value:.1f} ({low:.1f}–{high:.1f})".format(**{name: 100 * value for name, value in interval.items()})
 
 
@@ -299,7 +299,7 @@ def test_a_table_is_read_back_as_it_was_and_another_versions_is_refused(
     raw["rows"][0]["accuracy"]["headline"]["bare"]["low"] = None
     (tmp_path / "table.json").write_text(json.dumps(raw))
     assert np.isnan(EvaluationTable.load(str(tmp_path)).rows[0].accuracy["headline"]["bare"].low)
-    for version in (0, 1):  # 1 had one probe
+    for version in (0, 1):  # version 1 had one probe
         (tmp_path / "table.json").write_text(json.dumps(raw | {"format_version": version}))
         with pytest.raises(ValueError, match=rf"table\.json has format_version {version}.*evaluate again"):
             EvaluationTable.load(str(tmp_path))
@@ -329,7 +329,7 @@ def test_statistics_that_a_task_lacks_are_computed_before_its_cells_and_on_ray_i
     monkeypatch.setattr(evaluation_job, "default_executor", lambda: asked.append("Ray") or IN_PROCESS)
     monkeypatch.setattr(evaluation_job, "fill_cells", lambda missing, fill, processes: iter(()))
     monkeypatch.setattr(evaluation_job, "_SECONDS_HERE", 0.0 if is_long else 3600.0)
-    with pytest.raises(KeyError):  # there is no cell
+    with pytest.raises(KeyError):  # it has no cell
         evaluation_job.run(evaluation_plan.check(config))
     assert asked == ["Ray"] * is_long
     assert ClipIndex.load([task], ["train"]).statistics(front_end) is not None
@@ -348,7 +348,7 @@ def test_scores_are_those_of_probes_written_out_with_scikit_learn(world: World, 
     for measure in MEASURES:
         assert seed["scores"][measure] == pytest.approx(expected.test[measure])
         assert seed["validation"]["scores"][measure] == pytest.approx(expected.valid[measure])
-        assert 0.25 < np.mean(seed["scores"][measure]) < 1  # else this test would tell little
+        assert 0.25 < np.mean(seed["scores"][measure]) < 1  # otherwise the comparison would show little
     true, labels = task.class_ids[task.splits == "test"], range(len(task.class_names))
     assert seed["classes"]["confusion"] == confusion_matrix(true, expected.predictions, labels=labels).tolist()
     recalls = recall_score(true, expected.predictions, labels=labels, average=None, zero_division=0)
@@ -408,17 +408,17 @@ def test_cells_that_are_there_are_not_computed_again(world: World, tmp_path: Pat
     assert len(probed) == 4
     assert {path: path.read_bytes() for path in (tmp_path / "bare").iterdir()} == written
 
-    # One more model has its cell, and the random networks of its shape have theirs.
+    # A further model adds its cell and that of the random networks of its shape.
     both = world.run(tmp_path, **tasks, models=(student, f"{world.folder}/teacher"))
     assert len(probed) == 4 + 1 + 2
     assert [row.name for row in both.rows] == [ROWS[0], ROWS[2], ROWS[1], ROWS[4], ROWS[3]]
     assert both.rows[-2].accuracy == first.rows[-1].accuracy
 
-    # One more task has all its cells.
+    # A further task adds all its cells.
     world.run(tmp_path, models=(student,))
     assert len(probed) == 7 + 4
 
-    # A cell that an interruption left without its JSON is made again.
+    # A cell without its JSON, as after an interruption, is made again.
     (tmp_path / "bare" / "student.json").unlink()
     assert world.run(tmp_path, **tasks, models=(student,)) == first
     assert len(probed) == 12
@@ -515,7 +515,7 @@ def test_a_row_and_the_same_under_another_name_differ_by_exactly_nothing(world: 
     models = (f"{world.folder}/teacher", f"again={world.folder}/teacher", f"student={world.folder}/{{task}}-run")
     table = world.run(tmp_path, models=models, random_seeds=0)
     rows = {row.name: row for row in table.rows}
-    assert table.reference == "teacher"  # the first model
+    assert table.reference == "teacher"  # it is the first model
     assert rows["teacher"].difference == {}
     cells_of_table = [(measure, heading) for measure in MEASURES for heading in (*SIZES, "mean")]
     for measure, heading in cells_of_table:

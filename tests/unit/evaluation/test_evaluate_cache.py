@@ -1,4 +1,4 @@
-"""Vectors that are kept: made once, and again wherever anything that decides them has changed."""
+"""Kept vectors are made once, and again if anything that determines them has changed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def index(tmp_path: Path) -> ClipIndex:
 
 @pytest.fixture
 def embedded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Numbers of clips that every call of ``embed_clips`` was asked for."""
+    """The number of clips of each call of ``embed_clips``."""
     calls: list[int] = []
 
     def counting(encoder: FrozenEncoder, index: ClipIndex, clip_ids: np.ndarray) -> dict[str, np.ndarray]:
@@ -64,7 +64,7 @@ def test_vectors_are_kept_in_parts_and_go_on_behind_the_last_one(
     monkeypatch.setattr(cache_module, "CLIPS_PER_PART", 4)
     expected = embed_clips(encoder, index, np.arange(9))
     vectors = EmbeddingCache(str(tmp_path / "cache")).vectors(encoder, index)
-    assert_equal_layers(vectors, expected, rtol=1e-5)  # clips of other parts are no batch any more
+    assert_equal_layers(vectors, expected, rtol=1e-5)  # parts change which clips share a batch
     assert embedded == [4, 4, 1]
     files = sorted((tmp_path / "cache").rglob("*.safetensors"))
     assert [file.name for file in files] == ["000000000.safetensors", "000000004.safetensors", "000000008.safetensors"]
@@ -99,7 +99,7 @@ def test_vectors_of_a_damaged_shard_are_kept_until_the_next_time(
     for _ in range(2):
         assert np.isnan(vectors.read("fc2", "last")).all(axis=1).tolist() == [True] * 6 + [False] * 3
     assert embedded == [9]
-    cache.vectors(encoder, index)  # damaged still
+    cache.vectors(encoder, index)  # the shard is still damaged
     assert embedded == [9, 9]
     shard.write_bytes(whole)
     for _ in range(2):
@@ -133,7 +133,7 @@ def test_the_key_changes_with_all_that_decides_the_vectors_and_with_nothing_else
 
     running = encoder.encoder.conv[0][1].running_mean
     assert running is not None
-    running += 1  # what calibration changes is a part of the weights
+    running += 1  # calibration changes these, so the key includes them
     assert key(reading(), index) not in keys.values()
 
 
@@ -148,7 +148,7 @@ def test_vectors_of_a_gpu_are_kept_apart_and_a_process_without_one_reads_but_doe
     uri = str(tmp_path / "cache")
     assert key(encoder, index, "cuda") != key(encoder, index) == key(encoder, index, "cpu")
     monkeypatch.setattr(cache_module, "_kind_here", lambda: "cuda")
-    monkeypatch.setattr(FrozenEncoder, "to", lambda self, device: self)  # computed on the processor nevertheless
+    monkeypatch.setattr(FrozenEncoder, "to", lambda self, device: self)  # still computed on the processor
     on_gpu = EmbeddingCache(uri)
     assert on_gpu.device == "cuda"
     expected = embed_clips(encoder, index, np.arange(9))
@@ -162,7 +162,7 @@ def test_vectors_of_a_gpu_are_kept_apart_and_a_process_without_one_reads_but_doe
     whole = shard.read_bytes()
     (folder,) = (each for each in (tmp_path / "cache").iterdir() if each.name == key(encoder, index, "cuda"))
     (file,) = folder.iterdir()
-    file.unlink()  # while cells are filled
+    file.unlink()  # as if lost while cells are filled
     with caplog.at_level(logging.WARNING, logger=cache_module.logger.name):
         assert_equal_layers(on_gpu.vectors(encoder, index), expected)
     assert "lacks the clips 0 to 9: embedded in a process without a GPU" in caplog.text
@@ -172,7 +172,7 @@ def test_vectors_of_a_gpu_are_kept_apart_and_a_process_without_one_reads_but_doe
     shard.write_bytes(whole[:-100] + bytes(100))
     on_gpu.vectors(encoder, index)
     monkeypatch.setattr(cache_module, "_kind_here", lambda: "cpu")
-    found = on_gpu.vectors(encoder, index).read("fc2", "last")  # with a damaged clip too, those of the GPU
+    found = on_gpu.vectors(encoder, index).read("fc2", "last")  # the GPU's, although clips are damaged
     assert np.isnan(found).all(axis=1).tolist() == [True] * 6 + [False] * 3
     assert embedded == [9, 9, 9, 9]
 

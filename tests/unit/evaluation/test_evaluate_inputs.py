@@ -1,4 +1,4 @@
-"""Protocols, tasks and models as users give them: read whole, or refused with what is wrong."""
+"""Protocols, tasks and models as users give them are read whole, or refused with the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of a table: every one reads clips alike, by the task's own training statistics, and random ones know no test."""
+"""Rows of a table read clips alike, with the task's training statistics; random networks see no test clips."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_a_trained_model_reads_by_the_protocol_and_by_the_tasks_training_statist
     readouts: tuple[Readout, ...] = ("last", "blocks", "both")
     model = TrainedModel("mine", uri)
     found = {name: vectors_of(model, task, protocol.replace(readout=name), cache) for name in readouts}
-    assert len(list(Path(cache.uri).iterdir())) == 1  # every readout is of the same kept layers
+    assert len(list(Path(cache.uri).iterdir())) == 1  # every readout uses the same kept layers
     np.testing.assert_array_equal(vectors_of(model, task, protocol, cache), found["last"])
     network = load_encoder(uri).encoder
     mean, std = naive_statistics()
@@ -190,7 +190,7 @@ def test_there_is_one_random_row_a_shape_each_with_a_name_of_its_own() -> None:
 def test_batch_norms_of_random_networks_and_statistics_are_of_the_training_split_alone(
     tmp_path: Path, protocol: ProtocolConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same training clips beside two sets of test clips."""
+    """Two tasks have the same training clips and different test clips."""
     seen: list[tuple[int, Statistics]] = []
 
     def calibrate(*arguments: object) -> FrozenEncoder:

@@ -1,4 +1,4 @@
-"""Tasks with folds, where each clip is tested once and the mean counts, and tasks whose test clips have parts."""
+"""Tasks with folds, where each clip is tested once and the mean counts, and tasks with parts of test clips."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_a_score_is_the_mean_of_the_folds_of_probes_written_out_with_scikit_lear
     for measure in MEASURES:
         means = [each.test[measure].mean() for each in expected]
         assert rows["mine"].accuracy[measure]["tones"].value == pytest.approx(np.mean(means))
-        of_clips = np.concatenate([each.valid[measure] for each in expected])  # each clip validates in one round
+        of_clips = np.concatenate([each.valid[measure] for each in expected])  # a clip validates in one round
         np.testing.assert_allclose(kept.validation[measure], of_clips[None])
         by_fold = np.reshape([np.mean(result["scores"][measure]) for result in cell["seeds"]], (4, 2)).mean(axis=1)
         assert random.accuracy[measure]["tones"].value == pytest.approx(by_fold.mean())
@@ -104,7 +104,7 @@ def test_a_score_is_the_mean_of_the_folds_of_probes_written_out_with_scikit_lear
         assert pooled != pytest.approx(by_fold.mean())
     assert "Mean of folds, each tested once: tones 4." in table.to_markdown()
     assert table.num_groups == {"tones": len({*task.groups})}
-    assert evaluated(tmp_path, task.uri, model, random_seeds=2) == table  # from its cells
+    assert evaluated(tmp_path, task.uri, model, random_seeds=2) == table  # read from its cells
 
 
 def table_config(folder: Path, task: str, model: str) -> EvaluateConfig:
@@ -122,7 +122,7 @@ def test_every_fold_may_have_a_network_of_its_own(task: Task, tmp_path: Path) ->
     cost = largest_cost(model, [task])
     assert cost is not None and cost[0] == num_parameters(AudioNTT2020(SMALL.replace(cut="fc1"), 64))
     keys = []
-    for seed in (3, 9):  # another network of one fold makes another cell
+    for seed in (3, 9):  # a new network of one fold gives a new cell
         write_encoder(tmp_path / f"student-tones-{task.folds[3]}", "block1", seed=seed)
         evaluated(tmp_path, task.uri, f"student={tmp_path}/student-{{task}}")
         cell = json.loads((tmp_path / "out/tones/student.json").read_text())
@@ -147,7 +147,7 @@ def test_an_evaluation_is_linked_to_the_network_of_every_fold(
 
 
 def test_replicates_of_weighted_clips_are_means_of_folds_where_whole_folds_are_groups(task: Task) -> None:
-    """Each fold a group: a replicate is a mean of the folds as often as they are drawn, of whatever size they are."""
+    """If each fold is a group, a replicate is the mean of the drawn folds, whatever their sizes."""
     folds = fold_of(task)
     correct = np.concatenate([np.arange(size) < right for size, right in zip(SIZES, (1, 2, 7, 5), strict=True)])[None]
     of_fold = [correct[0, folds == fold].mean() for fold in task.folds]

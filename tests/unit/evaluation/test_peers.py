@@ -1,4 +1,4 @@
-"""Published encoders hear what they were trained for, and vectors of a clip do not depend on its batch."""
+"""Published encoders recognise what they were trained on, and a clip's vector does not depend on its batch."""
 
 from importlib import metadata
 from pathlib import Path
@@ -15,14 +15,14 @@ NAMES = ("SpeechEmbedding", "SpeakerEncoder", "PitchEncoder")
 
 
 def tone(hertz: float, seconds: float, sample_rate: int) -> np.ndarray:
-    """A sawtooth-like tone, (samples,) float32."""
+    """Return a tone of three partials: (samples,) float32."""
     time = np.arange(round(seconds * sample_rate)) / sample_rate
     return sum(0.1 / k * np.sin(2 * np.pi * k * hertz * time) for k in (1, 2, 3)).astype(np.float32)
 
 
 @torch.inference_mode()
 def embed(embedder: Embedder, *waves: np.ndarray) -> np.ndarray:
-    """Vectors of clips of one length."""
+    """Embed clips of one length."""
     return np.asarray(embedder.embed(np.stack(waves)))
 
 
@@ -62,7 +62,7 @@ def test_the_speaker_encoder_gives_unit_vectors_whatever_the_level() -> None:
 
 @pytest.mark.parametrize("note", [57, 64, 69])
 def test_the_pitch_encoder_hears_the_note(note: int) -> None:
-    """Its first 88 numbers are onsets of the piano's keys, from MIDI note 21 on, the next 88 the notes that sound."""
+    """In the mean, numbers 0 to 87 are onsets of piano keys from MIDI note 21 on, 88 to 175 are sounding notes."""
     wave = tone(440 * 2 ** ((note - 69) / 12), 3.0, PitchEncoder.sample_rate)
     mean = embed(PitchEncoder(), wave)[0, 440:]
     assert int(mean[88:176].argmax()) == note - 21

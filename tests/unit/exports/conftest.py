@@ -1,4 +1,4 @@
-"""The student that is exported."""
+"""Fixture with the student that the tests export."""
 
 from __future__ import annotations
 

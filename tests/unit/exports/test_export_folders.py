@@ -1,4 +1,4 @@
-"""Exports as folders: for the Hugging Face hub with a model card, and for torch alone; refusals of the job."""
+"""Exports as folders, for the Hugging Face hub with a model card and for torch alone, and refusals of the job."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from unfused_ray.models.portable import PortableEncoder
 
 @pytest.fixture(scope="module")
 def evaluation(student: Exportable, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The student beside a random network of its shape."""
+    """Folder of an evaluation of the student and of a random network of its shape."""
     folder = tmp_path_factory.mktemp("evaluation")
     (folder / "protocol.toml").write_text(PROTOCOL)
     config = EvaluateConfig(
@@ -41,7 +41,7 @@ def evaluation(student: Exportable, tmp_path_factory: pytest.TempPathFactory) ->
         random_seeds=1,
         tracking=TrackingConfig(uri="off"),
     )
-    plan = evaluation_plan.check(config)  # and what its run writes, without pictures
+    plan = evaluation_plan.check(config)  # with the files of its run, without pictures
     found = {
         (system.name, task.name): cells.compute(task, system, plan.protocol, plan.cache, 0)[0]
         for task in plan.tasks
@@ -60,7 +60,7 @@ def test_a_hub_folder_has_weights_configuration_code_and_card(student, evaluatio
     assert set(result.files) == code | {"README.md", "config.json", "model.safetensors"}
     with safetensors.safe_open(folder / "model.safetensors", "pt") as file:
         assert file.metadata() == {"format": "pt"}
-        assert "encoder.fc1.weight" in file.keys()  # noqa: SIM118 - it is no dictionary
+        assert "encoder.fc1.weight" in file.keys()  # noqa: SIM118 - the file is no dictionary
     config = json.loads((folder / "config.json").read_text())
     assert config["auto_map"]["AutoModel"] == "modeling_unfused.UnfusedModel"
     assert config["encoder"]["shortest"] == 3_200
@@ -150,7 +150,7 @@ def test_an_export_in_the_same_folder_is_replaced_whole_or_left_as_it_was(studen
     (folder / "evaluation" / "table.md").write_text("scores of the old network")
     (folder / "mine.txt").write_text("x")
     record = json.loads((folder / "export.json").read_text())
-    assert "evaluation" not in job.check(ExportConfig(**torch_)).before  # only an export with 8 bits has scores
+    assert "evaluation" not in job.check(ExportConfig(**torch_)).before  # only 8-bit exports have scores
     record["files"] |= {"../precious": 1, "..": 1, "": 1, "model-int8.onnx": 1}
     (folder / "export.json").write_text(json.dumps(record))
     (tmp_path / "precious").write_text("x")
@@ -206,7 +206,7 @@ def test_an_evaluation_of_other_weights_is_refused(student, evaluation, tmp_path
     other = write_student(tmp_path, seed=1)
     with pytest.raises(ValueError, match=r"has no row of the weights that .* has now .* rows are .*the student"):
         job.check(ExportConfig(encoder=other.run, to="hub", evaluation=evaluation))
-    # The same weights elsewhere are those that were read.
+    # The same weights in another place count as the same.
     moved = write_student(tmp_path / "moved")
     plan = job.check(ExportConfig(encoder=moved.run, to="hub", evaluation=evaluation))
     assert (plan.results.row, plan.results.tasks) == ("the student", ("pitches",))

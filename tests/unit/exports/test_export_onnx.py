@@ -1,4 +1,4 @@
-"""An exported ONNX file: what is in it, what it says, and how near it is to the encoder."""
+"""An exported ONNX file: its contents, its description, and its difference from the encoder."""
 
 from __future__ import annotations
 

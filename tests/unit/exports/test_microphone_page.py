@@ -1,4 +1,4 @@
-"""The page of the guide in headless Chromium: it hears the microphone, and computes what Python does."""
+"""The guide's page in headless Chromium records the microphone and computes the vectors that Python does."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def url(student: Exportable, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A folder as the guide makes it, on loopback, with a file of 8 bits besides."""
+    """Address of the guide's folder on loopback, with an 8-bit file as well."""
     if not RUNTIME.exists():
         pytest.fail(f"{RUNTIME} is not there: make test-browser installs it")
     folder = Path(api.export(encoder=student.run, output=str(tmp_path_factory.mktemp("page"))).folder)
@@ -82,7 +82,7 @@ def test_the_page_hears_the_microphone(browser: Browser, url: str):
     page.wait_for_function(f"document.getElementById('status').textContent === '{LOADED}'")
     page.get_by_role("button", name="Listen").click()
     page.wait_for_function("document.getElementById('status').textContent.startsWith('16 numbers in ')")
-    page.wait_for_timeout(2_500)  # the last two seconds are the tone's
+    page.wait_for_timeout(2_500)  # so that the last two seconds are of the tone
     page.get_by_role("button", name="Keep this sound").click()
     page.wait_for_function("Number(document.querySelector('output')?.value) > 0.9")
     assert page.evaluate("document.getElementById('frames').width") == 25
@@ -93,7 +93,7 @@ def test_the_page_hears_the_microphone(browser: Browser, url: str):
 def test_the_page_says_that_it_may_not_hear_the_microphone(browser: Browser, url: str):
     context = browser.new_context()
     page = context.new_page()
-    page.add_init_script(REFUSE)  # the browser of the tests asks nobody
+    page.add_init_script(REFUSE)  # the tests' browser asks no user
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(f"{url}/microphone.html")

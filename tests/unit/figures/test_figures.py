@@ -1,4 +1,4 @@
-"""Drawings hold the values they were given: read back from the drawn artists, not from pixels."""
+"""Drawings hold the values they were given, read back from matplotlib's artists and not from pixels."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_an_axis_of_categories_names_each_where_its_lines_pass_and_one_of_a_sing
 
 
 def _lines(axis: Axes) -> dict[float, tuple[list[float], list[float]]]:
-    """By line of the table: the interval's ends, and the dot."""
+    """Return the ends of the interval and the dot, by line of the table."""
     drawn: dict[float, tuple[list[float], list[float]]] = {}
     for line in axis.lines:
         ends, dot = drawn.setdefault(line.get_ydata()[0], ([], []))
@@ -237,7 +237,7 @@ def test_accuracy_is_drawn_at_the_size_of_each_encoder_and_as_a_line_without_one
     (axis,) = draw_by_parameters("by size", found).axes
     lines = {line.get_label(): line for line in axis.lines}
     (x_a, x_b) = (lines[label].get_xdata()[0] for label in ("a: 50.0", "b: 60.0"))
-    assert x_b < 1000 < x_a and x_a * x_b == pytest.approx(1000**2)  # side by side, the best first
+    assert x_b < 1000 < x_a and x_a * x_b == pytest.approx(1000**2)  # side by side, the better first
     assert lines["log-mel: 30.0"].get_ydata() == [30, 30]
     (interval,) = [line for line in axis.lines if line.get_label().startswith("_")]
     np.testing.assert_allclose(interval.get_xydata(), [[x_a, 40], [x_a, 70]])
@@ -254,11 +254,11 @@ def test_accuracy_is_drawn_along_the_operations_of_a_curve_and_as_a_level_withou
     assert lines["random: 30.0"].get_ydata() == [30, 30]
     intervals = [line.get_xydata() for line in axis.lines if line.get_label().startswith("_")]
     np.testing.assert_allclose(intervals, [[[600, 40], [600, 60]], [[60, 30], [60, 50]], [[62, 30], [62, 50]]])
-    assert [text.get_text() for text in axis.get_xticklabels()] == ["60", "600"]  # 62 would stand on 60
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["60", "600"]  # 62 would overlap 60
     legend = axis.get_legend()
     assert legend is not None
     order = [text.get_text() for text in legend.get_texts()]
-    assert order == ["a: 40.0, 50.0", "known: 45.0", "b: 40.0", "random: 30.0"]  # as high as they end
+    assert order == ["a: 40.0, 50.0", "known: 45.0", "b: 40.0", "random: 30.0"]  # in the order of their ends
 
 
 ODD = ("_silence_", "5 $ or $ 6", "x^2 \\ $$ {")
@@ -284,6 +284,6 @@ def _odd_table() -> Figure:
 @pytest.mark.parametrize("draw", [_odd_map, _odd_curves, _odd_confusion, _odd_table])
 def test_names_are_drawn_as_they_are(draw: Callable[[], Figure], tmp_path: Path) -> None:
     svg = to_svg(draw()).decode()
-    assert all(svg.count(name) >= 2 for name in ODD[:2])  # in a title, and in a legend or beside an axis
+    assert all(svg.count(name) >= 2 for name in ODD[:2])  # in a title, and in a legend or at an axis
     assert ODD[2] in svg
     save(draw(), str(tmp_path / "picture.png"))

@@ -1,4 +1,4 @@
-"""Curves and clusters are drawn while a run trains, and shown in MLflow, no more often than they may cost."""
+"""Curves and clusters are drawn while a run trains, and logged to MLflow, within a share of the run's time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_run_that_trains_has_its_pictures_in_its_folder_and_in_mlflow(
     monkeypatch.setattr(live, "_SHARE", 0)
     write_source(tmp_path / "source", [[40]])
     job = tiny(tmp_path / "source", tmp_path / "run", tracking_uri, epochs=20, checkpoint__pictures_every_minutes=1e-9)
-    job = job.replace(stop_after=19)  # nothing is drawn at the end of a run that is not finished
+    job = job.replace(stop_after=19)  # an unfinished run draws nothing at its end
     assert not api.pretrain(job).pictures
     assert {file.name for file in (tmp_path / "run" / "pictures").iterdir()} == {"health.png", "clusters.png"}
     client, found = MlflowClient(tracking_uri=tracking_uri), tracked(tracking_uri, job.output)
@@ -57,7 +57,7 @@ def test_a_drawing_that_ends_in_a_fault_is_not_begun_anew_at_each_epoch(monkeypa
         raise TypeError("a fault of the project")
 
     monkeypatch.setattr(pictures, "write_progress", fail)
-    monkeypatch.setattr(threading, "excepthook", lambda hooked: None)  # pytest would warn of it
+    monkeypatch.setattr(threading, "excepthook", lambda hooked: None)  # pytest would warn
     curves = LivePictures(lambda: TrackedRun("off", "", "run", "id"), "run", 1e-9)
     for _ in range(3):
         curves.draw()

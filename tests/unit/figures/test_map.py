@@ -1,4 +1,4 @@
-"""The map names the groups that a reader can tell apart, and keeps them apart."""
+"""The map names as many groups as a reader can tell apart, and its projection keeps groups apart."""
 
 from __future__ import annotations
 
@@ -42,5 +42,5 @@ def test_projection_keeps_groups_apart_and_repeats() -> None:
     ids=["dead", "two clips", "two directions", "one number", "none"],
 )
 def test_vectors_of_a_collapsed_network_have_no_map(embeddings: np.ndarray) -> None:
-    """t-SNE ended the whole process on some of them."""
+    """On some of these t-SNE crashed the whole process."""
     assert project(embeddings) is None

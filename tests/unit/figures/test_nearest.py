@@ -1,4 +1,4 @@
-"""The picture of nearest clips: test clips of different classes, how they are chosen, and the clips a cell names."""
+"""The picture of nearest clips: the choice of test clips, of different classes, and the clips that a cell names."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def cell_of(rows: np.ndarray) -> Any:
 def test_questions_are_test_clips_of_different_classes_and_answers_are_those_of_the_cell(task: Any) -> None:
     test, train = (np.flatnonzero(task.splits == split) for split in ("test", "train"))
     rows = np.stack([np.roll(train, shift)[:4] for shift in range(len(test))])
-    rows[:, 3] = -1  # as of a damaged clip
+    rows[:, 3] = -1  # as for a damaged clip
     questions = ask(task, {"mine": rows})
     assert len(questions.asked) == 3
     assert len({task.class_ids[each.clip_id] for each in questions.asked}) == 3
@@ -46,9 +46,9 @@ def test_questions_are_clips_for_which_the_last_system_finds_more_and_both_are_c
     other = np.stack([np.setdiff1d(train, of_class[label])[:2] for label in task.class_ids[test]])
     more, fewer = np.zeros(len(test), bool), np.zeros(len(test), bool)
     more[::2], fewer[3::4] = True, True
-    last = np.where(more[:, None], same, np.where(fewer[:, None], -1, other))  # the class of "clip -1" is that of some
+    last = np.where(more[:, None], same, np.where(fewer[:, None], -1, other))  # -1 as an index would find a class
     first = np.where(more[:, None] | ~fewer[:, None], other, same)
-    questions = ask(task, {"random": first, "between": other, "mine{0}": last})  # a name is no format
+    questions = ask(task, {"random": first, "between": other, "mine{0}": last})  # braces in a name are no format
     chosen = [each.clip_id for each in questions.asked]
     assert len(chosen) == len({task.class_ids[clip] for clip in chosen}) == 3
     assert set(chosen) <= set(test[more].tolist())

@@ -1,4 +1,4 @@
-"""The health of a run shows its metrics with the weights and bounds of its own settings."""
+"""The health picture of a run shows its metrics with the weights and bounds of its settings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unfused_ray.runs.reader import RunReader
 
 
 def _panels(uri: str) -> dict[str, tuple[str, list[list[float]]]]:
-    """Note and curve of each panel of a run's health, by heading."""
+    """Return the note and the curve of each panel of a run's health, by heading."""
     run = RunReader(uri)
     axes = draw_health("run", run.history(), view_of(run).metrics).axes
     return {

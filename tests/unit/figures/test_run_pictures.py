@@ -1,4 +1,4 @@
-"""Pictures of a run show what its folder holds: a run of clips whose labels and clusters are known."""
+"""Pictures of a run show what its folder holds, for a run on clips with known labels and clusters."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_map_of_a_distillation_shows_what_its_student_hears_by_label_and_pseudo_
     monkeypatch.setattr(pictures, "draw_map", draw)
     pictures.write(example.student)
     student = load_student(example.student)
-    assert len(drawn["embeddings"]) == DAMAGED  # all before the damaged clip, which is the last
+    assert len(drawn["embeddings"]) == DAMAGED  # all but the damaged clip, the last
     for clip_id in (0, 7, 43):
         alone = student.embed(example.waves[clip_id], RATE)[0]
         np.testing.assert_allclose(drawn["embeddings"][clip_id], alone, rtol=1e-4, atol=1e-5)
@@ -106,7 +106,7 @@ def test_sheet_shows_the_clips_nearest_to_each_centroid_as_far_as_they_can_be_re
     pictures.write(str(tmp_path / "run"))
     (sheet,) = sheets
     assert [len(row.log_mels) for row in sheet] == [6, 6, 6, 6, 3]
-    # Clips 0 to 14, five of each kind; the distances fall with the id. 14 is without a label, 13 a hiss, 12 a hum.
+    # The cluster has clips 0 to 14, five of each kind; distances fall with the id. 14 has no label, 13 hisses, 12 hums.
     assert sheet[0].title == "cluster 0\n15 clips\n50% hum"
     assert sheet[0].captions == ["", "hiss", "hum"] * 2
     assert [log_mel is None for log_mel in sheet[0].log_mels] == [False, False, True, False, False, False]

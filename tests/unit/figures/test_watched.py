@@ -1,4 +1,4 @@
-"""Watched accuracies are found in the run that a model is from, however the model is named."""
+"""Watched accuracies are found in the run of a model, whether the model is named by its run or by its export."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The encoder that the adapters load."""
+"""Fixture with the encoder that the adapters load."""
 
 from __future__ import annotations
 

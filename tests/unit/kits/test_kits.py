@@ -1,4 +1,4 @@
-"""The adapters as their kits call them; with the kits' own checks in test_kits_own_checks.py."""
+"""The adapters, called as the evaluation kits call them; test_kits_own_checks.py runs the kits' own checks."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from unfused_ray.kits import evar, hear, xares
 from unfused_ray.models.export import load_encoder
 
 EVAR_FIELDS = {
-    *("audio_repr", "weight_file", "sample_rate", "feature_d"),  # of the adapter
-    *("batch_size", "lr_lineareval", "early_stop_epochs"),  # that lineareval.py and its loaders read of a configuration
+    *("audio_repr", "weight_file", "sample_rate", "feature_d"),  # read by the adapter
+    *("batch_size", "lr_lineareval", "early_stop_epochs"),  # read by lineareval.py and its loaders
 }
 WAVE = torch.rand(2, 50_000) - 0.5
 
@@ -41,7 +41,7 @@ def test_xares_takes_the_one_encoder_of_its_module(folder, monkeypatch):
     encoder = xares.UnfusedEncoder()
     assert (encoder.sampling_rate, encoder.output_dim, encoder.hop_size_in_ms) == (16_000, 16, 40)
     frames = encoder(WAVE)
-    assert frames.shape == (2, 2 * 40 - 1, 16)  # 3,125 ms
+    assert frames.shape == (2, 2 * 40 - 1, 16)  # of 3,125 ms
 
 
 def test_evar_gets_a_vector_a_clip(folder):
@@ -73,7 +73,7 @@ def test_mteb_keeps_the_results_of_each_network_apart(folder, tmp_path, monkeypa
         monkeypatch.setitem(sys.modules, stub.__name__, stub)
     monkeypatch.delitem(sys.modules, "unfused_ray.kits.mteb", raising=False)
     adapter = importlib.import_module("unfused_ray.kits.mteb")
-    monkeypatch.delitem(sys.modules, "unfused_ray.kits.mteb")  # it is made of stubs
+    monkeypatch.delitem(sys.modules, "unfused_ray.kits.mteb")  # this module is made of stubs
     name = tmp_path / "encoder"
     (first, again), other = (
         [adapter.UnfusedModel(write_encoder(name, "fc1")).mteb_model_meta for _ in range(2)],

@@ -1,4 +1,4 @@
-"""The adapters by the kits' own checks, in the environment that ``make test-kits`` makes; EVAR is not on PyPI."""
+"""The kits' own checks of the adapters, in the environment of ``make test-kits``; without EVAR, not on PyPI."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.kits
 
 
 def run(folder: str, program: str, *arguments: str) -> str:
-    """Output of a program of the kits' environment."""
+    """Run a program of the kits' environment; return its output."""
     kits = os.environ.get("KITS", "")
     if not kits:
         pytest.fail("KITS names no folder of programs: make test-kits")

@@ -1,4 +1,4 @@
-"""Labels that are clustered anew: which passes they ask for, and that nothing pushed is forgotten."""
+"""Labels clustered anew each epoch: the passes that they need before it, and no pushed embedding is lost."""
 
 from __future__ import annotations
 

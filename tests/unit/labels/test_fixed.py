@@ -1,4 +1,4 @@
-"""Labels that were made before the run: the same in every epoch, and taken along by every checkpoint."""
+"""Labels made before the run stay the same in every epoch, and every checkpoint holds them."""
 
 from __future__ import annotations
 

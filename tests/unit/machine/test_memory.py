@@ -1,4 +1,4 @@
-"""Freed memory is used again, by whichever thread."""
+"""Freed memory is used again by any thread."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SIZE = 1 << 26
 
 
 def page_faults_of_ten_arrays() -> int:
-    """Page faults of ten arrays of 64 MB, made one after another once the heap has settled."""
+    """Return the page faults of ten arrays of 64 MB, made one after another once the heap has settled."""
     before = 0
     for i in range(30):
         if i == 20:
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        b"x" * (SIZE + i % 2)  # not a constant that is made once
+        b"x" * (SIZE + i % 2)  # sizes differ, so this is no constant
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
@@ -35,7 +35,7 @@ def in_a_thread() -> int:
 
 
 def measured(how: str, environment: dict[str, str]) -> int:
-    # A sweep of this session has set them for its trials.
+    # An earlier sweep in this session may have set these variables for its trials.
     inherited = {name: value for name, value in os.environ.items() if name not in memory.ENVIRONMENT}
     out = subprocess.run(
         [sys.executable, __file__, how], env={**inherited, **environment}, check=True, capture_output=True, text=True

@@ -1,4 +1,4 @@
-"""Threads follow from the settings; a busy machine is said, with the flag that decides."""
+"""The number of threads follows from the settings; on a busy machine a warning names the flag to set."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_threads_are_those_asked_for_or_the_checkpoints_or_a_share_of_the_cores(
         (3.0, 6, 1, "--runtime.threads 5 "),
         (7.9, 8, 1, "--runtime.threads 1 "),
         (40.0, 4, 1, "--runtime.threads 1 "),
-        (40.0, 1, 1, ""),  # one thread waits for nobody
+        (40.0, 1, 1, ""),  # one thread waits for no other
     ],
 )
 def test_a_load_above_the_cores_that_are_left_is_said(load: float, threads: int, processes: int, flag: str) -> None:
@@ -99,7 +99,7 @@ def test_threads_are_set_without_a_look_at_the_load(monkeypatch: pytest.MonkeyPa
     before = torch.get_num_threads()
     try:
         assert set_threads(RuntimeConfig(threads=1), 1) == torch.get_num_threads() == 1
-        warn_of_load(RuntimeConfig(threads=1), 1, None)  # nor whether one thread is warned
+        warn_of_load(RuntimeConfig(threads=1), 1, None)  # the load does not decide this either
     finally:
         torch.set_num_threads(before)
 

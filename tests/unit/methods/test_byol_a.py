@@ -1,4 +1,4 @@
-"""BYOL-A against a reference written with loops, and what its two networks must keep."""
+"""BYOL-A equals a reference written with loops; only the online network is trained, and the target follows it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def method() -> ByolA:
     torch.manual_seed(0)
     config = ByolAConfig(hidden=12, projection_dim=5, ema_decay=0.9)
     method = ByolA(config, EncoderConfig(channels=4, width=8, dropout=0.0), num_mels=16).double().train()
-    with torch.no_grad():  # as after some steps: the target is not the online network
+    with torch.no_grad():  # as after some steps: target and online network differ
         for parameter in method.parameters():
             parameter += 0.05 * torch.randn_like(parameter)
     return method
@@ -29,7 +29,7 @@ def _views(num_clips: int = 6) -> torch.Tensor:
 
 
 def _reference_loss(method: ByolA, views: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Normalised views, both networks, then every view of every clip by itself."""
+    """Compute the loss view by view and clip by clip, from normalised views through both networks."""
     kept = torch.cat([views[0][weights > 0], views[1][weights > 0]])
     clips = list((views - kept.mean()) / kept.std(correction=0))
     online = method.projector(method.encoder(torch.cat(clips)))
@@ -49,7 +49,7 @@ def test_loss_and_gradient_are_those_of_the_reference(method: ByolA, weights: li
     trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
     ours = method(_views(), weights_B, NO_LABELS).loss
     expected = _reference_loss(method, _views(), weights_B)
-    close = {"rtol": 1e-4, "atol": 1e-5}  # the loss is float32, whatever the network is
+    close = {"rtol": 1e-4, "atol": 1e-5}  # the loss is always float32
     torch.testing.assert_close(ours, expected, check_dtype=False, **close)
     torch.testing.assert_close(torch.autograd.grad(ours, trained), torch.autograd.grad(expected, trained), **close)
 

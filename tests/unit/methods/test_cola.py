@@ -1,4 +1,4 @@
-"""COLA against a naive reference, and what its loss must not depend on."""
+"""COLA equals a naive reference; clips that do not count change nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NO_LABELS = torch.empty(0)
 
 
 def naive_losses(anchor_ND: Tensor, positive_ND: Tensor, matrix_DD: Tensor, weights_N: Tensor) -> list[Tensor]:
-    """The definition of each clip that counts, one pair of clips at a time (arXiv 2010.10915 sec. 2)."""
+    """Return the loss of each clip that counts, one pair of clips at a time (arXiv 2010.10915 sec. 2)."""
     counted = [i for i, weight in enumerate(weights_N) if weight]
     losses = []
     for i in counted:
@@ -24,7 +24,7 @@ def naive_losses(anchor_ND: Tensor, positive_ND: Tensor, matrix_DD: Tensor, weig
 
 
 def projections(seed: int, num_clips: int = 7) -> Tensor:
-    """Anchors and positives, alike but not the same: (2, num_clips, DIM) float64."""
+    """Return anchors and similar positives: (2, num_clips, DIM) float64."""
     rng = torch.Generator().manual_seed(seed)
     shared = torch.randn(num_clips, DIM, generator=rng, dtype=torch.float64)
     return shared + 0.5 * torch.randn(2, num_clips, DIM, generator=rng, dtype=torch.float64)
@@ -70,7 +70,7 @@ def test_the_loss_of_a_global_batch_is_that_of_the_definition_over_all_its_block
     batch = {name: torch.cat([output[name] for output in outputs]) for name in outputs[0]}
     output = method.batch_loss(batch, weights)
 
-    # A view's features depend on both views of its block, through batch norm: the reference takes them together.
+    # Batch norm makes a view's features depend on both views of its block, so the reference embeds them together.
     embeddings = [build().encoder(views(seed).flatten(0, 1)) for seed in range(2)]
     linear, norm, _ = method.projector
     projected = [torch.tanh(norm(linear(embedding))).unflatten(0, (2, BLOCK)) for embedding in embeddings]

@@ -1,4 +1,4 @@
-"""DECAR-v2's loss and bank embeddings against naive references, and global batches spread over processes."""
+"""DECAR-v2's loss and bank embeddings equal naive references, also for global batches spread over processes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def unit_rows(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 
 def naive_loss(z_VBD: Tensor, prototypes_KD: list[Tensor], labels_HB: Tensor, temperature: float) -> list[Tensor]:
-    """The definition, one clip, view and head at a time."""
+    """Compute the definition, one clip, view and head at a time."""
     losses = []
     for clip in range(z_VBD.shape[1]):
         terms = []
@@ -70,8 +70,8 @@ def test_loss_is_that_of_float32_where_networks_compute_in_bfloat16() -> None:
 
 def test_agreement_is_the_share_of_views_and_heads_whose_nearest_prototype_is_the_label() -> None:
     axes = torch.eye(3)
-    z = torch.stack([axes[[0, 1]], axes[[0, 2]]])  # both views of the first clip on axis 0, those of the second apart
-    prototypes = [axes, axes.roll(1, dims=0)]  # axis i is prototype i of head 0, prototype i + 1 of head 1
+    z = torch.stack([axes[[0, 1]], axes[[0, 2]]])  # the first clip's views agree, the second's differ
+    prototypes = [axes, axes.roll(1, dims=0)]  # axis i: prototype i of head 0, i + 1 of head 1
     labels = torch.tensor([[0, 1], [1, 0]])
     _, agreement = prototype_loss(z, prototypes, labels, 0.1)
     assert agreement.tolist() == [1.0, 0.5]
@@ -87,7 +87,7 @@ def build(bank_embedding: str = "view0_clean", dropout: float = 0.3) -> DecarV2:
 
 
 def block(index: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Views, weights and labels of a block; its last clip does not count."""
+    """Return views, weights and labels of a block; its last clip does not count."""
     generator = torch.Generator().manual_seed(index)
     views = torch.randn(2, BLOCK, NUM_MELS, NUM_FRAMES, generator=generator)
     labels = torch.stack([torch.randint(k, (BLOCK,), generator=generator) for k in CLUSTERS])
@@ -123,7 +123,7 @@ def test_loss_of_a_block_is_the_sum_over_clips_of_the_definition() -> None:
     views, weights, labels = block(0)
     method = build(dropout=0.0)
     output = method(views, weights, labels)
-    # A view's projections depend on all views of the block, through batch norm: the reference takes them together.
+    # Batch norm makes a view's projections depend on all views of the block, so the reference embeds them together.
     z = build(dropout=0.0).embed(views.flatten(0, 1)).unflatten(0, (2, BLOCK))
     losses = naive_loss(z, method._prototypes_KD, labels, method.config.temperature)
     torch.testing.assert_close(output.loss.detach(), sum(losses[:-1]))
@@ -133,7 +133,7 @@ def test_the_bank_gets_the_first_views_projection_without_dropout() -> None:
     views, weights, labels = block(0)
     noisy, clean = build(dropout=0.6), build(dropout=0.0)
     embeddings = noisy(views, weights, labels).embeddings
-    # The trunk's batch norm sees both views, the projector's the first alone.
+    # The trunk's batch norm sees both views, the projector's only the first.
     hidden = clean.encoder.hidden(clean.encoder.blocks(views.flatten(0, 1))[-1])[:BLOCK]
     frames = F.relu(clean.encoder.fc2(hidden))
     expected = clean.projector(frames.amax(1) + frames.mean(1))
@@ -153,7 +153,7 @@ def test_the_bank_can_get_the_mean_of_the_views_as_trained() -> None:
 def test_embeddings_for_the_bank_leave_no_trace_in_batch_norm(compute: Callable[..., Tensor] | None) -> None:
     views, weights, labels = block(0)
     pending = []
-    for bank_embedding in ("view0_clean", "mean_of_views"):  # the second computes nothing beside the loss
+    for bank_embedding in ("view0_clean", "mean_of_views"):  # the second adds no computation to the loss
         method = build(bank_embedding)
         torch.manual_seed(7)
         if compute is None:
@@ -170,9 +170,9 @@ NUM_BLOCKS = 4
 
 
 def accumulate(blocks: Iterable[int], model: Callable[..., BlockOutput]) -> None:
-    """Add the gradient of some blocks' share of the mean over a global batch of ``NUM_BLOCKS``."""
+    """Add the gradient of some blocks, as their share of the mean over a global batch of ``NUM_BLOCKS``."""
     for index in blocks:
-        torch.manual_seed(100 + index)  # dropout is the block's own
+        torch.manual_seed(100 + index)  # each block has its own dropout
         (model(*block(index)).loss / (NUM_BLOCKS * BLOCK)).backward()
 
 
@@ -221,6 +221,6 @@ def test_two_processes_have_the_gradient_and_the_running_statistics_of_one(
     for name, gradient in rounded.items():
         assert torch.equal(gradient, others[name])
         assert torch.equal(gradient, gradient.bfloat16().float())
-    # Each worker's share is rounded to 8 bits, then their sum; those of some weights cancel but for that.
+    # Shares and their sum are rounded to 8 bits. For some weights the shares cancel, so compare the whole gradient.
     sent, whole = (torch.cat([each[name].ravel() for name in rounded]) for each in (rounded, gradients(alone)))
     assert 0 < torch.linalg.norm(sent - whole) < 0.01 * torch.linalg.norm(whole)

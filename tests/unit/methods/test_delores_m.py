@@ -1,4 +1,4 @@
-"""DeLoRes-M against a naive reference, step by step: loss, gradient, the key's encoder and the queue."""
+"""DeLoRes-M equals a naive reference, step by step: loss, gradient, the keys' encoder and the queue."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def build(**settings: Any) -> DeloresM:
 
 
 def views(seed: int, noise: float = 1.0) -> Tensor:
-    """Two views of a block's clips, alike for little noise."""
+    """Return two views of a block's clips, the more alike the less noise."""
     rng = torch.Generator().manual_seed(seed)
     shared = torch.randn(BLOCK, NUM_MELS, NUM_FRAMES, generator=rng)
     return shared + noise * torch.randn(2, BLOCK, NUM_MELS, NUM_FRAMES, generator=rng)
 
 
 def naive_loss(batch: dict[str, Tensor], weights: Tensor, past_keys: list[Tensor], config: DeloresMConfig) -> Tensor:
-    """The definition over the clips that count, one clip, key and pair of features at a time."""
+    """Compute the definition over the clips that count, one clip, key and pair of features at a time."""
     counted = [i for i, weight in enumerate(weights) if weight]
     loss = batch["query"].new_zeros(())
     for i in counted:
@@ -48,7 +48,7 @@ def naive_loss(batch: dict[str, Tensor], weights: Tensor, past_keys: list[Tensor
 
 
 def random_batch(method: DeloresM, num_clips: int, weights: Tensor) -> dict[str, Tensor]:
-    """A batch as ``forward`` could give it, float64."""
+    """Return a random batch in the form that ``forward`` returns, float64."""
     rng = torch.Generator().manual_seed(1)
     batch = {
         name: torch.nn.functional.normalize(torch.randn(num_clips, 5, generator=rng, dtype=torch.float64))
@@ -86,7 +86,7 @@ def test_three_steps_have_the_loss_the_average_and_the_queue_of_the_definition()
     method = build()
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.1)
     average = {name: value.double() for name, value in state_of(method, "key_").items()}
-    queue: list[Tensor | None] = []  # of the newest clips; those that did not count have no key
+    queue: list[Tensor | None] = []  # keys of the newest clips, None if a clip did not count
     for step in range(3):
         weights = torch.ones(BLOCK)
         weights[step] = 0
@@ -111,7 +111,7 @@ def test_three_steps_have_the_loss_the_average_and_the_queue_of_the_definition()
 
 
 def state_of(method: DeloresM, prefix: str) -> dict[str, Tensor]:
-    """Copies of the weights of encoder and projection, or of their averages, by the same names."""
+    """Return copies of the weights of encoder and projector, or of their averages, under the same names."""
     return {
         f"{module}.{name}": parameter.detach().clone()
         for module in ("encoder", "projector")
@@ -161,7 +161,7 @@ def test_equal_views_are_told_from_past_keys() -> None:
     method = build(on_diagonal=0, off_diagonal=0)
     weights = torch.ones(BLOCK)
     first = method(views(0, noise=0.0), weights, NO_LABELS)
-    assert method.batch_loss(first, weights).loss.item() == 0  # there is no other key to take it for
+    assert method.batch_loss(first, weights).loss.item() == 0  # there is no other key
     method.after_step({name: tensor.detach() for name, tensor in first.items()})
     torch.testing.assert_close(first["query"], first["key"])
     second = method(views(1, noise=0.0), weights, NO_LABELS)

@@ -1,4 +1,4 @@
-"""DeLoRes-S against a naive reference, and what its loss must not depend on."""
+"""DeLoRes-S equals a naive reference; clips that do not count change nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BLOCK, NUM_MELS, NUM_FRAMES = 6, 16, 16
 
 
 def naive_sums(first_ND: Tensor, second_ND: Tensor) -> tuple[Tensor, Tensor]:
-    """The definition, one pair of features at a time."""
+    """Compute the definition, one pair of features at a time."""
     invariance, redundancy = first_ND.new_zeros(()), first_ND.new_zeros(())
     for i in range(first_ND.shape[1]):
         for j in range(second_ND.shape[1]):
@@ -28,7 +28,7 @@ def naive_sums(first_ND: Tensor, second_ND: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def features(seed: int, num_clips: int = 7, dim: int = 5) -> Tensor:
-    """Two views' features, alike but not the same: (2, num_clips, dim) float64."""
+    """Return similar features of two views: (2, num_clips, dim) float64."""
     rng = torch.Generator().manual_seed(seed)
     shared = torch.randn(num_clips, dim, generator=rng, dtype=torch.float64)
     return shared + 0.5 * torch.randn(2, num_clips, dim, generator=rng, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""The method that the guide adds passes the test that the guide writes for it, and trains by the guide's recipe."""
+"""The method that the guide adds passes the guide's test and trains by the guide's recipe."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GUIDE = ROOT / "docs" / "guides" / "add-a-method.md"
 
 
 def patched(text: str, change: Block) -> str:
-    """A file's text after the hunks of a diff, each of which must fit one place."""
+    """Apply the hunks of a diff to a text; each must fit exactly one place."""
     for hunk in change.text.split("@@\n"):
         lines = hunk.splitlines(keepends=True)
         old = "".join(line[1:] for line in lines if line[0] != "+")
@@ -61,7 +61,7 @@ def test_its_test_compares_values_and_gradients(copy: Path) -> None:
 def test_its_recipe_trains_and_every_term_of_its_loss_is_shown(copy: Path) -> None:
     write_source(copy / "source", [[40, 30]], (7_000, 20_000))
     options = {"data": copy / "source", "output": copy / "run", "optimizer.lr": 0.01, "epochs": 3}
-    options |= {"stop-after": 2, "tracking.uri": "off", "runtime.threads": 1}  # no pictures are drawn of what goes on
+    options |= {"stop-after": 2, "tracking.uri": "off", "runtime.threads": 1}  # an unfinished run draws no pictures
     given = [part for name, value in options.items() for part in (f"--{name}", str(value))]
     printed = run(copy, "-m", "unfused_ray", "pretrain", "vicreg-tiny", *given)
     first, second = history(copy / "run")

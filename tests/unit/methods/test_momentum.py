@@ -1,4 +1,4 @@
-"""Averages of weights and queues of keys, step by step against naive references."""
+"""Averages of weights and queues of keys equal naive references, step by step."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from unfused_ray.methods.method import BlockOutput
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_block_is_one_graph(name: str) -> None:
-    # A CPU's dropout draws its mask in place, which ends a graph; a GPU's is torch's own.
+    # Without dropout: on a CPU it draws its mask in place, which ends a graph; on a GPU it is torch's own.
     step = steps_of(CONFIGS[name].replace({"encoder.dropout": 0.0}), torch.device("cpu"))
     method, size = step.learner.method, step.config.batch.block
     views = torch.randn(method.num_views, size, step.config.front_end.num_mels, 96)

@@ -1,4 +1,4 @@
-"""Every pre-training without pseudo-labels resumes exactly, and has one result for any number of workers."""
+"""Every pre-training without pseudo-labels resumes exactly, and learns the same with one worker and with two."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ from unfused_ray.training.worker import loop
 from unfused_ray.training.worker.collectives import Collectives, DistributedCollectives, LocalCollectives
 from unfused_ray.training.worker.loop import Loop, Worker, passes_left
 
-STEPS = 3  # an epoch: 100 clips, 32 a global batch
+STEPS = 3  # in an epoch: 100 clips, 32 a global batch
 METHODS = [name for name, (_, recipe) in recipes.PRETRAIN.items() if name.endswith("-tiny")]
 
-SMALL_STEPS = {"batch__block": 4, "batch__blocks_per_step": 2, "checkpoint__keep": 9}  # an epoch is 12
-NOT_FINITE = 11  # a block of the second worker, in the sixth step
+SMALL_STEPS = {"batch__block": 4, "batch__blocks_per_step": 2, "checkpoint__keep": 9}  # 12 steps an epoch
+NOT_FINITE = 11  # this block is the second worker's, in the sixth step
 ENDINGS: dict[str, dict[str, Any]] = {
     "diverged": {},
     "collapsed": {"health__min_effective_rank": 1e3, "health__on_collapse": "stop"},
@@ -67,7 +67,7 @@ def test_what_a_batch_loss_is_made_of_is_float32_where_networks_compute_in_bfloa
 def test_the_loss_of_a_batch_is_not_computed_in_bfloat16(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """COLA's logits are not normalised: near 60, bfloat16 rounds them by a quarter."""
+    """COLA's logits are not normalised: near 60, bfloat16 rounds them to multiples of a quarter."""
     lower: dict[str, list[bool]] = {"networks": [], "loss": []}
     bilinear_loss, blocks = cola.bilinear_loss, AudioNTT2020.blocks
 
@@ -110,7 +110,7 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
 def test_a_checkpoint_has_no_bank_and_one_with_an_empty_bank_is_resumed(
     source: Path, tmp_path: Path, stop_after: Callable[[int], None]
 ) -> None:
-    """Checkpoints of runs without labels used to hold an assignment without a head."""
+    """Earlier versions kept an assignment without heads in the checkpoints of runs without labels."""
     config = tiny(source, tmp_path / "run", "off", "cola-tiny")
     stop_after(1)
     assert train(config).state == "stopped"
@@ -144,7 +144,7 @@ def test_a_warm_start_leaves_the_keys_of_the_other_runs_clips_behind(
 
 
 def _loop(config: PretrainConfig, collectives: Collectives, leaving_nodes: Callable[[], Sequence[str]] = tuple) -> Loop:
-    """A loop of one worker, before its first step."""
+    """Return the loop of one worker, before its first step."""
     prepared, device = check(config), torch.device("cpu")
     source = LocalSource(prepared.planner, _reader(config))
     worker = Worker(collectives, device, prepared.planner, source, None, Coordinator(None), leaving_nodes=leaving_nodes)
@@ -158,7 +158,7 @@ def _reader(config: PretrainConfig) -> BlockReader:
 
 
 def _two_steps(config: PretrainConfig, collectives: Collectives) -> dict[str, torch.Tensor]:
-    """The method's state after two steps, of this worker's share of the blocks, on one thread: bits depend on them."""
+    """Return the method's state after two steps of this worker's blocks; one thread, as bits depend on their number."""
     torch.set_num_threads(1)
     run = _loop(config, collectives)
     blocks = list(run.worker.source.blocks(Pass("train", 0)))[collectives.rank :: collectives.world]
@@ -171,7 +171,7 @@ def _two_steps(config: PretrainConfig, collectives: Collectives) -> dict[str, to
 
 @dataclass(frozen=True)
 class _Share:
-    """This worker's blocks of a pass; the loss of one of the plan's blocks is not finite."""
+    """Source of this worker's blocks of a pass; weights of the block ``not_finite`` are NaN."""
 
     source: BlockSource
     collectives: Collectives
@@ -185,7 +185,7 @@ class _Share:
 
 
 def _ending(name: str, config: PretrainConfig, collectives: Collectives) -> Status:
-    """How a whole run ends on this worker; from its third look on one node is leaving, from its sixth on two."""
+    """Run to the end on this worker; return the status. From the third look a node is leaving, from the sixth two."""
     looks = itertools.count(1)
     leaving = ["", "", "a", "a", "a", "b"]
     run = _loop(config, collectives, lambda: leaving[2 : next(looks)])
@@ -197,7 +197,7 @@ def _ending(name: str, config: PretrainConfig, collectives: Collectives) -> Stat
 
 def _worker(rank: int, world: int, configs: dict[str, str], folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
-    loop.LOOK_SECONDS = 0.0 if rank == 0 else 1e9  # the first worker looks at every step, and all with it
+    loop.LOOK_SECONDS = 0.0 if rank == 0 else 1e9  # the first worker looks at every step, for all
     for name, text in configs.items():
         config, collectives = PretrainConfig.model_validate_json(text), DistributedCollectives()
         if name in ENDINGS:
@@ -208,13 +208,13 @@ def _worker(rank: int, world: int, configs: dict[str, str], folder: str) -> None
 
 
 def _on_sgd(name: str, source: Path, output: Path, tracking_uri: str) -> PretrainConfig:
-    """Not on AdamW, whose step of a bias before batch norm, without a gradient but for rounding, is as long as any."""
+    """Return a configuration with SGD: AdamW would move biases before batch norm by whole steps of rounding errors."""
     return tiny(source, output, tracking_uri, name, optimizer__name="sgd", optimizer__lr=0.1)
 
 
 @pytest.fixture(scope="module")
 def of_two_workers(source: Path, tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of what both workers leave, ``<recipe or ending>-<rank>``: two processes for all, which start slowly."""
+    """Folder with both workers' results, ``<recipe or ending>-<rank>``; two processes do all, as they start slowly."""
     folder = tmp_path_factory.mktemp("workers")
     configs = {name: _on_sgd(name, source, folder / "run", tracking_uri) for name in METHODS}
     for name, fields in ENDINGS.items():
@@ -257,7 +257,7 @@ def test_two_workers_end_at_the_same_step_and_write_one_checkpoint_for_each_node
 def test_a_node_that_is_found_leaving_at_the_end_of_an_epoch_has_its_checkpoint_there(
     source: Path, tmp_path: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That an epoch ends too soon after the last checkpoint does not count then: the node is found but once."""
+    """The checkpoint is written even soon after the last one, because a leaving node is found only once."""
     monkeypatch.setattr(loop, "LOOK_SECONDS", 0.0)
     config = tiny(source, tmp_path / "run", tracking_uri, "cola-tiny", checkpoint__min_minutes=1e6)
     looks = itertools.count(1)

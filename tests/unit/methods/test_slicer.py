@@ -1,4 +1,4 @@
-"""SLICER against references written with loops: both contrasts, the queue and the teacher, step by step."""
+"""SLICER equals references written with loops: both contrasts, the queue and the teacher, step by step."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONFIG = SlicerConfig(projection_dim=5, num_clusters=4, queue=16, ema_decay=0.9,
 def method() -> Slicer:
     torch.manual_seed(0)
     method = Slicer(CONFIG, EncoderConfig(channels=4, width=8, dropout=0.0), num_mels=16).train()
-    with torch.no_grad():  # as after some steps: the teacher is not the student
+    with torch.no_grad():  # as after some steps: teacher and student differ
         for parameter in method.parameters():
             parameter += 0.05 * torch.randn_like(parameter)
     return method
@@ -40,7 +40,7 @@ def _batch(num_clips: int = 6) -> dict[str, torch.Tensor]:
 
 
 def _reference_cluster_loss(one: torch.Tensor, other: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Every column of either view against all others of both."""
+    """Contrast every column of either view with all others of both."""
     columns = [*one.T, *other.T]
     num_clusters, losses = len(one.T), []
     for i, column in enumerate(columns):

@@ -1,4 +1,4 @@
-"""UnFuSeD's loss, term by term and as a whole, in value and gradient, against its definition written out in loops."""
+"""UnFuSeD's loss and gradient, term by term and as a whole, equal the definition written in loops."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HEADS = [pytest.param((4,), id="one head"), pytest.param((4, 3, 2), id="three he
 
 
 def exits(num_classes: Sequence[int], seed: int = 0) -> list[Exit]:
-    """The teacher's and three branches' outputs for ``NUM_VIEWS`` views, as leaves, in float64."""
+    """Return outputs of the teacher and three branches for ``NUM_VIEWS`` views, as leaves in float64."""
     rng = np.random.default_rng(seed)
 
     def leaf(size: int) -> Tensor:
@@ -48,7 +48,7 @@ def softmax(logits_K: Tensor, temperature: float) -> list[Tensor]:
 def naive_terms(
     teacher: Exit, branches: Sequence[Exit], labels_HN: Tensor, config: UnfusedConfig
 ) -> dict[str, list[Tensor]]:
-    """The definition, one view, branch, head and class at a time."""
+    """Compute the definition, one view, branch, head and class at a time."""
     num_heads, num_views = labels_HN.shape
     terms: dict[str, list[Tensor]] = {name: [] for name in TERMS}
     for view in range(num_views):
@@ -141,7 +141,7 @@ def build(**fields: object) -> Unfused:
 
 
 def block(num_views: int = 1) -> tuple[Tensor, Tensor, Tensor]:
-    """Views, weights and labels of a block."""
+    """Return views, weights and labels of a block."""
     views = torch.randn(num_views, BLOCK, NUM_MELS, NUM_FRAMES, generator=torch.Generator().manual_seed(2))
     return views, torch.ones(BLOCK), labels_of(NUM_CLASSES, BLOCK)
 
@@ -152,13 +152,13 @@ def gradients(method: Unfused, loss: Tensor) -> dict[str, Tensor]:
 
 
 def assert_equal_gradients(method: Unfused, loss: Tensor, expected: Tensor) -> None:
-    """Up to 1e-4 of the whole gradient: those of biases before batch norm vanish, and are rounding errors."""
+    """Compare whole gradients up to 1e-4: those of biases before batch norm are only rounding errors."""
     ours, theirs = (torch.cat([g.flatten() for g in gradients(method, x).values()]) for x in (loss, expected))
     assert (ours - theirs).norm() < 1e-4 * theirs.norm()
 
 
 def naive_loss(method: Unfused, views_VBFT: Tensor, weights_B: Tensor, labels_HB: Tensor) -> Tensor:
-    """The weighted sum over the clips of the mean over their views, from four exits computed one after another."""
+    """Sum the clips' losses by weight, each the mean over its views, from four exits computed one after another."""
     num_views, batch = views_VBFT.shape[:2]
     x, outputs = views_VBFT.flatten(0, 1).unsqueeze(1), []
     for convolution, head in zip(method.encoder.conv, method.branches, strict=True):
@@ -216,7 +216,7 @@ def test_agreement_is_the_share_of_views_and_heads_where_the_teacher_finds_the_l
 @pytest.mark.parametrize("how", ["weight 0", "label -1", "label -1 in one head"])
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 def test_a_clip_that_does_not_count_adds_neither_loss_nor_gradient(training: bool, how: str) -> None:
-    """In training it is still seen by batch norm; in evaluation the block might as well be without it."""
+    """In training batch norm still sees the clip; in evaluation the block is as if without it."""
     views, weights, labels = block(num_views=2)
     method = build(alpha=0.4, beta=1.0, num_views=2).train(training)
     others = torch.arange(BLOCK) != 2
@@ -243,7 +243,7 @@ def test_a_block_in_which_no_clip_counts_has_a_loss_and_gradients_of_zero() -> N
 
 
 def test_beyond_the_branches_a_detached_network_learns_from_its_own_labels_alone() -> None:
-    """The teacher's head and both layers per frame get the gradient of its cross entropy, whatever alpha and beta."""
+    """The teacher's head and both layers per frame get only its cross entropy's gradient, for any alpha and beta."""
 
     def beyond(detach: bool, alpha: float, beta: float) -> list[Tensor]:
         method = build(detach_teacher=detach, alpha=alpha, beta=beta)

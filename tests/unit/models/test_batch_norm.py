@@ -1,4 +1,4 @@
-"""Block batch norm against torch's, and its independence of how blocks are spread over workers."""
+"""Block batch norm equals torch's, however the blocks are spread over workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cost of an encoder, counted against a table made before this project and by hand."""
+"""The cost of an encoder equals a table older than this project, a count by hand and torch's counter."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_reference_is_the_whole_network_and_a_narrow_one_has_69_percent_fewe
 
 
 def by_hand(config: EncoderConfig, front_end: FrontEndConfig, seconds: int) -> float:
-    """Multiply–adds a second, layer by layer: every output value has as many as it has inputs."""
+    """Count multiply–adds a second, layer by layer: one for each input of each output value."""
     bands, frames, channels = front_end.num_mels, front_end.num_frames(seconds * front_end.sample_rate), 1
     layers = LAYERS[: LAYERS.index(config.cut) + 1]
     total = 0
@@ -63,7 +63,7 @@ def test_multiply_adds_are_those_of_pytorchs_own_counter() -> None:
 
 
 def test_multiply_adds_of_the_encoder_are_the_methods() -> None:
-    """0.27 GFLOP forward for a crop of 0.95 s, two a multiply–add."""
+    """The method takes 0.27 GFLOP forward for a crop of 0.95 s, counting two for each multiply–add."""
     assert 2 * 0.95 * by_hand(EncoderConfig(), FrontEndConfig(), seconds=10) / 1e9 == pytest.approx(0.27, abs=0.01)
 
 

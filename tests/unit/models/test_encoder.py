@@ -1,4 +1,4 @@
-"""The encoder against a plain reference in the paper's order, its sizes, and its ways in and out."""
+"""The encoder equals a plain reference in the paper's order; its shapes, layers, cuts and refusals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SMALL = EncoderConfig(channels=4, width=12)
 def small_encoder(seed: int = 0) -> AudioNTT2020:
     torch.manual_seed(seed)
     encoder = AudioNTT2020(SMALL, num_mels=16)
-    for block in encoder.conv:  # scales of both signs: ReLU and pooling must commute for these too
+    for block in encoder.conv:  # scales of both signs: ReLU and pooling must still commute
         nn.init.normal_(block[1].weight)
         nn.init.normal_(block[1].bias)
     return encoder
@@ -27,7 +27,7 @@ def log_mels(batch: int = 6, bands: int = 16, frames: int = 43) -> torch.Tensor:
 
 
 def reference(encoder: AudioNTT2020, log_mel: torch.Tensor, training: bool) -> torch.Tensor:
-    """Convolution, batch norm, ReLU, max pool; then per frame, in loops."""
+    """Compute convolution, batch norm, ReLU and max pool, then the layers per frame, in loops."""
     x = log_mel[:, None]
     for convolution, norm, *_ in encoder.conv:
         x = F.conv2d(x, convolution.weight, convolution.bias, padding=1)
@@ -71,7 +71,7 @@ def test_shapes_of_the_stages():
 
 
 def layers_by_hand(encoder: AudioNTT2020, log_mel: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Maximum plus mean over time of every layer, computed module by module."""
+    """Compute maximum plus mean over time of every layer, module by module."""
     x, frames = log_mel[:, None], {}
     for number, block in enumerate(encoder.conv, start=1):
         x = block(x)
@@ -107,7 +107,7 @@ def test_a_truncated_network_gives_the_same_layers_and_ends_with_the_cut(cut):
     blocks = [vectors.shape[1] for layer, vectors in layers.items() if layer.startswith("block")]
     assert (list(beginning.block_dims), beginning.frame_step) == (blocks, 2 ** len(blocks))
     assert beginning.frames(beginning.hidden(beginning.blocks(log_mels())[-1])).shape[2] == beginning.dim
-    with torch.no_grad():  # a copy: training goes on without it
+    with torch.no_grad():  # it is a copy: later training does not change it
         next(encoder.parameters()).zero_()
     assert torch.equal(beginning(log_mels()), whole[cut])
 

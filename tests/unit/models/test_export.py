@@ -1,4 +1,4 @@
-"""An exported encoder is the trained one, checks itself, and takes any mono audio."""
+"""An exported encoder is the trained one, checks its own files, and takes any mono audio."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_other_sample_rates_are_resampled(exported):
         return 0.5 * np.sin(2 * np.pi * (200 + 500 * t) * t)
 
     at_16k, at_44k = (encoder.spectrogram(chirp(rate), rate) for rate in (16_000, 44_100))
-    loud = at_16k > at_16k.amax() - 2  # within a factor of 3000 in power
+    loud = at_16k > at_16k.amax() - 2  # 2 × STD in log power: within a factor of 3000
     torch.testing.assert_close(at_44k[loud], at_16k[loud], atol=0.05, rtol=0)
 
 
@@ -160,7 +160,7 @@ def test_a_truncated_encoder_comes_back_truncated(trained, tmp_path):
 
 
 def test_a_student_is_taken_and_the_whole_encoder_is_not(tmp_path):
-    """The reference's own size, 40 % of which must be saved."""
+    """A student must save 40 % of the reference's parameters; the whole encoder has the reference's size."""
     whole = AudioNTT2020(EncoderConfig(), num_mels=64)
     for name, encoder in (("encoder", whole), ("student", whole.truncated("fc1"))):
         save_encoder(str(tmp_path / name), encoder, FrontEndConfig(), CropConfig(), MEAN, STD, {})
@@ -214,7 +214,7 @@ def test_loading_leaves_torchs_random_state_alone(exported):
 
 
 def test_a_student_of_the_code_needs_three_lines_and_no_ray(exported):
-    """Nor Triton, which torch's counter of operations imports: it crashes beside TensorFlow."""
+    """Triton must not be imported either, as torch's counter of operations does: it crashes beside TensorFlow."""
     code = (
         "import sys, numpy as np\n"
         "from unfused_ray.models.export import load_encoder\n"

@@ -1,4 +1,4 @@
-"""Vectors over time are where their times say; the interface that evaluation kits ask for."""
+"""Vectors over time belong to the times given with them; the interface has what evaluation kits need."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def encoder(cut: Cut = "fc1", **crop: str) -> FrozenEncoder:
 
 
 def click(milliseconds: float, seconds: float = 2.0) -> np.ndarray:
-    """Silence but for a short noise around a moment."""
+    """Return silence with a short noise around a moment."""
     wave = np.zeros(int(seconds * RATE), np.float32)
     centre = int(milliseconds * RATE / 1000)
     wave[centre - 40 : centre + 40] = np.random.default_rng(0).uniform(-0.9, 0.9, 80)
@@ -29,7 +29,7 @@ def click(milliseconds: float, seconds: float = 2.0) -> np.ndarray:
 
 
 def loudest(model: FrozenEncoder, wave: np.ndarray, **options: bool) -> float:
-    """The time of the vector that differs most from silence, ms."""
+    """Return the time, in ms, of the vector that differs most from silence's."""
     frames, silence = (model.frames(each, RATE, **options) for each in (wave, np.zeros_like(wave)))
     return float(frames.times[(frames.vectors - silence.vectors).norm(dim=2)[0].argmax()])
 
@@ -53,7 +53,7 @@ def test_half_a_hop_gives_the_same_vectors_and_those_between(num_samples):
     whole, half = model.frames(wave, RATE), model.frames(wave, RATE, half_hop=True)
     assert (half.times.diff() == 40).all()
     torch.testing.assert_close(half.vectors[:, ::2], whole.vectors)
-    later = model.frames(wave[:, 640:], RATE)  # half a hop later; ends and beginnings see what is beyond otherwise
+    later = model.frames(wave[:, 640:], RATE)  # half a hop later; vectors at both ends differ
     torch.testing.assert_close(half.vectors[:, 5:-4:2], later.vectors[:, 2 : 2 + half.vectors[:, 5:-4:2].shape[1]])
 
 
@@ -64,7 +64,7 @@ def test_the_end_is_covered_where_it_is_asked_for():
     assert short.times[-1] + 45 < 1_060 < covered.times[-1] + 45
     assert covered.vectors.shape[1] == short.vectors.shape[1] + 1
     assert abs(loudest(model, wave, cover_end=True) - 1_060) <= 50
-    whole = model.frames(np.zeros(1_280 * 12 - 160, np.float32), RATE)  # 96 frames: nothing is left
+    whole = model.frames(np.zeros(1_280 * 12 - 160, np.float32), RATE)  # 96 frames: no rest
     assert torch.equal(whole.times, model.frames(np.zeros(1_280 * 12 - 160), RATE, cover_end=True).times)
 
 

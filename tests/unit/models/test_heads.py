@@ -1,4 +1,4 @@
-"""The heads against plain references."""
+"""The heads equal plain references."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A GPU computes in IEEE float32 where that is asked for, and its settings are as they were afterwards."""
+"""``ieee_float32`` makes a GPU compute in IEEE float32 and restores torch's settings afterwards."""
 
 from __future__ import annotations
 

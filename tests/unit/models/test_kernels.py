@@ -1,4 +1,4 @@
-"""Dropout and linear layers are torch's own, values and gradients, in every number format."""
+"""Dropout and linear layers have torch's values and gradients in every number format."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_dropout_keeps_its_share_scaled_and_follows_the_seed(dtype: torch.dtype)
 
 
 def test_every_sixteenth_of_a_random_number_is_used() -> None:
-    """64-bit draws of 63 bits would never drop every fourth element's upper half."""
+    """A word of 64 bits gives four elements; with only 63 random bits, one of the four would never be dropped."""
     torch.manual_seed(0)
     kept = kernels.dropout(torch.ones(400_000), 0.5) != 0
     assert kept.view(-1, 4).double().mean(0).tolist() == pytest.approx([0.5] * 4, abs=0.01)

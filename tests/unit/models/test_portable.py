@@ -1,4 +1,4 @@
-"""The portable network computes what the encoder does, by other operations."""
+"""The portable network computes the same vectors as the encoder, by other operations."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def encoder(front_end: FrontEndConfig, cut: str, rule: str) -> FrozenEncoder:
 def test_vectors_and_frames_are_those_of_the_encoder(n_fft, cut, rule, batch, num_samples):
     model = encoder(FrontEndConfig(n_fft=n_fft, hop=50, num_mels=16, f_min=0.0), cut, rule)
     wave = np.random.default_rng(num_samples).uniform(-0.5, 0.5, (batch, num_samples)).astype(np.float32)
-    if batch > 1 and num_samples <= batch:  # taken for channels by the encoder
+    if batch > 1 and num_samples <= batch:  # the encoder would take it for channels
         wave = wave[:1]
     vectors, frames = portable(model)(torch.from_numpy(wave))
     torch.testing.assert_close(vectors, model(wave), rtol=1e-3, atol=1e-3)

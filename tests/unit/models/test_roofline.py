@@ -1,4 +1,4 @@
-"""Estimates for cards: what is counted of a step, and the slower of host and GPU."""
+"""Estimates for GPU cards: the work counted in a step, and the slower of host and GPU."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from unfused_ray.models.roofline import CARDS, Estimate, Work, count, estimate
 def test_operations_bytes_and_operators_of_a_product_are_counted() -> None:
     a, b = torch.ones(10, 20), torch.ones(20, 30)
     with Work() as work:
-        product = (a @ b).T  # the second is a view
+        product = (a @ b).T  # the transpose is a view
     assert product.shape == (30, 10)
     assert (work.count, work.num_bytes, work.num_operators) == (2 * 10 * 20 * 30, 4 * (200 + 600 + 300), 1)
     calls: list[int] = []
     assert count(lambda: calls.append(len(a @ b))).count == work.count
-    assert calls == [10, 10]  # the first does not count
+    assert calls == [10, 10]  # the first call is not counted
     found = estimate(work, 7, CARDS["L4"])
     assert found.products == pytest.approx(12_000 / (0.35 * 121e12))
     assert found.memory == pytest.approx(4_400 / (0.8 * 300e9))

@@ -1,4 +1,4 @@
-"""Every recipe is valid as it stands, comes back from JSON, and takes or refuses changes of any of its fields."""
+"""Every recipe is valid as it stands, survives JSON, and takes or refuses changes of any of its fields."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_change_is_in_the_flat_values_alone_or_is_refused_by_name(
     except ValueError as refusal:
         assert name.rpartition(".")[2] in str(refusal)
     else:
-        several = isinstance(before[name], tuple)  # of paths, of which one may be given as it is
+        several = isinstance(before[name], tuple)  # a single path may be given without a tuple
         assert changed.flat() == {**before, name: (value,) if several else value}
         assert changed.replace({name: before[name]}) == config
 

@@ -1,4 +1,4 @@
-"""Reports: pages of the four kinds of runs are whole, need nothing else, and show what the folders hold."""
+"""Report pages of all four kinds of runs are well formed, need no other file, and show what the folders hold."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> Runs:
 
 @pytest.fixture(scope="module")
 def pages(runs: Runs) -> dict[str, Page]:
-    """By kind, a page of that run; the last is of all."""
+    """Pages of the runs by kind; "all" is one page of all runs."""
     uris = {kind: (getattr(runs, kind),) for kind in KINDS[:-1]} | {"all": runs.all}
     return {kind: Page(report.to_html(uris)) for kind, uris in uris.items()}
 
 
 def section(page: Page, heading: str) -> str:
-    """The HTML of the section of that heading."""
+    """Return the HTML of the section with this heading."""
     (title,) = [element for element in page.all("h3") if element.text == heading]
     name = title.attributes["id"].replace("heading", "run")
     start = page.html.index(f'<section id="{name}"')
@@ -71,7 +71,7 @@ def section(page: Page, heading: str) -> str:
 
 
 def data(uri: str, kind: str) -> bytes:
-    """The content of a data URI."""
+    """Return the content of a data URI."""
     assert uri.startswith(f"data:{kind};base64,")
     return base64.b64decode(uri.partition(",")[2], validate=True)
 
@@ -163,7 +163,7 @@ def test_curves_end_where_the_history_does(runs: Runs, pages: dict[str, Page]) -
 def test_the_history_has_the_learning_rate_of_each_epochs_last_step(runs: Runs) -> None:
     config = RunReader(runs.pretraining).config
     rates = [entry["learning_rate"] for entry in RunReader(runs.pretraining).history()]
-    steps = 1  # an epoch: 60 clips, 32 a global batch
+    steps = 1  # in an epoch: 60 clips, 32 a global batch
     assert rates == [learning_rate(config.optimizer, (epoch + 1) * steps - 1, steps, 2 * steps) for epoch in range(2)]
 
 
@@ -329,7 +329,7 @@ def test_the_command_writes_the_page_and_says_where(
     output = tmp_path / "a folder" / "page.html"
     ended = command_line("report", runs.sweep, runs.sweep, "--output", str(output))
     assert ended.code == 0 and str(output) in ended.out
-    assert len(Page(output.read_text()).all("h2")) == 2  # contents, and the sweep once
+    assert len(Page(output.read_text()).all("h2")) == 2  # contents, and the sweep only once
 
 
 # --- evaluations ---
@@ -392,7 +392,7 @@ def test_clips_of_a_task_that_was_prepared_again_are_not_heard(runs: Runs, tmp_p
         page = Page(report.to_html([str(folder)]))
         assert f"{TASK} are no longer those that were evaluated: evaluate again" in html.unescape(page.html)
         assert not page.all("audio") and page.all("img", class_="chart")
-    del record["checksums"]  # of a version that did not keep them
+    del record["checksums"]  # as written by older versions
     (folder / "evaluation.json").write_text(json.dumps(record))
     assert "the evaluation does not say which clips of" in report.to_html([str(folder)])
 
@@ -462,7 +462,7 @@ def test_a_sweep_says_what_it_ran_on(pages: dict[str, Page]) -> None:
 def test_intervals_of_trials_are_by_the_protocol_of_their_sweep_or_the_page_says_so(tmp_path: Path) -> None:
     write_sweep(tmp_path / "sweep", 3)
     path, protocol = tmp_path / "sweep" / "sweep.json", tmp_path / "protocol.toml"
-    protocol.write_text(PROTOCOL)  # 200 replicates
+    protocol.write_text(PROTOCOL)  # it has 200 replicates
     record = json.loads(path.read_text())
     record["config"]["protocol"] = str(protocol)
     record["facts"]["protocol"] = load_protocol(str(protocol)).sha256
@@ -516,7 +516,7 @@ def test_numbers_lie_on_the_scale_that_they_were_searched_on() -> None:
     points = [dict(zip(searched, values, strict=True)) for values in ((1e-6, 0.1, 16, 1), (1.0, 0.2, 4096, 1000))]
     found = parameters_of([Record(point) for point in points], to_json(searched))
     assert [parameter.scale for parameter in found] == ["linear", "log", "linear", "log"]
-    older = parameters_of([Record(point) for point in points], {})  # a sweep that has not kept its space
+    older = parameters_of([Record(point) for point in points], {})  # an older sweep without its space
     assert {parameter.scale for parameter in older} == {"linear"}
 
 

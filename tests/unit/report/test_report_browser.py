@@ -1,4 +1,4 @@
-"""The report in headless Chromium: it shows, sounds, sorts and can be used by keyboard. Run by make test-browser."""
+"""The report in headless Chromium: pictures, sounds, sorting and the keyboard work. Run by make test-browser."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DECODED = "[...document.querySelectorAll('audio')].map(a => a.error ? -1 : a.rea
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> str:
-    """A page of all kinds of runs."""
+    """Address of a page of all kinds of runs."""
     folder = tmp_path_factory.mktemp("report")
     report.write(write_runs(folder, tracking_uri).all, str(folder / "page.html"))
     return (folder / "page.html").as_uri()
@@ -87,7 +87,7 @@ def test_a_cluster_is_chosen_by_keyboard_and_by_click(page: Page) -> None:
     assert shown.inner_text().startswith(names[1])
     page.keyboard.press("Tab")
     page.keyboard.press("Tab")
-    page.keyboard.press("Enter")  # next
+    page.keyboard.press("Enter")  # on the button "next"
     assert shown.count() == 1 and shown.inner_text().startswith(names[2])
     clusters.get_by_role("button", name="previous").click()
     assert shown.inner_text().startswith(names[1])

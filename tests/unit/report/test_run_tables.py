@@ -1,4 +1,4 @@
-"""Tables for the terminal say what the folders of runs hold."""
+"""Tables for the terminal show what the folders of runs hold."""
 
 from __future__ import annotations
 

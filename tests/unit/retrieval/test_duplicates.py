@@ -1,4 +1,4 @@
-"""Near-copies: found through every alteration, told from other clips, and counted under a table."""
+"""Near-copies are found after every alteration, told from other clips, and counted under a table."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LOG_MEL = LogMel(FrontEndConfig())
 
 
 def babble(seed: int, num_samples: int = 16_000) -> np.ndarray:
-    """Noise whose bands come and go as in speech: clips that are told from each other by how they change."""
+    """Return tones that come and go as in speech; clips differ by how they change."""
     rng = np.random.default_rng(seed)
     time = np.arange(num_samples) / RATE
     wave = np.zeros(num_samples)
@@ -45,7 +45,7 @@ def babble(seed: int, num_samples: int = 16_000) -> np.ndarray:
 
 
 def write_babble(folder: Path, waves: list[np.ndarray], splits: tuple[str, ...] = ("",)) -> str:
-    """A prepared source of some waves, as many in each split."""
+    """Write a prepared source of some waves, the same number in each split; return its path."""
     size = len(waves) // len(splits)
     write_source(folder, [[size]] * len(splits), splits=splits)
     audio = [encode_flac(wave, RATE) for wave in waves]
@@ -61,7 +61,7 @@ def test_an_altered_copy_has_nearly_the_fingerprint_of_its_original(name: str) -
     similarities = copies @ prints.T
     assert np.array_equal(similarities.argmax(axis=1), np.arange(8))
     assert np.diag(similarities).min() > (similarities - 2 * np.eye(8)).max()
-    assert not fingerprint(np.zeros(4_000, np.int16), LOG_MEL).any()  # silence is near to nothing
+    assert not fingerprint(np.zeros(4_000, np.int16), LOG_MEL).any()  # silence is near no clip
 
 
 @given(st.data())
@@ -88,7 +88,7 @@ def test_the_nearest_others_are_those_of_the_whole_product(data: st.DataObject) 
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """Two sources: the second has three clips of the first in disguise."""
+    """Two sources; the second has three altered clips of the first."""
     folder = tmp_path_factory.mktemp("copies")
     first = [babble(seed) for seed in range(30)]
     second = [babble(seed) for seed in range(100, 137)]
@@ -108,7 +108,7 @@ def test_copies_between_two_sources_are_found_and_no_others(
     assert {clip: other for clip, (other, _) in copies.pairs.items()} == {2: 4, 7: 9, 19: 20}
     threshold = copies.threshold
     assert threshold.precision > 0.99
-    assert threshold.num_copies == 27 * len(ALTERATIONS)  # not of those that have a copy already
+    assert threshold.num_copies == 27 * len(ALTERATIONS)  # none made of clips with a copy
     assert min(threshold.found.values()) > 0.9
     assert copies.by_splits == {("", "test"): 1, ("", "train"): 2}
     shown = text_of(copies.to_terminal())
@@ -145,7 +145,7 @@ def test_copies_are_found_however_many_of_the_clips_have_an_equal_one(tmp_path: 
 
 def test_a_search_says_where_most_near_copies_are_missed(tmp_path: Path) -> None:
     waves = [babble(seed) for seed in range(16)]
-    disguised = [ALTERATIONS["MP3"](wave, RATE) for wave in waves]  # all have one: they look like false pairs
+    disguised = [ALTERATIONS["MP3"](wave, RATE) for wave in waves]  # with a copy each, real pairs look like false ones
     first, second = (write_babble(tmp_path / name, each) for name, each in (("a", waves), ("b", disguised)))
     copies = find_copies(*(ClipIndex.load([uri], None) for uri in (first, second)), IN_PROCESS)
     said = "most near-copies that are not equal are missed, as "
@@ -177,7 +177,7 @@ def test_fingerprints_are_kept_in_the_source_and_damaged_ones_made_again(
     assert len(kept) == 2
     kept[0].write_bytes(kept[0].read_bytes()[:-5])
     assert np.array_equal(load_fingerprints(index, IN_PROCESS), made)
-    monkeypatch.setattr(fingerprints, "fingerprint_units", None)  # none are missing now
+    monkeypatch.setattr(fingerprints, "fingerprint_units", None)  # none are missing now, so it is not called
     assert np.array_equal(load_fingerprints(index, IN_PROCESS), made)
 
 
@@ -218,7 +218,7 @@ def test_the_command_line_and_prepare_count_near_copies(
     prepare = ["prepare", "--source", str(audio), "--output", str(tmp_path / "shards"), "--near-copies", *sources]
     assert command_line(*prepare).code == 0
     assert "1 of 3 clips have a near-copy" in caplog.text and "such as 2.flac in clip-2 (1.000)" in caplog.text
-    assert command_line(*prepare[:5]).code == 0  # it is no setting of the shards
+    assert command_line(*prepare[:5]).code == 0  # near_copies does not change the shards
     again = command_line(*prepare, "--dry-run")
     assert again.code == 0 and "nothing to do but to look for near-copies in" in " ".join(again.out.split())
 
@@ -276,7 +276,7 @@ def test_a_table_says_how_many_test_clips_have_a_near_copy_in_what_was_heard(
     assert read == {name: {"task": [sha256]} for name, sha256 in own.items()}
     tested = ClipIndex.load([task], ["test"])
     monkeypatch.setattr(leakage, "_SECONDS_UNASKED", 1.0)
-    assert "have a near-copy" in leakage.near_copies("task", tested, {"teller": models[0]})[0]  # fingerprints are kept
+    assert "have a near-copy" in leakage.near_copies("task", tested, {"teller": models[0]})[0]  # from kept fingerprints
     for path in (tmp_path / "heard" / "fingerprints-1").iterdir():
         path.unlink()
     (said,) = leakage.near_copies("task", tested, {"teller": models[0]})

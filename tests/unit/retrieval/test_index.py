@@ -1,4 +1,4 @@
-"""Indexes: the same as comparing all vectors, whatever is added, removed, interrupted or damaged."""
+"""Indexes find what comparing all vectors finds, whatever is added, removed, interrupted or damaged."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CODES = {"exact_up_to": 100, "quantize_above": 1_000}
 
 
 def index(config: IndexConfig | str = "default", **fields: Any) -> IndexManifest:
-    """Make an index; folders may be paths."""
+    """Make an index; folders may be ``Path`` objects."""
 
     def text(value: Any) -> Any:
         return tuple(map(text, value)) if isinstance(value, list) else str(value) if isinstance(value, Path) else value
@@ -66,7 +66,7 @@ def test_the_whitened_space_has_the_variances_that_it_promises(seed: int, count:
     np.testing.assert_allclose(halved, np.diag(np.sqrt(variances)), atol=2e-3 * np.sqrt(variances[0]))
     mapped = space.apply(sample)
     np.testing.assert_allclose(np.linalg.norm(mapped, axis=1), 1, rtol=1e-4)
-    np.testing.assert_allclose(space.apply(1000 * sample), mapped, atol=1e-4)  # lengths say nothing
+    np.testing.assert_allclose(space.apply(1000 * sample), mapped, atol=1e-4)  # lengths of vectors do not matter
 
 
 @given(st.data())
@@ -156,7 +156,7 @@ def test_inverted_lists_reach_the_recall_that_the_index_says(sizes: dict[str, in
     assert np.mean(shares) == pytest.approx(manifest.recall.value, abs=0.06)
     if sizes is LISTS:
         assert manifest.recall.value >= 0.9
-    # Few clips pass: all of the lists are searched, and the answer is exact but for rounding of codes.
+    # If few clips pass, all lists are searched, and the answer is exact but for the rounding of codes.
     few = np.zeros(1_200, bool)
     few[::120] = True
     ids, similarities = collection.nearest(unit(query), 10, few)
@@ -176,7 +176,7 @@ def test_a_source_added_and_removed_leaves_the_index_as_it_was(sizes: dict[str, 
     grown = index(add=tmp_path / "c", output=output, **sizes)
     assert [source.name for source in grown.sources] == ["a", "b", "c"]
     index(vectors=[tmp_path / "a", tmp_path / "b", tmp_path / "c"], output=str(tmp_path / "at-once"), **sizes)
-    if not sizes:  # an exact index does not depend on how it came about
+    if not sizes:  # an exact index does not depend on its history
         assert contents(tmp_path / "i") == contents(tmp_path / "at-once")
     names = {hit.clip.source for hit in search(output, key="clip-0.wav", key_source="a", count=30).hits}
     assert names == {"a", "b", "c"}
@@ -298,7 +298,7 @@ def test_a_source_embedded_anew_is_not_mixed_into_a_changed_index(sizes: dict[st
     write_vectors(tmp_path / "a", groups_of(9, 150, 6))
     assert index(output=output, remove=("c",), rebuild=True, **sizes).num_vectors == 300
     write_vectors(tmp_path / "a", groups_of(8, 150, 6))
-    assert index(output=output, remove=("a",), **sizes).num_vectors == 150  # what changed goes
+    assert index(output=output, remove=("a",), **sizes).num_vectors == 150  # the changed source is removed
 
 
 def test_making_an_index_anew_tells_which_settings_change(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -450,12 +450,12 @@ def test_parts_made_by_ray_after_an_interruption_are_those_of_one_process(
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "ray").glob("*/*.safetensors")}
     assert len(made) >= 5
     index(config)
-    assert sum(path.stat().st_mtime_ns == then for path, then in made.items()) >= 5  # not made twice
+    assert sum(path.stat().st_mtime_ns == then for path, then in made.items()) >= 5  # these were not made again
     assert contents(tmp_path / "ray") == contents(tmp_path / "here")
 
 
 def interrupted(monkeypatch: pytest.MonkeyPatch, place: str, **fields: Any) -> None:
-    """Interrupt a job on an index at a function that it calls."""
+    """Run a job on an index, and interrupt it when it calls the function ``place``."""
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -503,7 +503,7 @@ def test_a_finished_index_loses_the_reports_of_a_job_that_did_not_come_to_it(
     interrupted(monkeypatch, "unfused_ray.retrieval.job.measure_recall", output=fields["output"], add=tmp_path / "b")
     assert contents(tmp_path / "i").keys() > before.keys()
     index(**fields)
-    assert contents(tmp_path / "i") == before  # and the parts of a change that was given up
+    assert contents(tmp_path / "i") == before  # and without the parts of the abandoned change
 
 
 def test_an_object_store_holds_index_and_vectors(object_store: str, tmp_path: Path) -> None:
@@ -538,7 +538,7 @@ def test_each_byte_of_a_code_has_numbers_of_every_size(dim: int) -> None:
     num_bytes = max(each for each in range(1, 65) if dim % each == 0)
     of_bytes = order.reshape(num_bytes, -1)
     assert (of_bytes // num_bytes == np.arange(dim // num_bytes)).all()
-    if dim // num_bytes % 2 == 0:  # the first with the last, and so on
+    if dim // num_bytes % 2 == 0:  # large numbers go with small ones
         assert len({*of_bytes.sum(axis=1).tolist()}) == 1
 
 
@@ -547,7 +547,7 @@ def test_equal_vectors_say_nothing_of_the_recall(
     sizes: dict[str, int], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     vectors = groups_of(0, 1_200, 8, groups=100)
-    vectors[np.random.default_rng(1).permutation(1_200)[:400]] = vectors[0]  # as the windows of silence
+    vectors[np.random.default_rng(1).permutation(1_200)[:400]] = vectors[0]  # like windows of silence
     write_vectors(tmp_path / "v", vectors)
     manifest = index(vectors=tmp_path / "v", output=str(tmp_path / "i"), metric="cosine", recall=0.9, **sizes)
     assert manifest.recall.value > 0.9 and manifest.recall.searched_lists < num_lists(1_200)

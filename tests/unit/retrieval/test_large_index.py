@@ -1,4 +1,4 @@
-"""An index at the size that its codes are for, as far as a minute goes."""
+"""An index with codes, of as many vectors as a minute allows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_codes_find_nine_of_the_ten_nearest_of_two_hundred_thousand_in_some_of_t
         vectors=str(tmp_path / "vectors"), output=str(tmp_path / "index"), exact_up_to=1_000, quantize_above=COUNT - 1
     )
     assert manifest.trained.kind == "quantised" and manifest.num_vectors == COUNT
-    assert manifest.num_bytes < COUNT * (64 + 4 + 24)  # codes, lists, and what Parquet makes of the clips
+    assert manifest.num_bytes < COUNT * (64 + 4 + 24)  # codes, lists, and the clips in Parquet
     collection = Collection.open(manifest.uri)
     mapped, everything = collection.trained.space.apply(queries), np.ones(COUNT, bool)
     nearest = exactly(collection.trained.space.apply(rows), mapped)

@@ -1,4 +1,4 @@
-"""Searches: by audio, clip, label and marks; what they find as table, CSV, JSON and a page to listen to."""
+"""Searches by audio, clip, label and marks; their results as table, CSV, JSON and a page to listen to."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ RATE = 16_000
 
 @pytest.fixture(scope="module")
 def heard(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Path:
-    """Recordings in a folder and prepared clips, their vectors by one encoder, and an index of both."""
+    """A folder with recordings and prepared clips, their vectors by one encoder, and an index of both."""
     folder = tmp_path_factory.mktemp("search")
     write_encoder(folder / "encoder", "fc2")
     (folder / "field").mkdir()
@@ -68,7 +68,7 @@ def test_a_wave_is_embedded_as_the_collection_was_and_never_finds_itself(
     assert "left out, because they are the question itself: 3 #.wav" in caplog.text
     recordings = [(hit.clip.source, hit.clip.recording) for hit in found.hits]
     assert ("field", "3 #.wav") not in recordings and len(recordings) == len({*recordings}) == 5 + 16
-    # Tones of one pitch, in a file that is nowhere in the index: its similarities are those of the encoder.
+    # For a file that is not in the index, the similarities are those of the encoder's vectors.
     query = tmp_path / "query.flac"
     soundfile.write(query, tone(11, 9_000), RATE)
     found = search(index, str(query), sources=["shards"], count=16)
@@ -79,7 +79,7 @@ def test_a_wave_is_embedded_as_the_collection_was_and_never_finds_itself(
         other = encoder.embed(tone(clip, (4_000, 9_000, 20_000)[clip % 3]), RATE)[0].numpy()
         assert hit.similarity == pytest.approx(own @ other / np.linalg.norm(own) / np.linalg.norm(other), abs=1e-4)
     assert [hit.similarity for hit in found.hits] == sorted((hit.similarity for hit in found.hits), reverse=True)
-    # The same samples as a clip of the shards, although the file is another one: it is that clip.
+    # Another file with the samples of a clip of the shards counts as that clip.
     soundfile.write(query, tone(4, 9_000), RATE, subtype="PCM_16")
     keys = {hit.clip.key for hit in search(index, str(query), sources=["shards"], count=16).hits}
     assert keys == {f"clip-{number}" for number in range(16)} - {"clip-4"}
@@ -90,7 +90,7 @@ def test_neighbours_that_are_as_near_as_a_rounded_code_are_not_the_question_itse
 ) -> None:
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(40, 128))
-    windows = centres[rng.integers(40, size=2_000)] + 0.05 * rng.normal(size=(2_000, 128))  # as of one recording
+    windows = centres[rng.integers(40, size=2_000)] + 0.05 * rng.normal(size=(2_000, 128))  # as in one recording
     windows[1:6] = windows[0]
     write_vectors(tmp_path / "v", windows)
     sizes = {"metric": "cosine", "exact_up_to": 100, "quantize_above": 1_000}
@@ -109,7 +109,7 @@ def test_names_of_more_than_a_column_of_strings_holds_are_told_apart(
 ) -> None:
     write_vectors(tmp_path / "v", groups_of(0, 66, 8))
     api.index(vectors=str(tmp_path / "v"), output=str(tmp_path / "i"))
-    names = pa.chunked_array([pa.array(["a" * 2**26, "b"])] * 33)  # 2 GB, of which one piece is in memory
+    names = pa.chunked_array([pa.array(["a" * 2**26, "b"])] * 33)  # 2 GB, but one piece in memory
     groups = pa.chunked_array([pa.array(["", ""])] * 33)
     monkeypatch.setattr(Catalogue, "columns", lambda self, asked: [names, names, groups])
     assert np.array_equal(Collection.open(str(tmp_path / "i")).clips.recordings, np.tile([0, 1], 33))
@@ -222,7 +222,7 @@ def test_pieces_of_prepared_recordings_are_one_recording() -> None:
     assert split_key("a@12.5", 0) == ("a", 12.5)
     for key in ("a@b.wav", "a.wav", "@", "@1"):
         assert split_key(key, 3) == (key, 0)
-    for key in ("user@2024", "a/b.wav@10"):  # not of a prepared source
+    for key in ("user@2024", "a/b.wav@10"):  # None: the source is not prepared
         assert split_key(key, None) == (key, 0)
 
 
@@ -242,7 +242,7 @@ def test_prepared_keys_that_end_in_a_number_are_pieces_only_of_a_recording_that_
     group: str, tmp_path: Path
 ) -> None:
     own, pieces = [f"user@{number}" for number in range(5)], ["long", "long@10", "long@20"]
-    silent = ["quiet@10", "quiet@20"]  # the first piece was set aside
+    silent = ["quiet@10", "quiet@20"]  # its first piece was set aside
     groups = [group] * 5 + [group or "long"] * 3 + ["quiet"] * 2
     keys = [*own, *pieces, *silent]
     write_vectors(tmp_path / "v", groups_of(0, 10, 5), (3, 4, 3), key=keys, group=groups, clip_id=list(range(10)))
@@ -258,8 +258,8 @@ def test_prepared_keys_that_end_in_a_number_are_pieces_only_of_a_recording_that_
 
 
 def test_the_key_of_a_prepared_recording_asks_for_all_of_its_pieces(tmp_path: Path) -> None:
-    keys = [f"{name}{piece}" for name in ("r", "s") for piece in ("@20", "@10", "")]  # in any order
-    rows = [key for key in keys for _ in range(2)]  # two windows of each piece
+    keys = [f"{name}{piece}" for name in ("r", "s") for piece in ("@20", "@10", "")]  # not in order
+    rows = [key for key in keys for _ in range(2)]  # two windows a piece
     times = {"start_seconds": [0.0, 5.0] * 6, "end_seconds": [5.0, 10.0] * 6}
     columns = {"clip_id": [row // 2 for row in range(12)], "group": [key[0] for key in rows], **times}
     write_vectors(tmp_path / "v", groups_of(0, 12, 5), key=rows, **columns)
@@ -312,7 +312,7 @@ def test_a_few_marks_find_the_rest_of_a_group(sizes: dict[str, int], tmp_path: P
     assert np.mean(right) > 0.75 and found.hits[0].similarity > 0.5
     doubts = [abs(hit.similarity - 0.5) for hit in found.unsure]
     assert doubts == sorted(doubts) and doubts[0] < 0.2
-    # One clip to keep is enough: the rest of the collection speaks for itself.
+    # One kept clip is enough: the rest of the collection serves as examples of other clips.
     one = search(index, learn=write_marks(tmp_path / "one.csv", rows[:1]), count=20)
     assert (
         "learnt from 1 kept and 0 rejected clips (mark 5 recordings or groups of each to know how well)" in one.question
@@ -322,15 +322,15 @@ def test_a_few_marks_find_the_rest_of_a_group(sizes: dict[str, int], tmp_path: P
 @pytest.mark.parametrize("of_one", ["recording", "group"])
 def test_marks_are_held_out_with_their_whole_recording_and_group(of_one: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    units = np.repeat(np.arange(20), 4)  # four clips of each, alike, whose class is noise
+    units = np.repeat(np.arange(20), 4)  # four similar clips of each; classes are random
     vectors = rng.normal(size=(20, 24))[units] + 0.01 * rng.normal(size=(80, 24))
     names = [f"u{unit}" for unit in units]
     columns: dict[str, list[str]] = {"group": names} if of_one == "group" else {"key": names}
     write_vectors(tmp_path / "v", vectors, **columns, start_seconds=[float(row % 4) for row in range(80)])
     collection = Collection.open(api.index(vectors=str(tmp_path / "v"), output=str(tmp_path / "i")).uri)
     right = learn(collection, {row: bool(units[row] % 2) for row in range(80)}).right
-    assert right is not None and right < 0.75  # by clips it was 1.0
-    few = {row: bool(units[row] % 2) for row in range(32)}  # 16 clips of each, of four units
+    assert right is not None and right < 0.75  # 1.0 if single clips were held out
+    few = {row: bool(units[row] % 2) for row in range(32)}  # 16 clips of each class, in four units
     assert learn(collection, few).right is None
 
 
@@ -347,7 +347,7 @@ def test_marks_that_cannot_be_used_are_refused_or_told(tmp_path: Path, caplog: p
         ],
     )
     collection = Collection.open(index)
-    assert list(ids_of(collection, read_marks(marks)).values()) == [False]  # the last mark of a clip counts
+    assert list(ids_of(collection, read_marks(marks)).values()) == [False]  # a clip's last mark counts
     assert "1 marks are of clips that the index of v lacks: gone.wav of v" in caplog.text
     with pytest.raises(ValueError, match="the marks keep none of the clips of the index, and reject 1"):
         search(index, learn=marks)
@@ -402,7 +402,7 @@ def test_a_search_that_finds_nothing_says_so_and_keeps_its_columns(heard: Path) 
 def test_windows_of_one_length_all_pass_a_filter_of_that_length(tmp_path: Path) -> None:
     starts = [0.95 * number for number in range(40)]
     ends = [0.95 * (number + 1) for number in range(40)]
-    assert len({end - start for start, end in zip(starts, ends, strict=True)}) > 1  # as floats, they differ
+    assert len({end - start for start, end in zip(starts, ends, strict=True)}) > 1  # as floats they differ
     write_vectors(tmp_path / "v", groups_of(0, 40, 5), start_seconds=starts, end_seconds=ends)
     clips = Collection.open(api.index(vectors=str(tmp_path / "v"), output=str(tmp_path / "i")).uri).clips
     for filters, count in (
@@ -427,12 +427,12 @@ def test_the_page_has_every_hit_with_sound_picture_and_a_link(heard: Path, tmp_p
     )
     html = (tmp_path / "p.html").read_text()
     page = Page(html)
-    assert len(page.all("audio")) == len(page.all("img")) == len(found.hits) + 1  # and the question
+    assert len(page.all("audio")) == len(page.all("img")) == len(found.hits) + 1  # one is of the question
     assert all(audio.attributes["src"].startswith("data:audio/ogg;base64,") for audio in page.all("audio"))
     links = {link.attributes["href"] for link in page.all("a")}
     assert all(link.startswith((heard / "field").as_uri()) and link[-2:] in ("50", "00") for link in links)
     assert any("/0%20%23.wav#t=" in link for link in links)
-    assert len(links) == 5  # the clips of shards are inside of Parquet
+    assert len(links) == 5  # clips inside Parquet have no link
     assert len(page.all("input")) == 2 * len(found.hits)
 
 

@@ -1,4 +1,4 @@
-"""The page of a search in headless Chromium: it sounds, marks and saves. Run by make test-browser."""
+"""The page of a search in headless Chromium: sounds, marks and saving work. Run by make test-browser."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COMMA = 'a, "b" 3.wav'
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Vectors of eight tones in files; the name of one has to be quoted in CSV."""
+    """An index of eight tones in files; one file's name must be quoted in CSV."""
     folder = tmp_path_factory.mktemp("search")
     keys = [COMMA if number == 3 else f"{number}.wav" for number in range(8)]
     for number, key in enumerate(keys):
@@ -52,7 +52,7 @@ def test_marks_are_saved_and_taught_and_shown_again(page: Page, browser: Browser
     quoted = page.locator(".hits .clip", has_text=COMMA)
     quoted.get_by_label("keep").check()
     hits.filter(has_text="5.wav").get_by_label("keep").check()
-    hits.filter(has_text="5.wav").get_by_label("reject").check()  # the other box goes
+    hits.filter(has_text="5.wav").get_by_label("reject").check()  # clears the other box
     assert not hits.filter(has_text="5.wav").get_by_label("keep").is_checked()
     hits.filter(has_text="6.wav").get_by_label("reject").check()
     hits.filter(has_text="6.wav").get_by_label("reject").uncheck()
@@ -68,7 +68,7 @@ def test_marks_are_saved_and_taught_and_shown_again(page: Page, browser: Browser
         key = following.locator(".hits .clip").first.get_attribute("data-key")
         following.locator(f'.clip[data-key="{key}"]').first.get_by_label("keep").check()
         boxes = following.locator(f'.clip[data-key="{key}"] input[value=keep]')
-        assert all(box.is_checked() for box in boxes.all())  # also where it is among the least sure
+        assert all(box.is_checked() for box in boxes.all())  # also among the least sure clips
         with following.expect_download() as saved:
             following.get_by_role("button", name="Save marks").click()
         saved.value.save_as(marks)

@@ -1,4 +1,4 @@
-"""Checkpoints: the newest whole one is taken, whatever happened to the others; on disk and on an object store."""
+"""The newest whole checkpoint is taken, whatever happened to the others, on disk and in an object store."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from unfused_ray.runs.checkpoints import CheckpointStore, Position
 
 @pytest.fixture(params=["disk", "object store"])
 def run_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Folder of a new run."""
+    """Path or URI of a new run's folder."""
     if request.param == "disk":
         return str(tmp_path)
     return f"s3://bucket/{uuid.uuid4().hex}{request.getfixturevalue('object_store')}"
 
 
 def write(store: CheckpointStore, position: Position) -> str:
-    """Write a checkpoint as a run does; its weights and details say which it is."""
+    """Write a checkpoint as a run does; weights and details hold its step."""
     folder = store.begin(position)
     storage.write_bytes(storage.join(folder, "bank", "bank.json"), b"embeddings")
     store.commit(position, {"model": {"w": torch.full((3,), float(position.step))}}, {"step": position.step})
@@ -98,7 +98,7 @@ def test_a_checkpoint_does_not_count_before_its_manifest_which_is_written_last(
     store = CheckpointStore(run_uri)
     write(store, Position(0, 1))
     write_bytes = storage.write_bytes
-    for allowed in range(4):  # bank, model, details, manifest: the process ends before each of these is written
+    for allowed in range(4):  # the process ends before bank, model, details or manifest is written
         left = iter(range(allowed))
 
         def write_or_end(uri: str, data: bytes, left=left) -> None:
@@ -171,7 +171,7 @@ def test_pruning_never_prefers_a_damaged_checkpoint_to_the_one_just_written(tmp_
     newest = Path(write(store, Position(1, 0)))
     (newest / "model.safetensors").write_bytes(b"")
     assert found(store) == Position(0, 1)
-    write(store, Position(0, 2))  # the run goes on from step 1
+    write(store, Position(0, 2))  # the run resumed from step 1
     assert store.prune(Position(0, 2), keep=1) == positions(store) == [Position(0, 2)]
     assert found(store) == Position(0, 2)
 

@@ -1,4 +1,4 @@
-"""The environment of a run is that of its own code, and complete as far as it is known."""
+"""The environment of a run names its own code, and every package that is installed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_the_commit_is_that_of_the_code_and_of_no_other_checkout(
     git("commit", "-m", "the package")
     commit = git("rev-parse", "HEAD")
     monkeypatch.setenv(environment.COMMIT, "of an image")
-    assert environment.git_commit() == commit  # of the code itself, where it is known
+    assert environment.git_commit() == commit  # the checkout counts more than the variable
     (package / "__init__.py").write_text("changed = True\n")
     assert environment.git_commit() == f"{commit}-dirty"
 

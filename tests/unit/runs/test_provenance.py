@@ -1,4 +1,4 @@
-"""The origin that a run names in MLflow, and the metrics that it says MLflow never got."""
+"""The origins that a run names in MLflow, and its count of metrics that MLflow never got."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_student_names_its_teacher_and_a_run_that_goes_on_after_its_end_stays_
     source: Path, tmp_path: Path, tracking_uri: str
 ) -> None:
     teacher, student = tiny(source, tmp_path / "teacher", tracking_uri), str(tmp_path / "student")
-    assert api.pretrain(teacher, epochs=1).status.state == "finished"  # it adds pictures and places at the end
+    assert api.pretrain(teacher, epochs=1).status.state == "finished"  # adds pictures and folders at its end
     assert train(teacher).state == "finished"
     run = tracked(tracking_uri, teacher.output)
     assert run.info.status == "FINISHED"
@@ -46,7 +46,7 @@ def test_a_student_names_its_teacher_and_a_run_that_goes_on_after_its_end_stays_
     job = tiny_student(source, Path(student), tracking_uri, teacher=teacher.output, stop_after=1)
     assert train(job).state == "stopped"
     run = tracked(tracking_uri, student)
-    assert run.info.status == "FINISHED"  # it ended where it was to
+    assert run.info.status == "FINISHED"  # it ended where it should
     assert json.loads(run.data.tags["unfused_ray.upstream"]) == [
         {
             "uri": teacher.output,
@@ -84,7 +84,7 @@ def test_a_run_whose_figures_reach_nobody_ends_well_and_counts_them(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(tracker, "CLOSE_SECONDS", 0.1)
-    job = tiny(source, tmp_path / "run", "http://127.0.0.1:9", epochs=1)  # nobody listens
+    job = tiny(source, tmp_path / "run", "http://127.0.0.1:9", epochs=1)  # no server listens
     with caplog.at_level(logging.WARNING):
         assert train(job).state == "finished"
     status = Run(job.output).status()

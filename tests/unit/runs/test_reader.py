@@ -1,4 +1,4 @@
-"""A reader finds in a run's folder what the run has finished writing."""
+"""A reader finds only what a run has finished writing to its folder."""
 
 from __future__ import annotations
 

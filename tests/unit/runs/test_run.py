@@ -1,4 +1,4 @@
-"""A run's folder: which settings may change, and what it says of itself."""
+"""A run's folder: settings that may change, versions, status and environments."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def commit_checkpoint(folder: Path) -> None:
 
 
 def test_a_run_without_a_checkpoint_begins_anew_with_other_settings(tmp_path: Path) -> None:
-    """A command that failed in its first minutes can be corrected."""
+    """So a command that failed in its first minutes can be corrected."""
     run = Run(str(tmp_path))
     first = run.open(PretrainConfig(), FACTS)
     assert run.open(PretrainConfig(), FACTS) == first
@@ -122,7 +122,7 @@ def test_a_run_that_other_code_has_continued_says_so(tmp_path: Path, caplog: pyt
     run = Run(str(tmp_path))
     first, second = ({"code": code, "torch": "2.9", "machine": "one"} for code in "ab")
     run.open(PretrainConfig(), FACTS, {**first, "code": "crashed"})
-    assert "earlier_environments" not in run.open(PretrainConfig(), FACTS, first)  # nothing was trained before
+    assert "earlier_environments" not in run.open(PretrainConfig(), FACTS, first)  # the first had trained nothing
     assert not RunReader(run.uri).earlier
     CheckpointStore(run.uri).commit(Position(0, 1), {}, {})
     run.open(PretrainConfig(), FACTS, {**first, "machine": "another"})
@@ -134,7 +134,7 @@ def test_a_run_that_other_code_has_continued_says_so(tmp_path: Path, caplog: pyt
     assert record["earlier_environments"] == [first, {**first, "machine": "another"}]
     assert RunReader(run.uri).earlier == "code a; code a, machine another"
     record = read_file(run.uri, "run.json")
-    del record["earlier_environments"]  # of before they were kept
+    del record["earlier_environments"]  # as written by older versions
     write_file(run.uri, "run.json", record)
     assert RunReader(run.uri).earlier == ""
 

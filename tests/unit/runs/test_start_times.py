@@ -1,4 +1,4 @@
-"""Times of a run's start: seconds since the command, each the first time, kept in the run's folder."""
+"""A run's start times, in seconds since the command, are those of the first time and kept in the run's folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sweeps: spaces and points, trials kept as files, a whole sweep that is killed and resumed, and the winner."""
+"""Sweeps: spaces and points, trials kept as files, a whole sweep that is killed and resumed, and its winner."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def known_spaces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    """Two tasks of training and validation clips, and test clips whose shard is no longer there."""
+    """Two tasks with training and validation clips; the shards of their test clips are deleted."""
     folder = tmp_path_factory.mktemp("tasks")
     uris = []
     for name in ("a", "b"):
@@ -92,7 +92,7 @@ def config(tasks: tuple[str, ...], tmp_path: Path, tracking_uri: str) -> Callabl
 
 
 def two_blocks(distill: DistillConfig, gpus_per_worker: float = 0.0) -> DistillConfig:
-    """With a step that two workers can share."""
+    """Return the configuration with two blocks a step, which two workers can share."""
     return distill.replace({"batch.blocks_per_step": 2, "runtime.gpus_per_worker": gpus_per_worker})
 
 
@@ -119,7 +119,7 @@ def test_a_point_that_cannot_work_is_refused(point: dict[str, Any], message: str
 
 def test_a_space_of_ones_own_is_read_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = spaces.find_space(f"{ROOT}/tuning/spaces.py:HEADS")
-    space.default_point(DistillConfig(), own)  # its fields are there
+    space.default_point(DistillConfig(), own)  # its fields exist
     (tmp_path / "mine.py").write_text("SPACE = {'method.alpha': 0.5}\n")
     monkeypatch.chdir(tmp_path)
     for name in ("mine.py:SPACE", "mine.py:OTHER"):
@@ -199,7 +199,7 @@ def test_rungs_rise_to_the_last_epoch(epochs: int, halving: int, grace: float) -
 
 
 def record(accuracies: list[float], alpha: float, state: trial.State = "finished") -> Record:
-    """A trial on tasks of 10 clips of 5 groups each."""
+    """Return the record of a trial; each task has 10 clips in 5 groups."""
     scores = [
         Score(f"task {i}", share, (np.arange(10) < 10 * share).astype(float).tolist(), [f"g{n % 5}" for n in range(10)])
         for i, share in enumerate(accuracies)
@@ -217,7 +217,7 @@ def test_trials_that_went_to_their_end_are_ranked_with_intervals_and_differences
     assert ranked[0].difference is not None and ranked[0].difference.value == pytest.approx(0.3)
     assert ranked[1].difference is None
     without = result.rank(records[1:], records[0].id, bootstrap)
-    assert without[0].difference is None  # no default to compare with
+    assert without[0].difference is None  # there is no default trial to compare with
     for known, said in ((ranked, True), (without, False)):
         console = Console(width=200, file=StringIO(), force_terminal=False)
         console.print(result.to_terminal(known, records, records[0].id, "few-shot"))
@@ -239,7 +239,7 @@ def test_the_default_trial_is_shown_beside_the_best_and_what_is_not_shown_is_cou
 
 @pytest.mark.parametrize("first_ends_early", [False, True])
 def test_the_best_of_a_sweep_is_of_trials_that_went_to_their_end(tmp_path: Path, first_ends_early: bool) -> None:
-    """One that was stopped early is of fewer epochs, and can never win."""
+    """A trial that was stopped early has fewer epochs and can never win."""
     best, shown = list[tuple[int, float]](), list[dict[str, float]]()
     tracking: Any = SimpleNamespace(end=lambda record, ended, accuracy: best.append((ended, accuracy)))
     bar: Any = SimpleNamespace(update=lambda done, **figures: shown.append(figures))
@@ -379,7 +379,7 @@ def test_a_single_task_is_folded_by_its_groups_where_they_are_few(
 def test_trials_are_judged_by_the_measure_that_score_names(
     config: Callable[..., SweepConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_folds: bool
 ) -> None:
-    """Of a student that is there already, the record of a trial has the validation of that measure alone."""
+    """The student exists already, so the record of a trial must hold its validation by that measure."""
 
     def trained(distill: DistillConfig) -> Status:
         write_encoder(Path(distill.output) / "student", "fc1", seed=2)
@@ -425,7 +425,7 @@ def test_a_sweep_that_was_judged_by_one_measure_is_not_resumed_by_another(config
     ("have", "fields", "gpus_per_worker", "reserved", "at_a_time"),
     [
         ({"CPU": 8, "GPU": 2}, {}, 0, {"CPU": 1, "GPU": 1}, 2),
-        ({"CPU": 8, "GPU": 2}, {"gpus_per_trial": 0.4}, 0, {"CPU": 1, "GPU": 0.4}, 4),  # a trial is on one GPU
+        ({"CPU": 8, "GPU": 2}, {"gpus_per_trial": 0.4}, 0, {"CPU": 1, "GPU": 0.4}, 4),  # each trial on one GPU
         ({"CPU": 3, "GPU": 4}, {}, 0, {"CPU": 1, "GPU": 1}, 3),
         ({"CPU": 8}, {}, 0, {"CPU": 1, "GPU": 0}, 8),
         ({"CPU": 64, "GPU": 5}, {"workers_per_trial": 2}, 1, {"CPU": 0.01}, 2),
@@ -562,9 +562,9 @@ def test_a_sweep_that_was_interrupted_keeps_its_trials_and_ends_with_all(
     with pytest.raises(ValueError, match=r"was started with other settings:\s+teacher: "):
         plan.check(config(resume=True, distill=changed))
 
-    # As a killed driver leaves it: one trial has not ended, and stands at its last checkpoint.
+    # As after a killed driver: one trial has not ended and has its last checkpoint.
     uri = first.output
-    undone = max(records, key=lambda record: len(record.rungs))  # the other may have been stopped early, and go on
+    undone = max(records, key=lambda record: len(record.rungs))  # the other may have stopped early
     Record(undone.point, "running", undone.rungs[:-1], undone.seconds).write(uri)
     checkpoints = sorted(path.name for path in Path(uri, "trials", undone.id, "a", "checkpoints").iterdir())
     again = sweep.run(plan.check(config(num_trials=3, resume=True)))
@@ -585,7 +585,7 @@ def test_a_sweep_that_was_interrupted_keeps_its_trials_and_ends_with_all(
 def test_a_trial_goes_on_behind_its_last_rung_and_reports_that_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether it goes on from there may not have been decided when the driver was killed."""
+    """The killed driver may not have decided whether the trial continues from that rung."""
     trained: list[int] = []
 
     def advance(plan: TrialPlan, known: Record, epoch: int) -> Record:
@@ -607,7 +607,7 @@ def test_a_trial_goes_on_behind_its_last_rung_and_reports_that_again(
 
 
 class _Tracked:
-    """Trials that were told to have ended."""
+    """A tracker that keeps the ids of ended trials."""
 
     def __init__(self) -> None:
         self.ended: list[str] = []
@@ -628,7 +628,7 @@ def test_a_trial_whose_process_dies_goes_on_and_one_with_an_error_of_its_own_doe
     tried: list[list[dict[str, Any]]] = []
 
     def tune(each: plan.SweepPlan, missing: int, concurrent: int, tracking: object) -> None:
-        """The other trial finishes at once; the default one fails so often."""
+        """Let the other trial finish at once, and the default one fail in the first ``deaths`` calls."""
         search = make_search(each.config, each.space, each.default, each.records)
         points = [search.suggest(str(i)) for i in range(missing)] if tried else [default, other]
         tried.append([point for point in points if isinstance(point, dict)])
@@ -668,5 +668,5 @@ def test_a_sweep_is_not_concluded_while_the_process_of_its_default_trial_has_die
     lost = message == trial.PROCESS_DIED
     with pytest.raises(trial.LostTrialError, match="--resume resumes it") if lost else nullcontext():
         sweep.run(prepared)
-    again = plan.check(config(num_trials=2, resume=True))  # from an empty folder, too
+    again = plan.check(config(num_trials=2, resume=True))  # also if no trial has begun
     assert [each.is_lost for each in again.records] == [lost]

@@ -1,4 +1,4 @@
-"""The points, grids and successive halving of a sweep, over a resume as without one."""
+"""Points, grids and successive halving of a sweep are the same with and without a resume."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_resumed_search_begins_with_the_trials_that_have_not_ended() -> None:
 def test_a_grid_has_the_default_point_and_is_never_cut(most: int) -> None:
     space = {**ALPHA, **FINITE}
     config, default = SweepConfig(search="grid", num_trials=most), {"alpha": 0.7, "a": 3, "b": 5}
-    if most < 9:  # 2 × 2 × 2 points, and the default one
+    if most < 9:  # 2 × 2 × 2 points and the default one
         with pytest.raises(ValueError, match=rf"num_trials={most} is too few for a grid .* has 9 points"):
             given_points(config, space, default)
         return
@@ -92,9 +92,9 @@ def test_a_sweep_has_no_more_trials_than_its_space_has_points() -> None:
 
 
 def run(scheduler: Halving, name: str, point: dict[str, Any], accuracies: list[float]) -> Record:
-    """A trial under a scheduler, as Ray Tune runs it."""
+    """Run a trial under a scheduler as Ray Tune does; return its record."""
     trial: Any = SimpleNamespace(trial_id=name, config=point)
-    scheduler.on_trial_add(None, trial)  # type: ignore[arg-type] # it needs none
+    scheduler.on_trial_add(None, trial)  # type: ignore[arg-type] # not used
     for count, (epoch, accuracy) in enumerate(zip(RUNGS, accuracies, strict=True), 1):
         result = {"epoch": epoch, "accuracy": accuracy}
         if scheduler.on_trial_result(None, trial, result) == TrialScheduler.STOP:

@@ -1,4 +1,4 @@
-"""A sweep in MLflow without Ray: how its trials end there, over a resume, and what is said of figures that are lost."""
+"""A sweep in MLflow, without Ray: how its trials end there, also over a resume, and the count of lost metrics."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def sweep_of(folder: Path, uri: str) -> tuple[SweepConfig, TrialPlan]:
 
 
 def reach(tracking: SweepTracking, plan: TrialPlan, alpha: float, epochs: tuple[int, ...]) -> Record:
-    """A trial begins and reaches rungs, its student's loss being the epoch's number."""
+    """Let a trial begin and reach rungs; the student's loss is the epoch's number. Return the record."""
     record = Record({"method.alpha": alpha})
     tracking.begin(record.point)
     student = Run(storage.join(trial_uri(plan.uri, record.point), "task"))
@@ -51,7 +51,7 @@ def reach(tracking: SweepTracking, plan: TrialPlan, alpha: float, epochs: tuple[
 
 
 def trials(uri: str) -> dict[str, MlflowRun]:
-    """MLflow's runs of trials, by alpha."""
+    """Return MLflow's runs of trials, by alpha."""
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
@@ -67,7 +67,7 @@ def test_a_trial_that_was_stopped_early_is_finished_and_says_where(tmp_path: Pat
         tracking.end(replace(whole, state="finished"), 1, 0.9)
         worse = reach(tracking, plan, 0.05, (1, 3))
         tracking.end(replace(worse, state="stopped early"), 2, 0.9)
-        tracking.end(Record({"method.alpha": 0.3}, "failed", message="out of memory"), 3, 0.9)  # it never came
+        tracking.end(Record({"method.alpha": 0.3}, "failed", message="out of memory"), 3, 0.9)  # it never began
         reach(tracking, plan, 0.04, (1,))
         raise KeyboardInterrupt
     found = trials(tracking_uri)
@@ -101,13 +101,13 @@ def test_what_of_a_sweep_reaches_nobody_is_counted_in_its_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(tracked_module, "CLOSE_SECONDS", 0.1)
-    config, plan = sweep_of(tmp_path, "http://127.0.0.1:9")  # nobody listens
+    config, plan = sweep_of(tmp_path, "http://127.0.0.1:9")  # no server listens
     with caplog.at_level(logging.WARNING), tracked(config, plan, "sweep 2") as tracking:
         tracking.end(replace(reach(tracking, plan, 0.1, (1,)), state="stopped early"), 1, 0.1)
     lost = json.loads((tmp_path / LOST).read_text())["lost_metrics"]
-    assert lost >= 5  # loss, its epoch, two accuracies and the best one
+    assert lost >= 5  # loss, epoch, two accuracies and the best one
     assert f"{lost} figures did not reach the tracking server" in caplog.text
-    assert kept_id(str(tmp_path))  # the id that an evaluation keeps in a folder has a file of its own
+    assert kept_id(str(tmp_path))  # an evaluation's id in the folder is another file
 
 
 def test_a_trial_that_goes_on_in_another_process_is_sent_by_the_same_tracker(tmp_path: Path, tracking_uri: str) -> None:

@@ -1,4 +1,4 @@
-"""Metrics for Prometheus: the coordinator's actor exports the metrics of training under the run's name."""
+"""The coordinator's actor exports the metrics of training to Prometheus under the run's name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unfused_ray.training.runtimes.remote_coordinator import CoordinatorActor
 
 
 class StandIn:
-    """Stands in for Ray's gauges, and keeps their values."""
+    """Stand-in for Ray's gauges that keeps their values."""
 
     def __init__(self) -> None:
         self.made: list[str] = []

@@ -1,4 +1,4 @@
-"""The store that tracks a run, and warnings of one that cannot be used: before a run, once during it, at its end."""
+"""The tracking store of a run, and warnings of an unusable store: before a run, once during it, and at its end."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from unfused_ray.tracking.store import (
 )
 
 ODD = "a b?q#h%20ü'&+=x"
-"""A folder's name in which each character means something in some URI or shell."""
+"""Name of a folder with characters that have a meaning in URIs or shells."""
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +53,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def copy(tracking_uri: str, tmp_path: Path) -> Callable[..., Path]:
-    """Copy the store of all tests, whose tables take MLflow seconds to make; of another schema if one is given."""
+    """Return a function that copies the store of all tests, with another schema version if one is given."""
 
     def make(name: str, schema: str = "") -> Path:
         path = tmp_path / name
@@ -69,7 +69,7 @@ def copy(tracking_uri: str, tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def deleted(tracking_uri: str) -> str:
-    """Name of an experiment that is deleted."""
+    """Name of a deleted experiment."""
     name, client = f"deleted-{uuid.uuid4().hex}", MlflowClient(tracking_uri=tracking_uri)
     client.delete_experiment(client.create_experiment(name))
     return name
@@ -138,7 +138,7 @@ def test_an_experiment_that_is_deleted_is_said_once_with_the_remedy_and_what_was
     assert caplog.text.count("is deleted") == 1
     assert "tracking.experiment" in caplog.text
     assert f"{status.lost_metrics} figures did not reach the tracking server" in caplog.text
-    assert time.monotonic() - started < sender.CLOSE_SECONDS  # nothing is waited for that waiting does not mend
+    assert time.monotonic() - started < sender.CLOSE_SECONDS  # no waiting for an error that waiting cannot mend
 
 
 def test_several_trackers_may_say_it_once_together(

@@ -1,4 +1,4 @@
-"""The tracker against a real MLflow server and an SQLite file: what is logged arrives, and training never waits."""
+"""With a real MLflow server and an SQLite file, all logged metrics arrive, and training never waits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EXPERIMENT = "tests"
 
 @pytest.fixture
 def database(tracking_uri: str) -> str:
-    """The SQLite file of all tests."""
+    """URI of the SQLite store of all tests."""
     return tracking_uri
 
 
@@ -44,8 +44,8 @@ def server(mlflow_server: MlflowServer) -> MlflowServer:
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tracker_module, "FLUSH_SECONDS", 0.1)
     monkeypatch.setattr(tracker_module, "SILENT_SECONDS", 0.1)
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")  # of what a test asks: a tracker sets seconds for all
-    monkeypatch.chdir(tmp_path)  # nothing may be left there
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")  # for the tests' own requests; a tracker sets seconds
+    monkeypatch.chdir(tmp_path)  # a test checks that nothing is left there
 
 
 def tracker(uri: str, run_id: str, **fields: Any) -> Tracker:
@@ -75,7 +75,7 @@ def run_id() -> str:
 
 
 def test_curves_and_parameters_arrive_and_a_resumed_run_goes_on_in_its_mlflow_run(uri: str, run_id: str) -> None:
-    many = {f"p{i}": i for i in range(150)}  # more than a request may hold
+    many = {f"p{i}": i for i in range(150)}  # more than one request may hold
     first = tracker(uri, run_id, params={"lr": 0.1, **many}, config={"a": [1]}, tags={"commit": "1"})
     for step in range(3):
         first.log({"loss": 1.0 / (step + 1), "epoch/loss": float(step)}, step)
@@ -118,7 +118,7 @@ def test_mlflows_environment_is_set_before_it_is_imported(monkeypatch: pytest.Mo
     def prepare() -> None:
         raise KeyboardInterrupt("in time")
 
-    monkeypatch.setitem(sys.modules, "mlflow", None)  # an import of it fails
+    monkeypatch.setitem(sys.modules, "mlflow", None)  # so that importing it fails
     monkeypatch.setattr(tracked_module, "prepare_mlflow", prepare)
     with pytest.raises(KeyboardInterrupt, match="in time"):
         log_results(TrackedRun("sqlite:////nowhere.db", EXPERIMENT, "name", "id"), [], {})
@@ -165,7 +165,7 @@ def test_cpu_and_memory_are_logged_at_the_step_that_the_run_has_reached(database
 
 
 def test_cpu_and_memory_of_a_resumed_run_are_not_logged_at_its_beginning(database: str, run_id: str) -> None:
-    """Its workers may start for minutes before they report a step."""
+    """Workers may take minutes to start before they report a step."""
     tracked = TrackedRun(database, EXPERIMENT, "name", run_id, system_metrics=True)
     coordinator = Coordinator(tracked, first_step=500)
     assert coordinator.close("KILLED") == 0
@@ -175,7 +175,7 @@ def test_cpu_and_memory_of_a_resumed_run_are_not_logged_at_its_beginning(databas
 def test_a_server_that_goes_away_and_comes_back_gets_everything_of_several_writers(
     server: MlflowServer, run_id: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Four runs that log all the time; what they log while the server is away arrives, each figure once."""
+    """Four runs log all the time; metrics logged while the server is away arrive too, each once."""
     trackers = [tracker(server.uri, f"{run_id}-{i}") for i in range(4)]
     steps = [0] * len(trackers)
     enough = threading.Event()
@@ -196,24 +196,24 @@ def test_a_server_that_goes_away_and_comes_back_gets_everything_of_several_write
         ended.end()
         with caplog.at_level(logging.WARNING):
             before = list(steps)
-            wait_for(lambda: caplog.text.count("tracking at") >= len(trackers))  # they have noticed
+            wait_for(lambda: caplog.text.count("tracking at") >= len(trackers))  # all have noticed
             wait_for(lambda: all(now > then + 50 for now, then in zip(steps, before, strict=True)))
     finally:
         enough.set()
         for thread in threads:
             thread.join()
-        server.start()  # no sooner: how much there is to send must not depend on how long a start takes
+        server.start()  # not sooner: the amount to send must not depend on the time of a start
     assert ended.wait(60.0) == 0
     assert runs(server.uri, f"{run_id}-ended")[0].info.status == "FINISHED"
     for number, each in enumerate(trackers):
         assert each.close() == 0
         assert curve(server.uri, f"{run_id}-{number}", "loss") == [(i, float(number)) for i in range(steps[number])]
     said = [caplog.text.count(text) for text in ("does not work", "works again")]
-    assert said == [len(trackers) + 1] * 2  # once each
+    assert said == [len(trackers) + 1] * 2  # each says it once
 
 
 def test_a_server_that_never_answers_costs_seconds_and_the_lost_are_counted() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and says nothing
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts and never answers
         tracked = tracker(f"http://127.0.0.1:{silent.getsockname()[1]}", "lost")
         tracked.log({"loss": 1.0, "agreement": 0.5}, 0)
         started = time.monotonic()
@@ -241,7 +241,7 @@ def test_metrics_on_their_way_to_a_server_that_falls_silent_are_counted_as_lost(
 
 def test_the_oldest_metrics_make_room_and_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracker_module, "BUFFERED_METRICS", 10)
-    tracked = tracker("http://127.0.0.1:9", "full")  # nobody listens
+    tracked = tracker("http://127.0.0.1:9", "full")  # no server listens
     for step in range(25):
         tracked.log({"loss": 1.0}, step)
     assert tracked.close(timeout=0.2) == 25

@@ -1,4 +1,4 @@
-"""Fixtures of whole trainings: sources, a run's configuration, and runs that nothing interrupted."""
+"""Fixtures of whole trainings: sources, configurations, and uninterrupted runs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from unfused_ray.config import PretrainConfig
 
 @pytest.fixture
 def config(source: Path, tmp_path: Path) -> Callable[..., PretrainConfig]:
-    """Configuration of a run in the folder ``name``, with some fields changed; nothing is tracked."""
+    """Return a function: configuration of an untracked run into the folder ``name``, with changed fields."""
     return lambda name, **fields: tiny(source, tmp_path / name, "off", **fields)
 
 
 @pytest.fixture(scope="session")
 def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Folder of a run with some settings that nothing interrupted."""
+    """Return a function: folder of an uninterrupted run, by name of its settings."""
     folder = tmp_path_factory.mktemp("undisturbed")
 
     def run_of(settings: str) -> Path:

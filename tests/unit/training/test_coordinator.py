@@ -1,4 +1,4 @@
-"""The coordinator gives up on worker groups that fail again and again at one place, or before they begin."""
+"""The coordinator gives up on worker groups that fail repeatedly at one place, or before they begin."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ CAUSE = "worker 1 failed (out of memory)"
 
 
 def attempts(failures: list[tuple[int, int] | None], lost_nodes: tuple[int, ...] = ()) -> str:
-    """What is said after groups that began and failed at these steps, None of which before; the last may be given up.
+    """Let worker groups fail one after the other; return the reason for giving up after the last, or ''.
 
     Args:
-        failures: of the groups.
-        lost_nodes: groups that lost a node, by their place in the list.
+        failures: steps at which each group began and failed; None if it failed before it began.
+        lost_nodes: indices of the groups that lost a node.
     """
     coordinator = Coordinator(None)
     said = list[str]()
@@ -35,7 +35,7 @@ def attempts(failures: list[tuple[int, int] | None], lost_nodes: tuple[int, ...]
 
 def test_groups_that_fail_three_times_at_one_place_are_given_up() -> None:
     assert attempts([(0, 9), (4, 7), (4, 7), (4, 7)]) == f"the workers have failed 3 times at step 7: {CAUSE}"
-    assert attempts([(4, 7), (4, 5), (4, 6)]) != ""  # the last report is a moment old
+    assert attempts([(4, 7), (4, 5), (4, 6)]) != ""  # reports may be a second old: near steps are one place
 
 
 def test_groups_that_fail_three_times_before_they_begin_are_given_up() -> None:
@@ -73,7 +73,7 @@ def test_groups_that_are_lost_on_their_way_begin_again(failures: list[tuple[int,
 @pytest.mark.parametrize("failure", [(0, 0), None], ids=["embedding every clip", "before they begin"])
 def test_lost_nodes_do_not_count_until_they_are_many_at_one_place(failure: tuple[int, int] | None) -> None:
     assert attempts([failure] * 5, lost_nodes=(0, 1, 2, 3, 4)) == ""
-    assert attempts([failure] * 5, lost_nodes=(1, 3)) != ""  # three of the five have failed by themselves
+    assert attempts([failure] * 5, lost_nodes=(1, 3)) != ""  # three of five failed without a lost node
     assert attempts([failure] * 4, lost_nodes=(1, 3)) == ""
     late = [failure] * (MAX_LOST_NODES - 1) + [(0, 100_000)]
     assert attempts(late, lost_nodes=tuple(range(MAX_LOST_NODES))) == ""

@@ -1,6 +1,6 @@
-"""The loss of every method over two epochs of the embedded drums stays what it was.
+"""The losses of every method over two epochs of the embedded drums stay the same.
 
-A change that means to move a curve renews all of them, and says why::
+A change that is meant to move a curve renews all curves and says why::
 
     RENEW_GOLDEN_CURVES=1 python -m pytest tests/unit/training/test_golden_curves.py
 """
@@ -33,7 +33,7 @@ def drums(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def compare(name: str, run: Path) -> None:
-    """Hold the losses of a run against the golden ones of this name, or make them these."""
+    """Compare the losses of a run with the golden ones of this name, or store them if RENEW_GOLDEN_CURVES is set."""
     losses = [entry["loss"] for entry in history(run)]
     assert len(losses) == 2
     golden = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
@@ -51,7 +51,7 @@ def test_a_pretraining_has_its_golden_loss_curve(name: str, drums: Path, tmp_pat
 
 
 def test_a_distillation_has_its_golden_loss_curve(drums: Path, tmp_path: Path) -> None:
-    # Of the true labels: those of a clustering change with the last bits of what is clustered.
+    # On true labels, because clustered labels change with the last bits of the embeddings.
     assert train(tiny_student(drums, tmp_path, "off", labels__origin="true")).state == "finished"
     compare("distillation", tmp_path)
 

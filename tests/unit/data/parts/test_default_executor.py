@@ -1,4 +1,4 @@
-"""Who reads: this process, if Ray would take longer to start; Ray, where it runs or is worth it."""
+"""The default executor is this process for small work; it is Ray for large work, or if Ray is running or addressed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job that writes in parts: one process at a time, resumed where it was interrupted, signed when it is whole."""
+"""A job that writes in parts: one process at a time, resumed after an interruption, a manifest once it is whole."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from unfused_ray.progress import Progress
 
 @dataclass(frozen=True)
 class Text:
-    """A file of a part: its clips are letters."""
+    """The file of a part; its clips are letters."""
 
     file: str
     sha256: str
@@ -90,7 +90,7 @@ def test_an_output_is_its_parts_its_rejects_and_its_manifest(tmp_path: Path) -> 
     assert pq.read_table(tmp_path / REJECTS)["key"].to_pylist() == ["?", "1", "2"]
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.txt")} == {"0.txt": b"AB", "2.txt": b"CD"}
     assert {path.name for path in tmp_path.iterdir()} == {"0.txt", "2.txt", REJECTS, "manifest.json"}
-    assert write(tmp_path) == manifest  # as where another process has finished it meanwhile
+    assert write(tmp_path) == manifest  # as if another process had finished it meanwhile
 
 
 @contextmanager
@@ -114,11 +114,11 @@ def test_an_interrupted_job_goes_on_behind_its_finished_parts(tmp_path: Path, mo
     assert not (tmp_path / "manifest.json").exists()
     with pytest.raises(ValueError, match=r"made differently \(plan: plan there, other asked for\)"):
         write(tmp_path, plan="other")
-    assert write(tmp_path)["rejects"] == {"digit": 2, "lost": 1}  # the writer refuses to write a part again
+    assert write(tmp_path)["rejects"] == {"digit": 2, "lost": 1}  # the writer fails if it gets a part again
 
 
 class Killed(InThisProcess):
-    """Calls of which the first has no end."""
+    """An executor whose first task is ended from outside."""
 
     @contextmanager
     def run(self, function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Iterator[Any]]:
@@ -205,4 +205,4 @@ def test_a_job_whose_lease_is_lost_ends_and_signs_nothing(
         write(tmp_path, on_describe=lambda: held.on_loss())
     assert not (tmp_path / "manifest.json").exists()
     assert (tmp_path / REJECTS).exists() == (clips == 7)
-    assert (tmp_path / "_reports").exists()  # the other's now
+    assert (tmp_path / "_reports").exists()  # it is the other process's now

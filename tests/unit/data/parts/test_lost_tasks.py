@@ -1,4 +1,4 @@
-"""Ray tasks that Ray gives up: an error for a person, with what to do."""
+"""A task that Ray gives up raises an error for a person, with a remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bounded Ray tasks: what still runs when the caller stops ends at once."""
+"""Bounded Ray tasks: tasks that still run when the caller stops end at once, and failures are reported."""
 
 import os
 import time
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 
 
 def deaf(folder: Path, seconds: float) -> float:
-    """Sleep, and go on when interrupted, as a C library does that calls back into Python."""
+    """Sleep, and carry on when interrupted, as a C library does that calls back into Python."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:

@@ -1,4 +1,4 @@
-"""From any audio to a prepared source: contents, rejects, statistics, interruption, refusal, object stores."""
+"""The ingest, from any audio to a prepared source: contents, rejects, statistics, interruption, refusals, S3."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SUFFIXES = {"wav": "WAV", "flac": "FLAC", "ogg": "OGG", "opus": "OGG", "mp3": "M
 
 
 def encoded(number: int, suffix: str = "wav", seconds: float = 0.2, rate: int = 22_050, channels: int = 2) -> bytes:
-    """A short noise burst of its own, in a format."""
+    """Encode a short burst of noise, different for each number."""
     rate = 48_000 if suffix == "opus" else rate
     wave = np.random.default_rng(number).normal(0, 0.1, (round(seconds * rate), channels))
     buffer = io.BytesIO()
@@ -82,7 +82,7 @@ def test_every_format_becomes_16_khz_flac_with_exact_statistics(tmp_path: Path):
     assert statistics.std == pytest.approx(torch.cat(values).std(correction=0).item(), rel=1e-12)
     assert Manifest.load(manifest.uri) == manifest
     assert [shard.num_clips for shard in manifest.shards] == [13, 13, 14]
-    assert max(max(shard.row_groups) for shard in manifest.shards) <= 3  # a small source still has many units
+    assert max(max(shard.row_groups) for shard in manifest.shards) <= 3  # so that a small source has many units
     for shard in manifest.shards:
         assert storage.sha256_file(storage.join(manifest.uri, shard.file)) == shard.sha256
         assert pq.ParquetFile(Path(manifest.uri) / shard.file).num_row_groups == len(shard.row_groups)
@@ -92,7 +92,7 @@ def test_every_format_becomes_16_khz_flac_with_exact_statistics(tmp_path: Path):
 
 
 def split_source(folder: Path, sizes: dict[str, int]) -> Path:
-    """A folder with one CSV a split, and a brief clip of its own for each row."""
+    """Write a folder with one CSV a split, and a different brief clip for each row."""
     folder.mkdir()
     first = 0
     for split, size in sizes.items():
@@ -118,7 +118,7 @@ def test_a_shard_holds_clips_of_one_split(tmp_path: Path):
     index = ClipIndex([manifest], ["train"])
     assert len(index.units) >= 16 and index.num_clips == 150
     keys = [f"{number:03d}.wav" for number in range(150)]
-    assert sorted(index.column("key")) == keys != index.column("key")  # in random order
+    assert sorted(index.column("key")) == keys != index.column("key")  # rows are in random order
 
 
 def test_a_check_tells_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -187,7 +187,7 @@ def test_long_clips_are_split_or_truncated(tmp_path: Path, long_clips: str):
     assert rows.keys() == {*pieces, "brief.wav"}
     for key, expected in pieces.items():
         assert np.array_equal(read_flac(rows[key]["audio"], 0, rows[key]["num_samples"]), expected)
-        assert rows[key]["group"] == ("long.wav" if long_clips == "split" else "")  # pieces may not cross splits
+        assert rows[key]["group"] == ("long.wav" if long_clips == "split" else "")  # one split for all
     assert rows["brief.wav"]["group"] == ""
 
 
@@ -268,7 +268,7 @@ def test_a_finished_output_is_left_alone_or_refused(tmp_path: Path):
     ):
         prepare(config)
     shutil.rmtree(source)
-    assert prepare(config) == manifest  # gone, but prepared
+    assert prepare(config) == manifest  # the source is gone, the output is finished
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
     with pytest.raises(ValueError, match=r"made differently \(fraction: 1\.0 there, 0\.5 asked for\)"):
         prepare(config.replace(fraction=0.5))
@@ -291,7 +291,7 @@ def test_an_output_in_its_source_is_no_part_of_it(pattern: str, tmp_path: Path):
     manifest = prepare(config)
     assert manifest.num_clips == 6 and list((source / "shards/preview").glob("*.wav"))
     assert prepare(config) == manifest
-    (source / "shards" / MANIFEST).unlink()  # as an interruption leaves it
+    (source / "shards" / MANIFEST).unlink()  # as after an interruption
     assert prepare(config).shards == manifest.shards
 
 
@@ -305,7 +305,7 @@ def test_an_output_in_the_folder_of_its_pattern_is_prepared_once(tmp_path: Path)
 
 
 def test_a_finished_output_in_its_sources_own_folder_is_already_prepared(tmp_path: Path):
-    """Older versions have made some."""
+    """Older versions allowed such outputs."""
     source = audio_folder(tmp_path / "in", 3)
     config = PrepareConfig(source=str(source), output=str(tmp_path / "out"))
     manifest = prepare(config)
@@ -323,7 +323,7 @@ def test_an_output_that_another_process_works_on_is_refused(tmp_path: Path):
     config = PrepareConfig(source=str(source), output=str(tmp_path / "out"))
     plan = check(config)
     with lease.Lease(config.output, on_loss=lambda: None):
-        for late in (lambda: check(config), lambda: run(plan)):  # before it lists the source, or after
+        for late in (lambda: check(config), lambda: run(plan)):  # before the source is listed, and after
             with pytest.raises(lease.InUseError, match=rf"process {os.getpid()} on .* is working on {config.output}"):
                 late()
         assert [path.name for path in (tmp_path / "out").iterdir()] == ["lease.json"]
@@ -339,7 +339,7 @@ def test_an_output_that_cannot_be_written_ends_the_ingest(tmp_path: Path):
 
 
 def test_paths_of_one_machine_are_refused_on_several_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Each node would have written its shards to a disk of its own."""
+    """Each node would write its shards to its own disk."""
     source = audio_folder(tmp_path / "in", 2)
     monkeypatch.setattr(cluster, "several_nodes", lambda: "2 nodes")
     with pytest.raises(ValueError, match=rf"source={source} is a path of one machine, but the cluster has 2 nodes"):
@@ -470,4 +470,4 @@ def test_preview_shows_clips_and_views(tmp_path: Path):
     assert (preview / "views.png").read_bytes().startswith(b"\x89PNG")
     lengths = sorted(soundfile.info(preview / f"{number:02d}.wav").frames for number in range(4))
     assert lengths[-1] == 40_000
-    prepare(config.replace(preview=False))  # a preview is no other preparation
+    prepare(config.replace(preview=False))  # a preview does not make another output

@@ -1,4 +1,4 @@
-"""A run's clips: the splits it is on, of several sources, laid end to end."""
+"""The index of a run's clips: chosen splits of several sources, laid end to end."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_later_statistics_name_their_version_and_are_read_without_one(tmp_path: 
     (file,) = tmp_path.glob("statistics-*.json")
     content = json.loads(file.read_text())
     assert content.pop("format_version") == 1
-    file.write_text(json.dumps(content))  # as the first ones were
+    file.write_text(json.dumps(content))  # the first versions wrote none
     assert Manifest.load(manifest.uri).statistics(front_end) == computed
     file.write_text(json.dumps({"format_version": 99, **content}))
     with pytest.raises(ValueError, match=r"statistics-.*format_version 99.*delete it: it is computed again"):
@@ -53,7 +53,7 @@ def test_later_statistics_name_their_version_and_are_read_without_one(tmp_path: 
     assert compute_statistics(Manifest.load(manifest.uri), front_end) == computed
 
 
-@settings(max_examples=25)  # every example reads files
+@settings(max_examples=25)  # each example reads files
 @given(groups=st.lists(st.integers(0, 2), min_size=len(SPLITS), max_size=len(SPLITS)))
 def test_selections_by_split_part_the_clips(sources: list[Manifest], groups: list[int]) -> None:
     whole = ClipIndex(sources)
@@ -64,7 +64,7 @@ def test_selections_by_split_part_the_clips(sources: list[Manifest], groups: lis
         index = ClipIndex.load([source.uri for source in sources], selected)
         read, splits = [], []
         for unit in index.units:
-            assert unit.first_clip_id == len(read)  # dense
+            assert unit.first_clip_id == len(read)  # no gap
             rows = read_unit(unit, ("key", "split")).to_pydict()
             read += rows["key"]
             splits += rows["split"]
@@ -104,7 +104,7 @@ def test_units_are_the_row_groups_laid_end_to_end(sources: list[list[list[int]]]
                 expected.append(Unit(f"/source{source}/{shard.file}", row_group, num_clips, first, shard.sha256))
     units = pickle.loads(pickle.dumps(ClipIndex(manifests))).units
     assert list(units) == expected and len(units) == len(expected)
-    assert repr(units[:]) == repr(tuple(expected))  # plain integers: what is drawn by them depends on how they print
+    assert repr(units[:]) == repr(tuple(expected))  # plain integers: random draws depend on how they print
     assert units[1:-1] == tuple(expected[1:-1])
     if expected:
         assert units[-1] == expected[-1] and units[units.num_clips.argmax()].num_clips == max(units.num_clips)

@@ -1,4 +1,4 @@
-"""An ingest tells labels by split, and refuses clips that could be test clips and recordings in two splits."""
+"""An ingest reports labels by split, refuses clips that could be test clips, and counts recordings in two splits."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ pytestmark = pytest.mark.usefixtures("in_process")
 
 
 def told(source: Path, output: Path, **settings: object) -> str:
-    """The text of a dry run, on one line."""
+    """Return the text of a dry run, on one line."""
     config = PrepareConfig(source=str(source), output=str(output), **settings)
     return " ".join(text_of(ingest.describe(ingest.check(config))).replace("│", " ").split())
 
 
 def messy(folder: Path) -> Path:
-    """A folder with a list, and with files that it does not name."""
+    """Write a folder with a list, and with files that the list does not name."""
     write_clips(folder, "a.wav", "b.wav", "c.wav", "d.wav", "unlisted.wav", "._a.wav")
     rows = ["a.wav,dog,training,1", "b.wav,dog;cat,train,2", "c.wav,dog,VAL,3", "d.wav,cow,test,4"]
     write_list(folder / "list.csv", ["Path,Label,Split,quality", *rows])
@@ -145,7 +145,7 @@ def test_test_clips_of_the_hub_are_not_trained_on(tmp_path: Path):
 
 
 def same_in_two_splits(folder: Path) -> Path:
-    """Two recordings of test are in train, one of them as FLAC; silence is in both."""
+    """Write a source with two recordings of test in train, one of them as FLAC; silence is in both splits."""
     folder.mkdir()
     silence, pcm = np.zeros(3_000, np.int16), np.random.default_rng(0).integers(-9_000, 9_000, 4_000).astype(np.int16)
     for name, wave in (("train/0.wav", silence), ("test/0.wav", silence), ("train/1.wav", pcm), ("test/1.flac", pcm)):
@@ -164,7 +164,7 @@ def test_recordings_in_two_splits_are_counted_as_they_were_decoded(tmp_path: Pat
     assert pair.keys in (("test/1.flac", "train/1.wav"), ("test/2.wav", "train/2.wav"))
     assert f"! 2 clips of test are in train too, as {pair.keys[0]} is" in text_of(ingest.describe_manifest(manifest))
     path = Path(manifest.uri, MANIFEST)
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"summary": None}))  # as older versions have written it
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"summary": None}))  # as written by older versions
     older = Manifest.load(manifest.uri)
     assert older.summary is None and shared.shared_clips(older) == (pair,)
     Path(manifest.uri, manifest.shards[0].file).write_bytes(b"damaged")

@@ -1,4 +1,4 @@
-"""WebDataset's samples: clips and companions of one name up to the first dot, or up to the last."""
+"""Samples of WebDataset tars: a clip's companions have its name up to the first dot, or up to the last."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_companion_whose_audio_is_missing_is_not_that_of_clips_beside_others_w
     assert by_key(listing, "labels")["spk.002"] == []
     assert set(column(listing, "split")) == {""}
     assert "companions (.json, .cls, .txt) of no clip" in said(listing, "look again")
-    listing = listing_of(tmp_path, members | {"spk.json": as_json(split="train")})  # of the whole sample
+    listing = listing_of(tmp_path, members | {"spk.json": as_json(split="train")})  # a companion of both clips
     assert set(column(listing, "split")) == {"train"}
 
 
@@ -127,7 +127,7 @@ def test_labels_of_another_field_where_the_first_is_missing_are_counted(tmp_path
     used = said(listing, "columns used")
     assert "labels ← .txt, where labels is missing × 1" in used
     assert "labels ← category, where labels is missing × 1" in used
-    assert said(listing, "columns ignored") == "category × 1"  # of the clip that has labels as well
+    assert said(listing, "columns ignored") == "category × 1"  # the clip has labels, too
 
 
 @pytest.mark.parametrize(

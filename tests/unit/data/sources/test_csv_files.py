@@ -1,4 +1,4 @@
-"""Lists as people write them: read whole, or refused with file and line."""
+"""CSV lists as people write them are read whole, or refused with file and line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unfused_ray.data.sources.pieces import Piece, pieces
 
 
 def reads(listing) -> list[bool]:
-    """True for each listed clip that can be read."""
+    """Return True for each listed clip that can be read."""
     return [
         all(isinstance(each, Piece) for each in pieces(item, source, 16_000, 10.0))
         for item, source in fetch(listing.items)
@@ -133,7 +133,7 @@ def test_files_of_another_data_set_beside_a_list_are_not_taken(tmp_path: Path) -
 
 def test_backslashes_and_either_form_of_accents_are_found(tmp_path: Path) -> None:
     composed, decomposed = (unicodedata.normalize(form, "Käuzchen.wav") for form in ("NFC", "NFD"))
-    folder = tmp_path / unicodedata.normalize("NFC", "Vögel")  # which stays as it is, whatever the files are
+    folder = tmp_path / unicodedata.normalize("NFC", "Vögel")  # the folder keeps this form, files may differ
     write_clips(folder, "sub/a.wav", f"one/{decomposed}", f"two/{composed}", "back\\slash.wav")
     rows = ["sub\\a.wav", f"one/{composed}", f"two/{decomposed}", "back\\slash.wav", f"one\\{composed}"]
     listing = listed(write_list(folder / "x.csv", ["files", *rows]))

@@ -1,4 +1,4 @@
-"""The bytes of listed clips: a file that fails is a clip's reason; a store or a disk that fails ends the reading."""
+"""Fetching the bytes of listed clips: a failing file sets its clip aside; a failing store or disk ends the reading."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from unfused_ray.data.sources.tar import list_tar
 
 
 def unreadable_file(path: Path) -> Path:
-    """A file that opens, and whose first byte cannot be read (EIO)."""
+    """Make a file that opens, but fails with EIO at its first byte."""
     path.symlink_to("/proc/self/mem")
     return path
 
 
 def ends(rows: list[dict[str, Any]]) -> list[Piece | Reject]:
-    """The last that comes of each clip."""
+    """Return the last piece, or the reject, of each clip."""
     return [list(pieces(item, source, RATE, MAX_SECONDS))[-1] for item, source in fetch(Listing.from_rows(rows).items)]
 
 

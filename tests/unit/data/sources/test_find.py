@@ -1,4 +1,4 @@
-"""Files of a folder are taken by suffix and by content; the others are counted."""
+"""Audio files of a folder are found by suffix and by content; other files are counted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_audio_is_found_by_suffix_or_content(tmp_path: Path) -> None:
     write_clips(tmp_path, "a.wav", "b.AIFF", "c.m4a", "d.webm", "e.w64", "f.caf", "g.au", "deep/no_suffix", "h.dat")
     (tmp_path / "i.dat").write_bytes(b"numbers, and more numbers")
     (tmp_path / "empty").write_bytes(b"")
-    (tmp_path / "notes.txt").write_bytes(encoded())  # its suffix says what it is
+    (tmp_path / "notes.txt").write_bytes(encoded())  # its suffix rules it out
     listing = listed(tmp_path)
     expected = ["a.wav", "b.AIFF", "c.m4a", "d.webm", "deep/no_suffix", "e.w64", "f.caf", "g.au", "h.dat"]
     assert column(listing, "key") == expected
@@ -78,7 +78,7 @@ def test_an_output_that_is_the_sources_folder_or_lies_above_it_is_refused(tmp_pa
     with pytest.raises(ValueError, match=r"output=.*/in is the folder of source=.*, or lies above it.*beside.*within"):
         find(str(tmp_path / source), str(tmp_path / "in"))
     assert find(str(tmp_path / "in"), str(tmp_path / "in/shards")).files
-    assert find(str(tmp_path / "in/a.wav"), str(tmp_path / "in")).files  # which reads no other file
+    assert find(str(tmp_path / "in/a.wav"), str(tmp_path / "in")).files  # a single file: no output is read
 
 
 @pytest.mark.parametrize("source", ["in/*.wav", "link/*.wav", "in/deep/*", "in/deep/*.wav", "in/bird*"])
@@ -150,4 +150,4 @@ def test_a_source_is_small_if_its_audio_is_here_and_in_its_own_files(
     assert not find(str(tmp_path)).is_small
     assert find(str(tmp_path / "*a.wav")).is_small
     assert not Source("audio", ("s3://bucket/a.wav",), "s3://bucket").is_small
-    assert not Source("csv", (str(tmp_path / "list.csv"),), str(tmp_path)).is_small  # it may name any files
+    assert not Source("csv", (str(tmp_path / "list.csv"),), str(tmp_path)).is_small  # it may name files anywhere

@@ -1,4 +1,4 @@
-"""Hub Parquet whose audio lies elsewhere, or in one of several columns."""
+"""Hub Parquet with paths instead of audio, with several columns of audio, and with other odd columns."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AUDIO = {"audio": {"_type": "Audio"}}
 
 
 def ends(source: Path | str, columns: ColumnsConfig | None = None) -> list[str]:
-    """The end of each clip: "read", or the reason it is set aside with."""
+    """Return "read" for each clip, or the reason for setting it aside."""
     listing = listed(source, columns or ColumnsConfig())
     found = [list(pieces(item, audio, 16_000, 10.0))[-1] for item, audio in fetch(listing.items)]
     return ["read" if isinstance(each, Piece) else each.reason for each in found]
@@ -102,7 +102,7 @@ def test_pictures_beside_the_audio_are_none(tmp_path: Path) -> None:
     picture = pa.array([{"bytes": b"\xff\xd8", "path": "n.jpg"}])
     path = write_hub(tmp_path / "x.parquet", hub_cells(1), {"image": {"_type": "Image"}}, image=picture)
     assert ends(path) == ["read"]
-    write_hub(tmp_path / "y.parquet", hub_cells(1), image=picture)  # without a description, it could be audio
+    write_hub(tmp_path / "y.parquet", hub_cells(1), image=picture)  # without a description it could be audio
     with pytest.raises(ValueError, match="of which 2 hold bytes"):
         listed(tmp_path / "y.parquet")
 
@@ -147,7 +147,7 @@ def test_labels_in_maps_are_read_as_those_in_structs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cell", [{"path": "0.wav", "array": [0.0], "sampling_rate": 1}, {"array": [0.0]}, [0.0]])
 def test_samples_instead_of_files_are_refused_with_a_remedy(tmp_path: Path, cell: Any) -> None:
-    write_clips(tmp_path, "0.wav")  # the path may be of a longer recording than the array
+    write_clips(tmp_path, "0.wav")  # the file may be longer than the array
     pq.write_table(pa.table({"audio": [cell]}), tmp_path / "x.parquet")
     with pytest.raises(ValueError, match=r"of which 0 hold bytes: .*audio holds samples: write .* as bytes"):
         listed(tmp_path / "x.parquet")
@@ -157,7 +157,7 @@ def test_a_row_group_is_not_held_as_a_whole(tmp_path: Path, monkeypatch: pytest.
     size, count = 1 << 16, 1 << 10
     cells = [{"bytes": row.to_bytes(2, "big") * (size // 2), "path": None} for row in range(count)]
     plain = {"compression": "none", "use_dictionary": False, "write_batch_size": 16}
-    pq.write_table(pa.table({"audio": pa.array(cells, HUB_AUDIO)}), tmp_path / "x.parquet", **plain)  # as pandas does
+    pq.write_table(pa.table({"audio": pa.array(cells, HUB_AUDIO)}), tmp_path / "x.parquet", **plain)  # as pandas writes
     items = listed(tmp_path / "x.parquet").items.take([1000, 3])
     before, held = pa.total_allocated_bytes(), list[int]()
 

@@ -1,4 +1,4 @@
-"""Labels as their author meant them: one or several in a cell, nested, numbered, and none."""
+"""Labels are read as their author meant them: one or several in a cell, nested, numbered, or none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The LAPE tasks, from miniatures of their data sets: splits, labels, groups, what is set aside, what is refused."""
+"""The LAPE tasks, on miniatures of their data sets: splits, labels, groups, rejects and refusals."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from unfused_ray.evaluation_job import job as evaluation_job
 from unfused_ray.evaluation_job import plan as evaluation_plan
 
 ELEVEN = ("sc-v1", "sc-v2-12", "sc-v2-35", "lbs", "vc", "ic", "vf", "ns", "bsd", "tut", "us8k")
-# Of the miniatures: clips by split, and by reason what is set aside.
+# In the miniatures: number of clips by split, and number of rejects by reason.
 CLIPS: dict[str, dict[str, int]] = {
     "sc-v1": {"train": 40 + 4 + 4, "valid": 10 + 2 + 2, "test": 24},
     "sc-v2-12": {"train": 40 + 4 + 4, "valid": 10 + 2 + 2, "test": 24},
@@ -68,7 +68,7 @@ REJECTED: dict[str, dict[str, int]] = {
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All data sets; tests do not write to it."""
+    """Folder of all data sets; tests do not write to it."""
     folder = tmp_path_factory.mktemp("data")
     lape_sets.write_all(folder)
     return folder
@@ -100,7 +100,7 @@ def test_parts_of_a_file_that_begin_within_a_millisecond_have_keys_of_their_own(
 
 @dataclass(frozen=True)
 class Prepared:
-    """A task's shards."""
+    """The shards of a task."""
 
     folder: Path
     manifest: Manifest
@@ -112,7 +112,7 @@ class Prepared:
 
 @pytest.fixture(scope="module")
 def prepared(root: Path, ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Prepared]:
-    """Every task's shards."""
+    """The shards of every task."""
     output = tmp_path_factory.mktemp("shards")
     found = {}
     for code in TASKS:
@@ -131,7 +131,7 @@ def test_every_task_becomes_shards_with_its_splits_and_what_is_set_aside(prepare
         for reject in pq.read_table(task.folder / REJECTS).to_pylist():
             assert reject["detail"]
         assert task.manifest.summary is not None
-        # The speakers of lbs and vc are in train and test on purpose.
+        # lbs and vc recognise speakers, so their speakers are in train and test.
         assert not any("more than one split" in said for said in task.manifest.summary.sentences)
 
 
@@ -183,7 +183,7 @@ def test_speech_commands_of_12_classes_takes_a_tenth_of_other_words_and_the_publ
         assert set(labels_of(rows, "test").values()) == {2}
         for split, size in (("train", 4), ("valid", 1)):
             labels = labels_of(rows, split)
-            others = 4 if split == "train" else 2  # a tenth of 40, and of 10 with the one that is missing, rounded up
+            others = 4 if split == "train" else 2  # a tenth of 40, or of 10 with the missing clip, rounded up
             assert (labels.pop("_unknown_"), labels.pop("_silence_")) == (others, others)
             assert len(labels) == 10 and set(labels.values()) == {size}
         unknown = {row["key"].split("/")[1] for row in rows if "_unknown_" in row["labels"] and row["split"] != "test"}
@@ -429,7 +429,7 @@ def test_one_evaluation_of_an_encoder_fills_a_table_of_eleven_columns(
         cache=str(tmp_path / "cache"),
         protocol=str(tmp_path / "protocol.toml"),
         random_seeds=0,
-        shared_clips="keep",  # the miniatures repeat 40 recordings
+        shared_clips="keep",  # the miniatures repeat their 40 recordings
     )
     table = evaluation_job.run(evaluation_plan.check(config))
     assert table.tasks == ELEVEN

@@ -1,4 +1,4 @@
-"""Folders, CSV files, tars and hub Parquet are told apart, and their clips listed without reading audio."""
+"""Folders, CSV files, tars and hub Parquet are told apart, and their clips are listed without reading audio."""
 
 from __future__ import annotations
 
@@ -128,13 +128,13 @@ def test_csv_columns_become_labels_split_and_group(tmp_path: Path):
     csv.write_text("wav_path,label,group,other\ntask/clips/a.wav,dog,g1,1\n/abs/b.wav,,,2\n", encoding="utf-8-sig")
     listing = list_csv(str(csv), "train")
     assert column(listing, "key") == ["task/clips/a.wav", "/abs/b.wav"]
-    assert column(listing, "uri") == [str(tmp_path / "task/clips/a.wav"), "/abs/b.wav"]  # from the folder above the CSV
+    assert column(listing, "uri") == [str(tmp_path / "task/clips/a.wav"), "/abs/b.wav"]  # from the folder above
     assert column(listing, "labels") == [["dog"], []]
     assert column(listing, "group") == ["g1", ""]
     assert column(listing, "split") == ["train", "train"]
     csv.write_text("files,split\nclips/a.wav,fold1\nclips/none.wav,\n")
     listing = list_csv(str(csv))
-    assert column(listing, "uri")[0] == str(tmp_path / "task/clips/a.wav")  # from the CSV's own folder
+    assert column(listing, "uri")[0] == str(tmp_path / "task/clips/a.wav")  # relative to the CSV's folder
     assert column(listing, "split") == ["fold1", ""]
 
 
@@ -159,7 +159,7 @@ def test_csv_rows_without_a_path_are_set_aside_with_their_line(tmp_path: Path):
 
 @pytest.mark.parametrize(("text", "line"), [('files,label\na.wav,1\nb.wav,"', 3), ('files,"', 1), ('files\n"', 2)])
 def test_a_csv_that_cannot_be_parsed_is_refused_with_its_line(tmp_path: Path, text: str, line: int):
-    (tmp_path / "x.csv").write_text(text + "c.wav,2\n" * 20_000)  # a quote that is never closed
+    (tmp_path / "x.csv").write_text(text + "c.wav,2\n" * 20_000)  # a quote is never closed
     with pytest.raises(ValueError, match=rf"x\.csv cannot be read as CSV from line {line} on \(field larger"):
         list_csv(str(tmp_path / "x.csv"))
 
@@ -267,11 +267,11 @@ def test_the_rows_of_a_damaged_parquet_row_group_are_set_aside(tmp_path: Path):
 
 
 def claims_one_more_row(path: Path, columns: dict[str, list]) -> Path:
-    """Write a Parquet file of 64 rows whose row group says that there are 65."""
+    """Write a Parquet file of 64 rows with a row group that claims 65."""
     pq.write_table(pa.table(columns), path)
     data = path.read_bytes()
     at = -1
-    while pq.ParquetFile(path).metadata.row_group(0).num_rows != 65:  # 64 as thrift writes it, until it is that one
+    while pq.ParquetFile(path).metadata.row_group(0).num_rows != 65:  # try every 64 in thrift
         at = data.index(b"\x80\x01", at + 1)
         path.write_bytes(data[:at] + b"\x82\x01" + data[at + 2 :])
     return path
@@ -280,7 +280,7 @@ def claims_one_more_row(path: Path, columns: dict[str, list]) -> Path:
 def test_rows_whose_column_has_a_damaged_name_are_set_aside(tmp_path: Path):
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({"audio": [{"bytes": b"1", "path": "a.wav"}], "id": ["a"]}), path)
-    before, name, after = path.read_bytes().rpartition(b"\x05audio\x05bytes")  # in the footer of the row group
+    before, name, after = path.read_bytes().rpartition(b"\x05audio\x05bytes")  # in the metadata of the row group
     assert name
     path.write_bytes(before + b"\x05aud\xe4o\x05bytes" + after)
     listing = list_parquet(str(path))
@@ -301,7 +301,7 @@ def test_a_row_group_that_claims_more_rows_than_it_holds_is_set_aside(tmp_path: 
 def test_audio_that_is_not_there_in_a_row_group_that_claims_it_is_a_reason(tmp_path: Path):
     path = claims_one_more_row(tmp_path / "x.parquet", {"audio": [b"1"] * 64})
     listing = list_parquet(str(path))
-    assert len(listing.items) == 65  # nothing but the audio, which a listing does not read, could tell
+    assert len(listing.items) == 65  # only the audio, which a listing does not read, could show it
     found = [audio for _, audio in fetch(listing.items)]
     assert all(isinstance(audio, AudioError) and "claims 65 rows and holds 64" in audio.detail for audio in found)
 
@@ -347,7 +347,7 @@ def test_a_file_in_several_rows_with_different_labels_is_named(caplog: pytest.Lo
         return Listing.from_rows([{**place, "labels": each} for each in labels])
 
     assert "labels" not in str(combine([rows(["dog"], ["dog"])]).notes)
-    assert "labels" not in str(combine([rows(["dog"], start=0.0), rows(["cat"], start=1.0)]).notes)  # parts of a file
+    assert "labels" not in str(combine([rows(["dog"], start=0.0), rows(["cat"], start=1.0)]).notes)  # parts of one file
     notes = combine([rows(["dog"], ["cat"], ["dog"])]).notes
     text = "1 file stands in several rows with different labels, such as a.wav (dog and cat): each row is a clip of its"
     assert any(note.kind == "look again" and note.text.startswith(text) for note in notes)

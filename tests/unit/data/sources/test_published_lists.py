@@ -1,4 +1,4 @@
-"""Lists and archives as they are published or exported: AudioSet, UrbanSound8K, Common Voice, git-annex, the hub."""
+"""Lists and archives as published or exported: AudioSet, UrbanSound8K, Common Voice, git-annex, the hub."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ pytestmark = pytest.mark.usefixtures("in_process")
 
 
 def ends(source: Path | str) -> list[str]:
-    """The end of each clip: "read", or the reason it is set aside with."""
+    """Return "read" for each clip, or the reason for setting it aside."""
     found = [list(pieces(item, audio, 16_000, 10.0))[-1] for item, audio in fetch(listed(source).items)]
     return ["read" if isinstance(each, Piece) else each.reason for each in found]
 
@@ -127,7 +127,7 @@ def test_a_list_without_paths_is_left_where_another_has_them(tmp_path: Path) -> 
     write_list(tmp_path / "meta.csv", ["path,label", "a.wav,x", "b.wav,y"])
     listing = listed(tmp_path)
     assert by_key(listing, "labels") == {"a.wav": ["x"], "b.wav": ["y"]}
-    assert column(listing, "split") == ["", ""]  # one list that is read is no split of its own
+    assert column(listing, "split") == ["", ""]  # the name of a single list gives no split
     assert "lists without a column of paths are not read: classes.csv, vocabulary.csv" in said(listing, "look again")
     check(tmp_path)
     write_list(tmp_path / "test.csv", ["id,label", "7,x"])

@@ -1,4 +1,4 @@
-"""Splits from columns, names of files and folders, and paths; what only looks like a split is said."""
+"""Splits from columns, from names of files and folders, and from paths; names that only look like splits are noted."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_where_a_column_says_every_split_others_hold_nothing_out(tmp_path: Path)
     config = PrepareConfig(source=write_list(tmp_path / "x.csv", rows), output=str(tmp_path / "out"))
     assert "column phase holds names of splits" in said(ingest.check(config).listing, "look again")
     listing = listed(write_list(tmp_path / "y.csv", ["path,split,fold", "a.wav,,1", "b.wav,,2"]))
-    assert column(listing, "split") == ["fold1", "fold2"]  # a column split that is empty says nothing
+    assert column(listing, "split") == ["fold1", "fold2"]  # an empty column split does not count
 
 
 def test_parquet_in_folders_and_by_file_names(tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_a_class_in_a_source_that_is_a_split_may_be_called_as_another(tmp_path: 
 
 def test_a_word_counts_less_than_the_name_of_the_folder_above(tmp_path: Path) -> None:
     write_clips(tmp_path, "train/test_tone/0.wav", "test/train_horn/1.wav", "test/test-clean/2.wav")
-    assert column(listed(tmp_path), "split") == ["test-clean", "test", "test"]  # what may be held out is
+    assert column(listed(tmp_path), "split") == ["test-clean", "test", "test"]  # in doubt, held out
     write_clips(tmp_path, "train/dog/3.wav", "test/dog/4.wav")
     assert by_key(listed(tmp_path), "split") == {
         **{"train/test_tone/0.wav": "train", "train/dog/3.wav": "train"},

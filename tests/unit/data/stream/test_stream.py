@@ -1,4 +1,4 @@
-"""The same batches for any number of workers, after any restart, whatever happens to a data task or a shard."""
+"""Batches are the same for any number of workers, after any restart, and if a data task or a shard is lost."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from unfused_ray.data.stream.read import Block, BlockReader
 
 BATCH = BatchConfig(block=8, blocks_per_step=4)
 SAMPLES = 8_000
-SIZES = [[13, 12], [25], [9, 9, 7]]  # 75 clips: two training steps of 32
+SIZES = [[13, 12], [25], [9, 9, 7]]  # 75 clips: two training steps of 32 clips
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def manifest(sizes: list[list[int]]) -> Manifest:
 
 
 def planned_ids(planner: Planner, pass_: Pass, blocks_per_task: int = 3) -> list[int]:
-    """clip_ids of a pass in order, with -1 for padding."""
+    """Return the clip_ids of a pass in order, -1 for padding."""
     ids: list[int] = []
     num_steps = planner.num_steps(pass_.kind) - pass_.first_step
     for task in planner.read_tasks(Segment(pass_, num_steps), blocks_per_task):
@@ -126,7 +126,7 @@ def cut(path: Path) -> None:
 
 
 def rename(path: Path) -> None:
-    """As a flipped bit does to the name of a column."""
+    """Change the name of a column, as a flipped bit may."""
     path.write_bytes(path.read_bytes().replace(b"audio", b"audin"))
 
 
@@ -223,7 +223,7 @@ def test_several_threads_raise_what_one_would_and_end_with_their_consumer(tmp_pa
 def test_blocks_are_held_ready_for_some_seconds_of_training(
     seconds: float, ready: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The training takes half a second a block, by a clock of its own."""
+    """A fake clock lets the training take half a second a block."""
     clock, made = [0.0], list[int]()
     monkeypatch.setattr(prefetch, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
 
@@ -242,7 +242,7 @@ def test_blocks_are_held_ready_for_some_seconds_of_training(
         block = next(blocks)
         assert (block.index, block.weights) == (index, 2.0)
         clock[0] += 0.5
-    wait_for(lambda: len(made) == taken + ready + 1)  # one waits for room
+    wait_for(lambda: len(made) == taken + ready + 1)  # one more waits for room
     threading.Event().wait(0.05)
     assert len(made) == taken + ready + 1
     prefetcher.close()
@@ -285,7 +285,7 @@ def consume(
 def stream_through_ray(
     planner: Planner, block_reader: BlockReader, world: int, passes: list[Pass], max_tasks: int = 256
 ) -> list[list[Block]]:
-    """The blocks of each pass, put back in their global order."""
+    """Stream passes to ``world`` consumers; return the blocks of each pass in their global order."""
     actor = PositionActor.remote()
     dataset = make_dataset(planner, block_reader, Position(actor))
     dataset.context.execution_options = execution_options()
@@ -311,13 +311,13 @@ def test_ray_gives_the_same_global_batches_to_any_number_of_consumers(
     planner = Planner(index, 5, BATCH)
     passes = [Pass("embed", 0), Pass("train", 0), Pass("train", 1), Pass("train", 1, 1)]
     local = LocalSource(planner, reader(2))
-    streamed = stream_through_ray(planner, reader(2), world, passes, max_tasks=1)  # every step is an execution
+    streamed = stream_through_ray(planner, reader(2), world, passes, max_tasks=1)  # one execution a step
     for found, pass_ in zip(streamed, passes, strict=True):
         assert_same_blocks(found, list(local.blocks(pass_)))
 
 
 def test_ray_does_not_cut_the_blocks_of_a_plan_of_many_tasks(ray_session: None, tmp_path: Path) -> None:
-    """With fewer than 200 read tasks, Ray Data by default makes more blocks of what they yield."""
+    """By default Ray Data cuts the blocks of a dataset with fewer than 200 read tasks into more blocks."""
     index = ClipIndex([write_source(tmp_path, [[785, 785]], lengths=(800,))])
     planner = Planner(index, 5, BATCH)
     found = stream_through_ray(planner, reader(), 2, [Pass("embed", 0), Pass("train", 0)])[1]
@@ -326,7 +326,7 @@ def test_ray_does_not_cut_the_blocks_of_a_plan_of_many_tasks(ray_session: None, 
 
 @dataclass(frozen=True)
 class DyingReader(BlockReader):
-    """Kills its own process the first two times it is used."""
+    """A reader that kills its own process the first two times it is used."""
 
     folder: str = ""
 

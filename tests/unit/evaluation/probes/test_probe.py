@@ -1,4 +1,4 @@
-"""The probes: each as a naive reference has it, validated without the test split."""
+"""Each probe equals a naive reference, and is validated without the test split."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CONFIG = ProbesConfig(folds=3, linear=LINEAR, few_shot=FEW_SHOT, neighbours=Neig
 def make_task(
     num_clips: int = 180, dim: int = 12, num_classes: int = 3, seed: int = 0, valid: bool = True
 ) -> tuple[np.ndarray, Labelled]:
-    """Noisy blobs with correlated dimensions of very different scales, split in thirds."""
+    """Return noisy blobs with correlated dimensions of very different scales, split in thirds."""
     rng = np.random.default_rng(seed)
     class_ids = rng.integers(num_classes, size=num_clips)
     rows = rng.standard_normal((num_classes, dim))[class_ids] + 1.5 * rng.standard_normal((num_clips, dim))
@@ -41,7 +41,7 @@ def make_task(
 def direct(
     features: np.ndarray, labelled: Labelled, rows: np.ndarray, strength: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions and logits of all clips by scikit-learn alone, from zero, in all dimensions."""
+    """Fit scikit-learn from zero in all dimensions; return predictions and logits of all clips."""
     scaled = StandardScaler().fit(features[rows].astype(np.float64)).transform(features.astype(np.float64))
     model = LogisticRegression(C=strength, tol=1e-9, max_iter=10_000).fit(scaled[rows], labelled.class_ids[rows])
     return model.predict(scaled), model.decision_function(scaled)
@@ -56,7 +56,7 @@ def test_the_span_of_the_clips_gives_the_fit_of_all_dimensions(
     train = np.flatnonzero(labelled.splits == "train")
     frame = CoordinateFrame.of(features[train])
     assert frame.coordinates(features).shape[1] == min(num_clips, dim)
-    exact = LINEAR.replace(tolerance=1e-7)  # of 1e-9 rounding may keep a line search from its end
+    exact = LINEAR.replace(tolerance=1e-7)  # at 1e-9 rounding may keep a line search from ending
     fits = fit_path(
         frame.coordinates(features[train]),
         labelled.class_ids[train],
@@ -132,7 +132,7 @@ def test_neighbours_are_those_of_a_loop(num_known: int, num_asked: int, dim: int
         ]
         order = np.argsort(cosines)[::-1]
         if len(order) > count and cosines[order[count - 1]] - cosines[order[count]] < 1e-5:
-            continue  # which of two equally near clips is asked does not matter
+            continue  # either of two equally near clips may count
         assert share == pytest.approx((classes[order[:count]] == classes[row]).mean())
         assert np.array(cosines)[mine].tolist() == pytest.approx(np.sort(cosines)[::-1][:count].tolist(), abs=1e-5)
 
@@ -144,7 +144,7 @@ def test_nearness_is_that_of_standardised_vectors_and_does_not_depend_on_their_l
     moved = features * np.array([10.0**power for power in range(-6, 6)], np.float32) + 3
     np.testing.assert_allclose(
         neighbour_scores(labelled.class_ids, part, nearest_clips(moved, part, 5)), before, atol=0.21
-    )  # float32 rounds a few ranks away
+    )  # rounding in float32 changes a few ranks
     assert before.mean() > 0.4
 
 
@@ -183,7 +183,7 @@ def test_draws_are_the_same_for_every_system_and_differ_from_each_other() -> Non
     assert draws == [tuple(draw_clips(class_ids, fitting, FEW_SHOT, draw)) for draw in range(20)]
     assert draws[0] != tuple(draw_clips(class_ids, fitting, FEW_SHOT.replace(seed=1), 0))
     few = np.where(np.arange(60) < 12, 1, 0)
-    assert sorted(few[list(draw_clips(few, fitting, FEW_SHOT, 0))]) == [0] * 4 + [1] * 2  # all of a class that has two
+    assert sorted(few[list(draw_clips(few, fitting, FEW_SHOT, 0))]) == [0] * 4 + [1] * 2  # a class of two gives both
 
 
 @given(st.sets(st.integers(0, 59), max_size=20))
@@ -224,7 +224,7 @@ def test_no_choice_and_no_validation_sees_the_test_split() -> None:
 
 
 def test_without_a_valid_split_no_group_is_fitted_and_scored() -> None:
-    num_groups, size = 60, 4  # a group is one point: who has seen it in training knows its class, which is random
+    num_groups, size = 60, 4  # a group is a point with a random class, known only from training on it
     rng = np.random.default_rng(0)
     class_ids = np.repeat(rng.integers(2, size=num_groups), size)
     features = np.repeat(rng.standard_normal((num_groups, 100)), size, axis=0)
@@ -247,7 +247,7 @@ def test_a_few_shot_fit_that_did_not_converge_is_counted() -> None:
 
 
 def test_without_a_valid_split_a_class_of_one_group_is_not_asked_about() -> None:
-    """Held out, its clips would be of a class that the others lack: all strengths were equally wrong about them."""
+    """If held out, its clips would have a class without training clips, and every strength would be wrong on them."""
     features, labelled = make_task(valid=False)
     train = labelled.splits == "train"
     alone = np.where(train & (labelled.class_ids == 2), "the only one", np.arange(len(train)).astype(str))
@@ -275,7 +275,7 @@ def test_without_a_valid_split_the_choice_is_fitted_again_on_all_of_train() -> N
 def test_damaged_clips_are_left_out_of_train_and_valid_and_wrong_in_test() -> None:
     features, labelled = make_task()
     damaged = np.zeros(len(features), bool)
-    damaged[[150, 151, 152, 177, 178, 179]] = True  # two of each split, behind those that are drawn first
+    damaged[[150, 151, 152, 177, 178, 179]] = True  # two of each split, behind the clips drawn first
     broken = np.where(damaged[:, None], np.nan, features)
     keep = ~damaged
     whole = Labelled(labelled.class_ids[keep], labelled.splits[keep], labelled.groups[keep], 3)
@@ -287,7 +287,7 @@ def test_damaged_clips_are_left_out_of_train_and_valid_and_wrong_in_test() -> No
     assert np.array_equal(result.linear.predictions[~lost], expected.linear.predictions)
     for measure in MEASURES:
         assert not result.scores[measure][lost].any()
-    for measure in ("linear", "neighbours"):  # draws of few clips are others, of clips with other numbers
+    for measure in ("linear", "neighbours"):  # few-shot draws depend on clip numbers
         np.testing.assert_array_equal(result.scores[measure][~lost], expected.scores[measure])
 
 

@@ -1,4 +1,4 @@
-"""A dry run's estimate for a card that is not there, of any stage and for a worker's share of a step."""
+"""A dry run's estimate for a GPU card that is not there, for either stage and for a worker's share of a step."""
 
 from __future__ import annotations
 

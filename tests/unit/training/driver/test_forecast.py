@@ -1,4 +1,4 @@
-"""Forecasts: what measured stages make of a run, and dry runs that measure them."""
+"""Forecasts of a run's time from measured stages, and dry runs that measure the stages."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def test_a_forecast_worked_by_hand():
         **{"workers": 2, "busy_cpus": 1.0, "decoders": 2.0, "cpus": 4.0},
     )
     assert run.limit == "training"
-    assert run.decode_cpus == 0.5  # a worker embeds a block in the time of two to decode
+    assert run.decode_cpus == 0.5  # embedding a block takes as long as decoding two
     assert (run.train_seconds, run.embed_seconds) == (200.0, 52.0)
     assert run.hours == (3 * (200 + 10) + 52) / 3600
     slow_data = replace(run, decode=9.0)
     assert (slow_data.limit, slow_data.train_seconds) == ("decoding", 450.0)
-    # Both take all CPUs: 100 blocks of 4 s on each worker's two, and of 0.5 s to decode, on four.
+    # All four CPUs are shared: each worker's two train a block in 4 s, and decoding a block takes 0.5 s.
     assert replace(run, busy_cpus=2.0).train_seconds == (2 * 400 + 50) / 4
     assert replace(run, cluster=500.0).limit == "clustering"
 
@@ -103,14 +103,14 @@ def test_the_limit_is_a_stage_that_would_shorten_an_epoch(run: Forecast):
 
 @pytest.fixture(autouse=True)
 def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every stage is tried as often as it must be."""
+    """Measure every stage only as often as necessary."""
     for name in ("DECODE_SECONDS", "STEP_SECONDS", "OTHER_SECONDS"):
         monkeypatch.setattr(dry_run, name, 0.0)
 
 
 @pytest.fixture
 def config(source: Path, tmp_path: Path, tracking_uri: str) -> Callable[..., PretrainConfig]:
-    """Configuration of a run with some fields changed."""
+    """Return a function: configuration of a run with changed fields."""
     return lambda **fields: tiny(source, tmp_path / "run", tracking_uri, **fields)
 
 
@@ -163,7 +163,7 @@ def test_the_step_tried_is_a_workers_share_of_it(
     monkeypatch.setattr(Learner, "_block_gradient", counted)
     job = config(runtime__kind="workers", runtime__num_workers=2)
     run = Measurement(job, check(job).index).forecast()
-    assert seen == [0, 1] * 3  # once to warm up and twice to measure, of a batch of four blocks
+    assert seen == [0, 1] * 3  # a warm-up and two measurements; two of a batch's four blocks
     assert (run.train_blocks, run.embed_blocks) == (12, 16)
     assert (run.workers, run.cpus, run.decoders) == (2, 2.0, 1.0)
 
@@ -181,7 +181,7 @@ def test_the_size_of_a_checkpoint_is_that_of_its_files(config: Callable[..., Pre
 def test_what_workers_with_gpus_would_do_is_measured_in_a_task_with_one(
     config: Callable[..., PretrainConfig], monkeypatch: pytest.MonkeyPatch
 ):
-    """A task of this process stands in for Ray's, and its CPU for the GPU."""
+    """A task in this process replaces Ray's, and its CPU the GPU."""
     reserved = []
 
     class Tasks(InThisProcess):

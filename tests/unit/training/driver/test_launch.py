@@ -147,7 +147,7 @@ def test_a_run_that_would_end_badly_again_is_refused_unless_something_has_change
         check(job.replace({"checkpoint.keep": 3}))
     for remedy in remedies:
         check(config("run", **{"health__on_collapse": "stop", **remedy}))
-    with pytest.raises(run.ConfigurationChangedError, match="seed: 0 → 1"):  # as of any other run
+    with pytest.raises(run.ConfigurationChangedError, match="seed: 0 → 1"):  # as for any other run
         train(job.replace({"seed": 1}))
     Path(job.output, run.DIVERGED).unlink()
     if state == "diverged":
@@ -203,7 +203,7 @@ def test_a_training_on_several_nodes_says_that_its_figures_end_with_one_of_them(
 def test_a_warm_up_that_takes_the_whole_run_is_named(
     config: Callable[..., PretrainConfig], caplog: pytest.LogCaptureFixture
 ) -> None:
-    check(config("run", epochs=1))  # half an epoch
+    check(config("run", epochs=1))  # it warms up for half an epoch
     assert "warmup_epochs" not in caplog.text
     check(config("run", epochs=1, optimizer__warmup_epochs=1))
     assert "optimizer.warmup_epochs=1 takes all of epochs=1: the learning rate only rises" in caplog.text

@@ -1,4 +1,4 @@
-"""The driver draws progress, and leaves a run alone that another process has taken over."""
+"""The driver shows progress, and no longer writes to a run that another process has taken over."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_run_that_another_process_has_taken_over_ends_without_writing_to_it(
     threads = set(threading.enumerate())
 
     def reporting(self: Coordinator, progress: RunProgress, metrics: Mapping[str, float] | None = None) -> str:
-        if progress.step == STEPS + 1:  # another machine comes, and this run waits until it has heard of it
+        if progress.step == STEPS + 1:  # another machine takes over; wait until this run knows
             leased = Path(job.output, "lease.json")
             while not self._abandoned:
                 leased.write_text(json.dumps({**json.loads(leased.read_text()), "token": "another's"}))
@@ -46,7 +46,7 @@ def test_a_run_that_another_process_has_taken_over_ends_without_writing_to_it(
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Every file of a folder but the lease."""
+    """Return the bytes of all files of a folder but the lease."""
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "lease.json"}
 
 
@@ -59,12 +59,12 @@ def test_a_long_pass_that_embeds_clips_is_drawn_by_its_share() -> None:
 @pytest.mark.parametrize(
     ("steps", "ended"),
     [
-        ([0, 1, 2, 3], 0),  # the third is the last of an epoch, whose checkpoint may not be written yet
+        ([0, 1, 2, 3], 0),  # step 3 ends an epoch, its checkpoint may not be written yet
         ([0, 2, 4], 1),
         ([0, 3, 4, 5, 6, 7], 2),
         ([0, 11, 12], 1),  # several epochs between two looks
-        ([8, 9, 10], 1),  # of a run that resumes
-        ([8, 4, 7], 1),  # of a group that has started anew
+        ([8, 9, 10], 1),  # a resumed run
+        ([8, 4, 7], 1),  # a restarted worker group
     ],
 )
 def test_the_end_of_an_epoch_is_told_once_the_next_has_begun(steps: list[int], ended: int) -> None:

@@ -127,7 +127,7 @@ def test_a_fork_with_no_epoch_left_is_refused_before_anything_is_written(
 def test_the_workers_read_the_run_that_a_fork_begins_with_until_it_has_begun(
     config: Callable[..., PretrainConfig], undisturbed: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A session refuses what its nodes cannot reach: with a local folder every worker group would fail."""
+    """A session must get the fork's folder to refuse local paths, with which every worker group would fail."""
     trunk, session, read = str(undisturbed("bank")), InProcess.session, []
 
     def noted(self: InProcess, runtime: RuntimeConfig, sources: Mapping[str, tuple[str, ...]], *others: Any) -> Any:
@@ -171,7 +171,7 @@ def test_a_resume_begins_with_nothing_else_than_the_run_did(
     assert train(config("run", init_from=str(moved))).state == "stopped"
     moved.unlink()
     stop_after(-1)
-    assert train(config("run", init_from=str(moved))).state == "finished"  # gone, but it has begun
+    assert train(config("run", init_from=str(moved))).state == "finished"  # the origin is gone, but the run has begun
 
     stop_after(1)
     train(config("plain"))

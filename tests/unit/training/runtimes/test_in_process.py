@@ -1,4 +1,4 @@
-"""A whole training in one process, a student and its embeddings need neither Ray nor MLflow."""
+"""A whole training in one process, a distillation and its embeddings need neither Ray nor MLflow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first worker group continues from the driver's resume point; a group that is started anew looks again."""
+"""Ray Train: the first worker group uses the driver's resume point, a restarted one looks again; time-outs, GPUs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from unfused_ray.training.runtimes.worker_group import is_lost_node
 
 @pytest.fixture
 def restarted(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """True if Ray says of an actor that its process was restarted."""
+    """Ray's context of an actor; a test sets whether the actor's process was restarted."""
     context = SimpleNamespace(was_current_actor_reconstructed=False)
     monkeypatch.setattr(remote_coordinator.ray, "get_runtime_context", lambda: context)
     return context
@@ -82,7 +82,7 @@ def test_a_fork_without_a_checkpoint_of_its_own_begins_again_where_it_began(tmp_
     commit(trunk, 4)
     assert later._resume_point() is job.resume_point
     assert job.resume_point is not None and job.resume_point.position == Position(0, 0)
-    for step in (5, 6):  # the trunk trains on, and keeps two checkpoints
+    for step in (5, 6):  # the trunk trains on and keeps two checkpoints
         commit(trunk, step)
         CheckpointStore(str(trunk)).prune(Position(0, step), keep=2)
     found = later._resume_point()
@@ -148,7 +148,7 @@ def test_drained_nodes_are_watched_for_where_there_are_others(
     job.config.runtime = RuntimeConfig()
     ray_train._fit(job, MagicMock(), None)
     assert found == [watches]
-    assert switch == ENABLE_PREEMPTION_WATCHER_ENV_VAR  # as this version of Ray names it
+    assert switch == ENABLE_PREEMPTION_WATCHER_ENV_VAR  # this version of Ray has that name
 
 
 def _without_cluster(monkeypatch: pytest.MonkeyPatch, is_one_machine: bool) -> None:

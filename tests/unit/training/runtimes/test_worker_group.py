@@ -1,4 +1,4 @@
-"""Ray Train's controller asks the coordinator after every failed group whether another may follow."""
+"""After every failed worker group, Ray Train's controller asks the coordinator whether another may start."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ AWAY = "The actor None is unavailable: it starts anew. The task may or may not h
 
 
 def died(message: str, reason: int = NodeDeathInfo.UNSPECIFIED) -> ActorDiedError:
-    """Ray's error for an actor that is dead; the reason is its node's, if that is dead too."""
+    """Return Ray's error for a dead actor; ``reason`` is that of its node's death, if the node is dead too."""
     context = ActorDiedErrorContext(error_message=message, actor_id=b"0" * 16)
     if reason:
         context.node_death_info.reason = reason
@@ -66,13 +66,13 @@ def failed_to_start(cause: Exception) -> ControllerError:
 
 
 def in_task(error: Exception) -> Exception:
-    """The error as the assignment actor raises it in a worker, of a shard that it has lost."""
+    """Return the error as a worker sees it if the assignment actor raises it for a lost shard."""
     raised: Exception = RayTaskError("labels", f"Traceback …\n{error}", RuntimeError(str(error))).as_instanceof_cause()
     return raised
 
 
 class Told:
-    """A coordinator that keeps what it is told."""
+    """A coordinator that records the failures it is given."""
 
     def __init__(self, answer: str = "") -> None:
         self.answer, self.failures = answer, list[tuple[list[str], bool]]()
@@ -83,7 +83,7 @@ class Told:
 
 
 def told(error: Exception, after: type[RestartingState | ReschedulingState] = RestartingState) -> Any:
-    """What the coordinator hears of a group that has failed."""
+    """Return the causes that the coordinator gets for a failed group, and whether it lost a node."""
     coordinator: Any = Told()
     NoteFailures(coordinator).after_controller_state_update(RunningState(), after(error))
     (heard,) = coordinator.failures
@@ -139,7 +139,7 @@ def test_failures_of_workers_are_told_with_their_causes(error: Exception, causes
 
 
 class Workers:
-    """A group of workers on these nodes."""
+    """A worker group on these nodes."""
 
     def __init__(self, *nodes: str) -> None:
         self._nodes = nodes
@@ -164,7 +164,7 @@ def test_a_worker_that_fails_by_the_loss_of_another_waits_for_what_is_known_of_i
 ) -> None:
     looks = list[float]()
 
-    def alive() -> list[dict[str, Any]]:  # Ray's head learns of it after some looks
+    def alive() -> list[dict[str, Any]]:  # Ray's head notices after some looks
         return [{"NodeID": node, "Alive": node != dead or len(looks) < 3} for node in ("a", "b", "another")]
 
     monkeypatch.setattr(worker_group.ray, "nodes", alive)
@@ -199,15 +199,15 @@ def test_a_run_that_is_given_up_ends_with_the_reason() -> None:
     failed = RestartingState(of_workers(OSError("gone")))
     with pytest.raises(GivenUpError, match="3 times before their first step") as raised:
         NoteFailures(coordinator).after_controller_state_update(RunningState(), failed)
-    ended = pickle.loads(pickle.dumps(ControllerError(raised.value)))  # on its way from the controller to the driver
+    ended = pickle.loads(pickle.dumps(ControllerError(raised.value)))  # as it is sent from controller to driver
     assert str(ended.controller_failure) == coordinator.answer
-    NoteFailures(coordinator).after_controller_state_update(failed, failed)  # no other group has begun
+    NoteFailures(coordinator).after_controller_state_update(failed, failed)  # no other group began
     assert len(coordinator.failures) == 1
 
 
 @pytest.mark.parametrize("answer", ["", "the workers have failed 3 times"])
 def test_the_controller_of_ray_train_ends_the_run_that_is_given_up(answer: str) -> None:
-    controller = TrainController.__new__(TrainController)  # without a cluster
+    controller = TrainController.__new__(TrainController)  # without __init__, which needs a cluster
     controller._state, controller._run_attempt_id = RunningState(), "attempt"
     controller._failure_policy = create_failure_policy(FailureConfig(max_failures=-1))
     coordinator: Any = Told(answer)

@@ -1,4 +1,4 @@
-"""Stages refuse what their data cannot give."""
+"""Stages refuse settings that their data cannot fulfil."""
 
 from __future__ import annotations
 

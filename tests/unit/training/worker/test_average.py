@@ -1,4 +1,4 @@
-"""The average of weights is torch's AveragedModel with a growing decay, bit for bit, and survives files."""
+"""The average of weights equals torch's AveragedModel with a growing decay, bit for bit, and survives files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def network() -> AudioNTT2020:
 
 
 def changed(encoder: AudioNTT2020, step: int) -> None:
-    """Give weights and running statistics other values, as a step would."""
+    """Change weights and running statistics, as a step would."""
     generator = torch.Generator().manual_seed(step)
     for tensor in encoder.state_dict().values():
         tensor.add_(torch.randn(tensor.shape, generator=generator), alpha=0.1)
@@ -33,7 +33,7 @@ def ramped(averaged: torch.Tensor, current: torch.Tensor, num_averaged: torch.Te
 def test_every_update_is_that_of_torchs_averaged_model() -> None:
     online = network()
     ours, torchs = WeightAverage(online, DECAY), AveragedModel(online, avg_fn=ramped, use_buffers=True)
-    for step in range(25):  # the decay is reached after 15
+    for step in range(25):  # the decay stops growing after 15
         changed(online, step)
         ours.update(online)
         torchs.update_parameters(online)

@@ -1,4 +1,4 @@
-"""Means over an epoch are those of the clips that count: neither damaged nor without a label."""
+"""Means over an epoch are of the clips that count: those with a label and without damage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_a_clip_that_is_damaged_or_has_no_label_in_any_head_is_left_out_once() -
     clip_ids, waves = np.arange(6, 12), np.zeros((6, 1, 1), np.int16)
     block = Block(0, clip_ids, waves, np.array([1, 0, 0, 1, 1, 1], np.float32))
     heads = [np.arange(20), np.arange(20)]
-    heads[0][[7, 9]] = -1  # the first of them is damaged, too
+    heads[0][[7, 9]] = -1  # clip 7 is damaged, too
     heads[1][[9, 10]] = -1
     sums = EpochSums()
     sums.add(block, {"loss": torch.tensor(8.0)}, heads)
@@ -27,7 +27,7 @@ def test_a_clip_that_is_damaged_or_has_no_label_in_any_head_is_left_out_once() -
 
 
 def test_the_loss_of_a_task_whose_clips_are_labelled_in_part_is_that_of_the_labelled_ones() -> None:
-    """A classifier that knows nothing has log K; by all clips it would have half of that."""
+    """An untrained classifier has a loss of log K; as a mean over all clips it would be half of that."""
     config, sums = CONFIGS["unfused"], EpochSums()
     learner = steps_of(config, torch.device("cpu")).learner
     blocks = (NoiseBlock.of(config, index) for index in range(config.batch.blocks_per_step))

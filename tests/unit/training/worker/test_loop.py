@@ -1,4 +1,4 @@
-"""The loop has labels before gradients, counts damage, and ends a run that diverges, collapses or fails."""
+"""The loop has labels before gradients, counts damaged clips, and ends a run that diverges, collapses or fails."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_every_clip_has_a_label_before_the_first_gradient(
 
 def test_a_damaged_shard_is_counted(config: Callable[..., PretrainConfig], tmp_path: Path) -> None:
     folder = tmp_path / "damaged"
-    write_source(folder, [[66], [30]])  # three global batches: every clip is in every epoch
+    write_source(folder, [[66], [30]])  # three full global batches, so every epoch has every clip
     shard = folder / "00001.parquet"
     shard.write_bytes(shard.read_bytes()[:-20] + bytes(20))
     job = config("run", data=(str(folder),))
@@ -66,7 +66,7 @@ def test_a_damaged_shard_is_counted(config: Callable[..., PretrainConfig], tmp_p
 def test_a_compiled_run_learns_the_same(
     config: Callable[..., PretrainConfig], undisturbed: Callable[[str], Path]
 ) -> None:
-    job = config("run", runtime__compile_backend="aot_eager")  # needs no compiler
+    job = config("run", runtime__compile_backend="aot_eager")  # this backend needs no compiler
     assert train(job).state == "finished"
     compiled, eager = weights(Path(job.output)), weights(undisturbed("bank"))
     assert compiled.keys() == eager.keys()
@@ -75,7 +75,7 @@ def test_a_compiled_run_learns_the_same(
 
 
 def test_gradients_of_a_compiled_block_outlast_the_next_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The backend cudagraphs overwrites them, as is done here by hand."""
+    """The backend cudagraphs overwrites these gradients in its next run; here the test does it."""
     step = steps_of(CONFIGS["tiny"].replace({"runtime.compile_backend": "eager"}), torch.device("cpu"))
     forward, given = Learner._forward, list[torch.Tensor]()
 
@@ -93,7 +93,7 @@ def test_gradients_of_a_compiled_block_outlast_the_next_run(monkeypatch: pytest.
     assert step.learner.finite_check.first_not_finite(late=0) is None
 
 
-@pytest.mark.parametrize("step", [0, STEPS - 1])  # the last one is followed by a checkpoint
+@pytest.mark.parametrize("step", [0, STEPS - 1])  # a checkpoint follows the last step
 def test_a_gradient_that_is_not_finite_ends_the_run_and_leaves_the_checkpoint_before_it(
     config: Callable[..., PretrainConfig], monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
@@ -130,10 +130,10 @@ def test_signs_of_a_collapse_are_said_and_kept_and_end_the_run_where_they_are_to
     assert (status.state, status.epoch, status.step) == ("collapsed", 1, 0)
     signs = r"effective_rank \d\.\d\d < 1000, largest_share 0\.\d{3} > 0\.001"
     assert re.fullmatch(f"signs of a collapse after epoch 1: {signs}", status.message)
-    assert "signs of a collapse" not in caplog.text  # its end says it
+    assert "signs of a collapse" not in caplog.text  # only the status says it
     assert [entry["collapse_signs"] for entry in history(Path(job.output))] == [2.0]
 
-    going_on = train(config("run", **limits))  # the limits are none of what must stay
+    going_on = train(config("run", **limits))  # limits may change on a resume
     message = "signs of a collapse after 2 of 2 epochs, first after epoch 1"
     assert (going_on.state, going_on.message) == ("finished", message)
     assert run.Run(job.output).status() == replace(going_on, updated=ANY)

@@ -1,9 +1,9 @@
-"""A step gives a GPU its work without waiting for it: seen without a GPU, on tensors that only claim to be on one.
+"""A step never waits for the GPU, checked without a GPU on fake tensors.
 
-Fake tensors know device and shape, and compute nothing. A dispatch mode sees every operation that reads a tensor's
-value on the host, or copies between host and device. Allowed are the two functions that do so through pinned memory;
-what they do on a GPU, and a whole step there, is tested in tests/gpu. Fake tensors have no backward pass: it is looked
-at on a CPU, where an operation that reads a value is the same.
+Fake tensors have a device and a shape, and compute nothing. A dispatch mode sees every operation that reads a tensor's
+value on the host, or that copies between host and device. Only the two functions that copy through pinned memory are
+allowed; tests/gpu tests them, and a whole step, on a GPU. Fake tensors have no backward pass, so it is checked on a
+CPU, where the same operations read values.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from unfused_ray.training.worker import finite_check, learner
 
 GPU = torch.device("cuda", 0)
 READS = ("_local_scalar_dense", "nonzero", "unique", "masked_select")
-"""Operations whose results, or their shapes, the host knows; and an index of truth values."""
+"""Operations that give the host a value, or a shape that depends on values; indexing by a mask is another."""
 K_MIX = steps.CONFIGS["slicer-tiny"]
 CONFIGS = {
     **steps.CONFIGS,
     "tiny, fader": steps.CONFIGS["tiny"].replace({"augment.fader": 1.0}),
-    "slicer-tiny": K_MIX.replace({"augment.k_mix": 0}),  # k-means of a block's spectra, on the host
+    "slicer-tiny": K_MIX.replace({"augment.k_mix": 0}),  # k-mix clusters spectra on the host
 }
 
 
 class Waits(TorchDispatchMode):
-    """Lists the operations for which the host waits for the device."""
+    """Dispatch mode that lists the operations for which the host waits for the device."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Waits(TorchDispatchMode):
 
 @pytest.fixture
 def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Tensors are fakes; a GPU's copies through pinned memory, its generator and backward pass are left out."""
+    """Make tensors fake; leave out copies through pinned memory, the GPU's generator and the backward pass."""
 
     def copied(array: np.ndarray, device: torch.device) -> torch.Tensor:
         return torch.empty(array.shape, dtype=torch.from_numpy(array).dtype, device=device)
@@ -64,13 +64,13 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("seed_draws", "describe_arithmetic"):
         monkeypatch.setattr(learner, name, lambda *arguments: "")
     monkeypatch.setattr(torch.Tensor, "backward", lambda loss: None)
-    monkeypatch.setattr(torch.nn.Module, "to", lambda module, device: module)  # no fake can be moved in its module
+    monkeypatch.setattr(torch.nn.Module, "to", lambda module, device: module)  # a module's fake tensors cannot move
     with FakeTensorMode(allow_non_fake_inputs=True):
         yield
 
 
 def steps_on_fakes(config: TrainingConfig) -> Steps:
-    """Steps whose gradients are there already."""
+    """Return steps on fake tensors with gradients of zero, as there is no backward pass."""
     with GPU:
         step = steps_of(config, GPU)
     for parameter in step.learner.method.parameters():
@@ -83,7 +83,7 @@ def steps_on_fakes(config: TrainingConfig) -> Steps:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_step_on_a_gpu_copies_through_pinned_memory_alone_and_reads_nothing(name: str) -> None:
     step = steps_on_fakes(CONFIGS[name])
-    step()  # the optimiser makes its state
+    step()  # makes the optimiser's state
     with Waits() as waits:
         step()
     assert not waits.found

@@ -1,4 +1,4 @@
-"""Learning-rate schedule, weight-decay groups, and an optimiser's state through files."""
+"""The learning-rate schedule, the groups of weight decay, and an optimiser's state in files."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_an_optimisers_state_survives_files_bit_for_bit(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_an_optimiser_that_takes_up_a_state_keeps_its_own_settings(name: str) -> None:
-    """A forked run that decays more must decay more."""
+    """A fork with a larger weight decay must use it."""
     module = small_module()
     optimizer = build_optimizer(OptimizerConfig(name=name, weight_decay=0.01, momentum=0.9), module)
     train(module, optimizer, range(2))

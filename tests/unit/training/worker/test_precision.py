@@ -1,4 +1,4 @@
-"""The number format of a training: chosen by the device's instructions, kept by a run that goes on elsewhere."""
+"""The number format of a training follows from the device's instructions, and stays when a run resumes elsewhere."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
         ({"avx512_bf16": True, "amx_bf16": False}, "bfloat16"),
         ({"avx512_bf16": False, "amx_bf16": True}, "bfloat16"),
         ({"avx512_bf16": False, "amx_bf16": False, "avx512_f": True}, "float32"),
-        ({}, "float32"),  # of an ARM
+        ({}, "float32"),  # an ARM processor
     ],
 )
 def test_a_processor_with_the_instructions_computes_in_bfloat16(
@@ -197,6 +197,6 @@ def test_bfloat16_learns_what_float32_does(config: Callable[..., PretrainConfig]
         assert train(job).state == "finished"
         losses.append([entry["loss"] for entry in history(Path(job.output))])
     assert losses[0] != losses[1]
-    # From the second epoch on labels are clusters of what was learnt, which rounding moves: by processor up to 3.4 %.
+    # Later labels are clusters of learnt vectors, and rounding moves them: losses differ by up to 3.4 % by processor.
     assert losses[1][:2] == pytest.approx(losses[0][:2], rel=0.03)
     assert losses[1] == pytest.approx(losses[0], rel=0.08)

@@ -1,4 +1,4 @@
-"""A stopped run ends as if it had not been stopped; a resume reads one good checkpoint."""
+"""A stopped run ends as if it had not been stopped, and a resume reads one good checkpoint."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_an_encoder_older_than_the_last_checkpoint_is_exported_again(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """Killed after the last checkpoint of two further epochs, before their encoder was written."""
+    """A run is killed after the last checkpoint of further epochs, before their encoder is written."""
     shutil.copytree(undisturbed("bank"), tmp_path / "run")
     job = config("run", epochs=3)
     encoder = Path(job.output, "encoder", "encoder.safetensors")
@@ -129,7 +129,7 @@ def test_epochs_that_end_soon_after_a_checkpoint_write_none_but_the_last_and_whe
     assert [path.name for path in Path(job.output, "checkpoints").iterdir()] == ["e0002-s000000"]
     assert_equal_runs(Path(job.output), undisturbed("bank"))
     stopped = config("stopped", checkpoint__min_minutes=60.0, checkpoint__keep=100)
-    stop_after(STEPS)  # heard with the next step, but asked for at the end of an epoch
+    stop_after(STEPS)  # asked for at the end of an epoch, noticed a step later
     assert train(stopped).state == "stopped"
     (folder,) = Path(stopped.output, "checkpoints").iterdir()
     assert folder.name in ("e0001-s000000", "e0001-s000001")
@@ -146,7 +146,7 @@ def test_a_checkpoint_that_is_due_with_an_epochs_last_step_is_written(config: Ca
 
 @pytest.fixture
 def written_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Checkpoints are written as beside a GPU."""
+    """Write checkpoints in a thread, as on a GPU."""
     build = checkpointer.Checkpointer.__init__
 
     def in_thread(self: Checkpointer, *arguments: Any) -> None:
@@ -164,7 +164,7 @@ def test_checkpoints_that_are_written_while_the_training_goes_on_hold_what_was_t
     stop_after: Callable[[int], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each commit takes longer than the step behind it."""
+    """Each commit takes longer than the next step."""
     commit, threads = CheckpointStore.commit, set[str]()
 
     def slow(self: CheckpointStore, *arguments: Any, **named: Any) -> None:
@@ -208,7 +208,7 @@ def test_a_run_that_stops_after_an_epoch_exports_it_and_goes_on_as_if_it_had_not
     config: Callable[..., PretrainConfig], undisturbed: Callable[[str], Path]
 ) -> None:
     first = config("run", stop_after=1)
-    for _ in range(2):  # the second has nothing to do
+    for _ in range(2):  # the second time there is nothing to do
         status = train(first)
         assert (status.state, status.epoch, status.step) == ("stopped", 1, 0)
         assert read_description(first.output)["extra"]["epochs"] == 1
@@ -235,7 +235,7 @@ def test_a_resume_hashes_every_file_of_its_checkpoint_once(
     of_checkpoint = {name: count for name, count in hashed.items() if name.startswith("e0001-s000001/")}
     twice = {name.rpartition("/")[2] for name, count in of_checkpoint.items() if count == 2}
     assert set(of_checkpoint.values()) == {1, 2}
-    assert twice == {"head-0.parquet", "prototypes.safetensors"}  # an assignment verifies what it is read from
+    assert twice == {"head-0.parquet", "prototypes.safetensors"}  # reading an assignment verifies its files again
     names = {name.rpartition("/")[2] for name in of_checkpoint} - twice
     assert names == {
         *("details.json", "model.safetensors", "optimizer.safetensors"),
@@ -263,7 +263,7 @@ def test_other_threads_are_named(config: Callable[..., PretrainConfig], stop_aft
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Coordinator, "note", lambda self, message: notes.append(message))
         stop_after(2)
-        train(config("run", runtime__threads=0))  # the checkpoint's, though this machine has more cores
+        train(config("run", runtime__threads=0))  # 0 takes the checkpoint's number
         assert not notes
         stop_after(4)
         train(config("run", runtime__threads=2))

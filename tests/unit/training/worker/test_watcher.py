@@ -1,4 +1,4 @@
-"""A watched run says what an evaluation would say, trains as if nobody looked, and ends and exports as it is told."""
+"""A watched run has the scores of an evaluation, trains as if unwatched, and ends and exports by its settings."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from unfused_ray.training.worker.watcher import Watcher
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A task whose test clips are gone: nobody may read them. A third of its labels are drawn."""
+    """A task without its test clips, which a watch must not read; a third of its labels are random."""
     folder = tmp_path_factory.mktemp("tasks") / "tones & co"
     rng = np.random.default_rng(0)
     labels = [[str(rng.integers(4) if clip % 3 == 0 else clip % 4)] for clip in range(64)]
@@ -50,7 +50,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[float]], None]:
-    """Let the looks of a run find these accuracies, one after the other, by every measure; random networks have 0.5."""
+    """Return a function that sets the accuracies of a run's looks, by all measures; random networks have 0.5."""
 
     def script(accuracies: list[float]) -> None:
         left: Iterator[float] = iter(accuracies)
@@ -69,7 +69,7 @@ def without_looks(run: Path) -> list[dict[str, float]]:
 
 
 def scores(system: System, uri: str, tmp_path: Path) -> dict[str, float]:
-    """Validation scores of an evaluation, the mean over a system's networks."""
+    """Return the validation scores of an evaluation, as means over a system's networks."""
     task, protocol = load_task(uri, ("train", "valid")), load_protocol().config
     labelled = Labelled(task.class_ids, task.splits, task.groups, len(task.class_names))
     found = [
@@ -99,7 +99,7 @@ def test_the_last_look_is_what_an_evaluation_says_of_the_export_on_the_same_clip
         assert looks[1][f"watch/tones & co/{measure}/random"] == pytest.approx(beside[measure], abs=1e-9)
     assert looks[0] != looks[1]
 
-    # Nobody sees that it was looked at.
+    # Watching changes nothing else.
     unwatched = undisturbed("average")
     assert without_looks(run) == history(unwatched)
     ours, theirs = weights(run), weights(unwatched)
@@ -121,8 +121,8 @@ def test_a_watched_run_that_was_stopped_has_the_looks_of_one_that_was_not(
     watched = {"watch__data": (task,), "watch__every": 2, "watch__clips": 20, "epochs": 4}
     whole, job = config("whole", **watched), config("run", **watched)
     train(whole)
-    assert len(shapes) == 1  # however many looks there are
-    for steps in (STEPS, 2 * STEPS + 1):  # behind an epoch that is looked at, and within one
+    assert len(shapes) == 1  # only once for all looks
+    for steps in (STEPS, 2 * STEPS + 1):  # after an epoch with a look, and within an epoch
         stop_after(steps)
         assert train(job).state == "stopped"
     stop_after(-1)
@@ -153,14 +153,14 @@ def test_a_run_ends_when_its_looks_get_no_better_and_exports_the_best(
     train(other)
     assert exported(Path(job.output)) == exported(Path(other.output))
 
-    assert train(job).state == "finished"  # nothing is left to do
+    assert train(job).state == "finished"  # nothing was left to do
     assert "is ignored" not in caplog.text
     assert train(job.replace({"watch.export": "last"})).state == "finished"
     assert "watch.export=last is ignored: the run ended with best" in caplog.messages
     assert len(history(Path(job.output))) == 4
     scripted([0.7, 0.5])
     longer = config("run", **watched, watch__patience=3, watch__export="best", stop_after=6)
-    assert train(longer).epoch == 6  # a later better look, and patience for one more
+    assert train(longer).epoch == 6  # a later look was better, and patience is longer
     assert read_description(job.output)["extra"]["epochs"] == 5
 
 
@@ -173,7 +173,7 @@ def test_a_fork_is_judged_by_looks_of_its_own(
     assert train(trunk).epoch == 2
     scripted([0.5, 0.55, 0.5])
     branch = config("branch", **watched, fork=trunk.output, optimizer__lr=1e-5, watch__export="best")
-    assert train(branch).epoch == 5  # two epochs of the trunk, then three of its own
+    assert train(branch).epoch == 5  # two epochs of the trunk, three of its own
     assert read_description(branch.output)["extra"]["epochs"] == 4
     (curve, *_) = watched_curves(history(Path(branch.output)))
     assert list(curve.epochs) == [3, 4, 5]
@@ -310,7 +310,7 @@ def test_chosen_clips_are_of_train_and_valid_and_spread_over_the_classes(
     counts = {c: int((class_ids[of_train] == c).sum()) for c in set(class_ids[all_train].tolist())}
     if counts:
         for class_id, count in counts.items():
-            if count < (class_ids[all_train] == class_id).sum():  # not all of it: no class has two more
+            if count < (class_ids[all_train] == class_id).sum():  # a class not fully chosen: no other has two more
                 assert count >= max(counts.values()) - 1
     known = set(class_ids[of_train].tolist())
     assert set(class_ids[chosen].tolist()) <= known
