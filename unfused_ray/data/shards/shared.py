@@ -79,7 +79,7 @@ def _key(manifest: Manifest, split: str, row: int) -> str:
 
 
 def _read_numbers(manifest: Manifest) -> Iterator[tuple[str, np.ndarray]]:
-    """Read the numbers of all clips from the shards; those of an unreadable row group count as silent, with a warning."""
+    """Read the numbers of all clips from the shards; warn of an unreadable row group, whose clips count as silent."""
     for shard in manifest.shards:
         for unit in ClipIndex([replace(manifest, shards=(shard,))]).units:
             try:
