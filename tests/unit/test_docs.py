@@ -22,7 +22,9 @@ from support.paths import ROOT
 import unfused_ray
 from unfused_ray import recipes
 from unfused_ray.cli import COMMANDS
+from unfused_ray.comparison import page as comparison
 from unfused_ray.data.sources.lape.disk import Disk
+from unfused_ray.evaluation import cells, table
 
 FOLDERS = ("corpus", "unfused_ray", "jobs", "tuning", "tests", "benchmarks", "deploy", "docs", "recordings")
 PATH = re.compile(rf"(?<![\w/.-])(?:{'|'.join(FOLDERS)})/[\w./-]*[\w/]")
@@ -173,3 +175,13 @@ def test_the_reader_of_the_guide_lists_its_clips(tmp_path: Path) -> None:
     file.write_text('{"audio_filepath": "a.wav"}\n{"audio')
     with pytest.raises(ValueError, match=r"line 2 of .*list\.jsonl is no JSON"):
         module["list_jsonl"](str(file))
+
+
+def test_the_page_of_files_names_the_formats_of_now() -> None:
+    page = (ROOT / "docs/reference/files.md").read_text(encoding="utf-8")
+    named = dict(re.findall(r"^\| (`[^|]+?) \(format (\d+)\)", page, flags=re.MULTILINE))
+    assert named == {
+        "`table.json`": str(table.FORMAT_VERSION),
+        "`<task>/<row>.json`": str(cells.FORMAT_VERSION),
+        "`table.json` of `compare`": str(comparison.FORMAT_VERSION),
+    }
