@@ -59,7 +59,7 @@ class System(TypingProtocol):
 @dataclass(frozen=True)
 class LogMelStatistics:
     """No network: mean, standard deviation, minimum, quartiles and maximum of each log-mel band over time, and mean
-    and standard deviation of its steps from frame to frame."""
+    and standard deviation of the sizes of its steps from frame to frame."""
 
     front_end: FrontEndConfig
     name: str = "log-mel statistics"
