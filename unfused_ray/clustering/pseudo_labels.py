@@ -89,7 +89,7 @@ def of_classes(class_ids_N: np.ndarray) -> Assignment:
 
 def shuffled(assignment: Assignment, seed: int) -> Assignment:
     """The same labels dealt out at random among the clips that have one, so that cluster sizes stay: the floor."""
-    labelled = np.flatnonzero(assignment.labels[0] >= 0)  # in one head: a damaged clip has a label in none
+    labelled = np.flatnonzero(assignment.labels[0] >= 0)  # any head will do: a damaged clip has a label in none
     order = np.arange(len(assignment.labels[0]))
     order[labelled] = randomness.generator(seed, "shuffled labels").permutation(labelled)
     return Assignment(
