@@ -47,7 +47,7 @@ class LogMel(nn.Module):
     def forward(self, wave: Tensor) -> Tensor:
         """Return the log-mel of ``wave``: (B, samples), int16 or float32 in [-1, 1] → (B, num_mels, frames) float32.
 
-        ``frames`` is ``samples // hop + 1``. Autocast is off, because powers span more than bfloat16 resolves.
+        ``frames`` is ``config.num_frames(samples)``. Autocast is off, because powers span more than bfloat16 resolves.
 
         Raises:
             ValueError: ``wave`` is not (B, samples) or not int16 or float32.
@@ -86,9 +86,10 @@ def mel_filters(config: FrontEndConfig) -> Tensor:
     """Return triangular filters on the Slaney scale with Slaney normalisation: (n_fft // 2 + 1, num_mels) float32.
 
     A filter's area over frequency in Hz is 1, so that white noise has equal power in all bands. The values are those of
-    torchaudio, bit by bit.
+    torchaudio, bit by bit, if sample rate and n_fft are even; it misplaces the bins of odd ones.
     """
-    frequencies_F = torch.linspace(0, config.sample_rate // 2, config.n_fft // 2 + 1)
+    highest = config.n_fft // 2
+    frequencies_F = torch.linspace(0, highest * config.sample_rate / config.n_fft, highest + 1)
     edges = _to_hertz(torch.linspace(_to_mel(config.f_min), _to_mel(config.f_max), config.num_mels + 2))
     slopes = edges - frequencies_F[:, None]
     widths = edges[1:] - edges[:-1]

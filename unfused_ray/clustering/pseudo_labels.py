@@ -89,8 +89,10 @@ def of_classes(class_ids_N: np.ndarray) -> Assignment:
 
 
 def shuffled(assignment: Assignment, seed: int) -> Assignment:
-    """Return the same labels dealt out at random, so that cluster sizes stay: the floor."""
-    order = randomness.generator(seed, "shuffled labels").permutation(len(assignment.labels[0]))
+    """Return the same labels dealt out at random among the labelled clips, so that cluster sizes stay: the floor."""
+    labelled = np.flatnonzero(assignment.labels[0] >= 0)  # any head will do: a damaged clip has a label in none
+    order = np.arange(len(assignment.labels[0]))
+    order[labelled] = randomness.generator(seed, "shuffled labels").permutation(labelled)
     return Assignment(
         assignment.epoch,
         tuple(head[order] for head in assignment.labels),

@@ -44,7 +44,7 @@ class FrontEndConfig(Config):
 
     def num_frames(self, num_samples: int) -> int:
         """Return the number of frames of a centred spectrogram of ``num_samples`` samples."""
-        return num_samples // self.hop + 1
+        return (num_samples - self.n_fft % 2) // self.hop + 1
 
 
 class CropConfig(Config):

@@ -62,7 +62,7 @@ class LogMelStatistics:
     """A baseline without a network, from the log-mel.
 
     Its vector holds the mean, standard deviation, minimum, quartiles and maximum of each band over time, and the mean
-    and standard deviation of the band's steps from frame to frame.
+    and standard deviation of the sizes of the band's steps from frame to frame.
     """
 
     front_end: FrontEndConfig

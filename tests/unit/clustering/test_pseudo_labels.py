@@ -163,11 +163,14 @@ def test_embeddings_that_hold_nothing_to_cluster_are_refused(value: float) -> No
 @given(seed=st.integers(0, 2**20), num_clips=st.integers(2, 60))
 def test_shuffled_labels_keep_the_sizes_of_all_clusters_and_pairs_of_heads(seed: int, num_clips: int) -> None:
     rng = np.random.default_rng(seed)
-    labels = tuple(rng.integers(-1, clusters, num_clips).astype(np.int32) for clusters in (5, 3))
+    is_whole = rng.random(num_clips) < 0.8
+    labels = tuple(np.where(is_whole, rng.integers(0, most, num_clips), -1).astype(np.int32) for most in (5, 3))
     distances = tuple(rng.random(num_clips, np.float32) for _ in labels)
     original = Assignment(0, labels, distances, (np.eye(5, dtype=np.float32), np.eye(3, dtype=np.float32)), {"a": 1.0})
     dealt = shuffled(original, seed)
     assert sorted(zip(*dealt.labels, *dealt.distances, strict=True)) == sorted(zip(*labels, *distances, strict=True))
+    for head in dealt.labels:
+        np.testing.assert_array_equal(head >= 0, is_whole)
     assert dealt.prototypes is original.prototypes
     np.testing.assert_array_equal(shuffled(original, seed).labels[0], dealt.labels[0])
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
 from unfused_ray.labels.source import LabelSource
 from unfused_ray.training.worker.device import to_host
+
+if TYPE_CHECKING:
+    from unfused_ray.data.stream.read import Block
 
 
 class EmbeddingQueue:
@@ -23,11 +27,15 @@ class EmbeddingQueue:
     def __init__(self, labels: LabelSource, delay: int) -> None:
         self._labels = labels
         self._delay = delay
-        self._waiting: deque[tuple[np.ndarray, Callable[[], Tensor]]] = deque()
+        self._waiting: deque[tuple[np.ndarray, np.ndarray, Callable[[], Tensor]]] = deque()
 
-    def push(self, clip_ids: np.ndarray, embeddings: Tensor) -> None:
-        """Queue embeddings ``(b, D)`` of clips ``(b,)``; those of id -1 are left out."""
-        self._waiting.append((clip_ids, to_host(embeddings.float())))
+    def push(self, block: Block, embeddings: Tensor) -> None:
+        """Queue the embeddings ``(b, D)`` of a block.
+
+        Those of clip_id -1 are left out. That of a damaged clip, which is silence, is replaced by zero: it moves no
+        centroid.
+        """
+        self._waiting.append((block.clip_ids, block.weights, to_host(embeddings.float())))
         if len(self._waiting) > self._delay:
             self._push_oldest()
 
@@ -38,6 +46,6 @@ class EmbeddingQueue:
         self._labels.flush()
 
     def _push_oldest(self) -> None:
-        clip_ids, embeddings = self._waiting.popleft()
+        clip_ids, weights, embeddings = self._waiting.popleft()
         real = clip_ids >= 0
-        self._labels.push(clip_ids[real], embeddings().numpy()[real])
+        self._labels.push(clip_ids[real], (embeddings().numpy() * weights[:, None])[real])

@@ -83,7 +83,7 @@ class Learner:
         labels: Sequence[np.ndarray],
         learning_rate: float,
         sums: EpochSums,
-        push: Callable[[np.ndarray, Tensor], None] | None = None,
+        push: Callable[[Block, Tensor], None] | None = None,
     ) -> None:
         """Make one optimiser step on one global batch.
 
@@ -93,7 +93,7 @@ class Learner:
             labels: labels of all clips, for each head.
             learning_rate: learning rate of the step.
             sums: sums to which loss and terms are added.
-            push: receives clip_ids and embeddings of each block; None if they are not collected.
+            push: receives each block with its embeddings; None if they are not collected.
 
         Raises:
             RuntimeError: there are too few blocks.
@@ -110,7 +110,7 @@ class Learner:
                 output = self._block_gradient(position.epoch, block, labels)
                 sums.add(block, {"loss": output.loss.detach(), **output.terms}, labels)
                 if push is not None and output.embeddings is not None:
-                    push(block.clip_ids, output.embeddings)
+                    push(block, output.embeddings)
         self.collectives.add_gradients(self.method)
         update_running_statistics(self.method, self.collectives.all_reduce)
         self.finite_check.note(self.method, position, clip_ids)

@@ -180,7 +180,7 @@ class Loop:
         blocks = self.worker.planner.num_steps("embed") * self.learner.blocks_per_step
         for done, block in enumerate(self.prefetcher.blocks(pass_)):
             self.worker.start_times.reach("first block")
-            self.queue.push(block.clip_ids, self.learner.embed(block))
+            self.queue.push(block, self.learner.embed(block))
             self.reporter.report("embedding every clip", self.steps_done, {"share": done / blocks})
             if self.worker.collectives.vote(Votes(stop=self.reporter.asked_to_stop)).stop:
                 return self._status("stopped")

@@ -47,7 +47,7 @@ def test_every_clip_has_a_label_before_the_first_gradient(
     assert labelled == [100] * len(job.method.num_clusters)
 
 
-def test_a_damaged_shard_is_counted(config: Callable[..., PretrainConfig], tmp_path: Path) -> None:
+def test_a_damaged_shard_is_counted_and_not_clustered(config: Callable[..., PretrainConfig], tmp_path: Path) -> None:
     folder = tmp_path / "damaged"
     write_source(folder, [[66], [30]])  # three full global batches, so every epoch has every clip
     shard = folder / "00001.parquet"
@@ -57,6 +57,7 @@ def test_a_damaged_shard_is_counted(config: Callable[..., PretrainConfig], tmp_p
     assert status.state == "finished"
     assert "60 times" in status.message
     assert [entry["damaged_clips"] for entry in history(Path(job.output))] == [30, 30]
+    assert [entry["zero_embeddings"] for entry in history(Path(job.output))] == [30, 30]
     saved = run.Run(job.output).status()
     assert saved is not None
     assert saved.message == status.message
