@@ -52,7 +52,7 @@ def test_every_public_name_is_there_and_others_are_not() -> None:
             "compare",
             "mine.toml",
             {"data_root": "x"},
-            "plan=mine.toml is none of ablation, corpus",
+            "plan=mine.toml is neither one of ablation, corpus",
         ),
         ("sweep", "tiny", {"space": "beta", "tasks": ("a",)}, "space=beta is none of alpha-beta"),
     ],

@@ -45,7 +45,7 @@ class JobProcesses:
         with path.open("ab") as log:
             with self._lock:
                 if self._stopped:
-                    raise ChildProcessError(f"{name} was not begun: the table was stopped")
+                    raise ChildProcessError(f"{name} was not started: the table was stopped")
                 # In a session of its own: a Ctrl-C reaches it once, by stop(), and not from the terminal too.
                 process = subprocess.Popen(
                     command(job, settings), stdout=log, stderr=log, env=self._environment, start_new_session=True
