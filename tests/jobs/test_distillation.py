@@ -458,7 +458,7 @@ def test_what_cannot_be_distilled_is_refused_before_anything_is_written(
 
 
 def test_a_student_that_is_no_part_of_the_network_is_refused_at_once(config: Callable[..., DistillConfig]) -> None:
-    with pytest.raises(ValueError, match=r"method\.cut=fc1 must not lie behind encoder\.cut=block3"):
+    with pytest.raises(ValueError, match=r"method\.cut=fc1 must not come after encoder\.cut=block3"):
         config("run", encoder__cut="block3")
 
 

@@ -113,7 +113,7 @@ def _from_integers(array: np.ndarray) -> np.ndarray:
     if array.dtype.newbyteorder("=") == np.int32 and (peak == 0 or peak > 2**23):
         return array.astype(np.float32) * np.float32(2.0**-31)
     raise ValueError(
-        f"wave has type {array.dtype} and samples up to {peak:,.0f}: their full scale is unknown. Divide {_SCALES}"
+        f"wave has type {array.dtype} and samples up to {peak:,.0f}, of unknown full scale: divide {_SCALES}"
     )
 
 

@@ -168,7 +168,7 @@ def plan_parts(config: EmbedConfig, sample_rate: int, executor: Executor) -> Pla
     if storage.exists(storage.join(config.source, MANIFEST)):
         if config.columns != BY_NAME:
             raise ValueError(
-                f"columns={config.columns!r} has no meaning for the prepared source {config.source}, whose labels, "
+                f"columns={config.columns!r} has no effect on the prepared source {config.source}, whose labels, "
                 "splits and groups are those of its manifest: leave it out, or embed the audio it was prepared from"
             )
         index = _prepared(config)

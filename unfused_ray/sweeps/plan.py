@@ -194,7 +194,7 @@ def _refuse_values(distill: DistillConfig, space: Space) -> None:
         whys = {each[name] for each in idle if name in each}
         counts = [name not in each and end.get(name) != usual.get(name) for each, end in zip(idle, ends, strict=True)]
         if whys and not any(counts):
-            raise ValueError(f"space: {name} has no meaning {', '.join(sorted(whys))}: leave it out")
+            raise ValueError(f"space: {name} has no effect {', '.join(sorted(whys))}: leave it out")
 
 
 def _trial(config: SweepConfig) -> DistillConfig:

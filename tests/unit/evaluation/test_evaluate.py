@@ -308,10 +308,14 @@ def test_a_table_is_read_back_as_it_was_and_another_versions_is_refused(
 def test_recordings_in_two_splits_are_refused_or_named_under_the_table(world: World, tmp_path: Path) -> None:
     write_task(tmp_path / "tones", 16, 8, 16)
     tasks = (repeat_first_clip(tmp_path / "tones", 30),)
-    with pytest.raises(ValueError, match=r"tones: 1 clips of test are in train too, as clip-30 is as clip-0"):
+    with pytest.raises(
+        ValueError, match=r"tones: 1 clips of test are in train too, such as clip-30, which is clip-0 there"
+    ):
         evaluation_plan.check(world.config(tmp_path / "out", tasks=tasks, models=()))
     table = world.run(tmp_path / "out", tasks=tasks, models=(), random_seeds=0, shared_clips="keep")
-    sentence = "Recordings in two splits: tones: 1 clips of test are in train too, as clip-30 is as clip-0"
+    sentence = (
+        "Recordings in two splits: tones: 1 clips of test are in train too, such as clip-30, which is clip-0 there"
+    )
     assert sentence in table.notes and f"- {sentence}.\n" in (tmp_path / "out/table.md").read_text()
     assert EvaluationTable.load(str(tmp_path / "out")).shared == table.shared
 

@@ -177,11 +177,11 @@ def test_an_export_in_the_same_folder_is_replaced_whole_or_left_as_it_was(studen
     [
         ({"encoder": ""}, "encoder='' names nothing: give the folder of a run or of its export"),
         ({"encoder": "/nowhere"}, r"/nowhere holds no encoder\.json"),
-        ({"to": "hub", "int8": True}, "int8=True has no meaning with to=hub: give --to onnx"),
-        ({"program": True}, "program=True has no meaning with to=onnx: give --to torch"),
-        ({"licence": "mit"}, "licence=mit has no meaning with to=onnx: give --to hub"),
-        ({"to": "hub", "licence": "Apache 2.0"}, "licence=Apache 2.0 is no name of the hub's, .* such as apache-2.0"),
-        ({"tasks": ("a",)}, r"tasks=\('a',\) are what the 8-bit file is scored on: give --int8 too"),
+        ({"to": "hub", "int8": True}, "int8=True has no effect with to=hub: give --to onnx"),
+        ({"program": True}, "program=True has no effect with to=onnx: give --to torch"),
+        ({"licence": "mit"}, "licence=mit has no effect with to=onnx: give --to hub"),
+        ({"to": "hub", "licence": "Apache 2.0"}, "licence=Apache 2.0 is not a name that the hub accepts"),
+        ({"tasks": ("a",)}, r"tasks=\('a',\) are only used to score the 8-bit file: give --int8 too"),
         ({"data": ("/nowhere",)}, r"/nowhere holds no manifest\.json.* Or check the export on other clips: --data"),
     ],
 )

@@ -220,7 +220,7 @@ def test_the_command_line_and_prepare_count_near_copies(
     assert "1 of 3 clips have a near-copy" in caplog.text and "such as 2.flac in clip-2 (1.000)" in caplog.text
     assert command_line(*prepare[:5]).code == 0  # it is no setting of the shards
     again = command_line(*prepare, "--dry-run")
-    assert again.code == 0 and "nothing to do but to look for near-copies in" in " ".join(again.out.split())
+    assert again.code == 0 and "nothing to do but to search for near-copies in" in " ".join(again.out.split())
 
 
 def test_sources_that_near_copies_cannot_be_looked_for_in_are_refused_before_the_ingest(
@@ -229,7 +229,7 @@ def test_sources_that_near_copies_cannot_be_looked_for_in_are_refused_before_the
     (tmp_path / "audio").mkdir()
     (tmp_path / "audio/1.flac").write_bytes(encode_flac(babble(1), RATE))
     config = PrepareConfig(source=str(tmp_path / "audio"), output=str(tmp_path / "out"), near_copies=(sources[0],))
-    assert "near-copies looked for in" in text_of(ingest.describe(ingest.check(config)))
+    assert "search for near-copies in" in text_of(ingest.describe(ingest.check(config)))
     with pytest.raises(FileNotFoundError, match=r"typo holds no manifest\.json"):
         ingest.check(config.replace(near_copies=[sources[0], str(tmp_path / "typo")]))
     with pytest.raises(ValueError, match=r"near_copies=.* was prepared with another front end .*hop: 160 → 200"):

@@ -255,7 +255,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         index(vectors=tmp_path / "a", output=output, metric="cosine")
     with pytest.raises(ValueError, match=r"to add to it or to remove from it, give --metric whitened --seed 0$"):
         index(add=tmp_path / "c", output=output, metric="cosine", seed=3)
-    with pytest.raises(ValueError, match="give the one or the others"):
+    with pytest.raises(ValueError, match="give either vectors, or add and remove"):
         IndexConfig(vectors=("a",), add=("b",))
     with pytest.raises(ValueError, match="quantize_above=1000 must not be below exact_up_to=2000"):
         IndexConfig(exact_up_to=2_000, quantize_above=1_000)

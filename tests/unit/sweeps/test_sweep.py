@@ -288,7 +288,7 @@ def test_a_space_whose_choices_have_several_values_is_resumed_and_won(
         ({"space": "seeds"}, r"space: seed cannot be varied"),
         ({"space": "crops"}, r"space: crop\.seconds cannot be varied"),
         ({"space": "wide"}, r"method\.alpha\": 1\.5.* cannot work"),
-        ({"space": "momentum"}, r"space: optimizer\.momentum has no meaning with name=adamw"),
+        ({"space": "momentum"}, r"space: optimizer\.momentum has no effect with name=adamw"),
         ({"distill.fork": "/x"}, r"distill\.fork=/x: trials begin at epoch 0; give distill\.init_from"),
         ({"tasks": ()}, r"tasks=\(\) names nothing"),
         ({"distill.watch.data": ("a",)}, r"distill\.watch\.data=.* a sweep looks at validation clips itself"),

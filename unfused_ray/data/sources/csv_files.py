@@ -240,7 +240,7 @@ def _refuse_swallowed_rows(row: _Row, names: Sequence[str], path: str, columns: 
         is_used = name == path or name in columns.read
         if inner and (is_used or any(_looks_like_row(line, names, path) for line in inner)):
             raise ValueError(
-                f"lines {row.lines[0]} to {row.lines[-1]} of {uri} are one row, whose {name} goes over several lines "
+                f"lines {row.lines[0]} to {row.lines[-1]} of {uri} are one row, whose {name} spans several lines "
                 f"({cell.splitlines()[0]!r} …): a quote is not closed in line {row.lines[0]}"
             )
 
