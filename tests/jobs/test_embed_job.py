@@ -451,7 +451,7 @@ def test_what_cannot_work_is_refused_and_leaves_no_manifest(tmp_path: Path, enco
     bad = tmp_path / "bad"
     bad.mkdir()
     (bad / "a.wav").write_bytes(b"no audio")
-    with pytest.raises(ValueError, match="are of prepared sources"):
+    with pytest.raises(ValueError, match="select clips of prepared sources"):
         embed(config.replace(source=str(bad), splits=("test",)))
     assert not (tmp_path / "out").exists()
     with pytest.raises(ValueError, match=r"none of the 1 clips of .* can be used \(1 wrong format\)"):

@@ -178,8 +178,8 @@ def plan_parts(config: EmbedConfig, sample_rate: int, executor: Executor) -> Pla
     source = find(config.source, config.output)  # first: a source that is gone has no splits
     if config.splits:
         raise ValueError(
-            f"splits={config.splits} are of prepared sources, but {config.source} holds no {MANIFEST}: leave them out, "
-            "or prepare the source with unfused-ray prepare"
+            f"splits={config.splits} select clips of prepared sources, but {config.source} holds no {MANIFEST}: leave "
+            "them out, or prepare the source with unfused-ray prepare"
         )
     logger.info("reading %s (%s)", config.source, source.kind)
     listing = list_source(source, executor, config.columns)

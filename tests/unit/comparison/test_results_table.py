@@ -180,7 +180,7 @@ def test_one_command_trains_reads_and_compares_and_given_again_finds_everything_
     assert "| languages | **log-mel statistics +" in markdown and "| drums | log-mel statistics +" in markdown
     assert "Trained elsewhere, on other data and for longer than the budgets: bands." in markdown
     _, _, near_copies = markdown.partition("Near-copies of test clips in training:\n\n- ")
-    assert "What bands heard in training is not known" in near_copies.partition("\n\n")[0]
+    assert "The training clips of bands are not known" in near_copies.partition("\n\n")[0]
     for name in ("accuracy_by_parameters.png", "accuracy_by_tflop.png"):
         assert (output / name).read_bytes().startswith(b"\x89PNG")
     refuse_other_validation(output, validated.validation, rows)

@@ -646,8 +646,11 @@ def test_an_end_of_an_interval_that_cannot_be_known_is_no_metric(world: World, d
         ("--tasks {0}/bare --reference best", "reference=best is no row; the rows are log-mel statistics, random fc2"),
         ("--tasks {0}/bare --models {0}/bare", "{0}/bare holds no encoder.json: it is not an exported encoder, nor a"),
         ("--tasks {0}/bare --models s={0}/{{task}}-x", "{0}/bare-x holds no encoder.json"),
-        ("--tasks {0}/bare --models {0}/teacher {0}/teacher/encoder", "'teacher' cannot be the name of one row alone"),
-        ("--tasks {0}/bare --models log-mel-statistics={0}/teacher", "cannot be the name of one row alone"),
+        (
+            "--tasks {0}/bare --models {0}/teacher {0}/teacher/encoder",
+            "'teacher' must differ from the names of other rows",
+        ),
+        ("--tasks {0}/bare --models log-mel-statistics={0}/teacher", "must differ from the names of other rows"),
         ("--tasks {0}/bare --models {0}/fast", "{0}/bare is at 16000 Hz, the encoder at 32000 Hz"),
         ("--tasks {0}/bare --tracking.uri sqlite:///a.db", "tracking.uri=sqlite:///a.db is relative"),
         ("--tasks {0}/bare --protocol {0}/no.toml", "{0}/no.toml: there is no such file"),

@@ -82,7 +82,7 @@ def test_a_hub_folder_has_weights_configuration_code_and_card(student, evaluatio
 def test_a_card_without_results_says_so(student, tmp_path):
     api.export(encoder=student.run, to="hub", output=str(tmp_path))
     card = (tmp_path / "README.md").read_text()
-    assert card.startswith("---\nlibrary_name") and "nothing is known here of what the vectors are good for" in card
+    assert card.startswith("---\nlibrary_name") and "it does not say how good the vectors are" in card
     assert "| licence of the weights | not stated: ask whoever publishes them |" in card
 
 
@@ -136,7 +136,7 @@ def test_a_program_gives_the_vectors_of_any_batch_of_any_length(student, tmp_pat
 
 def test_an_export_that_differs_is_not_signed(student, tmp_path, monkeypatch):
     monkeypatch.setattr(forms, "TOLERANCE", 1e-9)
-    with pytest.raises(ValueError, match=r"differs from the encoder by .* on 112 clips, at most 1e-09"):
+    with pytest.raises(ValueError, match=r"differs from the encoder by .* on 112 clips, more than 1e-09"):
         api.export(encoder=student.run, to="torch", output=str(tmp_path))
     assert not (tmp_path / "export.json").exists()
 
@@ -193,7 +193,8 @@ def test_what_cannot_be_exported_is_refused(student, changes, message):
 def test_a_readme_of_somebody_else_is_no_model_card_to_replace(student, tmp_path):
     (tmp_path / "README.md").write_text("# The birds of my garden")
     with pytest.raises(
-        ValueError, match=r"holds a README\.md that is of no whole export, and the card would replace it: move it"
+        ValueError,
+        match=r"holds a README\.md that belongs to no complete export, and the card would replace it: move it",
     ):
         job.check(ExportConfig(encoder=student.run, to="hub", output=str(tmp_path)))
     assert not job.check(ExportConfig(encoder=student.run, to="torch", output=str(tmp_path))).before
@@ -204,7 +205,7 @@ def test_a_readme_of_somebody_else_is_no_model_card_to_replace(student, tmp_path
 
 def test_an_evaluation_of_other_weights_is_refused(student, evaluation, tmp_path):
     other = write_student(tmp_path, seed=1)
-    with pytest.raises(ValueError, match=r"has no row of the weights that .* has now .* rows are .*the student"):
+    with pytest.raises(ValueError, match=r"has no row for the present weights of .* rows are .*the student"):
         job.check(ExportConfig(encoder=other.run, to="hub", evaluation=evaluation))
     # The same weights elsewhere are those that were read.
     moved = write_student(tmp_path / "moved")

@@ -244,7 +244,7 @@ def test_a_look_that_fails_is_said_and_holds_nothing_up(
 @pytest.mark.parametrize(
     ("sizes", "columns", "message"),
     [
-        ((8, 0, 4), {}, r"watch\.data=.*odd has no split valid, only train, test: .* test is never looked at"),
+        ((8, 0, 4), {}, r"watch\.data=.*odd has no split valid, only train, test: .* test is never read"),
         ((0, 8, 4), {}, r"watch\.data=.*odd has no split train, only valid, test"),
         ((8, 4, 0), {"labels": [[]] * 12}, r"watch\.data=.*odd has 12 of 12 clips without exactly one label"),
         ((8, 4, 0), {"labels": [["a"]] * 12}, r"watch\.data=.*odd has clips of a single class, a"),
