@@ -416,7 +416,7 @@ def test_a_fork_with_another_teacher_is_refused(
     config: Callable[..., DistillConfig], undisturbed: Callable[[str], Path], tmp_path: Path
 ) -> None:
     other = save_teacher(tmp_path / "other", seed=1)
-    with pytest.raises(ValueError, match=r"has learnt other labels:\n  teacher_sha256"):
+    with pytest.raises(ValueError, match=r"was trained on other labels:\n  teacher_sha256"):
         check(config("branch", fork=str(undisturbed("plain")), epochs=3, teacher=str(other)))
 
 
@@ -464,7 +464,7 @@ def test_a_student_that_is_no_part_of_the_network_is_refused_at_once(config: Cal
 
 def test_a_teacher_of_another_sample_rate_is_refused(config: Callable[..., DistillConfig], tmp_path: Path) -> None:
     other = save_teacher(tmp_path / "teacher", sample_rate=32_000)
-    with pytest.raises(ValueError, match=r"teacher=.* hears 32000 Hz, front_end\.sample_rate=16000"):
+    with pytest.raises(ValueError, match=r"teacher=.* needs 32000 Hz, front_end\.sample_rate=16000"):
         check(config("run", teacher=str(other)))
 
 

@@ -248,7 +248,7 @@ class _WorkerMain:
         newest = find_fork_point(self.job.config.fork)
         self.coordinator.note(
             f"the checkpoint of {self.job.config.fork} that the run began with, after {begun.position.epoch} epochs, "
-            f"is no longer there: it begins anew with that after {newest.position.epoch}"
+            f"is no longer there: the run begins anew with the one after {newest.position.epoch}"
         )
         return newest
 

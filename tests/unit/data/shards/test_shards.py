@@ -140,7 +140,7 @@ def test_a_source_that_is_named_twice_is_said(tmp_path: Path, caplog: pytest.Log
     uri = write_source(tmp_path / "one", [[70]]).uri
     data = read_data(PretrainConfig(data=(uri, uri)))
     assert data.index.num_clips == 140
-    assert "one is named 2 times: its clips are taken as often in every epoch" in caplog.text
+    assert "one is named 2 times: its clips are drawn that often in every epoch" in caplog.text
 
 
 def test_pre_training_never_sees_validation_or_test(sources: list[Manifest]) -> None:

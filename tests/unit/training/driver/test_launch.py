@@ -103,10 +103,12 @@ def test_a_run_does_not_stop_before_where_it_stands(
     stop_after(STEPS + 1)
     assert train(config("run")).state == "stopped"
     with pytest.raises(
-        ValueError, match=r"stop_after=1 lies before where .*run stands, after 1 epochs, [12] steps: give"
+        ValueError, match=r"stop_after=1 lies before the position of .*run, after 1 epochs, [12] steps: give"
     ):
         train(config("run", stop_after=1))
-    with pytest.raises(ValueError, match=r"epochs=1 lies before where .*run stands, after 1 epochs, [12] steps: give"):
+    with pytest.raises(
+        ValueError, match=r"epochs=1 lies before the position of .*run, after 1 epochs, [12] steps: give"
+    ):
         train(config("run", epochs=1))
 
 
