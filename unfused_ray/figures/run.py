@@ -144,7 +144,7 @@ def _map(scene: _Scene, encoder: FrozenEncoder) -> Figure | None:
     if scene.label_names:
         groupings.append(by_class("by label", scene.label_ids[clip_ids], scene.label_names))
     if group:
-        title = f"by {group}: the {len(shown)} of the sheet, of {scene.num_clusters}"
+        title = f"by {group}: {len(shown)} of {scene.num_clusters}, as in clusters.png"
         names = [f"{group} {cluster}" for cluster in shown]
         clusters = run.assignment.labels[0][clip_ids]
         groupings.append(Grouping.of(title, clusters, shown.tolist(), names, f"other {group}s"))

@@ -163,7 +163,7 @@ def _tell_other_settings(config: IndexConfig) -> None:
     except (FileNotFoundError, ValueError):
         return
     for change in differences(before.settings, settings_of(config)).values():
-        logger.warning("%s is made anew with another setting, %s", config.output, change)
+        logger.warning("%s is made anew, because a setting has changed: %s", config.output, change)
 
 
 def _wanted(

@@ -511,7 +511,7 @@ def test_what_validation_chose_for_several_networks_is_the_most_common_and_of_ho
         for name, chosen in {"mixed": [10.0, 1e-5, 1e-5], "agreed": [10.0, 10.0], "one": [1e-5]}.items()
     ]
     markdown = EvaluationTable(("t",), {"t": 5}, tuple(rows), "one", "0" * 64, (), ()).to_markdown()
-    lines = markdown.split("C of the linear probe, as validation chose it:")[1].splitlines()
+    lines = markdown.split("C of the linear probe, chosen on validation clips:")[1].splitlines()
     assert lines[4:7] == ["| mixed | 1e-05 (2 of 3) |", "| agreed | 10 |", "| one | 1e-05 |"]
 
 
@@ -560,7 +560,7 @@ def test_the_terminals_table_is_never_cut_and_has_intervals_where_there_is_room(
     assert ("too narrow" in words) == (width < 200)
     margin, marks = (words.index(sentence) for sentence in (table.margin_notes[0], "▲ ▼ above, below"))
     assert margin < marks
-    assert "A random row is the mean of 2 networks, drawn for the interval too." in words
+    assert "A random row is the mean of 2 networks; its interval draws networks too." in words
     lines = text.splitlines()
     for row in table.rows:
         (first,) = [number for number, line in enumerate(lines) if line.startswith(f"  {row.name}  ")]
