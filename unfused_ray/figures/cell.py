@@ -36,4 +36,4 @@ def write(output: str, task: Task, system: str, cell: Cell, heard: Heard) -> Non
         return
     clips = f"{len(heard.vectors):,} test clips of {heard.task}"
     classes = by_class("by class", heard.class_ids, task.class_names)
-    save(draw_map(f"{clips}, as {system} hears them (t-SNE)", positions, [classes]), picture)
+    save(draw_map(f"{clips}, embedded by {system} (t-SNE)", positions, [classes]), picture)

@@ -151,7 +151,7 @@ def _map(scene: _Scene, encoder: FrozenEncoder) -> Figure | None:
     elif not groupings:
         groupings.append(Grouping.of("clips", np.zeros(len(clip_ids), np.int64), [0], ["clip"], "others"))
     title = (
-        f"{len(clip_ids)} clips of {run.config.name}, as its {run.config.export} hears them "
+        f"{len(clip_ids)} clips of {run.config.name}, embedded by its {run.config.export} "
         f"(t-SNE; {scene.view.labels_note})"
     )
     positions = project(embeddings[whole])

@@ -194,7 +194,7 @@ def test_copies_of_clips_among_themselves_and_pairs_in_a_folder_are_refused(
     sources: tuple[str, str], tmp_path: Path
 ) -> None:
     with pytest.raises(
-        ValueError, match=r"both take .*second/0*1\.parquet, whose clips would be found as copies of them"
+        ValueError, match=r"both select .*second/0*1\.parquet, whose clips would be found as copies of them"
     ):
         duplicates(sources[1], sources, splits=["test"])
     with pytest.raises(ValueError, match="is a folder, and the pairs are one CSV file: name a file"):

@@ -272,7 +272,7 @@ def test_a_finished_index_is_left_alone_and_a_changed_source_refused(tmp_path: P
     manifest = index(config)
     before = contents(tmp_path / "i")
     assert index(config) == manifest and contents(tmp_path / "i") == before
-    assert "already as asked for: nothing to do" in text_of(describe(check(config)))
+    assert "is up to date: nothing to do" in text_of(describe(check(config)))
     write_vectors(tmp_path / "v", groups_of(1, 20, 6))
     with pytest.raises(ValueError, match="have changed since they were indexed: make the index anew with --rebuild"):
         index(config)

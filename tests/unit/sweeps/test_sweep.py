@@ -123,7 +123,7 @@ def test_a_space_of_ones_own_is_read_from_a_file(tmp_path: Path, monkeypatch: py
     (tmp_path / "mine.py").write_text("SPACE = {'method.alpha': 0.5}\n")
     monkeypatch.chdir(tmp_path)
     for name in ("mine.py:SPACE", "mine.py:OTHER"):
-        with pytest.raises(ValueError, match=f"space={name} is no dictionary of Optuna's distributions in mine.py"):
+        with pytest.raises(ValueError, match=f"space={name} is not a dictionary of Optuna's distributions in mine.py"):
             spaces.find_space(name)
     with pytest.raises(FileNotFoundError):
         spaces.find_space("yours.py:SPACE")
@@ -286,7 +286,7 @@ def test_a_space_whose_choices_have_several_values_is_resumed_and_won(
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"space": "none"}, "space=none is none of alpha-beta"),
+        ({"space": "none"}, "space=none is not one of alpha-beta"),
         ({"space": "seeds"}, r"space: seed cannot be varied"),
         ({"space": "crops"}, r"space: crop\.seconds cannot be varied"),
         ({"space": "wide"}, r"method\.alpha\": 1\.5.* cannot work"),

@@ -88,8 +88,8 @@ class RayTrain(Runtime):
                 )
             if not config.gpus_per_worker and (gpus := cluster.capacity().get("GPU")):
                 logger.warning(
-                    "the workers train on CPUs, and the cluster has %g GPUs: --runtime.gpus-per-worker 1 takes one a "
-                    "worker (--runtime.num-workers)",
+                    "the workers train on CPUs, and the cluster has %g GPUs: --runtime.gpus-per-worker 1 gives one to "
+                    "each worker (--runtime.num-workers)",
                     gpus,
                 )
             yield

@@ -42,7 +42,7 @@ def test_what_the_encoder_cannot_halve_is_refused_at_once(
 
 
 def test_a_backend_that_torch_does_not_have_is_refused(config: Callable[..., PretrainConfig]) -> None:
-    with pytest.raises(ValueError, match=r"runtime\.compile_backend=inductr is none of .*inductor"):
+    with pytest.raises(ValueError, match=r"runtime\.compile_backend=inductr is not one of .*inductor"):
         check(config("run", runtime__compile_backend="inductr"))
 
 
