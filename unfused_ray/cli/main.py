@@ -64,7 +64,7 @@ def _run(run: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
         logger.debug("%s", error, exc_info=True)
         return _fail(storage.masked(str(error)))
     except KeyboardInterrupt as error:
-        logger.warning(str(error) or "interrupted: the same command resumes from what is finished")
+        logger.warning(str(error) or "interrupted: the same command resumes the job")
         return 128 + signal.SIGINT
 
 

@@ -96,7 +96,7 @@ PLANS: Mapping[str, tuple[str, CompareConfig]] = {
         CompareConfig(plan="corpus"),
     ),
     "ablation": ("UnFuSeD on the free corpus, one part of it changed per row.", CompareConfig(plan="ablation")),
-    "leave-out": ("Tasks whose clips no pre-training has heard.", CompareConfig(plan="leave-out")),
+    "leave-out": ("Tasks whose clips were in no pre-training.", CompareConfig(plan="leave-out")),
     "lape": ("Every method on AudioSet and the LAPE tasks: needs GPUs.", CompareConfig(plan="lape")),
     "tiny": ("A toy of every part, on the embedded recordings, two minutes.", CompareConfig(plan="tiny")),
 }

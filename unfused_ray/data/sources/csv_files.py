@@ -197,7 +197,7 @@ def _fitted(cells: list[str], names: Sequence[str], line: int, uri: str) -> dict
     while len(cells) > len(names) and not cells[-1]:
         cells.pop()
     if len(cells) != len(names):
-        remedy = "put cells that hold the separator into quotes" if len(cells) > len(names) else "add what is missing"
+        remedy = "put cells that hold the separator into quotes" if len(cells) > len(names) else "add the missing cells"
         raise ValueError(
             f"line {line} of {uri} has {len(cells)} cells ({', '.join(cells)}), the header {len(names)} "
             f"({', '.join(names)}): {remedy}"
