@@ -311,7 +311,7 @@ def test_archives_in_folders_and_called_as_classes(tmp_path: Path) -> None:
         write_hub(tmp_path / f"{name}.parquet", hub_cells(1, number))
     assert column(listed(tmp_path), "split") == ["test", "test", "train"]
     write_hub(tmp_path / "test/train_horn.parquet", hub_cells(1, 3))
-    with pytest.raises(ValueError, match=r"test/train_horn: called train, in a folder .* held out"):
+    with pytest.raises(ValueError, match=r"test/train_horn: called train, in a folder .* held-out"):
         ingest.check(PrepareConfig(source=str(tmp_path), output=str(tmp_path / "out")))
 
 
