@@ -181,10 +181,10 @@ def test_a_group_that_is_in_test_and_elsewhere_is_warned_of(
     [
         (
             ["0", "1", "0", "0.0", "1.0"],
-            r"split test of .* its training clips lack: 0\.0, 1\.0; these have 0, 1\.",
+            r"split test of .* its training clips lack: 0\.0, 1\.0; train has 0, 1\.",
         ),
-        (["0", "1", "1.0", "0", "1"], r"split valid of .* that its training clips lack: 1\.0; these have 0, 1\."),
-        (["0", "1", "0", "1", "2"], r"split test of .* that its training clips lack: 2; these have 0, 1\."),
+        (["0", "1", "1.0", "0", "1"], r"split valid of .* that its training clips lack: 1\.0; train has 0, 1\."),
+        (["0", "1", "0", "1", "2"], r"split test of .* that its training clips lack: 2; train has 0, 1\."),
         (["0", "1", "0", "1", "1"], ""),
     ],
 )

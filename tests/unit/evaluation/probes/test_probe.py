@@ -316,7 +316,7 @@ def test_a_fit_that_ends_early_is_said_to_not_have_converged(caplog: pytest.LogC
     with caplog.at_level(logging.WARNING):
         result = probe(features, labelled, config)
     assert not result.linear.converged
-    assert "ended after 1 iterations" in caplog.text
+    assert "has not converged in 1 iterations" in caplog.text
 
 
 @pytest.mark.parametrize(
