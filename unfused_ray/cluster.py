@@ -94,7 +94,8 @@ def _start(num_cpus: int | None) -> None:
     if not is_one_machine():
         ray.shutdown()
         raise RuntimeError(
-            "Ray does not listen on loopback alone, as it was told: use a version that this project names"
+            "Ray listens on more than loopback, although it was set to loopback alone: use a version of Ray that this "
+            "project names"
         )
 
 

@@ -21,7 +21,7 @@ def check(config: T) -> T:
     """
     resolved = resolve(config)  # first, because no later message may show a secret
     for field, value, why in idle_fields(config):
-        raise ValueError(f"{field}={value} has no meaning {why}: leave it out")
+        raise ValueError(f"{field}={value} has no effect {why}: leave it out")
     for field, remedy in config.required.items():
         if not (value := config.get(field)):
             raise ValueError(f"{field}={value!r} names nothing: give {remedy}, --{field.replace('_', '-')} …")

@@ -416,7 +416,7 @@ def test_a_fork_with_another_teacher_is_refused(
     config: Callable[..., DistillConfig], undisturbed: Callable[[str], Path], tmp_path: Path
 ) -> None:
     other = save_teacher(tmp_path / "other", seed=1)
-    with pytest.raises(ValueError, match=r"has learnt other labels:\n  teacher_sha256"):
+    with pytest.raises(ValueError, match=r"was trained on other labels:\n  teacher_sha256"):
         check(config("branch", fork=str(undisturbed("plain")), epochs=3, teacher=str(other)))
 
 
@@ -458,13 +458,13 @@ def test_what_cannot_be_distilled_is_refused_before_anything_is_written(
 
 
 def test_a_student_that_is_no_part_of_the_network_is_refused_at_once(config: Callable[..., DistillConfig]) -> None:
-    with pytest.raises(ValueError, match=r"method\.cut=fc1 must not lie behind encoder\.cut=block3"):
+    with pytest.raises(ValueError, match=r"method\.cut=fc1 must not come after encoder\.cut=block3"):
         config("run", encoder__cut="block3")
 
 
 def test_a_teacher_of_another_sample_rate_is_refused(config: Callable[..., DistillConfig], tmp_path: Path) -> None:
     other = save_teacher(tmp_path / "teacher", sample_rate=32_000)
-    with pytest.raises(ValueError, match=r"teacher=.* hears 32000 Hz, front_end\.sample_rate=16000"):
+    with pytest.raises(ValueError, match=r"teacher=.* needs 32000 Hz, front_end\.sample_rate=16000"):
         check(config("run", teacher=str(other)))
 
 

@@ -381,14 +381,14 @@ def test_columns_that_are_asked_for_are_taken_and_decide_the_output(tmp_path: Pa
     by_name = embed(config)
     assert by_name is not None and "columns" not in by_name.settings  # as in outputs of older versions
     by_mood = config.replace({"columns.label": "mood"})
-    with pytest.raises(ValueError, match=r"made differently .columns: None there, .*mood.* asked for"):
+    with pytest.raises(ValueError, match=r"made with other settings .columns: None there, .*mood.* asked for"):
         embed(by_mood)
     moody = embed(by_mood.replace(output=str(tmp_path / "out 2")))
     assert moody is not None and [row["labels"] for row in rows_of(moody)] == [["glad"], ["sad"]]
     of_folders = config.replace({"columns.label": "folder", "source": str(tmp_path / "*.wav")})
     assert check(of_folders.replace(output=str(tmp_path / "out 3"))).job is not None
     write_source(tmp_path / "shards", [[4]])
-    with pytest.raises(ValueError, match=r"columns=.*mood.* has no meaning for the prepared source .*shards"):
+    with pytest.raises(ValueError, match=r"columns=.*mood.* has no effect on the prepared source .*shards"):
         embed(by_mood.replace(source=str(tmp_path / "shards"), output=str(tmp_path / "out 4")))
 
 
@@ -451,7 +451,7 @@ def test_what_cannot_work_is_refused_and_leaves_no_manifest(tmp_path: Path, enco
     bad = tmp_path / "bad"
     bad.mkdir()
     (bad / "a.wav").write_bytes(b"no audio")
-    with pytest.raises(ValueError, match="are of prepared sources"):
+    with pytest.raises(ValueError, match="select clips of prepared sources"):
         embed(config.replace(source=str(bad), splits=("test",)))
     assert not (tmp_path / "out").exists()
     with pytest.raises(ValueError, match=r"none of the 1 clips of .* can be used \(1 wrong format\)"):
@@ -492,7 +492,7 @@ def test_the_command_line_plans_and_embeds(
     assert ended.code == 0 and not output.exists()
     assert {"clips", "5", "parts", "1", "12"} <= set(ended.out.replace("│", " ").split())
     ended = command_line("embed", *paths, "--hop-seconds", "1")
-    assert ended.code == 2 and "hop_seconds=1 has no meaning" in ended.err
+    assert ended.code == 2 and "hop_seconds=1 has no effect" in ended.err
     ended = command_line("embed", "windows", *paths, "--window-seconds", "0.1", "--dry-run")
     assert ended.code == 0 and "megabytes an hour of audio" in ended.out
     assert "window_seconds=0.1 is less than the 0.3 s" in caplog.text

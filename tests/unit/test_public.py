@@ -52,9 +52,9 @@ def test_every_public_name_is_there_and_others_are_not() -> None:
             "compare",
             "mine.toml",
             {"data_root": "x"},
-            "plan=mine.toml is none of ablation, corpus",
+            "plan=mine.toml is neither one of ablation, corpus",
         ),
-        ("sweep", "tiny", {"space": "beta", "tasks": ("a",)}, "space=beta is none of alpha-beta"),
+        ("sweep", "tiny", {"space": "beta", "tasks": ("a",)}, "space=beta is not one of alpha-beta"),
     ],
 )
 def test_what_cannot_work_is_refused_as_on_the_command_line(

@@ -51,7 +51,7 @@ def refuse_rate(sample_rate: Any) -> None:
     is_number = isinstance(sample_rate, Real) and not isinstance(sample_rate, bool)
     if not (is_number and low <= sample_rate <= high):
         raise ValueError(
-            f"sample_rate={sample_rate!r} is no number of Hz between {low:,} and {high:,}: give one, such as 16000"
+            f"sample_rate={sample_rate!r} must be a number of Hz between {low:,} and {high:,}, such as 16000"
         )
 
 
@@ -82,10 +82,10 @@ def _refuse_shape(array: np.ndarray) -> None:
     """Refuse an array that is neither a clip nor a batch of clips; the message says how to make it one."""
     mean = "wave" if array.dtype.kind == "f" else f"(wave / 2**{8 * array.dtype.itemsize - 1})"
     if array.ndim not in (1, 2) or array.size == 0:
-        channels = f", the mean of the channels of a batch being {mean}.mean(axis=1)" if array.ndim == 3 else ""
+        channels = f"; of a batch with channels, give their mean, {mean}.mean(axis=1)" if array.ndim == 3 else ""
         raise ValueError(
-            f"wave has shape {array.shape}: give (samples,), or (batch, samples) of clips of one length, not "
-            f"empty{channels}"
+            f"wave has shape {array.shape}: give (samples,), or (batch, samples) of clips of one length, and at least "
+            f"one sample{channels}"
         )
     if array.ndim == 2 and len(array) > 1 and array.shape[1] <= min(len(array), MAX_CHANNELS):
         num_clips, samples = array.shape
@@ -115,7 +115,7 @@ def _from_integers(array: np.ndarray) -> np.ndarray:
     if array.dtype.newbyteorder("=") == np.int32 and (peak == 0 or peak > 2**23):
         return array.astype(np.float32) * np.float32(2.0**-31)
     raise ValueError(
-        f"wave has type {array.dtype} and samples up to {peak:,.0f}, whose full scale cannot be known: divide {_SCALES}"
+        f"wave has type {array.dtype} and samples up to {peak:,.0f}, of unknown full scale: divide {_SCALES}"
     )
 
 

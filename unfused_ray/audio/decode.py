@@ -159,7 +159,7 @@ def _checked(blocks: Iterator[Block]) -> Iterator[Block]:
             raise AudioError("wrong format", f"{rate} Hz is not between {low} and {high} Hz")
         seconds += len(wave) / rate
         if seconds > _MAX_HOURS * 3600:
-            raise AudioError("too long", f"it goes on after {_MAX_HOURS} hours")
+            raise AudioError("too long", f"it is longer than {_MAX_HOURS} hours")
         if not (wave.min() >= -_LARGEST and wave.max() <= _LARGEST):  # also False for NaN
             raise AudioError("not finite", f"NaN, infinite, or larger than {_LARGEST:g} times full scale")
         yield Block(wave, rate)
@@ -174,7 +174,7 @@ def _first(blocks: Iterator[Block], seconds: float, warn: Warn) -> Iterator[Bloc
         if missing <= 0:
             return
     if missing > (1 - _SHORT) * seconds:
-        warn("cut short", f"{missing:.2f} of the {seconds:.2f} s asked for lie behind its end")
+        warn("cut short", f"{missing:.2f} of the {seconds:.2f} s asked for lie past its end")
 
 
 def _in_scale(blocks: Iterator[Block], warn: Warn) -> Iterator[Block]:
@@ -190,12 +190,12 @@ def _in_scale(blocks: Iterator[Block], warn: Warn) -> Iterator[Block]:
             share = np.count_nonzero(np.abs(wave) > _CLIPPED) / wave.size
             if share > _MOST_CLIPPED:
                 found = (
-                    f"{share:.0%} of its float samples behind {seconds:.0f} s are beyond {_CLIPPED:g} times full "
+                    f"{share:.0%} of its float samples after {seconds:.0f} s are beyond {_CLIPPED:g} times full "
                     f"scale, at most {_MOST_CLIPPED:.0%} are clipped"
                 )
                 raise AudioError("wrong scale", f"{found}: {remedy}")
         if peak > _CLIPPED and not is_warned:
-            warn("beyond full scale", f"it reaches {peak:.3g} times full scale behind {seconds:.0f} s, and is clipped")
+            warn("beyond full scale", f"it reaches {peak:.3g} times full scale after {seconds:.0f} s, and is clipped")
             is_warned = True
         seconds += len(wave) / rate
         yield Block(wave, rate)

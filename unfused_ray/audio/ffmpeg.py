@@ -81,7 +81,7 @@ def _stream(container: InputContainer, name: str, warn: Warn) -> AudioStream:
         raise AudioError("wrong format", f"FFmpeg has no decoder for the audio in this file of format {name}")
     stream.codec_context.thread_count = 1
     if (count := len(container.streams.audio)) > 1:
-        warn("several streams", f"stream {stream.index} is the one taken of {count} audio streams")
+        warn("several streams", f"stream {stream.index} of {count} audio streams is used")
     return stream
 
 
@@ -103,13 +103,13 @@ def _frames(container: InputContainer, stream: AudioStream, due: int, warn: Warn
     except (FFmpegError, IndexError) as error:  # PyAV's, for a stream that a later packet announces
         if not frames:
             raise AudioError("unreadable", _in_words(error)) from error
-        warn("cut short", f"it cannot be read on after packet {packets}: {_in_words(error)}")
+        warn("cut short", f"nothing can be read after packet {packets}: {_in_words(error)}")
     if failed and not frames:
         raise AudioError("unreadable", f"none of its {packets} packets can be decoded: {reason}")
     if failed:
         warn("damaged", f"{failed} of {packets} packets cannot be decoded and are left out: {reason}")
     elif is_much(due - held, due):
-        warn("cut short", f"{due - held} of its {due} bytes are no part of the audio that FFmpeg finds")
+        warn("cut short", f"{due - held} of its {due} bytes are not part of the audio that FFmpeg finds")
 
 
 def _bytes_of_packets(window: Window, name: str) -> int:
@@ -163,9 +163,9 @@ def _warn_of_rest(window: Window, warn: Warn) -> None:
         place = max(place, begin + tag + _TAG_HEADER + int.from_bytes(near[tag + 12 : tag + 16], "little"))
     rest = window.size - place
     if is_much(rest, window.size):
-        warn("cut short", f"its last {rest} of {window.size} bytes are no part of the audio that FFmpeg finds")
+        warn("cut short", f"its last {rest} of {window.size} bytes are not part of the audio that FFmpeg finds")
     elif place > window.size and not near:
-        warn("cut short", f"more of it should lie at byte {place}, behind its end at {window.size}")
+        warn("cut short", f"more of it should lie at byte {place}, past its end at {window.size}")
 
 
 def _claimed_seconds(window: Window, container: InputContainer, stream: AudioStream, name: str) -> float | None:

@@ -45,7 +45,7 @@ def examine(window: Window) -> Link:
         following[stream] = number + 1
         place += 27 + head[26] + sum(window.read_at(place + 27, head[26]))
     if place > window.size:
-        problem = problem or ("cut short", f"its last page ends {place - window.size} bytes behind the end")
+        problem = problem or ("cut short", f"its last page ends {place - window.size} bytes past the end")
     elif not is_last:
         problem = problem or ("cut short", "its last page is not marked as the last")
     return Link(whole, streams == 1 and problem is None and place == window.size, problem)

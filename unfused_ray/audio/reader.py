@@ -110,7 +110,7 @@ def _read_part(part: _Part, start: float, warn: Warn) -> Generator[Block, None, 
     if part.link and part.link.problem:
         warn(*part.link.problem)
     if is_much(part.end.unknown, window.size):
-        warn("cut short", f"its last {part.end.unknown} of {window.size} bytes are no part of it")
+        warn("cut short", f"its last {part.end.unknown} of {window.size} bytes are not part of it")
     if is_much(part.end.missing, window.size):
         warn("cut short", f"its header says {part.end.missing} bytes more than the {window.size} it has")
     if name is None and window.read_at(0, 1) in (b"\xff", b"I"):  # libsndfile takes these for MPEG audio

@@ -14,7 +14,7 @@ COMMANDS = {
     "embed": "Make vectors of any audio, or of prepared shards, as Parquet.",
     "export": "Write an encoder in a form that others load: ONNX, a folder for the Hugging Face hub, or plain torch.",
     "index": "Index vectors of one or several sources, to search them by ear.",
-    "search": "Find what sounds like a file, a clip, a label, or what you have marked.",
+    "search": "Find clips that sound like a file, a clip, a label, or clips that you have marked.",
     "duplicates": "Find near-copies within prepared sources, and between them and others.",
     "report": "Write one HTML page of runs, to look at and to listen to.",
     "runs": "List runs: name, state, position, last checkpoint.",

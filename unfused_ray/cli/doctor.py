@@ -21,7 +21,7 @@ def run(arguments: Sequence[str]) -> int:
     return parse_function("doctor", arguments, _doctor, EXAMPLES)
 
 
-_RECIPE = "Recipe of pretrain or distill to compare with what there is; none asks for one worker without a GPU."
+_RECIPE = "Recipe of pretrain or distill to check for; without one, the check is for one worker without a GPU."
 _OUTPUT = "Folder that runs would be written to, by path or URI; empty is <home>/runs."
 
 

@@ -64,7 +64,7 @@ def _run(run: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
         logger.debug("%s", error, exc_info=True)
         return _fail(storage.masked(str(error)))
     except KeyboardInterrupt as error:
-        logger.warning(str(error) or "interrupted: the same command resumes from what is finished")
+        logger.warning(str(error) or "interrupted: the same command resumes the job")
         return 128 + signal.SIGINT
 
 
@@ -76,7 +76,7 @@ def _refuse_repeated(arguments: Sequence[str]) -> None:
     """
     given = [word.partition("=")[0].replace("_", "-") for word in arguments if word.startswith("--")]
     if repeated := [option for option, times in Counter(given).items() if times > 1]:
-        raise ValueError(f"{repeated[0]} is given more than once, and only the last would count: give it once")
+        raise ValueError(f"{repeated[0]} is given more than once, and only the last would be used: give it once")
     for option in given:
         *groups, name = option.removeprefix("--").split(".")
         if (opposite := "--" + ".".join([*groups, f"no-{name}"])) in given:

@@ -40,7 +40,7 @@ def _report(
     where, uris = storage.absolute(output), [storage.absolute(run) for run in runs]
     for uri in uris:
         if not storage.is_folder(uri):
-            raise FileNotFoundError(f"{uri}: there is no such folder; give those of runs")
+            raise FileNotFoundError(f"{uri}: there is no such folder; give folders of runs")
     from unfused_ray.report.report import write  # imported here, because drawing takes seconds to import
 
     size = write(uris, where, clusters)

@@ -32,6 +32,6 @@ def _runs(folder: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="[FO
 
     uri = storage.absolute(folder) if folder else storage.join(home(), "runs")
     if folder and not storage.is_folder(uri):
-        raise FileNotFoundError(f"{uri}: there is no such folder; give the one that holds the folders of runs")
+        raise FileNotFoundError(f"{uri}: there is no such folder; give the folder that holds those of the runs")
     show(runs_table(uri))
     return 0

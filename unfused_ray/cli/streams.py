@@ -48,7 +48,7 @@ class OutlivedStream:
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)
         if self is sys.stdout and not isinstance(error, BrokenPipeError):
-            sys.stderr.write(f"standard output cannot be written ({error}): the work goes on, what it prints is lost\n")
+            sys.stderr.write(f"standard output cannot be written ({error}): the job continues, its output is lost\n")
 
 
 @contextmanager

@@ -151,7 +151,7 @@ class InProcessClusterer:
         if self.current is not None and epoch == self.current.epoch:
             return self.current
         if epoch != self._next_epoch:
-            raise RuntimeError(f"the next assignment is of epoch {self._next_epoch}, asked for was epoch {epoch}")
+            raise RuntimeError(f"the next assignment is of epoch {self._next_epoch}, epoch {epoch} was asked for")
         if rows_pushed != self._arrived:
             raise RuntimeError(
                 f"{rows_pushed} embeddings were pushed for epoch {epoch} but {self._arrived} arrived: "

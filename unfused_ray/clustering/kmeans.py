@@ -97,7 +97,9 @@ def draw_starts(points: Points, num_clusters: int, rng: np.random.Generator) -> 
         if len(distinct) >= num_clusters:
             break
     if not distinct:
-        raise ValueError(f"all {points.num_rows} embeddings are zero: there is nothing to cluster, the encoder is dead")
+        raise ValueError(
+            f"all {points.num_rows} embeddings are zero: there is nothing to cluster, the encoder has collapsed"
+        )
     starts = [np.frombuffer(row, np.float16) for row in list(distinct)[:num_clusters]]
     return unit_rows(np.stack(starts).astype(np.float64)).astype(np.float32)
 

@@ -35,8 +35,8 @@ def whiten(embeddings_ND: np.ndarray, max_dim: int) -> tuple[np.ndarray, float]:
     num_rows, dim = embeddings_ND.shape
     if num_rows < 2 or not np.ptp(embeddings_ND, axis=0).any():
         raise ValueError(
-            f"the embeddings of {num_rows} whole clips do not differ: there is nothing to cluster, the encoder is dead "
-            "or the clips are damaged"
+            f"the embeddings of {num_rows} whole clips do not differ: there is nothing to cluster, the encoder has "
+            "collapsed or the clips are damaged"
         )
     mean_D = embeddings_ND.mean(axis=0, dtype=np.float64)
     scatter_DD = np.zeros((dim, dim))

@@ -22,8 +22,8 @@ def refuse_changes(plan: TablePlan, protocol: str, output: str) -> None:
         now = _hashes(plan, protocol)
         if changed := [name for name, value in now.items() if frozen[name] != value]:
             raise ValueError(
-                f"the {' and the '.join(changed)} changed since test clips were first read for {output}: results would "
-                "be chosen by them. Undo the change, or give another --output for another table"
+                f"the {' and the '.join(changed)} changed since test clips were first read for {output}: the table "
+                "would be tuned on test clips. Undo the change, or give another --output for another table"
             )
 
 

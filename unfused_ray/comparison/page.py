@@ -78,7 +78,7 @@ def to_markdown(results: ResultsTable) -> str:
     if results.comparisons:
         compared = [_comparison(each, results.headings) for each in results.comparisons]
         parts += [
-            "Differences of the headline that are tested, in points:",
+            "Tested differences of the headline, in points:",
             markdown(["rows", *results.headings, "p", "p by Holm"], compared),
         ]
     parts += [results.table.details(), note(results)]
@@ -95,7 +95,7 @@ def counting(results: ResultsTable) -> str:
         for measure in MEASURES:
             of_cell = [each for each in results.anchors if (each.task, each.measure) == (task, measure)]
             if not of_cell:
-                cells.append("not asked")
+                cells.append("not tested")
                 continue
             best = max(of_cell, key=lambda each: each.difference.low)
             text = f"{best.anchor} {best.difference.text('+')}"
@@ -126,9 +126,9 @@ def note(results: ResultsTable) -> str:
         "all tasks, crossed with the seeds of a row, widened where groups or seeds are few",
         _counted(results),
         results.table.groups_note,
-        "Of a row with one seed the interval is of test clips alone",
-        "Validation is the headline over all tasks on validation clips, which rows may be chosen by",
-        "p is of the difference in the headline's mean over the tasks that count, Student's t by Welch and "
+        "The interval of a row with one seed is of test clips alone",
+        "Validation is the headline over all tasks on validation clips; rows may be chosen by it",
+        "p tests the difference in the headline's mean over the tasks that count, by Student's t of Welch and "
         "Satterthwaite with the variances of the same draws; Holm's correction is for the "
         f"{len(plan.compare)} differences that the plan tests, those of single tasks are not corrected",
         "TFLOP are the 10¹² floating point operations of one pipeline's training: on the pre-training sources (a "
@@ -148,7 +148,7 @@ def note(results: ResultsTable) -> str:
         names = ", ".join(peer.name for peer in plan.peers)
         sentences.append(f"Trained elsewhere, on other data and for longer than the budgets: {names}")
     if any(compared.single for compared in results.comparisons):
-        sentences.append("¹ One network: interval and p are of test clips alone, another seed's network could differ")
+        sentences.append("¹ One network: interval and p are of test clips alone; another seed's network could differ")
     seeds = {row.row.name: row.seeds for row in results.rows}
     missing = {
         system.name: sorted(set(plan.seeds_of(system)) - set(seeds.get(system.name, ())))
@@ -156,13 +156,13 @@ def note(results: ResultsTable) -> str:
         if set(plan.seeds_of(system)) > set(seeds.get(system.name, ()))
     }
     if plan.random_seeds and not any(isinstance(network, RandomNetwork) for network in results.evaluation.systems):
-        sentences.append("Random networks are still to be read")
+        sentences.append("Random networks are not evaluated yet")
     if missing:
         rows = "; ".join(f"{name}: {', '.join(map(str, absent))}" for name, absent in missing.items())
         sentences.append(f"Not finished, seeds still to come: {rows}")
     sentences += results.table.folds_note
     if results.table.num_folds and any(system.on == "all tasks" for system in plan.systems):
-        sentences.append("A system trained on all tasks hears none of those with folds: each of their clips is tested")
+        sentences.append("A system on all tasks is not trained on those with folds, all of whose clips are tested")
     return ". ".join([*sentences, *results.table.flaws]) + "."
 
 
@@ -215,11 +215,11 @@ def _title(results: ResultsTable) -> str:
 def _counted(results: ResultsTable) -> str:
     if not results.anchors:
         reason = (
-            f"{results.plan.random} and an anchor that can be asked are still to be read"
+            f"{results.plan.random} and an anchor that can be tested are not evaluated yet"
             if results.plan.anchors
             else "no anchor is planned"
         )
-        unknown = f"The headline is the mean over all tasks: {reason}, so nothing says which of them count."
+        unknown = f"The headline is the mean over all tasks: {reason}, so it is not known which of them count."
         return (unknown + _not_asked(results)).removesuffix(".")  # the caller ends the last sentence
     counted = ", ".join(results.counting) or "none"
     published = ""
@@ -229,9 +229,9 @@ def _counted(results: ResultsTable) -> str:
     return (
         f"The headline is the mean over the tasks that count: {counted}. Other means are over all tasks. A task "
         f"counts where an anchor is above {results.plan.random} on validation clips, by more than the interval."
-        f"{_not_asked(results)} The gap is that between {results.plan.random} and the best anchor of each such task, "
-        f"beyond which nothing counts{published}. Its interval is of the same samples, of these tasks and of the "
-        "anchor that is best on all test clips of each; it is unknown where the gap could be none"
+        f"{_not_asked(results)} The gap is that between {results.plan.random} and the best anchor of each such task; "
+        f"a row closes at most all of a task's{published}. Its interval is of the same samples, of these tasks and of "
+        "the anchor that is best on all test clips of each; it is unknown where the gap could be zero"
     )
 
 
@@ -243,8 +243,8 @@ def _not_asked(results: ResultsTable) -> str:
     if not supervised or not without:
         return ""
     return (
-        f" {', '.join(supervised)} is not asked about {', '.join(without)}, without validation clips: it has trained "
-        "on the labels that it would be judged by."
+        f" {', '.join(supervised)} is not tested on {', '.join(without)}, without validation clips: it was trained on "
+        "the labels that would judge it."
     )
 
 

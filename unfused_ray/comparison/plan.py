@@ -44,12 +44,12 @@ class ComparisonPlan:
         refuse_changes(self.table, self.protocol, self.output)
         self.systems = self.table.select(config.only)
         if unknown := set(config.seeds) - set(self.table.seeds):
-            raise ValueError(f"seeds={sorted(unknown)} are not of the plan, whose seeds are {self.table.seeds}")
+            raise ValueError(f"seeds={sorted(unknown)} are not in the plan, whose seeds are {self.table.seeds}")
         self.seeds: Sequence[int] = config.seeds or self.table.seeds
         pairs = [each.partition("=") for each in config.use]
         given = {self.table.system(name).slug: storage.absolute(folder) for name, _, folder in pairs if folder}
         if len(given) < len(config.use):
-            raise ValueError(f"use={config.use}: each must be SYSTEM=FOLDER, a system once")
+            raise ValueError(f"use={config.use}: each must be SYSTEM=FOLDER, and each system given once")
         self.trainings = Trainings(self.table, config.data_root, self.output, given)
         self.trainings.refuse_unfound()
         self.against = self.table.row(config.against) if config.against else ""
@@ -127,7 +127,7 @@ class ComparisonPlan:
         """
         if found := self.finished():
             return found
-        raise ValueError(f"{self.output} has no row of which all networks are trained: there is nothing to evaluate")
+        raise ValueError(f"{self.output}: no row has all of its networks trained, so there is nothing to evaluate")
 
     @property
     def evaluations_folder(self) -> str:

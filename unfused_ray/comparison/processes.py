@@ -45,7 +45,7 @@ class JobProcesses:
         with path.open("ab") as log:
             with self._lock:
                 if self._stopped:
-                    raise ChildProcessError(f"{name} was not begun: the table was stopped")
+                    raise ChildProcessError(f"{name} was not started: the table was stopped")
                 # In a session of its own, so that a Ctrl-C reaches it once, through stop(), and not from the terminal
                 # too.
                 process = subprocess.Popen(

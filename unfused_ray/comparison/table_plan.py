@@ -72,15 +72,18 @@ class PlannedSystem(Config):
             if field in _DECIDED:
                 raise ValueError(f"{self.name}: settings.{field}={value!r} would be ignored: give {_DECIDED[field]}")
             if field in _ENDS:
-                raise ValueError(f"{self.name}: settings.{field}={value!r} would end it before its TFLOP: leave it out")
+                raise ValueError(
+                    f"{self.name}: settings.{field}={value!r} would end the training before its TFLOP are spent: "
+                    "leave it out"
+                )
             if isinstance(value, Mapping) and "kind" not in value:
                 raise ValueError(
-                    f"{self.name}: settings.{field}={dict(value)} is a whole group, whose other fields would not be "
-                    f'the recipe\'s: write each in quotes, "{field}.{next(iter(value), "field")}"'
+                    f"{self.name}: settings.{field}={dict(value)} is a whole group, and its other fields would lose "
+                    f'the recipe\'s values: write each in quotes, "{field}.{next(iter(value), "field")}"'
                 )
         if self.teacher and (origin := self.settings.get("labels.origin")) in ("random", "true"):
             raise ValueError(
-                f"{self.name}: teacher={self.teacher} would be ignored: labels.origin={origin} asks no teacher"
+                f"{self.name}: teacher={self.teacher} would be ignored: labels.origin={origin} uses no teacher"
             )
         return self
 
@@ -114,7 +117,7 @@ class Peer(Config):
     @model_validator(mode="after")
     def _names_a_callable(self) -> Self:
         if not is_spec(self.embedder) or {"/", "="} & set(self.name):
-            raise ValueError(f"{self.name}: {self.embedder!r} is no module:callable, or the name has a slash or a =")
+            raise ValueError(f"{self.name}: {self.embedder!r} is not a module:callable, or the name has a slash or a =")
         return self
 
 
@@ -175,20 +178,20 @@ class TablePlan(Config):
         earlier: dict[str, PlannedSystem] = {}
         for system in self.systems:
             if system.slug in {other.slug for other in earlier.values()} or "/" in system.name:
-                raise ValueError(f"{system.name!r} cannot be the name of one system alone, or has a slash")
+                raise ValueError(f"{system.name!r}: another system has this name, or the name has a slash")
             if system.teacher and system.job != "distill":
                 raise ValueError(f"{system.name}: a teacher is for job = 'distill'")
             for name in filter(None, (system.teacher, system.init_from)):
                 if name not in earlier:
-                    raise ValueError(f"{system.name}: {name!r} is no system before it; there are {', '.join(earlier)}")
+                    raise ValueError(
+                        f"{system.name}: {name!r} is not an earlier system; these are {', '.join(earlier)}"
+                    )
                 if earlier[name].on == "each task" != system.on:
-                    raise ValueError(f"{system.name}: {name!r} has a network for each task, of which none is meant")
+                    raise ValueError(f"{system.name}: {name!r} has a network for each task, and a single one is needed")
                 if missing := set(self.seeds_of(system)) - set(self.seeds_of(earlier[name])):
                     raise ValueError(f"{system.name}: {name!r} is not trained with seed {min(missing)}")
             if unknown := set(system.seeds) - set(self.seeds):
-                raise ValueError(
-                    f"{system.name}: seed {min(unknown)} is none of the plan, whose seeds are {self.seeds}"
-                )
+                raise ValueError(f"{system.name}: seed {min(unknown)} is not in the plan, whose seeds are {self.seeds}")
             self.tflop.of(system)
             earlier[system.name] = system
         return self
@@ -199,7 +202,7 @@ class TablePlan(Config):
         anchors = [("anchors", name) for name in self.anchors]
         for field, name in (*compared, *anchors, ("random", self.random), ("reference", self.reference)):
             if name not in self._named() and not _is_untrained(name):
-                raise ValueError(f"{field}: {name!r} is no row of the plan; these are {self._rows()}")
+                raise ValueError(f"{field}: {name!r} is not a row of the plan; these are {self._rows()}")
         return self
 
     @model_validator(mode="after")
@@ -228,7 +231,7 @@ class TablePlan(Config):
         for system in self.systems:
             if name in (system.name, system.slug):
                 return system
-        raise ValueError(f"{name!r} is no row of the plan; these are {self._rows()}")
+        raise ValueError(f"{name!r} is not a row of the plan; these are {self._rows()}")
 
     def row(self, name: str) -> str:
         """Return the row of this name; a system's name may be spelt as in the plan or as in folders.
@@ -273,7 +276,7 @@ def find_plan(name: str) -> Path:
     path = Path(name) if name.endswith(".toml") else _PLANS / f"{name}.toml"
     if not name or not path.exists():
         known = ", ".join(sorted(each.stem for each in _PLANS.glob("*.toml")))
-        raise ValueError(f"plan={name} is none of {known}, and no TOML file that is there")
+        raise ValueError(f"plan={name} is neither one of {known} nor an existing TOML file")
     return path
 
 
@@ -287,6 +290,6 @@ def load_plan(path: Path) -> TablePlan:
     try:
         return TablePlan(**tomllib.loads(path.read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no TOML file: {error}") from error
+        raise ValueError(f"{path} is not a TOML file: {error}") from error
     except ValidationError as error:
-        raise ValueError(f"{path} is no plan:\n{explain(error)}") from error
+        raise ValueError(f"{path} is not a plan:\n{explain(error)}") from error

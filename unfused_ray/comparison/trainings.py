@@ -193,7 +193,7 @@ class Trainings:
             seeds = " or ".join(map(str, expected))
             raise ValueError(f"--use {system.slug}={given}: {path} was trained with seed {of_run}, not with {seeds}")
         if (status := Run(path).status()) is None or status.state != "finished":
-            raise ValueError(f"--use {system.slug}={given}: {path} is not finished; its own command finishes it")
+            raise ValueError(f"--use {system.slug}={given}: {path} is not finished; finish it by its own command")
         if status.epoch < (epochs := Run(path).record()["config"]["epochs"]):
             raise ValueError(
                 f"--use {system.slug}={given}: {path} ended early, after {status.epoch} of {epochs} epochs: give a run "
@@ -213,7 +213,7 @@ class Trainings:
             filled = [_filled(path, seed, task) for seed in self.plan.seeds_of(system) for task in tasks]
             if "{seed}" in path and not any(map(is_run, filled)):
                 seeds = ", ".join(map(str, self.plan.seeds_of(system)))
-                raise FileNotFoundError(f"--use {system.slug}={path} is no run's folder with any seed of {seeds}")
+                raise FileNotFoundError(f"--use {system.slug}={path} is not a run's folder for any seed of {seeds}")
 
     def _round_names(self, task: str) -> list[str]:
         """Return the names of a task's rounds; the task's own name if it is not prepared here."""

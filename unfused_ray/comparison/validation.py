@@ -104,7 +104,7 @@ class ValidationTable:
             "Validation clips in %, with 95 % intervals: paired bootstrap over their groups, and over networks where "
             "a row has several",
             *(IN_WORDS[measure] for measure in QUICK_MEASURES),
-            "The columns of tasks and their mean are of the headline; above random is that mean minus the one of "
+            "The columns of tasks and their mean show the headline; above random is that mean minus the mean of "
             "random networks of the row's shape, in points",
             f"Groups of validation clips: {groups}",
             *self.notes,
@@ -125,7 +125,7 @@ def validation_tasks(uris: Sequence[str]) -> tuple[list[Task], list[str]]:
     """
     without = [uri for uri in uris if not Manifest.load(uri).clips_by_split.get("valid")]
     tasks = [load_task(uri, VALIDATION_SPLITS) for uri in uris if uri not in without]
-    return tasks, [f"Left out, without a split valid: {', '.join(map(storage.name, without))}"] if without else []
+    return tasks, [f"Left out, having no split valid: {', '.join(map(storage.name, without))}"] if without else []
 
 
 def validated(plan: EvaluationPlan, tasks: Sequence[Task], output: str) -> dict[tuple[str, str], ValidationScores]:
@@ -185,7 +185,7 @@ def validation_table(
         for name in names
         if (count := found[system.name, name].damaged)
     ]
-    flaws = [f"Clips were damaged, which are wrong where they validate: {', '.join(damaged)}"] if damaged else []
+    flaws = [f"Damaged clips, which count as wrong in validation: {', '.join(damaged)}"] if damaged else []
     return ValidationTable(tuple(names), tuple(rows), groups, (*notes, *flaws), protocol.sha256)
 
 

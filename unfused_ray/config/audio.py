@@ -92,7 +92,7 @@ class AugmentConfig(Config):
         if min(self.virtual_crop) < 1:
             raise ValueError(f"virtual_crop={self.virtual_crop} must be at least 1 in both directions")
         if self.k_mix == 1:
-            raise ValueError("k_mix=1 has no cluster to mix with but a clip's own: give 0 (off), or 2 and more")
+            raise ValueError("k_mix=1 leaves only a clip's own cluster to mix with: give 0 (off), or 2 and more")
         if self.k_mix and not self.mixup:
             raise ValueError(f"k_mix={self.k_mix} chooses what a clip is mixed with, but mixup=0 mixes nothing")
         return self

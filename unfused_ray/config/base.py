@@ -155,7 +155,7 @@ def explain(error: ValidationError) -> str:
         if details["type"] == "union_tag_not_found":
             lines.append(f"{field}={details['input']!r} has no 'kind': name it too, or change {field}.FIELD")
         elif details["type"] == "union_tag_invalid":
-            lines.append(f"{field}.kind={details['ctx']['tag']!r} is none of {details['ctx']['expected_tags']}")
+            lines.append(f"{field}.kind={details['ctx']['tag']!r} is not one of {details['ctx']['expected_tags']}")
         elif details["type"] == "missing":  # the input of this error is the whole mapping
             lines.append(f"{field}: {message}")
         elif details["type"] == "value_error":  # from our own validators, whose messages name the value

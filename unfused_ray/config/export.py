@@ -58,12 +58,12 @@ class ExportConfig(Config):
         for form, names in fields.items():
             for name in names:
                 if getattr(self, name) and self.to != form:
-                    raise ValueError(f"{name}={getattr(self, name)} has no meaning with to={self.to}: give --to {form}")
+                    raise ValueError(f"{name}={getattr(self, name)} has no effect with to={self.to}: give --to {form}")
         if not re.fullmatch("[a-z0-9.-]*", self.licence):
             raise ValueError(
-                f"licence={self.licence} is no name of the hub's, which refuses others: give one such as apache-2.0, "
+                f"licence={self.licence} is not a name that the hub accepts: give one such as apache-2.0, "
                 "cc-by-4.0 or other"
             )
         if self.tasks and not self.int8:
-            raise ValueError(f"tasks={self.tasks} are what the 8-bit file is scored on: give --int8 too")
+            raise ValueError(f"tasks={self.tasks} are only used to score the 8-bit file: give --int8 too")
         return self

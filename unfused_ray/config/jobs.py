@@ -121,12 +121,12 @@ class PrepareConfig(Config):
         if self.task and self.source:
             raise ValueError(f"task={self.task} and source={self.source} contradict each other: give one of them")
         if self.root and not self.task:
-            raise ValueError(f"root={self.root} has no meaning without a task: give --task, or --source instead")
+            raise ValueError(f"root={self.root} has no effect without a task: give --task, or --source instead")
         for field in (*WHOLE_CLIPS, "long_clips", "columns", "unsplit") if self.task else ():
             value, default = getattr(self, field), type(self).model_fields[field].default
             if value not in (default, WHOLE_CLIPS.get(field)):
                 raise ValueError(
-                    f"{field}={value} has no meaning with task={self.task}, whose clips are kept whole, the short and "
+                    f"{field}={value} has no effect with task={self.task}, whose clips are kept whole, the short and "
                     "the silent ones too, with their published labels and splits: leave it out"
                 )
         return self
@@ -181,7 +181,7 @@ class EmbedConfig(Config):
     @model_validator(mode="after")
     def _hop_needs_windows(self) -> Self:
         if self.hop_seconds and not self.window_seconds:
-            raise ValueError(f"hop_seconds={self.hop_seconds:g} has no meaning where window_seconds=0: name both")
+            raise ValueError(f"hop_seconds={self.hop_seconds:g} has no effect with window_seconds=0: give both")
         if self.window_seconds > self.max_seconds:
             raise ValueError(
                 f"window_seconds={self.window_seconds:g} must not exceed max_seconds={self.max_seconds:g}, the length "
@@ -275,7 +275,7 @@ class CompareConfig(Config):
     @property
     def idle(self) -> Mapping[str, str]:
         """Fields that have no effect."""
-        why = f"with stages={self.stages}, of which none makes a table"
+        why = f"with stages={self.stages}, none of which makes a table"
         return {} if "evaluate" in self.stages else {"against": why}
 
 

@@ -61,8 +61,8 @@ class IndexConfig(Config):
     def _one_kind_of_change(self) -> Self:
         if self.vectors and (self.add or self.remove):
             raise ValueError(
-                f"vectors={self.vectors} names all sources of an index, add={self.add} and remove={self.remove} change "
-                "one: give the one or the others"
+                f"vectors={self.vectors} names all sources of an index, but add={self.add} and remove={self.remove} "
+                "change an index: give either vectors, or add and remove"
             )
         if self.quantize_above < self.exact_up_to:
             raise ValueError(
@@ -130,7 +130,7 @@ class SearchConfig(Config):
         values = {"from": self.first, "to": self.last, "encoder": self.encoder, "key_source": self.key_source}
         for name, of in needs.items():
             if given and values[name] and given[0] not in of.split(" or "):
-                raise ValueError(f"{name}={values[name]} has no meaning with {given[0]}: it belongs to {of}")
+                raise ValueError(f"{name}={values[name]} has no effect with {given[0]}: it belongs to {of}")
         for (low, at_least), (high, at_most) in (
             (("from", self.first), ("to", self.last)),
             (("min_seconds", self.min_seconds), ("max_seconds", self.max_seconds)),
@@ -169,5 +169,5 @@ class DuplicatesConfig(Config):
     @model_validator(mode="after")
     def _splits_of_something(self) -> Self:
         if self.against_splits and not self.against:
-            raise ValueError(f"against_splits={self.against_splits} are of the sources to look among: give --against")
+            raise ValueError(f"against_splits={self.against_splits} are splits of --against: give that too")
         return self

@@ -265,12 +265,12 @@ class DistillConfig(TrainingConfig):
     @property
     def idle(self) -> Mapping[str, str]:
         """Fields that have no effect."""
-        fixed = "in a distillation, whose labels are fixed: no collapse is looked for"
+        fixed = "in a distillation, which is not checked for collapse, because its labels are fixed"
         found = {**super().idle, **{f"health.{name}": fixed for name in HealthConfig.model_fields}}
         if self.labels.origin in ("random", "true"):
-            found["teacher"] = f"with labels.origin={self.labels.origin}, which asks no teacher"
+            found["teacher"] = f"with labels.origin={self.labels.origin}, which uses no teacher"
         if self.method.num_views == 1:
-            found["crop.num_crops"] = "with method.num_views=1, which takes the first crop alone"
+            found["crop.num_crops"] = "with method.num_views=1, which uses the first crop alone"
         return found
 
     @model_validator(mode="after")
@@ -278,7 +278,7 @@ class DistillConfig(TrainingConfig):
         layers = get_args(Cut)
         if layers.index(self.method.cut) > layers.index(self.encoder.cut):
             raise ValueError(
-                f"method.cut={self.method.cut} must not lie behind encoder.cut={self.encoder.cut}: the student is the "
+                f"method.cut={self.method.cut} must not come after encoder.cut={self.encoder.cut}: the student is the "
                 "beginning of the network"
             )
         return self

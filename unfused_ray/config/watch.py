@@ -47,5 +47,5 @@ class WatchConfig(Config):
     def _needs_data(self) -> Self:
         for field, value, usual in (("patience", self.patience, 0), ("export", self.export, "last")):
             if value != usual and not self.data:
-                raise ValueError(f"{field}={value} goes by watched clips, but data=() names none: give --watch.data")
+                raise ValueError(f"{field}={value} needs watched clips, but data=() names none: give --watch.data")
         return self

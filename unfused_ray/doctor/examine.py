@@ -100,9 +100,9 @@ def _resources(runtime: RuntimeConfig) -> Iterator[Finding]:
     have, most = ray.cluster_resources(), cluster.capacity()
     now = ", ".join(f"{have.get(name, 0):g} {name}s" for name in ("CPU", "GPU"))
     if most.get("CPU", 0) > have.get("CPU", 0) or most.get("GPU", 0) > have.get("GPU", 0):
-        now += f", by the autoscaler up to {most.get('CPU', 0):g} and {most.get('GPU', 0):g}"
+        now += f", up to {most.get('CPU', 0):g} and {most.get('GPU', 0):g} with the autoscaler"
     if runtime.kind == "in-process":
-        yield Finding("resources", "ok", f"{now}; the run takes this process alone")
+        yield Finding("resources", "ok", f"{now}; the run uses this process alone")
         return
     try:
         each = cluster.worker_cpus(runtime)

@@ -31,7 +31,7 @@ def look_at_gpus(reports: Mapping[str, NodeReport], config: TrainingConfig) -> I
     seen = {node: report for node, report in reports.items() if report.torch_gpus is not None}
     if wanted and not seen:
         fix = "ask again when one is up"
-        yield Finding("GPUs", "warning", "no node with a GPU is up: none could be looked at", fix)
+        yield Finding("GPUs", "warning", "no node with a GPU is up: none could be checked", fix)
     for node, report in seen.items():
         if not report.torch_gpus:
             fix = "install a driver of NVIDIA there that is as new as torch's CUDA, and a torch built with CUDA"

@@ -93,7 +93,7 @@ def _write(output: str) -> str:
         storage.delete(probe)
     except (OSError, ValueError) as error:
         return str(error)
-    return "" if read == data else f"{probe} was read otherwise than it was written"
+    return "" if read == data else f"{probe} was not read back as it was written"
 
 
 def versions() -> dict[str, str]:

@@ -155,7 +155,10 @@ class KeptVectors:
         last = min(first + CLIPS_PER_PART, self._index.num_clips)
         if not self._keeps:
             logger.warning(
-                "%s lacks the clips %d to %d: embedded in a process without a GPU, and not kept", self._uri, first, last
+                "%s lacks the clips %d to %d: they are embedded in a process without a GPU, and not kept",
+                self._uri,
+                first,
+                last,
             )
         vectors: dict[str, np.ndarray] = dict(self._embed(np.arange(first, last)))
         if self._keeps:

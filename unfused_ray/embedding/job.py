@@ -192,7 +192,7 @@ def _finished(
 def _warn_of_short_windows(config: EmbedConfig, encoder: FrozenEncoder) -> None:
     if 0 < config.window_seconds < encoder.crop.seconds:
         logger.warning(
-            "window_seconds=%g is less than the %g s that the encoder was trained on: every window is completed by the "
+            "window_seconds=%g is less than the %g s that the encoder was trained on: every window is extended by the "
             "encoder's rule for short clips (%s)",
             config.window_seconds,
             encoder.crop.seconds,

@@ -168,7 +168,7 @@ def plan_parts(config: EmbedConfig, sample_rate: int, executor: Executor) -> Pla
     if storage.exists(storage.join(config.source, MANIFEST)):
         if config.columns != BY_NAME:
             raise ValueError(
-                f"columns={config.columns!r} has no meaning for the prepared source {config.source}, whose labels, "
+                f"columns={config.columns!r} has no effect on the prepared source {config.source}, whose labels, "
                 "splits and groups are those of its manifest: leave it out, or embed the audio it was prepared from"
             )
         index = _prepared(config)
@@ -178,8 +178,8 @@ def plan_parts(config: EmbedConfig, sample_rate: int, executor: Executor) -> Pla
     source = find(config.source, config.output)  # first, because a missing source has no splits
     if config.splits:
         raise ValueError(
-            f"splits={config.splits} are of prepared sources, but {config.source} holds no {MANIFEST}: leave them out, "
-            "or prepare the source with unfused-ray prepare"
+            f"splits={config.splits} select clips of prepared sources, but {config.source} holds no {MANIFEST}: leave "
+            "them out, or prepare the source with unfused-ray prepare"
         )
     logger.info("reading %s (%s)", config.source, source.kind)
     listing = list_source(source, executor, config.columns)

@@ -145,7 +145,7 @@ def _weights(path: str, sha256: str) -> bytes:
     except (metadata.PackageNotFoundError, FileNotFoundError) as error:
         raise ValueError(f"models: there is no {path}: install the published encoders with make peers") from error
     if storage.sha256(content) != sha256:
-        raise ValueError(f"models: {path} is not that of the known version: install it with make peers")
+        raise ValueError(f"models: {path} is not the known version: install it with make peers")
     return content
 
 

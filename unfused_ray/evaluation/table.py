@@ -147,7 +147,7 @@ class EvaluationTable:
     def details(self) -> str:
         """Return the choices of validation and, if there are parts, their accuracies, as Markdown."""
         choices = [[row.name, *(_most_common(row.strengths[task]) for task in self.tasks)] for row in self.rows]
-        tables = ["C of the linear probe, as validation chose it:", markdown(["system", *self.tasks], choices)]
+        tables = ["C of the linear probe, chosen on validation clips:", markdown(["system", *self.tasks], choices)]
         if parts := [(task, part) for task, parts in self.rows[0].accuracy_by_part.items() for part in parts]:
             by_part = [
                 [row.name, *(f"{100 * row.accuracy_by_part[task][part]:.1f}" for task, part in parts)]
@@ -175,8 +175,9 @@ class EvaluationTable:
         sentences += self.remarks
         if self.damaged:
             sentences.append(
-                f"Clips were damaged, these are computed again next time: {', '.join(self.damaged)}. They are left out "
-                "of train, where few-shot draws the next clip of the class instead, and wrong in test"
+                f"Clips were damaged, these rows are computed again next time: {', '.join(self.damaged)}. Damaged "
+                "clips are left out of train, where few-shot draws the next clip of the class instead, and count as "
+                "wrong in test"
             )
         return sentences
 
@@ -190,7 +191,7 @@ class EvaluationTable:
     def networks_note(self) -> list[str]:
         """A sentence on the number of random networks whose mean is a row; empty if there are none."""
         several = " or ".join(str(number) for number in sorted({row.num_seeds for row in self.rows}) if number > 1)
-        return [f"A random row is the mean of {several} networks, drawn for the interval too"] if several else []
+        return [f"A random row is the mean of {several} networks; its interval draws networks too"] if several else []
 
     @property
     def reading_notes(self) -> list[str]:
@@ -201,7 +202,7 @@ class EvaluationTable:
     def groups_note(self) -> str:
         """A sentence on the groups of test clips."""
         counts = ", ".join(f"{task} {count:,}" for task, count in self.num_groups.items())
-        shared = f"; {self.num_shared_groups:,} names are in several tasks, and drawn equally often in all of them"
+        shared = f"; {self.num_shared_groups:,} groups are in several tasks by name, and drawn equally often in all"
         return f"Groups of test clips: {counts}{shared if self.num_shared_groups else ''}"
 
     @property

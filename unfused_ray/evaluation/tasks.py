@@ -159,7 +159,7 @@ def load_task(uri: str, splits: tuple[str, ...] = SPLITS, field: str = "tasks") 
         raise ValueError(
             f"{field}={uri} has {len(odd):,} of {len(labels):,} clips without exactly one label (the first is {key}, "
             f"with {len(labels[odd[0]])}): an evaluation needs one class per clip, from a list or, where folders are "
-            "called as classes, by prepare --columns.label folder"
+            "named after classes, by prepare --columns.label folder"
         )
     class_ids, class_names = labels_to_ids(labels)
     parts = [part.group(1) if (part := _PART.fullmatch(split)) else "" for split in split_names]
@@ -191,7 +191,7 @@ def refuse_shared(task: Task) -> None:
         raise ValueError(
             f"tasks={task.uri}: {'; '.join(pair.text for pair in tested)}. An accuracy on recordings that were trained "
             "on is too high: leave them out of one split and prepare the task again, or keep them with --shared-clips "
-            "keep, which the table then says"
+            "keep, which the table then notes"
         )
 
 
@@ -202,12 +202,12 @@ def _splits_to_read(manifest: Manifest, wanted: tuple[str, ...], field: str) -> 
         if beside := [split for split in have if role(split) in SPLITS]:
             raise ValueError(
                 f"{field}={manifest.uri} has folds ({', '.join(folds)}) and also {', '.join(beside)}: an evaluation "
-                "takes folds in turn, or tests on clips of their own. Leave out one kind, and prepare the task again"
+                "tests either each fold in turn, or a split. Leave out one kind, and prepare the task again"
             )
         if len(folds) < 3 or "test" not in wanted:
             raise ValueError(
                 f"{field}={manifest.uri} has {len(folds)} folds and no train, valid and test clips: an evaluation "
-                "takes three folds or more in turn, anything else needs splits"
+                "needs three folds or more, or the splits train and test"
             )
         return folds
     found = [split for split in have if role(split) in wanted]
@@ -231,7 +231,7 @@ def _refuse_unseen_classes(task: Task, field: str) -> None:
                 train = [task.class_names[number] for number in sorted(classes["train"])]
                 raise ValueError(
                     f"{field}={task.uri}: split {split} of {round_.name} has classes that its training clips lack: "
-                    f"{first_of(names, _SHOWN)}; these have {first_of(train, _SHOWN)}. Write labels alike in all "
+                    f"{first_of(names, _SHOWN)}; train has {first_of(train, _SHOWN)}. Write labels alike in all "
                     "splits, or leave such clips out, and prepare the task again"
                 )
 

@@ -49,7 +49,7 @@ def watched_tasks(config: WatchConfig, front_end: FrontEndConfig) -> tuple[Watch
     repeated = [name for name, count in Counter(watched.task.name for watched in tasks).items() if count > 1]
     if repeated:
         raise ValueError(
-            f"{_FIELD}: several sources are called {repeated[0]!r}; one is called as its folder is: rename a folder"
+            f"{_FIELD}: several sources are called {repeated[0]!r}; a source has the name of its folder: rename one"
         )
     return tasks
 
@@ -90,14 +90,16 @@ def _watched(uri: str, most: int) -> WatchedTask:
     have = Manifest.load(uri).clips_by_split
     if missing := [split for split in VALIDATION_SPLITS if not have.get(split)]:
         raise ValueError(
-            f"{_FIELD}={uri} has no split {' and no split '.join(missing)}, only {_listed(have)}: clips of train teach "
-            "what those of valid are asked; test is never looked at"
+            f"{_FIELD}={uri} has no split {' and no split '.join(missing)}, only {_listed(have)}: probes learn from "
+            "train and are scored on valid; test is never read"
         )
     task = load_task(uri, VALIDATION_SPLITS, _FIELD)
     clip_ids = choose_clips(task.class_ids, task.splits, most, task.name)
     of_train = clip_ids[task.splits[clip_ids] == "train"]
     if len(np.unique(task.class_ids[of_train])) < 2:
-        raise ValueError(f"{_FIELD}={uri} has clips of a single class, {task.class_names[0]}: there is nothing to tell")
+        raise ValueError(
+            f"{_FIELD}={uri} has clips of a single class, {task.class_names[0]}: there is nothing to classify"
+        )
     return WatchedTask(task, clip_ids)
 
 

@@ -69,7 +69,7 @@ def run(plan: EvaluationPlan) -> EvaluationTable:
     for task in plan.tasks if asked else ():
         nearest.write(output, task, {name: found[name, task.name] for name in asked})
     _draw_watched(plan)
-    save(draw_evaluation("Test clips that each system is right about", table), storage.join(output, PICTURE))
+    save(draw_evaluation("Test clips that each system classifies correctly", table), storage.join(output, PICTURE))
     config = plan.config.model_dump(mode="json")
     record = {
         "config": config,
@@ -179,7 +179,7 @@ def _near_copies(plan: EvaluationPlan) -> list[str]:
             sentences += near_copies(each.name, ClipIndex([manifest], splits), uris) if uris else []
     if others := [system.name for system in plan.systems if isinstance(system, EmbedderModel)]:
         names = ", ".join(others)
-        sentences.append(f"What {names} heard in training is not known, so near-copies in it are not counted")
+        sentences.append(f"The training clips of {names} are not known, so near-copies among them are not counted")
     return sentences
 
 
@@ -200,4 +200,6 @@ def _draw_watched(plan: EvaluationPlan) -> None:
     picture = storage.join(plan.output, WATCHED)
     storage.delete(picture)  # it may show other models
     if found := of_models(models, [task.name for task in plan.tasks]):
-        save(draw_watched("Validation clips while the networks trained, beside random ones", panels(found)), picture)
+        save(
+            draw_watched("Validation clips while the networks trained, beside random networks", panels(found)), picture
+        )

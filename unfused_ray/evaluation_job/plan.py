@@ -146,8 +146,8 @@ def _refuse_repeated_tasks(tasks: Sequence[Task]) -> None:
     for task in tasks:
         if names.count(task.name) > 1 or task.name == MEAN:
             raise ValueError(
-                f"tasks={task.uri}: another column of the table is called {task.name!r}; a task is called as its "
-                "folder is: rename the folder"
+                f"tasks={task.uri}: another column of the table is called {task.name!r}; a task has the name of its "
+                "folder: rename the folder"
             )
 
 
@@ -156,6 +156,6 @@ def _refuse_repeated_rows(systems: Sequence[System]) -> None:
     for system in systems:
         if stems.count(cells.file_stem(system.name)) > 1 or "/" in system.name:
             raise ValueError(
-                f"models: {system.name!r} cannot be the name of one row alone (it is another's too, or has a slash): "
-                "name each model by NAME=PATH"
+                f"models: {system.name!r} must differ from the names of other rows, as files spell them, and have no "
+                "slash: name each model by NAME=PATH"
             )

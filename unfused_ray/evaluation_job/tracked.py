@@ -48,7 +48,7 @@ def track(plan: EvaluationPlan, table: EvaluationTable, parent: str = "") -> Non
             of_cell = f"{row.name}/{heading}/{measure}"
             tracker.log({metric_name(f"{of_cell}/{name}"): value for name, value in known.items()}, 0)
     if lost := tracker.close():
-        logger.warning("%d figures did not reach the tracking server; %s has them all", lost, output)
+        logger.warning("%d metrics did not reach the tracking server; %s has them all", lost, output)
     written = [storage.join(output, name) for name in (FILE, MARKDOWN, TABLE, PICTURE, WATCHED)]
     if not log_results(tracked, [file for file in written if storage.exists(file)], {}):
         return

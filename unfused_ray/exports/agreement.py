@@ -55,7 +55,8 @@ def read_waves(index: ClipIndex, num_clips: int) -> list[np.ndarray]:
     if len(waves) < 2:
         places = ", ".join(manifest.uri for manifest in index.manifests)
         raise ValueError(
-            f"{places}: {len(waves)} of {len(chosen)} clips can be read, an export is checked on two: --data"
+            f"{places}: {len(waves)} of {len(chosen)} clips can be read, and an export is checked on two at least: "
+            "name others by --data"
         )
     return sorted(waves, key=len)
 

@@ -74,10 +74,10 @@ class CardResults:
         """Return a sentence on the difference from random networks."""
         mine = next((margin for margin in self.table.margins if margin.row == self.row), None)
         if mine is None:
-            return "No random network of the same shape was read beside it."
+            return "No random network of the same shape was evaluated beside it."
         if self.tasks != self.table.tasks:  # the row has other networks for the other tasks
             return (
-                f"Whether this network is above random ones is not tested here: the table's test is of {self.row} on "
+                f"It is not tested here whether this network is above random ones: the table tests {self.row} on "
                 f"{', '.join(self.table.tasks)} together, with a network for each."
             )
         return f"Over the test clips of all tasks together, {mine.text}: an interval with 0 in it shows nothing."
@@ -99,7 +99,7 @@ def find_results(evaluation: str, description: Mapping[str, Any]) -> CardResults
         if tasks := tuple(task for task in table.tasks if encoders.get(task) == own):
             return CardResults(table, row, tasks)
     raise ValueError(
-        f"evaluation={evaluation} has no row of the weights that {description['folder']} has now ({own[0][:12]}); its "
+        f"evaluation={evaluation} has no row for the present weights of {description['folder']} ({own[0][:12]}); its "
         f"rows are {', '.join(row.name for row in table.rows)}. Evaluate the encoder again, and name that folder"
     )
 

@@ -81,5 +81,5 @@ def _refuse_different(uri: str, found: Agreement) -> None:
     if not found.max_difference <= TOLERANCE:
         raise ValueError(
             f"{uri} differs from the encoder by {found.max_difference:.2g} standard deviations on {found.num_clips} "
-            f"clips, at most {TOLERANCE:g} is taken: it is not written. Are the clips silent, or damaged (--data)?"
+            f"clips, more than {TOLERANCE:g}: it is not written. Are the clips silent, or damaged (--data)?"
         )

@@ -82,8 +82,8 @@ def check(config: ExportConfig) -> ExportPlan:
     readme = storage.join(plan.output, hub_folder.CARD)
     if config.to == "hub" and hub_folder.CARD not in plan.before and storage.exists(readme):
         raise ValueError(
-            f"output={plan.output} holds a {hub_folder.CARD} that is of no whole export, and the card would replace "
-            "it: move it away, or name another output"
+            f"output={plan.output} holds a {hub_folder.CARD} that belongs to no complete export, and the card would "
+            "replace it: move it away, or name another output"
         )
     return plan
 

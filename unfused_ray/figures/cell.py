@@ -28,7 +28,7 @@ def write(output: str, task: Task, system: str, cell: Cell, heard: Heard) -> Non
     num_networks, num_tested = cell.scores["linear"].shape
     title = f"Linear probe of {system} on {task.name}: {cell.accuracy('linear'):.1%} of {num_tested:,} test clips"
     if num_networks > 1:
-        title += f", each heard by {num_networks} networks"
+        title += f", each embedded by {num_networks} networks"
     save(draw_confusion(title, cell.confusion, task.class_names), confusion)
     storage.delete(picture)  # it may show another network
     if (positions := project(heard.vectors)) is None:
@@ -36,4 +36,4 @@ def write(output: str, task: Task, system: str, cell: Cell, heard: Heard) -> Non
         return
     clips = f"{len(heard.vectors):,} test clips of {heard.task}"
     classes = by_class("by class", heard.class_ids, task.class_names)
-    save(draw_map(f"{clips}, as {system} hears them (t-SNE)", positions, [classes]), picture)
+    save(draw_map(f"{clips}, embedded by {system} (t-SNE)", positions, [classes]), picture)

@@ -49,7 +49,7 @@ class LivePictures:
 
             log_results(self._tracked(), write_progress(self._run_uri), {})
         except (OSError, ValueError) as error:
-            logger.warning("the pictures of %s are not drawn now: %s", self._run_uri, error)
+            logger.warning("the pictures of %s could not be drawn this time: %s", self._run_uri, error)
         finally:  # also if an exception ends the thread, which would recur at each epoch
             took = time.monotonic() - started
             self._next = time.monotonic() + max(self._pause, _SHARE * took)

@@ -39,7 +39,7 @@ class RunView:
     """Word for a group of clips; empty without pseudo-labels."""
     has_distances: bool = False
     """True if the assignment holds each clip's distance to its centroid."""
-    labels_note: str = "labels were never trained on"
+    labels_note: str = "labels were not used in training"
     """Role of labels, if clips have any, in the training."""
 
 
@@ -70,9 +70,7 @@ def _clustering(run: RunReader, method: type[Method], request: ClusteringRequest
         Metric("inertia", "inertia", "squared distances to the centroids, summed"),
         Metric("size_entropy", "cluster sizes: entropy", "1 is all clusters equal, 0 is one cluster"),
         Metric("largest_share", "largest cluster", "share of all clips"),
-        Metric(
-            "empty_clusters", "empty clusters", "after k-means: prototypes that no clip has", "empty clusters", ".0f"
-        ),
+        Metric("empty_clusters", "empty clusters", "after k-means: prototypes without a clip", "empty clusters", ".0f"),
         _LEARNING_RATE,
         _SPEED,
     )
@@ -117,7 +115,7 @@ def _distillation(run: RunReader, config: DistillConfig) -> RunView:
     )
     has_distances = config.labels.origin in ("teacher", "random")
     view = RunView(metrics, "pseudo-label", has_distances)
-    return replace(view, labels_note="it was trained on the labels") if config.labels.origin == "true" else view
+    return replace(view, labels_note="labels were used in training") if config.labels.origin == "true" else view
 
 
 def _effective_rank(note: str) -> Metric:

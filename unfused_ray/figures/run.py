@@ -144,14 +144,14 @@ def _map(scene: _Scene, encoder: FrozenEncoder) -> Figure | None:
     if scene.label_names:
         groupings.append(by_class("by label", scene.label_ids[clip_ids], scene.label_names))
     if group:
-        title = f"by {group}: the {len(shown)} of the sheet, of {scene.num_clusters}"
+        title = f"by {group}: {len(shown)} of {scene.num_clusters}, as in clusters.png"
         names = [f"{group} {cluster}" for cluster in shown]
         clusters = run.assignment.labels[0][clip_ids]
         groupings.append(Grouping.of(title, clusters, shown.tolist(), names, f"other {group}s"))
     elif not groupings:
         groupings.append(Grouping.of("clips", np.zeros(len(clip_ids), np.int64), [0], ["clip"], "others"))
     title = (
-        f"{len(clip_ids)} clips of {run.config.name}, as its {run.config.export} hears them "
+        f"{len(clip_ids)} clips of {run.config.name}, embedded by its {run.config.export} "
         f"(t-SNE; {scene.view.labels_note})"
     )
     positions = project(embeddings[whole])

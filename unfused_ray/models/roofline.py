@@ -92,8 +92,8 @@ class Estimate:
         rate = float(f"{self.clips_per_second:.2g}")
         return (
             f"about {rate:,.0f} clips/s a GPU in bfloat16, bound by {bound} (ms a step of {self.clips} clips: host "
-            f"{1e3 * self.host:.2g}, GPU {1e3 * self.gpu:.2g}, of it {shown}). An estimate from operations, bytes and "
-            "launches that were counted here: nothing has run on such a card"
+            f"{1e3 * self.host:.2g}, GPU {1e3 * self.gpu:.2g}, of which {shown}). An estimate from operations, bytes "
+            "and launches that were counted here: nothing has run on such a card"
         )
 
 

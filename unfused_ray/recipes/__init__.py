@@ -67,7 +67,7 @@ PRETRAIN: Mapping[str, tuple[str, PretrainConfig]] = {
 
 DISTILL: Mapping[str, tuple[str, DistillConfig]] = {
     "unfused": ("A target task of some thousand clips, in this process.", distillation.UNFUSED),
-    "small": ("About a thousand clips, of a small teacher, as demo is.", distillation.UNFUSED_SMALL),
+    "small": ("About a thousand clips, with a small teacher such as demo.", distillation.UNFUSED_SMALL),
     "unfused-cluster": (
         "A target of a hundred thousand clips: a worker group, four GPUs.",
         distillation.UNFUSED_CLUSTER,
@@ -96,14 +96,14 @@ PLANS: Mapping[str, tuple[str, CompareConfig]] = {
         CompareConfig(plan="corpus"),
     ),
     "ablation": ("UnFuSeD on the free corpus, one part of it changed per row.", CompareConfig(plan="ablation")),
-    "leave-out": ("Tasks whose clips no pre-training has heard.", CompareConfig(plan="leave-out")),
+    "leave-out": ("Tasks whose clips were in no pre-training.", CompareConfig(plan="leave-out")),
     "lape": ("Every method on AudioSet and the LAPE tasks: needs GPUs.", CompareConfig(plan="lape")),
     "tiny": ("A toy of every part, on the embedded recordings, two minutes.", CompareConfig(plan="tiny")),
 }
 """Plans of ``unfused-ray compare``, which has no recipes: TOML files of the comparison."""
 
 EMBED: Mapping[str, tuple[str, EmbedConfig]] = {
-    "default": ("One vector per clip, of a longer recording one per minute.", EmbedConfig()),
+    "default": ("One vector per clip, or per minute of a longer recording.", EmbedConfig()),
     "windows": ("A vector every 0.95 s, the crop that encoders are trained on.", jobs.EMBED_WINDOWS),
 }
 

@@ -120,10 +120,10 @@ def _explain(heard: _Heard) -> str:
     else:
         chosen = "sizes spread evenly"
         measure = (
-            f"these labels are no clusters, so distances are to the mean of at most {_MAX_MEMBERS} of their clips, "
-            f"as the {heard.run.config.export} hears them"
+            f"these labels are not clusters, so distances are to the mean vector of at most {_MAX_MEMBERS} of their "
+            f"clips, by the exported {heard.run.config.export}"
         )
-    asked = ", and what was asked for" if any("asked for" in why for why in heard.shown.values()) else ""
+    asked = ", and those asked for" if any("asked for" in why for why in heard.shown.values()) else ""
     heads = f", of the first of {len(assignment.labels)} heads" if len(assignment.labels) > 1 else ""
     return (
         f"{len(heard.shown)} of {total} {group}s{heads}: {chosen} from the largest to the smallest with at least "

@@ -76,8 +76,8 @@ def accuracies(table: EvaluationTable) -> Section:
     columns, last = table.headings, table.headings[-1]
     best = max(table.rows, key=lambda row: row.accuracy["headline"][last].value)
     alt = (
-        f"Test clips that {len(table.rows)} systems are right about, on {', '.join(table.tasks)}, with 95 % intervals; "
-        f"the highest headline is {best.accuracy['headline'][last].percent()} %, of {best.name}"
+        f"Test clips that {len(table.rows)} systems classify correctly, on {', '.join(table.tasks)}, with 95 % "
+        f"intervals; the highest headline is {best.accuracy['headline'][last].percent()} %, of {best.name}"
     )
     tables = [
         PageTable(
@@ -130,10 +130,10 @@ def _confusions(uri: str, table: EvaluationTable) -> Section:
                 pictures.append(Picture(heading, alt, source, f"linear: {scored[name]:.1%}", width="half"))
             else:
                 tables.append(_worst_table(heading, confusion_KK, cell["classes"]))
-    text = ["The best row and the reference on each task; those of the other rows are pictures in the folder."]
+    text = ["Confusions of the best row and of the reference on each task; pictures of other rows are in the folder."]
     if missing:
-        text.append(f"Their cells are not in the folder: {', '.join(missing)}.")
-    return Section("Where they err", text, tables, pictures)
+        text.append(f"Missing, because their results are not in the folder: {', '.join(missing)}.")
+    return Section("Errors", text, tables, pictures)
 
 
 def most_confused(confusion_KK: np.ndarray, count: int) -> list[tuple[int, int, int]]:
@@ -155,7 +155,7 @@ def _worst_table(heading: str, confusion_KK: np.ndarray, classes: Sequence[str])
         [PageCell(classes[true]), PageCell(classes[found]), PageCell(f"{n:,}", n)]
         for true, found, n in most_confused(confusion_KK, _NUM_CONFUSIONS)
     ]
-    note = f"The commonest errors; a matrix of {len(classes):,} classes could not be read."
+    note = f"The commonest errors; a matrix of {len(classes):,} classes would be unreadable."
     return PageTable(heading, ("true class", "taken for", "test clips"), rows, note)
 
 

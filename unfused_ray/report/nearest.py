@@ -15,7 +15,7 @@ from unfused_ray.figures.nearest import Question, ask, clips_of
 from unfused_ray.report.page import PageClip, PageCluster, Section, Sound
 from unfused_ray.report.sounds import read_sounds, seconds_of_each
 
-_HEADING = "Listen to what each finds nearest"
+_HEADING = "Listen to the nearest clips of each system"
 _MOST_TASKS = 4
 _MOST_SECONDS = 2.0
 

@@ -60,7 +60,7 @@ def to_html(found: Found) -> str:
     sounds = unheard | sounds_of(waves, _FRONT_END, seconds)
     sections = [("Nearest" if not found.unsure else "Most likely to be kept", found.hits)]
     if found.unsure:
-        sections.append(("Least sure: these teach the most", found.unsure))
+        sections.append(("Least sure: marking these teaches the most", found.unsure))
     return render(
         "search.html.j2",
         title=found.question,

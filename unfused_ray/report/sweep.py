@@ -58,7 +58,7 @@ def sweep_chapter(uri: str) -> Chapter:
         "judged by": f"{config.score} on {'folds of training and ' if len(config.tasks) == 1 else ''}validation clips",
         "teacher": config.distill.teacher,
         "search": f"{config.search}, seed {config.seed}"
-        + (f"; stopped early, 1 of {config.halving} goes on" if config.early_stopping else ""),
+        + (f"; early stopping keeps 1 of {config.halving}" if config.early_stopping else ""),
         "time": f"{sum(each.seconds for each in records) / 60:.1f} min of training and scoring, over all trials",
     }
     if earlier := earlier_in_words(record):
@@ -68,7 +68,7 @@ def sweep_chapter(uri: str) -> Chapter:
     folder = storage.join(uri, "table")
     if storage.exists(storage.join(folder, TABLE)):
         found = accuracies(EvaluationTable.load(folder))
-        text = "The winner was trained anew, with another seed than it was chosen with; the test split was read once."
+        text = "The winner was trained anew, with a seed other than in the search; the test split was read once."
         sections.append(replace(found, heading="The winner on the test split", paragraphs=[text, *found.paragraphs]))
     return Chapter(config.name, KIND, uri, facts, sections, settings(record["config"]), environment)
 
@@ -103,7 +103,7 @@ def _bootstrap(config: SweepConfig, sha256: str) -> tuple[BootstrapConfig, str]:
         return protocol.config.bootstrap, ""
     own = load_protocol().config.bootstrap
     return own, (
-        " The sweep's protocol is not at hand as it was: these intervals are by the bootstrap of this version's own, "
+        " The sweep's protocol is missing or has changed: these intervals are by the bootstrap of this version's own, "
         f"{own.replicates:,} replicates with seed {own.seed}; accuracies are as they were scored."
     )
 
@@ -115,9 +115,9 @@ def is_default(config: SweepConfig, record: Record) -> bool:
 
 def _drawings(scored: ScoredTrials, num_trials: int, parameters: Sequence[Parameter], marks: dict[str, str]) -> Section:
     shares = importances(scored, parameters)
-    text = f"{len(scored.ids)} of {num_trials} trials, as they stood after epoch {scored.epoch}"
+    text = f"{len(scored.ids)} of {num_trials} trials, with their scores after epoch {scored.epoch}"
     if len(scored.ids) < num_trials:
-        text += ": the others were not scored then, and accuracies after different epochs do not compare"
+        text += ": the others were not scored then, and accuracies after different epochs cannot be compared"
     varied = [p for p in parameters if len(set(map(str, scored.values(p)))) > 1]
     pictures = []
     if len(varied) > 1:
@@ -138,7 +138,7 @@ def _drawings(scored: ScoredTrials, num_trials: int, parameters: Sequence[Parame
     figure = draw_parallel(scored, parameters, marks)
     alt = f"A line for each of {len(scored.ids)} trials over its parameters to its accuracy"
     pictures.append(Picture("Parallel coordinates", alt, chart(figure), "a line is a trial", width="full"))
-    return Section("What the trials say", [f"{text}."], pictures=pictures)
+    return Section("Parameters and scores", [f"{text}."], pictures=pictures)
 
 
 def _axes(varied: Sequence[Parameter], by_importance: Sequence[str]) -> tuple[Parameter, Parameter]:
@@ -166,10 +166,10 @@ def _in_words(scored: ScoredTrials, parameters: Sequence[Parameter], marks: dict
 def _read(ranked: Sequence[Ranked]) -> str:
     """Return a paragraph on how to read the table."""
     if not ranked:
-        return "No trial has gone to its end."
+        return "No trial has been trained to its end."
     return (
         "Mean score on validation clips in %, with 95 % intervals over groups of held-out clips; differences are from "
-        "the default trial on the same clips. The best of many trials is too good: only the test split says what it is "
+        "the default trial on the same clips. The best of many trials looks too good: only the test split shows its "
         "worth. Trials that were stopped early have the accuracy of their last epoch."
     )
 

@@ -33,7 +33,7 @@ def training_chapter(run: RunReader, seconds: float, is_compared: bool, asked: S
     """
     sections = []
     if is_compared:
-        sections.append(Section("Over the epochs", ["Its curves stand beside those of the other runs, at the top."]))
+        sections.append(Section("Over the epochs", ["Its curves are at the top, beside those of the other runs."]))
     elif run.history():
         metrics = view_of(run).metrics
         pictures = curve_pictures(metrics, {"": run.history()})
@@ -91,8 +91,8 @@ def watched_section(heading: str, runs: Mapping[str, Sequence[WatchedCurve]]) ->
         alt = f"Validation clips of {task} by {measure}: {'; '.join(parts)}"
         pictures.append(Picture(f"{task}: {measure}", alt, chart(draw_panel(found))))
     text = (
-        "Validation clips, asked by their neighbours among training clips and by a few of these with labels, as an "
-        "evaluation asks test clips. Dashed: the mean of random networks of the same shape."
+        "Validation clips, classified by their nearest training clips and by a probe on a few labelled ones, as an "
+        "evaluation classifies test clips. Dashed: the mean of random networks of the same shape."
     )
     return Section(heading, [text], pictures=pictures)
 
@@ -120,7 +120,7 @@ def _sizes(run: RunReader) -> Section:
         f"median {np.median(sizes):g}, {np.count_nonzero(sizes == 0)} empty"
     )
     source = chart(draw_sizes(sizes, even, group))
-    picture = Picture("", f"Histogram of the sizes of {text}", source, f"dashed: if all had {even:.1f}", "full")
+    picture = Picture("", f"Histogram of the sizes of {text}", source, f"dashed: equal sizes, {even:.1f} clips", "full")
     paragraph = f"{text}{f'; of the first of {heads} heads' if heads > 1 else ''}."
     return Section(f"Sizes of the {group}s", [paragraph], pictures=[picture])
 

@@ -175,7 +175,7 @@ class Catalogue:
         ids = np.flatnonzero(found)
         if not len(ids):
             within = f" of source {source}" if source else ""
-            raise ValueError(f"key={key} is no clip{within} of {self._manifest.uri}: give a key as search shows it")
+            raise ValueError(f"key={key} is not a clip{within} of {self._manifest.uri}: give a key as search shows it")
         if len(several := np.unique(self.sources[ids])) > 1:
             raise ValueError(
                 f"key={key} is in {', '.join(names[number] for number in several)}: say which with --key-source …"
@@ -244,6 +244,4 @@ def _refuse_unknown(kind: str, values: Sequence[str], known: Sequence[str]) -> N
     if unknown := [value for value in values if value not in known]:
         shown = sorted(each for each in known if each)
         more = f" and {len(shown) - 20} more" if len(shown) > 20 else ""
-        raise ValueError(
-            f"{kind}={', '.join(unknown)} is of no clip; there are {', '.join(shown[:20]) or 'none'}{more}"
-        )
+        raise ValueError(f"no clip has {kind}={', '.join(unknown)}; there are {', '.join(shown[:20]) or 'none'}{more}")

@@ -67,19 +67,19 @@ class Threshold:
         best = ", ".join(f"{name} {share:.0%}" for name, share in self.found.items())
         return (
             f"similarity of at least {self.similarity:.4f}, with a precision of {self.precision:.3f} on "
-            f"{self.num_copies} copies that were made; it finds, of copies with {best}{doubt}"
+            f"{self.num_copies} copies made for this test; share of them that it finds: {best}{doubt}"
         )
 
     @property
     def doubt(self) -> str:
         """Reason why near-copies that are not equal may be missed; '' if most altered copies are found."""
         if not self.found:
-            return "only equal clips are found: there was no clip to make copies of"
+            return "only equal clips are found: there was no clip to make test copies of"
         share = sum(self.found.values()) / len(self.found)
         if share >= _MOST:
             return ""
         return (
-            f"most near-copies that are not equal are missed, as {1 - share:.0%} of the copies that were made are: "
+            f"most near-copies that are not equal are missed, as {1 - share:.0%} of the test copies are: "
             "more than a third of the clips may have one, or different clips are too much alike"
         )
 

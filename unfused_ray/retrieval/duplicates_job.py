@@ -41,7 +41,7 @@ def check(config: DuplicatesConfig) -> DuplicatesPlan:
     second = ClipIndex.load(config.against, config.against_splits or None) if config.against else None
     if second and (shared := _shards(first) & _shards(second)):
         raise ValueError(
-            f"sources and against both take {min(shared)}, whose clips would be found as copies of themselves: name "
+            f"sources and against both select {min(shared)}, whose clips would be found as copies of themselves: name "
             "other splits, or leave --against out and name all sources in which to look"
         )
     return DuplicatesPlan(config, first, second)
@@ -57,9 +57,9 @@ def describe(plan: DuplicatesPlan) -> Group:
     among = f"{plan.second.num_clips:,} of {', '.join(plan.config.against)}" if plan.second else "these"
     rows: dict[str, float | str] = {
         "clips": f"{plan.first.num_clips:,} of {', '.join(plan.config.sources)}",
-        "looked for among": among,
+        "compared with": among,
         "comparisons": plan.first.num_clips * (plan.second or plan.first).num_clips,
-        "fingerprints": "kept from before" if all(map(has_fingerprints, indexes)) else "some are to be made",
+        "fingerprints": "kept from before" if all(map(has_fingerprints, indexes)) else "some would be computed first",
     }
     return summary("would look for near-copies; a dry run writes nothing", rows)
 

@@ -54,7 +54,7 @@ class Found:
         title = f"{self.index}: {self.question}"
         caption = "" if self.hits else "Nothing but the question itself passes the filters."
         if self.unsure:
-            caption = "? – the least sure: marks of these teach the most."
+            caption = "? – the least sure: marking these teaches the most."
         table = Table(title=Text(title), title_justify="left", caption=caption or None, caption_justify="left")
         for heading in ("rank", self.measure, "source", "key", "seconds", "labels", "split"):
             table.add_column(heading, justify="right" if heading in ("rank", self.measure) else "left", overflow="fold")

@@ -107,7 +107,10 @@ def _resumes(ledger: Ledger) -> bool:
     try:
         return ledger.check_begun()
     except ValueError:
-        logger.warning("%s: an interrupted job of another plan is given up, and this one begins anew", ledger.output)
+        logger.warning(
+            "%s: an interrupted job with another plan is discarded, and this one starts from the beginning",
+            ledger.output,
+        )
         ledger.delete()
         return False
 

@@ -62,7 +62,7 @@ def near_copies(task: str, tested: ClipIndex, models: Mapping[str, str]) -> list
     return [
         *sentences,
         *(
-            f"{task}: near-copies are not looked for in what {', '.join(names)} was trained on ({reason})"
+            f"{task}: near-copies are not searched among the training clips of {', '.join(names)} ({reason})"
             for reason, names in unknown.items()
         ),
     ]
@@ -74,9 +74,11 @@ def _found(tested: ClipIndex, heard: TrainingSources, names: Sequence[str]) -> s
     seconds = sum(manifest.seconds for manifest in index.manifests)
     if seconds > _SECONDS_UNASKED and not has_fingerprints(index):
         shown = " ".join(storage.masked(uri) for uri, _ in heard)
-        raise ValueError(f"{seconds / 3600:.0f} hours without fingerprints: unfused-ray duplicates {shown} makes them")
+        raise ValueError(
+            f"{seconds / 3600:.0f} hours without fingerprints: make them by unfused-ray duplicates {shown}"
+        )
     copies = find_copies(tested, index, IN_PROCESS)
-    return f"{count_in_words(copies)} among the {index.num_clips:,} clips that {', '.join(names)} heard in training"
+    return f"{count_in_words(copies)} among the {index.num_clips:,} training clips of {', '.join(names)}"
 
 
 def _existing(uri: str, splits: Sequence[str]) -> list[str]:

@@ -42,8 +42,8 @@ class Learned:
         """The number of marks, and how well they are learnt, in words."""
         marks = f"learnt from {self.num_keep} kept and {self.num_reject} rejected clips"
         if self.right is None:
-            return f"{marks} (mark {_FOLDS} recordings or groups of each to know how well)"
-        return f"{marks}; of marks in groups held out, {self.right:.0%} are right, where chance gives 50 %"
+            return f"{marks} (mark {_FOLDS} recordings or groups of each to see the accuracy)"
+        return f"{marks}; {self.right:.0%} of marks in held-out groups are predicted correctly (chance: 50 %)"
 
 
 def learn(collection: Collection, marks: Mapping[int, bool]) -> Learned:

@@ -84,5 +84,5 @@ def ids_of(collection: Collection, marks: Sequence[Mark]) -> dict[int, bool]:
     if unknown:
         names = ", ".join(source.name for source in sources)
         shown = ", ".join(unknown[:_SHOWN])
-        logger.warning("%d marks are of clips that the index of %s lacks: %s", len(unknown), names, shown)
+        logger.warning("%d marks name clips that the index of %s lacks: %s", len(unknown), names, shown)
     return found

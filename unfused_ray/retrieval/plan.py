@@ -97,13 +97,13 @@ def describe(plan: IndexPlan) -> Group:
     """Summarise an index without making it."""
     if plan.is_finished:
         assert plan.before is not None
-        return summary(f"{plan.config.output} is already as asked for: nothing to do", _rows(plan.before))
+        return summary(f"{plan.config.output} is up to date: nothing to do", _rows(plan.before))
     rows: dict[str, float | str] = {
         "sources": ", ".join([*(source.name for source in plan.kept), *(source.name for source in plan.built)]),
         "vectors": plan.num_vectors,
         "vectors to encode": sum(source.manifest.num_vectors for source in plan.built),
         "kept as": kind_for(plan.config, plan.num_vectors),
-        "trained": "as it is" if plan.is_trained else "anew",
+        "training": "kept" if plan.is_trained else "anew",
     }
     return summary(f"would index to {plan.config.output}; a dry run writes nothing", rows)
 
@@ -163,7 +163,7 @@ def _tell_other_settings(config: IndexConfig) -> None:
     except (FileNotFoundError, ValueError):
         return
     for change in differences(before.settings, settings_of(config)).values():
-        logger.warning("%s is made anew with another setting, %s", config.output, change)
+        logger.warning("%s is made anew, because a setting has changed: %s", config.output, change)
 
 
 def _wanted(

@@ -71,7 +71,7 @@ def ask_key(collection: Collection, key: str, source: str, first: float, last: f
     ]
     if not inside:
         raise ValueError(
-            f"from={first:g} and to={end:g} take nothing of {key}, whose vectors are of the seconds "
+            f"from={first:g} and to={end:g} select nothing of {key}, whose vectors cover the seconds "
             f"{times[0][0]:g} to {times[-1][1]:g}"
         )
     vector_C = unit(collection.vectors(np.array([clip.id for clip in inside])).mean(axis=0))
@@ -130,7 +130,7 @@ def _described(collection: Collection, uri: str) -> dict[str, Any]:
         description = read_description(uri)
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"{error}. The index is of an encoder that was there: name it with --encoder …"
+            f"{error}. The index was made with an encoder at that place: name its present place with --encoder …"
         ) from error
     if (found := description["sha256"]) != made_with.sha256:
         raise ValueError(
@@ -148,20 +148,20 @@ def _read(uri: str, sample_rate: int, first: float, last: float | None) -> np.nd
             pcm = next(decoded)
             if next(decoded, None) is not None:
                 raise ValueError(
-                    f"{uri} has more than {_MAX_SECONDS:g} s, which make one vector: name the part that you mean with "
-                    "--from and --to"
+                    f"{uri} is longer than {_MAX_SECONDS:g} s, the most for one vector: name the part that you mean "
+                    "with --from and --to"
                 )
             return pcm
         except AudioError as error:
             seconds_on = f" from second {first:g} on" if first else ""
-            raise ValueError(f"{uri} cannot be asked about{seconds_on}: {error.reason} ({error.detail})") from error
+            raise ValueError(f"{uri} cannot be a question{seconds_on}: {error.reason} ({error.detail})") from error
 
 
 def _warn_of_length(collection: Collection, seconds: float) -> None:
     windows = [source.window_seconds for source in collection.manifest.sources if source.window_seconds]
     if windows and seconds > 2 * max(windows):
         logger.warning(
-            "the question has %.2f s, the vectors of the index are of windows of %g s: name the part that you mean "
+            "the question is %.2f s long, but vectors of the index cover windows of %g s: name the part that you mean "
             "with --from and --to",
             seconds,
             max(windows),

@@ -38,13 +38,13 @@ def check(config: SearchConfig) -> SearchPlan:
     """
     config = paths.check(config)
     if not (config.query or config.key or config.label or config.learn):
-        raise ValueError("a search asks one question, not none: give an audio file, --key, --label or --learn")
+        raise ValueError("a search needs a question: give an audio file, --key, --label or --learn")
     for field in ("query", "learn"):
         uri = config.get(field)
         if uri and not storage.exists(uri):
             raise FileNotFoundError(f"{field}={uri} does not exist")
     if config.query and storage.is_folder(config.query):
-        raise ValueError(f"query={config.query} is a folder, and a question is one file of audio: name a file in it")
+        raise ValueError(f"query={config.query} is a folder, but a question is one audio file: name a file in it")
     collection = Collection.open(config.index)
     allowed_N = collection.clips.allowed(config)
     if not allowed_N.any():

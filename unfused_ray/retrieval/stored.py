@@ -161,5 +161,7 @@ def read_part(manifest: IndexManifest, part: IndexPart, trained: TrainedIndex) -
         or lists.dtype != np.int32
         or ((lists < 0) | (lists >= num_lists)).any()
     ):
-        raise ValueError(f"{uri} holds {codes.dtype} codes of shape {codes.shape}, which its index cannot: {REMEDY}")
+        raise ValueError(
+            f"{uri} holds {codes.dtype} codes of shape {codes.shape}, which its index cannot have: {REMEDY}"
+        )
     return arrays

@@ -199,7 +199,7 @@ def _of_origin(fact: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str
         return ""
     began, asked = (values[field] or "none" for values in (old, new))
     return (
-        f"{field}: it began with {began}, and {asked} is another"
+        f"{field}: the run began with {began}, not with {asked}"
         if asked != "none"
-        else f"{field}: it began with {began}"
+        else f"{field}: the run began with {began}"
     )

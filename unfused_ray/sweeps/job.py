@@ -78,8 +78,8 @@ def run(plan: SweepPlan) -> Sequence[Record]:
         if any(record.is_lost and record.id == identity(plan.default) for record in records):
             raise LostTrialError(
                 f"the sweep in {uri} is not concluded: the process of the default trial, which the others are compared "
-                f"with, has died {RETRIES + 1} times, as with its node or for want of memory. The same command with "
-                "--resume resumes it"
+                f"with, has died {RETRIES + 1} times, perhaps with its node or for want of memory. The same command "
+                "with --resume resumes it"
             )
     return records
 
@@ -101,7 +101,7 @@ def _run(plan: SweepPlan, missing: int, concurrent: int) -> None:
             again = [replace(record, state="running", message="") for record in lost[: plan.num_trials - len(ended)]]
             if not again:
                 break
-            logger.warning("the processes of %d trials have died, as with a node: they are resumed", len(again))
+            logger.warning("the processes of %d trials have died, perhaps with a node: they are resumed", len(again))
             for record in again:
                 record.write(trials.uri)
             _tune(replace(plan, records=[*ended, *again]), len(again), concurrent, tracking)
@@ -180,7 +180,7 @@ def max_concurrent(plan: SweepPlan) -> int:
     fitting = math.floor(have.get("CPU", 1.0) / cpus)
     if not fitting:
         raise ValueError(
-            f"{field}: a trial needs {cpus:g} CPUs, one for Ray Data where workers train; the cluster has "
+            f"{field}: a trial needs {cpus:g} CPUs (with workers, one is for Ray Data); the cluster has "
             f"{have.get('CPU', 1.0):g}"
         )
     if gpus := runtime.gpus_per_worker if workers else own["GPU"]:

@@ -102,7 +102,7 @@ def check(config: SweepConfig) -> SweepPlan:
     names = [storage.name(task) for task in config.tasks]
     for task in config.tasks:
         if names.count(storage.name(task)) > 1:
-            raise ValueError(f"tasks={task}: another task's folder is called the same, rename one")
+            raise ValueError(f"tasks={task}: another task's folder has the same name, rename one")
         loaded = load_task(task, VALIDATION_SPLITS)
         facts["tasks"][storage.name(task)] = loaded.index.checksums
         if "test" not in {role(split) for split in Manifest.load(task).clips_by_split}:
@@ -111,7 +111,7 @@ def check(config: SweepConfig) -> SweepPlan:
             refuse_shared(loaded)
         if not by_folds and "valid" not in loaded.splits:
             raise ValueError(
-                f"tasks={task} has no validation clips, by whose mean over several tasks trials are judged"
+                f"tasks={task} has no validation clips, but trials of several tasks are judged by their mean"
             )
         if by_folds:
             protocol = _with_folds(protocol, loaded)
@@ -120,7 +120,9 @@ def check(config: SweepConfig) -> SweepPlan:
         check_training(apply(distill, point).replace(data=(task,), output=trials.labels_uri(point, task)))
     if config.early_stopping and len(trials.rungs) == 1:
         logger.warning(
-            "no trial can be stopped early: grace=%g of distill.epochs=%d is their end", config.grace, distill.epochs
+            "no trial can be stopped early: grace=%g of distill.epochs=%d lasts to their end",
+            config.grace,
+            distill.epochs,
         )
     default = default_point(distill, space)
     num_trials(config, space, default)
@@ -171,7 +173,7 @@ def _refuse_what_the_sweep_decides(config: SweepConfig, space: Space) -> None:
         )
     if config.distill.watch.data:
         raise ValueError(
-            f"distill.watch.data={config.distill.watch.data}: a sweep looks at validation clips itself, and ends "
+            f"distill.watch.data={config.distill.watch.data}: a sweep scores validation clips itself, and stops "
             "trials by them; leave it out"
         )
     origins = {point.get("labels.origin", config.distill.labels.origin) for point in label_points(space)}
@@ -194,7 +196,7 @@ def _refuse_values(distill: DistillConfig, space: Space) -> None:
         whys = {each[name] for each in idle if name in each}
         counts = [name not in each and end.get(name) != usual.get(name) for each, end in zip(idle, ends, strict=True)]
         if whys and not any(counts):
-            raise ValueError(f"space: {name} has no meaning {', '.join(sorted(whys))}: leave it out")
+            raise ValueError(f"space: {name} has no effect {', '.join(sorted(whys))}: leave it out")
 
 
 def _trial(config: SweepConfig) -> DistillConfig:

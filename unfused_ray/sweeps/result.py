@@ -103,7 +103,7 @@ def to_terminal(ranked: Sequence[Ranked], records: Sequence[Record], default: st
     ended = {state: sum(record.state == state for record in records) for state in ("stopped early", "failed")}
     caption = (
         f"Mean {measure} on validation clips in %, with 95 % intervals over groups of held-out clips. The best of many "
-        f"trials is too good: only the test split says what it is worth. {len(ranked)} trials went to their end"
+        f"trials looks too good: only the test split shows its worth. {len(ranked)} trials were trained to their end"
         + (f", of which the {_SHOWN} best and the default are shown" if len(shown) < len(ranked) else "")
         + f"; {ended['stopped early']} were stopped early, {ended['failed']} failed."
     )

@@ -33,6 +33,6 @@ def find_space(name: str) -> Space:
     known = runpy.run_path(str(Path(path).expanduser())) if path else SPACES
     space = known.get(variable)
     if not isinstance(space, dict) or not all(isinstance(each, BaseDistribution) for each in space.values()):
-        where = f"no dictionary of Optuna's distributions in {path}" if path else f"none of {', '.join(SPACES)}"
+        where = f"not a dictionary of Optuna's distributions in {path}" if path else f"not one of {', '.join(SPACES)}"
         raise ValueError(f"space={name} is {where}; a space of your own is FILE.py:NAME")
     return space

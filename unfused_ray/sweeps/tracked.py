@@ -133,5 +133,5 @@ def tracked(config: SweepConfig, plan: TrialPlan, sweep_id: str) -> Iterator[Swe
         raise
     finally:
         if lost := tracking.close(status):
-            logger.warning("%d figures did not reach the tracking server; the trials' files have them all", lost)
+            logger.warning("%d metrics did not reach the tracking server; the trials' files have them all", lost)
         storage.write_json(storage.join(plan.uri, LOST), {"lost_metrics": lost}, FORMAT_VERSION)

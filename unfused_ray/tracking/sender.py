@@ -46,7 +46,7 @@ FLUSH_SECONDS = 5.0
 SILENT_SECONDS = 60.0
 """Seconds after which a run is opened in MLflow even if it has logged nothing: importing MLflow slows down processes
 that start."""
-_MEANWHILE = "Figures wait, and it is tried again; how many are lost in the end will be said"
+_MEANWHILE = "Metrics are kept and sent again later; a warning at the end counts those that are lost"
 CLOSE_SECONDS = 30.0
 """Seconds that the end of a run waits for a server that does not answer."""
 
@@ -195,7 +195,7 @@ class Tracker:
             client.set_terminated(self._mlflow_run, self._status)
         self._send_config(client)
         if final and not self._parent_known:
-            raise LookupError(f"there is no MLflow run yet of run {self._run.parent}, which this one is a part of")
+            raise LookupError(f"run {self._run.parent}, which this one is a part of, has no MLflow run yet")
 
     def _send_config(self, client: Any) -> None:
         """Try once, after all else, because the artefact store may be out of reach although the server is not."""

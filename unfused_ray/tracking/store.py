@@ -72,7 +72,7 @@ def tracking_uri(config: TrackingConfig) -> str:
         raise ValueError(f"{name}={shown} needs MLflow: pip install mlflow, or give tracking.uri={OFF}")
     if is_sqlite(given) and "////" not in given:
         raise ValueError(
-            f"{name}={given} is relative, and would mean another file wherever it is opened: "
+            f"{name}={given} is relative, and would name another file in every working directory: "
             f"give {_SQLITE}/absolute/path/mlflow.db, or tracking.uri={OFF}"
         )
     return given or sqlite_uri(storage.join(local_home(), "mlflow.db"))

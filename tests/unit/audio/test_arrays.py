@@ -108,7 +108,7 @@ def test_batches_of_short_clips_are_batches() -> None:
 
 @pytest.mark.parametrize("rate", ["16000", 0, -16_000, 16, 44.1, True, None, float("nan"), np.inf, 16_000j, [16_000]])
 def test_what_is_no_rate_is_refused(rate: Any) -> None:
-    with pytest.raises(ValueError, match=re.escape(f"sample_rate={rate!r} is no number of Hz between 1,000 and")):
+    with pytest.raises(ValueError, match=re.escape(f"sample_rate={rate!r} must be a number of Hz between 1,000 and")):
         refuse_rate(rate)
 
 

@@ -105,7 +105,7 @@ def test_a_peak_beyond_full_scale_is_told_once_and_that_of_a_lossy_codec_is_not(
     assert warnings_of(2.0) == []  # its peak is 1.1 times full scale
     ((reason, detail),) = warnings_of(3.0)  # 1.7 times full scale
     assert reason == "beyond full scale"
-    assert "times full scale behind 10 s" in detail
+    assert "times full scale after 10 s" in detail
 
 
 @pytest.mark.parametrize(("kind", "subtype"), [("WAV", "FLOAT"), ("WAV", "DOUBLE"), ("AIFF", "FLOAT")])

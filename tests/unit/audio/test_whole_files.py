@@ -91,7 +91,7 @@ def test_a_part_of_joined_files_goes_over_the_joint():
 def test_a_part_that_lies_behind_the_end_is_said():
     data = encoded(tone(2, RATE), RATE)
     assert warnings_of(data, 0.5, 1.5) == []
-    assert warnings_of(data, 1.5, 1.0) == [("cut short", "0.50 of the 1.00 s asked for lie behind its end")]
+    assert warnings_of(data, 1.5, 1.0) == [("cut short", "0.50 of the 1.00 s asked for lie past its end")]
     with pytest.raises(AudioError, match="empty"):
         decoded(data, 3.0, 1.0)
 

@@ -67,8 +67,8 @@ WRONG = {
     "sweep tiny": "tasks=() names nothing: give at least one folder written by unfused-ray prepare, --tasks …",
     "embed --encoder e": "source='' names nothing: give a path or a URI, --source …",
     "index --vectors v": "output='' names nothing: give a path or a URI, --output …",
-    "report /nowhere": "/nowhere: there is no such folder; give those of runs",
-    "runs /nowhere": "/nowhere: there is no such folder; give the one that holds the folders of runs",
+    "report /nowhere": "/nowhere: there is no such folder; give folders of runs",
+    "runs /nowhere": "/nowhere: there is no such folder; give the folder that holds those of the runs",
 }
 
 

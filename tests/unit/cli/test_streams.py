@@ -69,7 +69,7 @@ def test_a_full_disk_behind_standard_output_is_said_once(
         for _ in range(3):
             say("this does not fit" * 1000)
     stream.close()
-    message = "standard output cannot be written ([Errno 28] No space left on device): the work goes on"
+    message = "standard output cannot be written ([Errno 28] No space left on device): the job continues"
     assert capsys.readouterr().err.startswith(message)
 
 

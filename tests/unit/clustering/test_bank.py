@@ -220,7 +220,7 @@ def test_lost_rows_and_wrong_epochs_are_refused(tmp_path: Path) -> None:
     rows = push_epoch(clusterer, 0)
     with pytest.raises(RuntimeError, match=f"{rows + 64} embeddings were pushed for epoch 0 but {rows} arrived"):
         clusterer.labels(0, 0, rows + 64)
-    with pytest.raises(RuntimeError, match="the next assignment is of epoch 0, asked for was epoch 1"):
+    with pytest.raises(RuntimeError, match="the next assignment is of epoch 0, epoch 1 was asked for"):
         clusterer.labels(1, 0, rows)
 
 

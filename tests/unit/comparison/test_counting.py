@@ -257,7 +257,9 @@ def test_a_supervised_anchor_is_not_asked_about_labels_that_it_has_learnt(tmp_pa
     assert counting_tasks(["held-out", "none"], asked, "headline") == ("held-out",)
 
 
-@pytest.mark.parametrize(("valid", "ending"), [(4, "nothing says which of them count"), (0, "it would be judged by")])
+@pytest.mark.parametrize(
+    ("valid", "ending"), [(4, "it is not known which of them count"), (0, "the labels that would judge it")]
+)
 def test_the_text_under_a_table_says_why_an_anchor_was_not_asked(tmp_path: Path, valid: int, ending: str) -> None:
     task = load_task(write_task(tmp_path / "frogs", 8, valid, 4))
     results: Any = SimpleNamespace(
@@ -268,4 +270,4 @@ def test_the_text_under_a_table_says_why_an_anchor_was_not_asked(tmp_path: Path,
     )
     text = page._counted(results)
     assert text.endswith(ending)  # the caller completes the sentence
-    assert ("count. supervised is not asked about frogs, without validation clips" in text) == (not valid)
+    assert ("count. supervised is not tested on frogs, without validation clips" in text) == (not valid)

@@ -125,7 +125,7 @@ def test_one_command_trains_reads_and_compares_and_given_again_finds_everything_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     output = tmp_path / "table"
-    with pytest.raises(ValueError, match="no row of which all networks are trained"):
+    with pytest.raises(ValueError, match="no row has all of its networks trained"):
         job.run(command(output, stages=("validate",)))
     training = command(output, stages=("train", "validate"))
     validated = job.run(training)
@@ -180,7 +180,7 @@ def test_one_command_trains_reads_and_compares_and_given_again_finds_everything_
     assert "| languages | **log-mel statistics +" in markdown and "| drums | log-mel statistics +" in markdown
     assert "Trained elsewhere, on other data and for longer than the budgets: bands." in markdown
     _, _, near_copies = markdown.partition("Near-copies of test clips in training:\n\n- ")
-    assert "What bands heard in training is not known" in near_copies.partition("\n\n")[0]
+    assert "The training clips of bands are not known" in near_copies.partition("\n\n")[0]
     for name in ("accuracy_by_parameters.png", "accuracy_by_tflop.png"):
         assert (output / name).read_bytes().startswith(b"\x89PNG")
     refuse_other_validation(output, validated.validation, rows)
@@ -311,32 +311,32 @@ def test_every_system_of_a_plan_has_a_configuration(path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('teacher = "DECAR-v2"', 'teacher = "BYOL"', "'BYOL' is no system before it"),
-        ('name = "UnFuSeD"', 'name = "decar v2"', "cannot be the name of one system alone"),
+        ('teacher = "DECAR-v2"', 'teacher = "BYOL"', "'BYOL' is not an earlier system"),
+        ('name = "UnFuSeD"', 'name = "decar v2"', "another system has this name"),
         (
             'anchors = ["log-mel statistics"]',
             'anchors = ["BEATs"]',
-            "anchors: 'BEATs' is no row of the plan; these are DECAR-v2",
+            "anchors: 'BEATs' is not a row of the plan; these are DECAR-v2",
         ),
-        ('random = "bands"', 'random = "random fc9"', "random: 'random fc9' is no row of the plan"),
+        ('random = "bands"', 'random = "random fc9"', "random: 'random fc9' is not a row of the plan"),
         ('anchors = ["log-mel statistics"]', 'synthetic = ["drums"]', "synthetic=.*Extra inputs are not permitted"),
         ("each_task = 0.0", "all_tasks = 0.0", "tflop.each_task is missing: UnFuSeD"),
-        ('["UnFuSeD", "DECAR-v2"]', '["UnFuSeD", "BYOL"]', "compare: 'BYOL' is no row"),
+        ('["UnFuSeD", "DECAR-v2"]', '["UnFuSeD", "BYOL"]', "compare: 'BYOL' is not a row"),
         (
             '"random fc1 (8 × 32)"',
             '"random fc3"',
-            "'random fc3' is no row of the plan.* random fc1, random fc2",
+            "'random fc3' is not a row of the plan.* random fc1, random fc2",
         ),
-        ('"support.embedders:Bands"', '"bands.py"', "bands: 'bands.py' is no module:callable"),
+        ('"support.embedders:Bands"', '"bands.py"', "bands: 'bands.py' is not a module:callable"),
         ('"bands"', '"UnFuSeD"', "peers: 'UnFuSeD' is the name of another row too"),
         (
             'teacher = "DECAR-v2"',
             'teacher = "DECAR-v2"\nseeds = [1]',
             "UnFuSeD: 'DECAR-v2' is not trained with seed 1",
         ),
-        ('recipe = "tiny"\n\n', 'recipe = "tiny"\nseeds = [3]\n', "DECAR-v2: seed 3 is none of the plan"),
+        ('recipe = "tiny"\n\n', 'recipe = "tiny"\nseeds = [3]\n', "DECAR-v2: seed 3 is not in the plan"),
         ("seeds = [0]", "seeds = [-1]", "seeds.0=-1: Input should be greater than or equal to 0"),
-        ("seeds = [0]", "seeds = [0", "no TOML"),
+        ("seeds = [0]", "seeds = [0", "not a TOML"),
     ],
 )
 def test_an_impossible_plan_is_refused_with_what_is_wrong(plan: Path, old: str, new: str, message: str) -> None:
@@ -352,15 +352,15 @@ def test_an_unknown_recipe_setting_system_or_seed_is_named(command: Call, tmp_pa
         system(name="a", recipe="tiny", settings={"method.alpha": 1}).config({})
     with pytest.raises(ValueError, match="a cannot be trained"):
         system(name="a", recipe="tiny", settings={"batch.block": 1}).config({})
-    with pytest.raises(ValueError, match="'cola' is no row of the plan; these are DECAR-v2, UnFuSeD, bands, log-mel"):
+    with pytest.raises(ValueError, match="'cola' is not a row of the plan; these are DECAR-v2, UnFuSeD, bands"):
         command(tmp_path, only=("cola",))
-    with pytest.raises(ValueError, match="'random' is no row of the plan"):
+    with pytest.raises(ValueError, match="'random' is not a row of the plan"):
         command(tmp_path, against="random")
-    with pytest.raises(ValueError, match="are not of the plan"):
+    with pytest.raises(ValueError, match="are not in the plan"):
         command(tmp_path, seeds=(7,))
     with pytest.raises(ValueError, match="SYSTEM=FOLDER"):
         command(tmp_path, use=("decar-v2",))
-    with pytest.raises(ValueError, match="a system once"):
+    with pytest.raises(ValueError, match="each system given once"):
         command(tmp_path, use=("decar-v2=/a", "DECAR-v2=/b"))
     with pytest.raises(ValueError, match=r"a: settings\.epochs=3 would be ignored: give tflop"):
         system(name="a", recipe="tiny", settings={"epochs": 3})
@@ -368,15 +368,15 @@ def test_an_unknown_recipe_setting_system_or_seed_is_named(command: Call, tmp_pa
         with pytest.raises(ValueError, match=rf"a: settings\.{field}=3 would be ignored"):
             system(name="a", recipe="tiny", settings={field: 3})
     for field in ("stop_after", "watch.patience"):
-        with pytest.raises(ValueError, match=rf"a: settings\.{field}=3 would end it before its TFLOP"):
+        with pytest.raises(ValueError, match=rf"a: settings\.{field}=3 would end the training before its TFLOP"):
             system(name="a", recipe="tiny", settings={field: 3})
-    with pytest.raises(ValueError, match=r"whole group, whose other fields .* in quotes, \"encoder\.cut\""):
+    with pytest.raises(ValueError, match=r"whole group, and its other fields .* in quotes, \"encoder\.cut\""):
         system(name="a", recipe="tiny", settings={"encoder": {"cut": "fc1"}})
-    with pytest.raises(ValueError, match=r"a: teacher=b would be ignored: labels\.origin=random asks no teacher"):
+    with pytest.raises(ValueError, match=r"a: teacher=b would be ignored: labels\.origin=random uses no teacher"):
         system(name="a", job="distill", recipe="tiny", teacher="b", settings={"labels.origin": "random"})
     with pytest.raises(FileNotFoundError, match="nowhere is not the folder of a run"):
         job.run(command(tmp_path, use=(f"decar-v2={tmp_path}/nowhere",), stages=("train",)))
-    with pytest.raises(FileNotFoundError, match=r"seed-\{seed\} is no run's folder with any seed of 0"):
+    with pytest.raises(FileNotFoundError, match=r"seed-\{seed\} is not a run's folder for any seed of 0"):
         command(tmp_path, use=(f"decar-v2={tmp_path}/elsewhere/seed-{{seed}}",))
     Run(str(tmp_path / "seed-0")).open(PretrainConfig(seed=7), {})
     for folder in ("seed-0", "seed-{seed}"):
@@ -388,7 +388,7 @@ def test_an_unknown_recipe_setting_system_or_seed_is_named(command: Call, tmp_pa
     with pytest.raises(ValueError, match="early ended early, after 12 of 20 epochs"):
         command(tmp_path, use=(f"decar-v2={tmp_path}/early",)).chosen()
     Run(str(tmp_path / "begun")).open(PretrainConfig(seed=0), {})
-    with pytest.raises(ValueError, match="begun is not finished; its own command finishes it"):
+    with pytest.raises(ValueError, match="begun is not finished; finish it by its own command"):
         command(tmp_path, use=(f"decar-v2={tmp_path}/begun",)).chosen()
 
 
@@ -560,7 +560,7 @@ def test_stopping_ends_what_runs_and_begins_nothing_more(tmp_path: Path, monkeyp
     jobs.stop()
     thread.join()
     assert "waiting ended with code -15" in errors[0]
-    with pytest.raises(ChildProcessError, match="was not begun"):
+    with pytest.raises(ChildProcessError, match="was not started"):
         jobs.run("pretrain", "", "more")
 
 

@@ -74,7 +74,7 @@ def test_damaged_clips_are_wrong_named_and_asked_again(
     }  # fmt: skip
     assert scores.damaged == 2 and not scores.scores["headline"][:, 1].any()
     table = validation_table(plan.protocol, tasks, asked.systems, found)
-    assert "Clips were damaged, which are wrong where they validate: noise on tones (2)." in table.to_markdown()
+    assert "Damaged clips, which count as wrong in validation: noise on tones (2)." in table.to_markdown()
 
     whole = evaluation_plan.EvaluationPlan(plan.config, plan.protocol, tuple(tasks), (Noise(),))
     found = validated(whole, tasks, output)
@@ -97,4 +97,4 @@ def test_tasks_without_validation_clips_are_left_out_and_named(uri: str, tmp_pat
     without = [write_folds(tmp_path / "birds", (6, 6, 6)), write_task(tmp_path / "bats", 16, 0, 8)]
     tasks, notes = validation_tasks([without[0], uri, without[1]])
     assert [task.name for task in tasks] == ["tones"]
-    assert notes == ["Left out, without a split valid: birds, bats"]
+    assert notes == ["Left out, having no split valid: birds, bats"]

@@ -74,7 +74,7 @@ def test_replace_takes_another_method_and_then_its_fields() -> None:
         ({"batch.blocks_per_step": 3, "runtime.num_workers": 2}, "batch.blocks_per_step=3 must be a multiple of"),
         ({"epochs": 0, "optimizer.lr": -1.0}, "epochs=0: .*\noptimizer.lr=-1.0: "),
         ({"optimizer": {"rl": 1}}, "optimizer.rl=1: Extra inputs are not permitted"),
-        ({"method": {"kind": "none"}}, "^method.kind='none' is none of 'decar-v2', 'cola'"),
+        ({"method": {"kind": "none"}}, "^method.kind='none' is not one of 'decar-v2', 'cola'"),
         ({"method": {"alpha": 1}}, "^method={'alpha': 1} has no 'kind': name it too, or change method.FIELD"),
         ({"method.num_clusters": (0,)}, r"^method\.num_clusters\.0=0: Input should be greater than or equal to 2$"),
         ({"method.num_clusters": ()}, r"^method\.num_clusters=\(\): Tuple should have at least 1 item"),

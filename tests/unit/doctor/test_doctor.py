@@ -228,7 +228,7 @@ def test_what_lies_on_one_machine_is_found_before_the_autoscaler_has_added_anoth
     monkeypatch.setenv(examine.cluster.AUTOSCALER, '{"CPU": 64, "GPU": 4}')
     found = findings(runtime=RuntimeConfig(num_workers=4, gpus_per_worker=1), batch={"blocks_per_step": 4})
     assert (found["resources"].state, found["CPUs for Ray Data"].found[:2]) == ("ok", "60")
-    assert "by the autoscaler up to 64 and 4" in found["resources"].found
+    assert "up to 64 and 4 with the autoscaler" in found["resources"].found
     assert found["storage"].state == "problem"
     assert "the cluster has an autoscaler" in found["storage"].found
     assert found["tracker"].state == "warning"

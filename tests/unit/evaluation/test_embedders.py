@@ -51,7 +51,7 @@ def test_an_encoder_of_others_is_a_row_whose_vectors_and_cell_are_kept_until_its
     models = f"{write_encoder(tmp_path / 'ours' / 'encoder', 'block1')}", "theirs=support.embedders:Bands"
     first = evaluated(tmp_path, task, *models)
     assert [row.name for row in first.rows] == ["log-mel statistics", "ours", "theirs"]
-    assert "What theirs heard in training is not known, so near-copies in it are not counted" in first.notes
+    assert "The training clips of theirs are not known, so near-copies among them are not counted" in first.notes
     theirs = first.rows[-1]
     assert (theirs.parameters, theirs.multiply_adds, theirs.num_seeds) == (64, None, 1)
     for measure in MEASURES:

@@ -308,10 +308,14 @@ def test_a_table_is_read_back_as_it_was_and_another_versions_is_refused(
 def test_recordings_in_two_splits_are_refused_or_named_under_the_table(world: World, tmp_path: Path) -> None:
     write_task(tmp_path / "tones", 16, 8, 16)
     tasks = (repeat_first_clip(tmp_path / "tones", 30),)
-    with pytest.raises(ValueError, match=r"tones: 1 clips of test are in train too, as clip-30 is as clip-0"):
+    with pytest.raises(
+        ValueError, match=r"tones: 1 clips of test are in train too, such as clip-30, which is clip-0 there"
+    ):
         evaluation_plan.check(world.config(tmp_path / "out", tasks=tasks, models=()))
     table = world.run(tmp_path / "out", tasks=tasks, models=(), random_seeds=0, shared_clips="keep")
-    sentence = "Recordings in two splits: tones: 1 clips of test are in train too, as clip-30 is as clip-0"
+    sentence = (
+        "Recordings in two splits: tones: 1 clips of test are in train too, such as clip-30, which is clip-0 there"
+    )
     assert sentence in table.notes and f"- {sentence}.\n" in (tmp_path / "out/table.md").read_text()
     assert EvaluationTable.load(str(tmp_path / "out")).shared == table.shared
 
@@ -507,7 +511,7 @@ def test_what_validation_chose_for_several_networks_is_the_most_common_and_of_ho
         for name, chosen in {"mixed": [10.0, 1e-5, 1e-5], "agreed": [10.0, 10.0], "one": [1e-5]}.items()
     ]
     markdown = EvaluationTable(("t",), {"t": 5}, tuple(rows), "one", "0" * 64, (), ()).to_markdown()
-    lines = markdown.split("C of the linear probe, as validation chose it:")[1].splitlines()
+    lines = markdown.split("C of the linear probe, chosen on validation clips:")[1].splitlines()
     assert lines[4:7] == ["| mixed | 1e-05 (2 of 3) |", "| agreed | 10 |", "| one | 1e-05 |"]
 
 
@@ -556,7 +560,7 @@ def test_the_terminals_table_is_never_cut_and_has_intervals_where_there_is_room(
     assert ("too narrow" in words) == (width < 200)
     margin, marks = (words.index(sentence) for sentence in (table.margin_notes[0], "▲ ▼ above, below"))
     assert margin < marks
-    assert "A random row is the mean of 2 networks, drawn for the interval too." in words
+    assert "A random row is the mean of 2 networks; its interval draws networks too." in words
     lines = text.splitlines()
     for row in table.rows:
         (first,) = [number for number, line in enumerate(lines) if line.startswith(f"  {row.name}  ")]
@@ -642,8 +646,11 @@ def test_an_end_of_an_interval_that_cannot_be_known_is_no_metric(world: World, d
         ("--tasks {0}/bare --reference best", "reference=best is no row; the rows are log-mel statistics, random fc2"),
         ("--tasks {0}/bare --models {0}/bare", "{0}/bare holds no encoder.json: it is not an exported encoder, nor a"),
         ("--tasks {0}/bare --models s={0}/{{task}}-x", "{0}/bare-x holds no encoder.json"),
-        ("--tasks {0}/bare --models {0}/teacher {0}/teacher/encoder", "'teacher' cannot be the name of one row alone"),
-        ("--tasks {0}/bare --models log-mel-statistics={0}/teacher", "cannot be the name of one row alone"),
+        (
+            "--tasks {0}/bare --models {0}/teacher {0}/teacher/encoder",
+            "'teacher' must differ from the names of other rows",
+        ),
+        ("--tasks {0}/bare --models log-mel-statistics={0}/teacher", "must differ from the names of other rows"),
         ("--tasks {0}/bare --models {0}/fast", "{0}/bare is at 16000 Hz, the encoder at 32000 Hz"),
         ("--tasks {0}/bare --tracking.uri sqlite:///a.db", "tracking.uri=sqlite:///a.db is relative"),
         ("--tasks {0}/bare --protocol {0}/no.toml", "{0}/no.toml: there is no such file"),

@@ -139,7 +139,7 @@ def test_a_task_that_no_probe_can_take_is_refused_by_name_before_vectors_are_mad
         (["train", "valid"], "has no split test, only train, valid"),
         (["valid", "test"], "has no split train, only valid, test"),
         (["valid", ""], "has no split train and no split test, only valid"),
-        (["", ""], "take no clip of"),
+        (["", ""], "select no clip of"),
     ],
 )
 def test_a_task_without_training_or_test_clips_is_refused(tmp_path: Path, splits: list[str], message: str) -> None:
@@ -181,10 +181,10 @@ def test_a_group_that_is_in_test_and_elsewhere_is_warned_of(
     [
         (
             ["0", "1", "0", "0.0", "1.0"],
-            r"split test of .* its training clips lack: 0\.0, 1\.0; these have 0, 1\.",
+            r"split test of .* its training clips lack: 0\.0, 1\.0; train has 0, 1\.",
         ),
-        (["0", "1", "1.0", "0", "1"], r"split valid of .* that its training clips lack: 1\.0; these have 0, 1\."),
-        (["0", "1", "0", "1", "2"], r"split test of .* that its training clips lack: 2; these have 0, 1\."),
+        (["0", "1", "1.0", "0", "1"], r"split valid of .* that its training clips lack: 1\.0; train has 0, 1\."),
+        (["0", "1", "0", "1", "2"], r"split test of .* that its training clips lack: 2; train has 0, 1\."),
         (["0", "1", "0", "1", "1"], ""),
     ],
 )
@@ -212,7 +212,9 @@ def test_recordings_in_two_splits_are_found(tmp_path: Path, clip_id: int, pairs:
     task = load_task(repeat_first_clip(tmp_path, clip_id))
     assert [(pair.first, pair.second, pair.clips) for pair in task.shared] == [(split, "train", 1) for split in pairs]
     if "test" in pairs:
-        with pytest.raises(ValueError, match=r"1 clips of test are in train too, as clip-13 is as clip-0\. .*--shared"):
+        with pytest.raises(
+            ValueError, match=r"1 clips of test are in train too, such as clip-13, which is clip-0 there\. .*--shared"
+        ):
             refuse_shared(task)
     else:
         refuse_shared(task)
@@ -220,7 +222,7 @@ def test_recordings_in_two_splits_are_found(tmp_path: Path, clip_id: int, pairs:
 
 def test_recordings_in_two_folds_are_refused(tmp_path: Path) -> None:
     write_source(tmp_path, [[8], [8], [8]], splits=["fold1", "fold2", "fold3"])
-    with pytest.raises(ValueError, match=r"1 clips of fold1 are in fold3 too, as clip-0 is as clip-16"):
+    with pytest.raises(ValueError, match=r"1 clips of fold1 are in fold3 too, such as clip-0, which is clip-16 there"):
         refuse_shared(load_task(repeat_first_clip(tmp_path, 16)))
 
 

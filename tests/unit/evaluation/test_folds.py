@@ -169,7 +169,7 @@ def test_too_few_folds_and_uses_that_need_splits_are_refused(tmp_path: Path, tas
         write_source(both, [[6]] * (len(folds) + 1), (2_400,), [*folds, beside])
         labels = [[f"class {number % 3}"] for number in range(6 * len(folds) + 6)]
         with pytest.raises(
-            ValueError, match=rf"has folds \({', '.join(folds)}\) and also {beside}: an evaluation takes"
+            ValueError, match=rf"has folds \({', '.join(folds)}\) and also {beside}: an evaluation tests"
         ):
             load_task(replace_columns(both, labels=labels))
 

@@ -78,7 +78,7 @@ def test_weights_that_are_missing_or_others_are_refused(tmp_path: Path, monkeypa
         SpeakerEncoder()
     (tmp_path / "resemblyzer").mkdir()
     (tmp_path / "resemblyzer" / "pretrained.pt").write_bytes(b"others")
-    with pytest.raises(ValueError, match=r"resemblyzer/pretrained.pt is not that of the known version"):
+    with pytest.raises(ValueError, match=r"resemblyzer/pretrained.pt is not the known version"):
         SpeakerEncoder()
 
 

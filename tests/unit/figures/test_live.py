@@ -69,4 +69,4 @@ def test_what_cannot_be_drawn_is_said_and_ends_nothing(tmp_path: Path, caplog: p
     curves = LivePictures(lambda: TrackedRun("off", "", "run", "id"), str(tmp_path), 1e-9)
     curves.draw()
     curves.wait()
-    assert "are not drawn now" in caplog.text
+    assert "could not be drawn this time" in caplog.text

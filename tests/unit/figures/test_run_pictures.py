@@ -68,8 +68,8 @@ def test_map_of_a_distillation_shows_what_its_student_hears_by_label_and_pseudo_
     assert by_label.ids[:6].tolist() == [1, 0, -1, 1, 0, -1]
     assert by_pseudo_label.names == [f"pseudo-label {i}" for i in range(NUM_CLUSTERS)]
     assert by_pseudo_label.ids.tolist() == np.repeat(np.arange(NUM_CLUSTERS), [15, 12, 9, 6, 2]).tolist()
-    assert drawn["title"].startswith("44 clips of hum-student, as its student hears them")
-    assert "labels were never trained on" in drawn["title"]
+    assert drawn["title"].startswith("44 clips of hum-student, embedded by its student")
+    assert "labels were not used in training" in drawn["title"]
 
 
 @given(

@@ -117,7 +117,7 @@ def test_waves_and_rates_that_cannot_be_read_are_refused(exported, call):
     stereo = np.stack([noise(48_000)] * 2, axis=1)
     with pytest.raises(ValueError, match=r"shape \(48000, 2\).*wave\.mean\(axis=1\)"):
         vectors(stereo, 48_000)
-    with pytest.raises(ValueError, match="sample_rate='16000' is no number of Hz"):
+    with pytest.raises(ValueError, match="sample_rate='16000' must be a number of Hz"):
         vectors(noise(20_000), "16000")
     with pytest.raises(ValueError, match="so few samples at 48000 Hz that none is left at 16000 Hz"):
         vectors(noise(1), 48_000)

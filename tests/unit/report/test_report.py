@@ -120,7 +120,7 @@ def test_a_page_shows_what_was_watched_beside_random_networks(
     shown = Page(section(pages[kind], heading))
     curves = watched_curves(Run(runs.pretraining).history())
     assert [curve.measure for curve in curves] == ["headline", "neighbours", "few-shot"]
-    assert "never trained on" not in section(pages[kind], heading)
+    assert "not used in training" not in section(pages[kind], heading)
     alts = [image.attributes["alt"] for image in shown.all("img")]
     assert alts == [
         f"Validation clips of {TASK} by {curve.measure}: {name}{curve.accuracies[0]:.1%} after epoch 1, "
@@ -346,12 +346,12 @@ def test_an_evaluation_has_its_table_and_its_confusions(runs: Runs, pages: dict[
             assert str(row["accuracy"][measure]["task & co"]["value"]) in values
             if row["difference"]:
                 assert str(row["difference"][measure]["task & co"]["value"]) in values
-    alts = [image.attributes["alt"] for image in Page(section(pages["evaluation"], "Where they err")).all("img")]
+    alts = [image.attributes["alt"] for image in Page(section(pages["evaluation"], "Errors")).all("img")]
     assert f"Confusion matrix of {table['reference']} on task & co" in " ".join(alts)
 
 
 def test_an_evaluation_lets_hear_what_its_rows_find_nearest(runs: Runs, pages: dict[str, Page]) -> None:
-    heard = Page(section(pages["evaluation"], "Listen to what each finds nearest"))
+    heard = Page(section(pages["evaluation"], "Listen to the nearest clips of each system"))
     record = json.loads(Path(runs.evaluation, "evaluation.json").read_text())
     assert record["asked"] and record["asked"][0].startswith("random ")
     places = [element.text for element in heard.all("b")]

@@ -116,7 +116,7 @@ def test_a_distillation_for_analysis_says_where_its_labels_are_from(
     run = RunReader(str(tmp_path))
     view = view_of(run)
     assert standing(run)["pseudo-labels"].startswith(text)
-    assert ("never trained on" in view.labels_note) != trained_on
+    assert ("not used in training" in view.labels_note) != trained_on
     assert view.has_distances == (origin == "random")
 
 

@@ -112,7 +112,7 @@ def test_copies_between_two_sources_are_found_and_no_others(
     assert min(threshold.found.values()) > 0.9
     assert copies.by_splits == {("", "test"): 1, ("", "train"): 2}
     shown = text_of(copies.to_terminal())
-    assert "3 of 30 clips have a near-copy" in shown and "it finds, of copies with half the level 100%" in " ".join(
+    assert "3 of 30 clips have a near-copy" in shown and "share of them that it finds: half the level 100%" in " ".join(
         shown.split()
     )
     rows = list(csv.DictReader(io.StringIO(copies.to_csv())))
@@ -157,10 +157,10 @@ def test_only_a_threshold_below_most_made_copies_is_doubted() -> None:
     found = dict.fromkeys(("MP3", "Opus"), 0.9)
     assert Threshold(0.9, 0.999, found, 40).doubt == ""
     missed = Threshold(0.9999, 0.6, {"MP3": 0.0, "Opus": 0.3}, 40)
-    assert "as 85% of the copies that were made are: more than a third" in missed.doubt
+    assert "as 85% of the test copies are: more than a third" in missed.doubt
     assert missed.text.endswith(f". M{missed.doubt[1:]}")
     assert Threshold(0.9999, 1.0, {}, 0).text.endswith(
-        "Only equal clips are found: there was no clip to make copies of"
+        "Only equal clips are found: there was no clip to make test copies of"
     )
 
 
@@ -194,7 +194,7 @@ def test_copies_of_clips_among_themselves_and_pairs_in_a_folder_are_refused(
     sources: tuple[str, str], tmp_path: Path
 ) -> None:
     with pytest.raises(
-        ValueError, match=r"both take .*second/0*1\.parquet, whose clips would be found as copies of them"
+        ValueError, match=r"both select .*second/0*1\.parquet, whose clips would be found as copies of them"
     ):
         duplicates(sources[1], sources, splits=["test"])
     with pytest.raises(ValueError, match="is a folder, and the pairs are one CSV file: name a file"):
@@ -220,7 +220,7 @@ def test_the_command_line_and_prepare_count_near_copies(
     assert "1 of 3 clips have a near-copy" in caplog.text and "such as 2.flac in clip-2 (1.000)" in caplog.text
     assert command_line(*prepare[:5]).code == 0  # near_copies does not change the shards
     again = command_line(*prepare, "--dry-run")
-    assert again.code == 0 and "nothing to do but to look for near-copies in" in " ".join(again.out.split())
+    assert again.code == 0 and "nothing to do but to search for near-copies in" in " ".join(again.out.split())
 
 
 def test_sources_that_near_copies_cannot_be_looked_for_in_are_refused_before_the_ingest(
@@ -229,7 +229,7 @@ def test_sources_that_near_copies_cannot_be_looked_for_in_are_refused_before_the
     (tmp_path / "audio").mkdir()
     (tmp_path / "audio/1.flac").write_bytes(encode_flac(babble(1), RATE))
     config = PrepareConfig(source=str(tmp_path / "audio"), output=str(tmp_path / "out"), near_copies=(sources[0],))
-    assert "near-copies looked for in" in text_of(ingest.describe(ingest.check(config)))
+    assert "search for near-copies in" in text_of(ingest.describe(ingest.check(config)))
     with pytest.raises(FileNotFoundError, match=r"typo holds no manifest\.json"):
         ingest.check(config.replace(near_copies=[sources[0], str(tmp_path / "typo")]))
     with pytest.raises(ValueError, match=r"near_copies=.* was prepared with another front end .*hop: 160 → 200"):
@@ -267,8 +267,8 @@ def test_a_table_says_how_many_test_clips_have_a_near_copy_in_what_was_heard(
     notes = evaluated(tmp_path, task, *models).notes
     note = ". ".join(notes)
     assert "task, test: 1 of 12 clips have a near-copy (similarity 0." in note
-    assert "such as clip-30 in clip-5 (" in note and "among the 30 clips that teller heard in training" in note
-    assert "not looked for in what mute was trained on (its export does not say)" in note
+    assert "such as clip-30 in clip-5 (" in note and "among the 30 training clips of teller" in note
+    assert "not searched among the training clips of mute (its export does not say)" in note
     written = (tmp_path / "out" / "table.md").read_text()
     assert all(f"- {each}.\n" in written for each in notes)
     read = json.loads((tmp_path / "out" / "evaluation.json").read_text())["encoders"]
@@ -280,4 +280,4 @@ def test_a_table_says_how_many_test_clips_have_a_near_copy_in_what_was_heard(
     for path in (tmp_path / "heard" / "fingerprints-1").iterdir():
         path.unlink()
     (said,) = leakage.near_copies("task", tested, {"teller": models[0]})
-    assert "hours without fingerprints: unfused-ray duplicates" in said
+    assert "hours without fingerprints: make them by unfused-ray duplicates" in said

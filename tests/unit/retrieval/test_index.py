@@ -209,7 +209,7 @@ def test_vectors_without_a_direction_are_left_out_and_counted(tmp_path: Path) ->
     assert re.search(r"left out, without a direction +│ +2 ", text_of(plan.describe_manifest(manifest)))
     keys = {hit.clip.key for hit in search(manifest.uri, key="clip-0.wav", count=99).hits}
     assert keys == {f"clip-{row}.wav" for row in range(1, 30)} - {"clip-3.wav", "clip-7.wav"}
-    with pytest.raises(ValueError, match=r"key=clip-3\.wav is no clip of"):
+    with pytest.raises(ValueError, match=r"key=clip-3\.wav is not a clip of"):
         search(manifest.uri, key="clip-3.wav")
     write_vectors(tmp_path / "none", np.zeros((4, 6)))
     with pytest.raises(ValueError, match=r"none of the 4 vectors of .* has a direction"):
@@ -255,7 +255,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         index(vectors=tmp_path / "a", output=output, metric="cosine")
     with pytest.raises(ValueError, match=r"to add to it or to remove from it, give --metric whitened --seed 0$"):
         index(add=tmp_path / "c", output=output, metric="cosine", seed=3)
-    with pytest.raises(ValueError, match="give the one or the others"):
+    with pytest.raises(ValueError, match="give either vectors, or add and remove"):
         IndexConfig(vectors=("a",), add=("b",))
     with pytest.raises(ValueError, match="quantize_above=1000 must not be below exact_up_to=2000"):
         IndexConfig(exact_up_to=2_000, quantize_above=1_000)
@@ -272,7 +272,7 @@ def test_a_finished_index_is_left_alone_and_a_changed_source_refused(tmp_path: P
     manifest = index(config)
     before = contents(tmp_path / "i")
     assert index(config) == manifest and contents(tmp_path / "i") == before
-    assert "already as asked for: nothing to do" in text_of(describe(check(config)))
+    assert "is up to date: nothing to do" in text_of(describe(check(config)))
     write_vectors(tmp_path / "v", groups_of(1, 20, 6))
     with pytest.raises(ValueError, match="have changed since they were indexed: make the index anew with --rebuild"):
         index(config)
@@ -309,8 +309,8 @@ def test_making_an_index_anew_tells_which_settings_change(tmp_path: Path, caplog
     assert "setting" not in caplog.text
     for fields in ({}, {"vectors": (str(tmp_path / "a"),)}):
         check(IndexConfig(output=output, rebuild=True, **fields))
-        assert 'is made anew with another setting, metric: "cosine" → "whitened"' in caplog.text
-        assert "is made anew with another setting, seed: 3 → 0" in caplog.text
+        assert 'is made anew, because a setting has changed: metric: "cosine" → "whitened"' in caplog.text
+        assert "is made anew, because a setting has changed: seed: 3 → 0" in caplog.text
         caplog.clear()
 
 
@@ -484,7 +484,7 @@ def test_an_interrupted_change_of_an_index_hinders_no_other(
     assert (tmp_path / "i" / "_index").exists() and search(output, key="clip-0.wav", key_source="a").hits
     other = index(vectors=tmp_path / "c", output=output, rebuild=True)
     assert [source.name for source in other.sources] == ["c"]
-    assert "an interrupted job of another plan is given up" in caplog.text
+    assert "an interrupted job with another plan is discarded" in caplog.text
     index(vectors=tmp_path / "c", output=str(tmp_path / "fresh"))
     assert contents(tmp_path / "i") == contents(tmp_path / "fresh")
 

@@ -153,7 +153,7 @@ def test_a_part_of_a_clip_asks_by_the_windows_in_it(heard: Path) -> None:
     hit = found.hits[0]
     assert hit.similarity == pytest.approx(float(collection.vectors(np.array([hit.clip.id]))[0] @ expected), abs=1e-5)
     assert "mean of 3 vectors" in search(str(heard / "index"), key="2 #.wav").question
-    with pytest.raises(ValueError, match=r"from=9 and to=inf take nothing of 2 #\.wav, whose vectors are of"):
+    with pytest.raises(ValueError, match=r"from=9 and to=inf select nothing of 2 #\.wav, whose vectors cover"):
         search(str(heard / "index"), key="2 #.wav", first=9.0)
 
 
@@ -168,28 +168,28 @@ def test_what_cannot_be_asked_is_refused(heard: Path, tmp_path: Path) -> None:
     other = write_encoder(tmp_path / "other", "fc2", seed=1)
     (tmp_path / "text.wav").write_text("no audio")
     for arguments, options, message in (
-        ([], {}, "a search asks one question, not none: give an audio file, --key, --label or --learn"),
+        ([], {}, "a search needs a question: give an audio file, --key, --label or --learn"),
         ([query], {"label": "3"}, "not query and label"),
         ([query], {"encoder": other}, r"other is not the one that made the vectors of .*index \("),
         ([query], {"first": 2.0, "last": 1.0}, "to=1 must be more than from=2"),
         ([query], {"count": 0}, "count=0: Input should be greater than or equal to 1"),
         ([query], {"first": -1.0}, "first=-1.0: Input should be greater than or equal to 0"),
-        ([query], {"key_source": "field"}, "key_source=field has no meaning with query: it belongs to key"),
-        ([], {"label": "3", "first": 0.2}, "from=0.2 has no meaning with label: it belongs to query or key"),
-        ([], {"key": "clip-1", "encoder": other}, "encoder=.* has no meaning with key: it belongs to query"),
+        ([query], {"key_source": "field"}, "key_source=field has no effect with query: it belongs to key"),
+        ([], {"label": "3", "first": 0.2}, "from=0.2 has no effect with label: it belongs to query or key"),
+        ([], {"key": "clip-1", "encoder": other}, "encoder=.* has no effect with key: it belongs to query"),
         ([], {"label": "3", "min_seconds": 2.0, "max_seconds": 1.0}, "max_seconds=1 must be more than min_seconds=2"),
         ([], {"label": "3", "min_seconds": 9.0}, r"none of the 34 vectors of .* passes the filters: ask for fewer"),
         ([], {"label": "3", "page": "s3://me:secret@bucket/p.html"}, "page=s3://…@bucket/p.html holds credentials"),
-        ([str(tmp_path / "text.wav")], {}, r"text\.wav cannot be asked about: "),
-        ([str(tmp_path)], {}, "is a folder, and a question is one file of audio: name a file in it"),
-        ([], {"key": "nothing"}, r"key=nothing is no clip of .*: give a key as search shows it"),
-        ([], {"label": "x"}, r"label=x is of no clip; there are 0, 1, 2, 3, 4, 5, 6, 7"),
-        ([], {"label": "3", "splits": ["tset"]}, r"split=tset is of no clip; there are train"),
-        ([], {"label": "3", "sources": ["moon"]}, r"source=moon is of no clip; there are field, shards"),
+        ([str(tmp_path / "text.wav")], {}, r"text\.wav cannot be a question: "),
+        ([str(tmp_path)], {}, "is a folder, but a question is one audio file: name a file in it"),
+        ([], {"key": "nothing"}, r"key=nothing is not a clip of .*: give a key as search shows it"),
+        ([], {"label": "x"}, r"no clip has label=x; there are 0, 1, 2, 3, 4, 5, 6, 7"),
+        ([], {"label": "3", "splits": ["tset"]}, r"no clip has split=tset; there are train"),
+        ([], {"label": "3", "sources": ["moon"]}, r"no clip has source=moon; there are field, shards"),
     ):
         with pytest.raises(ValueError, match=message):
             search(index, *arguments, **options)
-    with pytest.raises(FileNotFoundError, match=r"name it with --encoder"):
+    with pytest.raises(FileNotFoundError, match=r"name its present place with --encoder"):
         search(index, query, encoder=str(tmp_path / "gone"))
     with pytest.raises(FileNotFoundError, match=r"holds no index\.json: it is no index"):
         search(str(tmp_path), query)
@@ -204,7 +204,7 @@ def test_a_question_that_is_not_there_is_refused_before_the_encoder_is_loaded(
             check(SearchConfig(index=index, **{field: str(tmp_path / "gone")}))
     monkeypatch.setattr("unfused_ray.retrieval.queries.load_encoder", None)
     (tmp_path / "text.wav").write_text("no audio")
-    with pytest.raises(ValueError, match=r"text\.wav cannot be asked about: "):
+    with pytest.raises(ValueError, match=r"text\.wav cannot be a question: "):
         search(index, str(tmp_path / "text.wav"))
 
 
@@ -233,7 +233,7 @@ def test_keys_that_end_in_a_number_are_recordings_where_nothing_is_prepared(tmp_
     found = search(index, key="user@3", count=9)
     assert {hit.clip.recording for hit in found.hits} == {*keys} - {"user@3"}
     assert [hit.clip.recording_seconds for hit in found.hits] == [0.0] * 8
-    with pytest.raises(ValueError, match="key=user is no clip of"):
+    with pytest.raises(ValueError, match="key=user is not a clip of"):
         search(index, key="user")
 
 
@@ -253,7 +253,7 @@ def test_prepared_keys_that_end_in_a_number_are_pieces_only_of_a_recording_that_
         key: 0.0 for key in own if key != "user@3"
     }
     assert {hit.clip.recording for hit in search(index, key="long", count=9).hits} == {*own, "quiet"}
-    with pytest.raises(ValueError, match="key=user is no clip of"):
+    with pytest.raises(ValueError, match="key=user is not a clip of"):
         search(index, key="user")
 
 
@@ -282,9 +282,9 @@ def test_the_key_of_a_prepared_recording_asks_for_all_of_its_pieces(tmp_path: Pa
     assert asked("r@10", first=5.0) == ([3], "r@10", 5.0)
     assert asked("r", first=18.0, last=21.0) == ([0, 3], "r@10", 5.0)
     assert asked("r", first=25.0) == ([1], "r@20", 5.0)
-    with pytest.raises(ValueError, match=r"from=30 and to=inf take nothing of r, .* of the seconds 0 to 30"):
+    with pytest.raises(ValueError, match=r"from=30 and to=inf select nothing of r, .* the seconds 0 to 30"):
         asked("r", first=30.0)
-    with pytest.raises(ValueError, match=r"from=10 and to=inf take nothing of r@10, .* of the seconds 0 to 10"):
+    with pytest.raises(ValueError, match=r"from=10 and to=inf select nothing of r@10, .* the seconds 0 to 10"):
         asked("r@10", first=10.0)
 
 
@@ -305,7 +305,7 @@ def test_a_few_marks_find_the_rest_of_a_group(sizes: dict[str, int], tmp_path: P
     kept, rejected = np.flatnonzero(is_wanted)[:6], np.flatnonzero(~is_wanted)[:6]
     rows = [("v", f"clip-{row}.wav", "keep" if row in kept else "reject") for row in (*kept, *rejected)]
     found = search(index, learn=write_marks(tmp_path / "marks.csv", rows), count=34)
-    assert "learnt from 6 kept and 6 rejected clips; of marks in groups held out, " in found.question
+    assert "of marks in held-out groups are predicted correctly (chance: 50 %)" in found.question
     marked = {key for _, key, _ in rows}
     assert not marked & {hit.clip.key for hit in (*found.hits, *found.unsure)}
     right = [int(hit.clip.key[5:-4]) % 6 == 0 for hit in found.hits]
@@ -315,7 +315,8 @@ def test_a_few_marks_find_the_rest_of_a_group(sizes: dict[str, int], tmp_path: P
     # One kept clip is enough: the rest of the collection serves as examples of other clips.
     one = search(index, learn=write_marks(tmp_path / "one.csv", rows[:1]), count=20)
     assert (
-        "learnt from 1 kept and 0 rejected clips (mark 5 recordings or groups of each to know how well)" in one.question
+        "learnt from 1 kept and 0 rejected clips (mark 5 recordings or groups of each to see the accuracy)"
+        in one.question
     )
 
 
@@ -348,7 +349,7 @@ def test_marks_that_cannot_be_used_are_refused_or_told(tmp_path: Path, caplog: p
     )
     collection = Collection.open(index)
     assert list(ids_of(collection, read_marks(marks)).values()) == [False]  # a clip's last mark counts
-    assert "1 marks are of clips that the index of v lacks: gone.wav of v" in caplog.text
+    assert "1 marks name clips that the index of v lacks: gone.wav of v" in caplog.text
     with pytest.raises(ValueError, match="the marks keep none of the clips of the index, and reject 1"):
         search(index, learn=marks)
     with pytest.raises(ValueError, match="every recording of the index is marked to be kept"):

@@ -89,4 +89,4 @@ def test_a_run_whose_figures_reach_nobody_ends_well_and_counts_them(
         assert train(job).state == "finished"
     status = Run(job.output).status()
     assert status is not None and status.lost_metrics > 0
-    assert f"{status.lost_metrics} figures did not reach the tracking server" in caplog.text
+    assert f"{status.lost_metrics} metrics did not reach the tracking server" in caplog.text

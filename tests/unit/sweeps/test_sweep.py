@@ -123,7 +123,7 @@ def test_a_space_of_ones_own_is_read_from_a_file(tmp_path: Path, monkeypatch: py
     (tmp_path / "mine.py").write_text("SPACE = {'method.alpha': 0.5}\n")
     monkeypatch.chdir(tmp_path)
     for name in ("mine.py:SPACE", "mine.py:OTHER"):
-        with pytest.raises(ValueError, match=f"space={name} is no dictionary of Optuna's distributions in mine.py"):
+        with pytest.raises(ValueError, match=f"space={name} is not a dictionary of Optuna's distributions in mine.py"):
             spaces.find_space(name)
     with pytest.raises(FileNotFoundError):
         spaces.find_space("yours.py:SPACE")
@@ -234,7 +234,9 @@ def test_the_default_trial_is_shown_beside_the_best_and_what_is_not_shown_is_cou
     assert isinstance(console.file, StringIO)
     text = console.file.getvalue()
     assert [each.id in text for each in records] == [False, False, True, *[False] * 7, *[True] * 10]
-    assert "20 trials went to their end, of which the 10 best and the default are shown" in " ".join(text.split())
+    assert "20 trials were trained to their end, of which the 10 best and the default are shown" in " ".join(
+        text.split()
+    )
 
 
 @pytest.mark.parametrize("first_ends_early", [False, True])
@@ -284,14 +286,14 @@ def test_a_space_whose_choices_have_several_values_is_resumed_and_won(
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"space": "none"}, "space=none is none of alpha-beta"),
+        ({"space": "none"}, "space=none is not one of alpha-beta"),
         ({"space": "seeds"}, r"space: seed cannot be varied"),
         ({"space": "crops"}, r"space: crop\.seconds cannot be varied"),
         ({"space": "wide"}, r"method\.alpha\": 1\.5.* cannot work"),
-        ({"space": "momentum"}, r"space: optimizer\.momentum has no meaning with name=adamw"),
+        ({"space": "momentum"}, r"space: optimizer\.momentum has no effect with name=adamw"),
         ({"distill.fork": "/x"}, r"distill\.fork=/x: trials begin at epoch 0; give distill\.init_from"),
         ({"tasks": ()}, r"tasks=\(\) names nothing"),
-        ({"distill.watch.data": ("a",)}, r"distill\.watch\.data=.* a sweep looks at validation clips itself"),
+        ({"distill.watch.data": ("a",)}, r"distill\.watch\.data=.* a sweep scores validation clips itself"),
         ({"tasks": ("/nowhere",)}, "/nowhere"),
         ({"search": "grid"}, r"num_trials=4 is too few for a grid of space=three: the coarsest has 9 points"),
     ],
@@ -327,7 +329,7 @@ def test_a_sweep_says_when_no_trial_can_be_stopped_early(
     plan.check(config(**{"distill.epochs": 9}))
     assert "stopped early" not in caplog.text
     plan.check(config(**{"distill.epochs": 1}))
-    assert "no trial can be stopped early: grace=0.25 of distill.epochs=1 is their end" in caplog.messages
+    assert "no trial can be stopped early: grace=0.25 of distill.epochs=1 lasts to their end" in caplog.messages
 
 
 def test_what_the_sweep_decides_instead_is_named(
@@ -341,7 +343,7 @@ def test_what_the_sweep_decides_instead_is_named(
 
 def test_two_tasks_of_one_name_are_refused(config: Callable[..., SweepConfig], tmp_path: Path) -> None:
     other = write_task(tmp_path / "other" / "a", 24, 12, 4)
-    with pytest.raises(ValueError, match=r"another task's folder is called the same"):
+    with pytest.raises(ValueError, match=r"another task's folder has the same name"):
         plan.check(config(tasks=(*config().tasks, other)))
 
 

@@ -106,7 +106,7 @@ def test_what_of_a_sweep_reaches_nobody_is_counted_in_its_folder(
         tracking.end(replace(reach(tracking, plan, 0.1, (1,)), state="stopped early"), 1, 0.1)
     lost = json.loads((tmp_path / LOST).read_text())["lost_metrics"]
     assert lost >= 5  # loss, epoch, two accuracies and the best one
-    assert f"{lost} figures did not reach the tracking server" in caplog.text
+    assert f"{lost} metrics did not reach the tracking server" in caplog.text
     assert kept_id(str(tmp_path))  # an evaluation's id in the folder is another file
 
 

@@ -137,7 +137,7 @@ def test_an_experiment_that_is_deleted_is_said_once_with_the_remedy_and_what_was
     assert status.state == "finished" and status.lost_metrics
     assert caplog.text.count("is deleted") == 1
     assert "tracking.experiment" in caplog.text
-    assert f"{status.lost_metrics} figures did not reach the tracking server" in caplog.text
+    assert f"{status.lost_metrics} metrics did not reach the tracking server" in caplog.text
     assert time.monotonic() - started < sender.CLOSE_SECONDS  # no waiting for an error that waiting cannot mend
 
 

@@ -145,7 +145,7 @@ def refuse_difference(output: str, before: Mapping[str, Any], now: Mapping[str, 
     ]
     if differences:
         raise ValueError(
-            f"{output} was made differently ({'; '.join(differences)}): "
+            f"{output} was made with other settings ({'; '.join(differences)}): "
             "name another output, or delete that folder to make it again"
         )
 
@@ -161,5 +161,5 @@ def changed(source: str, output: str, is_finished: bool = True) -> ValueError:
     found = f"the clips of {source} have changed since {output} was begun, or this version lists them in another way"
     remedy = "delete that folder, or name another output"
     if is_finished:
-        remedy = f"it is finished and can be used as it is; to make it of the source as it is read now, {remedy}"
+        remedy = f"it is finished and can be used as it is; to make it again from the present source, {remedy}"
     return ValueError(f"{found}: {remedy}")

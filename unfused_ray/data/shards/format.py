@@ -152,9 +152,9 @@ class Manifest:
         shards = tuple(shard for shard in self.shards if shard.split in splits)
         if not shards:
             raise ValueError(
-                f"splits={tuple(splits)} take no clip of {self.uri}, which has "
+                f"splits={tuple(splits)} select no clip of {self.uri}, which has "
                 f"{', '.join(f'{count} of {split!r}' for split, count in self.clips_by_split.items())} "
-                "('' is: in no split). Name one of these, or leave the source out"
+                "('' is no split). Name one of these, or leave the source out"
             )
         return replace(self, shards=shards)
 

@@ -97,7 +97,7 @@ class ClipIndex:
         if manifests and (unknown := [split for split in splits or () if split not in {"", "train", *there}]):
             raise ValueError(
                 f"splits={tuple(splits or ())}: no clip of {', '.join(uris)} is of the split {unknown[0]!r}. There are "
-                f"{', '.join(map(repr, sorted(there)))} ('' is: in no split)"
+                f"{', '.join(map(repr, sorted(there)))} ('' is no split)"
             )
         return cls(manifests, splits)
 
@@ -143,8 +143,8 @@ def read_unit(unit: Unit, columns: Sequence[str]) -> pa.Table:
     if len(table) != unit.num_clips or types != {name: SCHEMA.field(name).type for name in columns}:
         found = ", ".join(f"{field.name} ({field.type})" for field in table.schema)
         raise pa.ArrowInvalid(
-            f"row group {unit.row_group} of {unit.uri} has {len(table)} clips with the columns {found or '(none)'}: "
-            f"{unit.num_clips} with {', '.join(columns)} as ingest writes them are expected"
+            f"row group {unit.row_group} of {unit.uri} has {len(table)} clips with the columns {found or '(none)'}, "
+            f"but {unit.num_clips} with {', '.join(columns)} are expected, as ingest writes them"
         )
     return table
 

@@ -76,7 +76,7 @@ def describe(plan: IngestPlan) -> Group:
     config, listing, layout = plan.config, plan.listing, plan.layout
     if layout is None:
         assert plan.finished is not None
-        rest = f" but to look for near-copies in {', '.join(config.near_copies)}" if config.near_copies else ""
+        rest = f" but to search for near-copies in {', '.join(config.near_copies)}" if config.near_copies else ""
         return _summarised(f"{config.output} is already prepared: nothing to do{rest}", plan.finished)
     rows: dict[str, float | str] = {
         "files": len(set(listing.items["uri"].to_pylist())),
@@ -90,7 +90,7 @@ def describe(plan: IngestPlan) -> Group:
         rows |= _rows_of_split(split, f"{count:,} ({count - found.labels[split].unlabelled:,} labelled)", found)
     rows |= {**found.facts, "shards": len(layout.shards), "shards finished before": layout.ledger.num_finished()}
     if config.near_copies:
-        rows["near-copies looked for in"] = ", ".join(config.near_copies)
+        rows["search for near-copies in"] = ", ".join(config.near_copies)
     title = f"would prepare {config.output}; a dry run writes nothing"
     return Group(summary(title, rows), *_lines(found.sentences))
 
@@ -191,7 +191,7 @@ def _refuse_incomparable(config: PrepareConfig) -> None:
         if there.digest() != config.front_end.digest():
             values = ", ".join(differences(there.flat(), config.front_end.flat()).values())
             raise ValueError(
-                f"near_copies={uri} was prepared with another front end than is asked for ({values}): their clips "
+                f"near_copies={uri} was prepared with another front end than this source ({values}): their clips "
                 "cannot be compared. Leave it out, or give both the same front_end"
             )
 
@@ -252,8 +252,8 @@ def _with_unsplit(listing: Listing, config: PrepareConfig) -> Listing:
         return replace(listing, items=listing.items.set_column(place, ITEMS.field("split"), column))
     if "" not in splits:
         raise ValueError(
-            f"source {config.source}: {first_of(doubts, 5)}. Only names of files and folders say that its clips are no "
-            "test clips: write a column split, or believe the names with --unsplit train"
+            f"source {config.source}: {first_of(doubts, 5)}. Only names of files and folders say that its clips are "
+            "not test clips: write a column split, or trust the names with --unsplit train"
         )
     counts = Counter(splits)
     held_out = [
@@ -278,7 +278,9 @@ def _layout(config: PrepareConfig, listing: Listing) -> ShardLayout:
         raise ValueError(f"source {config.reads} holds no clips{in_words(listing.rejects)}{''.join(first)}")
     layout = ShardLayout.of(config, listing.items)
     if not len(layout.items):
-        raise ValueError(f"fraction={config.fraction:g} takes none of the {len(listing.items)} clips of {config.reads}")
+        raise ValueError(
+            f"fraction={config.fraction:g} selects none of the {len(listing.items)} clips of {config.reads}"
+        )
     layout.ledger.check_begun()
     return layout
 

@@ -85,7 +85,7 @@ def _read_numbers(manifest: Manifest) -> Iterator[tuple[str, np.ndarray]]:
             try:
                 table = read_unit(unit, ("audio", "num_samples"))
             except (pa.ArrowException, OSError) as error:
-                logger.warning("recordings in two splits are not counted in a part of %s: %s", unit.uri, error)
+                logger.warning("a part of %s is not searched for recordings in two splits: %s", unit.uri, error)
                 yield shard.split, np.full(unit.num_clips, SILENT)  # the clips behind keep their places
                 continue
             yield shard.split, np.array([_read_number(*row) for row in zip(*table.columns, strict=True)], np.int64)

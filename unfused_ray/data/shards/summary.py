@@ -55,7 +55,10 @@ class SharedClips:
     @property
     def text(self) -> str:
         """One such pair, in words."""
-        return f"{self.clips:,} clips of {self.first} are in {self.second} too, as {self.keys[0]} is as {self.keys[1]}"
+        first, second = self.keys
+        return (
+            f"{self.clips:,} clips of {self.first} are in {self.second} too, such as {first}, which is {second} there"
+        )
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ def _equal_numbers(labels: Mapping[str, Mapping[str, int]]) -> list[str]:
     for label in {label for of_split in labels.values() for label in of_split if _NUMBER.fullmatch(label)}:
         spelt.setdefault(float(label), set()).add(label)
     several = [" and ".join(sorted(each)) for _, each in sorted(spelt.items()) if len(each) > 1]
-    return [f"labels that are one number are classes of their own: {first_of(several)}"] if several else []
+    return [f"labels that spell one number differently are different classes: {first_of(several)}"] if several else []
 
 
 def unseen_labels(labels: Mapping[str, Mapping[str, int]]) -> list[str]:

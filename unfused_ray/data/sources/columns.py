@@ -245,7 +245,7 @@ def _doubts(left: Sequence[str], split_column: str | None, named: Counter[tuple[
         doubt(f"{text}. Only --splits {unknown[0]} … reads such clips")
     others = sorted({said for (said, own) in named if split and is_held_out(split) and own == "train"})
     if others and split_column:
-        doubt(f"column {split_column} says {first_of(others)} of clips in a file called {split}: the column counts")
+        doubt(f"column {split_column} says {first_of(others)} for clips in a file called {split}: the column is used")
     return doubts
 
 

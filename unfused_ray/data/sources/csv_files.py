@@ -199,7 +199,7 @@ def _fitted(cells: list[str], names: Sequence[str], line: int, uri: str) -> dict
     while len(cells) > len(names) and not cells[-1]:
         cells.pop()
     if len(cells) != len(names):
-        remedy = "put cells that hold the separator into quotes" if len(cells) > len(names) else "add what is missing"
+        remedy = "put cells that hold the separator into quotes" if len(cells) > len(names) else "add the missing cells"
         raise ValueError(
             f"line {line} of {uri} has {len(cells)} cells ({', '.join(cells)}), the header {len(names)} "
             f"({', '.join(names)}): {remedy}"
@@ -242,7 +242,7 @@ def _refuse_swallowed_rows(row: _Row, names: Sequence[str], path: str, columns: 
         is_used = name == path or name in columns.read
         if inner and (is_used or any(_looks_like_row(line, names, path) for line in inner)):
             raise ValueError(
-                f"lines {row.lines[0]} to {row.lines[-1]} of {uri} are one row, whose {name} goes over several lines "
+                f"lines {row.lines[0]} to {row.lines[-1]} of {uri} are one row, whose {name} spans several lines "
                 f"({cell.splitlines()[0]!r} …): a quote is not closed in line {row.lines[0]}"
             )
 

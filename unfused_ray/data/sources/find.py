@@ -164,12 +164,12 @@ def _without_output(
     )
     if not is_apart and not storage.exists(storage.join(output, _MANIFEST)):
         raise ValueError(
-            f"output={output} is the folder of source={source}, or lies above it: what is written there would be read "
+            f"output={output} is the folder of source={source}, or lies above it: files written there would be read "
             "as the source the next time. Name a folder beside the source, or one within it"
         )
     below = "" if is_folder else storage.relative(_real(folder), _real(output)) + "/"
     written, others = _cut(files, lambda uri: _WRITTEN.fullmatch(below + storage.relative(uri, folder)) is not None)
-    notes = Counter({Note("skipped on purpose", "of the names that the output writes", "files"): len(written)})
+    notes = Counter({Note("skipped on purpose", "named as files that the output writes", "files"): len(written)})
     return others, dict(links), +notes
 
 

@@ -88,7 +88,7 @@ class FolderSplits:
         """Note the folders whose names give another split than the one their clips were given."""
         if not self._classes:
             return Counter()
-        text = f"folders that are called as splits ({first_of(self._classes)}) were taken for classes"
+        text = f"folders named like splits ({first_of(self._classes)}) were taken for classes"
         return Counter({Note("look again", f"{text}: their clips have the split of the folder above"): 1})
 
     def trains(self, folders: Iterable[str]) -> Notes:
@@ -100,7 +100,7 @@ def trains_in_held_out(paths: Collection[str]) -> Notes:
     """Note folders or files called train in a folder with the name of held-out clips."""
     if not paths:
         return Counter()
-    text = f"{first_of(sorted(paths))}: called train, in a folder that is called as clips that are held out"
+    text = f"{first_of(sorted(paths))}: called train, in a folder named like held-out clips"
     return Counter({Note("look again", text, held_out=True): 1})
 
 

@@ -120,7 +120,7 @@ def _labelled_twice(items: pa.Table, repeated: Set[str]) -> list[str]:
     if not found:
         return []
     key, several = next(iter(found.items()))
-    has = "1 file stands" if len(found) == 1 else f"{len(found):,} files stand"
+    has = "1 file is" if len(found) == 1 else f"{len(found):,} files are"
     of_rows = " and ".join(", ".join(each) or "none" for each in several[:_SHOWN])
     together = ";".join(dict.fromkeys(label for each in several[:_SHOWN] for label in each))
     return [

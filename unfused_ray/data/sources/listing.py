@@ -75,7 +75,7 @@ def list_source(source: Source, executor: Executor, columns: ColumnsConfig = BY_
         raise several_kinds(source.folder, {"parquet": source.files, "audio": source.beside})
     for name in sorted({split for split in named if split and not is_recognised(split)}):
         if name in listing.items["split"].to_pylist():
-            notes[Note("look again", f"clips of {name} are a split of that name: no train, valid, test or fold")] += 1
+            notes[Note("look again", f"clips of {name} are a split of that name, not train, valid, test or fold")] += 1
     rejects = (*listing.rejects, *Listing.from_rows([], unlisted).rejects)
     return _with_splits(Listing(listing.items, rejects, source.notes + notes + listing.notes), source)
 
@@ -111,7 +111,7 @@ def list_audio(source: Source, has_labels: bool = False) -> Listing:
     if not any(labels):
         above = storage.join(storage.parent(source.folder), f"{storage.name(source.folder)}*")
         raise ValueError(
-            f"columns.label={FOLDER}: no file lies in a folder within {source.folder} that is no split: "
+            f"columns.label={FOLDER}: within {source.folder} no file lies in a folder, other than those of splits: "
             f"name the folder above, or a pattern such as {above}"
         )
     rows = [row | {"labels": [label] if label else []} for row, label in zip(rows, labels, strict=True)]

@@ -123,7 +123,7 @@ class _Members:
             self.rejects.append(Reject(key, "unreadable", "it is sparse: its bytes do not lie in the tar as they are"))
         else:
             if member.name in self.clips:
-                self._skipped[Note("skipped on purpose", "members that a later one of the name replaces", "files")] += 1
+                self._skipped[Note("skipped on purpose", "members replaced by a later one of the name", "files")] += 1
             self.clips[member.name] = {"key": key, "offset": member.offset_data, "num_bytes": member.size}
 
     @staticmethod
@@ -163,7 +163,7 @@ class _Members:
             if _sample(key) not in samples:
                 notes[Note("not read", name, held_out=True)] += 1
         if lost:
-            text = "companions (.json, .cls, .txt) of no clip: none has their name, or shares it up to the first dot"
+            text = "companions (.json, .cls, .txt) without a clip of their name, or of that name up to the first dot"
             notes[Note("look again", text, "files")] += lost
         records = []
         for clip in clips:

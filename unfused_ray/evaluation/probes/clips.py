@@ -68,7 +68,7 @@ def validation_parts(labelled: Labelled, whole_N: np.ndarray, folds: int, by_fol
     train = np.flatnonzero((labelled.splits == "train") & whole_N)
     valid = np.flatnonzero((labelled.splits == "valid") & whole_N)
     if not len(train):
-        raise ValueError("a probe needs training clips, and none is whole")
+        raise ValueError("a probe needs training clips, and all are damaged")
     if len(valid) and not by_folds:
         return [Part(train, valid)]
     rows = np.union1d(train, valid)
@@ -77,13 +77,13 @@ def validation_parts(labelled: Labelled, whole_N: np.ndarray, folds: int, by_fol
     if num_groups < folds:
         raise ValueError(
             f"{folds} folds that are held out in turn need as many groups of clips, not {num_groups}: give valid "
-            "clips, or set probes.folds of the protocol lower"
+            "clips, or lower probes.folds of the protocol"
         )
     classes = labelled.class_ids[rows]
     if (most := int(np.bincount(classes).max())) < folds:
         raise ValueError(
             f"{folds} folds that are held out in turn need as many clips of a class, the largest has {most}: give "
-            "valid clips, or set probes.folds of the protocol lower"
+            "valid clips, or lower probes.folds of the protocol"
         )
     pairs = StratifiedGroupKFold(folds).split(rows, classes, groups)
     seen = [(fitting, held[np.isin(classes[held], classes[fitting])]) for fitting, held in pairs]

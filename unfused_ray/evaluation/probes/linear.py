@@ -115,7 +115,9 @@ def predict(
     fitting, held = part
     frame, fitted = chosen.fit or _fit(vectors_ND[fitting], class_ids_N[fitting], chosen.strength, config)
     if not fitted.converged:
-        logger.warning("a linear probe with C=%g ended after %d iterations", chosen.strength, fitted.iterations)
+        logger.warning(
+            "a linear probe with C=%g has not converged in %d iterations", chosen.strength, fitted.iterations
+        )
     trained = fitted.model.predict(frame.coordinates(vectors_ND[fitting]))
     predictions = fitted.model.predict(frame.coordinates(vectors_ND[held])) if len(held) else np.zeros(0, np.int64)
     return LinearResult(

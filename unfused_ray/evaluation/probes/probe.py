@@ -114,7 +114,9 @@ def probe(vectors_ND: np.ndarray, labelled: Labelled, config: ProbesConfig) -> P
     train = np.flatnonzero((labelled.splits == "train") & whole_N)
     test = np.flatnonzero(labelled.splits == "test")
     if not len(train) or not len(test):
-        raise ValueError(f"a probe needs train and test clips, not {len(train)} whole train and {len(test)} test clips")
+        raise ValueError(
+            f"a probe needs train and test clips, not {len(train)} undamaged train and {len(test)} test clips"
+        )
     class_ids = labelled.class_ids
     parts = validation_parts(labelled, whole_N, config.folds)
     chosen = choose_strength(vectors_ND, class_ids, parts, config.linear)

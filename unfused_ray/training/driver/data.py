@@ -38,7 +38,7 @@ def read_data(config: TrainingConfig) -> TrainingData:
     index = ClipIndex.load(config.data, config.splits)
     for uri, times in Counter(config.data).items():
         if times > 1:
-            logger.warning("%s is named %d times: its clips are taken as often in every epoch", uri, times)
+            logger.warning("%s is named %d times: its clips are drawn that often in every epoch", uri, times)
     if config.optimizer.warmup_epochs >= config.epochs:
         logger.warning(
             "optimizer.warmup_epochs=%g takes all of epochs=%d: the learning rate only rises, and its peak, %g, comes "

@@ -100,10 +100,10 @@ def describe(plan: TrainingPlan) -> Table:
     status = run.status()
     table.add_row("state", f"{status.state} after {status.epoch} epochs, {status.step} steps" if status else "new")
     if holder := user(run.uri):
-        table.add_row("in use by", f"{holder}: it would be refused")
+        table.add_row("in use by", f"{holder}: this command would be refused")
     if changes := run.changes(config, plan.facts):
         begun = CheckpointStore(run.uri).committed()
-        table.add_row("other settings", "\n".join([*changes, "refused" if begun else "it would begin anew"]))
+        table.add_row("other settings", "\n".join([*changes, "refused" if begun else "the run would begin anew"]))
     return table
 
 
@@ -179,8 +179,8 @@ def _status_without_training(run: Run, config: TrainingConfig, own: ResumePoint)
         return Status("finished" if finished or early else "stopped", position.epoch, position.step)
     if position > Position(config.last_epoch):
         raise ValueError(
-            f"{config.ends_by}={config.last_epoch} lies before where {run.uri} stands, after {position.epoch} epochs, "
-            f"{position.step} steps: give a later one"
+            f"{config.ends_by}={config.last_epoch} lies before the position of {run.uri}, after {position.epoch} "
+            f"epochs, {position.step} steps: give a later one"
         )
     return None
 

@@ -82,7 +82,7 @@ def supervise(
     if unsent:
         status = replace(status, lost_metrics=unsent)
         run.write_status(status)
-        logger.warning("%d figures did not reach the tracking server; history.json has those of every epoch", unsent)
+        logger.warning("%d metrics did not reach the tracking server; history.json has those of every epoch", unsent)
     if isinstance(outcome, BaseException):
         raise outcome
     return status
@@ -203,7 +203,7 @@ def _signals() -> Iterator[list[str]]:
         if seen:
             raise KeyboardInterrupt
         seen.append(signal.Signals(number).name)
-        logger.warning("%s: writing a checkpoint, then ending. Once more ends at once", seen[0])
+        logger.warning("%s: writing a checkpoint, then ending. A second signal ends at once", seen[0])
 
     # Python handles signals in the main thread only. In another thread, such as a sweep's trial, the process handles
     # them.

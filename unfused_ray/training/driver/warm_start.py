@@ -52,7 +52,7 @@ def _check_fork(config: TrainingConfig, facts: Mapping[str, Any]) -> ResumePoint
     shapes = (*_method_shapes(config), "optimizer.name", "ema_decay")
     _refuse_misfit("fork", config.fork, record["config"], config, shapes)
     if config.stage == "distill":  # its heads classify into the other run's labels
-        _refuse_changes(f"fork={config.fork} has learnt other labels", record["facts"], facts, _LABEL_FACTS)
+        _refuse_changes(f"fork={config.fork} was trained on other labels", record["facts"], facts, _LABEL_FACTS)
     epoch = fork_point.checkpoint.position.epoch
     if epoch >= config.last_epoch:
         flag = config.ends_by.replace("_", "-")

@@ -88,8 +88,8 @@ class RayTrain(Runtime):
                 )
             if not config.gpus_per_worker and (gpus := cluster.capacity().get("GPU")):
                 logger.warning(
-                    "the workers train on CPUs, and the cluster has %g GPUs: --runtime.gpus-per-worker 1 takes one a "
-                    "worker (--runtime.num-workers)",
+                    "the workers train on CPUs, and the cluster has %g GPUs: --runtime.gpus-per-worker 1 gives one to "
+                    "each worker (--runtime.num-workers)",
                     gpus,
                 )
             yield
@@ -252,7 +252,7 @@ class _WorkerMain:
         newest = find_fork_point(self.job.config.fork)
         self.coordinator.note(
             f"the checkpoint of {self.job.config.fork} that the run began with, after {begun.position.epoch} epochs, "
-            f"is no longer there: it begins anew with that after {newest.position.epoch}"
+            f"is no longer there: the run begins anew with the one after {newest.position.epoch}"
         )
         return newest
 

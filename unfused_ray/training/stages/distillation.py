@@ -55,7 +55,7 @@ class Distillation(Stage):
         teacher = read_description(config.teacher)
         rate, ours = teacher["front_end"]["sample_rate"], config.front_end.sample_rate
         if rate != ours:
-            raise ValueError(f"teacher={config.teacher} hears {rate} Hz, front_end.sample_rate={ours}: they must agree")
+            raise ValueError(f"teacher={config.teacher} needs {rate} Hz, front_end.sample_rate={ours}: they must agree")
         return {"teacher_sha256": teacher["sha256"]}
 
     def describe(self, index: ClipIndex) -> dict[str, str]:

@@ -203,4 +203,4 @@ def refuse_unknown_backend(config: RuntimeConfig) -> None:
     if config.compile_backend:
         known = torch.compiler.list_backends(exclude_tags=())
         if config.compile_backend not in known:
-            raise ValueError(f"runtime.compile_backend={config.compile_backend} is none of {', '.join(known)}")
+            raise ValueError(f"runtime.compile_backend={config.compile_backend} is not one of {', '.join(known)}")

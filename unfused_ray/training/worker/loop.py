@@ -299,7 +299,7 @@ class Loop:
         if self.config.health.on_collapse == "stop":
             return self._status("collapsed", message)
         if self.worker.collectives.rank == 0:
-            self.worker.coordinator.note(f"{message}; going on")
+            self.worker.coordinator.note(f"{message}; training continues")
         return None
 
     def _votes(self) -> Votes:
@@ -317,7 +317,7 @@ class Loop:
         new = sorted(set(self.worker.leaving_nodes()) - self._known_leaving)
         self._known_leaving.update(new)
         if new and self.worker.collectives.rank == 0:
-            self.worker.coordinator.note(f"to be taken away: node {', '.join(new)}; writing a checkpoint and going on")
+            self.worker.coordinator.note(f"node {', '.join(new)} will be taken away; a checkpoint is written")
         return bool(new)
 
     def _totals(self) -> dict[str, float]:
@@ -341,7 +341,7 @@ class Loop:
         if self.worker.collectives.rank == 0:
             write_file(self.run_uri, DIVERGED, {"epoch": position.epoch, "step": position.step, "clip_ids": clips})
         uri = storage.join(self.run_uri, DIVERGED)
-        return self._status("diverged", f"a gradient was not finite; it is of the clips {clips} (in {uri} too)")
+        return self._status("diverged", f"a gradient was not finite, on the clips {clips} (listed in {uri})")
 
     def _status(self, state: State, message: str = "") -> Status:
         parts = [message] if message else []
@@ -349,7 +349,7 @@ class Loop:
             of = len(self.reporter.history)
             parts.append(f"signs of a collapse after {len(collapsed)} of {of} epochs, first after epoch {collapsed[0]}")
         if damaged := self.reporter.damaged_clips:
-            parts.append(f"{damaged:,} times a clip was left out, being damaged")
+            parts.append(f"damaged clips were left out {damaged:,} times")
         return Status(state, self.position.epoch, self.position.step, "; ".join(parts))
 
     def _export(self) -> None:

@@ -112,7 +112,7 @@ def test_an_interrupted_job_goes_on_behind_its_finished_parts(tmp_path: Path, mo
     with interrupted_after(monkeypatch, parts=2):
         write(tmp_path)
     assert not (tmp_path / "manifest.json").exists()
-    with pytest.raises(ValueError, match=r"made differently \(plan: plan there, other asked for\)"):
+    with pytest.raises(ValueError, match=r"made with other settings \(plan: plan there, other asked for\)"):
         write(tmp_path, plan="other")
     assert write(tmp_path)["rejects"] == {"digit": 2, "lost": 1}  # the writer fails if it gets a part again
 

@@ -270,7 +270,7 @@ def test_a_finished_output_is_left_alone_or_refused(tmp_path: Path):
     shutil.rmtree(source)
     assert prepare(config) == manifest  # the source is gone, the output is finished
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
-    with pytest.raises(ValueError, match=r"made differently \(fraction: 1\.0 there, 0\.5 asked for\)"):
+    with pytest.raises(ValueError, match=r"made with other settings \(fraction: 1\.0 there, 0\.5 asked for\)"):
         prepare(config.replace(fraction=0.5))
 
 
@@ -376,7 +376,7 @@ def test_bad_input_is_one_error_and_no_manifest(tmp_path: Path):
         ({"source": "columns.csv"}, ValueError, "columns where: its first line must name columns"),
         ({"source": "cut.parquet"}, ValueError, r"holds no clips \(1 unreadable\); cut.parquet: Parquet"),
         ({"source": "text.parquet"}, ValueError, r"columns text, of which 0 hold bytes"),
-        ({"source": "in", "fraction": 1e-9}, ValueError, "fraction=1e-09 takes none of the 2 clips"),
+        ({"source": "in", "fraction": 1e-9}, ValueError, "fraction=1e-09 selects none of the 2 clips"),
     ]
     for changes, error, message in cases:
         source = str(tmp_path / changes["source"]) if changes["source"] else ""

@@ -119,9 +119,9 @@ def test_the_checksum_is_that_of_the_selected_shards(sources: list[Manifest], tm
 
 def test_splits_that_a_source_has_not_are_refused_with_those_it_has(sources: list[Manifest], tmp_path: Path) -> None:
     only_test = write_source(tmp_path, [[3], [1]], splits=["test", "dev"])
-    with pytest.raises(ValueError, match=r"splits=\('', 'train'\) take no clip of .* has 3 of 'test', 1 of 'dev'"):
+    with pytest.raises(ValueError, match=r"splits=\('', 'train'\) select no clip of .* has 3 of 'test', 1 of 'dev'"):
         ClipIndex([sources[0], only_test], ("", "train"))
-    with pytest.raises(ValueError, match=r"splits=\(\) take no clip"):
+    with pytest.raises(ValueError, match=r"splits=\(\) select no clip"):
         ClipIndex(sources, ())
 
 
@@ -140,7 +140,7 @@ def test_a_source_that_is_named_twice_is_said(tmp_path: Path, caplog: pytest.Log
     uri = write_source(tmp_path / "one", [[70]]).uri
     data = read_data(PretrainConfig(data=(uri, uri)))
     assert data.index.num_clips == 140
-    assert "one is named 2 times: its clips are taken as often in every epoch" in caplog.text
+    assert "one is named 2 times: its clips are drawn that often in every epoch" in caplog.text
 
 
 def test_pre_training_never_sees_validation_or_test(sources: list[Manifest]) -> None:

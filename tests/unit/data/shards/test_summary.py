@@ -64,7 +64,7 @@ def test_labels_that_are_one_number_are_said(tmp_path: Path):
     write_clips(tmp_path / "in", "a.wav", "b.wav", "c.wav")
     rows = ["path,label,split", "a.wav,1,train", "b.wav,2,train", "c.wav,1.0,test"]
     text = told(Path(write_list(tmp_path / "in/x.csv", rows)), tmp_path / "out")
-    assert "! labels that are one number are classes of their own: 1 and 1.0" in text
+    assert "! labels that spell one number differently are different classes: 1 and 1.0" in text
 
 
 def test_groups_in_more_than_one_split_are_said(tmp_path: Path):
@@ -162,13 +162,15 @@ def test_recordings_in_two_splits_are_counted_as_they_were_decoded(tmp_path: Pat
     (pair,) = manifest.summary.shared
     assert (pair.first, pair.second, pair.clips) == ("test", "train", 2)
     assert pair.keys in (("test/1.flac", "train/1.wav"), ("test/2.wav", "train/2.wav"))
-    assert f"! 2 clips of test are in train too, as {pair.keys[0]} is" in text_of(ingest.describe_manifest(manifest))
+    assert f"! 2 clips of test are in train too, such as {pair.keys[0]}, " in text_of(
+        ingest.describe_manifest(manifest)
+    )
     path = Path(manifest.uri, MANIFEST)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"summary": None}))  # as written by older versions
     older = Manifest.load(manifest.uri)
     assert older.summary is None and shared.shared_clips(older) == (pair,)
     Path(manifest.uri, manifest.shards[0].file).write_bytes(b"damaged")
-    assert shared.shared_clips(older) == () and "not counted in a part of" in caplog.text
+    assert shared.shared_clips(older) == () and "not searched for recordings in two splits" in caplog.text
 
 
 def test_clips_behind_an_unreadable_part_keep_their_keys(tmp_path: Path):
@@ -192,14 +194,14 @@ def test_new_settings_leave_older_outputs_what_they_are(tmp_path: Path):
     source = write_clips(tmp_path / "in", "a.wav")
     manifest = prepared(source, tmp_path / "out")
     assert not {"columns", "unsplit"} & manifest.config.keys()
-    with pytest.raises(ValueError, match=r"made differently \(unsplit: None there, train asked for\)"):
+    with pytest.raises(ValueError, match=r"made with other settings \(unsplit: None there, train asked for\)"):
         prepared(source, tmp_path / "out", unsplit="train")
 
 
 @pytest.mark.parametrize("change", [{"columns.label": "x"}, {"unsplit": "train"}])
 def test_settings_of_lists_have_no_meaning_for_a_published_task(change: dict[str, str]):
     task: LapeTaskCode = "us8k"
-    with pytest.raises(ValueError, match=rf"{next(iter(change)).partition('.')[0]}=.* no meaning with task=us8k"):
+    with pytest.raises(ValueError, match=rf"{next(iter(change)).partition('.')[0]}=.* no effect with task=us8k"):
         PrepareConfig(task=task).replace(change)
 
 

@@ -63,7 +63,7 @@ def test_companions_of_no_clip_are_counted(tmp_path: Path) -> None:
     members = {"0.wav": b"1", "0.json": as_json(label="dog"), "1.json": as_json(label="cat"), "2.cls": b"3"}
     listing = listing_of(tmp_path, members)
     assert column(listing, "labels") == [["dog"]]
-    assert "companions (.json, .cls, .txt) of no clip" in said(listing, "look again")
+    assert "companions (.json, .cls, .txt) without a clip" in said(listing, "look again")
     assert said(listing, "look again").endswith("× 2")
 
 
@@ -78,7 +78,7 @@ def test_a_companion_whose_audio_is_missing_is_not_that_of_clips_beside_others_w
     listing = listing_of(tmp_path, members)
     assert by_key(listing, "labels")["spk.002"] == []
     assert set(column(listing, "split")) == {""}
-    assert "companions (.json, .cls, .txt) of no clip" in said(listing, "look again")
+    assert "companions (.json, .cls, .txt) without a clip" in said(listing, "look again")
     listing = listing_of(tmp_path, members | {"spk.json": as_json(split="train")})  # a companion of both clips
     assert set(column(listing, "split")) == {"train"}
 

@@ -341,8 +341,8 @@ def test_the_data_sets_own_folder_may_be_named_instead_of_the_one_above(root: Pa
     ("fields", "message"),
     [
         ({"task": "us8k", "source": "x"}, "task=us8k and source=x contradict each other"),
-        ({"root": "x"}, "root=x has no meaning without a task"),
-        ({"task": "lbs", "max_seconds": 4.0}, "max_seconds=4.0 has no meaning with task=lbs"),
+        ({"root": "x"}, "root=x has no effect without a task"),
+        ({"task": "lbs", "max_seconds": 4.0}, "max_seconds=4.0 has no effect with task=lbs"),
         ({"task": "sc-v3"}, "sc-v2-12"),
     ],
 )

@@ -77,7 +77,7 @@ def test_labels_of_folders_are_refused_where_no_file_lies_in_one(tmp_path: Path,
     touch(tmp_path, "birds/robin/a.wav" if "robin" in source else "birds/train/a.wav", "birds/test/b.wav")
     found = find(f"{tmp_path}/{source}")
     folder = str(tmp_path / ("birds/robin" if "robin" in source else "birds"))
-    with pytest.raises(ValueError, match=r"columns\.label=folder: no file lies in a folder within") as refused:
+    with pytest.raises(ValueError, match=r"columns\.label=folder: within") as refused:
         list_source(found, IN_PROCESS, ColumnsConfig(label="folder"))
     assert str(refused.value).endswith(f"or a pattern such as {folder}*")
     if "robin" in source:
@@ -349,7 +349,7 @@ def test_a_file_in_several_rows_with_different_labels_is_named(caplog: pytest.Lo
     assert "labels" not in str(combine([rows(["dog"], ["dog"])]).notes)
     assert "labels" not in str(combine([rows(["dog"], start=0.0), rows(["cat"], start=1.0)]).notes)  # parts of one file
     notes = combine([rows(["dog"], ["cat"], ["dog"])]).notes
-    text = "1 file stands in several rows with different labels, such as a.wav (dog and cat): each row is a clip of its"
+    text = "1 file is in several rows with different labels, such as a.wav (dog and cat): each row is a clip of its"
     assert any(note.kind == "look again" and note.text.startswith(text) for note in notes)
     assert text in caplog.text and "such as dog;cat" in caplog.text
 

@@ -108,7 +108,7 @@ def test_sentences_of_common_voice_begin_with_quotes(tmp_path: Path) -> None:
     listing = listed(write_list(tmp_path / "train.tsv", ["client_id\tpath\tsentence\tlabel", *lines]))
     assert column(listing, "key") == ["a.mp3", "b.mp3", "c.mp3", "d e.mp3"]
     assert column(listing, "labels") == [["m"], [], [], ["m"]]
-    with pytest.raises(ValueError, match=r"line 3 of .*x\.tsv has 1 cells .*header 2 .*: add what is missing"):
+    with pytest.raises(ValueError, match=r"line 3 of .*x\.tsv has 1 cells .*header 2 .*: add the missing cells"):
         listed(write_list(tmp_path / "x.tsv", ["path\tlabel", "a.mp3\tm", "b.mp3"]))
 
 

@@ -215,7 +215,7 @@ def test_a_class_within_a_split_may_be_called_as_another(tmp_path: Path, outer: 
     listing = listed(tmp_path, ColumnsConfig(label="folder"))
     assert by_key(listing, "split")[f"{folder}/{name}/0.wav"] == split
     assert by_key(listing, "labels")[f"{folder}/{name}/0.wav"] == [name]
-    assert f"called as splits ({folder}/{name}) were taken for classes" in said(listing, "look again")
+    assert f"named like splits ({folder}/{name}) were taken for classes" in said(listing, "look again")
 
 
 @pytest.mark.parametrize("case", CLASSES_CALLED_AS_SPLITS)
@@ -262,9 +262,7 @@ def test_folders_that_all_say_splits_are_no_classes(
 def test_train_alone_in_a_folder_that_is_held_out_is_refused(tmp_path: Path, name: str, other: str) -> None:
     write_clips(tmp_path / "source", name, other)
     config = PrepareConfig(source=str(tmp_path / "source"), output=str(tmp_path / "out"))
-    with pytest.raises(
-        ValueError, match=r"called train, in a folder that is called as clips that are held out.*--unsp"
-    ):
+    with pytest.raises(ValueError, match=r"called train, in a folder named like held-out clips.*--unsp"):
         ingest.check(config)
     splits = by_key(ingest.check(config.replace(unsplit="train")).listing, "split")
     assert splits[name] == "train"
@@ -273,7 +271,7 @@ def test_train_alone_in_a_folder_that_is_held_out_is_refused(tmp_path: Path, nam
 @pytest.mark.parametrize("name", ["train/0.wav", "train_0.wav"])
 def test_train_in_a_source_that_is_held_out_is_refused(tmp_path: Path, name: str) -> None:
     write_clips(tmp_path / "test", name)
-    with pytest.raises(ValueError, match="called train, in a folder that is called as clips that are held out"):
+    with pytest.raises(ValueError, match="called train, in a folder named like held-out clips"):
         ingest.check(PrepareConfig(source=str(tmp_path / "test"), output=str(tmp_path / "out")))
 
 
@@ -313,7 +311,7 @@ def test_archives_in_folders_and_called_as_classes(tmp_path: Path) -> None:
         write_hub(tmp_path / f"{name}.parquet", hub_cells(1, number))
     assert column(listed(tmp_path), "split") == ["test", "test", "train"]
     write_hub(tmp_path / "test/train_horn.parquet", hub_cells(1, 3))
-    with pytest.raises(ValueError, match=r"test/train_horn: called train, in a folder .* held out"):
+    with pytest.raises(ValueError, match=r"test/train_horn: called train, in a folder .* held-out"):
         ingest.check(PrepareConfig(source=str(tmp_path), output=str(tmp_path / "out")))
 
 
@@ -397,4 +395,4 @@ def test_a_column_counts_more_than_the_name_of_its_file_and_that_is_said(tmp_pat
     write_clips(tmp_path, "a.wav", "b.wav")
     listing = listed(write_list(tmp_path / "test.csv", ["path,split", "a.wav,train", "b.wav,"]))
     assert column(listing, "split") == ["train", "test"]
-    assert "column split says train of clips in a file called test" in said(listing, "look again")
+    assert "column split says train for clips in a file called test" in said(listing, "look again")

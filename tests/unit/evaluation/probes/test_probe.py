@@ -316,13 +316,13 @@ def test_a_fit_that_ends_early_is_said_to_not_have_converged(caplog: pytest.LogC
     with caplog.at_level(logging.WARNING):
         result = probe(features, labelled, config)
     assert not result.linear.converged
-    assert "ended after 1 iterations" in caplog.text
+    assert "has not converged in 1 iterations" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"splits": np.full(180, "test")}, "0 whole train"),
+        ({"splits": np.full(180, "test")}, "0 undamaged train"),
         ({"splits": np.full(180, "train")}, "0 test clips"),
         ({"class_ids": np.zeros(180, int)}, "one class"),
         ({"class_ids": np.full(180, 3)}, "class 3, not 0 to 2"),

@@ -42,7 +42,7 @@ def test_what_the_encoder_cannot_halve_is_refused_at_once(
 
 
 def test_a_backend_that_torch_does_not_have_is_refused(config: Callable[..., PretrainConfig]) -> None:
-    with pytest.raises(ValueError, match=r"runtime\.compile_backend=inductr is none of .*inductor"):
+    with pytest.raises(ValueError, match=r"runtime\.compile_backend=inductr is not one of .*inductor"):
         check(config("run", runtime__compile_backend="inductr"))
 
 
@@ -103,10 +103,12 @@ def test_a_run_does_not_stop_before_where_it_stands(
     stop_after(STEPS + 1)
     assert train(config("run")).state == "stopped"
     with pytest.raises(
-        ValueError, match=r"stop_after=1 lies before where .*run stands, after 1 epochs, [12] steps: give"
+        ValueError, match=r"stop_after=1 lies before the position of .*run, after 1 epochs, [12] steps: give"
     ):
         train(config("run", stop_after=1))
-    with pytest.raises(ValueError, match=r"epochs=1 lies before where .*run stands, after 1 epochs, [12] steps: give"):
+    with pytest.raises(
+        ValueError, match=r"epochs=1 lies before the position of .*run, after 1 epochs, [12] steps: give"
+    ):
         train(config("run", epochs=1))
 
 

@@ -162,9 +162,9 @@ def test_a_resume_begins_with_nothing_else_than_the_run_did(
     moved = tmp_path / "moved"
     moved.symlink_to(trunk)
     for changed, change in (
-        ({"init_from": str(other)}, f"init_from: it began with {trunk}, and {other} is another"),
-        ({}, f"init_from: it began with {trunk}"),
-        ({"fork": str(trunk), "epochs": 3}, f"fork: it began with none, and {trunk} is another"),
+        ({"init_from": str(other)}, f"init_from: the run began with {trunk}, not with {other}"),
+        ({}, f"init_from: the run began with {trunk}"),
+        ({"fork": str(trunk), "epochs": 3}, f"fork: the run began with none, not with {trunk}"),
     ):
         with pytest.raises(ConfigurationChangedError, match=change):
             train(config("run", **changed))
@@ -175,7 +175,7 @@ def test_a_resume_begins_with_nothing_else_than_the_run_did(
 
     stop_after(1)
     train(config("plain"))
-    with pytest.raises(ConfigurationChangedError, match=f"init_from: it began with none, and {trunk} is another"):
+    with pytest.raises(ConfigurationChangedError, match=f"init_from: the run began with none, not with {trunk}"):
         train(config("plain", init_from=str(trunk)))
 
 

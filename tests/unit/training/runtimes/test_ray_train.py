@@ -211,7 +211,7 @@ def test_a_cluster_whose_gpus_nobody_asks_for_is_named(
     for name, value in {"session": nullcontext, "worker_cpus": lambda config: 1.0}.items():
         monkeypatch.setattr(cluster, name, value)
     monkeypatch.setattr(cluster, "refuse_local_paths", lambda fields: None)
-    for gpus, said in ((0, ""), (4, "the cluster has 4 GPUs: --runtime.gpus-per-worker 1 takes one a worker")):
+    for gpus, said in ((0, ""), (4, "the cluster has 4 GPUs: --runtime.gpus-per-worker 1 gives one to each worker")):
         monkeypatch.setattr(cluster, "capacity", lambda gpus=gpus: {"CPU": 8.0, **({"GPU": gpus} if gpus else {})})
         with RayTrain().session(RuntimeConfig(), {}, str(tmp_path), StartTimes()):
             assert said in caplog.text and bool(caplog.messages) == bool(said)

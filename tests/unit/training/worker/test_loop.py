@@ -139,7 +139,7 @@ def test_signs_of_a_collapse_are_said_and_kept_and_end_the_run_where_they_are_to
     assert (going_on.state, going_on.message) == ("finished", message)
     assert run.Run(job.output).status() == replace(going_on, updated=ANY)
     assert [entry["collapse_signs"] for entry in history(Path(job.output))] == [2.0, 2.0]
-    assert "signs of a collapse after epoch 2" in caplog.text and "; going on" in caplog.text
+    assert "signs of a collapse after epoch 2" in caplog.text and "; training continues" in caplog.text
 
 
 def test_a_run_that_fails_says_where_and_why(

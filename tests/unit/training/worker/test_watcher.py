@@ -244,7 +244,7 @@ def test_a_look_that_fails_is_said_and_holds_nothing_up(
 @pytest.mark.parametrize(
     ("sizes", "columns", "message"),
     [
-        ((8, 0, 4), {}, r"watch\.data=.*odd has no split valid, only train, test: .* test is never looked at"),
+        ((8, 0, 4), {}, r"watch\.data=.*odd has no split valid, only train, test: .* test is never read"),
         ((0, 8, 4), {}, r"watch\.data=.*odd has no split train, only valid, test"),
         ((8, 4, 0), {"labels": [[]] * 12}, r"watch\.data=.*odd has 12 of 12 clips without exactly one label"),
         ((8, 4, 0), {"labels": [["a"]] * 12}, r"watch\.data=.*odd has clips of a single class, a"),
@@ -267,9 +267,9 @@ def test_what_cannot_be_watched_is_refused_before_anything_is_written(
 
 
 def test_settings_of_a_watch_that_watches_nothing_are_refused(config: Callable[..., PretrainConfig], task: str) -> None:
-    with pytest.raises(ValueError, match=r"patience=3 goes by watched clips, but data=\(\) names none"):
+    with pytest.raises(ValueError, match=r"patience=3 needs watched clips, but data=\(\) names none"):
         config("run", watch__patience=3)
-    with pytest.raises(ValueError, match=r"export=best goes by watched clips"):
+    with pytest.raises(ValueError, match=r"export=best needs watched clips"):
         config("run", watch__export="best")
     with pytest.raises(ValueError, match=r"several sources are called 'tones & co'"):
         check(config("run", watch__data=(task, task)))

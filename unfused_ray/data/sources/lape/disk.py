@@ -72,9 +72,9 @@ class Disk:
         """
         if missing := self.missing():
             raise FileNotFoundError(
-                f"{self.name} is not whole in {self.root}: {len(missing)} of {len(self.requires)} files and folders "
-                f"that its publisher's layout has are missing ({_first(missing)}). Get it from {self.origin}, extract "
-                "its archives, and name the folder that holds what is extracted"
+                f"{self.name} is incomplete in {self.root}: {len(missing)} of {len(self.requires)} files and folders "
+                f"of its publisher's layout are missing ({_first(missing)}). Get it from {self.origin}, extract "
+                "its archives, and name the folder that holds the extracted files"
             )
 
     def uri(self, path: str) -> str:
@@ -123,7 +123,7 @@ class Disk:
 
     def damaged(self, path: str, what: str) -> ValueError:
         """Make the error that refuses a file of the data set which differs from the publisher's layout."""
-        return ValueError(f"{self.uri(path)} is not as {self.name} has it: {what}. Get it anew from {self.origin}")
+        return ValueError(f"{self.uri(path)} is not as in {self.name}: {what}. Get it again from {self.origin}")
 
     def listing(self, entries: Iterable[Entry], files: Mapping[str, str], named_by: str) -> Listing:
         """List the clips that have a file; set aside the others.
@@ -155,7 +155,7 @@ class Disk:
             keys.add(entry.key)
         if len(missing) > len(rows):
             raise FileNotFoundError(
-                f"{self.name} is not whole in {self.root}: {len(missing):,} of the {len(missing) + len(rows):,} files "
+                f"{self.name} is incomplete in {self.root}: {len(missing):,} of the {len(missing) + len(rows):,} files "
                 f"that {named_by} names are missing ({_first(missing)}). Get it from {self.origin}"
             )
         rejects += [Reject(path, "missing", f"{named_by} names it, and it is not there") for path in missing]
