@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from support.runs import assert_equal_runs, history, initial_weights, tiny, tracked, train
 
-from unfused_ray import methods, recipes, storage
+from unfused_ray import recipes, storage
 from unfused_ray.clustering.assignment import Assignment, write_assignment
 from unfused_ray.config import PretrainConfig
 from unfused_ray.data.shards.format import Statistics
@@ -25,6 +25,7 @@ from unfused_ray.data.stream.plan import Pass
 from unfused_ray.data.stream.prefetch import BlockSource, LocalSource, Prefetcher
 from unfused_ray.data.stream.read import Block, BlockReader
 from unfused_ray.figures.metrics import view_of
+from unfused_ray.methods import METHODS as KINDS
 from unfused_ray.methods import cola
 from unfused_ray.methods.method import BatchMethod
 from unfused_ray.models.encoder import AudioNTT2020
@@ -43,7 +44,7 @@ from unfused_ray.training.worker.loop import Loop, Worker, passes_left
 
 STEPS = 3  # in an epoch: 100 clips, 32 a global batch
 METHODS = [name for name, (_, recipe) in recipes.PRETRAIN.items() if name.endswith("-tiny")]
-BATCH_METHODS = [name for name in METHODS if issubclass(methods.METHODS[recipes.PRETRAIN[name][1].method.kind], BatchMethod)]
+BATCH_METHODS = [name for name in METHODS if issubclass(KINDS[recipes.PRETRAIN[name][1].method.kind], BatchMethod)]
 
 SMALL_STEPS = {"batch__block": 4, "batch__blocks_per_step": 2, "checkpoint__keep": 9}  # 12 steps an epoch
 NOT_FINITE = 11  # this block is the second worker's, in the sixth step
