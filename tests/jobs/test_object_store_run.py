@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pytest
 from support.faulty_store import Fault, FaultyStore
 from support.runs import tiny, tiny_student, train
 from support.sources import write_source
@@ -14,8 +13,6 @@ from support.sources import write_source
 from unfused_ray import storage
 from unfused_ray.clustering.assignment import read_assignment
 from unfused_ray.models.export import load_encoder, load_student
-from unfused_ray.training.coordinator import Coordinator, RunProgress
-from unfused_ray.training.worker import reporter as journal
 
 
 def put(folder: Path, uri: str) -> None:
@@ -25,7 +22,7 @@ def put(folder: Path, uri: str) -> None:
 
 
 def test_a_run_in_an_object_store_stopped_and_taken_up_equals_a_local_one(
-    object_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    object_store: str, tmp_path: Path, stop_after: Callable[[int], None]
 ) -> None:
     tracking_uri = f"sqlite:///{tmp_path}/mlflow.db"
     source, shards = tmp_path / "source", f"s3://bucket/shards{object_store}"
@@ -36,17 +33,9 @@ def test_a_run_in_an_object_store_stopped_and_taken_up_equals_a_local_one(
 
     output = f"s3://bucket/runs/remote{object_store}"
     remote = local.replace(data=(shards,), output=output)
-    monkeypatch.setattr(journal, "REPORT_SECONDS", 0.0)
-    report = Coordinator.report
-
-    def stop_after_two(self: Coordinator, progress: RunProgress, metrics: Mapping[str, float] | None = None) -> str:
-        if progress.step == 2:
-            self.request_stop("the test")
-        return report(self, progress, metrics)
-
-    with monkeypatch.context() as stopping:
-        stopping.setattr(Coordinator, "report", stop_after_two)
-        assert train(remote).state == "stopped"
+    stop_after(2)
+    assert train(remote).state == "stopped"
+    stop_after(-1)
     assert train(remote).state == "finished"
 
     wave = np.sin(np.arange(16_000) / 20).astype(np.float32)

@@ -17,6 +17,7 @@ import pytest
 import torch
 from ray.data._internal.object_extensions.arrow import ArrowPythonObjectType  # registers it, as training does
 from safetensors import SafetensorError
+from support.paths import contents_below
 from support.reports import Runs, write_runs
 from support.runs import tiny, tiny_student, train
 from support.vectors import groups_of, write_vectors
@@ -110,24 +111,20 @@ def ledger(folder: Path) -> Ledger:
     return Ledger(str(folder / "half-made"), "reports", "source", {}, "plan")
 
 
-def contents(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 @contextmanager
 def put_right(folder: Path) -> Iterator[None]:
     """Restore the files of a folder at the end of the block."""
-    before = contents(folder)
+    before = contents_below(folder)
     try:
         yield
     finally:
-        now = contents(folder)
+        now = contents_below(folder)
         for path in now.keys() - before.keys():
-            path.unlink()
+            (folder / path).unlink()
         for path, data in before.items():
             if now.get(path) != data:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(data)
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                (folder / path).write_bytes(data)
 
 
 def replace(folder: Path, path: Path, data: bytes) -> None:

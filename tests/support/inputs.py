@@ -18,10 +18,12 @@ from unfused_ray.data.parts.executor import InThisProcess
 from unfused_ray.data.shards import ingest
 from unfused_ray.data.shards.format import Manifest
 from unfused_ray.data.sources.columns import BY_NAME
+from unfused_ray.data.sources.fetch import fetch
 from unfused_ray.data.sources.find import find
 from unfused_ray.data.sources.items import Listing
 from unfused_ray.data.sources.listing import list_source
 from unfused_ray.data.sources.notes import Kind
+from unfused_ray.data.sources.pieces import Piece, pieces
 
 HUB_AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
@@ -73,6 +75,12 @@ def hub_cells(count: int, first: int = 0) -> list[dict[str, Any]]:
 def listed(source: Path | str, columns: ColumnsConfig = BY_NAME) -> Listing:
     """List a source in this process."""
     return list_source(find(str(source)), InThisProcess(), columns)
+
+
+def ends(source: Path | str) -> list[str]:
+    """Return "read" for each clip of a source, or the reason for setting it aside."""
+    found = [list(pieces(item, audio, 16_000, 10.0))[-1] for item, audio in fetch(listed(source).items)]
+    return ["read" if isinstance(each, Piece) else each.reason for each in found]
 
 
 def column(listing: Listing, name: str) -> list[Any]:

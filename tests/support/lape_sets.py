@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -238,7 +238,3 @@ def write_all(root: Path) -> None:
         urbansound_folder,
     ):
         write_set(root)
-
-
-def files_below(root: Path) -> Iterator[Path]:
-    return (path for path in root.rglob("*") if path.is_file())

@@ -28,7 +28,7 @@ def test_a_log_gets_a_line_every_few_seconds_and_at_the_end(monkeypatch: pytest.
     assert [line.split()[1] for line in lines] == ["50/200", "100/200", "150/200", "200/200"]
 
 
-def test_a_terminal_gets_one_bar(monkeypatch: pytest.MonkeyPatch):
+def test_a_terminal_gets_one_bar():
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=120)
     with Progress("ingest", total=4, unit="clips", console=console) as bar:

@@ -90,4 +90,5 @@ def epochs_of(budget: float, epoch: float) -> int:
 
 def within_budget(epochs: int, budget: float, epoch: float) -> bool:
     """Return True if epochs cost the budget to within half an epoch or a twentieth, or if it pays for at most one."""
-    return epochs == 1 >= budget / epoch or abs(epochs * epoch - budget) <= max(0.5 * epoch, 0.05 * budget)
+    pays_for_at_most_one = epochs == 1 and budget <= epoch
+    return pays_for_at_most_one or abs(epochs * epoch - budget) <= max(0.5 * epoch, 0.05 * budget)

@@ -30,7 +30,7 @@ PieceSeconds = Annotated[float, Field(ge=0.001, allow_inf_nan=False)]
 _PATH = "a path or a URI"
 _TASKS = "at least one folder written by unfused-ray prepare"
 
-# The front end's window reflects 33 ms; the longest clip of all tasks has 145 s.
+# The front end mirrors half a window, 32 ms, at both ends of a clip; the longest clip of all tasks has 145 s.
 WHOLE_CLIPS = {"min_seconds": 0.04, "max_seconds": 600.0, "silence_peak": 0.0}
 """Ingest settings of a LAPE task: clips of published test sets are neither cut nor set aside as short or silent."""
 

@@ -279,13 +279,13 @@ def test_a_crop_of_flac_is_that_part_of_the_samples(data: st.DataObject):
 def test_damaged_flac_is_an_audio_error():
     flac = encode_flac(np.random.default_rng(0).integers(-9_000, 9_000, 40_000).astype(np.int16), RATE)
     stereo = encoded(np.zeros((1_000, 2)), RATE, "FLAC")
-    for data, start, length in [
-        (b"", 0, 100),
-        (flac[:1_000], 0, 15_200),
-        (damage(flac, len(flac) // 2, bytes(3_000)), 15_000, 15_200),
-        (flac, 30_000, 15_200),
-        (flac, 50_000, 1),
-        (stereo, 0, 100),
+    for data, start, length, reason in [
+        (b"", 0, 100, "unreadable"),
+        (flac[:1_000], 0, 15_200, "unreadable"),
+        (damage(flac, len(flac) // 2, bytes(3_000)), 15_000, 15_200, "unreadable"),
+        (flac, 30_000, 15_200, "unreadable: 10000 of 15200 samples from sample 30000"),
+        (flac, 50_000, 1, "unreadable"),
+        (stereo, 0, 100, "wrong format: 2 channels"),
     ]:
-        with pytest.raises(AudioError):
+        with pytest.raises(AudioError, match=reason):
             read_flac(data, start, length)

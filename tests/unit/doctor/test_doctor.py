@@ -267,7 +267,7 @@ def test_a_tracking_store_is_opened(
     assert "http://127.0.0.1:9" in away.found
 
 
-def test_findings_are_shown_as_they_are(findings: Callable[..., dict[str, Finding]]):
+def test_findings_are_shown_as_they_are():
     console = plain_console(file=io.StringIO(), width=200)
     console.print(examine.table([Finding("storage", "problem", "cannot write [bold]x[/]", "see [red]")]))
     assert "cannot write [bold]x[/]" in console.file.getvalue()

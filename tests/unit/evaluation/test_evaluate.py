@@ -488,7 +488,7 @@ def test_of_one_group_of_test_clips_no_interval_is_known_and_no_difference_marke
     assert "alone 1" in caption
 
 
-def test_intervals_of_few_groups_are_wider_by_their_tasks_factor(world: World, done: Path, tmp_path: Path) -> None:
+def test_intervals_of_few_groups_are_wider_by_their_tasks_factor(world: World, done: Path) -> None:
     evaluation = evaluation_plan.check(world.config(done))
     grouped = evaluation.tasks[0]
     for row in evaluation_job.run(evaluation).rows:

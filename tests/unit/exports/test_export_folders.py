@@ -203,7 +203,7 @@ def test_a_readme_of_somebody_else_is_no_model_card_to_replace(student, tmp_path
         api.export(encoder=student.run, to="hub", output=str(tmp_path))
 
 
-def test_an_evaluation_of_other_weights_is_refused(student, evaluation, tmp_path):
+def test_an_evaluation_of_other_weights_is_refused(evaluation, tmp_path):
     other = write_student(tmp_path, seed=1)
     with pytest.raises(ValueError, match=r"has no row for the present weights of .* rows are .*the student"):
         job.check(ExportConfig(encoder=other.run, to="hub", evaluation=evaluation))

@@ -75,7 +75,7 @@ def test_it_was_compared_with_the_encoder_on_real_clips(exported: ExportResult):
     assert (found.shortest_seconds, found.longest_seconds) == (0.15, 0.4375)
 
 
-def test_weights_of_8_bits_change_little(student: Exportable, exported: ExportResult, tmp_path: Path):
+def test_weights_of_8_bits_change_little(exported: ExportResult, tmp_path: Path):
     model = onnx.load(f"{exported.folder}/model.onnx")
     metadata = {each.key: each.value for each in model.metadata_props}
     small = onnx_file.with_int8_weights(model)

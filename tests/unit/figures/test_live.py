@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mlflow import MlflowClient
@@ -35,31 +35,51 @@ def test_a_run_that_trains_has_its_pictures_in_its_folder_and_in_mlflow(
     assert {"health.png", "clusters.png"} <= {file.path for file in client.list_artifacts(found.info.run_id)}
 
 
-@pytest.mark.parametrize(("minutes", "drawings"), [(0.0, 0), (60.0, 0), (1e-9, 1)])
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock in seconds that stands still until a test moves it."""
+    now = [0.0]
+    monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+@pytest.mark.parametrize(
+    ("minutes", "drawn_at"), [(0.0, []), (60.0, []), (10.0, [600.0, 1205.0]), (1e-9, [1.0, 506.0, 1011.0])]
+)
 def test_a_drawing_waits_for_its_time_and_for_a_hundred_times_what_the_last_one_took(
-    minutes: float, drawings: int, monkeypatch: pytest.MonkeyPatch
+    minutes: float, drawn_at: list[float], monkeypatch: pytest.MonkeyPatch, clock: list[float]
 ) -> None:
-    drawn: list[str] = []
-    monkeypatch.setattr(pictures, "write_progress", lambda uri: time.sleep(0.05) or drawn.append(uri) or [])
+    found: list[float] = []
+
+    def draw(uri: str) -> list[str]:
+        found.append(clock[0])
+        clock[0] += 5
+        return []
+
+    monkeypatch.setattr(pictures, "write_progress", draw)
     curves = LivePictures(lambda: TrackedRun("off", "", "run", "id"), "run", minutes)
-    for _ in range(20):
+    while clock[0] < 1500:
+        clock[0] += 1
         curves.draw()
         curves.wait()
-    assert drawn == ["run"] * drawings
+    assert found == drawn_at
 
 
-def test_a_drawing_that_ends_in_a_fault_is_not_begun_anew_at_each_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_drawing_that_ends_in_a_fault_is_not_begun_anew_at_each_epoch(
+    monkeypatch: pytest.MonkeyPatch, clock: list[float]
+) -> None:
     begun: list[str] = []
 
     def fail(uri: str) -> list[str]:
         begun.append(uri)
-        time.sleep(0.05)
+        clock[0] += 1
         raise TypeError("a fault of the project")
 
     monkeypatch.setattr(pictures, "write_progress", fail)
     monkeypatch.setattr(threading, "excepthook", lambda hooked: None)  # pytest would warn
     curves = LivePictures(lambda: TrackedRun("off", "", "run", "id"), "run", 1e-9)
     for _ in range(3):
+        clock[0] += 1
         curves.draw()
         curves.wait()
     assert begun == ["run"]

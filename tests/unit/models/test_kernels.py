@@ -29,7 +29,7 @@ def test_dropout_keeps_its_share_scaled_and_follows_the_seed(dtype: torch.dtype)
     assert not torch.equal(kernels.dropout(x, 0.3), dropped)
 
 
-def test_every_sixteenth_of_a_random_number_is_used() -> None:
+def test_all_bits_of_a_random_number_are_used() -> None:
     """A word of 64 bits gives four elements; with only 63 random bits, one of the four would never be dropped."""
     torch.manual_seed(0)
     kept = kernels.dropout(torch.ones(400_000), 0.5) != 0

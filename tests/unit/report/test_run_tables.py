@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import pytest
-from rich.console import Console
+from rich.console import RenderableType
 from support.finished_runs import NUM_CLIPS, Example, commit, write_distillation
+from support.terminal import text_of
 
 from unfused_ray.config import (
     CropConfig,
@@ -30,10 +30,9 @@ from unfused_ray.runs.status import Status
 from unfused_ray.runs.watched import names
 
 
-def _text(table: object) -> str:
-    console = Console(width=200, file=io.StringIO())
-    console.print(table)
-    return " ".join(console.file.getvalue().split())
+def _text(table: RenderableType) -> str:
+    """Return the text of a table with single spaces."""
+    return " ".join(text_of(table).split())
 
 
 def test_summary_says_what_the_run_did_and_where_it_is(example: Example) -> None:
@@ -128,7 +127,7 @@ def test_summary_of_a_distillation_that_has_just_begun_claims_nothing(tmp_path: 
     assert not any("blind guess" in metric.note for metric in view_of(RunReader(str(tmp_path))).metrics)
 
 
-def test_a_running_run_whose_process_is_gone_has_died(example: Example, tmp_path: Path) -> None:
+def test_a_running_run_whose_process_is_gone_has_died(tmp_path: Path) -> None:
     uri = str(tmp_path / "runs" / "second")
     run = Run(uri)
     run.open(PretrainConfig(name="second", epochs=7), {"num_clips": 9})

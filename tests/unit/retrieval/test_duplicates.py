@@ -165,7 +165,7 @@ def test_only_a_threshold_below_most_made_copies_is_doubted() -> None:
 
 
 def test_fingerprints_are_kept_in_the_source_and_damaged_ones_made_again(
-    sources: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_source(tmp_path / "in", [[3], [2]], damaged=[1])
     index = ClipIndex.load([str(tmp_path / "in")], None)

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.paths import contents_below
 from support.terminal import Ended, text_of
 from support.vectors import SHA256, cosines, groups_of, write_vectors
 
@@ -44,10 +45,6 @@ def index(config: IndexConfig | str = "default", **fields: Any) -> IndexManifest
         return tuple(map(text, value)) if isinstance(value, list) else str(value) if isinstance(value, Path) else value
 
     return api.index(config, **{name: text(value) for name, value in fields.items()})
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def everything(collection: Collection) -> np.ndarray:
@@ -172,19 +169,19 @@ def test_a_source_added_and_removed_leaves_the_index_as_it_was(sizes: dict[str, 
         write_vectors(tmp_path / name, groups_of(number, 200, 12))
     output = str(tmp_path / "i")
     index(vectors=[tmp_path / "a", tmp_path / "b"], output=output, **sizes)
-    before = contents(tmp_path / "i")
+    before = contents_below(tmp_path / "i")
     grown = index(add=tmp_path / "c", output=output, **sizes)
     assert [source.name for source in grown.sources] == ["a", "b", "c"]
     index(vectors=[tmp_path / "a", tmp_path / "b", tmp_path / "c"], output=str(tmp_path / "at-once"), **sizes)
     if not sizes:  # an exact index does not depend on its history
-        assert contents(tmp_path / "i") == contents(tmp_path / "at-once")
+        assert contents_below(tmp_path / "i") == contents_below(tmp_path / "at-once")
     names = {hit.clip.source for hit in search(output, key="clip-0.wav", key_source="a", count=30).hits}
     assert names == {"a", "b", "c"}
     removed = index(remove=("c",), output=output, **sizes)
     assert removed.num_vectors == 400
-    assert contents(tmp_path / "i") == before
+    assert contents_below(tmp_path / "i") == before
     index(rebuild=True, output=output, **sizes)
-    assert contents(tmp_path / "i") == before
+    assert contents_below(tmp_path / "i") == before
 
 
 def test_an_index_that_has_doubled_is_trained_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -270,8 +267,8 @@ def test_a_finished_index_is_left_alone_and_a_changed_source_refused(tmp_path: P
     config = IndexConfig(vectors=(str(tmp_path / "v"),), output=str(tmp_path / "i"))
     assert "vectors to encode" in text_of(describe(check(config))) and not (tmp_path / "i").exists()
     manifest = index(config)
-    before = contents(tmp_path / "i")
-    assert index(config) == manifest and contents(tmp_path / "i") == before
+    before = contents_below(tmp_path / "i")
+    assert index(config) == manifest and contents_below(tmp_path / "i") == before
     assert "is up to date: nothing to do" in text_of(describe(check(config)))
     write_vectors(tmp_path / "v", groups_of(1, 20, 6))
     with pytest.raises(ValueError, match="have changed since they were indexed: make the index anew with --rebuild"):
@@ -287,14 +284,14 @@ def test_a_source_embedded_anew_is_not_mixed_into_a_changed_index(sizes: dict[st
         write_vectors(tmp_path / name, groups_of(number, 150, 6))
     output = str(tmp_path / "i")
     index(vectors=[tmp_path / "a", tmp_path / "b", tmp_path / "c"], output=output, **sizes)
-    before = contents(tmp_path / "i")
+    before = contents_below(tmp_path / "i")
     write_vectors(tmp_path / "a", groups_of(9, 150, 6), sha256="f" * 64)
     for change in ({"remove": ("c",)}, {"add": tmp_path / "d"}):
         with pytest.raises(ValueError, match=r"the vectors of .*a have changed since they were indexed: .* --rebuild"):
             index(output=output, **change, **sizes)
     with pytest.raises(ValueError, match=r"are by the encoder .*ffffffffffff.* embed all sources with one encoder"):
         index(output=output, remove=("c",), rebuild=True, **sizes)
-    assert contents(tmp_path / "i") == before
+    assert contents_below(tmp_path / "i") == before
     write_vectors(tmp_path / "a", groups_of(9, 150, 6))
     assert index(output=output, remove=("c",), rebuild=True, **sizes).num_vectors == 300
     write_vectors(tmp_path / "a", groups_of(8, 150, 6))
@@ -366,7 +363,7 @@ def test_a_damaged_index_is_refused_and_can_be_made_again(where: str, damage: st
     write_vectors(tmp_path / "w", groups_of(1, 20, 6), split=["test"] * 20)
     index(vectors=tmp_path / "v", output=str(tmp_path / "i"))
     index(vectors=tmp_path / "w", output=str(tmp_path / "j"))
-    before = contents(tmp_path / "i")
+    before = contents_below(tmp_path / "i")
     (file,) = (tmp_path / "i").glob(where)
     (others,) = (tmp_path / "j").glob(where)
     if damage == "gone":
@@ -378,7 +375,7 @@ def test_a_damaged_index_is_refused_and_can_be_made_again(where: str, damage: st
     with pytest.raises((ValueError, FileNotFoundError), match=r"--rebuild|Make one|holds no index\.json"):
         search(str(tmp_path / "i"), key="clip-0.wav")
     index(vectors=tmp_path / "v", output=str(tmp_path / "i"), rebuild=True)
-    assert contents(tmp_path / "i") == before
+    assert contents_below(tmp_path / "i") == before
     assert search(str(tmp_path / "i"), key="clip-0.wav").hits
 
 
@@ -451,7 +448,7 @@ def test_parts_made_by_ray_after_an_interruption_are_those_of_one_process(
     assert len(made) >= 5
     index(config)
     assert sum(path.stat().st_mtime_ns == then for path, then in made.items()) >= 5  # these were not made again
-    assert contents(tmp_path / "ray") == contents(tmp_path / "here")
+    assert contents_below(tmp_path / "ray") == contents_below(tmp_path / "here")
 
 
 def interrupted(monkeypatch: pytest.MonkeyPatch, place: str, **fields: Any) -> None:
@@ -486,7 +483,7 @@ def test_an_interrupted_change_of_an_index_hinders_no_other(
     assert [source.name for source in other.sources] == ["c"]
     assert "an interrupted job with another plan is discarded" in caplog.text
     index(vectors=tmp_path / "c", output=str(tmp_path / "fresh"))
-    assert contents(tmp_path / "i") == contents(tmp_path / "fresh")
+    assert contents_below(tmp_path / "i") == contents_below(tmp_path / "fresh")
 
 
 def test_a_finished_index_loses_the_reports_of_a_job_that_did_not_come_to_it(
@@ -498,12 +495,12 @@ def test_a_finished_index_loses_the_reports_of_a_job_that_did_not_come_to_it(
     interrupted(monkeypatch, "unfused_ray.retrieval.job.Ledger.delete", **fields)
     assert (tmp_path / "i" / "_index").exists()
     index(**fields)
-    before = contents(tmp_path / "i")
+    before = contents_below(tmp_path / "i")
     assert not (tmp_path / "i" / "_index").exists()
     interrupted(monkeypatch, "unfused_ray.retrieval.job.measure_recall", output=fields["output"], add=tmp_path / "b")
-    assert contents(tmp_path / "i").keys() > before.keys()
+    assert contents_below(tmp_path / "i").keys() > before.keys()
     index(**fields)
-    assert contents(tmp_path / "i") == before  # and without the parts of the abandoned change
+    assert contents_below(tmp_path / "i") == before  # and without the parts of the abandoned change
 
 
 def test_an_object_store_holds_index_and_vectors(object_store: str, tmp_path: Path) -> None:

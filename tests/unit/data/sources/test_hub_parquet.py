@@ -9,23 +9,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.inputs import HUB_AUDIO, column, encoded, hub_cells, listed, said, write_clips, write_hub
+from support.inputs import HUB_AUDIO, column, encoded, ends, hub_cells, listed, said, write_clips, write_hub
 
 from unfused_ray.audio.decode import AudioError
 from unfused_ray.config import ColumnsConfig
 from unfused_ray.data.sources import fetch as fetching
 from unfused_ray.data.sources.fetch import fetch
 from unfused_ray.data.sources.parquet import read_column
-from unfused_ray.data.sources.pieces import Piece, pieces
 
 AUDIO = {"audio": {"_type": "Audio"}}
-
-
-def ends(source: Path | str, columns: ColumnsConfig | None = None) -> list[str]:
-    """Return "read" for each clip, or the reason for setting it aside."""
-    listing = listed(source, columns or ColumnsConfig())
-    found = [list(pieces(item, audio, 16_000, 10.0))[-1] for item, audio in fetch(listing.items)]
-    return ["read" if isinstance(each, Piece) else each.reason for each in found]
 
 
 @pytest.mark.parametrize("place", ["absolute", "beside the file", "from the folder above", "from the source"])

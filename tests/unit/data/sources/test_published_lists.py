@@ -14,6 +14,7 @@ from support.inputs import (
     by_key,
     column,
     encoded,
+    ends,
     hub_cells,
     listed,
     said,
@@ -25,9 +26,7 @@ from support.inputs import (
 from unfused_ray import storage
 from unfused_ray.config import PrepareConfig
 from unfused_ray.data.shards import ingest
-from unfused_ray.data.sources.fetch import fetch
 from unfused_ray.data.sources.find import find
-from unfused_ray.data.sources.pieces import Piece, pieces
 
 AUDIOSET = (
     "# Segments csv created Sun Mar  5 10:54:31 2017",
@@ -41,12 +40,6 @@ AUDIOSET = (
 
 
 pytestmark = pytest.mark.usefixtures("in_process")
-
-
-def ends(source: Path | str) -> list[str]:
-    """Return "read" for each clip, or the reason for setting it aside."""
-    found = [list(pieces(item, audio, 16_000, 10.0))[-1] for item, audio in fetch(listed(source).items)]
-    return ["read" if isinstance(each, Piece) else each.reason for each in found]
 
 
 def check(source: Path | str, **settings: str) -> ingest.IngestPlan:

@@ -204,7 +204,7 @@ def test_several_threads_read_the_same_blocks_in_the_same_order(index: ClipIndex
     for pass_ in (Pass("embed", 0), Pass("train", 1), Pass("train", 1, 1)):
         alone = list(LocalSource(planner, reader(2)).blocks(pass_))
         assert_same_blocks(list(LocalSource(planner, noted, num_threads=3).blocks(pass_)), alone)
-    assert all(name.startswith("decode") for name in threads)
+    assert threads and all(name.startswith("decode") for name in threads)
 
 
 def test_several_threads_raise_what_one_would_and_end_with_their_consumer(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_a_later_group_is_refused_as_the_first_one_is(
     [(1.0, True, 30 * 60), (1.0, False, 30 * 60), (0.0, True, 12 * 3600), (0.0, False, 12 * 3600)],
 )
 def test_gpus_that_hang_are_given_up_within_half_an_hour(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: float, is_one_machine: bool, seconds: int
+    monkeypatch: pytest.MonkeyPatch, gpus: float, is_one_machine: bool, seconds: int
 ) -> None:
     given, failure = dict[str, Any](), ray_train.ControllerError(ray_train.GivenUpError("three times"))
 
