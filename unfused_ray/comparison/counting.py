@@ -20,7 +20,7 @@ from unfused_ray.evaluation.protocol import BootstrapConfig
 from unfused_ray.evaluation.tasks import Task
 
 _NO_GAP = 1e-9
-"""Replaces the gap of a sample whose gap is not above 0; the closed share of it is then practically infinite."""
+"""Smallest gap. It replaces that of a sample whose gap is smaller, the closed share of which is then very large."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def gap_closed(
     goals_TR = np.where(best_TR[:, :1] > random_TR[:, :1], best_TR, random_TR)
     reached_TR = np.where(values_TR[:, :1] >= goals_TR[:, :1], goals_TR, values_TR)
     gaps_R = (goals_TR - random_TR).sum(axis=0)
-    if gaps_R[0] <= 0:
+    if gaps_R[0] < _NO_GAP:
         return None
     closed_R = (reached_TR - random_TR).sum(axis=0) / np.maximum(gaps_R, _NO_GAP)
     if not np.quantile(gaps_R[1:], bootstrap.TAILS[0]) > 0:  # also true for NaN, from a task with one group

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.tasks import write_task
 
@@ -176,6 +176,7 @@ def test_the_gap_is_that_from_random_networks_to_the_best_anchor_of_each_task() 
 
 @given(st.lists(st.tuples(*[st.floats(0, 1)] * 4), min_size=1, max_size=6))
 @settings(max_examples=30)
+@example([(0.0, 0.0, 1e-18, 0.0)])
 def test_a_gap_that_is_not_there_is_not_closed(values: list[tuple[float, float, float, float]]) -> None:
     row, first, second, random = np.array(values).T
     found = gap_closed(still(row), [still(first), still(second)], still(random))

@@ -165,7 +165,7 @@ def test_vectors_of_a_gpu_are_kept_apart_and_a_process_without_one_reads_but_doe
     file.unlink()  # as if lost while cells are filled
     with caplog.at_level(logging.WARNING, logger=cache_module.logger.name):
         assert_equal_layers(on_gpu.vectors(encoder, index), expected)
-    assert "lacks the clips 0 to 9: embedded in a process without a GPU" in caplog.text
+    assert "lacks the clips 0 to 9: they are embedded in a process without a GPU" in caplog.text
     assert not list(folder.iterdir())
     assert embedded == [9, 9, 9]
     monkeypatch.setattr(cache_module, "_kind_here", lambda: "cuda")

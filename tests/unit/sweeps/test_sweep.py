@@ -490,8 +490,8 @@ def test_a_trial_that_fits_on_the_sum_of_the_nodes_but_on_no_single_one_is_refus
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"workers_per_trial": 2}, r"workers_per_trial=2: a trial needs 2\.81 CPUs, .* the cluster has 2"),
-        ({"cpus_per_trial": 3}, r"cpus_per_trial=3: a trial needs 3 CPUs, .* the cluster has 2"),
+        ({"workers_per_trial": 2}, r"workers_per_trial=2: a trial needs 2\.81 CPUs .* the cluster has 2"),
+        ({"cpus_per_trial": 3}, r"cpus_per_trial=3: a trial needs 3 CPUs .* the cluster has 2"),
     ],
 )
 def test_trials_that_do_not_fit_on_the_cluster_are_refused_before_anything_is_begun(
