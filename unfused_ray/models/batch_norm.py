@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unfused_ray.models import kernels
+
 _EPS = 1e-5
 """Added to variances; torch's own value."""
 
@@ -21,8 +23,9 @@ class BlockBatchNorm(nn.Module):
     which block. Under ``torch.no_grad`` a call in training normalises in the same way but adds nothing to ``pending``.
     In evaluation the running statistics are used.
 
-    Takes (N, C) or (N, C, …). ``pending`` is a buffer, so that it follows the module to its device, but is not saved,
-    because it is zero between steps.
+    Takes (N, C) or (N, C, …). With ``pool`` it takes (N, C, H, W) and gives the maximum of 2 × 2 of the normalised
+    values, (N, C, H // 2, W // 2). ``pending`` is a buffer, so that it follows the module to its device, but is not
+    saved, because it is zero between steps.
 
     Source: batch norm, arXiv 1502.03167; blocks ("ghost batches"), arXiv 1705.08741 sec. 4.
     """
@@ -31,8 +34,9 @@ class BlockBatchNorm(nn.Module):
     running_var: Tensor
     pending: Tensor
 
-    def __init__(self, num_features: int) -> None:
+    def __init__(self, num_features: int, pool: bool = False) -> None:
         super().__init__()
+        self.pool = pool
         self.weight = nn.Parameter(torch.ones(num_features))
         self.bias = nn.Parameter(torch.zeros(num_features))
         self.register_buffer("running_mean", torch.zeros(num_features))
@@ -42,12 +46,15 @@ class BlockBatchNorm(nn.Module):
         self.register_buffer("pending", torch.zeros(2 * num_features + 1, dtype=torch.float64), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise ``x``, (N, C) or (N, C, …), over all dimensions but the second."""
+        """Normalise ``x``, (N, C) or (N, C, …), over all dimensions but the second, and pool if so built."""
         if not self.training:
-            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=_EPS)
+            out = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=_EPS)
+            return F.max_pool2d(out, 2) if self.pool else out
         mean, var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
-        # With momentum 1, running statistics become the block's own, which saves a second pass over x.
-        out = F.batch_norm(x, mean, var, self.weight, self.bias, training=True, momentum=1.0, eps=_EPS)
+        if self.pool:
+            out = kernels.pooled_batch_norm(x, mean, var, self.weight, self.bias, _EPS)
+        else:  # with momentum 1, running statistics become the block's own, which saves a second pass over x
+            out = F.batch_norm(x, mean, var, self.weight, self.bias, training=True, momentum=1.0, eps=_EPS)
         if torch.is_grad_enabled():
             self.pending += torch.cat([mean, var, mean.new_ones(1)])
         return out

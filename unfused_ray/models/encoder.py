@@ -145,7 +145,6 @@ def max_mean(frames: Tensor) -> Tensor:
 def _block(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1),
-        BlockBatchNorm(out_channels),
-        nn.MaxPool2d(2),
+        BlockBatchNorm(out_channels, pool=True),
         nn.ReLU(inplace=True),
     )

@@ -1,14 +1,20 @@
-"""Dropout and linear layers in the form that is fastest on a processor; on a GPU they are torch's own.
+"""Dropout, linear layers and pooled batch norm in a processor's fastest form; on a GPU they are torch's own.
 
-Each gives the same result as torch's operation. Measured on two cores with bfloat16 instructions, in a step of DECAR-v2
-(``benchmarks.speed.step``, docs/performance.md).
+Each gives the same result as torch's operation, up to rounding. Measured on two cores with bfloat16 instructions, in a
+step of DECAR-v2 (``benchmarks.speed.step``, docs/performance.md).
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+_POOL = [2, 2]
+_aten = torch.ops.aten
 
 
 def dropout(x: Tensor, probability: float) -> Tensor:
@@ -39,3 +45,52 @@ def on_frames(layer: nn.Linear, frames: Tensor) -> Tensor:
     images = frames.reshape(1, batch * num_frames, 1, size).permute(0, 3, 1, 2)
     outputs = F.conv2d(images, layer.weight[:, :, None, None], layer.bias)
     return outputs.permute(0, 2, 3, 1).reshape(batch, num_frames, -1)
+
+
+def pooled_batch_norm(x: Tensor, mean: Tensor, var: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Normalise with the batch's own statistics, then take the maximum of 2 × 2: (B, C, H, W) → (B, C, H // 2, W // 2).
+
+    ``mean`` and ``var``, (C,), are overwritten with the batch's mean and unbiased variance.
+
+    On a CPU the maximum is taken first and only its quarter of the elements is normalised, because normalisation with a
+    positive weight keeps the order. Backward likewise: elements that are no maximum have only the gradient through the
+    statistics, which is a multiple of x plus a constant in each channel. Where a weight is not positive, on a GPU and
+    under torch.compile, the order is the usual one.
+    """
+    if x.is_cuda or torch.compiler.is_compiling() or bool((weight <= 0).any()):
+        return F.max_pool2d(F.batch_norm(x, mean, var, weight, bias, training=True, momentum=1.0, eps=eps), 2)
+    result: Tensor = _PooledBatchNorm.apply(x, mean, var, weight, bias, eps)
+    return result
+
+
+class _PooledBatchNorm(torch.autograd.Function):
+    """The maximum of 2 × 2, then batch norm of the maxima with the statistics of the whole batch."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mean: Tensor, var: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        """Give the values of ``pooled_batch_norm``."""
+        _, batch_var = torch.batch_norm_update_stats(x, mean, var, 1.0)  # biased, where ``var`` becomes unbiased
+        maxima, places = _aten.max_pool2d_with_indices(x, _POOL)
+        ctx.save_for_backward(x, maxima, places, mean, batch_var, weight)
+        ctx.eps = eps
+        return F.batch_norm(maxima, mean, batch_var, weight, bias, eps=eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Give the gradients with respect to x, weight and bias.
+
+        With the n normalised values u = (x - mean) / σ of a channel, and g, the gradient at maxima and 0 elsewhere:
+        ∂x = weight / σ · (g - (Σg + u · Σgu) / n). Source: batch norm, arXiv 1502.03167 sec. 3.
+        """
+        x, maxima, places, mean, var, weight = ctx.saved_tensors
+        scaled, grad_weight, grad_bias = _aten.native_batch_norm_backward(
+            grad, maxima, weight, mean, var, None, None, False, ctx.eps, [True, True, True]
+        )
+        count, deviation = x.numel() // x.shape[1], (var + ctx.eps).sqrt()
+        slope = -weight * grad_weight / (count * deviation.square())
+        offset = -weight * grad_bias / (count * deviation) - slope * mean
+        # Batch norm in evaluation, of mean 0 and variance 1, is slope · x + offset in one pass, in float32 inside.
+        grad_x = F.batch_norm(x, torch.zeros_like(mean), torch.ones_like(mean), slope, offset, eps=0.0)
+        grad_x += _aten.max_pool2d_with_indices_backward(scaled, x, _POOL, _POOL, [0, 0], [1, 1], False, places)
+        return grad_x, None, None, grad_weight, grad_bias, None

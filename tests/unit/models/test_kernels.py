@@ -1,9 +1,14 @@
-"""Dropout and linear layers have torch's values and gradients in every number format."""
+"""Dropout, linear layers and pooled batch norm have torch's values and gradients in every number format."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from unfused_ray.models import kernels
@@ -50,3 +55,45 @@ def test_a_layer_on_frames_is_a_linear_layer(dtype: torch.dtype) -> None:
     grads = [torch.autograd.grad(out.double().square().sum(), layer.parameters()) for out in (found, expected)]
     for mine, theirs in zip(*grads, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=2e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-5)
+
+
+def pooled_and_gradients(
+    pooled: Callable[..., torch.Tensor], x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    leaves = [tensor.clone().requires_grad_() for tensor in (x, weight, bias)]
+    mean, var = torch.zeros_like(weight), torch.zeros_like(weight)
+    out = pooled(leaves[0], mean, var, *leaves[1:], 1e-5)
+    out.backward(torch.sin(torch.arange(out.numel())).view(out.shape).to(out.dtype))
+    gradients = {f"gradient of {name}": leaf.grad for name, leaf in zip(("x", "weight", "bias"), leaves, strict=True)}
+    return {"out": out.detach(), "mean": mean, "var": var, **gradients}
+
+
+def normalised_then_pooled(x, mean, var, weight, bias, eps):
+    return F.max_pool2d(F.batch_norm(x, mean, var, weight, bias, training=True, momentum=1.0, eps=eps), 2)
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+@pytest.mark.parametrize("lowest", [0.2, 0.0, -1.0], ids=["positive", "zero", "negative"])
+@given(
+    batch=st.integers(1, 3),
+    sides=st.tuples(st.integers(2, 7), st.integers(2, 7)),
+    channels_last=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+def test_pooling_before_normalising_is_pooling_after(dtype, lowest, batch, sides, channels_last, seed):
+    """All values of a channel differ, in bfloat16 too, so that every maximum has one place."""
+    generator = torch.Generator().manual_seed(seed)
+    count = batch * sides[0] * sides[1]
+    ranks = torch.stack([torch.randperm(count, generator=generator) for _ in range(3)]).to(dtype)
+    x = ((ranks - count // 3) / 8).view(3, batch, *sides).transpose(0, 1)
+    x = x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    parameters = torch.float64 if dtype == torch.float64 else torch.float32
+    weight, bias = torch.tensor([lowest, 1.0, 2.5], dtype=parameters), torch.tensor([0.5, 0.0, -3.0], dtype=parameters)
+    found = pooled_and_gradients(kernels.pooled_batch_norm, x, weight, bias)
+    expected = pooled_and_gradients(normalised_then_pooled, x, weight, bias)
+    tolerance = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float64: 1e-10}[dtype]
+    for name, value in expected.items():
+        assert found[name].dtype == value.dtype, name
+        torch.testing.assert_close(
+            found[name], value, rtol=tolerance, atol=tolerance, msg=lambda text, n=name: f"{n}: {text}"
+        )
