@@ -104,7 +104,7 @@ class TrainingJob:
             num_classes = [len(prototypes) for prototypes in read_assignment(folder).prototypes]
         else:
             num_classes = list(self.stage.num_classes(self.index))
-        torch.manual_seed(self.config.seed)
+        torch.manual_seed(self.stage.seed_of_weights)
         method = self.stage.build_method(num_classes)
         for name, tensors in self.initial_weights.items():
             if name == "encoder":

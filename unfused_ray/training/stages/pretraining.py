@@ -19,6 +19,11 @@ class Pretraining(Stage):
         self.config = config
 
     @property
+    def seed_of_weights(self) -> int:
+        """Seed of the weights that a run begins with: the run's."""
+        return self.config.seed
+
+    @property
     def clustering(self) -> ClusteringRequest | None:
         """The clustering that the method asks for."""
         return METHODS[self.config.method.kind].clustering(self.config.method)

@@ -16,6 +16,11 @@ class Stage(ABC):
     """Checks, labels and method of a training stage."""
 
     @property
+    @abstractmethod
+    def seed_of_weights(self) -> int:
+        """Seed of the weights that a run begins with."""
+
+    @property
     def clustering(self) -> ClusteringRequest | None:
         """The clustering before each epoch; None if there is none."""
         return None
