@@ -29,6 +29,7 @@ from unfused_ray.evaluation.systems import (
 from unfused_ray.evaluation.tasks import SPLITS, Task, load_task, refuse_shared
 from unfused_ray.home import home
 from unfused_ray.progress import described
+from unfused_ray.runs.provenance import upstream
 from unfused_ray.tracking import store
 
 logger = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ def check(config: EvaluateConfig) -> EvaluationPlan:
             load_embedder(model.spec)
         else:
             shape, front_end = model.shape(round_)
+            upstream(model.uri(round_))  # tracking names its run: one of another version is refused now, not at the end
             refuse_other_rate(round_.index.manifests, front_end.sample_rate)
             shapes.append((shape, front_end))
     front_end = shapes[0][1] if shapes else tasks[0].index.manifests[0].front_end

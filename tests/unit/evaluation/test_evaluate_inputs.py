@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from importlib import resources
 from pathlib import Path
@@ -130,6 +131,20 @@ def test_a_task_that_no_probe_can_take_is_refused_by_name_before_vectors_are_mad
     good, bad = write_task(tmp_path / "good", 24, 12, 4), write_task(tmp_path / "bad", *sizes, **columns)
     config = EvaluateConfig(tasks=(good, bad), protocol=str(tmp_path / "protocol.toml"))
     with pytest.raises(ValueError, match=f"tasks={bad}: {message}"):
+        evaluation_plan.check(config)
+
+
+def test_a_run_of_another_version_is_refused_before_vectors_are_made(tmp_path: Path) -> None:
+    """Its encoder alone is taken; beside the run's record it would be refused at the end, when the table is tracked."""
+    (tmp_path / "protocol.toml").write_text(PROTOCOL)
+    config = EvaluateConfig(
+        tasks=(write_task(tmp_path / "task", 24, 12, 4),),
+        protocol=str(tmp_path / "protocol.toml"),
+        models=(f"old={write_encoder(tmp_path / 'run' / 'encoder', 'fc1')}",),
+    )
+    evaluation_plan.check(config)
+    (tmp_path / "run" / "run.json").write_text(json.dumps({"id": "a", "config": {}}))
+    with pytest.raises(ValueError, match="train the run anew in another folder"):
         evaluation_plan.check(config)
 
 
